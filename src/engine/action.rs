@@ -1,0 +1,121 @@
+//! What the engine wants done, what came of it, and what it reports.
+
+use std::time::Duration;
+
+use super::{Reason, Source, Subject};
+use crate::probe::{Port, Probe};
+
+/// Something that the engine wants done in the world.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Put an element into the kernel's set, or give the element that is there a new timeout. Answered by [`Outcome::Blocked`].
+    Block {
+        /// What to block.
+        subject: Subject,
+        /// For how long; `None` until it is unblocked.
+        timeout: Option<Duration>,
+        /// Why; also the element's comment.
+        reason: Reason,
+        /// An element is there already: replace its timeout (and keep its counter).
+        renew: bool,
+    },
+    /// Take an element out of the kernel's set. Answered by [`Outcome::Unblocked`].
+    Unblock {
+        /// What to unblock.
+        subject: Subject,
+    },
+    /// Ask the kernel how many packets an element has dropped. Answered by [`Outcome::Counted`].
+    Count {
+        /// Whose element.
+        subject: Subject,
+    },
+    /// Tell the journal.
+    Report(Report),
+}
+
+/// The kernel's answer to an [`Action`]. `Err` carries the words for the administrator.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The element is in the set, or why it is not.
+    Blocked {
+        /// What was to be blocked.
+        subject: Subject,
+        /// The kernel's answer.
+        result: Result<(), String>,
+    },
+    /// The element is out of the set (also when it was not there), or why it is not.
+    Unblocked {
+        /// What was to be unblocked.
+        subject: Subject,
+        /// The kernel's answer.
+        result: Result<(), String>,
+    },
+    /// Packets dropped by the element; `None` if there is no such element any more.
+    Counted {
+        /// Whose element.
+        subject: Subject,
+        /// The element's packet counter.
+        packets: Option<u64>,
+    },
+}
+
+/// How a block ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its time was up.
+    Expired,
+    /// The administrator lifted it.
+    ByHand,
+    /// The subject, or a part of it, must not be blocked (any more).
+    NeverBlock,
+}
+
+/// Something that people should hear of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// A source crossed the trigger.
+    Scan {
+        /// The source.
+        source: Source,
+        /// The probe that crossed it.
+        probe: Probe,
+        /// What is known of it.
+        reason: Reason,
+        /// Why nothing was blocked; `None` when a block was ordered.
+        not_blocked: Option<&'static str>,
+    },
+    /// The kernel acknowledged a block.
+    Blocked {
+        /// What is blocked.
+        subject: Subject,
+        /// The port of the probe that crossed the trigger; `None` for a block by hand.
+        port: Option<Port>,
+        /// For how long.
+        timeout: Option<Duration>,
+        /// Why.
+        reason: Reason,
+        /// The block was there and was given more time.
+        renewed: bool,
+    },
+    /// The kernel refused a block.
+    BlockFailed {
+        /// What was to be blocked.
+        subject: Subject,
+        /// The kernel's words.
+        error: String,
+    },
+    /// A block is over.
+    Unblocked {
+        /// What was blocked.
+        subject: Subject,
+        /// How it ended.
+        ending: Ending,
+    },
+    /// The kernel refused to lift a block.
+    UnblockFailed {
+        /// What was to be unblocked.
+        subject: Subject,
+        /// The kernel's words.
+        error: String,
+    },
+}

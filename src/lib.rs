@@ -1,0 +1,41 @@
+//! PortSentry for nftables: a port scan is seen in the kernel, judged here, and stopped by an element in an nftables set.
+//!
+//! ```text
+//!  kernel --NFLOG--> capture -> wire -> probe -> engine --Action--> responder -> nft set
+//!                                                  ^                    |
+//!                                                  +----- Outcome ------+
+//!  journal (log, history) <- Event        portsentryctl <-> control <-> engine
+//! ```
+//!
+//! The modules, in the order in which a packet meets them:
+//!
+//! * [`config`]: the administrator's file, checked; everything below is told by it what to do.
+//! * [`nft`]: the ruleset as a typed model, rendered as text and as netlink; the connection to nf_tables.
+//! * [`capture`]: packets that the rules logged, as they leave the kernel.
+//! * [`wire`]: total parsers of IP and its transports.
+//! * [`probe`]: one observed fact: who touched which port, and how.
+//! * [`engine`]: who scans, and what follows from it. No clock, socket, file or lock inside.
+//! * [`responder`]: carries the engine's actions out and brings the kernel's answer back.
+//! * [`journal`]: what happened, told: log lines, history.
+//! * [`control`] and [`ctl`]: the socket that `portsentryctl` speaks, and `portsentryctl`.
+//! * [`daemon`]: threads, signals, reload. The only module that knows all others.
+//! * [`netlink`] and [`sys`]: the ground: netlink messages and sockets; every direct system call.
+#![doc(html_no_source)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it fails")
+)]
+
+pub mod capture;
+pub mod config;
+pub mod control;
+pub mod ctl;
+pub mod daemon;
+pub mod engine;
+pub mod journal;
+pub mod netlink;
+pub mod nft;
+pub mod probe;
+pub mod responder;
+pub mod sys;
+pub mod wire;

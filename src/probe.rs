@@ -1,0 +1,153 @@
+//! One observed fact: a source touched a port of this host, and in which way.
+//!
+//! A [`Probe`] is all that the engine ever learns of a packet. Names of scans are nmap's (nmap(1), "Port Scanning Techniques").
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// The protocol that a probe was sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Transport {
+    /// TCP (RFC 9293).
+    Tcp,
+    /// UDP (RFC 768).
+    Udp,
+    /// SCTP (RFC 9260).
+    Sctp,
+    /// A bare IP protocol; the "port" is then the protocol's number (nmap's `-sO`).
+    Ip,
+}
+
+impl Transport {
+    /// The lower-case name, as in `tcp/22`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+            Self::Ip => "ip",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What was touched: a port of a transport, written `tcp/22`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    /// The transport.
+    pub transport: Transport,
+    /// Port number, or protocol number with [`Transport::Ip`].
+    pub number: u16,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.transport, self.number)
+    }
+}
+
+/// The kind of scan that a probe belongs to, by nmap's names.
+///
+/// An ACK and a Window scan send the same packet and differ in how the scanner reads the answer: both are [`ScanKind::Ack`] here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ScanKind {
+    /// A completed handshake (`-sT` against a decoy).
+    Connect,
+    /// SYN without ACK (`-sS`, and the first packet of `-sT`).
+    Syn,
+    /// FIN alone (`-sF`).
+    Fin,
+    /// No flag at all (`-sN`).
+    Null,
+    /// FIN, PSH and URG (`-sX`).
+    Xmas,
+    /// FIN and ACK (`-sM`).
+    Maimon,
+    /// ACK without SYN, FIN, RST (`-sA`, `-sW`).
+    Ack,
+    /// Flags that no scan of nmap's sends by itself and no connection either, such as SYN+FIN (`--scanflags`).
+    CustomFlags,
+    /// A UDP datagram (`-sU`).
+    Udp,
+    /// An SCTP INIT chunk (`-sY`).
+    SctpInit,
+    /// An SCTP COOKIE ECHO chunk (`-sZ`).
+    SctpCookieEcho,
+    /// A packet of an IP protocol that this host does not speak (`-sO`).
+    IpProtocol,
+}
+
+impl ScanKind {
+    /// All kinds, in the order of the enum.
+    pub const ALL: [Self; 12] = [
+        Self::Connect,
+        Self::Syn,
+        Self::Fin,
+        Self::Null,
+        Self::Xmas,
+        Self::Maimon,
+        Self::Ack,
+        Self::CustomFlags,
+        Self::Udp,
+        Self::SctpInit,
+        Self::SctpCookieEcho,
+        Self::IpProtocol,
+    ];
+
+    /// The name shown to people and written into set elements.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Syn => "syn",
+            Self::Fin => "fin",
+            Self::Null => "null",
+            Self::Xmas => "xmas",
+            Self::Maimon => "maimon",
+            Self::Ack => "ack",
+            Self::CustomFlags => "custom-flags",
+            Self::Udp => "udp",
+            Self::SctpInit => "sctp-init",
+            Self::SctpCookieEcho => "sctp-cookie-echo",
+            Self::IpProtocol => "ip-protocol",
+        }
+    }
+}
+
+impl fmt::Display for ScanKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ScanKind {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or(())
+    }
+}
+
+/// One observed fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Who sent it, as the packet says. It may be forged.
+    pub source: IpAddr,
+    /// Which address of this host was touched.
+    pub destination: IpAddr,
+    /// What was touched.
+    pub port: Port,
+    /// How.
+    pub scan: ScanKind,
+    /// A late packet of a dead connection, or the answer to a closed socket, can look the same: such evidence never triggers alone.
+    pub imitable: bool,
+    /// The IPv4 header carries options (the classic log says so).
+    pub ip_options: bool,
+}

@@ -1,0 +1,5 @@
+//! Every direct system call, and every `unsafe`.
+
+pub mod clock;
+pub mod poll;
+pub mod socket;

@@ -1,0 +1,25 @@
+//! What socket(7) has and no safe wrapper offers.
+#![expect(unsafe_code, reason = "system calls live here")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use neli::socket::NlSocket;
+
+/// The descriptor of a socket of neli's, which offers only its number.
+pub fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as `socket` lives, and the borrow cannot outlive it.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// SO_SNDBUFFORCE: a send buffer past `net.core.wmem_max`; needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+    // SAFETY: the pointer and length describe `bytes`, which lives over the call; the descriptor is borrowed.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, (&raw const bytes).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

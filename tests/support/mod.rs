@@ -1,0 +1,70 @@
+//! What the integration tests share: network namespaces that clean up after themselves, bounded commands, skips that are counted.
+#![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
+
+pub mod netns;
+
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// A name that no other test of this machine uses: process id and a count.
+pub fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Runs `program` under timeout(1) and gives its output, whatever its exit status.
+pub fn output(program: &str, arguments: &[&str], limit: Duration) -> Output {
+    Command::new("timeout")
+        .args(["-k", "2", &limit.as_secs().max(1).to_string(), program])
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Runs `program`, which must succeed, and gives its standard output.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = output(program, arguments, Duration::from_secs(60));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Why tests that need privilege or tools cannot run here; `None` if they can.
+///
+/// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set.
+pub fn missing(tools: &[&str]) -> Option<String> {
+    let reason = if !rustix::process::geteuid().is_root() {
+        Some("not root: no network namespaces".to_owned())
+    } else {
+        tools
+            .iter()
+            .find(|tool| !Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().is_ok_and(|o| o.status.success()))
+            .map(|tool| format!("{tool} is not installed"))
+    };
+    if let Some(reason) = &reason {
+        assert!(std::env::var_os("CI").is_none(), "SKIP {reason}: not in CI");
+        eprintln!("SKIP {reason}");
+    }
+    reason
+}
+
+/// Asks `condition` every 20 ms until it holds; `false` when `limit` is over.
+pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = std::time::Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if std::time::Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,94 @@
+//! Network namespaces as ip-netns(8) makes them, joined by veth pairs.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use super::{output, run, unique};
+
+/// A network namespace; gone, with all that runs in it, when it is dropped.
+pub struct Namespace {
+    pub name: String,
+}
+
+impl Namespace {
+    /// A namespace of its own with loopback up.
+    pub fn new() -> Self {
+        let namespace = Self { name: unique("ps") };
+        run("ip", &["netns", "add", &namespace.name]);
+        namespace.run("ip", &["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// Runs a command inside, which must succeed; gives its standard output.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let mut words = vec!["netns", "exec", &self.name, program];
+        words.extend_from_slice(arguments);
+        run("ip", &words)
+    }
+
+    /// Runs a command inside, whatever its exit status.
+    pub fn output(&self, program: &str, arguments: &[&str], limit: Duration) -> Output {
+        let mut words = vec!["netns", "exec", &self.name, program];
+        words.extend_from_slice(arguments);
+        output("ip", &words, limit)
+    }
+
+    /// Starts a command inside; the caller ends it.
+    pub fn spawn(&self, program: &str, arguments: &[&str]) -> Running {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}")))
+    }
+
+    /// Runs `inside` on a thread that lives in this namespace.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let file = File::open(format!("/run/netns/{}", self.name)).expect("namespace file");
+                    rustix::thread::move_into_link_name_space(file.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network)).expect("setns");
+                    inside()
+                })
+                .join()
+                .expect("the thread in the namespace")
+        })
+    }
+
+    /// Joins `self` and `other` by a veth pair with these addresses (CIDR form); the devices are named `device` on both sides.
+    pub fn join(&self, other: &Namespace, device: &str, own: &[&str], others: &[&str]) {
+        run("ip", &["link", "add", device, "netns", &self.name, "type", "veth", "peer", "name", device, "netns", &other.name]);
+        for (namespace, addresses) in [(self, own), (other, others)] {
+            for address in addresses {
+                let mut words = vec!["addr", "add", address, "dev", device];
+                if address.contains(':') {
+                    words.push("nodad");
+                }
+                namespace.run("ip", &words);
+            }
+            namespace.run("ip", &["link", "set", device, "up"]);
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let pids = output("ip", &["netns", "pids", &self.name], Duration::from_secs(5));
+        for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
+            let _ = Command::new("kill").args(["-9", pid]).status();
+        }
+        let _ = output("ip", &["netns", "del", &self.name], Duration::from_secs(5));
+    }
+}
+
+/// A process that is killed when it is dropped.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
