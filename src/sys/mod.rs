@@ -2,4 +2,6 @@
 
 pub mod clock;
 pub mod poll;
+pub mod signals;
 pub mod socket;
+pub mod wake;
