@@ -1,0 +1,146 @@
+//! The daemon as an administrator runs it: a process in a namespace, asked through `portsentryctl`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::netns::Namespace;
+use super::{eventually, output};
+
+/// A running daemon with files of its own; killed when it is dropped.
+pub struct Daemon<'a> {
+    pub namespace: &'a Namespace,
+    pub directory: tempfile::TempDir,
+    pub child: Child,
+}
+
+impl<'a> Daemon<'a> {
+    /// Starts the daemon in `namespace` with `yaml` as its configuration (paths of its files are added) and waits until it answers.
+    pub fn start(namespace: &'a Namespace, yaml: &str) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let mut daemon = Self { namespace, child: Self::launch(namespace, &directory, yaml), directory };
+        daemon.wait_until_it_answers();
+        daemon
+    }
+
+    /// Starts it again in the same directory, after [`Daemon::stop`].
+    pub fn restart(&mut self, yaml: &str) {
+        self.child = Self::launch(self.namespace, &self.directory, yaml);
+        self.wait_until_it_answers();
+    }
+
+    fn launch(namespace: &Namespace, directory: &tempfile::TempDir, yaml: &str) -> Child {
+        let path = directory.path();
+        fs::write(path.join("portsentry.yaml"), configuration(path, yaml)).expect("configuration");
+        let log = fs::OpenOptions::new().create(true).append(true).open(path.join("log")).expect("log file");
+        Command::new("ip")
+            .args(["netns", "exec", &namespace.name, env!("CARGO_BIN_EXE_portsentry"), "--config"])
+            .arg(path.join("portsentry.yaml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("portsentry starts")
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let answers = eventually(Duration::from_secs(20), || {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                panic!("portsentry ended with {status}:\n{}", self.log());
+            }
+            self.ctl(&["status"]).status.success()
+        });
+        assert!(answers, "portsentry does not answer:\n{}", self.log());
+    }
+
+    /// Writes a new configuration file, without telling the daemon.
+    pub fn write_configuration(&self, yaml: &str) {
+        fs::write(self.directory.path().join("portsentry.yaml"), configuration(self.directory.path(), yaml)).expect("configuration");
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill");
+        assert!(status.success());
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let mut status = None;
+        assert!(
+            eventually(Duration::from_secs(10), || {
+                status = self.child.try_wait().expect("wait");
+                status.is_some()
+            }),
+            "portsentry does not end"
+        );
+        status.expect("ended")
+    }
+
+    /// Runs `portsentryctl`.
+    pub fn ctl(&self, arguments: &[&str]) -> Output {
+        let socket = self.directory.path().join("control.sock");
+        let mut words = vec!["--socket", socket.to_str().expect("path")];
+        words.extend_from_slice(arguments);
+        output(env!("CARGO_BIN_EXE_portsentryctl"), &words, Duration::from_secs(20))
+    }
+
+    /// Runs `portsentryctl --json`, which must succeed, and reads what it prints.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let mut words = vec!["--json"];
+        words.extend_from_slice(arguments);
+        let output = self.ctl(&words);
+        assert!(output.status.success(), "portsentryctl {arguments:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// The addresses that `portsentryctl list` shows.
+    pub fn blocked(&self) -> Vec<String> {
+        self.json(&["list"]).as_array().expect("array").iter().map(|row| row["address"].as_str().expect("address").to_owned()).collect()
+    }
+
+    /// Waits until `address` is blocked.
+    pub fn wait_for_block(&self, address: &str) {
+        let blocked = eventually(Duration::from_secs(5), || self.blocked().iter().any(|found| found == address));
+        assert!(blocked, "{address} is not blocked: {:?}\n{}", self.blocked(), self.log());
+    }
+
+    /// What it wrote to stderr.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until its log has `text`.
+    pub fn wait_for_log(&self, text: &str) {
+        assert!(eventually(Duration::from_secs(5), || self.log().contains(text)), "no {text:?} in the log:\n{}", self.log());
+    }
+
+    /// A file of its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+/// The test's configuration plus paths that lie in the test's directory.
+fn configuration(directory: &std::path::Path, yaml: &str) -> String {
+    let directory = directory.display();
+    format!(
+        "{yaml}\nstate_dir: {directory}\nhistory_file: {directory}/portsentry.history\ncontrol: {{ socket: {directory}/control.sock, group: \"\" }}\n"
+    )
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+        }
+    }
+}
