@@ -1,0 +1,115 @@
+//! How one thread asks another that waits in poll(2): a bounded queue of commands, a bell, and an answer each.
+//!
+//! The asked thread never waits for the asker; who asks, waits, and not for ever.
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use crate::sys::wake::Bell;
+
+/// Commands that may wait: each asker sends one at a time, so more is a sign that nobody listens.
+const QUEUE: usize = 64;
+
+/// How long an answer may take. Unblocking a million elements takes some seconds; nothing else comes near.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where an answer goes. It is dropped if the asker has given up.
+pub type Answer<T> = SyncSender<T>;
+
+/// The asking end; clones ask the same thread.
+pub struct Link<C> {
+    commands: SyncSender<C>,
+    bell: Bell,
+}
+
+/// The asked end.
+pub struct Inbox<C> {
+    commands: Receiver<C>,
+    /// Readable when commands may be there: for poll(2).
+    pub bell: Bell,
+}
+
+/// The asked thread did not answer in time, or is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unresponsive;
+
+impl fmt::Display for Unresponsive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the daemon is busy or ending and did not answer in time")
+    }
+}
+
+impl std::error::Error for Unresponsive {}
+
+/// Both ends of a queue.
+///
+/// # Errors
+/// What eventfd(2) says.
+pub fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
+    let (sender, receiver) = sync_channel(QUEUE);
+    let bell = Bell::new()?;
+    Ok((Link { commands: sender, bell: bell.clone() }, Inbox { commands: receiver, bell }))
+}
+
+impl<C> Clone for Link<C> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone(), bell: self.bell.clone() }
+    }
+}
+
+impl<C> Link<C> {
+    /// Sends the command that `make` builds around the place for its answer, and waits for that answer.
+    ///
+    /// # Errors
+    /// [`Unresponsive`] when the queue is full, the thread is gone, or the answer does not come.
+    pub fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
+        self.ask_within(PATIENCE, make)
+    }
+
+    /// As [`Link::ask`], with a patience of the caller's.
+    ///
+    /// # Errors
+    /// As [`Link::ask`].
+    pub fn ask_within<T>(&self, patience: Duration, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
+        let (answer, result) = sync_channel(1);
+        match self.commands.try_send(make(answer)) {
+            Ok(()) => self.bell.ring(),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(Unresponsive),
+        }
+        result.recv_timeout(patience).map_err(|_| Unresponsive)
+    }
+}
+
+impl<C> Inbox<C> {
+    /// The next command, without waiting. Silence the bell before the first call of a round.
+    pub fn next(&self) -> Option<C> {
+        self.commands.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_answered_by_the_other_thread() {
+        let (link, inbox) = link::<Answer<u32>>().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while inbox.next().map(|answer| answer.send(7)).is_none() {
+                    std::thread::yield_now();
+                }
+            });
+            assert_eq!(link.ask(|answer| answer), Ok(7));
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let (link, inbox) = link::<Answer<u32>>().unwrap();
+        assert_eq!(link.ask_within(Duration::from_millis(10), |answer| answer), Err(Unresponsive));
+        drop(inbox);
+        assert_eq!(link.ask(|answer| answer), Err(Unresponsive));
+    }
+}
