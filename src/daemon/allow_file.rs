@@ -1,0 +1,158 @@
+//! The networks that `portsentryctl allow add` named: a text file in the state directory, one network a line, written as a whole.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+/// Networks that one file may hold: enough for any administrator, and a bound.
+const ENTRIES_MAX: usize = 10_000;
+
+/// The file and what is in it.
+#[derive(Debug)]
+pub struct AllowFile {
+    path: PathBuf,
+    networks: Vec<IpNet>,
+    /// Lines that could not be read, in words; the file is not overwritten while there are any, so that nothing is lost.
+    faults: Vec<String>,
+}
+
+impl AllowFile {
+    /// Reads the file `allowed` in `state_dir`; a missing one is empty.
+    pub fn read(state_dir: &Path) -> Self {
+        let path = state_dir.join("allowed");
+        let mut file = Self { path, networks: Vec::new(), faults: Vec::new() };
+        match fs::read_to_string(&file.path) {
+            Ok(text) => file.parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => file.faults.push(format!("{}: {error}", file.path.display())),
+        }
+        file
+    }
+
+    fn parse(&mut self, text: &str) {
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            match parse_network(line) {
+                Some(network) if self.networks.len() < ENTRIES_MAX => self.networks.push(network),
+                Some(_) => self.faults.push(format!("{}:{}: more than {ENTRIES_MAX} networks", self.path.display(), number + 1)),
+                None => self.faults.push(format!("{}:{}: no address or network: {:?}", self.path.display(), number + 1, line)),
+            }
+        }
+    }
+
+    /// What is allowed by hand.
+    pub fn networks(&self) -> &[IpNet] {
+        &self.networks
+    }
+
+    /// What could not be read, a line each.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+
+    /// Adds a network; `false` if it was there.
+    ///
+    /// # Errors
+    /// In words, when the file cannot be written; then nothing has changed.
+    pub fn add(&mut self, network: IpNet) -> Result<bool, String> {
+        let network = network.trunc();
+        if self.networks.contains(&network) {
+            return Ok(false);
+        }
+        if self.networks.len() >= ENTRIES_MAX {
+            return Err(format!("{} networks are allowed by hand already; put the rest into the configuration's allow list", ENTRIES_MAX));
+        }
+        let mut networks = self.networks.clone();
+        networks.push(network);
+        self.replace(networks)?;
+        Ok(true)
+    }
+
+    /// Removes a network; `false` if it was not there.
+    ///
+    /// # Errors
+    /// As [`AllowFile::add`].
+    pub fn remove(&mut self, network: IpNet) -> Result<bool, String> {
+        let network = network.trunc();
+        let networks: Vec<_> = self.networks.iter().copied().filter(|&other| other != network).collect();
+        if networks.len() == self.networks.len() {
+            return Ok(false);
+        }
+        self.replace(networks)?;
+        Ok(true)
+    }
+
+    fn replace(&mut self, networks: Vec<IpNet>) -> Result<(), String> {
+        if let Some(fault) = self.faults.first() {
+            return Err(format!("{fault}; mend or remove that file first, so that nothing in it is lost"));
+        }
+        self.write(&networks).map_err(|error| format!("cannot write {}: {error}", self.path.display()))?;
+        self.networks = networks;
+        Ok(())
+    }
+
+    /// Writes beside and renames, so that a reader or a crash finds the old file or the new one (rename(2)).
+    fn write(&self, networks: &[IpNet]) -> io::Result<()> {
+        let beside = self.path.with_extension("new");
+        let mut text = String::from("# Networks that are never blocked, kept by \"portsentryctl allow\".\n");
+        for network in networks {
+            text.push_str(&network.to_string());
+            text.push('\n');
+        }
+        let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)
+    }
+}
+
+/// An address or a network in CIDR form; host bits are cut off.
+pub fn parse_network(text: &str) -> Option<IpNet> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Some(IpNet::from(address));
+    }
+    text.parse::<IpNet>().ok().map(|network| network.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_is_there_after_a_restart_and_gone_when_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = AllowFile::read(directory.path());
+        let network = parse_network("192.0.2.77/24").unwrap();
+        assert_eq!(file.add(network), Ok(true));
+        assert_eq!(file.add(network), Ok(false));
+        let mut again = AllowFile::read(directory.path());
+        assert_eq!(again.networks(), [parse_network("192.0.2.0/24").unwrap()]);
+        assert_eq!(again.remove(network), Ok(true));
+        assert_eq!(AllowFile::read(directory.path()).networks(), []);
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_with_its_line_and_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("allowed");
+        fs::write(&path, "# by hand\n192.0.2.1\n192.0.2.300\n").unwrap();
+        let mut file = AllowFile::read(directory.path());
+        assert_eq!(file.networks().len(), 1);
+        assert!(file.faults()[0].contains("allowed:3:"), "{:?}", file.faults());
+        assert!(file.add(parse_network("::1").unwrap()).is_err());
+        assert!(fs::read_to_string(&path).unwrap().contains("192.0.2.300"));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_changes_nothing() {
+        let mut file = AllowFile::read(Path::new("/proc/self"));
+        assert!(file.add(parse_network("::1").unwrap()).is_err());
+        assert_eq!(file.networks(), []);
+    }
+}

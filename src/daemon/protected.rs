@@ -1,0 +1,145 @@
+//! What must never be blocked, and why: gathered from the configuration, the administrator's orders and the live system.
+//!
+//! Owned by the supervisor, which may wait for files and dumps. The packet thread gets the finished list.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use super::allow_file::AllowFile;
+use crate::config::{Config, NeverBlock};
+use crate::netlink::long_peers::LongPeers;
+use crate::netlink::route::Routes;
+use crate::netlink::sock_diag::SockDiag;
+use crate::sys::{clock, resolv_conf};
+
+/// Where name servers are written down: by hand or by resolvconf, and by systemd-resolved, whose own stub hides them.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
+/// sshd(8) ends a login that takes longer than LoginGraceTime, 2 minutes; a connection older than 3 has logged in.
+const PEER_STAY: Duration = Duration::from_secs(180);
+
+/// Connections to the admin ports that are followed: more than that is no set of administrators.
+const PEERS_MAX: usize = 4096;
+
+/// Why something is never blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Because {
+    /// `allow` in the configuration.
+    AllowList,
+    /// `portsentryctl allow add`.
+    AllowedByHand,
+    /// An address of this host.
+    OwnAddress,
+    /// A next hop of this host's routes.
+    Gateway,
+    /// A name server.
+    Resolver,
+    /// The peer of a long-established connection to an admin port.
+    AdminPeer,
+    /// IPv6 link-local addresses: the whole link, routers among it, shares one /64.
+    LinkLocal,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AllowList => "allow list",
+            Self::AllowedByHand => "allowed by hand",
+            Self::OwnAddress => "own address",
+            Self::Gateway => "gateway",
+            Self::Resolver => "name server",
+            Self::AdminPeer => "administrator's connection",
+            Self::LinkLocal => "link-local",
+        })
+    }
+}
+
+/// Networks that are never blocked, each with its first reason.
+pub type Protected = BTreeMap<IpNet, Because>;
+
+/// Watches over the list.
+pub struct Guard {
+    routes: Routes,
+    sockets: SockDiag,
+    peers: LongPeers,
+    allowed: AllowFile,
+    /// The last list: what it has of a kind holds on while that kind cannot be learned anew.
+    last: Protected,
+}
+
+impl Guard {
+    /// Opens the sockets that are asked, and reads the networks allowed by hand.
+    ///
+    /// # Errors
+    /// In words, when the kernel refuses a socket.
+    pub fn open(state_dir: &Path) -> Result<Self, String> {
+        Ok(Self {
+            routes: Routes::open().map_err(|error| format!("addresses and routes: {error}"))?,
+            sockets: SockDiag::open().map_err(|error| format!("sockets: {error}"))?,
+            peers: LongPeers::new(PEER_STAY, PEERS_MAX),
+            allowed: AllowFile::read(state_dir),
+            last: Protected::new(),
+        })
+    }
+
+    /// The networks allowed by hand.
+    pub fn allowed(&mut self) -> &mut AllowFile {
+        &mut self.allowed
+    }
+
+    /// The sockets of this host.
+    pub fn sockets(&mut self) -> &mut SockDiag {
+        &mut self.sockets
+    }
+
+    /// Gathers the list anew. What cannot be learned just now is told in `complaints`, and what was known of that kind holds on.
+    pub fn gather(&mut self, config: &Config, complaints: &mut Vec<String>) -> Protected {
+        let mut list = Protected::new();
+        let mut add = |network: IpNet, because| {
+            list.entry(network.trunc()).or_insert(because);
+        };
+        config.allow.iter().for_each(|network| add(*network, Because::AllowList));
+        self.allowed.networks().iter().for_each(|network| add(*network, Because::AllowedByHand));
+        add(IpNet::V6(LINK_LOCAL), Because::LinkLocal);
+        let last = std::mem::take(&mut self.last);
+        let mut learned = |because, found: Result<Vec<IpAddr>, String>| match found {
+            Ok(addresses) => addresses.into_iter().for_each(|address| add(IpNet::from(address), because)),
+            Err(complaint) => {
+                complaints.push(format!("cannot learn every {because}: {complaint}; those known so far stay exempt"));
+                last.iter().filter(|(_, known)| **known == because).for_each(|(network, _)| add(*network, because));
+            }
+        };
+        let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } = config.never_block;
+        if own_addresses {
+            learned(Because::OwnAddress, self.routes.own_addresses().map_err(|error| error.to_string()));
+        }
+        if gateways {
+            learned(Because::Gateway, self.routes.gateways().map_err(|error| error.to_string()));
+        }
+        if resolvers {
+            let (addresses, errors) = resolv_conf::read(RESOLV_CONF);
+            learned(Because::Resolver, Ok(addresses));
+            if let Some(error) = errors.first() {
+                learned(Because::Resolver, Err(error.to_string()));
+            }
+        }
+        if ssh_peers {
+            let now = clock::boottime();
+            match self.sockets.established(admin_ports) {
+                Ok(connections) => self.peers.observe(now, &connections),
+                Err(error) => learned(Because::AdminPeer, Err(error.to_string())),
+            }
+            learned(Because::AdminPeer, Ok(self.peers.peers(now).into_iter().collect()));
+        }
+        self.last = list.clone();
+        list
+    }
+}
+
+/// fe80::/10 (RFC 4291, 2.5.6).
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
