@@ -350,3 +350,16 @@ fn usr1_tells_the_status_in_the_log() {
     daemon.signal("USR1");
     daemon.wait_for_log("probes");
 }
+
+#[test]
+fn an_idle_daemon_holds_less_than_ten_megabytes() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = Daemon::start(&scene.host, "");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+    let resident: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    println!("resident memory, idle: {resident} kB");
+    assert!(resident < 10_000, "{resident} kB");
+}
