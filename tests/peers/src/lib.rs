@@ -7,6 +7,7 @@ pub mod namespace;
 pub mod nft_program;
 pub mod ours;
 pub mod rustables_crate;
+pub mod sender;
 
 use std::net::Ipv4Addr;
 
