@@ -1,12 +1,13 @@
-//! How one thread asks another that waits in poll(2): a bounded queue of commands, a bell, and an answer each.
+//! How one thread asks another that waits in poll(2): a bounded queue of commands, a waker, and an answer each.
 //!
 //! The asked thread never waits for the asker; who asks, waits, and not for ever.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use crate::sys::wake::Bell;
+use crate::sys::wake::Waker;
 
 /// Commands that may wait: each asker sends one at a time, so more is a sign that nobody listens.
 const QUEUE: usize = 64;
@@ -20,14 +21,14 @@ pub type Answer<T> = SyncSender<T>;
 /// The asking end; clones ask the same thread.
 pub struct Link<C> {
     commands: SyncSender<C>,
-    bell: Bell,
+    waker: Arc<Waker>,
 }
 
 /// The asked end.
 pub struct Inbox<C> {
     commands: Receiver<C>,
     /// Readable when commands may be there: for poll(2).
-    pub bell: Bell,
+    pub waker: Arc<Waker>,
 }
 
 /// The asked thread did not answer in time, or is gone.
@@ -48,13 +49,13 @@ impl std::error::Error for Unresponsive {}
 /// What eventfd(2) says.
 pub fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
     let (sender, receiver) = sync_channel(QUEUE);
-    let bell = Bell::new()?;
-    Ok((Link { commands: sender, bell: bell.clone() }, Inbox { commands: receiver, bell }))
+    let waker = Arc::new(Waker::new()?);
+    Ok((Link { commands: sender, waker: Arc::clone(&waker) }, Inbox { commands: receiver, waker }))
 }
 
 impl<C> Clone for Link<C> {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone(), bell: self.bell.clone() }
+        Self { commands: self.commands.clone(), waker: Arc::clone(&self.waker) }
     }
 }
 
@@ -74,7 +75,7 @@ impl<C> Link<C> {
     pub fn ask_within<T>(&self, patience: Duration, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
         let (answer, result) = sync_channel(1);
         match self.commands.try_send(make(answer)) {
-            Ok(()) => self.bell.ring(),
+            Ok(()) => self.waker.wake(),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(Unresponsive),
         }
         result.recv_timeout(patience).map_err(|_| Unresponsive)
@@ -82,7 +83,7 @@ impl<C> Link<C> {
 }
 
 impl<C> Inbox<C> {
-    /// The next command, without waiting. Silence the bell before the first call of a round.
+    /// The next command, without waiting. Clear the waker before the first call of a round.
     pub fn next(&self) -> Option<C> {
         self.commands.try_recv().ok()
     }

@@ -1,37 +1,38 @@
-//! Waking a thread that waits in poll(2): an eventfd(2).
+//! Waking a thread that waits in poll(2) (eventfd(2)).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// A bell: any thread rings, one thread polls and silences it. Clones ring the same bell.
-#[derive(Debug, Clone)]
-pub struct Bell(Arc<OwnedFd>);
+/// An eventfd: readable from the first [`Waker::wake`] until [`Waker::clear`].
+#[derive(Debug)]
+pub struct Waker(OwnedFd);
 
-impl Bell {
-    /// A silent bell.
+impl Waker {
+    /// A waker that nobody has rung yet.
     ///
     /// # Errors
     /// What eventfd(2) says.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
-    /// Makes the descriptor readable. It cannot fail in a way that matters: a full counter is a bell that rings already.
-    pub fn ring(&self) {
-        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    /// Makes the descriptor readable. Never waits; a waker that is ringing already stays as it is.
+    pub fn wake(&self) {
+        // The one failure that can occur is EAGAIN of a full counter, and then the descriptor is readable anyway.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    /// Makes the descriptor wait again.
-    pub fn silence(&self) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&*self.0, &mut count);
+    /// Makes the descriptor unreadable until the next [`Waker::wake`].
+    pub fn clear(&self) {
+        let mut count = [0u8; 8];
+        // EAGAIN: nobody rang.
+        let _ = rustix::io::read(&self.0, &mut count);
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -39,20 +40,18 @@ impl AsFd for Bell {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::time::Duration;
 
-    use super::*;
-    use crate::sys::poll::readable;
-
     #[test]
-    fn a_bell_rings_until_it_is_silenced() {
-        let bell = Bell::new().unwrap();
-        assert!(!readable(bell.as_fd(), Duration::ZERO).unwrap());
-        let other = bell.clone();
-        other.ring();
-        other.ring();
-        assert!(readable(bell.as_fd(), Duration::ZERO).unwrap());
-        bell.silence();
-        assert!(!readable(bell.as_fd(), Duration::ZERO).unwrap());
+    fn a_waker_is_readable_from_wake_to_clear() {
+        let waker = Waker::new().unwrap();
+        let readable = || crate::sys::poll::readable(waker.as_fd(), Duration::ZERO).unwrap();
+        assert!(!readable());
+        waker.wake();
+        waker.wake();
+        assert!(readable());
+        waker.clear();
+        assert!(!readable());
     }
 }
