@@ -1,2 +1,255 @@
-//! To be built.
+//! Wiring: threads, signals, reload. The only module that knows all others.
+//!
+//! ```text
+//!   main thread (supervisor) --Command--> packet thread (sentry) --Notice--> journal thread --lines--> log, history, watchers
+//!        ^  signals, routes, systemd            ^  NFLOG, nf_tables
+//!        |                                      |
+//!        +--Order------- control thread (desk) -+--Command
+//!                              ^ portsentryctl
+//! ```
+//!
+//! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
+
+mod allow_file;
+mod desk;
+mod link;
 pub mod options;
+mod protected;
+mod sentry;
+mod status;
+mod supervisor;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::capture;
+use crate::config::{Config, Loaded};
+use crate::control;
+use crate::journal::{self, Journal, JournalHandle, Notice};
+use crate::netlink::route;
+use crate::nft::text::Form;
+use crate::nft::{Connection, Ruleset};
+use crate::responder::words;
+use crate::sys::privilege;
+use crate::sys::procfs;
+use crate::sys::signals::Signals;
+use desk::FrontDesk;
+use link::Inbox;
+use options::Options;
+use protected::{Guard, Protected};
+use sentry::{Command, Sentry, Setup, StartError};
+use supervisor::{SharedView, Supervisor, View};
+
+/// sysexits(3head): the command line is wrong.
+const EX_USAGE: u8 = 64;
+/// The kernel lacks something, or another daemon has it.
+const EX_UNAVAILABLE: u8 = 69;
+/// The daemon itself failed.
+const EX_SOFTWARE: u8 = 70;
+/// Not permitted.
+const EX_NOPERM: u8 = 77;
+/// The configuration is wrong.
+const EX_CONFIG: u8 = 78;
+
+/// The packet thread is up within milliseconds; a large table from an earlier run takes a few seconds to read.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the control server gets for its last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Why the daemon does not run: an exit status, and words for the administrator.
+struct Failure {
+    status: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u8, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+/// Runs `portsentry` with these words of the command line, the program's name first.
+pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
+    let options = match Options::parse_words(arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            // --help and --version come this way too; a closed terminal is nobody's failure.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(options) {
+        Ok(code) => code,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "portsentry: {}", failure.message);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(options: Options) -> Result<ExitCode, Failure> {
+    let loaded = supervisor::load(&options).map_err(|findings| Failure::new(EX_CONFIG, format!("the configuration is refused\n{findings}")))?;
+    if options.check {
+        for warning in &loaded.warnings {
+            let _ = writeln!(std::io::stderr(), "{warning}");
+        }
+        return print(&format!("{}: good\n", source_name(&loaded)));
+    }
+    if options.print_config {
+        return print(&loaded.config.to_yaml());
+    }
+    if options.print_rules {
+        return print(&Ruleset::for_config(&loaded.config, procfs::ephemeral_ports()).render(Form::Replace));
+    }
+    serve(options, loaded)
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(EX_SOFTWARE, format!("cannot write: {error}"))),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn source_name(loaded: &Loaded) -> String {
+    loaded.from.as_ref().map_or_else(|| "the built-in defaults".to_owned(), |path| path.display().to_string())
+}
+
+fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
+    if !privilege::has_net_admin() {
+        return Err(Failure::new(EX_NOPERM, "CAP_NET_ADMIN is missing; start as root, or give the service that capability"));
+    }
+    let Loaded { config, warnings, from } = loaded;
+    let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
+    supervisor::make_state_dir(&config.state_dir).map_err(|error| Failure::new(EX_CONFIG, error))?;
+    let journal = Journal::start(journal::Settings::from(&config)).map_err(|error| Failure::new(EX_CONFIG, words(&error)))?;
+    journal.tell(Notice::Starting);
+    for warning in &warnings {
+        journal.tell(Notice::Warning(warning.to_string()));
+    }
+    let shared = Start { options, config, from, warnings: warnings.iter().map(ToString::to_string).collect(), journal: journal.clone(), signals };
+    let result = shared.start().map(|(supervisor, server)| {
+        supervisor::notify(&[sd_notify::NotifyState::Ready]);
+        journal.tell(Notice::Active);
+        let code = supervisor.run();
+        server.stop(LAST_ANSWERS);
+        code
+    });
+    if result.is_err() {
+        journal.stop(LAST_ANSWERS);
+    }
+    result
+}
+
+/// What the start has gathered before the threads are there.
+struct Start {
+    options: Options,
+    config: Config,
+    from: Option<std::path::PathBuf>,
+    warnings: Vec<String>,
+    journal: JournalHandle,
+    signals: Signals,
+}
+
+impl Start {
+    fn start(self) -> Result<(Supervisor, control::Server), Failure> {
+        // The socket first: where another daemon answers, nothing may be touched.
+        let listener =
+            control::listen(&self.config.control.socket, &self.config.control.group).map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?;
+        let routes = route::Monitor::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?;
+        let mut guard = Guard::open(&self.config.state_dir).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
+        let mut complaints = guard.allowed().faults().to_vec();
+        let protected = guard.gather(&self.config, &mut complaints);
+        for complaint in &complaints {
+            self.journal.tell(Notice::Warning(complaint.clone()));
+        }
+        let setup = supervisor::setup(&self.config, &mut guard, &protected).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
+        let view = self.view(&setup, protected);
+        let (sentry, inbox) = link::link().map_err(failed("no eventfd"))?;
+        let thread = start_sentry(setup, inbox, self.journal.clone())?;
+        status::tell_watching(&self.journal, &self.config);
+        let (orders, order_inbox) = link::link().map_err(failed("no eventfd"))?;
+        let desk = FrontDesk {
+            sentry: sentry.clone(),
+            supervisor: orders,
+            connection: Connection::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?,
+            view: view.clone(),
+            status: status::Sources { started: Instant::now(), journal: self.journal.clone() },
+        };
+        let journal = self.journal.clone();
+        let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
+        let server = control::Server::start(listener, Box::new(desk), feed).map_err(failed("the control server cannot start"))?;
+        let supervisor = Supervisor {
+            options: self.options,
+            view,
+            guard,
+            sentry,
+            thread,
+            journal: self.journal,
+            inbox: order_inbox,
+            routes,
+            signals: self.signals,
+            complaints,
+        };
+        Ok((supervisor, server))
+    }
+
+    fn view(&self, setup: &Setup, protected: Protected) -> SharedView {
+        SharedView::new(View {
+            config: Arc::new(self.config.clone()),
+            from: self.from.clone(),
+            rules: setup.ruleset.render(Form::Table).into(),
+            protected: Arc::new(protected),
+            warnings: self.warnings.clone(),
+        })
+    }
+}
+
+type SentryThread = std::thread::JoinHandle<Result<(), capture::Error>>;
+
+/// Starts the packet thread and waits until it guards the host, or says why it cannot.
+fn start_sentry(setup: Setup, inbox: Inbox<Command>, journal: JournalHandle) -> Result<SentryThread, Failure> {
+    let (started, start) = mpsc::sync_channel::<Result<(), StartError>>(1);
+    let seed = [random(), random()];
+    let thread = std::thread::Builder::new()
+        .name("packets".to_owned())
+        .spawn(move || match Sentry::start(setup, journal, seed) {
+            Ok(sentry) => {
+                let _ = started.send(Ok(()));
+                sentry.run(&inbox)
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+                Ok(())
+            }
+        })
+        .map_err(failed("the packet thread cannot start"))?;
+    match start.recv_timeout(START_PATIENCE) {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(Failure::new(status_of(&error), words(&error))),
+        Err(_) => Err(Failure::new(EX_SOFTWARE, "the packet thread does not come up")),
+    }
+}
+
+fn status_of(error: &StartError) -> u8 {
+    match error {
+        StartError::Capture(capture::Error::NotPermitted { .. }) => EX_NOPERM,
+        StartError::Nft(error) if error.is_permission() => EX_NOPERM,
+        StartError::Capture(_) | StartError::Nft(_) => EX_UNAVAILABLE,
+    }
+}
+
+fn failed<E: Display>(what: &'static str) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::new(EX_SOFTWARE, format!("{what}: {error}"))
+}
+
+/// Bits that nobody outside can guess: std keys its hash tables with them.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}

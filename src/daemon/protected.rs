@@ -15,6 +15,7 @@ use crate::config::{Config, NeverBlock};
 use crate::netlink::long_peers::LongPeers;
 use crate::netlink::route::Routes;
 use crate::netlink::sock_diag::SockDiag;
+use crate::responder::words;
 use crate::sys::{clock, resolv_conf};
 
 /// Where name servers are written down: by hand or by resolvconf, and by systemd-resolved, whose own stub hides them.
@@ -43,6 +44,21 @@ pub enum Because {
     AdminPeer,
     /// IPv6 link-local addresses: the whole link, routers among it, shares one /64.
     LinkLocal,
+}
+
+impl Because {
+    /// The key of the configuration, or the command, that it comes from.
+    pub fn origin(self) -> &'static str {
+        match self {
+            Self::AllowList => "allow",
+            Self::AllowedByHand => "portsentryctl",
+            Self::OwnAddress => "own_addresses",
+            Self::Gateway => "gateways",
+            Self::Resolver => "resolvers",
+            Self::AdminPeer => "ssh_peers",
+            Self::LinkLocal => "link_local",
+        }
+    }
 }
 
 impl fmt::Display for Because {
@@ -116,10 +132,11 @@ impl Guard {
         };
         let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } = config.never_block;
         if own_addresses {
-            learned(Because::OwnAddress, self.routes.own_addresses().map_err(|error| error.to_string()));
+            let own = self.routes.addresses().map(|found| found.into_iter().map(|own| own.address).collect());
+            learned(Because::OwnAddress, own.map_err(|error| words(&error)));
         }
         if gateways {
-            learned(Because::Gateway, self.routes.gateways().map_err(|error| error.to_string()));
+            learned(Because::Gateway, self.routes.next_hops().map(|found| found.into_iter().collect()).map_err(|error| words(&error)));
         }
         if resolvers {
             let (addresses, errors) = resolv_conf::read(RESOLV_CONF);
@@ -132,7 +149,7 @@ impl Guard {
             let now = clock::boottime();
             match self.sockets.established(admin_ports) {
                 Ok(connections) => self.peers.observe(now, &connections),
-                Err(error) => learned(Because::AdminPeer, Err(error.to_string())),
+                Err(error) => learned(Because::AdminPeer, Err(words(&error))),
             }
             learned(Because::AdminPeer, Ok(self.peers.peers(now).into_iter().collect()));
         }

@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod poll;
+pub mod privilege;
+pub mod procfs;
 pub mod signals;
 pub mod socket;
 pub mod wake;

@@ -1,0 +1,270 @@
+//! Answers `portsentryctl`: asks the threads that know, and the kernel for what is in its sets.
+//!
+//! It runs on the control server's thread. What it says is blocked was read from the kernel at that moment.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::link::{Link, Unresponsive};
+use super::protected::Because;
+use super::sentry::Command;
+use super::status;
+use super::supervisor::{Order, SharedView};
+use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Target};
+use crate::engine::{Moment, Reason, Subject};
+use crate::journal::history;
+use crate::nft::{Connection, ElementInfo};
+use crate::probe::ScanKind;
+use crate::responder::{self, words};
+use crate::sys::clock;
+
+/// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
+const HISTORY_MAX: usize = 100_000;
+
+/// The daemon's desk.
+pub struct FrontDesk {
+    /// The way to the packet thread.
+    pub sentry: Link<Command>,
+    /// The way to the main thread.
+    pub supervisor: Link<Order>,
+    /// For reading only: all writes go through the packet thread's connection.
+    pub connection: Connection,
+    /// What the main thread keeps true.
+    pub view: SharedView,
+    /// The figures that need counting since the start.
+    pub status: status::Sources,
+}
+
+impl Desk for FrontDesk {
+    fn answer(&mut self, request: Request) -> Answer {
+        match self.try_answer(request) {
+            Ok(answer) => answer,
+            Err(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl FrontDesk {
+    fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
+        Ok(match request {
+            Request::Status {} => Reply::Status(Box::new(self.status.gather(&self.sentry, &self.view).map_err(busy)?)).into(),
+            Request::List {} => Answer::blocks(self.list()?),
+            Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
+            Request::Block { address, seconds, reason } => done(self.block(address, seconds, reason)?),
+            Request::Unblock { address } => done(self.unblock(address)?),
+            Request::UnblockAll {} => done(self.unblock_all()?),
+            Request::AllowList {} => Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }.into(),
+            Request::AllowAdd { address } => done(self.allow(address)?),
+            Request::AllowRemove { address } => done(self.disallow(address)?),
+            Request::Rules {} => Reply::Rules { text: self.view.lock().rules.to_string() }.into(),
+            Request::Reload {} => done(self.reload()?),
+            Request::History { since, source } => self.history(since, source)?,
+            Request::Watch {} => Refusal::new(Kind::Failed, "watching is the server's work", "this is a defect; please report it").into(),
+        })
+    }
+
+    fn ipv6_prefix(&self) -> u8 {
+        self.view.lock().config.block.ipv6_prefix
+    }
+
+    fn list(&mut self) -> Result<Vec<BlockRow>, Refusal> {
+        let prefix = self.ipv6_prefix();
+        let since = self.sentry.ask(Command::Since).map_err(busy)?;
+        let blocked = responder::blocked(&mut self.connection).map_err(|error| kernel(&error))?;
+        Ok(blocked.iter().map(|(subject, info)| block_row(*subject, info, prefix, &since)).collect())
+    }
+
+    fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
+        let Target::Address(address) = target else {
+            return Err(Refusal::new(Kind::BadRequest, "show takes one address", "\"portsentryctl list\" shows networks"));
+        };
+        let prefix = self.ipv6_prefix();
+        let (account, blocks_before) = self.sentry.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
+        let block = self.block_over(target, prefix)?;
+        let allowed = {
+            let view = self.view.lock();
+            view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
+        };
+        if account.is_none() && block.is_none() && allowed.is_none() {
+            return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
+        }
+        let ports = account.as_ref().map(|account| account.ports.as_slice()).unwrap_or_default();
+        let scans: BTreeSet<_> = ports.iter().map(|touch| touch.scan).collect();
+        Ok(Shown {
+            address: target,
+            allowed,
+            touched: ports.len() as u64,
+            ports: ports.iter().map(|touch| touch.port.to_string()).collect(),
+            scans: scans.iter().map(ToString::to_string).collect(),
+            proven: scans.contains(&ScanKind::Connect) || block.as_ref().is_some_and(|block| block.proven),
+            first_seen: account.as_ref().map(|account| time_of_day(account.first)),
+            last_seen: account.as_ref().map(|account| time_of_day(account.last)),
+            blocks_before,
+            block,
+        })
+    }
+
+    /// The block that covers an address: of itself, its prefix, or a network around it.
+    fn block_over(&mut self, target: Target, prefix: u8) -> Result<Option<BlockRow>, Refusal> {
+        let subject = target.subject(prefix);
+        let since = HashMap::new();
+        let (set, element) = responder::place(subject);
+        if let Some(info) = self.connection.get_element(set, element.key).map_err(|error| kernel(&error))? {
+            return Ok(Some(block_row(subject, &info, prefix, &since)));
+        }
+        let networks = responder::blocked_networks(&mut self.connection).map_err(|error| kernel(&error))?;
+        let around = networks.iter().find(|(subject, _)| subject.network(prefix).contains(&target.network()));
+        Ok(around.map(|(subject, info)| block_row(*subject, info, prefix, &since)))
+    }
+
+    fn block(&mut self, target: Target, seconds: Option<u64>, text: String) -> Result<String, Refusal> {
+        let (prefix, observing, default) = {
+            let view = self.view.lock();
+            (view.config.block.ipv6_prefix, view.config.mode == crate::config::Mode::Observe, view.config.block.timeout)
+        };
+        if observing {
+            return Err(Refusal::new(Kind::No, "in observe mode nothing is blocked", "set mode: enforce and reload"));
+        }
+        let subject = target.subject(prefix);
+        self.refuse_protected(subject, prefix)?;
+        let timeout = seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
+        let answer = self.sentry.ask(|answer| Command::Block { subject, timeout, text, answer }).map_err(busy)?;
+        answer.map_err(|error| Refusal::new(Kind::No, format!("{} is not blocked: {error}", subject.display(prefix)), ""))?;
+        let how_long = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", humantime::format_duration(timeout)));
+        Ok(format!("{} is blocked {how_long}", subject.display(prefix)))
+    }
+
+    /// Says which protected address stands against a block, and why.
+    fn refuse_protected(&self, subject: Subject, prefix: u8) -> Result<(), Refusal> {
+        let network = subject.network(prefix);
+        let view = self.view.lock();
+        let against = view.protected.iter().find(|(protected, _)| protected.contains(&network) || network.contains(*protected));
+        match against {
+            None => Ok(()),
+            Some((protected, because)) => Err(Refusal::new(
+                Kind::No,
+                format!("{} is never blocked: {} ({because})", subject.display(prefix), Subject::Network(*protected).display(prefix)),
+                match because {
+                    Because::AllowedByHand => "portsentryctl allow remove it first",
+                    Because::AllowList => "take it from the allow list of the configuration first, and reload",
+                    _ => "name addresses that do not include it",
+                },
+            )),
+        }
+    }
+
+    fn unblock(&mut self, target: Target) -> Result<String, Refusal> {
+        let prefix = self.ipv6_prefix();
+        let answer = self.sentry.ask(|answer| Command::Unblock(target.network(), answer)).map_err(busy)?;
+        let subjects = answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), ""))?;
+        match subjects.as_slice() {
+            [] => Err(Refusal::new(Kind::No, format!("{target} is not blocked"), "")),
+            [subject] => Ok(format!("{} is unblocked", subject.display(prefix))),
+            several => Ok(format!("{} blocks in {target} are lifted", several.len())),
+        }
+    }
+
+    fn unblock_all(&mut self) -> Result<String, Refusal> {
+        let answer = self.sentry.ask(Command::UnblockAll).map_err(busy)?;
+        match answer.map_err(|error| Refusal::new(Kind::Failed, format!("not everything could be unblocked: {error}"), ""))? {
+            0 => Err(Refusal::new(Kind::No, "nothing is blocked", "")),
+            1 => Ok("1 block is lifted".to_owned()),
+            count => Ok(format!("{count} blocks are lifted")),
+        }
+    }
+
+    fn allow(&mut self, target: Target) -> Result<String, Refusal> {
+        let network = target.network();
+        if network.prefix_len() == 0 {
+            let remedy = "set mode: observe to block nothing";
+            return Err(Refusal::new(Kind::No, format!("{network} is everybody: nothing could be blocked any more"), remedy));
+        }
+        let answer = self.supervisor.ask(|answer| Order::AllowAdd(network, answer)).map_err(busy)?;
+        match answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} is not allowed: {error}"), ""))? {
+            true => Ok(format!("{target} is never blocked, until \"portsentryctl allow remove {target}\"")),
+            false => Ok(format!("{target} was allowed already")),
+        }
+    }
+
+    fn disallow(&mut self, target: Target) -> Result<String, Refusal> {
+        let answer = self.supervisor.ask(|answer| Order::AllowRemove(target.network(), answer)).map_err(busy)?;
+        if answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} is still allowed: {error}"), ""))? {
+            return Ok(format!("{target} may be blocked again"));
+        }
+        let because = self.view.lock().protected.get(&target.network()).copied();
+        Err(match because {
+            Some(because) => Refusal::new(
+                Kind::No,
+                format!("{target} was not allowed by portsentryctl ({because})"),
+                "take it from the configuration, key allow or never_block, and reload",
+            ),
+            None => Refusal::new(Kind::No, format!("{target} is not allowed"), ""),
+        })
+    }
+
+    fn reload(&mut self) -> Result<String, Refusal> {
+        let answer = self.supervisor.ask(Order::Reload).map_err(busy)?;
+        match answer {
+            Ok(changes) if changes.is_empty() => Ok("reloaded; nothing has changed".to_owned()),
+            Ok(changes) => Ok(format!("reloaded:\n  {}", changes.join("\n  "))),
+            Err(findings) => Err(Refusal::new(Kind::Configuration, findings, "the configuration in force goes on; mend the file and reload again")),
+        }
+    }
+
+    fn history(&self, since: Option<Stamp>, source: Option<Target>) -> Result<Answer, Refusal> {
+        let path = self.view.lock().config.history_file.clone();
+        let Some(path) = path else {
+            return Err(Refusal::new(Kind::No, "no history is kept", "set history_file and reload"));
+        };
+        let query = history::Query { since: since.map(|stamp| stamp.0), source: source.map(Target::network), limit: HISTORY_MAX };
+        let (entries, _) = history::read(&path, &query).map_err(|error| {
+            Refusal::new(Kind::Failed, format!("cannot read {}: {error}", path.display()), "see that the file can be read by root")
+        })?;
+        Ok(Answer::History(Box::new(entries.into_iter().map(HistoryRow::from))))
+    }
+}
+
+fn done(message: String) -> Answer {
+    Reply::Done { message }.into()
+}
+
+fn busy(error: Unresponsive) -> Refusal {
+    Refusal::new(Kind::Busy, error.to_string(), "try again; if it stays so, see the log")
+}
+
+fn kernel(error: &crate::nft::Error) -> Refusal {
+    Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", words(error)), "\"portsentryctl reload\" builds the table anew")
+}
+
+fn allow_row((network, because): (&ipnet::IpNet, &Because)) -> AllowRow {
+    AllowRow { address: Target::of(Subject::Network(*network), 128), origin: because.origin().to_owned() }
+}
+
+fn block_row(subject: Subject, info: &ElementInfo, prefix: u8, since: &HashMap<Subject, Moment>) -> BlockRow {
+    let reason: Reason = info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new()));
+    // The engine knows when a block began; the kernel only when its timeout was set last.
+    let begun = since.get(&subject).map(|moment| time_of_day(*moment)).or_else(|| {
+        let age = info.timeout?.checked_sub(info.expires?)?;
+        Some(Stamp(ago(age)))
+    });
+    BlockRow {
+        address: Target::of(subject, prefix),
+        scan: reason.scan().map(|scan| scan.to_string()),
+        proven: reason.proven(),
+        reason: reason.to_string(),
+        since: begun,
+        expires_in: info.expires.map(|left| left.as_secs()),
+        packets: Some(info.packets),
+    }
+}
+
+fn time_of_day(moment: Moment) -> Stamp {
+    Stamp(ago(Moment::at(clock::boottime()).since(moment)))
+}
+
+fn ago(age: Duration) -> Timestamp {
+    let now = Timestamp::now();
+    SignedDuration::try_from(age).ok().and_then(|age| now.checked_sub(age).ok()).unwrap_or(now)
+}

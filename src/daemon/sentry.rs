@@ -1,0 +1,457 @@
+//! The packet thread: takes packets, asks the engine, has its orders carried out, and answers commands in between.
+//!
+//! It waits for nothing but netlink: no disk, no name, no lock that somebody else holds while waiting. What people should hear of goes to
+//! the journal's queue, which never makes it wait.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustix::event::{PollFd, PollFlags};
+
+use super::link::{Answer, Inbox};
+use crate::capture::nflog::{Listener, Settings};
+use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
+use crate::config::Config;
+use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Reason, Source, Subject};
+use crate::journal::{JournalHandle, Notice};
+use crate::nft::{self, Connection, Element, Key, Ruleset, SetId};
+use crate::probe::{Port, Probe, Transport};
+use crate::responder::{NftResponder, words};
+use crate::sys::{clock, poll};
+use crate::wire;
+
+/// Commands that are served before packets are looked at again.
+const COMMANDS_A_WAKE: usize = 16;
+
+/// Loss is told at most this often; the count of all of it is in the status.
+const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Blocks whose beginning is told: more would hold up packets for milliseconds. The kernel's own times serve for the rest.
+const SINCE_MAX: usize = 20_000;
+
+/// All that the thread needs to start or to change its ways.
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// Its rules.
+    pub ruleset: Ruleset,
+    /// What is never blocked.
+    pub never_block: AllowList,
+    /// Where this host's own connections start: `net.ipv4.ip_local_port_range`.
+    pub ephemeral: RangeInclusive<u16>,
+    /// What local services listen on now.
+    pub services: Vec<Port>,
+}
+
+/// What other threads ask for.
+pub enum Command {
+    /// How things stand.
+    Status(Answer<Figures>),
+    /// What is known of an address.
+    Account(IpAddr, Answer<(Option<engine::AccountView>, u64)>),
+    /// Block by order of the administrator.
+    Block {
+        /// What.
+        subject: Subject,
+        /// For how long; `None`: until unblocked.
+        timeout: Option<Duration>,
+        /// The administrator's words.
+        text: String,
+        /// Done in the kernel, or why not.
+        answer: Answer<Result<(), String>>,
+    },
+    /// Unblock what lies in a network, and the source that an address belongs to.
+    Unblock(IpNet, Answer<Result<Vec<Subject>, String>>),
+    /// Unblock everything.
+    UnblockAll(Answer<Result<usize, String>>),
+    /// A new list of what is never blocked.
+    Protect(AllowList, Answer<Result<(), String>>),
+    /// A new configuration: in force, or refused with nothing changed.
+    Reconfigure(Box<Setup>, Answer<Result<(), String>>),
+    /// When each block began, as far as that is known.
+    Since(Answer<HashMap<Subject, Moment>>),
+    /// Are you there?
+    Ping(Answer<()>),
+    /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
+    Stop(bool, Answer<u64>),
+}
+
+/// Figures for the status.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// The engine's.
+    pub engine: engine::Status,
+    /// The capture's.
+    pub capture: capture::Statistics,
+    /// Logged packets that are no probes (late answers and the like).
+    pub no_probe: u64,
+    /// Logged packets that no parser could read.
+    pub unreadable: u64,
+}
+
+/// Why the thread could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// No packets can be had.
+    Capture(capture::Error),
+    /// nf_tables refused.
+    Nft(nft::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Capture(error) => error.fmt(f),
+            Self::Nft(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Capture(error) => error.source(),
+            Self::Nft(error) => error.source(),
+        }
+    }
+}
+
+impl From<capture::Error> for StartError {
+    fn from(error: capture::Error) -> Self {
+        Self::Capture(error)
+    }
+}
+
+impl From<nft::Error> for StartError {
+    fn from(error: nft::Error) -> Self {
+        Self::Nft(error)
+    }
+}
+
+/// The packet thread's state.
+pub struct Sentry {
+    engine: Engine,
+    responder: NftResponder,
+    listener: Listener,
+    journal: JournalHandle,
+    config: Config,
+    ephemeral: RangeInclusive<u16>,
+    /// Orders that are being carried out; kept, so that a packet allocates nothing.
+    orders: Vec<Action>,
+    no_probe: u64,
+    unreadable: u64,
+    told_lost: u64,
+    loss_told_at: Option<Moment>,
+    /// The kernel's last refusal, for the administrator whose command met it.
+    refusal: Option<(Subject, String)>,
+}
+
+impl Sentry {
+    /// Binds the log group, installs the rules, takes over the blocks that are in the kernel.
+    ///
+    /// # Errors
+    /// When the group is taken, the kernel lacks something, or refuses.
+    pub fn start(setup: Setup, journal: JournalHandle, seed: [u64; 2]) -> Result<Self, StartError> {
+        // The group first: a second daemon must find out before it touches the table of the first.
+        let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
+        let mut responder = NftResponder::new(Connection::open()?);
+        let mut engine = Engine::new(Policy::from_config(&setup.config), seed);
+        let mut orders = Vec::new();
+        let now = now();
+        engine.set_never_block(now, setup.never_block.clone(), &mut orders);
+        responder.connection().install(&setup.ruleset)?;
+        protect(responder.connection(), &setup.never_block)?;
+        seed_services(responder.connection(), &setup.services)?;
+        let mut sentry = Self {
+            engine,
+            responder,
+            listener,
+            journal,
+            config: setup.config,
+            ephemeral: setup.ephemeral,
+            orders,
+            no_probe: 0,
+            unreadable: 0,
+            told_lost: 0,
+            loss_told_at: None,
+            refusal: None,
+        };
+        sentry.adopt(now)?;
+        Ok(sentry)
+    }
+
+    /// Takes over the blocks that are in the kernel already.
+    fn adopt(&mut self, now: Moment) -> Result<(), nft::Error> {
+        let found = self.responder.blocked()?;
+        let blocks = found.len();
+        let adopted = found.into_iter().map(|(subject, info)| engine::Adopted {
+            subject,
+            timeout: info.timeout,
+            remaining: info.expires,
+            packets: info.packets,
+            reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
+        });
+        self.engine.adopt(now, adopted, &mut self.orders);
+        self.perform(now);
+        if blocks > 0 {
+            self.journal.tell(Notice::Adopted { blocks });
+        }
+        Ok(())
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When the capture socket fails; the daemon then ends and is started again.
+    pub fn run(mut self, inbox: &Inbox<Command>) -> Result<(), capture::Error> {
+        let mut more = false;
+        loop {
+            self.wait(inbox, more);
+            // One reading of the clock for all that this wake brings.
+            let now = now();
+            more = self.take_packets(now)?;
+            self.engine.on_timer(now, &mut self.orders);
+            self.perform(now);
+            self.tell_loss(now);
+            inbox.waker.clear();
+            for _ in 0..COMMANDS_A_WAKE {
+                match inbox.next() {
+                    Some(Command::Stop(remove, answer)) => {
+                        let _ = answer.send(self.stop(remove));
+                        return Ok(());
+                    }
+                    Some(command) => self.obey(now, command),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn wait(&self, inbox: &Inbox<Command>, more: bool) {
+        let timeout = if more { Some(Duration::ZERO) } else { self.engine.next_timer().map(|at| at.since(now())) };
+        let mut fds = [PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN)];
+        // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.
+        let _ = poll::wait(&mut fds, timeout);
+    }
+
+    /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
+    fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
+        let Self { engine, responder, listener, journal, ephemeral, orders, no_probe, unreadable, refusal, .. } = self;
+        let received = listener.receive(PACKETS_A_WAKE, &mut |packet| {
+            let Ok(parsed) = wire::parse(packet.payload) else {
+                *unreadable += 1;
+                return;
+            };
+            let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
+                *no_probe += 1;
+                return;
+            };
+            engine.on_probe(now, &probe, orders);
+            if !orders.is_empty() {
+                perform(now, engine, responder, journal, orders, refusal);
+            }
+        })?;
+        Ok(received.more)
+    }
+
+    fn perform(&mut self, now: Moment) {
+        perform(now, &mut self.engine, &mut self.responder, &self.journal, &mut self.orders, &mut self.refusal);
+    }
+
+    fn tell_loss(&mut self, now: Moment) {
+        let total = self.listener.statistics().lost;
+        if total == self.told_lost || self.loss_told_at.is_some_and(|at| now.since(at) < LOSS_TOLD_EVERY) {
+            return;
+        }
+        self.journal.tell(Notice::Lost { packets: total - self.told_lost, total });
+        self.told_lost = total;
+        self.loss_told_at = Some(now);
+    }
+
+    fn obey(&mut self, now: Moment, command: Command) {
+        // An asker that has given up does not hear the answer, and that is all.
+        match command {
+            Command::Status(answer) => drop(answer.try_send(self.figures())),
+            Command::Account(address, answer) => drop(answer.try_send((self.engine.account(address), 0))),
+            Command::Block { subject, timeout, text, answer } => reply(&answer, self.block(now, subject, timeout, text)),
+            Command::Unblock(network, answer) => reply(&answer, self.unblock(now, network)),
+            Command::UnblockAll(answer) => {
+                let all: Vec<_> = self.engine.blocks().map(|block| block.subject).collect();
+                reply(&answer, self.lift(now, &all).map(|()| all.len()));
+            }
+            Command::Protect(list, answer) => reply(&answer, self.protect(now, list)),
+            Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
+            Command::Since(answer) => reply(&answer, self.engine.blocks().take(SINCE_MAX).map(|block| (block.subject, block.since)).collect()),
+            Command::Ping(answer) => reply(&answer, ()),
+            // Handled by the loop, which ends with it.
+            Command::Stop(_, answer) => reply(&answer, 0),
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { engine: self.engine.status(), capture: self.listener.statistics(), no_probe: self.no_probe, unreadable: self.unreadable }
+    }
+
+    fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: String) -> Result<(), String> {
+        self.refusal = None;
+        self.engine.block(now, subject, timeout, &text, &mut self.orders).map_err(|refusal| refusal.to_string())?;
+        self.perform(now);
+        self.refused(subject)
+    }
+
+    fn refused(&mut self, subject: Subject) -> Result<(), String> {
+        match self.refusal.take() {
+            Some((refused, error)) if refused == subject => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lifts what lies in `network`, and, for a single address, the IPv6 prefix that it belongs to.
+    fn unblock(&mut self, now: Moment, network: IpNet) -> Result<Vec<Subject>, String> {
+        let prefix = self.config.block.ipv6_prefix;
+        let single = (network.prefix_len() == network.max_prefix_len()).then(|| Subject::Host(Source::of(network.addr(), prefix)));
+        let known: Vec<_> = self
+            .engine
+            .blocks()
+            .map(|block| block.subject)
+            .filter(|subject| single == Some(*subject) || network.contains(&subject.network(prefix)))
+            .collect();
+        self.lift(now, &known)?;
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        // An element that somebody else put there is lifted all the same.
+        let subject = single.unwrap_or(Subject::Network(network));
+        let removed = self.responder.remove(subject).map_err(|error| words(&error))?;
+        Ok(if removed { vec![subject] } else { Vec::new() })
+    }
+
+    fn lift(&mut self, now: Moment, subjects: &[Subject]) -> Result<(), String> {
+        for subject in subjects {
+            self.refusal = None;
+            // One that ended just now is no failure.
+            let _ = self.engine.unblock(now, *subject, &mut self.orders);
+            self.perform(now);
+            self.refused(*subject)?;
+        }
+        Ok(())
+    }
+
+    fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
+        // The kernel first: what is exempt there is not dropped, whatever else goes wrong.
+        protect(self.responder.connection(), &list).map_err(|error| words(&error))?;
+        self.engine.set_never_block(now, list, &mut self.orders);
+        self.perform(now);
+        Ok(())
+    }
+
+    fn reconfigure(&mut self, now: Moment, setup: Setup) -> Result<(), String> {
+        let listener = if setup.config.capture.group == self.config.capture.group {
+            None
+        } else {
+            Some(Listener::bind(Settings::of_group(setup.config.capture.group)).map_err(|error| words(&error))?)
+        };
+        let connection = self.responder.connection();
+        connection.install(&setup.ruleset).map_err(|error| words(&error))?;
+        protect(connection, &setup.never_block).map_err(|error| words(&error))?;
+        seed_services(connection, &setup.services).map_err(|error| words(&error))?;
+        if let Some(listener) = listener {
+            self.listener = listener;
+            self.told_lost = 0;
+        }
+        self.engine.reconfigure(now, Policy::from_config(&setup.config), &mut self.orders);
+        self.engine.set_never_block(now, setup.never_block, &mut self.orders);
+        self.perform(now);
+        self.config = setup.config;
+        self.ephemeral = setup.ephemeral;
+        Ok(())
+    }
+
+    fn stop(&mut self, remove: bool) -> u64 {
+        if let Err(error) = self.listener.unbind() {
+            log::debug!("{}", words(&error));
+        }
+        let blocks = u64::try_from(self.engine.blocks().count()).unwrap_or(u64::MAX);
+        if !remove {
+            return blocks;
+        }
+        match self.responder.connection().remove_table() {
+            Ok(()) => 0,
+            Err(error) => {
+                log::error!("{}", words(&error));
+                blocks
+            }
+        }
+    }
+}
+
+fn reply<T>(answer: &SyncSender<T>, value: T) {
+    let _ = answer.try_send(value);
+}
+
+fn now() -> Moment {
+    Moment::at(clock::boottime())
+}
+
+/// Carries orders out until there are none: an outcome may bring new ones.
+fn perform(
+    now: Moment,
+    engine: &mut Engine,
+    responder: &mut NftResponder,
+    journal: &JournalHandle,
+    orders: &mut Vec<Action>,
+    refusal: &mut Option<(Subject, String)>,
+) {
+    let mut batch = std::mem::take(orders);
+    while !batch.is_empty() {
+        for action in batch.drain(..) {
+            match responder.carry_out(&action) {
+                Some(outcome) => {
+                    if let Outcome::Blocked { subject, result: Err(error) } | Outcome::Unblocked { subject, result: Err(error) } = &outcome {
+                        *refusal = Some((*subject, error.clone()));
+                    }
+                    engine.on_outcome(now, outcome, orders);
+                }
+                None => {
+                    if let Action::Report(report) = action {
+                        journal.tell(Notice::Engine(report));
+                    }
+                }
+            }
+        }
+        std::mem::swap(&mut batch, orders);
+    }
+    *orders = batch;
+}
+
+/// Puts the never-block list into the kernel's sets, in one transaction each.
+fn protect(connection: &mut Connection, list: &AllowList) -> Result<(), nft::Error> {
+    for (set, v4) in [(SetId::Allowed4, true), (SetId::Allowed6, false)] {
+        let elements: Vec<_> =
+            list.networks().iter().filter(|network| network.addr().is_ipv4() == v4).map(|network| Element::network(*network)).collect();
+        connection.replace_elements(set, &elements)?;
+    }
+    Ok(())
+}
+
+/// Tells the rules which ports are services now, so that a service which restarts is no trap for its clients.
+fn seed_services(connection: &mut Connection, services: &[Port]) -> Result<(), nft::Error> {
+    let elements: Vec<_> =
+        services.iter().filter_map(|port| Some(Element::new(Key::Service(protocol_number(port.transport)?, port.number)))).collect();
+    connection.add_elements(SetId::Services, &elements)
+}
+
+/// IANA's assigned internet protocol numbers; `None` for what has no ports.
+fn protocol_number(transport: Transport) -> Option<u8> {
+    match transport {
+        Transport::Tcp => Some(6),
+        Transport::Udp => Some(17),
+        Transport::Sctp => Some(132),
+        Transport::Ip => None,
+    }
+}

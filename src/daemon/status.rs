@@ -1,0 +1,107 @@
+//! How the daemon fares, for `portsentryctl status` and for SIGUSR1.
+
+use std::time::Instant;
+
+use super::link::{Link, Unresponsive};
+use super::sentry::Command;
+use super::supervisor::SharedView;
+use crate::config::{Config, Method, Mode, PortMode};
+use crate::control::{Status, Watching};
+use crate::journal::{JournalHandle, Notice};
+use crate::probe::Transport;
+
+/// What the figures need besides the threads.
+pub struct Sources {
+    /// When the daemon started.
+    pub started: Instant,
+    /// The journal, which counts too.
+    pub journal: JournalHandle,
+}
+
+impl Sources {
+    /// Gathers them.
+    ///
+    /// # Errors
+    /// When the packet thread does not answer.
+    pub fn gather(&self, sentry: &Link<Command>, view: &SharedView) -> Result<Status, Unresponsive> {
+        let figures = sentry.ask(Command::Status)?;
+        let journal = self.journal.stats();
+        let view = view.lock();
+        let config = &view.config;
+        let mut warnings = view.warnings.clone();
+        if figures.capture.lost > 0 {
+            warnings.push(format!("{} packets were lost between the kernel and the daemon", figures.capture.lost));
+        }
+        if journal.history_failing {
+            warnings.push("the history file cannot be written".to_owned());
+        }
+        if journal.unwritten > 0 {
+            warnings.push(format!("{} log lines could not be written", journal.unwritten));
+        }
+        Ok(Status {
+            mode: match config.mode {
+                Mode::Enforce => "enforce",
+                Mode::Observe => "observe",
+            }
+            .to_owned(),
+            capture: match config.capture.method {
+                Method::Nflog | Method::Nfqueue => "nflog",
+            }
+            .to_owned(),
+            group: config.capture.group,
+            watching: watching(config).collect(),
+            sources: u64::from(figures.engine.sources),
+            blocked: figures.engine.blocked as u64,
+            allowed: view.protected.len() as u64,
+            probes: figures.engine.probes,
+            lost: figures.capture.lost,
+            held_back: journal.held_back,
+            uptime: self.started.elapsed().as_secs(),
+            config: view.from.as_ref().map(|path| path.display().to_string()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            warnings,
+        })
+    }
+}
+
+/// The status as one line, for the log.
+pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
+    let Ok(figures) = sentry.ask(Command::Status) else { return "the packet thread does not answer".to_owned() };
+    let mode = match view.lock().config.mode {
+        Mode::Enforce => "enforce",
+        Mode::Observe => "observe",
+    };
+    format!(
+        "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
+        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.no_probe, figures.unreadable
+    )
+}
+
+/// What is watched, a row a transport.
+fn watching(config: &Config) -> impl Iterator<Item = Watching> {
+    [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)].into_iter().filter_map(|(transport, protocol)| {
+        let ports = protocol.watched();
+        let mode = mode_word(protocol.mode)?;
+        Some(Watching { transport: transport.to_string(), mode: mode.to_owned(), ports: ports.count(), ranges: ports.to_string() })
+    })
+}
+
+fn mode_word(mode: PortMode) -> Option<&'static str> {
+    match mode {
+        PortMode::Off => None,
+        PortMode::Connect => Some("connect"),
+        PortMode::Stealth => Some("stealth"),
+        PortMode::Advanced => Some("advanced"),
+    }
+}
+
+/// Tells the journal what is watched from now on.
+pub fn tell_watching(journal: &JournalHandle, config: &Config) {
+    for (transport, protocol) in [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)] {
+        if let Some(mode) = mode_word(protocol.mode) {
+            let ports = protocol.watched();
+            journal.tell(Notice::Watching { transport, mode, ports: ports.count(), ranges: ports.to_string() });
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The main thread: signals, reload, the never-block list, systemd. It may wait for files; the packet thread never waits for it.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rustix::event::{PollFd, PollFlags};
+use sd_notify::NotifyState;
+
+use super::link::{Answer, Inbox, Link};
+use super::options::Options;
+use super::protected::{Guard, Protected};
+use super::sentry::{Command, Setup};
+use super::status;
+use crate::capture;
+use crate::config::{self, Config, Loaded};
+use crate::engine::AllowList;
+use crate::journal::{self, JournalHandle, Notice};
+use crate::netlink::route;
+use crate::nft::Ruleset;
+use crate::nft::text::Form;
+use crate::responder::words;
+use crate::sys::signals::{Signals, Wish};
+use crate::sys::{poll, procfs};
+
+/// Name servers and administrators' connections are looked at this often: nothing tells when they change.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// After a change of addresses or routes they are listed again at most this often: a router's routes change thousands of times a second.
+const GATHER_AT_MOST_EVERY: Duration = Duration::from_millis(500);
+
+/// The packet thread answers within microseconds; one that does not within this is stuck, and systemd is not told that all is well.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the journal's thread gets for writing its last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// What the control server asks the supervisor for.
+pub enum Order {
+    /// Read the configuration again: what changed, or the findings.
+    Reload(Answer<Result<Vec<String>, String>>),
+    /// Never block this; `false`: it is so already.
+    AllowAdd(IpNet, Answer<Result<bool, String>>),
+    /// Undo that; `false`: it was not added.
+    AllowRemove(IpNet, Answer<Result<bool, String>>),
+}
+
+/// What the control server shows and the supervisor keeps true.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The file it came from; `None`: the built-in defaults.
+    pub from: Option<std::path::PathBuf>,
+    /// Its rules, as text.
+    pub rules: Arc<str>,
+    /// What is never blocked, and why.
+    pub protected: Arc<Protected>,
+    /// What the administrator should see to.
+    pub warnings: Vec<String>,
+}
+
+/// A view that two threads share. The packet thread is none of them.
+#[derive(Clone)]
+pub struct SharedView(Arc<Mutex<View>>);
+
+impl SharedView {
+    /// Shares `view`.
+    pub fn new(view: View) -> Self {
+        Self(Arc::new(Mutex::new(view)))
+    }
+
+    /// The view, for a moment.
+    pub fn lock(&self) -> MutexGuard<'_, View> {
+        // A thread that panics ends the process; what it left is still a view.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The configuration that the command line asks for.
+///
+/// # Errors
+/// Every finding, in words.
+pub fn load(options: &Options) -> Result<Loaded, String> {
+    let loaded = match &options.config {
+        Some(path) => config::load(path),
+        None => config::load_default(),
+    };
+    let mut loaded = loaded.map_err(|refused| refused.to_string())?;
+    options.apply_classic(&mut loaded.config);
+    Ok(loaded)
+}
+
+/// What the packet thread needs for a configuration.
+///
+/// # Errors
+/// In words, when the services of this host cannot be learned.
+pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
+    let ephemeral = procfs::ephemeral_ports();
+    let listeners = guard.sockets().listeners().map_err(|error| format!("cannot learn which services listen: {}", words(&error)))?;
+    Ok(Setup {
+        ruleset: Ruleset::for_config(config, ephemeral.clone()),
+        config: config.clone(),
+        never_block: allow_list(protected),
+        ephemeral,
+        services: listeners.services().into_iter().collect(),
+    })
+}
+
+/// The engine's form of the list.
+fn allow_list(protected: &Protected) -> AllowList {
+    protected.keys().copied().collect()
+}
+
+/// The main thread's state.
+pub struct Supervisor {
+    /// The command line, for reading the configuration again.
+    pub options: Options,
+    /// What the control server shows.
+    pub view: SharedView,
+    /// The never-block list.
+    pub guard: Guard,
+    /// The way to the packet thread.
+    pub sentry: Link<Command>,
+    /// The packet thread.
+    pub thread: JoinHandle<Result<(), capture::Error>>,
+    /// The journal.
+    pub journal: JournalHandle,
+    /// What the control server asks.
+    pub inbox: Inbox<Order>,
+    /// Changes of addresses and routes.
+    pub routes: route::Monitor,
+    /// Signals.
+    pub signals: Signals,
+    /// The last complaints about what cannot be learned, so that each is told once.
+    pub complaints: Vec<String>,
+}
+
+impl Supervisor {
+    /// Runs until the end, and says how it was.
+    pub fn run(mut self) -> ExitCode {
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
+        let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut gathered = Instant::now();
+        let mut changed = false;
+        let mut pat_at = Instant::now();
+        loop {
+            if self.thread.is_finished() {
+                return self.sentry_ended();
+            }
+            if let Some(every) = watchdog
+                && Instant::now() >= pat_at
+            {
+                self.pat_watchdog();
+                pat_at = Instant::now() + every;
+            }
+            if changed && gathered.elapsed() >= GATHER_AT_MOST_EVERY || Instant::now() >= look_at {
+                self.refresh_protection();
+                changed = false;
+                gathered = Instant::now();
+                look_at = gathered + LOOK_EVERY;
+            }
+            let mut wake_at = if changed { look_at.min(gathered + GATHER_AT_MOST_EVERY) } else { look_at };
+            if watchdog.is_some() {
+                wake_at = wake_at.min(pat_at);
+            }
+            self.wait(wake_at.saturating_duration_since(Instant::now()));
+            match self.routes.changed() {
+                Ok(heard) => changed |= heard,
+                Err(error) => self.complain(vec![words(&error)]),
+            }
+            for wish in self.signals.take() {
+                match wish {
+                    Wish::Reload => drop(self.reload()),
+                    Wish::Status => self.journal.tell(Notice::Status(status::line(&self.sentry, &self.view))),
+                    Wish::Stop => return self.stop(),
+                }
+            }
+            self.inbox.waker.clear();
+            while let Some(order) = self.inbox.next() {
+                self.obey(order);
+            }
+        }
+    }
+
+    fn wait(&self, timeout: Duration) {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.inbox.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.routes.as_fd(), PollFlags::IN),
+        ];
+        // An interruption is a signal, which the round that follows takes.
+        let _ = poll::wait(&mut fds, Some(timeout));
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Reload(answer) => {
+                let result = self.reload();
+                let _ = answer.try_send(result);
+            }
+            Order::AllowAdd(network, answer) => {
+                let result = self.guard.allowed().add(network).and_then(|added| self.protect().map(|()| added));
+                let _ = answer.try_send(result);
+            }
+            Order::AllowRemove(network, answer) => {
+                let result = self.guard.allowed().remove(network).and_then(|removed| self.protect().map(|()| removed));
+                let _ = answer.try_send(result);
+            }
+        }
+    }
+
+    /// Reads the configuration again and puts it in force as a whole, or leaves everything as it is and says why.
+    fn reload(&mut self) -> Result<Vec<String>, String> {
+        // systemd.service(5), Type=notify-reload: the moment of the reload tells this one from earlier ones.
+        let mut reloading = vec![NotifyState::Reloading];
+        reloading.extend(NotifyState::monotonic_usec_now());
+        notify(&reloading);
+        let result = load(&self.options).and_then(|loaded| self.put_in_force(loaded));
+        notify(&[NotifyState::Ready]);
+        match &result {
+            Ok(_) => self.journal.tell(Notice::Reloaded),
+            Err(findings) => self.journal.tell(Notice::ReloadRefused { findings: findings.clone() }),
+        }
+        result
+    }
+
+    fn put_in_force(&mut self, loaded: Loaded) -> Result<Vec<String>, String> {
+        let Loaded { config, warnings, from } = loaded;
+        let mut complaints = Vec::new();
+        let old = Arc::clone(&self.view.lock().config);
+        let unchangeable = unchangeable(&old, &config);
+        if !unchangeable.is_empty() {
+            return Err(format!("{} cannot change while the daemon runs; restart it for that", unchangeable.join(", ")));
+        }
+        let protected = self.guard.gather(&config, &mut complaints);
+        let setup = setup(&config, &mut self.guard, &protected)?;
+        let rules = setup.ruleset.render(Form::Table);
+        let old_journal = journal::Settings::from(&*old);
+        self.journal.reconfigure(journal::Settings::from(&config)).map_err(|error| words(&error))?;
+        let answer = self.sentry.ask(|answer| Command::Reconfigure(Box::new(setup), answer)).map_err(|error| error.to_string());
+        if let Err(error) = answer.and_then(|result| result) {
+            // The packet thread goes on with the old configuration, so the journal does as well.
+            if let Err(error) = self.journal.reconfigure(old_journal) {
+                log::error!("{}", words(&error));
+            }
+            return Err(error);
+        }
+        let changes = old.changes(&config);
+        for warning in &warnings {
+            self.journal.tell(Notice::Warning(warning.to_string()));
+        }
+        status::tell_watching(&self.journal, &config);
+        let mut view = self.view.lock();
+        view.warnings = warnings.iter().map(ToString::to_string).collect();
+        view.config = Arc::new(config);
+        view.from = from;
+        view.rules = rules.into();
+        view.protected = Arc::new(protected);
+        drop(view);
+        self.complain(complaints);
+        Ok(changes)
+    }
+
+    fn refresh_protection(&mut self) {
+        if let Err(error) = self.protect() {
+            log::error!("the never-block list could not be renewed: {error}");
+        }
+    }
+
+    /// Gathers what must never be blocked, and hands it to the packet thread if it changed.
+    fn protect(&mut self) -> Result<(), String> {
+        let (config, current) = {
+            let view = self.view.lock();
+            (Arc::clone(&view.config), Arc::clone(&view.protected))
+        };
+        let mut complaints = Vec::new();
+        let protected = self.guard.gather(&config, &mut complaints);
+        self.complain(complaints);
+        if protected == *current {
+            return Ok(());
+        }
+        let list = allow_list(&protected);
+        self.sentry.ask(|answer| Command::Protect(list, answer)).map_err(|error| error.to_string())??;
+        self.journal.tell(Notice::NeverBlock { entries: protected.len() });
+        self.view.lock().protected = Arc::new(protected);
+        Ok(())
+    }
+
+    /// Tells what is new among the complaints.
+    fn complain(&mut self, complaints: Vec<String>) {
+        for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint)) {
+            self.journal.tell(Notice::Warning(complaint.clone()));
+        }
+        self.complaints = complaints;
+    }
+
+    fn pat_watchdog(&self) {
+        match self.sentry.ask_within(PING_PATIENCE, Command::Ping) {
+            Ok(()) => notify(&[NotifyState::Watchdog]),
+            Err(error) => log::error!("the watchdog is not told that all is well: {error}"),
+        }
+    }
+
+    fn stop(self) -> ExitCode {
+        notify(&[NotifyState::Stopping]);
+        let remove = self.view.lock().config.on_exit == config::OnExit::Remove;
+        let blocks_left = self.sentry.ask(|answer| Command::Stop(remove, answer)).unwrap_or(0);
+        self.journal.tell(Notice::Stopping { blocks_left });
+        let ended = self.thread.join();
+        self.journal.stop(LAST_LINES);
+        match ended {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            _ => ExitCode::from(super::EX_SOFTWARE),
+        }
+    }
+
+    fn sentry_ended(self) -> ExitCode {
+        let why = match self.thread.join() {
+            Ok(Ok(())) => "it was told to stop".to_owned(),
+            Ok(Err(error)) => words(&error),
+            Err(_) => "it panicked".to_owned(),
+        };
+        self.journal.tell(Notice::Error(format!("the packet thread ended: {why}; blocks stay in the kernel")));
+        self.journal.stop(LAST_LINES);
+        ExitCode::from(super::EX_SOFTWARE)
+    }
+}
+
+/// Keys that differ and that only a restart can change: the control socket is bound and the allow file is open.
+fn unchangeable(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    if old.control != new.control {
+        keys.push("control");
+    }
+    if old.state_dir != new.state_dir {
+        keys.push("state_dir");
+    }
+    keys
+}
+
+/// Tells systemd, where there is one.
+pub fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        log::debug!("systemd was not told: {error}");
+    }
+}
+
+/// Makes the state directory.
+///
+/// # Errors
+/// In words.
+pub fn make_state_dir(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(|error| format!("cannot make state_dir {}: {error}", path.display()))
+}

@@ -1,0 +1,152 @@
+//! Blocks as elements of nftables sets.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::engine::{Action, Outcome, Reason, Source, Subject};
+use crate::nft::{Connection, Element, ElementInfo, Error, SetId};
+
+/// Turns orders into elements, over a connection of its own.
+pub struct NftResponder {
+    connection: Connection,
+}
+
+/// The set that a subject's element is in, and the element.
+pub fn place(subject: Subject) -> (SetId, Element<'static>) {
+    match subject {
+        Subject::Host(Source::V4(address)) => (SetId::Blocked4, Element::new(IpAddr::V4(address))),
+        Subject::Host(Source::V6(address)) => (SetId::Blocked6, Element::new(IpAddr::V6(address))),
+        Subject::Network(network @ IpNet::V4(_)) => (SetId::BlockedNets4, Element::network(network)),
+        Subject::Network(network @ IpNet::V6(_)) => (SetId::BlockedNets6, Element::network(network)),
+    }
+}
+
+impl NftResponder {
+    /// A responder over `connection`.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    /// The connection, for what is not an engine's order: installing rules, dumps.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Does what `action` orders; `None` for what is no order to the kernel.
+    pub fn carry_out(&mut self, action: &Action) -> Option<Outcome> {
+        match action {
+            Action::Block { subject, timeout, reason, renew } => {
+                let subject = *subject;
+                let result = self.block(subject, *timeout, reason, *renew).map_err(|error| words(&error));
+                Some(Outcome::Blocked { subject, result })
+            }
+            Action::Unblock { subject } => {
+                let subject = *subject;
+                let result = match self.remove(subject) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(words(&error)),
+                };
+                Some(Outcome::Unblocked { subject, result })
+            }
+            Action::Count { subject } => {
+                let subject = *subject;
+                let (set, element) = place(subject);
+                match self.connection.get_element(set, element.key) {
+                    Ok(found) => Some(Outcome::Counted { subject, packets: found.map(|info| info.packets) }),
+                    // Not to know is not to have seen anything: the block runs out by itself.
+                    Err(error) => {
+                        log::warn!("cannot read the counter of {}: {}", subject.display(128), words(&error));
+                        Some(Outcome::Counted { subject, packets: Some(0) })
+                    }
+                }
+            }
+            Action::Report(_) => None,
+        }
+    }
+
+    fn block(&mut self, subject: Subject, timeout: Option<std::time::Duration>, reason: &Reason, renew: bool) -> Result<(), Error> {
+        let (set, element) = place(subject);
+        let comment = reason.comment();
+        let element = element.timeout(timeout).comment(&comment);
+        if !renew {
+            match self.connection.add_element(set, &element) {
+                // Somebody else put it there: our timeout and reason count from now on.
+                Err(error) if error.is_exists() => {}
+                answer => return answer,
+            }
+        }
+        self.connection.renew_element(set, &element).map(|_| ())
+    }
+
+    /// Takes the element out; `false` if there was none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&mut self, subject: Subject) -> Result<bool, Error> {
+        let (set, element) = place(subject);
+        match self.connection.delete_element(set, &element) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All that is blocked, as the kernel has it.
+    ///
+    /// # Errors
+    /// When a set cannot be read.
+    pub fn blocked(&mut self) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+        blocked(&mut self.connection)
+    }
+}
+
+/// All that is blocked, as the kernel has it, over any connection.
+///
+/// # Errors
+/// When a set cannot be read.
+pub fn blocked(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+    read(connection, &[SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6])
+}
+
+/// The networks that are blocked by hand: few, and quickly read.
+///
+/// # Errors
+/// When a set cannot be read.
+pub fn blocked_networks(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+    read(connection, &[SetId::BlockedNets4, SetId::BlockedNets6])
+}
+
+fn read(connection: &mut Connection, sets: &[SetId]) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+    let mut all = Vec::new();
+    for &set in sets {
+        for info in connection.dump_set(set)? {
+            all.extend(subjects(set, &info).into_iter().map(|subject| (subject, info.clone())));
+        }
+    }
+    Ok(all)
+}
+
+/// What an element of a blocked set stands for. A range that is no network (somebody else's) is several.
+fn subjects(set: SetId, info: &ElementInfo) -> Vec<Subject> {
+    let Some(first) = info.key.address() else { return Vec::new() };
+    match (set, first, info.last().address()) {
+        (SetId::Blocked4, IpAddr::V4(address), _) => vec![Subject::Host(Source::V4(address))],
+        (SetId::Blocked6, IpAddr::V6(address), _) => vec![Subject::Host(Source::V6(address))],
+        (_, IpAddr::V4(first), Some(IpAddr::V4(last))) => ipnet::Ipv4Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect(),
+        (_, IpAddr::V6(first), Some(IpAddr::V6(last))) => ipnet::Ipv6Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// An error and its causes in one line.
+pub fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

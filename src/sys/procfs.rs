@@ -1,0 +1,31 @@
+//! What proc(5) tells.
+
+use std::ops::RangeInclusive;
+
+/// The kernel's default, for when it does not tell (ip(7), ip_local_port_range).
+const DEFAULT_EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
+
+/// Ports that this host's own connections start from.
+pub fn ephemeral_ports() -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    parse_range(&text).unwrap_or(DEFAULT_EPHEMERAL)
+}
+
+fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut words = text.split_whitespace();
+    let (first, last) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    (first <= last).then_some(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_is_two_numbers_in_order() {
+        assert_eq!(parse_range("32768\t60999\n"), Some(32768..=60999));
+        for broken in ["", "7", "9 7", "x y", "1 70000"] {
+            assert_eq!(parse_range(broken), None, "{broken}");
+        }
+    }
+}
