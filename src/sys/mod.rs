@@ -1,5 +1,6 @@
 //! Every direct system call, and every `unsafe`.
 
 pub mod clock;
+pub mod files;
 pub mod poll;
 pub mod socket;
