@@ -19,6 +19,9 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
 
 fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
     let [mode, ports, advanced, exclude] = ["mode", "ports", "advanced_ports", "exclude"].map(|key| format!("{name}.{key}"));
+    if !reader.is_sound(&[&mode, &ports, &advanced, &exclude]) {
+        return;
+    }
     let none = PortSet::default();
     match protocol.mode {
         PortMode::Off => {}
@@ -65,16 +68,21 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
 }
 
 fn watched(config: &Config, reader: &mut Reader<'_>) {
+    if !reader.is_sound(&["tcp.mode", "udp.mode"]) {
+        return;
+    }
     if config.tcp.mode == PortMode::Off && config.udp.mode == PortMode::Off {
         let place = later(reader, "tcp.mode", "udp.mode");
         reader.findings.warning(place, "neither TCP nor UDP is watched: nothing is noticed", "leave tcp.mode or udp.mode at advanced");
         return;
     }
+    let keys =
+        ["scan_trigger", "tcp.ports", "udp.ports", "tcp.advanced_ports", "udp.advanced_ports", "tcp.exclude", "udp.exclude", "tcp.mode", "udp.mode"];
     let ports = config.tcp.watched().count() + config.udp.watched().count();
-    if ports > 0 && u32::from(config.scan_trigger) >= ports {
-        let place = reader.place(&["scan_trigger", "tcp.ports", "udp.ports", "tcp.advanced_ports", "udp.advanced_ports", "tcp.mode", "udp.mode"]);
-        let message = format!("`scan_trigger` is {}, but only {ports} ports are watched: it is never passed", config.scan_trigger);
-        reader.findings.error(place, message, format!("write at most {}, or watch more ports", ports - 1));
+    if reader.is_sound(&keys) && ports > 0 && u32::from(config.scan_trigger) >= ports {
+        let place = reader.place(&keys);
+        let message = format!("`scan_trigger` is {}, but only {ports} ports are watched: a scan of all of them is not noticed", config.scan_trigger);
+        reader.findings.warning(place, message, format!("write at most {}, or watch more ports", ports - 1));
     }
 }
 
@@ -82,12 +90,15 @@ fn times(config: &Config, reader: &mut Reader<'_>) {
     let Some(timeout) = config.block.timeout else { return };
     let Escalate { max, memory, .. } = config.block.escalate;
     let text = print::time;
-    if max < timeout {
+    if !reader.is_sound(&["block.timeout"]) {
+        return;
+    }
+    if max < timeout && reader.is_sound(&["block.escalate.max"]) {
         let place = reader.place(&["block.escalate.max", "block.timeout"]);
         let message = format!("`block.escalate.max` ({}) is shorter than `block.timeout` ({}), the first block", text(max), text(timeout));
         reader.findings.error(place, message, format!("write at least {}, or a shorter block.timeout", text(timeout)));
     }
-    if config.block.unproven.timeout > timeout {
+    if config.block.unproven.timeout > timeout && reader.is_sound(&["block.unproven.timeout"]) {
         let place = reader.place(&["block.unproven.timeout", "block.timeout"]);
         let message = format!(
             "`block.unproven.timeout` ({}) is longer than `block.timeout` ({}): a forged source would be blocked longer than a real one",
@@ -96,7 +107,7 @@ fn times(config: &Config, reader: &mut Reader<'_>) {
         );
         reader.findings.error(place, message, format!("write at most {}, or a longer block.timeout", text(timeout)));
     }
-    if memory < timeout && config.block.escalate.factor > 1 {
+    if memory < timeout && config.block.escalate.factor > 1 && reader.is_sound(&["block.escalate.memory", "block.escalate.factor"]) {
         let place = reader.place(&["block.escalate.memory", "block.timeout"]);
         let message = format!("`block.escalate.memory` ({}) is shorter than `block.timeout` ({}): no block escalates", text(memory), text(timeout));
         reader.findings.warning(place, message, format!("write more than {}", text(timeout)));
@@ -104,7 +115,8 @@ fn times(config: &Config, reader: &mut Reader<'_>) {
 }
 
 fn never_block(config: &Config, reader: &mut Reader<'_>) {
-    if config.never_block.ssh_peers && config.never_block.admin_ports.is_empty() {
+    let sound = reader.is_sound(&["never_block.ssh_peers", "never_block.admin_ports"]);
+    if sound && config.never_block.ssh_peers && config.never_block.admin_ports.is_empty() {
         let place = reader.place(&["never_block.admin_ports", "never_block.ssh_peers"]);
         reader.findings.warning(
             place,
@@ -117,7 +129,7 @@ fn never_block(config: &Config, reader: &mut Reader<'_>) {
 fn respond(config: &Config, reader: &mut Reader<'_>) {
     let respond = &config.respond;
     for (path, action) in [("tcp.action", config.tcp.action), ("udp.action", config.udp.action)] {
-        if action == ProtocolAction::Command && respond.command.is_empty() {
+        if action == ProtocolAction::Command && respond.command.is_empty() && reader.is_sound(&["respond.command"]) {
             let place = reader.place(&[path]);
             reader.findings.error(
                 place,
@@ -127,7 +139,8 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
         }
     }
     let nobody_runs_it = [&config.tcp, &config.udp].iter().all(|protocol| protocol.mode == PortMode::Off || protocol.action == ProtocolAction::Log);
-    if !respond.command.is_empty() && nobody_runs_it {
+    let sound = reader.is_sound(&["respond.command", "tcp.mode", "udp.mode", "tcp.action", "udp.action"]);
+    if sound && !respond.command.is_empty() && nobody_runs_it {
         let place = reader.place(&["respond.command"]);
         reader.findings.warning(place, "`respond.command` is never run: tcp.action and udp.action are log", "write action: block or action: command");
     }
@@ -152,6 +165,9 @@ fn paths(config: &Config, reader: &mut Reader<'_>) {
     ];
     for (at, (path, file)) in files.iter().enumerate() {
         for (other, _) in files.iter().skip(at + 1).filter(|(_, same)| file.is_some() && same == file) {
+            if !reader.is_sound(&[path, other]) {
+                continue;
+            }
             let place = later(reader, path, other);
             reader.findings.error(place, format!("`{path}` and `{other}` are the same file"), "give each its own");
         }

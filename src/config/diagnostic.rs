@@ -126,8 +126,13 @@ impl<'t> Findings<'t> {
         usize::try_from(number).ok().and_then(|number| self.lines.get(number.checked_sub(1)?)).copied().unwrap_or("")
     }
 
+    /// Whether further findings are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= FINDINGS_MAX
+    }
+
     fn add(&mut self, severity: Severity, place: Option<Place>, message: String, remedy: String) {
-        if self.list.len() >= FINDINGS_MAX {
+        if self.is_full() {
             // An error takes the room of a warning: the verdict must not depend on how much went before.
             let warning = if severity == Severity::Error { self.list.iter().position(|kept| kept.severity == Severity::Warning) } else { None };
             self.unkept += 1;

@@ -177,7 +177,7 @@ pub const KEYS: &[Key] = &[
     key("udp.action", Kind::Word(words::<ProtocolAction>), Live, "what a scan has for consequence (classic BLOCK_UDP 1 2 0)"),
     key(
         "scan_trigger",
-        number(0, 100, "what needs more ports than this to be noticed is no protection, and each port of each source costs memory"),
+        number(0, 1023, "a thousand ports are a scan for everybody, and each port of each source costs memory"),
         Live,
         "distinct ports a source may touch without reaction; 0 reacts to the first (classic SCAN_TRIGGER)",
     ),

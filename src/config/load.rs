@@ -100,8 +100,7 @@ fn from_bytes(bytes: &[u8], path: &Path, exists: Exists<'_>) -> Result<Loaded, R
         Ok(root) => root,
         Err(error) => {
             let line = error.place.map_or("", |place| findings.line(place.line));
-            let remedy = syntax_remedy(line, &error.message);
-            findings.error(error.place, format!("this is not YAML that can be read: {}", error.message), remedy);
+            findings.error(error.place, error.message, error.remedy.unwrap_or_else(|| syntax_remedy(line)));
             return Err(Refused { findings: findings.finish() });
         }
     };
@@ -117,18 +116,14 @@ fn from_bytes(bytes: &[u8], path: &Path, exists: Exists<'_>) -> Result<Loaded, R
 }
 
 /// The usual cause of a line that cannot be read.
-fn syntax_remedy(line: &str, message: &str) -> &'static str {
+fn syntax_remedy(line: &str) -> &'static str {
     let indent = line.len() - line.trim_start().len();
     if line.get(..indent).is_some_and(|indent| indent.contains('\t')) {
         "indent with blanks: YAML does not take tabs"
-    } else if message.contains("budget") || message.contains("limit") || message.contains("depth") {
-        "write the values out: a configuration needs neither this depth nor this many aliases"
-    } else if message.contains("document") {
-        "keep one document: remove the line `---`"
     } else if line.contains('=') && !line.contains(": ") {
         "write `key: value`; this looks like a line of PortSentry 1.2 or 2.x"
     } else {
-        "look for a bracket or a quote that is not closed, a missing blank after `:`, and the indentation, here and in the line before"
+        "look for a bracket or quote that is not closed, a `: ` in a text without quotes, and the indentation, here and in the line before"
     }
 }
 

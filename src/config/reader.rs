@@ -1,7 +1,7 @@
 //! Typed readers over the tree: each takes one key out of a section, checks it against the table of keys, and notes what is wrong.
 //!
-//! A value that is wrong leaves the default in its place, so that reading goes on and all findings come together; no configuration with an
-//! error among its findings is ever given out.
+//! A value that is wrong leaves the default in its place, so that reading goes on and all findings come together. Nothing is concluded from
+//! it, and no configuration with an error among its findings is ever given out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -23,6 +23,8 @@ pub(super) struct Reader<'t> {
     pub(super) findings: Findings<'t>,
     /// Where the values of the keys stand that the file has.
     given: BTreeMap<String, Place>,
+    /// The keys, and sections, whose value is wrong: nothing follows from them.
+    failed: BTreeSet<String>,
     /// The keys that were asked for.
     asked: Vec<String>,
 }
@@ -30,7 +32,7 @@ pub(super) struct Reader<'t> {
 impl<'t> Reader<'t> {
     /// A reader that notes into `findings`.
     pub(super) fn new(findings: Findings<'t>) -> Self {
-        Self { findings, given: BTreeMap::new(), asked: Vec::new() }
+        Self { findings, given: BTreeMap::new(), failed: BTreeSet::new(), asked: Vec::new() }
     }
 
     /// Reads the top of the file by `read`.
@@ -55,7 +57,15 @@ impl<'t> Reader<'t> {
         paths.iter().find_map(|path| self.given.get(*path)).copied()
     }
 
-    /// Whether the file has the key.
+    /// Whether none of `paths`, and no section that holds one of them, has a wrong value.
+    pub(super) fn is_sound(&self, paths: &[&str]) -> bool {
+        paths.iter().all(|path| {
+            let sections = path.match_indices('.').filter_map(|(at, _)| path.get(..at));
+            !sections.chain([*path]).any(|path| self.failed.contains(path))
+        })
+    }
+
+    /// Whether the file has the key, with a value that is right.
     pub(super) fn is_given(&self, path: &str) -> bool {
         self.given.contains_key(path)
     }
@@ -90,6 +100,13 @@ impl<'n, 't> Section<'_, 'n, 't> {
         self.reader.findings.error(Some(place), message, remedy);
     }
 
+    /// The value of the key `path` is wrong.
+    fn fail(&mut self, path: &str, place: Place, wrong: Wrong) {
+        self.error(place, wrong);
+        self.reader.given.remove(path);
+        self.reader.failed.insert(path.to_owned());
+    }
+
     fn warning(&mut self, place: Place, (message, remedy): Wrong) {
         self.reader.findings.warning(Some(place), message, remedy);
     }
@@ -97,7 +114,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
     /// "`tcp.mode` wants ..., this is ...".
     fn mismatch(&mut self, path: &str, node: &Node, wanted: &str, remedy: impl Display) {
         let message = format!("`{path}` wants {wanted}, this is {}", describe(&node.value));
-        self.error(node.place, (message, remedy.to_string()));
+        self.fail(path, node.place, (message, remedy.to_string()));
     }
 
     /// The entry with this name; the first, if there are more.
@@ -114,7 +131,8 @@ impl<'n, 't> Section<'_, 'n, 't> {
         let entry = self.entry(name)?;
         if entry.node.value == Value::Null {
             let default = key.default_text();
-            self.error(
+            self.fail(
+                &path,
                 entry.place,
                 (format!("`{path}` has no value"), format!("write one ({}), or remove the line: the default is {default}", key.kind)),
             );
@@ -160,7 +178,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
             None => {
                 let remedy =
                     nearest(text, words()).map_or_else(|| format!("write one of {all}"), |near| format!("did you mean `{near}`? known are {all}"));
-                self.error(node.place, (format!("`{path}` cannot be `{}`", shown(text)), remedy));
+                self.fail(&path, node.place, (format!("`{path}` cannot be `{}`", shown(text)), remedy));
             }
         }
     }
@@ -195,7 +213,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         };
         match u32::try_from(*number).ok().filter(|number| (min..=max).contains(number)).and_then(|number| T::try_from(number).ok()) {
             Some(value) => *to = value,
-            None => self.error(node.place, (format!("`{path}` is {number}, which is out of range"), format!("write {min} to {max}: {why}"))),
+            None => self.fail(&path, node.place, (format!("`{path}` is {number}, which is out of range"), format!("write {min} to {max}: {why}"))),
         }
     }
 
@@ -217,13 +235,13 @@ impl<'n, 't> Section<'_, 'n, 't> {
             _ => return self.mismatch(&path, node, "a time", "write a number and its unit: 30s, 10m, 1h, 7d"),
         };
         match values::time(&text) {
-            Err(wrong) => self.error(node.place, wrong),
+            Err(wrong) => self.fail(&path, node.place, wrong),
             Ok(Duration::ZERO) if zero.is_some() => *to = None,
             Ok(time) if (min..=max).contains(&time) => *to = Some(time),
             Ok(_) => {
                 let or = zero.map_or_else(String::new, |meaning| format!(", or 0 ({meaning})"));
                 let remedy = format!("write {} to {}{or}: {why}", print::time(min), print::time(max));
-                self.error(node.place, (format!("`{path}` is {}, which is out of range", shown(&text)), remedy));
+                self.fail(&path, node.place, (format!("`{path}` is {}, which is out of range", shown(&text)), remedy));
             }
         }
     }
@@ -250,10 +268,12 @@ impl<'n, 't> Section<'_, 'n, 't> {
                     }
                     ranges.push(range);
                 }
-                Err(wrong) => self.error(item.place, wrong),
+                Err(wrong) => self.fail(&path, item.place, wrong),
             }
         }
-        *to = ranges.into_iter().collect();
+        if self.reader.is_sound(&[&path]) {
+            *to = ranges.into_iter().collect();
+        }
     }
 
     /// The texts of a list, with their places.
@@ -279,40 +299,46 @@ impl<'n, 't> Section<'_, 'n, 't> {
     /// Names of interfaces.
     pub(super) fn interfaces(&mut self, name: &'static str, to: &mut Vec<String>) {
         let Some((path, _, node)) = self.value(name) else { return };
-        to.clear();
+        let (mut list, mut seen) = (Vec::new(), BTreeSet::new());
         for (text, place) in self.texts(&path, node) {
             if let Err(wrong) = values::interface(text) {
-                self.error(place, wrong);
-            } else if to.iter().any(|known| known == text) {
+                self.fail(&path, place, wrong);
+            } else if !seen.insert(text) {
                 self.warning(place, (format!("`{path}` has `{}` twice", shown(text)), "remove one of them".to_owned()));
             } else {
                 if text == "lo" {
                     self.warning(place, ("the loopback interface is never watched".to_owned(), "remove `lo`".to_owned()));
                 }
-                to.push(text.to_owned());
+                list.push(text.to_owned());
             }
+        }
+        if self.reader.is_sound(&[&path]) {
+            *to = list;
         }
     }
 
     /// Addresses and networks.
     pub(super) fn networks(&mut self, name: &'static str, to: &mut Vec<IpNet>) {
         let Some((path, _, node)) = self.value(name) else { return };
-        to.clear();
+        let mut list = Vec::new();
         let mut seen = BTreeSet::new();
         for (text, place) in self.texts(&path, node) {
             match values::network(text) {
-                Err(wrong) => self.error(place, wrong),
+                Err(wrong) => self.fail(&path, place, wrong),
                 Ok((network, odd)) => {
                     if let Some(odd) = odd {
                         self.warning(place, odd);
                     }
                     if seen.insert(network) {
-                        to.push(network);
+                        list.push(network);
                     } else {
                         self.warning(place, (format!("`{path}` has {} twice", values::display(&network)), "remove one of them".to_owned()));
                     }
                 }
             }
+        }
+        if self.reader.is_sound(&[&path]) {
+            *to = list;
         }
     }
 
@@ -344,7 +370,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
         match values::path(text, max) {
             Ok(()) => *to = Some(PathBuf::from(text)),
-            Err(wrong) => self.error(node.place, wrong),
+            Err(wrong) => self.fail(&path, node.place, wrong),
         }
     }
 
@@ -354,7 +380,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         let Some(text) = self.text_of(&path, node) else { return };
         match values::group(text) {
             Ok(()) => text.clone_into(to),
-            Err(wrong) => self.error(node.place, wrong),
+            Err(wrong) => self.fail(&path, node.place, wrong),
         }
     }
 
@@ -363,7 +389,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         let Some((path, Kind::Text { max }, node)) = self.value(name) else { return };
         let Some(text) = self.text_of(&path, node) else { return };
         if text.len() > max {
-            self.error(node.place, (format!("`{path}` has {} bytes", text.len()), format!("write at most {max} bytes")));
+            self.fail(&path, node.place, (format!("`{path}` has {} bytes", text.len()), format!("write at most {max} bytes")));
         } else {
             text.clone_into(to);
         }
@@ -372,15 +398,16 @@ impl<'n, 't> Section<'_, 'n, 't> {
     /// A program and its arguments.
     pub(super) fn command(&mut self, name: &'static str, to: &mut Vec<String>) {
         let Some((path, Kind::Texts { max }, node)) = self.value(name) else { return };
-        to.clear();
+        let mut list = Vec::new();
         let words = self.texts(&path, node);
         if words.iter().map(|(word, _)| word.len() + 1).sum::<usize>() > max {
-            return self.error(node.place, (format!("`{path}` is longer than {max} bytes"), "put what it does into a script".to_owned()));
+            return self.fail(&path, node.place, (format!("`{path}` is longer than {max} bytes"), "put what it does into a script".to_owned()));
         }
         for (at, (word, place)) in words.into_iter().enumerate() {
             let program = if at == 0 { values::path(word, max) } else { Ok(()) };
             if let Err((message, _)) = program {
-                self.error(
+                self.fail(
+                    &path,
                     place,
                     (
                         format!("the program: {message}"),
@@ -388,7 +415,8 @@ impl<'n, 't> Section<'_, 'n, 't> {
                     ),
                 );
             } else if at == 0 && word.contains('{') {
-                self.error(
+                self.fail(
+                    &path,
                     place,
                     (
                         "the program has a macro in it".to_owned(),
@@ -396,11 +424,14 @@ impl<'n, 't> Section<'_, 'n, 't> {
                     ),
                 );
             } else if word.contains('\0') {
-                self.error(place, ("a word of the command has a NUL in it".to_owned(), "no argument can hold one (execve(2))".to_owned()));
+                self.fail(&path, place, ("a word of the command has a NUL in it".to_owned(), "no argument can hold one (execve(2))".to_owned()));
             } else if let Err(wrong) = values::macros(word) {
-                self.error(place, wrong);
+                self.fail(&path, place, wrong);
             }
-            to.push(word.to_owned());
+            list.push(word.to_owned());
+        }
+        if self.reader.is_sound(&[&path]) {
+            *to = list;
         }
     }
 
@@ -416,7 +447,8 @@ impl<'n, 't> Section<'_, 'n, 't> {
             }
             first.insert(&entry.key, entry.place);
             if !self.names.contains(&entry.key.as_str()) {
-                let remedy = suggest::key(&entry.key, &self.path, &self.names);
+                // A suggestion costs more than the rest of the line: none for what will not be shown.
+                let remedy = if self.reader.findings.is_full() { String::new() } else { suggest::key(&entry.key, &self.path, &self.names) };
                 self.error(entry.place, (format!("unknown key `{path}`"), remedy));
             }
         }

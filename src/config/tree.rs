@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, MessageFormatter as _, NonFiniteFloatPolicy, Spanned, UserMessageFormatter};
 
 use super::diagnostic::{Place, escaped};
@@ -66,8 +67,10 @@ pub(super) struct Entry {
 pub(super) struct NotYaml {
     /// Where reading ended.
     pub(super) place: Option<Place>,
-    /// The reader's words.
+    /// What it is.
     pub(super) message: String,
+    /// What to write instead; `None`: it is to be seen in the text.
+    pub(super) remedy: Option<&'static str>,
 }
 
 /// Reads `text`.
@@ -101,11 +104,36 @@ pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
         Err(error) if matches!(error.without_snippet(), serde_saphyr::Error::Eof { .. }) && is_blank(text) => {
             Ok(Node { place: Place { line: 1, column: 1 }, value: Value::Null })
         }
-        Err(error) => {
-            let place = error.location().and_then(place);
-            Err(NotYaml { place, message: escaped(&UserMessageFormatter.format_message(error.without_snippet())) })
-        }
+        Err(error) => Err(not_yaml(error.without_snippet())),
     }
+}
+
+fn not_yaml(error: &serde_saphyr::Error) -> NotYaml {
+    use serde_saphyr::Error;
+    let (message, remedy) = match error {
+        Error::Budget { breach: BudgetBreach::Documents { .. }, .. } | Error::MultipleDocuments { .. } => {
+            ("a second document begins here".to_owned(), Some("keep one: remove the line `---`"))
+        }
+        Error::Budget { breach: BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. }, .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            (format!("the aliases multiply beyond what a configuration needs ({ALIASES_MAX} in all)"), Some("write the values out"))
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => (
+            format!("the nesting is deeper than {DEPTH_MAX} levels"),
+            Some("look for brackets that are not closed: the configuration has four levels"),
+        ),
+        Error::Budget { .. } => (format!("there are more than {NODES_MAX} values"), Some("write ports as ranges: is this the right file?")),
+        Error::UnknownAnchor { .. } => ("the alias has no anchor before it".to_owned(), Some("put a text that begins with `*` or `&` into quotes")),
+        Error::UnsupportedTag { .. } => {
+            (escaped(&UserMessageFormatter.format_message(error)), Some("remove the tag; put a text that begins with `!` into quotes"))
+        }
+        _ => (format!("this cannot be read as YAML: {}", escaped(&UserMessageFormatter.format_message(error))), None),
+    };
+    NotYaml { place: error.location().and_then(place), message, remedy }
 }
 
 /// Whether only blanks and comments are in the text.
@@ -244,12 +272,13 @@ mod tests {
     #[test]
     fn values_are_typed_as_yaml_1_2_types_them() {
         assert_eq!(value("true"), Value::Bool(true));
-        for text in ["yes", "on", "off", "no", "1-1023", "10m", "127.0.0.0/8", "0755"] {
+        for text in ["yes", "on", "off", "no", "1-1023", "10m", "127.0.0.0/8"] {
             assert_eq!(value(text), Value::Text(text.into()), "{text}");
         }
         assert_eq!(value("0x50"), Value::Whole(80));
         assert_eq!(value("-3"), Value::Whole(-3));
         assert_eq!(value("\"3\""), Value::Text("3".into()));
+        assert_eq!(value("0755"), Value::Fraction("0755".into()));
         assert_eq!(value("1.50"), Value::Fraction("1.50".into()));
         assert_eq!(value("99999999999999999999"), Value::Fraction("99999999999999999999".into()));
         assert_eq!(value(".inf"), Value::Fraction(".inf".into()));

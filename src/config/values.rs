@@ -56,7 +56,12 @@ pub(super) fn ports(text: &str, min: u16) -> Result<RangeInclusive<u16>, Wrong> 
     if text.contains(',') {
         return wrong(format!("`{}` is one text, not a list of ports", shown(text)), format!("put the list into brackets: [{}]", shown(text)));
     }
-    let number = |part: &str| part.trim().parse::<u64>().ok().filter(|_| !part.trim().starts_with('+')).map(i128::from);
+    // A leading zero means octal to some, and a sign means nothing here.
+    let number = |part: &str| {
+        let part = part.trim();
+        let odd = part.starts_with('+') || (part.len() > 1 && part.starts_with('0'));
+        part.parse::<u64>().ok().filter(|_| !odd).map(i128::from)
+    };
     let (first, last) = text.split_once(['-', ':']).unwrap_or((text, text));
     let (Some(first), Some(last)) = (number(first), number(last)) else {
         return wrong(
@@ -228,7 +233,7 @@ mod tests {
         assert_eq!(ports(" 80 ", 0), Ok(80..=80));
         assert_eq!(ports("0-0", 0), Ok(0..=0));
         assert_eq!(ports("65535", 0), Ok(65535..=65535));
-        for text in ["", "-", "1-", "-5", "1-2-3", "http", "65536", "1-65536", "1,2", "9:11", "+1", "1 - +2", "9-3"] {
+        for text in ["", "-", "1-", "-5", "1-2-3", "http", "65536", "1-65536", "1,2", "9:11", "+1", "1 - +2", "022", "1-08", "9-3"] {
             assert!(ports(text, 0).is_err(), "{text}");
         }
         assert!(ports("0-5", 1).is_err());
