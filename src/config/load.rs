@@ -173,6 +173,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Refused> {
     if files::is_root() {
         let mut findings = Vec::new();
         distrust(path, &facts, "file", &name(), &mut findings);
+        // The owner of a link can let it lead elsewhere, even in a directory with the sticky bit.
+        if let Some(uid) = files::link_owner(path).filter(|uid| *uid != 0) {
+            let message = format!("the link {} belongs to user {uid}, who could change what root does", name());
+            findings.push(Finding::whole(Severity::Error, path, message, format!("chown -h root: {}", quoted(&name()))));
+        }
         for directory in directories(path) {
             match files::directory_facts(&directory) {
                 Ok(facts) => distrust(path, &facts, "directory", &escaped(&directory.to_string_lossy()), &mut findings),
@@ -207,7 +212,7 @@ fn directories(path: &Path) -> Vec<PathBuf> {
 
 /// Notes who else may write it.
 fn distrust(path: &Path, facts: &Facts, what: &str, name: &str, findings: &mut Vec<Finding>) {
-    let quoted = format!("'{}'", name.replace('\'', "'\\''"));
+    let quoted = quoted(name);
     let mut refuse = |message: String, remedy: String| findings.push(Finding::whole(Severity::Error, path, message, remedy));
     if facts.uid != 0 {
         refuse(format!("the {what} {name} belongs to user {}, who could change what root does", facts.uid), format!("chown root: {quoted}"));
@@ -221,4 +226,9 @@ fn distrust(path: &Path, facts: &Facts, what: &str, name: &str, findings: &mut V
         };
         refuse(format!("the {what} {name} is writable by {who} (mode {:04o})", facts.mode & 0o7777), format!("chmod go-w {quoted}"));
     }
+}
+
+/// A name for the shell.
+fn quoted(name: &str) -> String {
+    format!("'{}'", name.replace('\'', "'\\''"))
 }

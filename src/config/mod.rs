@@ -1,6 +1,6 @@
 //! What the administrator wants, checked: every value here is in range and free of contradictions.
 //!
-//! A [`Config`] comes from [`load`], which reads the YAML file, or from [`Config::default`], which needs none.
+//! A [`Config`] comes from [`load()`], which reads the YAML file, or from [`Config::default`], which needs none.
 //!
 //! ```text
 //!  file --load--> text --tree--> nodes with places --schema--> Config --check--> Loaded

@@ -54,7 +54,7 @@ pub(super) fn warn(config: &Config, reader: &mut Reader<'_>, exists: Exists<'_>)
             continue;
         }
         let place = reader.place(&[pending.path]);
-        let default = place.is_none().then(|| config.ignore_file.as_deref()).flatten();
+        let default = if place.is_none() { config.ignore_file.as_deref() } else { None };
         let which = default.map_or_else(String::new, |path| format!(" ({}, the default, exists)", path.display()));
         reader.findings.warning(place, format!("`{}` is not in force yet{which}", pending.path), format!("until then {}", pending.until_then));
     }

@@ -461,9 +461,11 @@ fn quoting(value: &Value) -> String {
         Value::Whole(number) => format!("put it into quotes: \"{number}\""),
         Value::Fraction(text) => format!("put it into quotes: \"{}\"", shown(text)),
         Value::Bool(value) => format!("put it into quotes: \"{value}\""),
+        // `{target}`, and `fe80::` at the end of a list, are a key without a value to YAML.
         Value::Map(entries) if entries.len() == 1 => {
-            let name = entries.first().map(|entry| shown(&entry.key)).unwrap_or_default();
-            format!("braces and colons mean something in YAML: put the text into quotes: \"{{{name}}}\"")
+            let key = entries.first().map(|entry| shown(&entry.key)).unwrap_or_default();
+            let text = if key.contains(':') { format!("{key}:") } else { format!("{{{key}}}") };
+            format!("braces and colons mean something in YAML: put the text into quotes: \"{text}\"")
         }
         _ => "write a text in quotes: \"...\"".to_owned(),
     }

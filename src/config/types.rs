@@ -1,6 +1,6 @@
 //! The checked configuration as types. Fields are named as the file's keys; units are in the types.
 //!
-//! Nothing is read or judged here; [`super::load`] does that.
+//! Nothing is read or judged here; [`super::load()`] does that.
 
 use std::path::PathBuf;
 use std::time::Duration;

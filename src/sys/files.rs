@@ -48,6 +48,11 @@ pub fn directory_facts(path: &Path) -> io::Result<Facts> {
     Ok(Facts::of(&std::fs::metadata(path)?))
 }
 
+/// Who owns the symbolic link at `path`; `None` if it is none (lstat(2)).
+pub fn link_owner(path: &Path) -> Option<u32> {
+    std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_symlink).map(|metadata| metadata.uid())
+}
+
 /// The content, but never more than `limit` bytes of it.
 ///
 /// # Errors
