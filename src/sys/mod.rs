@@ -1,6 +1,7 @@
 //! Every direct system call, and every `unsafe`.
 
 pub mod clock;
+pub mod files;
 pub mod poll;
 pub mod privilege;
 pub mod procfs;
