@@ -19,6 +19,7 @@ use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
 use crate::config::Config;
 use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Reason, Source, Subject};
 use crate::journal::{JournalHandle, Notice};
+use crate::nft::element::merge;
 use crate::nft::{self, Connection, Element, Key, Ruleset, SetId};
 use crate::probe::{Port, Probe, Transport};
 use crate::responder::{NftResponder, words};
@@ -432,8 +433,10 @@ fn perform(
 /// Puts the never-block list into the kernel's sets, in one transaction each.
 fn protect(connection: &mut Connection, list: &AllowList) -> Result<(), nft::Error> {
     for (set, v4) in [(SetId::Allowed4, true), (SetId::Allowed6, false)] {
-        let elements: Vec<_> =
-            list.networks().iter().filter(|network| network.addr().is_ipv4() == v4).map(|network| Element::network(*network)).collect();
+        let networks = list.networks().iter().filter(|network| network.addr().is_ipv4() == v4);
+        // The kernel takes no intervals that overlap, and a network may hold an address that is listed as well.
+        let ranges = merge(networks.map(|network| Key::network(*network)).collect());
+        let elements: Vec<_> = ranges.iter().map(Element::range).collect();
         connection.replace_elements(set, &elements)?;
     }
     Ok(())
