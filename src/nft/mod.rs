@@ -35,5 +35,5 @@ pub use element::{Element, ElementInfo, Key};
 pub use error::Error;
 pub use expr::Expr;
 pub use model::{Chain, Rule, Ruleset, Set, SetId, Statement, TABLE};
-pub use monitor::Monitor;
+pub use monitor::{Heard, Monitor};
 pub use plan::Installed;
