@@ -110,7 +110,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`] for any other reason; earlier transactions stay.
     pub fn delete_elements(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<usize, Error> {
-        let mut deleted = 0;
+        let (mut deleted, mut absent) = (0, 0);
         for chunk in elements.chunks(CHUNK) {
             // A missing element undoes the whole transaction, so those are left out and it is tried again. Each is a message of its own, so
             // that the kernel names each. An element may expire between two tries; then one more follows.
@@ -135,20 +135,25 @@ impl Connection {
                     let failure = failures.into_iter().find(|failure| !is_missing(failure));
                     return Err(failure.map_or_else(|| no_answer("delete", "elements"), |failure| self.error(failure)));
                 }
-                let before = left.len();
                 let mut missing: Vec<usize> =
                     failures.iter().filter_map(|failure| usize::try_from(failure.sequence.wrapping_sub(first)).ok()).collect();
                 missing.sort_unstable();
-                let mut position = 0;
+                let (before, mut position) = (left.len(), 0);
                 left.retain(|_| {
                     position += 1;
                     missing.binary_search(&(position - 1)).is_err()
                 });
+                absent += before - left.len();
                 if left.len() == before {
-                    // ENOENT without a message of ours: the set or the table is missing.
+                    // Not about a message of ours.
                     return Err(failures.into_iter().next().map_or_else(|| no_answer("delete", "elements"), |failure| self.error(failure)));
                 }
             }
+        }
+        // The kernel says the same of a missing element, set and table.
+        if deleted == 0 && absent > 0 && !self.has_set(set)? {
+            let object = format!("elements of set {}", set.name());
+            return Err(Error::Apply { verb: "delete", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
         }
         self.shrink();
         Ok(deleted)
