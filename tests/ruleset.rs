@@ -1,13 +1,26 @@
 //! The ruleset over the real kernel: text against netlink, installation, elements. Each test lives in network namespaces of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::print_stderr,
+    clippy::field_reassign_with_default,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
 
+#[path = "ruleset/committed.rs"]
+mod committed;
+#[path = "ruleset/measure.rs"]
+mod measure;
 mod support;
 #[path = "ruleset/traffic.rs"]
 mod traffic;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -55,7 +68,7 @@ impl Numbers {
     fn network(&mut self) -> IpNet {
         let bits = u128::from(self.below(u32::MAX)) << 96 | u128::from(self.below(u32::MAX)) << 48 | u128::from(self.below(u32::MAX));
         let network = if self.below(2) == 0 {
-            IpNet::new(IpAddr::V4(((bits >> 96) as u32 | u32::from(self.below(4) == 0) * 0xff00_0000).into()), self.below(33) as u8)
+            IpNet::new(IpAddr::V4(((bits >> 96) as u32 | if self.below(4) == 0 { 0xff00_0000 } else { 0 }).into()), self.below(33) as u8)
         } else {
             IpNet::new(IpAddr::V6(bits.into()), self.below(129) as u8)
         };
@@ -559,89 +572,35 @@ fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
     assert!(event.pid > 0 && event.id > 0);
 }
 
-/// The configurations whose rulesets are committed.
-fn named() -> Vec<(&'static str, Config)> {
-    let with = |change: fn(&mut Config)| {
-        let mut config = Config::default();
-        change(&mut config);
-        config
-    };
-    vec![
-        ("default", Config::default()),
-        ("observe", with(|config| config.mode = Mode::Observe)),
-        ("answer", with(|config| config.closed_ports = ClosedPorts::Answer)),
-        ("tcp-only", with(|config| config.udp.mode = PortMode::Off)),
-        ("classic", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Stealth, PortMode::Stealth))),
-        ("full-range", with(|config| (config.tcp.advanced_ports, config.udp.advanced_ports) = (PortSet::range(0, 65535), PortSet::range(0, 65535)))),
-        ("interfaces", with(|config| config.interfaces = vec!["eth0".to_owned(), "wlan0".to_owned()])),
-        ("nothing-watched", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Off, PortMode::Off))),
-    ]
-}
-
-fn committed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("rules").join(format!("{name}.nft"))
-}
-
-/// With PORTSENTRY_BLESS=1, writes them instead.
 #[test]
-fn committed_rulesets_are_what_the_model_renders() {
-    for (name, config) in named() {
-        let text = Ruleset::for_config(&config, EPHEMERAL).render(Form::Replace);
-        if std::env::var_os("PORTSENTRY_BLESS").is_some_and(|value| value == "1") {
-            std::fs::write(committed(name), text).unwrap();
-        } else {
-            let on_disk = std::fs::read_to_string(committed(name)).unwrap_or_else(|error| panic!("rules/{name}.nft: {error}"));
-            assert!(on_disk == text, "rules/{name}.nft is not what the model renders: run with PORTSENTRY_BLESS=1 and look at the difference");
-        }
-    }
-    let mut names: Vec<_> = named().iter().map(|(name, _)| format!("{name}.nft")).collect();
-    let mut files: Vec<_> =
-        std::fs::read_dir(committed("default").parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    files.sort();
-    assert_eq!(files, names, "a rendering that nobody makes any more");
-}
-
-#[test]
-fn committed_rulesets_load_and_load_again() {
-    need!("nft");
-    let namespace = Namespace::new();
-    for (name, config) in named() {
-        let path = committed(name);
-        for _ in 0..2 {
-            namespace.run("nft", &["-f", path.to_str().unwrap()]);
-        }
-        let ruleset = Ruleset::for_config(&config, EPHEMERAL);
-        assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(&ruleset).unwrap()), None, "rules/{name}.nft");
-    }
-}
-
-/// A measurement: `cargo test --release --test ruleset -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures, and needs a quiet machine"]
-fn one_element_takes_about_two_microseconds() {
+fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
     need!();
-    let (namespace, _) = installed();
-    namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        let mut times: Vec<Duration> = (0..20_000u32)
-            .map(|number| {
-                let element =
-                    Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600))).comment("scan syn");
-                let start = Instant::now();
-                connection.add_element(SetId::Blocked4, &element).unwrap();
-                start.elapsed()
-            })
-            .collect();
-        times.sort_unstable();
-        eprintln!("add and acknowledgement: median {:?}, 99 % {:?}", times[10_000], times[19_800]);
-        let elements: Vec<_> = (0..100_000u32)
-            .map(|number| Element::new(IpAddr::from((0x0b00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600))))
-            .collect();
-        let start = Instant::now();
-        connection.add_elements(SetId::Blocked4, &elements).unwrap();
-        let added = start.elapsed();
-        let count = connection.dump_set(SetId::Blocked4).unwrap().len();
-        eprintln!("100,000 in bulk: {added:?}; dump of {count}: {:?}", start.elapsed() - added);
+    let (namespace, ruleset) = installed();
+    let mut other = Config::default();
+    other.block.total = 77_777;
+    let other = Ruleset::for_config(&other, EPHEMERAL);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            namespace.enter(|| {
+                let mut connection = Connection::open().unwrap();
+                let mut number = 0u32;
+                // Bounded, for when the other thread panics.
+                while !done.load(Ordering::Relaxed) && number < 10_000 {
+                    connection.add_element(SetId::Blocked4, &Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))).unwrap();
+                    number += 1;
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+        });
+        namespace.enter(|| {
+            let mut connection = Connection::open().unwrap();
+            for round in 0..20 {
+                let before = connection.dump_set(SetId::Blocked4).unwrap().len();
+                connection.install(if round % 2 == 0 { &other } else { &ruleset }).unwrap();
+                assert!(connection.dump_set(SetId::Blocked4).unwrap().len() >= before, "no block is lost between reading and writing");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     });
 }

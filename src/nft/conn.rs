@@ -85,7 +85,7 @@ impl Connection {
         self.transaction(None, |out, sequence| one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set, element, Past::default()))
     }
 
-    /// Puts many elements into a set, [`CHUNK`] a transaction.
+    /// Puts many elements into a set, 2,000 a transaction.
     ///
     /// # Errors
     /// As [`Connection::add_element`]; earlier transactions stay.
@@ -150,7 +150,7 @@ impl Connection {
                 }
             }
         }
-        // The kernel says the same of a missing element, set and table.
+        // Of a missing element, set and table the kernel says the same.
         if deleted == 0 && absent > 0 && !self.has_set(set)? {
             let object = format!("elements of set {}", set.name());
             return Err(Error::Apply { verb: "delete", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
@@ -454,7 +454,7 @@ fn write_elements(out: &mut Writer, sequence: &mut u32, set: SetId, elements: &[
     let mut left = elements.iter().peekable();
     while left.peek().is_some() {
         let list = Elements::begin(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set);
-        while let Some(element) = left.next() {
+        for element in left.by_ref() {
             list.push(out, element, Past::default());
             if list.is_full(out) {
                 break;
