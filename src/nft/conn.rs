@@ -1,0 +1,468 @@
+//! The connection to nf_tables: transactions, elements, dumps.
+//!
+//! A transaction is one datagram, from BEGIN to END. The kernel carries it out within send(2) and has queued every answer when send
+//! returns, so answers are read without waiting (netlink(7), net/netfilter/nfnetlink.c). Only the last message asks for an
+//! acknowledgement; errors come unasked, and each names its message by the sequence number.
+//!
+//! Never here: a decision on what to block, another table, a retry that the caller does not know of (but for dumps that were disturbed).
+
+use std::io;
+use std::time::Duration;
+
+use neli::consts::socket::NlFamily;
+
+use super::decode;
+use super::element::{self, Element, ElementInfo, Key, RawElement};
+use super::encode::{self, Elements, Past, message};
+use super::error::Error;
+use super::model::SetId;
+use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Writer};
+use crate::netlink::socket::Socket;
+
+/// A transaction of 2,000 elements with comments has 300 kB; installations that carry blocks over have more.
+const SEND_BUFFER: usize = 8 << 20;
+/// Room for an error on each of [`CHUNK`] messages: the kernel charges about 1.3 kB for one.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Larger than any datagram that the kernel makes: dumps have 32 KiB at most, an error repeats one message of ours (below 64 KiB).
+const INBOX: usize = 128 << 10;
+/// Elements a transaction: the longest commit is then about 10 ms, and the packet path of the kernel is never held up for longer.
+const CHUNK: usize = 2000;
+/// Memory for outgoing messages that is kept between transactions.
+const OUT_KEPT: usize = 1 << 20;
+/// An answer that is not there when send returns will not come; this is for a kernel that differs.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A dump that somebody's transaction runs into is started again, not for ever.
+const DUMP_TRIES: u32 = 20;
+
+/// A connection. Not shared between threads: each has its own.
+pub struct Connection {
+    socket: Socket,
+    out: Writer,
+    inbox: Vec<u8>,
+    sequence: u32,
+}
+
+/// What the kernel said of one message of a transaction.
+struct Failure {
+    sequence: u32,
+    errno: i32,
+    message: Option<String>,
+}
+
+impl Connection {
+    /// Opens a connection in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open() -> Result<Self, Error> {
+        let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(|source| Error::Socket { verb: "open", source })?;
+        socket.set_send_buffer(SEND_BUFFER).map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
+        socket.set_receive_buffer(RECEIVE_BUFFER).map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
+        Ok(Self { socket, out: Writer::with_capacity(4096), inbox: vec![0; INBOX], sequence: 0 })
+    }
+
+    /// The port id of the socket: transactions of this connection have the process id in [`super::GenerationEvent`].
+    pub fn portid(&self) -> u32 {
+        self.socket.portid()
+    }
+
+    /// Removes the table with all that is in it.
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; [`Error::is_not_found`] if there is none.
+    pub fn remove_table(&mut self) -> Result<(), Error> {
+        self.transaction(None, |out, sequence| {
+            encode::delete_table(out, *sequence);
+        })
+    }
+
+    /// Puts one element into a set. An element that is there already stays as it is, with its timeout, on older kernels: see
+    /// [`Connection::renew_element`].
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no such set.
+    pub fn add_element(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
+        self.transaction(None, |out, sequence| one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set, element, Past::default()))
+    }
+
+    /// Puts many elements into a set, 2,000 a transaction.
+    ///
+    /// # Errors
+    /// As [`Connection::add_element`]; earlier transactions stay.
+    pub fn add_elements(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error> {
+        for chunk in elements.chunks(CHUNK) {
+            self.transaction(None, |out, sequence| write_elements(out, sequence, set, chunk))?;
+        }
+        self.shrink();
+        Ok(())
+    }
+
+    /// Takes one element out of a set.
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; [`Error::is_not_found`] if it is not there.
+    pub fn delete_element(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
+        self.transaction(None, |out, sequence| delete(out, *sequence, NLM_F_ACK, set, element))
+    }
+
+    /// Takes many elements out of a set, those that are there; tells how many were.
+    ///
+    /// # Errors
+    /// [`Error::Apply`] for any other reason; earlier transactions stay.
+    pub fn delete_elements(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<usize, Error> {
+        let (mut deleted, mut absent) = (0, 0);
+        for chunk in elements.chunks(CHUNK) {
+            // A missing element undoes the whole transaction, so those are left out and it is tried again. Each is a message of its own, so
+            // that the kernel names each. An element may expire between two tries; then one more follows.
+            let mut left: Vec<&Element<'_>> = chunk.iter().collect();
+            while !left.is_empty() {
+                let mut first = 0;
+                let result = self.try_transaction(None, |out, sequence| {
+                    first = *sequence;
+                    for (position, element) in left.iter().enumerate() {
+                        let flags = if position + 1 == left.len() { NLM_F_ACK } else { 0 };
+                        delete(out, *sequence, flags, set, element);
+                        *sequence = sequence.wrapping_add(1);
+                    }
+                    *sequence = sequence.wrapping_sub(1);
+                })?;
+                let Some(failures) = result else {
+                    deleted += left.len();
+                    break;
+                };
+                let is_missing = |failure: &Failure| failure.errno == rustix::io::Errno::NOENT.raw_os_error();
+                if !failures.iter().all(is_missing) {
+                    let failure = failures.into_iter().find(|failure| !is_missing(failure));
+                    return Err(failure.map_or_else(|| no_answer("delete", "elements"), |failure| self.error(failure)));
+                }
+                let mut missing: Vec<usize> =
+                    failures.iter().filter_map(|failure| usize::try_from(failure.sequence.wrapping_sub(first)).ok()).collect();
+                missing.sort_unstable();
+                let (before, mut position) = (left.len(), 0);
+                left.retain(|_| {
+                    position += 1;
+                    missing.binary_search(&(position - 1)).is_err()
+                });
+                absent += before - left.len();
+                if left.len() == before {
+                    // Not about a message of ours.
+                    return Err(failures.into_iter().next().map_or_else(|| no_answer("delete", "elements"), |failure| self.error(failure)));
+                }
+            }
+        }
+        // Of a missing element, set and table the kernel says the same.
+        if deleted == 0 && absent > 0 && !self.has_set(set)? {
+            let object = format!("elements of set {}", set.name());
+            return Err(Error::Apply { verb: "delete", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
+        }
+        self.shrink();
+        Ok(deleted)
+    }
+
+    /// Gives an element a new timeout and comment; it keeps its counter. Puts it in if it is not there. Tells whether it was.
+    ///
+    /// Delete and add in one transaction: kernels before about 6.12 ignore a new timeout for an element that is there.
+    ///
+    /// # Errors
+    /// As [`Connection::add_element`].
+    pub fn renew_element(&mut self, set: SetId, element: &Element<'_>) -> Result<bool, Error> {
+        let Some(before) = self.get_element(set, element.key)? else {
+            return self.add_element(set, element).map(|()| false);
+        };
+        let old = Element { key: before.key, end: before.end, timeout: None, comment: None };
+        let past = Past { counter: Some((before.packets, before.bytes)), expires: None };
+        let first = self.replace(set, &old, element, past);
+        let result = match first {
+            // A set that does not count, or a kernel that does not take a counter's value.
+            Err(error) if error.is_unsupported() => self.replace(set, &old, element, Past::default()),
+            other => other,
+        };
+        match result {
+            Ok(()) => Ok(true),
+            // It has expired between the two.
+            Err(error) if error.is_not_found() => self.add_element(set, element).map(|()| false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn replace(&mut self, set: SetId, old: &Element<'_>, new: &Element<'_>, past: Past) -> Result<(), Error> {
+        self.transaction(None, |out, sequence| {
+            delete(out, *sequence, 0, set, old);
+            *sequence = sequence.wrapping_add(1);
+            one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set, new, past);
+        })
+    }
+
+    /// The element that `key` is in, as the kernel has it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
+    pub fn get_element(&mut self, set: SetId, key: Key) -> Result<Option<ElementInfo>, Error> {
+        if set.is_interval() {
+            // The kernel tells the start of an interval only; such sets are small.
+            return Ok(self.dump_set(set)?.into_iter().find(|info| (info.key..=info.last()).contains(&key)));
+        }
+        let sequence = self.request(|out, sequence| one(out, sequence, message::GETSETELEM, 0, set, &Element::key_only(key), Past::default()))?;
+        let mut found = None;
+        let answer = self.answers(sequence, true, |message| {
+            let mut is_found = false;
+            decode::elements(message, set, |element| {
+                is_found = true;
+                found = Some(element.info);
+            });
+            is_found
+        });
+        match answer {
+            Ok(_) => Ok(found),
+            // Missing set or missing element: the set is asked for, which only then costs something.
+            Err(error) if error.is_not_found() => self.has_set(set).and_then(|has| if has { Ok(None) } else { Err(error) }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has_set(&mut self, set: SetId) -> Result<bool, Error> {
+        Ok(self
+            .dump(|out, sequence| encode::of_table(out, message::GETSET, crate::netlink::message::NLM_F_DUMP, sequence), decode::set)?
+            .iter()
+            .any(|found| found.name == set.name()))
+    }
+
+    /// Every element of a set; in sets of intervals, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if others change the ruleset all the time.
+    pub fn dump_set(&mut self, set: SetId) -> Result<Vec<ElementInfo>, Error> {
+        let mut raw: Vec<RawElement> = Vec::new();
+        self.dump_into(
+            |out, sequence| encode::dump_set(out, sequence, set),
+            &mut raw,
+            |raw, message| decode::elements(message, set, |one| raw.push(one)),
+        )?;
+        Ok(element::join(set, raw))
+    }
+
+    /// Makes `elements` all that is in a set, in one transaction. Ranges must not overlap ([`element::merge`]).
+    ///
+    /// # Errors
+    /// As [`Connection::add_element`]; the set is then as it was.
+    pub fn replace_elements(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error> {
+        self.transaction(None, |out, sequence| {
+            encode::flush_set(out, *sequence, set);
+            *sequence = sequence.wrapping_add(1);
+            write_elements(out, sequence, set, elements);
+            if elements.is_empty() {
+                encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+            }
+        })?;
+        self.shrink();
+        Ok(())
+    }
+
+    /// Memory of a large transaction is given back.
+    pub(super) fn shrink(&mut self) {
+        if self.out.bytes().len() > OUT_KEPT {
+            self.out = Writer::with_capacity(4096);
+        }
+    }
+
+    /// One transaction. `write` writes its messages, numbers them from the given sequence number on, and leaves there the number of the
+    /// last, which must ask for an acknowledgement.
+    pub(super) fn transaction(&mut self, generation: Option<u32>, write: impl FnOnce(&mut Writer, &mut u32)) -> Result<(), Error> {
+        match self.try_transaction(generation, write)? {
+            None => Ok(()),
+            Some(failures) => Err(match failures.into_iter().next() {
+                Some(failure) => self.error(failure),
+                None => no_answer("commit", "transaction"),
+            }),
+        }
+    }
+
+    /// The same; what the kernel refused, if it did, message by message.
+    fn try_transaction(&mut self, generation: Option<u32>, write: impl FnOnce(&mut Writer, &mut u32)) -> Result<Option<Vec<Failure>>, Error> {
+        self.out.clear();
+        let first = self.sequence.wrapping_add(1);
+        encode::begin(&mut self.out, first, generation);
+        let mut last = first.wrapping_add(1);
+        write(&mut self.out, &mut last);
+        let end = last.wrapping_add(1);
+        encode::end(&mut self.out, end);
+        self.sequence = end;
+        self.transmit()?;
+        let mut failures = Vec::new();
+        loop {
+            let datagram = match self.socket.receive(&mut self.inbox) {
+                Ok(None) if failures.is_empty() => self.socket.receive_within(&mut self.inbox, PATIENCE),
+                other => other,
+            };
+            let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
+                Some(datagram) => datagram,
+                None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
+                None => return Ok(Some(failures)),
+            };
+            for message in Messages(datagram) {
+                let sequence = message.header.sequence;
+                let Some(answer) = message.answer() else { continue };
+                // Answers to what was given up on earlier are nobody's.
+                if end.wrapping_sub(sequence) > end.wrapping_sub(first) {
+                    continue;
+                }
+                if answer.errno != 0 {
+                    failures.push(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
+                }
+                if sequence == last {
+                    return Ok(if failures.is_empty() { None } else { Some(failures) });
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self) -> Result<(), Error> {
+        if self.out.overflowed() {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "a message does not fit its length field");
+            return Err(Error::Socket { verb: "write to", source });
+        }
+        let length = self.out.bytes().len();
+        if length > SEND_BUFFER {
+            self.socket.set_send_buffer(length + 4096).map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
+        }
+        self.socket.send(self.out.bytes()).map_err(|source| Error::Socket { verb: "send to", source })
+    }
+
+    /// Sends one request; gives its sequence number.
+    fn request(&mut self, write: impl FnOnce(&mut Writer, u32)) -> Result<u32, Error> {
+        self.out.clear();
+        self.sequence = self.sequence.wrapping_add(1);
+        write(&mut self.out, self.sequence);
+        self.transmit()?;
+        Ok(self.sequence)
+    }
+
+    /// Hands the answers to a request to `take` until the last: DONE, an error, or with `single` the first that `take` takes. Tells whether
+    /// the answer is of one piece.
+    fn answers(&mut self, sequence: u32, single: bool, mut take: impl FnMut(&Message<'_>) -> bool) -> Result<bool, Error> {
+        let mut whole = true;
+        loop {
+            // A dump is made piece by piece as it is read; the wait is for nothing but a kernel that differs.
+            let datagram = match self.socket.receive(&mut self.inbox) {
+                Ok(None) => self.socket.receive_within(&mut self.inbox, PATIENCE),
+                other => other,
+            };
+            let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
+                Some(datagram) => datagram,
+                None => {
+                    let (verb, object) = self.described(sequence);
+                    return Err(no_answer(verb, &object));
+                }
+            };
+            let mut failure = None;
+            let mut is_done = false;
+            for message in Messages(datagram).filter(|message| message.header.sequence == sequence) {
+                whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
+                match message.answer() {
+                    Some(answer) if answer.errno != 0 => {
+                        failure = Some(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
+                    }
+                    Some(_) => is_done = true,
+                    // Broken, but the end of it.
+                    None if message.header.kind == NLMSG_DONE || message.header.kind == NLMSG_ERROR => is_done = true,
+                    None => is_done |= take(&message) && single,
+                }
+            }
+            if let Some(failure) = failure {
+                return Err(self.error(failure));
+            }
+            if is_done {
+                return Ok(whole);
+            }
+        }
+    }
+
+    /// A dump, each message read by `read`.
+    pub(super) fn dump<T>(&mut self, write: impl Fn(&mut Writer, u32), read: impl Fn(&Message<'_>) -> Option<T>) -> Result<Vec<T>, Error> {
+        let mut found = Vec::new();
+        self.dump_into(write, &mut found, |found, message| found.extend(read(message)))?;
+        Ok(found)
+    }
+
+    fn dump_into<T>(
+        &mut self,
+        write: impl Fn(&mut Writer, u32),
+        found: &mut Vec<T>,
+        mut read: impl FnMut(&mut Vec<T>, &Message<'_>),
+    ) -> Result<(), Error> {
+        for _ in 0..DUMP_TRIES {
+            found.clear();
+            let sequence = self.request(&write)?;
+            let whole = self.answers(sequence, false, |message| {
+                read(found, message);
+                true
+            });
+            match whole {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if error.is_busy() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (verb, object) = self.described(self.sequence);
+        Err(Error::Apply { verb, object, errno: rustix::io::Errno::INTR.raw_os_error(), message: Some("it changes all the time".to_owned()) })
+    }
+
+    /// The answer to a request that has one.
+    pub(super) fn get<T>(&mut self, write: impl FnOnce(&mut Writer, u32), read: impl Fn(&Message<'_>) -> Option<T>) -> Result<T, Error> {
+        let sequence = self.request(write)?;
+        let mut found = None;
+        self.answers(sequence, true, |message| {
+            found = read(message);
+            found.is_some()
+        })?;
+        found.ok_or_else(|| {
+            let (verb, object) = self.described(sequence);
+            no_answer(verb, &object)
+        })
+    }
+
+    /// What the message with this number was about, in words. Read from what was sent, so that nothing is kept for it on the good path.
+    fn described(&self, sequence: u32) -> (&'static str, String) {
+        let sent = Messages(self.out.bytes()).find(|message| message.header.sequence == sequence);
+        sent.map_or_else(|| ("commit", "transaction".to_owned()), |message| decode::describe(&message))
+    }
+
+    fn error(&self, failure: Failure) -> Error {
+        let (verb, object) = self.described(failure.sequence);
+        Error::Apply { verb, object, errno: failure.errno, message: failure.message }
+    }
+}
+
+fn no_answer(verb: &'static str, object: &str) -> Error {
+    Error::NoAnswer { verb, object: object.to_owned() }
+}
+
+fn one(out: &mut Writer, sequence: u32, kind: u16, flags: u16, set: SetId, element: &Element<'_>, past: Past) {
+    let list = Elements::begin(out, sequence, kind, flags, set);
+    list.push(out, element, past);
+    list.end(out);
+}
+
+/// Only keys count for a deletion.
+fn delete(out: &mut Writer, sequence: u32, flags: u16, set: SetId, element: &Element<'_>) {
+    one(out, sequence, message::DELSETELEM, flags, set, &Element { timeout: None, comment: None, ..*element }, Past::default());
+}
+
+/// Elements in as many messages as they need, each acknowledged: they are few.
+fn write_elements(out: &mut Writer, sequence: &mut u32, set: SetId, elements: &[Element<'_>]) {
+    let mut left = elements.iter().peekable();
+    while left.peek().is_some() {
+        let list = Elements::begin(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set);
+        for element in left.by_ref() {
+            list.push(out, element, Past::default());
+            if list.is_full(out) {
+                break;
+            }
+        }
+        list.end(out);
+        if left.peek().is_some() {
+            *sequence = sequence.wrapping_add(1);
+        }
+    }
+}

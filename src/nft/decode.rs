@@ -1,0 +1,462 @@
+//! Netlink messages of nf_tables read back (linux/netfilter/nf_tables.h). Total: any bytes give a value or `None`, never a panic.
+
+use std::time::Duration;
+
+use super::element::{ElementInfo, Key, RawElement};
+use super::encode::{
+    ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM, VERDICT_GOTO,
+    VERDICT_JUMP, VERDICT_RETURN, attr, message,
+};
+use super::expr::{CmpOp, Expr, MetaKey, PayloadBase, VerdictCode};
+use super::model::{SetId, TABLE};
+use crate::netlink::message::{Attributes, Message};
+
+/// A table, as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// `enum nft_table_flags`: 1 dormant, 2 owner, 4 persist.
+    pub flags: u32,
+}
+
+/// A chain, as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainInfo {
+    /// Its name.
+    pub name: String,
+    /// Hook number, priority, policy and type; `None` for a chain that only others lead to.
+    pub base: Option<(u32, i32, u32, String)>,
+}
+
+/// A set, as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetInfo {
+    /// Its name.
+    pub name: String,
+    /// `enum nft_set_flags`.
+    pub flags: u32,
+    /// nft's number for the key's type.
+    pub key_type: u32,
+    /// Bytes of a key.
+    pub key_len: u32,
+    /// Most elements; `None`: no bound.
+    pub size: Option<u32>,
+    /// The set's own timeout.
+    pub timeout: Option<Duration>,
+    /// Expressions that each element gets.
+    pub expressions: Vec<Expr>,
+    /// Shown by `nft list`.
+    pub comment: Option<String>,
+}
+
+/// A rule, as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// The chain that it is in.
+    pub chain: String,
+    /// What it does.
+    pub expressions: Vec<Expr>,
+}
+
+/// Somebody committed a transaction (`NFT_MSG_NEWGEN`, the last message of each).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationEvent {
+    /// The generation that the ruleset has now.
+    pub id: u32,
+    /// Whose process; 0 if the kernel did not say.
+    pub pid: u32,
+    /// Its name (`comm`), empty if the kernel did not say.
+    pub program: String,
+}
+
+/// What the group NFNLGRP_NFTABLES tells, as far as it concerns our table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notification {
+    /// A transaction is complete: what came before belongs to it.
+    Generation(GenerationEvent),
+    /// Our table was removed.
+    TableDeleted,
+    /// A chain of ours was removed.
+    ChainDeleted(String),
+    /// A set of ours was removed.
+    SetDeleted(String),
+    /// A rule of ours was removed.
+    RuleDeleted {
+        /// The chain that it was in.
+        chain: String,
+    },
+    /// Elements of a set of ours were removed by a transaction (expiry is not told).
+    ElementsDeleted {
+        /// The set.
+        set: String,
+    },
+    /// Something was added to our table.
+    Added,
+}
+
+/// The number within nf_tables' messages; `None` for messages of others.
+pub fn kind(message: &Message<'_>) -> Option<u16> {
+    (message.header.kind >> 8 == SUBSYSTEM).then_some(message.header.kind & 0xff)
+}
+
+/// The attributes of a message of this kind about our family; for all but tables, attribute 1 is the table's name and must be ours.
+fn ours<'a>(received: &Message<'a>, wanted: u16) -> Option<Attributes<'a>> {
+    let (family, _, attributes) = received.nfgen()?;
+    let is_ours = kind(received)? == wanted && family == NFPROTO_INET && attributes.get(attr::TABLE_NAME)?.str()? == TABLE;
+    is_ours.then_some(attributes)
+}
+
+/// A `NEWTABLE` of ours.
+pub fn table(message: &Message<'_>) -> Option<TableInfo> {
+    let attributes = ours(message, message::NEWTABLE)?;
+    Some(TableInfo { flags: attributes.get(attr::TABLE_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0) })
+}
+
+/// A `NEWCHAIN` of ours.
+pub fn chain(message: &Message<'_>) -> Option<ChainInfo> {
+    let attributes = ours(message, message::NEWCHAIN)?;
+    let base = attributes.get(attr::CHAIN_HOOK).and_then(|hook| {
+        let number = hook.nested().get(attr::HOOK_NUM)?.be32()?;
+        let priority = hook.nested().get(attr::HOOK_PRIORITY)?.be32()?.cast_signed();
+        let policy = attributes.get(attr::CHAIN_POLICY)?.be32()?;
+        Some((number, priority, policy, string(attributes, attr::CHAIN_TYPE)?))
+    });
+    Some(ChainInfo { name: string(attributes, attr::CHAIN_NAME)?, base })
+}
+
+/// A `NEWSET` of ours.
+pub fn set(message: &Message<'_>) -> Option<SetInfo> {
+    let attributes = ours(message, message::NEWSET)?;
+    let number = |kind| attributes.get(kind).and_then(|attribute| attribute.be32()).unwrap_or(0);
+    let size = attributes.get(attr::SET_DESC).and_then(|desc| desc.nested().get(attr::DESC_SIZE)?.be32()).filter(|size| *size > 0);
+    let userdata = attributes.get(attr::SET_USERDATA).map(|data| data.value).unwrap_or_default();
+    Some(SetInfo {
+        name: string(attributes, attr::SET_NAME)?,
+        flags: number(attr::SET_FLAGS),
+        key_type: number(attr::SET_KEY_TYPE),
+        key_len: number(attr::SET_KEY_LEN),
+        size,
+        timeout: milliseconds(attributes, attr::SET_TIMEOUT),
+        expressions: attributes.get(attr::SET_EXPR).and_then(|one| expression(one.nested())).into_iter().collect(),
+        comment: user_string(userdata, SET_UDATA_COMMENT).map(str::to_owned),
+    })
+}
+
+/// A `NEWRULE` of ours.
+pub fn rule(message: &Message<'_>) -> Option<RuleInfo> {
+    let attributes = ours(message, message::NEWRULE)?;
+    let list = attributes.get(attr::RULE_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    Some(RuleInfo { chain: string(attributes, attr::RULE_CHAIN)?, expressions: list.filter_map(|item| expression(item.nested())).collect() })
+}
+
+/// The elements of a `NEWSETELEM` about the set `id` of ours, each handed to `take`.
+pub fn elements(message: &Message<'_>, id: SetId, mut take: impl FnMut(RawElement)) {
+    let Some(attributes) = ours(message, message::NEWSETELEM) else { return };
+    if attributes.get(attr::ELEMS_SET).and_then(|name| name.str()) != Some(id.name()) {
+        return;
+    }
+    let list = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    list.filter_map(|item| element(item.nested(), id)).for_each(&mut take);
+}
+
+fn element(attributes: Attributes<'_>, id: SetId) -> Option<RawElement> {
+    let bytes = attributes.get(attr::ELEM_KEY)?.nested().get(attr::DATA_VALUE)?.value;
+    let key = Key::parse(id.key(), bytes)?;
+    let flags = attributes.get(attr::ELEM_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
+    // One expression comes by itself, several in a list: of the list the counter is looked for.
+    let several = attributes.get(attr::ELEM_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let counter = attributes.get(attr::ELEM_EXPR).into_iter().chain(several).find_map(|one| match expression(one.nested()) {
+        Some(Expr::Counter { packets, bytes }) => Some((packets, bytes)),
+        _ => None,
+    });
+    let (packets, bytes) = counter.unwrap_or((0, 0));
+    let userdata = attributes.get(attr::ELEM_USERDATA).map(|data| data.value).unwrap_or_default();
+    let timeout = milliseconds(attributes, attr::ELEM_TIMEOUT);
+    Some(RawElement {
+        key,
+        interval_end: flags & ELEM_INTERVAL_END != 0,
+        info: ElementInfo {
+            key,
+            end: None,
+            timeout,
+            // Nothing left is told as 0 by the kernel, or not at all.
+            expires: timeout.map(|_| milliseconds(attributes, attr::ELEM_EXPIRATION).unwrap_or_default()),
+            packets,
+            bytes,
+            comment: user_string(userdata, ELEM_UDATA_COMMENT).map(Box::from),
+        },
+    })
+}
+
+/// The name of the set, and how it is called in words, of a message about elements; for errors.
+pub fn describe(message: &Message<'_>) -> (&'static str, String) {
+    let Some((_, _, attributes)) = message.nfgen() else { return ("send", "a message".to_owned()) };
+    let name = |kind| string(attributes, kind).unwrap_or_default();
+    match kind(message) {
+        Some(message::NEWTABLE) => ("add", format!("table inet {}", name(attr::TABLE_NAME))),
+        Some(message::GETTABLE) => ("read", format!("table inet {}", name(attr::TABLE_NAME))),
+        Some(message::DELTABLE) => ("delete", format!("table inet {}", name(attr::TABLE_NAME))),
+        Some(message::NEWCHAIN) => ("add", format!("chain {}", name(attr::CHAIN_NAME))),
+        Some(message::GETCHAIN) => ("list", "chains".to_owned()),
+        Some(message::DELCHAIN) => ("delete", format!("chain {}", name(attr::CHAIN_NAME))),
+        Some(message::NEWRULE) => ("add", format!("rule of chain {}", name(attr::RULE_CHAIN))),
+        Some(message::GETRULE) => ("list", "rules".to_owned()),
+        Some(message::DELRULE) => ("delete", "rules".to_owned()),
+        Some(message::NEWSET) => ("add", format!("set {}", name(attr::SET_NAME))),
+        Some(message::GETSET) => ("list", "sets".to_owned()),
+        Some(message::DELSET) => ("delete", format!("set {}", name(attr::SET_NAME))),
+        Some(message::NEWSETELEM) => ("add", describe_elements(attributes)),
+        Some(message::GETSETELEM) => ("read", describe_elements(attributes)),
+        Some(message::DELSETELEM) => ("delete", describe_elements(attributes)),
+        Some(message::GETGEN) => ("read", "generation".to_owned()),
+        // BEGIN and END stand for the whole.
+        _ => ("commit", "transaction".to_owned()),
+    }
+}
+
+fn describe_elements(attributes: Attributes<'_>) -> String {
+    let set = string(attributes, attr::ELEMS_SET).unwrap_or_default();
+    let mut keys = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let first = keys.next().and_then(|item| {
+        let bytes = item.nested().get(attr::ELEM_KEY)?.nested().get(attr::DATA_VALUE)?.value;
+        Key::parse(SetId::from_name(&set)?.key(), bytes)
+    });
+    let is_interval = SetId::from_name(&set).is_some_and(SetId::is_interval);
+    let more = keys.count();
+    match first {
+        None => format!("elements of set {set}"),
+        Some(key) if more == 0 => format!("element {key} of set {set}"),
+        Some(key) if more == 1 && is_interval => format!("element from {key} of set {set}"),
+        Some(key) => format!("elements from {key} on of set {set}"),
+    }
+}
+
+/// The id of a `NEWGEN`.
+pub fn generation(message: &Message<'_>) -> Option<GenerationEvent> {
+    if kind(message)? != message::NEWGEN {
+        return None;
+    }
+    let (_, _, attributes) = message.nfgen()?;
+    Some(GenerationEvent {
+        id: attributes.get(attr::GEN_ID)?.be32()?,
+        pid: attributes.get(attr::GEN_PROC_PID).and_then(|pid| pid.be32()).unwrap_or(0),
+        program: string(attributes, attr::GEN_PROC_NAME).unwrap_or_default(),
+    })
+}
+
+/// What a message of the group NFNLGRP_NFTABLES says; `None` if it is about other tables.
+pub fn notification(message: &Message<'_>) -> Option<Notification> {
+    if let Some(event) = generation(message) {
+        return Some(Notification::Generation(event));
+    }
+    let kind = kind(message)?;
+    let attributes = ours(message, kind)?;
+    Some(match kind {
+        message::DELTABLE => Notification::TableDeleted,
+        message::DELCHAIN => Notification::ChainDeleted(string(attributes, attr::CHAIN_NAME)?),
+        message::DELSET => Notification::SetDeleted(string(attributes, attr::SET_NAME)?),
+        message::DELRULE => Notification::RuleDeleted { chain: string(attributes, attr::RULE_CHAIN)? },
+        message::DELSETELEM => Notification::ElementsDeleted { set: string(attributes, attr::ELEMS_SET)? },
+        message::NEWTABLE | message::NEWCHAIN | message::NEWSET | message::NEWRULE | message::NEWSETELEM => Notification::Added,
+        _ => return None,
+    })
+}
+
+/// An expression from its name and data. What we do not know, or not in this form, is [`Expr::Foreign`].
+fn expression(attributes: Attributes<'_>) -> Option<Expr> {
+    let name = attributes.get(attr::EXPR_NAME)?.str()?;
+    let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested()).unwrap_or(Attributes(&[]));
+    Some(known(name, data).unwrap_or_else(|| Expr::Foreign { name: name.to_owned(), data: data.0.to_vec() }))
+}
+
+/// The numbers are those of the expression's own attributes, in nf_tables.h.
+fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
+    let number = |kind| data.get(kind)?.be32();
+    let value = |kind| Some(data.get(kind)?.nested().get(attr::DATA_VALUE)?.value.to_vec());
+    Some(match name {
+        "meta" => {
+            let key = number(2)?;
+            Expr::Meta { key: MetaKey::ALL.into_iter().find(|known| *known as u32 == key)?, dreg: number(1)? }
+        }
+        "payload" => Expr::Payload {
+            base: match number(2)? {
+                1 => PayloadBase::Network,
+                2 => PayloadBase::Transport,
+                _ => return None,
+            },
+            offset: number(3)?,
+            len: number(4)?,
+            dreg: number(1)?,
+        },
+        "ct" if number(2)? == 0 => Expr::CtState { dreg: number(1)? },
+        "fib" if number(2)? == FIB_ADDRTYPE => Expr::FibType {
+            saddr: match number(3)? {
+                FIB_SADDR => true,
+                FIB_DADDR => false,
+                _ => return None,
+            },
+            dreg: number(1)?,
+        },
+        "socket" if number(1)? == 0 => Expr::SocketTransparent { dreg: number(2)? },
+        // NFT_BITWISE_BOOL is 0; kernels before 5.6 know no other and do not say it.
+        "bitwise" if number(6).unwrap_or(0) == 0 => Expr::Bitwise { sreg: number(1)?, dreg: number(2)?, mask: value(4)?, xor: value(5)? },
+        "cmp" => {
+            let op = number(2)?;
+            Expr::Cmp { sreg: number(1)?, op: CmpOp::ALL.into_iter().find(|known| *known as u32 == op)?, data: value(3)? }
+        }
+        // With a destination register it is a map.
+        "lookup" if data.get(3).is_none() => Expr::Lookup { set: string(data, 1)?, sreg: number(2)?, invert: number(5).unwrap_or(0) & 1 != 0 },
+        // With data it is a map, with an expression it counts.
+        "dynset" if data.get(5).is_none() && data.get(7).is_none() && data.get(10).is_none() => Expr::Dynset {
+            update: match number(3)? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+            set: string(data, 1)?,
+            sreg_key: number(4)?,
+            timeout: milliseconds(data, 6),
+        },
+        "counter" => Expr::Counter { packets: data.get(2)?.be64()?, bytes: data.get(1)?.be64()? },
+        "log" => Expr::Log {
+            prefix: string(data, 2).unwrap_or_default(),
+            group: data.get(1)?.be16()?,
+            snaplen: number(3).unwrap_or(0),
+            qthreshold: data.get(4).and_then(|threshold| threshold.be16()).unwrap_or(0),
+        },
+        "immediate" if number(1)? == 0 => Expr::Verdict(verdict(data.get(2)?.nested().get(attr::DATA_VERDICT)?.nested())?),
+        _ => return None,
+    })
+}
+
+fn verdict(attributes: Attributes<'_>) -> Option<VerdictCode> {
+    let chain = || string(attributes, attr::VERDICT_CHAIN);
+    Some(match attributes.get(attr::VERDICT_CODE)?.be32()? {
+        0 => VerdictCode::Drop,
+        1 => VerdictCode::Accept,
+        VERDICT_RETURN => VerdictCode::Return,
+        VERDICT_JUMP => VerdictCode::Jump(chain()?),
+        VERDICT_GOTO => VerdictCode::Goto(chain()?),
+        _ => return None,
+    })
+}
+
+fn string(attributes: Attributes<'_>, kind: u16) -> Option<String> {
+    attributes.get(kind)?.str().map(str::to_owned)
+}
+
+/// A duration; 0 is none.
+fn milliseconds(attributes: Attributes<'_>, kind: u16) -> Option<Duration> {
+    attributes.get(kind)?.be64().filter(|time| *time > 0).map(Duration::from_millis)
+}
+
+/// The text of a type in userdata: type, length, value, one after the other (libnftnl/udata.h).
+fn user_string(mut userdata: &[u8], wanted: u8) -> Option<&str> {
+    while let [kind, length, rest @ ..] = userdata {
+        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == wanted {
+            return std::str::from_utf8(value.split(|byte| *byte == 0).next().unwrap_or_default()).ok();
+        }
+        userdata = rest;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::message::{HEADER_LEN, Header, Messages, Writer};
+    use crate::nft::element::Element;
+    use crate::nft::encode::{self, Elements, Past};
+    use crate::nft::lower::lower;
+    use crate::nft::model::Ruleset;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_rule_is_read_back_as_it_was_written() {
+        let ruleset = Ruleset::for_config(&crate::config::Config::default(), 32768..=60999);
+        for chain in &ruleset.chains {
+            for wanted in &chain.rules {
+                let mut out = Writer::default();
+                let expressions = lower(wanted);
+                encode::new_rule(&mut out, 1, chain.name, &expressions);
+                let message = Messages(out.bytes()).next().unwrap();
+                assert_eq!(rule(&message), Some(RuleInfo { chain: chain.name.to_owned(), expressions }));
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_is_read_back_with_its_past() {
+        let mut out = Writer::default();
+        let list = Elements::begin(&mut out, 1, message::NEWSETELEM, 0, SetId::Blocked4);
+        let key = Key::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+        let element = Element::new(std::net::IpAddr::from([192, 0, 2, 1])).timeout(Some(Duration::from_secs(60))).comment("a \"scan\"\n");
+        list.push(&mut out, &element, Past { counter: Some((3, 180)), expires: Some(Duration::from_secs(5)) });
+        list.end(&mut out);
+        let mut found = Vec::new();
+        elements(&Messages(out.bytes()).next().unwrap(), SetId::Blocked4, |element| found.push(element.info));
+        let wanted = ElementInfo {
+            key,
+            end: None,
+            timeout: Some(Duration::from_secs(60)),
+            expires: Some(Duration::from_secs(5)),
+            packets: 3,
+            bytes: 180,
+            comment: Some("a ?scan??".into()),
+        };
+        assert_eq!(found, [wanted]);
+    }
+
+    #[test]
+    fn a_comment_that_is_too_long_is_cut_between_characters() {
+        let mut out = Writer::default();
+        let list = Elements::begin(&mut out, 1, message::NEWSETELEM, 0, SetId::Allowed4);
+        let long = "ä".repeat(100);
+        list.push(&mut out, &Element::network("128.0.0.0/1".parse().unwrap()).comment(&long), Past::default());
+        list.end(&mut out);
+        let mut found = Vec::new();
+        elements(&Messages(out.bytes()).next().unwrap(), SetId::Allowed4, |element| found.push(element.info.comment));
+        assert_eq!(found, [Some("ä".repeat(64).into())]);
+    }
+
+    fn read_all(message: &Message<'_>) {
+        let _ = (table(message), chain(message), set(message), rule(message), generation(message), notification(message), describe(message));
+        for id in SetId::ALL {
+            elements(message, id, drop);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoders_panic(kind in 0u16..24, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let header = Header { kind: (SUBSYSTEM << 8) | kind, flags: 0, sequence: 0, portid: 0 };
+            read_all(&Message { header, payload: &bytes });
+        }
+
+        #[test]
+        fn no_damage_to_real_messages_makes_the_decoders_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(), which in any::<prop::sample::Index>()) {
+            let ruleset = Ruleset::for_config(&crate::config::Config::default(), 32768..=60999);
+            let mut out = Writer::default();
+            let mut sequence = 1;
+            encode::new_table(&mut out, 0);
+            for set in &ruleset.sets {
+                encode::new_set(&mut out, 0, set, 1);
+                encode::add_ranges(&mut out, &mut sequence, set.id, &set.elements);
+            }
+            for chain in &ruleset.chains {
+                encode::new_chain(&mut out, 0, chain);
+                for rule in &chain.rules {
+                    encode::new_rule(&mut out, 0, chain.name, &lower(rule));
+                }
+            }
+            let messages: Vec<_> = Messages(out.bytes()).collect();
+            let message = messages[which.index(messages.len())];
+            let mut payload = message.payload.to_vec();
+            let place = at.index(payload.len());
+            payload[place] = byte;
+            payload.truncate(cut.index(payload.len()) + 1);
+            read_all(&Message { header: message.header, payload: &payload });
+            prop_assert!(out.bytes().len() > HEADER_LEN);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The model lowered to kernel expressions, as nft does it: the other rendering of the same model is [`super::text`].
+//!
+//! nft adds what a match depends on (which IP version, which transport) unless an earlier match of the same rule has made sure of it.
+
+use std::net::IpAddr;
+
+use super::expr::{CmpOp, Expr, MetaKey, PayloadBase, REG_1, REG32_00, Register, VerdictCode};
+use super::model::{DataType, Op, Operand, Rule, Selector, SetId, Statement, Verdict, prefix_mask, protocol};
+
+/// `NFPROTO_IPV4` (linux/netfilter.h).
+const NFPROTO_IPV4: u8 = 2;
+/// `NFPROTO_IPV6`.
+const NFPROTO_IPV6: u8 = 10;
+
+/// The expressions of a rule.
+pub fn lower(rule: &Rule) -> Vec<Expr> {
+    let mut lowering = Lowering { out: Vec::new(), nfproto: None, l4proto: None };
+    for statement in &rule.statements {
+        lowering.statement(statement);
+    }
+    lowering.out
+}
+
+struct Lowering {
+    out: Vec<Expr>,
+    /// What earlier matches have made sure of.
+    nfproto: Option<u8>,
+    l4proto: Option<u8>,
+}
+
+impl Lowering {
+    fn statement(&mut self, statement: &Statement) {
+        match statement {
+            Statement::Match { selector, op, operand } => {
+                self.depend(*selector);
+                self.load(*selector, REG_1);
+                self.compare(*selector, *op, *operand);
+            }
+            Statement::CtState(states) => {
+                self.out.push(Expr::CtState { dreg: REG_1 });
+                self.mask(states.to_ne_bytes().to_vec());
+                self.cmp(CmpOp::Neq, vec![0; 4]);
+            }
+            Statement::TcpFlags { mask, value } => {
+                self.depend(Selector::TcpDport);
+                // Flags are the 14th byte of the TCP header (RFC 9293, 3.1).
+                self.out.push(Expr::Payload { base: PayloadBase::Transport, offset: 13, len: 1, dreg: REG_1 });
+                self.mask(vec![*mask]);
+                self.cmp(CmpOp::Eq, vec![*value]);
+            }
+            Statement::Lookup { set, key } => {
+                self.concat(*set, key);
+                self.out.push(Expr::Lookup { set: set.name().to_owned(), sreg: REG_1, invert: false });
+            }
+            Statement::Counter => self.out.push(Expr::Counter { packets: 0, bytes: 0 }),
+            Statement::Update { set, key } => {
+                self.concat(*set, key);
+                self.out.push(Expr::Dynset { update: true, set: set.name().to_owned(), sreg_key: REG_1, timeout: None });
+            }
+            Statement::Log { prefix, group, snaplen, queue_threshold } => {
+                self.out.push(Expr::Log { prefix: (*prefix).to_owned(), group: *group, snaplen: *snaplen, qthreshold: *queue_threshold });
+            }
+            Statement::Verdict(verdict) => self.out.push(Expr::Verdict(match verdict {
+                Verdict::Drop => VerdictCode::Drop,
+                Verdict::Return => VerdictCode::Return,
+                Verdict::Goto(chain) => VerdictCode::Goto((*chain).to_owned()),
+            })),
+        }
+    }
+
+    /// Makes sure that the selector has a meaning.
+    fn depend(&mut self, selector: Selector) {
+        match selector {
+            Selector::Ip4Saddr => self.need_nfproto(NFPROTO_IPV4),
+            Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => self.need_nfproto(NFPROTO_IPV6),
+            Selector::TcpDport => self.need_l4proto(protocol::TCP),
+            Selector::UdpDport => self.need_l4proto(protocol::UDP),
+            Selector::SctpDport => self.need_l4proto(protocol::SCTP),
+            Selector::Iif
+            | Selector::IifName
+            | Selector::PktType
+            | Selector::FibSaddrType
+            | Selector::FibDaddrType
+            | Selector::L4Proto
+            | Selector::ThDport
+            | Selector::SctpChunk
+            | Selector::SocketTransparent => {}
+        }
+    }
+
+    fn need_nfproto(&mut self, version: u8) {
+        if self.nfproto != Some(version) {
+            self.out.push(Expr::Meta { key: MetaKey::NfProto, dreg: REG_1 });
+            self.cmp(CmpOp::Eq, vec![version]);
+            self.nfproto = Some(version);
+        }
+    }
+
+    fn need_l4proto(&mut self, number: u8) {
+        if self.l4proto != Some(number) {
+            self.out.push(Expr::Meta { key: MetaKey::L4Proto, dreg: REG_1 });
+            self.cmp(CmpOp::Eq, vec![number]);
+            self.l4proto = Some(number);
+        }
+    }
+
+    fn load(&mut self, selector: Selector, dreg: Register) {
+        let transport = |offset, len| Expr::Payload { base: PayloadBase::Transport, offset, len, dreg };
+        let network = |offset, len| Expr::Payload { base: PayloadBase::Network, offset, len, dreg };
+        self.out.push(match selector {
+            Selector::Iif => Expr::Meta { key: MetaKey::Iif, dreg },
+            Selector::IifName => Expr::Meta { key: MetaKey::IifName, dreg },
+            Selector::PktType => Expr::Meta { key: MetaKey::PktType, dreg },
+            Selector::L4Proto => Expr::Meta { key: MetaKey::L4Proto, dreg },
+            Selector::FibSaddrType => Expr::FibType { saddr: true, dreg },
+            Selector::FibDaddrType => Expr::FibType { saddr: false, dreg },
+            // RFC 791, 3.1 and RFC 8200, 3.
+            Selector::Ip4Saddr => network(12, 4),
+            Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),
+            // TCP, UDP and SCTP alike have the destination port there.
+            Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => transport(2, 2),
+            // The first chunk follows the common header of 12 bytes (RFC 9260, 3).
+            Selector::SctpChunk => transport(12, 1),
+            Selector::SocketTransparent => Expr::SocketTransparent { dreg },
+        });
+        if let Selector::Ip6SaddrPrefix(bits @ ..128) = selector {
+            self.mask(prefix_mask(bits).octets().to_vec());
+        }
+    }
+
+    /// Loads a concatenation into the registers from the first on: each field fills whole registers of 4 bytes.
+    fn concat(&mut self, set: SetId, key: &[Selector]) {
+        let mut word = 0;
+        for (selector, kind) in key.iter().zip(set.key()) {
+            self.depend(*selector);
+            // nft names a register that starts a block of 16 bytes by the block.
+            let dreg = if word % 4 == 0 { REG_1 + word / 4 } else { REG32_00 + word };
+            self.load(*selector, dreg);
+            word += match kind {
+                DataType::Ipv4Addr | DataType::InetProto | DataType::InetService => 1,
+                DataType::Ipv6Addr | DataType::IfName => 4,
+            };
+        }
+    }
+
+    fn compare(&mut self, selector: Selector, op: Op, operand: Operand) {
+        let cmp_op = match op {
+            Op::Eq => CmpOp::Eq,
+            Op::Ne => CmpOp::Neq,
+            Op::Lt => CmpOp::Lt,
+            Op::Le => CmpOp::Lte,
+        };
+        match operand {
+            Operand::Set(set) => self.out.push(Expr::Lookup { set: set.name().to_owned(), sreg: REG_1, invert: op == Op::Ne }),
+            Operand::Ports(first, last) => {
+                self.cmp(CmpOp::Gte, first.to_be_bytes().to_vec());
+                self.cmp(CmpOp::Lte, last.to_be_bytes().to_vec());
+            }
+            Operand::Address(IpAddr::V4(address)) => self.cmp(cmp_op, address.octets().to_vec()),
+            Operand::Address(IpAddr::V6(address)) => self.cmp(cmp_op, address.octets().to_vec()),
+            Operand::Number(number) => {
+                let [_, _, high, low] = number.to_be_bytes();
+                match selector {
+                    // The kernel's own numbers, in its own order.
+                    Selector::Iif | Selector::FibSaddrType | Selector::FibDaddrType => self.cmp(cmp_op, number.to_ne_bytes().to_vec()),
+                    Selector::PktType | Selector::L4Proto | Selector::SctpChunk | Selector::SocketTransparent => self.cmp(cmp_op, vec![low]),
+                    Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => self.cmp(cmp_op, vec![high, low]),
+                    // Not compared with numbers; as wide as they are, so that the kernel would refuse it loudly.
+                    Selector::IifName | Selector::Ip4Saddr | Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => {
+                        self.cmp(cmp_op, number.to_be_bytes().to_vec());
+                    }
+                }
+                if let (Selector::L4Proto, Op::Eq) = (selector, op) {
+                    self.l4proto = Some(low);
+                }
+            }
+        }
+    }
+
+    fn mask(&mut self, mask: Vec<u8>) {
+        let xor = vec![0; mask.len()];
+        self.out.push(Expr::Bitwise { sreg: REG_1, dreg: REG_1, mask, xor });
+    }
+
+    fn cmp(&mut self, op: CmpOp, data: Vec<u8>) {
+        self.out.push(Expr::Cmp { sreg: REG_1, op, data });
+    }
+}

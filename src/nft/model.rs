@@ -1,0 +1,373 @@
+//! The ruleset as types: one table, its sets, chains and rules. No bytes and no text here.
+//!
+//! Words are nft(8)'s. A rule is a list of statements; a match is a statement too, as in nft.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::element::Key;
+
+/// The name of our table, of family `inet`.
+pub const TABLE: &str = "portsentry";
+
+/// The wanted content of the table `inet portsentry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Sets, in the order in which they are created.
+    pub sets: Vec<Set>,
+    /// Chains, in the order in which they are created.
+    pub chains: Vec<Chain>,
+}
+
+impl Ruleset {
+    /// The set of this name; `None` if this configuration does without it.
+    pub fn set(&self, id: SetId) -> Option<&Set> {
+        self.sets.iter().find(|set| set.id == id)
+    }
+}
+
+/// The sets that the table may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetId {
+    /// Blocked IPv4 hosts.
+    Blocked4,
+    /// Blocked IPv6 prefixes of `block.ipv6_prefix` bits, by their first address.
+    Blocked6,
+    /// Blocked IPv4 networks.
+    BlockedNets4,
+    /// Blocked IPv6 networks.
+    BlockedNets6,
+    /// IPv4 networks that are never blocked.
+    Allowed4,
+    /// IPv6 networks that are never blocked.
+    Allowed6,
+    /// Watched TCP (and SCTP) ports.
+    TcpPorts,
+    /// Watched UDP ports.
+    UdpPorts,
+    /// IP protocols other than TCP, UDP and SCTP that a host may speak.
+    Protocols,
+    /// Watched interfaces.
+    Interfaces,
+    /// (protocol, port) pairs that a local service took lately.
+    Services,
+}
+
+impl SetId {
+    /// Every set.
+    pub const ALL: [Self; 11] = [
+        Self::Blocked4,
+        Self::Blocked6,
+        Self::BlockedNets4,
+        Self::BlockedNets6,
+        Self::Allowed4,
+        Self::Allowed6,
+        Self::TcpPorts,
+        Self::UdpPorts,
+        Self::Protocols,
+        Self::Interfaces,
+        Self::Services,
+    ];
+
+    /// Its name in the kernel.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blocked4 => "blocked4",
+            Self::Blocked6 => "blocked6",
+            Self::BlockedNets4 => "blocked_nets4",
+            Self::BlockedNets6 => "blocked_nets6",
+            Self::Allowed4 => "allowed4",
+            Self::Allowed6 => "allowed6",
+            Self::TcpPorts => "tcp_ports",
+            Self::UdpPorts => "udp_ports",
+            Self::Protocols => "protocols",
+            Self::Interfaces => "interfaces",
+            Self::Services => "services",
+        }
+    }
+
+    /// The set of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|id| id.name() == name)
+    }
+
+    /// The types of its key: one, or several that are concatenated.
+    pub fn key(self) -> &'static [DataType] {
+        match self {
+            Self::Blocked4 | Self::BlockedNets4 | Self::Allowed4 => &[DataType::Ipv4Addr],
+            Self::Blocked6 | Self::BlockedNets6 | Self::Allowed6 => &[DataType::Ipv6Addr],
+            Self::TcpPorts | Self::UdpPorts => &[DataType::InetService],
+            Self::Protocols => &[DataType::InetProto],
+            Self::Interfaces => &[DataType::IfName],
+            Self::Services => &[DataType::InetProto, DataType::InetService],
+        }
+    }
+
+    /// Whether it holds ranges (flag `interval`).
+    pub fn is_interval(self) -> bool {
+        match self {
+            Self::BlockedNets4 | Self::BlockedNets6 | Self::Allowed4 | Self::Allowed6 | Self::TcpPorts | Self::UdpPorts => true,
+            Self::Blocked4 | Self::Blocked6 | Self::Protocols | Self::Interfaces | Self::Services => false,
+        }
+    }
+}
+
+/// nft's data types, as far as they are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataType {
+    /// `ipv4_addr`, 4 bytes.
+    Ipv4Addr,
+    /// `ipv6_addr`, 16 bytes.
+    Ipv6Addr,
+    /// `inet_proto`, 1 byte.
+    InetProto,
+    /// `inet_service`, 2 bytes.
+    InetService,
+    /// `ifname`, 16 bytes (IFNAMSIZ).
+    IfName,
+}
+
+/// Who decides what is in a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The configuration: the elements are compared, and made right at each installation.
+    Config,
+    /// The daemon at run time: the elements given here go in when the set is created, and are left alone after that.
+    Daemon,
+    /// The rules (flag `dynamic`).
+    Rules,
+}
+
+/// A set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Which one; name, key type and the flag `interval` follow from it.
+    pub id: SetId,
+    /// Who fills it.
+    pub owner: Owner,
+    /// Elements may have a timeout (flag `timeout`).
+    pub timeouts: bool,
+    /// The timeout of elements that are added without one.
+    pub timeout: Option<Duration>,
+    /// No more elements than this.
+    pub size: Option<u32>,
+    /// Each element counts the packets that matched it.
+    pub counter: bool,
+    /// Shown by `nft list`.
+    pub comment: Option<&'static str>,
+    /// What is in it from the beginning: sorted, without overlaps. In sets without `interval`, first and last are the same.
+    pub elements: Vec<RangeInclusive<Key>>,
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it is hooked into the kernel; `None`: only other chains lead here.
+    pub base: Option<Base>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// What makes a chain a base chain. Type `filter`, policy accept, always: what we do not judge is not ours to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// The hook.
+    pub hook: Hook,
+    /// Lower comes first.
+    pub priority: i32,
+}
+
+/// Hooks of the inet family (linux/netfilter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hook {
+    /// `NF_INET_PRE_ROUTING`.
+    Prerouting = 0,
+    /// `NF_INET_LOCAL_IN`.
+    Input = 1,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Why it is there: a remark in the text, not sent to the kernel.
+    pub why: &'static str,
+    /// Its statements, in order.
+    pub statements: Vec<Statement>,
+}
+
+/// One statement of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    /// Goes on only if this holds.
+    Match {
+        /// What is looked at.
+        selector: Selector,
+        /// How it is compared.
+        op: Op,
+        /// With what.
+        operand: Operand,
+    },
+    /// Goes on only if one of these conntrack states holds (bits of [`ct_state`]).
+    CtState(u32),
+    /// Goes on only if `tcp flags & mask == value`.
+    TcpFlags {
+        /// The flags looked at.
+        mask: u8,
+        /// Those of them that are set.
+        value: u8,
+    },
+    /// Goes on only if this concatenation is in the set.
+    Lookup {
+        /// The set.
+        set: SetId,
+        /// What the key is made of.
+        key: Vec<Selector>,
+    },
+    /// Counts packets.
+    Counter,
+    /// Puts the key into a set, or starts its timeout again.
+    Update {
+        /// The set.
+        set: SetId,
+        /// What the key is made of.
+        key: Vec<Selector>,
+    },
+    /// Sends a copy of the packet to an NFLOG group.
+    Log {
+        /// Comes with the copy (at most 127 bytes).
+        prefix: &'static str,
+        /// The group.
+        group: u16,
+        /// Bytes of the packet that are copied.
+        snaplen: u32,
+        /// Messages that the kernel collects before it sends them.
+        queue_threshold: u16,
+    },
+    /// Ends the rule.
+    Verdict(Verdict),
+}
+
+/// Conntrack state bits (linux/netfilter/nf_conntrack_common.h, `NF_CT_STATE_BIT`).
+pub mod ct_state {
+    /// `established`.
+    pub const ESTABLISHED: u32 = 2;
+    /// `related`.
+    pub const RELATED: u32 = 4;
+}
+
+/// TCP flags (RFC 9293, 3.1).
+pub mod tcp_flag {
+    /// FIN.
+    pub const FIN: u8 = 0x01;
+    /// SYN.
+    pub const SYN: u8 = 0x02;
+    /// RST.
+    pub const RST: u8 = 0x04;
+    /// PSH.
+    pub const PSH: u8 = 0x08;
+    /// ACK.
+    pub const ACK: u8 = 0x10;
+    /// URG.
+    pub const URG: u8 = 0x20;
+}
+
+/// IP protocol numbers (IANA).
+pub mod protocol {
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// What a match looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selector {
+    /// `iif`: the index of the interface that the packet came in by.
+    Iif,
+    /// `iifname`: its name.
+    IifName,
+    /// `meta pkttype`: whether the frame was sent to us, to all, ... (linux/if_packet.h).
+    PktType,
+    /// `fib saddr type`: what routing says of the source address (linux/rtnetlink.h).
+    FibSaddrType,
+    /// `fib daddr type`.
+    FibDaddrType,
+    /// `ip saddr`.
+    Ip4Saddr,
+    /// `ip6 saddr`.
+    Ip6Saddr,
+    /// `ip6 saddr & MASK`: the first so many bits; 128 is all.
+    Ip6SaddrPrefix(u8),
+    /// `meta l4proto`.
+    L4Proto,
+    /// `tcp dport`.
+    TcpDport,
+    /// `udp dport`.
+    UdpDport,
+    /// `sctp dport`.
+    SctpDport,
+    /// `th dport`, of whatever transport.
+    ThDport,
+    /// `@th,96,8`: the type of the first SCTP chunk. nft's own `sctp chunk` needs Linux 5.14.
+    SctpChunk,
+    /// `socket transparent`: has a value, 0 or 1, only if a local socket takes the packet.
+    SocketTransparent,
+}
+
+/// Comparisons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Equal, or in the set or range.
+    Eq,
+    /// Unequal, or not in the set. Not for ranges, which nft lowers in another way.
+    Ne,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Le,
+}
+
+/// What a selector is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operand {
+    /// A number, of the selector's width.
+    Number(u32),
+    /// Ports from the first to the last, which is larger.
+    Ports(u16, u16),
+    /// An address.
+    Address(IpAddr),
+    /// A set.
+    Set(SetId),
+}
+
+/// What becomes of the packet, or of the walk through the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The packet is gone.
+    Drop,
+    /// Back to the calling chain; at the end of the base chain its policy.
+    Return,
+    /// On in another chain, without coming back.
+    Goto(&'static str),
+}
+
+/// `lo` has the first index in every network namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
+pub const LOOPBACK_INDEX: u32 = 1;
+/// `PACKET_HOST` (linux/if_packet.h): sent to this host alone.
+pub const PACKET_HOST: u32 = 0;
+/// `RTN_UNICAST` (linux/rtnetlink.h).
+pub const RTN_UNICAST: u32 = 1;
+/// `RTN_LOCAL`.
+pub const RTN_LOCAL: u32 = 2;
+
+/// The mask of an IPv6 prefix of `bits` bits; more than 128 counts as 128.
+pub fn prefix_mask(bits: u8) -> Ipv6Addr {
+    let host = 128 - u32::from(bits.min(128));
+    Ipv6Addr::from_bits(u128::MAX.checked_shl(host).unwrap_or(0))
+}

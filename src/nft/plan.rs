@@ -1,0 +1,491 @@
+//! From what the kernel has to what is wanted, in the smallest transaction; and the proof afterwards.
+//!
+//! [`Found`] is read from the kernel, [`Plan`] is the pure difference between it and a [`Ruleset`]. What is right is left alone: blocks
+//! survive a restart of the daemon by never being removed. Rules are replaced together, since their order is their meaning.
+//! Nothing outside our table is ever named in a message.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::conn::Connection;
+use super::decode::{self, ChainInfo, RuleInfo, SetInfo, TableInfo};
+use super::element::{ElementInfo, Key};
+use super::encode::{self, NF_ACCEPT, message, set_flag};
+use super::error::Error;
+use super::expr::Expr;
+use super::lower::lower;
+use super::model::{Chain, Owner, Ruleset, Set, SetId};
+use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};
+
+/// `NFT_TABLE_F_DORMANT`: the table's hooks are off.
+const TABLE_DORMANT: u32 = 1;
+/// Somebody may change the ruleset between reading and writing; not for ever.
+const TRIES: u32 = 10;
+
+/// What the kernel has of our table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The table; `None`: there is none.
+    pub table: Option<TableInfo>,
+    /// Its chains.
+    pub chains: Vec<ChainInfo>,
+    /// Its sets.
+    pub sets: Vec<SetInfo>,
+    /// Its rules, in order.
+    pub rules: Vec<RuleInfo>,
+    /// What is in those of its sets that the configuration owns.
+    pub elements: Vec<(SetId, Vec<RangeInclusive<Key>>)>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Create the table, or wake it.
+    AddTable,
+    /// Remove every rule of the table.
+    FlushRules,
+    /// Remove a chain.
+    DeleteChain(String),
+    /// Remove a set; its elements are carried over if `carry` is there.
+    DeleteSet {
+        /// Its name.
+        name: String,
+        /// The set of the same name and key that follows.
+        carry: Option<SetId>,
+    },
+    /// Create a set.
+    AddSet(&'a Set),
+    /// Remove every element of a set.
+    FlushSet(SetId),
+    /// Put the elements of the model into a set.
+    AddElements(&'a Set),
+    /// Create a chain.
+    AddChain(&'a Chain),
+    /// Append the rules of a chain.
+    AddRules(&'a Chain),
+}
+
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddTable => f.write_str("add table"),
+            Self::FlushRules => f.write_str("flush rules"),
+            Self::DeleteChain(name) => write!(f, "delete chain {name}"),
+            Self::DeleteSet { name, .. } => write!(f, "delete set {name}"),
+            Self::AddSet(set) => write!(f, "add set {}", set.id.name()),
+            Self::FlushSet(id) => write!(f, "flush set {}", id.name()),
+            Self::AddElements(set) => write!(f, "add elements of set {}", set.id.name()),
+            Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
+            Self::AddRules(chain) => write!(f, "add rules of chain {}", chain.name),
+        }
+    }
+}
+
+/// The steps from what is to what shall be, in the order in which the kernel takes them; none if nothing differs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan<'a> {
+    /// The steps.
+    pub steps: Vec<Step<'a>>,
+    /// The first object that differs, and how.
+    pub difference: Option<String>,
+}
+
+impl<'a> Plan<'a> {
+    /// Compares.
+    pub fn new(wanted: &'a Ruleset, found: &Found) -> Self {
+        let mut plan = Self::default();
+        plan.compare(wanted, found);
+        plan
+    }
+
+    fn differs(&mut self, what: impl FnOnce() -> String) {
+        self.difference.get_or_insert_with(what);
+    }
+
+    fn compare(&mut self, wanted: &'a Ruleset, found: &Found) {
+        match found.table {
+            None => self.differs(|| "table inet portsentry is missing".to_owned()),
+            Some(TableInfo { flags }) if flags & TABLE_DORMANT != 0 => self.differs(|| "table inet portsentry is dormant".to_owned()),
+            Some(_) => {}
+        }
+        if self.difference.is_some() {
+            self.steps.push(Step::AddTable);
+        }
+        let (delete_sets, add_sets, refill) = self.compare_sets(wanted, found);
+        let replaces_set = delete_sets.iter().any(|step| matches!(step, Step::DeleteSet { carry: Some(_), .. })) || {
+            // A set of the same name is put in the place of another, which rules may use.
+            add_sets.iter().any(|set| found.sets.iter().any(|old| old.name == set.id.name()))
+        };
+        let (delete_chains, add_chains) = self.compare_chains(wanted, found);
+        let rules_differ = self.compare_rules(wanted, found) || replaces_set || !delete_chains.is_empty() || !add_chains.is_empty();
+
+        if rules_differ && !found.rules.is_empty() {
+            self.steps.push(Step::FlushRules);
+        }
+        self.steps.extend(delete_chains);
+        self.steps.extend(delete_sets);
+        for set in add_sets {
+            self.steps.push(Step::AddSet(set));
+            self.steps.push(Step::AddElements(set));
+        }
+        for set in refill {
+            self.steps.push(Step::FlushSet(set.id));
+            self.steps.push(Step::AddElements(set));
+        }
+        self.steps.extend(add_chains.into_iter().map(Step::AddChain));
+        if rules_differ {
+            self.steps.extend(wanted.chains.iter().map(Step::AddRules));
+        }
+    }
+
+    /// Sets to delete, to add, and to fill again.
+    fn compare_sets(&mut self, wanted: &'a Ruleset, found: &Found) -> (Vec<Step<'a>>, Vec<&'a Set>, Vec<&'a Set>) {
+        let (mut delete, mut add, mut refill) = (Vec::new(), Vec::new(), Vec::new());
+        for set in &wanted.sets {
+            let name = set.id.name();
+            match found.sets.iter().find(|old| old.name == name) {
+                None => {
+                    self.differs(|| format!("set {name} is missing"));
+                    add.push(set);
+                }
+                Some(old) => {
+                    if let Some(how) = set_difference(set, old) {
+                        self.differs(|| format!("set {name}: {how}"));
+                        // What the configuration owns is filled from the configuration.
+                        let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
+                        let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.is_interval();
+                        let carry = (set.owner != Owner::Config && same_key && same_shape).then_some(set.id);
+                        delete.push(Step::DeleteSet { name: name.to_owned(), carry });
+                        add.push(set);
+                    } else if set.owner == Owner::Config && !has_elements(set, found) {
+                        self.differs(|| format!("set {name} has other elements"));
+                        refill.push(set);
+                    }
+                }
+            }
+        }
+        for old in &found.sets {
+            let is_wanted = SetId::from_name(&old.name).is_some_and(|id| wanted.set(id).is_some());
+            // An anonymous set goes with its rule, which is not ours either.
+            if !is_wanted && old.flags & set_flag::ANONYMOUS == 0 {
+                self.differs(|| format!("set {} is not ours", old.name));
+                delete.push(Step::DeleteSet { name: old.name.clone(), carry: None });
+            }
+        }
+        (delete, add, refill)
+    }
+
+    fn compare_chains(&mut self, wanted: &'a Ruleset, found: &Found) -> (Vec<Step<'a>>, Vec<&'a Chain>) {
+        let (mut delete, mut add) = (Vec::new(), Vec::new());
+        for chain in &wanted.chains {
+            match found.chains.iter().find(|old| old.name == chain.name) {
+                None => {
+                    self.differs(|| format!("chain {} is missing", chain.name));
+                    add.push(chain);
+                }
+                Some(old) => {
+                    let base = chain.base.map(|base| (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned()));
+                    if old.base != base {
+                        self.differs(|| format!("chain {} is hooked differently", chain.name));
+                        delete.push(Step::DeleteChain(old.name.clone()));
+                        add.push(chain);
+                    }
+                }
+            }
+        }
+        for old in &found.chains {
+            if !wanted.chains.iter().any(|chain| chain.name == old.name) {
+                self.differs(|| format!("chain {} is not ours", old.name));
+                delete.push(Step::DeleteChain(old.name.clone()));
+            }
+        }
+        (delete, add)
+    }
+
+    fn compare_rules(&mut self, wanted: &Ruleset, found: &Found) -> bool {
+        for chain in &wanted.chains {
+            let mut old = found.rules.iter().filter(|rule| rule.chain == chain.name);
+            for (number, rule) in (1..).zip(&chain.rules) {
+                let wanted = lower(rule);
+                let same = old.next().is_some_and(|old| old.expressions.iter().cloned().map(Expr::at_rest).eq(wanted));
+                if !same {
+                    self.differs(|| format!("rule {number} of chain {} differs", chain.name));
+                    return true;
+                }
+            }
+            if old.next().is_some() {
+                self.differs(|| format!("chain {} has more rules than it should", chain.name));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// How a set's definition differs.
+fn set_difference(wanted: &Set, found: &SetInfo) -> Option<&'static str> {
+    let counts = found.expressions.iter().cloned().map(Expr::at_rest).eq(wanted.counter.then_some(Expr::Counter { packets: 0, bytes: 0 }));
+    let checks = [
+        (found.key_type == encode::key_type(wanted.id) && found.key_len == encode::key_len(wanted.id), "the key is another"),
+        (found.flags == encode::set_flags(wanted), "the flags are others"),
+        (found.size == wanted.size, "the size is another"),
+        (found.timeout == wanted.timeout, "the timeout is another"),
+        (counts, "the counter is another"),
+        (found.comment.as_deref() == wanted.comment, "the comment is another"),
+    ];
+    checks.into_iter().find_map(|(right, how)| (!right).then_some(how))
+}
+
+fn has_elements(set: &Set, found: &Found) -> bool {
+    found.elements.iter().find(|(id, _)| *id == set.id).is_some_and(|(_, elements)| {
+        let mut elements = elements.clone();
+        elements.sort_by_key(|range| *range.start());
+        elements == set.elements
+    })
+}
+
+/// What an installation has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// The steps, in words; empty: everything was right.
+    pub steps: Vec<String>,
+    /// Elements that were carried over from a set to the one in its place.
+    pub carried: usize,
+    /// Elements that had no room in a set that is smaller now: those with the least time left.
+    pub left_out: usize,
+}
+
+impl Connection {
+    /// Makes the kernel's table what `ruleset` says, in one transaction, and reads it back.
+    ///
+    /// # Errors
+    /// [`Error::Apply`] when the kernel refuses: everything is then as it was. [`Error::Differs`] when it reads back differently.
+    pub fn install(&mut self, ruleset: &Ruleset) -> Result<Installed, Error> {
+        let mut tries = 0;
+        let installed = loop {
+            tries += 1;
+            match self.install_once(ruleset) {
+                Err(error) if error.is_busy() && tries < TRIES => {}
+                other => break other?,
+            }
+        };
+        if !installed.steps.is_empty() {
+            let found = self.read(ruleset)?;
+            if let Some(object) = Plan::new(ruleset, &found).difference {
+                return Err(Error::Differs { object });
+            }
+        }
+        Ok(installed)
+    }
+
+    /// Whether the kernel's table is what `ruleset` says; if not, the first object that differs, and how.
+    ///
+    /// # Errors
+    /// [`Error::Apply`] when the kernel cannot be read.
+    pub fn verify(&mut self, ruleset: &Ruleset) -> Result<Option<String>, Error> {
+        let found = self.read(ruleset)?;
+        Ok(Plan::new(ruleset, &found).difference)
+    }
+
+    /// The generation of the kernel's ruleset: it changes with every transaction of anybody.
+    ///
+    /// # Errors
+    /// [`Error::Apply`].
+    pub fn generation(&mut self) -> Result<u32, Error> {
+        self.get(encode::get_generation, |message| decode::generation(message).map(|event| event.id))
+    }
+
+    /// Reads what the kernel has of our table.
+    ///
+    /// # Errors
+    /// [`Error::Apply`].
+    pub fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error> {
+        let table = match self.get(|out, sequence| encode::of_table(out, message::GETTABLE, 0, sequence), decode::table) {
+            Ok(table) => table,
+            Err(error) if error.is_not_found() => return Ok(Found::default()),
+            Err(error) => return Err(error),
+        };
+        let ask = |kind| move |out: &mut Writer, sequence| encode::of_table(out, kind, NLM_F_DUMP, sequence);
+        let chains = self.dump(ask(message::GETCHAIN), decode::chain)?;
+        let sets = self.dump(ask(message::GETSET), decode::set)?;
+        let rules = self.dump(ask(message::GETRULE), decode::rule)?;
+        let mut elements = Vec::new();
+        for set in ruleset.sets.iter().filter(|set| set.owner == Owner::Config) {
+            // Only a set of the right type can be read as such.
+            if sets.iter().any(|found| found.name == set.id.name() && set_difference(set, found).is_none()) {
+                let found = self.dump_set(set.id)?;
+                elements.push((set.id, found.iter().map(|info| info.key..=info.last()).collect()));
+            }
+        }
+        Ok(Found { table: Some(table), chains, sets, rules, elements })
+    }
+
+    fn install_once(&mut self, ruleset: &Ruleset) -> Result<Installed, Error> {
+        let generation = self.generation()?;
+        let found = self.read(ruleset)?;
+        let plan = Plan::new(ruleset, &found);
+        let mut installed = Installed { steps: plan.steps.iter().map(Step::to_string).collect(), ..Installed::default() };
+        if plan.steps.is_empty() {
+            return Ok(installed);
+        }
+        let mut carried: Vec<(SetId, Vec<ElementInfo>)> = Vec::new();
+        for step in &plan.steps {
+            if let Step::DeleteSet { carry: Some(id), .. } = step {
+                let mut elements = self.dump_set(*id)?;
+                installed.left_out += fit(&mut elements, ruleset.set(*id).and_then(|set| set.size));
+                installed.carried += elements.len();
+                carried.push((*id, elements));
+            }
+        }
+        // What was read must still be so when it is changed: hence the generation.
+        self.transaction(Some(generation), |out, sequence| {
+            for (id, step) in (1..).zip(&plan.steps) {
+                write_step(out, sequence, step, id, &carried);
+            }
+            // The last message asks for the acknowledgement; this one changes nothing.
+            encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+        })?;
+        self.shrink();
+        Ok(installed)
+    }
+}
+
+/// Leaves the elements with the longest time left, as many as there is room for; tells how many had to go.
+fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
+    let Some(size) = size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size < elements.len()) else { return 0 };
+    // Without a timeout is longest of all.
+    elements.sort_by_key(|info| (info.expires.is_some(), info.expires.map(std::cmp::Reverse)));
+    let left_out = elements.len() - size;
+    elements.truncate(size);
+    left_out
+}
+
+fn write_step(out: &mut Writer, sequence: &mut u32, step: &Step<'_>, id: u32, carried: &[(SetId, Vec<ElementInfo>)]) {
+    let mut next = || {
+        let current = *sequence;
+        *sequence = sequence.wrapping_add(1);
+        current
+    };
+    match step {
+        Step::AddTable => encode::new_table(out, next()),
+        Step::FlushRules => encode::flush_rules(out, next()),
+        Step::DeleteChain(name) => encode::delete_chain(out, next(), name),
+        Step::DeleteSet { name, .. } => encode::delete_set(out, next(), name),
+        Step::AddSet(set) => encode::new_set(out, next(), set, id),
+        Step::FlushSet(id) => encode::flush_set(out, next(), *id),
+        Step::AddElements(set) => match carried.iter().find(|(id, _)| *id == set.id) {
+            Some((_, elements)) => encode::add_again(out, sequence, set, elements),
+            None => encode::add_ranges(out, sequence, set.id, &set.elements),
+        },
+        Step::AddChain(chain) => encode::new_chain(out, next(), chain),
+        Step::AddRules(chain) => {
+            for rule in &chain.rules {
+                encode::new_rule(out, next(), chain.name, &lower(rule));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::nft::decode::TableInfo;
+
+    /// What a kernel would have after a faithful installation.
+    fn faithful(ruleset: &Ruleset) -> Found {
+        Found {
+            table: Some(TableInfo { flags: 0 }),
+            chains: ruleset
+                .chains
+                .iter()
+                .map(|chain| ChainInfo {
+                    name: chain.name.to_owned(),
+                    base: chain.base.map(|base| (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned())),
+                })
+                .collect(),
+            sets: ruleset
+                .sets
+                .iter()
+                .map(|set| SetInfo {
+                    name: set.id.name().to_owned(),
+                    flags: encode::set_flags(set),
+                    key_type: encode::key_type(set.id),
+                    key_len: encode::key_len(set.id),
+                    size: set.size,
+                    timeout: set.timeout,
+                    expressions: set.counter.then_some(Expr::Counter { packets: 7, bytes: 9 }).into_iter().collect(),
+                    comment: set.comment.map(str::to_owned),
+                })
+                .collect(),
+            rules: ruleset
+                .chains
+                .iter()
+                .flat_map(|chain| chain.rules.iter().map(|rule| RuleInfo { chain: chain.name.to_owned(), expressions: lower(rule) }))
+                .collect(),
+            elements: ruleset.sets.iter().filter(|set| set.owner == Owner::Config).map(|set| (set.id, set.elements.clone())).collect(),
+        }
+    }
+
+    fn ruleset() -> Ruleset {
+        Ruleset::for_config(&Config::default(), 32768..=60999)
+    }
+
+    fn steps(plan: &Plan<'_>) -> Vec<String> {
+        plan.steps.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_is_done_when_nothing_differs() {
+        let ruleset = ruleset();
+        assert_eq!(Plan::new(&ruleset, &faithful(&ruleset)), Plan::default());
+    }
+
+    #[test]
+    fn other_ports_change_only_their_set() {
+        let ruleset = ruleset();
+        let mut found = faithful(&ruleset);
+        found.elements.iter_mut().find(|(id, _)| *id == SetId::TcpPorts).unwrap().1.pop();
+        let plan = Plan::new(&ruleset, &found);
+        assert_eq!(steps(&plan), ["flush set tcp_ports", "add elements of set tcp_ports"]);
+        assert_eq!(plan.difference.as_deref(), Some("set tcp_ports has other elements"));
+    }
+
+    #[test]
+    fn a_rule_that_is_missing_replaces_rules_and_no_set() {
+        let ruleset = ruleset();
+        let mut found = faithful(&ruleset);
+        found.rules.remove(0);
+        let plan = Plan::new(&ruleset, &found);
+        assert_eq!(plan.difference.as_deref(), Some("rule 1 of chain gate differs"));
+        assert!(steps(&plan).iter().all(|step| step.contains("rules")), "{:?}", steps(&plan));
+    }
+
+    #[test]
+    fn a_set_of_another_size_is_replaced_and_its_elements_are_carried() {
+        let ruleset = ruleset();
+        let mut found = faithful(&ruleset);
+        found.sets[0].size = Some(5);
+        let plan = Plan::new(&ruleset, &found);
+        assert!(plan.steps.contains(&Step::DeleteSet { name: "blocked4".to_owned(), carry: Some(SetId::Blocked4) }));
+        assert_eq!(plan.steps.first(), Some(&Step::FlushRules), "a set in use cannot be deleted");
+        assert_eq!(steps(&plan).iter().filter(|step| step.contains("set ")).count(), 3);
+    }
+
+    #[test]
+    fn what_has_no_room_goes_by_the_least_time_left() {
+        let info = |last: u8, expires: Option<u64>| ElementInfo {
+            key: Key::V4([10, 0, 0, last].into()),
+            end: None,
+            timeout: expires.map(|_| std::time::Duration::from_secs(100)),
+            expires: expires.map(std::time::Duration::from_secs),
+            packets: 0,
+            bytes: 0,
+            comment: None,
+        };
+        let mut elements = vec![info(1, Some(5)), info(2, None), info(3, Some(50))];
+        assert_eq!(fit(&mut elements, Some(2)), 1);
+        assert_eq!(elements.iter().map(|info| info.key.to_string()).collect::<Vec<_>>(), ["10.0.0.2", "10.0.0.3"]);
+        assert_eq!(fit(&mut elements, None), 0);
+    }
+}

@@ -1,0 +1,346 @@
+//! What a configuration means in rules. Every rule says why it is there.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::element::{self, Key};
+use super::model::{
+    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, SetId, Statement,
+    Verdict, ct_state, protocol, tcp_flag,
+};
+use crate::config::{ClosedPorts, Config, Mode, PortSet};
+
+/// The start of the prefix of every packet that is logged.
+pub const LOG_PREFIX: &str = "portsentry: probe ";
+
+/// Before defragmentation (-400), raw (-300), conntrack (-200), and every chain of other tables.
+const GATE_PRIORITY: i32 = -450;
+/// `mangle - 5`: after destination NAT, before the filter chains of ufw, firewalld, iptables, so that their drops hide no probe.
+const WATCH_PRIORITY: i32 = -155;
+/// IP and transport headers with all their options, and the first bytes of an SCTP chunk.
+const SNAPLEN: u32 = 256;
+/// A service that is restarted within this time is no trap for its clients.
+const SERVICE_MEMORY: Duration = Duration::from_secs(86_400);
+/// The kernel's default for sets that rules fill, said explicitly. Past it, a service is just not remembered.
+const SERVICES_MAX: u32 = 65_535;
+
+/// IP protocols that something on a host may speak without a socket that the rules could see: tunnels, routing daemons, IPsec.
+/// TCP, UDP and SCTP have chains of their own. From IANA's assigned internet protocol numbers.
+const SPOKEN: [u8; 29] = [
+    1,   // ICMP
+    2,   // IGMP
+    4,   // IPv4 in IP
+    33,  // DCCP
+    41,  // IPv6 in IP
+    46,  // RSVP
+    47,  // GRE
+    50,  // ESP
+    51,  // AH
+    55,  // minimal encapsulation
+    58,  // ICMPv6
+    59,  // IPv6 without a next header
+    88,  // EIGRP
+    89,  // OSPF
+    94,  // IP within IP
+    97,  // Ethernet within IP
+    98,  // encapsulation header
+    103, // PIM
+    108, // IPComp
+    112, // VRRP, CARP
+    113, // PGM
+    115, // L2TPv3
+    124, // IS-IS over IPv4
+    135, // mobility header
+    136, // UDP-Lite
+    137, // MPLS in IP
+    139, // HIP
+    140, // shim6
+    143, // Ethernet (SRv6)
+];
+
+const PROBE: &str = "probe";
+const TELL: &str = "tell";
+const OPEN: &str = "open";
+const TCP_PROBE: &str = "tcp_probe";
+const UDP_PROBE: &str = "udp_probe";
+const SCTP_PROBE: &str = "sctp_probe";
+
+impl Ruleset {
+    /// The ruleset that a configuration asks for. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
+    pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Self {
+        let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), ephemeral };
+        Self { sets: builder.sets(), chains: builder.chains() }
+    }
+}
+
+struct Builder<'a> {
+    config: &'a Config,
+    tcp: PortSet,
+    udp: PortSet,
+    ephemeral: RangeInclusive<u16>,
+}
+
+impl Builder<'_> {
+    fn sets(&self) -> Vec<Set> {
+        let blocked = |id, comment| {
+            // Networks are blocked by hand only, so only hosts need a bound. A size of 0 would be none.
+            let size = (!SetId::is_interval(id)).then_some(self.config.block.total.max(1));
+            Set { size, timeouts: true, counter: true, comment: Some(comment), ..Set::plain(id, Owner::Daemon) }
+        };
+        let (allowed4, allowed6): (Vec<_>, Vec<_>) = self.config.allow.iter().partition(|network| network.addr().is_ipv4());
+        let allowed = |id, networks: Vec<&ipnet::IpNet>| Set {
+            comment: Some("never blocked"),
+            elements: element::merge(networks.into_iter().map(|network| Key::network(*network)).collect()),
+            ..Set::plain(id, Owner::Daemon)
+        };
+        let ports = |id, ports: &PortSet| Set {
+            elements: ports.ranges().iter().map(|range| Key::Port(*range.start())..=Key::Port(*range.end())).collect(),
+            ..Set::plain(id, Owner::Config)
+        };
+        let mut sets = vec![
+            blocked(SetId::Blocked4, "blocked hosts"),
+            blocked(SetId::Blocked6, "blocked prefixes, by their first address"),
+            blocked(SetId::BlockedNets4, "networks blocked by hand"),
+            blocked(SetId::BlockedNets6, "networks blocked by hand"),
+            allowed(SetId::Allowed4, allowed4),
+            allowed(SetId::Allowed6, allowed6),
+        ];
+        if !self.config.interfaces.is_empty() {
+            let mut names: Vec<_> = self.config.interfaces.iter().map(|name| Key::interface(name)).collect();
+            names.sort_unstable();
+            names.dedup();
+            sets.push(Set { elements: names.into_iter().map(|name| name..=name).collect(), ..Set::plain(SetId::Interfaces, Owner::Config) });
+        }
+        if !self.tcp.is_empty() {
+            sets.push(Set { comment: Some("watched"), ..ports(SetId::TcpPorts, &self.tcp) });
+        }
+        if !self.udp.is_empty() {
+            sets.push(Set { comment: Some("watched"), ..ports(SetId::UdpPorts, &self.udp) });
+        }
+        if self.watches() {
+            sets.push(Set {
+                comment: Some("spoken here, besides TCP, UDP, SCTP"),
+                elements: SPOKEN.iter().map(|number| Key::Protocol(*number)..=Key::Protocol(*number)).collect(),
+                ..Set::plain(SetId::Protocols, Owner::Config)
+            });
+            sets.push(Set {
+                timeouts: true,
+                timeout: Some(SERVICE_MEMORY),
+                size: Some(SERVICES_MAX),
+                comment: Some("taken by a local socket lately"),
+                ..Set::plain(SetId::Services, Owner::Rules)
+            });
+        }
+        sets
+    }
+
+    /// Whether anything is watched at all.
+    fn watches(&self) -> bool {
+        !self.tcp.is_empty() || !self.udp.is_empty()
+    }
+
+    fn chains(&self) -> Vec<Chain> {
+        let mut chains = vec![self.gate()];
+        if !self.watches() {
+            return chains;
+        }
+        // A chain before those that lead to it, so that the text loads from top to bottom too.
+        chains.push(self.probe());
+        chains.push(open(&self.ephemeral));
+        if !self.tcp.is_empty() {
+            chains.extend([self.tell(), tcp_probe(&self.ephemeral), sctp_probe()]);
+        }
+        if !self.udp.is_empty() {
+            chains.push(udp_probe());
+        }
+        chains.push(self.watch());
+        chains
+    }
+
+    fn gate(&self) -> Chain {
+        let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix);
+        let gate = |why, selector, blocked, address, allowed| {
+            rule(
+                why,
+                [
+                    is_in(selector, blocked),
+                    // Looked at only after a hit, so that ordinary traffic pays nothing for it.
+                    is_not_in(address, allowed),
+                    Statement::Counter,
+                    drop(),
+                ],
+            )
+        };
+        let rules = vec![
+            gate("what is blocked is dropped, unless it is allowed", Selector::Ip4Saddr, SetId::Blocked4, Selector::Ip4Saddr, SetId::Allowed4),
+            gate("", prefix, SetId::Blocked6, Selector::Ip6Saddr, SetId::Allowed6),
+            gate("", Selector::Ip4Saddr, SetId::BlockedNets4, Selector::Ip4Saddr, SetId::Allowed4),
+            gate("", Selector::Ip6Saddr, SetId::BlockedNets6, Selector::Ip6Saddr, SetId::Allowed6),
+        ];
+        Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules }
+    }
+
+    fn watch(&self) -> Chain {
+        let tcp = |verdict| [is(Selector::L4Proto, u32::from(protocol::TCP)), verdict];
+        let udp = |verdict| [is(Selector::L4Proto, u32::from(protocol::UDP)), verdict];
+        let sctp = |verdict| [is(Selector::L4Proto, u32::from(protocol::SCTP)), verdict];
+        let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
+        let forged = match self.config.mode {
+            Mode::Enforce => drop(),
+            Mode::Observe => back(),
+        };
+        let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
+        if !self.config.interfaces.is_empty() {
+            rules.push(rule("only the interfaces that are to be watched", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
+        }
+        rules.extend([
+            rule("live connections", [Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED), back()]),
+            rule("frames for all or for others, whatever address is in them", [is_not(Selector::PktType, PACKET_HOST), back()]),
+            rule("broadcast, multicast, anycast", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
+            rule("protocols that are never a probe; ICMP is among them and never dropped", [is_in(Selector::L4Proto, SetId::Protocols), back()]),
+            rule("the allow list", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
+            rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
+        ]);
+        let [is_tcp, to_open] = tcp(goto(OPEN));
+        rules.push(rule(
+            "a socket takes the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent is 0 or 1, and has no value without a socket",
+            [is_tcp, live.clone(), to_open],
+        ));
+        let [is_udp, to_open] = udp(goto(OPEN));
+        rules.push(rule("", [is_udp, live, to_open]));
+        rules.extend([
+            rule("nobody's address: own, broadcast or multicast, from the wire", [is_not(Selector::FibSaddrType, RTN_UNICAST), forged.clone()]),
+            rule(
+                "the unspecified address, which routing does not judge",
+                [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(std::net::Ipv6Addr::UNSPECIFIED.into())), forged],
+            ),
+        ]);
+        let (tcp_chain, sctp_chain) = if self.tcp.is_empty() { (back(), back()) } else { (goto(TCP_PROBE), goto(SCTP_PROBE)) };
+        let udp_chain = if self.udp.is_empty() { back() } else { goto(UDP_PROBE) };
+        rules.push(rule("what is left is for nobody", tcp(tcp_chain)));
+        rules.push(rule("", udp(udp_chain)));
+        rules.push(rule("", sctp(sctp_chain)));
+        rules.push(rule("IP protocols that nobody speaks here", [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)]));
+        Chain { name: "watch", base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }), rules }
+    }
+
+    fn log(&self) -> Statement {
+        // A threshold of 1: the daemon hears of each probe at once.
+        Statement::Log { prefix: LOG_PREFIX, group: self.config.capture.group, snaplen: SNAPLEN, queue_threshold: 1 }
+    }
+
+    fn probe(&self) -> Chain {
+        let rule = match (self.config.mode, self.config.closed_ports) {
+            (Mode::Enforce, ClosedPorts::Drop) => rule("told, and not answered", [self.log(), drop()]),
+            (Mode::Enforce, ClosedPorts::Answer) => rule("told; the kernel answers as it would without us", [self.log(), back()]),
+            (Mode::Observe, _) => rule("told; observing changes nothing", [self.log(), back()]),
+        };
+        Chain { name: PROBE, base: None, rules: vec![rule] }
+    }
+
+    fn tell(&self) -> Chain {
+        Chain { name: TELL, base: None, rules: vec![rule("told, and never dropped", [self.log(), back()])] }
+    }
+}
+
+fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
+    let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] };
+    let mut rules = vec![rule(
+        "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
+        [Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN }, remember()],
+    )];
+    // Below it there is no port; the comparison would never hold.
+    if *ephemeral.start() > 1 {
+        rules.push(rule(
+            "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of a question that we asked",
+            [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*ephemeral.start()))), remember()],
+        ));
+    }
+    Chain { name: OPEN, base: None, rules }
+}
+
+fn service() -> Rule {
+    // A concatenation is looked up by the same selectors that `open` puts in.
+    rule("a service that restarts", [Statement::Lookup { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] }, back()])
+}
+
+fn tcp_probe(ephemeral: &RangeInclusive<u16>) -> Chain {
+    let (first, last) = (*ephemeral.start(), *ephemeral.end());
+    let flags = |mask, value| Statement::TcpFlags { mask, value };
+    let mut rules = vec![
+        rule("answers to packets that others sent in our name", [flags(tcp_flag::RST, tcp_flag::RST), back()]),
+        rule("", [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::SYN | tcp_flag::ACK), back()]),
+        rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
+        service(),
+    ];
+    let range = match first.cmp(&last) {
+        std::cmp::Ordering::Less => Some(Operand::Ports(first, last)),
+        std::cmp::Ordering::Equal => Some(Operand::Number(u32::from(first))),
+        std::cmp::Ordering::Greater => None,
+    };
+    if let Some(range) = range {
+        rules.push(rule(
+            "late packets of our own connections that are over",
+            [flags(tcp_flag::SYN, 0), matches(Selector::TcpDport, Op::Eq, range), back()],
+        ));
+    }
+    rules.push(rule("", [goto(PROBE)]));
+    Chain { name: TCP_PROBE, base: None, rules }
+}
+
+fn udp_probe() -> Chain {
+    let rules = vec![rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]), service(), rule("", [goto(PROBE)])];
+    Chain { name: UDP_PROBE, base: None, rules }
+}
+
+fn sctp_probe() -> Chain {
+    let rules = vec![
+        rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
+        service(),
+        rule("INIT; no rule can see whether an SCTP endpoint takes it, so it is not dropped", [is(Selector::SctpChunk, 1), goto(TELL)]),
+        rule("COOKIE ECHO", [is(Selector::SctpChunk, 10), goto(TELL)]),
+    ];
+    Chain { name: SCTP_PROBE, base: None, rules }
+}
+
+impl Set {
+    fn plain(id: SetId, owner: Owner) -> Self {
+        Self { id, owner, timeouts: false, timeout: None, size: None, counter: false, comment: None, elements: Vec::new() }
+    }
+}
+
+fn rule(why: &'static str, statements: impl Into<Vec<Statement>>) -> Rule {
+    Rule { why, statements: statements.into() }
+}
+
+fn matches(selector: Selector, op: Op, operand: Operand) -> Statement {
+    Statement::Match { selector, op, operand }
+}
+
+fn is(selector: Selector, number: u32) -> Statement {
+    matches(selector, Op::Eq, Operand::Number(number))
+}
+
+fn is_not(selector: Selector, number: u32) -> Statement {
+    matches(selector, Op::Ne, Operand::Number(number))
+}
+
+fn is_in(selector: Selector, set: SetId) -> Statement {
+    matches(selector, Op::Eq, Operand::Set(set))
+}
+
+fn is_not_in(selector: Selector, set: SetId) -> Statement {
+    matches(selector, Op::Ne, Operand::Set(set))
+}
+
+fn drop() -> Statement {
+    Statement::Verdict(Verdict::Drop)
+}
+
+fn back() -> Statement {
+    Statement::Verdict(Verdict::Return)
+}
+
+fn goto(chain: &'static str) -> Statement {
+    Statement::Verdict(Verdict::Goto(chain))
+}

@@ -1,0 +1,287 @@
+//! The model as text that `nft -f` loads (nft(8)). Pure; the other rendering of the same model is [`super::lower`].
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use super::element::DisplayRange;
+use super::model::{
+    Chain, DataType, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, TABLE,
+    Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+};
+
+/// How the text is meant to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The table alone.
+    Table,
+    /// A file that replaces the table when it is loaded, if there is one: every block is lost.
+    Replace,
+}
+
+/// Elements a line: `nft list` writes two, port lists are short.
+const ELEMENTS_PER_LINE: usize = 8;
+
+impl Ruleset {
+    /// The text.
+    pub fn render(&self, form: Form) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut text, form);
+        text
+    }
+
+    fn write(&self, out: &mut String, form: Form) -> fmt::Result {
+        if form == Form::Replace {
+            writeln!(out, "#!/usr/sbin/nft -f")?;
+            writeln!(out, "table inet {TABLE} {{ }}")?;
+            writeln!(out, "delete table inet {TABLE}")?;
+        }
+        writeln!(out, "table inet {TABLE} {{")?;
+        let mut first = true;
+        for set in &self.sets {
+            separate(out, &mut first);
+            write_set(out, set)?;
+        }
+        for chain in &self.chains {
+            separate(out, &mut first);
+            write_chain(out, chain)?;
+        }
+        writeln!(out, "}}")
+    }
+}
+
+fn separate(out: &mut String, first: &mut bool) {
+    if !std::mem::take(first) {
+        out.push('\n');
+    }
+}
+
+fn write_set(out: &mut String, set: &Set) -> fmt::Result {
+    writeln!(out, "\tset {} {{", set.id.name())?;
+    let types: Vec<_> = set.id.key().iter().map(|kind| data_type(*kind)).collect();
+    writeln!(out, "\t\ttype {}", types.join(" . "))?;
+    let flags: Vec<_> = [("interval", set.id.is_interval()), ("dynamic", set.owner == Owner::Rules), ("timeout", set.timeouts)]
+        .into_iter()
+        .filter_map(|(flag, is_set)| is_set.then_some(flag))
+        .collect();
+    if let Some(size) = set.size {
+        writeln!(out, "\t\tsize {size}")?;
+    }
+    if !flags.is_empty() {
+        writeln!(out, "\t\tflags {}", flags.join(","))?;
+    }
+    if let Some(timeout) = set.timeout {
+        writeln!(out, "\t\ttimeout {}", Span(timeout))?;
+    }
+    if set.counter {
+        writeln!(out, "\t\tcounter")?;
+    }
+    if let Some(comment) = set.comment {
+        writeln!(out, "\t\tcomment \"{comment}\"")?;
+    }
+    for (row, elements) in set.elements.chunks(ELEMENTS_PER_LINE).enumerate() {
+        let start = if row == 0 { "\t\telements = { " } else { ",\n\t\t\t" };
+        let list: Vec<_> = elements.iter().map(|range| DisplayRange(*range.start(), *range.end()).to_string()).collect();
+        write!(out, "{start}{}", list.join(", "))?;
+    }
+    if !set.elements.is_empty() {
+        writeln!(out, " }}")?;
+    }
+    writeln!(out, "\t}}")
+}
+
+fn write_chain(out: &mut String, chain: &Chain) -> fmt::Result {
+    writeln!(out, "\tchain {} {{", chain.name)?;
+    if let Some(base) = chain.base {
+        let hook = match base.hook {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+        };
+        writeln!(out, "\t\ttype filter hook {hook} priority {}; policy accept;", base.priority)?;
+    }
+    for rule in &chain.rules {
+        write_rule(out, rule)?;
+    }
+    writeln!(out, "\t}}")
+}
+
+fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
+    if !rule.why.is_empty() {
+        writeln!(out, "\t\t# {}", rule.why)?;
+    }
+    out.push_str("\t\t");
+    for (position, statement) in rule.statements.iter().enumerate() {
+        if position > 0 {
+            out.push(' ');
+        }
+        write_statement(out, statement)?;
+    }
+    out.push('\n');
+    Ok(())
+}
+
+fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
+    match statement {
+        Statement::Match { selector, op, operand } => write_match(out, *selector, *op, *operand),
+        Statement::CtState(states) => {
+            let names = names(*states, &[(ct_state::ESTABLISHED, "established"), (ct_state::RELATED, "related")]);
+            write!(out, "ct state {}", names.join(","))
+        }
+        Statement::TcpFlags { mask, value } => write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value)),
+        Statement::Lookup { set, key } => write!(out, "{} @{}", concat(key), set.name()),
+        Statement::Counter => out.write_str("counter"),
+        Statement::Update { set, key } => write!(out, "update @{} {{ {} }}", set.name(), concat(key)),
+        Statement::Log { prefix, group, snaplen, queue_threshold } => {
+            write!(out, "log prefix \"{prefix}\" group {group} snaplen {snaplen} queue-threshold {queue_threshold}")
+        }
+        Statement::Verdict(Verdict::Drop) => out.write_str("drop"),
+        Statement::Verdict(Verdict::Return) => out.write_str("return"),
+        Statement::Verdict(Verdict::Goto(chain)) => write!(out, "goto {chain}"),
+    }
+}
+
+fn write_match(out: &mut String, selector: Selector, op: Op, operand: Operand) -> fmt::Result {
+    out.push_str(&name(selector));
+    out.push_str(match op {
+        Op::Eq => " ",
+        Op::Ne => " != ",
+        Op::Lt => " < ",
+        Op::Le => " <= ",
+    });
+    match operand {
+        Operand::Number(number) => match symbol(selector, number) {
+            Some(symbol) => out.write_str(symbol),
+            None => write!(out, "{number}"),
+        },
+        Operand::Ports(first, last) => write!(out, "{first}-{last}"),
+        Operand::Address(address) => write!(out, "{address}"),
+        Operand::Set(set) => write!(out, "@{}", set.name()),
+    }
+}
+
+fn name(selector: Selector) -> String {
+    let name = match selector {
+        Selector::Iif => "iif",
+        Selector::IifName => "iifname",
+        Selector::PktType => "meta pkttype",
+        Selector::FibSaddrType => "fib saddr type",
+        Selector::FibDaddrType => "fib daddr type",
+        Selector::Ip4Saddr => "ip saddr",
+        Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(128..) => "ip6 saddr",
+        Selector::Ip6SaddrPrefix(bits) => return format!("ip6 saddr & {}", prefix_mask(bits)),
+        Selector::L4Proto => "meta l4proto",
+        Selector::TcpDport => "tcp dport",
+        Selector::UdpDport => "udp dport",
+        Selector::SctpDport => "sctp dport",
+        Selector::ThDport => "th dport",
+        Selector::SctpChunk => "@th,96,8",
+        Selector::SocketTransparent => "socket transparent",
+    };
+    name.to_owned()
+}
+
+/// nft's word for a number, where it has one.
+fn symbol(selector: Selector, number: u32) -> Option<&'static str> {
+    match selector {
+        Selector::Iif if number == LOOPBACK_INDEX => Some("lo"),
+        Selector::PktType if number == PACKET_HOST => Some("host"),
+        Selector::FibSaddrType | Selector::FibDaddrType => match number {
+            RTN_UNICAST => Some("unicast"),
+            RTN_LOCAL => Some("local"),
+            _ => None,
+        },
+        Selector::L4Proto => match u8::try_from(number) {
+            Ok(protocol::TCP) => Some("tcp"),
+            Ok(protocol::UDP) => Some("udp"),
+            Ok(protocol::SCTP) => Some("sctp"),
+            _ => None,
+        },
+        Selector::Iif
+        | Selector::IifName
+        | Selector::PktType
+        | Selector::Ip4Saddr
+        | Selector::Ip6Saddr
+        | Selector::Ip6SaddrPrefix(_)
+        | Selector::TcpDport
+        | Selector::UdpDport
+        | Selector::SctpDport
+        | Selector::ThDport
+        | Selector::SctpChunk
+        | Selector::SocketTransparent => None,
+    }
+}
+
+fn concat(key: &[Selector]) -> String {
+    key.iter().map(|selector| name(*selector)).collect::<Vec<_>>().join(" . ")
+}
+
+fn names(bits: u32, table: &[(u32, &'static str)]) -> Vec<&'static str> {
+    table.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect()
+}
+
+fn flags(bits: u8) -> String {
+    const NAMES: [(u32, &str); 6] = [
+        (tcp_flag::FIN as u32, "fin"),
+        (tcp_flag::SYN as u32, "syn"),
+        (tcp_flag::RST as u32, "rst"),
+        (tcp_flag::PSH as u32, "psh"),
+        (tcp_flag::ACK as u32, "ack"),
+        (tcp_flag::URG as u32, "urg"),
+    ];
+    match names(u32::from(bits), &NAMES).as_slice() {
+        [] => "0x0".to_owned(),
+        names => names.join("|"),
+    }
+}
+
+/// `&` binds tighter than `|`.
+fn in_brackets(bits: u8) -> String {
+    if bits.count_ones() > 1 { format!("({})", flags(bits)) } else { flags(bits) }
+}
+
+fn data_type(kind: DataType) -> &'static str {
+    match kind {
+        DataType::Ipv4Addr => "ipv4_addr",
+        DataType::Ipv6Addr => "ipv6_addr",
+        DataType::InetProto => "inet_proto",
+        DataType::InetService => "inet_service",
+        DataType::IfName => "ifname",
+    }
+}
+
+/// A duration as nft writes it: `1d2h3m4s5ms`.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let parts = [
+            (seconds / 86_400, "d"),
+            (seconds / 3600 % 24, "h"),
+            (seconds / 60 % 60, "m"),
+            (seconds % 60, "s"),
+            (u64::from(self.0.subsec_millis()), "ms"),
+        ];
+        for (number, unit) in parts.into_iter().filter(|(number, _)| *number > 0) {
+            write!(f, "{number}{unit}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_nft_does() {
+        assert_eq!(Span(Duration::from_millis(90_061_005)).to_string(), "1d1h1m1s5ms");
+        assert_eq!(Span(Duration::from_secs(86_400)).to_string(), "1d");
+    }
+
+    #[test]
+    fn flags_are_written_in_brackets_if_several() {
+        assert_eq!((in_brackets(0x12), in_brackets(0x04)), ("(syn|ack)".to_owned(), "rst".to_owned()));
+        assert_eq!((flags(0x12), flags(0)), ("syn|ack".to_owned(), "0x0".to_owned()));
+    }
+}

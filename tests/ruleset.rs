@@ -1,0 +1,542 @@
+//! The ruleset over the real kernel: text against netlink, installation, elements. Each test lives in network namespaces of its own.
+#![allow(
+    clippy::print_stderr,
+    clippy::field_reassign_with_default,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
+
+#[path = "ruleset/committed.rs"]
+mod committed;
+#[path = "ruleset/generate.rs"]
+mod generate;
+#[path = "ruleset/measure.rs"]
+mod measure;
+mod support;
+#[path = "ruleset/traffic.rs"]
+mod traffic;
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use generate::rulesets;
+use portsentry::config::{Config, PortMode, PortSet};
+use portsentry::nft::element::{Element, Key};
+use portsentry::nft::lower::lower;
+use portsentry::nft::text::Form;
+use portsentry::nft::{Chain, Connection, Error, Heard, Monitor, Notification, Ruleset, SetId};
+use support::netns::Namespace;
+use support::{eventually, missing};
+
+/// The kernel's default of `net.ipv4.ip_local_port_range`.
+const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
+
+fn default_ruleset() -> Ruleset {
+    Ruleset::for_config(&Config::default(), EPHEMERAL)
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+fn listing(namespace: &Namespace) -> String {
+    namespace.run("nft", &["-s", "list", "table", "inet", "portsentry"])
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn installed() -> (Namespace, Ruleset) {
+    let (namespace, ruleset) = (Namespace::new(), default_ruleset());
+    namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
+    (namespace, ruleset)
+}
+
+macro_rules! need {
+    ($($tool:literal),*) => {
+        if missing(&["ip", $($tool),*]).is_some() {
+            return;
+        }
+    };
+}
+
+#[test]
+fn text_and_netlink_list_identically() {
+    need!("nft");
+    let (by_text, by_netlink) = (Namespace::new(), Namespace::new());
+    for (number, ruleset) in rulesets().iter().enumerate() {
+        let text = file(&ruleset.render(Form::Replace));
+        by_text.run("nft", &["-f", path(&text)]);
+        by_netlink.enter(|| {
+            let mut connection = Connection::open().unwrap();
+            // Every other one is installed over the one before it.
+            if number % 2 == 0 && number > 0 {
+                connection.remove_table().unwrap();
+            }
+            connection.install(ruleset).unwrap_or_else(|error| panic!("{number}: {error}"));
+        });
+        let strip = |listing: String| sorted(&without_daemons_elements(&listing));
+        if number % 2 == 0 {
+            assert_eq!(listing(&by_netlink), listing(&by_text), "ruleset {number}");
+        } else {
+            // The daemon's own sets keep what is in them, and what is made anew comes last in the listing.
+            assert_eq!(strip(listing(&by_netlink)), strip(listing(&by_text)), "ruleset {number}");
+        }
+    }
+}
+
+/// A listing without the elements of allowed4 and allowed6.
+fn without_daemons_elements(listing: &str) -> String {
+    let (mut kept, mut inside, mut in_elements) = (String::new(), false, false);
+    for line in listing.lines() {
+        inside = if line.starts_with("\tset allowed") { true } else { inside && line != "\t}" };
+        in_elements |= inside && line.contains("elements = {");
+        if !in_elements {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        in_elements &= !line.ends_with('}');
+    }
+    kept
+}
+
+/// The sets and chains of a listing by name: their order has no meaning.
+fn sorted(listing: &str) -> Vec<String> {
+    let mut blocks: Vec<_> =
+        listing.trim_start_matches("table inet portsentry {\n").trim_end_matches("}\n").split("\t}\n").map(|block| block.trim().to_owned()).collect();
+    blocks.sort();
+    blocks
+}
+
+#[test]
+fn lowered_rules_are_what_nft_makes_of_the_text() {
+    need!("nft");
+    let namespace = Namespace::new();
+    for (number, ruleset) in rulesets().iter().enumerate() {
+        let text = file(&ruleset.render(Form::Table));
+        let debug = namespace.run("nft", &["-c", "--debug=netlink", "-f", path(&text)]);
+        let theirs: Vec<&str> = debug.lines().filter(|line| line.starts_with("  [ ")).map(str::trim).collect();
+        let ours: Vec<String> = ruleset.chains.iter().flat_map(|chain| chain.rules.iter().flat_map(lower)).map(|expr| expr.to_string()).collect();
+        assert_eq!(ours, theirs, "ruleset {number}");
+    }
+}
+
+#[test]
+fn a_listing_loads_and_lists_the_same_again() {
+    need!("nft");
+    let (first, second) = (Namespace::new(), Namespace::new());
+    for ruleset in rulesets().iter().take(12) {
+        first.enter(|| {
+            let mut connection = Connection::open().unwrap();
+            let _ = connection.remove_table();
+            connection.install(ruleset).unwrap();
+        });
+        let listed = listing(&first);
+        second.run("nft", &["flush", "ruleset"]);
+        second.run("nft", &["-f", path(&file(&listed))]);
+        assert_eq!(listing(&second), listed);
+    }
+}
+
+#[test]
+fn what_text_has_loaded_is_right_for_netlink() {
+    need!("nft");
+    let namespace = Namespace::new();
+    for (number, ruleset) in rulesets().iter().enumerate() {
+        namespace.run("nft", &["-f", path(&file(&ruleset.render(Form::Replace)))]);
+        assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(ruleset).unwrap()), None, "ruleset {number}");
+    }
+}
+
+#[test]
+fn installing_twice_changes_nothing() {
+    need!("nft");
+    let (namespace, ruleset) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
+        let generation = connection.generation().unwrap();
+        assert_eq!(connection.install(&ruleset).unwrap().steps, Vec::<String>::new());
+        assert_eq!(connection.generation().unwrap(), generation);
+    });
+}
+
+#[test]
+fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
+    need!("nft", "ping");
+    let (namespace, peer) = (Namespace::new(), Namespace::new());
+    namespace.join(&peer, "veth0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
+    let mut config = Config::default();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        connection.install(&Ruleset::for_config(&config, EPHEMERAL)).unwrap();
+        let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(3600))).comment("scan syn proven: 3 ports");
+        connection.add_element(SetId::Blocked4, &element).unwrap();
+        let network = Element::network("198.51.100.0/24".parse().unwrap()).timeout(Some(Duration::from_secs(60)));
+        connection.add_element(SetId::BlockedNets4, &network).unwrap();
+        connection.add_element(SetId::BlockedNets4, &Element::network("255.255.255.0/24".parse().unwrap())).unwrap();
+        connection.add_element(SetId::Blocked6, &Element::new(address("2001:db8::"))).unwrap();
+    });
+    let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
+    std::thread::sleep(Duration::from_millis(1100));
+    // Another size: the sets have to be made anew. Then other ports, and rules: the sets are left alone.
+    config.block.total = 5000;
+    config.tcp.advanced_ports = PortSet::range(1, 2000);
+    for round in 0..2 {
+        namespace.enter(|| {
+            let mut connection = Connection::open().unwrap();
+            let installed = connection.install(&Ruleset::for_config(&config, EPHEMERAL)).unwrap();
+            assert_eq!((installed.carried, installed.left_out), if round == 0 { (2, 0) } else { (0, 0) }, "{:?}", installed.steps);
+            let info = connection.get_element(SetId::Blocked4, Key::from(address("192.0.2.2"))).unwrap().unwrap();
+            assert_eq!(info.timeout, Some(Duration::from_secs(3600)));
+            let left = info.expires.unwrap();
+            assert!(left > Duration::from_secs(3570) && left < Duration::from_millis(3_598_950), "{left:?}");
+            assert_eq!(info.comment.as_deref(), Some("scan syn proven: 3 ports"));
+            assert!(info.packets >= 2 && info.bytes >= 2 * 84, "{info:?}");
+            let networks = connection.dump_set(SetId::BlockedNets4).unwrap();
+            let shown: Vec<_> = networks.iter().map(|info| (info.key.to_string(), info.last().to_string())).collect();
+            assert_eq!(shown, [("198.51.100.0", "198.51.100.255"), ("255.255.255.0", "255.255.255.255")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+            assert!(networks[0].expires.unwrap() < Duration::from_secs(59));
+            assert_eq!(networks[1].timeout, None);
+            assert!(connection.get_element(SetId::Blocked6, Key::from(address("2001:db8::"))).unwrap().is_some());
+        });
+        config.udp.mode = PortMode::Off;
+        config.tcp.advanced_ports = PortSet::range(1, 3000);
+    }
+}
+
+#[test]
+fn a_set_that_becomes_too_small_keeps_the_longest_blocks() {
+    need!();
+    let (namespace, _) = installed();
+    let mut config = Config::default();
+    config.block.total = 3;
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        for last in 1..=5u8 {
+            let element = Element::new(IpAddr::from([192, 0, 2, last])).timeout(Some(Duration::from_secs(100 * u64::from(last))));
+            connection.add_element(SetId::Blocked4, &element).unwrap();
+        }
+        let installed = connection.install(&Ruleset::for_config(&config, EPHEMERAL)).unwrap();
+        assert_eq!((installed.carried, installed.left_out), (3, 2));
+        let mut left: Vec<_> = connection.dump_set(SetId::Blocked4).unwrap().iter().map(|info| info.key.to_string()).collect();
+        left.sort();
+        assert_eq!(left, ["192.0.2.3", "192.0.2.4", "192.0.2.5"]);
+        let error = connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.9"))).unwrap_err();
+        assert!(error.is_full(), "{error}");
+    });
+}
+
+#[test]
+fn whatever_others_did_to_the_table_is_put_right() {
+    need!("nft");
+    let damages: [&[&str]; 11] = [
+        &["flush", "chain", "inet", "portsentry", "gate"],
+        &["insert", "rule", "inet", "portsentry", "gate", "accept"],
+        &["add", "rule", "inet", "portsentry", "watch", "counter", "drop"],
+        &["add", "set", "inet", "portsentry", "foreign", "{ type ipv4_addr; flags interval; }"],
+        &["add", "chain", "inet", "portsentry", "foreign", "{ type filter hook input priority 0; policy accept; }"],
+        &["add", "rule", "inet", "portsentry", "probe", "ip saddr { 192.0.2.1, 192.0.2.2 } jump tell"],
+        &["delete", "element", "inet", "portsentry", "tcp_ports", "{ 1-112 }"],
+        &["add", "element", "inet", "portsentry", "udp_ports", "{ 5000-6000 }"],
+        &["flush", "set", "inet", "portsentry", "protocols"],
+        &["add", "table", "inet", "portsentry", "{ flags dormant; }"],
+        &["chain", "inet", "portsentry", "gate", "{ policy drop; }"],
+    ];
+    let (namespace, ruleset) = installed();
+    let right = listing(&namespace);
+    for damage in damages {
+        namespace.run("nft", damage);
+        namespace.enter(|| {
+            let mut connection = Connection::open().unwrap();
+            assert!(connection.verify(&ruleset).unwrap().is_some(), "{damage:?} was not seen");
+            connection.install(&ruleset).unwrap_or_else(|error| panic!("{damage:?}: {error}"));
+        });
+        assert_eq!(sorted(&listing(&namespace)), sorted(&right), "{damage:?}");
+    }
+    namespace.run("nft", &["flush", "ruleset"]);
+    namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
+    assert_eq!(listing(&namespace), right);
+}
+
+#[test]
+fn elements_are_added_read_renewed_and_deleted() {
+    need!();
+    let (namespace, _) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        for (set, host) in [(SetId::Blocked4, "192.0.2.1"), (SetId::Blocked4, "255.255.255.255"), (SetId::Blocked6, "2001:db8::")] {
+            let element = Element::new(address(host)).timeout(Some(Duration::from_secs(60))).comment("why");
+            connection.add_element(set, &element).unwrap();
+            let info = connection.get_element(set, element.key).unwrap().unwrap();
+            assert_eq!((info.key, info.end, info.timeout, info.comment.as_deref()), (element.key, None, Some(Duration::from_secs(60)), Some("why")));
+            assert!(info.expires.unwrap() > Duration::from_secs(55));
+            // Longer, shorter, without end: on each kernel.
+            for timeout in [Some(Duration::from_secs(7200)), Some(Duration::from_millis(30_500)), None] {
+                assert!(connection.renew_element(set, &element.timeout(timeout).comment("again")).unwrap());
+                let info = connection.get_element(set, element.key).unwrap().unwrap();
+                assert_eq!((info.timeout, info.comment.as_deref()), (timeout, Some("again")));
+            }
+            assert_eq!(connection.dump_set(set).unwrap().len(), 1);
+            connection.delete_element(set, &element).unwrap();
+            assert_eq!(connection.get_element(set, element.key).unwrap(), None);
+            assert!(!connection.renew_element(set, &element).unwrap());
+            assert!(connection.get_element(set, element.key).unwrap().is_some());
+            connection.delete_element(set, &element).unwrap();
+        }
+    });
+}
+
+#[test]
+fn networks_are_added_found_by_their_members_renewed_and_deleted() {
+    need!();
+    let (namespace, _) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        for (set, network, member, stranger) in [
+            (SetId::BlockedNets4, "198.51.100.0/24", "198.51.100.255", "198.51.101.0"),
+            (SetId::BlockedNets4, "255.255.0.0/16", "255.255.255.255", "255.254.255.255"),
+            (SetId::BlockedNets4, "0.0.0.0/8", "0.0.0.0", "1.0.0.0"),
+            (SetId::BlockedNets6, "2001:db8::/32", "2001:db8::1", "2001:db9::"),
+            (SetId::BlockedNets6, "ff00::/8", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe80::1"),
+        ] {
+            let element = Element::network(network.parse().unwrap()).timeout(Some(Duration::from_secs(60))).comment("by hand");
+            connection.add_element(set, &element).unwrap_or_else(|error| panic!("{network}: {error}"));
+            let info = connection.get_element(set, Key::from(address(member))).unwrap().unwrap_or_else(|| panic!("{network}"));
+            assert_eq!((info.key, info.end, info.comment.as_deref()), (element.key, element.end, Some("by hand")), "{network}");
+            assert_eq!(connection.get_element(set, Key::from(address(stranger))).unwrap(), None);
+            assert!(connection.renew_element(set, &element.timeout(Some(Duration::from_secs(600)))).unwrap());
+            assert_eq!(connection.get_element(set, element.key).unwrap().unwrap().timeout, Some(Duration::from_secs(600)));
+            connection.delete_element(set, &element).unwrap();
+            assert_eq!(connection.dump_set(set).unwrap(), [], "{network}");
+            assert!(connection.delete_element(set, &element).unwrap_err().is_not_found());
+        }
+    });
+}
+
+#[test]
+fn renewing_keeps_what_was_counted() {
+    need!("ping");
+    let (namespace, peer) = (Namespace::new(), Namespace::new());
+    namespace.join(&peer, "veth0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
+    let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(60)));
+    let packets = |connection: &mut Connection| connection.get_element(SetId::Blocked4, element.key).unwrap().unwrap().packets;
+    let before = namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        connection.install(&default_ruleset()).unwrap();
+        connection.add_element(SetId::Blocked4, &element).unwrap();
+        let _ = peer.output("ping", &["-c", "3", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
+        let before = packets(&mut connection);
+        assert!(before >= 3);
+        assert!(connection.renew_element(SetId::Blocked4, &element).unwrap());
+        assert!(packets(&mut connection) >= before);
+        before
+    });
+    let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
+    assert!(namespace.enter(|| packets(&mut Connection::open().unwrap())) >= before + 2, "it counts on");
+}
+
+#[test]
+fn ten_thousand_elements_go_in_and_out() {
+    need!();
+    let (namespace, _) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        let element = |number: u32| Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600)));
+        let comment = "scan syn unproven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
+        let elements: Vec<_> = (0..10_000).map(|number| element(number).comment(comment)).collect();
+        let start = Instant::now();
+        connection.add_elements(SetId::Blocked4, &elements).unwrap();
+        let added = start.elapsed();
+        let dumped = connection.dump_set(SetId::Blocked4).unwrap();
+        eprintln!("10,000 elements: added in {added:?}, dumped in {:?}", start.elapsed() - added);
+        assert_eq!(dumped.len(), 10_000);
+        assert!(dumped.iter().all(|info| info.comment.as_deref() == Some(comment) && info.timeout == Some(Duration::from_secs(600))));
+        // Some are missing, in every chunk, the last among them.
+        for number in (0..10_000).step_by(37).chain([9_999]) {
+            connection.delete_element(SetId::Blocked4, &element(number)).unwrap();
+        }
+        let left = connection.dump_set(SetId::Blocked4).unwrap().len();
+        assert_eq!(connection.delete_elements(SetId::Blocked4, &elements).unwrap(), left);
+        assert_eq!(connection.dump_set(SetId::Blocked4).unwrap(), []);
+        assert_eq!(connection.delete_elements(SetId::Blocked4, &elements[..3]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn replacing_elements_is_all_or_nothing() {
+    need!();
+    let (namespace, _) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        let networks = ["10.0.0.0/8", "192.0.2.0/24", "255.255.255.255/32"].map(|text| Element::network(text.parse().unwrap()));
+        connection.replace_elements(SetId::Allowed4, &networks).unwrap();
+        let listed =
+            |connection: &mut Connection| connection.dump_set(SetId::Allowed4).unwrap().iter().map(|info| (info.key, info.end)).collect::<Vec<_>>();
+        let wanted = networks.map(|element| (element.key, element.end));
+        assert_eq!(listed(&mut connection), wanted);
+        let overlap = ["10.0.0.0/8", "10.1.0.0/16"].map(|text| Element::network(text.parse().unwrap()));
+        assert!(connection.replace_elements(SetId::Allowed4, &overlap).is_err());
+        assert_eq!(listed(&mut connection), wanted);
+        connection.replace_elements(SetId::Allowed4, &[]).unwrap();
+        assert_eq!(listed(&mut connection), []);
+    });
+}
+
+#[test]
+fn errors_name_the_object_and_carry_the_kernels_words() {
+    need!();
+    let (namespace, ruleset) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        let element = Element::new(address("192.0.2.1"));
+        let error = connection.delete_element(SetId::Blocked4, &element).unwrap_err();
+        assert!(error.is_not_found(), "{error}");
+        assert!(error.to_string().starts_with("cannot delete element 192.0.2.1 of set blocked4: No such file or directory"), "{error}");
+        // The set is not in a ruleset without watched interfaces.
+        let error =
+            connection.add_element(SetId::Interfaces, &Element { key: Key::interface("eth0"), end: None, timeout: None, comment: None }).unwrap_err();
+        assert!(error.is_not_found() && error.to_string().contains("element \"eth0\" of set interfaces"), "{error}");
+        assert!(connection.get_element(SetId::Interfaces, Key::interface("eth0")).unwrap_err().is_not_found());
+        assert!(connection.dump_set(SetId::Interfaces).unwrap_err().is_not_found());
+        connection.remove_table().unwrap();
+        assert!(connection.remove_table().unwrap_err().is_not_found());
+        assert!(connection.delete_elements(SetId::Blocked4, &[element]).unwrap_err().is_not_found());
+        // A name longer than the kernel takes: it says so in its own words, and nothing is left of the transaction.
+        let mut broken = ruleset.clone();
+        broken.chains.push(Chain { name: "a".repeat(300).leak(), base: None, rules: Vec::new() });
+        let error = connection.install(&broken).unwrap_err();
+        let Error::Apply { verb: "add", object, message: Some(words), .. } = &error else { panic!("{error:?}") };
+        assert!(object.starts_with("chain aaa") && words.contains("policy validation") && error.to_string().ends_with(words), "{error}");
+        assert!(connection.remove_table().unwrap_err().is_not_found(), "nothing of it is there");
+        connection.install(&ruleset).unwrap();
+    });
+    // Without CAP_NET_ADMIN.
+    let refused = namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        rustix::thread::set_capabilities(
+            None,
+            rustix::thread::CapabilitySets {
+                effective: rustix::thread::CapabilitySet::empty(),
+                permitted: rustix::thread::CapabilitySet::empty(),
+                inheritable: rustix::thread::CapabilitySet::empty(),
+            },
+        )
+        .unwrap();
+        connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap_err()
+    });
+    assert!(refused.is_permission(), "{refused}");
+}
+
+#[test]
+fn other_tables_are_left_alone() {
+    need!("nft");
+    let namespace = Namespace::new();
+    let foreign = "table inet other {\n\tset blocked4 {\n\t\ttype ipv4_addr\n\t\telements = { 192.0.2.7 }\n\t}\n\n\tchain gate {\n\t\ttype filter hook prerouting priority -450; policy accept;\n\t\tip saddr @blocked4 drop\n\t}\n}\ntable ip portsentry {\n\tchain foreign {\n\t}\n}\n";
+    namespace.run("nft", &["-f", path(&file(foreign))]);
+    let list = || namespace.run("nft", &["list", "table", "inet", "other"]) + &namespace.run("nft", &["list", "table", "ip", "portsentry"]);
+    let before = list();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        connection.install(&default_ruleset()).unwrap();
+        connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
+        assert_eq!(connection.dump_set(SetId::Blocked4).unwrap().len(), 1);
+        assert_eq!(connection.verify(&default_ruleset()).unwrap(), None);
+        connection.remove_table().unwrap();
+    });
+    assert_eq!(list(), before);
+}
+
+#[test]
+fn nft_shows_blocks_with_comment_timeout_and_counter() {
+    need!("nft");
+    let (namespace, _) = installed();
+    let comment = "scan syn proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        let element = Element::new(address("192.0.2.1")).timeout(Some(Duration::from_secs(3600))).comment(comment);
+        connection.add_element(SetId::Blocked4, &element).unwrap();
+        let network = Element::network("255.255.255.0/24".parse().unwrap()).comment("by hand");
+        connection.add_element(SetId::BlockedNets4, &network).unwrap();
+    });
+    let hosts = namespace.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
+    assert!(hosts.contains("192.0.2.1 counter packets 0 bytes 0 timeout 1h expires 59m"), "{hosts}");
+    assert!(hosts.contains(&format!("comment \"{comment}\"")), "{hosts}");
+    let networks = namespace.run("nft", &["list", "set", "inet", "portsentry", "blocked_nets4"]);
+    assert!(networks.contains("255.255.255.0/24 counter packets 0 bytes 0 comment \"by hand\""), "{networks}");
+    // And what nft adds is read by us.
+    namespace.run("nft", &["add", "element", "inet", "portsentry", "blocked_nets4", "{ 10.0.0.0/8 timeout 1h comment \"nft\" }"]);
+    let found = namespace.enter(|| Connection::open().unwrap().get_element(SetId::BlockedNets4, Key::from(address("10.1.2.3"))).unwrap().unwrap());
+    assert_eq!((found.last().to_string(), found.comment.as_deref()), ("10.255.255.255".to_owned(), Some("nft")));
+}
+
+#[test]
+fn removing_the_table_leaves_nothing() {
+    need!("nft");
+    let (namespace, _) = installed();
+    namespace.enter(|| Connection::open().unwrap().remove_table().unwrap());
+    assert_eq!(namespace.run("nft", &["list", "ruleset"]), "");
+}
+
+#[test]
+fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
+    need!("nft");
+    let (namespace, _) = installed();
+    let mut monitor = namespace.enter(|| Monitor::open().unwrap());
+    namespace.run("nft", &["flush", "ruleset"]);
+    let mut heard = Vec::new();
+    let complete = eventually(Duration::from_secs(5), || {
+        while monitor.hear(|notification| heard.push(notification)).unwrap() == Heard::Some {}
+        heard.iter().any(|one| matches!(one, Notification::Generation(_)))
+    });
+    assert!(complete && heard.contains(&Notification::TableDeleted), "{heard:?}");
+    let Some(Notification::Generation(event)) = heard.last() else { panic!("{heard:?}") };
+    assert_eq!(event.program, "nft");
+    assert!(event.pid > 0 && event.id > 0);
+}
+
+#[test]
+fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
+    need!();
+    let (namespace, ruleset) = installed();
+    let mut other = Config::default();
+    other.block.total = 77_777;
+    let other = Ruleset::for_config(&other, EPHEMERAL);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            namespace.enter(|| {
+                let mut connection = Connection::open().unwrap();
+                let mut number = 0u32;
+                // Bounded, for when the other thread panics.
+                while !done.load(Ordering::Relaxed) && number < 10_000 {
+                    connection.add_element(SetId::Blocked4, &Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))).unwrap();
+                    number += 1;
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+        });
+        namespace.enter(|| {
+            let mut connection = Connection::open().unwrap();
+            for round in 0..20 {
+                let before = connection.dump_set(SetId::Blocked4).unwrap().len();
+                connection.install(if round % 2 == 0 { &other } else { &ruleset }).unwrap();
+                assert!(connection.dump_set(SetId::Blocked4).unwrap().len() >= before, "no block is lost between reading and writing");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    });
+}
