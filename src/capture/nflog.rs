@@ -116,12 +116,15 @@ impl Listener {
         write_bind(&mut writer, sequence, &listener.settings);
         let group = listener.settings.group;
         let answer = listener.ask(writer.bytes(), sequence).map_err(|error| Error::Bind { group, error })?;
-        match Errno::from_raw_os_error(answer) {
-            _ if answer == 0 => Ok(listener),
-            Errno::PERM => Err(listener.refused()),
+        // Compared as numbers: rustix's Errno does not take any number that comes from outside.
+        match answer {
+            0 => Ok(listener),
+            errno if errno == Errno::PERM.raw_os_error() => Err(listener.refused()),
             // What nfnetlink says when a subsystem is not there, and cannot be loaded either.
-            Errno::INVAL | Errno::OPNOTSUPP => Err(Error::Unsupported { error: io::Error::from_raw_os_error(answer) }),
-            _ => Err(Error::Bind { group, error: io::Error::from_raw_os_error(answer) }),
+            errno if errno == Errno::INVAL.raw_os_error() || errno == Errno::OPNOTSUPP.raw_os_error() => {
+                Err(Error::Unsupported { error: io::Error::from_raw_os_error(errno) })
+            }
+            errno => Err(Error::Bind { group, error: io::Error::from_raw_os_error(errno) }),
         }
     }
 
@@ -213,7 +216,7 @@ impl Listener {
         writer.nfgenmsg(0, group);
         writer.end_message(message);
         match self.ask(writer.bytes(), sequence) {
-            Ok(errno) if Errno::from_raw_os_error(errno) == Errno::PERM => Error::NotPermitted { group },
+            Ok(errno) if errno == Errno::PERM.raw_os_error() => Error::NotPermitted { group },
             Ok(_) => Error::GroupInUse { group, holder: holder::find(group) },
             Err(error) => Error::Bind { group, error },
         }
