@@ -1,5 +1,12 @@
 //! The NFLOG listener over the real kernel: packets that nft's own rules log, in network namespaces.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may stop where it fails"
+)]
 
 mod support;
 
@@ -279,7 +286,8 @@ fn leaving_the_group_gives_every_last_packet_and_frees_it() {
         return;
     }
     logging().enter(|| {
-        let mut listener = Listener::bind(Settings { queue_threshold: 50, flush_after: Duration::from_secs(60), ..Settings::of_group(GROUP) }).unwrap();
+        let mut listener =
+            Listener::bind(Settings { queue_threshold: 50, flush_after: Duration::from_secs(60), ..Settings::of_group(GROUP) }).unwrap();
         send(3);
         assert_eq!(drain(&mut listener), 0, "the kernel is still collecting");
         listener.unbind().unwrap();

@@ -139,7 +139,9 @@ impl fmt::Display for Error {
             Self::NotPermitted { group } => {
                 write!(f, "cannot listen to NFLOG group {group}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
             }
-            Self::Unsupported { .. } => f.write_str("the kernel has no NFLOG; load the module nfnetlink_log, or use a kernel with CONFIG_NETFILTER_NETLINK_LOG"),
+            Self::Unsupported { .. } => {
+                f.write_str("the kernel has no NFLOG; load the module nfnetlink_log, or use a kernel with CONFIG_NETFILTER_NETLINK_LOG")
+            }
             Self::Bind { group, .. } => write!(f, "cannot listen to NFLOG group {group}"),
             Self::Change { group, .. } => write!(f, "cannot change the queue threshold of NFLOG group {group}"),
             Self::Unbind { group, .. } => write!(f, "cannot leave NFLOG group {group}"),

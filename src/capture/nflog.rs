@@ -103,14 +103,8 @@ impl Listener {
         let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(Error::Open)?;
         // First of all: from the moment of the binding, packets come.
         socket.set_receive_buffer(settings.receive_buffer).map_err(Error::Buffer)?;
-        let mut listener = Self {
-            socket,
-            settings,
-            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
-            early: Vec::new(),
-            counters: Counters::default(),
-            sequence: 0,
-        };
+        let mut listener =
+            Self { socket, settings, buffer: vec![0; BUFFER_LEN].into_boxed_slice(), early: Vec::new(), counters: Counters::default(), sequence: 0 };
         let mut writer = Writer::with_capacity(128);
         let sequence = listener.next_sequence();
         write_bind(&mut writer, sequence, &listener.settings);

@@ -69,13 +69,7 @@ impl std::error::Error for Error {
 ///
 /// # Errors
 /// See [`Error`]. After any error, messages of this dump may still come: the next one needs another sequence number.
-pub fn run(
-    socket: &Socket,
-    request: &[u8],
-    sequence: u32,
-    buffer: &mut [u8],
-    on_message: &mut dyn FnMut(u16, &[u8]),
-) -> Result<(), Error> {
+pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on_message: &mut dyn FnMut(u16, &[u8])) -> Result<(), Error> {
     socket.send(request).map_err(Error::Send)?;
     let mut torn = false;
     loop {

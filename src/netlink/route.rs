@@ -9,12 +9,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Cursor};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use neli::attr::Attribute as _;
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Rta, RtAddrFamily, RtScope, RtTable, Rtm, RtmF, Rtn, Rtprot};
+use neli::consts::rtnl::{Ifa, IfaF, RtAddrFamily, RtScope, RtTable, Rta, Rtm, RtmF, Rtn, Rtprot};
 use neli::consts::socket::NlFamily;
 use neli::nl::{NlPayload, NlmsghdrBuilder};
 use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtmsg, RtmsgBuilder};
@@ -98,6 +98,9 @@ impl std::error::Error for Error {
     }
 }
 
+/// Puts what a message of a listing says (its type, its payload) to what was found.
+type OnMessage<'a, T> = &'a dyn Fn(&mut BTreeSet<T>, u16, &[u8]);
+
 /// A socket that asks for addresses and routes of the network namespace in which it was opened.
 pub struct Routes {
     socket: Socket,
@@ -177,11 +180,8 @@ impl Routes {
         object: &'static str,
         question: &dyn Fn(u32) -> Result<Vec<u8>, Error>,
         found: &mut BTreeSet<T>,
-        on_message: &dyn Fn(&mut BTreeSet<T>, u16, &[u8]),
-    ) -> Result<(), Error>
-    where
-        T: Ord,
-    {
+        on_message: OnMessage<'_, T>,
+    ) -> Result<(), Error> {
         let mut tries = 1;
         loop {
             self.sequence = self.sequence.wrapping_add(1);
@@ -367,8 +367,8 @@ fn via(value: &[u8]) -> Option<IpAddr> {
 /// An address of `family`; `None` for another family, another length, or the unspecified address, which is nobody's.
 fn address(family: RtAddrFamily, bytes: &[u8]) -> Option<IpAddr> {
     let address = match family {
-        RtAddrFamily::Inet => IpAddr::V4(Ipv4Addr::from_octets(bytes.try_into().ok()?)),
-        RtAddrFamily::Inet6 => IpAddr::V6(Ipv6Addr::from_octets(bytes.try_into().ok()?)),
+        RtAddrFamily::Inet => IpAddr::V4(<[u8; 4]>::try_from(bytes).ok()?.into()),
+        RtAddrFamily::Inet6 => IpAddr::V6(<[u8; 16]>::try_from(bytes).ok()?.into()),
         _ => return None,
     };
     (!address.is_unspecified()).then_some(address)
@@ -378,6 +378,7 @@ fn address(family: RtAddrFamily, bytes: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv6Addr;
 
     /// `struct rtmsg` of a route of this family.
     fn route(family: u8, protocol: u8, flags: u32) -> Vec<u8> {

@@ -276,8 +276,8 @@ pub fn decode(payload: &[u8]) -> Option<Entry> {
     // Expiry, queues, owner, inode: not used, but a message without them is none.
     let _: &[u8; 20] = rest.first_chunk()?;
     let address = |bytes: &[u8; 16]| match *family {
-        AF_INET => bytes.first_chunk::<4>().map(|bytes| IpAddr::V4(Ipv4Addr::from_octets(*bytes))),
-        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from_octets(*bytes))),
+        AF_INET => bytes.first_chunk::<4>().map(|bytes| IpAddr::V4(Ipv4Addr::from(*bytes))),
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(*bytes))),
         _ => None,
     };
     Some(Entry {
@@ -339,7 +339,11 @@ mod tests {
 
     #[test]
     fn what_only_this_host_reaches_is_no_service() {
-        let listener = |address: &str, interface, number| Listener { port: Port { transport: Transport::Tcp, number }, address: address.parse().unwrap(), interface };
+        let listener = |address: &str, interface, number| Listener {
+            port: Port { transport: Transport::Tcp, number },
+            address: address.parse().unwrap(),
+            interface,
+        };
         let sockets = vec![
             listener("0.0.0.0", 0, 80),
             listener("127.0.0.1", 0, 5432),
