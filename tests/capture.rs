@@ -327,3 +327,16 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
         }
     });
 }
+#[test]
+fn a_burst_of_ten_thousand_packets_waits_in_the_buffer_without_loss() {
+    if support::missing(&["ip", "nft"]).is_some() {
+        return;
+    }
+    logging().enter(|| {
+        let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
+        // Nobody reads meanwhile: as if the packet thread were busy with a reload.
+        send(10_000);
+        assert_eq!(drain(&mut listener), 10_000);
+        assert_eq!(listener.statistics(), Statistics { packets: 10_000, ..Statistics::default() });
+    });
+}

@@ -15,8 +15,8 @@ pub use holder::Holder;
 
 /// How many packets [`PacketSource::receive`] should hand out at most before the packet thread looks at its other descriptors again.
 ///
-/// At 0.2 to 0.6 us a packet this is at most a third of a millisecond: long enough that the one poll(2) in between costs nothing, short enough that a reload,
-/// a signal or an `unblock` does not wait behind a flood.
+/// At 0.07 us (64 packets a datagram) to 0.9 us (one) this is at most half a millisecond: long enough that the one poll(2) in between costs
+/// nothing, short enough that a reload, a signal or an `unblock` does not wait behind a flood.
 pub const PACKETS_A_WAKE: usize = 512;
 
 /// A packet as a rule logged it. Borrowed from the receive buffer; nothing is copied.

@@ -77,7 +77,8 @@ impl Settings {
             queue_threshold: 1,
             // The shortest that the kernel can: it counts only with a higher threshold.
             flush_after: Duration::from_millis(10),
-            // At 550,000 packets a second the kernel's default of 208 KiB lost 1 %, this nothing.
+            // Holds 20,000 packets that come singly, 64,000 that come in datagrams of 64. At 550,000 packets a second the kernel's default of 208 KiB
+            // lost 1 %, this nothing.
             receive_buffer: 8 * 1024 * 1024,
         }
     }
