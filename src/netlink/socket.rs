@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use crate::sys;
 
@@ -58,10 +60,25 @@ impl Socket {
         match self.inner.recv(&mut *buffer, Msg::DONTWAIT | Msg::TRUNC) {
             Ok((length, _groups)) => match buffer.get(..length) {
                 Some(datagram) => Ok(Some(datagram)),
-                None => Err(io::Error::from_raw_os_error(rustix::io::Errno::MSGSIZE.raw_os_error())),
+                None => Err(io::Error::from_raw_os_error(Errno::MSGSIZE.raw_os_error())),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Receives what fits of one datagram, without waiting; `true` with it when the datagram was longer. `None` if there is none now.
+    ///
+    /// For readers that can use the messages before the cut, and notice what is missing by themselves.
+    ///
+    /// # Errors
+    /// As [`Socket::receive`], without EMSGSIZE.
+    pub fn receive_part<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(&'a [u8], bool)>> {
+        // Not neli's recv: it asks for the sender's address, which nobody needs on the path of every packet.
+        match rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            Ok((written, length)) => Ok(Some((buffer.get(..written).unwrap_or_default(), length > written))),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -84,6 +101,14 @@ impl Socket {
         Ok(())
     }
 
+    /// The size of the receive buffer in force, bytes. The kernel says twice what was asked for: it counts its own overhead too (socket(7)).
+    ///
+    /// # Errors
+    /// What getsockopt(2) says.
+    pub fn receive_buffer(&self) -> io::Result<usize> {
+        Ok(rustix::net::sockopt::socket_recv_buffer_size(self)?)
+    }
+
     /// Asks for a send buffer of `bytes`, past `net.core.wmem_max` where CAP_NET_ADMIN allows it (SO_SNDBUFFORCE).
     ///
     /// # Errors
@@ -104,5 +129,5 @@ impl AsFd for Socket {
 
 /// Whether the kernel threw messages away because the receive buffer was full (ENOBUFS).
 pub fn is_overrun(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
+    error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
 }

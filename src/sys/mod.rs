@@ -2,9 +2,11 @@
 
 pub mod clock;
 pub mod files;
+pub mod memory;
 pub mod poll;
 pub mod privilege;
 pub mod procfs;
+pub mod resolv_conf;
 pub mod signals;
 pub mod socket;
 pub mod wake;

@@ -1,0 +1,97 @@
+//! Which program listens to an NFLOG group: asked once, when the group is refused, for the words of the error.
+//!
+//! Read from /proc: `net/netfilter/nfnetlink_log` (`seq_show` in the kernel's nfnetlink_log.c) names the netlink port of a group's listener,
+//! `net/netlink` (proc(5)) the socket behind a port, and the descriptors of the processes show whose socket that is. What cannot be read is left out.
+
+use std::fmt;
+use std::fs;
+
+/// The protocol number of netfilter's netlink sockets (linux/netlink.h, NETLINK_NETFILTER).
+const NETLINK_NETFILTER: u32 = 12;
+
+/// Longest name of a process (linux/sched.h, TASK_COMM_LEN, without the NUL).
+const COMM_MAX: usize = 15;
+
+/// Who listens to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its netlink port.
+    pub portid: u32,
+    /// Process id and name, if the process is in our sight.
+    pub process: Option<(u32, String)>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some((pid, name)) => write!(f, "{name} (pid {pid})"),
+            None => write!(f, "the owner of netlink port {}", self.portid),
+        }
+    }
+}
+
+/// Who listens to `group` in this thread's network namespace.
+pub(super) fn find(group: u16) -> Option<Holder> {
+    let groups = fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_log").ok()?;
+    let portid = portid_of(&groups, group)?;
+    let process = fs::read_to_string("/proc/thread-self/net/netlink").ok().and_then(|sockets| process_of(inode_of(&sockets, portid)?));
+    Some(Holder { portid, process })
+}
+
+/// The port of the group's listener: `group portid queued mode range timeout references`.
+fn portid_of(groups: &str, group: u16) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()?.parse() == Ok(group)).then(|| words.next()?.parse().ok()).flatten()
+    })
+}
+
+/// The inode of the netfilter socket with this port: `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`.
+fn inode_of(sockets: &str, portid: u32) -> Option<u64> {
+    sockets.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let protocol = words.next()?.parse::<u32>();
+        let port = words.next()?.parse::<u32>();
+        (protocol == Ok(NETLINK_NETFILTER) && port == Ok(portid)).then(|| words.last()?.parse().ok()).flatten()
+    })
+}
+
+/// A process that has this socket open.
+fn process_of(inode: u64) -> Option<(u32, String)> {
+    let target = format!("socket:[{inode}]");
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;
+        let mut descriptors = fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+        descriptors.find(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == target.as_str()))?;
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        // The name is the other program's own choice: no control characters into our log.
+        let name: String = name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).take(COMM_MAX).collect();
+        Some((pid, name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUPS: &str = "    7   4711     0 2 65531    100  1\n   77 3905422019     0 2   256      1  1\n";
+    const SOCKETS: &str = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
+                           000000004e3c1f7e 0   3905422019 00000551 0        0        0     2        0        11017\n\
+                           00000000b5e8a3b2 12  3905422019 00000000 0        0        0     2        0        21234\n\
+                           00000000b5e8a3b3 12  0          00000000 0        0        0     2        0        12\n";
+
+    #[test]
+    fn the_listener_of_a_group_is_found_by_its_port_and_socket() {
+        assert_eq!(portid_of(GROUPS, 77), Some(3_905_422_019));
+        assert_eq!(portid_of(GROUPS, 78), None);
+        assert_eq!(inode_of(SOCKETS, 3_905_422_019), Some(21_234));
+        assert_eq!(inode_of(SOCKETS, 4711), None);
+    }
+
+    #[test]
+    fn garbage_names_nobody() {
+        for text in ["", "\n\n", "77", "77 x", "x 12", "x 12 1"] {
+            assert_eq!((portid_of(text, 77), inode_of(text, 1)), (None, None));
+        }
+    }
+}

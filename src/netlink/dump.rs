@@ -1,0 +1,105 @@
+//! A dump: one question, and messages until NLMSG_DONE (netlink(7), "multipart messages").
+//!
+//! The caller's closure sees every message of the answer; it must not keep what it saw when [`run`] fails.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::message::{Messages, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
+use super::socket::{Socket, is_overrun};
+
+/// A buffer that no datagram of a dump outgrows: the kernel fills at most 32 KiB (`netlink_dump`, `max_recvmsg_len`); twice that, to be sure.
+pub const BUFFER_LEN: usize = 65_536;
+
+/// The kernel writes the next part of a dump while the reader asks for it, so nobody waits; this only ends a wait that should not be.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a dump gave no answer that can be used.
+#[derive(Debug)]
+pub enum Error {
+    /// The question could not be sent.
+    Send(io::Error),
+    /// The answer could not be received.
+    Receive(io::Error),
+    /// The kernel said no.
+    Refused {
+        /// Its error.
+        error: io::Error,
+        /// Its words, where it had some.
+        message: Option<String>,
+    },
+    /// What was dumped changed meanwhile, or a part of the answer was lost: ask again.
+    Torn,
+}
+
+impl Error {
+    /// Whether the kernel does not have what was asked for (a protocol or message that it was built without).
+    pub fn is_unsupported(&self) -> bool {
+        // ENOENT: no handler for the protocol (inet_diag); EINVAL, EOPNOTSUPP: no such message or family.
+        let none = [Errno::NOENT, Errno::INVAL, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT, Errno::AFNOSUPPORT];
+        matches!(self, Self::Refused { error, .. } if none.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(_) => f.write_str("cannot send a netlink question"),
+            Self::Receive(_) => f.write_str("cannot receive a netlink answer"),
+            Self::Refused { message: Some(message), .. } => write!(f, "the kernel refused a netlink question: {message}"),
+            Self::Refused { message: None, .. } => f.write_str("the kernel refused a netlink question"),
+            Self::Torn => f.write_str("what was listed changed while it was listed"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Send(error) | Self::Receive(error) | Self::Refused { error, .. } => Some(error),
+            Self::Torn => None,
+        }
+    }
+}
+
+/// Sends `request`, whose sequence number is `sequence`, and shows `on_message` each message of the answer: its type and payload.
+///
+/// # Errors
+/// See [`Error`]. After any error, messages of this dump may still come: the next one needs another sequence number.
+pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on_message: &mut dyn FnMut(u16, &[u8])) -> Result<(), Error> {
+    socket.send(request).map_err(Error::Send)?;
+    let mut torn = false;
+    loop {
+        let datagram = match socket.receive_within(buffer, PATIENCE) {
+            Ok(Some(datagram)) => datagram,
+            Ok(None) => return Err(Error::Receive(io::ErrorKind::TimedOut.into())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // Read on to the end: until then the kernel takes no other question on this socket (EBUSY).
+            Err(error) if is_overrun(&error) => {
+                torn = true;
+                continue;
+            }
+            Err(error) => return Err(Error::Receive(error)),
+        };
+        for message in Messages(datagram).filter(|message| message.header.sequence == sequence) {
+            torn |= message.header.flags & NLM_F_DUMP_INTR != 0;
+            match message.header.kind {
+                NLMSG_DONE | NLMSG_ERROR => match message.answer() {
+                    // Older kernels end a dump with an NLMSG_DONE that is too short to say how it went: it went well.
+                    None if message.header.kind == NLMSG_ERROR => return Err(Error::Receive(io::ErrorKind::InvalidData.into())),
+                    Some(answer) if answer.errno != 0 => {
+                        let error = io::Error::from_raw_os_error(answer.errno);
+                        return Err(Error::Refused { error, message: answer.message.map(str::to_owned) });
+                    }
+                    _ if torn => return Err(Error::Torn),
+                    _ => return Ok(()),
+                },
+                NLMSG_OVERRUN => torn = true,
+                kind => on_message(kind, message.payload),
+            }
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! Own addresses, next hops, and word of their changes (rtnetlink(7)).
+//!
+//! Requests and messages are neli's types (`neli::rtnl`), carried by our own socket: neli's reads into a fixed buffer and does not see
+//! that a datagram was cut. Three things are read by our own codec, because neli has no types for them or not everywhere: the next hops inside
+//! RTA_MULTIPATH (`struct rtnexthop`, linux/rtnetlink.h), RTA_VIA (a constant that neli has for glibc only), and next-hop objects (linux/nexthop.h).
+//!
+//! Only asks; it changes no address and no route.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{self, Cursor};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use neli::attr::Attribute as _;
+use neli::consts::nl::NlmF;
+use neli::consts::rtnl::{Ifa, IfaF, RtAddrFamily, RtScope, RtTable, Rta, Rtm, RtmF, Rtn, Rtprot};
+use neli::consts::socket::NlFamily;
+use neli::nl::{NlPayload, NlmsghdrBuilder};
+use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtmsg, RtmsgBuilder};
+use neli::{FromBytesWithInput, Size, ToBytes};
+use rustix::io::Errno;
+
+use super::dump;
+use super::message::{Attributes, NLM_F_DUMP, NLM_F_REQUEST, Writer};
+use super::socket::{Socket, is_overrun};
+
+/// `RTA_VIA`: a next hop of another family than the route's (linux/rtnetlink.h).
+const RTA_VIA: u16 = 18;
+/// `RTA_GATEWAY`, once more for the attributes inside RTA_MULTIPATH.
+const RTA_GATEWAY: u16 = 5;
+/// `RTM_NEWNEXTHOP` and `RTM_GETNEXTHOP` (Linux 5.3).
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_GETNEXTHOP: u16 = 106;
+/// `NHA_GATEWAY` (linux/nexthop.h).
+const NHA_GATEWAY: u16 = 6;
+
+/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE` (linux/rtnetlink.h).
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+/// `RTNLGRP_NEXTHOP`: unknown to kernels before 5.3.
+const GROUP_NEXTHOP: u32 = 32;
+
+/// How often a listing is tried that changes while it is listed. A host whose routes change faster than that has a routing daemon; its next hops are then
+/// learned with the next change.
+const TRIES: usize = 4;
+
+/// Datagrams that [`Monitor::changed`] reads at most: a storm of changes must not keep the caller. The rest is read with the next call.
+const DRAIN_MAX: usize = 4096;
+
+/// An address of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The length of its network's prefix, bits.
+    pub prefix: u8,
+    /// The index of its interface.
+    pub interface: u32,
+    /// The other end of a point-to-point link, where the address has one: a next hop that no route names.
+    pub peer: Option<IpAddr>,
+}
+
+/// Why addresses or routes could not be had.
+#[derive(Debug)]
+pub enum Error {
+    /// The netlink socket could not be opened.
+    Open(io::Error),
+    /// A listing failed.
+    List {
+        /// Of what.
+        object: &'static str,
+        /// How.
+        error: dump::Error,
+    },
+    /// A request could not be written: a defect.
+    Encode(io::Error),
+    /// The monitor's socket failed.
+    Receive(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(_) => f.write_str("cannot open a route netlink socket"),
+            Self::List { object, .. } => write!(f, "cannot list {object}"),
+            Self::Encode(_) => f.write_str("cannot write a route netlink request"),
+            Self::Receive(_) => f.write_str("cannot receive changes of addresses and routes"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Open(error) | Self::Encode(error) | Self::Receive(error) => Some(error),
+            Self::List { error, .. } => Some(error),
+        }
+    }
+}
+
+/// Puts what a message of a listing says (its type, its payload) to what was found.
+type OnMessage<'a, T> = &'a dyn Fn(&mut BTreeSet<T>, u16, &[u8]);
+
+/// A socket that asks for addresses and routes of the network namespace in which it was opened.
+pub struct Routes {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Routes {
+    /// Opens the socket. No privilege is needed.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open() -> Result<Self, Error> {
+        let socket = Socket::open(NlFamily::Route, &[]).map_err(Error::Open)?;
+        Ok(Self { socket, buffer: vec![0; dump::BUFFER_LEN], sequence: 0 })
+    }
+
+    /// The addresses of all interfaces, IPv4 and IPv6.
+    ///
+    /// # Errors
+    /// [`Error::List`].
+    pub fn addresses(&mut self) -> Result<BTreeSet<OwnAddress>, Error> {
+        let mut addresses = BTreeSet::new();
+        let question = |sequence| address_request(sequence);
+        self.list("addresses", &question, &mut addresses, &|addresses, kind, payload| {
+            if kind == u16::from(Rtm::Newaddr) {
+                addresses.extend(decode_address(payload));
+            }
+        })?;
+        Ok(addresses)
+    }
+
+    /// The next hops of all routes in all tables, each once: gateways, the members of multipath routes, next-hop objects.
+    ///
+    /// IPv6 gateways are mostly link-local addresses. Not among them: what was learned from an ICMP redirect, which anybody on the link can send.
+    ///
+    /// # Errors
+    /// [`Error::List`].
+    pub fn next_hops(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+        let mut hops = BTreeSet::new();
+        for family in [RtAddrFamily::Inet, RtAddrFamily::Inet6] {
+            let mut found = BTreeSet::new();
+            let question = |sequence| route_request(sequence, family);
+            let listed = self.list("routes", &question, &mut found, &|found, kind, payload| {
+                if kind == u16::from(Rtm::Newroute) {
+                    decode_route(payload, &mut |hop| {
+                        found.insert(hop);
+                    });
+                }
+            });
+            match listed {
+                Ok(()) => hops.append(&mut found),
+                // A kernel without this family has no routes of it.
+                Err(Error::List { error, .. }) if error.is_unsupported() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // With net.ipv4.nexthop_compat_mode=0 routes name their next hops by number only: so these are asked for themselves.
+        let mut found = BTreeSet::new();
+        let listed = self.list("next hops", &|sequence| Ok(next_hop_request(sequence)), &mut found, &|found, kind, payload| {
+            if kind == RTM_NEWNEXTHOP {
+                found.extend(decode_next_hop(payload));
+            }
+        });
+        match listed {
+            Ok(()) => hops.append(&mut found),
+            // Before Linux 5.3 there are none.
+            Err(Error::List { error, .. }) if error.is_unsupported() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(hops)
+    }
+
+    /// Lists with `question`, into `found`; again from the start if what is listed changes meanwhile.
+    fn list<T>(
+        &mut self,
+        object: &'static str,
+        question: &dyn Fn(u32) -> Result<Vec<u8>, Error>,
+        found: &mut BTreeSet<T>,
+        on_message: OnMessage<'_, T>,
+    ) -> Result<(), Error> {
+        let mut tries = 1;
+        loop {
+            self.sequence = self.sequence.wrapping_add(1);
+            let request = question(self.sequence)?;
+            let result = dump::run(&self.socket, &request, self.sequence, &mut self.buffer, &mut |kind, payload| on_message(found, kind, payload));
+            match result {
+                // What a torn listing has shown is kept: it was true a moment ago. It ends here rather than never.
+                Err(dump::Error::Torn) if tries < TRIES => tries += 1,
+                Err(dump::Error::Torn) => {
+                    log::debug!("{object} change faster than they can be listed");
+                    return Ok(());
+                }
+                Err(error) => return Err(Error::List { object, error }),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Hears of changes of links, addresses, routes and next hops in the network namespace in which it was opened.
+pub struct Monitor {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Monitor {
+    /// Opens the socket. No privilege is needed.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open() -> Result<Self, Error> {
+        let mut groups = GROUPS.to_vec();
+        groups.push(GROUP_NEXTHOP);
+        let socket = match Socket::open(NlFamily::Route, &groups) {
+            // A kernel that has no next-hop objects has no group for them.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Socket::open(NlFamily::Route, &GROUPS),
+            result => result,
+        };
+        // Nobody reads what the messages say: what does not fit may be cut.
+        Ok(Self { socket: socket.map_err(Error::Open)?, buffer: vec![0; 4096] })
+    }
+
+    /// Reads what has come, without waiting, and tells whether anything changed since the last call. Messages that the kernel had to throw away
+    /// are changes too.
+    ///
+    /// It does not tell what changed: list again, at a bounded rate (a router's routes can change thousands of times a second).
+    ///
+    /// # Errors
+    /// [`Error::Receive`].
+    pub fn changed(&mut self) -> Result<bool, Error> {
+        let mut changed = false;
+        for _ in 0..DRAIN_MAX {
+            match self.socket.receive_part(&mut self.buffer) {
+                Ok(Some(_)) => changed = true,
+                Ok(None) => break,
+                Err(error) if is_overrun(&error) => changed = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::Receive(error)),
+            }
+        }
+        Ok(changed)
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A dump request in bytes.
+fn request<P: Size + ToBytes>(kind: Rtm, sequence: u32, payload: P) -> Result<Vec<u8>, Error> {
+    let defect = |error: &dyn fmt::Display| Error::Encode(io::Error::other(error.to_string()));
+    let message = NlmsghdrBuilder::default()
+        .nl_type(kind)
+        .nl_flags(NlmF::REQUEST | NlmF::DUMP)
+        .nl_seq(sequence)
+        .nl_payload(NlPayload::Payload(payload))
+        .build()
+        .map_err(|error| defect(&error))?;
+    let mut bytes = Cursor::new(Vec::with_capacity(64));
+    message.to_bytes(&mut bytes).map_err(|error| defect(&error))?;
+    Ok(bytes.into_inner())
+}
+
+fn address_request(sequence: u32) -> Result<Vec<u8>, Error> {
+    let message = IfaddrmsgBuilder::default()
+        .ifa_family(RtAddrFamily::Unspecified)
+        .ifa_prefixlen(0)
+        .ifa_flags(IfaF::empty())
+        .ifa_scope(RtScope::Universe)
+        .ifa_index(0)
+        .build()
+        .map_err(|error| Error::Encode(io::Error::other(error.to_string())))?;
+    request(Rtm::Getaddr, sequence, message)
+}
+
+fn route_request(sequence: u32, family: RtAddrFamily) -> Result<Vec<u8>, Error> {
+    let message = RtmsgBuilder::default()
+        .rtm_family(family)
+        .rtm_dst_len(0)
+        .rtm_src_len(0)
+        .rtm_tos(0)
+        .rtm_table(RtTable::Unspec)
+        .rtm_protocol(Rtprot::Unspec)
+        .rtm_scope(RtScope::Universe)
+        .rtm_type(Rtn::Unspec)
+        .build()
+        .map_err(|error| Error::Encode(io::Error::other(error.to_string())))?;
+    request(Rtm::Getroute, sequence, message)
+}
+
+fn next_hop_request(sequence: u32) -> Vec<u8> {
+    let mut writer = Writer::with_capacity(32);
+    let message = writer.begin_message(RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+    // struct nhmsg: family, scope, protocol, reserved, flags.
+    writer.raw(&[0; 8]);
+    writer.end_message(message);
+    writer.bytes().to_vec()
+}
+
+/// Reads an address from the payload of an RTM_NEWADDR; `None` if it has none.
+pub fn decode_address(payload: &[u8]) -> Option<OwnAddress> {
+    let message = Ifaddrmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()).ok()?;
+    let attributes = message.rtattrs().get_attr_handle();
+    let get = |kind| attributes.get_attribute(kind).and_then(|attribute| address(*message.ifa_family(), attribute.payload().as_ref()));
+    let (local, far) = (get(Ifa::Local), get(Ifa::Address));
+    // On a point-to-point link IFA_ADDRESS is the other end; IPv6 has IFA_LOCAL only there (linux/if_addr.h).
+    let own = local.or(far)?;
+    Some(OwnAddress { address: own, prefix: *message.ifa_prefixlen(), interface: *message.ifa_index(), peer: far.filter(|far| *far != own) })
+}
+
+/// Reads the next hops from the payload of an RTM_NEWROUTE.
+pub fn decode_route(payload: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
+    let Ok(message) = Rtmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()) else { return };
+    // RTM_F_CLONED: no route, but what the kernel remembers of one destination, such as an ICMP redirect; RTPROT_REDIRECT likewise.
+    if message.rtm_flags().contains(RtmF::CLONED) || *message.rtm_protocol() == Rtprot::Redirect {
+        return;
+    }
+    let family = *message.rtm_family();
+    for attribute in message.rtattrs().iter() {
+        let value: &[u8] = attribute.payload().as_ref();
+        match *attribute.rta_type() {
+            Rta::Gateway => address(family, value).into_iter().for_each(&mut *on_hop),
+            Rta::Multipath => multipath(family, value, on_hop),
+            kind if u16::from(kind) == RTA_VIA => via(value).into_iter().for_each(&mut *on_hop),
+            _ => {}
+        }
+    }
+}
+
+/// Reads the gateway from the payload of an RTM_NEWNEXTHOP; `None` if it has none (a group, a device, a blackhole).
+pub fn decode_next_hop(payload: &[u8]) -> Option<IpAddr> {
+    let (head, attributes) = payload.split_first_chunk::<8>()?;
+    let [family, ..] = *head;
+    address(RtAddrFamily::from(family), Attributes(attributes).get(NHA_GATEWAY)?.value)
+}
+
+/// The members of a multipath route: each is a `struct rtnexthop` (length, flags, weight, interface) and its attributes.
+fn multipath(family: RtAddrFamily, mut bytes: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
+    while let Some(head) = bytes.first_chunk::<8>() {
+        let [low, high, ..] = *head;
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let Some(attributes) = bytes.get(8..length) else { return };
+        for attribute in Attributes(attributes) {
+            match attribute.kind {
+                RTA_GATEWAY => address(family, attribute.value).into_iter().for_each(&mut *on_hop),
+                RTA_VIA => via(attribute.value).into_iter().for_each(&mut *on_hop),
+                _ => {}
+            }
+        }
+        // RTNH_ALIGN: to 4 bytes.
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+}
+
+/// `struct rtvia`: a family in host order, and an address of it.
+fn via(value: &[u8]) -> Option<IpAddr> {
+    let (family, bytes) = value.split_first_chunk::<2>()?;
+    address(RtAddrFamily::from(u8::try_from(u16::from_ne_bytes(*family)).ok()?), bytes)
+}
+
+/// An address of `family`; `None` for another family, another length, or the unspecified address, which is nobody's.
+fn address(family: RtAddrFamily, bytes: &[u8]) -> Option<IpAddr> {
+    let address = match family {
+        RtAddrFamily::Inet => IpAddr::V4(<[u8; 4]>::try_from(bytes).ok()?.into()),
+        RtAddrFamily::Inet6 => IpAddr::V6(<[u8; 16]>::try_from(bytes).ok()?.into()),
+        _ => return None,
+    };
+    (!address.is_unspecified()).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::Ipv6Addr;
+
+    /// `struct rtmsg` of a route of this family.
+    fn route(family: u8, protocol: u8, flags: u32) -> Vec<u8> {
+        let mut bytes = vec![family, 0, 0, 0, 254, protocol, 0, 1];
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.attr(kind, value);
+        writer.bytes().to_vec()
+    }
+
+    fn hops(payload: &[u8]) -> Vec<String> {
+        let mut hops = Vec::new();
+        decode_route(payload, &mut |hop| hops.push(hop.to_string()));
+        hops
+    }
+
+    fn six(text: &str) -> [u8; 16] {
+        text.parse::<Ipv6Addr>().unwrap().octets()
+    }
+
+    #[test]
+    fn gateways_of_every_kind_are_found() {
+        let gateway = [route(2, 3, 0), attribute(RTA_GATEWAY, &[192, 0, 2, 1])].concat();
+        assert_eq!(hops(&gateway), ["192.0.2.1"]);
+        let linklocal = [route(10, 9, 0), attribute(4, &7u32.to_ne_bytes()), attribute(RTA_GATEWAY, &six("fe80::1"))].concat();
+        assert_eq!(hops(&linklocal), ["fe80::1"]);
+        let via = [route(2, 3, 0), attribute(RTA_VIA, &[&10u16.to_ne_bytes()[..], &six("fe80::2")].concat())].concat();
+        assert_eq!(hops(&via), ["fe80::2"]);
+    }
+
+    #[test]
+    fn every_member_of_a_multipath_route_is_found() {
+        let member = |attributes: &[u8]| [&u16::try_from(8 + attributes.len()).unwrap().to_ne_bytes()[..], &[0, 0, 7, 0, 0, 0], attributes].concat();
+        let members = [
+            member(&attribute(RTA_GATEWAY, &[192, 0, 2, 1])),
+            member(&[]),
+            member(&attribute(RTA_VIA, &[&10u16.to_ne_bytes()[..], &six("fe80::2")].concat())),
+        ];
+        assert_eq!(hops(&[route(2, 3, 0), attribute(9, &members.concat())].concat()), ["192.0.2.1", "fe80::2"]);
+    }
+
+    #[test]
+    fn what_a_redirect_says_is_no_gateway() {
+        for (protocol, flags) in [(1, 0), (3, 0x200)] {
+            assert!(hops(&[route(2, protocol, flags), attribute(RTA_GATEWAY, &[192, 0, 2, 1])].concat()).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_own_end_of_a_point_to_point_link_is_the_own_address() {
+        let head = [vec![2, 32, 0, 0], 7u32.to_ne_bytes().to_vec()].concat();
+        let both = [head.clone(), attribute(1, &[192, 0, 2, 9]), attribute(2, &[192, 0, 2, 1])].concat();
+        let own = OwnAddress { address: "192.0.2.1".parse().unwrap(), prefix: 32, interface: 7, peer: Some("192.0.2.9".parse().unwrap()) };
+        assert_eq!(decode_address(&both), Some(own));
+        assert_eq!(decode_address(&head), None);
+    }
+
+    #[test]
+    fn a_next_hop_object_names_its_gateway() {
+        let object = [vec![10, 0, 0, 0, 0, 0, 0, 0], attribute(1, &1u32.to_ne_bytes()), attribute(NHA_GATEWAY, &six("fe80::3"))].concat();
+        assert_eq!(decode_next_hop(&object), Some("fe80::3".parse().unwrap()));
+        assert_eq!(decode_next_hop(&object[..16]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = decode_address(&bytes);
+            let _ = decode_next_hop(&bytes);
+            decode_route(&bytes, &mut |_| {});
+        }
+
+        /// Past the fixed header, where random bytes seldom get: a head that is right, and attributes that are not.
+        #[test]
+        fn no_attributes_make_the_decoders_panic(
+            kinds in proptest::collection::vec((0u16..30, proptest::collection::vec(any::<u8>(), 0..40), -6i32..6), 0..6),
+            cut in 0usize..8,
+        ) {
+            let mut attributes = Vec::new();
+            for (kind, value, lie) in kinds {
+                let at = attributes.len();
+                attributes.extend(attribute(kind, &value));
+                let length = i32::try_from(value.len()).unwrap() + 4 + lie;
+                attributes[at..at + 2].copy_from_slice(&u16::try_from(length.max(0)).unwrap().to_ne_bytes());
+            }
+            attributes.truncate(attributes.len().saturating_sub(cut));
+            for family in [2, 10] {
+                let _ = decode_address(&[&[family, 24, 0, 0, 7, 0, 0, 0][..], &attributes].concat());
+                let _ = decode_next_hop(&[&[family, 0, 0, 0, 0, 0, 0, 0][..], &attributes].concat());
+                decode_route(&[route(family, 3, 0), attributes.clone()].concat(), &mut |_| {});
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Which sockets listen on this host, and who is connected to it.
+//!
+//! Follows sock_diag(7), linux/sock_diag.h and linux/inet_diag.h: dumps by `SOCK_DIAG_BY_FAMILY`. Only asks; it never closes a socket. The decoder is total.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use neli::consts::socket::NlFamily;
+
+use super::dump;
+use super::message::{NLM_F_DUMP, NLM_F_REQUEST, Writer};
+use super::socket::Socket;
+use crate::config::PortSet;
+use crate::probe::{Port, Transport};
+
+/// `SOCK_DIAG_BY_FAMILY`, the type of question and answer.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `INET_DIAG_REQ_BYTECODE`: a filter that the kernel runs over each socket.
+const INET_DIAG_REQ_BYTECODE: u16 = 1;
+/// Operations of that filter.
+const INET_DIAG_BC_JMP: u8 = 1;
+const INET_DIAG_BC_S_GE: u8 = 2;
+const INET_DIAG_BC_S_LE: u8 = 3;
+
+/// `AF_INET` and `AF_INET6`.
+const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// `TCP_ESTABLISHED`, `TCP_CLOSE`, `TCP_LISTEN` (net/tcp_states.h), used for all protocols. An unconnected UDP socket is in `TCP_CLOSE`.
+const ESTABLISHED: u8 = 1;
+const CLOSE: u8 = 7;
+const LISTEN: u8 = 10;
+
+/// The loopback device has this index in every network namespace (LOOPBACK_IFINDEX in the kernel's net/flow.h).
+const LOOPBACK: u32 = 1;
+
+/// Port ranges that are filtered in the kernel; more are filtered here only.
+const FILTER_RANGES_MAX: usize = 64;
+
+/// A socket that takes packets from anybody: a TCP or SCTP listener, or a UDP socket that is bound and not connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// Transport and port.
+    pub port: Port,
+    /// The address it is bound to; the unspecified address for all.
+    pub address: IpAddr,
+    /// The index of the interface it is bound to; 0 for all.
+    pub interface: u32,
+}
+
+impl Listener {
+    /// Whether nobody but this host can reach it.
+    pub fn is_local(&self) -> bool {
+        self.interface == LOOPBACK || self.address.to_canonical().is_loopback()
+    }
+}
+
+/// What listens, and what could not be seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listeners {
+    /// The sockets.
+    pub sockets: Vec<Listener>,
+    /// Transports that this kernel does not list (built without their `*_diag`, or without the transport).
+    pub unseen: Vec<Transport>,
+}
+
+impl Listeners {
+    /// The ports on which others are served, each once: what the set `services` is seeded with.
+    ///
+    /// Sockets that only this host can reach are not among them: their ports are closed to others, and a probe of them is a probe.
+    pub fn services(&self) -> BTreeSet<Port> {
+        self.sockets.iter().filter(|socket| !socket.is_local()).map(|socket| socket.port).collect()
+    }
+}
+
+/// An established TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// This host's end. IPv4 over an IPv6 socket is given as IPv4.
+    pub local: SocketAddr,
+    /// The other end, likewise.
+    pub peer: SocketAddr,
+    /// The kernel's name for the socket, used for no other one until the next boot.
+    pub cookie: u64,
+}
+
+/// Why sockets could not be listed.
+#[derive(Debug)]
+pub enum Error {
+    /// The netlink socket could not be opened.
+    Open(io::Error),
+    /// The listing failed.
+    List {
+        /// Of what.
+        transport: Transport,
+        /// How.
+        error: dump::Error,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(_) => f.write_str("cannot open a sock_diag netlink socket"),
+            Self::List { transport, .. } => write!(f, "cannot list {transport} sockets"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Open(error) => Some(error),
+            Self::List { error, .. } => Some(error),
+        }
+    }
+}
+
+/// A socket that asks the kernel about sockets of the network namespace in which it was opened.
+pub struct SockDiag {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl SockDiag {
+    /// Opens the socket. No privilege is needed.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open() -> Result<Self, Error> {
+        let socket = Socket::open(NlFamily::SockOrInetDiag, &[]).map_err(Error::Open)?;
+        Ok(Self { socket, buffer: vec![0; dump::BUFFER_LEN], sequence: 0 })
+    }
+
+    /// What listens: TCP, UDP and SCTP, over IPv4 and IPv6.
+    ///
+    /// # Errors
+    /// [`Error::List`]. A transport that the kernel does not list is no error, see [`Listeners::unseen`].
+    pub fn listeners(&mut self) -> Result<Listeners, Error> {
+        let mut listeners = Listeners::default();
+        for (transport, state) in [(Transport::Tcp, LISTEN), (Transport::Udp, CLOSE), (Transport::Sctp, LISTEN)] {
+            let mut found = Vec::new();
+            let result = self.list(transport, state, &PortSet::default(), &mut |entry| {
+                // Port 0: a socket that nobody bound (UDP), or one that is just going.
+                if entry.state == state && entry.local.port() != 0 {
+                    let port = Port { transport, number: entry.local.port() };
+                    found.push(Listener { port, address: entry.local.ip(), interface: entry.interface });
+                }
+            });
+            match result {
+                Ok(()) => listeners.sockets.append(&mut found),
+                Err(error) if error.is_unsupported() => listeners.unseen.push(transport),
+                Err(error) => return Err(Error::List { transport, error }),
+            }
+        }
+        listeners.sockets.sort_unstable();
+        listeners.sockets.dedup();
+        Ok(listeners)
+    }
+
+    /// Established TCP connections to local ports in `ports`.
+    ///
+    /// # Errors
+    /// [`Error::List`].
+    pub fn established(&mut self, ports: &PortSet) -> Result<Vec<Connection>, Error> {
+        let mut connections = Vec::new();
+        if ports.is_empty() {
+            return Ok(connections);
+        }
+        self.list(Transport::Tcp, ESTABLISHED, ports, &mut |entry| {
+            if entry.state == ESTABLISHED && ports.contains(entry.local.port()) {
+                let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+                connections.push(Connection { local: canonical(entry.local), peer: canonical(entry.peer), cookie: entry.cookie });
+            }
+        })
+        .map_err(|error| Error::List { transport: Transport::Tcp, error })?;
+        Ok(connections)
+    }
+
+    /// Lists the sockets of a transport that are in `state`, over both families; with local ports in `ports`, unless that is empty.
+    fn list(&mut self, transport: Transport, state: u8, ports: &PortSet, on_entry: &mut dyn FnMut(Entry)) -> Result<(), dump::Error> {
+        for family in FAMILIES {
+            self.sequence = self.sequence.wrapping_add(1);
+            let mut writer = Writer::with_capacity(256);
+            write_request(&mut writer, self.sequence, family, transport, state, ports);
+            dump::run(&self.socket, writer.bytes(), self.sequence, &mut self.buffer, &mut |kind, payload| {
+                if kind == SOCK_DIAG_BY_FAMILY
+                    && let Some(entry) = decode(payload)
+                {
+                    on_entry(entry);
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a question: `struct inet_diag_req_v2` and, for `ports`, a filter.
+fn write_request(writer: &mut Writer, sequence: u32, family: u8, transport: Transport, state: u8, ports: &PortSet) {
+    let protocol = match transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+        Transport::Sctp => 132,
+        // IPPROTO_RAW: raw sockets.
+        Transport::Ip => 255,
+    };
+    let message = writer.begin_message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+    // Family, protocol, no extensions, padding; the states as bits; no particular socket (struct inet_diag_sockid, 48 bytes).
+    writer.raw(&[family, protocol, 0, 0]);
+    writer.raw(&(1u32 << state).to_ne_bytes());
+    writer.raw(&[0; 48]);
+    if !ports.is_empty() && ports.ranges().len() <= FILTER_RANGES_MAX {
+        writer.attr(INET_DIAG_REQ_BYTECODE, &port_filter(ports));
+    }
+    writer.end_message(message);
+}
+
+/// The filter "the local port is in one of the ranges", in the kernel's byte code (`struct inet_diag_bc_op`).
+///
+/// An operation is 4 bytes: code, how far to go on if it holds (u8), how far if not (u16); the operand of a comparison is the u16 of the
+/// next 4 bytes. A socket passes when the code is left exactly at its end; 4 bytes past the end it does not.
+fn port_filter(ports: &PortSet) -> Vec<u8> {
+    /// Two comparisons of 8 bytes, and a jump.
+    const RANGE_LEN: u16 = 20;
+    let ranges = ports.ranges();
+    let mut code = Vec::with_capacity(ranges.len() * usize::from(RANGE_LEN));
+    let mut operation = |kind: u8, yes: u8, no: u16| {
+        code.extend_from_slice(&[kind, yes]);
+        code.extend_from_slice(&no.to_ne_bytes());
+    };
+    for (before, range) in ranges.iter().enumerate() {
+        // Behind this range: the others, then the end.
+        let left = RANGE_LEN * u16::try_from(ranges.len() - before - 1).unwrap_or(0);
+        // To the next range if this one does not hold; past the end after the last.
+        let next = if left == 0 { 4 } else { 0 };
+        operation(INET_DIAG_BC_S_GE, 8, RANGE_LEN + next);
+        operation(0, 0, *range.start());
+        operation(INET_DIAG_BC_S_LE, 8, RANGE_LEN - 8 + next);
+        operation(0, 0, *range.end());
+        // This range holds: to the end.
+        operation(INET_DIAG_BC_JMP, 4, 4 + left);
+    }
+    code
+}
+
+/// One socket of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its state (net/tcp_states.h).
+    pub state: u8,
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The other end; unspecified if there is none.
+    pub peer: SocketAddr,
+    /// The interface it is bound to; 0 for all.
+    pub interface: u32,
+    /// Its cookie.
+    pub cookie: u64,
+}
+
+/// Reads `struct inet_diag_msg`; `None` if it is too short, or of another family.
+pub fn decode(payload: &[u8]) -> Option<Entry> {
+    let ([family, state, _timer, _retransmits], rest) = payload.split_first_chunk::<4>()?;
+    let (source_port, rest) = rest.split_first_chunk::<2>()?;
+    let (destination_port, rest) = rest.split_first_chunk::<2>()?;
+    let (source, rest) = rest.split_first_chunk::<16>()?;
+    let (destination, rest) = rest.split_first_chunk::<16>()?;
+    let (interface, rest) = rest.split_first_chunk::<4>()?;
+    // Two u32 in host order, the lower half first, whatever the byte order (sock_diag.c, sock_diag_save_cookie).
+    let (low, rest) = rest.split_first_chunk::<4>()?;
+    let (high, rest) = rest.split_first_chunk::<4>()?;
+    // Expiry, queues, owner, inode: not used, but a message without them is none.
+    let _: &[u8; 20] = rest.first_chunk()?;
+    let address = |bytes: &[u8; 16]| match *family {
+        AF_INET => bytes.first_chunk::<4>().map(|bytes| IpAddr::V4(Ipv4Addr::from(*bytes))),
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(*bytes))),
+        _ => None,
+    };
+    Some(Entry {
+        state: *state,
+        local: SocketAddr::new(address(source)?, u16::from_be_bytes(*source_port)),
+        peer: SocketAddr::new(address(destination)?, u16::from_be_bytes(*destination_port)),
+        interface: u32::from_ne_bytes(*interface),
+        cookie: u64::from(u32::from_ne_bytes(*high)) << 32 | u64::from(u32::from_ne_bytes(*low)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `struct inet_diag_msg` as the kernel writes it.
+    fn message(family: u8, local: &[u8], port: u16) -> Vec<u8> {
+        let mut bytes = vec![family, LISTEN, 0, 0];
+        bytes.extend_from_slice(&port.to_be_bytes());
+        bytes.extend_from_slice(&50_000u16.to_be_bytes());
+        for address in [local, &[]] {
+            bytes.extend_from_slice(address);
+            bytes.resize(bytes.len() + 16 - address.len(), 0);
+        }
+        bytes.extend_from_slice(&7u32.to_ne_bytes());
+        bytes.extend_from_slice(&1u32.to_ne_bytes());
+        bytes.extend_from_slice(&2u32.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 20]);
+        bytes
+    }
+
+    /// The kernel's machine for these filters (inet_diag.c, `inet_diag_bc_run`).
+    fn passes(code: &[u8], port: u16) -> bool {
+        let mut left = isize::try_from(code.len()).unwrap();
+        while left > 0 {
+            let at = code.len() - usize::try_from(left).unwrap();
+            let word = |at: usize| u16::from_ne_bytes([code[at + 2], code[at + 3]]);
+            let holds = match code[at] {
+                INET_DIAG_BC_JMP => false,
+                INET_DIAG_BC_S_GE => port >= word(at + 4),
+                INET_DIAG_BC_S_LE => port <= word(at + 4),
+                other => panic!("operation {other}"),
+            };
+            left -= if holds { isize::from(code[at + 1]) } else { isize::try_from(word(at)).unwrap() };
+        }
+        left == 0
+    }
+
+    #[test]
+    fn both_families_are_read() {
+        let entry = decode(&message(AF_INET, &[192, 0, 2, 1], 22)).unwrap();
+        assert_eq!((entry.local, entry.interface, entry.cookie), ("192.0.2.1:22".parse().unwrap(), 7, 2 << 32 | 1));
+        let address: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        assert_eq!(decode(&message(AF_INET6, &address.octets(), 22)).unwrap().local, "[2001:db8::1]:22".parse().unwrap());
+        assert_eq!(decode(&message(1, &[], 22)), None);
+        assert_eq!(decode(&message(AF_INET, &[192, 0, 2, 1], 22)[..71]), None);
+    }
+
+    #[test]
+    fn what_only_this_host_reaches_is_no_service() {
+        let listener = |address: &str, interface, number| Listener {
+            port: Port { transport: Transport::Tcp, number },
+            address: address.parse().unwrap(),
+            interface,
+        };
+        let sockets = vec![
+            listener("0.0.0.0", 0, 80),
+            listener("127.0.0.1", 0, 5432),
+            listener("::1", 0, 5433),
+            listener("::ffff:127.0.0.1", 0, 5434),
+            listener("0.0.0.0", LOOPBACK, 5435),
+            listener("2001:db8::1", 0, 443),
+            listener("192.0.2.1", 0, 443),
+        ];
+        let services = Listeners { sockets, unseen: Vec::new() }.services();
+        assert_eq!(services.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tcp/80", "tcp/443"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn the_filter_passes_the_ports_and_no_others(ranges in proptest::collection::vec((any::<u16>(), 0u16..9), 1..FILTER_RANGES_MAX), probe: u16, near: prop::sample::Index) {
+            let ports: PortSet = ranges.iter().map(|&(start, length)| start..=start.saturating_add(length)).collect();
+            let code = port_filter(&ports);
+            let (start, length) = ranges[near.index(ranges.len())];
+            for port in [probe, start, start.wrapping_sub(1), start.saturating_add(length), start.saturating_add(length).wrapping_add(1)] {
+                prop_assert_eq!(passes(&code, port), ports.contains(port), "port {}", port);
+            }
+        }
+    }
+}
