@@ -2,9 +2,13 @@
 //!
 //! A [`Probe`] is all that the engine ever learns of a packet. Names of scans are nmap's (nmap(1), "Port Scanning Techniques").
 
+mod classify;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+
+pub use classify::NotProbe;
 
 /// The protocol that a probe was sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

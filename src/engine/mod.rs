@@ -2,13 +2,36 @@
 //!
 //! Pure: no clock, socket, file, log call or lock. Time comes in as [`Moment`], the hash seed as an argument; [`Action`]s go out, and the
 //! kernel's answer comes back as [`Outcome`]. The daemon, the tests and the benchmarks run the same code.
+//!
+//! ```text
+//!  Probe --> ledger (accounts of ports) --> decision --> blocks (orders, timers) --Action--> ...
+//!                                          ^ policy, allow list            ^--------Outcome-- ...
+//! ```
 
+mod account;
 mod action;
+mod allowlist;
+mod blocks;
+mod bucket;
+mod core;
+mod decision;
+mod ledger;
 mod moment;
+mod offenders;
+mod policy;
 mod reason;
+mod slab;
 mod source;
+mod status;
 
+pub use self::core::{Engine, Refusal};
 pub use action::{Action, Ending, Outcome, Report};
+pub use allowlist::AllowList;
+pub use blocks::{Adopted, BlockView};
+pub use decision::NotBlocked;
+pub use ledger::{CAPACITY, NEWCOMER_BYTES, PORT_BYTES_MAX, TRIGGER_MAX, suspect_bytes};
 pub use moment::Moment;
+pub use policy::Policy;
 pub use reason::Reason;
 pub use source::{Source, Subject};
+pub use status::{AccountView, Status, TouchView};

@@ -1,1 +1,154 @@
-//! To be built.
+//! Packets as they lie on the wire: total, allocation-free views of IP and its transports.
+//!
+//! Owns the byte offsets and nothing else: what a packet *means* is [`crate::probe`]'s. A parser here reads any bytes without a panic, borrows
+//! from them, and says with an [`Error`] why they are no packet. The capture cuts packets at its snap length, so every view is content with
+//! the headers: a payload may be shorter than its length field says.
+//!
+//! Follows RFC 791 and 8200 (IP), 9293 (TCP), 768 (UDP), 9260 (SCTP), 792 and 4443 (ICMP).
+
+pub mod icmp;
+pub mod ip;
+pub mod sctp;
+pub mod tcp;
+pub mod udp;
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// An IP packet down to its transport header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Source address, as the packet says.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Protocol number of what follows the IP header and its extension headers (IANA, "Assigned Internet Protocol Numbers").
+    pub protocol: u8,
+    /// What follows.
+    pub transport: Transport<'a>,
+    /// The IPv4 header carries options. IPv6 extension headers do not count.
+    pub ip_options: bool,
+}
+
+/// The transport part of a [`Packet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport<'a> {
+    /// TCP.
+    Tcp(tcp::Segment<'a>),
+    /// UDP.
+    Udp(udp::Datagram<'a>),
+    /// SCTP.
+    Sctp(sctp::Message),
+    /// ICMP for IPv4.
+    Icmp(icmp::Message<'a>),
+    /// ICMP for IPv6.
+    Icmp6(icmp::Message<'a>),
+    /// A fragment that is not the first one: there is no transport header in it. The kernel reassembles before the input hook, so such a
+    /// packet is seen in capture files and in ICMP quotations only.
+    Fragment {
+        /// Where in the datagram it belongs, in bytes.
+        offset: u16,
+    },
+    /// Another protocol, or none (IPv6 next header 59).
+    Other,
+}
+
+/// A layer, for an [`Error`] to name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// The IPv4 header.
+    Ipv4,
+    /// The IPv6 header.
+    Ipv6,
+    /// An IPv6 extension header.
+    Extension,
+    /// The TCP header.
+    Tcp,
+    /// The UDP header.
+    Udp,
+    /// The SCTP common header or its first chunk's.
+    Sctp,
+    /// The ICMP or ICMPv6 header.
+    Icmp,
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+            Self::Extension => "IPv6 extension",
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+            Self::Icmp => "ICMP",
+        }
+    }
+}
+
+/// Why bytes could not be read as a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Error {
+    /// There are no bytes.
+    Empty,
+    /// The first four bits are neither 4 nor 6.
+    NotIp {
+        /// What they are.
+        version: u8,
+    },
+    /// The bytes end inside a header.
+    Truncated(Layer),
+    /// A length field contradicts the header that it stands in. The kernel's own stack drops such a packet without an answer.
+    Length(Layer),
+    /// More IPv6 extension headers than [`ip::EXTENSIONS_MAX`].
+    ExtensionChain,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("parse packet: it is empty"),
+            Self::NotIp { version } => write!(f, "parse packet: IP version is {version}"),
+            Self::Truncated(layer) => write!(f, "parse {} header: it is cut off", layer.name()),
+            Self::Length(layer) => write!(f, "parse {} header: its length field is impossible", layer.name()),
+            Self::ExtensionChain => write!(f, "parse IPv6 header: more than {} extension headers", ip::EXTENSIONS_MAX),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Reads a packet that begins with its IP header.
+///
+/// # Errors
+///
+/// See [`Error`]. An unknown transport is no error: it is [`Transport::Other`].
+pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Error> {
+    let header = ip::Header::parse(bytes)?;
+    let transport = if header.fragment_offset != 0 {
+        Transport::Fragment { offset: header.fragment_offset }
+    } else {
+        match header.protocol {
+            ip::ICMP => Transport::Icmp(icmp::Message::parse(header.payload)?),
+            ip::TCP => Transport::Tcp(tcp::Segment::parse(header.payload)?),
+            ip::UDP => Transport::Udp(udp::Datagram::parse(header.payload)?),
+            ip::ICMPV6 => Transport::Icmp6(icmp::Message::parse(header.payload)?),
+            ip::SCTP => Transport::Sctp(sctp::Message::parse(header.payload)?),
+            _ => Transport::Other,
+        }
+    };
+    Ok(Packet { source: header.source, destination: header.destination, protocol: header.protocol, transport, ip_options: header.options })
+}
+
+/// The big-endian 16-bit number at `at`.
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The big-endian 32-bit number at `at`.
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Addresses and networks as merged, sorted ranges.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// A set of networks, asked by binary search.
+///
+/// A question costs about twenty comparisons with a million entries, and no allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AllowList {
+    /// As they were given, sorted: what a refusal cites.
+    networks: Vec<IpNet>,
+    /// First and last address; the ranges neither overlap nor touch.
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl AllowList {
+    /// What never is a remote host of its own, whatever the configuration says: "this network", loopback, link-local, multicast and
+    /// broadcast of both families (RFC 6890). An IPv6 router is known to its hosts by its link-local address: a block there cuts the line.
+    pub fn always() -> Self {
+        const V4: [(Ipv4Addr, u8); 4] = [
+            (Ipv4Addr::UNSPECIFIED, 8),
+            (Ipv4Addr::new(127, 0, 0, 0), 8),
+            (Ipv4Addr::new(169, 254, 0, 0), 16),
+            // Multicast, reserved and broadcast: 224.0.0.0 to the end.
+            (Ipv4Addr::new(224, 0, 0, 0), 3),
+        ];
+        const V6: [(Ipv6Addr, u8); 4] = [
+            (Ipv6Addr::UNSPECIFIED, 127),
+            (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
+            (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+            (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+        ];
+        let v4 = V4.into_iter().filter_map(|(address, bits)| IpNet::new(IpAddr::V4(address), bits).ok());
+        let v6 = V6.into_iter().filter_map(|(address, bits)| IpNet::new(IpAddr::V6(address), bits).ok());
+        v4.chain(v6).collect()
+    }
+
+    /// Whether `address` is in one of the networks.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.overlaps(&IpNet::from(address))
+    }
+
+    /// Whether `network` shares an address with one of the networks.
+    pub fn overlaps(&self, network: &IpNet) -> bool {
+        match network {
+            IpNet::V4(net) => touches(&self.v4, u32::from(net.network()), u32::from(net.broadcast())),
+            IpNet::V6(net) => touches(&self.v6, u128::from(net.network()), u128::from(net.broadcast())),
+        }
+    }
+
+    /// The first network that shares an address with `network`, as it was given: for words to the administrator. Slow on purpose.
+    pub fn overlapping(&self, network: &IpNet) -> Option<IpNet> {
+        if !self.overlaps(network) {
+            return None;
+        }
+        self.networks.iter().find(|own| own.contains(network) || network.contains(*own)).copied()
+    }
+
+    /// The networks, sorted, each once.
+    pub fn networks(&self) -> &[IpNet] {
+        &self.networks
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+}
+
+impl FromIterator<IpNet> for AllowList {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
+        let mut networks: Vec<IpNet> = networks.into_iter().map(|network| network.trunc()).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for network in &networks {
+            match network {
+                IpNet::V4(net) => v4.push((u32::from(net.network()), u32::from(net.broadcast()))),
+                IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
+            }
+        }
+        Self { v4: merged(v4, |last| last.saturating_add(1)), v6: merged(v6, |last| last.saturating_add(1)), networks }
+    }
+}
+
+/// Sorted ranges that neither overlap nor touch.
+fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> T) -> Vec<(T, T)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some(range) if first <= next(range.1) => range.1 = range.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+/// Whether a range of `ranges` shares a member with `first..=last`.
+fn touches<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
+    let after = ranges.partition_point(|range| range.0 <= last);
+    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn list(networks: &[&str]) -> AllowList {
+        networks.iter().map(|text| text.parse::<IpNet>().unwrap_or_else(|_| IpNet::from(text.parse::<IpAddr>().unwrap()))).collect()
+    }
+
+    #[test]
+    fn an_ipv6_prefix_that_covers_an_allowed_address_overlaps() {
+        let list = list(&["2001:db8::53"]);
+        assert!(list.overlaps(&"2001:db8::/64".parse().unwrap()));
+        assert!(!list.overlaps(&"2001:db8:0:1::/64".parse().unwrap()));
+        assert_eq!(list.overlapping(&"2001:db8::/48".parse().unwrap()).unwrap().to_string(), "2001:db8::53/128");
+    }
+
+    #[test]
+    fn host_bits_of_an_entry_do_not_matter() {
+        assert!(list(&["10.0.0.5/24"]).contains("10.0.0.200".parse().unwrap()));
+    }
+
+    #[test]
+    fn link_local_and_loopback_are_always_on_the_list() {
+        let always = AllowList::always();
+        for address in ["127.0.0.1", "::1", "fe80::1", "169.254.169.254", "224.0.0.1", "255.255.255.255", "ff02::1", "::", "0.0.0.0", "::ffff:1.2.3.4"] {
+            assert!(always.contains(address.parse().unwrap()), "{address}");
+        }
+        for address in ["192.0.2.1", "2001:db8::1", "::2", "223.255.255.255"] {
+            assert!(!always.contains(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn asking_ranges_is_asking_every_network(networks in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..20), asked: u32, bits in 0u8..=32) {
+            let networks: Vec<IpNet> = networks.into_iter().map(|(address, bits)| IpNet::new(Ipv4Addr::from(address).into(), bits).unwrap()).collect();
+            let asked = IpNet::new(Ipv4Addr::from(asked).into(), bits).unwrap().trunc();
+            let list: AllowList = networks.iter().copied().collect();
+            let slow = networks.iter().any(|network| network.trunc().contains(&asked) || asked.contains(&network.trunc()));
+            prop_assert_eq!(list.overlaps(&asked), slow);
+            prop_assert_eq!(list.overlapping(&asked).is_some(), slow);
+        }
+
+        #[test]
+        fn ipv6_ranges_too(networks in proptest::collection::vec((any::<u128>(), 0u8..=128), 0..20), near in 0usize..20, flip in 0u32..128) {
+            let networks: Vec<IpNet> = networks.into_iter().map(|(address, bits)| IpNet::new(Ipv6Addr::from(address).into(), bits).unwrap()).collect();
+            let Some(IpAddr::V6(base)) = networks.get(near).map(|network| network.addr()) else { return Ok(()) };
+            let asked = IpAddr::V6(Ipv6Addr::from(u128::from(base) ^ (1 << flip)));
+            let list: AllowList = networks.iter().copied().collect();
+            prop_assert_eq!(list.contains(asked), networks.iter().any(|network| network.contains(&asked)));
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! What is blocked, what is on its way there, and when it ends.
+//!
+//! One entry a subject, and at most one order in flight for it: whatever is asked for meanwhile waits as a [`Wish`] until the kernel has
+//! answered. "Blocked" is reported when the kernel has acknowledged it, "unblocked" only of what was reported as blocked or adopted.
+//!
+//! ```text
+//!             order            Ok                 time is up, lifted, gone
+//!   (nothing) -----> Blocking ----> InForce  ------------------------------> (nothing)
+//!      ^                |            |  ^ \--> Counting, Renewing, Lifting --^
+//!      |  later         | Err        |  |  answer  |
+//!      +------------ Refused         +--+----------+
+//! ```
+
+use std::collections::BTreeSet;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use super::{Action, Ending, Moment, Outcome, Reason, Report, Source, Subject};
+use crate::probe::Port;
+
+/// After a refusal the same subject is tried again after this, twice as long each further time. The kernel refuses when its set or memory is
+/// full: a second is nothing to it.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// But not later than this.
+const RETRY_LAST: Duration = Duration::from_secs(60);
+/// A block that must not be and that the kernel would not lift is tried again after this.
+const LIFT_AGAIN: Duration = Duration::from_secs(10);
+/// Subjects that the index has room for from the start. More make it grow, at some milliseconds for each doubling; at the default of 600 new
+/// blocks a minute that is after three hours of a flood that spends them all.
+const INDEX_START: usize = 131_072;
+
+/// What is to be blocked, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Order {
+    pub(super) timeout: Option<Duration>,
+    pub(super) reason: Reason,
+    pub(super) port: Option<Port>,
+}
+
+/// What is asked for while an order is in flight.
+#[derive(Debug, Clone, PartialEq)]
+enum Wish {
+    Block(Order),
+    Lift(Ending),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    /// The element is in the kernel's set.
+    InForce,
+    /// The first order is in flight.
+    Blocking,
+    /// In force, and the order for more time is in flight; with the new reason, if it changes.
+    Renewing { timeout: Option<Duration>, reason: Option<Box<(Reason, Option<Port>)>> },
+    /// In force, and the question for its counter is in flight.
+    Counting,
+    /// The order to take it out is in flight.
+    Lifting { ending: Ending, in_force: bool },
+    /// The kernel has refused it; it is not tried again before then.
+    Refused { until: Moment },
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    subject: Subject,
+    state: State,
+    wish: Option<Box<Wish>>,
+    reason: Reason,
+    port: Option<Port>,
+    since: Moment,
+    timeout: Option<Duration>,
+    expires: Option<Moment>,
+    /// When the kernel is asked whether the scan goes on.
+    count_at: Option<Moment>,
+    lift_at: Option<Moment>,
+    timer: Option<Moment>,
+    packets: u64,
+    renewals: u32,
+    refusals: u32,
+}
+
+/// A block as it is shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockView<'a> {
+    /// What is blocked.
+    pub subject: Subject,
+    /// Why.
+    pub reason: &'a Reason,
+    /// Since when; for an adopted block, as far as that is known.
+    pub since: Moment,
+    /// Until when; `None` until it is unblocked.
+    pub expires: Option<Moment>,
+    /// Packets dropped, as the kernel told at start or at the last renewal. The kernel's own counter is newer.
+    pub packets: u64,
+}
+
+/// What the engine has to do after an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followup {
+    Nothing,
+    /// A first block is in force.
+    Blocked(Subject),
+    /// It was lifted by hand: its evidence is forgiven.
+    Forgiven(Subject),
+}
+
+/// A scan's claim to block a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing is there.
+    Free,
+    /// In force or in flight as it is, or refused not long ago.
+    Taken,
+    /// In force for a forged or an unproven scan: a proof lengthens it.
+    Unproven,
+}
+
+/// Counts of things done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Done {
+    pub(super) blocked: u64,
+    pub(super) renewed: u64,
+    pub(super) refused: u64,
+    pub(super) unblocked: u64,
+}
+
+/// All blocks.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hasher: FixedState,
+    timers: BTreeSet<(Moment, u32)>,
+    in_force: usize,
+    done: Done,
+}
+
+impl Entry {
+    fn is_in_force(&self) -> bool {
+        match self.state {
+            State::InForce | State::Renewing { .. } | State::Counting => true,
+            State::Lifting { in_force, .. } => in_force,
+            State::Blocking | State::Refused { .. } => false,
+        }
+    }
+
+    fn is_unproven_scan(&self) -> bool {
+        matches!(self.reason, Reason::Scan { proven: false, .. })
+    }
+
+    /// Gives it `timeout` from now on.
+    fn run(&mut self, now: Moment, timeout: Option<Duration>) {
+        self.timeout = timeout;
+        self.expires = timeout.map(|timeout| now.after(timeout));
+        // Three quarters: late enough to see whether the scan goes on, early enough that the renewal is there before the kernel's timer.
+        self.count_at = timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
+    }
+
+    /// When the next thing is due that no outcome brings.
+    fn due(&self) -> Option<Moment> {
+        match self.state {
+            State::InForce => [self.expires, self.count_at, self.lift_at].into_iter().flatten().min(),
+            State::Refused { until } => Some(until.after(RETRY_LAST)),
+            State::Blocking | State::Renewing { .. } | State::Counting | State::Lifting { .. } => None,
+        }
+    }
+}
+
+impl Blocks {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::with_capacity(INDEX_START),
+            hasher: FixedState::with_seed(seed),
+            timers: BTreeSet::new(),
+            in_force: 0,
+            done: Done::default(),
+        }
+    }
+
+    /// Blocks that are in force.
+    pub(super) fn in_force(&self) -> usize {
+        self.in_force
+    }
+
+    /// Blocks in force, in flight, and refused ones that are still remembered.
+    pub(super) fn count(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(super) fn done(&self) -> Done {
+        self.done
+    }
+
+    pub(super) fn next_timer(&self) -> Option<Moment> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn views(&self) -> impl Iterator<Item = BlockView<'_>> {
+        self.entries.iter().flatten().filter(|entry| entry.is_in_force()).map(view)
+    }
+
+    /// The block of `subject`, if it is in force.
+    pub(super) fn view(&self, subject: Subject) -> Option<BlockView<'_>> {
+        self.find(subject).and_then(|at| self.entry(at)).filter(|entry| entry.is_in_force()).map(view)
+    }
+
+    /// What a scan finds when it wants `source` blocked.
+    pub(super) fn standing(&self, now: Moment, source: Source) -> Standing {
+        match self.find(Subject::Host(source)).and_then(|at| self.entry(at)) {
+            None => Standing::Free,
+            Some(entry) => match entry.state {
+                State::Refused { until } if now >= until => Standing::Free,
+                State::InForce if entry.is_unproven_scan() => Standing::Unproven,
+                _ => Standing::Taken,
+            },
+        }
+    }
+
+    /// The kernel refused to block `subject` lately.
+    pub(super) fn was_refused(&self, subject: Subject) -> bool {
+        self.find(subject).and_then(|at| self.entry(at)).is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
+    }
+
+    /// Orders a block, or more time and another reason for one that is there; waits if an order is in flight.
+    pub(super) fn order(&mut self, now: Moment, subject: Subject, order: Order, actions: &mut Vec<Action>) {
+        let at = match self.find(subject) {
+            Some(at) => at,
+            None => self.insert(Entry {
+                subject,
+                state: State::Refused { until: now },
+                wish: None,
+                reason: order.reason.clone(),
+                port: order.port,
+                since: now,
+                timeout: None,
+                expires: None,
+                count_at: None,
+                lift_at: None,
+                timer: None,
+                packets: 0,
+                renewals: 0,
+                refusals: 0,
+            }),
+        };
+        let Some(entry) = self.entry_mut(at) else { return };
+        match entry.state {
+            State::Refused { .. } => {
+                actions.push(Action::Block { subject, timeout: order.timeout, reason: order.reason.clone(), renew: false });
+                (entry.reason, entry.port, entry.timeout, entry.state) = (order.reason, order.port, order.timeout, State::Blocking);
+            }
+            State::InForce => {
+                actions.push(Action::Block { subject, timeout: order.timeout, reason: order.reason.clone(), renew: true });
+                entry.state = State::Renewing { timeout: order.timeout, reason: Some(Box::new((order.reason, order.port))) };
+            }
+            _ => entry.wish = Some(Box::new(Wish::Block(order))),
+        }
+        self.rearm(at);
+    }
+
+    /// Orders that a block be lifted. Gives whether there was one, or one in flight.
+    pub(super) fn lift(&mut self, subject: Subject, ending: Ending, actions: &mut Vec<Action>) -> bool {
+        let Some(at) = self.find(subject) else { return false };
+        let Some(entry) = self.entry_mut(at) else { return false };
+        let found = match &mut entry.state {
+            State::InForce => {
+                actions.push(Action::Unblock { subject });
+                entry.state = State::Lifting { ending, in_force: true };
+                true
+            }
+            State::Refused { .. } => false,
+            State::Lifting { ending: already, .. } => {
+                // What must not be blocked stays lifted, whoever asked first; a wish to block again is void.
+                if ending == Ending::NeverBlock {
+                    *already = ending;
+                }
+                entry.wish = None;
+                true
+            }
+            State::Blocking | State::Renewing { .. } | State::Counting => {
+                entry.wish = Some(Box::new(Wish::Lift(ending)));
+                true
+            }
+        };
+        self.rearm(at);
+        found
+    }
+
+    /// Lifts every block that `unwanted` picks.
+    pub(super) fn lift_where(&mut self, ending: Ending, unwanted: impl Fn(Subject) -> bool, actions: &mut Vec<Action>) {
+        let picked: Vec<Subject> = self.entries.iter().flatten().map(|entry| entry.subject).filter(|subject| unwanted(*subject)).collect();
+        for subject in picked {
+            self.lift(subject, ending, actions);
+        }
+    }
+
+    /// Takes over an element that is in the kernel's set. One that is known already is left as it is.
+    pub(super) fn adopt(&mut self, now: Moment, found: &Adopted) {
+        if self.find(found.subject).is_some() {
+            return;
+        }
+        let elapsed = found.timeout.zip(found.remaining).map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
+        let mut entry = Entry {
+            subject: found.subject,
+            state: State::InForce,
+            wish: None,
+            reason: found.reason.clone(),
+            port: None,
+            since: Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))),
+            timeout: None,
+            expires: None,
+            count_at: None,
+            lift_at: None,
+            timer: None,
+            packets: found.packets,
+            renewals: 0,
+            refusals: 0,
+        };
+        entry.run(now, found.remaining);
+        self.in_force += 1;
+        let at = self.insert(entry);
+        self.rearm(at);
+    }
+
+    /// Makes room for so many more at once, which a bulk of them is better off with.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let Self { index, entries, hasher, .. } = self;
+        index.reserve(more, |at| hash_of(entries, hasher, *at));
+        self.entries.reserve(more);
+    }
+
+    /// The kernel's answer. `renew` is the time that a block gets whose scan goes on; `None` if it gets none.
+    pub(super) fn on_outcome(&mut self, now: Moment, outcome: Outcome, renew: impl Fn(Subject) -> Option<Duration>, actions: &mut Vec<Action>) -> Followup {
+        let (Outcome::Blocked { subject, .. } | Outcome::Unblocked { subject, .. } | Outcome::Counted { subject, .. }) = outcome;
+        let Some(at) = self.find(subject) else { return Followup::Nothing };
+        let followup = match outcome {
+            Outcome::Blocked { result, .. } => self.on_blocked(now, at, result, actions),
+            Outcome::Unblocked { result, .. } => self.on_unblocked(now, at, result, actions),
+            Outcome::Counted { packets, .. } => self.on_counted(now, at, packets, renew(subject), actions),
+        };
+        self.settle(now, at, actions);
+        followup
+    }
+
+    /// Everything that is due, at most `budget` of it: the packet path must not wait for a million expiries.
+    pub(super) fn on_timer(&mut self, now: Moment, budget: usize, renew: impl Fn(Subject) -> Option<Duration>, actions: &mut Vec<Action>) {
+        for _ in 0..budget {
+            let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now) else { return };
+            self.timers.remove(&(due, at));
+            let Some(entry) = self.entry_mut(at) else { continue };
+            entry.timer = None;
+            let subject = entry.subject;
+            match entry.state {
+                State::Refused { .. } => self.remove(at),
+                State::InForce if is_due(entry.expires, now) => self.end(at, Ending::Expired, actions),
+                State::InForce if is_due(entry.lift_at, now) => {
+                    entry.lift_at = None;
+                    self.lift(subject, Ending::NeverBlock, actions);
+                }
+                State::InForce if is_due(entry.count_at, now) => {
+                    entry.count_at = None;
+                    // A block that gets no more time needs no count.
+                    if renew(subject).is_some() {
+                        actions.push(Action::Count { subject });
+                        entry.state = State::Counting;
+                    }
+                    self.rearm(at);
+                }
+                _ => self.rearm(at),
+            }
+        }
+    }
+
+    fn on_blocked(&mut self, now: Moment, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+        let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
+        let subject = entry.subject;
+        match (std::mem::replace(&mut entry.state, State::InForce), result) {
+            (State::Blocking, Ok(())) => {
+                entry.since = now;
+                (entry.packets, entry.renewals, entry.refusals) = (0, 0, 0);
+                entry.run(now, entry.timeout);
+                actions.push(Action::Report(blocked(entry, false)));
+                self.in_force += 1;
+                self.done.blocked += 1;
+                Followup::Blocked(subject)
+            }
+            (State::Blocking, Err(error)) => {
+                let delay = RETRY_FIRST.saturating_mul(1 << entry.refusals.min(16)).min(RETRY_LAST);
+                entry.refusals = entry.refusals.saturating_add(1);
+                entry.state = State::Refused { until: now.after(delay) };
+                actions.push(Action::Report(Report::BlockFailed { subject, error }));
+                self.done.refused += 1;
+                Followup::Nothing
+            }
+            (State::Renewing { timeout, reason }, Ok(())) => {
+                let changed = reason.is_some();
+                if let Some(reason) = reason {
+                    (entry.reason, entry.port) = *reason;
+                }
+                entry.run(now, timeout);
+                entry.renewals = entry.renewals.saturating_add(1);
+                // A scan that goes on for a day renews its block two thousand times. Told are the first, second, fourth, eighth of them, and so on.
+                if changed || entry.renewals.is_power_of_two() {
+                    actions.push(Action::Report(blocked(entry, true)));
+                }
+                self.done.renewed += 1;
+                if changed { Followup::Blocked(subject) } else { Followup::Nothing }
+            }
+            (State::Renewing { .. }, Err(error)) => {
+                actions.push(Action::Report(Report::BlockFailed { subject, error }));
+                self.done.refused += 1;
+                Followup::Nothing
+            }
+            // Not what was asked: an answer that belongs to nothing changes nothing.
+            (other, _) => {
+                entry.state = other;
+                Followup::Nothing
+            }
+        }
+    }
+
+    fn on_unblocked(&mut self, now: Moment, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+        let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
+        let subject = entry.subject;
+        let State::Lifting { ending, in_force } = entry.state else { return Followup::Nothing };
+        match result {
+            Ok(()) => {
+                if in_force {
+                    self.end_keeping_wish(at, ending, actions);
+                } else if let Some(entry) = self.entry_mut(at) {
+                    entry.state = State::Refused { until: now };
+                }
+                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Nothing }
+            }
+            Err(error) => {
+                actions.push(Action::Report(Report::UnblockFailed { subject, error }));
+                if in_force {
+                    entry.state = State::InForce;
+                    if ending == Ending::NeverBlock {
+                        entry.lift_at = Some(now.after(LIFT_AGAIN));
+                    }
+                } else {
+                    entry.state = State::Refused { until: now };
+                }
+                Followup::Nothing
+            }
+        }
+    }
+
+    fn on_counted(&mut self, now: Moment, at: u32, packets: Option<u64>, renew: Option<Duration>, actions: &mut Vec<Action>) -> Followup {
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else { return Followup::Nothing };
+        let subject = entry.subject;
+        entry.state = State::InForce;
+        match packets {
+            // The kernel's timer may have been a moment ahead of ours; else it was somebody's hand.
+            None => {
+                let ending = if is_due(entry.expires, now) { Ending::Expired } else { Ending::ByHand };
+                self.end_keeping_wish(at, ending, actions);
+                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Nothing }
+            }
+            Some(packets) => {
+                let goes_on = packets > entry.packets;
+                entry.packets = packets;
+                // A wish that waits comes first.
+                if goes_on
+                    && entry.wish.is_none()
+                    && let Some(timeout) = renew
+                {
+                    actions.push(Action::Block { subject, timeout: Some(timeout), reason: entry.reason.clone(), renew: true });
+                    entry.state = State::Renewing { timeout: Some(timeout), reason: None };
+                }
+                Followup::Nothing
+            }
+        }
+    }
+
+    /// After an outcome: what has waited for it, what became due meanwhile.
+    fn settle(&mut self, now: Moment, at: u32, actions: &mut Vec<Action>) {
+        let Some(entry) = self.entry_mut(at) else { return };
+        let subject = entry.subject;
+        if entry.state == State::InForce && is_due(entry.expires, now) {
+            self.end_keeping_wish(at, Ending::Expired, actions);
+        }
+        let Some(entry) = self.entry_mut(at) else { return };
+        if matches!(entry.state, State::InForce | State::Refused { .. })
+            && let Some(wish) = entry.wish.take()
+        {
+            match (*wish, &entry.state) {
+                (Wish::Block(order), _) => self.order(now, subject, order, actions),
+                (Wish::Lift(ending), State::InForce) => {
+                    self.lift(subject, ending, actions);
+                }
+                // The kernel refused the block: most likely there is nothing to lift, but whoever asked wants to be sure.
+                (Wish::Lift(ending), _) => {
+                    actions.push(Action::Unblock { subject });
+                    entry.state = State::Lifting { ending, in_force: false };
+                }
+            }
+        }
+        self.rearm(at);
+        // Ended, and nobody wants it back.
+        if self.entry(at).is_some_and(|entry| matches!(entry.state, State::Refused { .. }) && entry.refusals == 0) {
+            self.remove(at);
+        }
+    }
+
+    /// Reports the end of a block in force and drops its entry.
+    fn end(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
+        self.end_keeping_wish(at, ending, actions);
+        self.remove(at);
+    }
+
+    /// Reports the end of a block in force; [`Blocks::settle`] then looks for a wish to block again.
+    fn end_keeping_wish(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
+        let Some(entry) = self.entry_mut(at) else { return };
+        entry.state = State::Refused { until: entry.since };
+        (entry.refusals, entry.lift_at) = (0, None);
+        actions.push(Action::Report(Report::Unblocked { subject: entry.subject, ending }));
+        self.in_force = self.in_force.saturating_sub(1);
+        self.done.unblocked += 1;
+    }
+
+    fn find(&self, subject: Subject) -> Option<u32> {
+        let hash = self.hasher.hash_one(subject);
+        self.index.find(hash, |at| self.entry(*at).is_some_and(|entry| entry.subject == subject)).copied()
+    }
+
+    fn entry(&self, at: u32) -> Option<&Entry> {
+        self.entries.get(at as usize)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, at: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(at as usize)?.as_mut()
+    }
+
+    fn insert(&mut self, entry: Entry) -> u32 {
+        let hash = self.hasher.hash_one(entry.subject);
+        let at = match self.free.pop() {
+            Some(at) => at,
+            None => {
+                self.entries.push(None);
+                u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        if let Some(place) = self.entries.get_mut(at as usize) {
+            *place = Some(entry);
+        }
+        let Self { index, entries, hasher, .. } = self;
+        index.insert_unique(hash, at, |at| hash_of(entries, hasher, *at));
+        at
+    }
+
+    fn remove(&mut self, at: u32) {
+        let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::take) else { return };
+        if let Some(timer) = entry.timer {
+            self.timers.remove(&(timer, at));
+        }
+        if let Ok(found) = self.index.find_entry(self.hasher.hash_one(entry.subject), |other| *other == at) {
+            found.remove();
+        }
+        self.free.push(at);
+    }
+
+    fn rearm(&mut self, at: u32) {
+        let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        let due = entry.due();
+        if entry.timer != due {
+            if let Some(old) = entry.timer {
+                self.timers.remove(&(old, at));
+            }
+            if let Some(new) = due {
+                self.timers.insert((new, at));
+            }
+            entry.timer = due;
+        }
+    }
+}
+
+/// An element that was found in the kernel's set at start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adopted {
+    /// What it blocks.
+    pub subject: Subject,
+    /// The whole time it was given, as the kernel tells it.
+    pub timeout: Option<Duration>,
+    /// What is left of it; `None`: it has no end.
+    pub remaining: Option<Duration>,
+    /// Packets that it has dropped.
+    pub packets: u64,
+    /// What its comment says.
+    pub reason: Reason,
+}
+
+fn is_due(at: Option<Moment>, now: Moment) -> bool {
+    at.is_some_and(|at| at <= now)
+}
+
+fn hash_of(entries: &[Option<Entry>], hasher: &FixedState, at: u32) -> u64 {
+    entries.get(at as usize).and_then(Option::as_ref).map_or(0, |entry| hasher.hash_one(entry.subject))
+}
+
+fn view(entry: &Entry) -> BlockView<'_> {
+    BlockView { subject: entry.subject, reason: &entry.reason, since: entry.since, expires: entry.expires, packets: entry.packets }
+}
+
+fn blocked(entry: &Entry, renewed: bool) -> Report {
+    Report::Blocked { subject: entry.subject, port: entry.port, timeout: entry.timeout, reason: entry.reason.clone(), renewed }
+}

@@ -1,0 +1,67 @@
+//! A token bucket in virtual time.
+
+use super::Moment;
+
+/// So many events within a time, saved up to a burst.
+#[derive(Debug, Clone)]
+pub(super) struct Bucket {
+    /// Tokens, times `period`: whole numbers only, so that no rate is rounded.
+    level: u64,
+    burst: u64,
+    rate: u64,
+    period: u64,
+    filled: Moment,
+}
+
+impl Bucket {
+    /// `rate` tokens in `period` milliseconds, at most `burst` saved; full at the start.
+    pub(super) fn new(rate: u64, period: u64, burst: u64) -> Self {
+        let period = period.max(1);
+        Self { level: burst.saturating_mul(period), burst, rate, period, filled: Moment::default() }
+    }
+
+    /// The same level of use under another rate.
+    pub(super) fn changed(&self, rate: u64, period: u64, burst: u64) -> Self {
+        let fresh = Self::new(rate, period, burst);
+        let tokens = self.level / self.period;
+        Self { level: fresh.level.min(tokens.saturating_mul(fresh.period)), filled: self.filled, ..fresh }
+    }
+
+    /// Takes a token if there is one.
+    pub(super) fn take(&mut self, now: Moment) -> bool {
+        let passed = now.millis().saturating_sub(self.filled.millis());
+        if passed > 0 {
+            self.level = self.level.saturating_add(passed.saturating_mul(self.rate)).min(self.burst.saturating_mul(self.period));
+            self.filled = now;
+        }
+        match self.level.checked_sub(self.period) {
+            Some(left) => {
+                self.level = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let mut bucket = Bucket::new(600, 60_000, 600);
+        let taken = |bucket: &mut Bucket, millis| (0..2000).filter(|_| bucket.take(Moment::from_millis(millis))).count();
+        assert_eq!(taken(&mut bucket, 5), 600);
+        assert_eq!(taken(&mut bucket, 99), 0);
+        assert_eq!(taken(&mut bucket, 105), 1);
+        assert_eq!(taken(&mut bucket, 60_105), 600);
+        assert_eq!(taken(&mut bucket, u64::MAX), 600);
+        assert_eq!(taken(&mut bucket, 7), 0);
+    }
+
+    #[test]
+    fn a_bucket_of_rate_zero_gives_nothing() {
+        assert!(!Bucket::new(0, 60_000, 0).take(Moment::from_millis(1 << 40)));
+    }
+}

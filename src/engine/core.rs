@@ -1,0 +1,435 @@
+//! The engine: probes, commands, timers and outcomes in; actions out.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::account::{Touch, detail};
+use super::blocks::{Adopted, BlockView, Blocks, Followup, Order, Standing};
+use super::bucket::Bucket;
+use super::decision::{Decision, NotBlocked, decide};
+use super::ledger::Ledger;
+use super::offenders::Offenders;
+use super::policy::Policy;
+use super::status::{AccountView, Status, TouchView};
+use super::{Action, AllowList, Ending, Moment, Outcome, Reason, Report, Source, Subject};
+use crate::config::{Mode, UnprovenAction};
+use crate::probe::{Probe, ScanKind};
+
+const MINUTE: u64 = 60_000;
+
+/// Reports a minute of sources that are told of and not blocked: as many as there are new blocks by default. A flood of invented sources that
+/// pass the trigger is not worth a line each; what is held back is counted.
+const TOLD_PER_MINUTE: u64 = 600;
+
+/// Blocks that one call of [`Engine::on_timer`] looks after: some milliseconds of work at most. [`Engine::next_timer`] asks for another call.
+const TIMERS_AT_ONCE: usize = 4096;
+
+/// Accounts that one call of [`Engine::on_timer`] sweeps out.
+const SWEPT_AT_ONCE: u32 = 4096;
+
+/// The sweep runs this often: only the number of sources shown depends on it.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// When there was more to sweep than one call does.
+const SWEEP_AGAIN: Duration = Duration::from_millis(10);
+
+/// Who scans, and what follows from it. See the [module](super).
+///
+/// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly one [`Outcome`]: until then nothing else is
+/// ordered for the same subject. Time may be given as it comes: a moment before the last one counts as the last one.
+#[derive(Debug)]
+pub struct Engine {
+    policy: Policy,
+    seed: [u64; 2],
+    /// What the configuration cannot change.
+    always: AllowList,
+    /// Own addresses, gateways, resolvers, peers of administrators.
+    never_block: AllowList,
+    ledger: Ledger,
+    blocks: Blocks,
+    offenders: Offenders,
+    /// New blocks of unproven sources.
+    unproven: Bucket,
+    told: Bucket,
+    now: Moment,
+    sweep_at: Option<Moment>,
+    status: Status,
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The subject overlaps what is never blocked.
+    NeverBlock {
+        /// What was to be blocked.
+        subject: IpNet,
+        /// What it overlaps.
+        overlaps: IpNet,
+        /// Where that stands.
+        list: &'static str,
+    },
+    /// `mode: observe`.
+    Observe,
+    /// As many blocks are there as may be.
+    Total(u32),
+    /// A block of no length.
+    NoTime,
+    /// It is not blocked.
+    NotBlocked(IpNet),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverBlock { subject, overlaps, list } if subject == overlaps => write!(f, "block {subject}: it is never blocked ({list})"),
+            Self::NeverBlock { subject, overlaps, list } => write!(f, "block {subject}: it overlaps {overlaps}, which is never blocked ({list})"),
+            Self::Observe => f.write_str("block: mode is observe, nothing is blocked"),
+            Self::Total(total) => write!(f, "block: there are {total} blocks, and block.total allows no more"),
+            Self::NoTime => f.write_str("block: the time is zero"),
+            Self::NotBlocked(network) => write!(f, "unblock {network}: it is not blocked"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Engine {
+    /// An engine that knows nothing yet. `seed` keys the hash tables, so that nobody can choose addresses that collide: it must be random,
+    /// and the same in runs that shall be the same.
+    pub fn new(policy: Policy, seed: [u64; 2]) -> Self {
+        let shape = policy.shape();
+        Self {
+            ledger: Ledger::new(shape, seed[0]),
+            blocks: Blocks::new(seed[1]),
+            offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
+            unproven: unproven_bucket(&policy),
+            told: Bucket::new(TOLD_PER_MINUTE, MINUTE, TOLD_PER_MINUTE),
+            always: AllowList::always(),
+            never_block: AllowList::default(),
+            policy,
+            seed,
+            now: Moment::default(),
+            sweep_at: None,
+            status: Status::default(),
+        }
+    }
+
+    /// A source has touched a port.
+    pub fn on_probe(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) {
+        let now = self.tick(now);
+        // An IPv4-mapped address is the IPv4 address.
+        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
+        self.status.probes += 1;
+        if let Some(count) = self.status.by_scan.get_mut(probe.scan as usize) {
+            *count += 1;
+        }
+        if self.sweep_at.is_none() {
+            self.sweep_at = Some(now.after(SWEEP_EVERY));
+        }
+        let tally = self.ledger.touch(now, source, Touch::new(now, probe), self.policy.counted());
+        let decision = decide(&self.policy, tally, probe.port.transport);
+        let against = match decision {
+            Decision::Wait => return,
+            _ if self.is_never_block(Subject::Host(source)) => Some(NotBlocked::NeverBlock),
+            Decision::Tell(against) => Some(against),
+            Decision::Block { .. } => None,
+        };
+        if let Some(against) = against {
+            return self.tell(now, source, probe, against, actions);
+        }
+        let proven = matches!(decision, Decision::Block { proven: true });
+        match self.blocks.standing(now, source) {
+            Standing::Free => {}
+            Standing::Unproven if proven => {}
+            Standing::Unproven | Standing::Taken => {
+                self.status.already_blocked += 1;
+                return;
+            }
+        }
+        let is_new = self.blocks.view(Subject::Host(source)).is_none();
+        if is_new && self.blocks.count() >= self.policy.total as usize {
+            return self.tell(now, source, probe, NotBlocked::Total, actions);
+        }
+        if !proven && !self.unproven.take(now) {
+            return self.tell(now, source, probe, NotBlocked::PerMinute, actions);
+        }
+        let timeout = if proven {
+            self.policy.escalated(self.offenders.times(now, source, self.policy.escalate.memory))
+        } else {
+            Some(self.policy.unproven.timeout)
+        };
+        // A scan whose block the kernel refused has been told of: the refusals tell the rest.
+        let untold = !self.blocks.was_refused(Subject::Host(source));
+        self.ledger.tell(now, source);
+        let reason = self.reason(now, source, probe.scan, proven);
+        if untold {
+            actions.push(Action::Report(Report::Scan { source, probe: *probe, reason: reason.clone(), not_blocked: None }));
+        }
+        self.blocks.order(now, Subject::Host(source), Order { timeout, reason, port: Some(probe.port) }, actions);
+    }
+
+    /// Something may be due: see [`Engine::next_timer`].
+    pub fn on_timer(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let now = self.tick(now);
+        let Self { blocks, policy, always, never_block, .. } = self;
+        blocks.on_timer(now, TIMERS_AT_ONCE, |subject| renewal(policy, always, never_block, subject), actions);
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            let more = self.ledger.sweep(now, SWEPT_AT_ONCE);
+            self.sweep_at = if more {
+                Some(now.after(SWEEP_AGAIN))
+            } else if self.ledger.sources() > 0 {
+                Some(now.after(SWEEP_EVERY))
+            } else {
+                None
+            };
+        }
+    }
+
+    /// When [`Engine::on_timer`] is to be called next. It may lie in the past: then at once.
+    pub fn next_timer(&self) -> Option<Moment> {
+        [self.blocks.next_timer(), self.sweep_at].into_iter().flatten().min()
+    }
+
+    /// The kernel's answer to an action.
+    pub fn on_outcome(&mut self, now: Moment, outcome: Outcome, actions: &mut Vec<Action>) {
+        let now = self.tick(now);
+        let Self { blocks, policy, always, never_block, .. } = self;
+        match blocks.on_outcome(now, outcome, |subject| renewal(policy, always, never_block, subject), actions) {
+            Followup::Nothing => {}
+            Followup::Blocked(Subject::Host(source)) => {
+                let is_proven_scan = self.blocks.view(Subject::Host(source)).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
+                if is_proven_scan {
+                    self.offenders.note(now, source, self.policy.escalate.memory);
+                }
+            }
+            // Else the next single probe would block it again, and the administrator's word would hold for a second.
+            Followup::Forgiven(Subject::Host(source)) => self.ledger.forget(source),
+            Followup::Blocked(Subject::Network(_)) | Followup::Forgiven(Subject::Network(_)) => {}
+        }
+    }
+
+    /// The administrator blocks a subject, or gives a block another time and reason. [`Report::Blocked`] follows the kernel's answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refusal`].
+    pub fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: &str, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+        let now = self.tick(now);
+        let subject = self.canonical(subject);
+        let network = subject.network(self.policy.ipv6_prefix);
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Refusal::NoTime);
+        }
+        for (list, name) in self.lists() {
+            if let Some(overlaps) = list.overlapping(&network) {
+                return Err(Refusal::NeverBlock { subject: network, overlaps, list: name });
+            }
+        }
+        if self.policy.mode == Mode::Observe {
+            return Err(Refusal::Observe);
+        }
+        if self.blocks.view(subject).is_none() && self.blocks.count() >= self.policy.total as usize {
+            return Err(Refusal::Total(self.policy.total));
+        }
+        self.blocks.order(now, subject, Order { timeout, reason: Reason::Manual(text.to_owned()), port: None }, actions);
+        Ok(())
+    }
+
+    /// The administrator lifts a block; the source's evidence is forgiven. [`Report::Unblocked`] follows the kernel's answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotBlocked`].
+    pub fn unblock(&mut self, now: Moment, subject: Subject, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+        self.tick(now);
+        let subject = self.canonical(subject);
+        if self.blocks.lift(subject, Ending::ByHand, actions) { Ok(()) } else { Err(Refusal::NotBlocked(subject.network(self.policy.ipv6_prefix))) }
+    }
+
+    /// Takes over the elements that are in the kernel's sets at start. Those that must not be blocked are lifted.
+    pub fn adopt(&mut self, now: Moment, found: impl IntoIterator<Item = Adopted>, actions: &mut Vec<Action>) {
+        let now = self.tick(now);
+        let found = found.into_iter();
+        self.blocks.reserve(found.size_hint().0);
+        for element in found {
+            let element = Adopted { subject: self.canonical(element.subject), ..element };
+            self.blocks.adopt(now, &element);
+            if self.is_never_block(element.subject) {
+                self.blocks.lift(element.subject, Ending::NeverBlock, actions);
+            }
+        }
+    }
+
+    /// Another configuration. Accounts and blocks stay; what must not be blocked any more is lifted.
+    ///
+    /// When `block.ipv6_prefix` changes, blocked prefixes of the old length become blocked networks, so that each goes on to block what was
+    /// judged, no more and no less.
+    pub fn reconfigure(&mut self, now: Moment, policy: Policy, actions: &mut Vec<Action>) {
+        let now = self.tick(now);
+        let old = std::mem::replace(&mut self.policy, policy);
+        self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.policy.counted());
+        let rate = u64::from(self.policy.unproven.per_minute);
+        self.unproven = self.unproven.changed(rate, MINUTE, rate);
+        if old.ipv6_prefix != self.policy.ipv6_prefix {
+            self.convert_prefixes(now, old.ipv6_prefix, actions);
+        }
+        if old.allow != self.policy.allow {
+            self.lift_never_block(actions);
+        }
+    }
+
+    /// Own addresses, gateways, resolvers and administrators' peers, as they are now. Blocks that overlap them are lifted.
+    pub fn set_never_block(&mut self, now: Moment, list: AllowList, actions: &mut Vec<Action>) {
+        self.tick(now);
+        if list != self.never_block {
+            self.never_block = list;
+            self.lift_never_block(actions);
+        }
+    }
+
+    /// The engine in numbers.
+    pub fn status(&self) -> Status {
+        let done = self.blocks.done();
+        Status {
+            sources: self.ledger.sources(),
+            suspects: self.ledger.suspects(),
+            capacity: self.ledger.capacity(),
+            blocked: self.blocks.in_force(),
+            ordered: self.blocks.count(),
+            offenders: self.offenders.count(),
+            blocks: done.blocked,
+            renewals: done.renewed,
+            refused: done.refused,
+            unblocked: done.unblocked,
+            evicted: self.ledger.evicted(),
+            ..self.status.clone()
+        }
+    }
+
+    /// What is known of the source that `address` belongs to; `None` if it touched nothing within the window.
+    pub fn account(&self, address: IpAddr) -> Option<AccountView> {
+        let source = Source::of(address.to_canonical(), self.policy.ipv6_prefix);
+        let horizon = self.ledger.horizon(self.now);
+        let view = self.ledger.look(source, |known| {
+            let mut ports: Vec<TouchView> = known
+                .slots
+                .iter()
+                .filter_map(|slot| Touch::live(*slot, horizon))
+                .map(|touch| TouchView { port: touch.port(), scan: touch.scan(), imitable: touch.imitable(), at: Moment::from_millis(touch.time()) })
+                .collect();
+            ports.sort_by_key(|touch| touch.at);
+            AccountView { source, first: Moment::from_millis(known.first), last: Moment::from_millis(known.last), probes: known.probes, ports }
+        })?;
+        (!view.ports.is_empty()).then_some(view)
+    }
+
+    /// The blocks that are in force, in no order.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockView<'_>> {
+        self.blocks.views()
+    }
+
+    /// The block of this very subject, if it is in force.
+    pub fn blocked(&self, subject: Subject) -> Option<BlockView<'_>> {
+        self.blocks.view(self.canonical(subject))
+    }
+
+    /// The list, and its entry, that keeps `network` or a part of it from being blocked.
+    pub fn never_blocked(&self, network: &IpNet) -> Option<(IpNet, &'static str)> {
+        self.lists().into_iter().find_map(|(list, name)| Some((list.overlapping(network)?, name)))
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Time that never goes back.
+    fn tick(&mut self, now: Moment) -> Moment {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    fn lists(&self) -> [(&AllowList, &'static str); 3] {
+        [(&self.always, "special address"), (&self.policy.allow, "allow list"), (&self.never_block, "never_block")]
+    }
+
+    fn is_never_block(&self, subject: Subject) -> bool {
+        overlaps(&self.policy, &self.always, &self.never_block, subject)
+    }
+
+    /// The form in which a subject is known: IPv6 hosts cut to the prefix, IPv4-mapped ones as IPv4, networks without host bits.
+    fn canonical(&self, subject: Subject) -> Subject {
+        match subject {
+            Subject::Host(source) => Subject::Host(Source::of(source.address().to_canonical(), self.policy.ipv6_prefix)),
+            Subject::Network(network) => Subject::Network(network.trunc()),
+        }
+    }
+
+    fn lift_never_block(&mut self, actions: &mut Vec<Action>) {
+        let Self { blocks, policy, always, never_block, .. } = self;
+        blocks.lift_where(Ending::NeverBlock, |subject| overlaps(policy, always, never_block, subject), actions);
+    }
+
+    fn convert_prefixes(&mut self, now: Moment, old: u8, actions: &mut Vec<Action>) {
+        let is_prefix = |subject: Subject| matches!(subject, Subject::Host(Source::V6(_)));
+        let converted: Vec<(Subject, Order)> = self
+            .blocks
+            .views()
+            .filter(|view| is_prefix(view.subject))
+            .map(|view| {
+                let timeout = view.expires.map(|at| at.since(now).max(Duration::from_secs(1)));
+                (Subject::Network(view.subject.network(old)), Order { timeout, reason: view.reason.clone(), port: None })
+            })
+            .collect();
+        for (network, order) in converted {
+            if !self.is_never_block(network) {
+                self.blocks.order(now, network, order, actions);
+            }
+        }
+        self.blocks.lift_where(Ending::ByHand, is_prefix, actions);
+    }
+
+    /// Tells of a scan that is not blocked: once a window for each source, and so many a minute in all.
+    fn tell(&mut self, now: Moment, source: Source, probe: &Probe, against: NotBlocked, actions: &mut Vec<Action>) {
+        if let Some(count) = self.status.not_blocked.get_mut(against as usize) {
+            *count += 1;
+        }
+        if !self.ledger.tell(now, source) {
+            return;
+        }
+        if !self.told.take(now) {
+            self.status.reports_held_back += 1;
+            return;
+        }
+        let reason = self.reason(now, source, probe.scan, false);
+        actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against.text()) }));
+    }
+
+    fn reason(&self, now: Moment, source: Source, scan: ScanKind, proven: bool) -> Reason {
+        let horizon = self.ledger.horizon(now);
+        let detail = self.ledger.look(source, |known| detail(known.slots, horizon)).unwrap_or_default();
+        Reason::Scan { scan, proven, detail }
+    }
+}
+
+fn overlaps(policy: &Policy, always: &AllowList, never_block: &AllowList, subject: Subject) -> bool {
+    let network = subject.network(policy.ipv6_prefix);
+    [always, &policy.allow, never_block].into_iter().any(|list| list.overlaps(&network))
+}
+
+/// The time that the block of an unproven scan gets while it goes on; none if such scans are not, or this subject must not be blocked any more.
+fn renewal(policy: &Policy, always: &AllowList, never_block: &AllowList, subject: Subject) -> Option<Duration> {
+    let wanted = policy.mode == Mode::Enforce && policy.unproven.action == UnprovenAction::Block;
+    (wanted && !overlaps(policy, always, never_block, subject)).then_some(policy.unproven.timeout)
+}
+
+fn unproven_bucket(policy: &Policy) -> Bucket {
+    let rate = u64::from(policy.unproven.per_minute);
+    Bucket::new(rate, MINUTE, rate)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The ledger under ordinary days and under floods.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::probe::{Port, Probe, ScanKind, Transport};
+
+const TCP: Counted = Counted(1);
+
+fn host(n: u32) -> Source {
+    Source::V4(Ipv4Addr::from(n))
+}
+
+fn syn(at: u64, port: u16) -> Touch {
+    let source = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let port = Port { transport: Transport::Tcp, number: port };
+    Touch::new(Moment::from_millis(at), &Probe { source, destination: source, port, scan: ScanKind::Syn, imitable: false, ip_options: false })
+}
+
+fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
+    Ledger::new(Shape { capacity, trigger, window }, 7)
+}
+
+fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
+    ledger.touch(Moment::from_millis(at), host(source), syn(at, port), TCP).plain
+}
+
+#[test]
+fn distinct_ports_add_up_within_the_window_and_leave_it_one_by_one() {
+    let mut ledger = ledger(30, 2, 1000);
+    assert_eq!(plain(&mut ledger, 0, 1, 80), 1);
+    assert_eq!(plain(&mut ledger, 10, 1, 80), 1);
+    assert_eq!(plain(&mut ledger, 500, 1, 81), 2);
+    assert_eq!(plain(&mut ledger, 900, 1, 82), 3);
+    assert_eq!(plain(&mut ledger, 1011, 1, 81), 2);
+    assert_eq!(plain(&mut ledger, 3000, 1, 81), 1);
+}
+
+#[test]
+fn a_source_costs_less_than_it_is_said_to() {
+    assert!(suspect_bytes(2) <= 200 && NEWCOMER_BYTES <= 200, "{} {}", suspect_bytes(2), NEWCOMER_BYTES);
+    assert_eq!((Slab::<Newcomer>::PLACE, Slab::<Suspect>::PLACE), (32, 56));
+    for capacity in [3, 1000, 100_000, CAPACITY, 500_000] {
+        let ledger = ledger(capacity, 2, 1000);
+        let index = ledger.index.allocation_size();
+        // Small tables are rounded up to a group.
+        assert!(index <= ledger.capacity() as usize * INDEX_BYTES + 100, "{capacity}: {index}");
+    }
+}
+
+#[test]
+fn a_high_trigger_has_fewer_suspects_instead_of_more_memory() {
+    for trigger in [0, 2, 100, 1023, u16::MAX] {
+        let ledger = ledger(CAPACITY, trigger, 600_000);
+        assert!(ledger.ports.len() * 8 <= PORT_BYTES_MAX);
+        assert!(ledger.shape.suspects() >= 8192);
+    }
+    let mut ledger = ledger(300, 1023, 600_000);
+    let count = (0..2000).map(|port| plain(&mut ledger, u64::from(port), 1, port)).max();
+    assert_eq!(count, Some(1024));
+}
+
+#[test]
+fn a_patient_newcomer_is_kept_through_a_flood_for_the_whole_window() {
+    let mut ledger = ledger(3000, 2, 600_000);
+    plain(&mut ledger, 0, 1, 80);
+    for n in 0..300_000u32 {
+        plain(&mut ledger, 1 + u64::from(n) * 5 / 3, 0x0a00_0000 + n, 443);
+    }
+    assert_eq!(plain(&mut ledger, 599_000, 1, 81), 2);
+}
+
+#[test]
+fn a_flood_of_single_probes_pushes_out_no_suspect() {
+    let mut ledger = ledger(3000, 9, 600_000);
+    for source in 0..1000 {
+        plain(&mut ledger, 0, source, 1);
+        plain(&mut ledger, 0, source, 2);
+    }
+    for n in 0..300_000u32 {
+        plain(&mut ledger, 1, 0x0a00_0000 + n, 443);
+    }
+    for source in 0..1000 {
+        assert_eq!(plain(&mut ledger, 2, source, 3), 3);
+    }
+}
+
+#[test]
+fn after_a_flood_newcomers_are_patient_again() {
+    let mut ledger = ledger(3000, 2, 600_000);
+    for n in 0..100_000u32 {
+        plain(&mut ledger, u64::from(n) / 300, 0x0a00_0000 + n, 443);
+    }
+    // One token each 600 ms.
+    plain(&mut ledger, 2000, 1, 80);
+    for n in 0..100_000u32 {
+        plain(&mut ledger, 2001 + u64::from(n) / 300, 0x0b00_0000 + n, 443);
+    }
+    assert_eq!(plain(&mut ledger, 500_000, 1, 81), 2);
+}
+
+#[test]
+fn what_is_over_is_swept_out() {
+    let mut ledger = ledger(3000, 2, 1000);
+    for source in 0..500 {
+        plain(&mut ledger, 0, source, 1);
+        plain(&mut ledger, 0, source, 1 + source as u16 % 2);
+    }
+    assert_eq!((ledger.sources(), ledger.suspects()), (500, 250));
+    assert!(ledger.sweep(Moment::from_millis(5000), 100));
+    assert_eq!(ledger.sources(), 400);
+    assert!(!ledger.sweep(Moment::from_millis(5000), 1000));
+    assert_eq!((ledger.sources(), ledger.index.len()), (0, 0));
+    assert_eq!(ledger.evicted(), 0);
+}
+
+#[test]
+fn a_source_is_told_of_once_a_window() {
+    let mut ledger = ledger(30, 0, 1000);
+    plain(&mut ledger, 0, 1, 80);
+    let tell = |ledger: &mut Ledger, at| ledger.tell(Moment::from_millis(at), host(1));
+    assert!(tell(&mut ledger, 0));
+    assert!(!tell(&mut ledger, 900));
+    plain(&mut ledger, 900, 1, 81);
+    assert!(!tell(&mut ledger, 1001));
+    assert!(tell(&mut ledger, 1002));
+}
+
+#[test]
+fn another_trigger_keeps_what_is_known() {
+    let mut ledger = ledger(300, 2, 600_000);
+    for (source, port) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
+        plain(&mut ledger, 5, source, port);
+    }
+    ledger.reshape(Shape { capacity: 600, trigger: 9, window: 300_000 }, 7, Moment::from_millis(6), TCP);
+    assert_eq!((ledger.sources(), ledger.suspects(), ledger.capacity()), (2, 1, 600));
+    assert_eq!(plain(&mut ledger, 7, 1, 4), 4);
+    assert_eq!(plain(&mut ledger, 7, 2, 4), 2);
+    ledger.forget(host(1));
+    assert_eq!(plain(&mut ledger, 8, 1, 5), 1);
+}
+
+proptest! {
+    /// However few its places, the ledger never counts more than truly happened, and never holds more than it may.
+    #[test]
+    fn the_ledger_never_invents_and_never_exceeds(capacity in 0u32..30, trigger in 0u16..12, steps in proptest::collection::vec((0u32..20, 0u16..9, 0u64..400, 0u8..8), 1..300)) {
+        let mut ledger = ledger(capacity, trigger, 1000);
+        let mut all: Vec<(u32, u16, u64)> = Vec::new();
+        let mut now = 0;
+        for (source, port, later, step) in steps {
+            now += later;
+            match step {
+                0 => ledger.forget(host(source)),
+                1 => { ledger.sweep(Moment::from_millis(now), 3); }
+                2 => { ledger.tell(Moment::from_millis(now), host(source)); }
+                _ => {
+                    all.push((source, port, now));
+                    let counted = plain(&mut ledger, now, source, port);
+                    let truth: std::collections::BTreeSet<u16> = all.iter().filter(|(s, _, at)| *s == source && at + 1000 >= now).map(|(_, port, _)| *port).collect();
+                    prop_assert!(counted >= 1 && usize::from(counted) <= truth.len());
+                }
+            }
+            prop_assert!(ledger.sources() <= ledger.capacity());
+            prop_assert_eq!(ledger.index.len() as u32, ledger.sources());
+            prop_assert_eq!(ledger.patient.length() + ledger.hasty.length(), ledger.newcomers.used());
+            prop_assert_eq!(ledger.watched.length(), ledger.suspects());
+            prop_assert!(ledger.patient.length() <= ledger.shape.third());
+        }
+    }
+
+    /// With places enough, it counts exactly.
+    #[test]
+    fn with_room_for_all_the_count_is_exact(trigger in 0u16..12, steps in proptest::collection::vec((0u32..5, 0u16..9, 0u64..400), 1..200)) {
+        let mut ledger = ledger(300, trigger, 1000);
+        let mut all: Vec<(u32, u16, u64)> = Vec::new();
+        let mut now = 0;
+        for (source, port, later) in steps {
+            now += later;
+            all.push((source, port, now));
+            let counted = plain(&mut ledger, now, source, port);
+            let truth: std::collections::BTreeSet<u16> = all.iter().filter(|(s, _, at)| *s == source && at + 1000 >= now).map(|(_, port, _)| *port).collect();
+            prop_assert_eq!(usize::from(counted), truth.len().min(slots(trigger)));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Proven sources that were blocked before: how often, and when last.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+
+use super::{Moment, Source};
+
+/// Offenders that are remembered; about 6 MB. Past it the one whose block is longest ago is forgotten. A proven source has completed a handshake
+/// with each of several decoys, so this many cannot be invented.
+const OFFENDERS_MAX: usize = 65_536;
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Offenders {
+    known: HashMap<Source, (u32, Moment), FixedState>,
+    order: BTreeSet<(Moment, Source)>,
+    max: usize,
+}
+
+impl Offenders {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { known: HashMap::with_hasher(FixedState::with_seed(seed)), order: BTreeSet::new(), max: OFFENDERS_MAX }
+    }
+
+    /// How often the source was blocked, unless that is longer ago than `memory`.
+    pub(super) fn times(&self, now: Moment, source: Source, memory: Duration) -> u32 {
+        self.known.get(&source).filter(|(_, last)| now.since(*last) <= memory).map_or(0, |(times, _)| *times)
+    }
+
+    /// Notes a block.
+    pub(super) fn note(&mut self, now: Moment, source: Source, memory: Duration) {
+        let times = self.times(now, source, memory).saturating_add(1);
+        if let Some((_, last)) = self.known.insert(source, (times, now)) {
+            self.order.remove(&(last, source));
+        }
+        self.order.insert((now, source));
+        while self.known.len() > self.max {
+            let Some((_, oldest)) = self.order.pop_first() else { return };
+            self.known.remove(&oldest);
+        }
+    }
+
+    /// How many are remembered.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn offenders_are_remembered_for_a_time_and_never_too_many() {
+        let (memory, host) = (Duration::from_secs(10), |n: u32| Source::V4(Ipv4Addr::from(n)));
+        let mut offenders = Offenders { max: 3, ..Offenders::new(7) };
+        for second in 0..4 {
+            offenders.note(Moment::from_millis(second * 1000), host(0), memory);
+        }
+        assert_eq!(offenders.times(Moment::from_millis(13_000), host(0), memory), 4);
+        assert_eq!(offenders.times(Moment::from_millis(13_001), host(0), memory), 0);
+        for n in 1..4 {
+            offenders.note(Moment::from_millis(5000), host(n), memory);
+        }
+        assert_eq!((offenders.count(), offenders.order.len()), (3, 3));
+        assert_eq!(offenders.times(Moment::from_millis(5000), host(0), memory), 0);
+    }
+}

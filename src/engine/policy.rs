@@ -1,0 +1,122 @@
+//! What the administrator wants of the engine.
+
+use std::time::Duration;
+
+use super::account::Counted;
+use super::ledger::{CAPACITY, Shape, TRIGGER_MAX};
+use super::{AllowList, NotBlocked};
+use crate::config::{Config, Escalate, Mode, ProtocolAction, Unproven};
+use crate::probe::Transport;
+
+/// The part of the configuration that the engine follows. Fields are named as the file's keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Act, or only tell.
+    pub mode: Mode,
+    /// What a scan over TCP has for consequence. SCTP shares TCP's ports, and bare IP protocols its fate.
+    pub tcp: ProtocolAction,
+    /// What a scan over UDP has for consequence.
+    pub udp: ProtocolAction,
+    /// Distinct ports that a source may touch without reaction; more than [`super::TRIGGER_MAX`] counts as that.
+    pub scan_trigger: u16,
+    /// The sliding time within which they count.
+    pub scan_window: Duration,
+    /// How long a block of a proven source lasts; `None`: until it is unblocked.
+    pub timeout: Option<Duration>,
+    /// Each further block of a proven source lasts longer.
+    pub escalate: Escalate,
+    /// IPv6 sources are accounted and blocked by prefixes of this many bits.
+    pub ipv6_prefix: u8,
+    /// What a source gets whose address may be forged.
+    pub unproven: Unproven,
+    /// Never more blocks than this.
+    pub total: u32,
+    /// Addresses and networks of the configuration and the ignore file, never blocked.
+    pub allow: AllowList,
+    /// Sources that are remembered, at most; see [`super::CAPACITY`].
+    pub capacity: u32,
+}
+
+impl Policy {
+    /// The engine's part of a configuration. The ignore file's networks are the caller's to add to `allow`.
+    pub fn from_config(config: &Config) -> Self {
+        Self {
+            mode: config.mode,
+            tcp: config.tcp.action,
+            udp: config.udp.action,
+            scan_trigger: config.scan_trigger,
+            scan_window: config.scan_window,
+            timeout: config.block.timeout,
+            escalate: config.block.escalate.clone(),
+            ipv6_prefix: config.block.ipv6_prefix,
+            unproven: config.block.unproven.clone(),
+            total: config.block.total,
+            allow: config.allow.iter().copied().collect(),
+            capacity: CAPACITY,
+        }
+    }
+
+    /// The trigger that is in force.
+    pub(super) fn trigger(&self) -> u16 {
+        self.scan_trigger.min(TRIGGER_MAX)
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        // A window of no length would forget every port at once.
+        let window = u64::try_from(self.scan_window.as_millis()).unwrap_or(u64::MAX).max(1);
+        Shape { capacity: self.capacity, trigger: self.trigger(), window }
+    }
+
+    pub(super) fn action(&self, transport: Transport) -> ProtocolAction {
+        match transport {
+            Transport::Udp => self.udp,
+            Transport::Tcp | Transport::Sctp | Transport::Ip => self.tcp,
+        }
+    }
+
+    /// The transports whose ports count toward a block.
+    pub(super) fn counted(&self) -> Counted {
+        let all = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip];
+        Counted(all.into_iter().filter(|transport| self.action(*transport) == ProtocolAction::Block).fold(0, |bits, of| bits | 1 << of as u8))
+    }
+
+    /// Why ports of this transport are told only.
+    pub(super) fn told_only(&self, transport: Transport) -> NotBlocked {
+        match (transport, self.action(transport)) {
+            (Transport::Udp, ProtocolAction::Command) => NotBlocked::UdpCommand,
+            (Transport::Udp, _) => NotBlocked::UdpLog,
+            (_, ProtocolAction::Command) => NotBlocked::TcpCommand,
+            (_, _) => NotBlocked::TcpLog,
+        }
+    }
+
+    /// How long the `nth` block of a proven source lasts, counted from 0.
+    pub(super) fn escalated(&self, nth: u32) -> Option<Duration> {
+        let timeout = self.timeout?;
+        // Past so many doublings every factor has met its maximum; a factor of 1 stays 1.
+        let factor = self.escalate.factor.max(1).saturating_pow(nth.min(32));
+        Some(timeout.saturating_mul(factor).min(self.escalate.max.max(timeout)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_further_block_is_longer_up_to_the_maximum() {
+        let policy = Policy::from_config(&Config::default());
+        let hours: Vec<u64> = (0..6).map(|nth| policy.escalated(nth).unwrap().as_secs() / 3600).collect();
+        assert_eq!(hours, [1, 4, 16, 64, 168, 168]);
+        assert_eq!(policy.escalated(u32::MAX).unwrap().as_secs() / 3600, 168);
+        assert_eq!(Policy { timeout: None, ..policy }.escalated(3), None);
+    }
+
+    #[test]
+    fn by_default_udp_ports_are_told_only() {
+        let policy = Policy::from_config(&Config::default());
+        assert!(policy.counted().holds(Transport::Tcp) && policy.counted().holds(Transport::Sctp) && policy.counted().holds(Transport::Ip));
+        assert!(!policy.counted().holds(Transport::Udp));
+        assert_eq!(policy.told_only(Transport::Udp).text(), "udp.action is log");
+    }
+}

@@ -1,0 +1,338 @@
+//! From a packet to a probe, or the reason why it is none.
+//!
+//! The rules in the kernel have filtered before: this decides alone and anew, because a capture file passes no rules, and because what is
+//! never a probe must not depend on one line of a ruleset. What an ordinary host does without meaning a scan has its rule here:
+//!
+//! | benign | rule |
+//! |---|---|
+//! | answers to a forged flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
+//! | late segments of a dead connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else imitable |
+//! | late DNS, NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else imitable |
+//! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral port | imitable |
+//! | UDP traceroute (traceroute(8): ports 33434 and up) | never a probe |
+//! | tunnels, routing protocols, IPsec | never a probe |
+//! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
+//!
+//! A client that retries one closed port is a probe each time, of one port: the engine counts distinct ports. A monitor that asks three closed
+//! ports looks like a scan of three ports and is one to the default trigger of two: it belongs on the allow list.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use super::{Port, Probe, ScanKind, Transport};
+use crate::wire::{self, sctp, tcp::Flags};
+
+/// Destination ports of UDP traceroute: the base port and one for each of the probes that traceroute(8) sends at most by default
+/// (30 hops of 3), rounded up.
+const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
+
+/// First port that any user may bind; a UDP source port below is a service's, and its datagram most likely an answer.
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// Why a packet is no probe. The names are status counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum NotProbe {
+    /// No single host sends from this address: multicast, broadcast, unspecified, loopback, reserved, IPv4-mapped, or the destination's own.
+    Source,
+    /// It was not sent to one host.
+    Destination,
+    /// A SYN+ACK or RST: the answer to a packet that this host, or somebody in its name, has sent.
+    Backscatter,
+    /// A late TCP segment to an ephemeral port.
+    LateSegment,
+    /// A UDP datagram that looks like a late answer.
+    LateAnswer,
+    /// UDP traceroute.
+    Traceroute,
+    /// An ICMP message.
+    Icmp,
+    /// An SCTP chunk that starts no association.
+    SctpChunk,
+    /// A protocol of tunnels, routers or IPsec.
+    Infrastructure,
+    /// A fragment without a transport header.
+    Fragment,
+}
+
+impl NotProbe {
+    /// All reasons, in the order of the enum.
+    pub const ALL: [Self; 10] = [
+        Self::Source,
+        Self::Destination,
+        Self::Backscatter,
+        Self::LateSegment,
+        Self::LateAnswer,
+        Self::Traceroute,
+        Self::Icmp,
+        Self::SctpChunk,
+        Self::Infrastructure,
+        Self::Fragment,
+    ];
+
+    /// The counter's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Backscatter => "backscatter",
+            Self::LateSegment => "late-segment",
+            Self::LateAnswer => "late-answer",
+            Self::Traceroute => "traceroute",
+            Self::Icmp => "icmp",
+            Self::SctpChunk => "sctp-chunk",
+            Self::Infrastructure => "infrastructure",
+            Self::Fragment => "fragment",
+        }
+    }
+}
+
+impl fmt::Display for NotProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Probe {
+    /// What `packet` says about its sender. `ephemeral` is the range of ports that this host's own connections start from
+    /// (`net.ipv4.ip_local_port_range`, which IPv6 shares).
+    ///
+    /// # Errors
+    ///
+    /// The reason why it is no probe.
+    pub fn from_packet(packet: &wire::Packet<'_>, ephemeral: &RangeInclusive<u16>) -> Result<Self, NotProbe> {
+        if !is_host(packet.source) || packet.source == packet.destination {
+            return Err(NotProbe::Source);
+        }
+        if !is_unicast(packet.destination) {
+            return Err(NotProbe::Destination);
+        }
+        let (transport, number, scan, imitable) = match packet.transport {
+            wire::Transport::Tcp(segment) => {
+                let (scan, imitable) = tcp(segment.flags).ok_or(NotProbe::Backscatter)?;
+                if imitable && ephemeral.contains(&segment.destination_port) {
+                    return Err(NotProbe::LateSegment);
+                }
+                (Transport::Tcp, segment.destination_port, scan, imitable)
+            }
+            wire::Transport::Udp(datagram) => {
+                let imitable = udp(datagram.source_port, datagram.destination_port, ephemeral)?;
+                (Transport::Udp, datagram.destination_port, ScanKind::Udp, imitable)
+            }
+            wire::Transport::Sctp(message) => {
+                let scan = match message.chunk {
+                    Some(sctp::INIT) => ScanKind::SctpInit,
+                    Some(sctp::COOKIE_ECHO) => ScanKind::SctpCookieEcho,
+                    _ => return Err(NotProbe::SctpChunk),
+                };
+                (Transport::Sctp, message.destination_port, scan, false)
+            }
+            wire::Transport::Icmp(_) | wire::Transport::Icmp6(_) => return Err(NotProbe::Icmp),
+            wire::Transport::Fragment { .. } => return Err(NotProbe::Fragment),
+            wire::Transport::Other if is_infrastructure(packet.protocol) => return Err(NotProbe::Infrastructure),
+            wire::Transport::Other => (Transport::Ip, u16::from(packet.protocol), ScanKind::IpProtocol, false),
+        };
+        let port = Port { transport, number };
+        Ok(Self { source: packet.source, destination: packet.destination, port, scan, imitable, ip_options: packet.ip_options })
+    }
+}
+
+/// The scan that sends these flags, and whether a late segment of a dead connection can carry them; `None` for answers.
+fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
+    // Congestion flags come and go with ECN (RFC 3168) and say nothing about the kind; but alone on a segment nobody sends them.
+    let flags = if flags.without(Flags::ECE.with(Flags::CWR)).is_empty() { flags } else { flags.without(Flags::ECE.with(Flags::CWR)) };
+    const FIN: u8 = Flags::FIN.0;
+    const SYN: u8 = Flags::SYN.0;
+    const PUSH_URGENT: u8 = Flags::PSH.with(Flags::URG).0;
+    if flags.contains(Flags::RST) {
+        return None;
+    }
+    // A server's SYN+ACK carries no FIN; SYN+FIN+ACK is somebody's own idea and falls to the last arm.
+    if flags.contains(Flags::SYN.with(Flags::ACK)) && !flags.contains(Flags::FIN) {
+        return None;
+    }
+    let xmas = FIN | PUSH_URGENT;
+    Some(match flags.0 {
+        0 => (ScanKind::Null, false),
+        SYN => (ScanKind::Syn, false),
+        FIN => (ScanKind::Fin, true),
+        bits if bits == xmas => (ScanKind::Xmas, false),
+        // The last segment of a connection may push its data; an acknowledgement may carry data, pushed or urgent.
+        _ if flags.contains(Flags::FIN.with(Flags::ACK)) && !flags.contains(Flags::SYN) => (ScanKind::Maimon, true),
+        _ if flags.contains(Flags::ACK) && !flags.contains(Flags::SYN) => (ScanKind::Ack, true),
+        _ => (ScanKind::CustomFlags, false),
+    })
+}
+
+/// Whether a UDP datagram to a closed port is imitable evidence.
+fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result<bool, NotProbe> {
+    if TRACEROUTE.contains(&destination) {
+        return Err(NotProbe::Traceroute);
+    }
+    let from_service = source < FIRST_UNPRIVILEGED;
+    match (from_service, ephemeral.contains(&destination)) {
+        (true, true) => Err(NotProbe::LateAnswer),
+        // Programs that choose their source ports themselves: resolvers below the ephemeral range, SunRPC below 1024.
+        (true, false) => Ok(true),
+        (false, ephemeral) => Ok(ephemeral),
+    }
+}
+
+/// Protocols that arrive unasked where a tunnel or router is or was, so that one of them says nothing: IGMP, IPIP, 6in4, GRE, ESP, AH, IPv6's
+/// "no next header", OSPF, PIM, VRRP.
+fn is_infrastructure(protocol: u8) -> bool {
+    matches!(protocol, 2 | 4 | 41 | 47 | 50 | 51 | 59 | 89 | 103 | 112)
+}
+
+/// Whether one remote host can own this address.
+fn is_host(address: IpAddr) -> bool {
+    match address {
+        // 0.0.0.0/8 is "this network" (RFC 791, 3.2); 240.0.0.0/4 is reserved (RFC 1112, 4), its last address broadcast.
+        IpAddr::V4(v4) => is_unicast(address) && !v4.is_loopback() && v4.octets()[0] < 240,
+        // IPv4-mapped addresses have no business on the wire (RFC 4291, 2.5.5.2).
+        IpAddr::V6(v6) => is_unicast(address) && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),
+    }
+}
+
+/// Whether an address stands for one host, loopback included.
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_multicast() && v4 != Ipv4Addr::BROADCAST && v4.octets()[0] != 0,
+        IpAddr::V6(v6) => !v6.is_multicast() && v6 != Ipv6Addr::UNSPECIFIED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{icmp, tcp::Segment, udp::Datagram};
+    use proptest::prelude::*;
+
+    const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
+    const THEM: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+    const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn judge(protocol: u8, transport: wire::Transport<'_>) -> Result<Probe, NotProbe> {
+        Probe::from_packet(&wire::Packet { source: THEM, destination: US, protocol, transport, ip_options: false }, &EPHEMERAL)
+    }
+
+    fn segment(destination_port: u16, flags: u8) -> Result<Probe, NotProbe> {
+        let segment = Segment { source_port: 40000, destination_port, sequence: 1, acknowledgement: 0, flags: Flags(flags), window: 1024, options: &[] };
+        judge(6, wire::Transport::Tcp(segment))
+    }
+
+    fn datagram(source_port: u16, destination_port: u16) -> Result<Probe, NotProbe> {
+        judge(17, wire::Transport::Udp(Datagram { source_port, destination_port, payload: &[] }))
+    }
+
+    fn from(source: &str, destination: &str) -> Result<Probe, NotProbe> {
+        let segment = Segment { source_port: 1, destination_port: 2, sequence: 3, acknowledgement: 0, flags: Flags::SYN, window: 1, options: &[] };
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        Probe::from_packet(
+            &wire::Packet { source, destination, protocol: 6, transport: wire::Transport::Tcp(segment), ip_options: false },
+            &EPHEMERAL,
+        )
+    }
+
+    #[test]
+    fn every_tcp_scan_of_nmap_has_its_name() {
+        for (flags, kind, imitable) in [
+            (0x02, ScanKind::Syn, false),
+            (0xc2, ScanKind::Syn, false),
+            (0x01, ScanKind::Fin, true),
+            (0x00, ScanKind::Null, false),
+            (0x29, ScanKind::Xmas, false),
+            (0x11, ScanKind::Maimon, true),
+            (0x19, ScanKind::Maimon, true),
+            (0x10, ScanKind::Ack, true),
+            (0x18, ScanKind::Ack, true),
+            (0x03, ScanKind::CustomFlags, false),
+            (0x13, ScanKind::CustomFlags, false),
+            (0x0a, ScanKind::CustomFlags, false),
+            (0x40, ScanKind::CustomFlags, false),
+        ] {
+            let probe = segment(80, flags).unwrap();
+            assert_eq!((probe.scan, probe.imitable), (kind, imitable), "{flags:#x}");
+            assert_eq!(probe.port.to_string(), "tcp/80");
+        }
+    }
+
+    #[test]
+    fn late_segments_to_ephemeral_ports_are_no_probe_but_a_syn_there_is() {
+        for flags in [0x10, 0x18, 0x11, 0x01] {
+            assert_eq!(segment(40000, flags), Err(NotProbe::LateSegment));
+        }
+        assert_eq!(segment(40000, 0x02).unwrap().scan, ScanKind::Syn);
+    }
+
+    #[test]
+    fn dns_answers_that_come_late_are_no_probe() {
+        assert_eq!(datagram(53, 40000), Err(NotProbe::LateAnswer));
+        assert!(datagram(53, 5353).unwrap().imitable);
+        assert!(datagram(111, 700).unwrap().imitable);
+        assert!(datagram(4500, 40000).unwrap().imitable);
+        assert!(!datagram(40000, 161).unwrap().imitable);
+    }
+
+    #[test]
+    fn traceroute_is_no_probe() {
+        for port in [33434, 33500, 33534] {
+            assert_eq!(datagram(50000, port), Err(NotProbe::Traceroute));
+        }
+        assert!(datagram(50000, 33535).is_ok());
+    }
+
+    #[test]
+    fn sctp_probes_are_init_and_cookie_echo_only() {
+        let chunk = |chunk| judge(132, wire::Transport::Sctp(sctp::Message { source_port: 1, destination_port: 36, verification_tag: 0, chunk }));
+        assert_eq!(chunk(Some(1)).unwrap().scan, ScanKind::SctpInit);
+        assert_eq!(chunk(Some(10)).unwrap().scan, ScanKind::SctpCookieEcho);
+        for other in [None, Some(0), Some(2), Some(6)] {
+            assert_eq!(chunk(other), Err(NotProbe::SctpChunk));
+        }
+    }
+
+    #[test]
+    fn a_foreign_ip_protocol_is_a_probe_and_a_tunnel_is_none() {
+        let probe = judge(99, wire::Transport::Other).unwrap();
+        assert_eq!((probe.scan, probe.port.to_string().as_str()), (ScanKind::IpProtocol, "ip/99"));
+        for protocol in [2, 4, 41, 47, 50, 51, 89, 112] {
+            assert_eq!(judge(protocol, wire::Transport::Other), Err(NotProbe::Infrastructure));
+        }
+        assert_eq!(judge(6, wire::Transport::Fragment { offset: 8 }), Err(NotProbe::Fragment));
+        assert_eq!(judge(1, wire::Transport::Icmp(icmp::Message { kind: 3, code: 3, body: &[] })), Err(NotProbe::Icmp));
+    }
+
+    #[test]
+    fn an_address_that_no_host_sends_from_makes_no_probe() {
+        for source in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1"] {
+            assert_eq!(from(source, "192.0.2.1"), Err(NotProbe::Source), "{source}");
+        }
+        for source in ["::", "::1", "ff02::1", "::ffff:203.0.113.9", "2001:db8::1"] {
+            assert_eq!(from(source, "2001:db8::1"), Err(NotProbe::Source), "{source}");
+        }
+        for (source, destination) in [("203.0.113.9", "224.0.0.251"), ("203.0.113.9", "255.255.255.255"), ("2001:db8::9", "ff02::fb")] {
+            assert_eq!(from(source, destination), Err(NotProbe::Destination), "{destination}");
+        }
+        assert!(from("203.0.113.9", "192.0.2.1").is_ok());
+        assert!(from("fe80::1", "2001:db8::1").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_reset_or_a_syn_ack_is_never_a_probe(flags: u8, port: u16) {
+            let flags = Flags(flags);
+            if flags.contains(Flags::RST) || flags.without(Flags::ECE.with(Flags::CWR)) == Flags::SYN.with(Flags::ACK) {
+                prop_assert_eq!(segment(port, flags.0), Err(NotProbe::Backscatter));
+            }
+        }
+
+        #[test]
+        fn whatever_a_dead_connection_sends_is_imitable_or_no_probe(bits in 0u8..=0xff, port: u16) {
+            // A connection past its handshake sets ACK on every segment.
+            let flags = Flags((bits & !(Flags::SYN.0 | Flags::RST.0)) | Flags::ACK.0);
+            prop_assert!(segment(port, flags.0).map_or(true, |probe| probe.imitable));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! IPv4 (RFC 791) and IPv6 with its extension headers (RFC 8200; numbers: IANA "IPv6 Extension Header Types").
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Error, Layer, be16};
+
+/// Hop-by-hop options.
+pub const HOP_BY_HOP: u8 = 0;
+/// ICMP for IPv4.
+pub const ICMP: u8 = 1;
+/// TCP.
+pub const TCP: u8 = 6;
+/// UDP.
+pub const UDP: u8 = 17;
+/// Routing header.
+pub const ROUTING: u8 = 43;
+/// Fragment header.
+pub const FRAGMENT: u8 = 44;
+/// Authentication header (RFC 4302).
+pub const AUTHENTICATION: u8 = 51;
+/// ICMP for IPv6.
+pub const ICMPV6: u8 = 58;
+/// Nothing follows.
+pub const NO_NEXT_HEADER: u8 = 59;
+/// Destination options.
+pub const DESTINATION_OPTIONS: u8 = 60;
+/// SCTP.
+pub const SCTP: u8 = 132;
+/// Mobility header (RFC 6275).
+pub const MOBILITY: u8 = 135;
+/// Host Identity Protocol (RFC 7401).
+pub const HIP: u8 = 139;
+/// Shim6 (RFC 5533).
+pub const SHIM6: u8 = 140;
+
+/// IPv6 extension headers that are followed in one packet. RFC 8200 names seven, most of them once; twice that is generous, and the bound
+/// keeps the work a packet costs the same whatever it carries.
+pub const EXTENSIONS_MAX: usize = 16;
+
+/// An IP header of either version, extension headers already skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Protocol number of the payload.
+    pub protocol: u8,
+    /// Offset of the payload in its datagram, in bytes; 0 in a first fragment and in a packet that is none.
+    pub fragment_offset: u16,
+    /// IPv4 options are present.
+    pub options: bool,
+    /// What follows, without link padding; cut where the capture cut it.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    /// Reads the header that `bytes` begin with.
+    ///
+    /// # Errors
+    ///
+    /// Empty or cut bytes, another version than 4 or 6, impossible lengths, too many extension headers.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        match bytes.first().map(|first| first >> 4) {
+            None => Err(Error::Empty),
+            Some(4) => Self::parse_v4(bytes),
+            Some(6) => Self::parse_v6(bytes),
+            Some(version) => Err(Error::NotIp { version }),
+        }
+    }
+
+    fn parse_v4(bytes: &'a [u8]) -> Result<Self, Error> {
+        let header: &[u8; 20] = bytes.first_chunk().ok_or(Error::Truncated(Layer::Ipv4))?;
+        let [first, _, length_high, length_low, _, _, fragment_high, fragment_low, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+        let header_length = usize::from(first & 0x0f) * 4;
+        if header_length < header.len() {
+            return Err(Error::Length(Layer::Ipv4));
+        }
+        // Linux sets the total length to 0 where it has grouped more than 65,535 bytes ("BIG TCP"): the bytes themselves tell the length.
+        let total = match u16::from_be_bytes([length_high, length_low]) {
+            0 => bytes.len(),
+            total => usize::from(total),
+        };
+        if total < header_length {
+            return Err(Error::Length(Layer::Ipv4));
+        }
+        // Beyond the total length lies link padding; short of it the capture has cut.
+        let payload = bytes.get(header_length..total.min(bytes.len())).ok_or(Error::Truncated(Layer::Ipv4))?;
+        Ok(Self {
+            source: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
+            destination: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
+            protocol,
+            // Units of 8 bytes (RFC 791, 3.1).
+            fragment_offset: (u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff) << 3,
+            options: header_length > header.len(),
+            payload,
+        })
+    }
+
+    fn parse_v6(bytes: &'a [u8]) -> Result<Self, Error> {
+        const FIXED: usize = 40;
+        let address = |at: usize| -> Option<IpAddr> { Some(IpAddr::V6(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?))) };
+        let cut = Error::Truncated(Layer::Ipv6);
+        let source = address(8).ok_or(cut)?;
+        let destination = address(24).ok_or(cut)?;
+        let length = usize::from(be16(bytes, 4).ok_or(cut)?);
+        let mut protocol = *bytes.get(6).ok_or(cut)?;
+        // A payload length of 0 is a jumbogram's (RFC 2675) or a grouped packet's: the bytes themselves tell the length.
+        let end = if length == 0 { bytes.len() } else { (FIXED + length).min(bytes.len()) };
+        let mut payload = bytes.get(FIXED..end).ok_or(cut)?;
+        let mut fragment_offset = 0;
+
+        for _ in 0..=EXTENSIONS_MAX {
+            let header_length = match protocol {
+                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6 => extension_length(payload, 8)?,
+                // AH counts in units of 4 bytes (RFC 4302, 2.2).
+                AUTHENTICATION => extension_length(payload, 4)?,
+                FRAGMENT => {
+                    let offset = be16(payload, 2).ok_or(Error::Truncated(Layer::Extension))?;
+                    // Thirteen bits of 8-byte units that stand above three others: masking them leaves bytes.
+                    fragment_offset = offset & 0xfff8;
+                    8
+                }
+                _ => return Ok(Self { source, destination, protocol, fragment_offset, options: false, payload }),
+            };
+            let next = *payload.first().ok_or(Error::Truncated(Layer::Extension))?;
+            payload = payload.get(header_length..).ok_or(Error::Truncated(Layer::Extension))?;
+            protocol = next;
+            if fragment_offset != 0 {
+                // What follows is the middle of something.
+                return Ok(Self { source, destination, protocol, fragment_offset, options: false, payload });
+            }
+        }
+        Err(Error::ExtensionChain)
+    }
+}
+
+/// Length in bytes of the extension header that `payload` begins with: its second byte counts units of `unit` bytes; the first 8 bytes are
+/// not counted (RFC 8200, 4.2; AH: RFC 4302, 2.2, "minus 2" of 4 bytes each).
+fn extension_length(payload: &[u8], unit: usize) -> Result<usize, Error> {
+    let count = payload.get(1).ok_or(Error::Truncated(Layer::Extension))?;
+    Ok(8 + usize::from(*count) * unit)
+}
