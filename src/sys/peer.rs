@@ -1,9 +1,13 @@
-//! Who is at the other end of a unix socket (unix(7), SO_PEERCRED and SO_PEERGROUPS), and group names (getgrnam(3)).
+//! Who is at the other end of a unix socket (unix(7), SO_PEERCRED and SO_PEERGROUPS), group names (getgrnam(3)), and connecting without waiting.
 #![expect(unsafe_code, reason = "system calls live here")]
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Room for the groups of one process that is asked for at first; the kernel says how many there are when they are more.
 const GROUPS: usize = 64;
@@ -97,6 +101,17 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     }
 }
 
+/// connect(2) to a unix stream socket, without waiting for a listener whose queue is full: that is `WouldBlock`. The stream is non-blocking.
+///
+/// # Errors
+/// What socket(2) and connect(2) say.
+pub fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}
+
 fn socklen(bytes: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(bytes).unwrap_or(libc::socklen_t::MAX)
 }
@@ -105,7 +120,6 @@ fn socklen(bytes: usize) -> libc::socklen_t {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
 
     #[test]
     fn the_other_end_of_a_pair_is_this_process() {
