@@ -1,0 +1,285 @@
+//! What is wrong with a configuration, where, and what to write instead.
+//!
+//! A finding is safe to print: whatever stands in the file, no control character and no character that reorders text leaves this module
+//! unescaped, and no line is longer than a bound. Follows the `file:line:column: error: message` form of the GNU coding standards, 4.4.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Characters of a cited line that are shown: it fits a terminal together with its indentation.
+const CITED_WIDTH: usize = 100;
+
+/// Characters that stay visible before the column when a line is cut.
+const CITED_BEFORE: usize = 60;
+
+/// Characters of a value of the file that are repeated in a message.
+const SHOWN_MAX: usize = 60;
+
+/// Findings that are kept. A file made to have a hundred thousand of them must fill neither memory nor the log; nobody repairs more than
+/// this in one go.
+const FINDINGS_MAX: usize = 200;
+
+/// How grave a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration is not taken.
+    Error,
+    /// The configuration is taken, but hardly means what it says.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// A point in the text: line and column, counted in characters from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Line.
+    pub(super) line: u32,
+    /// Column.
+    pub(super) column: u32,
+}
+
+/// One thing that is wrong with a configuration file, or odd about it.
+///
+/// `Display` gives several lines: the place and message, the cited line, a caret below the column, the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How grave it is.
+    pub severity: Severity,
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// The line, from 1; 0 when the finding is about the file as a whole.
+    pub line: u32,
+    /// The column, in characters from 1; 0 when the finding is about the file as a whole.
+    pub column: u32,
+    /// What is wrong.
+    pub message: String,
+    /// What to write or do instead.
+    pub remedy: String,
+    /// The line, escaped and cut, and how many characters stand before the caret.
+    cited: Option<(String, usize)>,
+}
+
+impl Finding {
+    /// A finding about the file as a whole.
+    pub(super) fn whole(severity: Severity, file: &Path, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { severity, file: file.to_owned(), line: 0, column: 0, message: message.into(), remedy: remedy.into(), cited: None }
+    }
+
+    /// A finding at a place, with the line that stands there.
+    pub(super) fn at(severity: Severity, file: &Path, place: Place, line: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let cited = Some(cite(line, place.column));
+        Self { severity, file: file.to_owned(), line: place.line, column: place.column, message: message.into(), remedy: remedy.into(), cited }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", escaped(&self.file.to_string_lossy()))?;
+        if self.line > 0 {
+            write!(f, "{}:{}:", self.line, self.column)?;
+        }
+        write!(f, " {}: {}", self.severity, self.message)?;
+        if let Some((line, before)) = &self.cited {
+            write!(f, "\n    {line}\n    {:before$}^", "")?;
+        }
+        if !self.remedy.is_empty() {
+            write!(f, "\n    help: {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects findings about one text.
+pub(super) struct Findings<'t> {
+    file: &'t Path,
+    lines: Vec<&'t str>,
+    list: Vec<Finding>,
+    unkept: usize,
+}
+
+impl<'t> Findings<'t> {
+    /// No finding yet about `text`, which `file` holds.
+    pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
+        Self { file, lines: lines(text), list: Vec::new(), unkept: 0 }
+    }
+
+    /// Notes an error; without a place it is about the whole file.
+    pub(super) fn error(&mut self, place: Option<Place>, message: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Severity::Error, place, message.into(), remedy.into());
+    }
+
+    /// Notes a warning; without a place it is about the whole file.
+    pub(super) fn warning(&mut self, place: Option<Place>, message: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Severity::Warning, place, message.into(), remedy.into());
+    }
+
+    /// The line with this number, from 1, without its end.
+    pub(super) fn line(&self, number: u32) -> &'t str {
+        usize::try_from(number).ok().and_then(|number| self.lines.get(number.checked_sub(1)?)).copied().unwrap_or("")
+    }
+
+    fn add(&mut self, severity: Severity, place: Option<Place>, message: String, remedy: String) {
+        if self.list.len() >= FINDINGS_MAX {
+            // An error takes the room of a warning: the verdict must not depend on how much went before.
+            let warning = if severity == Severity::Error { self.list.iter().position(|kept| kept.severity == Severity::Warning) } else { None };
+            self.unkept += 1;
+            match warning {
+                Some(at) => drop(self.list.swap_remove(at)),
+                None => return,
+            }
+        }
+        self.list.push(match place {
+            Some(place) => Finding::at(severity, self.file, place, self.line(place.line), message, remedy),
+            None => Finding::whole(severity, self.file, message, remedy),
+        });
+    }
+
+    /// All findings, by place; those about the whole file come last.
+    pub(super) fn finish(self) -> Vec<Finding> {
+        let mut list = self.list;
+        // Stable: at one place, in the order in which they were found.
+        list.sort_by_key(|finding| (finding.line == 0, finding.line, finding.column));
+        if self.unkept > 0 {
+            let severity = list.iter().map(|finding| finding.severity).min().unwrap_or(Severity::Warning);
+            list.push(Finding::whole(severity, self.file, format!("{} more findings are not shown", self.unkept), "repair these first"));
+        }
+        list
+    }
+}
+
+/// The lines of a text, as YAML counts them: ended by LF, CR LF, or CR alone (YAML 1.2.2, 5.4).
+fn lines(text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['\n', '\r']) {
+        let (line, end) = rest.split_at(at);
+        lines.push(line);
+        rest = end.strip_prefix("\r\n").or_else(|| end.get(1..)).unwrap_or("");
+    }
+    lines.push(rest);
+    lines
+}
+
+/// The part of `line` around `column`, escaped, and the width of what stands before the column.
+fn cite(line: &str, column: u32) -> (String, usize) {
+    let column = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
+    let start = if column < CITED_WIDTH { 0 } else { column - CITED_BEFORE };
+    let (mut shown, mut before, mut width) = (String::new(), 0, 0);
+    if start > 0 {
+        shown.push_str("...");
+        width = 3;
+        before = 3;
+    }
+    let mut characters = line.chars().enumerate().skip(start);
+    for (at, character) in characters.by_ref().take(CITED_WIDTH) {
+        if at == column {
+            before = width;
+        }
+        width += push_escaped(&mut shown, character);
+        if at < column {
+            before = width;
+        }
+    }
+    if characters.next().is_some() {
+        shown.push_str("...");
+    }
+    (shown, before)
+}
+
+/// A piece of the file for a message: escaped, cut.
+pub(super) fn shown(text: &str) -> String {
+    let mut characters = text.chars();
+    let mut shown = String::new();
+    for character in characters.by_ref().take(SHOWN_MAX) {
+        push_escaped(&mut shown, character);
+    }
+    if characters.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// The whole text, escaped.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        push_escaped(&mut escaped, character);
+    }
+    escaped
+}
+
+/// Adds a character that cannot harm a terminal or mislead a reader; gives how many characters were added.
+fn push_escaped(to: &mut String, character: char) -> usize {
+    if is_plain(character) {
+        to.push(character);
+        return 1;
+    }
+    let before = to.len();
+    match character {
+        '\t' => to.push_str("\\t"),
+        '\n' => to.push_str("\\n"),
+        '\r' => to.push_str("\\r"),
+        _ => to.extend(character.escape_unicode()),
+    }
+    to.len() - before
+}
+
+/// Neither a control character, nor one without width, nor one that changes the direction of what follows (Unicode Annex 9).
+pub(super) fn is_plain(character: char) -> bool {
+    !character.is_control()
+        && !matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_shows_place_line_caret_and_remedy() {
+        let finding = Finding::at(Severity::Error, Path::new("a.yaml"), Place { line: 3, column: 7 }, "mode: on", "wrong word", "write `enforce`");
+        assert_eq!(finding.to_string(), "a.yaml:3:7: error: wrong word\n    mode: on\n          ^\n    help: write `enforce`");
+    }
+
+    #[test]
+    fn control_characters_of_the_file_are_escaped_and_the_caret_still_points_right() {
+        let (line, before) = cite("a\u{1b}[2J\u{202e}: x", 8);
+        assert_eq!(line, "a\\u{1b}[2J\\u{202e}: x");
+        assert_eq!(line.chars().nth(before), Some(' '));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_on_both_sides() {
+        let (line, before) = cite(&("x".repeat(5000) + "!" + &"y".repeat(5000)), 5001);
+        assert!(line.chars().count() <= CITED_WIDTH + 6, "{line}");
+        assert!(line.starts_with("...x") && line.ends_with("y..."), "{line}");
+        assert_eq!(line.chars().nth(before), Some('!'));
+    }
+
+    #[test]
+    fn lines_end_as_yaml_ends_them() {
+        assert_eq!(lines("a\nb\r\nc\rd"), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn findings_are_sorted_bounded_and_the_errors_among_them_kept() {
+        let text = "a\n".repeat(1000);
+        let mut findings = Findings::new(Path::new("f"), &text);
+        for line in (1..=500).rev() {
+            findings.warning(Some(Place { line, column: 1 }), "odd", "");
+        }
+        findings.error(Some(Place { line: 700, column: 1 }), "wrong", "");
+        findings.error(None, "all of it", "");
+        let list = findings.finish();
+        assert_eq!(list.len(), FINDINGS_MAX + 1);
+        assert!(list.windows(2).all(|pair| pair[1].line == 0 || pair[0].line <= pair[1].line));
+        assert_eq!(list.iter().filter(|finding| finding.severity == Severity::Error).count(), 3, "two, and the line that counts the rest");
+    }
+}

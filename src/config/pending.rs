@@ -1,0 +1,116 @@
+//! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
+
+use super::reader::{Exists, Reader};
+use super::{Config, Method, PortMode, ProtocolAction, UnprovenAction};
+
+/// A key whose feature is not there.
+struct Pending {
+    path: &'static str,
+    /// Whether the configuration needs the feature.
+    needed: fn(&Config, Exists<'_>) -> bool,
+    /// What happens instead.
+    until_then: &'static str,
+}
+
+const PENDING: &[Pending] = &[
+    Pending {
+        path: "capture.method",
+        needed: |config, _| config.capture.method == Method::Nfqueue,
+        until_then: "packets are captured as with `nflog`",
+    },
+    Pending {
+        path: "capture.reflex",
+        needed: |config, _| config.capture.reflex,
+        until_then: "the daemon alone blocks; write false, or leave the line out",
+    },
+    Pending { path: "tcp.mode", needed: |config, _| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
+    Pending { path: "udp.mode", needed: |config, _| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
+    Pending { path: "tcp.action", needed: |config, _| config.tcp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
+    Pending { path: "udp.action", needed: |config, _| config.udp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
+    Pending { path: "respond.command", needed: |config, _| !config.respond.command.is_empty(), until_then: "no command is run" },
+    Pending { path: "respond.hosts_deny.enabled", needed: |config, _| config.respond.hosts_deny.enabled, until_then: "no line is written" },
+    Pending { path: "respond.banner", needed: |config, _| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
+    Pending { path: "resolve", needed: |config, _| config.resolve, until_then: "reports have addresses without names" },
+    Pending {
+        path: "block.unproven.action",
+        needed: |config, _| config.block.unproven.action == UnprovenAction::Slow,
+        until_then: "unproven sources are reported as with `report`",
+    },
+    Pending {
+        path: "ignore_file",
+        needed: |config, exists| config.ignore_file.as_deref().is_some_and(exists),
+        until_then: "nothing in that file is read; write its addresses and networks into `allow`",
+    },
+];
+
+/// Warns of what the file asks for and does not get yet.
+///
+/// Defaults are silent, with one exception: an ignore file that lies at its default path, because whoever wrote it trusts that what it names
+/// is not blocked.
+pub(super) fn warn(config: &Config, reader: &mut Reader<'_>, exists: Exists<'_>) {
+    for pending in PENDING {
+        let silent = !reader.is_given(pending.path) && pending.path != "ignore_file";
+        if silent || !(pending.needed)(config, exists) {
+            continue;
+        }
+        let place = reader.place(&[pending.path]);
+        let default = place.is_none().then(|| config.ignore_file.as_deref()).flatten();
+        let which = default.map_or_else(String::new, |path| format!(" ({}, the default, exists)", path.display()));
+        reader.findings.warning(place, format!("`{}` is not in force yet{which}", pending.path), format!("until then {}", pending.until_then));
+    }
+}
+
+/// Whether the key is in the table.
+pub(super) fn is_pending(path: &str) -> bool {
+    PENDING.iter().any(|pending| pending.path == path && (pending.needed)(&Config::default(), &|_| false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KEYS, Loaded, parse};
+
+    /// What sets each row off.
+    const TEXTS: &[(&str, &str)] = &[
+        ("capture.method", "capture: {method: nfqueue}"),
+        ("capture.reflex", "capture: {reflex: true}"),
+        ("tcp.mode", "tcp: {mode: connect}"),
+        ("udp.mode", "udp: {mode: connect}"),
+        ("tcp.action", "tcp: {action: command}\nrespond: {command: [/bin/true]}"),
+        ("udp.action", "udp: {action: command}\nrespond: {command: [/bin/true]}"),
+        ("respond.command", "respond: {command: [/bin/true, \"{target}\"]}"),
+        ("respond.hosts_deny.enabled", "respond: {hosts_deny: {enabled: true}}"),
+        ("respond.banner", "respond: {banner: hello}"),
+        ("resolve", "resolve: true"),
+        ("block.unproven.action", "block: {unproven: {action: slow}}"),
+    ];
+
+    fn warnings(loaded: &Loaded) -> Vec<String> {
+        loaded.warnings.iter().map(|finding| finding.message.clone()).collect()
+    }
+
+    #[test]
+    fn each_key_that_is_not_in_force_says_so_at_its_place() {
+        for (path, text) in TEXTS {
+            let loaded = parse(text, "x").unwrap();
+            let finding = loaded.warnings.iter().find(|finding| finding.message.contains(&format!("`{path}` is not in force yet")));
+            assert!(finding.is_some_and(|finding| finding.line > 0), "{path}: {:?}", loaded.warnings);
+        }
+    }
+
+    #[test]
+    fn the_test_has_a_text_for_every_row() {
+        let mut rows: Vec<_> = PENDING.iter().map(|pending| pending.path).filter(|path| *path != "ignore_file").collect();
+        let mut texts: Vec<_> = TEXTS.iter().map(|(path, _)| *path).collect();
+        rows.sort_unstable();
+        texts.sort_unstable();
+        assert_eq!(rows, texts);
+        assert!(PENDING.iter().all(|pending| KEYS.iter().any(|key| key.path == pending.path)));
+    }
+
+    #[test]
+    fn values_that_need_nothing_are_silent() {
+        let text = "capture: {method: nflog, reflex: false}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\nignore_file: /nowhere\n";
+        assert_eq!(warnings(&parse(text, "x").unwrap()), [""; 0]);
+    }
+}

@@ -1,0 +1,454 @@
+//! Typed readers over the tree: each takes one key out of a section, checks it against the table of keys, and notes what is wrong.
+//!
+//! A value that is wrong leaves the default in its place, so that reading goes on and all findings come together; no configuration with an
+//! error among its findings is ever given out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::diagnostic::{Findings, Place, shown};
+use super::keys::{self, Kind};
+use super::suggest::{self, nearest};
+use super::tree::{Entry, Node, Value};
+use super::values::{self, Wrong};
+use super::{PortSet, Words, print};
+
+/// Reads one tree.
+pub(super) struct Reader<'t> {
+    /// What was found.
+    pub(super) findings: Findings<'t>,
+    /// Where the values of the keys stand that the file has.
+    given: BTreeMap<String, Place>,
+    /// The keys that were asked for.
+    asked: Vec<String>,
+}
+
+impl<'t> Reader<'t> {
+    /// A reader that notes into `findings`.
+    pub(super) fn new(findings: Findings<'t>) -> Self {
+        Self { findings, given: BTreeMap::new(), asked: Vec::new() }
+    }
+
+    /// Reads the top of the file by `read`.
+    pub(super) fn top(&mut self, root: &Node, read: impl FnOnce(&mut Section<'_, '_, 't>)) {
+        let entries: &[Entry] = match &root.value {
+            Value::Map(entries) => entries,
+            Value::Null => &[],
+            other => {
+                let remedy = match other {
+                    Value::Text(text) if text.contains('=') => "write YAML, `key: value`; this looks like a file of PortSentry 1.2 or 2.x",
+                    _ => "write keys and values: `mode: enforce`",
+                };
+                self.findings.error(Some(root.place), format!("the file is {}, not keys and values", describe(other)), remedy);
+                &[]
+            }
+        };
+        self.section(String::new(), entries, read);
+    }
+
+    /// Where the value of the first of `paths` stands that the file has.
+    pub(super) fn place(&self, paths: &[&str]) -> Option<Place> {
+        paths.iter().find_map(|path| self.given.get(*path)).copied()
+    }
+
+    /// Whether the file has the key.
+    pub(super) fn is_given(&self, path: &str) -> bool {
+        self.given.contains_key(path)
+    }
+
+    /// The keys that were asked for, in order.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> &[String] {
+        &self.asked
+    }
+
+    fn section(&mut self, path: String, entries: &[Entry], read: impl FnOnce(&mut Section<'_, '_, 't>)) {
+        let mut section = Section { reader: self, path, entries, names: Vec::new() };
+        read(&mut section);
+        section.finish();
+    }
+}
+
+/// Keys and values of one level.
+pub(super) struct Section<'r, 'n, 't> {
+    reader: &'r mut Reader<'t>,
+    path: String,
+    entries: &'n [Entry],
+    names: Vec<&'static str>,
+}
+
+impl<'n, 't> Section<'_, 'n, 't> {
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn error(&mut self, place: Place, (message, remedy): Wrong) {
+        self.reader.findings.error(Some(place), message, remedy);
+    }
+
+    fn warning(&mut self, place: Place, (message, remedy): Wrong) {
+        self.reader.findings.warning(Some(place), message, remedy);
+    }
+
+    /// "`tcp.mode` wants ..., this is ...".
+    fn mismatch(&mut self, path: &str, node: &Node, wanted: &str, remedy: impl Display) {
+        let message = format!("`{path}` wants {wanted}, this is {}", describe(&node.value));
+        self.error(node.place, (message, remedy.to_string()));
+    }
+
+    /// The entry with this name; the first, if there are more.
+    fn entry(&mut self, name: &'static str) -> Option<&'n Entry> {
+        self.names.push(name);
+        self.entries.iter().find(|entry| entry.key == name)
+    }
+
+    /// The value of a key with its path and kind; nothing if the file does not have it, or has it without a value.
+    fn value(&mut self, name: &'static str) -> Option<(String, Kind, &'n Node)> {
+        let path = self.path_of(name);
+        self.reader.asked.push(path.clone());
+        let key = keys::find(&path)?;
+        let entry = self.entry(name)?;
+        if entry.node.value == Value::Null {
+            let default = key.default_text();
+            self.error(
+                entry.place,
+                (format!("`{path}` has no value"), format!("write one ({}), or remove the line: the default is {default}", key.kind)),
+            );
+            return None;
+        }
+        self.reader.given.insert(path.clone(), entry.node.place);
+        Some((path, key.kind, &entry.node))
+    }
+
+    /// Reads the keys below `name`.
+    pub(super) fn table(&mut self, name: &'static str, read: impl FnOnce(&mut Section<'_, '_, 't>)) {
+        let path = self.path_of(name);
+        let entries: &[Entry] = match self.entry(name) {
+            None => &[],
+            Some(entry) => match &entry.node.value {
+                Value::Map(entries) => entries,
+                // All keys below it are comments.
+                Value::Null => &[],
+                _ => {
+                    self.mismatch(
+                        &path,
+                        &entry.node,
+                        "keys and values below it",
+                        format!("write each key on its own line, indented below `{name}:`"),
+                    );
+                    &[]
+                }
+            },
+        };
+        self.reader.section(path, entries, read);
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Words>(&mut self, name: &'static str, to: &mut T) {
+        let Some((path, _, node)) = self.value(name) else { return };
+        let words = || T::WORDS.iter().map(|(word, _)| *word);
+        let all = words().collect::<Vec<_>>().join(", ");
+        let Value::Text(text) = &node.value else {
+            return self.mismatch(&path, node, &format!("one of {all}"), format!("write one of {all}"));
+        };
+        match T::of_word(text) {
+            Some(value) => *to = value,
+            None => {
+                let remedy =
+                    nearest(text, words()).map_or_else(|| format!("write one of {all}"), |near| format!("did you mean `{near}`? known are {all}"));
+                self.error(node.place, (format!("`{path}` cannot be `{}`", shown(text)), remedy));
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn switch(&mut self, name: &'static str, to: &mut bool) {
+        let Some((path, _, node)) = self.value(name) else { return };
+        match &node.value {
+            Value::Bool(value) => *to = *value,
+            other => {
+                let remedy = match other {
+                    Value::Text(text) if matches!(text.to_ascii_lowercase().as_str(), "yes" | "on" | "y" | "true") => "write true, without quotes",
+                    Value::Text(text) if matches!(text.to_ascii_lowercase().as_str(), "no" | "off" | "n" | "false") => "write false, without quotes",
+                    Value::Whole(1) => "write true",
+                    Value::Whole(0) => "write false",
+                    _ => "write true or false",
+                };
+                self.mismatch(&path, node, "true or false", remedy);
+            }
+        }
+    }
+
+    /// A whole number within the bounds of the table.
+    pub(super) fn number<T: TryFrom<u32>>(&mut self, name: &'static str, to: &mut T) {
+        let Some((path, Kind::Number { min, max, why }, node)) = self.value(name) else { return };
+        let Value::Whole(number) = &node.value else {
+            let remedy = match &node.value {
+                Value::Text(text) if text.trim().parse::<u32>().is_ok() => format!("write it without quotes: {}", text.trim()),
+                _ => format!("write a whole number, {min} to {max}"),
+            };
+            return self.mismatch(&path, node, "a whole number", remedy);
+        };
+        match u32::try_from(*number).ok().filter(|number| (min..=max).contains(number)).and_then(|number| T::try_from(number).ok()) {
+            Some(value) => *to = value,
+            None => self.error(node.place, (format!("`{path}` is {number}, which is out of range"), format!("write {min} to {max}: {why}"))),
+        }
+    }
+
+    /// A time within the bounds of the table.
+    pub(super) fn time(&mut self, name: &'static str, to: &mut Duration) {
+        let mut read = Some(*to);
+        self.time_or_zero(name, &mut read);
+        if let Some(time) = read {
+            *to = time;
+        }
+    }
+
+    /// A time within the bounds of the table; `0` is `None`, where the table allows it.
+    pub(super) fn time_or_zero(&mut self, name: &'static str, to: &mut Option<Duration>) {
+        let Some((path, Kind::Time { min, max, zero, why }, node)) = self.value(name) else { return };
+        let text = match &node.value {
+            Value::Text(text) | Value::Fraction(text) => text.clone(),
+            Value::Whole(number) => number.to_string(),
+            _ => return self.mismatch(&path, node, "a time", "write a number and its unit: 30s, 10m, 1h, 7d"),
+        };
+        match values::time(&text) {
+            Err(wrong) => self.error(node.place, wrong),
+            Ok(Duration::ZERO) if zero.is_some() => *to = None,
+            Ok(time) if (min..=max).contains(&time) => *to = Some(time),
+            Ok(_) => {
+                let or = zero.map_or_else(String::new, |meaning| format!(", or 0 ({meaning})"));
+                let remedy = format!("write {} to {}{or}: {why}", print::time(min), print::time(max));
+                self.error(node.place, (format!("`{path}` is {}, which is out of range", shown(&text)), remedy));
+            }
+        }
+    }
+
+    /// Ports: one, a range, or a list of both.
+    pub(super) fn ports(&mut self, name: &'static str, to: &mut PortSet) {
+        let Some((path, Kind::Ports { min }, node)) = self.value(name) else { return };
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let (mut ranges, mut seen) = (Vec::with_capacity(items.len()), BTreeSet::new());
+        for item in items {
+            let range = match &item.value {
+                Value::Whole(number) => values::port(*number, min),
+                Value::Text(text) | Value::Fraction(text) => values::ports(text, min),
+                other => Err((format!("`{path}` wants ports, this is {}", describe(other)), "write a number, 80, or a range, 6000-6063".to_owned())),
+            };
+            match range {
+                Ok(range) => {
+                    if !seen.insert((*range.start(), *range.end())) {
+                        let text = PortSet::range(*range.start(), *range.end());
+                        self.warning(item.place, (format!("`{path}` has {text} twice"), "remove one of them".to_owned()));
+                    }
+                    ranges.push(range);
+                }
+                Err(wrong) => self.error(item.place, wrong),
+            }
+        }
+        *to = ranges.into_iter().collect();
+    }
+
+    /// The texts of a list, with their places.
+    fn texts(&mut self, path: &str, node: &'n Node) -> Vec<(&'n str, Place)> {
+        let Value::List(items) = &node.value else {
+            let remedy = match &node.value {
+                Value::Text(text) => format!("put it into brackets: [{}]", shown(text)),
+                _ => "write a list in brackets: [one, two]".to_owned(),
+            };
+            self.mismatch(path, node, "a list", remedy);
+            return Vec::new();
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            match &item.value {
+                Value::Text(text) => texts.push((text.as_str(), item.place)),
+                other => self.mismatch(path, item, "texts in its list", quoting(other)),
+            }
+        }
+        texts
+    }
+
+    /// Names of interfaces.
+    pub(super) fn interfaces(&mut self, name: &'static str, to: &mut Vec<String>) {
+        let Some((path, _, node)) = self.value(name) else { return };
+        to.clear();
+        for (text, place) in self.texts(&path, node) {
+            if let Err(wrong) = values::interface(text) {
+                self.error(place, wrong);
+            } else if to.iter().any(|known| known == text) {
+                self.warning(place, (format!("`{path}` has `{}` twice", shown(text)), "remove one of them".to_owned()));
+            } else {
+                if text == "lo" {
+                    self.warning(place, ("the loopback interface is never watched".to_owned(), "remove `lo`".to_owned()));
+                }
+                to.push(text.to_owned());
+            }
+        }
+    }
+
+    /// Addresses and networks.
+    pub(super) fn networks(&mut self, name: &'static str, to: &mut Vec<IpNet>) {
+        let Some((path, _, node)) = self.value(name) else { return };
+        to.clear();
+        let mut seen = BTreeSet::new();
+        for (text, place) in self.texts(&path, node) {
+            match values::network(text) {
+                Err(wrong) => self.error(place, wrong),
+                Ok((network, odd)) => {
+                    if let Some(odd) = odd {
+                        self.warning(place, odd);
+                    }
+                    if seen.insert(network) {
+                        to.push(network);
+                    } else {
+                        self.warning(place, (format!("`{path}` has {} twice", values::display(&network)), "remove one of them".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The text of a key that wants one.
+    fn text_of(&mut self, path: &str, node: &'n Node) -> Option<&'n str> {
+        if let Value::Text(text) = &node.value {
+            return Some(text);
+        }
+        self.mismatch(path, node, "a text", quoting(&node.value));
+        None
+    }
+
+    /// An absolute path.
+    pub(super) fn path(&mut self, name: &'static str, to: &mut PathBuf) {
+        let mut read = Some(to.clone());
+        self.optional_path(name, &mut read);
+        if let Some(path) = read {
+            *to = path;
+        }
+    }
+
+    /// An absolute path; an empty text is `None`, where the table allows it.
+    pub(super) fn optional_path(&mut self, name: &'static str, to: &mut Option<PathBuf>) {
+        let Some((path, Kind::Path { optional, max }, node)) = self.value(name) else { return };
+        let Some(text) = self.text_of(&path, node) else { return };
+        if text.is_empty() && optional {
+            *to = None;
+            return;
+        }
+        match values::path(text, max) {
+            Ok(()) => *to = Some(PathBuf::from(text)),
+            Err(wrong) => self.error(node.place, wrong),
+        }
+    }
+
+    /// The name of a group.
+    pub(super) fn group(&mut self, name: &'static str, to: &mut String) {
+        let Some((path, _, node)) = self.value(name) else { return };
+        let Some(text) = self.text_of(&path, node) else { return };
+        match values::group(text) {
+            Ok(()) => text.clone_into(to),
+            Err(wrong) => self.error(node.place, wrong),
+        }
+    }
+
+    /// Any text up to the bound of the table.
+    pub(super) fn text(&mut self, name: &'static str, to: &mut String) {
+        let Some((path, Kind::Text { max }, node)) = self.value(name) else { return };
+        let Some(text) = self.text_of(&path, node) else { return };
+        if text.len() > max {
+            self.error(node.place, (format!("`{path}` has {} bytes", text.len()), format!("write at most {max} bytes")));
+        } else {
+            text.clone_into(to);
+        }
+    }
+
+    /// A program and its arguments.
+    pub(super) fn command(&mut self, name: &'static str, to: &mut Vec<String>) {
+        let Some((path, Kind::Texts { max }, node)) = self.value(name) else { return };
+        to.clear();
+        let words = self.texts(&path, node);
+        if words.iter().map(|(word, _)| word.len() + 1).sum::<usize>() > max {
+            return self.error(node.place, (format!("`{path}` is longer than {max} bytes"), "put what it does into a script".to_owned()));
+        }
+        for (at, (word, place)) in words.into_iter().enumerate() {
+            let program = if at == 0 { values::path(word, max) } else { Ok(()) };
+            if let Err((message, _)) = program {
+                self.error(
+                    place,
+                    (
+                        format!("the program: {message}"),
+                        "write its absolute path, then each argument as a text of its own; no shell reads it".to_owned(),
+                    ),
+                );
+            } else if at == 0 && word.contains('{') {
+                self.error(
+                    place,
+                    (
+                        "the program has a macro in it".to_owned(),
+                        "what a packet says must not choose the program: macros are for its arguments".to_owned(),
+                    ),
+                );
+            } else if word.contains('\0') {
+                self.error(place, ("a word of the command has a NUL in it".to_owned(), "no argument can hold one (execve(2))".to_owned()));
+            } else if let Err(wrong) = values::macros(word) {
+                self.error(place, wrong);
+            }
+            to.push(word.to_owned());
+        }
+    }
+
+    /// Notes what the section has and nobody asked for, and what it has twice.
+    fn finish(mut self) {
+        let mut first: BTreeMap<&str, Place> = BTreeMap::new();
+        for entry in self.entries {
+            let path = self.path_of(&shown(&entry.key));
+            if let Some(before) = first.get(entry.key.as_str()) {
+                let remedy = format!("it is there already in line {}, column {}: keep one of them", before.line, before.column);
+                self.error(entry.place, (format!("duplicate key `{path}`"), remedy));
+                continue;
+            }
+            first.insert(&entry.key, entry.place);
+            if !self.names.contains(&entry.key.as_str()) {
+                let remedy = suggest::key(&entry.key, &self.path, &self.names);
+                self.error(entry.place, (format!("unknown key `{path}`"), remedy));
+            }
+        }
+    }
+}
+
+/// How a value that is no text becomes one.
+fn quoting(value: &Value) -> String {
+    match value {
+        Value::Whole(number) => format!("put it into quotes: \"{number}\""),
+        Value::Fraction(text) => format!("put it into quotes: \"{}\"", shown(text)),
+        Value::Bool(value) => format!("put it into quotes: \"{value}\""),
+        Value::Map(entries) if entries.len() == 1 => {
+            let name = entries.first().map(|entry| shown(&entry.key)).unwrap_or_default();
+            format!("braces and colons mean something in YAML: put the text into quotes: \"{{{name}}}\"")
+        }
+        _ => "write a text in quotes: \"...\"".to_owned(),
+    }
+}
+
+/// A value in words.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(value) => format!("the switch {value}"),
+        Value::Whole(number) => format!("the number {number}"),
+        Value::Fraction(text) => format!("the number {}", shown(text)),
+        Value::Text(text) => format!("the text `{}`", shown(text)),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "a group of keys and values".to_owned(),
+    }
+}
+
+/// Whether a path of the configuration names something that is there.
+pub(super) type Exists<'f> = &'f dyn Fn(&Path) -> bool;

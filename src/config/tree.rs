@@ -1,0 +1,345 @@
+//! The YAML text as a tree of nodes that know their places.
+//!
+//! serde-saphyr reads it (YAML 1.2, booleans `true` and `false` only) into types that lose nothing: duplicate keys and wrong types stay in,
+//! so that all of them can be told at once. What must not be is refused by the reader's budget: depth, size, aliases that multiply.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, MessageFormatter as _, NonFiniteFloatPolicy, Spanned, UserMessageFormatter};
+
+use super::diagnostic::{Place, escaped};
+
+/// Levels of nesting. The schema has four; the rest leaves a wrong file enough room to be judged key by key.
+const DEPTH_MAX: usize = 16;
+
+/// Nodes. The largest sensible file lists every port by number, in four lists; a megabyte cannot hold more.
+const NODES_MAX: usize = 400_000;
+
+/// Aliases (`*name`). A port list that is used twice needs one.
+const ALIASES_MAX: usize = 32;
+
+/// Nodes that aliases may repeat in all. Aliases of aliases multiply; this ends it early.
+const REPEATED_MAX: usize = 100_000;
+
+/// A value with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    /// Where it stands; for an alias, where the alias stands.
+    pub(super) place: Place,
+    /// What it is.
+    pub(super) value: Value,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Whole(i128),
+    /// Any other number, as it was written.
+    Fraction(String),
+    /// Everything else without structure.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// Keys and values, in order, duplicates included.
+    Map(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    /// The key, as text.
+    pub(super) key: String,
+    /// Where the key stands.
+    pub(super) place: Place,
+    /// The value.
+    pub(super) node: Node,
+}
+
+/// Why a text is no tree.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NotYaml {
+    /// Where reading ended.
+    pub(super) place: Option<Place>,
+    /// The reader's words.
+    pub(super) message: String,
+}
+
+/// Reads `text`.
+///
+/// # Errors
+/// The first thing that is not YAML, or that goes past the budget; what follows it has no meaning.
+pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
+    let limits = serde_saphyr::budget! {
+        max_depth: DEPTH_MAX,
+        flow_nesting_limit: DEPTH_MAX,
+        max_nodes: NODES_MAX,
+        max_aliases: ALIASES_MAX,
+        max_anchors: ALIASES_MAX,
+        max_recorded_anchor_events: REPEATED_MAX,
+        max_documents: 1,
+    };
+    let options = serde_saphyr::options! {
+        budget: limits,
+        strict_booleans: true,
+        // "Last wins" hands every pair over, and lets the schema say where the first of them stands.
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        merge_keys: MergeKeyPolicy::AsOrdinary,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPEATED_MAX, max_replay_stack_depth: DEPTH_MAX },
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    };
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
+        Ok(root) => Ok(node(root, text)),
+        // A file of comments only.
+        Err(error) if matches!(error.without_snippet(), serde_saphyr::Error::Eof { .. }) && is_blank(text) => {
+            Ok(Node { place: Place { line: 1, column: 1 }, value: Value::Null })
+        }
+        Err(error) => {
+            let place = error.location().and_then(place);
+            Err(NotYaml { place, message: escaped(&UserMessageFormatter.format_message(error.without_snippet())) })
+        }
+    }
+}
+
+/// Whether only blanks and comments are in the text.
+fn is_blank(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
+}
+
+fn place(location: serde_saphyr::Location) -> Option<Place> {
+    let (line, column) = (u32::try_from(location.line()).ok()?, u32::try_from(location.column()).ok()?);
+    (line > 0 && column > 0).then_some(Place { line, column })
+}
+
+/// A node as serde hands it over, before places and texts of numbers are worked out.
+enum Raw {
+    Null,
+    Bool(bool),
+    Whole(i128),
+    Fraction(f64),
+    Text(String),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
+}
+
+/// The depth of the recursion is that of the text, which the budget bounds.
+fn node(raw: Spanned<Raw>, text: &str) -> Node {
+    let place = place(raw.referenced).or_else(|| place(raw.defined)).unwrap_or(Place { line: 1, column: 1 });
+    let written = || {
+        let (start, length) = (raw.defined.span().byte_offset()?, raw.defined.span().byte_len()?);
+        let start = usize::try_from(start).ok()?;
+        Some(text.get(start..start.checked_add(usize::try_from(length).ok()?)?)?.trim().to_owned())
+    };
+    let value = match raw.value {
+        Raw::Null => Value::Null,
+        Raw::Bool(value) => Value::Bool(value),
+        Raw::Whole(value) => Value::Whole(value),
+        Raw::Fraction(value) => Value::Fraction(written().unwrap_or_else(|| value.to_string())),
+        Raw::Text(value) => Value::Text(value),
+        Raw::List(list) => Value::List(list.into_iter().map(|item| node(item, text)).collect()),
+        Raw::Map(pairs) => Value::Map(pairs.into_iter().map(|(key, value)| entry(node(key, text), node(value, text))).collect()),
+    };
+    Node { place, value }
+}
+
+fn entry(key: Node, node: Node) -> Entry {
+    let text = match key.value {
+        Value::Text(text) | Value::Fraction(text) => text,
+        Value::Whole(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
+        Value::Null => String::new(),
+        Value::List(_) => "[...]".to_owned(),
+        Value::Map(_) => "{...}".to_owned(),
+    };
+    Entry { key: text, place: key.place, node }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Whole(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+        Ok(Raw::Whole(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Fraction(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
+        Ok(Raw::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Raw::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(pair) = entries.next_entry()? {
+            pairs.push(pair);
+        }
+        Ok(Raw::Map(pairs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn map(text: &str) -> Vec<Entry> {
+        match read(text).unwrap().value {
+            Value::Map(entries) => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn value(text: &str) -> Value {
+        map(&format!("k: {text}\n")).remove(0).node.value
+    }
+
+    #[test]
+    fn values_are_typed_as_yaml_1_2_types_them() {
+        assert_eq!(value("true"), Value::Bool(true));
+        for text in ["yes", "on", "off", "no", "1-1023", "10m", "127.0.0.0/8", "0755"] {
+            assert_eq!(value(text), Value::Text(text.into()), "{text}");
+        }
+        assert_eq!(value("0x50"), Value::Whole(80));
+        assert_eq!(value("-3"), Value::Whole(-3));
+        assert_eq!(value("\"3\""), Value::Text("3".into()));
+        assert_eq!(value("1.50"), Value::Fraction("1.50".into()));
+        assert_eq!(value("99999999999999999999"), Value::Fraction("99999999999999999999".into()));
+        assert_eq!(value(".inf"), Value::Fraction(".inf".into()));
+        assert_eq!(value(""), Value::Null);
+        assert_eq!(value("~"), Value::Null);
+    }
+
+    #[test]
+    fn places_are_lines_and_columns_in_characters_from_one() {
+        let entries = map("# ä\r\ntcp:\r\n  mode: off\r\n  ports: [1, \"ä\", 7]\r\n");
+        assert_eq!(entries[0].place, Place { line: 2, column: 1 });
+        let Value::Map(tcp) = &entries[0].node.value else { panic!() };
+        assert_eq!((tcp[0].place, tcp[0].node.place), (Place { line: 3, column: 3 }, Place { line: 3, column: 9 }));
+        let Value::List(ports) = &tcp[1].node.value else { panic!() };
+        assert_eq!(ports[2].place, Place { line: 4, column: 19 });
+    }
+
+    #[test]
+    fn every_pair_of_a_duplicate_key_is_there() {
+        let entries = map("a: 1\nb: {c: 1, c: 2, c: 3}\na: 2\n");
+        assert_eq!(entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "b", "a"]);
+        assert_eq!(entries[2].place, Place { line: 3, column: 1 });
+        let Value::Map(inner) = &entries[1].node.value else { panic!() };
+        assert_eq!(inner.len(), 3);
+    }
+
+    #[test]
+    fn an_alias_stands_where_it_is_used() {
+        let entries = map("a: &p [1, 2]\nb: *p\n");
+        assert_eq!(entries[1].node.place, Place { line: 2, column: 4 });
+        let (Value::List(a), Value::List(b)) = (&entries[0].node.value, &entries[1].node.value) else { panic!() };
+        assert_eq!(a.iter().map(|n| &n.value).collect::<Vec<_>>(), b.iter().map(|n| &n.value).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_of_comments_is_nothing() {
+        for text in ["", "\n", "# only\n  # comments", "---\n", "\u{feff}# x\n"] {
+            assert_eq!(read(text).map(|node| node.value), Ok(Value::Null), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_yaml_has_a_place() {
+        for text in [
+            "a: [1, 2\nb: 3\n",
+            "a: \"x\n",
+            "a:\n\t- 1\n",
+            "a: b: c\n",
+            "a: *unknown\n",
+            "a: !!python/object x\n",
+            "a: 1\n---\nb: 2\n",
+            "a: &a [*a]\n",
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.place.is_some() && !error.message.is_empty(), "{text:?}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn texts_made_to_be_slow_or_deep_end_soon() {
+        let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let alias = format!("*a{}", level - 1);
+            laughs += &format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 9].join(", "));
+        }
+        let numbered: String = (0..60_000).map(|n| format!("{n}: {n}\n")).collect();
+        let same: String = "mode: x\n".repeat(100_000);
+        let texts = [
+            laughs,
+            "[".repeat(1 << 20),
+            "{a: ".repeat(1 << 18),
+            "- ".repeat(1 << 19),
+            "? ".repeat(1 << 19),
+            numbered,
+            same,
+            "a".repeat(1 << 20),
+            "&a ".repeat(1 << 18),
+            "\"".to_owned() + &"\\".repeat(1 << 20),
+            "a: ".repeat(1 << 18),
+            "#\n".repeat(1 << 19),
+            ("a: ".to_owned() + &"[".repeat(64)),
+        ];
+        for text in texts {
+            let start = Instant::now();
+            let result = read(&text);
+            let head: String = text.chars().take(20).collect();
+            assert!(start.elapsed() < Duration::from_secs(10), "{head:?} took {:?}", start.elapsed());
+            if !head.starts_with(['0', 'm', '#']) && !head.starts_with("aaa") {
+                assert!(result.is_err(), "{head:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The checked configuration as types. Fields are named as the file's keys; units are in the types.
+//!
+//! Nothing is read or judged here; [`super::load`] does that.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::PortSet;
+
+/// The whole configuration. Fields are named as the file's keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Act, or only tell.
+    pub mode: Mode,
+    /// Watch only these interfaces; empty: all but loopback.
+    pub interfaces: Vec<String>,
+    /// What a closed port says to a probe.
+    pub closed_ports: ClosedPorts,
+    /// How packets reach the daemon.
+    pub capture: Capture,
+    /// TCP (and SCTP, which shares its ports).
+    pub tcp: Protocol,
+    /// UDP.
+    pub udp: Protocol,
+    /// Distinct ports that a source may touch without reaction.
+    pub scan_trigger: u16,
+    /// The sliding time within which they count.
+    pub scan_window: Duration,
+    /// How long, and how much, is blocked.
+    pub block: Block,
+    /// What is never blocked.
+    pub never_block: NeverBlock,
+    /// Addresses and networks that are never blocked.
+    pub allow: Vec<IpNet>,
+    /// Classic ignore file.
+    pub ignore_file: Option<PathBuf>,
+    /// What else happens when a source is blocked.
+    pub respond: Respond,
+    /// Reverse names in reports.
+    pub resolve: bool,
+    /// Where and how is logged.
+    pub log: Log,
+    /// The classic history file.
+    pub history_file: Option<PathBuf>,
+    /// Where the daemon keeps its state.
+    pub state_dir: PathBuf,
+    /// The control socket.
+    pub control: Control,
+    /// What becomes of the blocks when the daemon ends.
+    pub on_exit: OnExit,
+}
+
+/// `mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Decide and block.
+    Enforce,
+    /// Decide and report everything, block nothing.
+    Observe,
+}
+
+/// `closed_ports`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClosedPorts {
+    /// A probe gets no answer.
+    Drop,
+    /// The kernel's reset or port-unreachable goes out.
+    Answer,
+}
+
+/// `capture`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// The mechanism.
+    pub method: Method,
+    /// The rules hold a source themselves when it passes the trigger.
+    pub reflex: bool,
+    /// NFLOG group or NFQUEUE number.
+    pub group: u16,
+}
+
+/// `capture.method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Copies of probes.
+    Nflog,
+    /// Probes wait for the verdict.
+    Nfqueue,
+}
+
+/// `tcp` and `udp`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol {
+    /// Which ports are watched, and whether they answer.
+    pub mode: PortMode,
+    /// Ports of connect and stealth mode.
+    pub ports: PortSet,
+    /// Ports of advanced mode.
+    pub advanced_ports: PortSet,
+    /// Never watched in advanced mode.
+    pub exclude: PortSet,
+    /// What a scan has for consequence.
+    pub action: ProtocolAction,
+}
+
+/// `tcp.mode`, `udp.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortMode {
+    /// Not watched.
+    Off,
+    /// The listed ports answer.
+    Connect,
+    /// The listed ports, silently.
+    Stealth,
+    /// Every closed port of the range but the excluded.
+    Advanced,
+}
+
+/// `tcp.action`, `udp.action` (classic BLOCK_TCP, BLOCK_UDP: 1, 2, 0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolAction {
+    /// Block, and run the other responses.
+    Block,
+    /// Run the command only.
+    Command,
+    /// Report only.
+    Log,
+}
+
+impl Protocol {
+    /// The ports that the rules watch in this mode.
+    pub fn watched(&self) -> PortSet {
+        match self.mode {
+            PortMode::Off => PortSet::default(),
+            PortMode::Connect | PortMode::Stealth => self.ports.clone(),
+            PortMode::Advanced => self.advanced_ports.without(&self.exclude),
+        }
+    }
+}
+
+/// `block`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// How long a block of a proven source lasts; `None`: until it is unblocked (`0` in the file).
+    pub timeout: Option<Duration>,
+    /// Each further block of the same source lasts longer.
+    pub escalate: Escalate,
+    /// IPv6 sources are accounted and blocked by prefixes of this many bits, 48..=128.
+    pub ipv6_prefix: u8,
+    /// What a source gets whose address may be forged.
+    pub unproven: Unproven,
+    /// Never more elements than this.
+    pub total: u32,
+}
+
+/// `block.escalate`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Escalate {
+    /// Each further block lasts this many times longer, 1..=100.
+    pub factor: u32,
+    /// But never longer than this.
+    pub max: Duration,
+    /// A source that was quiet for this long starts afresh.
+    pub memory: Duration,
+}
+
+/// `block.unproven`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unproven {
+    /// What is done.
+    pub action: UnprovenAction,
+    /// A short block, renewed while the scan goes on.
+    pub timeout: Duration,
+    /// No more new blocks of unproven sources than this within a minute.
+    pub per_minute: u32,
+}
+
+/// `block.unproven.action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnprovenAction {
+    /// A short block.
+    Block,
+    /// Its connections to real services pass only when the identical SYN comes again.
+    Slow,
+    /// Report only.
+    Report,
+}
+
+/// `never_block`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeverBlock {
+    /// This host's own addresses.
+    pub own_addresses: bool,
+    /// Next hops of its routes.
+    pub gateways: bool,
+    /// Its name servers.
+    pub resolvers: bool,
+    /// Peers of long-established connections to `admin_ports`.
+    pub ssh_peers: bool,
+    /// TCP ports that administrators come in through.
+    pub admin_ports: PortSet,
+}
+
+/// `respond`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Respond {
+    /// Argument list, run without a shell; empty: none.
+    pub command: Vec<String>,
+    /// Before or after the block.
+    pub command_when: CommandWhen,
+    /// It is killed after this.
+    pub command_timeout: Duration,
+    /// Lines in hosts.deny.
+    pub hosts_deny: HostsDeny,
+    /// Sent to whoever connects to a decoy, once triggered.
+    pub banner: String,
+}
+
+/// `respond.command_when` (classic KILL_RUN_CMD_FIRST).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandWhen {
+    /// Before the block.
+    Before,
+    /// After the block.
+    After,
+}
+
+/// `respond.hosts_deny`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostsDeny {
+    /// Whether lines are written at all.
+    pub enabled: bool,
+    /// The file.
+    pub path: PathBuf,
+    /// The line; `{target}` is replaced.
+    pub line: String,
+}
+
+/// `log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Where lines go.
+    pub target: LogTarget,
+    /// What they look like.
+    pub format: LogFormat,
+    /// The least important that is written.
+    pub level: log::LevelFilter,
+    /// syslog(3) facility, by name.
+    pub facility: Facility,
+}
+
+/// `log.target`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTarget {
+    /// The journal when stderr is connected to it, else stderr.
+    Auto,
+    /// Standard error.
+    Stderr,
+    /// systemd's journal.
+    Journal,
+    /// /dev/log.
+    Syslog,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// PortSentry 1.2's lines.
+    Classic,
+    /// One line of `key=value` an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// `log.facility`: the number is syslog's (RFC 5424, 6.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Facility {
+    /// kern is for the kernel; user-level messages.
+    User = 1,
+    /// System daemons.
+    Daemon = 3,
+    /// Security.
+    Auth = 4,
+    /// Security, private.
+    Authpriv = 10,
+    /// Local use 0.
+    Local0 = 16,
+    /// Local use 1.
+    Local1 = 17,
+    /// Local use 2.
+    Local2 = 18,
+    /// Local use 3.
+    Local3 = 19,
+    /// Local use 4.
+    Local4 = 20,
+    /// Local use 5.
+    Local5 = 21,
+    /// Local use 6.
+    Local6 = 22,
+    /// Local use 7.
+    Local7 = 23,
+}
+
+/// `control`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Path of the socket.
+    pub socket: PathBuf,
+    /// Members of this group may read; empty: root only.
+    pub group: String,
+}
+
+/// `on_exit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExit {
+    /// The table stays, with every block.
+    Keep,
+    /// The table is removed.
+    Remove,
+}
