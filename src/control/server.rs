@@ -267,7 +267,7 @@ impl Service {
 
     fn on_request(&mut self, client: &mut Connection, line: &[u8], now: Instant) -> bool {
         match Request::parse(line) {
-            Err(refusal) => client.refuse(refusal, now),
+            Err(refusal) => client.answer(Answer::Reply(refusal.into()), now),
             Ok(request) if request.changes() && client.peer.uid != 0 => {
                 let refusal = Refusal::new(Kind::NotPermitted, "only root may change anything", "run portsentryctl as root, for example with sudo");
                 client.answer(Answer::Reply(refusal.into()), now);

@@ -58,13 +58,19 @@ fn object(facts: &[Fact]) -> String {
 
 /// `value` as JSON in which every character that a terminal could obey is a `\u` escape.
 pub(super) fn escaped(value: &Value) -> String {
-    let plain = value.to_string();
-    if !plain.chars().any(is_treacherous) {
+    escape(value.to_string())
+}
+
+/// JSON text as it may be shown on a terminal: characters that a terminal could obey stand inside strings only, and become `\u` escapes there.
+/// Line ends between the values stay.
+pub(super) fn escape(plain: String) -> String {
+    let obeyed = |character: char| character != '\n' && is_treacherous(character);
+    if !plain.chars().any(obeyed) {
         return plain;
     }
     let mut escaped = String::with_capacity(plain.len() + 16);
     for character in plain.chars() {
-        if is_treacherous(character) {
+        if obeyed(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 escaped.push_str(&format!("\\u{unit:04x}"));
             }

@@ -111,6 +111,23 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// Several lines of text, each [`printable`]; line ends and tabs stay.
+pub fn printable_lines(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for piece in text.split_inclusive(['\n', '\t']) {
+        let end = piece.len() - usize::from(piece.ends_with(['\n', '\t']));
+        let (words, gap) = piece.split_at(end);
+        escaped.push_str(&printable(words));
+        escaped.push_str(gap);
+    }
+    escaped
+}
+
+/// JSON text, in several lines or one, that a terminal shows as it is.
+pub fn printable_json(text: String) -> String {
+    json::escape(text)
+}
+
 /// Control characters, and the format characters of Unicode that terminals obey (UAX #9, zero width, line and paragraph separators).
 fn is_treacherous(character: char) -> bool {
     character.is_control()
