@@ -1,5 +1,6 @@
 //! The client's side: connect, ask, read the answer, each within a time.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -201,12 +202,26 @@ impl Client {
 
 fn parse(line: &[u8]) -> Result<Reply, ClientError> {
     #[derive(Deserialize)]
-    struct Version {
+    struct Head<'a> {
         v: u64,
+        #[serde(borrow)]
+        reply: Cow<'a, str>,
+    }
+    #[derive(Deserialize)]
+    struct Part<T> {
+        rows: Vec<T>,
+        more: bool,
     }
     let unintelligible = |error: serde_json::Error| ClientError::Unintelligible(error.to_string());
-    match serde_json::from_slice(line).map_err(unintelligible)? {
-        Version { v: VERSION } => serde_json::from_slice(line).map_err(unintelligible),
-        Version { v } => Err(ClientError::Unintelligible(format!("it is of protocol version {v}; this program speaks version {VERSION}"))),
+    let head: Head<'_> = serde_json::from_slice(line).map_err(unintelligible)?;
+    if head.v != VERSION {
+        return Err(ClientError::Unintelligible(format!("it is of protocol version {}; this program speaks version {VERSION}", head.v)));
     }
+    // Long lists are read straight into their rows: serde keeps a tagged enum in an intermediate form first.
+    match &*head.reply {
+        "blocks" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::Blocks { rows, more }),
+        "history" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::History { rows, more }),
+        _ => serde_json::from_slice(line),
+    }
+    .map_err(unintelligible)
 }

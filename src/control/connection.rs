@@ -21,6 +21,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 /// What waits for a client that reads a list: more is made only when less than this is left. A socket's own buffer is 208 KiB.
 const OUTPUT_LOW: usize = 64 << 10;
 
+/// Writes to one client before the others have their turn: some 128 KiB, a millisecond's work.
+const WRITES_MAX: usize = 2;
+
 /// What may wait for one who watches before it is cut off: about a thousand events.
 const WATCH_MAX: usize = 256 << 10;
 
@@ -129,6 +132,10 @@ impl Connection {
 
     /// Whether poll(2) should wait for room.
     pub(super) fn wants_room(&self) -> bool {
+        self.has_output() || matches!(self.state, State::Answering(_) | State::Closing)
+    }
+
+    fn has_output(&self) -> bool {
         self.written < self.output.len()
     }
 
@@ -209,7 +216,7 @@ impl Connection {
         if !self.is_watching() {
             return;
         }
-        if !self.wants_room() {
+        if !self.has_output() {
             self.progress = now;
         }
         if self.output.len() - self.written + line.len() > WATCH_MAX {
@@ -219,9 +226,9 @@ impl Connection {
         self.output.extend_from_slice(line.as_bytes());
     }
 
-    /// Writes what there is room for. `Ok(false)`: the client is finished.
-    pub(super) fn send(&mut self, now: Instant) -> io::Result<bool> {
-        loop {
+    /// Writes what there is room for, but no more than the others can wait for. `Ok(false)`: the client is finished.
+    pub(super) fn send(&mut self) -> io::Result<bool> {
+        for _ in 0..WRITES_MAX {
             if let State::Answering(stream) = &mut self.state {
                 while self.output.len() - self.written < OUTPUT_LOW {
                     match stream.next_line() {
@@ -239,7 +246,7 @@ impl Connection {
                     State::Closing => false,
                     State::Answering(_) => {
                         self.state = State::Reading;
-                        self.since = now;
+                        self.since = Instant::now();
                         !self.ended
                     }
                 });
@@ -247,7 +254,7 @@ impl Connection {
             match self.socket.write(rest) {
                 Ok(count) => {
                     self.written += count;
-                    self.progress = now;
+                    self.progress = Instant::now();
                     if self.written >= OUTPUT_LOW {
                         self.output.drain(..self.written);
                         self.written = 0;
@@ -258,6 +265,7 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+        Ok(true)
     }
 
     /// When it is to be cut off if nothing happens.
@@ -265,7 +273,7 @@ impl Connection {
         match self.state {
             State::Reading => Some(self.since + REQUEST_WITHIN),
             State::Answering(_) | State::Closing => Some((self.progress + PROGRESS_WITHIN).min(self.since + ANSWER_WITHIN)),
-            State::Watching => self.wants_room().then(|| self.progress + PROGRESS_WITHIN),
+            State::Watching => self.has_output().then(|| self.progress + PROGRESS_WITHIN),
         }
     }
 }

@@ -474,15 +474,11 @@ pub struct Watching {
 /// # Errors
 /// [`Kind::Failed`] when it is longer than [`REPLY_MAX`], which nothing should be.
 pub fn line<T: Serialize>(message: &T) -> Result<String, Refusal> {
-    #[derive(Serialize)]
-    struct Versioned<'a, T> {
-        v: u64,
-        #[serde(flatten)]
-        message: &'a T,
-    }
     let failed = |message: String| Refusal::new(Kind::Failed, message, "this is a defect; please report it");
-    let mut line =
-        serde_json::to_string(&Versioned { v: VERSION, message }).map_err(|error| failed(format!("the reply cannot be written: {error}")))?;
+    let object = serde_json::to_string(message).map_err(|error| failed(format!("the reply cannot be written: {error}")))?;
+    // Every message is an object with at least its name. The version goes in front by hand: serde's `flatten` makes long lists twice as slow.
+    let Some(keys) = object.strip_prefix('{') else { return Err(failed("the reply is no object".to_owned())) };
+    let mut line = format!("{{\"v\":{VERSION},{keys}");
     if line.len() >= REPLY_MAX {
         return Err(failed(format!("the reply of {} bytes is too long", line.len())));
     }

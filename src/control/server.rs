@@ -149,10 +149,9 @@ impl Service {
                 self.subscription = None;
             }
         }
-        let now = Instant::now();
         for client in &mut self.clients {
             // What fits into the sockets' buffers; nobody is waited for.
-            let _ = client.send(now);
+            let _ = client.send();
         }
     }
 
@@ -257,10 +256,10 @@ impl Service {
         }
         match client.next_request() {
             Ok(Some(line)) => self.on_request(client, &line, now),
-            Ok(None) => client.send(now).unwrap_or(false),
+            Ok(None) => client.send().unwrap_or(false),
             Err(refusal) => {
                 client.refuse(refusal, now);
-                client.send(now).unwrap_or(false)
+                client.send().unwrap_or(false)
             }
         }
     }
@@ -288,7 +287,7 @@ impl Service {
                 client.answer(answer, Instant::now());
             }
         }
-        client.send(Instant::now()).unwrap_or(false)
+        client.send().unwrap_or(false)
     }
 
     fn limit_watchers(&mut self, now: Instant) {
@@ -303,7 +302,7 @@ impl Service {
             Some(deadline) if deadline <= now => {
                 if client.is_reading() && client.has_input() {
                     client.refuse(Refusal::new(Kind::BadRequest, "no whole request came in time", "a request ends with a line end"), now);
-                    let _ = client.send(now);
+                    let _ = client.send();
                 }
                 false
             }
@@ -342,7 +341,7 @@ impl Service {
                     Some(victim) => {
                         let mut victim = self.clients.swap_remove(victim);
                         victim.refuse(busy(), now);
-                        let _ = victim.send(now);
+                        let _ = victim.send();
                         None
                     }
                     None => Some(busy()),
@@ -353,7 +352,7 @@ impl Service {
             if let Some(refusal) = refusal {
                 // One attempt, and gone: the buffer of a new socket has room for a line.
                 client.refuse(refusal, now);
-                let _ = client.send(now);
+                let _ = client.send();
                 continue;
             }
             self.clients.push(client);

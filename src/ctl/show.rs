@@ -173,7 +173,7 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         pair(out, "last seen", &zone.stamp(shown.last_seen))?;
     }
     if shown.blocks_before > 0 {
-        pair(out, "blocks so far", &shown.blocks_before.to_string())?;
+        pair(out, "so far", &count(shown.blocks_before, "block"))?;
     }
     Ok(())
 }

@@ -31,11 +31,16 @@ pub(super) fn connect(journal: JournalHandle) {
 
 /// Lines go to standard error from now on, if they went to this journal.
 pub(super) fn disconnect(journal: &JournalHandle) {
-    if let Ok(mut place) = JOURNAL.write()
-        && place.as_ref().is_some_and(|current| current.is_same(journal))
+    if is_connected(journal)
+        && let Ok(mut place) = JOURNAL.write()
     {
         *place = None;
     }
+}
+
+/// Whether lines go to this journal.
+pub(super) fn is_connected(journal: &JournalHandle) -> bool {
+    JOURNAL.read().is_ok_and(|place| place.as_ref().is_some_and(|current| current.is_same(journal)))
 }
 
 impl Log for Global {

@@ -257,7 +257,9 @@ impl JournalHandle {
         let history = if current.history_file == settings.history_file { None } else { Some(open_history(settings.history_file.as_ref())?) };
         let order = Order { sink, level: settings.log.level, style: style(&settings), history };
         self.shared.orders.lock().map_err(|_| JournalError::Ended)?.push(order);
-        log::set_max_level(settings.log.level);
+        if global::is_connected(self) {
+            log::set_max_level(settings.log.level);
+        }
         *current = settings;
         // With a full queue the thread is awake, and looks at the orders before each item.
         let _ = self.sender.try_send(Item::Nudge);

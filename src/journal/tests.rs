@@ -177,3 +177,19 @@ fn new_settings_change_history_file() {
     assert!(std::fs::read_to_string(two).unwrap().contains("10.77.1.2"));
     assert!(lines.all().iter().all(|line| !line.contains("10.77.1.2")), "the level is off and the target another");
 }
+
+#[test]
+fn what_modules_say_through_the_log_crate_goes_to_the_journal_and_nowhere_else_twice() {
+    let lines = Lines::default();
+    let journal = Journal::start_with(settings(), Box::new(lines.clone())).unwrap();
+    install();
+    global::connect(journal.clone());
+    log::warn!("from a module\nof ours");
+    log::debug!("not at this level");
+    log::info!(target: "neli::socket", "not of another crate");
+    assert!(journal.stop(LONG));
+    log::warn!("after the end");
+    let lines = lines.all();
+    assert!(lines.contains(&"WARN adminalert: WARNING: from a module\\nof ours".to_owned()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("not ") || line.contains("after")), "{lines:?}");
+}
