@@ -1,1 +1,4 @@
-fn main() {}
+//! `portsentryctl`: see [`portsentry::ctl`].
+fn main() -> std::process::ExitCode {
+    portsentry::ctl::main()
+}

@@ -1,1 +1,15 @@
-//! To be built.
+//! The control socket: what `portsentryctl` asks, and the daemon's answers.
+//!
+//! One unix stream socket; a request is one JSON object on one line, and so is each part of the answer. Reading is for root and the configured group,
+//! changing for root alone; the kernel tells who asks (SO_PEERCRED). Nothing that a client does, or does not do, makes another one wait for long,
+//! and all it can use up is bounded.
+
+pub mod client;
+mod connection;
+pub mod listen;
+pub mod protocol;
+pub mod server;
+
+pub use listen::{ListenError, Listener, listen};
+pub use protocol::{AllowRow, BlockRow, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target, Watching};
+pub use server::{Answer, Desk, Feed, Rows, Server};

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod files;
 pub mod memory;
+pub mod peer;
 pub mod poll;
 pub mod privilege;
 pub mod procfs;

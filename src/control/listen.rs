@@ -1,0 +1,154 @@
+//! The socket's place in the file system: who may connect, and that only one daemon listens there.
+
+use std::fmt;
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::sys::peer;
+
+/// How long is waited for another daemon that is at the same place in its start.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// A bound socket; it is gone from the file system when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) socket: UnixListener,
+    pub(super) group: Option<u32>,
+    path: PathBuf,
+    /// Device and inode, so that nobody else's socket is removed.
+    identity: (u64, u64),
+}
+
+/// Why there is no control socket.
+#[derive(Debug)]
+pub enum ListenError {
+    /// There is no such group.
+    NoGroup(String),
+    /// Another daemon answers there.
+    Running(PathBuf),
+    /// Something that is no socket is there.
+    InTheWay(PathBuf),
+    /// An operation failed.
+    Failed {
+        /// What was to be done.
+        verb: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoGroup(name) => write!(f, "control.group: there is no group {name:?}: create it with groupadd(8), or set it to \"\""),
+            Self::Running(path) => {
+                write!(f, "another portsentry is running: it answers at {}: stop it, or give this one another control.socket", path.display())
+            }
+            Self::InTheWay(path) => write!(f, "{} is no socket: remove it, or give control.socket another path", path.display()),
+            Self::Failed { verb, path, .. } => write!(f, "cannot {verb} {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed { error, .. } => Some(error),
+            Self::NoGroup(_) | Self::Running(_) | Self::InTheWay(_) => None,
+        }
+    }
+}
+
+/// Binds the control socket at `path`, mode 0600, or 0660 and owned by `group` if that is not empty. A missing directory is made, with mode 0755.
+/// A socket on which nobody answers, left by a daemon that was killed, is removed.
+///
+/// # Errors
+/// No such group, another daemon, something else at that path, or what the system says.
+pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
+    let fail = |verb: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |error| ListenError::Failed { verb, path, error }
+    };
+    let group = match group {
+        "" => None,
+        name => Some(peer::group_id(name).map_err(fail("look up the group of", path))?.ok_or_else(|| ListenError::NoGroup(name.to_owned()))?),
+    };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail("create the directory", directory))?;
+    // Two daemons that start at once must not both take the other's new socket for an old one.
+    let _lock = lock(directory).map_err(fail("lock the directory", directory))?;
+    let socket = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }
+    .map_err(fail("bind the control socket", path))?;
+    let metadata = std::fs::symlink_metadata(path).map_err(fail("examine the control socket", path))?;
+    // From here on the drop of `listener` takes the socket away again if something fails.
+    let listener = Listener { socket, group, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group).map_err(fail("change the group of", path))?;
+    }
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail("change the mode of", path))?;
+    listener.socket.set_nonblocking(true).map_err(fail("set up the control socket", path))?;
+    Ok(listener)
+}
+
+fn lock(directory: &Path) -> io::Result<File> {
+    let file = File::open(directory)?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let fail = |verb: &'static str| {
+        let path = path.to_owned();
+        move |error| ListenError::Failed { verb, path, error }
+    };
+    let there = std::fs::symlink_metadata(path).map_err(fail("examine"))?;
+    if !there.file_type().is_socket() {
+        return Err(ListenError::InTheWay(path.to_owned()));
+    }
+    match peer::connect_now(path) {
+        // Nobody listens on it: ECONNREFUSED, unix(7).
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        // Connected, or so busy that it cannot be connected to: somebody is there.
+        Ok(_) => return Err(ListenError::Running(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ListenError::Running(path.to_owned())),
+        Err(error) => return Err(fail("find out who listens at")(error)),
+    }
+    std::fs::remove_file(path).map_err(fail("remove the old socket"))
+}
+
+impl Listener {
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let same = std::fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.identity);
+        if same {
+            // If it stays, the next daemon finds that nobody answers, and removes it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The command line (design: one subcommand a request).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::control::protocol::{REASON_MAX, Target};
+
+/// See and change what the PortSentry daemon blocks.
+#[derive(Debug, Clone, PartialEq, Parser)]
+#[command(name = "portsentryctl", version, after_help = EXIT_STATUSES)]
+pub struct Arguments {
+    /// Print JSON: one document, with keys that stay.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The daemon's control socket.
+    #[arg(long, global = true, value_name = "PATH", default_value_os_t = Config::default().control.socket)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUSES: &str = "\
+Exit status: 0 done, 1 no (not blocked, nothing known), 64 wrong command line, 69 the daemon cannot be reached,
+70 something failed, 77 not permitted, 78 the configuration is wrong.";
+
+/// The subcommands.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Command {
+    /// How the daemon fares.
+    Status,
+    /// What is blocked.
+    List,
+    /// What is known of an address: its block, what it touched, why it is never blocked.
+    Show {
+        /// The address.
+        #[arg(value_name = "ADDR")]
+        address: Target,
+    },
+    /// Block an address or a network.
+    Block {
+        /// The address, or the network in CIDR form. Of an IPv6 address the whole prefix is blocked.
+        #[arg(value_name = "ADDR|NET")]
+        address: Target,
+        /// For how long: 30s, 2h, "1day 12h"; 0 until it is unblocked. Without it, as long as the configuration says.
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+        time: Option<Duration>,
+        /// Why; it is shown in lists and in the log.
+        #[arg(long, value_name = "TEXT", default_value = "", value_parser = parse_reason, hide_default_value = true)]
+        reason: String,
+    },
+    /// Unblock an address or a network, or everything.
+    Unblock {
+        /// The address or network.
+        #[arg(value_name = "ADDR|NET", required_unless_present = "all", conflicts_with = "all")]
+        address: Option<Target>,
+        /// Unblock everything.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Addresses and networks that are never blocked.
+    Allow {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: AllowCommand,
+    },
+    /// Blocks of the past.
+    History {
+        /// Not older than this: 1h, 7d, or a time such as 2026-11-20T15:00:00Z.
+        #[arg(long, value_name = "TIME", value_parser = parse_since)]
+        since: Option<Timestamp>,
+        /// Of this address or network only.
+        #[arg(long, value_name = "ADDR|NET")]
+        source: Option<Target>,
+    },
+    /// The ruleset that is in force, as nft(8) reads it.
+    Rules,
+    /// Check a configuration file. The daemon need not run.
+    Check {
+        /// The file; without it, the one that the daemon reads.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Let the daemon read its configuration again.
+    Reload,
+    /// Show what happens, as it happens.
+    Watch,
+}
+
+/// The subcommands of `allow`.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum AllowCommand {
+    /// What is never blocked, and why.
+    List,
+    /// Never block this from now on; a block of it is lifted.
+    Add {
+        /// The address or network.
+        #[arg(value_name = "ADDR|NET")]
+        address: Target,
+    },
+    /// Undo `allow add`.
+    Remove {
+        /// The address or network.
+        #[arg(value_name = "ADDR|NET")]
+        address: Target,
+    },
+}
+
+/// Reads the command line, its first word the program's name.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(arguments)
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}: write it as 30s, 2h or \"1day 12h\""))?;
+    // Less than a second would become 0, and that is for ever.
+    if time < Duration::from_secs(1) { Err("a block lasts a second or more; 0 is until it is unblocked".to_owned()) } else { Ok(time) }
+}
+
+fn parse_reason(text: &str) -> Result<String, String> {
+    if text.len() > REASON_MAX {
+        return Err(format!("longer than {REASON_MAX} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("control characters are in it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let age = humantime::parse_duration(text).map_err(|error| format!("{error}: write it as 1h, 7d or 2026-11-20T15:00:00Z"))?;
+    // Further back than there is time is everything.
+    Ok(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split_whitespace().map(OsString::from)).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn blocks_take_a_time_and_a_reason() {
+        let Command::Block { time, reason, .. } = read("portsentryctl block 192.0.2.0/24 --for 2h --reason abuse").unwrap() else { panic!() };
+        assert_eq!((time, reason.as_str()), (Some(Duration::from_secs(7200)), "abuse"));
+        assert!(matches!(read("portsentryctl block 192.0.2.1 --for 0"), Ok(Command::Block { time: Some(Duration::ZERO), .. })));
+        for wrong in ["--for 500ms", "--for soon", "--for -1h", &format!("--reason {}", "x".repeat(REASON_MAX + 1))] {
+            assert!(read(&format!("portsentryctl block 192.0.2.1 {wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn unblock_takes_an_address_or_all_but_not_both_and_not_nothing() {
+        assert!(read("portsentryctl unblock 192.0.2.1").is_ok());
+        assert!(read("portsentryctl unblock --all").is_ok());
+        assert!(read("portsentryctl unblock").is_err());
+        assert!(read("portsentryctl unblock --all 192.0.2.1").is_err());
+        assert!(read("portsentryctl unblock example.org").is_err());
+    }
+
+    #[test]
+    fn since_is_an_age_or_a_time() {
+        let since = |text: &str| match read(&format!("portsentryctl history --since {text}")) {
+            Ok(Command::History { since, .. }) => since.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(since("2026-11-20T15:00:00Z").as_second(), 1_795_186_800);
+        let age = Timestamp::now().as_second() - since("1d").as_second();
+        assert!((86_400..86_410).contains(&age));
+        assert_eq!(since("900000y"), Timestamp::MIN);
+    }
+}

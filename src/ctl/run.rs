@@ -1,0 +1,198 @@
+//! The subcommands: a request each, and its answer shown.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::args::{AllowCommand, Arguments, Command};
+use super::{check, show, status};
+use crate::control::client::{Client, ClientError, PATIENCE};
+use crate::control::protocol::{Reply, Request, Stamp};
+use crate::ctl::Zone;
+use crate::journal::format::{printable, printable_json, printable_lines};
+
+/// Why a subcommand did not do what it should.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The daemon said no, or nothing.
+    Client(ClientError),
+    /// Standard output cannot be written.
+    Output(io::Error),
+    /// The daemon's answer belongs to another question.
+    Answer,
+    /// The configuration is wrong; the findings.
+    Configuration(String),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl Failure {
+    pub(super) fn exit_status(&self) -> u8 {
+        match self {
+            Self::Client(error) => error.exit_status(),
+            Self::Output(_) | Self::Answer => status::SOFTWARE,
+            Self::Configuration(_) => status::CONFIGURATION,
+        }
+    }
+
+    /// The lines for standard error.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Client(error) => {
+                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                let mut text = format!("portsentryctl: {}\n", printable_lines(&format!("{error}{cause}")).trim_end());
+                if !error.remedy().is_empty() {
+                    text.push_str(&format!("  {}\n", printable(error.remedy())));
+                }
+                text
+            }
+            Self::Output(error) => format!("portsentryctl: cannot write the output: {error}\n"),
+            Self::Answer => "portsentryctl: the daemon answered another question\n  use portsentryctl of the same version as the daemon\n".to_owned(),
+            Self::Configuration(findings) => format!("{}\n", printable_lines(findings).trim_end()),
+        }
+    }
+}
+
+/// Carries the command line out: the exit status.
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
+    let json = arguments.json;
+    let request = match &arguments.command {
+        Command::Check { file } => return check::run(file.as_deref(), json, out),
+        Command::Status => Request::Status {},
+        Command::List => Request::List {},
+        Command::Show { address } => Request::Show { address: *address },
+        Command::Block { address, time, reason } => {
+            Request::Block { address: *address, seconds: time.as_ref().map(Duration::as_secs), reason: reason.clone() }
+        }
+        Command::Unblock { address: Some(address), .. } => Request::Unblock { address: *address },
+        Command::Unblock { address: None, .. } => Request::UnblockAll {},
+        Command::Allow { command: AllowCommand::List } => Request::AllowList {},
+        Command::Allow { command: AllowCommand::Add { address } } => Request::AllowAdd { address: *address },
+        Command::Allow { command: AllowCommand::Remove { address } } => Request::AllowRemove { address: *address },
+        Command::History { since, source } => Request::History { since: since.map(Stamp), source: *source },
+        Command::Rules => Request::Rules {},
+        Command::Reload => Request::Reload {},
+        Command::Watch => Request::Watch {},
+    };
+    let mut client = Client::connect(&arguments.socket)?;
+    let first = client.ask(&request)?;
+    match (request, first) {
+        (Request::Status {}, Reply::Status(status)) => {
+            if json {
+                document(out, &status)?
+            } else {
+                show::status(out, &status)?
+            }
+        }
+        (Request::List {}, first @ Reply::Blocks { .. }) => {
+            let mut table = show::Blocks::new(zone);
+            let mut array = Array::default();
+            let mut reply = first;
+            loop {
+                let Reply::Blocks { rows, more } = reply else { return Err(Failure::Answer) };
+                for row in rows {
+                    if json { array.row(out, &row)? } else { table.row(out, row)? }
+                }
+                if !more {
+                    break;
+                }
+                reply = client.receive(Some(PATIENCE))?;
+            }
+            if json { array.end(out)? } else { table.end(out)? }
+        }
+        (Request::History { .. }, first @ Reply::History { .. }) => {
+            let mut table = show::Past::new(zone);
+            let mut array = Array::default();
+            let mut reply = first;
+            loop {
+                let Reply::History { rows, more } = reply else { return Err(Failure::Answer) };
+                for row in rows {
+                    if json { array.row(out, &row)? } else { table.row(out, row)? }
+                }
+                if !more {
+                    break;
+                }
+                reply = client.receive(Some(PATIENCE))?;
+            }
+            if json { array.end(out)? } else { table.end(out)? }
+        }
+        (Request::Show { .. }, Reply::Shown(shown)) => {
+            if json {
+                document(out, &shown)?
+            } else {
+                show::shown(out, &shown, zone)?
+            }
+        }
+        (Request::AllowList {}, Reply::Allowed { mut rows }) => {
+            rows.sort_by(|a, b| (a.address, &a.origin).cmp(&(b.address, &b.origin)));
+            if json { document(out, &rows)? } else { show::allowed(out, rows)? }
+        }
+        (Request::Rules {}, Reply::Rules { text }) => {
+            if json {
+                document(out, &json!({ "rules": text }))?
+            } else {
+                writeln!(out, "{}", printable_lines(text.trim_end()))?
+            }
+        }
+        (Request::Watch {}, Reply::Watching {}) => return watch(&mut client, json, out, zone),
+        (request, Reply::Done { message }) if request.changes() => {
+            if json {
+                document(out, &json!({ "message": message }))?
+            } else {
+                writeln!(out, "{}", printable_lines(message.trim_end()))?
+            }
+        }
+        _ => return Err(Failure::Answer),
+    }
+    Ok(status::DONE)
+}
+
+/// Shows events until the daemon ends or nobody reads them any more.
+fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
+    loop {
+        let Reply::Event { event } = client.receive(None)? else { return Err(Failure::Answer) };
+        if json {
+            writeln!(out, "{}", printable_json(event.to_string()))?
+        } else {
+            show::event(out, &event, zone)?
+        }
+        out.flush()?;
+    }
+}
+
+fn document<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+    writeln!(out, "{}", printable_json(text))
+}
+
+/// An array that is written as its rows come: one row a line.
+#[derive(Default)]
+struct Array {
+    any: bool,
+}
+
+impl Array {
+    fn row<T: Serialize>(&mut self, out: &mut dyn Write, row: &T) -> io::Result<()> {
+        let text = serde_json::to_string(row).map_err(io::Error::other)?;
+        write!(out, "{}{}", if self.any { ",\n  " } else { "[\n  " }, printable_json(text))?;
+        self.any = true;
+        Ok(())
+    }
+
+    fn end(self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}", if self.any { "\n]" } else { "[]" })
+    }
+}

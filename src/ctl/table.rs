@@ -1,0 +1,70 @@
+//! Tables for people: columns under their names, as wide as they must be.
+
+use std::io::{self, Write};
+
+use crate::journal::format::printable;
+
+/// Rows that are looked at for the width of the columns. A longer table comes as it is read; a wider cell further down pushes its row to the right.
+const MEASURED: usize = 5000;
+
+/// Where a column's cells stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// A table that is written as its rows come.
+pub(super) struct Table<const N: usize> {
+    columns: [(&'static str, Align); N],
+    waiting: Vec<[String; N]>,
+    widths: Option<[usize; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    pub(super) fn new(columns: [(&'static str, Align); N]) -> Self {
+        Self { columns, waiting: Vec::new(), widths: None }
+    }
+
+    /// Adds a row; its cells are escaped here.
+    pub(super) fn row(&mut self, out: &mut dyn Write, cells: [String; N]) -> io::Result<()> {
+        let cells = cells.map(|cell| printable(&cell).into_owned());
+        match self.widths {
+            Some(widths) => self.write(out, &widths, &cells),
+            None => {
+                self.waiting.push(cells);
+                if self.waiting.len() >= MEASURED { self.begin(out) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Writes what waits. A table without rows has no header either.
+    pub(super) fn end(mut self, out: &mut dyn Write) -> io::Result<()> {
+        if self.widths.is_none() && !self.waiting.is_empty() { self.begin(out) } else { Ok(()) }
+    }
+
+    fn begin(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let header = self.columns.map(|(name, _)| name.to_owned());
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut widths = [0; N];
+        for cells in waiting.iter().chain(std::iter::once(&header)) {
+            for (width, cell) in widths.iter_mut().zip(cells) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        self.widths = Some(widths);
+        self.write(out, &widths, &header)?;
+        waiting.iter().try_for_each(|cells| self.write(out, &widths, cells))
+    }
+
+    fn write(&self, out: &mut dyn Write, widths: &[usize; N], cells: &[String; N]) -> io::Result<()> {
+        let mut line = String::new();
+        for ((cell, width), (_, align)) in cells.iter().zip(widths).zip(&self.columns) {
+            match align {
+                Align::Left => line.push_str(&format!("{cell:<width$}  ")),
+                Align::Right => line.push_str(&format!("{cell:>width$}  ")),
+            }
+        }
+        writeln!(out, "{}", line.trim_end())
+    }
+}

@@ -1,0 +1,155 @@
+//! An event as keys and values: what the text and JSON formats both render, so that they cannot differ.
+//!
+//! Keys are stable: programs read them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::words::count;
+use super::{Style, is_treacherous};
+use crate::engine::{Ending, Reason, Report, Subject};
+use crate::journal::{Event, Notice};
+
+/// A key and its value; the order is the order in which they are shown.
+pub(super) type Fact = (&'static str, Value);
+
+/// What is known of an event; the first fact is `event`, its kind.
+pub(super) fn facts(event: &Event, style: &Style) -> Vec<Fact> {
+    match &event.notice {
+        Notice::Engine(report) => engine(report, style),
+        Notice::Starting => vec![kind("starting"), ("version", env!("CARGO_PKG_VERSION").into())],
+        Notice::Watching { transport, mode, ports, ranges } => vec![
+            kind("watching"),
+            ("transport", transport.name().into()),
+            ("mode", (*mode).into()),
+            ("ports", (*ports).into()),
+            ("ranges", short(ranges).into()),
+        ],
+        Notice::Active => vec![kind("active")],
+        Notice::Stopping { blocks_left } => vec![kind("stopping"), ("blocks_left", (*blocks_left).into())],
+        Notice::Reloaded => vec![kind("reloaded")],
+        Notice::ReloadRefused { findings } => vec![kind("reload-refused"), ("findings", short(findings).into())],
+        Notice::Lost { packets, total } => vec![kind("lost"), ("packets", (*packets).into()), ("total", (*total).into())],
+        Notice::NeverBlock { entries } => vec![kind("never-block"), ("entries", (*entries).into())],
+        Notice::ForeignChange { pid, program, remedy } => {
+            vec![kind("foreign-change"), ("pid", (*pid).into()), ("program", start(program, 200).into()), ("remedy", short(remedy).into())]
+        }
+        Notice::Status(text) => vec![kind("status"), ("message", short(text).into())],
+        Notice::Adopted { blocks } => vec![kind("adopted"), ("blocks", (*blocks).into())],
+        Notice::Warning(text) => vec![kind("warning"), ("message", short(text).into())],
+        Notice::Error(text) => vec![kind("error"), ("message", short(text).into())],
+        Notice::HeldBack { lines, within } => {
+            vec![
+                kind("held-back"),
+                ("lines", (*lines).into()),
+                ("within", within.as_secs().into()),
+                ("message", format!("{} held back", count(*lines, "line")).into()),
+            ]
+        }
+    }
+}
+
+fn kind(name: &str) -> Fact {
+    ("event", name.into())
+}
+
+/// The start of a text that another module made, so short that an object is never cut in the middle however much of it is escaped.
+fn short(text: &str) -> String {
+    start(text, 3000)
+}
+
+/// As much of `text` as takes at most `budget` bytes once it is escaped.
+fn start(text: &str, budget: usize) -> String {
+    let mut left = budget;
+    text.chars()
+        .take_while(|&character| {
+            let cost = match character {
+                // The longest escape of JSON in UTF-16.
+                _ if is_treacherous(character) => 6,
+                '"' | '\\' => 2,
+                other => other.len_utf8(),
+            };
+            let fits = cost <= left;
+            left = left.saturating_sub(cost);
+            fits
+        })
+        .collect()
+}
+
+fn engine(report: &Report, style: &Style) -> Vec<Fact> {
+    let name = |subject: &Subject| Value::from(subject.display(style.ipv6_prefix).to_string());
+    match report {
+        Report::Scan { source, probe, reason, not_blocked } => {
+            let mut facts = vec![
+                kind("scan"),
+                ("address", probe.source.to_string().into()),
+                ("source", Subject::Host(*source).display(style.ipv6_prefix).to_string().into()),
+                ("destination", probe.destination.to_string().into()),
+                ("port", probe.port.to_string().into()),
+                ("ip_options", probe.ip_options.into()),
+                ("blocking", not_blocked.is_none().into()),
+            ];
+            facts.extend(why(reason));
+            facts.push(("not_blocked", not_blocked.map_or(Value::Null, Value::from)));
+            facts
+        }
+        Report::Blocked { subject, port, timeout, reason, renewed } => {
+            let mut facts = vec![
+                kind("blocked"),
+                ("address", name(subject)),
+                ("port", port.map_or(Value::Null, |port| port.to_string().into())),
+                ("timeout", timeout.as_ref().map(Duration::as_secs).map_or(Value::Null, Value::from)),
+                ("renewed", (*renewed).into()),
+            ];
+            facts.extend(why(reason));
+            facts
+        }
+        Report::BlockFailed { subject, error } => vec![kind("block-failed"), ("address", name(subject)), ("error", short(error).into())],
+        Report::Unblocked { subject, ending } => vec![
+            kind("unblocked"),
+            ("address", name(subject)),
+            (
+                "ending",
+                match ending {
+                    Ending::Expired => "expired",
+                    Ending::ByHand => "by-hand",
+                    Ending::NeverBlock => "never-block",
+                }
+                .into(),
+            ),
+        ],
+        Report::UnblockFailed { subject, error } => vec![kind("unblock-failed"), ("address", name(subject)), ("error", short(error).into())],
+    }
+}
+
+fn why(reason: &Reason) -> [Fact; 3] {
+    [
+        ("scan", reason.scan().map_or(Value::Null, |scan| scan.name().into())),
+        ("proven", reason.proven().into()),
+        ("reason", short(&reason.to_string()).into()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LINE_MAX, json, samples};
+    use super::*;
+
+    #[test]
+    fn an_object_is_never_longer_than_a_line() {
+        for piece in ["\u{1b}", "\"", "ä", "x", "\u{2028}"] {
+            let long = piece.repeat(5000);
+            let notices = [
+                Notice::ForeignChange { pid: 1, program: long.clone(), remedy: long.clone() },
+                Notice::ReloadRefused { findings: long.clone() },
+                Notice::Warning(long),
+            ];
+            for notice in notices {
+                let line = json(&samples::event(notice), &samples::CLASSIC);
+                assert!(line.len() <= LINE_MAX, "{}", line.len());
+                serde_json::from_str::<Value>(&line).unwrap();
+            }
+        }
+    }
+}

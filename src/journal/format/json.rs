@@ -1,0 +1,111 @@
+//! One JSON object (RFC 8259) an event, on one line, with stable keys in a stable order; `time` is RFC 3339 in UTC.
+
+use jiff::Timestamp;
+use log::Level;
+use serde_json::Value;
+
+use super::facts::{Fact, facts};
+use super::{LINE_MAX, Style, is_treacherous, level};
+use crate::journal::Event;
+
+/// The object of an event.
+pub(super) fn line(event: &Event, style: &Style) -> String {
+    let mut all: Vec<Fact> = vec![("time", time(event.at)), ("level", level_name(level(event)))];
+    all.extend(facts(event, style));
+    object(&all)
+}
+
+/// The object of a record of another module.
+pub(super) fn message(at: Timestamp, level: Level, module: &str, text: &str) -> String {
+    let object_of = |text: &str| {
+        object(&[("time", time(at)), ("level", level_name(level)), ("event", "message".into()), ("module", module.into()), ("message", text.into())])
+    };
+    let line = object_of(text);
+    if line.len() <= LINE_MAX {
+        return line;
+    }
+    // An object must not be cut, its text may: no escape is longer than twelve bytes (two \uXXXX), and there is room for the other keys.
+    let mut end = (LINE_MAX / 12 - 40).min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    object_of(text.get(..end).unwrap_or_default())
+}
+
+fn time(at: Timestamp) -> Value {
+    // Milliseconds: finer than that, a log line's time means nothing.
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string().into()
+}
+
+fn level_name(level: Level) -> Value {
+    level.as_str().to_ascii_lowercase().into()
+}
+
+fn object(facts: &[Fact]) -> String {
+    let mut line = String::from("{");
+    for (position, (key, value)) in facts.iter().enumerate() {
+        if position > 0 {
+            line.push(',');
+        }
+        line.push('"');
+        line.push_str(key);
+        line.push_str("\":");
+        line.push_str(&escaped(value));
+    }
+    line.push('}');
+    line
+}
+
+/// `value` as JSON in which every character that a terminal could obey is a `\u` escape.
+pub(super) fn escaped(value: &Value) -> String {
+    escape(value.to_string())
+}
+
+/// JSON text as it may be shown on a terminal: characters that a terminal could obey stand inside strings only, and become `\u` escapes there.
+/// Line ends between the values stay.
+pub(super) fn escape(plain: String) -> String {
+    let obeyed = |character: char| character != '\n' && is_treacherous(character);
+    if !plain.chars().any(obeyed) {
+        return plain;
+    }
+    let mut escaped = String::with_capacity(plain.len() + 16);
+    for character in plain.chars() {
+        if obeyed(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{CLASSIC, all, blocked, event, scan};
+    use super::*;
+    use crate::probe::{ScanKind, Transport};
+
+    #[test]
+    fn a_scan_and_a_block_have_these_keys() {
+        assert_eq!(
+            line(&event(scan("2001:db8::7", ScanKind::Syn, Transport::Tcp, 1, Some("it is a gateway"))), &CLASSIC),
+            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"scan","address":"2001:db8::7","source":"2001:db8::/64","destination":"192.0.2.1","port":"tcp/1","ip_options":false,"blocking":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","not_blocked":"it is a gateway"}"#
+        );
+        assert_eq!(
+            line(&event(blocked("10.77.1.1", 1, false)), &CLASSIC),
+            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"blocked","address":"10.77.1.1","port":"tcp/1","timeout":60,"renewed":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"}"#
+        );
+    }
+
+    #[test]
+    fn every_notice_is_one_object_with_time_level_and_event() {
+        for event in all() {
+            let value: Value = serde_json::from_str(&line(&event, &CLASSIC)).unwrap();
+            for key in ["time", "level", "event"] {
+                assert!(value.get(key).is_some_and(Value::is_string), "{key} of {event:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Events as lines: pure functions, the same for every target.
+//!
+//! Owns the rule that nothing a remote host, a client or another program said reaches a log unescaped, and that every line is short.
+
+mod classic;
+mod facts;
+mod json;
+mod text;
+mod words;
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use log::Level;
+
+use super::Event;
+use crate::config::LogFormat;
+
+pub use classic::history;
+pub use words::{duration, scan_name};
+
+/// Longest line, in bytes. Less than the 8 KiB that rsyslog(8) takes by default; a list of ports or a finding may want some room.
+pub const LINE_MAX: usize = 4096;
+
+/// What a rendering needs beside the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// What lines look like.
+    pub format: LogFormat,
+    /// IPv6 blocks are prefixes of this many bits.
+    pub ipv6_prefix: u8,
+}
+
+/// One line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// How important it is. `Info` becomes syslog's "notice", the level of PortSentry 1.2.
+    pub level: Level,
+    /// The text: no control character, at most [`LINE_MAX`] bytes.
+    pub text: String,
+}
+
+impl Line {
+    fn new(level: Level, text: String) -> Self {
+        let text = match printable(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(escaped) => escaped,
+        };
+        Self { level, text: cut(text) }
+    }
+}
+
+/// The lines of an event, in this style. Classic format may need several lines, or none.
+pub fn lines(event: &Event, style: &Style) -> Vec<Line> {
+    match style.format {
+        LogFormat::Classic => classic::lines(event, style),
+        LogFormat::Text => vec![Line::new(level(event), text::line(event, style))],
+        LogFormat::Json => vec![Line { level: level(event), text: json::line(event, style) }],
+    }
+}
+
+/// The event as one JSON object, whatever the style's format.
+pub fn json(event: &Event, style: &Style) -> String {
+    json::line(event, style)
+}
+
+/// The line of a record of the `log` crate's, from any module.
+pub fn message(at: Timestamp, level: Level, module: &str, message: &str, style: &Style) -> Line {
+    match style.format {
+        LogFormat::Classic => Line::new(level, classic::message(level, module, message)),
+        LogFormat::Text => Line::new(level, text::message(level, module, message)),
+        LogFormat::Json => Line { level, text: json::message(at, level, module, message) },
+    }
+}
+
+/// How important an event is, in every format.
+pub(crate) fn level(event: &Event) -> Level {
+    use super::Notice;
+    use crate::engine::Report;
+    match &event.notice {
+        // A renewal says nothing new.
+        Notice::Engine(Report::Blocked { renewed: true, .. }) => Level::Debug,
+        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }) => Level::Warn,
+        Notice::Engine(Report::Unblocked { .. }) => Level::Info,
+        Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) | Notice::ReloadRefused { .. } | Notice::Error(_) => Level::Error,
+        Notice::Lost { .. } | Notice::ForeignChange { .. } | Notice::Warning(_) | Notice::HeldBack { .. } => Level::Warn,
+        Notice::NeverBlock { .. } => Level::Debug,
+        Notice::Starting
+        | Notice::Watching { .. }
+        | Notice::Active
+        | Notice::Stopping { .. }
+        | Notice::Reloaded
+        | Notice::Status(_)
+        | Notice::Adopted { .. } => Level::Info,
+    }
+}
+
+/// `text` with every character escaped that could move a cursor, end a line, hide text or turn its direction.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_treacherous) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if is_treacherous(character) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Several lines of text, each [`printable`]; line ends and tabs stay.
+pub fn printable_lines(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for piece in text.split_inclusive(['\n', '\t']) {
+        let end = piece.len() - usize::from(piece.ends_with(['\n', '\t']));
+        let (words, gap) = piece.split_at(end);
+        escaped.push_str(&printable(words));
+        escaped.push_str(gap);
+    }
+    escaped
+}
+
+/// JSON text, in several lines or one, that a terminal shows as it is.
+pub fn printable_json(text: String) -> String {
+    json::escape(text)
+}
+
+/// Control characters, and the format characters of Unicode that terminals obey (UAX #9, zero width, line and paragraph separators).
+fn is_treacherous(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{061C}' | '\u{FEFF}')
+}
+
+/// `text`, at most [`LINE_MAX`] bytes of it, and said so when it was more.
+pub(crate) fn cut(mut text: String) -> String {
+    const MARK: &str = " [cut]";
+    if text.len() > LINE_MAX {
+        let mut end = LINE_MAX - MARK.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    //! One event of each kind, for the golden tests of all formats.
+    use super::*;
+    use crate::engine::{Ending, Reason, Report, Source, Subject};
+    use crate::journal::Notice;
+    use crate::probe::{Port, Probe, ScanKind, Transport};
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    pub(crate) const CLASSIC: Style = Style { format: LogFormat::Classic, ipv6_prefix: 64 };
+
+    pub(crate) fn at() -> Timestamp {
+        Timestamp::from_second(1_795_188_400).unwrap()
+    }
+
+    pub(crate) fn event(notice: Notice) -> Event {
+        Event { at: at(), notice }
+    }
+
+    pub(crate) fn scan(source: &str, kind: ScanKind, transport: Transport, number: u16, not_blocked: Option<&'static str>) -> Notice {
+        let source: IpAddr = source.parse().unwrap();
+        Notice::Engine(Report::Scan {
+            source: Source::of(source, 64),
+            probe: Probe {
+                source,
+                destination: "192.0.2.1".parse().unwrap(),
+                port: Port { transport, number },
+                scan: kind,
+                imitable: false,
+                ip_options: false,
+            },
+            reason: reason(kind),
+            not_blocked,
+        })
+    }
+
+    pub(crate) fn reason(kind: ScanKind) -> Reason {
+        Reason::Scan { scan: kind, proven: false, detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/3".into() }
+    }
+
+    pub(crate) fn blocked(source: &str, number: u16, renewed: bool) -> Notice {
+        Notice::Engine(Report::Blocked {
+            subject: Subject::Host(Source::of(source.parse().unwrap(), 64)),
+            port: Some(Port { transport: Transport::Tcp, number }),
+            timeout: Some(Duration::from_secs(60)),
+            reason: reason(ScanKind::Syn),
+            renewed,
+        })
+    }
+
+    /// Every kind of notice.
+    pub(crate) fn all() -> Vec<Event> {
+        let host = Subject::Host(Source::of("10.77.1.1".parse().unwrap(), 64));
+        [
+            Notice::Starting,
+            Notice::Watching { transport: Transport::Tcp, mode: "advanced", ports: 1021, ranges: "1-112, 114-138, 140-1023".into() },
+            Notice::Watching { transport: Transport::Udp, mode: "stealth", ports: 2, ranges: "1, 7".into() },
+            Notice::Watching { transport: Transport::Tcp, mode: "connect", ports: 1, ranges: "1".into() },
+            Notice::Active,
+            scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None),
+            blocked("10.77.1.1", 1, false),
+            blocked("10.77.1.1", 1, true),
+            blocked("2001:db8:1::7", 22, false),
+            Notice::Engine(Report::Blocked {
+                subject: Subject::Network("192.0.2.0/24".parse().unwrap()),
+                port: None,
+                timeout: None,
+                reason: Reason::Manual("abuse".into()),
+                renewed: false,
+            }),
+            Notice::Engine(Report::BlockFailed { subject: host, error: "no space in set\nof 10".into() }),
+            Notice::Engine(Report::Unblocked { subject: host, ending: Ending::Expired }),
+            Notice::Engine(Report::UnblockFailed { subject: host, error: "busy".into() }),
+            Notice::Reloaded,
+            Notice::ReloadRefused { findings: "a.yaml:1:2: no\n  remedy: yes".into() },
+            Notice::Lost { packets: 3, total: 7 },
+            Notice::NeverBlock { entries: 5 },
+            Notice::ForeignChange { pid: 12, program: "n\x1b[2Jft".into(), remedy: "the table was restored".into() },
+            Notice::Status("blocked 3".into()),
+            Notice::Adopted { blocks: 2 },
+            Notice::Warning("watch out".into()),
+            Notice::Error("it broke".into()),
+            Notice::HeldBack { lines: 9, within: Duration::from_secs(60) },
+            Notice::Stopping { blocks_left: 2 },
+        ]
+        .into_iter()
+        .map(event)
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_event_gives_lines_without_control_characters_in_every_format() {
+        for format in [LogFormat::Classic, LogFormat::Text, LogFormat::Json] {
+            for event in samples::all() {
+                let lines = lines(&event, &Style { format, ipv6_prefix: 64 });
+                assert!(!lines.is_empty(), "{event:?}");
+                for line in lines {
+                    assert!(!line.text.chars().any(is_treacherous) && line.text.len() <= LINE_MAX, "{line:?}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_message_says_its_line_is_one_short_line(text in any::<String>(), repeat in 1usize..200) {
+            let text = text.repeat(repeat);
+            for format in [LogFormat::Classic, LogFormat::Text, LogFormat::Json] {
+                let line = message(samples::at(), Level::Warn, "portsentry::nft", &text, &Style { format, ipv6_prefix: 64 });
+                prop_assert!(line.text.len() <= LINE_MAX);
+                prop_assert!(!line.text.contains('\n') && !line.text.contains('\x1b'));
+                if format == LogFormat::Json {
+                    let value: serde_json::Value = serde_json::from_str(&line.text).unwrap();
+                    prop_assert_eq!(value.get("event").and_then(|e| e.as_str()), Some("message"));
+                }
+            }
+        }
+    }
+}

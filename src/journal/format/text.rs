@@ -1,0 +1,80 @@
+//! `key=value` pairs, one event a line; values with blanks, quotes or control characters stand in double quotes, escaped as in JSON.
+
+use log::Level;
+use serde_json::Value;
+
+use super::facts::facts;
+use super::{Style, json::escaped};
+use crate::journal::Event;
+
+/// The line of an event.
+pub(super) fn line(event: &Event, style: &Style) -> String {
+    join(facts(event, style).iter().map(|(key, value)| (*key, value)))
+}
+
+/// The line of a record of another module.
+pub(super) fn message(level: Level, module: &str, text: &str) -> String {
+    let level = level.as_str().to_ascii_lowercase();
+    let values = [("event", Value::from("message")), ("level", level.into()), ("module", module.into()), ("message", text.into())];
+    join(values.iter().map(|(key, value)| (*key, value)))
+}
+
+fn join<'a>(facts: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
+    let mut line = String::new();
+    // What is not known has no key.
+    for (key, value) in facts.filter(|(_, value)| !value.is_null()) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(key);
+        line.push('=');
+        match value {
+            Value::String(text) if is_plain(text) => line.push_str(text),
+            other => line.push_str(&escaped(other)),
+        }
+    }
+    line
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{CLASSIC, all};
+    use super::*;
+
+    #[test]
+    fn every_notice_has_its_line_of_pairs() {
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = format!(
+            "\
+event=starting version={version}
+event=watching transport=tcp mode=advanced ports=1021 ranges=\"1-112, 114-138, 140-1023\"
+event=watching transport=udp mode=stealth ports=2 ranges=\"1, 7\"
+event=watching transport=tcp mode=connect ports=1 ranges=1
+event=active
+event=scan address=10.77.1.1 source=10.77.1.1 destination=192.0.2.1 port=tcp/1 ip_options=false blocking=true scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=blocked address=10.77.1.1 port=tcp/1 timeout=60 renewed=false scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=blocked address=10.77.1.1 port=tcp/1 timeout=60 renewed=true scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=blocked address=2001:db8:1::/64 port=tcp/22 timeout=60 renewed=false scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=blocked address=192.0.2.0/24 renewed=false proven=true reason=\"by hand: abuse\"
+event=block-failed address=10.77.1.1 error=\"no space in set\\nof 10\"
+event=unblocked address=10.77.1.1 ending=expired
+event=unblock-failed address=10.77.1.1 error=busy
+event=reloaded
+event=reload-refused findings=\"a.yaml:1:2: no\\n  remedy: yes\"
+event=lost packets=3 total=7
+event=never-block entries=5
+event=foreign-change pid=12 program=\"n\\u001b[2Jft\" remedy=\"the table was restored\"
+event=status message=\"blocked 3\"
+event=adopted blocks=2
+event=warning message=\"watch out\"
+event=error message=\"it broke\"
+event=held-back lines=9 within=60 message=\"9 lines held back\"
+event=stopping blocks_left=2"
+        );
+        assert_eq!(all().iter().map(|event| line(event, &CLASSIC)).collect::<Vec<_>>().join("\n"), expected);
+    }
+}

@@ -1,0 +1,72 @@
+//! The process's logger: what any module says through the `log` crate goes to the journal's thread, without waiting.
+//!
+//! Before a journal runs, and after it has ended, lines go straight to standard error.
+
+use std::io::Write;
+use std::sync::RwLock;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use super::JournalHandle;
+use super::format::{cut, printable};
+
+static JOURNAL: RwLock<Option<JournalHandle>> = RwLock::new(None);
+
+struct Global;
+
+/// Makes the `log` crate's macros work; lines go to standard error until a journal is started. A logger that is installed already stays.
+pub fn install() {
+    // An error says that a logger is there already: this one, or a test's.
+    if log::set_logger(&Global).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+}
+
+/// Lines go to this journal from now on.
+pub(super) fn connect(journal: JournalHandle) {
+    if let Ok(mut place) = JOURNAL.write() {
+        *place = Some(journal);
+    }
+}
+
+/// Lines go to standard error from now on, if they went to this journal.
+pub(super) fn disconnect(journal: &JournalHandle) {
+    if is_connected(journal)
+        && let Ok(mut place) = JOURNAL.write()
+    {
+        *place = None;
+    }
+}
+
+/// Whether lines go to this journal.
+pub(super) fn is_connected(journal: &JournalHandle) -> bool {
+    JOURNAL.read().is_ok_and(|place| place.as_ref().is_some_and(|current| current.is_same(journal)))
+}
+
+impl Log for Global {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // The netlink crate tells each message at debug level; ours is enough.
+        metadata.target().starts_with("portsentry") || metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // The writing side holds the lock for an assignment only; a line that comes in that moment goes to standard error.
+        match JOURNAL.try_read() {
+            Ok(place) if place.is_some() => {
+                if let Some(journal) = place.as_ref() {
+                    journal.tell_message(record.level(), record.target(), record.args());
+                }
+            }
+            _ => {
+                let text = cut(printable(&record.args().to_string()).into_owned());
+                // With standard error closed there is nowhere to tell it.
+                let _ = writeln!(std::io::stderr(), "portsentry: {}: {text}", record.level().as_str().to_ascii_lowercase());
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}

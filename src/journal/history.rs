@@ -1,0 +1,420 @@
+//! The history file: one line a block, in PortSentry 1.2's format, appended and never truncated.
+//!
+//! Owns the file. A failing disk costs no more than a bounded queue and one complaint an hour; a file that was rotated away is opened anew.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::engine::Moment;
+
+/// Lines that wait for a disk that fails. 1000 lines of 100 bytes: ten minutes at the rate that `block.unproven.per_minute` allows by default.
+pub const QUEUE_MAX: usize = 1000;
+
+/// Time between two complaints about the same failing disk.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(3600);
+
+/// Time between two attempts while the disk fails.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+
+/// The group may read it (adm, with a setgid directory or chgrp(1)); nobody else: it holds addresses of people.
+const MODE: u32 = 0o640;
+
+/// Why the history file could not be opened at start.
+#[derive(Debug)]
+pub struct OpenError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        match (self.error.kind(), self.path.parent()) {
+            (io::ErrorKind::NotFound, Some(directory)) => {
+                write!(f, "cannot open history file {path}: the directory {} does not exist: create it, or change history_file", directory.display())
+            }
+            _ => write!(f, "cannot open history file {path}: change history_file, or set it to \"\" to keep no history"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// The file, and the lines that wait for it.
+#[derive(Debug)]
+pub struct History {
+    path: PathBuf,
+    file: Option<File>,
+    /// Each with its line end.
+    queue: VecDeque<String>,
+    /// How much of the first line in the queue is in the file already: a disk may fill in the middle of a line.
+    written: usize,
+    dropped: u64,
+    retry_at: Option<Moment>,
+    complained: Option<Moment>,
+}
+
+/// What the administrator should hear of the history file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tell {
+    /// It cannot be written; the words.
+    Failing(String),
+    /// It can be written again; the words.
+    Recovered(String),
+}
+
+impl History {
+    /// Opens the file, and creates it when it is missing.
+    ///
+    /// # Errors
+    /// What open(2) says: the directory is missing, is not writable, or the path is something else than a file.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let file = open(path).map_err(|error| OpenError { path: path.to_owned(), error })?;
+        Ok(Self { path: path.to_owned(), file: Some(file), queue: VecDeque::new(), written: 0, dropped: 0, retry_at: None, complained: None })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether lines wait for the disk.
+    pub fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    /// How long until the next attempt of [`History::flush`] makes sense; `None` when nothing waits.
+    pub fn next_due(&self, now: Moment) -> Option<Duration> {
+        self.retry_at.map(|at| at.since(now))
+    }
+
+    /// Appends a line, which comes without its end.
+    pub fn append(&mut self, line: &str, now: Moment) -> Option<Tell> {
+        if self.queue.len() >= QUEUE_MAX {
+            // The oldest goes, unless it is in the file by half.
+            if self.queue.remove(usize::from(self.written > 0)).is_some() {
+                self.dropped += 1;
+            }
+        }
+        self.queue.push_back(format!("{line}\n"));
+        if self.retry_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        self.flush(now)
+    }
+
+    /// Writes what waits.
+    pub fn flush(&mut self, now: Moment) -> Option<Tell> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        match self.write() {
+            Ok(()) => {
+                let failed = self.retry_at.take().is_some();
+                let complained = self.complained.take().is_some();
+                let dropped = std::mem::take(&mut self.dropped);
+                (failed && complained).then(|| {
+                    let lost = if dropped > 0 { format!("; {dropped} lines are lost") } else { String::new() };
+                    Tell::Recovered(format!("history file {} is written again{lost}", self.path.display()))
+                })
+            }
+            Err(error) => {
+                self.retry_at = Some(now.after(RETRY_EVERY));
+                if self.complained.is_some_and(|at| now.since(at) < COMPLAIN_EVERY) {
+                    return None;
+                }
+                self.complained = Some(now);
+                Some(Tell::Failing(format!(
+                    "history file {} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can",
+                    self.path.display()
+                )))
+            }
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.reopen_if_moved()?;
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        while let Some(line) = self.queue.front() {
+            let rest = line.as_bytes().get(self.written..).unwrap_or_default();
+            match file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) if count < rest.len() => self.written += count,
+                Ok(_) => {
+                    self.queue.pop_front();
+                    self.written = 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// logrotate(8) renames the file: then the path leads to another inode, or to none.
+    fn reopen_if_moved(&mut self) -> io::Result<()> {
+        let same = match (&self.file, std::fs::metadata(&self.path)) {
+            (Some(file), Ok(there)) => {
+                let ours = file.metadata()?;
+                (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+            }
+            _ => false,
+        };
+        if !same {
+            self.file = Some(open(&self.path)?);
+            // What is left of a line that was begun in the old file would be no line in the new one.
+            self.written = 0;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // O_NONBLOCK: a FIFO somebody put there must not stop the thread; it changes nothing for a file.
+    OpenOptions::new().append(true).create(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+/// A line of the history file, read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When the kernel acknowledged the block.
+    pub at: Timestamp,
+    /// What stands for the name: a name, an address, or the blocked prefix in CIDR form.
+    pub host: String,
+    /// The address; of a prefix the first.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a block by hand.
+    pub protocol: String,
+}
+
+impl Entry {
+    /// Reads a line; `None` if it is no history line.
+    pub fn parse(line: &str) -> Option<Self> {
+        let (epoch, rest) = line.split_once(" - ")?;
+        let at = Timestamp::from_second(epoch.trim().parse().ok()?).ok()?;
+        let (_, rest) = rest.split_once(" Host: ")?;
+        let (hosts, rest) = rest.split_once(" Port: ")?;
+        let (host, address) = hosts.rsplit_once('/')?;
+        let mut words = rest.split_ascii_whitespace();
+        let (port, protocol, blocked) = (words.next()?, words.next()?, words.next()?);
+        if blocked != "Blocked" {
+            return None;
+        }
+        Some(Self { at, host: host.to_owned(), address: address.parse().ok()?, port: port.parse().ok()?, protocol: protocol.to_owned() })
+    }
+
+    /// What was blocked: the prefix where the line has one, else the address.
+    pub fn network(&self) -> IpNet {
+        self.host.parse().unwrap_or_else(|_| IpNet::from(self.address))
+    }
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Not older than this.
+    pub since: Option<Timestamp>,
+    /// About this address or network, or one that holds it.
+    pub source: Option<IpNet>,
+    /// No more lines than this; the newest.
+    pub limit: usize,
+}
+
+/// Bytes of the file that are read at most, from its end: three months at the worst rate, and a second of work.
+const READ_MAX: u64 = 64 << 20;
+
+/// Longest line that is looked at; longer ones are no history lines.
+const LINE_MAX: usize = 4096;
+
+/// Reads lines from the end of the file; gives them oldest first, and whether there was more than was read. A missing file has no lines.
+///
+/// # Errors
+/// What open(2) and read(2) say.
+pub fn read(path: &Path, query: &Query) -> io::Result<(Vec<Entry>, bool)> {
+    const CHUNK: u64 = 64 << 10;
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
+        Err(error) => return Err(error),
+    };
+    let mut start = file.metadata()?.len();
+    let floor = start.saturating_sub(READ_MAX);
+    let mut entries = Vec::new();
+    // The beginning of the part read last: the end of a line whose beginning lies before it.
+    let mut tail: Vec<u8> = Vec::new();
+    while start > floor {
+        let size = CHUNK.min(start - floor);
+        start -= size;
+        file.seek(SeekFrom::Start(start))?;
+        let mut chunk = Vec::new();
+        (&mut file).take(size).read_to_end(&mut chunk)?;
+        chunk.extend_from_slice(&tail);
+        // Only what follows the first line end is whole, unless this is the file's beginning.
+        let whole = if start == 0 { 0 } else { chunk.iter().position(|&byte| byte == b'\n').map_or(chunk.len(), |at| at + 1) };
+        for line in chunk.get(whole..).unwrap_or_default().rsplit(|&byte| byte == b'\n') {
+            let Some(entry) = std::str::from_utf8(line).ok().and_then(Entry::parse) else { continue };
+            // A day of grace: after a clock was set back, lines are not in the order of their times.
+            if query.since.is_some_and(|since| entry.at.as_second() < since.as_second().saturating_sub(86_400)) {
+                entries.reverse();
+                return Ok((entries, false));
+            }
+            if !query.wants(&entry) {
+                continue;
+            }
+            if entries.len() >= query.limit {
+                entries.reverse();
+                return Ok((entries, true));
+            }
+            entries.push(entry);
+        }
+        chunk.truncate(whole.min(LINE_MAX));
+        tail = chunk;
+    }
+    entries.reverse();
+    Ok((entries, start > 0))
+}
+
+impl Query {
+    fn wants(&self, entry: &Entry) -> bool {
+        let network = entry.network();
+        self.since.is_none_or(|since| entry.at >= since) && self.source.is_none_or(|source| source.contains(&network) || network.contains(&source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Moment = Moment::from_millis(1_000_000);
+
+    fn line(second: i64, host: &str) -> String {
+        format!("{second} - 11/20/2026 15:26:40 Host: {host}/{host} Port: 1 TCP Blocked")
+    }
+
+    fn everything() -> Query {
+        Query { since: None, source: None, limit: usize::MAX }
+    }
+
+    #[test]
+    fn lines_are_appended_to_what_is_there_and_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history");
+        std::fs::write(&path, "1 - 01/01/1970 00:00:01 Host: old.example/192.0.2.1 Port: 7 UDP Blocked\nnot a line\n").unwrap();
+        let mut history = History::open(&path).unwrap();
+        assert_eq!(history.append(&line(2, "192.0.2.2"), NOW), None);
+        let (entries, more) = read(&path, &everything()).unwrap();
+        assert!(!more);
+        assert_eq!(entries.iter().map(|entry| entry.host.as_str()).collect::<Vec<_>>(), ["old.example", "192.0.2.2"]);
+        assert_eq!((entries[0].port, entries[0].protocol.as_str()), (7, "UDP"));
+        assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, 72 + 11 + line(2, "192.0.2.2").len() + 1);
+    }
+
+    #[test]
+    fn a_new_file_is_not_for_everybody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history");
+        History::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o027, 0);
+    }
+
+    #[test]
+    fn a_missing_directory_is_said() {
+        let error = History::open(Path::new("/no/such/place/history")).unwrap_err().to_string();
+        assert!(error.contains("the directory /no/such/place does not exist"), "{error}");
+    }
+
+    #[test]
+    fn a_rotated_file_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, old) = (directory.path().join("history"), directory.path().join("history.1"));
+        let mut history = History::open(&path).unwrap();
+        history.append("one", NOW);
+        std::fs::rename(&path, &old).unwrap();
+        history.append("two", NOW);
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "one\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        std::fs::remove_file(&path).unwrap();
+        history.append("three", NOW);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once_and_its_lines_wait_and_come_when_it_is_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let mut history = History::open(&path).unwrap();
+        assert!(matches!(history.append("line 0", NOW), Some(Tell::Failing(text)) if text.contains("No space left")));
+        let mut told = 0;
+        for n in 1..QUEUE_MAX as u64 + 50 {
+            told += usize::from(history.append(&format!("line {n}"), NOW.after(Duration::from_secs(n))).is_some());
+        }
+        assert_eq!(told, 0);
+        assert!(history.is_failing());
+        std::fs::remove_file(&path).unwrap();
+        let well = NOW.after(Duration::from_secs(2000));
+        assert!(matches!(history.flush(well), Some(Tell::Recovered(text)) if text.contains("50 lines are lost")));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), QUEUE_MAX);
+        assert!(text.starts_with("line 50\n") && text.ends_with("line 1049\n"));
+        assert!(!history.is_failing());
+    }
+
+    #[test]
+    fn the_newest_lines_are_found_by_time_and_source_across_chunks() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history");
+        let mut text = String::new();
+        for n in 0..20_000i64 {
+            text += &line(1_000_000_000 + n * 60, if n % 1000 == 0 { "2001:db8::/64" } else { "192.0.2.7" })
+                .replace("/64/2001:db8::/64", "/64/2001:db8::");
+            text.push('\n');
+        }
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(read(&path, &everything()).unwrap().0.len(), 20_000);
+        let since = Timestamp::from_second(1_000_000_000 + 19_000 * 60).ok();
+        assert_eq!(read(&path, &Query { since, ..everything() }).unwrap().0.len(), 1000);
+        let source = Some("2001:db8::7/128".parse().unwrap());
+        assert_eq!(read(&path, &Query { source, ..everything() }).unwrap().0.len(), 20);
+        let (newest, more) = read(&path, &Query { limit: 3, ..everything() }).unwrap();
+        assert!(more);
+        assert_eq!(newest.last().unwrap().at.as_second(), 1_000_000_000 + 19_999 * 60);
+        assert_eq!(newest.len(), 3);
+    }
+
+    #[test]
+    fn a_missing_file_has_no_lines() {
+        assert_eq!(read(Path::new("/no/such/place/history"), &everything()).unwrap(), (Vec::new(), false));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_in_the_file_make_the_reader_fail(bytes in proptest::collection::vec(any::<u8>(), 0..2000), good in 0usize..5) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("history");
+            let mut content = bytes;
+            content.push(b'\n');
+            for _ in 0..good {
+                content.extend_from_slice(line(5, "192.0.2.1").as_bytes());
+                content.push(b'\n');
+            }
+            std::fs::write(&path, &content).unwrap();
+            prop_assert_eq!(read(&path, &everything()).unwrap().0.len(), good);
+        }
+    }
+}

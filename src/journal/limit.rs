@@ -1,0 +1,298 @@
+//! How many lines remote packets may cause: token buckets, with a count of what was held back.
+//!
+//! Pure: time comes in. Each class of lines has its own bucket, and all draw from one more. Lines about sources that have not proven their address, of
+//! which a forger can cause any number, leave half of the common bucket to the others: a flood of invented sources does not silence a real scanner.
+
+use std::time::Duration;
+
+use crate::engine::{Moment, Report};
+use crate::journal::Notice;
+
+/// The time that all rates refer to, and the least time between two [`Notice::HeldBack`].
+pub const INTERVAL: Duration = Duration::from_secs(60);
+
+/// One line's worth in a bucket: a bucket gains its rate each millisecond, so that integers suffice.
+const LINE: u64 = 60_000;
+
+/// Lines of all classes together that may come at once, and that may come in each further [`INTERVAL`]. 200 lines of 200 bytes a minute are
+/// 58 MB a day at worst, which a log's rotation copes with.
+pub const TOTAL: u32 = 100;
+
+/// What lines are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Scans of proven sources.
+    ScanProven,
+    /// Scans of sources that may be forged.
+    ScanUnproven,
+    /// Blocks of proven sources.
+    BlockProven,
+    /// Blocks of sources that may be forged.
+    BlockUnproven,
+    /// Blocks that ended.
+    Ended,
+    /// What the kernel refused.
+    Failed,
+    /// Lost packets.
+    Lost,
+    /// Messages of other modules through the `log` crate, which a packet may have caused too.
+    Message,
+    /// Lines of the history file. They do not count for the total: each stands for a block that the kernel holds.
+    History,
+}
+
+impl Class {
+    /// How many classes there are.
+    const COUNT: usize = 9;
+
+    /// The class of a notice; `None` for what no remote packet causes.
+    pub fn of(notice: &Notice) -> Option<Self> {
+        Some(match notice {
+            Notice::Engine(Report::Scan { reason, .. }) => {
+                if reason.proven() {
+                    Self::ScanProven
+                } else {
+                    Self::ScanUnproven
+                }
+            }
+            Notice::Engine(Report::Blocked { reason, .. }) => {
+                if reason.proven() {
+                    Self::BlockProven
+                } else {
+                    Self::BlockUnproven
+                }
+            }
+            Notice::Engine(Report::Unblocked { .. }) => Self::Ended,
+            Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => Self::Failed,
+            Notice::Lost { .. } => Self::Lost,
+            Notice::Starting
+            | Notice::Watching { .. }
+            | Notice::Active
+            | Notice::Stopping { .. }
+            | Notice::Reloaded
+            | Notice::ReloadRefused { .. }
+            | Notice::NeverBlock { .. }
+            | Notice::ForeignChange { .. }
+            | Notice::Status(_)
+            | Notice::Adopted { .. }
+            | Notice::Warning(_)
+            | Notice::Error(_)
+            | Notice::HeldBack { .. } => return None,
+        })
+    }
+
+    /// Lines at once, and in each further [`INTERVAL`].
+    pub const fn lines(self) -> u32 {
+        match self {
+            Self::ScanProven | Self::BlockProven => 60,
+            Self::ScanUnproven | Self::BlockUnproven => 30,
+            Self::Ended => 30,
+            Self::Failed | Self::Message => 20,
+            Self::Lost => 6,
+            // Twice what `block.unproven.per_minute` lets in by default; at 80 bytes 138 MB a day at the very worst.
+            Self::History => 1200,
+        }
+    }
+
+    /// Lines that this class leaves in the common bucket.
+    const fn reserve(self) -> u32 {
+        match self {
+            Self::ScanProven | Self::BlockProven | Self::Failed | Self::History => 0,
+            Self::ScanUnproven | Self::BlockUnproven | Self::Ended | Self::Lost | Self::Message => TOTAL / 2,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    credit: u64,
+    lines: u32,
+}
+
+impl Bucket {
+    const fn full(lines: u32) -> Self {
+        Self { credit: lines as u64 * LINE, lines }
+    }
+
+    fn fill(&mut self, elapsed: Duration) {
+        let gained = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(u64::from(self.lines));
+        self.credit = self.credit.saturating_add(gained).min(u64::from(self.lines) * LINE);
+    }
+
+    const fn holds(&self, credit: u64) -> bool {
+        self.credit >= credit
+    }
+}
+
+/// The buckets, and what they held back.
+#[derive(Debug)]
+pub struct Limiter {
+    total: Bucket,
+    classes: [Bucket; Class::COUNT],
+    filled: Moment,
+    held: u64,
+    held_since: Option<Moment>,
+    ever_held: u64,
+}
+
+impl Limiter {
+    /// Full buckets.
+    pub fn new(now: Moment) -> Self {
+        use Class::*;
+        let classes = [ScanProven, ScanUnproven, BlockProven, BlockUnproven, Ended, Failed, Lost, Message, History];
+        Self {
+            total: Bucket::full(TOTAL),
+            classes: classes.map(|class| Bucket::full(class.lines())),
+            filled: now,
+            held: 0,
+            held_since: None,
+            ever_held: 0,
+        }
+    }
+
+    /// Whether `lines` lines of `class` may be written now: all of them or none. What may not is counted.
+    pub fn admit(&mut self, class: Class, lines: u32, now: Moment) -> bool {
+        let elapsed = now.since(self.filled);
+        self.filled = self.filled.max(now);
+        self.total.fill(elapsed);
+        for bucket in &mut self.classes {
+            bucket.fill(elapsed);
+        }
+        let cost = u64::from(lines) * LINE;
+        let counts_for_total = class != Class::History;
+        let total_holds = !counts_for_total || self.total.holds(cost + u64::from(class.reserve()) * LINE);
+        let Some(bucket) = self.classes.get_mut(class as usize) else { return false };
+        if bucket.holds(cost) && total_holds {
+            bucket.credit -= cost;
+            if counts_for_total {
+                self.total.credit -= cost;
+            }
+            return true;
+        }
+        self.held = self.held.saturating_add(u64::from(lines));
+        self.ever_held = self.ever_held.saturating_add(u64::from(lines));
+        self.held_since.get_or_insert(now);
+        false
+    }
+
+    /// What was held back, and within which time, once [`INTERVAL`] is over since the first line was; it is told once.
+    pub fn next_held_back(&mut self, now: Moment) -> Option<(u64, Duration)> {
+        let within = now.since(self.held_since?);
+        if within < INTERVAL {
+            return None;
+        }
+        self.held_since = None;
+        Some((std::mem::take(&mut self.held), within))
+    }
+
+    /// What was held back and not told yet, at the end.
+    pub fn rest(&mut self, now: Moment) -> Option<(u64, Duration)> {
+        let within = now.since(self.held_since.take()?);
+        Some((std::mem::take(&mut self.held), within))
+    }
+
+    /// How long until [`Limiter::next_held_back`] has something to tell; `None` if nothing was held back.
+    pub fn next_due(&self, now: Moment) -> Option<Duration> {
+        Some(INTERVAL.saturating_sub(now.since(self.held_since?)))
+    }
+
+    /// Lines held back since the start.
+    pub fn ever_held(&self) -> u64 {
+        self.ever_held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CLASSES: [Class; Class::COUNT] = [
+        Class::ScanProven,
+        Class::ScanUnproven,
+        Class::BlockProven,
+        Class::BlockUnproven,
+        Class::Ended,
+        Class::Failed,
+        Class::Lost,
+        Class::Message,
+        Class::History,
+    ];
+
+    #[test]
+    fn each_class_has_its_own_bucket() {
+        let limiter = Limiter::new(Moment::default());
+        for (position, class) in CLASSES.into_iter().enumerate() {
+            assert_eq!(class as usize, position);
+            assert_eq!(limiter.classes[position].lines, class.lines());
+        }
+    }
+
+    #[test]
+    fn a_flood_of_forged_sources_does_not_silence_a_proven_scanner() {
+        let mut limiter = Limiter::new(Moment::default());
+        for millis in 0..120_000 {
+            for class in [Class::ScanUnproven, Class::BlockUnproven, Class::Ended, Class::Lost, Class::Message] {
+                limiter.admit(class, 1, Moment::from_millis(millis));
+            }
+        }
+        for _ in 0..20 {
+            assert!(limiter.admit(Class::ScanProven, 1, Moment::from_millis(120_000)));
+            assert!(limiter.admit(Class::BlockProven, 1, Moment::from_millis(120_000)));
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_is_counted_and_told_once_an_interval() {
+        let mut limiter = Limiter::new(Moment::default());
+        let mut admitted = 0;
+        let mut told = Vec::new();
+        for second in 0..180 {
+            let now = Moment::from_millis(second * 1000);
+            for _ in 0..100 {
+                admitted += u64::from(limiter.admit(Class::ScanUnproven, 1, now));
+            }
+            told.extend(limiter.next_held_back(now));
+        }
+        assert_eq!(told.len(), 2, "{told:?}");
+        let rest = limiter.rest(Moment::from_millis(180_000)).unwrap().0;
+        assert_eq!(admitted + told.iter().map(|(lines, _)| lines).sum::<u64>() + rest, 18_000);
+        assert_eq!(limiter.ever_held(), 18_000 - admitted);
+        assert_eq!(limiter.rest(Moment::from_millis(180_000)), None);
+    }
+
+    #[test]
+    fn a_line_after_a_quiet_time_is_written() {
+        let mut limiter = Limiter::new(Moment::default());
+        while limiter.admit(Class::Lost, 1, Moment::default()) {}
+        assert!(!limiter.admit(Class::Lost, 1, Moment::from_millis(9_999)));
+        assert!(limiter.admit(Class::Lost, 1, Moment::from_millis(10_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_stream_of_events_yields_more_lines_than_the_limit(
+            events in proptest::collection::vec((0usize..Class::COUNT, 1u32..4, 0u64..400), 1..2000),
+        ) {
+            let mut limiter = Limiter::new(Moment::from_millis(5_000));
+            let mut now = 5_000;
+            let mut written: Vec<(u64, Class, u32)> = Vec::new();
+            for (class, lines, pause) in events {
+                now += pause;
+                if limiter.admit(CLASSES[class], lines, Moment::from_millis(now)) {
+                    written.push((now, CLASSES[class], lines));
+                }
+            }
+            let interval = u64::try_from(INTERVAL.as_millis()).unwrap();
+            for (position, (start, _, _)) in written.iter().enumerate() {
+                let within: Vec<_> = written[position..].iter().take_while(|(at, _, _)| at - start < interval).collect();
+                for class in CLASSES {
+                    let lines: u32 = within.iter().filter(|(_, of, _)| *of == class).map(|(_, _, lines)| lines).sum();
+                    prop_assert!(lines <= 2 * class.lines());
+                }
+                let lines: u32 = within.iter().filter(|(_, of, _)| *of != Class::History).map(|(_, _, lines)| lines).sum();
+                prop_assert!(lines <= 2 * TOTAL);
+            }
+        }
+    }
+}

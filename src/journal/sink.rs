@@ -1,0 +1,207 @@
+//! Where lines go: standard error, systemd's journal, or syslog.
+//!
+//! A sink is used by the journal's thread alone. A line that cannot be written is an error for the caller to count, never a reason to wait.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+
+use log::{Level, Log, Record};
+
+use crate::config::{self, Facility, LogFormat, LogTarget};
+
+/// Where syslog(3) sends messages.
+const DEV_LOG: &str = "/dev/log";
+
+/// The name under which the journal and syslog file the daemon's lines; PortSentry 1.2's.
+const IDENTIFIER: &str = "portsentry";
+
+/// A place for lines.
+pub trait Sink: Send {
+    /// Writes one line, which has no line end.
+    ///
+    /// # Errors
+    /// When the line is lost.
+    fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()>;
+}
+
+/// Why there is no such sink.
+#[derive(Debug)]
+pub struct SinkError(io::Error);
+
+impl std::fmt::Display for SinkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot reach systemd's journal at /run/systemd/journal/socket: set log.target to auto, stderr or syslog")
+    }
+}
+
+impl std::error::Error for SinkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// The sink that the configuration names. `auto` is the journal when standard error leads there (JOURNAL_STREAM, systemd.exec(5)), else stderr.
+///
+/// # Errors
+/// When `journal` is asked for by name and cannot be reached.
+pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
+    let connected = systemd_journal_logger::connected_to_journal();
+    Ok(match log.target {
+        LogTarget::Auto if connected => match Journald::new() {
+            Ok(journal) => Box::new(journal),
+            Err(_) => Box::new(Stderr::new(log.format, connected)),
+        },
+        LogTarget::Auto | LogTarget::Stderr => Box::new(Stderr::new(log.format, connected)),
+        LogTarget::Journal => Box::new(Journald::new().map_err(SinkError)?),
+        LogTarget::Syslog => Box::new(Syslog::new(PathBuf::from(DEV_LOG), log.facility)),
+    })
+}
+
+/// The severity of syslog (RFC 5424, 6.2.1). `Info` is "notice": what PortSentry 1.2 used, and what the journal's logger makes of it too.
+const fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 5,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+fn record<T>(level: Level, module: &str, text: &str, with: impl FnOnce(&Record<'_>) -> T) -> T {
+    with(&Record::builder().level(level).target(module).args(format_args!("{text}")).build())
+}
+
+/// Standard error: with the local time on a terminal or in a file, with sd-daemon(3)'s level in front where systemd reads it.
+pub struct Stderr(env_logger::Logger);
+
+impl Stderr {
+    /// `systemd`: standard error leads to the journal, which notes the time itself.
+    pub fn new(format: LogFormat, systemd: bool) -> Self {
+        let mut builder = env_logger::Builder::new();
+        builder.filter_level(log::LevelFilter::Trace).target(env_logger::Target::Stderr).format(move |out, record| {
+            if systemd {
+                write!(out, "<{}>", severity(record.level()))?;
+            } else if format != LogFormat::Json {
+                // An object has its time inside.
+                write!(out, "{} ", jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S"))?;
+            }
+            writeln!(out, "{}", record.args())
+        });
+        Self(builder.build())
+    }
+}
+
+impl Sink for Stderr {
+    fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
+        // The logger swallows errors: with standard error closed there is nowhere to tell them.
+        record(level, module, text, |record| self.0.log(record));
+        Ok(())
+    }
+}
+
+/// systemd's journal, by its own protocol.
+struct Journald(systemd_journal_logger::JournalLog);
+
+impl Journald {
+    fn new() -> io::Result<Self> {
+        Ok(Self(systemd_journal_logger::JournalLog::new()?.with_syslog_identifier(IDENTIFIER.to_owned())))
+    }
+}
+
+impl Sink for Journald {
+    fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
+        record(level, module, text, |record| self.0.journal_send(record))
+    }
+}
+
+/// syslog over a unix datagram socket: `<PRI>portsentry[pid]: text` (RFC 3164, 4.1; the daemon that receives it adds time and host).
+pub struct Syslog {
+    path: PathBuf,
+    facility: Facility,
+    socket: Option<UnixDatagram>,
+}
+
+impl Syslog {
+    /// Connects at the first line, and anew whenever the other end went away.
+    pub fn new(path: PathBuf, facility: Facility) -> Self {
+        Self { path, facility, socket: None }
+    }
+
+    fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        let socket = match &self.socket {
+            Some(socket) => socket,
+            None => {
+                let socket = UnixDatagram::unbound()?;
+                socket.set_nonblocking(true)?;
+                socket.connect(&self.path)?;
+                self.socket.insert(socket)
+            }
+        };
+        socket.send(line).map(drop)
+    }
+}
+
+impl Sink for Syslog {
+    fn write(&mut self, level: Level, _module: &str, text: &str) -> io::Result<()> {
+        let priority = (self.facility as u8) << 3 | severity(level);
+        let line = format!("<{priority}>{IDENTIFIER}[{}]: {text}", std::process::id());
+        match self.send(line.as_bytes()) {
+            Ok(()) => Ok(()),
+            // Full: the receiver is slow. A new connection would not help.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            Err(_) => {
+                self.socket = None;
+                self.send(line.as_bytes())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn receiver(path: &std::path::Path) -> UnixDatagram {
+        let receiver = UnixDatagram::bind(path).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        receiver
+    }
+
+    fn next(receiver: &UnixDatagram) -> String {
+        let mut buffer = [0; 8192];
+        let length = receiver.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn syslog_gets_facility_level_name_and_pid_and_survives_a_restart_of_its_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut sink = Syslog::new(path.clone(), Facility::Daemon);
+        assert!(sink.write(Level::Info, "", "nobody listens").is_err());
+        let first = receiver(&path);
+        sink.write(Level::Info, "", "adminalert: one").unwrap();
+        assert_eq!(next(&first), format!("<29>portsentry[{}]: adminalert: one", std::process::id()));
+        drop(first);
+        std::fs::remove_file(&path).unwrap();
+        let second = receiver(&path);
+        Syslog::new(path.clone(), Facility::Local7).write(Level::Error, "", "x").unwrap();
+        assert!(next(&second).starts_with("<187>portsentry["));
+        sink.write(Level::Warn, "", "two").unwrap();
+        assert!(next(&second).ends_with(": two"));
+    }
+
+    #[test]
+    fn a_syslog_daemon_that_reads_nothing_makes_nobody_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let mut sink = Syslog::new(path, Facility::Daemon);
+        let begun = std::time::Instant::now();
+        let failures = (0..5000).filter(|_| sink.write(Level::Info, "", "line").is_err()).count();
+        assert!(failures > 0);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,195 @@
+//! The journal's thread: what is told comes out, whatever the target and the disk do.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::format::samples::{blocked, scan};
+use super::sink::Sink;
+use super::*;
+use crate::probe::{ScanKind, Transport};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Sink for Lines {
+    fn write(&mut self, level: Level, _module: &str, text: &str) -> io::Result<()> {
+        self.0.lock().unwrap().push(format!("{level} {text}"));
+        Ok(())
+    }
+}
+
+/// A target that hangs until it is let go.
+struct Hanging(Arc<Mutex<()>>, Lines);
+
+impl Sink for Hanging {
+    fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
+        drop(self.0.lock().unwrap());
+        self.1.write(level, module, text)
+    }
+}
+
+struct Refusing;
+
+impl Sink for Refusing {
+    fn write(&mut self, _: Level, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+fn settings() -> Settings {
+    Settings { history_file: None, ..Settings::from(&Config::default()) }
+}
+
+const LONG: Duration = Duration::from_secs(10);
+
+#[test]
+fn what_is_told_is_written_before_the_journal_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("history");
+    let lines = Lines::default();
+    let journal = Journal::start_with(Settings { history_file: Some(path.clone()), ..settings() }, Box::new(lines.clone())).unwrap();
+    journal.tell(Notice::Active);
+    journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    journal.tell(blocked("10.77.1.1", 1, false));
+    journal.tell(blocked("10.77.1.1", 1, true));
+    assert!(journal.stop(LONG));
+    let lines = lines.all();
+    assert_eq!(lines.len(), 3, "a renewal is a matter of level debug: {lines:?}");
+    assert_eq!(lines[0], "INFO adminalert: PortSentry is now active and listening.");
+    let history = std::fs::read_to_string(path).unwrap();
+    assert_eq!(history.lines().count(), 1);
+    assert!(history.ends_with(" Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n"), "{history}");
+}
+
+#[test]
+fn a_flood_of_events_gives_few_lines_and_the_count_of_the_rest() {
+    let lines = Lines::default();
+    let journal = Journal::start_with(settings(), Box::new(lines.clone())).unwrap();
+    let flood = QUEUE as u64;
+    for _ in 0..flood {
+        journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    }
+    assert!(journal.stop(LONG));
+    let written = lines.all();
+    let scans = written.iter().filter(|line| line.contains("attackalert")).count();
+    assert!(scans <= 32, "{scans} lines");
+    let expected = flood - scans as u64 - journal.stats().lost;
+    assert_eq!(journal.stats().held_back, expected);
+    assert!(written.iter().any(|line| line.contains(&format!("{expected} lines held back"))), "{:?}", written.last());
+}
+
+#[test]
+fn nobody_waits_for_a_target_that_hangs_and_what_was_lost_is_counted_and_told() {
+    let (hold, lines) = (Arc::new(Mutex::new(())), Lines::default());
+    let held = hold.lock().unwrap();
+    let journal = Journal::start_with(settings(), Box::new(Hanging(Arc::clone(&hold), lines.clone()))).unwrap();
+    let begun = Instant::now();
+    for _ in 0..QUEUE + 1000 {
+        journal.tell(Notice::Active);
+    }
+    assert!(begun.elapsed() < LONG);
+    let lost = journal.stats().lost;
+    assert!((998..=1000).contains(&lost), "{lost}");
+    assert!(!journal.stop(Duration::from_millis(50)), "it hangs");
+    drop(held);
+    let deadline = Instant::now() + LONG;
+    while !lines.all().iter().any(|line| line.contains(&format!("{lost} messages did not reach the log"))) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_target_that_refuses_is_counted() {
+    let journal = Journal::start_with(settings(), Box::new(Refusing)).unwrap();
+    journal.tell(Notice::Active);
+    journal.tell(Notice::Active);
+    assert!(journal.stop(LONG));
+    assert!(journal.stats().unwritten >= 2);
+}
+
+#[test]
+fn the_disk_of_the_history_may_be_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("history");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let lines = Lines::default();
+    let journal = Journal::start_with(Settings { history_file: Some(path), ..settings() }, Box::new(lines.clone())).unwrap();
+    for _ in 0..20 {
+        journal.tell(blocked("10.77.1.1", 1, false));
+    }
+    assert!(journal.stop(LONG));
+    assert_eq!(lines.all().iter().filter(|line| line.contains("cannot be written: No space left")).count(), 1);
+    assert_eq!(lines.all().iter().filter(|line| line.contains("has been blocked")).count(), 20);
+}
+
+#[test]
+fn who_subscribes_gets_every_event_as_json_and_is_woken() {
+    let journal = Journal::start_with(settings(), Box::new(Lines::default())).unwrap();
+    let waker = Arc::new(Waker::new().unwrap());
+    let subscription = journal.subscribe(Some(Arc::clone(&waker)));
+    journal.tell(blocked("10.77.1.1", 1, false));
+    let line: serde_json::Value = serde_json::from_str(&subscription.next_within(LONG).unwrap()).unwrap();
+    assert_eq!(line["event"], "blocked");
+    assert!(crate::sys::poll::readable(std::os::fd::AsFd::as_fd(&*waker), LONG).unwrap());
+    for _ in 0..WATCH_QUEUE + 10 {
+        journal.tell(Notice::Active);
+    }
+    assert!(journal.stop(LONG));
+    assert_eq!(subscription.take_missed(), 10);
+    assert_eq!(std::iter::from_fn(|| subscription.try_next().ok().flatten()).count(), WATCH_QUEUE);
+    assert!(matches!(subscription.try_next(), Err(JournalError::Ended)));
+}
+
+#[test]
+fn a_missing_directory_of_the_history_stops_the_start() {
+    let missing = Settings { history_file: Some("/no/such/place/history".into()), ..settings() };
+    assert!(matches!(Journal::start_with(missing.clone(), Box::new(Lines::default())), Err(JournalError::History(_))));
+    let journal = Journal::start_with(settings(), Box::new(Lines::default())).unwrap();
+    assert!(matches!(journal.reconfigure(missing), Err(JournalError::History(_))));
+    assert!(journal.stop(LONG));
+}
+
+#[test]
+fn new_settings_change_history_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+    let lines = Lines::default();
+    let journal = Journal::start_with(Settings { history_file: Some(one.clone()), ..settings() }, Box::new(lines.clone())).unwrap();
+    let subscription = journal.subscribe(None);
+    journal.tell(blocked("10.77.1.1", 1, false));
+    subscription.next_within(LONG).unwrap();
+    let mut changed = Settings { history_file: Some(two.clone()), ..settings() };
+    changed.log.level = log::LevelFilter::Off;
+    journal.reconfigure(changed).unwrap();
+    journal.tell(blocked("10.77.1.2", 2, false));
+    assert!(journal.stop(LONG));
+    assert!(std::fs::read_to_string(one).unwrap().contains("10.77.1.1"));
+    assert!(std::fs::read_to_string(two).unwrap().contains("10.77.1.2"));
+    assert!(lines.all().iter().all(|line| !line.contains("10.77.1.2")), "the level is off and the target another");
+}
+
+#[test]
+fn what_modules_say_through_the_log_crate_goes_to_the_journal_and_nowhere_else_twice() {
+    let lines = Lines::default();
+    let journal = Journal::start_with(settings(), Box::new(lines.clone())).unwrap();
+    install();
+    global::connect(journal.clone());
+    log::warn!("from a module\nof ours");
+    log::debug!("not at this level");
+    log::info!(target: "neli::socket", "not of another crate");
+    assert!(journal.stop(LONG));
+    log::warn!("after the end");
+    let lines = lines.all();
+    assert!(lines.contains(&"WARN adminalert: WARNING: from a module\\nof ours".to_owned()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("not ") || line.contains("after")), "{lines:?}");
+}

@@ -1,0 +1,138 @@
+//! Who is at the other end of a unix socket (unix(7), SO_PEERCRED and SO_PEERGROUPS), group names (getgrnam(3)), and connecting without waiting.
+#![expect(unsafe_code, reason = "system calls live here")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Room for the groups of one process that is asked for at first; the kernel says how many there are when they are more.
+const GROUPS: usize = 64;
+
+/// NGROUPS_MAX of linux/limits.h: no process has more.
+const GROUPS_MAX: usize = 65536;
+
+/// Longest group entry that is read, in bytes: some thousand members.
+const ENTRY_MAX: usize = 1 << 20;
+
+/// The credentials that the other end had when it connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+impl Peer {
+    /// Whether `gid` is its primary or one of its supplementary groups.
+    pub fn is_member(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid)
+    }
+}
+
+/// The credentials of the other end of a connected unix stream socket.
+///
+/// The kernel noted them at connect(2): what the other process does later changes nothing.
+///
+/// # Errors
+/// What getsockopt(2) says.
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    // Not rustix's `socket_peercred`: its process id cannot be 0, and a peer of another pid namespace has 0.
+    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut length = socklen(size_of::<libc::ucred>());
+    // SAFETY: pointer and length describe `credentials`, which lives over the call; the descriptor is borrowed.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut credentials).cast(), &raw mut length) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer { uid: credentials.uid, gid: credentials.gid, groups: groups(socket)? })
+}
+
+/// SO_PEERGROUPS (Linux 4.13): the supplementary groups of the other end.
+fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; GROUPS];
+    loop {
+        let room = groups.len() * size_of::<u32>();
+        let mut length = socklen(room);
+        // SAFETY: pointer and length describe the vector's elements, which live over the call; the descriptor is borrowed.
+        let result =
+            unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut length) };
+        let needed = usize::try_from(length).unwrap_or(0) / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(needed);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || needed <= groups.len() || needed > GROUPS_MAX {
+            return Err(error);
+        }
+        groups.resize(needed, 0);
+    }
+}
+
+/// The id of the group `name`, from wherever the system keeps groups; `None` if there is no such group.
+///
+/// # Errors
+/// What getgrnam_r(3) says, and `InvalidInput` for a name with a NUL in it.
+pub fn group_id(name: &str) -> io::Result<Option<u32>> {
+    let name = CString::new(name).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut buffer = vec![0u8; 1024];
+    loop {
+        // SAFETY: `group` is plain data for which all zeroes is a value (null pointers and a zero id).
+        let mut group: libc::group = unsafe { std::mem::zeroed() };
+        let mut found: *mut libc::group = std::ptr::null_mut();
+        // SAFETY: every pointer is to something that lives over the call, `buffer` with its length; `name` ends with NUL.
+        let result = unsafe { libc::getgrnam_r(name.as_ptr(), &raw mut group, buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found) };
+        match result {
+            0 if found.is_null() => return Ok(None),
+            0 => return Ok(Some(group.gr_gid)),
+            libc::ERANGE if buffer.len() < ENTRY_MAX => buffer.resize(buffer.len() * 4, 0),
+            // The manual page lists these as other systems' ways of saying "not found".
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            libc::EINTR => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// connect(2) to a unix stream socket, without waiting for a listener whose queue is full: that is `WouldBlock`. The stream is non-blocking.
+///
+/// # Errors
+/// What socket(2) and connect(2) say.
+pub fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn socklen(bytes: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(bytes).unwrap_or(libc::socklen_t::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_other_end_of_a_pair_is_this_process() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let peer = peer(ours.as_fd()).unwrap();
+        assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        assert!(peer.is_member(rustix::process::getegid().as_raw()));
+    }
+
+    #[test]
+    fn group_names_are_looked_up() {
+        assert_eq!(group_id("root").unwrap(), Some(0));
+        assert_eq!(group_id("no-such-group-at-all").unwrap(), None);
+        assert!(group_id("ro\0ot").is_err());
+    }
+}
