@@ -1,5 +1,14 @@
 //! Services come and go while the daemon runs, and nothing has to be told: the kernel's own socket lookup decides what is a closed port.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
 
 mod support;
 

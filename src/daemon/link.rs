@@ -96,14 +96,16 @@ mod tests {
     #[test]
     fn a_question_is_answered_by_the_other_thread() {
         let (link, inbox) = link::<Answer<u32>>().unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while inbox.next().map(|answer| answer.send(7)).is_none() {
-                    std::thread::yield_now();
+        let other = std::thread::spawn(move || {
+            loop {
+                if let Some(answer) = inbox.next() {
+                    return answer.send(7);
                 }
-            });
-            assert_eq!(link.ask(|answer| answer), Ok(7));
+                std::thread::yield_now();
+            }
         });
+        assert_eq!(link.ask(|answer| answer), Ok(7));
+        assert!(other.join().unwrap().is_ok());
     }
 
     #[test]

@@ -191,11 +191,8 @@ pub(super) fn detail(slots: &[u64], horizon: u64) -> String {
     let (Some(first), Some(last)) = (touches.first(), touches.last()) else { return String::new() };
     // All slots are taken: there may have been more.
     let more = if touches.len() > 1 && touches.len() == slots.len() { "+" } else { "" };
-    let mut text = if touches.len() == 1 {
-        "1 port:".to_owned()
-    } else {
-        format!("{}{more} ports in {}:", touches.len(), span(last.time() - first.time()))
-    };
+    let mut text =
+        if touches.len() == 1 { "1 port:".to_owned() } else { format!("{}{more} ports in {}:", touches.len(), span(last.time() - first.time())) };
     for touch in &touches {
         let before = text.len();
         // Writing into a String cannot fail.

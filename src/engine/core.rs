@@ -200,7 +200,8 @@ impl Engine {
         match blocks.on_outcome(now, outcome, |subject| renewal(policy, always, never_block, subject), actions) {
             Followup::Nothing => {}
             Followup::Blocked(Subject::Host(source)) => {
-                let is_proven_scan = self.blocks.view(Subject::Host(source)).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
+                let is_proven_scan =
+                    self.blocks.view(Subject::Host(source)).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
                 if is_proven_scan {
                     self.offenders.note(now, source, self.policy.escalate.memory);
                 }

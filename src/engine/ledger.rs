@@ -410,7 +410,8 @@ impl Ledger {
         let Self { index, newcomers, suspects, hasher, .. } = self;
         index.insert_unique(hash, place, |place| {
             let at = place.0 & AT;
-            let key = if place.0 & SUSPECT != 0 { suspects.get(at).map(|suspect| suspect.key) } else { newcomers.get(at).map(|newcomer| newcomer.key) };
+            let key =
+                if place.0 & SUSPECT != 0 { suspects.get(at).map(|suspect| suspect.key) } else { newcomers.get(at).map(|newcomer| newcomer.key) };
             hasher.hash_one(key.unwrap_or_default())
         });
     }

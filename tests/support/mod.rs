@@ -1,6 +1,15 @@
 //! What the integration tests share: network namespaces that clean up after themselves, bounded commands, skips that are counted.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
 
 pub mod daemon;
 pub mod netns;
