@@ -2,7 +2,13 @@
 //!
 //! Every run is made of probes that were built before the clock starts, and answers each order as the kernel would. Rates are the best of
 //! three runs, on one thread. Memory is what the allocator was asked for and, beside it, what the kernel holds resident.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a benchmark prints and may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark prints and may stop where it fails"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -61,7 +67,11 @@ fn main() {
     row("100,000 IPv4 sources, one port each, trigger 2", |_| {}, |n| tcp(v4(mixed(n) % SOURCES), 22));
     row("100,000 IPv6 /64 sources, two ports each, trigger 2", |_| {}, |n| tcp(v6(mixed(n) % SOURCES), 1 + (mixed(n ^ 0x5555) % 2) as u16));
     row("100,000 IPv4 sources, all scan 1,000 ports, 600 blocks/min", |_| {}, |n| tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 1000) as u16));
-    row("the same, all are blocked", |policy| policy.unproven.per_minute = u32::MAX, |n| tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 1000) as u16));
+    row(
+        "the same, all are blocked",
+        |policy| policy.unproven.per_minute = u32::MAX,
+        |n| tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 1000) as u16),
+    );
     row("1,000 IPv4 sources, scan 1,000 ports, trigger 1000", quiet, |n| tcp(v4(mixed(n) % 1000), (mixed(n ^ 0x5555) % 1000) as u16));
     row("every probe from a new source (flood)", |_| {}, |n| tcp(v4(mixed(n)), 443));
     row("two probes from each new source (flood)", |_| {}, |n| tcp(v4(mixed(n / 2)), 443 + (n % 2) as u16));
@@ -130,7 +140,11 @@ fn memory() {
     let (live, resident) = (LIVE.load(Ordering::Relaxed), resident());
     let mut engine = engine(|_| {});
     let (reserved, idle) = (LIVE.load(Ordering::Relaxed) - live, self::resident() - resident);
-    println!("\nledger and tables of {CAPACITY} sources (default): {} KiB reserved, {} KiB of them resident before the first probe", reserved >> 10, idle >> 10);
+    println!(
+        "\nledger and tables of {CAPACITY} sources (default): {} KiB reserved, {} KiB of them resident before the first probe",
+        reserved >> 10,
+        idle >> 10
+    );
     println!("stated: a source with one port {NEWCOMER_BYTES} bytes, a suspect {} bytes, index included", suspect_bytes(2));
     let mut known = 0;
     for (name, count, ports) in [("100,000 sources with two ports", SOURCES, 2u16), ("and 262,144 with one", 262_144, 1)] {

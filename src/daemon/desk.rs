@@ -71,6 +71,10 @@ impl FrontDesk {
 
     fn list(&mut self) -> Result<Vec<BlockRow>, Refusal> {
         let prefix = self.ipv6_prefix();
+        if self.view.lock().config.mode == crate::config::Mode::Observe {
+            // Elements of earlier blocks stay in the sets, and drop nothing.
+            return Ok(Vec::new());
+        }
         let since = self.sentry.ask(Command::Since).map_err(busy)?;
         let blocked = responder::blocked(&mut self.connection).map_err(|error| kernel(&error))?;
         Ok(blocked.iter().map(|(subject, info)| block_row(*subject, info, prefix, &since)).collect())
@@ -101,7 +105,7 @@ impl FrontDesk {
             proven: scans.contains(&ScanKind::Connect) || block.as_ref().is_some_and(|block| block.proven),
             first_seen: account.as_ref().map(|account| time_of_day(account.first)),
             last_seen: account.as_ref().map(|account| time_of_day(account.last)),
-            blocks_before,
+            blocks_before: u64::from(blocks_before),
             block,
         })
     }

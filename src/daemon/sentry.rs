@@ -54,7 +54,7 @@ pub enum Command {
     /// How things stand.
     Status(Answer<Figures>),
     /// What is known of an address.
-    Account(IpAddr, Answer<(Option<engine::AccountView>, u64)>),
+    Account(IpAddr, Answer<(Option<engine::AccountView>, u32)>),
     /// Block by order of the administrator.
     Block {
         /// What.
@@ -277,14 +277,11 @@ impl Sentry {
     fn obey(&mut self, now: Moment, command: Command) {
         // An asker that has given up does not hear the answer, and that is all.
         match command {
-            Command::Status(answer) => drop(answer.try_send(self.figures())),
-            Command::Account(address, answer) => drop(answer.try_send((self.engine.account(address), 0))),
+            Command::Status(answer) => reply(&answer, self.figures()),
+            Command::Account(address, answer) => reply(&answer, (self.engine.account(address), self.engine.blocks_before(address))),
             Command::Block { subject, timeout, text, answer } => reply(&answer, self.block(now, subject, timeout, text)),
             Command::Unblock(network, answer) => reply(&answer, self.unblock(now, network)),
-            Command::UnblockAll(answer) => {
-                let all: Vec<_> = self.engine.blocks().map(|block| block.subject).collect();
-                reply(&answer, self.lift(now, &all).map(|()| all.len()));
-            }
+            Command::UnblockAll(answer) => reply(&answer, self.unblock_all(now)),
             Command::Protect(list, answer) => reply(&answer, self.protect(now, list)),
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Since(answer) => reply(&answer, self.engine.blocks().take(SINCE_MAX).map(|block| (block.subject, block.since)).collect()),
@@ -332,15 +329,28 @@ impl Sentry {
         Ok(if removed { vec![subject] } else { Vec::new() })
     }
 
+    /// Lifts every block, and takes out what somebody else put into the sets. How many there were.
+    fn unblock_all(&mut self, now: Moment) -> Result<usize, String> {
+        let known: Vec<_> = self.engine.blocks().map(|block| block.subject).collect();
+        self.lift(now, &known)?;
+        let mut count = known.len();
+        for (subject, _) in self.responder.blocked().map_err(|error| words(&error))? {
+            count += usize::from(self.responder.remove(subject).map_err(|error| words(&error))?);
+        }
+        Ok(count)
+    }
+
     fn lift(&mut self, now: Moment, subjects: &[Subject]) -> Result<(), String> {
+        self.refusal = None;
         for subject in subjects {
-            self.refusal = None;
             // One that ended just now is no failure.
             let _ = self.engine.unblock(now, *subject, &mut self.orders);
-            self.perform(now);
-            self.refused(*subject)?;
         }
-        Ok(())
+        self.perform(now);
+        match self.refusal.take() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
@@ -410,19 +420,15 @@ fn perform(
 ) {
     let mut batch = std::mem::take(orders);
     while !batch.is_empty() {
+        responder.carry_out(&batch, |outcome| {
+            if let Outcome::Blocked { subject, result: Err(error) } | Outcome::Unblocked { subject, result: Err(error) } = &outcome {
+                *refusal = Some((*subject, error.clone()));
+            }
+            engine.on_outcome(now, outcome, orders);
+        });
         for action in batch.drain(..) {
-            match responder.carry_out(&action) {
-                Some(outcome) => {
-                    if let Outcome::Blocked { subject, result: Err(error) } | Outcome::Unblocked { subject, result: Err(error) } = &outcome {
-                        *refusal = Some((*subject, error.clone()));
-                    }
-                    engine.on_outcome(now, outcome, orders);
-                }
-                None => {
-                    if let Action::Report(report) = action {
-                        journal.tell(Notice::Engine(report));
-                    }
-                }
+            if let Action::Report(report) = action {
+                journal.tell(Notice::Engine(report));
             }
         }
         std::mem::swap(&mut batch, orders);

@@ -32,6 +32,9 @@ impl Sources {
         if figures.capture.lost > 0 {
             warnings.push(format!("{} packets were lost between the kernel and the daemon", figures.capture.lost));
         }
+        if config.mode == Mode::Observe && figures.engine.blocked > 0 {
+            warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
+        }
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());
         }
@@ -51,7 +54,7 @@ impl Sources {
             group: config.capture.group,
             watching: watching(config).collect(),
             sources: u64::from(figures.engine.sources),
-            blocked: figures.engine.blocked as u64,
+            blocked: if config.mode == Mode::Observe { 0 } else { figures.engine.blocked as u64 },
             allowed: view.protected.len() as u64,
             probes: figures.engine.probes,
             lost: figures.capture.lost,

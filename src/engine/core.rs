@@ -327,6 +327,12 @@ impl Engine {
         (!view.ports.is_empty()).then_some(view)
     }
 
+    /// How often the source that `address` belongs to was blocked as proven, within `block.escalate.memory`.
+    pub fn blocks_before(&self, address: IpAddr) -> u32 {
+        let source = Source::of(address.to_canonical(), self.policy.ipv6_prefix);
+        self.offenders.times(self.now, source, self.policy.escalate.memory)
+    }
+
     /// The blocks that are in force, in no order.
     pub fn blocks(&self) -> impl Iterator<Item = BlockView<'_>> {
         self.blocks.views()

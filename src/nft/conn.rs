@@ -16,7 +16,7 @@ use super::element::{self, Element, ElementInfo, Key, RawElement};
 use super::encode::{self, Elements, Past, message};
 use super::error::Error;
 use super::model::SetId;
-use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Writer};
+use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR, Writer};
 use crate::netlink::socket::Socket;
 
 /// A transaction of 2,000 elements with comments has 300 kB; installations that carry blocks over have more.
@@ -76,13 +76,16 @@ impl Connection {
         })
     }
 
-    /// Puts one element into a set. An element that is there already stays as it is, with its timeout, on older kernels: see
-    /// [`Connection::renew_element`].
+    /// Puts one element into a set in which it is not yet. For one that is there, [`Connection::renew_element`] sets timeout and comment anew;
+    /// without asking for that, older kernels would leave both as they were and say that all went well.
     ///
     /// # Errors
-    /// [`Error::Apply`]; [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no such set.
+    /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no
+    /// such set.
     pub fn add_element(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
-        self.transaction(None, |out, sequence| one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set, element, Past::default()))
+        self.transaction(None, |out, sequence| {
+            one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, set, element, Past::default())
+        })
     }
 
     /// Puts many elements into a set, 2,000 a transaction.

@@ -171,6 +171,10 @@ impl Builder<'_> {
                 ],
             )
         };
+        if self.config.mode == Mode::Observe {
+            // Elements of blocks from before stay in the sets, for when enforcing begins again; nothing looks at them.
+            return Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules: Vec::new() };
+        }
         let rules = vec![
             gate("what is blocked is dropped, unless it is allowed", Selector::Ip4Saddr, SetId::Blocked4, Selector::Ip4Saddr, SetId::Allowed4),
             gate("", prefix, SetId::Blocked6, Selector::Ip6Saddr, SetId::Allowed6),

@@ -7,6 +7,9 @@ use ipnet::IpNet;
 use crate::engine::{Action, Outcome, Reason, Source, Subject};
 use crate::nft::{Connection, Element, ElementInfo, Error, SetId};
 
+/// The sets that hold what is blocked.
+const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+
 /// Turns orders into elements, over a connection of its own.
 pub struct NftResponder {
     connection: Connection,
@@ -33,8 +36,40 @@ impl NftResponder {
         &mut self.connection
     }
 
+    /// Does what `actions` order, in their order, and hands each answer of the kernel to `on_outcome`.
+    pub fn carry_out(&mut self, actions: &[Action], mut on_outcome: impl FnMut(Outcome)) {
+        let mut rest = actions;
+        while let Some((action, after)) = rest.split_first() {
+            let run = rest.iter().take_while(|action| matches!(action, Action::Unblock { .. })).count();
+            if run > 1 {
+                // Lifting a million blocks one by one takes a minute, together some seconds.
+                let (unblocks, after) = rest.split_at(run);
+                self.remove_all(unblocks, &mut on_outcome);
+                rest = after;
+                continue;
+            }
+            if let Some(outcome) = self.carry_out_one(action) {
+                on_outcome(outcome);
+            }
+            rest = after;
+        }
+    }
+
+    fn remove_all(&mut self, unblocks: &[Action], on_outcome: &mut impl FnMut(Outcome)) {
+        let subjects: Vec<_> =
+            unblocks.iter().filter_map(|action| if let Action::Unblock { subject } = action { Some(*subject) } else { None }).collect();
+        for set in BLOCKED {
+            let here: Vec<_> = subjects.iter().copied().filter(|subject| place(*subject).0 == set).collect();
+            let elements: Vec<_> = here.iter().map(|subject| place(*subject).1).collect();
+            let result = self.connection.delete_elements(set, &elements).map(|_| ()).map_err(|error| words(&error));
+            for subject in here {
+                on_outcome(Outcome::Unblocked { subject, result: result.clone() });
+            }
+        }
+    }
+
     /// Does what `action` orders; `None` for what is no order to the kernel.
-    pub fn carry_out(&mut self, action: &Action) -> Option<Outcome> {
+    fn carry_out_one(&mut self, action: &Action) -> Option<Outcome> {
         match action {
             Action::Block { subject, timeout, reason, renew } => {
                 let subject = *subject;
@@ -106,7 +141,7 @@ impl NftResponder {
 /// # Errors
 /// When a set cannot be read.
 pub fn blocked(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
-    read(connection, &[SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6])
+    read(connection, &BLOCKED)
 }
 
 /// The networks that are blocked by hand: few, and quickly read.
