@@ -97,7 +97,8 @@ fn time_packets(count: usize) -> Vec<Times> {
     }
     ip(&["-n", &host.name, "route", "add", "default", "via", "10.99.0.2"]);
     // Address resolution is not what is timed.
-    ip(&["netns", "exec", &scanner.name, "ping", "-q", "-c", "1", "10.99.0.1"]);
+    let ping = std::process::Command::new("ip").args(["netns", "exec", &scanner.name, "ping", "-q", "-c", "1", "10.99.0.1"]).output().expect("ping");
+    assert!(ping.status.success(), "the namespaces are not joined");
     let (send, packets) = mpsc::channel::<Ipv4Addr>();
     let (sent, started) = mpsc::channel::<Instant>();
     std::thread::scope(|scope| {
@@ -141,7 +142,7 @@ fn judge_and_block(count: usize, send: &mpsc::Sender<Ipv4Addr>, started: &mpsc::
                 let mut blocked = false;
                 listener
                     .receive(PACKETS_A_WAKE, &mut |packet| {
-                        let probe = wire::parse(packet.payload).ok().and_then(|packet| Probe::from_packet(&packet, 32768..=60999));
+                        let probe = wire::parse(packet.payload).ok().and_then(|packet| Probe::from_packet(&packet, &(32768..=60999)).ok());
                         let Some(probe) = probe else { return };
                         engine.on_probe(now, &probe, &mut actions);
                         for action in actions.drain(..) {
@@ -164,7 +165,7 @@ fn judge_and_block(count: usize, send: &mpsc::Sender<Ipv4Addr>, started: &mpsc::
         }
     }
     let listed = std::process::Command::new("nft").args(["list", "set", "inet", TABLE, SET]).output().expect("nft");
-    let elements = String::from_utf8_lossy(&listed.stdout).matches("expires").count();
+    let elements = String::from_utf8_lossy(&listed.stdout).matches("10.99.").count();
     let expected: usize = times.iter().map(|times| times.each.len()).sum();
     assert_eq!(elements, expected, "every packet's source is in the set");
     times
