@@ -130,7 +130,9 @@ mod tests {
     #[test]
     fn link_local_and_loopback_are_always_on_the_list() {
         let always = AllowList::always();
-        for address in ["127.0.0.1", "::1", "fe80::1", "169.254.169.254", "224.0.0.1", "255.255.255.255", "ff02::1", "::", "0.0.0.0", "::ffff:1.2.3.4"] {
+        for address in
+            ["127.0.0.1", "::1", "fe80::1", "169.254.169.254", "224.0.0.1", "255.255.255.255", "ff02::1", "::", "0.0.0.0", "::ffff:1.2.3.4"]
+        {
             assert!(always.contains(address.parse().unwrap()), "{address}");
         }
         for address in ["192.0.2.1", "2001:db8::1", "::2", "223.255.255.255"] {

@@ -335,7 +335,13 @@ impl Blocks {
     }
 
     /// The kernel's answer. `renew` is the time that a block gets whose scan goes on; `None` if it gets none.
-    pub(super) fn on_outcome(&mut self, now: Moment, outcome: Outcome, renew: impl Fn(Subject) -> Option<Duration>, actions: &mut Vec<Action>) -> Followup {
+    pub(super) fn on_outcome(
+        &mut self,
+        now: Moment,
+        outcome: Outcome,
+        renew: impl Fn(Subject) -> Option<Duration>,
+        actions: &mut Vec<Action>,
+    ) -> Followup {
         let (Outcome::Blocked { subject, .. } | Outcome::Unblocked { subject, .. } | Outcome::Counted { subject, .. }) = outcome;
         let Some(at) = self.find(subject) else { return Followup::Nothing };
         let followup = match outcome {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::account::{Touch, detail};
+use super::account::{Counted, Touch, detail};
 use super::blocks::{Adopted, BlockView, Blocks, Followup, Order, Standing};
 use super::bucket::Bucket;
 use super::decision::{Decision, NotBlocked, decide};
@@ -54,6 +54,8 @@ pub struct Engine {
     /// New blocks of unproven sources.
     unproven: Bucket,
     told: Bucket,
+    /// Of the policy, for the packet path.
+    counted: Counted,
     now: Moment,
     sweep_at: Option<Moment>,
     status: Status,
@@ -109,6 +111,7 @@ impl Engine {
             told: Bucket::new(TOLD_PER_MINUTE, MINUTE, TOLD_PER_MINUTE),
             always: AllowList::always(),
             never_block: AllowList::default(),
+            counted: policy.counted(),
             policy,
             seed,
             now: Moment::default(),
@@ -129,7 +132,7 @@ impl Engine {
         if self.sweep_at.is_none() {
             self.sweep_at = Some(now.after(SWEEP_EVERY));
         }
-        let tally = self.ledger.touch(now, source, Touch::new(now, probe), self.policy.counted());
+        let tally = self.ledger.touch(now, source, Touch::new(now, probe), self.counted);
         let decision = decide(&self.policy, tally, probe.port.transport);
         let against = match decision {
             Decision::Wait => return,
@@ -200,7 +203,8 @@ impl Engine {
         match blocks.on_outcome(now, outcome, |subject| renewal(policy, always, never_block, subject), actions) {
             Followup::Nothing => {}
             Followup::Blocked(Subject::Host(source)) => {
-                let is_proven_scan = self.blocks.view(Subject::Host(source)).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
+                let is_proven_scan =
+                    self.blocks.view(Subject::Host(source)).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
                 if is_proven_scan {
                     self.offenders.note(now, source, self.policy.escalate.memory);
                 }
@@ -270,7 +274,8 @@ impl Engine {
     pub fn reconfigure(&mut self, now: Moment, policy: Policy, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
-        self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.policy.counted());
+        self.counted = self.policy.counted();
+        self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
         let rate = u64::from(self.policy.unproven.per_minute);
         self.unproven = self.unproven.changed(rate, MINUTE, rate);
         if old.ipv6_prefix != self.policy.ipv6_prefix {

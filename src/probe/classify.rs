@@ -218,7 +218,8 @@ mod tests {
     }
 
     fn segment(destination_port: u16, flags: u8) -> Result<Probe, NotProbe> {
-        let segment = Segment { source_port: 40000, destination_port, sequence: 1, acknowledgement: 0, flags: Flags(flags), window: 1024, options: &[] };
+        let segment =
+            Segment { source_port: 40000, destination_port, sequence: 1, acknowledgement: 0, flags: Flags(flags), window: 1024, options: &[] };
         judge(6, wire::Transport::Tcp(segment))
     }
 

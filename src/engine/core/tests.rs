@@ -407,7 +407,11 @@ fn elements_found_at_start_are_taken_over() {
     bench.now = 7_200_000;
     let element = |address, remaining, reason| Adopted { subject: host(address), timeout: Some(SECOND * 3600), remaining, packets: 7, reason };
     let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".to_owned() };
-    let found = [element(THEM, Some(SECOND * 60), scan.clone()), element("203.0.113.10", None, Reason::Foreign("x".to_owned())), element("198.51.100.1", None, scan)];
+    let found = [
+        element(THEM, Some(SECOND * 60), scan.clone()),
+        element("203.0.113.10", None, Reason::Foreign("x".to_owned())),
+        element("198.51.100.1", None, scan),
+    ];
     bench.command(|engine, now, actions| engine.adopt(now, found, actions));
     assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
     let view = bench.engine.blocked(host(THEM)).unwrap();
