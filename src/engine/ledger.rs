@@ -176,6 +176,14 @@ pub(super) struct Ledger {
     evicted: u64,
 }
 
+/// Where [`Ledger::touch`] has found a source: good until the next touch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    hash: u64,
+    key: Key,
+    place: Option<Place>,
+}
+
 /// What is known of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Known<'a> {
@@ -261,37 +269,37 @@ impl Ledger {
     }
 
     /// Writes a touch down and gives what the source's ports add up to.
-    pub(super) fn touch(&mut self, now: Moment, source: Source, touch: Touch, counted: Counted) -> Tally {
+    pub(super) fn touch(&mut self, now: Moment, source: Source, touch: Touch, counted: Counted) -> (Tally, Found) {
         let key = Key::from(source);
         let hash = self.hash(key);
         let horizon = self.horizon(now);
         let Some(place) = self.find(hash, key) else {
-            self.admit(now, hash, key, touch);
-            return Tally::of(&[touch.slot()], horizon, counted);
+            let place = self.admit(now, hash, key, touch);
+            return (Tally::of(&[touch.slot()], horizon, counted), Found { hash, key, place });
         };
-        if place.0 & SUSPECT == 0 {
-            let at = place.0 & AT;
-            let Some(newcomer) = self.newcomers.get_mut(at) else { return Tally::default() };
-            let only = match Touch::live(newcomer.touch, horizon) {
-                Some(old) if old.same_port(touch) => old.stronger(touch),
-                Some(_) => {
-                    let Some(at) = self.promote(hash, key, place) else { return Tally::default() };
-                    return self.write(at, touch, horizon, counted);
-                }
-                None => touch,
-            };
-            newcomer.touch = only.marked(true).slot();
-            return Tally::of(&[only.slot()], horizon, counted);
+        let mut found = Found { hash, key, place: Some(place) };
+        if place.0 & SUSPECT != 0 {
+            return (self.write(place.0 & AT, touch, horizon, counted), found);
         }
-        self.write(place.0 & AT, touch, horizon, counted)
+        let Some(newcomer) = self.newcomers.get_mut(place.0 & AT) else { return (Tally::default(), found) };
+        let only = match Touch::live(newcomer.touch, horizon) {
+            Some(old) if old.same_port(touch) => old.stronger(touch),
+            Some(_) => {
+                let at = self.promote(hash, key, place);
+                found.place = at.map(|at| Place(at | SUSPECT));
+                return (at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted)), found);
+            }
+            None => touch,
+        };
+        newcomer.touch = only.marked(true).slot();
+        (Tally::of(&[only.slot()], horizon, counted), found)
     }
 
     /// Whether people should hear of this source now: once in a window. It becomes a suspect by it, since only those have a place to note it.
-    pub(super) fn tell(&mut self, now: Moment, source: Source) -> bool {
-        let key = Key::from(source);
-        let hash = self.hash(key);
+    pub(super) fn tell(&mut self, now: Moment, found: Found) -> bool {
         let horizon = self.horizon(now);
-        let Some(place) = self.find(hash, key) else { return true };
+        let Found { hash, key, place } = found;
+        let Some(place) = place else { return true };
         let at = if place.0 & SUSPECT != 0 { Some(place.0 & AT) } else { self.promote(hash, key, place) };
         let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) else { return true };
         let due = suspect.told == 0 || suspect.told < horizon;
@@ -415,23 +423,23 @@ impl Ledger {
     }
 
     /// Takes a new source in.
-    fn admit(&mut self, now: Moment, hash: u64, key: Key, touch: Touch) {
+    fn admit(&mut self, now: Moment, hash: u64, key: Key, touch: Touch) -> Option<Place> {
         // Two out for one in: what is over never piles up, and nobody pays for a sweep.
         self.sweep(now, 2);
         let patient = self.patient.length() < self.shape.third() && self.tokens.take(now);
-        self.add_newcomer(hash, key, touch, patient);
+        self.add_newcomer(hash, key, touch, patient)
     }
 
-    fn add_newcomer(&mut self, hash: u64, key: Key, touch: Touch, patient: bool) {
+    fn add_newcomer(&mut self, hash: u64, key: Key, touch: Touch, patient: bool) -> Option<Place> {
         let patient = patient && self.patient.length() < self.shape.third();
         if self.newcomers.is_full() {
             // Patient ones fill half of the places at most, so there is a hasty one.
             self.evict(Tier::Hasty);
         }
         let (list, tier) = if patient { (&mut self.patient, PATIENT) } else { (&mut self.hasty, 0) };
-        if let Some(at) = self.newcomers.push(list, Newcomer { key, touch: touch.slot() }) {
-            self.enter(hash, Place(at | tier));
-        }
+        let place = Place(self.newcomers.push(list, Newcomer { key, touch: touch.slot() })? | tier);
+        self.enter(hash, place);
+        Some(place)
     }
 
     /// Makes a suspect of a newcomer, with its one port.
