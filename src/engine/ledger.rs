@@ -287,7 +287,12 @@ impl Ledger {
             Some(_) => {
                 let at = self.promote(hash, key, place);
                 found.place = at.map(|at| Place(at | SUSPECT));
-                return (at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted)), found);
+                let tally = at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted));
+                // Its second port made it a suspect; only a third earns a second chance. Else all of a flood would have one.
+                if let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) {
+                    suspect.marked = false;
+                }
+                return (tally, found);
             }
             None => touch,
         };

@@ -88,6 +88,19 @@ fn a_flood_of_single_probes_pushes_out_no_suspect() {
 }
 
 #[test]
+fn a_suspect_that_goes_on_outlives_any_number_of_suspects_that_do_not() {
+    let mut ledger = ledger(3000, 500, 600_000);
+    for n in 0..100_000u32 {
+        plain(&mut ledger, u64::from(n) / 100, 0x0a00_0000 + n, 1);
+        plain(&mut ledger, u64::from(n) / 100, 0x0a00_0000 + n, 2);
+        // The tier turns over every thousand sources.
+        if n % 800 == 0 {
+            assert_eq!(u32::from(plain(&mut ledger, u64::from(n) / 100, 1, (n / 800) as u16)), n / 800 + 1);
+        }
+    }
+}
+
+#[test]
 fn after_a_flood_newcomers_are_patient_again() {
     let mut ledger = ledger(3000, 2, 600_000);
     for n in 0..100_000u32 {
