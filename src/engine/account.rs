@@ -5,14 +5,15 @@ use crate::probe::{Port, Probe, ScanKind, Transport};
 
 /// One port that was touched, when it was last, and how: eight bytes.
 ///
-/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind, 22 imitable, 23 set (an empty slot is all zero), 24..64 milliseconds.
+/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that a touch is never zero, and an empty slot is), 22 imitable,
+/// 23 a mark that the ledger sets, 24..64 milliseconds.
 /// Forty bits of milliseconds last 34 years after the clock's zero; then time stands still here, which is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Touch(u64);
 
 const PORT: u64 = (1 << 18) - 1;
 const IMITABLE: u64 = 1 << 22;
-const SET: u64 = 1 << 23;
+const MARK: u64 = 1 << 23;
 const TIME_SHIFT: u32 = 24;
 const TIME_MAX: u64 = (1 << 40) - 1;
 
@@ -24,18 +25,27 @@ pub(super) fn clock(now: Moment) -> u64 {
 impl Touch {
     pub(super) fn new(now: Moment, probe: &Probe) -> Self {
         let transport = probe.port.transport as u64;
-        let kind = probe.scan as u64;
+        let kind = probe.scan as u64 + 1;
         let imitable = if probe.imitable { IMITABLE } else { 0 };
-        Self(u64::from(probe.port.number) | transport << 16 | kind << 18 | imitable | SET | clock(now) << TIME_SHIFT)
+        Self(u64::from(probe.port.number) | transport << 16 | kind << 18 | imitable | clock(now) << TIME_SHIFT)
     }
 
     /// A slot's content; `None` if it is empty or was touched before `horizon`.
     pub(super) fn live(slot: u64, horizon: u64) -> Option<Self> {
-        (slot & SET != 0 && slot >> TIME_SHIFT >= horizon).then_some(Self(slot))
+        (slot != 0 && slot >> TIME_SHIFT >= horizon).then_some(Self(slot))
     }
 
     pub(super) fn slot(self) -> u64 {
         self.0
+    }
+
+    /// With the mark, or without.
+    pub(super) fn marked(self, mark: bool) -> Self {
+        if mark { Self(self.0 | MARK) } else { Self(self.0 & !MARK) }
+    }
+
+    pub(super) fn is_marked(self) -> bool {
+        self.0 & MARK != 0
     }
 
     pub(super) fn time(self) -> u64 {
@@ -60,7 +70,7 @@ impl Touch {
     }
 
     pub(super) fn scan(self) -> ScanKind {
-        ScanKind::ALL.get((self.0 >> 18 & 0xf) as usize).copied().unwrap_or(ScanKind::CustomFlags)
+        ScanKind::ALL.get((self.0 >> 18 & 0xf).wrapping_sub(1) as usize).copied().unwrap_or(ScanKind::CustomFlags)
     }
 
     pub(super) fn imitable(self) -> bool {

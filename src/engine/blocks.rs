@@ -18,84 +18,14 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::{Action, Ending, Moment, Outcome, Reason, Report, Source, Subject};
-use crate::probe::Port;
+use super::entry::{Adopted, BlockView, Entry, Order, RETRY_FIRST, RETRY_LAST, State, Wish, blocked, is_due, view};
+use super::{Action, Ending, Moment, Outcome, Report, Source, Subject};
 
-/// After a refusal the same subject is tried again after this, twice as long each further time. The kernel refuses when its set or memory is
-/// full: a second is nothing to it.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// But not later than this.
-const RETRY_LAST: Duration = Duration::from_secs(60);
 /// A block that must not be and that the kernel would not lift is tried again after this.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
 /// Subjects that the index has room for from the start. More make it grow, at some milliseconds for each doubling; at the default of 600 new
 /// blocks a minute that is after three hours of a flood that spends them all.
 const INDEX_START: usize = 131_072;
-
-/// What is to be blocked, and why.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Order {
-    pub(super) timeout: Option<Duration>,
-    pub(super) reason: Reason,
-    pub(super) port: Option<Port>,
-}
-
-/// What is asked for while an order is in flight.
-#[derive(Debug, Clone, PartialEq)]
-enum Wish {
-    Block(Order),
-    Lift(Ending),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum State {
-    /// The element is in the kernel's set.
-    InForce,
-    /// The first order is in flight.
-    Blocking,
-    /// In force, and the order for more time is in flight; with the new reason, if it changes.
-    Renewing { timeout: Option<Duration>, reason: Option<Box<(Reason, Option<Port>)>> },
-    /// In force, and the question for its counter is in flight.
-    Counting,
-    /// The order to take it out is in flight.
-    Lifting { ending: Ending, in_force: bool },
-    /// The kernel has refused it; it is not tried again before then.
-    Refused { until: Moment },
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    subject: Subject,
-    state: State,
-    wish: Option<Box<Wish>>,
-    reason: Reason,
-    port: Option<Port>,
-    since: Moment,
-    timeout: Option<Duration>,
-    expires: Option<Moment>,
-    /// When the kernel is asked whether the scan goes on.
-    count_at: Option<Moment>,
-    lift_at: Option<Moment>,
-    timer: Option<Moment>,
-    packets: u64,
-    renewals: u32,
-    refusals: u32,
-}
-
-/// A block as it is shown.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BlockView<'a> {
-    /// What is blocked.
-    pub subject: Subject,
-    /// Why.
-    pub reason: &'a Reason,
-    /// Since when; for an adopted block, as far as that is known.
-    pub since: Moment,
-    /// Until when; `None` until it is unblocked.
-    pub expires: Option<Moment>,
-    /// Packets dropped, as the kernel told at start or at the last renewal. The kernel's own counter is newer.
-    pub packets: u64,
-}
 
 /// What the engine has to do after an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,37 +67,6 @@ pub(super) struct Blocks {
     timers: BTreeSet<(Moment, u32)>,
     in_force: usize,
     done: Done,
-}
-
-impl Entry {
-    fn is_in_force(&self) -> bool {
-        match self.state {
-            State::InForce | State::Renewing { .. } | State::Counting => true,
-            State::Lifting { in_force, .. } => in_force,
-            State::Blocking | State::Refused { .. } => false,
-        }
-    }
-
-    fn is_unproven_scan(&self) -> bool {
-        matches!(self.reason, Reason::Scan { proven: false, .. })
-    }
-
-    /// Gives it `timeout` from now on.
-    fn run(&mut self, now: Moment, timeout: Option<Duration>) {
-        self.timeout = timeout;
-        self.expires = timeout.map(|timeout| now.after(timeout));
-        // Three quarters: late enough to see whether the scan goes on, early enough that the renewal is there before the kernel's timer.
-        self.count_at = timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
-    }
-
-    /// When the next thing is due that no outcome brings.
-    fn due(&self) -> Option<Moment> {
-        match self.state {
-            State::InForce => [self.expires, self.count_at, self.lift_at].into_iter().flatten().min(),
-            State::Refused { until } => Some(until.after(RETRY_LAST)),
-            State::Blocking | State::Renewing { .. } | State::Counting | State::Lifting { .. } => None,
-        }
-    }
 }
 
 impl Blocks {
@@ -587,33 +486,6 @@ impl Blocks {
     }
 }
 
-/// An element that was found in the kernel's set at start.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Adopted {
-    /// What it blocks.
-    pub subject: Subject,
-    /// The whole time it was given, as the kernel tells it.
-    pub timeout: Option<Duration>,
-    /// What is left of it; `None`: it has no end.
-    pub remaining: Option<Duration>,
-    /// Packets that it has dropped.
-    pub packets: u64,
-    /// What its comment says.
-    pub reason: Reason,
-}
-
-fn is_due(at: Option<Moment>, now: Moment) -> bool {
-    at.is_some_and(|at| at <= now)
-}
-
 fn hash_of(entries: &[Option<Entry>], hasher: &FixedState, at: u32) -> u64 {
     entries.get(at as usize).and_then(Option::as_ref).map_or(0, |entry| hasher.hash_one(entry.subject))
-}
-
-fn view(entry: &Entry) -> BlockView<'_> {
-    BlockView { subject: entry.subject, reason: &entry.reason, since: entry.since, expires: entry.expires, packets: entry.packets }
-}
-
-fn blocked(entry: &Entry, renewed: bool) -> Report {
-    Report::Blocked { subject: entry.subject, port: entry.port, timeout: entry.timeout, reason: entry.reason.clone(), renewed }
 }

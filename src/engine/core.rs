@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::account::{Touch, detail};
-use super::blocks::{Adopted, BlockView, Blocks, Followup, Order, Standing};
+use super::account::{Counted, Touch, detail};
+use super::blocks::{Blocks, Followup, Standing};
 use super::bucket::Bucket;
 use super::decision::{Decision, NotBlocked, decide};
-use super::ledger::Ledger;
+use super::entry::{Adopted, BlockView, Order};
+use super::ledger::{Found, Ledger};
 use super::offenders::Offenders;
 use super::policy::Policy;
 use super::status::{AccountView, Status, TouchView};
@@ -54,6 +55,8 @@ pub struct Engine {
     /// New blocks of unproven sources.
     unproven: Bucket,
     told: Bucket,
+    /// Of the policy, for the packet path.
+    counted: Counted,
     now: Moment,
     sweep_at: Option<Moment>,
     status: Status,
@@ -109,6 +112,7 @@ impl Engine {
             told: Bucket::new(TOLD_PER_MINUTE, MINUTE, TOLD_PER_MINUTE),
             always: AllowList::always(),
             never_block: AllowList::default(),
+            counted: policy.counted(),
             policy,
             seed,
             now: Moment::default(),
@@ -129,7 +133,7 @@ impl Engine {
         if self.sweep_at.is_none() {
             self.sweep_at = Some(now.after(SWEEP_EVERY));
         }
-        let tally = self.ledger.touch(now, source, Touch::new(now, probe), self.policy.counted());
+        let (tally, found) = self.ledger.touch(now, source, Touch::new(now, probe), self.counted);
         let decision = decide(&self.policy, tally, probe.port.transport);
         let against = match decision {
             Decision::Wait => return,
@@ -138,7 +142,7 @@ impl Engine {
             Decision::Block { .. } => None,
         };
         if let Some(against) = against {
-            return self.tell(now, source, probe, against, actions);
+            return self.tell(now, found, probe, against, actions);
         }
         let proven = matches!(decision, Decision::Block { proven: true });
         match self.blocks.standing(now, source) {
@@ -151,10 +155,10 @@ impl Engine {
         }
         let is_new = self.blocks.view(Subject::Host(source)).is_none();
         if is_new && self.blocks.count() >= self.policy.total as usize {
-            return self.tell(now, source, probe, NotBlocked::Total, actions);
+            return self.tell(now, found, probe, NotBlocked::Total, actions);
         }
         if !proven && !self.unproven.take(now) {
-            return self.tell(now, source, probe, NotBlocked::PerMinute, actions);
+            return self.tell(now, found, probe, NotBlocked::PerMinute, actions);
         }
         let timeout = if proven {
             self.policy.escalated(self.offenders.times(now, source, self.policy.escalate.memory))
@@ -163,7 +167,7 @@ impl Engine {
         };
         // A scan whose block the kernel refused has been told of: the refusals tell the rest.
         let untold = !self.blocks.was_refused(Subject::Host(source));
-        self.ledger.tell(now, source);
+        self.ledger.tell(now, found);
         let reason = self.reason(now, source, probe.scan, proven);
         if untold {
             actions.push(Action::Report(Report::Scan { source, probe: *probe, reason: reason.clone(), not_blocked: None }));
@@ -271,7 +275,8 @@ impl Engine {
     pub fn reconfigure(&mut self, now: Moment, policy: Policy, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
-        self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.policy.counted());
+        self.counted = self.policy.counted();
+        self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
         let rate = u64::from(self.policy.unproven.per_minute);
         self.unproven = self.unproven.changed(rate, MINUTE, rate);
         if old.ipv6_prefix != self.policy.ipv6_prefix {
@@ -400,17 +405,18 @@ impl Engine {
     }
 
     /// Tells of a scan that is not blocked: once a window for each source, and so many a minute in all.
-    fn tell(&mut self, now: Moment, source: Source, probe: &Probe, against: NotBlocked, actions: &mut Vec<Action>) {
+    fn tell(&mut self, now: Moment, found: Found, probe: &Probe, against: NotBlocked, actions: &mut Vec<Action>) {
         if let Some(count) = self.status.not_blocked.get_mut(against as usize) {
             *count += 1;
         }
-        if !self.ledger.tell(now, source) {
+        if !self.ledger.tell(now, found) {
             return;
         }
         if !self.told.take(now) {
             self.status.reports_held_back += 1;
             return;
         }
+        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
         let reason = self.reason(now, source, probe.scan, false);
         actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against.text()) }));
     }

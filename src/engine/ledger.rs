@@ -14,8 +14,11 @@
 //!   not the places of those who are in.
 //! * *Hasty* newcomers share what is left of the newcomers' places: the oldest makes room. 300,000 new sources a second push one out after
 //!   0.44 s at least: whoever touches two ports within that time is found.
-//! * *Suspects* have touched two ports or more, or have passed the trigger. They make room for nobody but suspects, the one that was quiet for
-//!   longest first. To push a real scanner out, a flood needs more sources with two probes each than the tier holds, between two of its probes.
+//! * *Suspects* have touched two ports or more, or have passed the trigger. They make room for nobody but suspects, one that was quiet for
+//!   long first. To push a real scanner out, a flood needs more sources with two probes each than the tier holds, between two of its probes.
+//!
+//! The order in a tier is that of a clock with a second chance: a touch only marks its source, and a marked one that comes to the front goes to
+//! the back instead, its mark gone. That is as good as moving it with every touch, and spares the packet path the neighbours' cache lines.
 //!
 //! Every step is O(1): lists through slabs, and one index whose load is kept below one half, so that it needs no rehash (a rehash in place
 //! follows after days of flood only, from the index's own erased entries, and takes some ten milliseconds).
@@ -96,6 +99,8 @@ struct Suspect {
     told: u64,
     last: u64,
     probes: u32,
+    /// Touched since it was put where it is in its tier's order.
+    marked: bool,
 }
 
 /// A place in one of the slabs: the top bit says in which.
@@ -106,6 +111,25 @@ const SUSPECT: u32 = 1 << 31;
 /// Of a newcomer's place: it is a patient one.
 const PATIENT: u32 = 1 << 30;
 const AT: u32 = PATIENT - 1;
+
+/// Sources that are spared before one must go, at most: it bounds the work of an eviction. Each of them was touched since it was spared last.
+const SPARED_MAX: u32 = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    Hasty,
+    Patient,
+    Suspects,
+}
+
+/// Whoever is next to go in a tier.
+#[derive(Debug, Clone, Copy)]
+struct Front {
+    place: Place,
+    key: Key,
+    last: u64,
+    marked: bool,
+}
 
 /// What the ledger is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +174,14 @@ pub(super) struct Ledger {
     watched: List,
     tokens: Bucket,
     evicted: u64,
+}
+
+/// Where [`Ledger::touch`] has found a source: good until the next touch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    hash: u64,
+    key: Key,
+    place: Option<Place>,
 }
 
 /// What is known of a source.
@@ -237,41 +269,42 @@ impl Ledger {
     }
 
     /// Writes a touch down and gives what the source's ports add up to.
-    pub(super) fn touch(&mut self, now: Moment, source: Source, touch: Touch, counted: Counted) -> Tally {
+    pub(super) fn touch(&mut self, now: Moment, source: Source, touch: Touch, counted: Counted) -> (Tally, Found) {
         let key = Key::from(source);
         let hash = self.hash(key);
         let horizon = self.horizon(now);
         let Some(place) = self.find(hash, key) else {
-            self.admit(now, hash, key, touch);
-            return Tally::of(&[touch.slot()], horizon, counted);
+            let place = self.admit(now, hash, key, touch);
+            return (Tally::of(&[touch.slot()], horizon, counted), Found { hash, key, place });
         };
-        if place.0 & SUSPECT == 0 {
-            let at = place.0 & AT;
-            let Some(newcomer) = self.newcomers.get_mut(at) else { return Tally::default() };
-            let only = match Touch::live(newcomer.touch, horizon) {
-                Some(old) if old.same_port(touch) => old.stronger(touch),
-                Some(_) => {
-                    let Some(at) = self.promote(hash, key, place) else { return Tally::default() };
-                    return self.write(at, touch, horizon, counted);
-                }
-                None => touch,
-            };
-            newcomer.touch = only.slot();
-            let list = if place.0 & PATIENT != 0 { &mut self.patient } else { &mut self.hasty };
-            self.newcomers.renew(list, at);
-            return Tally::of(&[only.slot()], horizon, counted);
+        let mut found = Found { hash, key, place: Some(place) };
+        if place.0 & SUSPECT != 0 {
+            return (self.write(place.0 & AT, touch, horizon, counted), found);
         }
-        let at = place.0 & AT;
-        self.suspects.renew(&mut self.watched, at);
-        self.write(at, touch, horizon, counted)
+        let Some(newcomer) = self.newcomers.get_mut(place.0 & AT) else { return (Tally::default(), found) };
+        let only = match Touch::live(newcomer.touch, horizon) {
+            Some(old) if old.same_port(touch) => old.stronger(touch),
+            Some(_) => {
+                let at = self.promote(hash, key, place);
+                found.place = at.map(|at| Place(at | SUSPECT));
+                let tally = at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted));
+                // Its second port made it a suspect; only a third earns a second chance. Else all of a flood would have one.
+                if let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) {
+                    suspect.marked = false;
+                }
+                return (tally, found);
+            }
+            None => touch,
+        };
+        newcomer.touch = only.marked(true).slot();
+        (Tally::of(&[only.slot()], horizon, counted), found)
     }
 
     /// Whether people should hear of this source now: once in a window. It becomes a suspect by it, since only those have a place to note it.
-    pub(super) fn tell(&mut self, now: Moment, source: Source) -> bool {
-        let key = Key::from(source);
-        let hash = self.hash(key);
+    pub(super) fn tell(&mut self, now: Moment, found: Found) -> bool {
         let horizon = self.horizon(now);
-        let Some(place) = self.find(hash, key) else { return true };
+        let Found { hash, key, place } = found;
+        let Some(place) = place else { return true };
         let at = if place.0 & SUSPECT != 0 { Some(place.0 & AT) } else { self.promote(hash, key, place) };
         let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) else { return true };
         let due = suspect.told == 0 || suspect.told < horizon;
@@ -309,20 +342,55 @@ impl Ledger {
     pub(super) fn sweep(&mut self, now: Moment, budget: u32) -> bool {
         let horizon = self.horizon(now);
         for _ in 0..budget {
-            let newcomer = |list: List, tier: u32| {
-                let at = list.first()?;
-                let newcomer = self.newcomers.get(at)?;
-                Touch::live(newcomer.touch, horizon).is_none().then_some((newcomer.key, Place(at | tier)))
-            };
-            let suspect = || {
-                let at = self.watched.first()?;
-                let suspect = self.suspects.get(at)?;
-                (suspect.last < horizon).then_some((suspect.key, Place(at | SUSPECT)))
-            };
-            let Some((key, place)) = newcomer(self.hasty, 0).or_else(|| newcomer(self.patient, PATIENT)).or_else(suspect) else { return false };
-            self.drop_place(key, place);
+            let over = |tier| self.front(tier).filter(|front| front.marked || front.last < horizon);
+            let Some(front) = over(Tier::Hasty).or_else(|| over(Tier::Patient)).or_else(|| over(Tier::Suspects)) else { return false };
+            if front.last < horizon { self.drop_place(front.key, front.place) } else { self.spare(front.place) }
         }
         true
+    }
+
+    /// Whose turn it is in a tier.
+    fn front(&self, tier: Tier) -> Option<Front> {
+        if tier == Tier::Suspects {
+            let at = self.watched.first()?;
+            let suspect = self.suspects.get(at)?;
+            return Some(Front { place: Place(at | SUSPECT), key: suspect.key, last: suspect.last, marked: suspect.marked });
+        }
+        let (list, bit) = if tier == Tier::Patient { (self.patient, PATIENT) } else { (self.hasty, 0) };
+        let at = list.first()?;
+        let newcomer = self.newcomers.get(at)?;
+        let touch = Touch::live(newcomer.touch, 0)?;
+        Some(Front { place: Place(at | bit), key: newcomer.key, last: touch.time(), marked: touch.is_marked() })
+    }
+
+    /// Gives whoever is at `place` its second chance: to the back of its tier, without the mark.
+    fn spare(&mut self, place: Place) {
+        let at = place.0 & AT;
+        if place.0 & SUSPECT != 0 {
+            if let Some(suspect) = self.suspects.get_mut(at) {
+                suspect.marked = false;
+            }
+            self.suspects.renew(&mut self.watched, at);
+        } else {
+            if let Some(newcomer) = self.newcomers.get_mut(at) {
+                newcomer.touch = Touch::live(newcomer.touch, 0).map_or(0, |touch| touch.marked(false).slot());
+            }
+            let list = if place.0 & PATIENT != 0 { &mut self.patient } else { &mut self.hasty };
+            self.newcomers.renew(list, at);
+        }
+    }
+
+    /// Makes one place free in a full tier.
+    fn evict(&mut self, tier: Tier) {
+        for spared in 0..=SPARED_MAX {
+            let Some(front) = self.front(tier) else { return };
+            if front.marked && spared < SPARED_MAX {
+                self.spare(front.place);
+            } else {
+                self.evicted += 1;
+                return self.drop_place(front.key, front.place);
+            }
+        }
     }
 
     fn hash(&self, key: Key) -> u64 {
@@ -352,6 +420,7 @@ impl Ledger {
         if let Some(suspect) = self.suspects.get_mut(at) {
             suspect.last = suspect.last.max(touch.time());
             suspect.probes = suspect.probes.saturating_add(1);
+            suspect.marked = true;
         }
         let slots = self.slots_mut(at);
         record(slots, touch, horizon, counted);
@@ -359,46 +428,40 @@ impl Ledger {
     }
 
     /// Takes a new source in.
-    fn admit(&mut self, now: Moment, hash: u64, key: Key, touch: Touch) {
+    fn admit(&mut self, now: Moment, hash: u64, key: Key, touch: Touch) -> Option<Place> {
         // Two out for one in: what is over never piles up, and nobody pays for a sweep.
         self.sweep(now, 2);
         let patient = self.patient.length() < self.shape.third() && self.tokens.take(now);
-        self.add_newcomer(hash, key, touch, patient);
+        self.add_newcomer(hash, key, touch, patient)
     }
 
-    fn add_newcomer(&mut self, hash: u64, key: Key, touch: Touch, patient: bool) {
+    fn add_newcomer(&mut self, hash: u64, key: Key, touch: Touch, patient: bool) -> Option<Place> {
         let patient = patient && self.patient.length() < self.shape.third();
         if self.newcomers.is_full() {
             // Patient ones fill half of the places at most, so there is a hasty one.
-            if let Some((oldest, at)) = self.hasty.first().and_then(|at| Some((self.newcomers.get(at)?.key, at))) {
-                self.evicted += 1;
-                self.drop_place(oldest, Place(at));
-            }
+            self.evict(Tier::Hasty);
         }
         let (list, tier) = if patient { (&mut self.patient, PATIENT) } else { (&mut self.hasty, 0) };
-        if let Some(at) = self.newcomers.push(list, Newcomer { key, touch: touch.slot() }) {
-            self.enter(hash, Place(at | tier));
-        }
+        let place = Place(self.newcomers.push(list, Newcomer { key, touch: touch.slot() })? | tier);
+        self.enter(hash, place);
+        Some(place)
     }
 
     /// Makes a suspect of a newcomer, with its one port.
     fn promote(&mut self, hash: u64, key: Key, place: Place) -> Option<u32> {
-        let touch = self.newcomers.get(place.0 & AT)?.touch;
-        let time = Touch::live(touch, 0)?.time();
+        let touch = Touch::live(self.newcomers.get(place.0 & AT)?.touch, 0)?.marked(false);
+        let time = touch.time();
         self.drop_place(key, place);
-        let at = self.add_suspect(hash, Suspect { key, first: time, told: 0, last: time, probes: 1 })?;
+        let at = self.add_suspect(hash, Suspect { key, first: time, told: 0, last: time, probes: 1, marked: false })?;
         if let Some(slot) = self.slots_mut(at).first_mut() {
-            *slot = touch;
+            *slot = touch.slot();
         }
         Some(at)
     }
 
     fn add_suspect(&mut self, hash: u64, suspect: Suspect) -> Option<u32> {
-        if self.suspects.is_full()
-            && let Some((oldest, at)) = self.watched.first().and_then(|at| Some((self.suspects.get(at)?.key, at)))
-        {
-            self.evicted += 1;
-            self.drop_place(oldest, Place(at | SUSPECT));
+        if self.suspects.is_full() {
+            self.evict(Tier::Suspects);
         }
         let at = self.suspects.push(&mut self.watched, suspect)?;
         self.slots_mut(at).fill(0);

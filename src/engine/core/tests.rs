@@ -342,8 +342,10 @@ fn a_refused_block_is_told_and_tried_again_ever_later() {
     assert_eq!(told.iter().filter(|line| *line == "failed 203.0.113.9 set is full").count(), 5);
     assert_eq!(told.iter().filter(|line| line.starts_with("scan")).count(), 1);
     assert!(bench.blocked().is_empty());
+    assert_eq!(bench.engine.status().ordered, 1);
+    bench.wait(SECOND * 120);
+    assert_eq!(bench.engine.status().ordered, 0);
     bench.refuse = false;
-    bench.wait(SECOND * 60);
     bench.syn(THEM, [1, 2, 3]);
     assert_eq!(bench.blocked(), [THEM]);
 }
@@ -387,6 +389,18 @@ fn commands_wait_for_the_order_in_flight() {
     bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
     let told = bench.told();
     assert_eq!(told[1..], ["blocked 203.0.113.9 60s", "unblocked 203.0.113.9 ByHand", "blocked 203.0.113.9 0ns"]);
+}
+
+#[test]
+fn a_block_that_ends_while_its_count_is_asked_for_is_told_with_the_answer() {
+    let mut bench = Bench::new(|_| {});
+    bench.syn(THEM, 1..=3);
+    bench.answers = false;
+    bench.wait(SECOND * 70);
+    bench.told();
+    assert_eq!(bench.orders.last(), Some(&Action::Count { subject: host(THEM) }));
+    bench.answer(Outcome::Counted { subject: host(THEM), packets: Some(0) });
+    assert_eq!(bench.told(), ["unblocked 203.0.113.9 Expired"]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
 }
 
 fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
-    ledger.touch(Moment::from_millis(at), host(source), syn(at, port), TCP).plain
+    ledger.touch(Moment::from_millis(at), host(source), syn(at, port), TCP).0.plain
 }
 
 #[test]
@@ -88,6 +88,19 @@ fn a_flood_of_single_probes_pushes_out_no_suspect() {
 }
 
 #[test]
+fn a_suspect_that_goes_on_outlives_any_number_of_suspects_that_do_not() {
+    let mut ledger = ledger(3000, 500, 600_000);
+    for n in 0..100_000u32 {
+        plain(&mut ledger, u64::from(n) / 100, 0x0a00_0000 + n, 1);
+        plain(&mut ledger, u64::from(n) / 100, 0x0a00_0000 + n, 2);
+        // The tier turns over every thousand sources.
+        if n % 800 == 0 {
+            assert_eq!(u32::from(plain(&mut ledger, u64::from(n) / 100, 1, (n / 800) as u16)), n / 800 + 1);
+        }
+    }
+}
+
+#[test]
 fn after_a_flood_newcomers_are_patient_again() {
     let mut ledger = ledger(3000, 2, 600_000);
     for n in 0..100_000u32 {
@@ -119,13 +132,14 @@ fn what_is_over_is_swept_out() {
 #[test]
 fn a_source_is_told_of_once_a_window() {
     let mut ledger = ledger(30, 0, 1000);
-    plain(&mut ledger, 0, 1, 80);
-    let tell = |ledger: &mut Ledger, at| ledger.tell(Moment::from_millis(at), host(1));
-    assert!(tell(&mut ledger, 0));
-    assert!(!tell(&mut ledger, 900));
-    plain(&mut ledger, 900, 1, 81);
-    assert!(!tell(&mut ledger, 1001));
-    assert!(tell(&mut ledger, 1002));
+    let tell = |ledger: &mut Ledger, at, port| {
+        let (_, found) = ledger.touch(Moment::from_millis(at), host(1), syn(at, port), TCP);
+        ledger.tell(Moment::from_millis(at), found)
+    };
+    assert!(tell(&mut ledger, 0, 80));
+    assert!(!tell(&mut ledger, 900, 80));
+    assert!(!tell(&mut ledger, 1001, 81));
+    assert!(tell(&mut ledger, 1002, 81));
 }
 
 #[test]
@@ -154,7 +168,11 @@ proptest! {
             match step {
                 0 => ledger.forget(host(source)),
                 1 => { ledger.sweep(Moment::from_millis(now), 3); }
-                2 => { ledger.tell(Moment::from_millis(now), host(source)); }
+                2 => {
+                    all.push((source, port, now));
+                    let (_, found) = ledger.touch(Moment::from_millis(now), host(source), syn(now, port), TCP);
+                    ledger.tell(Moment::from_millis(now), found);
+                }
                 _ => {
                     all.push((source, port, now));
                     let counted = plain(&mut ledger, now, source, port);

@@ -1,0 +1,135 @@
+//! One block: what it is on, why, in which state, and when something is due for it.
+
+use std::time::Duration;
+
+use super::{Ending, Moment, Reason, Report, Subject};
+use crate::probe::Port;
+
+/// After a refusal the same subject is tried again after this, twice as long each further time. The kernel refuses when its set or memory is
+/// full: a second is nothing to it.
+pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// But not later than this.
+pub(super) const RETRY_LAST: Duration = Duration::from_secs(60);
+
+/// What is to be blocked, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Order {
+    pub(super) timeout: Option<Duration>,
+    pub(super) reason: Reason,
+    pub(super) port: Option<Port>,
+}
+
+/// What is asked for while an order is in flight.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Wish {
+    Block(Order),
+    Lift(Ending),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum State {
+    /// The element is in the kernel's set.
+    InForce,
+    /// The first order is in flight.
+    Blocking,
+    /// In force, and the order for more time is in flight; with the new reason, if it changes.
+    Renewing { timeout: Option<Duration>, reason: Option<Box<(Reason, Option<Port>)>> },
+    /// In force, and the question for its counter is in flight.
+    Counting,
+    /// The order to take it out is in flight.
+    Lifting { ending: Ending, in_force: bool },
+    /// The kernel has refused it; it is not tried again before then.
+    Refused { until: Moment },
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) subject: Subject,
+    pub(super) state: State,
+    pub(super) wish: Option<Box<Wish>>,
+    pub(super) reason: Reason,
+    pub(super) port: Option<Port>,
+    pub(super) since: Moment,
+    pub(super) timeout: Option<Duration>,
+    pub(super) expires: Option<Moment>,
+    /// When the kernel is asked whether the scan goes on.
+    pub(super) count_at: Option<Moment>,
+    pub(super) lift_at: Option<Moment>,
+    pub(super) timer: Option<Moment>,
+    pub(super) packets: u64,
+    pub(super) renewals: u32,
+    pub(super) refusals: u32,
+}
+
+/// A block as it is shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockView<'a> {
+    /// What is blocked.
+    pub subject: Subject,
+    /// Why.
+    pub reason: &'a Reason,
+    /// Since when; for an adopted block, as far as that is known.
+    pub since: Moment,
+    /// Until when; `None` until it is unblocked.
+    pub expires: Option<Moment>,
+    /// Packets dropped, as the kernel told at start or at the last renewal. The kernel's own counter is newer.
+    pub packets: u64,
+}
+
+impl Entry {
+    pub(super) fn is_in_force(&self) -> bool {
+        match self.state {
+            State::InForce | State::Renewing { .. } | State::Counting => true,
+            State::Lifting { in_force, .. } => in_force,
+            State::Blocking | State::Refused { .. } => false,
+        }
+    }
+
+    pub(super) fn is_unproven_scan(&self) -> bool {
+        matches!(self.reason, Reason::Scan { proven: false, .. })
+    }
+
+    /// Gives it `timeout` from now on.
+    pub(super) fn run(&mut self, now: Moment, timeout: Option<Duration>) {
+        self.timeout = timeout;
+        self.expires = timeout.map(|timeout| now.after(timeout));
+        // Three quarters: late enough to see whether the scan goes on, early enough that the renewal is there before the kernel's timer.
+        self.count_at = timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
+    }
+
+    /// When the next thing is due that no outcome brings.
+    pub(super) fn due(&self) -> Option<Moment> {
+        match self.state {
+            State::InForce => [self.expires, self.count_at, self.lift_at].into_iter().flatten().min(),
+            State::Refused { until } => Some(until.after(RETRY_LAST)),
+            State::Blocking | State::Renewing { .. } | State::Counting | State::Lifting { .. } => None,
+        }
+    }
+}
+
+/// An element that was found in the kernel's set at start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adopted {
+    /// What it blocks.
+    pub subject: Subject,
+    /// The whole time it was given, as the kernel tells it.
+    pub timeout: Option<Duration>,
+    /// What is left of it; `None`: it has no end.
+    pub remaining: Option<Duration>,
+    /// Packets that it has dropped.
+    pub packets: u64,
+    /// What its comment says.
+    pub reason: Reason,
+}
+
+pub(super) fn is_due(at: Option<Moment>, now: Moment) -> bool {
+    at.is_some_and(|at| at <= now)
+}
+
+pub(super) fn view(entry: &Entry) -> BlockView<'_> {
+    BlockView { subject: entry.subject, reason: &entry.reason, since: entry.since, expires: entry.expires, packets: entry.packets }
+}
+
+pub(super) fn blocked(entry: &Entry, renewed: bool) -> Report {
+    Report::Blocked { subject: entry.subject, port: entry.port, timeout: entry.timeout, reason: entry.reason.clone(), renewed }
+}
