@@ -23,15 +23,16 @@ const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
 struct Scene {
     host: Namespace,
     client: Namespace,
+    /// At the other end of a second device.
+    _elsewhere: Namespace,
 }
 
 impl Scene {
     fn new() -> Self {
-        let (host, client) = (Namespace::new(), Namespace::new());
+        let (host, client, elsewhere) = (Namespace::new(), Namespace::new(), Namespace::new());
         host.join(&client, "net0", &["10.67.1.1/24", "10.67.1.3/24", "fd67:1::1/64"], &["10.67.1.2/24", "fd67:1::2/64"]);
-        host.run("ip", &["link", "add", "other0", "type", "dummy"]);
-        host.run("ip", &["link", "set", "other0", "up"]);
-        Self { host, client }
+        host.join(&elsewhere, "other0", &["10.67.2.1/24"], &["10.67.2.2/24"]);
+        Self { host, client, _elsewhere: elsewhere }
     }
 
     /// One packet to `port`; whether the daemon saw it as a probe.
