@@ -111,7 +111,7 @@ impl Counted {
 /// scanner could wash its own evidence out with datagrams that are only logged.
 pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
     // Rank above time in one number: the least of them gives way.
-    let rank = |touch: Touch| u64::from(counted.holds(touch.transport())) * (1 + touch.strength()) << 40;
+    let rank = |touch: Touch| (u64::from(counted.holds(touch.transport())) * (1 + touch.strength())) << 40;
     let (mut free, mut least, mut least_at) = (None, u64::MAX, 0);
     for (at, slot) in slots.iter_mut().enumerate() {
         let Some(old) = Touch::live(*slot, horizon) else {
