@@ -12,6 +12,8 @@ use crate::probe::{Port, Probe, ScanKind, Transport};
 pub(super) struct Touch(u64);
 
 const PORT: u64 = (1 << 18) - 1;
+const KIND: u64 = 0xf << 18;
+const CONNECT: u64 = (ScanKind::Connect as u64 + 1) << 18;
 const IMITABLE: u64 = 1 << 22;
 const MARK: u64 = 1 << 23;
 const TIME_SHIFT: u32 = 24;
@@ -77,13 +79,13 @@ impl Touch {
         self.0 & IMITABLE != 0
     }
 
+    fn is_connect(self) -> bool {
+        self.0 & KIND == CONNECT
+    }
+
     /// How much it says: imitable, plain, a completed handshake.
-    fn strength(self) -> u8 {
-        match (self.scan(), self.imitable()) {
-            (ScanKind::Connect, _) => 2,
-            (_, false) => 1,
-            (_, true) => 0,
-        }
+    fn strength(self) -> u64 {
+        if self.is_connect() { 2 } else { u64::from(!self.imitable()) }
     }
 
     /// The stronger of two touches of one port, both of which count; the later if they are alike. So a late acknowledgement does not keep a
@@ -108,23 +110,24 @@ impl Counted {
 /// When all are taken by other ports, the least telling and then the oldest gives way: first what is told only, then imitable evidence. Else a
 /// scanner could wash its own evidence out with datagrams that are only logged.
 pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
-    let rank = |touch: Touch| if counted.holds(touch.transport()) { 1 + touch.strength() } else { 0 };
-    let mut free = None;
-    let mut least: Option<(u8, u64, usize)> = None;
+    // Rank above time in one number: the least of them gives way.
+    let rank = |touch: Touch| (u64::from(counted.holds(touch.transport())) * (1 + touch.strength())) << 40;
+    let (mut free, mut least, mut least_at) = (None, u64::MAX, 0);
     for (at, slot) in slots.iter_mut().enumerate() {
-        match Touch::live(*slot, horizon) {
-            Some(old) if old.same_port(touch) => {
-                *slot = old.stronger(touch).slot();
-                return;
-            }
-            Some(old) => {
-                let worth = (rank(old), old.time(), at);
-                least = Some(least.map_or(worth, |least| least.min(worth)));
-            }
-            None => free = free.or(Some(at)),
+        let Some(old) = Touch::live(*slot, horizon) else {
+            free = free.or(Some(at));
+            continue;
+        };
+        if old.same_port(touch) {
+            *slot = old.stronger(touch).slot();
+            return;
+        }
+        let worth = rank(old) | old.time();
+        if worth < least {
+            (least, least_at) = (worth, at);
         }
     }
-    let place = free.or(least.filter(|least| least.0 <= rank(touch)).map(|least| least.2));
+    let place = free.or((least >> 40 <= rank(touch) >> 40).then_some(least_at));
     if let Some(slot) = place.and_then(|at| slots.get_mut(at)) {
         *slot = touch.slot();
     }
@@ -169,7 +172,7 @@ impl Tally {
                 (false, false) => tally.told += 1,
                 (false, true) => tally.told_imitable += 1,
             }
-            tally.connect += u16::from(counts && touch.scan() == ScanKind::Connect);
+            tally.connect += u16::from(counts && touch.is_connect());
         }
         tally
     }
