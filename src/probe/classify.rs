@@ -9,7 +9,7 @@
 //! | late segments of a dead connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else imitable |
 //! | late DNS, NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else imitable |
 //! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral port | imitable |
-//! | UDP traceroute (traceroute(8): ports 33434 and up) | never a probe |
+//! | UDP traceroute (traceroute(8): ports 33434 and up; tracepath(8): 44444 and up) | never a probe |
 //! | tunnels, routing protocols, IPsec | never a probe |
 //! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
 //!
@@ -26,6 +26,10 @@ use crate::wire::{self, sctp, tcp::Flags};
 /// Destination ports of UDP traceroute: the base port and one for each of the probes that traceroute(8) sends at most by default
 /// (30 hops of 3), rounded up.
 const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
+
+/// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history (`HIS_ARRAY_SIZE` in tracepath.c). It asks
+/// on for 30 hops as long as nobody answers, and a dropped probe is no answer.
+const TRACEPATH: RangeInclusive<u16> = 44444..=44507;
 
 /// First port that any user may bind; a UDP source port below is a service's, and its datagram most likely an answer.
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -167,7 +171,7 @@ fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
 
 /// Whether a UDP datagram to a closed port is imitable evidence.
 fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result<bool, NotProbe> {
-    if TRACEROUTE.contains(&destination) {
+    if TRACEROUTE.contains(&destination) || TRACEPATH.contains(&destination) {
         return Err(NotProbe::Traceroute);
     }
     let from_service = source < FIRST_UNPRIVILEGED;
@@ -278,10 +282,11 @@ mod tests {
 
     #[test]
     fn traceroute_is_no_probe() {
-        for port in [33434, 33500, 33534] {
+        for port in [33434, 33500, 33534, 44444, 44507] {
             assert_eq!(datagram(50000, port), Err(NotProbe::Traceroute));
         }
         assert!(datagram(50000, 33535).is_ok());
+        assert!(datagram(50000, 44508).is_ok());
     }
 
     #[test]

@@ -153,7 +153,7 @@ def stale_clients(source, destination):
 
 def retries(source, destination):
     for _ in range(40):
-        connect(source, destination, 113 if len(sys.argv) > 4 else 389, wait=0.02)
+        connect(source, destination, 389, wait=0.02)
 
 
 def exporters(source, destination, ports=(100, 101)):
