@@ -78,7 +78,7 @@ def connect(source, destination, port, wait=2.0):
 
 # The host's side.
 
-def serve(_source, _destination):
+def serve(source, _destination):
     listeners, datagrams = {}, {}
     for port in TCP_SERVICES + [FTP]:
         s = socket.socket()
@@ -89,6 +89,9 @@ def serve(_source, _destination):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     s.bind(("0.0.0.0", DNS))
     datagrams[s] = DNS
+    # So that the groups' datagrams come up to the input hook, though no socket takes them.
+    for group in ("224.0.0.251", "239.255.255.250", "224.0.0.252", "239.1.2.3", "239.192.152.143"):
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(source))
     passive = 50000
     print("ready", flush=True)
     while True:
@@ -190,8 +193,8 @@ def late_answers(source, destination):
     for service in (53, 123, 443):
         for port in random.sample(range(32768, 61000), 60):
             raw.send(udp(source, service, destination, port))
-    # A resolver may choose its ports below the ephemeral range too.
-    for port in (1030, 2040, 5353, 12000, 30000):
+    # A recursive resolver chooses its ports among all that are not privileged.
+    for port in random.sample(range(1024, 65536), 60):
         raw.send(udp(source, 53, destination, port))
 
 
@@ -219,11 +222,17 @@ def ftp(source, destination):
 
 def discovery(source, destination):
     raw = Raw(destination)
+    # No route leads to a group.
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"net0")
     directed = destination.rsplit(".", 1)[0].rsplit(".", 1)[0] + ".255.255"
     for _ in range(3):
         for group, port in (("224.0.0.251", 5353), ("239.255.255.250", 1900), ("224.0.0.252", 5355), ("239.255.255.250", 3702), ("224.0.0.1", 161),
                             ("224.0.0.2", 1985), ("239.1.2.3", 5004), ("239.192.152.143", 6771)):
             raw.send(udp(source, port, group, port))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six:
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("net0"))
+            for group, port in (("ff02::fb", 5353), ("ff02::c", 1900), ("ff02::1:3", 5355), ("ff02::1:2", 547), ("ff02::1", 161)):
+                six.sendto(b"who is there", (group, port))
         for address in (directed, "255.255.255.255"):
             for port in (67, 68, 69, 137, 138, 161, 631, 1900, 5678, 9, 7, 32412, 57621):
                 raw.send(udp(source, port, address, port))
@@ -349,7 +358,9 @@ def sink(source, _destination):
     for _ in range(2):
         s, _ = listener.accept()
         kept.append(s)
-    assert kept[0].recv(10) == b"bye"
+    # To the end, so that the other side is the first to close: it is the one that waits in TIME_WAIT.
+    while kept[0].recv(10):
+        pass
     kept[0].close()
     time.sleep(60)
 
