@@ -381,7 +381,7 @@ fn decoys_share_the_scanners_fate_and_are_told_as_unproven() {
 }
 
 #[test]
-fn with_the_defaults_a_udp_scan_is_reported_at_its_port_and_not_blocked() {
+fn with_the_defaults_a_udp_scan_is_reported_and_not_blocked() {
     if missing(TOOLS).is_some() {
         return;
     }
