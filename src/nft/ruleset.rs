@@ -283,10 +283,14 @@ fn tcp_probe(ephemeral: &RangeInclusive<u16>) -> Chain {
         std::cmp::Ordering::Greater => None,
     };
     if let Some(range) = range {
+        // Only what a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas and
+        // invented flags come from no connection, wherever they go.
+        let every = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::PSH | tcp_flag::ACK | tcp_flag::URG;
         rules.push(rule(
             "late packets of our own connections that are over",
-            [flags(tcp_flag::SYN, 0), matches(Selector::TcpDport, Op::Eq, range), back()],
+            [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::ACK), matches(Selector::TcpDport, Op::Eq, range), back()],
         ));
+        rules.push(rule("", [flags(every, tcp_flag::FIN), matches(Selector::TcpDport, Op::Eq, range), back()]));
     }
     rules.push(rule("", [goto(PROBE)]));
     Chain { name: TCP_PROBE, base: None, rules }

@@ -7,9 +7,10 @@
 //! |---|---|
 //! | answers to a forged flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
 //! | late segments of a dead connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else imitable |
-//! | late DNS, NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else imitable |
+//! | late DNS answers: UDP from port 53 | none to an unprivileged port, else imitable |
+//! | late NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else imitable |
 //! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral port | imitable |
-//! | UDP traceroute (traceroute(8): ports 33434 and up) | never a probe |
+//! | UDP traceroute (traceroute(8): ports 33434 and up; tracepath(8): 44444 and up) | never a probe |
 //! | tunnels, routing protocols, IPsec | never a probe |
 //! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
 //!
@@ -26,6 +27,13 @@ use crate::wire::{self, sctp, tcp::Flags};
 /// Destination ports of UDP traceroute: the base port and one for each of the probes that traceroute(8) sends at most by default
 /// (30 hops of 3), rounded up.
 const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
+
+/// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history (`HIS_ARRAY_SIZE` in tracepath.c). It asks
+/// on for 30 hops as long as nobody answers, and a dropped probe is no answer.
+const TRACEPATH: RangeInclusive<u16> = 44444..=44507;
+
+/// DNS (RFC 1035, 4.2.1).
+const DOMAIN: u16 = 53;
 
 /// First port that any user may bind; a UDP source port below is a service's, and its datagram most likely an answer.
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -167,13 +175,19 @@ fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
 
 /// Whether a UDP datagram to a closed port is imitable evidence.
 fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result<bool, NotProbe> {
-    if TRACEROUTE.contains(&destination) {
+    if TRACEROUTE.contains(&destination) || TRACEPATH.contains(&destination) {
         return Err(NotProbe::Traceroute);
     }
     let from_service = source < FIRST_UNPRIVILEGED;
+    // A recursive resolver chooses its ports at random from all unprivileged ones, not from the ephemeral range (RFC 5452, 9.2), closes each
+    // socket when it has waited long enough, and often runs without connection tracking: the late answers of one slow server then come to any
+    // number of ports. A UDP scan of unprivileged ports from port 53 looks the same and goes unseen, for that reason.
+    if source == DOMAIN && destination >= FIRST_UNPRIVILEGED {
+        return Err(NotProbe::LateAnswer);
+    }
     match (from_service, ephemeral.contains(&destination)) {
         (true, true) => Err(NotProbe::LateAnswer),
-        // Programs that choose their source ports themselves: resolvers below the ephemeral range, SunRPC below 1024.
+        // SunRPC and its like choose source ports below 1024; other clients of services may bind a fixed one.
         (true, false) => Ok(true),
         (false, ephemeral) => Ok(ephemeral),
     }
@@ -270,7 +284,9 @@ mod tests {
     #[test]
     fn dns_answers_that_come_late_are_no_probe() {
         assert_eq!(datagram(53, 40000), Err(NotProbe::LateAnswer));
-        assert!(datagram(53, 5353).unwrap().imitable);
+        assert_eq!(datagram(53, 5353), Err(NotProbe::LateAnswer));
+        assert!(datagram(53, 700).unwrap().imitable);
+        assert!(datagram(123, 5353).unwrap().imitable);
         assert!(datagram(111, 700).unwrap().imitable);
         assert!(datagram(4500, 40000).unwrap().imitable);
         assert!(!datagram(40000, 161).unwrap().imitable);
@@ -278,10 +294,11 @@ mod tests {
 
     #[test]
     fn traceroute_is_no_probe() {
-        for port in [33434, 33500, 33534] {
+        for port in [33434, 33500, 33534, 44444, 44507] {
             assert_eq!(datagram(50000, port), Err(NotProbe::Traceroute));
         }
         assert!(datagram(50000, 33535).is_ok());
+        assert!(datagram(50000, 44508).is_ok());
     }
 
     #[test]

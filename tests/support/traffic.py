@@ -1,0 +1,391 @@
+"""What ordinary hosts send, for tests/benign.rs: traffic.py NAME SOURCE DESTINATION. Bounded, and only inside the test's namespaces."""
+import os
+import random
+import select
+import socket
+import struct
+import sys
+import time
+
+TCP_SERVICES = [22, 25, 80, 110, 143, 443, 587, 993, 995, 8080]
+FTP = 21
+DNS = 53
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+
+def checksum(data):
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ip(protocol, source, destination, payload, ttl=64):
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), random.getrandbits(16), 0, ttl, protocol, 0,
+                         socket.inet_aton(source), socket.inet_aton(destination))
+    return header + payload
+
+
+def pseudo(protocol, source, destination, length):
+    return socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!BBH", 0, protocol, length)
+
+
+def tcp(source, sport, destination, dport, flags, seq=None, ack=None, data=b""):
+    seq = random.getrandbits(32) if seq is None else seq
+    ack = random.getrandbits(32) if ack is None else ack
+    ack = ack if flags & ACK else 0
+    segment = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, 512, 0, 0) + data
+    check = checksum(pseudo(6, source, destination, len(segment)) + segment)
+    return ip(6, source, destination, segment[:16] + struct.pack("!H", check) + segment[18:])
+
+
+def udp(source, sport, destination, dport, data=b"data"):
+    length = 8 + len(data)
+    head = struct.pack("!HHHH", sport, dport, length, 0)
+    check = checksum(pseudo(17, source, destination, length) + head + data) or 0xFFFF
+    return ip(17, source, destination, struct.pack("!HHHH", sport, dport, length, check) + data)
+
+
+def icmp(source, destination, kind, code, body):
+    message = struct.pack("!BBHI", kind, code, 0, 0) + body
+    return ip(1, source, destination, message[:2] + struct.pack("!H", checksum(message)) + message[4:])
+
+
+class Raw:
+    def __init__(self, destination):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        self.destination = destination
+
+    def send(self, packet):
+        self.socket.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+
+
+def connect(source, destination, port, wait=2.0):
+    """One exchange with a service: what it said; None if it did not answer."""
+    with socket.socket() as s:
+        s.settimeout(wait)
+        s.bind((source, 0))
+        try:
+            s.connect((destination, port))
+            s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return s.recv(100)
+        except OSError:
+            return None
+
+
+# The host's side.
+
+def serve(source, _destination):
+    listeners, datagrams = {}, {}
+    for port in TCP_SERVICES + [FTP]:
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("0.0.0.0", port))
+        s.listen(512)
+        listeners[s] = port
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("0.0.0.0", DNS))
+    datagrams[s] = DNS
+    # So that the groups' datagrams come up to the input hook, though no socket takes them.
+    for group in ("224.0.0.251", "239.255.255.250", "224.0.0.252", "239.1.2.3", "239.192.152.143"):
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(source))
+    passive = 50000
+    print("ready", flush=True)
+    while True:
+        for s in select.select(list(listeners) + list(datagrams), [], [])[0]:
+            if s in datagrams:
+                data, peer = s.recvfrom(1000)
+                s.sendto(data, peer)
+                continue
+            connection, _ = s.accept()
+            connection.settimeout(2)
+            try:
+                if listeners[s] == FTP:
+                    passive += 1
+                    with socket.socket() as data:
+                        data.bind(("0.0.0.0", passive))
+                        data.listen(1)
+                        data.settimeout(2)
+                        connection.sendall(b"%d" % passive)
+                        transfer, _ = data.accept()
+                    transfer.sendall(b"x" * 1000)
+                    transfer.close()
+                else:
+                    connection.recv(100)
+                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
+            except OSError:
+                pass
+            connection.close()
+
+
+# The clients' side. Each prints what a test may check.
+
+def served(source, destination):
+    assert connect(source, destination, 80), "not served"
+
+
+def web(source, destination):
+    good = sum(connect(source, destination, 8080) is not None for _ in range(300))
+    assert good == 300, "%d of 300 connections served" % good
+
+
+def ten_services(source, destination):
+    for _ in range(3):
+        for port in TCP_SERVICES:
+            assert connect(source, destination, port), "port %d" % port
+
+
+def stale_segments(source, destination):
+    """A web server that this host spoke to, after the host forgot its connections."""
+    raw = Raw(destination)
+    for port in random.sample(range(32768, 61000), 60):
+        for flags in (ACK, ACK | PSH, ACK | FIN, RST, RST | ACK, FIN):
+            raw.send(tcp(source, 443, destination, port, flags, data=b"late" if flags & PSH else b""))
+
+
+def stale_clients(source, destination):
+    """A client whose connections to five services died with the services."""
+    raw = Raw(destination)
+    for port in (389, 636, 873, 990, 992):
+        for flags in (ACK, ACK | PSH, ACK | FIN, ACK | FIN, RST | ACK):
+            raw.send(tcp(source, 45000 + port, destination, port, flags))
+
+
+def retries(source, destination):
+    for _ in range(40):
+        connect(source, destination, 389, wait=0.02)
+
+
+def exporters(source, destination, ports=(100, 101)):
+    for _ in range(5):
+        for port in ports:
+            connect(source, destination, port, wait=0.05)
+
+
+def three_exporters(source, destination):
+    exporters(source, destination, (100, 101, 102))
+
+
+def trace(source, destination, base, probes):
+    raw = Raw(destination)
+    for number in range(probes):
+        packet = bytearray(udp(source, random.randint(33000, 65000), destination, base + number, b"SUPERMAN" * 4))
+        packet[8] = 1 + number // 3
+        raw.send(bytes(packet))
+
+
+def traceroute(source, destination):
+    """traceroute(8): 30 hops of 3 datagrams, a port each."""
+    trace(source, destination, 33434, 90)
+
+
+def tracepath(source, destination):
+    """tracepath(8) of iputils: from port 44444 on, 30 hops; it goes on as long as nobody answers."""
+    trace(source, destination, 44444, 30)
+
+
+def late_answers(source, destination):
+    """Answers of a name server and a time server to sockets that are closed."""
+    raw = Raw(destination)
+    for service in (53, 123, 443):
+        for port in random.sample(range(32768, 61000), 60):
+            raw.send(udp(source, service, destination, port))
+    # A recursive resolver chooses its ports among all that are not privileged.
+    for port in random.sample(range(1024, 65536), 60):
+        raw.send(udp(source, 53, destination, port))
+
+
+def ftp(source, destination):
+    for _ in range(20):
+        with socket.socket() as control:
+            control.settimeout(2)
+            control.bind((source, 0))
+            control.connect((destination, FTP))
+            port = int(control.recv(100))
+            with socket.socket() as data:
+                data.settimeout(2)
+                data.bind((source, 0))
+                data.connect((destination, port))
+                size = 0
+                while chunk := data.recv(4096):
+                    size += len(chunk)
+                assert size == 1000, size
+    # And its last segments again, which got lost on the way the first time.
+    raw = Raw(destination)
+    for flags in (ACK, FIN | ACK):
+        for port in range(50001, 50021):
+            raw.send(tcp(source, 40000, destination, port, flags))
+
+
+def discovery(source, destination):
+    raw = Raw(destination)
+    # No route leads to a group.
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"net0")
+    directed = destination.rsplit(".", 1)[0].rsplit(".", 1)[0] + ".255.255"
+    for _ in range(3):
+        for group, port in (("224.0.0.251", 5353), ("239.255.255.250", 1900), ("224.0.0.252", 5355), ("239.255.255.250", 3702), ("224.0.0.1", 161),
+                            ("224.0.0.2", 1985), ("239.1.2.3", 5004), ("239.192.152.143", 6771)):
+            raw.send(udp(source, port, group, port))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six:
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("net0"))
+            for group, port in (("ff02::fb", 5353), ("ff02::c", 1900), ("ff02::1:3", 5355), ("ff02::1:2", 547), ("ff02::1", 161)):
+                six.sendto(b"who is there", (group, port))
+        for address in (directed, "255.255.255.255"):
+            for port in (67, 68, 69, 137, 138, 161, 631, 1900, 5678, 9, 7, 32412, 57621):
+                raw.send(udp(source, port, address, port))
+
+
+def backscatter(source, destination):
+    """A server that somebody floods in this host's name."""
+    raw = Raw(destination)
+    for port in random.sample(range(1, 65536), 300):
+        for flags in (SYN | ACK, RST, RST | ACK):
+            raw.send(tcp(source, 80, destination, port, flags))
+        quoted = tcp(destination, port, source, 80, SYN)[:28]
+        for kind, code in ((3, 1), (3, 3), (3, 13), (11, 0)):
+            raw.send(icmp(source, destination, kind, code, quoted))
+
+
+def impatient(source, destination):
+    """A client of five services that are restarting."""
+    for _ in range(3):
+        for port in (80, 443, 25, 143, 8080):
+            connect(source, destination, port, wait=0.05)
+
+
+def redirected(source, destination):
+    for _ in range(20):
+        for port in (18080, 18443, 18025, 18143):
+            assert connect(source, destination, port), "port %d" % port
+
+
+def pings(source, destination):
+    raw = Raw(destination)
+    for number in range(50):
+        raw.send(icmp(source, destination, 8, 0, b"ping" * 10))
+    for kind, code, body in ((13, 0, bytes(12)), (17, 0, bytes(4)), (0, 0, b"answer"), (9, 0, bytes(8)), (10, 0, b"")):
+        raw.send(icmp(source, destination, kind, code, body))
+    for port in range(1, 60):
+        quoted = udp(destination, 33000 + port, source, port)[:28]
+        raw.send(icmp(source, destination, 3, 3, quoted))
+
+
+def peers(source, destination):
+    """A peer-to-peer program has ended; its peers do not know yet."""
+    raw = Raw(destination)
+    network = source.rsplit(".", 1)[0]
+    for _ in range(5):
+        for peer in range(10, 90):
+            address = "%s.%d" % (network, peer)
+            raw.send(udp(address, 6881, destination, 51413))
+            raw.send(tcp(address, 40000 + peer, destination, 51413, SYN))
+            raw.send(tcp(address, 41000 + peer, destination, 51413, ACK | PSH, data=b"piece"))
+
+
+def late_server(source, _destination):
+    """Answers each datagram to port 53 when nobody waits any more, and refuses or cuts off each connection."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((source, 53))
+    cutter = socket.socket()
+    cutter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    cutter.bind((source, 8443))
+    cutter.listen(64)
+    print("ready", flush=True)
+    due = []
+    while True:
+        wait = max(0, due[0][0] - time.monotonic()) if due else None
+        for ready in select.select([s, cutter], [], [], wait)[0]:
+            if ready is s:
+                due.append((time.monotonic() + 0.3, *s.recvfrom(1000)))
+            else:
+                connection, _ = cutter.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+        while due and due[0][0] <= time.monotonic():
+            _, data, peer = due.pop(0)
+            s.sendto(data, peer)
+
+
+def outgoing(source, destination):
+    """The host's own connections: refused, cut off, answered late, given up; DESTINATION runs late_server."""
+    for port in range(100, 130):
+        connect(source, destination, port, wait=0.2)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind((source, 0))
+            s.sendto(b"question", (destination, port))
+    for _ in range(30):
+        connect(source, destination, 8443, wait=0.5)
+    for _ in range(40):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind((source, 0))
+            s.sendto(b"question", (destination, 53))
+    time.sleep(0.6)
+
+
+# Sockets that are on their way out. SOURCE is the host, DESTINATION the client.
+
+def sockets(source, destination):
+    """Leaves a socket in TIME_WAIT on port 700, one in FIN_WAIT2 on 701, and a listener with a full queue on 702."""
+    kept = []
+    for port in (700, 701):
+        s = socket.socket()
+        s.bind((source, port))
+        s.connect((destination, 9000))
+        kept.append(s)
+    kept[0].sendall(b"bye")
+    kept[0].shutdown(socket.SHUT_WR)
+    assert kept[0].recv(10) == b""
+    kept[0].close()
+    kept[1].shutdown(socket.SHUT_WR)
+    full = socket.socket()
+    full.bind((source, 702))
+    full.listen(0)
+    print("ready", flush=True)
+    time.sleep(60)
+
+
+def sink(source, _destination):
+    """The other end of them: closes the connection that says bye, and holds the other open."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((source, 9000))
+    listener.listen(5)
+    print("ready", flush=True)
+    kept = []
+    for _ in range(2):
+        s, _ = listener.accept()
+        kept.append(s)
+    # To the end, so that the other side is the first to close: it is the one that waits in TIME_WAIT.
+    while kept[0].recv(10):
+        pass
+    kept[0].close()
+    time.sleep(60)
+
+
+def segments(source, destination):
+    """Segments from port 9000, as argv says: PORT FLAGS."""
+    raw = Raw(destination)
+    raw.send(tcp(source, int(sys.argv[6]), destination, int(sys.argv[4]), int(sys.argv[5])))
+
+
+def fill(source, destination):
+    """Five connections to a listener that takes none: its queue is full from the second on."""
+    kept = []
+    for _ in range(5):
+        s = socket.socket()
+        s.setblocking(False)
+        s.bind((source, 0))
+        s.connect_ex((destination, 702))
+        kept.append(s)
+    # The kernel repeats the SYNs of those that found no place.
+    time.sleep(1.3)
+
+
+if __name__ == "__main__":
+    random.seed(1)
+    globals()[sys.argv[1]](sys.argv[2], sys.argv[3])
+    sys.stdout.flush()
+    os._exit(0)
