@@ -308,15 +308,18 @@ pub fn join(id: SetId, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
     let mut joined: Vec<ElementInfo> = Vec::with_capacity(raw.len() / 2 + 1);
     for element in raw {
         let open = joined.last_mut().filter(|last| last.end.is_none());
-        if element.interval_end {
-            if let Some(open) = open {
+        let begins_again = open.as_ref().is_some_and(|open| !element.interval_end && open.key == element.key);
+        match open {
+            // A dump that changes under way may tell of one interval twice.
+            Some(open) if begins_again => *open = element.info,
+            Some(open) => {
                 open.end = element.key.predecessor();
+                if !element.interval_end {
+                    joined.push(element.info);
+                }
             }
-        } else {
-            if let Some(open) = open {
-                open.end = element.key.predecessor();
-            }
-            joined.push(element.info);
+            None if element.interval_end => {}
+            None => joined.push(element.info),
         }
     }
     if let Some(open) = joined.last_mut().filter(|last| last.end.is_none()) {
@@ -341,6 +344,7 @@ pub fn merge(mut ranges: Vec<RangeInclusive<Key>>) -> Vec<RangeInclusive<Key>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn range(network: &str) -> RangeInclusive<Key> {
         Key::network(network.parse().unwrap())
@@ -399,6 +403,26 @@ mod tests {
         ] {
             let (bytes, length) = key.bytes();
             assert_eq!(Key::parse(id.key(), &bytes[..length]), Some(key));
+        }
+    }
+
+    proptest! {
+        /// A port is in an interval if the nearest half at or below it begins one.
+        #[test]
+        fn any_halves_make_disjoint_intervals_of_the_same_ports(halves in proptest::collection::vec((prop_oneof![0u16..12, 65_530u16..], any::<bool>()), 0..16)) {
+            let raw = halves.iter().map(|(port, interval_end)| {
+                let key = Key::Port(*port);
+                let info = ElementInfo { key, end: None, timeout: None, expires: None, packets: 0, bytes: 0, comment: None };
+                RawElement { key, interval_end: *interval_end, info }
+            });
+            let joined = join(SetId::TcpPorts, raw.collect());
+            prop_assert!(joined.iter().all(|info| info.key <= info.last()), "{joined:?}");
+            prop_assert!(joined.is_sorted_by(|a, b| a.last() < b.key), "{joined:?}");
+            for port in (0u16..14).chain(65_528..=u16::MAX) {
+                let nearest = halves.iter().filter(|(at, _)| *at <= port).max_by_key(|(at, interval_end)| (*at, !interval_end));
+                let inside = joined.iter().any(|info| (info.key..=info.last()).contains(&Key::Port(port)));
+                prop_assert_eq!(inside, nearest.is_some_and(|(_, interval_end)| !interval_end), "{}", port);
+            }
         }
     }
 }

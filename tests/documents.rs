@@ -1,0 +1,185 @@
+//! The documents say what is so: tests that they name exist, numbers are those of the sources, commands and exit statuses those of the program.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use portsentry::engine::{CAPACITY, NEWCOMER_BYTES, suspect_bytes};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What stands between backquotes, line by line: a block of code has none.
+fn quoted(text: &str) -> Vec<String> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// `file::name` in backquotes: the tests and constants that SECURITY.md leans on.
+fn references() -> Vec<(String, String)> {
+    let all: Vec<_> = quoted(&read("SECURITY.md"))
+        .iter()
+        .filter_map(|word| word.split_once(".rs::"))
+        .map(|(file, name)| (format!("{file}.rs"), name.to_owned()))
+        .collect();
+    assert!(all.len() > 60, "{all:?}");
+    all
+}
+
+/// Whether `source` has the function `name`, and an attribute that makes a test of it directly above.
+fn is_test(source: &str, name: &str) -> bool {
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    lines
+        .iter()
+        .position(|line| line.starts_with(&format!("fn {name}(")))
+        .is_some_and(|at| lines[..at].iter().rev().take_while(|line| line.starts_with('#') || line.starts_with("//")).any(|line| *line == "#[test]"))
+}
+
+/// The value of `const name: type = value;`: a number, a shift of two, or seconds.
+fn constant(source: &str, name: &str) -> Option<u64> {
+    let number = |text: &str| text.replace('_', "").trim().parse::<u64>().ok();
+    let line = source.lines().find(|line| line.contains(&format!("const {name}:")))?;
+    let value = line.split_once('=')?.1.trim().trim_end_matches(';');
+    let value = value.strip_prefix("Duration::from_secs(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(value);
+    match (value.split_once("<<"), value.split_once('*')) {
+        (Some((base, shift)), _) => Some(number(base)? << number(shift)?),
+        (_, Some((one, other))) => Some(number(one)? * number(other)?),
+        _ => number(value),
+    }
+}
+
+#[test]
+fn every_test_that_the_security_policy_names_exists() {
+    for (file, name) in references().iter().filter(|(_, name)| name.chars().any(char::is_lowercase)) {
+        assert!(is_test(&read(file), name), "SECURITY.md names {file}::{name}, and there is no such test");
+    }
+}
+
+#[test]
+fn every_bound_that_the_security_policy_states_is_the_one_in_the_sources() {
+    let text = read("SECURITY.md");
+    let mut seen = 0;
+    for line in text.lines().filter(|line| line.starts_with('|')) {
+        for (file, name) in quoted(line).iter().filter_map(|word| word.split_once(".rs::")) {
+            if name.chars().any(char::is_lowercase) {
+                continue;
+            }
+            let value = constant(&read(&format!("{file}.rs")), name).unwrap_or_else(|| panic!("{file}.rs has no constant {name} that can be read"));
+            let stated: Vec<String> = line.split('|').filter_map(|cell| cell.split_whitespace().next()).map(|word| word.replace(',', "")).collect();
+            assert!(stated.contains(&value.to_string()), "{name} is {value}; SECURITY.md says: {line}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "{seen} bounds");
+    // The ledger: a third are suspects, two thirds newcomers, at the default trigger.
+    let most = CAPACITY as usize / 3 * (suspect_bytes(2) + 2 * NEWCOMER_BYTES);
+    assert!(text.contains(&format!("{} MB", most.div_ceil(1_000_000))), "the ledger takes {most} bytes at most");
+    assert!(text.contains(&format!("{NEWCOMER_BYTES} bytes")) && text.contains(&format!("{} bytes", suspect_bytes(2))));
+}
+
+#[test]
+fn the_properties_are_numbered_and_each_has_its_test() {
+    let text = read("SECURITY.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("Properties")).expect("a section of properties");
+    let items: Vec<&str> = section.split("\n\n").filter(|part| part.starts_with("**P")).collect();
+    assert!(items.len() >= 10, "{}", items.len());
+    for (number, item) in (1..).zip(items) {
+        assert!(item.starts_with(&format!("**P{number}.")), "{item}");
+        assert!(item.contains(".rs::"), "no test: {item}");
+    }
+}
+
+fn help() -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_portsentryctl")).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_readme_shows_the_commands_of_portsentryctl_and_no_others() {
+    let help = help();
+    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let known: BTreeSet<&str> = commands.lines().filter(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next()).collect();
+    let known: BTreeSet<&str> = known.into_iter().filter(|name| *name != "help").collect();
+    let readme = read("README.md");
+    let shown: BTreeSet<&str> = readme.lines().filter_map(|line| line.strip_prefix("    portsentryctl ")?.split_whitespace().next()).collect();
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn the_readme_has_the_exit_statuses_of_portsentryctl() {
+    // The numbers are what is alike: each text has its own words for them.
+    let numbers = |text: &str| -> Vec<u8> {
+        let from = text.split("Exit status:").nth(1).expect("exit statuses");
+        let sentence = from.split(".\n").next().unwrap();
+        sentence.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect()
+    };
+    let wanted = numbers(&help());
+    assert_eq!(wanted, [0, 1, 64, 69, 70, 77, 78]);
+    assert_eq!(numbers(&read("README.md")), wanted);
+}
+
+#[test]
+fn files_that_the_documents_name_are_there() {
+    for document in ["README.md", "SECURITY.md", "contrib/README.md"] {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for word in quoted(&read(document)) {
+            // `tests/run quick` is a file and an argument, `file.rs::name` a file and what is in it.
+            let path = word.split("::").next().and_then(|path| path.split_whitespace().next()).unwrap_or_default();
+            let is_ours = ["src/", "tests/", "contrib/", "rules/", "benches/"].iter().any(|top| path.starts_with(top));
+            assert!(!is_ours || path.contains('*') || base.join(path).exists(), "{document} names {word}");
+        }
+    }
+}
+
+#[test]
+fn every_fuzz_target_is_built() {
+    let manifest = read("tests/fuzz/Cargo.toml");
+    let listed: BTreeSet<String> =
+        manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")?.strip_suffix(".rs\"")).map(str::to_owned).collect();
+    let there: BTreeSet<String> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/fuzz_targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(listed, there);
+}
+
+/// The program's own sources, without the tests in them.
+fn sources() -> Vec<(String, String)> {
+    fn walk(directory: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+                found.push((path.to_str().unwrap().replace('\\', "/"), program));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.len() > 80);
+    found
+}
+
+#[test]
+fn the_daemon_starts_no_program() {
+    for (path, text) in sources() {
+        for word in ["process::Command", "Command::new(", "libc::exec", "libc::system", "libc::fork", "libc::posix_spawn"] {
+            assert!(!text.contains(word), "{path} has {word}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_one_place() {
+    for (path, text) in sources() {
+        let code = text.lines().map(|line| line.split("//").next().unwrap());
+        let has = code.into_iter().any(|line| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"));
+        assert!(!has || path.contains("/src/sys/"), "{path}");
+    }
+}
