@@ -3,17 +3,19 @@
 //! It runs on the control server's thread. What it says is blocked was read from the kernel at that moment.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::link::{Link, Unresponsive};
 use super::protected::Because;
-use super::sentry::Command;
+use super::sentry::{Command, NotDone};
 use super::status;
 use super::supervisor::{Order, SharedView};
-use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Target};
+use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
 use crate::engine::{Moment, Reason, Subject};
+use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::{Connection, ElementInfo};
 use crate::probe::ScanKind;
@@ -22,6 +24,9 @@ use crate::sys::clock;
 
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
 const HISTORY_MAX: usize = 100_000;
+
+/// What helps when the kernel does not know our sets.
+const MEND: &str = "\"portsentryctl reload\" builds the table anew";
 
 /// The daemon's desk.
 pub struct FrontDesk {
@@ -49,7 +54,7 @@ impl Desk for FrontDesk {
 impl FrontDesk {
     fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
         Ok(match request {
-            Request::Status {} => Reply::Status(Box::new(self.status.gather(&self.sentry, &self.view).map_err(busy)?)).into(),
+            Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => Answer::blocks(self.list()?),
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Block { address, seconds, reason } => done(self.block(address, seconds, reason)?),
@@ -67,6 +72,30 @@ impl FrontDesk {
 
     fn ipv6_prefix(&self) -> u8 {
         self.view.lock().config.block.ipv6_prefix
+    }
+
+    /// How things stand; what is blocked and whether the rules are in place is the kernel's word.
+    fn status(&mut self) -> Result<Status, Refusal> {
+        let mut status = self.status.gather(&self.sentry, &self.view).map_err(busy)?;
+        let (ruleset, observing) = {
+            let view = self.view.lock();
+            (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
+        };
+        match self.connection.verify(&ruleset) {
+            Ok(None) => {}
+            Ok(Some(difference)) => {
+                let what = format!("the rules in the kernel are not those in force: {difference}; \"portsentryctl reload\" puts them in place");
+                status.warnings.push(what);
+            }
+            Err(error) => status.warnings.push(format!("the rules in the kernel cannot be checked: {}", words(&error))),
+        }
+        if !observing {
+            match responder::count_blocked(&mut self.connection) {
+                Ok(blocked) => status.blocked = blocked,
+                Err(error) => status.warnings.push(format!("what is blocked cannot be counted: {}", words(&error))),
+            }
+        }
+        Ok(status)
     }
 
     fn list(&mut self) -> Result<Vec<BlockRow>, Refusal> {
@@ -135,8 +164,11 @@ impl FrontDesk {
         self.refuse_protected(subject, prefix)?;
         let timeout = seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
         let answer = self.sentry.ask(|answer| Command::Block { subject, timeout, text, answer }).map_err(busy)?;
-        answer.map_err(|error| Refusal::new(Kind::No, format!("{} is not blocked: {error}", subject.display(prefix)), ""))?;
-        let how_long = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", humantime::format_duration(timeout)));
+        answer.map_err(|error| match error {
+            NotDone::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
+            NotDone::Failed(why) => Refusal::new(Kind::Failed, format!("{} is not blocked: {why}", subject.display(prefix)), MEND),
+        })?;
+        let how_long = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
         Ok(format!("{} is blocked {how_long}", subject.display(prefix)))
     }
 
@@ -149,7 +181,12 @@ impl FrontDesk {
             None => Ok(()),
             Some((protected, because)) => Err(Refusal::new(
                 Kind::No,
-                format!("{} is never blocked: {} ({because})", subject.display(prefix), Subject::Network(*protected).display(prefix)),
+                if *protected == network {
+                    format!("{protected} is never blocked ({because})", protected = Target::of(Subject::Network(*protected), prefix))
+                } else {
+                    let protected = Target::of(Subject::Network(*protected), prefix);
+                    format!("{} is not blocked: {protected} is never blocked ({because})", subject.display(prefix))
+                },
                 match because {
                     Because::AllowedByHand => "portsentryctl allow remove it first",
                     Because::AllowList => "take it from the allow list of the configuration first, and reload",
@@ -164,10 +201,27 @@ impl FrontDesk {
         let answer = self.sentry.ask(|answer| Command::Unblock(target.network(), answer)).map_err(busy)?;
         let subjects = answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), ""))?;
         match subjects.as_slice() {
-            [] => Err(Refusal::new(Kind::No, format!("{target} is not blocked"), "")),
-            [subject] => Ok(format!("{} is unblocked", subject.display(prefix))),
+            [] => Err(match self.around(target, prefix) {
+                None => Refusal::new(Kind::No, format!("{target} is not blocked"), ""),
+                Some(around) => {
+                    let remedy = format!("\"portsentryctl unblock {around}\" lifts that, \"portsentryctl allow add {target}\" exempts this");
+                    Refusal::new(Kind::No, format!("{target} has no block of its own, and is blocked as part of {around}"), remedy)
+                }
+            }),
+            [subject] => Ok(match self.around(target, prefix) {
+                None => format!("{} is unblocked", subject.display(prefix)),
+                Some(around) => format!("the block of {} is lifted, but it is still blocked as part of {around}", subject.display(prefix)),
+            }),
             several => Ok(format!("{} blocks in {target} are lifted", several.len())),
         }
+    }
+
+    /// The blocked network around a target that drops it still.
+    fn around(&mut self, target: Target, prefix: u8) -> Option<Target> {
+        // To this question "unknown" is "no": the answer that it completes is true without it.
+        let networks = responder::blocked_networks(&mut self.connection).ok()?;
+        let mut targets = networks.iter().map(|(subject, _)| Target::of(*subject, prefix));
+        targets.find(|around| around.network().contains(&target.network()))
     }
 
     fn unblock_all(&mut self) -> Result<String, Refusal> {
@@ -239,7 +293,7 @@ fn busy(error: Unresponsive) -> Refusal {
 }
 
 fn kernel(error: &crate::nft::Error) -> Refusal {
-    Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", words(error)), "\"portsentryctl reload\" builds the table anew")
+    Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", words(error)), MEND)
 }
 
 fn allow_row((network, because): (&ipnet::IpNet, &Because)) -> AllowRow {

@@ -18,6 +18,7 @@ mod protected;
 mod sentry;
 mod status;
 mod supervisor;
+mod takeover;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -196,6 +197,7 @@ impl Start {
             routes,
             signals: self.signals,
             complaints,
+            stale: false,
         };
         Ok((supervisor, server))
     }
@@ -205,6 +207,7 @@ impl Start {
             config: Arc::new(self.config.clone()),
             from: self.from.clone(),
             rules: setup.ruleset.render(Form::Table).into(),
+            ruleset: Arc::new(setup.ruleset.clone()),
             protected: Arc::new(protected),
             warnings: self.warnings.clone(),
         })

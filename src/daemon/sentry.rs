@@ -14,10 +14,11 @@ use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 
 use super::link::{Answer, Inbox};
+use super::takeover;
 use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
 use crate::config::Config;
-use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Reason, Source, Subject};
+use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Source, Subject};
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::element::merge;
 use crate::nft::{self, Connection, Element, Key, Ruleset, SetId};
@@ -31,6 +32,9 @@ const COMMANDS_A_WAKE: usize = 16;
 
 /// Loss is told at most this often; the count of all of it is in the status.
 const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Rounds of [`PACKETS_A_WAKE`] packets that a group is emptied in before it is left: more than its receive buffer holds.
+const DRAINS_MAX: usize = 256;
 
 /// Blocks whose beginning is told: more would hold up packets for milliseconds. The kernel's own times serve for the rest.
 const SINCE_MAX: usize = 20_000;
@@ -64,7 +68,7 @@ pub enum Command {
         /// The administrator's words.
         text: String,
         /// Done in the kernel, or why not.
-        answer: Answer<Result<(), String>>,
+        answer: Answer<Result<(), NotDone>>,
     },
     /// Unblock what lies in a network, and the source that an address belongs to.
     Unblock(IpNet, Answer<Result<Vec<Subject>, String>>),
@@ -80,6 +84,15 @@ pub enum Command {
     Ping(Answer<()>),
     /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
     Stop(bool, Answer<u64>),
+}
+
+/// Why a block by hand was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotDone {
+    /// The engine refused: it must not be.
+    Refused(String),
+    /// The kernel would not.
+    Failed(String),
 }
 
 /// Figures for the status.
@@ -141,7 +154,11 @@ pub struct Sentry {
     listener: Listener,
     journal: JournalHandle,
     config: Config,
+    ruleset: Ruleset,
+    never_block: AllowList,
     ephemeral: RangeInclusive<u16>,
+    /// What came and was lost by way of groups that were left.
+    before: capture::Statistics,
     /// Orders that are being carried out; kept, so that a packet allocates nothing.
     orders: Vec<Action>,
     no_probe: u64,
@@ -161,20 +178,25 @@ impl Sentry {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
         let mut responder = NftResponder::new(Connection::open()?);
-        let mut engine = Engine::new(Policy::from_config(&setup.config), seed);
+        let mut policy = Policy::from_config(&setup.config);
+        if let Some(prefix) = takeover::former_prefix(responder.connection(), &setup.ruleset)? {
+            policy.ipv6_prefix = prefix;
+        }
+        let mut engine = Engine::new(policy, seed);
         let mut orders = Vec::new();
         let now = now();
         engine.set_never_block(now, setup.never_block.clone(), &mut orders);
-        responder.connection().install(&setup.ruleset)?;
-        protect(responder.connection(), &setup.never_block)?;
-        seed_services(responder.connection(), &setup.services)?;
+        put_in_place(responder.connection(), &setup.ruleset, &setup.never_block, &setup.services)?;
         let mut sentry = Self {
             engine,
             responder,
             listener,
             journal,
             config: setup.config,
+            ruleset: setup.ruleset,
+            never_block: setup.never_block,
             ephemeral: setup.ephemeral,
+            before: capture::Statistics::default(),
             orders,
             no_probe: 0,
             unreadable: 0,
@@ -183,6 +205,9 @@ impl Sentry {
             refusal: None,
         };
         sentry.adopt(now)?;
+        // Prefixes of an earlier run may have another length; the engine keeps what was judged.
+        sentry.engine.reconfigure(now, Policy::from_config(&sentry.config), &mut sentry.orders);
+        sentry.perform(now);
         Ok(sentry)
     }
 
@@ -190,14 +215,7 @@ impl Sentry {
     fn adopt(&mut self, now: Moment) -> Result<(), nft::Error> {
         let found = self.responder.blocked()?;
         let blocks = found.len();
-        let adopted = found.into_iter().map(|(subject, info)| engine::Adopted {
-            subject,
-            timeout: info.timeout,
-            remaining: info.expires,
-            packets: info.packets,
-            reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
-        });
-        self.engine.adopt(now, adopted, &mut self.orders);
+        self.engine.adopt(now, found.into_iter().map(takeover::adopted), &mut self.orders);
         self.perform(now);
         if blocks > 0 {
             self.journal.tell(Notice::Adopted { blocks });
@@ -265,7 +283,7 @@ impl Sentry {
     }
 
     fn tell_loss(&mut self, now: Moment) {
-        let total = self.listener.statistics().lost;
+        let total = self.statistics().lost;
         if total == self.told_lost || self.loss_told_at.is_some_and(|at| now.since(at) < LOSS_TOLD_EVERY) {
             return;
         }
@@ -291,20 +309,27 @@ impl Sentry {
         }
     }
 
+    /// Of this group and of those that were listened to before.
+    fn statistics(&self) -> capture::Statistics {
+        let now = self.listener.statistics();
+        capture::Statistics {
+            packets: self.before.packets + now.packets,
+            lost: self.before.lost + now.lost,
+            overruns: self.before.overruns + now.overruns,
+            malformed: self.before.malformed + now.malformed,
+        }
+    }
+
     fn figures(&self) -> Figures {
-        Figures { engine: self.engine.status(), capture: self.listener.statistics(), no_probe: self.no_probe, unreadable: self.unreadable }
+        Figures { engine: self.engine.status(), capture: self.statistics(), no_probe: self.no_probe, unreadable: self.unreadable }
     }
 
-    fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: String) -> Result<(), String> {
+    fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: String) -> Result<(), NotDone> {
         self.refusal = None;
-        self.engine.block(now, subject, timeout, &text, &mut self.orders).map_err(|refusal| refusal.to_string())?;
+        self.engine.block(now, subject, timeout, &text, &mut self.orders).map_err(|refusal| NotDone::Refused(refusal.to_string()))?;
         self.perform(now);
-        self.refused(subject)
-    }
-
-    fn refused(&mut self, subject: Subject) -> Result<(), String> {
         match self.refusal.take() {
-            Some((refused, error)) if refused == subject => Err(error),
+            Some((refused, error)) if refused == subject => Err(NotDone::Failed(error)),
             _ => Ok(()),
         }
     }
@@ -334,7 +359,12 @@ impl Sentry {
         let known: Vec<_> = self.engine.blocks().map(|block| block.subject).collect();
         self.lift(now, &known)?;
         let mut count = known.len();
-        for (subject, _) in self.responder.blocked().map_err(|error| words(&error))? {
+        let left = match self.responder.blocked() {
+            // Where there are no sets, nothing is blocked.
+            Err(error) if error.is_not_found() => Vec::new(),
+            found => found.map_err(|error| words(&error))?,
+        };
+        for (subject, _) in left {
             count += usize::from(self.responder.remove(subject).map_err(|error| words(&error))?);
         }
         Ok(count)
@@ -354,11 +384,14 @@ impl Sentry {
     }
 
     fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
-        // The kernel first: what is exempt there is not dropped, whatever else goes wrong.
-        protect(self.responder.connection(), &list).map_err(|error| words(&error))?;
-        self.engine.set_never_block(now, list, &mut self.orders);
+        // The kernel first: what is exempt there is not dropped, whatever else goes wrong. Should it refuse, nothing new is blocked all the same.
+        let result = protect(self.responder.connection(), &list).map_err(|error| words(&error));
+        self.engine.set_never_block(now, list.clone(), &mut self.orders);
         self.perform(now);
-        Ok(())
+        if result.is_ok() {
+            self.never_block = list;
+        }
+        result
     }
 
     fn reconfigure(&mut self, now: Moment, setup: Setup) -> Result<(), String> {
@@ -367,19 +400,53 @@ impl Sentry {
         } else {
             Some(Listener::bind(Settings::of_group(setup.config.capture.group)).map_err(|error| words(&error))?)
         };
-        let connection = self.responder.connection();
-        connection.install(&setup.ruleset).map_err(|error| words(&error))?;
-        protect(connection, &setup.never_block).map_err(|error| words(&error))?;
-        seed_services(connection, &setup.services).map_err(|error| words(&error))?;
+        if let Err(error) = put_in_place(self.responder.connection(), &setup.ruleset, &setup.never_block, &setup.services) {
+            // Half of it may be in the kernel. The new group is left when `listener` goes.
+            let back = put_in_place(self.responder.connection(), &self.ruleset, &self.never_block, &[]);
+            return Err(match back {
+                Ok(()) => words(&error),
+                Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
+            });
+        }
         if let Some(listener) = listener {
-            self.listener = listener;
-            self.told_lost = 0;
+            self.change_group(now, listener);
         }
         self.engine.reconfigure(now, Policy::from_config(&setup.config), &mut self.orders);
-        self.engine.set_never_block(now, setup.never_block, &mut self.orders);
+        self.engine.set_never_block(now, setup.never_block.clone(), &mut self.orders);
         self.perform(now);
         self.config = setup.config;
+        self.ruleset = setup.ruleset;
+        self.never_block = setup.never_block;
         self.ephemeral = setup.ephemeral;
+        self.put_back(now).map_err(|error| format!("the new configuration is in force, but blocks could not be put back: {}", words(&error)))
+    }
+
+    /// Goes over to another group; what was logged to the old one is still judged.
+    fn change_group(&mut self, now: Moment, listener: Listener) {
+        for _ in 0..DRAINS_MAX {
+            match self.take_packets(now) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    log::warn!("the last packets of the old group: {}", words(&error));
+                    break;
+                }
+            }
+        }
+        self.before = self.statistics();
+        self.listener = listener;
+    }
+
+    /// Blocks that somebody took out of the kernel, with the table or by `nft flush`, are put back; what somebody put in is taken over.
+    fn put_back(&mut self, now: Moment) -> Result<(), nft::Error> {
+        let found = self.responder.blocked()?;
+        let missing = takeover::missing(now, self.engine.blocks(), &found);
+        if !missing.is_empty() {
+            self.responder.put_back(&missing)?;
+            self.journal.tell(Notice::Warning(format!("{} blocks were missing in the kernel and have been put back", missing.len())));
+        }
+        self.engine.adopt(now, found.into_iter().map(takeover::adopted), &mut self.orders);
+        self.perform(now);
         Ok(())
     }
 
@@ -434,6 +501,13 @@ fn perform(
         std::mem::swap(&mut batch, orders);
     }
     *orders = batch;
+}
+
+/// Rules, exemptions and services, as a whole.
+fn put_in_place(connection: &mut Connection, ruleset: &Ruleset, never_block: &AllowList, services: &[Port]) -> Result<(), nft::Error> {
+    connection.install(ruleset)?;
+    protect(connection, never_block)?;
+    seed_services(connection, services)
 }
 
 /// Puts the never-block list into the kernel's sets, in one transaction each.

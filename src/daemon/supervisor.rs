@@ -58,6 +58,8 @@ pub struct View {
     pub from: Option<std::path::PathBuf>,
     /// Its rules, as text.
     pub rules: Arc<str>,
+    /// The same, as they are compared with the kernel's.
+    pub ruleset: Arc<Ruleset>,
     /// What is never blocked, and why.
     pub protected: Arc<Protected>,
     /// What the administrator should see to.
@@ -138,6 +140,8 @@ pub struct Supervisor {
     pub signals: Signals,
     /// The last complaints about what cannot be learned, so that each is told once.
     pub complaints: Vec<String>,
+    /// The packet thread may have another list than the one shown: it could not take the last one as a whole.
+    pub stale: bool,
 }
 
 impl Supervisor {
@@ -204,7 +208,14 @@ impl Supervisor {
                 let _ = answer.try_send(result);
             }
             Order::AllowAdd(network, answer) => {
-                let result = self.guard.allowed().add(network).and_then(|added| self.protect().map(|()| added));
+                let mut result = self.guard.allowed().add(network);
+                if result == Ok(true)
+                    && let Err(error) = self.protect()
+                {
+                    // What is refused shall not come into force by itself later. The list that is renewed next is without it again.
+                    let _ = self.guard.allowed().remove(network);
+                    result = Err(error);
+                }
                 let _ = answer.try_send(result);
             }
             Order::AllowRemove(network, answer) => {
@@ -240,6 +251,7 @@ impl Supervisor {
         let protected = self.guard.gather(&config, &mut complaints);
         let setup = setup(&config, &mut self.guard, &protected)?;
         let rules = setup.ruleset.render(Form::Table);
+        let ruleset = Arc::new(setup.ruleset.clone());
         let old_journal = journal::Settings::from(&*old);
         self.journal.reconfigure(journal::Settings::from(&config)).map_err(|error| words(&error))?;
         let answer = self.sentry.ask(|answer| Command::Reconfigure(Box::new(setup), answer)).map_err(|error| error.to_string());
@@ -260,8 +272,10 @@ impl Supervisor {
         view.config = Arc::new(config);
         view.from = from;
         view.rules = rules.into();
+        view.ruleset = ruleset;
         view.protected = Arc::new(protected);
         drop(view);
+        self.stale = false;
         self.complain(complaints);
         Ok(changes)
     }
@@ -281,11 +295,13 @@ impl Supervisor {
         let mut complaints = Vec::new();
         let protected = self.guard.gather(&config, &mut complaints);
         self.complain(complaints);
-        if protected == *current {
+        if protected == *current && !self.stale {
             return Ok(());
         }
         let list = allow_list(&protected);
+        self.stale = true;
         self.sentry.ask(|answer| Command::Protect(list, answer)).map_err(|error| error.to_string())??;
+        self.stale = false;
         self.journal.tell(Notice::NeverBlock { entries: protected.len() });
         self.view.lock().protected = Arc::new(protected);
         Ok(())

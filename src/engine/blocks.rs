@@ -18,7 +18,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::entry::{Adopted, BlockView, Entry, Order, RETRY_FIRST, RETRY_LAST, State, Wish, blocked, is_due, view};
+use super::entry::{Adopted, BlockView, DOUBT_EVERY, Entry, Order, RETRY_FIRST, RETRY_LAST, State, Wish, blocked, is_due, view};
 use super::{Action, Ending, Moment, Outcome, Report, Source, Subject};
 
 /// A block that must not be and that the kernel would not lift is tried again after this.
@@ -126,6 +126,16 @@ impl Blocks {
         self.find(subject).and_then(|at| self.entry(at)).is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
     }
 
+    /// A probe of a blocked source has come through. Unless it was on its way already, somebody else took the element out: the kernel is asked.
+    pub(super) fn doubt(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) {
+        let Some(at) = self.find(Subject::Host(source)) else { return };
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce && now >= entry.doubt_from) else { return };
+        entry.doubt_from = now.after(DOUBT_EVERY);
+        entry.state = State::Counting;
+        actions.push(Action::Count { subject: Subject::Host(source) });
+        self.rearm(at);
+    }
+
     /// Orders a block, or more time and another reason for one that is there; waits if an order is in flight.
     pub(super) fn order(&mut self, now: Moment, subject: Subject, order: Order, actions: &mut Vec<Action>) {
         let at = match self.find(subject) {
@@ -141,6 +151,7 @@ impl Blocks {
                 expires: None,
                 count_at: None,
                 lift_at: None,
+                doubt_from: now,
                 timer: None,
                 packets: 0,
                 renewals: 0,
@@ -215,6 +226,7 @@ impl Blocks {
             expires: None,
             count_at: None,
             lift_at: None,
+            doubt_from: now,
             timer: None,
             packets: found.packets,
             renewals: 0,
@@ -374,6 +386,7 @@ impl Blocks {
                 // A wish that waits comes first.
                 if goes_on
                     && entry.wish.is_none()
+                    && entry.is_unproven_scan()
                     && let Some(timeout) = renew
                 {
                     actions.push(Action::Block { subject, timeout: Some(timeout), reason: entry.reason.clone(), renew: true });

@@ -150,6 +150,7 @@ impl Engine {
             Standing::Unproven if proven => {}
             Standing::Unproven | Standing::Taken => {
                 self.status.already_blocked += 1;
+                self.blocks.doubt(now, source, actions);
                 return;
             }
         }

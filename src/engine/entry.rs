@@ -11,6 +11,9 @@ pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// But not later than this.
 pub(super) const RETRY_LAST: Duration = Duration::from_secs(60);
 
+/// A packet of a blocked source was on its way when the block came, or the element is gone: the kernel is asked, but not more often than this.
+pub(super) const DOUBT_EVERY: Duration = Duration::from_secs(1);
+
 /// What is to be blocked, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Order {
@@ -55,6 +58,8 @@ pub(super) struct Entry {
     /// When the kernel is asked whether the scan goes on.
     pub(super) count_at: Option<Moment>,
     pub(super) lift_at: Option<Moment>,
+    /// From here on a packet that comes through is a reason to ask whether the element is still there.
+    pub(super) doubt_from: Moment,
     pub(super) timer: Option<Moment>,
     pub(super) packets: u64,
     pub(super) renewals: u32,
@@ -93,6 +98,7 @@ impl Entry {
     pub(super) fn run(&mut self, now: Moment, timeout: Option<Duration>) {
         self.timeout = timeout;
         self.expires = timeout.map(|timeout| now.after(timeout));
+        self.doubt_from = now.after(DOUBT_EVERY);
         // Three quarters: late enough to see whether the scan goes on, early enough that the renewal is there before the kernel's timer.
         self.count_at = timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
     }

@@ -1,6 +1,7 @@
 //! Blocks as elements of nftables sets.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -61,7 +62,12 @@ impl NftResponder {
         for set in BLOCKED {
             let here: Vec<_> = subjects.iter().copied().filter(|subject| place(*subject).0 == set).collect();
             let elements: Vec<_> = here.iter().map(|subject| place(*subject).1).collect();
-            let result = self.connection.delete_elements(set, &elements).map(|_| ()).map_err(|error| words(&error));
+            let result = match self.connection.delete_elements(set, &elements) {
+                Ok(_) => Ok(()),
+                // Where there is no set, nothing is blocked.
+                Err(error) if error.is_not_found() => Ok(()),
+                Err(error) => Err(words(&error)),
+            };
             for subject in here {
                 on_outcome(Outcome::Unblocked { subject, result: result.clone() });
             }
@@ -100,7 +106,7 @@ impl NftResponder {
         }
     }
 
-    fn block(&mut self, subject: Subject, timeout: Option<std::time::Duration>, reason: &Reason, renew: bool) -> Result<(), Error> {
+    fn block(&mut self, subject: Subject, timeout: Option<Duration>, reason: &Reason, renew: bool) -> Result<(), Error> {
         let (set, element) = place(subject);
         let comment = reason.comment();
         let element = element.timeout(timeout).comment(&comment);
@@ -127,6 +133,19 @@ impl NftResponder {
         }
     }
 
+    /// Puts blocks back that somebody took out of the sets, each with what is left of its time.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn put_back(&mut self, blocks: &[(Subject, Option<Duration>, String)]) -> Result<(), Error> {
+        for set in BLOCKED {
+            let here = blocks.iter().filter(|(subject, ..)| place(*subject).0 == set);
+            let elements: Vec<_> = here.map(|(subject, left, comment)| place(*subject).1.timeout(*left).comment(comment)).collect();
+            self.connection.add_elements(set, &elements)?;
+        }
+        Ok(())
+    }
+
     /// All that is blocked, as the kernel has it.
     ///
     /// # Errors
@@ -150,6 +169,22 @@ pub fn blocked(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)
 /// When a set cannot be read.
 pub fn blocked_networks(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
     read(connection, &[SetId::BlockedNets4, SetId::BlockedNets6])
+}
+
+/// How many elements the sets of blocks have; of missing sets none.
+///
+/// # Errors
+/// When a set cannot be read.
+pub fn count_blocked(connection: &mut Connection) -> Result<u64, Error> {
+    let mut count = 0;
+    for set in BLOCKED {
+        match connection.dump_set(set) {
+            Ok(elements) => count += u64::try_from(elements.len()).unwrap_or(u64::MAX),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
 }
 
 fn read(connection: &mut Connection, sets: &[SetId]) -> Result<Vec<(Subject, ElementInfo)>, Error> {

@@ -1,0 +1,78 @@
+//! What is in the kernel already, and what ought to be: taking over blocks of an earlier run, putting back what somebody took out.
+//!
+//! It removes nothing: an element that nobody ordered is the administrator's, and is taken over as well.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::engine::{Adopted, Moment, Reason, Subject};
+use crate::nft::expr::Expr;
+use crate::nft::{Connection, ElementInfo, Error, Ruleset, SetId};
+
+/// How long IPv6 prefixes were by the rules of an earlier run; `None` when there are none, or not ours.
+///
+/// The elements of `blocked6` are first addresses: only the rule that masks a source tells what they block.
+///
+/// # Errors
+/// When the table cannot be read.
+pub fn former_prefix(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u8>, Error> {
+    let found = connection.read(ruleset)?;
+    Ok(found.rules.iter().find_map(|rule| prefix_of(&rule.expressions)))
+}
+
+/// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all 128.
+fn prefix_of(expressions: &[Expr]) -> Option<u8> {
+    let looks_up = |expr: &Expr| matches!(expr, Expr::Lookup { set, invert: false, .. } if set == SetId::Blocked6.name());
+    let position = expressions.iter().position(looks_up)?;
+    let mask = expressions.iter().take(position).rev().find_map(|expr| if let Expr::Bitwise { mask, .. } = expr { Some(mask) } else { None });
+    let bits = mask.map_or(128, |mask| mask.iter().map(|byte| byte.count_ones()).sum());
+    u8::try_from(bits).ok().filter(|bits| (1..=128).contains(bits))
+}
+
+/// An element as the engine takes it over.
+pub fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
+    Adopted {
+        subject,
+        timeout: info.timeout,
+        remaining: info.expires,
+        packets: info.packets,
+        reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
+    }
+}
+
+/// Blocks in force by the engine's books that are not in the kernel's sets, with what is left of their time and their comment.
+pub fn missing<'a>(
+    now: Moment,
+    books: impl Iterator<Item = crate::engine::BlockView<'a>>,
+    kernel: &[(Subject, ElementInfo)],
+) -> Vec<(Subject, Option<Duration>, String)> {
+    let there: HashSet<Subject> = kernel.iter().map(|(subject, _)| *subject).collect();
+    books
+        .filter(|block| !there.contains(&block.subject))
+        .map(|block| (block.subject, block.expires.map(|at| at.since(now)), block.reason.comment()))
+        // What ends this very moment is not worth an element, and a time of nothing would mean no end.
+        .filter(|(_, left, _)| left.is_none_or(|left| left >= Duration::from_secs(1)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::nft::Ruleset;
+
+    fn prefix_in(bits: u8) -> Option<u8> {
+        let mut config = Config::default();
+        config.block.ipv6_prefix = bits;
+        let ruleset = Ruleset::for_config(&config, 32768..=60999);
+        let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        rules.map(crate::nft::lower::lower).find_map(|expressions| prefix_of(&expressions))
+    }
+
+    #[test]
+    fn the_rules_tell_how_long_their_prefixes_are() {
+        for bits in [48, 56, 60, 64, 127, 128] {
+            assert_eq!(prefix_in(bits), Some(bits));
+        }
+    }
+}
