@@ -127,7 +127,13 @@ pub fn import(request: &Request<'_>) -> Result<Import, Refused> {
     let mut names: Vec<&Path> = vec![&request.config.name];
     names.extend(request.defaults.map(|source| source.name.as_path()));
     names.extend(sources.iter().map(PathBuf::as_path));
-    let yaml = document.text(&names, &all, translate::DIFFERENCES);
+    let line_of = |finding: &Finding| {
+        let lines = if finding.file == request.config.name { &lines } else { &defaults_lines };
+        let known = finding.file == request.config.name || finding.file == defaults_name;
+        let at = usize::try_from(finding.line).ok()?.checked_sub(1)?;
+        lines.get(at).copied().filter(|_| known)
+    };
+    let yaml = document.text(&names, &all, &line_of, translate::DIFFERENCES);
     // Values that are each right can contradict each other: two keys may name the same file. That is told before anything is written.
     if let Err(refused) = super::parse(&yaml, "the translation") {
         all.extend(refused.findings);

@@ -306,7 +306,7 @@ impl<'r, 't> Translator<'r, 't> {
         if !blocks {
             remedy.push_str("; it was never run: neither BLOCK_TCP nor BLOCK_UDP is 1");
         }
-        self.findings.warning(Some(entry.place), format!("KILL_ROUTE, {what}, is not taken over: KILL_ROUTE=\"{}\"", shown(command)), remedy);
+        self.findings.warning(Some(entry.place), format!("KILL_ROUTE, {what}, is not taken over"), remedy);
         if !command.contains("$TARGET$") {
             self.findings.warning(Some(entry.at(0)), "KILL_ROUTE has no $TARGET$: the old program never ran it", "nothing is lost");
         }
@@ -356,7 +356,7 @@ impl<'r, 't> Translator<'r, 't> {
             Err(why) => {
                 let remedy = "do it by hand: put the command into a script, in which \"$1\", \"$2\" and \"$3\", always in double quotes, are the address, the port and the mode, make it \
                               executable, and write respond: {command: [/usr/local/sbin/portsentry-alert, \"{target}\", \"{port}\", \"{mode}\"]}";
-                let message = format!("KILL_RUN_CMD is not taken over: {why}, and no shell runs here: KILL_RUN_CMD=\"{}\"", shown(text));
+                let message = format!("KILL_RUN_CMD is not taken over: {why}, and no shell runs here");
                 self.findings.warning(Some(entry.at(0)), message, remedy);
             }
         }
@@ -423,8 +423,8 @@ impl<'r, 't> Translator<'r, 't> {
         let key = "BLOCKED_FILE";
         match self.entry(key) {
             Some(entry) => {
-                if let Some(path) = values::path(key, entry, &mut self.findings) {
-                    let message = format!("BLOCKED_FILE is not taken over: BLOCKED_FILE=\"{}\"", shown(&path));
+                if values::path(key, entry, &mut self.findings).is_some() {
+                    let message = "BLOCKED_FILE is not taken over";
                     let remedy = "what is blocked stands in the kernel, and \"portsentryctl list\" shows it; remove the old files";
                     self.findings.warning(Some(entry.place), message, remedy);
                 }

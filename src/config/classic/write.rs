@@ -9,6 +9,9 @@ use super::super::print::{line, quoted};
 /// Longest line of running text in a comment.
 const COMMENT_WIDTH: usize = 130;
 
+/// Finds the line that a finding is about.
+pub(super) type LineOf<'l> = &'l dyn Fn(&Finding) -> Option<&'l str>;
+
 /// The value of a key.
 pub(super) enum Value {
     /// As it is written behind the colon.
@@ -37,7 +40,9 @@ impl Document {
     }
 
     /// The text: what was read, what was found, what is different, the keys in the order of the table of keys.
-    pub(super) fn text(mut self, sources: &[&Path], findings: &[Finding], differences: &[&str]) -> String {
+    ///
+    /// `line_of` gives the line that a finding is about, whole: a finding itself cuts it.
+    pub(super) fn text(mut self, sources: &[&Path], findings: &[Finding], line_of: LineOf<'_>, differences: &[&str]) -> String {
         let mut text = String::new();
         comment(&mut text, 0, "PortSentry: configuration, written by \"portsentryctl import\" from");
         for source in sources {
@@ -56,8 +61,11 @@ impl Document {
         }
         for finding in findings {
             text.push_str("#\n");
-            let place = if finding.line == 0 { String::new() } else { format!("{}:{}", finding.line, finding.column) };
+            let place = if finding.line == 0 { String::new() } else { format!("{}:", finding.line) };
             comment(&mut text, 0, &format!("{}:{place} {}", finding.file.display(), finding.message));
+            if let Some(line) = line_of(finding) {
+                verbatim(&mut text, 0, &format!("    {line}"));
+            }
             if !finding.remedy.is_empty() {
                 comment(&mut text, 0, &format!("  {}", finding.remedy));
             }
@@ -83,14 +91,14 @@ impl Document {
             }
             let depth = sections.len();
             for piece in &item.comments {
-                comment(&mut text, depth, piece);
+                verbatim(&mut text, depth, piece);
             }
             match &item.value {
                 Value::Inline(value) => line(&mut text, depth, name, value),
                 Value::Items(items) => {
                     line(&mut text, depth, name, "");
                     for (origin, value) in items {
-                        comment(&mut text, depth + 1, origin);
+                        verbatim(&mut text, depth + 1, origin);
                         if let Some(value) = value {
                             text.push_str(&format!("{:indent$}- {}\n", "", quoted(value), indent = 2 * (depth + 1)));
                         }
@@ -103,25 +111,29 @@ impl Document {
     }
 }
 
-/// Adds a comment. A line that is too long is broken at blanks; what has none, a list of ports, stays whole. Nothing in it can end it: what
-/// YAML does not call printable (YAML 1.2.2, 5.1), or breaks lines, is escaped.
+/// Adds a comment whose line is broken at blanks where it would be too long.
 fn comment(text: &mut String, depth: usize, content: &str) {
     let indent = content.len() - content.trim_start_matches(' ').len();
-    let start = |text: &mut String, extra: usize| text.push_str(&format!("{:depth$}#{:indent$}", "", "", depth = 2 * depth, indent = indent + extra));
-    start(text, 0);
-    let mut width = 0;
-    for word in content.trim_start_matches(' ').split(' ') {
-        let word: String = word.chars().flat_map(printable).collect();
-        let length = word.chars().count();
-        if width > 0 && width + 1 + length > COMMENT_WIDTH {
-            text.push('\n');
-            start(text, 2);
-            width = 0;
+    let mut line = String::new();
+    for word in content.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > COMMENT_WIDTH {
+            verbatim(text, depth, &line);
+            line = " ".repeat(indent + 2);
+        } else {
+            line.push_str(if line.is_empty() { "" } else { " " });
         }
-        text.push(' ');
-        text.push_str(&word);
-        width += 1 + length;
+        if line.is_empty() {
+            line = " ".repeat(indent);
+        }
+        line.push_str(word);
     }
+    verbatim(text, depth, &line);
+}
+
+/// Adds a comment of one line. Nothing in it can end it: what YAML does not call printable (YAML 1.2.2, 5.1), or breaks lines, is escaped.
+fn verbatim(text: &mut String, depth: usize, content: &str) {
+    text.push_str(&format!("{:depth$}# ", "", depth = 2 * depth));
+    text.extend(content.chars().flat_map(printable));
     text.push('\n');
 }
 
