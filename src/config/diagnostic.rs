@@ -108,7 +108,12 @@ pub(super) struct Findings<'t> {
 impl<'t> Findings<'t> {
     /// No finding yet about `text`, which `file` holds.
     pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
-        Self { file, lines: lines(text), list: Vec::new(), unkept: 0 }
+        Self::of_lines(file, lines(text))
+    }
+
+    /// No finding yet about these lines of `file`, for formats whose lines end otherwise than YAML's.
+    pub(super) fn of_lines(file: &'t Path, lines: Vec<&'t str>) -> Self {
+        Self { file, lines, list: Vec::new(), unkept: 0 }
     }
 
     /// Notes an error; without a place it is about the whole file.

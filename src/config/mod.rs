@@ -12,6 +12,7 @@
 //! Nothing here acts on the system: files are read, never written, and names are not resolved.
 
 mod check;
+pub mod classic;
 mod defaults;
 mod diagnostic;
 mod keys;

@@ -42,7 +42,7 @@ impl Config {
     }
 }
 
-fn line(text: &mut String, depth: usize, name: &str, value: &str) {
+pub(super) fn line(text: &mut String, depth: usize, name: &str, value: &str) {
     for _ in 0..depth {
         text.push_str("  ");
     }
@@ -124,7 +124,7 @@ fn protocol(protocol: &Protocol) -> [String; 5] {
     [mode.word().to_owned(), ports(listed), ports(advanced_ports), ports(exclude), action.word().to_owned()]
 }
 
-fn ports(ports: &PortSet) -> String {
+pub(super) fn ports(ports: &PortSet) -> String {
     match ports.ranges() {
         [one] if one.start() != one.end() => ports.to_string(),
         _ => format!("[{ports}]"),
@@ -140,7 +140,7 @@ fn file(path: &Path) -> String {
 }
 
 /// A double-quoted scalar (YAML 1.2.2, 7.3.1): nothing in it can end it or be taken for another type.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {

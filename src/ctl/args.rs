@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
-use crate::config::Config;
+use crate::config::classic::Modes;
+use crate::config::{Config, DEFAULT_PATH};
 use crate::control::protocol::{REASON_MAX, Target};
 
 /// See and change what the PortSentry daemon blocks.
@@ -86,6 +87,27 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Make a configuration from the files of PortSentry 1.2 or 2.x. The daemon need not run.
+    ///
+    /// Each value gets its origin as a comment. What cannot be taken over is told, and stands in the head of the new file with what replaces it. A
+    /// damaged file is refused with all its faults, and nothing is written.
+    Import {
+        /// The classic configuration: /etc/portsentry/portsentry.conf.
+        #[arg(value_name = "CLASSIC.conf")]
+        file: PathBuf,
+        /// The file to write. One that is there is never overwritten.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, conflicts_with = "print")]
+        output: PathBuf,
+        /// Write to standard output instead.
+        #[arg(long)]
+        print: bool,
+        /// The settings of the init script, with TCP_MODE and UDP_MODE; without it, /etc/default/portsentry, if it is there.
+        #[arg(long = "default", value_name = "FILE")]
+        defaults: Option<PathBuf>,
+        /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp (1.2), connect or stealth (2.x). May be given twice.
+        #[arg(long, value_name = "WORD", value_parser = parse_mode, allow_hyphen_values = true)]
+        mode: Vec<Modes>,
+    },
     /// Let the daemon read its configuration again.
     Reload,
     /// Show what happens, as it happens.
@@ -133,6 +155,10 @@ fn parse_reason(text: &str) -> Result<String, String> {
         return Err("control characters are in it".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn parse_mode(text: &str) -> Result<Modes, String> {
+    Modes::of_word(text).ok_or_else(|| "write tcp, stcp, atcp, udp, sudp, audp, connect or stealth".to_owned())
 }
 
 fn parse_since(text: &str) -> Result<Timestamp, String> {

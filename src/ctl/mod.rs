@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod import;
 mod run;
 mod show;
 mod table;
@@ -23,6 +24,8 @@ mod status {
     pub(super) const USAGE: u8 = 64;
     /// Something of this program failed (EX_SOFTWARE).
     pub(super) const SOFTWARE: u8 = 70;
+    /// The system does not allow it (EX_NOPERM).
+    pub(super) const NOT_PERMITTED: u8 = 77;
     /// The configuration is wrong (EX_CONFIG).
     pub(super) const CONFIGURATION: u8 = 78;
 }
@@ -46,7 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write, e
             return status::DONE;
         }
     };
-    match run::run(&arguments, out, zone).and_then(|code| Ok(out.flush().map(|()| code)?)) {
+    match run::run(&arguments, out, err, zone).and_then(|code| Ok(out.flush().map(|()| code)?)) {
         Ok(code) => code,
         // Whoever read the output has enough: `portsentryctl list | head` is no failure.
         Err(run::Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => status::DONE,

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::{AllowCommand, Arguments, Command};
-use super::{check, show, status};
+use super::{check, import, show, status};
+use crate::config::classic::Modes;
 use crate::control::client::{Client, ClientError, PATIENCE};
 use crate::control::protocol::{Reply, Request, Stamp};
 use crate::ctl::Zone;
@@ -25,6 +26,8 @@ pub(super) enum Failure {
     Answer,
     /// The configuration is wrong; the findings.
     Configuration(String),
+    /// A file cannot be written; the exit status, what and why, the remedy.
+    File(u8, String, String),
 }
 
 impl From<ClientError> for Failure {
@@ -45,6 +48,7 @@ impl Failure {
             Self::Client(error) => error.exit_status(),
             Self::Output(_) | Self::Answer => status::SOFTWARE,
             Self::Configuration(_) => status::CONFIGURATION,
+            Self::File(status, ..) => *status,
         }
     }
 
@@ -62,15 +66,21 @@ impl Failure {
             Self::Output(error) => format!("portsentryctl: cannot write the output: {error}\n"),
             Self::Answer => "portsentryctl: the daemon answered another question\n  use portsentryctl of the same version as the daemon\n".to_owned(),
             Self::Configuration(findings) => format!("{}\n", printable_lines(findings).trim_end()),
+            Self::File(_, message, remedy) => format!("portsentryctl: {}\n  {}\n", printable(message), printable(remedy)),
         }
     }
 }
 
 /// Carries the command line out: the exit status.
-pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
     let json = arguments.json;
     let request = match &arguments.command {
         Command::Check { file } => return check::run(file.as_deref(), json, out),
+        Command::Import { file, output, print, defaults, mode } => {
+            let modes = mode.iter().fold(Modes::default(), |modes, more| modes.or(*more));
+            let to = if *print { None } else { Some(output.as_path()) };
+            return import::run(&import::Order { file, to, defaults: defaults.as_deref(), modes, json }, out, err);
+        }
         Command::Status => Request::Status {},
         Command::List => Request::List {},
         Command::Show { address } => Request::Show { address: *address },

@@ -1,0 +1,139 @@
+//! The classic ignore file: an address, or `address/bits`, a line; comments; host bits are masked. Pure: the bytes come in, networks go out.
+//!
+//! CR LF and a last line without its end are read as what they are. A name of a host is refused, never looked up: whoever answers for the name
+//! would decide who is never blocked.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::super::diagnostic::{Finding, Findings, Place, Severity, shown};
+use super::super::values;
+use super::parse::{lines_of, text_of};
+
+/// One network that is never blocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The network; an address is one of full length.
+    pub network: IpNet,
+    /// Its line, from 1.
+    pub line: u32,
+    /// As it is written there.
+    pub text: String,
+}
+
+/// What is in an ignore file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct List {
+    /// The networks, in the order of the file; those of lines that cannot be read are missing.
+    pub entries: Vec<Entry>,
+    /// What is wrong or odd, by place.
+    pub findings: Vec<Finding>,
+}
+
+impl List {
+    /// Whether every line could be read.
+    pub fn is_sound(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity != Severity::Error)
+    }
+}
+
+/// Reads the content of an ignore file; `name` is what findings call it.
+pub fn parse(bytes: &[u8], name: &Path) -> List {
+    let text = text_of(bytes);
+    let lines = lines_of(&text);
+    let mut findings = Findings::of_lines(name, lines.clone());
+    let mut entries = Vec::new();
+    for (at, line) in lines.into_iter().enumerate() {
+        let before_comment = line.split('#').next().unwrap_or_default();
+        let Some(word) = before_comment.split_whitespace().next() else { continue };
+        let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
+        let start = before_comment.len() - before_comment.trim_start().len();
+        let column = |byte: usize| line.get(..byte).map_or(1, |before| u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX));
+        let place = |byte: usize| Some(Place { line: number, column: column(byte) });
+        let behind = before_comment.get(start + word.len()..).unwrap_or_default();
+        if let Some(other) = behind.split_whitespace().next() {
+            let at = place(start + word.len() + (behind.len() - behind.trim_start().len()));
+            if values::network(other).is_ok() {
+                findings.error(at, format!("a second address, `{}`, stands in this line", shown(other)), "write each in a line of its own");
+            } else {
+                let message = format!("`{}` behind the address is taken as a comment", shown(behind.trim()));
+                findings.warning(at, message, "begin a comment with #");
+            }
+        }
+        match values::network(word) {
+            Err((message, remedy)) => findings.error(place(start), message, remedy),
+            Ok((network, odd)) => {
+                if let Some((message, remedy)) = odd {
+                    findings.warning(place(start), message, remedy);
+                }
+                entries.push(Entry { network, line: number, text: word.to_owned() });
+            }
+        }
+    }
+    List { entries, findings: findings.finish() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn networks(text: &str) -> Vec<String> {
+        let list = parse(text.as_bytes(), Path::new("i"));
+        assert!(list.is_sound(), "{:?}", list.findings);
+        list.entries.iter().map(|entry| entry.network.to_string()).collect()
+    }
+
+    #[test]
+    fn the_last_line_without_its_end_loses_no_character() {
+        assert_eq!(networks("127.0.0.1/32\n10.0.0.12"), ["127.0.0.1/32", "10.0.0.12/32"]);
+    }
+
+    #[test]
+    fn host_bits_are_masked_and_told() {
+        let list = parse(b"10.0.0.5/24\n2001:db8::1/32\n", Path::new("i"));
+        assert_eq!(list.entries.iter().map(|entry| entry.network.to_string()).collect::<Vec<_>>(), ["10.0.0.0/24", "2001:db8::/32"]);
+        assert_eq!(
+            list.findings.iter().map(|finding| (finding.line, finding.severity)).collect::<Vec<_>>(),
+            [(1, Severity::Warning), (2, Severity::Warning)]
+        );
+    }
+
+    #[test]
+    fn comments_blank_lines_and_foreign_line_ends_are_no_fault() {
+        let text = "\u{feff}# mine\r\n\r\n  192.0.2.1   # the office\r\n\t2001:db8::1#no blank\r\n   # indented\r\n192.0.2.0/25\t\r\n";
+        assert_eq!(networks(text), ["192.0.2.1/32", "2001:db8::1/128", "192.0.2.0/25"]);
+        assert_eq!(networks(""), [""; 0]);
+    }
+
+    #[test]
+    fn names_of_hosts_are_refused_with_their_line() {
+        let list = parse(b"127.0.0.1\nlocalhost\n192.0.2.1 192.0.2.2\n10.0.0.0/255.0.0.0\n192.0.2.300\n192.0.2.9 gateway\n", Path::new("i"));
+        let places: Vec<_> = list.findings.iter().map(|finding| (finding.line, finding.column)).collect();
+        assert_eq!(places, [(2, 1), (3, 11), (4, 1), (5, 1), (6, 11)]);
+        assert!(!list.is_sound());
+        assert!(list.findings[0].remedy.contains("not looked up") && list.findings[2].remedy.contains("10.0.0.0/8"));
+        assert_eq!(list.findings[4].severity, Severity::Warning, "a comment without its # was fine before");
+        assert_eq!(list.entries.len(), 3, "what can be read is there");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            parse(&bytes, Path::new("i"));
+        }
+
+        #[test]
+        fn every_network_comes_back_masked(address: std::net::IpAddr, bits in 0u8..=128) {
+            let bits = if address.is_ipv4() { bits % 33 } else { bits };
+            let network = IpNet::new(address, bits).unwrap();
+            let list = parse(format!("{network}").as_bytes(), Path::new("i"));
+            prop_assert!(list.is_sound());
+            prop_assert_eq!(list.entries.len(), 1);
+            let read = list.entries[0].network;
+            prop_assert_eq!(read, read.trunc());
+            prop_assert!(read == network.trunc() || address.to_string().contains("::ffff:"));
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! Classic keys into ours, each with its origin and, where the meaning is not the same, with the difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::super::diagnostic::{Finding, Findings, shown};
+use super::super::print::{ports as port_list, quoted};
+use super::super::{Config, PortMode, PortSet, Words, values as new_values};
+use super::parse::{Entries, Entry};
+use super::write::{Document, Value};
+use super::{Modes, Request, ignore, shell, values};
+
+/// What the head of every imported file says.
+pub(super) const DIFFERENCES: &[&str] = &[
+    "A block is an element in an nftables set, for IPv4 and IPv6, and ends: after an hour, and after longer each further time. The old program \
+     never took one back. `block: {timeout: 0}` keeps them until \"portsentryctl unblock\".",
+    "Blocks that the old program made (routes, rules, lines of hosts.deny) are still there. Nobody takes them out but you.",
+    "This host's own addresses, its gateways and name servers, and whoever is logged in on port 22 for minutes are never blocked.",
+    "What a service listens on is never watched; no list has to say so.",
+    "Different ports are counted, not packets, and they are forgotten after ten minutes (`scan_window`).",
+    "Log lines keep the form of PortSentry 1.2 (`log: {format: classic}`).",
+];
+
+/// What came out.
+pub(super) struct Translated {
+    /// The new file.
+    pub(super) document: Document,
+    /// About the configuration file.
+    pub(super) findings: Vec<Finding>,
+    /// About the ignore files.
+    pub(super) ignored: Vec<Finding>,
+    /// The ignore files that were read.
+    pub(super) sources: Vec<PathBuf>,
+}
+
+/// The keys of a protocol, classic and ours, and the mode it ran in.
+#[derive(Clone, Copy)]
+struct Side {
+    mode: PortMode,
+    mode_key: &'static str,
+    ports: (&'static str, &'static str),
+    advanced: (&'static str, &'static str),
+    exclude: (&'static str, &'static str),
+    action: (&'static str, &'static str),
+}
+
+/// Translates one file.
+pub(super) struct Translator<'r, 't> {
+    request: &'r Request<'r>,
+    entries: &'r Entries,
+    findings: Findings<'t>,
+    document: Document,
+    ignored: Vec<Finding>,
+    sources: Vec<PathBuf>,
+    sides: [Side; 2],
+    mode_comments: [Vec<String>; 2],
+}
+
+impl<'r, 't> Translator<'r, 't> {
+    /// A translator of these entries.
+    pub(super) fn new(request: &'r Request<'r>, entries: &'r Entries, findings: Findings<'t>) -> Self {
+        let side = |mode_key, ports, advanced, exclude, action| Side { mode: PortMode::Stealth, mode_key, ports, advanced, exclude, action };
+        let sides = [
+            side(
+                "tcp.mode",
+                ("TCP_PORTS", "tcp.ports"),
+                ("ADVANCED_PORTS_TCP", "tcp.advanced_ports"),
+                ("ADVANCED_EXCLUDE_TCP", "tcp.exclude"),
+                ("BLOCK_TCP", "tcp.action"),
+            ),
+            side(
+                "udp.mode",
+                ("UDP_PORTS", "udp.ports"),
+                ("ADVANCED_PORTS_UDP", "udp.advanced_ports"),
+                ("ADVANCED_EXCLUDE_UDP", "udp.exclude"),
+                ("BLOCK_UDP", "udp.action"),
+            ),
+        ];
+        Self {
+            request,
+            entries,
+            findings,
+            document: Document::default(),
+            ignored: Vec::new(),
+            sources: Vec::new(),
+            sides,
+            mode_comments: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// What came out.
+    pub(super) fn finish(self) -> Translated {
+        Translated { document: self.document, findings: self.findings.finish(), ignored: self.ignored, sources: self.sources }
+    }
+
+    /// The line of a key, if it is there and has a value, or had one before it was damaged.
+    fn entry(&self, key: &str) -> Option<&'r Entry> {
+        self.entries.get(key)
+    }
+
+    /// Whether a key has a value, damaged or not.
+    fn is_set(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// `portsentry.conf:38: TCP_PORTS="1,2"`.
+    fn origin(&self, entry: &Entry) -> String {
+        origin(&self.request.config.name, entry)
+    }
+
+    /// 2.x has no `ADVANCED_*` keys and does not start with one; 1.2's file, as every edition has it, has them all.
+    fn is_1_2(&self) -> bool {
+        self.entries.keys().any(|key| key.starts_with("ADVANCED_"))
+    }
+
+    fn set(&mut self, path: &'static str, value: impl Into<String>, comments: Vec<String>) {
+        self.document.set(path, Value::Inline(value.into()), comments);
+    }
+
+    /// Finds out which modes the old program ran in.
+    pub(super) fn modes(&mut self, defaults: &Entries, findings: &mut Findings<'_>) {
+        let name = self.request.defaults.map_or(Path::new(""), |source| &source.name);
+        let mut found = Modes::default();
+        let mut origins: BTreeMap<&str, String> = BTreeMap::new();
+        for (key, is_tcp) in [("TCP_MODE", true), ("UDP_MODE", false)] {
+            let Some((entry, word)) = defaults.get(key).and_then(|entry| Some((entry, entry.value.as_deref()?))) else { continue };
+            let mode = Modes::of_word(word).filter(|_| word.ends_with(if is_tcp { "tcp" } else { "udp" }));
+            let Some(mode) = mode else {
+                let words = if is_tcp { "tcp, stcp or atcp" } else { "udp, sudp or audp" };
+                findings.error(Some(entry.at(0)), format!("{key} cannot be `{}`", shown(word)), format!("write {words}"));
+                continue;
+            };
+            found = found.or(mode);
+            origins.insert(key, origin(name, entry));
+        }
+        let modes = self.request.modes.or(found);
+        let by_hand = self.request.modes;
+        for (at, (mode, given, key)) in [(modes.tcp, by_hand.tcp, "TCP_MODE"), (modes.udp, by_hand.udp, "UDP_MODE")].into_iter().enumerate() {
+            let other = if at == 0 { modes.udp } else { modes.tcp };
+            let (mode, why) = match (mode, origins.remove(key)) {
+                (Some(mode), _) if given.is_some() => (mode, "the mode that was given with the import".to_owned()),
+                (Some(mode), Some(origin)) => (mode, origin),
+                (_, _) if other.is_some() => (PortMode::Off, "no mode was given for this protocol: the old program did not watch it".to_owned()),
+                (_, _) if self.is_1_2() => {
+                    (PortMode::Stealth, "the mode stood on the command line of the old program; this is what -stcp and -sudp are".to_owned())
+                }
+                (_, _) => (PortMode::Stealth, "the default of PortSentry 2.x; --connect on its command line is connect".to_owned()),
+            };
+            if let (Some(side), Some(comments)) = (self.sides.get_mut(at), self.mode_comments.get_mut(at)) {
+                side.mode = mode;
+                comments.push(why);
+            }
+        }
+        if modes == Modes::default() && self.is_1_2() {
+            self.findings.warning(
+                None,
+                "the modes stood on the command line of the old program, and no file says which",
+                "stealth is written; give the words of that command line to the import: --mode atcp --mode audp",
+            );
+        }
+    }
+
+    /// Modes, ports and actions of both protocols.
+    pub(super) fn ports(&mut self) {
+        let comments = std::mem::take(&mut self.mode_comments);
+        for (side, comments) in self.sides.into_iter().zip(comments) {
+            self.side(&side, comments);
+        }
+    }
+
+    fn side(&mut self, side: &Side, mut comments: Vec<String>) {
+        let mut mode = side.mode;
+        let mut off = |mode: &mut PortMode, why: String| {
+            comments.push(format!("{why}: nothing is watched"));
+            *mode = PortMode::Off;
+        };
+        let (key, path) = side.ports;
+        let ports = self.entry(key).and_then(|entry| Some((values::ports(key, entry, &mut self.findings)?, entry)));
+        if matches!(mode, PortMode::Connect | PortMode::Stealth) && !self.is_set(key) {
+            off(&mut mode, format!("{key} is not set"));
+        }
+        if let Some((set, entry)) = &ports {
+            if mode == PortMode::Connect && set.contains(0) {
+                let remedy = "remove it: nothing can listen on port 0 (bind(2))";
+                self.findings.error(Some(entry.at(0)), format!("{key} has port 0, and the mode is connect"), remedy);
+            }
+            self.set(path, port_list(set), vec![self.origin(entry)]);
+        }
+
+        let (key, path) = side.advanced;
+        if let Some(entry) = self.entry(key) {
+            // 65536 is every port: 0 to 65535.
+            if let Some(count) = values::number(key, entry, 65_536, &mut self.findings) {
+                let mut why = vec![self.origin(entry)];
+                let last = count.checked_sub(1).and_then(|last| u16::try_from(last).ok());
+                match last {
+                    Some(last) => {
+                        why.push(format!("the first {count} ports: 0 to {last}"));
+                        self.set(path, port_list(&PortSet::range(0, last)), why);
+                    }
+                    None => {
+                        self.findings.warning(
+                            Some(entry.at(0)),
+                            format!("{key} is 0: no port is watched in the advanced mode"),
+                            "write 1024, or another mode",
+                        );
+                        if mode == PortMode::Advanced {
+                            off(&mut mode, format!("{key} is 0"));
+                        }
+                        self.set(path, "[]", why);
+                    }
+                }
+            }
+        } else if mode == PortMode::Advanced {
+            self.set(path, "0-1023", vec![format!("{key} is not set: the old program watches the first 1024 ports")]);
+        }
+
+        let (key, path) = side.exclude;
+        if let Some(entry) = self.entry(key) {
+            if let Some(set) = values::ports(key, entry, &mut self.findings) {
+                self.set(path, port_list(&set), vec![self.origin(entry)]);
+            }
+        } else if mode == PortMode::Advanced {
+            self.set(path, "[]", vec![format!("{key} is not set: the old program excludes nothing")]);
+        }
+        self.set(side.mode_key, mode.word(), comments);
+        self.action(side.action);
+    }
+
+    fn action(&mut self, (key, path): (&'static str, &'static str)) {
+        let Some(entry) = self.entry(key) else {
+            self.set(path, "log", vec![format!("{key} is not set: the old program reports only")]);
+            return;
+        };
+        let Some(number) = values::number(key, entry, 2, &mut self.findings) else { return };
+        let mut comments = vec![self.origin(entry)];
+        let word = match number {
+            0 => {
+                comments.push("0: report only".to_owned());
+                "log"
+            }
+            1 => {
+                comments.push("1: block, whatever KILL_ROUTE said, by the nftables set; run the other responses too".to_owned());
+                if key == "BLOCK_UDP" {
+                    comments.push(
+                        "The source address of a UDP packet is trivially forged: such a block is short and bounded (`block: {unproven: ...}`)"
+                            .to_owned(),
+                    );
+                }
+                "block"
+            }
+            _ if self.has_command() => {
+                comments.push("2: run the command only".to_owned());
+                "command"
+            }
+            _ => {
+                let why = if self.is_set("KILL_RUN_CMD") { "KILL_RUN_CMD cannot be taken over" } else { "there is no KILL_RUN_CMD" };
+                comments.push(format!("2: run the command only; but {why}, so scans are reported only"));
+                let remedy = "scans are reported only; write `action: command` when there is a `respond: command`";
+                self.findings.warning(Some(entry.at(0)), format!("{key} is 2, run the command only, but {why}"), remedy);
+                "log"
+            }
+        };
+        self.set(path, word, comments);
+    }
+
+    /// Whether there is a command that can be run here.
+    fn has_command(&self) -> bool {
+        self.valued("KILL_RUN_CMD").is_some_and(|(_, text)| argv(text).is_ok())
+    }
+
+    /// What happens to a source beside the block.
+    pub(super) fn respond(&mut self) {
+        self.route();
+        self.hosts_deny();
+        self.run_command();
+        if let Some((entry, text)) = self.valued("PORT_BANNER") {
+            self.set("respond.banner", quoted(text), vec![self.origin(entry), "sent in mode connect only, as before".to_owned()]);
+        }
+    }
+
+    /// A line and its value, unless it is damaged.
+    fn valued(&self, key: &str) -> Option<(&'r Entry, &'r str)> {
+        let entry = self.entry(key)?;
+        Some((entry, entry.value.as_deref()?))
+    }
+
+    fn route(&mut self) {
+        let Some((entry, command)) = self.valued("KILL_ROUTE") else { return };
+        let has = |names: &[&str]| command.split([' ', '/', ';', '&', '|']).any(|word| names.contains(&word));
+        let what = if has(&["iptables", "ip6tables", "nft", "nftables", "ipfwadm", "ipchains", "ipfw", "ipf", "pfctl", "ufw", "firewall-cmd"]) {
+            "a firewall rule for each source"
+        } else if has(&["route", "ip"]) {
+            "a route for each source"
+        } else {
+            "a command that blocks"
+        };
+        let mut remedy = format!(
+            "an element in an nftables set takes its place where the action is block; take out what it left behind by hand: {}",
+            undo(command)
+        );
+        if command.contains(['&', ';', '|']) {
+            remedy.push_str("; what else it does (it has more than one command) belongs in a script that `respond: command` runs");
+        }
+        let blocks = ["BLOCK_TCP", "BLOCK_UDP"].iter().any(|key| self.valued(key).is_some_and(|(_, value)| value == "1"));
+        if !blocks {
+            remedy.push_str("; it was never run: neither BLOCK_TCP nor BLOCK_UDP is 1");
+        }
+        self.findings.warning(Some(entry.place), format!("KILL_ROUTE, {what}, is not taken over"), remedy);
+        if !command.contains("$TARGET$") {
+            self.findings.warning(Some(entry.at(0)), "KILL_ROUTE has no $TARGET$: the old program never ran it", "nothing is lost");
+        }
+    }
+
+    fn hosts_deny(&mut self) {
+        let Some((entry, text)) = self.valued("KILL_HOSTS_DENY") else { return };
+        let ours = macros(text);
+        let fault = if !text.contains("$TARGET$") {
+            Some("it has no $TARGET$, and the old program skipped it".to_owned())
+        } else if text.contains(['{', '}']) {
+            Some("it has braces, which mean macros here".to_owned())
+        } else if ours.len() > 1024 {
+            Some("it is longer than 1024 bytes".to_owned())
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            let remedy = "write the line by hand: respond: {hosts_deny: {enabled: true, line: \"ALL: {target}\"}}";
+            self.findings.warning(Some(entry.at(0)), format!("KILL_HOSTS_DENY is not taken over: {fault}"), remedy);
+            return;
+        }
+        let origin = self.origin(entry);
+        if text.contains('%') {
+            let remedy =
+                "it is written as it stands: see hosts_access(5) for what % means there, and take out backslashes that were for the old program only";
+            self.findings.warning(Some(entry.at(0)), "KILL_HOSTS_DENY has a `%` in it", remedy);
+        }
+        self.set("respond.hosts_deny.enabled", "true", vec![origin.clone(), "the line goes when the block ends".to_owned()]);
+        self.set("respond.hosts_deny.line", quoted(&ours), vec![origin]);
+    }
+
+    fn run_command(&mut self) {
+        if let Some(entry) = self.entry("KILL_RUN_CMD_FIRST")
+            && let Some(first) = values::number("KILL_RUN_CMD_FIRST", entry, 1, &mut self.findings)
+        {
+            let word = if first == 1 { "before" } else { "after" };
+            self.set("respond.command_when", word, vec![self.origin(entry)]);
+        }
+        let Some((entry, text)) = self.valued("KILL_RUN_CMD") else { return };
+        match argv(text) {
+            Ok(words) => {
+                let list = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
+                let comments = vec![self.origin(entry), "run without a shell: each word is an argument, whatever a packet says".to_owned()];
+                self.set("respond.command", format!("[{list}]"), comments);
+            }
+            Err(why) => {
+                let remedy = "do it by hand: put the command into a script, in which \"$1\", \"$2\" and \"$3\", always in double quotes, are the address, the port and the mode, make it \
+                              executable, and write respond: {command: [/usr/local/sbin/portsentry-alert, \"{target}\", \"{port}\", \"{mode}\"]}";
+                let message = format!("KILL_RUN_CMD is not taken over: {why}, and no shell runs here");
+                self.findings.warning(Some(entry.at(0)), message, remedy);
+            }
+        }
+    }
+
+    /// The ignore file and its addresses.
+    pub(super) fn ignore(&mut self) {
+        let key = "IGNORE_FILE";
+        let Some(entry) = self.entry(key) else {
+            self.missing(key);
+            self.set("ignore_file", "\"\"", vec![format!("{key} is not set")]);
+            return;
+        };
+        let Some(path) = values::path(key, entry, &mut self.findings) else { return };
+        self.set("ignore_file", quoted(&path), vec![self.origin(entry)]);
+        let sources = match (self.request.ignore)(Path::new(&path)) {
+            Ok(sources) => sources,
+            Err(message) => {
+                let remedy = "make it readable, or take the line out of the configuration: it may name somebody who must not be blocked";
+                self.findings.error(Some(entry.at(0)), format!("cannot read the ignore file: {message}"), remedy);
+                return;
+            }
+        };
+        if sources.is_empty() {
+            let remedy = "copy it to where it is looked for, and import again; or write its addresses into `allow`";
+            self.findings.warning(Some(entry.at(0)), format!("the ignore file {} is not there", shown(&path)), remedy);
+            return;
+        }
+        let defaults = Config::default().allow;
+        let mut items: Vec<_> = defaults.iter().map(|network| ("built-in default".to_owned(), Some(new_values::display(network)))).collect();
+        let mut known: BTreeSet<_> = defaults.into_iter().collect();
+        for source in &sources {
+            let list = ignore::parse(&source.bytes, &source.name);
+            for entry in &list.entries {
+                let origin = format!("{}:{} {}", source.name.display(), entry.line, entry.text);
+                if known.insert(entry.network) {
+                    items.push((origin, Some(new_values::display(&entry.network))));
+                } else {
+                    items.push((format!("{origin}: is in the list already"), None));
+                }
+            }
+            self.ignored.extend(list.findings);
+            self.sources.push(source.name.clone());
+        }
+        let comments = vec![
+            "What the ignore file names, copied when it was imported: an address that is taken out there must be taken out here too.".to_owned(),
+        ];
+        self.document.set("allow", Value::Items(items), comments);
+    }
+
+    /// Everything else.
+    pub(super) fn rest(&mut self) {
+        self.trigger();
+        let key = "HISTORY_FILE";
+        match self.entry(key) {
+            Some(entry) => {
+                if let Some(path) = values::path(key, entry, &mut self.findings) {
+                    self.set("history_file", quoted(&path), vec![self.origin(entry)]);
+                }
+            }
+            None if self.is_1_2() => self.missing(key),
+            None => self.set("history_file", "\"\"", vec![format!("{key} is not set: the old program writes none")]),
+        }
+        let key = "BLOCKED_FILE";
+        match self.entry(key) {
+            Some(entry) => {
+                if values::path(key, entry, &mut self.findings).is_some() {
+                    let message = "BLOCKED_FILE is not taken over";
+                    let remedy = "what is blocked stands in the kernel, and \"portsentryctl list\" shows it; remove the old files";
+                    self.findings.warning(Some(entry.place), message, remedy);
+                }
+            }
+            None if self.is_1_2() => self.missing(key),
+            None => {}
+        }
+        if let Some(entry) = self.entry("RESOLVE_HOST")
+            && let Some(on) = values::number("RESOLVE_HOST", entry, 1, &mut self.findings)
+        {
+            self.set("resolve", if on == 1 { "true" } else { "false" }, vec![self.origin(entry)]);
+        }
+    }
+
+    /// Tells that a key is missing without which 1.2 did not start.
+    fn missing(&mut self, key: &str) {
+        if self.is_1_2() {
+            self.findings.warning(
+                None,
+                format!("{key} is missing: PortSentry 1.2 does not start without it"),
+                "the default is used, if there is one",
+            );
+        }
+    }
+
+    fn trigger(&mut self) {
+        let key = "SCAN_TRIGGER";
+        let Some(entry) = self.entry(key) else {
+            self.set("scan_trigger", "0", vec![format!("{key} is not set: the old program reacts to the first packet")]);
+            return;
+        };
+        // scan_trigger goes to 1023.
+        let Some(number) = values::number(key, entry, 1024, &mut self.findings) else { return };
+        let meaning = match number {
+            0 | 1 => format!("{number}: the old program reacts to the first packet; 0 reacts to the first port"),
+            n => format!("{n}: the old program reacts to packet number {n}; {} ports pass without reaction, and the next one counts", n - 1),
+        };
+        let comments = vec![self.origin(entry), meaning];
+        self.set("scan_trigger", number.saturating_sub(1).to_string(), comments);
+    }
+}
+
+/// `FILE:LINE KEY="value"`.
+fn origin(name: &Path, entry: &Entry) -> String {
+    format!("{}:{} {}", name.display(), entry.place.line, entry.text)
+}
+
+/// The text with our macros.
+fn macros(text: &str) -> String {
+    super::keys::MACROS.iter().fold(text.to_owned(), |text, (old, new)| text.replace(old, new))
+}
+
+/// The command as our configuration takes it, or why it does not.
+fn argv(text: &str) -> Result<Vec<String>, String> {
+    if text.contains(['{', '}']) {
+        return Err("it has braces, which mean macros here".to_owned());
+    }
+    let words = shell::words(text)?;
+    let program = words.first().ok_or("it is empty")?;
+    if program.contains('{') {
+        return Err("what a packet says would choose the program".to_owned());
+    }
+    if !program.starts_with('/') {
+        return Err(format!("`{}` is no absolute path", shown(program)));
+    }
+    if words.iter().map(|word| word.len() + 1).sum::<usize>() > 4096 {
+        return Err("it is longer than 4096 bytes".to_owned());
+    }
+    Ok(words)
+}
+
+/// How what a KILL_ROUTE did is seen.
+fn undo(command: &str) -> &'static str {
+    if command.contains("tables") {
+        "\"iptables -S INPUT\" lists it"
+    } else if command.contains("route") {
+        "\"ip route show\" lists it"
+    } else {
+        "a reboot removes it if nothing saved it"
+    }
+}

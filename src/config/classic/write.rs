@@ -1,0 +1,143 @@
+//! A configuration file with a comment above each value that says where it comes from.
+
+use std::path::Path;
+
+use super::super::diagnostic::{Finding, is_plain};
+use super::super::keys::KEYS;
+use super::super::print::{line, quoted};
+
+/// Longest line of running text in a comment.
+const COMMENT_WIDTH: usize = 130;
+
+/// Finds the line that a finding is about.
+pub(super) type LineOf<'l> = &'l dyn Fn(&Finding) -> Option<&'l str>;
+
+/// The value of a key.
+pub(super) enum Value {
+    /// As it is written behind the colon.
+    Inline(String),
+    /// A list with an item a line: its comment, and the text of the item unless the comment says why there is none.
+    Items(Vec<(String, Option<String>)>),
+}
+
+/// A key of the new file.
+pub(super) struct Item {
+    path: &'static str,
+    value: Value,
+    comments: Vec<String>,
+}
+
+/// The new file, as it grows.
+#[derive(Default)]
+pub(super) struct Document {
+    items: Vec<Item>,
+}
+
+impl Document {
+    /// Gives a key its value; each of `comments` becomes a line or more above it.
+    pub(super) fn set(&mut self, path: &'static str, value: Value, comments: Vec<String>) {
+        self.items.push(Item { path, value, comments });
+    }
+
+    /// The text: what was read, what was found, what is different, the keys in the order of the table of keys.
+    ///
+    /// `line_of` gives the line that a finding is about, whole: a finding itself cuts it.
+    pub(super) fn text(mut self, sources: &[&Path], findings: &[Finding], line_of: LineOf<'_>, differences: &[&str]) -> String {
+        let mut text = String::new();
+        comment(&mut text, 0, "PortSentry: configuration, written by \"portsentryctl import\" from");
+        for source in sources {
+            comment(&mut text, 0, &format!("  {}", source.display()));
+        }
+        comment(
+            &mut text,
+            0,
+            "Above each value stands what it comes from. A key that is not here has its default: \"portsentry --print-config\" shows all.",
+        );
+        text.push_str("#\n");
+        if findings.is_empty() {
+            comment(&mut text, 0, "Everything in these files was taken over as it stands.");
+        } else {
+            comment(&mut text, 0, "Not taken over, or not as it stands, and what to do about it:");
+        }
+        for finding in findings {
+            text.push_str("#\n");
+            let place = if finding.line == 0 { String::new() } else { format!("{}:", finding.line) };
+            comment(&mut text, 0, &format!("{}:{place} {}", finding.file.display(), finding.message));
+            if let Some(line) = line_of(finding) {
+                verbatim(&mut text, 0, &format!("    {line}"));
+            }
+            if !finding.remedy.is_empty() {
+                comment(&mut text, 0, &format!("  {}", finding.remedy));
+            }
+        }
+        text.push_str("#\n");
+        comment(&mut text, 0, "What is different from the old program:");
+        for difference in differences {
+            comment(&mut text, 0, &format!("- {difference}"));
+        }
+
+        let order = |item: &Item| KEYS.iter().position(|key| key.path == item.path);
+        self.items.sort_by_key(order);
+        let mut open: Vec<&str> = Vec::new();
+        for item in &self.items {
+            let mut sections: Vec<&str> = item.path.split('.').collect();
+            let name = sections.pop().unwrap_or_default();
+            let common = sections.iter().zip(&open).take_while(|(a, b)| a == b).count();
+            if sections.is_empty() || common == 0 {
+                text.push('\n');
+            }
+            for (depth, section) in sections.iter().enumerate().skip(common) {
+                line(&mut text, depth, section, "");
+            }
+            let depth = sections.len();
+            for piece in &item.comments {
+                verbatim(&mut text, depth, piece);
+            }
+            match &item.value {
+                Value::Inline(value) => line(&mut text, depth, name, value),
+                Value::Items(items) => {
+                    line(&mut text, depth, name, "");
+                    for (origin, value) in items {
+                        verbatim(&mut text, depth + 1, origin);
+                        if let Some(value) = value {
+                            text.push_str(&format!("{:indent$}- {}\n", "", quoted(value), indent = 2 * (depth + 1)));
+                        }
+                    }
+                }
+            }
+            open = sections;
+        }
+        text
+    }
+}
+
+/// Adds a comment whose line is broken at blanks where it would be too long.
+fn comment(text: &mut String, depth: usize, content: &str) {
+    let indent = content.len() - content.trim_start_matches(' ').len();
+    let mut line = String::new();
+    for word in content.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > COMMENT_WIDTH {
+            verbatim(text, depth, &line);
+            line = " ".repeat(indent + 2);
+        } else {
+            line.push_str(if line.is_empty() { "" } else { " " });
+        }
+        if line.is_empty() {
+            line = " ".repeat(indent);
+        }
+        line.push_str(word);
+    }
+    verbatim(text, depth, &line);
+}
+
+/// Adds a comment of one line. Nothing in it can end it: what YAML does not call printable (YAML 1.2.2, 5.1), or breaks lines, is escaped.
+fn verbatim(text: &mut String, depth: usize, content: &str) {
+    text.push_str(&format!("{:depth$}# ", "", depth = 2 * depth));
+    text.extend(content.chars().flat_map(printable));
+    text.push('\n');
+}
+
+fn printable(character: char) -> Vec<char> {
+    let safe = matches!(character, ' '..='~') || (character.is_alphanumeric() && is_plain(character) && character < '\u{10000}');
+    if safe { vec![character] } else { character.escape_unicode().collect() }
+}
