@@ -12,6 +12,7 @@ use portsentry::config::classic::{self, Modes, Source};
 use portsentry::config::{self, CommandWhen, Config, PortMode, PortSet, ProtocolAction, Refused};
 use portsentry::ctl::{self, Zone};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 /// A directory with a classic configuration in it, as it lies on a host.
 struct Host(tempfile::TempDir);
@@ -434,26 +435,29 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 
 /// Files whose lines are right in their form, so that most of them are translated.
 fn well_formed() -> impl Strategy<Value = Vec<u8>> {
-    let key = proptest::sample::select(vec![
-        "TCP_PORTS",
-        "UDP_PORTS",
-        "ADVANCED_PORTS_TCP",
-        "ADVANCED_PORTS_UDP",
-        "ADVANCED_EXCLUDE_TCP",
-        "IGNORE_FILE",
-        "HISTORY_FILE",
-        "BLOCK_TCP",
-        "BLOCK_UDP",
-        "KILL_ROUTE",
-        "KILL_HOSTS_DENY",
-        "KILL_RUN_CMD",
-        "SCAN_TRIGGER",
-        "PORT_BANNER",
-        "WHAT_IS_THIS",
-    ]);
-    let value = prop_oneof!["[0-9]{1,4}", "[0-2]", "/[a-z]{1,8}", "[ -!#-~äé]{0,40}", Just("/bin/x $TARGET$ $PORT$".to_owned())];
-    proptest::collection::vec((key, value), 0..14)
+    let line = |keys: &'static [&'static str], values: &'static str| (proptest::sample::select(keys), values).boxed();
+    let lines = prop_oneof![
+        line(&["TCP_PORTS", "UDP_PORTS", "ADVANCED_EXCLUDE_TCP", "ADVANCED_EXCLUDE_UDP"], "[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}|,[1-9]-9[0-9]){0,9}"),
+        line(&["ADVANCED_PORTS_TCP", "ADVANCED_PORTS_UDP", "SCAN_TRIGGER"], "[0-9]{1,3}"),
+        line(&["BLOCK_TCP", "BLOCK_UDP"], "[0-2]"),
+        line(&["RESOLVE_HOST", "KILL_RUN_CMD_FIRST"], "[01]"),
+        line(&["IGNORE_FILE", "HISTORY_FILE", "BLOCKED_FILE"], "/[a-zä#:'{}]{1,9}"),
+        line(&["KILL_RUN_CMD"], "/bin/[a-z]{1,4}( |[!#-~äé]|.TARGET.|\\$TARGET\\$|\\$PORT\\$|\\$MODE\\$|'[a-z ]{0,4}'){0,9}"),
+        line(&["KILL_ROUTE", "KILL_HOSTS_DENY", "PORT_BANNER", "WHAT_IS_THIS"], "([ !#-~äé]|\\$TARGET\\$){0,20}"),
+    ];
+    proptest::collection::vec(lines, 0..14)
         .prop_map(|lines| lines.iter().map(|(key, value)| format!("{key}=\"{value}\"\n")).collect::<String>().into_bytes())
+}
+
+#[test]
+fn most_of_the_generated_files_are_translated() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let taken = (0..300).filter(|_| {
+        let bytes = well_formed().new_tree(&mut runner).unwrap().current();
+        translate(std::str::from_utf8(&bytes).unwrap(), Modes::default()).is_ok()
+    });
+    let taken = taken.count();
+    assert!(taken > 150, "{taken} of 300: the property below would hold for want of cases");
 }
 
 proptest! {

@@ -76,7 +76,7 @@ pub(super) fn run(order: &Order<'_>, out: &mut dyn Write, err: &mut dyn Write) -
         None => out.write_all(yaml.as_bytes())?,
         Some(to) => {
             let to = to.display().to_string();
-            writeln!(out, "{} is written. Read its head, then let the daemon take it: portsentryctl reload", printable(&to))?;
+            writeln!(out, "{0} is written. Read its head, then check it: portsentryctl check {0}", printable(&to))?;
         }
     }
     Ok(status::DONE)

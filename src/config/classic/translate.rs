@@ -422,12 +422,10 @@ impl<'r, 't> Translator<'r, 't> {
         }
         let key = "BLOCKED_FILE";
         match self.entry(key) {
+            Some(entry) if values::path(key, entry, &mut self.findings).is_none() => {}
             Some(entry) => {
-                if values::path(key, entry, &mut self.findings).is_some() {
-                    let message = "BLOCKED_FILE is not taken over";
-                    let remedy = "what is blocked stands in the kernel, and \"portsentryctl list\" shows it; remove the old files";
-                    self.findings.warning(Some(entry.place), message, remedy);
-                }
+                let remedy = "what is blocked stands in the kernel, and \"portsentryctl list\" shows it; remove the old files";
+                self.findings.warning(Some(entry.place), "BLOCKED_FILE is not taken over", remedy);
             }
             None if self.is_1_2() => self.missing(key),
             None => {}
