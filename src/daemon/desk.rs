@@ -81,15 +81,18 @@ impl FrontDesk {
             let view = self.view.lock();
             (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
         };
+        // In sets that are in place and large, the count of the books must do: a dump takes seconds.
+        let mut is_counted = status.blocked <= responder::LIGHT_DUMP as u64;
         match self.connection.verify(&ruleset) {
             Ok(None) => {}
             Ok(Some(difference)) => {
                 let what = format!("the rules in the kernel are not those in force: {difference}; \"portsentryctl reload\" puts them in place");
                 status.warnings.push(what);
+                is_counted = true;
             }
             Err(error) => status.warnings.push(format!("the rules in the kernel cannot be checked: {}", words(&error))),
         }
-        if !observing {
+        if is_counted && !observing {
             match responder::count_blocked(&mut self.connection) {
                 Ok(blocked) => status.blocked = blocked,
                 Err(error) => status.warnings.push(format!("what is blocked cannot be counted: {}", words(&error))),

@@ -21,9 +21,10 @@ use crate::config::Config;
 use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Source, Subject};
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::element::merge;
+use crate::nft::plan::Installed;
 use crate::nft::{self, Connection, Element, Key, Ruleset, SetId};
 use crate::probe::{Port, Probe, Transport};
-use crate::responder::{NftResponder, words};
+use crate::responder::{LIGHT_DUMP, NftResponder, words};
 use crate::sys::{clock, poll};
 use crate::wire;
 
@@ -400,14 +401,17 @@ impl Sentry {
         } else {
             Some(Listener::bind(Settings::of_group(setup.config.capture.group)).map_err(|error| words(&error))?)
         };
-        if let Err(error) = put_in_place(self.responder.connection(), &setup.ruleset, &setup.never_block, &setup.services) {
-            // Half of it may be in the kernel. The new group is left when `listener` goes.
-            let back = put_in_place(self.responder.connection(), &self.ruleset, &self.never_block, &[]);
-            return Err(match back {
-                Ok(()) => words(&error),
-                Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
-            });
-        }
+        let installed = match put_in_place(self.responder.connection(), &setup.ruleset, &setup.never_block, &setup.services) {
+            Ok(installed) => installed,
+            Err(error) => {
+                // Half of it may be in the kernel. The new group is left when `listener` goes.
+                let back = put_in_place(self.responder.connection(), &self.ruleset, &self.never_block, &[]);
+                return Err(match back {
+                    Ok(_) => words(&error),
+                    Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
+                });
+            }
+        };
         if let Some(listener) = listener {
             self.change_group(now, listener);
         }
@@ -418,6 +422,11 @@ impl Sentry {
         self.ruleset = setup.ruleset;
         self.never_block = setup.never_block;
         self.ephemeral = setup.ephemeral;
+        let is_anew = installed.carried == 0 && installed.steps.iter().any(|step| step.starts_with("add set blocked"));
+        if !is_anew && self.engine.blocks().nth(LIGHT_DUMP).is_some() {
+            // To compare so many would hold up packets for seconds, and the sets are where they were.
+            return Ok(());
+        }
         self.put_back(now).map_err(|error| format!("the new configuration is in force, but blocks could not be put back: {}", words(&error)))
     }
 
@@ -504,10 +513,11 @@ fn perform(
 }
 
 /// Rules, exemptions and services, as a whole.
-fn put_in_place(connection: &mut Connection, ruleset: &Ruleset, never_block: &AllowList, services: &[Port]) -> Result<(), nft::Error> {
-    connection.install(ruleset)?;
+fn put_in_place(connection: &mut Connection, ruleset: &Ruleset, never_block: &AllowList, services: &[Port]) -> Result<Installed, nft::Error> {
+    let installed = connection.install(ruleset)?;
     protect(connection, never_block)?;
-    seed_services(connection, services)
+    seed_services(connection, services)?;
+    Ok(installed)
 }
 
 /// Puts the never-block list into the kernel's sets, in one transaction each.
