@@ -12,11 +12,13 @@ use super::link::{Link, Unresponsive};
 use super::protected::Because;
 use super::sentry::{Command, NotDone};
 use super::status;
-use super::supervisor::{Order, SharedView};
+use super::supervisor::Order;
+use super::view::SharedView;
 use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
 use crate::engine::{Moment, Reason, Subject};
 use crate::journal::format::duration;
 use crate::journal::history;
+use crate::nft::text::Form;
 use crate::nft::{Connection, ElementInfo};
 use crate::probe::ScanKind;
 use crate::responder::{self, words};
@@ -63,7 +65,7 @@ impl FrontDesk {
             Request::AllowList {} => Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }.into(),
             Request::AllowAdd { address } => done(self.allow(address)?),
             Request::AllowRemove { address } => done(self.disallow(address)?),
-            Request::Rules {} => Reply::Rules { text: self.view.lock().rules.to_string() }.into(),
+            Request::Rules {} => Reply::Rules { text: self.view.lock().ruleset.render(Form::Table) }.into(),
             Request::Reload {} => done(self.reload()?),
             Request::History { since, source } => self.history(since, source)?,
             Request::Watch {} => Refusal::new(Kind::Failed, "watching is the server's work", "this is a defect; please report it").into(),

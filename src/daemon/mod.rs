@@ -19,6 +19,7 @@ mod sentry;
 mod status;
 mod supervisor;
 mod takeover;
+mod view;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -44,7 +45,8 @@ use link::Inbox;
 use options::Options;
 use protected::{Guard, Protected};
 use sentry::{Command, Sentry, Setup, StartError};
-use supervisor::{SharedView, Supervisor, View};
+use supervisor::Supervisor;
+use view::{SharedView, View};
 
 /// sysexits(3head): the command line is wrong.
 const EX_USAGE: u8 = 64;
@@ -206,7 +208,6 @@ impl Start {
         SharedView::new(View {
             config: Arc::new(self.config.clone()),
             from: self.from.clone(),
-            rules: setup.ruleset.render(Form::Table).into(),
             ruleset: Arc::new(setup.ruleset.clone()),
             protected: Arc::new(protected),
             warnings: self.warnings.clone(),

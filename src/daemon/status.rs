@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::link::{Link, Unresponsive};
 use super::sentry::Command;
-use super::supervisor::SharedView;
+use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode};
 use crate::control::{Status, Watching};
 use crate::journal::{JournalHandle, Notice};

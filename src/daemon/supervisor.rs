@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use super::options::Options;
 use super::protected::{Guard, Protected};
 use super::sentry::{Command, Setup};
 use super::status;
+use super::view::SharedView;
 use crate::capture;
 use crate::config::{self, Config, Loaded};
 use crate::engine::AllowList;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::Ruleset;
-use crate::nft::text::Form;
 use crate::responder::words;
 use crate::sys::signals::{Signals, Wish};
 use crate::sys::{poll, procfs};
@@ -47,40 +47,6 @@ pub enum Order {
     AllowAdd(IpNet, Answer<Result<bool, String>>),
     /// Undo that; `false`: it was not added.
     AllowRemove(IpNet, Answer<Result<bool, String>>),
-}
-
-/// What the control server shows and the supervisor keeps true.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// The configuration in force.
-    pub config: Arc<Config>,
-    /// The file it came from; `None`: the built-in defaults.
-    pub from: Option<std::path::PathBuf>,
-    /// Its rules, as text.
-    pub rules: Arc<str>,
-    /// The same, as they are compared with the kernel's.
-    pub ruleset: Arc<Ruleset>,
-    /// What is never blocked, and why.
-    pub protected: Arc<Protected>,
-    /// What the administrator should see to.
-    pub warnings: Vec<String>,
-}
-
-/// A view that two threads share. The packet thread is none of them.
-#[derive(Clone)]
-pub struct SharedView(Arc<Mutex<View>>);
-
-impl SharedView {
-    /// Shares `view`.
-    pub fn new(view: View) -> Self {
-        Self(Arc::new(Mutex::new(view)))
-    }
-
-    /// The view, for a moment.
-    pub fn lock(&self) -> MutexGuard<'_, View> {
-        // A thread that panics ends the process; what it left is still a view.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The configuration that the command line asks for.
@@ -250,7 +216,6 @@ impl Supervisor {
         }
         let protected = self.guard.gather(&config, &mut complaints);
         let setup = setup(&config, &mut self.guard, &protected)?;
-        let rules = setup.ruleset.render(Form::Table);
         let ruleset = Arc::new(setup.ruleset.clone());
         let old_journal = journal::Settings::from(&*old);
         self.journal.reconfigure(journal::Settings::from(&config)).map_err(|error| words(&error))?;
@@ -271,7 +236,6 @@ impl Supervisor {
         view.warnings = warnings.iter().map(ToString::to_string).collect();
         view.config = Arc::new(config);
         view.from = from;
-        view.rules = rules.into();
         view.ruleset = ruleset;
         view.protected = Arc::new(protected);
         drop(view);

@@ -1,0 +1,42 @@
+//! What the control server shows and the supervisor keeps true.
+//!
+//! Shared by these two threads; the packet thread is none of them, so it never waits for this lock.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::protected::Protected;
+use crate::config::Config;
+use crate::nft::Ruleset;
+
+/// What the control server shows and the supervisor keeps true.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The file it came from; `None`: the built-in defaults.
+    pub from: Option<PathBuf>,
+    /// Its rules.
+    pub ruleset: Arc<Ruleset>,
+    /// What is never blocked, and why.
+    pub protected: Arc<Protected>,
+    /// What the administrator should see to.
+    pub warnings: Vec<String>,
+}
+
+/// A view that two threads share. The packet thread is none of them.
+#[derive(Clone)]
+pub struct SharedView(Arc<Mutex<View>>);
+
+impl SharedView {
+    /// Shares `view`.
+    pub fn new(view: View) -> Self {
+        Self(Arc::new(Mutex::new(view)))
+    }
+
+    /// The view, for a moment.
+    pub fn lock(&self) -> MutexGuard<'_, View> {
+        // A thread that panics ends the process; what it left is still a view.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
