@@ -398,3 +398,23 @@ fn systemd_is_told_of_start_reload_life_and_end_when_they_happen() {
     assert!(next().contains("STOPPING=1"));
     assert!(daemon.0.wait().unwrap().success());
 }
+
+#[test]
+fn a_second_daemon_with_a_group_of_its_own_does_not_take_the_table_away() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = Daemon::start(&scene.host, "");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("portsentry.yaml");
+    let text =
+        format!("capture: {{ group: 88 }}\nstate_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n", directory.path().display());
+    std::fs::write(&file, text).unwrap();
+    let second = scene.host.output(env!("CARGO_BIN_EXE_portsentry"), &["--config", file.to_str().unwrap()], Duration::from_secs(10));
+    assert_eq!(second.status.code(), Some(69), "{}", words(&second));
+    assert!(words(&second).contains("another portsentry guards this host"), "{}", words(&second));
+    assert_eq!(warnings(&daemon), "[]");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+}

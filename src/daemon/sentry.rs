@@ -116,6 +116,8 @@ pub enum StartError {
     Capture(capture::Error),
     /// nf_tables refused.
     Nft(nft::Error),
+    /// Another daemon listens to what the table's rules log.
+    TableInUse(capture::Error),
 }
 
 impl std::fmt::Display for StartError {
@@ -123,6 +125,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Capture(error) => error.fmt(f),
             Self::Nft(error) => error.fmt(f),
+            Self::TableInUse(_) => f.write_str("another portsentry guards this host with table inet portsentry; there can be only one"),
         }
     }
 }
@@ -132,6 +135,7 @@ impl std::error::Error for StartError {
         match self {
             Self::Capture(error) => error.source(),
             Self::Nft(error) => error.source(),
+            Self::TableInUse(error) => Some(error),
         }
     }
 }
@@ -179,6 +183,12 @@ impl Sentry {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
         let mut responder = NftResponder::new(Connection::open()?);
+        if let Some(group) = takeover::former_group(responder.connection(), &setup.ruleset)?
+            && group != setup.config.capture.group
+            && let Err(error @ capture::Error::GroupInUse { .. }) = Listener::bind(Settings::of_group(group))
+        {
+            return Err(StartError::TableInUse(error));
+        }
         let mut policy = Policy::from_config(&setup.config);
         if let Some(prefix) = takeover::former_prefix(responder.connection(), &setup.ruleset)? {
             policy.ipv6_prefix = prefix;

@@ -20,6 +20,16 @@ pub fn former_prefix(connection: &mut Connection, ruleset: &Ruleset) -> Result<O
     Ok(found.rules.iter().find_map(|rule| prefix_of(&rule.expressions)))
 }
 
+/// The group that the rules of an earlier run, or of another daemon, log to; `None` when there are none.
+///
+/// # Errors
+/// When the table cannot be read.
+pub fn former_group(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u16>, Error> {
+    let found = connection.read(ruleset)?;
+    let expressions = found.rules.iter().flat_map(|rule| &rule.expressions);
+    Ok(expressions.into_iter().find_map(|expr| if let Expr::Log { group, .. } = expr { Some(*group) } else { None }))
+}
+
 /// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all 128.
 fn prefix_of(expressions: &[Expr]) -> Option<u8> {
     let looks_up = |expr: &Expr| matches!(expr, Expr::Lookup { set, invert: false, .. } if set == SetId::Blocked6.name());
