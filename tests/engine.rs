@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::Config;
-use portsentry::engine::{Action, Adopted, AllowList, Ending, Engine, Moment, Outcome, Policy, Reason, Report, Source, Subject};
+use portsentry::engine::{Action, Adopted, Ending, Engine, Moment, Outcome, Policy, Reason, Report, Source, Subject};
 use portsentry::probe::Probe;
 use proptest::prelude::*;
 
