@@ -6,26 +6,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
-use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
 use super::allow_file::AllowFile;
 use crate::config::{Config, NeverBlock};
-use crate::netlink::long_peers::LongPeers;
+use crate::netlink::long_peers::{self, LongPeers};
 use crate::netlink::route::Routes;
 use crate::netlink::sock_diag::SockDiag;
 use crate::responder::words;
 use crate::sys::{clock, resolv_conf};
-
-/// Where name servers are written down: by hand or by resolvconf, and by systemd-resolved, whose own stub hides them.
-const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
-
-/// sshd(8) ends a login that takes longer than LoginGraceTime, 2 minutes; a connection older than 3 has logged in.
-const PEER_STAY: Duration = Duration::from_secs(180);
-
-/// Connections to the admin ports that are followed: more than that is no set of administrators.
-const PEERS_MAX: usize = 4096;
 
 /// Why something is never blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +87,7 @@ impl Guard {
         Ok(Self {
             routes: Routes::open().map_err(|error| format!("addresses and routes: {error}"))?,
             sockets: SockDiag::open().map_err(|error| format!("sockets: {error}"))?,
-            peers: LongPeers::new(PEER_STAY, PEERS_MAX),
+            peers: LongPeers::new(long_peers::LOGGED_IN_AFTER, long_peers::CONNECTIONS_MAX),
             allowed: AllowFile::read(state_dir),
             last: Protected::new(),
         })
@@ -131,15 +121,18 @@ impl Guard {
             }
         };
         let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } = config.never_block;
+        let addresses = self.routes.addresses().map_err(|error| words(&error));
         if own_addresses {
-            let own = self.routes.addresses().map(|found| found.into_iter().map(|own| own.address).collect());
-            learned(Because::OwnAddress, own.map_err(|error| words(&error)));
+            learned(Because::OwnAddress, addresses.clone().map(|found| found.into_iter().map(|own| own.address).collect()));
         }
         if gateways {
-            learned(Because::Gateway, self.routes.next_hops().map(|found| found.into_iter().collect()).map_err(|error| words(&error)));
+            let hops = self.routes.next_hops().map_err(|error| words(&error));
+            // The other end of a point-to-point link is a next hop that no route names.
+            let ends = addresses.map(|found| found.into_iter().filter_map(|own| own.peer).collect::<Vec<_>>());
+            learned(Because::Gateway, hops.and_then(|hops| Ok(hops.into_iter().chain(ends?).collect())));
         }
         if resolvers {
-            let (addresses, errors) = resolv_conf::read(RESOLV_CONF);
+            let (addresses, errors) = resolv_conf::read(resolv_conf::PATHS);
             learned(Because::Resolver, Ok(addresses));
             if let Some(error) = errors.first() {
                 learned(Because::Resolver, Err(error.to_string()));

@@ -193,7 +193,9 @@ impl Blocks {
                 true
             }
             State::Blocking | State::Renewing { .. } | State::Counting => {
-                entry.wish = Some(Box::new(Wish::Lift(ending)));
+                // As above: a lifting by hand is not tried again when the kernel refuses it, this one is.
+                let must = matches!(entry.wish.as_deref(), Some(Wish::Lift(Ending::NeverBlock)));
+                entry.wish = Some(Box::new(Wish::Lift(if must { Ending::NeverBlock } else { ending })));
                 true
             }
         };

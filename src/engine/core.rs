@@ -283,7 +283,8 @@ impl Engine {
         if old.ipv6_prefix != self.policy.ipv6_prefix {
             self.convert_prefixes(now, old.ipv6_prefix, actions);
         }
-        if old.allow != self.policy.allow {
+        // A block whose lifting is under way stands for another network now.
+        if old.allow != self.policy.allow || old.ipv6_prefix != self.policy.ipv6_prefix {
             self.lift_never_block(actions);
         }
     }
@@ -397,8 +398,10 @@ impl Engine {
                 (Subject::Network(view.subject.network(old)), Order { timeout, reason: view.reason.clone(), port: None })
             })
             .collect();
+        // Each prefix stands beside its network until the kernel has answered for both; several changes in a row must not heap them up.
+        let most = (self.policy.total as usize).saturating_mul(2);
         for (network, order) in converted {
-            if !self.is_never_block(network) {
+            if !self.is_never_block(network) && self.blocks.count() < most {
                 self.blocks.order(now, network, order, actions);
             }
         }

@@ -74,8 +74,11 @@ impl FromStr for Reason {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(rest) = text.strip_prefix("by hand") {
-            return Ok(Self::Manual(rest.strip_prefix(": ").unwrap_or(rest).to_owned()));
+        if text == "by hand" {
+            return Ok(Self::Manual(String::new()));
+        }
+        if let Some(rest) = text.strip_prefix("by hand: ") {
+            return Ok(Self::Manual(rest.to_owned()));
         }
         if let Some((head, detail)) = text.split_once(": ") {
             let (kind, proven) = match head.strip_suffix(" scan, proven") {
