@@ -5,8 +5,8 @@ use std::iter::Peekable;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::desk::{Answer, Rows};
 use super::protocol::{BlockRow, HistoryRow, Kind, REQUEST_MAX, ROWS_PER_LINE, Refusal, Reply, line};
-use super::server::{Answer, Rows};
 use crate::sys::peer::Peer;
 
 /// A request must be whole this long after the connection, or after the answer to the one before.

@@ -6,10 +6,12 @@
 
 pub mod client;
 mod connection;
+pub mod desk;
 pub mod listen;
 pub mod protocol;
 pub mod server;
 
+pub use desk::{Answer, Desk, Rows};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{AllowRow, BlockRow, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target, Watching};
-pub use server::{Answer, Desk, Feed, Rows, Server};
+pub use server::{Feed, Server};

@@ -10,8 +10,9 @@ use std::{io, thread};
 use rustix::event::{PollFd, PollFlags};
 
 use super::connection::{Connection, State};
+use super::desk::{Answer, Desk};
 use super::listen::Listener;
-use super::protocol::{BlockRow, HistoryRow, Kind, Refusal, Reply, Request, event_line};
+use super::protocol::{Kind, Refusal, Reply, Request, event_line};
 use crate::journal::Subscription;
 use crate::sys::wake::Waker;
 use crate::sys::{peer, poll};
@@ -36,40 +37,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Events that are handed to those who watch before the clients are served.
 const EVENTS_MAX: usize = 256;
-
-/// Rows as they are made; the server takes them as the client reads.
-pub type Rows<T> = Box<dyn Iterator<Item = T> + Send>;
-
-/// What a [`Desk`] answers.
-pub enum Answer {
-    /// One line.
-    Reply(Reply),
-    /// A list of any length, **in the order of addresses** ([`super::Target`]'s order).
-    Blocks(Rows<BlockRow>),
-    /// The history, oldest first.
-    History(Rows<HistoryRow>),
-}
-
-impl Answer {
-    /// A list; it is brought into the order of addresses.
-    pub fn blocks(mut rows: Vec<BlockRow>) -> Self {
-        rows.sort_by_key(|row| row.address);
-        Self::Blocks(Box::new(rows.into_iter()))
-    }
-}
-
-impl<T: Into<Reply>> From<T> for Answer {
-    fn from(reply: T) -> Self {
-        Self::Reply(reply.into())
-    }
-}
-
-/// Who answers requests: the daemon. Who may ask what was checked before.
-pub trait Desk: Send {
-    /// Answers. It is called on the server's thread; while it works, every client waits, so it should take no more than some 100 ms.
-    /// [`Request::Watch`] never comes here.
-    fn answer(&mut self, request: Request) -> Answer;
-}
 
 /// Opens the stream of events that those who watch get: [`crate::journal::JournalHandle::subscribe`].
 pub type Feed = Box<dyn Fn(Arc<Waker>) -> Subscription + Send>;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::run::Failure;
+use super::failure::Failure;
 use super::status;
 use crate::config::{self, DEFAULT_PATH, Loaded};
 use crate::journal::format::{printable, printable_json, printable_lines};

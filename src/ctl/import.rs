@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::run::Failure;
+use super::failure::Failure;
 use super::status;
 use crate::config::classic::{self, DEFAULT_MODES, Import, Modes, Source};
 use crate::config::{self, DEFAULT_PATH, Finding, Refused};

@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod failure;
 mod import;
 mod run;
 mod show;
@@ -52,7 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write, e
     match run::run(&arguments, out, err, zone).and_then(|code| Ok(out.flush().map(|()| code)?)) {
         Ok(code) => code,
         // Whoever read the output has enough: `portsentryctl list | head` is no failure.
-        Err(run::Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => status::DONE,
+        Err(failure::Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => status::DONE,
         Err(failure) => {
             let _ = out.flush();
             // With standard error closed there is nowhere to tell it; the exit status tells.

@@ -1,6 +1,5 @@
 //! The subcommands: a request each, and its answer shown.
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -8,68 +7,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::{AllowCommand, Arguments, Command};
+use super::failure::Failure;
 use super::{check, import, show, status};
 use crate::config::classic::Modes;
-use crate::control::client::{Client, ClientError, PATIENCE};
+use crate::control::client::{Client, PATIENCE};
 use crate::control::protocol::{Reply, Request, Stamp};
 use crate::ctl::Zone;
-use crate::journal::format::{printable, printable_json, printable_lines};
-
-/// Why a subcommand did not do what it should.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The daemon said no, or nothing.
-    Client(ClientError),
-    /// Standard output cannot be written.
-    Output(io::Error),
-    /// The daemon's answer belongs to another question.
-    Answer,
-    /// The configuration is wrong; the findings.
-    Configuration(String),
-    /// A file cannot be written; the exit status, what and why, the remedy.
-    File(u8, String, String),
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-impl Failure {
-    pub(super) fn exit_status(&self) -> u8 {
-        match self {
-            Self::Client(error) => error.exit_status(),
-            Self::Output(_) | Self::Answer => status::SOFTWARE,
-            Self::Configuration(_) => status::CONFIGURATION,
-            Self::File(status, ..) => *status,
-        }
-    }
-
-    /// The lines for standard error.
-    pub(super) fn text(&self) -> String {
-        match self {
-            Self::Client(error) => {
-                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-                let mut text = format!("portsentryctl: {}\n", printable_lines(&format!("{error}{cause}")).trim_end());
-                if !error.remedy().is_empty() {
-                    text.push_str(&format!("  {}\n", printable(error.remedy())));
-                }
-                text
-            }
-            Self::Output(error) => format!("portsentryctl: cannot write the output: {error}\n"),
-            Self::Answer => "portsentryctl: the daemon answered another question\n  use portsentryctl of the same version as the daemon\n".to_owned(),
-            Self::Configuration(findings) => format!("{}\n", printable_lines(findings).trim_end()),
-            Self::File(_, message, remedy) => format!("portsentryctl: {}\n  {}\n", printable(message), printable(remedy)),
-        }
-    }
-}
+use crate::journal::format::{printable_json, printable_lines};
 
 /// Carries the command line out: the exit status.
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {

@@ -350,11 +350,6 @@ impl Engine {
         self.blocks.view(self.canonical(subject))
     }
 
-    /// The list, and its entry, that keeps `network` or a part of it from being blocked.
-    pub fn never_blocked(&self, network: &IpNet) -> Option<(IpNet, &'static str)> {
-        self.lists().into_iter().find_map(|(list, name)| Some((list.overlapping(network)?, name)))
-    }
-
     /// The policy in force.
     pub fn policy(&self) -> &Policy {
         &self.policy

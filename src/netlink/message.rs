@@ -12,12 +12,8 @@ pub const NLMSG_OVERRUN: u16 = 4;
 
 /// `NLM_F_REQUEST`.
 pub const NLM_F_REQUEST: u16 = 0x1;
-/// `NLM_F_MULTI`.
-pub const NLM_F_MULTI: u16 = 0x2;
 /// `NLM_F_ACK`.
 pub const NLM_F_ACK: u16 = 0x4;
-/// `NLM_F_ECHO`.
-pub const NLM_F_ECHO: u16 = 0x8;
 /// `NLM_F_DUMP_INTR`: the dumped thing changed under the dump.
 pub const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_DUMP`: `NLM_F_ROOT | NLM_F_MATCH`.
