@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::args::{AllowCommand, Arguments, Command};
 use super::failure::Failure;
+use super::show::Listing;
 use super::{check, import, show, status};
 use crate::config::classic::Modes;
 use crate::control::client::{Client, PATIENCE};
@@ -52,36 +53,12 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Writ
             }
         }
         (Request::List {}, first @ Reply::Blocks { .. }) => {
-            let mut table = show::Blocks::new(zone);
-            let mut array = Array::default();
-            let mut reply = first;
-            loop {
-                let Reply::Blocks { rows, more } = reply else { return Err(Failure::Answer) };
-                for row in rows {
-                    if json { array.row(out, &row)? } else { table.row(out, row)? }
-                }
-                if !more {
-                    break;
-                }
-                reply = client.receive(Some(PATIENCE))?;
-            }
-            if json { array.end(out)? } else { table.end(out)? }
+            let part = |reply| if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None };
+            if json { list(&mut client, first, part, out, Array::default())? } else { list(&mut client, first, part, out, show::Blocks::new(zone))? }
         }
         (Request::History { .. }, first @ Reply::History { .. }) => {
-            let mut table = show::Past::new(zone);
-            let mut array = Array::default();
-            let mut reply = first;
-            loop {
-                let Reply::History { rows, more } = reply else { return Err(Failure::Answer) };
-                for row in rows {
-                    if json { array.row(out, &row)? } else { table.row(out, row)? }
-                }
-                if !more {
-                    break;
-                }
-                reply = client.receive(Some(PATIENCE))?;
-            }
-            if json { array.end(out)? } else { table.end(out)? }
+            let part = |reply| if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None };
+            if json { list(&mut client, first, part, out, Array::default())? } else { list(&mut client, first, part, out, show::Past::new(zone))? }
         }
         (Request::Show { .. }, Reply::Shown(shown)) => {
             if json {
@@ -114,6 +91,27 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Writ
     Ok(status::DONE)
 }
 
+/// Shows a list that comes in parts; `part` takes one apart.
+fn list<T>(
+    client: &mut Client,
+    first: Reply,
+    part: impl Fn(Reply) -> Option<(Vec<T>, bool)>,
+    out: &mut dyn Write,
+    mut listing: impl Listing<T>,
+) -> Result<(), Failure> {
+    let mut reply = first;
+    loop {
+        let (rows, more) = part(reply).ok_or(Failure::Answer)?;
+        for row in rows {
+            listing.row(out, row)?;
+        }
+        if !more {
+            return Ok(listing.end(out)?);
+        }
+        reply = client.receive(Some(PATIENCE))?;
+    }
+}
+
 /// Shows events until the daemon ends or nobody reads them any more.
 fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
     loop {
@@ -138,9 +136,9 @@ struct Array {
     any: bool,
 }
 
-impl Array {
-    fn row<T: Serialize>(&mut self, out: &mut dyn Write, row: &T) -> io::Result<()> {
-        let text = serde_json::to_string(row).map_err(io::Error::other)?;
+impl<T: Serialize> Listing<T> for Array {
+    fn row(&mut self, out: &mut dyn Write, row: T) -> io::Result<()> {
+        let text = serde_json::to_string(&row).map_err(io::Error::other)?;
         write!(out, "{}{}", if self.any { ",\n  " } else { "[\n  " }, printable_json(text))?;
         self.any = true;
         Ok(())

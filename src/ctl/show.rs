@@ -97,6 +97,14 @@ fn shortened(ranges: &str) -> String {
     }
 }
 
+/// A list that is shown row by row, as it comes.
+pub(super) trait Listing<T> {
+    /// Shows a row.
+    fn row(&mut self, out: &mut dyn Write, row: T) -> io::Result<()>;
+    /// Shows what is left when there are no more rows.
+    fn end(self, out: &mut dyn Write) -> io::Result<()>;
+}
+
 /// The table of blocks.
 pub(super) struct Blocks<'a> {
     zone: &'a Zone,
@@ -117,8 +125,10 @@ impl<'a> Blocks<'a> {
         ];
         Self { zone, table: Table::new(columns), any: false }
     }
+}
 
-    pub(super) fn row(&mut self, out: &mut dyn Write, row: BlockRow) -> io::Result<()> {
+impl Listing<BlockRow> for Blocks<'_> {
+    fn row(&mut self, out: &mut dyn Write, row: BlockRow) -> io::Result<()> {
         self.any = true;
         let cells = [
             row.address.to_string(),
@@ -132,7 +142,7 @@ impl<'a> Blocks<'a> {
         self.table.row(out, cells)
     }
 
-    pub(super) fn end(self, out: &mut dyn Write) -> io::Result<()> {
+    fn end(self, out: &mut dyn Write) -> io::Result<()> {
         if !self.any {
             return writeln!(out, "Nothing is blocked.");
         }
@@ -202,8 +212,10 @@ impl<'a> Past<'a> {
         let columns = [("WHEN", Align::Left), ("ADDRESS", Align::Left), ("PORT", Align::Left), ("NAME", Align::Left)];
         Self { zone, table: Table::new(columns), any: false }
     }
+}
 
-    pub(super) fn row(&mut self, out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
+impl Listing<HistoryRow> for Past<'_> {
+    fn row(&mut self, out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
         self.any = true;
         let address = row.address.to_string();
         let port = if row.protocol == "MANUAL" { "by hand".to_owned() } else { format!("{}/{}", row.protocol.to_lowercase(), row.port) };
@@ -211,7 +223,7 @@ impl<'a> Past<'a> {
         self.table.row(out, [self.zone.time(row.at.0), address, port, name])
     }
 
-    pub(super) fn end(self, out: &mut dyn Write) -> io::Result<()> {
+    fn end(self, out: &mut dyn Write) -> io::Result<()> {
         if !self.any {
             return writeln!(out, "Nothing was blocked.");
         }
