@@ -15,7 +15,7 @@ use super::decode;
 use super::element::{self, Element, ElementInfo, Key, RawElement};
 use super::encode::{self, Elements, Past, message};
 use super::error::Error;
-use super::model::SetId;
+use super::set_id::SetId;
 use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR, Writer};
 use crate::netlink::socket::Socket;
 

@@ -8,7 +8,8 @@ use super::encode::{
     VERDICT_JUMP, VERDICT_RETURN, attr, message,
 };
 use super::expr::{CmpOp, Expr, MetaKey, PayloadBase, VerdictCode};
-use super::model::{SetId, TABLE};
+use super::model::TABLE;
+use super::set_id::SetId;
 use crate::netlink::message::{Attributes, Message};
 
 /// A table, as the kernel has it.

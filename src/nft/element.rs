@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::model::{DataType, SetId};
+use super::set_id::{DataType, SetId};
 
 /// The longest key that is used: an IPv6 address, or an interface's name.
 pub const KEY_MAX: usize = 16;

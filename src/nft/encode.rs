@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::element::{COMMENT_MAX, Element, ElementInfo, Key};
 use super::expr::{Expr, VerdictCode};
-use super::model::{Chain, DataType, Owner, Set, SetId, TABLE};
+use super::model::{Chain, Owner, Set, TABLE};
+use super::set_id::{DataType, SetId};
 use crate::netlink::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Open, Writer};
 
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h).

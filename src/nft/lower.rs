@@ -5,7 +5,8 @@
 use std::net::IpAddr;
 
 use super::expr::{CmpOp, Expr, MetaKey, PayloadBase, REG_1, REG32_00, Register, VerdictCode};
-use super::model::{DataType, Op, Operand, Rule, Selector, SetId, Statement, Verdict, prefix_mask, protocol};
+use super::model::{Op, Operand, Rule, Selector, Statement, Verdict, prefix_mask, protocol};
+use super::set_id::{DataType, SetId};
 
 /// `NFPROTO_IPV4` (linux/netfilter.h).
 const NFPROTO_IPV4: u8 = 2;

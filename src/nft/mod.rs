@@ -27,6 +27,7 @@ pub mod model;
 pub mod monitor;
 pub mod plan;
 mod ruleset;
+pub mod set_id;
 pub mod text;
 
 pub use conn::Connection;
@@ -34,6 +35,7 @@ pub use decode::{GenerationEvent, Notification};
 pub use element::{Element, ElementInfo, Key};
 pub use error::Error;
 pub use expr::Expr;
-pub use model::{Chain, Rule, Ruleset, Set, SetId, Statement, TABLE};
+pub use model::{Chain, Rule, Ruleset, Set, Statement, TABLE};
 pub use monitor::{Heard, Monitor};
 pub use plan::Installed;
+pub use set_id::{DataType, SetId};

@@ -14,7 +14,8 @@ use super::encode::{self, NF_ACCEPT, message, set_flag};
 use super::error::Error;
 use super::expr::Expr;
 use super::lower::lower;
-use super::model::{Chain, Owner, Ruleset, Set, SetId};
+use super::model::{Chain, Owner, Ruleset, Set};
+use super::set_id::SetId;
 use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};
 
 /// `NFT_TABLE_F_DORMANT`: the table's hooks are off.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::element::{self, Key};
 use super::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, SetId, Statement,
-    Verdict, ct_state, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, Verdict,
+    ct_state, protocol, tcp_flag,
 };
+use super::set_id::SetId;
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
 
 /// The start of the prefix of every packet that is logged.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::element::DisplayRange;
 use super::model::{
-    Chain, DataType, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, TABLE,
-    Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, TABLE, Verdict,
+    ct_state, prefix_mask, protocol, tcp_flag,
 };
+use super::set_id::DataType;
 
 /// How the text is meant to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
