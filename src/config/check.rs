@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::diagnostic::Place;
+use super::pending::{Exists, PENDING};
 use super::reader::Reader;
-use super::{Config, Escalate, PortMode, PortSet, Protocol, ProtocolAction, print, values};
+use super::{Config, Escalate, PortMode, PortSet, Protocol, ProtocolAction, values, written};
 
 /// Notes what does not fit together.
 pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
@@ -15,6 +16,23 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     never_block(config, reader);
     respond(config, reader);
     paths(config, reader);
+}
+
+/// Warns of what the file asks for and does not get yet.
+///
+/// Defaults are silent, with one exception: an ignore file that lies at its default path, because whoever wrote it trusts that what it names
+/// is not blocked.
+pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>, exists: Exists<'_>) {
+    for pending in PENDING {
+        let silent = !reader.is_given(pending.path) && pending.path != "ignore_file";
+        if silent || !(pending.needed)(config, exists) {
+            continue;
+        }
+        let place = reader.place(&[pending.path]);
+        let default = if place.is_none() { config.ignore_file.as_deref() } else { None };
+        let which = default.map_or_else(String::new, |path| format!(" ({}, the default, exists)", path.display()));
+        reader.findings.warning(place, format!("`{}` is not in force yet{which}", pending.path), format!("until then {}", pending.until_then));
+    }
 }
 
 fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
@@ -89,7 +107,7 @@ fn watched(config: &Config, reader: &mut Reader<'_>) {
 fn times(config: &Config, reader: &mut Reader<'_>) {
     let Some(timeout) = config.block.timeout else { return };
     let Escalate { max, memory, .. } = config.block.escalate;
-    let text = print::time;
+    let text = written::time;
     if !reader.is_sound(&["block.timeout"]) {
         return;
     }

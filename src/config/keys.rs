@@ -5,9 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::words::words;
-use super::{
-    ClosedPorts, CommandWhen, Config, Facility, LogFormat, LogTarget, Method, Mode, OnExit, PortMode, ProtocolAction, UnprovenAction, print,
-};
+use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, PortMode, ProtocolAction, UnprovenAction, written};
 
 /// One key.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +93,7 @@ impl fmt::Display for Kind {
             Self::Switch => f.write_str("true | false"),
             Self::Number { min, max, .. } => write!(f, "number, {min} to {max}"),
             Self::Time { min, max, zero, .. } => {
-                write!(f, "time, {} to {}", print::time(*min), print::time(*max))?;
+                write!(f, "time, {} to {}", written::time(*min), written::time(*max))?;
                 zero.map_or(Ok(()), |meaning| write!(f, "; 0: {meaning}"))
             }
             Self::Ports { min } => write!(f, "ports: number or \"a-b\", {min} to 65535, one or a list"),
@@ -107,13 +105,6 @@ impl fmt::Display for Kind {
             Self::Text { max } => write!(f, "text, at most {max} bytes"),
             Self::Texts { max } => write!(f, "list of texts, at most {max} bytes together"),
         }
-    }
-}
-
-impl Key {
-    /// The default, as it is written in the file.
-    pub fn default_text(&self) -> String {
-        print::entries(&Config::default()).into_iter().find(|(path, _)| *path == self.path).map(|(_, text)| text).unwrap_or_default()
     }
 }
 

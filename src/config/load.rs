@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Finding, Findings, Place, Severity, escaped};
-use super::reader::{Exists, Reader};
-use super::{Config, DEFAULT_PATH, check, pending, schema, tree};
+use super::pending::Exists;
+use super::reader::Reader;
+use super::{Config, DEFAULT_PATH, check, schema, tree};
 use crate::sys::files::{self, Facts};
 
 /// Bytes that are read at most. Every port by its number, in two lists, fits.
@@ -107,7 +108,7 @@ fn from_bytes(bytes: &[u8], path: &Path, exists: Exists<'_>) -> Result<Loaded, R
     let mut reader = Reader::new(findings);
     let config = schema::read(&root, &mut reader);
     check::check(&config, &mut reader);
-    pending::warn(&config, &mut reader, exists);
+    check::not_in_force(&config, &mut reader, exists);
     let findings = reader.findings.finish();
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Refused { findings });

@@ -17,6 +17,7 @@ mod defaults;
 mod diagnostic;
 mod keys;
 mod load;
+mod nearest;
 mod pending;
 mod ports;
 mod print;
@@ -27,6 +28,7 @@ mod tree;
 mod types;
 mod values;
 mod words;
+mod written;
 
 pub use diagnostic::{Finding, Severity};
 pub use keys::{KEYS, Key, Kind, Reload};

@@ -1,18 +1,22 @@
 //! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
 
-use super::reader::{Exists, Reader};
+use std::path::Path;
+
 use super::{Config, Method, PortMode, ProtocolAction, UnprovenAction};
 
+/// Whether a path of the configuration names something that is there.
+pub(super) type Exists<'f> = &'f dyn Fn(&Path) -> bool;
+
 /// A key whose feature is not there.
-struct Pending {
-    path: &'static str,
+pub(super) struct Pending {
+    pub(super) path: &'static str,
     /// Whether the configuration needs the feature.
-    needed: fn(&Config, Exists<'_>) -> bool,
+    pub(super) needed: fn(&Config, Exists<'_>) -> bool,
     /// What happens instead.
-    until_then: &'static str,
+    pub(super) until_then: &'static str,
 }
 
-const PENDING: &[Pending] = &[
+pub(super) const PENDING: &[Pending] = &[
     Pending {
         path: "capture.method",
         needed: |config, _| config.capture.method == Method::Nfqueue,
@@ -42,23 +46,6 @@ const PENDING: &[Pending] = &[
         until_then: "nothing in that file is read; write its addresses and networks into `allow`",
     },
 ];
-
-/// Warns of what the file asks for and does not get yet.
-///
-/// Defaults are silent, with one exception: an ignore file that lies at its default path, because whoever wrote it trusts that what it names
-/// is not blocked.
-pub(super) fn warn(config: &Config, reader: &mut Reader<'_>, exists: Exists<'_>) {
-    for pending in PENDING {
-        let silent = !reader.is_given(pending.path) && pending.path != "ignore_file";
-        if silent || !(pending.needed)(config, exists) {
-            continue;
-        }
-        let place = reader.place(&[pending.path]);
-        let default = if place.is_none() { config.ignore_file.as_deref() } else { None };
-        let which = default.map_or_else(String::new, |path| format!(" ({}, the default, exists)", path.display()));
-        reader.findings.warning(place, format!("`{}` is not in force yet{which}", pending.path), format!("until then {}", pending.until_then));
-    }
-}
 
 /// Whether the key is in the table.
 pub(super) fn is_pending(path: &str) -> bool {

@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::diagnostic::{Findings, Place, shown};
 use super::keys::{self, Kind};
-use super::suggest::{self, nearest};
+use super::nearest::nearest;
+use super::suggest;
 use super::tree::{Entry, Node, Value};
 use super::values::{self, Wrong};
-use super::{PortSet, Words, print};
+use super::{PortSet, Words, written};
 
 /// Reads one tree.
 pub(super) struct Reader<'t> {
@@ -240,7 +241,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
             Ok(time) if (min..=max).contains(&time) => *to = Some(time),
             Ok(_) => {
                 let or = zero.map_or_else(String::new, |meaning| format!(", or 0 ({meaning})"));
-                let remedy = format!("write {} to {}{or}: {why}", print::time(min), print::time(max));
+                let remedy = format!("write {} to {}{or}: {why}", written::time(min), written::time(max));
                 self.fail(&path, node.place, (format!("`{path}` is {}, which is out of range", shown(&text)), remedy));
             }
         }
@@ -483,6 +484,3 @@ fn describe(value: &Value) -> String {
         Value::Map(_) => "a group of keys and values".to_owned(),
     }
 }
-
-/// Whether a path of the configuration names something that is there.
-pub(super) type Exists<'f> = &'f dyn Fn(&Path) -> bool;

@@ -1,9 +1,7 @@
-//! What somebody who wrote a wrong word may have meant.
+//! What somebody who wrote a wrong key may have meant.
 
 use super::keys::KEYS;
-
-/// Words longer than this are not compared: no key is half as long, and the comparison costs the product of both lengths.
-const COMPARED_MAX: usize = 48;
+use super::nearest::{nearest, normal};
 
 /// Keys of the configuration of PortSentry 1.2 and 2.x, and where their meaning lives here.
 const CLASSIC: &[(&str, &str)] = &[
@@ -26,19 +24,6 @@ const CLASSIC: &[(&str, &str)] = &[
     ("SCAN_TRIGGER", "scan_trigger"),
     ("PORT_BANNER", "respond.banner"),
 ];
-
-/// The one of `known` that is nearest to `word`, if it is near enough to be meant.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let word = normal(word)?;
-    // A third of the letters may differ: enough for a slip, too little for another word.
-    let allowed = (word.len() / 3).max(1);
-    known
-        .into_iter()
-        .filter_map(|candidate| Some((distance(&word, &normal(candidate)?), candidate)))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
 
 /// What to write instead of the unknown key `key` in the section `section` ("" is the top), which has the keys `known`.
 pub(super) fn key(key: &str, section: &str, known: &[&'static str]) -> String {
@@ -74,45 +59,9 @@ fn nesting(path: &str) -> String {
     }
 }
 
-/// For comparison: letter case and the kind of dash do not count.
-fn normal(word: &str) -> Option<Vec<char>> {
-    (word.len() <= COMPARED_MAX).then(|| word.chars().map(|c| if c == '-' || c == ' ' { '_' } else { c.to_ascii_lowercase() }).collect())
-}
-
-/// Letters that must be changed, added, left out or swapped with their neighbour (optimal string alignment).
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for (row, &x) in a.iter().enumerate() {
-        let mut line = vec![row + 1];
-        for (column, &y) in b.iter().enumerate() {
-            let at = |line: &[usize], column: usize| line.get(column).copied().unwrap_or(usize::MAX / 2);
-            let mut cost = (at(&above, column) + usize::from(x != y)).min(at(&above, column + 1) + 1).min(at(&line, column) + 1);
-            let swapped = row > 0 && column > 0 && a.get(row - 1) == Some(&y) && b.get(column - 1) == Some(&x);
-            if swapped {
-                cost = cost.min(at(&before, column - 1) + 1);
-            }
-            line.push(cost);
-        }
-        before = std::mem::replace(&mut above, line);
-    }
-    above.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slip_of_the_finger_is_understood() {
-        let known = ["scan_trigger", "scan_window", "mode", "allow"];
-        for (wrong, right) in [("scan_triger", "scan_trigger"), ("scan-window", "scan_window"), ("MODE", "mode"), ("mdoe", "mode"), ("alow", "allow")]
-        {
-            assert_eq!(nearest(wrong, known), Some(right), "{wrong}");
-        }
-        assert_eq!(nearest("timeout", known), None);
-        assert_eq!(nearest(&"scan_trigger".repeat(1000), known), None);
-    }
 
     #[test]
     fn classic_keys_and_misplaced_keys_are_led_home() {

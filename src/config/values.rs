@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::diagnostic::{is_plain, shown};
-use super::suggest::nearest;
+use super::nearest::nearest;
 
 /// What is wrong with a value, and what to write instead.
 pub(super) type Wrong = (String, String);

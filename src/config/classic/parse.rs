@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::super::diagnostic::{Findings, Place, is_plain, shown};
-use super::super::suggest::nearest;
+use super::super::nearest::nearest;
 use super::keys::{DEFAULTS, Form, KEYS, MACROS};
 
 /// Bytes of a line that the old programs read at once (their buffer of 1024 less its NUL); they took the rest for another line.

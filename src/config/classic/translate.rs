@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::super::diagnostic::{Finding, Findings, shown};
-use super::super::print::{ports as port_list, quoted};
+use super::super::written::{ports as port_list, quoted};
 use super::super::{Config, PortMode, PortSet, Words, values as new_values};
 use super::parse::{Entries, Entry};
 use super::write::{Document, Value};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::diagnostic::{Finding, is_plain};
 use super::super::keys::KEYS;
-use super::super::print::{line, quoted};
+use super::super::written::{line, quoted};
 
 /// Longest line of running text in a comment.
 const COMMENT_WIDTH: usize = 130;

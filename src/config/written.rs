@@ -1,0 +1,95 @@
+//! How single values are written in the file, so that they read back as what they are.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::PortSet;
+use super::diagnostic::is_plain;
+
+/// A line of the file: a key, and its value if that stands beside it.
+pub(super) fn line(text: &mut String, depth: usize, name: &str, value: &str) {
+    for _ in 0..depth {
+        text.push_str("  ");
+    }
+    text.push_str(name);
+    text.push(':');
+    if !value.is_empty() {
+        text.push(' ');
+        text.push_str(value);
+    }
+    text.push('\n');
+}
+
+/// Ports: a range alone as a scalar, else a list.
+pub(super) fn ports(ports: &PortSet) -> String {
+    match ports.ranges() {
+        [one] if one.start() != one.end() => ports.to_string(),
+        _ => format!("[{ports}]"),
+    }
+}
+
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+pub(super) fn file(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+/// A double-quoted scalar (YAML 1.2.2, 7.3.1): nothing in it can end it or be taken for another type.
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            ' '..='~' => quoted.push(character),
+            // What YAML calls printable (5.1) and shows what it is; the rest by number.
+            _ if character.is_alphanumeric() && is_plain(character) && character < '\u{10000}' => quoted.push(character),
+            _ => quoted.push_str(&format!("\\U{:08x}", u32::from(character))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A time in the largest units that give it exactly: `1h 30m`; `0` for none.
+pub(super) fn time(time: Duration) -> String {
+    if time.is_zero() {
+        return "0".to_owned();
+    }
+    let mut left = time.as_nanos();
+    let mut parts = Vec::new();
+    for (unit, nanos) in [
+        ("d", 86_400_000_000_000_u128),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1000),
+        ("ns", 1),
+    ] {
+        if left >= nanos {
+            parts.push(format!("{}{unit}", left / nanos));
+            left %= nanos;
+        }
+    }
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_people_write_them() {
+        for (seconds, text) in [(0, "0"), (60, "1m"), (3600, "1h"), (5400, "1h 30m"), (604_800, "7d"), (365 * 86_400, "365d"), (90, "1m 30s")] {
+            assert_eq!(time(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(time(Duration::from_millis(1500)), "1s 500ms");
+    }
+}
