@@ -1,7 +1,7 @@
 //! The configuration as YAML that reads back as the same configuration, and the difference between two.
 
 use super::diagnostic::shown;
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, Reload};
 use super::written::{file, line, list, ports, quoted, time};
 use super::{Config, Protocol, Words, pending, values};
 
@@ -31,12 +31,13 @@ impl Config {
 
     /// The keys that differ between this configuration and a newer one, a line each: `scan_trigger: 2 -> 5`. Long values are cut.
     pub fn changes(&self, newer: &Self) -> Vec<String> {
-        entries(self)
-            .into_iter()
-            .zip(entries(newer))
-            .filter(|((_, old), (_, new))| old != new)
-            .map(|((path, old), (_, new))| format!("{path}: {} -> {}", shown(&old), shown(&new)))
-            .collect()
+        differences(self, newer).map(|(path, old, new)| format!("{path}: {} -> {}", shown(&old), shown(&new))).collect()
+    }
+
+    /// The keys that differ between this configuration and a newer one and come into force with the next start only.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let restart = |path: &str| KEYS.iter().any(|key| key.path == path && key.reload == Reload::Restart);
+        differences(self, newer).map(|(path, _, _)| path).filter(|path| restart(path)).collect()
     }
 }
 
@@ -45,6 +46,10 @@ impl Key {
     pub fn default_text(&self) -> String {
         entries(&Config::default()).into_iter().find(|(path, _)| *path == self.path).map(|(_, text)| text).unwrap_or_default()
     }
+}
+
+fn differences(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str, String, String)> {
+    entries(old).into_iter().zip(entries(new)).filter(|((_, old), (_, new))| old != new).map(|((path, old), (_, new))| (path, old, new))
 }
 
 /// Every key with its value as it is written in the file, in the order of the table of keys.
@@ -126,6 +131,18 @@ mod tests {
         let entries = entries(&Config::default());
         assert_eq!(entries.len(), KEYS.len());
         assert_eq!(entries.last().map(|(path, value)| (*path, value.as_str())), Some(("on_exit", "keep")));
+    }
+
+    #[test]
+    fn what_is_bound_once_needs_a_restart_and_nothing_else_does() {
+        let old = Config::default();
+        let mut new = Config { scan_trigger: 9, ..Config::default() };
+        new.capture.group = 5;
+        new.block.ipv6_prefix = 56;
+        assert_eq!(old.needs_restart(&new), [""; 0]);
+        new.control.socket = "/run/other.sock".into();
+        new.state_dir = "/srv/state".into();
+        assert_eq!(old.needs_restart(&new), ["state_dir", "control.socket"]);
     }
 
     #[test]

@@ -210,9 +210,9 @@ impl Supervisor {
         let Loaded { config, warnings, from } = loaded;
         let mut complaints = Vec::new();
         let old = Arc::clone(&self.view.lock().config);
-        let unchangeable = unchangeable(&old, &config);
-        if !unchangeable.is_empty() {
-            return Err(format!("{} cannot change while the daemon runs; restart it for that", unchangeable.join(", ")));
+        let bound = old.needs_restart(&config);
+        if !bound.is_empty() {
+            return Err(format!("{} cannot change while the daemon runs; restart it for that", bound.join(", ")));
         }
         let protected = self.guard.gather(&config, &mut complaints);
         let setup = setup(&config, &mut self.guard, &protected)?;
@@ -309,18 +309,6 @@ impl Supervisor {
         self.journal.stop(LAST_LINES);
         ExitCode::from(super::EX_SOFTWARE)
     }
-}
-
-/// Keys that differ and that only a restart can change: the control socket is bound and the allow file is open.
-fn unchangeable(old: &Config, new: &Config) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    if old.control != new.control {
-        keys.push("control");
-    }
-    if old.state_dir != new.state_dir {
-        keys.push("state_dir");
-    }
-    keys
 }
 
 /// Tells systemd, where there is one.
