@@ -442,12 +442,24 @@ fn respond() -> impl Strategy<Value = Respond> {
 }
 
 fn configurations() -> impl Strategy<Value = Config> {
-    let head = (word_of(), proptest::collection::btree_set("[a-z][a-z0-9.@_-]{0,14}", 0..4), word_of(), word_of(), any::<bool>(), any::<u16>());
+    let head = (
+        word_of(),
+        proptest::collection::btree_set("[a-z][a-z0-9.@_-]{0,14}", 0..4),
+        word_of(),
+        word_of(),
+        any::<bool>(),
+        (any::<u16>(), 1..=u16::MAX),
+    );
     let detection = (protocol(), protocol(), 0u16..=1023, millis(1, 7 * 86_400));
     let never = (any::<[bool; 4]>(), ports().prop_map(|ports| ports.without(&PortSet::of(&[0]))));
     let log = (word_of(), word_of(), word_of(), word_of());
-    let files =
-        (proptest::option::of(path("ignore")), proptest::option::of(path("history")), path("state"), path("run"), "([a-z_][a-z0-9_-]{0,10})?");
+    let files = (
+        proptest::option::of(path("ignore")),
+        (proptest::option::of(path("history")), proptest::option::of(path("blocked"))),
+        path("state"),
+        path("run"),
+        "([a-z_][a-z0-9_-]{0,10})?",
+    );
     (head, detection, block(), never, networks(), respond(), log, files, any::<bool>(), word_of()).prop_map(
         |(head, detection, block, never, allow, mut respond, log, files, resolve, on_exit)| {
             let (tcp, udp, scan_trigger, scan_window) = detection;
@@ -458,7 +470,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                 mode: head.0,
                 interfaces: head.1.into_iter().collect(),
                 closed_ports: head.2,
-                capture: Capture { method: head.3, reflex: head.4, group: head.5 },
+                capture: Capture { method: head.3, reflex: head.4, group: head.5.0, decoy_port: head.5.1 },
                 tcp,
                 udp,
                 scan_trigger,
@@ -477,7 +489,8 @@ fn configurations() -> impl Strategy<Value = Config> {
                 respond,
                 resolve,
                 log: Log { target: log.0, format: log.1, level: log.2, facility: log.3 },
-                history_file: files.1,
+                history_file: files.1.0,
+                blocked_file: files.1.1,
                 state_dir: files.2,
                 control: Control { socket: files.3, group: files.4 },
                 on_exit,

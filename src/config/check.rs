@@ -174,10 +174,11 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
 }
 
 fn paths(config: &Config, reader: &mut Reader<'_>) {
-    let files: [(&str, Option<&Path>); 5] = [
+    let files: [(&str, Option<&Path>); 6] = [
         ("ignore_file", config.ignore_file.as_deref()),
         ("respond.hosts_deny.path", Some(&config.respond.hosts_deny.path)),
         ("history_file", config.history_file.as_deref()),
+        ("blocked_file", config.blocked_file.as_deref()),
         ("state_dir", Some(&config.state_dir)),
         ("control.socket", Some(&config.control.socket)),
     ];

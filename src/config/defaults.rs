@@ -16,7 +16,7 @@ impl Default for Config {
             mode: Mode::Enforce,
             interfaces: Vec::new(),
             closed_ports: ClosedPorts::Drop,
-            capture: Capture { method: Method::Nflog, reflex: true, group: 77 },
+            capture: Capture { method: Method::Nflog, reflex: true, group: 77, decoy_port: 61000 },
             tcp: Protocol {
                 mode: PortMode::Advanced,
                 // PortSentry 1.2's default list.
@@ -62,6 +62,7 @@ impl Default for Config {
             resolve: false,
             log: Log { target: LogTarget::Auto, format: LogFormat::Classic, level: log::LevelFilter::Info, facility: Facility::Daemon },
             history_file: Some(PathBuf::from("/var/lib/portsentry/portsentry.history")),
+            blocked_file: None,
             state_dir: PathBuf::from("/var/lib/portsentry"),
             control: Control { socket: PathBuf::from("/run/portsentry/control.sock"), group: String::new() },
             on_exit: OnExit::Keep,

@@ -72,13 +72,14 @@ fn entries(config: &Config) -> Vec<(&'static str, String)> {
         resolve,
         log,
         history_file,
+        blocked_file,
         state_dir,
         control,
         on_exit,
     } = config;
     let path_or_none = |path: &Option<std::path::PathBuf>| path.as_deref().map_or_else(|| "\"\"".to_owned(), file);
     let mut values = vec![mode.word().to_owned(), list(interfaces.iter().map(|name| quoted(name))), closed_ports.word().to_owned()];
-    values.extend([capture.method.word().to_owned(), capture.reflex.to_string(), capture.group.to_string()]);
+    values.extend([capture.method.word().to_owned(), capture.reflex.to_string(), capture.group.to_string(), capture.decoy_port.to_string()]);
     values.extend(protocol(tcp));
     values.extend(protocol(udp));
     values.extend([scan_trigger.to_string(), time(*scan_window)]);
@@ -112,7 +113,8 @@ fn entries(config: &Config) -> Vec<(&'static str, String)> {
     ]);
     values.push(resolve.to_string());
     values.extend([log.target.word().to_owned(), log.format.word().to_owned(), log.level.word().to_owned(), log.facility.word().to_owned()]);
-    values.extend([path_or_none(history_file), file(state_dir), file(&control.socket), quoted(&control.group), on_exit.word().to_owned()]);
+    values.extend([path_or_none(history_file), path_or_none(blocked_file), file(state_dir)]);
+    values.extend([file(&control.socket), quoted(&control.group), on_exit.word().to_owned()]);
     KEYS.iter().map(|key| key.path).zip(values).collect()
 }
 

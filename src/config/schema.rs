@@ -19,6 +19,7 @@ fn fill(top: &mut Section<'_, '_, '_>, config: &mut Config) {
         capture.word("method", &mut config.capture.method);
         capture.switch("reflex", &mut config.capture.reflex);
         capture.number("group", &mut config.capture.group);
+        capture.number("decoy_port", &mut config.capture.decoy_port);
     });
     top.table("tcp", |tcp| protocol(tcp, &mut config.tcp));
     top.table("udp", |udp| protocol(udp, &mut config.udp));
@@ -67,6 +68,7 @@ fn fill(top: &mut Section<'_, '_, '_>, config: &mut Config) {
         log.word("facility", &mut config.log.facility);
     });
     top.optional_path("history_file", &mut config.history_file);
+    top.optional_path("blocked_file", &mut config.blocked_file);
     top.path("state_dir", &mut config.state_dir);
     top.table("control", |control| {
         control.path("socket", &mut config.control.socket);

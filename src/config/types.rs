@@ -44,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// The classic history file.
     pub history_file: Option<PathBuf>,
+    /// Classic files of what is blocked now: this name with the mode word appended (`.atcp`).
+    pub blocked_file: Option<PathBuf>,
     /// Where the daemon keeps its state.
     pub state_dir: PathBuf,
     /// The control socket.
@@ -79,6 +81,8 @@ pub struct Capture {
     pub reflex: bool,
     /// NFLOG group or NFQUEUE number.
     pub group: u16,
+    /// Local port, on loopback, that the decoy of connect mode listens on.
+    pub decoy_port: u16,
 }
 
 /// `capture.method`.

@@ -60,6 +60,8 @@ pub enum Notice {
         /// How many networks and addresses.
         entries: usize,
     },
+    /// What a response beside the block came to.
+    Response(Response),
     /// Another program changed the daemon's table.
     ForeignChange {
         /// Its process id, as the kernel tells it.
@@ -87,4 +89,66 @@ pub enum Notice {
         /// Within which time.
         within: Duration,
     },
+}
+
+/// What a response beside the block came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// `respond.command` has ended, or could not be started.
+    Command {
+        /// Whom it was run for, as it was written in place of `{target}`.
+        target: String,
+        /// Program and arguments, joined by blanks.
+        command: String,
+        /// How it ended.
+        ended: Ended,
+        /// How long it ran.
+        took: Duration,
+        /// The start of what it wrote, on either output; may hold any characters.
+        output: String,
+    },
+    /// A line stands in hosts.deny.
+    Denied {
+        /// Whom it denies.
+        target: String,
+        /// The line.
+        line: String,
+    },
+    /// A line was taken out of hosts.deny.
+    NoLongerDenied {
+        /// Whom it denied.
+        target: String,
+    },
+    /// Commands were not run: too many were waiting.
+    Dropped {
+        /// How many since the last time this was told.
+        commands: u64,
+    },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With status 0.
+    Success,
+    /// With another status.
+    Status(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It was killed when `respond.command_timeout` was over.
+    TimedOut(Duration),
+    /// It did not start; the system's words.
+    NotStarted(String),
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Success => f.write_str("done"),
+            Self::Status(status) => write!(f, "exit status {status}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::TimedOut(after) => write!(f, "killed, it ran longer than {}", humantime::format_duration(*after)),
+            Self::NotStarted(why) => write!(f, "not started: {why}"),
+        }
+    }
 }

@@ -35,6 +35,8 @@ pub enum Class {
     Failed,
     /// Lost packets.
     Lost,
+    /// What responses beside the block came to.
+    Response,
     /// Messages of other modules through the `log` crate, which a packet may have caused too.
     Message,
     /// Lines of the history file. They do not count for the total: each stands for a block that the kernel holds.
@@ -43,7 +45,7 @@ pub enum Class {
 
 impl Class {
     /// How many classes there are.
-    const COUNT: usize = 9;
+    const COUNT: usize = 10;
 
     /// The class of a notice; `None` for what no remote packet causes.
     pub fn of(notice: &Notice) -> Option<Self> {
@@ -65,6 +67,7 @@ impl Class {
             Notice::Engine(Report::Unblocked { .. }) => Self::Ended,
             Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => Self::Failed,
             Notice::Lost { .. } => Self::Lost,
+            Notice::Response(_) => Self::Response,
             Notice::Starting
             | Notice::Watching { .. }
             | Notice::Active
@@ -87,7 +90,7 @@ impl Class {
             Self::ScanProven | Self::BlockProven => 60,
             Self::ScanUnproven | Self::BlockUnproven => 30,
             Self::Ended => 30,
-            Self::Failed | Self::Message => 20,
+            Self::Failed | Self::Response | Self::Message => 20,
             Self::Lost => 6,
             // Twice what `block.unproven.per_minute` lets in by default; at 80 bytes 138 MB a day at the very worst.
             Self::History => 1200,
@@ -98,7 +101,7 @@ impl Class {
     const fn reserve(self) -> u32 {
         match self {
             Self::ScanProven | Self::BlockProven | Self::Failed | Self::History => 0,
-            Self::ScanUnproven | Self::BlockUnproven | Self::Ended | Self::Lost | Self::Message => TOTAL / 2,
+            Self::ScanUnproven | Self::BlockUnproven | Self::Ended | Self::Lost | Self::Response | Self::Message => TOTAL / 2,
         }
     }
 }
@@ -139,7 +142,7 @@ impl Limiter {
     /// Full buckets.
     pub fn new(now: Moment) -> Self {
         use Class::*;
-        let classes = [ScanProven, ScanUnproven, BlockProven, BlockUnproven, Ended, Failed, Lost, Message, History];
+        let classes = [ScanProven, ScanUnproven, BlockProven, BlockUnproven, Ended, Failed, Lost, Response, Message, History];
         Self {
             total: Bucket::full(TOTAL),
             classes: classes.map(|class| Bucket::full(class.lines())),
@@ -215,6 +218,7 @@ mod tests {
         Class::Ended,
         Class::Failed,
         Class::Lost,
+        Class::Response,
         Class::Message,
         Class::History,
     ];

@@ -27,7 +27,7 @@ use limit::Limiter;
 use sink::Sink;
 use writer::Writer;
 
-pub use event::{Event, Notice};
+pub use event::{Ended, Event, Notice, Response};
 pub use global::install;
 
 /// Things told that wait for the journal's thread. A few hundred bytes each: a megabyte at most, a second of a thousand events.
@@ -48,11 +48,13 @@ pub struct Settings {
     pub history_file: Option<PathBuf>,
     /// IPv6 blocks are prefixes of this many bits.
     pub ipv6_prefix: u8,
+    /// Lines wait a moment for reverse names.
+    pub resolve: bool,
 }
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        Self { log: config.log.clone(), history_file: config.history_file.clone(), ipv6_prefix: config.block.ipv6_prefix }
+        Self { log: config.log.clone(), history_file: config.history_file.clone(), ipv6_prefix: config.block.ipv6_prefix, resolve: config.resolve }
     }
 }
 

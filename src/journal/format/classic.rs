@@ -13,7 +13,7 @@ use log::Level;
 use super::words::{count, duration, scan_name, transport as transport_name};
 use super::{Line, Style, level};
 use crate::engine::{Ending, Reason, Report, Subject};
-use crate::journal::{Event, Notice};
+use crate::journal::{Ended, Event, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
 
 /// The lines of an event.
@@ -42,6 +42,20 @@ pub(super) fn lines(event: &Event, style: &Style) -> Vec<Line> {
             format!("adminalert: WARNING: {} lost between the kernel and PortSentry, {total} since the start.", count(*packets, "packet"))
         }
         Notice::NeverBlock { entries } => format!("adminalert: {entries} addresses and networks are never blocked."),
+        Notice::Response(Response::Command { target, command, ended: Ended::Success, .. }) => {
+            format!("attackalert: External command run for host: {target} using command: \"{command}\"")
+        }
+        Notice::Response(Response::Command { target, command, ended, output, .. }) => {
+            let wrote = if output.is_empty() { String::new() } else { format!("; it wrote: {output}") };
+            format!("attackalert: ERROR: External command for host: {target} failed ({ended}): \"{command}\"{wrote}")
+        }
+        Notice::Response(Response::Denied { target, line }) => {
+            format!("attackalert: Host {target} has been blocked via wrappers with string: \"{line}\"")
+        }
+        Notice::Response(Response::NoLongerDenied { target }) => format!("adminalert: Host {target} is no longer denied via wrappers."),
+        Notice::Response(Response::Dropped { commands }) => {
+            format!("adminalert: ERROR: {} not run: too many were waiting.", count(*commands, "external command"))
+        }
         Notice::ForeignChange { pid, program, remedy } => {
             format!("securityalert: WARNING: {program} (process {pid}) changed the table inet portsentry: {remedy}")
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::words::count;
 use super::{Style, is_treacherous};
 use crate::engine::{Ending, Reason, Report, Subject};
-use crate::journal::{Event, Notice};
+use crate::journal::{Ended, Event, Notice, Response};
 
 /// A key and its value; the order is the order in which they are shown.
 pub(super) type Fact = (&'static str, Value);
@@ -32,6 +32,7 @@ pub(super) fn facts(event: &Event, style: &Style) -> Vec<Fact> {
         Notice::ReloadRefused { findings } => vec![kind("reload-refused"), ("findings", short(findings).into())],
         Notice::Lost { packets, total } => vec![kind("lost"), ("packets", (*packets).into()), ("total", (*total).into())],
         Notice::NeverBlock { entries } => vec![kind("never-block"), ("entries", (*entries).into())],
+        Notice::Response(response) => respond(response),
         Notice::ForeignChange { pid, program, remedy } => {
             vec![kind("foreign-change"), ("pid", (*pid).into()), ("program", start(program, 200).into()), ("remedy", short(remedy).into())]
         }
@@ -120,6 +121,23 @@ fn engine(report: &Report, style: &Style) -> Vec<Fact> {
             ),
         ],
         Report::UnblockFailed { subject, error } => vec![kind("unblock-failed"), ("address", name(subject)), ("error", short(error).into())],
+    }
+}
+
+fn respond(response: &Response) -> Vec<Fact> {
+    match response {
+        Response::Command { target, command, ended, took, output } => vec![
+            kind("command"),
+            ("address", target.as_str().into()),
+            ("command", start(command, 1000).into()),
+            ("done", (*ended == Ended::Success).into()),
+            ("ended", start(&ended.to_string(), 500).into()),
+            ("took", took.as_secs_f64().into()),
+            ("output", start(output, 1000).into()),
+        ],
+        Response::Denied { target, line } => vec![kind("denied"), ("address", target.as_str().into()), ("line", start(line, 2000).into())],
+        Response::NoLongerDenied { target } => vec![kind("no-longer-denied"), ("address", target.as_str().into())],
+        Response::Dropped { commands } => vec![kind("commands-dropped"), ("commands", (*commands).into())],
     }
 }
 

@@ -75,7 +75,7 @@ pub fn message(at: Timestamp, level: Level, module: &str, message: &str, style: 
 
 /// How important an event is, in every format.
 pub(crate) fn level(event: &Event) -> Level {
-    use super::Notice;
+    use super::{Ended, Notice, Response};
     use crate::engine::Report;
     match &event.notice {
         // A renewal says nothing new.
@@ -85,6 +85,8 @@ pub(crate) fn level(event: &Event) -> Level {
         Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) | Notice::ReloadRefused { .. } | Notice::Error(_) => Level::Error,
         Notice::Lost { .. } | Notice::ForeignChange { .. } | Notice::Warning(_) | Notice::HeldBack { .. } => Level::Warn,
         Notice::NeverBlock { .. } => Level::Debug,
+        Notice::Response(Response::Command { ended: Ended::Success, .. } | Response::Denied { .. } | Response::NoLongerDenied { .. }) => Level::Info,
+        Notice::Response(Response::Command { .. } | Response::Dropped { .. }) => Level::Error,
         Notice::Starting
         | Notice::Watching { .. }
         | Notice::Active
