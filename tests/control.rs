@@ -88,6 +88,7 @@ impl Desk for FakeDesk {
         let no = |message: &str| Refusal::new(Kind::No, message, "");
         match request {
             Request::Status {} => Reply::Status(Box::new(Status {
+                responses: Responses { commands: 3, failed: 1, dropped: 2 },
                 mode: "enforce".into(),
                 capture: "nflog".into(),
                 group: 77,

@@ -35,6 +35,8 @@ pub use keys::{KEYS, Key, Kind, Reload};
 pub use load::{Loaded, Refused, load, load_default, load_if_present, parse};
 pub use ports::PortSet;
 pub use types::*;
+#[cfg(test)]
+pub(crate) use values::MACROS;
 pub use words::Words;
 
 /// Where the configuration is looked for when no `--config` is given.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Method, PortMode, ProtocolAction, UnprovenAction};
+use super::{Config, Method, PortMode, UnprovenAction};
 
 /// Whether a path of the configuration names something that is there.
 pub(super) type Exists<'f> = &'f dyn Fn(&Path) -> bool;
@@ -29,9 +29,6 @@ pub(super) const PENDING: &[Pending] = &[
     },
     Pending { path: "tcp.mode", needed: |config, _| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
     Pending { path: "udp.mode", needed: |config, _| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "tcp.action", needed: |config, _| config.tcp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
-    Pending { path: "udp.action", needed: |config, _| config.udp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
-    Pending { path: "respond.command", needed: |config, _| !config.respond.command.is_empty(), until_then: "no command is run" },
     Pending { path: "respond.hosts_deny.enabled", needed: |config, _| config.respond.hosts_deny.enabled, until_then: "no line is written" },
     Pending { path: "respond.banner", needed: |config, _| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
     Pending { path: "resolve", needed: |config, _| config.resolve, until_then: "reports have addresses without names" },
@@ -63,9 +60,6 @@ mod tests {
         ("capture.reflex", "capture: {reflex: true}"),
         ("tcp.mode", "tcp: {mode: connect}"),
         ("udp.mode", "udp: {mode: connect}"),
-        ("tcp.action", "tcp: {action: command}\nrespond: {command: [/bin/true]}"),
-        ("udp.action", "udp: {action: command}\nrespond: {command: [/bin/true]}"),
-        ("respond.command", "respond: {command: [/bin/true, \"{target}\"]}"),
         ("respond.hosts_deny.enabled", "respond: {hosts_deny: {enabled: true}}"),
         ("respond.banner", "respond: {banner: hello}"),
         ("resolve", "resolve: true"),

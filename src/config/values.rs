@@ -23,7 +23,7 @@ const INTERFACE_MAX: usize = 15;
 const GROUP_MAX: usize = 32;
 
 /// What a command's words and a hosts.deny line may name.
-pub(super) const MACROS: &[&str] = &["target", "port", "mode", "protocol", "scan", "reason"];
+pub(crate) const MACROS: &[&str] = &["target", "port", "mode", "protocol", "scan", "reason"];
 
 /// A time: `0`, or numbers with units.
 pub(super) fn time(text: &str) -> Result<Duration, Wrong> {

@@ -444,6 +444,9 @@ pub struct Status {
     pub lost: u64,
     /// Log lines held back since the start.
     pub held_back: u64,
+    /// What became of the commands.
+    #[serde(default)]
+    pub responses: Responses,
     /// Seconds since the start.
     pub uptime: u64,
     /// The configuration file; null: the built-in defaults.
@@ -454,6 +457,17 @@ pub struct Status {
     pub pid: u32,
     /// What the administrator should see to.
     pub warnings: Vec<String>,
+}
+
+/// What became of `respond.command` since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Responses {
+    /// Commands that ended or could not be started.
+    pub commands: u64,
+    /// Those of them that did not end with status 0.
+    pub failed: u64,
+    /// Commands that were not run: too many were waiting.
+    pub dropped: u64,
 }
 
 /// The watched ports of one transport.

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::table::{Align, Table};
-use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Shown, Stamp, Status};
+use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Responses, Shown, Stamp, Status};
 use crate::journal::format::{duration, printable};
 
 /// The time zone in which times are shown.
@@ -78,6 +78,11 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     pair(out, "sources", &status.sources.to_string())?;
     pair(out, "probes", &status.probes.to_string())?;
     pair(out, "lost", &count(status.lost, "packet"))?;
+    let responses = status.responses;
+    if responses != Responses::default() {
+        let text = format!("{} run, {} of them failed, {} dropped", count(responses.commands, "command"), responses.failed, responses.dropped);
+        pair(out, "responses", &text)?;
+    }
     pair(out, "held back", &count(status.held_back, "log line"))?;
     for warning in &status.warnings {
         writeln!(out, "Warning: {}", printable(warning))?;

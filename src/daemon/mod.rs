@@ -5,13 +5,15 @@
 //!        ^  signals, routes, systemd            ^  NFLOG, nf_tables
 //!        |                                      |
 //!        +--Order------- control thread (desk) -+--Command
-//!                              ^ portsentryctl
+//!                              ^ portsentryctl |
+//!                                              +--what happened--> errands thread --Order--> helper process
 //! ```
 //!
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
 mod desk;
+mod errands;
 mod link;
 pub mod options;
 mod protected;
@@ -32,6 +34,7 @@ use std::time::{Duration, Instant};
 use crate::capture;
 use crate::config::{Config, Loaded};
 use crate::control;
+use crate::helper;
 use crate::journal::{self, Journal, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::text::Form;
@@ -41,6 +44,7 @@ use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::signals::Signals;
 use desk::FrontDesk;
+use errands::Errands;
 use link::Inbox;
 use options::Options;
 use protected::{Guard, Protected};
@@ -79,6 +83,13 @@ impl Failure {
 
 /// Runs `portsentry` with these words of the command line, the program's name first.
 pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // For whoever has no daemon at the other end it is a word like any other that is not known.
+    if arguments.get(1).is_some_and(|word| word == helper::WORD)
+        && let Some(socket) = helper::socket()
+    {
+        return helper::main(socket);
+    }
     let options = match Options::parse_words(arguments) {
         Ok(options) => options,
         Err(error) => {
@@ -175,7 +186,8 @@ impl Start {
         let setup = supervisor::setup(&self.config, &mut guard, &protected).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let view = self.view(&setup, protected);
         let (sentry, inbox) = link::link().map_err(failed("no eventfd"))?;
-        let thread = start_sentry(setup, inbox, self.journal.clone())?;
+        let errands = start_errands(&self.config, &self.journal, &sentry)?;
+        let thread = start_sentry(setup, inbox, self.journal.clone(), errands.clone()).inspect_err(|_| errands.stop(false))?;
         status::tell_watching(&self.journal, &self.config);
         let (orders, order_inbox) = link::link().map_err(failed("no eventfd"))?;
         let desk = FrontDesk {
@@ -183,7 +195,7 @@ impl Start {
             supervisor: orders,
             connection: Connection::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?,
             view: view.clone(),
-            status: status::Sources { started: Instant::now(), journal: self.journal.clone() },
+            status: status::Sources { started: Instant::now(), journal: self.journal.clone(), errands: errands.clone() },
         };
         let journal = self.journal.clone();
         let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
@@ -194,6 +206,7 @@ impl Start {
             guard,
             sentry,
             thread,
+            errands,
             journal: self.journal,
             inbox: order_inbox,
             routes,
@@ -217,13 +230,19 @@ impl Start {
 
 type SentryThread = std::thread::JoinHandle<Result<(), capture::Error>>;
 
+/// Starts the helper and the thread that owns it.
+fn start_errands(config: &Config, journal: &JournalHandle, sentry: &link::Link<Command>) -> Result<Errands, Failure> {
+    let on_name = Box::new(|_address, _name| {});
+    Errands::start(config, journal.clone(), sentry.clone(), on_name).map_err(failed("the errands thread cannot start"))
+}
+
 /// Starts the packet thread and waits until it guards the host, or says why it cannot.
-fn start_sentry(setup: Setup, inbox: Inbox<Command>, journal: JournalHandle) -> Result<SentryThread, Failure> {
+fn start_sentry(setup: Setup, inbox: Inbox<Command>, journal: JournalHandle, errands: Errands) -> Result<SentryThread, Failure> {
     let (started, start) = mpsc::sync_channel::<Result<(), StartError>>(1);
     let seed = [random(), random()];
     let thread = std::thread::Builder::new()
         .name("packets".to_owned())
-        .spawn(move || match Sentry::start(setup, journal, seed) {
+        .spawn(move || match Sentry::start(setup, journal, errands, seed) {
             Ok(sentry) => {
                 let _ = started.send(Ok(()));
                 sentry.run(&inbox)

@@ -13,12 +13,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 
+use super::errands::Errands;
 use super::link::{Answer, Inbox};
 use super::takeover;
 use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
 use crate::config::Config;
-use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Source, Subject};
+use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Reason, Source, Subject};
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::element::merge;
 use crate::nft::plan::Installed;
@@ -81,10 +82,25 @@ pub enum Command {
     Reconfigure(Box<Setup>, Answer<Result<(), String>>),
     /// When each block began, as far as that is known.
     Since(Answer<HashMap<Subject, Moment>>),
+    /// So many of the blocks in force, the first that come.
+    Blocks(usize, Answer<Vec<Standing>>),
     /// Are you there?
     Ping(Answer<()>),
     /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
     Stop(bool, Answer<u64>),
+}
+
+/// A block that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// What is blocked.
+    pub subject: Subject,
+    /// Why.
+    pub reason: Reason,
+    /// The port that crossed the trigger, if that is known.
+    pub port: Option<Port>,
+    /// Since how long.
+    pub age: Duration,
 }
 
 /// Why a block by hand was not done.
@@ -158,6 +174,7 @@ pub struct Sentry {
     responder: NftResponder,
     listener: Listener,
     journal: JournalHandle,
+    errands: Errands,
     config: Config,
     ruleset: Ruleset,
     never_block: AllowList,
@@ -179,7 +196,7 @@ impl Sentry {
     ///
     /// # Errors
     /// When the group is taken, the kernel lacks something, or refuses.
-    pub fn start(setup: Setup, journal: JournalHandle, seed: [u64; 2]) -> Result<Self, StartError> {
+    pub fn start(setup: Setup, journal: JournalHandle, errands: Errands, seed: [u64; 2]) -> Result<Self, StartError> {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
         let mut responder = NftResponder::new(Connection::open()?);
@@ -203,6 +220,7 @@ impl Sentry {
             responder,
             listener,
             journal,
+            errands,
             config: setup.config,
             ruleset: setup.ruleset,
             never_block: setup.never_block,
@@ -271,7 +289,7 @@ impl Sentry {
 
     /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
     fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
-        let Self { engine, responder, listener, journal, ephemeral, orders, no_probe, unreadable, refusal, .. } = self;
+        let Self { engine, responder, listener, journal, errands, ephemeral, orders, no_probe, unreadable, refusal, .. } = self;
         let received = listener.receive(PACKETS_A_WAKE, &mut |packet| {
             let Ok(parsed) = wire::parse(packet.payload) else {
                 *unreadable += 1;
@@ -283,14 +301,14 @@ impl Sentry {
             };
             engine.on_probe(now, &probe, orders);
             if !orders.is_empty() {
-                perform(now, engine, responder, journal, orders, refusal);
+                perform(now, engine, responder, journal, errands, orders, refusal);
             }
         })?;
         Ok(received.more)
     }
 
     fn perform(&mut self, now: Moment) {
-        perform(now, &mut self.engine, &mut self.responder, &self.journal, &mut self.orders, &mut self.refusal);
+        perform(now, &mut self.engine, &mut self.responder, &self.journal, &self.errands, &mut self.orders, &mut self.refusal);
     }
 
     fn tell_loss(&mut self, now: Moment) {
@@ -314,6 +332,7 @@ impl Sentry {
             Command::Protect(list, answer) => reply(&answer, self.protect(now, list)),
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Since(answer) => reply(&answer, self.engine.blocks().take(SINCE_MAX).map(|block| (block.subject, block.since)).collect()),
+            Command::Blocks(most, answer) => reply(&answer, self.standing(now, most)),
             Command::Ping(answer) => reply(&answer, ()),
             // Handled by the loop, which ends with it.
             Command::Stop(_, answer) => reply(&answer, 0),
@@ -333,6 +352,16 @@ impl Sentry {
 
     fn figures(&self) -> Figures {
         Figures { engine: self.engine.status(), capture: self.statistics(), no_probe: self.no_probe, unreadable: self.unreadable }
+    }
+
+    fn standing(&self, now: Moment, most: usize) -> Vec<Standing> {
+        let standing = |block: engine::BlockView<'_>| Standing {
+            subject: block.subject,
+            reason: block.reason.clone(),
+            port: block.port,
+            age: now.since(block.since),
+        };
+        self.engine.blocks().take(most).map(standing).collect()
     }
 
     fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: String) -> Result<(), NotDone> {
@@ -501,19 +530,23 @@ fn perform(
     engine: &mut Engine,
     responder: &mut NftResponder,
     journal: &JournalHandle,
+    errands: &Errands,
     orders: &mut Vec<Action>,
     refusal: &mut Option<(Subject, String)>,
 ) {
     let mut batch = std::mem::take(orders);
     while !batch.is_empty() {
+        errands.on_orders(&batch);
         responder.carry_out(&batch, |outcome| {
             if let Outcome::Blocked { subject, result: Err(error) } | Outcome::Unblocked { subject, result: Err(error) } = &outcome {
                 *refusal = Some((*subject, error.clone()));
+                errands.on_refusal(&batch, *subject);
             }
             engine.on_outcome(now, outcome, orders);
         });
         for action in batch.drain(..) {
             if let Action::Report(report) = action {
+                errands.on_report(&report);
                 journal.tell(Notice::Engine(report));
             }
         }

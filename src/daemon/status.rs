@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use super::errands::Errands;
 use super::link::{Link, Unresponsive};
 use super::sentry::Command;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode};
-use crate::control::{Status, Watching};
+use crate::control::{Responses, Status, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::Transport;
 
@@ -16,6 +17,8 @@ pub struct Sources {
     pub started: Instant,
     /// The journal, which counts too.
     pub journal: JournalHandle,
+    /// What is done beside the blocks.
+    pub errands: Errands,
 }
 
 impl Sources {
@@ -26,6 +29,7 @@ impl Sources {
     pub fn gather(&self, sentry: &Link<Command>, view: &SharedView) -> Result<Status, Unresponsive> {
         let figures = sentry.ask(Command::Status)?;
         let journal = self.journal.stats();
+        let counts = self.errands.counts();
         let view = view.lock();
         let config = &view.config;
         let mut warnings = view.warnings.clone();
@@ -40,6 +44,9 @@ impl Sources {
         }
         if journal.unwritten > 0 {
             warnings.push(format!("{} log lines could not be written", journal.unwritten));
+        }
+        if !self.errands.is_up() {
+            warnings.push("the helper process is not running: no command is run and no name found".to_owned());
         }
         Ok(Status {
             mode: match config.mode {
@@ -59,6 +66,7 @@ impl Sources {
             probes: figures.engine.probes,
             lost: figures.capture.lost,
             held_back: journal.held_back,
+            responses: Responses { commands: counts.commands, failed: counts.failed, dropped: counts.dropped },
             uptime: self.started.elapsed().as_secs(),
             config: view.from.as_ref().map(|path| path.display().to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 use sd_notify::NotifyState;
 
+use super::errands::Errands;
 use super::link::{Answer, Inbox, Link};
 use super::options::Options;
 use super::protected::{Guard, Protected};
@@ -96,6 +97,8 @@ pub struct Supervisor {
     pub sentry: Link<Command>,
     /// The packet thread.
     pub thread: JoinHandle<Result<(), capture::Error>>,
+    /// What is done beside the blocks.
+    pub errands: Errands,
     /// The journal.
     pub journal: JournalHandle,
     /// What the control server asks.
@@ -227,6 +230,7 @@ impl Supervisor {
             }
             return Err(error);
         }
+        self.errands.reconfigure(&config);
         let changes = old.changes(&config);
         for warning in &warnings {
             self.journal.tell(Notice::Warning(warning.to_string()));
@@ -292,6 +296,7 @@ impl Supervisor {
         let blocks_left = self.sentry.ask(|answer| Command::Stop(remove, answer)).unwrap_or(0);
         self.journal.tell(Notice::Stopping { blocks_left });
         let ended = self.thread.join();
+        self.errands.stop(remove && blocks_left == 0);
         self.journal.stop(LAST_LINES);
         match ended {
             Ok(Ok(())) => ExitCode::SUCCESS,
@@ -306,6 +311,7 @@ impl Supervisor {
             Err(_) => "it panicked".to_owned(),
         };
         self.journal.tell(Notice::Error(format!("the packet thread ended: {why}; blocks stay in the kernel")));
+        self.errands.stop(false);
         self.journal.stop(LAST_LINES);
         ExitCode::from(super::EX_SOFTWARE)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Reason, Source, Subject};
+use super::{NotBlocked, Reason, Source, Subject};
 use crate::probe::{Port, Probe};
 
 /// Something that the engine wants done in the world.
@@ -82,7 +82,7 @@ pub enum Report {
         /// What is known of it.
         reason: Reason,
         /// Why nothing was blocked; `None` when a block was ordered.
-        not_blocked: Option<&'static str>,
+        not_blocked: Option<NotBlocked>,
     },
     /// The kernel acknowledged a block.
     Blocked {

@@ -417,7 +417,7 @@ impl Engine {
         }
         let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
         let reason = self.reason(now, source, probe.scan, false);
-        actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against.text()) }));
+        actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against) }));
     }
 
     fn reason(&self, now: Moment, source: Source, scan: ScanKind, proven: bool) -> Reason {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::Report;
 use crate::probe::Transport;
@@ -92,7 +93,7 @@ pub enum Notice {
 }
 
 /// What a response beside the block came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// `respond.command` has ended, or could not be started.
     Command {
@@ -127,7 +128,7 @@ pub enum Response {
 }
 
 /// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
     /// With status 0.
     Success,

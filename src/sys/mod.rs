@@ -6,6 +6,7 @@ pub mod memory;
 pub mod peer;
 pub mod poll;
 pub mod privilege;
+pub mod process;
 pub mod procfs;
 pub mod resolv_conf;
 pub mod signals;

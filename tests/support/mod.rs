@@ -65,6 +65,14 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     reason
 }
 
+/// The processes whose arguments or environment hold `mark`. One that has ended and was not waited for has neither.
+pub fn marked(mark: &str) -> Vec<u32> {
+    let holds = |path: String| std::fs::read(path).is_ok_and(|bytes| bytes.windows(mark.len()).any(|window| window == mark.as_bytes()));
+    let entries = std::fs::read_dir("/proc").expect("/proc");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id() && (holds(format!("/proc/{pid}/cmdline")) || holds(format!("/proc/{pid}/environ")))).collect()
+}
+
 /// Asks `condition` every 20 ms until it holds; `false` when `limit` is over.
 pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = std::time::Instant::now() + limit;

@@ -12,7 +12,7 @@ use log::Level;
 
 use super::words::{count, duration, scan_name, transport as transport_name};
 use super::{Line, Style, level};
-use crate::engine::{Ending, Reason, Report, Subject};
+use crate::engine::{Ending, NotBlocked, Reason, Report, Subject};
 use crate::journal::{Ended, Event, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
 
@@ -86,7 +86,7 @@ fn watching(transport: Transport, mode: &str, ports: u32, ranges: &str) -> Strin
 fn engine(report: &Report, style: &Style) -> Vec<String> {
     let name = |subject: &Subject| subject.display(style.ipv6_prefix).to_string();
     match report {
-        Report::Scan { probe, not_blocked, .. } => scan(probe, *not_blocked),
+        Report::Scan { probe, not_blocked, .. } => scan(probe, not_blocked.map(NotBlocked::text)),
         Report::Blocked { subject, timeout, reason, renewed, .. } => {
             let name = name(subject);
             let time = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
@@ -236,7 +236,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     fn what_is_not_blocked_says_why() {
         let line = |why| texts(&event(scan("192.0.2.7", ScanKind::Udp, Transport::Udp, 9, Some(why)))).pop().unwrap();
         assert_eq!(line("observe mode"), "WARN attackalert: Ignoring UDP response per configuration file setting.");
-        assert_eq!(line("it is a gateway"), "WARN attackalert: Host 192.0.2.7 was not blocked: it is a gateway");
+        assert_eq!(line("never-block address"), "WARN attackalert: Host 192.0.2.7 was not blocked: never-block address");
     }
 
     #[test]

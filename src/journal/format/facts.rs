@@ -92,7 +92,7 @@ fn engine(report: &Report, style: &Style) -> Vec<Fact> {
                 ("blocking", not_blocked.is_none().into()),
             ];
             facts.extend(why(reason));
-            facts.push(("not_blocked", not_blocked.map_or(Value::Null, Value::from)));
+            facts.push(("not_blocked", not_blocked.map_or(Value::Null, |why| why.text().into())));
             facts
         }
         Report::Blocked { subject, port, timeout, reason, renewed } => {

@@ -154,7 +154,7 @@ pub(crate) fn cut(mut text: String) -> String {
 pub(crate) mod samples {
     //! One event of each kind, for the golden tests of all formats.
     use super::*;
-    use crate::engine::{Ending, Reason, Report, Source, Subject};
+    use crate::engine::{Ending, NotBlocked, Reason, Report, Source, Subject};
     use crate::journal::Notice;
     use crate::probe::{Port, Probe, ScanKind, Transport};
     use std::net::IpAddr;
@@ -183,7 +183,7 @@ pub(crate) mod samples {
                 ip_options: false,
             },
             reason: reason(kind),
-            not_blocked,
+            not_blocked: not_blocked.map(|text| NotBlocked::ALL.into_iter().find(|why| why.text() == text).unwrap()),
         })
     }
 

@@ -1,0 +1,364 @@
+//! Reverse names: who asks gets an answer within [`ANSWER_WITHIN`], whatever the name servers do.
+//!
+//! Owns a few threads that wait for the system's resolver (getnameinfo(3)), a bounded queue and a bounded cache. Whoever owns an address decides what
+//! its name is: a name that is not made of a host name's characters (RFC 952, RFC 1123, and the underscore that people use) counts as none, and so
+//! does one that reads like an address.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lookups at once. A resolver that answers takes milliseconds; more would only wait for the same name server.
+const WORKERS: usize = 4;
+
+/// A worker that is busy for so long is given up: another takes its place.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Workers that may be stuck at a time. The resolver of the C library gives up by itself after some seconds a name server; only a broken module of
+/// nsswitch.conf(5) holds a thread for ever. When all of these are stuck, every lookup is answered with no name until one comes back.
+const STUCK_MAX: usize = 12;
+
+/// Addresses that wait: more are answered with no name at once. Two seconds of what four workers look up at 30 ms each.
+const QUEUE_MAX: usize = 256;
+
+/// Names that are kept, "none" among them: some 100 bytes each.
+pub const CACHE_MAX: usize = 4096;
+
+/// A name is taken as true for so long. Names of reports may be old; the time that the name server gives is not told by getnameinfo(3).
+const KEEP_NAME: Duration = Duration::from_secs(3600);
+
+/// That there is none, or that the name server does not answer.
+const KEEP_NONE: Duration = Duration::from_secs(300);
+
+/// Who asks waits no longer: a line of the log waits for it.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Longest name (RFC 1035, 3.1, as text).
+const NAME_MAX: usize = 253;
+
+/// Asks the system for the name of an address.
+pub type Lookup = Box<dyn Fn(IpAddr) -> Option<String> + Send + Sync>;
+
+/// Takes an answer.
+pub type Answer = Box<dyn Fn(IpAddr, Option<String>) + Send + Sync>;
+
+/// How long things take; tests have less time.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    answer_within: Duration,
+    stuck_after: Duration,
+}
+
+struct Known {
+    name: Option<String>,
+    until: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    cache: HashMap<IpAddr, Known>,
+    /// The addresses of the cache, oldest first.
+    order: VecDeque<IpAddr>,
+    queue: VecDeque<IpAddr>,
+    /// Who waits, and until when.
+    asked: HashMap<IpAddr, Instant>,
+    /// Lookups that are under way, by worker, and since when.
+    busy: HashMap<u64, Instant>,
+    /// Workers that are given up; each ends when its lookup does.
+    stuck: HashMap<u64, Instant>,
+    workers: usize,
+    next_worker: u64,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to look up.
+    work: Condvar,
+    /// A time has changed.
+    times_changed: Condvar,
+    times: Times,
+    lookup: Lookup,
+    answer: Answer,
+}
+
+/// The names; clones are the same.
+#[derive(Clone)]
+pub struct Names(Arc<Shared>);
+
+impl Names {
+    /// Names as the system's resolver knows them.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(answer: Answer) -> std::io::Result<Self> {
+        Self::with(Box::new(system), answer, Times { answer_within: ANSWER_WITHIN, stuck_after: STUCK_AFTER })
+    }
+
+    fn with(lookup: Lookup, answer: Answer, times: Times) -> std::io::Result<Self> {
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), times_changed: Condvar::new(), times, lookup, answer });
+        let keeper = Arc::clone(&shared);
+        std::thread::Builder::new().name("names".to_owned()).spawn(move || keeper.keep_times())?;
+        Ok(Self(shared))
+    }
+
+    /// Asks for a name; one answer follows, for all who asked meanwhile.
+    pub fn ask(&self, address: IpAddr) {
+        let now = Instant::now();
+        let mut state = self.0.lock();
+        if let Some(name) = state.cache.get(&address).filter(|known| known.until > now).map(|known| known.name.clone()) {
+            drop(state);
+            return (self.0.answer)(address, name);
+        }
+        if state.asked.contains_key(&address) {
+            return;
+        }
+        let is_hopeless = state.workers == 0 && state.stuck.len() >= STUCK_MAX;
+        if is_hopeless || state.queue.len() >= QUEUE_MAX {
+            drop(state);
+            return (self.0.answer)(address, None);
+        }
+        state.queue.push_back(address);
+        state.asked.insert(address, now + self.0.times.answer_within);
+        let idle = state.workers.saturating_sub(state.busy.len());
+        if state.workers < WORKERS && state.queue.len() > idle {
+            Shared::start_worker(&self.0, &mut state);
+        }
+        self.0.work.notify_one();
+        self.0.times_changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_worker(shared: &Arc<Self>, state: &mut State) {
+        let id = state.next_worker;
+        state.next_worker += 1;
+        let own = Arc::clone(shared);
+        // Without a thread those who wait get no name when their time is over.
+        if std::thread::Builder::new().name("lookup".to_owned()).spawn(move || own.work(id)).is_ok() {
+            state.workers += 1;
+        }
+    }
+
+    /// A worker: looks up what waits, until it was given up.
+    fn work(&self, id: u64) {
+        let mut state = self.lock();
+        loop {
+            let Some(address) = state.queue.pop_front() else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            // Nobody waits for it any more.
+            if !state.asked.contains_key(&address) {
+                continue;
+            }
+            state.busy.insert(id, Instant::now());
+            self.times_changed.notify_one();
+            drop(state);
+            let name = (self.lookup)(address).filter(|name| is_acceptable(name));
+            state = self.lock();
+            state.remember(address, name.clone());
+            let waited = state.asked.remove(&address).is_some();
+            let is_given_up = state.stuck.remove(&id).is_some();
+            state.busy.remove(&id);
+            if waited {
+                drop(state);
+                (self.answer)(address, name);
+                state = self.lock();
+            }
+            if is_given_up {
+                return;
+            }
+        }
+    }
+
+    /// The thread that answers when a time is over, and replaces workers that are stuck.
+    fn keep_times(self: &Arc<Self>) {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let overdue: Vec<IpAddr> = state.asked.iter().filter(|(_, until)| **until <= now).map(|(address, _)| *address).collect();
+            if !overdue.is_empty() {
+                for address in &overdue {
+                    state.asked.remove(address);
+                }
+                drop(state);
+                for address in overdue {
+                    (self.answer)(address, None);
+                }
+                state = self.lock();
+                continue;
+            }
+            self.replace_stuck(&mut state, now);
+            let next = state.asked.values().copied().chain(state.busy.values().map(|since| *since + self.times.stuck_after)).min();
+            state = match next {
+                Some(at) => {
+                    let wait = at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+                    self.times_changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.times_changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn replace_stuck(self: &Arc<Self>, state: &mut State, now: Instant) {
+        let stuck: Vec<u64> = state.busy.iter().filter(|(_, since)| **since + self.times.stuck_after <= now).map(|(id, _)| *id).collect();
+        for id in stuck {
+            state.busy.remove(&id);
+            state.stuck.insert(id, now);
+            state.workers = state.workers.saturating_sub(1);
+            if state.stuck.len() < STUCK_MAX {
+                Self::start_worker(self, state);
+            }
+        }
+        // Enough have come back.
+        if state.workers == 0 && state.stuck.len() < STUCK_MAX && !state.queue.is_empty() {
+            Self::start_worker(self, state);
+        }
+    }
+}
+
+impl State {
+    fn remember(&mut self, address: IpAddr, name: Option<String>) {
+        let until = Instant::now() + if name.is_some() { KEEP_NAME } else { KEEP_NONE };
+        if self.cache.insert(address, Known { name, until }).is_none() {
+            self.order.push_back(address);
+        }
+        while self.cache.len() > CACHE_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.cache.remove(&oldest);
+        }
+    }
+}
+
+/// getnameinfo(3): the name of an address, by whatever nsswitch.conf(5) says.
+fn system(address: IpAddr) -> Option<String> {
+    let flags = libc::NI_NAMEREQD | libc::NI_NUMERICSERV;
+    dns_lookup::getnameinfo(&(address, 0).into(), flags).ok().map(|(name, _)| name)
+}
+
+/// Whether a name may be shown. See the [module](self).
+pub fn is_acceptable(name: &str) -> bool {
+    let is_host_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_like_an_address = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(is_host_name) && !is_like_an_address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, channel};
+
+    const WITHIN: Times = Times { answer_within: Duration::from_millis(50), stuck_after: Duration::from_millis(100) };
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4(n.into())
+    }
+
+    fn names(lookup: impl Fn(IpAddr) -> Option<String> + Send + Sync + 'static, times: Times) -> (Names, Receiver<(IpAddr, Option<String>)>) {
+        let (sender, receiver) = channel();
+        let answer = Box::new(move |address, name| drop(sender.send((address, name))));
+        (Names::with(Box::new(lookup), answer, times).unwrap(), receiver)
+    }
+
+    fn answer(from: &Receiver<(IpAddr, Option<String>)>) -> (IpAddr, Option<String>) {
+        from.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    #[test]
+    fn only_names_of_hosts_are_shown() {
+        for good in ["a", "host.example.org", "_dmarc.example", "xn--bcher-kva.example", "1.2.3.4.in-addr.arpa", "a-", "example.org.", "10-0-0-1.example"] {
+            assert!(is_acceptable(good), "{good}");
+        }
+        let long = "a".repeat(254);
+        let bad = ["", ".", "1.2.3.4", "4", "1.2.3.4.", "2001:db8::7", "::", "a b", "a/b", "a\nb", "\u{1b}[2J", "é", "%n", "a\"", "$(x)", "a;b", &long];
+        for bad in bad {
+            assert!(!is_acceptable(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once_and_then_known() {
+        let (asked, counted) = channel();
+        let lookup = move |address: IpAddr| {
+            asked.send(address).unwrap();
+            Some("host.example".to_owned())
+        };
+        let (names, answers) = names(lookup, Times { answer_within: Duration::from_secs(20), ..WITHIN });
+        for _ in 0..3 {
+            names.ask(address(7));
+            assert_eq!(answer(&answers), (address(7), Some("host.example".to_owned())));
+        }
+        assert_eq!(counted.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn an_answer_with_odd_bytes_is_no_name() {
+        let (names, answers) = names(|_| Some("evil\u{1b}[2J.example\n".to_owned()), WITHIN);
+        names.ask(address(1));
+        assert_eq!(answer(&answers), (address(1), None));
+    }
+
+    #[test]
+    fn a_resolver_that_never_answers_costs_each_asker_the_same_time_and_the_pool_nothing_for_ever() {
+        let (release, gate) = channel::<()>();
+        let gate = Mutex::new(gate);
+        // The first lookups hang until they are released.
+        let lookup = move |asked: IpAddr| {
+            if asked < address(8) {
+                let _ = gate.lock().unwrap().recv();
+            }
+            Some("late.example".to_owned())
+        };
+        let (names, answers) = names(lookup, WITHIN);
+        for n in 0..8 {
+            names.ask(address(n));
+        }
+        for _ in 0..8 {
+            assert_eq!(answer(&answers).1, None);
+        }
+        // Others have taken the place of the stuck ones.
+        let served = crate::helper::tests::eventually(|| {
+            names.ask(address(100));
+            answer(&answers).1.is_some()
+        });
+        assert!(served);
+        drop(release);
+    }
+
+    #[test]
+    fn when_every_worker_hangs_answers_come_at_once_and_memory_is_bounded() {
+        let (release, gate) = channel::<()>();
+        let gate = Mutex::new(gate);
+        let lookup = move |_| {
+            let _ = gate.lock().unwrap().recv();
+            None
+        };
+        let (names, answers) = names(lookup, Times { answer_within: Duration::from_secs(20), stuck_after: Duration::from_secs(60) });
+        for n in 0..2000 {
+            names.ask(address(n));
+        }
+        let at_once = answers.try_iter().count();
+        assert!((2000 - QUEUE_MAX - WORKERS..=2000 - QUEUE_MAX).contains(&at_once), "{at_once}");
+        let state = names.0.lock();
+        assert!(state.queue.len() <= QUEUE_MAX && state.asked.len() <= QUEUE_MAX + WORKERS && state.workers <= WORKERS);
+        drop(state);
+        drop(release);
+    }
+
+    #[test]
+    fn the_cache_never_grows_beyond_its_size() {
+        let mut state = State::default();
+        for n in 0..10_000 {
+            state.remember(address(n), Some("x".to_owned()));
+        }
+        assert_eq!((state.cache.len(), state.order.len()), (CACHE_MAX, CACHE_MAX));
+        assert!(state.cache.contains_key(&address(9999)) && !state.cache.contains_key(&address(0)));
+    }
+}
