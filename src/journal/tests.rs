@@ -353,3 +353,42 @@ fn a_flood_of_scans_asks_for_no_more_names_than_lines_are_written_and_what_waits
         assert!(questions >= scans && questions <= allowed, "{questions} questions, {scans} scans");
     }
 }
+
+#[test]
+fn a_name_that_was_found_before_the_end_is_written() {
+    let (lines, asked) = (Lines::default(), Asked::default());
+    let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
+    asked.attach(&journal, None);
+    journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    while asked.all().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    journal.name_found("10.77.1.1".parse().unwrap(), Some("scanner.example".to_owned()));
+    journal.tell(Notice::Stopping { blocks_left: 0 });
+    assert!(journal.stop(LONG));
+    assert!(lines.all()[0].contains("from host: scanner.example/10.77.1.1 to"), "{:?}", lines.all());
+    assert!(lines.all()[1].contains("securityalert"), "{:?}", lines.all());
+}
+
+#[test]
+fn classic_lines_reach_syslog_as_daemon_notice_and_the_other_formats_keep_their_priority() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let receiver = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    receiver.set_read_timeout(Some(LONG)).unwrap();
+    for (format, priorities) in [(config::LogFormat::Classic, ["<29>", "<29>", "<27>"]), (config::LogFormat::Text, ["<29>", "<28>", "<27>"])] {
+        let mut settings = settings();
+        settings.log.format = format;
+        let journal = Journal::start_with(settings, Box::new(sink::Syslog::new(path.clone(), config::Facility::Daemon))).unwrap();
+        journal.tell(Notice::Active);
+        journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+        journal.tell(Notice::Error("it broke".to_owned()));
+        assert!(journal.stop(LONG));
+        for priority in priorities {
+            let mut buffer = [0; 8192];
+            let length = receiver.recv(&mut buffer).unwrap();
+            let line = std::str::from_utf8(&buffer[..length]).unwrap();
+            assert!(line.starts_with(&format!("{priority}portsentry[{}]: ", std::process::id())), "{line}");
+        }
+    }
+}

@@ -73,9 +73,8 @@ impl Writer {
         loop {
             let stopping = self.on_orders();
             if stopping {
-                // Who waits for the end does not wait for names.
+                // Who waits for the end does not wait for names; those that are in the queue already are taken.
                 self.resolve = false;
-                self.wait_no_longer();
             }
             let item = match self.next_due() {
                 _ if stopping => match self.items.try_recv() {
