@@ -25,6 +25,7 @@ mod reader;
 mod schema;
 mod suggest;
 mod tree;
+mod trust;
 mod types;
 mod values;
 mod words;
@@ -34,6 +35,7 @@ pub use diagnostic::{Finding, Severity};
 pub use keys::{KEYS, Key, Kind, Reload};
 pub use load::{Loaded, Refused, load, load_default, load_if_present, parse};
 pub use ports::PortSet;
+pub use trust::{Fault, distrust};
 pub use types::*;
 #[cfg(test)]
 pub(crate) use values::MACROS;

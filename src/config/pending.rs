@@ -29,9 +29,7 @@ pub(super) const PENDING: &[Pending] = &[
     },
     Pending { path: "tcp.mode", needed: |config, _| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
     Pending { path: "udp.mode", needed: |config, _| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "respond.hosts_deny.enabled", needed: |config, _| config.respond.hosts_deny.enabled, until_then: "no line is written" },
     Pending { path: "respond.banner", needed: |config, _| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
-    Pending { path: "resolve", needed: |config, _| config.resolve, until_then: "reports have addresses without names" },
     Pending {
         path: "block.unproven.action",
         needed: |config, _| config.block.unproven.action == UnprovenAction::Slow,
@@ -60,9 +58,7 @@ mod tests {
         ("capture.reflex", "capture: {reflex: true}"),
         ("tcp.mode", "tcp: {mode: connect}"),
         ("udp.mode", "udp: {mode: connect}"),
-        ("respond.hosts_deny.enabled", "respond: {hosts_deny: {enabled: true}}"),
         ("respond.banner", "respond: {banner: hello}"),
-        ("resolve", "resolve: true"),
         ("block.unproven.action", "block: {unproven: {action: slow}}"),
     ];
 

@@ -241,13 +241,17 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or("?");
     let at = event.get("time").and_then(Value::as_str).and_then(|time| time.parse().ok());
     let at = at.map_or_else(|| "-".repeat(19), |at| zone.time(at));
+    let who = match event.get("name").and_then(Value::as_str) {
+        Some(name) => format!("{} ({name})", text("address")),
+        None => text("address").to_owned(),
+    };
     let line = match text("event") {
         "scan" => {
             let after = match event.get("not_blocked").and_then(Value::as_str) {
                 Some(why) => format!(", not blocked: {why}"),
                 None => String::new(),
             };
-            format!("scan       {} to {}: {}{after}", text("address"), text("port"), text("reason"))
+            format!("scan       {who} to {}: {}{after}", text("port"), text("reason"))
         }
         "blocked" => {
             let time = match event.get("timeout").and_then(Value::as_u64) {
@@ -255,9 +259,9 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
                 None => "until it is unblocked".to_owned(),
             };
             let word = if event.get("renewed").and_then(Value::as_bool) == Some(true) { "renewed" } else { "blocked" };
-            format!("{word:<10} {} {time}: {}", text("address"), text("reason"))
+            format!("{word:<10} {who} {time}: {}", text("reason"))
         }
-        "unblocked" => format!("unblocked  {} ({})", text("address"), text("ending")),
+        "unblocked" => format!("unblocked  {who} ({})", text("ending")),
         other => {
             let rest: Vec<String> = event
                 .as_object()

@@ -203,7 +203,6 @@ impl Errands {
         }
     }
 
-    #[allow(dead_code, reason = "the journal's stage of names asks")]
     /// Asks for the name of an address; the answer goes to [`OnName`]. Never waits; `false`: no answer will come.
     pub fn resolve(&self, address: IpAddr) -> bool {
         if !self.shared.up.load(Ordering::Relaxed) || self.queue.try_send(Item::Resolve(address)).is_err() {
@@ -339,7 +338,7 @@ fn run(config: &Config, subject: Subject, port: Port, reason: &Reason) -> Run {
 
 /// A block as files show it. One that was taken over from an earlier run has a line only if it is in the file already: nobody knows its port.
 fn blocked(config: &Config, subject: Subject, port: Option<Port>, reason: &Reason, at: Timestamp) -> Blocked {
-    let event = Event { at, notice: Notice::Engine(Report::Blocked { subject, port, timeout: None, reason: reason.clone(), renewed: false }) };
+    let event = Event { at, notice: Notice::Engine(Report::Blocked { subject, port, timeout: None, reason: reason.clone(), renewed: false }), name: None };
     let style = format::Style { format: config.log.format, ipv6_prefix: config.block.ipv6_prefix };
     Blocked {
         target: subject.display(config.block.ipv6_prefix).to_string(),

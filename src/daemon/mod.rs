@@ -186,9 +186,10 @@ impl Start {
         let setup = supervisor::setup(&self.config, &mut guard, &protected).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let view = self.view(&setup, protected);
         let (sentry, inbox) = link::link().map_err(failed("no eventfd"))?;
+        let services = setup.services.clone();
         let errands = start_errands(&self.config, &self.journal, &sentry)?;
         let thread = start_sentry(setup, inbox, self.journal.clone(), errands.clone()).inspect_err(|_| errands.stop(false))?;
-        status::tell_watching(&self.journal, &self.config);
+        status::tell_watching(&self.journal, &self.config, &services);
         let (orders, order_inbox) = link::link().map_err(failed("no eventfd"))?;
         let desk = FrontDesk {
             sentry: sentry.clone(),
@@ -232,8 +233,12 @@ type SentryThread = std::thread::JoinHandle<Result<(), capture::Error>>;
 
 /// Starts the helper and the thread that owns it.
 fn start_errands(config: &Config, journal: &JournalHandle, sentry: &link::Link<Command>) -> Result<Errands, Failure> {
-    let on_name = Box::new(|_address, _name| {});
-    Errands::start(config, journal.clone(), sentry.clone(), on_name).map_err(failed("the errands thread cannot start"))
+    let back = journal.clone();
+    let on_name = Box::new(move |address, name| back.name_found(address, name));
+    let errands = Errands::start(config, journal.clone(), sentry.clone(), on_name).map_err(failed("the errands thread cannot start"))?;
+    let names = errands.clone();
+    journal.resolve_through(Box::new(move |address| names.resolve(address)));
+    Ok(errands)
 }
 
 /// Starts the packet thread and waits until it guards the host, or says why it cannot.

@@ -9,11 +9,17 @@
 //! It is this program again, started by [`process`] with one end of a socket pair as its standard input, and knows only what it is told over that.
 //! It ends when the socket does, and everything that it started ends with it: whether the daemon stopped, crashed or was killed.
 
+pub mod blocked_files;
 pub mod commands;
+mod files;
+pub mod hosts_deny;
+mod mirror;
 pub mod names;
 pub mod process;
 pub mod protocol;
 mod run;
+mod section;
+pub mod told;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -26,6 +32,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::sys;
 use commands::Commands;
+use files::{Change, Files};
 use names::Names;
 use protocol::{Lines, Order, Word};
 
@@ -68,23 +75,30 @@ fn serve(socket: UnixStream) -> io::Result<()> {
     let commands = Commands::new(Arc::clone(&tell))?;
     let answer = Arc::clone(&tell);
     let names = Names::new(Box::new(move |address, name| answer(Word::Name { address, name })))?;
+    let files = Files::start(Arc::clone(&tell))?;
     tell(Word::Ready);
-    let grace = obey(socket, &commands, &names);
+    let grace = obey(socket, &commands, &names, &files);
     commands.end(grace.as_ref().copied().unwrap_or_default());
+    files.end();
     grace.map(|_| ())
 }
 
 /// Takes orders until the end; how long running commands may go on.
-fn obey(mut socket: UnixStream, commands: &Commands, names: &Names) -> io::Result<Duration> {
+fn obey(mut socket: UnixStream, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
     let mut lines = Lines::default();
     let mut buffer = [0; 16 << 10];
     loop {
         while let Some(order) = lines.next::<Order>()? {
             match order {
-                Order::Configure(settings) => commands.configure(&settings),
+                Order::Configure(settings) => {
+                    commands.configure(&settings);
+                    files.configure(&settings);
+                }
                 Order::Run(run) => commands.run(&run),
                 Order::Resolve(address) => names.ask(address),
-                Order::Blocked(_) | Order::Unblocked(_) | Order::List { .. } => {}
+                Order::Blocked(block) => files.change(Change::Blocked(block)),
+                Order::Unblocked(target) => files.change(Change::Unblocked(target)),
+                Order::List { first, last, whole, blocks } => files.change(Change::List { first, last, whole, blocks }),
                 Order::End(grace) => return Ok(grace),
             }
         }

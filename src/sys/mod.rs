@@ -8,6 +8,7 @@ pub mod poll;
 pub mod privilege;
 pub mod process;
 pub mod procfs;
+pub mod replace;
 pub mod resolv_conf;
 pub mod signals;
 pub mod socket;
