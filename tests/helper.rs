@@ -152,7 +152,9 @@ fn a_command_has_a_group_of_its_own_no_terminal_and_hears_signals() {
     let lines: Vec<&str> = report.output.lines().collect();
     let pid = lines[3];
     assert_eq!(lines[0], format!("{pid} {pid} {pid} 0"), "{report:?}");
-    assert!(lines[1].ends_with("0000000000000000") && lines[2].ends_with("0000000000000000"), "{report:?}");
+    // HUP, INT, USR1, PIPE and TERM, as bits: what the helper does about them is not handed on.
+    let held = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap() & 0x5203;
+    assert_eq!((held(lines[1]), held(lines[2])), (0, 0), "{report:?}");
 }
 
 #[test]
@@ -171,10 +173,11 @@ fn a_command_that_cannot_be_started_says_why() {
     let file = directory.path().join("plain");
     fs::write(&file, "#!/bin/sh\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let empty = directory.path().join("nonsense");
-    fs::write(&empty, [0x7f, b'E', b'L', b'F', 0, 1, 2]).unwrap();
-    fs::set_permissions(&empty, fs::Permissions::from_mode(0o755)).unwrap();
-    for (program, why) in [("/nowhere/at/all", "No such file"), (file.to_str().unwrap(), "Permission denied"), (empty.to_str().unwrap(), "Exec format")] {
+    let script = directory.path().join("script");
+    fs::write(&script, "#!/nowhere/at/all\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let (file, script) = (file.to_str().unwrap(), script.to_str().unwrap());
+    for (program, why) in [("/nowhere/at/all", "No such file"), (file, "Permission denied"), ("/", "Permission denied"), (script, "No such file")] {
         let mut helper = Helper::start();
         helper.configure(&[program.to_owned()], LONG);
         let report = helper.report();

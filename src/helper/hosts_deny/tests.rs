@@ -29,7 +29,7 @@ impl World {
         world
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    fn path(&self) -> PathBuf {
         self.directory.path().join("hosts.deny")
     }
 
