@@ -192,9 +192,9 @@ mod tests {
                 Notice::Watching {
                     transport: Transport::Tcp,
                     mode: "advanced",
-                    ports: (0..=65_535).step_by(2).map(|port| port..=port).collect(),
-                    excluded: (0..=65_535).step_by(3).map(|port| port..=port).collect(),
-                    services: (0..=65_535).step_by(5).map(|port| port..=port).collect(),
+                    ports: (60_000..=65_535).step_by(2).map(|port| port..=port).collect(),
+                    excluded: (60_000..=65_535).step_by(3).map(|port| port..=port).collect(),
+                    services: (60_000..=65_535).step_by(5).map(|port| port..=port).collect(),
                 },
                 Notice::Warning(long),
             ];
