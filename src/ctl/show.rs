@@ -278,3 +278,24 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
     };
     writeln!(out, "{at}  {}", printable(line.trim_end()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_shown_behind_the_address_of_an_event() {
+        let shown = |event: Value| {
+            let mut out = Vec::new();
+            super::event(&mut out, &event, &Zone::utc()).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut event = serde_json::json!({
+            "time": "2026-11-20T15:26:40.000Z", "level": "warn", "event": "blocked", "address": "10.77.1.1", "name": "scanner.example", "timeout": 60,
+            "renewed": false, "reason": "syn scan: 3 ports in 0.2s"
+        });
+        assert_eq!(shown(event.clone()), "2026-11-20 15:26:40  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n");
+        event["name"] = Value::Null;
+        assert_eq!(shown(event), "2026-11-20 15:26:40  blocked    10.77.1.1 for 1m: syn scan: 3 ports in 0.2s\n");
+    }
+}

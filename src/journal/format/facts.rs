@@ -178,6 +178,7 @@ fn why(reason: &Reason) -> [Fact; 3] {
 mod tests {
     use super::super::{LINE_MAX, json, samples};
     use super::*;
+    use crate::probe::Transport;
 
     #[test]
     fn an_object_is_never_longer_than_a_line() {
@@ -186,6 +187,15 @@ mod tests {
             let notices = [
                 Notice::ForeignChange { pid: 1, program: long.clone(), remedy: long.clone() },
                 Notice::ReloadRefused { findings: long.clone() },
+                samples::command(Ended::NotStarted(long.clone()), &long),
+                Notice::Response(Response::Denied { target: long.clone(), line: long.clone() }),
+                Notice::Watching {
+                    transport: Transport::Tcp,
+                    mode: "advanced",
+                    ports: (60_000..=65_535).step_by(2).map(|port| port..=port).collect(),
+                    excluded: (60_000..=65_535).step_by(3).map(|port| port..=port).collect(),
+                    services: (60_000..=65_535).step_by(5).map(|port| port..=port).collect(),
+                },
                 Notice::Warning(long),
             ];
             for notice in notices {
