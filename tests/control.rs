@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::{Client, ClientError};
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, ListenError, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Target, Watching, listen,
+    AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, ListenError, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Target,
+    Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;

@@ -167,12 +167,24 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_daemon_starts_no_program() {
+fn programs_are_started_in_two_places_the_helper_by_the_daemon_and_the_command_by_the_helper() {
+    let mut found = Vec::new();
     for (path, text) in sources() {
-        for word in ["process::Command", "Command::new(", "libc::exec", "libc::system", "libc::fork", "libc::posix_spawn"] {
+        for word in ["libc::exec", "libc::system", "libc::fork", "libc::posix_spawn", "/bin/sh", "sh -c"] {
             assert!(!text.contains(word), "{path} has {word}");
         }
+        found.extend(text.matches("Command::new(").map(|_| path.rsplit("/src/").next().unwrap().to_owned()));
     }
+    found.sort();
+    assert_eq!(found, ["helper/commands.rs", "helper/process.rs"]);
+}
+
+#[test]
+fn the_unit_lets_the_helper_do_what_the_defaults_need() {
+    let unit = read("contrib/systemd/portsentry.service");
+    assert!(unit.contains("AF_INET AF_INET6") && unit.contains("KillMode=mixed"));
+    let drop_in = read("contrib/systemd/responses.conf");
+    assert!(drop_in.lines().all(|line| line.is_empty() || line.starts_with('#') || line == "[Service]"), "copied as it is, it changes nothing");
 }
 
 #[test]

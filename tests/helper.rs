@@ -187,7 +187,8 @@ fn a_command_that_cannot_be_started_says_why() {
 
 #[test]
 fn a_command_that_hangs_is_ended_with_all_that_it_started() {
-    let mut helper = Helper::with_script("trap '' TERM; echo begun; for n in 1 2 3; do sh -c 'trap \"\" TERM; sleep 60' \"$0\" & done; sleep 60", SHORT);
+    let mut helper =
+        Helper::with_script("trap '' TERM; echo begun; for n in 1 2 3; do sh -c 'trap \"\" TERM; sleep 60' \"$0\" & done; sleep 60", SHORT);
     let report = helper.report();
     assert_eq!((report.ended, report.output.as_str()), (Ended::TimedOut(SHORT), "begun"));
     helper.ends_all();
@@ -334,7 +335,8 @@ fn a_name_is_looked_up_and_every_question_is_answered_once() {
         helper.send(&Order::Resolve(address.parse().unwrap()));
     }
     let names: Vec<_> = helper.hear(|words| {
-        let names: Vec<_> = words.iter().filter_map(|word| if let Word::Name { address, name } = word { Some((*address, name.clone())) } else { None }).collect();
+        let names: Vec<_> =
+            words.iter().filter_map(|word| if let Word::Name { address, name } = word { Some((*address, name.clone())) } else { None }).collect();
         (names.len() == 3).then_some(names)
     });
     // By /etc/hosts of nearly every machine.

@@ -338,7 +338,8 @@ fn run(config: &Config, subject: Subject, port: Port, reason: &Reason) -> Run {
 
 /// A block as files show it. One that was taken over from an earlier run has a line only if it is in the file already: nobody knows its port.
 fn blocked(config: &Config, subject: Subject, port: Option<Port>, reason: &Reason, at: Timestamp) -> Blocked {
-    let event = Event { at, notice: Notice::Engine(Report::Blocked { subject, port, timeout: None, reason: reason.clone(), renewed: false }), name: None };
+    let event =
+        Event { at, notice: Notice::Engine(Report::Blocked { subject, port, timeout: None, reason: reason.clone(), renewed: false }), name: None };
     let style = format::Style { format: config.log.format, ipv6_prefix: config.block.ipv6_prefix };
     Blocked {
         target: subject.display(config.block.ipv6_prefix).to_string(),
@@ -409,10 +410,8 @@ impl Keeper {
             wake_at.push(told + DROPPED_TOLD_EVERY);
         }
         let timeout = wake_at.into_iter().min().map(|at| at.saturating_duration_since(now));
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.inbox.waker.as_fd(), PollFlags::IN),
-        ];
+        let mut fds =
+            vec![PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.inbox.waker.as_fd(), PollFlags::IN)];
         if let Some(helper) = &self.helper {
             let out = if helper.unsent() > 0 { PollFlags::OUT } else { PollFlags::empty() };
             fds.push(PollFd::from_borrowed_fd(helper.as_fd(), PollFlags::IN | out));
@@ -432,9 +431,8 @@ impl Keeper {
             }
             Err(error) => {
                 self.put_off();
-                self.journal.tell(Notice::Error(format!(
-                    "the helper process cannot be started: {error}; no command is run and no name found until it is"
-                )));
+                self.journal
+                    .tell(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
             }
         }
     }

@@ -231,9 +231,10 @@ mod tests {
     fn every_macro_is_replaced_within_its_word_and_once() {
         assert_eq!(words(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}"]), ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn"]);
         assert_eq!(words(&["/bin/x", "-r", "{reason}"]), ["/bin/x", "-r", "syn scan: {target} $(reboot) `x`"]);
-        assert_eq!(words(&["/bin/x", "{{port}}", "{", "}", "{}", "{a b}", "{port", "a{port}{port}b"]), [
-            "/bin/x", "{22}", "{", "}", "{}", "{a b}", "{port", "a2222b"
-        ]);
+        assert_eq!(
+            words(&["/bin/x", "{{port}}", "{", "}", "{}", "{a b}", "{port", "a{port}{port}b"]),
+            ["/bin/x", "{22}", "{", "}", "{}", "{a b}", "{port", "a2222b"]
+        );
     }
 
     #[test]

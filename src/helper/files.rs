@@ -105,7 +105,7 @@ impl Files {
 
 /// A file that is not used any more, and has to lose our lines.
 enum Retired {
-    Deny(HostsDeny),
+    Deny(Box<HostsDeny>),
     Blocked(BlockedFiles),
 }
 
@@ -250,7 +250,7 @@ impl Keeper {
         if self.deny.as_ref().map(|(wanted, _)| wanted) != settings.hosts_deny.as_ref() {
             if let Some((_, mut file)) = self.deny.take() {
                 told.extend(file.take_out(now));
-                self.retire(Retired::Deny(file));
+                self.retire(Retired::Deny(Box::new(file)));
             }
             self.deny = settings.hosts_deny.map(|wanted| (wanted.clone(), HostsDeny::new(wanted.path, wanted.line)));
         }

@@ -88,7 +88,7 @@ fn obey(mut socket: UnixStream, commands: &Commands, names: &Names, files: &File
     let mut lines = Lines::default();
     let mut buffer = [0; 16 << 10];
     loop {
-        while let Some(order) = lines.next::<Order>()? {
+        while let Some(order) = lines.next_line::<Order>()? {
             match order {
                 Order::Configure(settings) => {
                     commands.configure(&settings);

@@ -96,8 +96,7 @@ impl Names {
     }
 
     fn with(lookup: Lookup, answer: Answer, times: Times) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), times_changed: Condvar::new(), times, lookup, answer });
+        let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), times_changed: Condvar::new(), times, lookup, answer });
         let keeper = Arc::clone(&shared);
         std::thread::Builder::new().name("names".to_owned()).spawn(move || keeper.keep_times())?;
         Ok(Self(shared))
@@ -273,11 +272,14 @@ mod tests {
 
     #[test]
     fn only_names_of_hosts_are_shown() {
-        for good in ["a", "host.example.org", "_dmarc.example", "xn--bcher-kva.example", "1.2.3.4.in-addr.arpa", "a-", "example.org.", "10-0-0-1.example"] {
+        for good in
+            ["a", "host.example.org", "_dmarc.example", "xn--bcher-kva.example", "1.2.3.4.in-addr.arpa", "a-", "example.org.", "10-0-0-1.example"]
+        {
             assert!(is_acceptable(good), "{good}");
         }
         let long = "a".repeat(254);
-        let bad = ["", ".", "1.2.3.4", "4", "1.2.3.4.", "2001:db8::7", "::", "a b", "a/b", "a\nb", "\u{1b}[2J", "é", "%n", "a\"", "$(x)", "a;b", &long];
+        let bad =
+            ["", ".", "1.2.3.4", "4", "1.2.3.4.", "2001:db8::7", "::", "a b", "a/b", "a\nb", "\u{1b}[2J", "é", "%n", "a\"", "$(x)", "a;b", &long];
         for bad in bad {
             assert!(!is_acceptable(bad), "{bad}");
         }

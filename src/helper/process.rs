@@ -126,7 +126,7 @@ impl Process {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            while let Some(word) = self.lines.next()? {
+            while let Some(word) = self.lines.next_line()? {
                 each(word);
             }
         }

@@ -150,7 +150,7 @@ impl Lines {
     ///
     /// # Errors
     /// `InvalidData` for a line that is too long or does not say anything known.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub fn next_line<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let end = self.bytes.iter().skip(self.searched).position(|byte| *byte == b'\n').map(|at| at + self.searched);
         let Some(end) = end else {
             self.searched = self.bytes.len();
@@ -175,7 +175,7 @@ mod tests {
         for chunk in chunks {
             lines.push(chunk);
             loop {
-                match lines.next::<Order>() {
+                match lines.next_line::<Order>() {
                     Ok(Some(_)) => read += 1,
                     Ok(None) => break,
                     Err(_) => return (read, true),
@@ -202,7 +202,7 @@ mod tests {
             let mut read = Vec::new();
             for chunk in both.chunks(size) {
                 lines.push(chunk);
-                while let Some(order) = lines.next::<Order>().unwrap() {
+                while let Some(order) = lines.next_line::<Order>().unwrap() {
                     read.push(order);
                 }
             }
@@ -216,7 +216,7 @@ mod tests {
         let mut refused = false;
         for _ in 0..=LINE_MAX / 1000 + 1 {
             lines.push(&[b'x'; 1000]);
-            refused |= lines.next::<Order>().is_err();
+            refused |= lines.next_line::<Order>().is_err();
         }
         assert!(refused);
         assert_eq!(encode(&Order::Unblocked("x".repeat(LINE_MAX))), None);

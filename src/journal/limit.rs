@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::engine::{Moment, Report};
-use crate::journal::Notice;
+use crate::journal::{Notice, Response};
 
 /// The time that all rates refer to, and the least time between two [`Notice::HeldBack`].
 pub const INTERVAL: Duration = Duration::from_secs(60);
@@ -70,6 +70,8 @@ impl Class {
             Notice::Engine(Report::Unblocked { .. }) => Self::Ended,
             Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => Self::Failed,
             Notice::Lost { .. } => Self::Lost,
+            // Told every ten seconds at most, and it says what the lines that are held back would have said.
+            Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Response(_) => Self::Response,
             Notice::Starting
             | Notice::Watching { .. }

@@ -92,7 +92,9 @@ impl Bench {
     /// Reports since the last call, in short.
     fn told(&mut self) -> Vec<String> {
         let short = |report: Report| match report {
-            Report::Scan { source, not_blocked, reason, .. } => format!("scan {} {reason} {}", source.address(), not_blocked.map_or("-", NotBlocked::text)),
+            Report::Scan { source, not_blocked, reason, .. } => {
+                format!("scan {} {reason} {}", source.address(), not_blocked.map_or("-", NotBlocked::text))
+            }
             Report::Blocked { subject, timeout, renewed, .. } => {
                 format!("blocked {} {:?}{}", subject.display(64), timeout.unwrap_or_default(), if renewed { " renewed" } else { "" })
             }
