@@ -5,6 +5,8 @@
 mod classic;
 mod facts;
 mod json;
+#[cfg(test)]
+mod manual;
 mod text;
 mod words;
 
