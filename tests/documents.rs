@@ -128,7 +128,7 @@ fn files_that_the_documents_name_are_there() {
         for word in quoted(&read(document)) {
             // `tests/run quick` is a file and an argument, `file.rs::name` a file and what is in it.
             let path = word.split("::").next().and_then(|path| path.split_whitespace().next()).unwrap_or_default();
-            let is_ours = ["src/", "tests/", "contrib/", "rules/", "benches/"].iter().any(|top| path.starts_with(top));
+            let is_ours = ["src/", "tests/", "contrib/", "rules/", "man/", "benches/"].iter().any(|top| path.starts_with(top));
             assert!(!is_ours || path.contains('*') || base.join(path).exists(), "{document} names {word}");
         }
     }
