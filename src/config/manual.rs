@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::pending::PENDING;
-
-#[path = "../../tests/support/mdoc.rs"]
-mod mdoc;
+use crate::mdoc;
 
 /// Keys whose feature is finished within this version: the page describes them as they are then. The last one takes this list with it.
 const NEARLY_THERE: &[&str] = &[

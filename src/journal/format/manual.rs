@@ -11,11 +11,8 @@ use super::samples::{CLASSIC, all, at, blocked, event, reason, scan};
 use super::{Line, classic, json, lines, message};
 use crate::engine::{Ending, Reason, Report, Source, Subject};
 use crate::journal::{Ended, Event, Notice, Response};
+use crate::mdoc::{self, Item, WILD, fits};
 use crate::probe::{ScanKind, Transport};
-
-#[path = "../../../tests/support/mdoc.rs"]
-mod mdoc;
-use mdoc::{Item, WILD, fits};
 
 /// Every notice, each in every way that a formatter tells apart.
 fn events() -> Vec<Event> {
