@@ -17,6 +17,7 @@
 //! * [`engine`]: who scans, and what follows from it. No clock, socket, file or lock inside.
 //! * [`responder`]: carries the engine's actions out and brings the kernel's answer back.
 //! * [`journal`]: what happened, told: log lines, history.
+//! * [`helper`]: what touches the world outside netlink, in a process of its own.
 //! * [`control`] and [`ctl`]: the socket that `portsentryctl` speaks, and `portsentryctl`.
 //! * [`daemon`]: threads, signals, reload. The only module that knows all others.
 //! * [`netlink`] and [`sys`]: the ground: netlink messages and sockets; every direct system call.
@@ -32,6 +33,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod engine;
+pub mod helper;
 pub mod journal;
 pub mod netlink;
 pub mod nft;

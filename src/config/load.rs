@@ -1,18 +1,18 @@
 //! From a path to a checked configuration.
 //!
-//! The file tells a program that runs as root what to do, so it is trusted only as far as nobody else can have written it: owner and mode are
-//! taken from the opened descriptor (fstat(2)), so that what was judged is what is read, and the directories that lead to it last are judged
-//! as well, since whoever may write in them may put another file in its place.
+//! The file tells a program that runs as root what to do, so it is trusted only as far as nobody else can have written it ([`distrust`]): owner
+//! and mode are taken from the opened descriptor (fstat(2)), so that what was judged is what is read.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Finding, Findings, Place, Severity, escaped};
+use super::diagnostic::{Finding, Findings, Place, Severity};
 use super::pending::Exists;
 use super::reader::Reader;
+use super::trust::distrust;
 use super::{Config, DEFAULT_PATH, check, schema, tree};
-use crate::sys::files::{self, Facts};
+use crate::sys::files;
 
 /// Bytes that are read at most. Every port by its number, in two lists, fits.
 const SIZE_MAX: u64 = 1 << 20;
@@ -157,7 +157,6 @@ fn too_large(path: &Path, size: impl fmt::Display) -> Refused {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Refused> {
-    let name = || escaped(&path.to_string_lossy());
     let cannot = |error: &io::Error| {
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => "name a file that exists; without --config the built-in defaults run",
@@ -171,65 +170,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Refused> {
     if !facts.regular {
         return Err(Refused::whole(path, "the configuration is not a regular file", "name a file, not a directory, pipe or device"));
     }
-    if files::is_root() {
-        let mut findings = Vec::new();
-        distrust(path, &facts, "file", &name(), &mut findings);
-        // The owner of a link can let it lead elsewhere, even in a directory with the sticky bit.
-        if let Some(uid) = files::link_owner(path).filter(|uid| *uid != 0) {
-            let message = format!("the link {} belongs to user {uid}, who could change what root does", name());
-            findings.push(Finding::whole(Severity::Error, path, message, format!("chown -h root: {}", quoted(&name()))));
-        }
-        for directory in directories(path) {
-            match files::directory_facts(&directory) {
-                Ok(facts) => distrust(path, &facts, "directory", &escaped(&directory.to_string_lossy()), &mut findings),
-                Err(error) => findings.push(Finding::whole(Severity::Error, path, format!("cannot judge its directory: {error}"), "")),
-            }
-        }
-        if !findings.is_empty() {
-            return Err(Refused { findings });
-        }
+    let faults = distrust(path, &facts);
+    if !faults.is_empty() {
+        let findings = faults.into_iter().map(|(message, remedy)| Finding::whole(Severity::Error, path, message, remedy)).collect();
+        return Err(Refused { findings });
     }
     if facts.size > SIZE_MAX {
         return Err(too_large(path, facts.size));
     }
     // One byte more than allowed: the file may have grown since.
     files::read_up_to(&mut file, SIZE_MAX + 1).map_err(|error| cannot(&error))
-}
-
-/// The directory that holds the name, and the one that holds the file, if the name is a symbolic link to elsewhere.
-fn directories(path: &Path) -> Vec<PathBuf> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let named = parent(path);
-    // A file that cannot be resolved now was replaced since it was opened; the directory of its name tells by whom it can be.
-    let real = std::fs::canonicalize(path).ok().map(|real| parent(&real));
-    match (std::fs::canonicalize(&named).ok(), real) {
-        (named_real, Some(real)) if named_real.as_ref() != Some(&real) => vec![named, real],
-        _ => vec![named],
-    }
-}
-
-/// Notes who else may write it.
-fn distrust(path: &Path, facts: &Facts, what: &str, name: &str, findings: &mut Vec<Finding>) {
-    let quoted = quoted(name);
-    let mut refuse = |message: String, remedy: String| findings.push(Finding::whole(Severity::Error, path, message, remedy));
-    if facts.uid != 0 {
-        refuse(format!("the {what} {name} belongs to user {}, who could change what root does", facts.uid), format!("chown root: {quoted}"));
-    }
-    // In a directory with the sticky bit nobody can replace a file of root's (unlink(2), rename(2)), whoever may write there.
-    if facts.mode & 0o022 != 0 && !(what == "directory" && facts.mode & 0o1000 != 0) {
-        let who = match facts.mode & 0o022 {
-            0o020 => "its group",
-            0o002 => "everybody",
-            _ => "its group and everybody",
-        };
-        refuse(format!("the {what} {name} is writable by {who} (mode {:04o})", facts.mode & 0o7777), format!("chmod go-w {quoted}"));
-    }
-}
-
-/// A name for the shell.
-fn quoted(name: &str) -> String {
-    format!("'{}'", name.replace('\'', "'\\''"))
 }

@@ -27,6 +27,7 @@ mod reader;
 mod schema;
 mod suggest;
 mod tree;
+mod trust;
 mod types;
 mod values;
 mod words;
@@ -36,6 +37,7 @@ pub use diagnostic::{Finding, Severity};
 pub use keys::{KEYS, Key, Kind, Reload};
 pub use load::{Loaded, Refused, load, load_default, load_if_present, parse};
 pub use ports::PortSet;
+pub use trust::{Fault, distrust};
 pub use types::*;
 pub use words::Words;
 

@@ -43,13 +43,17 @@ impl PortSet {
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();
+        // Both are sorted: a hole that ends before one range concerns none after it.
+        let mut holes = other.0.as_slice();
         for range in &self.0 {
             // Wider than a port, so that "one past 65535" has a value.
             let (mut start, end) = (u32::from(*range.start()), u32::from(*range.end()));
-            for hole in &other.0 {
+            let past = holes.partition_point(|hole| u32::from(*hole.end()) < start);
+            holes = holes.get(past..).unwrap_or_default();
+            for hole in holes {
                 let (hole_start, hole_end) = (u32::from(*hole.start()), u32::from(*hole.end()));
-                if hole_end < start || hole_start > end {
-                    continue;
+                if hole_start > end {
+                    break;
                 }
                 if hole_start > start {
                     left.push((start, hole_start - 1));

@@ -236,13 +236,17 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or("?");
     let at = event.get("time").and_then(Value::as_str).and_then(|time| time.parse().ok());
     let at = at.map_or_else(|| "-".repeat(19), |at| zone.time(at));
+    let who = match event.get("name").and_then(Value::as_str) {
+        Some(name) => format!("{} ({name})", text("address")),
+        None => text("address").to_owned(),
+    };
     let line = match text("event") {
         "scan" => {
             let after = match event.get("not_blocked").and_then(Value::as_str) {
                 Some(why) => format!(", not blocked: {why}"),
                 None => String::new(),
             };
-            format!("scan       {} to {}: {}{after}", text("address"), text("port"), text("reason"))
+            format!("scan       {who} to {}: {}{after}", text("port"), text("reason"))
         }
         "blocked" => {
             let time = match event.get("timeout").and_then(Value::as_u64) {
@@ -250,9 +254,9 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
                 None => "until it is unblocked".to_owned(),
             };
             let word = if event.get("renewed").and_then(Value::as_bool) == Some(true) { "renewed" } else { "blocked" };
-            format!("{word:<10} {} {time}: {}", text("address"), text("reason"))
+            format!("{word:<10} {who} {time}: {}", text("reason"))
         }
-        "unblocked" => format!("unblocked  {} ({})", text("address"), text("ending")),
+        "unblocked" => format!("unblocked  {who} ({})", text("ending")),
         other => {
             let rest: Vec<String> = event
                 .as_object()
@@ -268,4 +272,25 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
         }
     };
     writeln!(out, "{at}  {}", printable(line.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_shown_behind_the_address_of_an_event() {
+        let shown = |event: Value| {
+            let mut out = Vec::new();
+            super::event(&mut out, &event, &Zone::utc()).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut event = serde_json::json!({
+            "time": "2026-11-20T15:26:40.000Z", "level": "warn", "event": "blocked", "address": "10.77.1.1", "name": "scanner.example", "timeout": 60,
+            "renewed": false, "reason": "syn scan: 3 ports in 0.2s"
+        });
+        assert_eq!(shown(event.clone()), "2026-11-20 15:26:40  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n");
+        event["name"] = Value::Null;
+        assert_eq!(shown(event), "2026-11-20 15:26:40  blocked    10.77.1.1 for 1m: syn scan: 3 ports in 0.2s\n");
+    }
 }

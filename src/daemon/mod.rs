@@ -175,8 +175,9 @@ impl Start {
         let setup = supervisor::setup(&self.config, &mut guard, &protected).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let view = self.view(&setup, protected);
         let (sentry, inbox) = link::link().map_err(failed("no eventfd"))?;
+        let services = setup.services.clone();
         let thread = start_sentry(setup, inbox, self.journal.clone())?;
-        status::tell_watching(&self.journal, &self.config);
+        status::tell_watching(&self.journal, &self.config, &services);
         let (orders, order_inbox) = link::link().map_err(failed("no eventfd"))?;
         let desk = FrontDesk {
             sentry: sentry.clone(),

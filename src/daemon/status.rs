@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::link::{Link, Unresponsive};
 use super::sentry::Command;
 use super::view::SharedView;
-use crate::config::{Config, Method, Mode, PortMode};
+use crate::config::{Config, Method, Mode, PortMode, PortSet};
 use crate::control::{Status, Watching};
 use crate::journal::{JournalHandle, Notice};
-use crate::probe::Transport;
+use crate::probe::{Port, Transport};
 
 /// What the figures need besides the threads.
 pub struct Sources {
@@ -99,12 +99,15 @@ fn mode_word(mode: PortMode) -> Option<&'static str> {
     }
 }
 
-/// Tells the journal what is watched from now on.
-pub fn tell_watching(journal: &JournalHandle, config: &Config) {
+/// Tells the journal what is watched from now on; `services`: what local services listen on.
+pub fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]) {
     for (transport, protocol) in [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)] {
-        if let Some(mode) = mode_word(protocol.mode) {
-            let ports = protocol.watched();
-            journal.tell(Notice::Watching { transport, mode, ports: ports.count(), ranges: ports.to_string() });
-        }
+        let Some(mode) = mode_word(protocol.mode) else { continue };
+        let (ports, excluded) = match protocol.mode {
+            PortMode::Advanced => (protocol.advanced_ports.clone(), protocol.exclude.clone()),
+            _ => (protocol.ports.clone(), PortSet::default()),
+        };
+        let services = services.iter().filter(|port| port.transport == transport).map(|port| port.number..=port.number).collect();
+        journal.tell(Notice::Watching { transport, mode, ports, excluded, services });
     }
 }

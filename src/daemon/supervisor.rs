@@ -217,6 +217,7 @@ impl Supervisor {
         let protected = self.guard.gather(&config, &mut complaints);
         let setup = setup(&config, &mut self.guard, &protected)?;
         let ruleset = Arc::new(setup.ruleset.clone());
+        let services = setup.services.clone();
         let old_journal = journal::Settings::from(&*old);
         self.journal.reconfigure(journal::Settings::from(&config)).map_err(|error| words(&error))?;
         let answer = self.sentry.ask(|answer| Command::Reconfigure(Box::new(setup), answer)).map_err(|error| error.to_string());
@@ -231,7 +232,7 @@ impl Supervisor {
         for warning in &warnings {
             self.journal.tell(Notice::Warning(warning.to_string()));
         }
-        status::tell_watching(&self.journal, &config);
+        status::tell_watching(&self.journal, &config, &services);
         let mut view = self.view.lock();
         view.warnings = warnings.iter().map(ToString::to_string).collect();
         view.config = Arc::new(config);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::names::HostName;
+use crate::config::PortSet;
 use crate::engine::Report;
 use crate::probe::Transport;
 
@@ -14,6 +16,8 @@ pub struct Event {
     pub at: Timestamp,
     /// What.
     pub notice: Notice,
+    /// The name of the one host that it is about, where `resolve` is on and the name was found in time.
+    pub name: Option<HostName>,
 }
 
 /// What happened.
@@ -23,16 +27,18 @@ pub enum Notice {
     Engine(Report),
     /// The daemon starts (classic: `adminalert: PortSentry ... is starting.`).
     Starting,
-    /// These ports are watched now, of this transport, in the words of the configuration.
+    /// These ports are watched now, of this transport.
     Watching {
         /// The transport.
         transport: Transport,
         /// `advanced`, `stealth`, `connect`.
         mode: &'static str,
-        /// How many ports.
-        ports: u32,
-        /// The ports, as ranges.
-        ranges: String,
+        /// The ports that the configuration names for this mode.
+        ports: PortSet,
+        /// The ports that are never watched: `exclude` in advanced mode, else none.
+        excluded: PortSet,
+        /// The ports that local services take now, and which are no traps therefore.
+        services: PortSet,
     },
     /// Everything is in place (classic: `adminalert: PortSentry is now active and listening.`).
     Active,

@@ -18,6 +18,9 @@ const LINE: u64 = 60_000;
 /// 58 MB a day at worst, which a log's rotation copes with.
 pub const TOTAL: u32 = 100;
 
+/// Names that are asked for because of somebody who watches, of events whose lines are not written; at once, and in each further [`INTERVAL`].
+pub const WATCHED_NAMES: u32 = 60;
+
 /// What lines are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -132,6 +135,7 @@ impl Bucket {
 pub struct Limiter {
     total: Bucket,
     classes: [Bucket; Class::COUNT],
+    names: Bucket,
     filled: Moment,
     held: u64,
     held_since: Option<Moment>,
@@ -146,6 +150,7 @@ impl Limiter {
         Self {
             total: Bucket::full(TOTAL),
             classes: classes.map(|class| Bucket::full(class.lines())),
+            names: Bucket::full(WATCHED_NAMES),
             filled: now,
             held: 0,
             held_since: None,
@@ -155,12 +160,7 @@ impl Limiter {
 
     /// Whether `lines` lines of `class` may be written now: all of them or none. What may not is counted.
     pub fn admit(&mut self, class: Class, lines: u32, now: Moment) -> bool {
-        let elapsed = now.since(self.filled);
-        self.filled = self.filled.max(now);
-        self.total.fill(elapsed);
-        for bucket in &mut self.classes {
-            bucket.fill(elapsed);
-        }
+        self.fill(now);
         let cost = u64::from(lines) * LINE;
         let counts_for_total = class != Class::History;
         let total_holds = !counts_for_total || self.total.holds(cost + u64::from(class.reserve()) * LINE);
@@ -176,6 +176,24 @@ impl Limiter {
         self.ever_held = self.ever_held.saturating_add(u64::from(lines));
         self.held_since.get_or_insert(now);
         false
+    }
+
+    /// Whether a name may be asked for now only because somebody watches. Names for lines that are written need no permission of their own.
+    pub fn admit_name(&mut self, now: Moment) -> bool {
+        self.fill(now);
+        let holds = self.names.holds(LINE);
+        if holds {
+            self.names.credit -= LINE;
+        }
+        holds
+    }
+
+    fn fill(&mut self, now: Moment) {
+        let elapsed = now.since(self.filled);
+        self.filled = self.filled.max(now);
+        for bucket in self.classes.iter_mut().chain([&mut self.total, &mut self.names]) {
+            bucket.fill(elapsed);
+        }
     }
 
     /// What was held back, and within which time, once [`INTERVAL`] is over since the first line was; it is told once.
@@ -271,6 +289,15 @@ mod tests {
         while limiter.admit(Class::Lost, 1, Moment::default()) {}
         assert!(!limiter.admit(Class::Lost, 1, Moment::from_millis(9_999)));
         assert!(limiter.admit(Class::Lost, 1, Moment::from_millis(10_000)));
+    }
+
+    #[test]
+    fn who_watches_causes_few_questions_for_names_and_holds_no_line_back() {
+        let mut limiter = Limiter::new(Moment::default());
+        let asked = (0..60_000).filter(|millis| limiter.admit_name(Moment::from_millis(*millis))).count();
+        assert_eq!(asked, 2 * WATCHED_NAMES as usize - 1);
+        assert_eq!(limiter.ever_held(), 0);
+        assert!(limiter.admit(Class::ScanProven, 1, Moment::from_millis(60_000)));
     }
 
     proptest! {

@@ -8,9 +8,11 @@ pub mod format;
 mod global;
 pub mod history;
 pub mod limit;
+pub mod names;
 pub mod sink;
 mod writer;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -24,11 +26,13 @@ use crate::sys::wake::Waker;
 use format::Style;
 use history::History;
 use limit::Limiter;
+use names::Stage;
 use sink::Sink;
 use writer::Writer;
 
 pub use event::{Ended, Event, Notice, Response};
 pub use global::install;
+pub use names::HostName;
 
 /// Things told that wait for the journal's thread. A few hundred bytes each: a megabyte at most, a second of a thousand events.
 const QUEUE: usize = 4096;
@@ -101,6 +105,8 @@ enum Item {
         module: Box<str>,
         text: Box<str>,
     },
+    /// The answer to a question for a name.
+    Name(IpAddr, Option<HostName>),
     /// Look at the orders.
     Nudge,
 }
@@ -110,9 +116,13 @@ struct Order {
     sink: Box<dyn Sink>,
     level: log::LevelFilter,
     style: Style,
+    resolve: bool,
     /// `None`: as it is.
     history: Option<Option<History>>,
 }
+
+/// Asks for the name of a host; `false` when nobody could take the question.
+type Ask = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 struct Shared {
     orders: Mutex<Vec<Order>>,
@@ -126,6 +136,7 @@ struct Shared {
     held_back: AtomicU64,
     history_failing: AtomicBool,
     subscribers: Mutex<Vec<Subscriber>>,
+    ask: Mutex<Option<Ask>>,
 }
 
 /// How the journal fares, for `status`.
@@ -168,7 +179,7 @@ impl Journal {
         let history = open_history(settings.history_file.as_ref())?;
         let (sender, items) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
-        let (level, style) = (settings.log.level, style(&settings));
+        let (level, style, resolve) = (settings.log.level, style(&settings), settings.resolve);
         let shared = Arc::new(Shared {
             orders: Mutex::default(),
             settings: Mutex::new(settings),
@@ -180,6 +191,7 @@ impl Journal {
             held_back: AtomicU64::new(0),
             history_failing: AtomicBool::new(false),
             subscribers: Mutex::default(),
+            ask: Mutex::default(),
         });
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -187,6 +199,8 @@ impl Journal {
             sink,
             level,
             style,
+            resolve,
+            stage: Stage::default(),
             history,
             limiter: Limiter::new(writer::now()),
             unwritten: 0,
@@ -225,7 +239,22 @@ impl std::fmt::Debug for JournalHandle {
 impl JournalHandle {
     /// Tells the journal, which notes the time of day. Never waits: when the queue is full, the notice is dropped and counted.
     pub fn tell(&self, notice: Notice) {
-        self.push(Item::Event(Box::new(Event { at: Timestamp::now(), notice })));
+        self.push(Item::Event(Box::new(Event { at: Timestamp::now(), notice, name: None })));
+    }
+
+    /// From now on, names are asked for by way of `ask`, if the settings have `resolve`. It is called by the journal's thread, must not wait, and says
+    /// whether the question was taken; the answer comes through [`JournalHandle::name_found`]. Where it is not taken, nothing waits for a name.
+    pub fn resolve_through(&self, ask: Ask) {
+        if let Ok(mut place) = self.shared.ask.lock() {
+            *place = Some(ask);
+        }
+    }
+
+    /// The answer to a question for the name of a host; `None`: it has none. Never waits. A name that must not be written ([`HostName::checked`]) counts
+    /// as none.
+    pub fn name_found(&self, address: IpAddr, name: Option<String>) {
+        // With a full queue it is not taken: what waits for it goes out when its time is over.
+        let _ = self.sender.try_send(Item::Name(address, name.as_deref().and_then(HostName::checked)));
     }
 
     /// Tells the journal what a module said through the `log` crate. Never waits.
@@ -257,7 +286,7 @@ impl JournalHandle {
         }
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
         let history = if current.history_file == settings.history_file { None } else { Some(open_history(settings.history_file.as_ref())?) };
-        let order = Order { sink, level: settings.log.level, style: style(&settings), history };
+        let order = Order { sink, level: settings.log.level, style: style(&settings), resolve: settings.resolve, history };
         self.shared.orders.lock().map_err(|_| JournalError::Ended)?.push(order);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);

@@ -18,7 +18,7 @@ const IDENTIFIER: &str = "portsentry";
 
 /// A place for lines.
 pub trait Sink: Send {
-    /// Writes one line, which has no line end.
+    /// Writes one line, which has no line end; `level` is the priority that the target is told.
     ///
     /// # Errors
     /// When the line is lost.
@@ -58,7 +58,7 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
     })
 }
 
-/// The severity of syslog (RFC 5424, 6.2.1). `Info` is "notice": what PortSentry 1.2 used, and what the journal's logger makes of it too.
+/// The severity of syslog (RFC 5424, 6.2.1). `Info` is "notice": what PortSentry 1.2 used for every line, and what the journal's logger makes of it too.
 const fn severity(level: Level) -> u8 {
     match level {
         Level::Error => 3,

@@ -1,5 +1,6 @@
 //! The journal's thread: takes what it is told, one thing after the other, and writes lines, history and what `watch` shows.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -9,9 +10,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::Level;
 
-use super::format::{self, Style};
+use super::format::{self, Line, Style};
 use super::history::{History, Tell};
 use super::limit::{Class, Limiter};
+use super::names::{HostName, Stage, Want};
 use super::sink::Sink;
 use super::{Event, Item, Notice, Order, Shared};
 use crate::engine::Moment;
@@ -26,11 +28,39 @@ pub(super) struct Writer {
     pub(super) sink: Box<dyn Sink>,
     pub(super) level: log::LevelFilter,
     pub(super) style: Style,
+    pub(super) resolve: bool,
+    /// What was admitted and waits for a name, or for its turn.
+    pub(super) stage: Stage<Told>,
     pub(super) history: Option<History>,
     pub(super) limiter: Limiter,
     /// Lines that the sink refused.
     pub(super) unwritten: u64,
     pub(super) complained: Option<Moment>,
+}
+
+/// Something to be written when its turn comes.
+#[derive(Debug)]
+pub(super) enum Told {
+    Event {
+        event: Box<Event>,
+        /// The limiter admitted its line of the history file.
+        to_history: bool,
+        /// The limiter admitted its lines of the log.
+        to_log: bool,
+    },
+    Line {
+        line: Line,
+        module: Box<str>,
+    },
+}
+
+impl Told {
+    fn named(mut self, name: Option<HostName>) -> Self {
+        if let Self::Event { event, .. } = &mut self {
+            event.name = name;
+        }
+        self
+    }
 }
 
 pub(super) fn now() -> Moment {
@@ -42,6 +72,10 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             let stopping = self.on_orders();
+            if stopping {
+                // Who waits for the end does not wait for names; those that are in the queue already are taken.
+                self.resolve = false;
+            }
             let item = match self.next_due() {
                 _ if stopping => match self.items.try_recv() {
                     Ok(item) => item,
@@ -67,7 +101,10 @@ impl Writer {
     fn on_orders(&mut self) -> bool {
         let orders = self.shared.orders.lock().map(|mut orders| std::mem::take(&mut *orders)).unwrap_or_default();
         for order in orders {
-            let Order { sink, level, style, history } = order;
+            let Order { sink, level, style, resolve, history } = order;
+            // What was admitted under the old settings is written under them.
+            self.wait_no_longer();
+            self.resolve = resolve;
             self.sink = sink;
             self.level = level;
             self.style = style;
@@ -87,7 +124,7 @@ impl Writer {
         let now = now();
         let complaint = (self.unwritten > 0 || self.shared.lost.load(Ordering::Relaxed) > 0)
             .then(|| self.complained.map_or(Duration::ZERO, |at| COMPLAIN_EVERY.saturating_sub(now.since(at))));
-        [self.limiter.next_due(now), self.history.as_ref().and_then(|history| history.next_due(now)), complaint]
+        [self.limiter.next_due(now), self.stage.next_due(now), self.history.as_ref().and_then(|history| history.next_due(now)), complaint]
             .into_iter()
             .flatten()
             .min()
@@ -97,37 +134,91 @@ impl Writer {
 
     fn on_item(&mut self, item: Item) {
         match item {
-            Item::Event(event) => self.on_event(&event),
+            Item::Event(event) => self.on_event(event),
             Item::Message { at, level, module, text } => {
                 if level <= self.level && self.limiter.admit(Class::Message, 1, now()) {
                     let line = format::message(at, level, &module, &text, &self.style);
-                    self.put(line.level, &module, &line.text);
+                    self.in_turn(Told::Line { line, module }, None);
                 }
             }
+            Item::Name(address, name) => self.stage.answer(address, name.as_ref()),
             Item::Nudge => {}
         }
     }
 
-    fn on_event(&mut self, event: &Event) {
+    /// Judges what of an event is to be written, before its name is asked for: a flood of events is no flood of questions.
+    fn on_event(&mut self, event: Box<Event>) {
         let now = now();
-        self.publish(event);
-        if let Some(history) = &mut self.history
-            && let Some(line) = format::history(event, &self.style, &TimeZone::system())
-            && self.limiter.admit(Class::History, 1, now)
+        let to_history = self.history.is_some()
+            && format::history(&event, &self.style, &TimeZone::system()).is_some()
+            && self.limiter.admit(Class::History, 1, now);
+        let count = format::lines(&event, &self.style).into_iter().filter(|line| line.level <= self.level).count();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let to_log = count > 0 && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));
+        let watched = self.shared.subscribers.lock().is_ok_and(|subscribers| !subscribers.is_empty());
+        if to_history || to_log || watched {
+            let host = self.name_to_wait_for(&event, to_history || to_log, watched, now);
+            self.in_turn(Told::Event { event, to_history, to_log }, host);
+        }
+    }
+
+    /// The host whose name the event waits for, and until when; asks for it unless it is being asked for already.
+    fn name_to_wait_for(&mut self, event: &Event, written: bool, watched: bool, now: Moment) -> Option<(IpAddr, Moment)> {
+        if !self.resolve {
+            return None;
+        }
+        let host = format::host_to_name(event, &self.style, watched)?;
+        match self.stage.want(host, now) {
+            Want::Wait(until) => Some((host, until)),
+            Want::Ask if written || self.limiter.admit_name(now) => {
+                let taken = self.shared.ask.lock().is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)));
+                taken.then(|| (host, self.stage.asked(host, now)))
+            }
+            Want::Ask | Want::Nothing => None,
+        }
+    }
+
+    /// Carries out what was told, after all that was told before it.
+    fn in_turn(&mut self, told: Told, host: Option<(IpAddr, Moment)>) {
+        if host.is_none() && self.stage.is_empty() {
+            self.carry_out(told);
+        } else {
+            self.stage.push(told, host);
+        }
+    }
+
+    fn carry_out(&mut self, told: Told) {
+        let (event, to_history, to_log) = match told {
+            Told::Event { event, to_history, to_log } => (event, to_history, to_log),
+            Told::Line { line, module } => return self.put(line.priority, &module, &line.text),
+        };
+        self.publish(&event);
+        if to_history
+            && let Some(history) = &mut self.history
+            && let Some(line) = format::history(&event, &self.style, &TimeZone::system())
         {
-            let told = history.append(&line, now);
+            let told = history.append(&line, now());
             self.tell(told);
         }
-        let lines: Vec<_> = format::lines(event, &self.style).into_iter().filter(|line| line.level <= self.level).collect();
-        let count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
-        if count > 0 && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now)) {
-            for line in lines {
-                self.put(line.level, MODULE, &line.text);
+        if to_log {
+            let level = self.level;
+            for line in format::lines(&event, &self.style).into_iter().filter(|line| line.level <= level) {
+                self.put(line.priority, MODULE, &line.text);
             }
         }
     }
 
+    /// Writes what waits, with the names that are there.
+    fn wait_no_longer(&mut self) {
+        while let Some((told, name)) = self.stage.take() {
+            self.carry_out(told.named(name));
+        }
+    }
+
     fn on_time(&mut self, now: Moment) {
+        while let Some((told, name)) = self.stage.next(now) {
+            self.carry_out(told.named(name));
+        }
         if let Some((lines, within)) = self.limiter.next_held_back(now) {
             self.on_held_back(lines, within);
         }
@@ -160,8 +251,7 @@ impl Writer {
     }
 
     fn on_held_back(&mut self, lines: u64, within: Duration) {
-        let event = Event { at: Timestamp::now(), notice: Notice::HeldBack { lines, within } };
-        self.on_event(&event);
+        self.on_event(Box::new(Event { at: Timestamp::now(), notice: Notice::HeldBack { lines, within }, name: None }));
     }
 
     fn tell(&mut self, told: Option<Tell>) {
@@ -175,7 +265,7 @@ impl Writer {
     /// A message of the journal's own.
     fn write(&mut self, level: Level, text: &str) {
         let line = format::message(Timestamp::now(), level, MODULE, text, &self.style);
-        self.put(line.level, MODULE, &line.text);
+        self.put(line.priority, MODULE, &line.text);
     }
 
     fn put(&mut self, level: Level, module: &str, text: &str) {
@@ -197,6 +287,8 @@ impl Writer {
 
     fn end(&mut self) {
         let now = now();
+        self.resolve = false;
+        self.wait_no_longer();
         if let Some((lines, within)) = self.limiter.rest(now) {
             self.on_held_back(lines, within);
         }

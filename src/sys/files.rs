@@ -40,11 +40,11 @@ pub fn facts(file: &File) -> io::Result<Facts> {
     Ok(Facts::of(&file.metadata()?))
 }
 
-/// Facts about a directory; symbolic links are followed.
+/// Facts about a file or directory; symbolic links are followed.
 ///
 /// # Errors
 /// What stat(2) says.
-pub fn directory_facts(path: &Path) -> io::Result<Facts> {
+pub fn facts_at(path: &Path) -> io::Result<Facts> {
     Ok(Facts::of(&std::fs::metadata(path)?))
 }
 

@@ -7,6 +7,7 @@ pub mod peer;
 pub mod poll;
 pub mod privilege;
 pub mod procfs;
+pub mod replace;
 pub mod resolv_conf;
 pub mod signals;
 pub mod socket;

@@ -1,32 +1,45 @@
 //! PortSentry 1.2's lines, word for word where it had a line for the thing: logcheck rules, grep recipes and fail2ban's jail match them.
 //!
 //! Differences, each with its reason:
-//! * one line a transport names the watched ports, not one line a port: 1,024 lines at each start help nobody;
-//! * excluded ports are not listed: the ranges leave them out;
+//! * a list of more than [`ONE_BY_ONE`] ports is one line with ranges: 1.2 had no longer lists, and a line a port for 5,000 ports helps nobody;
+//! * where a range is not "the first N ports", one line has its ranges;
+//! * `manually exclude port: N` has no blank after the number, which a pattern without `$` matches as well;
 //! * a block names nftables, its duration and its reason, and is said only after the kernel acknowledged it;
 //! * "is already blocked" comes at level debug, when a block is renewed: 1.2 flooded the log with it;
-//! * reverse names come later; until then the name is the address, as with `RESOLVE_HOST="0"`;
-//! * a line about a packet has the scanner's address, a line about an IPv6 block the prefix that is blocked.
+//! * a command that failed is an error with its status and the start of what it wrote: 1.2 said that it had run;
+//! * a line about a packet has the scanner's address, a line about an IPv6 block the prefix that is blocked, and no name: a prefix has none.
+
+use std::fmt::Display;
+use std::net::IpAddr;
 
 use log::Level;
 
+use super::facts::start;
 use super::words::{count, duration, scan_name, transport as transport_name};
 use super::{Line, Style, level};
-use crate::engine::{Ending, Reason, Report, Subject};
-use crate::journal::{Ended, Event, Notice, Response};
+use crate::config::PortSet;
+use crate::engine::{Ending, NotBlocked, Reason, Report, Subject};
+use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
+
+/// Ports that are named in a line each. PortSentry 1.2 took no more into a list (MAXSOCKS), so whoever moves over finds every line again.
+const ONE_BY_ONE: u32 = 64;
+
+/// Bytes of a command that are shown, and of what a command that failed wrote: a line stays readable, and short enough for any log.
+const COMMAND_MAX: usize = 1000;
+const OUTPUT_MAX: usize = 300;
 
 /// The lines of an event.
 pub(super) fn lines(event: &Event, style: &Style) -> Vec<Line> {
     let level = level(event);
-    let many = |texts: Vec<String>| texts.into_iter().map(|text| Line::new(level, text)).collect();
+    let many = |texts: Vec<String>| texts.into_iter().map(|text| Line::classic(level, text)).collect();
     let text = match &event.notice {
-        Notice::Engine(report) => return many(engine(report, style)),
+        Notice::Engine(report) => return many(engine(report, event, style)),
         Notice::Starting => format!("adminalert: PortSentry {} is starting.", env!("CARGO_PKG_VERSION")),
-        Notice::Watching { transport, mode, ports, ranges } => watching(*transport, mode, *ports, ranges),
+        Notice::Watching { transport, mode, ports, excluded, services } => return many(watching(*transport, mode, ports, excluded, services)),
         Notice::Active => "adminalert: PortSentry is now active and listening.".to_owned(),
         Notice::Stopping { blocks_left } => {
-            let mut texts = vec!["securityalert: PortSentry is shutting down".to_owned()];
+            let mut texts = vec!["securityalert: PortSentry is shutting down".to_owned(), "adminalert: PortSentry is shutting down".to_owned()];
             if *blocks_left > 0 {
                 texts.push(format!("adminalert: {} left in force in the kernel.", count(*blocks_left, "block")));
             }
@@ -43,11 +56,12 @@ pub(super) fn lines(event: &Event, style: &Style) -> Vec<Line> {
         }
         Notice::NeverBlock { entries } => format!("adminalert: {entries} addresses and networks are never blocked."),
         Notice::Response(Response::Command { target, command, ended: Ended::Success, .. }) => {
-            format!("attackalert: External command run for host: {target} using command: \"{command}\"")
+            format!("attackalert: External command run for host: {target} using command: \"{}\"", start(command, COMMAND_MAX))
         }
         Notice::Response(Response::Command { target, command, ended, output, .. }) => {
+            let output = start(output.trim(), OUTPUT_MAX);
             let wrote = if output.is_empty() { String::new() } else { format!("; it wrote: {output}") };
-            format!("attackalert: ERROR: External command for host: {target} failed ({ended}): \"{command}\"{wrote}")
+            format!("attackalert: ERROR: External command for host: {target} failed ({ended}): \"{}\"{wrote}", start(command, COMMAND_MAX))
         }
         Notice::Response(Response::Denied { target, line }) => {
             format!("attackalert: Host {target} has been blocked via wrappers with string: \"{line}\"")
@@ -63,42 +77,73 @@ pub(super) fn lines(event: &Event, style: &Style) -> Vec<Line> {
         Notice::Adopted { blocks } => {
             format!("adminalert: {} found in the kernel, kept in force.", count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block"))
         }
-        Notice::Warning(text) => return many(message_lines(Level::Warn, "", text)),
-        Notice::Error(text) => return many(message_lines(Level::Error, "", text)),
+        Notice::Warning(text) => return many(message_lines(Level::Warn, text)),
+        Notice::Error(text) => return many(message_lines(Level::Error, text)),
         Notice::HeldBack { lines, within } => format!("adminalert: WARNING: {} held back within {}.", count(*lines, "line"), duration(*within)),
     };
-    vec![Line::new(level, text)]
+    vec![Line::classic(level, text)]
 }
 
 /// Lines of a refused configuration's findings that are logged: `portsentry --check` shows all of them.
 const FINDINGS_MAX: usize = 60;
 
-fn watching(transport: Transport, mode: &str, ports: u32, ranges: &str) -> String {
+/// What is watched. 1.2 said it so at its start, of one transport; `Ignored` ports are those that services take and the excluded ones, in order.
+fn watching(transport: Transport, mode: &str, ports: &PortSet, excluded: &PortSet, services: &PortSet) -> Vec<String> {
     let name = transport_name(transport);
     match mode {
-        "advanced" => format!("adminalert: Advanced mode will monitor {} {name} ports: {ranges}", ports),
-        "stealth" => format!("adminalert: Going into stealth listen mode on {name} {}: {ranges}", if ports == 1 { "port" } else { "ports" }),
-        "connect" => format!("adminalert: Going into listen mode on {name} {}: {ranges}", if ports == 1 { "port" } else { "ports" }),
-        other => format!("adminalert: {other} mode will monitor {ports} {name} ports: {ranges}"),
+        "stealth" => one_by_one(&format!("adminalert: Going into stealth listen mode on {name} port"), ports),
+        "connect" => one_by_one(&format!("adminalert: Going into listen mode on {name} port"), ports),
+        "advanced" => {
+            let mut texts = vec![match ports.ranges() {
+                [range] if *range.start() <= 1 => format!("adminalert: Advanced mode will monitor first {} ports", ports.count()),
+                _ => format!("adminalert: Advanced mode will monitor {} {name} ports: {ports}", ports.count()),
+            }];
+            if excluded.is_empty() {
+                texts.push("adminalert: Advanced mode will manually exclude no ports".to_owned());
+            }
+            texts.extend(one_by_one("adminalert: Advanced mode will manually exclude port", excluded));
+            let taken = ports.without(&ports.without(services));
+            let ignored = taken.ranges().iter().chain(excluded.ranges()).cloned().collect();
+            texts.extend(one_by_one(&format!("adminalert: Advanced Stealth scan detection mode activated. Ignored {name} port"), &ignored));
+            texts
+        }
+        other => vec![format!("adminalert: {other} mode will monitor {} {name} ports: {ports}", ports.count())],
     }
 }
 
-fn engine(report: &Report, style: &Style) -> Vec<String> {
-    let name = |subject: &Subject| subject.display(style.ipv6_prefix).to_string();
+/// A line for each port, or one for all of them if they are many.
+fn one_by_one(words: &str, ports: &PortSet) -> Vec<String> {
+    if ports.count() > ONE_BY_ONE {
+        return vec![format!("{words}s: {ports}")];
+    }
+    ports.ranges().iter().cloned().flatten().map(|port| format!("{words}: {port}")).collect()
+}
+
+/// `NAME/ADDRESS`; the address twice where there is no name, as with `RESOLVE_HOST="0"`.
+fn both(name: Option<&HostName>, otherwise: impl Display, address: IpAddr) -> String {
+    name.map_or_else(|| format!("{otherwise}/{address}"), |name| format!("{name}/{address}"))
+}
+
+fn engine(report: &Report, event: &Event, style: &Style) -> Vec<String> {
+    let shown = |subject: &Subject| subject.display(style.ipv6_prefix).to_string();
     match report {
-        Report::Scan { probe, not_blocked, .. } => scan(probe, *not_blocked),
+        Report::Scan { probe, not_blocked, .. } => scan(probe, *not_blocked, event.name.as_ref()),
         Report::Blocked { subject, timeout, reason, renewed, .. } => {
-            let name = name(subject);
+            let host = shown(subject);
             let time = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
             let tag = if matches!(reason, Reason::Manual(_)) { "adminalert" } else { "attackalert" };
-            vec![if *renewed {
-                format!("{tag}: Host: {name}/{name} is already blocked, renewed {time}: {reason}")
+            if *renewed {
+                let both = both(event.name.as_ref(), &host, subject.network(style.ipv6_prefix).addr());
+                vec![
+                    format!("{tag}: Host: {both} is already blocked Ignoring"),
+                    format!("{tag}: Host {host} stays blocked via nftables {time}: {reason}"),
+                ]
             } else {
-                format!("{tag}: Host {name} has been blocked via nftables {time}: {reason}")
-            }]
+                vec![format!("{tag}: Host {host} has been blocked via nftables {time}: {reason}")]
+            }
         }
         Report::BlockFailed { subject, error } => {
-            vec![format!("attackalert: ERROR: Host {} could not be blocked via nftables: {error}", name(subject))]
+            vec![format!("attackalert: ERROR: Could not block host {} via nftables: {error}", shown(subject))]
         }
         Report::Unblocked { subject, ending } => {
             let why = match ending {
@@ -106,26 +151,32 @@ fn engine(report: &Report, style: &Style) -> Vec<String> {
                 Ending::ByHand => "unblocked by hand",
                 Ending::NeverBlock => "it must never be blocked",
             };
-            vec![format!("adminalert: Host {} is no longer blocked: {why}.", name(subject))]
+            vec![format!("adminalert: Host {} is no longer blocked: {why}.", shown(subject))]
         }
-        Report::UnblockFailed { subject, error } => vec![format!("adminalert: ERROR: Host {} could not be unblocked: {error}", name(subject))],
+        Report::UnblockFailed { subject, error } => vec![format!("adminalert: ERROR: Could not unblock host {}: {error}", shown(subject))],
     }
 }
 
-fn scan(probe: &Probe, not_blocked: Option<&'static str>) -> Vec<String> {
+/// What the administrator chose: 1.2's sentence is kept for what it was said of.
+const CHOSEN: [NotBlocked; 5] = [NotBlocked::Observe, NotBlocked::TcpLog, NotBlocked::UdpLog, NotBlocked::UnprovenReport, NotBlocked::UnprovenSlow];
+
+/// The command is run, which has its own line; 1.2 said no more either (`BLOCK_TCP="2"`).
+const COMMAND_ONLY: [NotBlocked; 2] = [NotBlocked::TcpCommand, NotBlocked::UdpCommand];
+
+fn scan(probe: &Probe, not_blocked: Option<&'static str>, host: Option<&HostName>) -> Vec<String> {
     let Probe { source, port, scan, ip_options, .. } = probe;
     let (name, place) = (transport_name(port.transport), place(*port));
-    let mut texts = vec![format!("attackalert: {} from host: {source}/{source} to {place}", scan_name(*scan))];
+    let both = both(host, source, *source);
+    let mut texts = vec![format!("attackalert: {} from host: {both} to {place}", scan_name(*scan))];
     if *ip_options {
-        texts.push(format!("attackalert: Packet from host: {source}/{source} to {place} has IP options set (detection avoidance technique)."));
+        texts.push(format!("attackalert: Packet from host: {both} to {place} has IP options set (detection avoidance technique)."));
     }
     if let Some(why) = not_blocked {
-        // 1.2's sentence is kept for what it was said of: the administrator chose not to react.
-        texts.push(if why.contains("action") || why.contains("observe") || why.contains("configuration") {
-            format!("attackalert: Ignoring {name} response per configuration file setting.")
-        } else {
-            format!("attackalert: Host {source} was not blocked: {why}")
-        });
+        if CHOSEN.iter().any(|reason| reason.text() == why) {
+            texts.push(format!("attackalert: Ignoring {name} response per configuration file setting."));
+        } else if COMMAND_ONLY.iter().all(|reason| reason.text() != why) {
+            texts.push(format!("attackalert: Host {source} was not blocked: {why}"));
+        }
     }
     texts
 }
@@ -147,31 +198,32 @@ pub(super) fn message(level: Level, module: &str, text: &str) -> String {
     }
 }
 
-fn message_lines(level: Level, module: &str, text: &str) -> Vec<String> {
-    text.lines().filter(|line| !line.trim().is_empty()).take(FINDINGS_MAX).map(|line| message(level, module, line)).collect()
+fn message_lines(level: Level, text: &str) -> Vec<String> {
+    text.lines().filter(|line| !line.trim().is_empty()).take(FINDINGS_MAX).map(|line| message(level, "", line)).collect()
 }
 
 /// The line of the history file, without its end; `None` for all but new blocks.
 ///
 /// `1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked`: exactly 1.2's, since the jail that fail2ban ships reads it.
 /// An IPv6 block has its prefix where the name stands and the prefix's first address where the address stands, so that the line still parses.
-/// A block by hand has no port: it stands as `Port: 0 MANUAL`, which fail2ban's pattern passes over.
+/// A host's reverse name stands before the slash where it is known, as in 1.2; it cannot hold a blank or a slash. A block by hand has no port: it
+/// stands as `Port: 0 MANUAL`, which fail2ban's pattern passes over.
 pub fn history(event: &Event, style: &Style, zone: &jiff::tz::TimeZone) -> Option<String> {
     let Notice::Engine(Report::Blocked { subject, port, renewed: false, .. }) = &event.notice else { return None };
     let address = subject.network(style.ipv6_prefix).addr();
     let (number, name) = port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
     let local = event.at.to_zoned(zone.clone());
     Some(format!(
-        "{} - {} Host: {}/{address} Port: {number} {name} Blocked",
+        "{} - {} Host: {} Port: {number} {name} Blocked",
         event.at.as_second(),
         local.strftime("%m/%d/%Y %H:%M:%S"),
-        subject.display(style.ipv6_prefix),
+        both(event.name.as_ref(), subject.display(style.ipv6_prefix), address),
     ))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{CLASSIC, all, blocked, event, scan};
+    use super::super::samples::{CLASSIC, all, blocked, command, event, named, scan};
     use super::*;
     use crate::probe::ScanKind;
 
@@ -185,18 +237,25 @@ mod tests {
         let expected = format!(
             "\
 INFO adminalert: PortSentry {version} is starting.
-INFO adminalert: Advanced mode will monitor 1021 TCP ports: 1-112, 114-138, 140-1023
-INFO adminalert: Going into stealth listen mode on UDP ports: 1, 7
+INFO adminalert: Advanced mode will monitor first 1024 ports
+INFO adminalert: Advanced mode will manually exclude port: 113
+INFO adminalert: Advanced mode will manually exclude port: 139
+INFO adminalert: Advanced Stealth scan detection mode activated. Ignored TCP port: 22
+INFO adminalert: Advanced Stealth scan detection mode activated. Ignored TCP port: 113
+INFO adminalert: Advanced Stealth scan detection mode activated. Ignored TCP port: 139
+INFO adminalert: Going into stealth listen mode on UDP port: 1
+INFO adminalert: Going into stealth listen mode on UDP port: 7
 INFO adminalert: Going into listen mode on TCP port: 1
 INFO adminalert: PortSentry is now active and listening.
 WARN attackalert: TCP SYN/Normal scan from host: 10.77.1.1/10.77.1.1 to TCP port: 1
 WARN attackalert: Host 10.77.1.1 has been blocked via nftables for 1m: syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
-DEBUG attackalert: Host: 10.77.1.1/10.77.1.1 is already blocked, renewed for 1m: syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+DEBUG attackalert: Host: 10.77.1.1/10.77.1.1 is already blocked Ignoring
+DEBUG attackalert: Host 10.77.1.1 stays blocked via nftables for 1m: syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
 WARN attackalert: Host 2001:db8:1::/64 has been blocked via nftables for 1m: syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
 WARN adminalert: Host 192.0.2.0/24 has been blocked via nftables until it is unblocked: by hand: abuse
-ERROR attackalert: ERROR: Host 10.77.1.1 could not be blocked via nftables: no space in set\\nof 10
+ERROR attackalert: ERROR: Could not block host 10.77.1.1 via nftables: no space in set\\nof 10
 INFO adminalert: Host 10.77.1.1 is no longer blocked: its time is up.
-ERROR adminalert: ERROR: Host 10.77.1.1 could not be unblocked: busy
+ERROR adminalert: ERROR: Could not unblock host 10.77.1.1: busy
 INFO adminalert: PortSentry has reloaded its configuration.
 ERROR adminalert: ERROR: the new configuration was refused, the old one stays in force:
 ERROR adminalert: ERROR: a.yaml:1:2: no
@@ -204,16 +263,74 @@ ERROR adminalert: ERROR:   remedy: yes
 WARN adminalert: WARNING: 3 packets lost between the kernel and PortSentry, 7 since the start.
 DEBUG adminalert: 5 addresses and networks are never blocked.
 WARN securityalert: WARNING: n\\u{{1b}}[2Jft (process 12) changed the table inet portsentry: the table was restored
+INFO attackalert: External command run for host: 10.77.1.1 using command: \"/bin/page 10.77.1.1 on call\"
+ERROR attackalert: ERROR: External command for host: 10.77.1.1 failed (exit status 3): \"/bin/page 10.77.1.1 on call\"; it wrote: no\\n\\u{{1b}}[31mcarrier
+ERROR attackalert: ERROR: External command for host: 10.77.1.1 failed (killed by signal 9): \"/bin/page 10.77.1.1 on call\"
+ERROR attackalert: ERROR: External command for host: 10.77.1.1 failed (killed, it ran longer than 10s): \"/bin/page 10.77.1.1 on call\"
+ERROR attackalert: ERROR: External command for host: 10.77.1.1 failed (not started: no such file or directory): \"/bin/page 10.77.1.1 on call\"
+INFO attackalert: Host 10.77.1.1 has been blocked via wrappers with string: \"ALL: 10.77.1.1 : DENY\"
+INFO adminalert: Host 10.77.1.1 is no longer denied via wrappers.
+ERROR adminalert: ERROR: 2 external commands not run: too many were waiting.
 INFO adminalert: Status: blocked 3
 INFO adminalert: 2 blocks found in the kernel, kept in force.
 WARN adminalert: WARNING: watch out
 ERROR adminalert: ERROR: it broke
 WARN adminalert: WARNING: 9 lines held back within 1m.
 INFO securityalert: PortSentry is shutting down
+INFO adminalert: PortSentry is shutting down
 INFO adminalert: 2 blocks left in force in the kernel."
         );
         let lines: Vec<String> = all().iter().flat_map(texts).collect();
         assert_eq!(lines.join("\n"), expected);
+    }
+
+    #[test]
+    fn lists_that_the_old_program_could_have_have_a_line_for_each_port_and_longer_ones_a_line_with_ranges() {
+        let lines = |mode, ports: PortSet, excluded: PortSet| {
+            let notice = Notice::Watching { transport: Transport::Tcp, mode, ports, excluded, services: PortSet::range(1, 9) };
+            lines(&event(notice), &CLASSIC).into_iter().map(|line| line.text).collect::<Vec<_>>()
+        };
+        let none = PortSet::default;
+        assert_eq!(lines("stealth", PortSet::range(1, 64), none()).len(), 64);
+        assert_eq!(lines("stealth", PortSet::range(1, 65), none()), ["adminalert: Going into stealth listen mode on TCP ports: 1-65"]);
+        assert_eq!(lines("connect", PortSet::range(2000, 6999), none()), ["adminalert: Going into listen mode on TCP ports: 2000-6999"]);
+        assert_eq!(lines("advanced", PortSet::range(1, 1023), none())[0], "adminalert: Advanced mode will monitor first 1023 ports");
+        assert_eq!(
+            lines("advanced", PortSet::range(1000, 1099), none()),
+            ["adminalert: Advanced mode will monitor 100 TCP ports: 1000-1099", "adminalert: Advanced mode will manually exclude no ports"]
+        );
+        assert_eq!(
+            lines("advanced", PortSet::range(1, 1023), PortSet::range(100, 199))[1..],
+            [
+                "adminalert: Advanced mode will manually exclude ports: 100-199",
+                "adminalert: Advanced Stealth scan detection mode activated. Ignored TCP ports: 1-9, 100-199"
+            ]
+        );
+    }
+
+    #[test]
+    fn tagged_lines_are_notices_as_they_were_and_only_errors_are_more() {
+        for line in all().iter().flat_map(|event| lines(event, &CLASSIC)) {
+            assert_eq!(line.priority, if line.text.contains(": ERROR: ") { Level::Error } else { Level::Info }, "{line:?}");
+        }
+        assert_eq!(Line::classic(Level::Debug, message(Level::Debug, "portsentry::nft", "x")).priority, Level::Debug);
+    }
+
+    #[test]
+    fn a_name_stands_before_the_address_where_the_old_program_had_it() {
+        let line = |notice| lines(&named(notice), &CLASSIC).remove(0).text;
+        let syn = scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None);
+        assert_eq!(line(syn), "attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1");
+        assert_eq!(line(blocked("10.77.1.1", 1, true)), "attackalert: Host: scanner.example/10.77.1.1 is already blocked Ignoring");
+        let told = history(&named(blocked("10.77.1.1", 1, false)), &CLASSIC, &jiff::tz::TimeZone::UTC).unwrap();
+        assert_eq!(told, "1795188400 - 11/20/2026 15:26:40 Host: scanner.example/10.77.1.1 Port: 1 TCP Blocked");
+    }
+
+    #[test]
+    fn a_command_that_writes_megabytes_makes_a_short_line() {
+        for text in lines(&event(command(Ended::Status(1), &"\u{1b}[31mx\n".repeat(500_000))), &CLASSIC) {
+            assert!(text.text.len() < 700, "{}", text.text.len());
+        }
     }
 
     #[test]
@@ -236,6 +353,8 @@ INFO adminalert: 2 blocks left in force in the kernel."
     fn what_is_not_blocked_says_why() {
         let line = |why| texts(&event(scan("192.0.2.7", ScanKind::Udp, Transport::Udp, 9, Some(why)))).pop().unwrap();
         assert_eq!(line("observe mode"), "WARN attackalert: Ignoring UDP response per configuration file setting.");
+        assert_eq!(line("tcp.action is command"), "WARN attackalert: UDP scan from host: 192.0.2.7/192.0.2.7 to UDP port: 9");
+        assert_eq!(line("never-block address"), "WARN attackalert: Host 192.0.2.7 was not blocked: never-block address");
         assert_eq!(line("it is a gateway"), "WARN attackalert: Host 192.0.2.7 was not blocked: it is a gateway");
     }
 

@@ -17,22 +17,27 @@ pub(super) type Fact = (&'static str, Value);
 /// What is known of an event; the first fact is `event`, its kind.
 pub(super) fn facts(event: &Event, style: &Style) -> Vec<Fact> {
     match &event.notice {
-        Notice::Engine(report) => engine(report, style),
+        Notice::Engine(report) => engine(report, style, name(event)),
         Notice::Starting => vec![kind("starting"), ("version", env!("CARGO_PKG_VERSION").into())],
-        Notice::Watching { transport, mode, ports, ranges } => vec![
-            kind("watching"),
-            ("transport", transport.name().into()),
-            ("mode", (*mode).into()),
-            ("ports", (*ports).into()),
-            ("ranges", short(ranges).into()),
-        ],
+        Notice::Watching { transport, mode, ports, excluded, services } => {
+            let watched = ports.without(excluded);
+            vec![
+                kind("watching"),
+                ("transport", transport.name().into()),
+                ("mode", (*mode).into()),
+                ("ports", watched.count().into()),
+                ("ranges", start(&watched.to_string(), 1000).into()),
+                ("excluded", start(&excluded.to_string(), 1000).into()),
+                ("services", start(&services.to_string(), 1000).into()),
+            ]
+        }
         Notice::Active => vec![kind("active")],
         Notice::Stopping { blocks_left } => vec![kind("stopping"), ("blocks_left", (*blocks_left).into())],
         Notice::Reloaded => vec![kind("reloaded")],
         Notice::ReloadRefused { findings } => vec![kind("reload-refused"), ("findings", short(findings).into())],
         Notice::Lost { packets, total } => vec![kind("lost"), ("packets", (*packets).into()), ("total", (*total).into())],
         Notice::NeverBlock { entries } => vec![kind("never-block"), ("entries", (*entries).into())],
-        Notice::Response(response) => respond(response),
+        Notice::Response(response) => respond(response, name(event)),
         Notice::ForeignChange { pid, program, remedy } => {
             vec![kind("foreign-change"), ("pid", (*pid).into()), ("program", start(program, 200).into()), ("remedy", short(remedy).into())]
         }
@@ -51,6 +56,11 @@ pub(super) fn facts(event: &Event, style: &Style) -> Vec<Fact> {
     }
 }
 
+/// The name of the host, if it is known.
+fn name(event: &Event) -> Fact {
+    ("name", event.name.as_ref().map_or(Value::Null, |name| name.as_str().into()))
+}
+
 fn kind(name: &str) -> Fact {
     ("event", name.into())
 }
@@ -61,7 +71,7 @@ fn short(text: &str) -> String {
 }
 
 /// As much of `text` as takes at most `budget` bytes once it is escaped.
-fn start(text: &str, budget: usize) -> String {
+pub(super) fn start(text: &str, budget: usize) -> String {
     let mut left = budget;
     text.chars()
         .take_while(|&character| {
@@ -78,13 +88,14 @@ fn start(text: &str, budget: usize) -> String {
         .collect()
 }
 
-fn engine(report: &Report, style: &Style) -> Vec<Fact> {
-    let name = |subject: &Subject| Value::from(subject.display(style.ipv6_prefix).to_string());
+fn engine(report: &Report, style: &Style, name: Fact) -> Vec<Fact> {
+    let address = |subject: &Subject| Value::from(subject.display(style.ipv6_prefix).to_string());
     match report {
         Report::Scan { source, probe, reason, not_blocked } => {
             let mut facts = vec![
                 kind("scan"),
                 ("address", probe.source.to_string().into()),
+                name,
                 ("source", Subject::Host(*source).display(style.ipv6_prefix).to_string().into()),
                 ("destination", probe.destination.to_string().into()),
                 ("port", probe.port.to_string().into()),
@@ -98,7 +109,8 @@ fn engine(report: &Report, style: &Style) -> Vec<Fact> {
         Report::Blocked { subject, port, timeout, reason, renewed } => {
             let mut facts = vec![
                 kind("blocked"),
-                ("address", name(subject)),
+                ("address", address(subject)),
+                name,
                 ("port", port.map_or(Value::Null, |port| port.to_string().into())),
                 ("timeout", timeout.as_ref().map(Duration::as_secs).map_or(Value::Null, Value::from)),
                 ("renewed", (*renewed).into()),
@@ -106,10 +118,11 @@ fn engine(report: &Report, style: &Style) -> Vec<Fact> {
             facts.extend(why(reason));
             facts
         }
-        Report::BlockFailed { subject, error } => vec![kind("block-failed"), ("address", name(subject)), ("error", short(error).into())],
+        Report::BlockFailed { subject, error } => vec![kind("block-failed"), ("address", address(subject)), name, ("error", short(error).into())],
         Report::Unblocked { subject, ending } => vec![
             kind("unblocked"),
-            ("address", name(subject)),
+            ("address", address(subject)),
+            name,
             (
                 "ending",
                 match ending {
@@ -120,23 +133,35 @@ fn engine(report: &Report, style: &Style) -> Vec<Fact> {
                 .into(),
             ),
         ],
-        Report::UnblockFailed { subject, error } => vec![kind("unblock-failed"), ("address", name(subject)), ("error", short(error).into())],
+        Report::UnblockFailed { subject, error } => vec![kind("unblock-failed"), ("address", address(subject)), name, ("error", short(error).into())],
     }
 }
 
-fn respond(response: &Response) -> Vec<Fact> {
+fn respond(response: &Response, name: Fact) -> Vec<Fact> {
+    let address = |target: &str| ("address", start(target, 200).into());
     match response {
-        Response::Command { target, command, ended, took, output } => vec![
-            kind("command"),
-            ("address", target.as_str().into()),
-            ("command", start(command, 1000).into()),
-            ("done", (*ended == Ended::Success).into()),
-            ("ended", start(&ended.to_string(), 500).into()),
-            ("took", took.as_secs_f64().into()),
-            ("output", start(output, 1000).into()),
-        ],
-        Response::Denied { target, line } => vec![kind("denied"), ("address", target.as_str().into()), ("line", start(line, 2000).into())],
-        Response::NoLongerDenied { target } => vec![kind("no-longer-denied"), ("address", target.as_str().into())],
+        Response::Command { target, command, ended, took, output } => {
+            let (status, signal) = match ended {
+                Ended::Success => (Some(0), None),
+                Ended::Status(status) => (Some(*status), None),
+                Ended::Signal(signal) => (None, Some(*signal)),
+                Ended::TimedOut(_) | Ended::NotStarted(_) => (None, None),
+            };
+            vec![
+                kind("command"),
+                address(target),
+                name,
+                ("command", start(command, 1000).into()),
+                ("done", (*ended == Ended::Success).into()),
+                ("status", status.map_or(Value::Null, Value::from)),
+                ("signal", signal.map_or(Value::Null, Value::from)),
+                ("ended", start(&ended.to_string(), 500).into()),
+                ("took", (took.as_millis().min(u128::from(u32::MAX)) as f64 / 1000.0).into()),
+                ("output", start(output.trim_end(), 1000).into()),
+            ]
+        }
+        Response::Denied { target, line } => vec![kind("denied"), address(target), name, ("line", start(line, 2000).into())],
+        Response::NoLongerDenied { target } => vec![kind("no-longer-denied"), address(target), name],
         Response::Dropped { commands } => vec![kind("commands-dropped"), ("commands", (*commands).into())],
     }
 }
@@ -153,6 +178,7 @@ fn why(reason: &Reason) -> [Fact; 3] {
 mod tests {
     use super::super::{LINE_MAX, json, samples};
     use super::*;
+    use crate::probe::Transport;
 
     #[test]
     fn an_object_is_never_longer_than_a_line() {
@@ -161,6 +187,15 @@ mod tests {
             let notices = [
                 Notice::ForeignChange { pid: 1, program: long.clone(), remedy: long.clone() },
                 Notice::ReloadRefused { findings: long.clone() },
+                samples::command(Ended::NotStarted(long.clone()), &long),
+                Notice::Response(Response::Denied { target: long.clone(), line: long.clone() }),
+                Notice::Watching {
+                    transport: Transport::Tcp,
+                    mode: "advanced",
+                    ports: (60_000..=65_535).step_by(2).map(|port| port..=port).collect(),
+                    excluded: (60_000..=65_535).step_by(3).map(|port| port..=port).collect(),
+                    services: (60_000..=65_535).step_by(5).map(|port| port..=port).collect(),
+                },
                 Notice::Warning(long),
             ];
             for notice in notices {

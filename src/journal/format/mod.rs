@@ -2,6 +2,7 @@
 //!
 //! Owns the rule that nothing a remote host, a client or another program said reaches a log unescaped, and that every line is short.
 
+mod catalogue;
 mod classic;
 mod facts;
 mod json;
@@ -11,6 +12,7 @@ mod text;
 mod words;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use log::Level;
@@ -18,6 +20,7 @@ use log::Level;
 use super::Event;
 use crate::config::LogFormat;
 
+pub use catalogue::{EVENTS, EventKind, Key};
 pub use classic::history;
 pub use words::{duration, scan_name};
 
@@ -36,8 +39,11 @@ pub struct Style {
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// How important it is. `Info` becomes syslog's "notice", the level of PortSentry 1.2.
+    /// How important it is: what `log.level` lets through.
     pub level: Level,
+    /// What the log's target is told. In classic format a tagged line is a notice, as all of PortSentry 1.2's were (`Info` becomes syslog's "notice"),
+    /// unless it tells an error; the other formats have their level here.
+    pub priority: Level,
     /// The text: no control character, at most [`LINE_MAX`] bytes.
     pub text: String,
 }
@@ -48,7 +54,15 @@ impl Line {
             Cow::Borrowed(_) => text,
             Cow::Owned(escaped) => escaped,
         };
-        Self { level, text: cut(text) }
+        Self { level, priority: level, text: cut(text) }
+    }
+
+    /// A line in classic format. Errors keep their priority: whoever selects `daemon.notice` gets what is above it too (syslog.conf(5)), and
+    /// `journalctl -p err` is asked for nothing else. Lines of level debug without a tag are not 1.2's.
+    fn classic(level: Level, text: String) -> Self {
+        let is_tagged = ["adminalert: ", "attackalert: ", "securityalert: "].iter().any(|tag| text.starts_with(tag));
+        let priority = if is_tagged && level != Level::Error { Level::Info } else { level };
+        Self { priority, ..Self::new(level, text) }
     }
 }
 
@@ -57,7 +71,7 @@ pub fn lines(event: &Event, style: &Style) -> Vec<Line> {
     match style.format {
         LogFormat::Classic => classic::lines(event, style),
         LogFormat::Text => vec![Line::new(level(event), text::line(event, style))],
-        LogFormat::Json => vec![Line { level: level(event), text: json::line(event, style) }],
+        LogFormat::Json => vec![Line { level: level(event), priority: level(event), text: json::line(event, style) }],
     }
 }
 
@@ -69,10 +83,41 @@ pub fn json(event: &Event, style: &Style) -> String {
 /// The line of a record of the `log` crate's, from any module.
 pub fn message(at: Timestamp, level: Level, module: &str, message: &str, style: &Style) -> Line {
     match style.format {
-        LogFormat::Classic => Line::new(level, classic::message(level, module, message)),
+        LogFormat::Classic => Line::classic(level, classic::message(level, module, message)),
         LogFormat::Text => Line::new(level, text::message(level, module, message)),
-        LogFormat::Json => Line { level, text: json::message(at, level, module, message) },
+        LogFormat::Json => Line { level, priority: level, text: json::message(at, level, module, message) },
     }
+}
+
+/// The one host that an event is about: an address, no network and no prefix.
+pub(super) fn host(event: &Event, style: &Style) -> Option<IpAddr> {
+    use super::{Notice, Response};
+    use crate::engine::Report;
+    match &event.notice {
+        Notice::Engine(Report::Scan { probe, .. }) => Some(probe.source),
+        Notice::Engine(
+            Report::Blocked { subject, .. }
+            | Report::BlockFailed { subject, .. }
+            | Report::Unblocked { subject, .. }
+            | Report::UnblockFailed { subject, .. },
+        ) => {
+            let network = subject.network(style.ipv6_prefix);
+            (network.prefix_len() == network.max_prefix_len()).then(|| network.addr())
+        }
+        Notice::Response(Response::Command { target, .. } | Response::Denied { target, .. } | Response::NoLongerDenied { target }) => {
+            target.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// The host whose name is shown with an event; `watched`: also as JSON, whatever the format.
+pub(super) fn host_to_name(event: &Event, style: &Style, watched: bool) -> Option<IpAddr> {
+    use super::Notice;
+    use crate::engine::Report;
+    // PortSentry 1.2 had names in the lines of scans and blocks only.
+    let shown = watched || style.format != LogFormat::Classic || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
+    if shown { host(event, style) } else { None }
 }
 
 /// How important an event is, in every format.
@@ -156,8 +201,9 @@ pub(crate) fn cut(mut text: String) -> String {
 pub(crate) mod samples {
     //! One event of each kind, for the golden tests of all formats.
     use super::*;
+    use crate::config::PortSet;
     use crate::engine::{Ending, Reason, Report, Source, Subject};
-    use crate::journal::Notice;
+    use crate::journal::{Ended, HostName, Notice, Response};
     use crate::probe::{Port, Probe, ScanKind, Transport};
     use std::net::IpAddr;
     use std::time::Duration;
@@ -169,7 +215,25 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn event(notice: Notice) -> Event {
-        Event { at: at(), notice }
+        Event { at: at(), notice, name: None }
+    }
+
+    pub(crate) fn named(notice: Notice) -> Event {
+        Event { name: HostName::checked("scanner.example"), ..event(notice) }
+    }
+
+    pub(crate) fn watching(transport: Transport, mode: &'static str, ports: PortSet, excluded: &[u16], services: &[u16]) -> Notice {
+        Notice::Watching { transport, mode, ports, excluded: PortSet::of(excluded), services: PortSet::of(services) }
+    }
+
+    pub(crate) fn command(ended: Ended, output: &str) -> Notice {
+        Notice::Response(Response::Command {
+            target: "10.77.1.1".into(),
+            command: "/bin/page 10.77.1.1 on call".into(),
+            ended,
+            took: Duration::from_micros(12_345),
+            output: output.into(),
+        })
     }
 
     pub(crate) fn scan(source: &str, kind: ScanKind, transport: Transport, number: u16, not_blocked: Option<&'static str>) -> Notice {
@@ -208,9 +272,9 @@ pub(crate) mod samples {
         let host = Subject::Host(Source::of("10.77.1.1".parse().unwrap(), 64));
         [
             Notice::Starting,
-            Notice::Watching { transport: Transport::Tcp, mode: "advanced", ports: 1021, ranges: "1-112, 114-138, 140-1023".into() },
-            Notice::Watching { transport: Transport::Udp, mode: "stealth", ports: 2, ranges: "1, 7".into() },
-            Notice::Watching { transport: Transport::Tcp, mode: "connect", ports: 1, ranges: "1".into() },
+            watching(Transport::Tcp, "advanced", PortSet::range(0, 1023), &[113, 139], &[22, 8080]),
+            watching(Transport::Udp, "stealth", PortSet::of(&[1, 7]), &[], &[]),
+            watching(Transport::Tcp, "connect", PortSet::of(&[1]), &[], &[]),
             Notice::Active,
             scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None),
             blocked("10.77.1.1", 1, false),
@@ -231,6 +295,14 @@ pub(crate) mod samples {
             Notice::Lost { packets: 3, total: 7 },
             Notice::NeverBlock { entries: 5 },
             Notice::ForeignChange { pid: 12, program: "n\x1b[2Jft".into(), remedy: "the table was restored".into() },
+            command(Ended::Success, "paged\n"),
+            command(Ended::Status(3), "no\n\x1b[31mcarrier\n"),
+            command(Ended::Signal(9), ""),
+            command(Ended::TimedOut(Duration::from_secs(10)), ""),
+            command(Ended::NotStarted("no such file or directory".into()), ""),
+            Notice::Response(Response::Denied { target: "10.77.1.1".into(), line: "ALL: 10.77.1.1 : DENY".into() }),
+            Notice::Response(Response::NoLongerDenied { target: "10.77.1.1".into() }),
+            Notice::Response(Response::Dropped { commands: 2 }),
             Notice::Status("blocked 3".into()),
             Notice::Adopted { blocks: 2 },
             Notice::Warning("watch out".into()),

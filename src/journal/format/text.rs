@@ -42,8 +42,10 @@ fn is_plain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{CLASSIC, all};
+    use super::super::samples::{CLASSIC, all, blocked, command, named, scan};
     use super::*;
+    use crate::journal::Ended;
+    use crate::probe::{ScanKind, Transport};
 
     #[test]
     fn every_notice_has_its_line_of_pairs() {
@@ -51,9 +53,9 @@ mod tests {
         let expected = format!(
             "\
 event=starting version={version}
-event=watching transport=tcp mode=advanced ports=1021 ranges=\"1-112, 114-138, 140-1023\"
-event=watching transport=udp mode=stealth ports=2 ranges=\"1, 7\"
-event=watching transport=tcp mode=connect ports=1 ranges=1
+event=watching transport=tcp mode=advanced ports=1022 ranges=\"0-112, 114-138, 140-1023\" excluded=\"113, 139\" services=\"22, 8080\"
+event=watching transport=udp mode=stealth ports=2 ranges=\"1, 7\" excluded=\"\" services=\"\"
+event=watching transport=tcp mode=connect ports=1 ranges=1 excluded=\"\" services=\"\"
 event=active
 event=scan address=10.77.1.1 source=10.77.1.1 destination=192.0.2.1 port=tcp/1 ip_options=false blocking=true scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
 event=blocked address=10.77.1.1 port=tcp/1 timeout=60 renewed=false scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
@@ -68,6 +70,14 @@ event=reload-refused findings=\"a.yaml:1:2: no\\n  remedy: yes\"
 event=lost packets=3 total=7
 event=never-block entries=5
 event=foreign-change pid=12 program=\"n\\u001b[2Jft\" remedy=\"the table was restored\"
+event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=true status=0 ended=done took=0.012 output=paged
+event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=false status=3 ended=\"exit status 3\" took=0.012 output=\"no\\n\\u001b[31mcarrier\"
+event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=false signal=9 ended=\"killed by signal 9\" took=0.012 output=\"\"
+event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=false ended=\"killed, it ran longer than 10s\" took=0.012 output=\"\"
+event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=false ended=\"not started: no such file or directory\" took=0.012 output=\"\"
+event=denied address=10.77.1.1 line=\"ALL: 10.77.1.1 : DENY\"
+event=no-longer-denied address=10.77.1.1
+event=commands-dropped commands=2
 event=status message=\"blocked 3\"
 event=adopted blocks=2
 event=warning message=\"watch out\"
@@ -76,5 +86,17 @@ event=held-back lines=9 within=60 message=\"9 lines held back\"
 event=stopping blocks_left=2"
         );
         assert_eq!(all().iter().map(|event| line(event, &CLASSIC)).collect::<Vec<_>>().join("\n"), expected);
+    }
+
+    #[test]
+    fn a_name_has_its_key_behind_the_address() {
+        for (notice, start) in [
+            (scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None), "event=scan address=10.77.1.1 name=scanner.example source="),
+            (blocked("10.77.1.1", 1, false), "event=blocked address=10.77.1.1 name=scanner.example port="),
+            (command(Ended::Success, ""), "event=command address=10.77.1.1 name=scanner.example command="),
+        ] {
+            let line = line(&named(notice), &CLASSIC);
+            assert!(line.starts_with(start), "{line}");
+        }
     }
 }

@@ -1,0 +1,261 @@
+//! Lines of hosts.deny for what is blocked: written when a block begins, taken out when it ends (hosts_access(5)).
+//!
+//! Our lines stand between two comment lines, and everything else in the file is left byte for byte as it is. A line that somebody else has there
+//! already is not written again. Nothing is told before it is on the disk, and nothing that is wanted is lost while the file cannot be written.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::mirror::{Error, Mirror, Schedule, Turn, Wanted};
+use super::section::Parts;
+pub use super::told::Told;
+
+/// Lines that are written at most: libwrap reads the whole file for each connection, some milliseconds for this many.
+pub const LINES_MAX: usize = 10_000;
+
+/// Changes are gathered for this long: a sweep of a network blocks many at once, and the file is written as a whole. What counts is the block in
+/// the kernel, which is there already.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// Bytes of others that are read at most. A file of this size has some thirty thousand lines.
+const OTHERS_MAX: usize = 1 << 20;
+
+/// Bytes that are read at most: those of others, and as many lines of ours as there may be, of the longest form that the configuration takes.
+const SIZE_MAX: u64 = 16 << 20;
+
+/// Everybody may read hosts.deny: servers that do not run as root ask it too.
+const MODE: u32 = 0o644;
+
+/// Stands for whom a line denies.
+const TARGET: &str = "{target}";
+
+/// The file, and what is to stand in it.
+#[derive(Debug)]
+pub struct HostsDeny {
+    mirror: Mirror,
+    schedule: Schedule,
+    template: String,
+    /// Whom our lines are to deny.
+    wanted: BTreeSet<String>,
+    /// Of whom it was told that a line denies them.
+    denied: BTreeSet<String>,
+    /// The first [`HostsDeny::replace`] has come: until then nobody knows whose lines of an earlier run are still wanted.
+    complete: bool,
+    /// The file was read once, so that what stood there before is not told as new.
+    compared: bool,
+    /// Additions past [`LINES_MAX`] since the start.
+    left_out: u64,
+    left_out_told: bool,
+    /// What was added and is no address.
+    unreadable: Option<String>,
+}
+
+impl HostsDeny {
+    /// Lines of the form `line_template` in the file at `path`; `{target}` is replaced. Nothing is read or written yet.
+    pub fn new(path: PathBuf, line_template: String) -> Self {
+        Self {
+            mirror: Mirror::new(path, MODE, SIZE_MAX),
+            schedule: Schedule::new(GATHER),
+            template: line_template,
+            wanted: BTreeSet::new(),
+            denied: BTreeSet::new(),
+            complete: false,
+            compared: false,
+            left_out: 0,
+            left_out_told: false,
+            unreadable: None,
+        }
+    }
+
+    /// Denies an address or network.
+    pub fn add(&mut self, target: &str) {
+        if pattern(target).is_none() {
+            // One is enough to tell of a fault that only a program can make.
+            self.unreadable = Some(target.to_owned());
+        } else if self.wanted.len() < LINES_MAX {
+            if !self.wanted.insert(target.to_owned()) {
+                return;
+            }
+        } else if !self.wanted.contains(target) {
+            self.left_out += 1;
+        }
+        self.schedule.on_change();
+    }
+
+    /// Denies it no longer.
+    pub fn remove(&mut self, target: &str) {
+        if self.wanted.remove(target) {
+            self.schedule.on_change();
+        }
+    }
+
+    /// Denies these, and nobody else. Must come once before anything is written: lines of an earlier run stay until it is known what is blocked.
+    pub fn replace(&mut self, targets: impl Iterator<Item = String>) {
+        self.wanted.clear();
+        self.complete = true;
+        self.schedule.on_change();
+        targets.for_each(|target| self.add(&target));
+    }
+
+    /// Takes all our lines out, at once. If that fails it is tried again by [`HostsDeny::write`], until [`HostsDeny::is_idle`].
+    pub fn take_out(&mut self, now: Instant) -> Vec<Told> {
+        self.replace(std::iter::empty());
+        self.schedule.on_last_change(now);
+        self.write(now)
+    }
+
+    /// Whether the file is as it should be, as far as known.
+    pub fn is_idle(&self) -> bool {
+        self.schedule.is_idle()
+    }
+
+    /// How many additions were left out since the start, because [`LINES_MAX`] lines were there.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// How long until [`HostsDeny::write`] has something to do; `None`: not before something else happens.
+    pub fn next_due(&mut self, now: Instant) -> Option<Duration> {
+        self.complete.then(|| self.schedule.next_due(now))
+    }
+
+    /// Writes what is due, looks whether others changed the file, and gives what is to be told. Cheap when nothing is due.
+    pub fn write(&mut self, now: Instant) -> Vec<Told> {
+        let mut told = Vec::new();
+        if !self.complete {
+            return told;
+        }
+        let turn = self.schedule.turn(now);
+        if turn == Turn::Nothing || turn == Turn::Look && !self.mirror.is_changed() {
+            if turn == Turn::Look {
+                let path = self.mirror.path().to_owned();
+                self.schedule.on_result(now, Ok(()), &path, &mut told);
+            }
+            return told;
+        }
+        let result = self.apply(turn, &mut told);
+        let path = self.mirror.path().to_owned();
+        self.schedule.on_result(now, result, &path, &mut told);
+        if self.left_out > 0 && !self.left_out_told {
+            self.left_out_told = true;
+            told.push(Told::Error(format!(
+                "{} gets no more than {LINES_MAX} lines; whoever is blocked beyond that is blocked by nftables alone",
+                path.display()
+            )));
+        }
+        told.extend(self.unreadable.take().map(|target| Told::Error(format!("no line of hosts.deny can be made for {target:?}"))));
+        told
+    }
+
+    fn apply(&mut self, turn: Turn, told: &mut Vec<Told>) -> Result<(), Error> {
+        let (template, wanted, path) = (&self.template, &self.wanted, self.mirror.path().to_owned());
+        let wanted_lines: Vec<(&String, String)> =
+            wanted.iter().filter_map(|target| Some((target, template.replace(TARGET, &pattern(target)?)))).collect();
+        let ((others, own, stale), replaced) = self.mirror.update(told, |bytes| {
+            let bytes = bytes.unwrap_or_default();
+            let parts = Parts::of(bytes).map_err(|(what, line)| Error::Damaged(path.clone(), what, line))?;
+            if parts.before.len() + parts.after.len() > OTHERS_MAX {
+                return Err(Error::TooLarge(path.clone(), OTHERS_MAX as u64));
+            }
+            let others: HashSet<Vec<u8>> = parts.others().map(plain).collect();
+            let own: HashSet<Vec<u8>> = parts.own().map(plain).collect();
+            let lines: Vec<String> =
+                wanted_lines.iter().map(|(_, line)| line).filter(|line| !others.contains(&plain(line.as_bytes()))).cloned().collect();
+            let new = parts.with(&lines);
+            let stale: Vec<String> = parts.own().filter_map(|line| target_of(template, line)).collect();
+            Ok(Wanted { bytes: (new != bytes).then_some(new), result: (others, own, stale) })
+        })?;
+        if replaced && turn == Turn::Look {
+            self.mirror.tell_mended(told);
+        }
+        if !self.compared {
+            self.compared = true;
+            // What an earlier run wrote, or 1.2, denied them before: that is no news. What it denied and is not wanted any more is.
+            self.denied = wanted_lines
+                .iter()
+                .filter(|(_, line)| own.contains(&plain(line.as_bytes())) || others.contains(&plain(line.as_bytes())))
+                .map(|(target, _)| (*target).clone())
+                .collect();
+            self.denied.extend(stale);
+        }
+        let mut theirs = Vec::new();
+        for target in std::mem::take(&mut self.denied) {
+            if wanted.contains(&target) {
+                self.denied.insert(target);
+            } else if pattern(&target).is_some_and(|pattern| others.contains(&plain(template.replace(TARGET, &pattern).as_bytes()))) {
+                theirs.push(target);
+            } else {
+                told.push(Told::NoLongerDenied { target });
+            }
+        }
+        if let Some(first) = theirs.first() {
+            let more = if theirs.len() > 1 { format!(" and {} more", theirs.len() - 1) } else { String::new() };
+            told.push(Told::Warning(format!("{} has a line of others for {first}{more}, which stays", path.display())));
+        }
+        for (target, line) in wanted_lines {
+            if !self.denied.contains(target) {
+                self.denied.insert(target.clone());
+                told.push(Told::Denied { target: target.clone(), line });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A line for comparing: hosts_access(5) takes any blanks between words, and around `:` and `,`.
+fn plain(line: &[u8]) -> Vec<u8> {
+    let mut plain: Vec<u8> = Vec::with_capacity(line.len());
+    let is_mark = |byte: u8| byte == b':' || byte == b',';
+    for word in line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+        let joined = plain.last().is_none_or(|&last| is_mark(last)) || word.first().is_some_and(|&first| is_mark(first));
+        if !joined {
+            plain.push(b' ');
+        }
+        plain.extend_from_slice(word);
+    }
+    plain
+}
+
+/// Whom a line of ours denies, read back.
+fn target_of(template: &str, line: &[u8]) -> Option<String> {
+    let (before, after) = template.split_once(TARGET)?;
+    let inner = std::str::from_utf8(line).ok()?.trim_end().strip_prefix(before)?.strip_suffix(after.trim_end())?;
+    let network = match inner.strip_prefix('[') {
+        Some(inner) => {
+            let (address, rest) = inner.split_once(']')?;
+            format!("{address}{rest}")
+        }
+        None => match inner.split_once('/') {
+            Some((address, mask)) => Ipv4Net::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()?.to_string(),
+            None => inner.to_owned(),
+        },
+    };
+    // The lines are ours, but somebody may have edited them.
+    pattern(&network).map(|_| network)
+}
+
+/// An address or network in CIDR form as hosts_access(5) takes it: `192.0.2.1`, `192.0.2.0/255.255.255.0`, `[2001:db8::1]`, `[2001:db8::]/64`.
+/// `None`: it is neither.
+///
+/// 255.255.255.255 is no valid mask there, so a network of one address is that address. A prefix length for IPv4 is a later addition that not
+/// every libwrap has; the mask is understood by all.
+pub fn pattern(target: &str) -> Option<String> {
+    let network = match target.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => target.parse::<IpNet>().ok()?.trunc(),
+    };
+    let whole = network.prefix_len() == network.max_prefix_len();
+    Some(match network {
+        IpNet::V4(network) if whole => network.addr().to_string(),
+        IpNet::V4(network) => format!("{}/{}", network.addr(), network.netmask()),
+        IpNet::V6(network) if whole => format!("[{}]", network.addr()),
+        IpNet::V6(network) => format!("[{}]/{}", network.addr(), network.prefix_len()),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! The part of a file that is ours, between two comment lines. Pure: bytes in, bytes out; what is not ours comes out as it went in.
+
+/// Begins our part. What follows on the line is for people.
+const BEGIN: &[u8] = b"# portsentry: begin";
+
+/// Ends it.
+const END: &[u8] = b"# portsentry: end";
+
+/// The whole first line.
+const BEGIN_LINE: &[u8] = b"# portsentry: begin (lines between these marks are kept by portsentry)\n";
+
+/// The whole first line where a line end before it is ours as well: the file had none at its end, or its last line was to be continued (a
+/// backslash at its end, hosts_access(5)) and would have swallowed the mark.
+const BEGIN_LINE_AFTER_GLUE: &[u8] = b"# portsentry: begin (lines between these marks are kept by portsentry; the line end before them too)\n";
+
+/// What says so.
+const GLUE: &[u8] = b"the line end before them too";
+
+/// The whole last line.
+const END_LINE: &[u8] = b"# portsentry: end\n";
+
+/// A file in three parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts<'b> {
+    /// What stands before our part; all of it, if we have none.
+    pub(super) before: &'b [u8],
+    /// The lines between the marks.
+    pub(super) ours: &'b [u8],
+    /// What stands behind it.
+    pub(super) after: &'b [u8],
+    /// The line end between `before` and our part is ours.
+    glued: bool,
+    /// There is a part of ours.
+    present: bool,
+}
+
+/// What is wrong with the marks, and the line, from 1.
+pub(super) type Damage = (&'static str, usize);
+
+impl<'b> Parts<'b> {
+    /// Finds our part.
+    ///
+    /// # Errors
+    /// When the marks are damaged: where our lines begin and end cannot be told from those of others then.
+    pub(super) fn of(bytes: &'b [u8]) -> Result<Self, Damage> {
+        let (mut begin, mut end) = (None, None);
+        let mut at = 0;
+        for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+            let number = number + 1;
+            if line.starts_with(BEGIN) {
+                if begin.is_some() {
+                    return Err(("the mark that begins our lines is there twice", number));
+                }
+                begin = Some((at, at + line.len(), line.windows(GLUE.len()).any(|part| part == GLUE), number));
+            } else if line.starts_with(END) {
+                if line.trim_ascii_end() != END {
+                    return Err(("something stands behind the mark that ends our lines", number));
+                }
+                if begin.is_none() {
+                    return Err(("the mark that ends our lines comes without the one that begins them", number));
+                }
+                if end.is_some() {
+                    return Err(("the mark that ends our lines is there twice", number));
+                }
+                end = Some((at, at + line.len()));
+            }
+            at += line.len();
+        }
+        let part = |from: usize, to: usize| bytes.get(from..to).unwrap_or_default();
+        match (begin, end) {
+            (None, _) => Ok(Self { before: bytes, ours: b"", after: b"", glued: false, present: false }),
+            (Some((_, _, _, number)), None) => Err(("the mark that begins our lines comes without the one that ends them", number)),
+            (Some((from, first, marked, _)), Some((last, to))) => {
+                // The mark may say so and somebody have changed what stands before it.
+                let glued = marked && part(0, from).ends_with(b"\n");
+                let before = part(0, if glued { from - 1 } else { from });
+                Ok(Self { before, ours: part(first, last), after: part(to, bytes.len()), glued, present: true })
+            }
+        }
+    }
+
+    /// The lines of others.
+    pub(super) fn others(&self) -> impl Iterator<Item = &'b [u8]> {
+        lines(self.before).chain(lines(self.after))
+    }
+
+    /// The lines between the marks.
+    pub(super) fn own(&self) -> impl Iterator<Item = &'b [u8]> {
+        lines(self.ours)
+    }
+
+    /// The file with these lines in our part. No part is left where there are none; one that was not there comes at the end.
+    pub(super) fn with(&self, wanted: &[String]) -> Vec<u8> {
+        if wanted.is_empty() {
+            let mut bytes = self.before.to_vec();
+            // Behind our part others wrote lines of their own: then the line end holds theirs apart.
+            if self.glued && !self.after.is_empty() {
+                bytes.push(b'\n');
+            }
+            bytes.extend_from_slice(self.after);
+            return bytes;
+        }
+        let swallows = self.before.ends_with(b"\\\n");
+        let glued = swallows || if self.present { self.glued } else { !self.before.is_empty() && !self.before.ends_with(b"\n") };
+        let lines: usize = wanted.iter().map(|line| line.len() + 1).sum();
+        let mut bytes = Vec::with_capacity(self.before.len() + self.after.len() + lines + 2 * BEGIN_LINE_AFTER_GLUE.len());
+        bytes.extend_from_slice(self.before);
+        if glued {
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(if glued { BEGIN_LINE_AFTER_GLUE } else { BEGIN_LINE });
+        for line in wanted {
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(END_LINE);
+        bytes.extend_from_slice(self.after);
+        bytes
+    }
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|&byte| byte == b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wanted(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(ToString::to_string).collect()
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    #[test]
+    fn the_part_comes_at_the_end_and_goes_without_a_trace() {
+        for others in [&b""[..], b"ALL: x\n", b"ALL: x", b"\xff\r\nALL: y\r\n", b"a \\\n", b"\n"] {
+            let with = Parts::of(others).unwrap().with(&wanted(&["ALL: 192.0.2.1"]));
+            assert!(with.starts_with(others) && text(&with).ends_with("\nALL: 192.0.2.1\n# portsentry: end\n"), "{}", text(&with));
+            assert_eq!(Parts::of(&with).unwrap().with(&[]), others, "{}", text(&with));
+            assert_eq!(Parts::of(&with).unwrap().with(&wanted(&["ALL: 192.0.2.1"])), with);
+        }
+    }
+
+    #[test]
+    fn a_line_to_be_continued_does_not_swallow_the_mark() {
+        let with = text(&Parts::of(b"a: b \\\n").unwrap().with(&wanted(&["l"])));
+        assert!(with.starts_with("a: b \\\n\n# portsentry: begin ("), "{with}");
+    }
+
+    #[test]
+    fn lines_that_others_wrote_behind_stay_behind_and_whole() {
+        let with = Parts::of(b"before").unwrap().with(&wanted(&["l"]));
+        let appended = [&with[..], b"behind\n"].concat();
+        let parts = Parts::of(&appended).unwrap();
+        assert_eq!(text(&parts.with(&[])), "before\nbehind\n");
+        assert!(text(&parts.with(&wanted(&["m"]))).ends_with("m\n# portsentry: end\nbehind\n"));
+    }
+
+    #[test]
+    fn marks_that_an_editor_gave_other_line_ends_are_known() {
+        let bytes = b"x\r\n# portsentry: begin (...)\r\nALL: 1\r\n# portsentry: end\r\ny";
+        let parts = Parts::of(bytes).unwrap();
+        assert_eq!((parts.before, parts.ours, parts.after), (&b"x\r\n"[..], &b"ALL: 1\r\n"[..], &b"y"[..]));
+    }
+
+    #[test]
+    fn damaged_marks_are_told_with_their_line() {
+        for (bytes, line) in [
+            ("a\n# portsentry: begin\nb\n", 2),
+            ("# portsentry: end\n", 1),
+            ("# portsentry: begin\n# portsentry: endALL: x\n", 2),
+            ("# portsentry: begin\n# portsentry: begin\n# portsentry: end\n", 2),
+            ("# portsentry: begin\n# portsentry: end\n# portsentry: end", 3),
+            ("# portsentry: begin\n# portsentry: end\n\n# portsentry: begin\n# portsentry: end\n", 4),
+        ] {
+            assert_eq!(Parts::of(bytes.as_bytes()).unwrap_err().1, line, "{bytes}");
+        }
+    }
+
+    /// Lines of others, with everything that is odd about line ends and with half a mark.
+    fn others() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            proptest::sample::select(vec!["ALL: x", "\n", "\r\n", "\\\n", "\\", "# portsentry:", " # portsentry: end", "#", "\n\n"])
+                .prop_map(|text| text.as_bytes().to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..6),
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_of_others_stays(before in others(), after in others(), first in 0usize..4, second in 0usize..4) {
+            let list = |count: usize| (0..count).map(|n| format!("ALL: 192.0.2.{n}")).collect::<Vec<_>>();
+            let Ok(parts) = Parts::of(&before) else { return Ok(()) };
+            prop_assume!(!parts.present);
+            let mut bytes = parts.with(&list(first));
+            bytes.extend_from_slice(&after);
+            // What others append may continue a mark's line only where there is none.
+            let Ok(parts) = Parts::of(&bytes) else { return Ok(()) };
+            let bytes = parts.with(&list(second));
+            let parts = Parts::of(&bytes).unwrap();
+            let own: Vec<_> = parts.own().filter(|line| !line.is_empty()).map(text).collect();
+            prop_assert_eq!(own, list(second));
+            let left = parts.with(&[]);
+            let plain = [&before[..], &after[..]].concat();
+            let with_line_end = [&before[..], b"\n", &after[..]].concat();
+            prop_assert!(left == plain || (first > 0 && !after.is_empty() && left == with_line_end), "{:?}", text(&left));
+        }
+    }
+}

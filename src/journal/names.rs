@@ -1,0 +1,326 @@
+//! Reverse names for what the journal tells: which events wait for one, in which order, and not for ever.
+//!
+//! Owns the things that wait, and knows which names are being asked for. Pure: time comes in, and whoever asks is another thread's business. A name
+//! comes from a stranger's name server: [`HostName`] is the only way in, and holds nothing but the characters of a host name (RFC 952, RFC 1123 2.1).
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::engine::Moment;
+
+/// How long things wait for a name, from the moment in which it was asked for. Then the address stands for it: a log that is late is worth less than
+/// one without names. resolv.conf(5) waits 5 s for one server by default; most answers come within a tenth of a second.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a question without an answer counts as being asked. Longer than a resolver works on it (resolv.conf(5): 2 attempts of 5 s, 2 servers).
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// Things that wait at most; when one more comes, the oldest goes out without its name. A few hundred bytes each, and no more than the lines that
+/// [`super::limit`] admits within [`PATIENCE`] unless somebody watches.
+pub const WAITING_MAX: usize = 1024;
+
+/// Names that are asked for at the same time at most.
+pub const ASKED_MAX: usize = 1024;
+
+/// Longest name, in bytes (RFC 1035, 2.3.4, without the root's dot).
+const NAME_MAX: usize = 253;
+
+/// Longest label, in bytes (RFC 1035, 2.3.4).
+const LABEL_MAX: usize = 63;
+
+/// A name that may be written: letters, digits, `-`, `_` and `.`, and nothing that reads as an address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostName(Box<str>);
+
+impl HostName {
+    /// The name, without the root's dot at its end; `None` if it must not be written.
+    ///
+    /// The last label must have a letter (RFC 3696, 2): so `10.0.0.1`, `0x7f.1` and whatever else inet_aton(3) takes for an address are none.
+    pub fn checked(text: &str) -> Option<Self> {
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let label = |label: &str| {
+            (1..=LABEL_MAX).contains(&label.len())
+                && !label.starts_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
+            || last.strip_prefix("0x").or_else(|| last.strip_prefix("0X")).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        (name.len() <= NAME_MAX && !is_number && name.split('.').all(label)).then(|| Self(name.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is to be done about the name of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// It may be asked for.
+    Ask,
+    /// It is being asked for: wait until then.
+    Wait(Moment),
+    /// It was asked for, and no answer came in time; or too many names are being asked for.
+    Nothing,
+}
+
+/// Things in the order in which they were told, some of which wait for a name.
+#[derive(Debug)]
+pub struct Stage<T> {
+    waiting: VecDeque<Waiting<T>>,
+    /// Names that are being asked for, and since when.
+    asked: HashMap<IpAddr, Moment>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    thing: T,
+    /// Whose name it waits for, and until when.
+    host: Option<(IpAddr, Moment)>,
+    name: Option<HostName>,
+}
+
+impl<T> Default for Stage<T> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), asked: HashMap::new() }
+    }
+}
+
+impl<T> Stage<T> {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// What to do about the name of `host`.
+    pub fn want(&mut self, host: IpAddr, now: Moment) -> Want {
+        if let Some(asked) = self.asked.get(&host) {
+            let waited = now.since(*asked);
+            if waited < PATIENCE {
+                return Want::Wait(asked.after(PATIENCE));
+            }
+            if waited < FORGOTTEN_AFTER {
+                return Want::Nothing;
+            }
+            self.asked.remove(&host);
+        }
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.retain(|_, asked| now.since(*asked) < FORGOTTEN_AFTER);
+        }
+        if self.asked.len() < ASKED_MAX { Want::Ask } else { Want::Nothing }
+    }
+
+    /// Somebody took the question; until when its answer is waited for.
+    pub fn asked(&mut self, host: IpAddr, now: Moment) -> Moment {
+        self.asked.insert(host, now);
+        now.after(PATIENCE)
+    }
+
+    /// Puts a thing at the end; it waits for `host`'s name until then, or for nothing but its turn.
+    pub fn push(&mut self, thing: T, host: Option<(IpAddr, Moment)>) {
+        self.waiting.push_back(Waiting { thing, host, name: None });
+    }
+
+    /// An answer: whatever waits for this name waits no longer.
+    pub fn answer(&mut self, host: IpAddr, name: Option<&HostName>) {
+        self.asked.remove(&host);
+        for waiting in &mut self.waiting {
+            if waiting.host.is_some_and(|(whose, _)| whose == host) {
+                waiting.host = None;
+                waiting.name = name.cloned();
+            }
+        }
+    }
+
+    /// The oldest thing, if it has waited long enough, with the name that was found.
+    pub fn next(&mut self, now: Moment) -> Option<(T, Option<HostName>)> {
+        let ready = self.waiting.front()?.host.is_none_or(|(_, until)| until <= now);
+        (ready || self.waiting.len() > WAITING_MAX).then(|| self.take())?
+    }
+
+    /// The oldest thing, whether it has waited or not.
+    pub fn take(&mut self) -> Option<(T, Option<HostName>)> {
+        self.waiting.pop_front().map(|waiting| (waiting.thing, waiting.name))
+    }
+
+    /// How long until the oldest thing has waited long enough; `None` when nothing waits.
+    pub fn next_due(&self, now: Moment) -> Option<Duration> {
+        self.waiting.front().map(|waiting| waiting.host.map_or(Duration::ZERO, |(_, until)| until.since(now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4(std::net::Ipv4Addr::from(n))
+    }
+
+    #[test]
+    fn names_of_hosts_are_taken_and_lose_the_roots_dot() {
+        for name in
+            ["scanner.example.net", "a", "7.example", "x_1.example", "xn--bcher-kva.example", "1-2-3-4.dyn.example.", "0x.example", "4.in-addr.arpa"]
+        {
+            assert_eq!(HostName::checked(name).unwrap().as_str(), name.trim_end_matches('.'));
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_or_reads_as_an_address_is_not_taken() {
+        let long = [&"a".repeat(63)[..]; 4].join(".");
+        assert!(HostName::checked(&long[2..]).is_some(), "253 bytes");
+        for name in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a b",
+            "a/b",
+            "a\n",
+            "a\x1b[2J",
+            "ä.example",
+            "-o.example",
+            "a:b",
+            "::1",
+            "2001:db8::1",
+            "10.0.0.1",
+            "10.0.0.1.",
+            "127.1",
+            "1",
+            "0x7f000001",
+            "0x7f.0x1",
+            "a.0X",
+            "%s",
+            "$(id)",
+            "a;b",
+            "a\"b",
+            "a\0",
+            &"a".repeat(64),
+            &long,
+        ] {
+            assert_eq!(HostName::checked(name), None, "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_that_is_taken_is_plain_and_no_address(text in any::<String>(), plain in "[a-z0-9x.:/-]{0,20}") {
+            for text in [text, plain] {
+                if let Some(name) = HostName::checked(&text) {
+                    prop_assert!(name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
+                    prop_assert!(!name.as_str().is_empty() && name.as_str().len() <= NAME_MAX);
+                    prop_assert!(name.as_str().parse::<IpAddr>().is_err());
+                }
+            }
+        }
+
+        #[test]
+        fn things_come_out_in_order_each_once_and_in_time(
+            steps in proptest::collection::vec((0u8..4, 0u32..6, 0u64..900), 1..200),
+        ) {
+            let mut stage = Stage::default();
+            let (mut now, mut told, mut out) = (1000, Vec::new(), Vec::new());
+            let mut open = std::collections::HashSet::new();
+            for (what, host, pause) in steps {
+                now += pause;
+                let host = address(host);
+                match what {
+                    0 | 1 => {
+                        let wait = match stage.want(host, at(now)) {
+                            Want::Ask => {
+                                prop_assert!(open.insert(host) || now > 30_000, "asked twice");
+                                Some((host, stage.asked(host, at(now))))
+                            }
+                            Want::Wait(until) => Some((host, until)),
+                            Want::Nothing => None,
+                        };
+                        stage.push((told.len(), now), wait);
+                        told.push(now);
+                    }
+                    2 => {
+                        stage.answer(host, HostName::checked("a.example").as_ref());
+                        open.remove(&host);
+                    }
+                    _ => {}
+                }
+                while let Some(((number, _), _)) = stage.next(at(now)) {
+                    out.push(number);
+                }
+                if let Some(Waiting { thing: (_, since), .. }) = stage.waiting.front() {
+                    prop_assert!(now - since < 2000);
+                }
+            }
+            while let Some(((number, _), _)) = stage.take() {
+                out.push(number);
+            }
+            prop_assert_eq!(out, (0..told.len()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once_and_all_that_wait_for_it_get_it() {
+        let mut stage = Stage::default();
+        assert_eq!(stage.want(HOST, at(0)), Want::Ask);
+        let until = stage.asked(HOST, at(0));
+        stage.push(1, Some((HOST, until)));
+        assert_eq!(stage.want(HOST, at(500)), Want::Wait(until));
+        stage.push(2, Some((HOST, until)));
+        stage.push(3, None);
+        assert_eq!(stage.next(at(1999)), None);
+        assert_eq!(stage.next_due(at(1500)), Some(Duration::from_millis(500)));
+        let name = HostName::checked("scanner.example");
+        stage.answer(HOST, name.as_ref());
+        assert_eq!(stage.next(at(1999)), Some((1, name.clone())));
+        assert_eq!(stage.next(at(1999)), Some((2, name)));
+        assert_eq!(stage.next(at(1999)), Some((3, None)));
+        assert_eq!(stage.want(HOST, at(1999)), Want::Ask, "names change: the asker's cache knows for how long one is good");
+    }
+
+    #[test]
+    fn no_answer_makes_nobody_wait_longer_and_nobody_ask_again_for_a_while() {
+        let mut stage = Stage::default();
+        let until = stage.asked(HOST, at(0));
+        stage.push(1, Some((HOST, until)));
+        assert_eq!(stage.next(at(2000)), Some((1, None)));
+        assert_eq!(stage.want(HOST, at(2000)), Want::Nothing);
+        assert_eq!(stage.want(HOST, at(30_000)), Want::Ask);
+    }
+
+    #[test]
+    fn what_waits_and_what_is_asked_for_is_bounded_and_the_oldest_goes_first() {
+        let mut stage = Stage::default();
+        for n in 0..2000 {
+            if stage.want(address(n), at(0)) == Want::Ask {
+                stage.asked(address(n), at(0));
+            }
+        }
+        assert_eq!(stage.asked.len(), ASKED_MAX);
+        assert_eq!(stage.want(address(1), at(0)), Want::Wait(at(2000)));
+        assert_eq!(stage.want(address(1999), at(0)), Want::Nothing);
+        assert_eq!(stage.want(address(1999), at(30_000)), Want::Ask, "what was forgotten makes room");
+        for n in 0..=WAITING_MAX {
+            stage.push(n, Some((HOST, at(2000))));
+        }
+        assert_eq!(stage.next(at(0)), Some((0, None)));
+        assert_eq!(stage.next(at(0)), None);
+    }
+}
