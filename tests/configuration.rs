@@ -484,7 +484,7 @@ fn respond() -> impl Strategy<Value = Respond> {
     ));
     let command =
         command.prop_map(|command| command.map_or_else(Vec::new, |(program, words)| [vec![program.to_str().unwrap().to_owned()], words].concat()));
-    (command, word_of::<CommandWhen>(), millis(1, 3600), any::<bool>(), path("etc"), "[^{}$\\p{C}]{0,20}", text()).prop_map(
+    (command, word_of::<CommandWhen>(), millis(1, 3600), any::<bool>(), path("etc"), "([^{}$\\p{C}\\s#][^{}$\\p{C}]{0,19})?", text()).prop_map(
         |(command, command_when, command_timeout, enabled, path, line, banner)| Respond {
             command,
             command_when,

@@ -151,10 +151,8 @@ impl Directory {
 
     fn write_and_rename(&self, path: &Path, beside: &Path, bytes: &[u8], found: Option<&Found>, mode: u32) -> Result<Replaced, Failed> {
         let tried = |what| move |error: io::Error| Failed::Io(what, error);
-        match std::fs::remove_file(beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Failed::Io("remove what is left of an earlier attempt at", error)),
-            _ => {}
-        }
+        // Where that fails, the next call says why.
+        let _ = std::fs::remove_file(beside);
         // O_EXCL, so that nobody can have prepared it, and nobody else reads it before it has its owner and mode.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(tried("write a file beside"))?;
         let mut lost = Vec::new();

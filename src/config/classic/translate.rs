@@ -472,7 +472,7 @@ impl<'r, 't> Translator<'r, 't> {
     fn own_file(&mut self, entry: &Entry, (key, path): (&'static str, &'static str), max: usize, comments: Vec<String>) {
         let Some(file) = values::path(key, entry, max, &mut self.findings) else { return };
         let mut comments = [vec![self.origin(entry)], comments].concat();
-        let public = PUBLIC.iter().find(|directory| Path::new(&file).starts_with(directory));
+        let public = PUBLIC.iter().find(|directory| Path::new(&file).parent() == Some(Path::new(directory)));
         let state = Config::default().state_dir;
         let safe = public.and_then(|public| Some((public, state.join(Path::new(&file).file_name()?))));
         let Some((public, safe)) = safe else {
