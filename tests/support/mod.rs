@@ -13,6 +13,7 @@
 
 pub mod daemon;
 pub mod netns;
+pub mod predecessor;
 
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
