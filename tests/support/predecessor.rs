@@ -239,7 +239,7 @@ fn read_log(path: &Path, log: Arc<Mutex<Vec<String>>>, ended: Arc<AtomicBool>) -
         let mut buffer = [0; 8192];
         while !ended.load(Ordering::Relaxed) {
             match socket.recv(&mut buffer) {
-                Ok(length) => log.lock().expect("log").push(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+                Ok(length) => log.lock().expect("log").push(String::from_utf8_lossy(&buffer[..length]).trim_end_matches(['\n', '\0']).to_owned()),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {}
                 Err(_) => return,
             }
