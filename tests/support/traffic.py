@@ -392,6 +392,12 @@ def knock(source, destination):
         connect(source, destination, port, wait=0.5)
 
 
+def knock_fast(source, destination):
+    """The same without patience: the first SYN of each connection."""
+    for port in map(int, sys.argv[4:]):
+        connect(source, destination, port, wait=0.01)
+
+
 def datagrams(source, destination):
     """A datagram to each port that argv names."""
     for port in map(int, sys.argv[4:]):
@@ -427,9 +433,13 @@ def options_six(source, destination):
 
 
 def sequence(source, destination):
-    """A SYN to each port from argv[4] to argv[5] at argv[6] packets a second; prints how many replies came: resets, and SYN-ACKs."""
+    """SYNs to the ports argv[4] to argv[5] in turn, at argv[6] a second, argv[7] of them or one each; prints how many ports answered: by a reset, and
+    by a SYN-ACK."""
     first, last, rate = map(int, sys.argv[4:7])
-    packets = [tcp(source, 40000, destination, port, SYN) for port in range(first, last + 1)]
+    ports = range(first, last + 1)
+    count = int(sys.argv[7]) if len(sys.argv) > 7 else len(ports)
+    once = [tcp(source, 40000, destination, port, SYN) for port in ports]
+    packets = (once * (count // len(once) + 1))[:count]
     raw = Raw(destination)
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as ear:
         ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
