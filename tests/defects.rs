@@ -129,7 +129,7 @@ fn defect_04_one_spoofed_packet_from_the_gateway_does_not_block_the_gateway() {
     }
     let configuration = classic_configuration("1,11,15,79", "1");
     let gateway = |scene: &Scene| drop(scene.host.run("ip", &["route", "add", "default", "via", OTHER]));
-    let spoof = |scene: &Scene| drop(scene.sequence(OTHER, &["79", "79", "100"]));
+    let spoof = |scene: &Scene| scene.sequence(OTHER, &["79", "79", "100"]);
     beside("stcp", &configuration, gateway, |scene, machine| {
         spoof(scene);
         assert!(soon(|| machine.blocked_by_old() == [OTHER]), "1.2 has not the defect that this test is about");
@@ -318,7 +318,7 @@ fn defect_14_the_hundredth_port_of_a_list_is_watched() {
     }
     let ports: Vec<String> = (0..100).map(|n| (2001 + 3 * n).to_string()).collect();
     let configuration = classic_configuration(&ports.join(","), "1");
-    let touch = |scene: &Scene, from: &str, port: u16| drop(scene.sequence(from, &[&port.to_string(), &port.to_string(), "100"]));
+    let touch = |scene: &Scene, from: &str, port: u16| scene.sequence(from, &[&port.to_string(), &port.to_string(), "100"]);
     beside(
         "stcp",
         &configuration,
