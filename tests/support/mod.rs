@@ -13,6 +13,7 @@
 
 pub mod daemon;
 pub mod netns;
+pub mod predecessor;
 
 use std::io::Write as _;
 use std::process::{Command, Output};
