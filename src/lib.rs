@@ -41,3 +41,8 @@ pub mod probe;
 pub mod responder;
 pub mod sys;
 pub mod wire;
+
+/// The reader of manual pages that the tests share.
+#[cfg(test)]
+#[path = "../tests/support/mdoc.rs"]
+mod mdoc;

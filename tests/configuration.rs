@@ -353,15 +353,69 @@ fn a_missing_file_is_an_error_when_named_and_the_defaults_when_not() {
 }
 
 #[test]
-fn an_ignore_file_that_is_not_read_yet_is_told() {
+fn the_ignore_file_is_read_with_the_configuration_and_need_not_exist() {
     let (directory, file) = file();
     let ignore = directory.path().join("portsentry.ignore");
     std::fs::write(&file, format!("resolve: false\nignore_file: {}\n", ignore.display())).unwrap();
-    assert_eq!(config::load(&file).unwrap().warnings, []);
-    std::fs::write(&ignore, "192.0.2.1\n").unwrap();
-    let warnings = config::load(&file).unwrap().warnings;
-    assert_eq!((warnings.len(), warnings[0].line, warnings[0].column), (1, 2, 14));
-    assert!(warnings[0].message.contains("not in force yet") && warnings[0].remedy.contains("`allow`"), "{}", warnings[0]);
+    let loaded = config::load(&file).unwrap();
+    assert_eq!((loaded.ignored, loaded.warnings), (vec![], vec![]));
+    let networks = |bytes: &[u8]| {
+        std::fs::write(&ignore, bytes).unwrap();
+        mode(&ignore, 0o644);
+        let loaded = config::load(&file).unwrap_or_else(|refused| panic!("{refused}"));
+        (loaded.ignored.iter().map(ToString::to_string).collect::<Vec<_>>(), loaded.warnings)
+    };
+    // The form that 1.2 ships, the line ends of another system, and a last line without its end.
+    assert_eq!(networks(b"# mine\n127.0.0.1/32\n0.0.0.0\n"), (vec!["127.0.0.1/32".to_owned(), "0.0.0.0/32".to_owned()], vec![]));
+    assert_eq!(networks(b"192.0.2.1 # office\r\n2001:db8::/32").0, ["192.0.2.1/32", "2001:db8::/32"]);
+    let (masked, warnings) = networks(b"\n10.0.0.5/24\n");
+    assert_eq!((masked, warnings.len()), (vec!["10.0.0.0/24".to_owned()], 1));
+    assert_eq!((&warnings[0].file, warnings[0].line, warnings[0].column), (&ignore, 2, 1));
+    for everything in ["0.0.0.0/0", "::/0"] {
+        let (_, warnings) = networks(everything.as_bytes());
+        assert!(warnings[0].message.contains("every address: nothing can be blocked"), "{:?}", warnings);
+    }
+    // The built-in defaults have no configuration to read, and no ignore file either where this runs.
+    assert_eq!(config::parse(&format!("ignore_file: {}", ignore.display()), "x").unwrap().ignored, []);
+}
+
+#[test]
+fn a_bad_ignore_file_is_refused_with_its_lines_beside_the_configurations_own() {
+    let (directory, file) = file();
+    let ignore = directory.path().join("portsentry.ignore");
+    std::fs::write(&file, format!("scan_trigger: many\nignore_file: {}\n", ignore.display())).unwrap();
+    std::fs::write(&ignore, "127.0.0.1\nlocalhost\n192.0.2.0/33\n").unwrap();
+    mode(&ignore, 0o644);
+    let told = refusal(&file);
+    for place in ["portsentry.yaml:1:15: error:", "portsentry.ignore:2:1: error:", "portsentry.ignore:3:1: error:"] {
+        assert!(told.contains(place), "{place}: {told}");
+    }
+    assert!(told.contains("not looked up"), "{told}");
+    // A damaged key names no file.
+    std::fs::write(&file, "ignore_file: [1]\n").unwrap();
+    assert!(!refusal(&file).contains("portsentry.ignore:"));
+}
+
+#[test]
+fn an_ignore_file_that_cannot_be_read_or_trusted_is_refused() {
+    let (directory, file) = file();
+    let ignore = directory.path().join("portsentry.ignore");
+    std::fs::write(&file, format!("ignore_file: {}\n", ignore.display())).unwrap();
+    symlink(directory.path().join("nowhere"), &ignore).unwrap();
+    assert!(refusal(&file).contains("cannot read the ignore file"), "a link to nowhere was meant to lead somewhere");
+    std::fs::remove_file(&ignore).unwrap();
+    std::fs::create_dir(&ignore).unwrap();
+    assert!(refusal(&file).contains("the ignore file is not a regular file"));
+    std::fs::remove_dir(&ignore).unwrap();
+    std::fs::write(&ignore, "#".repeat((1 << 20) + 1)).unwrap();
+    mode(&ignore, 0o644);
+    assert!(refusal(&file).contains("the ignore file has at most 1048576"));
+    if rustix::process::geteuid().is_root() {
+        std::fs::write(&ignore, "192.0.2.1\n").unwrap();
+        mode(&ignore, 0o664);
+        let told = refusal(&file);
+        assert!(told.contains("portsentry.ignore: error:") && told.contains("is writable by its group") && told.contains("chmod go-w"), "{told}");
+    }
 }
 
 // ---- any text, any configuration ----
@@ -430,7 +484,7 @@ fn respond() -> impl Strategy<Value = Respond> {
     ));
     let command =
         command.prop_map(|command| command.map_or_else(Vec::new, |(program, words)| [vec![program.to_str().unwrap().to_owned()], words].concat()));
-    (command, word_of::<CommandWhen>(), millis(1, 3600), any::<bool>(), path("etc"), "[^{}$\\p{C}]{0,20}", text()).prop_map(
+    (command, word_of::<CommandWhen>(), millis(1, 3600), any::<bool>(), path("etc"), "([^{}$\\p{C}\\s#][^{}$\\p{C}]{0,19})?", text()).prop_map(
         |(command, command_when, command_timeout, enabled, path, line, banner)| Respond {
             command,
             command_when,

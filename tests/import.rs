@@ -129,11 +129,12 @@ fn the_upstream_file_of_1_2_is_taken_over() {
     assert_eq!(config.respond.hosts_deny.line, "ALL: {target}");
     assert_eq!(config.ignore_file, Some(host.file("portsentry.ignore")));
     assert_eq!(config.history_file, Some(host.file("portsentry.history")));
-    let allow: Vec<_> = config.allow.iter().map(ToString::to_string).collect();
-    assert_eq!(allow, ["127.0.0.0/8", "::1/128", "127.0.0.1/32", "10.0.0.0/24", "2001:db8::7/128"]);
-    assert!(yaml.contains(&format!("# {}:2 10.0.0.5/24\n", host.file("portsentry.ignore").display())), "{yaml}");
+    assert_eq!(config.blocked_file, Some(host.file("portsentry.blocked")));
+    assert_eq!(config.allow, Config::default().allow, "the ignore file is read where it lies");
+    let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
+    assert_eq!(ignored.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1/32", "10.0.0.0/24", "2001:db8::7/128"]);
     assert!(yaml.contains("portsentry.conf:5 TCP_PORTS=\"1,11,15,79,"), "{yaml}");
-    assert!(err.contains("BLOCKED_FILE") && err.contains("10.0.0.5/24"), "{err}");
+    assert!(err.contains("portsentry.ignore:2:1: warning:") && err.contains("10.0.0.5/24"), "{err}");
 }
 
 #[test]
@@ -149,8 +150,13 @@ fn debians_files_are_taken_over_with_the_modes_of_the_init_script() {
     assert_eq!(config.respond.hosts_deny.line, "ALL: {target} : DENY");
     assert_eq!(config.history_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.history")));
     assert!(!config.resolve);
+    assert_eq!(config.blocked_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.blocked")));
+    // Nobody merges the static file into the ignore file any more: what that does not have yet is copied.
     let allow: Vec<_> = config.allow.iter().map(ToString::to_string).collect();
-    assert_eq!(allow, ["127.0.0.0/8", "::1/128", "127.0.0.1/32", "0.0.0.0/32", "192.0.2.1/32"]);
+    assert_eq!(allow, ["127.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
+    assert_eq!(ignored.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1/32", "0.0.0.0/32"]);
+    assert!(err.contains("portsentry.ignore.static, of which the old init script made") && err.contains("edit"), "{err}");
     assert!(yaml.contains("default:2 TCP_MODE=\"tcp\"") && yaml.contains("portsentry.ignore.static:2 192.0.2.1"), "{yaml}");
     for place in [&err, &yaml] {
         assert!(place.contains("KILL_ROUTE, a route for each source, is not taken over") && place.contains("ip route show"), "{place}");
@@ -175,6 +181,8 @@ fn the_file_of_2_x_is_taken_over() {
     assert_eq!((config.scan_trigger, config.respond.hosts_deny.enabled), (0, false));
     assert_eq!(config.history_file.as_deref(), Some(Path::new("/var/log/portsentry.log")));
     assert!(err.contains("ignore file") && err.contains("is not there"), "{err}");
+    assert_eq!(config.blocked_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.blocked")));
+    assert!(err.contains("BLOCKED_FILE lies in /tmp") && yaml.contains("not in /tmp, where everybody"), "{err}");
 }
 
 #[test]
@@ -289,8 +297,31 @@ fn an_ignore_file_beside_the_configuration_is_found() {
     host.write("portsentry.conf", "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nIGNORE_FILE=\"/nowhere/at/all/hosts.ignore\"\nBLOCKED_FILE=\"/x\"\n");
     host.write("hosts.ignore", "192.0.2.77");
     host.write("default", "");
-    let (config, _, _) = host.taken_over(&[]);
+    let (config, yaml, err) = host.taken_over(&[]);
     assert!(config.allow.contains(&"192.0.2.77/32".parse().unwrap()), "{:?}", config.allow);
+    assert_eq!(config.ignore_file.as_deref(), Some(Path::new("/nowhere/at/all/hosts.ignore")));
+    assert!(yaml.contains("hosts.ignore:1 192.0.2.77") && err.contains("/nowhere/at/all/hosts.ignore is not there"), "{err}");
+}
+
+#[test]
+fn an_ignore_file_that_the_daemon_will_not_take_is_told() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let host = Host::with("debian.conf");
+    host.write("portsentry.ignore", "192.0.2.1\n");
+    std::fs::set_permissions(host.file("portsentry.ignore"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    let ran = host.import(&["--print"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert!(ran.err.contains("the daemon will not start with such an ignore file") && ran.err.contains("chmod go-w"), "{}", ran.err);
+}
+
+#[test]
+fn a_line_for_hosts_deny_that_could_not_be_taken_out_again_is_left_to_the_administrator() {
+    for line in ["ALL: $TARGET$ # port $PORT$", "# $TARGET$", "ALL: $TARGET$ \\"] {
+        let (config, told) = becomes(&format!("TCP_PORTS=\"1\"\nKILL_HOSTS_DENY=\"{line}\"\n"));
+        assert!(!config.respond.hosts_deny.enabled && told.contains("KILL_HOSTS_DENY is not taken over"), "{line}: {told}");
+    }
 }
 
 #[test]

@@ -335,6 +335,50 @@ fn when_the_daemon_is_killed_its_helper_and_commands_are_gone() {
     assert!(eventually(Duration::from_secs(10), || !Path::new(&format!("/proc/{helper}")).exists()));
 }
 
+/// Files of a namespace's own in place of those in /etc (ip-netns(8)); gone when it is dropped.
+struct Etc(PathBuf);
+
+impl Etc {
+    fn new(namespace: &Namespace, files: &[(&str, &str)]) -> Self {
+        let etc = Self(Path::new("/etc/netns").join(&namespace.name));
+        fs::create_dir_all(&etc.0).unwrap();
+        for (name, text) in files {
+            fs::write(etc.0.join(name), text).unwrap();
+        }
+        etc
+    }
+}
+
+impl Drop for Etc {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        // Only if nobody else has anything there.
+        let _ = fs::remove_dir("/etc/netns");
+    }
+}
+
+#[test]
+fn a_name_stands_in_the_report_and_a_name_server_that_does_not_answer_holds_up_no_block() {
+    if missing(TOOLS).is_some() || !Path::new("/etc/nsswitch.conf").exists() {
+        return;
+    }
+    let scene = Scene::new();
+    let hosts = format!("{SCANNER} scanner.example\n10.68.7.1 10.0.0.99\n");
+    // Nobody answers at that address, and nobody says that it is not there.
+    let _etc = Etc::new(&scene.host, &[("hosts", &hosts), ("resolv.conf", "nameserver 198.51.100.53\n"), ("nsswitch.conf", "hosts: files dns\n")]);
+    scene.host.run("ip", &["route", "add", "198.51.100.53", "via", SCANNER]);
+    let daemon = Daemon::start(&scene.host, "resolve: true");
+    scene.scan(&["-sS", HOST]);
+    daemon.wait_for_log(&format!("from host: scanner.example/{SCANNER} to TCP port"));
+    scene.sweep(&["10.68.7.1".to_owned(), "10.68.7.2".to_owned()]);
+    // The blocks are there before the lines.
+    for address in ["10.68.7.1", "10.68.7.2"] {
+        daemon.wait_for_block(address);
+        daemon.wait_for_log(&format!("from host: {address}/{address} to TCP port"));
+    }
+    assert!(!daemon.log().contains("10.0.0.99"), "a name that reads like an address is none");
+}
+
 #[test]
 fn a_reload_gives_the_next_scan_another_command() {
     if missing(TOOLS).is_some() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::diagnostic::Place;
-use super::pending::{Exists, PENDING};
+use super::pending::PENDING;
 use super::reader::Reader;
 use super::{Config, Escalate, PortMode, PortSet, Protocol, ProtocolAction, values, written};
 
@@ -18,20 +18,13 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     paths(config, reader);
 }
 
-/// Warns of what the file asks for and does not get yet.
-///
-/// Defaults are silent, with one exception: an ignore file that lies at its default path, because whoever wrote it trusts that what it names
-/// is not blocked.
-pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>, exists: Exists<'_>) {
+/// Warns of what the file asks for and does not get yet. Defaults are silent.
+pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>) {
     for pending in PENDING {
-        let silent = !reader.is_given(pending.path) && pending.path != "ignore_file";
-        if silent || !(pending.needed)(config, exists) {
-            continue;
+        if reader.is_given(pending.path) && (pending.needed)(config) {
+            let place = reader.place(&[pending.path]);
+            reader.findings.warning(place, format!("`{}` is not in force yet", pending.path), format!("until then {}", pending.until_then));
         }
-        let place = reader.place(&[pending.path]);
-        let default = if place.is_none() { config.ignore_file.as_deref() } else { None };
-        let which = default.map_or_else(String::new, |path| format!(" ({}, the default, exists)", path.display()));
-        reader.findings.warning(place, format!("`{}` is not in force yet{which}", pending.path), format!("until then {}", pending.until_then));
     }
 }
 
@@ -168,6 +161,12 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
         reader.findings.error(place, "`respond.hosts_deny.line` has a control character in it", "write one line of hosts.deny (hosts_access(5))");
     } else if let Err((message, remedy)) = values::macros(line) {
         reader.findings.error(place, format!("`respond.hosts_deny.line`: {message}"), remedy);
+    } else if let Some(other) = values::MACROS.iter().map(|name| format!("{{{name}}}")).find(|name| name != "{target}" && line.contains(name)) {
+        let message = format!("`respond.hosts_deny.line` has {other}, which is replaced in `respond.command` only");
+        reader.findings.error(place, message, "write {target} alone: the line must be the same when it is taken out again");
+    } else if line.ends_with('\\') || line.trim_start().starts_with('#') {
+        let message = "`respond.hosts_deny.line` would be a comment, or go on in the next line (hosts_access(5))";
+        reader.findings.error(place, message, "write \"ALL: {target}\"");
     } else if !line.contains("{target}") {
         reader.findings.error(place, "`respond.hosts_deny.line` has no {target}: it would deny the same to everybody", "write \"ALL: {target}\"");
     }

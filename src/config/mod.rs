@@ -17,6 +17,8 @@ mod defaults;
 mod diagnostic;
 mod keys;
 mod load;
+#[cfg(test)]
+mod manual;
 mod nearest;
 mod pending;
 mod ports;

@@ -1,50 +1,36 @@
 //! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
 
-use std::path::Path;
-
 use super::{Config, Method, PortMode, UnprovenAction};
-
-/// Whether a path of the configuration names something that is there.
-pub(super) type Exists<'f> = &'f dyn Fn(&Path) -> bool;
 
 /// A key whose feature is not there.
 pub(super) struct Pending {
     pub(super) path: &'static str,
     /// Whether the configuration needs the feature.
-    pub(super) needed: fn(&Config, Exists<'_>) -> bool,
+    pub(super) needed: fn(&Config) -> bool,
     /// What happens instead.
     pub(super) until_then: &'static str,
 }
 
 pub(super) const PENDING: &[Pending] = &[
-    Pending {
-        path: "capture.method",
-        needed: |config, _| config.capture.method == Method::Nfqueue,
-        until_then: "packets are captured as with `nflog`",
-    },
+    Pending { path: "capture.method", needed: |config| config.capture.method == Method::Nfqueue, until_then: "packets are captured as with `nflog`" },
     Pending {
         path: "capture.reflex",
-        needed: |config, _| config.capture.reflex,
+        needed: |config| config.capture.reflex,
         until_then: "the daemon alone blocks; write false, or leave the line out",
     },
-    Pending { path: "tcp.mode", needed: |config, _| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "udp.mode", needed: |config, _| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "respond.banner", needed: |config, _| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
+    Pending { path: "tcp.mode", needed: |config| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
+    Pending { path: "udp.mode", needed: |config| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
+    Pending { path: "respond.banner", needed: |config| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
     Pending {
         path: "block.unproven.action",
-        needed: |config, _| config.block.unproven.action == UnprovenAction::Slow,
+        needed: |config| config.block.unproven.action == UnprovenAction::Slow,
         until_then: "unproven sources are reported as with `report`",
-    },
-    Pending {
-        path: "ignore_file",
-        needed: |config, exists| config.ignore_file.as_deref().is_some_and(exists),
-        until_then: "nothing in that file is read; write its addresses and networks into `allow`",
     },
 ];
 
 /// Whether the key is in the table.
 pub(super) fn is_pending(path: &str) -> bool {
-    PENDING.iter().any(|pending| pending.path == path && (pending.needed)(&Config::default(), &|_| false))
+    PENDING.iter().any(|pending| pending.path == path && (pending.needed)(&Config::default()))
 }
 
 #[cfg(test)]
@@ -77,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_test_has_a_text_for_every_row() {
-        let mut rows: Vec<_> = PENDING.iter().map(|pending| pending.path).filter(|path| *path != "ignore_file").collect();
+        let mut rows: Vec<_> = PENDING.iter().map(|pending| pending.path).collect();
         let mut texts: Vec<_> = TEXTS.iter().map(|(path, _)| *path).collect();
         rows.sort_unstable();
         texts.sort_unstable();
@@ -87,7 +73,7 @@ mod tests {
 
     #[test]
     fn values_that_need_nothing_are_silent() {
-        let text = "capture: {method: nflog, reflex: false}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\nignore_file: /nowhere\n";
+        let text = "capture: {method: nflog, reflex: false}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\n";
         assert_eq!(warnings(&parse(text, "x").unwrap()), [""; 0]);
     }
 }

@@ -13,7 +13,7 @@ const CLASSIC: &[(&str, &str)] = &[
     ("ADVANCED_EXCLUDE_UDP", "udp.exclude"),
     ("IGNORE_FILE", "ignore_file"),
     ("HISTORY_FILE", "history_file"),
-    ("BLOCKED_FILE", "state_dir"),
+    ("BLOCKED_FILE", "blocked_file"),
     ("RESOLVE_HOST", "resolve"),
     ("BLOCK_TCP", "tcp.action"),
     ("BLOCK_UDP", "udp.action"),

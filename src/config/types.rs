@@ -34,7 +34,7 @@ pub struct Config {
     pub never_block: NeverBlock,
     /// Addresses and networks that are never blocked.
     pub allow: Vec<IpNet>,
-    /// Classic ignore file.
+    /// Classic ignore file; what it names is in [`super::Loaded::ignored`].
     pub ignore_file: Option<PathBuf>,
     /// What else happens when a source is blocked.
     pub respond: Respond,

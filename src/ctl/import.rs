@@ -3,6 +3,7 @@
 //! A file that is there is never overwritten, and no half of a file is ever there: it is written under another name and linked to its own, which
 //! fails if somebody was faster (link(2)).
 
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -107,12 +108,16 @@ fn translate(order: &Order<'_>, untrusted: &mut Vec<String>) -> Result<Result<Im
         untrusted.extend(doubt);
         Source { name: path.to_owned(), bytes }
     });
-    let ignore = |path: &Path| ignore_files(path, order.file);
-    Ok(classic::import(&classic::Request { config: &config, defaults: defaults.as_ref(), modes: order.modes, ignore: &ignore }))
+    let refused_later = RefCell::new(Vec::new());
+    let ignore = |path: &Path| ignore_files(path, order.file, &refused_later);
+    let import = classic::import(&classic::Request { config: &config, defaults: defaults.as_ref(), modes: order.modes, ignore: &ignore });
+    untrusted.extend(refused_later.into_inner());
+    Ok(import)
 }
 
 /// The ignore file that the configuration names, or one of that name beside the configuration, and the one that Debian's init script makes it of.
-fn ignore_files(named: &Path, config: &Path) -> classic::Ignore {
+/// Why the daemon will not take the first, if others than root can write it, comes out in words.
+fn ignore_files(named: &Path, config: &Path, refused_later: &RefCell<Vec<String>>) -> classic::Ignore {
     let beside = named.file_name().map(|name| config.with_file_name(name));
     for path in [Some(named.to_owned()), beside].into_iter().flatten() {
         let mut fixed = path.clone().into_os_string();
@@ -120,7 +125,12 @@ fn ignore_files(named: &Path, config: &Path) -> classic::Ignore {
         let mut found = Vec::new();
         for path in [path, PathBuf::from(fixed)] {
             match read(&path) {
-                Ok((bytes, _)) => found.push(Source { name: path, bytes }),
+                Ok((bytes, _)) => {
+                    if path == named {
+                        refused_later.borrow_mut().extend(refusals(&path));
+                    }
+                    found.push(Source { name: path, bytes });
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(format!("{}: {error}", path.display())),
             }
@@ -130,6 +140,15 @@ fn ignore_files(named: &Path, config: &Path) -> classic::Ignore {
         }
     }
     Ok(Vec::new())
+}
+
+/// What the daemon will have against reading this file.
+fn refusals(path: &Path) -> Vec<String> {
+    let faults = files::facts_at(path).map(|facts| config::distrust(path, &facts)).unwrap_or_default();
+    let words = |(fault, remedy): config::Fault| {
+        format!("{}: warning: {fault}: the daemon will not start with such an ignore file\n    help: {remedy}", path.display())
+    };
+    faults.into_iter().map(words).collect()
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {

@@ -195,6 +195,7 @@ impl FrontDesk {
                 match because {
                     Because::AllowedByHand => "portsentryctl allow remove it first",
                     Because::AllowList => "take it from the allow list of the configuration first, and reload",
+                    Because::IgnoreFile => "take it from the ignore file first, and reload",
                     _ => "name addresses that do not include it",
                 },
             )),

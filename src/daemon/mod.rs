@@ -31,6 +31,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use crate::capture;
 use crate::config::{Config, Loaded};
 use crate::control;
@@ -139,7 +141,7 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     if !privilege::has_net_admin() {
         return Err(Failure::new(EX_NOPERM, "CAP_NET_ADMIN is missing; start as root, or give the service that capability"));
     }
-    let Loaded { config, warnings, from } = loaded;
+    let Loaded { config, ignored, warnings, from } = loaded;
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
     supervisor::make_state_dir(&config.state_dir).map_err(|error| Failure::new(EX_CONFIG, error))?;
     let journal = Journal::start(journal::Settings::from(&config)).map_err(|error| Failure::new(EX_CONFIG, words(&error)))?;
@@ -147,7 +149,15 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     for warning in &warnings {
         journal.tell(Notice::Warning(warning.to_string()));
     }
-    let shared = Start { options, config, from, warnings: warnings.iter().map(ToString::to_string).collect(), journal: journal.clone(), signals };
+    let shared = Start {
+        options,
+        config,
+        ignored: ignored.into(),
+        from,
+        warnings: warnings.iter().map(ToString::to_string).collect(),
+        journal: journal.clone(),
+        signals,
+    };
     let result = shared.start().map(|(supervisor, server)| {
         supervisor::notify(&[sd_notify::NotifyState::Ready]);
         journal.tell(Notice::Active);
@@ -165,6 +175,7 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
 struct Start {
     options: Options,
     config: Config,
+    ignored: Arc<[IpNet]>,
     from: Option<std::path::PathBuf>,
     warnings: Vec<String>,
     journal: JournalHandle,
@@ -179,7 +190,7 @@ impl Start {
         let routes = route::Monitor::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?;
         let mut guard = Guard::open(&self.config.state_dir).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let mut complaints = guard.allowed().faults().to_vec();
-        let protected = guard.gather(&self.config, &mut complaints);
+        let protected = guard.gather(&self.config, &self.ignored, &mut complaints);
         for complaint in &complaints {
             self.journal.tell(Notice::Warning(complaint.clone()));
         }
@@ -221,6 +232,7 @@ impl Start {
     fn view(&self, setup: &Setup, protected: Protected) -> SharedView {
         SharedView::new(View {
             config: Arc::new(self.config.clone()),
+            ignored: Arc::clone(&self.ignored),
             from: self.from.clone(),
             ruleset: Arc::new(setup.ruleset.clone()),
             protected: Arc::new(protected),

@@ -48,16 +48,18 @@ pub enum ClassicMode {
 }
 
 impl ClassicMode {
+    /// Every word with its mode.
+    pub const WORDS: [(&'static str, Self); 6] = [
+        ("-tcp", Self::Tcp(PortMode::Connect)),
+        ("-stcp", Self::Tcp(PortMode::Stealth)),
+        ("-atcp", Self::Tcp(PortMode::Advanced)),
+        ("-udp", Self::Udp(PortMode::Connect)),
+        ("-sudp", Self::Udp(PortMode::Stealth)),
+        ("-audp", Self::Udp(PortMode::Advanced)),
+    ];
+
     fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "-tcp" => Self::Tcp(PortMode::Connect),
-            "-stcp" => Self::Tcp(PortMode::Stealth),
-            "-atcp" => Self::Tcp(PortMode::Advanced),
-            "-udp" => Self::Udp(PortMode::Connect),
-            "-sudp" => Self::Udp(PortMode::Stealth),
-            "-audp" => Self::Udp(PortMode::Advanced),
-            _ => return None,
-        })
+        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, mode)| *mode)
     }
 }
 

@@ -22,6 +22,8 @@ use crate::sys::{clock, resolv_conf};
 pub enum Because {
     /// `allow` in the configuration.
     AllowList,
+    /// The ignore file.
+    IgnoreFile,
     /// `portsentryctl allow add`.
     AllowedByHand,
     /// An address of this host.
@@ -41,6 +43,7 @@ impl Because {
     pub fn origin(self) -> &'static str {
         match self {
             Self::AllowList => "allow",
+            Self::IgnoreFile => "ignore_file",
             Self::AllowedByHand => "portsentryctl",
             Self::OwnAddress => "own_addresses",
             Self::Gateway => "gateways",
@@ -55,6 +58,7 @@ impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AllowList => "allow list",
+            Self::IgnoreFile => "ignore file",
             Self::AllowedByHand => "allowed by hand",
             Self::OwnAddress => "own address",
             Self::Gateway => "gateway",
@@ -103,13 +107,14 @@ impl Guard {
         &mut self.sockets
     }
 
-    /// Gathers the list anew. What cannot be learned just now is told in `complaints`, and what was known of that kind holds on.
-    pub fn gather(&mut self, config: &Config, complaints: &mut Vec<String>) -> Protected {
+    /// Gathers the list anew; `ignored` is what the ignore file names. What cannot be learned just now is told in `complaints`, and what was known of that kind holds on.
+    pub fn gather(&mut self, config: &Config, ignored: &[IpNet], complaints: &mut Vec<String>) -> Protected {
         let mut list = Protected::new();
         let mut add = |network: IpNet, because| {
             list.entry(network.trunc()).or_insert(because);
         };
         config.allow.iter().for_each(|network| add(*network, Because::AllowList));
+        ignored.iter().for_each(|network| add(*network, Because::IgnoreFile));
         self.allowed.networks().iter().for_each(|network| add(*network, Because::AllowedByHand));
         add(IpNet::V6(LINK_LOCAL), Because::LinkLocal);
         let last = std::mem::take(&mut self.last);

@@ -1,5 +1,6 @@
 //! The main thread: signals, reload, the never-block list, systemd. It may wait for files; the packet thread never waits for it.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -210,14 +211,17 @@ impl Supervisor {
     }
 
     fn put_in_force(&mut self, loaded: Loaded) -> Result<Vec<String>, String> {
-        let Loaded { config, warnings, from } = loaded;
+        let Loaded { config, ignored, warnings, from } = loaded;
         let mut complaints = Vec::new();
-        let old = Arc::clone(&self.view.lock().config);
+        let (old, old_ignored) = {
+            let view = self.view.lock();
+            (Arc::clone(&view.config), Arc::clone(&view.ignored))
+        };
         let bound = old.needs_restart(&config);
         if !bound.is_empty() {
             return Err(format!("{} cannot change while the daemon runs; restart it for that", bound.join(", ")));
         }
-        let protected = self.guard.gather(&config, &mut complaints);
+        let protected = self.guard.gather(&config, &ignored, &mut complaints);
         let setup = setup(&config, &mut self.guard, &protected)?;
         let ruleset = Arc::new(setup.ruleset.clone());
         let services = setup.services.clone();
@@ -232,7 +236,8 @@ impl Supervisor {
             return Err(error);
         }
         self.errands.reconfigure(&config);
-        let changes = old.changes(&config);
+        let mut changes = old.changes(&config);
+        changes.extend(ignore_changes(&old_ignored, &ignored));
         for warning in &warnings {
             self.journal.tell(Notice::Warning(warning.to_string()));
         }
@@ -240,6 +245,7 @@ impl Supervisor {
         let mut view = self.view.lock();
         view.warnings = warnings.iter().map(ToString::to_string).collect();
         view.config = Arc::new(config);
+        view.ignored = ignored.into();
         view.from = from;
         view.ruleset = ruleset;
         view.protected = Arc::new(protected);
@@ -257,12 +263,12 @@ impl Supervisor {
 
     /// Gathers what must never be blocked, and hands it to the packet thread if it changed.
     fn protect(&mut self) -> Result<(), String> {
-        let (config, current) = {
+        let (config, ignored, current) = {
             let view = self.view.lock();
-            (Arc::clone(&view.config), Arc::clone(&view.protected))
+            (Arc::clone(&view.config), Arc::clone(&view.ignored), Arc::clone(&view.protected))
         };
         let mut complaints = Vec::new();
-        let protected = self.guard.gather(&config, &mut complaints);
+        let protected = self.guard.gather(&config, &ignored, &mut complaints);
         self.complain(complaints);
         if protected == *current && !self.stale {
             return Ok(());
@@ -316,6 +322,16 @@ impl Supervisor {
         self.journal.stop(LAST_LINES);
         ExitCode::from(super::EX_SOFTWARE)
     }
+}
+
+/// What a reload changed about the ignore file's content, in words.
+fn ignore_changes(old: &[IpNet], new: &[IpNet]) -> Option<String> {
+    let missing = |from: &[IpNet], of: &[IpNet]| {
+        let from: HashSet<_> = from.iter().collect();
+        of.iter().filter(|network| !from.contains(network)).count()
+    };
+    let (added, gone) = (missing(old, new), missing(new, old));
+    (added + gone > 0).then(|| format!("ignore_file: read again, {added} added, {gone} removed"))
 }
 
 /// Tells systemd, where there is one.

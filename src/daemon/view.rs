@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
+
 use super::protected::Protected;
 use crate::config::Config;
 use crate::nft::Ruleset;
@@ -14,6 +16,8 @@ use crate::nft::Ruleset;
 pub struct View {
     /// The configuration in force.
     pub config: Arc<Config>,
+    /// What its ignore file named when it was read.
+    pub ignored: Arc<[IpNet]>,
     /// The file it came from; `None`: the built-in defaults.
     pub from: Option<PathBuf>,
     /// Its rules.

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::config::distrust;
 use crate::sys::files;
 use crate::sys::replace::{Directory, Failed, Found, Stamp};
@@ -64,10 +66,11 @@ impl fmt::Display for Error {
             Self::Io { verb, path, error } => {
                 write!(f, "cannot {verb} {}", path.display())?;
                 match error.kind() {
+                    // EPERM, not EACCES: not even root may.
+                    _ if Errno::from_io_error(error) == Some(Errno::PERM) => f.write_str(" (chattr -i, if it is immutable)"),
                     io::ErrorKind::ReadOnlyFilesystem => f.write_str(" (a service that is kept from its directory needs it in ReadWritePaths=)"),
                     io::ErrorKind::NotFound => f.write_str(" (its directory must exist)"),
                     io::ErrorKind::ResourceBusy => f.write_str(" (it is a mount of its own: mount its directory instead)"),
-                    io::ErrorKind::PermissionDenied => f.write_str(" (chattr -i, if it is immutable)"),
                     _ => Ok(()),
                 }
             }

@@ -151,25 +151,27 @@ impl Directory {
 
     fn write_and_rename(&self, path: &Path, beside: &Path, bytes: &[u8], found: Option<&Found>, mode: u32) -> Result<Replaced, Failed> {
         let tried = |what| move |error: io::Error| Failed::Io(what, error);
-        match std::fs::remove_file(beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Failed::Io("remove what is left of an earlier attempt at", error)),
-            _ => {}
-        }
+        // Where that fails, the next call says why.
+        let _ = std::fs::remove_file(beside);
         // O_EXCL, so that nobody can have prepared it, and nobody else reads it before it has its owner and mode.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(tried("write a file beside"))?;
-        let mut lost = Vec::new();
+        let lost = found.map_or_else(Vec::new, |found| copy_attributes(&found.file, &file));
+        // After an access control list, whose mask is the mode's group; before the owner, since nobody but the owner may do it without CAP_FOWNER.
+        let mode = found.map_or(mode, |found| found.metadata.mode() & 0o7777);
+        let keep_mode = || rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| Failed::Io("keep the mode of", error.into()));
+        keep_mode()?;
         if let Some(found) = found {
             let (uid, gid) = (found.metadata.uid(), found.metadata.gid());
             let own = file.metadata().map_err(tried("look at the file beside"))?;
             if (own.uid(), own.gid()) != (uid, gid) {
                 rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                     .map_err(|error| Failed::Io("keep owner and group of", error.into()))?;
+                // chown(2) takes these bits away.
+                if mode & 0o6000 != 0 {
+                    keep_mode()?;
+                }
             }
-            lost = copy_attributes(&found.file, &file);
         }
-        // After the owner, whose change takes set-user-id bits away, and after an access control list, whose mask is the mode's group.
-        let mode = found.map_or(mode, |found| found.metadata.mode() & 0o7777);
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| Failed::Io("keep the mode of", error.into()))?;
         file.write_all(bytes).map_err(tried("write"))?;
         file.sync_all().map_err(tried("write"))?;
         let stamp = Stamp::new(&file.metadata().map_err(tried("look at the file beside"))?);

@@ -384,6 +384,84 @@ def fill(source, destination):
     time.sleep(1.3)
 
 
+# Attacks that nmap does not make, for tests/predecessor.rs and tests/defects.rs.
+
+def knock(source, destination):
+    """Real connections, one after the other, to the ports that argv names."""
+    for port in map(int, sys.argv[4:]):
+        connect(source, destination, port, wait=0.5)
+
+
+def knock_fast(source, destination):
+    """The same without patience: the first SYN of each connection."""
+    for port in map(int, sys.argv[4:]):
+        connect(source, destination, port, wait=0.01)
+
+
+def datagrams(source, destination):
+    """A datagram to each port that argv names."""
+    for port in map(int, sys.argv[4:]):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind((source, 0))
+            s.sendto(b"hello", (destination, port))
+
+
+def noise(source, destination):
+    """What ended connections leave behind: resets to all ports that argv names, acknowledgements to the first five."""
+    raw = Raw(destination)
+    ports = list(map(int, sys.argv[4:]))
+    for port in ports:
+        for flags in (RST, RST | ACK, SYN | ACK):
+            raw.send(tcp(source, 443, destination, port, flags))
+    for port in ports[:5]:
+        for flags in (ACK, ACK | PSH):
+            raw.send(tcp(source, 443, destination, port, flags, data=b"late" if flags & PSH else b""))
+
+
+def options_six(source, destination):
+    """SYNs over IPv6 behind a hop-by-hop and a destination options header, to the ports that argv names."""
+    inet = lambda address: socket.inet_pton(socket.AF_INET6, address)
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for port in map(int, sys.argv[4:]):
+            segment = struct.pack("!HHIIBBHHH", 40000, port, random.getrandbits(32), 0, 5 << 4, SYN, 512, 0, 0)
+            check = checksum(inet(source) + inet(destination) + struct.pack("!IHBB", len(segment), 0, 0, 6) + segment)
+            segment = segment[:16] + struct.pack("!H", check) + segment[18:]
+            # Next header, length in eight bytes beyond the first eight, PadN of four.
+            headers = struct.pack("!BBBB4x", 60, 0, 1, 4) + struct.pack("!BBBB4x", 6, 0, 1, 4)
+            payload = headers + segment
+            raw.sendto(struct.pack("!IHBB", 6 << 28, len(payload), 0, 64) + inet(source) + inet(destination) + payload, (destination, 0))
+
+
+def sequence(source, destination):
+    """SYNs to the ports argv[4] to argv[5] in turn, at argv[6] a second, argv[7] of them or one each; prints how many ports answered: by a reset, and
+    by a SYN-ACK."""
+    first, last, rate = map(int, sys.argv[4:7])
+    ports = range(first, last + 1)
+    count = int(sys.argv[7]) if len(sys.argv) > 7 else len(ports)
+    once = [tcp(source, 40000, destination, port, SYN) for port in ports]
+    packets = (once * (count // len(once) + 1))[:count]
+    raw = Raw(destination)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as ear:
+        ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        ear.bind((source, 0))
+        ear.setblocking(False)
+        begun = time.perf_counter()
+        for number, packet in enumerate(packets):
+            while time.perf_counter() < begun + number / rate:
+                pass
+            raw.send(packet)
+        resets, taken = set(), set()
+        until = time.perf_counter() + 0.5
+        while (left := until - time.perf_counter()) > 0 and select.select([ear], [], [], left)[0]:
+            data = ear.recv(200)
+            port, flags = struct.unpack("!H", data[20:22])[0], data[33]
+            if flags & SYN:
+                taken.add(port)
+            elif flags & RST:
+                resets.add(port)
+    print(len(resets - taken), len(taken))
+
+
 if __name__ == "__main__":
     random.seed(1)
     globals()[sys.argv[1]](sys.argv[2], sys.argv[3])

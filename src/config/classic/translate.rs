@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
+
 use super::super::diagnostic::{Finding, Findings, shown};
 use super::super::written::{ports as port_list, quoted};
 use super::super::{Config, PortMode, PortSet, Words, values as new_values};
 use super::parse::{Entries, Entry};
 use super::write::{Document, Value};
-use super::{Modes, Request, ignore, shell, values};
+use super::{Modes, Request, Source, ignore, shell, values};
 
 /// What the head of every imported file says.
 pub(super) const DIFFERENCES: &[&str] = &[
@@ -20,6 +22,9 @@ pub(super) const DIFFERENCES: &[&str] = &[
     "Different ports are counted, not packets, and they are forgotten after ten minutes (`scan_window`).",
     "Log lines keep the form of PortSentry 1.2 (`log: {format: classic}`).",
 ];
+
+/// Directories that everybody may write in (file-hierarchy(7)).
+const PUBLIC: &[&str] = &["/tmp", "/var/tmp", "/dev/shm"];
 
 /// What came out.
 pub(super) struct Translated {
@@ -319,6 +324,10 @@ impl<'r, 't> Translator<'r, 't> {
             Some("it has no $TARGET$, and the old program skipped it".to_owned())
         } else if text.contains(['{', '}']) {
             Some("it has braces, which mean macros here".to_owned())
+        } else if let Some(other) = ["$PORT$", "$MODE$"].into_iter().find(|other| text.contains(other)) {
+            Some(format!("it has {other}, and the line must be the same when it is taken out again"))
+        } else if text.ends_with('\\') || text.trim_start().starts_with('#') {
+            Some("it would be a comment, or go on in the next line".to_owned())
         } else if ours.len() > 1024 {
             Some("it is longer than 1024 bytes".to_owned())
         } else {
@@ -370,7 +379,7 @@ impl<'r, 't> Translator<'r, 't> {
             self.set("ignore_file", "\"\"", vec![format!("{key} is not set")]);
             return;
         };
-        let Some(path) = values::path(key, entry, &mut self.findings) else { return };
+        let Some(path) = values::path(key, entry, values::PATH_MAX, &mut self.findings) else { return };
         self.set("ignore_file", quoted(&path), vec![self.origin(entry)]);
         let sources = match (self.request.ignore)(Path::new(&path)) {
             Ok(sources) => sources,
@@ -381,18 +390,37 @@ impl<'r, 't> Translator<'r, 't> {
             }
         };
         if sources.is_empty() {
-            let remedy = "copy it to where it is looked for, and import again; or write its addresses into `allow`";
+            let remedy = "copy it to where it is looked for, or write its addresses into `allow`";
             self.findings.warning(Some(entry.at(0)), format!("the ignore file {} is not there", shown(&path)), remedy);
             return;
         }
+        // The file that the key names is read by the daemon, where it lies. Others are not, so what they name stands in the new file.
+        let (in_place, others): (Vec<_>, Vec<_>) = sources.iter().partition(|source| source.name == Path::new(&path));
+        let missing = in_place.is_empty();
+        let mut known = BTreeSet::new();
+        for source in in_place {
+            let list = ignore::parse(&source.bytes, &source.name);
+            known.extend(list.entries.iter().map(|entry| entry.network));
+            self.ignored.extend(list.findings);
+            self.sources.push(source.name.clone());
+        }
+        self.copy_ignored(entry, &path, &others, known, missing);
+    }
+
+    /// Copies what files name that are not read by the daemon into `allow`; `known` is named by the one that is, unless it is `missing`.
+    fn copy_ignored(&mut self, entry: &Entry, path: &str, others: &[&Source], known: BTreeSet<IpNet>, missing: bool) {
         let defaults = Config::default().allow;
         let mut items: Vec<_> = defaults.iter().map(|network| ("built-in default".to_owned(), Some(new_values::display(network)))).collect();
-        let mut known: BTreeSet<_> = defaults.into_iter().collect();
-        for source in &sources {
+        let mut listed: BTreeSet<_> = defaults.into_iter().collect();
+        let mut copied = 0;
+        for source in others {
             let list = ignore::parse(&source.bytes, &source.name);
             for entry in &list.entries {
                 let origin = format!("{}:{} {}", source.name.display(), entry.line, entry.text);
-                if known.insert(entry.network) {
+                if known.contains(&entry.network) {
+                    items.push((format!("{origin}: is in the ignore file"), None));
+                } else if listed.insert(entry.network) {
+                    copied += 1;
                     items.push((origin, Some(new_values::display(&entry.network))));
                 } else {
                     items.push((format!("{origin}: is in the list already"), None));
@@ -400,34 +428,37 @@ impl<'r, 't> Translator<'r, 't> {
             }
             self.ignored.extend(list.findings);
             self.sources.push(source.name.clone());
+            let name = shown(&source.name.display().to_string());
+            let path = shown(path);
+            let (message, remedy) = if missing {
+                (format!("the ignore file {path} is not there; {name} was found"), "what it names was copied into `allow`".to_owned())
+            } else {
+                let remedy = format!("what it names was copied into `allow`, unless {path} has it; edit {path} from now on");
+                (format!("{name}, of which the old init script made {path}, is read no more"), remedy)
+            };
+            self.findings.warning(Some(entry.at(0)), message, remedy);
         }
-        let comments = vec![
-            "What the ignore file names, copied when it was imported: an address that is taken out there must be taken out here too.".to_owned(),
-        ];
-        self.document.set("allow", Value::Items(items), comments);
+        if copied > 0 {
+            let comments = vec!["What stands in files that are not read any more, copied when this was imported.".to_owned()];
+            self.document.set("allow", Value::Items(items), comments);
+        }
     }
 
     /// Everything else.
     pub(super) fn rest(&mut self) {
         self.trigger();
-        let key = "HISTORY_FILE";
-        match self.entry(key) {
-            Some(entry) => {
-                if let Some(path) = values::path(key, entry, &mut self.findings) {
-                    self.set("history_file", quoted(&path), vec![self.origin(entry)]);
-                }
-            }
-            None if self.is_1_2() => self.missing(key),
-            None => self.set("history_file", "\"\"", vec![format!("{key} is not set: the old program writes none")]),
+        let (history, blocked) = ("HISTORY_FILE", "BLOCKED_FILE");
+        match self.entry(history) {
+            Some(entry) => self.own_file(entry, (history, "history_file"), values::PATH_MAX, Vec::new()),
+            None if self.is_1_2() => self.missing(history),
+            None => self.set("history_file", "\"\"", vec![format!("{history} is not set: the old program writes none")]),
         }
-        let key = "BLOCKED_FILE";
-        match self.entry(key) {
-            Some(entry) if values::path(key, entry, &mut self.findings).is_none() => {}
+        match self.entry(blocked) {
             Some(entry) => {
-                let remedy = "what is blocked stands in the kernel, and \"portsentryctl list\" shows it; remove the old files";
-                self.findings.warning(Some(entry.place), "BLOCKED_FILE is not taken over", remedy);
+                let comment = "a file for each mode, as before (.atcp); a line leaves it when its block ends".to_owned();
+                self.own_file(entry, (blocked, "blocked_file"), values::PATH_MAX - ".atcp".len(), vec![comment]);
             }
-            None if self.is_1_2() => self.missing(key),
+            None if self.is_1_2() => self.missing(blocked),
             None => {}
         }
         if let Some(entry) = self.entry("RESOLVE_HOST")
@@ -435,6 +466,23 @@ impl<'r, 't> Translator<'r, 't> {
         {
             self.set("resolve", if on == 1 { "true" } else { "false" }, vec![self.origin(entry)]);
         }
+    }
+
+    /// A file that the daemon writes. Not where everybody may have put another of its name before: 2.x wrote to such places as root.
+    fn own_file(&mut self, entry: &Entry, (key, path): (&'static str, &'static str), max: usize, comments: Vec<String>) {
+        let Some(file) = values::path(key, entry, max, &mut self.findings) else { return };
+        let mut comments = [vec![self.origin(entry)], comments].concat();
+        let public = PUBLIC.iter().find(|directory| Path::new(&file).parent() == Some(Path::new(directory)));
+        let state = Config::default().state_dir;
+        let safe = public.and_then(|public| Some((public, state.join(Path::new(&file).file_name()?))));
+        let Some((public, safe)) = safe else {
+            self.set(path, quoted(&file), comments);
+            return;
+        };
+        let remedy = format!("{path} is {}: let whatever reads it look there", safe.display());
+        self.findings.warning(Some(entry.at(0)), format!("{key} lies in {public}, where everybody can put a file of its name"), remedy);
+        comments.push(format!("not in {public}, where everybody can put a file of its name"));
+        self.set(path, quoted(&safe.display().to_string()), comments);
     }
 
     /// Tells that a key is missing without which 1.2 did not start.

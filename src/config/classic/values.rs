@@ -7,6 +7,9 @@ use super::parse::Entry;
 /// Entries of a port list that 1.2 read; the rest it cut without a word.
 const OLD_PORTS_MAX: usize = 64;
 
+/// Longest path: PATH_MAX less its NUL (linux/limits.h).
+pub(super) const PATH_MAX: usize = 4095;
+
 /// A list of ports: numbers, and ranges as 2.x has them.
 pub(super) fn ports(key: &str, entry: &Entry, findings: &mut Findings<'_>) -> Option<PortSet> {
     let text = entry.value.as_deref()?;
@@ -71,16 +74,15 @@ pub(super) fn number(key: &str, entry: &Entry, max: u32, findings: &mut Findings
     number
 }
 
-/// An absolute path. A blank in it is where the name was broken.
-pub(super) fn path(key: &str, entry: &Entry, findings: &mut Findings<'_>) -> Option<String> {
+/// An absolute path of at most `max` bytes. A blank in it is where the name was broken.
+pub(super) fn path(key: &str, entry: &Entry, max: usize, findings: &mut Findings<'_>) -> Option<String> {
     let text = entry.value.as_deref()?;
     if let Some(at) = text.find(char::is_whitespace) {
         let message = format!("the path of {key} has a blank in it: `{}`", shown(text));
         findings.error(Some(entry.at(at)), message, "remove it; give the file a name without blanks if it really has one");
         return None;
     }
-    // PATH_MAX less its NUL (linux/limits.h).
-    if let Err((message, _)) = values::path(text, 4095) {
+    if let Err((message, _)) = values::path(text, max) {
         findings.error(Some(entry.at(0)), format!("{key}: {message}"), "write an absolute path");
         return None;
     }

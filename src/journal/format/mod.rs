@@ -6,6 +6,8 @@ mod catalogue;
 mod classic;
 mod facts;
 mod json;
+#[cfg(test)]
+mod manual;
 mod text;
 mod words;
 

@@ -1,0 +1,194 @@
+//! The log's lines and events are in portsentry(8), and the page has no others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use log::Level;
+use serde_json::Value;
+
+use super::samples::{CLASSIC, all, at, blocked, event, reason, scan};
+use super::{Line, classic, json, lines, message};
+use crate::config::PortSet;
+use crate::engine::{Ending, Reason, Report, Source, Subject};
+use crate::journal::{Ended, Event, Notice, Response};
+use crate::mdoc::{self, Item, WILD, fits};
+use crate::probe::{ScanKind, Transport};
+
+/// Every notice, each in every way that a formatter tells apart.
+fn events() -> Vec<Event> {
+    let target = || "10.77.1.1".to_owned();
+    let host = Subject::Host(Source::of("10.77.1.1".parse().unwrap(), 64));
+    let mut notices = Vec::new();
+    for kind in [ScanKind::Connect, ScanKind::Syn, ScanKind::Null, ScanKind::Xmas] {
+        notices.push(scan("10.77.1.1", kind, Transport::Tcp, 9, None));
+    }
+    notices.push(scan("10.77.1.1", ScanKind::SctpInit, Transport::Sctp, 9, Some("never-block address")));
+    notices.push(scan("10.77.1.1", ScanKind::IpProtocol, Transport::Ip, 9, None));
+    notices.push(scan("10.77.1.1", ScanKind::Udp, Transport::Udp, 9, Some("udp.action is log")));
+    let mut with_options = scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 9, None);
+    if let Notice::Engine(Report::Scan { probe, .. }) = &mut with_options {
+        probe.ip_options = true;
+    }
+    notices.push(with_options);
+    for (reason, timeout) in
+        [(Reason::Manual(String::new()), None), (reason(ScanKind::Syn), None), (reason(ScanKind::Syn), Some(Duration::from_secs(9)))]
+    {
+        notices.push(Notice::Engine(Report::Blocked { subject: host, port: None, timeout, reason, renewed: false }));
+    }
+    notices.push(blocked("10.77.1.1", 1, true));
+    for ending in [Ending::Expired, Ending::ByHand, Ending::NeverBlock] {
+        notices.push(Notice::Engine(Report::Unblocked { subject: host, ending }));
+    }
+    let ends =
+        [Ended::Success, Ended::Status(3), Ended::Signal(9), Ended::TimedOut(Duration::from_secs(10)), Ended::NotStarted("no such file".into())];
+    for (ended, output) in ends.into_iter().zip(["", "oops", "", "", ""]) {
+        let (took, output) = (Duration::from_millis(3), output.to_owned());
+        notices.push(Notice::Response(Response::Command { target: target(), command: "/bin/alert 10.77.1.1".into(), ended, took, output }));
+    }
+    notices.push(Notice::Response(Response::Denied { target: target(), line: "ALL: 10.77.1.1".into() }));
+    notices.push(Notice::Response(Response::NoLongerDenied { target: target() }));
+    notices.push(Notice::Response(Response::Dropped { commands: 3 }));
+    for (mode, ports, excluded) in [
+        ("advanced", PortSet::range(1, 9), PortSet::default()),
+        ("advanced", PortSet::range(5, 900), PortSet::range(100, 300)),
+        ("stealth", PortSet::range(1, 100), PortSet::default()),
+        ("connect", PortSet::range(1, 100), PortSet::default()),
+    ] {
+        notices.push(Notice::Watching { transport: Transport::Tcp, mode, ports, excluded, services: PortSet::range(7, 7) });
+    }
+    notices.push(Notice::Stopping { blocks_left: 0 });
+    all().into_iter().chain(notices.into_iter().map(event)).collect()
+}
+
+/// Which notice this is. Whoever adds one adds a sample to `events`, and what the page says of it.
+fn place(notice: &Notice) -> usize {
+    match notice {
+        Notice::Engine(Report::Scan { .. }) => 0,
+        Notice::Engine(Report::Blocked { .. }) => 1,
+        Notice::Engine(Report::BlockFailed { .. }) => 2,
+        Notice::Engine(Report::Unblocked { .. }) => 3,
+        Notice::Engine(Report::UnblockFailed { .. }) => 4,
+        Notice::Starting => 5,
+        Notice::Watching { .. } => 6,
+        Notice::Active => 7,
+        Notice::Stopping { .. } => 8,
+        Notice::Reloaded => 9,
+        Notice::ReloadRefused { .. } => 10,
+        Notice::Lost { .. } => 11,
+        Notice::NeverBlock { .. } => 12,
+        Notice::Response(Response::Command { .. }) => 13,
+        Notice::Response(Response::Denied { .. }) => 14,
+        Notice::Response(Response::NoLongerDenied { .. }) => 15,
+        Notice::Response(Response::Dropped { .. }) => 16,
+        Notice::ForeignChange { .. } => 17,
+        Notice::Status(_) => 18,
+        Notice::Adopted { .. } => 19,
+        Notice::Warning(_) => 20,
+        Notice::Error(_) => 21,
+        Notice::HeldBack { .. } => 22,
+    }
+}
+const PLACES: usize = 23;
+
+/// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
+fn diagnostics() -> Vec<(Item, String)> {
+    let section = mdoc::section(&mdoc::page("portsentry.8"), "DIAGNOSTICS");
+    let entries = mdoc::items(&section).into_iter().filter(|item| item.subsection != "When it does not start");
+    entries.map(|item| (item.clone(), mdoc::pattern(&item.head))).collect()
+}
+
+/// What a line of the log crate's records looks like: nothing is fixed but the tag.
+fn is_generic(pattern: &str) -> bool {
+    ["adminalert: WARNING: ", "adminalert: ERROR: ", "adminalert: ", "debug: "]
+        .iter()
+        .any(|tag| pattern.trim_end_matches([WILD, ':', ' ']) == tag.trim_end_matches([':', ' ']))
+}
+
+/// The most exact pattern that a line fits.
+fn best<'p>(patterns: &'p [(Item, String)], text: &str) -> Option<&'p (Item, String)> {
+    let fitting = patterns.iter().filter(|(_, pattern)| fits(pattern, text));
+    fitting.max_by_key(|(_, pattern)| pattern.chars().filter(|c| *c != WILD).count())
+}
+
+fn records() -> Vec<Line> {
+    [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| message(at(), level, "portsentry::nft", "anything", &CLASSIC)).into()
+}
+
+#[test]
+fn every_notice_has_a_sample() {
+    let there: BTreeSet<usize> = events().iter().map(|event| place(&event.notice)).collect();
+    assert_eq!(there.len(), PLACES);
+}
+
+#[test]
+fn every_line_that_the_formatter_can_make_is_among_the_samples() {
+    let source = include_str!("classic.rs").split("#[cfg(test)]").next().unwrap();
+    let texts: Vec<String> = events().iter().flat_map(|event| classic::lines(event, &CLASSIC)).chain(records()).map(|line| line.text).collect();
+    let mut count = 0;
+    for tag in ["adminalert:", "attackalert:", "securityalert:", "debug:", "{tag}:"] {
+        for literal in source.split(&format!("\"{tag}")).skip(1) {
+            let end = literal.match_indices('"').find(|(at, _)| !literal[..*at].ends_with('\\')).unwrap().0;
+            let literal = format!("{tag}{}", literal[..end].replace("\\\"", "\""));
+            let mut pattern = String::new();
+            for (at, piece) in literal.split('{').enumerate() {
+                let piece = if at == 0 { piece } else { piece.split_once('}').unwrap().1 };
+                if at > 0 {
+                    pattern.push(WILD);
+                }
+                pattern.push_str(piece);
+            }
+            // A literal may be the start of a line only.
+            pattern.push(WILD);
+            assert!(texts.iter().any(|text| fits(&pattern, text)), "no sample for {literal}");
+            count += 1;
+        }
+    }
+    assert!(count >= 30, "{count} lines found in the formatter");
+}
+
+#[test]
+fn every_classic_line_is_in_the_manual_and_the_manual_has_no_others() {
+    let patterns = diagnostics();
+    let mut used = BTreeSet::new();
+    for event in events() {
+        let free = matches!(event.notice, Notice::Warning(_) | Notice::Error(_));
+        for (at, line) in lines(&event, &CLASSIC).iter().enumerate() {
+            let Some((item, pattern)) = best(&patterns, &line.text) else { panic!("portsentry(8) has no {:?}", line.text) };
+            // The findings below "the new configuration was refused" are anything.
+            let finding = matches!(event.notice, Notice::ReloadRefused { .. }) && at > 0;
+            assert!(free || finding || !is_generic(pattern), "portsentry(8) has no {:?}", line.text);
+            assert_eq!(item.body.join(" ").contains("(debug)"), line.level == Level::Debug, "the level of {:?}", line.text);
+            used.insert(pattern.clone());
+        }
+    }
+    for line in records() {
+        used.extend(best(&patterns, &line.text).map(|(_, pattern)| pattern.clone()));
+    }
+    for (item, pattern) in &patterns {
+        assert!(used.contains(pattern), "portsentry(8) has a line that is never written: {}", item.head);
+    }
+}
+
+#[test]
+fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
+    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let texts = events().into_iter().map(|event| json::line(&event, &CLASSIC)).chain([json::message(Timestamp::UNIX_EPOCH, Level::Info, "m", "t")]);
+    for text in texts {
+        let object: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+        let kind = object["event"].as_str().unwrap().to_owned();
+        let keys = object.keys().filter(|key| !matches!(key.as_str(), "time" | "level" | "event")).cloned();
+        wanted.entry(kind).or_default().extend(keys);
+    }
+    let section = mdoc::section(&mdoc::page("portsentry.8"), "EVENTS");
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for item in mdoc::items(&section) {
+        let mut keys = mdoc::arguments(&item.body, "Cm");
+        // Said once, ahead of the list.
+        if keys.contains("address") {
+            keys.insert("name".to_owned());
+        }
+        told.insert(mdoc::pattern(&item.head), keys);
+    }
+    assert_eq!(told, wanted);
+}
