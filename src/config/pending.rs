@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Method, PortMode, ProtocolAction, UnprovenAction};
+use super::{Config, Method, ProtocolAction, UnprovenAction};
 
 /// Whether a path of the configuration names something that is there.
 pub(super) type Exists<'f> = &'f dyn Fn(&Path) -> bool;
@@ -27,13 +27,10 @@ pub(super) const PENDING: &[Pending] = &[
         needed: |config, _| config.capture.reflex,
         until_then: "the daemon alone blocks; write false, or leave the line out",
     },
-    Pending { path: "tcp.mode", needed: |config, _| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "udp.mode", needed: |config, _| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
     Pending { path: "tcp.action", needed: |config, _| config.tcp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
     Pending { path: "udp.action", needed: |config, _| config.udp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
     Pending { path: "respond.command", needed: |config, _| !config.respond.command.is_empty(), until_then: "no command is run" },
     Pending { path: "respond.hosts_deny.enabled", needed: |config, _| config.respond.hosts_deny.enabled, until_then: "no line is written" },
-    Pending { path: "respond.banner", needed: |config, _| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
     Pending { path: "resolve", needed: |config, _| config.resolve, until_then: "reports have addresses without names" },
     Pending {
         path: "block.unproven.action",
@@ -61,13 +58,10 @@ mod tests {
     const TEXTS: &[(&str, &str)] = &[
         ("capture.method", "capture: {method: nfqueue}"),
         ("capture.reflex", "capture: {reflex: true}"),
-        ("tcp.mode", "tcp: {mode: connect}"),
-        ("udp.mode", "udp: {mode: connect}"),
         ("tcp.action", "tcp: {action: command}\nrespond: {command: [/bin/true]}"),
         ("udp.action", "udp: {action: command}\nrespond: {command: [/bin/true]}"),
         ("respond.command", "respond: {command: [/bin/true, \"{target}\"]}"),
         ("respond.hosts_deny.enabled", "respond: {hosts_deny: {enabled: true}}"),
-        ("respond.banner", "respond: {banner: hello}"),
         ("resolve", "resolve: true"),
         ("block.unproven.action", "block: {unproven: {action: slow}}"),
     ];

@@ -10,4 +10,5 @@ pub mod procfs;
 pub mod resolv_conf;
 pub mod signals;
 pub mod socket;
+pub mod transparent;
 pub mod wake;
