@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::element::{self, Key};
 use super::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, Verdict,
-    ct_state, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector,
+    Set, Statement, Verdict, ct_state, protocol, tcp_flag,
 };
 use super::set_id::SetId;
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
@@ -236,7 +236,10 @@ impl Builder<'_> {
             rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
         ]);
         for (_, selector, ports) in self.decoy_ports() {
-            rules.push(rule("a packet for a decoy, which is no service to be remembered", [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()]));
+            rules.push(rule(
+                "a packet for a decoy, which is no service to be remembered",
+                [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
+            ));
         }
         let [is_tcp, to_open] = tcp(goto(OPEN));
         rules.push(rule(
@@ -308,7 +311,10 @@ impl Builder<'_> {
     fn decoy_new(&self, name: &'static str, why: &'static str) -> Chain {
         let rules = vec![
             rule(why, [self.log()]),
-            rule("each answer holds an entry of conntrack's for up to two minutes", [Statement::LimitOver { rate: DECOY_RATE, burst: DECOY_BURST }, drop()]),
+            rule(
+                "each answer holds an entry of conntrack's for up to two minutes",
+                [Statement::LimitOver { rate: DECOY_RATE, burst: DECOY_BURST }, drop()],
+            ),
             rule("", [goto(DECOY_ANSWER)]),
         ];
         Chain { name, base: None, rules }
@@ -316,7 +322,8 @@ impl Builder<'_> {
 
     fn decoy_answer(&self) -> Chain {
         let port = self.config.capture.decoy_port;
-        let listeners: [(u8, SocketAddr); 2] = [(NFPROTO_IPV4, (Ipv4Addr::LOCALHOST, port).into()), (NFPROTO_IPV6, (Ipv6Addr::LOCALHOST, port).into())];
+        let listeners: [(u8, SocketAddr); 2] =
+            [(NFPROTO_IPV4, (Ipv4Addr::LOCALHOST, port).into()), (NFPROTO_IPV6, (Ipv6Addr::LOCALHOST, port).into())];
         let to = |number: u8, (family, listener): (u8, SocketAddr)| {
             let family = is(Selector::NfProto, u32::from(family));
             rule("", [family, is(Selector::L4Proto, u32::from(number)), Statement::Tproxy(listener), Statement::Verdict(Verdict::Accept)])

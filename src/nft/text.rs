@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::element::DisplayRange;
 use super::model::{
-    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, TABLE, Verdict,
-    ct_state, prefix_mask, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set,
+    Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
 };
 use super::set_id::DataType;
 
