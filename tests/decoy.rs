@@ -491,3 +491,52 @@ fn half_open_and_idle_connections_pile_nothing_up_and_others_are_served() {
     assert!(decoy(&daemon, "half_open") >= HALF_OPEN / 2, "loss is possible, silence is not: {}", daemon.json(&["status"]));
     assert!(held(&daemon).1 <= before.1 + 8);
 }
+
+#[test]
+fn the_classic_words_select_connect_mode() {
+    let rules = |words: &[&str]| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("portsentry.yaml");
+        std::fs::write(&path, "scan_trigger: 1\n").unwrap();
+        let words = [&["--config", path.to_str().unwrap(), "--print-rules"], words].concat();
+        let output = support::output(env!("CARGO_BIN_EXE_portsentry"), &words, Duration::from_secs(10));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        [text.contains("meta l4proto tcp tproxy ip to 127.0.0.1:61000"), text.contains("meta l4proto udp tproxy ip6 to [::1]:61000")]
+    };
+    assert_eq!(rules(&["-tcp"]), [true, false]);
+    assert_eq!(rules(&["-udp"]), [false, true]);
+    assert_eq!(rules(&["-tcp", "-udp"]), [true, true]);
+    assert_eq!(rules(&["-stcp", "-audp"]), [false, false]);
+}
+
+#[test]
+fn who_speaks_to_the_listener_itself_is_no_scanner() {
+    need!();
+    let net = Net::new();
+    let daemon = Daemon::start(&net.host, &tcp("\"1-65535\"", 0));
+    let mut text = String::new();
+    net.host.enter(|| TcpStream::connect("127.0.0.1:61000").unwrap()).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "");
+    assert!(eventually(PATIENCE, || decoy(&daemon, "refused") == 1));
+    // From outside its port is a decoy like any other.
+    assert_eq!(net.hear(SCANNER4, HOST4, 61000), "caught by the decoy");
+    assert_eq!((decoy(&daemon, "connections"), daemon.blocked()), (1, vec![SCANNER4.to_owned()]));
+}
+
+#[test]
+fn without_the_capability_for_low_ports_it_is_told_that_no_banner_comes_from_there() {
+    need!("setpriv");
+    let net = Net::new();
+    let directory = tempfile::tempdir().unwrap();
+    let (path, at_home) = (directory.path().join("portsentry.yaml"), directory.path().display());
+    let yaml = format!(
+        "tcp: {{ mode: \"off\" }}\nudp: {{ mode: connect, ports: [69] }}\nscan_trigger: 0\nrespond: {{ banner: hello }}\nstate_dir: {at_home}\nhistory_file: \"\"\ncontrol: {{ socket: {at_home}/control.sock, group: \"\" }}\n"
+    );
+    std::fs::write(&path, yaml).unwrap();
+    let words = ["2", "setpriv", "--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"];
+    let program = [env!("CARGO_BIN_EXE_portsentry"), "--config", path.to_str().unwrap()];
+    let output = net.host.output("timeout", &[&words[..], &program].concat(), Duration::from_secs(10));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("CAP_NET_BIND_SERVICE is missing"), "{text}");
+}

@@ -236,7 +236,7 @@ impl Sentry {
             refusal: None,
         };
         sentry.adopt(now)?;
-        sentry.tell_lack_of_ipv6();
+        sentry.tell_lacks(&[]);
         // Prefixes of an earlier run may have another length; the engine keeps what was judged.
         sentry.engine.reconfigure(now, Policy::from_config(&sentry.config), &mut sentry.orders);
         sentry.perform(now);
@@ -328,9 +328,10 @@ impl Sentry {
         decoy.serve(now, &mut Court { now, engine, responder, journal, orders, refusal });
     }
 
-    fn tell_lack_of_ipv6(&self) {
-        if self.decoy.doors().lack_ipv6() {
-            self.journal.tell(Notice::Warning("this host has no IPv6: decoys answer by IPv4 only".to_owned()));
+    /// Tells what the decoys cannot do, but for what was told before.
+    fn tell_lacks(&self, told: &[&'static str]) {
+        for lack in self.decoy.lacks().into_iter().filter(|lack| !told.contains(lack)) {
+            self.journal.tell(Notice::Warning(lack.to_owned()));
         }
     }
 
@@ -483,13 +484,11 @@ impl Sentry {
         self.perform(now);
         // What waits at the old sockets is taken before they go.
         self.serve_decoys(now);
-        let had_ipv6 = !self.decoy.doors().lack_ipv6();
+        let told = self.decoy.lacks();
         if let Err(error) = self.decoy.adopt(doors, &setup.config) {
             self.journal.tell(Notice::Error(words(&error)));
         }
-        if had_ipv6 {
-            self.tell_lack_of_ipv6();
-        }
+        self.tell_lacks(&told);
         self.config = setup.config;
         self.ruleset = setup.ruleset;
         self.never_block = setup.never_block;

@@ -15,7 +15,7 @@ use crate::probe::Probe;
 /// round trip by satellite takes 0.6 s.
 pub const WAIT: Duration = Duration::from_secs(3);
 
-/// Handshakes that are waited for, at most. Past it the oldest is judged early. At 200 bytes they take less than a megabyte.
+/// Handshakes that are waited for, at most. Past it the oldest is judged early. At 270 bytes each, index included, they take 1.1 MB.
 pub const WAITING_MAX: usize = 4096;
 
 /// One handshake: who, and with which port of ours.
@@ -178,6 +178,16 @@ mod tests {
         half.complete(&key(1, 1));
         assert_eq!(half.hold(at(1), key(1, 4), probe(key(1, 4))), None, "a completed one gave its room");
         assert_eq!(half.hold(at(1), key(1, 5), probe(key(1, 5))).map(|probe| probe.port.number), Some(2));
+    }
+
+    #[test]
+    fn all_that_waits_fits_the_stated_memory() {
+        // The deque's room is the next power of two, a hash table's eight sevenths of that, with a byte of its own for each place.
+        let entries = WAITING_MAX.next_power_of_two() * size_of::<Entry>();
+        let index = (WAITING_MAX * 8 / 7).next_power_of_two() * (size_of::<(Key, u64)>() + 1);
+        // A connection has a place in the epoll set (the kernel's), one in a table and one among the deadlines: 128 bytes are more than that.
+        let guests = 2 * crate::decoy::tcp::HELD_MAX * 128;
+        assert!(entries + index + guests < crate::decoy::MEMORY_MAX, "{entries} + {index} + {guests}");
     }
 
     proptest! {

@@ -28,6 +28,7 @@ use rustix::time::Timespec;
 use crate::config::{Config, PortSet};
 use crate::engine::Moment;
 use crate::probe::{Probe, ScanKind, Transport};
+use crate::sys::privilege;
 use half_open::{HalfOpen, Key};
 
 /// Bytes that all of this takes at most, and the tests hold it to: 4,096 handshakes and 512 connections, with their indices and descriptors.
@@ -145,7 +146,7 @@ impl Doors {
     }
 
     /// Whether decoys are wanted and this host has no IPv6 for them.
-    pub fn lack_ipv6(&self) -> bool {
+    fn lack_ipv6(&self) -> bool {
         [&self.tcp, &self.udp].into_iter().flatten().any(|pair| pair.v6.is_none())
     }
 
@@ -277,9 +278,20 @@ impl Decoy {
         [self.half_open.next_due(), self.guests.next_deadline(), self.paused].into_iter().flatten().min()
     }
 
-    /// The sockets in use.
-    pub fn doors(&self) -> &Doors {
-        &self.doors
+    /// What the decoys cannot do here, in words for the administrator.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        let speaks_from_low_ports =
+            !self.banner.is_empty() && self.udp_ports.ranges().first().is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
+        [
+            (self.doors.lack_ipv6(), "this host has no IPv6: decoys answer by IPv4 only"),
+            (
+                speaks_from_low_ports && !privilege::has_net_bind_service(),
+                "CAP_NET_BIND_SERVICE is missing: no banner is sent by UDP from ports below 1024; give the service that capability",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(lacks, words)| lacks.then_some(words))
+        .collect()
     }
 
     /// What was done so far.

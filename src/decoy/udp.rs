@@ -17,7 +17,7 @@ pub const DATAGRAMS_A_WAKE: usize = 64;
 pub const ANSWERS_A_SECOND: u32 = 10;
 
 /// Ports below are services' (ip(7), `ip_unprivileged_port_start`).
-const FIRST_UNPRIVILEGED: u16 = 1024;
+pub(super) const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// Counts the answers of each second.
 #[derive(Debug, Default)]

@@ -130,7 +130,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, SocketA
                 _ => None,
             };
             if let Some(room) = room
-                && found.cmsg_len as usize >= libc::CMSG_LEN(u32::try_from(room).unwrap_or(0)) as usize
+                && found.cmsg_len >= libc::CMSG_LEN(u32::try_from(room).unwrap_or(0)) as usize
             {
                 let mut storage: libc::sockaddr_storage = std::mem::zeroed();
                 std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header), (&raw mut storage).cast::<u8>(), room);
