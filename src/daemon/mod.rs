@@ -11,6 +11,7 @@
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
+mod court;
 mod desk;
 mod link;
 pub mod options;

@@ -13,13 +13,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 
+use super::court::Court;
 use super::link::{Answer, Inbox};
 use super::takeover;
 use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
 use crate::config::Config;
 use crate::decoy::{self, Decoy};
-use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Source, Subject, Trigger};
+use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Source, Subject};
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::element::merge;
 use crate::nft::plan::Installed;
@@ -548,40 +549,6 @@ impl Sentry {
     }
 }
 
-/// The engine and its responder, as the decoys see them.
-struct Court<'a> {
-    now: Moment,
-    engine: &'a mut Engine,
-    responder: &'a mut NftResponder,
-    journal: &'a JournalHandle,
-    orders: &'a mut Vec<Action>,
-    refusal: &'a mut Option<(Subject, String)>,
-}
-
-impl Court<'_> {
-    fn judge(&mut self, probe: &Probe) -> Trigger {
-        let trigger = self.engine.on_probe(self.now, probe, self.orders);
-        if !self.orders.is_empty() {
-            perform(self.now, self.engine, self.responder, self.journal, self.orders, self.refusal);
-        }
-        trigger
-    }
-}
-
-impl decoy::Judge for Court<'_> {
-    fn handshake(&mut self, probe: &Probe) -> bool {
-        self.judge(probe) == Trigger::Passed
-    }
-
-    fn half_open(&mut self, probe: &Probe) {
-        self.judge(probe);
-    }
-
-    fn has_passed(&mut self, source: IpAddr) -> bool {
-        self.engine.has_passed(source, Transport::Udp)
-    }
-}
-
 fn reply<T>(answer: &SyncSender<T>, value: T) {
     let _ = answer.try_send(value);
 }
@@ -591,7 +558,7 @@ fn now() -> Moment {
 }
 
 /// Carries orders out until there are none: an outcome may bring new ones.
-fn perform(
+pub(super) fn perform(
     now: Moment,
     engine: &mut Engine,
     responder: &mut NftResponder,
