@@ -36,9 +36,6 @@ const UDP_PORTS: &str = "1,7,9,69,161,162,513,635,640,641";
 const TCP_SCANNED: &str = "1,11,15,79,111,119,143,540,635,1000";
 const UDP_SCANNED: &str = "1,7,9,69,161,162,513,635,640,641,1000";
 
-/// Modes in which ours is not yet what it will be: their rows are shown, and not held to the list.
-const NOT_YET: &[&str] = &["tcp"];
-
 /// One at a time: the counts of one test would tell the load of the other.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -278,10 +275,9 @@ fn whatever_the_old_program_detects_ours_detects() {
                 (None, None) if only_ours || left_alone => Some("neither detects it, and the list says otherwise"),
                 _ => None,
             };
-            let held = !NOT_YET.contains(&mode);
-            let mark = fault.map(|fault| format!("  <- {}{fault}", if held { "" } else { "not yet held: " })).unwrap_or_default();
+            let mark = fault.map(|fault| format!("  <- {fault}")).unwrap_or_default();
             println!("-{mode:5} {:26} {:36} {}{mark}", attack.name, cell(old), cell(ours));
-            if held && !mark.is_empty() {
+            if !mark.is_empty() {
                 wrong.push(format!("-{mode} {}: 1.2 {}, ours {}{mark}", attack.name, cell(old), cell(ours)));
             }
         }

@@ -1,6 +1,6 @@
 //! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
 
-use super::{Config, Method, PortMode, ProtocolAction, UnprovenAction};
+use super::{Config, Method, ProtocolAction, UnprovenAction};
 
 /// A key whose feature is not there.
 pub(super) struct Pending {
@@ -18,13 +18,10 @@ pub(super) const PENDING: &[Pending] = &[
         needed: |config| config.capture.reflex,
         until_then: "the daemon alone blocks; write false, or leave the line out",
     },
-    Pending { path: "tcp.mode", needed: |config| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "udp.mode", needed: |config| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
     Pending { path: "tcp.action", needed: |config| config.tcp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
     Pending { path: "udp.action", needed: |config| config.udp.action == ProtocolAction::Command, until_then: "scans are reported as with `log`" },
     Pending { path: "respond.command", needed: |config| !config.respond.command.is_empty(), until_then: "no command is run" },
     Pending { path: "respond.hosts_deny.enabled", needed: |config| config.respond.hosts_deny.enabled, until_then: "no line is written" },
-    Pending { path: "respond.banner", needed: |config| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
     Pending { path: "resolve", needed: |config| config.resolve, until_then: "reports have addresses without names" },
     Pending {
         path: "block.unproven.action",
@@ -47,13 +44,10 @@ mod tests {
     const TEXTS: &[(&str, &str)] = &[
         ("capture.method", "capture: {method: nfqueue}"),
         ("capture.reflex", "capture: {reflex: true}"),
-        ("tcp.mode", "tcp: {mode: connect}"),
-        ("udp.mode", "udp: {mode: connect}"),
         ("tcp.action", "tcp: {action: command}\nrespond: {command: [/bin/true]}"),
         ("udp.action", "udp: {action: command}\nrespond: {command: [/bin/true]}"),
         ("respond.command", "respond: {command: [/bin/true, \"{target}\"]}"),
         ("respond.hosts_deny.enabled", "respond: {hosts_deny: {enabled: true}}"),
-        ("respond.banner", "respond: {banner: hello}"),
         ("resolve", "resolve: true"),
         ("block.unproven.action", "block: {unproven: {action: slow}}"),
     ];

@@ -444,6 +444,9 @@ pub struct Status {
     pub lost: u64,
     /// Log lines held back since the start.
     pub held_back: u64,
+    /// What the decoys of connect mode did.
+    #[serde(default)]
+    pub decoy: Decoys,
     /// Seconds since the start.
     pub uptime: u64,
     /// The configuration file; null: the built-in defaults.
@@ -454,6 +457,25 @@ pub struct Status {
     pub pid: u32,
     /// What the administrator should see to.
     pub warnings: Vec<String>,
+}
+
+/// What the decoys of connect mode did since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Decoys {
+    /// Handshakes completed.
+    pub connections: u64,
+    /// Connections closed at once: too many were there, or descriptors had run out.
+    pub refused: u64,
+    /// Handshakes begun and not completed.
+    pub half_open: u64,
+    /// Banners sent.
+    pub banners: u64,
+    /// Datagrams that got no banner because too many had got one within the second.
+    pub unanswered: u64,
+    /// Connections that are held now.
+    pub held: u64,
+    /// Handshakes that are waited for now.
+    pub waiting: u64,
 }
 
 /// The watched ports of one transport.

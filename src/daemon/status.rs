@@ -6,7 +6,7 @@ use super::link::{Link, Unresponsive};
 use super::sentry::Command;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Status, Watching};
+use crate::control::{Decoys, Status, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -59,6 +59,15 @@ impl Sources {
             probes: figures.engine.probes,
             lost: figures.capture.lost,
             held_back: journal.held_back,
+            decoy: Decoys {
+                connections: figures.decoy.connections,
+                refused: figures.decoy.refused,
+                half_open: figures.decoy.half_open,
+                banners: figures.decoy.banners,
+                unanswered: figures.decoy.unanswered,
+                held: figures.decoy.held as u64,
+                waiting: figures.decoy.waiting as u64,
+            },
             uptime: self.started.elapsed().as_secs(),
             config: view.from.as_ref().map(|path| path.display().to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -63,6 +63,15 @@ impl NotBlocked {
     }
 }
 
+/// Whether a source has shown enough, whatever follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// Not yet.
+    Below,
+    /// It is blocked or reported, or was told of before.
+    Passed,
+}
+
 /// What follows from the evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
