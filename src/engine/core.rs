@@ -134,7 +134,7 @@ impl Engine {
             self.sweep_at = Some(now.after(SWEEP_EVERY));
         }
         let (tally, found) = self.ledger.touch(now, source, Touch::new(now, probe), self.counted);
-        let decision = decide(&self.policy, tally, probe.port.transport);
+        let decision = decide(&self.policy, tally, probe.scan, probe.port.transport);
         let against = match decision {
             Decision::Wait => return Trigger::Below,
             _ if self.is_never_block(Subject::Host(source)) => Some(NotBlocked::NeverBlock),
@@ -154,7 +154,7 @@ impl Engine {
         let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
         let horizon = self.ledger.horizon(self.now);
         let tally = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted));
-        tally.is_some_and(|tally| decide(&self.policy, tally, transport) != Decision::Wait)
+        tally.is_some_and(|tally| decide(&self.policy, tally, ScanKind::Udp, transport) != Decision::Wait)
     }
 
     /// A source is to be blocked, if nothing stands against it.
