@@ -15,6 +15,7 @@
 //! * [`wire`]: total parsers of IP and its transports.
 //! * [`probe`]: one observed fact: who touched which port, and how.
 //! * [`engine`]: who scans, and what follows from it. No clock, socket, file or lock inside.
+//! * [`decoy`]: connect mode: ports that answer, and what is learned from whoever speaks to them.
 //! * [`responder`]: carries the engine's actions out and brings the kernel's answer back.
 //! * [`journal`]: what happened, told: log lines, history.
 //! * [`helper`]: the second process: commands, hosts.deny, reverse names.
@@ -32,6 +33,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+pub mod decoy;
 pub mod engine;
 pub mod helper;
 pub mod journal;

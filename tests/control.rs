@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::{Client, ClientError};
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, ListenError, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Target,
-    Watching, listen,
+    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Kind, ListenError, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status,
+    Target, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
@@ -103,6 +103,7 @@ impl Desk for FakeDesk {
                 probes: 4711,
                 lost: 1,
                 held_back: 0,
+                decoy: Decoys::default(),
                 uptime: 3720,
                 config: Some("/etc/portsentry/portsentry.yaml".into()),
                 version: "0.1.0".into(),

@@ -5,13 +5,14 @@ use std::path::Path;
 use super::diagnostic::Place;
 use super::pending::PENDING;
 use super::reader::Reader;
-use super::{Config, Escalate, PortMode, PortSet, Protocol, ProtocolAction, values, written};
+use super::{Config, Escalate, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written};
 
 /// Notes what does not fit together.
 pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     protocol("tcp", &config.tcp, reader);
     protocol("udp", &config.udp, reader);
     watched(config, reader);
+    observed_decoys(config, reader);
     times(config, reader);
     never_block(config, reader);
     respond(config, reader);
@@ -75,6 +76,19 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
                 reader.findings.error(place, message, format!("exclude fewer ports, or write {mode}: off"));
             }
         }
+    }
+}
+
+/// Observing changes nothing, so nothing is made to answer either.
+fn observed_decoys(config: &Config, reader: &mut Reader<'_>) {
+    let wanted = [("tcp.mode", &config.tcp), ("udp.mode", &config.udp)].into_iter().find(|(_, protocol)| protocol.mode == PortMode::Connect);
+    if let Some((path, _)) = wanted
+        && config.mode == Mode::Observe
+        && reader.is_sound(&["mode", "tcp.mode", "udp.mode"])
+    {
+        let place = reader.place(&[path, "mode"]);
+        let message = format!("`{path}` is connect, and mode observe answers nothing: the ports are watched as with stealth");
+        reader.findings.warning(place, message, "write mode: enforce for decoys that answer");
     }
 }
 

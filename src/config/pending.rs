@@ -1,6 +1,6 @@
 //! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
 
-use super::{Config, Method, PortMode, UnprovenAction};
+use super::{Config, Method, UnprovenAction};
 
 /// A key whose feature is not there.
 pub(super) struct Pending {
@@ -18,9 +18,6 @@ pub(super) const PENDING: &[Pending] = &[
         needed: |config| config.capture.reflex,
         until_then: "the daemon alone blocks; write false, or leave the line out",
     },
-    Pending { path: "tcp.mode", needed: |config| config.tcp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "udp.mode", needed: |config| config.udp.mode == PortMode::Connect, until_then: "the ports are watched as with `stealth`" },
-    Pending { path: "respond.banner", needed: |config| !config.respond.banner.is_empty(), until_then: "no banner is sent" },
     Pending {
         path: "block.unproven.action",
         needed: |config| config.block.unproven.action == UnprovenAction::Slow,
@@ -42,9 +39,6 @@ mod tests {
     const TEXTS: &[(&str, &str)] = &[
         ("capture.method", "capture: {method: nfqueue}"),
         ("capture.reflex", "capture: {reflex: true}"),
-        ("tcp.mode", "tcp: {mode: connect}"),
-        ("udp.mode", "udp: {mode: connect}"),
-        ("respond.banner", "respond: {banner: hello}"),
         ("block.unproven.action", "block: {unproven: {action: slow}}"),
     ];
 

@@ -54,6 +54,14 @@ pub struct Config {
     pub on_exit: OnExit,
 }
 
+impl Config {
+    /// Whether a decoy answers on the ports of `protocol`, which is `tcp` or `udp` of this configuration. Never in observe mode, which changes
+    /// nothing: the ports are then watched as in stealth mode.
+    pub fn has_decoys(&self, protocol: &Protocol) -> bool {
+        self.mode == Mode::Enforce && protocol.mode == PortMode::Connect && !protocol.ports.is_empty()
+    }
+}
+
 /// `mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

@@ -447,6 +447,9 @@ pub struct Status {
     /// What became of the commands.
     #[serde(default)]
     pub responses: Responses,
+    /// What the decoys of connect mode did.
+    #[serde(default)]
+    pub decoy: Decoys,
     /// Seconds since the start.
     pub uptime: u64,
     /// The configuration file; null: the built-in defaults.
@@ -468,6 +471,25 @@ pub struct Responses {
     pub failed: u64,
     /// Commands that were not run: too many were waiting.
     pub dropped: u64,
+}
+
+/// What the decoys of connect mode did since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Decoys {
+    /// Handshakes completed.
+    pub connections: u64,
+    /// Connections closed at once: too many were there, or descriptors had run out.
+    pub refused: u64,
+    /// Handshakes begun and not completed.
+    pub half_open: u64,
+    /// Banners sent.
+    pub banners: u64,
+    /// Datagrams that got no banner because too many had got one within the second.
+    pub unanswered: u64,
+    /// Connections that are held now.
+    pub held: u64,
+    /// Handshakes that are waited for now.
+    pub waiting: u64,
 }
 
 /// The watched ports of one transport.

@@ -84,6 +84,12 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         pair(out, "responses", &text)?;
     }
     pair(out, "held back", &count(status.held_back, "log line"))?;
+    if status.watching.iter().any(|watching| watching.mode == "connect") {
+        let decoy = status.decoy;
+        let connections = count(decoy.connections, "connection");
+        let text = format!("{connections}, {} refused, {} half-open, {}", decoy.refused, decoy.half_open, count(decoy.banners, "banner"));
+        pair(out, "decoys", &text)?;
+    }
     for warning in &status.warnings {
         writeln!(out, "Warning: {}", printable(warning))?;
     }

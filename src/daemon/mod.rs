@@ -12,6 +12,7 @@
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
+mod court;
 mod desk;
 mod errands;
 mod link;
@@ -281,7 +282,7 @@ fn status_of(error: &StartError) -> u8 {
     match error {
         StartError::Capture(capture::Error::NotPermitted { .. }) => EX_NOPERM,
         StartError::Nft(error) if error.is_permission() => EX_NOPERM,
-        StartError::Capture(_) | StartError::Nft(_) | StartError::TableInUse(_) => EX_UNAVAILABLE,
+        StartError::Capture(_) | StartError::Nft(_) | StartError::Decoy(_) | StartError::TableInUse(_) => EX_UNAVAILABLE,
     }
 }
 

@@ -13,12 +13,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 
+use super::court::Court;
 use super::errands::Errands;
 use super::link::{Answer, Inbox};
 use super::takeover;
 use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
 use crate::config::Config;
+use crate::decoy::{self, Decoy};
 use crate::engine::{self, Action, AllowList, Engine, Moment, Outcome, Policy, Reason, Source, Subject};
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::element::merge;
@@ -31,6 +33,9 @@ use crate::wire;
 
 /// Commands that are served before packets are looked at again.
 const COMMANDS_A_WAKE: usize = 16;
+
+/// `NF_INET_PRE_ROUTING` (linux/netfilter.h): where the decoys' rules log; all others log at input.
+const PREROUTING: u8 = 0;
 
 /// Loss is told at most this often; the count of all of it is in the status.
 const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
@@ -123,6 +128,8 @@ pub struct Figures {
     pub no_probe: u64,
     /// Logged packets that no parser could read.
     pub unreadable: u64,
+    /// The decoys'.
+    pub decoy: decoy::Figures,
 }
 
 /// Why the thread could not start.
@@ -132,6 +139,8 @@ pub enum StartError {
     Capture(capture::Error),
     /// nf_tables refused.
     Nft(nft::Error),
+    /// No decoys can be had.
+    Decoy(decoy::Error),
     /// Another daemon listens to what the table's rules log.
     TableInUse(capture::Error),
 }
@@ -141,6 +150,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Capture(error) => error.fmt(f),
             Self::Nft(error) => error.fmt(f),
+            Self::Decoy(error) => error.fmt(f),
             Self::TableInUse(_) => f.write_str("another portsentry guards this host with table inet portsentry; there can be only one"),
         }
     }
@@ -151,6 +161,7 @@ impl std::error::Error for StartError {
         match self {
             Self::Capture(error) => error.source(),
             Self::Nft(error) => error.source(),
+            Self::Decoy(error) => error.source(),
             Self::TableInUse(error) => Some(error),
         }
     }
@@ -168,11 +179,18 @@ impl From<nft::Error> for StartError {
     }
 }
 
+impl From<decoy::Error> for StartError {
+    fn from(error: decoy::Error) -> Self {
+        Self::Decoy(error)
+    }
+}
+
 /// The packet thread's state.
 pub struct Sentry {
     engine: Engine,
     responder: NftResponder,
     listener: Listener,
+    decoy: Decoy,
     journal: JournalHandle,
     errands: Errands,
     config: Config,
@@ -206,6 +224,8 @@ impl Sentry {
         {
             return Err(StartError::TableInUse(error));
         }
+        // Before the rules that lead there.
+        let decoy = Decoy::open(&setup.config)?;
         let mut policy = Policy::from_config(&setup.config);
         if let Some(prefix) = takeover::former_prefix(responder.connection(), &setup.ruleset)? {
             policy.ipv6_prefix = prefix;
@@ -219,6 +239,7 @@ impl Sentry {
             engine,
             responder,
             listener,
+            decoy,
             journal,
             errands,
             config: setup.config,
@@ -234,6 +255,7 @@ impl Sentry {
             refusal: None,
         };
         sentry.adopt(now)?;
+        sentry.tell_lacks(&[]);
         // Prefixes of an earlier run may have another length; the engine keeps what was judged.
         sentry.engine.reconfigure(now, Policy::from_config(&sentry.config), &mut sentry.orders);
         sentry.perform(now);
@@ -262,7 +284,9 @@ impl Sentry {
             self.wait(inbox, more);
             // One reading of the clock for all that this wake brings.
             let now = now();
+            // The packets first: a handshake ends after the SYN that the rules have told of.
             more = self.take_packets(now)?;
+            self.serve_decoys(now);
             self.engine.on_timer(now, &mut self.orders);
             self.perform(now);
             self.tell_loss(now);
@@ -281,15 +305,20 @@ impl Sentry {
     }
 
     fn wait(&self, inbox: &Inbox<Command>, more: bool) {
-        let timeout = if more { Some(Duration::ZERO) } else { self.engine.next_timer().map(|at| at.since(now())) };
-        let mut fds = [PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN)];
+        let next = [self.engine.next_timer(), self.decoy.next_timer()].into_iter().flatten().min();
+        let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
+        ];
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.
         let _ = poll::wait(&mut fds, timeout);
     }
 
     /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
     fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
-        let Self { engine, responder, listener, journal, errands, ephemeral, orders, no_probe, unreadable, refusal, .. } = self;
+        let Self { engine, responder, listener, decoy, journal, errands, ephemeral, orders, no_probe, unreadable, refusal, .. } = self;
         let received = listener.receive(PACKETS_A_WAKE, &mut |packet| {
             let Ok(parsed) = wire::parse(packet.payload) else {
                 *unreadable += 1;
@@ -299,12 +328,30 @@ impl Sentry {
                 *no_probe += 1;
                 return;
             };
+            // What the decoys' rules log may be the beginning of a handshake.
+            let probe = match parsed.transport {
+                wire::Transport::Tcp(segment) if packet.hook == PREROUTING => decoy.hold(now, segment.source_port, probe),
+                _ => Some(probe),
+            };
+            let Some(probe) = probe else { return };
             engine.on_probe(now, &probe, orders);
             if !orders.is_empty() {
                 perform(now, engine, responder, journal, errands, orders, refusal);
             }
         })?;
         Ok(received.more)
+    }
+
+    fn serve_decoys(&mut self, now: Moment) {
+        let Self { engine, responder, decoy, journal, errands, orders, refusal, .. } = self;
+        decoy.serve(now, &mut Court { now, engine, responder, journal, errands, orders, refusal });
+    }
+
+    /// Tells what the decoys cannot do, but for what was told before.
+    fn tell_lacks(&self, told: &[&'static str]) {
+        for lack in self.decoy.lacks().into_iter().filter(|lack| !told.contains(lack)) {
+            self.journal.tell(Notice::Warning(lack.to_owned()));
+        }
     }
 
     fn perform(&mut self, now: Moment) {
@@ -351,7 +398,13 @@ impl Sentry {
     }
 
     fn figures(&self) -> Figures {
-        Figures { engine: self.engine.status(), capture: self.statistics(), no_probe: self.no_probe, unreadable: self.unreadable }
+        Figures {
+            engine: self.engine.status(),
+            capture: self.statistics(),
+            no_probe: self.no_probe,
+            unreadable: self.unreadable,
+            decoy: self.decoy.figures(),
+        }
     }
 
     fn standing(&self, now: Moment, most: usize) -> Vec<Standing> {
@@ -440,6 +493,8 @@ impl Sentry {
         } else {
             Some(Listener::bind(Settings::of_group(setup.config.capture.group)).map_err(|error| words(&error))?)
         };
+        // Both configurations' sockets are there while the rules change.
+        let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
         let installed = match put_in_place(self.responder.connection(), &setup.ruleset, &setup.never_block, &setup.services) {
             Ok(installed) => installed,
             Err(error) => {
@@ -457,6 +512,13 @@ impl Sentry {
         self.engine.reconfigure(now, Policy::from_config(&setup.config), &mut self.orders);
         self.engine.set_never_block(now, setup.never_block.clone(), &mut self.orders);
         self.perform(now);
+        // What waits at the old sockets is taken before they go.
+        self.serve_decoys(now);
+        let told = self.decoy.lacks();
+        if let Err(error) = self.decoy.adopt(doors, &setup.config) {
+            self.journal.tell(Notice::Error(words(&error)));
+        }
+        self.tell_lacks(&told);
         self.config = setup.config;
         self.ruleset = setup.ruleset;
         self.never_block = setup.never_block;
@@ -525,7 +587,7 @@ fn now() -> Moment {
 }
 
 /// Carries orders out until there are none: an outcome may bring new ones.
-fn perform(
+pub(super) fn perform(
     now: Moment,
     engine: &mut Engine,
     responder: &mut NftResponder,

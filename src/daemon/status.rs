@@ -7,7 +7,7 @@ use super::link::{Link, Unresponsive};
 use super::sentry::Command;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Responses, Status, Watching};
+use crate::control::{Decoys, Responses, Status, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -67,6 +67,15 @@ impl Sources {
             lost: figures.capture.lost,
             held_back: journal.held_back,
             responses: Responses { commands: counts.commands, failed: counts.failed, dropped: counts.dropped },
+            decoy: Decoys {
+                connections: figures.decoy.connections,
+                refused: figures.decoy.refused,
+                half_open: figures.decoy.half_open,
+                banners: figures.decoy.banners,
+                unanswered: figures.decoy.unanswered,
+                held: figures.decoy.held as u64,
+                waiting: figures.decoy.waiting as u64,
+            },
             uptime: self.started.elapsed().as_secs(),
             config: view.from.as_ref().map(|path| path.display().to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),

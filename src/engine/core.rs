@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::account::{Counted, Touch, detail};
+use super::account::{Counted, Tally, Touch, detail};
 use super::blocks::{Blocks, Followup, Standing};
 use super::bucket::Bucket;
-use super::decision::{Decision, NotBlocked, decide};
+use super::decision::{Decision, NotBlocked, Trigger, decide};
 use super::entry::{Adopted, BlockView, Order};
 use super::ledger::{Found, Ledger};
 use super::offenders::Offenders;
@@ -17,7 +17,7 @@ use super::policy::Policy;
 use super::status::{AccountView, Status, TouchView};
 use super::{Action, AllowList, Ending, Moment, Outcome, Reason, Report, Source, Subject};
 use crate::config::{Mode, UnprovenAction};
-use crate::probe::{Probe, ScanKind};
+use crate::probe::{Probe, ScanKind, Transport};
 
 const MINUTE: u64 = 60_000;
 
@@ -121,8 +121,8 @@ impl Engine {
         }
     }
 
-    /// A source has touched a port.
-    pub fn on_probe(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) {
+    /// A source has touched a port. Tells whether it has passed the trigger.
+    pub fn on_probe(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let now = self.tick(now);
         // An IPv4-mapped address is the IPv4 address.
         let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
@@ -134,17 +134,31 @@ impl Engine {
             self.sweep_at = Some(now.after(SWEEP_EVERY));
         }
         let (tally, found) = self.ledger.touch(now, source, Touch::new(now, probe), self.counted);
-        let decision = decide(&self.policy, tally, probe.port.transport);
+        let decision = decide(&self.policy, tally, probe.scan, probe.port.transport);
         let against = match decision {
-            Decision::Wait => return,
+            Decision::Wait => return Trigger::Below,
             _ if self.is_never_block(Subject::Host(source)) => Some(NotBlocked::NeverBlock),
             Decision::Tell(against) => Some(against),
             Decision::Block { .. } => None,
         };
         if let Some(against) = against {
-            return self.tell(now, found, probe, against, actions);
+            self.tell(now, found, probe, against, actions);
+            return Trigger::Passed;
         }
-        let proven = matches!(decision, Decision::Block { proven: true });
+        self.judged(now, (source, found), probe, matches!(decision, Decision::Block { proven: true }), actions);
+        Trigger::Passed
+    }
+
+    /// Whether the account of a source passes the trigger over `transport`, as it stands.
+    pub fn has_passed(&self, source: IpAddr, transport: Transport) -> bool {
+        let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
+        let horizon = self.ledger.horizon(self.now);
+        let tally = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted));
+        tally.is_some_and(|tally| decide(&self.policy, tally, ScanKind::Udp, transport) != Decision::Wait)
+    }
+
+    /// A source is to be blocked, if nothing stands against it.
+    fn judged(&mut self, now: Moment, (source, found): (Source, Found), probe: &Probe, proven: bool, actions: &mut Vec<Action>) {
         match self.blocks.standing(now, source) {
             Standing::Free => {}
             Standing::Unproven if proven => {}

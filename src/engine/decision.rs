@@ -3,7 +3,7 @@
 use super::account::Tally;
 use super::policy::Policy;
 use crate::config::{Mode, ProtocolAction, UnprovenAction};
-use crate::probe::Transport;
+use crate::probe::{ScanKind, Transport};
 
 /// Why a source that passed the trigger is not blocked. [`NotBlocked::text`] stands in the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,11 +29,13 @@ pub enum NotBlocked {
     PerMinute,
     /// `block.total` is reached.
     Total,
+    /// Packets of a connection that is over can look like it, and there were too few of them.
+    Imitable,
 }
 
 impl NotBlocked {
     /// All reasons, in the order of the enum.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NeverBlock,
         Self::Observe,
         Self::TcpLog,
@@ -44,6 +46,7 @@ impl NotBlocked {
         Self::UnprovenSlow,
         Self::PerMinute,
         Self::Total,
+        Self::Imitable,
     ];
 
     /// The words for the administrator.
@@ -59,8 +62,18 @@ impl NotBlocked {
             Self::UnprovenSlow => "block.unproven.action is slow",
             Self::PerMinute => "block.unproven.per_minute is used up",
             Self::Total => "block.total is reached",
+            Self::Imitable => "a late packet of a connection that is over can look like it",
         }
     }
+}
+
+/// Whether a source has shown enough, whatever follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// Not yet.
+    Below,
+    /// It is blocked or reported, or was told of before.
+    Passed,
 }
 
 /// What follows from the evidence.
@@ -77,15 +90,16 @@ pub(super) enum Decision {
     },
 }
 
-/// Decides on a probe that came over `transport`, after it was added to what its source's ports add up to.
-pub(super) fn decide(policy: &Policy, tally: Tally, transport: Transport) -> Decision {
+/// Decides on a probe of the kind `scan` that came over `transport`, after it was added to what its source's ports add up to.
+pub(super) fn decide(policy: &Policy, tally: Tally, scan: ScanKind, transport: Transport) -> Decision {
     let trigger = policy.trigger();
     // A datagram that is told only does not set off what TCP evidence of minutes ago would: the TCP probe had its decision.
     if policy.action(transport) != ProtocolAction::Block {
         return if tally.tells(trigger) { Decision::Tell(policy.told_only(transport)) } else { Decision::Wait };
     }
     if !tally.blocks(trigger) {
-        return Decision::Wait;
+        // Whoever wants to hear of the first packet hears of a lone FIN too, as from PortSentry 1.2; to block for it would be to block clients.
+        return if trigger == 0 && scan == ScanKind::Fin { Decision::Tell(NotBlocked::Imitable) } else { Decision::Wait };
     }
     if policy.mode == Mode::Observe {
         return Decision::Tell(NotBlocked::Observe);
@@ -109,19 +123,33 @@ mod tests {
     fn the_first_port_beyond_the_trigger_decides() {
         let policy = Policy::from_config(&Config::default());
         let syns = |plain| Tally { plain, ..Tally::default() };
-        assert_eq!(decide(&policy, syns(2), Transport::Tcp), Decision::Wait);
-        assert_eq!(decide(&policy, syns(3), Transport::Tcp), Decision::Block { proven: false });
-        assert_eq!(decide(&policy, Tally { connect: 3, ..syns(3) }, Transport::Tcp), Decision::Block { proven: true });
+        assert_eq!(decide(&policy, syns(2), ScanKind::Syn, Transport::Tcp), Decision::Wait);
+        assert_eq!(decide(&policy, syns(3), ScanKind::Syn, Transport::Tcp), Decision::Block { proven: false });
+        assert_eq!(decide(&policy, Tally { connect: 3, ..syns(3) }, ScanKind::Connect, Transport::Tcp), Decision::Block { proven: true });
         let zero = Policy { scan_trigger: 0, ..policy };
-        assert_eq!(decide(&zero, syns(1), Transport::Tcp), Decision::Block { proven: false });
+        assert_eq!(decide(&zero, syns(1), ScanKind::Syn, Transport::Tcp), Decision::Block { proven: false });
+    }
+
+    #[test]
+    fn one_fin_is_told_at_trigger_0_and_blocks_nobody() {
+        let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
+        let late = |imitable| Tally { imitable, ..Tally::default() };
+        assert_eq!(decide(&policy, late(1), ScanKind::Fin, Transport::Tcp), Decision::Tell(NotBlocked::Imitable));
+        assert_eq!(decide(&policy, late(1), ScanKind::Ack, Transport::Tcp), Decision::Wait);
+        assert_eq!(decide(&policy, late(6), ScanKind::Fin, Transport::Tcp), Decision::Block { proven: false });
+        let one = Policy { scan_trigger: 1, ..policy };
+        assert_eq!(decide(&one, late(1), ScanKind::Fin, Transport::Tcp), Decision::Wait);
     }
 
     #[test]
     fn datagrams_that_are_told_only_count_toward_a_report() {
         let policy = Policy::from_config(&Config::default());
         let mixed = Tally { plain: 2, told: 1, ..Tally::default() };
-        assert_eq!(decide(&policy, mixed, Transport::Udp), Decision::Tell(NotBlocked::UdpLog));
-        assert_eq!(decide(&policy, mixed, Transport::Tcp), Decision::Wait);
-        assert_eq!(decide(&policy, Tally { plain: 3, told: 1, ..Tally::default() }, Transport::Udp), Decision::Tell(NotBlocked::UdpLog));
+        assert_eq!(decide(&policy, mixed, ScanKind::Udp, Transport::Udp), Decision::Tell(NotBlocked::UdpLog));
+        assert_eq!(decide(&policy, mixed, ScanKind::Syn, Transport::Tcp), Decision::Wait);
+        assert_eq!(
+            decide(&policy, Tally { plain: 3, told: 1, ..Tally::default() }, ScanKind::Udp, Transport::Udp),
+            Decision::Tell(NotBlocked::UdpLog)
+        );
     }
 }

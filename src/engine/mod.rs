@@ -28,7 +28,7 @@ mod status;
 pub use self::core::{Engine, Refusal};
 pub use action::{Action, Ending, Outcome, Report};
 pub use allowlist::AllowList;
-pub use decision::NotBlocked;
+pub use decision::{NotBlocked, Trigger};
 pub use entry::{Adopted, BlockView};
 pub use ledger::{CAPACITY, NEWCOMER_BYTES, PORT_BYTES_MAX, TRIGGER_MAX, suspect_bytes};
 pub use moment::Moment;

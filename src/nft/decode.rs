@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::element::{ElementInfo, Key, RawElement};
 use super::encode::{
-    ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM, VERDICT_GOTO,
-    VERDICT_JUMP, VERDICT_RETURN, attr, message,
+    ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM,
+    VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr, message,
 };
-use super::expr::{CmpOp, Expr, MetaKey, PayloadBase, VerdictCode};
+use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
 use super::model::TABLE;
 use super::set_id::SetId;
 use crate::netlink::message::{Attributes, Message};
@@ -324,6 +324,15 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             snaplen: number(3).unwrap_or(0),
             qthreshold: data.get(4).and_then(|threshold| threshold.be16()).unwrap_or(0),
         },
+        // Only what is written here: packets a second, inverted.
+        "limit" if data.get(2)?.be64()? == 1 && number(4).unwrap_or(0) == 0 && number(5).unwrap_or(0) == LIMIT_INVERT => {
+            Expr::LimitOver { rate: data.get(1)?.be64()?, burst: number(3).unwrap_or(0) }
+        }
+        "tproxy" => {
+            let family = number(1)?;
+            Expr::Tproxy { family: Family::ALL.into_iter().find(|known| *known as u32 == family)?, address: number(2)?, port: number(3)? }
+        }
+        "immediate" if number(1)? != 0 => Expr::Immediate { dreg: number(1)?, data: value(2)? },
         "immediate" if number(1)? == 0 => Expr::Verdict(verdict(data.get(2)?.nested().get(attr::DATA_VERDICT)?.nested())?),
         _ => return None,
     })

@@ -314,7 +314,9 @@ fn expression(out: &mut Writer, expr: &Expr) {
         Expr::Dynset { .. } => "dynset",
         Expr::Counter { .. } => "counter",
         Expr::Log { .. } => "log",
-        Expr::Verdict(_) => "immediate",
+        Expr::LimitOver { .. } => "limit",
+        Expr::Tproxy { .. } => "tproxy",
+        Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
         Expr::Foreign { name, .. } => name,
     };
     out.attr_str(attr::EXPR_NAME, name);
@@ -379,6 +381,22 @@ fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_be32(3, *snaplen);
             out.attr_be16(4, *qthreshold);
         }
+        Expr::LimitOver { rate, burst } => {
+            out.attr_be64(1, *rate);
+            out.attr_be64(2, 1); // the unit: seconds
+            out.attr_be32(4, 0); // NFT_LIMIT_PKTS
+            out.attr_be32(5, LIMIT_INVERT);
+            out.attr_be32(3, *burst);
+        }
+        Expr::Immediate { dreg, data: value } => {
+            out.attr_be32(1, *dreg);
+            data(out, 2, value);
+        }
+        Expr::Tproxy { family, address, port } => {
+            out.attr_be32(1, *family as u32);
+            out.attr_be32(2, *address);
+            out.attr_be32(3, *port);
+        }
         Expr::Verdict(code) => {
             out.attr_be32(1, 0); // NFT_REG_VERDICT
             let value = out.begin_nest(2);
@@ -402,6 +420,8 @@ fn expression(out: &mut Writer, expr: &Expr) {
     out.end_nest(nest);
 }
 
+/// `NFT_LIMIT_F_INV`.
+pub(super) const LIMIT_INVERT: u32 = 1;
 /// `NFTA_FIB_F_SADDR`.
 pub(super) const FIB_SADDR: u32 = 1;
 /// `NFTA_FIB_F_DADDR`.

@@ -5,6 +5,9 @@ use std::io;
 
 use rustix::io::Errno;
 
+/// How the rules of connect mode are called in errors.
+const DECOY_RULES: &str = "rule of chain decoy";
+
 /// An error of nf_tables.
 #[derive(Debug)]
 pub enum Error {
@@ -86,10 +89,17 @@ impl fmt::Display for Error {
             Self::Socket { verb, .. } => write!(f, "cannot {verb} the netlink socket of nf_tables"),
             Self::Apply { verb, object, errno, message } => {
                 write!(f, "cannot {verb} {object}: {}", io::Error::from_raw_os_error(*errno))?;
-                match message {
-                    Some(message) => write!(f, ": {message}"),
-                    None => Ok(()),
+                if let Some(message) = message {
+                    write!(f, ": {message}")?;
                 }
+                // An expression that the kernel does not know, and no module brings, is "not found".
+                if object.starts_with(DECOY_RULES) && (self.is_not_found() || self.is(Errno::OPNOTSUPP)) {
+                    f.write_str(
+                        "; connect mode needs the kernel modules nft_tproxy, nft_socket and nft_limit: install the package that has all modules of \
+                         this kernel (linux-modules-extra on Ubuntu, kernel-modules on Fedora and RHEL), or choose mode stealth",
+                    )?;
+                }
+                Ok(())
             }
             Self::NoAnswer { verb, object } => write!(f, "cannot {verb} {object}: the kernel gave no answer"),
             Self::Differs { object } => write!(f, "the ruleset reads back differently: {object}"),
@@ -103,5 +113,21 @@ impl std::error::Error for Error {
             Self::Socket { source, .. } => Some(source),
             Self::Apply { .. } | Self::NoAnswer { .. } | Self::Differs { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(object: &str, errno: Errno) -> String {
+        Error::Apply { verb: "add", object: object.to_owned(), errno: errno.raw_os_error(), message: None }.to_string()
+    }
+
+    #[test]
+    fn a_kernel_without_tproxy_is_told_which_modules_it_lacks() {
+        assert!(refused("rule of chain decoy_answer", Errno::NOENT).contains("nft_tproxy"));
+        assert!(!refused("rule of chain decoy_answer", Errno::PERM).contains("nft_tproxy"));
+        assert!(!refused("rule of chain watch", Errno::NOENT).contains("nft_tproxy"));
     }
 }

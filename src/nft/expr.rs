@@ -9,6 +9,8 @@ use std::time::Duration;
 pub type Register = u32;
 /// `NFT_REG_1`.
 pub const REG_1: Register = 1;
+/// `NFT_REG_2`.
+pub const REG_2: Register = 2;
 /// `NFT_REG32_00`: the first 4 bytes of [`REG_1`].
 pub const REG32_00: Register = 8;
 
@@ -108,6 +110,29 @@ pub enum Expr {
         /// Messages collected.
         qthreshold: u16,
     },
+    /// Breaks the rule for packets within the rate: `limit rate over`, in packets a second (`NFT_LIMIT_F_INV`).
+    LimitOver {
+        /// Packets a second.
+        rate: u64,
+        /// Packets at once.
+        burst: u32,
+    },
+    /// Loads a value.
+    Immediate {
+        /// Where to.
+        dreg: Register,
+        /// The value.
+        data: Vec<u8>,
+    },
+    /// Assigns the packet to a transparent listener; breaks the rule if there is none.
+    Tproxy {
+        /// The version of IP.
+        family: Family,
+        /// Has the listener's address.
+        address: Register,
+        /// Has its port.
+        port: Register,
+    },
     /// Sets the verdict.
     Verdict(VerdictCode),
     /// An expression that is not ours; its name, and its data as it came.
@@ -146,6 +171,28 @@ impl MetaKey {
             Self::NfProto => "nfproto",
             Self::L4Proto => "l4proto",
             Self::PktType => "pkttype",
+        }
+    }
+}
+
+/// The version of IP that [`Expr::Tproxy`] is for, as the kernel's number (linux/netfilter.h, `NFPROTO_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Family {
+    /// IPv4.
+    Ip4 = 2,
+    /// IPv6.
+    Ip6 = 10,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ip4, Self::Ip6];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ip4 => "ip",
+            Self::Ip6 => "ip6",
         }
     }
 }
@@ -248,6 +295,9 @@ impl fmt::Display for Expr {
             Self::Log { prefix, group, snaplen, qthreshold } => {
                 write!(f, "[ log prefix {prefix} group {group} snaplen {snaplen} qthreshold {qthreshold} ]")
             }
+            Self::LimitOver { rate, burst } => write!(f, "[ limit rate {rate}/second burst {burst} type packets flags 0x1 ]"),
+            Self::Immediate { dreg, data } => write!(f, "[ immediate reg {dreg} {} ]", Words(data)),
+            Self::Tproxy { family, address, port } => write!(f, "[ tproxy {} addr reg {address} port reg {port} ]", family.name()),
             Self::Verdict(code) => {
                 f.write_str("[ immediate reg 0 ")?;
                 match code {

@@ -4,14 +4,9 @@
 
 use std::net::IpAddr;
 
-use super::expr::{CmpOp, Expr, MetaKey, PayloadBase, REG_1, REG32_00, Register, VerdictCode};
-use super::model::{Op, Operand, Rule, Selector, Statement, Verdict, prefix_mask, protocol};
+use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, REG_1, REG_2, REG32_00, Register, VerdictCode};
+use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Rule, Selector, Statement, Verdict, prefix_mask, protocol};
 use super::set_id::{DataType, SetId};
-
-/// `NFPROTO_IPV4` (linux/netfilter.h).
-const NFPROTO_IPV4: u8 = 2;
-/// `NFPROTO_IPV6`.
-const NFPROTO_IPV6: u8 = 10;
 
 /// The expressions of a rule.
 pub fn lower(rule: &Rule) -> Vec<Expr> {
@@ -61,8 +56,19 @@ impl Lowering {
             Statement::Log { prefix, group, snaplen, queue_threshold } => {
                 self.out.push(Expr::Log { prefix: (*prefix).to_owned(), group: *group, snaplen: *snaplen, qthreshold: *queue_threshold });
             }
+            Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver { rate: u64::from(*rate), burst: *burst }),
+            Statement::Tproxy(to) => {
+                let (family, address) = match to.ip() {
+                    IpAddr::V4(address) => (Family::Ip4, address.octets().to_vec()),
+                    IpAddr::V6(address) => (Family::Ip6, address.octets().to_vec()),
+                };
+                self.out.push(Expr::Immediate { dreg: REG_1, data: address });
+                self.out.push(Expr::Immediate { dreg: REG_2, data: to.port().to_be_bytes().to_vec() });
+                self.out.push(Expr::Tproxy { family, address: REG_1, port: REG_2 });
+            }
             Statement::Verdict(verdict) => self.out.push(Expr::Verdict(match verdict {
                 Verdict::Drop => VerdictCode::Drop,
+                Verdict::Accept => VerdictCode::Accept,
                 Verdict::Return => VerdictCode::Return,
                 Verdict::Goto(chain) => VerdictCode::Goto((*chain).to_owned()),
             })),
@@ -82,6 +88,7 @@ impl Lowering {
             | Selector::PktType
             | Selector::FibSaddrType
             | Selector::FibDaddrType
+            | Selector::NfProto
             | Selector::L4Proto
             | Selector::ThDport
             | Selector::SctpChunk
@@ -112,6 +119,7 @@ impl Lowering {
             Selector::Iif => Expr::Meta { key: MetaKey::Iif, dreg },
             Selector::IifName => Expr::Meta { key: MetaKey::IifName, dreg },
             Selector::PktType => Expr::Meta { key: MetaKey::PktType, dreg },
+            Selector::NfProto => Expr::Meta { key: MetaKey::NfProto, dreg },
             Selector::L4Proto => Expr::Meta { key: MetaKey::L4Proto, dreg },
             Selector::FibSaddrType => Expr::FibType { saddr: true, dreg },
             Selector::FibDaddrType => Expr::FibType { saddr: false, dreg },
@@ -164,15 +172,19 @@ impl Lowering {
                 match selector {
                     // The kernel's own numbers, in its own order.
                     Selector::Iif | Selector::FibSaddrType | Selector::FibDaddrType => self.cmp(cmp_op, number.to_ne_bytes().to_vec()),
-                    Selector::PktType | Selector::L4Proto | Selector::SctpChunk | Selector::SocketTransparent => self.cmp(cmp_op, vec![low]),
+                    Selector::PktType | Selector::NfProto | Selector::L4Proto | Selector::SctpChunk | Selector::SocketTransparent => {
+                        self.cmp(cmp_op, vec![low]);
+                    }
                     Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => self.cmp(cmp_op, vec![high, low]),
                     // Not compared with numbers; as wide as they are, so that the kernel would refuse it loudly.
                     Selector::IifName | Selector::Ip4Saddr | Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => {
                         self.cmp(cmp_op, number.to_be_bytes().to_vec());
                     }
                 }
-                if let (Selector::L4Proto, Op::Eq) = (selector, op) {
-                    self.l4proto = Some(low);
+                match (selector, op) {
+                    (Selector::NfProto, Op::Eq) => self.nfproto = Some(low),
+                    (Selector::L4Proto, Op::Eq) => self.l4proto = Some(low),
+                    _ => {}
                 }
             }
         }

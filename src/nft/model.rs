@@ -2,7 +2,7 @@
 //!
 //! Words are nft(8)'s. A rule is a list of statements; a match is a statement too, as in nft.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -147,6 +147,15 @@ pub enum Statement {
         /// Messages that the kernel collects before it sends them.
         queue_threshold: u16,
     },
+    /// Goes on only with packets past so many a second, after a first burst.
+    LimitOver {
+        /// Packets a second.
+        rate: u32,
+        /// Packets at once.
+        burst: u32,
+    },
+    /// Gives the packet to the transparent socket that listens on this local address. The rule goes on if there is one, and ends if there is none.
+    Tproxy(SocketAddr),
     /// Ends the rule.
     Verdict(Verdict),
 }
@@ -204,6 +213,8 @@ pub enum Selector {
     Ip6Saddr,
     /// `ip6 saddr & MASK`: the first so many bits; 128 is all.
     Ip6SaddrPrefix(u8),
+    /// `meta nfproto`: IPv4 or IPv6.
+    NfProto,
     /// `meta l4proto`.
     L4Proto,
     /// `tcp dport`.
@@ -251,12 +262,18 @@ pub enum Operand {
 pub enum Verdict {
     /// The packet is gone.
     Drop,
+    /// On to the next base chain.
+    Accept,
     /// Back to the calling chain; at the end of the base chain its policy.
     Return,
     /// On in another chain, without coming back.
     Goto(&'static str),
 }
 
+/// `NFPROTO_IPV4` (linux/netfilter.h).
+pub const NFPROTO_IPV4: u8 = 2;
+/// `NFPROTO_IPV6`.
+pub const NFPROTO_IPV6: u8 = 10;
 /// `lo` has the first index in every network namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
 pub const LOOPBACK_INDEX: u32 = 1;
 /// `PACKET_HOST` (linux/if_packet.h): sent to this host alone.

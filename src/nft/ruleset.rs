@@ -1,12 +1,13 @@
 //! What a configuration means in rules. Every rule says why it is there.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::element::{self, Key};
 use super::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, Verdict,
-    ct_state, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector,
+    Set, Statement, Verdict, ct_state, protocol, tcp_flag,
 };
 use super::set_id::SetId;
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
@@ -18,6 +19,15 @@ pub const LOG_PREFIX: &str = "portsentry: probe ";
 const GATE_PRIORITY: i32 = -450;
 /// `mangle - 5`: after destination NAT, before the filter chains of ufw, firewalld, iptables, so that their drops hide no probe.
 const WATCH_PRIORITY: i32 = -155;
+/// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the service's. Every NAT chain of the hook runs at
+/// -100, whatever priority it names (net/netfilter/nf_nat_core.c).
+const DECOY_PRIORITY: i32 = -95;
+/// New packets a second that decoys answer, of a transport. Each answer leaves an entry in conntrack's table for at most 120 s (FIN_WAIT and
+/// TIME_WAIT; a half-open connection for 60 s): 200 * 120 + 4,000 = 28,000 entries, less than half of the 65,536 that a host with 1 to 4 GB of
+/// memory has. What is past it is told all the same.
+const DECOY_RATE: u32 = 200;
+/// Decoys that answer at once, before [`DECOY_RATE`] holds: a scan of some thousand ports.
+const DECOY_BURST: u32 = 4000;
 /// IP and transport headers with all their options, and the first bytes of an SCTP chunk.
 const SNAPLEN: u32 = 256;
 /// A service that is restarted within this time is no trap for its clients.
@@ -65,11 +75,19 @@ const OPEN: &str = "open";
 const TCP_PROBE: &str = "tcp_probe";
 const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
+const DECOY: &str = "decoy";
+const DECOY_HOST: &str = "decoy_host";
+const DECOY_TCP: &str = "decoy_tcp";
+const DECOY_SYN: &str = "decoy_syn";
+const DECOY_ACK: &str = "decoy_ack";
+const DECOY_UDP: &str = "decoy_udp";
+const DECOY_ANSWER: &str = "decoy_answer";
 
 impl Ruleset {
     /// The ruleset that a configuration asks for. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
     pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Self {
-        let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), ephemeral };
+        let decoys = Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
+        let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), decoys, ephemeral };
         Self { sets: builder.sets(), chains: builder.chains() }
     }
 }
@@ -78,7 +96,15 @@ struct Builder<'a> {
     config: &'a Config,
     tcp: PortSet,
     udp: PortSet,
+    decoys: Decoys,
     ephemeral: RangeInclusive<u16>,
+}
+
+/// The transports in connect mode.
+#[derive(Clone, Copy)]
+struct Decoys {
+    tcp: bool,
+    udp: bool,
 }
 
 impl Builder<'_> {
@@ -155,6 +181,9 @@ impl Builder<'_> {
             chains.push(udp_probe());
         }
         chains.push(self.watch());
+        if self.decoys.tcp || self.decoys.udp {
+            chains.extend(self.decoy());
+        }
         chains
     }
 
@@ -206,6 +235,12 @@ impl Builder<'_> {
             rule("the allow list", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
             rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
         ]);
+        for (_, selector, ports) in self.decoy_ports() {
+            rules.push(rule(
+                "a packet for a decoy, which is no service to be remembered",
+                [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
+            ));
+        }
         let [is_tcp, to_open] = tcp(goto(OPEN));
         rules.push(rule(
             "a socket takes the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent is 0 or 1, and has no value without a socket",
@@ -217,7 +252,7 @@ impl Builder<'_> {
             rule("nobody's address: own, broadcast or multicast, from the wire", [is_not(Selector::FibSaddrType, RTN_UNICAST), forged.clone()]),
             rule(
                 "the unspecified address, which routing does not judge",
-                [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(std::net::Ipv6Addr::UNSPECIFIED.into())), forged],
+                [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), forged],
             ),
         ]);
         let (tcp_chain, sctp_chain) = if self.tcp.is_empty() { (back(), back()) } else { (goto(TCP_PROBE), goto(SCTP_PROBE)) };
@@ -227,6 +262,77 @@ impl Builder<'_> {
         rules.push(rule("", sctp(sctp_chain)));
         rules.push(rule("IP protocols that nobody speaks here", [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)]));
         Chain { name: "watch", base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }), rules }
+    }
+
+    /// Protocol number, selector and set of the ports of each transport in connect mode.
+    fn decoy_ports(&self) -> impl Iterator<Item = (u8, Selector, SetId)> {
+        let tcp = self.decoys.tcp.then_some((protocol::TCP, Selector::TcpDport, SetId::TcpPorts));
+        let udp = self.decoys.udp.then_some((protocol::UDP, Selector::UdpDport, SetId::UdpPorts));
+        tcp.into_iter().chain(udp)
+    }
+
+    /// Connect mode: what comes to a decoy's port and is for nobody else is told, and given to the listener of the daemon. Where that listener is
+    /// gone, `tproxy` ends its rule, and the packet goes on to `watch` as in stealth mode.
+    fn decoy(&self) -> Vec<Chain> {
+        let mut chains = vec![self.decoy_answer()];
+        if self.decoys.tcp {
+            chains.extend([
+                self.decoy_new(DECOY_SYN, "told first: the daemon waits whether a handshake follows"),
+                self.decoy_new(DECOY_ACK, "told first, and counted apart from SYNs, which may use up their rate"),
+                decoy_tcp(),
+            ]);
+        }
+        if self.decoys.udp {
+            let mut chain = self.decoy_new(DECOY_UDP, "told first");
+            chain.rules.splice(0..0, decoy_not_ours());
+            chains.push(chain);
+        }
+        let mut known = vec![
+            rule("frames for all or for others, whatever address is in them", [is_not(Selector::PktType, PACKET_HOST), back()]),
+            rule("broadcast, multicast, anycast, and what is forwarded", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
+            rule("the allow list sees closed ports", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
+            rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
+            rule("nobody's address, which `watch` drops", [is_not(Selector::FibSaddrType, RTN_UNICAST), back()]),
+            rule("", [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), back()]),
+        ];
+        let chain = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
+        known.extend(self.decoy_ports().map(|(number, ..)| rule("", [is(Selector::L4Proto, u32::from(number)), goto(chain(number))])));
+        chains.push(Chain { name: DECOY_HOST, base: None, rules: known });
+        let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
+        if !self.config.interfaces.is_empty() {
+            rules.push(rule("only the interfaces that are to be watched", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
+        }
+        // The ports before all that asks routing: every packet of the host comes by here.
+        rules.extend(self.decoy_ports().map(|(_, selector, ports)| rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])));
+        chains.push(Chain { name: DECOY, base: Some(Base { hook: Hook::Prerouting, priority: DECOY_PRIORITY }), rules });
+        chains
+    }
+
+    fn decoy_new(&self, name: &'static str, why: &'static str) -> Chain {
+        let rules = vec![
+            rule(why, [self.log()]),
+            rule(
+                "each answer holds an entry of conntrack's for up to two minutes",
+                [Statement::LimitOver { rate: DECOY_RATE, burst: DECOY_BURST }, drop()],
+            ),
+            rule("", [goto(DECOY_ANSWER)]),
+        ];
+        Chain { name, base: None, rules }
+    }
+
+    fn decoy_answer(&self) -> Chain {
+        let port = self.config.capture.decoy_port;
+        let listeners: [(u8, SocketAddr); 2] =
+            [(NFPROTO_IPV4, (Ipv4Addr::LOCALHOST, port).into()), (NFPROTO_IPV6, (Ipv6Addr::LOCALHOST, port).into())];
+        let to = |number: u8, (family, listener): (u8, SocketAddr)| {
+            let family = is(Selector::NfProto, u32::from(family));
+            rule("", [family, is(Selector::L4Proto, u32::from(number)), Statement::Tproxy(listener), Statement::Verdict(Verdict::Accept)])
+        };
+        let mut rules: Vec<_> = self.decoy_ports().flat_map(|(number, ..)| listeners.map(|listener| to(number, listener))).collect();
+        if let Some(first) = rules.first_mut() {
+            first.why = "the daemon's listener takes it, with the address and port that it was sent to";
+        }
+        Chain { name: DECOY_ANSWER, base: None, rules }
     }
 
     fn log(&self) -> Statement {
@@ -295,6 +401,24 @@ fn tcp_probe(ephemeral: &RangeInclusive<u16>) -> Chain {
     }
     rules.push(rule("", [goto(PROBE)]));
     Chain { name: TCP_PROBE, base: None, rules }
+}
+
+/// What a port of a decoy is not the decoy's for.
+fn decoy_not_ours() -> [Rule; 2] {
+    let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
+    [rule("a socket takes it: a real service's, or a connection of the decoy's", [live, back()]), service()]
+}
+
+fn decoy_tcp() -> Chain {
+    let mask = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK;
+    let only = |value| Statement::TcpFlags { mask, value };
+    let mut rules = Vec::from(decoy_not_ours());
+    rules.push(rule("a connection is opened", [only(tcp_flag::SYN), goto(DECOY_SYN)]));
+    rules.push(rule(
+        "the end of a handshake that the kernel kept no memory of (SYN cookies), or an ACK scan; all other flags go on to `watch`",
+        [only(tcp_flag::ACK), goto(DECOY_ACK)],
+    ));
+    Chain { name: DECOY_TCP, base: None, rules }
 }
 
 fn udp_probe() -> Chain {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::element::DisplayRange;
 use super::model::{
-    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, TABLE, Verdict,
-    ct_state, prefix_mask, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set,
+    Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
 };
 use super::set_id::DataType;
 
@@ -135,7 +135,10 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
         Statement::Log { prefix, group, snaplen, queue_threshold } => {
             write!(out, "log prefix \"{prefix}\" group {group} snaplen {snaplen} queue-threshold {queue_threshold}")
         }
+        Statement::LimitOver { rate, burst } => write!(out, "limit rate over {rate}/second burst {burst} packets"),
+        Statement::Tproxy(to) => write!(out, "tproxy {} to {to}", if to.is_ipv4() { "ip" } else { "ip6" }),
         Statement::Verdict(Verdict::Drop) => out.write_str("drop"),
+        Statement::Verdict(Verdict::Accept) => out.write_str("accept"),
         Statement::Verdict(Verdict::Return) => out.write_str("return"),
         Statement::Verdict(Verdict::Goto(chain)) => write!(out, "goto {chain}"),
     }
@@ -170,6 +173,7 @@ fn name(selector: Selector) -> String {
         Selector::Ip4Saddr => "ip saddr",
         Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(128..) => "ip6 saddr",
         Selector::Ip6SaddrPrefix(bits) => return format!("ip6 saddr & {}", prefix_mask(bits)),
+        Selector::NfProto => "meta nfproto",
         Selector::L4Proto => "meta l4proto",
         Selector::TcpDport => "tcp dport",
         Selector::UdpDport => "udp dport",
@@ -189,6 +193,11 @@ fn symbol(selector: Selector, number: u32) -> Option<&'static str> {
         Selector::FibSaddrType | Selector::FibDaddrType => match number {
             RTN_UNICAST => Some("unicast"),
             RTN_LOCAL => Some("local"),
+            _ => None,
+        },
+        Selector::NfProto => match u8::try_from(number) {
+            Ok(NFPROTO_IPV4) => Some("ipv4"),
+            Ok(NFPROTO_IPV6) => Some("ipv6"),
             _ => None,
         },
         Selector::L4Proto => match u8::try_from(number) {

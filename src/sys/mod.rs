@@ -12,4 +12,5 @@ pub mod replace;
 pub mod resolv_conf;
 pub mod signals;
 pub mod socket;
+pub mod transparent;
 pub mod wake;

@@ -2,6 +2,11 @@
 
 use rustix::thread::{CapabilitySet, capabilities};
 
+/// Whether CAP_NET_BIND_SERVICE is in force: sockets may have ports below 1024.
+pub fn has_net_bind_service() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE))
+}
+
 /// Whether CAP_NET_ADMIN is in force: without it neither rules nor captures are to be had.
 pub fn has_net_admin() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))

@@ -23,6 +23,7 @@ fn named() -> Vec<(&'static str, Config)> {
         ("answer", with(|config| config.closed_ports = ClosedPorts::Answer)),
         ("tcp-only", with(|config| config.udp.mode = PortMode::Off)),
         ("classic", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Stealth, PortMode::Stealth))),
+        ("connect", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Connect, PortMode::Connect))),
         ("full-range", with(|config| (config.tcp.advanced_ports, config.udp.advanced_ports) = (PortSet::range(0, 65535), PortSet::range(0, 65535)))),
         ("interfaces", with(|config| config.interfaces = vec!["eth0".to_owned(), "wlan0".to_owned()])),
         ("nothing-watched", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Off, PortMode::Off))),

@@ -51,6 +51,7 @@ impl Numbers {
         config.closed_ports = if self.below(2) == 0 { ClosedPorts::Answer } else { ClosedPorts::Drop };
         config.interfaces = ["eth0", "wlan0", "enp0s31f6", "br-0123456789ab", "eth0"].map(String::from)[..self.below(6) as usize].to_vec();
         config.capture.group = self.below(65_536) as u16;
+        config.capture.decoy_port = self.port().max(1);
         for protocol in [&mut config.tcp, &mut config.udp] {
             protocol.mode = self.mode();
             protocol.ports = self.ports();

@@ -371,6 +371,16 @@ def segments(source, destination):
     raw.send(tcp(source, int(sys.argv[6]), destination, int(sys.argv[4]), int(sys.argv[5])))
 
 
+def half_open(source, destination):
+    """20,000 SYNs from as many addresses of SOURCE/16, each to another port; nobody answers what comes back."""
+    raw = Raw(destination)
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    network = ".".join(source.split(".")[:2])
+    for number in range(20000):
+        forged = "%s.%d.%d" % (network, number >> 8, number & 255)
+        raw.send(tcp(forged, 1024 + number, destination, 10000 + number, SYN))
+
+
 def fill(source, destination):
     """Five connections to a listener that takes none: its queue is full from the second on."""
     kept = []

@@ -1,0 +1,440 @@
+//! Connect mode: decoys that take the handshake on every listed port, and answer datagrams, through one listening socket a transport and
+//! version of IP.
+//!
+//! The rules (`tproxy`) give the packets to listeners on loopback, whose connections have the address and port that they were sent to: so
+//! thousands of ports need one socket. This module owns those sockets, the connections that are on their way out, and the handshakes that may
+//! still be completed ([`half_open`]). It judges nobody: it asks a [`Judge`], who has blocked before the banner is written.
+//!
+//! Everything a stranger can cause here is bounded, and counted ([`Figures`]): [`tcp::HELD_MAX`] connections of [`tcp::LINGER`] each,
+//! [`half_open::WAITING_MAX`] handshakes, [`udp::ANSWERS_A_SECOND`] datagrams, [`tcp::ACCEPTS_A_WAKE`] connections before the packet thread looks at
+//! its other descriptors. Together they hold less than [`MEMORY_MAX`] bytes.
+//!
+//! Never here: waiting, a block, a rule. Follows the kernel's Documentation/networking/tproxy.rst and ip(7).
+
+pub mod half_open;
+pub mod tcp;
+pub mod udp;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use crate::config::{Config, PortSet};
+use crate::engine::Moment;
+use crate::probe::{Probe, ScanKind, Transport};
+use crate::sys::privilege;
+use half_open::{HalfOpen, Key};
+
+/// Bytes that all of this takes at most, and the tests hold it to: 4,096 handshakes and 512 connections, with their indices and descriptors.
+pub const MEMORY_MAX: usize = 2 << 20;
+
+/// Descriptors that are looked after before the packet thread looks at others.
+const EVENTS_A_WAKE: usize = 64;
+
+/// Handshakes that never came about, judged in one wake: the packet thread's own measure ([`crate::capture::PACKETS_A_WAKE`]).
+const DUE_A_WAKE: usize = 512;
+
+/// Who judges what the decoys saw. Each call has carried its orders out, blocks committed, when it returns.
+pub trait Judge {
+    /// A handshake was completed. Whether its source has passed the trigger, with whatever consequence.
+    fn handshake(&mut self, probe: &Probe) -> bool;
+    /// A handshake did not come about.
+    fn half_open(&mut self, probe: &Probe);
+    /// Whether the sender of a datagram has passed the trigger. The datagram itself was told by the rules.
+    fn has_passed(&mut self, source: IpAddr) -> bool;
+}
+
+/// What the decoys did since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Connections that were taken.
+    pub connections: u64,
+    /// Connections closed at once: too many were there, or descriptors had run out.
+    pub refused: u64,
+    /// Handshakes that were not completed, and judged as what they looked like.
+    pub half_open: u64,
+    /// Banners sent, by TCP and UDP.
+    pub banners: u64,
+    /// Datagrams that got no banner because too many had got one within the second.
+    pub unanswered: u64,
+    /// Connections that are held now.
+    pub held: usize,
+    /// Handshakes that are waited for now.
+    pub waiting: usize,
+}
+
+/// Why there are no decoys.
+#[derive(Debug)]
+pub enum Error {
+    /// A socket could not be had.
+    Listen {
+        /// Of this transport.
+        transport: Transport,
+        /// At this address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The descriptor that waits for all others.
+    Epoll(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { transport, address, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "cannot listen for decoys at {transport} {address}: capture.decoy_port {} is in use; write a free port there, or end the program that has it (ss -lnp)",
+                address.port()
+            ),
+            Self::Listen { transport, address, source } if source.kind() == io::ErrorKind::PermissionDenied => write!(
+                f,
+                "cannot listen for decoys at {transport} {address} (capture.decoy_port): CAP_NET_ADMIN is needed, and CAP_NET_BIND_SERVICE for a port below 1024"
+            ),
+            Self::Listen { transport, address, .. } => write!(f, "cannot listen for decoys at {transport} {address} (capture.decoy_port)"),
+            Self::Epoll(_) => f.write_str("cannot wait for the decoys' connections"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => None,
+            Self::Listen { source, .. } | Self::Epoll(source) => Some(source),
+        }
+    }
+}
+
+/// Sockets of one transport.
+#[derive(Debug, Clone)]
+struct Pair {
+    v4: Arc<OwnedFd>,
+    /// `None`: this host has no IPv6.
+    v6: Option<Arc<OwnedFd>>,
+}
+
+/// The listening sockets that a configuration needs. Sockets that an earlier configuration has already are shared with it, so that both can be
+/// there while the rules change from one to the other.
+#[derive(Debug, Default)]
+pub struct Doors {
+    port: u16,
+    tcp: Option<Pair>,
+    udp: Option<Pair>,
+}
+
+impl Doors {
+    fn open(config: &Config, old: &Self) -> Result<Self, Error> {
+        let port = config.capture.decoy_port;
+        let reusable = old.port == port;
+        let pair = |wanted: bool, had: &Option<Pair>, transport| match had {
+            _ if !wanted => Ok(None),
+            Some(had) if reusable => Ok(Some(had.clone())),
+            _ => pair(transport, port).map(Some),
+        };
+        Ok(Self {
+            port,
+            tcp: pair(config.has_decoys(&config.tcp), &old.tcp, Transport::Tcp)?,
+            udp: pair(config.has_decoys(&config.udp), &old.udp, Transport::Udp)?,
+        })
+    }
+
+    /// Whether decoys are wanted and this host has no IPv6 for them.
+    fn lack_ipv6(&self) -> bool {
+        [&self.tcp, &self.udp].into_iter().flatten().any(|pair| pair.v6.is_none())
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = (Door, &Arc<OwnedFd>)> {
+        let (tcp, udp) = (self.tcp.as_ref(), self.udp.as_ref());
+        [
+            (Door::Tcp4, tcp.map(|pair| &pair.v4)),
+            (Door::Tcp6, tcp.and_then(|pair| pair.v6.as_ref())),
+            (Door::Udp4, udp.map(|pair| &pair.v4)),
+            (Door::Udp6, udp.and_then(|pair| pair.v6.as_ref())),
+        ]
+        .into_iter()
+        .filter_map(|(door, socket)| Some((door, socket?)))
+    }
+}
+
+/// A listening socket; the number is its mark in the epoll set. Connections have larger ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Door {
+    Tcp4 = 0,
+    Tcp6 = 1,
+    Udp4 = 2,
+    Udp6 = 3,
+}
+
+impl Door {
+    const ALL: [Self; 4] = [Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6];
+
+    fn of_mark(mark: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|door| *door as u64 == mark)
+    }
+}
+
+fn pair(transport: Transport, port: u16) -> Result<Pair, Error> {
+    let open = |ip: IpAddr| {
+        let address = SocketAddr::new(ip, port);
+        let socket = if transport == Transport::Tcp { tcp::listen(address) } else { crate::sys::transparent::datagrams(address) };
+        socket.map(Arc::new).map_err(|source| Error::Listen { transport, address, source })
+    };
+    let v4 = open(Ipv4Addr::LOCALHOST.into())?;
+    let v6 = match open(Ipv6Addr::LOCALHOST.into()) {
+        // ipv6.disable=1, or a kernel without it; ::1 is taken away by net.ipv6.conf.lo.disable_ipv6.
+        Err(Error::Listen { source, .. }) if [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| is(&source, *errno)) => None,
+        socket => Some(socket?),
+    };
+    Ok(Pair { v4, v6 })
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// The decoys of this host; none, if no transport is in connect mode.
+pub struct Decoy {
+    epoll: OwnedFd,
+    doors: Doors,
+    guests: tcp::Guests,
+    answers: udp::Answers,
+    half_open: HalfOpen,
+    tcp_ports: PortSet,
+    udp_ports: PortSet,
+    banner: Vec<u8>,
+    /// Listeners that are not looked at until then: descriptors or memory had run out.
+    paused: Option<Moment>,
+    figures: Figures,
+}
+
+impl Decoy {
+    /// Opens the sockets that a configuration needs, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| Error::Epoll(errno.into()))?;
+        let mut decoy = Self {
+            epoll,
+            doors: Doors::default(),
+            guests: tcp::Guests::default(),
+            answers: udp::Answers::default(),
+            half_open: HalfOpen::default(),
+            tcp_ports: PortSet::default(),
+            udp_ports: PortSet::default(),
+            banner: Vec::new(),
+            paused: None,
+            figures: Figures::default(),
+        };
+        let doors = decoy.prepare(config)?;
+        decoy.adopt(doors, config)?;
+        Ok(decoy)
+    }
+
+    /// Opens what another configuration needs and is not there. Nothing changes until [`Decoy::adopt`]: rules may lead to either.
+    ///
+    /// # Errors
+    /// [`Error`]; what was opened is closed again.
+    pub fn prepare(&self, config: &Config) -> Result<Doors, Error> {
+        Doors::open(config, &self.doors)
+    }
+
+    /// Goes over to these sockets, and closes those that are not needed any more, once the rules lead to the new ones.
+    ///
+    /// # Errors
+    /// [`Error::Epoll`]; the old sockets stay, and the new ones are closed.
+    pub fn adopt(&mut self, doors: Doors, config: &Config) -> Result<(), Error> {
+        let (old, new) = (marks(&self.doors), marks(&doors));
+        for (door, socket) in doors.sockets().filter(|(door, _)| !same(&old, &new, *door)) {
+            let data = epoll::EventData::new_u64(door as u64);
+            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN).map_err(|errno| Error::Epoll(errno.into()))?;
+        }
+        for (_, socket) in self.doors.sockets().filter(|(door, _)| !same(&old, &new, *door)) {
+            // It closes with the old doors in any case.
+            let _ = epoll::delete(&self.epoll, socket);
+        }
+        self.doors = doors;
+        self.tcp_ports = if self.doors.tcp.is_some() { config.tcp.watched() } else { PortSet::default() };
+        self.udp_ports = if self.doors.udp.is_some() { config.udp.watched() } else { PortSet::default() };
+        self.banner = config.respond.banner.clone().into_bytes();
+        Ok(())
+    }
+
+    /// Readable when [`Decoy::serve`] has something to do.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// When [`Decoy::serve`] has something to do by the clock.
+    pub fn next_timer(&self) -> Option<Moment> {
+        [self.half_open.next_due(), self.guests.next_deadline(), self.paused].into_iter().flatten().min()
+    }
+
+    /// What the decoys cannot do here, in words for the administrator.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        let speaks_from_low_ports =
+            !self.banner.is_empty() && self.udp_ports.ranges().first().is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
+        [
+            (self.doors.lack_ipv6(), "this host has no IPv6: decoys answer by IPv4 only"),
+            (
+                speaks_from_low_ports && !privilege::has_net_bind_service(),
+                "CAP_NET_BIND_SERVICE is missing: no banner is sent by UDP from ports below 1024; give the service that capability",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(lacks, words)| lacks.then_some(words))
+        .collect()
+    }
+
+    /// What was done so far.
+    pub fn figures(&self) -> Figures {
+        Figures { held: self.guests.count(), waiting: self.half_open.waiting(), ..self.figures }
+    }
+
+    /// Takes a probe that the decoys' rules logged, unless it is to be judged now: the beginning of a handshake waits for its end. Gives the
+    /// probe that is to be judged, if any.
+    pub fn hold(&mut self, now: Moment, source_port: u16, probe: Probe) -> Option<Probe> {
+        let is_handshake = matches!(probe.scan, ScanKind::Syn | ScanKind::Ack) && probe.port.transport == Transport::Tcp;
+        if self.doors.tcp.is_none() || !is_handshake || !self.tcp_ports.contains(probe.port.number) {
+            return Some(probe);
+        }
+        let key = Key { peer: SocketAddr::new(probe.source, source_port), local: SocketAddr::new(probe.destination, probe.port.number) };
+        let early = self.half_open.hold(now, key, probe);
+        self.figures.half_open += u64::from(early.is_some());
+        early
+    }
+
+    /// Does what is to be done, within bounds and without waiting; what is left shows in [`Decoy::as_fd`] and [`Decoy::next_timer`].
+    pub fn serve(&mut self, now: Moment, judge: &mut impl Judge) {
+        self.unpause(now);
+        for mark in self.ready() {
+            match Door::of_mark(mark) {
+                Some(door @ (Door::Tcp4 | Door::Tcp6)) => self.take_connections(now, door, judge),
+                Some(door @ (Door::Udp4 | Door::Udp6)) => self.take_datagrams(now, door, judge),
+                None => self.guests.listen_to(mark),
+            }
+        }
+        self.guests.see_off(now);
+        for _ in 0..DUE_A_WAKE {
+            let Some(probe) = self.half_open.take_due(now) else { break };
+            self.figures.half_open += 1;
+            judge.half_open(&probe);
+        }
+        if self.doors.tcp.is_none() {
+            // Nobody takes handshakes any more.
+            while let Some(probe) = self.half_open.take_first() {
+                self.figures.half_open += 1;
+                judge.half_open(&probe);
+            }
+        }
+    }
+
+    fn ready(&self) -> Vec<u64> {
+        let mut events = Vec::with_capacity(EVENTS_A_WAKE);
+        // An interruption, at worst: the next round finds the same.
+        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        events.iter().map(|event: &epoll::Event| event.data.u64()).collect()
+    }
+
+    fn socket(&self, wanted: Door) -> Option<Arc<OwnedFd>> {
+        self.doors.sockets().find(|(door, _)| *door == wanted).map(|(_, socket)| Arc::clone(socket))
+    }
+
+    fn take_connections(&mut self, now: Moment, door: Door, judge: &mut impl Judge) {
+        let Some(listener) = self.socket(door) else { return };
+        for _ in 0..tcp::ACCEPTS_A_WAKE {
+            match tcp::accept(&listener) {
+                Ok(Some(connection)) => self.take_connection(now, connection, judge),
+                Ok(None) => return,
+                // It was gone before it was taken (accept(2)): the next one may be there.
+                Err(tcp::NotAccepted::Gone) => {}
+                Err(tcp::NotAccepted::Exhausted) => {
+                    self.figures.refused += 1;
+                    return self.pause(now);
+                }
+            }
+        }
+    }
+
+    fn take_connection(&mut self, now: Moment, connection: tcp::Connection, judge: &mut impl Judge) {
+        let tcp::Connection { socket, peer, local } = connection;
+        // Somebody on this host spoke to the listener itself, or the rules were others when the connection came.
+        if local.ip().is_loopback() || !self.tcp_ports.contains(local.port()) {
+            self.figures.refused += 1;
+            return;
+        }
+        self.figures.connections += 1;
+        self.half_open.complete(&Key { peer: plain(peer), local: plain(local) });
+        let port = crate::probe::Port { transport: Transport::Tcp, number: local.port() };
+        let probe = Probe { source: peer.ip(), destination: local.ip(), port, scan: ScanKind::Connect, imitable: false, ip_options: false };
+        let has_passed = judge.handshake(&probe);
+        if has_passed && !self.banner.is_empty() && tcp::say(&socket, &self.banner) {
+            self.figures.banners += 1;
+        }
+        if !self.guests.see_out(now, &self.epoll, socket) {
+            self.figures.refused += 1;
+        }
+    }
+
+    fn take_datagrams(&mut self, now: Moment, door: Door, judge: &mut impl Judge) {
+        let Some(socket) = self.socket(door) else { return };
+        for _ in 0..udp::DATAGRAMS_A_WAKE {
+            let (peer, local) = match crate::sys::transparent::receive(socket.as_fd()) {
+                Ok(Some(addresses)) => addresses,
+                Ok(None) => return,
+                // An error that an earlier answer met, or a datagram without addresses: none to answer.
+                Err(_) => continue,
+            };
+            if self.banner.is_empty() || !udp::may_be_answered(peer, local, &self.udp_ports) || !judge.has_passed(peer.ip()) {
+                continue;
+            }
+            if !self.answers.take(now) {
+                self.figures.unanswered += 1;
+            } else if udp::answer(local, peer, &self.banner) {
+                self.figures.banners += 1;
+            }
+        }
+    }
+
+    /// Does not look at the TCP listeners for a moment. They would be ready all the while, and nothing could be done.
+    fn pause(&mut self, now: Moment) {
+        self.paused = Some(now.after(tcp::PAUSE));
+        self.watch_listeners(epoll::EventFlags::empty());
+    }
+
+    fn unpause(&mut self, now: Moment) {
+        if self.paused.is_some_and(|until| until <= now) {
+            self.paused = None;
+            self.watch_listeners(epoll::EventFlags::IN);
+        }
+    }
+
+    fn watch_listeners(&self, flags: epoll::EventFlags) {
+        for (door, socket) in self.doors.sockets().filter(|(door, _)| matches!(door, Door::Tcp4 | Door::Tcp6)) {
+            let _ = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(door as u64), flags);
+        }
+    }
+}
+
+/// Address and port alone: packets tell neither scope nor flow label.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
+}
+
+/// Which socket each door has.
+fn marks(doors: &Doors) -> Vec<(Door, *const OwnedFd)> {
+    doors.sockets().map(|(door, socket)| (door, Arc::as_ptr(socket))).collect()
+}
+
+fn same(old: &[(Door, *const OwnedFd)], new: &[(Door, *const OwnedFd)], door: Door) -> bool {
+    let of = |marks: &[(Door, *const OwnedFd)]| marks.iter().find(|(other, _)| *other == door).map(|(_, socket)| *socket);
+    of(old) == of(new)
+}
