@@ -33,8 +33,6 @@ const SCANNER: &str = "10.69.0.3";
 const FRIEND: &str = "10.69.0.4";
 const OFFICE: &str = "10.69.7.200";
 const HISTORY: &str = "/var/lib/portsentry/portsentry.history";
-/// hosts.deny is not written yet.
-const HOSTS_DENY: bool = false;
 
 struct Scene {
     host: Namespace,
@@ -255,10 +253,8 @@ fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
     }
     let of_friends: Vec<_> = machine.log().into_iter().filter(|line| line.contains(FRIEND) || line.contains(OFFICE)).collect();
     assert!(of_friends.iter().all(|line| !line.contains("attackalert")), "{of_friends:?}");
-    if HOSTS_DENY {
-        let line = format!("ALL: {SCANNER} : DENY");
-        assert!(eventually(Duration::from_secs(5), || machine.text("/etc/hosts.deny").lines().any(|found| found == line)));
-    }
+    let line = format!("ALL: {SCANNER} : DENY");
+    assert!(eventually(Duration::from_secs(5), || machine.text("/etc/hosts.deny").lines().any(|found| found == line)));
     machine.stop_ours();
     machine.wait_for_log("securityalert: PortSentry is shutting down");
     assert!(machine.text(HISTORY).starts_with(&history), "nothing is taken back");
