@@ -163,7 +163,9 @@ fn a_connect_scan_finds_five_thousand_decoys_open() {
         let open = report.matches("state=\"open\"").count();
         eprintln!("{open} of 5,000 decoys found open over {host}");
         assert!(open >= 4_950, "{open} of 5,000 decoys are open");
-        assert!(decoy(&daemon, "connections") >= 4_950);
+        let taken = decoy(&daemon, "connections");
+        // nmap resets each connection at once; now and then the reset overtakes the acknowledgement from another processor, and ends the handshake.
+        assert!(taken >= 4_800, "{taken} connections taken: {}", daemon.json(&["status"])["decoy"]);
         let shown = daemon.json(&["show", source]);
         assert!(shown["scans"].to_string().contains("connect"), "{shown}");
         assert_eq!(daemon.blocked(), [""; 0]);
