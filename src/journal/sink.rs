@@ -54,7 +54,15 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
         },
         LogTarget::Auto | LogTarget::Stderr => Box::new(Stderr::new(log.format, connected)),
         LogTarget::Journal => Box::new(Journald::new().map_err(SinkError)?),
-        LogTarget::Syslog => Box::new(Syslog::new(PathBuf::from(DEV_LOG), log.facility)),
+        LogTarget::Syslog => {
+            let mut syslog = Syslog::new(PathBuf::from(DEV_LOG), log.facility);
+            // It may come later, and nothing waits for it. Until then nobody else can say that there is no log.
+            if let Err(error) = syslog.connect() {
+                let _ =
+                    writeln!(io::stderr(), "portsentry: {DEV_LOG} cannot be reached: {error}; lines are lost until a syslog daemon listens there");
+            }
+            Box::new(syslog)
+        }
     })
 }
 
@@ -128,17 +136,20 @@ impl Syslog {
         Self { path, facility, socket: None }
     }
 
-    fn send(&mut self, line: &[u8]) -> io::Result<()> {
-        let socket = match &self.socket {
+    fn connect(&mut self) -> io::Result<&UnixDatagram> {
+        Ok(match &mut self.socket {
             Some(socket) => socket,
-            None => {
+            empty => {
                 let socket = UnixDatagram::unbound()?;
                 socket.set_nonblocking(true)?;
                 socket.connect(&self.path)?;
-                self.socket.insert(socket)
+                empty.insert(socket)
             }
-        };
-        socket.send(line).map(drop)
+        })
+    }
+
+    fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        self.connect()?.send(line).map(drop)
     }
 }
 
