@@ -294,6 +294,12 @@ fn the_unit_lets_the_helper_do_what_the_defaults_need() {
     // Where README sends whoever wants hosts.deny.
     assert!(read("contrib/systemd/responses.conf").contains("\n#ReadWritePaths=/etc\n"));
     let drop_in = read("contrib/systemd/responses.conf");
+    // A list that takes the place of the unit's has all of the unit's.
+    let capabilities = |text: &str| {
+        let lists = text.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix("CapabilityBoundingSet="));
+        lists.flat_map(str::split_whitespace).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    assert!(capabilities(&unit).len() == 3 && capabilities(&drop_in).is_superset(&capabilities(&unit)));
     assert!(drop_in.lines().all(|line| line.is_empty() || line.starts_with('#') || line == "[Service]"), "copied as it is, it changes nothing");
 }
 
