@@ -13,8 +13,8 @@ use rustix::event::{PollFd, PollFlags};
 use super::orders::{blocked, has_files, list, run, settings};
 use super::{GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
 use crate::config::{Config, Mode};
+use crate::daemon::command::Command;
 use crate::daemon::link::{Inbox, Link};
-use crate::daemon::sentry;
 use crate::helper::process::{self, Process};
 use crate::helper::protocol::{Order, Word};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
@@ -54,7 +54,7 @@ pub(super) struct Keeper {
     ends: Ends,
     config: Config,
     journal: JournalHandle,
-    sentry: Link<sentry::Command>,
+    sentry: Link<Command>,
     on_name: OnName,
     helper: Option<Process>,
     /// How long the next start is put off.
@@ -66,7 +66,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// A thread's state that has no helper yet.
-    pub(super) fn new(config: Config, journal: JournalHandle, sentry: Link<sentry::Command>, on_name: OnName, ends: Ends) -> Self {
+    pub(super) fn new(config: Config, journal: JournalHandle, sentry: Link<Command>, on_name: OnName, ends: Ends) -> Self {
         let now = Instant::now();
         Self { ends, config, journal, sentry, on_name, helper: None, again: AGAIN_FIRST, again_at: now, list_at: now, dropped_told: None }
     }
@@ -204,7 +204,7 @@ impl Keeper {
         let blocks = if self.config.mode == Mode::Observe {
             Vec::new()
         } else {
-            match self.sentry.ask_within(LIST_PATIENCE, |answer| sentry::Command::Blocks(LIST_MAX + 1, answer)) {
+            match self.sentry.ask_within(LIST_PATIENCE, |answer| Command::Blocks(LIST_MAX + 1, answer)) {
                 Ok(blocks) => blocks,
                 Err(_) => {
                     self.ends.shared.list_wanted.store(true, Ordering::Relaxed);

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use crate::config::{Config, PortMode};
-use crate::daemon::sentry::Standing;
+use crate::daemon::command::Standing;
 use crate::engine::{Reason, Report, Subject};
 use crate::helper::process::Process;
 use crate::helper::protocol::{Blocked, HostsDeny, LIST_PIECE, Order, Run, Settings};
