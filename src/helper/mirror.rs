@@ -173,7 +173,7 @@ impl Schedule {
                 self.due = None;
                 self.wait = Duration::ZERO;
                 if self.told.take().is_some() {
-                    told.push(Word::Warning(format!("{} is written again, and as it should be", what.display())));
+                    told.push(Word::Warning(format!("{} is as it should be again", what.display())));
                 }
             }
             Err(error) => {

@@ -180,7 +180,7 @@ fn a_directory_that_is_missing_is_told_once_and_nothing_is_lost() {
     assert!(matches!(&told[..], [Word::Error(text)] if text.contains("directory must exist")), "{told:?}");
     assert_eq!((world.later(MINUTE), world.later(MINUTE)), (vec![], vec![]));
     std::fs::create_dir(base.parent().unwrap()).unwrap();
-    assert!(matches!(&world.later(MINUTE)[..], [Word::Warning(text)] if text.contains("written again")));
+    assert!(matches!(&world.later(MINUTE)[..], [Word::Warning(text)] if text.contains("as it should be again")));
     let text = std::fs::read_to_string(world.directory.path().join("later/portsentry.blocked.atcp")).unwrap();
     assert_eq!(text, format!("{}\n", line(1, "192.0.2.1", "192.0.2.1")));
 }
