@@ -12,6 +12,7 @@
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
+mod command;
 mod desk;
 mod errands;
 mod link;
@@ -44,12 +45,13 @@ use crate::responder::words;
 use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::signals::Signals;
+use command::{Command, Setup};
 use desk::FrontDesk;
 use errands::Errands;
 use link::Inbox;
 use options::Options;
 use protected::{Guard, Protected};
-use sentry::{Command, Sentry, Setup, StartError};
+use sentry::{Sentry, StartError};
 use supervisor::Supervisor;
 use view::{SharedView, View};
 

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use super::command::Command;
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
-use super::sentry::Command;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
 use crate::control::{Decoys, Responses, Status, Watching};

@@ -12,11 +12,11 @@ use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 use sd_notify::NotifyState;
 
+use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::{Answer, Inbox, Link};
 use super::options::Options;
 use super::protected::{Guard, Protected};
-use super::sentry::{Command, Setup};
 use super::status;
 use super::view::SharedView;
 use crate::capture;

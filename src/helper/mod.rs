@@ -9,17 +9,16 @@
 //! It is this program again, started by [`process`] with one end of a socket pair as its standard input, and knows only what it is told over that.
 //! It ends when the socket does, and everything that it started ends with it: whether the daemon stopped, crashed or was killed.
 
-pub mod blocked_files;
+mod blocked_files;
 pub mod commands;
 mod files;
-pub mod hosts_deny;
+mod hosts_deny;
 mod mirror;
-pub mod names;
+mod names;
 pub mod process;
 pub mod protocol;
 mod run;
 mod section;
-pub mod told;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -98,7 +97,7 @@ fn obey(mut socket: UnixStream, tell: &Tell, commands: &Commands, names: &Names,
                 Order::Resolve(address) => names.ask(address),
                 Order::Blocked(block) => files.change(Change::Blocked(block)),
                 Order::Unblocked(target) => files.change(Change::Unblocked(target)),
-                Order::List { first, last, whole, blocks } => files.change(Change::List { first, last, whole, blocks }),
+                Order::List(list) => files.change(Change::List(list)),
                 Order::AreYouThere => tell(Word::Here),
                 Order::End(grace) => return Ok(grace),
             }

@@ -16,7 +16,7 @@ use crate::journal::Response;
 /// character escaped; lists go in pieces.
 pub const LINE_MAX: usize = 128 << 10;
 
-/// Blocks that one [`Order::List`] holds: some 250 bytes each.
+/// Blocks that one [`List`] holds: some 250 bytes each.
 pub const LIST_PIECE: usize = 128;
 
 /// What the daemon orders.
@@ -34,16 +34,7 @@ pub enum Order {
     /// A block is over.
     Unblocked(String),
     /// A piece of the list of all blocks that are in force.
-    List {
-        /// The first piece.
-        first: bool,
-        /// The last piece: with it the list takes effect.
-        last: bool,
-        /// Nothing else is blocked. Otherwise there are more, which the list left off.
-        whole: bool,
-        /// The blocks.
-        blocks: Vec<Blocked>,
-    },
+    List(List),
     /// Are you there? Answered by [`Word::Here`], after all orders before it were taken.
     AreYouThere,
     /// End: running commands get this time, those that wait are dropped.
@@ -102,6 +93,19 @@ pub struct Blocked {
     pub at: i64,
     /// Its line of the history; `None` where there is none.
     pub line: Option<String>,
+}
+
+/// A piece of the list of all blocks that are in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// The first piece.
+    pub first: bool,
+    /// The last piece: with it the list takes effect.
+    pub last: bool,
+    /// Nothing else is blocked. Otherwise there are more, which the list left off.
+    pub whole: bool,
+    /// The blocks.
+    pub blocks: Vec<Blocked>,
 }
 
 /// What the helper tells.

@@ -13,8 +13,8 @@ use rustix::event::{PollFd, PollFlags};
 use super::orders::{blocked, has_files, list, run, settings};
 use super::{GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
 use crate::config::{Config, Mode};
+use crate::daemon::command::Command;
 use crate::daemon::link::{Inbox, Link};
-use crate::daemon::sentry;
 use crate::helper::process::{self, Process};
 use crate::helper::protocol::{Order, Word};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
@@ -58,7 +58,7 @@ pub(super) struct Keeper {
     ends: Ends,
     config: Config,
     journal: JournalHandle,
-    sentry: Link<sentry::Command>,
+    sentry: Link<Command>,
     on_name: OnName,
     helper: Option<Process>,
     /// How long the next start is put off.
@@ -74,7 +74,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// A thread's state that has no helper yet.
-    pub(super) fn new(config: Config, journal: JournalHandle, sentry: Link<sentry::Command>, on_name: OnName, ends: Ends) -> Self {
+    pub(super) fn new(config: Config, journal: JournalHandle, sentry: Link<Command>, on_name: OnName, ends: Ends) -> Self {
         let now = Instant::now();
         Self {
             ends,
@@ -247,7 +247,7 @@ impl Keeper {
         let blocks = if self.config.mode == Mode::Observe {
             Vec::new()
         } else {
-            match self.sentry.ask_within(LIST_PATIENCE, |answer| sentry::Command::Blocks(LIST_MAX + 1, answer)) {
+            match self.sentry.ask_within(LIST_PATIENCE, |answer| Command::Blocks(LIST_MAX + 1, answer)) {
                 Ok(blocks) => blocks,
                 Err(_) => {
                     self.ends.shared.list_wanted.store(true, Ordering::Relaxed);

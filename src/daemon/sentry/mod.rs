@@ -3,9 +3,9 @@
 //! It waits for nothing but netlink: no disk, no name, no lock that somebody else holds while waiting. What people should hear of goes to
 //! the journal's queue, which never makes it wait.
 
-mod command;
 mod court;
 mod error;
+mod obey;
 mod reload;
 mod rules;
 mod takeover;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
+use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::Inbox;
 use crate::capture::nflog::{Listener, Settings};
@@ -26,12 +27,11 @@ use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::{Connection, Ruleset};
-use crate::probe::{Port, Probe};
+use crate::probe::Probe;
 use crate::responder::{NftResponder, words};
 use crate::sys::{clock, poll};
 use crate::wire;
 
-pub use self::command::{Command, NotDone, Standing};
 pub use self::error::StartError;
 
 /// Commands that are served before packets are looked at again.
@@ -42,20 +42,6 @@ const PREROUTING: u8 = 0;
 
 /// Loss is told at most this often; the count of all of it is in the status.
 const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
-
-/// All that the thread needs to start or to change its ways.
-pub struct Setup {
-    /// The configuration.
-    pub config: Config,
-    /// Its rules.
-    pub ruleset: Ruleset,
-    /// What is never blocked.
-    pub never_block: AllowList,
-    /// Where this host's own connections start: `net.ipv4.ip_local_port_range`.
-    pub ephemeral: RangeInclusive<u16>,
-    /// What local services listen on now.
-    pub services: Vec<Port>,
-}
 
 /// The packet thread's state.
 pub struct Sentry {
