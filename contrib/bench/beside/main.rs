@@ -203,7 +203,7 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
         cells.insert(Leg::Flush, vec![measures::flush(&contestant.start(&scene)?, runs(5))]);
     }
     if legs.contains(&Leg::Start) {
-        cells.insert(Leg::Start, vec![measures::start(contestant, Duration::from_secs(120))]);
+        cells.insert(Leg::Start, vec![measures::start(contestant, Duration::from_secs(60))]);
     }
     // The order of the enum is that of the columns.
     Ok(cells.into_values().flatten().collect())
