@@ -12,7 +12,6 @@
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
-mod court;
 mod desk;
 mod errands;
 mod link;
@@ -21,7 +20,6 @@ mod protected;
 mod sentry;
 mod status;
 mod supervisor;
-mod takeover;
 mod view;
 
 use std::ffi::OsString;

@@ -5,9 +5,38 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::court::Court;
 use crate::engine::{Adopted, Moment, Reason, Subject};
+use crate::journal::Notice;
 use crate::nft::expr::Expr;
 use crate::nft::{Connection, ElementInfo, Error, Ruleset, SetId};
+
+impl Court {
+    /// Takes over the blocks that are in the kernel already.
+    pub(super) fn adopt(&mut self, now: Moment) -> Result<(), Error> {
+        let found = self.responder.blocked()?;
+        let blocks = found.len();
+        self.engine.adopt(now, found.into_iter().map(adopted), &mut self.orders);
+        self.perform(now);
+        if blocks > 0 {
+            self.journal.tell(Notice::Adopted { blocks });
+        }
+        Ok(())
+    }
+
+    /// Blocks that somebody took out of the kernel, with the table or by `nft flush`, are put back; what somebody put in is taken over.
+    pub(super) fn put_back(&mut self, now: Moment) -> Result<(), Error> {
+        let found = self.responder.blocked()?;
+        let missing = missing(now, self.engine.blocks(), &found);
+        if !missing.is_empty() {
+            self.responder.put_back(&missing)?;
+            self.journal.tell(Notice::Warning(format!("{} blocks were missing in the kernel and have been put back", missing.len())));
+        }
+        self.engine.adopt(now, found.into_iter().map(adopted), &mut self.orders);
+        self.perform(now);
+        Ok(())
+    }
+}
 
 /// How long IPv6 prefixes were by the rules of an earlier run; `None` when there are none, or not ours.
 ///
@@ -15,7 +44,7 @@ use crate::nft::{Connection, ElementInfo, Error, Ruleset, SetId};
 ///
 /// # Errors
 /// When the table cannot be read.
-pub fn former_prefix(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u8>, Error> {
+pub(super) fn former_prefix(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u8>, Error> {
     let found = connection.read(ruleset)?;
     Ok(found.rules.iter().find_map(|rule| prefix_of(&rule.expressions)))
 }
@@ -24,7 +53,7 @@ pub fn former_prefix(connection: &mut Connection, ruleset: &Ruleset) -> Result<O
 ///
 /// # Errors
 /// When the table cannot be read.
-pub fn former_group(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u16>, Error> {
+pub(super) fn former_group(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u16>, Error> {
     let found = connection.read(ruleset)?;
     let expressions = found.rules.iter().flat_map(|rule| &rule.expressions);
     Ok(expressions.into_iter().find_map(|expr| if let Expr::Log { group, .. } = expr { Some(*group) } else { None }))
@@ -40,7 +69,7 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
 }
 
 /// An element as the engine takes it over.
-pub fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
+fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
     Adopted {
         subject,
         timeout: info.timeout,
@@ -51,7 +80,7 @@ pub fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
 }
 
 /// Blocks in force by the engine's books that are not in the kernel's sets, with what is left of their time and their comment.
-pub fn missing<'a>(
+fn missing<'a>(
     now: Moment,
     books: impl Iterator<Item = crate::engine::BlockView<'a>>,
     kernel: &[(Subject, ElementInfo)],

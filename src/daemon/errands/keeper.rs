@@ -1,0 +1,300 @@
+//! The thread that owns the helper process: starts it, again and again if need be, feeds it and hears it.
+//!
+//! It may wait for the helper and for the packet thread, each for a bounded time. The packet thread never waits for it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::orders::{blocked, has_files, list, run, settings};
+use super::{GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
+use crate::config::{Config, Mode};
+use crate::daemon::link::{Inbox, Link};
+use crate::daemon::sentry;
+use crate::helper::process::{self, Process};
+use crate::helper::protocol::{Order, Word};
+use crate::journal::{Ended, JournalHandle, Notice, Response};
+use crate::sys::poll;
+use crate::sys::wake::Waker;
+
+/// Blocks that the helper is told of when it gets the list of all: its files hold fewer.
+const LIST_MAX: usize = 20_000;
+
+/// The list is made at most this often: it keeps the packet thread for some milliseconds.
+const LIST_EVERY: Duration = Duration::from_secs(2);
+
+/// The packet thread answers at once, unless it takes over a large table.
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes that wait for a helper that takes none, before the queue fills.
+const UNSENT_MAX: usize = 256 << 10;
+
+/// That commands were dropped is told at most this often, with their number.
+const DROPPED_TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// A helper that died is started again after this, twice as long each further time.
+const AGAIN_FIRST: Duration = Duration::from_millis(250);
+/// But not later than this.
+const AGAIN_LAST: Duration = Duration::from_secs(60);
+
+/// The thread's ends of what [`super::Errands`] holds the others of.
+pub(super) struct Ends {
+    pub(super) shared: Arc<Shared>,
+    pub(super) items: Receiver<Item>,
+    pub(super) waker: Arc<Waker>,
+    pub(super) inbox: Inbox<Request>,
+}
+
+/// The thread's state.
+pub(super) struct Keeper {
+    ends: Ends,
+    config: Config,
+    journal: JournalHandle,
+    sentry: Link<sentry::Command>,
+    on_name: OnName,
+    helper: Option<Process>,
+    /// How long the next start is put off.
+    again: Duration,
+    again_at: Instant,
+    list_at: Instant,
+    dropped_told: Option<Instant>,
+}
+
+impl Keeper {
+    /// A thread's state that has no helper yet.
+    pub(super) fn new(config: Config, journal: JournalHandle, sentry: Link<sentry::Command>, on_name: OnName, ends: Ends) -> Self {
+        let now = Instant::now();
+        Self { ends, config, journal, sentry, on_name, helper: None, again: AGAIN_FIRST, again_at: now, list_at: now, dropped_told: None }
+    }
+
+    /// Goes on until it is told to stop.
+    pub(super) fn run(mut self) {
+        loop {
+            if self.helper.is_none() && Instant::now() >= self.again_at {
+                self.start_helper();
+            }
+            self.ends.waker.clear();
+            self.ends.inbox.waker.clear();
+            while let Some(request) = self.ends.inbox.next() {
+                match request {
+                    Request::Configure(config, answer) => {
+                        self.configure(*config);
+                        let _ = answer.try_send(());
+                    }
+                    Request::Stop(cleared, answer) => {
+                        self.stop(cleared);
+                        let _ = answer.try_send(());
+                        return;
+                    }
+                }
+            }
+            self.send_list();
+            self.take_items();
+            self.exchange();
+            self.tell_dropped(false);
+            self.wait();
+        }
+    }
+
+    fn wait(&self) {
+        let now = Instant::now();
+        let mut wake_at = Vec::new();
+        if self.helper.is_none() {
+            wake_at.push(self.again_at);
+        } else if self.ends.shared.list_wanted.load(Ordering::Relaxed) {
+            wake_at.push(self.list_at);
+        }
+        if self.ends.shared.dropped.load(Ordering::Relaxed) > 0
+            && let Some(told) = self.dropped_told
+        {
+            wake_at.push(told + DROPPED_TOLD_EVERY);
+        }
+        let timeout = wake_at.into_iter().min().map(|at| at.saturating_duration_since(now));
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.ends.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.ends.inbox.waker.as_fd(), PollFlags::IN),
+        ];
+        if let Some(helper) = &self.helper {
+            let out = if helper.unsent() > 0 { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::from_borrowed_fd(helper.as_fd(), PollFlags::IN | out));
+        }
+        // Whatever it says, the round that follows finds out by itself.
+        let _ = poll::wait(&mut fds, timeout);
+    }
+
+    /// A helper that cannot be started is told of, and tried again later.
+    pub(super) fn start_helper(&mut self) {
+        match Process::start(process::own_program()) {
+            Ok(mut helper) => {
+                helper.send(&Order::Configure(Box::new(settings(&self.config))));
+                self.helper = Some(helper);
+                self.ends.shared.up.store(true, Ordering::Relaxed);
+                self.ends.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
+                self.list_at = Instant::now();
+            }
+            Err(error) => {
+                self.put_off();
+                self.journal
+                    .tell(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
+            }
+        }
+    }
+
+    fn put_off(&mut self) {
+        self.again_at = Instant::now() + self.again;
+        self.again = (self.again * 2).min(AGAIN_LAST);
+    }
+
+    /// The helper is gone, or makes no sense any more.
+    fn lose_helper(&mut self, why: &str) {
+        let Some(helper) = self.helper.take() else { return };
+        self.ends.shared.up.store(false, Ordering::Relaxed);
+        // One that held out for so long is no sign of a fault that comes back at once.
+        if helper.age() >= AGAIN_LAST {
+            self.again = AGAIN_FIRST;
+        }
+        let ended = helper.end();
+        let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
+        self.put_off();
+        self.journal.tell(Notice::Error(format!(
+            "the helper process ended unasked ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
+        )));
+    }
+
+    fn configure(&mut self, config: Config) {
+        self.config = config;
+        if let Some(helper) = &mut self.helper {
+            helper.send(&Order::Configure(Box::new(settings(&self.config))));
+        }
+        // What is blocked may have other names in files now, or none.
+        self.ends.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
+    }
+
+    /// Hands over what happened, as long as the helper takes it.
+    fn take_items(&mut self) {
+        while let Some(helper) = &mut self.helper
+            && helper.unsent() < UNSENT_MAX
+            && let Ok(item) = self.ends.items.try_recv()
+        {
+            let config = &self.config;
+            match item {
+                Item::Run { subject, port, reason } => helper.send(&Order::Run(run(config, subject, port, &reason))),
+                Item::NotRun(subject) => {
+                    let name = subject.display(config.block.ipv6_prefix);
+                    log::warn!("respond.command is not run for {name}: it follows a block, and the kernel refused that one");
+                }
+                Item::Blocked { subject, port, reason, at } => helper.send(&Order::Blocked(blocked(config, subject, port, &reason, at))),
+                Item::Unblocked(subject) => helper.send(&Order::Unblocked(subject.display(config.block.ipv6_prefix).to_string())),
+                Item::Resolve(address) => helper.send(&Order::Resolve(address)),
+            }
+        }
+    }
+
+    /// Gives the helper the list of all blocks, if it needs it and it is time.
+    fn send_list(&mut self) {
+        let Some(helper) = &mut self.helper else { return };
+        if Instant::now() < self.list_at || helper.unsent() >= UNSENT_MAX || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.list_at = Instant::now() + LIST_EVERY;
+        let blocks = if self.config.mode == Mode::Observe {
+            Vec::new()
+        } else {
+            match self.sentry.ask_within(LIST_PATIENCE, |answer| sentry::Command::Blocks(LIST_MAX + 1, answer)) {
+                Ok(blocks) => blocks,
+                Err(_) => {
+                    self.ends.shared.list_wanted.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        };
+        let whole = blocks.len() <= LIST_MAX;
+        if !whole {
+            log::warn!("more than {LIST_MAX} hosts and networks are blocked: files that show what is blocked do not show all");
+        }
+        list(helper, &self.config, &blocks, whole);
+    }
+
+    /// Speaks with the helper, without waiting.
+    fn exchange(&mut self) {
+        let Some(helper) = &mut self.helper else { return };
+        let mut words = Vec::new();
+        let flushed = helper.flush();
+        let heard = helper.receive(|word| words.push(word));
+        for word in words {
+            self.hear(word);
+        }
+        match (flushed, heard) {
+            (_, Ok(true)) => {}
+            (_, Ok(false)) => self.lose_helper(""),
+            (_, Err(error)) => self.lose_helper(&format!("{error}, ")),
+        }
+    }
+
+    fn hear(&mut self, word: Word) {
+        match word {
+            Word::Ready => {}
+            Word::Response(Response::Dropped { commands }) => self.ends.shared.drop_commands(commands),
+            Word::Response(response) => {
+                if let Response::Command { ended, .. } = &response {
+                    self.ends.shared.commands.fetch_add(1, Ordering::Relaxed);
+                    self.ends.shared.failed.fetch_add(u64::from(*ended != Ended::Success), Ordering::Relaxed);
+                }
+                self.journal.tell(Notice::Response(response));
+            }
+            Word::Name { address, name } => (self.on_name)(address, name),
+            Word::ListWanted => self.ends.shared.list_wanted.store(true, Ordering::Relaxed),
+            Word::Warning(text) => self.journal.tell(Notice::Warning(text)),
+            Word::Error(text) => self.journal.tell(Notice::Error(text)),
+        }
+    }
+
+    fn tell_dropped(&mut self, at_once: bool) {
+        if !at_once && self.dropped_told.is_some_and(|told| told.elapsed() < DROPPED_TOLD_EVERY) {
+            return;
+        }
+        let commands = self.ends.shared.dropped.swap(0, Ordering::Relaxed);
+        if commands > 0 {
+            self.journal.tell(Notice::Response(Response::Dropped { commands }));
+            self.dropped_told = Some(Instant::now());
+        }
+    }
+
+    /// The last orders.
+    fn stop(&mut self, cleared: bool) {
+        self.take_items();
+        if let Some(helper) = &mut self.helper {
+            if cleared && has_files(&self.config) {
+                list(helper, &self.config, &[], true);
+            }
+            helper.send(&Order::End(GRACE));
+        }
+        let deadline = Instant::now() + GRACE + LAST_ORDERS;
+        while let Some(helper) = &mut self.helper {
+            let mut words = Vec::new();
+            let flushed = helper.flush();
+            let heard = helper.receive(|word| words.push(word));
+            let is_over = !matches!(heard, Ok(true)) || Instant::now() >= deadline;
+            let pause = if flushed.is_ok() && helper.unsent() > 0 { Duration::from_millis(10) } else { Duration::from_millis(200) };
+            if !is_over {
+                helper.wait(pause);
+            }
+            for word in words {
+                self.hear(word);
+            }
+            if is_over {
+                break;
+            }
+        }
+        self.ends.shared.up.store(false, Ordering::Relaxed);
+        if let Some(helper) = self.helper.take() {
+            helper.end();
+        }
+        process::clear();
+        self.tell_dropped(true);
+    }
+}

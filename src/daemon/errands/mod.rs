@@ -1,0 +1,258 @@
+//! Errands: what is done beside the block, by the helper process. A thread that owns it, and the way there for everybody else.
+//!
+//! The packet thread hands over what happened and never waits: the queue is bounded, and what does not fit is counted and told. When the helper
+//! dies it is started again, ever more slowly; blocks go on all the while. Text files heal: after an overflow, at start and after each new start of
+//! the helper it gets the list of all blocks.
+
+mod keeper;
+mod orders;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::keeper::{Ends, Keeper};
+use self::orders::has_files;
+use super::link::{self, Answer, Link};
+use super::sentry;
+use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
+use crate::engine::{Action, NotBlocked, Reason, Report, Subject};
+use crate::helper::process;
+use crate::journal::JournalHandle;
+use crate::probe::Port;
+use crate::sys::wake::Waker;
+
+/// What happened that waits for the thread: a few hundred bytes each.
+pub const QUEUE: usize = 1024;
+
+/// What running commands get when the daemon ends.
+pub const GRACE: Duration = Duration::from_secs(2);
+
+/// Beside that: commands are asked to end and then killed, and files are written for the last time.
+const LAST_ORDERS: Duration = Duration::from_secs(4);
+
+/// A command is run when a source is blocked: at the decision.
+const BEFORE: u8 = 1;
+/// A command is run when a source is blocked: after the kernel's word.
+const AFTER: u8 = 2;
+/// A command is run for TCP scans (and those of SCTP and bare IP) instead of a block.
+const ALONE: u8 = 4;
+/// Files show what is blocked.
+const FILES: u8 = 8;
+
+/// What the thread is told of.
+enum Item {
+    /// Run the command.
+    Run { subject: Subject, port: Port, reason: Reason },
+    /// The kernel refused the block, so the command that was to follow it does not run.
+    NotRun(Subject),
+    /// A block is in force.
+    Blocked { subject: Subject, port: Option<Port>, reason: Reason, at: Timestamp },
+    /// A block is over.
+    Unblocked(Subject),
+    /// A name is wanted.
+    Resolve(IpAddr),
+}
+
+/// What the thread is asked for.
+enum Request {
+    /// This is in force from now on.
+    Configure(Box<Config>, Answer<()>),
+    /// End; `true`: and nothing is blocked any more.
+    Stop(bool, Answer<()>),
+}
+
+/// What became of the commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Those that ended or could not be started.
+    pub commands: u64,
+    /// Those of them that did not end with status 0.
+    pub failed: u64,
+    /// Those that were not run: too many were waiting.
+    pub dropped: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    wanted: AtomicU8,
+    /// The helper is there.
+    up: AtomicBool,
+    /// Not told yet.
+    dropped: AtomicU64,
+    list_wanted: AtomicBool,
+    commands: AtomicU64,
+    failed: AtomicU64,
+    ever_dropped: AtomicU64,
+}
+
+impl Shared {
+    fn drop_commands(&self, commands: u64) {
+        self.dropped.fetch_add(commands, Ordering::Relaxed);
+        self.ever_dropped.fetch_add(commands, Ordering::Relaxed);
+    }
+}
+
+/// Takes the name of an address; `None`: it has none, or none could be had.
+pub type OnName = Box<dyn Fn(IpAddr, Option<String>) + Send>;
+
+/// The way to the thread; clones lead to the same one.
+#[derive(Clone)]
+pub struct Errands {
+    shared: Arc<Shared>,
+    queue: SyncSender<Item>,
+    waker: Arc<Waker>,
+    requests: Link<Request>,
+}
+
+impl Errands {
+    /// Starts the helper and the thread that owns it. A helper that cannot be started is told of and tried again.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(config: &Config, journal: JournalHandle, sentry: Link<sentry::Command>, on_name: OnName) -> io::Result<Self> {
+        process::take_charge()?;
+        let shared = Arc::new(Shared::default());
+        shared.wanted.store(wanted(config), Ordering::Relaxed);
+        let (queue, items) = sync_channel(QUEUE);
+        let waker = Arc::new(Waker::new()?);
+        let (requests, inbox) = link::link()?;
+        let ends = Ends { shared: Arc::clone(&shared), items, waker: Arc::clone(&waker), inbox };
+        let mut keeper = Keeper::new(config.clone(), journal, sentry, on_name, ends);
+        keeper.start_helper();
+        std::thread::Builder::new().name("errands".to_owned()).spawn(move || keeper.run())?;
+        Ok(Self { shared, queue, waker, requests })
+    }
+
+    /// Orders of the engine that are about to be carried out. Never waits.
+    pub fn on_orders(&self, orders: &[Action]) {
+        if !self.wants(BEFORE) {
+            return;
+        }
+        for action in orders {
+            // A block that was there before is renewed: it had its command.
+            if let Action::Report(Report::Scan { source, probe, reason, not_blocked: None }) = action
+                && orders.iter().any(|order| is_new_block(order, Subject::Host(*source)))
+            {
+                self.push(Item::Run { subject: Subject::Host(*source), port: probe.port, reason: reason.clone() });
+            }
+        }
+    }
+
+    /// The kernel refused the block of `subject`, one of these orders. Never waits.
+    pub fn on_refusal(&self, orders: &[Action], subject: Subject) {
+        if self.wants(AFTER) && orders.iter().any(|order| is_new_block(order, subject)) {
+            self.push(Item::NotRun(subject));
+        }
+    }
+
+    /// Something has happened. Never waits.
+    pub fn on_report(&self, report: &Report) {
+        match report {
+            Report::Scan { source, probe, reason, not_blocked: Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand) } if self.wants(ALONE) => {
+                self.push(Item::Run { subject: Subject::Host(*source), port: probe.port, reason: reason.clone() });
+            }
+            Report::Blocked { subject, port, reason, renewed: false, .. } => {
+                // Blocks by hand have no port, nor has a prefix of another length that takes the place of one that was blocked.
+                if let (Some(port), Some(_), true) = (port, reason.scan(), self.wants(AFTER)) {
+                    self.push(Item::Run { subject: *subject, port: *port, reason: reason.clone() });
+                }
+                if self.wants(FILES) {
+                    self.push(Item::Blocked { subject: *subject, port: *port, reason: reason.clone(), at: Timestamp::now() });
+                }
+            }
+            Report::Unblocked { subject, .. } if self.wants(FILES) => self.push(Item::Unblocked(*subject)),
+            _ => {}
+        }
+    }
+
+    /// Asks for the name of an address; the answer goes to [`OnName`]. Never waits; `false`: no answer will come.
+    pub fn resolve(&self, address: IpAddr) -> bool {
+        if !self.shared.up.load(Ordering::Relaxed) || self.queue.try_send(Item::Resolve(address)).is_err() {
+            return false;
+        }
+        self.waker.wake();
+        true
+    }
+
+    /// Puts a new configuration in force.
+    pub fn reconfigure(&self, config: &Config) {
+        self.shared.wanted.store(wanted(config), Ordering::Relaxed);
+        let config = Box::new(config.clone());
+        if self.requests.ask(|answer| Request::Configure(config, answer)).is_err() {
+            log::error!("the helper has the old configuration: its thread does not answer");
+        }
+    }
+
+    /// Lets running commands end, for [`GRACE`], and then ends them and the helper. `cleared`: nothing is blocked any more, and files shall say so.
+    pub fn stop(&self, cleared: bool) {
+        self.shared.wanted.store(0, Ordering::Relaxed);
+        if self.requests.ask_within(GRACE + LAST_ORDERS * 2, |answer| Request::Stop(cleared, answer)).is_err() {
+            log::error!("the helper was not ended in order");
+        }
+    }
+
+    /// What became of the commands so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            commands: self.shared.commands.load(Ordering::Relaxed),
+            failed: self.shared.failed.load(Ordering::Relaxed),
+            dropped: self.shared.ever_dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the helper is there.
+    pub fn is_up(&self) -> bool {
+        self.shared.up.load(Ordering::Relaxed)
+    }
+
+    fn wants(&self, what: u8) -> bool {
+        self.shared.wanted.load(Ordering::Relaxed) & what != 0
+    }
+
+    fn push(&self, item: Item) {
+        if let Err(refused) = self.queue.try_send(item) {
+            let (std::sync::mpsc::TrySendError::Full(item) | std::sync::mpsc::TrySendError::Disconnected(item)) = refused;
+            match item {
+                Item::Run { .. } => self.shared.drop_commands(1),
+                Item::Blocked { .. } | Item::Unblocked(_) => self.shared.list_wanted.store(true, Ordering::Relaxed),
+                Item::NotRun(_) | Item::Resolve(_) => {}
+            }
+        }
+        self.waker.wake();
+    }
+}
+
+/// Whether an action orders a block of `subject` for a scan where there is none.
+fn is_new_block(action: &Action, subject: Subject) -> bool {
+    matches!(action, Action::Block { subject: of, reason: Reason::Scan { .. }, renew: false, .. } if *of == subject)
+}
+
+/// What a configuration makes of reports.
+fn wanted(config: &Config) -> u8 {
+    // Observing is reporting only.
+    if config.mode == Mode::Observe {
+        return 0;
+    }
+    let mut wanted = 0;
+    if !config.respond.command.is_empty() {
+        wanted |= match config.respond.command_when {
+            CommandWhen::Before => BEFORE,
+            CommandWhen::After => AFTER,
+        };
+        if [&config.tcp, &config.udp].iter().any(|protocol| protocol.action == ProtocolAction::Command) {
+            wanted |= ALONE;
+        }
+    }
+    if has_files(config) {
+        wanted |= FILES;
+    }
+    wanted
+}

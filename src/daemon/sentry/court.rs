@@ -1,0 +1,78 @@
+//! The engine with its executors: what is judged here is carried out, blocks committed, before the call returns.
+
+use std::net::IpAddr;
+
+use crate::daemon::errands::Errands;
+use crate::decoy::Judge;
+use crate::engine::{Action, Engine, Moment, Outcome, Subject, Trigger};
+use crate::journal::{JournalHandle, Notice};
+use crate::probe::{Probe, Transport};
+use crate::responder::NftResponder;
+
+/// Who judges, and those who carry the judgement out and hear of it.
+pub(super) struct Court {
+    pub(super) engine: Engine,
+    pub(super) responder: NftResponder,
+    pub(super) journal: JournalHandle,
+    pub(super) errands: Errands,
+    /// Orders that are being carried out; kept, so that a packet allocates nothing.
+    pub(super) orders: Vec<Action>,
+    /// The kernel's last refusal, for the administrator whose command met it.
+    pub(super) refusal: Option<(Subject, String)>,
+}
+
+impl Court {
+    /// Judges a probe, and has carried out what follows.
+    pub(super) fn judge(&mut self, now: Moment, probe: &Probe) -> Trigger {
+        let trigger = self.engine.on_probe(now, probe, &mut self.orders);
+        self.perform(now);
+        trigger
+    }
+
+    /// Carries orders out until there are none: an outcome may bring new ones.
+    pub(super) fn perform(&mut self, now: Moment) {
+        if self.orders.is_empty() {
+            return;
+        }
+        let Self { engine, responder, journal, errands, orders, refusal } = self;
+        let mut batch = std::mem::take(orders);
+        while !batch.is_empty() {
+            errands.on_orders(&batch);
+            responder.carry_out(&batch, |outcome| {
+                if let Outcome::Blocked { subject, result: Err(error) } | Outcome::Unblocked { subject, result: Err(error) } = &outcome {
+                    *refusal = Some((*subject, error.clone()));
+                    errands.on_refusal(&batch, *subject);
+                }
+                engine.on_outcome(now, outcome, orders);
+            });
+            for action in batch.drain(..) {
+                if let Action::Report(report) = action {
+                    errands.on_report(&report);
+                    journal.tell(Notice::Engine(report));
+                }
+            }
+            std::mem::swap(&mut batch, orders);
+        }
+        *orders = batch;
+    }
+}
+
+/// The court as decoys see it, for one wake.
+pub(super) struct Sitting<'a> {
+    pub(super) court: &'a mut Court,
+    pub(super) now: Moment,
+}
+
+impl Judge for Sitting<'_> {
+    fn handshake(&mut self, probe: &Probe) -> bool {
+        self.court.judge(self.now, probe) == Trigger::Passed
+    }
+
+    fn half_open(&mut self, probe: &Probe) {
+        self.court.judge(self.now, probe);
+    }
+
+    fn has_passed(&mut self, source: IpAddr) -> bool {
+        self.court.engine.has_passed(source, Transport::Udp)
+    }
+}

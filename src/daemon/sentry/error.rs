@@ -1,0 +1,56 @@
+//! Why the packet thread could not start.
+
+use crate::{capture, decoy, nft};
+
+/// Why the thread could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// No packets can be had.
+    Capture(capture::Error),
+    /// nf_tables refused.
+    Nft(nft::Error),
+    /// No decoys can be had.
+    Decoy(decoy::Error),
+    /// Another daemon listens to what the table's rules log.
+    TableInUse(capture::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Capture(error) => error.fmt(f),
+            Self::Nft(error) => error.fmt(f),
+            Self::Decoy(error) => error.fmt(f),
+            Self::TableInUse(_) => f.write_str("another portsentry guards this host with table inet portsentry; there can be only one"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Capture(error) => error.source(),
+            Self::Nft(error) => error.source(),
+            Self::Decoy(error) => error.source(),
+            Self::TableInUse(error) => Some(error),
+        }
+    }
+}
+
+impl From<capture::Error> for StartError {
+    fn from(error: capture::Error) -> Self {
+        Self::Capture(error)
+    }
+}
+
+impl From<nft::Error> for StartError {
+    fn from(error: nft::Error) -> Self {
+        Self::Nft(error)
+    }
+}
+
+impl From<decoy::Error> for StartError {
+    fn from(error: decoy::Error) -> Self {
+        Self::Decoy(error)
+    }
+}

@@ -1,0 +1,243 @@
+//! The packet thread: takes packets, asks the engine, has its orders carried out, and answers commands in between.
+//!
+//! It waits for nothing but netlink: no disk, no name, no lock that somebody else holds while waiting. What people should hear of goes to
+//! the journal's queue, which never makes it wait.
+
+mod command;
+mod court;
+mod error;
+mod reload;
+mod rules;
+mod takeover;
+
+use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use self::court::{Court, Sitting};
+use super::errands::Errands;
+use super::link::Inbox;
+use crate::capture::nflog::{Listener, Settings};
+use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
+use crate::config::Config;
+use crate::decoy::Decoy;
+use crate::engine::{AllowList, Engine, Moment, Policy};
+use crate::journal::{JournalHandle, Notice};
+use crate::nft::{Connection, Ruleset};
+use crate::probe::{Port, Probe};
+use crate::responder::{NftResponder, words};
+use crate::sys::{clock, poll};
+use crate::wire;
+
+pub use self::command::{Command, NotDone, Standing};
+pub use self::error::StartError;
+
+/// Commands that are served before packets are looked at again.
+const COMMANDS_A_WAKE: usize = 16;
+
+/// `NF_INET_PRE_ROUTING` (linux/netfilter.h): where the decoys' rules log; all others log at input.
+const PREROUTING: u8 = 0;
+
+/// Loss is told at most this often; the count of all of it is in the status.
+const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// All that the thread needs to start or to change its ways.
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// Its rules.
+    pub ruleset: Ruleset,
+    /// What is never blocked.
+    pub never_block: AllowList,
+    /// Where this host's own connections start: `net.ipv4.ip_local_port_range`.
+    pub ephemeral: RangeInclusive<u16>,
+    /// What local services listen on now.
+    pub services: Vec<Port>,
+}
+
+/// The packet thread's state.
+pub struct Sentry {
+    court: Court,
+    listener: Listener,
+    decoy: Decoy,
+    config: Config,
+    ruleset: Ruleset,
+    never_block: AllowList,
+    ephemeral: RangeInclusive<u16>,
+    /// What came and was lost by way of groups that were left.
+    before: capture::Statistics,
+    no_probe: u64,
+    unreadable: u64,
+    told_lost: u64,
+    loss_told_at: Option<Moment>,
+}
+
+impl Sentry {
+    /// Binds the log group, installs the rules, takes over the blocks that are in the kernel.
+    ///
+    /// # Errors
+    /// When the group is taken, the kernel lacks something, or refuses.
+    pub fn start(setup: Setup, journal: JournalHandle, errands: Errands, seed: [u64; 2]) -> Result<Self, StartError> {
+        // The group first: a second daemon must find out before it touches the table of the first.
+        let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
+        let mut responder = NftResponder::new(Connection::open()?);
+        if let Some(group) = takeover::former_group(responder.connection(), &setup.ruleset)?
+            && group != setup.config.capture.group
+            && let Err(error @ capture::Error::GroupInUse { .. }) = Listener::bind(Settings::of_group(group))
+        {
+            return Err(StartError::TableInUse(error));
+        }
+        // Before the rules that lead there.
+        let decoy = Decoy::open(&setup.config)?;
+        let mut policy = Policy::from_config(&setup.config);
+        if let Some(prefix) = takeover::former_prefix(responder.connection(), &setup.ruleset)? {
+            policy.ipv6_prefix = prefix;
+        }
+        let mut engine = Engine::new(policy, seed);
+        let mut orders = Vec::new();
+        let now = now();
+        engine.set_never_block(now, setup.never_block.clone(), &mut orders);
+        rules::put_in_place(responder.connection(), &setup.ruleset, &setup.never_block, &setup.services)?;
+        let mut sentry = Self {
+            court: Court { engine, responder, journal, errands, orders, refusal: None },
+            listener,
+            decoy,
+            config: setup.config,
+            ruleset: setup.ruleset,
+            never_block: setup.never_block,
+            ephemeral: setup.ephemeral,
+            before: capture::Statistics::default(),
+            no_probe: 0,
+            unreadable: 0,
+            told_lost: 0,
+            loss_told_at: None,
+        };
+        sentry.court.adopt(now)?;
+        sentry.tell_lacks(&[]);
+        // Prefixes of an earlier run may have another length; the engine keeps what was judged.
+        sentry.court.engine.reconfigure(now, Policy::from_config(&sentry.config), &mut sentry.court.orders);
+        sentry.court.perform(now);
+        Ok(sentry)
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When the capture socket fails; the daemon then ends and is started again.
+    pub fn run(mut self, inbox: &Inbox<Command>) -> Result<(), capture::Error> {
+        let mut more = false;
+        loop {
+            self.wait(inbox, more);
+            // One reading of the clock for all that this wake brings.
+            let now = now();
+            // The packets first: a handshake ends after the SYN that the rules have told of.
+            more = self.take_packets(now)?;
+            self.serve_decoys(now);
+            self.court.engine.on_timer(now, &mut self.court.orders);
+            self.court.perform(now);
+            self.tell_loss(now);
+            inbox.waker.clear();
+            for _ in 0..COMMANDS_A_WAKE {
+                match inbox.next() {
+                    Some(Command::Stop(remove, answer)) => {
+                        let _ = answer.send(self.stop(remove));
+                        return Ok(());
+                    }
+                    Some(command) => self.obey(now, command),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn wait(&self, inbox: &Inbox<Command>, more: bool) {
+        let next = [self.court.engine.next_timer(), self.decoy.next_timer()].into_iter().flatten().min();
+        let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
+        ];
+        // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.
+        let _ = poll::wait(&mut fds, timeout);
+    }
+
+    /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
+    fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
+        let Self { court, listener, decoy, ephemeral, no_probe, unreadable, .. } = self;
+        let received = listener.receive(PACKETS_A_WAKE, &mut |packet| {
+            let Ok(parsed) = wire::parse(packet.payload) else {
+                *unreadable += 1;
+                return;
+            };
+            let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
+                *no_probe += 1;
+                return;
+            };
+            // What the decoys' rules log may be the beginning of a handshake.
+            let probe = match parsed.transport {
+                wire::Transport::Tcp(segment) if packet.hook == PREROUTING => decoy.hold(now, segment.source_port, probe),
+                _ => Some(probe),
+            };
+            if let Some(probe) = probe {
+                court.judge(now, &probe);
+            }
+        })?;
+        Ok(received.more)
+    }
+
+    fn serve_decoys(&mut self, now: Moment) {
+        self.decoy.serve(now, &mut Sitting { court: &mut self.court, now });
+    }
+
+    /// Tells what the decoys cannot do, but for what was told before.
+    fn tell_lacks(&self, told: &[&'static str]) {
+        for lack in self.decoy.lacks().into_iter().filter(|lack| !told.contains(lack)) {
+            self.court.journal.tell(Notice::Warning(lack.to_owned()));
+        }
+    }
+
+    fn tell_loss(&mut self, now: Moment) {
+        let total = self.statistics().lost;
+        if total == self.told_lost || self.loss_told_at.is_some_and(|at| now.since(at) < LOSS_TOLD_EVERY) {
+            return;
+        }
+        self.court.journal.tell(Notice::Lost { packets: total - self.told_lost, total });
+        self.told_lost = total;
+        self.loss_told_at = Some(now);
+    }
+
+    /// Of this group and of those that were listened to before.
+    fn statistics(&self) -> capture::Statistics {
+        let now = self.listener.statistics();
+        capture::Statistics {
+            packets: self.before.packets + now.packets,
+            lost: self.before.lost + now.lost,
+            overruns: self.before.overruns + now.overruns,
+            malformed: self.before.malformed + now.malformed,
+        }
+    }
+
+    fn stop(&mut self, remove: bool) -> u64 {
+        if let Err(error) = self.listener.unbind() {
+            log::debug!("{}", words(&error));
+        }
+        let blocks = u64::try_from(self.court.engine.blocks().count()).unwrap_or(u64::MAX);
+        if !remove {
+            return blocks;
+        }
+        match self.court.responder.connection().remove_table() {
+            Ok(()) => 0,
+            Err(error) => {
+                log::error!("{}", words(&error));
+                blocks
+            }
+        }
+    }
+}
+
+fn now() -> Moment {
+    Moment::at(clock::boottime())
+}
