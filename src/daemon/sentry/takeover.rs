@@ -76,6 +76,8 @@ fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
         remaining: info.expires,
         packets: info.packets,
         reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
+        since: None,
+        port: None,
     }
 }
 
