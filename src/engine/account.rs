@@ -36,11 +36,7 @@ impl Touch {
     pub(super) fn of_view(view: &TouchView) -> Self {
         let imitable = if view.imitable { IMITABLE } else { 0 };
         Self(
-            u64::from(view.port.number)
-                | (view.port.transport as u64) << 16
-                | (view.scan as u64 + 1) << 18
-                | imitable
-                | clock(view.at) << TIME_SHIFT,
+            u64::from(view.port.number) | (view.port.transport as u64) << 16 | (view.scan as u64 + 1) << 18 | imitable | clock(view.at) << TIME_SHIFT,
         )
     }
 

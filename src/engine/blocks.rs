@@ -230,7 +230,9 @@ impl Blocks {
             wish: None,
             reason: found.reason.clone(),
             port: found.port,
-            since: found.since.unwrap_or_else(|| Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))),
+            since: found
+                .since
+                .unwrap_or_else(|| Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))),
             timeout: None,
             expires: None,
             count_at: None,

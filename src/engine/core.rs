@@ -336,12 +336,7 @@ impl Engine {
         let source = Source::of(address.to_canonical(), self.policy.ipv6_prefix);
         let horizon = self.ledger.horizon(self.now);
         let view = self.ledger.look(source, |known| {
-            let mut ports: Vec<TouchView> = known
-                .slots
-                .iter()
-                .filter_map(|slot| Touch::live(*slot, horizon))
-                .map(Touch::view)
-                .collect();
+            let mut ports: Vec<TouchView> = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).map(Touch::view).collect();
             ports.sort_by_key(|touch| touch.at);
             AccountView { source, first: Moment::from_millis(known.first), last: Moment::from_millis(known.last), probes: known.probes, ports }
         })?;
@@ -382,6 +377,11 @@ impl Engine {
     /// A proven source that was blocked, and how often.
     pub fn offender(&self, source: Source) -> Option<Offender> {
         self.offenders.get(source)
+    }
+
+    /// The proven sources that were blocked.
+    pub fn offenders(&self) -> impl Iterator<Item = Offender> {
+        self.offenders.all()
     }
 
     /// Takes over what an earlier run knew: who was blocked how often, and who touched what. What is known already, and what is over by now, is left out.

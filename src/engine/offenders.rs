@@ -63,6 +63,11 @@ impl Offenders {
         self.order.insert((last, source));
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = Offender> {
+        self.known.iter().map(|(&source, &(times, last))| Offender { source, times, last })
+    }
+
     /// The source's blocks, whenever they were.
     pub(super) fn get(&self, source: Source) -> Option<Offender> {
         self.known.get(&source).map(|&(times, last)| Offender { source, times, last })

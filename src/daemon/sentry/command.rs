@@ -8,8 +8,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Sentry, Setup, rules};
+use crate::daemon::archive::{self, Stored};
 use crate::daemon::link::Answer;
 use crate::engine::{self, AllowList, Moment, Reason, Source, Subject};
+use crate::journal::store::{Block, Repeated};
 use crate::probe::Port;
 use crate::responder::words;
 use crate::{capture, decoy};
@@ -46,6 +48,14 @@ pub enum Command {
     Since(Answer<HashMap<Subject, Moment>>),
     /// So many of the blocks in force, the first that come.
     Blocks(usize, Answer<Vec<Standing>>),
+    /// The blocks in force in so many places from one on, and where to go on.
+    Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
+    /// All proven sources that were blocked.
+    Offenders(Answer<Vec<Repeated>>),
+    /// What is known of sources that were touched since then, of so many at most; and how long IPv6 prefixes are.
+    Evidence(Moment, usize, Answer<(Vec<engine::Evidence>, u8)>),
+    /// Take over what could not be read at the start.
+    Restore(Box<Stored>, Answer<()>),
     /// Are you there?
     Ping(Answer<()>),
     /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
@@ -103,6 +113,13 @@ impl Sentry {
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Since(answer) => reply(&answer, self.court.engine.blocks().take(SINCE_MAX).map(|block| (block.subject, block.since)).collect()),
             Command::Blocks(most, answer) => reply(&answer, self.standing(now, most)),
+            Command::Page(from, places, answer) => reply(&answer, self.page(from, places)),
+            Command::Offenders(answer) => reply(&answer, self.offenders()),
+            Command::Evidence(since, most, answer) => reply(&answer, self.evidence(since, most)),
+            Command::Restore(stored, answer) => {
+                self.court.restore_late(now, *stored, self.had_table);
+                reply(&answer, ());
+            }
             Command::Ping(answer) => reply(&answer, ()),
             // Handled by the loop, which ends with it.
             Command::Stop(_, answer) => reply(&answer, 0),
@@ -127,6 +144,22 @@ impl Sentry {
             age: now.since(block.since),
         };
         self.court.engine.blocks().take(most).map(standing).collect()
+    }
+
+    fn page(&self, from: usize, places: usize) -> (Vec<Block>, Option<usize>) {
+        let engine = &self.court.engine;
+        let (page, next) = engine.blocks_page(from, places);
+        (page.map(|view| archive::stored(view, engine.policy().ipv6_prefix)).collect(), next)
+    }
+
+    fn offenders(&self) -> Vec<Repeated> {
+        let engine = &self.court.engine;
+        engine.offenders().map(|offender| Repeated { offender, prefix: engine.policy().ipv6_prefix }).collect()
+    }
+
+    pub(super) fn evidence(&self, since: Moment, most: usize) -> (Vec<engine::Evidence>, u8) {
+        let engine = &self.court.engine;
+        (engine.evidence(since, most), engine.policy().ipv6_prefix)
     }
 
     fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: String) -> Result<(), NotDone> {

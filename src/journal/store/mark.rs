@@ -28,11 +28,7 @@ impl Mark {
 
     /// How long it is from here to `later`.
     pub fn until(&self, later: &Self) -> Duration {
-        if self.is_same_boot(later) {
-            later.clock.since(self.clock)
-        } else {
-            Duration::from_millis(later.wall.saturating_sub(self.wall))
-        }
+        if self.is_same_boot(later) { later.clock.since(self.clock) } else { Duration::from_millis(later.wall.saturating_sub(self.wall)) }
     }
 
     /// A moment that lay before this mark, by the clock of `later`.
@@ -87,10 +83,7 @@ mod tests {
     #[test]
     fn a_clock_that_went_back_gives_nobody_more_time_than_was_left() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 3, 1000 * HOUR));
-        assert_eq!(
-            then.carry_end(Moment::from_millis(9 * HOUR), Moment::from_millis(15 * HOUR), &now),
-            Some(Moment::from_millis(1005 * HOUR))
-        );
+        assert_eq!(then.carry_end(Moment::from_millis(9 * HOUR), Moment::from_millis(15 * HOUR), &now), Some(Moment::from_millis(1005 * HOUR)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::probe::Port;
 
 pub use self::error::Error;
 pub use self::mark::Mark;
-pub use self::open::{Opened, open};
+pub use self::open::{Opened, open, set_aside};
 
 /// The name of the database in the state directory.
 pub const FILE: &str = "portsentry.db";
@@ -161,8 +161,7 @@ pub struct Database {
 const PUT_BLOCK: &str = "INSERT OR REPLACE INTO blocks (subject, prefix, since, expires, port, reason, sum) VALUES (?, ?, ?, ?, ?, ?, ?)";
 const END_BLOCK: &str = "DELETE FROM blocks WHERE subject = ?";
 const PUT_OFFENDER: &str = "INSERT OR REPLACE INTO offenders (source, prefix, times, last, sum) VALUES (?, ?, ?, ?, ?)";
-const PUT_EVIDENCE: &str =
-    "INSERT OR REPLACE INTO evidence (source, prefix, first, last, told, probes, ports, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+const PUT_EVIDENCE: &str = "INSERT OR REPLACE INTO evidence (source, prefix, first, last, told, probes, ports, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 const FORGIVE: &str = "DELETE FROM evidence WHERE source = ?";
 
 impl Database {
@@ -287,9 +286,11 @@ impl Database {
             let transaction = connection.transaction()?;
             change(&transaction)?;
             let wall = i64::try_from(mark.wall).unwrap_or(i64::MAX);
-            transaction
-                .prepare("INSERT OR REPLACE INTO mark (one, boot, wall, clock) VALUES (1, ?, ?, ?)")?
-                .execute((&mark.boot, wall, rows::millis(mark.clock)))?;
+            transaction.prepare("INSERT OR REPLACE INTO mark (one, boot, wall, clock) VALUES (1, ?, ?, ?)")?.execute((
+                &mark.boot,
+                wall,
+                rows::millis(mark.clock),
+            ))?;
             transaction.commit()
         };
         write().map_err(|source| Error::sqlite("write", path, source))

@@ -268,7 +268,10 @@ fn begin_again(path: &Path, now: &Mark, content: &Content) -> Result<(Database, 
 }
 
 /// Renames the database and its log, so that somebody may look at them.
-pub(super) fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// When it cannot be renamed, or so many lie there already that the disk must be at fault.
+pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
     let seconds = now.wall / 1000;
     let name = (0..ASIDE_MAX).map(|more| format!(".damaged-{}", seconds.saturating_add(more as u64)));
     let Some(aside) = name.map(|suffix| with_suffix(path, &suffix)).find(|aside| aside.symlink_metadata().is_err()) else {
