@@ -27,7 +27,8 @@ pub use self::open::{Opened, open, set_aside};
 /// The name of the database in the state directory.
 pub const FILE: &str = "portsentry.db";
 
-/// The version of what is in the tables (`PRAGMA user_version`). A change that an older daemon would misread makes it higher.
+/// The version of what is in the tables (`PRAGMA user_version`). A change that an older daemon would misread makes it higher; whoever makes it higher in a
+/// file that is there takes the log into it at once (`PRAGMA wal_checkpoint`), since it is read from the head of the file.
 pub const VERSION: i32 = 1;
 
 /// Sources whose evidence is stored, suspects first: two megabytes with the default trigger. A flood has more, but hardly more real scanners.
@@ -39,8 +40,8 @@ const LOG_KEPT: u32 = 4 << 20;
 /// Bytes of the database that are kept in memory, in KiB as SQLite wants it.
 const CACHE_KIB: i32 = 1024;
 
-/// Pages that are free before the file is made shorter: below a megabyte it is not worth the work.
-const FREE_PAGES: i64 = 256;
+/// Pages that are free before the file is made shorter: below half a megabyte it is not worth the work.
+const FREE_PAGES: i64 = 128;
 
 /// Two ends of the same block that lie this close are one: the kernel's timer and ours never agree to the millisecond.
 const SAME_END: Duration = Duration::from_secs(2);
@@ -265,7 +266,7 @@ impl Database {
         let free: i64 = self.ask("PRAGMA freelist_count")?;
         if free > FREE_PAGES {
             // In pieces: each is a transaction of its own, and those who wait for a block to be written wait for one of them only.
-            self.run(&format!("PRAGMA incremental_vacuum({FREE_PAGES})"))?;
+            self.vacuum().map_err(|source| Error::sqlite("shorten", &self.path, source))?;
         }
         Ok(())
     }
@@ -294,6 +295,14 @@ impl Database {
             transaction.commit()
         };
         write().map_err(|source| Error::sqlite("write", path, source))
+    }
+
+    /// Each step frees a page.
+    fn vacuum(&self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({FREE_PAGES})"))?;
+        let mut steps = statement.query([])?;
+        while steps.next()?.is_some() {}
+        Ok(())
     }
 
     fn ask(&self, question: &str) -> Result<i64, Error> {

@@ -1,14 +1,16 @@
 //! Opening the store: whose it is, which version, what is in it, and what to do when it makes no sense.
 
 use std::fs::OpenOptions;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, rows};
 use crate::engine::Moment;
+use crate::sys::files;
 
 /// `PRAGMA application_id` of our databases, "PSen": by it file(1) and we tell them from those of others.
 const APPLICATION: i32 = 0x5053_656e;
@@ -19,8 +21,11 @@ const ASIDE_MAX: usize = 8;
 /// Nobody else reads it: it holds addresses of people.
 const MODE: u32 = 0o600;
 
-/// What nobody else waits for while it is opened: another daemon does not let go of it.
-const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW).union(OpenFlags::SQLITE_OPEN_EXRESCODE);
+/// One thread owns it; it is made before SQLite sees it, and is no link.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
+    .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    .union(OpenFlags::SQLITE_OPEN_NOFOLLOW)
+    .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
 
 const SCHEMA: &str = "
 CREATE TABLE mark (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, wall INTEGER NOT NULL, clock INTEGER NOT NULL) STRICT;
@@ -94,28 +99,26 @@ fn words(error: &Error) -> String {
 
 /// Opens, or makes; and whether every row was whole.
 fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
-    let is_there = judge(path)?;
-    if is_there {
-        // Before anything can be written to it.
-        let peek = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        judge_version(&peek, path)?;
-    } else {
-        create(path)?;
+    let is_new = match judge(path)? {
+        // Before SQLite can write to it: it does so even when it closes what it has only read.
+        true => judge_header(path)? == Header::Empty,
+        false => {
+            create(path)?;
+            true
+        }
+    };
+    let mut database = Database { connection: connect(path)?, path: path.to_owned() };
+    if is_new {
+        // Before there is a log, so that the head of the file names us and the version from the first byte on.
+        database.run("PRAGMA auto_vacuum = INCREMENTAL;")?;
+        let make = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; {SCHEMA}"))?;
+            transaction.commit()
+        };
+        make(&mut database.connection).map_err(|source| Error::sqlite("write", path, source))?;
     }
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let mut database = Database { connection, path: path.to_owned() };
-    let version = judge_version(&database.connection, path)?;
-    database.run(&format!(
-        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {LOG_KEPT};"
-    ))?;
-    if version == 0 {
-        let transaction = database.connection.transaction().map_err(|source| Error::sqlite("write", path, source))?;
-        transaction
-            .execute_batch(&format!("{SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"))
-            .and_then(|()| transaction.commit())
-            .map_err(|source| Error::sqlite("write", path, source))?;
-        return Ok((database, empty(), true));
-    }
+    database.run(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {LOG_KEPT};"))?;
     let (content, whole) = load(&database.connection, path)?;
     Ok((database, content, whole))
 }
@@ -148,9 +151,9 @@ fn create(path: &Path) -> Result<(), Error> {
     OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map(drop).map_err(|source| Error::file("create", path, source))
 }
 
-fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Error> {
+fn connect(path: &Path) -> Result<Connection, Error> {
     let open = || {
-        let connection = Connection::open_with_flags(path, FLAGS | access)?;
+        let connection = Connection::open_with_flags(path, FLAGS)?;
         connection.execute_batch(&format!(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -{CACHE_KIB}; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
              PRAGMA cell_size_check = ON; PRAGMA busy_timeout = 0;"
@@ -160,15 +163,26 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Error> {
     open().map_err(|source| Error::sqlite("open", path, source))
 }
 
-/// The version of the tables; 0: there are none yet.
-fn judge_version(connection: &Connection, path: &Path) -> Result<i32, Error> {
-    let ask = |question: &str| connection.query_row(question, [], |row| row.get::<_, i32>(0)).map_err(|source| Error::sqlite("read", path, source));
-    let (application, version, tables) = (ask("PRAGMA application_id")?, ask("PRAGMA user_version")?, ask("SELECT count(*) FROM sqlite_schema")?);
-    match (application, version) {
-        (0, 0) if tables == 0 => Ok(0),
-        (APPLICATION, 1..=VERSION) => Ok(version),
-        (APPLICATION, version) if version > VERSION => Err(Error::Newer { path: path.to_owned(), version }),
-        (APPLICATION, _) => Err(Error::Damaged { path: path.to_owned() }),
+/// What the head of a file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Header {
+    /// There is nothing in it yet.
+    Empty,
+    /// It is ours, of a version that we know.
+    Ours,
+}
+
+/// Reads the head of the file (sqlite.org/fileformat.html, 1.3), without SQLite.
+fn judge_header(path: &Path) -> Result<Header, Error> {
+    let mut file = files::open(path).map_err(|source| Error::file("open", path, source))?;
+    let head = files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
+    let number = |at: usize| head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
+    match (number(68), number(60)) {
+        _ if head.is_empty() => Ok(Header::Empty),
+        _ if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 => Err(Error::Damaged { path: path.to_owned() }),
+        (Some(APPLICATION), Some(1..=VERSION)) => Ok(Header::Ours),
+        (Some(APPLICATION), Some(version)) if version > VERSION => Err(Error::Newer { path: path.to_owned(), version }),
+        (Some(APPLICATION), _) => Err(Error::Damaged { path: path.to_owned() }),
         _ => Err(Error::NotOurs { path: path.to_owned(), what: "another program's database" }),
     }
 }
@@ -235,28 +249,31 @@ fn table<T>(
     }
 }
 
-/// Reads without writing anything, where the disk takes nothing.
+/// Reads where the disk takes nothing. SQLite cannot read a log without writing beside it, so a copy is read, in a directory that nobody else can enter.
 pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
-    let read = |connection: &Connection| {
-        if judge_version(connection, path)? == 0 {
-            return Ok(empty());
+    if judge_header(path)? == Header::Empty {
+        return Ok(empty());
+    }
+    // A name that nobody can have taken before; mkdir(2) fails where somebody has.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    let copy = std::env::temp_dir().join(format!("portsentry-{random:016x}"));
+    std::fs::DirBuilder::new().mode(0o700).create(&copy).map_err(|source| Error::file("create", &copy, source))?;
+    let read = || {
+        let there = copy.join(FILE);
+        for suffix in ["", "-wal"] {
+            match std::fs::copy(with_suffix(path, suffix), with_suffix(&there, suffix)) {
+                Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => return Err(Error::file("copy", path, error)),
+                _ => {}
+            }
         }
-        load(connection, path).map(|(content, _)| content)
+        let connection = connect(&there)?;
+        load(&connection, path).map(|(content, _)| content)
     };
-    let first = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| read(&connection));
-    if first.is_ok() || with_suffix(path, "-wal").metadata().is_ok_and(|log| log.len() > 0) {
-        return first;
+    let content = read();
+    if let Err(error) = std::fs::remove_dir_all(&copy) {
+        log::warn!("cannot remove {}: {error}", copy.display());
     }
-    // Without its log SQLite wants to make one, unless it is told that nobody writes: nobody can. Characters that mean something in a URI are escaped.
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    connect(Path::new(&uri), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI).and_then(|connection| read(&connection))
+    content
 }
 
 /// Sets the database aside and makes a new one with what was whole.

@@ -142,6 +142,7 @@ fn a_database_of_a_newer_version_is_left_alone_to_the_byte() {
     let (mut database, _) = opened(directory.path());
     database.replace(&content()).unwrap();
     database.run("PRAGMA user_version = 2").unwrap();
+    assert!(fs::metadata(directory.path().join(format!("{FILE}-wal"))).unwrap().len() > 0);
     drop(database);
     let before = fs::read(directory.path().join(FILE)).unwrap();
     let refused = open(directory.path(), &mark("z", 5));
