@@ -125,7 +125,7 @@ impl FrontDesk {
             let view = self.view.lock();
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
         };
-        if account.is_none() && block.is_none() && allowed.is_none() {
+        if account.is_none() && block.is_none() && allowed.is_none() && blocks_before == 0 {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
         }
         let ports = account.as_ref().map(|account| account.ports.as_slice()).unwrap_or_default();

@@ -68,6 +68,7 @@ pub(super) struct Keeper {
     prune_at: Instant,
     /// The rows are not counted before.
     count_at: Instant,
+    is_uncounted: bool,
     is_dirty: bool,
     /// What was in the store at the start is with the packet thread.
     is_taken_over: bool,
@@ -110,6 +111,7 @@ impl Keeper {
             evidence_at: now + EVIDENCE_EVERY,
             prune_at: now + PRUNE_EVERY,
             count_at: now,
+            is_uncounted: false,
             is_dirty: true,
             is_taken_over: false,
             whole: false,
@@ -168,13 +170,15 @@ impl Keeper {
                 }
             }
             self.look_after();
+            self.count();
             self.wait();
         }
     }
 
     fn wait(&self) {
         let mut wake_at = self.evidence_at;
-        for at in [self.write_at, self.retry_at].into_iter().flatten() {
+        let count_at = self.is_uncounted.then_some(self.count_at);
+        for at in [self.write_at, self.retry_at, count_at].into_iter().flatten() {
             wake_at = wake_at.min(at);
         }
         let mut fds =
@@ -371,20 +375,28 @@ impl Keeper {
         self.shared.list_wanted.store(true, Ordering::Release);
     }
 
+    /// Counts the rows, if that is due.
+    fn count(&mut self) {
+        let began = Instant::now();
+        if !self.is_uncounted || began < self.count_at {
+            return;
+        }
+        if let Ok(database) = &self.database
+            && let Ok(rows) = database.rows()
+        {
+            self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).rows = rows;
+        }
+        self.is_uncounted = false;
+        // SQLite counts by walking through them: a fiftieth of the time may go into it.
+        self.count_at = Instant::now() + began.elapsed() * 50;
+    }
+
     /// Something was written, and all is well.
     fn written(&mut self, mark: Option<Mark>) {
-        let began = Instant::now();
-        let mut rows = None;
-        if began >= self.count_at
-            && let Ok(database) = &self.database
-        {
-            rows = database.rows().ok();
-            // SQLite counts by walking through them: a hundredth of the time may go into it.
-            self.count_at = Instant::now() + began.elapsed() * 100;
-        }
+        self.is_uncounted = true;
+        self.count();
         let mut figures = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let has_failed = figures.failing.take().is_some();
-        figures.rows = rows.unwrap_or(figures.rows);
         if let Some(mark) = mark {
             figures.written = Some(mark.clock);
             self.mark = Some(mark);
