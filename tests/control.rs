@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::{Client, ClientError};
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Kind, ListenError, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status,
+    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Kind, ListenError, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Store,
     Target, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
@@ -104,6 +104,7 @@ impl Desk for FakeDesk {
                 lost: 1,
                 held_back: 0,
                 decoy: Decoys::default(),
+                store: Store::default(),
                 uptime: 3720,
                 config: Some("/etc/portsentry/portsentry.yaml".into()),
                 version: "0.1.0".into(),

@@ -30,7 +30,7 @@ fn content() -> Content {
     let touch = |number: u16, age: u64| TouchView {
         port: Port { transport: Transport::Udp, number },
         scan: ScanKind::Udp,
-        imitable: number % 2 == 0,
+        imitable: number.is_multiple_of(2),
         at: at(100 - age),
     };
     let evidence = Evidence { source, first: at(5), last: at(100), told: Some(at(9)), probes: 7, ports: vec![touch(53, 0), touch(4, 90)] };
