@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use super::court::Court;
 use super::{Setup, rules, takeover};
 use crate::daemon::archive::{Stored, is_of_prefix};
-use crate::engine::{Adopted, Moment, Source, Subject};
+use crate::engine::{Adopted, Moment, Reason, Source, Subject};
 use crate::journal::Notice;
 use crate::journal::store::Block;
 use crate::nft::plan::Found;
@@ -67,7 +67,7 @@ fn merge(now: Moment, stored: Vec<Block>, kernel: Vec<(Subject, ElementInfo)>, b
         let found = takeover::adopted((subject, info));
         merged.adopt.push(match stored.remove(&subject) {
             // Another comment is newer than the store.
-            Some(block) if block.reason.comment() == found.reason.comment() => {
+            Some(block) if as_comment(&block.reason) == as_comment(&found.reason) => {
                 Adopted { since: Some(block.since), port: block.port, reason: block.reason, ..found }
             }
             _ => found,
@@ -131,6 +131,11 @@ fn subject_of(block: &Block, prefix: u8) -> Subject {
         Subject::Host(source @ Source::V6(_)) if block.prefix != prefix => Subject::Network(source.network(block.prefix).trunc()),
         subject => subject,
     }
+}
+
+/// A reason as an element's comment can hold it: see [`Element`](crate::nft::Element).
+fn as_comment(reason: &Reason) -> String {
+    reason.comment().chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '?' } else { c }).collect()
 }
 
 /// Blocks as elements, by their sets.
@@ -273,5 +278,144 @@ impl Court {
         warn(removed, "were taken out of the kernel's sets while the daemon was down; they count as unblocked");
         warn(protected, "that were stored are not put back: what they name is never blocked now");
         warn(no_room, "that were stored are not put back: block.total allows no more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nft::Key;
+    use crate::probe::{Port, Transport};
+
+    const NOW: u64 = 10_000_000;
+
+    fn now() -> Moment {
+        Moment::from_millis(NOW)
+    }
+
+    fn subject(name: &str) -> Subject {
+        name.parse().map(Subject::Network).unwrap_or_else(|_| Subject::Host(Source::of(name.parse().unwrap(), 64)))
+    }
+
+    /// Stored; it ends in so many seconds.
+    fn stored(name: &str, left: Option<u64>) -> Block {
+        Block {
+            subject: subject(name),
+            prefix: 64,
+            since: Moment::from_millis(NOW - 100_000),
+            expires: left.map(|left| Moment::from_millis(NOW + left * 1000)),
+            port: Some(Port { transport: Transport::Tcp, number: 23 }),
+            reason: Reason::Manual("stored".to_owned()),
+        }
+    }
+
+    fn element(name: &str, left: Option<u64>, comment: &str) -> (Subject, ElementInfo) {
+        let subject = subject(name);
+        let (_, place) = responder::place(subject);
+        let seconds = |left: Option<u64>| left.map(Duration::from_secs);
+        let comment = Some(comment.into());
+        let info = ElementInfo { key: place.key, end: place.end, timeout: seconds(left), expires: seconds(left), packets: 5, bytes: 9, comment };
+        (subject, info)
+    }
+
+    fn bounds(was_there: bool) -> Bounds<'static> {
+        let was_there: &'static dyn Fn(SetId) -> bool = if was_there { &|_| true } else { &|_| false };
+        Bounds { prefix: 64, total: 100, was_there, must_not: &|_| false }
+    }
+
+    fn names(blocks: &[Adopted]) -> Vec<String> {
+        let mut names: Vec<_> = blocks.iter().map(|block| block.subject.display(64).to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_both_have_has_the_kernels_time_and_the_stores_past() {
+        let kernel = vec![element("192.0.2.1", Some(50), "by hand: stored"), element("192.0.2.2", Some(60), "syn scan: newer")];
+        let merged = merge(now(), vec![stored("192.0.2.1", Some(900)), stored("192.0.2.2", Some(900))], kernel, &bounds(true));
+        let [both, newer] = &merged.adopt[..] else { panic!("{merged:?}") };
+        assert_eq!((both.remaining, both.packets, both.since), (Some(Duration::from_secs(50)), 5, Some(Moment::from_millis(NOW - 100_000))));
+        assert_eq!(both.port.unwrap().number, 23);
+        assert_eq!((newer.since, newer.port, newer.reason.to_string().as_str()), (None, None, "syn scan: newer"));
+        assert_eq!((merged.put.len(), merged.removed), (0, 0));
+    }
+
+    #[test]
+    fn a_reason_that_a_comment_cannot_hold_is_the_same_all_the_same() {
+        let block = Block { reason: Reason::Manual("say \"no\"".to_owned()), ..stored("192.0.2.1", None) };
+        let merged = merge(now(), vec![block], vec![element("192.0.2.1", None, "by hand: say ?no?")], &bounds(true));
+        assert_eq!(merged.adopt[0].reason, Reason::Manual("say \"no\"".to_owned()));
+    }
+
+    #[test]
+    fn what_only_the_store_has_was_taken_out_or_comes_back() {
+        let all = || vec![stored("192.0.2.1", None), stored("192.0.2.2", Some(900)), stored("192.0.2.3", Some(3))];
+        let same_boot = merge(now(), all(), Vec::new(), &bounds(true));
+        assert_eq!((same_boot.put.len(), same_boot.removed), (0, 2), "what was to end within seconds was nobody's hand");
+        let reboot = merge(now(), all(), Vec::new(), &bounds(false));
+        assert_eq!((names(&reboot.put), reboot.removed), (vec!["192.0.2.1".to_owned(), "192.0.2.2".to_owned(), "192.0.2.3".to_owned()], 0));
+        let back = &reboot.put[1];
+        assert_eq!((back.timeout, back.remaining), (Some(Duration::from_secs(1000)), Some(Duration::from_secs(900))));
+    }
+
+    #[test]
+    fn what_must_not_be_blocked_and_what_has_no_room_stays_out() {
+        let all = vec![stored("192.0.2.1", Some(10)), stored("192.0.2.2", None), stored("192.0.2.3", Some(20)), stored("192.0.2.4", None)];
+        let must_not = |of: Subject| of == subject("192.0.2.4");
+        let bounds = Bounds { prefix: 64, total: 3, was_there: &|_| false, must_not: &must_not };
+        let merged = merge(now(), all, vec![element("192.0.2.9", None, "x")], &bounds);
+        assert_eq!((names(&merged.put), merged.protected, merged.no_room), (vec!["192.0.2.2".to_owned(), "192.0.2.3".to_owned()], 1, 1));
+    }
+
+    #[test]
+    fn a_prefix_of_another_length_comes_back_as_the_network_that_was_judged() {
+        let block = Block { prefix: 56, ..stored("2001:db8:0:100::", None) };
+        assert_eq!(names(&merge(now(), vec![block], Vec::new(), &bounds(false)).put), ["2001:db8:0:100::/56"]);
+    }
+
+    #[test]
+    fn networks_that_overlap_do_not_keep_the_others_out() {
+        let all = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "11.0.0.0/8", "172.16.0.0/12"].map(|name| stored(name, None));
+        let merged = merge(now(), all.into(), vec![element("172.16.7.0/24", None, "x")], &bounds(false));
+        assert_eq!(names(&merged.put), ["10.0.0.0/8", "11.0.0.0/8"]);
+        let sets = elements(&merged.put);
+        assert_eq!((sets.len(), sets[0].0, sets[0].1[0].key), (1, SetId::BlockedNets4, Key::V4([10, 0, 0, 0].into())));
+    }
+
+    proptest! {
+        /// The store and the kernel are what they were at the kill; which of the two had the last word of each subject is anybody's guess, but an
+        /// acknowledged word is in both. Then what was acknowledged as blocked is blocked, and what was acknowledged as unblocked is not.
+        #[test]
+        fn what_was_acknowledged_holds_after_the_merge(
+            words in proptest::collection::vec((0u8..12, any::<bool>(), any::<bool>()), 0..40),
+            reboot in any::<bool>(),
+        ) {
+            let (mut kernel, mut store) = (BTreeMap::new(), BTreeMap::new());
+            let mut acknowledged = BTreeMap::new();
+            for (n, block, is_acknowledged) in words {
+                let name = format!("192.0.2.{n}");
+                // The kernel comes first, then the store, then the answer.
+                if block { kernel.insert(name.clone(), ()); } else { kernel.remove(&name); }
+                if is_acknowledged {
+                    if block { store.insert(name.clone(), ()); } else { store.remove(&name); }
+                    acknowledged.insert(name, block);
+                } else {
+                    acknowledged.remove(&name);
+                }
+            }
+            let elements = if reboot { Vec::new() } else { kernel.keys().map(|name| element(name, None, "by hand: stored")).collect() };
+            let merged = merge(now(), store.keys().map(|name| stored(name, None)).collect(), elements, &bounds(!reboot));
+            let mut after = names(&merged.adopt);
+            after.extend(names(&merged.put));
+            for (name, block) in acknowledged {
+                prop_assert_eq!(after.contains(&name), block, "{}", name);
+            }
+            let in_both = after.iter().collect::<std::collections::BTreeSet<_>>().len();
+            prop_assert_eq!(in_both, after.len());
+        }
     }
 }

@@ -123,20 +123,6 @@ fn a_link_or_another_users_file_is_not_opened() {
 }
 
 #[test]
-fn a_second_daemon_does_not_get_the_store_of_the_first() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut first, _) = opened(directory.path());
-    first.replace(&content()).unwrap();
-    // Locks of fcntl(2) are between processes. The second one here is sqlite3's, where there is one, or a child that opens the file as we do.
-    let Ok(output) = std::process::Command::new("sqlite3").arg(directory.path().join(FILE)).arg("SELECT count(*) FROM blocks").output() else {
-        return;
-    };
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("locked"), "{output:?}");
-    drop(first);
-    let _ = opened(directory.path());
-}
-
-#[test]
 fn a_database_of_a_newer_version_is_left_alone_to_the_byte() {
     let directory = tempfile::tempdir().unwrap();
     let (mut database, _) = opened(directory.path());
