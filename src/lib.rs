@@ -1,10 +1,16 @@
 //! PortSentry for nftables: a port scan is seen in the kernel, judged here, and stopped by an element in an nftables set.
 //!
 //! ```text
-//!  kernel --NFLOG--> capture -> wire -> probe -> engine --Action--> responder -> nft set
-//!                                                  ^                    |
-//!                                                  +----- Outcome ------+
-//!  journal (log, history) <- Event        portsentryctl <-> control <-> engine
+//!  kernel --NFLOG--> capture -> wire -> probe ---> engine --Action--> responder -> nft set
+//!     |                                            ^ |  ^                 |
+//!     +--tproxy--> decoy --handshakes--------------+ |  +---- Outcome ----+
+//!                    ^                               |
+//!                    +--trigger passed: banner-------+
+//!
+//!  engine --Report--+--> journal: log, history, whoever watches
+//!                   +--> helper, the second process: commands, hosts.deny, reverse names for the journal
+//!
+//!  engine <--> control <--> portsentryctl
 //! ```
 //!
 //! The modules, in the order in which a packet meets them:
@@ -14,13 +20,13 @@
 //! * [`capture`]: packets that the rules logged, as they leave the kernel.
 //! * [`wire`]: total parsers of IP and its transports.
 //! * [`probe`]: one observed fact: who touched which port, and how.
+//! * [`decoy`]: connect mode: sockets that the rules lead whole handshakes to. Each is a probe for the engine; the banner comes after the block.
 //! * [`engine`]: who scans, and what follows from it. No clock, socket, file or lock inside.
-//! * [`decoy`]: connect mode: ports that answer, and what is learned from whoever speaks to them.
 //! * [`responder`]: carries the engine's actions out and brings the kernel's answer back.
-//! * [`journal`]: what happened, told: log lines, history.
-//! * [`helper`]: the second process: commands, hosts.deny, reverse names.
+//! * [`journal`]: what happened, told: log lines, history, whoever watches.
+//! * [`helper`]: the second process, and the way to it: commands, hosts.deny, files of what is blocked, reverse names. No packet waits for it.
 //! * [`control`] and [`ctl`]: the socket that `portsentryctl` speaks, and `portsentryctl`.
-//! * [`daemon`]: threads, signals, reload. The only module that knows all others.
+//! * [`daemon`]: threads, signals, reload, and what the helper is told. The only module that knows all others.
 //! * [`netlink`] and [`sys`]: the ground: netlink messages and sockets; every direct system call.
 #![doc(html_no_source)]
 #![cfg_attr(

@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
 use support::netns::{Namespace, Running};
-use support::{eventually, missing};
+use support::{TRAFFIC, eventually, missing};
 
-const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
 const HOST: &str = "10.68.0.1";
 const TOOLS: &[&str] = &["hping3", "ip", "nft", "nmap", "ping", "python3", "ss"];
 

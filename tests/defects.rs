@@ -19,10 +19,9 @@ use std::time::Duration;
 use support::daemon::Daemon;
 use support::netns::Namespace;
 use support::predecessor::{Machine, Package, classic_configuration};
-use support::{eventually, missing, run};
+use support::{TRAFFIC, eventually, missing, run};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "python3", "unshare"];
-const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
 const HOST: &str = "10.70.0.1";
 const SCANNER: &str = "10.70.0.2";
 /// The other end of it, as a host on the same link.

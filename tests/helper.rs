@@ -147,7 +147,9 @@ fn a_command_has_its_words_its_variables_and_nothing_else_of_ours() {
 
 #[test]
 fn a_command_has_a_group_of_its_own_no_terminal_and_hears_signals() {
-    let mut helper = Helper::with_script("cut -d' ' -f1,5,6,7 < /proc/$$/stat; grep -e SigIgn -e SigBlk /proc/$$/status; echo $$", LONG);
+    // Without another program: a shell that starts one may block all signals until it runs.
+    let signals = "while read -r line; do case $line in SigIgn*|SigBlk*) echo \"$line\";; esac; done < /proc/$$/status";
+    let mut helper = Helper::with_script(&format!("cut -d' ' -f1,5,6,7 < /proc/$$/stat; {signals}; echo $$"), LONG);
     let report = helper.report();
     let lines: Vec<&str> = report.output.lines().collect();
     let pid = lines[3];

@@ -25,11 +25,11 @@ use std::process::{Command, Output};
 
 use clap::{Arg, CommandFactory, Parser};
 use jiff::Timestamp;
-use portsentry::config::{ClosedPorts, Config, KEYS, Mode, PortMode, PortSet, Reload};
+use portsentry::config::{ClassicMode, ClosedPorts, Config, KEYS, Mode, PortMode, PortSet, Reload};
 use portsentry::control::protocol::line;
 use portsentry::control::{AllowRow, BlockRow, HistoryRow, Reply, Shown, Stamp, Status, Target, Watching};
 use portsentry::ctl::Arguments;
-use portsentry::daemon::options::{ClassicMode, Options};
+use portsentry::daemon::options::Options;
 use portsentry::nft::SetId;
 use portsentry::nft::model::{Chain, Hook, Owner, Ruleset};
 use portsentry::nft::text::Form;
@@ -233,7 +233,7 @@ fn every_option_and_mode_word_of_the_daemon_is_in_its_page_and_no_others() {
     let wanted = with_help(options(command.get_arguments()));
     assert_eq!(told_options(entries.iter().filter(|item| item.subsection == "Options")), wanted);
     let modes = set(entries.iter().filter(|item| item.subsection == "Classic modes").map(|item| format!("-{}", pattern(&item.head))));
-    assert_eq!(modes, set(ClassicMode::WORDS.map(|(word, _)| word)));
+    assert_eq!(modes, set(ClassicMode::ALL.map(|mode| format!("-{}", mode.word()))));
     let synopsis = arguments(&section(&page, "SYNOPSIS"), "Fl");
     let all: BTreeSet<String> = wanted.into_keys().chain(modes.iter().map(|word| word[1..].to_owned())).collect();
     assert_eq!(synopsis, all);

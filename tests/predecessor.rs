@@ -22,10 +22,9 @@ use std::time::{Duration, Instant};
 
 use support::netns::Namespace;
 use support::predecessor::{Machine, Package, classic_configuration};
-use support::{eventually, missing};
+use support::{TRAFFIC, eventually, missing};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
-const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
 const HOST: &str = "10.68.0.1";
 const HOST6: &str = "fd68:1::1";
 

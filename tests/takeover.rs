@@ -22,10 +22,9 @@ use std::time::Duration;
 
 use support::netns::Namespace;
 use support::predecessor::{Machine, Package};
-use support::{eventually, missing, run};
+use support::{TRAFFIC, eventually, missing, run};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
-const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
 const HOST: &str = "10.69.0.1";
 const OLD_SCANNER: &str = "10.69.0.2";
 const SCANNER: &str = "10.69.0.3";

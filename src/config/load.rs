@@ -33,6 +33,31 @@ pub struct Loaded {
     pub from: Option<PathBuf>,
 }
 
+impl Loaded {
+    /// Changes what was loaded, as the command line may, and looks again for what does not fit together.
+    ///
+    /// # Errors
+    /// What the change makes wrong. A finding has no place: no line of the file is at fault.
+    pub fn changed(mut self, change: impl FnOnce(&mut Config)) -> Result<Self, Refused> {
+        let before = self.config.clone();
+        change(&mut self.config);
+        if self.config == before {
+            return Ok(self);
+        }
+        let path = Path::new("the command line");
+        let mut reader = Reader::new(Findings::new(path, ""));
+        check::check(&self.config, &mut reader);
+        let findings = reader.findings.finish();
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Err(Refused { findings });
+        }
+        // What the file gave cause for already was told with its line.
+        let news = findings.into_iter().filter(|finding| self.warnings.iter().all(|told| told.message != finding.message));
+        self.warnings.extend(news.collect::<Vec<_>>());
+        Ok(self)
+    }
+}
+
 /// A configuration that is not taken: exit status 78, EX_CONFIG (sysexits.h).
 ///
 /// `Display` prints all findings.
@@ -96,7 +121,7 @@ pub fn load_if_present(path: &Path) -> Result<Loaded, Refused> {
 /// # Errors
 /// All that is wrong with the text.
 pub fn parse(text: &str, name: impl AsRef<Path>) -> Result<Loaded, Refused> {
-    from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(None))
+    from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(Some(Vec::new())))
 }
 
 /// Reads the ignore file; `None`: there is none.
@@ -119,7 +144,15 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
     check::not_in_force(&config, &mut reader);
     // The default path stands for a key that is damaged, and nobody meant that.
     let ignore_file = config.ignore_file.as_deref().filter(|_| reader.is_sound(&["ignore_file"]));
-    let (ignored, odd) = ignore_file.map_or_else(Default::default, |path| ignored(path, read_ignored));
+    let found = ignore_file.map(|path| (path, read_ignored(path)));
+    // The default path is no promise that there is one; a path that somebody chose is.
+    if let (Some((path, Ok(None))), Some(place)) = (&found, reader.place(&["ignore_file"]))
+        && Config::default().ignore_file.as_deref() != Some(path)
+    {
+        let message = format!("there is no file {}: `ignore_file` exempts nobody", path.display());
+        reader.findings.warning(Some(place), message, "write its right path, make the file, or take the line out");
+    }
+    let (ignored, odd) = found.map_or_else(Default::default, |(path, found)| ignored(path, found));
     let mut findings = reader.findings.finish();
     findings.extend(odd);
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
@@ -170,8 +203,8 @@ fn too_large(what: &str, size: u64) -> Fault {
 }
 
 /// What the ignore file names, and what is wrong with it.
-fn ignored(path: &Path, read: ReadIgnored<'_>) -> (Vec<IpNet>, Vec<Finding>) {
-    match read(path) {
+fn ignored(path: &Path, found: Result<Option<Vec<u8>>, Vec<Fault>>) -> (Vec<IpNet>, Vec<Finding>) {
+    match found {
         Ok(None) => (Vec::new(), Vec::new()),
         Ok(Some(bytes)) => {
             let list = ignore::parse(&bytes, path);

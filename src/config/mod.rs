@@ -33,6 +33,7 @@ mod values;
 mod words;
 mod written;
 
+pub use classic::ClassicMode;
 pub use diagnostic::{Finding, Severity};
 pub use keys::{KEYS, Key, Kind, Reload};
 pub use load::{Loaded, Refused, load, load_default, load_if_present, parse};

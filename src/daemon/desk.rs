@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::command::{Command, NotDone};
 use super::link::{Link, Unresponsive};
 use super::protected::Because;
-use super::sentry::{Command, NotDone};
 use super::status;
 use super::supervisor::Order;
 use super::time;

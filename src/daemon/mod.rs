@@ -13,6 +13,7 @@
 
 mod allow_file;
 mod archive;
+mod command;
 mod desk;
 mod errands;
 mod link;
@@ -47,12 +48,13 @@ use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::signals::Signals;
 use archive::{Archive, Stored};
+use command::{Command, Setup};
 use desk::FrontDesk;
 use errands::Errands;
 use link::Inbox;
 use options::Options;
 use protected::{Guard, Protected};
-use sentry::{Command, Sentry, Setup, StartError};
+use sentry::{Sentry, StartError};
 use supervisor::Supervisor;
 use view::{SharedView, View};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::config::{Config, PortMode};
+use crate::config::{ClassicMode, Config, PortMode};
 
 /// Notices port scans of this host and stops their sources by an nftables set.
 ///
@@ -38,31 +38,6 @@ const CLASSIC_HELP: &str = "Classic modes, one word a protocol; a protocol witho
 
 Exit status: 0 done, 64 usage, 69 the kernel lacks something, 70 software, 77 not permitted, 78 configuration";
 
-/// A mode word of PortSentry 1.x.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClassicMode {
-    /// `-tcp`, `-stcp`, `-atcp`.
-    Tcp(PortMode),
-    /// `-udp`, `-sudp`, `-audp`.
-    Udp(PortMode),
-}
-
-impl ClassicMode {
-    /// Every word with its mode.
-    pub const WORDS: [(&'static str, Self); 6] = [
-        ("-tcp", Self::Tcp(PortMode::Connect)),
-        ("-stcp", Self::Tcp(PortMode::Stealth)),
-        ("-atcp", Self::Tcp(PortMode::Advanced)),
-        ("-udp", Self::Udp(PortMode::Connect)),
-        ("-sudp", Self::Udp(PortMode::Stealth)),
-        ("-audp", Self::Udp(PortMode::Advanced)),
-    ];
-
-    fn parse(word: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, mode)| *mode)
-    }
-}
-
 impl Options {
     /// Reads the command line, the program's name first.
     ///
@@ -72,13 +47,12 @@ impl Options {
         let mut classic = Vec::new();
         let mut rest = Vec::new();
         for word in words {
-            match word.to_str().and_then(ClassicMode::parse) {
+            match word.to_str().and_then(|word| word.strip_prefix('-')).and_then(ClassicMode::of_word) {
                 Some(mode) => classic.push(mode),
                 None => rest.push(word),
             }
         }
-        let same_protocol = |mode: &ClassicMode| matches!(mode, ClassicMode::Tcp(_));
-        if classic.iter().filter(|mode| same_protocol(mode)).count() > 1 || classic.iter().filter(|mode| !same_protocol(mode)).count() > 1 {
+        if [false, true].iter().any(|udp| classic.iter().filter(|mode| mode.is_udp() == *udp).count() > 1) {
             return Err(<Self as clap::CommandFactory>::command().error(
                 clap::error::ErrorKind::ArgumentConflict,
                 "two classic modes for one protocol; give one of -tcp -stcp -atcp and one of -udp -sudp -audp",
@@ -95,10 +69,8 @@ impl Options {
         config.tcp.mode = PortMode::Off;
         config.udp.mode = PortMode::Off;
         for mode in &self.classic {
-            match *mode {
-                ClassicMode::Tcp(mode) => config.tcp.mode = mode,
-                ClassicMode::Udp(mode) => config.udp.mode = mode,
-            }
+            let protocol = if mode.is_udp() { &mut config.udp } else { &mut config.tcp };
+            protocol.mode = mode.port_mode();
         }
     }
 }

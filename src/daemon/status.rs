@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::archive::Archive;
+use super::command::Command;
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
-use super::sentry::Command;
 use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
@@ -40,6 +40,10 @@ impl Sources {
         let mut warnings = view.warnings.clone();
         if figures.capture.lost > 0 {
             warnings.push(format!("{} packets were lost between the kernel and the daemon", figures.capture.lost));
+        }
+        if figures.capture.loss_uncounted {
+            warnings
+                .push("packets were lost between the kernel and the daemon that are not counted yet: how many shows with the next one".to_owned());
         }
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));

@@ -13,11 +13,11 @@ use rustix::event::{PollFd, PollFlags};
 use sd_notify::NotifyState;
 
 use super::archive::Archive;
+use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::{Answer, Inbox, Link};
 use super::options::Options;
 use super::protected::{Guard, Protected};
-use super::sentry::{Command, Setup};
 use super::status;
 use super::view::SharedView;
 use crate::capture;
@@ -61,9 +61,7 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
         Some(path) => config::load(path),
         None => config::load_default(),
     };
-    let mut loaded = loaded.map_err(|refused| refused.to_string())?;
-    options.apply_classic(&mut loaded.config);
-    Ok(loaded)
+    loaded.and_then(|loaded| loaded.changed(|config| options.apply_classic(config))).map_err(|refused| refused.to_string())
 }
 
 /// What the packet thread needs for a configuration.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::mirror::{Error, Mirror, Schedule, Turn, Wanted};
-pub use super::told::Told;
+use super::mirror::{Error, Kept, Mirror, Schedule, Turn, Wanted};
+use super::protocol::Word;
+use crate::config::ClassicMode;
 use crate::journal::history;
 
 /// Lines of one file: the newest are kept. A megabyte, which a monitoring recipe still reads in no time.
@@ -27,50 +28,11 @@ const SIZE_MAX: u64 = 4 << 20;
 /// As the history file has: the group may read it, nobody else.
 const MODE: u32 = 0o640;
 
-/// A mode of PortSentry 1.2, each with its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mode {
-    /// `-tcp`: connect mode.
-    Tcp,
-    /// `-stcp`: stealth mode.
-    Stcp,
-    /// `-atcp`: advanced mode.
-    Atcp,
-    /// `-udp`: connect mode.
-    Udp,
-    /// `-sudp`: stealth mode.
-    Sudp,
-    /// `-audp`: advanced mode.
-    Audp,
-}
-
-impl Mode {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Tcp, Self::Stcp, Self::Atcp, Self::Udp, Self::Sudp, Self::Audp];
-
-    /// The word, which is the end of the file's name.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Stcp => "stcp",
-            Self::Atcp => "atcp",
-            Self::Udp => "udp",
-            Self::Sudp => "sudp",
-            Self::Audp => "audp",
-        }
-    }
-
-    /// The mode of a word.
-    pub fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.word() == word)
-    }
-}
-
 /// Something that is blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Which file it belongs to.
-    pub mode: Mode,
+    pub mode: ClassicMode,
     /// What is blocked: an address, or a network in CIDR form; always in the same words.
     pub subject: String,
     /// Its line, as the history file has it, without its end.
@@ -86,18 +48,18 @@ pub struct BlockedFiles {
 impl BlockedFiles {
     /// The files `<base>.tcp` and so on. Nothing is read or written yet.
     pub fn new(base: PathBuf) -> Self {
-        let path = |mode: Mode| {
+        let path = |mode: ClassicMode| {
             let mut path = base.clone().into_os_string();
             path.push(".");
             path.push(mode.word());
             PathBuf::from(path)
         };
-        Self { files: Mode::ALL.into_iter().map(|mode| One::new(mode, path(mode))).collect() }
+        Self { files: ClassicMode::ALL.into_iter().map(|mode| One::new(mode, path(mode))).collect() }
     }
 
     /// The modes that are in use now: their files exist from the next [`BlockedFiles::write`] on, and hold what earlier runs left until
     /// [`BlockedFiles::retain`].
-    pub fn use_modes(&mut self, modes: &[Mode]) {
+    pub fn use_modes(&mut self, modes: &[ClassicMode]) {
         for file in &mut self.files {
             file.used = modes.contains(&file.mode);
             file.schedule.on_change();
@@ -128,7 +90,7 @@ impl BlockedFiles {
 
     /// Empties all files, at once: the feature was switched off. If that fails it is tried again by [`BlockedFiles::write`], until
     /// [`BlockedFiles::is_idle`].
-    pub fn take_out(&mut self, now: Instant) -> Vec<Told> {
+    pub fn take_out(&mut self, now: Instant) -> Vec<Word> {
         self.retain(&HashSet::new());
         for file in &mut self.files {
             file.used = false;
@@ -136,19 +98,18 @@ impl BlockedFiles {
         }
         self.write(now)
     }
+}
 
-    /// Whether all files are as they should be, as far as known.
-    pub fn is_idle(&self) -> bool {
+impl Kept for BlockedFiles {
+    fn is_idle(&self) -> bool {
         self.files.iter().all(|file| file.schedule.is_idle())
     }
 
-    /// How long until [`BlockedFiles::write`] has something to do.
-    pub fn next_due(&mut self, now: Instant) -> Option<Duration> {
+    fn next_due(&mut self, now: Instant) -> Option<Duration> {
         self.files.iter_mut().map(|file| file.schedule.next_due(now)).min()
     }
 
-    /// Writes what is due, looks whether others changed a file, and gives what is to be told. Cheap when nothing is due.
-    pub fn write(&mut self, now: Instant) -> Vec<Told> {
+    fn write(&mut self, now: Instant) -> Vec<Word> {
         let mut told = Vec::new();
         self.files.iter_mut().for_each(|file| file.write(now, &mut told));
         told
@@ -158,6 +119,12 @@ impl BlockedFiles {
 /// The first address of what is blocked.
 fn base(subject: &str) -> Option<IpAddr> {
     subject.parse().ok().or_else(|| Some(subject.parse::<IpNet>().ok()?.network()))
+}
+
+/// Whether a file has content that nobody would have written as a list of blocked hosts: somebody else's, under a name that was given to ours.
+fn is_foreign(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
+    lines.peek().is_some() && !lines.any(|line| std::str::from_utf8(line).is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some()))
 }
 
 #[derive(Debug)]
@@ -171,7 +138,7 @@ struct Line {
 /// One file.
 #[derive(Debug)]
 struct One {
-    mode: Mode,
+    mode: ClassicMode,
     mirror: Mirror,
     schedule: Schedule,
     used: bool,
@@ -182,12 +149,12 @@ struct One {
     /// What was there at start was read, or there was nothing.
     read: bool,
     /// To be told with the next writing.
-    tell: Vec<Told>,
+    tell: Vec<Word>,
     too_many_told: bool,
 }
 
 impl One {
-    fn new(mode: Mode, path: PathBuf) -> Self {
+    fn new(mode: ClassicMode, path: PathBuf) -> Self {
         Self {
             mode,
             mirror: Mirror::new(path, MODE, SIZE_MAX),
@@ -217,7 +184,7 @@ impl One {
             if !self.too_many_told {
                 self.too_many_told = true;
                 let path = self.mirror.path().display();
-                self.tell.push(Told::Warning(format!("{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all")));
+                self.tell.push(Word::Warning(format!("{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all")));
             }
         }
     }
@@ -258,6 +225,9 @@ impl One {
         let found = self.mirror.read(&mut self.tell)?;
         self.read = true;
         let Some(bytes) = found else { return Ok(()) };
+        if is_foreign(&bytes) {
+            return Ok(());
+        }
         let mut unreadable = 0u64;
         for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             match std::str::from_utf8(line).ok().map(str::trim_end).and_then(|line| Some((history::Entry::parse(line)?, line))) {
@@ -276,12 +246,12 @@ impl One {
         self.schedule.on_change();
         if unreadable > 0 {
             let (path, lines) = (self.mirror.path().display(), if unreadable == 1 { "line" } else { "lines" });
-            self.tell.push(Told::Warning(format!("{unreadable} {lines} of {path} cannot be read and are dropped")));
+            self.tell.push(Word::Warning(format!("{unreadable} {lines} of {path} cannot be read and are dropped")));
         }
         Ok(())
     }
 
-    fn write(&mut self, now: Instant, told: &mut Vec<Told>) {
+    fn write(&mut self, now: Instant, told: &mut Vec<Word>) {
         let turn = self.schedule.turn(now);
         if turn == Turn::Nothing {
             return;
@@ -296,7 +266,7 @@ impl One {
         told.append(&mut self.tell);
     }
 
-    fn apply(&mut self, turn: Turn, told: &mut Vec<Told>) -> Result<(), Error> {
+    fn apply(&mut self, turn: Turn, told: &mut Vec<Word>) -> Result<(), Error> {
         if !self.used && self.lines.is_empty() && !self.mirror.exists() {
             return Ok(());
         }
@@ -306,7 +276,11 @@ impl One {
             text.push('\n');
         }
         let needed = self.used || !text.is_empty();
+        let path = self.mirror.path().to_owned();
         let ((), replaced) = self.mirror.update(told, |bytes| {
+            if bytes.is_some_and(is_foreign) {
+                return if needed { Err(Error::Foreign(path.clone())) } else { Ok(Wanted { bytes: None, result: () }) };
+            }
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
             Ok(Wanted { bytes: (!right).then(|| text.clone().into_bytes()), result: () })
         })?;

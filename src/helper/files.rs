@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Tell;
-use super::blocked_files::{BlockedFiles, Entry, Mode};
+use super::blocked_files::{BlockedFiles, Entry};
 use super::hosts_deny::HostsDeny;
-use super::protocol::{Blocked, Settings, Word};
-use super::told::Told;
-use crate::journal::Response;
+use super::mirror::Kept;
+use super::protocol::{Blocked, List, Settings, Word};
+use crate::config::ClassicMode;
 
 /// Orders that wait while a disk is slow: a whole list of blocks in its pieces, and some thousand changes.
 const QUEUE: usize = 4096;
@@ -36,16 +36,7 @@ pub enum Change {
     /// A block is over.
     Unblocked(String),
     /// A piece of the list of all blocks.
-    List {
-        /// The first.
-        first: bool,
-        /// The last.
-        last: bool,
-        /// Nothing else is blocked.
-        whole: bool,
-        /// The blocks.
-        blocks: Vec<Blocked>,
-    },
+    List(List),
     /// Look at the settings.
     Settings,
 }
@@ -103,27 +94,13 @@ impl Files {
     }
 }
 
-/// A file that is not used any more, and has to lose our lines.
-enum Retired {
-    Deny(Box<HostsDeny>),
-    Blocked(BlockedFiles),
-}
-
-impl Retired {
-    fn is_idle(&self) -> bool {
-        match self {
-            Self::Deny(file) => file.is_idle(),
-            Self::Blocked(files) => files.is_idle(),
-        }
-    }
-}
-
 struct Keeper {
     shared: Arc<Shared>,
     tell: Tell,
     deny: Option<(super::protocol::HostsDeny, HostsDeny)>,
     blocked: Option<(PathBuf, BlockedFiles)>,
-    retired: Vec<Retired>,
+    /// What is not used any more, and has to lose our lines.
+    retired: Vec<Box<dyn Kept>>,
     /// The pieces of a list that is not whole yet.
     list: Vec<Blocked>,
 }
@@ -152,43 +129,24 @@ impl Keeper {
         self.write(Instant::now() + GATHERED);
     }
 
+    fn all(&mut self) -> impl Iterator<Item = &mut dyn Kept> {
+        let deny = self.deny.iter_mut().map(|(_, file)| file as &mut dyn Kept);
+        let blocked = self.blocked.iter_mut().map(|(_, files)| files as &mut dyn Kept);
+        deny.chain(blocked).chain(self.retired.iter_mut().map(|kept| &mut **kept as &mut dyn Kept))
+    }
+
     fn next_due(&mut self, now: Instant) -> Option<Duration> {
-        let deny = self.deny.as_mut().and_then(|(_, file)| file.next_due(now));
-        let blocked = self.blocked.as_mut().and_then(|(_, files)| files.next_due(now));
-        let retired = self.retired.iter_mut().filter_map(|retired| match retired {
-            Retired::Deny(file) => file.next_due(now),
-            Retired::Blocked(files) => files.next_due(now),
-        });
-        retired.chain(deny).chain(blocked).min()
+        self.all().filter_map(|kept| kept.next_due(now)).min()
     }
 
     fn write(&mut self, now: Instant) {
-        let mut told = Vec::new();
-        if let Some((_, file)) = &mut self.deny {
-            told.extend(file.write(now));
-        }
-        if let Some((_, files)) = &mut self.blocked {
-            told.extend(files.write(now));
-        }
-        for retired in &mut self.retired {
-            told.extend(match retired {
-                Retired::Deny(file) => file.write(now),
-                Retired::Blocked(files) => files.write(now),
-            });
-        }
-        self.retired.retain(|retired| !retired.is_idle());
-        self.tell_all(told);
+        let words = self.all().flat_map(|kept| kept.write(now)).collect();
+        self.retired.retain(|kept| !kept.is_idle());
+        self.tell_all(words);
     }
 
-    fn tell_all(&self, told: Vec<Told>) {
-        for told in told {
-            (self.tell)(match told {
-                Told::Denied { target, line } => Word::Response(Response::Denied { target, line }),
-                Told::NoLongerDenied { target } => Word::Response(Response::NoLongerDenied { target }),
-                Told::Warning(text) => Word::Warning(text),
-                Told::Error(text) => Word::Error(text),
-            });
-        }
+    fn tell_all(&self, words: Vec<Word>) {
+        words.into_iter().for_each(|word| (self.tell)(word));
     }
 
     fn take(&mut self, change: Change) {
@@ -202,7 +160,7 @@ impl Keeper {
                     files.remove(&target);
                 }
             }
-            Change::List { first, last, whole, blocks } => {
+            Change::List(List { first, last, whole, blocks }) => {
                 if first {
                     self.list.clear();
                 }
@@ -250,34 +208,34 @@ impl Keeper {
         if self.deny.as_ref().map(|(wanted, _)| wanted) != settings.hosts_deny.as_ref() {
             if let Some((_, mut file)) = self.deny.take() {
                 told.extend(file.take_out(now));
-                self.retire(Retired::Deny(Box::new(file)));
+                self.retire(file);
             }
             self.deny = settings.hosts_deny.map(|wanted| (wanted.clone(), HostsDeny::new(wanted.path, wanted.line)));
         }
         if self.blocked.as_ref().map(|(base, _)| base) != settings.blocked_file.as_ref() {
             if let Some((_, mut files)) = self.blocked.take() {
                 told.extend(files.take_out(now));
-                self.retire(Retired::Blocked(files));
+                self.retire(files);
             }
             self.blocked = settings.blocked_file.map(|base| (base.clone(), BlockedFiles::new(base)));
         }
         if let Some((_, files)) = &mut self.blocked {
-            let modes: Vec<_> = settings.modes.iter().filter_map(|word| Mode::of_word(word)).collect();
+            let modes: Vec<_> = settings.modes.iter().filter_map(|word| ClassicMode::of_word(word)).collect();
             files.use_modes(&modes);
         }
         self.tell_all(told);
     }
 
-    fn retire(&mut self, retired: Retired) {
-        if !retired.is_idle() && self.retired.len() < RETIRED_MAX {
-            self.retired.push(retired);
+    fn retire(&mut self, kept: impl Kept + 'static) {
+        if !kept.is_idle() && self.retired.len() < RETIRED_MAX {
+            self.retired.push(Box::new(kept));
         }
     }
 }
 
 /// A block as a line of the file of its mode; `None` for one by hand, and for one whose port nobody knows.
 fn entry(block: &Blocked) -> Option<Entry> {
-    Some(Entry { mode: Mode::of_word(block.mode.as_deref()?)?, subject: block.target.clone(), line: block.line.clone()? })
+    Some(Entry { mode: ClassicMode::of_word(block.mode.as_deref()?)?, subject: block.target.clone(), line: block.line.clone()? })
 }
 
 #[cfg(test)]
@@ -314,7 +272,7 @@ mod tests {
         let (tell, told) = words();
         let files = Files::start(tell).unwrap();
         files.configure(&settings(directory.path()));
-        let list = |blocks| Change::List { first: true, last: true, whole: true, blocks };
+        let list = |blocks| Change::List(List { first: true, last: true, whole: true, blocks });
         files.change(list(vec![block("192.0.2.1", Some("atcp")), block("192.0.2.0/28", None)]));
         files.change(Change::Blocked(block("192.0.2.2", Some("atcp"))));
         files.change(Change::Unblocked("192.0.2.1".to_owned()));
@@ -333,7 +291,8 @@ mod tests {
         let (tell, _) = words();
         let files = Files::start(tell).unwrap();
         files.configure(&settings(directory.path()));
-        files.change(Change::List { first: true, last: true, whole: true, blocks: vec![block("192.0.2.1", Some("atcp"))] });
+        let blocks = vec![block("192.0.2.1", Some("atcp"))];
+        files.change(Change::List(List { first: true, last: true, whole: true, blocks }));
         files.end();
         for name in ["hosts.deny", "blocked.atcp"] {
             assert!(std::fs::read_to_string(directory.path().join(name)).unwrap().contains("192.0.2.1"), "{name}");

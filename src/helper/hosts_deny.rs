@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::mirror::{Error, Mirror, Schedule, Turn, Wanted};
+use super::mirror::{Error, Kept, Mirror, Schedule, Turn, Wanted};
+use super::protocol::Word;
 use super::section::Parts;
-pub use super::told::Told;
+use crate::journal::Response;
 
 /// Lines that are written at most: libwrap reads the whole file for each connection, some milliseconds for this many.
 pub const LINES_MAX: usize = 10_000;
@@ -102,56 +103,13 @@ impl HostsDeny {
     }
 
     /// Takes all our lines out, at once. If that fails it is tried again by [`HostsDeny::write`], until [`HostsDeny::is_idle`].
-    pub fn take_out(&mut self, now: Instant) -> Vec<Told> {
+    pub fn take_out(&mut self, now: Instant) -> Vec<Word> {
         self.replace(std::iter::empty());
         self.schedule.on_last_change(now);
         self.write(now)
     }
 
-    /// Whether the file is as it should be, as far as known.
-    pub fn is_idle(&self) -> bool {
-        self.schedule.is_idle()
-    }
-
-    /// How many additions were left out since the start, because [`LINES_MAX`] lines were there.
-    pub fn left_out(&self) -> u64 {
-        self.left_out
-    }
-
-    /// How long until [`HostsDeny::write`] has something to do; `None`: not before something else happens.
-    pub fn next_due(&mut self, now: Instant) -> Option<Duration> {
-        self.complete.then(|| self.schedule.next_due(now))
-    }
-
-    /// Writes what is due, looks whether others changed the file, and gives what is to be told. Cheap when nothing is due.
-    pub fn write(&mut self, now: Instant) -> Vec<Told> {
-        let mut told = Vec::new();
-        if !self.complete {
-            return told;
-        }
-        let turn = self.schedule.turn(now);
-        if turn == Turn::Nothing || turn == Turn::Look && !self.mirror.is_changed() {
-            if turn == Turn::Look {
-                let path = self.mirror.path().to_owned();
-                self.schedule.on_result(now, Ok(()), &path, &mut told);
-            }
-            return told;
-        }
-        let result = self.apply(turn, &mut told);
-        let path = self.mirror.path().to_owned();
-        self.schedule.on_result(now, result, &path, &mut told);
-        if self.left_out > 0 && !self.left_out_told {
-            self.left_out_told = true;
-            told.push(Told::Error(format!(
-                "{} gets no more than {LINES_MAX} lines; whoever is blocked beyond that is blocked by nftables alone",
-                path.display()
-            )));
-        }
-        told.extend(self.unreadable.take().map(|target| Told::Error(format!("no line of hosts.deny can be made for {target:?}"))));
-        told
-    }
-
-    fn apply(&mut self, turn: Turn, told: &mut Vec<Told>) -> Result<(), Error> {
+    fn apply(&mut self, turn: Turn, told: &mut Vec<Word>) -> Result<(), Error> {
         let (template, wanted, path) = (&self.template, &self.wanted, self.mirror.path().to_owned());
         let wanted_lines: Vec<(&String, String)> =
             wanted.iter().filter_map(|target| Some((target, template.replace(TARGET, &pattern(target)?)))).collect();
@@ -189,20 +147,57 @@ impl HostsDeny {
             } else if pattern(&target).is_some_and(|pattern| others.contains(&plain(template.replace(TARGET, &pattern).as_bytes()))) {
                 theirs.push(target);
             } else {
-                told.push(Told::NoLongerDenied { target });
+                told.push(Word::Response(Response::NoLongerDenied { target }));
             }
         }
         if let Some(first) = theirs.first() {
             let more = if theirs.len() > 1 { format!(" and {} more", theirs.len() - 1) } else { String::new() };
-            told.push(Told::Warning(format!("{} has a line of others for {first}{more}, which stays", path.display())));
+            told.push(Word::Warning(format!("{} has a line of others for {first}{more}, which stays", path.display())));
         }
         for (target, line) in wanted_lines {
             if !self.denied.contains(target) {
                 self.denied.insert(target.clone());
-                told.push(Told::Denied { target: target.clone(), line });
+                told.push(Word::Response(Response::Denied { target: target.clone(), line }));
             }
         }
         Ok(())
+    }
+}
+
+impl Kept for HostsDeny {
+    fn is_idle(&self) -> bool {
+        self.schedule.is_idle()
+    }
+
+    fn next_due(&mut self, now: Instant) -> Option<Duration> {
+        self.complete.then(|| self.schedule.next_due(now))
+    }
+
+    fn write(&mut self, now: Instant) -> Vec<Word> {
+        let mut told = Vec::new();
+        if !self.complete {
+            return told;
+        }
+        let turn = self.schedule.turn(now);
+        if turn == Turn::Nothing || turn == Turn::Look && !self.mirror.is_changed() {
+            if turn == Turn::Look {
+                let path = self.mirror.path().to_owned();
+                self.schedule.on_result(now, Ok(()), &path, &mut told);
+            }
+            return told;
+        }
+        let result = self.apply(turn, &mut told);
+        let path = self.mirror.path().to_owned();
+        self.schedule.on_result(now, result, &path, &mut told);
+        if self.left_out > 0 && !self.left_out_told {
+            self.left_out_told = true;
+            told.push(Word::Error(format!(
+                "{} gets no more than {LINES_MAX} lines; whoever is blocked beyond that is blocked by nftables alone",
+                path.display()
+            )));
+        }
+        told.extend(self.unreadable.take().map(|target| Word::Error(format!("no line of hosts.deny can be made for {target:?}"))));
+        told
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::distrust;
 use crate::sys::files;
 use crate::sys::replace::{Directory, Failed, Found, Stamp};
 
-use super::told::Told;
+use super::protocol::Word;
 
 /// A file is looked at this often: an editor that saves an old buffer over it tells nobody.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -47,6 +47,8 @@ pub enum Error {
     LeadsNowhere(PathBuf),
     /// It is a symbolic link, and others than root can let it lead elsewhere: why, and the remedy.
     Distrusted(PathBuf, String, String),
+    /// It has content, and none of it is ours.
+    Foreign(PathBuf),
     /// It has more bytes of others than this.
     TooLarge(PathBuf, u64),
     /// Our marks in it cannot be made sense of: what is wrong, and in which line, from 1.
@@ -79,6 +81,13 @@ impl fmt::Display for Error {
             Self::NotAFile(path) => write!(f, "{} is not a regular file", path.display()),
             Self::LeadsNowhere(path) => write!(f, "{} is a link that leads nowhere", path.display()),
             Self::Distrusted(path, why, remedy) => write!(f, "the link {} is not followed: {why} ({remedy})", path.display()),
+            Self::Foreign(path) => {
+                write!(
+                    f,
+                    "{} has content and not one line of a blocked host: it is left to whom it belongs; move it away, or change blocked_file",
+                    path.display()
+                )
+            }
             Self::TooLarge(path, limit) => write!(f, "{} has more than {limit} bytes of others", path.display()),
             Self::Damaged(path, what, line) => {
                 write!(f, "{}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them", path.display())
@@ -94,6 +103,16 @@ impl std::error::Error for Error {
             _ => None,
         }
     }
+}
+
+/// What is kept true to the blocks: one file, or some that belong together.
+pub(super) trait Kept: Send {
+    /// Whether it is as it should be, as far as known.
+    fn is_idle(&self) -> bool;
+    /// How long until [`Kept::write`] has something to do; `None`: not before something else happens.
+    fn next_due(&mut self, now: Instant) -> Option<Duration>;
+    /// Writes what is due, looks whether others changed it, and gives what is to be told. Cheap when nothing is due.
+    fn write(&mut self, now: Instant) -> Vec<Word>;
 }
 
 /// When to write, and what of its failing was told.
@@ -155,7 +174,7 @@ impl Schedule {
     }
 
     /// Notes how it went; `what` is the file's name.
-    pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>, what: &Path, told: &mut Vec<Told>) {
+    pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>, what: &Path, told: &mut Vec<Word>) {
         self.look_at = Some(now + LOOK_EVERY);
         match result {
             Ok(()) => {
@@ -163,7 +182,7 @@ impl Schedule {
                 self.due = None;
                 self.wait = Duration::ZERO;
                 if self.told.take().is_some() {
-                    told.push(Told::Warning(format!("{} is written again, and as it should be", what.display())));
+                    told.push(Word::Warning(format!("{} is as it should be again", what.display())));
                 }
             }
             Err(error) => {
@@ -174,7 +193,7 @@ impl Schedule {
                 // One that passes is told when it did not, after some seconds.
                 let early = error.is_passing() && self.wait < RETRY_FIRST * 8;
                 if !early && self.told.as_ref() != Some(&words) {
-                    told.push(Told::Error(format!("{words}; what is to be written there is kept, and tried again")));
+                    told.push(Word::Error(format!("{words}; what is to be written there is kept, and tried again")));
                     self.told = Some(words);
                 }
             }
@@ -241,7 +260,7 @@ impl Mirror {
     }
 
     /// Reads the file, `None` if there is none, without any change.
-    pub(super) fn read(&mut self, told: &mut Vec<Told>) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) fn read(&mut self, told: &mut Vec<Word>) -> Result<Option<Vec<u8>>, Error> {
         let real = self.real(told)?;
         Ok(self.found(&real)?.map(|(_, bytes)| bytes))
     }
@@ -250,7 +269,7 @@ impl Mirror {
     /// whether the file was replaced.
     pub(super) fn update<R>(
         &mut self,
-        told: &mut Vec<Told>,
+        told: &mut Vec<Word>,
         mut decide: impl FnMut(Option<&[u8]>) -> Result<Wanted<R>, Error>,
     ) -> Result<(R, bool), Error> {
         let real = self.real(told)?;
@@ -282,7 +301,7 @@ impl Mirror {
     }
 
     /// The file itself: where it is a link, what that leads to, if nobody but root can let it lead elsewhere.
-    fn real(&mut self, told: &mut Vec<Told>) -> Result<PathBuf, Error> {
+    fn real(&mut self, told: &mut Vec<Word>) -> Result<PathBuf, Error> {
         let look = |error| Error::Io { verb: "look at", path: self.path.clone(), error };
         match std::fs::symlink_metadata(&self.path) {
             Ok(metadata) if metadata.is_symlink() => {}
@@ -321,15 +340,15 @@ impl Mirror {
     }
 
     /// Tells that another's change was undone.
-    pub(super) fn tell_mended(&self, told: &mut Vec<Told>) {
-        told.push(Told::Warning(format!("{} was changed by others and is as it should be again", self.path.display())));
+    pub(super) fn tell_mended(&self, told: &mut Vec<Word>) {
+        told.push(Word::Warning(format!("{} was changed by others and is as it should be again", self.path.display())));
     }
 
-    fn tell_once(&mut self, text: String, told: &mut Vec<Told>) {
+    fn tell_once(&mut self, text: String, told: &mut Vec<Word>) {
         // A handful: the link's target and a few attributes. More than that is somebody who changes the link all the time.
         const TOLD_MAX: usize = 16;
         if self.told.len() < TOLD_MAX && !self.told.contains(&text) {
-            told.push(Told::Warning(text.clone()));
+            told.push(Word::Warning(text.clone()));
             self.told.push(text);
         }
     }

@@ -9,17 +9,16 @@
 //! It is this program again, started by [`process`] with one end of a socket pair as its standard input, and knows only what it is told over that.
 //! It ends when the socket does, and everything that it started ends with it: whether the daemon stopped, crashed or was killed.
 
-pub mod blocked_files;
+mod blocked_files;
 pub mod commands;
 mod files;
-pub mod hosts_deny;
+mod hosts_deny;
 mod mirror;
-pub mod names;
+mod names;
 pub mod process;
 pub mod protocol;
 mod run;
 mod section;
-pub mod told;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -77,14 +76,14 @@ fn serve(socket: UnixStream) -> io::Result<()> {
     let names = Names::new(Box::new(move |address, name| answer(Word::Name { address, name })))?;
     let files = Files::start(Arc::clone(&tell))?;
     tell(Word::Ready);
-    let grace = obey(socket, &commands, &names, &files);
+    let grace = obey(socket, &tell, &commands, &names, &files);
     commands.end(grace.as_ref().copied().unwrap_or_default());
     files.end();
     grace.map(|_| ())
 }
 
 /// Takes orders until the end; how long running commands may go on.
-fn obey(mut socket: UnixStream, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
+fn obey(mut socket: UnixStream, tell: &Tell, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
     let mut lines = Lines::default();
     let mut buffer = [0; 16 << 10];
     loop {
@@ -98,7 +97,8 @@ fn obey(mut socket: UnixStream, commands: &Commands, names: &Names, files: &File
                 Order::Resolve(address) => names.ask(address),
                 Order::Blocked(block) => files.change(Change::Blocked(block)),
                 Order::Unblocked(target) => files.change(Change::Unblocked(target)),
-                Order::List { first, last, whole, blocks } => files.change(Change::List { first, last, whole, blocks }),
+                Order::List(list) => files.change(Change::List(list)),
+                Order::AreYouThere => tell(Word::Here),
                 Order::End(grace) => return Ok(grace),
             }
         }

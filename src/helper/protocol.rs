@@ -16,7 +16,7 @@ use crate::journal::Response;
 /// character escaped; lists go in pieces.
 pub const LINE_MAX: usize = 128 << 10;
 
-/// Blocks that one [`Order::List`] holds: some 250 bytes each.
+/// Blocks that one [`List`] holds: some 250 bytes each.
 pub const LIST_PIECE: usize = 128;
 
 /// What the daemon orders.
@@ -34,16 +34,9 @@ pub enum Order {
     /// A block is over.
     Unblocked(String),
     /// A piece of the list of all blocks that are in force.
-    List {
-        /// The first piece.
-        first: bool,
-        /// The last piece: with it the list takes effect.
-        last: bool,
-        /// Nothing else is blocked. Otherwise there are more, which the list left off.
-        whole: bool,
-        /// The blocks.
-        blocks: Vec<Blocked>,
-    },
+    List(List),
+    /// Are you there? Answered by [`Word::Here`], after all orders before it were taken.
+    AreYouThere,
     /// End: running commands get this time, those that wait are dropped.
     End(Duration),
 }
@@ -102,12 +95,27 @@ pub struct Blocked {
     pub line: Option<String>,
 }
 
+/// A piece of the list of all blocks that are in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// The first piece.
+    pub first: bool,
+    /// The last piece: with it the list takes effect.
+    pub last: bool,
+    /// Nothing else is blocked. Otherwise there are more, which the list left off.
+    pub whole: bool,
+    /// The blocks.
+    pub blocks: Vec<Blocked>,
+}
+
 /// What the helper tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Word {
     /// It is there.
     Ready,
+    /// It has taken all orders up to [`Order::AreYouThere`].
+    Here,
     /// What a response came to.
     Response(Response),
     /// The name of an address; `None`: it has none, or none that may be shown, or it could not be had in time.

@@ -17,9 +17,13 @@ pub fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {
 /// # Errors
 /// What setsockopt(2) says.
 pub fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX))
+}
+
+/// setsockopt(2) of an option that is a number.
+pub(super) fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
-    // SAFETY: the pointer and length describe `bytes`, which lives over the call; the descriptor is borrowed.
-    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, (&raw const bytes).cast(), length) };
+    // SAFETY: pointer and length describe `value`, which lives over the call; the descriptor is borrowed.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

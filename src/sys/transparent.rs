@@ -5,10 +5,12 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::socket::set_option;
 
 /// How a listener's connections are kept by the kernel. All of it is inherited by what is accepted.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,7 @@ pub fn listener(address: SocketAddr, keeping: Keeping) -> io::Result<OwnedFd> {
     sockopt::set_socket_send_buffer_size(&socket, keeping.buffer)?;
     sockopt::set_tcp_user_timeout(&socket, u32::try_from(keeping.unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
     let seconds = libc::c_int::try_from(keeping.fin_wait.as_secs().max(1)).unwrap_or(libc::c_int::MAX);
-    set(&socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)?;
+    set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, keeping.backlog)?;
     Ok(socket)
@@ -48,8 +50,8 @@ pub fn listener(address: SocketAddr, keeping: Keeping) -> io::Result<OwnedFd> {
 pub fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::DGRAM)?;
     match address {
-        SocketAddr::V4(_) => set(&socket, libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
-        SocketAddr::V6(_) => set(&socket, libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR, 1)?,
+        SocketAddr::V4(_) => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
+        SocketAddr::V6(_) => set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR, 1)?,
     }
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
@@ -75,20 +77,13 @@ fn open(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     match address {
-        SocketAddr::V4(_) => set(&socket, libc::SOL_IP, libc::IP_TRANSPARENT, 1)?,
+        SocketAddr::V4(_) => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_TRANSPARENT, 1)?,
         SocketAddr::V6(_) => {
             sockopt::set_ipv6_v6only(&socket, true)?;
-            set(&socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1)?;
+            set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1)?;
         }
     }
     Ok(socket)
-}
-
-fn set(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
-    // SAFETY: pointer and length describe `value`, which lives over the call; the descriptor is borrowed.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Room for one control message with an IPv6 socket address, and for one more that somebody may add.

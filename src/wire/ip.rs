@@ -20,8 +20,6 @@ pub const FRAGMENT: u8 = 44;
 pub const AUTHENTICATION: u8 = 51;
 /// ICMP for IPv6.
 pub const ICMPV6: u8 = 58;
-/// Nothing follows.
-pub const NO_NEXT_HEADER: u8 = 59;
 /// Destination options.
 pub const DESTINATION_OPTIONS: u8 = 60;
 /// SCTP.

@@ -1,4 +1,4 @@
-"""What ordinary hosts send, for tests/benign.rs: traffic.py NAME SOURCE DESTINATION. Bounded, and only inside the test's namespaces."""
+"""What nmap does not send: traffic.py LOAD SOURCE DESTINATION WORDS... Bounded, and only inside the test's namespaces."""
 import os
 import random
 import select

@@ -11,6 +11,7 @@
 
 pub mod ignore;
 mod keys;
+mod mode;
 mod parse;
 mod shell;
 mod translate;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Finding, Findings, Severity};
 use super::{PortMode, Refused};
 use parse::{config, defaults, lines_of, text_of};
+
+pub use mode::ClassicMode;
 
 /// Where the init script's settings stand on Debian.
 pub const DEFAULT_MODES: &str = "/etc/default/portsentry";
@@ -44,29 +47,29 @@ pub struct Modes {
     pub udp: Option<PortMode>,
 }
 
-/// The mode words of 1.2, and the two of 2.x, which are for both protocols.
-const WORDS: &[(&str, Modes)] = &[
-    ("tcp", Modes { tcp: Some(PortMode::Connect), udp: None }),
-    ("stcp", Modes { tcp: Some(PortMode::Stealth), udp: None }),
-    ("atcp", Modes { tcp: Some(PortMode::Advanced), udp: None }),
-    ("udp", Modes { tcp: None, udp: Some(PortMode::Connect) }),
-    ("sudp", Modes { tcp: None, udp: Some(PortMode::Stealth) }),
-    ("audp", Modes { tcp: None, udp: Some(PortMode::Advanced) }),
-    ("connect", Modes { tcp: Some(PortMode::Connect), udp: Some(PortMode::Connect) }),
-    ("stealth", Modes { tcp: Some(PortMode::Stealth), udp: Some(PortMode::Stealth) }),
-];
-
 impl Modes {
     /// What a word of the old command lines selects; dashes before it are allowed.
     pub fn of_word(word: &str) -> Option<Self> {
-        let word = word.trim_start_matches('-');
-        WORDS.iter().find(|(known, _)| *known == word).map(|(_, modes)| *modes)
+        // 2.x has two that are for both protocols.
+        let both = |mode| Self { tcp: Some(mode), udp: Some(mode) };
+        match word.trim_start_matches('-') {
+            "connect" => Some(both(PortMode::Connect)),
+            "stealth" => Some(both(PortMode::Stealth)),
+            word => ClassicMode::of_word(word).map(Self::from),
+        }
     }
 
     /// These modes and, where they say nothing, the others.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { tcp: self.tcp.or(other.tcp), udp: self.udp.or(other.udp) }
+    }
+}
+
+impl From<ClassicMode> for Modes {
+    fn from(mode: ClassicMode) -> Self {
+        let watched = Some(mode.port_mode());
+        if mode.is_udp() { Self { tcp: None, udp: watched } } else { Self { tcp: watched, udp: None } }
     }
 }
 

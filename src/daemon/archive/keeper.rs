@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{Item, Memory, Request, Shared, Stored};
+use crate::daemon::command::Command;
 use crate::daemon::link::{Inbox, Link};
-use crate::daemon::{sentry, time};
+use crate::daemon::time;
 use crate::engine::Moment;
-use crate::journal::store::{self, Change, Database, EVIDENCE_MAX, Error, Known, Mark, Opened};
+use crate::journal::store::{self, Change, Content, Database, EVIDENCE_MAX, Error, Known, Mark, Opened};
 use crate::journal::{JournalHandle, Notice};
 use crate::responder::words;
 use crate::sys::poll;
@@ -54,7 +55,7 @@ pub(super) struct Keeper {
     database: Result<Database, Error>,
     memory: Memory,
     journal: JournalHandle,
-    sentry: Link<sentry::Command>,
+    sentry: Link<Command>,
     items: Receiver<Item>,
     waker: Arc<Waker>,
     inbox: Inbox<Request>,
@@ -72,6 +73,8 @@ pub(super) struct Keeper {
     is_dirty: bool,
     /// What was in the store at the start is with the packet thread.
     is_taken_over: bool,
+    /// What is stored has times of another boot: everything is written anew, and nothing beside it.
+    must_replace: bool,
     /// All offenders are to be written too.
     whole: bool,
     /// It fails, and is tried again then.
@@ -88,7 +91,7 @@ impl Keeper {
         database: Result<Database, Error>,
         memory: Memory,
         journal: JournalHandle,
-        sentry: Link<sentry::Command>,
+        sentry: Link<Command>,
         items: Receiver<Item>,
         waker: Arc<Waker>,
         inbox: Inbox<Request>,
@@ -114,6 +117,7 @@ impl Keeper {
             is_uncounted: false,
             is_dirty: true,
             is_taken_over: false,
+            must_replace: false,
             whole: false,
             retry_at: None,
             complained: None,
@@ -121,23 +125,16 @@ impl Keeper {
         }
     }
 
-    /// Before the thread runs: what was stored before the last boot is written anew by the clock of this one, since nothing may be written beside it.
+    /// Before the thread runs. What was stored before the last boot is written anew by the clock of this one before anything else is written: there is
+    /// one mark for all. That comes when the host is protected: until then a kill leaves what was there.
     pub(super) fn take_up(&mut self, stored: Option<&Stored>) {
         self.is_taken_over = stored.is_some();
-        self.evidence_from = stored.map_or_else(Moment::default, |stored| stored.content.mark.clock);
+        self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
+        self.evidence_from = stored.filter(|_| !self.must_replace).map_or_else(Moment::default, |stored| stored.content.mark.clock);
         self.shared.list_wanted.store(true, Ordering::Relaxed);
-        let result = match (&mut self.database, stored) {
-            (Ok(database), Some(stored)) if !stored.is_same_boot => database.replace(&stored.content).map(|()| Some(stored.content.mark.clone())),
-            (Ok(_), _) => Ok(None),
-            (Err(_), _) => {
-                // Its words are with the rest of it.
-                self.fail_to_open();
-                return;
-            }
-        };
-        match result {
-            Ok(mark) => self.written(mark),
-            Err(error) => self.fail(error),
+        match self.database {
+            Ok(_) => self.written(None),
+            Err(_) => self.fail_to_open(),
         }
     }
 
@@ -221,7 +218,7 @@ impl Keeper {
         if self.gathered.is_empty() {
             return;
         }
-        if !self.can_write() {
+        if !self.can_write() || self.must_replace {
             self.forget_gathered();
             return;
         }
@@ -250,13 +247,17 @@ impl Keeper {
         // What is lost from here on asks for another list. What was told before is older than the list, and must not come after it.
         self.shared.list_wanted.store(false, Ordering::Release);
         self.gather();
+        if self.must_replace {
+            self.gathered.clear();
+            self.write_at = None;
+        }
         self.write();
         if !self.can_write() {
             return;
         }
         let (mut blocks, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {
-            let Ok((piece, next)) = self.sentry.ask_within(LIST_PATIENCE, |answer| sentry::Command::Page(at, PIECE, answer)) else {
+            let Ok((piece, next)) = self.sentry.ask_within(LIST_PATIENCE, |answer| Command::Page(at, PIECE, answer)) else {
                 // It is starting or ending.
                 self.shared.list_wanted.store(true, Ordering::Release);
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
@@ -265,8 +266,11 @@ impl Keeper {
             blocks.extend(piece);
             from = next;
         }
-        let offenders = if self.whole { self.sentry.ask(sentry::Command::Offenders).unwrap_or_default() } else { Vec::new() };
+        let offenders = if self.whole || self.must_replace { self.sentry.ask(Command::Offenders).unwrap_or_default() } else { Vec::new() };
         let mark = time::mark();
+        if self.must_replace {
+            return self.replace(Content { mark, blocks, offenders, evidence: Vec::new() });
+        }
         let Ok(database) = &mut self.database else { return };
         match database.set_blocks(&mark, blocks) {
             Ok(()) => self.written(Some(mark)),
@@ -274,6 +278,22 @@ impl Keeper {
         }
         if offenders.is_empty() || self.apply(&offenders.into_iter().map(Change::Offender).collect::<Vec<_>>()) {
             self.whole = false;
+        }
+    }
+
+    /// Writes everything anew.
+    fn replace(&mut self, mut content: Content) {
+        let at = content.mark.clock;
+        if let Ok((evidence, prefix)) = self.sentry.ask(|answer| Command::Evidence(Moment::default(), EVIDENCE_MAX, answer)) {
+            content.evidence = evidence.into_iter().map(|evidence| Known { evidence, prefix }).collect();
+        }
+        let Ok(database) = &mut self.database else { return };
+        match database.replace(&content) {
+            Ok(()) => {
+                (self.must_replace, self.whole, self.evidence_from) = (false, false, at);
+                self.written(Some(content.mark));
+            }
+            Err(error) => self.fail(error),
         }
     }
 
@@ -300,12 +320,12 @@ impl Keeper {
             return;
         }
         self.evidence_at = now + EVIDENCE_EVERY;
-        if !self.can_write() {
+        if !self.can_write() || self.must_replace {
             return;
         }
         let from = self.evidence_from;
         let at = time::now();
-        if let Ok((evidence, prefix)) = self.sentry.ask_within(LIST_PATIENCE, |answer| sentry::Command::Evidence(from, EVIDENCE_MAX, answer))
+        if let Ok((evidence, prefix)) = self.sentry.ask_within(LIST_PATIENCE, |answer| Command::Evidence(from, EVIDENCE_MAX, answer))
             && !evidence.is_empty()
         {
             let changes: Vec<_> = evidence.into_iter().map(|evidence| Change::Known(Known { evidence, prefix })).collect();
@@ -363,7 +383,7 @@ impl Keeper {
         if !self.is_taken_over {
             // It could not be read at the start.
             let stored = Stored { content, is_same_boot };
-            if self.sentry.ask_within(LIST_PATIENCE, |answer| sentry::Command::Restore(Box::new(stored), answer)).is_err() {
+            if self.sentry.ask_within(LIST_PATIENCE, |answer| Command::Restore(Box::new(stored), answer)).is_err() {
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
                 self.database = Err(Error::InUse { path: self.directory.clone() });
                 return;

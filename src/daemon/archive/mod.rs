@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::keeper::Keeper;
+use super::command::Command;
 use super::link::{self, Link};
-use super::sentry;
 use crate::config::Config;
 use crate::engine::{Ending, Engine, Evidence, Moment, Outcome, Reason, Report, Source, Subject};
 use crate::journal::JournalHandle;
@@ -101,7 +101,7 @@ impl Archive {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(config: &Config, opened: Opened, journal: JournalHandle, sentry: Link<sentry::Command>) -> io::Result<(Self, Option<Stored>)> {
+    pub fn start(config: &Config, opened: Opened, journal: JournalHandle, sentry: Link<Command>) -> io::Result<(Self, Option<Stored>)> {
         let mark = super::time::mark();
         let stored = opened.content.map(|content| {
             let is_same_boot = content.mark.is_same_boot(&mark);

@@ -20,8 +20,8 @@ use jiff::Timestamp;
 
 use self::keeper::{Ends, Keeper};
 use self::orders::has_files;
+use super::command::Command;
 use super::link::{self, Answer, Link};
-use super::sentry;
 use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Subject};
 use crate::helper::process;
@@ -117,7 +117,7 @@ impl Errands {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(config: &Config, journal: JournalHandle, sentry: Link<sentry::Command>, on_name: OnName) -> io::Result<Self> {
+    pub fn start(config: &Config, journal: JournalHandle, sentry: Link<Command>, on_name: OnName) -> io::Result<Self> {
         process::take_charge()?;
         let shared = Arc::new(Shared::default());
         shared.wanted.store(wanted(config), Ordering::Relaxed);

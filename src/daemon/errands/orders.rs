@@ -4,11 +4,11 @@
 
 use jiff::Timestamp;
 
-use crate::config::{Config, PortMode};
-use crate::daemon::sentry::Standing;
+use crate::config::{ClassicMode, Config};
+use crate::daemon::command::Standing;
 use crate::engine::{Reason, Report, Subject};
 use crate::helper::process::Process;
-use crate::helper::protocol::{Blocked, HostsDeny, LIST_PIECE, Order, Run, Settings};
+use crate::helper::protocol::{Blocked, HostsDeny, LIST_PIECE, List, Order, Run, Settings};
 use crate::journal::{Event, Notice, format};
 use crate::probe::{Port, Transport};
 
@@ -29,17 +29,7 @@ pub(super) fn settings(config: &Config) -> Settings {
 
 /// The classic word of the mode in which ports of this transport are watched; SCTP and bare IP go with TCP.
 pub(super) fn mode_word(config: &Config, transport: Transport) -> Option<&'static str> {
-    let is_udp = transport == Transport::Udp;
-    let mode = if is_udp { config.udp.mode } else { config.tcp.mode };
-    Some(match (mode, is_udp) {
-        (PortMode::Off, _) => return None,
-        (PortMode::Connect, false) => "tcp",
-        (PortMode::Stealth, false) => "stcp",
-        (PortMode::Advanced, false) => "atcp",
-        (PortMode::Connect, true) => "udp",
-        (PortMode::Stealth, true) => "sudp",
-        (PortMode::Advanced, true) => "audp",
-    })
+    ClassicMode::of(config, transport == Transport::Udp).map(ClassicMode::word)
 }
 
 /// The transport of the ports that a scan touched.
@@ -84,6 +74,6 @@ pub(super) fn list(helper: &mut Process, config: &Config, blocks: &[Standing], w
     let pieces = blocks.len().div_ceil(LIST_PIECE).max(1);
     for piece in 0..pieces {
         let rows = blocks.iter().skip(piece * LIST_PIECE).take(LIST_PIECE).map(row).collect();
-        helper.send(&Order::List { first: piece == 0, last: piece + 1 == pieces, whole, blocks: rows });
+        helper.send(&Order::List(List { first: piece == 0, last: piece + 1 == pieces, whole, blocks: rows }));
     }
 }

@@ -3,9 +3,9 @@
 //! It waits for nothing but netlink: no disk, no name, no lock that somebody else holds while waiting. What people should hear of goes to
 //! the journal's queue, which never makes it wait.
 
-mod command;
 mod court;
 mod error;
+mod obey;
 mod reload;
 mod restore;
 mod rules;
@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
 use super::archive::{Archive, Stored};
+use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::Inbox;
 use super::time::now;
@@ -30,12 +31,11 @@ use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::store::EVIDENCE_MAX;
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::{Connection, Ruleset};
-use crate::probe::{Port, Probe};
+use crate::probe::Probe;
 use crate::responder::{NftResponder, words};
 use crate::sys::poll;
 use crate::wire;
 
-pub use self::command::{Command, NotDone, Standing};
 pub use self::error::StartError;
 
 /// Commands that are served before packets are looked at again.
@@ -46,20 +46,6 @@ const PREROUTING: u8 = 0;
 
 /// Loss is told at most this often; the count of all of it is in the status.
 const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
-
-/// All that the thread needs to start or to change its ways.
-pub struct Setup {
-    /// The configuration.
-    pub config: Config,
-    /// Its rules.
-    pub ruleset: Ruleset,
-    /// What is never blocked.
-    pub never_block: AllowList,
-    /// Where this host's own connections start: `net.ipv4.ip_local_port_range`.
-    pub ephemeral: RangeInclusive<u16>,
-    /// What local services listen on now.
-    pub services: Vec<Port>,
-}
 
 /// The packet thread's state.
 pub struct Sentry {
@@ -233,6 +219,7 @@ impl Sentry {
             packets: self.before.packets + now.packets,
             lost: self.before.lost + now.lost,
             overruns: self.before.overruns + now.overruns,
+            loss_uncounted: now.loss_uncounted,
             malformed: self.before.malformed + now.malformed,
         }
     }

@@ -1,7 +1,8 @@
 //! A new configuration comes in force while packets go on.
 
-use super::{Sentry, Setup, rules};
+use super::{Sentry, rules};
 use crate::capture::nflog::{Listener, Settings};
+use crate::daemon::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
 use crate::responder::{LIGHT_DUMP, words};

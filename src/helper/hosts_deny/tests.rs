@@ -33,7 +33,7 @@ impl World {
         self.directory.path().join("hosts.deny")
     }
 
-    fn later(&mut self, time: Duration) -> Vec<Told> {
+    fn later(&mut self, time: Duration) -> Vec<Word> {
         self.deny.next_due(self.now);
         self.now += time;
         self.deny.write(self.now)
@@ -50,13 +50,13 @@ impl World {
     }
 }
 
-fn denied(target: &str, line: &str) -> Told {
-    Told::Denied { target: target.into(), line: line.into() }
+fn denied(target: &str, line: &str) -> Word {
+    Word::Response(Response::Denied { target: target.into(), line: line.into() })
 }
 
-fn error_of(told: &[Told]) -> &str {
+fn error_of(told: &[Word]) -> &str {
     match told {
-        [Told::Error(text)] => text,
+        [Word::Error(text)] => text,
         other => panic!("{other:?}"),
     }
 }
@@ -94,9 +94,9 @@ fn a_line_is_told_when_it_is_on_the_disk_and_goes_with_the_block() {
     assert!(world.deny.is_idle());
     world.deny.remove("192.0.2.1");
     world.deny.add("2001:db8::/64");
-    assert_eq!(world.later(SOON), [Told::NoLongerDenied { target: "192.0.2.1".into() }]);
+    assert_eq!(world.later(SOON), [Word::Response(Response::NoLongerDenied { target: "192.0.2.1".into() })]);
     assert_eq!(world.ours(), ["ALL: [2001:db8::]/64"]);
-    assert_eq!(world.deny.take_out(world.now), [Told::NoLongerDenied { target: "2001:db8::/64".into() }]);
+    assert_eq!(world.deny.take_out(world.now), [Word::Response(Response::NoLongerDenied { target: "2001:db8::/64".into() })]);
     assert!(world.deny.is_idle());
     assert_eq!(world.text(), "sshd: 198.51.100.1\n", "no part of ours is left");
 }
@@ -118,7 +118,7 @@ fn a_line_that_others_have_is_not_written_again_and_stays() {
     assert_eq!(world.later(SOON).len(), 2, "both are denied");
     assert_eq!(world.ours(), ["ALL: 192.0.2.2"], "what stands behind their address is part of their rule");
     world.deny.remove("192.0.2.1");
-    assert!(matches!(&world.later(SOON)[..], [Told::Warning(text)] if text.contains("192.0.2.1")), "it is denied still");
+    assert!(matches!(&world.later(SOON)[..], [Word::Warning(text)] if text.contains("192.0.2.1")), "it is denied still");
     assert!(world.text().starts_with("ALL:192.0.2.1\r\nALL : 192.0.2.2 # mine\n# portsentry"));
 }
 
@@ -136,7 +136,7 @@ fn lines_of_an_earlier_run_stay_until_it_is_known_what_is_blocked() {
     assert_eq!((world.later(MINUTE), world.text()), (vec![], before));
     world.deny.replace(["192.0.2.1".to_owned(), "192.0.2.9".to_owned()].into_iter());
     let mut told = world.later(SOON);
-    let gone = |target: &str| Told::NoLongerDenied { target: target.into() };
+    let gone = |target: &str| Word::Response(Response::NoLongerDenied { target: target.into() });
     assert_eq!(told.pop(), Some(denied("192.0.2.9", "ALL: 192.0.2.9")), "the other one was denied before");
     assert_eq!(told, [gone("192.0.2.0/25"), gone("2001:db8::/64"), gone("2001:db8::1")]);
     assert_eq!(world.ours(), ["ALL: 192.0.2.1", "ALL: 192.0.2.9"]);
@@ -150,7 +150,7 @@ fn what_an_editor_undid_is_put_right_within_a_minute() {
     std::fs::write(world.path(), "# mine, edited\n").unwrap();
     assert_eq!(world.later(SOON), []);
     assert!(world.deny.next_due(world.now).unwrap() <= MINUTE);
-    assert!(matches!(&world.later(MINUTE)[..], [Told::Warning(text)] if text.contains("changed by others")));
+    assert!(matches!(&world.later(MINUTE)[..], [Word::Warning(text)] if text.contains("changed by others")));
     assert!(world.text().starts_with("# mine, edited\n# portsentry: begin") && world.ours() == ["ALL: 192.0.2.1"]);
     // An editor that adds what is its own changes nothing of ours, and nobody need hear of it.
     std::fs::write(world.path(), format!("{}ALL: 198.51.100.1\n", world.text())).unwrap();
@@ -170,7 +170,7 @@ fn a_link_stays_and_its_file_is_rewritten() {
     symlink("real", world.path()).unwrap();
     world.deny.add("192.0.2.1");
     let told = world.later(SOON);
-    assert!(matches!(&told[..], [Told::Warning(text), Told::Denied { .. }] if text.contains("is a link")), "{told:?}");
+    assert!(matches!(&told[..], [Word::Warning(text), Word::Response(Response::Denied { .. })] if text.contains("is a link")), "{told:?}");
     assert!(std::fs::symlink_metadata(world.path()).unwrap().is_symlink());
     assert!(std::fs::read_to_string(&real).unwrap().contains("ALL: 192.0.2.1"));
     assert_eq!(std::fs::metadata(&real).unwrap().mode() & 0o7777, 0o600);
@@ -230,7 +230,7 @@ fn every_failure_is_told_once_loses_nothing_and_is_told_when_it_ends() {
         world.deny.add("192.0.2.2");
         end(&path);
         let told = world.later(MINUTE);
-        let told: Vec<_> = told.iter().map(|told| matches!(told, Told::Denied { .. })).collect();
+        let told: Vec<_> = told.iter().map(|told| matches!(told, Word::Response(Response::Denied { .. }))).collect();
         assert_eq!(told, [true, true, false], "both lines, and that it is well again: {words}");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("ALL: 192.0.2.1\nALL: 192.0.2.2\n"), "{text}");
@@ -286,8 +286,8 @@ fn there_are_no_more_lines_than_the_bound_and_it_is_told_once() {
         world.deny.add(&std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string());
     }
     let mut told = world.later(SOON);
-    assert!(matches!(told.pop(), Some(Told::Error(text)) if text.contains("10000 lines")));
-    assert_eq!((told.len(), world.ours().len(), world.deny.left_out()), (LINES_MAX, LINES_MAX, 7));
+    assert!(matches!(told.pop(), Some(Word::Error(text)) if text.contains("10000 lines")));
+    assert_eq!((told.len(), world.ours().len(), world.deny.left_out), (LINES_MAX, LINES_MAX, 7));
     world.deny.add("192.0.2.1");
     assert_eq!(world.later(SOON), []);
 }
@@ -346,7 +346,7 @@ proptest! {
                 }
             }
             let told = world.later(MINUTE);
-            prop_assert!(!told.iter().any(|told| matches!(told, Told::Error(_))), "{told:?}");
+            prop_assert!(!told.iter().any(|told| matches!(told, Word::Error(_))), "{told:?}");
             let lines: Vec<_> = wanted.iter().map(|target| format!("ALL: {target}")).collect();
             prop_assert_eq!(world.ours(), lines);
             let bytes = std::fs::read(world.path()).unwrap();

@@ -1,0 +1,72 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn every_request_survives_the_line() {
+    let address: Target = "192.0.2.1".parse().unwrap();
+    let requests = [
+        Request::Status {},
+        Request::List {},
+        Request::Show { address },
+        Request::Block { address: "10.0.0.5/24".parse().unwrap(), seconds: Some(60), reason: "ä".into() },
+        Request::Block { address, seconds: None, reason: String::new() },
+        Request::Unblock { address },
+        Request::UnblockAll {},
+        Request::AllowList {},
+        Request::AllowAdd { address },
+        Request::AllowRemove { address },
+        Request::Rules {},
+        Request::Reload {},
+        Request::History { since: Some(Stamp(Timestamp::from_second(5).unwrap())), source: Some(address) },
+        Request::History { since: None, source: None },
+        Request::Watch {},
+    ];
+    for request in requests {
+        assert_eq!(Request::parse(line(&request).unwrap().as_bytes()).unwrap(), request);
+    }
+}
+
+#[test]
+fn the_line_of_a_block_is_this_one() {
+    let request = Request::Block { address: "10.0.0.5/24".parse().unwrap(), seconds: Some(60), reason: "x".into() };
+    assert_eq!(line(&request).unwrap(), "{\"v\":1,\"do\":\"block\",\"address\":\"10.0.0.0/24\",\"seconds\":60,\"reason\":\"x\"}\n");
+}
+
+#[test]
+fn what_is_not_understood_is_refused_and_said() {
+    let refusal = |text: &str| Request::parse(text.as_bytes()).unwrap_err().message;
+    assert!(refusal("hello").contains("no JSON"));
+    assert!(refusal("[1]").contains("no JSON object"));
+    assert!(refusal(r#"{"do":"status"}"#).contains("\"v\" is missing"));
+    assert!(refusal(r#"{"v":2,"do":"status"}"#).contains("version 2"));
+    assert!(refusal(r#"{"v":1,"do":"fly"}"#).contains("fly"));
+    assert!(refusal(r#"{"v":1,"do":"status","x":1}"#).contains('x'));
+    assert!(refusal(r#"{"v":1,"do":"block","address":"example.org"}"#).contains("neither an address"));
+    assert!(refusal(r#"{"v":1,"do":"block","address":"192.0.2.1","reason":"a\nb"}"#).contains("control characters"));
+    assert!(refusal(&"[".repeat(60_000)).contains("no JSON"));
+}
+
+#[test]
+fn a_target_knows_what_it_blocks() {
+    let subject = |text: &str| text.parse::<Target>().unwrap().subject(64).display(64).to_string();
+    assert_eq!(subject("192.0.2.1"), "192.0.2.1");
+    assert_eq!(subject("::ffff:192.0.2.1"), "192.0.2.1");
+    assert_eq!(subject("192.0.2.1/24"), "192.0.2.0/24");
+    assert_eq!(subject("2001:db8::1"), "2001:db8::/64");
+    assert!(matches!("2001:db8::/64".parse::<Target>().unwrap().subject(64), Subject::Host(_)));
+    assert!(matches!("2001:db8::/48".parse::<Target>().unwrap().subject(64), Subject::Network(_)));
+    assert!(matches!("2001:db8::1/128".parse::<Target>().unwrap().subject(64), Subject::Network(_)));
+}
+
+#[test]
+fn a_kind_of_a_later_version_is_understood_as_unknown() {
+    let refusal: Refusal = serde_json::from_str(r#"{"kind":"tired","message":"m"}"#).unwrap();
+    assert_eq!(refusal.kind, Kind::Unknown);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_parser_fail(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Request::parse(&bytes);
+    }
+}

@@ -1,0 +1,111 @@
+//! What other threads ask of the packet thread, and what they are answered. The words only: [`super::sentry`] obeys.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::archive::Stored;
+use super::link::Answer;
+use crate::config::Config;
+use crate::engine::{self, AllowList, Moment, Reason, Subject};
+use crate::journal::store::{Block, Repeated};
+use crate::nft::Ruleset;
+use crate::probe::Port;
+use crate::{capture, decoy};
+
+/// All that the thread needs to start or to change its ways.
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// Its rules.
+    pub ruleset: Ruleset,
+    /// What is never blocked.
+    pub never_block: AllowList,
+    /// Where this host's own connections start: `net.ipv4.ip_local_port_range`.
+    pub ephemeral: RangeInclusive<u16>,
+    /// What local services listen on now.
+    pub services: Vec<Port>,
+}
+
+/// What other threads ask for.
+pub enum Command {
+    /// How things stand.
+    Status(Answer<Figures>),
+    /// What is known of an address.
+    Account(IpAddr, Answer<(Option<engine::AccountView>, u32)>),
+    /// Block by order of the administrator.
+    Block {
+        /// What.
+        subject: Subject,
+        /// For how long; `None`: until unblocked.
+        timeout: Option<Duration>,
+        /// The administrator's words.
+        text: String,
+        /// Done in the kernel, or why not.
+        answer: Answer<Result<(), NotDone>>,
+    },
+    /// Unblock what lies in a network, and the source that an address belongs to.
+    Unblock(IpNet, Answer<Result<Vec<Subject>, String>>),
+    /// Unblock everything.
+    UnblockAll(Answer<Result<usize, String>>),
+    /// A new list of what is never blocked.
+    Protect(AllowList, Answer<Result<(), String>>),
+    /// A new configuration: in force, or refused with nothing changed.
+    Reconfigure(Box<Setup>, Answer<Result<(), String>>),
+    /// When each block began, as far as that is known.
+    Since(Answer<HashMap<Subject, Moment>>),
+    /// So many of the blocks in force, the first that come.
+    Blocks(usize, Answer<Vec<Standing>>),
+    /// The blocks in force in so many places from one on, and where to go on.
+    Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
+    /// All proven sources that were blocked.
+    Offenders(Answer<Vec<Repeated>>),
+    /// What is known of sources that were touched since then, of so many at most; and how long IPv6 prefixes are.
+    Evidence(Moment, usize, Answer<(Vec<engine::Evidence>, u8)>),
+    /// Take over what could not be read at the start.
+    Restore(Box<Stored>, Answer<()>),
+    /// Are you there?
+    Ping(Answer<()>),
+    /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
+    Stop(bool, Answer<u64>),
+}
+
+/// A block that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// What is blocked.
+    pub subject: Subject,
+    /// Why.
+    pub reason: Reason,
+    /// The port that crossed the trigger, if that is known.
+    pub port: Option<Port>,
+    /// Since how long.
+    pub age: Duration,
+}
+
+/// Why a block by hand was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotDone {
+    /// The engine refused: it must not be.
+    Refused(String),
+    /// The kernel would not.
+    Failed(String),
+}
+
+/// Figures for the status.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// The engine's.
+    pub engine: engine::Status,
+    /// The capture's.
+    pub capture: capture::Statistics,
+    /// Logged packets that are no probes (late answers and the like).
+    pub no_probe: u64,
+    /// Logged packets that no parser could read.
+    pub unreadable: u64,
+    /// The decoys'.
+    pub decoy: decoy::Figures,
+}

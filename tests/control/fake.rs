@@ -1,0 +1,226 @@
+//! A daemon that is none: the real server over a real socket, and behind it a desk that says what the test wants.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portsentry::config::Config;
+use portsentry::control::client::Client;
+use portsentry::control::{
+    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Store, Target,
+    Watching, listen,
+};
+use portsentry::ctl::{self, Zone};
+use portsentry::journal::sink::Sink;
+use portsentry::journal::{Journal, JournalHandle, Settings};
+
+/// Longer than anything takes that does not hang.
+pub const LONG: Duration = Duration::from_secs(20);
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn write(&mut self, _: log::Level, _: &str, _: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub fn target(text: &str) -> Target {
+    text.parse().unwrap()
+}
+
+pub fn stamp(second: i64) -> Stamp {
+    Stamp(jiff::Timestamp::from_second(second).unwrap())
+}
+
+pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -> BlockRow {
+    let scan = reason.split_once(" scan").map(|(kind, _)| kind.to_owned());
+    BlockRow {
+        address: target(address),
+        proven: reason.contains("proven"),
+        reason: reason.to_owned(),
+        scan,
+        since: Some(stamp(1_795_188_400)),
+        expires_in,
+        packets: Some(packets),
+    }
+}
+
+/// A daemon that remembers what it was asked.
+#[derive(Default)]
+pub struct FakeDesk {
+    pub asked: Arc<Mutex<Vec<Request>>>,
+    /// Rows that `list` has beside the usual ones.
+    pub many: u32,
+    pub empty: bool,
+}
+
+impl FakeDesk {
+    pub fn blocked(&self) -> Vec<BlockRow> {
+        if self.empty {
+            return Vec::new();
+        }
+        vec![
+            row("2001:db8:1::/64", Some(3720), 7, "xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"),
+            row("192.0.2.0/24", None, 0, "by hand: abuse\u{1b}[2J"),
+            row("10.77.1.1", Some(58), 1234, "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"),
+        ]
+    }
+}
+
+impl Desk for FakeDesk {
+    fn answer(&mut self, request: Request) -> Answer {
+        self.asked.lock().unwrap().push(request.clone());
+        let no = |message: &str| Refusal::new(Kind::No, message, "");
+        match request {
+            Request::Status {} => Reply::Status(Box::new(Status {
+                responses: Responses { commands: 3, failed: 1, dropped: 2 },
+                mode: "enforce".into(),
+                capture: "nflog".into(),
+                group: 77,
+                watching: vec![
+                    Watching { transport: "tcp".into(), mode: "advanced".into(), ports: 1021, ranges: "1-112, 114-138, 140-1023".into() },
+                    Watching { transport: "udp".into(), mode: "stealth".into(), ports: 1, ranges: "7".into() },
+                ],
+                sources: 12,
+                blocked: 3,
+                allowed: 5,
+                probes: 4711,
+                lost: 1,
+                held_back: 0,
+                decoy: Decoys::default(),
+                store: Store::default(),
+                uptime: 3720,
+                config: Some("/etc/portsentry/portsentry.yaml".into()),
+                version: "0.1.0".into(),
+                pid: 42,
+                warnings: vec!["resolve: not in force yet".into()],
+            }))
+            .into(),
+            Request::List {} if self.many > 0 => {
+                let many = self.many;
+                Answer::Blocks(Box::new((0..many).map(|n| BlockRow {
+                    address: Target::Address(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()),
+                    ..row("10.0.0.1", Some(60), u64::from(n), "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3")
+                })))
+            }
+            Request::List {} => Answer::blocks(self.blocked()),
+            Request::Show { address } => match self.blocked().into_iter().find(|row| row.address.network().contains(&address.network())) {
+                Some(block) => Reply::Shown(Box::new(Shown {
+                    address,
+                    block: Some(block),
+                    allowed: None,
+                    ports: vec!["tcp/1".into(), "tcp/2".into()],
+                    touched: 2,
+                    scans: vec!["syn".into()],
+                    proven: false,
+                    first_seen: Some(stamp(1_795_188_390)),
+                    last_seen: Some(stamp(1_795_188_400)),
+                    blocks_before: 1,
+                }))
+                .into(),
+                None => no("nothing is known of it").into(),
+            },
+            Request::Block { address, seconds, reason } => Reply::Done { message: format!("{address} is blocked: {seconds:?} {reason}") }.into(),
+            Request::Unblock { address } if self.blocked().iter().any(|row| row.address == address) => {
+                Reply::Done { message: format!("{address} is not blocked any more.") }.into()
+            }
+            Request::Unblock { address } => no(&format!("{address} is not blocked")).into(),
+            Request::UnblockAll {} => Reply::Done { message: "3 blocks are lifted.".into() }.into(),
+            Request::AllowList {} => Reply::Allowed {
+                rows: vec![
+                    AllowRow { address: target("192.0.2.1"), origin: "gateways".into() },
+                    AllowRow { address: target("127.0.0.0/8"), origin: "allow".into() },
+                ],
+            }
+            .into(),
+            Request::AllowAdd { address } => Reply::Done { message: format!("{address} is never blocked from now on.") }.into(),
+            Request::AllowRemove { address } => no(&format!("{address} was not added")).into(),
+            Request::Rules {} => Reply::Rules { text: "table inet portsentry {\n\tchain gate {\n\t}\n}\n".into() }.into(),
+            Request::Reload {} => {
+                Refusal::new(Kind::Configuration, "a.yaml:1:1: error: no such key\n  ports: 1\n  ^", "repair the file; the old one stays in force")
+                    .into()
+            }
+            Request::History { .. } if self.empty => Answer::History(Box::new(std::iter::empty())),
+            Request::History { .. } => {
+                let rows = (0..200).map(|n| HistoryRow {
+                    at: stamp(1_795_188_400 + n),
+                    address: target(if n == 1 { "2001:db8::/64" } else { "10.77.1.1" }),
+                    host: if n == 0 {
+                        "scanner.example\u{7}".into()
+                    } else if n == 1 {
+                        "2001:db8::/64".into()
+                    } else {
+                        "10.77.1.1".into()
+                    },
+                    port: u16::try_from(n).unwrap(),
+                    protocol: if n == 2 { "MANUAL".into() } else { "TCP".into() },
+                });
+                Answer::History(Box::new(rows))
+            }
+            Request::Watch {} => panic!("the server does this itself"),
+        }
+    }
+}
+
+/// A server over a socket in a directory of its own.
+pub struct Daemon {
+    pub directory: tempfile::TempDir,
+    pub server: Option<Server>,
+    pub journal: JournalHandle,
+    pub asked: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Daemon {
+    pub fn start(desk: FakeDesk, group: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // Others must be able to reach the socket: whether they may use it is the socket's business.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let asked = Arc::clone(&desk.asked);
+        let settings = Settings { history_file: None, ..Settings::from(&Config::default()) };
+        let journal = Journal::start_with(settings, Box::new(Nowhere)).unwrap();
+        let listener = listen(&directory.path().join("run/control.sock"), group).unwrap();
+        let feed = journal.clone();
+        let server = Server::start(listener, Box::new(desk), Box::new(move |waker| feed.subscribe(Some(waker)))).unwrap();
+        Self { directory, server: Some(server), journal, asked }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("run/control.sock")
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    /// Runs `portsentryctl` in this process: exit status, standard output, standard error.
+    pub fn ctl(&self, line: &str) -> (u8, String, String) {
+        let mut words = vec!["portsentryctl".to_owned(), "--socket".into(), self.socket().to_str().unwrap().to_owned()];
+        words.extend(line.split_whitespace().map(str::to_owned));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = ctl::run(words.into_iter().map(Into::into), &mut out, &mut err, &Zone::utc());
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    /// A good client is served at once.
+    pub fn assert_serves(&self) {
+        let begun = Instant::now();
+        let mut client = Client::connect(&self.socket()).unwrap();
+        assert!(matches!(client.ask(&Request::Status {}), Ok(Reply::Status(status)) if status.probes == 4711));
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            assert!(server.stop(LONG));
+            assert!(!self.socket().exists(), "the socket is taken away");
+        }
+        assert!(self.journal.stop(LONG));
+    }
+}
