@@ -237,7 +237,7 @@ proptest! {
         let host = |n: u8| Subject::Host(Source::V4(Ipv4Addr::new(203, 0, 113, n)));
         let found: Vec<Adopted> = elements.iter().map(|(n, seconds)| {
             let remaining = seconds.map(Duration::from_secs);
-            Adopted { subject: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()) }
+            Adopted { subject: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()), since: None, port: None }
         }).collect();
         let (mut actions, mut reports) = (Vec::new(), Vec::new());
         engine.adopt(Moment::from_millis(5), found, &mut actions);

@@ -90,6 +90,12 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let text = format!("{connections}, {} refused, {} half-open, {}", decoy.refused, decoy.half_open, count(decoy.banners, "banner"));
         pair(out, "decoys", &text)?;
     }
+    let store = &status.store;
+    if !store.state.is_empty() {
+        let age = store.age.map_or_else(String::new, |age| format!(", written {} ago", duration(Duration::from_secs(age))));
+        let rows = format!("{}, {}, {}", count(store.blocks, "block"), count(store.offenders, "offender"), count(store.sources, "source"));
+        pair(out, "stored", &format!("{}: {rows}{age}", store.state))?;
+    }
     for warning in &status.warnings {
         writeln!(out, "Warning: {}", printable(warning))?;
     }

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use super::archive::Archive;
 use super::command::Command;
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
+use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Responses, Status, Watching};
+use crate::control::{Decoys, Responses, Status, Store, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -19,6 +21,8 @@ pub struct Sources {
     pub journal: JournalHandle,
     /// What is done beside the blocks.
     pub errands: Errands,
+    /// What is stored.
+    pub archive: Archive,
 }
 
 impl Sources {
@@ -30,6 +34,7 @@ impl Sources {
         let figures = sentry.ask(Command::Status)?;
         let journal = self.journal.stats();
         let counts = self.errands.counts();
+        let store = self.archive.figures();
         let view = view.lock();
         let config = &view.config;
         let mut warnings = view.warnings.clone();
@@ -51,6 +56,9 @@ impl Sources {
         }
         if !self.errands.is_up() {
             warnings.push("the helper process is not running: no command is run and no name found".to_owned());
+        }
+        if let Some(why) = &store.failing {
+            warnings.push(format!("the state store cannot be written, and a reboot would forget what is not in it: {why}"));
         }
         Ok(Status {
             mode: match config.mode {
@@ -79,6 +87,13 @@ impl Sources {
                 unanswered: figures.decoy.unanswered,
                 held: figures.decoy.held as u64,
                 waiting: figures.decoy.waiting as u64,
+            },
+            store: Store {
+                state: if store.failing.is_some() { "failing" } else { "ok" }.to_owned(),
+                blocks: store.rows.blocks,
+                offenders: store.rows.offenders,
+                sources: store.rows.evidence,
+                age: store.written.map(|at| time::now().since(at).as_secs()),
             },
             uptime: self.started.elapsed().as_secs(),
             config: view.from.as_ref().map(|path| path.display().to_string()),

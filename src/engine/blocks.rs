@@ -104,6 +104,13 @@ impl Blocks {
         self.entries.iter().flatten().filter(|entry| entry.is_in_force()).map(view)
     }
 
+    /// The blocks in force in so many places from `at` on, and where the next call goes on; `None` when these were the last.
+    pub(super) fn page(&self, at: usize, places: usize) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
+        let end = at.saturating_add(places).min(self.entries.len());
+        let page = self.entries.get(at..end).unwrap_or_default();
+        (page.iter().flatten().filter(|entry| entry.is_in_force()).map(view), (end < self.entries.len()).then_some(end))
+    }
+
     /// The block of `subject`, if it is in force.
     pub(super) fn view(&self, subject: Subject) -> Option<BlockView<'_>> {
         self.find(subject).and_then(|at| self.entry(at)).filter(|entry| entry.is_in_force()).map(view)
@@ -222,8 +229,10 @@ impl Blocks {
             state: State::InForce,
             wish: None,
             reason: found.reason.clone(),
-            port: None,
-            since: Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))),
+            port: found.port,
+            since: found
+                .since
+                .unwrap_or_else(|| Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))),
             timeout: None,
             expires: None,
             count_at: None,

@@ -126,8 +126,12 @@ pub struct Adopted {
     pub remaining: Option<Duration>,
     /// Packets that it has dropped.
     pub packets: u64,
-    /// What its comment says.
+    /// What its comment says, or what was stored of it.
     pub reason: Reason,
+    /// When the block began, where that was stored; `None`: when the kernel gave it its time.
+    pub since: Option<Moment>,
+    /// The port that crossed the trigger, where that was stored.
+    pub port: Option<Port>,
 }
 
 pub(super) fn is_due(at: Option<Moment>, now: Moment) -> bool {

@@ -552,7 +552,9 @@ pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[El
     let again = elements.iter().map(|info| {
         let timeout = info.timeout.filter(|_| set.timeouts);
         let element = Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
-        (element, Past { counter: set.counter.then_some((info.packets, info.bytes)), expires: info.expires })
+        // A set that counts gives each element a counter; naming one that stands at zero costs the kernel a look-up by name for each.
+        let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
+        (element, Past { counter: has_counted.then_some((info.packets, info.bytes)), expires: info.expires })
     });
     add_all(out, sequence, set.id, again);
 }

@@ -262,10 +262,19 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`] when the kernel refuses: everything is then as it was. [`Error::Differs`] when it reads back differently.
     pub fn install(&mut self, ruleset: &Ruleset) -> Result<Installed, Error> {
+        self.install_with(ruleset, &[])
+    }
+
+    /// The same, and puts elements into its sets in the same transaction, each with what is left of its time: there is no moment in which the rules are in
+    /// force and the elements are not. Elements of these keys must not be in the sets.
+    ///
+    /// # Errors
+    /// As [`Connection::install`].
+    pub fn install_with(&mut self, ruleset: &Ruleset, elements: &[(SetId, Vec<ElementInfo>)]) -> Result<Installed, Error> {
         let mut tries = 0;
         let installed = loop {
             tries += 1;
-            match self.install_once(ruleset) {
+            match self.install_once(ruleset, elements) {
                 Err(error) if error.is_busy() && tries < TRIES => {}
                 other => break other?,
             }
@@ -321,12 +330,12 @@ impl Connection {
         Ok(Found { table: Some(table), chains, sets, rules, elements })
     }
 
-    fn install_once(&mut self, ruleset: &Ruleset) -> Result<Installed, Error> {
+    fn install_once(&mut self, ruleset: &Ruleset, more: &[(SetId, Vec<ElementInfo>)]) -> Result<Installed, Error> {
         let generation = self.generation()?;
         let found = self.read(ruleset)?;
         let plan = Plan::new(ruleset, &found);
         let mut installed = Installed { steps: plan.steps.iter().map(Step::to_string).collect(), ..Installed::default() };
-        if plan.steps.is_empty() {
+        if plan.steps.is_empty() && more.iter().all(|(_, elements)| elements.is_empty()) {
             return Ok(installed);
         }
         let mut carried: Vec<(SetId, Vec<ElementInfo>)> = Vec::new();
@@ -342,6 +351,11 @@ impl Connection {
         self.transaction(Some(generation), |out, sequence| {
             for (id, step) in (1..).zip(&plan.steps) {
                 write_step(out, sequence, step, id, &carried);
+            }
+            for (id, elements) in more {
+                if let Some(set) = ruleset.set(*id) {
+                    encode::add_again(out, sequence, set, elements);
+                }
             }
             // The last message asks for the acknowledgement; this one changes nothing.
             encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);

@@ -167,6 +167,22 @@ pub fn blocked(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)
     read(connection, &BLOCKED)
 }
 
+/// All that is blocked, as the kernel has it; of missing sets nothing.
+///
+/// # Errors
+/// When a set cannot be read.
+pub fn blocked_where_there(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+    let mut all = Vec::new();
+    for set in BLOCKED {
+        match read(connection, &[set]) {
+            Ok(found) => all.extend(found),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
 /// The networks that are blocked by hand: few, and quickly read.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod court;
 mod error;
 mod obey;
 mod reload;
+mod restore;
 mod rules;
 mod takeover;
 
@@ -17,19 +18,22 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
+use super::archive::{Archive, Stored};
 use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::Inbox;
+use super::time::now;
 use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
 use crate::config::Config;
 use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
+use crate::journal::store::EVIDENCE_MAX;
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::{Connection, Ruleset};
 use crate::probe::Probe;
 use crate::responder::{NftResponder, words};
-use crate::sys::{clock, poll};
+use crate::sys::poll;
 use crate::wire;
 
 pub use self::error::StartError;
@@ -52,6 +56,8 @@ pub struct Sentry {
     ruleset: Ruleset,
     never_block: AllowList,
     ephemeral: RangeInclusive<u16>,
+    /// The table was in the kernel when this started.
+    had_table: bool,
     /// What came and was lost by way of groups that were left.
     before: capture::Statistics,
     no_probe: u64,
@@ -61,15 +67,23 @@ pub struct Sentry {
 }
 
 impl Sentry {
-    /// Binds the log group, installs the rules, takes over the blocks that are in the kernel.
+    /// Binds the log group, installs the rules together with the blocks that were stored, takes over the blocks that are in the kernel.
     ///
     /// # Errors
     /// When the group is taken, the kernel lacks something, or refuses.
-    pub fn start(setup: Setup, journal: JournalHandle, errands: Errands, seed: [u64; 2]) -> Result<Self, StartError> {
+    pub fn start(
+        setup: Setup,
+        stored: Option<Stored>,
+        journal: JournalHandle,
+        errands: Errands,
+        archive: Archive,
+        seed: [u64; 2],
+    ) -> Result<Self, StartError> {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
         let mut responder = NftResponder::new(Connection::open()?);
-        if let Some(group) = takeover::former_group(responder.connection(), &setup.ruleset)?
+        let found = responder.connection().read(&setup.ruleset)?;
+        if let Some(group) = takeover::former_group(&found)
             && group != setup.config.capture.group
             && let Err(error @ capture::Error::GroupInUse { .. }) = Listener::bind(Settings::of_group(group))
         {
@@ -78,29 +92,30 @@ impl Sentry {
         // Before the rules that lead there.
         let decoy = Decoy::open(&setup.config)?;
         let mut policy = Policy::from_config(&setup.config);
-        if let Some(prefix) = takeover::former_prefix(responder.connection(), &setup.ruleset)? {
+        if let Some(prefix) = takeover::former_prefix(&found) {
             policy.ipv6_prefix = prefix;
         }
         let mut engine = Engine::new(policy, seed);
         let mut orders = Vec::new();
         let now = now();
         engine.set_never_block(now, setup.never_block.clone(), &mut orders);
-        rules::put_in_place(responder.connection(), &setup.ruleset, &setup.never_block, &setup.services)?;
+        let mut court = Court { engine, responder, journal, errands, archive, orders, refusal: None };
+        court.take_over(now, &setup, &found, stored)?;
         let mut sentry = Self {
-            court: Court { engine, responder, journal, errands, orders, refusal: None },
+            court,
             listener,
             decoy,
             config: setup.config,
             ruleset: setup.ruleset,
             never_block: setup.never_block,
             ephemeral: setup.ephemeral,
+            had_table: found.table.is_some(),
             before: capture::Statistics::default(),
             no_probe: 0,
             unreadable: 0,
             told_lost: 0,
             loss_told_at: None,
         };
-        sentry.court.adopt(now)?;
         sentry.tell_lacks(&[]);
         // Prefixes of an earlier run may have another length; the engine keeps what was judged.
         sentry.court.engine.reconfigure(now, Policy::from_config(&sentry.config), &mut sentry.court.orders);
@@ -128,6 +143,8 @@ impl Sentry {
             for _ in 0..COMMANDS_A_WAKE {
                 match inbox.next() {
                     Some(Command::Stop(remove, answer)) => {
+                        let (evidence, prefix) = self.evidence(Moment::default(), EVIDENCE_MAX);
+                        self.court.archive.last(evidence, prefix);
                         let _ = answer.send(self.stop(remove));
                         return Ok(());
                     }
@@ -223,8 +240,4 @@ impl Sentry {
             }
         }
     }
-}
-
-fn now() -> Moment {
-    Moment::at(clock::boottime())
 }

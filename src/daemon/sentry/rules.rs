@@ -3,12 +3,23 @@
 use crate::engine::AllowList;
 use crate::nft::element::merge;
 use crate::nft::plan::Installed;
-use crate::nft::{Connection, Element, Error, Key, Ruleset, SetId};
+use crate::nft::{Connection, Element, ElementInfo, Error, Key, Ruleset, SetId};
 use crate::probe::{Port, Transport};
 
 /// Rules, exemptions and services, as a whole.
 pub(super) fn put_in_place(connection: &mut Connection, ruleset: &Ruleset, never_block: &AllowList, services: &[Port]) -> Result<Installed, Error> {
-    let installed = connection.install(ruleset)?;
+    put_in_place_with(connection, ruleset, never_block, services, &[])
+}
+
+/// The same; these elements come into the sets of blocks in the transaction that brings the rules.
+pub(super) fn put_in_place_with(
+    connection: &mut Connection,
+    ruleset: &Ruleset,
+    never_block: &AllowList,
+    services: &[Port],
+    blocks: &[(SetId, Vec<ElementInfo>)],
+) -> Result<Installed, Error> {
+    let installed = connection.install_with(ruleset, blocks)?;
     protect(connection, never_block)?;
     seed_services(connection, services)?;
     Ok(installed)

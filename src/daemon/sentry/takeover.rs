@@ -9,21 +9,10 @@ use super::court::Court;
 use crate::engine::{Adopted, Moment, Reason, Subject};
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
-use crate::nft::{Connection, ElementInfo, Error, Ruleset, SetId};
+use crate::nft::plan::Found;
+use crate::nft::{ElementInfo, Error, SetId};
 
 impl Court {
-    /// Takes over the blocks that are in the kernel already.
-    pub(super) fn adopt(&mut self, now: Moment) -> Result<(), Error> {
-        let found = self.responder.blocked()?;
-        let blocks = found.len();
-        self.engine.adopt(now, found.into_iter().map(adopted), &mut self.orders);
-        self.perform(now);
-        if blocks > 0 {
-            self.journal.tell(Notice::Adopted { blocks });
-        }
-        Ok(())
-    }
-
     /// Blocks that somebody took out of the kernel, with the table or by `nft flush`, are put back; what somebody put in is taken over.
     pub(super) fn put_back(&mut self, now: Moment) -> Result<(), Error> {
         let found = self.responder.blocked()?;
@@ -41,22 +30,14 @@ impl Court {
 /// How long IPv6 prefixes were by the rules of an earlier run; `None` when there are none, or not ours.
 ///
 /// The elements of `blocked6` are first addresses: only the rule that masks a source tells what they block.
-///
-/// # Errors
-/// When the table cannot be read.
-pub(super) fn former_prefix(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u8>, Error> {
-    let found = connection.read(ruleset)?;
-    Ok(found.rules.iter().find_map(|rule| prefix_of(&rule.expressions)))
+pub(super) fn former_prefix(found: &Found) -> Option<u8> {
+    found.rules.iter().find_map(|rule| prefix_of(&rule.expressions))
 }
 
 /// The group that the rules of an earlier run, or of another daemon, log to; `None` when there are none.
-///
-/// # Errors
-/// When the table cannot be read.
-pub(super) fn former_group(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u16>, Error> {
-    let found = connection.read(ruleset)?;
+pub(super) fn former_group(found: &Found) -> Option<u16> {
     let expressions = found.rules.iter().flat_map(|rule| &rule.expressions);
-    Ok(expressions.into_iter().find_map(|expr| if let Expr::Log { group, .. } = expr { Some(*group) } else { None }))
+    expressions.into_iter().find_map(|expr| if let Expr::Log { group, .. } = expr { Some(*group) } else { None })
 }
 
 /// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all 128.
@@ -69,13 +50,15 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
 }
 
 /// An element as the engine takes it over.
-fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
+pub(super) fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
     Adopted {
         subject,
         timeout: info.timeout,
         remaining: info.expires,
         packets: info.packets,
         reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
+        since: None,
+        port: None,
     }
 }
 

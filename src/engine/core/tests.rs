@@ -443,7 +443,15 @@ fn what_was_never_blocked_is_not_told_as_unblocked() {
 fn elements_found_at_start_are_taken_over() {
     let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
     bench.now = 7_200_000;
-    let element = |address, remaining, reason| Adopted { subject: host(address), timeout: Some(SECOND * 3600), remaining, packets: 7, reason };
+    let element = |address, remaining, reason| Adopted {
+        subject: host(address),
+        timeout: Some(SECOND * 3600),
+        remaining,
+        packets: 7,
+        reason,
+        since: None,
+        port: None,
+    };
     let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".to_owned() };
     let found = [
         element(THEM, Some(SECOND * 60), scan.clone()),
