@@ -46,14 +46,19 @@ impl Monitor {
         Ok(Self { socket, inbox: vec![0; INBOX] })
     }
 
-    /// Reads one datagram without waiting, and hands what concerns our table, and each generation, to `take`.
+    /// Reads one datagram without waiting, and hands what concerns our table, and each generation, to `take`; with it the port id of the socket
+    /// that the change came by ([`super::Connection::portid`] tells our own).
     ///
     /// # Errors
     /// [`Error::Socket`] for anything but a loss.
-    pub fn hear(&mut self, mut take: impl FnMut(Notification)) -> Result<Heard, Error> {
+    pub fn hear(&mut self, mut take: impl FnMut(u32, Notification)) -> Result<Heard, Error> {
         match self.socket.receive(&mut self.inbox) {
             Ok(Some(datagram)) => {
-                Messages(datagram).filter_map(|message| decode::notification(&message)).for_each(&mut take);
+                for message in Messages(datagram) {
+                    if let Some(notification) = decode::notification(&message) {
+                        take(message.header.portid, notification);
+                    }
+                }
                 Ok(Heard::Some)
             }
             Ok(None) => Ok(Heard::Nothing),
