@@ -499,7 +499,7 @@ fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
     namespace.run("nft", &["flush", "ruleset"]);
     let mut heard = Vec::new();
     let complete = eventually(Duration::from_secs(5), || {
-        while monitor.hear(|_, notification| heard.push(notification)).unwrap() == Heard::Some {}
+        while monitor.hear(None, |notification| heard.push(notification)).unwrap() == Heard::Some {}
         heard.iter().any(|one| matches!(one, Notification::Generation(_)))
     });
     assert!(complete && heard.contains(&Notification::TableDeleted), "{heard:?}");

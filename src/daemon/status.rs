@@ -7,7 +7,7 @@ use super::link::{Link, Unresponsive};
 use super::sentry::Command;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Responses, Status, Watching};
+use crate::control::{Decoys, Repairs, Responses, Status, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -38,6 +38,9 @@ impl Sources {
         }
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
+        }
+        if let (true, Some(author)) = (figures.repairs.fighting, &figures.repairs.last) {
+            warnings.push(format!("{} (process {}) changed the table inet portsentry again and again", author.program, author.pid));
         }
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());
@@ -75,6 +78,12 @@ impl Sources {
                 unanswered: figures.decoy.unanswered,
                 held: figures.decoy.held as u64,
                 waiting: figures.decoy.waiting as u64,
+            },
+            repairs: Repairs {
+                count: figures.repairs.count,
+                process: figures.repairs.last.as_ref().map(|author| author.pid).filter(|pid| *pid > 0),
+                program: figures.repairs.last.map(|author| author.program).filter(|program| !program.is_empty()),
+                fighting: figures.repairs.fighting,
             },
             uptime: self.started.elapsed().as_secs(),
             config: view.from.as_ref().map(|path| path.display().to_string()),

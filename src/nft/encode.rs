@@ -9,7 +9,7 @@ use super::element::{COMMENT_MAX, Element, ElementInfo, Key};
 use super::expr::{Expr, VerdictCode};
 use super::model::{Chain, Owner, Set, TABLE};
 use super::set_id::{DataType, SetId};
-use crate::netlink::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Open, Writer};
+use crate::netlink::message::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Open, Writer};
 
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h).
 pub const SUBSYSTEM: u16 = 10;

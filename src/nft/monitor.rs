@@ -46,19 +46,16 @@ impl Monitor {
         Ok(Self { socket, inbox: vec![0; INBOX] })
     }
 
-    /// Reads one datagram without waiting, and hands what concerns our table, and each generation, to `take`; with it the port id of the socket
-    /// that the change came by ([`super::Connection::portid`] tells our own).
+    /// Reads one datagram without waiting, and hands what concerns our table, and each generation, to `take`. What came by the socket with the port id
+    /// `but` ([`super::Connection::portid`]) is passed over.
     ///
     /// # Errors
     /// [`Error::Socket`] for anything but a loss.
-    pub fn hear(&mut self, mut take: impl FnMut(u32, Notification)) -> Result<Heard, Error> {
+    pub fn hear(&mut self, but: Option<u32>, mut take: impl FnMut(Notification)) -> Result<Heard, Error> {
         match self.socket.receive(&mut self.inbox) {
             Ok(Some(datagram)) => {
-                for message in Messages(datagram) {
-                    if let Some(notification) = decode::notification(&message) {
-                        take(message.header.portid, notification);
-                    }
-                }
+                let messages = Messages(datagram).filter(|message| Some(message.header.portid) != but);
+                messages.filter_map(|message| decode::notification(&message)).for_each(&mut take);
                 Ok(Heard::Some)
             }
             Ok(None) => Ok(Heard::Nothing),

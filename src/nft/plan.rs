@@ -377,6 +377,22 @@ impl Connection {
         Ok(installed)
     }
 
+    /// Puts elements back into a set, in one transaction, with what is left of their time. Those that are there stay.
+    ///
+    /// # Errors
+    /// As [`Connection::add_element`].
+    pub fn put_back(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
+        if elements.is_empty() {
+            return Ok(());
+        }
+        self.transaction(None, |out, sequence| {
+            encode::add_again(out, sequence, set, elements);
+            encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+        })?;
+        self.shrink();
+        Ok(())
+    }
+
     /// Whether the kernel's table is what `ruleset` says; if not, the first object that differs, and how.
     ///
     /// # Errors

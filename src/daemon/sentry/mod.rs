@@ -6,6 +6,8 @@
 mod command;
 mod court;
 mod error;
+mod foreign;
+mod pace;
 mod reload;
 mod rules;
 mod takeover;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
+use self::foreign::Foreign;
 use super::errands::Errands;
 use super::link::Inbox;
 use crate::capture::nflog::{Listener, Settings};
@@ -25,7 +28,7 @@ use crate::config::Config;
 use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::{JournalHandle, Notice};
-use crate::nft::{Connection, Ruleset};
+use crate::nft::{Connection, Hold, Ruleset};
 use crate::probe::{Port, Probe};
 use crate::responder::{NftResponder, words};
 use crate::sys::{clock, poll};
@@ -33,6 +36,7 @@ use crate::wire;
 
 pub use self::command::{Command, NotDone, Standing};
 pub use self::error::StartError;
+pub use self::foreign::Repairs;
 
 /// Commands that are served before packets are looked at again.
 const COMMANDS_A_WAKE: usize = 16;
@@ -62,6 +66,7 @@ pub struct Sentry {
     court: Court,
     listener: Listener,
     decoy: Decoy,
+    foreign: Foreign,
     config: Config,
     ruleset: Ruleset,
     never_block: AllowList,
@@ -99,11 +104,23 @@ impl Sentry {
         let mut orders = Vec::new();
         let now = now();
         engine.set_never_block(now, setup.never_block.clone(), &mut orders);
-        rules::put_in_place(responder.connection(), &setup.ruleset, &setup.never_block, &setup.services)?;
+        // Before the first of our own changes, so that none of anybody else's is missed.
+        let mut foreign = Foreign::open(responder.connection().portid(), setup.config.own_table, setup.services.clone())?;
+        let mut install = |hold| rules::put_in_place(responder.connection(), &setup.ruleset, hold, &setup.never_block, &setup.services);
+        match install(foreign.hold()) {
+            Err(error) if foreign.hold() == Hold::Owned && error.is_unsupported() => {
+                foreign.cannot_hold();
+                install(foreign.hold())?;
+                let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
+                journal.tell(Notice::Warning(text.to_owned()));
+            }
+            other => other.map(drop)?,
+        }
         let mut sentry = Self {
             court: Court { engine, responder, journal, errands, orders, refusal: None },
             listener,
             decoy,
+            foreign,
             config: setup.config,
             ruleset: setup.ruleset,
             never_block: setup.never_block,
@@ -135,6 +152,7 @@ impl Sentry {
             // The packets first: a handshake ends after the SYN that the rules have told of.
             more = self.take_packets(now)?;
             self.serve_decoys(now);
+            more |= self.watch_others(now);
             self.court.engine.on_timer(now, &mut self.court.orders);
             self.court.perform(now);
             self.tell_loss(now);
@@ -153,11 +171,12 @@ impl Sentry {
     }
 
     fn wait(&self, inbox: &Inbox<Command>, more: bool) {
-        let next = [self.court.engine.next_timer(), self.decoy.next_timer()].into_iter().flatten().min();
+        let next = [self.court.engine.next_timer(), self.decoy.next_timer(), self.foreign.next_timer(now())].into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.foreign.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
         ];
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.

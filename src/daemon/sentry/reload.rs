@@ -19,11 +19,11 @@ impl Sentry {
         };
         // Both configurations' sockets are there while the rules change.
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
-        let installed = match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, &setup.never_block, &setup.services) {
+        let installed = match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, self.foreign.hold(), &setup.never_block, &setup.services) {
             Ok(installed) => installed,
             Err(error) => {
                 // Half of it may be in the kernel. The new group is left when `listener` goes.
-                let back = rules::put_in_place(self.court.responder.connection(), &self.ruleset, &self.never_block, &[]);
+                let back = rules::put_in_place(self.court.responder.connection(), &self.ruleset, self.foreign.hold(), &self.never_block, &[]);
                 return Err(match back {
                     Ok(_) => words(&error),
                     Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
@@ -47,6 +47,7 @@ impl Sentry {
         self.ruleset = setup.ruleset;
         self.never_block = setup.never_block;
         self.ephemeral = setup.ephemeral;
+        self.foreign.set_services(setup.services);
         let is_anew = installed.carried == 0 && installed.steps.iter().any(|step| step.starts_with("add set blocked"));
         if !is_anew && self.court.engine.blocks().nth(LIGHT_DUMP).is_some() {
             // To compare so many would hold up packets for seconds, and the sets are where they were.

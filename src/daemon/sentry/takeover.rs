@@ -69,7 +69,7 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
 }
 
 /// An element as the engine takes it over.
-fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
+pub(super) fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
     Adopted {
         subject,
         timeout: info.timeout,
