@@ -149,7 +149,9 @@ fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
     }
     assert_eq!(daemon.ctl(&["allow", "add", "9.9.9.9"]).status.code(), Some(70));
     for pid in scene.host.run("ip", &["netns", "pids", &scene.host.name]).split_whitespace() {
-        if pid.parse::<u32>().unwrap() != daemon.child.id() && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "nft") {
+        if pid.parse::<u32>().unwrap() != daemon.child.id()
+            && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "nft")
+        {
             support::run("kill", &[pid]);
         }
     }

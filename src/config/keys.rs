@@ -5,7 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::words::words;
-use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, written};
+use super::{
+    ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, written,
+};
 
 /// One key.
 #[derive(Debug, Clone, Copy)]

@@ -40,7 +40,7 @@ impl Sources {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
         if let (true, Some(author)) = (figures.repairs.fighting, &figures.repairs.last) {
-            warnings.push(format!("{} (process {}) changed the table inet portsentry again and again", author.program, author.pid));
+            warnings.push(format!("{author} changed the table inet portsentry again and again"));
         }
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());

@@ -53,6 +53,13 @@ pub struct Author {
     pub program: String,
 }
 
+impl std::fmt::Display for Author {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pid, program } = self;
+        if program.is_empty() { f.write_str("an unknown program") } else { write!(f, "{program} (process {pid})") }
+    }
+}
+
 /// What was done about other programs since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repairs {
@@ -87,7 +94,9 @@ impl Change {
                 self.structure = true;
                 self.anew |= matches!(SetId::from_name(&name), Some(SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6));
             }
-            Notification::TableAdded | Notification::Added | Notification::ChainDeleted(_) | Notification::RuleDeleted { .. } => self.structure = true,
+            Notification::TableAdded | Notification::Added | Notification::ChainDeleted(_) | Notification::RuleDeleted { .. } => {
+                self.structure = true
+            }
             Notification::ElementsDeleted { set, keys } => self.elements(set, keys, |change| &mut change.removed),
             Notification::ElementsAdded { set, keys } => self.elements(set, keys, |change| &mut change.added),
             Notification::Generation(_) => {}
@@ -414,8 +423,7 @@ impl Sentry {
                 self.foreign.pace.note(now, false);
                 self.foreign.pending.join(Change { structure: true, anew: change.anew, allowed: change.allowed, ..Change::default() });
                 if !std::mem::replace(&mut self.foreign.failure_told, true) {
-                    let author = &self.foreign.author;
-                    let text = format!("the table inet portsentry was changed by {} (process {}) and cannot be put right", author.program, author.pid);
+                    let text = format!("the table inet portsentry was changed by {} and cannot be put right", self.foreign.author);
                     self.court.journal.tell(Notice::Error(format!("{text}: {}; it is tried again", words(&error))));
                 }
             }
@@ -429,13 +437,12 @@ impl Sentry {
         foreign.count += 1;
         foreign.last = Some(foreign.author.clone());
         if last_straw {
-            let Author { pid, program } = &foreign.author;
             let remedy = if foreign.hold == Hold::Owned {
                 "the table is closed to other programs from now on"
             } else {
                 "from now on it is put right ever later, a minute at the most; find out what that program wants"
             };
-            let text = format!("{program} (process {pid}) changes the table inet portsentry again and again: {remedy}");
+            let text = format!("{} changes the table inet portsentry again and again: {remedy}", foreign.author);
             self.court.journal.tell(Notice::Error(text));
             log::debug!("the next repair waits for {:?}", foreign.pace.wait());
         }

@@ -111,7 +111,8 @@ impl Sentry {
             Err(error) if foreign.hold() == Hold::Owned && error.is_unsupported() => {
                 foreign.cannot_hold();
                 install(foreign.hold())?;
-                let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
+                let text =
+                    "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
                 journal.tell(Notice::Warning(text.to_owned()));
             }
             other => other.map(drop)?,
@@ -149,10 +150,11 @@ impl Sentry {
             self.wait(inbox, more);
             // One reading of the clock for all that this wake brings.
             let now = now();
-            // The packets first: a handshake ends after the SYN that the rules have told of.
-            more = self.take_packets(now)?;
+            // What others did to the sets before anything is put into them.
+            more = self.watch_others(now);
+            // The packets before the decoys: a handshake ends after the SYN that the rules have told of.
+            more |= self.take_packets(now)?;
             self.serve_decoys(now);
-            more |= self.watch_others(now);
             self.court.engine.on_timer(now, &mut self.court.orders);
             self.court.perform(now);
             self.tell_loss(now);

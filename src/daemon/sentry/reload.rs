@@ -19,17 +19,18 @@ impl Sentry {
         };
         // Both configurations' sockets are there while the rules change.
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
-        let installed = match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, self.foreign.hold(), &setup.never_block, &setup.services) {
-            Ok(installed) => installed,
-            Err(error) => {
-                // Half of it may be in the kernel. The new group is left when `listener` goes.
-                let back = rules::put_in_place(self.court.responder.connection(), &self.ruleset, self.foreign.hold(), &self.never_block, &[]);
-                return Err(match back {
-                    Ok(_) => words(&error),
-                    Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
-                });
-            }
-        };
+        let installed =
+            match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, self.foreign.hold(), &setup.never_block, &setup.services) {
+                Ok(installed) => installed,
+                Err(error) => {
+                    // Half of it may be in the kernel. The new group is left when `listener` goes.
+                    let back = rules::put_in_place(self.court.responder.connection(), &self.ruleset, self.foreign.hold(), &self.never_block, &[]);
+                    return Err(match back {
+                        Ok(_) => words(&error),
+                        Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
+                    });
+                }
+            };
         if let Some(listener) = listener {
             self.change_group(now, listener);
         }
