@@ -596,6 +596,24 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_made_anew_for_an_owner_and_taken_over_where_it_has_none_and_persists() {
+        let ruleset = ruleset();
+        let found = |flags| Found { table: Some(TableInfo { flags, owner: None }), ..faithful(&ruleset) };
+        let planned = |flags, hold| steps(&Plan::to_hold(&ruleset, &found(flags), hold));
+        for (flags, hold) in [(0, Hold::Free), (6, Hold::Owned), (0, Hold::AsItIs), (6, Hold::AsItIs), (4, Hold::AsItIs)] {
+            assert_eq!(planned(flags, hold), [""; 0], "{flags} {hold:?}");
+        }
+        assert_eq!(planned(4, Hold::Owned), ["add table with owner"]);
+        for (flags, hold, add) in [(0, Hold::Owned, "add table with owner"), (6, Hold::Free, "add table"), (4, Hold::Free, "add table")] {
+            assert_eq!(planned(flags, hold).get(..2).unwrap(), ["delete table", add], "{flags} {hold:?}");
+        }
+        let table = found(0);
+        let plan = Plan::to_hold(&ruleset, &table, Hold::Owned);
+        let carried: Vec<SetId> = plan.steps.iter().flat_map(Step::carried).copied().collect();
+        assert!(carried.contains(&SetId::Blocked4) && carried.contains(&SetId::Services) && !carried.contains(&SetId::TcpPorts), "{carried:?}");
+    }
+
+    #[test]
     fn what_has_no_room_goes_by_the_least_time_left() {
         let info = |last: u8, expires: Option<u64>| ElementInfo {
             key: Key::V4([10, 0, 0, last].into()),
