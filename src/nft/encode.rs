@@ -558,7 +558,9 @@ pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[El
     let again = elements.iter().map(|info| {
         let timeout = info.timeout.filter(|_| set.timeouts);
         let element = Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
-        (element, Past { counter: set.counter.then_some((info.packets, info.bytes)), expires: info.expires })
+        // The set's own counter begins at nothing, and the kernel makes it in half the time of one that it is told.
+        let counter = (info.packets, info.bytes);
+        (element, Past { counter: Some(counter).filter(|counter| set.counter && *counter != (0, 0)), expires: info.expires })
     });
     add_all(out, sequence, set.id, again);
 }
