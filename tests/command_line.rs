@@ -139,3 +139,18 @@ fn without_privilege_it_says_so_and_ends_with_77() {
     assert_eq!(told.status.code(), Some(77), "{}", stderr(&told));
     assert!(stderr(&told).contains("CAP_NET_ADMIN"), "{}", stderr(&told));
 }
+
+#[test]
+fn mode_words_that_do_not_fit_the_file_are_refused_as_the_file_itself_would_be() {
+    // Fine as they stand, since advanced mode looks at other ports.
+    let (_directory, path) = file("tcp: {ports: [0, 7]}\n");
+    assert!(portsentry(&["--config", &path, "--check"]).status.success());
+    let told = portsentry(&["--config", &path, "--check", "-tcp"]);
+    assert_eq!(told.status.code(), Some(78), "{}", stdout(&told));
+    assert!(stderr(&told).contains("the command line: error: `tcp.ports` has port 0"), "{}", stderr(&told));
+    let (_directory, path) = file("udp: {ports: []}\nscan_trigger: 30\n");
+    assert_eq!(portsentry(&["--config", &path, "--check", "-sudp"]).status.code(), Some(78));
+    // A warning that only the words give cause for.
+    let told = portsentry(&["--config", &path, "--check", "-stcp"]);
+    assert!(told.status.success() && stderr(&told).contains("a scan of all of them is not noticed"), "{}", stderr(&told));
+}

@@ -79,6 +79,31 @@ fn every_bound_that_the_security_policy_states_is_the_one_in_the_sources() {
     assert!(text.contains(&format!("{NEWCOMER_BYTES} bytes")) && text.contains(&format!("{} bytes", suspect_bytes(2))));
 }
 
+/// Bounds that say how much of a text is taken, or how often something is tried: nothing piles up by them.
+const NO_STORE: [&str; 5] = ["NAME_MAX", "LABEL_MAX", "TOLD_MAX", "RETRY_MAX", "MEMORY_MAX"];
+
+#[test]
+fn every_bound_of_decoys_names_and_the_helper_is_in_the_security_policy() {
+    let text = read("SECURITY.md");
+    let mut seen = 0;
+    for (path, source) in sources() {
+        let path = path.rsplit("/src/").next().unwrap();
+        let is_meant = ["decoy/", "helper/", "daemon/errands", "journal/names"].iter().any(|start| path.starts_with(start));
+        for line in source.lines().filter(|_| is_meant) {
+            let Some((_, name)) = line.trim_start().split_once("const ").filter(|(before, _)| before.is_empty() || before.starts_with("pub")) else {
+                continue;
+            };
+            let name = name.split(':').next().unwrap();
+            if (name.ends_with("_MAX") || ["QUEUE", "WORKERS", "AT_ONCE", "BACKLOG", "ANSWERS_A_SECOND"].contains(&name)) && !NO_STORE.contains(&name)
+            {
+                assert!(text.contains(&format!("`src/{path}::{name}`")), "SECURITY.md has no bound src/{path}::{name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 15, "{seen}");
+}
+
 #[test]
 fn the_properties_are_numbered_and_each_has_its_test() {
     let text = read("SECURITY.md");
@@ -143,6 +168,62 @@ fn the_readme_has_the_exit_statuses_of_portsentryctl() {
     assert_eq!(numbers(&read("README.md")), wanted);
 }
 
+/// The blocks of YAML in README.md.
+fn configurations(text: &str) -> Vec<String> {
+    let mut found = vec![String::new()];
+    for line in text.lines() {
+        match line.strip_prefix("    ") {
+            Some(code) => *found.last_mut().unwrap() += &format!("{code}\n"),
+            None => found.push(String::new()),
+        }
+    }
+    let is_yaml = |block: &str| {
+        let key = block.trim_start().split(':').next().unwrap_or_default();
+        portsentry::config::KEYS.iter().any(|known| known.path.split('.').next() == Some(key))
+    };
+    found.into_iter().filter(|block| is_yaml(block)).collect()
+}
+
+#[test]
+fn the_configurations_in_the_readme_are_good() {
+    let blocks = configurations(&read("README.md"));
+    assert!(blocks.len() >= 3, "{blocks:?}");
+    for block in blocks {
+        let margin = block.len() - block.trim_start().len();
+        let text: String = block.lines().map(|line| format!("{}\n", line.get(margin..).unwrap_or_default())).collect();
+        if let Err(refused) = portsentry::config::parse(&text, "README.md") {
+            panic!("{text}\n{refused}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_maps_every_module_and_imports_lead_down_the_map() {
+    let text = read("README.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("The source")).expect("a section with the map");
+    let rows: Vec<Vec<String>> = section
+        .lines()
+        .filter(|line| line.starts_with("| `src/"))
+        .map(|line| quoted(line.split('|').nth(1).unwrap()).iter().map(|path| path["src/".len()..].trim_end_matches(".rs").to_owned()).collect())
+        .collect();
+    let row_of = |module: &str| rows.iter().position(|row| row.iter().any(|name| name == module));
+    for (path, source) in sources() {
+        let path = path.rsplit("/src/").next().unwrap();
+        let module = path.split('/').next().unwrap().trim_end_matches(".rs");
+        if module == "lib" {
+            continue;
+        }
+        let own = row_of(module).unwrap_or_else(|| panic!("the map has no src/{module}"));
+        for line in source.lines().filter(|line| line.trim_start().starts_with("use crate::") || line.trim_start().starts_with("pub use crate::")) {
+            let name = line.split("crate::").nth(1).unwrap().split([':', ';', ' ', '{']).next().unwrap();
+            // The reader of manual pages belongs to the tests.
+            if !name.is_empty() && name != "mdoc" {
+                assert!(row_of(name).is_some_and(|row| row >= own), "src/{path} imports {name}, which lies above it");
+            }
+        }
+    }
+}
+
 #[test]
 fn files_that_the_documents_name_are_there() {
     for document in ["README.md", "SECURITY.md", "contrib/README.md"] {
@@ -176,6 +257,11 @@ fn sources() -> Vec<(String, String)> {
             if path.is_dir() {
                 walk(&path, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                let above = [directory.join("mod.rs"), directory.with_extension("rs"), directory.join("lib.rs")];
+                if above.iter().any(|above| fs::read_to_string(above).unwrap_or_default().contains(&format!("#[cfg(test)]\nmod {stem};"))) {
+                    continue;
+                }
                 let text = fs::read_to_string(&path).unwrap();
                 let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
                 found.push((path.to_str().unwrap().replace('\\', "/"), program));
@@ -205,7 +291,15 @@ fn programs_are_started_in_two_places_the_helper_by_the_daemon_and_the_command_b
 fn the_unit_lets_the_helper_do_what_the_defaults_need() {
     let unit = read("contrib/systemd/portsentry.service");
     assert!(unit.contains("AF_INET AF_INET6") && unit.contains("KillMode=mixed"));
+    // Where README sends whoever wants hosts.deny.
+    assert!(read("contrib/systemd/responses.conf").contains("\n#ReadWritePaths=/etc\n"));
     let drop_in = read("contrib/systemd/responses.conf");
+    // A list that takes the place of the unit's has all of the unit's.
+    let capabilities = |text: &str| {
+        let lists = text.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix("CapabilityBoundingSet="));
+        lists.flat_map(str::split_whitespace).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    assert!(capabilities(&unit).len() == 3 && capabilities(&drop_in).is_superset(&capabilities(&unit)));
     assert!(drop_in.lines().all(|line| line.is_empty() || line.starts_with('#') || line == "[Service]"), "copied as it is, it changes nothing");
 }
 

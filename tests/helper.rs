@@ -147,7 +147,7 @@ fn a_command_has_its_words_its_variables_and_nothing_else_of_ours() {
 
 #[test]
 fn a_command_has_a_group_of_its_own_no_terminal_and_hears_signals() {
-    let mut helper = Helper::with_script("cut -d' ' -f1,5,6,7 < /proc/$$/stat; grep -e SigIgn -e SigBlk /proc/$$/status; echo $$", LONG);
+    let mut helper = Helper::with_script("cut -d' ' -f1,5,6,7 < /proc/$$/stat; grep -e SigIgn -e SigBlk /proc/self/status; echo $$", LONG);
     let report = helper.report();
     let lines: Vec<&str> = report.output.lines().collect();
     let pid = lines[3];

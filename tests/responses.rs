@@ -325,6 +325,51 @@ fn a_helper_that_is_killed_is_told_of_and_started_again() {
     assert!(!Path::new(&format!("/proc/{second}")).exists());
 }
 
+/// Processor time of a process so far, in hundredths of a second (proc_pid_stat(5), fields 14 and 15).
+fn processor_time(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_helper_that_takes_no_orders_costs_no_time_and_is_replaced() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new();
+    let deny = scene.file("hosts.deny");
+    // Each order to take new settings has every one of these characters escaped: more than the socket and the daemon keep for it.
+    let long = "\\u0001".repeat(4000);
+    let yaml = |word: usize| {
+        format!(
+            "respond: {{ command: [/bin/sh, -c, 'echo $1 >> {}', x, \"{{target}}\", \"{word}{long}\"], hosts_deny: {{ enabled: true, path: {} }} }}",
+            scene.file("out").display(),
+            deny.display()
+        )
+    };
+    let daemon = Daemon::start(&scene.host, &yaml(0));
+    let first = helper(&daemon);
+    assert!(Command::new("kill").args(["-STOP", &first.to_string()]).status().unwrap().success());
+    for word in 1..=30 {
+        daemon.write_configuration(&yaml(word));
+        let reload = daemon.ctl(&["reload"]);
+        assert!(reload.status.success(), "{}", String::from_utf8_lossy(&reload.stderr));
+    }
+    scene.scan(&["-sS", HOST]);
+    daemon.wait_for_block(SCANNER);
+    let before = processor_time(daemon.child.id());
+    std::thread::sleep(Duration::from_secs(3));
+    let spent = processor_time(daemon.child.id()) - before;
+    assert!(spent < 100, "{spent} hundredths of a second within three, and nothing to do");
+    let told = || daemon.log().contains("the helper process took no order for 20 s and is ended");
+    assert!(eventually(Duration::from_secs(60), told), "{}", daemon.log());
+    assert_ne!(helper(&daemon), first);
+    // Files are as they should be again, and the next command is run.
+    assert!(eventually(Duration::from_secs(20), || scene.lines("hosts.deny").iter().any(|line| line.contains(SCANNER))), "{}", daemon.log());
+    scene.sweep(&["10.68.7.1".to_owned()]);
+    assert!(eventually(Duration::from_secs(20), || scene.lines("out").contains(&"10.68.7.1".to_owned())), "{}", daemon.log());
+}
+
 #[test]
 fn when_the_daemon_is_killed_its_helper_and_commands_are_gone() {
     if missing(TOOLS).is_some() {

@@ -46,6 +46,8 @@ pub struct Statistics {
     pub lost: u64,
     /// How often the kernel told of a full receive buffer (ENOBUFS). Each stands for one loss or many: what was lost is in `lost`.
     pub overruns: u64,
+    /// The last overrun came after the last gap: packets were lost, and how many shows with the next one.
+    pub loss_uncounted: bool,
     /// Messages that could not be understood, and datagrams that came cut.
     pub malformed: u64,
 }

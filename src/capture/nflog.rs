@@ -242,7 +242,7 @@ impl PacketSource for Listener {
                 }
                 Ok(None) => return Ok(Received { packets: done(counters), more: false }),
                 // After an overrun the kernel queues nothing until the queue has been read empty: read on.
-                Err(error) if is_overrun(&error) => counters.statistics.overruns += 1,
+                Err(error) if is_overrun(&error) => counters.on_overrun(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Receive(error)),
             }
@@ -287,10 +287,16 @@ impl Counters {
                     Some(_) => {}
                     None => self.statistics.malformed += 1,
                 },
-                NLMSG_OVERRUN => self.statistics.overruns += 1,
+                NLMSG_OVERRUN => self.on_overrun(),
                 _ => self.statistics.malformed += 1,
             }
         }
+    }
+
+    /// The kernel told that the receive buffer was full.
+    fn on_overrun(&mut self) {
+        self.statistics.overruns += 1;
+        self.statistics.loss_uncounted = true;
     }
 
     fn on_sequence(&mut self, sequence: Option<u32>) {
@@ -299,6 +305,8 @@ impl Counters {
         // A step back is no loss of four billion: the count began again.
         if gap < 1 << 31 {
             self.statistics.lost += u64::from(gap);
+            // What was queued before the overrun comes without a gap.
+            self.statistics.loss_uncounted &= gap == 0;
         }
         self.next = sequence.wrapping_add(1);
     }
@@ -415,6 +423,21 @@ mod tests {
             count(&mut counters, writer.bytes());
             assert_eq!(counters.statistics.lost, lost, "at {sequence}");
         }
+    }
+
+    #[test]
+    fn a_loss_that_is_known_and_not_counted_is_so_until_the_next_gap() {
+        let mut counters = Counters::default();
+        let take = |counters: &mut Counters, sequence| {
+            let mut writer = Writer::default();
+            packet(&mut writer, 77, sequence, b"");
+            count(counters, writer.bytes());
+            (counters.statistics.lost, counters.statistics.loss_uncounted)
+        };
+        assert_eq!(take(&mut counters, 0), (0, false));
+        counters.on_overrun();
+        assert_eq!(take(&mut counters, 1), (0, true), "it was queued before");
+        assert_eq!(take(&mut counters, 7), (5, false));
     }
 
     #[test]

@@ -167,7 +167,13 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
     let sound = reader.is_sound(&["respond.command", "tcp.mode", "udp.mode", "tcp.action", "udp.action"]);
     if sound && !respond.command.is_empty() && nobody_runs_it {
         let place = reader.place(&["respond.command"]);
-        reader.findings.warning(place, "`respond.command` is never run: tcp.action and udp.action are log", "write action: block or action: command");
+        let (why, remedy) = match [config.tcp.mode, config.udp.mode] {
+            [PortMode::Off, PortMode::Off] => ("tcp.mode and udp.mode are off", "write another mode for one of them"),
+            [PortMode::Off, _] => ("tcp.mode is off, and udp.action is log", "write udp.action: block or udp.action: command"),
+            [_, PortMode::Off] => ("tcp.action is log, and udp.mode is off", "write tcp.action: block or tcp.action: command"),
+            _ => ("tcp.action and udp.action are log", "write action: block or action: command"),
+        };
+        reader.findings.warning(place, format!("`respond.command` is never run: {why}"), remedy);
     }
     let place = reader.place(&["respond.hosts_deny.line", "respond.hosts_deny.enabled"]);
     let line = &respond.hosts_deny.line;

@@ -33,6 +33,31 @@ pub struct Loaded {
     pub from: Option<PathBuf>,
 }
 
+impl Loaded {
+    /// Changes what was loaded, as the command line may, and looks again for what does not fit together.
+    ///
+    /// # Errors
+    /// What the change makes wrong. A finding has no place: no line of the file is at fault.
+    pub fn changed(mut self, change: impl FnOnce(&mut Config)) -> Result<Self, Refused> {
+        let before = self.config.clone();
+        change(&mut self.config);
+        if self.config == before {
+            return Ok(self);
+        }
+        let path = Path::new("the command line");
+        let mut reader = Reader::new(Findings::new(path, ""));
+        check::check(&self.config, &mut reader);
+        let findings = reader.findings.finish();
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Err(Refused { findings });
+        }
+        // What the file gave cause for already was told with its line.
+        let news = findings.into_iter().filter(|finding| self.warnings.iter().all(|told| told.message != finding.message));
+        self.warnings.extend(news.collect::<Vec<_>>());
+        Ok(self)
+    }
+}
+
 /// A configuration that is not taken: exit status 78, EX_CONFIG (sysexits.h).
 ///
 /// `Display` prints all findings.

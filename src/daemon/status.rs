@@ -36,6 +36,10 @@ impl Sources {
         if figures.capture.lost > 0 {
             warnings.push(format!("{} packets were lost between the kernel and the daemon", figures.capture.lost));
         }
+        if figures.capture.loss_uncounted {
+            warnings
+                .push("packets were lost between the kernel and the daemon that are not counted yet: how many shows with the next one".to_owned());
+        }
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }

@@ -60,9 +60,7 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
         Some(path) => config::load(path),
         None => config::load_default(),
     };
-    let mut loaded = loaded.map_err(|refused| refused.to_string())?;
-    options.apply_classic(&mut loaded.config);
-    Ok(loaded)
+    loaded.and_then(|loaded| loaded.changed(|config| options.apply_classic(config))).map_err(|refused| refused.to_string())
 }
 
 /// What the packet thread needs for a configuration.

@@ -146,6 +146,8 @@ pub(super) struct Tally {
     pub(super) told: u16,
     /// Ports that are only told: imitable.
     pub(super) told_imitable: u16,
+    /// Of the plain ones that are only told: completed handshakes.
+    pub(super) told_connect: u16,
 }
 
 /// Distinct ports that imitable evidence alone may touch, however low the trigger is set: a host that comes back after its address changed, or
@@ -173,6 +175,7 @@ impl Tally {
                 (false, true) => tally.told_imitable += 1,
             }
             tally.connect += u16::from(counts && touch.is_connect());
+            tally.told_connect += u16::from(!counts && touch.is_connect());
         }
         tally
     }
@@ -190,6 +193,11 @@ impl Tally {
     /// Handshakes alone pass the trigger. One handshake and two forged SYNs prove nothing about who sent the SYNs.
     pub(super) fn proven(self, trigger: u16) -> bool {
         self.connect > trigger
+    }
+
+    /// As [`Tally::proven`], for a report: ports that are only told have shown as much.
+    pub(super) fn shown(self, trigger: u16) -> bool {
+        self.connect + self.told_connect > trigger
     }
 }
 

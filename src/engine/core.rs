@@ -142,7 +142,8 @@ impl Engine {
             Decision::Block { .. } => None,
         };
         if let Some(against) = against {
-            self.tell(now, found, probe, against, actions);
+            // Whatever stands against a block, what was shown was shown.
+            self.tell(now, found, probe, (against, tally.shown(self.policy.trigger())), actions);
             return Trigger::Passed;
         }
         self.judged(now, (source, found), probe, matches!(decision, Decision::Block { proven: true }), actions);
@@ -170,10 +171,10 @@ impl Engine {
         }
         let is_new = self.blocks.view(Subject::Host(source)).is_none();
         if is_new && self.blocks.count() >= self.policy.total as usize {
-            return self.tell(now, found, probe, NotBlocked::Total, actions);
+            return self.tell(now, found, probe, (NotBlocked::Total, proven), actions);
         }
         if !proven && !self.unproven.take(now) {
-            return self.tell(now, found, probe, NotBlocked::PerMinute, actions);
+            return self.tell(now, found, probe, (NotBlocked::PerMinute, proven), actions);
         }
         let timeout = if proven {
             self.policy.escalated(self.offenders.times(now, source, self.policy.escalate.memory))
@@ -442,7 +443,7 @@ impl Engine {
     }
 
     /// Tells of a scan that is not blocked: once a window for each source, and so many a minute in all.
-    fn tell(&mut self, now: Moment, found: Found, probe: &Probe, against: NotBlocked, actions: &mut Vec<Action>) {
+    fn tell(&mut self, now: Moment, found: Found, probe: &Probe, (against, proven): (NotBlocked, bool), actions: &mut Vec<Action>) {
         if let Some(count) = self.status.not_blocked.get_mut(against as usize) {
             *count += 1;
         }
@@ -454,7 +455,7 @@ impl Engine {
             return;
         }
         let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
-        let reason = self.reason(now, source, probe.scan, false);
+        let reason = self.reason(now, source, probe.scan, proven);
         actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against) }));
     }
 

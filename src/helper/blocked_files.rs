@@ -160,6 +160,12 @@ fn base(subject: &str) -> Option<IpAddr> {
     subject.parse().ok().or_else(|| Some(subject.parse::<IpNet>().ok()?.network()))
 }
 
+/// Whether a file has content that nobody would have written as a list of blocked hosts: somebody else's, under a name that was given to ours.
+fn is_foreign(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
+    lines.peek().is_some() && !lines.any(|line| std::str::from_utf8(line).is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some()))
+}
+
 #[derive(Debug)]
 struct Line {
     key: IpAddr,
@@ -258,6 +264,9 @@ impl One {
         let found = self.mirror.read(&mut self.tell)?;
         self.read = true;
         let Some(bytes) = found else { return Ok(()) };
+        if is_foreign(&bytes) {
+            return Ok(());
+        }
         let mut unreadable = 0u64;
         for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             match std::str::from_utf8(line).ok().map(str::trim_end).and_then(|line| Some((history::Entry::parse(line)?, line))) {
@@ -306,7 +315,11 @@ impl One {
             text.push('\n');
         }
         let needed = self.used || !text.is_empty();
+        let path = self.mirror.path().to_owned();
         let ((), replaced) = self.mirror.update(told, |bytes| {
+            if bytes.is_some_and(is_foreign) {
+                return if needed { Err(Error::Foreign(path.clone())) } else { Ok(Wanted { bytes: None, result: () }) };
+            }
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
             Ok(Wanted { bytes: (!right).then(|| text.clone().into_bytes()), result: () })
         })?;

@@ -47,6 +47,8 @@ pub enum Error {
     LeadsNowhere(PathBuf),
     /// It is a symbolic link, and others than root can let it lead elsewhere: why, and the remedy.
     Distrusted(PathBuf, String, String),
+    /// It has content, and none of it is ours.
+    Foreign(PathBuf),
     /// It has more bytes of others than this.
     TooLarge(PathBuf, u64),
     /// Our marks in it cannot be made sense of: what is wrong, and in which line, from 1.
@@ -79,6 +81,13 @@ impl fmt::Display for Error {
             Self::NotAFile(path) => write!(f, "{} is not a regular file", path.display()),
             Self::LeadsNowhere(path) => write!(f, "{} is a link that leads nowhere", path.display()),
             Self::Distrusted(path, why, remedy) => write!(f, "the link {} is not followed: {why} ({remedy})", path.display()),
+            Self::Foreign(path) => {
+                write!(
+                    f,
+                    "{} has content and not one line of a blocked host: it is left to whom it belongs; move it away, or change blocked_file",
+                    path.display()
+                )
+            }
             Self::TooLarge(path, limit) => write!(f, "{} has more than {limit} bytes of others", path.display()),
             Self::Damaged(path, what, line) => {
                 write!(f, "{}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them", path.display())
@@ -163,7 +172,7 @@ impl Schedule {
                 self.due = None;
                 self.wait = Duration::ZERO;
                 if self.told.take().is_some() {
-                    told.push(Told::Warning(format!("{} is written again, and as it should be", what.display())));
+                    told.push(Told::Warning(format!("{} is as it should be again", what.display())));
                 }
             }
             Err(error) => {

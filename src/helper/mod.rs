@@ -77,14 +77,14 @@ fn serve(socket: UnixStream) -> io::Result<()> {
     let names = Names::new(Box::new(move |address, name| answer(Word::Name { address, name })))?;
     let files = Files::start(Arc::clone(&tell))?;
     tell(Word::Ready);
-    let grace = obey(socket, &commands, &names, &files);
+    let grace = obey(socket, &tell, &commands, &names, &files);
     commands.end(grace.as_ref().copied().unwrap_or_default());
     files.end();
     grace.map(|_| ())
 }
 
 /// Takes orders until the end; how long running commands may go on.
-fn obey(mut socket: UnixStream, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
+fn obey(mut socket: UnixStream, tell: &Tell, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
     let mut lines = Lines::default();
     let mut buffer = [0; 16 << 10];
     loop {
@@ -99,6 +99,7 @@ fn obey(mut socket: UnixStream, commands: &Commands, names: &Names, files: &File
                 Order::Blocked(block) => files.change(Change::Blocked(block)),
                 Order::Unblocked(target) => files.change(Change::Unblocked(target)),
                 Order::List { first, last, whole, blocks } => files.change(Change::List { first, last, whole, blocks }),
+                Order::AreYouThere => tell(Word::Here),
                 Order::End(grace) => return Ok(grace),
             }
         }

@@ -44,6 +44,8 @@ pub enum Order {
         /// The blocks.
         blocks: Vec<Blocked>,
     },
+    /// Are you there? Answered by [`Word::Here`], after all orders before it were taken.
+    AreYouThere,
     /// End: running commands get this time, those that wait are dropped.
     End(Duration),
 }
@@ -108,6 +110,8 @@ pub struct Blocked {
 pub enum Word {
     /// It is there.
     Ready,
+    /// It has taken all orders up to [`Order::AreYouThere`].
+    Here,
     /// What a response came to.
     Response(Response),
     /// The name of an address; `None`: it has none, or none that may be shown, or it could not be had in time.

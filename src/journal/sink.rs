@@ -1,20 +1,29 @@
 //! Where lines go: standard error, systemd's journal, or syslog.
 //!
-//! A sink is used by the journal's thread alone. A line that cannot be written is an error for the caller to count, never a reason to wait.
+//! A sink is used by the journal's thread alone. A line that cannot be written is an error for the caller to count, and no reason to wait for more
+//! than a moment.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::{Level, Log, Record};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::config::{self, Facility, LogFormat, LogTarget};
+use crate::sys::poll;
 
 /// Where syslog(3) sends messages.
 const DEV_LOG: &str = "/dev/log";
 
 /// The name under which the journal and syslog file the daemon's lines; PortSentry 1.2's.
 const IDENTIFIER: &str = "portsentry";
+
+/// What a syslog daemon gets to take some lines, when as many wait for it as the kernel holds: 10 by default (`net.unix.max_dgram_qlen`), and a start
+/// has more. One that has taken nothing within this is not waited for again until it has taken something.
+const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A place for lines.
 pub trait Sink: Send {
@@ -54,7 +63,15 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
         },
         LogTarget::Auto | LogTarget::Stderr => Box::new(Stderr::new(log.format, connected)),
         LogTarget::Journal => Box::new(Journald::new().map_err(SinkError)?),
-        LogTarget::Syslog => Box::new(Syslog::new(PathBuf::from(DEV_LOG), log.facility)),
+        LogTarget::Syslog => {
+            let mut syslog = Syslog::new(PathBuf::from(DEV_LOG), log.facility);
+            // It may come later, and nothing waits for it. Until then nobody else can say that there is no log.
+            if let Err(error) = syslog.connect() {
+                let _ =
+                    writeln!(io::stderr(), "portsentry: {DEV_LOG} cannot be reached: {error}; lines are lost until a syslog daemon listens there");
+            }
+            Box::new(syslog)
+        }
     })
 }
 
@@ -120,25 +137,40 @@ pub struct Syslog {
     path: PathBuf,
     facility: Facility,
     socket: Option<UnixDatagram>,
+    /// It took nothing within [`SYSLOG_PATIENCE`].
+    deaf: bool,
 }
 
 impl Syslog {
     /// Connects at the first line, and anew whenever the other end went away.
     pub fn new(path: PathBuf, facility: Facility) -> Self {
-        Self { path, facility, socket: None }
+        Self { path, facility, socket: None, deaf: false }
     }
 
-    fn send(&mut self, line: &[u8]) -> io::Result<()> {
-        let socket = match &self.socket {
+    fn connect(&mut self) -> io::Result<&UnixDatagram> {
+        Ok(match &mut self.socket {
             Some(socket) => socket,
-            None => {
+            empty => {
                 let socket = UnixDatagram::unbound()?;
                 socket.set_nonblocking(true)?;
                 socket.connect(&self.path)?;
-                self.socket.insert(socket)
+                empty.insert(socket)
             }
-        };
-        socket.send(line).map(drop)
+        })
+    }
+
+    fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        let deaf = self.deaf;
+        let socket = self.connect()?;
+        let mut sent = socket.send(line);
+        if !deaf && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
+            // Whatever it says, the second attempt finds out.
+            let _ = poll::wait(&mut fds, Some(SYSLOG_PATIENCE));
+            sent = socket.send(line);
+        }
+        self.deaf = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        sent.map(drop)
     }
 }
 
@@ -161,7 +193,6 @@ impl Sink for Syslog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn receiver(path: &std::path::Path) -> UnixDatagram {
         let receiver = UnixDatagram::bind(path).unwrap();
@@ -191,6 +222,26 @@ mod tests {
         assert!(next(&second).starts_with("<187>portsentry["));
         sink.write(Level::Warn, "", "two").unwrap();
         assert!(next(&second).ends_with(": two"));
+    }
+
+    #[test]
+    fn a_syslog_daemon_that_is_slow_gets_every_line_of_a_long_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let slow = receiver(&path);
+        let reader = std::thread::spawn(move || {
+            let read = |_| {
+                std::thread::sleep(Duration::from_millis(1));
+                next(&slow)
+            };
+            (0..150).map(read).collect::<Vec<_>>()
+        });
+        let mut sink = Syslog::new(path, Facility::Daemon);
+        for line in 0..150 {
+            sink.write(Level::Info, "", &format!("line {line}.")).unwrap();
+        }
+        let read = reader.join().unwrap();
+        assert!(read.iter().enumerate().all(|(at, line)| line.ends_with(&format!(": line {at}."))), "{read:?}");
     }
 
     #[test]

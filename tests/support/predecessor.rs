@@ -161,9 +161,16 @@ impl<'a> Machine<'a> {
 
     /// Starts our daemon as it is installed (its configuration at the default place) and waits until it answers.
     pub fn start_ours(&mut self, arguments: &[&str]) {
+        self.start_ours_by(&["env"], arguments);
+    }
+
+    /// The same, started by another program, which becomes the daemon: these words stand before the daemon's.
+    pub fn start_ours_by(&mut self, by: &[&str], arguments: &[&str]) {
         let path = self.file("/var/log/stderr");
         let stderr = fs::OpenOptions::new().create(true).append(true).open(&path).expect("log file");
-        let words = self.words(env!("CARGO_BIN_EXE_portsentry"), arguments);
+        let (program, before) = by.split_first().expect("a program");
+        let words: Vec<&str> = [before, &[env!("CARGO_BIN_EXE_portsentry")], arguments].concat();
+        let words = self.words(program, &words);
         let child = Command::new("ip").args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().expect("portsentry starts");
         self.ours = Some(child);
         let answers = eventually(Duration::from_secs(20), || {

@@ -14,8 +14,9 @@ use super::{Modes, Request, Source, ignore, shell, values};
 
 /// What the head of every imported file says.
 pub(super) const DIFFERENCES: &[&str] = &[
-    "A block is an element in an nftables set, for IPv4 and IPv6, and ends: after an hour, and after longer each further time. The old program \
-     never took one back. `block: {timeout: 0}` keeps them until \"portsentryctl unblock\".",
+    "A block is an element in an nftables set, for IPv4 and IPv6, and ends; the old program never took one back. Who has completed handshakes with \
+     decoys (connect mode) is blocked for an hour, and for longer each further time; `block: {timeout: 0}` keeps that until \"portsentryctl unblock\". \
+     Everybody else, whose address may be forged, is blocked until a minute after his last probe (`block: {unproven: {timeout: 1m}}`, at most 1h).",
     "Blocks that the old program made (routes, rules, lines of hosts.deny) are still there. Nobody takes them out but you.",
     "This host's own addresses, its gateways and name servers, and whoever is logged in on port 22 for minutes are never blocked.",
     "What a service listens on is never watched; no list has to say so.",
@@ -344,7 +345,11 @@ impl<'r, 't> Translator<'r, 't> {
                 "it is written as it stands: see hosts_access(5) for what % means there, and take out backslashes that were for the old program only";
             self.findings.warning(Some(entry.at(0)), "KILL_HOSTS_DENY has a `%` in it", remedy);
         }
-        self.set("respond.hosts_deny.enabled", "true", vec![origin.clone(), "the line goes when the block ends".to_owned()]);
+        self.set(
+            "respond.hosts_deny.enabled",
+            "true",
+            vec![origin.clone(), "the line goes when the block ends; under systemd the unit needs ReadWritePaths=/etc for it".to_owned()],
+        );
         self.set("respond.hosts_deny.line", quoted(&ours), vec![origin]);
     }
 

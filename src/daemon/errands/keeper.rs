@@ -41,6 +41,10 @@ const AGAIN_FIRST: Duration = Duration::from_millis(250);
 /// But not later than this.
 const AGAIN_LAST: Duration = Duration::from_secs(60);
 
+/// A helper that takes no order for so long hangs, was stopped, or its machine does nothing else any more: it is ended, and another one started.
+/// Taking an order needs neither a disk nor a name server nor a command.
+const DEAF_AFTER: Duration = Duration::from_secs(20);
+
 /// The thread's ends of what [`super::Errands`] holds the others of.
 pub(super) struct Ends {
     pub(super) shared: Arc<Shared>,
@@ -62,13 +66,30 @@ pub(super) struct Keeper {
     again_at: Instant,
     list_at: Instant,
     dropped_told: Option<Instant>,
+    /// The helper was asked whether it is there, and has not answered.
+    asked_at: Option<Instant>,
+    /// It got orders since it last answered.
+    ordered: bool,
 }
 
 impl Keeper {
     /// A thread's state that has no helper yet.
     pub(super) fn new(config: Config, journal: JournalHandle, sentry: Link<sentry::Command>, on_name: OnName, ends: Ends) -> Self {
         let now = Instant::now();
-        Self { ends, config, journal, sentry, on_name, helper: None, again: AGAIN_FIRST, again_at: now, list_at: now, dropped_told: None }
+        Self {
+            ends,
+            config,
+            journal,
+            sentry,
+            on_name,
+            helper: None,
+            again: AGAIN_FIRST,
+            again_at: now,
+            list_at: now,
+            dropped_told: None,
+            asked_at: None,
+            ordered: false,
+        }
     }
 
     /// Goes on until it is told to stop.
@@ -95,6 +116,7 @@ impl Keeper {
             self.send_list();
             self.take_items();
             self.exchange();
+            self.ask();
             self.tell_dropped(false);
             self.wait();
         }
@@ -105,9 +127,10 @@ impl Keeper {
         let mut wake_at = Vec::new();
         if self.helper.is_none() {
             wake_at.push(self.again_at);
-        } else if self.ends.shared.list_wanted.load(Ordering::Relaxed) {
+        } else if self.has_room() && self.ends.shared.list_wanted.load(Ordering::Relaxed) {
             wake_at.push(self.list_at);
         }
+        wake_at.extend(self.asked_at.map(|asked| asked + DEAF_AFTER));
         if self.ends.shared.dropped.load(Ordering::Relaxed) > 0
             && let Some(told) = self.dropped_told
         {
@@ -126,12 +149,35 @@ impl Keeper {
         let _ = poll::wait(&mut fds, timeout);
     }
 
+    /// The helper is there and takes orders.
+    fn has_room(&self) -> bool {
+        self.helper.as_ref().is_some_and(|helper| helper.unsent() < UNSENT_MAX)
+    }
+
+    /// Gives the helper an order.
+    fn order(&mut self, order: &Order) {
+        if let Some(helper) = &mut self.helper {
+            helper.send(order);
+            self.ordered = true;
+        }
+    }
+
+    /// Asks a helper that has got orders whether it took them.
+    fn ask(&mut self) {
+        if self.helper.is_some() && self.ordered && self.asked_at.is_none() {
+            self.order(&Order::AreYouThere);
+            self.ordered = false;
+            self.asked_at = Some(Instant::now());
+        }
+    }
+
     /// A helper that cannot be started is told of, and tried again later.
     pub(super) fn start_helper(&mut self) {
         match Process::start(process::own_program()) {
-            Ok(mut helper) => {
-                helper.send(&Order::Configure(Box::new(settings(&self.config))));
+            Ok(helper) => {
                 self.helper = Some(helper);
+                self.asked_at = None;
+                self.order(&Order::Configure(Box::new(settings(&self.config))));
                 self.ends.shared.up.store(true, Ordering::Relaxed);
                 self.ends.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
                 self.list_at = Instant::now();
@@ -149,9 +195,10 @@ impl Keeper {
         self.again = (self.again * 2).min(AGAIN_LAST);
     }
 
-    /// The helper is gone, or makes no sense any more.
-    fn lose_helper(&mut self, why: &str) {
+    /// The helper is gone, or makes no sense any more: `what` became of it, and how it ended is to be told in brackets.
+    fn lose_helper(&mut self, what: &str, why: &str) {
         let Some(helper) = self.helper.take() else { return };
+        (self.asked_at, self.ordered) = (None, false);
         self.ends.shared.up.store(false, Ordering::Relaxed);
         // One that held out for so long is no sign of a fault that comes back at once.
         if helper.age() >= AGAIN_LAST {
@@ -161,43 +208,39 @@ impl Keeper {
         let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
         self.put_off();
         self.journal.tell(Notice::Error(format!(
-            "the helper process ended unasked ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
+            "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
         )));
     }
 
     fn configure(&mut self, config: Config) {
         self.config = config;
-        if let Some(helper) = &mut self.helper {
-            helper.send(&Order::Configure(Box::new(settings(&self.config))));
-        }
+        self.order(&Order::Configure(Box::new(settings(&self.config))));
         // What is blocked may have other names in files now, or none.
         self.ends.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
     }
 
     /// Hands over what happened, as long as the helper takes it.
     fn take_items(&mut self) {
-        while let Some(helper) = &mut self.helper
-            && helper.unsent() < UNSENT_MAX
+        while self.has_room()
             && let Ok(item) = self.ends.items.try_recv()
         {
             let config = &self.config;
             match item {
-                Item::Run { subject, port, reason } => helper.send(&Order::Run(run(config, subject, port, &reason))),
+                Item::Run { subject, port, reason } => self.order(&Order::Run(run(config, subject, port, &reason))),
                 Item::NotRun(subject) => {
                     let name = subject.display(config.block.ipv6_prefix);
                     log::warn!("respond.command is not run for {name}: it follows a block, and the kernel refused that one");
                 }
-                Item::Blocked { subject, port, reason, at } => helper.send(&Order::Blocked(blocked(config, subject, port, &reason, at))),
-                Item::Unblocked(subject) => helper.send(&Order::Unblocked(subject.display(config.block.ipv6_prefix).to_string())),
-                Item::Resolve(address) => helper.send(&Order::Resolve(address)),
+                Item::Blocked { subject, port, reason, at } => self.order(&Order::Blocked(blocked(config, subject, port, &reason, at))),
+                Item::Unblocked(subject) => self.order(&Order::Unblocked(subject.display(config.block.ipv6_prefix).to_string())),
+                Item::Resolve(address) => self.order(&Order::Resolve(address)),
             }
         }
     }
 
     /// Gives the helper the list of all blocks, if it needs it and it is time.
     fn send_list(&mut self) {
-        let Some(helper) = &mut self.helper else { return };
-        if Instant::now() < self.list_at || helper.unsent() >= UNSENT_MAX || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
+        if !self.has_room() || Instant::now() < self.list_at || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
             return;
         }
         self.list_at = Instant::now() + LIST_EVERY;
@@ -216,7 +259,10 @@ impl Keeper {
         if !whole {
             log::warn!("more than {LIST_MAX} hosts and networks are blocked: files that show what is blocked do not show all");
         }
-        list(helper, &self.config, &blocks, whole);
+        if let Some(helper) = &mut self.helper {
+            list(helper, &self.config, &blocks, whole);
+            self.ordered = true;
+        }
     }
 
     /// Speaks with the helper, without waiting.
@@ -229,15 +275,20 @@ impl Keeper {
             self.hear(word);
         }
         match (flushed, heard) {
-            (_, Ok(true)) => {}
-            (_, Ok(false)) => self.lose_helper(""),
-            (_, Err(error)) => self.lose_helper(&format!("{error}, ")),
+            (_, Ok(true)) => {
+                if self.asked_at.is_some_and(|asked| asked.elapsed() >= DEAF_AFTER) {
+                    self.lose_helper(&format!("took no order for {} s and is ended", DEAF_AFTER.as_secs()), "");
+                }
+            }
+            (_, Ok(false)) => self.lose_helper("ended unasked", ""),
+            (_, Err(error)) => self.lose_helper("ended unasked", &format!("{error}, ")),
         }
     }
 
     fn hear(&mut self, word: Word) {
         match word {
             Word::Ready => {}
+            Word::Here => self.asked_at = None,
             Word::Response(Response::Dropped { commands }) => self.ends.shared.drop_commands(commands),
             Word::Response(response) => {
                 if let Response::Command { ended, .. } = &response {

@@ -237,6 +237,7 @@ impl Sentry {
             packets: self.before.packets + now.packets,
             lost: self.before.lost + now.lost,
             overruns: self.before.overruns + now.overruns,
+            loss_uncounted: now.loss_uncounted,
             malformed: self.before.malformed + now.malformed,
         }
     }

@@ -225,6 +225,28 @@ fn a_never_block_address_is_told_once_a_window_and_never_blocked() {
 }
 
 #[test]
+fn handshakes_are_told_as_proof_whatever_stands_against_a_block() {
+    let cases: [fn(&mut Policy); 4] = [
+        |policy| policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect(),
+        |policy| policy.tcp = ProtocolAction::Log,
+        |policy| policy.tcp = ProtocolAction::Command,
+        |policy| policy.mode = Mode::Observe,
+    ];
+    for case in cases {
+        for (scan, expected) in [(ScanKind::Connect, true), (ScanKind::Syn, false)] {
+            let mut bench = Bench::new(case);
+            for port in 1..=3 {
+                bench.probe(THEM, &format!("tcp/{port}"), scan, false);
+            }
+            let [Report::Scan { reason: Reason::Scan { proven, .. }, not_blocked: Some(_), .. }] = &bench.reports[..] else {
+                panic!("{:?}", bench.reports);
+            };
+            assert_eq!(*proven, expected, "{:?}", bench.reports);
+        }
+    }
+}
+
+#[test]
 fn an_unproven_block_is_renewed_while_packets_come_and_expires_when_they_end() {
     let mut bench = Bench::new(|_| {});
     bench.syn(THEM, 1..=3);

@@ -170,6 +170,35 @@ fn what_others_do_to_a_file_is_put_right() {
 }
 
 #[test]
+fn a_file_of_somebody_else_is_never_overwritten_be_it_there_at_first_or_linked_to_later() {
+    let users = "root:x:0:0:root:/root:/bin/bash\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\n";
+    let mut world = World::new();
+    let other = world.directory.path().join("passwd");
+    std::fs::write(&other, users).unwrap();
+    std::fs::write(world.path(Mode::Stcp), users).unwrap();
+    world.files.use_modes(&[Mode::Atcp, Mode::Stcp]);
+    world.files.add(entry(Mode::Atcp, 1, "192.0.2.1"));
+    world.files.add(entry(Mode::Stcp, 1, "192.0.2.9"));
+    let told = world.later(SOON);
+    assert!(matches!(&told[..], [Told::Error(text)] if text.contains("not one line of a blocked host")), "{told:?}");
+    std::fs::remove_file(world.path(Mode::Atcp)).unwrap();
+    std::os::unix::fs::symlink(&other, world.path(Mode::Atcp)).unwrap();
+    world.files.add(entry(Mode::Atcp, 2, "192.0.2.2"));
+    let told = world.later(SOON);
+    assert!(told.iter().any(|told| matches!(told, Told::Error(text) if text.contains("not one line of a blocked host"))), "{told:?}");
+    assert_eq!([std::fs::read_to_string(&other).unwrap(), world.text(Mode::Stcp)], [users, users]);
+    // What was to be written there was kept.
+    std::fs::remove_file(world.path(Mode::Atcp)).unwrap();
+    std::fs::remove_file(world.path(Mode::Stcp)).unwrap();
+    world.later(MINUTE);
+    assert_eq!((world.text(Mode::Atcp).lines().count(), world.text(Mode::Stcp).lines().count()), (2, 1));
+    // Where nothing is to be written it is no matter.
+    std::fs::write(world.path(Mode::Stcp), users).unwrap();
+    assert_eq!(world.files.take_out(world.now), []);
+    assert_eq!((world.text(Mode::Stcp).as_str(), world.files.is_idle()), (users, true));
+}
+
+#[test]
 fn a_directory_that_is_missing_is_told_once_and_nothing_is_lost() {
     let mut world = World::new();
     let base = world.directory.path().join("later/portsentry.blocked");
@@ -180,7 +209,7 @@ fn a_directory_that_is_missing_is_told_once_and_nothing_is_lost() {
     assert!(matches!(&told[..], [Told::Error(text)] if text.contains("directory must exist")), "{told:?}");
     assert_eq!((world.later(MINUTE), world.later(MINUTE)), (vec![], vec![]));
     std::fs::create_dir(base.parent().unwrap()).unwrap();
-    assert!(matches!(&world.later(MINUTE)[..], [Told::Warning(text)] if text.contains("written again")));
+    assert!(matches!(&world.later(MINUTE)[..], [Told::Warning(text)] if text.contains("as it should be again")));
     let text = std::fs::read_to_string(world.directory.path().join("later/portsentry.blocked.atcp")).unwrap();
     assert_eq!(text, format!("{}\n", line(1, "192.0.2.1", "192.0.2.1")));
 }
@@ -199,6 +228,7 @@ proptest::proptest! {
     #[test]
     fn no_bytes_in_a_file_panic_and_ours_come_out(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
         let mut world = World::new();
+        let bytes = [&bytes[..], b"\n", line(9, "192.0.2.9", "192.0.2.9").as_bytes()].concat();
         std::fs::write(world.path(Mode::Audp), &bytes).unwrap();
         world.files.add(entry(Mode::Audp, 1, "192.0.2.1"));
         world.later(SOON);

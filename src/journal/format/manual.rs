@@ -192,3 +192,32 @@ fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
     }
     assert_eq!(told, wanted);
 }
+
+/// The rules for logcheck(8): what they let pass in silence is what an administrator need not read.
+#[test]
+fn the_rules_for_logcheck_pass_over_what_is_ordinary_and_over_no_alarm() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/logcheck/portsentry");
+    let rules = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<String> = events().iter().flat_map(|event| lines(event, &CLASSIC)).map(|line| line.text).collect();
+    let log: String = lines.iter().map(|line| format!("Nov 21 15:26:40 host portsentry[4711]: {line}\n")).collect();
+    let passed_by = |rules: &str| -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let (rule, text) = (directory.path().join("rules"), directory.path().join("log"));
+        std::fs::write(&rule, rules).unwrap();
+        std::fs::write(&text, &log).unwrap();
+        // As logcheck itself does.
+        let output = std::process::Command::new("grep").args(["-E", "-f"]).arg(&rule).arg(&text).output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    };
+    for rule in rules.lines() {
+        assert!(!passed_by(rule).is_empty(), "no line of ours is like {rule}");
+    }
+    let passed = passed_by(&rules);
+    for line in &passed {
+        let text = line.split("]: ").nth(1).unwrap();
+        assert!(text.starts_with("adminalert: ") && !text.contains("ERROR") && !text.contains("WARNING"), "{line}");
+        assert!(!text.contains(" has been blocked") && !text.contains("by hand"), "{line}");
+    }
+    assert!(passed.len() < lines.len() / 2);
+}
