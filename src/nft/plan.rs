@@ -344,6 +344,8 @@ pub struct Installed {
     pub carried: usize,
     /// Elements that had no room in a set that is smaller now: those with the least time left.
     pub left_out: usize,
+    /// The generation of the ruleset that this has made, or has found right.
+    pub generation: u32,
 }
 
 impl Connection {
@@ -439,7 +441,7 @@ impl Connection {
         let generation = self.generation()?;
         let found = self.read(ruleset)?;
         let plan = if order.anew { Plan::anew(ruleset, &found, order.hold) } else { Plan::to_hold(ruleset, &found, order.hold) };
-        let mut installed = Installed { steps: plan.steps.iter().map(Step::to_string).collect(), ..Installed::default() };
+        let mut installed = Installed { steps: plan.steps.iter().map(Step::to_string).collect(), generation, ..Installed::default() };
         if plan.steps.is_empty() {
             return Ok(installed);
         }
@@ -468,6 +470,8 @@ impl Connection {
             encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
         })?;
         self.shrink();
+        // nf_tables_commit() counts on, and leaves 0 out.
+        installed.generation = generation.checked_add(1).unwrap_or(1);
         Ok(installed)
     }
 }

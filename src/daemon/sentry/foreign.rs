@@ -34,6 +34,9 @@ pub(super) const ELEMENTS_MAX: usize = 1 << 19;
 /// Blocks that come back in the same transaction as the rules: some 30 ms of the kernel's time.
 pub(super) const FIRST_BLOCKS: usize = 20_000;
 
+/// With so many blocks the kernel is not asked to tell us of our own elements.
+const QUIET_FROM: usize = 500;
+
 /// The others follow, so many between two looks at packets.
 const BLOCKS_A_WAKE: usize = 2000;
 
@@ -460,7 +463,18 @@ impl Sentry {
             }
             _ => None,
         };
-        court.responder.connection().install_as(ruleset, Order { hold: foreign.hold, books: Some(&books), anew })
+        let connection = court.responder.connection();
+        let order = Order { hold: foreign.hold, books: Some(&books), anew };
+        // Nobody need be told of so many of our own.
+        let quiet = engine.blocks().nth(QUIET_FROM).is_some() && foreign.monitor.listen(false).is_ok();
+        let result = connection.install_as(ruleset, order);
+        if quiet {
+            foreign.monitor.listen(true)?;
+            // Somebody else's transaction meanwhile was not heard.
+            let is_ours = |installed: &Installed| connection.generation().is_ok_and(|generation| generation == installed.generation);
+            foreign.lost |= !result.as_ref().is_ok_and(is_ours);
+        }
+        result
     }
 
     /// Puts back some more of the blocks that did not go with the rules.
