@@ -509,6 +509,19 @@ fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
 }
 
 #[test]
+fn an_installation_tells_the_generation_that_it_made_or_found() {
+    need!();
+    let namespace = Namespace::new();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        for _ in 0..2 {
+            let installed = connection.install(&default_ruleset()).unwrap();
+            assert_eq!(connection.generation().unwrap(), installed.generation);
+        }
+    });
+}
+
+#[test]
 fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
     need!();
     let (namespace, ruleset) = installed();
