@@ -138,7 +138,7 @@ fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
     done(&daemon.ctl(&["block", "198.51.100.1"]));
     // It deletes our table and makes one of the same name its own, for as long as it runs.
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "delete table inet portsentry\nadd table inet portsentry { flags owner; }\n").unwrap();
+    std::fs::write(file.path(), "delete table inet portsentry; add table inet portsentry { flags owner; }\n").unwrap();
     let text = format!("(cat {}; sleep 600) | nft -i", file.path().display());
     let thief = scene.host.spawn("sh", &["-c", &text]);
     daemon.wait_for_log("cannot be put right");
