@@ -453,6 +453,9 @@ pub struct Status {
     /// How the state store fares.
     #[serde(default)]
     pub store: Store,
+    /// How often the table was put right after another program.
+    #[serde(default)]
+    pub repairs: Repairs,
     /// Seconds since the start.
     pub uptime: u64,
     /// The configuration file; null: the built-in defaults.
@@ -463,6 +466,19 @@ pub struct Status {
     pub pid: u32,
     /// What the administrator should see to.
     pub warnings: Vec<String>,
+}
+
+/// How often the table was put right after another program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Repairs {
+    /// Since the start.
+    pub count: u64,
+    /// The program that made it necessary last; null: none, or nobody knows.
+    pub program: Option<String>,
+    /// Its process id.
+    pub process: Option<u32>,
+    /// It is being changed again and again.
+    pub fighting: bool,
 }
 
 /// What became of `respond.command` since the start.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::archive::Stored;
 use super::link::Answer;
+use super::sentry::Repairs;
 use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
 use crate::journal::store::{Block, Repeated};
@@ -108,4 +109,6 @@ pub struct Figures {
     pub unreadable: u64,
     /// The decoys'.
     pub decoy: decoy::Figures,
+    /// What was done about other programs in our table.
+    pub repairs: Repairs,
 }

@@ -9,7 +9,7 @@ use super::link::{Link, Unresponsive};
 use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Responses, Status, Store, Watching};
+use crate::control::{Decoys, Repairs, Responses, Status, Store, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -47,6 +47,9 @@ impl Sources {
         }
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
+        }
+        if let (true, Some(author)) = (figures.repairs.fighting, &figures.repairs.last) {
+            warnings.push(format!("{author} changed the table inet portsentry again and again"));
         }
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());
@@ -94,6 +97,12 @@ impl Sources {
                 offenders: store.rows.offenders,
                 sources: store.rows.evidence,
                 age: store.written.map(|at| time::now().since(at).as_secs()),
+            },
+            repairs: Repairs {
+                count: figures.repairs.count,
+                process: figures.repairs.last.as_ref().map(|author| author.pid).filter(|pid| *pid > 0),
+                program: figures.repairs.last.map(|author| author.program).filter(|program| !program.is_empty()),
+                fighting: figures.repairs.fighting,
             },
             uptime: self.started.elapsed().as_secs(),
             config: view.from.as_ref().map(|path| path.display().to_string()),

@@ -270,6 +270,30 @@ impl Engine {
         if self.blocks.lift(subject, Ending::ByHand, actions) { Ok(()) } else { Err(Refusal::NotBlocked(subject.network(self.policy.ipv6_prefix))) }
     }
 
+    /// Somebody took the element of a subject out of the kernel's set: the block is over, and the source's evidence is forgiven as after an unblock.
+    /// Gives whether it was blocked.
+    pub fn removed_by_hand(&mut self, now: Moment, subject: Subject, actions: &mut Vec<Action>) -> bool {
+        self.tick(now);
+        let subject = self.canonical(subject);
+        let was_blocked = self.blocks.removed(subject, actions);
+        if let (true, Subject::Host(source)) = (was_blocked, subject) {
+            self.ledger.forget(source);
+        }
+        was_blocked
+    }
+
+    /// Somebody put an element into the kernel's sets, or gave it another time: what the kernel has counts from now on. Gives whether that is news.
+    /// What must not be blocked is lifted.
+    pub fn changed_by_hand(&mut self, now: Moment, found: Adopted, actions: &mut Vec<Action>) -> bool {
+        let now = self.tick(now);
+        let found = Adopted { subject: self.canonical(found.subject), ..found };
+        if self.blocks.view(found.subject).is_some() {
+            return self.blocks.changed(now, &found);
+        }
+        self.adopt(now, [found], actions);
+        true
+    }
+
     /// Takes over the elements that are in the kernel's sets at start. Those that must not be blocked are lifted.
     pub fn adopt(&mut self, now: Moment, found: impl IntoIterator<Item = Adopted>, actions: &mut Vec<Action>) {
         let now = self.tick(now);

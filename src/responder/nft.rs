@@ -9,7 +9,7 @@ use crate::engine::{Action, Outcome, Reason, Source, Subject};
 use crate::nft::{Connection, Element, ElementInfo, Error, SetId};
 
 /// The sets that hold what is blocked.
-const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+pub const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
 
 /// Elements that may be dumped by the way. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time grows with the
 /// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes.

@@ -92,6 +92,7 @@ impl Desk for FakeDesk {
                 held_back: 0,
                 decoy: Decoys::default(),
                 store: Store::default(),
+                repairs: portsentry::control::Repairs::default(),
                 uptime: 3720,
                 config: Some("/etc/portsentry/portsentry.yaml".into()),
                 version: "0.1.0".into(),

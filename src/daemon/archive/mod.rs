@@ -134,7 +134,7 @@ impl Archive {
             }
             Report::Unblocked { subject, ending } => {
                 self.note(engine, *subject);
-                if let (Subject::Host(source), Ending::ByHand) = (subject, ending) {
+                if let (Subject::Host(source), Ending::ByHand | Ending::Removed) = (subject, ending) {
                     self.push(Change::Forgiven(*source));
                 }
             }

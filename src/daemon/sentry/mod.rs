@@ -5,7 +5,9 @@
 
 mod court;
 mod error;
+mod foreign;
 mod obey;
+mod pace;
 mod reload;
 mod restore;
 mod rules;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
+use self::foreign::Foreign;
 use super::archive::{Archive, Stored};
 use super::command::{Command, Setup};
 use super::errands::Errands;
@@ -25,18 +28,19 @@ use super::link::Inbox;
 use super::time::now;
 use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
-use crate::config::Config;
+use crate::config::{Config, OwnTable};
 use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::store::EVIDENCE_MAX;
 use crate::journal::{JournalHandle, Notice};
-use crate::nft::{Connection, Ruleset};
+use crate::nft::{Connection, Hold, Ruleset};
 use crate::probe::Probe;
 use crate::responder::{NftResponder, words};
 use crate::sys::poll;
 use crate::wire;
 
 pub use self::error::StartError;
+pub use self::foreign::Repairs;
 
 /// Commands that are served before packets are looked at again.
 const COMMANDS_A_WAKE: usize = 16;
@@ -52,6 +56,7 @@ pub struct Sentry {
     court: Court,
     listener: Listener,
     decoy: Decoy,
+    foreign: Foreign,
     config: Config,
     ruleset: Ruleset,
     never_block: AllowList,
@@ -99,12 +104,19 @@ impl Sentry {
         let mut orders = Vec::new();
         let now = now();
         engine.set_never_block(now, setup.never_block.clone(), &mut orders);
+        // Before the first of our own changes, so that none of anybody else's is missed.
+        let mut foreign = Foreign::open(responder.connection().portid(), setup.config.own_table, setup.services.clone())?;
         let mut court = Court { engine, responder, journal, errands, archive, orders, refusal: None };
-        court.take_over(now, &setup, &found, stored)?;
+        court.take_over(now, &setup, &found, stored, &mut foreign)?;
+        if setup.config.own_table == OwnTable::Yes && foreign.hold() != Hold::Owned {
+            let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
+            court.journal.tell(Notice::Warning(text.to_owned()));
+        }
         let mut sentry = Self {
             court,
             listener,
             decoy,
+            foreign,
             config: setup.config,
             ruleset: setup.ruleset,
             never_block: setup.never_block,
@@ -133,8 +145,10 @@ impl Sentry {
             self.wait(inbox, more);
             // One reading of the clock for all that this wake brings.
             let now = now();
-            // The packets first: a handshake ends after the SYN that the rules have told of.
-            more = self.take_packets(now)?;
+            // What others did to the sets before anything is put into them.
+            more = self.watch_others(now);
+            // The packets before the decoys: a handshake ends after the SYN that the rules have told of.
+            more |= self.take_packets(now)?;
             self.serve_decoys(now);
             self.court.engine.on_timer(now, &mut self.court.orders);
             self.court.perform(now);
@@ -156,11 +170,12 @@ impl Sentry {
     }
 
     fn wait(&self, inbox: &Inbox<Command>, more: bool) {
-        let next = [self.court.engine.next_timer(), self.decoy.next_timer()].into_iter().flatten().min();
+        let next = [self.court.engine.next_timer(), self.decoy.next_timer(), self.foreign.next_timer(now())].into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.foreign.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
         ];
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.

@@ -20,7 +20,7 @@ impl Sentry {
     pub(super) fn obey(&mut self, now: Moment, command: Command) {
         // An asker that has given up does not hear the answer, and that is all.
         match command {
-            Command::Status(answer) => reply(&answer, self.figures()),
+            Command::Status(answer) => reply(&answer, self.figures(now)),
             Command::Account(address, answer) => reply(&answer, (self.court.engine.account(address), self.court.engine.blocks_before(address))),
             Command::Block { subject, timeout, text, answer } => reply(&answer, self.block(now, subject, timeout, text)),
             Command::Unblock(network, answer) => reply(&answer, self.unblock(now, network)),
@@ -42,13 +42,14 @@ impl Sentry {
         }
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&self, now: Moment) -> Figures {
         Figures {
             engine: self.court.engine.status(),
             capture: self.statistics(),
             no_probe: self.no_probe,
             unreadable: self.unreadable,
             decoy: self.decoy.figures(),
+            repairs: self.foreign.repairs(now),
         }
     }
 

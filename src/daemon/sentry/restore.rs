@@ -15,13 +15,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::court::Court;
+use super::foreign::{Foreign, QUIET_FROM};
 use super::{Setup, rules, takeover};
 use crate::daemon::archive::{Stored, is_of_prefix};
 use crate::engine::{Adopted, Moment, Reason, Source, Subject};
 use crate::journal::Notice;
 use crate::journal::store::Block;
 use crate::nft::plan::Found;
-use crate::nft::{ElementInfo, Error, SetId};
+use crate::nft::{ElementInfo, Elements, Error, Order, SetId};
 use crate::responder::{self, words};
 
 /// What the kernel ends this much before our books is not somebody's hand.
@@ -162,7 +163,14 @@ fn elements(blocks: &[Adopted]) -> Vec<(SetId, Vec<ElementInfo>)> {
 
 impl Court {
     /// Puts the rules in place, together with the blocks that were stored and are gone from the kernel, and takes over those that are there.
-    pub(super) fn take_over(&mut self, now: Moment, setup: &Setup, found: &Found, stored: Option<Stored>) -> Result<(), Error> {
+    pub(super) fn take_over(
+        &mut self,
+        now: Moment,
+        setup: &Setup,
+        found: &Found,
+        stored: Option<Stored>,
+        foreign: &mut Foreign,
+    ) -> Result<(), Error> {
         let kernel = if found.table.is_some() { responder::blocked_where_there(self.responder.connection())? } else { Vec::new() };
         let (blocks, offenders, evidence, is_same_boot) = match stored {
             Some(Stored { content, is_same_boot }) => (content.blocks, content.offenders, content.evidence, is_same_boot),
@@ -180,7 +188,7 @@ impl Court {
             merge(now, blocks, kernel, &bounds)
         };
         let Merged { mut adopt, put, removed, protected, no_room } = merged;
-        let put = self.install(setup, put)?;
+        let put = self.install(setup, put, in_kernel, foreign)?;
         let restored = put.len();
         adopt.extend(put);
         self.engine.adopt(now, adopt, &mut self.orders);
@@ -198,16 +206,20 @@ impl Court {
         Ok(())
     }
 
-    /// Puts the rules in place with these blocks; gives those of them that are in the kernel now.
-    fn install(&mut self, setup: &Setup, put: Vec<Adopted>) -> Result<Vec<Adopted>, Error> {
+    /// Puts the rules in place with these blocks; gives those of them that are in the kernel now. `there`: how many others are.
+    fn install(&mut self, setup: &Setup, put: Vec<Adopted>, there: usize, foreign: &mut Foreign) -> Result<Vec<Adopted>, Error> {
         let connection = self.responder.connection();
-        let error = match rules::put_in_place_with(connection, &setup.ruleset, &setup.never_block, &setup.services, &elements(&put)) {
+        let many = put.len() + there > QUIET_FROM;
+        let mut install =
+            |order: Order<'_>| rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, order, many);
+        let elements = elements(&put);
+        let error = match install(Order { elements: Elements::Beside(&elements), ..Order::default() }) {
             Ok(_) => return Ok(put),
             Err(error) if put.is_empty() => return Err(error),
             Err(error) => error,
         };
         log::warn!("the blocks that were stored cannot come back together with the rules, so they follow them: {}", words(&error));
-        rules::put_in_place(connection, &setup.ruleset, &setup.never_block, &setup.services)?;
+        install(Order::default())?;
         Ok(self.put_one_by_one(put))
     }
 

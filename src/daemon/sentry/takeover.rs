@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::court::Court;
+use super::foreign::QUIET_FROM;
 use crate::engine::{Adopted, Moment, Reason, Subject};
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
@@ -13,6 +14,20 @@ use crate::nft::plan::Found;
 use crate::nft::{ElementInfo, Error, SetId};
 
 impl Court {
+    /// More than a few blocks are in force.
+    pub(super) fn has_many(&self) -> bool {
+        self.engine.blocks().nth(QUIET_FROM).is_some()
+    }
+
+    /// Somebody put this into the sets, or gave it another time. Whether that is news; if so, it is to be stored.
+    pub(super) fn taken_from(&mut self, now: Moment, subject: Subject, info: ElementInfo) -> bool {
+        let is_news = self.engine.changed_by_hand(now, adopted((subject, info)), &mut self.orders);
+        if let Some(block) = self.engine.blocked(subject).filter(|_| is_news) {
+            self.archive.on_change(&self.engine, block.subject);
+        }
+        is_news
+    }
+
     /// Blocks that somebody took out of the kernel, with the table or by `nft flush`, are put back; what somebody put in is taken over.
     pub(super) fn put_back(&mut self, now: Moment) -> Result<(), Error> {
         let found = self.responder.blocked()?;

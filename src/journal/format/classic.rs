@@ -152,6 +152,7 @@ fn engine(report: &Report, event: &Event, style: &Style) -> Vec<String> {
             let why = match ending {
                 Ending::Expired => "its time is up",
                 Ending::ByHand => "unblocked by hand",
+                Ending::Removed => "its element was taken out of the kernel's set",
                 Ending::NeverBlock => "it must never be blocked",
             };
             vec![format!("adminalert: Host {} is no longer blocked: {why}.", shown(subject))]

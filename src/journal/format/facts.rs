@@ -129,6 +129,7 @@ fn engine(report: &Report, style: &Style, name: Fact) -> Vec<Fact> {
                 match ending {
                     Ending::Expired => "expired",
                     Ending::ByHand => "by-hand",
+                    Ending::Removed => "removed",
                     Ending::NeverBlock => "never-block",
                 }
                 .into(),

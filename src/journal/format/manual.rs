@@ -37,7 +37,7 @@ fn events() -> Vec<Event> {
         notices.push(Notice::Engine(Report::Blocked { subject: host, port: None, timeout, reason, renewed: false }));
     }
     notices.push(blocked("10.77.1.1", 1, true));
-    for ending in [Ending::Expired, Ending::ByHand, Ending::NeverBlock] {
+    for ending in [Ending::Expired, Ending::ByHand, Ending::Removed, Ending::NeverBlock] {
         notices.push(Notice::Engine(Report::Unblocked { subject: host, ending }));
     }
     let ends =
