@@ -12,6 +12,11 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// Whether something never came about, be it in one run.
+    pub fn is_never(&self) -> bool {
+        matches!(self, Self::Median(text, _) if text.contains("never"))
+    }
+
     fn text(&self) -> String {
         match self {
             Self::Median(text, runs) => format!("{text} (n={runs})"),
