@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use portsentry::control::client::Client;
-use portsentry::control::protocol::Request;
+use portsentry::engine::{Moment, Reason, Source, Subject};
+use portsentry::journal::store::{self, Block, Content, Mark};
 
 use super::contestants::{Contestant, Running, Usage};
 use super::scene::{HOST, SERVICES, Scene, order};
@@ -24,7 +24,12 @@ const RESTORED_WITHIN: Duration = Duration::from_secs(15);
 const MANY: u32 = 100_000;
 
 fn seconds(value: f64) -> String {
-    if value < 0.1 { format!("{:.1} ms", value * 1000.0) } else { format!("{value:.2} s") }
+    match value {
+        // Knocks come every millisecond at the most.
+        ..0.001 => "< 1 ms".to_owned(),
+        0.001..0.1 => format!("{:.0} ms", value * 1000.0),
+        _ => format!("{value:.2} s"),
+    }
 }
 
 fn patience(contestant: &Contestant) -> Duration {
@@ -174,10 +179,10 @@ pub fn flush(running: &Running<'_>, runs: usize) -> Cell {
             let again = if scan(&order(run as u32 + 40)) { "new scan: blocked" } else { "new scan: not blocked" };
             return Cell::Median(format!("never, {again}"), run + 1);
         }
-        open.push(knocks.opened.as_secs_f64());
+        open.push(knocks.opened.map_or(-1.0, |opened| opened.as_secs_f64()));
     }
-    let middle = median(&open).unwrap_or(0.0);
-    Cell::Median(if middle == 0.0 { "not open".to_owned() } else { seconds(middle) }, open.len())
+    let middle = median(&open).unwrap_or(-1.0);
+    Cell::Median(if middle < 0.0 { "never open".to_owned() } else { seconds(middle) }, open.len())
 }
 
 /// The addresses of the leg with many blocks, and those of them that are asked.
@@ -195,10 +200,8 @@ pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
     let (mut addresses, directory) = (addresses, tempfile::tempdir().unwrap());
     if let Some(yaml) = contestant.yaml() {
         let mut daemon = Daemon::start(&scene.host, yaml);
-        if let Err(error) = block_all(&daemon.path("control.sock"), &mut addresses) {
-            return Cell::Without(error);
-        }
         daemon.stop();
+        store_blocks(daemon.directory.path(), &mut addresses);
         // As after a reboot: nothing of it is in the kernel.
         scene.host.run("nft", &["flush", "ruleset"]);
         let watch = begin(&scene);
@@ -237,14 +240,23 @@ pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
     }
 }
 
-/// Asks for each block through the control socket, one after the other.
-fn block_all(socket: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>) -> Result<(), String> {
-    let mut client = Client::connect(socket).map_err(|error| error.to_string())?;
-    for address in addresses {
-        let target = address.to_string().parse().map_err(|_| format!("{address} is no target"))?;
-        client.ask(&Request::Block { address: target, seconds: Some(86_400), reason: String::new() }).map_err(|error| error.to_string())?;
-    }
-    Ok(())
+/// Writes blocks of a day into the state store, as a daemon leaves them before a reboot. One by one through the control socket would take minutes: each
+/// is on the disk before it is answered.
+fn store_blocks(directory: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>) {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    // Some moment of another boot's clock.
+    let clock = Moment::from_millis(3_600_000);
+    let mark = Mark { boot: "another-boot".to_owned(), wall, clock };
+    let block = |address: Ipv4Addr| Block {
+        subject: Subject::Host(Source::of(address.into(), 64)),
+        prefix: 64,
+        since: clock,
+        expires: Some(Moment::from_millis(clock.millis() + 86_400_000)),
+        port: None,
+        reason: Reason::Manual("stored".to_owned()),
+    };
+    let content = Content { blocks: addresses.map(block).collect(), offenders: Vec::new(), evidence: Vec::new(), mark: mark.clone() };
+    store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }
 
 /// Knocks from many sources until none has an answer.

@@ -14,7 +14,7 @@ pub enum Cell {
 impl Cell {
     /// Whether something never came about, be it in one run.
     pub fn is_never(&self) -> bool {
-        matches!(self, Self::Median(text, _) if text.contains("never"))
+        matches!(self, Self::Median(text, _) if text.contains("never") && !text.starts_with("never open"))
     }
 
     fn text(&self) -> String {

@@ -203,8 +203,8 @@ pub struct Scan {
     pub open: usize,
     /// From the first probe to the first knock of those that stayed without an answer; `None`: not cut off.
     pub cut_after: Option<Duration>,
-    /// From the first knock with an answer to the last; zero if none had one.
-    pub opened: Duration,
+    /// From the first knock with an answer to the last, zero if that is the same; `None`: none had one.
+    pub opened: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -228,9 +228,9 @@ impl Knocks {
         (silent >= SILENT_KNOCKS && now >= since + SILENCE).then_some(since)
     }
 
-    fn opened(&self) -> Duration {
+    fn opened(&self) -> Option<Duration> {
         let mut answered = self.0.iter().filter(|(_, answered)| answered.is_some()).map(|(sent, _)| *sent);
-        let first = answered.next();
-        first.map_or(Duration::ZERO, |first| answered.last().unwrap_or(first) - first)
+        let first = answered.next()?;
+        Some(answered.last().unwrap_or(first) - first)
     }
 }
