@@ -202,7 +202,7 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
     }
     if legs.contains(&Leg::Flush) {
         let scene = Scene::new();
-        cells.insert(Leg::Flush, vec![measures::flush(&contestant.start(&scene)?, runs(5))]);
+        cells.insert(Leg::Flush, vec![measures::flush(&contestant.start(&scene)?, runs(5), Duration::from_secs(if quick { 2 } else { 15 }))]);
     }
     if legs.contains(&Leg::Start) {
         cells.insert(Leg::Start, vec![measures::start(contestant, Duration::from_secs(60))]);

@@ -18,8 +18,6 @@ use super::wire::{Plan, Scan};
 
 /// How long the block may take after a scan has ended. CrowdSec's needs some five seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a block may take to come back.
-const RESTORED_WITHIN: Duration = Duration::from_secs(15);
 /// Blocks to start with.
 const MANY: u32 = 100_000;
 
@@ -151,8 +149,8 @@ pub fn flood(running: &Running<'_>) -> Flood {
     }
 }
 
-/// How long a source that was blocked gets answers after `nft flush ruleset`, at whose end the static rules are loaded again.
-pub fn flush(running: &Running<'_>, runs: usize) -> Cell {
+/// How long a source that was blocked gets answers after `nft flush ruleset`, at whose end the static rules are loaded again; `never` after `limit`.
+pub fn flush(running: &Running<'_>, runs: usize, limit: Duration) -> Cell {
     let scene = running.scene;
     let mut open = Vec::new();
     for run in 0..runs {
@@ -172,7 +170,7 @@ pub fn flush(running: &Running<'_>, runs: usize) -> Cell {
                 scene.host.run("nft", &["flush", "ruleset"]);
                 running.load_static_rules();
             });
-            let plan = Plan { source, ports: &[], rate: None, knock: Some(Duration::from_millis(1)), patience: RESTORED_WITHIN, stop_when_cut: true };
+            let plan = Plan { source, ports: &[], rate: None, knock: Some(Duration::from_millis(1)), patience: limit, stop_when_cut: true };
             scene.scan(|wire| wire.scan(&plan))
         });
         if knocks.cut_after.is_none() {

@@ -231,6 +231,6 @@ impl Knocks {
     fn opened(&self) -> Option<Duration> {
         let mut answered = self.0.iter().filter(|(_, answered)| answered.is_some()).map(|(sent, _)| *sent);
         let first = answered.next()?;
-        Some(answered.last().unwrap_or(first) - first)
+        Some(answered.next_back().unwrap_or(first) - first)
     }
 }
