@@ -85,9 +85,16 @@ impl Connection {
     /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no
     /// such set.
     pub fn add_element(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
-        self.transaction(None, |out, sequence| {
-            one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, set, element, Past::default())
-        })
+        let mut add = |past| {
+            self.transaction(None, |out, sequence| {
+                one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, set, element, past)
+            })
+        };
+        match add(Past::new(set)) {
+            // A set that gives counters itself, by somebody else's hand, or a kernel that takes none (before 5.7).
+            Err(error) if set.counts_each() && error.is_unsupported() => add(Past::default()),
+            other => other,
+        }
     }
 
     /// Puts many elements into a set, 2,000 a transaction.
@@ -516,7 +523,7 @@ fn write_elements(out: &mut Writer, sequence: &mut u32, set: SetId, elements: &[
     while left.peek().is_some() {
         let list = Elements::begin(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set);
         for element in left.by_ref() {
-            list.push(out, element, Past::default());
+            list.push(out, element, Past::new(set));
             if list.is_full(out) {
                 break;
             }
