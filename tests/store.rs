@@ -214,6 +214,59 @@ fn what_was_taken_out_of_the_kernel_while_the_daemon_was_down_is_unblocked() {
 }
 
 #[test]
+fn what_nft_says_to_a_running_daemon_holds_after_a_reboot() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut daemon = Daemon::start(&scene.host, "");
+    for address in ["192.0.2.1", "192.0.2.2", "203.0.113.0/24", "198.51.100.0/24"] {
+        done(&daemon.ctl(&["block", address]));
+    }
+    for (verb, set, element) in [
+        ("delete", "blocked4", "{ 192.0.2.2 }"),
+        ("delete", "blocked_nets4", "{ 203.0.113.0/24 }"),
+        ("add", "blocked4", "{ 192.0.2.9 timeout 1h }"),
+        ("add", "blocked_nets4", "{ 198.18.0.0/15 }"),
+    ] {
+        scene.host.run("nft", &[verb, "element", "inet", "portsentry", set, element]);
+    }
+    let expected = ["192.0.2.1", "192.0.2.9", "198.18.0.0/15", "198.51.100.0/24"];
+    let listed = |daemon: &Daemon<'_>| daemon.blocked().into_iter().collect::<BTreeSet<_>>();
+    let is_stored = || daemon.json(&["status"])["store"]["blocks"] == 4 && listed(&daemon) == expected.map(str::to_owned).into();
+    assert!(eventually(Duration::from_secs(10), is_stored), "{:?} {}", listed(&daemon), daemon.json(&["status"]));
+    kill(&mut daemon);
+    scene.drop_table();
+    daemon.restart("");
+    assert_eq!(listed(&daemon), expected.map(str::to_owned).into());
+    assert!(left(&daemon, "192.0.2.9").is_some_and(|left| left > 3000));
+}
+
+#[test]
+fn what_came_back_from_the_store_comes_back_after_a_flush_as_well() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
+    done(&daemon.ctl(&["block", "203.0.113.0/24"]));
+    kill(&mut daemon);
+    scene.drop_table();
+    daemon.restart("");
+    scene.host.run("nft", &["flush", "ruleset"]);
+    assert!(eventually(Duration::from_secs(10), || daemon.json(&["status"])["repairs"]["count"] == 1), "{}", daemon.log());
+    assert!(!scene.reaches());
+    assert_eq!(daemon.blocked(), [SCANNER, "203.0.113.0/24"]);
+    assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
+    // Nobody's word was taken for an unblock: the store still has them.
+    kill(&mut daemon);
+    scene.drop_table();
+    daemon.restart("");
+    assert_eq!(daemon.blocked(), [SCANNER, "203.0.113.0/24"]);
+}
+
+#[test]
 fn observing_keeps_what_was_stored_and_puts_nothing_in_force() {
     if missing(TOOLS).is_some() {
         return;
