@@ -196,3 +196,65 @@ fn datagrams_and_connections_to_what_listens_are_no_probes() {
     let reason = daemon.json(&["list"])[0]["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("tcp/702") && !reason.contains("700"), "{reason}");
 }
+
+/// Whether the daemon does what the key asks for, or says that it cannot yet.
+fn is_in_force(daemon: &Daemon<'_>, key: &str) -> bool {
+    let pending = daemon.log().contains(&format!("`{key}` is not in force yet"));
+    if pending {
+        eprintln!("{key} is not in force yet: nothing to try");
+    }
+    !pending
+}
+
+#[test]
+fn the_rules_hold_a_scanner_while_the_daemon_sleeps_and_it_blocks_him_when_it_wakes() {
+    need!("nft", "ping");
+    let scene = Scene::new();
+    let daemon = Daemon::start(&scene.host, "capture: { reflex: true }");
+    if !is_in_force(&daemon, "capture.reflex") {
+        return;
+    }
+    assert!(scene.reaches());
+    daemon.signal("STOP");
+    scene.knock([5, 6]);
+    let before = scene.reaches();
+    scene.knock([7, 8]);
+    let after = scene.reaches();
+    let held = scene.host.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
+    daemon.signal("CONT");
+    assert!(before, "two ports are no scan");
+    assert!(!after && held.contains(SCANNER), "{held}");
+    wait_for_block(&daemon, SCANNER);
+}
+
+#[test]
+fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
+    need!("nft", "ping");
+    let scene = Scene::new();
+    let listener = scene.host.enter(|| std::net::TcpListener::bind((HOST, 700)).unwrap());
+    let mut daemon = Daemon::start(&scene.host, "capture: { method: nfqueue }");
+    if !is_in_force(&daemon, "capture.method") {
+        return;
+    }
+    let rules = scene.host.run("nft", &["-s", "list", "table", "inet", "portsentry"]);
+    let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+    if modules.lines().any(|line| line.starts_with("nft_queue ")) {
+        assert!(rules.contains("queue") && !rules.contains("NFQUEUE"), "the kernel's own statement, not the xt target: {rules}");
+    } else {
+        assert!(rules.to_lowercase().contains("queue"), "{rules}");
+    }
+    let serves = || scene.scanner.enter(|| TcpStream::connect_timeout(&SocketAddr::from((address(HOST), 700)), Duration::from_secs(5)).is_ok());
+    assert!(serves());
+    scene.knock(1..=5);
+    wait_for_block(&daemon, SCANNER);
+    assert!(!scene.reaches());
+    let status = daemon.json(&["status"]);
+    assert_eq!(status["lost"], 0, "{status}");
+    assert!(daemon.ctl(&["unblock", SCANNER]).status.success());
+    // A suspect's connections wait as well; without a program that listens they must not.
+    scene.knock([9]);
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    assert!(serves(), "a host that hangs because a program died");
+    drop(listener);
+}
