@@ -232,7 +232,7 @@ fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
     need!("nft", "ping");
     let scene = Scene::new();
     let listener = scene.host.enter(|| std::net::TcpListener::bind((HOST, 700)).unwrap());
-    let mut daemon = Daemon::start(&scene.host, "capture: { method: nfqueue }");
+    let mut daemon = Daemon::start(&scene.host, "capture: { method: nfqueue, reflex: false }");
     if !is_in_force(&daemon, "capture.method") {
         return;
     }
