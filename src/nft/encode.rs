@@ -363,12 +363,17 @@ fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_str(1, set);
             out.attr_be32(5, u32::from(*invert)); // NFT_LOOKUP_F_INV
         }
-        Expr::Dynset { update, set, sreg_key, timeout } => {
+        Expr::Dynset { update, set, sreg_key, timeout, each } => {
             out.attr_be32(4, *sreg_key);
             out.attr_be32(3, u32::from(*update)); // NFT_DYNSET_OP_ADD, _UPDATE
             out.attr_str(1, set);
             if let Some(timeout) = timeout {
                 out.attr_be64(6, milliseconds(*timeout));
+            }
+            if let Some(each) = each {
+                let nest = out.begin_nest(7);
+                expression(out, each);
+                out.end_nest(nest);
             }
         }
         Expr::Counter { packets, bytes } => {
@@ -381,9 +386,9 @@ fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_be32(3, *snaplen);
             out.attr_be16(4, *qthreshold);
         }
-        Expr::LimitOver { rate, burst } => {
+        Expr::LimitOver { rate, per, burst } => {
             out.attr_be64(1, *rate);
-            out.attr_be64(2, 1); // the unit: seconds
+            out.attr_be64(2, per.seconds());
             out.attr_be32(4, 0); // NFT_LIMIT_PKTS
             out.attr_be32(5, LIMIT_INVERT);
             out.attr_be32(3, *burst);

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::model::Unit;
+
 /// A register of the rule's virtual machine: 0 is the verdict, 1..=4 have 16 bytes, 8..=23 have 4 (`enum nft_registers`).
 pub type Register = u32;
 /// `NFT_REG_1`.
@@ -91,6 +93,8 @@ pub enum Expr {
         sreg_key: Register,
         /// Instead of the set's timeout.
         timeout: Option<Duration>,
+        /// What each element carries, and what is asked of it.
+        each: Option<Box<Expr>>,
     },
     /// Counts.
     Counter {
@@ -110,10 +114,12 @@ pub enum Expr {
         /// Messages collected.
         qthreshold: u16,
     },
-    /// Breaks the rule for packets within the rate: `limit rate over`, in packets a second (`NFT_LIMIT_F_INV`).
+    /// Breaks the rule for packets within the rate: `limit rate over`, in packets (`NFT_LIMIT_F_INV`).
     LimitOver {
-        /// Packets a second.
+        /// Packets in a unit of time.
         rate: u64,
+        /// The unit.
+        per: Unit,
         /// Packets at once.
         burst: u32,
     },
@@ -284,10 +290,13 @@ impl fmt::Display for Expr {
             Self::Bitwise { sreg, dreg, mask, xor } => write!(f, "[ bitwise reg {dreg} = ( reg {sreg} & {} ) ^ {} ]", Words(mask), Words(xor)),
             Self::Cmp { sreg, op, data } => write!(f, "[ cmp {} reg {sreg} {} ]", op.name(), Words(data)),
             Self::Lookup { set, sreg, invert } => write!(f, "[ lookup reg {sreg} set {set}{} ]", if *invert { " 0x1" } else { "" }),
-            Self::Dynset { update, set, sreg_key, timeout } => {
+            Self::Dynset { update, set, sreg_key, timeout, each } => {
                 write!(f, "[ dynset {} reg_key {sreg_key} set {set}", if *update { "update" } else { "add" })?;
                 if let Some(timeout) = timeout {
                     write!(f, " timeout {}ms", timeout.as_millis())?;
+                }
+                if let Some(each) = each {
+                    write!(f, " expr {each}")?;
                 }
                 f.write_str(" ]")
             }
@@ -295,7 +304,7 @@ impl fmt::Display for Expr {
             Self::Log { prefix, group, snaplen, qthreshold } => {
                 write!(f, "[ log prefix {prefix} group {group} snaplen {snaplen} qthreshold {qthreshold} ]")
             }
-            Self::LimitOver { rate, burst } => write!(f, "[ limit rate {rate}/second burst {burst} type packets flags 0x1 ]"),
+            Self::LimitOver { rate, per, burst } => write!(f, "[ limit rate {rate}/{} burst {burst} type packets flags 0x1 ]", per.name()),
             Self::Immediate { dreg, data } => write!(f, "[ immediate reg {dreg} {} ]", Words(data)),
             Self::Tproxy { family, address, port } => write!(f, "[ tproxy {} addr reg {address} port reg {port} ]", family.name()),
             Self::Verdict(code) => {

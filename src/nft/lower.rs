@@ -3,9 +3,10 @@
 //! nft adds what a match depends on (which IP version, which transport) unless an earlier match of the same rule has made sure of it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, REG_1, REG_2, REG32_00, Register, VerdictCode};
-use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Rule, Selector, Statement, Verdict, prefix_mask, protocol};
+use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Rate, Rule, Selector, Statement, Unit, Verdict, prefix_mask, protocol};
 use super::set_id::{DataType, SetId};
 
 /// The expressions of a rule.
@@ -49,14 +50,12 @@ impl Lowering {
                 self.out.push(Expr::Lookup { set: set.name().to_owned(), sreg: REG_1, invert: false });
             }
             Statement::Counter => self.out.push(Expr::Counter { packets: 0, bytes: 0 }),
-            Statement::Update { set, key } => {
-                self.concat(*set, key);
-                self.out.push(Expr::Dynset { update: true, set: set.name().to_owned(), sreg_key: REG_1, timeout: None });
-            }
+            Statement::Add { set, key, timeout } => self.dynset(false, *set, key, *timeout, None),
+            Statement::Update { set, key, timeout, over } => self.dynset(true, *set, key, *timeout, *over),
             Statement::Log { prefix, group, snaplen, queue_threshold } => {
                 self.out.push(Expr::Log { prefix: (*prefix).to_owned(), group: *group, snaplen: *snaplen, qthreshold: *queue_threshold });
             }
-            Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver { rate: u64::from(*rate), burst: *burst }),
+            Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver { rate: u64::from(*rate), per: Unit::Second, burst: *burst }),
             Statement::Tproxy(to) => {
                 let (family, address) = match to.ip() {
                     IpAddr::V4(address) => (Family::Ip4, address.octets().to_vec()),
@@ -73,6 +72,12 @@ impl Lowering {
                 Verdict::Goto(chain) => VerdictCode::Goto((*chain).to_owned()),
             })),
         }
+    }
+
+    fn dynset(&mut self, update: bool, set: SetId, key: &[Selector], timeout: Option<Duration>, over: Option<Rate>) {
+        self.concat(set, key);
+        let each = over.map(|Rate { packets, per, burst }| Box::new(Expr::LimitOver { rate: packets, per, burst }));
+        self.out.push(Expr::Dynset { update, set: set.name().to_owned(), sreg_key: REG_1, timeout, each });
     }
 
     /// Makes sure that the selector has a meaning.

@@ -129,12 +129,26 @@ pub enum Statement {
     },
     /// Counts packets.
     Counter,
-    /// Puts the key into a set, or starts its timeout again.
+    /// Puts the key into a set; what is there already stays as it is. The rule ends if the set is full.
+    Add {
+        /// The set.
+        set: SetId,
+        /// What the key is made of.
+        key: Vec<Selector>,
+        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
+        timeout: Option<Duration>,
+    },
+    /// Puts the key into a set, or starts its timeout again. The rule ends if the set is full.
     Update {
         /// The set.
         set: SetId,
         /// What the key is made of.
         key: Vec<Selector>,
+        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
+        timeout: Option<Duration>,
+        /// Each element has a bucket of its own: the rule goes on only with packets past its rate. An element keeps the rate that it was made
+        /// with. Every lookup of such an element spends a token and may end the rule: membership is never tested in such a set.
+        over: Option<Rate>,
     },
     /// Sends a copy of the packet to an NFLOG group.
     Log {
@@ -158,6 +172,54 @@ pub enum Statement {
     Tproxy(SocketAddr),
     /// Ends the rule.
     Verdict(Verdict),
+}
+
+/// A token bucket: so many packets in a unit of time, after a first burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Packets in a unit of time; at least 1.
+    pub packets: u64,
+    /// The unit.
+    pub per: Unit,
+    /// Packets at once; the kernel takes 0 for 5.
+    pub burst: u32,
+}
+
+/// Units of time that nft has words for. Their numbers are the kernel's: seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u64)]
+pub enum Unit {
+    /// A second.
+    Second = 1,
+    /// A minute.
+    Minute = 60,
+    /// An hour.
+    Hour = 3600,
+    /// A day.
+    Day = 86_400,
+    /// A week.
+    Week = 604_800,
+}
+
+impl Unit {
+    /// All, the shortest first.
+    pub const ALL: [Self; 5] = [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Week];
+
+    /// nft's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+        }
+    }
+
+    /// How long it is.
+    pub fn seconds(self) -> u64 {
+        self as u64
+    }
 }
 
 /// Conntrack state bits (linux/netfilter/nf_conntrack_common.h, `NF_CT_STATE_BIT`).

@@ -152,10 +152,10 @@ impl<'a> Plan<'a> {
                 Some(old) => {
                     if let Some(how) = set_difference(set, old) {
                         self.differs(|| format!("set {name}: {how}"));
-                        // What the configuration owns is filled from the configuration.
+                        // What the configuration owns is filled from the configuration; what the reflex remembers is told anew by the next packets.
                         let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
                         let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.is_interval();
-                        let carry = (set.owner != Owner::Config && same_key && same_shape).then_some(set.id);
+                        let carry = (set.owner != Owner::Config && same_key && same_shape && !set.id.is_reflex()).then_some(set.id);
                         delete.push(Step::DeleteSet { name: name.to_owned(), carry });
                         add.push(set);
                     } else if set.owner == Owner::Config && !has_elements(set, found) {

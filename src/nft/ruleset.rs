@@ -355,7 +355,7 @@ impl Builder<'_> {
 }
 
 fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
-    let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] };
+    let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
     let mut rules = vec![rule(
         "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
         [Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN }, remember()],

@@ -25,11 +25,27 @@ pub enum SetId {
     Interfaces,
     /// (protocol, port) pairs that a local service took lately.
     Services,
+    /// (IPv4 source, protocol, port) that was touched lately: a port counts once.
+    Seen4,
+    /// The same of IPv6 prefixes, by their first address.
+    Seen6,
+    /// How many distinct ports a source touched. Its elements carry a limit: a lookup would spend a token of it, so no rule looks here.
+    Score4,
+    /// The same of IPv6 prefixes.
+    Score6,
+    /// Sources that touched a closed port lately.
+    Suspect4,
+    /// The same of IPv6 prefixes.
+    Suspect6,
+    /// Sources that are held until the daemon has judged them, or the short time is over.
+    Held4,
+    /// The same of IPv6 prefixes.
+    Held6,
 }
 
 impl SetId {
     /// Every set.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 19] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::BlockedNets4,
@@ -41,6 +57,14 @@ impl SetId {
         Self::Protocols,
         Self::Interfaces,
         Self::Services,
+        Self::Seen4,
+        Self::Seen6,
+        Self::Score4,
+        Self::Score6,
+        Self::Suspect4,
+        Self::Suspect6,
+        Self::Held4,
+        Self::Held6,
     ];
 
     /// Its name in the kernel.
@@ -57,6 +81,14 @@ impl SetId {
             Self::Protocols => "protocols",
             Self::Interfaces => "interfaces",
             Self::Services => "services",
+            Self::Seen4 => "seen4",
+            Self::Seen6 => "seen6",
+            Self::Score4 => "score4",
+            Self::Score6 => "score6",
+            Self::Suspect4 => "suspect4",
+            Self::Suspect6 => "suspect6",
+            Self::Held4 => "held4",
+            Self::Held6 => "held6",
         }
     }
 
@@ -68,13 +100,20 @@ impl SetId {
     /// The types of its key: one, or several that are concatenated.
     pub fn key(self) -> &'static [DataType] {
         match self {
-            Self::Blocked4 | Self::BlockedNets4 | Self::Allowed4 => &[DataType::Ipv4Addr],
-            Self::Blocked6 | Self::BlockedNets6 | Self::Allowed6 => &[DataType::Ipv6Addr],
+            Self::Blocked4 | Self::BlockedNets4 | Self::Allowed4 | Self::Score4 | Self::Suspect4 | Self::Held4 => &[DataType::Ipv4Addr],
+            Self::Blocked6 | Self::BlockedNets6 | Self::Allowed6 | Self::Score6 | Self::Suspect6 | Self::Held6 => &[DataType::Ipv6Addr],
             Self::TcpPorts | Self::UdpPorts => &[DataType::InetService],
             Self::Protocols => &[DataType::InetProto],
             Self::Interfaces => &[DataType::IfName],
             Self::Services => &[DataType::InetProto, DataType::InetService],
+            Self::Seen4 => &[DataType::Ipv4Addr, DataType::InetProto, DataType::InetService],
+            Self::Seen6 => &[DataType::Ipv6Addr, DataType::InetProto, DataType::InetService],
         }
+    }
+
+    /// Whether the reflex fills it: many elements of short life, whose limits nobody else can write.
+    pub fn is_reflex(self) -> bool {
+        matches!(self, Self::Seen4 | Self::Seen6 | Self::Score4 | Self::Score6 | Self::Suspect4 | Self::Suspect6 | Self::Held4 | Self::Held6)
     }
 
     /// Whether it holds ranges (flag `interval`).
@@ -82,6 +121,7 @@ impl SetId {
         match self {
             Self::BlockedNets4 | Self::BlockedNets6 | Self::Allowed4 | Self::Allowed6 | Self::TcpPorts | Self::UdpPorts => true,
             Self::Blocked4 | Self::Blocked6 | Self::Protocols | Self::Interfaces | Self::Services => false,
+            Self::Seen4 | Self::Seen6 | Self::Score4 | Self::Score6 | Self::Suspect4 | Self::Suspect6 | Self::Held4 | Self::Held6 => false,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::element::DisplayRange;
 use super::model::{
-    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set,
-    Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset, Selector,
+    Set, Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
 };
 use super::set_id::DataType;
 
@@ -131,7 +131,14 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
         Statement::TcpFlags { mask, value } => write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value)),
         Statement::Lookup { set, key } => write!(out, "{} @{}", concat(key), set.name()),
         Statement::Counter => out.write_str("counter"),
-        Statement::Update { set, key } => write!(out, "update @{} {{ {} }}", set.name(), concat(key)),
+        Statement::Add { set, key, timeout } => write!(out, "add @{} {{ {}{} }}", set.name(), concat(key), Timeout(*timeout)),
+        Statement::Update { set, key, timeout, over } => {
+            write!(out, "update @{} {{ {}{}", set.name(), concat(key), Timeout(*timeout))?;
+            if let Some(Rate { packets, per, burst }) = over {
+                write!(out, " limit rate over {packets}/{} burst {burst} packets", per.name())?;
+            }
+            out.write_str(" }")
+        }
         Statement::Log { prefix, group, snaplen, queue_threshold } => {
             write!(out, "log prefix \"{prefix}\" group {group} snaplen {snaplen} queue-threshold {queue_threshold}")
         }
@@ -256,6 +263,15 @@ fn data_type(kind: DataType) -> &'static str {
         DataType::InetProto => "inet_proto",
         DataType::InetService => "inet_service",
         DataType::IfName => "ifname",
+    }
+}
+
+/// The timeout of an element that a rule adds, if it is not the set's own.
+struct Timeout(Option<Duration>);
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |time| write!(f, " timeout {}", Span(time)))
     }
 }
 
