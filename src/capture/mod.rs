@@ -6,6 +6,7 @@
 
 mod holder;
 pub mod nflog;
+pub mod nfqueue;
 
 use std::fmt;
 use std::io;
@@ -77,6 +78,38 @@ pub trait PacketSource {
     fn statistics(&self) -> Statistics;
 }
 
+/// What becomes of a packet that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on, to the next base chain.
+    Accept,
+    /// It is gone.
+    Drop,
+}
+
+/// A packet that waits in the kernel. Borrowed from the receive buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting<'a> {
+    /// The packet.
+    pub packet: Packet<'a>,
+    /// The kernel's number of it within its queue.
+    pub id: u32,
+    /// What it waits for.
+    pub kind: nfqueue::Kind,
+    /// Its mark; 0 is none.
+    pub mark: u32,
+}
+
+/// A source whose packets wait in the kernel until they are judged.
+pub trait WaitingSource: PacketSource {
+    /// Hands the packets that are there to `on_packet`, without waiting, and tells the kernel what becomes of them: what `on_packet` has done by
+    /// then is done before the packet goes on. Ends as [`PacketSource::receive`] does.
+    ///
+    /// # Errors
+    /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error: it is counted.
+    fn judge(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error>;
+}
+
 /// Why packets cannot be had.
 #[derive(Debug)]
 pub enum Error {
@@ -124,6 +157,39 @@ pub enum Error {
     },
     /// The socket failed while packets were received.
     Receive(io::Error),
+    /// Another program listens to the queue.
+    QueueInUse {
+        /// The queue.
+        queue: u16,
+        /// Who, as far as can be told.
+        holder: Option<Holder>,
+    },
+    /// CAP_NET_ADMIN is missing.
+    QueueNotPermitted {
+        /// The queue.
+        queue: u16,
+    },
+    /// The kernel has no NFQUEUE.
+    NoQueues {
+        /// Its answer.
+        error: io::Error,
+    },
+    /// The queue could not be bound for another reason.
+    BindQueue {
+        /// The queue.
+        queue: u16,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+    /// The queue could not be left.
+    UnbindQueue {
+        /// The queue.
+        queue: u16,
+        /// What the socket says.
+        error: io::Error,
+    },
+    /// The kernel could not be told what becomes of a packet.
+    Verdict(io::Error),
 }
 
 impl fmt::Display for Error {
@@ -148,6 +214,23 @@ impl fmt::Display for Error {
             Self::Change { group, .. } => write!(f, "cannot change the queue threshold of NFLOG group {group}"),
             Self::Unbind { group, .. } => write!(f, "cannot leave NFLOG group {group}"),
             Self::Receive(_) => f.write_str("cannot receive logged packets"),
+            Self::QueueInUse { queue, holder } => {
+                write!(f, "NFQUEUE {queue} is in use by another program")?;
+                if let Some(holder) = holder {
+                    write!(f, ": {holder}")?;
+                }
+                f.write_str("; stop that program, or set capture.group to another number: that queue and the next are used")
+            }
+            Self::QueueNotPermitted { queue } => {
+                write!(f, "cannot listen to NFQUEUE {queue}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
+            }
+            Self::NoQueues { .. } => f.write_str(
+                "the kernel has no NFQUEUE; load the module nfnetlink_queue, use a kernel with CONFIG_NETFILTER_NETLINK_QUEUE, or set \
+                 capture.method to nflog, which with capture.reflex stops a scan as well",
+            ),
+            Self::BindQueue { queue, .. } => write!(f, "cannot listen to NFQUEUE {queue}"),
+            Self::UnbindQueue { queue, .. } => write!(f, "cannot leave NFQUEUE {queue}"),
+            Self::Verdict(_) => f.write_str("cannot tell the kernel what becomes of a packet"),
         }
     }
 }
@@ -161,8 +244,12 @@ impl std::error::Error for Error {
             | Self::Bind { error, .. }
             | Self::Change { error, .. }
             | Self::Unbind { error, .. }
-            | Self::Receive(error) => Some(error),
-            Self::GroupInUse { .. } | Self::NotPermitted { .. } => None,
+            | Self::Receive(error)
+            | Self::NoQueues { error }
+            | Self::BindQueue { error, .. }
+            | Self::UnbindQueue { error, .. }
+            | Self::Verdict(error) => Some(error),
+            Self::GroupInUse { .. } | Self::NotPermitted { .. } | Self::QueueInUse { .. } | Self::QueueNotPermitted { .. } => None,
         }
     }
 }
