@@ -60,6 +60,15 @@ impl Config {
     pub fn has_decoys(&self, protocol: &Protocol) -> bool {
         self.mode == Mode::Enforce && protocol.mode == PortMode::Connect && !protocol.ports.is_empty()
     }
+
+    /// Whether the rules count probes of this transport and hold a source themselves: only where the daemon would block it at once, though nothing
+    /// has proven its address.
+    pub fn has_reflex(&self, protocol: &Protocol) -> bool {
+        let unproven = &self.block.unproven;
+        let may_block = self.mode == Mode::Enforce && protocol.action == ProtocolAction::Block && self.block.total > 0;
+        let blocks_unproven = unproven.action == UnprovenAction::Block && unproven.per_minute > 0;
+        self.capture.reflex && may_block && blocks_unproven && !protocol.watched().is_empty()
+    }
 }
 
 /// `mode`.

@@ -86,7 +86,7 @@ impl Lowering {
             Selector::Ip4Saddr => self.need_nfproto(NFPROTO_IPV4),
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => self.need_nfproto(NFPROTO_IPV6),
             Selector::TcpDport => self.need_l4proto(protocol::TCP),
-            Selector::UdpDport => self.need_l4proto(protocol::UDP),
+            Selector::UdpDport | Selector::UdpSport => self.need_l4proto(protocol::UDP),
             Selector::SctpDport => self.need_l4proto(protocol::SCTP),
             Selector::Iif
             | Selector::IifName
@@ -133,6 +133,8 @@ impl Lowering {
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),
             // TCP, UDP and SCTP alike have the destination port there.
             Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => transport(2, 2),
+            // UDP: the source port comes first (RFC 768).
+            Selector::UdpSport => transport(0, 2),
             // The first chunk follows the common header of 12 bytes (RFC 9260, 3).
             Selector::SctpChunk => transport(12, 1),
             Selector::SocketTransparent => Expr::SocketTransparent { dreg },
@@ -180,7 +182,9 @@ impl Lowering {
                     Selector::PktType | Selector::NfProto | Selector::L4Proto | Selector::SctpChunk | Selector::SocketTransparent => {
                         self.cmp(cmp_op, vec![low]);
                     }
-                    Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => self.cmp(cmp_op, vec![high, low]),
+                    Selector::TcpDport | Selector::UdpDport | Selector::UdpSport | Selector::SctpDport | Selector::ThDport => {
+                        self.cmp(cmp_op, vec![high, low]);
+                    }
                     // Not compared with numbers; as wide as they are, so that the kernel would refuse it loudly.
                     Selector::IifName | Selector::Ip4Saddr | Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => {
                         self.cmp(cmp_op, number.to_be_bytes().to_vec());

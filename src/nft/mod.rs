@@ -26,6 +26,7 @@ pub mod lower;
 pub mod model;
 pub mod monitor;
 pub mod plan;
+pub mod reflex;
 mod ruleset;
 pub mod set_id;
 pub mod text;

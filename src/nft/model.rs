@@ -283,6 +283,8 @@ pub enum Selector {
     TcpDport,
     /// `udp dport`.
     UdpDport,
+    /// `udp sport`.
+    UdpSport,
     /// `sctp dport`.
     SctpDport,
     /// `th dport`, of whatever transport.

@@ -184,6 +184,7 @@ fn name(selector: Selector) -> String {
         Selector::L4Proto => "meta l4proto",
         Selector::TcpDport => "tcp dport",
         Selector::UdpDport => "udp dport",
+        Selector::UdpSport => "udp sport",
         Selector::SctpDport => "sctp dport",
         Selector::ThDport => "th dport",
         Selector::SctpChunk => "@th,96,8",
@@ -221,6 +222,7 @@ fn symbol(selector: Selector, number: u32) -> Option<&'static str> {
         | Selector::Ip6SaddrPrefix(_)
         | Selector::TcpDport
         | Selector::UdpDport
+        | Selector::UdpSport
         | Selector::SctpDport
         | Selector::ThDport
         | Selector::SctpChunk

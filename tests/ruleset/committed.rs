@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use portsentry::config::{ClosedPorts, Config, Mode, PortMode, PortSet};
+use portsentry::config::{ClosedPorts, Config, Mode, PortMode, PortSet, ProtocolAction};
 use portsentry::nft::text::Form;
 use portsentry::nft::{Connection, Ruleset};
 
@@ -19,6 +19,9 @@ fn named() -> Vec<(&'static str, Config)> {
     };
     vec![
         ("default", Config::default()),
+        ("no-reflex", with(|config| config.capture.reflex = false)),
+        ("trigger-0", with(|config| config.scan_trigger = 0)),
+        ("udp-blocks", with(|config| config.udp.action = ProtocolAction::Block)),
         ("observe", with(|config| config.mode = Mode::Observe)),
         ("answer", with(|config| config.closed_ports = ClosedPorts::Answer)),
         ("tcp-only", with(|config| config.udp.mode = PortMode::Off)),
