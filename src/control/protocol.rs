@@ -442,6 +442,12 @@ pub struct Status {
     pub probes: u64,
     /// Packets lost between the kernel and the daemon since the start.
     pub lost: u64,
+    /// Packets of unknown sources that were given up under load since the start, so that those of known ones could be judged.
+    #[serde(default)]
+    pub shed: u64,
+    /// How packets come in, and what became of them.
+    #[serde(default)]
+    pub intake: Intake,
     /// Log lines held back since the start.
     pub held_back: u64,
     /// What became of the commands.
@@ -460,6 +466,25 @@ pub struct Status {
     pub pid: u32,
     /// What the administrator should see to.
     pub warnings: Vec<String>,
+}
+
+/// How packets come in, and what became of them since the start: `logged` is `judged`, `passed_over`, and the status' `shed` and `lost` together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Intake {
+    /// Packets that the kernel has logged, those that were lost included.
+    pub logged: u64,
+    /// Packets that were judged.
+    pub judged: u64,
+    /// Packets that are no probes (late answers and the like), and those that nobody can read.
+    pub passed_over: u64,
+    /// How often the receive buffer was full; each stands for one lost packet or many.
+    pub overruns: u64,
+    /// Messages of the kernel that were not understood.
+    pub malformed: u64,
+    /// Packets that the kernel collects before it wakes the daemon: 1 when it is quiet.
+    pub batch: u32,
+    /// The receive buffer in force, bytes; null if the kernel does not say.
+    pub receive_buffer: Option<u64>,
 }
 
 /// What became of `respond.command` since the start.

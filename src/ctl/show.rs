@@ -78,6 +78,9 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     pair(out, "sources", &status.sources.to_string())?;
     pair(out, "probes", &status.probes.to_string())?;
     pair(out, "lost", &count(status.lost, "packet"))?;
+    if status.shed > 0 {
+        pair(out, "shed", &format!("{} of unknown sources, in a flood", count(status.shed, "packet")))?;
+    }
     let responses = status.responses;
     if responses != Responses::default() {
         let text = format!("{} run, {} of them failed, {} dropped", count(responses.commands, "command"), responses.failed, responses.dropped);

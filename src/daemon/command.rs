@@ -92,10 +92,27 @@ pub struct Figures {
     pub engine: engine::Status,
     /// The capture's.
     pub capture: capture::Statistics,
+    /// What became of the packets that came in.
+    pub taken: Taken,
+    /// The decoys'.
+    pub decoy: decoy::Figures,
+}
+
+/// What became of the packets that came in, and how they are taken now.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    /// Logged packets that were judged, or wait at the decoys for the end of their handshake.
+    pub judged: u64,
     /// Logged packets that are no probes (late answers and the like).
     pub no_probe: u64,
     /// Logged packets that no parser could read.
     pub unreadable: u64,
-    /// The decoys'.
-    pub decoy: decoy::Figures,
+    /// Packets of unknown sources that were given up, so that those of known ones could be judged.
+    pub shed: u64,
+    /// Packets are being given up now.
+    pub is_shedding: bool,
+    /// Packets that the kernel collects before it wakes the daemon.
+    pub batch: u32,
+    /// The receive buffer in force, bytes; `None` if the kernel does not say.
+    pub receive_buffer: Option<usize>,
 }

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::command::Command;
+use super::command::{Command, Figures};
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Responses, Status, Watching};
+use crate::control::{Decoys, Intake, Responses, Status, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -40,6 +40,9 @@ impl Sources {
             warnings
                 .push("packets were lost between the kernel and the daemon that are not counted yet: how many shows with the next one".to_owned());
         }
+        if figures.taken.is_shedding {
+            warnings.push("a flood: packets of unknown sources are being shed, so that those of known ones can be judged".to_owned());
+        }
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
@@ -69,6 +72,8 @@ impl Sources {
             allowed: view.protected.len() as u64,
             probes: figures.engine.probes,
             lost: figures.capture.lost,
+            shed: figures.taken.shed,
+            intake: intake(&figures),
             held_back: journal.held_back,
             responses: Responses { commands: counts.commands, failed: counts.failed, dropped: counts.dropped },
             decoy: Decoys {
@@ -89,6 +94,19 @@ impl Sources {
     }
 }
 
+fn intake(figures: &Figures) -> Intake {
+    let Figures { capture, taken, .. } = figures;
+    Intake {
+        logged: capture.packets + capture.lost,
+        judged: taken.judged,
+        passed_over: taken.no_probe + taken.unreadable,
+        overruns: capture.overruns,
+        malformed: capture.malformed,
+        batch: taken.batch,
+        receive_buffer: taken.receive_buffer.map(|bytes| bytes as u64),
+    }
+}
+
 /// The status as one line, for the log.
 pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
     let Ok(figures) = sentry.ask(Command::Status) else { return "the packet thread does not answer".to_owned() };
@@ -98,7 +116,7 @@ pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
     };
     format!(
         "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
-        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.no_probe, figures.unreadable
+        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.taken.no_probe, figures.taken.unreadable
     )
 }
 

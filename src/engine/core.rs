@@ -150,6 +150,11 @@ impl Engine {
         Trigger::Passed
     }
 
+    /// Whether anything is known of the source that an address belongs to. For the packet path: it changes nothing.
+    pub fn knows(&self, source: IpAddr) -> bool {
+        self.ledger.knows(Source::of(source.to_canonical(), self.policy.ipv6_prefix))
+    }
+
     /// Whether the account of a source passes the trigger over `transport`, as it stands.
     pub fn has_passed(&self, source: IpAddr, transport: Transport) -> bool {
         let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);

@@ -38,4 +38,5 @@ pub use expr::Expr;
 pub use model::{Chain, Rule, Ruleset, Set, Statement, TABLE};
 pub use monitor::{Heard, Monitor};
 pub use plan::Installed;
+pub use ruleset::QUEUE_THRESHOLD;
 pub use set_id::{DataType, SetId};

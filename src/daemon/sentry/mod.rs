@@ -5,6 +5,7 @@
 
 mod court;
 mod error;
+mod intake;
 mod obey;
 mod reload;
 mod rules;
@@ -17,20 +18,19 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
+use self::intake::Intake;
 use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::Inbox;
 use crate::capture::nflog::{Listener, Settings};
-use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
+use crate::capture::{self, PacketSource};
 use crate::config::Config;
 use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::{Connection, Ruleset};
-use crate::probe::Probe;
 use crate::responder::{NftResponder, words};
 use crate::sys::{clock, poll};
-use crate::wire;
 
 pub use self::error::StartError;
 
@@ -39,9 +39,6 @@ const COMMANDS_A_WAKE: usize = 16;
 
 /// `NF_INET_PRE_ROUTING` (linux/netfilter.h): where the decoys' rules log; all others log at input.
 const PREROUTING: u8 = 0;
-
-/// Loss is told at most this often; the count of all of it is in the status.
-const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The packet thread's state.
 pub struct Sentry {
@@ -52,12 +49,7 @@ pub struct Sentry {
     ruleset: Ruleset,
     never_block: AllowList,
     ephemeral: RangeInclusive<u16>,
-    /// What came and was lost by way of groups that were left.
-    before: capture::Statistics,
-    no_probe: u64,
-    unreadable: u64,
-    told_lost: u64,
-    loss_told_at: Option<Moment>,
+    intake: Intake,
 }
 
 impl Sentry {
@@ -94,11 +86,7 @@ impl Sentry {
             ruleset: setup.ruleset,
             never_block: setup.never_block,
             ephemeral: setup.ephemeral,
-            before: capture::Statistics::default(),
-            no_probe: 0,
-            unreadable: 0,
-            told_lost: 0,
-            loss_told_at: None,
+            intake: Intake::default(),
         };
         sentry.court.adopt(now)?;
         sentry.tell_lacks(&[]);
@@ -139,7 +127,7 @@ impl Sentry {
     }
 
     fn wait(&self, inbox: &Inbox<Command>, more: bool) {
-        let next = [self.court.engine.next_timer(), self.decoy.next_timer()].into_iter().flatten().min();
+        let next = [self.court.engine.next_timer(), self.decoy.next_timer(), self.next_look()].into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
@@ -150,30 +138,6 @@ impl Sentry {
         let _ = poll::wait(&mut fds, timeout);
     }
 
-    /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
-    fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
-        let Self { court, listener, decoy, ephemeral, no_probe, unreadable, .. } = self;
-        let received = listener.receive(PACKETS_A_WAKE, &mut |packet| {
-            let Ok(parsed) = wire::parse(packet.payload) else {
-                *unreadable += 1;
-                return;
-            };
-            let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
-                *no_probe += 1;
-                return;
-            };
-            // What the decoys' rules log may be the beginning of a handshake.
-            let probe = match parsed.transport {
-                wire::Transport::Tcp(segment) if packet.hook == PREROUTING => decoy.hold(now, segment.source_port, probe),
-                _ => Some(probe),
-            };
-            if let Some(probe) = probe {
-                court.judge(now, &probe);
-            }
-        })?;
-        Ok(received.more)
-    }
-
     fn serve_decoys(&mut self, now: Moment) {
         self.decoy.serve(now, &mut Sitting { court: &mut self.court, now });
     }
@@ -182,28 +146,6 @@ impl Sentry {
     fn tell_lacks(&self, told: &[&'static str]) {
         for lack in self.decoy.lacks().into_iter().filter(|lack| !told.contains(lack)) {
             self.court.journal.tell(Notice::Warning(lack.to_owned()));
-        }
-    }
-
-    fn tell_loss(&mut self, now: Moment) {
-        let total = self.statistics().lost;
-        if total == self.told_lost || self.loss_told_at.is_some_and(|at| now.since(at) < LOSS_TOLD_EVERY) {
-            return;
-        }
-        self.court.journal.tell(Notice::Lost { packets: total - self.told_lost, total });
-        self.told_lost = total;
-        self.loss_told_at = Some(now);
-    }
-
-    /// Of this group and of those that were listened to before.
-    fn statistics(&self) -> capture::Statistics {
-        let now = self.listener.statistics();
-        capture::Statistics {
-            packets: self.before.packets + now.packets,
-            lost: self.before.lost + now.lost,
-            overruns: self.before.overruns + now.overruns,
-            loss_uncounted: now.loss_uncounted,
-            malformed: self.before.malformed + now.malformed,
         }
     }
 

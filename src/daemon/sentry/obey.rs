@@ -34,13 +34,7 @@ impl Sentry {
     }
 
     fn figures(&self) -> Figures {
-        Figures {
-            engine: self.court.engine.status(),
-            capture: self.statistics(),
-            no_probe: self.no_probe,
-            unreadable: self.unreadable,
-            decoy: self.decoy.figures(),
-        }
+        Figures { engine: self.court.engine.status(), capture: self.statistics(), taken: self.taken(), decoy: self.decoy.figures() }
     }
 
     fn standing(&self, now: Moment, most: usize) -> Vec<Standing> {

@@ -68,7 +68,7 @@ impl Sentry {
                 }
             }
         }
-        self.before = self.statistics();
+        self.keep_statistics();
         self.listener = listener;
     }
 }
