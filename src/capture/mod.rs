@@ -4,13 +4,16 @@
 //! thread polls ([`PacketSource`]), and how much was lost on the way ([`Statistics`]). It never looks into a packet (that is
 //! [`crate::wire`]), and it never waits.
 
+pub mod batching;
 mod holder;
 pub mod nflog;
 pub mod nfqueue;
+pub mod shedding;
 
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 pub use holder::Holder;
 
@@ -19,6 +22,13 @@ pub use holder::Holder;
 /// At 0.07 us (64 packets a datagram) to 0.9 us (one) this is at most half a millisecond: long enough that the one poll(2) in between costs
 /// nothing, short enough that a reload, a signal or an `unblock` does not wait behind a flood.
 pub const PACKETS_A_WAKE: usize = 512;
+
+/// Packets between two looks at the clock: the clock costs 25 ns, and a block that is ordered in between 50 us.
+pub const PACKETS_A_LOOK: usize = 64;
+
+/// How long packets are taken before the packet thread looks at its other descriptors again, however few they were: on a slow machine, or while
+/// blocks are ordered, [`PACKETS_A_WAKE`] take long.
+pub const TIME_A_WAKE: Duration = Duration::from_millis(2);
 
 /// A packet as a rule logged it. Borrowed from the receive buffer; nothing is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +63,20 @@ pub struct Statistics {
     pub malformed: u64,
 }
 
+impl Statistics {
+    /// Both together; what is not counted yet is so in either.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            lost: self.lost + other.lost,
+            overruns: self.overruns + other.overruns,
+            loss_uncounted: self.loss_uncounted || other.loss_uncounted,
+            malformed: self.malformed + other.malformed,
+        }
+    }
+}
+
 /// What one call of [`PacketSource::receive`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Received {
@@ -76,6 +100,24 @@ pub trait PacketSource {
 
     /// What has come so far, and what has not.
     fn statistics(&self) -> Statistics;
+
+    /// How much of the receive buffer waits to be received, percent; 0 where that is not known.
+    fn backlog(&self) -> u8 {
+        0
+    }
+
+    /// How many packets the kernel collects before it wakes us.
+    fn batch(&self) -> u32 {
+        1
+    }
+
+    /// Asks the kernel to collect so many from now on; does nothing where it cannot.
+    ///
+    /// # Errors
+    /// [`Error::Change`] if it could not be asked.
+    fn set_batch(&mut self, _packets: u32) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// What becomes of a packet that waits.

@@ -73,7 +73,8 @@ impl Settings {
             group,
             // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156 bytes still shows a whole TCP header.
             copy_range: 256,
-            // A packet at once: 10 us from the wire to the daemon. 64 with a timer makes it 8 ms, a scanner's whole time.
+            // A packet at once: 10 us from the wire to the daemon. 64 with a timer makes it 8 ms, a scanner's whole time. Under load it is raised
+            // (`super::batching`).
             queue_threshold: 1,
             // The shortest that the kernel can: it counts only with a higher threshold.
             flush_after: Duration::from_millis(10),
@@ -252,6 +253,20 @@ impl PacketSource for Listener {
 
     fn statistics(&self) -> Statistics {
         self.counters.statistics
+    }
+
+    fn backlog(&self) -> u8 {
+        // A kernel that does not say (before 4.12) leaves it at: no load is known.
+        let Ok((waiting, buffer)) = sys::socket::backlog(self.socket.as_fd()) else { return 0 };
+        u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1))).unwrap_or(u8::MAX).min(100)
+    }
+
+    fn batch(&self) -> u32 {
+        self.settings.queue_threshold
+    }
+
+    fn set_batch(&mut self, packets: u32) -> Result<(), Error> {
+        self.set_queue_threshold(packets)
     }
 }
 

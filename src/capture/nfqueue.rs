@@ -199,6 +199,23 @@ impl Listener {
         standings
     }
 
+    /// Changes whether probes that find their queue full pass. Takes effect with the next packet.
+    ///
+    /// # Errors
+    /// [`Error::BindQueue`] if the message cannot be sent.
+    pub fn set_probes_pass(&mut self, probes_pass: bool) -> Result<(), Error> {
+        let mut writer = Writer::with_capacity(64);
+        let sequence = self.next_sequence();
+        let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST, sequence);
+        writer.nfgenmsg(0, self.settings.queue);
+        writer.attr_be32(NFQA_CFG_FLAGS, if probes_pass { NFQA_CFG_F_FAIL_OPEN } else { 0 });
+        writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN);
+        writer.end_message(message);
+        self.socket.send(writer.bytes()).map_err(|error| Error::BindQueue { queue: self.settings.queue, error })?;
+        self.settings.probes_pass = probes_pass;
+        Ok(())
+    }
+
     /// Leaves the queues. Packets that wait are dropped: a client sends its SYN again, and that one passes.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
 
-use super::{Config, Method, UnprovenAction};
+use super::{Config, UnprovenAction};
 
 /// A key whose feature is not there.
 pub(super) struct Pending {
@@ -12,7 +12,6 @@ pub(super) struct Pending {
 }
 
 pub(super) const PENDING: &[Pending] = &[
-    Pending { path: "capture.method", needed: |config| config.capture.method == Method::Nfqueue, until_then: "packets are captured as with `nflog`" },
     Pending {
         path: "capture.reflex",
         needed: |config| config.capture.reflex,
@@ -36,11 +35,7 @@ mod tests {
     use crate::config::{KEYS, Loaded, parse};
 
     /// What sets each row off.
-    const TEXTS: &[(&str, &str)] = &[
-        ("capture.method", "capture: {method: nfqueue}"),
-        ("capture.reflex", "capture: {reflex: true}"),
-        ("block.unproven.action", "block: {unproven: {action: slow}}"),
-    ];
+    const TEXTS: &[(&str, &str)] = &[("capture.reflex", "capture: {reflex: true}"), ("block.unproven.action", "block: {unproven: {action: slow}}")];
 
     fn warnings(loaded: &Loaded) -> Vec<String> {
         loaded.warnings.iter().map(|finding| finding.message.clone()).collect()

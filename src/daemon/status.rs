@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::command::Command;
+use super::command::{self, Command, Figures};
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Responses, Status, Watching};
+use crate::control::{Decoys, Intake, Queues, Responses, Status, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -40,6 +40,9 @@ impl Sources {
             warnings
                 .push("packets were lost between the kernel and the daemon that are not counted yet: how many shows with the next one".to_owned());
         }
+        if figures.taken.is_shedding {
+            warnings.push("a flood: packets of unknown sources are being shed, so that those of known ones can be judged".to_owned());
+        }
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
@@ -59,6 +62,7 @@ impl Sources {
             }
             .to_owned(),
             capture: match config.capture.method {
+                Method::Nfqueue if config.has_queue() => "nfqueue",
                 Method::Nflog | Method::Nfqueue => "nflog",
             }
             .to_owned(),
@@ -69,6 +73,9 @@ impl Sources {
             allowed: view.protected.len() as u64,
             probes: figures.engine.probes,
             lost: figures.capture.lost,
+            shed: figures.taken.shed,
+            intake: intake(&figures),
+            queues: figures.queues.map(queues),
             held_back: journal.held_back,
             responses: Responses { commands: counts.commands, failed: counts.failed, dropped: counts.dropped },
             decoy: Decoys {
@@ -89,6 +96,30 @@ impl Sources {
     }
 }
 
+fn queues(queues: command::Queues) -> Queues {
+    Queues {
+        probes: queues.probes,
+        probes_length: queues.probes_length,
+        connections: queues.connections,
+        connections_length: queues.connections_length,
+        passed: queues.passed,
+        stopped: queues.stopped,
+    }
+}
+
+fn intake(figures: &Figures) -> Intake {
+    let Figures { capture, taken, .. } = figures;
+    Intake {
+        logged: capture.packets + capture.lost,
+        judged: taken.judged,
+        passed_over: taken.no_probe + taken.unreadable,
+        overruns: capture.overruns,
+        malformed: capture.malformed,
+        batch: taken.batch,
+        receive_buffer: taken.receive_buffer.map(|bytes| bytes as u64),
+    }
+}
+
 /// The status as one line, for the log.
 pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
     let Ok(figures) = sentry.ask(Command::Status) else { return "the packet thread does not answer".to_owned() };
@@ -98,7 +129,7 @@ pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
     };
     format!(
         "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
-        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.no_probe, figures.unreadable
+        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.taken.no_probe, figures.taken.unreadable
     )
 }
 

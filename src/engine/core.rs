@@ -84,6 +84,18 @@ pub enum Refusal {
     NotBlocked(IpNet),
 }
 
+/// What a new connection of a source may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Nothing stands against it.
+    Free,
+    /// The source has passed the trigger and would be blocked; but as many blocks as may be are there (`block.unproven.per_minute`,
+    /// `block.total`), or the kernel refused.
+    Held,
+    /// The source is blocked.
+    Blocked,
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,6 +160,27 @@ impl Engine {
         }
         self.judged(now, (source, found), probe, matches!(decision, Decision::Block { proven: true }), actions);
         Trigger::Passed
+    }
+
+    /// Whether anything is known of the source that an address belongs to. For the packet path: it changes nothing.
+    pub fn knows(&self, source: IpAddr) -> bool {
+        self.ledger.knows(Source::of(source.to_canonical(), self.policy.ipv6_prefix))
+    }
+
+    /// What a new connection of this source may do. For the packet path: it changes nothing.
+    pub fn passage(&self, source: IpAddr) -> Passage {
+        let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
+        if self.policy.mode == Mode::Observe {
+            return Passage::Free;
+        }
+        if self.blocks.view(Subject::Host(source)).is_some() {
+            return Passage::Blocked;
+        }
+        let horizon = self.ledger.horizon(self.now);
+        let Some(tally) = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted)) else { return Passage::Free };
+        let blocks = |transport| matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. });
+        let is_past = blocks(Transport::Tcp) || blocks(Transport::Udp);
+        if is_past && !self.is_never_block(Subject::Host(source)) { Passage::Held } else { Passage::Free }
     }
 
     /// Whether the account of a source passes the trigger over `transport`, as it stands.

@@ -33,14 +33,10 @@ impl Sentry {
         }
     }
 
-    fn figures(&self) -> Figures {
-        Figures {
-            engine: self.court.engine.status(),
-            capture: self.statistics(),
-            no_probe: self.no_probe,
-            unreadable: self.unreadable,
-            decoy: self.decoy.figures(),
-        }
+    fn figures(&mut self) -> Figures {
+        // First: it brings what is lost up to date.
+        let queues = self.room.figures();
+        Figures { queues, engine: self.court.engine.status(), capture: self.statistics(), taken: self.taken(), decoy: self.decoy.figures() }
     }
 
     fn standing(&self, now: Moment, most: usize) -> Vec<Standing> {

@@ -8,7 +8,7 @@ use crate::journal::Notice;
 use crate::responder::{LIGHT_DUMP, words};
 
 /// Rounds of [`PACKETS_A_WAKE`](crate::capture::PACKETS_A_WAKE) packets that a group is emptied in before it is left: more than its receive buffer holds.
-const DRAINS_MAX: usize = 256;
+pub(super) const DRAINS_MAX: usize = 256;
 
 impl Sentry {
     /// Puts a new configuration in force, or changes nothing and says why.
@@ -18,12 +18,17 @@ impl Sentry {
         } else {
             Some(Listener::bind(Settings::of_group(setup.config.capture.group)).map_err(|error| words(&error))?)
         };
+        let queue = self.prepare_queue(now, &setup.config).map_err(|error| words(&error))?;
         // Both configurations' sockets are there while the rules change.
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
         let installed = match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, &setup.never_block, &setup.services) {
             Ok(installed) => installed,
             Err(error) => {
-                // Half of it may be in the kernel. The new group is left when `listener` goes.
+                // Half of it may be in the kernel. New group and queues are left when `listener` and `queue` go.
+                drop(queue);
+                if let Err(error) = self.room.back(&self.config) {
+                    log::error!("{}", words(&error));
+                }
                 let back = rules::put_in_place(self.court.responder.connection(), &self.ruleset, &self.never_block, &[]);
                 return Err(match back {
                     Ok(_) => words(&error),
@@ -31,6 +36,7 @@ impl Sentry {
                 });
             }
         };
+        self.change_queue(now, queue, &setup.config);
         if let Some(listener) = listener {
             self.change_group(now, listener);
         }
@@ -45,7 +51,8 @@ impl Sentry {
         }
         self.tell_lacks(&told);
         self.config = setup.config;
-        self.ruleset = setup.ruleset;
+        let queued = std::mem::replace(&mut self.ruleset, setup.ruleset).queues_by();
+        self.tell_queue(queued);
         self.never_block = setup.never_block;
         self.ephemeral = setup.ephemeral;
         let is_anew = installed.carried == 0 && installed.steps.iter().any(|step| step.starts_with("add set blocked"));
@@ -68,7 +75,7 @@ impl Sentry {
                 }
             }
         }
-        self.before = self.statistics();
+        self.keep_statistics();
         self.listener = listener;
     }
 }

@@ -87,9 +87,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Warning(_) => 20,
         Notice::Error(_) => 21,
         Notice::HeldBack { .. } => 22,
+        Notice::Shed { .. } => 23,
     }
 }
-const PLACES: usize = 23;
+const PLACES: usize = 24;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {
