@@ -477,7 +477,7 @@ pub struct Intake {
     pub judged: u64,
     /// Packets that are no probes (late answers and the like), and those that nobody can read.
     pub passed_over: u64,
-    /// How often the receive buffer was full; each stands for one lost packet or many.
+    /// Datagrams that the kernel threw away because the receive buffer was full; each had one packet or many.
     pub overruns: u64,
     /// Messages of the kernel that were not understood.
     pub malformed: u64,
