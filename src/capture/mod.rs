@@ -55,9 +55,9 @@ pub struct Statistics {
     /// Packets that the kernel logged and that never came: the gaps in the sequence, exactly. Loss behind the last packet that came
     /// shows with the next one.
     pub lost: u64,
-    /// How often the kernel told of a full receive buffer (ENOBUFS). Each stands for one loss or many: what was lost is in `lost`.
+    /// Datagrams that the kernel threw away because the receive buffer was full: each had one packet or many, and what was lost is in `lost`.
     pub overruns: u64,
-    /// The last overrun came after the last gap: packets were lost, and how many shows with the next one.
+    /// Datagrams were thrown away after the last packet that came: how much was lost shows with the next one.
     pub loss_uncounted: bool,
     /// Messages that could not be understood, and datagrams that came cut.
     pub malformed: u64,

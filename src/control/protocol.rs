@@ -459,6 +459,12 @@ pub struct Status {
     /// What the decoys of connect mode did.
     #[serde(default)]
     pub decoy: Decoys,
+    /// How the state store fares.
+    #[serde(default)]
+    pub store: Store,
+    /// How often the table was put right after another program.
+    #[serde(default)]
+    pub repairs: Repairs,
     /// Seconds since the start.
     pub uptime: u64,
     /// The configuration file; null: the built-in defaults.
@@ -480,7 +486,7 @@ pub struct Intake {
     pub judged: u64,
     /// Packets that are no probes (late answers and the like), and those that nobody can read.
     pub passed_over: u64,
-    /// How often the receive buffer was full; each stands for one lost packet or many.
+    /// Datagrams that the kernel threw away because the receive buffer was full; each had one packet or many.
     pub overruns: u64,
     /// Messages of the kernel that were not understood.
     pub malformed: u64,
@@ -507,6 +513,19 @@ pub struct Queues {
     pub stopped: u64,
 }
 
+/// How often the table was put right after another program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Repairs {
+    /// Since the start.
+    pub count: u64,
+    /// The program that made it necessary last; null: none, or nobody knows.
+    pub program: Option<String>,
+    /// Its process id.
+    pub process: Option<u32>,
+    /// It is being changed again and again.
+    pub fighting: bool,
+}
+
 /// What became of `respond.command` since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Responses {
@@ -516,6 +535,21 @@ pub struct Responses {
     pub failed: u64,
     /// Commands that were not run: too many were waiting.
     pub dropped: u64,
+}
+
+/// How the state store fares.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Store {
+    /// `ok`, or `failing`: what is blocked now may be forgotten with a reboot.
+    pub state: String,
+    /// Blocks in it.
+    pub blocks: u64,
+    /// Proven sources that were blocked, in it.
+    pub offenders: u64,
+    /// Sources with evidence in it.
+    pub sources: u64,
+    /// Seconds since it was written; null: not since the start.
+    pub age: Option<u64>,
 }
 
 /// What the decoys of connect mode did since the start.

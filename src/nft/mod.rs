@@ -39,6 +39,6 @@ pub use error::Error;
 pub use expr::Expr;
 pub use model::{Chain, QueueBy, Rule, Ruleset, Set, Statement, TABLE};
 pub use monitor::{Heard, Monitor};
-pub use plan::Installed;
+pub use plan::{Elements, Hold, Installed, Order};
 pub use ruleset::QUEUE_THRESHOLD;
 pub use set_id::{DataType, SetId};

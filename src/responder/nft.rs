@@ -9,7 +9,7 @@ use crate::engine::{Action, Outcome, Reason, Source, Subject};
 use crate::nft::{Connection, Element, ElementInfo, Error, SetId};
 
 /// The sets that hold what is blocked.
-const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+pub const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
 
 /// Elements that may be dumped by the way. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time grows with the
 /// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes.
@@ -165,6 +165,22 @@ impl NftResponder {
 /// When a set cannot be read.
 pub fn blocked(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
     read(connection, &BLOCKED)
+}
+
+/// All that is blocked, as the kernel has it; of missing sets nothing.
+///
+/// # Errors
+/// When a set cannot be read.
+pub fn blocked_where_there(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+    let mut all = Vec::new();
+    for set in BLOCKED {
+        match read(connection, &[set]) {
+            Ok(found) => all.extend(found),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// The networks that are blocked by hand: few, and quickly read.
