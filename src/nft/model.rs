@@ -206,7 +206,8 @@ pub enum QueueBy {
     /// nf_tables' own expression (module nft_queue).
     #[default]
     Native,
-    /// iptables' target NFQUEUE (module xt_NFQUEUE) by way of nft_compat. nft(8) can show it and cannot write it.
+    /// iptables' target NFQUEUE (module xt_NFQUEUE) by way of nft_compat. nft(8) cannot load it, and lists it as a remark or, built without
+    /// xtables, not at all.
     Xt,
 }
 

@@ -23,8 +23,7 @@ pub const LACKING: &str = "this kernel cannot let packets wait: it has neither n
                            which with capture.reflex stops a scan as well";
 
 /// What the administrator of a kernel with the second way only is told.
-pub const BY_XT: &str =
-    "this kernel has no nft_queue: packets are queued by the xt target NFQUEUE, which does the same; nft shows it and cannot load it";
+pub const BY_XT: &str = "this kernel has no nft_queue: packets are queued by the xt target NFQUEUE, which does the same; nft cannot load it, and may list it as a remark or not at all";
 
 impl Connection {
     /// By which way this kernel queues packets, its own expression first; `None` if it has neither.

@@ -111,7 +111,7 @@ fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
         writeln!(out, "\t\t# {}", rule.why)?;
     }
     if rule.statements.iter().any(|statement| matches!(statement, Statement::Queue { by: QueueBy::Xt, .. })) {
-        writeln!(out, "\t\t# this kernel has no nft_queue: in force is the xt target NFQUEUE, which does the same and which nft cannot write")?;
+        writeln!(out, "\t\t# this kernel has no nft_queue: in force is the xt target NFQUEUE, which does the same and which nft cannot load")?;
     }
     out.push_str("\t\t");
     for (position, statement) in rule.statements.iter().enumerate() {
