@@ -14,11 +14,6 @@ pub(super) struct Pending {
 pub(super) const PENDING: &[Pending] = &[
     Pending { path: "capture.method", needed: |config| config.capture.method == Method::Nfqueue, until_then: "packets are captured as with `nflog`" },
     Pending {
-        path: "capture.reflex",
-        needed: |config| config.capture.reflex,
-        until_then: "the daemon alone blocks; write false, or leave the line out",
-    },
-    Pending {
         path: "block.unproven.action",
         needed: |config| config.block.unproven.action == UnprovenAction::Slow,
         until_then: "unproven sources are reported as with `report`",
@@ -36,11 +31,8 @@ mod tests {
     use crate::config::{KEYS, Loaded, parse};
 
     /// What sets each row off.
-    const TEXTS: &[(&str, &str)] = &[
-        ("capture.method", "capture: {method: nfqueue}"),
-        ("capture.reflex", "capture: {reflex: true}"),
-        ("block.unproven.action", "block: {unproven: {action: slow}}"),
-    ];
+    const TEXTS: &[(&str, &str)] =
+        &[("capture.method", "capture: {method: nfqueue}"), ("block.unproven.action", "block: {unproven: {action: slow}}")];
 
     fn warnings(loaded: &Loaded) -> Vec<String> {
         loaded.warnings.iter().map(|finding| finding.message.clone()).collect()
@@ -67,7 +59,7 @@ mod tests {
 
     #[test]
     fn values_that_need_nothing_are_silent() {
-        let text = "capture: {method: nflog, reflex: false}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\n";
+        let text = "capture: {method: nflog, reflex: true}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\n";
         assert_eq!(warnings(&parse(text, "x").unwrap()), [""; 0]);
     }
 }

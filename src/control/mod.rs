@@ -13,5 +13,7 @@ pub mod server;
 
 pub use desk::{Answer, Desk, Rows};
 pub use listen::{ListenError, Listener, listen};
-pub use protocol::{AllowRow, BlockRow, Decoys, HistoryRow, Kind, Refusal, Reply, Request, Responses, Shown, Stamp, Status, Target, Watching};
+pub use protocol::{
+    AllowRow, BlockRow, Decoys, HistoryRow, Kind, Reflex, Refusal, Reply, Request, Responses, Shown, Stamp, Status, Target, Watching,
+};
 pub use server::{Feed, Server};

@@ -11,6 +11,7 @@ use super::link::Answer;
 use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
 use crate::nft::Ruleset;
+use crate::nft::reflex::Tally;
 use crate::probe::Port;
 use crate::{capture, decoy};
 
@@ -85,6 +86,15 @@ pub enum NotDone {
     Failed(String),
 }
 
+/// What the reflex did, and how full its sets are.
+#[derive(Debug, Clone, Default)]
+pub struct Reflex {
+    /// Its counters.
+    pub tally: Tally,
+    /// Elements and size of the fullest of its sets, where the kernel tells (Linux 6.16).
+    pub fullest: Option<(u32, u32)>,
+}
+
 /// Figures for the status.
 #[derive(Debug, Clone)]
 pub struct Figures {
@@ -98,4 +108,6 @@ pub struct Figures {
     pub unreadable: u64,
     /// The decoys'.
     pub decoy: decoy::Figures,
+    /// The counters of the reflex's rules; `None` if the rules have none, or cannot be read.
+    pub reflex: Option<Reflex>,
 }

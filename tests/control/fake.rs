@@ -91,6 +91,7 @@ impl Desk for FakeDesk {
                 lost: 1,
                 held_back: 0,
                 decoy: Decoys::default(),
+                reflex: None,
                 uptime: 3720,
                 config: Some("/etc/portsentry/portsentry.yaml".into()),
                 version: "0.1.0".into(),

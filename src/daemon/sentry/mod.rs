@@ -6,6 +6,7 @@
 mod court;
 mod error;
 mod obey;
+mod reflex;
 mod reload;
 mod rules;
 mod takeover;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::{JournalHandle, Notice};
+use crate::nft::reflex::{HELD_PREFIX, Tally};
 use crate::nft::{Connection, Ruleset};
 use crate::probe::Probe;
 use crate::responder::{NftResponder, words};
@@ -54,6 +56,8 @@ pub struct Sentry {
     ephemeral: RangeInclusive<u16>,
     /// What came and was lost by way of groups that were left.
     before: capture::Statistics,
+    /// What the reflex did by rules that were replaced.
+    reflex_before: Tally,
     no_probe: u64,
     unreadable: u64,
     told_lost: u64,
@@ -85,7 +89,7 @@ impl Sentry {
         let mut orders = Vec::new();
         let now = now();
         engine.set_never_block(now, setup.never_block.clone(), &mut orders);
-        rules::put_in_place(responder.connection(), &setup.ruleset, &setup.never_block, &setup.services)?;
+        rules::put_in_place(responder.connection(), &setup.ruleset, &setup.never_block, setup.config.block.ipv6_prefix, &setup.services)?;
         let mut sentry = Self {
             court: Court { engine, responder, journal, errands, orders, refusal: None },
             listener,
@@ -95,6 +99,7 @@ impl Sentry {
             never_block: setup.never_block,
             ephemeral: setup.ephemeral,
             before: capture::Statistics::default(),
+            reflex_before: Tally::default(),
             no_probe: 0,
             unreadable: 0,
             told_lost: 0,
@@ -168,7 +173,7 @@ impl Sentry {
                 _ => Some(probe),
             };
             if let Some(probe) = probe {
-                court.judge(now, &probe);
+                court.judge(now, &probe, packet.prefix == HELD_PREFIX);
             }
         })?;
         Ok(received.more)

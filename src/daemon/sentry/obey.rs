@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::reflex::spare;
 use super::{Sentry, rules};
 use crate::daemon::command::{Command, Figures, NotDone, Standing};
 use crate::engine::{self, AllowList, Moment, Source, Subject};
@@ -33,8 +34,9 @@ impl Sentry {
         }
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&mut self) -> Figures {
         Figures {
+            reflex: self.reflex_figures(),
             engine: self.court.engine.status(),
             capture: self.statistics(),
             no_probe: self.no_probe,
@@ -78,6 +80,11 @@ impl Sentry {
         if !known.is_empty() {
             return Ok(known);
         }
+        // A hold is lifted too: whoever asks wants the source to get through.
+        if let Some(Subject::Host(source)) = single {
+            self.court.engine.forgive(now, source, &mut self.court.orders);
+            self.court.perform(now);
+        }
         // An element that somebody else put there is lifted all the same.
         let subject = single.unwrap_or(Subject::Network(network));
         let removed = self.court.responder.remove(subject).map_err(|error| words(&error))?;
@@ -88,6 +95,7 @@ impl Sentry {
     fn unblock_all(&mut self, now: Moment) -> Result<usize, String> {
         let known: Vec<_> = self.court.engine.blocks().map(|block| block.subject).collect();
         self.lift(now, &known)?;
+        self.court.responder.forget_all().map_err(|error| words(&error))?;
         let mut count = known.len();
         let left = match self.court.responder.blocked() {
             // Where there are no sets, nothing is blocked.
@@ -115,7 +123,10 @@ impl Sentry {
 
     fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
         // The kernel first: what is exempt there is not dropped, whatever else goes wrong. Should it refuse, nothing new is blocked all the same.
-        let result = rules::protect(self.court.responder.connection(), &list).map_err(|error| words(&error));
+        let connection = self.court.responder.connection();
+        let result = rules::protect(connection, &list)
+            .and_then(|()| spare(connection, &self.ruleset, &list, self.config.block.ipv6_prefix))
+            .map_err(|error| words(&error));
         self.court.engine.set_never_block(now, list.clone(), &mut self.court.orders);
         self.court.perform(now);
         if result.is_ok() {

@@ -2,6 +2,7 @@
 
 use super::{Sentry, rules};
 use crate::capture::nflog::{Listener, Settings};
+use crate::config::Config;
 use crate::daemon::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
@@ -20,17 +21,22 @@ impl Sentry {
         };
         // Both configurations' sockets are there while the rules change.
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
-        let installed = match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, &setup.never_block, &setup.services) {
+        let before = self.tally().unwrap_or_default();
+        let prefix = setup.config.block.ipv6_prefix;
+        let installed = match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, &setup.never_block, prefix, &setup.services) {
             Ok(installed) => installed,
             Err(error) => {
                 // Half of it may be in the kernel. The new group is left when `listener` goes.
-                let back = rules::put_in_place(self.court.responder.connection(), &self.ruleset, &self.never_block, &[]);
+                let back =
+                    rules::put_in_place(self.court.responder.connection(), &self.ruleset, &self.never_block, self.config.block.ipv6_prefix, &[]);
                 return Err(match back {
                     Ok(_) => words(&error),
                     Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
                 });
             }
         };
+        let buckets = |config: &Config| (config.scan_trigger, config.scan_window, config.block.ipv6_prefix);
+        self.reflex_changed(before, &installed, buckets(&setup.config) != buckets(&self.config));
         if let Some(listener) = listener {
             self.change_group(now, listener);
         }

@@ -1,5 +1,6 @@
 //! What the kernel is told as a whole: the rules, who is exempt from them, and which ports are services now.
 
+use super::reflex::spare;
 use crate::engine::AllowList;
 use crate::nft::element::merge;
 use crate::nft::plan::Installed;
@@ -7,9 +8,16 @@ use crate::nft::{Connection, Element, Error, Key, Ruleset, SetId};
 use crate::probe::{Port, Transport};
 
 /// Rules, exemptions and services, as a whole.
-pub(super) fn put_in_place(connection: &mut Connection, ruleset: &Ruleset, never_block: &AllowList, services: &[Port]) -> Result<Installed, Error> {
+pub(super) fn put_in_place(
+    connection: &mut Connection,
+    ruleset: &Ruleset,
+    never_block: &AllowList,
+    prefix: u8,
+    services: &[Port],
+) -> Result<Installed, Error> {
     let installed = connection.install(ruleset)?;
     protect(connection, never_block)?;
+    spare(connection, ruleset, never_block, prefix)?;
     seed_services(connection, services)?;
     Ok(installed)
 }
