@@ -185,7 +185,9 @@ impl Engine {
     /// stands against a block, the hold is ended as well, unless so many come that it can only be a flood of invented sources: among
     /// those there may be a scanner, and all of them run out within seconds.
     pub fn on_held(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
-        let budget = |status: &Status| status.not_blocked[NotBlocked::PerMinute as usize] + status.not_blocked[NotBlocked::Total as usize];
+        let budget = |status: &Status| -> u64 {
+            [NotBlocked::PerMinute, NotBlocked::Total].iter().filter_map(|why| status.not_blocked.get(*why as usize)).sum()
+        };
         let spent = budget(&self.status);
         let trigger = self.on_probe(now, probe, actions);
         self.status.held += 1;

@@ -16,7 +16,7 @@ const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNet
 /// When more sources than this are forgiven at once, the rules forget all that they know: to look for each takes longer than to see them anew.
 const FORGIVEN_ONE_BY_ONE: usize = 100;
 
-/// What the rules remember of sources.
+/// What the rules remember of sources: first who is held, then what was counted.
 const REMEMBERED: [SetId; 8] =
     [SetId::Held4, SetId::Held6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Seen4, SetId::Seen6];
 
@@ -156,12 +156,25 @@ impl NftResponder {
         result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
     }
 
-    /// The rules forget all that they remember of sources.
+    /// The rules forget all that they remember of sources, and hold nobody.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn forget_all(&mut self) -> Result<(), Error> {
-        REMEMBERED.into_iter().try_for_each(|set| {
+        self.flush(&REMEMBERED)
+    }
+
+    /// The rules forget what they counted; who is held stays so until it is judged.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_counts(&mut self) -> Result<(), Error> {
+        let [_, _, counts @ ..] = &REMEMBERED;
+        self.flush(counts)
+    }
+
+    fn flush(&mut self, sets: &[SetId]) -> Result<(), Error> {
+        sets.iter().copied().try_for_each(|set| {
             let result = self.connection.replace_elements(set, &[]);
             result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
         })

@@ -66,7 +66,7 @@ impl Sentry {
         if installed.steps.iter().any(|step| step == "flush rules") {
             self.reflex_before = self.reflex_before.plus(before);
         }
-        if buckets_differ && let Err(error) = self.court.responder.forget_all() {
+        if buckets_differ && let Err(error) = self.court.responder.forget_counts() {
             log::warn!("cannot forget what was counted by the old configuration: {}", words(&error));
         }
     }
