@@ -325,8 +325,8 @@ fn configurations() -> impl Strategy<Value = Config> {
         path("run"),
         "([a-z_][a-z0-9_-]{0,10})?",
     );
-    (head, detection, block(), never, networks(), respond(), log, files, any::<bool>(), word_of()).prop_map(
-        |(head, detection, block, never, allow, mut respond, log, files, resolve, on_exit)| {
+    (head, detection, block(), never, networks(), respond(), log, files, any::<bool>(), (word_of(), word_of())).prop_map(
+        |(head, detection, block, never, allow, mut respond, log, files, resolve, (on_exit, own_table))| {
             let (tcp, udp, scan_trigger, scan_window) = detection;
             if respond.command.is_empty() && [tcp.action, udp.action].contains(&ProtocolAction::Command) {
                 respond.command = vec!["/bin/true".to_owned()];
@@ -359,6 +359,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                 state_dir: files.2,
                 control: Control { socket: files.3, group: files.4 },
                 on_exit,
+                own_table,
             }
         },
     )

@@ -175,6 +175,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0usize..12, 0u8..8, 0u8..4, 0usize..12, any::<bool>(), any::<bool>()).prop_map(|(from, port, transport, scan, imitable, held)| Step::Probe { from, port, transport, scan, imitable, held }),
         2 => (0usize..16, prop::option::of(0u16..300)).prop_map(|(whom, seconds)| Step::Block { whom, seconds }),
         2 => (0usize..16).prop_map(|whom| Step::Unblock { whom }),
+        1 => (0usize..16).prop_map(|whom| Step::Removed { whom }),
         12 => (0usize..1000, prop::bool::weighted(0.8), prop::option::weighted(0.8, 0u8..50)).prop_map(|(which, ok, packets)| Step::Answer { which, ok, packets }),
         1 => (0u8..16).prop_map(|lists| Step::NeverBlock { lists }),
         1 => (0u8..64).prop_map(|variant| Step::Reconfigure { variant }),
@@ -238,7 +239,7 @@ proptest! {
         let host = |n: u8| Subject::Host(Source::V4(Ipv4Addr::new(203, 0, 113, n)));
         let found: Vec<Adopted> = elements.iter().map(|(n, seconds)| {
             let remaining = seconds.map(Duration::from_secs);
-            Adopted { subject: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()) }
+            Adopted { subject: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()), since: None, port: None }
         }).collect();
         let (mut actions, mut reports) = (Vec::new(), Vec::new());
         engine.adopt(Moment::from_millis(5), found, &mut actions);

@@ -501,13 +501,26 @@ fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
     namespace.run("nft", &["flush", "ruleset"]);
     let mut heard = Vec::new();
     let complete = eventually(Duration::from_secs(5), || {
-        while monitor.hear(|notification| heard.push(notification)).unwrap() == Heard::Some {}
+        while monitor.hear(None, |notification| heard.push(notification)).unwrap() == Heard::Some {}
         heard.iter().any(|one| matches!(one, Notification::Generation(_)))
     });
     assert!(complete && heard.contains(&Notification::TableDeleted), "{heard:?}");
     let Some(Notification::Generation(event)) = heard.last() else { panic!("{heard:?}") };
     assert_eq!(event.program, "nft");
     assert!(event.pid > 0 && event.id > 0);
+}
+
+#[test]
+fn an_installation_tells_the_generation_that_it_made_or_found() {
+    need!();
+    let namespace = Namespace::new();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        for _ in 0..2 {
+            let installed = connection.install(&default_ruleset()).unwrap();
+            assert_eq!(connection.generation().unwrap(), installed.generation);
+        }
+    });
 }
 
 #[test]

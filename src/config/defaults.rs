@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     Block, Capture, ClosedPorts, CommandWhen, Config, Control, Escalate, Facility, HostsDeny, Log, LogFormat, LogTarget, Method, Mode, NeverBlock,
-    OnExit, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
+    OnExit, OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
 };
 
 impl Default for Config {
@@ -66,6 +66,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/portsentry"),
             control: Control { socket: PathBuf::from("/run/portsentry/control.sock"), group: String::new() },
             on_exit: OnExit::Keep,
+            own_table: OwnTable::Auto,
         }
     }
 }

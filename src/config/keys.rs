@@ -5,7 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::words::words;
-use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, PortMode, ProtocolAction, UnprovenAction, written};
+use super::{
+    ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, written,
+};
 
 /// One key.
 #[derive(Debug, Clone, Copy)]
@@ -268,6 +270,7 @@ pub const KEYS: &[Key] = &[
     key("control.socket", Kind::Path { optional: false, max: SOCKET_PATH }, Restart, "the socket that portsentryctl speaks to"),
     key("control.group", Kind::Group, Restart, "members of this group may ask, but change nothing; \"\": root only"),
     key("on_exit", Kind::Word(words::<OnExit>), Live, "what becomes of the blocks when the daemon ends"),
+    key("own_table", Kind::Word(words::<OwnTable>), Restart, "whether other programs are kept from changing the table"),
 ];
 
 #[cfg(test)]

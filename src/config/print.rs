@@ -76,6 +76,7 @@ fn entries(config: &Config) -> Vec<(&'static str, String)> {
         state_dir,
         control,
         on_exit,
+        own_table,
     } = config;
     let path_or_none = |path: &Option<std::path::PathBuf>| path.as_deref().map_or_else(|| "\"\"".to_owned(), file);
     let mut values = vec![mode.word().to_owned(), list(interfaces.iter().map(|name| quoted(name))), closed_ports.word().to_owned()];
@@ -114,7 +115,7 @@ fn entries(config: &Config) -> Vec<(&'static str, String)> {
     values.push(resolve.to_string());
     values.extend([log.target.word().to_owned(), log.format.word().to_owned(), log.level.word().to_owned(), log.facility.word().to_owned()]);
     values.extend([path_or_none(history_file), path_or_none(blocked_file), file(state_dir)]);
-    values.extend([file(&control.socket), quoted(&control.group), on_exit.word().to_owned()]);
+    values.extend([file(&control.socket), quoted(&control.group), on_exit.word().to_owned(), own_table.word().to_owned()]);
     KEYS.iter().map(|key| key.path).zip(values).collect()
 }
 
@@ -132,7 +133,7 @@ mod tests {
         // `zip` would cut the longer of the two.
         let entries = entries(&Config::default());
         assert_eq!(entries.len(), KEYS.len());
-        assert_eq!(entries.last().map(|(path, value)| (*path, value.as_str())), Some(("on_exit", "keep")));
+        assert_eq!(entries.last().map(|(path, value)| (*path, value.as_str())), Some(("own_table", "auto")));
     }
 
     #[test]

@@ -171,9 +171,16 @@ impl<'n, 't> Section<'_, 'n, 't> {
         let Some((path, _, node)) = self.value(name) else { return };
         let words = || T::WORDS.iter().map(|(word, _)| *word);
         let all = words().collect::<Vec<_>>().join(", ");
-        let Value::Text(text) = &node.value else {
-            return self.mismatch(&path, node, &format!("one of {all}"), format!("write one of {all}"));
+        let text = match &node.value {
+            Value::Text(text) => text.as_str(),
+            // Words of a key that knows more than these two.
+            Value::Bool(true) => "true",
+            Value::Bool(false) => "false",
+            _ => "",
         };
+        if T::of_word(text).is_none() && !matches!(node.value, Value::Text(_)) {
+            return self.mismatch(&path, node, &format!("one of {all}"), format!("write one of {all}"));
+        }
         match T::of_word(text) {
             Some(value) => *to = value,
             None => {

@@ -75,6 +75,7 @@ fn fill(top: &mut Section<'_, '_, '_>, config: &mut Config) {
         control.group("group", &mut config.control.group);
     });
     top.word("on_exit", &mut config.on_exit);
+    top.word("own_table", &mut config.own_table);
 }
 
 fn protocol(section: &mut Section<'_, '_, '_>, protocol: &mut Protocol) {

@@ -52,6 +52,8 @@ pub struct Config {
     pub control: Control,
     /// What becomes of the blocks when the daemon ends.
     pub on_exit: OnExit,
+    /// Whether other programs may change the table.
+    pub own_table: OwnTable,
 }
 
 impl Config {
@@ -342,4 +344,15 @@ pub enum OnExit {
     Keep,
     /// The table is removed.
     Remove,
+}
+
+/// `own_table`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnTable {
+    /// They may, until one does so again and again.
+    Auto,
+    /// They may not, where the kernel has table owners.
+    Yes,
+    /// They may; what they do is put right.
+    No,
 }

@@ -1,6 +1,6 @@
 //! The words of the file for values that are one of a few: read, printed and listed from one table each.
 
-use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, PortMode, ProtocolAction, UnprovenAction};
+use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction};
 
 /// A value that is written as one of a few words.
 pub trait Words: Copy + PartialEq + 'static {
@@ -85,4 +85,8 @@ impl Words for Facility {
 
 impl Words for OnExit {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("remove", Self::Remove)];
+}
+
+impl Words for OwnTable {
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("true", Self::Yes), ("false", Self::No)];
 }

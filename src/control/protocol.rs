@@ -453,6 +453,12 @@ pub struct Status {
     /// What the reflex did; null: it is off, or has nothing to count.
     #[serde(default)]
     pub reflex: Option<Reflex>,
+    /// How the state store fares.
+    #[serde(default)]
+    pub store: Store,
+    /// How often the table was put right after another program.
+    #[serde(default)]
+    pub repairs: Repairs,
     /// Seconds since the start.
     pub uptime: u64,
     /// The configuration file; null: the built-in defaults.
@@ -465,6 +471,19 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
+/// How often the table was put right after another program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Repairs {
+    /// Since the start.
+    pub count: u64,
+    /// The program that made it necessary last; null: none, or nobody knows.
+    pub program: Option<String>,
+    /// Its process id.
+    pub process: Option<u32>,
+    /// It is being changed again and again.
+    pub fighting: bool,
+}
+
 /// What became of `respond.command` since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Responses {
@@ -474,6 +493,21 @@ pub struct Responses {
     pub failed: u64,
     /// Commands that were not run: too many were waiting.
     pub dropped: u64,
+}
+
+/// How the state store fares.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Store {
+    /// `ok`, or `failing`: what is blocked now may be forgotten with a reboot.
+    pub state: String,
+    /// Blocks in it.
+    pub blocks: u64,
+    /// Proven sources that were blocked, in it.
+    pub offenders: u64,
+    /// Sources with evidence in it.
+    pub sources: u64,
+    /// Seconds since it was written; null: not since the start.
+    pub age: Option<u64>,
 }
 
 /// What the decoys of connect mode did since the start.

@@ -91,6 +91,17 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let text = format!("{connections}, {} refused, {} half-open, {}", decoy.refused, decoy.half_open, count(decoy.banners, "banner"));
         pair(out, "decoys", &text)?;
     }
+    let store = &status.store;
+    if !store.state.is_empty() {
+        let age = store.age.map_or_else(String::new, |age| format!(", written {} ago", duration(Duration::from_secs(age))));
+        let rows = format!("{}, {}, {}", count(store.blocks, "block"), count(store.offenders, "offender"), count(store.sources, "source"));
+        pair(out, "stored", &format!("{}: {rows}{age}", store.state))?;
+    }
+    if status.repairs.count > 0 {
+        let program = status.repairs.program.as_deref().unwrap_or("an unknown program");
+        let process = status.repairs.process.map(|process| format!(" (process {process})")).unwrap_or_default();
+        pair(out, "repairs", &format!("{}, the last one after {}{process}", status.repairs.count, printable(program)))?;
+    }
     for warning in &status.warnings {
         writeln!(out, "Warning: {}", printable(warning))?;
     }

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::archive::Stored;
 use super::link::Answer;
+use super::sentry::Repairs;
 use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
+use crate::journal::store::{Block, Repeated};
 use crate::nft::Ruleset;
 use crate::nft::reflex::Tally;
 use crate::probe::Port;
@@ -58,6 +61,14 @@ pub enum Command {
     Since(Answer<HashMap<Subject, Moment>>),
     /// So many of the blocks in force, the first that come.
     Blocks(usize, Answer<Vec<Standing>>),
+    /// The blocks in force in so many places from one on, and where to go on.
+    Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
+    /// All proven sources that were blocked.
+    Offenders(Answer<Vec<Repeated>>),
+    /// What is known of sources that were touched since then, of so many at most; and how long IPv6 prefixes are.
+    Evidence(Moment, usize, Answer<(Vec<engine::Evidence>, u8)>),
+    /// Take over what could not be read at the start.
+    Restore(Box<Stored>, Answer<()>),
     /// Are you there?
     Ping(Answer<()>),
     /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
@@ -110,4 +121,6 @@ pub struct Figures {
     pub decoy: decoy::Figures,
     /// The counters of the reflex's rules; `None` if the rules have none, or cannot be read.
     pub reflex: Option<Reflex>,
+    /// What was done about other programs in our table.
+    pub repairs: Repairs,
 }

@@ -13,6 +13,7 @@ use super::link::{Link, Unresponsive};
 use super::protected::Because;
 use super::status;
 use super::supervisor::Order;
+use super::time;
 use super::view::SharedView;
 use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
 use crate::engine::{Moment, Reason, Subject};
@@ -22,7 +23,6 @@ use crate::nft::text::Form;
 use crate::nft::{Connection, ElementInfo};
 use crate::probe::ScanKind;
 use crate::responder::{self, words};
-use crate::sys::clock;
 
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
 const HISTORY_MAX: usize = 100_000;
@@ -125,7 +125,7 @@ impl FrontDesk {
             let view = self.view.lock();
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
         };
-        if account.is_none() && block.is_none() && allowed.is_none() {
+        if account.is_none() && block.is_none() && allowed.is_none() && blocks_before == 0 {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
         }
         let ports = account.as_ref().map(|account| account.ports.as_slice()).unwrap_or_default();
@@ -173,8 +173,9 @@ impl FrontDesk {
             NotDone::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
             NotDone::Failed(why) => Refusal::new(Kind::Failed, format!("{} is not blocked: {why}", subject.display(prefix)), MEND),
         })?;
+        let kept = self.kept();
         let how_long = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
-        Ok(format!("{} is blocked {how_long}", subject.display(prefix)))
+        Ok(format!("{} is blocked {how_long}{kept}", subject.display(prefix)))
     }
 
     /// Says which protected address stands against a block, and why.
@@ -206,6 +207,7 @@ impl FrontDesk {
         let prefix = self.ipv6_prefix();
         let answer = self.sentry.ask(|answer| Command::Unblock(target.network(), answer)).map_err(busy)?;
         let subjects = answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), ""))?;
+        let kept = if subjects.is_empty() { String::new() } else { self.kept() };
         match subjects.as_slice() {
             [] => Err(match self.around(target, prefix) {
                 None => Refusal::new(Kind::No, format!("{target} is not blocked"), ""),
@@ -215,10 +217,10 @@ impl FrontDesk {
                 }
             }),
             [subject] => Ok(match self.around(target, prefix) {
-                None => format!("{} is unblocked", subject.display(prefix)),
-                Some(around) => format!("the block of {} is lifted, but it is still blocked as part of {around}", subject.display(prefix)),
+                None => format!("{} is unblocked{kept}", subject.display(prefix)),
+                Some(around) => format!("the block of {} is lifted, but it is still blocked as part of {around}{kept}", subject.display(prefix)),
             }),
-            several => Ok(format!("{} blocks in {target} are lifted", several.len())),
+            several => Ok(format!("{} blocks in {target} are lifted{kept}", several.len())),
         }
     }
 
@@ -234,8 +236,16 @@ impl FrontDesk {
         let answer = self.sentry.ask(Command::UnblockAll).map_err(busy)?;
         match answer.map_err(|error| Refusal::new(Kind::Failed, format!("not everything could be unblocked: {error}"), ""))? {
             0 => Err(Refusal::new(Kind::No, "nothing is blocked", "")),
-            1 => Ok("1 block is lifted".to_owned()),
-            count => Ok(format!("{count} blocks are lifted")),
+            1 => Ok(format!("1 block is lifted{}", self.kept())),
+            count => Ok(format!("{count} blocks are lifted{}", self.kept())),
+        }
+    }
+
+    /// Waits until what was done is on the disk, so that what is said holds after a power loss; what to add where it is not.
+    fn kept(&self) -> String {
+        match self.status.archive.settle() {
+            Ok(()) => String::new(),
+            Err(why) => format!("; a reboot would forget that, the state store cannot be written: {why}"),
         }
     }
 
@@ -325,7 +335,7 @@ fn block_row(subject: Subject, info: &ElementInfo, prefix: u8, since: &HashMap<S
 }
 
 fn time_of_day(moment: Moment) -> Stamp {
-    Stamp(ago(Moment::at(clock::boottime()).since(moment)))
+    Stamp(ago(time::now().since(moment)))
 }
 
 fn ago(age: Duration) -> Timestamp {

@@ -68,6 +68,13 @@ impl<C> Link<C> {
         self.ask_within(PATIENCE, make)
     }
 
+    /// Sends a command that has no answer. It is lost when the queue is full or the thread gone.
+    pub fn tell(&self, command: C) {
+        if self.commands.try_send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+
     /// As [`Link::ask`], with a patience of the caller's.
     ///
     /// # Errors

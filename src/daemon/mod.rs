@@ -12,6 +12,7 @@
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
+mod archive;
 mod command;
 mod desk;
 mod errands;
@@ -21,6 +22,7 @@ mod protected;
 mod sentry;
 mod status;
 mod supervisor;
+mod time;
 mod view;
 
 use std::ffi::OsString;
@@ -37,7 +39,7 @@ use crate::capture;
 use crate::config::{Config, Loaded};
 use crate::control;
 use crate::helper;
-use crate::journal::{self, Journal, JournalHandle, Notice};
+use crate::journal::{self, Journal, JournalHandle, Notice, store};
 use crate::netlink::route;
 use crate::nft::text::Form;
 use crate::nft::{Connection, Ruleset};
@@ -45,6 +47,7 @@ use crate::responder::words;
 use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::signals::Signals;
+use archive::{Archive, Stored};
 use command::{Command, Setup};
 use desk::FrontDesk;
 use errands::Errands;
@@ -200,7 +203,11 @@ impl Start {
         let (sentry, inbox) = link::link().map_err(failed("no eventfd"))?;
         let services = setup.services.clone();
         let errands = start_errands(&self.config, &self.journal, &sentry)?;
-        let thread = start_sentry(setup, inbox, self.journal.clone(), errands.clone()).inspect_err(|_| errands.stop(false))?;
+        let (archive, stored) = start_archive(&self.config, &self.journal, &sentry)?;
+        let thread = start_sentry(setup, stored, inbox, self.journal.clone(), errands.clone(), archive.clone()).inspect_err(|_| {
+            errands.stop(false);
+            archive.stop();
+        })?;
         status::tell_watching(&self.journal, &self.config, &services);
         let (orders, order_inbox) = link::link().map_err(failed("no eventfd"))?;
         let desk = FrontDesk {
@@ -208,7 +215,7 @@ impl Start {
             supervisor: orders,
             connection: Connection::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?,
             view: view.clone(),
-            status: status::Sources { started: Instant::now(), journal: self.journal.clone(), errands: errands.clone() },
+            status: status::Sources { started: Instant::now(), journal: self.journal.clone(), errands: errands.clone(), archive: archive.clone() },
         };
         let journal = self.journal.clone();
         let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
@@ -220,6 +227,7 @@ impl Start {
             sentry,
             thread,
             errands,
+            archive,
             journal: self.journal,
             inbox: order_inbox,
             routes,
@@ -254,13 +262,29 @@ fn start_errands(config: &Config, journal: &JournalHandle, sentry: &link::Link<C
     Ok(errands)
 }
 
+/// Opens the state store and starts the thread that owns it. One that cannot be used is told of, and stops nothing.
+fn start_archive(config: &Config, journal: &JournalHandle, sentry: &link::Link<Command>) -> Result<(Archive, Option<Stored>), Failure> {
+    let opened = store::open(&config.state_dir, &time::mark());
+    for warning in &opened.told {
+        journal.tell(Notice::Warning(warning.clone()));
+    }
+    Archive::start(config, opened, journal.clone(), sentry.clone()).map_err(failed("the archive thread cannot start"))
+}
+
 /// Starts the packet thread and waits until it guards the host, or says why it cannot.
-fn start_sentry(setup: Setup, inbox: Inbox<Command>, journal: JournalHandle, errands: Errands) -> Result<SentryThread, Failure> {
+fn start_sentry(
+    setup: Setup,
+    stored: Option<Stored>,
+    inbox: Inbox<Command>,
+    journal: JournalHandle,
+    errands: Errands,
+    archive: Archive,
+) -> Result<SentryThread, Failure> {
     let (started, start) = mpsc::sync_channel::<Result<(), StartError>>(1);
     let seed = [random(), random()];
     let thread = std::thread::Builder::new()
         .name("packets".to_owned())
-        .spawn(move || match Sentry::start(setup, journal, errands, seed) {
+        .spawn(move || match Sentry::start(setup, stored, journal, errands, archive, seed) {
             Ok(sentry) => {
                 let _ = started.send(Ok(()));
                 sentry.run(&inbox)

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use super::archive::Archive;
 use super::command::{Command, Figures};
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
+use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Reflex, Responses, Status, Watching};
+use crate::control::{Decoys, Reflex, Repairs, Responses, Status, Store, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -19,6 +21,8 @@ pub struct Sources {
     pub journal: JournalHandle,
     /// What is done beside the blocks.
     pub errands: Errands,
+    /// What is stored.
+    pub archive: Archive,
 }
 
 impl Sources {
@@ -30,6 +34,7 @@ impl Sources {
         let figures = sentry.ask(Command::Status)?;
         let journal = self.journal.stats();
         let counts = self.errands.counts();
+        let store = self.archive.figures();
         let view = view.lock();
         let config = &view.config;
         let mut warnings = view.warnings.clone();
@@ -45,6 +50,9 @@ impl Sources {
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
+        if let (true, Some(author)) = (figures.repairs.fighting, &figures.repairs.last) {
+            warnings.push(format!("{author} changed the table inet portsentry again and again"));
+        }
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());
         }
@@ -53,6 +61,9 @@ impl Sources {
         }
         if !self.errands.is_up() {
             warnings.push("the helper process is not running: no command is run and no name found".to_owned());
+        }
+        if let Some(why) = &store.failing {
+            warnings.push(format!("the state store cannot be written, and a reboot would forget what is not in it: {why}"));
         }
         Ok(Status {
             mode: match config.mode {
@@ -83,6 +94,19 @@ impl Sources {
                 waiting: figures.decoy.waiting as u64,
             },
             reflex,
+            store: Store {
+                state: if store.failing.is_some() { "failing" } else { "ok" }.to_owned(),
+                blocks: store.rows.blocks,
+                offenders: store.rows.offenders,
+                sources: store.rows.evidence,
+                age: store.written.map(|at| time::now().since(at).as_secs()),
+            },
+            repairs: Repairs {
+                count: figures.repairs.count,
+                process: figures.repairs.last.as_ref().map(|author| author.pid).filter(|pid| *pid > 0),
+                program: figures.repairs.last.map(|author| author.program).filter(|program| !program.is_empty()),
+                fighting: figures.repairs.fighting,
+            },
             uptime: self.started.elapsed().as_secs(),
             config: view.from.as_ref().map(|path| path.display().to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 use sd_notify::NotifyState;
 
+use super::archive::Archive;
 use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::{Answer, Inbox, Link};
@@ -98,6 +99,8 @@ pub struct Supervisor {
     pub thread: JoinHandle<Result<(), capture::Error>>,
     /// What is done beside the blocks.
     pub errands: Errands,
+    /// What is stored.
+    pub archive: Archive,
     /// The journal.
     pub journal: JournalHandle,
     /// What the control server asks.
@@ -234,6 +237,7 @@ impl Supervisor {
             return Err(error);
         }
         self.errands.reconfigure(&config);
+        self.archive.reconfigure(&config);
         let mut changes = old.changes(&config);
         changes.extend(ignore_changes(&old_ignored, &ignored));
         for warning in &warnings {
@@ -298,9 +302,14 @@ impl Supervisor {
     fn stop(self) -> ExitCode {
         notify(&[NotifyState::Stopping]);
         let remove = self.view.lock().config.on_exit == config::OnExit::Remove;
+        // While the packet thread can still tell what did not fit the queue.
+        if let Err(why) = self.archive.settle() {
+            log::error!("the state store lacks what changed last: {why}");
+        }
         let blocks_left = self.sentry.ask(|answer| Command::Stop(remove, answer)).unwrap_or(0);
         self.journal.tell(Notice::Stopping { blocks_left });
         let ended = self.thread.join();
+        self.archive.stop();
         self.errands.stop(remove && blocks_left == 0);
         self.journal.stop(LAST_LINES);
         match ended {
@@ -316,6 +325,7 @@ impl Supervisor {
             Err(_) => "it panicked".to_owned(),
         };
         self.journal.tell(Notice::Error(format!("the packet thread ended: {why}; blocks stay in the kernel")));
+        self.archive.stop();
         self.errands.stop(false);
         self.journal.stop(LAST_LINES);
         ExitCode::from(super::EX_SOFTWARE)

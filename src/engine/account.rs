@@ -1,6 +1,6 @@
 //! What an account holds: the distinct ports that a source touched, and what they add up to.
 
-use super::Moment;
+use super::{Moment, TouchView};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
 /// One port that was touched, when it was last, and how: eight bytes.
@@ -30,6 +30,19 @@ impl Touch {
         let kind = probe.scan as u64 + 1;
         let imitable = if probe.imitable { IMITABLE } else { 0 };
         Self(u64::from(probe.port.number) | transport << 16 | kind << 18 | imitable | clock(now) << TIME_SHIFT)
+    }
+
+    /// A touch as it was shown, see [`TouchView`].
+    pub(super) fn of_view(view: &TouchView) -> Self {
+        let imitable = if view.imitable { IMITABLE } else { 0 };
+        Self(
+            u64::from(view.port.number) | (view.port.transport as u64) << 16 | (view.scan as u64 + 1) << 18 | imitable | clock(view.at) << TIME_SHIFT,
+        )
+    }
+
+    /// As it is shown.
+    pub(super) fn view(self) -> TouchView {
+        TouchView { port: self.port(), scan: self.scan(), imitable: self.imitable(), at: Moment::from_millis(self.time()) }
     }
 
     /// A slot's content; `None` if it is empty or was touched before `horizon`.

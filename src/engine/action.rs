@@ -73,6 +73,8 @@ pub enum Ending {
     Expired,
     /// The administrator lifted it.
     ByHand,
+    /// Somebody took its element out of the kernel's set, with nft or another program.
+    Removed,
     /// The subject, or a part of it, must not be blocked (any more).
     NeverBlock,
 }

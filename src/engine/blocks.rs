@@ -23,6 +23,8 @@ use super::{Action, Ending, Moment, Outcome, Report, Source, Subject};
 
 /// A block that must not be and that the kernel would not lift is tried again after this.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
+/// The kernel's time and ours differ by the moments between an order and its answer, and by the kernel's ticks.
+const TIMES_AGREE: Duration = Duration::from_secs(2);
 /// Subjects that the index has room for from the start. More make it grow, at some milliseconds for each doubling; at the default of 600 new
 /// blocks a minute that is after three hours of a flood that spends them all.
 const INDEX_START: usize = 131_072;
@@ -102,6 +104,13 @@ impl Blocks {
 
     pub(super) fn views(&self) -> impl Iterator<Item = BlockView<'_>> {
         self.entries.iter().flatten().filter(|entry| entry.is_in_force()).map(view)
+    }
+
+    /// The blocks in force in so many places from `at` on, and where the next call goes on; `None` when these were the last.
+    pub(super) fn page(&self, at: usize, places: usize) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
+        let end = at.saturating_add(places).min(self.entries.len());
+        let page = self.entries.get(at..end).unwrap_or_default();
+        (page.iter().flatten().filter(|entry| entry.is_in_force()).map(view), (end < self.entries.len()).then_some(end))
     }
 
     /// The block of `subject`, if it is in force.
@@ -229,8 +238,10 @@ impl Blocks {
             state: State::InForce,
             wish: None,
             reason: found.reason.clone(),
-            port: None,
-            since: Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))),
+            port: found.port,
+            since: found
+                .since
+                .unwrap_or_else(|| Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))),
             timeout: None,
             expires: None,
             count_at: None,
@@ -245,6 +256,35 @@ impl Blocks {
         self.in_force += 1;
         let at = self.insert(entry);
         self.rearm(at);
+    }
+
+    /// Somebody took the element out of the kernel's set. Gives whether there was a block; with an order in flight its answer will tell.
+    pub(super) fn removed(&mut self, subject: Subject, actions: &mut Vec<Action>) -> bool {
+        let Some(at) = self.find(subject) else { return false };
+        if self.entry(at).is_none_or(|entry| entry.state != State::InForce) {
+            return false;
+        }
+        self.end(at, Ending::Removed, actions);
+        true
+    }
+
+    /// Somebody gave the element another time or comment: what the kernel has counts. Gives whether that is another than was known.
+    pub(super) fn changed(&mut self, now: Moment, found: &Adopted) -> bool {
+        let Some(at) = self.find(found.subject) else { return false };
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
+        let known = entry.expires.map(|at| at.since(now));
+        let is_same = match (known, found.remaining) {
+            (Some(known), Some(told)) => known.abs_diff(told) <= TIMES_AGREE,
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
+            return false;
+        }
+        (entry.reason, entry.packets) = (found.reason.clone(), found.packets);
+        entry.run(now, found.remaining);
+        self.rearm(at);
+        true
     }
 
     /// Makes room for so many more at once, which a bulk of them is better off with.

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::account::{Counted, Tally, Touch, detail};
+use super::account::{Counted, Tally, Touch, clock, detail};
 use super::blocks::{Blocks, Followup, Standing};
 use super::bucket::Bucket;
 use super::decision::{Decision, NotBlocked, Trigger, decide};
 use super::entry::{Adopted, BlockView, Order};
-use super::ledger::{Found, Ledger};
-use super::offenders::Offenders;
+use super::ledger::{Found, Known, Ledger};
+use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
-use super::status::{AccountView, Status, TouchView};
+use super::status::{AccountView, Evidence, Status, TouchView};
 use super::{Action, AllowList, Ending, Moment, Outcome, Reason, Report, Source, Subject};
 use crate::config::{Mode, UnprovenAction};
 use crate::probe::{Probe, ScanKind, Transport};
@@ -334,6 +334,31 @@ impl Engine {
         if self.blocks.lift(subject, Ending::ByHand, actions) { Ok(()) } else { Err(Refusal::NotBlocked(subject.network(self.policy.ipv6_prefix))) }
     }
 
+    /// Somebody took the element of a subject out of the kernel's set: the block is over, and the source's evidence is forgiven as after an unblock.
+    /// Gives whether it was blocked.
+    pub fn removed_by_hand(&mut self, now: Moment, subject: Subject, actions: &mut Vec<Action>) -> bool {
+        self.tick(now);
+        let subject = self.canonical(subject);
+        let was_blocked = self.blocks.removed(subject, actions);
+        if let (true, Subject::Host(source)) = (was_blocked, subject) {
+            self.forgive(now, source, actions);
+            self.ledger.forget(source);
+        }
+        was_blocked
+    }
+
+    /// Somebody put an element into the kernel's sets, or gave it another time: what the kernel has counts from now on. Gives whether that is news.
+    /// What must not be blocked is lifted.
+    pub fn changed_by_hand(&mut self, now: Moment, found: Adopted, actions: &mut Vec<Action>) -> bool {
+        let now = self.tick(now);
+        let found = Adopted { subject: self.canonical(found.subject), ..found };
+        if self.blocks.view(found.subject).is_some() {
+            return self.blocks.changed(now, &found);
+        }
+        self.adopt(now, [found], actions);
+        true
+    }
+
     /// Takes over the elements that are in the kernel's sets at start. Those that must not be blocked are lifted.
     pub fn adopt(&mut self, now: Moment, found: impl IntoIterator<Item = Adopted>, actions: &mut Vec<Action>) {
         let now = self.tick(now);
@@ -401,12 +426,7 @@ impl Engine {
         let source = Source::of(address.to_canonical(), self.policy.ipv6_prefix);
         let horizon = self.ledger.horizon(self.now);
         let view = self.ledger.look(source, |known| {
-            let mut ports: Vec<TouchView> = known
-                .slots
-                .iter()
-                .filter_map(|slot| Touch::live(*slot, horizon))
-                .map(|touch| TouchView { port: touch.port(), scan: touch.scan(), imitable: touch.imitable(), at: Moment::from_millis(touch.time()) })
-                .collect();
+            let mut ports: Vec<TouchView> = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).map(Touch::view).collect();
             ports.sort_by_key(|touch| touch.at);
             AccountView { source, first: Moment::from_millis(known.first), last: Moment::from_millis(known.last), probes: known.probes, ports }
         })?;
@@ -427,6 +447,76 @@ impl Engine {
     /// The block of this very subject, if it is in force.
     pub fn blocked(&self, subject: Subject) -> Option<BlockView<'_>> {
         self.blocks.view(self.canonical(subject))
+    }
+
+    /// The block of a subject in the very form in which an action or a report has named it, if it is in force.
+    pub fn standing(&self, subject: Subject) -> Option<BlockView<'_>> {
+        self.blocks.view(subject)
+    }
+
+    /// The blocks in force, in pieces: `places` bounds the work of one call, `from` is 0 or what the call before gave. `None`: these were the last.
+    pub fn blocks_page(&self, from: usize, places: usize) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
+        self.blocks.page(from, places)
+    }
+
+    /// Whether a subject overlaps what is never blocked.
+    pub fn must_not_block(&self, subject: Subject) -> bool {
+        self.is_never_block(self.canonical(subject))
+    }
+
+    /// A proven source that was blocked, and how often.
+    pub fn offender(&self, source: Source) -> Option<Offender> {
+        self.offenders.get(source)
+    }
+
+    /// The proven sources that were blocked.
+    pub fn offenders(&self) -> impl Iterator<Item = Offender> {
+        self.offenders.all()
+    }
+
+    /// Takes over what an earlier run knew: who was blocked how often, and who touched what. What is known already, and what is over by now, is left out.
+    pub fn recall(&mut self, now: Moment, offenders: impl IntoIterator<Item = Offender>, evidence: impl IntoIterator<Item = Evidence>) {
+        let now = self.tick(now);
+        for offender in offenders {
+            let offender = Offender { last: offender.last.min(now), ..offender };
+            if now.since(offender.last) <= self.policy.escalate.memory {
+                self.offenders.recall(offender);
+            }
+        }
+        for evidence in evidence {
+            let slots: Vec<u64> = evidence.ports.iter().map(|touch| Touch::of_view(touch).slot()).collect();
+            let known = Known {
+                slots: &slots,
+                first: clock(evidence.first),
+                last: clock(evidence.last),
+                told: evidence.told.map_or(0, clock),
+                probes: evidence.probes,
+            };
+            self.ledger.recall(now, evidence.source, known, self.counted);
+        }
+        if self.sweep_at.is_none() && self.ledger.sources() > 0 {
+            self.sweep_at = Some(now.after(SWEEP_EVERY));
+        }
+    }
+
+    /// What is known of the sources that were touched at `since` or later: suspects first, and at most `most` of them.
+    pub fn evidence(&self, since: Moment, most: usize) -> Vec<Evidence> {
+        let horizon = self.ledger.horizon(self.now);
+        let mut all = Vec::new();
+        self.ledger.survey(clock(since), most, |source, known| {
+            let ports: Vec<TouchView> = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).map(Touch::view).collect();
+            if !ports.is_empty() {
+                all.push(Evidence {
+                    source,
+                    first: Moment::from_millis(known.first),
+                    last: Moment::from_millis(known.last),
+                    told: (known.told > 0).then(|| Moment::from_millis(known.told)),
+                    probes: known.probes,
+                    ports,
+                });
+            }
+        });
+        all
     }
 
     /// The policy in force.

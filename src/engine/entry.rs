@@ -77,6 +77,8 @@ pub struct BlockView<'a> {
     pub since: Moment,
     /// Until when; `None` until it is unblocked.
     pub expires: Option<Moment>,
+    /// The whole time that it was given last.
+    pub timeout: Option<Duration>,
     /// The port of the probe that crossed the trigger; `None` for a block by hand, and for one of an earlier run.
     pub port: Option<Port>,
     /// Packets dropped, as the kernel told at start or at the last renewal. The kernel's own counter is newer.
@@ -126,8 +128,12 @@ pub struct Adopted {
     pub remaining: Option<Duration>,
     /// Packets that it has dropped.
     pub packets: u64,
-    /// What its comment says.
+    /// What its comment says, or what was stored of it.
     pub reason: Reason,
+    /// When the block began, where that was stored; `None`: when the kernel gave it its time.
+    pub since: Option<Moment>,
+    /// The port that crossed the trigger, where that was stored.
+    pub port: Option<Port>,
 }
 
 pub(super) fn is_due(at: Option<Moment>, now: Moment) -> bool {
@@ -135,7 +141,15 @@ pub(super) fn is_due(at: Option<Moment>, now: Moment) -> bool {
 }
 
 pub(super) fn view(entry: &Entry) -> BlockView<'_> {
-    BlockView { subject: entry.subject, reason: &entry.reason, since: entry.since, expires: entry.expires, port: entry.port, packets: entry.packets }
+    BlockView {
+        subject: entry.subject,
+        reason: &entry.reason,
+        since: entry.since,
+        expires: entry.expires,
+        timeout: entry.timeout,
+        port: entry.port,
+        packets: entry.packets,
+    }
 }
 
 pub(super) fn blocked(entry: &Entry, renewed: bool) -> Report {

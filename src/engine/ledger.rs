@@ -28,6 +28,7 @@
 //! there are fewer suspects instead.
 
 use std::hash::BuildHasher;
+use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -82,6 +83,13 @@ impl From<Source> for Key {
             Source::V6(address) => address.to_bits(),
         };
         Self((bits >> 64) as u64, bits as u64)
+    }
+}
+
+impl Key {
+    fn source(self) -> Source {
+        let address = Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1));
+        address.to_ipv4_mapped().map_or(Source::V6(address), Source::V4)
     }
 }
 
@@ -328,6 +336,64 @@ impl Ledger {
         let slots = [self.newcomers.get(at)?.touch];
         let time = Touch::live(slots[0], 0)?.time();
         Some(see(Known { slots: &slots, first: time, last: time, told: 0, probes: 1 }))
+    }
+
+    /// Calls `see` with what is known of sources that were touched at `since` or later: suspects before newcomers, and in each tier whoever came
+    /// late first. At most `most` of them are shown, and four times as many looked at: it is asked for between packets.
+    pub(super) fn survey(&self, since: u64, most: usize, mut see: impl FnMut(Source, Known<'_>)) {
+        let (mut shown, mut looked) = (0, 0);
+        for (at, suspect) in self.suspects.walk_back(self.watched) {
+            if shown >= most || looked >= most.saturating_mul(4) {
+                return;
+            }
+            looked += 1;
+            if suspect.last >= since || suspect.told >= since {
+                let Suspect { key, first, last, told, probes, .. } = *suspect;
+                see(key.source(), Known { slots: self.slots(at), first, last, told, probes });
+                shown += 1;
+            }
+        }
+        for (_, newcomer) in self.newcomers.walk_back(self.patient) {
+            if shown >= most || looked >= most.saturating_mul(4) {
+                return;
+            }
+            looked += 1;
+            if let Some(touch) = Touch::live(newcomer.touch, since.max(1)) {
+                let time = touch.time();
+                see(newcomer.key.source(), Known { slots: &[newcomer.touch], first: time, last: time, told: 0, probes: 1 });
+                shown += 1;
+            }
+        }
+    }
+
+    /// Takes over what an earlier run knew of a source, unless something is known of it already. What is over by now counts no more.
+    pub(super) fn recall(&mut self, now: Moment, source: Source, known: Known<'_>, counted: Counted) {
+        let key = Key::from(source);
+        let (hash, horizon, clock) = (self.hash(key), self.horizon(now), clock(now));
+        // Nobody touched anything after now.
+        let mut touches = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).filter(|touch| touch.time() <= clock).peekable();
+        let Some(first) = touches.peek().copied() else { return };
+        if self.find(hash, key).is_some() {
+            return;
+        }
+        if known.slots.len() == 1 && known.told == 0 {
+            self.add_newcomer(hash, key, first.marked(false), true);
+            return;
+        }
+        let suspect = Suspect {
+            key,
+            first: known.first.min(clock),
+            told: known.told.min(clock),
+            last: known.last.min(clock),
+            probes: known.probes,
+            marked: false,
+        };
+        if let Some(at) = self.add_suspect(hash, suspect) {
+            let touches: Vec<Touch> = touches.collect();
+            for touch in touches {
+                record(self.slots_mut(at), touch.marked(false), horizon, counted);
+            }
+        }
     }
 
     /// Forgets a source.

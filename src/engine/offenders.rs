@@ -7,9 +7,20 @@ use foldhash::fast::FixedState;
 
 use super::{Moment, Source};
 
+/// A proven source that was blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offender {
+    /// The source.
+    pub source: Source,
+    /// How often it was blocked, each time within `block.escalate.memory` of the time before.
+    pub times: u32,
+    /// When last.
+    pub last: Moment,
+}
+
 /// Offenders that are remembered; about 6 MB. Past it the one whose block is longest ago is forgotten. A proven source has completed a handshake
 /// with each of several decoys, so this many cannot be invented.
-const OFFENDERS_MAX: usize = 65_536;
+pub const OFFENDERS_MAX: usize = 65_536;
 
 /// The table.
 #[derive(Debug)]
@@ -40,6 +51,26 @@ impl Offenders {
             let Some((_, oldest)) = self.order.pop_first() else { return };
             self.known.remove(&oldest);
         }
+    }
+
+    /// Takes over what an earlier run has noted, unless more is known.
+    pub(super) fn recall(&mut self, offender: Offender) {
+        let Offender { source, times, last } = offender;
+        if self.known.contains_key(&source) || self.known.len() >= self.max {
+            return;
+        }
+        self.known.insert(source, (times, last));
+        self.order.insert((last, source));
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = Offender> {
+        self.known.iter().map(|(&source, &(times, last))| Offender { source, times, last })
+    }
+
+    /// The source's blocks, whenever they were.
+    pub(super) fn get(&self, source: Source) -> Option<Offender> {
+        self.known.get(&source).map(|&(times, last)| Offender { source, times, last })
     }
 
     /// How many are remembered.

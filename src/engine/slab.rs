@@ -119,6 +119,17 @@ impl<T> Slab<T> {
         })
     }
 
+    /// The values of a list, newest first.
+    pub(super) fn walk_back(&self, list: List) -> impl Iterator<Item = (u32, &T)> {
+        let mut at = list.last;
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(at as usize)?;
+            let here = at;
+            at = node.previous;
+            Some((here, &node.value))
+        })
+    }
+
     fn append(&mut self, list: &mut List, at: u32) {
         let before = list.last;
         if let Some(node) = self.nodes.get_mut(at as usize) {

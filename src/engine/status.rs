@@ -59,6 +59,23 @@ pub struct AccountView {
     pub ports: Vec<TouchView>,
 }
 
+/// All that is known of a source, to be stored and taken up again by [`Engine::recall`](super::Engine::recall).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The source.
+    pub source: Source,
+    /// When it was first seen.
+    pub first: Moment,
+    /// When it was last seen.
+    pub last: Moment,
+    /// When people were last told of it.
+    pub told: Option<Moment>,
+    /// Probes since it was first seen.
+    pub probes: u32,
+    /// The ports within the window, in no order.
+    pub ports: Vec<TouchView>,
+}
+
 /// A port that a source touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TouchView {

@@ -85,6 +85,11 @@ pub enum Notice {
         /// How many.
         blocks: usize,
     },
+    /// Blocks that were stored and gone from the kernel, put back at the start.
+    Restored {
+        /// How many.
+        blocks: usize,
+    },
     /// Something that the administrator should know.
     Warning(String),
     /// Something failed.

@@ -83,6 +83,7 @@ impl Class {
             | Notice::ForeignChange { .. }
             | Notice::Status(_)
             | Notice::Adopted { .. }
+            | Notice::Restored { .. }
             | Notice::Warning(_)
             | Notice::Error(_)
             | Notice::HeldBack { .. } => return None,

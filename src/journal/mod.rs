@@ -10,6 +10,7 @@ pub mod history;
 pub mod limit;
 pub mod names;
 pub mod sink;
+pub mod store;
 mod writer;
 
 use std::net::IpAddr;

@@ -38,6 +38,20 @@ impl Socket {
         Ok(Self { inner, portid })
     }
 
+    /// Hears a multicast group from now on, or hears it no more; what came by it before can still be received.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says.
+    pub fn hear_group(&self, group: u32, wanted: bool) -> io::Result<()> {
+        let groups = Groups::new_groups(&[group]);
+        if wanted {
+            self.inner.add_mcast_membership(groups)?
+        } else {
+            self.inner.drop_mcast_membership(groups)?
+        };
+        Ok(())
+    }
+
     /// The port id that the kernel gave this socket.
     pub fn portid(&self) -> u32 {
         self.portid

@@ -72,7 +72,7 @@ impl Connection {
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is none.
     pub fn remove_table(&mut self) -> Result<(), Error> {
         self.transaction(None, |out, sequence| {
-            encode::delete_table(out, *sequence);
+            encode::of_table(out, message::DELTABLE, NLM_F_ACK, *sequence);
         })
     }
 

@@ -17,6 +17,8 @@ use crate::netlink::message::{Attribute, Attributes, Message};
 pub struct TableInfo {
     /// `enum nft_table_flags`: 1 dormant, 2 owner, 4 persist.
     pub flags: u32,
+    /// The port id of the socket that owns it, if one does.
+    pub owner: Option<u32>,
 }
 
 /// A chain, as the kernel has it.
@@ -90,9 +92,20 @@ pub enum Notification {
     /// Elements of a set of ours were removed by a transaction (expiry is not told).
     ElementsDeleted {
         /// The set.
-        set: String,
+        set: SetId,
+        /// Their keys; of intervals the first ones.
+        keys: Vec<Key>,
     },
-    /// Something was added to our table.
+    /// Elements were put into a set of ours by a transaction, or changed (what rules do is not told).
+    ElementsAdded {
+        /// The set.
+        set: SetId,
+        /// Their keys; of intervals the first ones.
+        keys: Vec<Key>,
+    },
+    /// A table of our name was made or changed.
+    TableAdded,
+    /// A chain, set or rule was put into our table, or elements into a set that is not ours.
     Added,
 }
 
@@ -111,7 +124,8 @@ fn ours<'a>(received: &Message<'a>, wanted: u16) -> Option<Attributes<'a>> {
 /// A `NEWTABLE` of ours.
 pub fn table(message: &Message<'_>) -> Option<TableInfo> {
     let attributes = ours(message, message::NEWTABLE)?;
-    Some(TableInfo { flags: attributes.get(attr::TABLE_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0) })
+    let number = |kind| attributes.get(kind).and_then(|value| value.be32());
+    Some(TableInfo { flags: number(attr::TABLE_FLAGS).unwrap_or(0), owner: number(attr::TABLE_OWNER) })
 }
 
 /// A `NEWCHAIN` of ours.
@@ -259,10 +273,21 @@ pub fn notification(message: &Message<'_>) -> Option<Notification> {
         message::DELCHAIN => Notification::ChainDeleted(string(attributes, attr::CHAIN_NAME)?),
         message::DELSET => Notification::SetDeleted(string(attributes, attr::SET_NAME)?),
         message::DELRULE => Notification::RuleDeleted { chain: string(attributes, attr::RULE_CHAIN)? },
-        message::DELSETELEM => Notification::ElementsDeleted { set: string(attributes, attr::ELEMS_SET)? },
-        message::NEWTABLE | message::NEWCHAIN | message::NEWSET | message::NEWRULE | message::NEWSETELEM => Notification::Added,
+        message::DELSETELEM | message::NEWSETELEM => match SetId::from_name(&string(attributes, attr::ELEMS_SET)?) {
+            Some(set) if kind == message::DELSETELEM => Notification::ElementsDeleted { set, keys: keys(attributes, set) },
+            Some(set) => Notification::ElementsAdded { set, keys: keys(attributes, set) },
+            None => Notification::Added,
+        },
+        message::NEWTABLE => Notification::TableAdded,
+        message::NEWCHAIN | message::NEWSET | message::NEWRULE => Notification::Added,
         _ => return None,
     })
+}
+
+/// The keys of a list of elements of the set `id`; ends of intervals are left out.
+fn keys(attributes: Attributes<'_>, id: SetId) -> Vec<Key> {
+    let list = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    list.filter_map(|item| element(item.nested(), id)).filter(|element| !element.interval_end).map(|element| element.key).collect()
 }
 
 /// An expression from its name and data. What we do not know, or not in this form, is [`Expr::Foreign`].
@@ -467,7 +492,7 @@ mod tests {
             let ruleset = Ruleset::for_config(&crate::config::Config::default(), 32768..=60999);
             let mut out = Writer::default();
             let mut sequence = 1;
-            encode::new_table(&mut out, 0);
+            encode::new_table(&mut out, 0, 0);
             for set in &ruleset.sets {
                 encode::new_set(&mut out, 0, set, 1);
                 encode::add_ranges(&mut out, &mut sequence, set.id, &set.elements);

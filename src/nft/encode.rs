@@ -9,7 +9,7 @@ use super::element::{COMMENT_MAX, Element, ElementInfo, Key};
 use super::expr::{Expr, VerdictCode};
 use super::model::{Chain, Owner, Set, TABLE};
 use super::set_id::{DataType, SetId};
-use crate::netlink::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Open, Writer};
+use crate::netlink::message::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Open, Writer};
 
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h).
 pub const SUBSYSTEM: u16 = 10;
@@ -46,6 +46,7 @@ pub mod message {
 pub(super) mod attr {
     pub const TABLE_NAME: u16 = 1;
     pub const TABLE_FLAGS: u16 = 2;
+    pub const TABLE_OWNER: u16 = 5;
     pub const CHAIN_TABLE: u16 = 1;
     pub const CHAIN_NAME: u16 = 3;
     pub const CHAIN_HOOK: u16 = 4;
@@ -160,17 +161,22 @@ pub fn get_generation(out: &mut Writer, sequence: u32) {
     out.end_message(message);
 }
 
-/// Creates the table, or wakes it if it is dormant.
-pub fn new_table(out: &mut Writer, sequence: u32) {
-    let message = open(out, message::NEWTABLE, NLM_F_CREATE, sequence);
-    out.attr_str(attr::TABLE_NAME, TABLE);
-    out.attr_be32(attr::TABLE_FLAGS, 0);
-    out.end_message(message);
+/// `enum nft_table_flags`.
+pub mod table_flag {
+    /// Its hooks are off.
+    pub const DORMANT: u32 = 1;
+    /// Only the socket that made it may change it; since Linux 5.12.
+    pub const OWNER: u32 = 2;
+    /// It stays when that socket is closed; since Linux 6.9.
+    pub const PERSIST: u32 = 4;
 }
 
-/// Removes the table with all that is in it.
-pub fn delete_table(out: &mut Writer, sequence: u32) {
-    of_table(out, message::DELTABLE, NLM_F_ACK, sequence);
+/// Creates the table, wakes it if it is dormant, or takes one over that persists without an owner.
+pub fn new_table(out: &mut Writer, sequence: u32, flags: u32) {
+    let message = open(out, message::NEWTABLE, NLM_F_CREATE, sequence);
+    out.attr_str(attr::TABLE_NAME, TABLE);
+    out.attr_be32(attr::TABLE_FLAGS, flags);
+    out.end_message(message);
 }
 
 /// Removes every rule of the table.
@@ -558,7 +564,9 @@ pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[El
     let again = elements.iter().map(|info| {
         let timeout = info.timeout.filter(|_| set.timeouts);
         let element = Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
-        (element, Past { counter: set.counter.then_some((info.packets, info.bytes)), expires: info.expires })
+        // A set that counts gives each element a counter; naming one that stands at zero costs the kernel a look-up by name for each.
+        let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
+        (element, Past { counter: has_counted.then_some((info.packets, info.bytes)), expires: info.expires })
     });
     add_all(out, sequence, set.id, again);
 }

@@ -38,5 +38,5 @@ pub use error::Error;
 pub use expr::Expr;
 pub use model::{Chain, Rule, Ruleset, Set, Statement, TABLE};
 pub use monitor::{Heard, Monitor};
-pub use plan::Installed;
+pub use plan::{Elements, Hold, Installed, Order};
 pub use set_id::{DataType, SetId};

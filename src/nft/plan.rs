@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use super::conn::Connection;
 use super::decode::{self, ChainInfo, RuleInfo, SetInfo, TableInfo};
 use super::element::{ElementInfo, Key};
-use super::encode::{self, NF_ACCEPT, message, set_flag};
+use super::encode::{self, NF_ACCEPT, message, set_flag, table_flag};
 use super::error::Error;
 use super::expr::Expr;
 use super::lower::lower;
@@ -18,8 +18,8 @@ use super::model::{Chain, Owner, Ruleset, Set};
 use super::set_id::SetId;
 use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};
 
-/// `NFT_TABLE_F_DORMANT`: the table's hooks are off.
-const TABLE_DORMANT: u32 = 1;
+/// The flags that say whose the table is.
+const OWNED: u32 = table_flag::OWNER | table_flag::PERSIST;
 /// Somebody may change the ruleset between reading and writing; not for ever.
 const TRIES: u32 = 10;
 
@@ -41,8 +41,10 @@ pub struct Found {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// Create the table, or wake it.
-    AddTable,
+    /// Remove the table with all that is in it; the elements of these sets are carried over.
+    DeleteTable(Vec<SetId>),
+    /// Create the table, wake it, or take it over, with these flags.
+    AddTable(u32),
     /// Remove every rule of the table.
     FlushRules,
     /// Remove a chain.
@@ -66,10 +68,23 @@ pub enum Step<'a> {
     AddRules(&'a Chain),
 }
 
+impl Step<'_> {
+    /// The sets whose elements go over into what takes their place.
+    fn carried(&self) -> &[SetId] {
+        match self {
+            Self::DeleteTable(carry) => carry,
+            Self::DeleteSet { carry, .. } => carry.as_slice(),
+            _ => &[],
+        }
+    }
+}
+
 impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddTable => f.write_str("add table"),
+            Self::DeleteTable(_) => f.write_str("delete table"),
+            Self::AddTable(flags) if flags & table_flag::OWNER != 0 => f.write_str("add table with owner"),
+            Self::AddTable(_) => f.write_str("add table"),
             Self::FlushRules => f.write_str("flush rules"),
             Self::DeleteChain(name) => write!(f, "delete chain {name}"),
             Self::DeleteSet { name, .. } => write!(f, "delete set {name}"),
@@ -78,6 +93,30 @@ impl fmt::Display for Step<'_> {
             Self::AddElements(set) => write!(f, "add elements of set {}", set.id.name()),
             Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
             Self::AddRules(chain) => write!(f, "add rules of chain {}", chain.name),
+        }
+    }
+}
+
+/// Whose the table shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hold {
+    /// As it is.
+    #[default]
+    AsItIs,
+    /// Nobody's: who may change nf_tables may change it.
+    Free,
+    /// This connection's alone, and it stays when the connection ends: table flags owner and persist, which Linux 6.9 has and some vendors' older
+    /// kernels.
+    Owned,
+}
+
+impl Hold {
+    /// The table's flags; `None`: any.
+    fn flags(self) -> Option<u32> {
+        match self {
+            Self::AsItIs => None,
+            Self::Free => Some(0),
+            Self::Owned => Some(OWNED),
         }
     }
 }
@@ -94,23 +133,58 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Compares.
     pub fn new(wanted: &'a Ruleset, found: &Found) -> Self {
+        Self::to_hold(wanted, found, Hold::AsItIs)
+    }
+
+    /// Compares, and whose the table is as well.
+    pub fn to_hold(wanted: &'a Ruleset, found: &Found, hold: Hold) -> Self {
         let mut plan = Self::default();
-        plan.compare(wanted, found);
+        match found.table {
+            // The kernel lets nobody change these flags but to take over what persists without an owner.
+            Some(TableInfo { flags, .. }) if hold.flags().is_some_and(|wanted| flags & OWNED != wanted) => {
+                let orphan = hold == Hold::Owned && flags & OWNED == table_flag::PERSIST;
+                plan.differs(|| "table inet portsentry has another owner".to_owned());
+                if orphan {
+                    plan.steps.push(Step::AddTable(OWNED));
+                    plan.compare(wanted, found, OWNED);
+                } else {
+                    plan.replace(wanted, found, hold.flags().unwrap_or(0));
+                }
+            }
+            _ => plan.compare(wanted, found, hold.flags().or(found.table.as_ref().map(|table| table.flags & OWNED)).unwrap_or(0)),
+        }
         plan
+    }
+
+    /// Everything anew, whatever is there.
+    pub fn anew(wanted: &'a Ruleset, found: &Found, hold: Hold) -> Self {
+        let mut plan = Self::default();
+        match &found.table {
+            None => plan.compare(wanted, found, hold.flags().unwrap_or(0)),
+            Some(table) => plan.replace(wanted, found, hold.flags().unwrap_or(table.flags & OWNED)),
+        }
+        plan
+    }
+
+    fn replace(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
+        let carry = wanted.sets.iter().filter(|set| found.sets.iter().any(|old| old.name == set.id.name() && is_carried(set, old)));
+        self.steps.push(Step::DeleteTable(carry.map(|set| set.id).collect()));
+        self.compare(wanted, &Found::default(), flags);
     }
 
     fn differs(&mut self, what: impl FnOnce() -> String) {
         self.difference.get_or_insert_with(what);
     }
 
-    fn compare(&mut self, wanted: &'a Ruleset, found: &Found) {
-        match found.table {
-            None => self.differs(|| "table inet portsentry is missing".to_owned()),
-            Some(TableInfo { flags }) if flags & TABLE_DORMANT != 0 => self.differs(|| "table inet portsentry is dormant".to_owned()),
-            Some(_) => {}
-        }
-        if self.difference.is_some() {
-            self.steps.push(Step::AddTable);
+    fn compare(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
+        let fault = match found.table {
+            None => Some("table inet portsentry is missing"),
+            Some(TableInfo { flags, .. }) if flags & table_flag::DORMANT != 0 => Some("table inet portsentry is dormant"),
+            Some(_) => None,
+        };
+        if let Some(fault) = fault {
+            self.differs(|| fault.to_owned());
+            self.steps.push(Step::AddTable(flags));
         }
         let (delete_sets, add_sets, refill) = self.compare_sets(wanted, found);
         let replaces_set = delete_sets.iter().any(|step| matches!(step, Step::DeleteSet { carry: Some(_), .. })) || {
@@ -153,9 +227,7 @@ impl<'a> Plan<'a> {
                     if let Some(how) = set_difference(set, old) {
                         self.differs(|| format!("set {name}: {how}"));
                         // What the configuration owns is filled from the configuration; what the reflex remembers is told anew by the next packets.
-                        let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
-                        let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.is_interval();
-                        let carry = (set.owner != Owner::Config && same_key && same_shape && !set.id.is_reflex()).then_some(set.id);
+                        let carry = is_carried(set, old).then_some(set.id);
                         delete.push(Step::DeleteSet { name: name.to_owned(), carry });
                         add.push(set);
                     } else if set.owner == Owner::Config && !has_elements(set, found) {
@@ -223,6 +295,13 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Whether the elements of the old set can go into the new one. What the configuration owns is filled from the configuration.
+fn is_carried(set: &Set, old: &SetInfo) -> bool {
+    let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
+    let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.is_interval();
+    set.owner != Owner::Config && same_key && same_shape && !set.id.is_reflex()
+}
+
 /// How a set's definition differs.
 fn set_difference(wanted: &Set, found: &SetInfo) -> Option<&'static str> {
     let counts = found.expressions.iter().cloned().map(Expr::at_rest).eq(wanted.counter.then_some(Expr::Counter { packets: 0, bytes: 0 }));
@@ -245,6 +324,36 @@ fn has_elements(set: &Set, found: &Found) -> bool {
     })
 }
 
+/// How an installation is to be done.
+#[derive(Clone, Copy, Default)]
+pub struct Order<'a> {
+    /// Whose the table shall be.
+    pub hold: Hold,
+    /// Elements that come in the same transaction.
+    pub elements: Elements<'a>,
+    /// Everything is made anew, even if it looks right.
+    pub anew: bool,
+}
+
+/// What comes into the sets in the transaction that brings the rules, each with what is left of its time: there is no moment in which the rules are in
+/// force and the elements are not.
+#[derive(Clone, Copy, Default)]
+pub enum Elements<'a> {
+    /// What is there, and what a set that is made anew takes over.
+    #[default]
+    None,
+    /// These beside it: none of them may be in its set already.
+    Beside(&'a [(SetId, Vec<ElementInfo>)]),
+    /// What a set that is made gets instead of what was in one of its name; `None` for sets that this knows nothing of.
+    Instead(&'a dyn Fn(SetId) -> Option<Vec<ElementInfo>>),
+}
+
+impl<'a> Elements<'a> {
+    fn beside(self) -> &'a [(SetId, Vec<ElementInfo>)] {
+        if let Self::Beside(elements) = self { elements } else { &[] }
+    }
+}
+
 /// What an installation has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Installed {
@@ -254,6 +363,8 @@ pub struct Installed {
     pub carried: usize,
     /// Elements that had no room in a set that is smaller now: those with the least time left.
     pub left_out: usize,
+    /// The generation of the ruleset that this has made, or has found right.
+    pub generation: u32,
 }
 
 impl Connection {
@@ -262,21 +373,45 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`] when the kernel refuses: everything is then as it was. [`Error::Differs`] when it reads back differently.
     pub fn install(&mut self, ruleset: &Ruleset) -> Result<Installed, Error> {
+        self.install_with(ruleset, Order::default())
+    }
+
+    /// The same, with more to say of how.
+    ///
+    /// # Errors
+    /// As [`Connection::install`]; with [`Hold::Owned`], [`Error::is_unsupported`] where the kernel has no such tables.
+    pub fn install_with(&mut self, ruleset: &Ruleset, order: Order<'_>) -> Result<Installed, Error> {
         let mut tries = 0;
         let installed = loop {
             tries += 1;
-            match self.install_once(ruleset) {
+            match self.install_once(ruleset, order) {
                 Err(error) if error.is_busy() && tries < TRIES => {}
                 other => break other?,
             }
         };
         if !installed.steps.is_empty() {
             let found = self.read(ruleset)?;
-            if let Some(object) = Plan::new(ruleset, &found).difference {
+            if let Some(object) = Plan::to_hold(ruleset, &found, order.hold).difference {
                 return Err(Error::Differs { object });
             }
         }
         Ok(installed)
+    }
+
+    /// Puts elements back into a set, in one transaction, with what is left of their time. Those that are there stay.
+    ///
+    /// # Errors
+    /// As [`Connection::add_element`].
+    pub fn put_back(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
+        if elements.is_empty() {
+            return Ok(());
+        }
+        self.transaction(None, |out, sequence| {
+            encode::add_again(out, sequence, set, elements);
+            encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+        })?;
+        self.shrink();
+        Ok(())
     }
 
     /// Whether the kernel's table is what `ruleset` says; if not, the first object that differs, and how.
@@ -337,32 +472,47 @@ impl Connection {
         Ok(Found { table: Some(table), chains, sets, rules, elements })
     }
 
-    fn install_once(&mut self, ruleset: &Ruleset) -> Result<Installed, Error> {
+    fn install_once(&mut self, ruleset: &Ruleset, order: Order<'_>) -> Result<Installed, Error> {
         let generation = self.generation()?;
         let found = self.read(ruleset)?;
-        let plan = Plan::new(ruleset, &found);
-        let mut installed = Installed { steps: plan.steps.iter().map(Step::to_string).collect(), ..Installed::default() };
-        if plan.steps.is_empty() {
+        let plan = if order.anew { Plan::anew(ruleset, &found, order.hold) } else { Plan::to_hold(ruleset, &found, order.hold) };
+        let mut installed = Installed { steps: plan.steps.iter().map(Step::to_string).collect(), generation, ..Installed::default() };
+        let more = order.elements.beside();
+        if plan.steps.is_empty() && more.iter().all(|(_, elements)| elements.is_empty()) {
             return Ok(installed);
         }
         let mut carried: Vec<(SetId, Vec<ElementInfo>)> = Vec::new();
         for step in &plan.steps {
-            if let Step::DeleteSet { carry: Some(id), .. } = step {
-                let mut elements = self.dump_set(*id)?;
-                installed.left_out += fit(&mut elements, ruleset.set(*id).and_then(|set| set.size));
-                installed.carried += elements.len();
+            let (Step::AddElements(Set { id, .. }), Elements::Instead(books)) = (step, order.elements) else { continue };
+            if let Some(elements) = books(*id) {
                 carried.push((*id, elements));
             }
+        }
+        for id in plan.steps.iter().flat_map(Step::carried) {
+            if carried.iter().any(|(known, _)| known == id) {
+                continue;
+            }
+            let mut elements = self.dump_set(*id)?;
+            installed.left_out += fit(&mut elements, ruleset.set(*id).and_then(|set| set.size));
+            installed.carried += elements.len();
+            carried.push((*id, elements));
         }
         // What was read must still be so when it is changed: hence the generation.
         self.transaction(Some(generation), |out, sequence| {
             for (id, step) in (1..).zip(&plan.steps) {
                 write_step(out, sequence, step, id, &carried);
             }
+            for (id, elements) in more {
+                if let Some(set) = ruleset.set(*id) {
+                    encode::add_again(out, sequence, set, elements);
+                }
+            }
             // The last message asks for the acknowledgement; this one changes nothing.
             encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
         })?;
         self.shrink();
+        // nf_tables_commit() counts on, and leaves 0 out.
+        installed.generation = generation.checked_add(1).unwrap_or(1);
         Ok(installed)
     }
 }
@@ -384,7 +534,8 @@ fn write_step(out: &mut Writer, sequence: &mut u32, step: &Step<'_>, id: u32, ca
         current
     };
     match step {
-        Step::AddTable => encode::new_table(out, next()),
+        Step::DeleteTable(_) => encode::of_table(out, message::DELTABLE, 0, next()),
+        Step::AddTable(flags) => encode::new_table(out, next(), *flags),
         Step::FlushRules => encode::flush_rules(out, next()),
         Step::DeleteChain(name) => encode::delete_chain(out, next(), name),
         Step::DeleteSet { name, .. } => encode::delete_set(out, next(), name),
@@ -412,7 +563,7 @@ mod tests {
     /// What a kernel would have after a faithful installation.
     fn faithful(ruleset: &Ruleset) -> Found {
         Found {
-            table: Some(TableInfo { flags: 0 }),
+            table: Some(TableInfo { flags: 0, owner: None }),
             chains: ruleset
                 .chains
                 .iter()
@@ -488,6 +639,24 @@ mod tests {
         assert!(plan.steps.contains(&Step::DeleteSet { name: "blocked4".to_owned(), carry: Some(SetId::Blocked4) }));
         assert_eq!(plan.steps.first(), Some(&Step::FlushRules), "a set in use cannot be deleted");
         assert_eq!(steps(&plan).iter().filter(|step| step.contains("set ")).count(), 3);
+    }
+
+    #[test]
+    fn a_table_is_made_anew_for_an_owner_and_taken_over_where_it_has_none_and_persists() {
+        let ruleset = ruleset();
+        let found = |flags| Found { table: Some(TableInfo { flags, owner: None }), ..faithful(&ruleset) };
+        let planned = |flags, hold| steps(&Plan::to_hold(&ruleset, &found(flags), hold));
+        for (flags, hold) in [(0, Hold::Free), (6, Hold::Owned), (0, Hold::AsItIs), (6, Hold::AsItIs), (4, Hold::AsItIs)] {
+            assert_eq!(planned(flags, hold), [""; 0], "{flags} {hold:?}");
+        }
+        assert_eq!(planned(4, Hold::Owned), ["add table with owner"]);
+        for (flags, hold, add) in [(0, Hold::Owned, "add table with owner"), (6, Hold::Free, "add table"), (4, Hold::Free, "add table")] {
+            assert_eq!(planned(flags, hold).get(..2).unwrap(), ["delete table", add], "{flags} {hold:?}");
+        }
+        let table = found(0);
+        let plan = Plan::to_hold(&ruleset, &table, Hold::Owned);
+        let carried: Vec<SetId> = plan.steps.iter().flat_map(Step::carried).copied().collect();
+        assert!(carried.contains(&SetId::Blocked4) && carried.contains(&SetId::Services) && !carried.contains(&SetId::TcpPorts), "{carried:?}");
     }
 
     #[test]

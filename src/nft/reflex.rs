@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::decode::RuleInfo;
 use super::expr::{Expr, VerdictCode};
-use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Selector, Set, Statement, Unit};
+use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit};
 use super::ruleset::{PROBE, drop, goto, is_in, matches, rule};
 use super::set_id::SetId;
 use crate::config::Config;
@@ -72,6 +72,17 @@ const HOLD_TIME: Duration = Duration::from_secs(10);
 const FIRST_UNPRIVILEGED: u32 = 1024;
 const TRACEROUTE: (u16, u16) = (33_434, 33_534);
 const TRACEPATH: (u16, u16) = (44_444, 44_507);
+
+impl Ruleset {
+    /// How many bits of an IPv6 source the rules hold it by; `None`: they hold nobody.
+    pub fn held_prefix(&self) -> Option<u8> {
+        let statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+        statements.into_iter().find_map(|statement| match statement {
+            Statement::Match { selector: Selector::Ip6SaddrPrefix(bits), operand: Operand::Set(SetId::Held6), .. } => Some(*bits),
+            _ => None,
+        })
+    }
+}
 
 /// What the reflex did, by the counters of its rules, since these rules were put in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,7 +11,7 @@ use crate::nft::{Connection, Element, ElementInfo, Error, Key, SetId};
 use crate::probe::{Port, Transport};
 
 /// The sets that hold what is blocked.
-const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+pub const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
 
 /// When more sources than this are forgiven at once, the rules forget all that they know: to look for each takes longer than to see them anew.
 const FORGIVEN_ONE_BY_ONE: usize = 100;
@@ -235,6 +235,22 @@ impl NftResponder {
 /// When a set cannot be read.
 pub fn blocked(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
     read(connection, &BLOCKED)
+}
+
+/// All that is blocked, as the kernel has it; of missing sets nothing.
+///
+/// # Errors
+/// When a set cannot be read.
+pub fn blocked_where_there(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+    let mut all = Vec::new();
+    for set in BLOCKED {
+        match read(connection, &[set]) {
+            Ok(found) => all.extend(found),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// The networks that are blocked by hand: few, and quickly read.

@@ -11,6 +11,13 @@ pub fn ephemeral_ports() -> RangeInclusive<u16> {
     parse_range(&text).unwrap_or(DEFAULT_EPHEMERAL)
 }
 
+/// What the kernel calls this boot (random(4), boot_id); `None` where proc(5) does not tell.
+pub fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut words = text.split_whitespace();
     let (first, last) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);

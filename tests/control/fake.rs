@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Target, Watching,
-    listen,
+    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Store, Target,
+    Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
@@ -92,6 +92,8 @@ impl Desk for FakeDesk {
                 held_back: 0,
                 decoy: Decoys::default(),
                 reflex: None,
+                store: Store::default(),
+                repairs: portsentry::control::Repairs::default(),
                 uptime: 3720,
                 config: Some("/etc/portsentry/portsentry.yaml".into()),
                 version: "0.1.0".into(),

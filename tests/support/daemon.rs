@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -16,27 +16,35 @@ pub struct Daemon<'a> {
     pub namespace: &'a Namespace,
     pub directory: tempfile::TempDir,
     pub child: Child,
+    /// Where its state is, if not in `directory`.
+    pub state: Option<PathBuf>,
 }
 
 impl<'a> Daemon<'a> {
     /// Starts the daemon in `namespace` with `yaml` as its configuration (paths of its files are added) and waits until it answers.
     pub fn start(namespace: &'a Namespace, yaml: &str) -> Self {
+        Self::start_with(namespace, yaml, None)
+    }
+
+    /// The same with a state directory that lies elsewhere.
+    pub fn start_with(namespace: &'a Namespace, yaml: &str, state: Option<&Path>) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-        let mut daemon = Self { namespace, child: Self::launch(namespace, &directory, yaml), directory };
+        let state = state.map(Path::to_path_buf);
+        let mut daemon = Self { namespace, child: Self::launch(namespace, &directory, yaml, state.as_deref()), directory, state };
         daemon.wait_until_it_answers();
         daemon
     }
 
     /// Starts it again in the same directory, after [`Daemon::stop`].
     pub fn restart(&mut self, yaml: &str) {
-        self.child = Self::launch(self.namespace, &self.directory, yaml);
+        self.child = Self::launch(self.namespace, &self.directory, yaml, self.state.as_deref());
         self.wait_until_it_answers();
     }
 
-    fn launch(namespace: &Namespace, directory: &tempfile::TempDir, yaml: &str) -> Child {
+    fn launch(namespace: &Namespace, directory: &tempfile::TempDir, yaml: &str, state: Option<&Path>) -> Child {
         let path = directory.path();
-        fs::write(path.join("portsentry.yaml"), configuration(path, yaml)).expect("configuration");
+        fs::write(path.join("portsentry.yaml"), configuration(path, yaml, state)).expect("configuration");
         let log = fs::OpenOptions::new().create(true).append(true).open(path.join("log")).expect("log file");
         Command::new("ip")
             .args(["netns", "exec", &namespace.name, env!("CARGO_BIN_EXE_portsentry"), "--config"])
@@ -60,7 +68,8 @@ impl<'a> Daemon<'a> {
 
     /// Writes a new configuration file, without telling the daemon.
     pub fn write_configuration(&self, yaml: &str) {
-        fs::write(self.directory.path().join("portsentry.yaml"), configuration(self.directory.path(), yaml)).expect("configuration");
+        fs::write(self.directory.path().join("portsentry.yaml"), configuration(self.directory.path(), yaml, self.state.as_deref()))
+            .expect("configuration");
     }
 
     /// Sends a signal by its name.
@@ -118,7 +127,12 @@ impl<'a> Daemon<'a> {
 
     /// Waits until its log has `text`.
     pub fn wait_for_log(&self, text: &str) {
-        assert!(eventually(Duration::from_secs(5), || self.log().contains(text)), "no {text:?} in the log:\n{}", self.log());
+        self.wait_within_for_log(Duration::from_secs(5), text);
+    }
+
+    /// The same for what takes longer.
+    pub fn wait_within_for_log(&self, limit: Duration, text: &str) {
+        assert!(eventually(limit, || self.log().contains(text)), "no {text:?} in the log:\n{}", self.log());
     }
 
     /// A file of its directory.
@@ -128,10 +142,11 @@ impl<'a> Daemon<'a> {
 }
 
 /// The test's configuration plus paths that lie in the test's directory.
-fn configuration(directory: &std::path::Path, yaml: &str) -> String {
+fn configuration(directory: &Path, yaml: &str, state: Option<&Path>) -> String {
+    let state = state.unwrap_or(directory).display();
     let directory = directory.display();
     format!(
-        "{yaml}\nstate_dir: {directory}\nhistory_file: {directory}/portsentry.history\ncontrol: {{ socket: {directory}/control.sock, group: \"\" }}\n"
+        "{yaml}\nstate_dir: {state}\nhistory_file: {directory}/portsentry.history\ncontrol: {{ socket: {directory}/control.sock, group: \"\" }}\n"
     )
 }
 

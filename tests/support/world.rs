@@ -22,6 +22,7 @@ pub enum Step {
     Probe { from: usize, port: u8, transport: u8, scan: usize, imitable: bool, held: bool },
     Block { whom: usize, seconds: Option<u16> },
     Unblock { whom: usize },
+    Removed { whom: usize },
     Answer { which: usize, ok: bool, packets: Option<u8> },
     NeverBlock { lists: u8 },
     Reconfigure { variant: u8 },
@@ -180,6 +181,9 @@ impl World {
             }
             Step::Unblock { whom } => {
                 let _ = self.engine.unblock(now, subject(whom), &mut actions);
+            }
+            Step::Removed { whom } => {
+                self.engine.removed_by_hand(now, subject(whom), &mut actions);
             }
             Step::Answer { which, ok, packets } => {
                 if !self.pending.is_empty() {

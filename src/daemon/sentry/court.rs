@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::daemon::archive::{Archive, changed};
 use crate::daemon::errands::Errands;
 use crate::decoy::Judge;
 use crate::engine::{Action, Engine, Moment, Outcome, Subject, Trigger};
@@ -15,6 +16,7 @@ pub(super) struct Court {
     pub(super) responder: NftResponder,
     pub(super) journal: JournalHandle,
     pub(super) errands: Errands,
+    pub(super) archive: Archive,
     /// Orders that are being carried out; kept, so that a packet allocates nothing.
     pub(super) orders: Vec<Action>,
     /// The kernel's last refusal, for the administrator whose command met it.
@@ -34,7 +36,7 @@ impl Court {
         if self.orders.is_empty() {
             return;
         }
-        let Self { engine, responder, journal, errands, orders, refusal } = self;
+        let Self { engine, responder, journal, errands, archive, orders, refusal } = self;
         let mut batch = std::mem::take(orders);
         while !batch.is_empty() {
             errands.on_orders(&batch);
@@ -43,11 +45,16 @@ impl Court {
                     *refusal = Some((*subject, error.clone()));
                     errands.on_refusal(&batch, *subject);
                 }
+                let changed = changed(&outcome);
                 engine.on_outcome(now, outcome, orders);
+                if let Some(subject) = changed {
+                    archive.on_change(engine, subject);
+                }
             });
             for action in batch.drain(..) {
                 if let Action::Report(report) = action {
                     errands.on_report(&report);
+                    archive.on_report(engine, &report);
                     journal.tell(Notice::Engine(report));
                 }
             }

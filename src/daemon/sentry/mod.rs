@@ -5,9 +5,12 @@
 
 mod court;
 mod error;
+mod foreign;
 mod obey;
+mod pace;
 mod reflex;
 mod reload;
+mod restore;
 mod rules;
 mod takeover;
 
@@ -18,23 +21,28 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
+use self::foreign::Foreign;
+use super::archive::{Archive, Stored};
 use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::Inbox;
+use super::time::now;
 use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
-use crate::config::Config;
+use crate::config::{Config, OwnTable};
 use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
+use crate::journal::store::EVIDENCE_MAX;
 use crate::journal::{JournalHandle, Notice};
 use crate::nft::reflex::{HELD_PREFIX, Tally};
-use crate::nft::{Connection, Ruleset};
+use crate::nft::{Connection, Hold, Ruleset};
 use crate::probe::Probe;
 use crate::responder::{NftResponder, words};
-use crate::sys::{clock, poll};
+use crate::sys::poll;
 use crate::wire;
 
 pub use self::error::StartError;
+pub use self::foreign::Repairs;
 
 /// Commands that are served before packets are looked at again.
 const COMMANDS_A_WAKE: usize = 16;
@@ -50,10 +58,13 @@ pub struct Sentry {
     court: Court,
     listener: Listener,
     decoy: Decoy,
+    foreign: Foreign,
     config: Config,
     ruleset: Ruleset,
     never_block: AllowList,
     ephemeral: RangeInclusive<u16>,
+    /// The table was in the kernel when this started.
+    had_table: bool,
     /// What came and was lost by way of groups that were left.
     before: capture::Statistics,
     /// What the reflex did by rules that were replaced.
@@ -65,15 +76,23 @@ pub struct Sentry {
 }
 
 impl Sentry {
-    /// Binds the log group, installs the rules, takes over the blocks that are in the kernel.
+    /// Binds the log group, installs the rules together with the blocks that were stored, takes over the blocks that are in the kernel.
     ///
     /// # Errors
     /// When the group is taken, the kernel lacks something, or refuses.
-    pub fn start(setup: Setup, journal: JournalHandle, errands: Errands, seed: [u64; 2]) -> Result<Self, StartError> {
+    pub fn start(
+        setup: Setup,
+        stored: Option<Stored>,
+        journal: JournalHandle,
+        errands: Errands,
+        archive: Archive,
+        seed: [u64; 2],
+    ) -> Result<Self, StartError> {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
         let mut responder = NftResponder::new(Connection::open()?);
-        if let Some(group) = takeover::former_group(responder.connection(), &setup.ruleset)?
+        let found = responder.connection().read(&setup.ruleset)?;
+        if let Some(group) = takeover::former_group(&found)
             && group != setup.config.capture.group
             && let Err(error @ capture::Error::GroupInUse { .. }) = Listener::bind(Settings::of_group(group))
         {
@@ -82,22 +101,31 @@ impl Sentry {
         // Before the rules that lead there.
         let decoy = Decoy::open(&setup.config)?;
         let mut policy = Policy::from_config(&setup.config);
-        if let Some(prefix) = takeover::former_prefix(responder.connection(), &setup.ruleset)? {
+        if let Some(prefix) = takeover::former_prefix(&found) {
             policy.ipv6_prefix = prefix;
         }
         let mut engine = Engine::new(policy, seed);
         let mut orders = Vec::new();
         let now = now();
         engine.set_never_block(now, setup.never_block.clone(), &mut orders);
-        rules::put_in_place(responder.connection(), &setup.ruleset, &setup.never_block, setup.config.block.ipv6_prefix, &setup.services)?;
+        // Before the first of our own changes, so that none of anybody else's is missed.
+        let mut foreign = Foreign::open(responder.connection().portid(), setup.config.own_table, setup.services.clone())?;
+        let mut court = Court { engine, responder, journal, errands, archive, orders, refusal: None };
+        court.take_over(now, &setup, &found, stored, &mut foreign)?;
+        if setup.config.own_table == OwnTable::Yes && foreign.hold() != Hold::Owned {
+            let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
+            court.journal.tell(Notice::Warning(text.to_owned()));
+        }
         let mut sentry = Self {
-            court: Court { engine, responder, journal, errands, orders, refusal: None },
+            court,
             listener,
             decoy,
+            foreign,
             config: setup.config,
             ruleset: setup.ruleset,
             never_block: setup.never_block,
             ephemeral: setup.ephemeral,
+            had_table: found.table.is_some(),
             before: capture::Statistics::default(),
             reflex_before: Tally::default(),
             no_probe: 0,
@@ -105,7 +133,6 @@ impl Sentry {
             told_lost: 0,
             loss_told_at: None,
         };
-        sentry.court.adopt(now)?;
         sentry.tell_lacks(&[]);
         // Prefixes of an earlier run may have another length; the engine keeps what was judged.
         sentry.court.engine.reconfigure(now, Policy::from_config(&sentry.config), &mut sentry.court.orders);
@@ -123,8 +150,10 @@ impl Sentry {
             self.wait(inbox, more);
             // One reading of the clock for all that this wake brings.
             let now = now();
-            // The packets first: a handshake ends after the SYN that the rules have told of.
-            more = self.take_packets(now)?;
+            // What others did to the sets before anything is put into them.
+            more = self.watch_others(now);
+            // The packets before the decoys: a handshake ends after the SYN that the rules have told of.
+            more |= self.take_packets(now)?;
             self.serve_decoys(now);
             self.court.engine.on_timer(now, &mut self.court.orders);
             self.court.perform(now);
@@ -133,6 +162,8 @@ impl Sentry {
             for _ in 0..COMMANDS_A_WAKE {
                 match inbox.next() {
                     Some(Command::Stop(remove, answer)) => {
+                        let (evidence, prefix) = self.evidence(Moment::default(), EVIDENCE_MAX);
+                        self.court.archive.last(evidence, prefix);
                         let _ = answer.send(self.stop(remove));
                         return Ok(());
                     }
@@ -144,11 +175,12 @@ impl Sentry {
     }
 
     fn wait(&self, inbox: &Inbox<Command>, more: bool) {
-        let next = [self.court.engine.next_timer(), self.decoy.next_timer()].into_iter().flatten().min();
+        let next = [self.court.engine.next_timer(), self.decoy.next_timer(), self.foreign.next_timer(now())].into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.foreign.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
         ];
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.
@@ -228,8 +260,4 @@ impl Sentry {
             }
         }
     }
-}
-
-fn now() -> Moment {
-    Moment::at(clock::boottime())
 }

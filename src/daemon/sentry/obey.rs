@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::reflex::spare;
 use super::{Sentry, rules};
+use crate::daemon::archive;
 use crate::daemon::command::{Command, Figures, NotDone, Standing};
 use crate::engine::{self, AllowList, Moment, Source, Subject};
+use crate::journal::store::{Block, Repeated};
 use crate::responder::words;
 
 /// Blocks whose beginning is told: more would hold up packets for milliseconds. The kernel's own times serve for the rest.
@@ -19,7 +20,7 @@ impl Sentry {
     pub(super) fn obey(&mut self, now: Moment, command: Command) {
         // An asker that has given up does not hear the answer, and that is all.
         match command {
-            Command::Status(answer) => reply(&answer, self.figures()),
+            Command::Status(answer) => reply(&answer, self.figures(now)),
             Command::Account(address, answer) => reply(&answer, (self.court.engine.account(address), self.court.engine.blocks_before(address))),
             Command::Block { subject, timeout, text, answer } => reply(&answer, self.block(now, subject, timeout, text)),
             Command::Unblock(network, answer) => reply(&answer, self.unblock(now, network)),
@@ -28,13 +29,20 @@ impl Sentry {
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Since(answer) => reply(&answer, self.court.engine.blocks().take(SINCE_MAX).map(|block| (block.subject, block.since)).collect()),
             Command::Blocks(most, answer) => reply(&answer, self.standing(now, most)),
+            Command::Page(from, places, answer) => reply(&answer, self.page(from, places)),
+            Command::Offenders(answer) => reply(&answer, self.offenders()),
+            Command::Evidence(since, most, answer) => reply(&answer, self.evidence(since, most)),
+            Command::Restore(stored, answer) => {
+                self.court.restore_late(now, *stored, self.had_table);
+                reply(&answer, ());
+            }
             Command::Ping(answer) => reply(&answer, ()),
             // Handled by the loop, which ends with it.
             Command::Stop(_, answer) => reply(&answer, 0),
         }
     }
 
-    fn figures(&mut self) -> Figures {
+    fn figures(&mut self, now: Moment) -> Figures {
         Figures {
             reflex: self.reflex_figures(),
             engine: self.court.engine.status(),
@@ -42,6 +50,7 @@ impl Sentry {
             no_probe: self.no_probe,
             unreadable: self.unreadable,
             decoy: self.decoy.figures(),
+            repairs: self.foreign.repairs(now),
         }
     }
 
@@ -53,6 +62,22 @@ impl Sentry {
             age: now.since(block.since),
         };
         self.court.engine.blocks().take(most).map(standing).collect()
+    }
+
+    fn page(&self, from: usize, places: usize) -> (Vec<Block>, Option<usize>) {
+        let engine = &self.court.engine;
+        let (page, next) = engine.blocks_page(from, places);
+        (page.map(|view| archive::stored(view, engine.policy().ipv6_prefix)).collect(), next)
+    }
+
+    fn offenders(&self) -> Vec<Repeated> {
+        let engine = &self.court.engine;
+        engine.offenders().map(|offender| Repeated { offender, prefix: engine.policy().ipv6_prefix }).collect()
+    }
+
+    pub(super) fn evidence(&self, since: Moment, most: usize) -> (Vec<engine::Evidence>, u8) {
+        let engine = &self.court.engine;
+        (engine.evidence(since, most), engine.policy().ipv6_prefix)
     }
 
     fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: String) -> Result<(), NotDone> {
@@ -124,9 +149,7 @@ impl Sentry {
     fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
         // The kernel first: what is exempt there is not dropped, whatever else goes wrong. Should it refuse, nothing new is blocked all the same.
         let connection = self.court.responder.connection();
-        let result = rules::protect(connection, &list)
-            .and_then(|()| spare(connection, &self.ruleset, &list, self.config.block.ipv6_prefix))
-            .map_err(|error| words(&error));
+        let result = rules::protect(connection, &self.ruleset, &list).map_err(|error| words(&error));
         self.court.engine.set_never_block(now, list.clone(), &mut self.court.orders);
         self.court.perform(now);
         if result.is_ok() {

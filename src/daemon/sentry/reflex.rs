@@ -4,25 +4,19 @@ use super::Sentry;
 use crate::daemon::command;
 use crate::engine::AllowList;
 use crate::nft::element::merge;
-use crate::nft::plan::Installed;
 use crate::nft::reflex::Tally;
-use crate::nft::{Connection, Element, Error, Key, Ruleset, SetId};
+use crate::nft::{Element, Error, Installed, Key, Ruleset, SetId};
 use crate::responder::words;
 use ipnet::{IpNet, Ipv6Net};
 
-/// Tells the rules whom they must not hold: what is never blocked, by the same measure as the engine's. A source of IPv6 is a prefix, and it is
-/// spared if it shares an address with anything that is never blocked.
-pub(super) fn spare(connection: &mut Connection, ruleset: &Ruleset, never_block: &AllowList, prefix: u8) -> Result<(), Error> {
+/// Whom the rules must not hold: what is never blocked, by the same measure as the engine's. A source of IPv6 is a prefix, and it is spared if it
+/// shares an address with anything that is never blocked. `None`: these rules hold nobody.
+pub(super) fn spared(ruleset: &Ruleset, never_block: &AllowList, set: SetId) -> Option<Vec<Element<'static>>> {
+    let prefix = ruleset.held_prefix()?;
     let always = AllowList::always();
-    let networks = || always.networks().iter().chain(never_block.networks()).map(|network| widened(*network, prefix));
-    for (set, v4) in [(SetId::Spared4, true), (SetId::Spared6, false)] {
-        if ruleset.set(set).is_some() {
-            let ranges = merge(networks().filter(|network| network.addr().is_ipv4() == v4).map(Key::network).collect());
-            let elements: Vec<_> = ranges.iter().map(Element::range).collect();
-            connection.replace_elements(set, &elements)?;
-        }
-    }
-    Ok(())
+    let networks = always.networks().iter().chain(never_block.networks()).map(|network| widened(*network, prefix));
+    let ranges = merge(networks.filter(|network| network.addr().is_ipv4() == (set == SetId::Spared4)).map(Key::network).collect());
+    Some(ranges.iter().map(Element::range).collect())
 }
 
 /// Of IPv6, the whole prefix that a network is in; what is wider than one stays.

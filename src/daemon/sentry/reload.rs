@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::daemon::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
+use crate::nft::Order;
 use crate::responder::{LIGHT_DUMP, words};
 
 /// Rounds of [`PACKETS_A_WAKE`](crate::capture::PACKETS_A_WAKE) packets that a group is emptied in before it is left: more than its receive buffer holds.
@@ -22,13 +23,14 @@ impl Sentry {
         // Both configurations' sockets are there while the rules change.
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
         let before = self.tally().unwrap_or_default();
-        let prefix = setup.config.block.ipv6_prefix;
-        let installed = match rules::put_in_place(self.court.responder.connection(), &setup.ruleset, &setup.never_block, prefix, &setup.services) {
+        let many = self.court.has_many();
+        let Self { court, foreign, .. } = self;
+        let connection = court.responder.connection();
+        let installed = match rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, Order::default(), many) {
             Ok(installed) => installed,
             Err(error) => {
                 // Half of it may be in the kernel. The new group is left when `listener` goes.
-                let back =
-                    rules::put_in_place(self.court.responder.connection(), &self.ruleset, &self.never_block, self.config.block.ipv6_prefix, &[]);
+                let back = rules::put_in_place(connection, foreign, &self.ruleset, &self.never_block, &[], Order::default(), many);
                 return Err(match back {
                     Ok(_) => words(&error),
                     Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
@@ -54,6 +56,7 @@ impl Sentry {
         self.ruleset = setup.ruleset;
         self.never_block = setup.never_block;
         self.ephemeral = setup.ephemeral;
+        self.foreign.set_services(setup.services);
         let is_anew = installed.carried == 0 && installed.steps.iter().any(|step| step.starts_with("add set blocked"));
         if !is_anew && self.court.engine.blocks().nth(LIGHT_DUMP).is_some() {
             // To compare so many would hold up packets for seconds, and the sets are where they were.

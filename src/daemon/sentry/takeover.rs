@@ -6,22 +6,26 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::court::Court;
+use super::foreign::QUIET_FROM;
 use crate::engine::{Adopted, Moment, Reason, Subject};
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
-use crate::nft::{Connection, ElementInfo, Error, Ruleset, SetId};
+use crate::nft::plan::Found;
+use crate::nft::{ElementInfo, Error, SetId};
 
 impl Court {
-    /// Takes over the blocks that are in the kernel already.
-    pub(super) fn adopt(&mut self, now: Moment) -> Result<(), Error> {
-        let found = self.responder.blocked()?;
-        let blocks = found.len();
-        self.engine.adopt(now, found.into_iter().map(adopted), &mut self.orders);
-        self.perform(now);
-        if blocks > 0 {
-            self.journal.tell(Notice::Adopted { blocks });
+    /// More than a few blocks are in force.
+    pub(super) fn has_many(&self) -> bool {
+        self.engine.blocks().nth(QUIET_FROM).is_some()
+    }
+
+    /// Somebody put this into the sets, or gave it another time. Whether that is news; if so, it is to be stored.
+    pub(super) fn taken_from(&mut self, now: Moment, subject: Subject, info: ElementInfo) -> bool {
+        let is_news = self.engine.changed_by_hand(now, adopted((subject, info)), &mut self.orders);
+        if let Some(block) = self.engine.blocked(subject).filter(|_| is_news) {
+            self.archive.on_change(&self.engine, block.subject);
         }
-        Ok(())
+        is_news
     }
 
     /// Blocks that somebody took out of the kernel, with the table or by `nft flush`, are put back; what somebody put in is taken over.
@@ -41,22 +45,14 @@ impl Court {
 /// How long IPv6 prefixes were by the rules of an earlier run; `None` when there are none, or not ours.
 ///
 /// The elements of `blocked6` are first addresses: only the rule that masks a source tells what they block.
-///
-/// # Errors
-/// When the table cannot be read.
-pub(super) fn former_prefix(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u8>, Error> {
-    let found = connection.read(ruleset)?;
-    Ok(found.rules.iter().find_map(|rule| prefix_of(&rule.expressions)))
+pub(super) fn former_prefix(found: &Found) -> Option<u8> {
+    found.rules.iter().find_map(|rule| prefix_of(&rule.expressions))
 }
 
 /// The group that the rules of an earlier run, or of another daemon, log to; `None` when there are none.
-///
-/// # Errors
-/// When the table cannot be read.
-pub(super) fn former_group(connection: &mut Connection, ruleset: &Ruleset) -> Result<Option<u16>, Error> {
-    let found = connection.read(ruleset)?;
+pub(super) fn former_group(found: &Found) -> Option<u16> {
     let expressions = found.rules.iter().flat_map(|rule| &rule.expressions);
-    Ok(expressions.into_iter().find_map(|expr| if let Expr::Log { group, .. } = expr { Some(*group) } else { None }))
+    expressions.into_iter().find_map(|expr| if let Expr::Log { group, .. } = expr { Some(*group) } else { None })
 }
 
 /// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all 128.
@@ -69,13 +65,15 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
 }
 
 /// An element as the engine takes it over.
-fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
+pub(super) fn adopted((subject, info): (Subject, ElementInfo)) -> Adopted {
     Adopted {
         subject,
         timeout: info.timeout,
         remaining: info.expires,
         packets: info.packets,
         reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
+        since: None,
+        port: None,
     }
 }
 

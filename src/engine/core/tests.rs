@@ -469,7 +469,15 @@ fn what_was_never_blocked_is_not_told_as_unblocked() {
 fn elements_found_at_start_are_taken_over() {
     let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
     bench.now = 7_200_000;
-    let element = |address, remaining, reason| Adopted { subject: host(address), timeout: Some(SECOND * 3600), remaining, packets: 7, reason };
+    let element = |address, remaining, reason| Adopted {
+        subject: host(address),
+        timeout: Some(SECOND * 3600),
+        remaining,
+        packets: 7,
+        reason,
+        since: None,
+        port: None,
+    };
     let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".to_owned() };
     let found = [
         element(THEM, Some(SECOND * 60), scan.clone()),
@@ -622,4 +630,50 @@ fn without_a_reflex_nothing_is_asked_of_its_sets() {
     let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
     bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
     assert_eq!(bench.released, []);
+}
+
+#[test]
+fn an_element_that_is_told_to_be_gone_ends_the_block_and_its_evidence_at_once() {
+    let mut bench = Bench::new(|_| {});
+    bench.syn(THEM, 1..=3);
+    bench.told();
+    let mut was_blocked = Vec::new();
+    for _ in 0..2 {
+        bench.command(|engine, now, actions| was_blocked.push(engine.removed_by_hand(now, host(THEM), actions)));
+    }
+    assert_eq!((was_blocked, bench.told()), (vec![true, false], vec!["unblocked 203.0.113.9 Removed".to_owned()]));
+    bench.syn(THEM, [4, 5]);
+    assert!(bench.blocked().is_empty());
+    // With an order in flight the kernel's answer to it tells what is true.
+    bench.answers = false;
+    bench.syn(THEM, [6]);
+    bench.command(|engine, now, actions| assert!(!engine.removed_by_hand(now, host(THEM), actions)));
+    bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
+    assert_eq!(bench.blocked(), [THEM]);
+}
+
+#[test]
+fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
+    let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
+    let element = |address, seconds: Option<u32>| {
+        let time = seconds.map(|seconds| SECOND * seconds);
+        Adopted {
+            subject: host(address),
+            timeout: time,
+            remaining: time,
+            packets: 0,
+            reason: Reason::Foreign(String::new()),
+            since: None,
+            port: None,
+        }
+    };
+    let mut news = Vec::new();
+    for (address, seconds) in [(THEM, Some(60)), (THEM, Some(61)), (THEM, Some(600)), (THEM, None), (THEM, None), ("198.51.100.1", None)] {
+        bench.command(|engine, now, actions| news.push(engine.changed_by_hand(now, element(address, seconds), actions)));
+    }
+    // Our own times differ by moments from the kernel's.
+    assert_eq!(news, [true, false, true, true, false, true]);
+    assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
+    bench.wait(SECOND * 100_000);
+    assert_eq!(bench.blocked(), [THEM]);
 }

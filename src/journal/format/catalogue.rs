@@ -124,6 +124,7 @@ pub const EVENTS: &[EventKind] = &[
     event("commands-dropped", "commands were not run, too many were waiting", &[key("commands", "how many since this was told last")]),
     event("status", "how things stand, asked for by SIGUSR1", &[MESSAGE]),
     event("adopted", "blocks were found in the kernel at the start and are kept", &[key("blocks", "how many")]),
+    event("restored", "blocks that were stored and gone from the kernel are in force again", &[key("blocks", "how many")]),
     event("warning", "something that the administrator should know", &[MESSAGE]),
     event("error", "something failed", &[MESSAGE]),
     event(
@@ -225,6 +226,7 @@ no-longer-denied: address name
 commands-dropped: commands
 status: message
 adopted: blocks
+restored: blocks
 warning: message
 error: message
 held-back: lines within message

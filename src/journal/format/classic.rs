@@ -77,6 +77,9 @@ pub(super) fn lines(event: &Event, style: &Style) -> Vec<Line> {
         Notice::Adopted { blocks } => {
             format!("adminalert: {} found in the kernel, kept in force.", count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block"))
         }
+        Notice::Restored { blocks } => {
+            format!("adminalert: {} restored from the state store, in force again.", count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block"))
+        }
         Notice::Warning(text) => return many(message_lines(Level::Warn, text)),
         Notice::Error(text) => return many(message_lines(Level::Error, text)),
         Notice::HeldBack { lines, within } => format!("adminalert: WARNING: {} held back within {}.", count(*lines, "line"), duration(*within)),
@@ -149,6 +152,7 @@ fn engine(report: &Report, event: &Event, style: &Style) -> Vec<String> {
             let why = match ending {
                 Ending::Expired => "its time is up",
                 Ending::ByHand => "unblocked by hand",
+                Ending::Removed => "its element was taken out of the kernel's set",
                 Ending::NeverBlock => "it must never be blocked",
             };
             vec![format!("adminalert: Host {} is no longer blocked: {why}.", shown(subject))]
@@ -273,6 +277,7 @@ INFO adminalert: Host 10.77.1.1 is no longer denied via wrappers.
 ERROR adminalert: ERROR: 2 external commands not run: too many were waiting.
 INFO adminalert: Status: blocked 3
 INFO adminalert: 2 blocks found in the kernel, kept in force.
+INFO adminalert: 3 blocks restored from the state store, in force again.
 WARN adminalert: WARNING: watch out
 ERROR adminalert: ERROR: it broke
 WARN adminalert: WARNING: 9 lines held back within 1m.

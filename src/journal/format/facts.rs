@@ -43,6 +43,7 @@ pub(super) fn facts(event: &Event, style: &Style) -> Vec<Fact> {
         }
         Notice::Status(text) => vec![kind("status"), ("message", short(text).into())],
         Notice::Adopted { blocks } => vec![kind("adopted"), ("blocks", (*blocks).into())],
+        Notice::Restored { blocks } => vec![kind("restored"), ("blocks", (*blocks).into())],
         Notice::Warning(text) => vec![kind("warning"), ("message", short(text).into())],
         Notice::Error(text) => vec![kind("error"), ("message", short(text).into())],
         Notice::HeldBack { lines, within } => {
@@ -128,6 +129,7 @@ fn engine(report: &Report, style: &Style, name: Fact) -> Vec<Fact> {
                 match ending {
                     Ending::Expired => "expired",
                     Ending::ByHand => "by-hand",
+                    Ending::Removed => "removed",
                     Ending::NeverBlock => "never-block",
                 }
                 .into(),

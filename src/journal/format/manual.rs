@@ -37,7 +37,7 @@ fn events() -> Vec<Event> {
         notices.push(Notice::Engine(Report::Blocked { subject: host, port: None, timeout, reason, renewed: false }));
     }
     notices.push(blocked("10.77.1.1", 1, true));
-    for ending in [Ending::Expired, Ending::ByHand, Ending::NeverBlock] {
+    for ending in [Ending::Expired, Ending::ByHand, Ending::Removed, Ending::NeverBlock] {
         notices.push(Notice::Engine(Report::Unblocked { subject: host, ending }));
     }
     let ends =
@@ -87,9 +87,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Warning(_) => 20,
         Notice::Error(_) => 21,
         Notice::HeldBack { .. } => 22,
+        Notice::Restored { .. } => 23,
     }
 }
-const PLACES: usize = 23;
+const PLACES: usize = 24;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

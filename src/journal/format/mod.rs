@@ -140,7 +140,8 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Stopping { .. }
         | Notice::Reloaded
         | Notice::Status(_)
-        | Notice::Adopted { .. } => Level::Info,
+        | Notice::Adopted { .. }
+        | Notice::Restored { .. } => Level::Info,
     }
 }
 
@@ -305,6 +306,7 @@ pub(crate) mod samples {
             Notice::Response(Response::Dropped { commands: 2 }),
             Notice::Status("blocked 3".into()),
             Notice::Adopted { blocks: 2 },
+            Notice::Restored { blocks: 3 },
             Notice::Warning("watch out".into()),
             Notice::Error("it broke".into()),
             Notice::HeldBack { lines: 9, within: Duration::from_secs(60) },

@@ -80,6 +80,7 @@ event=no-longer-denied address=10.77.1.1
 event=commands-dropped commands=2
 event=status message=\"blocked 3\"
 event=adopted blocks=2
+event=restored blocks=3
 event=warning message=\"watch out\"
 event=error message=\"it broke\"
 event=held-back lines=9 within=60 message=\"9 lines held back\"

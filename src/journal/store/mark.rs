@@ -1,0 +1,111 @@
+//! A moment by every clock there is, so that what was written before a reboot has its age after it.
+//!
+//! The engine's clock begins anew with each boot, and the time of day can be set. So times are stored by the engine's clock alone, and beside them, with
+//! every transaction, one mark: what both clocks said when it was written. After a reboot the difference of the two times of day is how long nobody
+//! looked. A time of day that went back counts as no time at all, so that nothing ever gets more time than it had left when it was written.
+
+use std::time::Duration;
+
+use crate::engine::Moment;
+
+/// What the clocks say at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Which boot this is (random(4), boot_id); empty where nobody tells: then every start counts as a reboot.
+    pub boot: String,
+    /// Time of day: milliseconds since 1970.
+    pub wall: u64,
+    /// The engine's clock.
+    pub clock: Moment,
+}
+
+impl Mark {
+    /// Whether `later` is of the same run of the kernel, so that the engine's clock has gone on.
+    pub fn is_same_boot(&self, later: &Self) -> bool {
+        // A clock that went back is another one, whatever it is called: time_namespaces(7).
+        !self.boot.is_empty() && self.boot == later.boot && self.clock <= later.clock
+    }
+
+    /// How long it is from here to `later`.
+    pub fn until(&self, later: &Self) -> Duration {
+        if self.is_same_boot(later) { later.clock.since(self.clock) } else { Duration::from_millis(later.wall.saturating_sub(self.wall)) }
+    }
+
+    /// A moment that lay before this mark, by the clock of `later`.
+    pub fn carry(&self, moment: Moment, later: &Self) -> Moment {
+        if self.is_same_boot(later) {
+            return moment;
+        }
+        let ago = self.clock.since(moment).saturating_add(self.until(later));
+        Moment::from_millis(later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// The end of what began at `since` and was to end at `end`, by the clock of `later`; `None` when it is over.
+    pub fn carry_end(&self, since: Moment, end: Moment, later: &Self) -> Option<Moment> {
+        if self.is_same_boot(later) {
+            return (end > later.clock).then_some(end);
+        }
+        // Never more than the whole time that it was given.
+        let left = end.since(self.clock).min(end.since(since)).checked_sub(self.until(later))?;
+        (!left.is_zero()).then(|| later.clock.after(left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn mark(boot: &str, wall: u64, clock: u64) -> Mark {
+        Mark { boot: boot.to_owned(), wall, clock: Moment::from_millis(clock) }
+    }
+
+    const HOUR: u64 = 3_600_000;
+
+    #[test]
+    fn within_one_boot_the_time_of_day_does_not_matter() {
+        let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("a", HOUR, 11 * HOUR));
+        assert_eq!(then.until(&now), Duration::from_secs(3600));
+        assert_eq!(then.carry_end(Moment::from_millis(0), Moment::from_millis(12 * HOUR), &now), Some(Moment::from_millis(12 * HOUR)));
+        assert_eq!(then.carry_end(Moment::from_millis(0), Moment::from_millis(11 * HOUR), &now), None);
+        assert_eq!(then.carry(Moment::from_millis(7), &now), Moment::from_millis(7));
+    }
+
+    #[test]
+    fn after_a_reboot_the_time_that_nobody_looked_is_taken_off() {
+        let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 502 * HOUR, 1000 * HOUR));
+        let end = |hours| then.carry_end(Moment::from_millis(9 * HOUR), Moment::from_millis(hours * HOUR), &now);
+        assert_eq!(end(15), Some(Moment::from_millis(1003 * HOUR)));
+        assert_eq!((end(12), end(10), end(9)), (None, None, None));
+        assert_eq!(then.carry(Moment::from_millis(9 * HOUR), &now), Moment::from_millis(997 * HOUR));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_gives_nobody_more_time_than_was_left() {
+        let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 3, 1000 * HOUR));
+        assert_eq!(then.carry_end(Moment::from_millis(9 * HOUR), Moment::from_millis(15 * HOUR), &now), Some(Moment::from_millis(1005 * HOUR)));
+    }
+
+    #[test]
+    fn without_a_boot_id_every_start_is_a_reboot() {
+        assert!(!mark("", 1, 1).is_same_boot(&mark("", 2, 2)));
+        assert!(!mark("a", 1, 2).is_same_boot(&mark("a", 2, 1)), "a clock that went back is another one");
+    }
+
+    proptest! {
+        /// Whatever the clocks do, nothing has more time than it was given, and nothing that is over comes back.
+        #[test]
+        fn no_clock_gives_a_block_more_than_its_time(same in any::<bool>(), walls in any::<(u64, u64)>(), clocks in any::<(u64, u64)>(), since in any::<u64>(), end in any::<u64>()) {
+            let (then, now) = (mark("a", walls.0, clocks.0), mark(if same { "a" } else { "b" }, walls.1, clocks.1));
+            // What is stored began before it was stored.
+            let since = Moment::from_millis(since.min(clocks.0));
+            let end = Moment::from_millis(end);
+            if let Some(carried) = then.carry_end(since, end, &now) {
+                prop_assert!(carried > now.clock);
+                prop_assert!(carried.since(now.clock) <= end.since(since));
+                prop_assert!(then.is_same_boot(&now) || carried.since(now.clock) <= end.since(then.clock));
+            }
+            prop_assert!(then.carry(since, &now) <= now.clock.max(since));
+        }
+    }
+}
