@@ -459,6 +459,9 @@ pub struct Status {
     /// What the decoys of connect mode did.
     #[serde(default)]
     pub decoy: Decoys,
+    /// What the reflex did; null: it is off, or has nothing to count.
+    #[serde(default)]
+    pub reflex: Option<Reflex>,
     /// How the state store fares.
     #[serde(default)]
     pub store: Store,
@@ -569,6 +572,29 @@ pub struct Decoys {
     pub held: u64,
     /// Handshakes that are waited for now.
     pub waiting: u64,
+}
+
+/// What the rules did by themselves since the start: they count a source's ports, and hold it when it passes the trigger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reflex {
+    /// Holds that the daemon heard of.
+    pub holds: u64,
+    /// Those of them that it ended, because no block came of them.
+    pub released: u64,
+    /// Holds that it was not told of, because too many came at once; they ran out by themselves.
+    pub untold_holds: u64,
+    /// Packets of sources that were held.
+    pub dropped: u64,
+    /// Probes that the rules knew or counted and did not tell the daemon of, because too many came at once.
+    pub untold: u64,
+    /// Probes that they neither counted nor told.
+    pub shed: u64,
+    /// Probes that found a set full, and went the daemon's own way.
+    pub no_room: u64,
+    /// Elements of the fullest set; null: the kernel does not tell.
+    pub elements: Option<u32>,
+    /// How many it can have.
+    pub size: Option<u32>,
 }
 
 /// The watched ports of one transport.

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::table::{Align, Table};
-use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Responses, Shown, Stamp, Status};
+use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, Status};
 use crate::journal::format::{duration, printable};
 
 /// The time zone in which times are shown.
@@ -97,6 +97,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         pair(out, "responses", &text)?;
     }
     pair(out, "held back", &count(status.held_back, "log line"))?;
+    pair(out, "reflex", &reflex(status.reflex.as_ref()))?;
     if status.watching.iter().any(|watching| watching.mode == "connect") {
         let decoy = status.decoy;
         let connections = count(decoy.connections, "connection");
@@ -118,6 +119,17 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         writeln!(out, "Warning: {}", printable(warning))?;
     }
     Ok(())
+}
+
+/// What the rules did by themselves.
+fn reflex(reflex: Option<&Reflex>) -> String {
+    let Some(reflex) = reflex else { return "off".to_owned() };
+    let mut text =
+        format!("{}, {} released, {} dropped", count(reflex.holds + reflex.untold_holds, "hold"), reflex.released, count(reflex.dropped, "packet"));
+    if reflex.untold_holds + reflex.untold > 0 {
+        text.push_str(&format!(", {} counted and not told", count(reflex.untold_holds + reflex.untold, "probe")));
+    }
+    text
 }
 
 /// A list of port ranges may have thousands of words; `--json` has them all.

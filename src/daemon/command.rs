@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
 use crate::journal::store::{Block, Repeated};
 use crate::nft::Ruleset;
+use crate::nft::reflex::Tally;
 use crate::probe::Port;
 use crate::{capture, decoy};
 
@@ -96,6 +97,15 @@ pub enum NotDone {
     Failed(String),
 }
 
+/// What the reflex did, and how full its sets are.
+#[derive(Debug, Clone, Default)]
+pub struct Reflex {
+    /// Its counters.
+    pub tally: Tally,
+    /// Elements and size of the fullest of its sets, where the kernel tells (Linux 6.16).
+    pub fullest: Option<(u32, u32)>,
+}
+
 /// Figures for the status.
 #[derive(Debug, Clone)]
 pub struct Figures {
@@ -107,6 +117,8 @@ pub struct Figures {
     pub taken: Taken,
     /// The decoys'.
     pub decoy: decoy::Figures,
+    /// The counters of the reflex's rules; `None` if the rules have none, or cannot be read.
+    pub reflex: Option<Reflex>,
     /// What was done about other programs in our table.
     pub repairs: Repairs,
     /// The queues', where packets wait.

@@ -9,7 +9,7 @@ use super::link::{Link, Unresponsive};
 use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Intake, Queues, Repairs, Responses, Status, Store, Watching};
+use crate::control::{Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -48,6 +48,8 @@ impl Sources {
         if figures.taken.is_shedding {
             warnings.push("a flood: packets of unknown sources are being shed, so that those of known ones can be judged".to_owned());
         }
+        let reflex = reflex(&figures);
+        warnings.extend(reflex.as_ref().into_iter().flat_map(reflex_warnings));
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
@@ -98,6 +100,7 @@ impl Sources {
                 held: figures.decoy.held as u64,
                 waiting: figures.decoy.waiting as u64,
             },
+            reflex,
             store: Store {
                 state: if store.failing.is_some() { "failing" } else { "ok" }.to_owned(),
                 blocks: store.rows.blocks,
@@ -142,6 +145,38 @@ fn intake(figures: &Figures) -> Intake {
         batch: taken.batch,
         receive_buffer: taken.receive_buffer.map(|bytes| bytes as u64),
     }
+}
+
+/// What the reflex did; `None` if the rules have none.
+fn reflex(figures: &Figures) -> Option<Reflex> {
+    let rules = figures.reflex.as_ref()?;
+    Some(Reflex {
+        holds: figures.engine.held,
+        released: figures.engine.released,
+        untold_holds: rules.tally.untold_holds,
+        dropped: rules.tally.dropped,
+        untold: rules.tally.untold,
+        shed: rules.tally.shed,
+        no_room: rules.tally.no_room,
+        elements: rules.fullest.map(|(elements, _)| elements),
+        size: rules.fullest.map(|(_, size)| size),
+    })
+}
+
+fn reflex_warnings(reflex: &Reflex) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let (Some(elements), Some(size)) = (reflex.elements, reflex.size)
+        && elements >= size
+    {
+        warnings.push(format!("the reflex has no room for new sources now ({elements} of {size} elements): the daemon alone blocks those"));
+    }
+    if reflex.no_room > 0 {
+        warnings.push(format!("{} probes found no room in the reflex's sets and were left to the daemon", reflex.no_room));
+    }
+    if reflex.shed > 0 {
+        warnings.push(format!("{} probes were more than the rules count: they were neither counted nor told", reflex.shed));
+    }
+    warnings
 }
 
 /// The status as one line, for the log.

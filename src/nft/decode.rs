@@ -43,6 +43,8 @@ pub struct SetInfo {
     pub key_len: u32,
     /// Most elements; `None`: no bound.
     pub size: Option<u32>,
+    /// Elements that are in it; `None` where the kernel does not tell (before Linux 6.16).
+    pub count: Option<u32>,
     /// The set's own timeout.
     pub timeout: Option<Duration>,
     /// Expressions that each element gets.
@@ -150,6 +152,7 @@ pub fn set(message: &Message<'_>) -> Option<SetInfo> {
         key_type: number(attr::SET_KEY_TYPE),
         key_len: number(attr::SET_KEY_LEN),
         size,
+        count: attributes.get(attr::SET_COUNT).and_then(|count| count.be32()),
         timeout: milliseconds(attributes, attr::SET_TIMEOUT),
         expressions: attributes.get(attr::SET_EXPR).and_then(|one| expression(one.nested())).into_iter().collect(),
         comment: user_string(userdata, SET_UDATA_COMMENT).map(str::to_owned),

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::decode::RuleInfo;
 use super::expr::{Expr, VerdictCode};
-use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Selector, Set, Statement, Unit};
+use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit};
 use super::ruleset::{PROBE, drop, goto, is_in, matches, rule};
 use super::set_id::SetId;
 use crate::config::Config;
@@ -72,6 +72,17 @@ const HOLD_TIME: Duration = Duration::from_secs(10);
 const FIRST_UNPRIVILEGED: u32 = 1024;
 const TRACEROUTE: (u16, u16) = (33_434, 33_534);
 const TRACEPATH: (u16, u16) = (44_444, 44_507);
+
+impl Ruleset {
+    /// How many bits of an IPv6 source the rules hold it by; `None`: they hold nobody.
+    pub fn held_prefix(&self) -> Option<u8> {
+        let statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+        statements.into_iter().find_map(|statement| match statement {
+            Statement::Match { selector: Selector::Ip6SaddrPrefix(bits), operand: Operand::Set(SetId::Held6), .. } => Some(*bits),
+            _ => None,
+        })
+    }
+}
 
 /// What the reflex did, by the counters of its rules, since these rules were put in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -156,6 +167,7 @@ struct Family {
     score: SetId,
     suspect: SetId,
     held: SetId,
+    spared: SetId,
 }
 
 impl Reflex {
@@ -183,6 +195,7 @@ impl Reflex {
                 score: SetId::Score4,
                 suspect: SetId::Suspect4,
                 held: SetId::Held4,
+                spared: SetId::Spared4,
             },
             Family {
                 source: Selector::Ip6SaddrPrefix(self.prefix),
@@ -192,6 +205,7 @@ impl Reflex {
                 score: SetId::Score6,
                 suspect: SetId::Suspect6,
                 held: SetId::Held6,
+                spared: SetId::Spared6,
             },
         ]
     }
@@ -216,6 +230,7 @@ impl Reflex {
             }
             sets.push(set(family.suspect, "sources that touched a closed port"));
             sets.push(set(family.held, "sources past the trigger, until the daemon has judged"));
+            sets.push(Set { comment: Some("never held, for what is within is never blocked"), ..Set::plain(family.spared, Owner::Daemon) });
         }
         sets
     }
@@ -256,18 +271,26 @@ impl Reflex {
         }
         chains.push(chain(HOLD, hold.clone()));
         // A source that was held in a flood and comes again is none of the flood's: it is told of by a rate of its own.
-        let mut first: Vec<_> = self.each("a source that comes again", |family| vec![is_in(family.source, family.suspect), goto(HOLD)]).collect();
+        let mut first = self.spared();
+        first.extend(self.each("a source that comes again", |family| vec![is_in(family.source, family.suspect), goto(HOLD)]));
         first.append(&mut hold);
         chains.push(chain(REFLEX, first));
         chains
     }
 
+    /// The allow list has been let by before; but a prefix is more than the address in it that is allowed, and some networks are nobody's to name.
+    fn spared(&self) -> Vec<Rule> {
+        self.each("what is never blocked is never held", |family| vec![is_in(family.address, family.spared), goto(PROBE)]).collect()
+    }
+
     fn hold_flood(&self) -> Chain {
         let short = SHORT.min(self.hold);
         let mut rules = vec![Self::untold("a flood past every bound: counted, and dropped", HOLD_FLOOD_RATE, HOLD_FLOOD_BURST, drop())];
-        rules.extend(self.each("a source that comes again is not the flood's", |family| {
-            vec![Statement::Update { set: family.suspect, key: vec![family.source], timeout: Some(SHORT + self.hold), over: None }]
-        }));
+        if !self.counts() {
+            rules.extend(self.each("a source that comes again is not the flood's", |family| {
+                vec![Statement::Update { set: family.suspect, key: vec![family.source], timeout: Some(SHORT + self.hold), over: None }]
+            }));
+        }
         rules.extend(self.each("held for a short time, and counted instead of told", |family| {
             vec![Statement::Update { set: family.held, key: vec![family.source], timeout: Some(short), over: None }, Statement::Counter, drop()]
         }));
@@ -285,10 +308,13 @@ impl Reflex {
         ];
         let suspect =
             vec![Self::untold("a rate of their own: a flood of new sources cannot use it up", TOLD_RATE, TOLD_BURST, self.end.clone()), self.tell()];
-        let mut reflex: Vec<_> = self
-            .each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen, key: port(family) }, goto(AGAIN)])
-            .chain(self.each("a suspect is counted, whatever else goes on", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]))
-            .collect();
+        let mut reflex = self.spared();
+        reflex.extend(
+            self.each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen, key: port(family) }, goto(AGAIN)]),
+        );
+        reflex.extend(
+            self.each("a suspect is counted, whatever else goes on", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]),
+        );
         let long = u32::try_from(LONG_MAX / self.window).unwrap_or(TOLD_RATE).clamp(1, TOLD_RATE);
         reflex.push(rule(
             "more new sources than can be remembered for the whole window",

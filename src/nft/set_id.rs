@@ -41,11 +41,15 @@ pub enum SetId {
     Held4,
     /// The same of IPv6 prefixes.
     Held6,
+    /// IPv4 networks that are told of and never held: what no list of the administrator has to name.
+    Spared4,
+    /// IPv6 prefixes that are told of and never held: those that hold something which is never blocked.
+    Spared6,
 }
 
 impl SetId {
     /// Every set.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::BlockedNets4,
@@ -65,6 +69,8 @@ impl SetId {
         Self::Suspect6,
         Self::Held4,
         Self::Held6,
+        Self::Spared4,
+        Self::Spared6,
     ];
 
     /// Its name in the kernel.
@@ -89,6 +95,8 @@ impl SetId {
             Self::Suspect6 => "suspect6",
             Self::Held4 => "held4",
             Self::Held6 => "held6",
+            Self::Spared4 => "spared4",
+            Self::Spared6 => "spared6",
         }
     }
 
@@ -100,8 +108,12 @@ impl SetId {
     /// The types of its key: one, or several that are concatenated.
     pub fn key(self) -> &'static [DataType] {
         match self {
-            Self::Blocked4 | Self::BlockedNets4 | Self::Allowed4 | Self::Score4 | Self::Suspect4 | Self::Held4 => &[DataType::Ipv4Addr],
-            Self::Blocked6 | Self::BlockedNets6 | Self::Allowed6 | Self::Score6 | Self::Suspect6 | Self::Held6 => &[DataType::Ipv6Addr],
+            Self::Blocked4 | Self::BlockedNets4 | Self::Allowed4 | Self::Score4 | Self::Suspect4 | Self::Held4 | Self::Spared4 => {
+                &[DataType::Ipv4Addr]
+            }
+            Self::Blocked6 | Self::BlockedNets6 | Self::Allowed6 | Self::Score6 | Self::Suspect6 | Self::Held6 | Self::Spared6 => {
+                &[DataType::Ipv6Addr]
+            }
             Self::TcpPorts | Self::UdpPorts => &[DataType::InetService],
             Self::Protocols => &[DataType::InetProto],
             Self::Interfaces => &[DataType::IfName],
@@ -119,7 +131,14 @@ impl SetId {
     /// Whether it holds ranges (flag `interval`).
     pub fn is_interval(self) -> bool {
         match self {
-            Self::BlockedNets4 | Self::BlockedNets6 | Self::Allowed4 | Self::Allowed6 | Self::TcpPorts | Self::UdpPorts => true,
+            Self::BlockedNets4
+            | Self::BlockedNets6
+            | Self::Allowed4
+            | Self::Allowed6
+            | Self::TcpPorts
+            | Self::UdpPorts
+            | Self::Spared4
+            | Self::Spared6 => true,
             Self::Blocked4 | Self::Blocked6 | Self::Protocols | Self::Interfaces | Self::Services => false,
             Self::Seen4 | Self::Seen6 | Self::Score4 | Self::Score6 | Self::Suspect4 | Self::Suspect6 | Self::Held4 | Self::Held6 => false,
         }

@@ -94,6 +94,7 @@ impl Desk for FakeDesk {
                 queues: None,
                 held_back: 0,
                 decoy: Decoys::default(),
+                reflex: None,
                 store: Store::default(),
                 repairs: portsentry::control::Repairs::default(),
                 uptime: 3720,

@@ -12,6 +12,7 @@ use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_
 use crate::daemon::command::Taken;
 use crate::engine::Moment;
 use crate::journal::Notice;
+use crate::nft::reflex::HELD_PREFIX;
 use crate::probe::Probe;
 use crate::responder::words;
 use crate::sys::clock;
@@ -72,8 +73,10 @@ impl Sentry {
                     *no_probe += 1;
                     return;
                 };
-                // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs.
-                if shedding.sheds(|| court.engine.knows(probe.source)) {
+                // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs. Holds are few, by a rate of
+                // the rules, and each has to be confirmed or ended.
+                let is_held = packet.prefix == HELD_PREFIX;
+                if !is_held && shedding.sheds(|| court.engine.knows(probe.source)) {
                     return;
                 }
                 *judged += 1;
@@ -83,7 +86,7 @@ impl Sentry {
                     _ => Some(probe),
                 };
                 if let Some(probe) = probe {
-                    court.judge(now, &probe);
+                    court.judge(now, &probe, is_held);
                 }
             })?;
             // Noise that is no packet counts as one: the round ends all the same.

@@ -9,6 +9,7 @@ mod foreign;
 mod intake;
 mod obey;
 mod pace;
+mod reflex;
 mod reload;
 mod restore;
 mod rules;
@@ -37,6 +38,7 @@ use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::store::EVIDENCE_MAX;
 use crate::journal::{JournalHandle, Notice};
+use crate::nft::reflex::Tally;
 use crate::nft::{Connection, Hold, QueueBy, Ruleset, queue};
 use crate::responder::{NftResponder, words};
 use crate::sys::poll;
@@ -64,6 +66,8 @@ pub struct Sentry {
     room: Room,
     /// The table was in the kernel when this started.
     had_table: bool,
+    /// What the reflex did by rules that were replaced.
+    reflex_before: Tally,
 }
 
 impl Sentry {
@@ -120,6 +124,7 @@ impl Sentry {
             intake: Intake::default(),
             room,
             had_table: found.table.is_some(),
+            reflex_before: Tally::default(),
         };
         sentry.tell_lacks(&[]);
         sentry.tell_queue(None);

@@ -2,6 +2,7 @@
 
 use super::{Sentry, rules};
 use crate::capture::nflog::{Listener, Settings};
+use crate::config::Config;
 use crate::daemon::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
@@ -22,6 +23,7 @@ impl Sentry {
         let queue = self.prepare_queue(now, &setup.config).map_err(|error| words(&error))?;
         // Both configurations' sockets are there while the rules change.
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
+        let before = self.tally().unwrap_or_default();
         let many = self.court.has_many();
         let Self { court, foreign, .. } = self;
         let connection = court.responder.connection();
@@ -40,6 +42,8 @@ impl Sentry {
                 });
             }
         };
+        let buckets = |config: &Config| (config.scan_trigger, config.scan_window, config.block.ipv6_prefix);
+        self.reflex_changed(before, &installed, buckets(&setup.config) != buckets(&self.config));
         self.change_queue(now, queue, &setup.config);
         if let Some(listener) = listener {
             self.change_group(now, listener);

@@ -248,7 +248,7 @@ fn on_probe(
         return otherwise;
     };
     counts.judged += 1;
-    court.judge(now, &probe);
+    court.judge(now, &probe, false);
     match otherwise {
         Verdict::Accept if court.engine.passage(probe.source) == Passage::Blocked => Verdict::Drop,
         other => other,
