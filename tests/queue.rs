@@ -370,8 +370,11 @@ fn a_suspect_below_the_trigger_is_let_pass_once_it_is_judged() {
     let site = Site::new();
     let daemon = Daemon::start(&site.host, &YAML.replace("scan_trigger: 0", "scan_trigger: 5"));
     for (name, own, to, set) in [("IPv4", SCANNER, HOST, "suspect4"), ("IPv6", "2001:db8:", "2001:db8::1", "suspect6")] {
-        touch(&site.scanner, to, 1);
-        assert!(set_holds(&site.host, set, own), "{name}");
+        let is_suspect = eventually(Duration::from_secs(5), || {
+            touch(&site.scanner, to, 1);
+            set_holds(&site.host, set, own)
+        });
+        assert!(is_suspect, "{name}: {}", site.host.run("nft", &["list", "table", "inet", "portsentry"]));
         let before = daemon.json(&["status"])["queues"]["passed"].as_u64().unwrap();
         let took = connect(&site.scanner, to, site.open[0], Duration::from_secs(5)).expect("connected");
         assert!(took < Duration::from_millis(900), "{name}: {took:?}");
