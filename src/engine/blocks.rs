@@ -130,6 +130,13 @@ impl Blocks {
         }
     }
 
+    /// Whether `source` is blocked, or about to be: then a hold may run out by itself. A block that the kernel refused counts: the hold is all
+    /// there is then.
+    pub(super) fn covers(&self, source: Source) -> bool {
+        let state = self.find(Subject::Host(source)).and_then(|at| self.entry(at)).map(|entry| &entry.state);
+        state.is_some_and(|state| !matches!(state, State::Lifting { .. }))
+    }
+
     /// The kernel refused to block `subject` lately.
     pub(super) fn was_refused(&self, subject: Subject) -> bool {
         self.find(subject).and_then(|at| self.entry(at)).is_some_and(|entry| matches!(entry.state, State::Refused { .. }))

@@ -15,6 +15,7 @@ struct Bench {
     refuse: bool,
     answers: bool,
     packets: Option<u64>,
+    released: Vec<(Source, Option<Vec<Port>>)>,
 }
 
 impl Bench {
@@ -22,7 +23,16 @@ impl Bench {
         let mut policy = Policy::from_config(&Config::default());
         policy.capacity = 3000;
         change(&mut policy);
-        Self { engine: Engine::new(policy, [1, 2]), now: 0, reports: Vec::new(), orders: Vec::new(), refuse: false, answers: true, packets: Some(0) }
+        Self {
+            engine: Engine::new(policy, [1, 2]),
+            now: 0,
+            reports: Vec::new(),
+            orders: Vec::new(),
+            refuse: false,
+            answers: true,
+            packets: Some(0),
+            released: Vec::new(),
+        }
     }
 
     fn at(&self) -> Moment {
@@ -41,6 +51,10 @@ impl Bench {
                     Action::Block { subject, .. } => Outcome::Blocked { subject: *subject, result },
                     Action::Unblock { subject } => Outcome::Unblocked { subject: *subject, result },
                     Action::Count { subject } => Outcome::Counted { subject: *subject, packets: self.packets },
+                    Action::Release { source, forget } => {
+                        self.released.push((*source, forget.clone()));
+                        continue;
+                    }
                 };
                 self.orders.push(action);
                 if self.answers {
@@ -70,6 +84,18 @@ impl Bench {
     fn syn(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
         for port in ports {
             self.probe(source, &format!("tcp/{port}"), ScanKind::Syn, false);
+        }
+    }
+
+    /// SYNs with which the rules hold their source.
+    fn held(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
+        let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        for number in ports {
+            let port = Port { transport: Transport::Tcp, number };
+            let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, imitable: false, ip_options: false };
+            self.command(|engine, now, actions| {
+                engine.on_held(now, &probe, actions);
+            });
         }
     }
 
@@ -532,6 +558,78 @@ fn an_account_shows_what_a_source_did() {
     bench.wait(SECOND * 700);
     assert_eq!(bench.engine.account(THEM.parse().unwrap()), None);
     assert_eq!((bench.engine.status().sources, bench.engine.next_timer()), (0, None));
+}
+
+#[test]
+fn a_hold_that_becomes_a_block_is_left_to_run_out() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
+    bench.syn("203.0.113.9", [1, 2]);
+    bench.held("203.0.113.9", [3]);
+    assert_eq!(bench.engine.status().blocked, 1);
+    assert_eq!(bench.released, []);
+    // Probes that were on their way.
+    bench.held("203.0.113.9", [4]);
+    assert_eq!((bench.released.as_slice(), bench.engine.status().held), ([].as_slice(), 2));
+}
+
+#[test]
+fn a_hold_is_ended_when_the_ledger_or_the_lists_say_no() {
+    let source = |text: &str| Source::of(text.parse().unwrap(), 64);
+    let mut bench = Bench::new(|policy| {
+        policy.scan_trigger = 2;
+        policy.allow = ["203.0.113.7/32".parse().unwrap()].into_iter().collect();
+    });
+    // The ledger has seen one port: the buckets are from another configuration, or messages were lost.
+    bench.held("203.0.113.9", [1]);
+    // Allowed since the packet left the kernel.
+    bench.held("203.0.113.7", [1, 2, 3, 4]);
+    let released: Vec<_> = bench.released.iter().map(|(source, _)| *source).collect();
+    assert_eq!(released, [source("203.0.113.9"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7")]);
+    assert_eq!((bench.engine.status().released, bench.engine.status().blocked), (5, 0));
+}
+
+#[test]
+fn a_few_holds_past_the_budget_are_ended_and_those_of_a_flood_run_out() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
+    let invented = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
+    for n in 0..60 {
+        bench.held(&invented(n), [1]);
+    }
+    assert_eq!(bench.released.len(), 50);
+    for n in 60..5000 {
+        bench.now += u64::from(n % 2);
+        bench.held(&invented(n), [1]);
+    }
+    assert!(bench.released.len() <= 110, "{}", bench.released.len());
+    // The flood is over: a single one is ended again.
+    bench.now += 2500;
+    let before = bench.released.len();
+    for n in 5000..5020 {
+        bench.held(&invented(n), [1]);
+    }
+    assert!(bench.released.len() > before, "{before}");
+}
+
+#[test]
+fn an_unblock_makes_the_rules_forget_the_source_and_its_ports() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
+    bench.syn("203.0.113.9", [1, 2, 3]);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
+    let [(source, Some(ports))] = bench.released.as_slice() else { panic!("{:?}", bench.released) };
+    assert_eq!(Subject::Host(*source), subject);
+    let mut numbers: Vec<_> = ports.iter().map(|port| port.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[test]
+fn without_a_reflex_nothing_is_asked_of_its_sets() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.reflex) = (2, false));
+    bench.syn("203.0.113.9", [1, 2, 3]);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
+    assert_eq!(bench.released, []);
 }
 
 #[test]
