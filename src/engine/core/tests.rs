@@ -342,15 +342,16 @@ fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
 #[test]
 fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_for_those_who_go_on() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    // Less than the suspects' places between two of the scanner's probes.
     let flood = |bench: &mut Bench, from: u32| {
-        for n in from..from + 2000 {
-            bench.syn(&std::net::Ipv4Addr::from_bits(0x2c00_0000 + n).to_string(), [7]);
+        for n in from..from + 500 {
+            bench.syn(&Ipv4Addr::from_bits(0x2c00_0000 + n).to_string(), [7]);
         }
     };
     flood(&mut bench, 0);
     for port in 1..=7 {
         bench.syn(THEM, [port]);
-        flood(&mut bench, 2000 * u32::from(port));
+        flood(&mut bench, 500 * u32::from(port));
     }
     assert_eq!(bench.blocked().len(), 450);
     bench.syn(THEM, [8]);
