@@ -49,7 +49,7 @@ fn main() {
     let alone = "capture: { reflex: false }";
     let mut held = true;
     for (name, rate, yaml) in [
-        ("none", 1, alone),
+        ("100", 100, alone),
         ("10,000", 10_000, alone),
         ("50,000", 50_000, alone),
         ("150,000", 150_000, alone),
@@ -118,10 +118,10 @@ fn row(name: &str, rate: u64, yaml: &str) -> bool {
     println!(
         "{name:<26} {:>8} {packets:>9} {:>9} {:>9} {:>8} {:>7} {batch:>5} {:>18} {:>19} {stopped:>16}",
         sent.rate(),
-        intake["logged"],
-        intake["judged"],
-        status["shed"],
-        status["lost"],
+        number(&intake["logged"]),
+        number(&intake["judged"]),
+        number(&status["shed"]),
+        number(&status["lost"]),
         format!("{:.1}/{:.1}/{:.1}", idle as f64 / 1024.0, peak as f64 / 1024.0, after as f64 / 1024.0),
         format!("{:.1}/{:.1}/{:.1}", millis(at(50)), millis(at(99)), millis(at(100))),
     );
