@@ -67,6 +67,7 @@ pub(super) mod attr {
     pub const SET_TIMEOUT: u16 = 11;
     pub const SET_USERDATA: u16 = 13;
     pub const SET_EXPR: u16 = 17;
+    pub const SET_COUNT: u16 = 20;
     pub const DESC_SIZE: u16 = 1;
     pub const ELEMS_TABLE: u16 = 1;
     pub const ELEMS_SET: u16 = 2;
@@ -307,7 +308,7 @@ pub fn new_rule(out: &mut Writer, sequence: u32, chain: &str, expressions: &[Exp
 }
 
 /// Name and data of an expression.
-fn expression(out: &mut Writer, expr: &Expr) {
+pub(super) fn expression(out: &mut Writer, expr: &Expr) {
     let name = match expr {
         Expr::Meta { .. } => "meta",
         Expr::Payload { .. } => "payload",
@@ -320,6 +321,8 @@ fn expression(out: &mut Writer, expr: &Expr) {
         Expr::Dynset { .. } => "dynset",
         Expr::Counter { .. } => "counter",
         Expr::Log { .. } => "log",
+        Expr::Queue { .. } => "queue",
+        Expr::Target { .. } => "target",
         Expr::LimitOver { .. } => "limit",
         Expr::Tproxy { .. } => "tproxy",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
@@ -369,12 +372,17 @@ fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_str(1, set);
             out.attr_be32(5, u32::from(*invert)); // NFT_LOOKUP_F_INV
         }
-        Expr::Dynset { update, set, sreg_key, timeout } => {
+        Expr::Dynset { update, set, sreg_key, timeout, each } => {
             out.attr_be32(4, *sreg_key);
             out.attr_be32(3, u32::from(*update)); // NFT_DYNSET_OP_ADD, _UPDATE
             out.attr_str(1, set);
             if let Some(timeout) = timeout {
                 out.attr_be64(6, milliseconds(*timeout));
+            }
+            if let Some(each) = each {
+                let nest = out.begin_nest(7);
+                expression(out, each);
+                out.end_nest(nest);
             }
         }
         Expr::Counter { packets, bytes } => {
@@ -387,9 +395,20 @@ fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_be32(3, *snaplen);
             out.attr_be16(4, *qthreshold);
         }
-        Expr::LimitOver { rate, burst } => {
+        Expr::Queue { number, total, flags } => {
+            out.attr_be16(1, *number);
+            out.attr_be16(2, *total);
+            out.attr_be16(3, *flags);
+        }
+        Expr::Target { name, revision, info } => {
+            // linux/netfilter/nf_tables_compat.h, enum nft_target_attributes.
+            out.attr_str(1, name);
+            out.attr_be32(2, *revision);
+            out.attr(3, info);
+        }
+        Expr::LimitOver { rate, per, burst } => {
             out.attr_be64(1, *rate);
-            out.attr_be64(2, 1); // the unit: seconds
+            out.attr_be64(2, per.seconds());
             out.attr_be32(4, 0); // NFT_LIMIT_PKTS
             out.attr_be32(5, LIMIT_INVERT);
             out.attr_be32(3, *burst);
@@ -449,6 +468,13 @@ pub struct Past {
     pub counter: Option<(u64, u64)>,
     /// What is left of the timeout, if less than all of it.
     pub expires: Option<Duration>,
+}
+
+impl Past {
+    /// Of an element that is new in its set.
+    pub fn new(set: SetId) -> Self {
+        Self { counter: set.counts_each().then_some((0, 0)), expires: None }
+    }
 }
 
 /// A list of elements being written: [`Elements::begin`], [`Elements::push`] each, [`Elements::end`].
@@ -553,23 +579,42 @@ pub fn add_ranges(out: &mut Writer, sequence: &mut u32, id: SetId, ranges: &[Ran
     add_all(out, sequence, id, ranges.iter().map(|range| (Element::range(range), Past::default())));
 }
 
+/// Which counters elements get that are put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counters {
+    /// All, as they stood.
+    Now,
+    /// Those that the set gives, where it has them to give ([`SetId::counts_each`]): the others follow.
+    Later,
+}
+
 /// Elements that were in the kernel before, with what is left of their time, and their counters if the set still counts.
-pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[ElementInfo]) {
+pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[ElementInfo], counters: Counters) {
     let again = elements.iter().map(|info| {
         let timeout = info.timeout.filter(|_| set.timeouts);
         let element = Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
         // A set that counts gives each element a counter; naming one that stands at zero costs the kernel a look-up by name for each.
         let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
-        (element, Past { counter: has_counted.then_some((info.packets, info.bytes)), expires: info.expires })
+        let has_own = set.id.counts_each() && counters == Counters::Now;
+        (element, Past { counter: (has_counted || has_own).then_some((info.packets, info.bytes)), expires: info.expires })
     });
     add_all(out, sequence, set.id, again);
 }
 
+/// Takes elements out, in as many messages as they need.
+pub fn delete_all(out: &mut Writer, sequence: &mut u32, id: SetId, elements: &[ElementInfo]) {
+    write_all(out, sequence, (message::DELSETELEM, 0), id, elements.iter().map(|info| (Element::key_only(info.key), Past::default())));
+}
+
 fn add_all<'a>(out: &mut Writer, sequence: &mut u32, id: SetId, elements: impl Iterator<Item = (Element<'a>, Past)>) {
+    write_all(out, sequence, (message::NEWSETELEM, NLM_F_CREATE), id, elements);
+}
+
+fn write_all<'a>(out: &mut Writer, sequence: &mut u32, (kind, flags): (u16, u16), id: SetId, elements: impl Iterator<Item = (Element<'a>, Past)>) {
     let mut list: Option<Elements> = None;
     for (element, past) in elements {
         let current = list.take().unwrap_or_else(|| {
-            let list = Elements::begin(out, *sequence, message::NEWSETELEM, NLM_F_CREATE, id);
+            let list = Elements::begin(out, *sequence, kind, flags, id);
             *sequence = sequence.wrapping_add(1);
             list
         });
