@@ -128,7 +128,7 @@ pub fn flood(running: &Running<'_>) -> Flood {
         });
         std::thread::sleep(Duration::from_secs(2));
         let knock = Some(Duration::from_millis(50));
-        let plan = Plan { source, ports: &closed, rate: Some(20), knock, patience: PATIENCE, stop_when_cut: true };
+        let plan = Plan { source, ports: &closed, rate: Some(20), knock, patience: PATIENCE, stop_when_cut: false };
         let scan = scene.scan(|wire| wire.scan(&plan));
         flood.join().unwrap();
         std::thread::sleep(Duration::from_secs(5));
