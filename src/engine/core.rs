@@ -25,6 +25,9 @@ const MINUTE: u64 = 60_000;
 /// pass the trigger is not worth a line each; what is held back is counted.
 const TOLD_PER_MINUTE: u64 = 600;
 
+/// A source goes on when it has sent so many probes more than the trigger is: a flood would need as many for each source it invents.
+const GOES_ON: u32 = 8;
+
 /// Blocks that one call of [`Engine::on_timer`] looks after: some milliseconds of work at most. [`Engine::next_timer`] asks for another call.
 const TIMERS_AT_ONCE: usize = 4096;
 
@@ -267,7 +270,7 @@ impl Engine {
         if is_new && self.blocks.count() >= self.policy.total as usize {
             return self.tell(now, found, probe, (NotBlocked::Total, proven), actions);
         }
-        if !proven && !self.unproven.take(now) {
+        if !proven && !self.take_unproven(now, source) {
             return self.tell(now, found, probe, (NotBlocked::PerMinute, proven), actions);
         }
         let timeout = if proven {
@@ -283,6 +286,16 @@ impl Engine {
             actions.push(Action::Report(Report::Scan { source, probe: *probe, reason: reason.clone(), not_blocked: None }));
         }
         self.blocks.order(now, Subject::Host(source), Order { timeout, reason, port: Some(probe.port) }, actions);
+    }
+
+    /// Takes one of the new blocks that unproven sources may have in a minute.
+    ///
+    /// A quarter is kept for those who go on: at a low trigger each invented source of a flood passes it with its first packet, takes what there is, and
+    /// is never seen again, while a real scanner sends more.
+    fn take_unproven(&mut self, now: Moment, source: Source) -> bool {
+        let reserve = u64::from(self.policy.unproven.per_minute) / 4;
+        let probes = u32::from(self.policy.trigger()) + GOES_ON;
+        self.unproven.take_above(now, reserve) || (self.ledger.look(source, |known| known.probes >= probes) == Some(true) && self.unproven.take(now))
     }
 
     /// Something may be due: see [`Engine::next_timer`].

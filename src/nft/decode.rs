@@ -163,7 +163,7 @@ pub fn set(message: &Message<'_>) -> Option<SetInfo> {
 pub fn rule(message: &Message<'_>) -> Option<RuleInfo> {
     let attributes = ours(message, message::NEWRULE)?;
     let list = attributes.get(attr::RULE_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
-    Some(RuleInfo { chain: string(attributes, attr::RULE_CHAIN)?, expressions: list.filter_map(|item| expression(item.nested())).collect() })
+    Some(RuleInfo { chain: string(attributes, attr::RULE_CHAIN)?, expressions: list.flat_map(|item| expressions(item.nested())).flatten().collect() })
 }
 
 /// The elements of a `NEWSETELEM` about the set `id` of ours, each handed to `take`.
@@ -291,6 +291,25 @@ fn keys(attributes: Attributes<'_>, id: SetId) -> Vec<Key> {
 }
 
 /// An expression from its name and data. What we do not know, or not in this form, is [`Expr::Foreign`].
+/// What one expression of a rule stands for: nft 1.1 makes one `range eq` of what older ones, and we, write as two comparisons.
+fn expressions(attributes: Attributes<'_>) -> [Option<Expr>; 2] {
+    match range(attributes) {
+        Some(both) => both.map(Some),
+        None => [expression(attributes), None],
+    }
+}
+
+/// `enum nft_range_attributes`: 1 the register, 2 the operator (`NFT_RANGE_EQ` is 0), 3 and 4 the first and the last value.
+fn range(attributes: Attributes<'_>) -> Option<[Expr; 2]> {
+    let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested())?;
+    if attributes.get(attr::EXPR_NAME)?.str()? != "range" || data.get(2)?.be32()? != 0 {
+        return None;
+    }
+    let sreg = data.get(1)?.be32()?;
+    let value = |kind| Some(data.get(kind)?.nested().get(attr::DATA_VALUE)?.value.to_vec());
+    Some([Expr::Cmp { sreg, op: CmpOp::Gte, data: value(3)? }, Expr::Cmp { sreg, op: CmpOp::Lte, data: value(4)? }])
+}
+
 fn expression(attributes: Attributes<'_>) -> Option<Expr> {
     let name = attributes.get(attr::EXPR_NAME)?.str()?;
     let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested()).unwrap_or(Attributes(&[]));

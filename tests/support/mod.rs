@@ -72,6 +72,13 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     reason
 }
 
+/// The kernel's release: 6.12.107-cloud is (6, 12).
+pub fn linux() -> (u32, u32) {
+    let system = rustix::system::uname();
+    let mut numbers = system.release().to_str().expect("release").split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// The processes whose arguments or environment hold `mark`. One that has ended and was not waited for has neither.
 pub fn marked(mark: &str) -> Vec<u32> {
     let holds = |path: String| std::fs::read(path).is_ok_and(|bytes| bytes.windows(mark.len()).any(|window| window == mark.as_bytes()));
