@@ -37,6 +37,8 @@ pub(super) enum Followup {
     Blocked(Subject),
     /// It was lifted by hand: its evidence is forgiven.
     Forgiven(Subject),
+    /// It was lifted because it must not be: the rules need not hold it either.
+    Exempt(Subject),
 }
 
 /// A scan's claim to block a subject.
@@ -401,7 +403,7 @@ impl Blocks {
                 } else if let Some(entry) = self.entry_mut(at) {
                     entry.state = State::Refused { until: now };
                 }
-                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Nothing }
+                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Exempt(subject) }
             }
             Err(error) => {
                 actions.push(Action::Report(Report::UnblockFailed { subject, error }));

@@ -338,7 +338,13 @@ impl Engine {
                 self.forgive(now, source, actions);
                 self.ledger.forget(source);
             }
-            Followup::Blocked(Subject::Network(_)) | Followup::Forgiven(Subject::Network(_)) => {}
+            // It may come off that list again before the hold has run out, and nobody would hear of it until then.
+            Followup::Exempt(Subject::Host(source)) => {
+                if self.policy.reflex {
+                    actions.push(Action::Release { source, forget: None });
+                }
+            }
+            Followup::Blocked(Subject::Network(_)) | Followup::Forgiven(Subject::Network(_)) | Followup::Exempt(Subject::Network(_)) => {}
         }
     }
 

@@ -704,3 +704,14 @@ fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
     bench.wait(SECOND * 100_000);
     assert_eq!(bench.blocked(), [THEM]);
 }
+
+#[test]
+fn a_block_that_is_lifted_because_it_must_not_be_takes_the_hold_with_it() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    bench.held("203.0.113.9", [1]);
+    assert_eq!((bench.engine.status().blocked, bench.released.len()), (1, 0));
+    let list: AllowList = ["203.0.113.9/32".parse().unwrap()].into_iter().collect();
+    bench.command(|engine, now, actions| engine.set_never_block(now, list, actions));
+    assert_eq!(bench.engine.status().blocked, 0);
+    assert_eq!(bench.released, [(Source::of("203.0.113.9".parse().unwrap(), 64), None)]);
+}
