@@ -100,7 +100,7 @@ const NOTES: &[&str] = &[
     "quiet: resident memory of all its processes; processor time in ten seconds. The rules' own work in the kernel is in no figure.",
     "flood: 12,000 forged SYNs a second for 7 s to the ports 1-1000; the most memory, and the processor time until 5 s after; a real scanner asks 60 closed ports in it.",
     "back after flush: how long a blocked source is answered after `nft flush ruleset`; never: 15 s; the static rules are loaded again at once, and then the source scans again.",
-    "start with 100,000: from the start after a reboot until 16 sampled blocks of 100,000 are in force.",
+    "start with 100,000: from the start after a reboot until 256 sampled blocks of 100,000 are in force, or the share of them that is after a minute.",
     "n: number of runs; the figure is their median.",
 ];
 

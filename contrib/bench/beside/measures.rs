@@ -20,6 +20,8 @@ use super::wire::{Plan, Scan};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Blocks to start with.
 const MANY: u32 = 100_000;
+/// So many of them are asked, evenly spread.
+const SAMPLES: u32 = 256;
 
 fn seconds(value: f64) -> String {
     match value {
@@ -186,10 +188,10 @@ pub fn flush(running: &Running<'_>, runs: usize, limit: Duration) -> Cell {
 /// The addresses of the leg with many blocks, and those of them that are asked.
 fn many() -> (impl Iterator<Item = Ipv4Addr>, Vec<Ipv4Addr>) {
     let address = |n: u32| Ipv4Addr::from(u32::from_be_bytes([198, 18, 64, 0]) + n);
-    ((0..MANY).map(address), (0..16).map(|n| address(n * (MANY - 1) / 15)).collect())
+    ((0..MANY).map(address), (0..SAMPLES).map(|n| address(n * (MANY - 1) / (SAMPLES - 1))).collect())
 }
 
-/// Starts the contestant with 100,000 blocks after a reboot; seconds until the last of 16 of them is in force.
+/// Starts the contestant with 100,000 blocks after a reboot; seconds until the last of [`SAMPLES`] of them is in force.
 pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
     let scene = Scene::new();
     let (addresses, samples) = many();
