@@ -221,6 +221,21 @@ fn an_element_that_is_taken_out_is_an_unblock_and_its_evidence_is_forgiven() {
 }
 
 #[test]
+fn what_came_back_counts_again() {
+    let scene = scene!();
+    let daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
+    scene.nft("flush ruleset");
+    wait_for_repairs(&daemon, 1);
+    let counted = || {
+        assert!(!scene.reaches());
+        daemon.json(&["list"])[0]["packets"].as_u64().unwrap() > 0
+    };
+    assert!(eventually(PATIENCE, counted), "{}", daemon.json(&["list"]));
+    assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
+}
+
+#[test]
 fn a_flushed_set_unblocks_all_that_was_in_it() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");

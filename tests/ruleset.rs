@@ -32,7 +32,7 @@ use portsentry::config::{Config, PortMode, PortSet};
 use portsentry::nft::element::{Element, Key};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
-use portsentry::nft::{Chain, Connection, Error, Heard, Monitor, Notification, Ruleset, SetId};
+use portsentry::nft::{Chain, Connection, ElementInfo, Elements, Error, Heard, Monitor, Notification, Order, Ruleset, SetId};
 use support::netns::Namespace;
 use support::{eventually, linux, missing};
 
@@ -535,6 +535,42 @@ fn an_installation_tells_the_generation_that_it_made_or_found() {
             let installed = connection.install(&default_ruleset()).unwrap();
             assert_eq!(connection.generation().unwrap(), installed.generation);
         }
+    });
+}
+
+#[test]
+fn counters_that_follow_bring_nothing_back_that_was_taken_out() {
+    need!();
+    let (namespace, ruleset) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        let set = ruleset.set(SetId::Blocked4).unwrap();
+        let key = |last: u8| Key::from(IpAddr::from([192, 0, 2, last]));
+        let elements: Vec<_> = (1..=3u8)
+            .map(|last| ElementInfo {
+                key: key(last),
+                end: None,
+                timeout: Some(Duration::from_secs(3600)),
+                expires: Some(Duration::from_secs(1800)),
+                packets: u64::from(last),
+                bytes: 60,
+                comment: Some("by hand".into()),
+            })
+            .collect();
+        let order = Order { elements: Elements::Beside(&[(SetId::Blocked4, elements.clone())]), ..Order::default() };
+        connection.install_with(&ruleset, order).unwrap();
+        let packets = |connection: &mut Connection| -> Vec<Option<u64>> {
+            let found = connection.get_elements(SetId::Blocked4, &[key(1), key(2), key(3), key(9)]).unwrap();
+            found.into_iter().map(|found| found.map(|info| info.packets)).collect()
+        };
+        assert_eq!(packets(&mut connection), [Some(0), Some(0), Some(0), None]);
+        connection.delete_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, 2]))).unwrap();
+        assert_eq!(connection.recount(set, &elements).unwrap(), 2);
+        assert_eq!(packets(&mut connection), [Some(1), None, Some(3), None]);
+        let left = connection.get_element(SetId::Blocked4, key(3)).unwrap().unwrap().expires.unwrap();
+        assert!((1700..=1800).contains(&left.as_secs()), "{left:?}");
+        connection.remove_table().unwrap();
+        assert!(connection.get_elements(SetId::Blocked4, &[key(1)]).unwrap_err().is_not_found());
     });
 }
 

@@ -602,6 +602,29 @@ fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
 }
 
 #[test]
+fn a_long_list_is_the_kernels_word_in_the_order_of_addresses() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    // More than are listed by a dump.
+    let count = 10_500;
+    let scene = Scene::new();
+    let mut daemon = Daemon::start(&scene.host, "");
+    daemon.stop();
+    scene.drop_table();
+    let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n * 77).to_string();
+    let blocks = |now| (0..count).map(|n| manual(&address(n), now, 10, Some(100_000))).chain([manual("203.0.113.0/24", now, 10, None)]).collect();
+    write_store(daemon.directory.path(), 1000, blocks, |_| Vec::new());
+    daemon.restart("");
+    scene.host.run("nft", &["delete", "element", "inet", "portsentry", "blocked4", &format!("{{ {} }}", address(7))]);
+    let expected: Vec<String> = (0..count).filter(|n| *n != 7).map(address).chain(["203.0.113.0/24".to_owned()]).collect();
+    assert!(daemon.blocked() == expected);
+    let rows = daemon.json(&["list"]);
+    assert_eq!((&rows[0]["reason"], &rows[0]["packets"]), (&"by hand: stored".into(), &0.into()));
+    assert!(rows[0]["expires_in"].as_u64().is_some_and(|left| (99_000..=100_000).contains(&left)), "{}", rows[0]);
+}
+
+#[test]
 fn a_hundred_thousand_blocks_come_back_in_one_batch() {
     if missing(TOOLS).is_some() {
         return;

@@ -32,6 +32,9 @@ pub struct Setup {
     pub services: Vec<Port>,
 }
 
+/// Blocks with their beginnings, and where to go on; `None`: these were the last.
+pub type Begun = (Vec<(Subject, Moment)>, Option<usize>);
+
 /// What other threads ask for.
 pub enum Command {
     /// How things stand.
@@ -59,6 +62,8 @@ pub enum Command {
     Reconfigure(Box<Setup>, Answer<Result<(), String>>),
     /// When each block began, as far as that is known.
     Since(Answer<HashMap<Subject, Moment>>),
+    /// When each of the blocks in so many places from one on began, and where to go on.
+    Begun(usize, usize, Answer<Begun>),
     /// So many of the blocks in force, the first that come.
     Blocks(usize, Answer<Vec<Standing>>),
     /// The blocks in force in so many places from one on, and where to go on.

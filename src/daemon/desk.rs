@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::command::{Command, NotDone};
 use super::link::{Link, Unresponsive};
+use super::listing::Listing;
 use super::protected::Because;
 use super::status;
 use super::supervisor::Order;
@@ -57,7 +58,7 @@ impl FrontDesk {
     fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
-            Request::List {} => Answer::blocks(self.list()?),
+            Request::List {} => self.list()?,
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Block { address, seconds, reason } => done(self.block(address, seconds, reason)?),
             Request::Unblock { address } => done(self.unblock(address)?),
@@ -103,15 +104,18 @@ impl FrontDesk {
         Ok(status)
     }
 
-    fn list(&mut self) -> Result<Vec<BlockRow>, Refusal> {
+    fn list(&mut self) -> Result<Answer, Refusal> {
         let prefix = self.ipv6_prefix();
         if self.view.lock().config.mode == crate::config::Mode::Observe {
             // Elements of earlier blocks stay in the sets, and drop nothing.
-            return Ok(Vec::new());
+            return Ok(Answer::blocks(Vec::new()));
+        }
+        if self.sentry.ask(Command::Status).map_err(busy)?.engine.blocked > responder::LIGHT_DUMP {
+            return Ok(Answer::Blocks(Box::new(Listing::begin(&self.sentry, prefix)?)));
         }
         let since = self.sentry.ask(Command::Since).map_err(busy)?;
         let blocked = responder::blocked(&mut self.connection).map_err(|error| kernel(&error))?;
-        Ok(blocked.iter().map(|(subject, info)| block_row(*subject, info, prefix, &since)).collect())
+        Ok(Answer::blocks(blocked.iter().map(|(subject, info)| block_row(*subject, info, prefix, &since)).collect()))
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
@@ -304,11 +308,11 @@ fn done(message: String) -> Answer {
     Reply::Done { message }.into()
 }
 
-fn busy(error: Unresponsive) -> Refusal {
+pub(super) fn busy(error: Unresponsive) -> Refusal {
     Refusal::new(Kind::Busy, error.to_string(), "try again; if it stays so, see the log")
 }
 
-fn kernel(error: &crate::nft::Error) -> Refusal {
+pub(super) fn kernel(error: &crate::nft::Error) -> Refusal {
     Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", words(error)), MEND)
 }
 
@@ -317,9 +321,14 @@ fn allow_row((network, because): (&ipnet::IpNet, &Because)) -> AllowRow {
 }
 
 fn block_row(subject: Subject, info: &ElementInfo, prefix: u8, since: &HashMap<Subject, Moment>) -> BlockRow {
+    row(subject, info, prefix, since.get(&subject).copied())
+}
+
+/// One line of the list; `since`: when the block began, as far as the books know.
+pub(super) fn row(subject: Subject, info: &ElementInfo, prefix: u8, since: Option<Moment>) -> BlockRow {
     let reason: Reason = info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new()));
     // The engine knows when a block began; the kernel only when its timeout was set last.
-    let begun = since.get(&subject).map(|moment| time_of_day(*moment)).or_else(|| {
+    let begun = since.map(time_of_day).or_else(|| {
         let age = info.timeout?.checked_sub(info.expires?)?;
         Some(Stamp(ago(age)))
     });

@@ -17,6 +17,7 @@ mod command;
 mod desk;
 mod errands;
 mod link;
+mod listing;
 pub mod options;
 mod protected;
 mod sentry;

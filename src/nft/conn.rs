@@ -27,6 +27,8 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const INBOX: usize = 128 << 10;
 /// Elements a transaction: the longest commit is then about 10 ms, and the packet path of the kernel is never held up for longer.
 const CHUNK: usize = 2000;
+/// Questions for elements a datagram: their answers, some 1.3 kB each as the kernel counts, fit the receive buffer.
+const QUESTIONS: usize = 1000;
 /// Memory for outgoing messages that is kept between transactions.
 const OUT_KEPT: usize = 1 << 20;
 /// An answer that is not there when send returns will not come; this is for a kernel that differs.
@@ -83,9 +85,16 @@ impl Connection {
     /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no
     /// such set.
     pub fn add_element(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
-        self.transaction(None, |out, sequence| {
-            one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, set, element, Past::default())
-        })
+        let mut add = |past| {
+            self.transaction(None, |out, sequence| {
+                one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, set, element, past)
+            })
+        };
+        match add(Past::new(set)) {
+            // A set that gives counters itself, by somebody else's hand, or a kernel that takes none (before 5.7).
+            Err(error) if set.counts_each() && error.is_unsupported() => add(Past::default()),
+            other => other,
+        }
     }
 
     /// Puts many elements into a set, 2,000 a transaction.
@@ -221,6 +230,62 @@ impl Connection {
             Err(error) if error.is_not_found() => self.has_set(set).and_then(|has| if has { Ok(None) } else { Err(error) }),
             Err(error) => Err(error),
         }
+    }
+
+    /// The elements with these keys, in their order, as the kernel has them; `None` for what is not there. Of sets without intervals.
+    ///
+    /// The questions go many a datagram and cost the same each, however many elements the set has: of a large set a dump costs the square, since the
+    /// kernel walks from the beginning for each piece (nf_tables_dump_set() in net/netfilter/nf_tables_api.c).
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
+    pub fn get_elements(&mut self, set: SetId, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
+        let mut all = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(QUESTIONS) {
+            self.get_chunk(set, chunk, &mut all)?;
+        }
+        // Of a missing element, set and table the kernel says the same.
+        if !all.is_empty() && all.iter().all(Option::is_none) && !self.has_set(set)? {
+            let object = format!("elements of set {}", set.name());
+            return Err(Error::Apply { verb: "get", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
+        }
+        Ok(all)
+    }
+
+    fn get_chunk(&mut self, set: SetId, keys: &[Key], all: &mut Vec<Option<ElementInfo>>) -> Result<(), Error> {
+        let (first, from) = (self.sequence.wrapping_add(1), all.len());
+        self.out.clear();
+        for key in keys {
+            self.sequence = self.sequence.wrapping_add(1);
+            one(&mut self.out, self.sequence, message::GETSETELEM, 0, set, &Element::key_only(*key), Past::default());
+            all.push(None);
+        }
+        self.transmit()?;
+        let mut waiting = keys.len();
+        let mut failure = None;
+        while waiting > 0 {
+            let datagram = match self.socket.receive(&mut self.inbox) {
+                Ok(None) => self.socket.receive_within(&mut self.inbox, PATIENCE),
+                other => other,
+            };
+            let Some(datagram) = datagram.map_err(|source| Error::Socket { verb: "receive from", source })? else {
+                return Err(no_answer("get", &format!("elements of set {}", set.name())));
+            };
+            for message in Messages(datagram) {
+                let Ok(position) = usize::try_from(message.header.sequence.wrapping_sub(first)) else { continue };
+                let Some(place) = all.get_mut(from..).and_then(|all| all.get_mut(position)) else { continue };
+                waiting = waiting.saturating_sub(1);
+                match message.answer() {
+                    Some(answer) if answer.errno == rustix::io::Errno::NOENT.raw_os_error() || answer.errno == 0 => {}
+                    Some(answer) => {
+                        let sequence = message.header.sequence;
+                        failure = Some(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
+                    }
+                    None => decode::elements(&message, set, |element| *place = Some(element.info)),
+                }
+            }
+        }
+        failure.map_or(Ok(()), |failure| Err(self.error(failure)))
     }
 
     fn has_set(&mut self, set: SetId) -> Result<bool, Error> {
@@ -462,7 +527,7 @@ fn write_elements(out: &mut Writer, sequence: &mut u32, set: SetId, elements: &[
     while left.peek().is_some() {
         let list = Elements::begin(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set);
         for element in left.by_ref() {
-            list.push(out, element, Past::default());
+            list.push(out, element, Past::new(set));
             if list.is_full(out) {
                 break;
             }

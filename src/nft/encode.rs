@@ -470,6 +470,13 @@ pub struct Past {
     pub expires: Option<Duration>,
 }
 
+impl Past {
+    /// Of an element that is new in its set.
+    pub fn new(set: SetId) -> Self {
+        Self { counter: set.counts_each().then_some((0, 0)), expires: None }
+    }
+}
+
 /// A list of elements being written: [`Elements::begin`], [`Elements::push`] each, [`Elements::end`].
 #[must_use = "the message has to be ended"]
 pub struct Elements {
@@ -572,23 +579,42 @@ pub fn add_ranges(out: &mut Writer, sequence: &mut u32, id: SetId, ranges: &[Ran
     add_all(out, sequence, id, ranges.iter().map(|range| (Element::range(range), Past::default())));
 }
 
+/// Which counters elements get that are put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counters {
+    /// All, as they stood.
+    Now,
+    /// Those that the set gives, where it has them to give ([`SetId::counts_each`]): the others follow.
+    Later,
+}
+
 /// Elements that were in the kernel before, with what is left of their time, and their counters if the set still counts.
-pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[ElementInfo]) {
+pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[ElementInfo], counters: Counters) {
     let again = elements.iter().map(|info| {
         let timeout = info.timeout.filter(|_| set.timeouts);
         let element = Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
         // A set that counts gives each element a counter; naming one that stands at zero costs the kernel a look-up by name for each.
         let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
-        (element, Past { counter: has_counted.then_some((info.packets, info.bytes)), expires: info.expires })
+        let has_own = set.id.counts_each() && counters == Counters::Now;
+        (element, Past { counter: (has_counted || has_own).then_some((info.packets, info.bytes)), expires: info.expires })
     });
     add_all(out, sequence, set.id, again);
 }
 
+/// Takes elements out, in as many messages as they need.
+pub fn delete_all(out: &mut Writer, sequence: &mut u32, id: SetId, elements: &[ElementInfo]) {
+    write_all(out, sequence, (message::DELSETELEM, 0), id, elements.iter().map(|info| (Element::key_only(info.key), Past::default())));
+}
+
 fn add_all<'a>(out: &mut Writer, sequence: &mut u32, id: SetId, elements: impl Iterator<Item = (Element<'a>, Past)>) {
+    write_all(out, sequence, (message::NEWSETELEM, NLM_F_CREATE), id, elements);
+}
+
+fn write_all<'a>(out: &mut Writer, sequence: &mut u32, (kind, flags): (u16, u16), id: SetId, elements: impl Iterator<Item = (Element<'a>, Past)>) {
     let mut list: Option<Elements> = None;
     for (element, past) in elements {
         let current = list.take().unwrap_or_else(|| {
-            let list = Elements::begin(out, *sequence, message::NEWSETELEM, NLM_F_CREATE, id);
+            let list = Elements::begin(out, *sequence, kind, flags, id);
             *sequence = sequence.wrapping_add(1);
             list
         });

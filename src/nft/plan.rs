@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use super::conn::Connection;
 use super::decode::{self, ChainInfo, RuleInfo, SetInfo, TableInfo};
 use super::element::{ElementInfo, Key};
-use super::encode::{self, NF_ACCEPT, message, set_flag, table_flag};
+use super::encode::{self, Counters, NF_ACCEPT, message, set_flag, table_flag};
 use super::error::Error;
 use super::expr::Expr;
 use super::lower::lower;
@@ -337,7 +337,7 @@ pub struct Order<'a> {
 }
 
 /// What comes into the sets in the transaction that brings the rules, each with what is left of its time: there is no moment in which the rules are in
-/// force and the elements are not.
+/// force and the elements are not. Where each element has a counter of its own ([`SetId::counts_each`]), [`Connection::recount`] brings it later.
 #[derive(Clone, Copy, Default)]
 pub enum Elements<'a> {
     /// What is there, and what a set that is made anew takes over.
@@ -408,11 +408,41 @@ impl Connection {
             return Ok(());
         }
         self.transaction(None, |out, sequence| {
-            encode::add_again(out, sequence, set, elements);
+            encode::add_again(out, sequence, set, elements, Counters::Now);
             encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
         })?;
         self.shrink();
         Ok(())
+    }
+
+    /// Gives elements of a set their counters, as they stand here, in one transaction; and what is left of their time anew. Of those that are gone by
+    /// now none comes back. Gives how many were there.
+    ///
+    /// # Errors
+    /// As [`Connection::add_element`].
+    pub fn recount(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error> {
+        let mut left: Vec<ElementInfo> = elements.to_vec();
+        for _ in 0..TRIES {
+            if left.is_empty() {
+                break;
+            }
+            let result = self.transaction(None, |out, sequence| {
+                encode::delete_all(out, sequence, set.id, &left);
+                encode::add_again(out, sequence, set, &left, Counters::Now);
+                encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+            });
+            match result {
+                Ok(()) => break,
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+            // Some have ended, or were taken out.
+            let keys: Vec<Key> = left.iter().map(|info| info.key).collect();
+            let mut there = self.get_elements(set.id, &keys)?.into_iter().map(|found| found.is_some());
+            left.retain(|_| there.next().unwrap_or(false));
+        }
+        self.shrink();
+        Ok(left.len())
     }
 
     /// Whether the kernel's table is what `ruleset` says; if not, the first object that differs, and how.
@@ -498,14 +528,16 @@ impl Connection {
             installed.carried += elements.len();
             carried.push((*id, elements));
         }
+        // What is carried over goes on counting, what comes from the books gets its counters later.
+        let counters = if matches!(order.elements, Elements::Instead(_)) { Counters::Later } else { Counters::Now };
         // What was read must still be so when it is changed: hence the generation.
         self.transaction(Some(generation), |out, sequence| {
             for (id, step) in (1..).zip(&plan.steps) {
-                write_step(out, sequence, step, id, &carried);
+                write_step(out, sequence, step, id, &carried, counters);
             }
             for (id, elements) in more {
                 if let Some(set) = ruleset.set(*id) {
-                    encode::add_again(out, sequence, set, elements);
+                    encode::add_again(out, sequence, set, elements, Counters::Later);
                 }
             }
             // The last message asks for the acknowledgement; this one changes nothing.
@@ -528,7 +560,7 @@ fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
     left_out
 }
 
-fn write_step(out: &mut Writer, sequence: &mut u32, step: &Step<'_>, id: u32, carried: &[(SetId, Vec<ElementInfo>)]) {
+fn write_step(out: &mut Writer, sequence: &mut u32, step: &Step<'_>, id: u32, carried: &[(SetId, Vec<ElementInfo>)], counters: Counters) {
     let mut next = || {
         let current = *sequence;
         *sequence = sequence.wrapping_add(1);
@@ -543,7 +575,7 @@ fn write_step(out: &mut Writer, sequence: &mut u32, step: &Step<'_>, id: u32, ca
         Step::AddSet(set) => encode::new_set(out, next(), set, id),
         Step::FlushSet(id) => encode::flush_set(out, next(), *id),
         Step::AddElements(set) => match carried.iter().find(|(id, _)| *id == set.id) {
-            Some((_, elements)) => encode::add_again(out, sequence, set, elements),
+            Some((_, elements)) => encode::add_again(out, sequence, set, elements, counters),
             None => encode::add_ranges(out, sequence, set.id, &set.elements),
         },
         Step::AddChain(chain) => encode::new_chain(out, next(), chain),

@@ -126,7 +126,8 @@ impl Builder<'_> {
         let blocked = |id, comment| {
             // Networks are blocked by hand only, so only hosts need a bound. A size of 0 would be none.
             let size = (!SetId::is_interval(id)).then_some(self.config.block.total.max(1));
-            Set { size, timeouts: true, counter: true, comment: Some(comment), ..Set::plain(id, Owner::Daemon) }
+            let counter = !SetId::counts_each(id);
+            Set { size, timeouts: true, counter, comment: Some(comment), ..Set::plain(id, Owner::Daemon) }
         };
         let (allowed4, allowed6): (Vec<_>, Vec<_>) = self.config.allow.iter().partition(|network| network.addr().is_ipv4());
         let allowed = |id, networks: Vec<&ipnet::IpNet>| Set {

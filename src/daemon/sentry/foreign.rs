@@ -42,6 +42,9 @@ pub(super) const QUIET_FROM: usize = 500;
 /// The others follow, so many between two looks at packets.
 const BLOCKS_A_WAKE: usize = 2000;
 
+/// Elements that get their counters between two looks at packets: some five milliseconds.
+const COUNTERS_A_WAKE: usize = 1000;
+
 /// Lines a minute about what others did. A script that adds addresses one by one makes as many changes.
 pub(super) const TOLD_A_MINUTE: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -175,6 +178,8 @@ pub(super) struct Foreign {
     found: Found,
     /// Blocks that are still to be put back.
     backlog: VecDeque<Subject>,
+    /// Blocks whose elements have no counter yet.
+    uncounted: VecDeque<Subject>,
     pace: Pace,
     failure_told: bool,
     own_table: OwnTable,
@@ -202,6 +207,7 @@ impl Foreign {
             author: Author::default(),
             found: Found::default(),
             backlog: VecDeque::new(),
+            uncounted: VecDeque::new(),
             pace: Pace::default(),
             failure_told: false,
             own_table,
@@ -246,6 +252,11 @@ impl Foreign {
         self.services = services;
     }
 
+    /// These came without counters, which follow.
+    pub(super) fn are_uncounted(&mut self, subjects: impl Iterator<Item = Subject>) {
+        self.uncounted = subjects.filter(|subject| place(*subject).0.counts_each()).collect();
+    }
+
     pub(super) fn repairs(&self, now: Moment) -> Repairs {
         Repairs { count: self.count, last: self.last.clone(), fighting: self.pace.is_fighting(now) }
     }
@@ -253,7 +264,7 @@ impl Foreign {
     /// When there is something to do that no notification brings.
     pub(super) fn next_timer(&self, now: Moment) -> Option<Moment> {
         let waits = self.lost || self.pending.structure || self.pending.allowed;
-        let soon = !self.backlog.is_empty() || !self.pending.has_no_elements();
+        let soon = !self.backlog.is_empty() || !self.uncounted.is_empty() || !self.pending.has_no_elements();
         let next = waits.then(|| self.pace.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
         if soon { Some(now) } else { next }
     }
@@ -420,7 +431,9 @@ impl Sentry {
                 let is_anew = installed.steps.iter().any(|step| step.starts_with("add set blocked"));
                 let blocks = self.court.engine.blocks().count();
                 if is_anew {
-                    self.foreign.backlog = self.court.engine.blocks().skip(FIRST_BLOCKS).map(|block| block.subject).collect();
+                    let mut subjects = self.court.engine.blocks().map(|block| block.subject);
+                    self.foreign.are_uncounted(subjects.by_ref().take(FIRST_BLOCKS));
+                    self.foreign.backlog = subjects.collect();
                 }
                 if installed.steps.iter().any(|step| step == "add set services")
                     && let Err(error) = rules::seed_services(self.court.responder.connection(), &self.foreign.services)
@@ -484,10 +497,10 @@ impl Sentry {
 
     /// Puts back some more of the blocks that did not go with the rules.
     fn work_off(&mut self, now: Moment) {
-        let many = self.foreign.backlog.len().min(BLOCKS_A_WAKE);
-        if many == 0 {
-            return;
+        if self.foreign.backlog.is_empty() {
+            return self.count_again(now);
         }
+        let many = self.foreign.backlog.len().min(BLOCKS_A_WAKE);
         let subjects: Vec<Subject> = self.foreign.backlog.drain(..many).collect();
         for set in self.ruleset.sets.iter().filter(|set| crate::responder::BLOCKED.contains(&set.id)) {
             let engine = &self.court.engine;
@@ -499,6 +512,26 @@ impl Sentry {
                 // The table is gone again, or was made anew by others: everything once more.
                 self.foreign.backlog.clear();
                 self.foreign.pending.join(Change { structure: true, anew: true, ..Change::default() });
+                return;
+            }
+        }
+    }
+
+    /// Gives some more of the elements that came with the rules their counters.
+    fn count_again(&mut self, now: Moment) {
+        let many = self.foreign.uncounted.len().min(COUNTERS_A_WAKE);
+        if many == 0 {
+            return;
+        }
+        let subjects: Vec<Subject> = self.foreign.uncounted.drain(..many).collect();
+        for set in self.ruleset.sets.iter().filter(|set| set.id.counts_each()) {
+            let engine = &self.court.engine;
+            let here = subjects.iter().filter(|subject| place(**subject).0 == set.id).filter_map(|subject| engine.blocked(*subject));
+            let elements: Vec<ElementInfo> = here.filter_map(|block| standing(now, &block)).collect();
+            if let Err(error) = self.court.responder.connection().recount(set, &elements) {
+                // They block all the same. If the table is gone, that is another notification.
+                log::warn!("blocks go on without counters: {}", words(&error));
+                self.foreign.uncounted.clear();
                 return;
             }
         }

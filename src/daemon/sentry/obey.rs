@@ -29,6 +29,10 @@ impl Sentry {
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Since(answer) => reply(&answer, self.court.engine.blocks().take(SINCE_MAX).map(|block| (block.subject, block.since)).collect()),
             Command::Blocks(most, answer) => reply(&answer, self.standing(now, most)),
+            Command::Begun(from, places, answer) => {
+                let (page, next) = self.court.engine.blocks_page(from, places);
+                reply(&answer, (page.map(|block| (block.subject, block.since)).collect(), next));
+            }
             Command::Page(from, places, answer) => reply(&answer, self.page(from, places)),
             Command::Offenders(answer) => reply(&answer, self.offenders()),
             Command::Evidence(since, most, answer) => reply(&answer, self.evidence(since, most)),

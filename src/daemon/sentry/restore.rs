@@ -214,7 +214,10 @@ impl Court {
             |order: Order<'_>| rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, order, many);
         let elements = elements(&put);
         let error = match install(Order { elements: Elements::Beside(&elements), ..Order::default() }) {
-            Ok(_) => return Ok(put),
+            Ok(_) => {
+                foreign.are_uncounted(put.iter().map(|block| block.subject));
+                return Ok(put);
+            }
             Err(error) if put.is_empty() => return Err(error),
             Err(error) => error,
         };

@@ -21,7 +21,7 @@ static REAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let ruleset = Ruleset::for_config(&Config::default(), 32768..=60999);
     let mut out = Writer::default();
     let mut sequence = 1;
-    encode::new_table(&mut out, 0);
+    encode::new_table(&mut out, 0, 0);
     for set in &ruleset.sets {
         encode::new_set(&mut out, 0, set, 1);
         encode::add_ranges(&mut out, &mut sequence, set.id, &set.elements);
