@@ -1,6 +1,6 @@
 //! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
 
-use super::{Config, Method, UnprovenAction};
+use super::{Config, UnprovenAction};
 
 /// A key whose feature is not there.
 pub(super) struct Pending {
@@ -11,14 +11,11 @@ pub(super) struct Pending {
     pub(super) until_then: &'static str,
 }
 
-pub(super) const PENDING: &[Pending] = &[
-    Pending { path: "capture.method", needed: |config| config.capture.method == Method::Nfqueue, until_then: "packets are captured as with `nflog`" },
-    Pending {
-        path: "block.unproven.action",
-        needed: |config| config.block.unproven.action == UnprovenAction::Slow,
-        until_then: "unproven sources are reported as with `report`",
-    },
-];
+pub(super) const PENDING: &[Pending] = &[Pending {
+    path: "block.unproven.action",
+    needed: |config| config.block.unproven.action == UnprovenAction::Slow,
+    until_then: "unproven sources are reported as with `report`",
+}];
 
 /// Whether the key is in the table.
 pub(super) fn is_pending(path: &str) -> bool {
@@ -31,8 +28,7 @@ mod tests {
     use crate::config::{KEYS, Loaded, parse};
 
     /// What sets each row off.
-    const TEXTS: &[(&str, &str)] =
-        &[("capture.method", "capture: {method: nfqueue}"), ("block.unproven.action", "block: {unproven: {action: slow}}")];
+    const TEXTS: &[(&str, &str)] = &[("block.unproven.action", "block: {unproven: {action: slow}}")];
 
     fn warnings(loaded: &Loaded) -> Vec<String> {
         loaded.warnings.iter().map(|finding| finding.message.clone()).collect()

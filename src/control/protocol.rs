@@ -442,6 +442,15 @@ pub struct Status {
     pub probes: u64,
     /// Packets lost between the kernel and the daemon since the start.
     pub lost: u64,
+    /// Packets of unknown sources that were given up under load since the start, so that those of known ones could be judged.
+    #[serde(default)]
+    pub shed: u64,
+    /// How packets come in, and what became of them.
+    #[serde(default)]
+    pub intake: Intake,
+    /// The queues, where packets wait in the kernel; null with `nflog`.
+    #[serde(default)]
+    pub queues: Option<Queues>,
     /// Log lines held back since the start.
     pub held_back: u64,
     /// What became of the commands.
@@ -469,6 +478,42 @@ pub struct Status {
     pub pid: u32,
     /// What the administrator should see to.
     pub warnings: Vec<String>,
+}
+
+/// How packets come in, and what became of them since the start: `logged` is `judged`, `passed_over`, and the status' `shed` and `lost` together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Intake {
+    /// Packets that the kernel has logged, those that were lost included.
+    pub logged: u64,
+    /// Packets that were judged.
+    pub judged: u64,
+    /// Packets that are no probes (late answers and the like), and those that nobody can read.
+    pub passed_over: u64,
+    /// Datagrams that the kernel threw away because the receive buffer was full; each had one packet or many.
+    pub overruns: u64,
+    /// Messages of the kernel that were not understood.
+    pub malformed: u64,
+    /// Packets that the kernel collects before it wakes the daemon: 1 when it is quiet.
+    pub batch: u32,
+    /// The receive buffer in force, bytes; null if the kernel does not say.
+    pub receive_buffer: Option<u64>,
+}
+
+/// The queues of `capture.method: nfqueue`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Queues {
+    /// Probes that wait now.
+    pub probes: u32,
+    /// Probes that may wait; more are dropped and counted in the status' `lost`, or go on where closed ports answer.
+    pub probes_length: u32,
+    /// New connections of suspects that wait now.
+    pub connections: u32,
+    /// Those that may wait; more go on unjudged, and nobody counts them.
+    pub connections_length: u32,
+    /// New connections of suspects that were let pass after they were judged, since the start.
+    pub passed: u64,
+    /// Those that were dropped.
+    pub stopped: u64,
 }
 
 /// How often the table was put right after another program.

@@ -61,7 +61,17 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         status.pid
     )?;
     pair(out, "config", status.config.as_deref().unwrap_or("built-in defaults"))?;
-    pair(out, "capture", &format!("{}, group {}", status.capture, status.group))?;
+    match status.queues {
+        None => pair(out, "capture", &format!("{}, group {}", status.capture, status.group))?,
+        Some(queues) => {
+            let next = u32::from(status.group) + 1;
+            pair(out, "capture", &format!("{}, queues {} and {next}", status.capture, status.group))?;
+            let waiting = |now, most, what| format!("{now} of {most} {what}");
+            let (probes, connections) =
+                (waiting(queues.probes, queues.probes_length, "probes"), waiting(queues.connections, queues.connections_length, "connections"));
+            pair(out, "waiting", &format!("{probes}, {connections}; of suspects {} let pass, {} dropped", queues.passed, queues.stopped))?;
+        }
+    }
     if status.watching.is_empty() {
         pair(out, "watching", "nothing")?;
     }
@@ -78,6 +88,9 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     pair(out, "sources", &status.sources.to_string())?;
     pair(out, "probes", &status.probes.to_string())?;
     pair(out, "lost", &count(status.lost, "packet"))?;
+    if status.shed > 0 {
+        pair(out, "shed", &format!("{} of unknown sources, in a flood", count(status.shed, "packet")))?;
+    }
     let responses = status.responses;
     if responses != Responses::default() {
         let text = format!("{} run, {} of them failed, {} dropped", count(responses.commands, "command"), responses.failed, responses.dropped);

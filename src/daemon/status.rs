@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use super::archive::Archive;
-use super::command::{Command, Figures};
+use super::command::{self, Command, Figures};
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
 use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Reflex, Repairs, Responses, Status, Store, Watching};
+use crate::control::{Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -45,6 +45,9 @@ impl Sources {
             warnings
                 .push("packets were lost between the kernel and the daemon that are not counted yet: how many shows with the next one".to_owned());
         }
+        if figures.taken.is_shedding {
+            warnings.push("a flood: packets of unknown sources are being shed, so that those of known ones can be judged".to_owned());
+        }
         let reflex = reflex(&figures);
         warnings.extend(reflex.as_ref().into_iter().flat_map(reflex_warnings));
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
@@ -72,6 +75,7 @@ impl Sources {
             }
             .to_owned(),
             capture: match config.capture.method {
+                Method::Nfqueue if config.has_queue() => "nfqueue",
                 Method::Nflog | Method::Nfqueue => "nflog",
             }
             .to_owned(),
@@ -82,6 +86,9 @@ impl Sources {
             allowed: view.protected.len() as u64,
             probes: figures.engine.probes,
             lost: figures.capture.lost,
+            shed: figures.taken.shed,
+            intake: intake(&figures),
+            queues: figures.queues.map(queues),
             held_back: journal.held_back,
             responses: Responses { commands: counts.commands, failed: counts.failed, dropped: counts.dropped },
             decoy: Decoys {
@@ -113,6 +120,30 @@ impl Sources {
             pid: std::process::id(),
             warnings,
         })
+    }
+}
+
+fn queues(queues: command::Queues) -> Queues {
+    Queues {
+        probes: queues.probes,
+        probes_length: queues.probes_length,
+        connections: queues.connections,
+        connections_length: queues.connections_length,
+        passed: queues.passed,
+        stopped: queues.stopped,
+    }
+}
+
+fn intake(figures: &Figures) -> Intake {
+    let Figures { capture, taken, .. } = figures;
+    Intake {
+        logged: capture.packets + capture.lost,
+        judged: taken.judged,
+        passed_over: taken.no_probe + taken.unreadable,
+        overruns: capture.overruns,
+        malformed: capture.malformed,
+        batch: taken.batch,
+        receive_buffer: taken.receive_buffer.map(|bytes| bytes as u64),
     }
 }
 
@@ -157,7 +188,7 @@ pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
     };
     format!(
         "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
-        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.no_probe, figures.unreadable
+        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.taken.no_probe, figures.taken.unreadable
     )
 }
 

@@ -25,6 +25,9 @@ const MINUTE: u64 = 60_000;
 /// pass the trigger is not worth a line each; what is held back is counted.
 const TOLD_PER_MINUTE: u64 = 600;
 
+/// A source goes on when it has sent so many probes more than the trigger is: a flood would need as many for each source it invents.
+const GOES_ON: u32 = 8;
+
 /// Blocks that one call of [`Engine::on_timer`] looks after: some milliseconds of work at most. [`Engine::next_timer`] asks for another call.
 const TIMERS_AT_ONCE: usize = 4096;
 
@@ -112,6 +115,18 @@ pub enum Refusal {
     NotBlocked(IpNet),
 }
 
+/// What a new connection of a source may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Nothing stands against it.
+    Free,
+    /// The source has passed the trigger and would be blocked; but as many blocks as may be are there (`block.unproven.per_minute`,
+    /// `block.total`), or the kernel refused.
+    Held,
+    /// The source is blocked.
+    Blocked,
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -179,6 +194,27 @@ impl Engine {
         Trigger::Passed
     }
 
+    /// Whether anything is known of the source that an address belongs to. For the packet path: it changes nothing.
+    pub fn knows(&self, source: IpAddr) -> bool {
+        self.ledger.knows(Source::of(source.to_canonical(), self.policy.ipv6_prefix))
+    }
+
+    /// What a new connection of this source may do. For the packet path: it changes nothing.
+    pub fn passage(&self, source: IpAddr) -> Passage {
+        let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
+        if self.policy.mode == Mode::Observe {
+            return Passage::Free;
+        }
+        if self.blocks.view(Subject::Host(source)).is_some() {
+            return Passage::Blocked;
+        }
+        let horizon = self.ledger.horizon(self.now);
+        let Some(tally) = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted)) else { return Passage::Free };
+        let blocks = |transport| matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. });
+        let is_past = blocks(Transport::Tcp) || blocks(Transport::Udp);
+        if is_past && !self.is_never_block(Subject::Host(source)) { Passage::Held } else { Passage::Free }
+    }
+
     /// A source has touched a port, and the rules have held it for that. What is not blocked is released.
     ///
     /// A block is in the kernel before the hold is over, and then the hold runs out by itself. When `block.unproven.per_minute` or `block.total`
@@ -234,7 +270,7 @@ impl Engine {
         if is_new && self.blocks.count() >= self.policy.total as usize {
             return self.tell(now, found, probe, (NotBlocked::Total, proven), actions);
         }
-        if !proven && !self.unproven.take(now) {
+        if !proven && !self.take_unproven(now, source) {
             return self.tell(now, found, probe, (NotBlocked::PerMinute, proven), actions);
         }
         let timeout = if proven {
@@ -250,6 +286,16 @@ impl Engine {
             actions.push(Action::Report(Report::Scan { source, probe: *probe, reason: reason.clone(), not_blocked: None }));
         }
         self.blocks.order(now, Subject::Host(source), Order { timeout, reason, port: Some(probe.port) }, actions);
+    }
+
+    /// Takes one of the new blocks that unproven sources may have in a minute.
+    ///
+    /// A quarter is kept for those who go on: at a low trigger each invented source of a flood passes it with its first packet, takes what there is, and
+    /// is never seen again, while a real scanner sends more.
+    fn take_unproven(&mut self, now: Moment, source: Source) -> bool {
+        let reserve = u64::from(self.policy.unproven.per_minute) / 4;
+        let probes = u32::from(self.policy.trigger()) + GOES_ON;
+        self.unproven.take_above(now, reserve) || (self.ledger.look(source, |known| known.probes >= probes) == Some(true) && self.unproven.take(now))
     }
 
     /// Something may be due: see [`Engine::next_timer`].

@@ -372,6 +372,13 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             snaplen: number(3).unwrap_or(0),
             qthreshold: data.get(4).and_then(|threshold| threshold.be16()).unwrap_or(0),
         },
+        // With a source register the packet says which queue.
+        "queue" if data.get(4).is_none() => Expr::Queue {
+            number: data.get(1)?.be16()?,
+            total: data.get(2).and_then(|total| total.be16()).unwrap_or(1),
+            flags: data.get(3).and_then(|flags| flags.be16()).unwrap_or(0),
+        },
+        "target" => Expr::Target { name: string(data, 1)?, revision: number(2)?, info: data.get(3)?.value.to_vec() },
         "limit" => limit_over(data)?,
         "tproxy" => {
             let family = number(1)?;

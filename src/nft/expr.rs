@@ -16,6 +16,9 @@ pub const REG_2: Register = 2;
 /// `NFT_REG32_00`: the first 4 bytes of [`REG_1`].
 pub const REG32_00: Register = 8;
 
+/// `NFT_QUEUE_FLAG_BYPASS`, and `NFQ_FLAG_BYPASS` (linux/netfilter/xt_NFQUEUE.h): the same number.
+pub const QUEUE_BYPASS: u16 = 1;
+
 /// One expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expr {
@@ -113,6 +116,24 @@ pub enum Expr {
         snaplen: u32,
         /// Messages collected.
         qthreshold: u16,
+    },
+    /// Queues the packet for a program.
+    Queue {
+        /// The first queue.
+        number: u16,
+        /// How many queues from there on share the packets.
+        total: u16,
+        /// `NFT_QUEUE_FLAG_*`.
+        flags: u16,
+    },
+    /// A target of iptables, by way of nft_compat.
+    Target {
+        /// Its name.
+        name: String,
+        /// Its revision.
+        revision: u32,
+        /// Its own structure, as the target's header has it.
+        info: Vec<u8>,
     },
     /// Breaks the rule for packets within the rate: `limit rate over`, in packets (`NFT_LIMIT_F_INV`).
     LimitOver {
@@ -304,6 +325,17 @@ impl fmt::Display for Expr {
             Self::Log { prefix, group, snaplen, qthreshold } => {
                 write!(f, "[ log prefix {prefix} group {group} snaplen {snaplen} qthreshold {qthreshold} ]")
             }
+            Self::Queue { number, total, flags } => {
+                write!(f, "[ queue num {number}")?;
+                if *total > 1 {
+                    write!(f, "-{}", u32::from(*number) + u32::from(*total) - 1)?;
+                }
+                if flags & QUEUE_BYPASS != 0 {
+                    f.write_str(" bypass")?;
+                }
+                f.write_str(" ]")
+            }
+            Self::Target { name, revision, info: _ } => write!(f, "[ target name {name} rev {revision} ]"),
             Self::LimitOver { rate, per, burst } => write!(f, "[ limit rate {rate}/{} burst {burst} type packets flags 0x1 ]", per.name()),
             Self::Immediate { dreg, data } => write!(f, "[ immediate reg {dreg} {} ]", Words(data)),
             Self::Tproxy { family, address, port } => write!(f, "[ tproxy {} addr reg {address} port reg {port} ]", family.name()),

@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, REG_1, REG_2, REG32_00, Register, VerdictCode};
-use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Rate, Rule, Selector, Statement, Unit, Verdict, prefix_mask, protocol};
+use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register, VerdictCode};
+use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit, Verdict, prefix_mask, protocol};
 use super::set_id::{DataType, SetId};
 
 /// The expressions of a rule.
@@ -16,6 +16,16 @@ pub fn lower(rule: &Rule) -> Vec<Expr> {
         lowering.statement(statement);
     }
     lowering.out
+}
+
+/// The target NFQUEUE of revision 3: `struct xt_NFQ_info_v3` (linux/netfilter/xt_NFQUEUE.h) has the first queue, how many, and flags, in host
+/// order; netlink carries it padded to 8 bytes (`XT_ALIGN`).
+fn xt_queue(number: u16, flags: u16) -> Expr {
+    let mut info = Vec::with_capacity(8);
+    for part in [number, 1, flags, 0] {
+        info.extend_from_slice(&part.to_ne_bytes());
+    }
+    Expr::Target { name: "NFQUEUE".to_owned(), revision: 3, info }
 }
 
 struct Lowering {
@@ -54,6 +64,13 @@ impl Lowering {
             Statement::Update { set, key, timeout, over } => self.dynset(true, *set, key, *timeout, *over),
             Statement::Log { prefix, group, snaplen, queue_threshold } => {
                 self.out.push(Expr::Log { prefix: (*prefix).to_owned(), group: *group, snaplen: *snaplen, qthreshold: *queue_threshold });
+            }
+            Statement::Queue { number, bypass, by } => {
+                let flags = if *bypass { QUEUE_BYPASS } else { 0 };
+                self.out.push(match by {
+                    QueueBy::Native => Expr::Queue { number: *number, total: 1, flags },
+                    QueueBy::Xt => xt_queue(*number, flags),
+                });
             }
             Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver { rate: u64::from(*rate), per: Unit::Second, burst: *burst }),
             Statement::Tproxy(to) => {

@@ -26,6 +26,23 @@ impl Ruleset {
     pub fn set(&self, id: SetId) -> Option<&Set> {
         self.sets.iter().find(|set| set.id == id)
     }
+
+    /// Lets every packet that is queued be queued this way.
+    #[must_use]
+    pub fn queueing(mut self, way: QueueBy) -> Self {
+        for statement in self.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.statements) {
+            if let Statement::Queue { by, .. } = statement {
+                *by = way;
+            }
+        }
+        self
+    }
+
+    /// How its rules queue packets; `None` if none does.
+    pub fn queues_by(&self) -> Option<QueueBy> {
+        let mut statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+        statements.find_map(|statement| if let Statement::Queue { by, .. } = statement { Some(*by) } else { None })
+    }
 }
 
 /// Who decides what is in a set.
@@ -161,6 +178,15 @@ pub enum Statement {
         /// Messages that the kernel collects before it sends them.
         queue_threshold: u16,
     },
+    /// Lets the packet wait in an NFQUEUE queue until a program gives the verdict. Ends the rule.
+    Queue {
+        /// The queue.
+        number: u16,
+        /// If nobody listens, the packet goes on to the next base chain; without this it is dropped.
+        bypass: bool,
+        /// By which expression: what the kernel has decides.
+        by: QueueBy,
+    },
     /// Goes on only with packets past so many a second, after a first burst.
     LimitOver {
         /// Packets a second.
@@ -172,6 +198,17 @@ pub enum Statement {
     Tproxy(SocketAddr),
     /// Ends the rule.
     Verdict(Verdict),
+}
+
+/// The kernel's two ways to queue a packet. They do the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueBy {
+    /// nf_tables' own expression (module nft_queue).
+    #[default]
+    Native,
+    /// iptables' target NFQUEUE (module xt_NFQUEUE) by way of nft_compat. nft(8) cannot load it, and lists it as a remark or, built without
+    /// xtables, not at all.
+    Xt,
 }
 
 /// A token bucket: so many packets in a unit of time, after a first burst.

@@ -295,7 +295,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether the elements of the old set can go into the new one. What the configuration owns is filled from the configuration.
+/// Whether the elements of the old set can go into the new one. What the configuration owns is filled from the configuration; what the reflex
+/// remembers is told anew by the next packets.
 fn is_carried(set: &Set, old: &SetInfo) -> bool {
     let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
     let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.is_interval();

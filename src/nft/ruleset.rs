@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::element::{self, Key};
 use super::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector,
-    Set, Statement, Verdict, ct_state, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset,
+    Selector, Set, Statement, Verdict, ct_state, protocol, tcp_flag,
 };
 use super::reflex::{REFLEX, Reflex, udp_not_counted};
 use super::set_id::SetId;
@@ -31,6 +31,16 @@ const DECOY_RATE: u32 = 200;
 const DECOY_BURST: u32 = 4000;
 /// IP and transport headers with all their options, and the first bytes of an SCTP chunk.
 const SNAPLEN: u32 = 256;
+/// Packets that the kernel may collect in one datagram. The lower one of this and the group's own threshold counts (nfnetlink_log.c,
+/// nfulnl_log_packet): so the rules leave it to the daemon, which listens for one at a time when it is quiet. 64 cost a fifth of what they cost
+/// one by one; more saves hardly anything and waits longer.
+pub const QUEUE_THRESHOLD: u16 = 64;
+/// How long a source counts as a suspect after a probe: its new connections wait for the daemon, so that none overtakes the probe. The daemon
+/// needs microseconds, on a loaded machine, behind full queues, up to a second; what is longer makes a forged source's owner wait for nothing.
+const SUSPECT_MEMORY: Duration = Duration::from_secs(5);
+/// 50,000 invented sources a second for [`SUSPECT_MEMORY`], and what the kernel has not swept out yet. 82 bytes each: 33 MB of the kernel's memory
+/// in such a flood. Past it, a probe waits all the same, and makes its source no suspect.
+const SUSPECTS_MAX: u32 = 400_000;
 /// A service that is restarted within this time is no trap for its clients.
 const SERVICE_MEMORY: Duration = Duration::from_secs(86_400);
 /// The kernel's default for sets that rules fill, said explicitly. Past it, a service is just not remembered.
@@ -164,7 +174,21 @@ impl Builder<'_> {
             });
         }
         sets.extend(self.reflex.iter().flat_map(Reflex::sets));
+        if self.config.queues_connections() && self.reflex.is_none() {
+            let set = |id| Set {
+                timeouts: true,
+                size: Some(SUSPECTS_MAX),
+                comment: Some("sources that touched a closed port"),
+                ..Set::plain(id, Owner::Rules)
+            };
+            sets.extend([set(SetId::Suspect4), set(SetId::Suspect6)]);
+        }
         sets
+    }
+
+    /// What a source is, and its set of suspects.
+    fn suspects(&self) -> [(Selector, SetId); 2] {
+        [(Selector::Ip4Saddr, SetId::Suspect4), (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6)]
     }
 
     /// Whether anything is watched at all.
@@ -179,7 +203,7 @@ impl Builder<'_> {
         }
         // A chain before those that lead to it, so that the text loads from top to bottom too.
         chains.push(self.probe());
-        chains.push(open(&self.ephemeral));
+        chains.push(self.open());
         chains.extend(self.reflex.iter().flat_map(Reflex::chains));
         if !self.tcp.is_empty() {
             chains.extend([self.tell(), self.tcp_probe(), sctp_probe()]);
@@ -348,14 +372,59 @@ impl Builder<'_> {
     }
 
     fn probe(&self) -> Chain {
+        let mut rules: Vec<_> = self.reflex.iter().map(Reflex::admission).collect();
+        if self.config.has_queue() {
+            rules.extend(self.queued_probe());
+            return Chain { name: PROBE, base: None, rules };
+        }
         let rule = match (self.config.mode, self.config.closed_ports) {
             (Mode::Enforce, ClosedPorts::Drop) => rule("told, and not answered", [self.log(), drop()]),
             (Mode::Enforce, ClosedPorts::Answer) => rule("told; the kernel answers as it would without us", [self.log(), back()]),
             (Mode::Observe, _) => rule("told; observing changes nothing", [self.log(), back()]),
         };
-        let mut rules: Vec<_> = self.reflex.iter().map(Reflex::admission).collect();
         rules.push(rule);
         Chain { name: PROBE, base: None, rules }
+    }
+
+    /// A probe makes its source a suspect, and waits for the daemon, which drops it or lets it go on.
+    fn queued_probe(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if self.config.queues_connections() {
+            let timeout = Some(SUSPECT_MEMORY);
+            rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
+                let why = if number == 0 { "from this packet on: a connection that comes right after it must not overtake it" } else { "" };
+                let key = vec![source];
+                // What the reflex remembers for longer stays.
+                let put =
+                    if self.reflex.is_some() { Statement::Add { set, key, timeout } } else { Statement::Update { set, key, timeout, over: None } };
+                rule(why, [put])
+            }));
+        }
+        let why = if self.config.drops_probes() {
+            "it waits until it is judged, and is never answered: dropped too where nobody judges"
+        } else {
+            "it waits until it is judged; where nobody judges, it goes on"
+        };
+        rules.push(rule(why, [Statement::Queue { number: self.config.capture.group, bypass: !self.config.drops_probes(), by: QueueBy::default() }]));
+        rules
+    }
+
+    fn open(&self) -> Chain {
+        let mut chain = open(&self.ephemeral);
+        if self.config.queues_connections() {
+            let opening = Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN };
+            // With the largest number there is no next; the configuration is refused then.
+            let number = self.config.capture.group.saturating_add(1);
+            chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
+                let why = if position == 0 {
+                    "a suspect's new connection waits until its probes are judged; others never wait, nor does anybody without the daemon"
+                } else {
+                    ""
+                };
+                rule(why, [opening.clone(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
+            }));
+        }
+        chain
     }
 
     fn tcp_probe(&self) -> Chain {
@@ -465,9 +534,9 @@ fn sctp_probe() -> Chain {
     Chain { name: SCTP_PROBE, base: None, rules }
 }
 
-/// What the daemon is told by. A threshold of 1: it hears of each probe at once.
+/// What the daemon is told by.
 fn log(prefix: &'static str, group: u16) -> Statement {
-    Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: 1 }
+    Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
 }
 
 impl Set {

@@ -123,17 +123,17 @@ impl SetId {
         }
     }
 
-    /// Whether the reflex fills it: many elements of short life, whose limits nobody else can write.
-    pub fn is_reflex(self) -> bool {
-        matches!(self, Self::Seen4 | Self::Seen6 | Self::Score4 | Self::Score6 | Self::Suspect4 | Self::Suspect6 | Self::Held4 | Self::Held6)
-    }
-
     /// Whether each element is given its counter by whoever puts it in, and the set has none of its own to give.
     ///
     /// A counter costs the kernel two memories for each processor, one of them for nothing (nft_set_elem_expr_clone(), nft_set_elem_expr_setup()): 40 % of
     /// what a transaction of many blocks takes. So a repair can bring the blocks first and their counters after them.
     pub fn counts_each(self) -> bool {
         matches!(self, Self::Blocked4 | Self::Blocked6)
+    }
+
+    /// Whether the reflex fills it: many elements of short life, whose limits nobody else can write.
+    pub fn is_reflex(self) -> bool {
+        matches!(self, Self::Seen4 | Self::Seen6 | Self::Score4 | Self::Score6 | Self::Suspect4 | Self::Suspect6 | Self::Held4 | Self::Held6)
     }
 
     /// Whether it holds ranges (flag `interval`).

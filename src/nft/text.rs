@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::element::DisplayRange;
 use super::model::{
-    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset, Selector,
-    Set, Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset,
+    Selector, Set, Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
 };
 use super::set_id::DataType;
 
@@ -110,6 +110,9 @@ fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
     if !rule.why.is_empty() {
         writeln!(out, "\t\t# {}", rule.why)?;
     }
+    if rule.statements.iter().any(|statement| matches!(statement, Statement::Queue { by: QueueBy::Xt, .. })) {
+        writeln!(out, "\t\t# this kernel has no nft_queue: in force is the xt target NFQUEUE, which does the same and which nft cannot load")?;
+    }
     out.push_str("\t\t");
     for (position, statement) in rule.statements.iter().enumerate() {
         if position > 0 {
@@ -141,6 +144,9 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
         }
         Statement::Log { prefix, group, snaplen, queue_threshold } => {
             write!(out, "log prefix \"{prefix}\" group {group} snaplen {snaplen} queue-threshold {queue_threshold}")
+        }
+        Statement::Queue { number, bypass, by: QueueBy::Native | QueueBy::Xt } => {
+            write!(out, "queue {}to {number}", if *bypass { "flags bypass " } else { "" })
         }
         Statement::LimitOver { rate, burst } => write!(out, "limit rate over {rate}/second burst {burst} packets"),
         Statement::Tproxy(to) => write!(out, "tproxy {} to {to}", if to.is_ipv4() { "ip" } else { "ip6" }),

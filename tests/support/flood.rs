@@ -68,7 +68,9 @@ impl<'a> Wire<'a> {
             let mut random = Random(load.seed);
             let mut frames = Frames::new(self, load.target);
             let ports = &load.ports;
-            let pace = Pace { rate: load.rate, packets: load.packets, time: load.time, batch: BATCH };
+            // A system call a millisecond at low rates: no bursts.
+            let batch = if load.rate == 0 { BATCH } else { usize::try_from(load.rate / 1000).unwrap_or(BATCH).clamp(1, BATCH) };
+            let pace = Pace { rate: load.rate, packets: load.packets, time: load.time, batch };
             run(&socket, &mut frames, pace, stop, |frames, first, count| {
                 for n in 0..count {
                     let bits = random.next();

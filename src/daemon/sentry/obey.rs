@@ -47,14 +47,16 @@ impl Sentry {
     }
 
     fn figures(&mut self, now: Moment) -> Figures {
+        // First: it brings what is lost up to date.
+        let queues = self.room.figures();
         Figures {
             reflex: self.reflex_figures(),
             engine: self.court.engine.status(),
             capture: self.statistics(),
-            no_probe: self.no_probe,
-            unreadable: self.unreadable,
+            taken: self.taken(),
             decoy: self.decoy.figures(),
             repairs: self.foreign.repairs(now),
+            queues,
         }
     }
 

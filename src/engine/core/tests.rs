@@ -349,12 +349,39 @@ fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
     for n in 0..30 {
         bench.syn(&format!("203.0.113.{n}"), 1..=4);
     }
-    assert_eq!(bench.blocked().len(), 10);
+    assert_eq!(bench.blocked().len(), 8, "a quarter is kept for those who go on");
     let told = bench.told();
-    assert_eq!(told.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 20);
+    assert_eq!(told.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 22);
+    for n in 10..30 {
+        bench.syn(&format!("203.0.113.{n}"), 5..=9);
+    }
+    assert_eq!(bench.blocked().len(), 8);
+    for n in 20..30 {
+        bench.syn(&format!("203.0.113.{n}"), [10]);
+    }
+    assert_eq!(bench.blocked().len(), 10);
     bench.wait(SECOND * 6);
-    bench.syn("203.0.113.29", [5]);
+    bench.syn("203.0.113.29", [11]);
     assert_eq!(bench.blocked().len(), 11);
+}
+
+#[test]
+fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_for_those_who_go_on() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    // Less than the suspects' places between two of the scanner's probes.
+    let flood = |bench: &mut Bench, from: u32| {
+        for n in from..from + 500 {
+            bench.syn(&Ipv4Addr::from_bits(0x2c00_0000 + n).to_string(), [7]);
+        }
+    };
+    flood(&mut bench, 0);
+    for port in 1..=7 {
+        bench.syn(THEM, [port]);
+        flood(&mut bench, 500 * u32::from(port));
+    }
+    assert_eq!(bench.blocked().len(), 450);
+    bench.syn(THEM, [8]);
+    assert_eq!(bench.blocked().len(), 451);
 }
 
 #[test]
