@@ -49,6 +49,8 @@ pub struct SetInfo {
     pub expressions: Vec<Expr>,
     /// Shown by `nft list`.
     pub comment: Option<String>,
+    /// Elements that it holds; `None`: this kernel does not tell (`NFTA_SET_COUNT`, linux/netfilter/nf_tables.h, of 2025).
+    pub count: Option<u32>,
 }
 
 /// A rule, as the kernel has it.
@@ -153,6 +155,7 @@ pub fn set(message: &Message<'_>) -> Option<SetInfo> {
         timeout: milliseconds(attributes, attr::SET_TIMEOUT),
         expressions: attributes.get(attr::SET_EXPR).and_then(|one| expression(one.nested())).into_iter().collect(),
         comment: user_string(userdata, SET_UDATA_COMMENT).map(str::to_owned),
+        count: attributes.get(attr::SET_COUNT).and_then(|count| count.be32()),
     })
 }
 

@@ -67,6 +67,7 @@ pub(super) mod attr {
     pub const SET_TIMEOUT: u16 = 11;
     pub const SET_USERDATA: u16 = 13;
     pub const SET_EXPR: u16 = 17;
+    pub const SET_COUNT: u16 = 20;
     pub const DESC_SIZE: u16 = 1;
     pub const ELEMS_TABLE: u16 = 1;
     pub const ELEMS_SET: u16 = 2;

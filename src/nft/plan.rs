@@ -600,6 +600,7 @@ mod tests {
                     timeout: set.timeout,
                     expressions: set.counter.then_some(Expr::Counter { packets: 7, bytes: 9 }).into_iter().collect(),
                     comment: set.comment.map(str::to_owned),
+                    count: None,
                 })
                 .collect(),
             rules: ruleset
