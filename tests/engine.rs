@@ -50,6 +50,7 @@ fn carry_out(engine: &mut Engine, now: Moment, mut actions: Vec<Action>, reports
                 Action::Block { subject, .. } => Outcome::Blocked { subject, result: Ok(()) },
                 Action::Unblock { subject } => Outcome::Unblocked { subject, result: Ok(()) },
                 Action::Count { subject } => Outcome::Counted { subject, packets: Some(0) },
+                Action::Release { .. } => continue,
             };
             engine.on_outcome(now, outcome, &mut actions);
         }
@@ -171,7 +172,7 @@ fn a_flood_that_passes_the_trigger_is_not_told_line_by_line() {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0usize..12, 0u8..8, 0u8..4, 0usize..12, any::<bool>()).prop_map(|(from, port, transport, scan, imitable)| Step::Probe { from, port, transport, scan, imitable }),
+        12 => (0usize..12, 0u8..8, 0u8..4, 0usize..12, any::<bool>(), any::<bool>()).prop_map(|(from, port, transport, scan, imitable, held)| Step::Probe { from, port, transport, scan, imitable, held }),
         2 => (0usize..16, prop::option::of(0u16..300)).prop_map(|(whom, seconds)| Step::Block { whom, seconds }),
         2 => (0usize..16).prop_map(|whom| Step::Unblock { whom }),
         1 => (0usize..16).prop_map(|whom| Step::Removed { whom }),

@@ -12,6 +12,8 @@
 
 #[path = "ruleset/committed.rs"]
 mod committed;
+#[path = "ruleset/dynamic.rs"]
+mod dynamic;
 #[path = "ruleset/generate.rs"]
 mod generate;
 #[path = "ruleset/measure.rs"]

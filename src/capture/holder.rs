@@ -1,7 +1,7 @@
-//! Which program listens to an NFLOG group: asked once, when the group is refused, for the words of the error.
+//! Which program listens to an NFLOG group or an NFQUEUE queue: asked once, when it is refused, for the words of the error.
 //!
 //! Read from /proc: `net/netfilter/nfnetlink_log` (`seq_show` in the kernel's nfnetlink_log.c) names the netlink port of a group's listener,
-//! `net/netlink` (proc(5)) the socket behind a port, and the descriptors of the processes show whose socket that is. What cannot be read is left out.
+//! `net/netfilter/nfnetlink_queue` that of a queue's in the same two columns, `net/netlink` (proc(5)) the socket behind a port, and the descriptors of the processes show whose socket that is. What cannot be read is left out.
 
 use std::fmt;
 use std::fs;
@@ -32,8 +32,16 @@ impl fmt::Display for Holder {
 
 /// Who listens to `group` in this thread's network namespace.
 pub(super) fn find(group: u16) -> Option<Holder> {
-    let groups = fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_log").ok()?;
-    let portid = portid_of(&groups, group)?;
+    holder("/proc/thread-self/net/netfilter/nfnetlink_log", group)
+}
+
+/// Who listens to the NFQUEUE `queue` in this thread's network namespace.
+pub(super) fn of_queue(queue: u16) -> Option<Holder> {
+    holder("/proc/thread-self/net/netfilter/nfnetlink_queue", queue)
+}
+
+fn holder(table: &str, number: u16) -> Option<Holder> {
+    let portid = portid_of(&fs::read_to_string(table).ok()?, number)?;
     let process = fs::read_to_string("/proc/thread-self/net/netlink").ok().and_then(|sockets| process_of(inode_of(&sockets, portid)?));
     Some(Holder { portid, process })
 }

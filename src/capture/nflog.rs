@@ -73,7 +73,8 @@ impl Settings {
             group,
             // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156 bytes still shows a whole TCP header.
             copy_range: 256,
-            // A packet at once: 10 us from the wire to the daemon. 64 with a timer makes it 8 ms, a scanner's whole time.
+            // A packet at once: 10 us from the wire to the daemon. 64 with a timer makes it 8 ms, a scanner's whole time. Under load it is raised
+            // (`super::batching`).
             queue_threshold: 1,
             // The shortest that the kernel can: it counts only with a higher threshold.
             flush_after: Duration::from_millis(10),
@@ -104,6 +105,11 @@ impl Listener {
         let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(Error::Open)?;
         // First of all: from the moment of the binding, packets come.
         socket.set_receive_buffer(settings.receive_buffer).map_err(Error::Buffer)?;
+        // Loss is counted by the sequence. An error for it would only bring more: all that comes before the queue is read empty, a scanner's packets
+        // among it.
+        if let Err(error) = sys::socket::no_overrun_errors(socket.as_fd()) {
+            log::debug!("NFLOG group {}: {error}", settings.group);
+        }
         let mut listener =
             Self { socket, settings, buffer: vec![0; BUFFER_LEN].into_boxed_slice(), early: Vec::new(), counters: Counters::default(), sequence: 0 };
         let mut writer = Writer::with_capacity(128);
@@ -240,9 +246,12 @@ impl PacketSource for Listener {
                     counters.statistics.malformed += u64::from(cut);
                     counters.on_datagram(datagram, settings.group, on_packet);
                 }
-                Ok(None) => return Ok(Received { packets: done(counters), more: false }),
-                // After an overrun the kernel queues nothing until the queue has been read empty: read on.
-                Err(error) if is_overrun(&error) => counters.on_overrun(),
+                Ok(None) => {
+                    counters.on_empty(held(socket).dropped);
+                    return Ok(Received { packets: done(counters), more: false });
+                }
+                // Only where the kernel would not keep it to itself: nothing is queued any more until the queue has been read empty. Read on.
+                Err(error) if is_overrun(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Receive(error)),
             }
@@ -251,20 +260,51 @@ impl PacketSource for Listener {
     }
 
     fn statistics(&self) -> Statistics {
-        self.counters.statistics
+        self.counters.statistics()
     }
+
+    fn backlog(&self) -> u8 {
+        let sys::socket::Held { waiting, buffer, .. } = held(&self.socket);
+        u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1))).unwrap_or(u8::MAX).min(100)
+    }
+
+    fn batch(&self) -> u32 {
+        self.settings.queue_threshold
+    }
+
+    fn set_batch(&mut self, packets: u32) -> Result<(), Error> {
+        self.set_queue_threshold(packets)
+    }
+}
+
+/// A kernel that does not say (before 4.12) leaves it at: no load is known.
+fn held(socket: &Socket) -> sys::socket::Held {
+    sys::socket::held(socket.as_fd()).unwrap_or_default()
 }
 
 /// What is counted while datagrams are taken apart. Apart from the socket, so that any bytes can be put through it.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
-    /// The counts so far.
-    pub statistics: Statistics,
+    statistics: Statistics,
     /// The sequence number that the next packet has if nothing is lost; the kernel starts at 0.
     next: u32,
+    /// What the kernel had thrown away when the queue was found empty last.
+    at_empty: u32,
+    /// Of what the kernel has thrown away, so much is in `lost`: the packet that came next has shown it.
+    accounted: u32,
 }
 
 impl Counters {
+    /// The counts so far.
+    pub fn statistics(&self) -> Statistics {
+        Statistics { overruns: self.at_empty.into(), loss_uncounted: self.at_empty != self.accounted, ..self.statistics }
+    }
+
+    /// The queue is empty, and the kernel has thrown away so many datagrams. Whatever comes from now on comes after those.
+    pub fn on_empty(&mut self, dropped: u32) {
+        self.at_empty = dropped;
+    }
+
     /// Takes a datagram of `group` apart and hands out its packets.
     pub fn on_datagram(&mut self, datagram: &[u8], group: u16, on_packet: &mut dyn FnMut(&Packet<'_>)) {
         for message in Messages(datagram) {
@@ -272,13 +312,14 @@ impl Counters {
                 MSG_PACKET => match decode(&message, group) {
                     Some(packet) => {
                         self.on_sequence(packet.sequence);
+                        self.accounted = self.at_empty;
                         self.statistics.packets += 1;
                         on_packet(&packet);
                     }
                     None => self.statistics.malformed += 1,
                 },
                 // The end of several packets in one datagram.
-                NLMSG_DONE => {}
+                NLMSG_DONE | NLMSG_OVERRUN => {}
                 NLMSG_ERROR => match message.answer() {
                     Some(answer) if answer.errno != 0 => {
                         let error = io::Error::from_raw_os_error(answer.errno);
@@ -287,16 +328,9 @@ impl Counters {
                     Some(_) => {}
                     None => self.statistics.malformed += 1,
                 },
-                NLMSG_OVERRUN => self.on_overrun(),
                 _ => self.statistics.malformed += 1,
             }
         }
-    }
-
-    /// The kernel told that the receive buffer was full.
-    fn on_overrun(&mut self) {
-        self.statistics.overruns += 1;
-        self.statistics.loss_uncounted = true;
     }
 
     fn on_sequence(&mut self, sequence: Option<u32>) {
@@ -305,8 +339,6 @@ impl Counters {
         // A step back is no loss of four billion: the count began again.
         if gap < 1 << 31 {
             self.statistics.lost += u64::from(gap);
-            // What was queued before the overrun comes without a gap.
-            self.statistics.loss_uncounted &= gap == 0;
         }
         self.next = sequence.wrapping_add(1);
     }
@@ -410,7 +442,7 @@ mod tests {
         writer.end_message(done);
         let mut counters = Counters::default();
         assert_eq!(count(&mut counters, writer.bytes()), [0, 1, 2]);
-        assert_eq!(counters.statistics, Statistics { packets: 3, ..Statistics::default() });
+        assert_eq!(counters.statistics(), Statistics { packets: 3, ..Statistics::default() });
     }
 
     #[test]
@@ -421,23 +453,29 @@ mod tests {
             let mut writer = Writer::default();
             packet(&mut writer, 77, sequence, b"");
             count(&mut counters, writer.bytes());
-            assert_eq!(counters.statistics.lost, lost, "at {sequence}");
+            assert_eq!(counters.statistics().lost, lost, "at {sequence}");
         }
     }
 
     #[test]
-    fn a_loss_that_is_known_and_not_counted_is_so_until_the_next_gap() {
+    fn a_loss_that_is_known_and_not_counted_is_so_until_the_packet_behind_it_comes() {
         let mut counters = Counters::default();
         let take = |counters: &mut Counters, sequence| {
             let mut writer = Writer::default();
             packet(&mut writer, 77, sequence, b"");
             count(counters, writer.bytes());
-            (counters.statistics.lost, counters.statistics.loss_uncounted)
+            let Statistics { lost, loss_uncounted, overruns, .. } = counters.statistics();
+            (lost, loss_uncounted, overruns)
         };
-        assert_eq!(take(&mut counters, 0), (0, false));
-        counters.on_overrun();
-        assert_eq!(take(&mut counters, 1), (0, true), "it was queued before");
-        assert_eq!(take(&mut counters, 7), (5, false));
+        assert_eq!(take(&mut counters, 0), (0, false, 0));
+        counters.on_empty(3);
+        assert!(counters.statistics().loss_uncounted);
+        assert_eq!(take(&mut counters, 7), (6, false, 3));
+        // It can be that all of it was counted before the queue was found empty: the next packet shows that too.
+        assert_eq!(take(&mut counters, 9), (7, false, 3));
+        counters.on_empty(4);
+        assert!(counters.statistics().loss_uncounted);
+        assert_eq!(take(&mut counters, 10), (7, false, 4));
     }
 
     #[test]
@@ -461,7 +499,7 @@ mod tests {
         writer.end_message(unknown);
         let mut counters = Counters::default();
         assert_eq!(count(&mut counters, writer.bytes()), [0u32; 0]);
-        assert_eq!(counters.statistics, Statistics { malformed: 3, ..Statistics::default() });
+        assert_eq!(counters.statistics(), Statistics { malformed: 3, ..Statistics::default() });
     }
 
     #[test]
@@ -513,7 +551,7 @@ mod tests {
             let end = end.index(bytes.len() + 1);
             let mut counters = Counters::default();
             count(&mut counters, &bytes[..end]);
-            prop_assert!(counters.statistics.packets <= u64::try_from(bytes.len() / 28).unwrap());
+            prop_assert!(counters.statistics().packets <= u64::try_from(bytes.len() / 28).unwrap());
         }
 
         #[test]
@@ -526,7 +564,7 @@ mod tests {
                 count(&mut counters, writer.bytes());
                 next += step + 1;
             }
-            prop_assert_eq!(counters.statistics.packets + counters.statistics.lost, u64::from(next));
+            prop_assert_eq!(counters.statistics().packets + counters.statistics().lost, u64::from(next));
         }
     }
 }

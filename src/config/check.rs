@@ -5,13 +5,14 @@ use std::path::Path;
 use super::diagnostic::Place;
 use super::pending::PENDING;
 use super::reader::Reader;
-use super::{Config, Escalate, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written};
+use super::{Config, Escalate, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written};
 
 /// Notes what does not fit together.
 pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     protocol("tcp", &config.tcp, reader);
     protocol("udp", &config.udp, reader);
     watched(config, reader);
+    queues(config, reader);
     observed_decoys(config, reader);
     times(config, reader);
     never_block(config, reader);
@@ -26,6 +27,14 @@ pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>) {
             let place = reader.place(&[pending.path]);
             reader.findings.warning(place, format!("`{}` is not in force yet", pending.path), format!("until then {}", pending.until_then));
         }
+    }
+}
+
+/// Two queues are needed, the second by the next number.
+fn queues(config: &Config, reader: &mut Reader<'_>) {
+    if reader.is_sound(&["capture.method", "capture.group"]) && config.capture.method == Method::Nfqueue && config.capture.group == u16::MAX {
+        let place = reader.place(&["capture.group", "capture.method"]);
+        reader.findings.error(place, "`capture.group` is 65535, and nfqueue needs the next number too".to_owned(), "write 65534 or less");
     }
 }
 

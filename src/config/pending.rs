@@ -1,6 +1,6 @@
 //! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
 
-use super::{Config, Method, UnprovenAction};
+use super::{Config, UnprovenAction};
 
 /// A key whose feature is not there.
 pub(super) struct Pending {
@@ -11,19 +11,11 @@ pub(super) struct Pending {
     pub(super) until_then: &'static str,
 }
 
-pub(super) const PENDING: &[Pending] = &[
-    Pending { path: "capture.method", needed: |config| config.capture.method == Method::Nfqueue, until_then: "packets are captured as with `nflog`" },
-    Pending {
-        path: "capture.reflex",
-        needed: |config| config.capture.reflex,
-        until_then: "the daemon alone blocks; write false, or leave the line out",
-    },
-    Pending {
-        path: "block.unproven.action",
-        needed: |config| config.block.unproven.action == UnprovenAction::Slow,
-        until_then: "unproven sources are reported as with `report`",
-    },
-];
+pub(super) const PENDING: &[Pending] = &[Pending {
+    path: "block.unproven.action",
+    needed: |config| config.block.unproven.action == UnprovenAction::Slow,
+    until_then: "unproven sources are reported as with `report`",
+}];
 
 /// Whether the key is in the table.
 pub(super) fn is_pending(path: &str) -> bool {
@@ -36,11 +28,7 @@ mod tests {
     use crate::config::{KEYS, Loaded, parse};
 
     /// What sets each row off.
-    const TEXTS: &[(&str, &str)] = &[
-        ("capture.method", "capture: {method: nfqueue}"),
-        ("capture.reflex", "capture: {reflex: true}"),
-        ("block.unproven.action", "block: {unproven: {action: slow}}"),
-    ];
+    const TEXTS: &[(&str, &str)] = &[("block.unproven.action", "block: {unproven: {action: slow}}")];
 
     fn warnings(loaded: &Loaded) -> Vec<String> {
         loaded.warnings.iter().map(|finding| finding.message.clone()).collect()
@@ -67,7 +55,7 @@ mod tests {
 
     #[test]
     fn values_that_need_nothing_are_silent() {
-        let text = "capture: {method: nflog, reflex: false}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\n";
+        let text = "capture: {method: nflog, reflex: true}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\n";
         assert_eq!(warnings(&parse(text, "x").unwrap()), [""; 0]);
     }
 }

@@ -62,6 +62,32 @@ impl Config {
     pub fn has_decoys(&self, protocol: &Protocol) -> bool {
         self.mode == Mode::Enforce && protocol.mode == PortMode::Connect && !protocol.ports.is_empty()
     }
+
+    /// Whether anything that is watched waits in the kernel until it is judged.
+    pub fn has_queue(&self) -> bool {
+        let watches = !self.tcp.watched().is_empty() || !self.udp.watched().is_empty();
+        self.capture.method == Method::Nfqueue && watches
+    }
+
+    /// Whether new connections of suspects wait too: only where a suspect may come to be blocked.
+    pub fn queues_connections(&self) -> bool {
+        let may_block = |protocol: &Protocol| protocol.action == ProtocolAction::Block && !protocol.watched().is_empty();
+        self.has_queue() && self.mode == Mode::Enforce && self.block.total > 0 && (may_block(&self.tcp) || may_block(&self.udp))
+    }
+
+    /// Whether a probe that nobody judges is dropped.
+    pub fn drops_probes(&self) -> bool {
+        self.mode == Mode::Enforce && self.closed_ports == ClosedPorts::Drop
+    }
+
+    /// Whether the rules count probes of this transport and hold a source themselves: only where the daemon would block it at once, though nothing
+    /// has proven its address.
+    pub fn has_reflex(&self, protocol: &Protocol) -> bool {
+        let unproven = &self.block.unproven;
+        let may_block = self.mode == Mode::Enforce && protocol.action == ProtocolAction::Block && self.block.total > 0;
+        let blocks_unproven = unproven.action == UnprovenAction::Block && unproven.per_minute > 0;
+        self.capture.reflex && may_block && blocks_unproven && !protocol.watched().is_empty()
+    }
 }
 
 /// `mode`.

@@ -14,6 +14,7 @@ pub mod server;
 pub use desk::{Answer, Desk, Rows};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
-    AllowRow, BlockRow, Decoys, HistoryRow, Kind, Refusal, Repairs, Reply, Request, Responses, Shown, Stamp, Status, Store, Target, Watching,
+    AllowRow, BlockRow, Decoys, HistoryRow, Intake, Kind, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses, Shown, Stamp, Status, Store,
+    Target, Watching,
 };
 pub use server::{Feed, Server};

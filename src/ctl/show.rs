@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::table::{Align, Table};
-use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Responses, Shown, Stamp, Status};
+use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, Status};
 use crate::journal::format::{duration, printable};
 
 /// The time zone in which times are shown.
@@ -61,7 +61,17 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         status.pid
     )?;
     pair(out, "config", status.config.as_deref().unwrap_or("built-in defaults"))?;
-    pair(out, "capture", &format!("{}, group {}", status.capture, status.group))?;
+    match status.queues {
+        None => pair(out, "capture", &format!("{}, group {}", status.capture, status.group))?,
+        Some(queues) => {
+            let next = u32::from(status.group) + 1;
+            pair(out, "capture", &format!("{}, queues {} and {next}", status.capture, status.group))?;
+            let waiting = |now, most, what| format!("{now} of {most} {what}");
+            let (probes, connections) =
+                (waiting(queues.probes, queues.probes_length, "probes"), waiting(queues.connections, queues.connections_length, "connections"));
+            pair(out, "waiting", &format!("{probes}, {connections}; of suspects {} let pass, {} dropped", queues.passed, queues.stopped))?;
+        }
+    }
     if status.watching.is_empty() {
         pair(out, "watching", "nothing")?;
     }
@@ -78,12 +88,16 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     pair(out, "sources", &status.sources.to_string())?;
     pair(out, "probes", &status.probes.to_string())?;
     pair(out, "lost", &count(status.lost, "packet"))?;
+    if status.shed > 0 {
+        pair(out, "shed", &format!("{} of unknown sources, in a flood", count(status.shed, "packet")))?;
+    }
     let responses = status.responses;
     if responses != Responses::default() {
         let text = format!("{} run, {} of them failed, {} dropped", count(responses.commands, "command"), responses.failed, responses.dropped);
         pair(out, "responses", &text)?;
     }
     pair(out, "held back", &count(status.held_back, "log line"))?;
+    pair(out, "reflex", &reflex(status.reflex.as_ref()))?;
     if status.watching.iter().any(|watching| watching.mode == "connect") {
         let decoy = status.decoy;
         let connections = count(decoy.connections, "connection");
@@ -105,6 +119,17 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         writeln!(out, "Warning: {}", printable(warning))?;
     }
     Ok(())
+}
+
+/// What the rules did by themselves.
+fn reflex(reflex: Option<&Reflex>) -> String {
+    let Some(reflex) = reflex else { return "off".to_owned() };
+    let mut text =
+        format!("{}, {} released, {} dropped", count(reflex.holds + reflex.untold_holds, "hold"), reflex.released, count(reflex.dropped, "packet"));
+    if reflex.untold_holds + reflex.untold > 0 {
+        text.push_str(&format!(", {} counted and not told", count(reflex.untold_holds + reflex.untold, "probe")));
+    }
+    text
 }
 
 /// A list of port ranges may have thousands of words; `--json` has them all.

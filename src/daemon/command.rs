@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
 use crate::journal::store::{Block, Repeated};
 use crate::nft::Ruleset;
+use crate::nft::reflex::Tally;
 use crate::probe::Port;
 use crate::{capture, decoy};
 
@@ -101,6 +102,15 @@ pub enum NotDone {
     Failed(String),
 }
 
+/// What the reflex did, and how full its sets are.
+#[derive(Debug, Clone, Default)]
+pub struct Reflex {
+    /// Its counters.
+    pub tally: Tally,
+    /// Elements and size of the fullest of its sets, where the kernel tells (Linux 6.16).
+    pub fullest: Option<(u32, u32)>,
+}
+
 /// Figures for the status.
 #[derive(Debug, Clone)]
 pub struct Figures {
@@ -108,12 +118,50 @@ pub struct Figures {
     pub engine: engine::Status,
     /// The capture's.
     pub capture: capture::Statistics,
+    /// What became of the packets that came in.
+    pub taken: Taken,
+    /// The decoys'.
+    pub decoy: decoy::Figures,
+    /// The counters of the reflex's rules; `None` if the rules have none, or cannot be read.
+    pub reflex: Option<Reflex>,
+    /// What was done about other programs in our table.
+    pub repairs: Repairs,
+    /// The queues', where packets wait.
+    pub queues: Option<Queues>,
+}
+
+/// How the queues stand, where packets wait in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queues {
+    /// Probes that wait now.
+    pub probes: u32,
+    /// Probes that may wait.
+    pub probes_length: u32,
+    /// New connections of suspects that wait now.
+    pub connections: u32,
+    /// Those that may wait.
+    pub connections_length: u32,
+    /// New connections of suspects that were let pass after they were judged.
+    pub passed: u64,
+    /// Those that were dropped.
+    pub stopped: u64,
+}
+
+/// What became of the packets that came in, and how they are taken now.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    /// Logged packets that were judged, or wait at the decoys for the end of their handshake.
+    pub judged: u64,
     /// Logged packets that are no probes (late answers and the like).
     pub no_probe: u64,
     /// Logged packets that no parser could read.
     pub unreadable: u64,
-    /// The decoys'.
-    pub decoy: decoy::Figures,
-    /// What was done about other programs in our table.
-    pub repairs: Repairs,
+    /// Packets of unknown sources that were given up, so that those of known ones could be judged.
+    pub shed: u64,
+    /// Packets are being given up now.
+    pub is_shedding: bool,
+    /// Packets that the kernel collects before it wakes the daemon.
+    pub batch: u32,
+    /// The receive buffer in force, bytes; `None` if the kernel does not say.
+    pub receive_buffer: Option<usize>,
 }

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use super::archive::Archive;
-use super::command::Command;
+use super::command::{self, Command, Figures};
 use super::errands::Errands;
 use super::link::{Link, Unresponsive};
 use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Repairs, Responses, Status, Store, Watching};
+use crate::control::{Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching};
 use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
@@ -45,6 +45,11 @@ impl Sources {
             warnings
                 .push("packets were lost between the kernel and the daemon that are not counted yet: how many shows with the next one".to_owned());
         }
+        if figures.taken.is_shedding {
+            warnings.push("a flood: packets of unknown sources are being shed, so that those of known ones can be judged".to_owned());
+        }
+        let reflex = reflex(&figures);
+        warnings.extend(reflex.as_ref().into_iter().flat_map(reflex_warnings));
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
@@ -70,6 +75,7 @@ impl Sources {
             }
             .to_owned(),
             capture: match config.capture.method {
+                Method::Nfqueue if config.has_queue() => "nfqueue",
                 Method::Nflog | Method::Nfqueue => "nflog",
             }
             .to_owned(),
@@ -80,6 +86,9 @@ impl Sources {
             allowed: view.protected.len() as u64,
             probes: figures.engine.probes,
             lost: figures.capture.lost,
+            shed: figures.taken.shed,
+            intake: intake(&figures),
+            queues: figures.queues.map(queues),
             held_back: journal.held_back,
             responses: Responses { commands: counts.commands, failed: counts.failed, dropped: counts.dropped },
             decoy: Decoys {
@@ -91,6 +100,7 @@ impl Sources {
                 held: figures.decoy.held as u64,
                 waiting: figures.decoy.waiting as u64,
             },
+            reflex,
             store: Store {
                 state: if store.failing.is_some() { "failing" } else { "ok" }.to_owned(),
                 blocks: store.rows.blocks,
@@ -113,6 +123,62 @@ impl Sources {
     }
 }
 
+fn queues(queues: command::Queues) -> Queues {
+    Queues {
+        probes: queues.probes,
+        probes_length: queues.probes_length,
+        connections: queues.connections,
+        connections_length: queues.connections_length,
+        passed: queues.passed,
+        stopped: queues.stopped,
+    }
+}
+
+fn intake(figures: &Figures) -> Intake {
+    let Figures { capture, taken, .. } = figures;
+    Intake {
+        logged: capture.packets + capture.lost,
+        judged: taken.judged,
+        passed_over: taken.no_probe + taken.unreadable,
+        overruns: capture.overruns,
+        malformed: capture.malformed,
+        batch: taken.batch,
+        receive_buffer: taken.receive_buffer.map(|bytes| bytes as u64),
+    }
+}
+
+/// What the reflex did; `None` if the rules have none.
+fn reflex(figures: &Figures) -> Option<Reflex> {
+    let rules = figures.reflex.as_ref()?;
+    Some(Reflex {
+        holds: figures.engine.held,
+        released: figures.engine.released,
+        untold_holds: rules.tally.untold_holds,
+        dropped: rules.tally.dropped,
+        untold: rules.tally.untold,
+        shed: rules.tally.shed,
+        no_room: rules.tally.no_room,
+        elements: rules.fullest.map(|(elements, _)| elements),
+        size: rules.fullest.map(|(_, size)| size),
+    })
+}
+
+fn reflex_warnings(reflex: &Reflex) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let (Some(elements), Some(size)) = (reflex.elements, reflex.size)
+        && elements >= size
+    {
+        warnings.push(format!("the reflex has no room for new sources now ({elements} of {size} elements): the daemon alone blocks those"));
+    }
+    if reflex.no_room > 0 {
+        warnings.push(format!("{} probes found no room in the reflex's sets and were left to the daemon", reflex.no_room));
+    }
+    if reflex.shed > 0 {
+        warnings.push(format!("{} probes were more than the rules count: they were neither counted nor told", reflex.shed));
+    }
+    warnings
+}
+
 /// The status as one line, for the log.
 pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
     let Ok(figures) = sentry.ask(Command::Status) else { return "the packet thread does not answer".to_owned() };
@@ -122,7 +188,7 @@ pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
     };
     format!(
         "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
-        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.no_probe, figures.unreadable
+        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.taken.no_probe, figures.taken.unreadable
     )
 }
 

@@ -25,7 +25,7 @@ use crate::config::{self, Config, Loaded};
 use crate::engine::AllowList;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
-use crate::nft::Ruleset;
+use crate::nft::{Connection, Ruleset, queue};
 use crate::responder::words;
 use crate::sys::signals::{Signals, Wish};
 use crate::sys::{poll, procfs};
@@ -71,13 +71,12 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
 pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
     let listeners = guard.sockets().listeners().map_err(|error| format!("cannot learn which services listen: {}", words(&error)))?;
-    Ok(Setup {
-        ruleset: Ruleset::for_config(config, ephemeral.clone()),
-        config: config.clone(),
-        never_block: allow_list(protected),
-        ephemeral,
-        services: listeners.services().into_iter().collect(),
-    })
+    let mut ruleset = Ruleset::for_config(config, ephemeral.clone());
+    if ruleset.queues_by().is_some() {
+        let by = Connection::open().and_then(|mut connection| connection.queue_by()).map_err(|error| words(&error))?;
+        ruleset = ruleset.queueing(by.ok_or_else(|| queue::LACKING.to_owned())?);
+    }
+    Ok(Setup { ruleset, config: config.clone(), never_block: allow_list(protected), ephemeral, services: listeners.services().into_iter().collect() })
 }
 
 /// The engine's form of the list.

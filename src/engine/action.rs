@@ -29,6 +29,13 @@ pub enum Action {
         /// Whose element.
         subject: Subject,
     },
+    /// The rules hold a source that is not to be blocked, or not any more: take it out. Not answered: if the kernel refuses, the hold runs out by itself.
+    Release {
+        /// The source.
+        source: Source,
+        /// Make the rules forget as well that it touched these ports, and that it touched any.
+        forget: Option<Vec<Port>>,
+    },
     /// Tell the journal.
     Report(Report),
 }

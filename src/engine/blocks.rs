@@ -37,6 +37,8 @@ pub(super) enum Followup {
     Blocked(Subject),
     /// It was lifted by hand: its evidence is forgiven.
     Forgiven(Subject),
+    /// It was lifted because it must not be: the rules need not hold it either.
+    Exempt(Subject),
 }
 
 /// A scan's claim to block a subject.
@@ -128,6 +130,13 @@ impl Blocks {
                 _ => Standing::Taken,
             },
         }
+    }
+
+    /// Whether `source` is blocked, or about to be: then a hold may run out by itself. A block that the kernel refused counts: the hold is all
+    /// there is then.
+    pub(super) fn covers(&self, source: Source) -> bool {
+        let state = self.find(Subject::Host(source)).and_then(|at| self.entry(at)).map(|entry| &entry.state);
+        state.is_some_and(|state| !matches!(state, State::Lifting { .. }))
     }
 
     /// The kernel refused to block `subject` lately.
@@ -394,7 +403,7 @@ impl Blocks {
                 } else if let Some(entry) = self.entry_mut(at) {
                     entry.state = State::Refused { until: now };
                 }
-                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Nothing }
+                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Exempt(subject) }
             }
             Err(error) => {
                 actions.push(Action::Report(Report::UnblockFailed { subject, error }));

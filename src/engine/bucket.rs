@@ -29,17 +29,22 @@ impl Bucket {
 
     /// Takes a token if there is one.
     pub(super) fn take(&mut self, now: Moment) -> bool {
+        self.take_above(now, 0)
+    }
+
+    /// Takes a token if that leaves `reserve` of them.
+    pub(super) fn take_above(&mut self, now: Moment, reserve: u64) -> bool {
         let passed = now.millis().saturating_sub(self.filled.millis());
         if passed > 0 {
             self.level = self.level.saturating_add(passed.saturating_mul(self.rate)).min(self.burst.saturating_mul(self.period));
             self.filled = now;
         }
         match self.level.checked_sub(self.period) {
-            Some(left) => {
+            Some(left) if left >= reserve.saturating_mul(self.period) => {
                 self.level = left;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 }
@@ -58,6 +63,17 @@ mod tests {
         assert_eq!(taken(&mut bucket, 60_105), 600);
         assert_eq!(taken(&mut bucket, u64::MAX), 600);
         assert_eq!(taken(&mut bucket, 7), 0);
+    }
+
+    #[test]
+    fn a_reserve_is_left_for_those_who_may_take_it() {
+        let mut bucket = Bucket::new(600, 60_000, 600);
+        let now = Moment::from_millis(5);
+        assert_eq!((0..2000).filter(|_| bucket.take_above(now, 150)).count(), 450);
+        assert_eq!((0..2000).filter(|_| bucket.take(now)).count(), 150);
+        // What comes in later fills the reserve first.
+        assert!(!bucket.take_above(Moment::from_millis(10_000), 150));
+        assert!(bucket.take_above(Moment::from_millis(15_106), 150));
     }
 
     #[test]

@@ -25,6 +25,9 @@ const MINUTE: u64 = 60_000;
 /// pass the trigger is not worth a line each; what is held back is counted.
 const TOLD_PER_MINUTE: u64 = 600;
 
+/// A source goes on when it has sent so many probes more than the trigger is: a flood would need as many for each source it invents.
+const GOES_ON: u32 = 8;
+
 /// Blocks that one call of [`Engine::on_timer`] looks after: some milliseconds of work at most. [`Engine::next_timer`] asks for another call.
 const TIMERS_AT_ONCE: usize = 4096;
 
@@ -36,6 +39,32 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// When there was more to sweep than one call does.
 const SWEEP_AGAIN: Duration = Duration::from_millis(10);
+
+/// More holds than this within a second that the budget stands against are a flood's.
+const SURGE: u32 = 100;
+/// A flood is over when a second has passed with fewer.
+const SURGE_SPAN: u64 = 1000;
+
+/// Whether so many come that it can only be a flood. Seconds are counted one by one, and the last one is remembered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Surge {
+    second: u64,
+    count: u32,
+    before: u32,
+}
+
+impl Surge {
+    /// Counts one more.
+    fn floods(&mut self, now: Moment) -> bool {
+        let second = now.millis() / SURGE_SPAN;
+        if second != self.second {
+            self.before = if second == self.second + 1 { self.count } else { 0 };
+            (self.second, self.count) = (second, 0);
+        }
+        self.count = self.count.saturating_add(1);
+        self.count.max(self.before) > SURGE
+    }
+}
 
 /// Who scans, and what follows from it. See the [module](super).
 ///
@@ -55,6 +84,8 @@ pub struct Engine {
     /// New blocks of unproven sources.
     unproven: Bucket,
     told: Bucket,
+    /// Holds that the budget stands against.
+    past_budget: Surge,
     /// Of the policy, for the packet path.
     counted: Counted,
     now: Moment,
@@ -84,6 +115,18 @@ pub enum Refusal {
     NotBlocked(IpNet),
 }
 
+/// What a new connection of a source may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Nothing stands against it.
+    Free,
+    /// The source has passed the trigger and would be blocked; but as many blocks as may be are there (`block.unproven.per_minute`,
+    /// `block.total`), or the kernel refused.
+    Held,
+    /// The source is blocked.
+    Blocked,
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -110,6 +153,7 @@ impl Engine {
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
             unproven: unproven_bucket(&policy),
             told: Bucket::new(TOLD_PER_MINUTE, MINUTE, TOLD_PER_MINUTE),
+            past_budget: Surge::default(),
             always: AllowList::always(),
             never_block: AllowList::default(),
             counted: policy.counted(),
@@ -150,6 +194,59 @@ impl Engine {
         Trigger::Passed
     }
 
+    /// Whether anything is known of the source that an address belongs to. For the packet path: it changes nothing.
+    pub fn knows(&self, source: IpAddr) -> bool {
+        self.ledger.knows(Source::of(source.to_canonical(), self.policy.ipv6_prefix))
+    }
+
+    /// What a new connection of this source may do. For the packet path: it changes nothing.
+    pub fn passage(&self, source: IpAddr) -> Passage {
+        let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
+        if self.policy.mode == Mode::Observe {
+            return Passage::Free;
+        }
+        if self.blocks.view(Subject::Host(source)).is_some() {
+            return Passage::Blocked;
+        }
+        let horizon = self.ledger.horizon(self.now);
+        let Some(tally) = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted)) else { return Passage::Free };
+        let blocks = |transport| matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. });
+        let is_past = blocks(Transport::Tcp) || blocks(Transport::Udp);
+        if is_past && !self.is_never_block(Subject::Host(source)) { Passage::Held } else { Passage::Free }
+    }
+
+    /// A source has touched a port, and the rules have held it for that. What is not blocked is released.
+    ///
+    /// A block is in the kernel before the hold is over, and then the hold runs out by itself. When `block.unproven.per_minute` or `block.total`
+    /// stands against a block, the hold is ended as well, unless so many come that it can only be a flood of invented sources: among
+    /// those there may be a scanner, and all of them run out within seconds.
+    pub fn on_held(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
+        let budget = |status: &Status| -> u64 {
+            [NotBlocked::PerMinute, NotBlocked::Total].iter().filter_map(|why| status.not_blocked.get(*why as usize)).sum()
+        };
+        let spent = budget(&self.status);
+        let trigger = self.on_probe(now, probe, actions);
+        self.status.held += 1;
+        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
+        if self.blocks.covers(source) {
+            return trigger;
+        }
+        if budget(&self.status) == spent || !self.past_budget.floods(self.now) {
+            self.status.released += 1;
+            actions.push(Action::Release { source, forget: None });
+        }
+        trigger
+    }
+
+    /// The administrator wants nothing held against a source: the rules forget it, whether it is blocked or not.
+    pub fn forgive(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) {
+        self.tick(now);
+        if self.policy.reflex {
+            let touched = self.ledger.look(source, |known| known.slots.iter().filter_map(|slot| Touch::live(*slot, 0)).map(Touch::port).collect());
+            actions.push(Action::Release { source, forget: Some(touched.unwrap_or_default()) });
+        }
+    }
+
     /// Whether the account of a source passes the trigger over `transport`, as it stands.
     pub fn has_passed(&self, source: IpAddr, transport: Transport) -> bool {
         let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
@@ -173,7 +270,7 @@ impl Engine {
         if is_new && self.blocks.count() >= self.policy.total as usize {
             return self.tell(now, found, probe, (NotBlocked::Total, proven), actions);
         }
-        if !proven && !self.unproven.take(now) {
+        if !proven && !self.take_unproven(now, source) {
             return self.tell(now, found, probe, (NotBlocked::PerMinute, proven), actions);
         }
         let timeout = if proven {
@@ -189,6 +286,16 @@ impl Engine {
             actions.push(Action::Report(Report::Scan { source, probe: *probe, reason: reason.clone(), not_blocked: None }));
         }
         self.blocks.order(now, Subject::Host(source), Order { timeout, reason, port: Some(probe.port) }, actions);
+    }
+
+    /// Takes one of the new blocks that unproven sources may have in a minute.
+    ///
+    /// A quarter is kept for those who go on: at a low trigger each invented source of a flood passes it with its first packet, takes what there is, and
+    /// is never seen again, while a real scanner sends more.
+    fn take_unproven(&mut self, now: Moment, source: Source) -> bool {
+        let reserve = u64::from(self.policy.unproven.per_minute) / 4;
+        let probes = u32::from(self.policy.trigger()) + GOES_ON;
+        self.unproven.take_above(now, reserve) || (self.ledger.look(source, |known| known.probes >= probes) == Some(true) && self.unproven.take(now))
     }
 
     /// Something may be due: see [`Engine::next_timer`].
@@ -227,8 +334,17 @@ impl Engine {
                 }
             }
             // Else the next single probe would block it again, and the administrator's word would hold for a second.
-            Followup::Forgiven(Subject::Host(source)) => self.ledger.forget(source),
-            Followup::Blocked(Subject::Network(_)) | Followup::Forgiven(Subject::Network(_)) => {}
+            Followup::Forgiven(Subject::Host(source)) => {
+                self.forgive(now, source, actions);
+                self.ledger.forget(source);
+            }
+            // It may come off that list again before the hold has run out, and nobody would hear of it until then.
+            Followup::Exempt(Subject::Host(source)) => {
+                if self.policy.reflex {
+                    actions.push(Action::Release { source, forget: None });
+                }
+            }
+            Followup::Blocked(Subject::Network(_)) | Followup::Forgiven(Subject::Network(_)) | Followup::Exempt(Subject::Network(_)) => {}
         }
     }
 
@@ -277,6 +393,7 @@ impl Engine {
         let subject = self.canonical(subject);
         let was_blocked = self.blocks.removed(subject, actions);
         if let (true, Subject::Host(source)) = (was_blocked, subject) {
+            self.forgive(now, source, actions);
             self.ledger.forget(source);
         }
         was_blocked

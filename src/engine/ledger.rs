@@ -323,6 +323,12 @@ impl Ledger {
         due
     }
 
+    /// Whether a source has an account, be its time over or not.
+    pub(super) fn knows(&self, source: Source) -> bool {
+        let key = Key::from(source);
+        self.find(self.hash(key), key).is_some()
+    }
+
     /// Calls `see` with what is known of a source.
     pub(super) fn look<T>(&self, source: Source, see: impl FnOnce(Known<'_>) -> T) -> Option<T> {
         let key = Key::from(source);

@@ -25,7 +25,7 @@ mod slab;
 mod source;
 mod status;
 
-pub use self::core::{Engine, Refusal};
+pub use self::core::{Engine, Passage, Refusal};
 pub use action::{Action, Ending, Outcome, Report};
 pub use allowlist::AllowList;
 pub use decision::{NotBlocked, Trigger};

@@ -33,6 +33,8 @@ pub struct Policy {
     pub total: u32,
     /// Addresses and networks of the configuration and the ignore file, never blocked.
     pub allow: AllowList,
+    /// The rules count ports and hold sources by themselves.
+    pub reflex: bool,
     /// Sources that are remembered, at most; see [`super::CAPACITY`].
     pub capacity: u32,
 }
@@ -52,6 +54,7 @@ impl Policy {
             unproven: config.block.unproven.clone(),
             total: config.block.total,
             allow: config.allow.iter().copied().collect(),
+            reflex: config.has_reflex(&config.tcp) || config.has_reflex(&config.udp),
             capacity: CAPACITY,
         }
     }

@@ -36,6 +36,10 @@ pub struct Status {
     pub unblocked: u64,
     /// Accounts that made room for others before their time was over.
     pub evicted: u64,
+    /// Probes with which the rules held their source.
+    pub held: u64,
+    /// Holds that were ended, because no block came of them.
+    pub released: u64,
     /// Reports that were not made, because too many sources would have been told of.
     pub reports_held_back: u64,
 }

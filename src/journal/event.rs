@@ -62,6 +62,13 @@ pub enum Notice {
         /// How many in all.
         total: u64,
     },
+    /// Packets of unknown sources were given up under load, so that those of known ones could be judged.
+    Shed {
+        /// How many since the last time this was told.
+        packets: u64,
+        /// How many in all.
+        total: u64,
+    },
     /// The never-block addresses changed.
     NeverBlock {
         /// How many networks and addresses.

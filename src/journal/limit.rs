@@ -36,7 +36,7 @@ pub enum Class {
     Ended,
     /// What the kernel refused.
     Failed,
-    /// Lost packets.
+    /// Lost packets, and packets that were shed.
     Lost,
     /// What responses beside the block came to.
     Response,
@@ -69,7 +69,7 @@ impl Class {
             }
             Notice::Engine(Report::Unblocked { .. }) => Self::Ended,
             Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => Self::Failed,
-            Notice::Lost { .. } => Self::Lost,
+            Notice::Lost { .. } | Notice::Shed { .. } => Self::Lost,
             // Told every ten seconds at most, and it says what the lines that are held back would have said.
             Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Response(_) => Self::Response,

@@ -45,9 +45,9 @@ pub struct Connection {
 }
 
 /// What the kernel said of one message of a transaction.
-struct Failure {
-    sequence: u32,
-    errno: i32,
+pub(super) struct Failure {
+    pub(super) sequence: u32,
+    pub(super) errno: i32,
     message: Option<String>,
 }
 
@@ -346,7 +346,11 @@ impl Connection {
     }
 
     /// The same; what the kernel refused, if it did, message by message.
-    fn try_transaction(&mut self, generation: Option<u32>, write: impl FnOnce(&mut Writer, &mut u32)) -> Result<Option<Vec<Failure>>, Error> {
+    pub(super) fn try_transaction(
+        &mut self,
+        generation: Option<u32>,
+        write: impl FnOnce(&mut Writer, &mut u32),
+    ) -> Result<Option<Vec<Failure>>, Error> {
         self.out.clear();
         let first = self.sequence.wrapping_add(1);
         encode::begin(&mut self.out, first, generation);

@@ -8,9 +8,9 @@ use super::encode::{
     VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr, message,
 };
 use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
-use super::model::TABLE;
+use super::model::{TABLE, Unit};
 use super::set_id::SetId;
-use crate::netlink::message::{Attributes, Message};
+use crate::netlink::message::{Attribute, Attributes, Message};
 
 /// A table, as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +43,14 @@ pub struct SetInfo {
     pub key_len: u32,
     /// Most elements; `None`: no bound.
     pub size: Option<u32>,
+    /// Elements that are in it; `None` where the kernel does not tell (before Linux 6.16).
+    pub count: Option<u32>,
     /// The set's own timeout.
     pub timeout: Option<Duration>,
     /// Expressions that each element gets.
     pub expressions: Vec<Expr>,
     /// Shown by `nft list`.
     pub comment: Option<String>,
-    /// Elements that it holds; `None`: this kernel does not tell (`NFTA_SET_COUNT`, linux/netfilter/nf_tables.h, of 2025).
-    pub count: Option<u32>,
 }
 
 /// A rule, as the kernel has it.
@@ -152,10 +152,10 @@ pub fn set(message: &Message<'_>) -> Option<SetInfo> {
         key_type: number(attr::SET_KEY_TYPE),
         key_len: number(attr::SET_KEY_LEN),
         size,
+        count: attributes.get(attr::SET_COUNT).and_then(|count| count.be32()),
         timeout: milliseconds(attributes, attr::SET_TIMEOUT),
         expressions: attributes.get(attr::SET_EXPR).and_then(|one| expression(one.nested())).into_iter().collect(),
         comment: user_string(userdata, SET_UDATA_COMMENT).map(str::to_owned),
-        count: attributes.get(attr::SET_COUNT).and_then(|count| count.be32()),
     })
 }
 
@@ -353,8 +353,8 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
         }
         // With a destination register it is a map.
         "lookup" if data.get(3).is_none() => Expr::Lookup { set: string(data, 1)?, sreg: number(2)?, invert: number(5).unwrap_or(0) & 1 != 0 },
-        // With data it is a map, with an expression it counts.
-        "dynset" if data.get(5).is_none() && data.get(7).is_none() && data.get(10).is_none() => Expr::Dynset {
+        // With data it is a map; several expressions are none of ours.
+        "dynset" if data.get(5).is_none() && data.get(10).is_none() => Expr::Dynset {
             update: match number(3)? {
                 0 => false,
                 1 => true,
@@ -363,6 +363,7 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             set: string(data, 1)?,
             sreg_key: number(4)?,
             timeout: milliseconds(data, 6),
+            each: limit_of(data.get(7))?,
         },
         "counter" => Expr::Counter { packets: data.get(2)?.be64()?, bytes: data.get(1)?.be64()? },
         "log" => Expr::Log {
@@ -371,10 +372,14 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             snaplen: number(3).unwrap_or(0),
             qthreshold: data.get(4).and_then(|threshold| threshold.be16()).unwrap_or(0),
         },
-        // Only what is written here: packets a second, inverted.
-        "limit" if data.get(2)?.be64()? == 1 && number(4).unwrap_or(0) == 0 && number(5).unwrap_or(0) == LIMIT_INVERT => {
-            Expr::LimitOver { rate: data.get(1)?.be64()?, burst: number(3).unwrap_or(0) }
-        }
+        // With a source register the packet says which queue.
+        "queue" if data.get(4).is_none() => Expr::Queue {
+            number: data.get(1)?.be16()?,
+            total: data.get(2).and_then(|total| total.be16()).unwrap_or(1),
+            flags: data.get(3).and_then(|flags| flags.be16()).unwrap_or(0),
+        },
+        "target" => Expr::Target { name: string(data, 1)?, revision: number(2)?, info: data.get(3)?.value.to_vec() },
+        "limit" => limit_over(data)?,
         "tproxy" => {
             let family = number(1)?;
             Expr::Tproxy { family: Family::ALL.into_iter().find(|known| *known as u32 == family)?, address: number(2)?, port: number(3)? }
@@ -383,6 +388,24 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
         "immediate" if number(1)? == 0 => Expr::Verdict(verdict(data.get(2)?.nested().get(attr::DATA_VERDICT)?.nested())?),
         _ => return None,
     })
+}
+
+/// Only what is written here: packets, inverted.
+fn limit_over(data: Attributes<'_>) -> Option<Expr> {
+    let number = |kind| data.get(kind).and_then(|attribute| attribute.be32()).unwrap_or(0);
+    let seconds = data.get(2)?.be64()?;
+    let per = Unit::ALL.into_iter().find(|unit| unit.seconds() == seconds)?;
+    let is_ours = number(4) == 0 && number(5) == LIMIT_INVERT;
+    is_ours.then_some(Expr::LimitOver { rate: data.get(1)?.be64()?, per, burst: number(3) })
+}
+
+/// The limit that each element of a dynamic set gets: `Some(None)` if there is none, `None` if it is something else. No deeper than that:
+/// what others have nested here is not followed.
+fn limit_of(each: Option<Attribute<'_>>) -> Option<Option<Box<Expr>>> {
+    let Some(each) = each else { return Some(None) };
+    let is_limit = each.nested().get(attr::EXPR_NAME)?.str()? == "limit";
+    let data = each.nested().get(attr::EXPR_DATA)?.nested();
+    is_limit.then(|| limit_over(data)).flatten().map(|limit| Some(Box::new(limit)))
 }
 
 fn verdict(attributes: Attributes<'_>) -> Option<VerdictCode> {

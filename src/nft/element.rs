@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::set_id::{DataType, SetId};
 
-/// The longest key that is used: an IPv6 address, or an interface's name.
-pub const KEY_MAX: usize = 16;
+/// The longest key that is used: an IPv6 address, a protocol and a port, each in whole registers of 4 bytes.
+pub const KEY_MAX: usize = 24;
 
 /// The key of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +27,8 @@ pub enum Key {
     Interface([u8; 16]),
     /// A port of an IP protocol.
     Service(u8, u16),
+    /// A port of an IP protocol that a source touched.
+    Touch(IpAddr, u8, u16),
 }
 
 impl From<IpAddr> for Key {
@@ -87,6 +89,18 @@ impl Key {
                 put(4, &port.to_be_bytes());
                 8
             }
+            Self::Touch(IpAddr::V4(address), protocol, port) => {
+                put(0, &address.octets());
+                put(4, &[protocol]);
+                put(8, &port.to_be_bytes());
+                12
+            }
+            Self::Touch(IpAddr::V6(address), protocol, port) => {
+                put(0, &address.octets());
+                put(16, &[protocol]);
+                put(20, &port.to_be_bytes());
+                24
+            }
         };
         (bytes, length)
     }
@@ -106,6 +120,15 @@ impl Key {
                 [protocol, _, _, _, high, low, _, _] => Some(Self::Service(*protocol, u16::from_be_bytes([*high, *low]))),
                 _ => None,
             },
+            [address @ (DataType::Ipv4Addr | DataType::Ipv6Addr), DataType::InetProto, DataType::InetService] => {
+                let length = if *address == DataType::Ipv4Addr { 4 } else { 16 };
+                let (source, rest) = bytes.split_at_checked(length)?;
+                let source = Self::parse(&[*address], source)?.address()?;
+                match rest {
+                    [protocol, _, _, _, high, low, _, _] => Some(Self::Touch(source, *protocol, u16::from_be_bytes([*high, *low]))),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
@@ -118,7 +141,7 @@ impl Key {
             Self::Port(port) => port.checked_add(1).map(Self::Port),
             Self::Protocol(protocol) => protocol.checked_add(1).map(Self::Protocol),
             // Sets of these have no intervals.
-            Self::Interface(_) | Self::Service(..) => None,
+            Self::Interface(_) | Self::Service(..) | Self::Touch(..) => None,
         }
     }
 
@@ -129,7 +152,7 @@ impl Key {
             Self::V6(address) => address.to_bits().checked_sub(1).map(|bits| Self::V6(Ipv6Addr::from_bits(bits))),
             Self::Port(port) => port.checked_sub(1).map(Self::Port),
             Self::Protocol(protocol) => protocol.checked_sub(1).map(Self::Protocol),
-            Self::Interface(_) | Self::Service(..) => None,
+            Self::Interface(_) | Self::Service(..) | Self::Touch(..) => None,
         }
     }
 
@@ -140,7 +163,7 @@ impl Key {
             Self::V6(_) => Self::V6(Ipv6Addr::from_bits(u128::MAX)),
             Self::Port(_) => Self::Port(u16::MAX),
             Self::Protocol(_) => Self::Protocol(u8::MAX),
-            Self::Interface(_) | Self::Service(..) => self,
+            Self::Interface(_) | Self::Service(..) | Self::Touch(..) => self,
         }
     }
 
@@ -149,7 +172,7 @@ impl Key {
         match self {
             Self::V4(address) => Some(IpAddr::V4(address)),
             Self::V6(address) => Some(IpAddr::V6(address)),
-            Self::Port(_) | Self::Protocol(_) | Self::Interface(_) | Self::Service(..) => None,
+            Self::Port(_) | Self::Protocol(_) | Self::Interface(_) | Self::Service(..) | Self::Touch(..) => None,
         }
     }
 }
@@ -167,6 +190,7 @@ impl fmt::Display for Key {
                 write!(f, "\"{}\"", String::from_utf8_lossy(text))
             }
             Self::Service(protocol, port) => write!(f, "{protocol} . {port}"),
+            Self::Touch(address, protocol, port) => write!(f, "{address} . {protocol} . {port}"),
         }
     }
 }
@@ -403,6 +427,8 @@ mod tests {
             (SetId::Protocols, Key::Protocol(89)),
             (SetId::Interfaces, Key::interface("eth0")),
             (SetId::Services, Key::Service(6, 22)),
+            (SetId::Seen4, Key::Touch(IpAddr::from([192, 0, 2, 1]), 6, 22)),
+            (SetId::Seen6, Key::Touch(Ipv6Addr::LOCALHOST.into(), 17, 65_535)),
         ] {
             let (bytes, length) = key.bytes();
             assert_eq!(Key::parse(id.key(), &bytes[..length]), Some(key));

@@ -308,7 +308,7 @@ pub fn new_rule(out: &mut Writer, sequence: u32, chain: &str, expressions: &[Exp
 }
 
 /// Name and data of an expression.
-fn expression(out: &mut Writer, expr: &Expr) {
+pub(super) fn expression(out: &mut Writer, expr: &Expr) {
     let name = match expr {
         Expr::Meta { .. } => "meta",
         Expr::Payload { .. } => "payload",
@@ -321,6 +321,8 @@ fn expression(out: &mut Writer, expr: &Expr) {
         Expr::Dynset { .. } => "dynset",
         Expr::Counter { .. } => "counter",
         Expr::Log { .. } => "log",
+        Expr::Queue { .. } => "queue",
+        Expr::Target { .. } => "target",
         Expr::LimitOver { .. } => "limit",
         Expr::Tproxy { .. } => "tproxy",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
@@ -370,12 +372,17 @@ fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_str(1, set);
             out.attr_be32(5, u32::from(*invert)); // NFT_LOOKUP_F_INV
         }
-        Expr::Dynset { update, set, sreg_key, timeout } => {
+        Expr::Dynset { update, set, sreg_key, timeout, each } => {
             out.attr_be32(4, *sreg_key);
             out.attr_be32(3, u32::from(*update)); // NFT_DYNSET_OP_ADD, _UPDATE
             out.attr_str(1, set);
             if let Some(timeout) = timeout {
                 out.attr_be64(6, milliseconds(*timeout));
+            }
+            if let Some(each) = each {
+                let nest = out.begin_nest(7);
+                expression(out, each);
+                out.end_nest(nest);
             }
         }
         Expr::Counter { packets, bytes } => {
@@ -388,9 +395,20 @@ fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_be32(3, *snaplen);
             out.attr_be16(4, *qthreshold);
         }
-        Expr::LimitOver { rate, burst } => {
+        Expr::Queue { number, total, flags } => {
+            out.attr_be16(1, *number);
+            out.attr_be16(2, *total);
+            out.attr_be16(3, *flags);
+        }
+        Expr::Target { name, revision, info } => {
+            // linux/netfilter/nf_tables_compat.h, enum nft_target_attributes.
+            out.attr_str(1, name);
+            out.attr_be32(2, *revision);
+            out.attr(3, info);
+        }
+        Expr::LimitOver { rate, per, burst } => {
             out.attr_be64(1, *rate);
-            out.attr_be64(2, 1); // the unit: seconds
+            out.attr_be64(2, per.seconds());
             out.attr_be32(4, 0); // NFT_LIMIT_PKTS
             out.attr_be32(5, LIMIT_INVERT);
             out.attr_be32(3, *burst);

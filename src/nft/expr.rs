@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::model::Unit;
+
 /// A register of the rule's virtual machine: 0 is the verdict, 1..=4 have 16 bytes, 8..=23 have 4 (`enum nft_registers`).
 pub type Register = u32;
 /// `NFT_REG_1`.
@@ -13,6 +15,9 @@ pub const REG_1: Register = 1;
 pub const REG_2: Register = 2;
 /// `NFT_REG32_00`: the first 4 bytes of [`REG_1`].
 pub const REG32_00: Register = 8;
+
+/// `NFT_QUEUE_FLAG_BYPASS`, and `NFQ_FLAG_BYPASS` (linux/netfilter/xt_NFQUEUE.h): the same number.
+pub const QUEUE_BYPASS: u16 = 1;
 
 /// One expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +96,8 @@ pub enum Expr {
         sreg_key: Register,
         /// Instead of the set's timeout.
         timeout: Option<Duration>,
+        /// What each element carries, and what is asked of it.
+        each: Option<Box<Expr>>,
     },
     /// Counts.
     Counter {
@@ -110,10 +117,30 @@ pub enum Expr {
         /// Messages collected.
         qthreshold: u16,
     },
-    /// Breaks the rule for packets within the rate: `limit rate over`, in packets a second (`NFT_LIMIT_F_INV`).
+    /// Queues the packet for a program.
+    Queue {
+        /// The first queue.
+        number: u16,
+        /// How many queues from there on share the packets.
+        total: u16,
+        /// `NFT_QUEUE_FLAG_*`.
+        flags: u16,
+    },
+    /// A target of iptables, by way of nft_compat.
+    Target {
+        /// Its name.
+        name: String,
+        /// Its revision.
+        revision: u32,
+        /// Its own structure, as the target's header has it.
+        info: Vec<u8>,
+    },
+    /// Breaks the rule for packets within the rate: `limit rate over`, in packets (`NFT_LIMIT_F_INV`).
     LimitOver {
-        /// Packets a second.
+        /// Packets in a unit of time.
         rate: u64,
+        /// The unit.
+        per: Unit,
         /// Packets at once.
         burst: u32,
     },
@@ -284,10 +311,13 @@ impl fmt::Display for Expr {
             Self::Bitwise { sreg, dreg, mask, xor } => write!(f, "[ bitwise reg {dreg} = ( reg {sreg} & {} ) ^ {} ]", Words(mask), Words(xor)),
             Self::Cmp { sreg, op, data } => write!(f, "[ cmp {} reg {sreg} {} ]", op.name(), Words(data)),
             Self::Lookup { set, sreg, invert } => write!(f, "[ lookup reg {sreg} set {set}{} ]", if *invert { " 0x1" } else { "" }),
-            Self::Dynset { update, set, sreg_key, timeout } => {
+            Self::Dynset { update, set, sreg_key, timeout, each } => {
                 write!(f, "[ dynset {} reg_key {sreg_key} set {set}", if *update { "update" } else { "add" })?;
                 if let Some(timeout) = timeout {
                     write!(f, " timeout {}ms", timeout.as_millis())?;
+                }
+                if let Some(each) = each {
+                    write!(f, " expr {each}")?;
                 }
                 f.write_str(" ]")
             }
@@ -295,7 +325,18 @@ impl fmt::Display for Expr {
             Self::Log { prefix, group, snaplen, qthreshold } => {
                 write!(f, "[ log prefix {prefix} group {group} snaplen {snaplen} qthreshold {qthreshold} ]")
             }
-            Self::LimitOver { rate, burst } => write!(f, "[ limit rate {rate}/second burst {burst} type packets flags 0x1 ]"),
+            Self::Queue { number, total, flags } => {
+                write!(f, "[ queue num {number}")?;
+                if *total > 1 {
+                    write!(f, "-{}", u32::from(*number) + u32::from(*total) - 1)?;
+                }
+                if flags & QUEUE_BYPASS != 0 {
+                    f.write_str(" bypass")?;
+                }
+                f.write_str(" ]")
+            }
+            Self::Target { name, revision, info: _ } => write!(f, "[ target name {name} rev {revision} ]"),
+            Self::LimitOver { rate, per, burst } => write!(f, "[ limit rate {rate}/{} burst {burst} type packets flags 0x1 ]", per.name()),
             Self::Immediate { dreg, data } => write!(f, "[ immediate reg {dreg} {} ]", Words(data)),
             Self::Tproxy { family, address, port } => write!(f, "[ tproxy {} addr reg {address} port reg {port} ]", family.name()),
             Self::Verdict(code) => {

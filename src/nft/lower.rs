@@ -3,9 +3,10 @@
 //! nft adds what a match depends on (which IP version, which transport) unless an earlier match of the same rule has made sure of it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, REG_1, REG_2, REG32_00, Register, VerdictCode};
-use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Rule, Selector, Statement, Verdict, prefix_mask, protocol};
+use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register, VerdictCode};
+use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit, Verdict, prefix_mask, protocol};
 use super::set_id::{DataType, SetId};
 
 /// The expressions of a rule.
@@ -15,6 +16,16 @@ pub fn lower(rule: &Rule) -> Vec<Expr> {
         lowering.statement(statement);
     }
     lowering.out
+}
+
+/// The target NFQUEUE of revision 3: `struct xt_NFQ_info_v3` (linux/netfilter/xt_NFQUEUE.h) has the first queue, how many, and flags, in host
+/// order; netlink carries it padded to 8 bytes (`XT_ALIGN`).
+fn xt_queue(number: u16, flags: u16) -> Expr {
+    let mut info = Vec::with_capacity(8);
+    for part in [number, 1, flags, 0] {
+        info.extend_from_slice(&part.to_ne_bytes());
+    }
+    Expr::Target { name: "NFQUEUE".to_owned(), revision: 3, info }
 }
 
 struct Lowering {
@@ -49,14 +60,19 @@ impl Lowering {
                 self.out.push(Expr::Lookup { set: set.name().to_owned(), sreg: REG_1, invert: false });
             }
             Statement::Counter => self.out.push(Expr::Counter { packets: 0, bytes: 0 }),
-            Statement::Update { set, key } => {
-                self.concat(*set, key);
-                self.out.push(Expr::Dynset { update: true, set: set.name().to_owned(), sreg_key: REG_1, timeout: None });
-            }
+            Statement::Add { set, key, timeout } => self.dynset(false, *set, key, *timeout, None),
+            Statement::Update { set, key, timeout, over } => self.dynset(true, *set, key, *timeout, *over),
             Statement::Log { prefix, group, snaplen, queue_threshold } => {
                 self.out.push(Expr::Log { prefix: (*prefix).to_owned(), group: *group, snaplen: *snaplen, qthreshold: *queue_threshold });
             }
-            Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver { rate: u64::from(*rate), burst: *burst }),
+            Statement::Queue { number, bypass, by } => {
+                let flags = if *bypass { QUEUE_BYPASS } else { 0 };
+                self.out.push(match by {
+                    QueueBy::Native => Expr::Queue { number: *number, total: 1, flags },
+                    QueueBy::Xt => xt_queue(*number, flags),
+                });
+            }
+            Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver { rate: u64::from(*rate), per: Unit::Second, burst: *burst }),
             Statement::Tproxy(to) => {
                 let (family, address) = match to.ip() {
                     IpAddr::V4(address) => (Family::Ip4, address.octets().to_vec()),
@@ -75,13 +91,19 @@ impl Lowering {
         }
     }
 
+    fn dynset(&mut self, update: bool, set: SetId, key: &[Selector], timeout: Option<Duration>, over: Option<Rate>) {
+        self.concat(set, key);
+        let each = over.map(|Rate { packets, per, burst }| Box::new(Expr::LimitOver { rate: packets, per, burst }));
+        self.out.push(Expr::Dynset { update, set: set.name().to_owned(), sreg_key: REG_1, timeout, each });
+    }
+
     /// Makes sure that the selector has a meaning.
     fn depend(&mut self, selector: Selector) {
         match selector {
             Selector::Ip4Saddr => self.need_nfproto(NFPROTO_IPV4),
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => self.need_nfproto(NFPROTO_IPV6),
             Selector::TcpDport => self.need_l4proto(protocol::TCP),
-            Selector::UdpDport => self.need_l4proto(protocol::UDP),
+            Selector::UdpDport | Selector::UdpSport => self.need_l4proto(protocol::UDP),
             Selector::SctpDport => self.need_l4proto(protocol::SCTP),
             Selector::Iif
             | Selector::IifName
@@ -128,6 +150,8 @@ impl Lowering {
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),
             // TCP, UDP and SCTP alike have the destination port there.
             Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => transport(2, 2),
+            // UDP: the source port comes first (RFC 768).
+            Selector::UdpSport => transport(0, 2),
             // The first chunk follows the common header of 12 bytes (RFC 9260, 3).
             Selector::SctpChunk => transport(12, 1),
             Selector::SocketTransparent => Expr::SocketTransparent { dreg },
@@ -175,7 +199,9 @@ impl Lowering {
                     Selector::PktType | Selector::NfProto | Selector::L4Proto | Selector::SctpChunk | Selector::SocketTransparent => {
                         self.cmp(cmp_op, vec![low]);
                     }
-                    Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => self.cmp(cmp_op, vec![high, low]),
+                    Selector::TcpDport | Selector::UdpDport | Selector::UdpSport | Selector::SctpDport | Selector::ThDport => {
+                        self.cmp(cmp_op, vec![high, low]);
+                    }
                     // Not compared with numbers; as wide as they are, so that the kernel would refuse it loudly.
                     Selector::IifName | Selector::Ip4Saddr | Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => {
                         self.cmp(cmp_op, number.to_be_bytes().to_vec());

@@ -26,6 +26,23 @@ impl Ruleset {
     pub fn set(&self, id: SetId) -> Option<&Set> {
         self.sets.iter().find(|set| set.id == id)
     }
+
+    /// Lets every packet that is queued be queued this way.
+    #[must_use]
+    pub fn queueing(mut self, way: QueueBy) -> Self {
+        for statement in self.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.statements) {
+            if let Statement::Queue { by, .. } = statement {
+                *by = way;
+            }
+        }
+        self
+    }
+
+    /// How its rules queue packets; `None` if none does.
+    pub fn queues_by(&self) -> Option<QueueBy> {
+        let mut statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+        statements.find_map(|statement| if let Statement::Queue { by, .. } = statement { Some(*by) } else { None })
+    }
 }
 
 /// Who decides what is in a set.
@@ -129,12 +146,26 @@ pub enum Statement {
     },
     /// Counts packets.
     Counter,
-    /// Puts the key into a set, or starts its timeout again.
+    /// Puts the key into a set; what is there already stays as it is. The rule ends if the set is full.
+    Add {
+        /// The set.
+        set: SetId,
+        /// What the key is made of.
+        key: Vec<Selector>,
+        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
+        timeout: Option<Duration>,
+    },
+    /// Puts the key into a set, or starts its timeout again. The rule ends if the set is full.
     Update {
         /// The set.
         set: SetId,
         /// What the key is made of.
         key: Vec<Selector>,
+        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
+        timeout: Option<Duration>,
+        /// Each element has a bucket of its own: the rule goes on only with packets past its rate. An element keeps the rate that it was made
+        /// with. Every lookup of such an element spends a token and may end the rule: membership is never tested in such a set.
+        over: Option<Rate>,
     },
     /// Sends a copy of the packet to an NFLOG group.
     Log {
@@ -147,6 +178,15 @@ pub enum Statement {
         /// Messages that the kernel collects before it sends them.
         queue_threshold: u16,
     },
+    /// Lets the packet wait in an NFQUEUE queue until a program gives the verdict. Ends the rule.
+    Queue {
+        /// The queue.
+        number: u16,
+        /// If nobody listens, the packet goes on to the next base chain; without this it is dropped.
+        bypass: bool,
+        /// By which expression: what the kernel has decides.
+        by: QueueBy,
+    },
     /// Goes on only with packets past so many a second, after a first burst.
     LimitOver {
         /// Packets a second.
@@ -158,6 +198,65 @@ pub enum Statement {
     Tproxy(SocketAddr),
     /// Ends the rule.
     Verdict(Verdict),
+}
+
+/// The kernel's two ways to queue a packet. They do the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueBy {
+    /// nf_tables' own expression (module nft_queue).
+    #[default]
+    Native,
+    /// iptables' target NFQUEUE (module xt_NFQUEUE) by way of nft_compat. nft(8) cannot load it, and lists it as a remark or, built without
+    /// xtables, not at all.
+    Xt,
+}
+
+/// A token bucket: so many packets in a unit of time, after a first burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Packets in a unit of time; at least 1.
+    pub packets: u64,
+    /// The unit.
+    pub per: Unit,
+    /// Packets at once; the kernel takes 0 for 5.
+    pub burst: u32,
+}
+
+/// Units of time that nft has words for. Their numbers are the kernel's: seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u64)]
+pub enum Unit {
+    /// A second.
+    Second = 1,
+    /// A minute.
+    Minute = 60,
+    /// An hour.
+    Hour = 3600,
+    /// A day.
+    Day = 86_400,
+    /// A week.
+    Week = 604_800,
+}
+
+impl Unit {
+    /// All, the shortest first.
+    pub const ALL: [Self; 5] = [Self::Second, Self::Minute, Self::Hour, Self::Day, Self::Week];
+
+    /// nft's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+        }
+    }
+
+    /// How long it is.
+    pub fn seconds(self) -> u64 {
+        self as u64
+    }
 }
 
 /// Conntrack state bits (linux/netfilter/nf_conntrack_common.h, `NF_CT_STATE_BIT`).
@@ -221,6 +320,8 @@ pub enum Selector {
     TcpDport,
     /// `udp dport`.
     UdpDport,
+    /// `udp sport`.
+    UdpSport,
     /// `sctp dport`.
     SctpDport,
     /// `th dport`, of whatever transport.

@@ -226,7 +226,7 @@ impl<'a> Plan<'a> {
                 Some(old) => {
                     if let Some(how) = set_difference(set, old) {
                         self.differs(|| format!("set {name}: {how}"));
-                        // What the configuration owns is filled from the configuration.
+                        // What the configuration owns is filled from the configuration; what the reflex remembers is told anew by the next packets.
                         let carry = is_carried(set, old).then_some(set.id);
                         delete.push(Step::DeleteSet { name: name.to_owned(), carry });
                         add.push(set);
@@ -295,11 +295,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether the elements of the old set can go into the new one. What the configuration owns is filled from the configuration.
+/// Whether the elements of the old set can go into the new one. What the configuration owns is filled from the configuration; what the reflex
+/// remembers is told anew by the next packets.
 fn is_carried(set: &Set, old: &SetInfo) -> bool {
     let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
     let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.is_interval();
-    set.owner != Owner::Config && same_key && same_shape
+    set.owner != Owner::Config && same_key && same_shape && !set.id.is_reflex()
 }
 
 /// How a set's definition differs.
@@ -461,6 +462,22 @@ impl Connection {
         self.get(encode::get_generation, |message| decode::generation(message).map(|event| event.id))
     }
 
+    /// The rules of our table, with their counters.
+    ///
+    /// # Errors
+    /// [`Error::Apply`].
+    pub fn rules(&mut self) -> Result<Vec<RuleInfo>, Error> {
+        self.dump(|out, sequence| encode::of_table(out, message::GETRULE, NLM_F_DUMP, sequence), decode::rule)
+    }
+
+    /// The sets of our table, without their elements.
+    ///
+    /// # Errors
+    /// [`Error::Apply`].
+    pub fn sets(&mut self) -> Result<Vec<SetInfo>, Error> {
+        self.dump(|out, sequence| encode::of_table(out, message::GETSET, NLM_F_DUMP, sequence), decode::set)
+    }
+
     /// Reads what the kernel has of our table.
     ///
     /// # Errors
@@ -597,10 +614,10 @@ mod tests {
                     key_type: encode::key_type(set.id),
                     key_len: encode::key_len(set.id),
                     size: set.size,
+                    count: None,
                     timeout: set.timeout,
                     expressions: set.counter.then_some(Expr::Counter { packets: 7, bytes: 9 }).into_iter().collect(),
                     comment: set.comment.map(str::to_owned),
-                    count: None,
                 })
                 .collect(),
             rules: ruleset

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::element::{self, Key};
 use super::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector,
-    Set, Statement, Verdict, ct_state, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset,
+    Selector, Set, Statement, Verdict, ct_state, protocol, tcp_flag,
 };
+use super::reflex::{REFLEX, Reflex, udp_not_counted};
 use super::set_id::SetId;
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
 
@@ -30,6 +31,16 @@ const DECOY_RATE: u32 = 200;
 const DECOY_BURST: u32 = 4000;
 /// IP and transport headers with all their options, and the first bytes of an SCTP chunk.
 const SNAPLEN: u32 = 256;
+/// Packets that the kernel may collect in one datagram. The lower one of this and the group's own threshold counts (nfnetlink_log.c,
+/// nfulnl_log_packet): so the rules leave it to the daemon, which listens for one at a time when it is quiet. 64 cost a fifth of what they cost
+/// one by one; more saves hardly anything and waits longer.
+pub const QUEUE_THRESHOLD: u16 = 64;
+/// How long a source counts as a suspect after a probe: its new connections wait for the daemon, so that none overtakes the probe. The daemon
+/// needs microseconds, on a loaded machine, behind full queues, up to a second; what is longer makes a forged source's owner wait for nothing.
+const SUSPECT_MEMORY: Duration = Duration::from_secs(5);
+/// 50,000 invented sources a second for [`SUSPECT_MEMORY`], and what the kernel has not swept out yet. 82 bytes each: 33 MB of the kernel's memory
+/// in such a flood. Past it, a probe waits all the same, and makes its source no suspect.
+const SUSPECTS_MAX: u32 = 400_000;
 /// A service that is restarted within this time is no trap for its clients.
 const SERVICE_MEMORY: Duration = Duration::from_secs(86_400);
 /// The kernel's default for sets that rules fill, said explicitly. Past it, a service is just not remembered.
@@ -69,7 +80,7 @@ const SPOKEN: [u8; 29] = [
     143, // Ethernet (SRv6)
 ];
 
-const PROBE: &str = "probe";
+pub(super) const PROBE: &str = "probe";
 const TELL: &str = "tell";
 const OPEN: &str = "open";
 const TCP_PROBE: &str = "tcp_probe";
@@ -87,7 +98,9 @@ impl Ruleset {
     /// The ruleset that a configuration asks for. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
     pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Self {
         let decoys = Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
-        let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), decoys, ephemeral };
+        let end = if config.closed_ports == ClosedPorts::Drop { drop() } else { back() };
+        let reflex = Reflex::of(config, end, log);
+        let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), decoys, ephemeral, reflex };
         Self { sets: builder.sets(), chains: builder.chains() }
     }
 }
@@ -98,6 +111,7 @@ struct Builder<'a> {
     udp: PortSet,
     decoys: Decoys,
     ephemeral: RangeInclusive<u16>,
+    reflex: Option<Reflex>,
 }
 
 /// The transports in connect mode.
@@ -159,7 +173,22 @@ impl Builder<'_> {
                 ..Set::plain(SetId::Services, Owner::Rules)
             });
         }
+        sets.extend(self.reflex.iter().flat_map(Reflex::sets));
+        if self.config.queues_connections() && self.reflex.is_none() {
+            let set = |id| Set {
+                timeouts: true,
+                size: Some(SUSPECTS_MAX),
+                comment: Some("sources that touched a closed port"),
+                ..Set::plain(id, Owner::Rules)
+            };
+            sets.extend([set(SetId::Suspect4), set(SetId::Suspect6)]);
+        }
         sets
+    }
+
+    /// What a source is, and its set of suspects.
+    fn suspects(&self) -> [(Selector, SetId); 2] {
+        [(Selector::Ip4Saddr, SetId::Suspect4), (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6)]
     }
 
     /// Whether anything is watched at all.
@@ -174,12 +203,13 @@ impl Builder<'_> {
         }
         // A chain before those that lead to it, so that the text loads from top to bottom too.
         chains.push(self.probe());
-        chains.push(open(&self.ephemeral));
+        chains.push(self.open());
+        chains.extend(self.reflex.iter().flat_map(Reflex::chains));
         if !self.tcp.is_empty() {
-            chains.extend([self.tell(), tcp_probe(&self.ephemeral), sctp_probe()]);
+            chains.extend([self.tell(), self.tcp_probe(), sctp_probe()]);
         }
         if !self.udp.is_empty() {
-            chains.push(udp_probe());
+            chains.push(self.udp_probe());
         }
         chains.push(self.watch());
         if self.decoys.tcp || self.decoys.udp {
@@ -206,12 +236,13 @@ impl Builder<'_> {
             // Elements of blocks from before stay in the sets, for when enforcing begins again; nothing looks at them.
             return Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules: Vec::new() };
         }
-        let rules = vec![
+        let mut rules = vec![
             gate("what is blocked is dropped, unless it is allowed", Selector::Ip4Saddr, SetId::Blocked4, Selector::Ip4Saddr, SetId::Allowed4),
             gate("", prefix, SetId::Blocked6, Selector::Ip6Saddr, SetId::Allowed6),
             gate("", Selector::Ip4Saddr, SetId::BlockedNets4, Selector::Ip4Saddr, SetId::Allowed4),
             gate("", Selector::Ip6Saddr, SetId::BlockedNets6, Selector::Ip6Saddr, SetId::Allowed6),
         ];
+        rules.extend(self.reflex.iter().flat_map(Reflex::gate));
         Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules }
     }
 
@@ -337,17 +368,116 @@ impl Builder<'_> {
     }
 
     fn log(&self) -> Statement {
-        // A threshold of 1: the daemon hears of each probe at once.
-        Statement::Log { prefix: LOG_PREFIX, group: self.config.capture.group, snaplen: SNAPLEN, queue_threshold: 1 }
+        log(LOG_PREFIX, self.config.capture.group)
     }
 
     fn probe(&self) -> Chain {
+        let mut rules: Vec<_> = self.reflex.iter().map(Reflex::admission).collect();
+        if self.config.has_queue() {
+            rules.extend(self.queued_probe());
+            return Chain { name: PROBE, base: None, rules };
+        }
         let rule = match (self.config.mode, self.config.closed_ports) {
             (Mode::Enforce, ClosedPorts::Drop) => rule("told, and not answered", [self.log(), drop()]),
             (Mode::Enforce, ClosedPorts::Answer) => rule("told; the kernel answers as it would without us", [self.log(), back()]),
             (Mode::Observe, _) => rule("told; observing changes nothing", [self.log(), back()]),
         };
-        Chain { name: PROBE, base: None, rules: vec![rule] }
+        rules.push(rule);
+        Chain { name: PROBE, base: None, rules }
+    }
+
+    /// A probe makes its source a suspect, and waits for the daemon, which drops it or lets it go on.
+    fn queued_probe(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if self.config.queues_connections() {
+            let timeout = Some(SUSPECT_MEMORY);
+            rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
+                let why = if number == 0 { "from this packet on: a connection that comes right after it must not overtake it" } else { "" };
+                let key = vec![source];
+                // What the reflex remembers for longer stays.
+                let put =
+                    if self.reflex.is_some() { Statement::Add { set, key, timeout } } else { Statement::Update { set, key, timeout, over: None } };
+                rule(why, [put])
+            }));
+        }
+        let why = if self.config.drops_probes() {
+            "it waits until it is judged, and is never answered: dropped too where nobody judges"
+        } else {
+            "it waits until it is judged; where nobody judges, it goes on"
+        };
+        rules.push(rule(why, [Statement::Queue { number: self.config.capture.group, bypass: !self.config.drops_probes(), by: QueueBy::default() }]));
+        rules
+    }
+
+    fn open(&self) -> Chain {
+        let mut chain = open(&self.ephemeral);
+        if self.config.queues_connections() {
+            let opening = Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN };
+            // With the largest number there is no next; the configuration is refused then.
+            let number = self.config.capture.group.saturating_add(1);
+            chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
+                let why = if position == 0 {
+                    "a suspect's new connection waits until its probes are judged; others never wait, nor does anybody without the daemon"
+                } else {
+                    ""
+                };
+                rule(why, [opening.clone(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
+            }));
+        }
+        chain
+    }
+
+    fn tcp_probe(&self) -> Chain {
+        let flags = |mask, value| Statement::TcpFlags { mask, value };
+        let every = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::PSH | tcp_flag::ACK | tcp_flag::URG;
+        let (an_ack, a_fin) = (flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::ACK), flags(every, tcp_flag::FIN));
+        let mut rules = vec![
+            rule("answers to packets that others sent in our name", [flags(tcp_flag::RST, tcp_flag::RST), back()]),
+            rule("", [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::SYN | tcp_flag::ACK), back()]),
+            rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
+            service(),
+        ];
+        if let Some(range) = self.ephemeral() {
+            // Only what a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas and
+            // invented flags come from no connection, wherever they go.
+            let late = matches(Selector::TcpDport, Op::Eq, range);
+            rules.push(rule("late packets of our own connections that are over", [an_ack.clone(), late.clone(), back()]));
+            rules.push(rule("", [a_fin.clone(), late, back()]));
+        }
+        if self.config.has_reflex(&self.config.tcp) {
+            rules.push(rule("late packets of other connections can look like it, so that these never trigger alone", [an_ack, goto(PROBE)]));
+            rules.push(rule("", [a_fin, goto(PROBE)]));
+            if self.decoys.tcp {
+                let opening = flags(tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, tcp_flag::SYN);
+                rules.push(rule("with a decoy, a handshake counts, and the daemon knows of those", [opening, goto(PROBE)]));
+            }
+            rules.push(rule("", [goto(REFLEX)]));
+        } else {
+            rules.push(rule("", [goto(PROBE)]));
+        }
+        Chain { name: TCP_PROBE, base: None, rules }
+    }
+
+    /// Where this host's own connections start.
+    fn ephemeral(&self) -> Option<Operand> {
+        let (first, last) = (*self.ephemeral.start(), *self.ephemeral.end());
+        match first.cmp(&last) {
+            std::cmp::Ordering::Less => Some(Operand::Ports(first, last)),
+            std::cmp::Ordering::Equal => Some(Operand::Number(u32::from(first))),
+            std::cmp::Ordering::Greater => None,
+        }
+    }
+
+    fn udp_probe(&self) -> Chain {
+        let mut rules = vec![rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]), service()];
+        // With decoys what comes here has lost its listener, and is told as without.
+        if self.config.has_reflex(&self.config.udp) && !self.decoys.udp {
+            rules.extend(udp_not_counted(self.ephemeral()));
+            rules.push(rule("", [goto(REFLEX)]));
+        } else {
+            rules.push(rule("", [goto(PROBE)]));
+        }
+        Chain { name: UDP_PROBE, base: None, rules }
     }
 
     fn tell(&self) -> Chain {
@@ -356,7 +486,7 @@ impl Builder<'_> {
 }
 
 fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
-    let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] };
+    let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
     let mut rules = vec![rule(
         "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
         [Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN }, remember()],
@@ -374,34 +504,6 @@ fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
 fn service() -> Rule {
     // A concatenation is looked up by the same selectors that `open` puts in.
     rule("a service that restarts", [Statement::Lookup { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] }, back()])
-}
-
-fn tcp_probe(ephemeral: &RangeInclusive<u16>) -> Chain {
-    let (first, last) = (*ephemeral.start(), *ephemeral.end());
-    let flags = |mask, value| Statement::TcpFlags { mask, value };
-    let mut rules = vec![
-        rule("answers to packets that others sent in our name", [flags(tcp_flag::RST, tcp_flag::RST), back()]),
-        rule("", [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::SYN | tcp_flag::ACK), back()]),
-        rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
-        service(),
-    ];
-    let range = match first.cmp(&last) {
-        std::cmp::Ordering::Less => Some(Operand::Ports(first, last)),
-        std::cmp::Ordering::Equal => Some(Operand::Number(u32::from(first))),
-        std::cmp::Ordering::Greater => None,
-    };
-    if let Some(range) = range {
-        // Only what a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas and
-        // invented flags come from no connection, wherever they go.
-        let every = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::PSH | tcp_flag::ACK | tcp_flag::URG;
-        rules.push(rule(
-            "late packets of our own connections that are over",
-            [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::ACK), matches(Selector::TcpDport, Op::Eq, range), back()],
-        ));
-        rules.push(rule("", [flags(every, tcp_flag::FIN), matches(Selector::TcpDport, Op::Eq, range), back()]));
-    }
-    rules.push(rule("", [goto(PROBE)]));
-    Chain { name: TCP_PROBE, base: None, rules }
 }
 
 /// What a port of a decoy is not the decoy's for.
@@ -422,11 +524,6 @@ fn decoy_tcp() -> Chain {
     Chain { name: DECOY_TCP, base: None, rules }
 }
 
-fn udp_probe() -> Chain {
-    let rules = vec![rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]), service(), rule("", [goto(PROBE)])];
-    Chain { name: UDP_PROBE, base: None, rules }
-}
-
 fn sctp_probe() -> Chain {
     let rules = vec![
         rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
@@ -437,17 +534,22 @@ fn sctp_probe() -> Chain {
     Chain { name: SCTP_PROBE, base: None, rules }
 }
 
+/// What the daemon is told by.
+fn log(prefix: &'static str, group: u16) -> Statement {
+    Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
+}
+
 impl Set {
-    fn plain(id: SetId, owner: Owner) -> Self {
+    pub(super) fn plain(id: SetId, owner: Owner) -> Self {
         Self { id, owner, timeouts: false, timeout: None, size: None, counter: false, comment: None, elements: Vec::new() }
     }
 }
 
-fn rule(why: &'static str, statements: impl Into<Vec<Statement>>) -> Rule {
+pub(super) fn rule(why: &'static str, statements: impl Into<Vec<Statement>>) -> Rule {
     Rule { why, statements: statements.into() }
 }
 
-fn matches(selector: Selector, op: Op, operand: Operand) -> Statement {
+pub(super) fn matches(selector: Selector, op: Op, operand: Operand) -> Statement {
     Statement::Match { selector, op, operand }
 }
 
@@ -459,7 +561,7 @@ fn is_not(selector: Selector, number: u32) -> Statement {
     matches(selector, Op::Ne, Operand::Number(number))
 }
 
-fn is_in(selector: Selector, set: SetId) -> Statement {
+pub(super) fn is_in(selector: Selector, set: SetId) -> Statement {
     matches(selector, Op::Eq, Operand::Set(set))
 }
 
@@ -467,7 +569,7 @@ fn is_not_in(selector: Selector, set: SetId) -> Statement {
     matches(selector, Op::Ne, Operand::Set(set))
 }
 
-fn drop() -> Statement {
+pub(super) fn drop() -> Statement {
     Statement::Verdict(Verdict::Drop)
 }
 
@@ -475,6 +577,6 @@ fn back() -> Statement {
     Statement::Verdict(Verdict::Return)
 }
 
-fn goto(chain: &'static str) -> Statement {
+pub(super) fn goto(chain: &'static str) -> Statement {
     Statement::Verdict(Verdict::Goto(chain))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::element::DisplayRange;
 use super::model::{
-    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set,
-    Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset,
+    Selector, Set, Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
 };
 use super::set_id::DataType;
 
@@ -110,6 +110,9 @@ fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
     if !rule.why.is_empty() {
         writeln!(out, "\t\t# {}", rule.why)?;
     }
+    if rule.statements.iter().any(|statement| matches!(statement, Statement::Queue { by: QueueBy::Xt, .. })) {
+        writeln!(out, "\t\t# this kernel has no nft_queue: in force is the xt target NFQUEUE, which does the same and which nft cannot load")?;
+    }
     out.push_str("\t\t");
     for (position, statement) in rule.statements.iter().enumerate() {
         if position > 0 {
@@ -131,9 +134,19 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
         Statement::TcpFlags { mask, value } => write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value)),
         Statement::Lookup { set, key } => write!(out, "{} @{}", concat(key), set.name()),
         Statement::Counter => out.write_str("counter"),
-        Statement::Update { set, key } => write!(out, "update @{} {{ {} }}", set.name(), concat(key)),
+        Statement::Add { set, key, timeout } => write!(out, "add @{} {{ {}{} }}", set.name(), concat(key), Timeout(*timeout)),
+        Statement::Update { set, key, timeout, over } => {
+            write!(out, "update @{} {{ {}{}", set.name(), concat(key), Timeout(*timeout))?;
+            if let Some(Rate { packets, per, burst }) = over {
+                write!(out, " limit rate over {packets}/{} burst {burst} packets", per.name())?;
+            }
+            out.write_str(" }")
+        }
         Statement::Log { prefix, group, snaplen, queue_threshold } => {
             write!(out, "log prefix \"{prefix}\" group {group} snaplen {snaplen} queue-threshold {queue_threshold}")
+        }
+        Statement::Queue { number, bypass, by: QueueBy::Native | QueueBy::Xt } => {
+            write!(out, "queue {}to {number}", if *bypass { "flags bypass " } else { "" })
         }
         Statement::LimitOver { rate, burst } => write!(out, "limit rate over {rate}/second burst {burst} packets"),
         Statement::Tproxy(to) => write!(out, "tproxy {} to {to}", if to.is_ipv4() { "ip" } else { "ip6" }),
@@ -177,6 +190,7 @@ fn name(selector: Selector) -> String {
         Selector::L4Proto => "meta l4proto",
         Selector::TcpDport => "tcp dport",
         Selector::UdpDport => "udp dport",
+        Selector::UdpSport => "udp sport",
         Selector::SctpDport => "sctp dport",
         Selector::ThDport => "th dport",
         Selector::SctpChunk => "@th,96,8",
@@ -214,6 +228,7 @@ fn symbol(selector: Selector, number: u32) -> Option<&'static str> {
         | Selector::Ip6SaddrPrefix(_)
         | Selector::TcpDport
         | Selector::UdpDport
+        | Selector::UdpSport
         | Selector::SctpDport
         | Selector::ThDport
         | Selector::SctpChunk
@@ -256,6 +271,15 @@ fn data_type(kind: DataType) -> &'static str {
         DataType::InetProto => "inet_proto",
         DataType::InetService => "inet_service",
         DataType::IfName => "ifname",
+    }
+}
+
+/// The timeout of an element that a rule adds, if it is not the set's own.
+struct Timeout(Option<Duration>);
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |time| write!(f, " timeout {}", Span(time)))
     }
 }
 

@@ -7,10 +7,19 @@ use ipnet::IpNet;
 
 use crate::engine::{Action, Outcome, Reason, Source, Subject};
 use crate::nft::decode::SetInfo;
-use crate::nft::{Connection, Element, ElementInfo, Error, SetId};
+use crate::nft::model::protocol;
+use crate::nft::{Connection, Element, ElementInfo, Error, Key, SetId};
+use crate::probe::{Port, Transport};
 
 /// The sets that hold what is blocked.
 pub const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+
+/// When more sources than this are forgiven at once, the rules forget all that they know: to look for each takes longer than to see them anew.
+const FORGIVEN_ONE_BY_ONE: usize = 100;
+
+/// What the rules remember of sources: first who is held, then what was counted.
+const REMEMBERED: [SetId; 8] =
+    [SetId::Held4, SetId::Held6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Seen4, SetId::Seen6];
 
 /// Elements that may be dumped by the way. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time grows with the
 /// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes. Nor is a long dump true while elements come and go: the walk passes
@@ -52,6 +61,13 @@ impl NftResponder {
                 // Lifting a million blocks one by one takes a minute, together some seconds.
                 let (unblocks, after) = rest.split_at(run);
                 self.remove_all(unblocks, &mut on_outcome);
+                rest = after;
+                continue;
+            }
+            let releases = rest.iter().take_while(|action| matches!(action, Action::Release { .. })).count();
+            if releases > 0 {
+                let (releases, after) = rest.split_at(releases);
+                self.release(releases);
                 rest = after;
                 continue;
             }
@@ -108,8 +124,62 @@ impl NftResponder {
                     }
                 }
             }
+            Action::Release { .. } => {
+                self.release(std::slice::from_ref(action));
+                None
+            }
             Action::Report(_) => None,
         }
+    }
+
+    /// Takes holds out, and what else the rules are to forget. What cannot be taken out runs out by itself.
+    fn release(&mut self, releases: &[Action]) {
+        let forgiven = releases.iter().filter(|action| matches!(action, Action::Release { forget: Some(_), .. })).count();
+        let result = if forgiven > FORGIVEN_ONE_BY_ONE {
+            self.forget_all()
+        } else {
+            REMEMBERED.into_iter().try_for_each(|set| self.release_from(set, releases))
+        };
+        if let Err(error) = result {
+            log::warn!("cannot end a hold, which ends by itself: {}", words(&error));
+        }
+    }
+
+    fn release_from(&mut self, set: SetId, releases: &[Action]) -> Result<(), Error> {
+        let of =
+            |action: &Action| if let Action::Release { source, forget } = action { remembered(set, *source, forget.as_deref()) } else { Vec::new() };
+        let elements: Vec<_> = releases.iter().flat_map(of).map(Element::new).collect();
+        let result = match elements.as_slice() {
+            [] => Ok(()),
+            [one] => self.connection.delete_element(set, one),
+            many => self.connection.delete_elements(set, many).map(|_| ()),
+        };
+        // It ran out, was never there, or the rules have no reflex.
+        result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+    }
+
+    /// The rules forget all that they remember of sources, and hold nobody.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_all(&mut self) -> Result<(), Error> {
+        self.flush(&REMEMBERED)
+    }
+
+    /// The rules forget what they counted; who is held stays so until it is judged.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_counts(&mut self) -> Result<(), Error> {
+        let [_, _, counts @ ..] = &REMEMBERED;
+        self.flush(counts)
+    }
+
+    fn flush(&mut self, sets: &[SetId]) -> Result<(), Error> {
+        sets.iter().copied().try_for_each(|set| {
+            let result = self.connection.replace_elements(set, &[]);
+            result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+        })
     }
 
     fn block(&mut self, subject: Subject, timeout: Option<Duration>, reason: &Reason, renew: bool) -> Result<(), Error> {
@@ -244,6 +314,36 @@ fn subjects(set: SetId, info: &ElementInfo) -> Vec<Subject> {
         (_, IpAddr::V4(first), Some(IpAddr::V4(last))) => ipnet::Ipv4Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect(),
         (_, IpAddr::V6(first), Some(IpAddr::V6(last))) => ipnet::Ipv6Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect(),
         _ => Vec::new(),
+    }
+}
+
+/// The elements of `set` that stand for a source: its hold, and with `forget` what the rules remember of it and these ports.
+fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
+    let address = source.address();
+    let is_here = match set {
+        SetId::Held4 | SetId::Score4 | SetId::Suspect4 | SetId::Seen4 => address.is_ipv4(),
+        _ => address.is_ipv6(),
+    };
+    match (set, forget) {
+        _ if !is_here => Vec::new(),
+        (SetId::Held4 | SetId::Held6, _) | (SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6, Some(_)) => vec![Key::from(address)],
+        (SetId::Seen4 | SetId::Seen6, Some(ports)) => {
+            let mut keys: Vec<_> = ports.iter().filter_map(|port| Some(Key::Touch(address, protocol_number(port.transport)?, port.number))).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            keys
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// `None` for what has no ports.
+fn protocol_number(transport: Transport) -> Option<u8> {
+    match transport {
+        Transport::Tcp => Some(protocol::TCP),
+        Transport::Udp => Some(protocol::UDP),
+        Transport::Sctp => Some(protocol::SCTP),
+        Transport::Ip => None,
     }
 }
 

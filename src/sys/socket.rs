@@ -20,6 +20,41 @@ pub fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX))
 }
 
+/// What a socket holds, and what it could not take (linux/sock_diag.h, `SK_MEMINFO_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// What waits to be received, bytes with the kernel's own overhead.
+    pub waiting: u32,
+    /// The receive buffer, in the same bytes: twice what was asked for (socket(7)).
+    pub buffer: u32,
+    /// Datagrams that were thrown away since the socket was opened, because the buffer was full; it wraps.
+    pub dropped: u32,
+}
+
+/// Asks what a socket holds: `SO_MEMINFO` (Linux 4.12).
+///
+/// # Errors
+/// What getsockopt(2) says.
+pub fn held(fd: BorrowedFd<'_>) -> io::Result<Held> {
+    /// `SK_MEMINFO_VARS`.
+    const VARS: usize = 9;
+    let mut values = [0u32; VARS];
+    let mut length = libc::socklen_t::try_from(size_of_val(&values)).unwrap_or(0);
+    // SAFETY: pointer and length describe `values`, which lives over the call; the descriptor is borrowed.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &raw mut length) };
+    let [waiting, buffer, .., dropped] = values;
+    if result == 0 { Ok(Held { waiting, buffer, dropped }) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `NETLINK_NO_ENOBUFS` (netlink(7)): a full receive buffer is no error any more, and what comes is queued as soon as there is room for it.
+/// Without it the kernel throws everything away from the first loss until the queue was read empty.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn no_overrun_errors(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(fd, libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1)
+}
+
 /// setsockopt(2) of an option that is a number.
 pub(super) fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Store, Target,
-    Watching, listen,
+    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Intake, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Store,
+    Target, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
@@ -89,8 +89,12 @@ impl Desk for FakeDesk {
                 allowed: 5,
                 probes: 4711,
                 lost: 1,
+                shed: 0,
+                intake: Intake::default(),
+                queues: None,
                 held_back: 0,
                 decoy: Decoys::default(),
+                reflex: None,
                 store: Store::default(),
                 repairs: portsentry::control::Repairs::default(),
                 uptime: 3720,

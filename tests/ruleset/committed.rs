@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use portsentry::config::{ClosedPorts, Config, Mode, PortMode, PortSet};
+use portsentry::config::{ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction};
 use portsentry::nft::text::Form;
-use portsentry::nft::{Connection, Ruleset};
+use portsentry::nft::{Connection, QueueBy, Ruleset};
 
 use super::EPHEMERAL;
 use crate::support::missing;
@@ -19,6 +19,17 @@ fn named() -> Vec<(&'static str, Config)> {
     };
     vec![
         ("default", Config::default()),
+        ("no-reflex", with(|config| config.capture.reflex = false)),
+        ("trigger-0", with(|config| config.scan_trigger = 0)),
+        ("udp-blocks", with(|config| config.udp.action = ProtocolAction::Block)),
+        (
+            "nfqueue",
+            with(|config| {
+                config.capture.method = Method::Nfqueue;
+                config.capture.reflex = false;
+            }),
+        ),
+        ("nfqueue-reflex", with(|config| (config.capture.method, config.capture.reflex) = (Method::Nfqueue, true))),
         ("observe", with(|config| config.mode = Mode::Observe)),
         ("answer", with(|config| config.closed_ports = ClosedPorts::Answer)),
         ("tcp-only", with(|config| config.udp.mode = PortMode::Off)),
@@ -62,10 +73,17 @@ fn committed_rulesets_load_and_load_again() {
     let namespace = Namespace::new();
     for (name, config) in named() {
         let path = committed(name);
+        let ruleset = Ruleset::for_config(&config, EPHEMERAL);
+        let by = namespace.enter(|| Connection::open().unwrap().queue_by().unwrap());
+        if ruleset.queues_by().is_some() && by != Some(QueueBy::Native) {
+            // nft cannot load this here; the daemon can.
+            let ruleset = ruleset.queueing(by.expect("this kernel queues packets"));
+            namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
+            continue;
+        }
         for _ in 0..2 {
             namespace.run("nft", &["-f", path.to_str().unwrap()]);
         }
-        let ruleset = Ruleset::for_config(&config, EPHEMERAL);
         assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(&ruleset).unwrap()), None, "rules/{name}.nft");
     }
 }

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::config::{ClosedPorts, Config, Mode, PortMode, PortSet};
+use portsentry::config::{ClosedPorts, Config, Mode, PortMode, PortSet, ProtocolAction};
 use portsentry::nft::Ruleset;
 
 use super::default_ruleset;
@@ -52,6 +53,11 @@ impl Numbers {
         config.interfaces = ["eth0", "wlan0", "enp0s31f6", "br-0123456789ab", "eth0"].map(String::from)[..self.below(6) as usize].to_vec();
         config.capture.group = self.below(65_536) as u16;
         config.capture.decoy_port = self.port().max(1);
+        config.capture.reflex = self.below(4) > 0;
+        config.scan_trigger = [0, 1, 2, 10, 500, 65_535][self.below(6) as usize];
+        config.scan_window = Duration::from_millis(u64::from([1u32, 1500, 60_000, 600_000, 86_400_000, 2_592_000_000][self.below(6) as usize]));
+        config.udp.action = [ProtocolAction::Log, ProtocolAction::Block][self.below(2) as usize];
+        config.block.unproven.timeout = Duration::from_secs(u64::from(1 + self.below(90)));
         for protocol in [&mut config.tcp, &mut config.udp] {
             protocol.mode = self.mode();
             protocol.ports = self.ports();

@@ -12,6 +12,7 @@
 )]
 
 pub mod daemon;
+pub mod flood;
 pub mod netns;
 pub mod predecessor;
 

@@ -19,7 +19,7 @@ pub fn syn(source: IpAddr, number: u16) -> Probe {
 /// One step of a random history.
 #[derive(Debug, Clone)]
 pub enum Step {
-    Probe { from: usize, port: u8, transport: u8, scan: usize, imitable: bool },
+    Probe { from: usize, port: u8, transport: u8, scan: usize, imitable: bool, held: bool },
     Block { whom: usize, seconds: Option<u16> },
     Unblock { whom: usize },
     Removed { whom: usize },
@@ -78,6 +78,8 @@ pub struct World {
     latest: u64,
     pending: Vec<Action>,
     told_blocked: BTreeSet<Subject>,
+    /// Blocks that the kernel refused: the hold may stand for them.
+    refused: BTreeSet<Subject>,
     never_block: u8,
     variant: u8,
     pub log: Vec<Action>,
@@ -86,7 +88,17 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let engine = Engine::new(policy(0), [5, 6]);
-        Self { engine, now: 0, latest: 0, pending: Vec::new(), told_blocked: BTreeSet::new(), never_block: 0, variant: 0, log: Vec::new() }
+        Self {
+            engine,
+            now: 0,
+            latest: 0,
+            pending: Vec::new(),
+            told_blocked: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            never_block: 0,
+            variant: 0,
+            log: Vec::new(),
+        }
     }
 
     fn must_not_be_blocked(&self, subject: Subject) -> bool {
@@ -95,14 +107,30 @@ impl World {
         policy.allow.overlaps(&network) || list(self.never_block).overlaps(&network) || AllowList::always().overlaps(&network)
     }
 
+    /// A source that the rules hold is released at once, unless it is blocked, or a block is on its way or was refused.
+    fn check_hold(&self, address: IpAddr, actions: &[Action]) {
+        let source = Source::of(address.to_canonical(), policy(self.variant).ipv6_prefix);
+        let subject = Subject::Host(source);
+        let is_ours = |action: &Action| matches!(action, Action::Block { subject: s, .. } | Action::Unblock { subject: s } | Action::Count { subject: s } if *s == subject);
+        let is_released = actions.iter().any(|action| matches!(action, Action::Release { source: s, forget: None } if *s == source));
+        let under_way = self.pending.iter().chain(actions).any(is_ours);
+        if !under_way {
+            let is_blocked = self.told_blocked.contains(&subject);
+            assert!(is_released || is_blocked || self.refused.contains(&subject), "{source:?} stays held: {actions:?}");
+            assert!(!(is_released && is_blocked), "{source:?} is blocked and released: {actions:?}");
+        }
+    }
+
     fn check(&mut self, actions: Vec<Action>) {
         for action in &actions {
             match action {
                 Action::Block { subject, renew, .. } => {
                     assert!(!self.must_not_be_blocked(*subject), "{action:?}");
                     assert_eq!(*renew, self.told_blocked.contains(subject), "{action:?}");
+                    self.refused.remove(subject);
                     self.order(*subject, action);
                 }
+                Action::Release { .. } => {}
                 Action::Unblock { subject } | Action::Count { subject } => self.order(*subject, action),
                 Action::Report(Report::Blocked { subject, renewed, .. }) => assert_ne!(self.told_blocked.insert(*subject), *renewed, "{action:?}"),
                 Action::Report(Report::Unblocked { subject, ending }) => {
@@ -134,11 +162,16 @@ impl World {
         let now = Moment::from_millis(self.now);
         self.latest = self.latest.max(self.now);
         match step {
-            Step::Probe { from, port, transport, scan, imitable } => {
+            Step::Probe { from, port, transport, scan, imitable, held } => {
                 let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip][usize::from(transport)];
                 let port = Port { transport, number: u16::from(port) };
                 let probe = Probe { port, scan: ScanKind::ALL[scan], imitable, ..syn(address(from), 0) };
-                self.engine.on_probe(now, &probe, &mut actions);
+                if held {
+                    self.engine.on_held(now, &probe, &mut actions);
+                    self.check_hold(address(from), &actions);
+                } else {
+                    self.engine.on_probe(now, &probe, &mut actions);
+                }
             }
             Step::Block { whom, seconds } => {
                 let timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
@@ -159,8 +192,11 @@ impl World {
                         Action::Block { subject, .. } => Outcome::Blocked { subject, result },
                         Action::Unblock { subject } => Outcome::Unblocked { subject, result },
                         Action::Count { subject } => Outcome::Counted { subject, packets: packets.map(u64::from) },
-                        Action::Report(_) => unreachable!(),
+                        Action::Report(_) | Action::Release { .. } => unreachable!(),
                     };
+                    if let Outcome::Blocked { subject, result: Err(_) } = &outcome {
+                        self.refused.insert(*subject);
+                    }
                     self.engine.on_outcome(now, outcome, &mut actions);
                 }
             }

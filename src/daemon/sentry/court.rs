@@ -24,9 +24,9 @@ pub(super) struct Court {
 }
 
 impl Court {
-    /// Judges a probe, and has carried out what follows.
-    pub(super) fn judge(&mut self, now: Moment, probe: &Probe) -> Trigger {
-        let trigger = self.engine.on_probe(now, probe, &mut self.orders);
+    /// Judges a probe, and has carried out what follows. `held`: the rules hold its source since this packet.
+    pub(super) fn judge(&mut self, now: Moment, probe: &Probe, held: bool) -> Trigger {
+        let trigger = if held { self.engine.on_held(now, probe, &mut self.orders) } else { self.engine.on_probe(now, probe, &mut self.orders) };
         self.perform(now);
         trigger
     }
@@ -72,11 +72,11 @@ pub(super) struct Sitting<'a> {
 
 impl Judge for Sitting<'_> {
     fn handshake(&mut self, probe: &Probe) -> bool {
-        self.court.judge(self.now, probe) == Trigger::Passed
+        self.court.judge(self.now, probe, false) == Trigger::Passed
     }
 
     fn half_open(&mut self, probe: &Probe) {
-        self.court.judge(self.now, probe);
+        self.court.judge(self.now, probe, false);
     }
 
     fn has_passed(&mut self, source: IpAddr) -> bool {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::court::Court;
 use super::pace::Pace;
+use super::reflex::spared;
 use super::{Sentry, rules};
 use crate::config::OwnTable;
 use crate::engine::{BlockView, Moment, Source, Subject};
@@ -117,10 +118,11 @@ impl Change {
             }
             SetId::Blocked4 | SetId::Blocked6 => list(self).extend(keys.into_iter().map(|key| (set, key))),
             SetId::BlockedNets4 | SetId::BlockedNets6 => self.networks = true,
-            SetId::Allowed4 | SetId::Allowed6 => self.allowed = true,
+            SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => self.allowed = true,
             SetId::TcpPorts | SetId::UdpPorts | SetId::Protocols | SetId::Interfaces => self.structure = true,
             // What the rules remember, which others may forget.
             SetId::Services => {}
+            SetId::Seen4 | SetId::Seen6 | SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6 | SetId::Held4 | SetId::Held6 => {}
         }
     }
 
@@ -416,7 +418,7 @@ impl Sentry {
             if !change.allowed {
                 return Ok(());
             }
-            rules::protect(sentry.court.responder.connection(), &sentry.never_block)
+            rules::protect(sentry.court.responder.connection(), &sentry.ruleset, &sentry.never_block)
         };
         match self.make_right(now, change.anew).and_then(|installed| exempt(self).map(|()| installed)) {
             Ok(installed) if installed.steps.is_empty() => {
@@ -482,6 +484,7 @@ impl Sentry {
         let Court { engine, responder, .. } = court;
         let books = |id: SetId| match id {
             SetId::Allowed4 | SetId::Allowed6 => Some(rules::exempt(never_block, id).iter().map(as_found).collect()),
+            SetId::Spared4 | SetId::Spared6 => spared(ruleset, never_block, id).map(|elements| elements.iter().map(as_found).collect()),
             SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6 => {
                 let here = engine.blocks().take(FIRST_BLOCKS).filter(|block| place(block.subject).0 == id);
                 Some(here.filter_map(|block| standing(now, &block)).collect())

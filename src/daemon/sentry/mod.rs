@@ -6,12 +6,15 @@
 mod court;
 mod error;
 mod foreign;
+mod intake;
 mod obey;
 mod pace;
+mod reflex;
 mod reload;
 mod restore;
 mod rules;
 mod takeover;
+mod waiting;
 
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
@@ -21,23 +24,24 @@ use rustix::event::{PollFd, PollFlags};
 
 use self::court::{Court, Sitting};
 use self::foreign::Foreign;
+use self::intake::Intake;
+use self::waiting::Room;
 use super::archive::{Archive, Stored};
 use super::command::{Command, Setup};
 use super::errands::Errands;
 use super::link::Inbox;
 use super::time::now;
 use crate::capture::nflog::{Listener, Settings};
-use crate::capture::{self, PACKETS_A_WAKE, PacketSource};
+use crate::capture::{self, PacketSource};
 use crate::config::{Config, OwnTable};
 use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::journal::store::EVIDENCE_MAX;
 use crate::journal::{JournalHandle, Notice};
-use crate::nft::{Connection, Hold, Ruleset};
-use crate::probe::Probe;
+use crate::nft::reflex::Tally;
+use crate::nft::{Connection, Hold, QueueBy, Ruleset, queue};
 use crate::responder::{NftResponder, words};
 use crate::sys::poll;
-use crate::wire;
 
 pub use self::error::StartError;
 pub use self::foreign::Repairs;
@@ -47,9 +51,6 @@ const COMMANDS_A_WAKE: usize = 16;
 
 /// `NF_INET_PRE_ROUTING` (linux/netfilter.h): where the decoys' rules log; all others log at input.
 const PREROUTING: u8 = 0;
-
-/// Loss is told at most this often; the count of all of it is in the status.
-const LOSS_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The packet thread's state.
 pub struct Sentry {
@@ -61,14 +62,12 @@ pub struct Sentry {
     ruleset: Ruleset,
     never_block: AllowList,
     ephemeral: RangeInclusive<u16>,
+    intake: Intake,
+    room: Room,
     /// The table was in the kernel when this started.
     had_table: bool,
-    /// What came and was lost by way of groups that were left.
-    before: capture::Statistics,
-    no_probe: u64,
-    unreadable: u64,
-    told_lost: u64,
-    loss_told_at: Option<Moment>,
+    /// What the reflex did by rules that were replaced.
+    reflex_before: Tally,
 }
 
 impl Sentry {
@@ -86,6 +85,7 @@ impl Sentry {
     ) -> Result<Self, StartError> {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
+        let room = Room::open(&setup.config, seed[0].rotate_left(16) ^ seed[1])?;
         let mut responder = NftResponder::new(Connection::open()?);
         let found = responder.connection().read(&setup.ruleset)?;
         if let Some(group) = takeover::former_group(&found)
@@ -121,14 +121,13 @@ impl Sentry {
             ruleset: setup.ruleset,
             never_block: setup.never_block,
             ephemeral: setup.ephemeral,
+            intake: Intake::default(),
+            room,
             had_table: found.table.is_some(),
-            before: capture::Statistics::default(),
-            no_probe: 0,
-            unreadable: 0,
-            told_lost: 0,
-            loss_told_at: None,
+            reflex_before: Tally::default(),
         };
         sentry.tell_lacks(&[]);
+        sentry.tell_queue(None);
         // Prefixes of an earlier run may have another length; the engine keeps what was judged.
         sentry.court.engine.reconfigure(now, Policy::from_config(&sentry.config), &mut sentry.court.orders);
         sentry.court.perform(now);
@@ -149,6 +148,7 @@ impl Sentry {
             more = self.watch_others(now);
             // The packets before the decoys: a handshake ends after the SYN that the rules have told of.
             more |= self.take_packets(now)?;
+            more |= self.take_waiting(now)?;
             self.serve_decoys(now);
             self.court.engine.on_timer(now, &mut self.court.orders);
             self.court.perform(now);
@@ -170,44 +170,30 @@ impl Sentry {
     }
 
     fn wait(&self, inbox: &Inbox<Command>, more: bool) {
-        let next = [self.court.engine.next_timer(), self.decoy.next_timer(), self.foreign.next_timer(now())].into_iter().flatten().min();
+        let timers = [self.court.engine.next_timer(), self.decoy.next_timer(), self.foreign.next_timer(now()), self.next_look()];
+        let next = timers.into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.foreign.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
+            // Where nothing waits, a place that is filled twice.
+            PollFd::from_borrowed_fd(self.room.as_fd().unwrap_or(self.listener.as_fd()), PollFlags::IN),
         ];
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.
         let _ = poll::wait(&mut fds, timeout);
     }
 
-    /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
-    fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
-        let Self { court, listener, decoy, ephemeral, no_probe, unreadable, .. } = self;
-        let received = listener.receive(PACKETS_A_WAKE, &mut |packet| {
-            let Ok(parsed) = wire::parse(packet.payload) else {
-                *unreadable += 1;
-                return;
-            };
-            let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
-                *no_probe += 1;
-                return;
-            };
-            // What the decoys' rules log may be the beginning of a handshake.
-            let probe = match parsed.transport {
-                wire::Transport::Tcp(segment) if packet.hook == PREROUTING => decoy.hold(now, segment.source_port, probe),
-                _ => Some(probe),
-            };
-            if let Some(probe) = probe {
-                court.judge(now, &probe);
-            }
-        })?;
-        Ok(received.more)
-    }
-
     fn serve_decoys(&mut self, now: Moment) {
         self.decoy.serve(now, &mut Sitting { court: &mut self.court, now });
+    }
+
+    /// Tells if the rules queue packets by the second way that this kernel has, and did not before.
+    fn tell_queue(&self, before: Option<QueueBy>) {
+        if self.ruleset.queues_by() == Some(QueueBy::Xt) && before != Some(QueueBy::Xt) {
+            self.court.journal.tell(Notice::Warning(queue::BY_XT.to_owned()));
+        }
     }
 
     /// Tells what the decoys cannot do, but for what was told before.
@@ -217,32 +203,11 @@ impl Sentry {
         }
     }
 
-    fn tell_loss(&mut self, now: Moment) {
-        let total = self.statistics().lost;
-        if total == self.told_lost || self.loss_told_at.is_some_and(|at| now.since(at) < LOSS_TOLD_EVERY) {
-            return;
-        }
-        self.court.journal.tell(Notice::Lost { packets: total - self.told_lost, total });
-        self.told_lost = total;
-        self.loss_told_at = Some(now);
-    }
-
-    /// Of this group and of those that were listened to before.
-    fn statistics(&self) -> capture::Statistics {
-        let now = self.listener.statistics();
-        capture::Statistics {
-            packets: self.before.packets + now.packets,
-            lost: self.before.lost + now.lost,
-            overruns: self.before.overruns + now.overruns,
-            loss_uncounted: now.loss_uncounted,
-            malformed: self.before.malformed + now.malformed,
-        }
-    }
-
     fn stop(&mut self, remove: bool) -> u64 {
         if let Err(error) = self.listener.unbind() {
             log::debug!("{}", words(&error));
         }
+        self.room.leave();
         let blocks = u64::try_from(self.court.engine.blocks().count()).unwrap_or(u64::MAX);
         if !remove {
             return blocks;

@@ -46,14 +46,17 @@ impl Sentry {
         }
     }
 
-    fn figures(&self, now: Moment) -> Figures {
+    fn figures(&mut self, now: Moment) -> Figures {
+        // First: it brings what is lost up to date.
+        let queues = self.room.figures();
         Figures {
+            reflex: self.reflex_figures(),
             engine: self.court.engine.status(),
             capture: self.statistics(),
-            no_probe: self.no_probe,
-            unreadable: self.unreadable,
+            taken: self.taken(),
             decoy: self.decoy.figures(),
             repairs: self.foreign.repairs(now),
+            queues,
         }
     }
 
@@ -108,6 +111,11 @@ impl Sentry {
         if !known.is_empty() {
             return Ok(known);
         }
+        // A hold is lifted too: whoever asks wants the source to get through.
+        if let Some(Subject::Host(source)) = single {
+            self.court.engine.forgive(now, source, &mut self.court.orders);
+            self.court.perform(now);
+        }
         // An element that somebody else put there is lifted all the same.
         let subject = single.unwrap_or(Subject::Network(network));
         let removed = self.court.responder.remove(subject).map_err(|error| words(&error))?;
@@ -118,6 +126,7 @@ impl Sentry {
     fn unblock_all(&mut self, now: Moment) -> Result<usize, String> {
         let known: Vec<_> = self.court.engine.blocks().map(|block| block.subject).collect();
         self.lift(now, &known)?;
+        self.court.responder.forget_all().map_err(|error| words(&error))?;
         let mut count = known.len();
         let left = match self.court.responder.blocked() {
             // Where there are no sets, nothing is blocked.
@@ -145,7 +154,8 @@ impl Sentry {
 
     fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
         // The kernel first: what is exempt there is not dropped, whatever else goes wrong. Should it refuse, nothing new is blocked all the same.
-        let result = rules::protect(self.court.responder.connection(), &list).map_err(|error| words(&error));
+        let connection = self.court.responder.connection();
+        let result = rules::protect(connection, &self.ruleset, &list).map_err(|error| words(&error));
         self.court.engine.set_never_block(now, list.clone(), &mut self.court.orders);
         self.court.perform(now);
         if result.is_ok() {

@@ -2,6 +2,7 @@
 
 use super::{Sentry, rules};
 use crate::capture::nflog::{Listener, Settings};
+use crate::config::Config;
 use crate::daemon::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
@@ -9,7 +10,7 @@ use crate::nft::Order;
 use crate::responder::{LIGHT_DUMP, words};
 
 /// Rounds of [`PACKETS_A_WAKE`](crate::capture::PACKETS_A_WAKE) packets that a group is emptied in before it is left: more than its receive buffer holds.
-const DRAINS_MAX: usize = 256;
+pub(super) const DRAINS_MAX: usize = 256;
 
 impl Sentry {
     /// Puts a new configuration in force, or changes nothing and says why.
@@ -19,15 +20,21 @@ impl Sentry {
         } else {
             Some(Listener::bind(Settings::of_group(setup.config.capture.group)).map_err(|error| words(&error))?)
         };
+        let queue = self.prepare_queue(now, &setup.config).map_err(|error| words(&error))?;
         // Both configurations' sockets are there while the rules change.
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
+        let before = self.tally().unwrap_or_default();
         let many = self.court.has_many();
         let Self { court, foreign, .. } = self;
         let connection = court.responder.connection();
         let installed = match rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, Order::default(), many) {
             Ok(installed) => installed,
             Err(error) => {
-                // Half of it may be in the kernel. The new group is left when `listener` goes.
+                // Half of it may be in the kernel. New group and queues are left when `listener` and `queue` go.
+                drop(queue);
+                if let Err(error) = self.room.back(&self.config) {
+                    log::error!("{}", words(&error));
+                }
                 let back = rules::put_in_place(connection, foreign, &self.ruleset, &self.never_block, &[], Order::default(), many);
                 return Err(match back {
                     Ok(_) => words(&error),
@@ -35,6 +42,9 @@ impl Sentry {
                 });
             }
         };
+        let buckets = |config: &Config| (config.scan_trigger, config.scan_window, config.block.ipv6_prefix);
+        self.reflex_changed(before, &installed, buckets(&setup.config) != buckets(&self.config));
+        self.change_queue(now, queue, &setup.config);
         if let Some(listener) = listener {
             self.change_group(now, listener);
         }
@@ -49,7 +59,8 @@ impl Sentry {
         }
         self.tell_lacks(&told);
         self.config = setup.config;
-        self.ruleset = setup.ruleset;
+        let queued = std::mem::replace(&mut self.ruleset, setup.ruleset).queues_by();
+        self.tell_queue(queued);
         self.never_block = setup.never_block;
         self.ephemeral = setup.ephemeral;
         self.foreign.set_services(setup.services);
@@ -73,7 +84,7 @@ impl Sentry {
                 }
             }
         }
-        self.before = self.statistics();
+        self.keep_statistics();
         self.listener = listener;
     }
 }

@@ -1,6 +1,7 @@
 //! What the kernel is told as a whole: the rules, who is exempt from them, and which ports are services now.
 
 use super::foreign::Foreign;
+use super::reflex::spared;
 use crate::engine::AllowList;
 use crate::nft::element::merge;
 use crate::nft::{Connection, Element, Error, Installed, Key, Order, Ruleset, SetId};
@@ -17,15 +18,20 @@ pub(super) fn put_in_place(
     many: bool,
 ) -> Result<Installed, Error> {
     let installed = foreign.install(connection, ruleset, order, many)?;
-    protect(connection, never_block)?;
+    protect(connection, ruleset, never_block)?;
     seed_services(connection, services)?;
     Ok(installed)
 }
 
 /// Puts the never-block list into the kernel's sets, in one transaction each.
-pub(super) fn protect(connection: &mut Connection, list: &AllowList) -> Result<(), Error> {
+pub(super) fn protect(connection: &mut Connection, ruleset: &Ruleset, list: &AllowList) -> Result<(), Error> {
     for set in [SetId::Allowed4, SetId::Allowed6] {
         connection.replace_elements(set, &exempt(list, set))?;
+    }
+    for set in [SetId::Spared4, SetId::Spared6] {
+        if let Some(spared) = spared(ruleset, list, set) {
+            connection.replace_elements(set, &spared)?;
+        }
     }
     Ok(())
 }

@@ -49,10 +49,16 @@ pub(super) fn former_prefix(found: &Found) -> Option<u8> {
     found.rules.iter().find_map(|rule| prefix_of(&rule.expressions))
 }
 
-/// The group that the rules of an earlier run, or of another daemon, log to; `None` when there are none.
+/// The group that the rules of an earlier run, or of another daemon, log to, or the queue that they fill; `None` when there are none. Whoever has
+/// the queue has the group of the same number too.
 pub(super) fn former_group(found: &Found) -> Option<u16> {
     let expressions = found.rules.iter().flat_map(|rule| &rule.expressions);
-    expressions.into_iter().find_map(|expr| if let Expr::Log { group, .. } = expr { Some(*group) } else { None })
+    expressions.into_iter().find_map(|expr| match expr {
+        Expr::Log { group, .. } => Some(*group),
+        Expr::Queue { number, .. } => Some(*number),
+        Expr::Target { name, info, .. } if name == "NFQUEUE" => info.first_chunk::<2>().map(|number| u16::from_ne_bytes(*number)),
+        _ => None,
+    })
 }
 
 /// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all 128.

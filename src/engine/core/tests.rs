@@ -15,6 +15,7 @@ struct Bench {
     refuse: bool,
     answers: bool,
     packets: Option<u64>,
+    released: Vec<(Source, Option<Vec<Port>>)>,
 }
 
 impl Bench {
@@ -22,7 +23,16 @@ impl Bench {
         let mut policy = Policy::from_config(&Config::default());
         policy.capacity = 3000;
         change(&mut policy);
-        Self { engine: Engine::new(policy, [1, 2]), now: 0, reports: Vec::new(), orders: Vec::new(), refuse: false, answers: true, packets: Some(0) }
+        Self {
+            engine: Engine::new(policy, [1, 2]),
+            now: 0,
+            reports: Vec::new(),
+            orders: Vec::new(),
+            refuse: false,
+            answers: true,
+            packets: Some(0),
+            released: Vec::new(),
+        }
     }
 
     fn at(&self) -> Moment {
@@ -41,6 +51,10 @@ impl Bench {
                     Action::Block { subject, .. } => Outcome::Blocked { subject: *subject, result },
                     Action::Unblock { subject } => Outcome::Unblocked { subject: *subject, result },
                     Action::Count { subject } => Outcome::Counted { subject: *subject, packets: self.packets },
+                    Action::Release { source, forget } => {
+                        self.released.push((*source, forget.clone()));
+                        continue;
+                    }
                 };
                 self.orders.push(action);
                 if self.answers {
@@ -70,6 +84,18 @@ impl Bench {
     fn syn(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
         for port in ports {
             self.probe(source, &format!("tcp/{port}"), ScanKind::Syn, false);
+        }
+    }
+
+    /// SYNs with which the rules hold their source.
+    fn held(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
+        let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        for number in ports {
+            let port = Port { transport: Transport::Tcp, number };
+            let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, imitable: false, ip_options: false };
+            self.command(|engine, now, actions| {
+                engine.on_held(now, &probe, actions);
+            });
         }
     }
 
@@ -323,12 +349,39 @@ fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
     for n in 0..30 {
         bench.syn(&format!("203.0.113.{n}"), 1..=4);
     }
-    assert_eq!(bench.blocked().len(), 10);
+    assert_eq!(bench.blocked().len(), 8, "a quarter is kept for those who go on");
     let told = bench.told();
-    assert_eq!(told.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 20);
+    assert_eq!(told.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 22);
+    for n in 10..30 {
+        bench.syn(&format!("203.0.113.{n}"), 5..=9);
+    }
+    assert_eq!(bench.blocked().len(), 8);
+    for n in 20..30 {
+        bench.syn(&format!("203.0.113.{n}"), [10]);
+    }
+    assert_eq!(bench.blocked().len(), 10);
     bench.wait(SECOND * 6);
-    bench.syn("203.0.113.29", [5]);
+    bench.syn("203.0.113.29", [11]);
     assert_eq!(bench.blocked().len(), 11);
+}
+
+#[test]
+fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_for_those_who_go_on() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    // Less than the suspects' places between two of the scanner's probes.
+    let flood = |bench: &mut Bench, from: u32| {
+        for n in from..from + 500 {
+            bench.syn(&Ipv4Addr::from_bits(0x2c00_0000 + n).to_string(), [7]);
+        }
+    };
+    flood(&mut bench, 0);
+    for port in 1..=7 {
+        bench.syn(THEM, [port]);
+        flood(&mut bench, 500 * u32::from(port));
+    }
+    assert_eq!(bench.blocked().len(), 450);
+    bench.syn(THEM, [8]);
+    assert_eq!(bench.blocked().len(), 451);
 }
 
 #[test]
@@ -535,6 +588,78 @@ fn an_account_shows_what_a_source_did() {
 }
 
 #[test]
+fn a_hold_that_becomes_a_block_is_left_to_run_out() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
+    bench.syn("203.0.113.9", [1, 2]);
+    bench.held("203.0.113.9", [3]);
+    assert_eq!(bench.engine.status().blocked, 1);
+    assert_eq!(bench.released, []);
+    // Probes that were on their way.
+    bench.held("203.0.113.9", [4]);
+    assert_eq!((bench.released.as_slice(), bench.engine.status().held), ([].as_slice(), 2));
+}
+
+#[test]
+fn a_hold_is_ended_when_the_ledger_or_the_lists_say_no() {
+    let source = |text: &str| Source::of(text.parse().unwrap(), 64);
+    let mut bench = Bench::new(|policy| {
+        policy.scan_trigger = 2;
+        policy.allow = ["203.0.113.7/32".parse().unwrap()].into_iter().collect();
+    });
+    // The ledger has seen one port: the buckets are from another configuration, or messages were lost.
+    bench.held("203.0.113.9", [1]);
+    // Allowed since the packet left the kernel.
+    bench.held("203.0.113.7", [1, 2, 3, 4]);
+    let released: Vec<_> = bench.released.iter().map(|(source, _)| *source).collect();
+    assert_eq!(released, [source("203.0.113.9"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7")]);
+    assert_eq!((bench.engine.status().released, bench.engine.status().blocked), (5, 0));
+}
+
+#[test]
+fn a_few_holds_past_the_budget_are_ended_and_those_of_a_flood_run_out() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
+    let invented = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
+    for n in 0..60 {
+        bench.held(&invented(n), [1]);
+    }
+    assert_eq!(bench.released.len(), 50);
+    for n in 60..5000 {
+        bench.now += u64::from(n % 2);
+        bench.held(&invented(n), [1]);
+    }
+    assert!(bench.released.len() <= 110, "{}", bench.released.len());
+    // The flood is over: a single one is ended again.
+    bench.now += 2500;
+    let before = bench.released.len();
+    for n in 5000..5020 {
+        bench.held(&invented(n), [1]);
+    }
+    assert!(bench.released.len() > before, "{before}");
+}
+
+#[test]
+fn an_unblock_makes_the_rules_forget_the_source_and_its_ports() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
+    bench.syn("203.0.113.9", [1, 2, 3]);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
+    let [(source, Some(ports))] = bench.released.as_slice() else { panic!("{:?}", bench.released) };
+    assert_eq!(Subject::Host(*source), subject);
+    let mut numbers: Vec<_> = ports.iter().map(|port| port.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[test]
+fn without_a_reflex_nothing_is_asked_of_its_sets() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.reflex) = (2, false));
+    bench.syn("203.0.113.9", [1, 2, 3]);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
+    assert_eq!(bench.released, []);
+}
+
+#[test]
 fn an_element_that_is_told_to_be_gone_ends_the_block_and_its_evidence_at_once() {
     let mut bench = Bench::new(|_| {});
     bench.syn(THEM, 1..=3);
@@ -578,4 +703,15 @@ fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
     assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
     bench.wait(SECOND * 100_000);
     assert_eq!(bench.blocked(), [THEM]);
+}
+
+#[test]
+fn a_block_that_is_lifted_because_it_must_not_be_takes_the_hold_with_it() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    bench.held("203.0.113.9", [1]);
+    assert_eq!((bench.engine.status().blocked, bench.released.len()), (1, 0));
+    let list: AllowList = ["203.0.113.9/32".parse().unwrap()].into_iter().collect();
+    bench.command(|engine, now, actions| engine.set_never_block(now, list, actions));
+    assert_eq!(bench.engine.status().blocked, 0);
+    assert_eq!(bench.released, [(Source::of("203.0.113.9".parse().unwrap(), 64), None)]);
 }

@@ -98,6 +98,11 @@ pub const EVENTS: &[EventKind] = &[
         "packets were lost between the kernel and the daemon",
         &[key("packets", "how many since this was told last"), key("total", "how many since the start")],
     ),
+    event(
+        "shed",
+        "packets of unknown sources were given up under load, so that those of known ones could be judged",
+        &[key("packets", "how many since this was told last"), key("total", "how many since the start")],
+    ),
     event("never-block", "the list of what is never blocked has changed", &[key("entries", "how many addresses and networks")]),
     event(
         "foreign-change",
@@ -218,6 +223,7 @@ unblock-failed: address name error
 reloaded:
 reload-refused: findings
 lost: packets total
+shed: packets total
 never-block: entries
 foreign-change: pid program remedy
 command: address name command done status signal ended took output

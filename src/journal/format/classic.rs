@@ -54,6 +54,9 @@ pub(super) fn lines(event: &Event, style: &Style) -> Vec<Line> {
         Notice::Lost { packets, total } => {
             format!("adminalert: WARNING: {} lost between the kernel and PortSentry, {total} since the start.", count(*packets, "packet"))
         }
+        Notice::Shed { packets, total } => {
+            format!("adminalert: WARNING: {} of unknown sources shed in a flood, {total} since the start.", count(*packets, "packet"))
+        }
         Notice::NeverBlock { entries } => format!("adminalert: {entries} addresses and networks are never blocked."),
         Notice::Response(Response::Command { target, command, ended: Ended::Success, .. }) => {
             format!("attackalert: External command run for host: {target} using command: \"{}\"", start(command, COMMAND_MAX))
@@ -265,6 +268,7 @@ ERROR adminalert: ERROR: the new configuration was refused, the old one stays in
 ERROR adminalert: ERROR: a.yaml:1:2: no
 ERROR adminalert: ERROR:   remedy: yes
 WARN adminalert: WARNING: 3 packets lost between the kernel and PortSentry, 7 since the start.
+WARN adminalert: WARNING: 5 packets of unknown sources shed in a flood, 9 since the start.
 DEBUG adminalert: 5 addresses and networks are never blocked.
 WARN securityalert: WARNING: n\\u{{1b}}[2Jft (process 12) changed the table inet portsentry: the table was restored
 INFO attackalert: External command run for host: 10.77.1.1 using command: \"/bin/page 10.77.1.1 on call\"

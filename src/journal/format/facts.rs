@@ -36,6 +36,7 @@ pub(super) fn facts(event: &Event, style: &Style) -> Vec<Fact> {
         Notice::Reloaded => vec![kind("reloaded")],
         Notice::ReloadRefused { findings } => vec![kind("reload-refused"), ("findings", short(findings).into())],
         Notice::Lost { packets, total } => vec![kind("lost"), ("packets", (*packets).into()), ("total", (*total).into())],
+        Notice::Shed { packets, total } => vec![kind("shed"), ("packets", (*packets).into()), ("total", (*total).into())],
         Notice::NeverBlock { entries } => vec![kind("never-block"), ("entries", (*entries).into())],
         Notice::Response(response) => respond(response, name(event)),
         Notice::ForeignChange { pid, program, remedy } => {

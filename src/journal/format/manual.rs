@@ -88,9 +88,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Error(_) => 21,
         Notice::HeldBack { .. } => 22,
         Notice::Restored { .. } => 23,
+        Notice::Shed { .. } => 24,
     }
 }
-const PLACES: usize = 24;
+const PLACES: usize = 25;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

@@ -12,5 +12,5 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(packet.payload.is_empty() || bytes.as_ptr_range().contains(&packet.payload.as_ptr()));
         assert!(packet.payload.len() + packet.prefix.len() <= 2 * bytes.len());
     });
-    assert_eq!(counters.statistics.packets, packets);
+    assert_eq!(counters.statistics().packets, packets);
 });
