@@ -52,6 +52,7 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   lost         1 packet
   responses    3 commands run, 1 of them failed, 2 dropped
   held back    0 log lines
+  reflex       off
 Warning: resolve: not in force yet
 "
     );

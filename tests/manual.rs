@@ -27,7 +27,7 @@ use clap::{Arg, CommandFactory, Parser};
 use jiff::Timestamp;
 use portsentry::config::{ClassicMode, ClosedPorts, Config, KEYS, Mode, PortMode, PortSet, Reload};
 use portsentry::control::protocol::line;
-use portsentry::control::{AllowRow, BlockRow, HistoryRow, Reflex, Reply, Shown, Stamp, Status, Target, Watching};
+use portsentry::control::{AllowRow, BlockRow, HistoryRow, Queues, Reflex, Reply, Shown, Stamp, Status, Target, Watching};
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
 use portsentry::nft::SetId;
@@ -481,7 +481,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     let block = BlockRow { address, reason: "by hand".into(), scan: None, proven: true, since: Some(stamp), expires_in: None, packets: Some(0) };
     let allowed = AllowRow { address, origin: "allow".into() };
     let watching = Watching { transport: "tcp".into(), mode: "stealth".into(), ports: 1, ranges: "1".into() };
-    let status = Status { watching: vec![watching], reflex: Some(Reflex::default()), ..Status::default() };
+    let status = Status { watching: vec![watching], reflex: Some(Reflex::default()), queues: Some(Queues::default()), ..Status::default() };
     let history = HistoryRow { at: stamp, address, host: "a".into(), port: 1, protocol: "TCP".into() };
     let known = Shown {
         address,

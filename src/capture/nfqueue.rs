@@ -192,7 +192,7 @@ impl Listener {
 
     /// What the kernel says of the queues: of the probes', and of the connections'. Zeroes if it does not say. Also brings what is lost up to date.
     pub fn look(&mut self) -> [Standing; 2] {
-        let text = fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").unwrap_or_default();
+        let text = standings();
         let of = |queue| standing_of(&text, queue).unwrap_or_default();
         let standings = [of(self.settings.queue), of(self.settings.queue.wrapping_add(1))];
         self.counters.full = standings.iter().map(|standing| u64::from(standing.full)).sum();
@@ -514,6 +514,15 @@ fn write_verdict(writer: &mut Writer, queue: u16, run: Run) {
     let [e, f, g, h] = run.last.to_be_bytes();
     writer.attr(NFQA_VERDICT_HDR, &[a, b, c, d, e, f, g, h]);
     writer.end_message(message);
+}
+
+/// What the kernel says of a queue in this thread's network namespace; `None` if it is not bound.
+pub fn standing(queue: u16) -> Option<Standing> {
+    standing_of(&standings(), queue)
+}
+
+fn standings() -> String {
+    fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").unwrap_or_default()
 }
 
 /// A queue's line: number, port, waiting, copy mode, copy range, dropped as full, dropped as not received, last number, 1.

@@ -325,7 +325,10 @@ pub struct RawElement {
 /// Puts the halves of intervals together: sorted, ends without a start left out (a start that expired leaves its end behind for a while).
 pub fn join(id: SetId, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
     if !id.is_interval() {
-        return raw.into_iter().map(|element| element.info).collect();
+        // While somebody's transaction is being prepared, the kernel's walk begins each piece a little further back, and says nothing of it: what it has
+        // told is told again (nft_rhash_walk() counts elements that are not in force yet).
+        let mut known = std::collections::HashSet::with_capacity(raw.len());
+        return raw.into_iter().map(|element| element.info).filter(|info| known.insert(info.key)).collect();
     }
     // Where one interval ends and the next begins, the end comes first.
     raw.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));

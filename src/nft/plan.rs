@@ -20,8 +20,8 @@ use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};
 
 /// The flags that say whose the table is.
 const OWNED: u32 = table_flag::OWNER | table_flag::PERSIST;
-/// Somebody may change the ruleset between reading and writing; not for ever.
-const TRIES: u32 = 10;
+/// Somebody may change the ruleset between reading and writing; not for ever. A try takes milliseconds, more with more rules, on a busy machine ten.
+const TRIES: u32 = 100;
 
 /// What the kernel has of our table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

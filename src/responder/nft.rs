@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::engine::{Action, Outcome, Reason, Source, Subject};
+use crate::nft::decode::SetInfo;
 use crate::nft::model::protocol;
 use crate::nft::{Connection, Element, ElementInfo, Error, Key, SetId};
 use crate::probe::{Port, Transport};
@@ -21,8 +22,9 @@ const REMEMBERED: [SetId; 8] =
     [SetId::Held4, SetId::Held6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Seen4, SetId::Seen6];
 
 /// Elements that may be dumped by the way. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time grows with the
-/// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes.
-pub const LIGHT_DUMP: usize = 10_000;
+/// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes. Nor is a long dump true while elements come and go: the walk passes
+/// some over, and says so only when a whole transaction lies between two pieces. So few are a handful of pieces.
+pub const LIGHT_DUMP: usize = 1000;
 
 /// Turns orders into elements, over a connection of its own.
 pub struct NftResponder {
@@ -237,13 +239,29 @@ pub fn blocked(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)
     read(connection, &BLOCKED)
 }
 
-/// All that is blocked, as the kernel has it; of missing sets nothing.
+/// All that is blocked, as the kernel has it; of missing sets nothing. `known` gives subjects that may be in a set: a large set is not dumped if these are
+/// all that it holds.
 ///
 /// # Errors
 /// When a set cannot be read.
-pub fn blocked_where_there(connection: &mut Connection) -> Result<Vec<(Subject, ElementInfo)>, Error> {
+pub fn blocked_where_there(
+    connection: &mut Connection,
+    sets: &[SetInfo],
+    known: impl Fn(SetId) -> Vec<Subject>,
+) -> Result<Vec<(Subject, ElementInfo)>, Error> {
     let mut all = Vec::new();
     for set in BLOCKED {
+        let Some(there) = sets.iter().find(|there| there.name == set.name()) else { continue };
+        if let Some(count) = there.count.and_then(|count| usize::try_from(count).ok()).filter(|count| *count > LIGHT_DUMP && !set.is_interval()) {
+            let known = known(set);
+            let keys: Vec<_> = known.iter().map(|subject| place(*subject).1.key).collect();
+            let found = connection.get_elements(set, &keys).unwrap_or_default();
+            let found: Vec<_> = known.into_iter().zip(found).filter_map(|(subject, info)| Some((subject, info?))).collect();
+            if found.len() >= count {
+                all.extend(found);
+                continue;
+            }
+        }
         match read(connection, &[set]) {
             Ok(found) => all.extend(found),
             Err(error) if error.is_not_found() => {}

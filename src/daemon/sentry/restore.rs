@@ -171,11 +171,16 @@ impl Court {
         stored: Option<Stored>,
         foreign: &mut Foreign,
     ) -> Result<(), Error> {
-        let kernel = if found.table.is_some() { responder::blocked_where_there(self.responder.connection())? } else { Vec::new() };
         let (blocks, offenders, evidence, is_same_boot) = match stored {
             Some(Stored { content, is_same_boot }) => (content.blocks, content.offenders, content.evidence, is_same_boot),
             None => Default::default(),
         };
+        let prefix = self.engine.policy().ipv6_prefix;
+        let stored_in = |set| {
+            let subjects = blocks.iter().map(|block| subject_of(block, prefix));
+            subjects.filter(|subject| responder::place(*subject).0 == set).collect()
+        };
+        let kernel = responder::blocked_where_there(self.responder.connection(), &found.sets, stored_in)?;
         let in_kernel = kernel.len();
         let merged = {
             let engine = &self.engine;

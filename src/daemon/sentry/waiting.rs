@@ -3,7 +3,7 @@
 //! A probe goes on only where closed ports answer, and never of a source that is blocked. A suspect's new connection to an open port goes on
 //! unless its source is blocked. One whose source has passed the trigger and cannot be blocked, because so many are new in this minute,
 //! goes on when the identical SYN comes again, as TCP sends it after a second: a scanner learns nothing meanwhile, and whoever's address was
-//! forged loses a second and no connection.
+//! forged loses a second and no connection. The same holds for a suspect of whom nothing is known while the queue of probes overflows.
 
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Sentry;
 use super::court::Court;
 use crate::capture::nfqueue::{Kind, Listener, Settings};
-use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE, Verdict, Waiting, WaitingSource};
+use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE, Verdict, Waiting, WaitingSource, nfqueue};
 use crate::config::Config;
 use crate::daemon::command::Queues;
 use crate::engine::{Moment, Passage};
@@ -25,6 +25,8 @@ use crate::wire;
 const AGAIN_AFTER: Duration = Duration::from_millis(700);
 /// SYNs that are remembered at a time; 192 KiB. A newer one takes the place of an older one: that costs a client one more retransmission.
 const AGAIN_PLACES: usize = 8192;
+/// A probe that was lost made its source a suspect for so long, or for longer with the reflex, which holds sources by itself.
+const OVERFLOW_MEMORY: Duration = Duration::from_secs(6);
 /// The kernel is asked how many packets it dropped at most this often: the answer is a file of /proc, some 20 us.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -43,7 +45,28 @@ pub(super) struct Queue {
     /// What becomes of a probe that nothing stands against.
     probe: Verdict,
     looked: Option<Moment>,
+    overflow: Overflow,
     counts: Counts,
+}
+
+/// When probes were last dropped because their queue was full.
+#[derive(Debug, Clone, Copy)]
+struct Overflow {
+    queue: u16,
+    dropped: u32,
+    at: Option<Moment>,
+}
+
+impl Overflow {
+    /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects of whom nothing is known.
+    fn is_recent(&mut self, now: Moment) -> bool {
+        if let Some(standing) = nfqueue::standing(self.queue)
+            && standing.full != self.dropped
+        {
+            (self.dropped, self.at) = (standing.full, Some(now));
+        }
+        self.at.is_some_and(|at| now.since(at) <= OVERFLOW_MEMORY)
+    }
 }
 
 /// What became of the packets that waited.
@@ -133,7 +156,8 @@ impl Queue {
             return Ok(None);
         }
         let listener = Listener::bind(Settings::of_queue(config.capture.group, !config.drops_probes()))?;
-        Ok(Some(Self { listener, again: Again::new(seed), probe: verdict_of_probes(config), looked: None, counts: Counts::default() }))
+        let overflow = Overflow { queue: config.capture.group, dropped: 0, at: None };
+        Ok(Some(Self { listener, again: Again::new(seed), probe: verdict_of_probes(config), looked: None, overflow, counts: Counts::default() }))
     }
 
     fn look(&mut self, now: Moment) {
@@ -156,10 +180,10 @@ impl Sentry {
         let began = clock::boottime();
         let (mut taken, mut more) = (0, true);
         while more && taken < PACKETS_A_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_A_WAKE) {
-            let Queue { listener, again, probe, counts, .. } = queue;
+            let Queue { listener, again, probe, counts, overflow, .. } = queue;
             let received = listener.judge(PACKETS_A_LOOK, &mut |waiting| match waiting.kind {
                 Kind::Probe => on_probe(now, court, counts, waiting, ephemeral, *probe),
-                Kind::Connection => on_connection(now, court, counts, waiting, again),
+                Kind::Connection => on_connection(now, court, counts, waiting, (&mut *again, &mut *overflow)),
             })?;
             // Noise that is no packet counts as one: the round ends all the same.
             taken += received.packets.max(1);
@@ -255,7 +279,7 @@ fn on_probe(
     }
 }
 
-fn on_connection(now: Moment, court: &Court, counts: &mut Counts, waiting: &Waiting<'_>, again: &mut Again) -> Verdict {
+fn on_connection(now: Moment, court: &Court, counts: &mut Counts, waiting: &Waiting<'_>, (again, overflow): (&mut Again, &mut Overflow)) -> Verdict {
     let Ok(parsed) = wire::parse(waiting.packet.payload) else {
         counts.unreadable += 1;
         counts.passed += 1;
@@ -263,6 +287,8 @@ fn on_connection(now: Moment, court: &Court, counts: &mut Counts, waiting: &Wait
     };
     counts.judged += 1;
     let passes = match court.engine.passage(parsed.source) {
+        // A suspect that nothing is known of, while probes are being lost: its own may be one of them.
+        Passage::Free if !court.engine.knows(parsed.source) && overflow.is_recent(now) => again.has_come_again(now, &parsed),
         Passage::Free => true,
         Passage::Blocked => false,
         Passage::Held => again.has_come_again(now, &parsed),

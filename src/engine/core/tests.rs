@@ -622,7 +622,8 @@ fn a_few_holds_past_the_budget_are_ended_and_those_of_a_flood_run_out() {
     for n in 0..60 {
         bench.held(&invented(n), [1]);
     }
-    assert_eq!(bench.released.len(), 50);
+    // Ten may be blocked, and two of these are kept for sources that go on.
+    assert_eq!(bench.released.len(), 52);
     for n in 60..5000 {
         bench.now += u64::from(n % 2);
         bench.held(&invented(n), [1]);
