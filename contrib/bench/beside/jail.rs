@@ -59,7 +59,8 @@ impl Jail {
         // The first process of a process namespace has to wait for orphans; sh does that while it waits for sleep.
         let script = format!("{{\n{start}\n}} >/beside/start.out 2>&1\n: >/beside/ready\nwhile :; do sleep 3600; done");
         let first = Command::new("ip")
-            .args(["netns", "exec", &host.name, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh"])
+            // It ends with the benchmark, however that ends.
+            .args(["netns", "exec", &host.name, "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh"])
             .args([Path::new(HERE).join("enter").as_path(), work.path(), packages, files.path(), shared.path()])
             .args(["sh", "-c", &script])
             .stdin(Stdio::null())
