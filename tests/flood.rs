@@ -12,6 +12,7 @@
 mod support;
 
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portsentry::control::Request;
@@ -26,11 +27,15 @@ use support::netns::Namespace;
 const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
-/// A host and a peer, joined by the device `v0`.
-fn pair() -> (Namespace, Namespace) {
+/// One test at a time: a flood beside it is not what the others are about.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A host and a peer, joined by the device `v0`, and nobody else's flood.
+fn pair() -> (Namespace, Namespace, MutexGuard<'static, ()>) {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (host, peer) = (Namespace::new(), Namespace::new());
     host.join(&peer, "v0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
-    (host, peer)
+    (host, peer, alone)
 }
 
 fn address(text: &str) -> IpAddr {
@@ -42,7 +47,7 @@ fn the_generator_is_answered_as_a_scanner_is() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
-    let (host, peer) = pair();
+    let (host, peer, _alone) = pair();
     let _services = host.enter(|| {
         let listen = |address: &str, port| std::net::TcpListener::bind((address, port)).unwrap();
         [listen("0.0.0.0", 110), listen("::", 120)]
@@ -61,7 +66,7 @@ fn the_generator_sends_what_it_says() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer) = pair();
+    let (host, peer, _alone) = pair();
     let rules = "table inet t { counter seen { }; chain c { type filter hook prerouting priority -500; tcp flags syn counter name seen drop; }; }";
     host.run("nft", &[rules]);
     for to in HOST {
@@ -115,7 +120,7 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer) = pair();
+    let (host, peer, _alone) = pair();
     peer.run("ip", &["addr", "add", "192.0.2.3/24", "dev", "v0"]);
     peer.run("ip", &["addr", "add", "192.0.2.4/24", "dev", "v0"]);
     // 100 closed ports, none of them excluded; nothing else comes to them.
@@ -193,7 +198,7 @@ fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer) = pair();
+    let (host, peer, _alone) = pair();
     peer.run("ip", &["addr", "add", "192.0.2.3/24", "dev", "v0"]);
     count_syns(&host, "200-299");
     let daemon = Daemon::start(&host, "capture: { reflex: false }");
@@ -232,7 +237,7 @@ fn with_nflog_alone_a_scan_of_10000_a_second_learns_at_most_one_port_in_the_medi
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer) = pair();
+    let (host, peer, _alone) = pair();
     // Every second port is open: the worst case, in which each probe that comes too early is answered.
     let _services: Vec<_> = host.enter(|| (1..=900).step_by(2).map(|port| std::net::TcpListener::bind(("0.0.0.0", port + 1)).unwrap()).collect());
     let daemon = Daemon::start(&host, "scan_trigger: 0\ncapture: { reflex: false }");

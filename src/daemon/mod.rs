@@ -47,6 +47,7 @@ use crate::nft::{Connection, Ruleset};
 use crate::responder::words;
 use crate::sys::privilege;
 use crate::sys::procfs;
+use crate::sys::schedule;
 use crate::sys::signals::Signals;
 use archive::{Archive, Stored};
 use command::{Command, Setup};
@@ -72,6 +73,9 @@ const EX_CONFIG: u8 = 78;
 
 /// The packet thread is up within milliseconds; a large table from an earlier run takes a few seconds to read.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The packet thread's turns on the processor: the shortest that the kernel grants. A packet takes some 20 us.
+const PACKETS_TURN: Duration = Duration::from_micros(100);
 
 /// What the control server gets for its last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -288,6 +292,10 @@ fn start_sentry(
         .spawn(move || match Sentry::start(setup, stored, journal, errands, archive, seed) {
             Ok(sentry) => {
                 let _ = started.send(Ok(()));
+                // A packet must not wait for the end of somebody's long turn. Without it things go on as they always did.
+                if let Err(error) = schedule::take_short_turns(PACKETS_TURN) {
+                    log::debug!("the packet thread keeps the usual turns on the processor: {error}");
+                }
                 sentry.run(&inbox)
             }
             Err(error) => {

@@ -10,6 +10,7 @@ pub mod process;
 pub mod procfs;
 pub mod replace;
 pub mod resolv_conf;
+pub mod schedule;
 pub mod signals;
 pub mod socket;
 pub mod transparent;
