@@ -238,6 +238,19 @@ impl Engine {
         trigger
     }
 
+    /// A source that the rules hold goes on. That tells a scanner from a flood's invented sources, when the blocks of the minute are used up; of a source
+    /// that is blocked already it tells nothing.
+    pub fn on_still(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
+        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
+        if !self.blocks.covers(source) {
+            return self.on_probe(now, probe, actions);
+        }
+        self.tick(now);
+        self.status.probes += 1;
+        self.status.already_blocked += 1;
+        Trigger::Passed
+    }
+
     /// The administrator wants nothing held against a source: the rules forget it, whether it is blocked or not.
     pub fn forgive(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) {
         self.tick(now);

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::decode::RuleInfo;
 use super::expr::{Expr, VerdictCode};
-use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit};
+use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit, tcp_flag};
 use super::ruleset::{PROBE, drop, goto, is_in, matches, rule};
 use super::set_id::SetId;
 use crate::config::Config;
@@ -32,9 +32,14 @@ use crate::config::Config;
 /// The start of the prefix of every packet that made the rules hold its source.
 pub const HELD_PREFIX: &str = "portsentry: held ";
 
+/// The start of the prefix of a probe whose source is held already: the daemon shall know who goes on.
+pub const STILL_PREFIX: &str = "portsentry: still ";
+
 /// The entry: a probe that counts.
 pub(super) const REFLEX: &str = "reflex";
 const HELD: &str = "held";
+const STILL: &str = "still";
+const STILL_SYN: &str = "still_syn";
 const HOLD: &str = "hold";
 const HOLD_FLOOD: &str = "hold_flood";
 const AGAIN: &str = "again";
@@ -55,6 +60,10 @@ const TOLD_BURST: u32 = 4000;
 /// Repeated probes of the same port tell the daemon little. A retransmission is one of some packets a second.
 const AGAIN_RATE: u32 = 500;
 const AGAIN_BURST: u32 = 1000;
+/// Probes of sources that are held already. A flood's invented source is not seen again; a scanner is, and some probes of his are enough: they make the
+/// difference when all blocks that unproven sources may have are used up.
+const STILL_RATE: u32 = 500;
+const STILL_BURST: u32 = 500;
 /// New sources that are remembered for the whole window, at most at a time.
 const LONG_MAX: u64 = 131_072;
 /// New sources a second that are remembered for [`SHORT`]: 50,000 * 4 and the burst are 250,000, with [`LONG_MAX`] below [`SIZE`].
@@ -87,7 +96,7 @@ impl Ruleset {
 /// What the reflex did, by the counters of its rules, since these rules were put in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Packets of sources that were held, dropped in `gate`.
+    /// Packets of sources that were held, dropped by way of `gate` and not told.
     pub dropped: u64,
     /// Holds that the daemon was not told of, because too many came at once.
     pub untold_holds: u64,
@@ -114,9 +123,8 @@ impl Tally {
     /// Which figure a rule with a counter belongs to; `None`: none of these.
     fn place(&mut self, rule: &RuleInfo) -> Option<&mut u64> {
         let has = |wanted: fn(&Expr) -> bool| rule.expressions.iter().any(wanted);
-        let looks_at_held = |expr: &Expr| matches!(expr, Expr::Lookup { set, .. } if set == SetId::Held4.name() || set == SetId::Held6.name());
         match rule.chain.as_str() {
-            "gate" => has(looks_at_held).then_some(&mut self.dropped),
+            STILL | STILL_SYN => Some(&mut self.dropped),
             REFLEX | HOLD | COUNT_SUSPECT | COUNT_FLOOD | HOLD_FLOOD
                 if has(|expr| matches!(expr, Expr::Verdict(VerdictCode::Goto(to)) if to == PROBE)) =>
             {
@@ -145,6 +153,8 @@ impl Tally {
 /// The reflex of a configuration.
 pub(super) struct Reflex {
     trigger: u16,
+    /// TCP probes count.
+    tcp: bool,
     /// In whole seconds, at least one.
     window: u64,
     prefix: u8,
@@ -176,6 +186,7 @@ impl Reflex {
         let wanted = config.has_reflex(&config.tcp) || config.has_reflex(&config.udp);
         wanted.then(|| Self {
             trigger: config.scan_trigger,
+            tcp: config.has_reflex(&config.tcp),
             window: config.scan_window.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1),
             prefix: config.block.ipv6_prefix,
             hold: Duration::from_secs(config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs())),
@@ -238,9 +249,29 @@ impl Reflex {
     /// For `gate`: what is held is dropped, unless it is allowed.
     pub(super) fn gate(&self) -> Vec<Rule> {
         self.each("what passed the trigger a moment ago, until the daemon has judged it", |family| {
-            vec![is_in(family.source, family.held), matches(family.address, Op::Ne, Operand::Set(family.allowed)), Statement::Counter, drop()]
+            vec![is_in(family.source, family.held), matches(family.address, Op::Ne, Operand::Set(family.allowed)), goto(STILL)]
         })
         .collect()
+    }
+
+    /// Where `gate` leads what is held: all of it is dropped, and of a scan that goes on the daemon hears. No service is asked for in what it hears, for
+    /// a forged source may be somebody's client.
+    pub(super) fn gate_chains(&self) -> Vec<Chain> {
+        let opens = Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN };
+        let dropped = rule("not told", [Statement::Counter, drop()]);
+        if !self.tcp {
+            return vec![chain(STILL, vec![dropped])];
+        }
+        let syn = vec![
+            rule(
+                "a service is no probe",
+                [Statement::Lookup { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] }, Statement::Counter, drop()],
+            ),
+            Self::untold("some are enough", STILL_RATE, STILL_BURST, drop()),
+            rule("told: who goes on is none of a flood's invented sources", [(self.log)(STILL_PREFIX, self.group), drop()]),
+        ];
+        let still = vec![rule("a scan that goes on", [opens, is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)]), dropped];
+        vec![chain(STILL_SYN, syn), chain(STILL, still)]
     }
 
     /// A rule that ends the way of what is past a rate, counted.

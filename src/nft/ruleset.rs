@@ -197,7 +197,8 @@ impl Builder<'_> {
     }
 
     fn chains(&self) -> Vec<Chain> {
-        let mut chains = vec![self.gate()];
+        let mut chains: Vec<_> = self.reflex.iter().flat_map(Reflex::gate_chains).collect();
+        chains.push(self.gate());
         if !self.watches() {
             return chains;
         }

@@ -7,8 +7,31 @@ use crate::daemon::errands::Errands;
 use crate::decoy::Judge;
 use crate::engine::{Action, Engine, Moment, Outcome, Subject, Trigger};
 use crate::journal::{JournalHandle, Notice};
+use crate::nft::reflex::{HELD_PREFIX, STILL_PREFIX};
 use crate::probe::{Probe, Transport};
 use crate::responder::NftResponder;
+
+/// What the rules have done with the source of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nothing.
+    None,
+    /// They hold it since this packet.
+    New,
+    /// They held it before.
+    Still,
+}
+
+impl Hold {
+    /// As the prefix of the log message says.
+    pub(super) fn of(prefix: &str) -> Self {
+        match prefix {
+            HELD_PREFIX => Self::New,
+            STILL_PREFIX => Self::Still,
+            _ => Self::None,
+        }
+    }
+}
 
 /// Who judges, and those who carry the judgement out and hear of it.
 pub(super) struct Court {
@@ -24,9 +47,13 @@ pub(super) struct Court {
 }
 
 impl Court {
-    /// Judges a probe, and has carried out what follows. `held`: the rules hold its source since this packet.
-    pub(super) fn judge(&mut self, now: Moment, probe: &Probe, held: bool) -> Trigger {
-        let trigger = if held { self.engine.on_held(now, probe, &mut self.orders) } else { self.engine.on_probe(now, probe, &mut self.orders) };
+    /// Judges a probe, and has carried out what follows.
+    pub(super) fn judge(&mut self, now: Moment, probe: &Probe, hold: Hold) -> Trigger {
+        let trigger = match hold {
+            Hold::None => self.engine.on_probe(now, probe, &mut self.orders),
+            Hold::New => self.engine.on_held(now, probe, &mut self.orders),
+            Hold::Still => self.engine.on_still(now, probe, &mut self.orders),
+        };
         self.perform(now);
         trigger
     }
@@ -72,11 +99,11 @@ pub(super) struct Sitting<'a> {
 
 impl Judge for Sitting<'_> {
     fn handshake(&mut self, probe: &Probe) -> bool {
-        self.court.judge(self.now, probe, false) == Trigger::Passed
+        self.court.judge(self.now, probe, Hold::None) == Trigger::Passed
     }
 
     fn half_open(&mut self, probe: &Probe) {
-        self.court.judge(self.now, probe, false);
+        self.court.judge(self.now, probe, Hold::None);
     }
 
     fn has_passed(&mut self, source: IpAddr) -> bool {

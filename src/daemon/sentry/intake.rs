@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::court::Hold;
 use super::{PREROUTING, Sentry};
 use crate::capture::batching::Batching;
 use crate::capture::shedding::Shedding;
@@ -12,7 +13,6 @@ use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_
 use crate::daemon::command::Taken;
 use crate::engine::Moment;
 use crate::journal::Notice;
-use crate::nft::reflex::HELD_PREFIX;
 use crate::probe::Probe;
 use crate::responder::words;
 use crate::sys::clock;
@@ -75,18 +75,18 @@ impl Sentry {
                 };
                 // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs. Holds are few, by a rate of
                 // the rules, and each has to be confirmed or ended.
-                let is_held = packet.prefix == HELD_PREFIX;
-                if !is_held && shedding.sheds(|| court.engine.knows(probe.source)) {
+                let hold = Hold::of(packet.prefix);
+                if hold != Hold::New && shedding.sheds(|| court.engine.knows(probe.source)) {
                     return;
                 }
                 *judged += 1;
-                // What the decoys' rules log may be the beginning of a handshake.
+                // What the decoys' rules log may be the beginning of a handshake. What is held is told before it comes to them.
                 let probe = match parsed.transport {
-                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING => decoy.hold(now, segment.source_port, probe),
+                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING && hold != Hold::Still => decoy.hold(now, segment.source_port, probe),
                     _ => Some(probe),
                 };
                 if let Some(probe) = probe {
-                    court.judge(now, &probe, is_held);
+                    court.judge(now, &probe, hold);
                 }
             })?;
             // Noise that is no packet counts as one: the round ends all the same.

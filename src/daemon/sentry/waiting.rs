@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::Sentry;
-use super::court::Court;
+use super::court::{Court, Hold};
 use crate::capture::nfqueue::{Kind, Listener, Settings};
 use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE, Verdict, Waiting, WaitingSource, nfqueue};
 use crate::config::Config;
@@ -272,7 +272,7 @@ fn on_probe(
         return otherwise;
     };
     counts.judged += 1;
-    court.judge(now, &probe, false);
+    court.judge(now, &probe, Hold::None);
     match otherwise {
         Verdict::Accept if court.engine.passage(probe.source) == Passage::Blocked => Verdict::Drop,
         other => other,

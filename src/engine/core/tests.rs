@@ -89,12 +89,21 @@ impl Bench {
 
     /// SYNs with which the rules hold their source.
     fn held(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
+        self.rules_tell(source, ports, Engine::on_held);
+    }
+
+    /// SYNs of a source that the rules hold already.
+    fn still(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
+        self.rules_tell(source, ports, Engine::on_still);
+    }
+
+    fn rules_tell(&mut self, source: &str, ports: impl IntoIterator<Item = u16>, tell: fn(&mut Engine, Moment, &Probe, &mut Vec<Action>) -> Trigger) {
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         for number in ports {
             let port = Port { transport: Transport::Tcp, number };
             let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, imitable: false, ip_options: false };
             self.command(|engine, now, actions| {
-                engine.on_held(now, &probe, actions);
+                tell(engine, now, &probe, actions);
             });
         }
     }
@@ -636,6 +645,24 @@ fn a_few_holds_past_the_budget_are_ended_and_those_of_a_flood_run_out() {
         bench.held(&invented(n), [1]);
     }
     assert!(bench.released.len() > before, "{before}");
+}
+
+#[test]
+fn a_held_source_that_goes_on_is_blocked_when_the_budget_is_spent() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
+    for n in 0..500 {
+        bench.held(&Ipv4Addr::from(0x2000_0000 + n).to_string(), [1]);
+    }
+    let blocks = bench.engine.blocks().count();
+    bench.held("203.0.113.9", [1]);
+    assert_eq!(bench.engine.blocks().count(), blocks, "one more of the flood, for all that is known");
+    bench.still("203.0.113.9", 2..20);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    assert!(bench.engine.blocked(subject).is_some());
+    // What it was blocked for stays what is known of it.
+    let known = bench.engine.account("203.0.113.9".parse().unwrap()).unwrap();
+    bench.still("203.0.113.9", 100..200);
+    assert_eq!(bench.engine.account("203.0.113.9".parse().unwrap()).unwrap(), known);
 }
 
 #[test]
