@@ -64,7 +64,8 @@ impl NftResponder {
                 rest = after;
                 continue;
             }
-            let releases = rest.iter().take_while(|action| matches!(action, Action::Release { .. })).count();
+            // Reports are nothing to do here, and stand between releases where many blocks end at once.
+            let releases = rest.iter().take_while(|action| matches!(action, Action::Release { .. } | Action::Report(_))).count();
             if releases > 0 {
                 let (releases, after) = rest.split_at(releases);
                 self.release(releases);
@@ -124,11 +125,8 @@ impl NftResponder {
                     }
                 }
             }
-            Action::Release { .. } => {
-                self.release(std::slice::from_ref(action));
-                None
-            }
-            Action::Report(_) => None,
+            // Releases are carried out in runs.
+            Action::Release { .. } | Action::Report(_) => None,
         }
     }
 
