@@ -347,24 +347,32 @@ impl Sentry {
         more
     }
 
-    /// Elements of hosts that others took out or put in, one by one: the kernel is asked what is true now.
+    /// Elements of hosts that others took out or put in: the kernel is asked what is true now.
     fn look_at_elements(&mut self, now: Moment) {
-        for _ in 0..ELEMENTS_A_WAKE {
-            let (removed, (set, key)) = match (self.foreign.pending.removed.pop_front(), &mut self.foreign.pending.added) {
-                (Some(place), _) => (true, place),
-                (None, added) => match added.pop_front() {
-                    Some(place) => (false, place),
-                    None => break,
-                },
-            };
+        let pending = &mut self.foreign.pending;
+        let (removed, list) = if pending.removed.is_empty() { (false, &mut pending.added) } else { (true, &mut pending.removed) };
+        let Some(set) = list.front().map(|(set, _)| *set) else { return };
+        // Of one set, in the order in which it was told.
+        let many = list.iter().take(ELEMENTS_A_WAKE).take_while(|(other, _)| *other == set).count();
+        let keys: Vec<Key> = list.drain(..many).map(|(_, key)| key).collect();
+        let court = &mut self.court;
+        let there = match court.responder.connection().get_elements(set, &keys) {
+            Ok(there) => there,
+            // A set that is gone has nothing in it; that it is gone is another notification.
+            Err(error) if error.is_not_found() => vec![None; keys.len()],
+            Err(error) => {
+                // Not to know is not to unblock: what is in the books goes back where it is missing.
+                log::warn!("what others changed cannot be read: {}", words(&error));
+                self.foreign.lost = true;
+                return;
+            }
+        };
+        for (key, there) in keys.into_iter().zip(there) {
             let subject = match key.address() {
                 Some(IpAddr::V4(address)) => Subject::Host(Source::V4(address)),
                 Some(IpAddr::V6(address)) => Subject::Host(Source::V6(address)),
                 None => continue,
             };
-            let court = &mut self.court;
-            // A set that is gone has nothing in it; that it is gone is another notification.
-            let there = court.responder.connection().get_element(set, key).ok().flatten();
             match there {
                 None if removed => self.foreign.found.lifted += u64::from(court.engine.removed_by_hand(now, subject, &mut court.orders)),
                 Some(info) if !removed => {
@@ -377,7 +385,7 @@ impl Sentry {
                 _ => {}
             }
         }
-        self.court.perform(now);
+        court.perform(now);
     }
 
     /// Networks are few: what the kernel has is compared with the books.
