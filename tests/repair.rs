@@ -243,7 +243,7 @@ fn a_flushed_set_unblocks_all_that_was_in_it() {
     wait_until_taken_over(&daemon, 3000);
     done(&daemon.ctl(&["block", "fd68:77:0:1::2"]));
     scene.nft("flush set inet portsentry blocked4");
-    daemon.wait_for_log("3000 removed from the blocked sets");
+    daemon.wait_within_for_log(Duration::from_secs(60), "3000 removed from the blocked sets");
     assert_eq!(daemon.blocked(), ["fd68:77:0:1::/64"]);
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);

@@ -41,14 +41,6 @@ pub fn place(subject: Subject) -> (SetId, Element<'static>) {
     }
 }
 
-/// How many of these come one after the other; reports between them are nobody's order.
-fn run_of(actions: &[Action], is_one: fn(&Action) -> bool) -> usize {
-    if !actions.first().is_some_and(is_one) {
-        return 0;
-    }
-    actions.iter().take_while(|action| is_one(action) || matches!(action, Action::Report(_))).count()
-}
-
 impl NftResponder {
     /// A responder over `connection`.
     pub fn new(connection: Connection) -> Self {
@@ -64,7 +56,7 @@ impl NftResponder {
     pub fn carry_out(&mut self, actions: &[Action], mut on_outcome: impl FnMut(Outcome)) {
         let mut rest = actions;
         while let Some((action, after)) = rest.split_first() {
-            let run = run_of(rest, |action| matches!(action, Action::Unblock { .. }));
+            let run = rest.iter().take_while(|action| matches!(action, Action::Unblock { .. })).count();
             if run > 1 {
                 // Lifting a million blocks one by one takes a minute, together some seconds.
                 let (unblocks, after) = rest.split_at(run);
@@ -72,7 +64,8 @@ impl NftResponder {
                 rest = after;
                 continue;
             }
-            let releases = run_of(rest, |action| matches!(action, Action::Release { .. }));
+            // Reports are nothing to do here, and stand between releases where many blocks end at once.
+            let releases = rest.iter().take_while(|action| matches!(action, Action::Release { .. } | Action::Report(_))).count();
             if releases > 0 {
                 let (releases, after) = rest.split_at(releases);
                 self.release(releases);
@@ -132,11 +125,8 @@ impl NftResponder {
                     }
                 }
             }
-            Action::Release { .. } => {
-                self.release(std::slice::from_ref(action));
-                None
-            }
-            Action::Report(_) => None,
+            // Releases are carried out in runs.
+            Action::Release { .. } | Action::Report(_) => None,
         }
     }
 
