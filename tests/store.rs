@@ -62,7 +62,8 @@ impl Scene {
     }
 
     fn drop_table(&self) {
-        self.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+        // It may be gone already.
+        self.host.run("nft", &["add table inet portsentry; delete table inet portsentry"]);
     }
 }
 

@@ -20,6 +20,11 @@ pub struct Daemon<'a> {
     pub state: Option<PathBuf>,
 }
 
+/// The daemon under test: of this build, or the one that `PORTSENTRY_PROGRAM` names (the release build, where its speed counts).
+fn program() -> String {
+    std::env::var("PORTSENTRY_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_portsentry").to_owned())
+}
+
 impl<'a> Daemon<'a> {
     /// Starts the daemon in `namespace` with `yaml` as its configuration (paths of its files are added) and waits until it answers.
     pub fn start(namespace: &'a Namespace, yaml: &str) -> Self {
@@ -47,7 +52,7 @@ impl<'a> Daemon<'a> {
         fs::write(path.join("portsentry.yaml"), configuration(path, yaml, state)).expect("configuration");
         let log = fs::OpenOptions::new().create(true).append(true).open(path.join("log")).expect("log file");
         Command::new("ip")
-            .args(["netns", "exec", &namespace.name, env!("CARGO_BIN_EXE_portsentry"), "--config"])
+            .args(["netns", "exec", &namespace.name, &program(), "--config"])
             .arg(path.join("portsentry.yaml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
