@@ -659,7 +659,7 @@ mod tests {
         let mut found = faithful(&ruleset);
         found.rules.remove(0);
         let plan = Plan::new(&ruleset, &found);
-        assert_eq!(plan.difference.as_deref(), Some("rule 1 of chain gate differs"));
+        assert_eq!(plan.difference.as_deref(), Some(format!("rule 1 of chain {} differs", ruleset.chains[0].name).as_str()));
         assert!(steps(&plan).iter().all(|step| step.contains("rules")), "{:?}", steps(&plan));
     }
 
