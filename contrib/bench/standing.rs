@@ -1,10 +1,9 @@
-//! What it takes to keep blocks in force: `cargo bench --bench standing [-- flush|restore|million]`, as root. One table; nothing of the machine's own
+//! What it takes to keep blocks in force: `cargo bench --bench standing [-- flush|restore]`, as root. One table; nothing of the machine's own
 //! firewall is touched, the daemon runs in a network namespace of its own.
 //!
 //! - flush: 10,000 blocks, `nft flush ruleset`, until the table is back with all of them. Seen from outside, by the generation of the ruleset: a listener
 //!   to the kernel's notifications would slow down what it measures.
 //! - restore: 100,000 stored blocks after a reboot, until they are in force.
-//! - million: 1,000,000 blocks, added, listed, dumped, restored; memory; what a dropped packet costs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
