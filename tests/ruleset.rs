@@ -565,7 +565,7 @@ fn counters_that_follow_bring_nothing_back_that_was_taken_out() {
         };
         assert_eq!(packets(&mut connection), [Some(0), Some(0), Some(0), None]);
         connection.delete_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, 2]))).unwrap();
-        assert_eq!(connection.recount(set, &elements).unwrap(), 2);
+        assert_eq!(connection.complete(set, &elements).unwrap(), 2);
         assert_eq!(packets(&mut connection), [Some(1), None, Some(3), None]);
         let left = connection.get_element(SetId::Blocked4, key(3)).unwrap().unwrap().expires.unwrap();
         assert!((1700..=1800).contains(&left.as_secs()), "{left:?}");

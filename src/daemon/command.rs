@@ -64,6 +64,8 @@ pub enum Command {
     Since(Answer<HashMap<Subject, Moment>>),
     /// When each of the blocks in so many places from one on began, and where to go on.
     Begun(usize, usize, Answer<Begun>),
+    /// Why these are blocked, by the books; `None` for what they do not know.
+    Reasons(Vec<Subject>, Answer<Vec<Option<Reason>>>),
     /// So many of the blocks in force, the first that come.
     Blocks(usize, Answer<Vec<Standing>>),
     /// The blocks in force in so many places from one on, and where to go on.

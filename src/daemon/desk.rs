@@ -2,22 +2,20 @@
 //!
 //! It runs on the control server's thread. What it says is blocked was read from the kernel at that moment.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::command::{Command, NotDone};
-use super::link::{Link, Unresponsive};
+use super::link::Link;
 use super::listing::Listing;
 use super::protected::Because;
+use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
 use super::status;
 use super::supervisor::Order;
-use super::time;
 use super::view::SharedView;
 use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
-use crate::engine::{Moment, Reason, Subject};
+use crate::engine::Subject;
 use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::text::Form;
@@ -27,9 +25,6 @@ use crate::responder::{self, words};
 
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
 const HISTORY_MAX: usize = 100_000;
-
-/// What helps when the kernel does not know our sets.
-const MEND: &str = "\"portsentryctl reload\" builds the table anew";
 
 /// The daemon's desk.
 pub struct FrontDesk {
@@ -115,7 +110,9 @@ impl FrontDesk {
         }
         let since = self.sentry.ask(Command::Since).map_err(busy)?;
         let blocked = responder::blocked(&mut self.connection).map_err(|error| kernel(&error))?;
-        Ok(Answer::blocks(blocked.iter().map(|(subject, info)| block_row(*subject, info, prefix, &since)).collect()))
+        let reasons = reasons(&self.sentry, &blocked)?;
+        let shown = |(subject, info): &(Subject, ElementInfo)| row(*subject, info, prefix, since.get(subject).copied(), reasons.get(subject));
+        Ok(Answer::blocks(blocked.iter().map(shown).collect()))
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
@@ -151,14 +148,17 @@ impl FrontDesk {
     /// The block that covers an address: of itself, its prefix, or a network around it.
     fn block_over(&mut self, target: Target, prefix: u8) -> Result<Option<BlockRow>, Refusal> {
         let subject = target.subject(prefix);
-        let since = HashMap::new();
         let (set, element) = responder::place(subject);
-        if let Some(info) = self.connection.get_element(set, element.key).map_err(|error| kernel(&error))? {
-            return Ok(Some(block_row(subject, &info, prefix, &since)));
-        }
-        let networks = responder::blocked_networks(&mut self.connection).map_err(|error| kernel(&error))?;
-        let around = networks.iter().find(|(subject, _)| subject.network(prefix).contains(&target.network()));
-        Ok(around.map(|(subject, info)| block_row(*subject, info, prefix, &since)))
+        let found = self.connection.get_element(set, element.key).map_err(|error| kernel(&error))?;
+        let block = match found {
+            Some(info) => Some((subject, info)),
+            None => {
+                let mut networks = responder::blocked_networks(&mut self.connection).map_err(|error| kernel(&error))?.into_iter();
+                networks.find(|(subject, _)| subject.network(prefix).contains(&target.network()))
+            }
+        };
+        let reasons = reasons(&self.sentry, block.as_slice())?;
+        Ok(block.map(|(subject, info)| row(subject, &info, prefix, None, reasons.get(&subject))))
     }
 
     fn block(&mut self, target: Target, seconds: Option<u64>, text: String) -> Result<String, Refusal> {
@@ -308,46 +308,6 @@ fn done(message: String) -> Answer {
     Reply::Done { message }.into()
 }
 
-pub(super) fn busy(error: Unresponsive) -> Refusal {
-    Refusal::new(Kind::Busy, error.to_string(), "try again; if it stays so, see the log")
-}
-
-pub(super) fn kernel(error: &crate::nft::Error) -> Refusal {
-    Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", words(error)), MEND)
-}
-
 fn allow_row((network, because): (&ipnet::IpNet, &Because)) -> AllowRow {
     AllowRow { address: Target::of(Subject::Network(*network), 128), origin: because.origin().to_owned() }
-}
-
-fn block_row(subject: Subject, info: &ElementInfo, prefix: u8, since: &HashMap<Subject, Moment>) -> BlockRow {
-    row(subject, info, prefix, since.get(&subject).copied())
-}
-
-/// One line of the list; `since`: when the block began, as far as the books know.
-pub(super) fn row(subject: Subject, info: &ElementInfo, prefix: u8, since: Option<Moment>) -> BlockRow {
-    let reason: Reason = info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new()));
-    // The engine knows when a block began; the kernel only when its timeout was set last.
-    let begun = since.map(time_of_day).or_else(|| {
-        let age = info.timeout?.checked_sub(info.expires?)?;
-        Some(Stamp(ago(age)))
-    });
-    BlockRow {
-        address: Target::of(subject, prefix),
-        scan: reason.scan().map(|scan| scan.to_string()),
-        proven: reason.proven(),
-        reason: reason.to_string(),
-        since: begun,
-        expires_in: info.expires.map(|left| left.as_secs()),
-        packets: Some(info.packets),
-    }
-}
-
-fn time_of_day(moment: Moment) -> Stamp {
-    Stamp(ago(time::now().since(moment)))
-}
-
-fn ago(age: Duration) -> Timestamp {
-    let now = Timestamp::now();
-    SignedDuration::try_from(age).ok().and_then(|age| now.checked_sub(age).ok()).unwrap_or(now)
 }

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use super::command::Command;
-use super::desk::{busy, kernel, row};
 use super::link::Link;
+use super::rows::{busy, kernel, reasons, row};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::engine::{Moment, Subject};
 use crate::nft::{Connection, ElementInfo, Key, SetId};
@@ -21,6 +21,7 @@ const AT_ONCE: usize = 500;
 
 /// A list as it is made.
 pub(super) struct Listing {
+    sentry: Link<Command>,
     connection: Connection,
     prefix: u8,
     networks: HashMap<Subject, ElementInfo>,
@@ -44,7 +45,7 @@ impl Listing {
         // Stable: what the books say of a network comes first. One that moved between two pages is in both.
         known.sort_by_key(|(target, ..)| *target);
         known.dedup_by_key(|(target, ..)| *target);
-        Ok(Self { connection, prefix, networks, left: known.into_iter(), ready: Vec::new().into_iter() })
+        Ok(Self { sentry: sentry.clone(), connection, prefix, networks, left: known.into_iter(), ready: Vec::new().into_iter() })
     }
 
     fn ask(&mut self) -> bool {
@@ -52,7 +53,7 @@ impl Listing {
         if page.is_empty() {
             return false;
         }
-        let mut found: HashMap<Subject, ElementInfo> = HashMap::with_capacity(page.len());
+        let mut found: Vec<(Subject, ElementInfo)> = Vec::with_capacity(page.len());
         for set in [SetId::Blocked4, SetId::Blocked6] {
             let here: Vec<(Subject, Key)> = page
                 .iter()
@@ -67,9 +68,12 @@ impl Listing {
                 Err(error) => log::warn!("the list has gaps: {}", words(&error)),
             }
         }
+        // Without the books' answer they have no reason for once, and are in the list all the same.
+        let reasons = reasons(&self.sentry, &found).unwrap_or_default();
+        let found: HashMap<Subject, ElementInfo> = found.into_iter().collect();
         let rows = page.into_iter().filter_map(|(_, subject, since)| {
             let info = found.get(&subject).or_else(|| self.networks.get(&subject))?;
-            Some(row(subject, info, self.prefix, since))
+            Some(row(subject, info, self.prefix, since, reasons.get(&subject)))
         });
         self.ready = rows.collect::<Vec<_>>().into_iter();
         true

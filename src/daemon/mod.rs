@@ -20,6 +20,7 @@ mod link;
 mod listing;
 pub mod options;
 mod protected;
+mod rows;
 mod sentry;
 mod status;
 mod supervisor;

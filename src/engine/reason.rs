@@ -49,8 +49,15 @@ impl Reason {
 
     /// The text cut to what an element's comment holds, at a character boundary, without control characters.
     pub fn comment(&self) -> String {
-        let mut text: String = self.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        while text.len() > COMMENT_MAX - 1 {
+        use fmt::Write as _;
+        // After a flush ten thousand are written in a hurry: one allocation each, and nothing looked at twice.
+        let mut text = String::with_capacity(COMMENT_MAX);
+        // Writing into a String does not fail.
+        let _ = write!(text, "{self}");
+        if text.chars().any(char::is_control) {
+            text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        }
+        while text.len() >= COMMENT_MAX {
             text.pop();
         }
         text

@@ -11,7 +11,7 @@
 //! * [`model`]: tables, sets, chains, rules, statements; [`Ruleset::for_config`] says what a configuration means.
 //! * [`text`]: the model as `nft -f` loads it. `lower` and `expr`: the model as kernel expressions. Two exhaustive matches over one model.
 //! * [`encode`] and [`decode`]: netlink attributes, written and read. Decoding is total: no bytes make it panic.
-//! * [`conn`]: transactions, elements, dumps. [`plan`]: the smallest transaction from what the kernel has to what is wanted.
+//! * [`conn`]: transactions, elements, dumps. [`plan`]: the fewest steps from what the kernel has to what is wanted. [`install`] carries them out.
 //! * [`monitor`]: hears of the changes that others make.
 //!
 //! Never here: what to block and why, any other table, spawning `nft`. Follows linux/netfilter/nf_tables.h and nft(8).
@@ -22,6 +22,7 @@ pub mod element;
 pub mod encode;
 mod error;
 pub mod expr;
+pub mod install;
 pub mod lower;
 pub mod model;
 pub mod monitor;
@@ -37,8 +38,9 @@ pub use decode::{GenerationEvent, Notification};
 pub use element::{Element, ElementInfo, Key};
 pub use error::Error;
 pub use expr::Expr;
+pub use install::{Elements, Installed, Order};
 pub use model::{Chain, QueueBy, Rule, Ruleset, Set, Statement, TABLE};
 pub use monitor::{Heard, Monitor};
-pub use plan::{Elements, Hold, Installed, Order};
+pub use plan::Hold;
 pub use ruleset::QUEUE_THRESHOLD;
 pub use set_id::{DataType, SetId};

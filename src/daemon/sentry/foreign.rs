@@ -42,8 +42,8 @@ pub(super) const QUIET_FROM: usize = 500;
 /// The others follow, so many between two looks at packets.
 const BLOCKS_A_WAKE: usize = 2000;
 
-/// Elements that get their counters between two looks at packets: some five milliseconds.
-const COUNTERS_A_WAKE: usize = 1000;
+/// Elements that get their comments and counters between two looks at packets: some five milliseconds.
+const COMPLETED_A_WAKE: usize = 1000;
 
 /// Lines a minute about what others did. A script that adds addresses one by one makes as many changes.
 pub(super) const TOLD_A_MINUTE: u32 = 20;
@@ -178,8 +178,8 @@ pub(super) struct Foreign {
     found: Found,
     /// Blocks that are still to be put back.
     backlog: VecDeque<Subject>,
-    /// Blocks whose elements have no counter yet.
-    uncounted: VecDeque<Subject>,
+    /// Blocks whose elements have neither comment nor counter yet.
+    bare: VecDeque<Subject>,
     pace: Pace,
     failure_told: bool,
     own_table: OwnTable,
@@ -207,7 +207,7 @@ impl Foreign {
             author: Author::default(),
             found: Found::default(),
             backlog: VecDeque::new(),
-            uncounted: VecDeque::new(),
+            bare: VecDeque::new(),
             pace: Pace::default(),
             failure_told: false,
             own_table,
@@ -252,9 +252,9 @@ impl Foreign {
         self.services = services;
     }
 
-    /// These came without counters, which follow.
-    pub(super) fn are_uncounted(&mut self, subjects: impl Iterator<Item = Subject>) {
-        self.uncounted = subjects.filter(|subject| place(*subject).0.counts_each()).collect();
+    /// These came without comments and counters, which follow.
+    pub(super) fn are_bare(&mut self, subjects: impl Iterator<Item = Subject>) {
+        self.bare = subjects.filter(|subject| place(*subject).0.counts_each()).collect();
     }
 
     pub(super) fn repairs(&self, now: Moment) -> Repairs {
@@ -264,7 +264,7 @@ impl Foreign {
     /// When there is something to do that no notification brings.
     pub(super) fn next_timer(&self, now: Moment) -> Option<Moment> {
         let waits = self.lost || self.pending.structure || self.pending.allowed;
-        let soon = !self.backlog.is_empty() || !self.uncounted.is_empty() || !self.pending.has_no_elements();
+        let soon = !self.backlog.is_empty() || !self.bare.is_empty() || !self.pending.has_no_elements();
         let next = waits.then(|| self.pace.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
         if soon { Some(now) } else { next }
     }
@@ -440,7 +440,7 @@ impl Sentry {
                 let blocks = self.court.engine.blocks().count();
                 if is_anew {
                     let mut subjects = self.court.engine.blocks().map(|block| block.subject);
-                    self.foreign.are_uncounted(subjects.by_ref().take(FIRST_BLOCKS));
+                    self.foreign.are_bare(subjects.by_ref().take(FIRST_BLOCKS));
                     self.foreign.backlog = subjects.collect();
                 }
                 if installed.steps.iter().any(|step| step == "add set services")
@@ -495,7 +495,7 @@ impl Sentry {
             SetId::Spared4 | SetId::Spared6 => spared(ruleset, never_block, id).map(|elements| elements.iter().map(as_found).collect()),
             SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6 => {
                 let here = engine.blocks().take(FIRST_BLOCKS).filter(|block| place(block.subject).0 == id);
-                Some(here.filter_map(|block| standing(now, &block)).collect())
+                Some(here.filter_map(|block| standing(now, &block, !id.counts_each())).collect())
             }
             _ => None,
         };
@@ -506,7 +506,7 @@ impl Sentry {
     /// Puts back some more of the blocks that did not go with the rules.
     fn work_off(&mut self, now: Moment) {
         if self.foreign.backlog.is_empty() {
-            return self.count_again(now);
+            return self.complete(now);
         }
         let many = self.foreign.backlog.len().min(BLOCKS_A_WAKE);
         let subjects: Vec<Subject> = self.foreign.backlog.drain(..many).collect();
@@ -514,7 +514,7 @@ impl Sentry {
             let engine = &self.court.engine;
             // Lifted meanwhile is lifted.
             let here = subjects.iter().filter(|subject| place(**subject).0 == set.id).filter_map(|subject| engine.blocked(*subject));
-            let elements: Vec<ElementInfo> = here.filter_map(|block| standing(now, &block)).collect();
+            let elements: Vec<ElementInfo> = here.filter_map(|block| standing(now, &block, true)).collect();
             if let Err(error) = self.court.responder.connection().put_back(set, &elements) {
                 log::warn!("{}", words(&error));
                 // The table is gone again, or was made anew by others: everything once more.
@@ -525,21 +525,21 @@ impl Sentry {
         }
     }
 
-    /// Gives some more of the elements that came with the rules their counters.
-    fn count_again(&mut self, now: Moment) {
-        let many = self.foreign.uncounted.len().min(COUNTERS_A_WAKE);
+    /// Gives some more of the elements that came with the rules their comments and counters.
+    fn complete(&mut self, now: Moment) {
+        let many = self.foreign.bare.len().min(COMPLETED_A_WAKE);
         if many == 0 {
             return;
         }
-        let subjects: Vec<Subject> = self.foreign.uncounted.drain(..many).collect();
+        let subjects: Vec<Subject> = self.foreign.bare.drain(..many).collect();
         for set in self.ruleset.sets.iter().filter(|set| set.id.counts_each()) {
             let engine = &self.court.engine;
             let here = subjects.iter().filter(|subject| place(**subject).0 == set.id).filter_map(|subject| engine.blocked(*subject));
-            let elements: Vec<ElementInfo> = here.filter_map(|block| standing(now, &block)).collect();
-            if let Err(error) = self.court.responder.connection().recount(set, &elements) {
+            let elements: Vec<ElementInfo> = here.filter_map(|block| standing(now, &block, true)).collect();
+            if let Err(error) = self.court.responder.connection().complete(set, &elements) {
                 // They block all the same. If the table is gone, that is another notification.
-                log::warn!("blocks go on without counters: {}", words(&error));
-                self.foreign.uncounted.clear();
+                log::warn!("blocks go on without comments and counters: {}", words(&error));
+                self.foreign.bare.clear();
                 return;
             }
         }
@@ -583,8 +583,8 @@ impl Sentry {
     }
 }
 
-/// A block as it goes back into its set; `None` if it ends this very moment.
-fn standing(now: Moment, block: &BlockView<'_>) -> Option<ElementInfo> {
+/// A block as it goes back into its set, with its comment or without; `None` if it ends this very moment.
+fn standing(now: Moment, block: &BlockView<'_>, commented: bool) -> Option<ElementInfo> {
     let left = block.expires.map(|at| at.since(now));
     if left.is_some_and(|left| left.is_zero()) {
         return None;
@@ -598,7 +598,7 @@ fn standing(now: Moment, block: &BlockView<'_>) -> Option<ElementInfo> {
         packets: block.packets,
         // Nobody keeps these in the books.
         bytes: 0,
-        comment: Some(block.reason.comment().into()),
+        comment: commented.then(|| block.reason.comment().into()),
     })
 }
 

@@ -28,6 +28,10 @@ impl Sentry {
             Command::Protect(list, answer) => reply(&answer, self.protect(now, list)),
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Since(answer) => reply(&answer, self.court.engine.blocks().take(SINCE_MAX).map(|block| (block.subject, block.since)).collect()),
+            Command::Reasons(subjects, answer) => {
+                let reason = |subject: Subject| self.court.engine.blocked(subject).map(|block| block.reason.clone());
+                reply(&answer, subjects.into_iter().map(reason).collect());
+            }
             Command::Blocks(most, answer) => reply(&answer, self.standing(now, most)),
             Command::Begun(from, places, answer) => {
                 let (page, next) = self.court.engine.blocks_page(from, places);

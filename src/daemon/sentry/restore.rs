@@ -39,6 +39,8 @@ const PIECE: usize = 1000;
 struct Merged {
     /// In the kernel already.
     adopt: Vec<Adopted>,
+    /// Of those, what an earlier run put there without comment and counter: it ended before they followed.
+    bare: Vec<Subject>,
     /// To be put there.
     put: Vec<Adopted>,
     /// Blocks that somebody took out of the kernel.
@@ -65,10 +67,12 @@ fn merge(now: Moment, stored: Vec<Block>, kernel: Vec<(Subject, ElementInfo)>, b
     let mut merged = Merged::default();
     let mut stored: HashMap<Subject, Block> = stored.into_iter().map(|block| (subject_of(&block, bounds.prefix), block)).collect();
     for (subject, info) in kernel {
+        let is_bare = info.comment.is_none();
         let found = takeover::adopted((subject, info));
         merged.adopt.push(match stored.remove(&subject) {
             // Another comment is newer than the store.
-            Some(block) if as_comment(&block.reason) == as_comment(&found.reason) => {
+            Some(block) if is_bare || as_comment(&block.reason) == as_comment(&found.reason) => {
+                merged.bare.extend(is_bare.then_some(subject));
                 Adopted { since: Some(block.since), port: block.port, reason: block.reason, ..found }
             }
             _ => found,
@@ -151,7 +155,8 @@ fn elements(blocks: &[Adopted]) -> Vec<(SetId, Vec<ElementInfo>)> {
             expires: block.remaining,
             packets: block.packets,
             bytes: 0,
-            comment: Some(block.reason.comment().into()),
+            // Where it follows, it is not waited for.
+            comment: (!set.counts_each()).then(|| block.reason.comment().into()),
         };
         match sets.iter_mut().find(|(known, _)| *known == set) {
             Some((_, all)) => all.push(info),
@@ -192,8 +197,8 @@ impl Court {
             };
             merge(now, blocks, kernel, &bounds)
         };
-        let Merged { mut adopt, put, removed, protected, no_room } = merged;
-        let put = self.install(setup, put, in_kernel, foreign)?;
+        let Merged { mut adopt, bare, put, removed, protected, no_room } = merged;
+        let put = self.install(setup, put, bare, in_kernel, foreign)?;
         let restored = put.len();
         adopt.extend(put);
         self.engine.adopt(now, adopt, &mut self.orders);
@@ -211,8 +216,9 @@ impl Court {
         Ok(())
     }
 
-    /// Puts the rules in place with these blocks; gives those of them that are in the kernel now. `there`: how many others are.
-    fn install(&mut self, setup: &Setup, put: Vec<Adopted>, there: usize, foreign: &mut Foreign) -> Result<Vec<Adopted>, Error> {
+    /// Puts the rules in place with these blocks; gives those of them that are in the kernel now. `bare`: what is there without comment and counter;
+    /// `there`: how many are there in all.
+    fn install(&mut self, setup: &Setup, put: Vec<Adopted>, bare: Vec<Subject>, there: usize, foreign: &mut Foreign) -> Result<Vec<Adopted>, Error> {
         let connection = self.responder.connection();
         let many = put.len() + there > QUIET_FROM;
         let mut install =
@@ -220,7 +226,7 @@ impl Court {
         let elements = elements(&put);
         let error = match install(Order { elements: Elements::Beside(&elements), ..Order::default() }) {
             Ok(_) => {
-                foreign.are_uncounted(put.iter().map(|block| block.subject));
+                foreign.are_bare(put.iter().map(|block| block.subject).chain(bare));
                 return Ok(put);
             }
             Err(error) if put.is_empty() => return Err(error),
@@ -228,6 +234,7 @@ impl Court {
         };
         log::warn!("the blocks that were stored cannot come back together with the rules, so they follow them: {}", words(&error));
         install(Order::default())?;
+        foreign.are_bare(bare.into_iter());
         Ok(self.put_one_by_one(put))
     }
 

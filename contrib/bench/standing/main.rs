@@ -1,9 +1,11 @@
-//! What it takes to keep blocks in force: `cargo bench --bench standing [-- flush|restore]`, as root. One table; nothing of the machine's own
-//! firewall is touched, the daemon runs in a network namespace of its own.
+//! What it takes to keep blocks in force: `cargo bench --bench standing [-- flush|restore|drops|million]`, as root, some five minutes. Nothing of the
+//! machine's own firewall is touched, each daemon runs in a network namespace of its own.
 //!
 //! - flush: 10,000 blocks, `nft flush ruleset`, until the table is back with all of them. Seen from outside, by the generation of the ruleset: a listener
 //!   to the kernel's notifications would slow down what it measures.
 //! - restore: 100,000 stored blocks after a reboot, until they are in force.
+//! - drops: what a dropped packet costs, from no block to a million.
+//! - million: a million blocks added, listed, dumped, restored, put back after a flush, lifted.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,16 +15,20 @@
     reason = "a benchmark prints and may stop where it fails"
 )]
 
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../../tests/support/mod.rs"]
 mod support;
+
+mod drops;
+mod million;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use portsentry::config::Config;
 use portsentry::engine::{Moment, Source, Subject};
 use portsentry::journal::store::{self, Block, Content, Mark};
-use portsentry::nft::Connection;
+use portsentry::nft::{Connection, Ruleset, SetId};
 use support::daemon::Daemon;
 use support::eventually;
 use support::netns::Namespace;
@@ -31,6 +37,7 @@ const FLUSH_BLOCKS: u32 = 10_000;
 /// Repairs are slowed down in a fight: so many of one daemon are none.
 const FLUSHES_A_DAEMON: u64 = 4;
 const DAEMONS: usize = 5;
+const FLUSHES: usize = 20;
 const RESTORE_BLOCKS: u32 = 100_000;
 const RESTORE_RUNS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,12 +48,20 @@ fn main() {
     }
     let legs: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wants = |leg: &str| legs.is_empty() || legs.iter().any(|wanted| wanted == leg);
-    println!("{:<58} {:>10} {:>10} {:>10}", "", "fastest", "median", "slowest");
+    if wants("flush") || wants("restore") {
+        println!("{:<58} {:>10} {:>10} {:>10}", "", "fastest", "median", "slowest");
+    }
     if wants("flush") {
         flush();
     }
     if wants("restore") {
         restore();
+    }
+    if wants("drops") {
+        drops::drops();
+    }
+    if wants("million") {
+        million::million();
     }
 }
 
@@ -87,6 +102,12 @@ fn write(directory: &Path, mark: Mark, count: u32) {
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }
 
+/// A line of /proc/PID/status, in kB.
+fn kilobytes(daemon: &Daemon<'_>, line: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+    text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()).unwrap()
+}
+
 fn blocked(daemon: &Daemon<'_>) -> u64 {
     daemon.json(&["status"])["blocked"].as_u64().unwrap()
 }
@@ -96,7 +117,23 @@ fn repairs(daemon: &Daemon<'_>) -> u64 {
 }
 
 fn flush() {
-    let (mut gaps, mut works) = (Vec::new(), Vec::new());
+    let (by_program, by_nft, works) = (repaired(By::Program), repaired(By::Nft), (0..FLUSHES).map(|_| wait_after_a_flush()).collect());
+    row(&format!("flush, {FLUSH_BLOCKS} blocks: from event to restored table"), "ms", by_program);
+    row("    after nft flush ruleset", "ms", by_nft);
+    row("    without a daemon: until the kernel takes the next transaction", "ms", works);
+}
+
+/// Who flushes.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    /// nft(8), which ends, and with its socket lets everybody wait.
+    Nft,
+    /// A program that goes on, as firewalld does.
+    Program,
+}
+
+fn repaired(by: By) -> Vec<f64> {
+    let mut gaps = Vec::new();
     for _ in 0..DAEMONS {
         let namespace = Namespace::new();
         let state = stored(FLUSH_BLOCKS);
@@ -104,38 +141,74 @@ fn flush() {
         assert_eq!(blocked(&daemon), u64::from(FLUSH_BLOCKS));
         for round in 1..=FLUSHES_A_DAEMON {
             std::thread::sleep(Duration::from_millis(500));
-            gaps.push(gap(&namespace));
+            gaps.push(gap_in_one_transaction(&namespace, by));
             assert!(eventually(PATIENCE, || repairs(&daemon) == round), "{}", daemon.log());
             assert_eq!(blocked(&daemon), u64::from(FLUSH_BLOCKS), "{}", daemon.log());
         }
-        let log = daemon.log();
-        works.extend(log.lines().filter_map(|line| line.rsplit_once("were put back within ")?.1.strip_suffix(" ms")?.parse::<f64>().ok()));
     }
-    row(&format!("flush, {FLUSH_BLOCKS} blocks: from event to restored table"), "ms", gaps);
-    row("    of that by the daemon's own clock", "ms", works);
+    gaps
 }
 
-/// Flushes, and measures by the generation how long the table is gone.
-fn gap(namespace: &Namespace) -> f64 {
+/// How long the kernel lets everybody wait after a flush. nft ends, and with its socket the kernel waits, the ruleset locked, until all that was flushed
+/// is freed (nft_rcv_nl_event() in net/netfilter/nf_tables_api.c, Linux 6.10 and vendors' older ones).
+fn wait_after_a_flush() -> f64 {
+    let namespace = Namespace::new();
     namespace.enter(|| {
         let mut connection = Connection::open().unwrap();
+        connection.install(&Ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
+        let elements: Vec<_> = (0..FLUSH_BLOCKS).map(million::element).collect();
+        connection.add_elements(SetId::Blocked4, &elements).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
         let before = connection.generation().unwrap();
         let mut flush = std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap();
-        let mut wait = |from: u32| loop {
-            let now = connection.generation().unwrap();
-            if now != from {
-                return (Instant::now(), now);
-            }
+        while connection.generation().unwrap() == before {
             std::thread::sleep(Duration::from_micros(50));
-        };
-        let (gone, at) = wait(before);
-        let (back, at) = wait(at);
+        }
+        let gone = Instant::now();
+        // As long as it takes to write the transaction that puts everything back.
+        std::thread::sleep(Duration::from_millis(1));
+        // There is none: what counts is when the kernel says so.
+        assert!(connection.remove_table().is_err_and(|error| error.is_not_found()));
+        let waited = gone.elapsed();
         assert!(flush.wait().unwrap().success());
-        // One transaction brings every block; their counters follow in pieces. More than that would be a second repair.
+        waited.as_secs_f64() * 1000.0
+    })
+}
+
+/// Flushes, and measures by the generation how long the table is gone. `others`: the connection of a program that goes on.
+fn gap(connection: &mut Connection, others: &mut Connection, by: By) -> Duration {
+    let before = connection.generation().unwrap();
+    let mut nft = match by {
+        By::Nft => Some(std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap()),
+        By::Program => None,
+    };
+    if nft.is_none() {
+        others.remove_table().unwrap();
+    }
+    let mut wait = |from: u32| loop {
+        let now = connection.generation().unwrap();
+        if now != from {
+            return (Instant::now(), now);
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    };
+    let (gone, at) = wait(before);
+    let (back, _) = wait(at);
+    assert!(nft.as_mut().is_none_or(|nft| nft.wait().unwrap().success()));
+    back - gone
+}
+
+/// One transaction brings every block; comments and counters follow in pieces. More than that would be a second repair.
+fn gap_in_one_transaction(namespace: &Namespace, by: By) -> f64 {
+    namespace.enter(|| {
+        let (mut connection, mut others) = (Connection::open().unwrap(), Connection::open().unwrap());
+        let before = connection.generation().unwrap();
+        let gap = gap(&mut connection, &mut others, by);
         std::thread::sleep(Duration::from_millis(1000));
-        let after = connection.generation().unwrap().wrapping_sub(at);
-        assert!(after <= FLUSH_BLOCKS / 1000, "{after} transactions after the repair");
-        (back - gone).as_secs_f64() * 1000.0
+        let after = connection.generation().unwrap().wrapping_sub(before);
+        // The flush, the repair, the counters.
+        assert!(after <= 2 + FLUSH_BLOCKS / 1000, "{after} transactions");
+        gap.as_secs_f64() * 1000.0
     })
 }
 
