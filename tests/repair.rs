@@ -514,3 +514,25 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
         scene.nft("flush ruleset");
     }
 }
+
+#[test]
+fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
+    let scene = scene!();
+    let count = 3000;
+    let daemon = Daemon::start(&scene.host, "own_table: false");
+    let address = |n: u32| Ipv4Addr::from(0x0b00_0000 + n * 7);
+    let elements: Vec<_> = (0..count).map(|n| format!("{} timeout 1h comment \"by hand: told\"", address(n))).collect();
+    scene.load(&format!("add element inet portsentry blocked4 {{ {} }}", elements.join(", ")));
+    assert!(eventually(PATIENCE, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
+    let before = repairs(&daemon);
+    scene.nft("flush ruleset");
+    // Asked while comments and counters still follow, and again when they are there.
+    wait_for_repairs(&daemon, before + 1);
+    let rows = daemon.json(&["list"]);
+    assert_eq!(rows.as_array().unwrap().len(), count as usize);
+    assert!(rows.as_array().unwrap().iter().all(|row| row["reason"] == "by hand: told"), "{}", rows[0]);
+    let listing = || scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
+    assert!(eventually(PATIENCE, || listing().matches("by hand: told").count() == count as usize), "{}", daemon.log());
+    let listing = listing();
+    assert_eq!(listing.matches("counter packets").count(), count as usize);
+}

@@ -606,3 +606,40 @@ fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
         });
     });
 }
+
+#[test]
+fn who_takes_the_table_away_as_soon_as_it_is_there_makes_no_fault_of_ours() {
+    need!();
+    let namespace = Namespace::new();
+    let ruleset = Ruleset::for_config(&Config::default(), EPHEMERAL);
+    let done = AtomicBool::new(false);
+    let removed = std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            namespace.enter(|| {
+                let (mut connection, mut removed) = (Connection::open().unwrap(), 0);
+                let mut known = connection.generation().unwrap();
+                let deadline = Instant::now() + Duration::from_secs(60);
+                while !done.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    if connection.generation().unwrap() == known {
+                        std::thread::sleep(Duration::from_micros(100));
+                        continue;
+                    }
+                    removed += u32::from(connection.remove_table().is_ok());
+                    known = connection.generation().unwrap();
+                }
+                removed
+            })
+        });
+        namespace.enter(|| {
+            let mut connection = Connection::open().unwrap();
+            for _ in 0..20 {
+                let installed = connection.install(&ruleset).unwrap();
+                let is_over = eventually(Duration::from_secs(10), || connection.generation().unwrap() != installed.generation);
+                assert!(is_over || installed.steps.is_empty(), "{installed:?}");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        remover.join().unwrap()
+    });
+    assert!(removed >= 15, "{removed} of 20 were taken away");
+}

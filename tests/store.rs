@@ -517,6 +517,30 @@ fn a_second_daemon_with_the_same_state_directory_blocks_and_leaves_the_store_alo
     assert_eq!((one.blocked(), other.blocked()), (vec!["192.0.2.1".to_owned()], vec!["192.0.2.2".to_owned()]));
 }
 
+#[test]
+fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "1h", "--reason", "known"]));
+    kill(&mut daemon);
+    // As the transaction of a repair leaves it, when the daemon ends before the rest has followed.
+    let nft = |words: &str| scene.host.run("nft", &[words]);
+    nft(&format!(
+        "delete element inet portsentry blocked4 {{ {SCANNER} }}; add element inet portsentry blocked4 {{ {SCANNER} timeout 1h expires 50m }}"
+    ));
+    daemon.restart("");
+    let row = daemon.json(&["list"])[0].clone();
+    assert_eq!((&row["address"], &row["reason"]), (&SCANNER.into(), &"by hand: known".into()), "{row}");
+    assert!(row["expires_in"].as_u64().is_some_and(|left| (2900..=3000).contains(&left)), "{row}");
+    let listing = || nft("list set inet portsentry blocked4");
+    assert!(eventually(Duration::from_secs(5), || listing().contains("by hand: known")), "{}", listing());
+    assert!(!scene.reaches());
+    assert!(daemon.json(&["list"])[0]["packets"].as_u64() >= Some(1), "{}", listing());
+}
+
 /// What must hold after a round: the last word that was acknowledged of each address; those without one may be either.
 #[derive(Default)]
 struct Books {

@@ -85,12 +85,17 @@ impl Connection {
             }
         };
         if !installed.steps.is_empty() {
-            let found = self.read(ruleset)?;
+            let fault = match self.read(ruleset) {
+                Ok(found) => Plan::to_hold(ruleset, &found, order.hold).difference.map(|object| Error::Differs { object }),
+                // The table was gone before it was read to its end.
+                Err(error) if error.is_not_found() => Some(error),
+                Err(error) => return Err(error),
+            };
             // Asked after reading: whoever was quicker than that is seen.
-            if let Some(object) = Plan::to_hold(ruleset, &found, order.hold).difference
+            if let Some(fault) = fault
                 && self.generation()? == installed.generation
             {
-                return Err(Error::Differs { object });
+                return Err(fault);
             }
         }
         Ok(installed)
