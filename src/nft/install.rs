@@ -85,17 +85,12 @@ impl Connection {
             }
         };
         if !installed.steps.is_empty() {
-            let fault = match self.read(ruleset) {
-                Ok(found) => Plan::to_hold(ruleset, &found, order.hold).difference.map(|object| Error::Differs { object }),
-                // The table was gone before it was read to its end.
-                Err(error) if error.is_not_found() => Some(error),
-                Err(error) => return Err(error),
-            };
+            let found = self.read(ruleset)?;
             // Asked after reading: whoever was quicker than that is seen.
-            if let Some(fault) = fault
+            if let Some(object) = Plan::to_hold(ruleset, &found, order.hold).difference
                 && self.generation()? == installed.generation
             {
-                return Err(fault);
+                return Err(Error::Differs { object });
             }
         }
         Ok(installed)
@@ -185,6 +180,18 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`].
     pub fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.read_once(ruleset) {
+                // Somebody took away what was there a moment ago.
+                Err(error) if error.is_not_found() && tries < TRIES => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn read_once(&mut self, ruleset: &Ruleset) -> Result<Found, Error> {
         let table = match self.get(|out, sequence| encode::of_table(out, message::GETTABLE, 0, sequence), decode::table) {
             Ok(table) => table,
             Err(error) if error.is_not_found() => return Ok(Found::default()),
