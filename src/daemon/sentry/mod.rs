@@ -44,7 +44,6 @@ use crate::responder::{NftResponder, words};
 use crate::sys::poll;
 
 pub use self::error::StartError;
-pub use self::foreign::Repairs;
 
 /// Commands that are served before packets are looked at again.
 const COMMANDS_A_WAKE: usize = 16;
