@@ -31,8 +31,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Who scans, and what follows from it. See the [module](super).
 ///
-/// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly one [`Outcome`](super::Outcome): until then nothing else is
-/// ordered for the same subject. Time may be given as it comes: a moment before the last one counts as the last one.
+/// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly one [`Outcome`](super::Outcome): until then
+/// nothing else is ordered for the same subject. Time may be given as it comes: a moment before the last one counts as the last one.
 #[derive(Debug)]
 pub struct Engine {
     policy: Policy,

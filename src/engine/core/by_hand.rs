@@ -9,7 +9,8 @@ use crate::engine::entry::{Adopted, Order};
 use crate::engine::{Action, Ending, Moment, Reason, Refusal, Source, Subject};
 
 impl Engine {
-    /// The administrator blocks a subject, or gives a block another time and reason. [`Report::Blocked`](crate::engine::Report::Blocked) follows the kernel's answer.
+    /// The administrator blocks a subject, or gives a block another time and reason.
+    /// [`Report::Blocked`](crate::engine::Report::Blocked) follows the kernel's answer.
     ///
     /// # Errors
     ///
@@ -36,7 +37,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The administrator lifts a block; the source's evidence is forgiven. [`Report::Unblocked`](crate::engine::Report::Unblocked) follows the kernel's answer.
+    /// The administrator lifts a block; the source's evidence is forgiven.
+    /// [`Report::Unblocked`](crate::engine::Report::Unblocked) follows the kernel's answer.
     ///
     /// # Errors
     ///
