@@ -27,6 +27,7 @@ pub mod lower;
 pub mod model;
 pub mod monitor;
 mod numbers;
+mod phrase;
 pub mod plan;
 pub mod queue;
 pub mod reflex;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::decode::RuleInfo;
 use super::expr::{Expr, VerdictCode};
 use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit, tcp_flag};
-use super::ruleset::{PROBE, drop, goto, is_in, matches, rule};
+use super::phrase::{LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, rule};
 use super::set_id::SetId;
 use crate::config::Config;
 
@@ -402,7 +402,7 @@ impl Reflex {
     }
 
     fn tell(&self) -> Rule {
-        rule("", [(self.log)(super::ruleset::LOG_PREFIX, self.group), self.end.clone()])
+        rule("", [(self.log)(LOG_PREFIX, self.group), self.end.clone()])
     }
 }
 
@@ -421,10 +421,6 @@ pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
 /// A set is full: the packet goes the way that it would go without the reflex.
 fn no_room() -> Rule {
     rule("no room: the daemon's own way", [Statement::Counter, goto(PROBE)])
-}
-
-fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
-    Chain { name, base: None, rules }
 }
 
 /// The bucket of a source: so many tokens at once, and so many anew within the window, never fewer. In the shortest unit that needs no rounding.
