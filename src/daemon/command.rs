@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::archive::Stored;
 use super::link::Answer;
 use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
-use crate::journal::store::{Block, Repeated};
+use crate::journal::store::{Block, Content, Repeated};
 use crate::nft::Ruleset;
 use crate::nft::reflex::Tally;
 use crate::probe::Port;
@@ -29,6 +28,14 @@ pub struct Setup {
     pub ephemeral: RangeInclusive<u16>,
     /// What local services listen on now.
     pub services: Vec<Port>,
+}
+
+/// What the store held at the start.
+pub struct Stored {
+    /// By the clock of now; blocks that are over are left out.
+    pub content: Content,
+    /// It was written since the last boot: what the kernel does not have of it, somebody took out.
+    pub is_same_boot: bool,
 }
 
 /// Blocks with their beginnings, and where to go on; `None`: these were the last.
