@@ -7,7 +7,8 @@ use super::refusal::{Kind, Refusal};
 /// The version of this protocol. It changes when a program that speaks the old one would misunderstand the new one.
 pub const VERSION: u64 = 1;
 
-/// Longest line of a reply, in bytes, its line end included. Lists come in many lines of [`ROWS_PER_LINE`] rows; the longest single answer is the
+/// Longest line of a reply, in bytes, its line end included. Lists come in many lines of
+/// [`ROWS_PER_LINE`](super::ROWS_PER_LINE) rows; the longest single answer is the
 /// ruleset, which with every second port excluded has some 400 KiB.
 pub const REPLY_MAX: usize = 4 << 20;
 

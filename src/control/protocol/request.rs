@@ -18,16 +18,16 @@ pub const REASON_MAX: usize = 100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// How the daemon fares. Answered by [`Reply::Status`].
+    /// How the daemon fares. Answered by [`Reply::Status`](super::Reply::Status).
     Status {},
-    /// What is blocked. Answered by [`Reply::Blocks`].
+    /// What is blocked. Answered by [`Reply::Blocks`](super::Reply::Blocks).
     List {},
-    /// What is known of an address. Answered by [`Reply::Shown`], or [`Kind::No`] when nothing is.
+    /// What is known of an address. Answered by [`Reply::Shown`](super::Reply::Shown), or [`Kind::No`] when nothing is.
     Show {
         /// The address.
         address: Target,
     },
-    /// Block. Answered by [`Reply::Done`] once the kernel has acknowledged it.
+    /// Block. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged it.
     Block {
         /// What.
         address: Target,
@@ -38,30 +38,30 @@ pub enum Request {
         #[serde(default)]
         reason: String,
     },
-    /// Unblock. Answered by [`Reply::Done`] once the kernel has acknowledged it; [`Kind::No`] when it is not blocked.
+    /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged it; [`Kind::No`] when it is not blocked.
     Unblock {
         /// What.
         address: Target,
     },
-    /// Unblock everything. Answered by [`Reply::Done`]; [`Kind::No`] when nothing is blocked.
+    /// Unblock everything. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] when nothing is blocked.
     UnblockAll {},
-    /// What is never blocked. Answered by [`Reply::Allowed`].
+    /// What is never blocked. Answered by [`Reply::Allowed`](super::Reply::Allowed).
     AllowList {},
-    /// Never block this until it is removed; a block of it is lifted. Answered by [`Reply::Done`].
+    /// Never block this until it is removed; a block of it is lifted. Answered by [`Reply::Done`](super::Reply::Done).
     AllowAdd {
         /// What.
         address: Target,
     },
-    /// Undo [`Request::AllowAdd`]. Answered by [`Reply::Done`]; [`Kind::No`] when it was not added.
+    /// Undo [`Request::AllowAdd`]. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] when it was not added.
     AllowRemove {
         /// What.
         address: Target,
     },
-    /// The ruleset as nft text. Answered by [`Reply::Rules`].
+    /// The ruleset as nft text. Answered by [`Reply::Rules`](super::Reply::Rules).
     Rules {},
-    /// Read the configuration again. Answered by [`Reply::Done`] when it is in force; [`Kind::Configuration`] when it was refused.
+    /// Read the configuration again. Answered by [`Reply::Done`](super::Reply::Done) when it is in force; [`Kind::Configuration`] when it was refused.
     Reload {},
-    /// Blocks of the past. Answered by [`Reply::History`].
+    /// Blocks of the past. Answered by [`Reply::History`](super::Reply::History).
     History {
         /// Not older than this.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<Target>,
     },
-    /// Events as they happen. Answered by [`Reply::Watching`], then [`Reply::Event`]s without end. The server does this itself.
+    /// Events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then [`Reply::Event`](super::Reply::Event)s without end. The
+    /// server does this itself.
     Watch {},
 }
 
