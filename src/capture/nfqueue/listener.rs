@@ -5,24 +5,18 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use neli::consts::socket::NlFamily;
-use rustix::io::Errno;
-
 use super::counters::Counters;
 use super::message::{MSG_CONFIG, MSG_NONE, NFQA_CFG_CMD, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_FLAGS, NFQA_CFG_MASK, NFQNL_CFG_CMD_UNBIND, write_bind};
 use super::standing::{Standing, standing_of, standings};
+use crate::capture::channel::{Channel, Refused};
 use crate::capture::{Error, Packet, PacketSource, Received, Statistics, Verdict, Waiting, WaitingSource, holder};
-use crate::netlink::message::{Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, Writer};
+use crate::netlink::message::Writer;
 use crate::netlink::socket::{Socket, is_overrun};
 
 /// What the kernel charges the receive buffer for one message, bytes, generously: 1,280 with 256 bytes of a packet, measured on Linux 6.18.
 const MESSAGE_COST: usize = 2048;
 /// One part in so many of what the receive buffer bears is for connections of suspects: retransmitted SYNs of a thousand of them.
 const CONNECTIONS_SHARE: usize = 8;
-/// Room for the largest single packet (an attribute ends at 64 KiB) with all that comes with it.
-const BUFFER_LEN: usize = 65_536 + 4096;
-/// What may come between the queue's creation and the kernel's word that it is ours is kept up to here.
-const EARLY_MAX: usize = 256 * 1024;
 
 /// How the queues are listened to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +47,12 @@ impl Settings {
 
 /// Two bound queues. The kernel unbinds them when this is dropped; packets that wait then are dropped.
 pub struct Listener {
-    socket: Socket,
+    channel: Channel,
     settings: Settings,
     /// Packets that may wait, of each kind.
     lengths: [u32; 2],
-    buffer: Box<[u8]>,
-    /// Datagrams that came while the queues were being bound, one after the other.
-    early: Vec<u8>,
     counters: Counters,
     verdicts: Writer,
-    sequence: u32,
 }
 
 impl Listener {
@@ -74,20 +64,10 @@ impl Listener {
         let Some(second) = settings.queue.checked_add(1) else {
             return Err(Error::BindQueue { queue: settings.queue, error: io::Error::from(io::ErrorKind::InvalidInput) });
         };
-        let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(Error::Open)?;
-        // First of all: from the moment of the binding, packets come.
-        socket.set_receive_buffer(settings.receive_buffer).map_err(Error::Buffer)?;
-        let granted = socket.receive_buffer().map_err(Error::Buffer)?;
-        let mut listener = Self {
-            socket,
-            lengths: lengths(granted),
-            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
-            early: Vec::new(),
-            counters: Counters::new(settings.queue),
-            verdicts: Writer::with_capacity(64),
-            sequence: 0,
-            settings,
-        };
+        let channel = Channel::open(settings.receive_buffer)?;
+        let granted = channel.socket.receive_buffer().map_err(Error::Buffer)?;
+        let mut listener =
+            Self { channel, lengths: lengths(granted), counters: Counters::new(settings.queue), verdicts: Writer::with_capacity(64), settings };
         let [probes, connections] = listener.lengths;
         listener.bind_one(listener.settings.queue, probes, listener.settings.probes_pass)?;
         listener.bind_one(second, connections, true)?;
@@ -95,20 +75,14 @@ impl Listener {
     }
 
     fn bind_one(&mut self, queue: u16, length: u32, fail_open: bool) -> Result<(), Error> {
-        let mut writer = Writer::with_capacity(128);
-        let sequence = self.next_sequence();
-        write_bind(&mut writer, sequence, (queue, length, fail_open), self.settings.copy_range);
-        let answer = self.ask(writer.bytes(), sequence).map_err(|error| Error::BindQueue { queue, error })?;
-        // Compared as numbers: rustix's Errno does not take any number that comes from outside.
-        match answer {
-            0 => Ok(()),
-            errno if errno == Errno::PERM.raw_os_error() => Err(self.refused(queue)),
-            // What nfnetlink says when a subsystem is not there, and cannot be loaded either.
-            errno if errno == Errno::INVAL.raw_os_error() || errno == Errno::OPNOTSUPP.raw_os_error() => {
-                Err(Error::NoQueues { error: io::Error::from_raw_os_error(errno) })
-            }
-            errno => Err(Error::BindQueue { queue, error: io::Error::from_raw_os_error(errno) }),
-        }
+        let copy_range = self.settings.copy_range;
+        let write = |writer: &mut Writer, sequence| write_bind(writer, sequence, (queue, length, fail_open), copy_range);
+        self.channel.bind(MSG_NONE, queue, write).map_err(|refused| match refused {
+            Refused::NotPermitted => Error::QueueNotPermitted { queue },
+            Refused::Taken => Error::QueueInUse { queue, holder: holder::of_queue(queue) },
+            Refused::Unsupported(error) => Error::NoQueues { error },
+            Refused::Other(error) => Error::BindQueue { queue, error },
+        })
     }
 
     /// The settings in force.
@@ -135,14 +109,12 @@ impl Listener {
     /// # Errors
     /// [`Error::BindQueue`] if the message cannot be sent.
     pub fn set_probes_pass(&mut self, probes_pass: bool) -> Result<(), Error> {
-        let mut writer = Writer::with_capacity(64);
-        let sequence = self.next_sequence();
-        let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST, sequence);
-        writer.nfgenmsg(0, self.settings.queue);
-        writer.attr_be32(NFQA_CFG_FLAGS, if probes_pass { NFQA_CFG_F_FAIL_OPEN } else { 0 });
-        writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN);
-        writer.end_message(message);
-        self.socket.send(writer.bytes()).map_err(|error| Error::BindQueue { queue: self.settings.queue, error })?;
+        let queue = self.settings.queue;
+        let attributes = |writer: &mut Writer| {
+            writer.attr_be32(NFQA_CFG_FLAGS, if probes_pass { NFQA_CFG_F_FAIL_OPEN } else { 0 });
+            writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN);
+        };
+        self.channel.tell(MSG_CONFIG, queue, attributes).map_err(|error| Error::BindQueue { queue, error })?;
         self.settings.probes_pass = probes_pass;
         Ok(())
     }
@@ -153,67 +125,16 @@ impl Listener {
     /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener leaves the queues in any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
         for queue in [self.settings.queue, self.settings.queue.wrapping_add(1)] {
-            let mut writer = Writer::with_capacity(32);
-            let sequence = self.next_sequence();
-            let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST, sequence);
-            writer.nfgenmsg(0, queue);
-            writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
-            writer.end_message(message);
-            self.socket.send(writer.bytes()).map_err(|error| Error::UnbindQueue { queue, error })?;
+            let unbind = |writer: &mut Writer| writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
+            self.channel.tell(MSG_CONFIG, queue, unbind).map_err(|error| Error::UnbindQueue { queue, error })?;
         }
         Ok(())
-    }
-
-    fn next_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
-    }
-
-    /// Sends a message that wants an acknowledgement, and gives its errno (0 for success). Packets that come before it are kept.
-    fn ask(&mut self, message: &[u8], sequence: u32) -> io::Result<i32> {
-        self.socket.send(message)?;
-        loop {
-            // The answer is in the queue when send(2) returns: an empty queue means that there will be none.
-            let datagram = match self.socket.receive_part(&mut self.buffer) {
-                Ok(Some((datagram, _))) => datagram,
-                Ok(None) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel gave no answer")),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let answer = Messages(datagram).find(|message| message.header.kind == NLMSG_ERROR && message.header.sequence == sequence);
-            match answer {
-                Some(message) => {
-                    let answer = message.answer().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-                    return Ok(answer.errno);
-                }
-                None if self.early.len() + datagram.len() <= EARLY_MAX => {
-                    self.early.extend_from_slice(datagram);
-                    self.early.resize(self.early.len().next_multiple_of(4), 0);
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// What EPERM means: the kernel says it for a foreign queue as well as for missing rights. A message that exists for nobody, and that needs
-    /// the right all the same, tells which.
-    fn refused(&mut self, queue: u16) -> Error {
-        let mut writer = Writer::with_capacity(32);
-        let sequence = self.next_sequence();
-        let message = writer.begin_message(MSG_NONE, NLM_F_REQUEST | NLM_F_ACK, sequence);
-        writer.nfgenmsg(0, queue);
-        writer.end_message(message);
-        match self.ask(writer.bytes(), sequence) {
-            Ok(errno) if errno == Errno::PERM.raw_os_error() => Error::QueueNotPermitted { queue },
-            Ok(_) => Error::QueueInUse { queue, holder: holder::of_queue(queue) },
-            Err(error) => Error::BindQueue { queue, error },
-        }
     }
 }
 
 impl PacketSource for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.channel.socket.as_fd()
     }
 
     /// Hands the packets out and lets each pass.
@@ -232,7 +153,7 @@ impl PacketSource for Listener {
 
 impl WaitingSource for Listener {
     fn judge(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error> {
-        let Self { socket, buffer, early, counters, verdicts, .. } = self;
+        let Self { channel: Channel { socket, buffer, early, .. }, counters, verdicts, .. } = self;
         let before = counters.statistics.packets;
         let done = |counters: &Counters| usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX);
         if !early.is_empty() {
