@@ -11,7 +11,7 @@ use super::model::{
     Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement,
     ct_state, protocol, tcp_flag,
 };
-use super::phrase::{LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, rule};
+use super::phrase::{LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule, to_service};
 use super::reflex::{REFLEX, Reflex, udp_not_counted};
 use super::set_id::SetId;
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
@@ -325,7 +325,6 @@ impl Builder<'_> {
     fn open(&self) -> Chain {
         let mut chain = open(&self.ephemeral);
         if self.config.queues_connections() {
-            let opening = Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN };
             // With the largest number there is no next; the configuration is refused then.
             let number = self.config.capture.group.saturating_add(1);
             chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
@@ -334,7 +333,7 @@ impl Builder<'_> {
                 } else {
                     ""
                 };
-                rule(why, [opening.clone(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
+                rule(why, [opens(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
             }));
         }
         chain
@@ -361,8 +360,7 @@ impl Builder<'_> {
             rules.push(rule("late packets of other connections can look like it, so that these never trigger alone", [an_ack, goto(PROBE)]));
             rules.push(rule("", [a_fin, goto(PROBE)]));
             if self.decoys.tcp {
-                let opening = flags(tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, tcp_flag::SYN);
-                rules.push(rule("with a decoy, a handshake counts, and the daemon knows of those", [opening, goto(PROBE)]));
+                rules.push(rule("with a decoy, a handshake counts, and the daemon knows of those", [opens(), goto(PROBE)]));
             }
             rules.push(rule("", [goto(REFLEX)]));
         } else {
@@ -402,7 +400,7 @@ fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
     let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
     let mut rules = vec![rule(
         "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
-        [Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN }, remember()],
+        [opens(), remember()],
     )];
     // Below it there is no port; the comparison would never hold.
     if *ephemeral.start() > 1 {
@@ -415,8 +413,7 @@ fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
 }
 
 fn service() -> Rule {
-    // A concatenation is looked up by the same selectors that `open` puts in.
-    rule("a service that restarts", [Statement::Lookup { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] }, back()])
+    rule("a service that restarts", [to_service(), back()])
 }
 
 fn sctp_probe() -> Chain {

@@ -10,7 +10,7 @@ use crate::nft::model::{
     Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Selector, Statement,
     Verdict, protocol, tcp_flag,
 };
-use crate::nft::phrase::{back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, rule};
+use crate::nft::phrase::{back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule};
 use crate::nft::set_id::SetId;
 
 /// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the service's. Every NAT chain of the hook runs at
@@ -111,13 +111,11 @@ fn decoy_not_ours() -> [Rule; 2] {
 }
 
 fn decoy_tcp() -> Chain {
-    let mask = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK;
-    let only = |value| Statement::TcpFlags { mask, value };
     let mut rules = Vec::from(decoy_not_ours());
-    rules.push(rule("a connection is opened", [only(tcp_flag::SYN), goto(DECOY_SYN)]));
+    rules.push(rule("a connection is opened", [opens(), goto(DECOY_SYN)]));
     rules.push(rule(
         "the end of a handshake that the kernel kept no memory of (SYN cookies), or an ACK scan; all other flags go on to `watch`",
-        [only(tcp_flag::ACK), goto(DECOY_ACK)],
+        [only_flags(tcp_flag::ACK), goto(DECOY_ACK)],
     ));
     chain(DECOY_TCP, rules)
 }

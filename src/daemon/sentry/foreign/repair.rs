@@ -15,7 +15,7 @@ use crate::config::OwnTable;
 use crate::daemon::sentry::court::Court;
 use crate::daemon::sentry::reflex::spared;
 use crate::daemon::sentry::{Sentry, rules};
-use crate::engine::{BlockView, Moment, Source, Subject};
+use crate::engine::{BlockView, Engine, Moment, Source, Subject};
 use crate::journal::Notice;
 use crate::nft::{Element, ElementInfo, Elements, Error, Hold, Installed, Key, Order, SetId};
 use crate::responder::{place, words};
@@ -31,6 +31,16 @@ pub(super) const BLOCKS_A_WAKE: usize = 2000;
 
 /// Elements that get their comments and counters between two looks at packets: some five milliseconds.
 const COMPLETED_A_WAKE: usize = 1000;
+
+impl Found {
+    /// Somebody put this in, or gave it another time: it counts from now on.
+    fn put_in(&mut self, court: &mut Court, now: Moment, subject: Subject, info: ElementInfo) {
+        let was_there = court.engine.blocked(subject).is_some();
+        if court.taken_from(now, subject, info) {
+            *(if was_there { &mut self.changed } else { &mut self.taken }) += 1;
+        }
+    }
+}
 
 impl Sentry {
     /// Hears what others did, and does something about it. Whether there is more to hear.
@@ -85,13 +95,7 @@ impl Sentry {
             };
             match there {
                 None if removed => self.foreign.found.lifted += u64::from(court.engine.removed_by_hand(now, subject, &mut court.orders)),
-                Some(info) if !removed => {
-                    let was_there = court.engine.blocked(subject).is_some();
-                    if court.taken_from(now, subject, info) {
-                        let found = &mut self.foreign.found;
-                        *(if was_there { &mut found.changed } else { &mut found.taken }) += 1;
-                    }
-                }
+                Some(info) if !removed => self.foreign.found.put_in(court, now, subject, info),
                 _ => {}
             }
         }
@@ -114,11 +118,7 @@ impl Sentry {
             self.foreign.found.lifted += u64::from(court.engine.removed_by_hand(now, subject, &mut court.orders));
         }
         for (subject, info) in there {
-            let was_there = court.engine.blocked(subject).is_some();
-            if court.taken_from(now, subject, info) {
-                let found = &mut self.foreign.found;
-                *(if was_there { &mut found.changed } else { &mut found.taken }) += 1;
-            }
+            self.foreign.found.put_in(court, now, subject, info);
         }
         court.perform(now);
     }
@@ -221,10 +221,7 @@ impl Sentry {
         let many = self.foreign.backlog.len().min(BLOCKS_A_WAKE);
         let subjects: Vec<Subject> = self.foreign.backlog.drain(..many).collect();
         for set in self.ruleset.sets.iter().filter(|set| crate::responder::BLOCKED.contains(&set.id)) {
-            let engine = &self.court.engine;
-            // Lifted meanwhile is lifted.
-            let here = subjects.iter().filter(|subject| place(**subject).0 == set.id).filter_map(|subject| engine.blocked(*subject));
-            let elements: Vec<ElementInfo> = here.filter_map(|block| standing(now, &block, true)).collect();
+            let elements = still_blocked(&self.court.engine, now, &subjects, set.id);
             if let Err(error) = self.court.responder.connection().put_back(set, &elements) {
                 log::warn!("{}", words(&error));
                 // The table is gone again, or was made anew by others: everything once more.
@@ -243,9 +240,7 @@ impl Sentry {
         }
         let subjects: Vec<Subject> = self.foreign.bare.drain(..many).collect();
         for set in self.ruleset.sets.iter().filter(|set| set.id.counts_each()) {
-            let engine = &self.court.engine;
-            let here = subjects.iter().filter(|subject| place(**subject).0 == set.id).filter_map(|subject| engine.blocked(*subject));
-            let elements: Vec<ElementInfo> = here.filter_map(|block| standing(now, &block, true)).collect();
+            let elements = still_blocked(&self.court.engine, now, &subjects, set.id);
             if let Err(error) = self.court.responder.connection().complete(set, &elements) {
                 // They block all the same. If the table is gone, that is another notification.
                 log::warn!("blocks go on without comments and counters: {}", words(&error));
@@ -291,6 +286,12 @@ impl Sentry {
         let program = if program.is_empty() { "an unknown program".to_owned() } else { program };
         self.court.journal.tell(Notice::ForeignChange { pid, program, remedy });
     }
+}
+
+/// Those of the subjects that belong into this set, as they go back into it. Lifted meanwhile is lifted.
+fn still_blocked(engine: &Engine, now: Moment, subjects: &[Subject], set: SetId) -> Vec<ElementInfo> {
+    let here = subjects.iter().filter(|subject| place(**subject).0 == set).filter_map(|subject| engine.blocked(*subject));
+    here.filter_map(|block| standing(now, &block, true)).collect()
 }
 
 /// A block as it goes back into its set, with its comment or without; `None` if it ends this very moment.
