@@ -10,10 +10,20 @@
     reason = "a test may stop where it fails"
 )]
 
+macro_rules! need {
+    ($($tool:literal),*) => {
+        if crate::support::missing(&["ip", $($tool),*]).is_some() {
+            return;
+        }
+    };
+}
+
 #[path = "ruleset/committed.rs"]
 mod committed;
 #[path = "ruleset/dynamic.rs"]
 mod dynamic;
+#[path = "ruleset/elements.rs"]
+mod elements;
 #[path = "ruleset/generate.rs"]
 mod generate;
 #[path = "ruleset/measure.rs"]
@@ -25,7 +35,7 @@ mod traffic;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use generate::rulesets;
 use portsentry::config::{Config, PortMode, PortSet};
@@ -34,7 +44,7 @@ use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
 use portsentry::nft::{Chain, Connection, ElementInfo, Elements, Error, Heard, Monitor, Notification, Order, Ruleset, SetId};
 use support::netns::Namespace;
-use support::{eventually, linux, missing};
+use support::{eventually, linux};
 
 /// The kernel's default of `net.ipv4.ip_local_port_range`.
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
@@ -65,14 +75,6 @@ fn installed() -> (Namespace, Ruleset) {
     let (namespace, ruleset) = (Namespace::new(), default_ruleset());
     namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
     (namespace, ruleset)
-}
-
-macro_rules! need {
-    ($($tool:literal),*) => {
-        if missing(&["ip", $($tool),*]).is_some() {
-            return;
-        }
-    };
 }
 
 #[test]
@@ -282,130 +284,6 @@ fn whatever_others_did_to_the_table_is_put_right() {
     namespace.run("nft", &["flush", "ruleset"]);
     namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
     assert_eq!(listing(&namespace), right);
-}
-
-#[test]
-fn elements_are_added_read_renewed_and_deleted() {
-    need!();
-    let (namespace, _) = installed();
-    namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        for (set, host) in [(SetId::Blocked4, "192.0.2.1"), (SetId::Blocked4, "255.255.255.255"), (SetId::Blocked6, "2001:db8::")] {
-            let element = Element::new(address(host)).timeout(Some(Duration::from_secs(60))).comment("why");
-            connection.add_element(set, &element).unwrap();
-            let info = connection.get_element(set, element.key).unwrap().unwrap();
-            assert_eq!((info.key, info.end, info.timeout, info.comment.as_deref()), (element.key, None, Some(Duration::from_secs(60)), Some("why")));
-            assert!(info.expires.unwrap() > Duration::from_secs(55));
-            // Longer, shorter, without end: on each kernel.
-            for timeout in [Some(Duration::from_secs(7200)), Some(Duration::from_millis(30_500)), None] {
-                assert!(connection.renew_element(set, &element.timeout(timeout).comment("again")).unwrap());
-                let info = connection.get_element(set, element.key).unwrap().unwrap();
-                assert_eq!((info.timeout, info.comment.as_deref()), (timeout, Some("again")));
-            }
-            assert_eq!(connection.dump_set(set).unwrap().len(), 1);
-            connection.delete_element(set, &element).unwrap();
-            assert_eq!(connection.get_element(set, element.key).unwrap(), None);
-            assert!(!connection.renew_element(set, &element).unwrap());
-            assert!(connection.get_element(set, element.key).unwrap().is_some());
-            connection.delete_element(set, &element).unwrap();
-        }
-    });
-}
-
-#[test]
-fn networks_are_added_found_by_their_members_renewed_and_deleted() {
-    need!();
-    let (namespace, _) = installed();
-    namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        for (set, network, member, stranger) in [
-            (SetId::BlockedNets4, "198.51.100.0/24", "198.51.100.255", "198.51.101.0"),
-            (SetId::BlockedNets4, "255.255.0.0/16", "255.255.255.255", "255.254.255.255"),
-            (SetId::BlockedNets4, "0.0.0.0/8", "0.0.0.0", "1.0.0.0"),
-            (SetId::BlockedNets6, "2001:db8::/32", "2001:db8::1", "2001:db9::"),
-            (SetId::BlockedNets6, "ff00::/8", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe80::1"),
-        ] {
-            let element = Element::network(network.parse().unwrap()).timeout(Some(Duration::from_secs(60))).comment("by hand");
-            connection.add_element(set, &element).unwrap_or_else(|error| panic!("{network}: {error}"));
-            let info = connection.get_element(set, Key::from(address(member))).unwrap().unwrap_or_else(|| panic!("{network}"));
-            assert_eq!((info.key, info.end, info.comment.as_deref()), (element.key, element.end, Some("by hand")), "{network}");
-            assert_eq!(connection.get_element(set, Key::from(address(stranger))).unwrap(), None);
-            assert!(connection.renew_element(set, &element.timeout(Some(Duration::from_secs(600)))).unwrap());
-            assert_eq!(connection.get_element(set, element.key).unwrap().unwrap().timeout, Some(Duration::from_secs(600)));
-            connection.delete_element(set, &element).unwrap();
-            assert_eq!(connection.dump_set(set).unwrap(), [], "{network}");
-            assert!(connection.delete_element(set, &element).unwrap_err().is_not_found());
-        }
-    });
-}
-
-#[test]
-fn renewing_keeps_what_was_counted() {
-    need!("ping");
-    let (namespace, peer) = (Namespace::new(), Namespace::new());
-    namespace.join(&peer, "veth0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
-    let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(60)));
-    let packets = |connection: &mut Connection| connection.get_element(SetId::Blocked4, element.key).unwrap().unwrap().packets;
-    let before = namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        connection.install(&default_ruleset()).unwrap();
-        connection.add_element(SetId::Blocked4, &element).unwrap();
-        let _ = peer.output("ping", &["-c", "3", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
-        let before = packets(&mut connection);
-        assert!(before >= 3);
-        assert!(connection.renew_element(SetId::Blocked4, &element).unwrap());
-        assert!(packets(&mut connection) >= before);
-        before
-    });
-    let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
-    assert!(namespace.enter(|| packets(&mut Connection::open().unwrap())) >= before + 2, "it counts on");
-}
-
-#[test]
-fn ten_thousand_elements_go_in_and_out() {
-    need!();
-    let (namespace, _) = installed();
-    namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        let element = |number: u32| Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600)));
-        let comment = "scan syn unproven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
-        let elements: Vec<_> = (0..10_000).map(|number| element(number).comment(comment)).collect();
-        let start = Instant::now();
-        connection.add_elements(SetId::Blocked4, &elements).unwrap();
-        let added = start.elapsed();
-        let dumped = connection.dump_set(SetId::Blocked4).unwrap();
-        eprintln!("10,000 elements: added in {added:?}, dumped in {:?}", start.elapsed() - added);
-        assert_eq!(dumped.len(), 10_000);
-        assert!(dumped.iter().all(|info| info.comment.as_deref() == Some(comment) && info.timeout == Some(Duration::from_secs(600))));
-        // Some are missing, in every chunk, the last among them.
-        for number in (0..10_000).step_by(37).chain([9_999]) {
-            connection.delete_element(SetId::Blocked4, &element(number)).unwrap();
-        }
-        let left = connection.dump_set(SetId::Blocked4).unwrap().len();
-        assert_eq!(connection.delete_elements(SetId::Blocked4, &elements).unwrap(), left);
-        assert_eq!(connection.dump_set(SetId::Blocked4).unwrap(), []);
-        assert_eq!(connection.delete_elements(SetId::Blocked4, &elements[..3]).unwrap(), 0);
-    });
-}
-
-#[test]
-fn replacing_elements_is_all_or_nothing() {
-    need!();
-    let (namespace, _) = installed();
-    namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        let networks = ["10.0.0.0/8", "192.0.2.0/24", "255.255.255.255/32"].map(|text| Element::network(text.parse().unwrap()));
-        connection.replace_elements(SetId::Allowed4, &networks).unwrap();
-        let listed =
-            |connection: &mut Connection| connection.dump_set(SetId::Allowed4).unwrap().iter().map(|info| (info.key, info.end)).collect::<Vec<_>>();
-        let wanted = networks.map(|element| (element.key, element.end));
-        assert_eq!(listed(&mut connection), wanted);
-        let overlap = ["10.0.0.0/8", "10.1.0.0/16"].map(|text| Element::network(text.parse().unwrap()));
-        assert!(connection.replace_elements(SetId::Allowed4, &overlap).is_err());
-        assert_eq!(listed(&mut connection), wanted);
-        connection.replace_elements(SetId::Allowed4, &[]).unwrap();
-        assert_eq!(listed(&mut connection), []);
-    });
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! [`crate::wire`]), and it never waits.
 
 pub mod batching;
+mod channel;
 mod holder;
 pub mod nflog;
 pub mod nfqueue;

@@ -7,9 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use neli::consts::socket::NlFamily;
-use rustix::io::Errno;
-
+use super::channel::{Channel, Refused};
 use super::{Error, Packet, PacketSource, Received, Statistics, holder};
 use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
 use crate::netlink::socket::{Socket, is_overrun};
@@ -46,10 +44,6 @@ const NFULA_SEQ: u16 = 12;
 const OVERHEAD: usize = 320;
 /// The largest datagram buffer that is asked of the kernel: larger ones are allocations that often fail in its packet path.
 const NLBUFSIZ_MAX: usize = 32 * 1024;
-/// Room for the largest single packet (an attribute ends at 64 KiB) with its overhead; datagrams of many packets end at [`NLBUFSIZ_MAX`].
-const BUFFER_LEN: usize = 65_536 + 4096;
-/// What may come between the group's creation and the kernel's word that it is ours is kept up to here; more shows as lost, exactly.
-const EARLY_MAX: usize = 256 * 1024;
 
 /// How a group is listened to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,13 +81,9 @@ impl Settings {
 
 /// A bound NFLOG group. The kernel unbinds it when this is dropped.
 pub struct Listener {
-    socket: Socket,
+    channel: Channel,
     settings: Settings,
-    buffer: Box<[u8]>,
-    /// Datagrams that came while the group was being bound, one after the other.
-    early: Vec<u8>,
     counters: Counters,
-    sequence: u32,
 }
 
 impl Listener {
@@ -102,31 +92,20 @@ impl Listener {
     /// # Errors
     /// See [`Error`]; that another program has the group is told apart from missing rights.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
-        let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(Error::Open)?;
-        // First of all: from the moment of the binding, packets come.
-        socket.set_receive_buffer(settings.receive_buffer).map_err(Error::Buffer)?;
+        let mut channel = Channel::open(settings.receive_buffer)?;
         // Loss is counted by the sequence. An error for it would only bring more: all that comes before the queue is read empty, a scanner's packets
         // among it.
-        if let Err(error) = sys::socket::no_overrun_errors(socket.as_fd()) {
+        if let Err(error) = sys::socket::no_overrun_errors(channel.socket.as_fd()) {
             log::debug!("NFLOG group {}: {error}", settings.group);
         }
-        let mut listener =
-            Self { socket, settings, buffer: vec![0; BUFFER_LEN].into_boxed_slice(), early: Vec::new(), counters: Counters::default(), sequence: 0 };
-        let mut writer = Writer::with_capacity(128);
-        let sequence = listener.next_sequence();
-        write_bind(&mut writer, sequence, &listener.settings);
-        let group = listener.settings.group;
-        let answer = listener.ask(writer.bytes(), sequence).map_err(|error| Error::Bind { group, error })?;
-        // Compared as numbers: rustix's Errno does not take any number that comes from outside.
-        match answer {
-            0 => Ok(listener),
-            errno if errno == Errno::PERM.raw_os_error() => Err(listener.refused()),
-            // What nfnetlink says when a subsystem is not there, and cannot be loaded either.
-            errno if errno == Errno::INVAL.raw_os_error() || errno == Errno::OPNOTSUPP.raw_os_error() => {
-                Err(Error::Unsupported { error: io::Error::from_raw_os_error(errno) })
-            }
-            errno => Err(Error::Bind { group, error: io::Error::from_raw_os_error(errno) }),
-        }
+        let group = settings.group;
+        channel.bind(MSG_NONE, group, |writer, sequence| write_bind(writer, sequence, &settings)).map_err(|refused| match refused {
+            Refused::NotPermitted => Error::NotPermitted { group },
+            Refused::Taken => Error::GroupInUse { group, holder: holder::find(group) },
+            Refused::Unsupported(error) => Error::Unsupported { error },
+            Refused::Other(error) => Error::Bind { group, error },
+        })?;
+        Ok(Self { channel, settings, counters: Counters::default() })
     }
 
     /// The settings in force; the threshold is the one last asked for.
@@ -137,7 +116,7 @@ impl Listener {
     /// The receive buffer in force, bytes; less than asked for where CAP_NET_ADMIN is missing and `net.core.rmem_max` is low. `None` if the kernel does not say.
     pub fn receive_buffer(&self) -> Option<usize> {
         // The kernel doubles what it is asked for and says the double (socket(7)).
-        self.socket.receive_buffer().ok().map(|bytes| bytes / 2)
+        self.channel.socket.receive_buffer().ok().map(|bytes| bytes / 2)
     }
 
     /// Changes how many packets the kernel collects before it sends them (at least 1), and its datagrams' size with it. Takes effect with the next packet.
@@ -149,14 +128,12 @@ impl Listener {
     /// [`Error::Change`] if the message cannot be sent.
     pub fn set_queue_threshold(&mut self, packets: u32) -> Result<(), Error> {
         let packets = packets.max(1);
-        let mut writer = Writer::with_capacity(64);
-        let sequence = self.next_sequence();
-        let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST, sequence);
-        writer.nfgenmsg(0, self.settings.group);
-        writer.attr_be32(NFULA_CFG_NLBUFSIZ, datagram_len(packets, self.settings.copy_range));
-        writer.attr_be32(NFULA_CFG_QTHRESH, packets);
-        writer.end_message(message);
-        self.socket.send(writer.bytes()).map_err(|error| Error::Change { group: self.settings.group, error })?;
+        let Settings { group, copy_range, .. } = self.settings;
+        let attributes = |writer: &mut Writer| {
+            writer.attr_be32(NFULA_CFG_NLBUFSIZ, datagram_len(packets, copy_range));
+            writer.attr_be32(NFULA_CFG_QTHRESH, packets);
+        };
+        self.channel.tell(MSG_CONFIG, group, attributes).map_err(|error| Error::Change { group, error })?;
         self.settings.queue_threshold = packets;
         Ok(())
     }
@@ -167,70 +144,19 @@ impl Listener {
     /// # Errors
     /// [`Error::Unbind`] if the message cannot be sent; dropping the listener leaves the group in any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
-        let mut writer = Writer::with_capacity(32);
-        let sequence = self.next_sequence();
-        let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST, sequence);
-        writer.nfgenmsg(0, self.settings.group);
-        writer.attr(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_UNBIND]);
-        writer.end_message(message);
-        self.socket.send(writer.bytes()).map_err(|error| Error::Unbind { group: self.settings.group, error })
-    }
-
-    fn next_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
-    }
-
-    /// Sends a message that wants an acknowledgement, and gives its errno (0 for success). Packets that come before it are kept.
-    fn ask(&mut self, message: &[u8], sequence: u32) -> io::Result<i32> {
-        self.socket.send(message)?;
-        loop {
-            // The answer is in the queue when send(2) returns: an empty queue means that there will be none.
-            let datagram = match self.socket.receive_part(&mut self.buffer) {
-                Ok(Some((datagram, _))) => datagram,
-                Ok(None) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel gave no answer")),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let answer = Messages(datagram).find(|message| message.header.kind == NLMSG_ERROR && message.header.sequence == sequence);
-            match answer {
-                Some(message) => {
-                    let answer = message.answer().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-                    return Ok(answer.errno);
-                }
-                None if self.early.len() + datagram.len() <= EARLY_MAX => {
-                    self.early.extend_from_slice(datagram);
-                    self.early.resize(self.early.len().next_multiple_of(4), 0);
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// What EPERM means: the kernel says it for a foreign group as well as for missing rights. A message that exists for nobody, and
-    /// that needs the right all the same, tells which.
-    fn refused(&mut self) -> Error {
         let group = self.settings.group;
-        let mut writer = Writer::with_capacity(32);
-        let sequence = self.next_sequence();
-        let message = writer.begin_message(MSG_NONE, NLM_F_REQUEST | NLM_F_ACK, sequence);
-        writer.nfgenmsg(0, group);
-        writer.end_message(message);
-        match self.ask(writer.bytes(), sequence) {
-            Ok(errno) if errno == Errno::PERM.raw_os_error() => Error::NotPermitted { group },
-            Ok(_) => Error::GroupInUse { group, holder: holder::find(group) },
-            Err(error) => Error::Bind { group, error },
-        }
+        let unbind = |writer: &mut Writer| writer.attr(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_UNBIND]);
+        self.channel.tell(MSG_CONFIG, group, unbind).map_err(|error| Error::Unbind { group, error })
     }
 }
 
 impl PacketSource for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.channel.socket.as_fd()
     }
 
     fn receive(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Packet<'_>)) -> Result<Received, Error> {
-        let Self { socket, settings, buffer, early, counters, .. } = self;
+        let Self { channel: Channel { socket, buffer, early, .. }, settings, counters } = self;
         let before = counters.statistics.packets;
         let done = |counters: &Counters| usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX);
         if !early.is_empty() {
@@ -264,7 +190,7 @@ impl PacketSource for Listener {
     }
 
     fn backlog(&self) -> u8 {
-        let sys::socket::Held { waiting, buffer, .. } = held(&self.socket);
+        let sys::socket::Held { waiting, buffer, .. } = held(&self.channel.socket);
         u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1))).unwrap_or(u8::MAX).min(100)
     }
 
@@ -528,7 +454,7 @@ mod tests {
     fn the_datagram_grows_with_the_threshold_and_never_past_the_receive_buffer() {
         assert!(datagram_len(1, 256) < datagram_len(64, 256));
         assert_eq!(usize::try_from(datagram_len(u32::MAX, u16::MAX)).unwrap(), NLBUFSIZ_MAX);
-        const { assert!(NLBUFSIZ_MAX < BUFFER_LEN) };
+        const { assert!(NLBUFSIZ_MAX < crate::capture::channel::BUFFER_LEN) };
     }
 
     proptest! {

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::archive::Stored;
 use super::link::Answer;
-use super::sentry::Repairs;
 use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
-use crate::journal::store::{Block, Repeated};
+use crate::journal::store::{Block, Content, Repeated};
 use crate::nft::Ruleset;
 use crate::nft::reflex::Tally;
 use crate::probe::Port;
@@ -30,6 +28,14 @@ pub struct Setup {
     pub ephemeral: RangeInclusive<u16>,
     /// What local services listen on now.
     pub services: Vec<Port>,
+}
+
+/// What the store held at the start.
+pub struct Stored {
+    /// By the clock of now; blocks that are over are left out.
+    pub content: Content,
+    /// It was written since the last boot: what the kernel does not have of it, somebody took out.
+    pub is_same_boot: bool,
 }
 
 /// Blocks with their beginnings, and where to go on; `None`: these were the last.
@@ -166,4 +172,31 @@ pub struct Taken {
     pub batch: u32,
     /// The receive buffer in force, bytes; `None` if the kernel does not say.
     pub receive_buffer: Option<usize>,
+}
+
+/// Who changed the table: what the kernel says of the process that sent the transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Author {
+    /// Its id.
+    pub pid: u32,
+    /// Its name.
+    pub program: String,
+}
+
+impl std::fmt::Display for Author {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pid, program } = self;
+        if program.is_empty() { f.write_str("an unknown program") } else { write!(f, "{program} (process {pid})") }
+    }
+}
+
+/// What was done about other programs since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// How often the table was put right.
+    pub count: u64,
+    /// Who made that necessary last.
+    pub last: Option<Author>,
+    /// The table is being changed again and again.
+    pub fighting: bool,
 }

@@ -76,6 +76,18 @@ pub enum Trigger {
     Passed,
 }
 
+/// What a new connection of a source may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Nothing stands against it.
+    Free,
+    /// The source has passed the trigger and would be blocked; but as many blocks as may be are there (`block.unproven.per_minute`,
+    /// `block.total`), or the kernel refused.
+    Held,
+    /// The source is blocked.
+    Blocked,
+}
+
 /// What follows from the evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {

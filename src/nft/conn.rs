@@ -13,8 +13,9 @@ use neli::consts::socket::NlFamily;
 
 use super::decode;
 use super::element::{self, Element, ElementInfo, Key, RawElement};
-use super::encode::{self, Elements, Past, message};
+use super::encode::{self, Elements, Past};
 use super::error::Error;
+use super::numbers::message;
 use super::set_id::SetId;
 use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR, Writer};
 use crate::netlink::socket::Socket;

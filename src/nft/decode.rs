@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::element::{ElementInfo, Key, RawElement};
-use super::encode::{
+use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
+use super::model::{TABLE, Unit};
+use super::numbers::{
     ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM,
     VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr, message,
 };
-use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
-use super::model::{TABLE, Unit};
 use super::set_id::SetId;
 use crate::netlink::message::{Attribute, Attributes, Message};
 

@@ -6,10 +6,11 @@
 use super::conn::Connection;
 use super::decode::{self, RuleInfo, SetInfo};
 use super::element::{ElementInfo, Key};
-use super::encode::{self, Counters, message};
+use super::encode::{self, Counters};
 use super::error::Error;
 use super::lower::lower;
 use super::model::{Owner, Ruleset, Set};
+use super::numbers::message;
 use super::plan::{Found, Hold, Plan, Step, set_difference};
 use super::set_id::SetId;
 use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};

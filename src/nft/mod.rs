@@ -10,7 +10,7 @@
 //!
 //! * [`model`]: tables, sets, chains, rules, statements; [`Ruleset::for_config`] says what a configuration means.
 //! * [`text`]: the model as `nft -f` loads it. `lower` and `expr`: the model as kernel expressions. Two exhaustive matches over one model.
-//! * [`encode`] and [`decode`]: netlink attributes, written and read. Decoding is total: no bytes make it panic.
+//! * [`encode`] and [`decode`]: netlink attributes, written and read; the kernel's `numbers` that both know. Decoding is total: no bytes make it panic.
 //! * [`conn`]: transactions, elements, dumps. [`plan`]: the fewest steps from what the kernel has to what is wanted. [`install`] carries them out.
 //! * [`monitor`]: hears of the changes that others make.
 //!
@@ -26,6 +26,8 @@ pub mod install;
 pub mod lower;
 pub mod model;
 pub mod monitor;
+mod numbers;
+mod phrase;
 pub mod plan;
 pub mod queue;
 pub mod reflex;

@@ -77,6 +77,13 @@ pub struct Set {
     pub elements: Vec<RangeInclusive<Key>>,
 }
 
+impl Set {
+    /// An empty set with nothing special about it.
+    pub(super) fn plain(id: SetId, owner: Owner) -> Self {
+        Self { id, owner, timeouts: false, timeout: None, size: None, counter: false, comment: None, elements: Vec::new() }
+    }
+}
+
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

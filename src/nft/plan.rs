@@ -9,10 +9,11 @@ use std::ops::RangeInclusive;
 
 use super::decode::{ChainInfo, RuleInfo, SetInfo, TableInfo};
 use super::element::Key;
-use super::encode::{self, NF_ACCEPT, set_flag, table_flag};
+use super::encode;
 use super::expr::Expr;
 use super::lower::lower;
 use super::model::{Chain, Owner, Ruleset, Set};
+use super::numbers::{NF_ACCEPT, set_flag, table_flag};
 use super::set_id::SetId;
 
 /// The flags that say whose the table is.

@@ -7,11 +7,12 @@
 use rustix::io::Errno;
 
 use super::conn::Connection;
-use super::encode::{self, NFPROTO_INET, SUBSYSTEM, attr, message};
+use super::encode;
 use super::error::Error;
 use super::expr::Expr;
 use super::lower::lower;
 use super::model::{QueueBy, Rule, Statement};
+use super::numbers::{NFPROTO_INET, SUBSYSTEM, attr, message};
 use crate::netlink::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Open, Writer};
 
 /// A table that never comes to be. Not ours: another connection may own that one.

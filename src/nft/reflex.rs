@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use super::decode::RuleInfo;
 use super::expr::{Expr, VerdictCode};
-use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit, tcp_flag};
-use super::ruleset::{PROBE, drop, goto, is_in, matches, rule};
+use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit};
+use super::phrase::{LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, opens, rule, to_service};
 use super::set_id::SetId;
 use crate::config::Config;
 
@@ -257,20 +257,16 @@ impl Reflex {
     /// Where `gate` leads what is held: all of it is dropped, and of a scan that goes on the daemon hears. No service is asked for in what it hears, for
     /// a forged source may be somebody's client.
     pub(super) fn gate_chains(&self) -> Vec<Chain> {
-        let opens = Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN };
         let dropped = rule("not told", [Statement::Counter, drop()]);
         if !self.tcp {
             return vec![chain(STILL, vec![dropped])];
         }
         let syn = vec![
-            rule(
-                "a service is no probe",
-                [Statement::Lookup { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] }, Statement::Counter, drop()],
-            ),
+            rule("a service is no probe", [to_service(), Statement::Counter, drop()]),
             Self::untold("some are enough", STILL_RATE, STILL_BURST, drop()),
             rule("told: who goes on is none of a flood's invented sources", [(self.log)(STILL_PREFIX, self.group), drop()]),
         ];
-        let still = vec![rule("a scan that goes on", [opens, is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)]), dropped];
+        let still = vec![rule("a scan that goes on", [opens(), is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)]), dropped];
         vec![chain(STILL_SYN, syn), chain(STILL, still)]
     }
 
@@ -402,7 +398,7 @@ impl Reflex {
     }
 
     fn tell(&self) -> Rule {
-        rule("", [(self.log)(super::ruleset::LOG_PREFIX, self.group), self.end.clone()])
+        rule("", [(self.log)(LOG_PREFIX, self.group), self.end.clone()])
     }
 }
 
@@ -421,10 +417,6 @@ pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
 /// A set is full: the packet goes the way that it would go without the reflex.
 fn no_room() -> Rule {
     rule("no room: the daemon's own way", [Statement::Counter, goto(PROBE)])
-}
-
-fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
-    Chain { name, base: None, rules }
 }
 
 /// The bucket of a source: so many tokens at once, and so many anew within the window, never fewer. In the shortest unit that needs no rounding.

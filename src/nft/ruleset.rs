@@ -1,34 +1,25 @@
 //! What a configuration means in rules. Every rule says why it is there.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+mod decoy;
+
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::element::{self, Key};
 use super::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset,
-    Selector, Set, Statement, Verdict, ct_state, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement,
+    ct_state, protocol, tcp_flag,
 };
+use super::phrase::{LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule, to_service};
 use super::reflex::{REFLEX, Reflex, udp_not_counted};
 use super::set_id::SetId;
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
-
-/// The start of the prefix of every packet that is logged.
-pub const LOG_PREFIX: &str = "portsentry: probe ";
 
 /// Before defragmentation (-400), raw (-300), conntrack (-200), and every chain of other tables.
 const GATE_PRIORITY: i32 = -450;
 /// `mangle - 5`: after destination NAT, before the filter chains of ufw, firewalld, iptables, so that their drops hide no probe.
 const WATCH_PRIORITY: i32 = -155;
-/// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the service's. Every NAT chain of the hook runs at
-/// -100, whatever priority it names (net/netfilter/nf_nat_core.c).
-const DECOY_PRIORITY: i32 = -95;
-/// New packets a second that decoys answer, of a transport. Each answer leaves an entry in conntrack's table for at most 120 s (FIN_WAIT and
-/// TIME_WAIT; a half-open connection for 60 s): 200 * 120 + 4,000 = 28,000 entries, less than half of the 65,536 that a host with 1 to 4 GB of
-/// memory has. What is past it is told all the same.
-const DECOY_RATE: u32 = 200;
-/// Decoys that answer at once, before [`DECOY_RATE`] holds: a scan of some thousand ports.
-const DECOY_BURST: u32 = 4000;
 /// IP and transport headers with all their options, and the first bytes of an SCTP chunk.
 const SNAPLEN: u32 = 256;
 /// Packets that the kernel may collect in one datagram. The lower one of this and the group's own threshold counts (nfnetlink_log.c,
@@ -80,19 +71,11 @@ const SPOKEN: [u8; 29] = [
     143, // Ethernet (SRv6)
 ];
 
-pub(super) const PROBE: &str = "probe";
 const TELL: &str = "tell";
 const OPEN: &str = "open";
 const TCP_PROBE: &str = "tcp_probe";
 const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
-const DECOY: &str = "decoy";
-const DECOY_HOST: &str = "decoy_host";
-const DECOY_TCP: &str = "decoy_tcp";
-const DECOY_SYN: &str = "decoy_syn";
-const DECOY_ACK: &str = "decoy_ack";
-const DECOY_UDP: &str = "decoy_udp";
-const DECOY_ANSWER: &str = "decoy_answer";
 
 impl Ruleset {
     /// The ruleset that a configuration asks for. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
@@ -297,77 +280,6 @@ impl Builder<'_> {
         Chain { name: "watch", base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }), rules }
     }
 
-    /// Protocol number, selector and set of the ports of each transport in connect mode.
-    fn decoy_ports(&self) -> impl Iterator<Item = (u8, Selector, SetId)> {
-        let tcp = self.decoys.tcp.then_some((protocol::TCP, Selector::TcpDport, SetId::TcpPorts));
-        let udp = self.decoys.udp.then_some((protocol::UDP, Selector::UdpDport, SetId::UdpPorts));
-        tcp.into_iter().chain(udp)
-    }
-
-    /// Connect mode: what comes to a decoy's port and is for nobody else is told, and given to the listener of the daemon. Where that listener is
-    /// gone, `tproxy` ends its rule, and the packet goes on to `watch` as in stealth mode.
-    fn decoy(&self) -> Vec<Chain> {
-        let mut chains = vec![self.decoy_answer()];
-        if self.decoys.tcp {
-            chains.extend([
-                self.decoy_new(DECOY_SYN, "told first: the daemon waits whether a handshake follows"),
-                self.decoy_new(DECOY_ACK, "told first, and counted apart from SYNs, which may use up their rate"),
-                decoy_tcp(),
-            ]);
-        }
-        if self.decoys.udp {
-            let mut chain = self.decoy_new(DECOY_UDP, "told first");
-            chain.rules.splice(0..0, decoy_not_ours());
-            chains.push(chain);
-        }
-        let mut known = vec![
-            rule("frames for all or for others, whatever address is in them", [is_not(Selector::PktType, PACKET_HOST), back()]),
-            rule("broadcast, multicast, anycast, and what is forwarded", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
-            rule("the allow list sees closed ports", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
-            rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
-            rule("nobody's address, which `watch` drops", [is_not(Selector::FibSaddrType, RTN_UNICAST), back()]),
-            rule("", [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), back()]),
-        ];
-        let chain = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
-        known.extend(self.decoy_ports().map(|(number, ..)| rule("", [is(Selector::L4Proto, u32::from(number)), goto(chain(number))])));
-        chains.push(Chain { name: DECOY_HOST, base: None, rules: known });
-        let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
-        if !self.config.interfaces.is_empty() {
-            rules.push(rule("only the interfaces that are to be watched", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
-        }
-        // The ports before all that asks routing: every packet of the host comes by here.
-        rules.extend(self.decoy_ports().map(|(_, selector, ports)| rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])));
-        chains.push(Chain { name: DECOY, base: Some(Base { hook: Hook::Prerouting, priority: DECOY_PRIORITY }), rules });
-        chains
-    }
-
-    fn decoy_new(&self, name: &'static str, why: &'static str) -> Chain {
-        let rules = vec![
-            rule(why, [self.log()]),
-            rule(
-                "each answer holds an entry of conntrack's for up to two minutes",
-                [Statement::LimitOver { rate: DECOY_RATE, burst: DECOY_BURST }, drop()],
-            ),
-            rule("", [goto(DECOY_ANSWER)]),
-        ];
-        Chain { name, base: None, rules }
-    }
-
-    fn decoy_answer(&self) -> Chain {
-        let port = self.config.capture.decoy_port;
-        let listeners: [(u8, SocketAddr); 2] =
-            [(NFPROTO_IPV4, (Ipv4Addr::LOCALHOST, port).into()), (NFPROTO_IPV6, (Ipv6Addr::LOCALHOST, port).into())];
-        let to = |number: u8, (family, listener): (u8, SocketAddr)| {
-            let family = is(Selector::NfProto, u32::from(family));
-            rule("", [family, is(Selector::L4Proto, u32::from(number)), Statement::Tproxy(listener), Statement::Verdict(Verdict::Accept)])
-        };
-        let mut rules: Vec<_> = self.decoy_ports().flat_map(|(number, ..)| listeners.map(|listener| to(number, listener))).collect();
-        if let Some(first) = rules.first_mut() {
-            first.why = "the daemon's listener takes it, with the address and port that it was sent to";
-        }
-        Chain { name: DECOY_ANSWER, base: None, rules }
-    }
-
     fn log(&self) -> Statement {
         log(LOG_PREFIX, self.config.capture.group)
     }
@@ -376,7 +288,7 @@ impl Builder<'_> {
         let mut rules: Vec<_> = self.reflex.iter().map(Reflex::admission).collect();
         if self.config.has_queue() {
             rules.extend(self.queued_probe());
-            return Chain { name: PROBE, base: None, rules };
+            return chain(PROBE, rules);
         }
         let rule = match (self.config.mode, self.config.closed_ports) {
             (Mode::Enforce, ClosedPorts::Drop) => rule("told, and not answered", [self.log(), drop()]),
@@ -384,7 +296,7 @@ impl Builder<'_> {
             (Mode::Observe, _) => rule("told; observing changes nothing", [self.log(), back()]),
         };
         rules.push(rule);
-        Chain { name: PROBE, base: None, rules }
+        chain(PROBE, rules)
     }
 
     /// A probe makes its source a suspect, and waits for the daemon, which drops it or lets it go on.
@@ -413,7 +325,6 @@ impl Builder<'_> {
     fn open(&self) -> Chain {
         let mut chain = open(&self.ephemeral);
         if self.config.queues_connections() {
-            let opening = Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN };
             // With the largest number there is no next; the configuration is refused then.
             let number = self.config.capture.group.saturating_add(1);
             chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
@@ -422,7 +333,7 @@ impl Builder<'_> {
                 } else {
                     ""
                 };
-                rule(why, [opening.clone(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
+                rule(why, [opens(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
             }));
         }
         chain
@@ -449,14 +360,13 @@ impl Builder<'_> {
             rules.push(rule("late packets of other connections can look like it, so that these never trigger alone", [an_ack, goto(PROBE)]));
             rules.push(rule("", [a_fin, goto(PROBE)]));
             if self.decoys.tcp {
-                let opening = flags(tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, tcp_flag::SYN);
-                rules.push(rule("with a decoy, a handshake counts, and the daemon knows of those", [opening, goto(PROBE)]));
+                rules.push(rule("with a decoy, a handshake counts, and the daemon knows of those", [opens(), goto(PROBE)]));
             }
             rules.push(rule("", [goto(REFLEX)]));
         } else {
             rules.push(rule("", [goto(PROBE)]));
         }
-        Chain { name: TCP_PROBE, base: None, rules }
+        chain(TCP_PROBE, rules)
     }
 
     /// Where this host's own connections start.
@@ -478,11 +388,11 @@ impl Builder<'_> {
         } else {
             rules.push(rule("", [goto(PROBE)]));
         }
-        Chain { name: UDP_PROBE, base: None, rules }
+        chain(UDP_PROBE, rules)
     }
 
     fn tell(&self) -> Chain {
-        Chain { name: TELL, base: None, rules: vec![rule("told, and never dropped", [self.log(), back()])] }
+        chain(TELL, vec![rule("told, and never dropped", [self.log(), back()])])
     }
 }
 
@@ -490,7 +400,7 @@ fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
     let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
     let mut rules = vec![rule(
         "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
-        [Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value: tcp_flag::SYN }, remember()],
+        [opens(), remember()],
     )];
     // Below it there is no port; the comparison would never hold.
     if *ephemeral.start() > 1 {
@@ -499,30 +409,11 @@ fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
             [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*ephemeral.start()))), remember()],
         ));
     }
-    Chain { name: OPEN, base: None, rules }
+    chain(OPEN, rules)
 }
 
 fn service() -> Rule {
-    // A concatenation is looked up by the same selectors that `open` puts in.
-    rule("a service that restarts", [Statement::Lookup { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport] }, back()])
-}
-
-/// What a port of a decoy is not the decoy's for.
-fn decoy_not_ours() -> [Rule; 2] {
-    let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
-    [rule("a socket takes it: a real service's, or a connection of the decoy's", [live, back()]), service()]
-}
-
-fn decoy_tcp() -> Chain {
-    let mask = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK;
-    let only = |value| Statement::TcpFlags { mask, value };
-    let mut rules = Vec::from(decoy_not_ours());
-    rules.push(rule("a connection is opened", [only(tcp_flag::SYN), goto(DECOY_SYN)]));
-    rules.push(rule(
-        "the end of a handshake that the kernel kept no memory of (SYN cookies), or an ACK scan; all other flags go on to `watch`",
-        [only(tcp_flag::ACK), goto(DECOY_ACK)],
-    ));
-    Chain { name: DECOY_TCP, base: None, rules }
+    rule("a service that restarts", [to_service(), back()])
 }
 
 fn sctp_probe() -> Chain {
@@ -532,52 +423,10 @@ fn sctp_probe() -> Chain {
         rule("INIT; no rule can see whether an SCTP endpoint takes it, so it is not dropped", [is(Selector::SctpChunk, 1), goto(TELL)]),
         rule("COOKIE ECHO", [is(Selector::SctpChunk, 10), goto(TELL)]),
     ];
-    Chain { name: SCTP_PROBE, base: None, rules }
+    chain(SCTP_PROBE, rules)
 }
 
 /// What the daemon is told by.
 fn log(prefix: &'static str, group: u16) -> Statement {
     Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
-}
-
-impl Set {
-    pub(super) fn plain(id: SetId, owner: Owner) -> Self {
-        Self { id, owner, timeouts: false, timeout: None, size: None, counter: false, comment: None, elements: Vec::new() }
-    }
-}
-
-pub(super) fn rule(why: &'static str, statements: impl Into<Vec<Statement>>) -> Rule {
-    Rule { why, statements: statements.into() }
-}
-
-pub(super) fn matches(selector: Selector, op: Op, operand: Operand) -> Statement {
-    Statement::Match { selector, op, operand }
-}
-
-fn is(selector: Selector, number: u32) -> Statement {
-    matches(selector, Op::Eq, Operand::Number(number))
-}
-
-fn is_not(selector: Selector, number: u32) -> Statement {
-    matches(selector, Op::Ne, Operand::Number(number))
-}
-
-pub(super) fn is_in(selector: Selector, set: SetId) -> Statement {
-    matches(selector, Op::Eq, Operand::Set(set))
-}
-
-fn is_not_in(selector: Selector, set: SetId) -> Statement {
-    matches(selector, Op::Ne, Operand::Set(set))
-}
-
-pub(super) fn drop() -> Statement {
-    Statement::Verdict(Verdict::Drop)
-}
-
-fn back() -> Statement {
-    Statement::Verdict(Verdict::Return)
-}
-
-pub(super) fn goto(chain: &'static str) -> Statement {
-    Statement::Verdict(Verdict::Goto(chain))
 }

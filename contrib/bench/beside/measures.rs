@@ -9,11 +9,12 @@ use portsentry::engine::{Moment, Reason, Source, Subject};
 use portsentry::journal::store::{self, Block, Content, Mark};
 
 use super::contestants::{Contestant, Running, Usage};
-use super::scene::{HOST, SERVICES, Scene, order};
+use super::scene::Scene;
 use super::support::daemon::Daemon;
 use super::support::eventually;
 use super::support::flood::{Load, Wire as Veth};
 use super::table::{Cell, median};
+use super::target::{HOST, SERVICES, order};
 use super::wire::{Plan, Scan};
 
 /// How long the block may take after a scan has ended. CrowdSec's needs some five seconds.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with, sockopt};
 
-use super::scene::{HOST, KNOCK};
+use super::target::{HOST, KNOCK};
 
 const SYN: u8 = 2;
 const RST: u8 = 4;

@@ -50,7 +50,7 @@ pub fn million() {
 /// One of them.
 pub fn element(number: u32) -> Element<'static> {
     let address = address(number);
-    Element { timeout: Some(Duration::from_secs(86_400)), comment: Some(COMMENT.into()), ..Element::new(IpAddr::from(address)) }
+    Element { timeout: Some(Duration::from_secs(86_400)), comment: Some(COMMENT), ..Element::new(IpAddr::from(address)) }
 }
 
 /// The set alone, by our own connection.

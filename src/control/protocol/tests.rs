@@ -1,5 +1,10 @@
-use super::*;
+//! The words, there and back.
+
+use jiff::Timestamp;
 use proptest::prelude::*;
+
+use super::*;
+use crate::engine::Subject;
 
 #[test]
 fn every_request_survives_the_line() {

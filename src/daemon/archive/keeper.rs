@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{Item, Memory, Request, Shared, Stored};
-use crate::daemon::command::Command;
+use super::shared::{Item, Memory, Request, Shared};
+use crate::daemon::command::{Command, Stored};
 use crate::daemon::link::{Inbox, Link};
 use crate::daemon::time;
 use crate::engine::Moment;

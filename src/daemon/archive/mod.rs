@@ -5,20 +5,23 @@
 //! disk takes nothing, blocks go on; what was not written is written when it does again.
 
 mod keeper;
+mod shared;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use self::keeper::Keeper;
-use super::command::Command;
+pub use self::shared::Figures;
+use self::shared::{Item, Memory, Request, Shared};
+use super::command::{Command, Stored};
 use super::link::{self, Link};
 use crate::config::Config;
-use crate::engine::{Ending, Engine, Evidence, Moment, Outcome, Reason, Report, Source, Subject};
+use crate::engine::{Ending, Engine, Evidence, Outcome, Reason, Report, Source, Subject};
 use crate::journal::JournalHandle;
-use crate::journal::store::{Block, Change, Content, Known, Opened, Repeated, Rows};
+use crate::journal::store::{Block, Change, Known, Opened, Repeated};
 use crate::sys::wake::Waker;
 
 /// Changes that wait for the thread: some 200 bytes each.
@@ -29,63 +32,6 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the last changes get when the daemon ends.
 const LAST_CHANGES: Duration = Duration::from_secs(10);
-
-/// What the thread is told of.
-enum Item {
-    Change(Change),
-    /// What was known at the end.
-    Last(Vec<Known>),
-}
-
-/// What the thread is asked for.
-enum Request {
-    /// Have on the disk what was told so far; `Err`: the words why not.
-    Settle(link::Answer<Result<(), String>>),
-    /// How long evidence and offenders count from now on.
-    Configure(Memory),
-    /// Write what there is, and end.
-    Stop(link::Answer<()>),
-}
-
-/// How long things count.
-#[derive(Debug, Clone, Copy)]
-struct Memory {
-    evidence: Duration,
-    offenders: Duration,
-}
-
-impl From<&Config> for Memory {
-    fn from(config: &Config) -> Self {
-        Self { evidence: config.scan_window, offenders: config.block.escalate.memory }
-    }
-}
-
-/// How the store fares, for the status.
-#[derive(Debug, Clone, Default)]
-pub struct Figures {
-    /// Why it cannot be written; `None`: all is well.
-    pub failing: Option<String>,
-    /// What is in it.
-    pub rows: Rows,
-    /// When it was written last, by the engine's clock; `None`: not yet by this daemon.
-    pub written: Option<Moment>,
-}
-
-#[derive(Default)]
-struct Shared {
-    /// The queue was full: the list of all blocks is wanted.
-    list_wanted: AtomicBool,
-    /// The packet thread does not touch this.
-    figures: Mutex<Figures>,
-}
-
-/// What the store held at the start.
-pub struct Stored {
-    /// By the clock of now; blocks that are over are left out.
-    pub content: Content,
-    /// It was written since the last boot: what the kernel does not have of it, somebody took out.
-    pub is_same_boot: bool,
-}
 
 /// The way to the thread; clones lead to the same one.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::orders::{blocked, has_files, list, run, settings};
-use super::{GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
+use super::shared::{GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
 use crate::config::{Config, Mode};
 use crate::daemon::command::Command;
 use crate::daemon::link::{Inbox, Link};

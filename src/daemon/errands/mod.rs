@@ -6,37 +6,32 @@
 
 mod keeper;
 mod orders;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use self::keeper::{Ends, Keeper};
 use self::orders::has_files;
+pub use self::shared::{GRACE, OnName};
+use self::shared::{Item, LAST_ORDERS, Request, Shared};
 use super::command::Command;
-use super::link::{self, Answer, Link};
+use super::link::{self, Link};
 use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Subject};
 use crate::helper::process;
 use crate::journal::JournalHandle;
-use crate::probe::Port;
 use crate::sys::wake::Waker;
 
 /// What happened that waits for the thread: a few hundred bytes each.
 pub const QUEUE: usize = 1024;
-
-/// What running commands get when the daemon ends.
-pub const GRACE: Duration = Duration::from_secs(2);
-
-/// Beside that: commands are asked to end and then killed, and files are written for the last time.
-const LAST_ORDERS: Duration = Duration::from_secs(4);
 
 /// A command is run when a source is blocked: at the decision.
 const BEFORE: u8 = 1;
@@ -46,28 +41,6 @@ const AFTER: u8 = 2;
 const ALONE: u8 = 4;
 /// Files show what is blocked.
 const FILES: u8 = 8;
-
-/// What the thread is told of.
-enum Item {
-    /// Run the command.
-    Run { subject: Subject, port: Port, reason: Reason },
-    /// The kernel refused the block, so the command that was to follow it does not run.
-    NotRun(Subject),
-    /// A block is in force.
-    Blocked { subject: Subject, port: Option<Port>, reason: Reason, at: Timestamp },
-    /// A block is over.
-    Unblocked(Subject),
-    /// A name is wanted.
-    Resolve(IpAddr),
-}
-
-/// What the thread is asked for.
-enum Request {
-    /// This is in force from now on.
-    Configure(Box<Config>, Answer<()>),
-    /// End; `true`: and nothing is blocked any more.
-    Stop(bool, Answer<()>),
-}
 
 /// What became of the commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,29 +52,6 @@ pub struct Counts {
     /// Those that were not run: too many were waiting.
     pub dropped: u64,
 }
-
-#[derive(Default)]
-struct Shared {
-    wanted: AtomicU8,
-    /// The helper is there.
-    up: AtomicBool,
-    /// Not told yet.
-    dropped: AtomicU64,
-    list_wanted: AtomicBool,
-    commands: AtomicU64,
-    failed: AtomicU64,
-    ever_dropped: AtomicU64,
-}
-
-impl Shared {
-    fn drop_commands(&self, commands: u64) {
-        self.dropped.fetch_add(commands, Ordering::Relaxed);
-        self.ever_dropped.fetch_add(commands, Ordering::Relaxed);
-    }
-}
-
-/// Takes the name of an address; `None`: it has none, or none could be had.
-pub type OnName = Box<dyn Fn(IpAddr, Option<String>) + Send>;
 
 /// The way to the thread; clones lead to the same one.
 #[derive(Clone)]

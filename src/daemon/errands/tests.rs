@@ -4,6 +4,7 @@ use super::orders::mode_word;
 use super::*;
 use crate::config::PortMode;
 use crate::engine::Source;
+use crate::probe::Port;
 use crate::probe::{Probe, ScanKind, Transport};
 
 /// The packet thread's end without the thread, and the items that come out.

@@ -26,8 +26,8 @@ use self::court::{Court, Sitting};
 use self::foreign::Foreign;
 use self::intake::Intake;
 use self::waiting::Room;
-use super::archive::{Archive, Stored};
-use super::command::{Command, Setup};
+use super::archive::Archive;
+use super::command::{Command, Setup, Stored};
 use super::errands::Errands;
 use super::link::Inbox;
 use super::time::now;
@@ -44,7 +44,6 @@ use crate::responder::{NftResponder, words};
 use crate::sys::poll;
 
 pub use self::error::StartError;
-pub use self::foreign::Repairs;
 
 /// Commands that are served before packets are looked at again.
 const COMMANDS_A_WAKE: usize = 16;

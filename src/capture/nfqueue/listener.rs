@@ -1,0 +1,217 @@
+//! The socket of the queues: it binds and configures them, receives what waits there, and sends the verdicts.
+//!
+//! Never here: what a message says (that is [`super::message`]), what a packet is worth (whoever judges it), and a wait.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::counters::Counters;
+use super::message::{MSG_CONFIG, MSG_NONE, NFQA_CFG_CMD, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_FLAGS, NFQA_CFG_MASK, NFQNL_CFG_CMD_UNBIND, write_bind};
+use super::standing::{Standing, standing_of, standings};
+use crate::capture::channel::{Channel, Refused};
+use crate::capture::{Error, Packet, PacketSource, Received, Statistics, Verdict, Waiting, WaitingSource, holder};
+use crate::netlink::message::Writer;
+use crate::netlink::socket::{Socket, is_overrun};
+
+/// What the kernel charges the receive buffer for one message, bytes, generously: 1,280 with 256 bytes of a packet, measured on Linux 6.18.
+const MESSAGE_COST: usize = 2048;
+/// One part in so many of what the receive buffer bears is for connections of suspects: retransmitted SYNs of a thousand of them.
+const CONNECTIONS_SHARE: usize = 8;
+
+/// How the queues are listened to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The number of the queue for probes (`capture.group`); the next number is the queue for suspects' connections. At most 65,534.
+    pub queue: u16,
+    /// Probes that find their queue full pass, as they would without us: for configurations that do not drop probes.
+    pub probes_pass: bool,
+    /// Bytes copied of each packet, from its IP header on.
+    pub copy_range: u16,
+    /// Receive buffer asked for, bytes. The length of the queues follows from what is granted.
+    pub receive_buffer: usize,
+}
+
+impl Settings {
+    /// What the daemon uses for `queue`.
+    pub fn of_queue(queue: u16, probes_pass: bool) -> Self {
+        Self {
+            queue,
+            probes_pass,
+            // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156 bytes still shows a whole TCP header.
+            copy_range: 256,
+            // 16 MiB as the kernel counts: 7,168 probes and 1,024 connections may wait. That is a seventh of a second at 50,000 probes a second.
+            receive_buffer: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// Two bound queues. The kernel unbinds them when this is dropped; packets that wait then are dropped.
+pub struct Listener {
+    channel: Channel,
+    settings: Settings,
+    /// Packets that may wait, of each kind.
+    lengths: [u32; 2],
+    counters: Counters,
+    verdicts: Writer,
+}
+
+impl Listener {
+    /// Binds the queues in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// See [`Error`]; that another program has a queue is told apart from missing rights.
+    pub fn bind(settings: Settings) -> Result<Self, Error> {
+        let Some(second) = settings.queue.checked_add(1) else {
+            return Err(Error::BindQueue { queue: settings.queue, error: io::Error::from(io::ErrorKind::InvalidInput) });
+        };
+        let channel = Channel::open(settings.receive_buffer)?;
+        let granted = channel.socket.receive_buffer().map_err(Error::Buffer)?;
+        let mut listener =
+            Self { channel, lengths: lengths(granted), counters: Counters::new(settings.queue), verdicts: Writer::with_capacity(64), settings };
+        let [probes, connections] = listener.lengths;
+        listener.bind_one(listener.settings.queue, probes, listener.settings.probes_pass)?;
+        listener.bind_one(second, connections, true)?;
+        Ok(listener)
+    }
+
+    fn bind_one(&mut self, queue: u16, length: u32, fail_open: bool) -> Result<(), Error> {
+        let copy_range = self.settings.copy_range;
+        let write = |writer: &mut Writer, sequence| write_bind(writer, sequence, (queue, length, fail_open), copy_range);
+        self.channel.bind(MSG_NONE, queue, write).map_err(|refused| match refused {
+            Refused::NotPermitted => Error::QueueNotPermitted { queue },
+            Refused::Taken => Error::QueueInUse { queue, holder: holder::of_queue(queue) },
+            Refused::Unsupported(error) => Error::NoQueues { error },
+            Refused::Other(error) => Error::BindQueue { queue, error },
+        })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Packets that may wait: probes, and connections of suspects.
+    pub fn lengths(&self) -> [u32; 2] {
+        self.lengths
+    }
+
+    /// What the kernel says of the queues: of the probes', and of the connections'. Zeroes if it does not say. Also brings what is lost up to date.
+    pub fn look(&mut self) -> [Standing; 2] {
+        let text = standings();
+        let of = |queue| standing_of(&text, queue).unwrap_or_default();
+        let standings = [of(self.settings.queue), of(self.settings.queue.wrapping_add(1))];
+        self.counters.full = standings.iter().map(|standing| u64::from(standing.full)).sum();
+        standings
+    }
+
+    /// Changes whether probes that find their queue full pass. Takes effect with the next packet.
+    ///
+    /// # Errors
+    /// [`Error::BindQueue`] if the message cannot be sent.
+    pub fn set_probes_pass(&mut self, probes_pass: bool) -> Result<(), Error> {
+        let queue = self.settings.queue;
+        let attributes = |writer: &mut Writer| {
+            writer.attr_be32(NFQA_CFG_FLAGS, if probes_pass { NFQA_CFG_F_FAIL_OPEN } else { 0 });
+            writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN);
+        };
+        self.channel.tell(MSG_CONFIG, queue, attributes).map_err(|error| Error::BindQueue { queue, error })?;
+        self.settings.probes_pass = probes_pass;
+        Ok(())
+    }
+
+    /// Leaves the queues. Packets that wait are dropped: a client sends its SYN again, and that one passes.
+    ///
+    /// # Errors
+    /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener leaves the queues in any case.
+    pub fn unbind(&mut self) -> Result<(), Error> {
+        for queue in [self.settings.queue, self.settings.queue.wrapping_add(1)] {
+            let unbind = |writer: &mut Writer| writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
+            self.channel.tell(MSG_CONFIG, queue, unbind).map_err(|error| Error::UnbindQueue { queue, error })?;
+        }
+        Ok(())
+    }
+}
+
+impl PacketSource for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.socket.as_fd()
+    }
+
+    /// Hands the packets out and lets each pass.
+    fn receive(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Packet<'_>)) -> Result<Received, Error> {
+        self.judge(bound, &mut |waiting| {
+            on_packet(&waiting.packet);
+            Verdict::Accept
+        })
+    }
+
+    fn statistics(&self) -> Statistics {
+        let Counters { statistics, full, .. } = &self.counters;
+        Statistics { lost: statistics.lost + full, ..*statistics }
+    }
+}
+
+impl WaitingSource for Listener {
+    fn judge(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error> {
+        let Self { channel: Channel { socket, buffer, early, .. }, counters, verdicts, .. } = self;
+        let before = counters.statistics.packets;
+        let done = |counters: &Counters| usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX);
+        if !early.is_empty() {
+            counters.on_datagram(&std::mem::take(early), verdicts, on_packet);
+        }
+        let mut more = true;
+        // Every turn is a datagram or an overrun: so the bound holds even if nothing but noise comes.
+        for _ in 0..bound {
+            if done(counters) >= bound {
+                break;
+            }
+            match socket.receive_part(buffer) {
+                Ok(Some((datagram, cut))) => {
+                    counters.statistics.malformed += u64::from(cut);
+                    counters.on_datagram(datagram, verdicts, on_packet);
+                    send(socket, verdicts)?;
+                }
+                Ok(None) => {
+                    more = false;
+                    break;
+                }
+                // After an overrun the kernel queues nothing until the queue has been read empty: read on.
+                Err(error) if is_overrun(&error) => counters.on_overrun(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::Receive(error)),
+            }
+        }
+        counters.settle(verdicts);
+        send(socket, verdicts)?;
+        Ok(Received { packets: done(counters), more })
+    }
+}
+
+/// Sends the verdicts that were written, if there are any. The kernel carries them out before it returns.
+fn send(socket: &Socket, verdicts: &mut Writer) -> Result<(), Error> {
+    if verdicts.bytes().is_empty() {
+        return Ok(());
+    }
+    let result = socket.send(verdicts.bytes()).map_err(Error::Verdict);
+    verdicts.clear();
+    result
+}
+
+/// How many packets may wait, of each kind, so that a message fits for each.
+fn lengths(receive_buffer: usize) -> [u32; 2] {
+    let all = (receive_buffer / MESSAGE_COST).max(2 * CONNECTIONS_SHARE);
+    let connections = all / CONNECTIONS_SHARE;
+    [all - connections, connections].map(|length| u32::try_from(length).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queues_are_as_long_as_the_receive_buffer_bears() {
+        assert_eq!(lengths(16 << 20), [7168, 1024]);
+        let [probes, connections] = lengths(0);
+        assert!(probes > 0 && connections > 0);
+    }
+}

@@ -1,0 +1,160 @@
+//! The messages of NFQUEUE: a packet that waits is read, and what the kernel is to do is written.
+//!
+//! Follows linux/netfilter/nfnetlink_queue.h. Pure, and total where it reads: bytes in, bytes out. What is sent when is not decided here.
+
+use crate::capture::{Packet, Verdict, Waiting};
+use crate::netlink::message::{Message, NLM_F_ACK, NLM_F_REQUEST, Writer};
+
+/// `NFNL_SUBSYS_QUEUE << 8` (linux/netfilter/nfnetlink.h): what the message types below are counted from.
+const SUBSYSTEM: u16 = 3 << 8;
+/// `NFQNL_MSG_PACKET`: a packet waits.
+pub(super) const MSG_PACKET: u16 = SUBSYSTEM;
+/// `NFQNL_MSG_VERDICT`: what becomes of one packet.
+pub(super) const MSG_VERDICT: u16 = SUBSYSTEM | 1;
+/// `NFQNL_MSG_CONFIG`: we configure a queue.
+pub(super) const MSG_CONFIG: u16 = SUBSYSTEM | 2;
+/// `NFQNL_MSG_VERDICT_BATCH`: what becomes of every packet that waits, up to this one.
+pub(super) const MSG_VERDICT_BATCH: u16 = SUBSYSTEM | 3;
+/// A message of the subsystem that does not exist: the kernel looks at the sender's rights before it looks the message up.
+pub(super) const MSG_NONE: u16 = SUBSYSTEM | 0xff;
+
+pub(super) const NFQA_CFG_CMD: u16 = 1;
+const NFQA_CFG_PARAMS: u16 = 2;
+const NFQA_CFG_QUEUE_MAXLEN: u16 = 3;
+pub(super) const NFQA_CFG_MASK: u16 = 4;
+pub(super) const NFQA_CFG_FLAGS: u16 = 5;
+const NFQNL_CFG_CMD_BIND: u8 = 1;
+pub(super) const NFQNL_CFG_CMD_UNBIND: u8 = 2;
+const NFQNL_COPY_PACKET: u8 = 2;
+/// A packet that finds the queue full passes.
+pub(super) const NFQA_CFG_F_FAIL_OPEN: u32 = 1;
+/// Large packets come whole, and without the checksums that a device would compute: we change nothing in them.
+const NFQA_CFG_F_GSO: u32 = 4;
+
+const NFQA_PACKET_HDR: u16 = 1;
+pub(super) const NFQA_VERDICT_HDR: u16 = 2;
+const NFQA_MARK: u16 = 3;
+const NFQA_IFINDEX_INDEV: u16 = 5;
+const NFQA_PAYLOAD: u16 = 10;
+
+/// `NF_DROP` (linux/netfilter.h).
+pub(super) const NF_DROP: u32 = 0;
+/// `NF_ACCEPT`: on to the next base chain. Never `NF_REPEAT`: the same rule would queue the packet again.
+pub(super) const NF_ACCEPT: u32 = 1;
+
+/// Which of the two queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Probes of closed ports.
+    Probe,
+    /// New connections of suspects to open ports.
+    Connection,
+}
+
+/// Reads a packet of the queues from `queue` on from a message; `None` if it is none, or one without packet header.
+pub fn decode<'a>(message: &Message<'a>, queue: u16) -> Option<Waiting<'a>> {
+    let (_family, resource, attributes) = message.nfgen()?;
+    let kind = match resource.wrapping_sub(queue) {
+        0 => Kind::Probe,
+        1 => Kind::Connection,
+        _ => return None,
+    };
+    if message.header.kind != MSG_PACKET {
+        return None;
+    }
+    let (mut packet, mut id, mut mark) = (Packet::default(), None, 0);
+    for attribute in attributes {
+        match attribute.kind {
+            NFQA_PACKET_HDR => {
+                // struct nfqnl_msg_packet_hdr, packed: id and protocol (big-endian), hook.
+                let [a, b, c, d, high, low, hook] = *attribute.value.first_chunk::<7>()?;
+                id = Some(u32::from_be_bytes([a, b, c, d]));
+                packet.hw_protocol = u16::from_be_bytes([high, low]);
+                packet.hook = hook;
+            }
+            NFQA_MARK => mark = attribute.be32()?,
+            NFQA_IFINDEX_INDEV => packet.indev = attribute.be32(),
+            NFQA_PAYLOAD => packet.payload = attribute.value,
+            _ => {}
+        }
+    }
+    let id = id?;
+    packet.sequence = Some(id);
+    Some(Waiting { packet, id, kind, mark })
+}
+
+/// Writes the message that binds and configures a queue.
+pub(super) fn write_bind(writer: &mut Writer, sequence: u32, (queue, length, fail_open): (u16, u32, bool), copy_range: u16) {
+    let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence);
+    writer.nfgenmsg(0, queue);
+    // struct nfqnl_msg_config_cmd: command, a byte of padding, a protocol family that no kernel looks at any more.
+    writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
+    // struct nfqnl_msg_config_params is packed: copy range (big-endian), mode.
+    let [a, b, c, d] = u32::from(copy_range).to_be_bytes();
+    writer.attr(NFQA_CFG_PARAMS, &[a, b, c, d, NFQNL_COPY_PACKET]);
+    writer.attr_be32(NFQA_CFG_QUEUE_MAXLEN, length);
+    let flags = NFQA_CFG_F_GSO | if fail_open { NFQA_CFG_F_FAIL_OPEN } else { 0 };
+    writer.attr_be32(NFQA_CFG_FLAGS, flags);
+    writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN);
+    writer.end_message(message);
+}
+
+/// Writes what becomes of `count` packets of a queue, of which `last` is the last.
+pub(super) fn write_verdict(writer: &mut Writer, queue: u16, (last, count): (u32, u32), verdict: Verdict) {
+    let kind = if count == 1 { MSG_VERDICT } else { MSG_VERDICT_BATCH };
+    let message = writer.begin_message(kind, NLM_F_REQUEST, 0);
+    writer.nfgenmsg(0, queue);
+    // struct nfqnl_msg_verdict_hdr: verdict, number (big-endian).
+    let verdict = match verdict {
+        Verdict::Accept => NF_ACCEPT,
+        Verdict::Drop => NF_DROP,
+    };
+    let [a, b, c, d] = verdict.to_be_bytes();
+    let [e, f, g, h] = last.to_be_bytes();
+    writer.attr(NFQA_VERDICT_HDR, &[a, b, c, d, e, f, g, h]);
+    writer.end_message(message);
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::netlink::message::Messages;
+
+    /// A packet's message as the kernel writes it.
+    pub(in crate::capture::nfqueue) fn packet(writer: &mut Writer, queue: u16, id: u32, payload: &[u8]) {
+        let message = writer.begin_message(MSG_PACKET, 0, 0);
+        writer.nfgenmsg(2, queue);
+        let [a, b, c, d] = id.to_be_bytes();
+        writer.attr(NFQA_PACKET_HDR, &[a, b, c, d, 0x08, 0x00, 1]);
+        writer.attr_be32(NFQA_IFINDEX_INDEV, 3);
+        writer.attr_be32(NFQA_MARK, 9);
+        writer.attr(NFQA_PAYLOAD, payload);
+        writer.end_message(message);
+    }
+
+    #[test]
+    fn a_packet_is_read_without_copying() {
+        let mut writer = Writer::default();
+        packet(&mut writer, 78, 5, b"payload");
+        let message = Messages(writer.bytes()).next().unwrap();
+        let waiting = decode(&message, 77).unwrap();
+        let expected = Packet { prefix: "", hook: 1, hw_protocol: 0x0800, payload: b"payload", indev: Some(3), sequence: Some(5) };
+        assert_eq!(waiting, Waiting { packet: expected, id: 5, kind: Kind::Connection, mark: 9 });
+        assert!(writer.bytes().as_ptr_range().contains(&waiting.packet.payload.as_ptr()));
+        assert_eq!(decode(&message, 78).map(|waiting| waiting.kind), Some(Kind::Probe));
+        assert_eq!((decode(&message, 76), decode(&message, 79)), (None, None));
+    }
+
+    #[test]
+    fn a_queue_is_bound_with_its_length_its_copies_and_its_way_to_fail() {
+        for (fail_open, flags) in [(false, 4), (true, 5)] {
+            let mut writer = Writer::default();
+            write_bind(&mut writer, 1, (77, 1000, fail_open), 256);
+            let (_, queue, attributes) = Messages(writer.bytes()).next().unwrap().nfgen().unwrap();
+            assert_eq!(queue, 77);
+            assert_eq!(attributes.get(NFQA_CFG_PARAMS).unwrap().value, [0, 0, 1, 0, 2]);
+            assert_eq!(attributes.get(NFQA_CFG_QUEUE_MAXLEN).unwrap().be32(), Some(1000));
+            assert_eq!(attributes.get(NFQA_CFG_FLAGS).unwrap().be32(), Some(flags));
+        }
+    }
+}

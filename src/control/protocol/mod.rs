@@ -1,0 +1,22 @@
+//! The words of the control socket: requests and replies, a JSON object a line each, with the protocol's version in `v`.
+//!
+//! Keys are stable: programs read what `portsentryctl --json` prints. Pure: no socket, and no knowledge of how a request is carried out.
+
+mod line;
+mod refusal;
+mod reply;
+mod request;
+mod stamp;
+mod status;
+mod target;
+
+pub use line::{REPLY_MAX, VERSION, event_line, line};
+pub use refusal::{Kind, Refusal};
+pub use reply::{AllowRow, BlockRow, HistoryRow, ROWS_PER_LINE, Reply, Shown};
+pub use request::{REASON_MAX, REQUEST_MAX, Request};
+pub use stamp::Stamp;
+pub use status::{Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching};
+pub use target::{NoTarget, Target};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! What a request is about: an address or a network, as people write it, as the engine names it, and as JSON has it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::engine::{Source, Subject};
+
+/// What a request is about: an address, or a network in CIDR form (its host bits are cut off).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// One address; a block of an IPv6 address is a block of its prefix.
+    Address(IpAddr),
+    /// A network.
+    Network(IpNet),
+}
+
+impl Target {
+    /// The network, a single address as `/32` or `/128`.
+    pub fn network(self) -> IpNet {
+        match self {
+            Self::Address(address) => IpNet::from(address),
+            Self::Network(network) => network,
+        }
+    }
+
+    /// What a block of this target is laid on: an address, `/32` and an IPv6 prefix of exactly `ipv6_prefix` bits are hosts.
+    pub fn subject(self, ipv6_prefix: u8) -> Subject {
+        match self {
+            Self::Address(address) => Subject::Host(Source::of(address, ipv6_prefix)),
+            Self::Network(network) => {
+                let host_length = if network.max_prefix_len() == 32 { 32 } else { ipv6_prefix };
+                if network.prefix_len() == host_length { Subject::Host(Source::of(network.addr(), ipv6_prefix)) } else { Subject::Network(network) }
+            }
+        }
+    }
+
+    /// The target that stands for a subject in lists.
+    pub fn of(subject: Subject, ipv6_prefix: u8) -> Self {
+        let network = subject.network(ipv6_prefix);
+        if network.prefix_len() == network.max_prefix_len() { Self::Address(network.addr()) } else { Self::Network(network) }
+    }
+}
+
+impl Ord for Target {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.network().cmp(&other.network())
+    }
+}
+
+impl PartialOrd for Target {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Network(network) => network.fmt(f),
+        }
+    }
+}
+
+/// A text that is neither an address nor a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoTarget;
+
+impl fmt::Display for NoTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("neither an address (192.0.2.1, 2001:db8::1) nor a network (192.0.2.0/24, 2001:db8::/48)")
+    }
+}
+
+impl std::error::Error for NoTarget {}
+
+impl FromStr for Target {
+    type Err = NoTarget;
+
+    fn from_str(text: &str) -> Result<Self, NoTarget> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Address(address.to_canonical()));
+        }
+        text.parse::<IpNet>().map(|network| Self::Network(network.trunc())).map_err(|_| NoTarget)
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,124 @@
+//! One transaction of another program, as the kernel's notifications tell it (`NFNLGRP_NFTABLES`), or what is left of several.
+//!
+//! Pure: what each part of it means for our table, and how several add up, within a bound. What is done about it is not decided here.
+
+use std::collections::VecDeque;
+
+use crate::nft::{Key, Notification, SetId};
+
+/// Elements that others changed and that wait to be looked after: 16 MB. Past that the sets are put back as they were.
+const ELEMENTS_MAX: usize = 1 << 19;
+
+/// One transaction of somebody, or what is left of several to be looked after.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// Chains, rules, sets or what the configuration puts into them.
+    pub(super) structure: bool,
+    /// The table, or a set of blocks, was removed: what stands in its place is not ours.
+    pub(super) anew: bool,
+    /// Exemptions.
+    pub(super) allowed: bool,
+    /// Blocked networks.
+    pub(super) networks: bool,
+    pub(super) removed: VecDeque<(SetId, Key)>,
+    pub(super) added: VecDeque<(SetId, Key)>,
+}
+
+impl Change {
+    pub(super) fn take(&mut self, notification: Notification) {
+        match notification {
+            Notification::TableDeleted => (self.structure, self.anew) = (true, true),
+            Notification::SetDeleted(name) => {
+                self.structure = true;
+                self.anew |= matches!(SetId::from_name(&name), Some(SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6));
+            }
+            Notification::TableAdded | Notification::Added | Notification::ChainDeleted(_) | Notification::RuleDeleted { .. } => {
+                self.structure = true
+            }
+            Notification::ElementsDeleted { set, keys } => self.elements(set, keys, |change| &mut change.removed),
+            Notification::ElementsAdded { set, keys } => self.elements(set, keys, |change| &mut change.added),
+            Notification::Generation(_) => {}
+        }
+    }
+
+    fn elements(&mut self, set: SetId, keys: Vec<Key>, list: impl Fn(&mut Self) -> &mut VecDeque<(SetId, Key)>) {
+        match set {
+            SetId::Blocked4 | SetId::Blocked6 if self.removed.len() + self.added.len() + keys.len() > ELEMENTS_MAX => {
+                (self.structure, self.anew) = (true, true);
+            }
+            SetId::Blocked4 | SetId::Blocked6 => list(self).extend(keys.into_iter().map(|key| (set, key))),
+            SetId::BlockedNets4 | SetId::BlockedNets6 => self.networks = true,
+            SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => self.allowed = true,
+            SetId::TcpPorts | SetId::UdpPorts | SetId::Protocols | SetId::Interfaces => self.structure = true,
+            // What the rules remember, which others may forget.
+            SetId::Services => {}
+            SetId::Seen4 | SetId::Seen6 | SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6 | SetId::Held4 | SetId::Held6 => {}
+        }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.structure && !self.allowed && !self.networks && self.has_no_elements()
+    }
+
+    pub(super) fn has_no_elements(&self) -> bool {
+        self.removed.is_empty() && self.added.is_empty()
+    }
+
+    /// Adds a later one.
+    pub(super) fn join(&mut self, mut later: Self) {
+        if later.anew {
+            // What was in the table went with it, and nobody meant single elements.
+            later.removed.clear();
+            later.added.clear();
+        }
+        self.structure |= later.structure;
+        self.anew |= later.anew;
+        self.allowed |= later.allowed;
+        self.networks |= later.networks;
+        if self.removed.len() + self.added.len() + later.removed.len() + later.added.len() > ELEMENTS_MAX {
+            (self.structure, self.anew) = (true, true);
+            return;
+        }
+        self.removed.append(&mut later.removed);
+        self.added.append(&mut later.added);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn key(last: u8) -> Key {
+        Key::from(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn elements_that_went_with_their_table_are_nobodys_word() {
+        let mut change = Change::default();
+        change.take(Notification::ElementsDeleted { set: SetId::Blocked4, keys: vec![key(1)] });
+        change.take(Notification::TableDeleted);
+        let mut pending = Change::default();
+        pending.join(change);
+        assert!(pending.structure && pending.anew && pending.has_no_elements());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_past_that_the_sets_are_made_anew() {
+        let mut change = Change::default();
+        for _ in 0..=ELEMENTS_MAX / 1000 {
+            change.take(Notification::ElementsDeleted { set: SetId::Blocked4, keys: vec![key(1); 1000] });
+        }
+        assert!(change.anew && change.removed.len() <= ELEMENTS_MAX);
+    }
+
+    #[test]
+    fn what_the_rules_remember_may_be_forgotten() {
+        let mut change = Change::default();
+        change.take(Notification::ElementsDeleted { set: SetId::Services, keys: vec![Key::Service(6, 22)] });
+        assert!(change.is_nothing());
+        change.take(Notification::ElementsDeleted { set: SetId::TcpPorts, keys: vec![Key::Port(22)] });
+        assert!(change.structure);
+    }
+}

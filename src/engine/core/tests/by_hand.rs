@@ -1,0 +1,138 @@
+//! The administrator's word, by `portsentryctl` or by nft.
+
+use super::*;
+use crate::engine::{Adopted, Reason};
+
+#[test]
+fn an_element_that_somebody_took_out_is_unblocked_by_hand_and_forgiven() {
+    let mut bench = Bench::new(|_| {});
+    bench.syn(THEM, 1..=3);
+    bench.packets = None;
+    bench.wait(SECOND * 45);
+    assert_eq!(bench.told().last().unwrap(), "unblocked 203.0.113.9 ByHand");
+    bench.syn(THEM, [4, 5]);
+    assert!(bench.blocked().is_empty());
+}
+
+#[test]
+fn the_administrator_blocks_and_unblocks_and_unblocking_forgives() {
+    let mut bench = Bench::new(|_| {});
+    bench.syn(THEM, 1..=3);
+    bench.told();
+    bench.command(|engine, now, actions| engine.unblock(now, host(THEM), actions).unwrap());
+    assert_eq!(bench.told(), ["unblocked 203.0.113.9 ByHand"]);
+    bench.syn(THEM, [4, 5]);
+    assert!(bench.blocked().is_empty());
+    bench.command(|engine, now, actions| engine.block(now, host(THEM), Some(SECOND * 5), "abuse", actions).unwrap());
+    let network = Subject::Network("198.51.100.7/24".parse().unwrap());
+    bench.command(|engine, now, actions| engine.block(now, network, None, "", actions).unwrap());
+    assert_eq!(bench.blocked(), ["198.51.100.0/24", THEM]);
+    bench.wait(SECOND * 100);
+    assert_eq!(bench.blocked(), ["198.51.100.0/24"]);
+    bench.command(|engine, now, actions| {
+        assert_eq!(engine.unblock(now, host("192.0.2.50"), actions).unwrap_err().to_string(), "unblock 192.0.2.50/32: it is not blocked");
+        assert!(engine.block(now, host("192.0.2.50"), Some(Duration::ZERO), "", actions).is_err());
+        engine.unblock(now, network, actions).unwrap();
+    });
+    assert!(bench.blocked().is_empty());
+}
+
+#[test]
+fn elements_found_at_start_are_taken_over() {
+    let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
+    bench.now = 7_200_000;
+    let element = |address, remaining, reason| Adopted {
+        subject: host(address),
+        timeout: Some(SECOND * 3600),
+        remaining,
+        packets: 7,
+        reason,
+        since: None,
+        port: None,
+    };
+    let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".to_owned() };
+    let found = [
+        element(THEM, Some(SECOND * 60), scan.clone()),
+        element("203.0.113.10", None, Reason::Foreign("x".to_owned())),
+        element("198.51.100.1", None, scan),
+    ];
+    bench.command(|engine, now, actions| engine.adopt(now, found, actions));
+    assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
+    let view = bench.engine.blocked(host(THEM)).unwrap();
+    assert_eq!((view.since.millis(), view.expires.unwrap().millis(), view.packets), (7_200_000 - 3_540_000, 7_260_000, 7));
+    bench.syn(THEM, 1..9);
+    assert_eq!(bench.engine.status().already_blocked, 6);
+    // As many packets as at the start: nobody scans any more.
+    bench.packets = Some(7);
+    bench.wait(SECOND * 61);
+    assert_eq!(bench.told(), ["unblocked 203.0.113.9 Expired"]);
+    assert_eq!(bench.blocked(), ["203.0.113.10"]);
+}
+
+#[test]
+fn an_unblock_makes_the_rules_forget_the_source_and_its_ports() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
+    bench.syn("203.0.113.9", [1, 2, 3]);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
+    let [(source, Some(ports))] = bench.released.as_slice() else { panic!("{:?}", bench.released) };
+    assert_eq!(Subject::Host(*source), subject);
+    let mut numbers: Vec<_> = ports.iter().map(|port| port.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[test]
+fn without_a_reflex_nothing_is_asked_of_its_sets() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.reflex) = (2, false));
+    bench.syn("203.0.113.9", [1, 2, 3]);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
+    assert_eq!(bench.released, []);
+}
+
+#[test]
+fn an_element_that_is_told_to_be_gone_ends_the_block_and_its_evidence_at_once() {
+    let mut bench = Bench::new(|_| {});
+    bench.syn(THEM, 1..=3);
+    bench.told();
+    let mut was_blocked = Vec::new();
+    for _ in 0..2 {
+        bench.command(|engine, now, actions| was_blocked.push(engine.removed_by_hand(now, host(THEM), actions)));
+    }
+    assert_eq!((was_blocked, bench.told()), (vec![true, false], vec!["unblocked 203.0.113.9 Removed".to_owned()]));
+    bench.syn(THEM, [4, 5]);
+    assert!(bench.blocked().is_empty());
+    // With an order in flight the kernel's answer to it tells what is true.
+    bench.answers = false;
+    bench.syn(THEM, [6]);
+    bench.command(|engine, now, actions| assert!(!engine.removed_by_hand(now, host(THEM), actions)));
+    bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
+    assert_eq!(bench.blocked(), [THEM]);
+}
+
+#[test]
+fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
+    let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
+    let element = |address, seconds: Option<u32>| {
+        let time = seconds.map(|seconds| SECOND * seconds);
+        Adopted {
+            subject: host(address),
+            timeout: time,
+            remaining: time,
+            packets: 0,
+            reason: Reason::Foreign(String::new()),
+            since: None,
+            port: None,
+        }
+    };
+    let mut news = Vec::new();
+    for (address, seconds) in [(THEM, Some(60)), (THEM, Some(61)), (THEM, Some(600)), (THEM, None), (THEM, None), ("198.51.100.1", None)] {
+        bench.command(|engine, now, actions| news.push(engine.changed_by_hand(now, element(address, seconds), actions)));
+    }
+    // Our own times differ by moments from the kernel's.
+    assert_eq!(news, [true, false, true, true, false, true]);
+    assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
+    bench.wait(SECOND * 100_000);
+    assert_eq!(bench.blocked(), [THEM]);
+}

@@ -1,0 +1,165 @@
+//! What the engine does, in sentences, a file for each thing that comes in. Sequences at random are in `tests/engine.rs`.
+
+mod by_hand;
+mod configuration;
+mod outcomes;
+mod probes;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::config::Config;
+use crate::engine::{NotBlocked, Outcome, Report, Trigger};
+use crate::probe::{Port, Probe, ScanKind, Transport};
+
+/// An engine with a kernel beside it that says yes, unless told otherwise.
+struct Bench {
+    engine: Engine,
+    now: u64,
+    reports: Vec<Report>,
+    orders: Vec<Action>,
+    refuse: bool,
+    answers: bool,
+    packets: Option<u64>,
+    released: Vec<(Source, Option<Vec<Port>>)>,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Policy)) -> Self {
+        let mut policy = Policy::from_config(&Config::default());
+        policy.capacity = 3000;
+        change(&mut policy);
+        Self {
+            engine: Engine::new(policy, [1, 2]),
+            now: 0,
+            reports: Vec::new(),
+            orders: Vec::new(),
+            refuse: false,
+            answers: true,
+            packets: Some(0),
+            released: Vec::new(),
+        }
+    }
+
+    fn at(&self) -> Moment {
+        Moment::from_millis(self.now)
+    }
+
+    fn carry_out(&mut self, mut actions: Vec<Action>) {
+        while !actions.is_empty() {
+            for action in std::mem::take(&mut actions) {
+                let result = if self.refuse { Err("set is full".to_owned()) } else { Ok(()) };
+                let outcome = match &action {
+                    Action::Report(report) => {
+                        self.reports.push(report.clone());
+                        continue;
+                    }
+                    Action::Block { subject, .. } => Outcome::Blocked { subject: *subject, result },
+                    Action::Unblock { subject } => Outcome::Unblocked { subject: *subject, result },
+                    Action::Count { subject } => Outcome::Counted { subject: *subject, packets: self.packets },
+                    Action::Release { source, forget } => {
+                        self.released.push((*source, forget.clone()));
+                        continue;
+                    }
+                };
+                self.orders.push(action);
+                if self.answers {
+                    self.engine.on_outcome(self.at(), outcome, &mut actions);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, outcome: Outcome) {
+        let mut actions = Vec::new();
+        self.engine.on_outcome(self.at(), outcome, &mut actions);
+        self.carry_out(actions);
+    }
+
+    fn probe(&mut self, source: &str, port: &str, scan: ScanKind, imitable: bool) {
+        let (transport, number) = port.split_once('/').unwrap();
+        let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip].into_iter().find(|known| known.name() == transport).unwrap();
+        let port = Port { transport, number: number.parse().unwrap() };
+        let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let probe = Probe { source: source.parse().unwrap(), destination, port, scan, imitable, ip_options: false };
+        let mut actions = Vec::new();
+        self.engine.on_probe(self.at(), &probe, &mut actions);
+        self.carry_out(actions);
+    }
+
+    fn syn(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
+        for port in ports {
+            self.probe(source, &format!("tcp/{port}"), ScanKind::Syn, false);
+        }
+    }
+
+    /// SYNs with which the rules hold their source.
+    fn held(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
+        self.rules_tell(source, ports, Engine::on_held);
+    }
+
+    /// SYNs of a source that the rules hold already.
+    fn still(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
+        self.rules_tell(source, ports, Engine::on_still);
+    }
+
+    fn rules_tell(&mut self, source: &str, ports: impl IntoIterator<Item = u16>, tell: fn(&mut Engine, Moment, &Probe, &mut Vec<Action>) -> Trigger) {
+        let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        for number in ports {
+            let port = Port { transport: Transport::Tcp, number };
+            let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, imitable: false, ip_options: false };
+            self.command(|engine, now, actions| {
+                tell(engine, now, &probe, actions);
+            });
+        }
+    }
+
+    fn command(&mut self, run: impl FnOnce(&mut Engine, Moment, &mut Vec<Action>)) {
+        let mut actions = Vec::new();
+        run(&mut self.engine, Moment::from_millis(self.now), &mut actions);
+        self.carry_out(actions);
+    }
+
+    /// Lets time pass, timers included.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time.as_millis() as u64;
+        while let Some(due) = self.engine.next_timer().filter(|due| due.millis() <= end) {
+            self.now = self.now.max(due.millis());
+            self.command(|engine, now, actions| engine.on_timer(now, actions));
+        }
+        self.now = end;
+    }
+
+    /// Reports since the last call, in short.
+    fn told(&mut self) -> Vec<String> {
+        let short = |report: Report| match report {
+            Report::Scan { source, not_blocked, reason, .. } => {
+                format!("scan {} {reason} {}", source.address(), not_blocked.map_or("-", NotBlocked::text))
+            }
+            Report::Blocked { subject, timeout, renewed, .. } => {
+                format!("blocked {} {:?}{}", subject.display(64), timeout.unwrap_or_default(), if renewed { " renewed" } else { "" })
+            }
+            Report::BlockFailed { subject, error } => format!("failed {} {error}", subject.display(64)),
+            Report::Unblocked { subject, ending } => format!("unblocked {} {ending:?}", subject.display(64)),
+            Report::UnblockFailed { subject, error } => format!("unblock failed {} {error}", subject.display(64)),
+        };
+        std::mem::take(&mut self.reports).into_iter().map(short).collect()
+    }
+
+    fn blocked(&self) -> Vec<String> {
+        let mut blocked: Vec<String> = self.engine.blocks().map(|view| view.subject.display(64).to_string()).collect();
+        blocked.sort();
+        blocked
+    }
+
+    fn orders(&mut self) -> usize {
+        std::mem::take(&mut self.orders).len()
+    }
+}
+
+fn host(address: &str) -> Subject {
+    Subject::Host(Source::of(address.parse().unwrap(), 64))
+}
+
+const THEM: &str = "203.0.113.9";
+const SECOND: Duration = Duration::from_secs(1);

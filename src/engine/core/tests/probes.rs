@@ -1,0 +1,317 @@
+//! Probes, and the holds that the rules tell of.
+
+use super::*;
+use crate::config::{Mode, ProtocolAction, UnprovenAction};
+use crate::engine::{Reason, Refusal};
+
+#[test]
+fn the_third_port_blocks_and_the_log_says_so_after_the_kernel() {
+    let mut bench = Bench::new(|_| {});
+    bench.answers = false;
+    bench.syn(THEM, [1, 2]);
+    assert!(bench.told().is_empty());
+    bench.now = 200;
+    bench.syn(THEM, [3, 4, 5]);
+    assert_eq!(bench.told(), ["scan 203.0.113.9 syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3 -"]);
+    assert_eq!(bench.orders(), 1);
+    assert!(bench.blocked().is_empty());
+    bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
+    assert_eq!(bench.told(), ["blocked 203.0.113.9 60s"]);
+    assert_eq!(bench.blocked(), [THEM]);
+    assert_eq!(bench.engine.status().already_blocked, 2);
+}
+
+#[test]
+fn xmas_scan_over_ipv6_is_blocked_once_and_as_a_prefix() {
+    let mut bench = Bench::new(|_| {});
+    for (n, port) in (1..=9).zip(1..) {
+        bench.probe(&format!("2001:db8::{n}"), &format!("tcp/{port}"), ScanKind::Xmas, false);
+    }
+    assert_eq!(bench.blocked(), ["2001:db8::/64"]);
+    assert_eq!(bench.orders(), 1);
+}
+
+#[test]
+fn trigger_zero_blocks_at_the_first_port_but_not_for_imitable_evidence() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    bench.probe(THEM, "tcp/80", ScanKind::Ack, true);
+    assert!(bench.blocked().is_empty());
+    bench.syn("203.0.113.10", [22]);
+    assert_eq!(bench.blocked(), ["203.0.113.10"]);
+}
+
+#[test]
+fn one_port_tried_again_and_again_is_no_scan() {
+    let mut bench = Bench::new(|_| {});
+    for _ in 0..500 {
+        bench.now += 900;
+        bench.syn(THEM, [873, 874]);
+    }
+    assert!(bench.told().is_empty());
+}
+
+#[test]
+fn late_acknowledgements_to_five_ports_are_no_scan_and_to_six_are_one() {
+    let mut bench = Bench::new(|_| {});
+    for port in 1..=5 {
+        bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Ack, true);
+    }
+    assert!(bench.told().is_empty());
+    bench.probe(THEM, "tcp/6", ScanKind::Ack, true);
+    assert_eq!(bench.blocked(), [THEM]);
+}
+
+#[test]
+fn udp_is_told_once_a_window_and_does_not_count_toward_a_block() {
+    let mut bench = Bench::new(|_| {});
+    for port in 1..=20 {
+        bench.probe(THEM, &format!("udp/{port}"), ScanKind::Udp, false);
+    }
+    bench.syn(THEM, [1, 2]);
+    assert_eq!(bench.told(), ["scan 203.0.113.9 udp scan: 3 ports in 0.0s: udp/1 udp/2 udp/3 udp.action is log"]);
+    bench.syn(THEM, [3]);
+    assert_eq!(bench.blocked(), [THEM]);
+    let mut bench = Bench::new(|policy| policy.udp = ProtocolAction::Block);
+    for port in 1..=3 {
+        bench.probe(THEM, &format!("udp/{port}"), ScanKind::Udp, false);
+    }
+    assert_eq!(bench.blocked(), [THEM]);
+}
+
+#[test]
+fn observe_mode_tells_and_orders_nothing() {
+    let mut bench = Bench::new(|policy| policy.mode = Mode::Observe);
+    bench.syn(THEM, 1..100);
+    assert_eq!(bench.told(), ["scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 observe mode"]);
+    assert_eq!(bench.orders(), 0);
+    bench.command(|engine, now, actions| assert_eq!(engine.block(now, host(THEM), None, "", actions), Err(Refusal::Observe)));
+}
+
+#[test]
+fn a_never_block_address_is_told_once_a_window_and_never_blocked() {
+    let mut bench = Bench::new(|policy| policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect());
+    let own: AllowList = ["2001:db8::1/128".parse().unwrap()].into_iter().collect();
+    bench.command(|engine, now, actions| engine.set_never_block(now, own, actions));
+    bench.syn(THEM, 1..100);
+    bench.syn("2001:db8::bad", 1..100);
+    bench.syn("fe80::1", 1..100);
+    assert_eq!(bench.told().iter().filter(|line| line.ends_with("never-block address")).count(), 3);
+    assert_eq!(bench.orders(), 0);
+    bench.command(|engine, now, actions| {
+        let refusal = engine.block(now, host("2001:db8::7"), None, "", actions).unwrap_err();
+        assert_eq!(refusal.to_string(), "block 2001:db8::/64: it overlaps 2001:db8::1/128, which is never blocked (never_block)");
+        let all = Subject::Network("0.0.0.0/0".parse().unwrap());
+        assert!(engine.block(now, all, None, "", actions).is_err());
+    });
+}
+
+#[test]
+fn handshakes_are_told_as_proof_whatever_stands_against_a_block() {
+    let cases: [fn(&mut Policy); 4] = [
+        |policy| policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect(),
+        |policy| policy.tcp = ProtocolAction::Log,
+        |policy| policy.tcp = ProtocolAction::Command,
+        |policy| policy.mode = Mode::Observe,
+    ];
+    for case in cases {
+        for (scan, expected) in [(ScanKind::Connect, true), (ScanKind::Syn, false)] {
+            let mut bench = Bench::new(case);
+            for port in 1..=3 {
+                bench.probe(THEM, &format!("tcp/{port}"), scan, false);
+            }
+            let [Report::Scan { reason: Reason::Scan { proven, .. }, not_blocked: Some(_), .. }] = &bench.reports[..] else {
+                panic!("{:?}", bench.reports);
+            };
+            assert_eq!(*proven, expected, "{:?}", bench.reports);
+        }
+    }
+}
+
+#[test]
+fn proven_sources_are_blocked_longer_each_time() {
+    let mut bench = Bench::new(|_| {});
+    for hours in [1, 4, 16] {
+        for port in 1..=3 {
+            bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Connect, false);
+        }
+        assert_eq!(bench.told().last().unwrap(), &format!("blocked 203.0.113.9 {}s", hours * 3600));
+        bench.wait(SECOND * 3600 * hours);
+        assert_eq!(bench.told(), ["unblocked 203.0.113.9 Expired"]);
+    }
+    bench.wait(SECOND * 86_400 * 31);
+    for port in 1..=3 {
+        bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Connect, false);
+    }
+    assert_eq!(bench.told().last().unwrap(), "blocked 203.0.113.9 3600s");
+}
+
+#[test]
+fn proof_lengthens_an_unproven_block() {
+    let mut bench = Bench::new(|_| {});
+    bench.syn(THEM, 1..=3);
+    bench.told();
+    for port in 1..=4 {
+        bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Connect, false);
+    }
+    assert_eq!(bench.told().last().unwrap(), "blocked 203.0.113.9 3600s renewed");
+    assert_eq!(bench.orders(), 2);
+}
+
+#[test]
+fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
+    let mut bench = Bench::new(|policy| policy.unproven.per_minute = 10);
+    for n in 0..30 {
+        bench.syn(&format!("203.0.113.{n}"), 1..=4);
+    }
+    assert_eq!(bench.blocked().len(), 8, "a quarter is kept for those who go on");
+    let told = bench.told();
+    assert_eq!(told.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 22);
+    for n in 10..30 {
+        bench.syn(&format!("203.0.113.{n}"), 5..=9);
+    }
+    assert_eq!(bench.blocked().len(), 8);
+    for n in 20..30 {
+        bench.syn(&format!("203.0.113.{n}"), [10]);
+    }
+    assert_eq!(bench.blocked().len(), 10);
+    bench.wait(SECOND * 6);
+    bench.syn("203.0.113.29", [11]);
+    assert_eq!(bench.blocked().len(), 11);
+}
+
+#[test]
+fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_for_those_who_go_on() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    // Less than the suspects' places between two of the scanner's probes.
+    let flood = |bench: &mut Bench, from: u32| {
+        for n in from..from + 500 {
+            bench.syn(&Ipv4Addr::from_bits(0x2c00_0000 + n).to_string(), [7]);
+        }
+    };
+    flood(&mut bench, 0);
+    for port in 1..=7 {
+        bench.syn(THEM, [port]);
+        flood(&mut bench, 500 * u32::from(port));
+    }
+    assert_eq!(bench.blocked().len(), 450);
+    bench.syn(THEM, [8]);
+    assert_eq!(bench.blocked().len(), 451);
+}
+
+#[test]
+fn there_are_never_more_blocks_than_the_total() {
+    let mut bench = Bench::new(|policy| policy.total = 5);
+    for n in 0..9 {
+        bench.syn(&format!("203.0.113.{n}"), 1..=3);
+    }
+    assert_eq!(bench.blocked().len(), 5);
+    assert!(bench.told().iter().any(|line| line.ends_with("block.total is reached")));
+    bench.command(|engine, now, actions| assert_eq!(engine.block(now, host("192.0.2.77"), None, "", actions), Err(Refusal::Total(5))));
+}
+
+#[test]
+fn report_and_slow_order_nothing() {
+    for (action, words) in [(UnprovenAction::Report, "report"), (UnprovenAction::Slow, "slow")] {
+        let mut bench = Bench::new(|policy| policy.unproven.action = action);
+        bench.syn(THEM, 1..9);
+        assert_eq!(bench.orders(), 0);
+        assert!(bench.told().concat().ends_with(&format!("block.unproven.action is {words}")));
+    }
+}
+
+#[test]
+fn an_account_shows_what_a_source_did() {
+    let mut bench = Bench::new(|_| {});
+    bench.now = 50;
+    bench.syn(THEM, [22]);
+    bench.now = 70;
+    bench.probe(THEM, "udp/161", ScanKind::Udp, false);
+    let view = bench.engine.account(THEM.parse().unwrap()).unwrap();
+    assert_eq!((view.first.millis(), view.last.millis(), view.probes), (50, 70, 2));
+    let ports: Vec<String> = view.ports.iter().map(|touch| touch.port.to_string()).collect();
+    assert_eq!(ports, ["tcp/22", "udp/161"]);
+    assert_eq!(bench.engine.account("203.0.113.10".parse().unwrap()), None);
+    bench.wait(SECOND * 700);
+    assert_eq!(bench.engine.account(THEM.parse().unwrap()), None);
+    assert_eq!((bench.engine.status().sources, bench.engine.next_timer()), (0, None));
+}
+
+#[test]
+fn a_hold_that_becomes_a_block_is_left_to_run_out() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
+    bench.syn("203.0.113.9", [1, 2]);
+    bench.held("203.0.113.9", [3]);
+    assert_eq!(bench.engine.status().blocked, 1);
+    assert_eq!(bench.released, []);
+    // Probes that were on their way.
+    bench.held("203.0.113.9", [4]);
+    assert_eq!((bench.released.as_slice(), bench.engine.status().held), ([].as_slice(), 2));
+}
+
+#[test]
+fn a_hold_is_ended_when_the_ledger_or_the_lists_say_no() {
+    let source = |text: &str| Source::of(text.parse().unwrap(), 64);
+    let mut bench = Bench::new(|policy| {
+        policy.scan_trigger = 2;
+        policy.allow = ["203.0.113.7/32".parse().unwrap()].into_iter().collect();
+    });
+    // The ledger has seen one port: the buckets are from another configuration, or messages were lost.
+    bench.held("203.0.113.9", [1]);
+    // Allowed since the packet left the kernel.
+    bench.held("203.0.113.7", [1, 2, 3, 4]);
+    let released: Vec<_> = bench.released.iter().map(|(source, _)| *source).collect();
+    assert_eq!(released, [source("203.0.113.9"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7")]);
+    assert_eq!((bench.engine.status().released, bench.engine.status().blocked), (5, 0));
+}
+
+#[test]
+fn a_few_holds_past_the_budget_are_ended_and_those_of_a_flood_run_out() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
+    let invented = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
+    for n in 0..60 {
+        bench.held(&invented(n), [1]);
+    }
+    // Ten may be blocked, and two of these are kept for sources that go on.
+    assert_eq!(bench.released.len(), 52);
+    for n in 60..5000 {
+        bench.now += u64::from(n % 2);
+        bench.held(&invented(n), [1]);
+    }
+    assert!(bench.released.len() <= 110, "{}", bench.released.len());
+    // The flood is over: a single one is ended again.
+    bench.now += 2500;
+    let before = bench.released.len();
+    for n in 5000..5020 {
+        bench.held(&invented(n), [1]);
+    }
+    assert!(bench.released.len() > before, "{before}");
+}
+
+#[test]
+fn a_held_source_that_goes_on_is_blocked_when_the_budget_is_spent() {
+    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
+    for n in 0..500 {
+        bench.held(&Ipv4Addr::from(0x2000_0000 + n).to_string(), [1]);
+    }
+    let blocks = bench.engine.blocks().count();
+    bench.held("203.0.113.9", [1]);
+    assert_eq!(bench.engine.blocks().count(), blocks, "one more of the flood, for all that is known");
+    bench.still("203.0.113.9", 2..20);
+    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
+    assert!(bench.engine.blocked(subject).is_some());
+    // What it was blocked for stays what is known of it.
+    let known = bench.engine.account("203.0.113.9".parse().unwrap()).unwrap();
+    bench.still("203.0.113.9", 100..200);
+    assert_eq!(bench.engine.account("203.0.113.9".parse().unwrap()).unwrap(), known);
+}
+
+#[test]
+fn a_block_that_is_lifted_because_it_must_not_be_takes_the_hold_with_it() {
+    let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
+    bench.held("203.0.113.9", [1]);
+    assert_eq!((bench.engine.status().blocked, bench.released.len()), (1, 0));
+    let list: AllowList = ["203.0.113.9/32".parse().unwrap()].into_iter().collect();
+    bench.command(|engine, now, actions| engine.set_never_block(now, list, actions));
+    assert_eq!(bench.engine.status().blocked, 0);
+    assert_eq!(bench.released, [(Source::of("203.0.113.9".parse().unwrap(), 64), None)]);
+}

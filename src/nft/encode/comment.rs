@@ -1,0 +1,22 @@
+//! Comments of sets and elements, in the form of user data that nft(8) reads: libnftnl's udata.h. The kernel only keeps them.
+
+use crate::nft::element::COMMENT_MAX;
+
+pub(super) fn put_comment(userdata: &mut Vec<u8>, kind: u8, comment: &str) {
+    write_comment(kind, comment, &mut |byte| userdata.push(byte));
+}
+
+/// Type, length with NUL, text, NUL. What nft could not read back, or would show as control characters, becomes `?`.
+pub(super) fn write_comment(kind: u8, comment: &str, put: &mut impl FnMut(u8)) {
+    let mut length = comment.len().min(COMMENT_MAX);
+    while !comment.is_char_boundary(length) {
+        length -= 1;
+    }
+    let text = comment.get(..length).unwrap_or_default();
+    put(kind);
+    put(u8::try_from(text.len() + 1).unwrap_or(u8::MAX));
+    for byte in text.bytes() {
+        put(if byte.is_ascii_control() || byte == b'"' || byte == b'\\' { b'?' } else { byte });
+    }
+    put(0);
+}

@@ -1,0 +1,146 @@
+//! Messages that make and remove tables, sets, chains and rules. Elements of sets have a file of their own.
+
+use super::batch::{of_table, open};
+use super::comment::put_comment;
+use super::expression::{expression, milliseconds};
+use crate::netlink::message::{NLM_F_APPEND, NLM_F_CREATE, Writer};
+use crate::nft::expr::Expr;
+use crate::nft::model::{Chain, Owner, Set, TABLE};
+use crate::nft::numbers::{NF_ACCEPT, SET_UDATA_BYTEORDER, SET_UDATA_COMMENT, attr, message, set_flag};
+use crate::nft::set_id::{DataType, SetId};
+
+/// Creates the table, wakes it if it is dormant, or takes one over that persists without an owner.
+pub fn new_table(out: &mut Writer, sequence: u32, flags: u32) {
+    let message = open(out, message::NEWTABLE, NLM_F_CREATE, sequence);
+    out.attr_str(attr::TABLE_NAME, TABLE);
+    out.attr_be32(attr::TABLE_FLAGS, flags);
+    out.end_message(message);
+}
+
+/// Removes every rule of the table.
+pub fn flush_rules(out: &mut Writer, sequence: u32) {
+    of_table(out, message::DELRULE, 0, sequence);
+}
+
+/// Creates a set, without its elements. `id` tells the sets of one transaction apart.
+pub fn new_set(out: &mut Writer, sequence: u32, set: &Set, id: u32) {
+    let message = open(out, message::NEWSET, NLM_F_CREATE, sequence);
+    out.attr_str(attr::SET_TABLE, TABLE);
+    out.attr_str(attr::SET_NAME, set.id.name());
+    out.attr_be32(attr::SET_FLAGS, set_flags(set));
+    out.attr_be32(attr::SET_KEY_TYPE, key_type(set.id));
+    out.attr_be32(attr::SET_KEY_LEN, key_len(set.id));
+    out.attr_be32(attr::SET_ID, id);
+    if let Some(size) = set.size {
+        let desc = out.begin_nest(attr::SET_DESC);
+        out.attr_be32(attr::DESC_SIZE, size);
+        out.end_nest(desc);
+    }
+    if let Some(timeout) = set.timeout {
+        out.attr_be64(attr::SET_TIMEOUT, milliseconds(timeout));
+    }
+    let mut userdata = vec![SET_UDATA_BYTEORDER, 4];
+    userdata.extend_from_slice(&byteorder(set.id).to_ne_bytes());
+    if let Some(comment) = set.comment {
+        put_comment(&mut userdata, SET_UDATA_COMMENT, comment);
+    }
+    out.attr(attr::SET_USERDATA, &userdata);
+    if set.counter {
+        let counter = out.begin_nest(attr::SET_EXPR);
+        expression(out, &Expr::Counter { packets: 0, bytes: 0 });
+        out.end_nest(counter);
+    }
+    out.end_message(message);
+}
+
+/// The kernel's flags of a set.
+pub fn set_flags(set: &Set) -> u32 {
+    [(set_flag::INTERVAL, set.id.is_interval()), (set_flag::TIMEOUT, set.timeouts), (set_flag::EVAL, set.owner == Owner::Rules)]
+        .into_iter()
+        .filter_map(|(flag, is_set)| is_set.then_some(flag))
+        .sum()
+}
+
+/// nft's number for the key's type; the kernel only keeps it (nftables, datatype.h; `TYPE_BITS` is 6).
+pub fn key_type(id: SetId) -> u32 {
+    id.key().iter().fold(0, |number, kind| {
+        (number << 6)
+            | match kind {
+                DataType::Ipv4Addr => 7,
+                DataType::Ipv6Addr => 8,
+                DataType::InetProto => 12,
+                DataType::InetService => 13,
+                DataType::IfName => 41,
+            }
+    })
+}
+
+/// Bytes of a key; fields of a concatenation fill whole registers.
+pub fn key_len(id: SetId) -> u32 {
+    let len = |kind: &DataType| match kind {
+        DataType::InetProto => 1,
+        DataType::InetService => 2,
+        DataType::Ipv4Addr => 4,
+        DataType::Ipv6Addr | DataType::IfName => 16,
+    };
+    match id.key() {
+        [kind] => len(kind),
+        kinds => kinds.iter().map(|kind| len(kind).next_multiple_of(4)).sum(),
+    }
+}
+
+/// nft's `enum byteorder`: 0 none, 1 host, 2 network.
+fn byteorder(id: SetId) -> u32 {
+    match id.key() {
+        [DataType::Ipv4Addr | DataType::Ipv6Addr | DataType::InetService] => 2,
+        [DataType::IfName] => 1,
+        _ => 0,
+    }
+}
+
+/// Removes a set.
+pub fn delete_set(out: &mut Writer, sequence: u32, name: &str) {
+    let message = open(out, message::DELSET, 0, sequence);
+    out.attr_str(attr::SET_TABLE, TABLE);
+    out.attr_str(attr::SET_NAME, name);
+    out.end_message(message);
+}
+
+/// Creates a chain, without its rules.
+pub fn new_chain(out: &mut Writer, sequence: u32, chain: &Chain) {
+    let message = open(out, message::NEWCHAIN, NLM_F_CREATE, sequence);
+    out.attr_str(attr::CHAIN_TABLE, TABLE);
+    out.attr_str(attr::CHAIN_NAME, chain.name);
+    if let Some(base) = chain.base {
+        let hook = out.begin_nest(attr::CHAIN_HOOK);
+        out.attr_be32(attr::HOOK_NUM, base.hook as u32);
+        out.attr_be32(attr::HOOK_PRIORITY, base.priority.cast_unsigned());
+        out.end_nest(hook);
+        out.attr_be32(attr::CHAIN_POLICY, NF_ACCEPT);
+        out.attr_str(attr::CHAIN_TYPE, "filter");
+    }
+    out.end_message(message);
+}
+
+/// Removes a chain with its rules.
+pub fn delete_chain(out: &mut Writer, sequence: u32, name: &str) {
+    let message = open(out, message::DELCHAIN, 0, sequence);
+    out.attr_str(attr::CHAIN_TABLE, TABLE);
+    out.attr_str(attr::CHAIN_NAME, name);
+    out.end_message(message);
+}
+
+/// Appends a rule.
+pub fn new_rule(out: &mut Writer, sequence: u32, chain: &str, expressions: &[Expr]) {
+    let message = open(out, message::NEWRULE, NLM_F_CREATE | NLM_F_APPEND, sequence);
+    out.attr_str(attr::RULE_TABLE, TABLE);
+    out.attr_str(attr::RULE_CHAIN, chain);
+    let list = out.begin_nest(attr::RULE_EXPRESSIONS);
+    for expr in expressions {
+        let nest = out.begin_nest(attr::LIST_ELEM);
+        expression(out, expr);
+        out.end_nest(nest);
+    }
+    out.end_nest(list);
+    out.end_message(message);
+}

@@ -1,0 +1,121 @@
+//! The rules of connect mode: what comes to a decoy's port and is for nobody else is led to the daemon's listener (`tproxy` in nft(8), and
+//! Documentation/networking/tproxy.rst).
+//!
+//! Never here: a packet for a socket that takes it. Where the daemon's listener is gone, the packet goes on to `watch`.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Builder, service};
+use crate::nft::model::{
+    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Selector, Statement,
+    Verdict, protocol, tcp_flag,
+};
+use crate::nft::phrase::{back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule};
+use crate::nft::set_id::SetId;
+
+/// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the service's. Every NAT chain of the hook runs at
+/// -100, whatever priority it names (net/netfilter/nf_nat_core.c).
+const DECOY_PRIORITY: i32 = -95;
+/// New packets a second that decoys answer, of a transport. Each answer leaves an entry in conntrack's table for at most 120 s (FIN_WAIT and
+/// TIME_WAIT; a half-open connection for 60 s): 200 * 120 + 4,000 = 28,000 entries, less than half of the 65,536 that a host with 1 to 4 GB of
+/// memory has. What is past it is told all the same.
+const DECOY_RATE: u32 = 200;
+/// Decoys that answer at once, before [`DECOY_RATE`] holds: a scan of some thousand ports.
+const DECOY_BURST: u32 = 4000;
+
+const DECOY: &str = "decoy";
+const DECOY_HOST: &str = "decoy_host";
+const DECOY_TCP: &str = "decoy_tcp";
+const DECOY_SYN: &str = "decoy_syn";
+const DECOY_ACK: &str = "decoy_ack";
+const DECOY_UDP: &str = "decoy_udp";
+const DECOY_ANSWER: &str = "decoy_answer";
+
+impl Builder<'_> {
+    /// Protocol number, selector and set of the ports of each transport in connect mode.
+    pub(super) fn decoy_ports(&self) -> impl Iterator<Item = (u8, Selector, SetId)> {
+        let tcp = self.decoys.tcp.then_some((protocol::TCP, Selector::TcpDport, SetId::TcpPorts));
+        let udp = self.decoys.udp.then_some((protocol::UDP, Selector::UdpDport, SetId::UdpPorts));
+        tcp.into_iter().chain(udp)
+    }
+
+    /// Connect mode: what comes to a decoy's port and is for nobody else is told, and given to the listener of the daemon. Where that listener is
+    /// gone, `tproxy` ends its rule, and the packet goes on to `watch` as in stealth mode.
+    pub(super) fn decoy(&self) -> Vec<Chain> {
+        let mut chains = vec![self.decoy_answer()];
+        if self.decoys.tcp {
+            chains.extend([
+                self.decoy_new(DECOY_SYN, "told first: the daemon waits whether a handshake follows"),
+                self.decoy_new(DECOY_ACK, "told first, and counted apart from SYNs, which may use up their rate"),
+                decoy_tcp(),
+            ]);
+        }
+        if self.decoys.udp {
+            let mut chain = self.decoy_new(DECOY_UDP, "told first");
+            chain.rules.splice(0..0, decoy_not_ours());
+            chains.push(chain);
+        }
+        let mut known = vec![
+            rule("frames for all or for others, whatever address is in them", [is_not(Selector::PktType, PACKET_HOST), back()]),
+            rule("broadcast, multicast, anycast, and what is forwarded", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
+            rule("the allow list sees closed ports", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
+            rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
+            rule("nobody's address, which `watch` drops", [is_not(Selector::FibSaddrType, RTN_UNICAST), back()]),
+            rule("", [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), back()]),
+        ];
+        let of = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
+        known.extend(self.decoy_ports().map(|(number, ..)| rule("", [is(Selector::L4Proto, u32::from(number)), goto(of(number))])));
+        chains.push(chain(DECOY_HOST, known));
+        let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
+        if !self.config.interfaces.is_empty() {
+            rules.push(rule("only the interfaces that are to be watched", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
+        }
+        // The ports before all that asks routing: every packet of the host comes by here.
+        rules.extend(self.decoy_ports().map(|(_, selector, ports)| rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])));
+        chains.push(Chain { name: DECOY, base: Some(Base { hook: Hook::Prerouting, priority: DECOY_PRIORITY }), rules });
+        chains
+    }
+
+    fn decoy_new(&self, name: &'static str, why: &'static str) -> Chain {
+        let rules = vec![
+            rule(why, [self.log()]),
+            rule(
+                "each answer holds an entry of conntrack's for up to two minutes",
+                [Statement::LimitOver { rate: DECOY_RATE, burst: DECOY_BURST }, drop()],
+            ),
+            rule("", [goto(DECOY_ANSWER)]),
+        ];
+        chain(name, rules)
+    }
+
+    fn decoy_answer(&self) -> Chain {
+        let port = self.config.capture.decoy_port;
+        let listeners: [(u8, SocketAddr); 2] =
+            [(NFPROTO_IPV4, (Ipv4Addr::LOCALHOST, port).into()), (NFPROTO_IPV6, (Ipv6Addr::LOCALHOST, port).into())];
+        let to = |number: u8, (family, listener): (u8, SocketAddr)| {
+            let family = is(Selector::NfProto, u32::from(family));
+            rule("", [family, is(Selector::L4Proto, u32::from(number)), Statement::Tproxy(listener), Statement::Verdict(Verdict::Accept)])
+        };
+        let mut rules: Vec<_> = self.decoy_ports().flat_map(|(number, ..)| listeners.map(|listener| to(number, listener))).collect();
+        if let Some(first) = rules.first_mut() {
+            first.why = "the daemon's listener takes it, with the address and port that it was sent to";
+        }
+        chain(DECOY_ANSWER, rules)
+    }
+}
+
+/// What a port of a decoy is not the decoy's for.
+fn decoy_not_ours() -> [Rule; 2] {
+    let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
+    [rule("a socket takes it: a real service's, or a connection of the decoy's", [live, back()]), service()]
+}
+
+fn decoy_tcp() -> Chain {
+    let mut rules = Vec::from(decoy_not_ours());
+    rules.push(rule("a connection is opened", [opens(), goto(DECOY_SYN)]));
+    rules.push(rule(
+        "the end of a handshake that the kernel kept no memory of (SYN cookies), or an ACK scan; all other flags go on to `watch`",
+        [only_flags(tcp_flag::ACK), goto(DECOY_ACK)],
+    ));
+    chain(DECOY_TCP, rules)
+}
