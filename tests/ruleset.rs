@@ -35,7 +35,7 @@ mod traffic;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use generate::rulesets;
 use portsentry::config::{Config, PortMode, PortSet};
