@@ -16,10 +16,10 @@ use std::net::Ipv4Addr;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use portsentry::nft::{Connection, Heard, Monitor, Notification, SetId};
+use portsentry::nft::{Connection, SetId};
 use support::daemon::Daemon;
 use support::netns::Namespace;
-use support::{eventually, missing};
+use support::{eventually, gap, missing};
 
 const HOST: &str = "10.68.1.1";
 const SCANNER: &str = "10.68.1.2";
@@ -444,26 +444,6 @@ fn wait_until_taken_over(daemon: &Daemon<'_>, count: u32) {
     assert!(eventually(Duration::from_secs(120), || taken() == count), "{}", taken());
 }
 
-/// How long the table is gone, seen from outside: from the notification of the flush to that of the transaction that brings it back.
-fn gap(scene: &Scene) -> Duration {
-    let mut monitor = scene.host.enter(|| Monitor::open().unwrap());
-    scene.nft("flush ruleset");
-    let (mut gone, mut back) = (None, None);
-    let begun = Instant::now();
-    while back.is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(30));
-        let heard = monitor.hear(None, |notification| match notification {
-            Notification::TableDeleted => gone = gone.or(Some(Instant::now())),
-            Notification::TableAdded if gone.is_some() => back = back.or(Some(Instant::now())),
-            _ => {}
-        });
-        if heard.unwrap() == Heard::Nothing {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-    }
-    back.unwrap() - gone.unwrap()
-}
-
 #[test]
 fn few_packets_of_a_blocked_source_pass_while_the_table_is_gone() {
     let scene = scene!();
@@ -497,7 +477,7 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
         wait_until_taken_over(&daemon, blocks);
         let (mut times, mut gaps) = (Vec::new(), Vec::new());
         for round in 1..=rounds {
-            gaps.push(gap(&scene).as_secs_f64() * 1000.0);
+            gaps.push(gap(&scene.host, || scene.nft("flush ruleset")).0.as_secs_f64() * 1000.0);
             wait_for_repairs(&daemon, u64::from(round));
             let in_kernel = || scene.host.enter(|| Connection::open().unwrap().dump_set(SetId::Blocked4).unwrap().len());
             assert!(eventually(Duration::from_secs(60), || in_kernel() == blocks as usize), "{}", in_kernel());
