@@ -1,10 +1,11 @@
-//! firewalld with its nftables backend, and iptables and ipset beside it as Debian recommends: its tables are its own, and ours is left alone.
+//! firewalld with its nftables backend, and iptables and ipset beside it as Debian recommends: its tables are its own, and ours is left alone. So it is
+//! with its older backend, which speaks through iptables.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use super::scene::{Beside, CLIENT, DECOY, DECOYS, HOST_FOR_OTHERS, OPEN, SHUT, Scene, TOOLS, answered, orders, unpacked};
+use super::scene::{Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answered, orders, unpacked};
 use super::support::jail::Jail;
 use super::support::{eventually, missing};
 
@@ -93,6 +94,27 @@ fn whatever_firewalld_does_leaves_every_block() {
 }
 
 #[test]
+fn a_firewalld_that_speaks_through_iptables_leaves_every_block() {
+    let Some(packages) = packages() else { return };
+    let scene = Scene::new();
+    let machine = machine(&scene, &packages);
+    orders(&machine, "sed -i s/^FirewallBackend=.*/FirewallBackend=iptables/ /etc/firewalld/firewalld.conf");
+    let mut beside = Beside::start(&scene, "");
+    let (handle, knocks) = (scene.handle(), scene.knocks());
+    let firewalld = start(&machine);
+    assert_eq!((scene.handle_of("firewalld"), scene.lets_in(SHUT)), (None, false), "firewalld is not in force");
+    for order in ["--reload", "--complete-reload"] {
+        orders(&machine, &format!("firewall-cmd {order}"));
+        beside.all_is_well(order);
+    }
+    stop(&machine, firewalld);
+    beside.all_is_well("its end");
+    assert!(scene.lets_in(SHUT));
+    assert_eq!(scene.handle(), handle, "the table was never another one");
+    assert_eq!(answered(knocks), 0, "packets of a blocked source were answered");
+}
+
+#[test]
 fn in_panic_mode_firewalld_drops_before_a_probe_is_seen_and_after_a_block_is_enforced() {
     let Some(packages) = packages() else { return };
     let scene = Scene::new();
@@ -104,7 +126,7 @@ fn in_panic_mode_firewalld_drops_before_a_probe_is_seen_and_after_a_block_is_enf
     beside.status_is_true("--panic-on");
     let probes = || beside.daemon.json(&["status"])["probes"].as_u64().unwrap();
     let before = probes();
-    Scene::scan(&scene.others, "fw1", CLIENT, HOST_FOR_OTHERS);
+    scene.is_scanned_by(CLIENT);
     assert_eq!((probes(), scene.lets_in(OPEN)), (before, false));
     orders(&machine, "firewall-cmd --panic-off");
     beside.all_is_well("--panic-off");

@@ -13,11 +13,13 @@ use super::support::netns::{Namespace, Running};
 use super::support::{eventually, skip};
 
 /// The host as the scanner knows it.
-pub const HOST: &str = "10.72.1.1";
-/// Blocked from the beginning, by what it did.
-pub const SCANNER: &str = "10.72.1.2";
+const HOST: &str = "10.72.1.1";
+const HOST6: &str = "fd72:1::1";
+/// Blocked from the beginning, by what it did; its IPv6 address with all of its prefix, which is none of the host's.
+const SCANNER: &str = "10.72.1.2";
+const PREFIX6: &str = "fd72:77::/64";
 /// The host as everybody else knows it.
-pub const HOST_FOR_OTHERS: &str = "10.72.2.1";
+const HOST_FOR_OTHERS: &str = "10.72.2.1";
 /// A client of the services, who never scans.
 pub const CLIENT: &str = "10.72.2.2";
 /// A service that every firewall here lets in.
@@ -27,7 +29,7 @@ pub const SHUT: u16 = 443;
 /// What each test needs beside the program that it is about.
 pub const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "unshare", "nsenter", "setpriv"];
 /// Blocks that last longer than a test, so that what is left of them can be told.
-pub const YAML: &str = "block: { unproven: { timeout: 1h } }\n";
+const YAML: &str = "block: { unproven: { timeout: 1h } }\n";
 /// A decoy's port, where `DECOYS` is the configuration.
 pub const DECOY: u16 = 25;
 pub const DECOYS: &str = "tcp: { mode: connect, ports: [\"1-1023\"] }\n";
@@ -47,7 +49,9 @@ pub struct Scene {
 impl Scene {
     pub fn new() -> Self {
         let (host, scanner, others) = (Namespace::new(), Namespace::new(), Namespace::new());
-        host.join(&scanner, "fw0", &["10.72.1.1/24", "fd72:1::1/64"], &["10.72.1.2/24", "fd72:1::2/64"]);
+        host.join(&scanner, "fw0", &["10.72.1.1/24", "fd72:1::1/64"], &["10.72.1.2/24", "fd72:77::2/64"]);
+        host.run("ip", &["-6", "route", "add", PREFIX6, "dev", "fw0"]);
+        scanner.run("ip", &["-6", "route", "add", "fd72:1::/64", "dev", "fw0"]);
         host.join(&others, "fw1", &["10.72.2.1/24"], &["10.72.2.2/24"]);
         let listen = |port| host.enter(move || TcpListener::bind(("0.0.0.0", port)).unwrap());
         let (open, shut) = (listen(OPEN), listen(SHUT));
@@ -55,10 +59,15 @@ impl Scene {
         Self { host, scanner, others, open, _shut: shut, newcomers: AtomicU8::new(100) }
     }
 
-    /// A SYN scan of closed ports from `source`, an address of `from`.
-    pub fn scan(from: &Namespace, device: &str, source: &str, host: &str) {
-        let words = ["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-sS", "-p1-40", "-S", source, "-e", device, host];
+    /// A SYN scan of closed ports, with more `words` for nmap.
+    fn scan(from: &Namespace, words: &[&str]) {
+        let words = [&["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-sS", "-p1-40"], words].concat();
         from.output("nmap", &words, Duration::from_secs(40));
+    }
+
+    /// A scan from an address of `others`.
+    pub fn is_scanned_by(&self, source: &str) {
+        Self::scan(&self.others, &["-S", source, "-e", "fw1", HOST_FOR_OTHERS]);
     }
 
     /// Whether `others` are let in at `port`: the handshake is completed.
@@ -97,11 +106,13 @@ impl Scene {
         ping(&self.others, &["-I", address, HOST_FOR_OTHERS])
     }
 
-    /// Packets of the scanner that its element has counted.
-    fn dropped(&self) -> u64 {
-        let listing = self.host.run("nft", &["get", "element", "inet", "portsentry", "blocked4", &format!("{{ {SCANNER} }}")]);
-        let count = |text: &str| text.split_once("counter packets ")?.1.split(' ').next()?.parse().ok();
-        count(&listing).unwrap_or_else(|| panic!("{listing}"))
+    /// Packets of the scanner that its elements have counted, by IPv4 and by IPv6.
+    fn dropped(&self) -> [u64; 2] {
+        [("blocked4", SCANNER), ("blocked6", "fd72:77::")].map(|(set, key)| {
+            let listing = self.host.run("nft", &["get", "element", "inet", "portsentry", set, &format!("{{ {key} }}")]);
+            let count = |text: &str| text.split_once("counter packets ")?.1.split(' ').next()?.parse().ok();
+            count(&listing).unwrap_or_else(|| panic!("{listing}"))
+        })
     }
 
     /// The handle of a table, `None` where there is none: another one after each time that the table was taken away.
@@ -117,19 +128,23 @@ impl Scene {
         self.handle_of("portsentry").expect("our table")
     }
 
-    /// Packets of the scanner all the time, fifty a second, from now on.
-    pub fn knocks(&self) -> Running {
-        self.scanner.spawn("ping", &["-n", "-q", "-i", "0.02", HOST])
+    /// Packets of the scanner all the time, fifty a second by IPv4 and by IPv6, from now on.
+    pub fn knocks(&self) -> [Running; 2] {
+        [HOST, HOST6].map(|host| self.scanner.spawn("ping", &["-n", "-q", "-i", "0.02", host]))
     }
 }
 
 /// How many of the packets were answered.
-pub fn answered(mut knocks: Running) -> u32 {
-    Command::new("kill").args(["-INT", &knocks.0.id().to_string()]).status().unwrap();
-    knocks.0.wait().unwrap();
-    let mut text = String::new();
-    knocks.0.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
-    text.split(", ").find_map(|word| word.strip_suffix(" received")).and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+pub fn answered(knocks: [Running; 2]) -> u32 {
+    let received = knocks.map(|mut knocks| {
+        Command::new("kill").args(["-INT", &knocks.0.id().to_string()]).status().unwrap();
+        knocks.0.wait().unwrap();
+        let mut text = String::new();
+        knocks.0.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
+        let counted = text.split(", ").find_map(|word| word.strip_suffix(" received")).and_then(|count| count.parse::<u32>().ok());
+        counted.unwrap_or_else(|| panic!("{text}"))
+    });
+    received.iter().sum()
 }
 
 fn ping(from: &Namespace, words: &[&str]) -> bool {
@@ -167,7 +182,7 @@ pub struct Beside<'a> {
     pub daemon: Daemon<'a>,
     /// A client that came before the other firewall.
     session: Session,
-    /// The scanner was blocked between these two.
+    /// The scanner's two addresses were blocked between these.
     blocked_at: [Instant; 2],
     /// Whom it has blocked so far.
     pub blocked: Vec<String>,
@@ -179,11 +194,16 @@ impl<'a> Beside<'a> {
     /// Starts the daemon and has the scanner blocked.
     pub fn start(scene: &'a Scene, yaml: &str) -> Self {
         let daemon = Daemon::start(&scene.host, &format!("{YAML}{yaml}"));
+        for host in [HOST, HOST6] {
+            assert!(eventually(Duration::from_secs(5), || ping(&scene.scanner, &[host])), "the scanner is not answered before it scans");
+        }
         let before = Instant::now();
-        Scene::scan(&scene.scanner, "fw0", SCANNER, HOST);
+        Scene::scan(&scene.scanner, &[HOST]);
         daemon.wait_for_block(SCANNER);
+        Scene::scan(&scene.scanner, &["-6", HOST6]);
+        daemon.wait_for_block(PREFIX6);
         let blocked_at = [before, Instant::now()];
-        Self { scene, daemon, session: scene.session(), blocked_at, blocked: vec![SCANNER.to_owned()], repairs: 0 }
+        Self { scene, daemon, session: scene.session(), blocked_at, blocked: [SCANNER, PREFIX6].map(str::to_owned).to_vec(), repairs: 0 }
     }
 
     /// Everything that must be so, whatever the other firewall has just done (`after` what, in words).
@@ -198,12 +218,19 @@ impl<'a> Beside<'a> {
     pub fn the_block_stands(&self, after: &str) {
         let scene = self.scene;
         let before = scene.dropped();
-        assert!(!ping(&scene.scanner, &[HOST]), "after {after} the scanner is answered");
+        let is_answered = std::thread::scope(|scope| {
+            let pings = [HOST, HOST6].map(|host| scope.spawn(move || ping(&scene.scanner, &[host])));
+            pings.map(|ping| ping.join().unwrap())
+        });
+        assert_eq!(is_answered, [false, false], "after {after} the scanner is answered");
         assert!(connect(&scene.scanner, HOST, OPEN, Duration::from_millis(300)).is_none(), "after {after} the scanner reaches a service");
-        assert!(scene.dropped() >= before + 2, "after {after} it is not our rule that drops the scanner");
-        let left = self.left(SCANNER).unwrap_or_else(|| panic!("after {after} the scanner is not listed"));
+        let now = scene.dropped();
+        assert!(now[0] >= before[0] + 2 && now[1] > before[1], "after {after} it is not our rule that drops the scanner: {before:?}, {now:?}");
         let [least, most] = self.blocked_at.map(|moment| BLOCK - moment.elapsed().as_secs());
-        assert!((least - 1..=most).contains(&left), "after {after} {left} s are left, and not {least} to {most}");
+        for address in [SCANNER, PREFIX6] {
+            let left = self.left(address).unwrap_or_else(|| panic!("after {after} {address} is not listed"));
+            assert!((least - 1..=most).contains(&left), "after {after} {address} has {left} s left, and not {least} to {most}");
+        }
     }
 
     /// `expires_in` of a block; `None`: not listed.
@@ -234,7 +261,7 @@ impl<'a> Beside<'a> {
     pub fn a_new_scan_is_blocked(&mut self, after: &str) {
         let newcomer = self.scene.newcomer();
         assert!(eventually(Duration::from_secs(5), || self.scene.answers(&newcomer)), "after {after} a newcomer is not answered");
-        Scene::scan(&self.scene.others, "fw1", &newcomer, HOST_FOR_OTHERS);
+        self.scene.is_scanned_by(&newcomer);
         assert!(eventually(Duration::from_secs(5), || self.left(&newcomer).is_some()), "after {after} a scan of {newcomer} is not seen");
         assert!(!self.scene.answers(&newcomer), "after {after} {newcomer} is blocked and answered");
         self.blocked.push(newcomer);

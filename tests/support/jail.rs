@@ -1,8 +1,8 @@
 //! The machine of a program that is somebody else's: unpacked packages and a few files over a copy of this machine's /, in namespaces of its own.
 //!
-//! Nothing is installed, and nothing of this machine is written to: neither its files nor its kernel's modules and settings, but for those of the
-//! network namespace. The first process is a script that starts the program; when it is killed the kernel ends everything in its process namespace,
-//! daemons that have left it included. The benchmark beside others and the tests beside other firewalls share it.
+//! Nothing is installed, and nothing of this machine is written to: no file, and no setting of the kernel but those of the network namespace; what runs
+//! there can load no module. The first process is a script that starts the program; when it is killed the kernel ends everything in its process
+//! namespace, daemons that have left it included. The benchmark beside others and the tests beside other firewalls share it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
