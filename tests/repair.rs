@@ -16,10 +16,11 @@ use std::net::Ipv4Addr;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use portsentry::nft::{Connection, Heard, Monitor, Notification, SetId};
+use portsentry::config::Config;
+use portsentry::nft::{Connection, ElementInfo, Key, Ruleset, SetId};
 use support::daemon::Daemon;
 use support::netns::Namespace;
-use support::{eventually, missing};
+use support::{eventually, gap, missing};
 
 const HOST: &str = "10.68.1.1";
 const SCANNER: &str = "10.68.1.2";
@@ -444,26 +445,6 @@ fn wait_until_taken_over(daemon: &Daemon<'_>, count: u32) {
     assert!(eventually(Duration::from_secs(120), || taken() == count), "{}", taken());
 }
 
-/// How long the table is gone, seen from outside: from the notification of the flush to that of the transaction that brings it back.
-fn gap(scene: &Scene) -> Duration {
-    let mut monitor = scene.host.enter(|| Monitor::open().unwrap());
-    scene.nft("flush ruleset");
-    let (mut gone, mut back) = (None, None);
-    let begun = Instant::now();
-    while back.is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(30));
-        let heard = monitor.hear(None, |notification| match notification {
-            Notification::TableDeleted => gone = gone.or(Some(Instant::now())),
-            Notification::TableAdded if gone.is_some() => back = back.or(Some(Instant::now())),
-            _ => {}
-        });
-        if heard.unwrap() == Heard::Nothing {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-    }
-    back.unwrap() - gone.unwrap()
-}
-
 #[test]
 fn few_packets_of_a_blocked_source_pass_while_the_table_is_gone() {
     let scene = scene!();
@@ -497,7 +478,7 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
         wait_until_taken_over(&daemon, blocks);
         let (mut times, mut gaps) = (Vec::new(), Vec::new());
         for round in 1..=rounds {
-            gaps.push(gap(&scene).as_secs_f64() * 1000.0);
+            gaps.push(gap(&scene.host, || scene.nft("flush ruleset")).0.as_secs_f64() * 1000.0);
             wait_for_repairs(&daemon, u64::from(round));
             let in_kernel = || scene.host.enter(|| Connection::open().unwrap().dump_set(SetId::Blocked4).unwrap().len());
             assert!(eventually(Duration::from_secs(60), || in_kernel() == blocks as usize), "{}", in_kernel());
@@ -535,4 +516,35 @@ fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
     assert!(eventually(PATIENCE, || listing().matches("by hand: told").count() == count as usize), "{}", daemon.log());
     let listing = listing();
     assert_eq!(listing.matches("counter packets").count(), count as usize);
+}
+
+#[test]
+fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counters() {
+    let scene = scene!();
+    let count = 3000;
+    let daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
+    let address = |n: u32| Ipv4Addr::from(0x0b00_0000 + n * 7);
+    let hour = Some(Duration::from_secs(3600));
+    let element = |n: u32| {
+        let key = Key::V4(address(n));
+        ElementInfo { key, end: None, timeout: hour, expires: hour, packets: n.into(), bytes: 0, comment: None }
+    };
+    let ruleset = Ruleset::for_config(&Config::default(), 32768..=60999);
+    scene.host.enter(|| {
+        let elements: Vec<_> = (1..count).map(element).collect();
+        Connection::open().unwrap().put_back(ruleset.set(SetId::Blocked4).unwrap(), &elements).unwrap();
+    });
+    assert!(eventually(PATIENCE, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
+    daemon.write_configuration("block: { total: 123456 }");
+    done(&daemon.ctl(&["reload"]));
+    assert!(scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]).contains("size 123456"));
+    assert!(!scene.reaches());
+    let rows = daemon.json(&["list"]);
+    assert_eq!(rows.as_array().unwrap().len(), count as usize);
+    for row in rows.as_array().unwrap().iter().filter(|row| row["address"] != SCANNER) {
+        let address: Ipv4Addr = row["address"].as_str().unwrap().parse().unwrap();
+        assert_eq!(row["packets"], (u32::from(address) - 0x0b00_0000) / 7, "{row}");
+    }
+    assert_eq!(repairs(&daemon), 0);
 }

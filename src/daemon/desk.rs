@@ -19,7 +19,7 @@ use crate::engine::Subject;
 use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::text::Form;
-use crate::nft::{Connection, ElementInfo};
+use crate::nft::{Connection, ElementInfo, LIGHT_DUMP};
 use crate::probe::ScanKind;
 use crate::responder::{self, words};
 
@@ -80,7 +80,7 @@ impl FrontDesk {
             (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
         };
         // In sets that are in place and large, the count of the books must do: a dump takes seconds.
-        let mut is_counted = status.blocked <= responder::LIGHT_DUMP as u64;
+        let mut is_counted = status.blocked <= LIGHT_DUMP as u64;
         match self.connection.verify(&ruleset) {
             Ok(None) => {}
             Ok(Some(difference)) => {
@@ -105,7 +105,7 @@ impl FrontDesk {
             // Elements of earlier blocks stay in the sets, and drop nothing.
             return Ok(Answer::blocks(Vec::new()));
         }
-        if self.sentry.ask(Command::Status).map_err(busy)?.engine.blocked > responder::LIGHT_DUMP {
+        if self.sentry.ask(Command::Status).map_err(busy)?.engine.blocked > LIGHT_DUMP {
             return Ok(Answer::Blocks(Box::new(Listing::begin(&self.sentry, prefix)?)));
         }
         let since = self.sentry.ask(Command::Since).map_err(busy)?;

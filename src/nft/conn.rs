@@ -1,4 +1,4 @@
-//! The connection to nf_tables: transactions, elements, dumps.
+//! The connection to nf_tables: transactions, elements put in and taken out, how answers are read.
 //!
 //! A transaction is one datagram, from BEGIN to END. The kernel carries it out within send(2) and has queued every answer when send
 //! returns, so answers are read without waiting (netlink(7), net/netfilter/nfnetlink.c). Only the last message asks for an
@@ -6,19 +6,23 @@
 //!
 //! Never here: a decision on what to block, another table, a retry that the caller does not know of (but for dumps that were disturbed).
 
+mod contents;
+
 use std::io;
 use std::time::Duration;
 
 use neli::consts::socket::NlFamily;
 
 use super::decode;
-use super::element::{self, Element, ElementInfo, Key, RawElement};
+use super::element::Element;
 use super::encode::{self, Elements, Past};
 use super::error::Error;
 use super::numbers::message;
 use super::set_id::SetId;
 use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR, Writer};
 use crate::netlink::socket::Socket;
+
+pub use self::contents::LIGHT_DUMP;
 
 /// A transaction of 2,000 elements with comments has 300 kB; installations that carry blocks over have more.
 const SEND_BUFFER: usize = 8 << 20;
@@ -28,8 +32,6 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const INBOX: usize = 128 << 10;
 /// Elements a transaction: the longest commit is then about 10 ms, and the packet path of the kernel is never held up for longer.
 const CHUNK: usize = 2000;
-/// Questions for elements a datagram: their answers, some 1.3 kB each as the kernel counts, fit the receive buffer.
-const QUESTIONS: usize = 1000;
 /// Memory for outgoing messages that is kept between transactions.
 const OUT_KEPT: usize = 1 << 20;
 /// An answer that is not there when send returns will not come; this is for a kernel that differs.
@@ -204,110 +206,6 @@ impl Connection {
             *sequence = sequence.wrapping_add(1);
             one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set, new, past);
         })
-    }
-
-    /// The element that `key` is in, as the kernel has it; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
-    pub fn get_element(&mut self, set: SetId, key: Key) -> Result<Option<ElementInfo>, Error> {
-        if set.is_interval() {
-            // The kernel tells the start of an interval only; such sets are small.
-            return Ok(self.dump_set(set)?.into_iter().find(|info| (info.key..=info.last()).contains(&key)));
-        }
-        let sequence = self.request(|out, sequence| one(out, sequence, message::GETSETELEM, 0, set, &Element::key_only(key), Past::default()))?;
-        let mut found = None;
-        let answer = self.answers(sequence, true, |message| {
-            let mut is_found = false;
-            decode::elements(message, set, |element| {
-                is_found = true;
-                found = Some(element.info);
-            });
-            is_found
-        });
-        match answer {
-            Ok(_) => Ok(found),
-            // Missing set or missing element: the set is asked for, which only then costs something.
-            Err(error) if error.is_not_found() => self.has_set(set).and_then(|has| if has { Ok(None) } else { Err(error) }),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The elements with these keys, in their order, as the kernel has them; `None` for what is not there. Of sets without intervals.
-    ///
-    /// The questions go many a datagram and cost the same each, however many elements the set has: of a large set a dump costs the square, since the
-    /// kernel walks from the beginning for each piece (nf_tables_dump_set() in net/netfilter/nf_tables_api.c).
-    ///
-    /// # Errors
-    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
-    pub fn get_elements(&mut self, set: SetId, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
-        let mut all = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(QUESTIONS) {
-            self.get_chunk(set, chunk, &mut all)?;
-        }
-        // Of a missing element, set and table the kernel says the same.
-        if !all.is_empty() && all.iter().all(Option::is_none) && !self.has_set(set)? {
-            let object = format!("elements of set {}", set.name());
-            return Err(Error::Apply { verb: "get", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
-        }
-        Ok(all)
-    }
-
-    fn get_chunk(&mut self, set: SetId, keys: &[Key], all: &mut Vec<Option<ElementInfo>>) -> Result<(), Error> {
-        let (first, from) = (self.sequence.wrapping_add(1), all.len());
-        self.out.clear();
-        for key in keys {
-            self.sequence = self.sequence.wrapping_add(1);
-            one(&mut self.out, self.sequence, message::GETSETELEM, 0, set, &Element::key_only(*key), Past::default());
-            all.push(None);
-        }
-        self.transmit()?;
-        let mut waiting = keys.len();
-        let mut failure = None;
-        while waiting > 0 {
-            let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) => self.socket.receive_within(&mut self.inbox, PATIENCE),
-                other => other,
-            };
-            let Some(datagram) = datagram.map_err(|source| Error::Socket { verb: "receive from", source })? else {
-                return Err(no_answer("get", &format!("elements of set {}", set.name())));
-            };
-            for message in Messages(datagram) {
-                let Ok(position) = usize::try_from(message.header.sequence.wrapping_sub(first)) else { continue };
-                let Some(place) = all.get_mut(from..).and_then(|all| all.get_mut(position)) else { continue };
-                waiting = waiting.saturating_sub(1);
-                match message.answer() {
-                    Some(answer) if answer.errno == rustix::io::Errno::NOENT.raw_os_error() || answer.errno == 0 => {}
-                    Some(answer) => {
-                        let sequence = message.header.sequence;
-                        failure = Some(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
-                    }
-                    None => decode::elements(&message, set, |element| *place = Some(element.info)),
-                }
-            }
-        }
-        failure.map_or(Ok(()), |failure| Err(self.error(failure)))
-    }
-
-    fn has_set(&mut self, set: SetId) -> Result<bool, Error> {
-        Ok(self
-            .dump(|out, sequence| encode::of_table(out, message::GETSET, crate::netlink::message::NLM_F_DUMP, sequence), decode::set)?
-            .iter()
-            .any(|found| found.name == set.name()))
-    }
-
-    /// Every element of a set; in sets of intervals, sorted.
-    ///
-    /// # Errors
-    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if others change the ruleset all the time.
-    pub fn dump_set(&mut self, set: SetId) -> Result<Vec<ElementInfo>, Error> {
-        let mut raw: Vec<RawElement> = Vec::new();
-        self.dump_into(
-            |out, sequence| encode::dump_set(out, sequence, set),
-            &mut raw,
-            |raw, message| decode::elements(message, set, |one| raw.push(one)),
-        )?;
-        Ok(element::join(set, raw))
     }
 
     /// Makes `elements` all that is in a set, in one transaction. Ranges must not overlap ([`element::merge`]).

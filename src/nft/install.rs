@@ -27,6 +27,8 @@ pub struct Order<'a> {
     pub elements: Elements<'a>,
     /// Everything is made anew, even if it looks right.
     pub anew: bool,
+    /// What a set may hold, where that is known: a large one that hands its elements on is asked for these instead of dumped.
+    pub known: Option<&'a dyn Fn(SetId) -> Vec<Key>>,
 }
 
 /// What comes into the sets in the transaction that brings the rules, each with what is left of its time: there is no moment in which the rules are in
@@ -233,7 +235,8 @@ impl Connection {
             if carried.iter().any(|(known, _)| known == id) {
                 continue;
             }
-            let mut elements = self.dump_set(*id)?;
+            let count = found.sets.iter().find(|set| set.name == id.name()).and_then(|set| set.count);
+            let mut elements = self.contents(*id, count, || order.known.map(|known| known(*id)).unwrap_or_default())?;
             installed.left_out += fit(&mut elements, ruleset.set(*id).and_then(|set| set.size));
             installed.carried += elements.len();
             carried.push((*id, elements));

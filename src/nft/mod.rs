@@ -35,7 +35,7 @@ mod ruleset;
 pub mod set_id;
 pub mod text;
 
-pub use conn::Connection;
+pub use conn::{Connection, LIGHT_DUMP};
 pub use decode::{GenerationEvent, Notification};
 pub use element::{Element, ElementInfo, Key};
 pub use error::Error;

@@ -21,11 +21,6 @@ const FORGIVEN_ONE_BY_ONE: usize = 100;
 const REMEMBERED: [SetId; 8] =
     [SetId::Held4, SetId::Held6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Seen4, SetId::Seen6];
 
-/// Elements that may be dumped by the way. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time grows with the
-/// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes. Nor is a long dump true while elements come and go: the walk passes
-/// some over, and says so only when a whole transaction lies between two pieces. So few are a handful of pieces.
-pub const LIGHT_DUMP: usize = 1000;
-
 /// Turns orders into elements, over a connection of its own.
 pub struct NftResponder {
     connection: Connection,
@@ -250,18 +245,9 @@ pub fn blocked_where_there(
     let mut all = Vec::new();
     for set in BLOCKED {
         let Some(there) = sets.iter().find(|there| there.name == set.name()) else { continue };
-        if let Some(count) = there.count.and_then(|count| usize::try_from(count).ok()).filter(|count| *count > LIGHT_DUMP && !set.is_interval()) {
-            let known = known(set);
-            let keys: Vec<_> = known.iter().map(|subject| place(*subject).1.key).collect();
-            let found = connection.get_elements(set, &keys).unwrap_or_default();
-            let found: Vec<_> = known.into_iter().zip(found).filter_map(|(subject, info)| Some((subject, info?))).collect();
-            if found.len() >= count {
-                all.extend(found);
-                continue;
-            }
-        }
-        match read(connection, &[set]) {
-            Ok(found) => all.extend(found),
+        let known = || known(set).into_iter().map(|subject| place(subject).1.key).collect();
+        match connection.contents(set, there.count, known) {
+            Ok(found) => all.extend(found.into_iter().flat_map(|info| stand_for(set, info))),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
@@ -296,11 +282,14 @@ pub fn count_blocked(connection: &mut Connection) -> Result<u64, Error> {
 fn read(connection: &mut Connection, sets: &[SetId]) -> Result<Vec<(Subject, ElementInfo)>, Error> {
     let mut all = Vec::new();
     for &set in sets {
-        for info in connection.dump_set(set)? {
-            all.extend(subjects(set, &info).into_iter().map(|subject| (subject, info.clone())));
-        }
+        all.extend(connection.dump_set(set)?.into_iter().flat_map(|info| stand_for(set, info)));
     }
     Ok(all)
+}
+
+/// An element with each subject that it stands for.
+fn stand_for(set: SetId, info: ElementInfo) -> impl Iterator<Item = (Subject, ElementInfo)> {
+    subjects(set, &info).into_iter().map(move |subject| (subject, info.clone()))
 }
 
 /// What an element of a blocked set stands for. A range that is no network (somebody else's) is several.

@@ -188,6 +188,13 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing alone is not the end of it: a process that another thread is just starting has a copy of the descriptor until it executes its program.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 /// Renames to a name that must be free. A file system without RENAME_NOREPLACE (some network ones) gets a plain renaming.
 fn rename_to_nothing(from: &Path, to: &Path) -> Result<(), Failed> {
     use rustix::io::Errno;
@@ -253,6 +260,16 @@ mod tests {
             assert_eq!(rustix::fs::getxattr(&path, "user.portsentry", &mut value), Ok(4));
         }
         assert_eq!((std::fs::read(&path).unwrap(), left(directory.path())), (b"new".to_vec(), vec!["f".into()]));
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_value_whoever_has_a_copy_of_the_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let locked = Directory::lock(directory.path()).unwrap().unwrap();
+        let copy = locked.file.try_clone().unwrap();
+        drop(locked);
+        assert!(Directory::lock(directory.path()).unwrap().is_some());
+        drop(copy);
     }
 
     #[test]

@@ -13,13 +13,17 @@
 
 pub mod daemon;
 pub mod flood;
+pub mod jail;
 pub mod netns;
 pub mod predecessor;
 
 use std::io::Write as _;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use netns::Namespace;
+use portsentry::nft::{Heard, Monitor, Notification};
 
 /// Sends what nmap does not; each load is a function in it.
 pub const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
@@ -65,11 +69,40 @@ pub fn missing(tools: &[&str]) -> Option<String> {
             .map(|tool| format!("{tool} is not installed"))
     };
     if let Some(reason) = &reason {
-        assert!(std::env::var_os("CI").is_none(), "SKIP {reason}: not in CI");
-        // Past the test runner, which would keep to itself what a passing test prints.
-        let _ = writeln!(std::io::stderr(), "\nSKIP {reason}");
+        skip(reason);
     }
     reason
+}
+
+/// Says that a test cannot run and why.
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "SKIP {reason}: not in CI");
+    // Past the test runner, which would keep to itself what a passing test prints.
+    let _ = writeln!(std::io::stderr(), "\nSKIP {reason}");
+}
+
+/// How long the table of `host` is gone when `flush` takes it away, seen from outside while that runs: from the notification of its end to that of
+/// the transaction that brings it back. (Who is not scheduled in between sees less.) With what `flush` gives.
+pub fn gap<T: Send>(host: &Namespace, flush: impl FnOnce() -> T + Send) -> (Duration, T) {
+    let mut monitor = host.enter(|| Monitor::open().unwrap());
+    let (mut gone, mut back) = (None, None);
+    let begun = Instant::now();
+    let given = std::thread::scope(|scope| {
+        let flush = scope.spawn(flush);
+        while back.is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "the table does not come back");
+            let heard = monitor.hear(None, |notification| match notification {
+                Notification::TableDeleted => gone = gone.or(Some(Instant::now())),
+                Notification::TableAdded if gone.is_some() => back = back.or(Some(Instant::now())),
+                _ => {}
+            });
+            if heard.unwrap() == Heard::Nothing {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+        flush.join().unwrap()
+    });
+    (back.unwrap() - gone.unwrap(), given)
 }
 
 /// The kernel's release: 6.12.107-cloud is (6, 12).
@@ -89,12 +122,12 @@ pub fn marked(mark: &str) -> Vec<u32> {
 
 /// Asks `condition` every 20 ms until it holds; `false` when `limit` is over.
 pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = std::time::Instant::now() + limit;
+    let deadline = Instant::now() + limit;
     loop {
         if condition() {
             return true;
         }
-        if std::time::Instant::now() > deadline {
+        if Instant::now() > deadline {
             return false;
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -13,13 +13,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::jail::{HERE, Jail};
 use super::scene::Scene;
 use super::support::daemon::Daemon;
+use super::support::jail::{self, Jail};
 use super::support::{output, run};
 
 /// As PortSentry 1.2 with `-atcp`, so that the figures can be compared: every closed port of 1-1023, the first probe, and the port answers until then.
 const AS_1_2: &str = "tcp: { mode: advanced, exclude: [] }\nscan_trigger: 0\nclosed_ports: answer\n";
+
+/// Where all that is said of the others lies.
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/bench/beside/contestants");
 
 /// A contestant.
 pub struct Contestant {
@@ -63,7 +66,7 @@ pub fn all() -> Vec<Contestant> {
 }
 
 fn place(name: &str) -> PathBuf {
-    Path::new(HERE).join("contestants").join(name)
+    Path::new(HERE).join(name)
 }
 
 fn kept(name: &str) -> PathBuf {
@@ -100,8 +103,7 @@ impl Contestant {
                     run("dpkg-deb", &["-x", &file, kept.join("root").to_str().unwrap()]);
                     return Ok(format!("portsentry {}", run("dpkg-deb", &["-f", &file, "Version"]).trim()));
                 }
-                let arguments: Vec<&str> = [path].into_iter().chain(words).collect();
-                let versions = said(&output(Path::new(HERE).join("fetch").to_str().unwrap(), &arguments, Duration::from_secs(900)))?;
+                let versions = jail::fetch(&kept, &words)?;
                 Ok(versions.lines().collect::<Vec<_>>().join(", "))
             }
         }
@@ -116,10 +118,12 @@ impl Contestant {
         running.load_static_rules();
         match &self.kind {
             Kind::Ours { yaml } => running.ours = Some(Daemon::start(&scene.host, yaml)),
-            Kind::Other if place(&self.name).join("start").exists() => {
-                running.jail = Some(Jail::start(&scene.host, &self.name, &kept(&self.name).join("root"))?);
+            Kind::Other => {
+                if let Ok(start) = fs::read_to_string(place(&self.name).join("start")) {
+                    let layers = ["common", &self.name].map(|layer| place(layer).join("root")).into_iter().filter(|root| root.exists());
+                    running.jail = Some(Jail::start(&scene.host, &kept(&self.name).join("root"), &layers.collect::<Vec<_>>(), &start)?);
+                }
             }
-            Kind::Other => {}
         }
         Ok(running)
     }

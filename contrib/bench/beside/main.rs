@@ -1,8 +1,8 @@
 //! Ours beside the others, one command and one table: `cargo bench --bench beside`, as root.
 //!
 //! Each contestant runs alone on a host in a network namespace with ten services among the ports 1-1000, and is scanned from another. Where each
-//! part lies: `target` what is scanned, `scene` the two machines, `wire` the probes, `contestants` who takes part, `jail` how somebody else's
-//! program is run, `measures` what is measured, `table` what is printed.
+//! part lies: `target` what is scanned, `scene` the two machines, `wire` the probes, `contestants` who takes part, `tests/support/jail.rs` how somebody
+//! else's program is run, `measures` what is measured, `table` what is printed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,6 @@
 )]
 
 mod contestants;
-mod jail;
 mod measures;
 mod scene;
 #[path = "../../../tests/support/mod.rs"]

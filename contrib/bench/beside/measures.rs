@@ -218,7 +218,7 @@ pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
         };
         let Some(jail) = running.jail() else { return Cell::Without("no program".to_owned()) };
         std::fs::write(jail.path("addresses"), lines(&mut addresses, "\n")).unwrap();
-        let mut child = jail.also(&script);
+        let mut child = jail.also(&std::fs::read_to_string(script).unwrap());
         if !eventually(Duration::from_secs(300), || jail.path("go").exists() || child.try_wait().is_ok_and(|status| status.is_some())) {
             return Cell::Without("cannot be filled".to_owned());
         }

@@ -1,13 +1,14 @@
 //! A new configuration comes in force while packets go on.
 
+use super::court::Court;
 use super::{Sentry, rules};
 use crate::capture::nflog::{Listener, Settings};
 use crate::config::Config;
 use crate::daemon::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
-use crate::nft::Order;
-use crate::responder::{LIGHT_DUMP, words};
+use crate::nft::{LIGHT_DUMP, Order};
+use crate::responder::{place, words};
 
 /// Rounds of [`PACKETS_A_WAKE`](crate::capture::PACKETS_A_WAKE) packets that a group is emptied in before it is left: more than its receive buffer holds.
 pub(super) const DRAINS_MAX: usize = 256;
@@ -25,9 +26,12 @@ impl Sentry {
         let doors = self.decoy.prepare(&setup.config).map_err(|error| words(&error))?;
         let before = self.tally().unwrap_or_default();
         let many = self.court.has_many();
-        let Self { court, foreign, .. } = self;
-        let connection = court.responder.connection();
-        let installed = match rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, Order::default(), many) {
+        let Self { court: Court { engine, responder, .. }, foreign, .. } = self;
+        let connection = responder.connection();
+        let places =
+            |set| engine.blocks().map(|block| place(block.subject)).filter(move |(id, _)| *id == set).map(|(_, element)| element.key).collect();
+        let order = Order { known: Some(&places), ..Order::default() };
+        let installed = match rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, order, many) {
             Ok(installed) => installed,
             Err(error) => {
                 // Half of it may be in the kernel. New group and queues are left when `listener` and `queue` go.
@@ -35,7 +39,7 @@ impl Sentry {
                 if let Err(error) = self.room.back(&self.config) {
                     log::error!("{}", words(&error));
                 }
-                let back = rules::put_in_place(connection, foreign, &self.ruleset, &self.never_block, &[], Order::default(), many);
+                let back = rules::put_in_place(connection, foreign, &self.ruleset, &self.never_block, &[], order, many);
                 return Err(match back {
                     Ok(_) => words(&error),
                     Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),

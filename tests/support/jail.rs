@@ -1,26 +1,44 @@
-//! The machine of a contestant that is somebody else's: unpacked packages and a few files over a copy of this machine's /, in namespaces of its own.
+//! The machine of a program that is somebody else's: unpacked packages and a few files over a copy of this machine's /, in namespaces of its own.
 //!
-//! Nothing is installed, and nothing of this machine is written to. The first process is the contestant's `start` script; when it is killed the
-//! kernel ends everything in its process namespace, daemons that have left it included.
+//! Nothing is installed, and nothing of this machine is written to: no file, and no setting of the kernel but those of the network namespace; what runs
+//! there can load no module. The first process is a script that starts the program; when it is killed the kernel ends everything in its process
+//! namespace, daemons that have left it included. The benchmark beside others and the tests beside other firewalls share it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::support::eventually;
-use super::support::netns::Namespace;
+use super::netns::Namespace;
+use super::{eventually, output};
 
-/// Where the benchmark's own files lie.
-pub const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/bench/beside");
+/// Where this file and its two scripts lie.
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
+/// Debian's; the caller's may lead to programs that Debian's packages are not for.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A contestant's machine while it runs.
+/// Unpacks Debian's `packages` into `kept` (once: they are kept there), and gives a line "package version" for each.
+///
+/// # Errors
+/// Why they cannot be had, in words.
+pub fn fetch(kept: &Path, packages: &[&str]) -> Result<String, String> {
+    // Several tests may ask at one time.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _guard = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let script = Path::new(HERE).join("fetch-packages");
+    let words: Vec<&str> = [kept.to_str().unwrap()].iter().chain(packages).copied().collect();
+    let fetched = output(script.to_str().unwrap(), &words, Duration::from_secs(900));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if fetched.status.success() { Ok(text(&fetched.stdout)) } else { Err(text(&fetched.stderr).lines().last().unwrap_or("cannot be had").to_owned()) }
+}
+
+/// A program's machine while it runs.
 pub struct Jail {
     first: Child,
     shared: tempfile::TempDir,
@@ -37,32 +55,30 @@ fn directory() -> tempfile::TempDir {
 }
 
 impl Jail {
-    /// Starts `contestant` (the name of its directory) with its unpacked `packages` in the host's network namespace, and waits until it is ready.
+    /// Makes a machine of the unpacked `packages` and `layers` of files in the host's network namespace, runs the script `start` in it, and waits
+    /// until that has ended: what it started goes on.
     ///
     /// # Errors
     /// What it said instead.
-    pub fn start(host: &Namespace, contestant: &str, packages: &Path) -> Result<Self, String> {
+    pub fn start(host: &Namespace, packages: &Path, layers: &[PathBuf], start: &str) -> Result<Self, String> {
         let (shared, files, work) = (directory(), directory(), directory());
-        for layer in ["common", contestant] {
-            let root = Path::new(HERE).join("contestants").join(layer).join("root");
-            if root.exists() {
-                let copied = Command::new("cp").arg("-a").arg(root.join(".")).arg(files.path()).status();
-                assert!(copied.is_ok_and(|status| status.success()), "cp {}", root.display());
-            }
+        for root in layers {
+            let copied = Command::new("cp").arg("-a").arg(root.join(".")).arg(files.path()).status();
+            assert!(copied.is_ok_and(|status| status.success()), "cp {}", root.display());
         }
         for log in ["syslog", "firewall.log"] {
             fs::write(shared.path().join(log), "").unwrap();
         }
         let ended = Arc::new(AtomicBool::new(false));
         let syslog = collect(&shared.path().join("socket"), &shared.path().join("syslog"), Arc::clone(&ended));
-        let start = fs::read_to_string(Path::new(HERE).join("contestants").join(contestant).join("start")).unwrap();
         // The first process of a process namespace has to wait for orphans; sh does that while it waits for sleep.
         let script = format!("{{\n{start}\n}} >/beside/start.out 2>&1\n: >/beside/ready\nwhile :; do sleep 3600; done");
         let first = Command::new("ip")
-            // It ends with the benchmark, however that ends.
-            .args(["netns", "exec", &host.name, "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh"])
-            .args([Path::new(HERE).join("enter").as_path(), work.path(), packages, files.path(), shared.path()])
-            .args(["sh", "-c", &script])
+            // It ends with the test, however that ends, and loads no modules into the kernel of all.
+            .args(["netns", "exec", &host.name, "setpriv", "--pdeathsig", "KILL", "--bounding-set", "-sys_module"])
+            .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh"])
+            .args([Path::new(HERE).join("enter-jail").as_path(), work.path(), packages, files.path(), shared.path()])
+            .args(["env", PATH, "sh", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(OpenOptions::new().create(true).append(true).open(shared.path().join("enter.out")).unwrap())
@@ -78,14 +94,26 @@ impl Jail {
         self.shared.path().join(name)
     }
 
-    /// Runs one more script of the contestant beside it; returns at once.
-    pub fn also(&self, script: &Path) -> Child {
+    /// One more program in it, by its name and arguments.
+    pub fn command(&self, words: &[&str]) -> Command {
         let first = self.first_process();
-        let script = fs::read_to_string(script).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_module", "nsenter", "--target", &first, "--mount", "--pid", "--net", "--root", "--wd", "env", PATH]);
+        command.args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts one more script in it; returns at once.
+    pub fn also(&self, script: &str) -> Child {
         let said = OpenOptions::new().create(true).append(true).open(self.path("start.out")).unwrap();
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &first, "--mount", "--pid", "--net", "--root", "--wd", "sh", "-c", &script]);
-        command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap()
+        self.command(&["sh", "-c", script]).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap()
+    }
+
+    /// Runs one more program in it and gives its output, whatever its exit status.
+    pub fn output(&self, words: &[&str], limit: Duration) -> Output {
+        let limit = limit.as_secs().max(1).to_string();
+        let words: Vec<&str> = ["timeout", "-k", "2", &limit].iter().chain(words).copied().collect();
+        self.command(&words).output().unwrap()
     }
 
     /// The first process of the process namespace, a child of unshare(1).
@@ -94,7 +122,8 @@ impl Jail {
         fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap().trim().to_owned()
     }
 
-    fn last_words(&self) -> String {
+    /// The last line of what its scripts said.
+    pub fn last_words(&self) -> String {
         let said: Vec<String> = ["enter.out", "start.out"].iter().filter_map(|name| fs::read_to_string(self.path(name)).ok()).collect();
         said.concat().lines().last().unwrap_or("it said nothing").to_owned()
     }
