@@ -208,7 +208,7 @@ impl Connection {
         })
     }
 
-    /// Makes `elements` all that is in a set, in one transaction. Ranges must not overlap ([`element::merge`]).
+    /// Makes `elements` all that is in a set, in one transaction. Ranges must not overlap ([`merge`](super::element::merge)).
     ///
     /// # Errors
     /// As [`Connection::add_element`]; the set is then as it was.
