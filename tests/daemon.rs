@@ -367,11 +367,8 @@ fn an_idle_daemon_holds_little_memory_of_its_own() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
-    let kilobytes =
-        |key: &str| -> u64 { status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().trim_end_matches(" kB").parse().unwrap() };
     // The program's own pages, which a debug build does not blow up as it does the mapped file.
-    let (own, all) = (kilobytes("RssAnon:"), kilobytes("VmRSS:"));
+    let (own, all) = (daemon.memory("RssAnon"), daemon.memory("VmRSS"));
     println!("resident memory, idle: {own} kB of its own, {all} kB with the mapped program");
     assert!(own < 6_000, "{own} kB");
 }

@@ -427,10 +427,8 @@ fn is_silence(result: std::io::Result<TcpStream>) -> bool {
 
 /// Kilobytes of resident memory, and open descriptors.
 fn held(daemon: &Daemon<'_>) -> (u64, usize) {
-    let process = format!("/proc/{}", daemon.child.id());
-    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    (line.split_whitespace().next().unwrap().parse().unwrap(), std::fs::read_dir(format!("{process}/fd")).unwrap().count())
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.child.id())).unwrap();
+    (daemon.memory("VmRSS"), descriptors.count())
 }
 
 #[test]

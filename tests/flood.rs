@@ -80,13 +80,6 @@ fn the_generator_sends_what_it_says() {
 /// The daemon's resident memory in a flood stays below this, bytes: what it needs when idle, and a full ledger (SECURITY.md, bounds).
 const RESIDENT_MAX: u64 = 64 << 20;
 
-/// A line of /proc/PID/status, bytes.
-fn memory(daemon: &Daemon<'_>, line: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
-    let kilobytes = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap() << 10
-}
-
 /// Counts the SYNs to `ports` that come in, before any rule of the daemon sees them.
 fn count_syns(host: &Namespace, ports: &str) {
     let rules = format!(
@@ -127,7 +120,7 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     count_syns(&host, "200-299");
     let daemon = Daemon::start(&host, "capture: { reflex: false }");
     let wire = Wire::between(&peer, &host, "v0");
-    let before = memory(&daemon, "VmRSS");
+    let before = daemon.memory("VmRSS") << 10;
     assert_eq!(daemon.json(&["status"])["intake"]["batch"], 1);
 
     let mut asked = Vec::new();
@@ -147,7 +140,7 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     });
     daemon.wait_for_block(PEER[0]);
     asked.sort();
-    let peak = memory(&daemon, "VmHWM");
+    let peak = daemon.memory("VmHWM") << 10;
 
     // What was lost at the very end shows with the next packet: that of another scanner, who meets a daemon at rest.
     let is_calm = eventually(Duration::from_secs(10), || {

@@ -273,9 +273,11 @@ fn a_flood_of_invented_sources_hides_no_scanner_and_fills_no_log() {
     daemon.wait_for_block(SCANNER);
     drop(flood);
     let status = daemon.json(&["status"]);
-    let pages = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
-    let resident = pages.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
-    println!("{} probes, {} lost, {} sources, slowest status {slowest:?}, {resident}", status["probes"], status["lost"], status["sources"]);
+    let resident = daemon.memory("VmRSS");
+    println!(
+        "{} probes, {} lost, {} sources, slowest status {slowest:?}, {resident} kB resident",
+        status["probes"], status["lost"], status["sources"]
+    );
     // Most of it the rules count themselves.
     let reflex = ["untold", "shed", "untold_holds"].iter().map(|key| status["reflex"][key].as_u64().unwrap()).sum::<u64>();
     assert!(status["probes"].as_u64().unwrap() + reflex > 10_000, "that was no flood: {status}");

@@ -78,7 +78,7 @@ fn row(name: &str, rate: u64, yaml: &str) -> bool {
     let daemon = Daemon::start(&host, yaml);
     let wire = Wire::between(&peer, &host, "v0");
     std::thread::sleep(Duration::from_millis(500));
-    let idle = memory(&daemon, "VmRSS");
+    let idle = daemon.memory("VmRSS");
     let (mut asked, mut batch) = (Vec::new(), 0);
     let (sent, scan) = std::thread::scope(|scope| {
         let flood = scope.spawn(|| flood(&wire, to, rate));
@@ -100,7 +100,7 @@ fn row(name: &str, rate: u64, yaml: &str) -> bool {
     wire.flood(&Load { packets: 1, ..Load::spoofed(to, [200], 1, Duration::from_secs(1)) });
     std::thread::sleep(Duration::from_millis(100));
     let status = ask(&daemon);
-    let (peak, after) = (memory(&daemon, "VmHWM"), memory(&daemon, "VmRSS"));
+    let (peak, after) = (daemon.memory("VmHWM"), daemon.memory("VmRSS"));
     asked.sort();
     let at = |percent: usize| asked[(asked.len() * percent / 100).min(asked.len() - 1)];
     let last = scan.probes.iter().rposition(|probe| probe.answer.is_some());
@@ -156,10 +156,4 @@ fn millis(time: Duration) -> f64 {
 fn ask(daemon: &Daemon<'_>) -> Value {
     let mut client = Client::connect(&daemon.path("control.sock")).unwrap();
     serde_json::to_value(client.ask(&Request::Status {}).unwrap()).unwrap()
-}
-
-/// A line of /proc/PID/status, KiB.
-fn memory(daemon: &Daemon<'_>, line: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
-    text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()).unwrap()
 }

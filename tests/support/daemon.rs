@@ -114,6 +114,13 @@ impl<'a> Daemon<'a> {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// A line of its /proc/PID/status about memory, in kB (proc_pid_status(5)): `VmRSS` what is resident, `VmHWM` the most that was.
+    pub fn memory(&self, line: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {line} in {text}"))
+    }
+
     /// The addresses that `portsentryctl list` shows.
     pub fn blocked(&self) -> Vec<String> {
         self.json(&["list"]).as_array().expect("array").iter().map(|row| row["address"].as_str().expect("address").to_owned()).collect()

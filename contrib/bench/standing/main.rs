@@ -102,12 +102,6 @@ fn write(directory: &Path, mark: Mark, count: u32) {
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }
 
-/// A line of /proc/PID/status, in kB.
-fn kilobytes(daemon: &Daemon<'_>, line: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
-    text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()).unwrap()
-}
-
 fn blocked(daemon: &Daemon<'_>) -> u64 {
     daemon.json(&["status"])["blocked"].as_u64().unwrap()
 }

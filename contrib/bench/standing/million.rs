@@ -9,7 +9,7 @@ use portsentry::nft::{Connection, Element, Key, Ruleset, SetId};
 use super::support::daemon::Daemon;
 use super::support::netns::Namespace;
 use super::support::{eventually, output};
-use super::{PATIENCE, address, kilobytes, stored};
+use super::{PATIENCE, address, stored};
 
 /// As many as `block.total` allows by default.
 pub const BLOCKS: u32 = 1_000_000;
@@ -108,8 +108,8 @@ fn daemon() {
     });
     assert!(settled);
     row("    until each has its counter", milliseconds(began.elapsed()));
-    row("    resident memory", megabytes(kilobytes(&daemon, "VmRSS")));
-    row("    resident memory at the most", megabytes(kilobytes(&daemon, "VmHWM")));
+    row("    resident memory", megabytes(daemon.memory("VmRSS")));
+    row("    resident memory at the most", megabytes(daemon.memory("VmHWM")));
     row("    memory of the machine, kernel and store included", megabytes(before.saturating_sub(available())));
 
     let socket = daemon.path("control.sock");
@@ -131,7 +131,7 @@ fn daemon() {
     timed("portsentryctl status", &["status"]);
     timed("portsentryctl unblock, on the disk when it returns", &["unblock", &address(7).to_string()]);
     timed("portsentryctl block, on the disk when it returns", &["block", &address(7).to_string()]);
-    row("    resident memory of the daemon after that", megabytes(kilobytes(&daemon, "VmRSS")));
+    row("    resident memory of the daemon after that", megabytes(daemon.memory("VmRSS")));
 
     let (protected, all) = flush(&namespace);
     row("nft flush ruleset: until the rules and the first blocks are back", milliseconds(protected));
