@@ -36,7 +36,7 @@ const CHUNK: usize = 2000;
 const OUT_KEPT: usize = 1 << 20;
 /// An answer that is not there when send returns will not come; this is for a kernel that differs.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A dump that somebody's transaction runs into is started again, not for ever.
+/// A dump that is disturbed is started again, not for ever.
 const DUMP_TRIES: u32 = 20;
 
 /// A connection. Not shared between threads: each has its own.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Connection, Failure, PATIENCE, no_answer, one};
+use super::{Connection, DUMP_TRIES, Failure, PATIENCE, no_answer, one};
 use crate::netlink::message::{Messages, NLM_F_DUMP};
 use crate::nft::decode;
 use crate::nft::element::{self, Element, ElementInfo, Key, RawElement};
@@ -121,7 +121,7 @@ impl Connection {
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if others change the ruleset all the time.
     pub fn dump_set(&mut self, set: SetId) -> Result<Vec<ElementInfo>, Error> {
         let (mut all, mut known) = (Vec::new(), HashSet::new());
-        loop {
+        for _ in 0..DUMP_TRIES {
             let mut raw: Vec<RawElement> = Vec::new();
             self.dump_into(
                 |out, sequence| encode::dump_set(out, sequence, set),
@@ -135,11 +135,11 @@ impl Connection {
             }
             let before = all.len();
             all.extend(found.into_iter().filter(|info| known.insert(info.key)));
-            // Each round but the last has brought something new, so that they end.
             if before > 0 && all.len() == before {
-                return Ok(all);
+                break;
             }
         }
+        Ok(all)
     }
 
     /// Every element of a set that holds no intervals, as [`Connection::dump_set`] tells them; a large one is not dumped if these keys, which may be in
