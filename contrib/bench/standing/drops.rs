@@ -21,10 +21,9 @@ const MEMBERS: &str = "16.0.0.0/13";
 const ONE: &str = "16.0.0.1/32";
 const HOST: &str = "10.99.0.1";
 
-/// A host with so many blocks, and who sends to it from where.
+/// A host with its blocks, and who sends to it from where.
 struct Row {
     what: &'static str,
-    blocks: u32,
     from: &'static str,
     /// The device is down: nothing arrives.
     is_down: bool,
@@ -53,7 +52,7 @@ impl Row {
         if is_down {
             host.run("ip", &["link", "set", "d0", "down"]);
         }
-        Self { what, blocks, from, is_down, host, peer, times: Vec::new() }
+        Self { what, from, is_down, host, peer, times: Vec::new() }
     }
 
     /// Nanoseconds a packet.
@@ -93,6 +92,5 @@ pub fn drops() {
         let median = row.median();
         let share = if row.is_down { "-".to_owned() } else { format!("{:.2}", (median - sending) / (empty - sending)) };
         println!("{:<66} {median:>10.0} {:>10.0} {share:>14}", row.what, median - sending);
-        let _ = row.blocks;
     }
 }
