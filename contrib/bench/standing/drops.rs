@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::config::Config;
-use portsentry::nft::{Connection, Element, Ruleset, SetId};
+use portsentry::nft::{Element, SetId};
 
+use super::installed;
 use super::support::flood::{Load, Wire};
 use super::support::netns::Namespace;
 
@@ -37,8 +37,7 @@ impl Row {
         let (host, peer) = (Namespace::new(), Namespace::new());
         host.join(&peer, "d0", &["10.99.0.1/24"], &["10.99.0.2/24"]);
         host.enter(|| {
-            let mut connection = Connection::open().unwrap();
-            connection.install(&Ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
+            let mut connection = installed();
             let first = u32::from(std::net::Ipv4Addr::new(16, 0, 0, 1));
             let timeout = Some(Duration::from_secs(86_400));
             let element = |number: u32| Element { timeout, ..Element::new(IpAddr::from(std::net::Ipv4Addr::from(first + number))) };

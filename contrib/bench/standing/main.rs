@@ -40,6 +40,8 @@ const DAEMONS: usize = 5;
 const FLUSHES: usize = 20;
 const RESTORE_BLOCKS: u32 = 100_000;
 const RESTORE_RUNS: usize = 5;
+/// Why all of them are blocked.
+const REASON: &str = "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() {
@@ -96,10 +98,17 @@ fn write(directory: &Path, mark: Mark, count: u32) {
         since: mark.clock,
         expires: Some(Moment::from_millis(mark.clock.millis() + 86_400_000 + u64::from(number))),
         port: None,
-        reason: "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3".parse().unwrap(),
+        reason: REASON.parse().unwrap(),
     };
     let content = Content { blocks: (0..count).map(block).collect(), offenders: Vec::new(), evidence: Vec::new(), mark: mark.clone() };
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
+}
+
+/// A connection in the thread's namespace, where the rules of the built-in defaults are in place without a daemon.
+fn installed() -> Connection {
+    let mut connection = Connection::open().unwrap();
+    connection.install(&Ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
+    connection
 }
 
 fn blocked(daemon: &Daemon<'_>) -> u64 {
@@ -148,17 +157,13 @@ fn repaired(by: By) -> Vec<f64> {
 fn wait_after_a_flush() -> f64 {
     let namespace = Namespace::new();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        connection.install(&Ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
+        let mut connection = installed();
         let elements: Vec<_> = (0..FLUSH_BLOCKS).map(million::element).collect();
         connection.add_elements(SetId::Blocked4, &elements).unwrap();
         std::thread::sleep(Duration::from_millis(500));
         let before = connection.generation().unwrap();
         let mut flush = std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap();
-        while connection.generation().unwrap() == before {
-            std::thread::sleep(Duration::from_micros(50));
-        }
-        let gone = Instant::now();
+        let (gone, _) = next_generation(&mut connection, before);
         // As long as it takes to write the transaction that puts everything back.
         std::thread::sleep(Duration::from_millis(1));
         // There is none: what counts is when the kernel says so.
@@ -167,6 +172,17 @@ fn wait_after_a_flush() -> f64 {
         assert!(flush.wait().unwrap().success());
         waited.as_secs_f64() * 1000.0
     })
+}
+
+/// When the ruleset is no longer of this generation, and of which it is then.
+fn next_generation(connection: &mut Connection, from: u32) -> (Instant, u32) {
+    loop {
+        let now = connection.generation().unwrap();
+        if now != from {
+            return (Instant::now(), now);
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
 }
 
 /// Flushes, and measures by the generation how long the table is gone. `others`: the connection of a program that goes on.
@@ -179,15 +195,8 @@ fn gap(connection: &mut Connection, others: &mut Connection, by: By) -> Duration
     if nft.is_none() {
         others.remove_table().unwrap();
     }
-    let mut wait = |from: u32| loop {
-        let now = connection.generation().unwrap();
-        if now != from {
-            return (Instant::now(), now);
-        }
-        std::thread::sleep(Duration::from_micros(50));
-    };
-    let (gone, at) = wait(before);
-    let (back, _) = wait(at);
+    let (gone, at) = next_generation(connection, before);
+    let (back, _) = next_generation(connection, at);
     assert!(nft.as_mut().is_none_or(|nft| nft.wait().unwrap().success()));
     back - gone
 }
@@ -207,7 +216,7 @@ fn gap_in_one_transaction(namespace: &Namespace, by: By) -> f64 {
 }
 
 fn restore() {
-    let (mut answers, mut works) = (Vec::new(), Vec::new());
+    let mut answers = Vec::new();
     for _ in 0..RESTORE_RUNS {
         let namespace = Namespace::new();
         let state = stored(RESTORE_BLOCKS);
@@ -215,11 +224,6 @@ fn restore() {
         let daemon = Daemon::start_with(&namespace, "", Some(state.path()));
         answers.push(began.elapsed().as_secs_f64() * 1000.0);
         assert_eq!(blocked(&daemon), u64::from(RESTORE_BLOCKS));
-        let log = daemon.log();
-        works.extend(log.lines().filter_map(|line| line.rsplit_once("protected after ")?.1.strip_suffix(" ms")?.parse::<f64>().ok()));
     }
     row(&format!("restore, {RESTORE_BLOCKS} blocks: from exec to the first answer"), "ms", answers);
-    if !works.is_empty() {
-        row("    from reading the store to protected", "ms", works);
-    }
 }

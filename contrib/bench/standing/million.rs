@@ -3,17 +3,15 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portsentry::config::Config;
-use portsentry::nft::{Connection, Element, Key, Ruleset, SetId};
+use portsentry::nft::{Connection, Element, Key, SetId};
 
 use super::support::daemon::Daemon;
 use super::support::netns::Namespace;
 use super::support::{eventually, output};
-use super::{PATIENCE, address, stored};
+use super::{PATIENCE, REASON, address, installed, stored};
 
 /// As many as `block.total` allows by default.
 pub const BLOCKS: u32 = 1_000_000;
-const COMMENT: &str = "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
 /// Single elements that are put in and asked for among the others.
 const SINGLE: u32 = 1000;
 
@@ -35,9 +33,10 @@ fn megabytes(kilobytes: u64) -> String {
     format!("{:.0} MB", kilobytes as f64 / 1000.0)
 }
 
-/// Elements in the set, as the kernel counts them (Linux 6.16).
-fn count(connection: &mut Connection) -> Option<u32> {
-    connection.sets().unwrap().into_iter().find(|set| set.name == "blocked4")?.count
+/// Whether every block is in the set, where the kernel counts them (Linux 6.16).
+fn is_full(connection: &mut Connection) -> bool {
+    let set = connection.sets().unwrap().into_iter().find(|set| set.name == "blocked4");
+    set.is_some_and(|set| set.count.is_none_or(|count| count == BLOCKS))
 }
 
 /// All of it.
@@ -50,15 +49,14 @@ pub fn million() {
 /// One of them.
 pub fn element(number: u32) -> Element<'static> {
     let address = address(number);
-    Element { timeout: Some(Duration::from_secs(86_400)), comment: Some(COMMENT), ..Element::new(IpAddr::from(address)) }
+    Element { timeout: Some(Duration::from_secs(86_400)), comment: Some(REASON), ..Element::new(IpAddr::from(address)) }
 }
 
 /// The set alone, by our own connection.
 fn kernel() {
     let namespace = Namespace::new();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        connection.install(&Ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
+        let mut connection = installed();
         let elements: Vec<_> = (0..BLOCKS).map(element).collect();
         let before = available();
         let began = Instant::now();
@@ -93,21 +91,15 @@ fn daemon() {
     let began = Instant::now();
     let daemon = Daemon::start_with(&namespace, "own_table: false", Some(state.path()));
     row("the daemon: restored, from exec to the first answer, all in force", milliseconds(began.elapsed()));
-    let is_full = |connection: &mut Connection| count(connection).is_none_or(|count| count == BLOCKS);
     assert!(namespace.enter(|| is_full(&mut Connection::open().unwrap())));
-    let log = daemon.log();
-    let protected = log.lines().find_map(|line| line.rsplit_once("protected after ")?.1.strip_suffix(" ms")?.parse::<f64>().ok());
-    if let Some(protected) = protected {
-        row("    from reading the store to protected, by its own clock", format!("{protected:.0} ms"));
-    }
-    // Counters follow in pieces.
+    // Comments and counters follow in pieces.
     let settled = eventually(PATIENCE, || {
         let before = namespace.enter(|| Connection::open().unwrap().generation().unwrap());
         std::thread::sleep(Duration::from_millis(200));
         before == namespace.enter(|| Connection::open().unwrap().generation().unwrap())
     });
     assert!(settled);
-    row("    until each has its counter", milliseconds(began.elapsed()));
+    row("    until each has its comment and counter", milliseconds(began.elapsed()));
     row("    resident memory", megabytes(daemon.memory("VmRSS")));
     row("    resident memory at the most", megabytes(daemon.memory("VmHWM")));
     row("    memory of the machine, kernel and store included", megabytes(before.saturating_sub(available())));
@@ -148,8 +140,7 @@ fn flush(namespace: &Namespace) -> (Duration, Duration) {
         let mut connection = Connection::open().unwrap();
         let gap = super::gap(&mut connection, &mut Connection::open().unwrap(), super::By::Nft);
         let began = Instant::now();
-        let full = |connection: &mut Connection| count(connection).is_none_or(|count| count == BLOCKS);
-        assert!(eventually(PATIENCE, || full(&mut connection)));
+        assert!(eventually(PATIENCE, || is_full(&mut connection)));
         (gap, gap + began.elapsed())
     })
 }

@@ -142,8 +142,8 @@ impl Connection {
         Ok(all)
     }
 
-    /// Every element of a set that holds no intervals, as [`Connection::dump_set`] tells them; a large one is not dumped if these keys, which may be in
-    /// it, are all that it holds. `count`: how many it has, if the kernel tells that ([`SetInfo::count`](super::decode::SetInfo)).
+    /// Every element of a set, as [`Connection::dump_set`] tells them; a large one without intervals is not dumped if these keys, which may be in it, are
+    /// all that it holds. `count`: how many it has, if the kernel tells that ([`SetInfo::count`](crate::nft::decode::SetInfo)).
     ///
     /// # Errors
     /// As [`Connection::dump_set`].
