@@ -323,7 +323,7 @@ fn a_scanner_learns_of_no_open_port_in_a_flood_of_invented_sources() {
         let (answers, sent) = std::thread::scope(|scope| {
             let closed = (1..=1000).filter(|port| site.is_closed(*port));
             let mut load = Load::spoofed(HOST.parse().unwrap(), closed, 50_000, Duration::from_secs(30));
-            load.seed = u64::from(run) + 1;
+            load.series = u64::from(run);
             let flood = scope.spawn({
                 let (flooder, over) = (&flooder, &over);
                 move || flooder.flood_until(&load, over)

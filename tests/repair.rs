@@ -504,7 +504,7 @@ fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
     let address = |n: u32| Ipv4Addr::from(0x0b00_0000 + n * 7);
     let elements: Vec<_> = (0..count).map(|n| format!("{} timeout 1h comment \"by hand: told\"", address(n))).collect();
     scene.load(&format!("add element inet portsentry blocked4 {{ {} }}", elements.join(", ")));
-    assert!(eventually(PATIENCE, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
+    wait_until_taken_over(&daemon, count);
     let before = repairs(&daemon);
     scene.nft("flush ruleset");
     // Asked while comments and counters still follow, and again when they are there.

@@ -464,11 +464,12 @@ fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
         scope.spawn(|| {
             namespace.enter(|| {
                 let mut connection = Connection::open().unwrap();
-                let mut number = 0u32;
-                // Bounded, for when the other thread panics.
-                while !done.load(Ordering::Relaxed) && number < 10_000 {
-                    connection.add_element(SetId::Blocked4, &Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))).unwrap();
-                    number += 1;
+                let mut changes = 0u32;
+                // Bounded, for when the other thread panics. So many elements are read between two changes; past them, there are changes only.
+                while !done.load(Ordering::Relaxed) && changes < 20_000 {
+                    let number = changes.min(400);
+                    connection.add_elements(SetId::Blocked4, &[Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))]).unwrap();
+                    changes += 1;
                     std::thread::sleep(Duration::from_millis(3));
                 }
             });

@@ -138,7 +138,7 @@ fn flood(wire: &Wire<'_>, to: IpAddr, rate: u64) -> Sent {
     let all: Vec<Sent> = std::thread::scope(|scope| {
         let send = |thread: u64| {
             let load = Load::spoofed(to, 200..300, rate / threads, FLOOD);
-            let load = Load { seed: load.seed.wrapping_add(thread), ..load };
+            let load = Load { series: thread, ..load };
             scope.spawn(move || wire.flood(&load))
         };
         let threads: Vec<_> = (0..threads).map(send).collect();

@@ -1,7 +1,7 @@
 //! A ruleset into the kernel: read what is there, send what differs, read it back and compare.
 //!
-//! Somebody may change the ruleset between any two of these. The generation tells: a transaction over something that was read is refused if it is no
-//! longer so, and is made anew; what reads back differently is a fault only if nobody else has changed anything since.
+//! Somebody may change the ruleset between any two of these. The generation tells: a transaction is refused if anything has changed since the last
+//! thing was read that it takes over, and all is made anew; what reads back differently is a fault only if nobody else has changed anything meanwhile.
 
 use super::conn::Connection;
 use super::decode::{self, RuleInfo, SetInfo};
@@ -60,6 +60,8 @@ pub struct Installed {
     pub carried: usize,
     /// Elements that had no room in a set that is smaller now: those with the least time left.
     pub left_out: usize,
+    /// The generation of the ruleset that was there before.
+    pub before: u32,
     /// The generation of the ruleset that this has made, or has found right.
     pub generation: u32,
 }
@@ -80,23 +82,34 @@ impl Connection {
     /// As [`Connection::install`]; with [`Hold::Owned`], [`Error::is_unsupported`] where the kernel has no such tables.
     pub fn install_with(&mut self, ruleset: &Ruleset, order: Order<'_>) -> Result<Installed, Error> {
         let mut tries = 0;
-        let installed = loop {
+        loop {
             tries += 1;
-            match self.install_once(ruleset, order) {
-                Err(error) if error.is_busy() && tries < TRIES => {}
-                other => break other?,
-            }
-        };
-        if !installed.steps.is_empty() {
+            let read_at = self.generation()?;
             let found = self.read(ruleset)?;
-            // Asked after reading: whoever was quicker than that is seen.
-            if let Some(object) = Plan::to_hold(ruleset, &found, order.hold).difference
-                && self.generation()? == installed.generation
-            {
-                return Err(Error::Differs { object });
+            let plan = if order.anew { Plan::anew(ruleset, &found, order.hold) } else { Plan::to_hold(ruleset, &found, order.hold) };
+            if plan.steps.is_empty() && order.elements.beside().iter().all(|(_, elements)| elements.is_empty()) {
+                return Ok(Installed { before: read_at, generation: read_at, ..Installed::default() });
             }
+            // Others who add elements every millisecond, here or in other tables, would make all reading in vain. What must not be lost are the elements
+            // that the transaction takes over: they are read from here on. Chains, sets and rules that changed before are as if they changed afterwards.
+            let guard = self.generation()?;
+            let was_moved = guard != read_at;
+            let installed = match self.carry_out(ruleset, order, &plan, guard) {
+                Err(error) if tries < TRIES && (was_moved || error.is_busy()) => continue,
+                other => other?,
+            };
+            if !installed.steps.is_empty() {
+                let found = self.read(ruleset)?;
+                // Asked after reading: whoever was quicker than that is seen.
+                if let Some(object) = Plan::to_hold(ruleset, &found, order.hold).difference
+                    && !was_moved
+                    && self.generation()? == installed.generation
+                {
+                    return Err(Error::Differs { object });
+                }
+            }
+            return Ok(installed);
         }
-        Ok(installed)
     }
 
     /// Puts elements back into a set, in one transaction, with what is left of their time. Those that are there stay.
@@ -215,15 +228,12 @@ impl Connection {
         Ok(Found { table: Some(table), chains, sets, rules, elements })
     }
 
-    fn install_once(&mut self, ruleset: &Ruleset, order: Order<'_>) -> Result<Installed, Error> {
-        let generation = self.generation()?;
-        let found = self.read(ruleset)?;
-        let plan = if order.anew { Plan::anew(ruleset, &found, order.hold) } else { Plan::to_hold(ruleset, &found, order.hold) };
-        let mut installed = Installed { steps: plan.steps.iter().map(Step::to_string).collect(), generation, ..Installed::default() };
+    /// Sends the plan in one transaction, over the ruleset of `generation`.
+    fn carry_out(&mut self, ruleset: &Ruleset, order: Order<'_>, plan: &Plan<'_>, generation: u32) -> Result<Installed, Error> {
+        let steps = plan.steps.iter().map(Step::to_string).collect();
+        // nf_tables_commit() counts on, and leaves 0 out.
+        let mut installed = Installed { steps, before: generation, generation: generation.checked_add(1).unwrap_or(1), ..Installed::default() };
         let more = order.elements.beside();
-        if plan.steps.is_empty() && more.iter().all(|(_, elements)| elements.is_empty()) {
-            return Ok(installed);
-        }
         let mut carried: Vec<(SetId, Vec<ElementInfo>)> = Vec::new();
         for step in &plan.steps {
             let (Step::AddElements(Set { id, .. }), Elements::Instead(books)) = (step, order.elements) else { continue };
@@ -231,19 +241,18 @@ impl Connection {
                 carried.push((*id, elements));
             }
         }
-        for id in plan.steps.iter().flat_map(Step::carried) {
-            if carried.iter().any(|(known, _)| known == id) {
-                continue;
-            }
-            let count = found.sets.iter().find(|set| set.name == id.name()).and_then(|set| set.count);
-            let mut elements = self.contents(*id, count, || order.known.map(|known| known(*id)).unwrap_or_default())?;
-            installed.left_out += fit(&mut elements, ruleset.set(*id).and_then(|set| set.size));
+        let is_missing = |id: &SetId| carried.iter().all(|(known, _)| known != id);
+        let taken_over: Vec<SetId> = plan.steps.iter().flat_map(Step::carried).copied().filter(is_missing).collect();
+        let sets = if taken_over.is_empty() { Vec::new() } else { self.sets()? };
+        for id in taken_over {
+            let count = sets.iter().find(|set| set.name == id.name()).and_then(|set| set.count);
+            let mut elements = self.contents(id, count, || order.known.map(|known| known(id)).unwrap_or_default())?;
+            installed.left_out += fit(&mut elements, ruleset.set(id).and_then(|set| set.size));
             installed.carried += elements.len();
-            carried.push((*id, elements));
+            carried.push((id, elements));
         }
         // What is carried over goes on counting, what comes from the books gets its counters later.
         let counters = if matches!(order.elements, Elements::Instead(_)) { Counters::Later } else { Counters::Now };
-        // What was read must still be so when it is changed: hence the generation.
         self.transaction(Some(generation), |out, sequence| {
             for (id, step) in (1..).zip(&plan.steps) {
                 write_step(out, sequence, step, id, &carried, counters);
@@ -257,8 +266,6 @@ impl Connection {
             encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
         })?;
         self.shrink();
-        // nf_tables_commit() counts on, and leaves 0 out.
-        installed.generation = generation.checked_add(1).unwrap_or(1);
         Ok(installed)
     }
 }

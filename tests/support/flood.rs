@@ -65,7 +65,8 @@ impl<'a> Wire<'a> {
     pub fn flood_until(&self, load: &Load, stop: &AtomicBool) -> Sent {
         self.from.enter(|| {
             let socket = packet_socket(&self.device, 0).expect("packet socket");
-            let mut random = Random(load.seed);
+            let mut random = Random(load.series);
+            let turns = Turns { network: load.sources, from: load.series << 24 };
             let mut frames = Frames::new(self, load.target);
             let ports = &load.ports;
             // A system call a millisecond at low rates: no bursts.
@@ -75,7 +76,7 @@ impl<'a> Wire<'a> {
                 for n in 0..count {
                     let bits = random.next();
                     let port = ports[(first as usize + n) % ports.len()];
-                    let source = random.address(load.sources);
+                    let source = turns.source(first + n as u64);
                     frames.write(n, source, 1024 + (bits % 60_000) as u16, port, (bits >> 32) as u32);
                 }
             })
@@ -127,7 +128,8 @@ pub struct Load {
     pub target: IpAddr,
     /// Ports, one after the other, again and again.
     pub ports: Vec<u16>,
-    /// Each packet has a random source of this network ([`anywhere4`], [`anywhere6`]; a host's own network for a single source).
+    /// Each packet has another source of this network, scattered, and none comes again before all had their turn ([`anywhere4`], [`anywhere6`]; a host's
+    /// own network for a single source). Drawn at random, some of a million sources would come three times in a few seconds, which is a scan.
     pub sources: IpNet,
     /// Packets a second; 0 is as fast as it goes.
     pub rate: u64,
@@ -135,8 +137,8 @@ pub struct Load {
     pub packets: u64,
     /// Time at most.
     pub time: Duration,
-    /// Of the random numbers: the same seed gives the same sources.
-    pub seed: u64,
+    /// Which series of sources: of two (below 32) the first 16 million have none in common.
+    pub series: u64,
 }
 
 impl Load {
@@ -144,7 +146,7 @@ impl Load {
     pub fn spoofed(target: IpAddr, ports: impl IntoIterator<Item = u16>, rate: u64, time: Duration) -> Self {
         let packets = if rate == 0 { u64::MAX } else { rate.saturating_mul(time.as_millis() as u64) / 1000 };
         let sources = if target.is_ipv4() { anywhere4() } else { anywhere6() };
-        Self { target, ports: ports.into_iter().collect(), sources, rate, packets, time: time * 2, seed: 0x9e37_79b9_7f4a_7c15 }
+        Self { target, ports: ports.into_iter().collect(), sources, rate, packets, time: time * 2, series: 0 }
     }
 }
 
@@ -432,17 +434,30 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+}
 
-    fn address(&mut self, network: IpNet) -> IpAddr {
-        match network {
-            IpNet::V4(network) => {
-                let host = u32::MAX.checked_shr(network.prefix_len().into()).unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from_bits(network.network().to_bits() | (self.next() as u32 & host)))
-            }
+/// The addresses of a network in a scattered order.
+struct Turns {
+    network: IpNet,
+    from: u64,
+}
+
+impl Turns {
+    /// Steps that have an inverse modulo 2^bits, one after the other: a permutation, so that no address has two turns.
+    fn source(&self, turn: u64) -> IpAddr {
+        let bits = u32::from(self.network.max_prefix_len() - self.network.prefix_len()).min(64);
+        let mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
+        let mut place = self.from.wrapping_add(turn) & mask;
+        for factor in [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9] {
+            place = place.wrapping_mul(factor) & mask;
+            place ^= place >> (bits / 2).max(1);
+        }
+        match self.network {
+            IpNet::V4(network) => IpAddr::V4(Ipv4Addr::from_bits(network.network().to_bits() | place as u32)),
+            // Scattered over the first half of the address, where the networks of different owners are.
             IpNet::V6(network) => {
-                let host = u128::MAX.checked_shr(network.prefix_len().into()).unwrap_or(0);
-                let bits = u128::from(self.next()) << 64 | u128::from(self.next());
-                IpAddr::V6(Ipv6Addr::from_bits(network.network().to_bits() | (bits & host)))
+                let free = 128 - u32::from(network.prefix_len());
+                IpAddr::V6(Ipv6Addr::from_bits(network.network().to_bits() | u128::from(place) << (free - bits)))
             }
         }
     }

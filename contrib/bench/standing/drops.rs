@@ -55,10 +55,10 @@ impl Row {
     }
 
     /// Nanoseconds a packet.
-    fn run(&mut self, seed: u64) {
+    fn run(&mut self, series: u64) {
         let target: IpAddr = HOST.parse().unwrap();
         let sources: IpNet = self.from.parse().unwrap();
-        let load = Load { sources, packets: PACKETS, seed, ..Load::spoofed(target, [1], 0, Duration::from_secs(10)) };
+        let load = Load { sources, packets: PACKETS, series, ..Load::spoofed(target, [1], 0, Duration::from_secs(10)) };
         let sent = Wire::between(&self.peer, &self.host, "d0").flood(&load);
         self.times.push(sent.elapsed.as_nanos() as f64 / (sent.packets + sent.refused) as f64);
     }
@@ -82,7 +82,7 @@ pub fn drops() {
     ];
     for round in 0..ROUNDS {
         for row in &mut rows {
-            row.run(round as u64 + 1);
+            row.run(round as u64);
         }
     }
     let (sending, empty) = (rows[0].median(), rows[1].median());

@@ -113,7 +113,8 @@ impl Foreign {
     /// # Errors
     /// As [`Connection::install`].
     pub(super) fn install(&mut self, connection: &mut Connection, ruleset: &Ruleset, order: Order<'_>, many: bool) -> Result<Installed, Error> {
-        let quiet = many && self.monitor.listen(false).is_ok();
+        let before = if many { connection.generation().ok() } else { None };
+        let quiet = before.is_some() && self.monitor.listen(false).is_ok();
         let mut result = connection.install_with(ruleset, Order { hold: self.hold, ..order });
         if self.hold == Hold::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
             (self.own_table, self.hold) = (OwnTable::No, Hold::Free);
@@ -122,8 +123,9 @@ impl Foreign {
         if quiet {
             self.monitor.listen(true)?;
             // Somebody else's transaction meanwhile was not heard.
-            let is_ours = |installed: &Installed| connection.generation().is_ok_and(|generation| generation == installed.generation);
-            self.lost |= !result.as_ref().is_ok_and(is_ours);
+            let after = connection.generation().ok();
+            let is_only_ours = |installed: &Installed| (before, after) == (Some(installed.before), Some(installed.generation));
+            self.lost |= !result.as_ref().is_ok_and(is_only_ours);
         }
         result
     }
