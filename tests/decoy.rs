@@ -166,8 +166,9 @@ fn a_connect_scan_finds_five_thousand_decoys_open() {
         let taken = decoy(&daemon, "connections");
         // nmap resets each connection at once; now and then the reset overtakes the acknowledgement from another processor, and ends the handshake.
         assert!(taken >= 4_800, "{taken} connections taken: {}", daemon.json(&["status"])["decoy"]);
-        let shown = daemon.json(&["show", source]);
-        assert!(shown["scans"].to_string().contains("connect"), "{shown}");
+        // The account itself keeps the latest ports only, which may be those of handshakes that the reset ended.
+        assert!(daemon.log().contains(&format!("Connect from host: {source}")), "{}", daemon.log());
+        assert!(daemon.json(&["show", source])["touched"].as_u64().unwrap() > 2);
         assert_eq!(daemon.blocked(), [""; 0]);
     }
 }
