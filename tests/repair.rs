@@ -12,12 +12,13 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
-use portsentry::nft::{Connection, ElementInfo, Key, Ruleset, SetId};
+use portsentry::nft::{Connection, Element, ElementInfo, Key, Ruleset, SetId};
 use support::daemon::Daemon;
 use support::netns::Namespace;
 use support::{eventually, gap, missing};
@@ -547,4 +548,49 @@ fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counte
         assert_eq!(row["packets"], (u32::from(address) - 0x0b00_0000) / 7, "{row}");
     }
     assert_eq!(repairs(&daemon), 0);
+}
+
+#[test]
+fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_the_time() {
+    let scene = scene!();
+    let (loaded, added) = (1000, 300);
+    let daemon = Daemon::start(&scene.host, "own_table: false");
+    scene.load(&many(loaded, "1h"));
+    wait_until_taken_over(&daemon, loaded);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            scene.host.enter(|| {
+                let mut connection = Connection::open().unwrap();
+                for number in 0..60_000u32 {
+                    if is_over.load(Ordering::Relaxed) && number >= added {
+                        return;
+                    }
+                    // The last one again and again: a change, and no new element.
+                    let address = Ipv4Addr::from(0x0c00_0000 + number.min(added - 1));
+                    let element = Element { timeout: Some(Duration::from_secs(3600)), ..Element::new(IpAddr::from(address)) };
+                    connection.add_elements(SetId::Blocked4, &[element]).unwrap();
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            });
+        });
+        for total in 200_000..200_005 {
+            daemon.write_configuration(&format!("own_table: false\nblock: {{ total: {total} }}"));
+            done(&daemon.ctl(&["reload"]));
+            assert!(scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]).contains(&format!("size {total}")));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        other.join().unwrap();
+    });
+    let count = (loaded + added) as usize;
+    let in_kernel = || scene.host.enter(|| Connection::open().unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len()));
+    assert_eq!(in_kernel(), count);
+    let in_the_books = || {
+        daemon.signal("USR1");
+        daemon.log().contains(&format!(" {count} blocked,"))
+    };
+    assert!(eventually(3 * PATIENCE, in_the_books), "{}", daemon.log());
+    // And from there they come back.
+    scene.nft("flush ruleset");
+    assert!(eventually(PATIENCE, || in_kernel() == count), "{} of {count}\n{}", in_kernel(), daemon.log());
 }

@@ -226,9 +226,12 @@ impl<'a> Beside<'a> {
         assert!(connect(&scene.scanner, HOST, OPEN, Duration::from_millis(300)).is_none(), "after {after} the scanner reaches a service");
         let now = scene.dropped();
         assert!(now[0] >= before[0] + 2 && now[1] > before[1], "after {after} it is not our rule that drops the scanner: {before:?}, {now:?}");
-        let [least, most] = self.blocked_at.map(|moment| BLOCK - moment.elapsed().as_secs());
+        let [earliest, latest] = self.blocked_at;
         for address in [SCANNER, PREFIX6] {
+            // The answer is of some moment between the two.
+            let most = BLOCK - latest.elapsed().as_secs();
             let left = self.left(address).unwrap_or_else(|| panic!("after {after} {address} is not listed"));
+            let least = BLOCK - earliest.elapsed().as_secs();
             assert!((least - 1..=most).contains(&left), "after {after} {address} has {left} s left, and not {least} to {most}");
         }
     }

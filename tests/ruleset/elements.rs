@@ -106,6 +106,7 @@ fn ten_thousand_elements_go_in_and_out() {
             connection.delete_element(SetId::Blocked4, &element(number)).unwrap();
         }
         let left = connection.dump_set(SetId::Blocked4).unwrap().len();
+        assert_eq!(connection.dump_keys(SetId::Blocked4).unwrap().len(), left);
         assert_eq!(connection.delete_elements(SetId::Blocked4, &elements).unwrap(), left);
         assert_eq!(connection.dump_set(SetId::Blocked4).unwrap(), []);
         assert_eq!(connection.delete_elements(SetId::Blocked4, &elements[..3]).unwrap(), 0);

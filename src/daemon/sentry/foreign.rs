@@ -1,23 +1,27 @@
 //! What other programs did to our table: heard at once, and kept until something is done about it.
 //!
-//! Two parts: `change` is one transaction of theirs, as the notifications tell it; `repair` puts right what must not be, and respects the rest.
+//! Three parts: `change` is one transaction of theirs, as the notifications tell it; `repair` puts right what must not be, and respects the rest; `look`
+//! finds what no notification has told.
 //!
 //! Never here: another table, a wait, work without a bound. What a transaction of others did is known from the kernel's notifications
 //! (`NFNLGRP_NFTABLES`); our own come from our own port id and are passed over.
 
 mod change;
+mod look;
 mod repair;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use self::change::Change;
+use self::look::Look;
 use super::pace::Pace;
 use crate::config::OwnTable;
 use crate::daemon::command::{Author, Repairs};
-use crate::engine::{Moment, Subject};
-use crate::nft::{Connection, Error, Heard, Hold, Installed, Monitor, Notification, Order, Ruleset};
+use crate::engine::{Moment, Source, Subject};
+use crate::nft::{Connection, Error, Heard, Hold, Installed, Key, Monitor, Notification, Order, Ruleset};
 use crate::probe::Port;
 use crate::responder::{place, words};
 
@@ -55,6 +59,9 @@ pub(super) struct Foreign {
     pending: Change,
     lost: bool,
     lost_at: Option<Moment>,
+    /// There may be blocks in the kernel that the books do not know.
+    unsure: bool,
+    look: Look,
     author: Author,
     found: Found,
     /// Blocks that are still to be put back.
@@ -85,6 +92,8 @@ impl Foreign {
             pending: Change::default(),
             lost: false,
             lost_at: None,
+            unsure: false,
+            look: Look::default(),
             author: Author::default(),
             found: Found::default(),
             backlog: VecDeque::new(),
@@ -147,9 +156,9 @@ impl Foreign {
     /// When there is something to do that no notification brings.
     pub(super) fn next_timer(&self, now: Moment) -> Option<Moment> {
         let waits = self.lost || self.pending.structure || self.pending.allowed;
-        let soon = !self.backlog.is_empty() || !self.bare.is_empty() || !self.pending.has_no_elements();
+        let soon = !self.backlog.is_empty() || !self.bare.is_empty() || !self.pending.has_no_elements() || self.pending.networks;
         let next = waits.then(|| self.pace.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
-        if soon { Some(now) } else { next }
+        if soon { Some(now) } else { next.into_iter().chain(self.look.next_timer(now)).min() }
     }
 
     fn loss_not_before(&self, now: Moment) -> Option<Moment> {
@@ -197,6 +206,14 @@ impl Foreign {
         self.untold += u64::from(!may);
         may
     }
+}
+
+/// Whom the key of an element is for.
+fn host(key: Key) -> Option<Subject> {
+    Some(Subject::Host(match key.address()? {
+        IpAddr::V4(address) => Source::V4(address),
+        IpAddr::V6(address) => Source::V6(address),
+    }))
 }
 
 impl AsFd for Foreign {

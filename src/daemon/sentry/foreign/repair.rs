@@ -6,16 +6,15 @@
 //!
 //! Never here: another table, a wait, work without a bound: what does not fit between two looks at packets is left for the next.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use super::change::Change;
-use super::{Author, Found};
+use super::{Author, Found, host};
 use crate::config::OwnTable;
 use crate::daemon::sentry::court::Court;
 use crate::daemon::sentry::reflex::spared;
 use crate::daemon::sentry::{Sentry, rules};
-use crate::engine::{BlockView, Engine, Moment, Source, Subject};
+use crate::engine::{BlockView, Engine, Moment, Subject};
 use crate::journal::Notice;
 use crate::nft::{Element, ElementInfo, Elements, Error, Hold, Installed, Key, Order, SetId};
 use crate::responder::{place, words};
@@ -55,6 +54,7 @@ impl Sentry {
             // Who it was is among what was lost. Elements may be too, and blocks are rather put back than lost.
             self.foreign.author = Author::default();
             self.foreign.pending.structure = true;
+            self.foreign.unsure = true;
             // What is there already stays as it is.
             self.foreign.backlog = self.court.engine.blocks().map(|block| block.subject).collect();
         }
@@ -63,6 +63,7 @@ impl Sentry {
             self.repair(now);
         }
         self.work_off(now);
+        self.look_for_unknown();
         self.tell_changes(now);
         more
     }
@@ -88,11 +89,7 @@ impl Sentry {
             }
         };
         for (key, there) in keys.into_iter().zip(there) {
-            let subject = match key.address() {
-                Some(IpAddr::V4(address)) => Subject::Host(Source::V4(address)),
-                Some(IpAddr::V6(address)) => Subject::Host(Source::V6(address)),
-                None => continue,
-            };
+            let Some(subject) = host(key) else { continue };
             match there {
                 None if removed => self.foreign.found.lifted += u64::from(court.engine.removed_by_hand(now, subject, &mut court.orders)),
                 Some(info) if !removed => self.foreign.found.put_in(court, now, subject, info),
