@@ -18,7 +18,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use support::netns::Namespace;
-use support::{missing, output};
+use support::{copy_program, missing, output};
 
 const PORTSENTRY: &str = env!("CARGO_BIN_EXE_portsentry");
 
@@ -133,7 +133,7 @@ fn without_privilege_it_says_so_and_ends_with_77() {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // The binary may lie where nobody else can go: copy it.
     let copy = directory.path().join("portsentry");
-    fs::copy(PORTSENTRY, &copy).unwrap();
+    copy_program(PORTSENTRY, &copy);
     let words = ["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", copy.to_str().unwrap(), "--config", &path];
     let told = output("setpriv", &words, Duration::from_secs(10));
     assert_eq!(told.status.code(), Some(77), "{}", stderr(&told));

@@ -451,8 +451,7 @@ fn ctl_as(uid: u32, gid: u32, socket: &Path, words: &[&str]) -> Output {
     // The target directory may be closed to others: they run a copy.
     let copy = socket.parent().unwrap().join("portsentryctl");
     if !copy.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_portsentryctl"), &copy).unwrap();
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+        support::copy_program(env!("CARGO_BIN_EXE_portsentryctl"), &copy);
     }
     // `uid` of a root process drops its supplementary groups too.
     Command::new(copy).args(words).args(["--socket", socket.to_str().unwrap()]).uid(uid).gid(gid).current_dir("/").output().unwrap()

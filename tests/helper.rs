@@ -22,7 +22,7 @@ use portsentry::helper::commands::{AT_ONCE, WAITING_MAX};
 use portsentry::helper::process::Process;
 use portsentry::helper::protocol::{Order, Run, Settings, Word};
 use portsentry::journal::{Ended, Response};
-use support::{eventually, marked, unique};
+use support::{copy_program, eventually, marked, unique};
 
 /// A helper with a mark in everything that it starts, by which it is found again.
 struct Helper {
@@ -176,8 +176,9 @@ fn a_command_that_cannot_be_started_says_why() {
     fs::write(&file, "#!/bin/sh\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let script = directory.path().join("script");
-    fs::write(&script, "#!/nowhere/at/all\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = directory.path().join("text");
+    fs::write(&text, "#!/nowhere/at/all\n").unwrap();
+    copy_program(text.to_str().unwrap(), &script);
     let (file, script) = (file.to_str().unwrap(), script.to_str().unwrap());
     for (program, why) in [("/nowhere/at/all", "No such file"), (file, "Permission denied"), ("/", "Permission denied"), (script, "No such file")] {
         let mut helper = Helper::start();

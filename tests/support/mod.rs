@@ -18,6 +18,7 @@ pub mod netns;
 pub mod predecessor;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -54,6 +55,12 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Puts a copy of a program where everybody may run it. By a process of its own: what this one has open for writing, the child that another test
+/// starts at that moment has too, and nobody can execute it meanwhile (ETXTBSY, execve(2)).
+pub fn copy_program(from: &str, to: &Path) {
+    run("install", &["-m", "755", from, to.to_str().expect("a path in UTF-8")]);
 }
 
 /// Why tests that need privilege or tools cannot run here; `None` if they can.
