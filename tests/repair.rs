@@ -78,6 +78,11 @@ impl Scene {
         blocks.join("\n")
     }
 
+    /// How many hosts the kernel has as blocked; none where the table is gone.
+    fn in_kernel(&self) -> usize {
+        self.host.enter(|| Connection::open().unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len()))
+    }
+
     /// Loads many elements at once.
     fn load(&self, text: &str) {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -481,8 +486,7 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
         for round in 1..=rounds {
             gaps.push(gap(&scene.host, || scene.nft("flush ruleset")).0.as_secs_f64() * 1000.0);
             wait_for_repairs(&daemon, u64::from(round));
-            let in_kernel = || scene.host.enter(|| Connection::open().unwrap().dump_set(SetId::Blocked4).unwrap().len());
-            assert!(eventually(Duration::from_secs(60), || in_kernel() == blocks as usize), "{}", in_kernel());
+            assert!(eventually(Duration::from_secs(60), || scene.in_kernel() == blocks as usize), "{}", scene.in_kernel());
             let log = daemon.log();
             let told = log.lines().filter_map(|line| line.rsplit_once("were put back within ")?.1.strip_suffix(" ms")?.parse::<f64>().ok());
             times = told.collect();
@@ -583,8 +587,7 @@ fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_t
         other.join().unwrap();
     });
     let count = (loaded + added) as usize;
-    let in_kernel = || scene.host.enter(|| Connection::open().unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len()));
-    assert_eq!(in_kernel(), count);
+    assert_eq!(scene.in_kernel(), count);
     let in_the_books = || {
         daemon.signal("USR1");
         daemon.log().contains(&format!(" {count} blocked,"))
@@ -592,5 +595,5 @@ fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_t
     assert!(eventually(3 * PATIENCE, in_the_books), "{}", daemon.log());
     // And from there they come back.
     scene.nft("flush ruleset");
-    assert!(eventually(PATIENCE, || in_kernel() == count), "{} of {count}\n{}", in_kernel(), daemon.log());
+    assert!(eventually(PATIENCE, || scene.in_kernel() == count), "{} of {count}\n{}", scene.in_kernel(), daemon.log());
 }

@@ -4,4 +4,4 @@
 
 mod nft;
 
-pub use nft::{BLOCKED, NftResponder, blocked, blocked_networks, blocked_where_there, count_blocked, place, words};
+pub use nft::{BLOCKED, NftResponder, blocked, blocked_networks, blocked_where_there, count_blocked, host, place, words};

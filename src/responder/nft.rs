@@ -36,6 +36,14 @@ pub fn place(subject: Subject) -> (SetId, Element<'static>) {
     }
 }
 
+/// Whom an element of the sets of blocked hosts is for, by its key: what [`place`] says, backwards.
+pub fn host(key: Key) -> Option<Subject> {
+    Some(Subject::Host(match key.address()? {
+        IpAddr::V4(address) => Source::V4(address),
+        IpAddr::V6(address) => Source::V6(address),
+    }))
+}
+
 impl NftResponder {
     /// A responder over `connection`.
     pub fn new(connection: Connection) -> Self {
@@ -294,12 +302,16 @@ fn stand_for(set: SetId, info: ElementInfo) -> impl Iterator<Item = (Subject, El
 
 /// What an element of a blocked set stands for. A range that is no network (somebody else's) is several.
 fn subjects(set: SetId, info: &ElementInfo) -> Vec<Subject> {
-    let Some(first) = info.key.address() else { return Vec::new() };
-    match (set, first, info.last().address()) {
-        (SetId::Blocked4, IpAddr::V4(address), _) => vec![Subject::Host(Source::V4(address))],
-        (SetId::Blocked6, IpAddr::V6(address), _) => vec![Subject::Host(Source::V6(address))],
-        (_, IpAddr::V4(first), Some(IpAddr::V4(last))) => ipnet::Ipv4Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect(),
-        (_, IpAddr::V6(first), Some(IpAddr::V6(last))) => ipnet::Ipv6Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect(),
+    if matches!(set, SetId::Blocked4 | SetId::Blocked6) {
+        return host(info.key).into_iter().collect();
+    }
+    match (info.key.address(), info.last().address()) {
+        (Some(IpAddr::V4(first)), Some(IpAddr::V4(last))) => {
+            ipnet::Ipv4Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect()
+        }
+        (Some(IpAddr::V6(first)), Some(IpAddr::V6(last))) => {
+            ipnet::Ipv6Subnets::new(first, last, 0).map(|net| Subject::Network(net.into())).collect()
+        }
         _ => Vec::new(),
     }
 }

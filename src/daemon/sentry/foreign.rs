@@ -11,7 +11,6 @@ mod look;
 mod repair;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use self::look::Look;
 use super::pace::Pace;
 use crate::config::OwnTable;
 use crate::daemon::command::{Author, Repairs};
-use crate::engine::{Moment, Source, Subject};
-use crate::nft::{Connection, Error, Heard, Hold, Installed, Key, Monitor, Notification, Order, Ruleset};
+use crate::engine::{Moment, Subject};
+use crate::nft::{Connection, Error, Heard, Hold, Installed, Monitor, Notification, Order, Ruleset};
 use crate::probe::Port;
 use crate::responder::{place, words};
 
@@ -206,14 +205,6 @@ impl Foreign {
         self.untold += u64::from(!may);
         may
     }
-}
-
-/// Whom the key of an element is for.
-fn host(key: Key) -> Option<Subject> {
-    Some(Subject::Host(match key.address()? {
-        IpAddr::V4(address) => Source::V4(address),
-        IpAddr::V6(address) => Source::V6(address),
-    }))
 }
 
 impl AsFd for Foreign {

@@ -5,11 +5,11 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Author, host};
+use super::Author;
 use crate::daemon::sentry::Sentry;
 use crate::engine::Moment;
 use crate::nft::{Connection, Error, Key, SetId};
-use crate::responder::{place, words};
+use crate::responder::{host, place, words};
 
 /// Nothing tells that the thread is done: it is asked this often.
 const ASKED_EVERY: Duration = Duration::from_millis(100);

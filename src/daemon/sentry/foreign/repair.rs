@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use super::change::Change;
-use super::{Author, Found, host};
+use super::{Author, Found};
 use crate::config::OwnTable;
 use crate::daemon::sentry::court::Court;
 use crate::daemon::sentry::reflex::spared;
@@ -17,7 +17,7 @@ use crate::daemon::sentry::{Sentry, rules};
 use crate::engine::{BlockView, Engine, Moment, Subject};
 use crate::journal::Notice;
 use crate::nft::{Element, ElementInfo, Elements, Error, Hold, Installed, Key, Order, SetId};
-use crate::responder::{place, words};
+use crate::responder::{host, place, words};
 
 /// Elements that others changed and that are looked after before packets are looked at again: two milliseconds.
 const ELEMENTS_A_WAKE: usize = 500;
