@@ -36,9 +36,9 @@
 
 pub mod capture;
 pub mod config;
-pub mod control;
-pub mod ctl;
-pub mod daemon;
+//pub mod control;
+//pub mod ctl;
+//pub mod daemon;
 pub mod decoy;
 pub mod engine;
 pub mod helper;
@@ -46,7 +46,10 @@ pub mod journal;
 pub mod netlink;
 pub mod nft;
 pub mod probe;
-pub mod responder;
+pub mod enforce;
+pub mod errors;
+//pub mod packet;
+pub mod store;
 pub mod sys;
 pub mod wire;
 

@@ -340,7 +340,7 @@ fn the_files_are_where_the_configuration_has_them() {
         config.ignore_file.unwrap(),
         config.history_file.unwrap(),
         config.state_dir.join("allowed"),
-        config.state_dir.join(portsentry::journal::store::FILE),
+        config.state_dir.join(portsentry::store::FILE),
         config.control.socket,
     ];
     assert_eq!(told, set(wanted.iter().map(|path| path.to_str().unwrap())));

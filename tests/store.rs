@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use portsentry::engine::{Moment, Offender, Reason, Source, Subject};
-use portsentry::journal::store::{self, Block, Content, Mark, Repeated};
+use portsentry::store::{self, Block, Content, Mark, Repeated};
 use support::daemon::Daemon;
 use support::netns::Namespace;
 use support::{eventually, missing, run};
@@ -34,7 +34,7 @@ const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "mount", "nsenter"];
 const HOST: &str = "10.71.1.1";
 const SCANNER: &str = "10.71.1.2";
 
-/// The daemon's clock stands this far ahead of the kernel's (`daemon::time`).
+/// The daemon's clock stands this far ahead of the kernel's (`store::clock`).
 const BEFORE_BOOT: u64 = 10 * 366 * 24 * 3600 * 1000;
 
 struct Scene {

@@ -45,7 +45,7 @@ use crate::journal::{self, Journal, JournalHandle, Notice, store};
 use crate::netlink::route;
 use crate::nft::text::Form;
 use crate::nft::{Connection, Ruleset};
-use crate::responder::words;
+use crate::errors::error_chain as words;
 use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::schedule;

@@ -14,7 +14,7 @@ use crate::config::{Config, NeverBlock};
 use crate::netlink::long_peers::{self, LongPeers};
 use crate::netlink::route::Routes;
 use crate::netlink::sock_diag::SockDiag;
-use crate::responder::words;
+use crate::errors::error_chain as words;
 use crate::sys::{clock, resolv_conf};
 
 /// Why something is never blocked.

@@ -11,7 +11,7 @@ use super::time;
 use crate::control::{BlockRow, Kind, Refusal, Stamp, Target};
 use crate::engine::{Moment, Reason, Subject};
 use crate::nft::ElementInfo;
-use crate::responder::words;
+use crate::errors::error_chain as words;
 
 /// What helps when the kernel does not know our sets.
 pub(super) const MEND: &str = "\"portsentryctl reload\" builds the table anew";

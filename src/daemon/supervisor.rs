@@ -26,7 +26,7 @@ use crate::engine::AllowList;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::{Connection, Ruleset, queue};
-use crate::responder::words;
+use crate::errors::error_chain as words;
 use crate::sys::signals::{Signals, Wish};
 use crate::sys::{poll, procfs};
 

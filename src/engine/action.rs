@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{NotBlocked, Reason, Source, Subject};
+use ipnet::IpNet;
+
+use super::{NotBlocked, Reason, Source};
 use crate::probe::{Port, Probe};
 
 /// Something that the engine wants done in the world.
@@ -11,7 +13,7 @@ pub enum Action {
     /// Put an element into the kernel's set, or give the element that is there a new timeout. Answered by [`Outcome::Blocked`].
     Block {
         /// What to block.
-        subject: Subject,
+        source: Source,
         /// For how long; `None` until it is unblocked.
         timeout: Option<Duration>,
         /// Why; also the element's comment.
@@ -22,12 +24,19 @@ pub enum Action {
     /// Take an element out of the kernel's set. Answered by [`Outcome::Unblocked`].
     Unblock {
         /// What to unblock.
-        subject: Subject,
+        source: Source,
+    },
+    /// Leave these networks, which lie in a blocked network, out of its block; they replace the exemptions it had. Answered by [`Outcome::Exempted`].
+    Exempt {
+        /// The blocked network.
+        source: Source,
+        /// What its block leaves out.
+        exempt: Vec<IpNet>,
     },
     /// Ask the kernel how many packets an element has dropped. Answered by [`Outcome::Counted`].
     Count {
         /// Whose element.
-        subject: Subject,
+        source: Source,
     },
     /// The rules hold a source that is not to be blocked, or not any more: take it out. Not answered: if the kernel refuses, the hold runs out by itself.
     Release {
@@ -46,21 +55,28 @@ pub enum Outcome {
     /// The element is in the set, or why it is not.
     Blocked {
         /// What was to be blocked.
-        subject: Subject,
+        source: Source,
         /// The kernel's answer.
         result: Result<(), String>,
     },
     /// The element is out of the set (also when it was not there), or why it is not.
     Unblocked {
         /// What was to be unblocked.
-        subject: Subject,
+        source: Source,
+        /// The kernel's answer.
+        result: Result<(), String>,
+    },
+    /// The networks are left out of the block, or why they are not.
+    Exempted {
+        /// The blocked network.
+        source: Source,
         /// The kernel's answer.
         result: Result<(), String>,
     },
     /// Packets dropped by the element; `None` if there is no such element any more.
     Counted {
         /// Whose element.
-        subject: Subject,
+        source: Source,
         /// The element's packet counter.
         packets: Option<u64>,
     },
@@ -75,8 +91,10 @@ pub enum Ending {
     ByHand,
     /// Somebody took its element out of the kernel's set, with nft or another program.
     Removed,
-    /// The subject, or a part of it, must not be blocked (any more).
+    /// The source must not be blocked (any more).
     NeverBlock,
+    /// `block.total` allows fewer blocks than there were.
+    Total,
 }
 
 /// Something that people should hear of.
@@ -96,7 +114,7 @@ pub enum Report {
     /// The kernel acknowledged a block.
     Blocked {
         /// What is blocked.
-        subject: Subject,
+        source: Source,
         /// The port of the probe that crossed the trigger; `None` for a block by hand.
         port: Option<Port>,
         /// For how long.
@@ -109,21 +127,28 @@ pub enum Report {
     /// The kernel refused a block.
     BlockFailed {
         /// What was to be blocked.
-        subject: Subject,
+        source: Source,
         /// The kernel's words.
         error: String,
     },
     /// A block is over.
     Unblocked {
         /// What was blocked.
-        subject: Subject,
+        source: Source,
         /// How it ended.
         ending: Ending,
+    },
+    /// A part of a blocked network is exempt from its block.
+    Exempted {
+        /// The blocked network.
+        source: Source,
+        /// The part.
+        exempt: IpNet,
     },
     /// The kernel refused to lift a block.
     UnblockFailed {
         /// What was to be unblocked.
-        subject: Subject,
+        source: Source,
         /// The kernel's words.
         error: String,
     },

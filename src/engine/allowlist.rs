@@ -51,6 +51,14 @@ impl AllowList {
         }
     }
 
+    /// Whether every address of `network` is in the list.
+    pub fn covers(&self, network: &IpNet) -> bool {
+        match network {
+            IpNet::V4(net) => holds(&self.v4, u32::from(net.network()), u32::from(net.broadcast())),
+            IpNet::V6(net) => holds(&self.v6, u128::from(net.network()), u128::from(net.broadcast())),
+        }
+    }
+
     /// The first network that shares an address with `network`, as it was given: for words to the administrator. Slow on purpose.
     pub fn overlapping(&self, network: &IpNet) -> Option<IpNet> {
         if !self.overlaps(network) {
@@ -105,6 +113,12 @@ fn touches<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= first)
 }
 
+/// Whether one range of `ranges` has all members of `first..=last`: ranges that touch are merged, so none needs two.
+fn holds<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
+    let after = ranges.partition_point(|range| range.0 <= first);
+    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +163,10 @@ mod tests {
             let slow = networks.iter().any(|network| network.trunc().contains(&asked) || asked.contains(&network.trunc()));
             prop_assert_eq!(list.overlaps(&asked), slow);
             prop_assert_eq!(list.overlapping(&asked).is_some(), slow);
+            let ends = [asked.network(), asked.broadcast()];
+            let within = list.covers(&asked);
+            prop_assert!(!within || ends.iter().all(|end| list.contains(*end)));
+            prop_assert!(within || !networks.iter().any(|network| network.trunc().contains(&asked)));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! What is blocked, what is on its way there, and when it ends.
 //!
-//! One entry a subject, and at most one order in flight for it: whatever is asked for meanwhile waits as a [`Wish`] until the kernel has
+//! One entry a source, and at most one order in flight for it: whatever is asked for meanwhile waits as a [`Wish`] until the kernel has
 //! answered. "Blocked" is reported when the kernel has acknowledged it, "unblocked" only of what was reported as blocked or adopted.
 //!
 //! ```text
@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use ipnet::IpNet;
 
-use super::entry::{Adopted, BlockView, DOUBT_EVERY, Entry, Order, RETRY_FIRST, RETRY_LAST, State, Wish, blocked, is_due, view};
-use super::{Action, Ending, Moment, Outcome, Report, Source, Subject};
+use super::entry::{Adopted, BlockView, DOUBT_EVERY, Entry, Exempt, Order, RETRY_FIRST, RETRY_LAST, State, Wish, blocked, is_due, view};
+use super::{Action, Ending, Moment, Outcome, Reason, Report, Source};
 
 /// A block that must not be and that the kernel would not lift is tried again after this.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
@@ -34,14 +35,14 @@ const INDEX_START: usize = 131_072;
 pub(super) enum Followup {
     Nothing,
     /// A first block is in force.
-    Blocked(Subject),
+    Blocked(Source),
     /// It was lifted by hand: its evidence is forgiven.
-    Forgiven(Subject),
+    Forgiven(Source),
     /// It was lifted because it must not be: the rules need not hold it either.
-    Exempt(Subject),
+    Exempt(Source),
 }
 
-/// A scan's claim to block a subject.
+/// A scan's claim to block a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Nothing is there.
@@ -115,14 +116,14 @@ impl Blocks {
         (page.iter().flatten().filter(|entry| entry.is_in_force()).map(view), (end < self.entries.len()).then_some(end))
     }
 
-    /// The block of `subject`, if it is in force.
-    pub(super) fn view(&self, subject: Subject) -> Option<BlockView<'_>> {
-        self.find(subject).and_then(|at| self.entry(at)).filter(|entry| entry.is_in_force()).map(view)
+    /// The block of `source`, if it is in force.
+    pub(super) fn view(&self, source: Source) -> Option<BlockView<'_>> {
+        self.find(source).and_then(|at| self.entry(at)).filter(|entry| entry.is_in_force()).map(view)
     }
 
     /// What a scan finds when it wants `source` blocked.
     pub(super) fn standing(&self, now: Moment, source: Source) -> Standing {
-        match self.find(Subject::Host(source)).and_then(|at| self.entry(at)) {
+        match self.find(source).and_then(|at| self.entry(at)) {
             None => Standing::Free,
             Some(entry) => match entry.state {
                 State::Refused { until } if now >= until => Standing::Free,
@@ -135,31 +136,31 @@ impl Blocks {
     /// Whether `source` is blocked, or about to be: then a hold may run out by itself. A block that the kernel refused counts: the hold is all
     /// there is then.
     pub(super) fn covers(&self, source: Source) -> bool {
-        let state = self.find(Subject::Host(source)).and_then(|at| self.entry(at)).map(|entry| &entry.state);
+        let state = self.find(source).and_then(|at| self.entry(at)).map(|entry| &entry.state);
         state.is_some_and(|state| !matches!(state, State::Lifting { .. }))
     }
 
-    /// The kernel refused to block `subject` lately.
-    pub(super) fn was_refused(&self, subject: Subject) -> bool {
-        self.find(subject).and_then(|at| self.entry(at)).is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
+    /// The kernel refused to block `source` lately.
+    pub(super) fn was_refused(&self, source: Source) -> bool {
+        self.find(source).and_then(|at| self.entry(at)).is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
     }
 
     /// A probe of a blocked source has come through. Unless it was on its way already, somebody else took the element out: the kernel is asked.
     pub(super) fn doubt(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) {
-        let Some(at) = self.find(Subject::Host(source)) else { return };
+        let Some(at) = self.find(source) else { return };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce && now >= entry.doubt_from) else { return };
         entry.doubt_from = now.after(DOUBT_EVERY);
         entry.state = State::Counting;
-        actions.push(Action::Count { subject: Subject::Host(source) });
+        actions.push(Action::Count { source: source });
         self.rearm(at);
     }
 
     /// Orders a block, or more time and another reason for one that is there; waits if an order is in flight.
-    pub(super) fn order(&mut self, now: Moment, subject: Subject, order: Order, actions: &mut Vec<Action>) {
-        let at = match self.find(subject) {
+    pub(super) fn order(&mut self, now: Moment, source: Source, order: Order, actions: &mut Vec<Action>) {
+        let at = match self.find(source) {
             Some(at) => at,
             None => self.insert(Entry {
-                subject,
+                source,
                 state: State::Refused { until: now },
                 wish: None,
                 reason: order.reason.clone(),
@@ -174,16 +175,17 @@ impl Blocks {
                 packets: 0,
                 renewals: 0,
                 refusals: 0,
+                exempt: Exempt::default(),
             }),
         };
         let Some(entry) = self.entry_mut(at) else { return };
         match entry.state {
             State::Refused { .. } => {
-                actions.push(Action::Block { subject, timeout: order.timeout, reason: order.reason.clone(), renew: false });
+                actions.push(Action::Block { source, timeout: order.timeout, reason: order.reason.clone(), renew: false });
                 (entry.reason, entry.port, entry.timeout, entry.state) = (order.reason, order.port, order.timeout, State::Blocking);
             }
             State::InForce => {
-                actions.push(Action::Block { subject, timeout: order.timeout, reason: order.reason.clone(), renew: true });
+                actions.push(Action::Block { source, timeout: order.timeout, reason: order.reason.clone(), renew: true });
                 entry.state = State::Renewing { timeout: order.timeout, reason: Some(Box::new((order.reason, order.port))) };
             }
             _ => entry.wish = Some(Box::new(Wish::Block(order))),
@@ -192,12 +194,12 @@ impl Blocks {
     }
 
     /// Orders that a block be lifted. Gives whether there was one, or one in flight.
-    pub(super) fn lift(&mut self, subject: Subject, ending: Ending, actions: &mut Vec<Action>) -> bool {
-        let Some(at) = self.find(subject) else { return false };
+    pub(super) fn lift(&mut self, source: Source, ending: Ending, actions: &mut Vec<Action>) -> bool {
+        let Some(at) = self.find(source) else { return false };
         let Some(entry) = self.entry_mut(at) else { return false };
         let found = match &mut entry.state {
             State::InForce => {
-                actions.push(Action::Unblock { subject });
+                actions.push(Action::Unblock { source });
                 entry.state = State::Lifting { ending, in_force: true };
                 true
             }
@@ -210,7 +212,7 @@ impl Blocks {
                 entry.wish = None;
                 true
             }
-            State::Blocking | State::Renewing { .. } | State::Counting => {
+            State::Blocking | State::Renewing { .. } | State::Counting | State::Exempting(_) => {
                 // As above: a lifting by hand is not tried again when the kernel refuses it, this one is.
                 let must = matches!(entry.wish.as_deref(), Some(Wish::Lift(Ending::NeverBlock)));
                 entry.wish = Some(Box::new(Wish::Lift(if must { Ending::NeverBlock } else { ending })));
@@ -221,22 +223,50 @@ impl Blocks {
         found
     }
 
-    /// Lifts every block that `unwanted` picks.
-    pub(super) fn lift_where(&mut self, ending: Ending, unwanted: impl Fn(Subject) -> bool, actions: &mut Vec<Action>) {
-        let picked: Vec<Subject> = self.entries.iter().flatten().map(|entry| entry.subject).filter(|subject| unwanted(*subject)).collect();
-        for subject in picked {
-            self.lift(subject, ending, actions);
+    /// Orders that a network be left out of the block around it; waits if an order is in flight. Gives whether there is such a block.
+    pub(super) fn exempt(&mut self, source: Source, network: IpNet, actions: &mut Vec<Action>) -> bool {
+        let Some(at) = self.find(source) else { return false };
+        let Some(entry) = self.entry_mut(at) else { return false };
+        match entry.state {
+            State::Refused { .. } | State::Lifting { .. } => return false,
+            State::InForce => {
+                let Some(all) = entry.exempt.with(network) else { return true };
+                actions.push(Action::Exempt { source, exempt: all.clone() });
+                entry.state = State::Exempting(Exempt::new(all));
+            }
+            // A pending order to lift the whole block comes first.
+            _ if matches!(entry.wish.as_deref(), Some(Wish::Lift(_))) => {}
+            _ => entry.wish = Some(Box::new(Wish::Exempt(network))),
         }
+        self.rearm(at);
+        true
+    }
+
+    /// Lifts the blocks that `is_void` picks among so many places from `at` on; where the next call goes on, `None` when these were the last.
+    pub(super) fn lift_void(
+        &mut self,
+        at: usize,
+        places: usize,
+        is_void: impl Fn(Source, &Reason) -> bool,
+        actions: &mut Vec<Action>,
+    ) -> Option<usize> {
+        let end = at.saturating_add(places).min(self.entries.len());
+        let page = self.entries.get(at..end).unwrap_or_default();
+        let picked: Vec<Source> = page.iter().flatten().filter(|entry| is_void(entry.source, &entry.reason)).map(|entry| entry.source).collect();
+        for source in picked {
+            self.lift(source, Ending::NeverBlock, actions);
+        }
+        (end < self.entries.len()).then_some(end)
     }
 
     /// Takes over an element that is in the kernel's set. One that is known already is left as it is.
     pub(super) fn adopt(&mut self, now: Moment, found: &Adopted) {
-        if self.find(found.subject).is_some() {
+        if self.find(found.source).is_some() {
             return;
         }
         let elapsed = found.timeout.zip(found.remaining).map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
         let mut entry = Entry {
-            subject: found.subject,
+            source: found.source,
             state: State::InForce,
             wish: None,
             reason: found.reason.clone(),
@@ -253,6 +283,7 @@ impl Blocks {
             packets: found.packets,
             renewals: 0,
             refusals: 0,
+            exempt: Exempt::new(found.exempt.clone()),
         };
         entry.run(now, found.remaining);
         self.in_force += 1;
@@ -261,8 +292,8 @@ impl Blocks {
     }
 
     /// Somebody took the element out of the kernel's set. Gives whether there was a block; with an order in flight its answer will tell.
-    pub(super) fn removed(&mut self, subject: Subject, actions: &mut Vec<Action>) -> bool {
-        let Some(at) = self.find(subject) else { return false };
+    pub(super) fn removed(&mut self, source: Source, actions: &mut Vec<Action>) -> bool {
+        let Some(at) = self.find(source) else { return false };
         if self.entry(at).is_none_or(|entry| entry.state != State::InForce) {
             return false;
         }
@@ -270,9 +301,19 @@ impl Blocks {
         true
     }
 
+    /// Another program took a part of a blocked network out of the kernel's set: the block leaves it out from now on. Gives whether that is news.
+    pub(super) fn removed_part(&mut self, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
+        let Some(at) = self.find(source) else { return false };
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
+        let Some(all) = entry.exempt.with(part) else { return false };
+        entry.exempt = Exempt::new(all);
+        actions.push(Action::Report(Report::Exempted { source, exempt: part }));
+        true
+    }
+
     /// Somebody gave the element another time or comment: what the kernel has counts. Gives whether that is another than was known.
     pub(super) fn changed(&mut self, now: Moment, found: &Adopted) -> bool {
-        let Some(at) = self.find(found.subject) else { return false };
+        let Some(at) = self.find(found.source) else { return false };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
         let known = entry.expires.map(|at| at.since(now));
         let is_same = match (known, found.remaining) {
@@ -301,40 +342,44 @@ impl Blocks {
         &mut self,
         now: Moment,
         outcome: Outcome,
-        renew: impl Fn(Subject) -> Option<Duration>,
+        renew: impl Fn(Source) -> Option<Duration>,
         actions: &mut Vec<Action>,
     ) -> Followup {
-        let (Outcome::Blocked { subject, .. } | Outcome::Unblocked { subject, .. } | Outcome::Counted { subject, .. }) = outcome;
-        let Some(at) = self.find(subject) else { return Followup::Nothing };
+        let (Outcome::Blocked { source, .. }
+        | Outcome::Unblocked { source, .. }
+        | Outcome::Exempted { source, .. }
+        | Outcome::Counted { source, .. }) = outcome;
+        let Some(at) = self.find(source) else { return Followup::Nothing };
         let followup = match outcome {
             Outcome::Blocked { result, .. } => self.on_blocked(now, at, result, actions),
             Outcome::Unblocked { result, .. } => self.on_unblocked(now, at, result, actions),
-            Outcome::Counted { packets, .. } => self.on_counted(now, at, packets, renew(subject), actions),
+            Outcome::Exempted { result, .. } => self.on_exempted(at, result, actions),
+            Outcome::Counted { packets, .. } => self.on_counted(now, at, packets, renew(source), actions),
         };
         self.settle(now, at, actions);
         followup
     }
 
     /// Everything that is due, at most `budget` of it: the packet path must not wait for a million expiries.
-    pub(super) fn on_timer(&mut self, now: Moment, budget: usize, renew: impl Fn(Subject) -> Option<Duration>, actions: &mut Vec<Action>) {
+    pub(super) fn on_timer(&mut self, now: Moment, budget: usize, renew: impl Fn(Source) -> Option<Duration>, actions: &mut Vec<Action>) {
         for _ in 0..budget {
             let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now) else { return };
             self.timers.remove(&(due, at));
             let Some(entry) = self.entry_mut(at) else { continue };
             entry.timer = None;
-            let subject = entry.subject;
+            let source = entry.source;
             match entry.state {
                 State::Refused { .. } => self.remove(at),
                 State::InForce if is_due(entry.expires, now) => self.end(at, Ending::Expired, actions),
                 State::InForce if is_due(entry.lift_at, now) => {
                     entry.lift_at = None;
-                    self.lift(subject, Ending::NeverBlock, actions);
+                    self.lift(source, Ending::NeverBlock, actions);
                 }
                 State::InForce if is_due(entry.count_at, now) => {
                     entry.count_at = None;
                     // A block that gets no more time needs no count.
-                    if renew(subject).is_some() {
-                        actions.push(Action::Count { subject });
+                    if renew(source).is_some() {
+                        actions.push(Action::Count { source });
                         entry.state = State::Counting;
                     }
                     self.rearm(at);
@@ -346,7 +391,7 @@ impl Blocks {
 
     fn on_blocked(&mut self, now: Moment, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
-        let subject = entry.subject;
+        let source = entry.source;
         match (std::mem::replace(&mut entry.state, State::InForce), result) {
             (State::Blocking, Ok(())) => {
                 entry.since = now;
@@ -355,13 +400,13 @@ impl Blocks {
                 actions.push(Action::Report(blocked(entry, false)));
                 self.in_force += 1;
                 self.done.blocked += 1;
-                Followup::Blocked(subject)
+                Followup::Blocked(source)
             }
             (State::Blocking, Err(error)) => {
                 let delay = RETRY_FIRST.saturating_mul(1 << entry.refusals.min(16)).min(RETRY_LAST);
                 entry.refusals = entry.refusals.saturating_add(1);
                 entry.state = State::Refused { until: now.after(delay) };
-                actions.push(Action::Report(Report::BlockFailed { subject, error }));
+                actions.push(Action::Report(Report::BlockFailed { source, error }));
                 self.done.refused += 1;
                 Followup::Nothing
             }
@@ -369,6 +414,8 @@ impl Blocks {
                 let changed = reason.is_some();
                 if let Some(reason) = reason {
                     (entry.reason, entry.port) = *reason;
+                    // An order for the whole network is one for what it left out too.
+                    entry.exempt = Exempt::default();
                 }
                 entry.run(now, timeout);
                 entry.renewals = entry.renewals.saturating_add(1);
@@ -377,10 +424,10 @@ impl Blocks {
                     actions.push(Action::Report(blocked(entry, true)));
                 }
                 self.done.renewed += 1;
-                if changed { Followup::Blocked(subject) } else { Followup::Nothing }
+                if changed { Followup::Blocked(source) } else { Followup::Nothing }
             }
             (State::Renewing { .. }, Err(error)) => {
-                actions.push(Action::Report(Report::BlockFailed { subject, error }));
+                actions.push(Action::Report(Report::BlockFailed { source, error }));
                 self.done.refused += 1;
                 Followup::Nothing
             }
@@ -394,7 +441,7 @@ impl Blocks {
 
     fn on_unblocked(&mut self, now: Moment, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
-        let subject = entry.subject;
+        let source = entry.source;
         let State::Lifting { ending, in_force } = entry.state else { return Followup::Nothing };
         match result {
             Ok(()) => {
@@ -403,10 +450,10 @@ impl Blocks {
                 } else if let Some(entry) = self.entry_mut(at) {
                     entry.state = State::Refused { until: now };
                 }
-                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Exempt(subject) }
+                if ending == Ending::ByHand { Followup::Forgiven(source) } else { Followup::Exempt(source) }
             }
             Err(error) => {
-                actions.push(Action::Report(Report::UnblockFailed { subject, error }));
+                actions.push(Action::Report(Report::UnblockFailed { source, error }));
                 if in_force {
                     entry.state = State::InForce;
                     if ending == Ending::NeverBlock {
@@ -420,16 +467,31 @@ impl Blocks {
         }
     }
 
+    fn on_exempted(&mut self, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+        let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
+        let source = entry.source;
+        match (std::mem::replace(&mut entry.state, State::InForce), result) {
+            (State::Exempting(exempt), Ok(())) => {
+                let new = exempt.networks().iter().filter(|network| !entry.exempt.networks().contains(network));
+                actions.extend(new.map(|network| Action::Report(Report::Exempted { source, exempt: *network })));
+                entry.exempt = exempt;
+            }
+            (State::Exempting(_), Err(error)) => actions.push(Action::Report(Report::UnblockFailed { source, error })),
+            (other, _) => entry.state = other,
+        }
+        Followup::Nothing
+    }
+
     fn on_counted(&mut self, now: Moment, at: u32, packets: Option<u64>, renew: Option<Duration>, actions: &mut Vec<Action>) -> Followup {
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else { return Followup::Nothing };
-        let subject = entry.subject;
+        let source = entry.source;
         entry.state = State::InForce;
         match packets {
             // The kernel's timer may have been a moment ahead of ours; else it was somebody's hand.
             None => {
                 let ending = if is_due(entry.expires, now) { Ending::Expired } else { Ending::ByHand };
                 self.end_keeping_wish(at, ending, actions);
-                if ending == Ending::ByHand { Followup::Forgiven(subject) } else { Followup::Nothing }
+                if ending == Ending::ByHand { Followup::Forgiven(source) } else { Followup::Nothing }
             }
             Some(packets) => {
                 let goes_on = packets > entry.packets;
@@ -440,7 +502,7 @@ impl Blocks {
                     && entry.is_unproven_scan()
                     && let Some(timeout) = renew
                 {
-                    actions.push(Action::Block { subject, timeout: Some(timeout), reason: entry.reason.clone(), renew: true });
+                    actions.push(Action::Block { source, timeout: Some(timeout), reason: entry.reason.clone(), renew: true });
                     entry.state = State::Renewing { timeout: Some(timeout), reason: None };
                 }
                 Followup::Nothing
@@ -451,7 +513,7 @@ impl Blocks {
     /// After an outcome: what has waited for it, what became due meanwhile.
     fn settle(&mut self, now: Moment, at: u32, actions: &mut Vec<Action>) {
         let Some(entry) = self.entry_mut(at) else { return };
-        let subject = entry.subject;
+        let source = entry.source;
         if entry.state == State::InForce && is_due(entry.expires, now) {
             self.end_keeping_wish(at, Ending::Expired, actions);
         }
@@ -460,13 +522,17 @@ impl Blocks {
             && let Some(wish) = entry.wish.take()
         {
             match (*wish, &entry.state) {
-                (Wish::Block(order), _) => self.order(now, subject, order, actions),
+                (Wish::Block(order), _) => self.order(now, source, order, actions),
+                (Wish::Exempt(network), State::InForce) => {
+                    self.exempt(source, network, actions);
+                }
+                (Wish::Exempt(_), _) => {}
                 (Wish::Lift(ending), State::InForce) => {
-                    self.lift(subject, ending, actions);
+                    self.lift(source, ending, actions);
                 }
                 // The kernel refused the block: most likely there is nothing to lift, but whoever asked wants to be sure.
                 (Wish::Lift(ending), _) => {
-                    actions.push(Action::Unblock { subject });
+                    actions.push(Action::Unblock { source });
                     entry.state = State::Lifting { ending, in_force: false };
                 }
             }
@@ -489,14 +555,14 @@ impl Blocks {
         let Some(entry) = self.entry_mut(at) else { return };
         entry.state = State::Refused { until: entry.since };
         (entry.refusals, entry.lift_at) = (0, None);
-        actions.push(Action::Report(Report::Unblocked { subject: entry.subject, ending }));
+        actions.push(Action::Report(Report::Unblocked { source: entry.source, ending }));
         self.in_force = self.in_force.saturating_sub(1);
         self.done.unblocked += 1;
     }
 
-    fn find(&self, subject: Subject) -> Option<u32> {
-        let hash = self.hasher.hash_one(subject);
-        self.index.find(hash, |at| self.entry(*at).is_some_and(|entry| entry.subject == subject)).copied()
+    fn find(&self, source: Source) -> Option<u32> {
+        let hash = self.hasher.hash_one(source);
+        self.index.find(hash, |at| self.entry(*at).is_some_and(|entry| entry.source == source)).copied()
     }
 
     fn entry(&self, at: u32) -> Option<&Entry> {
@@ -508,7 +574,7 @@ impl Blocks {
     }
 
     fn insert(&mut self, entry: Entry) -> u32 {
-        let hash = self.hasher.hash_one(entry.subject);
+        let hash = self.hasher.hash_one(entry.source);
         let at = match self.free.pop() {
             Some(at) => at,
             None => {
@@ -529,7 +595,7 @@ impl Blocks {
         if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, at));
         }
-        if let Ok(found) = self.index.find_entry(self.hasher.hash_one(entry.subject), |other| *other == at) {
+        if let Ok(found) = self.index.find_entry(self.hasher.hash_one(entry.source), |other| *other == at) {
             found.remove();
         }
         self.free.push(at);
@@ -551,5 +617,5 @@ impl Blocks {
 }
 
 fn hash_of(entries: &[Option<Entry>], hasher: &FixedState, at: u32) -> u64 {
-    entries.get(at as usize).and_then(Option::as_ref).map_or(0, |entry| hasher.hash_one(entry.subject))
+    entries.get(at as usize).and_then(Option::as_ref).map_or(0, |entry| hasher.hash_one(entry.source))
 }

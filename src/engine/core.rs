@@ -2,7 +2,7 @@
 //!
 //! What comes in is in a file each: `probes`, `outcomes` and timers, the administrator's word `by_hand`; what is known goes out by `views`.
 
-mod by_hand;
+pub(super) mod by_hand;
 mod outcomes;
 mod probes;
 mod views;
@@ -12,13 +12,12 @@ use std::time::Duration;
 use super::account::{Counted, Touch, clock};
 use super::blocks::Blocks;
 use super::bucket::Bucket;
-use super::entry::Order;
 use super::ledger::{Known, Ledger};
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::status::{Evidence, Status};
 use super::surge::Surge;
-use super::{Action, AllowList, Ending, Moment, Source, Subject};
+use super::{AllowList, Moment, Reason, Source};
 
 const MINUTE: u64 = 60_000;
 
@@ -32,7 +31,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Who scans, and what follows from it. See the [module](super).
 ///
 /// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly one [`Outcome`](super::Outcome): until then
-/// nothing else is ordered for the same subject. Time may be given as it comes: a moment before the last one counts as the last one.
+/// nothing else is ordered for the same source. Time may be given as it comes: a moment before the last one counts as the last one.
 #[derive(Debug)]
 pub struct Engine {
     policy: Policy,
@@ -53,6 +52,8 @@ pub struct Engine {
     counted: Counted,
     now: Moment,
     sweep_at: Option<Moment>,
+    /// Where the search for blocks that must not be goes on, if one is under way.
+    review_from: Option<usize>,
     status: Status,
 }
 
@@ -75,49 +76,47 @@ impl Engine {
             seed,
             now: Moment::default(),
             sweep_at: None,
+            review_from: None,
             status: Status::default(),
         }
     }
 
     /// Another configuration. Accounts and blocks stay; what must not be blocked any more is lifted.
     ///
-    /// When `block.ipv6_prefix` changes, blocked prefixes of the old length become blocked networks, so that each goes on to block what was
-    /// judged, no more and no less.
-    pub fn reconfigure(&mut self, now: Moment, policy: Policy, actions: &mut Vec<Action>) {
+    /// When `block.ipv6_prefix` changes, each block goes on to block what was decided, no more and no less; accounts of the old length are forgotten.
+    pub fn reconfigure(&mut self, now: Moment, policy: Policy) {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
         self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
         let rate = u64::from(self.policy.unproven.per_minute);
         self.unproven = self.unproven.changed(rate, MINUTE, rate);
-        if old.ipv6_prefix != self.policy.ipv6_prefix {
-            self.convert_prefixes(now, old.ipv6_prefix, actions);
-        }
-        // A block whose lifting is under way stands for another network now.
-        if old.allow != self.policy.allow || old.ipv6_prefix != self.policy.ipv6_prefix {
-            self.lift_never_block(actions);
+        if old.allow != self.policy.allow {
+            self.lift_never_block();
         }
     }
 
-    /// Own addresses, gateways, resolvers and administrators' peers, as they are now. Blocks that overlap them are lifted.
-    pub fn set_never_block(&mut self, now: Moment, list: AllowList, actions: &mut Vec<Action>) {
+    /// Own addresses, gateways, resolvers and administrators' peers, as they are now. Blocks of scans that overlap them, and others that lie within them, are
+    /// lifted by the next calls of [`Engine::on_timer`].
+    pub fn set_never_block(&mut self, now: Moment, list: AllowList) {
         self.tick(now);
         if list != self.never_block {
             self.never_block = list;
-            self.lift_never_block(actions);
+            self.lift_never_block();
         }
     }
 
     /// Takes over what an earlier run knew: who was blocked how often, and who touched what. What is known already, and what is over by now, is left out.
     pub fn recall(&mut self, now: Moment, offenders: impl IntoIterator<Item = Offender>, evidence: impl IntoIterator<Item = Evidence>) {
         let now = self.tick(now);
-        for offender in offenders {
+        let Self { policy, .. } = self;
+        for offender in offenders.into_iter().filter(|offender| policy.is_account(offender.source)) {
             let offender = Offender { last: offender.last.min(now), ..offender };
-            if now.since(offender.last) <= self.policy.escalate.memory {
+            if now.since(offender.last) <= policy.escalate.memory {
                 self.offenders.recall(offender);
             }
         }
-        for evidence in evidence {
+        for evidence in evidence.into_iter().filter(|evidence| policy.is_account(evidence.source)) {
             let slots: Vec<u64> = evidence.ports.iter().map(|touch| Touch::of_view(touch).slot()).collect();
             let known = Known {
                 slots: &slots,
@@ -143,48 +142,28 @@ impl Engine {
         [(&self.always, "special address"), (&self.policy.allow, "allow list"), (&self.never_block, "never_block")]
     }
 
-    fn is_never_block(&self, subject: Subject) -> bool {
-        overlaps(&self.policy, &self.always, &self.never_block, subject)
+    fn is_never_block(&self, source: Source) -> bool {
+        overlaps(&self.policy, &self.always, &self.never_block, source)
     }
 
-    /// The form in which a subject is known: IPv6 hosts cut to the prefix, IPv4-mapped ones as IPv4, networks without host bits.
-    fn canonical(&self, subject: Subject) -> Subject {
-        match subject {
-            Subject::Host(source) => Subject::Host(Source::of(source.address().to_canonical(), self.policy.ipv6_prefix)),
-            Subject::Network(network) => Subject::Network(network.trunc()),
-        }
-    }
-
-    fn lift_never_block(&mut self, actions: &mut Vec<Action>) {
-        let Self { blocks, policy, always, never_block, .. } = self;
-        blocks.lift_where(Ending::NeverBlock, |subject| overlaps(policy, always, never_block, subject), actions);
-    }
-
-    fn convert_prefixes(&mut self, now: Moment, old: u8, actions: &mut Vec<Action>) {
-        let is_prefix = |subject: Subject| matches!(subject, Subject::Host(Source::V6(_)));
-        let converted: Vec<(Subject, Order)> = self
-            .blocks
-            .views()
-            .filter(|view| is_prefix(view.subject))
-            .map(|view| {
-                let timeout = view.expires.map(|at| at.since(now).max(Duration::from_secs(1)));
-                (Subject::Network(view.subject.network(old)), Order { timeout, reason: view.reason.clone(), port: None })
-            })
-            .collect();
-        // Each prefix stands beside its network until the kernel has answered for both; several changes in a row must not heap them up.
-        let most = (self.policy.total as usize).saturating_mul(2);
-        for (network, order) in converted {
-            if !self.is_never_block(network) && self.blocks.count() < most {
-                self.blocks.order(now, network, order, actions);
-            }
-        }
-        self.blocks.lift_where(Ending::ByHand, is_prefix, actions);
+    /// Blocks are looked through in pieces by [`Engine::on_timer`]: there may be a million, and the packet path waits meanwhile. Until then the rules
+    /// exempt the addresses by themselves.
+    fn lift_never_block(&mut self) {
+        self.review_from = Some(0);
     }
 }
 
-fn overlaps(policy: &Policy, always: &AllowList, never_block: &AllowList, subject: Subject) -> bool {
-    let network = subject.network(policy.ipv6_prefix);
+fn overlaps(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source) -> bool {
+    let network = source.network();
     [always, &policy.allow, never_block].into_iter().any(|list| list.overlaps(&network))
+}
+
+/// Whether a block must not be: it lies within what is never blocked, or is a scan's and overlaps that. Of a network that the administrator or another program
+/// blocked, the rules exempt the addresses on the list.
+fn is_void(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source, reason: &Reason) -> bool {
+    let network = source.network();
+    let is_scan = reason.scan().is_some();
+    [always, &policy.allow, never_block].into_iter().any(|list| if is_scan { list.overlaps(&network) } else { list.covers(&network) })
 }
 
 fn unproven_bucket(policy: &Policy) -> Bucket {

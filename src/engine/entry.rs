@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Ending, Moment, Reason, Report, Subject};
+use ipnet::IpNet;
+
+use super::{Ending, Moment, Reason, Report, Source};
 use crate::probe::Port;
 
-/// After a refusal the same subject is tried again after this, twice as long each further time. The kernel refuses when its set or memory is
+/// After a refusal the same source is tried again after this, twice as long each further time. The kernel refuses when its set or memory is
 /// full: a second is nothing to it.
 pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// But not later than this.
@@ -27,6 +29,7 @@ pub(super) struct Order {
 pub(super) enum Wish {
     Block(Order),
     Lift(Ending),
+    Exempt(IpNet),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,8 @@ pub(super) enum State {
     Renewing { timeout: Option<Duration>, reason: Option<Box<(Reason, Option<Port>)>> },
     /// In force, and the question for its counter is in flight.
     Counting,
+    /// In force, and the order to leave these networks out is in flight.
+    Exempting(Exempt),
     /// The order to take it out is in flight.
     Lifting { ending: Ending, in_force: bool },
     /// The kernel has refused it; it is not tried again before then.
@@ -47,7 +52,7 @@ pub(super) enum State {
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) subject: Subject,
+    pub(super) source: Source,
     pub(super) state: State,
     pub(super) wish: Option<Box<Wish>>,
     pub(super) reason: Reason,
@@ -64,13 +69,39 @@ pub(super) struct Entry {
     pub(super) packets: u64,
     pub(super) renewals: u32,
     pub(super) refusals: u32,
+    pub(super) exempt: Exempt,
+}
+
+/// What a block leaves out; few blocks leave out anything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Exempt(Option<Box<Vec<IpNet>>>);
+
+impl Exempt {
+    pub(super) fn new(networks: Vec<IpNet>) -> Self {
+        Self((!networks.is_empty()).then(|| Box::new(networks)))
+    }
+
+    pub(super) fn networks(&self) -> &[IpNet] {
+        self.0.as_deref().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The same with one more; `None` if that is left out already.
+    pub(super) fn with(&self, network: IpNet) -> Option<Vec<IpNet>> {
+        if self.networks().iter().any(|known| known.contains(&network)) {
+            return None;
+        }
+        let mut all: Vec<IpNet> = self.networks().iter().filter(|known| !network.contains(*known)).copied().collect();
+        all.push(network);
+        all.sort_unstable();
+        Some(all)
+    }
 }
 
 /// A block as it is shown.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockView<'a> {
     /// What is blocked.
-    pub subject: Subject,
+    pub source: Source,
     /// Why.
     pub reason: &'a Reason,
     /// Since when; for an adopted block, as far as that is known.
@@ -83,12 +114,14 @@ pub struct BlockView<'a> {
     pub port: Option<Port>,
     /// Packets dropped, as the kernel told at start or at the last renewal. The kernel's own counter is newer.
     pub packets: u64,
+    /// Networks within it that are not blocked.
+    pub exempt: &'a [IpNet],
 }
 
 impl Entry {
     pub(super) fn is_in_force(&self) -> bool {
         match self.state {
-            State::InForce | State::Renewing { .. } | State::Counting => true,
+            State::InForce | State::Renewing { .. } | State::Counting | State::Exempting(_) => true,
             State::Lifting { in_force, .. } => in_force,
             State::Blocking | State::Refused { .. } => false,
         }
@@ -112,7 +145,7 @@ impl Entry {
         match self.state {
             State::InForce => [self.expires, self.count_at, self.lift_at].into_iter().flatten().min(),
             State::Refused { until } => Some(until.after(RETRY_LAST)),
-            State::Blocking | State::Renewing { .. } | State::Counting | State::Lifting { .. } => None,
+            State::Blocking | State::Renewing { .. } | State::Counting | State::Exempting(_) | State::Lifting { .. } => None,
         }
     }
 }
@@ -121,7 +154,7 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adopted {
     /// What it blocks.
-    pub subject: Subject,
+    pub source: Source,
     /// The whole time it was given, as the kernel tells it.
     pub timeout: Option<Duration>,
     /// What is left of it; `None`: it has no end.
@@ -134,6 +167,8 @@ pub struct Adopted {
     pub since: Option<Moment>,
     /// The port that crossed the trigger, where that was stored.
     pub port: Option<Port>,
+    /// Networks within it that are not blocked.
+    pub exempt: Vec<IpNet>,
 }
 
 pub(super) fn is_due(at: Option<Moment>, now: Moment) -> bool {
@@ -142,16 +177,17 @@ pub(super) fn is_due(at: Option<Moment>, now: Moment) -> bool {
 
 pub(super) fn view(entry: &Entry) -> BlockView<'_> {
     BlockView {
-        subject: entry.subject,
+        source: entry.source,
         reason: &entry.reason,
         since: entry.since,
         expires: entry.expires,
         timeout: entry.timeout,
         port: entry.port,
         packets: entry.packets,
+        exempt: entry.exempt.networks(),
     }
 }
 
 pub(super) fn blocked(entry: &Entry, renewed: bool) -> Report {
-    Report::Blocked { subject: entry.subject, port: entry.port, timeout: entry.timeout, reason: entry.reason.clone(), renewed }
+    Report::Blocked { source: entry.source, port: entry.port, timeout: entry.timeout, reason: entry.reason.clone(), renewed }
 }

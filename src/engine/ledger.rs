@@ -28,7 +28,7 @@
 //! there are fewer suspects instead.
 
 use std::hash::BuildHasher;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -78,18 +78,17 @@ struct Key(u64, u64);
 
 impl From<Source> for Key {
     fn from(source: Source) -> Self {
-        let bits = match source {
-            Source::V4(address) => address.to_ipv6_mapped().to_bits(),
-            Source::V6(address) => address.to_bits(),
+        let bits = match source.addr() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
         };
         Self((bits >> 64) as u64, bits as u64)
     }
 }
 
 impl Key {
-    fn source(self) -> Source {
-        let address = Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1));
-        address.to_ipv4_mapped().map_or(Source::V6(address), Source::V4)
+    fn source(self, ipv6_prefix: u8) -> Source {
+        Source::of(IpAddr::V6(Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1))), ipv6_prefix)
     }
 }
 
@@ -146,6 +145,8 @@ pub(super) struct Shape {
     pub(super) trigger: u16,
     /// Milliseconds.
     pub(super) window: u64,
+    /// Leading bits of an IPv6 account.
+    pub(super) ipv6_prefix: u8,
 }
 
 impl Shape {
@@ -232,14 +233,16 @@ impl Ledger {
         let mut fresh = Self::new(shape, seed);
         fresh.evicted = self.evicted;
         let horizon = fresh.horizon(now);
+        // What one prefix did is not what a longer or shorter one did.
+        let is_kept = |key: Key| shape.ipv6_prefix == self.shape.ipv6_prefix || key.source(128).addr().is_ipv4();
         for (list, patient) in [(self.patient, true), (self.hasty, false)] {
             for (_, newcomer) in self.newcomers.walk(list) {
-                if let Some(touch) = Touch::live(newcomer.touch, horizon) {
+                if let Some(touch) = Touch::live(newcomer.touch, horizon).filter(|_| is_kept(newcomer.key)) {
                     fresh.add_newcomer(fresh.hash(newcomer.key), newcomer.key, touch, patient);
                 }
             }
         }
-        for (at, suspect) in self.suspects.walk(self.watched) {
+        for (at, suspect) in self.suspects.walk(self.watched).filter(|(_, suspect)| is_kept(suspect.key)) {
             let hash = fresh.hash(suspect.key);
             let value = Suspect { ..*suspect };
             if let Some(new) = fresh.add_suspect(hash, value) {
@@ -355,7 +358,7 @@ impl Ledger {
             looked += 1;
             if suspect.last >= since || suspect.told >= since {
                 let Suspect { key, first, last, told, probes, .. } = *suspect;
-                see(key.source(), Known { slots: self.slots(at), first, last, told, probes });
+                see(key.source(self.shape.ipv6_prefix), Known { slots: self.slots(at), first, last, told, probes });
                 shown += 1;
             }
         }
@@ -366,7 +369,7 @@ impl Ledger {
             looked += 1;
             if let Some(touch) = Touch::live(newcomer.touch, since.max(1)) {
                 let time = touch.time();
-                see(newcomer.key.source(), Known { slots: &[newcomer.touch], first: time, last: time, told: 0, probes: 1 });
+                see(newcomer.key.source(self.shape.ipv6_prefix), Known { slots: &[newcomer.touch], first: time, last: time, told: 0, probes: 1 });
                 shown += 1;
             }
         }

@@ -28,6 +28,7 @@ mod status;
 mod surge;
 
 pub use self::core::Engine;
+pub use self::core::by_hand::Unblocked;
 pub use action::{Action, Ending, Outcome, Report};
 pub use allowlist::AllowList;
 pub use decision::{NotBlocked, Passage, Trigger};
@@ -38,5 +39,5 @@ pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
 pub use reason::Reason;
 pub use refusal::Refusal;
-pub use source::{Source, Subject};
+pub use source::{Source, widened};
 pub use status::{AccountView, Evidence, Status, TouchView};

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn offenders_are_remembered_for_a_time_and_never_too_many() {
-        let (memory, host) = (Duration::from_secs(10), |n: u32| Source::V4(Ipv4Addr::from(n)));
+        let (memory, host) = (Duration::from_secs(10), |n: u32| Source::of(Ipv4Addr::from(n).into(), 64));
         let mut offenders = Offenders { max: 3, ..Offenders::new(7) };
         for second in 0..4 {
             offenders.note(Moment::from_millis(second * 1000), host(0), memory);

@@ -1,10 +1,11 @@
 //! What the administrator wants of the engine.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::account::Counted;
 use super::ledger::{CAPACITY, Shape, TRIGGER_MAX};
-use super::{AllowList, NotBlocked};
+use super::{AllowList, NotBlocked, Source};
 use crate::config::{Config, Escalate, Mode, ProtocolAction, Unproven};
 use crate::probe::Transport;
 
@@ -59,6 +60,16 @@ impl Policy {
         }
     }
 
+    /// The account that an address belongs to.
+    pub fn account(&self, address: IpAddr) -> Source {
+        Source::of(address, self.ipv6_prefix)
+    }
+
+    /// Whether a source is an account: an IPv4 address, or an IPv6 prefix of the length in force.
+    pub fn is_account(&self, source: Source) -> bool {
+        source.prefix_len() == if source.addr().is_ipv4() { 32 } else { self.ipv6_prefix.min(128) }
+    }
+
     /// The trigger that is in force.
     pub(super) fn trigger(&self) -> u16 {
         self.scan_trigger.min(TRIGGER_MAX)
@@ -67,7 +78,7 @@ impl Policy {
     pub(super) fn shape(&self) -> Shape {
         // A window of no length would forget every port at once.
         let window = u64::try_from(self.scan_window.as_millis()).unwrap_or(u64::MAX).max(1);
-        Shape { capacity: self.capacity, trigger: self.trigger(), window }
+        Shape { capacity: self.capacity, trigger: self.trigger(), window, ipv6_prefix: self.ipv6_prefix }
     }
 
     pub(super) fn action(&self, transport: Transport) -> ProtocolAction {

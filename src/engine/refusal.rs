@@ -7,10 +7,10 @@ use ipnet::IpNet;
 /// Why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The subject overlaps what is never blocked.
+    /// The source overlaps what is never blocked.
     NeverBlock {
         /// What was to be blocked.
-        subject: IpNet,
+        network: IpNet,
         /// What it overlaps.
         overlaps: IpNet,
         /// Where that stands.
@@ -29,8 +29,8 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeverBlock { subject, overlaps, list } if subject == overlaps => write!(f, "block {subject}: it is never blocked ({list})"),
-            Self::NeverBlock { subject, overlaps, list } => write!(f, "block {subject}: it overlaps {overlaps}, which is never blocked ({list})"),
+            Self::NeverBlock { network, overlaps, list } if network == overlaps => write!(f, "block {network}: it is never blocked ({list})"),
+            Self::NeverBlock { network, overlaps, list } => write!(f, "block {network}: it overlaps {overlaps}, which is never blocked ({list})"),
             Self::Observe => f.write_str("block: mode is observe, nothing is blocked"),
             Self::Total(total) => write!(f, "block: there are {total} blocks, and block.total allows no more"),
             Self::NoTime => f.write_str("block: the time is zero"),

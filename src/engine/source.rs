@@ -1,42 +1,74 @@
-//! Who is accounted and blocked: an IPv4 address or an IPv6 prefix, or a network that the administrator named.
+//! Who is accounted and what is blocked: an address range in CIDR form that carries its own length.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
-/// One accountable sender: an IPv4 address, or an IPv6 prefix, since one machine owns a whole prefix.
+/// An address together with its prefix length, host bits zero. An account is a `/32` or an IPv6 prefix of `block.ipv6_prefix` bits; a block may be laid on
+/// any network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
-    /// One IPv4 address.
-    V4(Ipv4Addr),
-    /// The first address of an IPv6 prefix of `block.ipv6_prefix` bits.
-    V6(Ipv6Addr),
+pub struct Source {
+    addr: IpAddr,
+    prefix_len: u8,
 }
 
 impl Source {
-    /// The source that `address` belongs to, with IPv6 addresses cut to `ipv6_prefix` bits (0..=128; more counts as 128).
+    /// The account that `address` belongs to: itself for IPv4 (an IPv4-mapped address is the IPv4 address), the prefix of `ipv6_prefix` bits for IPv6 (more
+    /// than 128 counts as 128).
     pub fn of(address: IpAddr, ipv6_prefix: u8) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::V4(address),
-            IpAddr::V6(address) => Self::V6(Ipv6Addr::from_bits(address.to_bits() & mask(ipv6_prefix))),
+        match address.to_canonical() {
+            addr @ IpAddr::V4(_) => Self { addr, prefix_len: 32 },
+            IpAddr::V6(address) => {
+                let prefix_len = ipv6_prefix.min(128);
+                Self { addr: IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask(prefix_len))), prefix_len }
+            }
         }
+    }
+
+    /// The least source that begins at an address, in the order of sources: by first address, wider before narrower.
+    pub(crate) fn first_at(addr: IpAddr) -> Self {
+        Self { addr, prefix_len: 0 }
     }
 
     /// The first address.
-    pub fn address(self) -> IpAddr {
-        match self {
-            Self::V4(address) => IpAddr::V4(address),
-            Self::V6(address) => IpAddr::V6(address),
-        }
+    pub fn addr(self) -> IpAddr {
+        self.addr
     }
 
-    /// The network that this source stands for.
-    pub fn network(self, ipv6_prefix: u8) -> IpNet {
-        match self {
-            Self::V4(address) => IpNet::from(IpAddr::V4(address)),
-            Self::V6(address) => Ipv6Net::new(address, ipv6_prefix.min(128)).map_or_else(|_| IpNet::from(IpAddr::V6(address)), IpNet::V6),
-        }
+    /// How many leading bits all its addresses share.
+    pub fn prefix_len(self) -> u8 {
+        self.prefix_len
+    }
+
+    /// The same as a network.
+    pub fn network(self) -> IpNet {
+        // The constructors admit no longer prefix than the family has.
+        IpNet::new(self.addr, self.prefix_len).unwrap_or_else(|_| IpNet::from(self.addr))
+    }
+
+    /// Whether it is one address alone.
+    pub fn is_single(self) -> bool {
+        self.prefix_len == if self.addr.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// Whether every address of `other` is one of its own.
+    pub fn contains(self, other: Self) -> bool {
+        self.network().contains(&other.network())
+    }
+}
+
+impl From<IpNet> for Source {
+    /// Host bits are cut off.
+    fn from(network: IpNet) -> Self {
+        Self { addr: network.network(), prefix_len: network.prefix_len() }
+    }
+}
+
+/// As people write it: an address alone without a length, everything else in CIDR form.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_single() { self.addr.fmt(f) } else { write!(f, "{}/{}", self.addr, self.prefix_len) }
     }
 }
 
@@ -49,27 +81,30 @@ pub fn mask(bits: u8) -> u128 {
     }
 }
 
-/// What a block is laid on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
-    /// An element of `blocked4` or `blocked6`.
-    Host(Source),
-    /// An element of `blocked_nets4` or `blocked_nets6`: only the administrator blocks networks.
-    Network(IpNet),
+/// The IPv6 prefix of `bits` bits that `network` lies in; a wider network stays as it is.
+pub fn widened(network: IpNet, bits: u8) -> IpNet {
+    match network {
+        IpNet::V4(_) => network,
+        IpNet::V6(v6) => Ipv6Net::new(v6.addr(), v6.prefix_len().min(bits)).map_or(network, |wide| IpNet::V6(wide.trunc())),
+    }
 }
 
-impl Subject {
-    /// The network that is blocked, a single address as `/32` or `/128`.
-    pub fn network(self, ipv6_prefix: u8) -> IpNet {
-        match self {
-            Self::Host(source) => source.network(ipv6_prefix),
-            Self::Network(network) => network,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_written_as_people_write_it() {
+        let shown = |text: &str, prefix| Source::of(text.parse().unwrap(), prefix).to_string();
+        assert_eq!(shown("192.0.2.1", 64), "192.0.2.1");
+        assert_eq!(shown("::ffff:192.0.2.1", 64), "192.0.2.1");
+        assert_eq!(shown("2001:db8::1", 64), "2001:db8::/64");
+        assert_eq!(shown("2001:db8::1", 128), "2001:db8::1");
+        assert_eq!(Source::from("10.1.2.3/8".parse::<IpNet>().unwrap()).to_string(), "10.0.0.0/8");
     }
 
-    /// As people write it: an address without a prefix length where it is one host, a network in CIDR form otherwise.
-    pub fn display(self, ipv6_prefix: u8) -> impl fmt::Display {
-        let network = self.network(ipv6_prefix);
-        if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
+    #[test]
+    fn equal_networks_are_equal_sources() {
+        assert_eq!(Source::of("2001:db8::5".parse().unwrap(), 48), Source::from("2001:db8:0:7::/48".parse::<IpNet>().unwrap()));
     }
 }

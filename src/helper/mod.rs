@@ -1,8 +1,8 @@
 //! The helper: a second process that does what touches the world outside netlink, so that the first never waits for it.
 //!
 //! ```text
-//!   daemon: errands thread --Order--> socket pair --> reader --+--> commands: at most 4 at once, each with all that it starts
-//!                          <--Word---                          +--> names: threads that wait for the system's resolver
+//!   daemon: client --Order--> socket pair --> reader --+--> commands: at most 4 at once, each with all that it starts
+//!                   <--Word---                          +--> names: threads that wait for the system's resolver
 //!                                                              +--> files: hosts.deny, files of what is blocked
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! It ends when the socket does, and everything that it started ends with it: whether the daemon stopped, crashed or was killed.
 
 mod blocked_files;
+pub mod client;
 pub mod commands;
 mod files;
 mod hosts_deny;

@@ -67,7 +67,7 @@ impl Class {
                     Self::BlockUnproven
                 }
             }
-            Notice::Engine(Report::Unblocked { .. }) => Self::Ended,
+            Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Self::Ended,
             Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => Self::Failed,
             Notice::Lost { .. } | Notice::Shed { .. } => Self::Lost,
             // Told every ten seconds at most, and it says what the lines that are held back would have said.

@@ -10,7 +10,7 @@ pub mod history;
 pub mod limit;
 pub mod names;
 pub mod sink;
-pub mod store;
+
 mod writer;
 
 use std::net::IpAddr;
@@ -22,9 +22,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, LogFormat};
 use crate::sys::wake::Waker;
-use format::Style;
 use history::History;
 use limit::Limiter;
 use names::Stage;
@@ -51,15 +50,13 @@ pub struct Settings {
     pub log: config::Log,
     /// The history file; `None`: no history.
     pub history_file: Option<PathBuf>,
-    /// IPv6 blocks are prefixes of this many bits.
-    pub ipv6_prefix: u8,
     /// Lines wait a moment for reverse names.
     pub resolve: bool,
 }
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        Self { log: config.log.clone(), history_file: config.history_file.clone(), ipv6_prefix: config.block.ipv6_prefix, resolve: config.resolve }
+        Self { log: config.log.clone(), history_file: config.history_file.clone(), resolve: config.resolve }
     }
 }
 
@@ -116,7 +113,7 @@ enum Item {
 struct Order {
     sink: Box<dyn Sink>,
     level: log::LevelFilter,
-    style: Style,
+    format: LogFormat,
     resolve: bool,
     /// `None`: as it is.
     history: Option<Option<History>>,
@@ -180,7 +177,7 @@ impl Journal {
         let history = open_history(settings.history_file.as_ref())?;
         let (sender, items) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
-        let (level, style, resolve) = (settings.log.level, style(&settings), settings.resolve);
+        let (level, format, resolve) = (settings.log.level, settings.log.format, settings.resolve);
         let shared = Arc::new(Shared {
             orders: Mutex::default(),
             settings: Mutex::new(settings),
@@ -199,7 +196,7 @@ impl Journal {
             items,
             sink,
             level,
-            style,
+            format,
             resolve,
             stage: Stage::default(),
             history,
@@ -214,10 +211,6 @@ impl Journal {
         std::thread::Builder::new().name("journal".to_owned()).spawn(run).map_err(JournalError::Thread)?;
         Ok(JournalHandle { shared, sender })
     }
-}
-
-fn style(settings: &Settings) -> Style {
-    Style { format: settings.log.format, ipv6_prefix: settings.ipv6_prefix }
 }
 
 fn open_history(path: Option<&PathBuf>) -> Result<Option<History>, JournalError> {
@@ -287,7 +280,7 @@ impl JournalHandle {
         }
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
         let history = if current.history_file == settings.history_file { None } else { Some(open_history(settings.history_file.as_ref())?) };
-        let order = Order { sink, level: settings.log.level, style: style(&settings), resolve: settings.resolve, history };
+        let order = Order { sink, level: settings.log.level, format: settings.log.format, resolve: settings.resolve, history };
         self.shared.orders.lock().map_err(|_| JournalError::Ended)?.push(order);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::Level;
 
-use super::format::{self, Line, Style};
+use super::format::{self, Line};
 use super::history::{History, Tell};
 use super::limit::{Class, Limiter};
 use super::names::{HostName, Stage, Want};
 use super::sink::Sink;
 use super::{Event, Item, Notice, Order, Shared};
+use crate::config::LogFormat;
 use crate::engine::Moment;
 use crate::sys::clock;
 
@@ -27,7 +28,7 @@ pub(super) struct Writer {
     pub(super) items: Receiver<Item>,
     pub(super) sink: Box<dyn Sink>,
     pub(super) level: log::LevelFilter,
-    pub(super) style: Style,
+    pub(super) format: LogFormat,
     pub(super) resolve: bool,
     /// What was admitted and waits for a name, or for its turn.
     pub(super) stage: Stage<Told>,
@@ -101,13 +102,13 @@ impl Writer {
     fn on_orders(&mut self) -> bool {
         let orders = self.shared.orders.lock().map(|mut orders| std::mem::take(&mut *orders)).unwrap_or_default();
         for order in orders {
-            let Order { sink, level, style, resolve, history } = order;
+            let Order { sink, level, format, resolve, history } = order;
             // What was admitted under the old settings is written under them.
             self.wait_no_longer();
             self.resolve = resolve;
             self.sink = sink;
             self.level = level;
-            self.style = style;
+            self.format = format;
             if let Some(history) = history {
                 // Lines that wait for a failing disk go to the old file or nowhere: the new one is another file.
                 if let Some(Tell::Failing(text)) = self.history.as_mut().and_then(|old| old.flush(now())) {
@@ -137,7 +138,7 @@ impl Writer {
             Item::Event(event) => self.on_event(event),
             Item::Message { at, level, module, text } => {
                 if level <= self.level && self.limiter.admit(Class::Message, 1, now()) {
-                    let line = format::message(at, level, &module, &text, &self.style);
+                    let line = format::message(at, level, &module, &text, self.format);
                     self.in_turn(Told::Line { line, module }, None);
                 }
             }
@@ -150,9 +151,9 @@ impl Writer {
     fn on_event(&mut self, event: Box<Event>) {
         let now = now();
         let to_history = self.history.is_some()
-            && format::history(&event, &self.style, &TimeZone::system()).is_some()
+            && format::history(&event, &TimeZone::system()).is_some()
             && self.limiter.admit(Class::History, 1, now);
-        let count = format::lines(&event, &self.style).into_iter().filter(|line| line.level <= self.level).count();
+        let count = format::lines(&event, self.format).into_iter().filter(|line| line.level <= self.level).count();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let to_log = count > 0 && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));
         let watched = self.shared.subscribers.lock().is_ok_and(|subscribers| !subscribers.is_empty());
@@ -167,7 +168,7 @@ impl Writer {
         if !self.resolve {
             return None;
         }
-        let host = format::host_to_name(event, &self.style, watched)?;
+        let host = format::host_to_name(event, self.format, watched)?;
         match self.stage.want(host, now) {
             Want::Wait(until) => Some((host, until)),
             Want::Ask if written || self.limiter.admit_name(now) => {
@@ -195,14 +196,14 @@ impl Writer {
         self.publish(&event);
         if to_history
             && let Some(history) = &mut self.history
-            && let Some(line) = format::history(&event, &self.style, &TimeZone::system())
+            && let Some(line) = format::history(&event, &TimeZone::system())
         {
             let told = history.append(&line, now());
             self.tell(told);
         }
         if to_log {
             let level = self.level;
-            for line in format::lines(&event, &self.style).into_iter().filter(|line| line.level <= level) {
+            for line in format::lines(&event, self.format).into_iter().filter(|line| line.level <= level) {
                 self.put(line.priority, MODULE, &line.text);
             }
         }
@@ -264,7 +265,7 @@ impl Writer {
 
     /// A message of the journal's own.
     fn write(&mut self, level: Level, text: &str) {
-        let line = format::message(Timestamp::now(), level, MODULE, text, &self.style);
+        let line = format::message(Timestamp::now(), level, MODULE, text, self.format);
         self.put(line.priority, MODULE, &line.text);
     }
 
@@ -281,7 +282,7 @@ impl Writer {
         if subscribers.is_empty() {
             return;
         }
-        let line: Arc<str> = format::json(event, &self.style).into();
+        let line: Arc<str> = format::json(event).into();
         subscribers.retain(|subscriber| subscriber.offer(&line));
     }
 

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod files;
+pub mod mailbox;
 pub mod memory;
 pub mod peer;
 pub mod poll;

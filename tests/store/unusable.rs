@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portsentry::journal::store;
+use portsentry::store;
 
 use super::{SCANNER, Scene, TOOLS, database, done, kill};
 use crate::support;

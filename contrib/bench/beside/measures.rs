@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portsentry::engine::{Moment, Reason, Source, Subject};
-use portsentry::journal::store::{self, Block, Content, Mark};
+use portsentry::store::{self, Block, Content, Mark};
 
 use super::contestants::{Contestant, Running, Usage};
 use super::scene::Scene;

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
 use portsentry::engine::{Moment, Source, Subject};
-use portsentry::journal::store::{self, Block, Content, Mark};
+use portsentry::store::{self, Block, Content, Mark};
 use portsentry::nft::{Connection, Ruleset, SetId};
 use support::daemon::Daemon;
 use support::eventually;

@@ -2,38 +2,50 @@
 
 use std::time::Duration;
 
-use super::Engine;
+use ipnet::IpNet;
+
+use super::{Engine, is_void};
 use crate::config::Mode;
 use crate::engine::account::Touch;
 use crate::engine::entry::{Adopted, Order};
-use crate::engine::{Action, Ending, Moment, Reason, Refusal, Source, Subject};
+use crate::engine::{Action, Ending, Moment, Reason, Refusal, Source};
+
+/// What an order to unblock comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unblocked {
+    /// Blocks that are being lifted.
+    pub lifted: Vec<Source>,
+    /// Blocked networks that leave [`Unblocked::target`] out from now on.
+    pub exempted: Vec<Source>,
+    /// What is exempt from those.
+    pub target: Option<Source>,
+}
 
 impl Engine {
-    /// The administrator blocks a subject, or gives a block another time and reason.
+    /// The administrator blocks a source, or gives a block another time and reason.
     /// [`Report::Blocked`](crate::engine::Report::Blocked) follows the kernel's answer.
     ///
     /// # Errors
     ///
     /// See [`Refusal`].
-    pub fn block(&mut self, now: Moment, subject: Subject, timeout: Option<Duration>, text: &str, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+    pub fn block(&mut self, now: Moment, source: Source, timeout: Option<Duration>, text: &str, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         let now = self.tick(now);
-        let subject = self.canonical(subject);
-        let network = subject.network(self.policy.ipv6_prefix);
+        let network = source.network();
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Refusal::NoTime);
         }
         for (list, name) in self.lists() {
             if let Some(overlaps) = list.overlapping(&network) {
-                return Err(Refusal::NeverBlock { subject: network, overlaps, list: name });
+                return Err(Refusal::NeverBlock { network, overlaps, list: name });
             }
         }
         if self.policy.mode == Mode::Observe {
             return Err(Refusal::Observe);
         }
-        if self.blocks.view(subject).is_none() && self.blocks.count() >= self.policy.total as usize {
+        if self.blocks.view(source).is_none() && self.blocks.count() >= self.policy.total as usize {
             return Err(Refusal::Total(self.policy.total));
         }
-        self.blocks.order(now, subject, Order { timeout, reason: Reason::Manual(text.to_owned()), port: None }, actions);
+        self.blocks.order(now, source, Order { timeout, reason: Reason::Manual(text.to_owned()), port: None }, actions);
         Ok(())
     }
 
@@ -43,10 +55,32 @@ impl Engine {
     /// # Errors
     ///
     /// [`Refusal::NotBlocked`].
-    pub fn unblock(&mut self, now: Moment, subject: Subject, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+    pub fn unblock(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         self.tick(now);
-        let subject = self.canonical(subject);
-        if self.blocks.lift(subject, Ending::ByHand, actions) { Ok(()) } else { Err(Refusal::NotBlocked(subject.network(self.policy.ipv6_prefix))) }
+        if self.blocks.lift(source, Ending::ByHand, actions) { Ok(()) } else { Err(Refusal::NotBlocked(source.network())) }
+    }
+
+    /// The administrator wants no address of `target` blocked: blocks within it are lifted, blocks around it leave it out from now on. For a single IPv6
+    /// address the account that it belongs to is meant as well.
+    pub fn unblock_within(&mut self, now: Moment, target: Source, actions: &mut Vec<Action>) -> Unblocked {
+        self.tick(now);
+        let account = if target.is_single() { self.policy.account(target.addr()) } else { target };
+        let mut done = Unblocked::default();
+        for view in self.blocks.views() {
+            if target.contains(view.source) || view.source == account {
+                done.lifted.push(view.source);
+            } else if view.source.contains(account) {
+                done.exempted.push(view.source);
+            }
+        }
+        for source in &done.lifted {
+            self.blocks.lift(*source, Ending::ByHand, actions);
+        }
+        for source in &done.exempted {
+            self.blocks.exempt(*source, account.network(), actions);
+        }
+        done.target = Some(account);
+        done
     }
 
     /// The administrator wants nothing held against a source: the rules forget it, whether it is blocked or not.
@@ -58,25 +92,29 @@ impl Engine {
         }
     }
 
-    /// Somebody took the element of a subject out of the kernel's set: the block is over, and the source's evidence is forgiven as after an unblock.
+    /// Somebody took the element of a source out of the kernel's set: the block is over, and the source's evidence is forgiven as after an unblock.
     /// Gives whether it was blocked.
-    pub fn removed_by_hand(&mut self, now: Moment, subject: Subject, actions: &mut Vec<Action>) -> bool {
+    pub fn removed_by_hand(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) -> bool {
         self.tick(now);
-        let subject = self.canonical(subject);
-        let was_blocked = self.blocks.removed(subject, actions);
-        if let (true, Subject::Host(source)) = (was_blocked, subject) {
+        let was_blocked = self.blocks.removed(source, actions);
+        if was_blocked && self.policy.is_account(source) {
             self.forgive(now, source, actions);
             self.ledger.forget(source);
         }
         was_blocked
     }
 
+    /// Another program took a part of a blocked network out of the kernel's set: from now on the block leaves it out. Gives whether that is news.
+    pub fn removed_part(&mut self, now: Moment, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
+        self.tick(now);
+        self.blocks.removed_part(source, part, actions)
+    }
+
     /// Somebody put an element into the kernel's sets, or gave it another time: what the kernel has counts from now on. Gives whether that is news.
     /// What must not be blocked is lifted.
     pub fn changed_by_hand(&mut self, now: Moment, found: Adopted, actions: &mut Vec<Action>) -> bool {
         let now = self.tick(now);
-        let found = Adopted { subject: self.canonical(found.subject), ..found };
-        if self.blocks.view(found.subject).is_some() {
+        if self.blocks.view(found.source).is_some() {
             return self.blocks.changed(now, &found);
         }
         self.adopt(now, [found], actions);
@@ -89,10 +127,9 @@ impl Engine {
         let found = found.into_iter();
         self.blocks.reserve(found.size_hint().0);
         for element in found {
-            let element = Adopted { subject: self.canonical(element.subject), ..element };
             self.blocks.adopt(now, &element);
-            if self.is_never_block(element.subject) {
-                self.blocks.lift(element.subject, Ending::NeverBlock, actions);
+            if is_void(&self.policy, &self.always, &self.never_block, element.source, &element.reason) {
+                self.blocks.lift(element.source, Ending::NeverBlock, actions);
             }
         }
     }

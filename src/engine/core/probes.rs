@@ -7,7 +7,7 @@ use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
 use crate::engine::entry::Order;
 use crate::engine::ledger::Found;
 use crate::engine::status::Status;
-use crate::engine::{Action, Moment, Reason, Report, Source, Subject};
+use crate::engine::{Action, Moment, Reason, Report, Source};
 use crate::probe::{Probe, ScanKind};
 
 /// A source goes on when it has sent so many probes more than the trigger is: a flood would need as many for each source it invents.
@@ -17,8 +17,7 @@ impl Engine {
     /// A source has touched a port. Tells whether it has passed the trigger.
     pub fn on_probe(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let now = self.tick(now);
-        // An IPv4-mapped address is the IPv4 address.
-        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(probe.source);
         self.status.probes += 1;
         if let Some(count) = self.status.by_scan.get_mut(probe.scan as usize) {
             *count += 1;
@@ -30,7 +29,7 @@ impl Engine {
         let decision = decide(&self.policy, tally, probe.scan, probe.port.transport);
         let against = match decision {
             Decision::Wait => return Trigger::Below,
-            _ if self.is_never_block(Subject::Host(source)) => Some(NotBlocked::NeverBlock),
+            _ if self.is_never_block(source) => Some(NotBlocked::NeverBlock),
             Decision::Tell(against) => Some(against),
             Decision::Block { .. } => None,
         };
@@ -55,7 +54,7 @@ impl Engine {
         let spent = budget(&self.status);
         let trigger = self.on_probe(now, probe, actions);
         self.status.held += 1;
-        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(probe.source);
         if self.blocks.covers(source) {
             return trigger;
         }
@@ -69,7 +68,7 @@ impl Engine {
     /// A source that the rules hold goes on. That tells a scanner from a flood's invented sources, when the blocks of the minute are used up; of a source
     /// that is blocked already it tells nothing.
     pub fn on_still(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
-        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(probe.source);
         if !self.blocks.covers(source) {
             return self.on_probe(now, probe, actions);
         }
@@ -90,7 +89,7 @@ impl Engine {
                 return;
             }
         }
-        let is_new = self.blocks.view(Subject::Host(source)).is_none();
+        let is_new = self.blocks.view(source).is_none();
         if is_new && self.blocks.count() >= self.policy.total as usize {
             return self.tell(now, found, probe, (NotBlocked::Total, proven), actions);
         }
@@ -103,13 +102,13 @@ impl Engine {
             Some(self.policy.unproven.timeout)
         };
         // A scan whose block the kernel refused has been told of: the refusals tell the rest.
-        let untold = !self.blocks.was_refused(Subject::Host(source));
+        let untold = !self.blocks.was_refused(source);
         self.ledger.tell(now, found);
         let reason = self.reason(now, source, probe.scan, proven);
         if untold {
             actions.push(Action::Report(Report::Scan { source, probe: *probe, reason: reason.clone(), not_blocked: None }));
         }
-        self.blocks.order(now, Subject::Host(source), Order { timeout, reason, port: Some(probe.port) }, actions);
+        self.blocks.order(now, source, Order { timeout, reason, port: Some(probe.port) }, actions);
     }
 
     /// Takes one of the new blocks that unproven sources may have in a minute.
@@ -134,7 +133,7 @@ impl Engine {
             self.status.reports_held_back += 1;
             return;
         }
-        let source = Source::of(probe.source.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(probe.source);
         let reason = self.reason(now, source, probe.scan, proven);
         actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against) }));
     }

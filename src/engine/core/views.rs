@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Engine;
+use super::{Engine, is_void};
 use crate::config::Mode;
 use crate::engine::account::{Tally, Touch, clock};
 use crate::engine::decision::{Decision, Passage, decide};
@@ -10,34 +10,34 @@ use crate::engine::entry::BlockView;
 use crate::engine::offenders::Offender;
 use crate::engine::policy::Policy;
 use crate::engine::status::{AccountView, Evidence, Status, TouchView};
-use crate::engine::{Moment, Source, Subject};
+use crate::engine::{Moment, Reason, Source};
 use crate::probe::{ScanKind, Transport};
 
 impl Engine {
     /// Whether anything is known of the source that an address belongs to. For the packet path: it changes nothing.
     pub fn knows(&self, source: IpAddr) -> bool {
-        self.ledger.knows(Source::of(source.to_canonical(), self.policy.ipv6_prefix))
+        self.ledger.knows(self.policy.account(source))
     }
 
     /// What a new connection of this source may do. For the packet path: it changes nothing.
     pub fn passage(&self, source: IpAddr) -> Passage {
-        let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(source);
         if self.policy.mode == Mode::Observe {
             return Passage::Free;
         }
-        if self.blocks.view(Subject::Host(source)).is_some() {
+        if self.blocks.view(source).is_some() {
             return Passage::Blocked;
         }
         let horizon = self.ledger.horizon(self.now);
         let Some(tally) = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted)) else { return Passage::Free };
         let blocks = |transport| matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. });
         let is_past = blocks(Transport::Tcp) || blocks(Transport::Udp);
-        if is_past && !self.is_never_block(Subject::Host(source)) { Passage::Held } else { Passage::Free }
+        if is_past && !self.is_never_block(source) { Passage::Held } else { Passage::Free }
     }
 
     /// Whether the account of a source passes the trigger over `transport`, as it stands.
     pub fn has_passed(&self, source: IpAddr, transport: Transport) -> bool {
-        let source = Source::of(source.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(source);
         let horizon = self.ledger.horizon(self.now);
         let tally = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted));
         tally.is_some_and(|tally| decide(&self.policy, tally, ScanKind::Udp, transport) != Decision::Wait)
@@ -64,7 +64,7 @@ impl Engine {
 
     /// What is known of the source that `address` belongs to; `None` if it touched nothing within the window.
     pub fn account(&self, address: IpAddr) -> Option<AccountView> {
-        let source = Source::of(address.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(address);
         let horizon = self.ledger.horizon(self.now);
         let view = self.ledger.look(source, |known| {
             let mut ports: Vec<TouchView> = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).map(Touch::view).collect();
@@ -76,7 +76,7 @@ impl Engine {
 
     /// How often the source that `address` belongs to was blocked as proven, within `block.escalate.memory`.
     pub fn blocks_before(&self, address: IpAddr) -> u32 {
-        let source = Source::of(address.to_canonical(), self.policy.ipv6_prefix);
+        let source = self.policy.account(address);
         self.offenders.times(self.now, source, self.policy.escalate.memory)
     }
 
@@ -85,14 +85,9 @@ impl Engine {
         self.blocks.views()
     }
 
-    /// The block of this very subject, if it is in force.
-    pub fn blocked(&self, subject: Subject) -> Option<BlockView<'_>> {
-        self.blocks.view(self.canonical(subject))
-    }
-
-    /// The block of a subject in the very form in which an action or a report has named it, if it is in force.
-    pub fn standing(&self, subject: Subject) -> Option<BlockView<'_>> {
-        self.blocks.view(subject)
+    /// The block of this very source, if it is in force.
+    pub fn blocked(&self, source: Source) -> Option<BlockView<'_>> {
+        self.blocks.view(source)
     }
 
     /// The blocks in force, in pieces: `places` bounds the work of one call, `from` is 0 or what the call before gave. `None`: these were the last.
@@ -100,9 +95,9 @@ impl Engine {
         self.blocks.page(from, places)
     }
 
-    /// Whether a subject overlaps what is never blocked.
-    pub fn must_not_block(&self, subject: Subject) -> bool {
-        self.is_never_block(self.canonical(subject))
+    /// Whether a block of this source and reason must not be: it lies within what is never blocked, or is a scan's and overlaps that.
+    pub fn must_not_block(&self, source: Source, reason: &Reason) -> bool {
+        is_void(&self.policy, &self.always, &self.never_block, source, reason)
     }
 
     /// A proven source that was blocked, and how often.

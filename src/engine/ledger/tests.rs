@@ -10,7 +10,7 @@ use crate::probe::{Port, Probe, ScanKind, Transport};
 const TCP: Counted = Counted(1);
 
 fn host(n: u32) -> Source {
-    Source::V4(Ipv4Addr::from(n))
+    Source::of(Ipv4Addr::from(n).into(), 64)
 }
 
 fn syn(at: u64, port: u16) -> Touch {
@@ -20,7 +20,7 @@ fn syn(at: u64, port: u16) -> Touch {
 }
 
 fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
-    Ledger::new(Shape { capacity, trigger, window }, 7)
+    Ledger::new(Shape { capacity, trigger, window, ipv6_prefix: 64 }, 7)
 }
 
 fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
@@ -148,7 +148,7 @@ fn another_trigger_keeps_what_is_known() {
     for (source, port) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
         plain(&mut ledger, 5, source, port);
     }
-    ledger.reshape(Shape { capacity: 600, trigger: 9, window: 300_000 }, 7, Moment::from_millis(6), TCP);
+    ledger.reshape(Shape { capacity: 600, trigger: 9, window: 300_000, ipv6_prefix: 64 }, 7, Moment::from_millis(6), TCP);
     assert_eq!((ledger.sources(), ledger.suspects(), ledger.capacity()), (2, 1, 600));
     assert_eq!(plain(&mut ledger, 7, 1, 4), 4);
     assert_eq!(plain(&mut ledger, 7, 2, 4), 2);

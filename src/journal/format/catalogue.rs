@@ -89,7 +89,12 @@ pub const EVENTS: &[EventKind] = &[
         ],
     ),
     event("block-failed", "the kernel refused a block", &[ADDRESS, NAME, ERROR]),
-    event("unblocked", "a block is over", &[ADDRESS, NAME, key("ending", "`expired`, `by-hand` or `never-block`")]),
+    event("unblocked", "a block is over", &[ADDRESS, NAME, key("ending", "`expired`, `by-hand`, `removed`, `never-block` or `total`")]),
+    event(
+        "exempted",
+        "a host or network is exempt from the block of a network around it",
+        &[key("address", "what is exempt"), NAME, key("network", "the blocked network, whose block goes on for the rest")],
+    ),
     event("unblock-failed", "the kernel refused to lift a block", &[ADDRESS, NAME, ERROR]),
     event("reloaded", "a new configuration is in force", &[]),
     event("reload-refused", "a new configuration was refused, the old one stays in force", &[key("findings", "the findings, a line each")]),
@@ -143,7 +148,7 @@ pub const EVENTS: &[EventKind] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LogFormat, Style, lines, message, samples};
+    use super::super::{LogFormat, lines, message, samples};
     use super::*;
     use log::Level;
     use serde_json::Value;
@@ -174,9 +179,8 @@ mod tests {
     }
 
     fn every_line(format: LogFormat) -> Vec<String> {
-        let style = Style { format, ipv6_prefix: 64 };
-        let mut all: Vec<String> = samples::all().iter().flat_map(|event| lines(event, &style)).map(|line| line.text).collect();
-        all.push(message(samples::at(), Level::Warn, "portsentry::nft", "look", &style).text);
+        let mut all: Vec<String> = samples::all().iter().flat_map(|event| lines(event, format)).map(|line| line.text).collect();
+        all.push(message(samples::at(), Level::Warn, "portsentry::nft", "look", format).text);
         all
     }
 
@@ -219,6 +223,7 @@ scan: address name source destination port ip_options blocking scan proven reaso
 blocked: address name port timeout renewed scan proven reason
 block-failed: address name error
 unblocked: address name ending
+exempted: address name network
 unblock-failed: address name error
 reloaded:
 reload-refused: findings

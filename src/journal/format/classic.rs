@@ -16,9 +16,9 @@ use log::Level;
 
 use super::facts::start;
 use super::words::{count, duration, scan_name, transport as transport_name};
-use super::{Line, Style, level};
+use super::{Line, level};
 use crate::config::PortSet;
-use crate::engine::{Ending, NotBlocked, Reason, Report, Subject};
+use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
 
@@ -30,11 +30,11 @@ const COMMAND_MAX: usize = 1000;
 const OUTPUT_MAX: usize = 300;
 
 /// The lines of an event.
-pub(super) fn lines(event: &Event, style: &Style) -> Vec<Line> {
+pub(super) fn lines(event: &Event) -> Vec<Line> {
     let level = level(event);
     let many = |texts: Vec<String>| texts.into_iter().map(|text| Line::classic(level, text)).collect();
     let text = match &event.notice {
-        Notice::Engine(report) => return many(engine(report, event, style)),
+        Notice::Engine(report) => return many(engine(report, event)),
         Notice::Starting => format!("adminalert: PortSentry {} is starting.", env!("CARGO_PKG_VERSION")),
         Notice::Watching { transport, mode, ports, excluded, services } => return many(watching(*transport, mode, ports, excluded, services)),
         Notice::Active => "adminalert: PortSentry is now active and listening.".to_owned(),
@@ -130,16 +130,16 @@ fn both(name: Option<&HostName>, otherwise: impl Display, address: IpAddr) -> St
     name.map_or_else(|| format!("{otherwise}/{address}"), |name| format!("{name}/{address}"))
 }
 
-fn engine(report: &Report, event: &Event, style: &Style) -> Vec<String> {
-    let shown = |subject: &Subject| subject.display(style.ipv6_prefix).to_string();
+fn engine(report: &Report, event: &Event) -> Vec<String> {
+    let shown = Source::to_string;
     match report {
         Report::Scan { probe, not_blocked, .. } => scan(probe, not_blocked.map(NotBlocked::text), event.name.as_ref()),
-        Report::Blocked { subject, timeout, reason, renewed, .. } => {
-            let host = shown(subject);
+        Report::Blocked { source, timeout, reason, renewed, .. } => {
+            let host = shown(source);
             let time = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
             let tag = if matches!(reason, Reason::Manual(_)) { "adminalert" } else { "attackalert" };
             if *renewed {
-                let both = both(event.name.as_ref(), &host, subject.network(style.ipv6_prefix).addr());
+                let both = both(event.name.as_ref(), &host, source.network().addr());
                 vec![
                     format!("{tag}: Host: {both} is already blocked Ignoring"),
                     format!("{tag}: Host {host} stays blocked via nftables {time}: {reason}"),
@@ -148,19 +148,23 @@ fn engine(report: &Report, event: &Event, style: &Style) -> Vec<String> {
                 vec![format!("{tag}: Host {host} has been blocked via nftables {time}: {reason}")]
             }
         }
-        Report::BlockFailed { subject, error } => {
-            vec![format!("attackalert: ERROR: Could not block host {} via nftables: {error}", shown(subject))]
+        Report::BlockFailed { source, error } => {
+            vec![format!("attackalert: ERROR: Could not block host {} via nftables: {error}", shown(source))]
         }
-        Report::Unblocked { subject, ending } => {
+        Report::Unblocked { source, ending } => {
             let why = match ending {
                 Ending::Expired => "its time is up",
                 Ending::ByHand => "unblocked by hand",
                 Ending::Removed => "its element was taken out of the kernel's set",
                 Ending::NeverBlock => "it must never be blocked",
+                Ending::Total => "block.total allows no more",
             };
-            vec![format!("adminalert: Host {} is no longer blocked: {why}.", shown(subject))]
+            vec![format!("adminalert: Host {} is no longer blocked: {why}.", shown(source))]
         }
-        Report::UnblockFailed { subject, error } => vec![format!("adminalert: ERROR: Could not unblock host {}: {error}", shown(subject))],
+        Report::Exempted { source, exempt } => {
+            vec![format!("adminalert: Host {} is exempt from the block of {}.", Source::from(*exempt), shown(source))]
+        }
+        Report::UnblockFailed { source, error } => vec![format!("adminalert: ERROR: Could not unblock host {}: {error}", shown(source))],
     }
 }
 
@@ -215,16 +219,16 @@ fn message_lines(level: Level, text: &str) -> Vec<String> {
 /// An IPv6 block has its prefix where the name stands and the prefix's first address where the address stands, so that the line still parses.
 /// A host's reverse name stands before the slash where it is known, as in 1.2; it cannot hold a blank or a slash. A block by hand has no port: it
 /// stands as `Port: 0 MANUAL`, which fail2ban's pattern passes over.
-pub fn history(event: &Event, style: &Style, zone: &jiff::tz::TimeZone) -> Option<String> {
-    let Notice::Engine(Report::Blocked { subject, port, renewed: false, .. }) = &event.notice else { return None };
-    let address = subject.network(style.ipv6_prefix).addr();
+pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
+    let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else { return None };
+    let address = source.network().addr();
     let (number, name) = port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
     let local = event.at.to_zoned(zone.clone());
     Some(format!(
         "{} - {} Host: {} Port: {number} {name} Blocked",
         event.at.as_second(),
         local.strftime("%m/%d/%Y %H:%M:%S"),
-        both(event.name.as_ref(), subject.display(style.ipv6_prefix), address),
+        both(event.name.as_ref(), source, address),
     ))
 }
 
@@ -235,7 +239,7 @@ mod tests {
     use crate::probe::ScanKind;
 
     fn texts(event: &Event) -> Vec<String> {
-        lines(event, &CLASSIC).into_iter().map(|line| format!("{} {}", line.level, line.text)).collect()
+        lines(event).into_iter().map(|line| format!("{} {}", line.level, line.text)).collect()
     }
 
     #[test]
@@ -262,6 +266,7 @@ WARN attackalert: Host 2001:db8:1::/64 has been blocked via nftables for 1m: syn
 WARN adminalert: Host 192.0.2.0/24 has been blocked via nftables until it is unblocked: by hand: abuse
 ERROR attackalert: ERROR: Could not block host 10.77.1.1 via nftables: no space in set\\nof 10
 INFO adminalert: Host 10.77.1.1 is no longer blocked: its time is up.
+INFO adminalert: Host 10.77.1.1 is exempt from the block of 10.0.0.0/8.
 ERROR adminalert: ERROR: Could not unblock host 10.77.1.1: busy
 INFO adminalert: PortSentry has reloaded its configuration.
 ERROR adminalert: ERROR: the new configuration was refused, the old one stays in force:
@@ -297,7 +302,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     fn lists_that_the_old_program_could_have_have_a_line_for_each_port_and_longer_ones_a_line_with_ranges() {
         let lines = |mode, ports: PortSet, excluded: PortSet| {
             let notice = Notice::Watching { transport: Transport::Tcp, mode, ports, excluded, services: PortSet::range(1, 9) };
-            lines(&event(notice), &CLASSIC).into_iter().map(|line| line.text).collect::<Vec<_>>()
+            lines(&event(notice)).into_iter().map(|line| line.text).collect::<Vec<_>>()
         };
         let none = PortSet::default;
         assert_eq!(lines("stealth", PortSet::range(1, 64), none()).len(), 64);
@@ -319,7 +324,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
 
     #[test]
     fn tagged_lines_are_notices_as_they_were_and_only_errors_are_more() {
-        for line in all().iter().flat_map(|event| lines(event, &CLASSIC)) {
+        for line in all().iter().flat_map(|event| lines(event)) {
             assert_eq!(line.priority, if line.text.contains(": ERROR: ") { Level::Error } else { Level::Info }, "{line:?}");
         }
         assert_eq!(Line::classic(Level::Debug, message(Level::Debug, "portsentry::nft", "x")).priority, Level::Debug);
@@ -327,17 +332,17 @@ INFO adminalert: 2 blocks left in force in the kernel."
 
     #[test]
     fn a_name_stands_before_the_address_where_the_old_program_had_it() {
-        let line = |notice| lines(&named(notice), &CLASSIC).remove(0).text;
+        let line = |notice| lines(&named(notice)).remove(0).text;
         let syn = scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None);
         assert_eq!(line(syn), "attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1");
         assert_eq!(line(blocked("10.77.1.1", 1, true)), "attackalert: Host: scanner.example/10.77.1.1 is already blocked Ignoring");
-        let told = history(&named(blocked("10.77.1.1", 1, false)), &CLASSIC, &jiff::tz::TimeZone::UTC).unwrap();
+        let told = history(&named(blocked("10.77.1.1", 1, false)), &jiff::tz::TimeZone::UTC).unwrap();
         assert_eq!(told, "1795188400 - 11/20/2026 15:26:40 Host: scanner.example/10.77.1.1 Port: 1 TCP Blocked");
     }
 
     #[test]
     fn a_command_that_writes_megabytes_makes_a_short_line() {
-        for text in lines(&event(command(Ended::Status(1), &"\u{1b}[31mx\n".repeat(500_000))), &CLASSIC) {
+        for text in lines(&event(command(Ended::Status(1), &"\u{1b}[31mx\n".repeat(500_000)))) {
             assert!(text.text.len() < 700, "{}", text.text.len());
         }
     }
@@ -381,7 +386,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     #[test]
     fn the_history_line_is_the_old_one() {
         let utc = jiff::tz::TimeZone::UTC;
-        let line = |notice| history(&event(notice), &CLASSIC, &utc);
+        let line = |notice| history(&event(notice), &utc);
         assert_eq!(line(blocked("10.77.1.1", 1, false)).unwrap(), "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked");
         assert_eq!(
             line(blocked("2001:db8:1::7", 22, false)).unwrap(),
@@ -389,7 +394,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
         );
         assert_eq!(line(blocked("10.77.1.1", 1, true)), None);
         let east = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
-        assert!(history(&event(blocked("10.77.1.1", 1, false)), &CLASSIC, &east).unwrap().starts_with("1795188400 - 11/20/2026 17:26:40 Host"));
-        assert_eq!(all().iter().filter_map(|event| history(event, &CLASSIC, &utc)).count(), 3);
+        assert!(history(&event(blocked("10.77.1.1", 1, false)), &east).unwrap().starts_with("1795188400 - 11/20/2026 17:26:40 Host"));
+        assert_eq!(all().iter().filter_map(|event| history(event, &utc)).count(), 3);
     }
 }

@@ -7,17 +7,17 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::words::count;
-use super::{Style, is_treacherous};
-use crate::engine::{Ending, Reason, Report, Subject};
+use super::is_treacherous;
+use crate::engine::{Ending, Reason, Report, Source};
 use crate::journal::{Ended, Event, Notice, Response};
 
 /// A key and its value; the order is the order in which they are shown.
 pub(super) type Fact = (&'static str, Value);
 
 /// What is known of an event; the first fact is `event`, its kind.
-pub(super) fn facts(event: &Event, style: &Style) -> Vec<Fact> {
+pub(super) fn facts(event: &Event) -> Vec<Fact> {
     match &event.notice {
-        Notice::Engine(report) => engine(report, style, name(event)),
+        Notice::Engine(report) => engine(report, name(event)),
         Notice::Starting => vec![kind("starting"), ("version", env!("CARGO_PKG_VERSION").into())],
         Notice::Watching { transport, mode, ports, excluded, services } => {
             let watched = ports.without(excluded);
@@ -90,15 +90,15 @@ pub(super) fn start(text: &str, budget: usize) -> String {
         .collect()
 }
 
-fn engine(report: &Report, style: &Style, name: Fact) -> Vec<Fact> {
-    let address = |subject: &Subject| Value::from(subject.display(style.ipv6_prefix).to_string());
+fn engine(report: &Report, name: Fact) -> Vec<Fact> {
+    let address = |source: &Source| Value::from(source.to_string());
     match report {
         Report::Scan { source, probe, reason, not_blocked } => {
             let mut facts = vec![
                 kind("scan"),
                 ("address", probe.source.to_string().into()),
                 name,
-                ("source", Subject::Host(*source).display(style.ipv6_prefix).to_string().into()),
+                ("source", address(source)),
                 ("destination", probe.destination.to_string().into()),
                 ("port", probe.port.to_string().into()),
                 ("ip_options", probe.ip_options.into()),
@@ -108,10 +108,10 @@ fn engine(report: &Report, style: &Style, name: Fact) -> Vec<Fact> {
             facts.push(("not_blocked", not_blocked.map_or(Value::Null, |why| why.text().into())));
             facts
         }
-        Report::Blocked { subject, port, timeout, reason, renewed } => {
+        Report::Blocked { source, port, timeout, reason, renewed } => {
             let mut facts = vec![
                 kind("blocked"),
-                ("address", address(subject)),
+                ("address", address(source)),
                 name,
                 ("port", port.map_or(Value::Null, |port| port.to_string().into())),
                 ("timeout", timeout.as_ref().map(Duration::as_secs).map_or(Value::Null, Value::from)),
@@ -120,10 +120,10 @@ fn engine(report: &Report, style: &Style, name: Fact) -> Vec<Fact> {
             facts.extend(why(reason));
             facts
         }
-        Report::BlockFailed { subject, error } => vec![kind("block-failed"), ("address", address(subject)), name, ("error", short(error).into())],
-        Report::Unblocked { subject, ending } => vec![
+        Report::BlockFailed { source, error } => vec![kind("block-failed"), ("address", address(source)), name, ("error", short(error).into())],
+        Report::Unblocked { source, ending } => vec![
             kind("unblocked"),
-            ("address", address(subject)),
+            ("address", address(source)),
             name,
             (
                 "ending",
@@ -132,11 +132,15 @@ fn engine(report: &Report, style: &Style, name: Fact) -> Vec<Fact> {
                     Ending::ByHand => "by-hand",
                     Ending::Removed => "removed",
                     Ending::NeverBlock => "never-block",
+                    Ending::Total => "total",
                 }
                 .into(),
             ),
         ],
-        Report::UnblockFailed { subject, error } => vec![kind("unblock-failed"), ("address", address(subject)), name, ("error", short(error).into())],
+        Report::Exempted { source, exempt } => {
+            vec![kind("exempted"), ("address", address(&Source::from(*exempt))), name, ("network", address(source))]
+        }
+        Report::UnblockFailed { source, error } => vec![kind("unblock-failed"), ("address", address(source)), name, ("error", short(error).into())],
     }
 }
 
@@ -202,7 +206,7 @@ mod tests {
                 Notice::Warning(long),
             ];
             for notice in notices {
-                let line = json(&samples::event(notice), &samples::CLASSIC);
+                let line = json(&samples::event(notice));
                 assert!(line.len() <= LINE_MAX, "{}", line.len());
                 serde_json::from_str::<Value>(&line).unwrap();
             }

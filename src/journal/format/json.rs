@@ -5,13 +5,13 @@ use log::Level;
 use serde_json::Value;
 
 use super::facts::{Fact, facts};
-use super::{LINE_MAX, Style, is_treacherous, level};
+use super::{LINE_MAX, is_treacherous, level};
 use crate::journal::Event;
 
 /// The object of an event.
-pub(super) fn line(event: &Event, style: &Style) -> String {
+pub(super) fn line(event: &Event) -> String {
     let mut all: Vec<Fact> = vec![("time", time(event.at)), ("level", level_name(level(event)))];
-    all.extend(facts(event, style));
+    all.extend(facts(event));
     object(&all)
 }
 
@@ -90,11 +90,11 @@ mod tests {
     #[test]
     fn a_scan_and_a_block_have_these_keys() {
         assert_eq!(
-            line(&event(scan("2001:db8::7", ScanKind::Syn, Transport::Tcp, 1, Some("never-block address"))), &CLASSIC),
+            line(&event(scan("2001:db8::7", ScanKind::Syn, Transport::Tcp, 1, Some("never-block address")))),
             r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"scan","address":"2001:db8::7","name":null,"source":"2001:db8::/64","destination":"192.0.2.1","port":"tcp/1","ip_options":false,"blocking":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","not_blocked":"never-block address"}"#
         );
         assert_eq!(
-            line(&event(blocked("10.77.1.1", 1, false)), &CLASSIC),
+            line(&event(blocked("10.77.1.1", 1, false))),
             r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"blocked","address":"10.77.1.1","name":null,"port":"tcp/1","timeout":60,"renewed":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"}"#
         );
     }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn every_notice_is_one_object_with_time_level_and_event() {
         for event in all() {
-            let value: Value = serde_json::from_str(&line(&event, &CLASSIC)).unwrap();
+            let value: Value = serde_json::from_str(&line(&event)).unwrap();
             for key in ["time", "level", "event"] {
                 assert!(value.get(key).is_some_and(Value::is_string), "{key} of {event:?}");
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::samples::{CLASSIC, all, at, blocked, event, reason, scan};
 use super::{Line, classic, json, lines, message};
 use crate::config::PortSet;
-use crate::engine::{Ending, Reason, Report, Source, Subject};
+use crate::engine::{Ending, Reason, Report, Source};
 use crate::journal::{Ended, Event, Notice, Response};
 use crate::mdoc::{self, Item, WILD, fits};
 use crate::probe::{ScanKind, Transport};
@@ -18,7 +18,7 @@ use crate::probe::{ScanKind, Transport};
 /// Every notice, each in every way that a formatter tells apart.
 fn events() -> Vec<Event> {
     let target = || "10.77.1.1".to_owned();
-    let host = Subject::Host(Source::of("10.77.1.1".parse().unwrap(), 64));
+    let host = Source::of("10.77.1.1".parse().unwrap(), 64);
     let mut notices = Vec::new();
     for kind in [ScanKind::Connect, ScanKind::Syn, ScanKind::Null, ScanKind::Xmas] {
         notices.push(scan("10.77.1.1", kind, Transport::Tcp, 9, None));
@@ -34,11 +34,11 @@ fn events() -> Vec<Event> {
     for (reason, timeout) in
         [(Reason::Manual(String::new()), None), (reason(ScanKind::Syn), None), (reason(ScanKind::Syn), Some(Duration::from_secs(9)))]
     {
-        notices.push(Notice::Engine(Report::Blocked { subject: host, port: None, timeout, reason, renewed: false }));
+        notices.push(Notice::Engine(Report::Blocked { source: host, port: None, timeout, reason, renewed: false }));
     }
     notices.push(blocked("10.77.1.1", 1, true));
-    for ending in [Ending::Expired, Ending::ByHand, Ending::Removed, Ending::NeverBlock] {
-        notices.push(Notice::Engine(Report::Unblocked { subject: host, ending }));
+    for ending in [Ending::Expired, Ending::ByHand, Ending::Removed, Ending::NeverBlock, Ending::Total] {
+        notices.push(Notice::Engine(Report::Unblocked { source: host, ending }));
     }
     let ends =
         [Ended::Success, Ended::Status(3), Ended::Signal(9), Ended::TimedOut(Duration::from_secs(10)), Ended::NotStarted("no such file".into())];
@@ -89,9 +89,10 @@ fn place(notice: &Notice) -> usize {
         Notice::HeldBack { .. } => 22,
         Notice::Restored { .. } => 23,
         Notice::Shed { .. } => 24,
+        Notice::Engine(Report::Exempted { .. }) => 25,
     }
 }
-const PLACES: usize = 25;
+const PLACES: usize = 26;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {
@@ -114,7 +115,7 @@ fn best<'p>(patterns: &'p [(Item, String)], text: &str) -> Option<&'p (Item, Str
 }
 
 fn records() -> Vec<Line> {
-    [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| message(at(), level, "portsentry::nft", "anything", &CLASSIC)).into()
+    [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| message(at(), level, "portsentry::nft", "anything", CLASSIC)).into()
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn every_notice_has_a_sample() {
 #[test]
 fn every_line_that_the_formatter_can_make_is_among_the_samples() {
     let source = include_str!("classic.rs").split("#[cfg(test)]").next().unwrap();
-    let texts: Vec<String> = events().iter().flat_map(|event| classic::lines(event, &CLASSIC)).chain(records()).map(|line| line.text).collect();
+    let texts: Vec<String> = events().iter().flat_map(|event| classic::lines(event)).chain(records()).map(|line| line.text).collect();
     let mut count = 0;
     for tag in ["adminalert:", "attackalert:", "securityalert:", "debug:", "{tag}:"] {
         for literal in source.split(&format!("\"{tag}")).skip(1) {
@@ -155,7 +156,7 @@ fn every_classic_line_is_in_the_manual_and_the_manual_has_no_others() {
     let mut used = BTreeSet::new();
     for event in events() {
         let free = matches!(event.notice, Notice::Warning(_) | Notice::Error(_));
-        for (at, line) in lines(&event, &CLASSIC).iter().enumerate() {
+        for (at, line) in lines(&event, CLASSIC).iter().enumerate() {
             let Some((item, pattern)) = best(&patterns, &line.text) else { panic!("portsentry(8) has no {:?}", line.text) };
             // The findings below "the new configuration was refused" are anything.
             let finding = matches!(event.notice, Notice::ReloadRefused { .. }) && at > 0;
@@ -175,7 +176,7 @@ fn every_classic_line_is_in_the_manual_and_the_manual_has_no_others() {
 #[test]
 fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
     let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let texts = events().into_iter().map(|event| json::line(&event, &CLASSIC)).chain([json::message(Timestamp::UNIX_EPOCH, Level::Info, "m", "t")]);
+    let texts = events().into_iter().map(|event| json::line(&event)).chain([json::message(Timestamp::UNIX_EPOCH, Level::Info, "m", "t")]);
     for text in texts {
         let object: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
         let kind = object["event"].as_str().unwrap().to_owned();
@@ -200,7 +201,7 @@ fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
 fn the_rules_for_logcheck_pass_over_what_is_ordinary_and_over_no_alarm() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/logcheck/portsentry");
     let rules = std::fs::read_to_string(&path).unwrap();
-    let lines: Vec<String> = events().iter().flat_map(|event| lines(event, &CLASSIC)).map(|line| line.text).collect();
+    let lines: Vec<String> = events().iter().flat_map(|event| lines(event, CLASSIC)).map(|line| line.text).collect();
     let log: String = lines.iter().map(|line| format!("Nov 21 15:26:40 host portsentry[4711]: {line}\n")).collect();
     let passed_by = |rules: &str| -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();

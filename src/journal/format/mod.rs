@@ -27,15 +27,6 @@ pub use words::{duration, scan_name};
 /// Longest line, in bytes. Less than the 8 KiB that rsyslog(8) takes by default; a list of ports or a finding may want some room.
 pub const LINE_MAX: usize = 4096;
 
-/// What a rendering needs beside the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
-    /// What lines look like.
-    pub format: LogFormat,
-    /// IPv6 blocks are prefixes of this many bits.
-    pub ipv6_prefix: u8,
-}
-
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -66,23 +57,23 @@ impl Line {
     }
 }
 
-/// The lines of an event, in this style. Classic format may need several lines, or none.
-pub fn lines(event: &Event, style: &Style) -> Vec<Line> {
-    match style.format {
-        LogFormat::Classic => classic::lines(event, style),
-        LogFormat::Text => vec![Line::new(level(event), text::line(event, style))],
-        LogFormat::Json => vec![Line { level: level(event), priority: level(event), text: json::line(event, style) }],
+/// The lines of an event, in this format. Classic format may need several lines, or none.
+pub fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
+    match format {
+        LogFormat::Classic => classic::lines(event),
+        LogFormat::Text => vec![Line::new(level(event), text::line(event))],
+        LogFormat::Json => vec![Line { level: level(event), priority: level(event), text: json::line(event) }],
     }
 }
 
-/// The event as one JSON object, whatever the style's format.
-pub fn json(event: &Event, style: &Style) -> String {
-    json::line(event, style)
+/// The event as one JSON object.
+pub fn json(event: &Event) -> String {
+    json::line(event)
 }
 
 /// The line of a record of the `log` crate's, from any module.
-pub fn message(at: Timestamp, level: Level, module: &str, message: &str, style: &Style) -> Line {
-    match style.format {
+pub fn message(at: Timestamp, level: Level, module: &str, message: &str, format: LogFormat) -> Line {
+    match format {
         LogFormat::Classic => Line::classic(level, classic::message(level, module, message)),
         LogFormat::Text => Line::new(level, text::message(level, module, message)),
         LogFormat::Json => Line { level, priority: level, text: json::message(at, level, module, message) },
@@ -90,20 +81,18 @@ pub fn message(at: Timestamp, level: Level, module: &str, message: &str, style: 
 }
 
 /// The one host that an event is about: an address, no network and no prefix.
-pub(super) fn host(event: &Event, style: &Style) -> Option<IpAddr> {
+pub(super) fn host(event: &Event) -> Option<IpAddr> {
     use super::{Notice, Response};
-    use crate::engine::Report;
+    use crate::engine::{Report, Source};
     match &event.notice {
         Notice::Engine(Report::Scan { probe, .. }) => Some(probe.source),
         Notice::Engine(
-            Report::Blocked { subject, .. }
-            | Report::BlockFailed { subject, .. }
-            | Report::Unblocked { subject, .. }
-            | Report::UnblockFailed { subject, .. },
-        ) => {
-            let network = subject.network(style.ipv6_prefix);
-            (network.prefix_len() == network.max_prefix_len()).then(|| network.addr())
-        }
+            Report::Blocked { source, .. }
+            | Report::BlockFailed { source, .. }
+            | Report::Unblocked { source, .. }
+            | Report::UnblockFailed { source, .. },
+        ) => source.is_single().then(|| source.addr()),
+        Notice::Engine(Report::Exempted { exempt, .. }) => Some(Source::from(*exempt)).filter(|exempt| exempt.is_single()).map(Source::addr),
         Notice::Response(Response::Command { target, .. } | Response::Denied { target, .. } | Response::NoLongerDenied { target }) => {
             target.parse().ok()
         }
@@ -112,12 +101,12 @@ pub(super) fn host(event: &Event, style: &Style) -> Option<IpAddr> {
 }
 
 /// The host whose name is shown with an event; `watched`: also as JSON, whatever the format.
-pub(super) fn host_to_name(event: &Event, style: &Style, watched: bool) -> Option<IpAddr> {
+pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> Option<IpAddr> {
     use super::Notice;
     use crate::engine::Report;
     // PortSentry 1.2 had names in the lines of scans and blocks only.
-    let shown = watched || style.format != LogFormat::Classic || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
-    if shown { host(event, style) } else { None }
+    let shown = watched || format != LogFormat::Classic || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
+    if shown { host(event) } else { None }
 }
 
 /// How important an event is, in every format.
@@ -128,7 +117,7 @@ pub(crate) fn level(event: &Event) -> Level {
         // A renewal says nothing new.
         Notice::Engine(Report::Blocked { renewed: true, .. }) => Level::Debug,
         Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }) => Level::Warn,
-        Notice::Engine(Report::Unblocked { .. }) => Level::Info,
+        Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Level::Info,
         Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) | Notice::ReloadRefused { .. } | Notice::Error(_) => Level::Error,
         Notice::Lost { .. } | Notice::Shed { .. } | Notice::ForeignChange { .. } | Notice::Warning(_) | Notice::HeldBack { .. } => Level::Warn,
         Notice::NeverBlock { .. } => Level::Debug,
@@ -203,13 +192,13 @@ pub(crate) mod samples {
     //! One event of each kind, for the golden tests of all formats.
     use super::*;
     use crate::config::PortSet;
-    use crate::engine::{Ending, NotBlocked, Reason, Report, Source, Subject};
+    use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
     use crate::journal::{Ended, HostName, Notice, Response};
     use crate::probe::{Port, Probe, ScanKind, Transport};
     use std::net::IpAddr;
     use std::time::Duration;
 
-    pub(crate) const CLASSIC: Style = Style { format: LogFormat::Classic, ipv6_prefix: 64 };
+    pub(crate) const CLASSIC: LogFormat = LogFormat::Classic;
 
     pub(crate) fn at() -> Timestamp {
         Timestamp::from_second(1_795_188_400).unwrap()
@@ -260,7 +249,7 @@ pub(crate) mod samples {
 
     pub(crate) fn blocked(source: &str, number: u16, renewed: bool) -> Notice {
         Notice::Engine(Report::Blocked {
-            subject: Subject::Host(Source::of(source.parse().unwrap(), 64)),
+            source: Source::of(source.parse().unwrap(), 64),
             port: Some(Port { transport: Transport::Tcp, number }),
             timeout: Some(Duration::from_secs(60)),
             reason: reason(ScanKind::Syn),
@@ -270,7 +259,7 @@ pub(crate) mod samples {
 
     /// Every kind of notice.
     pub(crate) fn all() -> Vec<Event> {
-        let host = Subject::Host(Source::of("10.77.1.1".parse().unwrap(), 64));
+        let host = Source::of("10.77.1.1".parse().unwrap(), 64);
         [
             Notice::Starting,
             watching(Transport::Tcp, "advanced", PortSet::range(0, 1023), &[113, 139], &[22, 8080]),
@@ -282,15 +271,16 @@ pub(crate) mod samples {
             blocked("10.77.1.1", 1, true),
             blocked("2001:db8:1::7", 22, false),
             Notice::Engine(Report::Blocked {
-                subject: Subject::Network("192.0.2.0/24".parse().unwrap()),
+                source: Source::from("192.0.2.0/24".parse::<ipnet::IpNet>().unwrap()),
                 port: None,
                 timeout: None,
                 reason: Reason::Manual("abuse".into()),
                 renewed: false,
             }),
-            Notice::Engine(Report::BlockFailed { subject: host, error: "no space in set\nof 10".into() }),
-            Notice::Engine(Report::Unblocked { subject: host, ending: Ending::Expired }),
-            Notice::Engine(Report::UnblockFailed { subject: host, error: "busy".into() }),
+            Notice::Engine(Report::BlockFailed { source: host, error: "no space in set\nof 10".into() }),
+            Notice::Engine(Report::Unblocked { source: host, ending: Ending::Expired }),
+            Notice::Engine(Report::Exempted { source: Source::from("10.0.0.0/8".parse::<ipnet::IpNet>().unwrap()), exempt: "10.77.1.1/32".parse().unwrap() }),
+            Notice::Engine(Report::UnblockFailed { source: host, error: "busy".into() }),
             Notice::Reloaded,
             Notice::ReloadRefused { findings: "a.yaml:1:2: no\n  remedy: yes".into() },
             Notice::Lost { packets: 3, total: 7 },
@@ -328,7 +318,7 @@ mod tests {
     fn every_event_gives_lines_without_control_characters_in_every_format() {
         for format in [LogFormat::Classic, LogFormat::Text, LogFormat::Json] {
             for event in samples::all() {
-                let lines = lines(&event, &Style { format, ipv6_prefix: 64 });
+                let lines = lines(&event, format);
                 assert!(!lines.is_empty(), "{event:?}");
                 for line in lines {
                     assert!(!line.text.chars().any(is_treacherous) && line.text.len() <= LINE_MAX, "{line:?}");
@@ -342,7 +332,7 @@ mod tests {
         fn whatever_a_message_says_its_line_is_one_short_line(text in any::<String>(), repeat in 1usize..200) {
             let text = text.repeat(repeat);
             for format in [LogFormat::Classic, LogFormat::Text, LogFormat::Json] {
-                let line = message(samples::at(), Level::Warn, "portsentry::nft", &text, &Style { format, ipv6_prefix: 64 });
+                let line = message(samples::at(), Level::Warn, "portsentry::nft", &text, format);
                 prop_assert!(line.text.len() <= LINE_MAX);
                 prop_assert!(!line.text.contains('\n') && !line.text.contains('\x1b'));
                 if format == LogFormat::Json {

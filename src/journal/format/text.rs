@@ -4,12 +4,12 @@ use log::Level;
 use serde_json::Value;
 
 use super::facts::facts;
-use super::{Style, json::escaped};
+use super::json::escaped;
 use crate::journal::Event;
 
 /// The line of an event.
-pub(super) fn line(event: &Event, style: &Style) -> String {
-    join(facts(event, style).iter().map(|(key, value)| (*key, value)))
+pub(super) fn line(event: &Event) -> String {
+    join(facts(event).iter().map(|(key, value)| (*key, value)))
 }
 
 /// The line of a record of another module.
@@ -64,6 +64,7 @@ event=blocked address=2001:db8:1::/64 port=tcp/22 timeout=60 renewed=false scan=
 event=blocked address=192.0.2.0/24 renewed=false proven=true reason=\"by hand: abuse\"
 event=block-failed address=10.77.1.1 error=\"no space in set\\nof 10\"
 event=unblocked address=10.77.1.1 ending=expired
+event=exempted address=10.77.1.1 network=10.0.0.0/8
 event=unblock-failed address=10.77.1.1 error=busy
 event=reloaded
 event=reload-refused findings=\"a.yaml:1:2: no\\n  remedy: yes\"
@@ -87,7 +88,7 @@ event=error message=\"it broke\"
 event=held-back lines=9 within=60 message=\"9 lines held back\"
 event=stopping blocks_left=2"
         );
-        assert_eq!(all().iter().map(|event| line(event, &CLASSIC)).collect::<Vec<_>>().join("\n"), expected);
+        assert_eq!(all().iter().map(|event| line(event)).collect::<Vec<_>>().join("\n"), expected);
     }
 
     #[test]
@@ -97,7 +98,7 @@ event=stopping blocks_left=2"
             (blocked("10.77.1.1", 1, false), "event=blocked address=10.77.1.1 name=scanner.example port="),
             (command(Ended::Success, ""), "event=command address=10.77.1.1 name=scanner.example command="),
         ] {
-            let line = line(&named(notice), &CLASSIC);
+            let line = line(&named(notice));
             assert!(line.starts_with(start), "{line}");
         }
     }

@@ -1,7 +1,9 @@
 //! The administrator's word, by `portsentryctl` or by nft.
 
 use super::*;
-use crate::engine::{Adopted, Reason};
+use ipnet::IpNet;
+
+use crate::engine::{Adopted, Reason, Unblocked};
 
 #[test]
 fn an_element_that_somebody_took_out_is_unblocked_by_hand_and_forgiven() {
@@ -24,7 +26,7 @@ fn the_administrator_blocks_and_unblocks_and_unblocking_forgives() {
     bench.syn(THEM, [4, 5]);
     assert!(bench.blocked().is_empty());
     bench.command(|engine, now, actions| engine.block(now, host(THEM), Some(SECOND * 5), "abuse", actions).unwrap());
-    let network = Subject::Network("198.51.100.7/24".parse().unwrap());
+    let network = Source::from("198.51.100.7/24".parse::<IpNet>().unwrap());
     bench.command(|engine, now, actions| engine.block(now, network, None, "", actions).unwrap());
     assert_eq!(bench.blocked(), ["198.51.100.0/24", THEM]);
     bench.wait(SECOND * 100);
@@ -42,13 +44,14 @@ fn elements_found_at_start_are_taken_over() {
     let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
     bench.now = 7_200_000;
     let element = |address, remaining, reason| Adopted {
-        subject: host(address),
+        source: host(address),
         timeout: Some(SECOND * 3600),
         remaining,
         packets: 7,
         reason,
         since: None,
         port: None,
+        exempt: Vec::new(),
     };
     let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".to_owned() };
     let found = [
@@ -73,10 +76,10 @@ fn elements_found_at_start_are_taken_over() {
 fn an_unblock_makes_the_rules_forget_the_source_and_its_ports() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
     bench.syn("203.0.113.9", [1, 2, 3]);
-    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
-    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
-    let [(source, Some(ports))] = bench.released.as_slice() else { panic!("{:?}", bench.released) };
-    assert_eq!(Subject::Host(*source), subject);
+    let source = Source::of("203.0.113.9".parse().unwrap(), 64);
+    bench.command(|engine, now, actions| engine.unblock(now, source, actions).unwrap());
+    let [(released, Some(ports))] = bench.released.as_slice() else { panic!("{:?}", bench.released) };
+    assert_eq!(*released, source);
     let mut numbers: Vec<_> = ports.iter().map(|port| port.number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 2, 3]);
@@ -86,8 +89,8 @@ fn an_unblock_makes_the_rules_forget_the_source_and_its_ports() {
 fn without_a_reflex_nothing_is_asked_of_its_sets() {
     let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.reflex) = (2, false));
     bench.syn("203.0.113.9", [1, 2, 3]);
-    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
-    bench.command(|engine, now, actions| engine.unblock(now, subject, actions).unwrap());
+    let source = Source::of("203.0.113.9".parse().unwrap(), 64);
+    bench.command(|engine, now, actions| engine.unblock(now, source, actions).unwrap());
     assert_eq!(bench.released, []);
 }
 
@@ -107,7 +110,7 @@ fn an_element_that_is_told_to_be_gone_ends_the_block_and_its_evidence_at_once() 
     bench.answers = false;
     bench.syn(THEM, [6]);
     bench.command(|engine, now, actions| assert!(!engine.removed_by_hand(now, host(THEM), actions)));
-    bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
+    bench.answer(Outcome::Blocked { source: host(THEM), result: Ok(()) });
     assert_eq!(bench.blocked(), [THEM]);
 }
 
@@ -117,13 +120,14 @@ fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
     let element = |address, seconds: Option<u32>| {
         let time = seconds.map(|seconds| SECOND * seconds);
         Adopted {
-            subject: host(address),
+            source: host(address),
             timeout: time,
             remaining: time,
             packets: 0,
             reason: Reason::Foreign(String::new()),
             since: None,
             port: None,
+            exempt: Vec::new(),
         }
     };
     let mut news = Vec::new();
@@ -135,4 +139,56 @@ fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
     assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
     bench.wait(SECOND * 100_000);
     assert_eq!(bench.blocked(), [THEM]);
+}
+
+#[test]
+fn an_unblock_within_a_blocked_network_exempts_that_part_alone_until_the_network_is_blocked_again() {
+    let mut bench = Bench::new(|_| {});
+    let source = |text: &str| Source::from(text.parse::<IpNet>().unwrap());
+    let order = |bench: &mut Bench, text: &str| {
+        bench.command(|engine, now, actions| engine.block(now, source(text), None, "", actions).unwrap());
+        bench.told();
+    };
+    for text in ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/48"] {
+        order(&mut bench, text);
+    }
+    let mut done = Unblocked::default();
+    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.1.2.3/32"), actions));
+    assert_eq!((done.lifted.len(), done.exempted.len()), (1, 2));
+    let mut told = bench.told();
+    told.sort();
+    assert_eq!(told, ["exempted 10.1.2.3/32 from 10.0.0.0/8", "exempted 10.1.2.3/32 from 10.1.0.0/16", "unblocked 10.1.2.3 ByHand"]);
+    // An IPv6 address stands for its account.
+    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("2001:db8:0:7::1/128"), actions));
+    assert_eq!(bench.engine.blocked(source("2001:db8::/48")).unwrap().exempt, ["2001:db8:0:7::/64".parse::<IpNet>().unwrap()]);
+    // A wider exemption takes the place of those within it.
+    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.1.2.0/24"), actions));
+    assert_eq!(bench.engine.blocked(source("10.0.0.0/8")).unwrap().exempt, ["10.1.2.0/24".parse::<IpNet>().unwrap()]);
+    order(&mut bench, "10.0.0.0/8");
+    assert!(bench.engine.blocked(source("10.0.0.0/8")).unwrap().exempt.is_empty());
+    // What is within goes as a whole.
+    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.0.0.0/7"), actions));
+    assert_eq!((done.lifted.len(), bench.blocked()), (2, vec!["2001:db8::/48".to_owned()]));
+}
+
+#[test]
+fn an_exemption_waits_for_the_order_in_flight_and_a_lift_comes_before_it() {
+    let mut bench = Bench::new(|_| {});
+    let network = Source::from("10.0.0.0/8".parse::<IpNet>().unwrap());
+    let part: IpNet = "10.1.2.3/32".parse().unwrap();
+    bench.answers = false;
+    bench.command(|engine, now, actions| engine.block(now, network, None, "", actions).unwrap());
+    bench.answers = true;
+    bench.answer(Outcome::Blocked { source: network, result: Ok(()) });
+    bench.answers = false;
+    bench.command(|engine, now, actions| engine.block(now, network, Some(SECOND * 100), "", actions).unwrap());
+    bench.command(|engine, now, actions| drop(engine.unblock_within(now, Source::from(part), actions)));
+    bench.answers = true;
+    bench.answer(Outcome::Blocked { source: network, result: Ok(()) });
+    assert_eq!(bench.engine.blocked(network).unwrap().exempt, [part]);
+    // A kernel that refuses leaves the block as it was, and says so.
+    bench.refuse = true;
+    bench.command(|engine, now, actions| drop(engine.unblock_within(now, Source::from("10.9.9.9/32".parse::<IpNet>().unwrap()), actions)));
+    assert_eq!(bench.engine.blocked(network).unwrap().exempt, [part]);
+    assert_eq!(bench.told().last().unwrap(), "unblock failed 10.0.0.0/8 set is full");
 }

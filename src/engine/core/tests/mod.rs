@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::config::Config;
-use crate::engine::{NotBlocked, Outcome, Report, Trigger};
+use crate::engine::{Action, NotBlocked, Outcome, Report, Trigger};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
 /// An engine with a kernel beside it that says yes, unless told otherwise.
@@ -54,9 +54,10 @@ impl Bench {
                         self.reports.push(report.clone());
                         continue;
                     }
-                    Action::Block { subject, .. } => Outcome::Blocked { subject: *subject, result },
-                    Action::Unblock { subject } => Outcome::Unblocked { subject: *subject, result },
-                    Action::Count { subject } => Outcome::Counted { subject: *subject, packets: self.packets },
+                    Action::Block { source, .. } => Outcome::Blocked { source: *source, result },
+                    Action::Unblock { source } => Outcome::Unblocked { source: *source, result },
+                    Action::Exempt { source, .. } => Outcome::Exempted { source: *source, result },
+                    Action::Count { source } => Outcome::Counted { source: *source, packets: self.packets },
                     Action::Release { source, forget } => {
                         self.released.push((*source, forget.clone()));
                         continue;
@@ -120,6 +121,22 @@ impl Bench {
         self.carry_out(actions);
     }
 
+    /// Puts another policy in force; what is due at once is done.
+    fn reconfigure(&mut self, policy: Policy) {
+        self.command(|engine, now, actions| {
+            engine.reconfigure(now, policy);
+            engine.on_timer(now, actions);
+        });
+    }
+
+    /// Puts another never-block list in force; what is due at once is done.
+    fn set_never_block(&mut self, list: AllowList) {
+        self.command(|engine, now, actions| {
+            engine.set_never_block(now, list);
+            engine.on_timer(now, actions);
+        });
+    }
+
     /// Lets time pass, timers included.
     fn wait(&mut self, time: Duration) {
         let end = self.now + time.as_millis() as u64;
@@ -134,20 +151,21 @@ impl Bench {
     fn told(&mut self) -> Vec<String> {
         let short = |report: Report| match report {
             Report::Scan { source, not_blocked, reason, .. } => {
-                format!("scan {} {reason} {}", source.address(), not_blocked.map_or("-", NotBlocked::text))
+                format!("scan {} {reason} {}", source.addr(), not_blocked.map_or("-", NotBlocked::text))
             }
-            Report::Blocked { subject, timeout, renewed, .. } => {
-                format!("blocked {} {:?}{}", subject.display(64), timeout.unwrap_or_default(), if renewed { " renewed" } else { "" })
+            Report::Blocked { source, timeout, renewed, .. } => {
+                format!("blocked {source} {:?}{}", timeout.unwrap_or_default(), if renewed { " renewed" } else { "" })
             }
-            Report::BlockFailed { subject, error } => format!("failed {} {error}", subject.display(64)),
-            Report::Unblocked { subject, ending } => format!("unblocked {} {ending:?}", subject.display(64)),
-            Report::UnblockFailed { subject, error } => format!("unblock failed {} {error}", subject.display(64)),
+            Report::BlockFailed { source, error } => format!("failed {} {error}", source),
+            Report::Unblocked { source, ending } => format!("unblocked {} {ending:?}", source),
+            Report::Exempted { source, exempt } => format!("exempted {exempt} from {source}"),
+            Report::UnblockFailed { source, error } => format!("unblock failed {} {error}", source),
         };
         std::mem::take(&mut self.reports).into_iter().map(short).collect()
     }
 
     fn blocked(&self) -> Vec<String> {
-        let mut blocked: Vec<String> = self.engine.blocks().map(|view| view.subject.display(64).to_string()).collect();
+        let mut blocked: Vec<String> = self.engine.blocks().map(|view| view.source.to_string()).collect();
         blocked.sort();
         blocked
     }
@@ -157,8 +175,8 @@ impl Bench {
     }
 }
 
-fn host(address: &str) -> Subject {
-    Subject::Host(Source::of(address.parse().unwrap(), 64))
+fn host(address: &str) -> Source {
+    Source::of(address.parse().unwrap(), 64)
 }
 
 const THEM: &str = "203.0.113.9";

@@ -61,13 +61,13 @@ fn commands_wait_for_the_order_in_flight() {
     bench.syn(THEM, 1..=3);
     bench.command(|engine, now, actions| engine.unblock(now, host(THEM), actions).unwrap());
     assert_eq!(bench.orders(), 1);
-    bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
-    assert_eq!(bench.orders, [Action::Unblock { subject: host(THEM) }]);
+    bench.answer(Outcome::Blocked { source: host(THEM), result: Ok(()) });
+    assert_eq!(bench.orders, [Action::Unblock { source: host(THEM) }]);
     bench.command(|engine, now, actions| engine.block(now, host(THEM), None, "still", actions).unwrap());
     assert_eq!(bench.orders(), 1);
-    bench.answer(Outcome::Unblocked { subject: host(THEM), result: Ok(()) });
+    bench.answer(Outcome::Unblocked { source: host(THEM), result: Ok(()) });
     assert!(matches!(bench.orders.as_slice(), [Action::Block { renew: false, timeout: None, .. }]));
-    bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
+    bench.answer(Outcome::Blocked { source: host(THEM), result: Ok(()) });
     let told = bench.told();
     assert_eq!(told[1..], ["blocked 203.0.113.9 60s", "unblocked 203.0.113.9 ByHand", "blocked 203.0.113.9 0ns"]);
 }
@@ -79,8 +79,8 @@ fn a_block_that_ends_while_its_count_is_asked_for_is_told_with_the_answer() {
     bench.answers = false;
     bench.wait(SECOND * 70);
     bench.told();
-    assert_eq!(bench.orders.last(), Some(&Action::Count { subject: host(THEM) }));
-    bench.answer(Outcome::Counted { subject: host(THEM), packets: Some(0) });
+    assert_eq!(bench.orders.last(), Some(&Action::Count { source: host(THEM) }));
+    bench.answer(Outcome::Counted { source: host(THEM), packets: Some(0) });
     assert_eq!(bench.told(), ["unblocked 203.0.113.9 Expired"]);
 }
 
@@ -90,10 +90,10 @@ fn what_was_never_blocked_is_not_told_as_unblocked() {
     bench.answers = false;
     bench.syn(THEM, 1..=3);
     bench.command(|engine, now, actions| engine.unblock(now, host(THEM), actions).unwrap());
-    bench.answer(Outcome::Blocked { subject: host(THEM), result: Err("no".to_owned()) });
-    bench.answer(Outcome::Unblocked { subject: host(THEM), result: Ok(()) });
+    bench.answer(Outcome::Blocked { source: host(THEM), result: Err("no".to_owned()) });
+    bench.answer(Outcome::Unblocked { source: host(THEM), result: Ok(()) });
     assert_eq!(bench.told()[1..], ["failed 203.0.113.9 no"]);
-    assert_eq!(bench.orders.last(), Some(&Action::Unblock { subject: host(THEM) }));
+    assert_eq!(bench.orders.last(), Some(&Action::Unblock { source: host(THEM) }));
 }
 
 #[test]
@@ -103,10 +103,10 @@ fn what_must_not_be_blocked_and_will_not_go_is_tried_again() {
     bench.refuse = true;
     bench.packets = Some(99);
     let list: AllowList = ["203.0.113.0/24".parse().unwrap()].into_iter().collect();
-    bench.command(|engine, now, actions| engine.set_never_block(now, list, actions));
+    bench.set_never_block(list);
     bench.orders();
     bench.wait(SECOND * 21);
-    assert_eq!(bench.orders, [Action::Unblock { subject: host(THEM) }, Action::Unblock { subject: host(THEM) }]);
+    assert_eq!(bench.orders, [Action::Unblock { source: host(THEM) }, Action::Unblock { source: host(THEM) }]);
     bench.refuse = false;
     bench.wait(SECOND * 10);
     assert_eq!(bench.told().last().unwrap(), "unblocked 203.0.113.9 NeverBlock");

@@ -1,5 +1,7 @@
 //! Probes, and the holds that the rules tell of.
 
+use ipnet::IpNet;
+
 use super::*;
 use crate::config::{Mode, ProtocolAction, UnprovenAction};
 use crate::engine::{Reason, Refusal};
@@ -15,7 +17,7 @@ fn the_third_port_blocks_and_the_log_says_so_after_the_kernel() {
     assert_eq!(bench.told(), ["scan 203.0.113.9 syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3 -"]);
     assert_eq!(bench.orders(), 1);
     assert!(bench.blocked().is_empty());
-    bench.answer(Outcome::Blocked { subject: host(THEM), result: Ok(()) });
+    bench.answer(Outcome::Blocked { source: host(THEM), result: Ok(()) });
     assert_eq!(bench.told(), ["blocked 203.0.113.9 60s"]);
     assert_eq!(bench.blocked(), [THEM]);
     assert_eq!(bench.engine.status().already_blocked, 2);
@@ -91,7 +93,7 @@ fn observe_mode_tells_and_orders_nothing() {
 fn a_never_block_address_is_told_once_a_window_and_never_blocked() {
     let mut bench = Bench::new(|policy| policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect());
     let own: AllowList = ["2001:db8::1/128".parse().unwrap()].into_iter().collect();
-    bench.command(|engine, now, actions| engine.set_never_block(now, own, actions));
+    bench.set_never_block(own);
     bench.syn(THEM, 1..100);
     bench.syn("2001:db8::bad", 1..100);
     bench.syn("fe80::1", 1..100);
@@ -100,7 +102,7 @@ fn a_never_block_address_is_told_once_a_window_and_never_blocked() {
     bench.command(|engine, now, actions| {
         let refusal = engine.block(now, host("2001:db8::7"), None, "", actions).unwrap_err();
         assert_eq!(refusal.to_string(), "block 2001:db8::/64: it overlaps 2001:db8::1/128, which is never blocked (never_block)");
-        let all = Subject::Network("0.0.0.0/0".parse().unwrap());
+        let all = Source::from("0.0.0.0/0".parse::<IpNet>().unwrap());
         assert!(engine.block(now, all, None, "", actions).is_err());
     });
 }
@@ -297,8 +299,8 @@ fn a_held_source_that_goes_on_is_blocked_when_the_budget_is_spent() {
     bench.held("203.0.113.9", [1]);
     assert_eq!(bench.engine.blocks().count(), blocks, "one more of the flood, for all that is known");
     bench.still("203.0.113.9", 2..20);
-    let subject = Subject::Host(Source::of("203.0.113.9".parse().unwrap(), 64));
-    assert!(bench.engine.blocked(subject).is_some());
+    let source = Source::of("203.0.113.9".parse().unwrap(), 64);
+    assert!(bench.engine.blocked(source).is_some());
     // What it was blocked for stays what is known of it.
     let known = bench.engine.account("203.0.113.9".parse().unwrap()).unwrap();
     bench.still("203.0.113.9", 100..200);
@@ -311,7 +313,7 @@ fn a_block_that_is_lifted_because_it_must_not_be_takes_the_hold_with_it() {
     bench.held("203.0.113.9", [1]);
     assert_eq!((bench.engine.status().blocked, bench.released.len()), (1, 0));
     let list: AllowList = ["203.0.113.9/32".parse().unwrap()].into_iter().collect();
-    bench.command(|engine, now, actions| engine.set_never_block(now, list, actions));
+    bench.set_never_block(list);
     assert_eq!(bench.engine.status().blocked, 0);
     assert_eq!(bench.released, [(Source::of("203.0.113.9".parse().unwrap(), 64), None)]);
 }

@@ -1,0 +1,114 @@
+//! A block as an element of the blocked sets, and an element as a block: the one place where either becomes the other.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::networks::{Family, Piece};
+use crate::engine::{Adopted, BlockView, Moment, Reason, Source};
+use crate::nft::{Element, ElementInfo, Key, SetId};
+
+/// The sets of blocked hosts, in which an element is one account.
+pub(crate) const HOSTS: [SetId; 2] = [SetId::Blocked4, SetId::Blocked6];
+
+/// All sets of blocks.
+pub(crate) const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+
+/// Where the elements of a block are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// One element of a hash set.
+    Host(SetId, Key),
+    /// Intervals, together with those of other networks of the family.
+    Network(SetId),
+}
+
+impl Place {
+    /// The set.
+    pub fn set(self) -> SetId {
+        match self {
+            Self::Host(set, _) | Self::Network(set) => set,
+        }
+    }
+}
+
+/// Which blocks are hosts to the rules in force: `blocked6` is looked up by an IPv6 source's first so many bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    ipv6_prefix: u8,
+}
+
+impl Placement {
+    /// Of rules that look IPv6 sources up by their first `ipv6_prefix` bits.
+    pub fn new(ipv6_prefix: u8) -> Self {
+        Self { ipv6_prefix: ipv6_prefix.min(128) }
+    }
+
+    /// Where the block of a source is.
+    pub fn place(self, source: Source) -> Place {
+        match source.addr() {
+            address @ IpAddr::V4(_) if source.prefix_len() == 32 => Place::Host(SetId::Blocked4, Key::from(address)),
+            address @ IpAddr::V6(_) if source.prefix_len() == self.ipv6_prefix => Place::Host(SetId::Blocked6, Key::from(address)),
+            _ => Place::Network(Family::of(source).set()),
+        }
+    }
+
+    /// Whether the block of a source lies in an interval set.
+    pub fn is_network(self, source: Source) -> bool {
+        matches!(self.place(source), Place::Network(_))
+    }
+
+    /// The account that an element of a host set stands for; bits below the prefix, which no rule ever looks up, are cut off.
+    pub fn source(self, key: Key) -> Option<Source> {
+        key.address().map(|address| Source::of(address, self.ipv6_prefix))
+    }
+}
+
+/// The element of a host that is ordered now.
+pub(crate) fn ordered<'a>(key: Key, timeout: Option<Duration>, comment: &'a str) -> Element<'a> {
+    Element::new(key).timeout(timeout).comment(comment)
+}
+
+/// The element of a host's block as it goes back into its set, with its comment or without; `None` if it ends this very moment.
+pub(crate) fn of_host(now: Moment, key: Key, block: &BlockView<'_>, commented: bool) -> Option<ElementInfo> {
+    let left = block.expires.map(|end| end.since(now));
+    let timeout = left.map(|left| block.timeout.unwrap_or(left).max(left));
+    element(key, None, (timeout, left), block.packets, commented.then_some(block.reason))
+}
+
+/// The element of a piece of blocked networks; `reason` is its owner's. `None` if it ends this very moment.
+pub(crate) fn of_piece(now: Moment, family: Family, piece: &Piece, reason: Option<&Reason>) -> Option<ElementInfo> {
+    let left = piece.expires.map(|end| end.since(now));
+    element(family.key(piece.span.first), Some(family.key(piece.span.last)), (left, left), 0, reason)
+}
+
+fn element(
+    key: Key,
+    end: Option<Key>,
+    (timeout, expires): (Option<Duration>, Option<Duration>),
+    packets: u64,
+    reason: Option<&Reason>,
+) -> Option<ElementInfo> {
+    // To the kernel a time of nothing is no end at all.
+    let is_over = expires.is_some_and(|left| left.as_millis() == 0);
+    let comment = reason.map(|reason| reason.comment().into());
+    (!is_over).then_some(ElementInfo { key, end, timeout, expires, packets, bytes: 0, comment })
+}
+
+/// The block that an element of a blocked set is, as the engine takes it over.
+pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
+    Adopted {
+        source,
+        timeout: info.timeout,
+        remaining: info.expires,
+        packets: info.packets,
+        reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
+        since: None,
+        port: None,
+        exempt: Vec::new(),
+    }
+}
+
+/// A reason as an element's comment can hold it (see [`Element`]), so that what comes back from the kernel can be compared.
+pub(crate) fn as_comment(reason: &Reason) -> String {
+    reason.comment().chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '?' } else { c }).collect()
+}

@@ -1,0 +1,3 @@
+mod element;
+mod networks;
+mod reconcile;

@@ -1,0 +1,354 @@
+//! What is wanted, what is there, and why we look: together they say what to do.
+//!
+//! Pure. Every way by which blocks and kernel come to differ goes through here: a start, a state store that answers late, a reload, another program that
+//! changed the table or its elements. The steps say what the engine has to learn and what the kernel has to get; [`super::Enforcer`] carries them out.
+//!
+//! | wanted | in the kernel | what becomes of it |
+//! |---|---|---|
+//! | yes | the same | kept; comment and counter follow if they are missing |
+//! | yes | with another end | the kernel's end counts |
+//! | yes | no, though its set was there all the time | another program took it out: it is not blocked any more |
+//! | yes | no, because the set or the table was lost | restored with what is left of its time |
+//! | no | yes | another program's: adopted |
+//! | no, must not be | yes | adopted, and lifted by the engine |
+//! | must not be, or `block.total` allows no more | - | not restored, and reported |
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::element::{Place, Placement, adopted, as_comment};
+use super::networks::{Family, Networks, Piece, Span, is_same_end, merged};
+use crate::engine::{Adopted, BlockView, Moment, Reason, Source};
+use crate::nft::{ElementInfo, Key, SetId};
+use crate::probe::Port;
+use crate::store::Block;
+
+/// What the kernel ends this much before our own books was not taken out by anybody.
+const EXPIRED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What ends this soon is not worth an element.
+const WORTH_RESTORING: Duration = Duration::from_secs(1);
+
+/// Why wanted and present blocks are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The daemon starts. `same_boot`: the state store was written since the kernel booted.
+    Start { same_boot: bool },
+    /// The state store could be read only after the start.
+    LateStore { same_boot: bool, had_table: bool },
+    /// Another configuration has come into force.
+    Reload,
+    /// Another program changed the table. `notified`: the kernel named the elements, so that what is missing was taken out; otherwise notifications were
+    /// lost, or a set was lost with its elements.
+    Drift { notified: bool },
+}
+
+/// What it means that the kernel has no element of a wanted block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It was lost, with its set or its table or in a reboot.
+    Lost,
+    /// Another program took it out.
+    TakenOut,
+}
+
+impl Origin {
+    /// `existed`: the set was in the kernel before this.
+    pub(crate) fn missing(self, existed: bool) -> Missing {
+        let is_taken_out = match self {
+            Self::Start { same_boot } => same_boot && existed,
+            Self::LateStore { same_boot, had_table } => same_boot && had_table,
+            Self::Reload => false,
+            Self::Drift { notified } => notified,
+        };
+        if is_taken_out { Missing::TakenOut } else { Missing::Lost }
+    }
+}
+
+/// A block that should be in force.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) source: Source,
+    pub(crate) since: Moment,
+    pub(crate) expires: Option<Moment>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) packets: u64,
+    pub(crate) reason: Reason,
+    pub(crate) port: Option<Port>,
+    pub(crate) exempt: Vec<IpNet>,
+}
+
+impl From<Block> for Wanted {
+    fn from(block: Block) -> Self {
+        let Block { source, exempt, since, expires, port, reason } = block;
+        Self { source, since, expires, timeout: expires.map(|end| end.since(since)), packets: 0, reason, port, exempt }
+    }
+}
+
+impl From<BlockView<'_>> for Wanted {
+    fn from(view: BlockView<'_>) -> Self {
+        Self {
+            source: view.source,
+            since: view.since,
+            expires: view.expires,
+            timeout: view.timeout,
+            packets: view.packets,
+            reason: view.reason.clone(),
+            port: view.port,
+            exempt: view.exempt.to_vec(),
+        }
+    }
+}
+
+impl Wanted {
+    fn remaining(&self, now: Moment) -> Option<Duration> {
+        self.expires.map(|end| end.since(now))
+    }
+
+    fn into_adopted(self, now: Moment) -> Adopted {
+        Adopted {
+            source: self.source,
+            timeout: self.timeout,
+            remaining: self.remaining(now),
+            packets: self.packets,
+            since: Some(self.since),
+            port: self.port,
+            exempt: self.exempt,
+            reason: self.reason,
+        }
+    }
+}
+
+/// Why a wanted block is not restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// Its time is over.
+    Over,
+    /// It must not be any more.
+    NeverBlock,
+    /// `block.total` allows no more.
+    Total,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// It is wanted and there: the engine knows it, or learns of it.
+    Keep(Adopted),
+    /// It is there by another program's doing: the engine takes it over.
+    Adopt(Adopted),
+    /// It is wanted and lost: the engine learns of it, the kernel gets it.
+    Restore(Adopted),
+    /// Its element has neither comment nor counter yet.
+    Complete(Source),
+    /// Another program gave it another end.
+    Retime(Adopted),
+    /// Another program took it out.
+    Unblock(Source),
+    /// Another program took a part of it out.
+    Exempt(Source, IpNet),
+    /// It is not restored.
+    Drop(Source, Dropped),
+    /// An element of a host set that blocks nothing, or that may not stay.
+    Delete(SetId, Key),
+}
+
+/// What bounds the blocks.
+pub(crate) struct Limits<'a> {
+    /// `block.total`.
+    pub(crate) total: usize,
+    /// Whether a block of this source and reason must not be.
+    pub(crate) must_not: &'a dyn Fn(Source, &Reason) -> bool,
+}
+
+/// What the kernel has.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Present {
+    /// Elements of the host sets.
+    pub(crate) hosts: Vec<(SetId, ElementInfo)>,
+    /// Elements of the network sets, each sorted.
+    pub(crate) networks: [Vec<ElementInfo>; 2],
+    /// The sets that were there before.
+    pub(crate) sets: Vec<SetId>,
+}
+
+impl Present {
+    /// The elements of a family's network set.
+    pub(crate) fn of(&self, family: Family) -> &[ElementInfo] {
+        let [v4, v6] = &self.networks;
+        if family == Family::V4 { v4 } else { v6 }
+    }
+
+    /// Elements in all sets.
+    pub(crate) fn count(&self) -> usize {
+        self.hosts.len() + self.networks.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// Compares all blocks with all elements.
+pub(crate) fn reconcile(
+    now: Moment,
+    origin: Origin,
+    placement: Placement,
+    wanted: Vec<Wanted>,
+    present: &Present,
+    limits: &Limits<'_>,
+) -> Vec<Step> {
+    let (networks, hosts): (Vec<Wanted>, Vec<Wanted>) = wanted.into_iter().partition(|block| placement.is_network(block.source));
+    let existed = |set: SetId| present.sets.contains(&set);
+    let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| origin.missing(existed(set)));
+    let mut map = Networks::default();
+    for block in networks {
+        if block.expires.is_some_and(|end| end.since(now) < WORTH_RESTORING) {
+            steps.push(Step::Drop(block.source, Dropped::Over));
+        } else if (limits.must_not)(block.source, &block.reason) {
+            steps.push(Step::Drop(block.source, Dropped::NeverBlock));
+        } else {
+            map.set(block.source, block.expires, &block.exempt);
+            // The set as a whole is made to have what the blocks want, so that kept and restored are the same here.
+            steps.push(Step::Keep(block.into_adopted(now)));
+        }
+    }
+    for family in Family::ALL {
+        let missing = origin.missing(existed(family.set()));
+        steps.extend(reconcile_networks(now, missing, &map, family, family.all(), present.of(family)));
+    }
+    fit(now, steps, placement, limits.total)
+}
+
+/// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long as both are the same part.
+pub(crate) fn reconcile_hosts(
+    now: Moment,
+    placement: Placement,
+    wanted: Vec<Wanted>,
+    present: &[(SetId, ElementInfo)],
+    limits: &Limits<'_>,
+    missing: impl Fn(SetId) -> Missing,
+) -> Vec<Step> {
+    let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
+    let mut wanted: HashMap<Source, Wanted> = wanted.into_iter().map(|block| (block.source, block)).collect();
+    for (set, info) in present {
+        let Some(source) = placement.source(info.key) else { continue };
+        if placement.place(source) != Place::Host(*set, info.key) {
+            // No packet is ever looked up by it. What it was meant for gets an element that works.
+            steps.push(Step::Delete(*set, info.key));
+            if !wanted.contains_key(&source) {
+                steps.push(Step::Restore(adopted(source, info)));
+            }
+            continue;
+        }
+        let found = adopted(source, info);
+        let Some(block) = wanted.remove(&source) else {
+            steps.push(Step::Adopt(found));
+            continue;
+        };
+        let is_bare = info.comment.is_none();
+        if !is_bare && as_comment(&block.reason) != as_comment(&found.reason) {
+            // Another comment is newer than what was wanted.
+            steps.push(Step::Retime(found));
+        } else {
+            let end = found.remaining.map(|left| now.after(left));
+            let is_same = is_same_end(end, block.expires);
+            let merged = Adopted { remaining: found.remaining, timeout: found.timeout, packets: found.packets, ..block.into_adopted(now) };
+            steps.push(if is_same { Step::Keep(merged) } else { Step::Retime(merged) });
+            if is_bare {
+                steps.push(Step::Complete(source));
+            }
+        }
+    }
+    for (source, block) in wanted {
+        let remaining = block.remaining(now);
+        let missing = missing(placement.place(source).set());
+        steps.push(match missing {
+            Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => Step::Drop(source, Dropped::Over),
+            Missing::TakenOut => Step::Unblock(source),
+            Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => Step::Drop(source, Dropped::Over),
+            Missing::Lost if (limits.must_not)(source, &block.reason) => Step::Drop(source, Dropped::NeverBlock),
+            Missing::Lost => Step::Restore(block.into_adopted(now)),
+        });
+    }
+    steps
+}
+
+/// Compares blocked networks with the intervals of their set, within some addresses: `present` are the intervals that lie there, sorted.
+///
+/// What is lost needs no step: the set is made to have what the blocks want ([`Networks::difference`]).
+pub(crate) fn reconcile_networks(
+    now: Moment,
+    missing: Missing,
+    networks: &Networks,
+    family: Family,
+    within: Span,
+    present: &[ElementInfo],
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let pieces = networks.pieces(now, family, within);
+    let mut covered: Vec<Span> = Vec::with_capacity(present.len());
+    let mut at = 0;
+    for info in present {
+        let Some(span) = Span::of_keys(&(info.key..=info.last())) else { continue };
+        covered.push(span);
+        while pieces.get(at).is_some_and(|piece| piece.span.last < span.first) {
+            at += 1;
+        }
+        let here: Vec<&Piece> = pieces.iter().skip(at).take_while(|piece| piece.span.first <= span.last).collect();
+        let end = info.expires.map(|left| now.after(left));
+        for piece in &here {
+            if !is_same_end(piece.expires, end) && span.contains(piece.span) {
+                steps.push(Step::Retime(adopted(piece.owner, info)));
+            }
+        }
+        let ours = merged(here.iter().map(|piece| piece.span).collect());
+        let foreign = span.without(&ours).into_iter().flat_map(|part| family.networks(part));
+        steps.extend(foreign.map(|network| Step::Adopt(adopted(Source::from(network), info))));
+    }
+    if missing == Missing::TakenOut {
+        let covered = merged(covered);
+        for piece in &pieces {
+            if piece.expires.is_some_and(|end| end.since(now) <= EXPIRED_WITHIN) {
+                continue;
+            }
+            for part in piece.span.without(&covered) {
+                // Whatever wanted these addresses dropped does not want it any more.
+                for (source, dropped) in networks.dropping(family, part) {
+                    steps.extend(dropped.into_iter().flat_map(|span| family.networks(span)).map(|network| Step::Exempt(source, network)));
+                }
+            }
+        }
+    }
+    steps
+}
+
+/// Leaves as many blocks as `block.total` allows, those that last longest; what is in the kernel beyond that is taken out.
+fn fit(now: Moment, mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
+    let block = |step: &Step| match step {
+        Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) => Some((block.source, block.remaining)),
+        _ => None,
+    };
+    let mut all: Vec<(Source, Option<Duration>)> = steps.iter().filter_map(block).collect();
+    // A network that was given another end has two steps.
+    all.sort_unstable();
+    all.dedup_by_key(|(source, _)| *source);
+    if all.len() <= total {
+        return steps;
+    }
+    all.sort_by_key(|(source, remaining)| (remaining.is_some(), remaining.map(std::cmp::Reverse), *source));
+    let excess: std::collections::HashSet<Source> = all.split_off(total).into_iter().map(|(source, _)| source).collect();
+    let _ = now;
+    let mut deletes = Vec::new();
+    for step in &mut steps {
+        let Some((source, _)) = block(step).filter(|(source, _)| excess.contains(source)) else { continue };
+        if !matches!(step, Step::Restore(_))
+            && let Place::Host(set, key) = placement.place(source)
+        {
+            deletes.push(Step::Delete(set, key));
+        }
+        *step = Step::Drop(source, Dropped::Total);
+    }
+    let is_gone = |step: &Step| matches!(step, Step::Complete(source) | Step::Exempt(source, _) if excess.contains(source));
+    steps.retain(|step| !is_gone(step));
+    steps.extend(deletes);
+    steps
+}

@@ -1,0 +1,78 @@
+//! What happened, put into the helper's words: each function turns something of the daemon's into an order, or a part of one.
+//!
+//! It keeps nothing and decides nothing: what is told at all, and when, is the matter of [`super::HelperClient`].
+
+use jiff::Timestamp;
+
+use crate::config::{ClassicMode, Config};
+use crate::engine::{Reason, Report, Source};
+use super::shared::BlockInForce;
+use crate::helper::process::Process;
+use crate::helper::protocol::{Blocked, HostsDeny, LIST_PIECE, List, Order, Run, Settings};
+use crate::journal::{Event, Notice, format};
+use crate::probe::{Port, Transport};
+
+pub(super) fn has_files(config: &Config) -> bool {
+    config.respond.hosts_deny.enabled || config.blocked_file.is_some()
+}
+
+pub(super) fn settings(config: &Config) -> Settings {
+    let deny = &config.respond.hosts_deny;
+    Settings {
+        command: config.respond.command.clone(),
+        command_timeout: config.respond.command_timeout,
+        hosts_deny: deny.enabled.then(|| HostsDeny { path: deny.path.clone(), line: deny.line.clone() }),
+        blocked_file: config.blocked_file.clone(),
+        modes: [Transport::Tcp, Transport::Udp].into_iter().filter_map(|of| mode_word(config, of)).map(str::to_owned).collect(),
+    }
+}
+
+/// The classic word of the mode in which ports of this transport are watched; SCTP and bare IP go with TCP.
+pub(super) fn mode_word(config: &Config, transport: Transport) -> Option<&'static str> {
+    ClassicMode::of(config, transport == Transport::Udp).map(ClassicMode::word)
+}
+
+/// The transport of the ports that a scan touched.
+fn transport_of(port: Option<Port>, reason: &Reason) -> Option<Transport> {
+    use crate::probe::ScanKind;
+    let scan = reason.scan()?;
+    Some(port.map_or(if scan == ScanKind::Udp { Transport::Udp } else { Transport::Tcp }, |port| port.transport))
+}
+
+pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) -> Run {
+    Run {
+        target: source.to_string(),
+        port: port.number,
+        // Off only when a reload came between: then no word is true.
+        mode: mode_word(config, port.transport).unwrap_or_default().to_owned(),
+        protocol: port.transport.name().to_owned(),
+        scan: reason.scan().map(|scan| scan.name().to_owned()).unwrap_or_default(),
+        reason: reason.to_string(),
+    }
+}
+
+/// A block as files show it. One that was taken over from an earlier run has a line only if it is in the file already: nobody knows its port.
+pub(super) fn blocked(config: &Config, source: Source, port: Option<Port>, reason: &Reason, at: Timestamp) -> Blocked {
+    let event =
+        Event { at, notice: Notice::Engine(Report::Blocked { source, port, timeout: None, reason: reason.clone(), renewed: false }), name: None };
+    Blocked {
+        target: source.to_string(),
+        mode: transport_of(port, reason).and_then(|transport| mode_word(config, transport)).map(str::to_owned),
+        at: at.as_second(),
+        line: port.and_then(|_| format::history(&event, &jiff::tz::TimeZone::system())),
+    }
+}
+
+/// Sends the list of all blocks, in pieces.
+pub(super) fn list(helper: &mut Process, config: &Config, blocks: &[BlockInForce], whole: bool) {
+    let now = Timestamp::now();
+    let row = |block: &BlockInForce| {
+        let at = now.checked_sub(block.age).unwrap_or(now);
+        blocked(config, block.source, block.port, &block.reason, at)
+    };
+    let pieces = blocks.len().div_ceil(LIST_PIECE).max(1);
+    for piece in 0..pieces {
+        let rows = blocks.iter().skip(piece * LIST_PIECE).take(LIST_PIECE).map(row).collect();
+        helper.send(&Order::List(List { first: piece == 0, last: piece + 1 == pieces, whole, blocks: rows }));
+    }
+}

@@ -1,0 +1,138 @@
+use std::sync::mpsc::Receiver;
+
+use super::orders::mode_word;
+use super::*;
+use crate::config::PortMode;
+use crate::engine::Source;
+use crate::probe::Port;
+use crate::probe::{Probe, ScanKind, Transport};
+
+/// The packet thread's end without the thread, and the items that come out.
+fn client(config: &Config) -> (HelperClient, Receiver<Item>) {
+    let shared = Arc::new(Shared::default());
+    shared.wanted.store(wanted(config), Ordering::Relaxed);
+    let (queue, items) = sync_channel(4);
+    let (requests, _) = mailbox::link().unwrap();
+    (HelperClient { shared, queue, waker: Arc::new(Waker::new().unwrap()), requests }, items)
+}
+
+fn config(when: CommandWhen) -> Config {
+    let mut config = Config::default();
+    config.respond.command = vec!["/bin/true".to_owned()];
+    config.respond.command_when = when;
+    config
+}
+
+const PORT: Port = Port { transport: Transport::Tcp, number: 7 };
+
+fn source() -> Source {
+    Source::of("192.0.2.7".parse().unwrap(), 64)
+}
+
+fn reason() -> Reason {
+    Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".into() }
+}
+
+fn scan(not_blocked: Option<NotBlocked>) -> Report {
+    let address = source().addr();
+    let probe = Probe { source: address, destination: address, port: PORT, scan: ScanKind::Syn, imitable: false, ip_options: false };
+    Report::Scan { source: source(), probe, reason: reason(), not_blocked }
+}
+
+fn block(renew: bool) -> Action {
+    Action::Block { source: source(), timeout: None, reason: reason(), renew }
+}
+
+fn blocked_report(port: Option<Port>, reason: Reason, renewed: bool) -> Report {
+    Report::Blocked { source: source(), port, timeout: None, reason, renewed }
+}
+
+fn runs(items: &Receiver<Item>) -> usize {
+    items.try_iter().filter(|item| matches!(item, Item::Run { .. })).count()
+}
+
+#[test]
+fn before_is_at_the_decision_and_only_for_a_new_block() {
+    let (client, items) = client(&config(CommandWhen::Before));
+    client.on_orders(&[Action::Report(scan(None)), block(false)]);
+    client.on_report(&scan(None));
+    client.on_report(&blocked_report(Some(PORT), reason(), false));
+    assert_eq!(runs(&items), 1);
+    client.on_orders(&[Action::Report(scan(None)), block(true)]);
+    client.on_orders(&[block(false)]);
+    assert_eq!(runs(&items), 0, "a proven scan of a source that is blocked as unproven, and a refused block that is tried again");
+}
+
+#[test]
+fn after_is_at_the_kernels_word_and_neither_for_renewals_nor_by_hand() {
+    let (client, items) = client(&config(CommandWhen::After));
+    client.on_orders(&[Action::Report(scan(None)), block(false)]);
+    client.on_report(&scan(None));
+    assert_eq!(runs(&items), 0);
+    client.on_report(&blocked_report(Some(PORT), reason(), false));
+    assert_eq!(runs(&items), 1);
+    client.on_report(&blocked_report(Some(PORT), reason(), true));
+    client.on_report(&blocked_report(None, Reason::Manual("x".into()), false));
+    client.on_report(&blocked_report(None, reason(), false));
+    assert_eq!(runs(&items), 0);
+}
+
+#[test]
+fn a_refused_block_runs_nothing_and_says_so_once_for_the_scan() {
+    let (client, items) = client(&config(CommandWhen::After));
+    client.on_refusal(&[block(false)], source());
+    assert!(matches!(items.try_recv(), Ok(Item::NotRun(_))));
+    client.on_refusal(&[block(true)], source());
+    assert!(items.try_recv().is_err());
+}
+
+#[test]
+fn the_command_alone_runs_where_the_action_is_command_and_for_nobody_who_is_never_blocked() {
+    let mut config = config(CommandWhen::After);
+    config.udp.action = ProtocolAction::Command;
+    let (client, items) = client(&config);
+    client.on_report(&scan(Some(NotBlocked::UdpCommand)));
+    assert_eq!(runs(&items), 1);
+    for why in NotBlocked::ALL.into_iter().filter(|why| !matches!(why, NotBlocked::UdpCommand | NotBlocked::TcpCommand)) {
+        client.on_report(&scan(Some(why)));
+    }
+    assert_eq!(runs(&items), 0);
+}
+
+#[test]
+fn observe_mode_runs_nothing() {
+    let mut config = config(CommandWhen::Before);
+    config.tcp.action = ProtocolAction::Command;
+    config.respond.hosts_deny.enabled = true;
+    assert_ne!(wanted(&config), 0);
+    config.mode = Mode::Observe;
+    assert_eq!(wanted(&config), 0);
+}
+
+#[test]
+fn what_does_not_fit_is_counted_and_nobody_waits() {
+    let mut config = config(CommandWhen::After);
+    config.respond.hosts_deny.enabled = true;
+    let (client, _items) = client(&config);
+    for _ in 0..10 {
+        client.on_report(&blocked_report(Some(PORT), reason(), false));
+    }
+    assert_eq!(client.counts().dropped, 8, "of ten commands and ten lines four fit");
+    assert!(client.shared.list_wanted.load(Ordering::Relaxed));
+}
+
+#[test]
+fn each_mode_has_its_classic_word() {
+    let mut config = Config::default();
+    let mut word = |mode, transport| {
+        (config.tcp.mode, config.udp.mode) = (mode, mode);
+        mode_word(&config, transport)
+    };
+    assert_eq!(word(PortMode::Connect, Transport::Tcp), Some("tcp"));
+    assert_eq!(word(PortMode::Stealth, Transport::Sctp), Some("stcp"));
+    assert_eq!(word(PortMode::Advanced, Transport::Ip), Some("atcp"));
+    assert_eq!(word(PortMode::Connect, Transport::Udp), Some("udp"));
+    assert_eq!(word(PortMode::Stealth, Transport::Udp), Some("sudp"));
+    assert_eq!(word(PortMode::Advanced, Transport::Udp), Some("audp"));
+    assert_eq!(word(PortMode::Off, Transport::Tcp), None);
+}

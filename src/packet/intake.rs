@@ -1,0 +1,164 @@
+//! How packets come in: in rounds that end in time, by batches that fit the load, and with what is given up counted.
+//!
+//! What to do is decided in [`crate::capture::batching`] and [`crate::capture::shedding`]; here it is done. Every packet that the kernel has
+//! logged is in exactly one of these counts: judged, passed over (no probe, or unreadable), shed, lost.
+
+use std::time::Duration;
+
+use super::court::Hold;
+use super::{PREROUTING, Sentry};
+use crate::capture::batching::Batching;
+use crate::capture::shedding::Shedding;
+use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE};
+use crate::packet::command::Taken;
+use crate::engine::Moment;
+use crate::journal::Notice;
+use crate::probe::Probe;
+use crate::errors::error_chain as words;
+use crate::sys::clock;
+use crate::wire;
+
+/// Loss is told at most this often, and so is what was shed; the count of all of it is in the status.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// From so many percent of the receive buffer on, packets are collected by the largest batch, whatever the rate: a datagram of many takes less of it.
+const BEHIND: u8 = 10;
+
+/// What has come in, and how it is being taken.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    batching: Batching,
+    shedding: Shedding,
+    /// What came and was lost by way of groups that were left.
+    before: capture::Statistics,
+    judged: u64,
+    no_probe: u64,
+    unreadable: u64,
+    lost: Told,
+    shed: Told,
+}
+
+/// A count that people hear of at a bounded rate.
+#[derive(Debug, Default)]
+struct Told {
+    count: u64,
+    at: Option<Moment>,
+}
+
+impl Told {
+    /// What is to be told of `total` now: how many are new.
+    fn news(&mut self, now: Moment, total: u64) -> Option<u64> {
+        if total == self.count || self.at.is_some_and(|at| now.since(at) < TOLD_EVERY) {
+            return None;
+        }
+        self.at = Some(now);
+        Some(total - std::mem::replace(&mut self.count, total))
+    }
+}
+
+impl Sentry {
+    /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
+    pub(super) fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
+        let Self { court, listener, decoy, ephemeral, intake, .. } = self;
+        let Intake { shedding, judged, no_probe, unreadable, .. } = intake;
+        let began = clock::boottime();
+        let (mut taken, mut more) = (0, true);
+        while more && taken < PACKETS_A_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_A_WAKE) {
+            let received = listener.receive(PACKETS_A_LOOK, &mut |packet| {
+                let Ok(parsed) = wire::parse(packet.payload) else {
+                    *unreadable += 1;
+                    return;
+                };
+                let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
+                    *no_probe += 1;
+                    return;
+                };
+                // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs. Holds are few, by a rate of
+                // the rules, and each has to be confirmed or ended.
+                let hold = Hold::of(packet.prefix);
+                if hold != Hold::New && shedding.sheds(|| court.engine.knows(probe.source)) {
+                    return;
+                }
+                *judged += 1;
+                // What the decoys' rules log may be the beginning of a handshake. What is held is told before it comes to them.
+                let probe = match parsed.transport {
+                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING && hold != Hold::Still => decoy.hold(now, segment.source_port, probe),
+                    _ => Some(probe),
+                };
+                if let Some(probe) = probe {
+                    court.judge(now, &probe, hold);
+                }
+            })?;
+            // Noise that is no packet counts as one: the round ends all the same.
+            taken += received.packets.max(1);
+            more = received.more;
+        }
+        self.weigh(now, more);
+        Ok(more)
+    }
+
+    /// Fits batch and shedding to the load; `behind`: the round ended and there was more.
+    fn weigh(&mut self, now: Moment, behind: bool) {
+        // A round that took all leaves nothing behind, but for what came meanwhile.
+        let backlog = if behind || self.intake.shedding.is_on() { self.listener.backlog() } else { 0 };
+        self.intake.shedding.on_backlog(backlog);
+        let statistics = self.listener.statistics();
+        let logged = statistics.packets + statistics.lost;
+        let packets = self.intake.batching.on_round(now, logged, backlog >= BEHIND);
+        if packets != self.listener.batch()
+            && let Err(error) = self.listener.set_batch(packets)
+        {
+            // Tried again with the next round; what is collected is told a little earlier or later, no more.
+            log::debug!("{}", words(&error));
+        }
+    }
+
+    /// Tells of what was lost and of what was shed.
+    pub(super) fn tell_loss(&mut self, now: Moment) {
+        let total = self.statistics().lost;
+        if let Some(packets) = self.intake.lost.news(now, total) {
+            self.court.journal.tell(Notice::Lost { packets, total });
+        }
+        let total = self.intake.shedding.shed();
+        if let Some(packets) = self.intake.shed.news(now, total) {
+            self.court.journal.tell(Notice::Shed { packets, total });
+        }
+    }
+
+    /// When the load is to be looked at again, even if no packet comes.
+    pub(super) fn next_look(&self) -> Option<Moment> {
+        self.intake.batching.next_timer()
+    }
+
+    /// Of all that was listened to.
+    pub(super) fn statistics(&self) -> capture::Statistics {
+        self.logged().plus(self.room.statistics())
+    }
+
+    /// Of this group and of those that were listened to before.
+    fn logged(&self) -> capture::Statistics {
+        let (now, before) = (self.listener.statistics(), self.intake.before);
+        capture::Statistics { loss_uncounted: false, ..before }.plus(now)
+    }
+
+    /// The listener is about to be another one: its counts are kept, and the load is weighed anew.
+    pub(super) fn keep_statistics(&mut self) {
+        self.intake.before = self.logged();
+        self.intake.batching = Batching::default();
+    }
+
+    /// What became of the packets that came in.
+    pub(super) fn taken(&self) -> Taken {
+        let Intake { shedding, judged, no_probe, unreadable, .. } = &self.intake;
+        let waited = self.room.counts();
+        Taken {
+            judged: judged + waited.judged,
+            no_probe: no_probe + waited.no_probe,
+            unreadable: unreadable + waited.unreadable,
+            shed: shedding.shed(),
+            is_shedding: shedding.is_on(),
+            batch: self.listener.batch(),
+            receive_buffer: self.listener.receive_buffer(),
+        }
+    }
+}

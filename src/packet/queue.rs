@@ -1,0 +1,348 @@
+//! Packets that wait in the kernel (`capture.method: nfqueue`): each is judged, and what follows is committed, before its verdict is given.
+//!
+//! A probe goes on only where closed ports answer, and never of a source that is blocked. A suspect's new connection to an open port goes on
+//! unless its source is blocked. One whose source has passed the trigger and cannot be blocked, because so many are new in this minute,
+//! goes on when the identical SYN comes again, as TCP sends it after a second: a scanner learns nothing meanwhile, and whoever's address was
+//! forged loses a second and no connection. The same holds for a suspect of whom nothing is known while the queue of probes overflows.
+
+use std::ops::RangeInclusive;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::Sentry;
+use super::court::{Court, Hold};
+use crate::capture::nfqueue::{Kind, Listener, Settings};
+use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE, Verdict, Waiting, WaitingSource, nfqueue};
+use crate::config::Config;
+use crate::packet::command::Queues;
+use crate::engine::{Moment, Passage};
+use crate::probe::Probe;
+use crate::errors::error_chain as words;
+use crate::sys::clock;
+use crate::wire;
+
+/// A SYN that comes again sooner is a scanner's: RFC 6298 waits a second before it sends one again.
+const AGAIN_AFTER: Duration = Duration::from_millis(700);
+/// SYNs that are remembered at a time; 192 KiB. A newer one takes the place of an older one: that costs a client one more retransmission.
+const AGAIN_PLACES: usize = 8192;
+/// A probe that was lost made its source a suspect for so long, or for longer with the reflex, which holds sources by itself.
+const OVERFLOW_MEMORY: Duration = Duration::from_secs(6);
+/// The kernel is asked how many packets it dropped at most this often: the answer is a file of /proc, some 20 us.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The queues, those before them included.
+pub(super) struct Room {
+    queue: Option<Queue>,
+    seed: u64,
+    /// What came, was lost, and became of it, by way of queues that were left.
+    left: (capture::Statistics, Counts),
+}
+
+/// The queues and what became of the packets there.
+pub(super) struct Queue {
+    listener: Listener,
+    again: Again,
+    /// What becomes of a probe that nothing stands against.
+    probe: Verdict,
+    looked: Option<Moment>,
+    overflow: Overflow,
+    counts: Counts,
+}
+
+/// When probes were last dropped because their queue was full.
+#[derive(Debug, Clone, Copy)]
+struct Overflow {
+    queue: u16,
+    dropped: u32,
+    at: Option<Moment>,
+}
+
+impl Overflow {
+    /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects of whom nothing is known.
+    fn is_recent(&mut self, now: Moment) -> bool {
+        if let Some(standing) = nfqueue::standing(self.queue)
+            && standing.full != self.dropped
+        {
+            (self.dropped, self.at) = (standing.full, Some(now));
+        }
+        self.at.is_some_and(|at| now.since(at) <= OVERFLOW_MEMORY)
+    }
+}
+
+/// What became of the packets that waited.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    /// Judged, or given their verdict by what was judged before.
+    pub(super) judged: u64,
+    /// No probes (late answers and the like).
+    pub(super) no_probe: u64,
+    /// Nobody could read them.
+    pub(super) unreadable: u64,
+    /// Connections of suspects that were let pass.
+    passed: u64,
+    /// Connections of suspects that were dropped.
+    stopped: u64,
+}
+
+impl Room {
+    /// Binds the queues that `config` asks for, if it asks for any.
+    ///
+    /// # Errors
+    /// See [`Queue::open`].
+    pub(super) fn open(config: &Config, seed: u64) -> Result<Self, capture::Error> {
+        Ok(Self { queue: Queue::open(config, seed)?, seed, left: Default::default() })
+    }
+
+    /// What to poll for reading, if anything waits here.
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.as_ref().map(|queue| queue.listener.as_fd())
+    }
+
+    /// Of all queues since the start.
+    pub(super) fn statistics(&self) -> capture::Statistics {
+        self.left.0.plus(self.queue.as_ref().map(|queue| queue.listener.statistics()).unwrap_or_default())
+    }
+
+    /// Of all queues since the start.
+    pub(super) fn counts(&self) -> Counts {
+        self.left.1.plus(self.queue.as_ref().map(|queue| queue.counts).unwrap_or_default())
+    }
+
+    /// What the queues stand at, the kernel asked; `None` if nothing waits in this configuration.
+    pub(super) fn figures(&mut self) -> Option<Queues> {
+        let counts = self.counts();
+        let queue = self.queue.as_mut()?;
+        let [probes, connections] = queue.listener.look();
+        let [probes_length, connections_length] = queue.listener.lengths();
+        Some(Queues {
+            probes: probes.waiting,
+            probes_length,
+            connections: connections.waiting,
+            connections_length,
+            passed: counts.passed,
+            stopped: counts.stopped,
+        })
+    }
+
+    /// Binds the queues again that had to be left for others, if they were.
+    pub(super) fn back(&mut self, config: &Config) -> Result<(), capture::Error> {
+        if self.queue.is_none() {
+            self.queue = Queue::open(config, self.seed)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the queues, what was counted kept.
+    pub(super) fn leave(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.listener.look();
+        }
+        self.left = (self.statistics(), self.counts());
+        if let Some(mut queue) = self.queue.take()
+            && let Err(error) = queue.listener.unbind()
+        {
+            log::debug!("{}", words(&error));
+        }
+    }
+}
+
+impl Queue {
+    /// Binds the queues that `config` asks for; `None` if it asks for none.
+    ///
+    /// # Errors
+    /// When another program has one, or the kernel refuses.
+    pub(super) fn open(config: &Config, seed: u64) -> Result<Option<Self>, capture::Error> {
+        if !config.has_queue() {
+            return Ok(None);
+        }
+        let listener = Listener::bind(Settings::of_queue(config.capture.group, !config.drops_probes()))?;
+        let overflow = Overflow { queue: config.capture.group, dropped: 0, at: None };
+        Ok(Some(Self { listener, again: Again::new(seed), probe: verdict_of_probes(config), looked: None, overflow, counts: Counts::default() }))
+    }
+
+    fn look(&mut self, now: Moment) {
+        if self.looked.is_none_or(|at| now.since(at) >= LOOK_EVERY) {
+            self.listener.look();
+            self.looked = Some(now);
+        }
+    }
+}
+
+fn verdict_of_probes(config: &Config) -> Verdict {
+    if config.drops_probes() { Verdict::Drop } else { Verdict::Accept }
+}
+
+impl Sentry {
+    /// Packets that wait, each judged, and what follows committed, before its verdict. Whether there are more.
+    pub(super) fn take_waiting(&mut self, now: Moment) -> Result<bool, capture::Error> {
+        let Self { court, ephemeral, room, .. } = self;
+        let Some(queue) = &mut room.queue else { return Ok(false) };
+        let began = clock::boottime();
+        let (mut taken, mut more) = (0, true);
+        while more && taken < PACKETS_A_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_A_WAKE) {
+            let Queue { listener, again, probe, counts, overflow, .. } = queue;
+            let received = listener.judge(PACKETS_A_LOOK, &mut |waiting| match waiting.kind {
+                Kind::Probe => on_probe(now, court, counts, waiting, ephemeral, *probe),
+                Kind::Connection => on_connection(now, court, counts, waiting, (&mut *again, &mut *overflow)),
+            })?;
+            // Noise that is no packet counts as one: the round ends all the same.
+            taken += received.packets.max(1);
+            more = received.more;
+        }
+        queue.look(now);
+        Ok(more)
+    }
+
+    /// The queues of another configuration, bound before the rules lead there. Those in force are kept until [`Sentry::change_queue`], but for
+    /// numbers that overlap: those must be left first.
+    pub(super) fn prepare_queue(&mut self, now: Moment, config: &Config) -> Result<Option<Queue>, capture::Error> {
+        let (old, new) = (self.config.capture.group, config.capture.group);
+        if !config.has_queue() || (self.room.queue.is_some() && old == new) {
+            return Ok(None);
+        }
+        let seed = self.room.seed;
+        if self.room.queue.is_none() || old.abs_diff(new) > 1 {
+            return Queue::open(config, seed);
+        }
+        self.drain_queue(now);
+        self.room.leave();
+        match Queue::open(config, seed) {
+            Ok(queue) => Ok(queue),
+            Err(error) => {
+                self.room.back(&self.config)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Goes over to other queues, or to none; what waits in those in force is still judged. After the rules have changed.
+    pub(super) fn change_queue(&mut self, now: Moment, new: Option<Queue>, config: &Config) {
+        if new.is_none() && config.has_queue() {
+            if let Some(queue) = &mut self.room.queue {
+                queue.probe = verdict_of_probes(config);
+                if let Err(error) = queue.listener.set_probes_pass(!config.drops_probes()) {
+                    log::warn!("{}", words(&error));
+                }
+            }
+            return;
+        }
+        self.drain_queue(now);
+        self.room.leave();
+        self.room.queue = new;
+    }
+
+    fn drain_queue(&mut self, now: Moment) {
+        // More rounds than the queues have packets.
+        for _ in 0..super::reload::DRAINS_MAX {
+            match self.take_waiting(now) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return log::warn!("the last packets of the old queue: {}", words(&error)),
+            }
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            judged: self.judged + other.judged,
+            no_probe: self.no_probe + other.no_probe,
+            unreadable: self.unreadable + other.unreadable,
+            passed: self.passed + other.passed,
+            stopped: self.stopped + other.stopped,
+        }
+    }
+}
+
+fn on_probe(
+    now: Moment,
+    court: &mut Court,
+    counts: &mut Counts,
+    waiting: &Waiting<'_>,
+    ephemeral: &RangeInclusive<u16>,
+    otherwise: Verdict,
+) -> Verdict {
+    let Ok(parsed) = wire::parse(waiting.packet.payload) else {
+        counts.unreadable += 1;
+        return otherwise;
+    };
+    let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
+        counts.no_probe += 1;
+        return otherwise;
+    };
+    counts.judged += 1;
+    court.judge(now, &probe, Hold::None);
+    match otherwise {
+        Verdict::Accept if court.engine.passage(probe.source) == Passage::Blocked => Verdict::Drop,
+        other => other,
+    }
+}
+
+fn on_connection(now: Moment, court: &Court, counts: &mut Counts, waiting: &Waiting<'_>, (again, overflow): (&mut Again, &mut Overflow)) -> Verdict {
+    let Ok(parsed) = wire::parse(waiting.packet.payload) else {
+        counts.unreadable += 1;
+        counts.passed += 1;
+        return Verdict::Accept;
+    };
+    counts.judged += 1;
+    let passes = match court.engine.passage(parsed.source) {
+        // A suspect that nothing is known of, while probes are being lost: its own may be one of them.
+        Passage::Free if !court.engine.knows(parsed.source) && overflow.is_recent(now) => again.has_come_again(now, &parsed),
+        Passage::Free => true,
+        Passage::Blocked => false,
+        Passage::Held => again.has_come_again(now, &parsed),
+    };
+    *(if passes { &mut counts.passed } else { &mut counts.stopped }) += 1;
+    if passes { Verdict::Accept } else { Verdict::Drop }
+}
+
+/// SYNs that were dropped once, by a hash of all that makes them the same: addresses, ports, sequence number.
+struct Again {
+    seed: u64,
+    places: Box<[(u64, Option<Moment>)]>,
+}
+
+impl Again {
+    fn new(seed: u64) -> Self {
+        Self { seed, places: vec![(0, None); AGAIN_PLACES].into_boxed_slice() }
+    }
+
+    /// Whether this SYN was here before, long enough ago; remembers it if not.
+    fn has_come_again(&mut self, now: Moment, packet: &wire::Packet<'_>) -> bool {
+        let wire::Transport::Tcp(segment) = packet.transport else { return true };
+        let key = (packet.source, packet.destination, segment.source_port, segment.destination_port, segment.sequence);
+        self.has_come(now, std::hash::BuildHasher::hash_one(&foldhash::fast::FixedState::with_seed(self.seed), key))
+    }
+
+    fn has_come(&mut self, now: Moment, hash: u64) -> bool {
+        let position = usize::try_from(hash).unwrap_or(usize::MAX) % AGAIN_PLACES;
+        let Some(place) = self.places.get_mut(position) else { return false };
+        match place {
+            (known, Some(at)) if *known == hash => now.since(*at) >= AGAIN_AFTER,
+            other => {
+                *other = (hash, Some(now));
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syn_passes_when_it_comes_again_after_the_time_that_tcp_waits() {
+        let mut again = Again::new(7);
+        let at = Moment::from_millis;
+        assert!(!again.has_come(at(1000), 42));
+        assert!(!again.has_come(at(1100), 42), "too soon");
+        assert!(!again.has_come(at(1100), 43), "another one");
+        assert!(again.has_come(at(2000), 42));
+        assert!(again.has_come(at(2100), 42), "and stays so");
+        // One that takes its place makes it begin anew.
+        assert!(!again.has_come(at(3000), 42 + AGAIN_PLACES as u64));
+        assert!(!again.has_come(at(3100), 42));
+    }
+}

@@ -1,0 +1,341 @@
+//! Opening the store: whose it is, which version, what is in it, and what to do when it makes no sense.
+
+use std::fs::OpenOptions;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, rows};
+use crate::engine::Moment;
+use crate::sys::files;
+
+/// `PRAGMA application_id` of our databases, "PSen": by it file(1) and we tell them from those of others.
+const APPLICATION: i32 = 0x5053_656e;
+
+/// Databases set aside that may lie there. With so many the disk is at fault, and another one would not tell more.
+const ASIDE_MAX: usize = 8;
+
+/// Nobody else reads it: it holds addresses of people.
+const MODE: u32 = 0o600;
+
+/// One thread owns it; it is made before SQLite sees it, and is no link.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
+    .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    .union(OpenFlags::SQLITE_OPEN_NOFOLLOW)
+    .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
+
+/// What blocks leave out: since version 2.
+pub(super) const EXEMPTIONS: &str = "
+CREATE TABLE exemptions (subject TEXT NOT NULL, exempt TEXT NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (subject, exempt)) STRICT, WITHOUT ROWID;";
+
+const SCHEMA: &str = "
+CREATE TABLE mark (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, wall INTEGER NOT NULL, clock INTEGER NOT NULL) STRICT;
+CREATE TABLE blocks (subject TEXT PRIMARY KEY, prefix INTEGER NOT NULL, since INTEGER NOT NULL, expires INTEGER, port TEXT, reason TEXT NOT NULL,
+    sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE offenders (source TEXT PRIMARY KEY, prefix INTEGER NOT NULL, times INTEGER NOT NULL, last INTEGER NOT NULL, sum INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE TABLE evidence (source TEXT PRIMARY KEY, prefix INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, told INTEGER,
+    probes INTEGER NOT NULL, ports BLOB NOT NULL, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+const ALL_OFFENDERS: &str = "SELECT source, prefix, times, last, sum FROM offenders ORDER BY last DESC";
+const ALL_EVIDENCE: &str = "SELECT source, prefix, first, last, told, probes, ports, sum FROM evidence ORDER BY last DESC";
+
+/// What came of opening.
+#[derive(Debug)]
+pub struct Opened {
+    /// To write to; or why nothing can be written.
+    pub database: Result<Database, Error>,
+    /// What was in it, by the clock of its own mark; `None`: nothing could be read. An empty database is new.
+    pub content: Option<Content>,
+    /// What the administrator should hear: what was damaged, and where it lies now.
+    pub told: Vec<String>,
+}
+
+/// Opens the store in `directory`, makes it when it is missing, and reads what is in it. `now` names what is set aside.
+///
+/// A store that cannot be written is read all the same, where that is possible without writing.
+pub fn open(directory: &Path, now: &Mark) -> Opened {
+    let mut told = Vec::new();
+    let path = match std::fs::canonicalize(directory) {
+        // SQLite follows no link at all then; those on the way to the directory are the administrator's.
+        Ok(directory) => directory.join(FILE),
+        Err(source) => return Opened { database: Err(Error::file("open", directory, source)), content: None, told },
+    };
+    // The second time it is a new one.
+    for _ in 0..2 {
+        match open_at(&path) {
+            Ok((database, content, whole)) if whole => return Opened { database: Ok(database), content: Some(content), told },
+            Ok((database, content, _)) => {
+                drop(database);
+                let rows = content.blocks.len();
+                match begin_again(&path, now, &content) {
+                    Ok((database, aside)) => {
+                        told.push(format!("{} is damaged; {rows} blocks in it were whole, the rest lies in {}", path.display(), aside.display()));
+                        return Opened { database: Ok(database), content: Some(content), told };
+                    }
+                    Err(error) => return Opened { database: Err(error), content: Some(content), told },
+                }
+            }
+            Err(error) if error.is_damage() => match set_aside(&path, now) {
+                Ok(aside) => {
+                    told.push(format!("{} cannot be read ({}); it lies in {} now", path.display(), words(&error), aside.display()));
+                }
+                Err(error) => return Opened { database: Err(error), content: None, told },
+            },
+            Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => return Opened { database: Err(error), content: None, told },
+            Err(error) => {
+                let content = read_only(&path).ok();
+                return Opened { database: Err(error), content, told };
+            }
+        }
+    }
+    Opened { database: Err(Error::Damaged { path }), content: None, told }
+}
+
+fn words(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Opens, or makes; and whether every row was whole.
+fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
+    let header = match judge(path)? {
+        // Before SQLite can write to it: it does so even when it closes what it has only read.
+        true => judge_header(path)?,
+        false => {
+            create(path)?;
+            Header::Empty
+        }
+    };
+    let mut database = Database { connection: connect(path)?, path: path.to_owned() };
+    if header == Header::Empty {
+        // Before there is a log, so that the head of the file names us and the version from the first byte on.
+        database.run("PRAGMA auto_vacuum = INCREMENTAL;")?;
+        let make = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(&format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; {SCHEMA} {EXEMPTIONS}"))?;
+            transaction.commit()
+        };
+        make(&mut database.connection).map_err(|source| Error::sqlite("write", path, source))?;
+    }
+    database.run(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {LOG_KEPT};"))?;
+    let (content, whole) = load(&database.connection, path, header)?;
+    if header == (Header::Ours { version: 1 }) {
+        database.upgrade(&content)?;
+    }
+    Ok((database, content, whole))
+}
+
+/// Whether there is a file, and that it can be none but ours.
+fn judge(path: &Path) -> Result<bool, Error> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(Error::file("open", path, source)),
+    };
+    let not_ours = |what| Err(Error::NotOurs { path: path.to_owned(), what });
+    if !found.is_file() {
+        return not_ours(if found.is_symlink() { "a symbolic link" } else { "no file" });
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return not_ours("another user's file");
+    }
+    if found.nlink() > 1 {
+        return not_ours("a file with a second name");
+    }
+    if found.mode() & 0o777 & !MODE != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(|source| Error::file("change the mode of", path, source))?;
+    }
+    Ok(true)
+}
+
+fn create(path: &Path) -> Result<(), Error> {
+    // O_EXCL follows no link (open(2)). SQLite gives its log the mode of the database.
+    OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map(drop).map_err(|source| Error::file("create", path, source))
+}
+
+fn connect(path: &Path) -> Result<Connection, Error> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, FLAGS)?;
+        connection.execute_batch(&format!(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -{CACHE_KIB}; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
+             PRAGMA cell_size_check = ON; PRAGMA busy_timeout = 0;"
+        ))?;
+        Ok(connection)
+    };
+    open().map_err(|source| Error::sqlite("open", path, source))
+}
+
+/// What the head of a file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Header {
+    /// There is nothing in it yet.
+    Empty,
+    /// It is ours, of a version that is known.
+    Ours {
+        /// Which one.
+        version: i32,
+    },
+}
+
+/// Reads the head of the file (sqlite.org/fileformat.html, 1.3), without SQLite.
+fn judge_header(path: &Path) -> Result<Header, Error> {
+    let mut file = files::open(path).map_err(|source| Error::file("open", path, source))?;
+    let head = files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
+    let number = |at: usize| head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
+    match (number(68), number(60)) {
+        _ if head.is_empty() => Ok(Header::Empty),
+        _ if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 => Err(Error::Damaged { path: path.to_owned() }),
+        (Some(APPLICATION), Some(version @ 1..=VERSION)) => Ok(Header::Ours { version }),
+        (Some(APPLICATION), Some(version)) if version > VERSION => Err(Error::Newer { path: path.to_owned(), version }),
+        (Some(APPLICATION), _) => Err(Error::Damaged { path: path.to_owned() }),
+        _ => Err(Error::NotOurs { path: path.to_owned(), what: "another program's database" }),
+    }
+}
+
+fn empty() -> Content {
+    let mark = Mark { boot: String::new(), wall: 0, clock: Moment::default() };
+    Content { mark, blocks: Vec::new(), offenders: Vec::new(), evidence: Vec::new() }
+}
+
+/// All that is in it and makes sense; and whether all of it did. A page that cannot be read ends its table.
+fn load(connection: &Connection, path: &Path, header: Header) -> Result<(Content, bool), Error> {
+    let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
+        let (wall, clock): (i64, i64) = (row.get(1)?, row.get(2)?);
+        let time = |millis: i64| u64::try_from(millis).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, millis));
+        Ok(Mark { boot: row.get(0)?, wall: time(wall)?, clock: Moment::from_millis(time(clock)?) })
+    });
+    let mark = match mark {
+        Ok(mark) => mark,
+        // Made, and never written to.
+        Err(rusqlite::Error::QueryReturnedNoRows) => return Ok((empty(), true)),
+        Err(source) => return Err(damage(path, source)),
+    };
+    let mut whole = true;
+    let mut blocks = table(connection, path, rows::ALL_BLOCKS, &mut whole, rows::block)?;
+    if header != (Header::Ours { version: 1 }) {
+        match rows::exemptions(connection).map_err(|source| damage(path, source)) {
+            Ok((mut exemptions, is_whole)) => {
+                whole &= is_whole;
+                blocks = blocks.into_iter().map(|block| rows::with_exemptions(block, &mut exemptions)).collect();
+            }
+            Err(error) if error.is_damage() => whole = false,
+            Err(error) => return Err(error),
+        }
+    }
+    let offenders = table(connection, path, ALL_OFFENDERS, &mut whole, rows::offender)?;
+    let evidence = table(connection, path, ALL_EVIDENCE, &mut whole, rows::evidence)?;
+    Ok((Content { mark, blocks, offenders, evidence }, whole))
+}
+
+/// An error that came of what is in the file, and is no failure of the disk.
+fn damage(path: &Path, source: rusqlite::Error) -> Error {
+    match source {
+        rusqlite::Error::SqliteFailure(..) | rusqlite::Error::SqlInputError { .. } => Error::sqlite("read", path, source),
+        _ => Error::Damaged { path: path.to_owned() },
+    }
+}
+
+fn table<T>(
+    connection: &Connection,
+    path: &Path,
+    question: &str,
+    whole: &mut bool,
+    read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>,
+) -> Result<Vec<T>, Error> {
+    let mut all = Vec::new();
+    let mut fill = || {
+        let mut statement = connection.prepare(question)?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            match read(row)? {
+                Some(one) => all.push(one),
+                None => *whole = false,
+            }
+        }
+        Ok(())
+    };
+    match fill().map_err(|source| damage(path, source)) {
+        Ok(()) => Ok(all),
+        Err(error) if error.is_damage() => {
+            *whole = false;
+            Ok(all)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads where the disk takes nothing. SQLite cannot read a log without writing beside it, so a copy is read, in a directory that nobody else can enter.
+pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
+    let header = judge_header(path)?;
+    if header == Header::Empty {
+        return Ok(empty());
+    }
+    // A name that nobody can have taken before; mkdir(2) fails where somebody has.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    let copy = std::env::temp_dir().join(format!("portsentry-{random:016x}"));
+    std::fs::DirBuilder::new().mode(0o700).create(&copy).map_err(|source| Error::file("create", &copy, source))?;
+    let read = || {
+        let there = copy.join(FILE);
+        for suffix in ["", "-wal"] {
+            match std::fs::copy(with_suffix(path, suffix), with_suffix(&there, suffix)) {
+                Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => return Err(Error::file("copy", path, error)),
+                _ => {}
+            }
+        }
+        let connection = connect(&there)?;
+        load(&connection, path, header).map(|(content, _)| content)
+    };
+    let content = read();
+    if let Err(error) = std::fs::remove_dir_all(&copy) {
+        log::warn!("cannot remove {}: {error}", copy.display());
+    }
+    content
+}
+
+/// Sets the database aside and makes a new one with what was whole.
+fn begin_again(path: &Path, now: &Mark, content: &Content) -> Result<(Database, PathBuf), Error> {
+    let aside = set_aside(path, now)?;
+    let (mut database, ..) = open_at(path)?;
+    database.replace(content)?;
+    Ok((database, aside))
+}
+
+/// Renames the database and its log, so that somebody may look at them.
+///
+/// # Errors
+/// When it cannot be renamed, or so many lie there already that the disk must be at fault.
+pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
+    let seconds = now.wall / 1000;
+    let name = (0..ASIDE_MAX).map(|more| format!(".damaged-{}", seconds.saturating_add(more as u64)));
+    let Some(aside) = name.map(|suffix| with_suffix(path, &suffix)).find(|aside| aside.symlink_metadata().is_err()) else {
+        return Err(Error::Damaged { path: path.to_owned() });
+    };
+    if count_aside(path) >= ASIDE_MAX {
+        return Err(Error::Damaged { path: path.to_owned() });
+    }
+    let rename = |from: &Path, to: &Path| match std::fs::rename(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("set aside", from, error)),
+        _ => Ok(()),
+    };
+    // The log first: without its database it is nobody's, but with the next one it would be that one's.
+    rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"))?;
+    rename(path, &aside)?;
+    Ok(aside)
+}
+
+fn count_aside(path: &Path) -> usize {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return 0 };
+    let start = format!("{name}.damaged-");
+    let is_aside = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.starts_with(&start) && !name.ends_with("-wal"));
+    std::fs::read_dir(directory).map_or(0, |entries| entries.flatten().filter(|entry| is_aside(&entry.file_name())).count())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

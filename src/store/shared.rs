@@ -1,0 +1,59 @@
+//! What the store's thread and its callers share: changes, requests, figures.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::sys::mailbox;
+use super::{Change, Rows};
+use crate::engine::{Evidence, Moment};
+
+/// What the thread is told of.
+pub(super) enum Item {
+    Change(Change),
+    /// What was known at the end.
+    Last(Vec<Evidence>),
+}
+
+/// What the thread is asked for.
+pub(super) enum Request {
+    /// Have on the disk what was told so far; `Err`: the words why not.
+    Settle(mailbox::Answer<Result<(), String>>),
+    /// How long evidence and offenders count from now on.
+    Configure(Memory),
+    /// Write what there is, and end.
+    Stop(mailbox::Answer<()>),
+}
+
+/// How long things count.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    pub(super) evidence: Duration,
+    pub(super) offenders: Duration,
+}
+
+impl From<&Config> for Memory {
+    fn from(config: &Config) -> Self {
+        Self { evidence: config.scan_window, offenders: config.block.escalate.memory }
+    }
+}
+
+/// How the store fares, for the status.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// Why it cannot be written; `None`: all is well.
+    pub failing: Option<String>,
+    /// What is in it.
+    pub rows: Rows,
+    /// When it was written last, by the engine's clock; `None`: not yet by this daemon.
+    pub written: Option<Moment>,
+}
+
+#[derive(Default)]
+pub(super) struct Shared {
+    /// The queue was full: the list of all blocks is wanted.
+    pub(super) list_wanted: AtomicBool,
+    /// The packet thread does not touch this.
+    pub(super) figures: Mutex<Figures>,
+}

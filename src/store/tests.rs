@@ -1,0 +1,363 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::TouchView;
+use crate::probe::{ScanKind, Transport};
+
+fn mark(boot: &str, seconds: u64) -> Mark {
+    Mark { boot: boot.to_owned(), wall: 1_700_000_000_000 + seconds * 1000, clock: Moment::from_millis(seconds * 1000) }
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_millis(seconds * 1000)
+}
+
+fn host(last: u8) -> Source {
+    Source::of(std::net::IpAddr::from([192, 0, 2, last]), 64)
+}
+
+fn block(source: Source, since: u64, expires: Option<u64>) -> Block {
+    let port = Some(Port { transport: Transport::Tcp, number: 23 });
+    let reason = Reason::Scan { scan: ScanKind::Xmas, proven: true, detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/23".to_owned() };
+    Block { source, exempt: Vec::new(), since: at(since), expires: expires.map(at), port, reason }
+}
+
+fn content() -> Content {
+    let source = Source::of("2001:db8:1:2::".parse().unwrap(), 64);
+    let touch = |number: u16, age: u64| TouchView {
+        port: Port { transport: Transport::Udp, number },
+        scan: ScanKind::Udp,
+        imitable: number.is_multiple_of(2),
+        at: at(100 - age),
+    };
+    let evidence = Evidence { source, first: at(5), last: at(100), told: Some(at(9)), probes: 7, ports: vec![touch(53, 0), touch(4, 90)] };
+    Content {
+        mark: mark("a", 100),
+        blocks: vec![
+            Block { exempt: vec!["198.51.100.7/32".parse().unwrap(), "198.51.100.128/25".parse().unwrap()], ..block(Source::from("198.51.100.0/24".parse::<IpNet>().unwrap()), 50, None) },
+            block(host(1), 60, Some(3660)),
+            Block { reason: Reason::Manual("because".to_owned()), port: None, ..block(source, 70, Some(170)) },
+        ],
+        offenders: vec![Offender { source, times: 3, last: at(70) }],
+        evidence: vec![evidence],
+    }
+}
+
+fn sorted(mut content: Content) -> Content {
+    content.blocks.sort_by_key(|block| block.source);
+    content
+}
+
+fn opened(directory: &Path) -> (Database, Content) {
+    let opened = open(directory, &mark("z", 5));
+    assert_eq!(opened.told, Vec::<String>::new());
+    (opened.database.unwrap(), opened.content.unwrap())
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_written_is_read_by_the_next_who_opens() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, found) = opened(directory.path());
+    assert_eq!((found.blocks.len(), found.mark.boot.as_str()), (0, ""));
+    database.replace(&content()).unwrap();
+    assert_eq!(database.rows().unwrap(), Rows { blocks: 3, offenders: 1, evidence: 1 });
+    drop(database);
+    let (mut database, found) = opened(directory.path());
+    assert_eq!(sorted(found), sorted(content()));
+    let changes = [
+        Change::Ended(host(1)),
+        Change::Block(block(host(2), 101, None)),
+        Change::Block(block(host(2), 102, Some(200))),
+        Change::Forgiven(content().evidence[0].source),
+        Change::Ended(host(77)),
+    ];
+    database.apply(&mark("a", 103), &changes).unwrap();
+    drop(database);
+    let (_, found) = opened(directory.path());
+    let wanted = [content().blocks[0].clone(), content().blocks[2].clone(), block(host(2), 102, Some(200))];
+    let wanted = Content { mark: mark("a", 103), blocks: wanted.into(), evidence: Vec::new(), ..content() };
+    assert_eq!(sorted(found), sorted(wanted));
+}
+
+#[test]
+fn the_file_and_its_log_are_for_nobody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    assert_eq!(names(directory.path()), [FILE, &format!("{FILE}-wal")]);
+    for name in names(directory.path()) {
+        assert_eq!(fs::metadata(directory.path().join(&name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    drop(database);
+    // One that somebody opened up is closed again.
+    fs::set_permissions(directory.path().join(FILE), fs::Permissions::from_mode(0o664)).unwrap();
+    let _ = opened(directory.path());
+    assert_eq!(fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_link_or_another_users_file_is_not_opened() {
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = elsewhere.path().join("x");
+    fs::write(&target, "").unwrap();
+    std::os::unix::fs::symlink(&target, directory.path().join(FILE)).unwrap();
+    let refused = open(directory.path(), &mark("z", 5));
+    assert!(matches!(refused.database, Err(Error::NotOurs { what: "a symbolic link", .. })), "{refused:?}");
+    fs::remove_file(directory.path().join(FILE)).unwrap();
+    fs::hard_link(&target, directory.path().join(FILE)).unwrap();
+    assert!(matches!(open(directory.path(), &mark("z", 5)).database, Err(Error::NotOurs { .. })));
+    assert_eq!(fs::read(&target).unwrap(), b"");
+    // The directory itself may be reached by a link: systemd makes such (DynamicUser).
+    let (real, link) = (tempfile::tempdir().unwrap(), elsewhere.path().join("state"));
+    std::os::unix::fs::symlink(real.path(), &link).unwrap();
+    let _ = opened(&link);
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_left_alone_to_the_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    database.run("PRAGMA user_version = 3").unwrap();
+    assert!(fs::metadata(directory.path().join(format!("{FILE}-wal"))).unwrap().len() > 0);
+    drop(database);
+    let before = fs::read(directory.path().join(FILE)).unwrap();
+    let refused = open(directory.path(), &mark("z", 5));
+    assert!(matches!(&refused.database, Err(error @ Error::Newer { version: 3, .. }) if error.is_others() && !error.is_damage()), "{refused:?}");
+    assert!(refused.content.is_none());
+    assert_eq!((names(directory.path()), fs::read(directory.path().join(FILE)).unwrap()), (vec![FILE.to_owned()], before));
+}
+
+#[test]
+fn a_database_of_version_1_is_upgraded_with_all_that_is_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(FILE);
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let version_1 = Connection::open(&file).unwrap();
+    version_1
+        .execute_batch(
+            "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA application_id = 1347642734; PRAGMA user_version = 1;
+             CREATE TABLE mark (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, wall INTEGER NOT NULL, clock INTEGER NOT NULL) STRICT;
+             CREATE TABLE blocks (subject TEXT PRIMARY KEY, prefix INTEGER NOT NULL, since INTEGER NOT NULL, expires INTEGER, port TEXT,
+                 reason TEXT NOT NULL, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+             CREATE TABLE offenders (source TEXT PRIMARY KEY, prefix INTEGER NOT NULL, times INTEGER NOT NULL, last INTEGER NOT NULL,
+                 sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+             CREATE TABLE evidence (source TEXT PRIMARY KEY, prefix INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, told INTEGER,
+                 probes INTEGER NOT NULL, ports BLOB NOT NULL, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+             INSERT INTO mark VALUES (1, 'a', 1700000100000, 100000);",
+        )
+        .unwrap();
+    for (name, prefix) in [("2001:db8:1:2::", 56), ("192.0.2.1", 64), ("198.51.100.0/24", 64)] {
+        let sum = rows::block_sum(name, prefix, 50_000, None, None, "by hand");
+        version_1.execute("INSERT INTO blocks VALUES (?, ?, 50000, NULL, NULL, 'by hand', ?)", (name, prefix, sum)).unwrap();
+    }
+    drop(version_1);
+    let wanted = ["192.0.2.1", "198.51.100.0/24", "2001:db8:1::/56"];
+    for _ in 0..2 {
+        let (mut database, found) = opened(directory.path());
+        assert_eq!(sorted(found.clone()).blocks.iter().map(|block| block.source.to_string()).collect::<Vec<_>>(), wanted);
+        // A list that says the same changes nothing, and leaves no second name of a block behind.
+        database.set_blocks(&found.mark, found.blocks.clone()).unwrap();
+        assert_eq!(database.rows().unwrap().blocks, 3);
+    }
+}
+
+#[test]
+fn another_programs_database_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    Connection::open(directory.path().join(FILE)).unwrap().execute_batch("CREATE TABLE x (y); PRAGMA user_version = 1").unwrap();
+    let before = fs::read(directory.path().join(FILE)).unwrap();
+    assert!(matches!(open(directory.path(), &mark("z", 5)).database, Err(Error::NotOurs { what: "another program's database", .. })));
+    assert_eq!(fs::read(directory.path().join(FILE)).unwrap(), before);
+}
+
+#[test]
+fn what_is_no_database_is_set_aside_and_a_new_one_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let noise: Vec<u8> = (0..40_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(directory.path().join(FILE), &noise).unwrap();
+    let now = open(directory.path(), &mark("z", 5));
+    assert_eq!((now.told.len(), now.content.unwrap().blocks.len()), (1, 0));
+    assert!(now.told[0].contains(".damaged-1700000005"), "{:?}", now.told);
+    now.database.unwrap().replace(&content()).unwrap();
+    assert_eq!(fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap(), noise);
+    let _ = opened(directory.path());
+}
+
+#[test]
+fn a_row_with_another_sum_says_nothing_and_the_others_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    database.run("UPDATE blocks SET subject = '192.0.2.9' WHERE subject = '192.0.2.1'").unwrap();
+    drop(database);
+    let now = open(directory.path(), &mark("z", 5));
+    assert_eq!(now.told.len(), 1, "{:?}", now.told);
+    let found = sorted(now.content.unwrap());
+    assert_eq!(found.blocks.iter().map(|block| block.source).collect::<Vec<_>>(), [content().blocks[0].source, content().blocks[2].source]);
+    drop(now.database);
+    assert_eq!(sorted(opened(directory.path()).1), found, "the new one has what was whole");
+}
+
+#[test]
+fn a_file_cut_short_anywhere_never_stops_the_start_and_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    drop(database);
+    let whole = fs::read(directory.path().join(FILE)).unwrap();
+    for length in (1..whole.len()).step_by(701) {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE), &whole[..length]).unwrap();
+        let now = open(directory.path(), &mark("z", 5));
+        assert!(now.database.is_ok() && now.told.len() == 1, "{length}: {now:?}");
+        assert_eq!(fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap()[..], whole[..length]);
+    }
+}
+
+#[test]
+fn only_so_many_are_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    for seconds in 0..20u64 {
+        fs::write(directory.path().join(FILE), "no database").unwrap();
+        let now = open(directory.path(), &mark("z", seconds));
+        assert_eq!(now.database.is_ok(), seconds < 8, "{seconds}: {now:?}");
+    }
+    assert_eq!(names(directory.path()).len(), 9);
+}
+
+#[test]
+fn what_cannot_be_written_is_read_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    drop(database);
+    let Ok(path) = fs::canonicalize(directory.path()).map(|path| path.join(FILE)) else { panic!() };
+    assert_eq!(open::read_only(&path).map(sorted).unwrap(), sorted(content()));
+    assert_eq!(names(directory.path()), [FILE]);
+}
+
+#[test]
+fn the_list_of_all_blocks_changes_what_differs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    let mut wanted = content().blocks;
+    // The kernel's timer is a moment off: no change.
+    wanted[1].expires = Some(at(3661));
+    wanted[2].expires = Some(at(999));
+    wanted.remove(0);
+    wanted.push(block(host(9), 100, None));
+    database.set_blocks(&mark("a", 200), wanted.clone()).unwrap();
+    drop(database);
+    wanted[0].expires = Some(at(3660));
+    let (_, found) = opened(directory.path());
+    assert_eq!(sorted(found).blocks, sorted(Content { blocks: wanted, ..content() }).blocks);
+}
+
+#[test]
+fn rows_are_bounded_and_what_is_over_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    let known = |n: u32| {
+        let source = Source::of(std::net::Ipv4Addr::from(n).into(), 64);
+        let evidence = Evidence { source, first: at(1), last: at(u64::from(n)), told: None, probes: 1, ports: Vec::new() };
+        Change::Evidence(evidence)
+    };
+    let many: Vec<_> = (0..EVIDENCE_MAX as u32 + 500).map(known).collect();
+    database.apply(&mark("a", 1), &many).unwrap();
+    database.prune(&mark("a", 1), at(0), at(0)).unwrap();
+    assert_eq!(database.rows().unwrap().evidence, EVIDENCE_MAX as u64);
+    let full: i64 = database.ask("PRAGMA page_count").unwrap();
+    database.prune(&mark("a", 2), at(u64::from(u32::MAX)), at(0)).unwrap();
+    assert_eq!(database.rows().unwrap(), Rows::default());
+    for _ in 0..20 {
+        database.prune(&mark("a", 3), at(0), at(0)).unwrap();
+    }
+    let now: i64 = database.ask("PRAGMA page_count").unwrap();
+    assert!(now < full && database.ask("PRAGMA freelist_count").unwrap() <= FREE_PAGES, "{full} pages, {now} afterwards");
+}
+
+type Books = std::collections::BTreeMap<Source, Block>;
+
+fn are_same(found: &Books, books: &Books) -> bool {
+    found.len() == books.len() && found.values().zip(books.values()).all(|(found, wanted)| is_same(found, wanted))
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Apply(Vec<(u8, Option<u16>)>),
+    List(Vec<(u8, Option<u16>)>),
+    /// The process is killed: what SQLite has in memory is gone, what it gave to the system stays.
+    Kill,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let changes = || proptest::collection::vec((0u8..6, proptest::option::of(0u16..500)), 0..6);
+    let step = prop_oneof![4 => changes().prop_map(Step::Apply), 1 => changes().prop_map(Step::List), 2 => Just(Step::Kill)];
+    proptest::collection::vec(step, 0..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever was written without an error is there after a kill at any point: the directory is copied as a kill would leave it.
+    #[test]
+    fn what_was_acknowledged_is_there_after_a_kill(steps in steps()) {
+        let mut directory = tempfile::tempdir().unwrap();
+        let mut database = opened(directory.path()).0;
+        let mut books = Books::new();
+        let mut seconds = 0;
+        for step in steps {
+            seconds += 1;
+            match step {
+                Step::Apply(changes) => {
+                    let changes: Vec<_> = changes.into_iter().map(|(last, end)| match end {
+                        Some(end) => Change::Block(block(host(last), seconds, (end > 0).then_some(seconds + u64::from(end)))),
+                        None => Change::Ended(host(last)),
+                    }).collect();
+                    database.apply(&mark("a", seconds), &changes).unwrap();
+                    for change in changes {
+                        match change {
+                            Change::Block(block) => drop(books.insert(block.source, block)),
+                            Change::Ended(source) => drop(books.remove(&source)),
+                            _ => unreachable!(),
+                        }
+                    }
+                }
+                Step::List(list) => {
+                    let list: Books = list.into_iter()
+                        .map(|(last, end)| (host(last), block(host(last), seconds, end.map(|end| seconds + 10 + u64::from(end) * 10))))
+                        .collect();
+                    database.set_blocks(&mark("a", seconds), list.values().cloned().collect()).unwrap();
+                    books = list;
+                }
+                Step::Kill => {
+                    let copy = tempfile::tempdir().unwrap();
+                    for name in names(directory.path()) {
+                        fs::copy(directory.path().join(&name), copy.path().join(&name)).unwrap();
+                    }
+                    drop(database);
+                    directory = copy;
+                    let (again, found) = opened(directory.path());
+                    database = again;
+                    let found: Books = found.blocks.into_iter().map(|block| (block.source, block)).collect();
+                    prop_assert!(are_same(&found, &books), "{found:?} {books:?}");
+                }
+            }
+        }
+        drop(database);
+        let found: Books = opened(directory.path()).1.blocks.into_iter().map(|block| (block.source, block)).collect();
+        prop_assert!(are_same(&found, &books), "{found:?} {books:?}");
+    }
+}

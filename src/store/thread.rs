@@ -1,0 +1,176 @@
+//! The way to the store's thread for the other threads.
+//!
+//! The packet thread hands over what changed and never waits: the queue is bounded, and when it is full the store's thread asks for the list of all blocks
+//! later. A caller that must know that something is on the disk waits for it ([`StoreHandle::settle`]): the control server does, for the administrator.
+//! While the disk takes nothing, blocks go on; what was not written is written when the disk takes it again.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::shared::{Figures, Item, Memory, Request, Shared};
+use super::worker::Worker;
+use super::{Block, Change, Content, Opened, clock};
+use crate::config::Config;
+use crate::engine::{Ending, Engine, Evidence, Moment, Offender, Outcome, Reason, Report, Source};
+use crate::journal::JournalHandle;
+use crate::sys::mailbox::{self, Link};
+use crate::sys::wake::Waker;
+
+/// What the store held at the start.
+pub struct Stored {
+    /// By the clock of now; blocks that are over are left out.
+    pub content: Content,
+    /// It was written since the last boot: what the kernel lacks of it, another program took out.
+    pub is_same_boot: bool,
+}
+
+/// What the store's thread asks of the thread that owns the engine. `None`: no answer in time, as while that thread starts or ends.
+pub trait EngineReader: Send {
+    /// The blocks in force in so many places from `from` on, and where the next call goes on.
+    fn page(&self, from: usize, places: usize) -> Option<(Vec<Block>, Option<usize>)>;
+
+    /// All proven sources that were blocked.
+    fn offenders(&self) -> Option<Vec<Offender>>;
+
+    /// What is known of sources that were touched since then, of `most` at most.
+    fn evidence(&self, since: Moment, most: usize) -> Option<Vec<Evidence>>;
+
+    /// Takes over what could not be read at the start.
+    fn restore(&self, stored: Stored) -> Option<()>;
+}
+
+/// Changes that wait for the thread: some 200 bytes each.
+pub const QUEUE: usize = 8192;
+
+/// How long the administrator waits for the disk: beyond it he is told that it is not there yet.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the last changes get when the daemon ends.
+const LAST_CHANGES: Duration = Duration::from_secs(10);
+
+/// The way to the thread; clones lead to the same one.
+#[derive(Clone)]
+pub struct StoreHandle {
+    shared: Arc<Shared>,
+    queue: SyncSender<Item>,
+    waker: Arc<Waker>,
+    requests: Link<Request>,
+}
+
+impl StoreHandle {
+    /// Starts the thread with a store that was opened. What was in it is taken over by the packet thread ([`Stored`]).
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(config: &Config, opened: Opened, journal: JournalHandle, engine: Box<dyn EngineReader>) -> io::Result<(Self, Option<Stored>)> {
+        let mark = clock::mark();
+        let stored = opened.content.map(|content| {
+            let is_same_boot = content.mark.is_same_boot(&mark);
+            Stored { content: content.carried(&mark), is_same_boot }
+        });
+        let shared = Arc::new(Shared::default());
+        let (queue, items) = sync_channel(QUEUE);
+        let waker = Arc::new(Waker::new()?);
+        let (requests, inbox) = mailbox::link()?;
+        let directory = config.state_dir.clone();
+        let mut worker =
+            Worker::new(directory, opened.database, Memory::from(config), journal, engine, items, Arc::clone(&waker), inbox, Arc::clone(&shared));
+        worker.take_up(stored.as_ref());
+        std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
+        Ok((Self { shared, queue, waker, requests }, stored))
+    }
+
+    /// The kernel has changed something about this source, and the engine knows it. Never waits.
+    ///
+    /// What is written is how it stands now, so that it does not matter which of several changes comes last.
+    pub fn on_change(&self, engine: &Engine, source: Source) {
+        self.push(match engine.blocked(source) {
+            Some(view) => Change::Block(stored(view)),
+            None => Change::Ended(source),
+        });
+    }
+
+    /// The engine has reported something. Never waits.
+    pub fn on_report(&self, engine: &Engine, report: &Report) {
+        match report {
+            Report::Blocked { source, reason: Reason::Scan { proven: true, .. }, .. } => {
+                if let Some(offender) = engine.offender(*source) {
+                    self.push(Change::Offender(offender));
+                }
+            }
+            Report::Unblocked { source, ending } => {
+                self.on_change(engine, *source);
+                if let Ending::ByHand | Ending::Removed = ending {
+                    self.push(Change::Forgiven(*source));
+                }
+            }
+            Report::Exempted { source, .. } => self.on_change(engine, *source),
+            _ => {}
+        }
+    }
+
+    /// What was known when the daemon ended. Never waits.
+    pub fn last(&self, evidence: Vec<Evidence>) {
+        // With a full queue it is as after a crash: what was known half a minute ago stays.
+        let _ = self.queue.try_send(Item::Last(evidence));
+        self.waker.wake();
+    }
+
+    /// Waits until all that was told before is on the disk.
+    ///
+    /// # Errors
+    /// The words why it is not.
+    pub fn settle(&self) -> Result<(), String> {
+        match self.requests.ask_within(SETTLE_PATIENCE, Request::Settle) {
+            Ok(result) => result,
+            Err(_) => Err("the disk is slow".to_owned()),
+        }
+    }
+
+    /// Another configuration is in force.
+    pub fn reconfigure(&self, config: &Config) {
+        self.requests.tell(Request::Configure(Memory::from(config)));
+    }
+
+    /// Writes what there is, and ends the thread.
+    pub fn stop(&self) {
+        if self.requests.ask_within(LAST_CHANGES, Request::Stop).is_err() {
+            log::error!("the state store was not closed in order: the last changes may be missing in it");
+        }
+    }
+
+    /// How the store fares.
+    pub fn figures(&self) -> Figures {
+        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn push(&self, change: Change) {
+        if self.queue.try_send(Item::Change(change)).is_err() {
+            self.shared.list_wanted.store(true, Ordering::Release);
+        }
+        self.waker.wake();
+    }
+}
+
+/// The block that the kernel has changed, by its answer.
+pub fn changed(outcome: &Outcome) -> Option<Source> {
+    match outcome {
+        Outcome::Blocked { source, result: Ok(()) } | Outcome::Unblocked { source, result: Ok(()) } => Some(*source),
+        _ => None,
+    }
+}
+
+/// A block as it is stored.
+pub fn stored(view: crate::engine::BlockView<'_>) -> Block {
+    Block {
+        source: view.source,
+        exempt: view.exempt.to_vec(),
+        since: view.since,
+        expires: view.expires,
+        port: view.port,
+        reason: view.reason.clone(),
+    }
+}

@@ -1,0 +1,478 @@
+//! The thread that owns the store.
+//!
+//! Changes are gathered for a moment and written in one transaction. After an overflow, a failure, and at the start, the packet thread is asked for all
+//! blocks, piece by piece, and what differs is written. What is told while the pieces come is newer than they are, and is written after them.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::shared::{Item, Memory, Request, Shared};
+use super::thread::{EngineReader, Stored};
+use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Opened, clock};
+use crate::engine::Moment;
+use crate::journal::{JournalHandle, Notice};
+use crate::errors::error_chain as words;
+use crate::sys::mailbox::Inbox;
+use crate::sys::poll;
+use crate::sys::wake::Waker;
+
+/// Changes are gathered for this long: a scan of many sources is one transaction then, and nothing waits noticeably.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// More changes than this are written as a list of all blocks.
+const GATHERED_MAX: usize = 16_384;
+
+/// The evidence is written this often, if there is new one: as much may be forgotten when the host loses its power.
+const EVIDENCE_EVERY: Duration = Duration::from_secs(30);
+
+/// What is over is taken out this often, if anything was written.
+const PRUNE_EVERY: Duration = Duration::from_secs(300);
+
+/// A store that cannot be written is tried again after this.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+
+/// A store that goes on failing is told of again after this.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(3600);
+
+/// Places of blocks that the packet thread looks through for one piece of the list: a millisecond of its time.
+const PIECE: usize = 4096;
+
+/// A time of day that differs by more than this from what the last mark leads to was set: a mark with the new one is written.
+const SET_BY: u64 = 1000;
+
+pub(super) struct Worker {
+    directory: PathBuf,
+    database: Result<Database, Error>,
+    memory: Memory,
+    journal: JournalHandle,
+    engine: Box<dyn EngineReader>,
+    items: Receiver<Item>,
+    waker: Arc<Waker>,
+    inbox: Inbox<Request>,
+    shared: Arc<Shared>,
+    /// What waits to be written, since when.
+    gathered: Vec<Change>,
+    write_at: Option<Instant>,
+    /// Evidence from here on is not written yet.
+    evidence_from: Moment,
+    evidence_at: Instant,
+    prune_at: Instant,
+    /// The rows are not counted before.
+    count_at: Instant,
+    is_uncounted: bool,
+    is_dirty: bool,
+    /// What was in the store at the start is with the packet thread.
+    is_taken_over: bool,
+    /// What is stored has times of another boot: everything is written anew, and nothing beside it.
+    must_replace: bool,
+    /// All offenders are to be written too.
+    whole: bool,
+    /// It fails, and is tried again then.
+    retry_at: Option<Instant>,
+    complained: Option<Instant>,
+    /// The last mark that was written.
+    mark: Option<Mark>,
+}
+
+impl Worker {
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own, and there is one caller")]
+    pub(super) fn new(
+        directory: PathBuf,
+        database: Result<Database, Error>,
+        memory: Memory,
+        journal: JournalHandle,
+        engine: Box<dyn EngineReader>,
+        items: Receiver<Item>,
+        waker: Arc<Waker>,
+        inbox: Inbox<Request>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            directory,
+            database,
+            memory,
+            journal,
+            engine,
+            items,
+            waker,
+            inbox,
+            shared,
+            gathered: Vec::new(),
+            write_at: None,
+            evidence_from: Moment::default(),
+            evidence_at: now + EVIDENCE_EVERY,
+            prune_at: now + PRUNE_EVERY,
+            count_at: now,
+            is_uncounted: false,
+            is_dirty: true,
+            is_taken_over: false,
+            must_replace: false,
+            whole: false,
+            retry_at: None,
+            complained: None,
+            mark: None,
+        }
+    }
+
+    /// Before the thread runs. What was stored before the last boot is written anew by the clock of this one before anything else is written: there is
+    /// one mark for all. That comes when the host is protected: until then a kill leaves what was there.
+    pub(super) fn take_up(&mut self, stored: Option<&Stored>) {
+        self.is_taken_over = stored.is_some();
+        self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
+        self.evidence_from = stored.filter(|_| !self.must_replace).map_or_else(Moment::default, |stored| stored.content.mark.clock);
+        self.shared.list_wanted.store(true, Ordering::Relaxed);
+        match self.database {
+            Ok(_) => self.written(None),
+            Err(_) => self.fail_to_open(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            self.waker.clear();
+            self.inbox.waker.clear();
+            self.gather();
+            self.retry();
+            if self.shared.list_wanted.load(Ordering::Acquire) && self.can_write() {
+                self.write_all();
+            }
+            if self.write_at.is_some_and(|at| Instant::now() >= at) {
+                self.write();
+            }
+            while let Some(request) = self.inbox.next() {
+                match request {
+                    Request::Settle(answer) => {
+                        let _ = answer.try_send(self.settle());
+                    }
+                    Request::Configure(memory) => self.memory = memory,
+                    Request::Stop(answer) => {
+                        self.gather();
+                        self.write();
+                        // Closing it takes the log into the database.
+                        self.database = Err(Error::InUse { path: self.directory.clone() });
+                        let _ = answer.try_send(());
+                        return;
+                    }
+                }
+            }
+            self.look_after();
+            self.count();
+            self.wait();
+        }
+    }
+
+    fn wait(&self) {
+        let mut wake_at = self.evidence_at;
+        let count_at = self.is_uncounted.then_some(self.count_at);
+        for at in [self.write_at, self.retry_at, count_at].into_iter().flatten() {
+            wake_at = wake_at.min(at);
+        }
+        let mut fds =
+            [PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.inbox.waker.as_fd(), PollFlags::IN)];
+        // Whatever it says, the round that follows finds out by itself.
+        let _ = poll::wait(&mut fds, Some(wake_at.saturating_duration_since(Instant::now())));
+    }
+
+    fn can_write(&self) -> bool {
+        self.database.is_ok() && self.retry_at.is_none()
+    }
+
+    /// Takes what was told.
+    fn gather(&mut self) {
+        while let Ok(item) = self.items.try_recv() {
+            match item {
+                Item::Change(change) => self.gathered.push(change),
+                Item::Last(evidence) => self.gathered.extend(evidence.into_iter().map(Change::Evidence)),
+            }
+            if self.gathered.len() > GATHERED_MAX + EVIDENCE_MAX {
+                self.forget_gathered();
+            }
+        }
+        if !self.gathered.is_empty() && self.write_at.is_none() {
+            self.write_at = Some(Instant::now() + GATHER);
+        }
+    }
+
+    /// The list of all blocks will say it.
+    fn forget_gathered(&mut self) {
+        self.gathered.clear();
+        self.write_at = None;
+        self.whole = true;
+        self.shared.list_wanted.store(true, Ordering::Release);
+    }
+
+    /// Writes what was gathered.
+    fn write(&mut self) {
+        self.write_at = None;
+        if self.gathered.is_empty() {
+            return;
+        }
+        if !self.can_write() || self.must_replace {
+            self.forget_gathered();
+            return;
+        }
+        let changes = std::mem::take(&mut self.gathered);
+        self.apply(&changes);
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> bool {
+        let mark = clock::mark();
+        let Ok(database) = &mut self.database else { return false };
+        match database.apply(&mark, changes) {
+            Ok(()) => {
+                self.is_dirty = true;
+                self.written(Some(mark));
+                true
+            }
+            Err(error) => {
+                self.fail(error);
+                false
+            }
+        }
+    }
+
+    /// Asks for all blocks and writes what differs.
+    fn write_all(&mut self) {
+        // What is lost from here on asks for another list. What was told before is older than the list, and must not come after it.
+        self.shared.list_wanted.store(false, Ordering::Release);
+        self.gather();
+        if self.must_replace {
+            self.gathered.clear();
+            self.write_at = None;
+        }
+        self.write();
+        if !self.can_write() {
+            return;
+        }
+        let (mut blocks, mut from) = (Vec::new(), Some(0));
+        while let Some(at) = from {
+            let Some((piece, next)) = self.engine.page(at, PIECE) else {
+                // It is starting or ending.
+                self.shared.list_wanted.store(true, Ordering::Release);
+                self.retry_at = Some(Instant::now() + RETRY_EVERY);
+                return;
+            };
+            blocks.extend(piece);
+            from = next;
+        }
+        let offenders = if self.whole || self.must_replace { self.engine.offenders().unwrap_or_default() } else { Vec::new() };
+        let mark = clock::mark();
+        if self.must_replace {
+            return self.replace(Content { mark, blocks, offenders, evidence: Vec::new() });
+        }
+        let Ok(database) = &mut self.database else { return };
+        match database.set_blocks(&mark, blocks) {
+            Ok(()) => self.written(Some(mark)),
+            Err(error) => return self.fail(error),
+        }
+        if offenders.is_empty() || self.apply(&offenders.into_iter().map(Change::Offender).collect::<Vec<_>>()) {
+            self.whole = false;
+        }
+    }
+
+    /// Writes everything anew.
+    fn replace(&mut self, mut content: Content) {
+        let at = content.mark.clock;
+        if let Some(evidence) = self.engine.evidence(Moment::default(), EVIDENCE_MAX) {
+            content.evidence = evidence;
+        }
+        let Ok(database) = &mut self.database else { return };
+        match database.replace(&content) {
+            Ok(()) => {
+                (self.must_replace, self.whole, self.evidence_from) = (false, false, at);
+                self.written(Some(content.mark));
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// All that was told is on the disk, or why not.
+    fn settle(&mut self) -> Result<(), String> {
+        self.gather();
+        if self.shared.list_wanted.load(Ordering::Acquire) && self.can_write() {
+            self.write_all();
+            self.gather();
+        }
+        self.write();
+        let failing = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing.clone();
+        match failing {
+            Some(why) => Err(why),
+            None if self.shared.list_wanted.load(Ordering::Acquire) => Err("too much changes at once".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// What is done now and then.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        if now < self.evidence_at {
+            return;
+        }
+        self.evidence_at = now + EVIDENCE_EVERY;
+        if !self.can_write() || self.must_replace {
+            return;
+        }
+        let from = self.evidence_from;
+        let at = clock::now();
+        if let Some(evidence) = self.engine.evidence(from, EVIDENCE_MAX)
+            && !evidence.is_empty()
+        {
+            let changes: Vec<_> = evidence.into_iter().map(Change::Evidence).collect();
+            if self.apply(&changes) {
+                self.evidence_from = at;
+            }
+        }
+        let mark = clock::mark();
+        if self.mark.as_ref().is_some_and(|last| was_set(last, &mark)) {
+            self.apply(&[]);
+        }
+        if self.is_dirty && now >= self.prune_at && self.can_write() {
+            self.prune_at = now + PRUNE_EVERY;
+            let before = |ago: Duration| Moment::from_millis(at.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
+            let (evidence, offenders) = (before(self.memory.evidence), before(self.memory.offenders));
+            let Ok(database) = &mut self.database else { return };
+            match database.prune(&mark, evidence, offenders) {
+                Ok(()) => {
+                    self.is_dirty = false;
+                    self.written(Some(mark));
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// Tries a store again that failed.
+    fn retry(&mut self) {
+        if self.retry_at.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.retry_at = None;
+        match &self.database {
+            // The next list is the trial.
+            Ok(_) => self.shared.list_wanted.store(true, Ordering::Release),
+            Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => {}
+            Err(_) => self.open_again(),
+        }
+    }
+
+    fn open_again(&mut self) {
+        let mark = clock::mark();
+        let Opened { database, content, told } = super::open(&self.directory, &mark);
+        for warning in told {
+            self.journal.tell(Notice::Warning(warning));
+        }
+        self.database = database;
+        let Ok(database) = &mut self.database else { return self.fail_to_open() };
+        let Some(content) = content else { return };
+        let is_same_boot = content.mark.is_same_boot(&mark);
+        let content = content.carried(&mark);
+        if !is_same_boot && let Err(error) = database.replace(&content) {
+            return self.fail(error);
+        }
+        if !self.is_taken_over {
+            // It could not be read at the start.
+            if self.engine.restore(Stored { content, is_same_boot }).is_none() {
+                self.retry_at = Some(Instant::now() + RETRY_EVERY);
+                self.database = Err(Error::InUse { path: self.directory.clone() });
+                return;
+            }
+            self.is_taken_over = true;
+        }
+        self.whole = true;
+        self.evidence_from = Moment::default();
+        self.shared.list_wanted.store(true, Ordering::Release);
+    }
+
+    /// Counts the rows, if that is due.
+    fn count(&mut self) {
+        let began = Instant::now();
+        if !self.is_uncounted || began < self.count_at {
+            return;
+        }
+        if let Ok(database) = &self.database
+            && let Ok(rows) = database.rows()
+        {
+            self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).rows = rows;
+        }
+        self.is_uncounted = false;
+        // SQLite counts by walking through them: a fiftieth of the time may go into it.
+        self.count_at = Instant::now() + began.elapsed() * 50;
+    }
+
+    /// Something was written, and all is well.
+    fn written(&mut self, mark: Option<Mark>) {
+        self.is_uncounted = true;
+        self.count();
+        let mut figures = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_failed = figures.failing.take().is_some();
+        if let Some(mark) = mark {
+            figures.written = Some(mark.clock);
+            self.mark = Some(mark);
+        }
+        drop(figures);
+        self.retry_at = None;
+        if has_failed {
+            self.complained = None;
+            self.journal.tell(Notice::Warning(format!("the state store in {} is written again", self.directory.display())));
+        }
+    }
+
+    /// It cannot be opened.
+    fn fail_to_open(&mut self) {
+        let Err(error) = &self.database else { return };
+        let text = words(error);
+        let for_good = error.is_others() || matches!(error, Error::InUse { .. });
+        self.tell_failure(text, for_good);
+    }
+
+    /// It cannot be written.
+    fn fail(&mut self, error: Error) {
+        let text = words(&error);
+        if error.is_damage() {
+            self.set_aside(&error);
+        }
+        self.forget_gathered();
+        self.tell_failure(text, false);
+    }
+
+    /// The database turned out to be damaged while it was in use: another one takes its place, and gets what is in memory.
+    fn set_aside(&mut self, error: &Error) {
+        let Ok(database) = std::mem::replace(&mut self.database, Err(Error::Damaged { path: self.directory.clone() })) else { return };
+        let path = database.path().to_owned();
+        drop(database);
+        match super::set_aside(&path, &clock::mark()) {
+            Ok(aside) => {
+                let text = format!("{} is damaged ({}); it lies in {} now", path.display(), words(error), aside.display());
+                self.journal.tell(Notice::Warning(text));
+            }
+            Err(error) => log::error!("{}", words(&error)),
+        }
+    }
+
+    fn tell_failure(&mut self, text: String, for_good: bool) {
+        let now = Instant::now();
+        self.retry_at = Some(now + RETRY_EVERY);
+        if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
+            self.complained = Some(now);
+            let remedy = if for_good { "put it right and restart" } else { "it is tried again every few seconds" };
+            self.journal.tell(Notice::Error(format!(
+                "the state store cannot be used: {text}; blocks go on, but a reboot would forget what is not written: {remedy}"
+            )));
+        }
+        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing = Some(text);
+    }
+}
+
+/// Whether the time of day was set since a mark.
+fn was_set(last: &Mark, now: &Mark) -> bool {
+    let passed = now.clock.since(last.clock).as_millis();
+    let told = u128::from(now.wall).saturating_sub(u128::from(last.wall));
+    passed.abs_diff(told) > u128::from(SET_BY) || now.wall < last.wall
+}
