@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use crate::engine::{Action, Outcome, Reason, Source, Subject};
 use crate::nft::decode::SetInfo;
 use crate::nft::model::protocol;
-use crate::nft::{Connection, Element, ElementInfo, Error, Key, SetId};
+use crate::nft::{Connection, Element, ElementInfo, Error, Key};
 use crate::probe::{Port, Transport};
+use crate::ruleset::SetId;
 
 /// The sets that hold what is blocked.
 pub const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
