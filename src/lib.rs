@@ -16,7 +16,8 @@
 //! The modules, in the order in which a packet meets them:
 //!
 //! * [`config`]: the administrator's file, checked; everything below is told by it what to do.
-//! * [`nft`]: the ruleset as a typed model, rendered as text and as netlink; the connection to nf_tables.
+//! * [`ruleset`]: our table: what a configuration means in sets, chains and rules.
+//! * [`nft`]: nf_tables, whatever the table: rulesets as a typed model, rendered as text and as netlink; the connection to the kernel.
 //! * [`capture`]: packets that the rules logged, as they leave the kernel.
 //! * [`wire`]: total parsers of IP and its transports.
 //! * [`probe`]: one observed fact: who touched which port, and how.
@@ -50,6 +51,7 @@ pub mod enforce;
 pub mod errors;
 //pub mod packet;
 pub mod store;
+pub mod ruleset;
 pub mod sys;
 pub mod wire;
 

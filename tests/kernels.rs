@@ -17,7 +17,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use portsentry::config::Config;
-use portsentry::nft::{Connection, Element, Hold, Key, Order, Ruleset, SetId};
+use portsentry::nft::{Connection, Element, Key, Order, Ruleset, TableOwner};
+use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::daemon::Daemon;
 use support::netns::Namespace;
 use support::{eventually, linux, missing};
@@ -39,7 +40,7 @@ macro_rules! need {
 }
 
 fn default_ruleset() -> Ruleset {
-    Ruleset::for_config(&Config::default(), 32768..=60999)
+    ruleset::for_config(&Config::default(), 32768..=60999)
 }
 
 fn address(text: &str) -> IpAddr {
@@ -85,13 +86,13 @@ fn an_element_that_is_there_takes_a_new_timeout_by_renewal_on_every_kernel_and_b
     let read = |connection: &mut Connection| connection.get_element(SetId::Blocked4, Key::from(address(SCANNER))).unwrap().unwrap();
     let first = Element::new(address(SCANNER)).timeout(Some(HOUR));
     scene.host.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         connection.install(&default_ruleset()).unwrap();
         connection.add_element(SetId::Blocked4, &first).unwrap();
     });
     assert!(!scene.reaches());
     scene.host.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let counted = read(&mut connection).packets;
         assert!(counted > 0);
         // Without the flag that asks for an error: what the kernel does by itself.
@@ -115,9 +116,9 @@ fn an_element_that_is_there_takes_a_new_timeout_by_renewal_on_every_kernel_and_b
 fn a_table_of_its_own_is_had_where_the_kernel_has_one_that_persists() {
     need!("nft");
     let namespace = Namespace::new();
-    let order = || Order { hold: Hold::Owned, ..Order::default() };
+    let order = || Order { owner: TableOwner::Owned, ..Order::default() };
     let installed = namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let installed = connection.install_with(&default_ruleset(), order());
         if installed.is_ok() {
             let flush = namespace.output("nft", &["delete", "table", "inet", "portsentry"], Duration::from_secs(10));
@@ -128,7 +129,7 @@ fn a_table_of_its_own_is_had_where_the_kernel_has_one_that_persists() {
     match installed {
         Ok(_) => {
             assert!(linux() >= PERSIST, "Linux {:?} has the flag persist", linux());
-            assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(&default_ruleset()).unwrap()), None, "it outlives its owner");
+            assert_eq!(namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(&default_ruleset()).unwrap()), None, "it outlives its owner");
         }
         Err(error) => {
             assert!(linux() < PERSIST && error.is_unsupported(), "Linux {:?}: {error}", linux());

@@ -30,9 +30,9 @@ use portsentry::control::protocol::line;
 use portsentry::control::{AllowRow, BlockRow, HistoryRow, Queues, Reflex, Reply, Shown, Stamp, Status, Target, Watching};
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
-use portsentry::nft::SetId;
 use portsentry::nft::model::{Chain, Hook, Owner, Ruleset};
 use portsentry::nft::text::Form;
+use portsentry::ruleset::{self, SCHEMA, SetId};
 use serde_json::{Value, json};
 
 use mdoc::{Item, PAGES, arguments, items, page, pattern, section, words};
@@ -373,7 +373,7 @@ fn rulesets() -> Vec<Ruleset> {
     let with = |change: &dyn Fn(&mut Config)| {
         let mut config = Config::default();
         change(&mut config);
-        Ruleset::for_config(&config, 32768..=60999)
+        ruleset::for_config(&config, 32768..=60999)
     };
     vec![
         with(&|_| ()),
@@ -395,9 +395,9 @@ fn every_set_is_in_the_page_with_its_key_and_who_fills_it_and_no_others() {
     assert_eq!(told.keys().cloned().collect::<BTreeSet<_>>(), set(SetId::ALL.map(SetId::name)));
     let mut seen = BTreeSet::new();
     for ruleset in rulesets() {
-        let text = ruleset.render(Form::Table);
+        let text = ruleset.render(SCHEMA.table, Form::Table);
         for declared in &ruleset.sets {
-            let name = declared.id.name();
+            let name = declared.id.name;
             let kind = text.split(&format!("\tset {name} {{\n\t\ttype ")).nth(1).unwrap().lines().next().unwrap();
             let filler = match declared.owner {
                 Owner::Config => "configuration",

@@ -21,7 +21,8 @@ use portsentry::capture::{Error, PACKETS_A_WAKE, PacketSource, Verdict, WaitingS
 use portsentry::config::{ClosedPorts, Config, Method};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
-use portsentry::nft::{Connection, QueueBy, Ruleset};
+use portsentry::nft::{Connection, QueueBy};
+use portsentry::ruleset::{self, SCHEMA};
 use portsentry::sys::poll::readable;
 use support::daemon::Daemon;
 use support::eventually;
@@ -127,12 +128,12 @@ fn set_holds(host: &Namespace, set: &str, address: &str) -> bool {
 fn queueing() -> (Namespace, QueueBy) {
     let namespace = Namespace::new();
     let by = namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let by = connection.queue_by().unwrap().expect("this kernel queues packets");
         let mut config = Config::default();
         config.capture.method = Method::Nfqueue;
         config.capture.reflex = false;
-        connection.install(&Ruleset::for_config(&config, 32768..=60999).queueing(by)).unwrap();
+        connection.install(&ruleset::for_config(&config, 32768..=60999).queueing(by)).unwrap();
         by
     });
     (namespace, by)
@@ -229,13 +230,13 @@ fn rules_that_queue_read_back_as_they_were_written() {
     let mut config = Config::default();
     config.capture.method = Method::Nfqueue;
     config.capture.reflex = false;
-    let ruleset = Ruleset::for_config(&config, 32768..=60999).queueing(by);
+    let ruleset = ruleset::for_config(&config, 32768..=60999).queueing(by);
     host.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         assert_eq!(connection.verify(&ruleset).unwrap(), None);
         // Another number or flag is another rule.
         config.capture.group += 1;
-        let other = Ruleset::for_config(&config, 32768..=60999).queueing(by);
+        let other = ruleset::for_config(&config, 32768..=60999).queueing(by);
         assert!(connection.verify(&other).unwrap().is_some());
     });
     // Asking what the kernel has leaves nothing behind.
@@ -538,9 +539,9 @@ fn lowered_rules_that_queue_are_what_nft_makes_of_the_text() {
         if answer {
             config.closed_ports = ClosedPorts::Answer;
         }
-        let ruleset = Ruleset::for_config(&config, 32768..=60999);
+        let ruleset = ruleset::for_config(&config, 32768..=60999);
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), ruleset.render(Form::Table)).unwrap();
+        std::fs::write(file.path(), ruleset.render(SCHEMA.table, Form::Table)).unwrap();
         // Where the kernel has no nft_queue it refuses, after nft has shown what it makes of the text.
         let output = namespace.output("nft", &["-c", "--debug=netlink", "-f", file.path().to_str().unwrap()], Duration::from_secs(20));
         let debug = String::from_utf8_lossy(&output.stdout).into_owned();

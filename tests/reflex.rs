@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use portsentry::nft::{Connection, Element, SetId};
+use portsentry::nft::{Connection, Element};
+use portsentry::ruleset::{SCHEMA, SetId};
 use support::daemon::Daemon;
 use support::flood::{Answers, Load, Scan, Sent, Wire};
 use support::netns::Namespace;
@@ -112,7 +113,7 @@ impl Scene {
     }
 
     fn keys(&self, set: SetId) -> Vec<String> {
-        let found = self.host.enter(|| Connection::open().unwrap().dump_set(set).unwrap());
+        let found = self.host.enter(|| Connection::open(SCHEMA).unwrap().dump_set(set).unwrap());
         let mut keys: Vec<_> = found.iter().map(|info| info.key.to_string()).collect();
         keys.sort();
         keys
@@ -279,7 +280,7 @@ fn a_source_that_is_held_and_not_blocked_can_be_unblocked() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(0, ""));
     let element = Element::new(address(SCANNER)).timeout(Some(Duration::from_secs(600)));
-    scene.host.enter(|| Connection::open().unwrap().add_element(SetId::Held4, &element).unwrap());
+    scene.host.enter(|| Connection::open(SCHEMA).unwrap().add_element(SetId::Held4, &element).unwrap());
     assert!(!scene.pings(HOST), "a hold drops");
     daemon.ctl(&["unblock", SCANNER]);
     assert!(scene.pings(HOST));
@@ -376,7 +377,7 @@ fn when_the_sets_are_full_the_daemon_blocks_alone_and_says_so() {
     scene.host.enter(|| {
         let elements: Vec<_> =
             (0..400_000u32).map(|n| Element::new(IpAddr::from((0x2000_0000 + n).to_be_bytes())).timeout(Some(Duration::from_secs(600)))).collect();
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         connection.add_elements(SetId::Held4, &elements).unwrap();
         assert!(connection.add_element(SetId::Held4, &Element::new(address("10.77.1.99"))).unwrap_err().is_full());
     });

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
-use portsentry::nft::{Connection, Element, ElementInfo, Key, Ruleset, SetId};
+use portsentry::nft::{Connection, Element, ElementInfo, Key};
+use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::daemon::Daemon;
 use support::netns::Namespace;
 use support::{eventually, gap, missing};
@@ -80,7 +81,7 @@ impl Scene {
 
     /// How many hosts the kernel has as blocked; none where the table is gone.
     fn in_kernel(&self) -> usize {
-        self.host.enter(|| Connection::open().unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len()))
+        self.host.enter(|| Connection::open(SCHEMA).unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len()))
     }
 
     /// Loads many elements at once.
@@ -535,10 +536,10 @@ fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counte
         let key = Key::V4(address(n));
         ElementInfo { key, end: None, timeout: hour, expires: hour, packets: n.into(), bytes: 0, comment: None }
     };
-    let ruleset = Ruleset::for_config(&Config::default(), 32768..=60999);
+    let ruleset = ruleset::for_config(&Config::default(), 32768..=60999);
     scene.host.enter(|| {
         let elements: Vec<_> = (1..count).map(element).collect();
-        Connection::open().unwrap().put_back(ruleset.set(SetId::Blocked4).unwrap(), &elements).unwrap();
+        Connection::open(SCHEMA).unwrap().put_back(ruleset.set(SetId::Blocked4).unwrap(), &elements).unwrap();
     });
     assert!(eventually(PATIENCE, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
     daemon.write_configuration("block: { total: 123456 }");
@@ -565,7 +566,7 @@ fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_t
     std::thread::scope(|scope| {
         let other = scope.spawn(|| {
             scene.host.enter(|| {
-                let mut connection = Connection::open().unwrap();
+                let mut connection = Connection::open(SCHEMA).unwrap();
                 for number in 0..60_000u32 {
                     if is_over.load(Ordering::Relaxed) && number >= added {
                         return;

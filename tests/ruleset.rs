@@ -42,7 +42,8 @@ use portsentry::config::{Config, PortMode, PortSet};
 use portsentry::nft::element::{Element, Key};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
-use portsentry::nft::{Chain, Connection, ElementInfo, Elements, Error, Heard, Monitor, Notification, Order, Ruleset, SetId};
+use portsentry::nft::{Chain, Connection, ElementInfo, Elements, Error, Monitor, Notification, Order, Received, Ruleset};
+use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::netns::Namespace;
 use support::{eventually, linux};
 
@@ -50,7 +51,7 @@ use support::{eventually, linux};
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
 fn default_ruleset() -> Ruleset {
-    Ruleset::for_config(&Config::default(), EPHEMERAL)
+    ruleset::for_config(&Config::default(), EPHEMERAL)
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -73,7 +74,7 @@ fn address(text: &str) -> IpAddr {
 
 fn installed() -> (Namespace, Ruleset) {
     let (namespace, ruleset) = (Namespace::new(), default_ruleset());
-    namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
+    namespace.enter(|| Connection::open(SCHEMA).unwrap().install(&ruleset).unwrap());
     (namespace, ruleset)
 }
 
@@ -82,10 +83,10 @@ fn text_and_netlink_list_identically() {
     need!("nft");
     let (by_text, by_netlink) = (Namespace::new(), Namespace::new());
     for (number, ruleset) in rulesets().iter().enumerate() {
-        let text = file(&ruleset.render(Form::Replace));
+        let text = file(&ruleset.render(SCHEMA.table, Form::Replace));
         by_text.run("nft", &["-f", path(&text)]);
         by_netlink.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             // Every other one is installed over the one before it.
             if number % 2 == 0 && number > 0 {
                 connection.remove_table().unwrap();
@@ -130,7 +131,7 @@ fn lowered_rules_are_what_nft_makes_of_the_text() {
     need!("nft");
     let namespace = Namespace::new();
     for (number, ruleset) in rulesets().iter().enumerate() {
-        let text = file(&ruleset.render(Form::Table));
+        let text = file(&ruleset.render(SCHEMA.table, Form::Table));
         let debug = namespace.run("nft", &["-c", "--debug=netlink", "-f", path(&text)]);
         let theirs: Vec<String> = debug.lines().filter(|line| line.starts_with("  [ ")).flat_map(|line| two_comparisons(line.trim())).collect();
         let ours: Vec<String> = ruleset.chains.iter().flat_map(|chain| chain.rules.iter().flat_map(lower)).map(|expr| expr.to_string()).collect();
@@ -154,7 +155,7 @@ fn a_listing_loads_and_lists_the_same_again() {
     let (first, second) = (Namespace::new(), Namespace::new());
     for ruleset in rulesets().iter().take(12) {
         first.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             let _ = connection.remove_table();
             connection.install(ruleset).unwrap();
         });
@@ -170,8 +171,8 @@ fn what_text_has_loaded_is_right_for_netlink() {
     need!("nft");
     let namespace = Namespace::new();
     for (number, ruleset) in rulesets().iter().enumerate() {
-        namespace.run("nft", &["-f", path(&file(&ruleset.render(Form::Replace)))]);
-        assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(ruleset).unwrap()), None, "ruleset {number}");
+        namespace.run("nft", &["-f", path(&file(&ruleset.render(SCHEMA.table, Form::Replace)))]);
+        assert_eq!(namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(ruleset).unwrap()), None, "ruleset {number}");
     }
 }
 
@@ -180,7 +181,7 @@ fn installing_twice_changes_nothing() {
     need!("nft");
     let (namespace, ruleset) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
         let generation = connection.generation().unwrap();
         assert_eq!(connection.install(&ruleset).unwrap().steps, Vec::<String>::new());
@@ -195,8 +196,8 @@ fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
     namespace.join(&peer, "veth0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
     let mut config = Config::default();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        connection.install(&Ruleset::for_config(&config, EPHEMERAL)).unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
+        connection.install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
         let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(3600))).comment("scan syn proven: 3 ports");
         connection.add_element(SetId::Blocked4, &element).unwrap();
         let network = Element::network("198.51.100.0/24".parse().unwrap()).timeout(Some(Duration::from_secs(60)));
@@ -211,8 +212,8 @@ fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
     config.tcp.advanced_ports = PortSet::range(1, 2000);
     for round in 0..2 {
         namespace.enter(|| {
-            let mut connection = Connection::open().unwrap();
-            let installed = connection.install(&Ruleset::for_config(&config, EPHEMERAL)).unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
+            let installed = connection.install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
             assert_eq!((installed.carried, installed.left_out), if round == 0 { (2, 0) } else { (0, 0) }, "{:?}", installed.steps);
             let info = connection.get_element(SetId::Blocked4, Key::from(address("192.0.2.2"))).unwrap().unwrap();
             assert_eq!(info.timeout, Some(Duration::from_secs(3600)));
@@ -239,12 +240,12 @@ fn a_set_that_becomes_too_small_keeps_the_longest_blocks() {
     let mut config = Config::default();
     config.block.total = 3;
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         for last in 1..=5u8 {
             let element = Element::new(IpAddr::from([192, 0, 2, last])).timeout(Some(Duration::from_secs(100 * u64::from(last))));
             connection.add_element(SetId::Blocked4, &element).unwrap();
         }
-        let installed = connection.install(&Ruleset::for_config(&config, EPHEMERAL)).unwrap();
+        let installed = connection.install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
         assert_eq!((installed.carried, installed.left_out), (3, 2));
         let mut left: Vec<_> = connection.dump_set(SetId::Blocked4).unwrap().iter().map(|info| info.key.to_string()).collect();
         left.sort();
@@ -275,14 +276,14 @@ fn whatever_others_did_to_the_table_is_put_right() {
     for damage in damages {
         namespace.run("nft", damage);
         namespace.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             assert!(connection.verify(&ruleset).unwrap().is_some(), "{damage:?} was not seen");
             connection.install(&ruleset).unwrap_or_else(|error| panic!("{damage:?}: {error}"));
         });
         assert_eq!(sorted(&listing(&namespace)), sorted(&right), "{damage:?}");
     }
     namespace.run("nft", &["flush", "ruleset"]);
-    namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
+    namespace.enter(|| Connection::open(SCHEMA).unwrap().install(&ruleset).unwrap());
     assert_eq!(listing(&namespace), right);
 }
 
@@ -291,7 +292,7 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
     need!();
     let (namespace, ruleset) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let element = Element::new(address("192.0.2.1"));
         let error = connection.delete_element(SetId::Blocked4, &element).unwrap_err();
         assert!(error.is_not_found(), "{error}");
@@ -321,7 +322,7 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
     });
     // Without CAP_NET_ADMIN.
     let refused = namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         rustix::thread::set_capabilities(
             None,
             rustix::thread::CapabilitySets {
@@ -345,7 +346,7 @@ fn other_tables_are_left_alone() {
     let list = || namespace.run("nft", &["list", "table", "inet", "other"]) + &namespace.run("nft", &["list", "table", "ip", "portsentry"]);
     let before = list();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         connection.install(&default_ruleset()).unwrap();
         connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
         assert_eq!(connection.dump_set(SetId::Blocked4).unwrap().len(), 1);
@@ -361,7 +362,7 @@ fn nft_shows_blocks_with_comment_timeout_and_counter() {
     let (namespace, _) = installed();
     let comment = "scan syn proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let element = Element::new(address("192.0.2.1")).timeout(Some(Duration::from_secs(3600))).comment(comment);
         connection.add_element(SetId::Blocked4, &element).unwrap();
         let network = Element::network("255.255.255.0/24".parse().unwrap()).comment("by hand");
@@ -374,7 +375,8 @@ fn nft_shows_blocks_with_comment_timeout_and_counter() {
     assert!(networks.contains("255.255.255.0/24 counter packets 0 bytes 0 comment \"by hand\""), "{networks}");
     // And what nft adds is read by us.
     namespace.run("nft", &["add", "element", "inet", "portsentry", "blocked_nets4", "{ 10.0.0.0/8 timeout 1h comment \"nft\" }"]);
-    let found = namespace.enter(|| Connection::open().unwrap().get_element(SetId::BlockedNets4, Key::from(address("10.1.2.3"))).unwrap().unwrap());
+    let found =
+        namespace.enter(|| Connection::open(SCHEMA).unwrap().get_element(SetId::BlockedNets4, Key::from(address("10.1.2.3"))).unwrap().unwrap());
     assert_eq!((found.last().to_string(), found.comment.as_deref()), ("10.255.255.255".to_owned(), Some("nft")));
 }
 
@@ -382,7 +384,7 @@ fn nft_shows_blocks_with_comment_timeout_and_counter() {
 fn removing_the_table_leaves_nothing() {
     need!("nft");
     let (namespace, _) = installed();
-    namespace.enter(|| Connection::open().unwrap().remove_table().unwrap());
+    namespace.enter(|| Connection::open(SCHEMA).unwrap().remove_table().unwrap());
     assert_eq!(namespace.run("nft", &["list", "ruleset"]), "");
 }
 
@@ -390,11 +392,11 @@ fn removing_the_table_leaves_nothing() {
 fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
     need!("nft");
     let (namespace, _) = installed();
-    let mut monitor = namespace.enter(|| Monitor::open().unwrap());
+    let mut monitor = namespace.enter(|| Monitor::open(SCHEMA).unwrap());
     namespace.run("nft", &["flush", "ruleset"]);
     let mut heard = Vec::new();
     let complete = eventually(Duration::from_secs(5), || {
-        while monitor.hear(None, |notification| heard.push(notification)).unwrap() == Heard::Some {}
+        while monitor.receive(None, |notification| heard.push(notification)).unwrap() == Received::Datagram {}
         heard.iter().any(|one| matches!(one, Notification::Generation(_)))
     });
     assert!(complete && heard.contains(&Notification::TableDeleted), "{heard:?}");
@@ -408,7 +410,7 @@ fn an_installation_tells_the_generation_that_it_made_or_found() {
     need!();
     let namespace = Namespace::new();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         for _ in 0..2 {
             let installed = connection.install(&default_ruleset()).unwrap();
             assert_eq!(connection.generation().unwrap(), installed.generation);
@@ -421,7 +423,7 @@ fn counters_that_follow_bring_nothing_back_that_was_taken_out() {
     need!();
     let (namespace, ruleset) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let set = ruleset.set(SetId::Blocked4).unwrap();
         let key = |last: u8| Key::from(IpAddr::from([192, 0, 2, last]));
         let elements: Vec<_> = (1..=3u8)
@@ -435,7 +437,7 @@ fn counters_that_follow_bring_nothing_back_that_was_taken_out() {
                 comment: Some("by hand".into()),
             })
             .collect();
-        let order = Order { elements: Elements::Beside(&[(SetId::Blocked4, elements.clone())]), ..Order::default() };
+        let order = Order { elements: Elements::Beside(&[(SetId::Blocked4.spec(), elements.clone())]), ..Order::default() };
         connection.install_with(&ruleset, order).unwrap();
         let packets = |connection: &mut Connection| -> Vec<Option<u64>> {
             let found = connection.get_elements(SetId::Blocked4, &[key(1), key(2), key(3), key(9)]).unwrap();
@@ -458,12 +460,12 @@ fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
     let (namespace, ruleset) = installed();
     let mut other = Config::default();
     other.block.total = 77_777;
-    let other = Ruleset::for_config(&other, EPHEMERAL);
+    let other = ruleset::for_config(&other, EPHEMERAL);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             namespace.enter(|| {
-                let mut connection = Connection::open().unwrap();
+                let mut connection = Connection::open(SCHEMA).unwrap();
                 let mut changes = 0u32;
                 // Bounded, for when the other thread panics. So many elements are read between two changes; past them, there are changes only.
                 while !done.load(Ordering::Relaxed) && changes < 20_000 {
@@ -475,7 +477,7 @@ fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
             });
         });
         namespace.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             for round in 0..20 {
                 let before = connection.dump_set(SetId::Blocked4).unwrap().len();
                 connection.install(if round % 2 == 0 { &other } else { &ruleset }).unwrap();
@@ -490,12 +492,12 @@ fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
 fn who_takes_the_table_away_as_soon_as_it_is_there_makes_no_fault_of_ours() {
     need!();
     let namespace = Namespace::new();
-    let ruleset = Ruleset::for_config(&Config::default(), EPHEMERAL);
+    let ruleset = ruleset::for_config(&Config::default(), EPHEMERAL);
     let done = AtomicBool::new(false);
     let removed = std::thread::scope(|scope| {
         let remover = scope.spawn(|| {
             namespace.enter(|| {
-                let (mut connection, mut removed) = (Connection::open().unwrap(), 0);
+                let (mut connection, mut removed) = (Connection::open(SCHEMA).unwrap(), 0);
                 let deadline = Instant::now() + Duration::from_secs(60);
                 while !done.load(Ordering::Relaxed) && Instant::now() < deadline {
                     let was_there = connection.remove_table().is_ok();
@@ -508,7 +510,7 @@ fn who_takes_the_table_away_as_soon_as_it_is_there_makes_no_fault_of_ours() {
             })
         });
         namespace.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             for _ in 0..20 {
                 let installed = connection.install(&ruleset).unwrap();
                 let is_over = eventually(Duration::from_secs(10), || connection.generation().unwrap() != installed.generation);

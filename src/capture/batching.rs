@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use crate::engine::Moment;
-use crate::nft::QUEUE_THRESHOLD;
+use crate::ruleset::QUEUE_THRESHOLD;
 
 /// A rate is taken over so much at least: a burst that is over before is no load.
 const WINDOW: Duration = Duration::from_millis(10);

@@ -22,6 +22,7 @@ use crate::nft::text::Form;
 use crate::nft::{Connection, ElementInfo, LIGHT_DUMP};
 use crate::probe::ScanKind;
 use crate::responder::{self, words};
+use crate::ruleset::SCHEMA;
 
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
 const HISTORY_MAX: usize = 100_000;
@@ -61,7 +62,7 @@ impl FrontDesk {
             Request::AllowList {} => Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }.into(),
             Request::AllowAdd { address } => done(self.allow(address)?),
             Request::AllowRemove { address } => done(self.disallow(address)?),
-            Request::Rules {} => Reply::Rules { text: self.view.lock().ruleset.render(Form::Table) }.into(),
+            Request::Rules {} => Reply::Rules { text: self.view.lock().ruleset.render(SCHEMA.table, Form::Table) }.into(),
             Request::Reload {} => done(self.reload()?),
             Request::History { since, source } => self.history(since, source)?,
             Request::Watch {} => Refusal::new(Kind::Failed, "watching is the server's work", "this is a defect; please report it").into(),

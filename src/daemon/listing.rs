@@ -10,8 +10,9 @@ use super::link::Link;
 use super::rows::{busy, kernel, reasons, row};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::engine::{Moment, Subject};
-use crate::nft::{Connection, ElementInfo, Key, SetId};
+use crate::nft::{Connection, ElementInfo, Key};
 use crate::responder::{self, words};
+use crate::ruleset::{SCHEMA, SetId};
 
 /// Places of blocks that the packet thread looks through at a time: some microseconds of it.
 const PLACES: usize = 4096;
@@ -32,7 +33,7 @@ pub(super) struct Listing {
 impl Listing {
     /// Asks the books.
     pub(super) fn begin(sentry: &Link<Command>, prefix: u8) -> Result<Self, Refusal> {
-        let mut connection = Connection::open().map_err(|error| kernel(&error))?;
+        let mut connection = Connection::open(SCHEMA).map_err(|error| kernel(&error))?;
         let networks: HashMap<_, _> = responder::blocked_networks(&mut connection).map_err(|error| kernel(&error))?.into_iter().collect();
         let (mut known, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {

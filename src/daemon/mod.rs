@@ -43,9 +43,10 @@ use crate::control;
 use crate::helper;
 use crate::journal::{self, Journal, JournalHandle, Notice, store};
 use crate::netlink::route;
+use crate::nft::Connection;
 use crate::nft::text::Form;
-use crate::nft::{Connection, Ruleset};
 use crate::errors::error_chain as words;
+use crate::ruleset::{self, SCHEMA};
 use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::schedule;
@@ -131,7 +132,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         return print(&loaded.config.to_yaml());
     }
     if options.print_rules {
-        return print(&Ruleset::for_config(&loaded.config, procfs::ephemeral_ports()).render(Form::Replace));
+        return print(&ruleset::for_config(&loaded.config, procfs::ephemeral_ports()).render(SCHEMA.table, Form::Replace));
     }
     serve(options, loaded)
 }
@@ -219,7 +220,7 @@ impl Start {
         let desk = FrontDesk {
             sentry: sentry.clone(),
             supervisor: orders,
-            connection: Connection::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?,
+            connection: Connection::open(SCHEMA).map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?,
             view: view.clone(),
             status: status::Sources { started: Instant::now(), journal: self.journal.clone(), errands: errands.clone(), archive: archive.clone() },
         };

@@ -25,8 +25,9 @@ use crate::config::{self, Config, Loaded};
 use crate::engine::AllowList;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
-use crate::nft::{Connection, Ruleset, queue};
 use crate::errors::error_chain as words;
+use crate::nft::Connection;
+use crate::ruleset::{self, SCHEMA, messages};
 use crate::sys::signals::{Signals, Wish};
 use crate::sys::{poll, procfs};
 
@@ -71,10 +72,10 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
 pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
     let listeners = guard.sockets().listeners().map_err(|error| format!("cannot learn which services listen: {}", words(&error)))?;
-    let mut ruleset = Ruleset::for_config(config, ephemeral.clone());
+    let mut ruleset = ruleset::for_config(config, ephemeral.clone());
     if ruleset.queues_by().is_some() {
-        let by = Connection::open().and_then(|mut connection| connection.queue_by()).map_err(|error| words(&error))?;
-        ruleset = ruleset.queueing(by.ok_or_else(|| queue::LACKING.to_owned())?);
+        let by = Connection::open(SCHEMA).and_then(|mut connection| connection.queue_by()).map_err(|error| words(&error))?;
+        ruleset = ruleset.queueing(by.ok_or_else(|| messages::NO_QUEUE.to_owned())?);
     }
     Ok(Setup { ruleset, config: config.clone(), never_block: allow_list(protected), ephemeral, services: listeners.services().into_iter().collect() })
 }

@@ -11,7 +11,8 @@ use crate::engine::{Adopted, Moment, Reason, Subject};
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
 use crate::nft::plan::Found;
-use crate::nft::{ElementInfo, Error, SetId};
+use crate::nft::{ElementInfo, Error};
+use crate::ruleset::SetId;
 
 impl Court {
     /// More than a few blocks are in force.
@@ -102,12 +103,12 @@ fn missing<'a>(
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::nft::Ruleset;
+    use crate::ruleset;
 
     fn prefix_in(bits: u8) -> Option<u8> {
         let mut config = Config::default();
         config.block.ipv6_prefix = bits;
-        let ruleset = Ruleset::for_config(&config, 32768..=60999);
+        let ruleset = ruleset::for_config(&config, 32768..=60999);
         let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
         rules.map(crate::nft::lower::lower).find_map(|expressions| prefix_of(&expressions))
     }

@@ -20,9 +20,10 @@ use super::pace::Pace;
 use crate::config::OwnTable;
 use crate::packet::command::{Author, Repairs};
 use crate::engine::{Moment, Subject};
-use crate::nft::{Connection, Error, Heard, Hold, Installed, Monitor, Notification, Order, Ruleset};
+use crate::nft::{Connection, Error, Installed, Monitor, Notification, Order, Received, Ruleset, TableOwner};
 use crate::probe::Port;
 use crate::responder::{place, words};
+use crate::ruleset::SCHEMA;
 
 /// Datagrams of notifications that are read before packets are looked at again. Some eighteen elements are in one: those of [`repair::BLOCKS_A_WAKE`] of our
 /// own are passed over within a wake, so that they never pile up.
@@ -71,7 +72,7 @@ pub(super) struct Foreign {
     failure_told: bool,
     own_table: OwnTable,
     /// Whose the table is to be.
-    hold: Hold,
+    hold: TableOwner,
     /// What local services listened on when that was asked last.
     services: Vec<Port>,
     count: u64,
@@ -85,7 +86,7 @@ impl Foreign {
     /// Listens from now on; `own`: the port id of the connection that changes the table.
     pub(super) fn open(own: u32, own_table: OwnTable, services: Vec<Port>) -> Result<Self, Error> {
         Ok(Self {
-            monitor: Monitor::open()?,
+            monitor: Monitor::open(SCHEMA)?,
             own,
             current: Change::default(),
             pending: Change::default(),
@@ -100,7 +101,7 @@ impl Foreign {
             pace: Pace::default(),
             failure_told: false,
             own_table,
-            hold: if own_table == OwnTable::Yes { Hold::Owned } else { Hold::Free },
+            hold: if own_table == OwnTable::Yes { TableOwner::Owned } else { TableOwner::Unowned },
             services,
             count: 0,
             last: None,
@@ -111,7 +112,7 @@ impl Foreign {
     }
 
     /// Whose the table is to be.
-    pub(super) fn hold(&self) -> Hold {
+    pub(super) fn hold(&self) -> TableOwner {
         self.hold
     }
 
@@ -123,10 +124,10 @@ impl Foreign {
     pub(super) fn install(&mut self, connection: &mut Connection, ruleset: &Ruleset, order: Order<'_>, many: bool) -> Result<Installed, Error> {
         let before = if many { connection.generation().ok() } else { None };
         let quiet = before.is_some() && self.monitor.listen(false).is_ok();
-        let mut result = connection.install_with(ruleset, Order { hold: self.hold, ..order });
-        if self.hold == Hold::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
-            (self.own_table, self.hold) = (OwnTable::No, Hold::Free);
-            result = connection.install_with(ruleset, Order { hold: self.hold, ..order });
+        let mut result = connection.install_with(ruleset, Order { owner: self.hold, ..order });
+        if self.hold == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
+            (self.own_table, self.hold) = (OwnTable::No, TableOwner::Unowned);
+            result = connection.install_with(ruleset, Order { owner: self.hold, ..order });
         }
         if quiet {
             self.monitor.listen(true)?;
@@ -168,7 +169,7 @@ impl Foreign {
     fn hear(&mut self) -> bool {
         let Self { monitor, own, current, pending, lost, author, .. } = self;
         for _ in 0..HEARD_A_WAKE {
-            let heard = monitor.hear(Some(*own), |notification| {
+            let heard = monitor.receive(Some(*own), |notification| {
                 if let Notification::Generation(event) = notification {
                     let change = std::mem::take(current);
                     if !change.is_nothing() {
@@ -180,9 +181,9 @@ impl Foreign {
                 }
             });
             match heard {
-                Ok(Heard::Some) => {}
-                Ok(Heard::Nothing) => return false,
-                Ok(Heard::Lost) => {
+                Ok(Received::Datagram) => {}
+                Ok(Received::Nothing) => return false,
+                Ok(Received::Lost) => {
                     *current = Change::default();
                     *lost = true;
                 }

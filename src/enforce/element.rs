@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::networks::{Family, Piece};
 use crate::engine::{Adopted, BlockView, Moment, Reason, Source};
-use crate::nft::{Element, ElementInfo, Key, SetId};
+use crate::nft::{Element, ElementInfo, Key};
+use crate::ruleset::SetId;
 
 /// The sets of blocked hosts, in which an element is one account.
 pub(crate) const HOSTS: [SetId; 2] = [SetId::Blocked4, SetId::Blocked6];

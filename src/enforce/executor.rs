@@ -7,9 +7,9 @@ use crate::helper::client::Errands;
 use crate::decoy::Judge;
 use crate::engine::{Action, Engine, Moment, Outcome, Subject, Trigger};
 use crate::journal::{JournalHandle, Notice};
-use crate::nft::reflex::{HELD_PREFIX, STILL_PREFIX};
 use crate::probe::{Probe, Transport};
 use crate::responder::NftResponder;
+use crate::ruleset::reflex::{HELD_PREFIX, STILL_PREFIX};
 
 /// What the rules have done with the source of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

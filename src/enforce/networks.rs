@@ -14,7 +14,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::engine::{Moment, Source};
-use crate::nft::{Key, SetId};
+use crate::nft::Key;
+use crate::ruleset::SetId;
 
 /// The kernel's timer and ours differ by moments: ends this close are one.
 pub(crate) const SAME_END: Duration = Duration::from_secs(2);

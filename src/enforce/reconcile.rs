@@ -21,8 +21,9 @@ use ipnet::IpNet;
 use super::element::{Place, Placement, adopted, as_comment};
 use super::networks::{Family, Networks, Piece, Span, is_same_end, merged};
 use crate::engine::{Adopted, BlockView, Moment, Reason, Source};
-use crate::nft::{ElementInfo, Key, SetId};
+use crate::nft::{ElementInfo, Key};
 use crate::probe::Port;
+use crate::ruleset::SetId;
 use crate::store::Block;
 
 /// What the kernel ends this much before our own books was not taken out by anybody.

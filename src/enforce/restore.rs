@@ -23,8 +23,9 @@ use crate::engine::{Adopted, Moment, Reason, Source, Subject};
 use crate::journal::Notice;
 use crate::store::Block;
 use crate::nft::plan::Found;
-use crate::nft::{ElementInfo, Elements, Error, Order, SetId};
+use crate::nft::{ElementInfo, Elements, Error, Order, SetSpec};
 use crate::responder::{self, words};
+use crate::ruleset::SetId;
 
 /// What the kernel ends this much before our books is not somebody's hand.
 const EXPIRED_WITHIN: Duration = Duration::from_secs(5);
@@ -145,8 +146,8 @@ fn as_comment(reason: &Reason) -> String {
 }
 
 /// Blocks as elements, by their sets.
-fn elements(blocks: &[Adopted]) -> Vec<(SetId, Vec<ElementInfo>)> {
-    let mut sets: Vec<(SetId, Vec<ElementInfo>)> = Vec::new();
+fn elements(blocks: &[Adopted]) -> Vec<(SetSpec, Vec<ElementInfo>)> {
+    let mut sets: Vec<(SetSpec, Vec<ElementInfo>)> = Vec::new();
     for block in blocks {
         let (set, element) = responder::place(block.subject);
         let info = ElementInfo {
@@ -161,7 +162,7 @@ fn elements(blocks: &[Adopted]) -> Vec<(SetId, Vec<ElementInfo>)> {
         };
         match sets.iter_mut().find(|(known, _)| *known == set) {
             Some((_, all)) => all.push(info),
-            None => sets.push((set, vec![info])),
+            None => sets.push((set.into(), vec![info])),
         }
     }
     sets
@@ -411,7 +412,7 @@ mod tests {
         let merged = merge(now(), all.into(), vec![element("172.16.7.0/24", None, "x")], &bounds(false));
         assert_eq!(names(&merged.put), ["10.0.0.0/8", "11.0.0.0/8"]);
         let sets = elements(&merged.put);
-        assert_eq!((sets.len(), sets[0].0, sets[0].1[0].key), (1, SetId::BlockedNets4, Key::V4([10, 0, 0, 0].into())));
+        assert_eq!((sets.len(), sets[0].0, sets[0].1[0].key), (1, SetId::BlockedNets4.spec(), Key::V4([10, 0, 0, 0].into())));
     }
 
     proptest! {

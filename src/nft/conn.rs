@@ -18,7 +18,7 @@ use super::element::Element;
 use super::encode::{self, Elements, Past};
 use super::error::Error;
 use super::numbers::message;
-use super::set_id::SetId;
+use super::schema::{Schema, SetSpec, Table};
 use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR, Writer};
 use crate::netlink::socket::Socket;
 
@@ -45,6 +45,7 @@ pub struct Connection {
     out: Writer,
     inbox: Vec<u8>,
     sequence: u32,
+    pub(super) schema: Schema,
 }
 
 /// What the kernel said of one message of a transaction.
@@ -55,15 +56,15 @@ pub(super) struct Failure {
 }
 
 impl Connection {
-    /// Opens a connection in the calling thread's network namespace.
+    /// Opens a connection in the calling thread's network namespace. Every operation is on the schema's table.
     ///
     /// # Errors
     /// [`Error::Socket`].
-    pub fn open() -> Result<Self, Error> {
+    pub fn open(schema: Schema) -> Result<Self, Error> {
         let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(|source| Error::Socket { verb: "open", source })?;
         socket.set_send_buffer(SEND_BUFFER).map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
         socket.set_receive_buffer(RECEIVE_BUFFER).map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
-        Ok(Self { socket, out: Writer::with_capacity(4096), inbox: vec![0; INBOX], sequence: 0 })
+        Ok(Self { socket, out: Writer::with_capacity(4096), inbox: vec![0; INBOX], sequence: 0, schema })
     }
 
     /// The port id of the socket: transactions of this connection have the process id in [`super::GenerationEvent`].
@@ -76,8 +77,9 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is none.
     pub fn remove_table(&mut self) -> Result<(), Error> {
+        let table = self.schema.table;
         self.transaction(None, |out, sequence| {
-            encode::of_table(out, message::DELTABLE, NLM_F_ACK, *sequence);
+            encode::of_table(out, table, message::DELTABLE, NLM_F_ACK, *sequence);
         })
     }
 
@@ -87,15 +89,16 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no
     /// such set.
-    pub fn add_element(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
+    pub fn add_element(&mut self, set: impl Into<SetSpec>, element: &Element<'_>) -> Result<(), Error> {
+        let (set, table) = (set.into(), self.schema.table);
         let mut add = |past| {
             self.transaction(None, |out, sequence| {
-                one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, set, element, past)
+                one(out, table, *sequence, (message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK), set, element, past)
             })
         };
         match add(Past::new(set)) {
             // A set that gives counters itself, by somebody else's hand, or a kernel that takes none (before 5.7).
-            Err(error) if set.counts_each() && error.is_unsupported() => add(Past::default()),
+            Err(error) if set.element_counters && error.is_unsupported() => add(Past::default()),
             other => other,
         }
     }
@@ -104,9 +107,10 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::add_element`]; earlier transactions stay.
-    pub fn add_elements(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error> {
+    pub fn add_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<(), Error> {
+        let (set, table) = (set.into(), self.schema.table);
         for chunk in elements.chunks(CHUNK) {
-            self.transaction(None, |out, sequence| write_elements(out, sequence, set, chunk))?;
+            self.transaction(None, |out, sequence| write_elements(out, table, sequence, set, chunk))?;
         }
         self.shrink();
         Ok(())
@@ -116,15 +120,17 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if it is not there.
-    pub fn delete_element(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
-        self.transaction(None, |out, sequence| delete(out, *sequence, NLM_F_ACK, set, element))
+    pub fn delete_element(&mut self, set: impl Into<SetSpec>, element: &Element<'_>) -> Result<(), Error> {
+        let (set, table) = (set.into(), self.schema.table);
+        self.transaction(None, |out, sequence| delete(out, table, *sequence, NLM_F_ACK, set, element))
     }
 
     /// Takes many elements out of a set, those that are there; tells how many were.
     ///
     /// # Errors
     /// [`Error::Apply`] for any other reason; earlier transactions stay.
-    pub fn delete_elements(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<usize, Error> {
+    pub fn delete_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<usize, Error> {
+        let (set, table) = (set.into(), self.schema.table);
         let (mut deleted, mut absent) = (0, 0);
         for chunk in elements.chunks(CHUNK) {
             // A missing element undoes the whole transaction, so those are left out and it is tried again. Each is a message of its own, so
@@ -136,7 +142,7 @@ impl Connection {
                     first = *sequence;
                     for (position, element) in left.iter().enumerate() {
                         let flags = if position + 1 == left.len() { NLM_F_ACK } else { 0 };
-                        delete(out, *sequence, flags, set, element);
+                        delete(out, table, *sequence, flags, set, element);
                         *sequence = sequence.wrapping_add(1);
                     }
                     *sequence = sequence.wrapping_sub(1);
@@ -167,7 +173,7 @@ impl Connection {
         }
         // Of a missing element, set and table the kernel says the same.
         if deleted == 0 && absent > 0 && !self.has_set(set)? {
-            let object = format!("elements of set {}", set.name());
+            let object = format!("elements of set {}", set.name);
             return Err(Error::Apply { verb: "delete", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
         }
         self.shrink();
@@ -180,7 +186,8 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::add_element`].
-    pub fn renew_element(&mut self, set: SetId, element: &Element<'_>) -> Result<bool, Error> {
+    pub fn renew_element(&mut self, set: impl Into<SetSpec>, element: &Element<'_>) -> Result<bool, Error> {
+        let set = set.into();
         let Some(before) = self.get_element(set, element.key)? else {
             return self.add_element(set, element).map(|()| false);
         };
@@ -200,11 +207,12 @@ impl Connection {
         }
     }
 
-    fn replace(&mut self, set: SetId, old: &Element<'_>, new: &Element<'_>, past: Past) -> Result<(), Error> {
+    fn replace(&mut self, set: SetSpec, old: &Element<'_>, new: &Element<'_>, past: Past) -> Result<(), Error> {
+        let table = self.schema.table;
         self.transaction(None, |out, sequence| {
-            delete(out, *sequence, 0, set, old);
+            delete(out, table, *sequence, 0, set, old);
             *sequence = sequence.wrapping_add(1);
-            one(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set, new, past);
+            one(out, table, *sequence, (message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK), set, new, past);
         })
     }
 
@@ -212,13 +220,14 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::add_element`]; the set is then as it was.
-    pub fn replace_elements(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error> {
+    pub fn replace_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<(), Error> {
+        let (set, table) = (set.into(), self.schema.table);
         self.transaction(None, |out, sequence| {
-            encode::flush_set(out, *sequence, set);
+            encode::flush_set(out, table, *sequence, set);
             *sequence = sequence.wrapping_add(1);
-            write_elements(out, sequence, set, elements);
+            write_elements(out, table, sequence, set, elements);
             if elements.is_empty() {
-                encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+                encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
             }
         })?;
         self.shrink();
@@ -396,7 +405,7 @@ impl Connection {
     /// What the message with this number was about, in words. Read from what was sent, so that nothing is kept for it on the good path.
     fn described(&self, sequence: u32) -> (&'static str, String) {
         let sent = Messages(self.out.bytes()).find(|message| message.header.sequence == sequence);
-        sent.map_or_else(|| ("commit", "transaction".to_owned()), |message| decode::describe(&message))
+        sent.map_or_else(|| ("commit", "transaction".to_owned()), |message| decode::describe(&message, self.schema))
     }
 
     fn error(&self, failure: Failure) -> Error {
@@ -409,22 +418,22 @@ fn no_answer(verb: &'static str, object: &str) -> Error {
     Error::NoAnswer { verb, object: object.to_owned() }
 }
 
-fn one(out: &mut Writer, sequence: u32, kind: u16, flags: u16, set: SetId, element: &Element<'_>, past: Past) {
-    let list = Elements::begin(out, sequence, kind, flags, set);
+fn one(out: &mut Writer, table: Table, sequence: u32, (kind, flags): (u16, u16), set: SetSpec, element: &Element<'_>, past: Past) {
+    let list = Elements::begin(out, table, sequence, kind, flags, set);
     list.push(out, element, past);
     list.end(out);
 }
 
 /// Only keys count for a deletion.
-fn delete(out: &mut Writer, sequence: u32, flags: u16, set: SetId, element: &Element<'_>) {
-    one(out, sequence, message::DELSETELEM, flags, set, &Element { timeout: None, comment: None, ..*element }, Past::default());
+fn delete(out: &mut Writer, table: Table, sequence: u32, flags: u16, set: SetSpec, element: &Element<'_>) {
+    one(out, table, sequence, (message::DELSETELEM, flags), set, &Element { timeout: None, comment: None, ..*element }, Past::default());
 }
 
 /// Elements in as many messages as they need, each acknowledged: they are few.
-fn write_elements(out: &mut Writer, sequence: &mut u32, set: SetId, elements: &[Element<'_>]) {
+fn write_elements(out: &mut Writer, table: Table, sequence: &mut u32, set: SetSpec, elements: &[Element<'_>]) {
     let mut left = elements.iter().peekable();
     while left.peek().is_some() {
-        let list = Elements::begin(out, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set);
+        let list = Elements::begin(out, table, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set);
         for element in left.by_ref() {
             list.push(out, element, Past::new(set));
             if list.is_full(out) {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::element::{ElementInfo, Key, RawElement};
 use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
-use super::model::{TABLE, Unit};
+use super::model::Unit;
 use super::numbers::{
     ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM,
     VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr, message,
 };
-use super::set_id::SetId;
+use super::schema::{Schema, SetSpec, Table};
 use crate::netlink::message::{Attribute, Attributes, Message};
 
 /// A table, as the kernel has it.
@@ -43,7 +43,7 @@ pub struct SetInfo {
     pub key_len: u32,
     /// Most elements; `None`: no bound.
     pub size: Option<u32>,
-    /// Elements that are in it; `None` where the kernel does not tell (before Linux 6.16).
+    /// Number of elements; `None` where the kernel does not report it (before Linux 6.16).
     pub count: Option<u32>,
     /// The set's own timeout.
     pub timeout: Option<Duration>,
@@ -62,50 +62,50 @@ pub struct RuleInfo {
     pub expressions: Vec<Expr>,
 }
 
-/// Somebody committed a transaction (`NFT_MSG_NEWGEN`, the last message of each).
+/// A transaction was committed (`NFT_MSG_NEWGEN`, the last message of each).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerationEvent {
     /// The generation that the ruleset has now.
     pub id: u32,
-    /// Whose process; 0 if the kernel did not say.
+    /// The process that committed it; 0 if the kernel did not say.
     pub pid: u32,
     /// Its name (`comm`), empty if the kernel did not say.
     pub program: String,
 }
 
-/// What the group NFNLGRP_NFTABLES tells, as far as it concerns our table.
+/// A notification of the group NFNLGRP_NFTABLES about the schema's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notification {
     /// A transaction is complete: what came before belongs to it.
     Generation(GenerationEvent),
-    /// Our table was removed.
+    /// The table was removed.
     TableDeleted,
-    /// A chain of ours was removed.
+    /// A chain was removed.
     ChainDeleted(String),
-    /// A set of ours was removed.
+    /// A set was removed.
     SetDeleted(String),
-    /// A rule of ours was removed.
+    /// A rule was removed.
     RuleDeleted {
         /// The chain that it was in.
         chain: String,
     },
-    /// Elements of a set of ours were removed by a transaction (expiry is not told).
+    /// Elements of a known set were removed by a transaction (expiry sends no notification).
     ElementsDeleted {
         /// The set.
-        set: SetId,
+        set: SetSpec,
         /// Their keys; of intervals the first ones.
         keys: Vec<Key>,
     },
-    /// Elements were put into a set of ours by a transaction, or changed (what rules do is not told).
+    /// Elements of a known set were added or changed by a transaction (what rules add sends no notification).
     ElementsAdded {
         /// The set.
-        set: SetId,
+        set: SetSpec,
         /// Their keys; of intervals the first ones.
         keys: Vec<Key>,
     },
-    /// A table of our name was made or changed.
+    /// The table was created or changed.
     TableAdded,
-    /// A chain, set or rule was put into our table, or elements into a set that is not ours.
+    /// A chain, set or rule was added to the table, or elements to an unknown set.
     Added,
 }
 
@@ -114,23 +114,23 @@ pub fn kind(message: &Message<'_>) -> Option<u16> {
     (message.header.kind >> 8 == SUBSYSTEM).then_some(message.header.kind & 0xff)
 }
 
-/// The attributes of a message of this kind about our family; for all but tables, attribute 1 is the table's name and must be ours.
-fn ours<'a>(received: &Message<'a>, wanted: u16) -> Option<Attributes<'a>> {
+/// The attributes of a message of this kind about this table. Attribute 1 is always the table's name.
+fn of_table<'a>(received: &Message<'a>, table: Table, wanted: u16) -> Option<Attributes<'a>> {
     let (family, _, attributes) = received.nfgen()?;
-    let is_ours = kind(received)? == wanted && family == NFPROTO_INET && attributes.get(attr::TABLE_NAME)?.str()? == TABLE;
-    is_ours.then_some(attributes)
+    let is_same = kind(received)? == wanted && family == NFPROTO_INET && attributes.get(attr::TABLE_NAME)?.str()? == table.name;
+    is_same.then_some(attributes)
 }
 
-/// A `NEWTABLE` of ours.
-pub fn table(message: &Message<'_>) -> Option<TableInfo> {
-    let attributes = ours(message, message::NEWTABLE)?;
+/// A `NEWTABLE` of this table.
+pub fn table(message: &Message<'_>, table: Table) -> Option<TableInfo> {
+    let attributes = of_table(message, table, message::NEWTABLE)?;
     let number = |kind| attributes.get(kind).and_then(|value| value.be32());
     Some(TableInfo { flags: number(attr::TABLE_FLAGS).unwrap_or(0), owner: number(attr::TABLE_OWNER) })
 }
 
-/// A `NEWCHAIN` of ours.
-pub fn chain(message: &Message<'_>) -> Option<ChainInfo> {
-    let attributes = ours(message, message::NEWCHAIN)?;
+/// A `NEWCHAIN` of this table.
+pub fn chain(message: &Message<'_>, table: Table) -> Option<ChainInfo> {
+    let attributes = of_table(message, table, message::NEWCHAIN)?;
     let base = attributes.get(attr::CHAIN_HOOK).and_then(|hook| {
         let number = hook.nested().get(attr::HOOK_NUM)?.be32()?;
         let priority = hook.nested().get(attr::HOOK_PRIORITY)?.be32()?.cast_signed();
@@ -140,9 +140,9 @@ pub fn chain(message: &Message<'_>) -> Option<ChainInfo> {
     Some(ChainInfo { name: string(attributes, attr::CHAIN_NAME)?, base })
 }
 
-/// A `NEWSET` of ours.
-pub fn set(message: &Message<'_>) -> Option<SetInfo> {
-    let attributes = ours(message, message::NEWSET)?;
+/// A `NEWSET` of this table.
+pub fn set(message: &Message<'_>, table: Table) -> Option<SetInfo> {
+    let attributes = of_table(message, table, message::NEWSET)?;
     let number = |kind| attributes.get(kind).and_then(|attribute| attribute.be32()).unwrap_or(0);
     let size = attributes.get(attr::SET_DESC).and_then(|desc| desc.nested().get(attr::DESC_SIZE)?.be32()).filter(|size| *size > 0);
     let userdata = attributes.get(attr::SET_USERDATA).map(|data| data.value).unwrap_or_default();
@@ -159,28 +159,28 @@ pub fn set(message: &Message<'_>) -> Option<SetInfo> {
     })
 }
 
-/// A `NEWRULE` of ours.
-pub fn rule(message: &Message<'_>) -> Option<RuleInfo> {
-    let attributes = ours(message, message::NEWRULE)?;
+/// A `NEWRULE` of this table.
+pub fn rule(message: &Message<'_>, table: Table) -> Option<RuleInfo> {
+    let attributes = of_table(message, table, message::NEWRULE)?;
     let list = attributes.get(attr::RULE_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
     Some(RuleInfo { chain: string(attributes, attr::RULE_CHAIN)?, expressions: list.flat_map(|item| expressions(item.nested())).flatten().collect() })
 }
 
-/// The elements of a `NEWSETELEM` about the set `id` of ours, each handed to `take`.
-pub fn elements(message: &Message<'_>, id: SetId, mut take: impl FnMut(RawElement)) {
-    let Some(attributes) = ours(message, message::NEWSETELEM) else { return };
-    if attributes.get(attr::ELEMS_SET).and_then(|name| name.str()) != Some(id.name()) {
+/// Passes each element of a `NEWSETELEM` about the set `id` to `take`.
+pub fn elements(message: &Message<'_>, table: Table, id: SetSpec, mut take: impl FnMut(RawElement)) {
+    let Some(attributes) = of_table(message, table, message::NEWSETELEM) else { return };
+    if attributes.get(attr::ELEMS_SET).and_then(|name| name.str()) != Some(id.name) {
         return;
     }
     let list = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
     list.filter_map(|item| element(item.nested(), id)).for_each(&mut take);
 }
 
-fn element(attributes: Attributes<'_>, id: SetId) -> Option<RawElement> {
+fn element(attributes: Attributes<'_>, id: SetSpec) -> Option<RawElement> {
     let bytes = attributes.get(attr::ELEM_KEY)?.nested().get(attr::DATA_VALUE)?.value;
-    let key = Key::parse(id.key(), bytes)?;
+    let key = Key::parse(id.key, bytes)?;
     let flags = attributes.get(attr::ELEM_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
-    // One expression comes by itself, several in a list: of the list the counter is looked for.
+    // One expression comes by itself, several in a list: only a counter is read.
     let several = attributes.get(attr::ELEM_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
     let counter = attributes.get(attr::ELEM_EXPR).into_iter().chain(several).find_map(|one| match expression(one.nested()) {
         Some(Expr::Counter { packets, bytes }) => Some((packets, bytes)),
@@ -196,7 +196,7 @@ fn element(attributes: Attributes<'_>, id: SetId) -> Option<RawElement> {
             key,
             end: None,
             timeout,
-            // Nothing left is told as 0 by the kernel, or not at all.
+            // The kernel reports 0, or nothing, when no time is left.
             expires: timeout.map(|_| milliseconds(attributes, attr::ELEM_EXPIRATION).unwrap_or_default()),
             packets,
             bytes,
@@ -205,8 +205,8 @@ fn element(attributes: Attributes<'_>, id: SetId) -> Option<RawElement> {
     })
 }
 
-/// The name of the set, and how it is called in words, of a message about elements; for errors.
-pub fn describe(message: &Message<'_>) -> (&'static str, String) {
+/// Verb and object of a message that was sent, for errors: (`add`, `set blocked`).
+pub fn describe(message: &Message<'_>, schema: Schema) -> (&'static str, String) {
     let Some((_, _, attributes)) = message.nfgen() else { return ("send", "a message".to_owned()) };
     let name = |kind| string(attributes, kind).unwrap_or_default();
     match kind(message) {
@@ -222,23 +222,24 @@ pub fn describe(message: &Message<'_>) -> (&'static str, String) {
         Some(message::NEWSET) => ("add", format!("set {}", name(attr::SET_NAME))),
         Some(message::GETSET) => ("list", "sets".to_owned()),
         Some(message::DELSET) => ("delete", format!("set {}", name(attr::SET_NAME))),
-        Some(message::NEWSETELEM) => ("add", describe_elements(attributes)),
-        Some(message::GETSETELEM) => ("read", describe_elements(attributes)),
-        Some(message::DELSETELEM) => ("delete", describe_elements(attributes)),
+        Some(message::NEWSETELEM) => ("add", describe_elements(attributes, schema)),
+        Some(message::GETSETELEM) => ("read", describe_elements(attributes, schema)),
+        Some(message::DELSETELEM) => ("delete", describe_elements(attributes, schema)),
         Some(message::GETGEN) => ("read", "generation".to_owned()),
         // BEGIN and END stand for the whole.
         _ => ("commit", "transaction".to_owned()),
     }
 }
 
-fn describe_elements(attributes: Attributes<'_>) -> String {
+fn describe_elements(attributes: Attributes<'_>, schema: Schema) -> String {
     let set = string(attributes, attr::ELEMS_SET).unwrap_or_default();
+    let spec = schema.set(&set);
     let mut keys = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
     let first = keys.next().and_then(|item| {
         let bytes = item.nested().get(attr::ELEM_KEY)?.nested().get(attr::DATA_VALUE)?.value;
-        Key::parse(SetId::from_name(&set)?.key(), bytes)
+        Key::parse(spec?.key, bytes)
     });
-    let is_interval = SetId::from_name(&set).is_some_and(SetId::is_interval);
+    let is_interval = spec.is_some_and(|spec| spec.interval);
     let more = keys.count();
     match first {
         None => format!("elements of set {set}"),
@@ -261,19 +262,19 @@ pub fn generation(message: &Message<'_>) -> Option<GenerationEvent> {
     })
 }
 
-/// What a message of the group NFNLGRP_NFTABLES says; `None` if it is about other tables.
-pub fn notification(message: &Message<'_>) -> Option<Notification> {
+/// A message of the group NFNLGRP_NFTABLES; `None` if it is about other tables.
+pub fn notification(message: &Message<'_>, schema: Schema) -> Option<Notification> {
     if let Some(event) = generation(message) {
         return Some(Notification::Generation(event));
     }
     let kind = kind(message)?;
-    let attributes = ours(message, kind)?;
+    let attributes = of_table(message, schema.table, kind)?;
     Some(match kind {
         message::DELTABLE => Notification::TableDeleted,
         message::DELCHAIN => Notification::ChainDeleted(string(attributes, attr::CHAIN_NAME)?),
         message::DELSET => Notification::SetDeleted(string(attributes, attr::SET_NAME)?),
         message::DELRULE => Notification::RuleDeleted { chain: string(attributes, attr::RULE_CHAIN)? },
-        message::DELSETELEM | message::NEWSETELEM => match SetId::from_name(&string(attributes, attr::ELEMS_SET)?) {
+        message::DELSETELEM | message::NEWSETELEM => match schema.set(&string(attributes, attr::ELEMS_SET)?) {
             Some(set) if kind == message::DELSETELEM => Notification::ElementsDeleted { set, keys: keys(attributes, set) },
             Some(set) => Notification::ElementsAdded { set, keys: keys(attributes, set) },
             None => Notification::Added,
@@ -285,13 +286,12 @@ pub fn notification(message: &Message<'_>) -> Option<Notification> {
 }
 
 /// The keys of a list of elements of the set `id`; ends of intervals are left out.
-fn keys(attributes: Attributes<'_>, id: SetId) -> Vec<Key> {
+fn keys(attributes: Attributes<'_>, id: SetSpec) -> Vec<Key> {
     let list = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
     list.filter_map(|item| element(item.nested(), id)).filter(|element| !element.interval_end).map(|element| element.key).collect()
 }
 
-/// An expression from its name and data. What we do not know, or not in this form, is [`Expr::Foreign`].
-/// What one expression of a rule stands for: nft 1.1 makes one `range eq` of what older ones, and we, write as two comparisons.
+/// One expression of a rule: nft 1.1 writes one `range eq` where older ones, and `lower`, write two comparisons.
 fn expressions(attributes: Attributes<'_>) -> [Option<Expr>; 2] {
     match range(attributes) {
         Some(both) => both.map(Some),
@@ -310,6 +310,7 @@ fn range(attributes: Attributes<'_>) -> Option<[Expr; 2]> {
     Some([Expr::Cmp { sreg, op: CmpOp::Gte, data: value(3)? }, Expr::Cmp { sreg, op: CmpOp::Lte, data: value(4)? }])
 }
 
+/// An expression from its name and data. What is not known, or not in this form, is [`Expr::Foreign`].
 fn expression(attributes: Attributes<'_>) -> Option<Expr> {
     let name = attributes.get(attr::EXPR_NAME)?.str()?;
     let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested()).unwrap_or(Attributes(&[]));
@@ -353,7 +354,7 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
         }
         // With a destination register it is a map.
         "lookup" if data.get(3).is_none() => Expr::Lookup { set: string(data, 1)?, sreg: number(2)?, invert: number(5).unwrap_or(0) & 1 != 0 },
-        // With data it is a map; several expressions are none of ours.
+        // With data it is a map; several expressions are never written here.
         "dynset" if data.get(5).is_none() && data.get(10).is_none() => Expr::Dynset {
             update: match number(3)? {
                 0 => false,
@@ -390,13 +391,13 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
     })
 }
 
-/// Only what is written here: packets, inverted.
+/// Only the form that is written here: packets, inverted.
 fn limit_over(data: Attributes<'_>) -> Option<Expr> {
     let number = |kind| data.get(kind).and_then(|attribute| attribute.be32()).unwrap_or(0);
     let seconds = data.get(2)?.be64()?;
     let per = Unit::ALL.into_iter().find(|unit| unit.seconds() == seconds)?;
-    let is_ours = number(4) == 0 && number(5) == LIMIT_INVERT;
-    is_ours.then_some(Expr::LimitOver { rate: data.get(1)?.be64()?, per, burst: number(3) })
+    let is_known = number(4) == 0 && number(5) == LIMIT_INVERT;
+    is_known.then_some(Expr::LimitOver { rate: data.get(1)?.be64()?, per, burst: number(3) })
 }
 
 /// The limit that each element of a dynamic set gets: `Some(None)` if there is none, `None` if it is something else. No deeper than that:
@@ -448,19 +449,21 @@ mod tests {
     use crate::nft::element::Element;
     use crate::nft::encode::{self, Elements, Past};
     use crate::nft::lower::lower;
-    use crate::nft::model::Ruleset;
+    use crate::nft::sample::{HOSTS, NETWORKS, SCHEMA, ruleset as sample_ruleset};
     use proptest::prelude::*;
+
+    const TABLE: Table = SCHEMA.table;
 
     #[test]
     fn every_rule_is_read_back_as_it_was_written() {
-        let ruleset = Ruleset::for_config(&crate::config::Config::default(), 32768..=60999);
+        let ruleset = sample_ruleset();
         for chain in &ruleset.chains {
             for wanted in &chain.rules {
                 let mut out = Writer::default();
                 let expressions = lower(wanted);
-                encode::new_rule(&mut out, 1, chain.name, &expressions);
+                encode::new_rule(&mut out, TABLE, 1, chain.name, &expressions);
                 let message = Messages(out.bytes()).next().unwrap();
-                assert_eq!(rule(&message), Some(RuleInfo { chain: chain.name.to_owned(), expressions }));
+                assert_eq!(rule(&message, TABLE), Some(RuleInfo { chain: chain.name.to_owned(), expressions }));
             }
         }
     }
@@ -468,13 +471,13 @@ mod tests {
     #[test]
     fn an_element_is_read_back_with_its_past() {
         let mut out = Writer::default();
-        let list = Elements::begin(&mut out, 1, message::NEWSETELEM, 0, SetId::Blocked4);
+        let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, HOSTS);
         let key = Key::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
         let element = Element::new(std::net::IpAddr::from([192, 0, 2, 1])).timeout(Some(Duration::from_secs(60))).comment("a \"scan\"\n");
         list.push(&mut out, &element, Past { counter: Some((3, 180)), expires: Some(Duration::from_secs(5)) });
         list.end(&mut out);
         let mut found = Vec::new();
-        elements(&Messages(out.bytes()).next().unwrap(), SetId::Blocked4, |element| found.push(element.info));
+        elements(&Messages(out.bytes()).next().unwrap(), TABLE, HOSTS, |element| found.push(element.info));
         let wanted = ElementInfo {
             key,
             end: None,
@@ -490,19 +493,20 @@ mod tests {
     #[test]
     fn a_comment_that_is_too_long_is_cut_between_characters() {
         let mut out = Writer::default();
-        let list = Elements::begin(&mut out, 1, message::NEWSETELEM, 0, SetId::Allowed4);
+        let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, NETWORKS);
         let long = "ä".repeat(100);
         list.push(&mut out, &Element::network("128.0.0.0/1".parse().unwrap()).comment(&long), Past::default());
         list.end(&mut out);
         let mut found = Vec::new();
-        elements(&Messages(out.bytes()).next().unwrap(), SetId::Allowed4, |element| found.push(element.info.comment));
+        elements(&Messages(out.bytes()).next().unwrap(), TABLE, NETWORKS, |element| found.push(element.info.comment));
         assert_eq!(found, [Some("ä".repeat(64).into())]);
     }
 
     fn read_all(message: &Message<'_>) {
-        let _ = (table(message), chain(message), set(message), rule(message), generation(message), notification(message), describe(message));
-        for id in SetId::ALL {
-            elements(message, id, drop);
+        let _ = (table(message, TABLE), chain(message, TABLE), set(message, TABLE), rule(message, TABLE), generation(message));
+        let _ = (notification(message, SCHEMA), describe(message, SCHEMA));
+        for id in SCHEMA.sets.iter().copied() {
+            elements(message, TABLE, id, drop);
         }
     }
 
@@ -515,18 +519,18 @@ mod tests {
 
         #[test]
         fn no_damage_to_real_messages_makes_the_decoders_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(), which in any::<prop::sample::Index>()) {
-            let ruleset = Ruleset::for_config(&crate::config::Config::default(), 32768..=60999);
+            let ruleset = sample_ruleset();
             let mut out = Writer::default();
             let mut sequence = 1;
-            encode::new_table(&mut out, 0, 0);
+            encode::new_table(&mut out, TABLE, 0, 0);
             for set in &ruleset.sets {
-                encode::new_set(&mut out, 0, set, 1);
-                encode::add_ranges(&mut out, &mut sequence, set.id, &set.elements);
+                encode::new_set(&mut out, TABLE, 0, set, 1);
+                encode::add_ranges(&mut out, TABLE, &mut sequence, set.id, &set.elements);
             }
             for chain in &ruleset.chains {
-                encode::new_chain(&mut out, 0, chain);
+                encode::new_chain(&mut out, TABLE, 0, chain);
                 for rule in &chain.rules {
-                    encode::new_rule(&mut out, 0, chain.name, &lower(rule));
+                    encode::new_rule(&mut out, TABLE, 0, chain.name, &lower(rule));
                 }
             }
             let messages: Vec<_> = Messages(out.bytes()).collect();

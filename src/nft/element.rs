@@ -1,4 +1,4 @@
-//! Elements of sets: keys, what is asked for, what the kernel tells.
+//! Elements of sets: keys, elements to add, and elements as the kernel reports them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::set_id::{DataType, SetId};
+use super::schema::{DataType, SetSpec};
 
 /// The longest key that is used: an IPv6 address, a protocol and a port, each in whole registers of 4 bytes.
 pub const KEY_MAX: usize = 24;
@@ -27,7 +27,7 @@ pub enum Key {
     Interface([u8; 16]),
     /// A port of an IP protocol.
     Service(u8, u16),
-    /// A port of an IP protocol that a source touched.
+    /// An address, an IP protocol and a port.
     Touch(IpAddr, u8, u16),
 }
 
@@ -224,7 +224,7 @@ fn prefix_len(first: Key, last: Key) -> Option<u32> {
     (contiguous && first & host == 0 && last & host == host).then(|| width - (128 - host.leading_zeros()))
 }
 
-/// An element to be put into a set.
+/// An element to add to a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Element<'a> {
     /// Its key, or the first of its range.
@@ -322,11 +322,11 @@ pub struct RawElement {
     pub info: ElementInfo,
 }
 
-/// Puts the halves of intervals together: sorted, ends without a start left out (a start that expired leaves its end behind for a while).
-pub fn join(id: SetId, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
-    if !id.is_interval() {
-        // While somebody's transaction is being prepared, the kernel's walk begins each piece a little further back, and says nothing of it: what it has
-        // told is told again (nft_rhash_walk() counts elements that are not in force yet).
+/// Joins the halves of intervals: sorted, without ends that have no start (a start that expired leaves its end behind for a while).
+pub fn join(id: SetSpec, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
+    if !id.interval {
+        // While another process prepares a transaction, the kernel starts each piece of a dump a little further back, and repeats elements without
+        // notice (nft_rhash_walk() counts elements that are not in force yet).
         let mut known = std::collections::HashSet::with_capacity(raw.len());
         return raw.into_iter().map(|element| element.info).filter(|info| known.insert(info.key)).collect();
     }
@@ -337,7 +337,7 @@ pub fn join(id: SetId, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
         let open = joined.last_mut().filter(|last| last.end.is_none());
         let begins_again = open.as_ref().is_some_and(|open| !element.interval_end && open.key == element.key);
         match open {
-            // A dump that changes under way may tell of one interval twice.
+            // A dump of a set that changes meanwhile may contain one interval twice.
             Some(open) if begins_again => *open = element.info,
             Some(open) => {
                 open.end = element.key.predecessor();
@@ -371,6 +371,7 @@ pub fn merge(mut ranges: Vec<RangeInclusive<Key>>) -> Vec<RangeInclusive<Key>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nft::sample::{NETWORKS, PORTS};
     use proptest::prelude::*;
 
     fn range(network: &str) -> RangeInclusive<Key> {
@@ -404,7 +405,7 @@ mod tests {
             RawElement { key, interval_end, info }
         };
         let joined = join(
-            SetId::Allowed4,
+            NETWORKS,
             vec![
                 half("255.0.0.0", false),
                 half("10.0.2.0", true),
@@ -420,18 +421,20 @@ mod tests {
 
     #[test]
     fn keys_are_read_as_they_are_written() {
-        for (id, key) in [
-            (SetId::Blocked4, Key::V4(Ipv4Addr::new(1, 2, 3, 4))),
-            (SetId::Blocked6, Key::V6(Ipv6Addr::LOCALHOST)),
-            (SetId::TcpPorts, Key::Port(443)),
-            (SetId::Protocols, Key::Protocol(89)),
-            (SetId::Interfaces, Key::interface("eth0")),
-            (SetId::Services, Key::Service(6, 22)),
-            (SetId::Seen4, Key::Touch(IpAddr::from([192, 0, 2, 1]), 6, 22)),
-            (SetId::Seen6, Key::Touch(Ipv6Addr::LOCALHOST.into(), 17, 65_535)),
+        let (ip4, ip6) = (DataType::Ipv4Addr, DataType::Ipv6Addr);
+        let pair = [DataType::InetProto, DataType::InetService];
+        for (types, key) in [
+            (vec![ip4], Key::V4(Ipv4Addr::new(1, 2, 3, 4))),
+            (vec![ip6], Key::V6(Ipv6Addr::LOCALHOST)),
+            (vec![DataType::InetService], Key::Port(443)),
+            (vec![DataType::InetProto], Key::Protocol(89)),
+            (vec![DataType::IfName], Key::interface("eth0")),
+            (pair.to_vec(), Key::Service(6, 22)),
+            ([vec![ip4], pair.to_vec()].concat(), Key::Touch(IpAddr::from([192, 0, 2, 1]), 6, 22)),
+            ([vec![ip6], pair.to_vec()].concat(), Key::Touch(Ipv6Addr::LOCALHOST.into(), 17, 65_535)),
         ] {
             let (bytes, length) = key.bytes();
-            assert_eq!(Key::parse(id.key(), &bytes[..length]), Some(key));
+            assert_eq!(Key::parse(&types, &bytes[..length]), Some(key));
         }
     }
 
@@ -444,7 +447,7 @@ mod tests {
                 let info = ElementInfo { key, end: None, timeout: None, expires: None, packets: 0, bytes: 0, comment: None };
                 RawElement { key, interval_end: *interval_end, info }
             });
-            let joined = join(SetId::TcpPorts, raw.collect());
+            let joined = join(PORTS, raw.collect());
             prop_assert!(joined.iter().all(|info| info.key <= info.last()), "{joined:?}");
             prop_assert!(joined.is_sorted_by(|a, b| a.last() < b.key), "{joined:?}");
             for port in (0u16..14).chain(65_528..=u16::MAX) {

@@ -1,12 +1,9 @@
-//! What can go wrong with nf_tables, with the object at fault and the kernel's own words.
+//! Errors of nf_tables, with the object at fault and the kernel's own message.
 
 use std::fmt;
 use std::io;
 
 use rustix::io::Errno;
-
-/// How the rules of connect mode are called in errors.
-const DECOY_RULES: &str = "rule of chain decoy";
 
 /// An error of nf_tables.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ pub enum Error {
         object: String,
         /// Why.
         errno: i32,
-        /// The kernel's own words (extended acknowledgement), if it has any.
+        /// The kernel's own message (extended acknowledgement), if it sent one.
         message: Option<String>,
     },
     /// The kernel did not answer, or not in a form that is known.
@@ -67,7 +64,7 @@ impl Error {
         self.is(Errno::PERM) || self.is(Errno::ACCESS)
     }
 
-    /// Somebody else changed the ruleset meanwhile: worth another try.
+    /// Another process changed the ruleset meanwhile: worth another try.
     pub fn is_busy(&self) -> bool {
         self.is(Errno::RESTART) || self.is(Errno::INTR) || self.is(Errno::AGAIN)
     }
@@ -77,7 +74,12 @@ impl Error {
         self.is(Errno::NFILE)
     }
 
-    /// The kernel has not got this feature.
+    /// The kernel says that it lacks this feature.
+    pub fn is_not_supported(&self) -> bool {
+        self.is(Errno::OPNOTSUPP)
+    }
+
+    /// The kernel lacks this feature, or does not know the request: older kernels answer EINVAL.
     pub fn is_unsupported(&self) -> bool {
         self.is(Errno::OPNOTSUPP) || self.is(Errno::INVAL)
     }
@@ -91,13 +93,6 @@ impl fmt::Display for Error {
                 write!(f, "cannot {verb} {object}: {}", io::Error::from_raw_os_error(*errno))?;
                 if let Some(message) = message {
                     write!(f, ": {message}")?;
-                }
-                // An expression that the kernel does not know, and no module brings, is "not found".
-                if object.starts_with(DECOY_RULES) && (self.is_not_found() || self.is(Errno::OPNOTSUPP)) {
-                    f.write_str(
-                        "; connect mode needs the kernel modules nft_tproxy, nft_socket and nft_limit: install the package that has all modules of \
-                         this kernel (linux-modules-extra on Ubuntu, kernel-modules on Fedora and RHEL), or choose mode stealth",
-                    )?;
                 }
                 Ok(())
             }
@@ -113,21 +108,5 @@ impl std::error::Error for Error {
             Self::Socket { source, .. } => Some(source),
             Self::Apply { .. } | Self::NoAnswer { .. } | Self::Differs { .. } => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(object: &str, errno: Errno) -> String {
-        Error::Apply { verb: "add", object: object.to_owned(), errno: errno.raw_os_error(), message: None }.to_string()
-    }
-
-    #[test]
-    fn a_kernel_without_tproxy_is_told_which_modules_it_lacks() {
-        assert!(refused("rule of chain decoy_answer", Errno::NOENT).contains("nft_tproxy"));
-        assert!(!refused("rule of chain decoy_answer", Errno::PERM).contains("nft_tproxy"));
-        assert!(!refused("rule of chain watch", Errno::NOENT).contains("nft_tproxy"));
     }
 }

@@ -11,8 +11,8 @@ use super::error::Error;
 use super::lower::lower;
 use super::model::{Owner, Ruleset, Set};
 use super::numbers::message;
-use super::plan::{Found, Hold, Plan, Step, set_difference};
-use super::set_id::SetId;
+use super::plan::{Found, Plan, Step, TableOwner, set_difference};
+use super::schema::{SetSpec, Table};
 use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};
 
 /// Somebody may change the ruleset between reading and writing; not for ever. A try takes milliseconds, more with more rules, on a busy machine ten.
@@ -22,17 +22,17 @@ const TRIES: u32 = 100;
 #[derive(Clone, Copy, Default)]
 pub struct Order<'a> {
     /// Whose the table shall be.
-    pub hold: Hold,
+    pub owner: TableOwner,
     /// Elements that come in the same transaction.
     pub elements: Elements<'a>,
-    /// Everything is made anew, even if it looks right.
-    pub anew: bool,
-    /// What a set may hold, where that is known: a large one that hands its elements on is asked for these instead of dumped.
-    pub known: Option<&'a dyn Fn(SetId) -> Vec<Key>>,
+    /// The table is deleted and created again, even if it looks right.
+    pub recreate: bool,
+    /// What a set may owner, where that is known: a large one that hands its elements on is asked for these instead of dumped.
+    pub known: Option<&'a dyn Fn(SetSpec) -> Vec<Key>>,
 }
 
 /// What comes into the sets in the transaction that brings the rules, each with what is left of its time: there is no moment in which the rules are in
-/// force and the elements are not. Where each element has a counter of its own ([`SetId::counts_each`]), [`Connection::complete`] brings it later, and
+/// force and the elements are not. Where each element has a counter of its own ([`SetSpec::counts_each`]), [`Connection::complete`] brings it later, and
 /// may bring its comment then.
 #[derive(Clone, Copy, Default)]
 pub enum Elements<'a> {
@@ -40,13 +40,13 @@ pub enum Elements<'a> {
     #[default]
     None,
     /// These beside it: none of them may be in its set already.
-    Beside(&'a [(SetId, Vec<ElementInfo>)]),
+    Beside(&'a [(SetSpec, Vec<ElementInfo>)]),
     /// What a set that is made gets instead of what was in one of its name; `None` for sets that this knows nothing of.
-    Instead(&'a dyn Fn(SetId) -> Option<Vec<ElementInfo>>),
+    Instead(&'a dyn Fn(SetSpec) -> Option<Vec<ElementInfo>>),
 }
 
 impl<'a> Elements<'a> {
-    fn beside(self) -> &'a [(SetId, Vec<ElementInfo>)] {
+    fn beside(self) -> &'a [(SetSpec, Vec<ElementInfo>)] {
         if let Self::Beside(elements) = self { elements } else { &[] }
     }
 }
@@ -79,14 +79,14 @@ impl Connection {
     /// The same, with more to say of how.
     ///
     /// # Errors
-    /// As [`Connection::install`]; with [`Hold::Owned`], [`Error::is_unsupported`] where the kernel has no such tables.
+    /// As [`Connection::install`]; with [`TableOwner::Owned`], [`Error::is_unsupported`] where the kernel has no such tables.
     pub fn install_with(&mut self, ruleset: &Ruleset, order: Order<'_>) -> Result<Installed, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
             let read_at = self.generation()?;
             let found = self.read(ruleset)?;
-            let plan = if order.anew { Plan::anew(ruleset, &found, order.hold) } else { Plan::to_hold(ruleset, &found, order.hold) };
+            let plan = if order.recreate { Plan::recreate(ruleset, &found, order.owner) } else { Plan::with_owner(ruleset, &found, order.owner) };
             if plan.steps.is_empty() && order.elements.beside().iter().all(|(_, elements)| elements.is_empty()) {
                 return Ok(Installed { before: read_at, generation: read_at, ..Installed::default() });
             }
@@ -101,7 +101,7 @@ impl Connection {
             if !installed.steps.is_empty() {
                 let found = self.read(ruleset)?;
                 // Asked after reading: whoever was quicker than that is seen.
-                if let Some(object) = Plan::to_hold(ruleset, &found, order.hold).difference
+                if let Some(object) = Plan::with_owner(ruleset, &found, order.owner).difference
                     && !was_moved
                     && self.generation()? == installed.generation
                 {
@@ -117,12 +117,13 @@ impl Connection {
     /// # Errors
     /// As [`Connection::add_element`].
     pub fn put_back(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
+        let table = self.schema.table;
         if elements.is_empty() {
             return Ok(());
         }
         self.transaction(None, |out, sequence| {
-            encode::add_again(out, sequence, set, elements, Counters::Now);
-            encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+            encode::add_again(out, table, sequence, set, elements, Counters::Now);
+            encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
         })?;
         self.shrink();
         Ok(())
@@ -134,15 +135,16 @@ impl Connection {
     /// # Errors
     /// As [`Connection::add_element`].
     pub fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error> {
+        let table = self.schema.table;
         let mut left: Vec<ElementInfo> = elements.to_vec();
         for _ in 0..TRIES {
             if left.is_empty() {
                 break;
             }
             let result = self.transaction(None, |out, sequence| {
-                encode::delete_all(out, sequence, set.id, &left);
-                encode::add_again(out, sequence, set, &left, Counters::Now);
-                encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+                encode::delete_all(out, table, sequence, set.id, &left);
+                encode::add_again(out, table, sequence, set, &left, Counters::Now);
+                encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
             });
             match result {
                 Ok(()) => break,
@@ -180,7 +182,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`].
     pub fn rules(&mut self) -> Result<Vec<RuleInfo>, Error> {
-        self.dump(|out, sequence| encode::of_table(out, message::GETRULE, NLM_F_DUMP, sequence), decode::rule)
+        let table = self.schema.table;
+        self.dump(|out, sequence| encode::of_table(out, table, message::GETRULE, NLM_F_DUMP, sequence), |message| decode::rule(message, table))
     }
 
     /// The sets of our table, without their elements.
@@ -188,7 +191,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`].
     pub fn sets(&mut self) -> Result<Vec<SetInfo>, Error> {
-        self.dump(|out, sequence| encode::of_table(out, message::GETSET, NLM_F_DUMP, sequence), decode::set)
+        let table = self.schema.table;
+        self.dump(|out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence), |message| decode::set(message, table))
     }
 
     /// Reads what the kernel has of our table.
@@ -208,44 +212,46 @@ impl Connection {
     }
 
     fn read_once(&mut self, ruleset: &Ruleset) -> Result<Found, Error> {
-        let table = match self.get(|out, sequence| encode::of_table(out, message::GETTABLE, 0, sequence), decode::table) {
-            Ok(table) => table,
+        let table = self.schema.table;
+        let ask = |kind, flags| move |out: &mut Writer, sequence| encode::of_table(out, table, kind, flags, sequence);
+        let info = match self.get(ask(message::GETTABLE, 0), |message| decode::table(message, table)) {
+            Ok(info) => info,
             Err(error) if error.is_not_found() => return Ok(Found::default()),
             Err(error) => return Err(error),
         };
-        let ask = |kind| move |out: &mut Writer, sequence| encode::of_table(out, kind, NLM_F_DUMP, sequence);
-        let chains = self.dump(ask(message::GETCHAIN), decode::chain)?;
-        let sets = self.dump(ask(message::GETSET), decode::set)?;
-        let rules = self.dump(ask(message::GETRULE), decode::rule)?;
+        let chains = self.dump(ask(message::GETCHAIN, NLM_F_DUMP), |message| decode::chain(message, table))?;
+        let sets = self.dump(ask(message::GETSET, NLM_F_DUMP), |message| decode::set(message, table))?;
+        let rules = self.dump(ask(message::GETRULE, NLM_F_DUMP), |message| decode::rule(message, table))?;
         let mut elements = Vec::new();
         for set in ruleset.sets.iter().filter(|set| set.owner == Owner::Config) {
             // Only a set of the right type can be read as such.
-            if sets.iter().any(|found| found.name == set.id.name() && set_difference(set, found).is_none()) {
+            if sets.iter().any(|found| found.name == set.id.name && set_difference(set, found).is_none()) {
                 let found = self.dump_set(set.id)?;
                 elements.push((set.id, found.iter().map(|info| info.key..=info.last()).collect()));
             }
         }
-        Ok(Found { table: Some(table), chains, sets, rules, elements })
+        Ok(Found { table: Some(info), chains, sets, rules, elements })
     }
 
     /// Sends the plan in one transaction, over the ruleset of `generation`.
     fn carry_out(&mut self, ruleset: &Ruleset, order: Order<'_>, plan: &Plan<'_>, generation: u32) -> Result<Installed, Error> {
+        let table = self.schema.table;
         let steps = plan.steps.iter().map(Step::to_string).collect();
         // nf_tables_commit() counts on, and leaves 0 out.
         let mut installed = Installed { steps, before: generation, generation: generation.checked_add(1).unwrap_or(1), ..Installed::default() };
         let more = order.elements.beside();
-        let mut carried: Vec<(SetId, Vec<ElementInfo>)> = Vec::new();
+        let mut carried: Vec<(SetSpec, Vec<ElementInfo>)> = Vec::new();
         for step in &plan.steps {
             let (Step::AddElements(Set { id, .. }), Elements::Instead(books)) = (step, order.elements) else { continue };
             if let Some(elements) = books(*id) {
                 carried.push((*id, elements));
             }
         }
-        let is_missing = |id: &SetId| carried.iter().all(|(known, _)| known != id);
-        let taken_over: Vec<SetId> = plan.steps.iter().flat_map(Step::carried).copied().filter(is_missing).collect();
+        let is_missing = |id: &SetSpec| carried.iter().all(|(known, _)| known != id);
+        let taken_over: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().filter(is_missing).collect();
         let sets = if taken_over.is_empty() { Vec::new() } else { self.sets()? };
         for id in taken_over {
-            let count = sets.iter().find(|set| set.name == id.name()).and_then(|set| set.count);
+            let count = sets.iter().find(|set| set.name == id.name).and_then(|set| set.count);
             let mut elements = self.contents(id, count, || order.known.map(|known| known(id)).unwrap_or_default())?;
             installed.left_out += fit(&mut elements, ruleset.set(id).and_then(|set| set.size));
             installed.carried += elements.len();
@@ -254,16 +260,16 @@ impl Connection {
         // What is carried over goes on counting, what comes from the books gets its counters later.
         let counters = if matches!(order.elements, Elements::Instead(_)) { Counters::Later } else { Counters::Now };
         self.transaction(Some(generation), |out, sequence| {
-            for (id, step) in (1..).zip(&plan.steps) {
-                write_step(out, sequence, step, id, &carried, counters);
+            for step in (1..).zip(&plan.steps) {
+                write_step(out, table, sequence, step, &carried, counters);
             }
             for (id, elements) in more {
                 if let Some(set) = ruleset.set(*id) {
-                    encode::add_again(out, sequence, set, elements, Counters::Later);
+                    encode::add_again(out, table, sequence, set, elements, Counters::Later);
                 }
             }
             // The last message asks for the acknowledgement; this one changes nothing.
-            encode::of_table(out, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+            encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
         })?;
         self.shrink();
         Ok(installed)
@@ -280,28 +286,35 @@ fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
     left_out
 }
 
-fn write_step(out: &mut Writer, sequence: &mut u32, step: &Step<'_>, id: u32, carried: &[(SetId, Vec<ElementInfo>)], counters: Counters) {
+fn write_step(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    (id, step): (u32, &Step<'_>),
+    carried: &[(SetSpec, Vec<ElementInfo>)],
+    counters: Counters,
+) {
     let mut next = || {
         let current = *sequence;
         *sequence = sequence.wrapping_add(1);
         current
     };
     match step {
-        Step::DeleteTable(_) => encode::of_table(out, message::DELTABLE, 0, next()),
-        Step::AddTable(flags) => encode::new_table(out, next(), *flags),
-        Step::FlushRules => encode::flush_rules(out, next()),
-        Step::DeleteChain(name) => encode::delete_chain(out, next(), name),
-        Step::DeleteSet { name, .. } => encode::delete_set(out, next(), name),
-        Step::AddSet(set) => encode::new_set(out, next(), set, id),
-        Step::FlushSet(id) => encode::flush_set(out, next(), *id),
+        Step::DeleteTable(_) => encode::of_table(out, table, message::DELTABLE, 0, next()),
+        Step::AddTable(flags) => encode::new_table(out, table, next(), *flags),
+        Step::FlushRules => encode::flush_rules(out, table, next()),
+        Step::DeleteChain(name) => encode::delete_chain(out, table, next(), name),
+        Step::DeleteSet { name, .. } => encode::delete_set(out, table, next(), name),
+        Step::AddSet(set) => encode::new_set(out, table, next(), set, id),
+        Step::FlushSet(id) => encode::flush_set(out, table, next(), *id),
         Step::AddElements(set) => match carried.iter().find(|(id, _)| *id == set.id) {
-            Some((_, elements)) => encode::add_again(out, sequence, set, elements, counters),
-            None => encode::add_ranges(out, sequence, set.id, &set.elements),
+            Some((_, elements)) => encode::add_again(out, table, sequence, set, elements, counters),
+            None => encode::add_ranges(out, table, sequence, set.id, &set.elements),
         },
-        Step::AddChain(chain) => encode::new_chain(out, next(), chain),
+        Step::AddChain(chain) => encode::new_chain(out, table, next(), chain),
         Step::AddRules(chain) => {
             for rule in &chain.rules {
-                encode::new_rule(out, next(), chain.name, &lower(rule));
+                encode::new_rule(out, table, next(), chain.name, &lower(rule));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register, VerdictCode};
 use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit, Verdict, prefix_mask, protocol};
-use super::set_id::{DataType, SetId};
+use super::schema::{DataType, SetSpec};
 
 /// The expressions of a rule.
 pub fn lower(rule: &Rule) -> Vec<Expr> {
@@ -57,7 +57,7 @@ impl Lowering {
             }
             Statement::Lookup { set, key } => {
                 self.concat(*set, key);
-                self.out.push(Expr::Lookup { set: set.name().to_owned(), sreg: REG_1, invert: false });
+                self.out.push(Expr::Lookup { set: set.name.to_owned(), sreg: REG_1, invert: false });
             }
             Statement::Counter => self.out.push(Expr::Counter { packets: 0, bytes: 0 }),
             Statement::Add { set, key, timeout } => self.dynset(false, *set, key, *timeout, None),
@@ -91,10 +91,10 @@ impl Lowering {
         }
     }
 
-    fn dynset(&mut self, update: bool, set: SetId, key: &[Selector], timeout: Option<Duration>, over: Option<Rate>) {
+    fn dynset(&mut self, update: bool, set: SetSpec, key: &[Selector], timeout: Option<Duration>, over: Option<Rate>) {
         self.concat(set, key);
         let each = over.map(|Rate { packets, per, burst }| Box::new(Expr::LimitOver { rate: packets, per, burst }));
-        self.out.push(Expr::Dynset { update, set: set.name().to_owned(), sreg_key: REG_1, timeout, each });
+        self.out.push(Expr::Dynset { update, set: set.name.to_owned(), sreg_key: REG_1, timeout, each });
     }
 
     /// Makes sure that the selector has a meaning.
@@ -162,9 +162,9 @@ impl Lowering {
     }
 
     /// Loads a concatenation into the registers from the first on: each field fills whole registers of 4 bytes.
-    fn concat(&mut self, set: SetId, key: &[Selector]) {
+    fn concat(&mut self, set: SetSpec, key: &[Selector]) {
         let mut word = 0;
-        for (selector, kind) in key.iter().zip(set.key()) {
+        for (selector, kind) in key.iter().zip(set.key) {
             self.depend(*selector);
             // nft names a register that starts a block of 16 bytes by the block.
             let dreg = if word % 4 == 0 { REG_1 + word / 4 } else { REG32_00 + word };
@@ -184,7 +184,7 @@ impl Lowering {
             Op::Le => CmpOp::Lte,
         };
         match operand {
-            Operand::Set(set) => self.out.push(Expr::Lookup { set: set.name().to_owned(), sreg: REG_1, invert: op == Op::Ne }),
+            Operand::Set(set) => self.out.push(Expr::Lookup { set: set.name.to_owned(), sreg: REG_1, invert: op == Op::Ne }),
             Operand::Ports(first, last) => {
                 self.cmp(CmpOp::Gte, first.to_be_bytes().to_vec());
                 self.cmp(CmpOp::Lte, last.to_be_bytes().to_vec());

@@ -7,12 +7,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::element::Key;
-use super::set_id::SetId;
+use super::schema::SetSpec;
 
-/// The name of our table, of family `inet`.
-pub const TABLE: &str = "portsentry";
-
-/// The wanted content of the table `inet portsentry`.
+/// The wanted content of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     /// Sets, in the order in which they are created.
@@ -22,12 +19,13 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// The set of this name; `None` if this configuration does without it.
-    pub fn set(&self, id: SetId) -> Option<&Set> {
-        self.sets.iter().find(|set| set.id == id)
+    /// This set; `None` if the ruleset does without it.
+    pub fn set(&self, id: impl Into<SetSpec>) -> Option<&Set> {
+        let id = id.into();
+        self.sets.iter().find(|set| set.id.name == id.name)
     }
 
-    /// Lets every packet that is queued be queued this way.
+    /// The same with every `queue` statement rendered this way.
     #[must_use]
     pub fn queueing(mut self, way: QueueBy) -> Self {
         for statement in self.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.statements) {
@@ -45,12 +43,12 @@ impl Ruleset {
     }
 }
 
-/// Who decides what is in a set.
+/// Who decides which elements a set has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The configuration: the elements are compared, and made right at each installation.
+    /// The configuration: the elements are compared and corrected at each installation.
     Config,
-    /// The daemon at run time: the elements given here go in when the set is created, and are left alone after that.
+    /// The program at run time: the elements given here are added when the set is created, and are left alone after that.
     Daemon,
     /// The rules (flag `dynamic`).
     Rules,
@@ -59,8 +57,8 @@ pub enum Owner {
 /// A set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
-    /// Which one; name, key type and the flag `interval` follow from it.
-    pub id: SetId,
+    /// Name, key type and the flag `interval`.
+    pub id: SetSpec,
     /// Who fills it.
     pub owner: Owner,
     /// Elements may have a timeout (flag `timeout`).
@@ -73,14 +71,14 @@ pub struct Set {
     pub counter: bool,
     /// Shown by `nft list`.
     pub comment: Option<&'static str>,
-    /// What is in it from the beginning: sorted, without overlaps. In sets without `interval`, first and last are the same.
+    /// Its elements when it is created: sorted, without overlaps. In sets without `interval`, first and last are the same.
     pub elements: Vec<RangeInclusive<Key>>,
 }
 
 impl Set {
-    /// An empty set with nothing special about it.
-    pub(super) fn plain(id: SetId, owner: Owner) -> Self {
-        Self { id, owner, timeouts: false, timeout: None, size: None, counter: false, comment: None, elements: Vec::new() }
+    /// An empty set without any option.
+    pub fn plain(id: impl Into<SetSpec>, owner: Owner) -> Self {
+        Self { id: id.into(), owner, timeouts: false, timeout: None, size: None, counter: false, comment: None, elements: Vec::new() }
     }
 }
 
@@ -95,7 +93,7 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// What makes a chain a base chain. Type `filter`, policy accept, always: what we do not judge is not ours to stop.
+/// What makes a chain a base chain. Always of type `filter` with policy accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base {
     /// The hook.
@@ -147,7 +145,7 @@ pub enum Statement {
     /// Goes on only if this concatenation is in the set.
     Lookup {
         /// The set.
-        set: SetId,
+        set: SetSpec,
         /// What the key is made of.
         key: Vec<Selector>,
     },
@@ -156,7 +154,7 @@ pub enum Statement {
     /// Puts the key into a set; what is there already stays as it is. The rule ends if the set is full.
     Add {
         /// The set.
-        set: SetId,
+        set: SetSpec,
         /// What the key is made of.
         key: Vec<Selector>,
         /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
@@ -165,7 +163,7 @@ pub enum Statement {
     /// Puts the key into a set, or starts its timeout again. The rule ends if the set is full.
     Update {
         /// The set.
-        set: SetId,
+        set: SetSpec,
         /// What the key is made of.
         key: Vec<Selector>,
         /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
@@ -362,7 +360,7 @@ pub enum Operand {
     /// An address.
     Address(IpAddr),
     /// A set.
-    Set(SetId),
+    Set(SetSpec),
 }
 
 /// What becomes of the packet, or of the walk through the rules.

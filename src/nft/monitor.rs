@@ -1,6 +1,6 @@
-//! Hears of changes that anybody makes to nf_tables (group NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h).
+//! Receives notifications of changes to nf_tables by any process (group NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h).
 //!
-//! Elements that rules add, and elements that expire, are not told by the kernel.
+//! The kernel sends none for elements that rules add and for elements that expire.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -8,46 +8,48 @@ use neli::consts::socket::NlFamily;
 
 use super::decode::{self, Notification};
 use super::error::Error;
+use super::schema::Schema;
 use crate::netlink::message::Messages;
 use crate::netlink::socket::{Socket, is_overrun};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
-/// The kernel collects notifications into datagrams of a page or so; a larger one is told as lost.
+/// The kernel collects notifications into datagrams of about a page; a larger one counts as lost.
 const INBOX: usize = 64 << 10;
-/// Somebody who loads 100,000 elements causes that many notifications.
+/// A program that loads 100,000 elements causes that many notifications.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// A listener. Its descriptor becomes readable when there is something.
+/// A subscription to notifications. Its descriptor becomes readable when there are some.
 pub struct Monitor {
     socket: Socket,
     inbox: Vec<u8>,
+    schema: Schema,
 }
 
-/// What one read has brought.
+/// The result of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    /// A datagram, each notification handed over.
-    Some,
-    /// Nothing now.
+pub enum Received {
+    /// A datagram; its notifications were passed on.
+    Datagram,
+    /// Nothing is waiting.
     Nothing,
-    /// The kernel had more than the buffer could take: the ruleset has to be looked at.
+    /// Notifications were lost, because the receive buffer was full: the ruleset has to be read.
     Lost,
 }
 
 impl Monitor {
-    /// Starts listening in the calling thread's network namespace.
+    /// Subscribes in the calling thread's network namespace.
     ///
     /// # Errors
     /// [`Error::Socket`]; needs CAP_NET_ADMIN.
-    pub fn open() -> Result<Self, Error> {
+    pub fn open(schema: Schema) -> Result<Self, Error> {
         let socket = Socket::open(NlFamily::Netfilter, &[GROUP]).map_err(|source| Error::Socket { verb: "open", source })?;
         socket.set_receive_buffer(RECEIVE_BUFFER).map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
-        Ok(Self { socket, inbox: vec![0; INBOX] })
+        Ok(Self { socket, inbox: vec![0; INBOX], schema })
     }
 
-    /// Listens no more, or again. A large transaction takes a third less time when nobody has to be told of its elements; whether somebody else's came
-    /// meanwhile is seen by the generation.
+    /// Ends or renews the subscription. A large transaction takes a third less time when the kernel sends no notifications of its elements; the
+    /// generation shows whether another process committed one meanwhile.
     ///
     /// # Errors
     /// [`Error::Socket`].
@@ -55,20 +57,21 @@ impl Monitor {
         self.socket.hear_group(GROUP, wanted).map_err(|source| Error::Socket { verb: "change the group of", source })
     }
 
-    /// Reads one datagram without waiting, and hands what concerns our table, and each generation, to `take`. What came by the socket with the port id
-    /// `but` ([`super::Connection::portid`]) is passed over.
+    /// Reads one datagram without waiting, and passes each notification about the schema's table, and each generation, to `take`. Changes made by
+    /// the socket with port id `except` ([`super::Connection::portid`]) are skipped.
     ///
     /// # Errors
     /// [`Error::Socket`] for anything but a loss.
-    pub fn hear(&mut self, but: Option<u32>, mut take: impl FnMut(Notification)) -> Result<Heard, Error> {
+    pub fn receive(&mut self, except: Option<u32>, mut take: impl FnMut(Notification)) -> Result<Received, Error> {
+        let schema = self.schema;
         match self.socket.receive(&mut self.inbox) {
             Ok(Some(datagram)) => {
-                let messages = Messages(datagram).filter(|message| Some(message.header.portid) != but);
-                messages.filter_map(|message| decode::notification(&message)).for_each(&mut take);
-                Ok(Heard::Some)
+                let messages = Messages(datagram).filter(|message| Some(message.header.portid) != except);
+                messages.filter_map(|message| decode::notification(&message, schema)).for_each(&mut take);
+                Ok(Received::Datagram)
             }
-            Ok(None) => Ok(Heard::Nothing),
-            Err(error) if is_overrun(&error) || error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => Ok(Heard::Lost),
+            Ok(None) => Ok(Received::Nothing),
+            Err(error) if is_overrun(&error) || error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => Ok(Received::Lost),
             Err(source) => Err(Error::Socket { verb: "receive from", source }),
         }
     }

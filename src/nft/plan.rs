@@ -1,8 +1,8 @@
-//! From what the kernel has to what is wanted, in the fewest steps.
+//! The fewest steps from what the kernel has to what is wanted.
 //!
-//! [`Found`] is what was read from the kernel, [`Plan`] the difference between it and a [`Ruleset`]: pure. What is right is left alone: blocks survive a
-//! restart of the daemon by never being removed. Rules are replaced together, since their order is their meaning. [`install`](super::install) carries
-//! plans out.
+//! [`Found`] was read from the kernel; [`Plan`] is the difference between it and a [`Ruleset`]. Both are pure. What is right is left alone, so that
+//! elements survive a restart of the program that put them there. Rules are replaced together, because their order matters.
+//! [`install`](super::install) carries plans out.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -14,11 +14,11 @@ use super::expr::Expr;
 use super::lower::lower;
 use super::model::{Chain, Owner, Ruleset, Set};
 use super::numbers::{NF_ACCEPT, set_flag, table_flag};
-use super::set_id::SetId;
+use super::schema::SetSpec;
 
-/// The flags that say whose the table is.
+/// The flags that say which process owns the table.
 const OWNED: u32 = table_flag::OWNER | table_flag::PERSIST;
-/// What the kernel has of our table.
+/// What the kernel has of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// The table; `None`: there is none.
@@ -29,16 +29,16 @@ pub struct Found {
     pub sets: Vec<SetInfo>,
     /// Its rules, in order.
     pub rules: Vec<RuleInfo>,
-    /// What is in those of its sets that the configuration owns.
-    pub elements: Vec<(SetId, Vec<RangeInclusive<Key>>)>,
+    /// The elements of those sets that the configuration fills.
+    pub elements: Vec<(SetSpec, Vec<RangeInclusive<Key>>)>,
 }
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step<'a> {
     /// Remove the table with all that is in it; the elements of these sets are carried over.
-    DeleteTable(Vec<SetId>),
-    /// Create the table, wake it, or take it over, with these flags.
+    DeleteTable(Vec<SetSpec>),
+    /// Create the table, take it out of dormancy, or take over its ownership, with these flags.
     AddTable(u32),
     /// Remove every rule of the table.
     FlushRules,
@@ -49,13 +49,13 @@ pub enum Step<'a> {
         /// Its name.
         name: String,
         /// The set of the same name and key that follows.
-        carry: Option<SetId>,
+        carry: Option<SetSpec>,
     },
     /// Create a set.
     AddSet(&'a Set),
     /// Remove every element of a set.
-    FlushSet(SetId),
-    /// Put the elements of the model into a set.
+    FlushSet(SetSpec),
+    /// Add the elements of the model to a set.
     AddElements(&'a Set),
     /// Create a chain.
     AddChain(&'a Chain),
@@ -64,8 +64,8 @@ pub enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// The sets whose elements go over into what takes their place.
-    pub(super) fn carried(&self) -> &[SetId] {
+    /// The sets whose elements are carried over to their replacement.
+    pub(super) fn carried(&self) -> &[SetSpec] {
         match self {
             Self::DeleteTable(carry) => carry,
             Self::DeleteSet { carry, .. } => carry.as_slice(),
@@ -83,40 +83,40 @@ impl fmt::Display for Step<'_> {
             Self::FlushRules => f.write_str("flush rules"),
             Self::DeleteChain(name) => write!(f, "delete chain {name}"),
             Self::DeleteSet { name, .. } => write!(f, "delete set {name}"),
-            Self::AddSet(set) => write!(f, "add set {}", set.id.name()),
-            Self::FlushSet(id) => write!(f, "flush set {}", id.name()),
-            Self::AddElements(set) => write!(f, "add elements of set {}", set.id.name()),
+            Self::AddSet(set) => write!(f, "add set {}", set.id.name),
+            Self::FlushSet(id) => write!(f, "flush set {}", id.name),
+            Self::AddElements(set) => write!(f, "add elements of set {}", set.id.name),
             Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
             Self::AddRules(chain) => write!(f, "add rules of chain {}", chain.name),
         }
     }
 }
 
-/// Whose the table shall be.
+/// Which process is to own the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Hold {
-    /// As it is.
+pub enum TableOwner {
+    /// The owner that it has now.
     #[default]
-    AsItIs,
-    /// Nobody's: who may change nf_tables may change it.
-    Free,
-    /// This connection's alone, and it stays when the connection ends: table flags owner and persist, which Linux 6.9 has and some vendors' older
-    /// kernels.
+    AsFound,
+    /// None: every process with CAP_NET_ADMIN may change it.
+    Unowned,
+    /// This connection alone; the table stays when the connection ends. Flags `owner` and `persist`, which Linux 6.9 has, and older kernels of some
+    /// distributions.
     Owned,
 }
 
-impl Hold {
+impl TableOwner {
     /// The table's flags; `None`: any.
     fn flags(self) -> Option<u32> {
         match self {
-            Self::AsItIs => None,
-            Self::Free => Some(0),
+            Self::AsFound => None,
+            Self::Unowned => Some(0),
             Self::Owned => Some(OWNED),
         }
     }
 }
 
-/// The steps from what is to what shall be, in the order in which the kernel takes them; none if nothing differs.
+/// The steps from what was found to what is wanted, in the order in which the kernel accepts them; none if nothing differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
     /// The steps.
@@ -128,41 +128,41 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Compares.
     pub fn new(wanted: &'a Ruleset, found: &Found) -> Self {
-        Self::to_hold(wanted, found, Hold::AsItIs)
+        Self::with_owner(wanted, found, TableOwner::AsFound)
     }
 
-    /// Compares, and whose the table is as well.
-    pub fn to_hold(wanted: &'a Ruleset, found: &Found, hold: Hold) -> Self {
+    /// Compares, the owner of the table as well.
+    pub fn with_owner(wanted: &'a Ruleset, found: &Found, owner: TableOwner) -> Self {
         let mut plan = Self::default();
         match found.table {
-            // The kernel lets nobody change these flags but to take over what persists without an owner.
-            Some(TableInfo { flags, .. }) if hold.flags().is_some_and(|wanted| flags & OWNED != wanted) => {
-                let orphan = hold == Hold::Owned && flags & OWNED == table_flag::PERSIST;
-                plan.differs(|| "table inet portsentry has another owner".to_owned());
+            // The kernel changes these flags only when a process takes over a table that persists without an owner.
+            Some(TableInfo { flags, .. }) if owner.flags().is_some_and(|wanted| flags & OWNED != wanted) => {
+                let orphan = owner == TableOwner::Owned && flags & OWNED == table_flag::PERSIST;
+                plan.differs(|| "the table has another owner".to_owned());
                 if orphan {
                     plan.steps.push(Step::AddTable(OWNED));
                     plan.compare(wanted, found, OWNED);
                 } else {
-                    plan.replace(wanted, found, hold.flags().unwrap_or(0));
+                    plan.replace(wanted, found, owner.flags().unwrap_or(0));
                 }
             }
-            _ => plan.compare(wanted, found, hold.flags().or(found.table.as_ref().map(|table| table.flags & OWNED)).unwrap_or(0)),
+            _ => plan.compare(wanted, found, owner.flags().or(found.table.as_ref().map(|table| table.flags & OWNED)).unwrap_or(0)),
         }
         plan
     }
 
-    /// Everything anew, whatever is there.
-    pub fn anew(wanted: &'a Ruleset, found: &Found, hold: Hold) -> Self {
+    /// Deletes the table, whatever is in it, and creates it again.
+    pub fn recreate(wanted: &'a Ruleset, found: &Found, owner: TableOwner) -> Self {
         let mut plan = Self::default();
         match &found.table {
-            None => plan.compare(wanted, found, hold.flags().unwrap_or(0)),
-            Some(table) => plan.replace(wanted, found, hold.flags().unwrap_or(table.flags & OWNED)),
+            None => plan.compare(wanted, found, owner.flags().unwrap_or(0)),
+            Some(table) => plan.replace(wanted, found, owner.flags().unwrap_or(table.flags & OWNED)),
         }
         plan
     }
 
     fn replace(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
-        let carry = wanted.sets.iter().filter(|set| found.sets.iter().any(|old| old.name == set.id.name() && is_carried(set, old)));
+        let carry = wanted.sets.iter().filter(|set| found.sets.iter().any(|old| old.name == set.id.name && is_carried(set, old)));
         self.steps.push(Step::DeleteTable(carry.map(|set| set.id).collect()));
         self.compare(wanted, &Found::default(), flags);
     }
@@ -173,8 +173,8 @@ impl<'a> Plan<'a> {
 
     fn compare(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
         let fault = match found.table {
-            None => Some("table inet portsentry is missing"),
-            Some(TableInfo { flags, .. }) if flags & table_flag::DORMANT != 0 => Some("table inet portsentry is dormant"),
+            None => Some("the table is missing"),
+            Some(TableInfo { flags, .. }) if flags & table_flag::DORMANT != 0 => Some("the table is dormant"),
             Some(_) => None,
         };
         if let Some(fault) = fault {
@@ -183,8 +183,8 @@ impl<'a> Plan<'a> {
         }
         let (delete_sets, add_sets, refill) = self.compare_sets(wanted, found);
         let replaces_set = delete_sets.iter().any(|step| matches!(step, Step::DeleteSet { carry: Some(_), .. })) || {
-            // A set of the same name is put in the place of another, which rules may use.
-            add_sets.iter().any(|set| found.sets.iter().any(|old| old.name == set.id.name()))
+            // A set replaces one of the same name, which rules may use.
+            add_sets.iter().any(|set| found.sets.iter().any(|old| old.name == set.id.name))
         };
         let (delete_chains, add_chains) = self.compare_chains(wanted, found);
         let rules_differ = self.compare_rules(wanted, found) || replaces_set || !delete_chains.is_empty() || !add_chains.is_empty();
@@ -208,11 +208,11 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Sets to delete, to add, and to fill again.
+    /// Sets to delete, to add, and to refill.
     fn compare_sets(&mut self, wanted: &'a Ruleset, found: &Found) -> (Vec<Step<'a>>, Vec<&'a Set>, Vec<&'a Set>) {
         let (mut delete, mut add, mut refill) = (Vec::new(), Vec::new(), Vec::new());
         for set in &wanted.sets {
-            let name = set.id.name();
+            let name = set.id.name;
             match found.sets.iter().find(|old| old.name == name) {
                 None => {
                     self.differs(|| format!("set {name} is missing"));
@@ -221,7 +221,6 @@ impl<'a> Plan<'a> {
                 Some(old) => {
                     if let Some(how) = set_difference(set, old) {
                         self.differs(|| format!("set {name}: {how}"));
-                        // What the configuration owns is filled from the configuration; what the reflex remembers is told anew by the next packets.
                         let carry = is_carried(set, old).then_some(set.id);
                         delete.push(Step::DeleteSet { name: name.to_owned(), carry });
                         add.push(set);
@@ -233,10 +232,10 @@ impl<'a> Plan<'a> {
             }
         }
         for old in &found.sets {
-            let is_wanted = SetId::from_name(&old.name).is_some_and(|id| wanted.set(id).is_some());
-            // An anonymous set goes with its rule, which is not ours either.
+            let is_wanted = wanted.sets.iter().any(|set| set.id.name == old.name);
+            // An anonymous set is deleted with its rule.
             if !is_wanted && old.flags & set_flag::ANONYMOUS == 0 {
-                self.differs(|| format!("set {} is not ours", old.name));
+                self.differs(|| format!("set {} is not part of the ruleset", old.name));
                 delete.push(Step::DeleteSet { name: old.name.clone(), carry: None });
             }
         }
@@ -263,7 +262,7 @@ impl<'a> Plan<'a> {
         }
         for old in &found.chains {
             if !wanted.chains.iter().any(|chain| chain.name == old.name) {
-                self.differs(|| format!("chain {} is not ours", old.name));
+                self.differs(|| format!("chain {} is not part of the ruleset", old.name));
                 delete.push(Step::DeleteChain(old.name.clone()));
             }
         }
@@ -290,12 +289,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether the elements of the old set can go into the new one. What the configuration owns is filled from the configuration; what the reflex
-/// remembers is told anew by the next packets.
+/// Whether the elements of the old set go into the new one. A set of the configuration is filled from the configuration; elements of a transient set
+/// come back by themselves.
 fn is_carried(set: &Set, old: &SetInfo) -> bool {
     let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
-    let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.is_interval();
-    set.owner != Owner::Config && same_key && same_shape && !set.id.is_reflex()
+    let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.interval;
+    set.owner != Owner::Config && same_key && same_shape && !set.id.transient
 }
 
 /// How a set's definition differs.
@@ -323,8 +322,7 @@ fn has_elements(set: &Set, found: &Found) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::nft::decode::TableInfo;
+    use crate::nft::sample::{HOSTS, PAIRS, PORTS, ruleset};
 
     /// What a kernel would have after a faithful installation.
     fn faithful(ruleset: &Ruleset) -> Found {
@@ -342,7 +340,7 @@ mod tests {
                 .sets
                 .iter()
                 .map(|set| SetInfo {
-                    name: set.id.name().to_owned(),
+                    name: set.id.name.to_owned(),
                     flags: encode::set_flags(set),
                     key_type: encode::key_type(set.id),
                     key_len: encode::key_len(set.id),
@@ -362,10 +360,6 @@ mod tests {
         }
     }
 
-    fn ruleset() -> Ruleset {
-        Ruleset::for_config(&Config::default(), 32768..=60999)
-    }
-
     fn steps(plan: &Plan<'_>) -> Vec<String> {
         plan.steps.iter().map(ToString::to_string).collect()
     }
@@ -380,10 +374,10 @@ mod tests {
     fn other_ports_change_only_their_set() {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
-        found.elements.iter_mut().find(|(id, _)| *id == SetId::TcpPorts).unwrap().1.pop();
+        found.elements.iter_mut().find(|(id, _)| *id == PORTS).unwrap().1.pop();
         let plan = Plan::new(&ruleset, &found);
-        assert_eq!(steps(&plan), ["flush set tcp_ports", "add elements of set tcp_ports"]);
-        assert_eq!(plan.difference.as_deref(), Some("set tcp_ports has other elements"));
+        assert_eq!(steps(&plan), ["flush set ports", "add elements of set ports"]);
+        assert_eq!(plan.difference.as_deref(), Some("set ports has other elements"));
     }
 
     #[test]
@@ -402,26 +396,30 @@ mod tests {
         let mut found = faithful(&ruleset);
         found.sets[0].size = Some(5);
         let plan = Plan::new(&ruleset, &found);
-        assert!(plan.steps.contains(&Step::DeleteSet { name: "blocked4".to_owned(), carry: Some(SetId::Blocked4) }));
+        assert!(plan.steps.contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: Some(HOSTS) }));
         assert_eq!(plan.steps.first(), Some(&Step::FlushRules), "a set in use cannot be deleted");
         assert_eq!(steps(&plan).iter().filter(|step| step.contains("set ")).count(), 3);
     }
 
     #[test]
-    fn a_table_is_made_anew_for_an_owner_and_taken_over_where_it_has_none_and_persists() {
+    fn a_table_is_recreated_for_an_owner_and_taken_over_if_it_persists_without_one() {
         let ruleset = ruleset();
         let found = |flags| Found { table: Some(TableInfo { flags, owner: None }), ..faithful(&ruleset) };
-        let planned = |flags, hold| steps(&Plan::to_hold(&ruleset, &found(flags), hold));
-        for (flags, hold) in [(0, Hold::Free), (6, Hold::Owned), (0, Hold::AsItIs), (6, Hold::AsItIs), (4, Hold::AsItIs)] {
-            assert_eq!(planned(flags, hold), [""; 0], "{flags} {hold:?}");
+        let planned = |flags, owner| steps(&Plan::with_owner(&ruleset, &found(flags), owner));
+        for (flags, owner) in
+            [(0, TableOwner::Unowned), (6, TableOwner::Owned), (0, TableOwner::AsFound), (6, TableOwner::AsFound), (4, TableOwner::AsFound)]
+        {
+            assert_eq!(planned(flags, owner), [""; 0], "{flags} {owner:?}");
         }
-        assert_eq!(planned(4, Hold::Owned), ["add table with owner"]);
-        for (flags, hold, add) in [(0, Hold::Owned, "add table with owner"), (6, Hold::Free, "add table"), (4, Hold::Free, "add table")] {
-            assert_eq!(planned(flags, hold).get(..2).unwrap(), ["delete table", add], "{flags} {hold:?}");
+        assert_eq!(planned(4, TableOwner::Owned), ["add table with owner"]);
+        for (flags, owner, add) in
+            [(0, TableOwner::Owned, "add table with owner"), (6, TableOwner::Unowned, "add table"), (4, TableOwner::Unowned, "add table")]
+        {
+            assert_eq!(planned(flags, owner).get(..2).unwrap(), ["delete table", add], "{flags} {owner:?}");
         }
         let table = found(0);
-        let plan = Plan::to_hold(&ruleset, &table, Hold::Owned);
-        let carried: Vec<SetId> = plan.steps.iter().flat_map(Step::carried).copied().collect();
-        assert!(carried.contains(&SetId::Blocked4) && carried.contains(&SetId::Services) && !carried.contains(&SetId::TcpPorts), "{carried:?}");
+        let plan = Plan::with_owner(&ruleset, &table, TableOwner::Owned);
+        let carried: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().collect();
+        assert!(carried.contains(&HOSTS) && carried.contains(&PAIRS) && !carried.contains(&PORTS), "{carried:?}");
     }
 }

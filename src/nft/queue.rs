@@ -1,8 +1,8 @@
-//! How this kernel can queue packets: asked of the kernel, never assumed from its version.
+//! How this kernel can queue packets: found by trying, never assumed from its version.
 //!
-//! A rule with each expression is put into a table of its own, in a transaction that ends with something impossible: the kernel says what it
-//! thinks of the rule, loads the module that it lacks, and undoes the whole (net/netfilter/nfnetlink.c, `nfnetlink_rcv_batch`). Nothing is ever
-//! committed, nobody hears of it, and no other table is touched.
+//! A rule with each expression is added to a table of its own, in a transaction whose last message must fail: the kernel checks the rule, loads
+//! the modules it needs, and reverts everything (net/netfilter/nfnetlink.c, `nfnetlink_rcv_batch`). Nothing is ever committed, no notification is
+//! sent, and no other table is touched.
 
 use rustix::io::Errno;
 
@@ -15,41 +15,32 @@ use super::model::{QueueBy, Rule, Statement};
 use super::numbers::{NFPROTO_INET, SUBSYSTEM, attr, message};
 use crate::netlink::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Open, Writer};
 
-/// A table that never comes to be. Not ours: another connection may own that one.
-const NOWHERE: &str = "portsentry_try";
-
-/// What the administrator of a kernel with neither is told.
-pub const LACKING: &str = "this kernel cannot let packets wait: it has neither nft_queue nor the xt target NFQUEUE; load the module nft_queue (in \
-                           the package kernel-modules-extra on Fedora and RHEL, linux-modules-extra on Ubuntu), or set capture.method to nflog, \
-                           which with capture.reflex stops a scan as well";
-
-/// What the administrator of a kernel with the second way only is told.
-pub const BY_XT: &str = "this kernel has no nft_queue: packets are queued by the xt target NFQUEUE, which does the same; nft cannot load it, and may list it as a remark or not at all";
-
 impl Connection {
-    /// By which way this kernel queues packets, its own expression first; `None` if it has neither.
+    /// The way in which this kernel queues packets, nf_tables' own expression preferred; `None` if it has neither.
     ///
     /// # Errors
     /// [`Error::Apply`] when it refuses for another reason, CAP_NET_ADMIN for one.
     pub fn queue_by(&mut self) -> Result<Option<QueueBy>, Error> {
         for by in [QueueBy::Native, QueueBy::Xt] {
             let rule = Rule { why: "", statements: vec![Statement::Queue { number: 0, bypass: true, by }] };
-            if self.takes(&lower(&rule))? {
+            if self.accepts(&lower(&rule))? {
                 return Ok(Some(by));
             }
         }
         Ok(None)
     }
 
-    /// Whether the kernel would take a rule of these expressions.
-    fn takes(&mut self, expressions: &[Expr]) -> Result<bool, Error> {
+    /// Whether the kernel accepts a rule of these expressions.
+    fn accepts(&mut self, expressions: &[Expr]) -> Result<bool, Error> {
         let (mut asked, mut last) = (0, 0);
+        // Not the schema's own table: another connection may own that one.
+        let scratch = format!("{}_try", self.schema.table.name);
         let failures = self.try_transaction(None, |out, sequence| {
             let mut next = || std::mem::replace(sequence, sequence.wrapping_add(1));
             let open = |out: &mut Writer, kind, flags, sequence| {
                 let message = begin(out, kind, flags, sequence);
                 // For tables, chains and rules alike, the table's name is attribute 1.
-                out.attr_str(attr::TABLE_NAME, NOWHERE);
+                out.attr_str(attr::TABLE_NAME, &scratch);
                 message
             };
             let table = open(out, message::NEWTABLE, NLM_F_CREATE, next());
@@ -69,7 +60,7 @@ impl Connection {
             out.end_nest(list);
             out.end_message(rule);
             last = *sequence;
-            // There is no such chain: so nothing of all this is committed.
+            // There is no such chain, so nothing is committed.
             let nothing = open(out, message::DELCHAIN, NLM_F_ACK, *sequence);
             out.attr_str(attr::CHAIN_NAME, "none");
             out.end_message(nothing);

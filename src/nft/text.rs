@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::element::DisplayRange;
 use super::model::{
     Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset,
-    Selector, Set, Statement, TABLE, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+    Selector, Set, Statement, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
 };
-use super::set_id::DataType;
+use super::schema::{DataType, Table};
 
 /// How the text is meant to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// The table alone.
     Table,
-    /// A file that replaces the table when it is loaded, if there is one: every block is lost.
+    /// A file that replaces the table when it is loaded: its elements are lost.
     Replace,
 }
 
@@ -23,21 +23,22 @@ pub enum Form {
 const ELEMENTS_PER_LINE: usize = 8;
 
 impl Ruleset {
-    /// The text.
-    pub fn render(&self, form: Form) -> String {
+    /// The text that creates `table` with this content.
+    pub fn render(&self, table: Table, form: Form) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = self.write(&mut text, form);
+        let _ = self.write(&mut text, table, form);
         text
     }
 
-    fn write(&self, out: &mut String, form: Form) -> fmt::Result {
+    fn write(&self, out: &mut String, table: Table, form: Form) -> fmt::Result {
+        let name = table.name;
         if form == Form::Replace {
             writeln!(out, "#!/usr/sbin/nft -f")?;
-            writeln!(out, "table inet {TABLE} {{ }}")?;
-            writeln!(out, "delete table inet {TABLE}")?;
+            writeln!(out, "table inet {name} {{ }}")?;
+            writeln!(out, "delete table inet {name}")?;
         }
-        writeln!(out, "table inet {TABLE} {{")?;
+        writeln!(out, "table inet {name} {{")?;
         let mut first = true;
         for set in &self.sets {
             separate(out, &mut first);
@@ -58,10 +59,10 @@ fn separate(out: &mut String, first: &mut bool) {
 }
 
 fn write_set(out: &mut String, set: &Set) -> fmt::Result {
-    writeln!(out, "\tset {} {{", set.id.name())?;
-    let types: Vec<_> = set.id.key().iter().map(|kind| data_type(*kind)).collect();
+    writeln!(out, "\tset {} {{", set.id.name)?;
+    let types: Vec<_> = set.id.key.iter().map(|kind| data_type(*kind)).collect();
     writeln!(out, "\t\ttype {}", types.join(" . "))?;
-    let flags: Vec<_> = [("interval", set.id.is_interval()), ("dynamic", set.owner == Owner::Rules), ("timeout", set.timeouts)]
+    let flags: Vec<_> = [("interval", set.id.interval), ("dynamic", set.owner == Owner::Rules), ("timeout", set.timeouts)]
         .into_iter()
         .filter_map(|(flag, is_set)| is_set.then_some(flag))
         .collect();
@@ -132,11 +133,11 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
             write!(out, "ct state {}", names.join(","))
         }
         Statement::TcpFlags { mask, value } => write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value)),
-        Statement::Lookup { set, key } => write!(out, "{} @{}", concat(key), set.name()),
+        Statement::Lookup { set, key } => write!(out, "{} @{}", concat(key), set.name),
         Statement::Counter => out.write_str("counter"),
-        Statement::Add { set, key, timeout } => write!(out, "add @{} {{ {}{} }}", set.name(), concat(key), Timeout(*timeout)),
+        Statement::Add { set, key, timeout } => write!(out, "add @{} {{ {}{} }}", set.name, concat(key), Timeout(*timeout)),
         Statement::Update { set, key, timeout, over } => {
-            write!(out, "update @{} {{ {}{}", set.name(), concat(key), Timeout(*timeout))?;
+            write!(out, "update @{} {{ {}{}", set.name, concat(key), Timeout(*timeout))?;
             if let Some(Rate { packets, per, burst }) = over {
                 write!(out, " limit rate over {packets}/{} burst {burst} packets", per.name())?;
             }
@@ -172,7 +173,7 @@ fn write_match(out: &mut String, selector: Selector, op: Op, operand: Operand) -
         },
         Operand::Ports(first, last) => write!(out, "{first}-{last}"),
         Operand::Address(address) => write!(out, "{address}"),
-        Operand::Set(set) => write!(out, "@{}", set.name()),
+        Operand::Set(set) => write!(out, "@{}", set.name),
     }
 }
 

@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::engine::{self, AllowList, Moment, Reason, Subject};
 use crate::store::{Block, Content, Repeated};
 use crate::nft::Ruleset;
-use crate::nft::reflex::Tally;
 use crate::probe::Port;
+use crate::ruleset::reflex::Tally;
 use crate::{capture, decoy};
 
 /// All that the thread needs to start or to change its ways.

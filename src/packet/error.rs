@@ -1,5 +1,6 @@
 //! Why the packet thread could not start.
 
+use crate::ruleset::messages::remedy;
 use crate::{capture, decoy, nft};
 
 /// Why the thread could not start.
@@ -19,7 +20,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Capture(error) => error.fmt(f),
-            Self::Nft(error) => error.fmt(f),
+            Self::Nft(error) => write!(f, "{error}{}", remedy(error)),
             Self::Decoy(error) => error.fmt(f),
             Self::TableInUse(_) => f.write_str("another portsentry guards this host with table inet portsentry; there can be only one"),
         }

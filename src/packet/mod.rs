@@ -38,9 +38,10 @@ use crate::decoy::Decoy;
 use crate::engine::{AllowList, Engine, Moment, Policy};
 use crate::store::EVIDENCE_MAX;
 use crate::journal::{JournalHandle, Notice};
-use crate::nft::reflex::Tally;
-use crate::nft::{Connection, Hold, QueueBy, Ruleset, queue};
+use crate::nft::{Connection, QueueBy, Ruleset, TableOwner};
 use crate::responder::{NftResponder, words};
+use crate::ruleset::reflex::Tally;
+use crate::ruleset::{SCHEMA, messages};
 use crate::sys::poll;
 
 pub use self::error::StartError;
@@ -85,7 +86,7 @@ impl Sentry {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
         let room = Room::open(&setup.config, seed[0].rotate_left(16) ^ seed[1])?;
-        let mut responder = NftResponder::new(Connection::open()?);
+        let mut responder = NftResponder::new(Connection::open(SCHEMA)?);
         let found = responder.connection().read(&setup.ruleset)?;
         if let Some(group) = takeover::former_group(&found)
             && group != setup.config.capture.group
@@ -107,7 +108,7 @@ impl Sentry {
         let mut foreign = Foreign::open(responder.connection().portid(), setup.config.own_table, setup.services.clone())?;
         let mut court = Court { engine, responder, journal, errands, archive, orders, refusal: None };
         court.take_over(now, &setup, &found, stored, &mut foreign)?;
-        if setup.config.own_table == OwnTable::Yes && foreign.hold() != Hold::Owned {
+        if setup.config.own_table == OwnTable::Yes && foreign.hold() != TableOwner::Owned {
             let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
             court.journal.tell(Notice::Warning(text.to_owned()));
         }
@@ -191,7 +192,7 @@ impl Sentry {
     /// Tells if the rules queue packets by the second way that this kernel has, and did not before.
     fn tell_queue(&self, before: Option<QueueBy>) {
         if self.ruleset.queues_by() == Some(QueueBy::Xt) && before != Some(QueueBy::Xt) {
-            self.court.journal.tell(Notice::Warning(queue::BY_XT.to_owned()));
+            self.court.journal.tell(Notice::Warning(messages::QUEUE_BY_XT.to_owned()));
         }
     }
 

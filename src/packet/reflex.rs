@@ -4,15 +4,16 @@ use super::Sentry;
 use crate::packet::command;
 use crate::engine::AllowList;
 use crate::nft::element::merge;
-use crate::nft::reflex::Tally;
-use crate::nft::{Element, Error, Installed, Key, Ruleset, SetId};
 use crate::errors::error_chain as words;
+use crate::nft::{Element, Error, Installed, Key, Ruleset};
+use crate::ruleset::reflex::Tally;
+use crate::ruleset::{SetId, held_prefix};
 use ipnet::{IpNet, Ipv6Net};
 
 /// Whom the rules must not hold: what is never blocked, by the same measure as the engine's. A source of IPv6 is a prefix, and it is spared if it
 /// shares an address with anything that is never blocked. `None`: these rules hold nobody.
 pub(super) fn spared(ruleset: &Ruleset, never_block: &AllowList, set: SetId) -> Option<Vec<Element<'static>>> {
-    let prefix = ruleset.held_prefix()?;
+    let prefix = held_prefix(ruleset)?;
     let always = AllowList::always();
     let networks = always.networks().iter().chain(never_block.networks()).map(|network| widened(*network, prefix));
     let ranges = merge(networks.filter(|network| network.addr().is_ipv4() == (set == SetId::Spared4)).map(Key::network).collect());

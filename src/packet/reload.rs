@@ -7,8 +7,9 @@ use crate::config::Config;
 use crate::packet::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
-use crate::nft::{LIGHT_DUMP, Order};
+use crate::nft::{LIGHT_DUMP, Order, SetSpec};
 use crate::responder::{place, words};
+use crate::ruleset::messages::remedy;
 
 /// Rounds of [`PACKETS_A_WAKE`](crate::capture::PACKETS_A_WAKE) packets that a group is emptied in before it is left: more than its receive buffer holds.
 pub(super) const DRAINS_MAX: usize = 256;
@@ -28,8 +29,9 @@ impl Sentry {
         let many = self.court.has_many();
         let Self { court: Court { engine, responder, .. }, foreign, .. } = self;
         let connection = responder.connection();
-        let places =
-            |set| engine.blocks().map(|block| place(block.subject)).filter(move |(id, _)| *id == set).map(|(_, element)| element.key).collect();
+        let places = |set: SetSpec| {
+            engine.blocks().map(|block| place(block.subject)).filter(move |(id, _)| set == *id).map(|(_, element)| element.key).collect()
+        };
         let order = Order { known: Some(&places), ..Order::default() };
         let installed = match rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, order, many) {
             Ok(installed) => installed,
@@ -40,9 +42,10 @@ impl Sentry {
                     log::error!("{}", words(&error));
                 }
                 let back = rules::put_in_place(connection, foreign, &self.ruleset, &self.never_block, &[], order, many);
+                let refusal = words(&error) + remedy(&error);
                 return Err(match back {
-                    Ok(_) => words(&error),
-                    Err(back) => format!("{}; and the rules from before could not be put back: {}", words(&error), words(&back)),
+                    Ok(_) => refusal,
+                    Err(back) => format!("{refusal}; and the rules from before could not be put back: {}", words(&back)),
                 });
             }
         };

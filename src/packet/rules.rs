@@ -4,8 +4,9 @@ use super::foreign::Foreign;
 use super::reflex::spared;
 use crate::engine::AllowList;
 use crate::nft::element::merge;
-use crate::nft::{Connection, Element, Error, Installed, Key, Order, Ruleset, SetId};
+use crate::nft::{Connection, Element, Error, Installed, Key, Order, Ruleset};
 use crate::probe::{Port, Transport};
+use crate::ruleset::SetId;
 
 /// Rules, exemptions and services, as a whole. `many`: the sets of blocks hold more than a few elements.
 pub(super) fn put_in_place(

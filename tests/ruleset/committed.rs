@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use portsentry::config::{ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction};
 use portsentry::nft::text::Form;
-use portsentry::nft::{Connection, QueueBy, Ruleset};
+use portsentry::nft::{Connection, QueueBy};
+use portsentry::ruleset::{self, SCHEMA};
 
 use super::EPHEMERAL;
 use crate::support::missing;
@@ -49,7 +50,7 @@ fn committed(name: &str) -> PathBuf {
 #[test]
 fn committed_rulesets_are_what_the_model_renders() {
     for (name, config) in named() {
-        let text = Ruleset::for_config(&config, EPHEMERAL).render(Form::Replace);
+        let text = ruleset::for_config(&config, EPHEMERAL).render(SCHEMA.table, Form::Replace);
         if std::env::var_os("PORTSENTRY_BLESS").is_some_and(|value| value == "1") {
             std::fs::write(committed(name), text).unwrap();
         } else {
@@ -73,17 +74,17 @@ fn committed_rulesets_load_and_load_again() {
     let namespace = Namespace::new();
     for (name, config) in named() {
         let path = committed(name);
-        let ruleset = Ruleset::for_config(&config, EPHEMERAL);
-        let by = namespace.enter(|| Connection::open().unwrap().queue_by().unwrap());
+        let ruleset = ruleset::for_config(&config, EPHEMERAL);
+        let by = namespace.enter(|| Connection::open(SCHEMA).unwrap().queue_by().unwrap());
         if ruleset.queues_by().is_some() && by != Some(QueueBy::Native) {
             // nft cannot load this here; the daemon can.
             let ruleset = ruleset.queueing(by.expect("this kernel queues packets"));
-            namespace.enter(|| Connection::open().unwrap().install(&ruleset).unwrap());
+            namespace.enter(|| Connection::open(SCHEMA).unwrap().install(&ruleset).unwrap());
             continue;
         }
         for _ in 0..2 {
             namespace.run("nft", &["-f", path.to_str().unwrap()]);
         }
-        assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(&ruleset).unwrap()), None, "rules/{name}.nft");
+        assert_eq!(namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(&ruleset).unwrap()), None, "rules/{name}.nft");
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use portsentry::nft::lower::lower;
 use portsentry::nft::model::{Owner, Rate, Selector, Unit, Verdict};
 use portsentry::nft::text::Form;
-use portsentry::nft::{Chain, Connection, Element, Key, Rule, Ruleset, Set, SetId, Statement};
+use portsentry::nft::{Chain, Connection, Element, Key, Rule, Ruleset, Set, Statement};
+use portsentry::ruleset::{SCHEMA, SetId};
 
 use super::{address, file, listing, path};
 use crate::support::missing;
@@ -23,7 +24,16 @@ const RATES: [(u64, Unit, u32); 7] = [
 ];
 
 fn dynamic(id: SetId, size: u32) -> Set {
-    Set { id, owner: Owner::Rules, timeouts: true, timeout: None, size: Some(size), counter: false, comment: Some("a test"), elements: Vec::new() }
+    Set {
+        id: id.spec(),
+        owner: Owner::Rules,
+        timeouts: true,
+        timeout: None,
+        size: Some(size),
+        counter: false,
+        comment: Some("a test"),
+        elements: Vec::new(),
+    }
 }
 
 /// Every form: with and without timeout, with and without limit, several in one rule, IPv6 by each kind of mask, within a concatenation too.
@@ -37,17 +47,17 @@ fn ruleset(prefix: u8) -> Ruleset {
     let rule = |statements: Vec<Statement>| Rule { why: "", statements };
     for (source, seen, score, suspect, held) in families {
         let port = vec![source, Selector::L4Proto, Selector::ThDport];
-        rules.push(rule(vec![Statement::Lookup { set: seen, key: port.clone() }, Statement::Verdict(Verdict::Goto("end"))]));
+        rules.push(rule(vec![Statement::Lookup { set: seen.spec(), key: port.clone() }, Statement::Verdict(Verdict::Goto("end"))]));
         for (packets, per, burst) in RATES {
             // The kernel keeps it in ticks of its clock (jiffies): whole seconds are the same on each.
             let timeout = Some(Duration::from_secs(90_061));
             rules.push(rule(vec![
-                Statement::Add { set: seen, key: port.clone(), timeout },
-                Statement::Update { set: suspect, key: vec![source], timeout: None, over: None },
-                Statement::Update { set: score, key: vec![source], timeout, over: Some(Rate { packets, per, burst }) },
-                Statement::Update { set: score, key: vec![source], timeout: None, over: Some(Rate { packets, per, burst }) },
-                Statement::Add { set: held, key: vec![source], timeout: None },
-                Statement::Update { set: held, key: vec![source], timeout: Some(Duration::from_secs(10)), over: None },
+                Statement::Add { set: seen.spec(), key: port.clone(), timeout },
+                Statement::Update { set: suspect.spec(), key: vec![source], timeout: None, over: None },
+                Statement::Update { set: score.spec(), key: vec![source], timeout, over: Some(Rate { packets, per, burst }) },
+                Statement::Update { set: score.spec(), key: vec![source], timeout: None, over: Some(Rate { packets, per, burst }) },
+                Statement::Add { set: held.spec(), key: vec![source], timeout: None },
+                Statement::Update { set: held.spec(), key: vec![source], timeout: Some(Duration::from_secs(10)), over: None },
                 Statement::Verdict(Verdict::Goto("end")),
             ]));
         }
@@ -64,16 +74,16 @@ fn dynamic_sets_and_their_statements_are_the_same_in_every_form() {
     let (by_text, by_netlink, again) = (Namespace::new(), Namespace::new(), Namespace::new());
     for prefix in [48, 56, 64, 127, 128] {
         let ruleset = ruleset(prefix);
-        let replace = file(&ruleset.render(Form::Replace));
-        let debug = by_text.run("nft", &["-c", "--debug=netlink", "-f", path(&file(&ruleset.render(Form::Table)))]);
+        let replace = file(&ruleset.render(SCHEMA.table, Form::Replace));
+        let debug = by_text.run("nft", &["-c", "--debug=netlink", "-f", path(&file(&ruleset.render(SCHEMA.table, Form::Table)))]);
         let theirs: Vec<&str> = debug.lines().filter(|line| line.starts_with("  [ ")).map(str::trim).collect();
         let ours: Vec<String> = ruleset.chains.iter().flat_map(|chain| chain.rules.iter().flat_map(lower)).map(|expr| expr.to_string()).collect();
         assert_eq!(ours, theirs, "/{prefix}");
 
         by_text.run("nft", &["-f", path(&replace)]);
-        assert_eq!(by_text.enter(|| Connection::open().unwrap().verify(&ruleset).unwrap()), None, "/{prefix}");
+        assert_eq!(by_text.enter(|| Connection::open(SCHEMA).unwrap().verify(&ruleset).unwrap()), None, "/{prefix}");
         by_netlink.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             let _ = connection.remove_table();
             connection.install(&ruleset).unwrap_or_else(|error| panic!("/{prefix}: {error}"));
             // What a rule has put in can be taken out one by one, and what is there is found.

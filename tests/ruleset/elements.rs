@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portsentry::nft::{Connection, Element, Key, SetId};
+use portsentry::nft::{Connection, Element, Key};
+use portsentry::ruleset::{SCHEMA, SetId};
 
 use super::{address, default_ruleset, installed};
 use crate::support::netns::Namespace;
@@ -13,7 +14,7 @@ fn elements_are_added_read_renewed_and_deleted() {
     need!();
     let (namespace, _) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         for (set, host) in [(SetId::Blocked4, "192.0.2.1"), (SetId::Blocked4, "255.255.255.255"), (SetId::Blocked6, "2001:db8::")] {
             let element = Element::new(address(host)).timeout(Some(Duration::from_secs(60))).comment("why");
             connection.add_element(set, &element).unwrap();
@@ -41,7 +42,7 @@ fn networks_are_added_found_by_their_members_renewed_and_deleted() {
     need!();
     let (namespace, _) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         for (set, network, member, stranger) in [
             (SetId::BlockedNets4, "198.51.100.0/24", "198.51.100.255", "198.51.101.0"),
             (SetId::BlockedNets4, "255.255.0.0/16", "255.255.255.255", "255.254.255.255"),
@@ -71,7 +72,7 @@ fn renewing_keeps_what_was_counted() {
     let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(60)));
     let packets = |connection: &mut Connection| connection.get_element(SetId::Blocked4, element.key).unwrap().unwrap().packets;
     let before = namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         connection.install(&default_ruleset()).unwrap();
         connection.add_element(SetId::Blocked4, &element).unwrap();
         let _ = peer.output("ping", &["-c", "3", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
@@ -82,7 +83,7 @@ fn renewing_keeps_what_was_counted() {
         before
     });
     let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
-    assert!(namespace.enter(|| packets(&mut Connection::open().unwrap())) >= before + 2, "it counts on");
+    assert!(namespace.enter(|| packets(&mut Connection::open(SCHEMA).unwrap())) >= before + 2, "it counts on");
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn ten_thousand_elements_go_in_and_out() {
     need!();
     let (namespace, _) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let element = |number: u32| Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600)));
         let comment = "scan syn unproven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
         let elements: Vec<_> = (0..10_000).map(|number| element(number).comment(comment)).collect();
@@ -118,7 +119,7 @@ fn replacing_elements_is_all_or_nothing() {
     need!();
     let (namespace, _) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let networks = ["10.0.0.0/8", "192.0.2.0/24", "255.255.255.255/32"].map(|text| Element::network(text.parse().unwrap()));
         connection.replace_elements(SetId::Allowed4, &networks).unwrap();
         let listed =

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use portsentry::config::{ClosedPorts, Config, Mode, PortMode, PortSet, ProtocolAction};
 use portsentry::nft::Ruleset;
+use portsentry::ruleset;
 
 use super::default_ruleset;
 
@@ -78,7 +79,7 @@ pub fn rulesets() -> Vec<Ruleset> {
     let count = std::env::var("PORTSENTRY_RULESETS").map_or(80, |count| count.parse().expect("PORTSENTRY_RULESETS is a number"));
     let generated = (0..count).map(|_| {
         let (config, ephemeral) = numbers.config();
-        Ruleset::for_config(&config, ephemeral)
+        ruleset::for_config(&config, ephemeral)
     });
     std::iter::once(default_ruleset()).chain(generated).collect()
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portsentry::nft::Connection;
-use portsentry::nft::SetId;
 use portsentry::nft::element::Element;
+use portsentry::ruleset::{SCHEMA, SetId};
 
 use super::installed;
 
@@ -15,7 +15,7 @@ use super::installed;
 fn one_element_takes_about_two_microseconds() {
     let (namespace, _) = installed();
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
+        let mut connection = Connection::open(SCHEMA).unwrap();
         let mut times: Vec<Duration> = (0..20_000u32)
             .map(|number| {
                 let element =

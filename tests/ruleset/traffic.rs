@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use portsentry::config::{ClosedPorts, Config, Mode};
+use portsentry::nft::Connection;
 use portsentry::nft::element::Element;
-use portsentry::nft::{Connection, Ruleset, SetId};
+use portsentry::ruleset::{self, SCHEMA, SetId};
 
 use super::{EPHEMERAL, address};
 use crate::support::missing;
@@ -36,7 +37,7 @@ impl Net {
     fn new(config: &Config) -> Self {
         let (host, peer) = (Namespace::new(), Namespace::new());
         host.join(&peer, "veth0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
-        host.enter(|| Connection::open().unwrap().install(&Ruleset::for_config(config, EPHEMERAL)).unwrap());
+        host.enter(|| Connection::open(SCHEMA).unwrap().install(&ruleset::for_config(config, EPHEMERAL)).unwrap());
         Self { host, peer }
     }
 
@@ -79,12 +80,16 @@ impl Net {
     }
 
     fn block(&self, set: SetId, text: &str) {
-        self.host.enter(|| Connection::open().unwrap().add_element(set, &Element::network(text.parse().unwrap())).unwrap());
+        self.host.enter(|| Connection::open(SCHEMA).unwrap().add_element(set, &Element::network(text.parse().unwrap())).unwrap());
     }
 
     fn services(&self) -> Vec<String> {
-        let mut keys: Vec<_> =
-            self.host.enter(|| Connection::open().unwrap().dump_set(SetId::Services).unwrap()).iter().map(|info| info.key.to_string()).collect();
+        let mut keys: Vec<_> = self
+            .host
+            .enter(|| Connection::open(SCHEMA).unwrap().dump_set(SetId::Services).unwrap())
+            .iter()
+            .map(|info| info.key.to_string())
+            .collect();
         keys.sort();
         keys
     }
@@ -210,14 +215,14 @@ fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
         assert_eq!(net.tcp(host, 80), Reply::Silence, "{blocked}");
         assert_eq!(net.tcp(other, 80), Reply::Open, "{blocked}: the other family goes on");
         net.host.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             let packets = connection.dump_set(set).unwrap()[0].packets;
             assert!(packets >= 1, "{blocked}: the element counts");
             connection.replace_elements(allowed, &[Element::network(IpAddr::into(address(peer)))]).unwrap();
         });
         assert_eq!(net.tcp(host, 80), Reply::Open, "{blocked}");
         net.host.enter(|| {
-            let mut connection = Connection::open().unwrap();
+            let mut connection = Connection::open(SCHEMA).unwrap();
             connection.replace_elements(allowed, &[]).unwrap();
             connection.replace_elements(set, &[]).unwrap();
         });
@@ -238,7 +243,7 @@ fn only_the_named_interfaces_are_watched() {
     assert_eq!(net.tcp(HOST4, 80), Reply::Closed);
     net.host.enter(|| {
         let config = Config { interfaces: vec!["eth7".to_owned(), "veth0".to_owned()], ..Config::default() };
-        Connection::open().unwrap().install(&Ruleset::for_config(&config, EPHEMERAL)).unwrap();
+        Connection::open(SCHEMA).unwrap().install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
     });
     assert_eq!(net.tcp(HOST4, 80), Reply::Silence);
 }

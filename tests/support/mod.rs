@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use netns::Namespace;
-use portsentry::nft::{Heard, Monitor, Notification};
+use portsentry::nft::{Monitor, Notification, Received};
+use portsentry::ruleset::SCHEMA;
 
 /// Sends what nmap does not; each load is a function in it.
 pub const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
@@ -91,19 +92,19 @@ pub fn skip(reason: &str) {
 /// How long the table of `host` is gone when `flush` takes it away, seen from outside while that runs: from the notification of its end to that of
 /// the transaction that brings it back. (Who is not scheduled in between sees less.) With what `flush` gives.
 pub fn gap<T: Send>(host: &Namespace, flush: impl FnOnce() -> T + Send) -> (Duration, T) {
-    let mut monitor = host.enter(|| Monitor::open().unwrap());
+    let mut monitor = host.enter(|| Monitor::open(SCHEMA).unwrap());
     let (mut gone, mut back) = (None, None);
     let begun = Instant::now();
     let given = std::thread::scope(|scope| {
         let flush = scope.spawn(flush);
         while back.is_none() {
             assert!(begun.elapsed() < Duration::from_secs(30), "the table does not come back");
-            let heard = monitor.hear(None, |notification| match notification {
+            let heard = monitor.receive(None, |notification| match notification {
                 Notification::TableDeleted => gone = gone.or(Some(Instant::now())),
                 Notification::TableAdded if gone.is_some() => back = back.or(Some(Instant::now())),
                 _ => {}
             });
-            if heard.unwrap() == Heard::Nothing {
+            if heard.unwrap() == Received::Nothing {
                 std::thread::sleep(Duration::from_micros(100));
             }
         }

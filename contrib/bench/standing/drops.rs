@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::nft::{Element, SetId};
+use portsentry::nft::Element;
+use portsentry::ruleset::SetId;
 
 use super::installed;
 use super::support::flood::{Load, Wire};

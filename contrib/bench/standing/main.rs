@@ -27,8 +27,9 @@ use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
 use portsentry::engine::{Moment, Source, Subject};
+use portsentry::nft::Connection;
+use portsentry::ruleset::{self, SCHEMA, SetId};
 use portsentry::store::{self, Block, Content, Mark};
-use portsentry::nft::{Connection, Ruleset, SetId};
 use support::daemon::Daemon;
 use support::eventually;
 use support::netns::Namespace;
@@ -106,8 +107,8 @@ fn write(directory: &Path, mark: Mark, count: u32) {
 
 /// A connection in the thread's namespace, where the rules of the built-in defaults are in place without a daemon.
 fn installed() -> Connection {
-    let mut connection = Connection::open().unwrap();
-    connection.install(&Ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
+    let mut connection = Connection::open(SCHEMA).unwrap();
+    connection.install(&ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
     connection
 }
 
@@ -204,7 +205,7 @@ fn gap(connection: &mut Connection, others: &mut Connection, by: By) -> Duration
 /// One transaction brings every block; comments and counters follow in pieces. More than that would be a second repair.
 fn gap_in_one_transaction(namespace: &Namespace, by: By) -> f64 {
     namespace.enter(|| {
-        let (mut connection, mut others) = (Connection::open().unwrap(), Connection::open().unwrap());
+        let (mut connection, mut others) = (Connection::open(SCHEMA).unwrap(), Connection::open(SCHEMA).unwrap());
         let before = connection.generation().unwrap();
         let gap = gap(&mut connection, &mut others, by);
         std::thread::sleep(Duration::from_millis(1000));

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portsentry::nft::{Connection, Element, Key, SetId};
+use portsentry::nft::{Connection, Element, Key};
+use portsentry::ruleset::{SCHEMA, SetId};
 
 use super::support::daemon::Daemon;
 use super::support::netns::Namespace;
@@ -91,12 +92,12 @@ fn daemon() {
     let began = Instant::now();
     let daemon = Daemon::start_with(&namespace, "own_table: false", Some(state.path()));
     row("the daemon: restored, from exec to the first answer, all in force", milliseconds(began.elapsed()));
-    assert!(namespace.enter(|| is_full(&mut Connection::open().unwrap())));
+    assert!(namespace.enter(|| is_full(&mut Connection::open(SCHEMA).unwrap())));
     // Comments and counters follow in pieces.
     let settled = eventually(PATIENCE, || {
-        let before = namespace.enter(|| Connection::open().unwrap().generation().unwrap());
+        let before = namespace.enter(|| Connection::open(SCHEMA).unwrap().generation().unwrap());
         std::thread::sleep(Duration::from_millis(200));
-        before == namespace.enter(|| Connection::open().unwrap().generation().unwrap())
+        before == namespace.enter(|| Connection::open(SCHEMA).unwrap().generation().unwrap())
     });
     assert!(settled);
     row("    until each has its comment and counter", milliseconds(began.elapsed()));
@@ -137,8 +138,8 @@ fn daemon() {
 /// How long the table is gone, and how long it takes until every block is back.
 fn flush(namespace: &Namespace) -> (Duration, Duration) {
     namespace.enter(|| {
-        let mut connection = Connection::open().unwrap();
-        let gap = super::gap(&mut connection, &mut Connection::open().unwrap(), super::By::Nft);
+        let mut connection = Connection::open(SCHEMA).unwrap();
+        let gap = super::gap(&mut connection, &mut Connection::open(SCHEMA).unwrap(), super::By::Nft);
         let began = Instant::now();
         assert!(eventually(PATIENCE, || is_full(&mut connection)));
         (gap, gap + began.elapsed())

@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 
-use crate::nft::{Key, Notification, SetId};
+use crate::nft::{Key, Notification, SetSpec};
+use crate::ruleset::SetId;
 
 /// Elements that others changed and that wait to be looked after: 16 MB. Past that the sets are put back as they were.
 const ELEMENTS_MAX: usize = 1 << 19;
@@ -41,7 +42,8 @@ impl Change {
         }
     }
 
-    fn elements(&mut self, set: SetId, keys: Vec<Key>, list: impl Fn(&mut Self) -> &mut VecDeque<(SetId, Key)>) {
+    fn elements(&mut self, set: SetSpec, keys: Vec<Key>, list: impl Fn(&mut Self) -> &mut VecDeque<(SetId, Key)>) {
+        let Some(set) = SetId::of(set) else { return };
         match set {
             SetId::Blocked4 | SetId::Blocked6 if self.removed.len() + self.added.len() + keys.len() > ELEMENTS_MAX => {
                 (self.structure, self.anew) = (true, true);
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn elements_that_went_with_their_table_are_nobodys_word() {
         let mut change = Change::default();
-        change.take(Notification::ElementsDeleted { set: SetId::Blocked4, keys: vec![key(1)] });
+        change.take(Notification::ElementsDeleted { set: SetId::Blocked4.spec(), keys: vec![key(1)] });
         change.take(Notification::TableDeleted);
         let mut pending = Change::default();
         pending.join(change);
@@ -108,7 +110,7 @@ mod tests {
     fn what_waits_is_bounded_and_past_that_the_sets_are_made_anew() {
         let mut change = Change::default();
         for _ in 0..=ELEMENTS_MAX / 1000 {
-            change.take(Notification::ElementsDeleted { set: SetId::Blocked4, keys: vec![key(1); 1000] });
+            change.take(Notification::ElementsDeleted { set: SetId::Blocked4.spec(), keys: vec![key(1); 1000] });
         }
         assert!(change.anew && change.removed.len() <= ELEMENTS_MAX);
     }
@@ -116,9 +118,9 @@ mod tests {
     #[test]
     fn what_the_rules_remember_may_be_forgotten() {
         let mut change = Change::default();
-        change.take(Notification::ElementsDeleted { set: SetId::Services, keys: vec![Key::Service(6, 22)] });
+        change.take(Notification::ElementsDeleted { set: SetId::Services.spec(), keys: vec![Key::Service(6, 22)] });
         assert!(change.is_nothing());
-        change.take(Notification::ElementsDeleted { set: SetId::TcpPorts, keys: vec![Key::Port(22)] });
+        change.take(Notification::ElementsDeleted { set: SetId::TcpPorts.spec(), keys: vec![Key::Port(22)] });
         assert!(change.structure);
     }
 }

@@ -16,8 +16,9 @@ use crate::packet::reflex::spared;
 use crate::packet::{Sentry, rules};
 use crate::engine::{BlockView, Engine, Moment, Subject};
 use crate::journal::Notice;
-use crate::nft::{Element, ElementInfo, Elements, Error, Hold, Installed, Key, Order, SetId};
+use crate::nft::{Element, ElementInfo, Elements, Error, Installed, Key, Order, SetSpec, TableOwner};
 use crate::responder::{host, place, words};
+use crate::ruleset::SetId;
 
 /// Elements that others changed and that are looked after before packets are looked at again: two milliseconds.
 const ELEMENTS_A_WAKE: usize = 500;
@@ -126,7 +127,7 @@ impl Sentry {
         (self.foreign.pending.removed, self.foreign.pending.added) = (change.removed, change.added);
         let last_straw = self.foreign.pace.is_last_straw(now);
         if last_straw && self.foreign.own_table == OwnTable::Auto {
-            self.foreign.hold = Hold::Owned;
+            self.foreign.hold = TableOwner::Owned;
         }
         let begun = Instant::now();
         let exempt = |sentry: &mut Self| {
@@ -181,7 +182,7 @@ impl Sentry {
         foreign.count += 1;
         foreign.last = Some(foreign.author.clone());
         if last_straw {
-            let remedy = if foreign.hold == Hold::Owned {
+            let remedy = if foreign.hold == TableOwner::Owned {
                 "the table is closed to other programs from now on"
             } else {
                 "from now on it is put right ever later, a minute at the most; find out what that program wants"
@@ -197,16 +198,16 @@ impl Sentry {
         let many = self.court.has_many();
         let Self { court, never_block, ruleset, foreign, .. } = self;
         let Court { engine, responder, .. } = court;
-        let books = |id: SetId| match id {
-            SetId::Allowed4 | SetId::Allowed6 => Some(rules::exempt(never_block, id).iter().map(as_found).collect()),
-            SetId::Spared4 | SetId::Spared6 => spared(ruleset, never_block, id).map(|elements| elements.iter().map(as_found).collect()),
-            SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6 => {
+        let books = |set: SetSpec| match SetId::of(set)? {
+            id @ (SetId::Allowed4 | SetId::Allowed6) => Some(rules::exempt(never_block, id).iter().map(as_found).collect()),
+            id @ (SetId::Spared4 | SetId::Spared6) => spared(ruleset, never_block, id).map(|elements| elements.iter().map(as_found).collect()),
+            id @ (SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6) => {
                 let here = engine.blocks().take(FIRST_BLOCKS).filter(|block| place(block.subject).0 == id);
                 Some(here.filter_map(|block| standing(now, &block, !id.counts_each())).collect())
             }
             _ => None,
         };
-        let order = Order { elements: Elements::Instead(&books), anew, ..Order::default() };
+        let order = Order { elements: Elements::Instead(&books), recreate: anew, ..Order::default() };
         foreign.install(responder.connection(), ruleset, order, many)
     }
 
@@ -217,7 +218,7 @@ impl Sentry {
         }
         let many = self.foreign.backlog.len().min(BLOCKS_A_WAKE);
         let subjects: Vec<Subject> = self.foreign.backlog.drain(..many).collect();
-        for set in self.ruleset.sets.iter().filter(|set| crate::responder::BLOCKED.contains(&set.id)) {
+        for set in self.ruleset.sets.iter().filter(|set| crate::responder::BLOCKED.iter().any(|id| set.id == *id)) {
             let elements = still_blocked(&self.court.engine, now, &subjects, set.id);
             if let Err(error) = self.court.responder.connection().put_back(set, &elements) {
                 log::warn!("{}", words(&error));
@@ -236,7 +237,7 @@ impl Sentry {
             return;
         }
         let subjects: Vec<Subject> = self.foreign.bare.drain(..many).collect();
-        for set in self.ruleset.sets.iter().filter(|set| set.id.counts_each()) {
+        for set in self.ruleset.sets.iter().filter(|set| set.id.element_counters) {
             let elements = still_blocked(&self.court.engine, now, &subjects, set.id);
             if let Err(error) = self.court.responder.connection().complete(set, &elements) {
                 // They block all the same. If the table is gone, that is another notification.
@@ -286,8 +287,8 @@ impl Sentry {
 }
 
 /// Those of the subjects that belong into this set, as they go back into it. Lifted meanwhile is lifted.
-fn still_blocked(engine: &Engine, now: Moment, subjects: &[Subject], set: SetId) -> Vec<ElementInfo> {
-    let here = subjects.iter().filter(|subject| place(**subject).0 == set).filter_map(|subject| engine.blocked(*subject));
+fn still_blocked(engine: &Engine, now: Moment, subjects: &[Subject], set: SetSpec) -> Vec<ElementInfo> {
+    let here = subjects.iter().filter(|subject| set == place(**subject).0).filter_map(|subject| engine.blocked(*subject));
     here.filter_map(|block| standing(now, &block, true)).collect()
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::Author;
 use crate::packet::Sentry;
 use crate::engine::Moment;
-use crate::nft::{Connection, Error, Key, SetId};
+use crate::nft::{Connection, Error, Key};
 use crate::responder::{host, place, words};
+use crate::ruleset::{SCHEMA, SetId};
 
 /// Nothing tells that the thread is done: it is asked this often.
 const ASKED_EVERY: Duration = Duration::from_millis(100);
@@ -95,7 +96,7 @@ impl Sentry {
 }
 
 fn read() -> Result<Keys, Error> {
-    let mut connection = Connection::open()?;
+    let mut connection = Connection::open(SCHEMA)?;
     let mut all = Vec::new();
     for set in [SetId::Blocked4, SetId::Blocked6] {
         all.extend(connection.dump_keys(set)?.into_iter().map(|key| (set, key)));

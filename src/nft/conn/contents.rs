@@ -9,7 +9,7 @@ use crate::nft::element::{self, Element, ElementInfo, Key, RawElement};
 use crate::nft::encode::{self, Past};
 use crate::nft::error::Error;
 use crate::nft::numbers::message;
-use crate::nft::set_id::SetId;
+use crate::nft::schema::SetSpec;
 
 /// Elements that may be dumped by the way. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time grows with the
 /// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes.
@@ -23,16 +23,18 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
-    pub fn get_element(&mut self, set: SetId, key: Key) -> Result<Option<ElementInfo>, Error> {
-        if set.is_interval() {
+    pub fn get_element(&mut self, set: impl Into<SetSpec>, key: Key) -> Result<Option<ElementInfo>, Error> {
+        let (set, table) = (set.into(), self.schema.table);
+        if set.interval {
             // The kernel tells the start of an interval only; such sets are small.
             return Ok(self.dump_set(set)?.into_iter().find(|info| (info.key..=info.last()).contains(&key)));
         }
-        let sequence = self.request(|out, sequence| one(out, sequence, message::GETSETELEM, 0, set, &Element::key_only(key), Past::default()))?;
+        let sequence =
+            self.request(|out, sequence| one(out, table, sequence, (message::GETSETELEM, 0), set, &Element::key_only(key), Past::default()))?;
         let mut found = None;
         let answer = self.answers(sequence, true, |message| {
             let mut is_found = false;
-            decode::elements(message, set, |element| {
+            decode::elements(message, table, set, |element| {
                 is_found = true;
                 found = Some(element.info);
             });
@@ -53,25 +55,27 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
-    pub fn get_elements(&mut self, set: SetId, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
+    pub fn get_elements(&mut self, set: impl Into<SetSpec>, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
+        let set = set.into();
         let mut all = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(QUESTIONS) {
             self.get_chunk(set, chunk, &mut all)?;
         }
         // Of a missing element, set and table the kernel says the same.
         if !all.is_empty() && all.iter().all(Option::is_none) && !self.has_set(set)? {
-            let object = format!("elements of set {}", set.name());
+            let object = format!("elements of set {}", set.name);
             return Err(Error::Apply { verb: "get", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
         }
         Ok(all)
     }
 
-    fn get_chunk(&mut self, set: SetId, keys: &[Key], all: &mut Vec<Option<ElementInfo>>) -> Result<(), Error> {
+    fn get_chunk(&mut self, set: SetSpec, keys: &[Key], all: &mut Vec<Option<ElementInfo>>) -> Result<(), Error> {
+        let table = self.schema.table;
         let (first, from) = (self.sequence.wrapping_add(1), all.len());
         self.out.clear();
         for key in keys {
             self.sequence = self.sequence.wrapping_add(1);
-            one(&mut self.out, self.sequence, message::GETSETELEM, 0, set, &Element::key_only(*key), Past::default());
+            one(&mut self.out, table, self.sequence, (message::GETSETELEM, 0), set, &Element::key_only(*key), Past::default());
             all.push(None);
         }
         self.transmit()?;
@@ -83,7 +87,7 @@ impl Connection {
                 other => other,
             };
             let Some(datagram) = datagram.map_err(|source| Error::Socket { verb: "receive from", source })? else {
-                return Err(no_answer("get", &format!("elements of set {}", set.name())));
+                return Err(no_answer("get", &format!("elements of set {}", set.name)));
             };
             for message in Messages(datagram) {
                 let Ok(position) = usize::try_from(message.header.sequence.wrapping_sub(first)) else { continue };
@@ -95,18 +99,19 @@ impl Connection {
                         let sequence = message.header.sequence;
                         failure = Some(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
                     }
-                    None => decode::elements(&message, set, |element| *place = Some(element.info)),
+                    None => decode::elements(&message, table, set, |element| *place = Some(element.info)),
                 }
             }
         }
         failure.map_or(Ok(()), |failure| Err(self.error(failure)))
     }
 
-    pub(super) fn has_set(&mut self, set: SetId) -> Result<bool, Error> {
+    pub(super) fn has_set(&mut self, set: SetSpec) -> Result<bool, Error> {
+        let table = self.schema.table;
         Ok(self
-            .dump(|out, sequence| encode::of_table(out, message::GETSET, NLM_F_DUMP, sequence), decode::set)?
+            .dump(|out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence), |message| decode::set(message, table))?
             .iter()
-            .any(|found| found.name == set.name()))
+            .any(|found| found.name == set.name))
     }
 
     /// Every element of a set; in sets of intervals, sorted.
@@ -119,18 +124,19 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if others change the ruleset all the time.
-    pub fn dump_set(&mut self, set: SetId) -> Result<Vec<ElementInfo>, Error> {
+    pub fn dump_set(&mut self, set: impl Into<SetSpec>) -> Result<Vec<ElementInfo>, Error> {
+        let (set, table) = (set.into(), self.schema.table);
         let (mut all, mut known) = (Vec::new(), HashSet::new());
         for _ in 0..DUMP_TRIES {
             let mut raw: Vec<RawElement> = Vec::new();
             self.dump_into(
-                |out, sequence| encode::dump_set(out, sequence, set),
+                |out, sequence| encode::dump_set(out, table, sequence, set),
                 &mut raw,
-                |raw, message| decode::elements(message, set, |one| raw.push(one)),
+                |raw, message| decode::elements(message, table, set, |one| raw.push(one)),
             )?;
             let told = raw.len();
             let found = element::join(set, raw);
-            if set.is_interval() || found.len() == told {
+            if set.interval || found.len() == told {
                 return Ok(found);
             }
             let before = all.len();
@@ -146,14 +152,15 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::dump_set`].
-    pub fn dump_keys(&mut self, set: SetId) -> Result<HashSet<Key>, Error> {
+    pub fn dump_keys(&mut self, set: impl Into<SetSpec>) -> Result<HashSet<Key>, Error> {
+        let (set, table) = (set.into(), self.schema.table);
         let mut known = HashSet::new();
         for _ in 0..DUMP_TRIES {
             let mut told: Vec<Key> = Vec::new();
             self.dump_into(
-                |out, sequence| encode::dump_set(out, sequence, set),
+                |out, sequence| encode::dump_set(out, table, sequence, set),
                 &mut told,
-                |told, message| decode::elements(message, set, |one| told.push(one.info.key)),
+                |told, message| decode::elements(message, table, set, |one| told.push(one.info.key)),
             )?;
             let (count, before) = (told.len(), known.len());
             known.extend(told);
@@ -169,8 +176,9 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::dump_set`].
-    pub fn contents(&mut self, set: SetId, count: Option<u32>, known: impl FnOnce() -> Vec<Key>) -> Result<Vec<ElementInfo>, Error> {
-        if let Some(count) = count.and_then(|count| usize::try_from(count).ok()).filter(|count| *count > LIGHT_DUMP && !set.is_interval()) {
+    pub fn contents(&mut self, set: impl Into<SetSpec>, count: Option<u32>, known: impl FnOnce() -> Vec<Key>) -> Result<Vec<ElementInfo>, Error> {
+        let set = set.into();
+        if let Some(count) = count.and_then(|count| usize::try_from(count).ok()).filter(|count| *count > LIGHT_DUMP && !set.interval) {
             let found: Vec<ElementInfo> = self.get_elements(set, &known())?.into_iter().flatten().collect();
             if found.len() >= count {
                 return Ok(found);

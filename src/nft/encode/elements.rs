@@ -9,26 +9,26 @@ use super::expression::{data, expression, milliseconds};
 use crate::netlink::message::{NLM_F_CREATE, NLM_F_DUMP, Open, Writer};
 use crate::nft::element::{COMMENT_MAX, Element, ElementInfo, Key};
 use crate::nft::expr::Expr;
-use crate::nft::model::{Set, TABLE};
+use crate::nft::model::Set;
 use crate::nft::numbers::{ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, ELEM_UDATA_FLAGS, INTERVAL_OPEN, attr, message};
-use crate::nft::set_id::SetId;
+use crate::nft::schema::{SetSpec, Table};
 
 /// Bytes of an element list in one message: well below the 65,535 that the attribute's length can say.
 const LIST_MAX: usize = 60_000;
 
-/// What the kernel is to remember of an element that it had before.
+/// Counter and remaining time of an element that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Past {
     /// Packets and bytes counted.
     pub counter: Option<(u64, u64)>,
-    /// What is left of the timeout, if less than all of it.
+    /// What is left of the timeout, if less than the whole.
     pub expires: Option<Duration>,
 }
 
 impl Past {
-    /// Of an element that is new in its set.
-    pub fn new(set: SetId) -> Self {
-        Self { counter: set.counts_each().then_some((0, 0)), expires: None }
+    /// For an element that is new in its set.
+    pub fn new(set: SetSpec) -> Self {
+        Self { counter: set.element_counters.then_some((0, 0)), expires: None }
     }
 }
 
@@ -37,28 +37,28 @@ impl Past {
 pub struct Elements {
     message: Open,
     list: Open,
-    id: SetId,
+    id: SetSpec,
 }
 
 impl Elements {
     /// Starts a message: `kind` is NEWSETELEM, GETSETELEM or DELSETELEM.
-    pub fn begin(out: &mut Writer, sequence: u32, kind: u16, flags: u16, id: SetId) -> Self {
+    pub fn begin(out: &mut Writer, table: Table, sequence: u32, kind: u16, flags: u16, id: SetSpec) -> Self {
         let message = open(out, kind, flags, sequence);
-        out.attr_str(attr::ELEMS_SET, id.name());
-        out.attr_str(attr::ELEMS_TABLE, TABLE);
+        out.attr_str(attr::ELEMS_SET, id.name);
+        out.attr_str(attr::ELEMS_TABLE, table.name);
         let list = out.begin_nest(attr::ELEMS_ELEMENTS);
         Self { message, list, id }
     }
 
     /// Writes an element; in sets of intervals, its start and its end.
     pub fn push(&self, out: &mut Writer, element: &Element<'_>, past: Past) {
-        let is_interval = self.id.is_interval();
+        let is_interval = self.id.interval;
         let after = if is_interval { element.last().successor() } else { None };
         let nest = self.key(out, element.key);
         if let Some(timeout) = element.timeout {
             out.attr_be64(attr::ELEM_TIMEOUT, milliseconds(timeout));
             if let Some(expires) = past.expires {
-                // None left would be none at all to the kernel.
+                // The kernel takes 0 for no timeout.
                 out.attr_be64(attr::ELEM_EXPIRATION, milliseconds(expires.min(timeout)).max(1));
             }
         }
@@ -114,62 +114,69 @@ impl Elements {
 }
 
 /// Removes every element of a set.
-pub fn flush_set(out: &mut Writer, sequence: u32, id: SetId) {
+pub fn flush_set(out: &mut Writer, table: Table, sequence: u32, id: SetSpec) {
     let message = open(out, message::DELSETELEM, 0, sequence);
-    out.attr_str(attr::ELEMS_TABLE, TABLE);
-    out.attr_str(attr::ELEMS_SET, id.name());
+    out.attr_str(attr::ELEMS_TABLE, table.name);
+    out.attr_str(attr::ELEMS_SET, id.name);
     out.end_message(message);
 }
 
 /// Asks for every element of a set.
-pub fn dump_set(out: &mut Writer, sequence: u32, id: SetId) {
+pub fn dump_set(out: &mut Writer, table: Table, sequence: u32, id: SetSpec) {
     let message = open(out, message::GETSETELEM, NLM_F_DUMP, sequence);
-    out.attr_str(attr::ELEMS_TABLE, TABLE);
-    out.attr_str(attr::ELEMS_SET, id.name());
+    out.attr_str(attr::ELEMS_TABLE, table.name);
+    out.attr_str(attr::ELEMS_SET, id.name);
     out.end_message(message);
 }
 
 /// The ranges as elements without timeout, in as many messages as they need.
-pub fn add_ranges(out: &mut Writer, sequence: &mut u32, id: SetId, ranges: &[RangeInclusive<Key>]) {
-    add_all(out, sequence, id, ranges.iter().map(|range| (Element::range(range), Past::default())));
+pub fn add_ranges(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, ranges: &[RangeInclusive<Key>]) {
+    add_all(out, table, sequence, id, ranges.iter().map(|range| (Element::range(range), Past::default())));
 }
 
-/// Which counters elements get that are put back.
+/// Which counters restored elements are written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counters {
-    /// All, as they stood.
+    /// All, with their last values.
     Now,
-    /// Those that the set gives, where it has them to give ([`SetId::counts_each`]): the others follow.
+    /// Those that the set defines. Where each element has its own ([`SetSpec::element_counters`]), they follow in a later transaction.
     Later,
 }
 
-/// Elements that were in the kernel before, with what is left of their time, and their counters if the set still counts.
-pub fn add_again(out: &mut Writer, sequence: &mut u32, set: &Set, elements: &[ElementInfo], counters: Counters) {
+/// Elements that were in the kernel before, with their remaining time, and their counters if the set still counts.
+pub fn add_again(out: &mut Writer, table: Table, sequence: &mut u32, set: &Set, elements: &[ElementInfo], counters: Counters) {
     let again = elements.iter().map(|info| {
         let timeout = info.timeout.filter(|_| set.timeouts);
         let element = Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
-        // A set that counts gives each element a counter; naming one that stands at zero costs the kernel a look-up by name for each.
+        // A set with a counter creates one for each element; sending one with value zero costs the kernel a look-up by name each.
         let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
-        let has_own = set.id.counts_each() && counters == Counters::Now;
+        let has_own = set.id.element_counters && counters == Counters::Now;
         (element, Past { counter: (has_counted || has_own).then_some((info.packets, info.bytes)), expires: info.expires })
     });
-    add_all(out, sequence, set.id, again);
+    add_all(out, table, sequence, set.id, again);
 }
 
 /// Takes elements out, in as many messages as they need.
-pub fn delete_all(out: &mut Writer, sequence: &mut u32, id: SetId, elements: &[ElementInfo]) {
-    write_all(out, sequence, (message::DELSETELEM, 0), id, elements.iter().map(|info| (Element::key_only(info.key), Past::default())));
+pub fn delete_all(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, elements: &[ElementInfo]) {
+    write_all(out, table, sequence, (message::DELSETELEM, 0), id, elements.iter().map(|info| (Element::key_only(info.key), Past::default())));
 }
 
-fn add_all<'a>(out: &mut Writer, sequence: &mut u32, id: SetId, elements: impl Iterator<Item = (Element<'a>, Past)>) {
-    write_all(out, sequence, (message::NEWSETELEM, NLM_F_CREATE), id, elements);
+fn add_all<'a>(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, elements: impl Iterator<Item = (Element<'a>, Past)>) {
+    write_all(out, table, sequence, (message::NEWSETELEM, NLM_F_CREATE), id, elements);
 }
 
-fn write_all<'a>(out: &mut Writer, sequence: &mut u32, (kind, flags): (u16, u16), id: SetId, elements: impl Iterator<Item = (Element<'a>, Past)>) {
+fn write_all<'a>(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    (kind, flags): (u16, u16),
+    id: SetSpec,
+    elements: impl Iterator<Item = (Element<'a>, Past)>,
+) {
     let mut list: Option<Elements> = None;
     for (element, past) in elements {
         let current = list.take().unwrap_or_else(|| {
-            let list = Elements::begin(out, *sequence, kind, flags, id);
+            let list = Elements::begin(out, table, *sequence, kind, flags, id);
             *sequence = sequence.wrapping_add(1);
             list
         });

@@ -5,28 +5,28 @@ use super::comment::put_comment;
 use super::expression::{expression, milliseconds};
 use crate::netlink::message::{NLM_F_APPEND, NLM_F_CREATE, Writer};
 use crate::nft::expr::Expr;
-use crate::nft::model::{Chain, Owner, Set, TABLE};
+use crate::nft::model::{Chain, Owner, Set};
 use crate::nft::numbers::{NF_ACCEPT, SET_UDATA_BYTEORDER, SET_UDATA_COMMENT, attr, message, set_flag};
-use crate::nft::set_id::{DataType, SetId};
+use crate::nft::schema::{DataType, SetSpec, Table};
 
 /// Creates the table, wakes it if it is dormant, or takes one over that persists without an owner.
-pub fn new_table(out: &mut Writer, sequence: u32, flags: u32) {
+pub fn new_table(out: &mut Writer, table: Table, sequence: u32, flags: u32) {
     let message = open(out, message::NEWTABLE, NLM_F_CREATE, sequence);
-    out.attr_str(attr::TABLE_NAME, TABLE);
+    out.attr_str(attr::TABLE_NAME, table.name);
     out.attr_be32(attr::TABLE_FLAGS, flags);
     out.end_message(message);
 }
 
 /// Removes every rule of the table.
-pub fn flush_rules(out: &mut Writer, sequence: u32) {
-    of_table(out, message::DELRULE, 0, sequence);
+pub fn flush_rules(out: &mut Writer, table: Table, sequence: u32) {
+    of_table(out, table, message::DELRULE, 0, sequence);
 }
 
 /// Creates a set, without its elements. `id` tells the sets of one transaction apart.
-pub fn new_set(out: &mut Writer, sequence: u32, set: &Set, id: u32) {
+pub fn new_set(out: &mut Writer, table: Table, sequence: u32, set: &Set, id: u32) {
     let message = open(out, message::NEWSET, NLM_F_CREATE, sequence);
-    out.attr_str(attr::SET_TABLE, TABLE);
-    out.attr_str(attr::SET_NAME, set.id.name());
+    out.attr_str(attr::SET_TABLE, table.name);
+    out.attr_str(attr::SET_NAME, set.id.name);
     out.attr_be32(attr::SET_FLAGS, set_flags(set));
     out.attr_be32(attr::SET_KEY_TYPE, key_type(set.id));
     out.attr_be32(attr::SET_KEY_LEN, key_len(set.id));
@@ -55,15 +55,15 @@ pub fn new_set(out: &mut Writer, sequence: u32, set: &Set, id: u32) {
 
 /// The kernel's flags of a set.
 pub fn set_flags(set: &Set) -> u32 {
-    [(set_flag::INTERVAL, set.id.is_interval()), (set_flag::TIMEOUT, set.timeouts), (set_flag::EVAL, set.owner == Owner::Rules)]
+    [(set_flag::INTERVAL, set.id.interval), (set_flag::TIMEOUT, set.timeouts), (set_flag::EVAL, set.owner == Owner::Rules)]
         .into_iter()
         .filter_map(|(flag, is_set)| is_set.then_some(flag))
         .sum()
 }
 
 /// nft's number for the key's type; the kernel only keeps it (nftables, datatype.h; `TYPE_BITS` is 6).
-pub fn key_type(id: SetId) -> u32 {
-    id.key().iter().fold(0, |number, kind| {
+pub fn key_type(id: SetSpec) -> u32 {
+    id.key.iter().fold(0, |number, kind| {
         (number << 6)
             | match kind {
                 DataType::Ipv4Addr => 7,
@@ -76,22 +76,22 @@ pub fn key_type(id: SetId) -> u32 {
 }
 
 /// Bytes of a key; fields of a concatenation fill whole registers.
-pub fn key_len(id: SetId) -> u32 {
+pub fn key_len(id: SetSpec) -> u32 {
     let len = |kind: &DataType| match kind {
         DataType::InetProto => 1,
         DataType::InetService => 2,
         DataType::Ipv4Addr => 4,
         DataType::Ipv6Addr | DataType::IfName => 16,
     };
-    match id.key() {
+    match id.key {
         [kind] => len(kind),
         kinds => kinds.iter().map(|kind| len(kind).next_multiple_of(4)).sum(),
     }
 }
 
 /// nft's `enum byteorder`: 0 none, 1 host, 2 network.
-fn byteorder(id: SetId) -> u32 {
-    match id.key() {
+fn byteorder(id: SetSpec) -> u32 {
+    match id.key {
         [DataType::Ipv4Addr | DataType::Ipv6Addr | DataType::InetService] => 2,
         [DataType::IfName] => 1,
         _ => 0,
@@ -99,17 +99,17 @@ fn byteorder(id: SetId) -> u32 {
 }
 
 /// Removes a set.
-pub fn delete_set(out: &mut Writer, sequence: u32, name: &str) {
+pub fn delete_set(out: &mut Writer, table: Table, sequence: u32, name: &str) {
     let message = open(out, message::DELSET, 0, sequence);
-    out.attr_str(attr::SET_TABLE, TABLE);
+    out.attr_str(attr::SET_TABLE, table.name);
     out.attr_str(attr::SET_NAME, name);
     out.end_message(message);
 }
 
 /// Creates a chain, without its rules.
-pub fn new_chain(out: &mut Writer, sequence: u32, chain: &Chain) {
+pub fn new_chain(out: &mut Writer, table: Table, sequence: u32, chain: &Chain) {
     let message = open(out, message::NEWCHAIN, NLM_F_CREATE, sequence);
-    out.attr_str(attr::CHAIN_TABLE, TABLE);
+    out.attr_str(attr::CHAIN_TABLE, table.name);
     out.attr_str(attr::CHAIN_NAME, chain.name);
     if let Some(base) = chain.base {
         let hook = out.begin_nest(attr::CHAIN_HOOK);
@@ -123,17 +123,17 @@ pub fn new_chain(out: &mut Writer, sequence: u32, chain: &Chain) {
 }
 
 /// Removes a chain with its rules.
-pub fn delete_chain(out: &mut Writer, sequence: u32, name: &str) {
+pub fn delete_chain(out: &mut Writer, table: Table, sequence: u32, name: &str) {
     let message = open(out, message::DELCHAIN, 0, sequence);
-    out.attr_str(attr::CHAIN_TABLE, TABLE);
+    out.attr_str(attr::CHAIN_TABLE, table.name);
     out.attr_str(attr::CHAIN_NAME, name);
     out.end_message(message);
 }
 
 /// Appends a rule.
-pub fn new_rule(out: &mut Writer, sequence: u32, chain: &str, expressions: &[Expr]) {
+pub fn new_rule(out: &mut Writer, table: Table, sequence: u32, chain: &str, expressions: &[Expr]) {
     let message = open(out, message::NEWRULE, NLM_F_CREATE | NLM_F_APPEND, sequence);
-    out.attr_str(attr::RULE_TABLE, TABLE);
+    out.attr_str(attr::RULE_TABLE, table.name);
     out.attr_str(attr::RULE_CHAIN, chain);
     let list = out.begin_nest(attr::RULE_EXPRESSIONS);
     for expr in expressions {

@@ -9,7 +9,8 @@ use portsentry::netlink::message::{Header, Message, Messages, Writer};
 use portsentry::nft::element::{join, merge};
 use portsentry::nft::encode::{self, Elements, NFPROTO_INET, Past, SUBSYSTEM, message};
 use portsentry::nft::lower::lower;
-use portsentry::nft::{Element, Ruleset, SetId, TABLE, decode};
+use portsentry::nft::{Element, decode};
+use portsentry::ruleset::{self, SCHEMA, SetId};
 
 /// Attribute 1 of every message but those of generations: `NFTA_TABLE_NAME`, `NFTA_SET_TABLE` and so on (linux/netfilter/nf_tables.h).
 const TABLE_NAME: u16 = 1;
@@ -18,21 +19,21 @@ const ELEMS_SET: u16 = 2;
 
 /// What installs the default ruleset, and some elements.
 static REAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let ruleset = Ruleset::for_config(&Config::default(), 32768..=60999);
+    let ruleset = ruleset::for_config(&Config::default(), 32768..=60999);
     let mut out = Writer::default();
     let mut sequence = 1;
-    encode::new_table(&mut out, 0, 0);
+    encode::new_table(&mut out, SCHEMA.table, 0, 0);
     for set in &ruleset.sets {
-        encode::new_set(&mut out, 0, set, 1);
-        encode::add_ranges(&mut out, &mut sequence, set.id, &set.elements);
+        encode::new_set(&mut out, SCHEMA.table, 0, set, 1);
+        encode::add_ranges(&mut out, SCHEMA.table, &mut sequence, set.id, &set.elements);
     }
     for chain in &ruleset.chains {
-        encode::new_chain(&mut out, 0, chain);
+        encode::new_chain(&mut out, SCHEMA.table, 0, chain);
         for rule in &chain.rules {
-            encode::new_rule(&mut out, 0, chain.name, &lower(rule));
+            encode::new_rule(&mut out, SCHEMA.table, 0, chain.name, &lower(rule));
         }
     }
-    let list = Elements::begin(&mut out, 1, message::NEWSETELEM, 0, SetId::BlockedNets4);
+    let list = Elements::begin(&mut out, SCHEMA.table, 1, message::NEWSETELEM, 0, SetId::BlockedNets4.spec());
     for network in ["10.0.0.0/8", "192.0.2.0/25", "192.0.2.128/25", "255.255.255.255/32"] {
         let past = Past { counter: Some((3, 180)), expires: None };
         list.push(&mut out, &Element::network(network.parse().expect("a network")).comment("by hand: x"), past);
@@ -42,20 +43,21 @@ static REAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
 });
 
 fn read_all(message: &Message<'_>) {
-    let _ = (decode::table(message), decode::chain(message), decode::set(message), decode::rule(message));
-    let _ = (decode::generation(message), decode::notification(message));
-    let (verb, object) = decode::describe(message);
+    let table = SCHEMA.table;
+    let _ = (decode::table(message, table), decode::chain(message, table), decode::set(message, table), decode::rule(message, table));
+    let _ = (decode::generation(message), decode::notification(message, SCHEMA));
+    let (verb, object) = decode::describe(message, SCHEMA);
     assert!(!verb.is_empty() && !object.is_empty());
-    for id in SetId::ALL {
+    for id in SCHEMA.sets.iter().copied() {
         let mut raw = Vec::new();
-        decode::elements(message, id, |element| raw.push(element));
+        decode::elements(message, table, id, |element| raw.push(element));
         let count = raw.len();
         let joined = join(id, raw);
         assert!(joined.len() <= count);
         for element in &joined {
             assert!(element.key <= element.last(), "{id:?} {element:?}");
         }
-        if id.is_interval() {
+        if id.interval {
             assert!(joined.is_sorted_by(|a, b| a.last() < b.key), "{id:?} {joined:?}");
             let merged = merge(joined.iter().map(|element| element.key..=element.last()).collect());
             assert!(merged.len() <= joined.len() && merged.is_sorted_by(|a, b| a.end() < b.start()));
@@ -75,7 +77,7 @@ fuzz_target!(|bytes: &[u8]| {
             let mut out = Writer::default();
             let open = out.begin_message((SUBSYSTEM << 8) | u16::from(which % 32), 0, 1);
             out.nfgenmsg(NFPROTO_INET, 0);
-            out.attr_str(TABLE_NAME, TABLE);
+            out.attr_str(TABLE_NAME, SCHEMA.table.name);
             if let Some(id) = SetId::ALL.get(usize::from(which / 32)) {
                 out.attr_str(ELEMS_SET, id.name());
             }

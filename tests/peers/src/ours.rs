@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use portsentry::config::Config;
-use portsentry::nft::{Connection, Element, Ruleset, SetId};
+use portsentry::nft::{Connection, Element, Ruleset};
+use portsentry::ruleset::{self, SCHEMA, SetId};
 
 use crate::{Road, TIMEOUT_MS};
 
@@ -13,13 +14,13 @@ pub struct Ours(Connection);
 
 impl Ours {
     pub fn open() -> Result<Self, String> {
-        Connection::open().map(Self).map_err(|error| error.to_string())
+        Connection::open(SCHEMA).map(Self).map_err(|error| error.to_string())
     }
 }
 
 /// The part of the daemon's table that every road builds: one set, one empty base chain.
 fn small() -> Ruleset {
-    let mut ruleset = Ruleset::for_config(&Config::default(), 32768..=60999);
+    let mut ruleset = ruleset::for_config(&Config::default(), 32768..=60999);
     ruleset.sets.retain(|set| set.id == SetId::Blocked4);
     ruleset.chains.retain(|chain| chain.base.is_some() && chain.name == "gate");
     for set in &mut ruleset.sets {
@@ -34,8 +35,8 @@ fn small() -> Ruleset {
 
 /// The daemon's whole table.
 pub fn install_rules(config: &Config) -> Result<(), String> {
-    let mut connection = Connection::open().map_err(|error| error.to_string())?;
-    connection.install(&Ruleset::for_config(config, 32768..=60999)).map(|_| ()).map_err(|error| error.to_string())
+    let mut connection = Connection::open(SCHEMA).map_err(|error| error.to_string())?;
+    connection.install(&ruleset::for_config(config, 32768..=60999)).map(|_| ()).map_err(|error| error.to_string())
 }
 
 impl Road for Ours {

@@ -22,12 +22,12 @@
 
 use std::time::Duration;
 
-use super::decode::RuleInfo;
-use super::expr::{Expr, VerdictCode};
-use super::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit};
-use super::phrase::{LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, opens, rule, to_service};
-use super::set_id::SetId;
+use super::sets::SetId;
+use super::statements::{LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, opens, rule, to_service};
 use crate::config::Config;
+use crate::nft::decode::RuleInfo;
+use crate::nft::expr::{Expr, VerdictCode};
+use crate::nft::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit};
 
 /// The start of the prefix of every packet that made the rules hold its source.
 pub const HELD_PREFIX: &str = "portsentry: held ";
@@ -82,15 +82,13 @@ const FIRST_UNPRIVILEGED: u32 = 1024;
 const TRACEROUTE: (u16, u16) = (33_434, 33_534);
 const TRACEPATH: (u16, u16) = (44_444, 44_507);
 
-impl Ruleset {
-    /// How many bits of an IPv6 source the rules hold it by; `None`: they hold nobody.
-    pub fn held_prefix(&self) -> Option<u8> {
-        let statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
-        statements.into_iter().find_map(|statement| match statement {
-            Statement::Match { selector: Selector::Ip6SaddrPrefix(bits), operand: Operand::Set(SetId::Held6), .. } => Some(*bits),
-            _ => None,
-        })
-    }
+/// How many bits of an IPv6 source the rules hold it by; `None` if they hold no source.
+pub fn held_prefix(ruleset: &Ruleset) -> Option<u8> {
+    let statements = ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+    statements.into_iter().find_map(|statement| match statement {
+        Statement::Match { selector: Selector::Ip6SaddrPrefix(bits), operand: Operand::Set(set), .. } if *set == SetId::Held6 => Some(*bits),
+        _ => None,
+    })
 }
 
 /// What the reflex did, by the counters of its rules, since these rules were put in place.
@@ -232,7 +230,7 @@ impl Reflex {
     }
 
     pub(super) fn sets(&self) -> Vec<Set> {
-        let set = |id, comment| Set { timeouts: true, size: Some(SIZE), comment: Some(comment), ..Set::plain(id, Owner::Rules) };
+        let set = |id: SetId, comment| Set { timeouts: true, size: Some(SIZE), comment: Some(comment), ..Set::plain(id, Owner::Rules) };
         let mut sets = Vec::new();
         for family in self.families() {
             if self.counts() {
@@ -249,7 +247,7 @@ impl Reflex {
     /// For `gate`: what is held is dropped, unless it is allowed.
     pub(super) fn gate(&self) -> Vec<Rule> {
         self.each("what passed the trigger a moment ago, until the daemon has judged it", |family| {
-            vec![is_in(family.source, family.held), matches(family.address, Op::Ne, Operand::Set(family.allowed)), goto(STILL)]
+            vec![is_in(family.source, family.held), matches(family.address, Op::Ne, Operand::Set(family.allowed.spec())), goto(STILL)]
         })
         .collect()
     }
@@ -288,7 +286,7 @@ impl Reflex {
         let mut hold =
             vec![rule("as many as the daemon can be told of", [Statement::LimitOver { rate: TOLD_RATE, burst: TOLD_BURST }, goto(HOLD_FLOOD)])];
         hold.extend(self.each("held from this packet on; the bucket's tokens are spent", |family| {
-            vec![Statement::Update { set: family.held, key: vec![family.source], timeout: Some(self.hold), over: None }, goto(HELD)]
+            vec![Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(self.hold), over: None }, goto(HELD)]
         }));
         hold.push(no_room());
         if self.counts() {
@@ -315,11 +313,15 @@ impl Reflex {
         let mut rules = vec![Self::untold("a flood past every bound: counted, and dropped", HOLD_FLOOD_RATE, HOLD_FLOOD_BURST, drop())];
         if !self.counts() {
             rules.extend(self.each("a source that comes again is not the flood's", |family| {
-                vec![Statement::Update { set: family.suspect, key: vec![family.source], timeout: Some(SHORT + self.hold), over: None }]
+                vec![Statement::Update { set: family.suspect.spec(), key: vec![family.source], timeout: Some(SHORT + self.hold), over: None }]
             }));
         }
         rules.extend(self.each("held for a short time, and counted instead of told", |family| {
-            vec![Statement::Update { set: family.held, key: vec![family.source], timeout: Some(short), over: None }, Statement::Counter, drop()]
+            vec![
+                Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(short), over: None },
+                Statement::Counter,
+                drop(),
+            ]
         }));
         rules.push(no_room());
         chain(HOLD_FLOOD, rules)
@@ -337,7 +339,7 @@ impl Reflex {
             vec![Self::untold("a rate of their own: a flood of new sources cannot use it up", TOLD_RATE, TOLD_BURST, self.end.clone()), self.tell()];
         let mut reflex = self.spared();
         reflex.extend(
-            self.each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen, key: port(family) }, goto(AGAIN)]),
+            self.each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]),
         );
         reflex.extend(
             self.each("a suspect is counted, whatever else goes on", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]),
@@ -375,8 +377,8 @@ impl Reflex {
         let mut rules: Vec<_> = self
             .each("", |family| {
                 vec![
-                    Statement::Update { set: family.suspect, key: vec![family.source], timeout, over: None },
-                    Statement::Add { set: family.seen, key: vec![family.source, Selector::L4Proto, Selector::ThDport], timeout },
+                    Statement::Update { set: family.suspect.spec(), key: vec![family.source], timeout, over: None },
+                    Statement::Add { set: family.seen.spec(), key: vec![family.source, Selector::L4Proto, Selector::ThDport], timeout },
                     goto(score),
                 ]
             })
@@ -390,7 +392,7 @@ impl Reflex {
         let over = Some(refill(self.trigger, self.window));
         let mut rules: Vec<_> = self
             .each("one port more than the trigger allows", |family| {
-                vec![Statement::Update { set: family.score, key: vec![family.source], timeout: Some(memory), over }, goto(HOLD)]
+                vec![Statement::Update { set: family.score.spec(), key: vec![family.source], timeout: Some(memory), over }, goto(HOLD)]
             })
             .collect();
         rules.push(rule("not yet", [below]));

@@ -1,20 +1,32 @@
-//! What a configuration means in rules. Every rule says why it is there.
+//! Our table: its sets and chains, as the configuration wants them. Every rule says why it is there.
+//!
+//! * [`sets`]: the sets and their keys. [`statements`]: building blocks of rules.
+//! * [`reflex`]: rules that count ports and hold a source by themselves. `decoy`: the rules of connect mode.
+//! * [`messages`]: what the administrator is told when a kernel cannot run these rules.
 
 mod decoy;
+pub mod messages;
+pub mod reflex;
+pub mod sets;
+mod statements;
 
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::element::{self, Key};
-use super::model::{
+use crate::config::{ClosedPorts, Config, Mode, PortSet};
+use crate::nft::element;
+use crate::nft::model::{
     Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement,
     ct_state, protocol, tcp_flag,
 };
-use super::phrase::{LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule, to_service};
-use super::reflex::{REFLEX, Reflex, udp_not_counted};
-use super::set_id::SetId;
-use crate::config::{ClosedPorts, Config, Mode, PortSet};
+use crate::nft::{Key, SetSpec};
+
+use self::reflex::{REFLEX, Reflex, udp_not_counted};
+use self::statements::{LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule, to_service};
+
+pub use self::reflex::held_prefix;
+pub use self::sets::{SCHEMA, SetId};
 
 /// Before defragmentation (-400), raw (-300), conntrack (-200), and every chain of other tables.
 const GATE_PRIORITY: i32 = -450;
@@ -77,15 +89,13 @@ const TCP_PROBE: &str = "tcp_probe";
 const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
 
-impl Ruleset {
-    /// The ruleset that a configuration asks for. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
-    pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Self {
-        let decoys = Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
-        let end = if config.closed_ports == ClosedPorts::Drop { drop() } else { back() };
-        let reflex = Reflex::of(config, end, log);
-        let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), decoys, ephemeral, reflex };
-        Self { sets: builder.sets(), chains: builder.chains() }
-    }
+/// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
+pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
+    let decoys = Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
+    let end = if config.closed_ports == ClosedPorts::Drop { drop() } else { back() };
+    let reflex = Reflex::of(config, end, log);
+    let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), decoys, ephemeral, reflex };
+    Ruleset { sets: builder.sets(), chains: builder.chains() }
 }
 
 struct Builder<'a> {
@@ -106,10 +116,10 @@ struct Decoys {
 
 impl Builder<'_> {
     fn sets(&self) -> Vec<Set> {
-        let blocked = |id, comment| {
+        let blocked = |id: SetId, comment| {
             // Networks are blocked by hand only, so only hosts need a bound. A size of 0 would be none.
-            let size = (!SetId::is_interval(id)).then_some(self.config.block.total.max(1));
-            let counter = !SetId::counts_each(id);
+            let size = (!id.is_interval()).then_some(self.config.block.total.max(1));
+            let counter = !id.counts_each();
             Set { size, timeouts: true, counter, comment: Some(comment), ..Set::plain(id, Owner::Daemon) }
         };
         let (allowed4, allowed6): (Vec<_>, Vec<_>) = self.config.allow.iter().partition(|network| network.addr().is_ipv4());
@@ -306,7 +316,7 @@ impl Builder<'_> {
             let timeout = Some(SUSPECT_MEMORY);
             rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
                 let why = if number == 0 { "from this packet on: a connection that comes right after it must not overtake it" } else { "" };
-                let key = vec![source];
+                let (set, key) = (SetSpec::from(set), vec![source]);
                 // What the reflex remembers for longer stays.
                 let put =
                     if self.reflex.is_some() { Statement::Add { set, key, timeout } } else { Statement::Update { set, key, timeout, over: None } };
@@ -397,7 +407,7 @@ impl Builder<'_> {
 }
 
 fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
-    let remember = || Statement::Update { set: SetId::Services, key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
+    let remember = || Statement::Update { set: SetId::Services.spec(), key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
     let mut rules = vec![rule(
         "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
         [opens(), remember()],
@@ -429,4 +439,27 @@ fn sctp_probe() -> Chain {
 /// What the daemon is told by.
 fn log(prefix: &'static str, group: u16) -> Statement {
     Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::message::{Messages, Writer};
+    use crate::nft::decode::{self, RuleInfo};
+    use crate::nft::encode;
+    use crate::nft::lower::lower;
+
+    #[test]
+    fn every_rule_is_read_back_as_it_was_written() {
+        let table = SCHEMA.table;
+        for chain in for_config(&Config::default(), 32768..=60999).chains {
+            for wanted in &chain.rules {
+                let mut out = Writer::default();
+                let expressions = lower(wanted);
+                encode::new_rule(&mut out, table, 1, chain.name, &expressions);
+                let message = Messages(out.bytes()).next().unwrap();
+                assert_eq!(decode::rule(&message, table), Some(RuleInfo { chain: chain.name.to_owned(), expressions }));
+            }
+        }
+    }
 }

@@ -10,8 +10,8 @@ use crate::nft::model::{
     Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Selector, Statement,
     Verdict, protocol, tcp_flag,
 };
-use crate::nft::phrase::{back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule};
-use crate::nft::set_id::SetId;
+use crate::ruleset::SetId;
+use crate::ruleset::statements::{back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule};
 
 /// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the service's. Every NAT chain of the hook runs at
 /// -100, whatever priority it names (net/netfilter/nf_nat_core.c).

@@ -1,0 +1,176 @@
+//! The sets that our table may have, and what their keys are made of.
+
+use crate::nft::{DataType, Schema, SetSpec, Table};
+
+/// The table `inet portsentry` and its sets.
+pub const SCHEMA: Schema = Schema { table: Table { name: "portsentry" }, sets: &SPECS };
+
+/// The sets that the table may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetId {
+    /// Blocked IPv4 hosts.
+    Blocked4,
+    /// Blocked IPv6 prefixes of `block.ipv6_prefix` bits, by their first address.
+    Blocked6,
+    /// Blocked IPv4 networks.
+    BlockedNets4,
+    /// Blocked IPv6 networks.
+    BlockedNets6,
+    /// IPv4 networks that are never blocked.
+    Allowed4,
+    /// IPv6 networks that are never blocked.
+    Allowed6,
+    /// Watched TCP (and SCTP) ports.
+    TcpPorts,
+    /// Watched UDP ports.
+    UdpPorts,
+    /// IP protocols other than TCP, UDP and SCTP that a host may speak.
+    Protocols,
+    /// Watched interfaces.
+    Interfaces,
+    /// (protocol, port) pairs that a local service received lately.
+    Services,
+    /// (IPv4 source, protocol, port) that was probed lately: a port counts once.
+    Seen4,
+    /// The same for IPv6 prefixes, by their first address.
+    Seen6,
+    /// How many distinct ports a source probed. Its elements carry a limit: a lookup would spend a token of it, so no rule looks here.
+    Score4,
+    /// The same for IPv6 prefixes.
+    Score6,
+    /// Sources that probed a closed port lately.
+    Suspect4,
+    /// The same for IPv6 prefixes.
+    Suspect6,
+    /// Sources that are held until the daemon has decided, or the timeout ends.
+    Held4,
+    /// The same for IPv6 prefixes.
+    Held6,
+    /// IPv4 networks that are logged and never held: those exempt without being on the administrator's list.
+    Spared4,
+    /// IPv6 prefixes that are logged and never held: those that contain an address which is never blocked.
+    Spared6,
+}
+
+impl SetId {
+    /// Every set, in the order of the variants.
+    pub const ALL: [Self; 21] = [
+        Self::Blocked4,
+        Self::Blocked6,
+        Self::BlockedNets4,
+        Self::BlockedNets6,
+        Self::Allowed4,
+        Self::Allowed6,
+        Self::TcpPorts,
+        Self::UdpPorts,
+        Self::Protocols,
+        Self::Interfaces,
+        Self::Services,
+        Self::Seen4,
+        Self::Seen6,
+        Self::Score4,
+        Self::Score6,
+        Self::Suspect4,
+        Self::Suspect6,
+        Self::Held4,
+        Self::Held6,
+        Self::Spared4,
+        Self::Spared6,
+    ];
+
+    /// Its name, its key and how its elements are handled.
+    pub const fn spec(self) -> SetSpec {
+        const IP4: &[DataType] = &[DataType::Ipv4Addr];
+        const IP6: &[DataType] = &[DataType::Ipv6Addr];
+        match self {
+            Self::Blocked4 => SetSpec::new("blocked4", IP4).element_counters(),
+            Self::Blocked6 => SetSpec::new("blocked6", IP6).element_counters(),
+            Self::BlockedNets4 => SetSpec::new("blocked_nets4", IP4).interval(),
+            Self::BlockedNets6 => SetSpec::new("blocked_nets6", IP6).interval(),
+            Self::Allowed4 => SetSpec::new("allowed4", IP4).interval(),
+            Self::Allowed6 => SetSpec::new("allowed6", IP6).interval(),
+            Self::TcpPorts => SetSpec::new("tcp_ports", &[DataType::InetService]).interval(),
+            Self::UdpPorts => SetSpec::new("udp_ports", &[DataType::InetService]).interval(),
+            Self::Protocols => SetSpec::new("protocols", &[DataType::InetProto]),
+            Self::Interfaces => SetSpec::new("interfaces", &[DataType::IfName]),
+            Self::Services => SetSpec::new("services", &[DataType::InetProto, DataType::InetService]),
+            Self::Seen4 => SetSpec::new("seen4", &[DataType::Ipv4Addr, DataType::InetProto, DataType::InetService]).transient(),
+            Self::Seen6 => SetSpec::new("seen6", &[DataType::Ipv6Addr, DataType::InetProto, DataType::InetService]).transient(),
+            Self::Score4 => SetSpec::new("score4", IP4).transient(),
+            Self::Score6 => SetSpec::new("score6", IP6).transient(),
+            Self::Suspect4 => SetSpec::new("suspect4", IP4).transient(),
+            Self::Suspect6 => SetSpec::new("suspect6", IP6).transient(),
+            Self::Held4 => SetSpec::new("held4", IP4).transient(),
+            Self::Held6 => SetSpec::new("held6", IP6).transient(),
+            Self::Spared4 => SetSpec::new("spared4", IP4).interval(),
+            Self::Spared6 => SetSpec::new("spared6", IP6).interval(),
+        }
+    }
+
+    /// Its name in the kernel.
+    pub const fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// The set with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|id| id.name() == name)
+    }
+
+    /// The set that this describes; `None` if it is not one of ours.
+    pub fn of(spec: SetSpec) -> Option<Self> {
+        Self::from_name(spec.name)
+    }
+
+    /// Whether each element is written with a counter of its own ([`SetSpec::element_counters`]): a repair can write the blocks first and their
+    /// counters later.
+    pub const fn counts_each(self) -> bool {
+        self.spec().element_counters
+    }
+
+    /// Whether the reflex fills it: many short-lived elements, with limits that only rules can write.
+    pub const fn is_reflex(self) -> bool {
+        self.spec().transient
+    }
+
+    /// Whether it holds ranges (flag `interval`).
+    pub const fn is_interval(self) -> bool {
+        self.spec().interval
+    }
+}
+
+/// The description of every set.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const SPECS: [SetSpec; SetId::ALL.len()] = {
+    let mut specs = [SetId::Blocked4.spec(); SetId::ALL.len()];
+    let mut number = 0;
+    while number < specs.len() {
+        specs[number] = SetId::ALL[number].spec();
+        number += 1;
+    }
+    specs
+};
+
+impl From<SetId> for SetSpec {
+    fn from(id: SetId) -> Self {
+        id.spec()
+    }
+}
+
+impl PartialEq<SetId> for SetSpec {
+    fn eq(&self, other: &SetId) -> bool {
+        self.name == other.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_is_found_by_its_name() {
+        for id in SetId::ALL {
+            assert_eq!((SetId::from_name(id.name()), SetId::of(id.spec()), SCHEMA.set(id.name())), (Some(id), Some(id), Some(id.spec())));
+        }
+    }
+}
