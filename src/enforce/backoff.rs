@@ -1,6 +1,6 @@
-//! How often the table is put right: at once while that is rare, ever more slowly in a fight.
+//! How often the table is repaired: at once while that is rare, ever more slowly in a fight.
 //!
-//! Two programs that undo each other's work as fast as they can take the processor from everybody. Whoever wins, the administrator has to know.
+//! Two programs that undo each other's work as fast as they can take the processor from everybody. The administrator has to know, whichever wins.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const CALM: Duration = Duration::from_secs(180);
 
 /// When the last repairs were, and when the next may be.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RepairBackoff {
     recent: VecDeque<Moment>,
     wait: Duration,
     next: Option<Moment>,
@@ -28,7 +28,7 @@ pub(super) struct Pace {
     fighting: bool,
 }
 
-impl Pace {
+impl RepairBackoff {
     /// The moment before which there is no repair; `None`: now.
     pub(super) fn not_before(&self, now: Moment) -> Option<Moment> {
         self.next.filter(|next| now < *next)
@@ -45,7 +45,7 @@ impl Pace {
         self.fighting && self.last.is_some_and(|last| now.since(last) < CALM)
     }
 
-    /// The table was put right, or could not be.
+    /// The table was repaired, or could not be.
     pub(super) fn note(&mut self, now: Moment, succeeded: bool) {
         if !self.is_fighting(now) {
             self.fighting = self.is_last_straw(now);
@@ -83,45 +83,45 @@ mod tests {
 
     #[test]
     fn a_few_repairs_are_done_at_once_and_a_fight_is_slowed_down_to_one_a_minute() {
-        let mut pace = Pace::default();
+        let mut backoff = RepairBackoff::default();
         for second in 0..5 {
-            assert!(!pace.is_last_straw(at(second)) && pace.not_before(at(second)).is_none());
-            pace.note(at(second), true);
+            assert!(!backoff.is_last_straw(at(second)) && backoff.not_before(at(second)).is_none());
+            backoff.note(at(second), true);
         }
         let mut now = at(6);
-        assert!(pace.is_last_straw(now));
+        assert!(backoff.is_last_straw(now));
         let mut waits = Vec::new();
         for _ in 0..9 {
-            pace.note(now, true);
-            let next = pace.not_before(now).unwrap();
+            backoff.note(now, true);
+            let next = backoff.not_before(now).unwrap();
             waits.push(next.since(now).as_secs());
-            assert!(pace.is_fighting(next) && !pace.is_last_straw(next), "one alarm for one fight");
+            assert!(backoff.is_fighting(next) && !backoff.is_last_straw(next), "one alarm for one fight");
             now = next;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         let calm = now.after(CALM);
-        assert!(!pace.is_fighting(calm) && !pace.is_last_straw(calm));
-        pace.note(calm, true);
-        assert_eq!(pace.not_before(calm), None);
+        assert!(!backoff.is_fighting(calm) && !backoff.is_last_straw(calm));
+        backoff.note(calm, true);
+        assert_eq!(backoff.not_before(calm), None);
     }
 
     #[test]
     fn repairs_that_are_far_apart_are_no_fight() {
-        let mut pace = Pace::default();
+        let mut backoff = RepairBackoff::default();
         for round in 0..100 {
-            assert!(!pace.is_last_straw(at(round * 13)));
-            pace.note(at(round * 13), true);
+            assert!(!backoff.is_last_straw(at(round * 13)));
+            backoff.note(at(round * 13), true);
         }
     }
 
     #[test]
     fn what_fails_is_tried_ever_later_and_a_success_begins_anew() {
-        let mut pace = Pace::default();
-        pace.note(at(0), false);
-        assert_eq!(pace.not_before(at(0)), Some(at(1)));
-        pace.note(at(1), false);
-        assert_eq!(pace.not_before(at(1)), Some(at(3)));
-        pace.note(at(3), true);
-        assert_eq!(pace.not_before(at(3)), None);
+        let mut backoff = RepairBackoff::default();
+        backoff.note(at(0), false);
+        assert_eq!(backoff.not_before(at(0)), Some(at(1)));
+        backoff.note(at(1), false);
+        assert_eq!(backoff.not_before(at(1)), Some(at(3)));
+        backoff.note(at(3), true);
+        assert_eq!(backoff.not_before(at(3)), None);
     }
 }

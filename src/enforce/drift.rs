@@ -1,215 +1,572 @@
-//! What other programs did to our table: heard at once, and kept until something is done about it.
+//! What other programs did to our table: noticed at once, repaired where it must not be, respected where it is their right.
 //!
-//! Three parts: `change` is one transaction of theirs, as the notifications tell it; `repair` puts right what must not be, and respects the rest; `look`
-//! finds what no notification has told.
+//! Whoever deletes an element unblocks, whoever adds one blocks. Everything else about the table is put back. When two programs undo each other's work again
+//! and again, ours becomes slower and says so, or takes ownership of the table (`own_table`).
 //!
-//! Never here: another table, a wait, work without a bound. What a transaction of others did is known from the kernel's notifications
-//! (`NFNLGRP_NFTABLES`); our own come from our own port id and are passed over.
-
-mod change;
-mod look;
-mod repair;
+//! Never here: another table, a wait, work without a bound.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use self::change::Change;
-use self::look::Look;
-use super::pace::Pace;
+use super::backoff::RepairBackoff;
+use super::change::Change;
+use super::element::Place;
+use super::enforcer::{Enforcer, Observer, Summary};
+use super::kernel::{Author, Dump, Kernel, Wanted};
+use super::networks::{Family, Span};
+use super::reconcile::{Limits, Missing, reconcile_hosts, reconcile_networks};
+use super::start::Write;
 use crate::config::OwnTable;
-use crate::packet::command::{Author, Repairs};
-use crate::engine::{Moment, Subject};
-use crate::nft::{Connection, Error, Installed, Monitor, Notification, Order, Received, Ruleset, TableOwner};
-use crate::probe::Port;
-use crate::responder::{place, words};
-use crate::ruleset::SCHEMA;
+use crate::engine::{Moment, Source};
+use crate::errors::error_chain;
+use crate::journal::Notice;
+use crate::nft::{ElementInfo, Key, TableOwner};
+use crate::ruleset::SetId;
 
-/// Datagrams of notifications that are read before packets are looked at again. Some eighteen elements are in one: those of [`repair::BLOCKS_A_WAKE`] of our
-/// own are passed over within a wake, so that they never pile up.
-const HEARD_A_WAKE: usize = 256;
-
-/// With so many blocks the kernel is not asked to tell us of our own elements.
+/// With so many blocks the kernel is not asked to notify us of our own elements.
 pub(super) const QUIET_FROM: usize = 500;
 
+/// Elements that others changed and that are looked at before packets are: two milliseconds.
+const ELEMENTS_PER_WAKE: usize = 500;
+
+/// Elements of a dump that are compared with the engine's blocks before packets are looked at: a millisecond.
+const KEYS_PER_WAKE: usize = 10_000;
+
+/// Intervals of a dump that are dealt with before packets are looked at: two milliseconds if all are new.
+const INTERVALS_PER_WAKE: usize = 250;
+
+/// Intervals that are read in between packets. More are read by a thread.
+const INTERVALS_INLINE_MAX: usize = 1000;
+
+/// Nothing notifies us that the thread is done: it is looked at this often.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+
 /// Lines a minute about what others did. A script that adds addresses one by one makes as many changes.
-const TOLD_A_MINUTE: u32 = 20;
+const LINES_PER_MINUTE: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// After a loss of notifications everything is looked at; not more often than this.
+/// After a loss of notifications everything is looked at, but not more often than this.
 const LOSS_EVERY: Duration = Duration::from_secs(10);
 
-/// What was found out about changes, until it is told.
+/// What was done about other programs since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// How often the table was repaired.
+    pub count: u64,
+    /// Who made that necessary last.
+    pub last: Option<Author>,
+    /// The table is being changed again and again.
+    pub fighting: bool,
+}
+
+/// What was found out about elements, until it is reported.
 #[derive(Debug, Default)]
-struct Found {
+struct Findings {
     lifted: u64,
-    taken: u64,
-    changed: u64,
-    exempt: bool,
+    adopted: u64,
+    retimed: u64,
+    normalised: u64,
+    exemptions: bool,
+}
+
+impl Findings {
+    fn add(&mut self, summary: Summary) {
+        self.lifted += summary.unblocked;
+        self.adopted += summary.adopted;
+        self.retimed += summary.retimed;
+        self.normalised += summary.normalised;
+    }
+}
+
+/// Intervals that were read and are not dealt with yet.
+#[derive(Debug)]
+struct Reading {
+    family: Family,
+    intervals: VecDeque<ElementInfo>,
+    /// The first address that is not dealt with.
+    from: u128,
+    missing: Missing,
 }
 
 /// What is known of the changes of others.
-pub(super) struct Foreign {
-    monitor: Monitor,
-    /// The port id of the connection that our own changes come by.
-    own: u32,
-    /// The transaction that is being heard.
-    current: Change,
-    /// What is to be looked after.
+#[derive(Debug)]
+pub(crate) struct Drift {
+    /// What is to be dealt with.
     pending: Change,
     lost: bool,
     lost_at: Option<Moment>,
-    /// There may be blocks in the kernel that the books do not know.
-    unsure: bool,
-    look: Look,
+    /// What has to be read again.
+    read: Wanted,
+    /// What is being read is this, and it was asked for because elements were named that were removed.
+    reading: Wanted,
+    notified: bool,
+    /// Of a dump.
+    keys: Vec<(SetId, Key)>,
+    intervals: VecDeque<Reading>,
     author: Author,
-    found: Found,
-    /// Blocks that are still to be put back.
-    backlog: VecDeque<Subject>,
-    /// Blocks whose elements have neither comment nor counter yet.
-    bare: VecDeque<Subject>,
-    pace: Pace,
-    failure_told: bool,
+    findings: Findings,
+    backoff: RepairBackoff,
+    failure_reported: bool,
     own_table: OwnTable,
-    /// Whose the table is to be.
-    hold: TableOwner,
-    /// What local services listened on when that was asked last.
-    services: Vec<Port>,
+    owner: TableOwner,
     count: u64,
     last: Option<Author>,
-    told: u32,
-    told_from: Option<Moment>,
-    untold: u64,
+    lines: u32,
+    lines_from: Option<Moment>,
+    unreported: u64,
 }
 
-impl Foreign {
-    /// Listens from now on; `own`: the port id of the connection that changes the table.
-    pub(super) fn open(own: u32, own_table: OwnTable, services: Vec<Port>) -> Result<Self, Error> {
-        Ok(Self {
-            monitor: Monitor::open(SCHEMA)?,
-            own,
-            current: Change::default(),
+impl Drift {
+    pub(crate) fn new(own_table: OwnTable) -> Self {
+        Self {
             pending: Change::default(),
             lost: false,
             lost_at: None,
-            unsure: false,
-            look: Look::default(),
+            read: Wanted::default(),
+            reading: Wanted::default(),
+            notified: false,
+            keys: Vec::new(),
+            intervals: VecDeque::new(),
             author: Author::default(),
-            found: Found::default(),
-            backlog: VecDeque::new(),
-            bare: VecDeque::new(),
-            pace: Pace::default(),
-            failure_told: false,
+            findings: Findings::default(),
+            backoff: RepairBackoff::default(),
+            failure_reported: false,
             own_table,
-            hold: if own_table == OwnTable::Yes { TableOwner::Owned } else { TableOwner::Unowned },
-            services,
+            owner: if own_table == OwnTable::Yes { TableOwner::Owned } else { TableOwner::Unowned },
             count: 0,
             last: None,
-            told: 0,
-            told_from: None,
-            untold: 0,
-        })
+            lines: 0,
+            lines_from: None,
+            unreported: 0,
+        }
     }
 
     /// Whose the table is to be.
-    pub(super) fn hold(&self) -> TableOwner {
-        self.hold
+    pub(crate) fn owner(&self) -> TableOwner {
+        self.owner
     }
 
-    /// Has the kernel's table made what it should be, by the connection that changes it, and as nobody's table where the kernel has no owners that
-    /// persist. `many`: so many elements go with it that nobody need be told of each of our own.
-    ///
-    /// # Errors
-    /// As [`Connection::install`].
-    pub(super) fn install(&mut self, connection: &mut Connection, ruleset: &Ruleset, order: Order<'_>, many: bool) -> Result<Installed, Error> {
-        let before = if many { connection.generation().ok() } else { None };
-        let quiet = before.is_some() && self.monitor.listen(false).is_ok();
-        let mut result = connection.install_with(ruleset, Order { owner: self.hold, ..order });
-        if self.hold == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
-            (self.own_table, self.hold) = (OwnTable::No, TableOwner::Unowned);
-            result = connection.install_with(ruleset, Order { owner: self.hold, ..order });
-        }
-        if quiet {
-            self.monitor.listen(true)?;
-            // Somebody else's transaction meanwhile was not heard.
-            let after = connection.generation().ok();
-            let is_only_ours = |installed: &Installed| (before, after) == (Some(installed.before), Some(installed.generation));
-            self.lost |= !result.as_ref().is_ok_and(is_only_ours);
-        }
-        result
+    /// This kernel has no tables that stay when their owner ends.
+    pub(super) fn give_up_ownership(&mut self) {
+        (self.own_table, self.owner) = (OwnTable::No, TableOwner::Unowned);
     }
 
-    /// What listens now.
-    pub(super) fn set_services(&mut self, services: Vec<Port>) {
-        self.services = services;
+    /// Notifications were lost.
+    pub(super) fn lose(&mut self) {
+        self.lost = true;
     }
 
-    /// These came without comments and counters, which follow.
-    pub(super) fn are_bare(&mut self, subjects: impl Iterator<Item = Subject>) {
-        self.bare = subjects.filter(|subject| place(*subject).0.counts_each()).collect();
+    /// The table may not be what it should be.
+    pub(super) fn check(&mut self) {
+        self.pending.structure = true;
     }
 
-    pub(super) fn repairs(&self, now: Moment) -> Repairs {
-        Repairs { count: self.count, last: self.last.clone(), fighting: self.pace.is_fighting(now) }
+    /// The intervals may be others than those that are known.
+    pub(super) fn read_networks(&mut self) {
+        self.read.networks = true;
+    }
+
+    pub(crate) fn repairs(&self, now: Moment) -> Repairs {
+        Repairs { count: self.count, last: self.last.clone(), fighting: self.backoff.is_fighting(now) }
     }
 
     /// When there is something to do that no notification brings.
-    pub(super) fn next_timer(&self, now: Moment) -> Option<Moment> {
-        let waits = self.lost || self.pending.structure || self.pending.allowed;
-        let soon = !self.backlog.is_empty() || !self.bare.is_empty() || !self.pending.has_no_elements() || self.pending.networks;
-        let next = waits.then(|| self.pace.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
-        if soon { Some(now) } else { next.into_iter().chain(self.look.next_timer(now)).min() }
+    pub(crate) fn next_timer(&self, now: Moment) -> Option<Moment> {
+        let waits = self.lost || self.pending.structure;
+        let soon = !self.pending.has_no_elements() || self.pending.networks > 0 || !self.keys.is_empty() || !self.intervals.is_empty();
+        let next = waits.then(|| self.backoff.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
+        let poll = (!self.reading.is_nothing() || !self.read.is_nothing()).then(|| now.after(POLL_EVERY));
+        if soon { Some(now) } else { next.into_iter().chain(poll).min() }
     }
 
     fn loss_not_before(&self, now: Moment) -> Option<Moment> {
         self.lost_at.map(|at| at.after(LOSS_EVERY)).filter(|at| self.lost && !self.pending.structure && now < *at)
     }
 
-    /// Reads what there is, so much of it. Whether there may be more.
-    fn hear(&mut self) -> bool {
-        let Self { monitor, own, current, pending, lost, author, .. } = self;
-        for _ in 0..HEARD_A_WAKE {
-            let heard = monitor.receive(Some(*own), |notification| {
-                if let Notification::Generation(event) = notification {
-                    let change = std::mem::take(current);
-                    if !change.is_nothing() {
-                        *author = Author { pid: event.pid, program: event.program };
-                        pending.join(change);
-                    }
-                } else {
-                    current.take(notification);
-                }
-            });
-            match heard {
-                Ok(Received::Datagram) => {}
-                Ok(Received::Nothing) => return false,
-                Ok(Received::Lost) => {
-                    *current = Change::default();
-                    *lost = true;
-                }
-                Err(error) => {
-                    log::warn!("{}", words(&error));
-                    return false;
-                }
-            }
+    /// Whether one more line may be written.
+    fn may_report(&mut self, now: Moment) -> bool {
+        if self.lines_from.is_none_or(|from| now.since(from) >= MINUTE) {
+            (self.lines_from, self.lines) = (Some(now), 0);
         }
-        true
-    }
-
-    /// Whether one more line may be told.
-    fn may_tell(&mut self, now: Moment) -> bool {
-        if self.told_from.is_none_or(|from| now.since(from) >= MINUTE) {
-            (self.told_from, self.told) = (Some(now), 0);
-        }
-        self.told += 1;
-        let may = self.told <= TOLD_A_MINUTE;
-        self.untold += u64::from(!may);
+        self.lines += 1;
+        let may = self.lines <= LINES_PER_MINUTE;
+        self.unreported += u64::from(!may);
         may
     }
 }
 
-impl AsFd for Foreign {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.monitor.as_fd()
+impl<K: Kernel, O: Observer> Enforcer<K, O> {
+    /// Receives what others did, and does something about it. Whether there is more to receive.
+    pub(crate) fn watch(&mut self, now: Moment) -> bool {
+        let more = self.receive();
+        self.look_at_elements(now);
+        self.look_at_networks(now);
+        if self.drift.lost && self.drift.loss_not_before(now).is_none() {
+            (self.drift.lost, self.drift.lost_at) = (false, Some(now));
+            // Who it was is among what was lost. Elements may be too, and blocks are rather restored than lost.
+            self.drift.author = Author::default();
+            self.drift.pending.structure = true;
+            self.drift.read.join(Wanted { hosts: true, networks: true, exemptions: true });
+            // What is there already stays as it is.
+            let placement = self.executor.placement;
+            let hosts = self.engine.blocks().map(|block| block.source).filter(|source| !placement.is_network(*source));
+            self.backlog.restore(hosts);
+        }
+        if self.drift.pending.structure && self.drift.backoff.not_before(now).is_none() {
+            self.repair(now);
+        }
+        self.work_off(now);
+        self.read_aside(now);
+        self.report_findings(now);
+        more
+    }
+
+    /// When there is something to do that no notification brings.
+    pub(crate) fn next_timer(&self, now: Moment) -> Option<Moment> {
+        let exemptions = (!self.exemptions.is_settled()).then_some(now);
+        [self.drift.next_timer(now), self.backlog.next_timer(now), exemptions].into_iter().flatten().min()
+    }
+
+    /// Deals with what others did so far, as much as there is, so that an administrator's command meets what is true.
+    pub(super) fn settle(&mut self, now: Moment) {
+        self.receive();
+        while !self.drift.pending.has_no_elements() {
+            self.look_at_elements(now);
+        }
+        self.look_at_networks(now);
+    }
+
+    fn receive(&mut self) -> bool {
+        let news = self.executor.kernel.news();
+        for (change, author) in news.changes {
+            self.drift.author = author;
+            self.drift.pending.join(change);
+        }
+        self.drift.lost |= news.lost;
+        news.more
+    }
+
+    /// Elements of hosts that others removed or added: the kernel is asked what is true now.
+    fn look_at_elements(&mut self, now: Moment) {
+        let pending = &mut self.drift.pending;
+        let (removed, list) = if pending.removed.is_empty() { (false, &mut pending.added) } else { (true, &mut pending.removed) };
+        let Some(set) = list.front().map(|(set, _)| *set) else { return };
+        // Of one set, in the order in which they were named.
+        let many = list.iter().take(ELEMENTS_PER_WAKE).take_while(|(other, _)| *other == set).count();
+        let keys: Vec<Key> = list.drain(..many).map(|(_, key)| key).collect();
+        let there = match self.executor.kernel.get(set, &keys) {
+            Ok(there) => there,
+            // A set that is gone has nothing in it; that it is gone is another notification.
+            Err(error) if error.is_not_found() => vec![None; keys.len()],
+            Err(error) => {
+                // Not to know is not to unblock: what the engine has is restored where it is missing.
+                log::warn!("what others changed cannot be read: {}", error_chain(&error));
+                self.drift.lost = true;
+                return;
+            }
+        };
+        // Of a removal only what is gone counts, of an addition only what is there: the other is told by a later notification.
+        let (mut wanted, mut present) = (Vec::new(), Vec::new());
+        for (key, there) in keys.into_iter().zip(there) {
+            let Some(source) = self.executor.placement.source(key) else { continue };
+            match there {
+                Some(info) if !removed => {
+                    wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from));
+                    present.push((set, info));
+                }
+                None if removed => wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from)),
+                _ => {}
+            }
+        }
+        let steps = {
+            let engine = &self.engine;
+            let limits = Limits { total: usize::MAX, must_not: &|source, reason| engine.must_not_block(source, reason) };
+            reconcile_hosts(now, self.executor.placement, wanted, &present, &limits, |_| Missing::TakenOut)
+        };
+        let summary = self.apply(now, steps, true);
+        self.drift.findings.add(summary);
+    }
+
+    /// Networks that others changed: few are read now, many aside.
+    fn look_at_networks(&mut self, now: Moment) {
+        let named = std::mem::take(&mut self.drift.pending.networks);
+        if named == 0 {
+            return;
+        }
+        if named + self.executor.networks.present() > INTERVALS_INLINE_MAX {
+            (self.drift.read.networks, self.drift.notified) = (true, true);
+            return;
+        }
+        for family in Family::ALL {
+            match self.resync_networks(now, family, Missing::TakenOut) {
+                Ok(summary) => self.drift.findings.add(summary),
+                // A set that is gone is another notification.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => {
+                    log::warn!("what others changed cannot be read: {}", error_chain(&error));
+                    self.drift.lost = true;
+                }
+            }
+        }
+    }
+
+    /// Makes the table what it should be.
+    fn repair(&mut self, now: Moment) {
+        let change = std::mem::take(&mut self.drift.pending);
+        (self.drift.pending.removed, self.drift.pending.added, self.drift.pending.networks) = (change.removed, change.added, change.networks);
+        self.drift.pending.exemptions = change.exemptions;
+        let last_straw = self.drift.backoff.is_last_straw(now);
+        if last_straw && self.drift.own_table == OwnTable::Auto {
+            self.drift.owner = TableOwner::Owned;
+        }
+        let begun = Instant::now();
+        match self.install(now, Write::All { recreate: change.recreate }) {
+            Ok(installed) if installed.is_unchanged() => {}
+            Ok(installed) => {
+                let has_blocks = super::element::BLOCKED.into_iter().any(|set| installed.created(set));
+                let blocks = self.engine.blocks().count();
+                let what = if has_blocks { format!("the rules and {blocks} blocks") } else { "the rules".to_owned() };
+                let remedy = format!("{what} were restored within {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+                let fighting = self.drift.backoff.is_fighting(now);
+                self.note_repair(now, last_straw);
+                if !fighting && !last_straw {
+                    self.report_remedy(now, remedy);
+                }
+            }
+            Err(error) => {
+                self.drift.backoff.note(now, false);
+                self.drift.pending.join(Change { structure: true, recreate: change.recreate, ..Change::default() });
+                if !std::mem::replace(&mut self.drift.failure_reported, true) {
+                    let text = format!("the table inet portsentry was changed by {} and cannot be repaired", self.drift.author);
+                    self.observer.notify(Notice::Error(format!("{text}: {}; it is tried again", error_chain(&error))));
+                }
+            }
+        }
+    }
+
+    fn note_repair(&mut self, now: Moment, last_straw: bool) {
+        let drift = &mut self.drift;
+        drift.backoff.note(now, true);
+        drift.failure_reported = false;
+        drift.count += 1;
+        drift.last = Some(drift.author.clone());
+        if last_straw {
+            let remedy = if drift.owner == TableOwner::Owned {
+                "the table is closed to other programs from now on"
+            } else {
+                "from now on it is repaired ever later, a minute at the most; find out what that program wants"
+            };
+            let text = format!("{} changes the table inet portsentry again and again: {remedy}", drift.author);
+            self.observer.notify(Notice::Error(text));
+            log::debug!("the next repair waits for {:?}", drift.backoff.wait());
+        }
+    }
+
+    /// Sends some more of what the kernel still has to get.
+    fn work_off(&mut self, now: Moment) {
+        if let Err(error) = self.send_exemptions() {
+            log::warn!("the never-block list cannot be sent: {}", error_chain(&error));
+            // What is there is not what was known: it is read before more is sent.
+            self.exemptions.wait();
+            self.drift.read.exemptions = true;
+        }
+        self.backlog.retry(now);
+        let lost = self.backlog.take_lost();
+        if !lost.is_empty() {
+            self.restore_hosts(now, lost);
+        } else if self.exemptions.is_settled()
+            && let Some(family) = self.backlog.is_network_due(now)
+        {
+            self.sync(now, family, family.all());
+        }
+        let bare = self.backlog.take_bare();
+        if !bare.is_empty() {
+            self.complete_hosts(now, &bare);
+        }
+        match self.backlog.report() {
+            Some(Err((hosts, why))) => {
+                let what = if hosts > 0 { format!("{hosts} blocks") } else { "blocked networks".to_owned() };
+                self.observer.notify(Notice::Error(format!("{what} could not be put into the kernel's sets: {why}; it is tried again")));
+            }
+            Some(Ok(())) => self.observer.notify(Notice::Warning("all blocks are in the kernel's sets again".to_owned())),
+            None => {}
+        }
+    }
+
+    fn restore_hosts(&mut self, now: Moment, lost: Vec<Source>) {
+        let placement = self.executor.placement;
+        for set in super::element::HOSTS {
+            let here: Vec<Source> = lost.iter().copied().filter(|source| matches!(placement.place(*source), Place::Host(of, _) if of == set)).collect();
+            let elements = self.elements(now, &here, set);
+            let Some(set) = self.ruleset.set(set) else { continue };
+            if elements.is_empty() {
+                continue;
+            }
+            match self.executor.kernel.restore(set, &elements) {
+                Ok(()) => self.backlog.taken(),
+                // The set is gone again: all of it once more.
+                Err(error) if error.is_not_found() => {
+                    log::warn!("{}", error_chain(&error));
+                    self.backlog.clear();
+                    self.drift.pending.join(Change { structure: true, recreate: true, ..Change::default() });
+                    return;
+                }
+                Err(error) => self.backlog.refused(now, here, error_chain(&error)),
+            }
+        }
+    }
+
+    fn complete_hosts(&mut self, now: Moment, bare: &[Source]) {
+        for set in super::element::HOSTS.into_iter().filter(|set| set.counts_each()) {
+            let elements = self.elements(now, bare, set);
+            let Some(set) = self.ruleset.set(set) else { continue };
+            if !elements.is_empty()
+                && let Err(error) = self.executor.kernel.complete(set, &elements)
+            {
+                // They block all the same. If the table is gone, that is another notification.
+                log::warn!("blocks go on without comments and counters: {}", error_chain(&error));
+                return;
+            }
+        }
+    }
+
+    /// Reads on a thread what may differ, and deals with what was read, some of it at a time.
+    fn read_aside(&mut self, now: Moment) {
+        if std::mem::take(&mut self.drift.pending.exemptions) {
+            self.drift.read.exemptions = true;
+            self.drift.findings.exemptions = true;
+        }
+        let is_quiet = !self.backlog.has_lost() && !self.drift.pending.structure && self.drift.pending.has_no_elements();
+        let is_idle = self.drift.keys.is_empty() && self.drift.intervals.is_empty();
+        if !self.drift.read.is_nothing() && is_quiet && is_idle && !self.executor.kernel.is_dumping() {
+            let mut wanted = std::mem::take(&mut self.drift.read);
+            // First comes back what the engine knows: then the kernel has as many elements or more.
+            wanted.hosts = wanted.hosts && self.has_unknown_hosts();
+            self.drift.reading = wanted;
+            if !wanted.is_nothing() {
+                self.executor.networks.mark();
+                self.executor.kernel.begin_dump(wanted);
+            }
+        }
+        match self.executor.kernel.take_dump() {
+            Some(Ok(dump)) => self.take_dump(now, dump),
+            Some(Err(error)) => {
+                let wanted = std::mem::take(&mut self.drift.reading);
+                // A set that is gone is another notification, after which there is nothing to read.
+                if !error.is_not_found() {
+                    log::warn!("what others put into the sets cannot be read: {}", error_chain(&error));
+                    self.drift.read.join(wanted);
+                }
+            }
+            None => {}
+        }
+        self.look_at_keys();
+        self.look_at_intervals(now);
+    }
+
+    /// Whether the host sets have more elements than the engine has blocks of hosts, or the kernel does not say.
+    fn has_unknown_hosts(&mut self) -> bool {
+        let placement = self.executor.placement;
+        let Ok(counts) = self.executor.kernel.counts() else { return true };
+        super::element::HOSTS.into_iter().any(|set| {
+            let known = self.engine.blocks().filter(|block| placement.place(block.source).set() == set).count();
+            let count = counts.iter().find(|(of, _)| *of == set).and_then(|(_, count)| *count);
+            // Kernels before 6.16 do not count.
+            count.is_none_or(|count| usize::try_from(count).is_ok_and(|count| count > known))
+        })
+    }
+
+    fn take_dump(&mut self, now: Moment, dump: Dump) {
+        let Dump { hosts, networks, exemptions } = dump;
+        self.drift.reading = Wanted::default();
+        self.drift.keys = hosts;
+        if let Some(exemptions) = exemptions {
+            for (set, elements) in exemptions {
+                self.exemptions.set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
+            }
+            self.exemptions.want(&self.ruleset, &self.never_block);
+        }
+        let missing = if std::mem::take(&mut self.drift.notified) { Missing::TakenOut } else { Missing::Lost };
+        if let Some(networks) = networks {
+            if self.executor.networks.has_changed() {
+                // What was read is older than what we wrote meanwhile.
+                (self.drift.read.networks, self.drift.notified) = (true, missing == Missing::TakenOut);
+            } else {
+                for (family, intervals) in Family::ALL.into_iter().zip(networks) {
+                    self.drift.intervals.push_back(Reading { family, intervals: intervals.into(), from: 0, missing });
+                }
+            }
+        }
+        let _ = now;
+    }
+
+    /// Hosts that were read and that the engine does not know are dealt with as if the kernel had named them.
+    fn look_at_keys(&mut self) {
+        let Drift { keys, pending, author, .. } = &mut self.drift;
+        let piece = keys.split_off(keys.len().saturating_sub(KEYS_PER_WAKE));
+        let (engine, placement) = (&self.engine, self.executor.placement);
+        let is_unknown = |key: Key| placement.source(key).is_some_and(|source| engine.blocked(source).is_none());
+        let before = pending.added.len();
+        pending.added.extend(piece.into_iter().filter(|(_, key)| is_unknown(*key)));
+        if pending.added.len() > before {
+            *author = Author::default();
+        }
+    }
+
+    /// Intervals that were read: those in one stretch of addresses are compared with what the blocks want there.
+    fn look_at_intervals(&mut self, now: Moment) {
+        let Some(reading) = self.drift.intervals.front_mut() else { return };
+        let many = reading.intervals.len().min(INTERVALS_PER_WAKE);
+        let piece: Vec<ElementInfo> = reading.intervals.drain(..many).collect();
+        let (family, missing) = (reading.family, reading.missing);
+        let next = reading.intervals.front().and_then(|info| Span::of_keys(&(info.key..=info.last()))).map(|span| span.first);
+        let within = Span { first: reading.from, last: next.map_or(family.all().last, |next| next.saturating_sub(1)) };
+        match next {
+            Some(next) => reading.from = next,
+            None => drop(self.drift.intervals.pop_front()),
+        }
+        let steps = reconcile_networks(now, missing, &self.executor.networks, family, within, &piece);
+        let spans = piece.iter().filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info.expires.map(|left| now.after(left)))));
+        self.executor.networks.set_present_within(family, within, spans);
+        let summary = self.apply(now, steps, true);
+        self.drift.findings.add(summary);
+        self.sync(now, family, within);
+    }
+
+    /// Reports what elements came to, when all of them were looked at.
+    fn report_findings(&mut self, now: Moment) {
+        if !self.drift.pending.has_no_elements() || !self.drift.intervals.is_empty() || !self.drift.keys.is_empty() {
+            return;
+        }
+        let Findings { lifted, adopted, retimed, normalised, exemptions } = std::mem::take(&mut self.drift.findings);
+        let mut remedies = Vec::new();
+        let mut add = |count: u64, text: &str| {
+            if count > 0 {
+                remedies.push(format!("{count} {text}"));
+            }
+        };
+        add(lifted, "removed from the blocked sets, which counts as unblocked");
+        add(adopted, "added to the blocked sets, adopted as blocked by hand");
+        add(retimed, "given another timeout, which counts");
+        add(normalised, "with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix");
+        if exemptions {
+            remedies.push("the never-block addresses were restored".to_owned());
+        }
+        if !remedies.is_empty() {
+            self.report_remedy(now, remedies.join("; "));
+        }
+    }
+
+    fn report_remedy(&mut self, now: Moment, mut remedy: String) {
+        if !self.drift.may_report(now) {
+            return;
+        }
+        let unreported = std::mem::take(&mut self.drift.unreported);
+        if unreported > 0 {
+            remedy.push_str(&format!("; {unreported} changes before this were not logged"));
+        }
+        let Author { pid, program } = self.drift.author.clone();
+        let program = if program.is_empty() { "an unknown program".to_owned() } else { program };
+        self.observer.notify(Notice::ForeignChange { pid, program, remedy });
     }
 }

@@ -1,3 +1,40 @@
+//! What the engine wants, made true in the kernel and kept true there.
+//!
+//! ```text
+//!   engine --Action--> executor ------------------------------> nftables sets
+//!                         ^                                        |
+//!   store, reload --> reconcile --Step--> engine, backlog          |
+//!                         ^                                        |
+//!                       drift <------- notifications, dumps -------+
+//! ```
+//!
+//! * [`element`](mod@element): a block as an element and back. `networks`: overlapping networks as disjoint intervals.
+//! * `reconcile`: wanted, present and origin give steps: pure. `enforcer`: carries steps and the engine's actions out, by the `executor`.
+//! * `start`: rules and blocks as a whole. `backlog`: what follows in pieces. `exempt`: the never-block list in the kernel.
+//! * `drift`: what other programs did, from notifications (`change`) and from reading; `backoff` when they do it again and again.
+//! * `kernel`: what all this needs of nf_tables.
+//!
+//! Never here: who scans (the engine's), a file, a name, a wait for anything but netlink.
+
+mod backlog;
+mod backoff;
+mod change;
+mod drift;
 mod element;
+mod enforcer;
+mod executor;
+mod exempt;
+mod kernel;
 mod networks;
 mod reconcile;
+mod start;
+
+pub(crate) use drift::Drift;
+pub use drift::Repairs;
+pub(crate) use element::BLOCKED;
+pub use element::{Place, Placement};
+pub use enforcer::BlockError;
+pub(crate) use enforcer::{Enforcer, Hold, Observer};
+pub(crate) use kernel::Kernel;
+pub use kernel::{Author, Nftables};
+pub(crate) use start::{InForce, former_group};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::engine::{Moment, Source};
+use crate::engine::{BlockView, Moment, Source};
 use crate::nft::Key;
 use crate::ruleset::SetId;
 
@@ -150,7 +150,7 @@ pub(crate) fn merged(mut spans: Vec<Span>) -> Vec<Span> {
 
 /// The block of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct NetworkBlock {
+pub(super) struct NetworkBlock {
     expires: Option<Moment>,
     /// Sorted and disjoint.
     exempt: Vec<Span>,
@@ -193,9 +193,21 @@ impl Difference {
 pub(crate) struct Networks {
     blocks: BTreeMap<Source, NetworkBlock>,
     present: [BTreeMap<u128, Interval>; 2],
+    /// Something was written or ordered since [`Networks::mark`].
+    is_changed: bool,
 }
 
 impl Networks {
+    /// What is read from here on is compared with what is known now.
+    pub(crate) fn mark(&mut self) {
+        self.is_changed = false;
+    }
+
+    /// Whether anything was ordered or written since the mark.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.is_changed
+    }
+
     /// How many intervals the kernel is known to have.
     pub(crate) fn present(&self) -> usize {
         self.present.iter().map(BTreeMap::len).sum()
@@ -205,21 +217,50 @@ impl Networks {
     pub(crate) fn set(&mut self, source: Source, expires: Option<Moment>, exempt: &[IpNet]) {
         let exempt = merged(exempt.iter().map(Span::of).collect());
         self.blocks.insert(source, NetworkBlock { expires, exempt });
+        self.is_changed = true;
     }
 
     /// The block of a network is over; `false`: there was none.
     pub(crate) fn remove(&mut self, source: Source) -> bool {
+        self.is_changed = true;
         self.blocks.remove(&source).is_some()
     }
 
-    /// Whether a block of this network is wanted.
-    pub(crate) fn has(&self, source: Source) -> bool {
-        self.blocks.contains_key(&source)
+    /// The block of a network as it is wanted now, to go back to if the kernel refuses another.
+    pub(super) fn clone_block(&self, source: Source) -> Option<NetworkBlock> {
+        self.blocks.get(&source).cloned()
     }
 
-    /// Forgets all blocks; what the kernel has stays known.
-    pub(crate) fn clear(&mut self) {
-        self.blocks.clear();
+    /// Wants what was wanted before.
+    pub(super) fn put_block(&mut self, source: Source, block: Option<NetworkBlock>) {
+        match block {
+            Some(block) => drop(self.blocks.insert(source, block)),
+            None => drop(self.blocks.remove(&source)),
+        }
+    }
+
+    /// The same knowledge of the kernel, with these blocks and no others.
+    pub(crate) fn with_blocks<'a>(&self, blocks: impl Iterator<Item = BlockView<'a>>) -> Self {
+        let mut networks = Self { blocks: BTreeMap::new(), present: self.present.clone(), is_changed: true };
+        for block in blocks {
+            networks.set(block.source, block.expires, block.exempt);
+        }
+        networks
+    }
+
+    /// The intervals that the kernel is known to have, sorted.
+    pub(crate) fn intervals(&self, family: Family) -> impl Iterator<Item = (Span, Option<Moment>)> {
+        self.of(family).iter().map(|(first, one)| (Span { first: *first, last: one.last }, one.expires))
+    }
+
+    /// Within these addresses the kernel has these intervals and no others.
+    pub(crate) fn set_present_within(&mut self, family: Family, within: Span, intervals: impl IntoIterator<Item = (Span, Option<Moment>)>) {
+        let present = self.of_mut(family);
+        let old: Vec<u128> = present.range(within.first..=within.last).map(|(first, _)| *first).collect();
+        for first in old {
+            present.remove(&first);
+        }
+        present.extend(intervals.into_iter().map(|(span, expires)| (span.first, Interval { last: span.last, expires })));
     }
 
     /// The kernel's set of a family has these intervals and no others.
@@ -228,14 +269,19 @@ impl Networks {
     }
 
     /// Forgets what the kernel has taken out by itself, because its time is over.
-    pub(crate) fn prune(&mut self, now: Moment) {
-        for present in &mut self.present {
-            present.retain(|_, interval| interval.expires.is_none_or(|end| end > now));
+    pub(crate) fn prune(&mut self, now: Moment, family: Family, within: Span) {
+        let within = self.widened(family, within);
+        let present = self.of_mut(family);
+        let over = present.range(within.first..=within.last).filter(|(_, one)| one.expires.is_some_and(|end| end <= now));
+        let over: Vec<u128> = over.map(|(first, _)| *first).collect();
+        for first in over {
+            present.remove(&first);
         }
     }
 
     /// The kernel has taken a difference.
     pub(crate) fn sent(&mut self, difference: &Difference) {
+        self.is_changed = true;
         let present = self.of_mut(difference.family);
         for span in &difference.delete {
             present.remove(&span.first);
@@ -506,7 +552,7 @@ mod tests {
                     Edit::Wait(seconds) => now = now.after(Duration::from_secs(seconds)),
                 }
                 kernel.retain(|(_, end)| end.is_none_or(|end| end > now));
-                networks.prune(now);
+                networks.prune(now, Family::V4, Family::V4.all());
                 let difference = networks.difference(now, Family::V4, within);
                 for span in &difference.delete {
                     let before = kernel.len();

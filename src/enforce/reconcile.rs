@@ -216,7 +216,7 @@ pub(crate) fn reconcile(
         let missing = origin.missing(existed(family.set()));
         steps.extend(reconcile_networks(now, missing, &map, family, family.all(), present.of(family)));
     }
-    fit(now, steps, placement, limits.total)
+    fit(whole(steps), placement, limits.total)
 }
 
 /// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long as both are the same part.
@@ -322,8 +322,32 @@ pub(crate) fn reconcile_networks(
     steps
 }
 
+/// A network of which every part was taken out is not kept with exemptions, but over.
+fn whole(steps: Vec<Step>) -> Vec<Step> {
+    let mut parts: HashMap<Source, Vec<IpNet>> = HashMap::new();
+    for step in &steps {
+        match step {
+            Step::Exempt(source, part) => parts.entry(*source).or_default().push(*part),
+            Step::Keep(block) if !block.exempt.is_empty() => parts.entry(block.source).or_default().extend(&block.exempt),
+            _ => {}
+        }
+    }
+    parts.retain(|source, parts| IpNet::aggregate(parts).iter().any(|whole| whole.contains(&source.network())));
+    if parts.is_empty() {
+        return steps;
+    }
+    let is_over = |step: &Step| match step {
+        Step::Keep(block) | Step::Retime(block) => parts.contains_key(&block.source),
+        Step::Exempt(source, _) => parts.contains_key(source),
+        _ => false,
+    };
+    let mut left: Vec<Step> = steps.into_iter().filter(|step| !is_over(step)).collect();
+    left.extend(parts.keys().map(|source| Step::Unblock(*source)));
+    left
+}
+
 /// Leaves as many blocks as `block.total` allows, those that last longest; what is in the kernel beyond that is taken out.
-fn fit(now: Moment, mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
+fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
     let block = |step: &Step| match step {
         Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) => Some((block.source, block.remaining)),
         _ => None,
@@ -337,7 +361,6 @@ fn fit(now: Moment, mut steps: Vec<Step>, placement: Placement, total: usize) ->
     }
     all.sort_by_key(|(source, remaining)| (remaining.is_some(), remaining.map(std::cmp::Reverse), *source));
     let excess: std::collections::HashSet<Source> = all.split_off(total).into_iter().map(|(source, _)| source).collect();
-    let _ = now;
     let mut deletes = Vec::new();
     for step in &mut steps {
         let Some((source, _)) = block(step).filter(|(source, _)| excess.contains(source)) else { continue };

@@ -306,6 +306,10 @@ impl Blocks {
         let Some(at) = self.find(source) else { return false };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
         let Some(all) = entry.exempt.with(part) else { return false };
+        if IpNet::aggregate(&all).iter().any(|whole| whole.contains(&source.network())) {
+            self.end(at, Ending::Removed, actions);
+            return true;
+        }
         entry.exempt = Exempt::new(all);
         actions.push(Action::Report(Report::Exempted { source, exempt: part }));
         true

@@ -27,7 +27,9 @@ pub struct Order<'a> {
     pub elements: Elements<'a>,
     /// The table is deleted and created again, even if it looks right.
     pub recreate: bool,
-    /// What a set may owner, where that is known: a large one that hands its elements on is asked for these instead of dumped.
+    /// Sets whose elements are replaced by what [`Elements::Instead`] says, even if the set itself is as it should be.
+    pub refill: &'a [SetSpec],
+    /// What a set may hold, where that is known: a large one that hands its elements on is asked for these instead of dumped.
     pub known: Option<&'a dyn Fn(SetSpec) -> Vec<Key>>,
 }
 
@@ -86,7 +88,8 @@ impl Connection {
             tries += 1;
             let read_at = self.generation()?;
             let found = self.read(ruleset)?;
-            let plan = if order.recreate { Plan::recreate(ruleset, &found, order.owner) } else { Plan::with_owner(ruleset, &found, order.owner) };
+            let mut plan = if order.recreate { Plan::recreate(ruleset, &found, order.owner) } else { Plan::with_owner(ruleset, &found, order.owner) };
+            plan.refill(ruleset, order.refill);
             if plan.steps.is_empty() && order.elements.beside().iter().all(|(_, elements)| elements.is_empty()) {
                 return Ok(Installed { before: read_at, generation: read_at, ..Installed::default() });
             }
@@ -112,17 +115,32 @@ impl Connection {
         }
     }
 
-    /// Puts elements back into a set, in one transaction, with what is left of their time. Those that are there stay.
+    /// Adds elements with what is left of their time and their counters, in one transaction. Those that are there stay.
     ///
     /// # Errors
     /// As [`Connection::add_element`].
-    pub fn put_back(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
+    pub fn restore(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
         let table = self.schema.table;
         if elements.is_empty() {
             return Ok(());
         }
         self.transaction(None, |out, sequence| {
             encode::add_again(out, table, sequence, set, elements, Counters::Now);
+            encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+        })?;
+        self.shrink();
+        Ok(())
+    }
+
+    /// Takes intervals out of a set and puts others in, in one transaction.
+    ///
+    /// # Errors
+    /// As [`Connection::add_element`]; [`Error::is_not_found`] if one of those to be taken out is not there. Nothing is changed then.
+    pub fn replace_intervals(&mut self, set: &Set, delete: &[ElementInfo], add: &[ElementInfo]) -> Result<(), Error> {
+        let table = self.schema.table;
+        self.transaction(None, |out, sequence| {
+            encode::delete_all(out, table, sequence, set.id, delete);
+            encode::add_again(out, table, sequence, set, add, Counters::Now);
             encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
         })?;
         self.shrink();

@@ -161,6 +161,15 @@ impl<'a> Plan<'a> {
         plan
     }
 
+    /// Replaces the elements of these sets too, if nothing else in the plan does.
+    pub(super) fn refill(&mut self, wanted: &'a Ruleset, sets: &[SetSpec]) {
+        for set in sets.iter().filter_map(|id| wanted.set(*id)) {
+            if !self.steps.iter().any(|step| matches!(step, Step::AddElements(other) if other.id == set.id)) {
+                self.steps.extend([Step::FlushSet(set.id), Step::AddElements(set)]);
+            }
+        }
+    }
+
     fn replace(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
         let carry = wanted.sets.iter().filter(|set| found.sets.iter().any(|old| old.name == set.id.name && is_carried(set, old)));
         self.steps.push(Step::DeleteTable(carry.map(|set| set.id).collect()));

@@ -1,26 +1,27 @@
-//! One transaction of another program, as the kernel's notifications tell it (`NFNLGRP_NFTABLES`), or what is left of several.
+//! One transaction of another program, as the kernel's notifications describe it (`NFNLGRP_NFTABLES`), or the sum of several.
 //!
-//! Pure: what each part of it means for our table, and how several add up, within a bound. What is done about it is not decided here.
+//! Pure: what each part of it means for our table, and how several add up, within a bound. What is done about it is decided in `drift`.
 
 use std::collections::VecDeque;
 
 use crate::nft::{Key, Notification, SetSpec};
 use crate::ruleset::SetId;
 
-/// Elements that others changed and that wait to be looked after: 16 MB. Past that the sets are put back as they were.
+/// Changed elements that may wait: 16 MB. Past that the sets are recreated as they were.
 const ELEMENTS_MAX: usize = 1 << 19;
 
-/// One transaction of somebody, or what is left of several to be looked after.
+/// What other programs changed and the daemon has not dealt with.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     /// Chains, rules, sets or what the configuration puts into them.
     pub(super) structure: bool,
-    /// The table, or a set of blocks, was removed: what stands in its place is not ours.
-    pub(super) anew: bool,
-    /// Exemptions.
-    pub(super) allowed: bool,
-    /// Blocked networks.
-    pub(super) networks: bool,
+    /// The table, or a set of blocks, was removed: whatever has that name now is not ours.
+    pub(super) recreate: bool,
+    /// Exempt addresses.
+    pub(super) exemptions: bool,
+    /// Intervals of blocked networks that were added or removed.
+    pub(super) networks: usize,
+    /// Keys of the host sets.
     pub(super) removed: VecDeque<(SetId, Key)>,
     pub(super) added: VecDeque<(SetId, Key)>,
 }
@@ -28,10 +29,10 @@ pub(super) struct Change {
 impl Change {
     pub(super) fn take(&mut self, notification: Notification) {
         match notification {
-            Notification::TableDeleted => (self.structure, self.anew) = (true, true),
+            Notification::TableDeleted => (self.structure, self.recreate) = (true, true),
             Notification::SetDeleted(name) => {
                 self.structure = true;
-                self.anew |= matches!(SetId::from_name(&name), Some(SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6));
+                self.recreate |= matches!(SetId::from_name(&name), Some(SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6));
             }
             Notification::TableAdded | Notification::Added | Notification::ChainDeleted(_) | Notification::RuleDeleted { .. } => {
                 self.structure = true
@@ -46,11 +47,11 @@ impl Change {
         let Some(set) = SetId::of(set) else { return };
         match set {
             SetId::Blocked4 | SetId::Blocked6 if self.removed.len() + self.added.len() + keys.len() > ELEMENTS_MAX => {
-                (self.structure, self.anew) = (true, true);
+                (self.structure, self.recreate) = (true, true);
             }
             SetId::Blocked4 | SetId::Blocked6 => list(self).extend(keys.into_iter().map(|key| (set, key))),
-            SetId::BlockedNets4 | SetId::BlockedNets6 => self.networks = true,
-            SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => self.allowed = true,
+            SetId::BlockedNets4 | SetId::BlockedNets6 => self.networks = self.networks.saturating_add(keys.len()),
+            SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => self.exemptions = true,
             SetId::TcpPorts | SetId::UdpPorts | SetId::Protocols | SetId::Interfaces => self.structure = true,
             // What the rules remember, which others may forget.
             SetId::Services => {}
@@ -59,7 +60,7 @@ impl Change {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        !self.structure && !self.allowed && !self.networks && self.has_no_elements()
+        !self.structure && !self.exemptions && self.networks == 0 && self.has_no_elements()
     }
 
     pub(super) fn has_no_elements(&self) -> bool {
@@ -68,17 +69,18 @@ impl Change {
 
     /// Adds a later one.
     pub(super) fn join(&mut self, mut later: Self) {
-        if later.anew {
-            // What was in the table went with it, and nobody meant single elements.
+        if later.recreate {
+            // What was in the table went with it: nothing was meant for single elements.
             later.removed.clear();
             later.added.clear();
+            later.networks = 0;
         }
         self.structure |= later.structure;
-        self.anew |= later.anew;
-        self.allowed |= later.allowed;
-        self.networks |= later.networks;
+        self.recreate |= later.recreate;
+        self.exemptions |= later.exemptions;
+        self.networks = self.networks.saturating_add(later.networks);
         if self.removed.len() + self.added.len() + later.removed.len() + later.added.len() > ELEMENTS_MAX {
-            (self.structure, self.anew) = (true, true);
+            (self.structure, self.recreate) = (true, true);
             return;
         }
         self.removed.append(&mut later.removed);
@@ -97,22 +99,22 @@ mod tests {
     }
 
     #[test]
-    fn elements_that_went_with_their_table_are_nobodys_word() {
+    fn elements_that_went_with_their_table_are_no_unblock() {
         let mut change = Change::default();
         change.take(Notification::ElementsDeleted { set: SetId::Blocked4.spec(), keys: vec![key(1)] });
         change.take(Notification::TableDeleted);
         let mut pending = Change::default();
         pending.join(change);
-        assert!(pending.structure && pending.anew && pending.has_no_elements());
+        assert!(pending.structure && pending.recreate && pending.has_no_elements());
     }
 
     #[test]
-    fn what_waits_is_bounded_and_past_that_the_sets_are_made_anew() {
+    fn what_waits_is_bounded_and_past_that_the_sets_are_recreated() {
         let mut change = Change::default();
         for _ in 0..=ELEMENTS_MAX / 1000 {
             change.take(Notification::ElementsDeleted { set: SetId::Blocked4.spec(), keys: vec![key(1); 1000] });
         }
-        assert!(change.anew && change.removed.len() <= ELEMENTS_MAX);
+        assert!(change.recreate && change.removed.len() <= ELEMENTS_MAX);
     }
 
     #[test]

@@ -1,0 +1,219 @@
+//! Blocks that the kernel still has to get, in pieces that hold no packet up.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::networks::Family;
+use crate::engine::{Moment, Source};
+
+/// Elements that go into their set between two looks at packets: some three milliseconds.
+const MAX_PER_WAKE: usize = 1000;
+
+/// What the kernel refused is tried again after this, twice as long each further time.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// But not later than this.
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
+/// What is still to be done.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// Hosts whose elements are lost.
+    lost: VecDeque<Source>,
+    /// Hosts whose elements have neither comment nor counter yet.
+    bare: VecDeque<Source>,
+    /// Families whose intervals are not what the blocks want.
+    networks: [bool; 2],
+    /// How many are sent at once: fewer after a refusal, so that one element that the kernel does not take keeps no other out.
+    piece: usize,
+    /// What the kernel refused by itself.
+    refused: Vec<Source>,
+    why: Option<String>,
+    reported: bool,
+    wait: Duration,
+    retry_at: Option<Moment>,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self {
+            lost: VecDeque::new(),
+            bare: VecDeque::new(),
+            networks: [false; 2],
+            piece: MAX_PER_WAKE,
+            refused: Vec::new(),
+            why: None,
+            reported: false,
+            wait: RETRY_FIRST,
+            retry_at: None,
+        }
+    }
+}
+
+impl Backlog {
+    /// These have to be restored.
+    pub(super) fn restore(&mut self, sources: impl IntoIterator<Item = Source>) {
+        self.lost.extend(sources);
+    }
+
+    /// The elements of these need comment and counter.
+    pub(super) fn complete(&mut self, sources: impl IntoIterator<Item = Source>) {
+        self.bare.extend(sources);
+    }
+
+    /// The intervals of a family have to be compared with what is wanted.
+    pub(super) fn sync(&mut self, family: Family) {
+        let [v4, v6] = &mut self.networks;
+        *(if family == Family::V4 { v4 } else { v6 }) = true;
+    }
+
+    /// Everything that waited is void: the sets are made again as a whole.
+    pub(super) fn clear(&mut self) {
+        self.lost.clear();
+        self.bare.clear();
+        self.networks = [false; 2];
+        self.refused.clear();
+        self.retry_at = None;
+    }
+
+    /// Hosts are still to be restored.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// When there is something to do.
+    pub(super) fn next_timer(&self, now: Moment) -> Option<Moment> {
+        let is_ready = !self.lost.is_empty() || !self.bare.is_empty() || self.is_network_due(now).is_some();
+        if is_ready { Some(now) } else { self.retry_at }
+    }
+
+    /// The hosts to restore next.
+    pub(super) fn take_lost(&mut self) -> Vec<Source> {
+        let many = self.lost.len().min(self.piece);
+        self.lost.drain(..many).collect()
+    }
+
+    /// The hosts to complete next, when none is lost any more.
+    pub(super) fn take_bare(&mut self) -> Vec<Source> {
+        let many = if self.lost.is_empty() { self.bare.len().min(MAX_PER_WAKE) } else { 0 };
+        self.bare.drain(..many).collect()
+    }
+
+    /// The family whose intervals to compare next.
+    pub(super) fn is_network_due(&self, now: Moment) -> Option<Family> {
+        let may = self.retry_at.is_none_or(|at| at <= now);
+        Family::ALL.into_iter().zip(self.networks).find_map(|(family, is_due)| (is_due && may).then_some(family))
+    }
+
+    /// The intervals of a family are what the blocks want.
+    pub(super) fn synced(&mut self, family: Family) {
+        let [v4, v6] = &mut self.networks;
+        *(if family == Family::V4 { v4 } else { v6 }) = false;
+    }
+
+    /// The kernel took a piece.
+    pub(super) fn taken(&mut self) {
+        self.piece = self.piece.saturating_mul(2).min(MAX_PER_WAKE);
+    }
+
+    /// The kernel refused a piece: a smaller one is tried, and one element alone later.
+    pub(super) fn refused(&mut self, now: Moment, piece: Vec<Source>, why: String) {
+        if piece.len() > 1 {
+            self.piece = (piece.len() / 2).max(1);
+            piece.into_iter().rev().for_each(|source| self.lost.push_front(source));
+            return;
+        }
+        self.refused.extend(piece);
+        self.why = Some(why);
+        self.put_off(now);
+    }
+
+    /// The kernel refused the intervals of a family.
+    pub(super) fn refused_networks(&mut self, now: Moment, why: String) {
+        self.why = Some(why);
+        self.put_off(now);
+    }
+
+    fn put_off(&mut self, now: Moment) {
+        if self.retry_at.is_none_or(|at| at <= now) {
+            self.retry_at = Some(now.after(self.wait));
+            self.wait = self.wait.saturating_mul(2).min(RETRY_LAST);
+        }
+    }
+
+    /// What was refused is tried again, if it is time.
+    pub(super) fn retry(&mut self, now: Moment) {
+        if self.retry_at.is_some_and(|at| at <= now) && self.lost.is_empty() {
+            self.retry_at = None;
+            self.lost.extend(self.refused.drain(..));
+        }
+    }
+
+    /// What the administrator has to know, once: that blocks are not in force, and that they are again.
+    pub(super) fn report(&mut self) -> Option<Result<(), (usize, String)>> {
+        let is_well = self.refused.is_empty() && self.retry_at.is_none() && self.networks == [false; 2] && self.lost.is_empty();
+        if self.reported && is_well {
+            self.reported = false;
+            self.wait = RETRY_FIRST;
+            return Some(Ok(()));
+        }
+        // All that can be refused has been.
+        let is_known = self.lost.is_empty() && self.retry_at.is_some();
+        if !self.reported
+            && is_known
+            && let Some(why) = self.why.take()
+        {
+            self.reported = true;
+            return Some(Err((self.refused.len(), why)));
+        }
+        None
+    }
+
+    /// Blocks that are wanted and not in force because the kernel refused them.
+    pub(super) fn refusals(&self) -> usize {
+        self.refused.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_millis(1_000_000 + millis)
+    }
+
+    fn host(n: u32) -> Source {
+        Source::of(std::net::Ipv4Addr::from(n).into(), 64)
+    }
+
+    #[test]
+    fn one_element_that_the_kernel_refuses_keeps_no_other_out_and_is_tried_again() {
+        let mut backlog = Backlog::default();
+        backlog.restore((0..3000).map(host));
+        let (mut taken, mut rounds) = (Vec::new(), 0);
+        let mut now = at(0);
+        let mut refusing = true;
+        while taken.len() < 3000 {
+            rounds += 1;
+            assert!(rounds < 200, "{}", taken.len());
+            backlog.retry(now);
+            let piece = backlog.take_lost();
+            if piece.is_empty() {
+                let report = backlog.report();
+                assert_eq!(report, refusing.then(|| Err((1, "set is full".to_owned()))));
+                assert_eq!((taken.len(), backlog.refusals()), (2999, 1));
+                refusing = false;
+                now = backlog.next_timer(now).unwrap();
+                continue;
+            }
+            if refusing && piece.contains(&host(1234)) {
+                backlog.refused(now, piece, "set is full".to_owned());
+            } else {
+                taken.extend(piece);
+                backlog.taken();
+            }
+        }
+        assert_eq!(backlog.report(), Some(Ok(())));
+        assert_eq!((backlog.next_timer(now), now), (None, at(1000)));
+    }
+}

@@ -1,0 +1,446 @@
+//! The engine together with what carries its actions out: what is evaluated here is in force in the kernel before the call returns.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::backlog::Backlog;
+use super::drift::Drift;
+use super::element::{Place, Placement};
+use super::executor::{self, Executor, SyncError};
+use super::exempt::Exemptions;
+use super::kernel::Kernel;
+use super::networks::{Family, Span};
+use super::reconcile::{Dropped, Missing, Step, reconcile_networks};
+use crate::engine::{Action, AllowList, BlockView, Ending, Engine, Moment, Outcome, Refusal, Report, Source, Trigger, Unblocked};
+use crate::errors::error_chain;
+use crate::journal::Notice;
+use crate::nft::{Element, Error, Ruleset};
+use crate::probe::{Port, Probe, Transport};
+use crate::ruleset::SetId;
+use crate::store::changed;
+
+/// Those who have to know what happens beside the kernel. None of these may wait.
+pub(crate) trait Observer {
+    /// The engine ordered these; they are about to be carried out.
+    fn on_actions(&mut self, actions: &[Action]);
+    /// The kernel refused the block of a source, one of these.
+    fn on_refusal(&mut self, actions: &[Action], source: Source);
+    /// The block of a source is another one now, or over.
+    fn on_change(&mut self, engine: &Engine, source: Source);
+    /// The engine reported something.
+    fn on_report(&mut self, engine: &Engine, report: Report);
+    /// Something that people should hear of.
+    fn notify(&mut self, notice: Notice);
+}
+
+/// What the rules have done with the source of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nothing.
+    None,
+    /// They hold it since this packet.
+    New,
+    /// They held it before.
+    Repeat,
+}
+
+/// What a run of steps came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Summary {
+    pub(super) adopted: u64,
+    pub(super) restored: u64,
+    pub(super) retimed: u64,
+    pub(super) unblocked: u64,
+    pub(super) never_block: u64,
+    pub(super) total: u64,
+    pub(super) normalised: u64,
+}
+
+/// Engine, kernel and what is under way between them.
+pub(crate) struct Enforcer<K, O> {
+    pub(crate) engine: Engine,
+    pub(crate) observer: O,
+    pub(super) executor: Executor<K>,
+    pub(super) ruleset: Ruleset,
+    pub(super) never_block: AllowList,
+    pub(super) exemptions: Exemptions,
+    pub(super) backlog: Backlog,
+    pub(super) drift: Drift,
+    /// Ports that local services listened on when that was asked last.
+    pub(super) services: Vec<Port>,
+    /// Actions to be carried out; kept, so that a packet allocates nothing.
+    pub(super) actions: Vec<Action>,
+    outcomes: Vec<Outcome>,
+    conflicts: Vec<Action>,
+    /// The kernel's last refusal, for the administrator whose command met it.
+    refusal: Option<(Source, String)>,
+}
+
+impl<K: Kernel, O: Observer> Enforcer<K, O> {
+    pub(super) fn new(kernel: K, observer: O, engine: Engine, ruleset: Ruleset, drift: Drift) -> Self {
+        let placement = Placement::new(engine.policy().ipv6_prefix);
+        Self {
+            engine,
+            observer,
+            executor: Executor::new(kernel, placement),
+            ruleset,
+            never_block: AllowList::default(),
+            exemptions: Exemptions::default(),
+            backlog: Backlog::default(),
+            drift,
+            services: Vec::new(),
+            actions: Vec::new(),
+            outcomes: Vec::new(),
+            conflicts: Vec::new(),
+            refusal: None,
+        }
+    }
+
+    /// The kernel's side, for what is only read.
+    pub(crate) fn kernel(&mut self) -> &mut K {
+        &mut self.executor.kernel
+    }
+
+    /// The rules in force.
+    pub(crate) fn ruleset(&self) -> &Ruleset {
+        &self.ruleset
+    }
+
+    /// Blocks that are wanted and not in force because the kernel refused them.
+    pub(crate) fn refusals(&self) -> usize {
+        self.backlog.refusals()
+    }
+
+    /// Evaluates a probe; what follows from it is in force when this returns.
+    pub(crate) fn evaluate(&mut self, now: Moment, probe: &Probe, hold: Hold) -> Trigger {
+        let trigger = match hold {
+            Hold::None => self.engine.on_probe(now, probe, &mut self.actions),
+            Hold::New => self.engine.on_held(now, probe, &mut self.actions),
+            Hold::Repeat => self.engine.on_still(now, probe, &mut self.actions),
+        };
+        self.perform(now);
+        trigger
+    }
+
+    /// Whether the account of an address has passed the trigger by datagrams.
+    pub(crate) fn has_passed(&self, source: IpAddr) -> bool {
+        self.engine.has_passed(source, Transport::Udp)
+    }
+
+    /// Time goes by.
+    pub(crate) fn on_timer(&mut self, now: Moment) {
+        self.engine.on_timer(now, &mut self.actions);
+        self.perform(now);
+    }
+
+    /// Carries actions out until there are none: an outcome may bring new ones.
+    pub(crate) fn perform(&mut self, now: Moment) {
+        if self.actions.is_empty() {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.actions);
+        while !batch.is_empty() {
+            self.observer.on_actions(&batch);
+            let mut rest = batch.as_slice();
+            while !rest.is_empty() {
+                let Self { engine, executor, ruleset, outcomes, conflicts, .. } = self;
+                rest = executor.carry_out(now, engine, ruleset, rest, outcomes, conflicts);
+                while let Some(action) = self.conflicts.pop() {
+                    self.resolve(now, &action);
+                }
+                let mut outcomes = std::mem::take(&mut self.outcomes);
+                for outcome in outcomes.drain(..) {
+                    self.on_outcome(now, outcome, &batch);
+                }
+                self.outcomes = outcomes;
+            }
+            for action in batch.drain(..) {
+                if let Action::Report(report) = action {
+                    self.follow(now, &report);
+                    self.observer.on_report(&self.engine, report);
+                }
+            }
+            std::mem::swap(&mut batch, &mut self.actions);
+        }
+        self.actions = batch;
+    }
+
+    fn on_outcome(&mut self, now: Moment, outcome: Outcome, batch: &[Action]) {
+        if let Outcome::Blocked { source, result: Err(error) }
+        | Outcome::Unblocked { source, result: Err(error) }
+        | Outcome::Exempted { source, result: Err(error) } = &outcome
+        {
+            self.refusal = Some((*source, error.clone()));
+            self.observer.on_refusal(batch, *source);
+        }
+        let changed = changed(&outcome);
+        self.engine.on_outcome(now, outcome, &mut self.actions);
+        if let Some(source) = changed {
+            self.observer.on_change(&self.engine, source);
+        }
+    }
+
+    /// The kernel's intervals are not those that were known: they are read, what others put there is adopted, and the action is carried out once more.
+    fn resolve(&mut self, now: Moment, action: &Action) {
+        let (Action::Block { source, .. } | Action::Unblock { source } | Action::Exempt { source, .. }) = action else { return };
+        let source = *source;
+        let read = self.resync_networks(now, Family::of(source), Missing::Lost);
+        let Self { engine, executor, ruleset, outcomes, conflicts, .. } = self;
+        if read.is_ok() {
+            executor.carry_out(now, engine, ruleset, std::slice::from_ref(action), outcomes, conflicts);
+            if conflicts.pop().is_none() {
+                return;
+            }
+        }
+        let error = read.err().map_or_else(|| "other programs change the set all the time".to_owned(), |error| error_chain(&error));
+        let result = Err(error);
+        outcomes.push(match action {
+            Action::Unblock { .. } => Outcome::Unblocked { source, result },
+            Action::Exempt { .. } => Outcome::Exempted { source, result },
+            _ => Outcome::Blocked { source, result },
+        });
+    }
+
+    /// Reads the intervals of a family, deals with what differs, and makes them what the blocks want.
+    pub(super) fn resync_networks(&mut self, now: Moment, family: Family, missing: Missing) -> Result<Summary, Error> {
+        let found = self.executor.kernel.dump(family.set())?;
+        let steps = reconcile_networks(now, missing, &self.executor.networks, family, family.all(), &found);
+        self.executor.set_present(now, family, &found);
+        let summary = self.apply(now, steps, true);
+        self.sync(now, family, family.all());
+        Ok(summary)
+    }
+
+    /// Makes the kernel's intervals over these addresses what the blocks want; what fails is tried again later.
+    pub(super) fn sync(&mut self, now: Moment, family: Family, within: Span) {
+        let Self { engine, executor, ruleset, .. } = self;
+        match executor.sync(now, family, within, ruleset, |owner| engine.blocked(owner).map(|block| block.reason.clone())) {
+            Ok(()) => {
+                if within == family.all() {
+                    self.backlog.synced(family);
+                }
+            }
+            // The set has other intervals than was known: the next look reads it.
+            Err(SyncError::Conflict(error)) => {
+                log::debug!("{}", error_chain(&error));
+                self.drift.read_networks();
+                self.backlog.sync(family);
+            }
+            Err(SyncError::Refused(error)) => {
+                self.backlog.refused_networks(now, error_chain(&error));
+                self.backlog.sync(family);
+            }
+        }
+    }
+
+    /// The intervals follow what a report says of a network.
+    fn follow(&mut self, now: Moment, report: &Report) {
+        let (Report::Unblocked { source, .. } | Report::Exempted { source, .. }) = report else { return };
+        self.mirror(now, *source);
+    }
+
+    /// What is wanted of a network is what the engine has.
+    pub(super) fn mirror(&mut self, now: Moment, source: Source) {
+        if !self.executor.placement.is_network(source) {
+            return;
+        }
+        match executor::mirrored(&self.engine, source) {
+            Some((expires, exempt)) => self.executor.networks.set(source, expires, &exempt),
+            None => drop(self.executor.networks.remove(source)),
+        }
+        self.sync(now, Family::of(source), Span::of(&source.network()));
+    }
+
+    /// Carries steps out: the engine learns what it has to, and what the kernel has to get is on its way. `stored`: what is news to the engine is news to
+    /// the state store.
+    pub(super) fn apply(&mut self, now: Moment, steps: Vec<Step>, stored: bool) -> Summary {
+        let mut summary = Summary::default();
+        let mut adopt = Vec::with_capacity(steps.len());
+        let mut later = Vec::new();
+        for step in steps {
+            match step {
+                Step::Keep(block) => adopt.push(block),
+                Step::Adopt(block) => {
+                    summary.adopted += 1;
+                    adopt.push(block);
+                }
+                Step::Restore(block) => {
+                    summary.restored += 1;
+                    if !self.executor.placement.is_network(block.source) {
+                        self.backlog.restore([block.source]);
+                    }
+                    adopt.push(block);
+                }
+                other => later.push(other),
+            }
+        }
+        let news: Vec<Source> = adopt.iter().map(|block| block.source).filter(|source| self.engine.blocked(*source).is_none()).collect();
+        self.engine.adopt(now, adopt, &mut self.actions);
+        for source in &news {
+            if self.executor.placement.is_network(*source)
+                && let Some((expires, exempt)) = executor::mirrored(&self.engine, *source)
+            {
+                self.executor.networks.set(*source, expires, &exempt);
+            }
+            if stored {
+                self.observer.on_change(&self.engine, *source);
+            }
+        }
+        for step in later {
+            match step {
+                Step::Retime(block) => {
+                    let source = block.source;
+                    if self.engine.changed_by_hand(now, block, &mut self.actions) {
+                        summary.retimed += 1;
+                        if let Some((expires, exempt)) = executor::mirrored(&self.engine, source).filter(|_| self.executor.placement.is_network(source)) {
+                            self.executor.networks.set(source, expires, &exempt);
+                        }
+                        self.observer.on_change(&self.engine, source);
+                    }
+                }
+                Step::Complete(source) => self.backlog.complete([source]),
+                Step::Unblock(source) => {
+                    self.engine.removed_by_hand(now, source, &mut self.actions);
+                    summary.unblocked += 1;
+                }
+                Step::Exempt(source, part) => summary.unblocked += u64::from(self.engine.removed_part(now, source, part, &mut self.actions)),
+                Step::Drop(source, Dropped::Total) => {
+                    summary.total += 1;
+                    self.actions.push(Action::Report(Report::Unblocked { source, ending: Ending::Total }));
+                }
+                Step::Drop(_, Dropped::NeverBlock) => summary.never_block += 1,
+                Step::Drop(_, Dropped::Over) => {}
+                Step::Delete(set, key) => {
+                    summary.normalised += 1;
+                    if let Err(error) = self.executor.kernel.delete(set, &Element::new(key))
+                        && !error.is_not_found()
+                    {
+                        log::warn!("{}", error_chain(&error));
+                    }
+                }
+                Step::Keep(_) | Step::Adopt(_) | Step::Restore(_) => {}
+            }
+        }
+        self.perform(now);
+        summary
+    }
+
+    /// Blocks by order of the administrator.
+    ///
+    /// # Errors
+    /// Why it is refused, or what the kernel says.
+    pub(crate) fn block(&mut self, now: Moment, source: Source, timeout: Option<Duration>, text: &str) -> Result<(), BlockError> {
+        self.settle(now);
+        self.refusal = None;
+        self.engine.block(now, source, timeout, text, &mut self.actions).map_err(BlockError::Refused)?;
+        self.perform(now);
+        match self.refusal.take() {
+            Some((refused, error)) if refused == source => Err(BlockError::Kernel(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets no address of `target` be blocked: see [`Engine::unblock_within`]. A hold ends as well.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn unblock(&mut self, now: Moment, target: Source) -> Result<Unblocked, String> {
+        self.settle(now);
+        self.refusal = None;
+        let done = self.engine.unblock_within(now, target, &mut self.actions);
+        if done.lifted.is_empty()
+            && let Some(account) = done.target.filter(|account| self.engine.policy().is_account(*account))
+        {
+            self.engine.forgive(now, account, &mut self.actions);
+        }
+        self.perform(now);
+        self.refusal.take().map_or(Ok(done), |(_, error)| Err(error))
+    }
+
+    /// Lifts every block, and empties the sets of what else is in them. How many there were.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn unblock_all(&mut self, now: Moment) -> Result<usize, String> {
+        self.settle(now);
+        self.refusal = None;
+        let known: Vec<Source> = self.engine.blocks().map(|block| block.source).collect();
+        for source in &known {
+            // One that ended just now is no failure.
+            let _ = self.engine.unblock(now, *source, &mut self.actions);
+        }
+        self.perform(now);
+        if let Some((_, error)) = self.refusal.take() {
+            return Err(error);
+        }
+        self.executor.forget_all().map_err(|error| error_chain(&error))?;
+        // What others added and no notification has told of yet.
+        let mut others = 0;
+        for set in super::element::BLOCKED {
+            match self.executor.kernel.dump(set) {
+                Ok(found) => others += found.len(),
+                // Where there is no set, nothing is blocked.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error_chain(&error)),
+            }
+        }
+        if others > 0 {
+            self.executor.flush(&super::element::BLOCKED).map_err(|error| error_chain(&error))?;
+            Family::ALL.into_iter().for_each(|family| self.executor.networks.set_present(family, []));
+        }
+        Ok(known.len() + others)
+    }
+
+    /// Another never-block list: the engine's at once, the kernel's in pieces.
+    pub(crate) fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
+        self.never_block = list.clone();
+        // The kernel first: what is exempt there is not dropped, whatever else goes wrong.
+        self.exemptions.want(&self.ruleset, &self.never_block);
+        let result = self.send_exemptions();
+        self.engine.set_never_block(now, list);
+        self.on_timer(now);
+        result.map_err(|error| error_chain(&error))
+    }
+
+    /// Sends a few of the ranges that wait.
+    pub(super) fn send_exemptions(&mut self) -> Result<(), Error> {
+        for _ in 0..EXEMPTIONS_PER_WAKE {
+            let Some(part) = self.exemptions.next() else { return Ok(()) };
+            let Some(set) = self.ruleset.set(part.set) else {
+                self.exemptions.sent();
+                continue;
+            };
+            self.executor.kernel.replace_intervals(set, &part.delete, &part.add)?;
+            self.exemptions.sent();
+        }
+        Ok(())
+    }
+
+    /// The elements of hosts that belong into a set, as they go into it; what was lifted meanwhile is left out.
+    pub(super) fn elements(&self, now: Moment, sources: &[Source], set: SetId) -> Vec<crate::nft::ElementInfo> {
+        let placement = self.executor.placement;
+        let here = sources.iter().filter_map(|source| match placement.place(*source) {
+            Place::Host(of, key) if of == set => Some((key, self.engine.blocked(*source)?)),
+            _ => None,
+        });
+        here.filter_map(|(key, block)| super::element::of_host(now, key, &block, true)).collect()
+    }
+
+    /// The blocked networks in force.
+    pub(crate) fn blocked_networks(&self) -> impl Iterator<Item = BlockView<'_>> {
+        let placement = self.executor.placement;
+        self.engine.blocks().filter(move |block| placement.is_network(block.source))
+    }
+}
+
+/// Transactions of exempt ranges between two looks at packets.
+const EXEMPTIONS_PER_WAKE: usize = 1;
+
+/// Why a block that was ordered is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockError {
+    /// The engine refused: it must not be.
+    Refused(Refusal),
+    /// The kernel refused.
+    Kernel(String),
+}

@@ -1,0 +1,423 @@
+//! Rules and blocks into the kernel as a whole: at the start, when the state store answers late, with another configuration, after a loss.
+//!
+//! The rules come first, in one transaction with as many blocks as hold nothing up; the others follow in pieces.
+
+use std::cell::RefCell;
+
+use super::drift::{Drift, QUIET_FROM};
+use super::element::{self, BLOCKED, HOSTS, Place, Placement};
+use super::enforcer::{Enforcer, Observer, Summary};
+use super::exempt::{self, exempt};
+use super::kernel::{EXEMPTIONS, Kernel};
+use super::networks::{Family, Span};
+use super::reconcile::{Limits, Origin, Present, Wanted, reconcile};
+use crate::engine::{AllowList, Engine, Moment, Policy, Source};
+use crate::errors::error_chain;
+use crate::journal::Notice;
+use crate::nft::expr::Expr;
+use crate::nft::plan::Found;
+use crate::nft::{Element, ElementInfo, Elements, Error, Installed, Key, LIGHT_DUMP, Order, Ruleset, SetSpec, TableOwner};
+use crate::probe::Port;
+use crate::ruleset::SetId;
+use crate::store::{Content, Stored};
+
+/// Blocks that come in the same transaction as the rules: some 30 ms of the kernel's time.
+const WITH_RULES_MAX: usize = 20_000;
+
+/// Exempt ranges that come in the same transaction as the rules. More follow in pieces, and blocked networks, which may hold exempt addresses, after them.
+const EXEMPTIONS_WITH_RULES_MAX: usize = 2000;
+
+/// All that is in force together.
+pub(crate) struct InForce {
+    pub(crate) ruleset: Ruleset,
+    pub(crate) policy: Policy,
+    pub(crate) never_block: AllowList,
+    /// Ports that local services listen on.
+    pub(crate) services: Vec<Port>,
+}
+
+/// Which elements an installation writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Write<'a> {
+    /// Those of sets that did not exist before; the others keep theirs. With them, of these sets all.
+    New(&'a [SetId], &'a [SetId]),
+    /// All, in place of whatever is there.
+    All {
+        /// The table is deleted first, even if it looks right.
+        recreate: bool,
+    },
+}
+
+impl<K: Kernel, O: Observer> Enforcer<K, O> {
+    /// Puts the rules in force, together with the blocks that were stored and are gone from the kernel, and takes over those that are there.
+    ///
+    /// # Errors
+    /// When the kernel cannot be read, or refuses the rules.
+    pub(crate) fn start(
+        now: Moment,
+        kernel: K,
+        observer: O,
+        engine: Engine,
+        in_force: InForce,
+        found: &Found,
+        stored: Option<Stored>,
+        drift: Drift,
+    ) -> Result<Self, Error> {
+        let InForce { ruleset, policy, never_block, services } = in_force;
+        let mut enforcer = Self::new(kernel, observer, engine, ruleset, drift);
+        enforcer.services = services;
+        enforcer.never_block = never_block.clone();
+        enforcer.engine.set_never_block(now, never_block);
+        let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } = stored.unwrap_or_else(|| Stored::nothing(now));
+        // The elements of `blocked6` are first addresses: only the rule that masks a source tells what they block.
+        let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6_prefix));
+        let present = enforcer.read_present(found, former, &blocks.iter().map(|block| block.source).collect::<Vec<_>>())?;
+        let wanted = blocks.into_iter().map(Wanted::from).collect();
+        let steps = {
+            let engine = &enforcer.engine;
+            let limits = Limits { total: policy.total as usize, must_not: &|source, reason| engine.must_not_block(source, reason) };
+            reconcile(now, Origin::Start { same_boot: is_same_boot }, former, wanted, &present, &limits)
+        };
+        for family in Family::ALL {
+            enforcer.executor.set_present(now, family, present.of(family));
+        }
+        let is_replaced = enforcer.executor.placement != former;
+        // Until the rules are there, nothing of this can go wrong that would not be seen when they come.
+        let summary = enforcer.learn(now, steps);
+        enforcer.executor.networks = enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
+        let refill = if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
+        enforcer.install(now, Write::New(&present.sets, refill))?;
+        enforcer.engine.recall(now, offenders, evidence);
+        enforcer.perform(now);
+        if present.count() > 0 {
+            enforcer.observer.notify(Notice::Adopted { blocks: present.count() });
+        }
+        enforcer.report_restored(summary);
+        Ok(enforcer)
+    }
+
+    /// Takes over what could not be read at the start. What the kernel's table did not have then was taken out of it.
+    pub(crate) fn restore_late(&mut self, now: Moment, stored: Stored, had_table: bool) {
+        let Stored { content, is_same_boot } = stored;
+        let unknown = content.blocks.into_iter().filter(|block| self.engine.blocked(block.source).is_none());
+        let wanted: Vec<Wanted> = unknown.map(Wanted::from).collect();
+        let networks = Family::ALL.map(|family| {
+            let intervals = self.executor.networks.intervals(family);
+            intervals.map(|(span, end)| known_interval(now, family, span, end)).collect()
+        });
+        let present = Present { networks, ..Present::default() };
+        let steps = {
+            let engine = &self.engine;
+            let total = (engine.policy().total as usize).saturating_sub(engine.blocks().count());
+            let limits = Limits { total, must_not: &|source, reason| engine.must_not_block(source, reason) };
+            let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
+            let steps = reconcile(now, origin, self.executor.placement, wanted, &present, &limits);
+            // What the engine knows by other names is not news.
+            steps.into_iter().filter(|step| !matches!(step, super::reconcile::Step::Adopt(_))).collect()
+        };
+        let summary = self.apply(now, steps, true);
+        Family::ALL.into_iter().for_each(|family| self.backlog.sync(family));
+        self.engine.recall(now, content.offenders, content.evidence);
+        self.perform(now);
+        self.report_restored(summary);
+    }
+
+    /// Puts another configuration in force as a whole.
+    ///
+    /// # Errors
+    /// The kernel's words; nothing has changed then.
+    pub(crate) fn reconfigure(&mut self, now: Moment, in_force: InForce) -> Result<Installed, Error> {
+        let InForce { ruleset, policy, never_block, services } = in_force;
+        let placement = Placement::new(policy.ipv6_prefix);
+        let is_replaced = placement != self.executor.placement;
+        let before = (std::mem::replace(&mut self.ruleset, ruleset), self.executor.placement, std::mem::replace(&mut self.never_block, never_block));
+        let networks = self.executor.networks.clone();
+        self.executor.placement = placement;
+        if is_replaced {
+            self.executor.networks = networks.with_blocks(self.blocked_networks());
+        }
+        let refill = if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
+        let installed = match self.install(now, Write::New(&BLOCKED, refill)) {
+            Ok(installed) => installed,
+            Err(error) => {
+                (self.ruleset, self.executor.placement, self.never_block) = before;
+                self.executor.networks = networks;
+                // A transaction changes all or nothing; but if another program was at work at the same time, the drift will show it.
+                self.drift.check();
+                return Err(error);
+            }
+        };
+        self.services = services;
+        self.seed_services();
+        self.engine.reconfigure(now, policy);
+        self.engine.set_never_block(now, self.never_block.clone());
+        self.exemptions.want(&self.ruleset, &self.never_block);
+        self.on_timer(now);
+        // To compare so many would hold up packets for seconds, and the sets are where they were.
+        if self.engine.blocks().nth(LIGHT_DUMP).is_none()
+            && let Err(error) = self.compare(now)
+        {
+            log::warn!("what is blocked cannot be compared with the kernel: {}", error_chain(&error));
+        }
+        Ok(installed)
+    }
+
+    /// Compares all blocks with the kernel, and deals with what differs: what is missing is restored, what others added is adopted.
+    fn compare(&mut self, now: Moment) -> Result<(), Error> {
+        let mut present = Present { sets: BLOCKED.to_vec(), ..Present::default() };
+        for set in HOSTS {
+            present.hosts.extend(self.executor.kernel.dump(set)?.into_iter().map(|info| (set, info)));
+        }
+        for (family, networks) in Family::ALL.into_iter().zip(&mut present.networks) {
+            *networks = self.executor.kernel.dump(family.set())?;
+        }
+        let wanted = self.engine.blocks().map(Wanted::from).collect();
+        let steps = {
+            let engine = &self.engine;
+            let limits = Limits { total: usize::MAX, must_not: &|source, reason| engine.must_not_block(source, reason) };
+            reconcile(now, Origin::Reload, self.executor.placement, wanted, &present, &limits)
+        };
+        for family in Family::ALL {
+            self.executor.set_present(now, family, present.of(family));
+        }
+        let summary = self.apply(now, steps, true);
+        Family::ALL.into_iter().for_each(|family| self.sync(now, family, family.all()));
+        if summary.restored > 0 {
+            let text = format!("{} blocks were missing in the kernel and have been restored", summary.restored);
+            self.observer.notify(Notice::Warning(text));
+        }
+        Ok(())
+    }
+
+    /// What the kernel has of blocks.
+    fn read_present(&mut self, found: &Found, placement: Placement, stored: &[Source]) -> Result<Present, Error> {
+        let mut present = Present::default();
+        let absent_is_empty =
+            |result: Result<Vec<ElementInfo>, Error>| result.or_else(|error| if error.is_not_found() { Ok(Vec::new()) } else { Err(error) });
+        for set in BLOCKED {
+            let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else { continue };
+            present.sets.push(set);
+            let known = || {
+                let key = |source: &Source| match placement.place(*source) {
+                    Place::Host(of, key) if of == set => Some(key),
+                    _ => None,
+                };
+                stored.iter().filter_map(key).collect::<Vec<Key>>()
+            };
+            match Family::ALL.into_iter().zip(&mut present.networks).find(|(family, _)| family.set() == set) {
+                Some((_, networks)) => *networks = absent_is_empty(self.executor.kernel.dump(set))?,
+                None => {
+                    let elements = absent_is_empty(self.executor.kernel.contents(set, there.count, &known))?;
+                    present.hosts.extend(elements.into_iter().map(|info| (set, info)));
+                }
+            }
+        }
+        Ok(present)
+    }
+
+    /// Makes the table what it should be, in one transaction if the kernel lets it, rules alone if not; what did not come with it follows.
+    pub(super) fn install(&mut self, now: Moment, write: Write<'_>) -> Result<Installed, Error> {
+        let many = self.engine.blocks().nth(QUIET_FROM).is_some();
+        let given: RefCell<Vec<(SetId, Vec<ElementInfo>)>> = RefCell::default();
+        let Self { engine, executor, ruleset, never_block, drift, .. } = self;
+        let placement = executor.placement;
+        let lists: Vec<(SetId, Vec<std::ops::RangeInclusive<Key>>)> =
+            EXEMPTIONS.into_iter().filter_map(|set| Some((set, exempt(ruleset, never_block, set)?))).collect();
+        let are_few = lists.iter().map(|(_, ranges)| ranges.len()).sum::<usize>() <= EXEMPTIONS_WITH_RULES_MAX;
+        let networks = &executor.networks;
+        let contents = |spec: SetSpec| {
+            let set = SetId::of(spec)?;
+            let elements: Vec<ElementInfo> = match set {
+                SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => {
+                    let (_, ranges) = lists.iter().find(|(of, _)| *of == set)?;
+                    if are_few { ranges.iter().map(exempt::element).collect() } else { Vec::new() }
+                }
+                SetId::Blocked4 | SetId::Blocked6 => {
+                    if let Write::New(existing, refill) = write
+                        && existing.contains(&set)
+                        && !refill.contains(&set)
+                    {
+                        return None;
+                    }
+                    let first = engine.blocks().filter_map(|block| match placement.place(block.source) {
+                        Place::Host(of, key) if of == set => Some((key, block)),
+                        _ => None,
+                    });
+                    // The kernel gives counters and takes comments in a second step: what is waited for is the drop.
+                    first.take(WITH_RULES_MAX).filter_map(|(key, block)| element::of_host(now, key, &block, !set.counts_each())).collect()
+                }
+                SetId::BlockedNets4 | SetId::BlockedNets6 if are_few => {
+                    let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
+                    let pieces = networks.pieces(now, family, family.all());
+                    let reason = |owner| engine.blocked(owner).map(|block| block.reason.clone());
+                    pieces.iter().take(WITH_RULES_MAX).filter_map(|piece| element::of_piece(now, family, piece, reason(piece.owner).as_ref())).collect()
+                }
+                SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
+                _ => return None,
+            };
+            let mut given = given.borrow_mut();
+            given.retain(|(of, _)| *of != set);
+            given.push((set, elements.clone()));
+            Some(elements)
+        };
+        let refill: Vec<SetSpec> = if let Write::New(_, refill) = write { refill.iter().map(|set| set.spec()).collect() } else { Vec::new() };
+        let known = |spec: SetSpec| {
+            let key = |source| match placement.place(source) {
+                Place::Host(of, key) if of.spec() == spec => Some(key),
+                _ => None,
+            };
+            engine.blocks().filter_map(|block| key(block.source)).collect()
+        };
+        let order = |owner: TableOwner| Order {
+            owner,
+            elements: Elements::Instead(&contents),
+            recreate: matches!(write, Write::All { recreate: true }),
+            refill: &refill,
+            known: Some(&known),
+        };
+        let (mut result, mut others) = executor.kernel.install(ruleset, order(drift.owner()), many);
+        if drift.owner() == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
+            drift.give_up_ownership();
+            (result, others) = executor.kernel.install(ruleset, order(drift.owner()), many);
+        }
+        if others {
+            drift.lose();
+        }
+        let installed = result?;
+        let given = given.into_inner();
+        self.installed(now, write, &installed, &given);
+        Ok(installed)
+    }
+
+    /// What the kernel has now, and what is still to follow.
+    fn installed(&mut self, now: Moment, write: Write<'_>, installed: &Installed, given: &[(SetId, Vec<ElementInfo>)]) {
+        let is_written = |set: SetId| installed.created(set) || matches!(write, Write::New(_, refill) if refill.contains(&set));
+        let written = |set: SetId| {
+            let given = given.iter().find(|(of, _)| *of == set).filter(|_| !installed.is_missing(set));
+            given.map(|(_, elements)| elements.as_slice()).unwrap_or_default()
+        };
+        if BLOCKED.into_iter().all(is_written) {
+            self.backlog.clear();
+        }
+        for family in Family::ALL {
+            let set = family.set();
+            if is_written(set) {
+                self.executor.set_present(now, family, written(set));
+            }
+            // Also where the set was kept: the blocks may want other intervals than it has.
+            self.backlog.sync(family);
+        }
+        let placement = self.executor.placement;
+        for set in HOSTS.into_iter().filter(|set| is_written(*set)) {
+            let mut here = self.engine.blocks().map(|block| block.source).filter(|source| placement.place(*source).set() == set);
+            let is_carried = given.iter().all(|(of, _)| *of != set) && installed.carried > 0;
+            if is_carried && !installed.is_missing(set) {
+                continue;
+            }
+            let with_rules: Vec<Source> = here.by_ref().take(written(set).len()).collect();
+            let rest: Vec<Source> = here.collect();
+            if set.counts_each() {
+                self.backlog.complete(with_rules);
+            }
+            self.backlog.restore(rest);
+        }
+        for set in EXEMPTIONS {
+            if installed.created(set) {
+                self.exemptions.set_present(set, written(set).iter().map(|info| info.key..=info.last()).collect());
+            }
+        }
+        self.exemptions.want(&self.ruleset, &self.never_block);
+        if installed.created(SetId::Services) {
+            self.seed_services();
+        }
+    }
+
+    /// Tells the rules which ports are services now, so that a service which restarts is no trap for its clients.
+    pub(super) fn seed_services(&mut self) {
+        let service = |port: &Port| Some(Element::new(Key::Service(super::executor::protocol_number(port.transport)?, port.number)));
+        let elements: Vec<_> = self.services.iter().filter_map(service).collect();
+        if let Err(error) = self.executor.kernel.add_many(SetId::Services, &elements) {
+            log::warn!("the rules do not know which ports are services: {}", error_chain(&error));
+        }
+    }
+
+    /// The engine learns what steps say before there are rules: nothing is carried out yet.
+    fn learn(&mut self, now: Moment, steps: Vec<super::reconcile::Step>) -> Summary {
+        self.apply(now, steps, false)
+    }
+
+    fn report_restored(&mut self, summary: Summary) {
+        if summary.restored > 0 {
+            self.observer.notify(Notice::Restored { blocks: usize::try_from(summary.restored).unwrap_or(usize::MAX) });
+        }
+        let mut warn = |count: u64, text: &str| {
+            if count > 0 {
+                self.observer.notify(Notice::Warning(format!("{count} blocks {text}")));
+            }
+        };
+        warn(summary.unblocked, "were taken out of the kernel's sets while the daemon was down; they count as unblocked");
+        warn(summary.never_block, "that were stored are not restored: what they name is never blocked now");
+        warn(summary.total, "that were in force or stored are lifted: block.total allows no more");
+        warn(summary.normalised, "had bits below block.ipv6_prefix, which no rule looks up: they are blocks of the whole prefix now");
+    }
+}
+
+/// How long IPv6 prefixes were by the rules of an earlier run; `None` when there are none, or not ours.
+pub(crate) fn former_prefix(found: &Found) -> Option<u8> {
+    found.rules.iter().find_map(|rule| prefix_of(&rule.expressions))
+}
+
+/// The group that the rules of an earlier run, or of another daemon, log to, or the queue that they fill; `None` when there are none. The owner of the
+/// queue has the group of the same number too.
+pub(crate) fn former_group(found: &Found) -> Option<u16> {
+    let expressions = found.rules.iter().flat_map(|rule| &rule.expressions);
+    expressions.into_iter().find_map(|expr| match expr {
+        Expr::Log { group, .. } => Some(*group),
+        Expr::Queue { number, .. } => Some(*number),
+        Expr::Target { name, info, .. } if name == "NFQUEUE" => info.first_chunk::<2>().map(|number| u16::from_ne_bytes(*number)),
+        _ => None,
+    })
+}
+
+/// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all 128.
+fn prefix_of(expressions: &[Expr]) -> Option<u8> {
+    let looks_up = |expr: &Expr| matches!(expr, Expr::Lookup { set, invert: false, .. } if set == SetId::Blocked6.name());
+    let position = expressions.iter().position(looks_up)?;
+    let mask = expressions.iter().take(position).rev().find_map(|expr| if let Expr::Bitwise { mask, .. } = expr { Some(mask) } else { None });
+    let bits = mask.map_or(128, |mask| mask.iter().map(|byte| byte.count_ones()).sum());
+    u8::try_from(bits).ok().filter(|bits| (1..=128).contains(bits))
+}
+
+fn known_interval(now: Moment, family: Family, span: Span, expires: Option<Moment>) -> ElementInfo {
+    let left = expires.map(|end| end.since(now));
+    ElementInfo {
+        key: family.key(span.first),
+        end: Some(family.key(span.last)),
+        timeout: left,
+        expires: left,
+        packets: 0,
+        bytes: 0,
+        comment: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn prefix_in(bits: u8) -> Option<u8> {
+        let mut config = Config::default();
+        config.block.ipv6_prefix = bits;
+        let ruleset = crate::ruleset::for_config(&config, 32768..=60999);
+        let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        rules.map(crate::nft::lower::lower).find_map(|expressions| prefix_of(&expressions))
+    }
+
+    #[test]
+    fn the_rules_tell_how_long_their_prefixes_are() {
+        for bits in [48, 56, 60, 64, 127, 128] {
+            assert_eq!(prefix_in(bits), Some(bits));
+        }
+    }
+}
