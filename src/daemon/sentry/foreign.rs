@@ -20,7 +20,7 @@ use super::pace::Pace;
 use crate::config::OwnTable;
 use crate::daemon::command::{Author, Repairs};
 use crate::engine::{Moment, Subject};
-use crate::nft::{Connection, Error, Installed, Monitor, Notification, Order, Received, Ruleset, TableOwner};
+use crate::nft::{Connection, Error, FallbackLevel, Installed, Monitor, Notification, Order, Received, Ruleset, TableOwner};
 use crate::probe::Port;
 use crate::responder::{place, words};
 use crate::ruleset::SCHEMA;
@@ -128,6 +128,13 @@ impl Foreign {
         if self.hold == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
             (self.own_table, self.hold) = (OwnTable::No, TableOwner::Unowned);
             result = connection.install_with(ruleset, Order { owner: self.hold, ..order });
+        }
+        if let Ok(Installed { fallback: Some(fallback), .. }) = &result {
+            let how = match fallback.level {
+                FallbackLevel::RulesOnly => "the rules are in force, and elements follow",
+                FallbackLevel::Recreated => "the table was deleted and created again, and elements follow",
+            };
+            log::warn!("{}; {how}", words(&fallback.error));
         }
         if quiet {
             self.monitor.listen(true)?;

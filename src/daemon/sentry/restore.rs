@@ -200,7 +200,7 @@ impl Court {
             merge(now, blocks, kernel, &bounds)
         };
         let Merged { mut adopt, bare, put, removed, protected, no_room } = merged;
-        let put = self.install(setup, put, bare, in_kernel, foreign)?;
+        let (put, is_complete) = self.install(setup, put, bare, in_kernel, foreign)?;
         let restored = put.len();
         adopt.extend(put);
         self.engine.adopt(now, adopt, &mut self.orders);
@@ -211,6 +211,9 @@ impl Court {
             evidence.into_iter().filter(|one| is_of_prefix(one.evidence.source, one.prefix, prefix)).map(|one| one.evidence),
         );
         self.perform(now);
+        if !is_complete && let Err(error) = self.put_back(now) {
+            log::warn!("blocks that were in force may be missing: {}", words(&error));
+        }
         if in_kernel > 0 {
             self.journal.tell(Notice::Adopted { blocks: in_kernel });
         }
@@ -218,26 +221,38 @@ impl Court {
         Ok(())
     }
 
-    /// Puts the rules in place with these blocks; gives those of them that are in the kernel now. `bare`: what is there without comment and counter;
+    /// Puts the rules in place with these blocks; gives those of them that are in the kernel now, and whether the
+    /// blocks that were there before still are. `bare`: what is there without comment and counter;
     /// `there`: how many are there in all.
-    fn install(&mut self, setup: &Setup, put: Vec<Adopted>, bare: Vec<Subject>, there: usize, foreign: &mut Foreign) -> Result<Vec<Adopted>, Error> {
+    fn install(
+        &mut self,
+        setup: &Setup,
+        put: Vec<Adopted>,
+        bare: Vec<Subject>,
+        there: usize,
+        foreign: &mut Foreign,
+    ) -> Result<(Vec<Adopted>, bool), Error> {
         let connection = self.responder.connection();
         let many = put.len() + there > QUIET_FROM;
         let mut install =
             |order: Order<'_>| rules::put_in_place(connection, foreign, &setup.ruleset, &setup.never_block, &setup.services, order, many);
         let elements = elements(&put);
         let error = match install(Order { elements: Elements::Beside(&elements), ..Order::default() }) {
+            Ok(installed) if installed.fallback.is_some() => {
+                foreign.are_bare(bare.into_iter());
+                return Ok((self.put_one_by_one(put), false));
+            }
             Ok(_) => {
                 foreign.are_bare(put.iter().map(|block| block.subject).chain(bare));
-                return Ok(put);
+                return Ok((put, true));
             }
             Err(error) if put.is_empty() => return Err(error),
             Err(error) => error,
         };
         log::warn!("the blocks that were stored cannot come back together with the rules, so they follow them: {}", words(&error));
-        install(Order::default())?;
+        let installed = install(Order::default())?;
         foreign.are_bare(bare.into_iter());
-        Ok(self.put_one_by_one(put))
+        Ok((self.put_one_by_one(put), installed.fallback.is_none()))
     }
 
     /// Puts blocks into the kernel in pieces; gives those that are there now.

@@ -17,7 +17,7 @@ use crate::daemon::sentry::{Sentry, rules};
 use crate::engine::{BlockView, Engine, Moment, Subject};
 use crate::journal::Notice;
 use crate::nft::{Element, ElementInfo, Elements, Error, Installed, Key, Order, SetSpec, TableOwner};
-use crate::responder::{host, place, words};
+use crate::responder::{BLOCKED, host, place, words};
 use crate::ruleset::SetId;
 
 /// Elements that others changed and that are looked after before packets are looked at again: two milliseconds.
@@ -130,28 +130,32 @@ impl Sentry {
             self.foreign.hold = TableOwner::Owned;
         }
         let begun = Instant::now();
-        let exempt = |sentry: &mut Self| {
-            if !change.allowed {
+        let exempt = |sentry: &mut Self, installed: &Installed| {
+            if !change.allowed && installed.fallback.is_none() {
                 return Ok(());
             }
             rules::protect(sentry.court.responder.connection(), &sentry.ruleset, &sentry.never_block)
         };
-        match self.make_right(now, change.anew).and_then(|installed| exempt(self).map(|()| installed)) {
-            Ok(installed) if installed.steps.is_empty() => {
+        match self.make_right(now, change.anew).and_then(|installed| exempt(self, &installed).map(|()| installed)) {
+            Ok(installed) if installed.is_unchanged() => {
                 self.foreign.found.exempt |= change.allowed;
                 if change.allowed {
                     self.note_repair(now, last_straw);
                 }
             }
             Ok(installed) => {
-                let is_anew = installed.steps.iter().any(|step| step.starts_with("add set blocked"));
+                let is_anew = BLOCKED.iter().any(|set| installed.created(*set));
                 let blocks = self.court.engine.blocks().count();
-                if is_anew {
+                if installed.fallback.is_some() {
+                    // The sets of blocks may be empty: all blocks follow. What is there already stays as it is.
+                    self.foreign.bare.clear();
+                    self.foreign.backlog = self.court.engine.blocks().map(|block| block.subject).collect();
+                } else if is_anew {
                     let mut subjects = self.court.engine.blocks().map(|block| block.subject);
                     self.foreign.are_bare(subjects.by_ref().take(FIRST_BLOCKS));
                     self.foreign.backlog = subjects.collect();
                 }
-                if installed.steps.iter().any(|step| step == "add set services")
+                if installed.created(SetId::Services)
                     && let Err(error) = rules::seed_services(self.court.responder.connection(), &self.foreign.services)
                 {
                     log::warn!("{}", words(&error));
@@ -218,7 +222,7 @@ impl Sentry {
         }
         let many = self.foreign.backlog.len().min(BLOCKS_A_WAKE);
         let subjects: Vec<Subject> = self.foreign.backlog.drain(..many).collect();
-        for set in self.ruleset.sets.iter().filter(|set| crate::responder::BLOCKED.iter().any(|id| set.id == *id)) {
+        for set in self.ruleset.sets.iter().filter(|set| BLOCKED.iter().any(|id| set.id == *id)) {
             let elements = still_blocked(&self.court.engine, now, &subjects, set.id);
             if let Err(error) = self.court.responder.connection().put_back(set, &elements) {
                 log::warn!("{}", words(&error));
