@@ -166,6 +166,11 @@ impl Drift {
         self.read.networks = true;
     }
 
+    /// The exempt ranges may be others than those that are known.
+    pub(super) fn read_exemptions(&mut self) {
+        self.read.exemptions = true;
+    }
+
     pub(crate) fn repairs(&self, now: Moment) -> Repairs {
         Repairs { count: self.count, last: self.last.clone(), fighting: self.backoff.is_fighting(now) }
     }
@@ -449,7 +454,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             }
         }
         match self.executor.kernel.take_dump() {
-            Some(Ok(dump)) => self.take_dump(now, dump),
+            Some(Ok(dump)) => self.take_dump(dump),
             Some(Err(error)) => {
                 let wanted = std::mem::take(&mut self.drift.reading);
                 // A set that is gone is another notification, after which there is nothing to read.
@@ -476,7 +481,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         })
     }
 
-    fn take_dump(&mut self, now: Moment, dump: Dump) {
+    fn take_dump(&mut self, dump: Dump) {
         let Dump { hosts, networks, exemptions } = dump;
         self.drift.reading = Wanted::default();
         self.drift.keys = hosts;
@@ -497,7 +502,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 }
             }
         }
-        let _ = now;
     }
 
     /// Hosts that were read and that the engine does not know are dealt with as if the kernel had named them.

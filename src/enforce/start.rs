@@ -68,7 +68,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         enforcer.services = services;
         enforcer.never_block = never_block.clone();
         enforcer.engine.set_never_block(now, never_block);
-        let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } = stored.unwrap_or_else(|| Stored::nothing(now));
+        let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } = stored.unwrap_or_default();
         // The elements of `blocked6` are first addresses: only the rule that masks a source tells what they block.
         let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6_prefix));
         let present = enforcer.read_present(found, former, &blocks.iter().map(|block| block.source).collect::<Vec<_>>())?;
@@ -80,6 +80,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         };
         for family in Family::ALL {
             enforcer.executor.set_present(now, family, present.of(family));
+        }
+        for set in EXEMPTIONS.into_iter().filter(|set| found.sets.iter().any(|there| there.name == set.name())) {
+            let elements = enforcer.executor.kernel.dump(set)?;
+            enforcer.exemptions.set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
         }
         let is_replaced = enforcer.executor.placement != former;
         // Until the rules are there, nothing of this can go wrong that would not be seen when they come.
@@ -293,7 +297,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn installed(&mut self, now: Moment, write: Write<'_>, installed: &Installed, given: &[(SetId, Vec<ElementInfo>)]) {
         let is_written = |set: SetId| installed.created(set) || matches!(write, Write::New(_, refill) if refill.contains(&set));
         let written = |set: SetId| {
-            let given = given.iter().find(|(of, _)| *of == set).filter(|_| !installed.is_missing(set));
+            let given = given.iter().find(|(of, _)| *of == set).filter(|_| !installed.lacks(set));
             given.map(|(_, elements)| elements.as_slice()).unwrap_or_default()
         };
         if BLOCKED.into_iter().all(is_written) {
@@ -311,7 +315,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         for set in HOSTS.into_iter().filter(|set| is_written(*set)) {
             let mut here = self.engine.blocks().map(|block| block.source).filter(|source| placement.place(*source).set() == set);
             let is_carried = given.iter().all(|(of, _)| *of != set) && installed.carried > 0;
-            if is_carried && !installed.is_missing(set) {
+            if is_carried && !installed.lacks(set) {
                 continue;
             }
             let with_rules: Vec<Source> = here.by_ref().take(written(set).len()).collect();
@@ -326,7 +330,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 self.exemptions.set_present(set, written(set).iter().map(|info| info.key..=info.last()).collect());
             }
         }
-        self.exemptions.want(&self.ruleset, &self.never_block);
+        if installed.fallback.is_some() {
+            // The sets have what the model says, which is less than the list.
+            self.exemptions.wait();
+            self.drift.read_exemptions();
+        } else {
+            self.exemptions.want(&self.ruleset, &self.never_block);
+        }
         if installed.created(SetId::Services) {
             self.seed_services();
         }

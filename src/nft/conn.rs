@@ -223,7 +223,7 @@ impl Connection {
     pub fn replace_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<(), Error> {
         let (set, table) = (set.into(), self.schema.table);
         self.transaction(None, |out, sequence| {
-            encode::flush_set(out, table, *sequence, set);
+            encode::flush_set(out, table, *sequence, set.name);
             *sequence = sequence.wrapping_add(1);
             write_elements(out, table, sequence, set, elements);
             if elements.is_empty() {

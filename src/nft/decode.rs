@@ -6,8 +6,8 @@ use super::element::{ElementInfo, Key, RawElement};
 use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
 use super::model::Unit;
 use super::numbers::{
-    ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM,
-    VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr, message,
+    CHAIN_BINDING, ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT,
+    SUBSYSTEM, VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr, message,
 };
 use super::schema::{Schema, SetSpec, Table};
 use crate::netlink::message::{Attribute, Attributes, Message};
@@ -28,6 +28,17 @@ pub struct ChainInfo {
     pub name: String,
     /// Hook number, priority, policy and type; `None` for a chain that only others lead to.
     pub base: Option<(u32, i32, u32, String)>,
+    /// An implicit chain (`jump { ... }`), which is deleted with its rule.
+    pub implicit: bool,
+}
+
+/// A stateful object (counter, quota, ct helper, ...), as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its name.
+    pub name: String,
+    /// `NFT_OBJECT_*`.
+    pub kind: u32,
 }
 
 /// A set, as the kernel has it.
@@ -105,7 +116,7 @@ pub enum Notification {
     },
     /// The table was created or changed.
     TableAdded,
-    /// A chain, set or rule was added to the table, or elements to an unknown set.
+    /// A chain, set, rule, stateful object or flowtable was added to the table, or elements to an unknown set.
     Added,
 }
 
@@ -137,7 +148,19 @@ pub fn chain(message: &Message<'_>, table: Table) -> Option<ChainInfo> {
         let policy = attributes.get(attr::CHAIN_POLICY)?.be32()?;
         Some((number, priority, policy, string(attributes, attr::CHAIN_TYPE)?))
     });
-    Some(ChainInfo { name: string(attributes, attr::CHAIN_NAME)?, base })
+    let flags = attributes.get(attr::CHAIN_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
+    Some(ChainInfo { name: string(attributes, attr::CHAIN_NAME)?, base, implicit: flags & CHAIN_BINDING != 0 })
+}
+
+/// A `NEWOBJ` of this table.
+pub fn object(message: &Message<'_>, table: Table) -> Option<ObjectInfo> {
+    let attributes = of_table(message, table, message::NEWOBJ)?;
+    Some(ObjectInfo { name: string(attributes, attr::OBJ_NAME)?, kind: attributes.get(attr::OBJ_TYPE)?.be32()? })
+}
+
+/// The name of a `NEWFLOWTABLE` of this table.
+pub fn flowtable(message: &Message<'_>, table: Table) -> Option<String> {
+    string(of_table(message, table, message::NEWFLOWTABLE)?, attr::FLOWTABLE_NAME)
 }
 
 /// A `NEWSET` of this table.
@@ -225,6 +248,10 @@ pub fn describe(message: &Message<'_>, schema: Schema) -> (&'static str, String)
         Some(message::NEWSETELEM) => ("add", describe_elements(attributes, schema)),
         Some(message::GETSETELEM) => ("read", describe_elements(attributes, schema)),
         Some(message::DELSETELEM) => ("delete", describe_elements(attributes, schema)),
+        Some(message::GETOBJ) => ("list", "stateful objects".to_owned()),
+        Some(message::DELOBJ) => ("delete", format!("stateful object {}", name(attr::OBJ_NAME))),
+        Some(message::GETFLOWTABLE) => ("list", "flowtables".to_owned()),
+        Some(message::DELFLOWTABLE) => ("delete", format!("flowtable {}", name(attr::FLOWTABLE_NAME))),
         Some(message::GETGEN) => ("read", "generation".to_owned()),
         // BEGIN and END stand for the whole.
         _ => ("commit", "transaction".to_owned()),
@@ -280,7 +307,7 @@ pub fn notification(message: &Message<'_>, schema: Schema) -> Option<Notificatio
             None => Notification::Added,
         },
         message::NEWTABLE => Notification::TableAdded,
-        message::NEWCHAIN | message::NEWSET | message::NEWRULE => Notification::Added,
+        message::NEWCHAIN | message::NEWSET | message::NEWRULE | message::NEWOBJ | message::NEWFLOWTABLE => Notification::Added,
         _ => return None,
     })
 }

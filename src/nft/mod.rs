@@ -33,6 +33,7 @@ pub mod queue;
 #[cfg(test)]
 mod sample;
 mod schema;
+mod step;
 pub mod text;
 
 pub use conn::{Connection, LIGHT_DUMP};
@@ -40,8 +41,9 @@ pub use decode::{GenerationEvent, Notification};
 pub use element::{Element, ElementInfo, Key};
 pub use error::Error;
 pub use expr::Expr;
-pub use install::{Elements, Installed, Order};
+pub use install::{Elements, Fallback, FallbackLevel, Installed, Order};
 pub use model::{Chain, QueueBy, Rule, Ruleset, Set, Statement};
 pub use monitor::{Monitor, Received};
 pub use plan::TableOwner;
 pub use schema::{DataType, Schema, SetSpec, Table};
+pub use step::StepKind;

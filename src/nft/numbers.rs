@@ -1,6 +1,6 @@
-//! The kernel's numbers for what nf_tables is spoken in, read and written alike: linux/netfilter/nf_tables.h, and nfnetlink.h where it says so.
+//! The kernel's constants, for reading and writing: linux/netfilter/nf_tables.h, and nfnetlink.h where noted.
 //!
-//! Numbers only. What a message is made of says `encode`, what one means `decode`.
+//! Constants only. `encode` builds messages, `decode` reads them.
 
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h).
 pub const SUBSYSTEM: u16 = 10;
@@ -31,6 +31,12 @@ pub mod message {
     pub const DELSETELEM: u16 = 14;
     pub const NEWGEN: u16 = 15;
     pub const GETGEN: u16 = 16;
+    pub const NEWOBJ: u16 = 18;
+    pub const GETOBJ: u16 = 19;
+    pub const DELOBJ: u16 = 20;
+    pub const NEWFLOWTABLE: u16 = 22;
+    pub const GETFLOWTABLE: u16 = 23;
+    pub const DELFLOWTABLE: u16 = 24;
 }
 
 /// `enum nft_*_attributes`, as far as they are used.
@@ -43,6 +49,7 @@ pub(super) mod attr {
     pub const CHAIN_HOOK: u16 = 4;
     pub const CHAIN_POLICY: u16 = 5;
     pub const CHAIN_TYPE: u16 = 7;
+    pub const CHAIN_FLAGS: u16 = 10;
     pub const HOOK_NUM: u16 = 1;
     pub const HOOK_PRIORITY: u16 = 2;
     pub const RULE_TABLE: u16 = 1;
@@ -77,6 +84,11 @@ pub(super) mod attr {
     pub const VERDICT_CHAIN: u16 = 2;
     pub const EXPR_NAME: u16 = 1;
     pub const EXPR_DATA: u16 = 2;
+    pub const OBJ_TABLE: u16 = 1;
+    pub const OBJ_NAME: u16 = 2;
+    pub const OBJ_TYPE: u16 = 3;
+    pub const FLOWTABLE_TABLE: u16 = 1;
+    pub const FLOWTABLE_NAME: u16 = 2;
     pub const GEN_ID: u16 = 1;
     pub const GEN_PROC_PID: u16 = 2;
     pub const GEN_PROC_NAME: u16 = 3;
@@ -96,14 +108,22 @@ pub mod table_flag {
 pub mod set_flag {
     /// Belongs to one rule.
     pub const ANONYMOUS: u32 = 0x1;
+    /// Its elements cannot change while a rule uses it.
+    pub const CONSTANT: u32 = 0x2;
     /// Holds ranges.
     pub const INTERVAL: u32 = 0x4;
+    /// A map: elements have a value, which may be a verdict.
+    pub const MAP: u32 = 0x8;
     /// Elements may have timeouts.
     pub const TIMEOUT: u32 = 0x10;
     /// Rules add elements.
     pub const EVAL: u32 = 0x20;
+    /// A map whose values are stateful objects.
+    pub const OBJECT: u32 = 0x40;
 }
 
+/// `NFT_CHAIN_BINDING`: an implicit chain (`jump { ... }`) that belongs to one rule.
+pub(super) const CHAIN_BINDING: u32 = 4;
 /// `NFT_SET_ELEM_INTERVAL_END`.
 pub(super) const ELEM_INTERVAL_END: u32 = 1;
 /// `NFTNL_UDATA_SET_KEYBYTEORDER` (libnftnl/udata.h): nft shows keys wrongly without it.

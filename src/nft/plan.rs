@@ -4,10 +4,9 @@
 //! elements survive a restart of the program that put them there. Rules are replaced together, because their order matters.
 //! [`install`](super::install) carries plans out.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::decode::{ChainInfo, RuleInfo, SetInfo, TableInfo};
+use super::decode::{ChainInfo, ObjectInfo, RuleInfo, SetInfo, TableInfo};
 use super::element::Key;
 use super::encode;
 use super::expr::Expr;
@@ -15,6 +14,7 @@ use super::lower::lower;
 use super::model::{Chain, Owner, Ruleset, Set};
 use super::numbers::{NF_ACCEPT, set_flag, table_flag};
 use super::schema::SetSpec;
+pub use super::step::{Step, StepKind};
 
 /// The flags that say which process owns the table.
 const OWNED: u32 = table_flag::OWNER | table_flag::PERSIST;
@@ -25,71 +25,16 @@ pub struct Found {
     pub table: Option<TableInfo>,
     /// Its chains.
     pub chains: Vec<ChainInfo>,
-    /// Its sets.
+    /// Its sets and maps.
     pub sets: Vec<SetInfo>,
+    /// Its stateful objects.
+    pub objects: Vec<ObjectInfo>,
+    /// The names of its flowtables.
+    pub flowtables: Vec<String>,
     /// Its rules, in order.
     pub rules: Vec<RuleInfo>,
     /// The elements of those sets that the configuration fills.
     pub elements: Vec<(SetSpec, Vec<RangeInclusive<Key>>)>,
-}
-
-/// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// Remove the table with all that is in it; the elements of these sets are carried over.
-    DeleteTable(Vec<SetSpec>),
-    /// Create the table, take it out of dormancy, or take over its ownership, with these flags.
-    AddTable(u32),
-    /// Remove every rule of the table.
-    FlushRules,
-    /// Remove a chain.
-    DeleteChain(String),
-    /// Remove a set; its elements are carried over if `carry` is there.
-    DeleteSet {
-        /// Its name.
-        name: String,
-        /// The set of the same name and key that follows.
-        carry: Option<SetSpec>,
-    },
-    /// Create a set.
-    AddSet(&'a Set),
-    /// Remove every element of a set.
-    FlushSet(SetSpec),
-    /// Add the elements of the model to a set.
-    AddElements(&'a Set),
-    /// Create a chain.
-    AddChain(&'a Chain),
-    /// Append the rules of a chain.
-    AddRules(&'a Chain),
-}
-
-impl Step<'_> {
-    /// The sets whose elements are carried over to their replacement.
-    pub(super) fn carried(&self) -> &[SetSpec] {
-        match self {
-            Self::DeleteTable(carry) => carry,
-            Self::DeleteSet { carry, .. } => carry.as_slice(),
-            _ => &[],
-        }
-    }
-}
-
-impl fmt::Display for Step<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DeleteTable(_) => f.write_str("delete table"),
-            Self::AddTable(flags) if flags & table_flag::OWNER != 0 => f.write_str("add table with owner"),
-            Self::AddTable(_) => f.write_str("add table"),
-            Self::FlushRules => f.write_str("flush rules"),
-            Self::DeleteChain(name) => write!(f, "delete chain {name}"),
-            Self::DeleteSet { name, .. } => write!(f, "delete set {name}"),
-            Self::AddSet(set) => write!(f, "add set {}", set.id.name),
-            Self::FlushSet(id) => write!(f, "flush set {}", id.name),
-            Self::AddElements(set) => write!(f, "add elements of set {}", set.id.name),
-            Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
-            Self::AddRules(chain) => write!(f, "add rules of chain {}", chain.name),
-        }
-    }
 }
 
 /// Which process is to own the table.
@@ -165,7 +110,7 @@ impl<'a> Plan<'a> {
     pub(super) fn refill(&mut self, wanted: &'a Ruleset, sets: &[SetSpec]) {
         for set in sets.iter().filter_map(|id| wanted.set(*id)) {
             if !self.steps.iter().any(|step| matches!(step, Step::AddElements(other) if other.id == set.id)) {
-                self.steps.extend([Step::FlushSet(set.id), Step::AddElements(set)]);
+                self.steps.extend([Step::FlushSet(set.id.name.to_owned()), Step::AddElements(set)]);
             }
         }
     }
@@ -198,17 +143,19 @@ impl<'a> Plan<'a> {
         let (delete_chains, add_chains) = self.compare_chains(wanted, found);
         let rules_differ = self.compare_rules(wanted, found) || replaces_set || !delete_chains.is_empty() || !add_chains.is_empty();
 
+        // What refers to something is deleted before it: rules, then maps with chains or objects as values, then chains, objects and flowtables.
         if rules_differ && !found.rules.is_empty() {
             self.steps.push(Step::FlushRules);
         }
-        self.steps.extend(delete_chains);
         self.steps.extend(delete_sets);
+        self.steps.extend(delete_chains);
+        self.delete_objects(found);
         for set in add_sets {
             self.steps.push(Step::AddSet(set));
             self.steps.push(Step::AddElements(set));
         }
         for set in refill {
-            self.steps.push(Step::FlushSet(set.id));
+            self.steps.push(Step::FlushSet(set.id.name.to_owned()));
             self.steps.push(Step::AddElements(set));
         }
         self.steps.extend(add_chains.into_iter().map(Step::AddChain));
@@ -245,6 +192,10 @@ impl<'a> Plan<'a> {
             // An anonymous set is deleted with its rule.
             if !is_wanted && old.flags & set_flag::ANONYMOUS == 0 {
                 self.differs(|| format!("set {} is not part of the ruleset", old.name));
+                if old.flags & (set_flag::MAP | set_flag::CONSTANT) == set_flag::MAP {
+                    // Kernels before 6.5 release the chains and objects that elements refer to only when the elements are deleted.
+                    delete.push(Step::FlushSet(old.name.clone()));
+                }
                 delete.push(Step::DeleteSet { name: old.name.clone(), carry: None });
             }
         }
@@ -269,13 +220,24 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        for old in &found.chains {
+        for old in found.chains.iter().filter(|old| !old.implicit) {
             if !wanted.chains.iter().any(|chain| chain.name == old.name) {
                 self.differs(|| format!("chain {} is not part of the ruleset", old.name));
                 delete.push(Step::DeleteChain(old.name.clone()));
             }
         }
         (delete, add)
+    }
+
+    fn delete_objects(&mut self, found: &Found) {
+        for ObjectInfo { name, kind } in &found.objects {
+            self.differs(|| format!("stateful object {name} is not part of the ruleset"));
+            self.steps.push(Step::DeleteObject { name: name.clone(), kind: *kind });
+        }
+        for name in &found.flowtables {
+            self.differs(|| format!("flowtable {name} is not part of the ruleset"));
+            self.steps.push(Step::DeleteFlowtable(name.clone()));
+        }
     }
 
     fn compare_rules(&mut self, wanted: &Ruleset, found: &Found) -> bool {
@@ -303,7 +265,8 @@ impl<'a> Plan<'a> {
 fn is_carried(set: &Set, old: &SetInfo) -> bool {
     let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
     let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.interval;
-    set.owner != Owner::Config && same_key && same_shape && !set.id.transient
+    let is_set = old.flags & set_flag::MAP == 0;
+    is_set && set.owner != Owner::Config && same_key && same_shape && !set.id.transient
 }
 
 /// How a set's definition differs.
@@ -343,6 +306,7 @@ mod tests {
                 .map(|chain| ChainInfo {
                     name: chain.name.to_owned(),
                     base: chain.base.map(|base| (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned())),
+                    implicit: false,
                 })
                 .collect(),
             sets: ruleset
@@ -360,6 +324,8 @@ mod tests {
                     comment: set.comment.map(str::to_owned),
                 })
                 .collect(),
+            objects: Vec::new(),
+            flowtables: Vec::new(),
             rules: ruleset
                 .chains
                 .iter()
@@ -370,7 +336,7 @@ mod tests {
     }
 
     fn steps(plan: &Plan<'_>) -> Vec<String> {
-        plan.steps.iter().map(ToString::to_string).collect()
+        plan.steps.iter().map(|step| step.kind().to_string()).collect()
     }
 
     #[test]
@@ -430,5 +396,36 @@ mod tests {
         let plan = Plan::with_owner(&ruleset, &table, TableOwner::Owned);
         let carried: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().collect();
         assert!(carried.contains(&HOSTS) && carried.contains(&PAIRS) && !carried.contains(&PORTS), "{carried:?}");
+    }
+
+    #[test]
+    fn what_others_added_is_deleted_after_what_refers_to_it() {
+        let ruleset = ruleset();
+        let mut found = faithful(&ruleset);
+        found.sets.push(SetInfo { name: "theirs_map".to_owned(), flags: set_flag::MAP, ..found.sets[0].clone() });
+        found.chains.push(ChainInfo { name: "theirs".to_owned(), base: None, implicit: false });
+        found.chains.push(ChainInfo { name: "__chain0".to_owned(), base: None, implicit: true });
+        found.objects.push(ObjectInfo { name: "theirs_counter".to_owned(), kind: 1 });
+        found.flowtables.push("theirs_flows".to_owned());
+        let plan = Plan::new(&ruleset, &found);
+        let wanted = [
+            "flush rules",
+            "flush set theirs_map",
+            "delete set theirs_map",
+            "delete chain theirs",
+            "delete stateful object theirs_counter",
+            "delete flowtable theirs_flows",
+            "add rules of chain end",
+            "add rules of chain input",
+        ];
+        assert_eq!(steps(&plan), wanted, "an implicit chain goes with its rule");
+    }
+
+    #[test]
+    fn a_map_in_the_place_of_a_set_hands_no_elements_on() {
+        let ruleset = ruleset();
+        let mut found = faithful(&ruleset);
+        found.sets[0].flags |= set_flag::MAP;
+        assert!(Plan::new(&ruleset, &found).steps.contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: None }));
     }
 }

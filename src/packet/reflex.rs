@@ -58,7 +58,7 @@ impl Sentry {
     /// New rules are in place: the counters of the old ones are kept, and buckets of another size are forgotten, for each keeps the one that it
     /// was made with.
     pub(super) fn reflex_changed(&mut self, before: Tally, installed: &Installed, buckets_differ: bool) {
-        if installed.steps.iter().any(|step| step == "flush rules") {
+        if installed.replaced_rules() {
             self.reflex_before = self.reflex_before.plus(before);
         }
         if buckets_differ && let Err(error) = self.court.responder.forget_counts() {

@@ -8,7 +8,7 @@ use crate::packet::command::Setup;
 use crate::engine::{Moment, Policy};
 use crate::journal::Notice;
 use crate::nft::{LIGHT_DUMP, Order, SetSpec};
-use crate::responder::{place, words};
+use crate::responder::{BLOCKED, place, words};
 use crate::ruleset::messages::remedy;
 
 /// Rounds of [`PACKETS_A_WAKE`](crate::capture::PACKETS_A_WAKE) packets that a group is emptied in before it is left: more than its receive buffer holds.
@@ -71,7 +71,7 @@ impl Sentry {
         self.never_block = setup.never_block;
         self.ephemeral = setup.ephemeral;
         self.foreign.set_services(setup.services);
-        let is_anew = installed.carried == 0 && installed.steps.iter().any(|step| step.starts_with("add set blocked"));
+        let is_anew = installed.carried == 0 && BLOCKED.iter().any(|set| installed.created(*set) || installed.lacks(*set));
         if !is_anew && self.court.engine.blocks().nth(LIGHT_DUMP).is_some() {
             // To compare so many would hold up packets for seconds, and the sets are where they were.
             return Ok(());

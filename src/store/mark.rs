@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::engine::Moment;
 
 /// What the clocks say at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mark {
     /// Which boot this is (random(4), boot_id); empty where nobody tells: then every start counts as a reboot.
     pub boot: String,

@@ -86,7 +86,7 @@ pub enum Change {
 }
 
 /// All that is in a database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Content {
     /// When it was written last.
     pub mark: Mark,

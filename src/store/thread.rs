@@ -19,7 +19,8 @@ use crate::journal::JournalHandle;
 use crate::sys::mailbox::{self, Link};
 use crate::sys::wake::Waker;
 
-/// What the store held at the start.
+/// What the store held at the start; nothing by default.
+#[derive(Debug, Default)]
 pub struct Stored {
     /// By the clock of now; blocks that are over are left out.
     pub content: Content,

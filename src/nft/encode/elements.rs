@@ -114,10 +114,10 @@ impl Elements {
 }
 
 /// Removes every element of a set.
-pub fn flush_set(out: &mut Writer, table: Table, sequence: u32, id: SetSpec) {
+pub fn flush_set(out: &mut Writer, table: Table, sequence: u32, name: &str) {
     let message = open(out, message::DELSETELEM, 0, sequence);
     out.attr_str(attr::ELEMS_TABLE, table.name);
-    out.attr_str(attr::ELEMS_SET, id.name);
+    out.attr_str(attr::ELEMS_SET, name);
     out.end_message(message);
 }
 

@@ -1,4 +1,4 @@
-//! Messages that make and remove tables, sets, chains and rules. Elements of sets have a file of their own.
+//! Messages that create and delete tables, sets, chains, rules, stateful objects and flowtables. Elements of sets have a file of their own.
 
 use super::batch::{of_table, open};
 use super::comment::put_comment;
@@ -142,5 +142,22 @@ pub fn new_rule(out: &mut Writer, table: Table, sequence: u32, chain: &str, expr
         out.end_nest(nest);
     }
     out.end_nest(list);
+    out.end_message(message);
+}
+
+/// Deletes a stateful object of this type (`NFT_OBJECT_*`).
+pub fn delete_object(out: &mut Writer, table: Table, sequence: u32, name: &str, kind: u32) {
+    let message = open(out, message::DELOBJ, 0, sequence);
+    out.attr_str(attr::OBJ_TABLE, table.name);
+    out.attr_str(attr::OBJ_NAME, name);
+    out.attr_be32(attr::OBJ_TYPE, kind);
+    out.end_message(message);
+}
+
+/// Deletes a flowtable.
+pub fn delete_flowtable(out: &mut Writer, table: Table, sequence: u32, name: &str) {
+    let message = open(out, message::DELFLOWTABLE, 0, sequence);
+    out.attr_str(attr::FLOWTABLE_TABLE, table.name);
+    out.attr_str(attr::FLOWTABLE_NAME, name);
     out.end_message(message);
 }
