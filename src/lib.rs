@@ -37,21 +37,21 @@
 
 pub mod capture;
 pub mod config;
-//pub mod control;
-//pub mod ctl;
-//pub mod daemon;
+pub mod control;
+pub mod ctl;
+pub mod daemon;
 pub mod decoy;
+pub mod enforce;
 pub mod engine;
+pub mod errors;
 pub mod helper;
 pub mod journal;
 pub mod netlink;
 pub mod nft;
+pub mod packet;
 pub mod probe;
-pub mod enforce;
-pub mod errors;
-//pub mod packet;
-pub mod store;
 pub mod ruleset;
+pub mod store;
 pub mod sys;
 pub mod wire;
 

@@ -178,7 +178,7 @@ impl Listing<BlockRow> for Blocks<'_> {
     fn row(&mut self, out: &mut dyn Write, row: BlockRow) -> io::Result<()> {
         self.any = true;
         let cells = [
-            row.address.to_string(),
+            address(&row),
             row.scan.unwrap_or_else(|| "-".to_owned()),
             if row.proven { "yes" } else { "no" }.to_owned(),
             ends_in(row.expires_in),
@@ -201,13 +201,19 @@ fn ends_in(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "never".to_owned(), |seconds| duration(Duration::from_secs(seconds)))
 }
 
+/// What is blocked, and what of it is not.
+fn address(row: &BlockRow) -> String {
+    let exempt: Vec<String> = row.exempt.iter().map(ToString::to_string).collect();
+    if exempt.is_empty() { row.address.to_string() } else { format!("{} except {}", row.address, exempt.join(", ")) }
+}
+
 /// What is known of an address.
 pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Result<()> {
     match &shown.block {
         Some(block) => {
             writeln!(out, "{} is blocked.", shown.address)?;
             if block.address != shown.address {
-                pair(out, "blocked as", &block.address.to_string())?;
+                pair(out, "blocked as", &address(block))?;
             }
             pair(out, "reason", &block.reason)?;
             pair(out, "since", &zone.stamp(block.since))?;

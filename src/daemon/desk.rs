@@ -6,23 +6,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::command::{Command, NotDone};
-use super::link::Link;
-use super::listing::Listing;
+use super::listing::{Listing, network_rows};
 use super::protected::Because;
 use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
 use super::status;
-use super::supervisor::Order;
+use super::supervisor::{Order, Reload};
 use super::view::SharedView;
 use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
-use crate::engine::Subject;
+use crate::enforce::{BlockError, Place, Placement, view};
+use crate::engine::{Source, Unblocked};
+use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::text::Form;
 use crate::nft::{Connection, ElementInfo, LIGHT_DUMP};
+use crate::packet::command::Command;
 use crate::probe::ScanKind;
-use crate::responder::{self, words};
 use crate::ruleset::SCHEMA;
+use crate::sys::mailbox::Link;
 
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
 const HISTORY_MAX: usize = 100_000;
@@ -30,7 +31,7 @@ const HISTORY_MAX: usize = 100_000;
 /// The daemon's desk.
 pub struct FrontDesk {
     /// The way to the packet thread.
-    pub sentry: Link<Command>,
+    pub packets: Link<Command>,
     /// The way to the main thread.
     pub supervisor: Link<Order>,
     /// For reading only: all writes go through the packet thread's connection.
@@ -75,7 +76,7 @@ impl FrontDesk {
 
     /// How things stand; what is blocked and whether the rules are in place is the kernel's word.
     fn status(&mut self) -> Result<Status, Refusal> {
-        let mut status = self.status.gather(&self.sentry, &self.view).map_err(busy)?;
+        let mut status = self.status.gather(&self.packets, &self.view).map_err(busy)?;
         let (ruleset, observing) = {
             let view = self.view.lock();
             (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
@@ -89,40 +90,49 @@ impl FrontDesk {
                 status.warnings.push(what);
                 is_counted = true;
             }
-            Err(error) => status.warnings.push(format!("the rules in the kernel cannot be checked: {}", words(&error))),
+            Err(error) => status.warnings.push(format!("the rules in the kernel cannot be checked: {}", error_chain(&error))),
         }
         if is_counted && !observing {
-            match responder::count_blocked(&mut self.connection) {
+            match self.count() {
                 Ok(blocked) => status.blocked = blocked,
-                Err(error) => status.warnings.push(format!("what is blocked cannot be counted: {}", words(&error))),
+                Err(error) => status.warnings.push(format!("what is blocked cannot be counted: {}", error.message)),
             }
         }
         Ok(status)
     }
 
+    /// Blocks that the kernel drops now.
+    fn count(&mut self) -> Result<u64, Refusal> {
+        let placement = Placement::new(self.ipv6_prefix());
+        let hosts = view::hosts(&mut self.connection, placement).map_err(|error| kernel(&error))?;
+        let networks = network_rows(&self.packets, &mut self.connection)?;
+        Ok((hosts.len() + networks.len()) as u64)
+    }
+
     fn list(&mut self) -> Result<Answer, Refusal> {
-        let prefix = self.ipv6_prefix();
+        let placement = Placement::new(self.ipv6_prefix());
         if self.view.lock().config.mode == crate::config::Mode::Observe {
             // Elements of earlier blocks stay in the sets, and drop nothing.
             return Ok(Answer::blocks(Vec::new()));
         }
-        if self.sentry.ask(Command::Status).map_err(busy)?.engine.blocked > LIGHT_DUMP {
-            return Ok(Answer::Blocks(Box::new(Listing::begin(&self.sentry, prefix)?)));
+        if self.packets.ask(Command::Status).map_err(busy)?.engine.blocked > LIGHT_DUMP {
+            return Ok(Answer::Blocks(Box::new(Listing::begin(&self.packets, placement)?)));
         }
-        let since = self.sentry.ask(Command::Since).map_err(busy)?;
-        let blocked = responder::blocked(&mut self.connection).map_err(|error| kernel(&error))?;
-        let reasons = reasons(&self.sentry, &blocked)?;
-        let shown = |(subject, info): &(Subject, ElementInfo)| row(*subject, info, prefix, since.get(subject).copied(), reasons.get(subject));
-        Ok(Answer::blocks(blocked.iter().map(shown).collect()))
+        let mut rows = network_rows(&self.packets, &mut self.connection)?;
+        let since = self.packets.ask(Command::Since).map_err(busy)?;
+        let blocked = view::hosts(&mut self.connection, placement).map_err(|error| kernel(&error))?;
+        let reasons = reasons(&self.packets, &blocked)?;
+        let shown = |(source, info): &(Source, ElementInfo)| row(*source, info, since.get(source).copied(), reasons.get(source));
+        rows.extend(blocked.iter().map(shown));
+        Ok(Answer::blocks(rows))
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
         let Target::Address(address) = target else {
             return Err(Refusal::new(Kind::BadRequest, "show takes one address", "\"portsentryctl list\" shows networks"));
         };
-        let prefix = self.ipv6_prefix();
-        let (account, blocks_before) = self.sentry.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
-        let block = self.block_over(target, prefix)?;
+        let (account, blocks_before) = self.packets.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
+        let block = self.block_over(target)?;
         let allowed = {
             let view = self.view.lock();
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
@@ -147,19 +157,21 @@ impl FrontDesk {
     }
 
     /// The block that covers an address: of itself, its prefix, or a network around it.
-    fn block_over(&mut self, target: Target, prefix: u8) -> Result<Option<BlockRow>, Refusal> {
-        let subject = target.subject(prefix);
-        let (set, element) = responder::place(subject);
-        let found = self.connection.get_element(set, element.key).map_err(|error| kernel(&error))?;
-        let block = match found {
-            Some(info) => Some((subject, info)),
-            None => {
-                let mut networks = responder::blocked_networks(&mut self.connection).map_err(|error| kernel(&error))?.into_iter();
-                networks.find(|(subject, _)| subject.network(prefix).contains(&target.network()))
-            }
+    fn block_over(&mut self, target: Target) -> Result<Option<BlockRow>, Refusal> {
+        let prefix = self.ipv6_prefix();
+        let source = target.source(prefix);
+        if let Place::Host(set, key) = Placement::new(prefix).place(source)
+            && let Some(info) = self.connection.get_element(set, key).map_err(|error| kernel(&error))?
+        {
+            let block = [(source, info)];
+            let reasons = reasons(&self.packets, &block)?;
+            return Ok(block.iter().map(|(source, info)| row(*source, info, None, reasons.get(source))).next());
+        }
+        let covers = |row: &BlockRow| {
+            let is_exempt = row.exempt.iter().any(|exempt| exempt.network().contains(&target.network()));
+            row.address.network().contains(&target.network()) && !is_exempt
         };
-        let reasons = reasons(&self.sentry, block.as_slice())?;
-        Ok(block.map(|(subject, info)| row(subject, &info, prefix, None, reasons.get(&subject))))
+        Ok(network_rows(&self.packets, &mut self.connection)?.into_iter().find(covers))
     }
 
     fn block(&mut self, target: Target, seconds: Option<u64>, text: String) -> Result<String, Refusal> {
@@ -170,22 +182,22 @@ impl FrontDesk {
         if observing {
             return Err(Refusal::new(Kind::No, "in observe mode nothing is blocked", "set mode: enforce and reload"));
         }
-        let subject = target.subject(prefix);
-        self.refuse_protected(subject, prefix)?;
+        let source = target.source(prefix);
+        self.refuse_protected(source)?;
         let timeout = seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
-        let answer = self.sentry.ask(|answer| Command::Block { subject, timeout, text, answer }).map_err(busy)?;
+        let answer = self.packets.ask(|answer| Command::Block { source, timeout, text, answer }).map_err(busy)?;
         answer.map_err(|error| match error {
-            NotDone::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
-            NotDone::Failed(why) => Refusal::new(Kind::Failed, format!("{} is not blocked: {why}", subject.display(prefix)), MEND),
+            BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
+            BlockError::Kernel(why) => Refusal::new(Kind::Failed, format!("{source} is not blocked: {why}"), MEND),
         })?;
         let kept = self.kept();
         let how_long = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
-        Ok(format!("{} is blocked {how_long}{kept}", subject.display(prefix)))
+        Ok(format!("{source} is blocked {how_long}{kept}"))
     }
 
     /// Says which protected address stands against a block, and why.
-    fn refuse_protected(&self, subject: Subject, prefix: u8) -> Result<(), Refusal> {
-        let network = subject.network(prefix);
+    fn refuse_protected(&self, source: Source) -> Result<(), Refusal> {
+        let network = source.network();
         let view = self.view.lock();
         let against = view.protected.iter().find(|(protected, _)| protected.contains(&network) || network.contains(*protected));
         match against {
@@ -193,10 +205,10 @@ impl FrontDesk {
             Some((protected, because)) => Err(Refusal::new(
                 Kind::No,
                 if *protected == network {
-                    format!("{protected} is never blocked ({because})", protected = Target::of(Subject::Network(*protected), prefix))
+                    format!("{protected} is never blocked ({because})", protected = Source::from(*protected))
                 } else {
-                    let protected = Target::of(Subject::Network(*protected), prefix);
-                    format!("{} is not blocked: {protected} is never blocked ({because})", subject.display(prefix))
+                    let protected = Source::from(*protected);
+                    format!("{source} is not blocked: {protected} is never blocked ({because})")
                 },
                 match because {
                     Because::AllowedByHand => "portsentryctl allow remove it first",
@@ -209,36 +221,28 @@ impl FrontDesk {
     }
 
     fn unblock(&mut self, target: Target) -> Result<String, Refusal> {
-        let prefix = self.ipv6_prefix();
-        let answer = self.sentry.ask(|answer| Command::Unblock(target.network(), answer)).map_err(busy)?;
-        let subjects = answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), ""))?;
-        let kept = if subjects.is_empty() { String::new() } else { self.kept() };
-        match subjects.as_slice() {
-            [] => Err(match self.around(target, prefix) {
-                None => Refusal::new(Kind::No, format!("{target} is not blocked"), ""),
-                Some(around) => {
-                    let remedy = format!("\"portsentryctl unblock {around}\" lifts that, \"portsentryctl allow add {target}\" exempts this");
-                    Refusal::new(Kind::No, format!("{target} has no block of its own, and is blocked as part of {around}"), remedy)
-                }
-            }),
-            [subject] => Ok(match self.around(target, prefix) {
-                None => format!("{} is unblocked{kept}", subject.display(prefix)),
-                Some(around) => format!("the block of {} is lifted, but it is still blocked as part of {around}{kept}", subject.display(prefix)),
-            }),
-            several => Ok(format!("{} blocks in {target} are lifted{kept}", several.len())),
+        // Exactly what was named: of a single IPv6 address the engine knows the account.
+        let answer = self.packets.ask(|answer| Command::Unblock(target.network().into(), answer)).map_err(busy)?;
+        let Unblocked { lifted, exempted, target: exempt } =
+            answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), ""))?;
+        let lifts = match lifted.as_slice() {
+            [] => None,
+            [source] => Some(format!("{source} is unblocked")),
+            several => Some(format!("{} blocks in {target} are lifted", several.len())),
+        };
+        let around: Vec<String> = exempted.iter().map(ToString::to_string).collect();
+        let exempt = exempt.map_or_else(|| target.to_string(), |exempt| exempt.to_string());
+        let exempts =
+            (!around.is_empty()).then(|| format!("{exempt} is exempt from the block of {}, the rest of which stays blocked", around.join(" and ")));
+        let done: Vec<String> = lifts.into_iter().chain(exempts).collect();
+        if done.is_empty() {
+            return Err(Refusal::new(Kind::No, format!("{target} is not blocked"), ""));
         }
-    }
-
-    /// The blocked network around a target that drops it still.
-    fn around(&mut self, target: Target, prefix: u8) -> Option<Target> {
-        // To this question "unknown" is "no": the answer that it completes is true without it.
-        let networks = responder::blocked_networks(&mut self.connection).ok()?;
-        let mut targets = networks.iter().map(|(subject, _)| Target::of(*subject, prefix));
-        targets.find(|around| around.network().contains(&target.network()))
+        Ok(format!("{}{}", done.join("; "), self.kept()))
     }
 
     fn unblock_all(&mut self) -> Result<String, Refusal> {
-        let answer = self.sentry.ask(Command::UnblockAll).map_err(busy)?;
+        let answer = self.packets.ask(Command::UnblockAll).map_err(busy)?;
         match answer.map_err(|error| Refusal::new(Kind::Failed, format!("not everything could be unblocked: {error}"), ""))? {
             0 => Err(Refusal::new(Kind::No, "nothing is blocked", "")),
             1 => Ok(format!("1 block is lifted{}", self.kept())),
@@ -248,7 +252,7 @@ impl FrontDesk {
 
     /// Waits until what was done is on the disk, so that what is said holds after a power loss; what to add where it is not.
     fn kept(&self) -> String {
-        match self.status.archive.settle() {
+        match self.status.store.settle() {
             Ok(()) => String::new(),
             Err(why) => format!("; a reboot would forget that, the state store cannot be written: {why}"),
         }
@@ -286,9 +290,15 @@ impl FrontDesk {
     fn reload(&mut self) -> Result<String, Refusal> {
         let answer = self.supervisor.ask(Order::Reload).map_err(busy)?;
         match answer {
-            Ok(changes) if changes.is_empty() => Ok("reloaded; nothing has changed".to_owned()),
-            Ok(changes) => Ok(format!("reloaded:\n  {}", changes.join("\n  "))),
-            Err(findings) => Err(Refusal::new(Kind::Configuration, findings, "the configuration in force goes on; mend the file and reload again")),
+            Reload::Applied { changes, warnings } => {
+                let mut lines =
+                    if changes.is_empty() { "reloaded; nothing has changed".to_owned() } else { format!("reloaded:\n  {}", changes.join("\n  ")) };
+                warnings.iter().for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
+                Ok(lines)
+            }
+            Reload::Refused { findings } => {
+                Err(Refusal::new(Kind::Configuration, findings, "the configuration in force goes on; mend the file and reload again"))
+            }
         }
     }
 
@@ -310,5 +320,5 @@ fn done(message: String) -> Answer {
 }
 
 fn allow_row((network, because): (&ipnet::IpNet, &Because)) -> AllowRow {
-    AllowRow { address: Target::of(Subject::Network(*network), 128), origin: because.origin().to_owned() }
+    AllowRow { address: Source::from(*network).into(), origin: because.origin().to_owned() }
 }

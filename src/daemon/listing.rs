@@ -1,80 +1,95 @@
-//! The list of a great many blocks: which there are is asked of the books, what is true of each of the kernel, while the client reads.
+//! The list of a great many blocks: which there are is asked of the engine, what is true of each of the kernel, while the client reads.
 //!
 //! To dump a set costs the kernel the square of its size, to ask for one element always the same. So a list of a million takes seconds, in the memory of
-//! the addresses alone; and what the kernel does not have is not listed, whatever the books say.
+//! the addresses alone; and what the kernel does not have is not listed, whatever the engine says.
 
 use std::collections::HashMap;
 
-use super::command::Command;
-use super::link::Link;
-use super::rows::{busy, kernel, reasons, row};
+use super::rows::{busy, kernel, network_row, reasons, row};
 use crate::control::{BlockRow, Refusal, Target};
-use crate::engine::{Moment, Subject};
+use crate::enforce::view::Intervals;
+use crate::enforce::{HOSTS, Place, Placement};
+use crate::engine::{Moment, Source};
+use crate::errors::error_chain;
 use crate::nft::{Connection, ElementInfo, Key};
-use crate::responder::{self, words};
-use crate::ruleset::{SCHEMA, SetId};
+use crate::packet::command::Command;
+use crate::ruleset::SCHEMA;
+use crate::store::Block;
+use crate::sys::mailbox::Link;
 
 /// Places of blocks that the packet thread looks through at a time: some microseconds of it.
-const PLACES: usize = 4096;
+const PLACES_PER_PAGE: usize = 4096;
 
 /// Elements that the kernel is asked for at a time: a millisecond.
-const AT_ONCE: usize = 500;
+const ELEMENTS_PER_PAGE: usize = 500;
+
+/// The rows of blocked networks: what the engine has and the kernel drops, and what others added just now.
+pub(super) fn network_rows(packets: &Link<Command>, connection: &mut Connection) -> Result<Vec<BlockRow>, Refusal> {
+    let networks = packets.ask(Command::Networks).map_err(busy)?;
+    let there = Intervals::read(connection).map_err(|error| kernel(&error))?;
+    let is_dropped = |block: &&Block| there.drop_all_of(block.source, &block.exempt);
+    let mut rows: Vec<BlockRow> = networks.iter().filter(is_dropped).map(|block| network_row(block, there.packets(block.source))).collect();
+    rows.extend(there.unknown(&networks).iter().map(|(source, info)| row(*source, info, None, None)));
+    Ok(rows)
+}
 
 /// A list as it is made.
 pub(super) struct Listing {
-    sentry: Link<Command>,
+    packets: Link<Command>,
     connection: Connection,
-    prefix: u8,
-    networks: HashMap<Subject, ElementInfo>,
-    left: std::vec::IntoIter<(Target, Subject, Option<Moment>)>,
+    placement: Placement,
+    networks: HashMap<Target, BlockRow>,
+    left: std::vec::IntoIter<(Target, Option<(Source, Moment)>)>,
     ready: std::vec::IntoIter<BlockRow>,
 }
 
 impl Listing {
-    /// Asks the books.
-    pub(super) fn begin(sentry: &Link<Command>, prefix: u8) -> Result<Self, Refusal> {
+    /// Asks the engine.
+    pub(super) fn begin(packets: &Link<Command>, placement: Placement) -> Result<Self, Refusal> {
         let mut connection = Connection::open(SCHEMA).map_err(|error| kernel(&error))?;
-        let networks: HashMap<_, _> = responder::blocked_networks(&mut connection).map_err(|error| kernel(&error))?.into_iter().collect();
+        let networks: HashMap<_, _> = network_rows(packets, &mut connection)?.into_iter().map(|row| (row.address, row)).collect();
         let (mut known, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {
-            let (page, next) = sentry.ask(|answer| Command::Begun(at, PLACES, answer)).map_err(busy)?;
-            known.extend(page.into_iter().map(|(subject, since)| (Target::of(subject, prefix), subject, Some(since))));
+            let (page, next) = packets.ask(|answer| Command::Begun(at, PLACES_PER_PAGE, answer)).map_err(busy)?;
+            let hosts = page.into_iter().filter(|(source, _)| !placement.is_network(*source));
+            known.extend(hosts.map(|(source, since)| (Target::from(source), Some((source, since)))));
             from = next;
         }
-        // Those that the books do not know yet.
-        known.extend(networks.keys().map(|subject| (Target::of(*subject, prefix), *subject, None)));
-        // Stable: what the books say of a network comes first. One that moved between two pages is in both.
-        known.sort_by_key(|(target, ..)| *target);
-        known.dedup_by_key(|(target, ..)| *target);
-        Ok(Self { sentry: sentry.clone(), connection, prefix, networks, left: known.into_iter(), ready: Vec::new().into_iter() })
+        known.extend(networks.keys().map(|target| (*target, None)));
+        // A block that moved between two pages is in both.
+        known.sort_by_key(|(target, _)| *target);
+        known.dedup_by_key(|(target, _)| *target);
+        Ok(Self { packets: packets.clone(), connection, placement, networks, left: known.into_iter(), ready: Vec::new().into_iter() })
     }
 
     fn ask(&mut self) -> bool {
-        let page: Vec<_> = self.left.by_ref().take(AT_ONCE).collect();
+        let page: Vec<_> = self.left.by_ref().take(ELEMENTS_PER_PAGE).collect();
         if page.is_empty() {
             return false;
         }
-        let mut found: Vec<(Subject, ElementInfo)> = Vec::with_capacity(page.len());
-        for set in [SetId::Blocked4, SetId::Blocked6] {
-            let here: Vec<(Subject, Key)> = page
+        let mut found: Vec<(Source, ElementInfo)> = Vec::with_capacity(page.len());
+        for set in HOSTS {
+            let here: Vec<(Source, Key)> = page
                 .iter()
-                .map(|(_, subject, _)| (*subject, responder::place(*subject)))
-                .filter(|(_, (place, _))| *place == set)
-                .map(|(subject, (_, element))| (subject, element.key))
+                .filter_map(|(_, host)| *host)
+                .filter_map(|(source, _)| match self.placement.place(source) {
+                    Place::Host(of, key) if of == set => Some((source, key)),
+                    _ => None,
+                })
                 .collect();
             let keys: Vec<Key> = here.iter().map(|(_, key)| *key).collect();
             match self.connection.get_elements(set, &keys) {
-                Ok(infos) => found.extend(here.iter().zip(infos).filter_map(|((subject, _), info)| Some((*subject, info?)))),
+                Ok(infos) => found.extend(here.iter().zip(infos).filter_map(|((source, _), info)| Some((*source, info?)))),
                 // Nothing is blocked by a set that is gone.
-                Err(error) => log::warn!("the list has gaps: {}", words(&error)),
+                Err(error) => log::warn!("the list has gaps: {}", error_chain(&error)),
             }
         }
-        // Without the books' answer they have no reason for once, and are in the list all the same.
-        let reasons = reasons(&self.sentry, &found).unwrap_or_default();
-        let found: HashMap<Subject, ElementInfo> = found.into_iter().collect();
-        let rows = page.into_iter().filter_map(|(_, subject, since)| {
-            let info = found.get(&subject).or_else(|| self.networks.get(&subject))?;
-            Some(row(subject, info, self.prefix, since, reasons.get(&subject)))
+        // Without the engine's answer they have no reason for once, and are in the list all the same.
+        let reasons = reasons(&self.packets, &found).unwrap_or_default();
+        let found: HashMap<Source, ElementInfo> = found.into_iter().collect();
+        let rows = page.into_iter().filter_map(|(target, host)| match host {
+            Some((source, since)) => Some(row(source, found.get(&source)?, Some(since), reasons.get(&source))),
+            None => self.networks.get(&target).cloned(),
         });
         self.ready = rows.collect::<Vec<_>>().into_iter();
         true

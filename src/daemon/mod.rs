@@ -1,30 +1,23 @@
 //! Wiring: threads, signals, reload. The only module that knows all others.
 //!
 //! ```text
-//!   main thread (supervisor) --Command--> packet thread (sentry) --Notice--> journal thread --lines--> log, history, watchers
-//!        ^  signals, routes, systemd            ^  NFLOG, nf_tables
-//!        |                                      |
-//!        +--Order------- control thread (desk) -+--Command
-//!                              ^ portsentryctl |
-//!                                              +--what happened--> errands thread --Order--> helper process
+//!   main thread (supervisor) --Command--> packet thread --Notice--> journal thread --lines--> log, history, watchers
+//!        ^  signals, routes, systemd        ^ |  NFLOG, nf_tables
+//!        |                                  | +--changes--> store thread
+//!        +--Order-- control thread --Command+ +--events---> helper's thread --Order--> helper process
+//!                     ^ portsentryctl
 //! ```
 //!
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
-mod archive;
-mod command;
 mod desk;
-mod errands;
-mod link;
 mod listing;
 pub mod options;
 mod protected;
 mod rows;
-mod sentry;
 mod status;
 mod supervisor;
-mod time;
 mod view;
 
 use std::ffi::OsString;
@@ -40,25 +33,24 @@ use ipnet::IpNet;
 use crate::capture;
 use crate::config::{Config, Loaded};
 use crate::control;
-use crate::helper;
-use crate::journal::{self, Journal, JournalHandle, Notice, store};
+use crate::errors::error_chain;
+use crate::helper::{self, client::HelperClient};
+use crate::journal::{self, Journal, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::Connection;
 use crate::nft::text::Form;
-use crate::errors::error_chain as words;
+use crate::packet::command::{Command, Setup};
+use crate::packet::{Observers, PacketThread, StartError};
 use crate::ruleset::{self, SCHEMA};
+use crate::store::{self, StoreHandle, Stored, clock};
+use crate::sys::mailbox::{self, Inbox, Link};
 use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::schedule;
 use crate::sys::signals::Signals;
-use archive::Archive;
-use command::{Command, Setup, Stored};
 use desk::FrontDesk;
-use errands::Errands;
-use link::Inbox;
 use options::Options;
 use protected::{Guard, Protected};
-use sentry::{Sentry, StartError};
 use supervisor::Supervisor;
 use view::{SharedView, View};
 
@@ -74,7 +66,10 @@ const EX_NOPERM: u8 = 77;
 const EX_CONFIG: u8 = 78;
 
 /// The packet thread is up within milliseconds; a large table from an earlier run takes a few seconds to read.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The packet thread lists blocks at once, unless it takes over a large table.
+const BLOCKS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The packet thread's turns on the processor: the shortest that the kernel grants. A packet takes some 20 us.
 const PACKETS_TURN: Duration = Duration::from_micros(100);
@@ -155,7 +150,7 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     let Loaded { config, ignored, warnings, from } = loaded;
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
     supervisor::make_state_dir(&config.state_dir).map_err(|error| Failure::new(EX_CONFIG, error))?;
-    let journal = Journal::start(journal::Settings::from(&config)).map_err(|error| Failure::new(EX_CONFIG, words(&error)))?;
+    let journal = Journal::start(journal::Settings::from(&config)).map_err(|error| Failure::new(EX_CONFIG, error_chain(&error)))?;
     journal.tell(Notice::Starting);
     for warning in &warnings {
         journal.tell(Notice::Warning(warning.to_string()));
@@ -196,9 +191,9 @@ struct Start {
 impl Start {
     fn start(self) -> Result<(Supervisor, control::Server), Failure> {
         // The socket first: where another daemon answers, nothing may be touched.
-        let listener =
-            control::listen(&self.config.control.socket, &self.config.control.group).map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?;
-        let routes = route::Monitor::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?;
+        let listener = control::listen(&self.config.control.socket, &self.config.control.group)
+            .map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
+        let routes = route::Monitor::open().map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
         let mut guard = Guard::open(&self.config.state_dir).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let mut complaints = guard.allowed().faults().to_vec();
         let protected = guard.gather(&self.config, &self.ignored, &mut complaints);
@@ -207,22 +202,23 @@ impl Start {
         }
         let setup = supervisor::setup(&self.config, &mut guard, &protected).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let view = self.view(&setup, protected);
-        let (sentry, inbox) = link::link().map_err(failed("no eventfd"))?;
+        let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
         let services = setup.services.clone();
-        let errands = start_errands(&self.config, &self.journal, &sentry)?;
-        let (archive, stored) = start_archive(&self.config, &self.journal, &sentry)?;
-        let thread = start_sentry(setup, stored, inbox, self.journal.clone(), errands.clone(), archive.clone()).inspect_err(|_| {
-            errands.stop(false);
-            archive.stop();
+        let helper = start_helper(&self.config, &self.journal, &packets)?;
+        let (store, stored) = start_store(&self.config, &self.journal, &packets)?;
+        let observers = Observers { journal: self.journal.clone(), helper: helper.clone(), store: store.clone() };
+        let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
+            helper.stop(false);
+            store.stop();
         })?;
         status::tell_watching(&self.journal, &self.config, &services);
-        let (orders, order_inbox) = link::link().map_err(failed("no eventfd"))?;
+        let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
         let desk = FrontDesk {
-            sentry: sentry.clone(),
+            packets: packets.clone(),
             supervisor: orders,
-            connection: Connection::open(SCHEMA).map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?,
+            connection: Connection::open(SCHEMA).map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?,
             view: view.clone(),
-            status: status::Sources { started: Instant::now(), journal: self.journal.clone(), errands: errands.clone(), archive: archive.clone() },
+            status: status::Sources { started: Instant::now(), journal: self.journal.clone(), helper: helper.clone(), store: store.clone() },
         };
         let journal = self.journal.clone();
         let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
@@ -231,10 +227,10 @@ impl Start {
             options: self.options,
             view,
             guard,
-            sentry,
+            packets,
             thread,
-            errands,
-            archive,
+            helper,
+            store,
             journal: self.journal,
             inbox: order_inbox,
             routes,
@@ -257,48 +253,43 @@ impl Start {
     }
 }
 
-type SentryThread = std::thread::JoinHandle<Result<(), capture::Error>>;
+type Thread = std::thread::JoinHandle<Result<(), capture::Error>>;
 
 /// Starts the helper and the thread that owns it.
-fn start_errands(config: &Config, journal: &JournalHandle, sentry: &link::Link<Command>) -> Result<Errands, Failure> {
+fn start_helper(config: &Config, journal: &JournalHandle, packets: &Link<Command>) -> Result<HelperClient, Failure> {
     let back = journal.clone();
     let on_name = Box::new(move |address, name| back.name_found(address, name));
-    let errands = Errands::start(config, journal.clone(), sentry.clone(), on_name).map_err(failed("the errands thread cannot start"))?;
-    let names = errands.clone();
+    let asked = packets.clone();
+    let blocks = Box::new(move |most| asked.ask_within(BLOCKS_TIMEOUT, |answer| Command::Blocks(most, answer)).ok());
+    let helper = HelperClient::start(config, journal.clone(), blocks, on_name).map_err(failed("the helper's thread cannot start"))?;
+    let names = helper.clone();
     journal.resolve_through(Box::new(move |address| names.resolve(address)));
-    Ok(errands)
+    Ok(helper)
 }
 
-/// Opens the state store and starts the thread that owns it. One that cannot be used is told of, and stops nothing.
-fn start_archive(config: &Config, journal: &JournalHandle, sentry: &link::Link<Command>) -> Result<(Archive, Option<Stored>), Failure> {
-    let opened = store::open(&config.state_dir, &time::mark());
+/// Opens the state store and starts the thread that owns it. One that cannot be used is reported, and stops nothing.
+fn start_store(config: &Config, journal: &JournalHandle, packets: &Link<Command>) -> Result<(StoreHandle, Option<Stored>), Failure> {
+    let opened = store::open(&config.state_dir, &clock::mark());
     for warning in &opened.told {
         journal.tell(Notice::Warning(warning.clone()));
     }
-    Archive::start(config, opened, journal.clone(), sentry.clone()).map_err(failed("the archive thread cannot start"))
+    StoreHandle::start(config, opened, journal.clone(), Box::new(packets.clone())).map_err(failed("the store's thread cannot start"))
 }
 
 /// Starts the packet thread and waits until it guards the host, or says why it cannot.
-fn start_sentry(
-    setup: Setup,
-    stored: Option<Stored>,
-    inbox: Inbox<Command>,
-    journal: JournalHandle,
-    errands: Errands,
-    archive: Archive,
-) -> Result<SentryThread, Failure> {
+fn start_packets(setup: Setup, stored: Option<Stored>, inbox: Inbox<Command>, observers: Observers) -> Result<Thread, Failure> {
     let (started, start) = mpsc::sync_channel::<Result<(), StartError>>(1);
     let seed = [random(), random()];
     let thread = std::thread::Builder::new()
         .name("packets".to_owned())
-        .spawn(move || match Sentry::start(setup, stored, journal, errands, archive, seed) {
-            Ok(sentry) => {
+        .spawn(move || match PacketThread::start(setup, stored, observers, seed) {
+            Ok(thread) => {
                 let _ = started.send(Ok(()));
-                // A packet must not wait for the end of somebody's long turn. Without it things go on as they always did.
+                // A packet must not wait for the end of another thread's long turn. Without it things go on as they always did.
                 if let Err(error) = schedule::take_short_turns(PACKETS_TURN) {
                     log::debug!("the packet thread keeps the usual turns on the processor: {error}");
                 }
-                sentry.run(&inbox)
+                thread.run(&inbox)
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -306,9 +297,9 @@ fn start_sentry(
             }
         })
         .map_err(failed("the packet thread cannot start"))?;
-    match start.recv_timeout(START_PATIENCE) {
+    match start.recv_timeout(START_TIMEOUT) {
         Ok(Ok(())) => Ok(thread),
-        Ok(Err(error)) => Err(Failure::new(status_of(&error), words(&error))),
+        Ok(Err(error)) => Err(Failure::new(status_of(&error), error_chain(&error))),
         Err(_) => Err(Failure::new(EX_SOFTWARE, "the packet thread does not come up")),
     }
 }

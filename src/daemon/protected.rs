@@ -11,10 +11,10 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::allow_file::AllowFile;
 use crate::config::{Config, NeverBlock};
+use crate::errors::error_chain;
 use crate::netlink::long_peers::{self, LongPeers};
 use crate::netlink::route::Routes;
 use crate::netlink::sock_diag::SockDiag;
-use crate::errors::error_chain as words;
 use crate::sys::{clock, resolv_conf};
 
 /// Why something is never blocked.
@@ -126,12 +126,12 @@ impl Guard {
             }
         };
         let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } = config.never_block;
-        let addresses = self.routes.addresses().map_err(|error| words(&error));
+        let addresses = self.routes.addresses().map_err(|error| error_chain(&error));
         if own_addresses {
             learned(Because::OwnAddress, addresses.clone().map(|found| found.into_iter().map(|own| own.address).collect()));
         }
         if gateways {
-            let hops = self.routes.next_hops().map_err(|error| words(&error));
+            let hops = self.routes.next_hops().map_err(|error| error_chain(&error));
             // The other end of a point-to-point link is a next hop that no route names.
             let ends = addresses.map(|found| found.into_iter().filter_map(|own| own.peer).collect::<Vec<_>>());
             learned(Because::Gateway, hops.and_then(|hops| Ok(hops.into_iter().chain(ends?).collect())));
@@ -147,7 +147,7 @@ impl Guard {
             let now = clock::boottime();
             match self.sockets.established(admin_ports) {
                 Ok(connections) => self.peers.observe(now, &connections),
-                Err(error) => learned(Because::AdminPeer, Err(words(&error))),
+                Err(error) => learned(Because::AdminPeer, Err(error_chain(&error))),
             }
             learned(Because::AdminPeer, Ok(self.peers.peers(now).into_iter().collect()));
         }

@@ -1,20 +1,20 @@
-//! Blocks as lists show them: what is true of each is the kernel's word; what the kernel does not keep, or has not got yet, is the books'.
+//! Blocks as lists show them: what is true of each is the kernel's word; what the kernel does not keep, or has not got yet, is the engine's.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::command::Command;
-use super::link::{Link, Unresponsive};
-use super::time;
-use crate::control::{BlockRow, Kind, Refusal, Stamp, Target};
-use crate::engine::{Moment, Reason, Subject};
+use crate::control::{BlockRow, Kind, Refusal, Stamp};
+use crate::engine::{Moment, Reason, Source};
+use crate::errors::error_chain;
 use crate::nft::ElementInfo;
-use crate::errors::error_chain as words;
+use crate::packet::command::Command;
+use crate::store::{Block, clock};
+use crate::sys::mailbox::{Link, Unresponsive};
 
 /// What helps when the kernel does not know our sets.
-pub(super) const MEND: &str = "\"portsentryctl reload\" builds the table anew";
+pub(super) const MEND: &str = "\"portsentryctl reload\" builds the table again";
 
 /// The packet thread gave no answer.
 pub(super) fn busy(error: Unresponsive) -> Refusal {
@@ -23,21 +23,21 @@ pub(super) fn busy(error: Unresponsive) -> Refusal {
 
 /// The kernel gave no answer.
 pub(super) fn kernel(error: &crate::nft::Error) -> Refusal {
-    Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", words(error)), MEND)
+    Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", error_chain(error)), MEND)
 }
 
 /// What the books say of elements without a comment: after a repair or a start that follows the rest.
-pub(super) fn reasons(sentry: &Link<Command>, blocked: &[(Subject, ElementInfo)]) -> Result<HashMap<Subject, Reason>, Refusal> {
-    let bare: Vec<Subject> = blocked.iter().filter(|(_, info)| info.comment.is_none()).map(|(subject, _)| *subject).collect();
+pub(super) fn reasons(sentry: &Link<Command>, blocked: &[(Source, ElementInfo)]) -> Result<HashMap<Source, Reason>, Refusal> {
+    let bare: Vec<Source> = blocked.iter().filter(|(_, info)| info.comment.is_none()).map(|(source, _)| *source).collect();
     if bare.is_empty() {
         return Ok(HashMap::new());
     }
     let known = sentry.ask(|answer| Command::Reasons(bare.clone(), answer)).map_err(busy)?;
-    Ok(bare.into_iter().zip(known).filter_map(|(subject, reason)| Some((subject, reason?))).collect())
+    Ok(bare.into_iter().zip(known).filter_map(|(source, reason)| Some((source, reason?))).collect())
 }
 
 /// One line of the list; `since`: when the block began, as far as the books know; `reason`: why, for an element without a comment.
-pub(super) fn row(subject: Subject, info: &ElementInfo, prefix: u8, since: Option<Moment>, reason: Option<&Reason>) -> BlockRow {
+pub(super) fn row(source: Source, info: &ElementInfo, since: Option<Moment>, reason: Option<&Reason>) -> BlockRow {
     let commented = info.comment.as_deref().and_then(|comment| comment.parse().ok());
     let reason = commented.or_else(|| reason.cloned()).unwrap_or(Reason::Foreign(String::new()));
     // The engine knows when a block began; the kernel only when its timeout was set last.
@@ -46,19 +46,34 @@ pub(super) fn row(subject: Subject, info: &ElementInfo, prefix: u8, since: Optio
         Some(Stamp(ago(age)))
     });
     BlockRow {
-        address: Target::of(subject, prefix),
+        address: source.into(),
         scan: reason.scan().map(|scan| scan.to_string()),
         proven: reason.proven(),
         reason: reason.to_string(),
         since: begun,
         expires_in: info.expires.map(|left| left.as_secs()),
         packets: Some(info.packets),
+        exempt: Vec::new(),
+    }
+}
+
+/// The line of a blocked network; `packets`: what the kernel counted for it alone.
+pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
+    BlockRow {
+        address: block.source.into(),
+        scan: block.reason.scan().map(|scan| scan.to_string()),
+        proven: block.reason.proven(),
+        reason: block.reason.to_string(),
+        since: Some(time_of_day(block.since)),
+        expires_in: block.expires.map(|end| end.since(clock::now()).as_secs()),
+        packets,
+        exempt: block.exempt.iter().map(|network| Source::from(*network).into()).collect(),
     }
 }
 
 /// A moment of the past as a time of day.
 pub(super) fn time_of_day(moment: Moment) -> Stamp {
-    Stamp(ago(time::now().since(moment)))
+    Stamp(ago(clock::now().since(moment)))
 }
 
 fn ago(age: Duration) -> Timestamp {

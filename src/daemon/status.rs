@@ -1,17 +1,16 @@
-//! How the daemon fares, for `portsentryctl status` and for SIGUSR1.
+//! How the daemon fares, for `portpacketsctl status` and for SIGUSR1.
 
 use std::time::Instant;
 
-use super::archive::Archive;
-use super::command::{self, Command, Figures};
-use super::errands::Errands;
-use super::link::{Link, Unresponsive};
-use super::time;
 use super::view::SharedView;
 use crate::config::{Config, Method, Mode, PortMode, PortSet};
 use crate::control::{Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching};
+use crate::helper::client::HelperClient;
 use crate::journal::{JournalHandle, Notice};
+use crate::packet::command::{self, Command, Figures};
 use crate::probe::{Port, Transport};
+use crate::store::{StoreHandle, clock};
+use crate::sys::mailbox::{Link, Unresponsive};
 
 /// What the figures need besides the threads.
 pub struct Sources {
@@ -20,9 +19,9 @@ pub struct Sources {
     /// The journal, which counts too.
     pub journal: JournalHandle,
     /// What is done beside the blocks.
-    pub errands: Errands,
+    pub helper: HelperClient,
     /// What is stored.
-    pub archive: Archive,
+    pub store: StoreHandle,
 }
 
 impl Sources {
@@ -30,11 +29,11 @@ impl Sources {
     ///
     /// # Errors
     /// When the packet thread does not answer.
-    pub fn gather(&self, sentry: &Link<Command>, view: &SharedView) -> Result<Status, Unresponsive> {
-        let figures = sentry.ask(Command::Status)?;
+    pub fn gather(&self, packets: &Link<Command>, view: &SharedView) -> Result<Status, Unresponsive> {
+        let figures = packets.ask(Command::Status)?;
         let journal = self.journal.stats();
-        let counts = self.errands.counts();
-        let store = self.archive.figures();
+        let counts = self.helper.counts();
+        let store = self.store.figures();
         let view = view.lock();
         let config = &view.config;
         let mut warnings = view.warnings.clone();
@@ -54,7 +53,10 @@ impl Sources {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
         if let (true, Some(author)) = (figures.repairs.fighting, &figures.repairs.last) {
-            warnings.push(format!("{author} changed the table inet portsentry again and again"));
+            warnings.push(format!("{author} changed the table inet portpackets again and again"));
+        }
+        if figures.refused > 0 {
+            warnings.push(format!("{} blocks are not in force: the kernel refused them, and it is tried again", figures.refused));
         }
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());
@@ -62,7 +64,7 @@ impl Sources {
         if journal.unwritten > 0 {
             warnings.push(format!("{} log lines could not be written", journal.unwritten));
         }
-        if !self.errands.is_up() {
+        if !self.helper.is_up() {
             warnings.push("the helper process is not running: no command is run and no name found".to_owned());
         }
         if let Some(why) = &store.failing {
@@ -106,7 +108,7 @@ impl Sources {
                 blocks: store.rows.blocks,
                 offenders: store.rows.offenders,
                 sources: store.rows.evidence,
-                age: store.written.map(|at| time::now().since(at).as_secs()),
+                age: store.written.map(|at| clock::now().since(at).as_secs()),
             },
             repairs: Repairs {
                 count: figures.repairs.count,
@@ -138,7 +140,7 @@ fn intake(figures: &Figures) -> Intake {
     let Figures { capture, taken, .. } = figures;
     Intake {
         logged: capture.packets + capture.lost,
-        judged: taken.judged,
+        judged: taken.evaluated,
         passed_over: taken.no_probe + taken.unreadable,
         overruns: capture.overruns,
         malformed: capture.malformed,
@@ -180,8 +182,8 @@ fn reflex_warnings(reflex: &Reflex) -> Vec<String> {
 }
 
 /// The status as one line, for the log.
-pub fn line(sentry: &Link<Command>, view: &SharedView) -> String {
-    let Ok(figures) = sentry.ask(Command::Status) else { return "the packet thread does not answer".to_owned() };
+pub fn line(packets: &Link<Command>, view: &SharedView) -> String {
+    let Ok(figures) = packets.ask(Command::Status) else { return "the packet thread does not answer".to_owned() };
     let mode = match view.lock().config.mode {
         Mode::Enforce => "enforce",
         Mode::Observe => "observe",

@@ -12,10 +12,6 @@ use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 use sd_notify::NotifyState;
 
-use super::archive::Archive;
-use super::command::{Command, Setup};
-use super::errands::Errands;
-use super::link::{Answer, Inbox, Link};
 use super::options::Options;
 use super::protected::{Guard, Protected};
 use super::status;
@@ -23,11 +19,16 @@ use super::view::SharedView;
 use crate::capture;
 use crate::config::{self, Config, Loaded};
 use crate::engine::AllowList;
+use crate::errors::error_chain;
+use crate::helper::client::HelperClient;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
-use crate::errors::error_chain as words;
 use crate::nft::Connection;
+use crate::packet;
+use crate::packet::command::{Command, Setup};
 use crate::ruleset::{self, SCHEMA, messages};
+use crate::store::StoreHandle;
+use crate::sys::mailbox::{Answer, Inbox, Link};
 use crate::sys::signals::{Signals, Wish};
 use crate::sys::{poll, procfs};
 
@@ -46,11 +47,28 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// What the control server asks the supervisor for.
 pub enum Order {
     /// Read the configuration again: what changed, or the findings.
-    Reload(Answer<Result<Vec<String>, String>>),
+    Reload(Answer<Reload>),
     /// Never block this; `false`: it is so already.
     AllowAdd(IpNet, Answer<Result<bool, String>>),
     /// Undo that; `false`: it was not added.
     AllowRemove(IpNet, Answer<Result<bool, String>>),
+}
+
+/// What came of a reload. There is nothing between the two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// Nothing has changed.
+    Refused {
+        /// Why.
+        findings: String,
+    },
+    /// The new configuration is in force.
+    Applied {
+        /// What is another than before.
+        changes: Vec<String>,
+        /// What the administrator has to know beside that.
+        warnings: Vec<String>,
+    },
 }
 
 /// The configuration that the command line asks for.
@@ -71,10 +89,10 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
 /// In words, when the services of this host cannot be learned.
 pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
-    let listeners = guard.sockets().listeners().map_err(|error| format!("cannot learn which services listen: {}", words(&error)))?;
+    let listeners = guard.sockets().listeners().map_err(|error| format!("cannot learn which services listen: {}", error_chain(&error)))?;
     let mut ruleset = ruleset::for_config(config, ephemeral.clone());
     if ruleset.queues_by().is_some() {
-        let by = Connection::open(SCHEMA).and_then(|mut connection| connection.queue_by()).map_err(|error| words(&error))?;
+        let by = Connection::open(SCHEMA).and_then(|mut connection| connection.queue_by()).map_err(|error| error_chain(&error))?;
         ruleset = ruleset.queueing(by.ok_or_else(|| messages::NO_QUEUE.to_owned())?);
     }
     Ok(Setup { ruleset, config: config.clone(), never_block: allow_list(protected), ephemeral, services: listeners.services().into_iter().collect() })
@@ -94,13 +112,13 @@ pub struct Supervisor {
     /// The never-block list.
     pub guard: Guard,
     /// The way to the packet thread.
-    pub sentry: Link<Command>,
+    pub packets: Link<Command>,
     /// The packet thread.
     pub thread: JoinHandle<Result<(), capture::Error>>,
     /// What is done beside the blocks.
-    pub errands: Errands,
+    pub helper: HelperClient,
     /// What is stored.
-    pub archive: Archive,
+    pub store: StoreHandle,
     /// The journal.
     pub journal: JournalHandle,
     /// What the control server asks.
@@ -125,7 +143,7 @@ impl Supervisor {
         let mut pat_at = Instant::now();
         loop {
             if self.thread.is_finished() {
-                return self.sentry_ended();
+                return self.packet_thread_ended();
             }
             if let Some(every) = watchdog
                 && Instant::now() >= pat_at
@@ -146,12 +164,12 @@ impl Supervisor {
             self.wait(wake_at.saturating_duration_since(Instant::now()));
             match self.routes.changed() {
                 Ok(heard) => changed |= heard,
-                Err(error) => self.complain(vec![words(&error)]),
+                Err(error) => self.complain(vec![error_chain(&error)]),
             }
             for wish in self.signals.take() {
                 match wish {
                     Wish::Reload => drop(self.reload()),
-                    Wish::Status => self.journal.tell(Notice::Status(status::line(&self.sentry, &self.view))),
+                    Wish::Status => self.journal.tell(Notice::Status(status::line(&self.packets, &self.view))),
                     Wish::Stop => return self.stop(),
                 }
             }
@@ -197,21 +215,27 @@ impl Supervisor {
     }
 
     /// Reads the configuration again and puts it in force as a whole, or leaves everything as it is and says why.
-    fn reload(&mut self) -> Result<Vec<String>, String> {
+    fn reload(&mut self) -> Reload {
         // systemd.service(5), Type=notify-reload: the moment of the reload tells this one from earlier ones.
         let mut reloading = vec![NotifyState::Reloading];
         reloading.extend(NotifyState::monotonic_usec_now());
         notify(&reloading);
         let result = load(&self.options).and_then(|loaded| self.put_in_force(loaded));
         notify(&[NotifyState::Ready]);
-        match &result {
-            Ok(_) => self.journal.tell(Notice::Reloaded),
-            Err(findings) => self.journal.tell(Notice::ReloadRefused { findings: findings.clone() }),
+        match result {
+            Ok((changes, warnings)) => {
+                self.journal.tell(Notice::Reloaded);
+                Reload::Applied { changes, warnings }
+            }
+            Err(findings) => {
+                self.journal.tell(Notice::ReloadRefused { findings: findings.clone() });
+                Reload::Refused { findings }
+            }
         }
-        result
     }
 
-    fn put_in_force(&mut self, loaded: Loaded) -> Result<Vec<String>, String> {
+    /// Gives what has changed, and warnings. `Err`: nothing has changed.
+    fn put_in_force(&mut self, loaded: Loaded) -> Result<(Vec<String>, Vec<String>), String> {
         let Loaded { config, ignored, warnings, from } = loaded;
         let mut complaints = Vec::new();
         let (old, old_ignored) = {
@@ -227,17 +251,20 @@ impl Supervisor {
         let ruleset = Arc::new(setup.ruleset.clone());
         let services = setup.services.clone();
         let old_journal = journal::Settings::from(&*old);
-        self.journal.reconfigure(journal::Settings::from(&config)).map_err(|error| words(&error))?;
-        let answer = self.sentry.ask(|answer| Command::Reconfigure(Box::new(setup), answer)).map_err(|error| error.to_string());
-        if let Err(error) = answer.and_then(|result| result) {
-            // The packet thread goes on with the old configuration, so the journal does as well.
-            if let Err(error) = self.journal.reconfigure(old_journal) {
-                log::error!("{}", words(&error));
+        self.journal.reconfigure(journal::Settings::from(&config)).map_err(|error| error_chain(&error))?;
+        let answer = self.packets.ask(|answer| Command::Reconfigure(Box::new(setup), answer));
+        let applied = match answer.unwrap_or_else(|error| packet::Reload::Refused { findings: error.to_string() }) {
+            packet::Reload::Applied { warnings } => warnings,
+            packet::Reload::Refused { findings } => {
+                // The packet thread goes on with the old configuration, so the journal does as well.
+                if let Err(error) = self.journal.reconfigure(old_journal) {
+                    log::error!("{}", error_chain(&error));
+                }
+                return Err(findings);
             }
-            return Err(error);
-        }
-        self.errands.reconfigure(&config);
-        self.archive.reconfigure(&config);
+        };
+        self.helper.reconfigure(&config);
+        self.store.reconfigure(&config);
         let mut changes = old.changes(&config);
         changes.extend(ignore_changes(&old_ignored, &ignored));
         for warning in &warnings {
@@ -254,7 +281,7 @@ impl Supervisor {
         drop(view);
         self.stale = false;
         self.complain(complaints);
-        Ok(changes)
+        Ok((changes, applied))
     }
 
     fn refresh_protection(&mut self) {
@@ -277,7 +304,7 @@ impl Supervisor {
         }
         let list = allow_list(&protected);
         self.stale = true;
-        self.sentry.ask(|answer| Command::Protect(list, answer)).map_err(|error| error.to_string())??;
+        self.packets.ask(|answer| Command::Protect(list, answer)).map_err(|error| error.to_string())??;
         self.stale = false;
         self.journal.tell(Notice::NeverBlock { entries: protected.len() });
         self.view.lock().protected = Arc::new(protected);
@@ -293,7 +320,7 @@ impl Supervisor {
     }
 
     fn pat_watchdog(&self) {
-        match self.sentry.ask_within(PING_PATIENCE, Command::Ping) {
+        match self.packets.ask_within(PING_PATIENCE, Command::Ping) {
             Ok(()) => notify(&[NotifyState::Watchdog]),
             Err(error) => log::error!("the watchdog is not told that all is well: {error}"),
         }
@@ -303,14 +330,14 @@ impl Supervisor {
         notify(&[NotifyState::Stopping]);
         let remove = self.view.lock().config.on_exit == config::OnExit::Remove;
         // While the packet thread can still tell what did not fit the queue.
-        if let Err(why) = self.archive.settle() {
+        if let Err(why) = self.store.settle() {
             log::error!("the state store lacks what changed last: {why}");
         }
-        let blocks_left = self.sentry.ask(|answer| Command::Stop(remove, answer)).unwrap_or(0);
+        let blocks_left = self.packets.ask(|answer| Command::Stop(remove, answer)).unwrap_or(0);
         self.journal.tell(Notice::Stopping { blocks_left });
         let ended = self.thread.join();
-        self.archive.stop();
-        self.errands.stop(remove && blocks_left == 0);
+        self.store.stop();
+        self.helper.stop(remove && blocks_left == 0);
         self.journal.stop(LAST_LINES);
         match ended {
             Ok(Ok(())) => ExitCode::SUCCESS,
@@ -318,15 +345,15 @@ impl Supervisor {
         }
     }
 
-    fn sentry_ended(self) -> ExitCode {
+    fn packet_thread_ended(self) -> ExitCode {
         let why = match self.thread.join() {
             Ok(Ok(())) => "it was told to stop".to_owned(),
-            Ok(Err(error)) => words(&error),
+            Ok(Err(error)) => error_chain(&error),
             Err(_) => "it panicked".to_owned(),
         };
         self.journal.tell(Notice::Error(format!("the packet thread ended: {why}; blocks stay in the kernel")));
-        self.archive.stop();
-        self.errands.stop(false);
+        self.store.stop();
+        self.helper.stop(false);
         self.journal.stop(LAST_LINES);
         ExitCode::from(super::EX_SOFTWARE)
     }

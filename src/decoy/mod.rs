@@ -3,7 +3,7 @@
 //!
 //! The rules (`tproxy`) give the packets to listeners on loopback, whose connections have the address and port that they were sent to: so
 //! thousands of ports need one socket. This module owns those sockets, the connections that are on their way out, and the handshakes that may
-//! still be completed ([`half_open`]). It judges nobody: it asks a [`Judge`], who has blocked before the banner is written.
+//! still be completed ([`half_open`]). It decides nothing: it asks for an evaluation ([`Evaluate`]), after which a block is in force before the banner is written.
 //!
 //! Everything a stranger can cause here is bounded, and counted ([`Figures`]): [`tcp::HELD_MAX`] connections of [`tcp::LINGER`] each,
 //! [`half_open::WAITING_MAX`] handshakes, [`udp::ANSWERS_A_SECOND`] datagrams, [`tcp::ACCEPTS_A_WAKE`] connections before the packet thread looks at
@@ -41,7 +41,7 @@ const EVENTS_A_WAKE: usize = 64;
 const DUE_A_WAKE: usize = 512;
 
 /// Who judges what the decoys saw. Each call has carried its orders out, blocks committed, when it returns.
-pub trait Judge {
+pub trait Evaluate {
     /// A handshake was completed. Whether its source has passed the trigger, with whatever consequence.
     fn handshake(&mut self, probe: &Probe) -> bool;
     /// A handshake did not come about.
@@ -313,12 +313,12 @@ impl Decoy {
     }
 
     /// Does what is to be done, within bounds and without waiting; what is left shows in [`Decoy::as_fd`] and [`Decoy::next_timer`].
-    pub fn serve(&mut self, now: Moment, judge: &mut impl Judge) {
+    pub fn serve(&mut self, now: Moment, engine: &mut impl Evaluate) {
         self.unpause(now);
         for mark in self.ready() {
             match Door::of_mark(mark) {
-                Some(door @ (Door::Tcp4 | Door::Tcp6)) => self.take_connections(now, door, judge),
-                Some(door @ (Door::Udp4 | Door::Udp6)) => self.take_datagrams(now, door, judge),
+                Some(door @ (Door::Tcp4 | Door::Tcp6)) => self.take_connections(now, door, engine),
+                Some(door @ (Door::Udp4 | Door::Udp6)) => self.take_datagrams(now, door, engine),
                 None => self.guests.listen_to(mark),
             }
         }
@@ -326,13 +326,13 @@ impl Decoy {
         for _ in 0..DUE_A_WAKE {
             let Some(probe) = self.half_open.take_due(now) else { break };
             self.figures.half_open += 1;
-            judge.half_open(&probe);
+            engine.half_open(&probe);
         }
         if self.doors.tcp.is_none() {
             // Nobody takes handshakes any more.
             while let Some(probe) = self.half_open.take_first() {
                 self.figures.half_open += 1;
-                judge.half_open(&probe);
+                engine.half_open(&probe);
             }
         }
     }
@@ -348,11 +348,11 @@ impl Decoy {
         self.doors.sockets().find(|(door, _)| *door == wanted).map(|(_, socket)| Arc::clone(socket))
     }
 
-    fn take_connections(&mut self, now: Moment, door: Door, judge: &mut impl Judge) {
+    fn take_connections(&mut self, now: Moment, door: Door, engine: &mut impl Evaluate) {
         let Some(listener) = self.socket(door) else { return };
         for _ in 0..tcp::ACCEPTS_A_WAKE {
             match tcp::accept(&listener) {
-                Ok(Some(connection)) => self.take_connection(now, connection, judge),
+                Ok(Some(connection)) => self.take_connection(now, connection, engine),
                 Ok(None) => return,
                 // It was gone before it was taken (accept(2)): the next one may be there.
                 Err(tcp::NotAccepted::Gone) => {}
@@ -364,7 +364,7 @@ impl Decoy {
         }
     }
 
-    fn take_connection(&mut self, now: Moment, connection: tcp::Connection, judge: &mut impl Judge) {
+    fn take_connection(&mut self, now: Moment, connection: tcp::Connection, engine: &mut impl Evaluate) {
         let tcp::Connection { socket, peer, local } = connection;
         // Somebody on this host spoke to the listener itself, or the rules were others when the connection came.
         if local.ip().is_loopback() || !self.tcp_ports.contains(local.port()) {
@@ -375,7 +375,7 @@ impl Decoy {
         self.half_open.complete(&Key { peer: plain(peer), local: plain(local) });
         let port = crate::probe::Port { transport: Transport::Tcp, number: local.port() };
         let probe = Probe { source: peer.ip(), destination: local.ip(), port, scan: ScanKind::Connect, imitable: false, ip_options: false };
-        let has_passed = judge.handshake(&probe);
+        let has_passed = engine.handshake(&probe);
         if has_passed && !self.banner.is_empty() && tcp::say(&socket, &self.banner) {
             self.figures.banners += 1;
         }
@@ -384,7 +384,7 @@ impl Decoy {
         }
     }
 
-    fn take_datagrams(&mut self, now: Moment, door: Door, judge: &mut impl Judge) {
+    fn take_datagrams(&mut self, now: Moment, door: Door, engine: &mut impl Evaluate) {
         let Some(socket) = self.socket(door) else { return };
         for _ in 0..udp::DATAGRAMS_A_WAKE {
             let (peer, local) = match crate::sys::transparent::receive(socket.as_fd()) {
@@ -393,7 +393,7 @@ impl Decoy {
                 // An error that an earlier answer met, or a datagram without addresses: none to answer.
                 Err(_) => continue,
             };
-            if self.banner.is_empty() || !udp::may_be_answered(peer, local, &self.udp_ports) || !judge.has_passed(peer.ip()) {
+            if self.banner.is_empty() || !udp::may_be_answered(peer, local, &self.udp_ports) || !engine.has_passed(peer.ip()) {
                 continue;
             }
             if !self.answers.take(now) {

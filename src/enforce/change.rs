@@ -12,7 +12,7 @@ const ELEMENTS_MAX: usize = 1 << 19;
 
 /// What other programs changed and the daemon has not dealt with.
 #[derive(Debug, Default)]
-pub(super) struct Change {
+pub(crate) struct Change {
     /// Chains, rules, sets or what the configuration puts into them.
     pub(super) structure: bool,
     /// The table, or a set of blocks, was removed: whatever has that name now is not ours.
@@ -32,7 +32,8 @@ impl Change {
             Notification::TableDeleted => (self.structure, self.recreate) = (true, true),
             Notification::SetDeleted(name) => {
                 self.structure = true;
-                self.recreate |= matches!(SetId::from_name(&name), Some(SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6));
+                self.recreate |=
+                    matches!(SetId::from_name(&name), Some(SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6));
             }
             Notification::TableAdded | Notification::Added | Notification::ChainDeleted(_) | Notification::RuleDeleted { .. } => {
                 self.structure = true

@@ -14,7 +14,7 @@ use super::element::Place;
 use super::enforcer::{Enforcer, Observer, Summary};
 use super::kernel::{Author, Dump, Kernel, Wanted};
 use super::networks::{Family, Span};
-use super::reconcile::{Limits, Missing, reconcile_hosts, reconcile_networks};
+use super::reconcile::{Limits, Missing, Origin, reconcile_hosts, reconcile_networks};
 use super::start::Write;
 use crate::config::OwnTable;
 use crate::engine::{Moment, Source};
@@ -226,6 +226,16 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         more
     }
 
+    /// What was done about other programs.
+    pub(crate) fn repairs(&self, now: Moment) -> Repairs {
+        self.drift.repairs(now)
+    }
+
+    /// Whose the table is.
+    pub(crate) fn table_owner(&self) -> TableOwner {
+        self.drift.owner()
+    }
+
     /// When there is something to do that no notification brings.
     pub(crate) fn next_timer(&self, now: Moment) -> Option<Moment> {
         let exemptions = (!self.exemptions.is_settled()).then_some(now);
@@ -233,7 +243,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Deals with what others did so far, as much as there is, so that an administrator's command meets what is true.
-    pub(super) fn settle(&mut self, now: Moment) {
+    pub(crate) fn settle(&mut self, now: Moment) {
         self.receive();
         while !self.drift.pending.has_no_elements() {
             self.look_at_elements(now);
@@ -286,7 +296,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let steps = {
             let engine = &self.engine;
             let limits = Limits { total: usize::MAX, must_not: &|source, reason| engine.must_not_block(source, reason) };
-            reconcile_hosts(now, self.executor.placement, wanted, &present, &limits, |_| Missing::TakenOut)
+            reconcile_hosts(now, self.executor.placement, wanted, &present, &limits, |_| Origin::Drift { notified: true }.missing(true))
         };
         let summary = self.apply(now, steps, true);
         self.drift.findings.add(summary);
@@ -303,7 +313,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             return;
         }
         for family in Family::ALL {
-            match self.resync_networks(now, family, Missing::TakenOut) {
+            match self.resync_networks(now, family, Origin::Drift { notified: true }.missing(true)) {
                 Ok(summary) => self.drift.findings.add(summary),
                 // A set that is gone is another notification.
                 Err(error) if error.is_not_found() => {}
@@ -401,7 +411,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn restore_hosts(&mut self, now: Moment, lost: Vec<Source>) {
         let placement = self.executor.placement;
         for set in super::element::HOSTS {
-            let here: Vec<Source> = lost.iter().copied().filter(|source| matches!(placement.place(*source), Place::Host(of, _) if of == set)).collect();
+            let here: Vec<Source> =
+                lost.iter().copied().filter(|source| matches!(placement.place(*source), Place::Host(of, _) if of == set)).collect();
             let elements = self.elements(now, &here, set);
             let Some(set) = self.ruleset.set(set) else { continue };
             if elements.is_empty() {
@@ -491,11 +502,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             }
             self.exemptions.want(&self.ruleset, &self.never_block);
         }
-        let missing = if std::mem::take(&mut self.drift.notified) { Missing::TakenOut } else { Missing::Lost };
+        let notified = std::mem::take(&mut self.drift.notified);
+        let missing = Origin::Drift { notified }.missing(true);
         if let Some(networks) = networks {
             if self.executor.networks.has_changed() {
                 // What was read is older than what we wrote meanwhile.
-                (self.drift.read.networks, self.drift.notified) = (true, missing == Missing::TakenOut);
+                (self.drift.read.networks, self.drift.notified) = (true, notified);
             } else {
                 for (family, intervals) in Family::ALL.into_iter().zip(networks) {
                     self.drift.intervals.push_back(Reading { family, intervals: intervals.into(), from: 0, missing });

@@ -9,7 +9,7 @@ use crate::nft::{Element, ElementInfo, Key};
 use crate::ruleset::SetId;
 
 /// The sets of blocked hosts, in which an element is one account.
-pub(crate) const HOSTS: [SetId; 2] = [SetId::Blocked4, SetId::Blocked6];
+pub const HOSTS: [SetId; 2] = [SetId::Blocked4, SetId::Blocked6];
 
 /// All sets of blocks.
 pub(crate) const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
@@ -56,6 +56,11 @@ impl Placement {
     /// Whether the block of a source lies in an interval set.
     pub fn is_network(self, source: Source) -> bool {
         matches!(self.place(source), Place::Network(_))
+    }
+
+    /// The account that an element of a host set stands for; `None` if no rule ever looks it up.
+    pub(crate) fn exact_source(self, set: SetId, key: Key) -> Option<Source> {
+        self.source(key).filter(|source| self.place(*source) == Place::Host(set, key))
     }
 
     /// The account that an element of a host set stands for; bits below the prefix, which no rule ever looks up, are cut off.

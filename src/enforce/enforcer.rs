@@ -1,6 +1,7 @@
 //! The engine together with what carries its actions out: what is evaluated here is in force in the kernel before the call returns.
 
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::backlog::Backlog;
@@ -10,7 +11,7 @@ use super::executor::{self, Executor, SyncError};
 use super::exempt::Exemptions;
 use super::kernel::Kernel;
 use super::networks::{Family, Span};
-use super::reconcile::{Dropped, Missing, Step, reconcile_networks};
+use super::reconcile::{Dropped, Missing, Origin, Step, reconcile_networks};
 use crate::engine::{Action, AllowList, BlockView, Ending, Engine, Moment, Outcome, Refusal, Report, Source, Trigger, Unblocked};
 use crate::errors::error_chain;
 use crate::journal::Notice;
@@ -111,6 +112,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.backlog.refusals()
     }
 
+    /// The rules forget what they counted; who is held stays so until the daemon has decided.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
+        self.executor.forget_counts()
+    }
+
     /// Evaluates a probe; what follows from it is in force when this returns.
     pub(crate) fn evaluate(&mut self, now: Moment, probe: &Probe, hold: Hold) -> Trigger {
         let trigger = match hold {
@@ -184,7 +193,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn resolve(&mut self, now: Moment, action: &Action) {
         let (Action::Block { source, .. } | Action::Unblock { source } | Action::Exempt { source, .. }) = action else { return };
         let source = *source;
-        let read = self.resync_networks(now, Family::of(source), Missing::Lost);
+        let read = self.resync_networks(now, Family::of(source), Origin::Drift { notified: false }.missing(true));
         let Self { engine, executor, ruleset, outcomes, conflicts, .. } = self;
         if read.is_ok() {
             executor.carry_out(now, engine, ruleset, std::slice::from_ref(action), outcomes, conflicts);
@@ -292,7 +301,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     let source = block.source;
                     if self.engine.changed_by_hand(now, block, &mut self.actions) {
                         summary.retimed += 1;
-                        if let Some((expires, exempt)) = executor::mirrored(&self.engine, source).filter(|_| self.executor.placement.is_network(source)) {
+                        if let Some((expires, exempt)) =
+                            executor::mirrored(&self.engine, source).filter(|_| self.executor.placement.is_network(source))
+                        {
                             self.executor.networks.set(source, expires, &exempt);
                         }
                         self.observer.on_change(&self.engine, source);
@@ -430,6 +441,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     pub(crate) fn blocked_networks(&self) -> impl Iterator<Item = BlockView<'_>> {
         let placement = self.executor.placement;
         self.engine.blocks().filter(move |block| placement.is_network(block.source))
+    }
+}
+
+impl<K: AsFd, O> AsFd for Enforcer<K, O> {
+    /// Readable when others did something to the table.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.executor.kernel.as_fd()
     }
 }
 

@@ -103,7 +103,8 @@ impl<K: Kernel> Executor<K> {
                     Place::Network(_) => {
                         let before = self.networks.clone_block(source);
                         self.networks.set(source, timeout.map(|timeout| now.after(timeout)), &[]);
-                        let result = self.sync_over(now, source, ruleset, |owner| if owner == source { Some(reason.clone()) } else { reason_of(engine, owner) });
+                        let result = self
+                            .sync_over(now, source, ruleset, |owner| if owner == source { Some(reason.clone()) } else { reason_of(engine, owner) });
                         self.kept_or_undone(source, before, result)?
                     }
                 };
@@ -175,7 +176,9 @@ impl<K: Kernel> Executor<K> {
             }
             let result = if set.is_interval() {
                 let before: Vec<_> = here.iter().map(|(source, _)| (*source, self.networks.clone_block(*source))).collect();
-                here.iter().for_each(|(source, _)| drop(self.networks.remove(*source)));
+                for (source, _) in &here {
+                    self.networks.remove(*source);
+                }
                 let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
                 let result = self.sync_reading(now, family, ruleset, |owner| reason_of(engine, owner));
                 if result.is_err() {

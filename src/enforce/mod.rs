@@ -12,7 +12,7 @@
 //! * `reconcile`: wanted, present and origin give steps: pure. `enforcer`: carries steps and the engine's actions out, by the `executor`.
 //! * `start`: rules and blocks as a whole. `backlog`: what follows in pieces. `exempt`: the never-block list in the kernel.
 //! * `drift`: what other programs did, from notifications (`change`) and from reading; `backoff` when they do it again and again.
-//! * `kernel`: what all this needs of nf_tables.
+//! * `kernel`: what all this needs of nf_tables. [`view`]: the sets as lists show them.
 //!
 //! Never here: who scans (the engine's), a file, a name, a wait for anything but netlink.
 
@@ -28,11 +28,11 @@ mod kernel;
 mod networks;
 mod reconcile;
 mod start;
+pub mod view;
 
 pub(crate) use drift::Drift;
 pub use drift::Repairs;
-pub(crate) use element::BLOCKED;
-pub use element::{Place, Placement};
+pub use element::{HOSTS, Place, Placement};
 pub use enforcer::BlockError;
 pub(crate) use enforcer::{Enforcer, Hold, Observer};
 pub(crate) use kernel::Kernel;

@@ -347,8 +347,7 @@ impl Networks {
     /// The blocks that drop any of these addresses, each with the parts of them that it drops.
     pub(crate) fn dropping(&self, family: Family, span: Span) -> Vec<(Source, Vec<Span>)> {
         let parts = |(source, block): (Source, &NetworkBlock)| {
-            let parts: Vec<Span> =
-                Span::of(&source.network()).without(&block.exempt).into_iter().filter_map(|part| part.clipped(span)).collect();
+            let parts: Vec<Span> = Span::of(&source.network()).without(&block.exempt).into_iter().filter_map(|part| part.clipped(span)).collect();
             (!parts.is_empty()).then_some((source, parts))
         };
         self.over(family, span).filter_map(parts).collect()
@@ -456,10 +455,7 @@ mod tests {
 
     #[test]
     fn what_a_block_leaves_out_is_dropped_only_if_another_block_wants_it() {
-        assert_eq!(
-            pieces(&[("10.0.0.0/30", 0, &["10.0.0.1/32"])]),
-            ["10.0.0.0-10.0.0.0 - 10.0.0.0/30", "10.0.0.2-10.0.0.3 - 10.0.0.0/30"]
-        );
+        assert_eq!(pieces(&[("10.0.0.0/30", 0, &["10.0.0.1/32"])]), ["10.0.0.0-10.0.0.0 - 10.0.0.0/30", "10.0.0.2-10.0.0.3 - 10.0.0.0/30"]);
         assert_eq!(
             pieces(&[("10.0.0.0/30", 0, &["10.0.0.1/32"]), ("10.0.0.0/31", 60, &[])]),
             ["10.0.0.0-10.0.0.0 - 10.0.0.0/30", "10.0.0.1-10.0.0.1 60 10.0.0.0/31", "10.0.0.2-10.0.0.3 - 10.0.0.0/30"]

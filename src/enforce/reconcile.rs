@@ -189,14 +189,7 @@ impl Present {
 }
 
 /// Compares all blocks with all elements.
-pub(crate) fn reconcile(
-    now: Moment,
-    origin: Origin,
-    placement: Placement,
-    wanted: Vec<Wanted>,
-    present: &Present,
-    limits: &Limits<'_>,
-) -> Vec<Step> {
+pub(crate) fn reconcile(now: Moment, origin: Origin, placement: Placement, wanted: Vec<Wanted>, present: &Present, limits: &Limits<'_>) -> Vec<Step> {
     let (networks, hosts): (Vec<Wanted>, Vec<Wanted>) = wanted.into_iter().partition(|block| placement.is_network(block.source));
     let existed = |set: SetId| present.sets.contains(&set);
     let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| origin.missing(existed(set)));

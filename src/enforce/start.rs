@@ -254,7 +254,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
                     let pieces = networks.pieces(now, family, family.all());
                     let reason = |owner| engine.blocked(owner).map(|block| block.reason.clone());
-                    pieces.iter().take(WITH_RULES_MAX).filter_map(|piece| element::of_piece(now, family, piece, reason(piece.owner).as_ref())).collect()
+                    pieces
+                        .iter()
+                        .take(WITH_RULES_MAX)
+                        .filter_map(|piece| element::of_piece(now, family, piece, reason(piece.owner).as_ref()))
+                        .collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
                 _ => return None,
@@ -400,15 +404,7 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
 
 fn known_interval(now: Moment, family: Family, span: Span, expires: Option<Moment>) -> ElementInfo {
     let left = expires.map(|end| end.since(now));
-    ElementInfo {
-        key: family.key(span.first),
-        end: Some(family.key(span.last)),
-        timeout: left,
-        expires: left,
-        packets: 0,
-        bytes: 0,
-        comment: None,
-    }
+    ElementInfo { key: family.key(span.first), end: Some(family.key(span.last)), timeout: left, expires: left, packets: 0, bytes: 0, comment: None }
 }
 
 #[cfg(test)]

@@ -150,9 +150,8 @@ impl Writer {
     /// Judges what of an event is to be written, before its name is asked for: a flood of events is no flood of questions.
     fn on_event(&mut self, event: Box<Event>) {
         let now = now();
-        let to_history = self.history.is_some()
-            && format::history(&event, &TimeZone::system()).is_some()
-            && self.limiter.admit(Class::History, 1, now);
+        let to_history =
+            self.history.is_some() && format::history(&event, &TimeZone::system()).is_some() && self.limiter.admit(Class::History, 1, now);
         let count = format::lines(&event, self.format).into_iter().filter(|line| line.level <= self.level).count();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let to_log = count > 0 && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));

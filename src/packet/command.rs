@@ -1,19 +1,20 @@
-//! What other threads ask of the packet thread, and what they are answered. The words only: [`super::sentry`] obeys.
+//! What other threads ask of the packet thread, and what they are answered.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::link::Answer;
+use super::reload::Reload;
 use crate::config::Config;
-use crate::engine::{self, AllowList, Moment, Reason, Subject};
-use crate::store::{Block, Content, Repeated};
+use crate::enforce::{BlockError, Repairs};
+use crate::engine::{self, AllowList, Moment, Offender, Reason, Source, Unblocked};
+use crate::helper::client::BlockInForce;
 use crate::nft::Ruleset;
 use crate::probe::Port;
 use crate::ruleset::reflex::Tally;
+use crate::store::{Block, EngineReader, Stored};
+use crate::sys::mailbox::{Answer, Link};
 use crate::{capture, decoy};
 
 /// All that the thread needs to start or to change its ways.
@@ -30,84 +31,56 @@ pub struct Setup {
     pub services: Vec<Port>,
 }
 
-/// What the store held at the start.
-pub struct Stored {
-    /// By the clock of now; blocks that are over are left out.
-    pub content: Content,
-    /// It was written since the last boot: what the kernel does not have of it, somebody took out.
-    pub is_same_boot: bool,
-}
-
 /// Blocks with their beginnings, and where to go on; `None`: these were the last.
-pub type Begun = (Vec<(Subject, Moment)>, Option<usize>);
+pub type Begun = (Vec<(Source, Moment)>, Option<usize>);
 
 /// What other threads ask for.
 pub enum Command {
-    /// How things stand.
+    /// Current figures.
     Status(Answer<Figures>),
     /// What is known of an address.
     Account(IpAddr, Answer<(Option<engine::AccountView>, u32)>),
     /// Block by order of the administrator.
     Block {
         /// What.
-        subject: Subject,
+        source: Source,
         /// For how long; `None`: until unblocked.
         timeout: Option<Duration>,
         /// The administrator's words.
         text: String,
         /// Done in the kernel, or why not.
-        answer: Answer<Result<(), NotDone>>,
+        answer: Answer<Result<(), BlockError>>,
     },
-    /// Unblock what lies in a network, and the source that an address belongs to.
-    Unblock(IpNet, Answer<Result<Vec<Subject>, String>>),
+    /// Lift what lies in a network, exempt it from blocks around it, and lift the account that an address belongs to.
+    Unblock(Source, Answer<Result<Unblocked, String>>),
     /// Unblock everything.
     UnblockAll(Answer<Result<usize, String>>),
     /// A new list of what is never blocked.
     Protect(AllowList, Answer<Result<(), String>>),
     /// A new configuration: in force, or refused with nothing changed.
-    Reconfigure(Box<Setup>, Answer<Result<(), String>>),
+    Reconfigure(Box<Setup>, Answer<Reload>),
     /// When each block began, as far as that is known.
-    Since(Answer<HashMap<Subject, Moment>>),
+    Since(Answer<HashMap<Source, Moment>>),
     /// When each of the blocks in so many places from one on began, and where to go on.
     Begun(usize, usize, Answer<Begun>),
     /// Why these are blocked, by the books; `None` for what they do not know.
-    Reasons(Vec<Subject>, Answer<Vec<Option<Reason>>>),
+    Reasons(Vec<Source>, Answer<Vec<Option<Reason>>>),
     /// So many of the blocks in force, the first that come.
-    Blocks(usize, Answer<Vec<Standing>>),
+    Blocks(usize, Answer<Vec<BlockInForce>>),
+    /// The networks that are blocked.
+    Networks(Answer<Vec<Block>>),
     /// The blocks in force in so many places from one on, and where to go on.
     Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
     /// All proven sources that were blocked.
-    Offenders(Answer<Vec<Repeated>>),
-    /// What is known of sources that were touched since then, of so many at most; and how long IPv6 prefixes are.
-    Evidence(Moment, usize, Answer<(Vec<engine::Evidence>, u8)>),
+    Offenders(Answer<Vec<Offender>>),
+    /// What is known of sources that were touched since then, of so many at most.
+    Evidence(Moment, usize, Answer<Vec<engine::Evidence>>),
     /// Take over what could not be read at the start.
     Restore(Box<Stored>, Answer<()>),
-    /// Are you there?
+    /// Liveness check.
     Ping(Answer<()>),
     /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
     Stop(bool, Answer<u64>),
-}
-
-/// A block that is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// What is blocked.
-    pub subject: Subject,
-    /// Why.
-    pub reason: Reason,
-    /// The port that crossed the trigger, if that is known.
-    pub port: Option<Port>,
-    /// Since how long.
-    pub age: Duration,
-}
-
-/// Why a block by hand was not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotDone {
-    /// The engine refused: it must not be.
-    Refused(String),
-    /// The kernel would not.
-    Failed(String),
 }
 
 /// What the reflex did, and how full its sets are.
@@ -134,6 +107,8 @@ pub struct Figures {
     pub reflex: Option<Reflex>,
     /// What was done about other programs in our table.
     pub repairs: Repairs,
+    /// Blocks that are wanted and that the kernel refused.
+    pub refused: usize,
     /// The queues', where packets wait.
     pub queues: Option<Queues>,
 }
@@ -158,8 +133,8 @@ pub struct Queues {
 /// What became of the packets that came in, and how they are taken now.
 #[derive(Debug, Clone, Copy)]
 pub struct Taken {
-    /// Logged packets that were judged, or wait at the decoys for the end of their handshake.
-    pub judged: u64,
+    /// Logged packets that were evaluated, or wait at the decoys for the end of their handshake.
+    pub evaluated: u64,
     /// Logged packets that are no probes (late answers and the like).
     pub no_probe: u64,
     /// Logged packets that no parser could read.
@@ -174,29 +149,23 @@ pub struct Taken {
     pub receive_buffer: Option<usize>,
 }
 
-/// Who changed the table: what the kernel says of the process that sent the transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Author {
-    /// Its id.
-    pub pid: u32,
-    /// Its name.
-    pub program: String,
-}
+/// The packet thread answers the store's thread at once, unless it takes over a large table.
+const STORE_TIMEOUT: Duration = Duration::from_secs(60);
 
-impl std::fmt::Display for Author {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { pid, program } = self;
-        if program.is_empty() { f.write_str("an unknown program") } else { write!(f, "{program} (process {pid})") }
+impl EngineReader for Link<Command> {
+    fn page(&self, from: usize, places: usize) -> Option<(Vec<Block>, Option<usize>)> {
+        self.ask_within(STORE_TIMEOUT, |answer| Command::Page(from, places, answer)).ok()
     }
-}
 
-/// What was done about other programs since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repairs {
-    /// How often the table was put right.
-    pub count: u64,
-    /// Who made that necessary last.
-    pub last: Option<Author>,
-    /// The table is being changed again and again.
-    pub fighting: bool,
+    fn offenders(&self) -> Option<Vec<Offender>> {
+        self.ask(Command::Offenders).ok()
+    }
+
+    fn evidence(&self, since: Moment, most: usize) -> Option<Vec<engine::Evidence>> {
+        self.ask_within(STORE_TIMEOUT, |answer| Command::Evidence(since, most, answer)).ok()
+    }
+
+    fn restore(&self, stored: Stored) -> Option<()> {
+        self.ask_within(STORE_TIMEOUT, |answer| Command::Restore(Box::new(stored), answer)).ok()
+    }
 }

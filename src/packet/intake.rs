@@ -1,28 +1,32 @@
 //! How packets come in: in rounds that end in time, by batches that fit the load, and with what is given up counted.
 //!
 //! What to do is decided in [`crate::capture::batching`] and [`crate::capture::shedding`]; here it is done. Every packet that the kernel has
-//! logged is in exactly one of these counts: judged, passed over (no probe, or unreadable), shed, lost.
+//! logged is in exactly one of these counts: evaluated, skipped (no probe, or unreadable), shed, lost.
 
 use std::time::Duration;
 
-use super::court::Hold;
-use super::{PREROUTING, Sentry};
+use super::command::Taken;
+use super::{PREROUTING, PacketThread};
 use crate::capture::batching::Batching;
 use crate::capture::shedding::Shedding;
 use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE};
-use crate::packet::command::Taken;
+use crate::enforce::{Hold, Observer};
 use crate::engine::Moment;
+use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::probe::Probe;
-use crate::errors::error_chain as words;
+use crate::ruleset::reflex::{HELD_PREFIX, STILL_PREFIX};
 use crate::sys::clock;
 use crate::wire;
 
-/// Loss is told at most this often, and so is what was shed; the count of all of it is in the status.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Loss is reported at most this often, and so is what was shed; the count of all of it is in the status.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// From so many percent of the receive buffer on, packets are collected by the largest batch, whatever the rate: a datagram of many takes less of it.
 const BEHIND: u8 = 10;
+
+/// Rounds of [`PACKETS_A_WAKE`] packets that a group is emptied in before it is left: more than its receive buffer holds.
+pub(super) const DRAINS_MAX: usize = 256;
 
 /// What has come in, and how it is being taken.
 #[derive(Debug, Default)]
@@ -31,24 +35,24 @@ pub(super) struct Intake {
     shedding: Shedding,
     /// What came and was lost by way of groups that were left.
     before: capture::Statistics,
-    judged: u64,
+    evaluated: u64,
     no_probe: u64,
     unreadable: u64,
-    lost: Told,
-    shed: Told,
+    lost: Reported,
+    shed: Reported,
 }
 
-/// A count that people hear of at a bounded rate.
+/// A count that is reported at a bounded rate.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     count: u64,
     at: Option<Moment>,
 }
 
-impl Told {
-    /// What is to be told of `total` now: how many are new.
+impl Reported {
+    /// What is to be reported of `total` now: how many are new.
     fn news(&mut self, now: Moment, total: u64) -> Option<u64> {
-        if total == self.count || self.at.is_some_and(|at| now.since(at) < TOLD_EVERY) {
+        if total == self.count || self.at.is_some_and(|at| now.since(at) < REPORT_EVERY) {
             return None;
         }
         self.at = Some(now);
@@ -56,11 +60,20 @@ impl Told {
     }
 }
 
-impl Sentry {
-    /// Packets, each judged, and stopped, before the next is looked at. Whether there are more.
+/// What the rules have done with the source of a packet, by the prefix of its log message.
+fn hold_of(prefix: &str) -> Hold {
+    match prefix {
+        HELD_PREFIX => Hold::New,
+        STILL_PREFIX => Hold::Repeat,
+        _ => Hold::None,
+    }
+}
+
+impl PacketThread {
+    /// Packets, each evaluated, and what follows in force, before the next is looked at. Whether there are more.
     pub(super) fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
-        let Self { court, listener, decoy, ephemeral, intake, .. } = self;
-        let Intake { shedding, judged, no_probe, unreadable, .. } = intake;
+        let Self { enforcer, listener, decoy, ephemeral, intake, .. } = self;
+        let Intake { shedding, evaluated, no_probe, unreadable, .. } = intake;
         let began = clock::boottime();
         let (mut taken, mut more) = (0, true);
         while more && taken < PACKETS_A_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_A_WAKE) {
@@ -75,18 +88,18 @@ impl Sentry {
                 };
                 // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs. Holds are few, by a rate of
                 // the rules, and each has to be confirmed or ended.
-                let hold = Hold::of(packet.prefix);
-                if hold != Hold::New && shedding.sheds(|| court.engine.knows(probe.source)) {
+                let hold = hold_of(packet.prefix);
+                if hold != Hold::New && shedding.sheds(|| enforcer.engine.knows(probe.source)) {
                     return;
                 }
-                *judged += 1;
-                // What the decoys' rules log may be the beginning of a handshake. What is held is told before it comes to them.
+                *evaluated += 1;
+                // What the decoys' rules log may be the beginning of a handshake. What is held is logged before it comes to them.
                 let probe = match parsed.transport {
-                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING && hold != Hold::Still => decoy.hold(now, segment.source_port, probe),
+                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING && hold != Hold::Repeat => decoy.hold(now, segment.source_port, probe),
                     _ => Some(probe),
                 };
                 if let Some(probe) = probe {
-                    court.judge(now, &probe, hold);
+                    enforcer.evaluate(now, &probe, hold);
                 }
             })?;
             // Noise that is no packet counts as one: the round ends all the same.
@@ -109,19 +122,19 @@ impl Sentry {
             && let Err(error) = self.listener.set_batch(packets)
         {
             // Tried again with the next round; what is collected is told a little earlier or later, no more.
-            log::debug!("{}", words(&error));
+            log::debug!("{}", error_chain(&error));
         }
     }
 
-    /// Tells of what was lost and of what was shed.
-    pub(super) fn tell_loss(&mut self, now: Moment) {
+    /// Reports what was lost and what was shed.
+    pub(super) fn report_loss(&mut self, now: Moment) {
         let total = self.statistics().lost;
         if let Some(packets) = self.intake.lost.news(now, total) {
-            self.court.journal.tell(Notice::Lost { packets, total });
+            self.enforcer.observer.notify(Notice::Lost { packets, total });
         }
         let total = self.intake.shedding.shed();
         if let Some(packets) = self.intake.shed.news(now, total) {
-            self.court.journal.tell(Notice::Shed { packets, total });
+            self.enforcer.observer.notify(Notice::Shed { packets, total });
         }
     }
 
@@ -132,7 +145,7 @@ impl Sentry {
 
     /// Of all that was listened to.
     pub(super) fn statistics(&self) -> capture::Statistics {
-        self.logged().plus(self.room.statistics())
+        self.logged().plus(self.queues.statistics())
     }
 
     /// Of this group and of those that were listened to before.
@@ -149,10 +162,10 @@ impl Sentry {
 
     /// What became of the packets that came in.
     pub(super) fn taken(&self) -> Taken {
-        let Intake { shedding, judged, no_probe, unreadable, .. } = &self.intake;
-        let waited = self.room.counts();
+        let Intake { shedding, evaluated, no_probe, unreadable, .. } = &self.intake;
+        let waited = self.queues.counts();
         Taken {
-            judged: judged + waited.judged,
+            evaluated: evaluated + waited.evaluated,
             no_probe: no_probe + waited.no_probe,
             unreadable: unreadable + waited.unreadable,
             shed: shedding.shed(),

@@ -1,4 +1,4 @@
-//! Packets that wait in the kernel (`capture.method: nfqueue`): each is judged, and what follows is committed, before its verdict is given.
+//! Packets that wait in the kernel (`capture.method: nfqueue`): each is evaluated, and what follows is in force, before its verdict is given.
 //!
 //! A probe goes on only where closed ports answer, and never of a source that is blocked. A suspect's new connection to an open port goes on
 //! unless its source is blocked. One whose source has passed the trigger and cannot be blocked, because so many are new in this minute,
@@ -9,15 +9,15 @@ use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::Sentry;
-use super::court::{Court, Hold};
+use super::command::Queues;
+use super::{Observers, PacketThread};
 use crate::capture::nfqueue::{Kind, Listener, Settings};
 use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE, Verdict, Waiting, WaitingSource, nfqueue};
 use crate::config::Config;
-use crate::packet::command::Queues;
+use crate::enforce::{Enforcer, Hold, Nftables};
 use crate::engine::{Moment, Passage};
+use crate::errors::error_chain;
 use crate::probe::Probe;
-use crate::errors::error_chain as words;
 use crate::sys::clock;
 use crate::wire;
 
@@ -31,7 +31,7 @@ const OVERFLOW_MEMORY: Duration = Duration::from_secs(6);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The queues, those before them included.
-pub(super) struct Room {
+pub(super) struct PacketQueues {
     queue: Option<Queue>,
     seed: u64,
     /// What came, was lost, and became of it, by way of queues that were left.
@@ -72,8 +72,8 @@ impl Overflow {
 /// What became of the packets that waited.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
-    /// Judged, or given their verdict by what was judged before.
-    pub(super) judged: u64,
+    /// Judged, or given their verdict by what was evaluated before.
+    pub(super) evaluated: u64,
     /// No probes (late answers and the like).
     pub(super) no_probe: u64,
     /// Nobody could read them.
@@ -84,7 +84,7 @@ pub(super) struct Counts {
     stopped: u64,
 }
 
-impl Room {
+impl PacketQueues {
     /// Binds the queues that `config` asks for, if it asks for any.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl Room {
         if let Some(mut queue) = self.queue.take()
             && let Err(error) = queue.listener.unbind()
         {
-            log::debug!("{}", words(&error));
+            log::debug!("{}", error_chain(&error));
         }
     }
 }
@@ -172,18 +172,18 @@ fn verdict_of_probes(config: &Config) -> Verdict {
     if config.drops_probes() { Verdict::Drop } else { Verdict::Accept }
 }
 
-impl Sentry {
-    /// Packets that wait, each judged, and what follows committed, before its verdict. Whether there are more.
+impl PacketThread {
+    /// Packets that wait, each evaluated, and what follows committed, before its verdict. Whether there are more.
     pub(super) fn take_waiting(&mut self, now: Moment) -> Result<bool, capture::Error> {
-        let Self { court, ephemeral, room, .. } = self;
-        let Some(queue) = &mut room.queue else { return Ok(false) };
+        let Self { enforcer, ephemeral, queues, .. } = self;
+        let Some(queue) = &mut queues.queue else { return Ok(false) };
         let began = clock::boottime();
         let (mut taken, mut more) = (0, true);
         while more && taken < PACKETS_A_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_A_WAKE) {
             let Queue { listener, again, probe, counts, overflow, .. } = queue;
             let received = listener.judge(PACKETS_A_LOOK, &mut |waiting| match waiting.kind {
-                Kind::Probe => on_probe(now, court, counts, waiting, ephemeral, *probe),
-                Kind::Connection => on_connection(now, court, counts, waiting, (&mut *again, &mut *overflow)),
+                Kind::Probe => on_probe(now, enforcer, counts, waiting, ephemeral, *probe),
+                Kind::Connection => on_connection(now, enforcer, counts, waiting, (&mut *again, &mut *overflow)),
             })?;
             // Noise that is no packet counts as one: the round ends all the same.
             taken += received.packets.max(1);
@@ -193,51 +193,51 @@ impl Sentry {
         Ok(more)
     }
 
-    /// The queues of another configuration, bound before the rules lead there. Those in force are kept until [`Sentry::change_queue`], but for
+    /// The queues of another configuration, bound before the rules lead there. Those in force are kept until [`PacketThread::change_queue`], but for
     /// numbers that overlap: those must be left first.
     pub(super) fn prepare_queue(&mut self, now: Moment, config: &Config) -> Result<Option<Queue>, capture::Error> {
         let (old, new) = (self.config.capture.group, config.capture.group);
-        if !config.has_queue() || (self.room.queue.is_some() && old == new) {
+        if !config.has_queue() || (self.queues.queue.is_some() && old == new) {
             return Ok(None);
         }
-        let seed = self.room.seed;
-        if self.room.queue.is_none() || old.abs_diff(new) > 1 {
+        let seed = self.queues.seed;
+        if self.queues.queue.is_none() || old.abs_diff(new) > 1 {
             return Queue::open(config, seed);
         }
         self.drain_queue(now);
-        self.room.leave();
+        self.queues.leave();
         match Queue::open(config, seed) {
             Ok(queue) => Ok(queue),
             Err(error) => {
-                self.room.back(&self.config)?;
+                self.queues.back(&self.config)?;
                 Err(error)
             }
         }
     }
 
-    /// Goes over to other queues, or to none; what waits in those in force is still judged. After the rules have changed.
+    /// Goes over to other queues, or to none; what waits in those in force is still evaluated. After the rules have changed.
     pub(super) fn change_queue(&mut self, now: Moment, new: Option<Queue>, config: &Config) {
         if new.is_none() && config.has_queue() {
-            if let Some(queue) = &mut self.room.queue {
+            if let Some(queue) = &mut self.queues.queue {
                 queue.probe = verdict_of_probes(config);
                 if let Err(error) = queue.listener.set_probes_pass(!config.drops_probes()) {
-                    log::warn!("{}", words(&error));
+                    log::warn!("{}", error_chain(&error));
                 }
             }
             return;
         }
         self.drain_queue(now);
-        self.room.leave();
-        self.room.queue = new;
+        self.queues.leave();
+        self.queues.queue = new;
     }
 
     fn drain_queue(&mut self, now: Moment) {
         // More rounds than the queues have packets.
-        for _ in 0..super::reload::DRAINS_MAX {
+        for _ in 0..super::intake::DRAINS_MAX {
             match self.take_waiting(now) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => return log::warn!("the last packets of the old queue: {}", words(&error)),
+                Err(error) => return log::warn!("the last packets of the old queue: {}", error_chain(&error)),
             }
         }
     }
@@ -246,7 +246,7 @@ impl Sentry {
 impl Counts {
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
-            judged: self.judged + other.judged,
+            evaluated: self.evaluated + other.evaluated,
             no_probe: self.no_probe + other.no_probe,
             unreadable: self.unreadable + other.unreadable,
             passed: self.passed + other.passed,
@@ -257,7 +257,7 @@ impl Counts {
 
 fn on_probe(
     now: Moment,
-    court: &mut Court,
+    enforcer: &mut Enforcer<Nftables, Observers>,
     counts: &mut Counts,
     waiting: &Waiting<'_>,
     ephemeral: &RangeInclusive<u16>,
@@ -271,24 +271,30 @@ fn on_probe(
         counts.no_probe += 1;
         return otherwise;
     };
-    counts.judged += 1;
-    court.judge(now, &probe, Hold::None);
+    counts.evaluated += 1;
+    enforcer.evaluate(now, &probe, Hold::None);
     match otherwise {
-        Verdict::Accept if court.engine.passage(probe.source) == Passage::Blocked => Verdict::Drop,
+        Verdict::Accept if enforcer.engine.passage(probe.source) == Passage::Blocked => Verdict::Drop,
         other => other,
     }
 }
 
-fn on_connection(now: Moment, court: &Court, counts: &mut Counts, waiting: &Waiting<'_>, (again, overflow): (&mut Again, &mut Overflow)) -> Verdict {
+fn on_connection(
+    now: Moment,
+    enforcer: &Enforcer<Nftables, Observers>,
+    counts: &mut Counts,
+    waiting: &Waiting<'_>,
+    (again, overflow): (&mut Again, &mut Overflow),
+) -> Verdict {
     let Ok(parsed) = wire::parse(waiting.packet.payload) else {
         counts.unreadable += 1;
         counts.passed += 1;
         return Verdict::Accept;
     };
-    counts.judged += 1;
-    let passes = match court.engine.passage(parsed.source) {
+    counts.evaluated += 1;
+    let passes = match enforcer.engine.passage(parsed.source) {
         // A suspect that nothing is known of, while probes are being lost: its own may be one of them.
-        Passage::Free if !court.engine.knows(parsed.source) && overflow.is_recent(now) => again.has_come_again(now, &parsed),
+        Passage::Free if !enforcer.engine.knows(parsed.source) && overflow.is_recent(now) => again.has_come_again(now, &parsed),
         Passage::Free => true,
         Passage::Blocked => false,
         Passage::Held => again.has_come_again(now, &parsed),

@@ -4,10 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::config::Config;
-use crate::sys::mailbox;
 use super::{Change, Rows};
+use crate::config::Config;
 use crate::engine::{Evidence, Moment};
+use crate::sys::mailbox;
 
 /// What the thread is told of.
 pub(super) enum Item {

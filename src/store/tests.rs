@@ -37,7 +37,10 @@ fn content() -> Content {
     Content {
         mark: mark("a", 100),
         blocks: vec![
-            Block { exempt: vec!["198.51.100.7/32".parse().unwrap(), "198.51.100.128/25".parse().unwrap()], ..block(Source::from("198.51.100.0/24".parse::<IpNet>().unwrap()), 50, None) },
+            Block {
+                exempt: vec!["198.51.100.7/32".parse().unwrap(), "198.51.100.128/25".parse().unwrap()],
+                ..block(Source::from("198.51.100.0/24".parse::<IpNet>().unwrap()), 50, None)
+            },
             block(host(1), 60, Some(3660)),
             Block { reason: Reason::Manual("because".to_owned()), port: None, ..block(source, 70, Some(170)) },
         ],

@@ -80,8 +80,11 @@ pub struct BlockRow {
     pub since: Option<Stamp>,
     /// Seconds until it ends by itself; null: never.
     pub expires_in: Option<u64>,
-    /// Packets dropped since the block; null if the kernel was not asked.
+    /// Packets dropped since the block; null if the kernel was not asked, and of a network whose intervals it shares with others.
     pub packets: Option<u64>,
+    /// Networks within it that are not blocked.
+    #[serde(default)]
+    pub exempt: Vec<Target>,
 }
 
 /// One address or network that is never blocked.

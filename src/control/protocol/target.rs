@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::engine::{Source, Subject};
+use crate::engine::Source;
 
 /// What a request is about: an address, or a network in CIDR form (its host bits are cut off).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,21 +27,18 @@ impl Target {
         }
     }
 
-    /// What a block of this target is laid on: an address, `/32` and an IPv6 prefix of exactly `ipv6_prefix` bits are hosts.
-    pub fn subject(self, ipv6_prefix: u8) -> Subject {
+    /// What a block of this target is laid on: of a single IPv6 address the account that it belongs to.
+    pub fn source(self, ipv6_prefix: u8) -> Source {
         match self {
-            Self::Address(address) => Subject::Host(Source::of(address, ipv6_prefix)),
-            Self::Network(network) => {
-                let host_length = if network.max_prefix_len() == 32 { 32 } else { ipv6_prefix };
-                if network.prefix_len() == host_length { Subject::Host(Source::of(network.addr(), ipv6_prefix)) } else { Subject::Network(network) }
-            }
+            Self::Address(address) => Source::of(address, ipv6_prefix),
+            Self::Network(network) => Source::from(network),
         }
     }
+}
 
-    /// The target that stands for a subject in lists.
-    pub fn of(subject: Subject, ipv6_prefix: u8) -> Self {
-        let network = subject.network(ipv6_prefix);
-        if network.prefix_len() == network.max_prefix_len() { Self::Address(network.addr()) } else { Self::Network(network) }
+impl From<Source> for Target {
+    fn from(source: Source) -> Self {
+        if source.is_single() { Self::Address(source.addr()) } else { Self::Network(source.network()) }
     }
 }
 

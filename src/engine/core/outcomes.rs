@@ -28,8 +28,7 @@ impl Engine {
         match blocks.on_outcome(now, outcome, |source| renewal(policy, always, never_block, source), actions) {
             Followup::Nothing => {}
             Followup::Blocked(source) => {
-                let is_proven_scan =
-                    self.blocks.view(source).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
+                let is_proven_scan = self.blocks.view(source).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
                 if is_proven_scan {
                     self.offenders.note(now, source, self.policy.escalate.memory);
                 }

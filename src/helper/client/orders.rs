@@ -4,9 +4,9 @@
 
 use jiff::Timestamp;
 
+use super::shared::BlockInForce;
 use crate::config::{ClassicMode, Config};
 use crate::engine::{Reason, Report, Source};
-use super::shared::BlockInForce;
 use crate::helper::process::Process;
 use crate::helper::protocol::{Blocked, HostsDeny, LIST_PIECE, List, Order, Run, Settings};
 use crate::journal::{Event, Notice, format};

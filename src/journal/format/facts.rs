@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::words::count;
 use super::is_treacherous;
+use super::words::count;
 use crate::engine::{Ending, Reason, Report, Source};
 use crate::journal::{Ended, Event, Notice, Response};
 

@@ -279,7 +279,10 @@ pub(crate) mod samples {
             }),
             Notice::Engine(Report::BlockFailed { source: host, error: "no space in set\nof 10".into() }),
             Notice::Engine(Report::Unblocked { source: host, ending: Ending::Expired }),
-            Notice::Engine(Report::Exempted { source: Source::from("10.0.0.0/8".parse::<ipnet::IpNet>().unwrap()), exempt: "10.77.1.1/32".parse().unwrap() }),
+            Notice::Engine(Report::Exempted {
+                source: Source::from("10.0.0.0/8".parse::<ipnet::IpNet>().unwrap()),
+                exempt: "10.77.1.1/32".parse().unwrap(),
+            }),
             Notice::Engine(Report::UnblockFailed { source: host, error: "busy".into() }),
             Notice::Reloaded,
             Notice::ReloadRefused { findings: "a.yaml:1:2: no\n  remedy: yes".into() },

@@ -158,7 +158,14 @@ pub fn add_again(out: &mut Writer, table: Table, sequence: &mut u32, set: &Set, 
 
 /// Takes elements out, in as many messages as they need.
 pub fn delete_all(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, elements: &[ElementInfo]) {
-    write_all(out, table, sequence, (message::DELSETELEM, 0), id, elements.iter().map(|info| (Element { end: info.end, ..Element::key_only(info.key) }, Past::default())));
+    write_all(
+        out,
+        table,
+        sequence,
+        (message::DELSETELEM, 0),
+        id,
+        elements.iter().map(|info| (Element { end: info.end, ..Element::key_only(info.key) }, Past::default())),
+    );
 }
 
 fn add_all<'a>(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, elements: impl Iterator<Item = (Element<'a>, Past)>) {

@@ -1,0 +1,41 @@
+//! Where the packet thread's news goes: the journal, the helper, the state store. Each has a bounded queue, and none makes it wait.
+
+use crate::enforce::Observer;
+use crate::engine::{Action, Engine, Report, Source};
+use crate::helper::client::HelperClient;
+use crate::journal::{JournalHandle, Notice};
+use crate::store::StoreHandle;
+
+/// The ways to the threads that have to know.
+pub struct Observers {
+    /// Log, history, watchers.
+    pub journal: JournalHandle,
+    /// Commands and files.
+    pub helper: HelperClient,
+    /// What a restart must not forget.
+    pub store: StoreHandle,
+}
+
+impl Observer for Observers {
+    fn on_actions(&mut self, actions: &[Action]) {
+        self.helper.on_orders(actions);
+    }
+
+    fn on_refusal(&mut self, actions: &[Action], source: Source) {
+        self.helper.on_refusal(actions, source);
+    }
+
+    fn on_change(&mut self, engine: &Engine, source: Source) {
+        self.store.on_change(engine, source);
+    }
+
+    fn on_report(&mut self, engine: &Engine, report: Report) {
+        self.helper.on_report(&report);
+        self.store.on_report(engine, &report);
+        self.journal.tell(Notice::Engine(report));
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.journal.tell(notice);
+    }
+}
