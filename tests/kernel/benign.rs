@@ -28,10 +28,8 @@ impl Scene {
     fn new() -> Self {
         let (host, client) = (Namespace::new(), Namespace::new());
         host.join(&client, "net0", &["10.68.0.1/16", "fd68:1::1/64"], &["10.68.0.2/16", "fd68:1::2/64"]);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let lines: String = (1..=SOURCES).map(|load| format!("addr add {}/16 dev net0\n", source(load))).collect();
-        std::fs::write(file.path(), lines).unwrap();
-        client.run("ip", &["-batch", file.path().to_str().unwrap()]);
+        let addresses: String = (1..=SOURCES).map(|load| format!("addr add {}/16 dev net0\n", source(load))).collect();
+        client.ip_batch(&addresses);
         Self { host, client }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::support;
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use support::daemon::Daemon;
@@ -10,9 +11,16 @@ use support::{eventually, missing};
 
 /// The host under protection, a scanner and a friend, each on a network of its own.
 struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+    hosts: support::scene::Scene,
     friend: Namespace,
+}
+
+impl Deref for Scene {
+    type Target = support::scene::Scene;
+
+    fn deref(&self) -> &Self::Target {
+        &self.hosts
+    }
 }
 
 const SCANNER: &str = "10.66.1.2";
@@ -20,23 +28,12 @@ const FRIEND: &str = "10.66.2.2";
 
 impl Scene {
     fn new() -> Self {
-        let (host, scanner, friend) = (Namespace::new(), Namespace::new(), Namespace::new());
-        host.join(&scanner, "scan0", &["10.66.1.1/24", "fd66:1::1/64"], &["10.66.1.2/24", "fd66:1::2/64", "fd66:77::2/64"]);
-        host.join(&friend, "friend0", &["10.66.2.1/24"], &["10.66.2.2/24"]);
         // The scanner also has an address in a prefix that is not the host's own.
-        host.run("ip", &["-6", "route", "add", "fd66:77::/64", "dev", "scan0"]);
-        Self { host, scanner, friend }
-    }
-
-    fn scan(&self, arguments: &[&str]) -> String {
-        let mut words = vec!["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s"];
-        words.extend_from_slice(arguments);
-        let output = self.scanner.output("nmap", &words, Duration::from_secs(40));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn pings(from: &Namespace, to: &str) -> bool {
-        from.output("ping", &["-n", "-c", "1", "-W", "1", to], Duration::from_secs(5)).status.success()
+        let scanner = ["10.66.1.2/24", "fd66:1::2/64", "fd66:77::2/64"];
+        let hosts = support::scene::Scene::new(&["10.66.1.1/24", "fd66:1::1/64"], &scanner).with_prefixes(&["fd66:77::/64"]);
+        let friend = Namespace::new();
+        hosts.host.join(&friend, "friend0", &["10.66.2.1/24"], &["10.66.2.2/24"]);
+        Self { hosts, friend }
     }
 }
 
@@ -49,9 +46,9 @@ fn a_syn_scan_is_blocked_listed_and_unblocked_while_others_stay_served() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
-    assert!(Scene::pings(&scene.scanner, "10.66.1.1"));
+    assert!(scene.scanner.pings(&["10.66.1.1"]));
 
-    scene.scan(&["-sS", "-p1-200", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-p1-200", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
 
     let list = daemon.json(&["list"]);
@@ -65,8 +62,8 @@ fn a_syn_scan_is_blocked_listed_and_unblocked_while_others_stay_served() {
     let text = String::from_utf8(daemon.ctl(&["list"]).stdout).unwrap();
     assert!(text.contains(SCANNER) && text.contains("syn"), "{text}");
 
-    assert!(!Scene::pings(&scene.scanner, "10.66.1.1"), "a blocked source gets no answer");
-    assert!(Scene::pings(&scene.friend, "10.66.2.1"), "others are served");
+    assert!(!scene.scanner.pings(&["10.66.1.1"]), "a blocked source gets no answer");
+    assert!(scene.friend.pings(&["10.66.2.1"]), "others are served");
     let log = daemon.log();
     assert!(log.contains("attackalert: TCP SYN/Normal scan from host: 10.66.1.2/10.66.1.2 to TCP port:"), "{log}");
     let history = std::fs::read_to_string(daemon.path("portsentry.history")).unwrap();
@@ -74,7 +71,7 @@ fn a_syn_scan_is_blocked_listed_and_unblocked_while_others_stay_served() {
 
     let unblock = daemon.ctl(&["unblock", SCANNER]);
     assert!(unblock.status.success(), "{unblock:?}");
-    assert!(Scene::pings(&scene.scanner, "10.66.1.1"), "unblock takes effect before it returns");
+    assert!(scene.scanner.pings(&["10.66.1.1"]), "unblock takes effect before it returns");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     assert_eq!(daemon.ctl(&["unblock", SCANNER]).status.code(), Some(1), "nothing to unblock is a no");
 }
@@ -86,7 +83,7 @@ fn a_connect_scan_is_blocked() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
-    scene.scan(&["-sT", "-p1-100", "10.66.1.1"]);
+    scene.nmap(&["-sT", "-p1-100", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
 }
 
@@ -98,12 +95,12 @@ fn a_udp_scan_is_blocked_when_udp_may_block_and_reported_when_it_may_not() {
     let scene = Scene::new();
     {
         let daemon = Daemon::start(&scene.host, "");
-        scene.scan(&["-sU", "-p1-30", "10.66.1.1"]);
+        scene.nmap(&["-sU", "-p1-30", "10.66.1.1"]);
         daemon.wait_for_log("attackalert: UDP scan from host: 10.66.1.2/10.66.1.2 to UDP port:");
         assert_eq!(daemon.blocked(), Vec::<String>::new());
     }
     let daemon = Daemon::start(&scene.host, "udp: { action: block }");
-    scene.scan(&["-sU", "-p1-30", "10.66.1.1"]);
+    scene.nmap(&["-sU", "-p1-30", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
     assert_eq!(daemon.json(&["list"])[0]["scan"], "udp");
 }
@@ -128,7 +125,7 @@ fn every_tcp_and_sctp_scan_of_nmap_is_blocked() {
     ] {
         // Without SCTP (132), which nmap probes with an INIT.
         let ports = if option == "-sO" { "-p100-131,133-255" } else { "-p1-100" };
-        scene.scan(&[option, ports, "10.66.1.1"]);
+        scene.nmap(&[option, ports, "10.66.1.1"]);
         daemon.wait_for_block(SCANNER);
         assert_eq!(daemon.json(&["list"])[0]["scan"], kind, "{option}");
         assert!(daemon.ctl(&["unblock", "--all"]).status.success());
@@ -143,11 +140,11 @@ fn an_ipv6_scan_blocks_its_prefix_but_never_the_hosts_own_link() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
     // From the host's own /64: blocking the prefix would cut off the link itself.
-    scene.scan(&["-6", "-sS", "-p1-50", "-S", "fd66:1::2", "-e", "scan0", "fd66:1::1"]);
+    scene.nmap(&["-6", "-sS", "-p1-50", "-S", "fd66:1::2", "-e", "scan0", "fd66:1::1"]);
     daemon.wait_for_log("attackalert:");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     // From another prefix.
-    scene.scan(&["-6", "-sS", "-p1-50", "-S", "fd66:77::2", "-e", "scan0", "fd66:1::1"]);
+    scene.nmap(&["-6", "-sS", "-p1-50", "-S", "fd66:77::2", "-e", "scan0", "fd66:1::1"]);
     daemon.wait_for_block("fd66:77::/64");
 }
 
@@ -158,7 +155,7 @@ fn fragments_hide_nothing() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
-    scene.scan(&["-sS", "-f", "-p1-50", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-f", "-p1-50", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
 }
 
@@ -170,7 +167,7 @@ fn two_touched_ports_are_no_scan() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
     for _ in 0..20 {
-        scene.scan(&["-sS", "-p7,9", "10.66.1.1"]);
+        scene.nmap(&["-sS", "-p7,9", "10.66.1.1"]);
     }
     assert!(daemon.json(&["status"])["probes"].as_u64().unwrap() >= 40, "they were seen");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
@@ -184,11 +181,11 @@ fn observe_mode_reports_and_blocks_nothing() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "mode: observe");
-    let text = scene.scan(&["-sS", "-p1-50", "10.66.1.1"]);
+    let text = scene.nmap(&["-sS", "-p1-50", "10.66.1.1"]);
     daemon.wait_for_log("attackalert: TCP SYN/Normal scan from host: 10.66.1.2/10.66.1.2");
     assert!(text.contains("closed"), "closed ports answer as if nobody watched: {text}");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
-    assert!(Scene::pings(&scene.scanner, "10.66.1.1"));
+    assert!(scene.scanner.pings(&["10.66.1.1"]));
 }
 
 #[test]
@@ -200,26 +197,26 @@ fn what_must_never_be_blocked_is_not() {
     // The scanner is the host's gateway; the friend is on the allow list.
     scene.host.run("ip", &["route", "add", "default", "via", SCANNER]);
     let daemon = Daemon::start(&scene.host, &format!("allow: [{FRIEND}]"));
-    scene.scan(&["-sS", "-p1-100", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-p1-100", "10.66.1.1"]);
     scene.friend.output("nmap", &["-n", "-Pn", "--max-retries", "0", "-sS", "-p1-100", "10.66.2.1"], Duration::from_secs(40));
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     let refused = daemon.ctl(&["block", SCANNER]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("never"), "{refused:?}");
     // A network that covers them is blocked only by order of the kernel's rules: they are exempt there.
-    assert!(Scene::pings(&scene.scanner, "10.66.1.1") && Scene::pings(&scene.friend, "10.66.2.1"));
+    assert!(scene.scanner.pings(&["10.66.1.1"]) && scene.friend.pings(&["10.66.2.1"]));
     // A gateway that appears later counts as well.
     scene.host.run("ip", &["route", "del", "default"]);
     scene.host.run("ip", &["route", "add", "default", "via", FRIEND]);
     assert!(eventually(Duration::from_secs(10), || {
-        scene.scan(&["-sS", "-p1-100", "10.66.1.1"]);
+        scene.nmap(&["-sS", "-p1-100", "10.66.1.1"]);
         daemon.blocked() == [SCANNER]
     }));
     // And one that is blocked and then becomes the gateway is let go.
     scene.host.run("ip", &["route", "del", "default"]);
     scene.host.run("ip", &["route", "add", "default", "via", SCANNER]);
     assert!(eventually(Duration::from_secs(10), || daemon.blocked().is_empty()), "{}", daemon.log());
-    assert!(Scene::pings(&scene.scanner, "10.66.1.1"));
+    assert!(scene.scanner.pings(&["10.66.1.1"]));
 }
 
 #[test]
@@ -230,19 +227,19 @@ fn a_block_by_hand_lasts_as_long_as_was_said_and_networks_can_be_blocked() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
     assert!(daemon.ctl(&["block", SCANNER, "--for", "3s", "--reason", "abuse report"]).status.success());
-    assert!(!Scene::pings(&scene.scanner, "10.66.1.1"));
+    assert!(!scene.scanner.pings(&["10.66.1.1"]));
     let row = daemon.json(&["list"])[0].clone();
     assert_eq!(row["address"], SCANNER);
     assert!(row["reason"].as_str().unwrap().contains("abuse report"), "{row}");
-    assert!(eventually(Duration::from_secs(8), || Scene::pings(&scene.scanner, "10.66.1.1")), "it expires");
+    assert!(eventually(Duration::from_secs(8), || scene.scanner.pings(&["10.66.1.1"])), "it expires");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
 
     assert!(daemon.ctl(&["block", "10.66.1.0/31"]).status.code() == Some(1), "a network with an own address in it is refused");
     assert!(daemon.ctl(&["block", "10.66.1.2/31"]).status.success());
     assert_eq!(daemon.blocked(), ["10.66.1.2/31"]);
-    assert!(!Scene::pings(&scene.scanner, "10.66.1.1"));
+    assert!(!scene.scanner.pings(&["10.66.1.1"]));
     assert!(daemon.ctl(&["unblock", "10.66.1.2/31"]).status.success());
-    assert!(Scene::pings(&scene.scanner, "10.66.1.1"));
+    assert!(scene.scanner.pings(&["10.66.1.1"]));
 }
 
 #[test]
@@ -254,17 +251,17 @@ fn a_reload_takes_effect_and_loses_no_block_and_a_broken_file_changes_nothing() 
     let daemon = Daemon::start(&scene.host, "tcp: { mode: stealth, ports: [1-100] }");
     assert!(daemon.ctl(&["block", FRIEND, "--for", "10m"]).status.success());
 
-    scene.scan(&["-sS", "-p200-260", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-p200-260", "10.66.1.1"]);
     assert!(!daemon.blocked().contains(&SCANNER.to_owned()), "200-260 are not watched yet");
 
     daemon.write_configuration("tcp: { mode: stealth, ports: [200-300] }");
     daemon.signal("HUP");
     daemon.wait_for_log("reload");
-    scene.scan(&["-sS", "-p1-60", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-p1-60", "10.66.1.1"]);
     assert_eq!(daemon.blocked(), [FRIEND], "1-100 are not watched any more, the block stays");
-    scene.scan(&["-sS", "-p200-260", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-p200-260", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
-    assert!(!Scene::pings(&scene.friend, "10.66.2.1"), "the block from before the reload holds");
+    assert!(!scene.friend.pings(&["10.66.2.1"]), "the block from before the reload holds");
 
     assert!(daemon.ctl(&["unblock", SCANNER]).status.success());
     daemon.write_configuration("tcp: { mode: stealth, ports: [400-500] }\nscan_triger: 5");
@@ -274,7 +271,7 @@ fn a_reload_takes_effect_and_loses_no_block_and_a_broken_file_changes_nothing() 
     let refused = daemon.ctl(&["reload"]);
     assert_eq!(refused.status.code(), Some(78), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("scan_trigger"), "the remedy names the right key: {refused:?}");
-    scene.scan(&["-sS", "-p200-260", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-p200-260", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
 }
 
@@ -285,11 +282,11 @@ fn blocks_outlive_the_daemon_and_are_taken_over_with_their_reason() {
     }
     let scene = Scene::new();
     let mut daemon = Daemon::start(&scene.host, "");
-    scene.scan(&["-sX", "-p1-100", "10.66.1.1"]);
+    scene.nmap(&["-sX", "-p1-100", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
     assert!(daemon.ctl(&["block", FRIEND, "--reason", "by order"]).status.success());
     assert!(daemon.stop().success());
-    assert!(!Scene::pings(&scene.friend, "10.66.2.1"), "protected while nobody runs");
+    assert!(!scene.friend.pings(&["10.66.2.1"]), "protected while nobody runs");
     daemon.restart("");
     let list = daemon.json(&["list"]);
     assert_eq!(list.as_array().unwrap().len(), 2, "{list}");
@@ -297,7 +294,7 @@ fn blocks_outlive_the_daemon_and_are_taken_over_with_their_reason() {
     assert_eq!(row["scan"], "xmas");
     assert!(row["expires_in"].as_f64().unwrap() < 60.0);
     assert!(daemon.ctl(&["unblock", "--all"]).status.success());
-    assert!(Scene::pings(&scene.friend, "10.66.2.1") && Scene::pings(&scene.scanner, "10.66.1.1"));
+    assert!(scene.friend.pings(&["10.66.2.1"]) && scene.scanner.pings(&["10.66.1.1"]));
 
     daemon.stop();
     daemon.restart("on_exit: remove");
@@ -313,11 +310,11 @@ fn a_short_block_is_renewed_while_the_scan_goes_on_and_ends_when_it_ends() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 4s } }");
-    scene.scan(&["-sS", "-p1-50", "10.66.1.1"]);
+    scene.nmap(&["-sS", "-p1-50", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
     // A packet now and then: the block must outlast its four seconds.
     for _ in 0..8 {
-        assert!(!Scene::pings(&scene.scanner, "10.66.1.1"));
+        assert!(!scene.scanner.pings(&["10.66.1.1"]));
     }
     assert_eq!(daemon.blocked(), [SCANNER]);
     assert!(eventually(Duration::from_secs(15), || daemon.blocked().is_empty()), "it ends when the scan has ended");

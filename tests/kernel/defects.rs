@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use support::daemon::Daemon;
-use support::netns::Namespace;
 use support::predecessor::{Machine, Package, classic_configuration};
-use support::{TRAFFIC, eventually, missing, run};
+use support::scene::Scene;
+use support::{eventually, missing, run};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "python3", "unshare"];
 const HOST: &str = "10.70.0.1";
@@ -17,51 +17,22 @@ const SCANNER: &str = "10.70.0.2";
 /// The other end of it, as a host on the same link.
 const OTHER: &str = "10.70.0.3";
 
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+fn scene() -> Scene {
+    let host = ["10.70.0.1/16", "10.70.0.20/16", "fd70:1::1/64"];
+    Scene::new(&host, &["10.70.0.2/16", "10.70.0.3/16", "fd70:1::2/64", "fd70:2::2/128"]).with_prefixes(&["fd70:2::/64"])
 }
 
-impl Scene {
-    fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "scan0", &["10.70.0.1/16", "10.70.0.20/16", "fd70:1::1/64"], &["10.70.0.2/16", "10.70.0.3/16", "fd70:1::2/64"]);
-        scanner.run("ip", &["addr", "add", "fd70:2::2/128", "dev", "scan0", "nodad"]);
-        host.run("ip", &["-6", "route", "add", "fd70:2::/64", "dev", "scan0"]);
-        Self { host, scanner }
-    }
-
-    fn scan(&self, from: &str, to: &str, kind: &str, ports: &str) {
-        let words = ["-n", "-Pn", "--max-retries", "0", "--max-rtt-timeout", "100ms", "--host-timeout", "15s", "-e", "scan0", "-S", from];
-        let mut words = words.to_vec();
-        words.extend([kind, "-p", ports, to]);
-        let output = self.scanner.output("nmap", &words, Duration::from_secs(30));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// A load of traffic.py; gives what it printed.
-    fn traffic(&self, load: &str, from: &str, to: &str, words: &[&str]) -> String {
-        let mut all = vec![TRAFFIC, load, from, to];
-        all.extend(words);
-        self.scanner.run("python3", &all)
-    }
-
-    /// Ports that answered a sequence of SYNs: by a reset, and by a SYN-ACK.
-    fn sequence(&self, from: &str, words: &[&str]) -> (u32, u32) {
-        let printed = self.traffic("sequence", from, HOST, words);
-        let (resets, taken) = printed.trim().split_once(' ').unwrap();
-        (resets.parse().unwrap(), taken.parse().unwrap())
-    }
-
-    fn reaches(&self, from: &str) -> bool {
-        self.scanner.output("ping", &["-n", "-c", "1", "-W", "1", "-I", from, HOST], Duration::from_secs(5)).status.success()
-    }
+/// Ports that answered a sequence of SYNs: by a reset, and by a SYN-ACK.
+fn sequence(scene: &Scene, from: &str, words: &[&str]) -> (u32, u32) {
+    let printed = scene.traffic("sequence", from, HOST, words);
+    let (resets, taken) = printed.trim().split_once(' ').unwrap();
+    (resets.parse().unwrap(), taken.parse().unwrap())
 }
 
 /// Shows what the old program does in a scene of its own; nothing where it cannot be had.
 fn beside<T>(mode: &str, configuration: &str, prepare: impl FnOnce(&Scene), look: impl FnOnce(&Scene, &Machine<'_>) -> T) -> Option<T> {
     let package = Package::or_skip()?;
-    let scene = Scene::new();
+    let scene = scene();
     prepare(&scene);
     let machine = Machine::new(&scene.host);
     machine.classic_files(configuration, "127.0.0.1\n");
@@ -71,7 +42,7 @@ fn beside<T>(mode: &str, configuration: &str, prepare: impl FnOnce(&Scene), look
 
 /// Ours on a host of its own, taken over from the same file.
 fn taken_over(mode: &str, configuration: &str, more: &str, prepare: impl FnOnce(&Scene), look: impl FnOnce(&Scene, &Machine<'_>)) {
-    let scene = Scene::new();
+    let scene = scene();
     prepare(&scene);
     let mut machine = Machine::new(&scene.host);
     machine.classic_files(configuration, "127.0.0.1\n");
@@ -97,16 +68,16 @@ fn defect_03_a_block_is_in_force_after_a_restart_for_what_is_left_of_its_time() 
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     assert!(daemon.ctl(&["block", SCANNER, "--for", "100s"]).status.success());
     std::thread::sleep(Duration::from_millis(2100));
     daemon.stop();
-    assert!(!scene.reaches(SCANNER));
+    assert!(!scene.reaches_from(SCANNER));
     daemon.restart("");
     let left = daemon.json(&["list"])[0]["expires_in"].as_f64().unwrap();
     assert!(left < 98.0 && left > 30.0, "{left}");
-    assert!(!scene.reaches(SCANNER) && scene.reaches(OTHER));
+    assert!(!scene.reaches_from(SCANNER) && scene.reaches_from(OTHER));
 }
 
 #[test]
@@ -116,7 +87,7 @@ fn defect_04_one_spoofed_packet_from_the_gateway_does_not_block_the_gateway() {
     }
     let configuration = classic_configuration("1,11,15,79", "1");
     let gateway = |scene: &Scene| drop(scene.host.run("ip", &["route", "add", "default", "via", OTHER]));
-    let spoof = |scene: &Scene| scene.sequence(OTHER, &["79", "79", "100"]);
+    let spoof = |scene: &Scene| sequence(scene, OTHER, &["79", "79", "100"]);
     beside("stcp", &configuration, gateway, |scene, machine| {
         spoof(scene);
         assert!(soon(|| machine.blocked_by_old() == [OTHER]), "1.2 has not the defect that this test is about");
@@ -124,10 +95,10 @@ fn defect_04_one_spoofed_packet_from_the_gateway_does_not_block_the_gateway() {
     taken_over("stcp", &configuration, "", gateway, |scene, machine| {
         spoof(scene);
         // The same packet from somebody else is enough for a block.
-        scene.sequence(SCANNER, &["79", "79", "100"]);
+        sequence(scene, SCANNER, &["79", "79", "100"]);
         assert!(soon(|| machine.blocked_by_ours().contains(&SCANNER.to_owned())));
         assert_eq!(machine.blocked_by_ours(), [SCANNER]);
-        assert!(scene.reaches(OTHER));
+        assert!(scene.reaches_from(OTHER));
     });
 }
 
@@ -136,7 +107,7 @@ fn defect_06_visits_to_one_port_never_add_up_and_ports_are_forgotten_with_the_wi
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "scan_trigger: 2\nscan_window: 2s");
     // A crawler that tries one port again and again.
     let ports = ["80"; 60];
@@ -162,7 +133,7 @@ fn defect_07_no_closed_port_answers_a_scan_of_600_ports_as_if_it_were_open() {
     let configuration = classic_configuration("1", "1").replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
     // Six times each, so that a port is asked for while the old program tries whether it can be bound.
     let scan = ["400", "999", "20000", "3600"];
-    let theirs = beside("atcp", &configuration, |_| {}, |scene, _| scene.sequence(SCANNER, &scan));
+    let theirs = beside("atcp", &configuration, |_| {}, |scene, _| sequence(scene, SCANNER, &scan));
     for answer in ["drop", "answer"] {
         let more = format!("closed_ports: {answer}");
         taken_over(
@@ -171,7 +142,7 @@ fn defect_07_no_closed_port_answers_a_scan_of_600_ports_as_if_it_were_open() {
             &more,
             |_| {},
             |scene, machine| {
-                let (resets, taken) = scene.sequence(SCANNER, &scan);
+                let (resets, taken) = sequence(scene, SCANNER, &scan);
                 println!("600 closed ports, closed_ports: {answer}: {resets} resets, {taken} SYN-ACKs; 1.2: {theirs:?}");
                 assert_eq!(taken, 0);
                 assert_eq!(resets, if answer == "drop" { 0 } else { 600 });
@@ -193,12 +164,12 @@ fn defect_09_probes_that_the_hosts_firewall_drops_are_seen_and_blocked() {
         scene.host.run("nft", &[rules]);
     };
     beside("atcp", &configuration, firewall, |scene, machine| {
-        scene.scan(SCANNER, HOST, "-sS", "1-60");
+        scene.scan_from(SCANNER, &["-sS", "-p1-60", HOST]);
         std::thread::sleep(Duration::from_millis(500));
         assert!(machine.log().iter().all(|line| !line.contains(SCANNER)), "1.2 has not the defect that this test is about");
     });
     taken_over("atcp", &configuration, "", firewall, |scene, machine| {
-        scene.scan(SCANNER, HOST, "-sS", "1-60");
+        scene.scan_from(SCANNER, &["-sS", "-p1-60", HOST]);
         assert!(soon(|| machine.blocked_by_ours() == [SCANNER]));
         let ruleset = scene.host.run("nft", &["list", "table", "inet", "filter"]);
         assert!(ruleset.contains("policy drop"), "the firewall is as it was: {ruleset}");
@@ -218,10 +189,10 @@ fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_lin
         &configuration,
         |_| {},
         |scene, machine| {
-            scene.sequence(SCANNER, &["79", "79", "100"]);
+            sequence(scene, SCANNER, &["79", "79", "100"]);
             assert!(soon(|| machine.blocked_by_old() == [SCANNER]));
             let before = size(machine);
-            scene.sequence(SCANNER, &flood);
+            sequence(scene, SCANNER, &flood);
             size(machine) - before
         },
     );
@@ -231,12 +202,12 @@ fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_lin
         "",
         |_| {},
         |scene, machine| {
-            scene.sequence(SCANNER, &["79", "79", "100"]);
+            sequence(scene, SCANNER, &["79", "79", "100"]);
             assert!(soon(|| machine.blocked_by_ours() == [SCANNER]));
             // What the block itself had to say.
             assert!(soon(|| machine.log().iter().any(|line| line.contains("has been blocked"))));
             let before = machine.log();
-            scene.sequence(SCANNER, &flood);
+            sequence(scene, SCANNER, &flood);
             let dropped = machine.blocks()[0]["packets"].as_u64().unwrap();
             println!("40,000 packets of a blocked host: 0 bytes of log, {dropped} counted as dropped; 1.2: {theirs:?} bytes");
             assert_eq!(machine.log(), before);
@@ -258,7 +229,7 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
         "",
         |_| {},
         |scene, machine| {
-            scene.sequence(SCANNER, &["79", "79", "100"]);
+            sequence(scene, SCANNER, &["79", "79", "100"]);
             assert!(soon(|| machine.text(history).contains(SCANNER)));
             let open = format!("for fd in /proc/{0}/fd/*; do readlink $fd; done", machine.pid());
             let files = run("nsenter", &["-m", "-t", &machine.pid().to_string(), "sh", "-c", &open]);
@@ -277,7 +248,7 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
         },
     );
     // Starts and ends, in one state directory.
-    let scene = Scene::new();
+    let scene = scene();
     let mut machine = Machine::new(&scene.host);
     machine.classic_files(&configuration, "127.0.0.1\n");
     let earlier = "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n";
@@ -288,7 +259,7 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
     for scanner in [SCANNER, OTHER] {
         machine.start_ours(&["-stcp"]);
         assert_eq!(machine.text(history), before, "a start changes nothing");
-        scene.sequence(scanner, &["79", "79", "100"]);
+        sequence(&scene, scanner, &["79", "79", "100"]);
         assert!(soon(|| machine.text(history).contains(scanner)));
         machine.stop_ours();
         let after = machine.text(history);
@@ -305,7 +276,7 @@ fn defect_14_the_hundredth_port_of_a_list_is_watched() {
     }
     let ports: Vec<String> = (0..100).map(|n| (2001 + 3 * n).to_string()).collect();
     let configuration = classic_configuration(&ports.join(","), "1");
-    let touch = |scene: &Scene, from: &str, port: u16| scene.sequence(from, &[&port.to_string(), &port.to_string(), "100"]);
+    let touch = |scene: &Scene, from: &str, port: u16| sequence(scene, from, &[&port.to_string(), &port.to_string(), "100"]);
     beside(
         "stcp",
         &configuration,
@@ -383,13 +354,13 @@ fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     // The host has 10.70.0.1 and 10.70.0.20, the scanner 10.70.0.2: each begins like another.
     let daemon = Daemon::start(&scene.host, "scan_trigger: 1000");
     let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
     for target in [HOST, "10.70.0.20"] {
         let before = probes();
-        scene.scan(SCANNER, target, "-sS", "1-20");
+        scene.scan_from(SCANNER, &["-sS", "-p1-20", target]);
         assert!(soon(|| probes() == before + 20), "{target}: {} of 20", probes() - before);
     }
     let mut daemon = daemon;
@@ -406,7 +377,7 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
         return;
     }
     let configuration = classic_configuration("1,11,15,79", "1").replace("RESOLVE_HOST=\"0\"", "RESOLVE_HOST=\"1\"");
-    let scene = Scene::new();
+    let scene = scene();
     let mut machine = Machine::new(&scene.host);
     // A name server on the host itself that takes every question, notes it, and answers none.
     let asked = machine.file("/var/log/asked");
@@ -421,7 +392,7 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     machine.classic_files(&configuration, "127.0.0.1\n");
     machine.import(&[]);
     machine.start_ours(&["-stcp"]);
-    let (resets, taken) = scene.sequence(SCANNER, &["1", "1000", "1000"]);
+    let (resets, taken) = sequence(&scene, SCANNER, &["1", "1000", "1000"]);
     // At a thousand packets a second the block came while the scan went on, not when a resolver gave up after five seconds.
     let dropped = || machine.blocks().first().and_then(|row| row["packets"].as_u64()).unwrap_or(0);
     assert!(soon(|| dropped() > 0), "blocked after the scan: {resets} {taken} {:?}", machine.log());
@@ -447,14 +418,14 @@ fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
             .map(|n| {
                 let from = format!("10.70.1.{}", last + n);
                 scene.scanner.run("ip", &["addr", "add", &format!("{from}/16"), "dev", "scan0"]);
-                scene.sequence(&from, &["200", "499", "3000"]).0
+                sequence(scene, &from, &["200", "499", "3000"]).0
             })
             .collect();
         answered.sort_unstable();
         answered[1]
     };
 
-    let scene = Scene::new();
+    let scene = scene();
     let old = Machine::new(&scene.host);
     old.classic_files(&configuration, "127.0.0.1\n");
     old.start_old(&package, "atcp").unwrap();
@@ -466,7 +437,7 @@ fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
     old.write(file, &(known + &old.text(file)));
     let after_old = scan(&scene, 20);
 
-    let scene = Scene::new();
+    let scene = self::scene();
     let mut ours = Machine::new(&scene.host);
     ours.classic_files(&configuration, "127.0.0.1\n");
     ours.import(&[]);

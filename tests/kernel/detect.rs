@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::daemon::Daemon;
-use support::netns::Namespace;
+use support::scene::{DEVICE, Scene};
 use support::{eventually, missing};
 
 /// The distinct port at which evidence that nothing else can explain crosses the default `scan_trigger` of 2.
@@ -81,11 +81,6 @@ enum Expected {
     Nothing,
 }
 
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
-}
-
 const HOST4: &[&str] = &["10.66.0.1"];
 const HOSTS4: &[&str] = &["10.66.0.1", "10.66.0.2", "10.66.0.3"];
 const HOST6: &[&str] = &["fd66:1::1"];
@@ -100,42 +95,32 @@ fn listed(index: usize, six: bool) -> String {
     if six { format!("fd66:{:x}::/64", 0x100 + index) } else { address(index, six) }
 }
 
-impl Scene {
-    fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        let own = ["10.66.0.1/16", "10.66.0.2/16", "10.66.0.3/16", "fd66:1::1/64"];
-        host.join(&scanner, "scan0", &own, &["10.66.0.9/16", "fd66:1::2/64"]);
-        host.run("ip", &["-6", "route", "add", "fd66::/16", "dev", "scan0"]);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let lines: String = (0..ADDRESSES)
-            .map(|index| format!("addr add {}/16 dev scan0\naddr add {}/128 dev scan0 nodad\n", address(index, false), address(index, true)))
-            .collect();
-        std::fs::write(file.path(), lines).unwrap();
-        scanner.run("ip", &["-batch", file.path().to_str().unwrap()]);
-        Self { host, scanner }
-    }
+fn scene() -> Scene {
+    let host = ["10.66.0.1/16", "10.66.0.2/16", "10.66.0.3/16", "fd66:1::1/64"];
+    let scene = Scene::new(&host, &["10.66.0.9/16", "fd66:1::2/64"]).with_prefixes(&["fd66::/16"]);
+    let lines = |index| format!("addr add {}/16 dev {DEVICE}\naddr add {}/128 dev {DEVICE} nodad\n", address(index, false), address(index, true));
+    scene.scanner.ip_batch(&(0..ADDRESSES).map(lines).collect::<String>());
+    scene
+}
 
-    fn scan(&self, index: usize, case: &Case) {
-        let source = address(index, case.six);
-        let mut words = vec!["-n", "-Pn", "--max-retries", "0", "--initial-rtt-timeout", "100ms", "--max-rtt-timeout", "100ms"];
-        words.extend(["--host-timeout", "25s", "-p", case.ports]);
-        words.extend(case.kind.option);
-        words.extend(case.arguments.iter().map(String::as_str));
-        if case.six {
-            words.push("-6");
+fn scan(scene: &Scene, index: usize, case: &Case) {
+    let source = address(index, case.six);
+    let mut words = vec!["-p", case.ports];
+    words.extend(case.kind.option);
+    words.extend(case.arguments.iter().map(String::as_str));
+    if case.six {
+        words.push("-6");
+    }
+    words.extend(case.targets);
+    if case.kind.is("-sT") {
+        // The kernel sends these, and chooses their source by the route.
+        for target in case.targets {
+            let route = if case.six { "-6" } else { "-4" };
+            scene.scanner.run("ip", &[route, "route", "replace", target, "dev", DEVICE, "src", &source]);
         }
-        if case.kind.is("-sT") {
-            // The kernel sends these, and chooses their source by the route.
-            for target in case.targets {
-                let route = if case.six { "-6" } else { "-4" };
-                self.scanner.run("ip", &[route, "route", "replace", target, "dev", "scan0", "src", &source]);
-            }
-        } else {
-            words.extend(["-S", &source, "-e", "scan0"]);
-        }
-        words.extend(case.targets);
-        let output = self.scanner.output("nmap", &words, Duration::from_secs(40));
-        assert!(output.status.success(), "nmap {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        scene.nmap(&words);
+    } else {
+        scene.scan_from(&source, &words);
     }
 }
 
@@ -207,7 +192,7 @@ fn run(scene: &Scene, daemon: &Daemon<'_>, first: usize, cases: &[Case], workers
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = cases.get(at) else { return };
                     let guard = case.kind.is("-sT").then(|| route.lock().unwrap());
-                    scene.scan(first + at, case);
+                    scan(scene, first + at, case);
                     drop(guard);
                     let line = judge(daemon, first + at, case, None);
                     lines.lock().unwrap().push((at, line));
@@ -237,7 +222,7 @@ fn every_scan_is_blocked_at_its_port_however_fast_it_is() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, UDP_MAY_BLOCK);
     let started = Instant::now();
     let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
@@ -249,7 +234,7 @@ fn every_scan_is_blocked_at_its_port_however_fast_it_is() {
             case.ports = "1-1000";
         }
         let before = probes();
-        scene.scan(index, &case);
+        scan(&scene, index, &case);
         let found = eventually(Duration::from_secs(5), || row(&daemon, &listed(index, six)).is_some());
         let seen = probes() - before;
         lines.push(judge(&daemon, index, &case, found.then_some(seen)));
@@ -262,7 +247,7 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, UDP_MAY_BLOCK);
     let mut cases = Vec::new();
     for (kind, six) in families() {
@@ -301,7 +286,7 @@ fn a_scan_of_one_port_a_second_is_blocked_at_its_port() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, UDP_MAY_BLOCK);
     let cases: Vec<Case> = families()
         .map(|(kind, six)| {
@@ -322,7 +307,7 @@ fn high_ports_are_watched_when_they_are_asked_for() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let every = "tcp: { advanced_ports: 1-65535 }\nudp: { advanced_ports: 1-65535, action: block }";
     let daemon = Daemon::start(&scene.host, every);
     let mut cases = Vec::new();
@@ -346,13 +331,13 @@ fn decoys_share_the_scanners_fate_and_are_told_as_unproven() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, UDP_MAY_BLOCK);
     let kinds = KINDS.into_iter().filter(|kind| !kind.is("-sT") && !kind.is("-sO"));
     for (index, kind) in kinds.enumerate() {
         let own = index * 4;
         let decoys = format!("{},{},ME,{}", address(own + 1, false), address(own + 2, false), address(own + 3, false));
-        scene.scan(own, &base(kind, false, "-D", &["-T4", "-D", &decoys]));
+        scan(&scene, own, &base(kind, false, "-D", &["-T4", "-D", &decoys]));
         let mut rows = Vec::new();
         let all = eventually(Duration::from_secs(5), || {
             rows = (own..own + 4).filter_map(|source| row(&daemon, &address(source, false))).collect();
@@ -375,11 +360,11 @@ fn with_the_defaults_a_udp_scan_is_reported_and_not_blocked() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     let udp = KINDS.into_iter().find(|kind| kind.is("-sU")).unwrap();
     for (index, six) in [(0, false), (1, true)] {
-        scene.scan(index, &base(udp, six, "-T4", &["-T4"]));
+        scan(&scene, index, &base(udp, six, "-T4", &["-T4"]));
         daemon.wait_for_log(&format!("attackalert: UDP scan from host: {}", address(index, six)));
     }
     assert_eq!(daemon.blocked(), Vec::<String>::new());

@@ -3,7 +3,6 @@
 use crate::support;
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portsentry::control::Request;
@@ -13,20 +12,18 @@ use support::daemon::Daemon;
 use support::eventually;
 use support::flood::{Kind, Load, Scan, Wire};
 use support::netns::Namespace;
+use support::schedule;
 
 /// The host's and the scanner's addresses.
 const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
-/// One test at a time: a flood beside it is not what the others are about.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// A host and a peer, joined by the device `v0`, and nobody else's flood.
-fn pair() -> (Namespace, Namespace, MutexGuard<'static, ()>) {
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+/// A host and a peer, joined by the device `v0`, and no other test beside the flood.
+fn pair() -> (Namespace, Namespace) {
+    schedule::alone();
     let (host, peer) = (Namespace::new(), Namespace::new());
     host.join(&peer, "v0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
-    (host, peer, alone)
+    (host, peer)
 }
 
 fn address(text: &str) -> IpAddr {
@@ -38,7 +35,7 @@ fn the_generator_is_answered_as_a_scanner_is() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
-    let (host, peer, _alone) = pair();
+    let (host, peer) = pair();
     let _services = host.enter(|| {
         let listen = |address: &str, port| std::net::TcpListener::bind((address, port)).unwrap();
         [listen("0.0.0.0", 110), listen("::", 120)]
@@ -57,7 +54,7 @@ fn the_generator_sends_what_it_says() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer, _alone) = pair();
+    let (host, peer) = pair();
     let rules = "table inet t { counter seen { }; chain c { type filter hook prerouting priority -500; tcp flags syn counter name seen drop; }; }";
     host.run("nft", &[rules]);
     for to in HOST {
@@ -104,7 +101,7 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer, _alone) = pair();
+    let (host, peer) = pair();
     peer.run("ip", &["addr", "add", "192.0.2.3/24", "dev", "v0"]);
     peer.run("ip", &["addr", "add", "192.0.2.4/24", "dev", "v0"]);
     // 100 closed ports, none of them excluded; nothing else comes to them.
@@ -182,7 +179,7 @@ fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer, _alone) = pair();
+    let (host, peer) = pair();
     peer.run("ip", &["addr", "add", "192.0.2.3/24", "dev", "v0"]);
     count_syns(&host, "200-299");
     let daemon = Daemon::start(&host, "capture: { reflex: false }");
@@ -221,7 +218,7 @@ fn with_nflog_alone_a_scan_of_10000_a_second_is_answered_once_or_not_at_all_in_t
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let (host, peer, _alone) = pair();
+    let (host, peer) = pair();
     // Every second port is open: the worst case, in which each probe that comes too early is answered.
     let _services: Vec<_> = host.enter(|| (1..=900).step_by(2).map(|port| std::net::TcpListener::bind(("0.0.0.0", port + 1)).unwrap()).collect());
     let daemon = Daemon::start(&host, "scan_trigger: 0\ncapture: { reflex: false }");

@@ -9,22 +9,20 @@ use std::time::Duration;
 
 use support::daemon::Daemon;
 use support::missing;
-use support::netns::Namespace;
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap"];
 const SCANNER: &str = "10.67.1.2";
 
+/// The two hosts, and the directory of the ignore file.
 struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+    hosts: support::scene::Scene,
     directory: tempfile::TempDir,
 }
 
 impl Scene {
     fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "scan0", &["10.67.1.100/24"], &["10.67.1.2/24", "10.67.1.3/24"]);
-        Self { host, scanner, directory: tempfile::tempdir().unwrap() }
+        let hosts = support::scene::Scene::new(&["10.67.1.100/24"], &["10.67.1.2/24", "10.67.1.3/24"]);
+        Self { hosts, directory: tempfile::tempdir().unwrap() }
     }
 
     fn ignore(&self) -> PathBuf {
@@ -41,8 +39,7 @@ impl Scene {
     }
 
     fn scan(&self, from: &str, ports: &str) {
-        let words = ["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-e", "scan0", "-S", from, "-sS", ports, "10.67.1.100"];
-        self.scanner.output("nmap", &words, Duration::from_secs(40));
+        self.hosts.scan_from(from, &["-sS", ports, &self.hosts.target]);
     }
 }
 
@@ -64,7 +61,7 @@ fn what_the_ignore_file_names_is_never_blocked_and_a_reload_takes_a_changed_one(
     let scene = Scene::new();
     // Host bits, a comment, a foreign line end, and no end of the last line.
     scene.write("# ours\r\n0.0.0.0\r\n10.67.1.3/31 # both");
-    let daemon = Daemon::start(&scene.host, &scene.configuration());
+    let daemon = Daemon::start(&scene.hosts.host, &scene.configuration());
     assert_eq!(origin(&daemon, "10.67.1.2/31").as_deref(), Some("ignore_file"));
     scene.scan(SCANNER, "-p1-100");
     scene.scan("10.67.1.3", "-p1-100");
@@ -72,7 +69,7 @@ fn what_the_ignore_file_names_is_never_blocked_and_a_reload_takes_a_changed_one(
     let words = text(&refused.stderr);
     assert!(!refused.status.success() && words.contains("ignore file") && words.contains("reload"), "{words}");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
-    let sets = scene.host.run("nft", &["list", "set", "inet", "portsentry", "allowed4"]);
+    let sets = scene.hosts.host.run("nft", &["list", "set", "inet", "portsentry", "allowed4"]);
     assert!(sets.contains("10.67.1.2/31"), "the rules exempt it as well: {sets}");
 
     // The other address is taken out: it is blocked like anybody, the first one stays exempt.

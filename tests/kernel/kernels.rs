@@ -10,6 +10,7 @@ use portsentry::config::Config;
 use portsentry::nft::{Connection, Element, Hold, Key, Order, Ruleset, SetId};
 use support::daemon::Daemon;
 use support::netns::Namespace;
+use support::scene::Scene;
 use support::{eventually, linux, missing};
 
 /// Linux 6.9: a table that is one program's, and stays when it ends.
@@ -36,31 +37,17 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// The host and a scanner on a network of their own.
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+fn scene() -> Scene {
+    Scene::new(&["10.71.1.1/24"], &["10.71.1.2/24"])
 }
 
-impl Scene {
-    fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "kern0", &["10.71.1.1/24"], &["10.71.1.2/24"]);
-        Self { host, scanner }
-    }
-
-    /// Tries to connect to `ports`, one after the other and without patience.
-    fn knock(&self, ports: impl IntoIterator<Item = u16> + Send) {
-        self.scanner.enter(|| {
-            for port in ports {
-                let _ = TcpStream::connect_timeout(&SocketAddr::from((address(HOST), port)), Duration::from_millis(20));
-            }
-        });
-    }
-
-    fn reaches(&self) -> bool {
-        self.scanner.output("ping", &["-n", "-c", "1", "-W", "1", HOST], Duration::from_secs(5)).status.success()
-    }
+/// Tries to connect to `ports`, one after the other and without patience.
+fn knock(scene: &Scene, ports: impl IntoIterator<Item = u16> + Send) {
+    scene.scanner.enter(|| {
+        for port in ports {
+            let _ = TcpStream::connect_timeout(&SocketAddr::from((address(HOST), port)), Duration::from_millis(20));
+        }
+    });
 }
 
 fn wait_for_block(daemon: &Daemon<'_>, address: &str) {
@@ -71,7 +58,7 @@ fn wait_for_block(daemon: &Daemon<'_>, address: &str) {
 #[test]
 fn an_element_that_is_there_takes_a_new_timeout_by_renewal_on_every_kernel_and_by_addition_on_new_ones() {
     need!("ping");
-    let scene = Scene::new();
+    let scene = scene();
     let read = |connection: &mut Connection| connection.get_element(SetId::Blocked4, Key::from(address(SCANNER))).unwrap().unwrap();
     let first = Element::new(address(SCANNER)).timeout(Some(HOUR));
     scene.host.enter(|| {
@@ -130,12 +117,12 @@ fn a_table_of_its_own_is_had_where_the_kernel_has_one_that_persists() {
 #[test]
 fn a_scan_is_blocked_and_a_flushed_ruleset_is_repaired_with_and_without_a_table_of_its_own() {
     need!("nft", "ping");
-    let scene = Scene::new();
+    let scene = scene();
     for yaml in ["", "own_table: true"] {
         let daemon = Daemon::start(&scene.host, &format!("{yaml}\non_exit: remove"));
         let (asked, has) = (!yaml.is_empty(), linux() >= PERSIST);
         assert_eq!(daemon.log().contains("own_table: this kernel"), asked && !has, "{}", daemon.log());
-        scene.knock(1..=5);
+        knock(&scene, 1..=5);
         wait_for_block(&daemon, SCANNER);
         assert!(!scene.reaches());
         let status = daemon.json(&["status"]);
@@ -167,7 +154,7 @@ fn stopped(mut daemon: Daemon<'_>) -> Daemon<'_> {
 #[test]
 fn datagrams_and_connections_to_what_listens_are_no_probes() {
     need!();
-    let scene = Scene::new();
+    let scene = scene();
     // The socket expression looks into the kernel's own table.
     let (listener, socket) = scene.host.enter(|| (std::net::TcpListener::bind((HOST, 700)).unwrap(), UdpSocket::bind((HOST, 701)).unwrap()));
     let daemon = Daemon::start(&scene.host, "scan_trigger: 0");
@@ -181,7 +168,7 @@ fn datagrams_and_connections_to_what_listens_are_no_probes() {
     assert_eq!((daemon.blocked(), daemon.json(&["status"])["probes"].as_u64()), (Vec::new(), Some(0)));
     drop((listener, socket));
     // Where a service was lately, its clients are let be; where none was, the first connection is one too many.
-    scene.knock([700, 702]);
+    knock(&scene, [700, 702]);
     wait_for_block(&daemon, SCANNER);
     let reason = daemon.json(&["list"])[0]["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("tcp/702") && !reason.contains("700"), "{reason}");
@@ -199,16 +186,16 @@ fn is_in_force(daemon: &Daemon<'_>, key: &str) -> bool {
 #[test]
 fn the_rules_hold_a_scanner_while_the_daemon_sleeps_and_it_blocks_him_when_it_wakes() {
     need!("nft", "ping");
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "capture: { reflex: true }");
     if !is_in_force(&daemon, "capture.reflex") {
         return;
     }
     assert!(scene.reaches());
     daemon.signal("STOP");
-    scene.knock([5, 6]);
+    knock(&scene, [5, 6]);
     let before = scene.reaches();
-    scene.knock([7, 8]);
+    knock(&scene, [7, 8]);
     let after = scene.reaches();
     let held = scene.host.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
     daemon.signal("CONT");
@@ -220,7 +207,7 @@ fn the_rules_hold_a_scanner_while_the_daemon_sleeps_and_it_blocks_him_when_it_wa
 #[test]
 fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
     need!("nft", "ping");
-    let scene = Scene::new();
+    let scene = scene();
     let listener = scene.host.enter(|| std::net::TcpListener::bind((HOST, 700)).unwrap());
     let mut daemon = Daemon::start(&scene.host, "capture: { method: nfqueue, reflex: false }");
     if !is_in_force(&daemon, "capture.method") {
@@ -235,14 +222,14 @@ fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
     }
     let serves = || scene.scanner.enter(|| TcpStream::connect_timeout(&SocketAddr::from((address(HOST), 700)), Duration::from_secs(5)).is_ok());
     assert!(serves());
-    scene.knock(1..=5);
+    knock(&scene, 1..=5);
     wait_for_block(&daemon, SCANNER);
     assert!(!scene.reaches());
     let status = daemon.json(&["status"]);
     assert_eq!(status["lost"], 0, "{status}");
     assert!(daemon.ctl(&["unblock", SCANNER]).status.success());
     // A suspect's connections wait as well; without a program that listens they must not.
-    scene.knock([9]);
+    knock(&scene, [9]);
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     assert!(serves(), "a host that hangs because a program died");

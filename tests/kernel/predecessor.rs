@@ -6,13 +6,13 @@
 
 use crate::support;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use support::netns::Namespace;
 use support::predecessor::{Machine, Package, classic_configuration};
-use support::{TRAFFIC, eventually, missing};
+use support::scene::{DEVICE, Scene};
+use support::{TRAFFIC, eventually, missing, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
 const HOST: &str = "10.68.0.1";
@@ -24,9 +24,6 @@ const UDP_PORTS: &str = "1,7,9,69,161,162,513,635,640,641";
 /// What is scanned: the listed ports, and one that only the advanced modes watch.
 const TCP_SCANNED: &str = "1,11,15,79,111,119,143,540,635,1000";
 const UDP_SCANNED: &str = "1,7,9,69,161,162,513,635,640,641,1000";
-
-/// One at a time: the counts of one test would tell the load of the other.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// How an attack is made.
 #[derive(Clone, Copy)]
@@ -128,51 +125,33 @@ fn cell(cell: &Cell) -> String {
         .map_or_else(|| "-".to_owned(), |finding| format!("{}, {}", finding.kind.trim(), if finding.blocked { "blocked" } else { "NOT blocked" }))
 }
 
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
-}
-
 fn address(index: usize, six: bool) -> String {
     if six { format!("fd68:{:x}::2", 0x100 + index) } else { format!("10.68.1.{}", 10 + index) }
 }
 
-impl Scene {
-    fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "scan0", &["10.68.0.1/16", "fd68:1::1/64"], &["10.68.0.9/16", "fd68:1::2/64"]);
-        host.run("ip", &["-6", "route", "add", "fd68::/16", "dev", "scan0"]);
-        for index in 0..TCP_ATTACKS.len() {
-            scanner.run("ip", &["addr", "add", &format!("{}/16", address(index, false)), "dev", "scan0"]);
-            scanner.run("ip", &["addr", "add", &format!("{}/128", address(index, true)), "dev", "scan0", "nodad"]);
-        }
-        Self { host, scanner }
-    }
+fn scene() -> Scene {
+    let scene = Scene::new(&["10.68.0.1/16", "fd68:1::1/64"], &["10.68.0.9/16", "fd68:1::2/64"]).with_prefixes(&["fd68::/16"]);
+    let lines = |index| format!("addr add {}/16 dev {DEVICE}\naddr add {}/128 dev {DEVICE} nodad\n", address(index, false), address(index, true));
+    scene.scanner.ip_batch(&(0..TCP_ATTACKS.len()).map(lines).collect::<String>());
+    scene
+}
 
-    fn attack(&self, index: usize, attack: &Attack, route: &Mutex<()>) {
-        match attack.by {
-            By::Nmap(options, six) => {
-                let (source, target) = (address(index, six), if six { HOST6 } else { HOST });
-                let mut words = vec!["-n", "-Pn", "--max-retries", "0", "--initial-rtt-timeout", "100ms", "--max-rtt-timeout", "100ms"];
-                words.extend(["--host-timeout", "15s"]);
-                words.extend(options);
+fn make(scene: &Scene, index: usize, attack: &Attack, route: &Mutex<()>) {
+    match attack.by {
+        By::Nmap(options, six) => {
+            let (source, target) = (address(index, six), if six { HOST6 } else { HOST });
+            let words = [options, &[target]].concat();
+            if options.contains(&"-sT") {
                 // The kernel sends a connect scan, and chooses its source by the route; there is one route.
-                let _guard = options.contains(&"-sT").then(|| route.lock().unwrap());
-                if options.contains(&"-sT") {
-                    self.scanner.run("ip", &["route", "replace", target, "dev", "scan0", "src", &source]);
-                } else {
-                    words.extend(["-S", &source, "-e", "scan0"]);
-                }
-                words.push(target);
-                let output = self.scanner.output("nmap", &words, Duration::from_secs(30));
-                assert!(output.status.success(), "nmap {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+                let _guard = route.lock().unwrap();
+                scene.scanner.run("ip", &["route", "replace", target, "dev", DEVICE, "src", &source]);
+                scene.nmap(&words);
+            } else {
+                scene.scan_from(&source, &words);
             }
-            By::Traffic(load, ports) => {
-                let source = address(index, false);
-                let mut words = vec![TRAFFIC, load, &source, HOST];
-                words.extend(ports);
-                self.scanner.run("python3", &words);
-            }
+        }
+        By::Traffic(load, ports) => {
+            scene.traffic(load, &address(index, false), HOST, ports);
         }
     }
 }
@@ -195,7 +174,7 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(attack) = attacks(mode).get(index) else { return };
-                    scene.attack(index, attack, &route);
+                    make(scene, index, attack, &route);
                     let six = matches!(attack.by, By::Nmap(_, true));
                     let source = address(index, six);
                     let mut kind = None;
@@ -221,7 +200,7 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
 
 /// What the old program detects in a mode, or why it cannot run.
 fn old(package: &Package, mode: &str) -> Result<Vec<Cell>, String> {
-    let scene = Scene::new();
+    let scene = scene();
     let machine = Machine::new(&scene.host);
     machine.classic_files(&classic_configuration(TCP_PORTS, UDP_PORTS), "127.0.0.1/32\n");
     machine.start_old(package, mode)?;
@@ -230,7 +209,7 @@ fn old(package: &Package, mode: &str) -> Result<Vec<Cell>, String> {
 
 /// What ours detects, taken over from the same files.
 fn ours(mode: &str) -> Vec<Cell> {
-    let scene = Scene::new();
+    let scene = scene();
     let mut machine = Machine::new(&scene.host);
     machine.classic_files(&classic_configuration(TCP_PORTS, UDP_PORTS), "127.0.0.1/32\n");
     machine.import(&[]);
@@ -244,7 +223,8 @@ fn whatever_the_old_program_detects_ours_detects() {
         return;
     }
     let Some(package) = Package::or_skip() else { return };
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // The counts of answers would tell the load of other tests.
+    schedule::alone();
     let begun = Instant::now();
     let mut wrong = Vec::new();
     println!("{:6} {:26} {:36} ours", "mode", "attack", "1.2");
@@ -298,7 +278,7 @@ fn whatever_the_old_program_detects_ours_detects() {
 
 /// Replies that a scanner of 1024 ports at 10,000 packets a second gets before the block holds; one number for each of some runs, sorted.
 fn answered(mode: &str, more: Option<&str>, package: &Package) -> Vec<u32> {
-    let scene = Scene::new();
+    let scene = scene();
     let mut machine = Machine::new(&scene.host);
     machine.classic_files(&classic_configuration(TCP_PORTS, UDP_PORTS), "127.0.0.1/32\n");
     match more {
@@ -329,7 +309,8 @@ fn the_answers_that_a_fast_scanner_gets_before_the_block_are_counted_side_by_sid
         return;
     }
     let Some(package) = Package::or_skip() else { return };
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // The counts of answers would tell the load of other tests.
+    schedule::alone();
     println!("a SYN to each of the ports 0-1023 at 10,000 packets a second: replies before the block, five runs, sorted");
     let show = |name: &str, counts: &[u32]| println!("{name:42} median {:4}, all {counts:?}", counts[counts.len() / 2]);
     for mode in ["stcp", "atcp"] {

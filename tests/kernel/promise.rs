@@ -10,36 +10,17 @@ use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
 use support::daemon::Daemon;
-use support::netns::Namespace;
+use support::scene::Scene;
 use support::{eventually, missing};
 
 const HOST: &str = "10.67.1.1";
 const SCANNER: &str = "10.67.1.2";
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping"];
 
-/// The host and a scanner on a network of their own.
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "scan0", &["10.67.1.1/24", "fd67:1::1/64"], &["10.67.1.2/24", "fd67:77:0:1::2/64"]);
-        host.run("ip", &["-6", "route", "add", "fd67:77::/32", "dev", "scan0"]);
-        scanner.run("ip", &["-6", "route", "add", "fd67:1::/64", "dev", "scan0"]);
-        Self { host, scanner }
-    }
-
-    fn scan(&self, ports: &str) {
-        let words = ["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-sS", ports, HOST];
-        self.scanner.output("nmap", &words, Duration::from_secs(40));
-    }
-
-    fn reaches(&self, address: &str) -> bool {
-        self.scanner.output("ping", &["-n", "-c", "1", "-W", "1", address], Duration::from_secs(5)).status.success()
-    }
+fn scene() -> Scene {
+    Scene::new(&["10.67.1.1/24", "fd67:1::1/64"], &["10.67.1.2/24", "fd67:77:0:1::2/64"])
+        .with_prefixes(&["fd67:77::/32"])
+        .with_route_to("fd67:1::/64")
 }
 
 fn words(output: &Output) -> String {
@@ -59,7 +40,7 @@ fn a_scanner_whose_block_was_taken_out_by_hand_is_blocked_again() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     // A proven scan or a block by hand would not be looked at for an hour.
     let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 1h } }");
     scene.scan("-p1-50");
@@ -70,7 +51,7 @@ fn a_scanner_whose_block_was_taken_out_by_hand_is_blocked_again() {
     std::thread::sleep(Duration::from_millis(1100));
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
-    assert!(!scene.reaches(HOST));
+    assert!(!scene.reaches());
 }
 
 #[test]
@@ -78,7 +59,7 @@ fn a_block_by_hand_is_not_shortened_by_packets_that_came_through() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "5h"]));
     std::thread::sleep(Duration::from_millis(1100));
@@ -95,7 +76,7 @@ fn without_its_table_the_daemon_makes_it_anew_and_says_so() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     for address in ["198.51.100.1", "198.51.100.2", "198.51.100.3"] {
         done(&daemon.ctl(&["block", address]));
@@ -123,7 +104,7 @@ fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", "198.51.100.1"]));
     // It deletes our table and makes one of the same name its own, for as long as it runs.
@@ -154,7 +135,7 @@ fn a_reload_puts_a_deleted_table_back_with_its_blocks_and_what_is_left_of_their_
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
@@ -162,7 +143,7 @@ fn a_reload_puts_a_deleted_table_back_with_its_blocks_and_what_is_left_of_their_
     done(&daemon.ctl(&["block", "203.0.113.0/24", "--for", "2h", "--reason", "by order"]));
     scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
     done(&daemon.ctl(&["reload"]));
-    assert!(!scene.reaches(HOST));
+    assert!(!scene.reaches());
     let list = daemon.json(&["list"]);
     let row = |address: &str| list.as_array().unwrap().iter().find(|row| row["address"] == address).unwrap_or_else(|| panic!("{address}: {list}"));
     assert_eq!(row(SCANNER)["scan"], "syn");
@@ -178,7 +159,7 @@ fn an_unblock_says_what_still_blocks_the_address() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", "203.0.113.0/24"]));
     done(&daemon.ctl(&["block", "203.0.113.5"]));
@@ -196,11 +177,11 @@ fn prefixes_stay_blocked_as_they_were_when_their_length_changes_by_reload_or_by_
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
-    assert!(scene.reaches("fd67:1::1"));
+    assert!(scene.scanner.pings(&["fd67:1::1"]));
     done(&daemon.ctl(&["block", "fd67:77:0:1::2"]));
-    assert!(!scene.reaches("fd67:1::1"));
+    assert!(!scene.scanner.pings(&["fd67:1::1"]));
     for (bits, restart) in [(56, true), (128, true), (48, false), (64, false), (60, true)] {
         let yaml = format!("block: {{ ipv6_prefix: {bits} }}");
         if restart {
@@ -211,10 +192,10 @@ fn prefixes_stay_blocked_as_they_were_when_their_length_changes_by_reload_or_by_
             done(&daemon.ctl(&["reload"]));
         }
         assert_eq!(daemon.blocked(), ["fd67:77:0:1::/64"], "{bits}");
-        assert!(!scene.reaches("fd67:1::1"), "{bits}");
+        assert!(!scene.scanner.pings(&["fd67:1::1"]), "{bits}");
     }
     done(&daemon.ctl(&["unblock", "fd67:77:0:1::/64"]));
-    assert!(scene.reaches("fd67:1::1"));
+    assert!(scene.scanner.pings(&["fd67:1::1"]));
 }
 
 #[test]
@@ -222,7 +203,7 @@ fn a_reload_to_a_group_that_another_program_has_changes_nothing() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "tcp: { mode: stealth, ports: [1-50] }");
     let rules = scene.host.run("nft", &["list", "chain", "inet", "portsentry", "probe"]);
     let other = scene.host.enter(|| Listener::bind(Settings::of_group(99)).unwrap());
@@ -248,7 +229,7 @@ fn a_flood_of_invented_sources_hides_no_scanner_and_fills_no_log() {
     if missing(&["ip", "nft", "nmap", "ping", "hping3"]).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     let flood = scene.scanner.spawn("timeout", &["4", "hping3", "--rand-source", "--flood", "-S", "-p", "79", HOST]);
     std::thread::sleep(Duration::from_millis(500));
@@ -281,7 +262,7 @@ fn fifty_reloads_in_a_row_lose_no_block_and_no_probe() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", "198.51.100.1", "--for", "0"]));
     for _ in 0..50 {
@@ -300,17 +281,17 @@ fn a_killed_daemon_leaves_its_blocks_and_takes_them_over_again() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
-    assert!(!scene.reaches(HOST));
+    assert!(!scene.reaches());
     daemon.restart("");
     assert_eq!(daemon.blocked(), [SCANNER]);
     done(&daemon.ctl(&["unblock", SCANNER]));
-    assert!(scene.reaches(HOST));
+    assert!(scene.reaches());
 }
 
 #[test]
@@ -318,19 +299,19 @@ fn observe_drops_nothing_and_enforce_brings_the_blocks_back() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER]));
-    assert!(!scene.reaches(HOST));
+    assert!(!scene.reaches());
     daemon.write_configuration("mode: observe");
     done(&daemon.ctl(&["reload"]));
-    assert!(scene.reaches(HOST));
+    assert!(scene.reaches());
     scene.scan("-p1-50");
-    assert!(scene.reaches(HOST));
+    assert!(scene.reaches());
     assert_eq!(daemon.json(&["status"])["blocked"], 0);
     daemon.write_configuration("");
     done(&daemon.ctl(&["reload"]));
-    assert!(!scene.reaches(HOST));
+    assert!(!scene.reaches());
     assert_eq!(daemon.blocked(), [SCANNER]);
 }
 
@@ -339,12 +320,12 @@ fn what_is_allowed_by_hand_is_let_go_at_once_and_stays_allowed_after_a_restart()
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
     done(&daemon.ctl(&["allow", "add", SCANNER]));
-    assert!(scene.reaches(HOST));
+    assert!(scene.reaches());
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     daemon.stop();
     daemon.restart("");
@@ -361,7 +342,7 @@ fn a_full_disk_stops_no_block_and_is_told() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
     std::fs::remove_file(daemon.path("portsentry.history")).unwrap();
@@ -383,7 +364,7 @@ fn systemd_is_told_of_start_reload_life_and_end_when_they_happen() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
     let socket = UnixDatagram::bind(path("notify")).unwrap();
@@ -424,7 +405,7 @@ fn a_second_daemon_with_a_group_of_its_own_does_not_take_the_table_away() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("portsentry.yaml");

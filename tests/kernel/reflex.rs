@@ -3,15 +3,14 @@
 use crate::support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portsentry::nft::{Connection, Element, SetId};
 use support::daemon::Daemon;
 use support::flood::{Answers, Load, Scan, Sent, Wire};
-use support::netns::Namespace;
-use support::{eventually, missing};
+use support::{eventually, missing, schedule};
 
 /// Runs of each scan in the promise's tests; `PORTSENTRY_REFLEX_RUNS=50` is the full measure.
 fn runs() -> usize {
@@ -49,33 +48,36 @@ fn shuffled(seed: u64) -> Vec<u16> {
     ports
 }
 
-/// One test at a time: a flood beside it is not what the others are about.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// A host with 500 services, and a scanner beside it.
+/// A host with 500 services, and a scanner beside it. One at a time: a flood beside it is not what the others are about.
 struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+    hosts: support::scene::Scene,
     _services: Vec<TcpListener>,
-    _alone: MutexGuard<'static, ()>,
+}
+
+impl Deref for Scene {
+    type Target = support::scene::Scene;
+
+    fn deref(&self) -> &Self::Target {
+        &self.hosts
+    }
 }
 
 impl Scene {
     fn new() -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "scan0", &["10.77.1.1/24", "fd77:1::1/64"], &["10.77.1.2/24", "fd77:1::2/64", "fd78:1::2/64"]);
-        host.run("ip", &["-6", "route", "add", "fd78:1::/64", "dev", "scan0"]);
+        schedule::alone();
+        let scanner = ["10.77.1.2/24", "fd77:1::2/64", "fd78:1::2/64"];
+        let hosts = support::scene::Scene::new(&["10.77.1.1/24", "fd77:1::1/64"], &scanner).with_prefixes(&["fd78:1::/64"]);
+        let host = &hosts.host;
         // Invented sources are answered into the void, not by resolving each.
         host.run("ip", &["route", "add", "blackhole", "default"]);
         host.run("ip", &["-6", "route", "add", "blackhole", "default"]);
-        for namespace in [&host, &scanner] {
+        for namespace in [host, &hosts.scanner] {
             namespace.run("sysctl", &["-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.scan0.rp_filter=0"]);
         }
         let services = host.enter(|| {
             (1..=1000).filter(|port| !is_closed(*port)).map(|port| TcpListener::bind(SocketAddr::new(address("::"), port)).unwrap()).collect()
         });
-        Self { host, scanner, _services: services, _alone: alone }
+        Self { hosts, _services: services }
     }
 
     /// Another address of the scanner's, for another run.
@@ -106,10 +108,6 @@ impl Scene {
         let mut keys: Vec<_> = found.iter().map(|info| info.key.to_string()).collect();
         keys.sort();
         keys
-    }
-
-    fn pings(&self, to: &str) -> bool {
-        self.scanner.output("ping", &["-n", "-c", "1", "-W", "1", to], Duration::from_secs(5)).status.success()
     }
 }
 
@@ -185,7 +183,7 @@ fn what_is_never_blocked_is_never_held() {
     assert!(eventually(PATIENCE, || scene.keys(SetId::Held4).iter().all(|key| key == "10.77.1.9")), "{:?}", scene.keys(SetId::Held4));
     let status = reflex(&daemon);
     assert!(status["released"].as_u64() > Some(0), "{status}");
-    assert!(scene.pings(HOST), "what is not blocked is served");
+    assert!(scene.scanner.pings(&[HOST]), "what is not blocked is served");
 }
 
 #[test]
@@ -258,7 +256,7 @@ fn an_unblocked_source_is_forgotten_by_the_rules_too() {
     daemon.wait_for_block(SCANNER);
     assert!(daemon.ctl(&["unblock", "--all"]).status.success());
     assert_eq!((scene.keys(SetId::Held4), scene.keys(SetId::Suspect6)), (vec![], vec![]));
-    assert!(scene.pings(HOST));
+    assert!(scene.scanner.pings(&[HOST]));
 }
 
 #[test]
@@ -270,9 +268,9 @@ fn a_source_that_is_held_and_not_blocked_can_be_unblocked() {
     let daemon = Daemon::start(&scene.host, &yaml(0, ""));
     let element = Element::new(address(SCANNER)).timeout(Some(Duration::from_secs(600)));
     scene.host.enter(|| Connection::open().unwrap().add_element(SetId::Held4, &element).unwrap());
-    assert!(!scene.pings(HOST), "a hold drops");
+    assert!(!scene.scanner.pings(&[HOST]), "a hold drops");
     daemon.ctl(&["unblock", SCANNER]);
-    assert!(scene.pings(HOST));
+    assert!(scene.scanner.pings(&[HOST]));
     assert_eq!(scene.keys(SetId::Held4), [""; 0]);
 }
 

@@ -3,6 +3,7 @@
 use crate::support;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +11,6 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::nft::{Connection, Element, ElementInfo, Key, Ruleset, SetId};
 use support::daemon::Daemon;
-use support::netns::Namespace;
 use support::{eventually, gap, missing};
 
 const HOST: &str = "10.68.1.1";
@@ -27,26 +27,20 @@ macro_rules! scene {
     }};
 }
 
-/// The host and a scanner on a network of their own.
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+/// The host and a scanner, and what another program does to the host's ruleset.
+struct Scene(support::scene::Scene);
+
+impl Deref for Scene {
+    type Target = support::scene::Scene;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Scene {
     fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "rep0", &["10.68.1.1/24", "fd68:1::1/64"], &["10.68.1.2/24", "fd68:1::2/64"]);
-        Self { host, scanner }
-    }
-
-    fn scan(&self) {
-        let words = ["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-sS", "-p1-50", HOST];
-        self.scanner.output("nmap", &words, Duration::from_secs(40));
-    }
-
-    fn reaches(&self) -> bool {
-        self.scanner.output("ping", &["-n", "-c", "1", "-W", "1", HOST], Duration::from_secs(5)).status.success()
+        Self(support::scene::Scene::new(&["10.68.1.1/24", "fd68:1::1/64"], &["10.68.1.2/24", "fd68:1::2/64"]))
     }
 
     /// Runs nft with what one would write after its name.
@@ -198,7 +192,7 @@ fn a_set_of_blocks_that_is_deleted_comes_back_with_them() {
 fn an_element_that_is_taken_out_is_an_unblock_and_its_evidence_is_forgiven() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 1h } }");
-    scene.scan();
+    scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
     done(&daemon.ctl(&["block", "203.0.113.0/24"]));
     done(&daemon.ctl(&["block", "198.51.100.9"]));

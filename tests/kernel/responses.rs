@@ -3,6 +3,7 @@
 use crate::support;
 
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -17,25 +18,28 @@ const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
 
 /// The host, a scanner with many addresses, a directory for what commands write, and a mark by which they are found.
 struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+    hosts: support::scene::Scene,
     directory: tempfile::TempDir,
     mark: String,
 }
 
+impl Deref for Scene {
+    type Target = support::scene::Scene;
+
+    fn deref(&self) -> &Self::Target {
+        &self.hosts
+    }
+}
+
 impl Scene {
     fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        host.join(&scanner, "scan0", &["10.68.1.1/16", "fd68:1::1/64"], &["10.68.1.2/16", "fd68:77:0:1::2/64"]);
-        host.run("ip", &["-6", "route", "add", "fd68:77::/32", "dev", "scan0"]);
-        scanner.run("ip", &["-6", "route", "add", "fd68:1::/64", "dev", "scan0"]);
-        Self { host, scanner, directory: tempfile::tempdir().unwrap(), mark: unique("mark") }
+        let hosts = support::scene::Scene::new(&["10.68.1.1/16", "fd68:1::1/64"], &["10.68.1.2/16", "fd68:77:0:1::2/64"]);
+        let hosts = hosts.with_prefixes(&["fd68:77::/32"]).with_route_to("fd68:1::/64");
+        Self { hosts, directory: tempfile::tempdir().unwrap(), mark: unique("mark") }
     }
 
     fn scan(&self, words: &[&str]) {
-        let mut all = vec!["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-p1-20"];
-        all.extend_from_slice(words);
-        self.scanner.output("nmap", &all, Duration::from_secs(40));
+        self.nmap(&[&["-p1-20"], words].concat());
     }
 
     /// Four SYNs from each of these addresses.

@@ -2,7 +2,6 @@
 
 use crate::support;
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -24,13 +23,6 @@ fn host() -> (Namespace, Namespace) {
 
 fn ip(namespace: &Namespace, words: &str) {
     namespace.run("ip", &words.split_whitespace().collect::<Vec<_>>());
-}
-
-/// Runs ip(8) over many lines at once.
-fn batch(namespace: &Namespace, lines: &str) {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(lines.as_bytes()).unwrap();
-    namespace.run("ip", &["-batch", file.path().to_str().unwrap()]);
 }
 
 fn hops(namespace: &Namespace) -> Vec<String> {
@@ -118,7 +110,7 @@ fn a_router_with_many_routes_has_its_few_next_hops_listed() {
     }
     let (host, _peer) = host();
     let routes: String = (0..20_000).map(|n| format!("route add 10.{}.{}.0/24 via 192.0.2.{}\n", n >> 8, n & 255, 10 + n % 3)).collect();
-    batch(&host, &routes);
+    host.ip_batch(&routes);
     let start = Instant::now();
     assert_eq!(hops(&host), ["192.0.2.10", "192.0.2.11", "192.0.2.12"]);
     eprintln!("20000 routes listed in {:?}", start.elapsed());
@@ -166,7 +158,7 @@ fn changes_that_were_thrown_away_are_changes() {
     let mut monitor = host.enter(|| Monitor::open().unwrap());
     // More than the default receive buffer of 208 KiB holds.
     let addresses: String = (0..3000).map(|n| format!("addr add 10.0.{}.{}/32 dev v0\n", n >> 8, n & 255)).collect();
-    batch(&host, &addresses);
+    host.ip_batch(&addresses);
     assert!(monitor.changed().unwrap());
     while readable(monitor.as_fd(), Duration::from_millis(100)).unwrap() {
         monitor.changed().unwrap();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use portsentry::engine::{Moment, Offender, Reason, Source, Subject};
 use portsentry::journal::store::{self, Block, Content, Mark, Repeated};
 use support::daemon::Daemon;
-use support::netns::Namespace;
+use support::scene::Scene;
 use support::{eventually, missing, run};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "mount", "nsenter"];
@@ -27,36 +27,13 @@ const SCANNER: &str = "10.71.1.2";
 /// The daemon's clock stands this far ahead of the kernel's (`daemon::time`).
 const BEFORE_BOOT: u64 = 10 * 366 * 24 * 3600 * 1000;
 
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
+fn scene() -> Scene {
+    Scene::new(&["10.71.1.1/24"], &["10.71.1.2/24"])
 }
 
-impl Scene {
-    fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        let scene = Self { host, scanner };
-        scene.connect();
-        scene
-    }
-
-    fn connect(&self) {
-        self.host.join(&self.scanner, "scan0", &["10.71.1.1/24"], &["10.71.1.2/24"]);
-    }
-
-    fn scan(&self, ports: &str) {
-        let words = ["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-sS", ports, HOST];
-        self.scanner.output("nmap", &words, Duration::from_secs(40));
-    }
-
-    fn reaches(&self) -> bool {
-        self.scanner.output("ping", &["-n", "-c", "1", "-W", "1", HOST], Duration::from_secs(5)).status.success()
-    }
-
-    fn drop_table(&self) {
-        // It may be gone already.
-        self.host.run("nft", &["add table inet portsentry; delete table inet portsentry"]);
-    }
+fn drop_table(scene: &Scene) {
+    // It may be gone already.
+    scene.host.run("nft", &["add table inet portsentry; delete table inet portsentry"]);
 }
 
 fn done(output: &Output) -> String {
@@ -112,7 +89,7 @@ fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let (first, second) = (Scene::new(), Scene::new());
+    let (first, second) = (scene(), scene());
     let mut daemon = Daemon::start(&first.host, "block: { unproven: { timeout: 1h } }");
     first.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
@@ -151,10 +128,10 @@ fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
-    scene.drop_table();
+    drop_table(&scene);
     write_store(
         daemon.directory.path(),
         100_000,
@@ -186,7 +163,7 @@ fn what_was_taken_out_of_the_kernel_while_the_daemon_was_down_is_unblocked() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
         done(&daemon.ctl(&["block", address]));
@@ -201,7 +178,7 @@ fn what_was_taken_out_of_the_kernel_while_the_daemon_was_down_is_unblocked() {
     let settled = || daemon.json(&["status"])["store"]["blocks"] == 2;
     assert!(eventually(Duration::from_secs(10), settled), "{}", daemon.json(&["status"]));
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("");
     assert_eq!(daemon.blocked(), ["192.0.2.1", "192.0.2.9"]);
 }
@@ -211,7 +188,7 @@ fn what_nft_says_to_a_running_daemon_holds_after_a_reboot() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     for address in ["192.0.2.1", "192.0.2.2", "203.0.113.0/24", "198.51.100.0/24"] {
         done(&daemon.ctl(&["block", address]));
@@ -231,7 +208,7 @@ fn what_nft_says_to_a_running_daemon_holds_after_a_reboot() {
     let expected = ["192.0.2.1", "192.0.2.9", "198.18.0.0/15", "198.51.100.0/24"];
     assert_eq!(listed(&daemon), expected.map(str::to_owned).into());
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("");
     assert_eq!(listed(&daemon), expected.map(str::to_owned).into());
     assert!(left(&daemon, "192.0.2.9").is_some_and(|left| left > 3000));
@@ -242,12 +219,12 @@ fn what_came_back_from_the_store_comes_back_after_a_flush_as_well() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
     done(&daemon.ctl(&["block", "203.0.113.0/24"]));
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("");
     scene.host.run("nft", &["flush", "ruleset"]);
     assert!(eventually(Duration::from_secs(10), || daemon.json(&["status"])["repairs"]["count"] == 1), "{}", daemon.log());
@@ -256,7 +233,7 @@ fn what_came_back_from_the_store_comes_back_after_a_flush_as_well() {
     assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
     // Nobody's word was taken for an unblock: the store still has them.
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("");
     assert_eq!(daemon.blocked(), [SCANNER, "203.0.113.0/24"]);
 }
@@ -266,17 +243,17 @@ fn observing_keeps_what_was_stored_and_puts_nothing_in_force() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
     assert!(!scene.reaches());
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("mode: observe");
     assert!(scene.reaches());
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("mode: enforce");
     assert_eq!(daemon.blocked(), [SCANNER]);
     assert!(!scene.reaches());
@@ -287,12 +264,12 @@ fn a_scan_that_a_reboot_interrupts_is_blocked_where_it_goes_on() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     scene.scan("-p1-2");
     assert!(eventually(Duration::from_secs(5), || daemon.json(&["status"])["sources"] == 1), "{}", daemon.log());
     assert!(daemon.stop().success());
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("");
     assert_eq!(daemon.json(&["show", SCANNER])["ports"].as_array().unwrap().len(), 2);
     assert_eq!(daemon.blocked(), Vec::<String>::new());
@@ -305,16 +282,16 @@ fn another_prefix_length_blocks_what_was_judged() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", "2001:db8:5:6::/64"]));
     done(&daemon.ctl(&["block", "2001:db8:7:8::9"]));
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("block: { ipv6_prefix: 128 }");
     assert_eq!(daemon.blocked(), ["2001:db8:5:6::/64", "2001:db8:7:8::/64"]);
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("");
     assert_eq!(daemon.blocked(), ["2001:db8:5:6::/64", "2001:db8:7:8::/64"]);
 }
@@ -324,10 +301,10 @@ fn as_many_as_block_total_come_back_and_those_with_the_longest_time() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
-    scene.drop_table();
+    drop_table(&scene);
     let blocks = |now| (1..=9).map(|n| manual(&format!("192.0.2.{n}"), now, 10, Some(1000 * n))).collect();
     write_store(daemon.directory.path(), 1000, blocks, |_| Vec::new());
     daemon.restart("block: { total: 3 }");
@@ -340,7 +317,7 @@ fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "1h", "--reason", "known"]));
     kill(&mut daemon);
@@ -372,7 +349,7 @@ fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
         return;
     }
     let rounds: u32 = std::env::var("PORTSENTRY_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20);
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     let books = Arc::new(Mutex::new(Books::default()));
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -431,7 +408,7 @@ fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
         });
         daemon.child.wait().unwrap();
         if !with_table {
-            scene.drop_table();
+            drop_table(&scene);
         }
         daemon.restart("");
         let mut books = books.lock().unwrap();
@@ -455,10 +432,10 @@ fn a_long_list_is_the_kernels_word_in_the_order_of_addresses() {
     }
     // More than are listed by a dump.
     let count = 1500;
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
-    scene.drop_table();
+    drop_table(&scene);
     let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n * 77).to_string();
     let blocks = |now| (0..count).map(|n| manual(&address(n), now, 10, Some(100_000))).chain([manual("203.0.113.0/24", now, 10, None)]).collect();
     write_store(daemon.directory.path(), 1000, blocks, |_| Vec::new());
@@ -477,10 +454,10 @@ fn a_hundred_thousand_blocks_come_back_in_one_batch() {
         return;
     }
     let count: u32 = std::env::var("PORTSENTRY_BLOCKS").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
-    scene.drop_table();
+    drop_table(&scene);
     let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string();
     write_store(
         daemon.directory.path(),

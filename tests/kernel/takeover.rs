@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::netns::Namespace;
 use support::predecessor::{Machine, Package};
-use support::{TRAFFIC, eventually, missing, run};
+use support::scene::Scene;
+use support::{eventually, missing, run};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
 const HOST: &str = "10.69.0.1";
@@ -23,37 +23,9 @@ const FRIEND: &str = "10.69.0.4";
 const OFFICE: &str = "10.69.7.200";
 const HISTORY: &str = "/var/lib/portsentry/portsentry.history";
 
-struct Scene {
-    host: Namespace,
-    scanner: Namespace,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (host, scanner) = (Namespace::new(), Namespace::new());
-        let theirs = [OLD_SCANNER, SCANNER, FRIEND, OFFICE].map(|address| format!("{address}/16"));
-        host.join(&scanner, "scan0", &["10.69.0.1/16"], &theirs.each_ref().map(String::as_str));
-        Self { host, scanner }
-    }
-
-    fn scan(&self, from: &str, kind: &str, ports: &str) {
-        let words = ["-n", "-Pn", "--max-retries", "0", "--max-rtt-timeout", "100ms", "--host-timeout", "15s", kind, "-S", from, "-e", "scan0"];
-        let mut words = words.to_vec();
-        words.extend(["-p", ports, HOST]);
-        let output = self.scanner.output("nmap", &words, Duration::from_secs(30));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// A real connection to each port.
-    fn knock(&self, from: &str, ports: &[&str]) {
-        let mut words = vec![TRAFFIC, "knock", from, HOST];
-        words.extend(ports);
-        self.scanner.run("python3", &words);
-    }
-
-    fn reaches(&self, from: &str) -> bool {
-        self.scanner.output("ping", &["-n", "-c", "1", "-W", "1", "-I", from, HOST], Duration::from_secs(5)).status.success()
-    }
+fn scene() -> Scene {
+    let theirs = [OLD_SCANNER, SCANNER, FRIEND, OFFICE].map(|address| format!("{address}/16"));
+    Scene::new(&["10.69.0.1/16"], &theirs.each_ref().map(String::as_str))
 }
 
 /// Lays the package's files out as dpkg does, with what the administrator edits: `edits` are replaced in portsentry.conf, `modes` stand in
@@ -149,11 +121,11 @@ fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported
         return;
     }
     let package = package();
-    let scene = Scene::new();
+    let scene = scene();
     let mut machine = Machine::new(&scene.host);
     set_up(&machine, package.as_ref(), &[], ["tcp", "udp"], "");
     if let Some(package) = &package {
-        run_old(&machine, package, "tcp", || scene.knock(OLD_SCANNER, &["1", "11", "15"]));
+        run_old(&machine, package, "tcp", || drop(scene.traffic("knock", OLD_SCANNER, HOST, &["1", "11", "15"])));
         machine.wait_for_log("attackalert: Ignoring TCP response per configuration file setting.");
         // It calls blocked in its history what it did not block: a jail of fail2ban bans for it.
         assert!(machine.text(HISTORY).contains("TCP Blocked") && machine.blocked_by_old().is_empty());
@@ -164,7 +136,7 @@ fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported
     assert!(said.contains("KILL_ROUTE, a route for each source, is not taken over"), "{said}");
     machine.start_ours(&[]);
     let before = machine.log().len();
-    scene.knock(SCANNER, &["1", "11", "15", "79", "111"]);
+    scene.traffic("knock", SCANNER, HOST, &["1", "11", "15", "79", "111"]);
     machine.wait_for_log(&format!(" from host: {SCANNER}/{SCANNER} to TCP port: "));
     let ignoring = "attackalert: Ignoring TCP response per configuration file setting.";
     assert!(
@@ -173,7 +145,7 @@ fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported
         machine.log().join("\n")
     );
     assert_eq!(machine.blocked_by_ours(), Vec::<String>::new());
-    assert!(scene.reaches(SCANNER));
+    assert!(scene.reaches_from(SCANNER));
     assert_eq!(machine.text(HISTORY), history, "what is not blocked is not called so");
 }
 
@@ -183,7 +155,7 @@ fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
         return;
     }
     let package = package();
-    let scene = Scene::new();
+    let scene = scene();
     let mut machine = Machine::new(&scene.host);
     // What the package's README tells everybody to edit; and the last line of the ignore file has no end.
     let ip = run("sh", &["-c", "command -v ip"]);
@@ -193,7 +165,7 @@ fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
 
     let mut known = 0;
     if let Some(package) = &package {
-        run_old(&machine, package, "atcp", || scene.scan(OLD_SCANNER, "-sS", "1-20"));
+        run_old(&machine, package, "atcp", || scene.scan_from(OLD_SCANNER, &["-sS", "-p1-20", HOST]));
         assert_eq!(machine.blocked_by_old(), [OLD_SCANNER]);
         assert!(is_history_line(machine.text(HISTORY).trim_end(), OLD_SCANNER), "{}", machine.text(HISTORY));
         known = 1;
@@ -210,15 +182,15 @@ fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
 
     // The ignore file first: neither is blocked nor told.
     for friend in [FRIEND, OFFICE] {
-        scene.scan(friend, "-sS", "1-100");
-        scene.scan(friend, "-sU", "1-10");
+        scene.scan_from(friend, &["-sS", "-p1-100", HOST]);
+        scene.scan_from(friend, &["-sU", "-p1-10", HOST]);
     }
-    scene.scan(SCANNER, "-sU", "1-20");
+    scene.scan_from(SCANNER, &["-sU", "-p1-20", HOST]);
     machine.wait_for_log(&format!("attackalert: UDP scan from host: {SCANNER}/{SCANNER} to UDP port: "));
     assert_eq!(machine.blocked_by_ours(), Vec::<String>::new(), "BLOCK_UDP is 0, and friends are ignored");
-    scene.scan(SCANNER, "-sS", "1-100");
+    scene.scan_from(SCANNER, &["-sS", "-p1-100", HOST]);
     assert!(eventually(Duration::from_secs(5), || machine.blocked_by_ours() == [SCANNER]), "{:?}", machine.blocked_by_ours());
-    assert!(!scene.reaches(SCANNER) && scene.reaches(FRIEND) && scene.reaches(OFFICE));
+    assert!(!scene.reaches_from(SCANNER) && scene.reaches_from(FRIEND) && scene.reaches_from(OFFICE));
 
     // The history goes on where the old program stopped.
     let written = || machine.text(HISTORY).lines().count() == known + 1;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use portsentry::journal::store;
 
-use super::{SCANNER, Scene, TOOLS, database, done, kill};
+use super::{SCANNER, TOOLS, database, done, drop_table, kill, scene};
 use crate::support;
 use crate::support::daemon::Daemon;
+use crate::support::scene::Scene;
 use crate::support::{eventually, missing, run};
 
 /// A small file system of its own in place of the state directory, for the daemon and whoever looks at it.
@@ -57,7 +58,7 @@ fn on_a_full_disk_blocks_go_on_it_is_told_once_and_all_is_written_when_there_is_
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let (mut daemon, disk, _) = on_a_disk(&scene);
     done(&daemon.ctl(&["block", "192.0.2.1"]));
     disk.fill();
@@ -83,7 +84,7 @@ fn on_a_full_disk_blocks_go_on_it_is_told_once_and_all_is_written_when_there_is_
     done(&daemon.ctl(&["block", "203.0.113.2"]));
     done(&daemon.ctl(&["unblock", "203.0.113.2"]));
     kill(&mut daemon);
-    scene.drop_table();
+    drop_table(&scene);
     daemon.restart("");
     assert_eq!(daemon.blocked(), wanted);
 }
@@ -94,7 +95,7 @@ fn from_a_read_only_disk_blocks_come_back_and_new_ones_are_written_when_it_takes
         return;
     }
     for in_order in [true, false] {
-        let scene = Scene::new();
+        let scene = scene();
         let (mut daemon, disk, _) = on_a_disk(&scene);
         done(&daemon.ctl(&["block", "192.0.2.1", "--for", "3h"]));
         if in_order {
@@ -102,7 +103,7 @@ fn from_a_read_only_disk_blocks_come_back_and_new_ones_are_written_when_it_takes
         } else {
             kill(&mut daemon);
         }
-        scene.drop_table();
+        drop_table(&scene);
         disk.remount("ro");
         daemon.restart("");
         assert_eq!(daemon.blocked(), ["192.0.2.1"], "{in_order}");
@@ -116,7 +117,7 @@ fn from_a_read_only_disk_blocks_come_back_and_new_ones_are_written_when_it_takes
         let settled = || daemon.json(&["status"])["store"]["blocks"] == 2;
         assert!(eventually(Duration::from_secs(10), settled), "{}", daemon.json(&["status"]));
         kill(&mut daemon);
-        scene.drop_table();
+        drop_table(&scene);
         daemon.restart("");
         assert_eq!(daemon.blocked(), ["192.0.2.1", "192.0.2.2"]);
     }
@@ -127,7 +128,7 @@ fn a_damaged_store_is_set_aside_and_the_daemon_starts() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", "192.0.2.1"]));
     daemon.stop();
@@ -154,7 +155,7 @@ fn a_newer_store_is_left_alone_and_the_daemon_runs() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let scene = Scene::new();
+    let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
     let mut bytes = std::fs::read(database(&daemon)).unwrap();
@@ -176,7 +177,7 @@ fn a_second_daemon_with_the_same_state_directory_blocks_and_leaves_the_store_alo
     if missing(TOOLS).is_some() {
         return;
     }
-    let (first, second) = (Scene::new(), Scene::new());
+    let (first, second) = (scene(), scene());
     let one = Daemon::start(&first.host, "");
     done(&one.ctl(&["block", "192.0.2.1"]));
     let other = Daemon::start_with(&second.host, "", Some(one.directory.path()));
