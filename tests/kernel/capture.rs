@@ -10,6 +10,7 @@ use portsentry::capture::{Error, PACKETS_A_WAKE, PacketSource, Statistics};
 use portsentry::sys::poll::readable;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::netns::Namespace;
+use support::schedule;
 
 const GROUP: u16 = 77;
 
@@ -116,6 +117,7 @@ fn a_second_listener_is_told_that_the_group_is_in_use_and_by_whom() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
+    schedule::alone();
     Namespace::new().enter(|| {
         // A socket before, so that the listener's port is no process id, as it is in a daemon with several netlink sockets.
         let other = portsentry::netlink::route::Monitor::open().unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::daemon::Daemon;
 use support::netns::Namespace;
+use support::scene::nmap;
 use support::{eventually, missing};
 
 const HOST4: &str = "10.9.0.1";
@@ -43,9 +44,9 @@ impl Net {
     fn connect_within(&self, source: &str, host: &str, port: u16, limit: Duration) -> std::io::Result<TcpStream> {
         let (source, to): (IpAddr, SocketAddr) = (source.parse().unwrap(), SocketAddr::new(host.parse().unwrap(), port));
         self.world.enter(|| {
-            use rustix::net::{AddressFamily, SocketType, sockopt};
+            use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
             let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+            let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
             rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
             // connect(2) honours it (socket(7)).
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit))?;
@@ -64,9 +65,7 @@ impl Net {
     }
 
     fn nmap(&self, arguments: &[&str]) -> String {
-        let output = self.world.output("nmap", &[&["-n", "-Pn"], arguments].concat(), Duration::from_secs(120));
-        assert!(output.status.success(), "nmap {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        nmap(&self.world, arguments)
     }
 
     fn listen(&self, at: &str) -> TcpListener {
@@ -169,7 +168,7 @@ fn a_large_connect_scan_sees_decoys_up_to_the_trigger_and_is_blocked_before_its_
     need!("nmap");
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 1023));
-    let report = net.nmap(&["-sT", "-p", "1-5000", "-T4", "--max-retries", "0", "--host-timeout", "40s", "-v", HOST4]);
+    let report = net.nmap(&["-sT", "-p", "1-5000", "-T4", "--host-timeout", "40s", "-v", HOST4]);
     // With a host that falls silent nmap may give up and tell what it found on the way.
     let open = report.matches("Discovered open port").count();
     eprintln!("{open} of 5,000 decoys found open before the block");
@@ -185,7 +184,7 @@ fn a_connect_scan_is_blocked_with_proof() {
     for trigger in [0, 2] {
         let net = Net::new();
         let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", trigger));
-        let report = net.nmap(&["-sT", "-p", "1-1000", "--max-retries", "0", "--host-timeout", "20s", "-oG", "-", HOST4]);
+        let report = net.nmap(&["-sT", "-p", "1-1000", "-oG", "-", HOST4]);
         let row = row(&daemon, SCANNER4);
         assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row} {report}");
     }
@@ -217,7 +216,7 @@ fn scans_that_open_nothing_are_detected_on_decoys_as_in_stealth_mode() {
     for (option, scan) in [("-sF", "fin"), ("-sN", "null"), ("-sX", "xmas"), ("-sM", "maimon"), ("-sA", "ack")] {
         let net = Net::new();
         let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 2));
-        net.nmap(&[option, "-p", "1-60", "--max-retries", "0", "--host-timeout", "20s", HOST4]);
+        net.nmap(&[option, "-p", "1-60", HOST4]);
         assert!(eventually(Duration::from_secs(10), || daemon.blocked() == [SCANNER4]), "{option}: {}", daemon.log());
         assert_eq!(row(&daemon, SCANNER4)["scan"], scan);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::daemon::Daemon;
 use support::predecessor::{Machine, Package, classic_configuration};
 use support::scene::Scene;
-use support::{eventually, missing, run};
+use support::{eventually, missing, run, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "python3", "unshare"];
 const HOST: &str = "10.70.0.1";
@@ -181,6 +181,7 @@ fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_lin
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     let flood = ["1", "1000", "20000", "40000"];
     let size = |machine: &Machine<'_>| machine.log().iter().map(String::len).sum::<usize>();
     let configuration = classic_configuration("1", "1");
@@ -407,6 +408,7 @@ fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     const BLOCKS: u32 = 100_000;
     let Some(package) = Package::or_skip() else { return };
     // 198.18.0.0/15 is for tests (RFC 2544).

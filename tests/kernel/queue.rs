@@ -18,6 +18,7 @@ use support::daemon::Daemon;
 use support::eventually;
 use support::flood::{Load, Scan, Wire};
 use support::netns::Namespace;
+use support::schedule;
 
 const HOST: &str = "192.0.2.1";
 const SCANNER: &str = "192.0.2.2";
@@ -305,6 +306,7 @@ fn nmap_leaks(site: &Site) -> Vec<u16> {
 #[test]
 fn a_scanner_learns_of_no_open_port_in_a_flood_of_invented_sources() {
     need!();
+    schedule::alone();
     let site = Site::new();
     let daemon = Daemon::start(&site.host, YAML);
     let (scanner, flooder) = (Wire::between(&site.scanner, &site.host, "v0"), Wire::between(&site.client, &site.host, "v1"));
@@ -339,6 +341,7 @@ fn a_scanner_learns_of_no_open_port_in_a_flood_of_invented_sources() {
 #[test]
 fn an_innocent_clients_connections_never_wait() {
     need!();
+    schedule::alone();
     let site = Site::new();
     let daemon = Daemon::start(&site.host, YAML);
     let port = site.open[0];
@@ -402,6 +405,7 @@ fn one_that_may_not_be_blocked_yet_connects_by_the_second_syn() {
 #[test]
 fn a_host_whose_daemon_is_killed_goes_on_at_once() {
     need!();
+    schedule::alone();
     let site = Site::new();
     let mut daemon = Daemon::start(&site.host, &YAML.replace("scan_trigger: 0", "scan_trigger: 5"));
     touch(&site.scanner, HOST, 1);

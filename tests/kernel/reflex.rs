@@ -48,7 +48,7 @@ fn shuffled(seed: u64) -> Vec<u16> {
     ports
 }
 
-/// A host with 500 services, and a scanner beside it. One at a time: a flood beside it is not what the others are about.
+/// A host with 500 services, and a scanner beside it.
 struct Scene {
     hosts: support::scene::Scene,
     _services: Vec<TcpListener>,
@@ -64,7 +64,6 @@ impl Deref for Scene {
 
 impl Scene {
     fn new() -> Self {
-        schedule::alone();
         let scanner = ["10.77.1.2/24", "fd77:1::2/64", "fd78:1::2/64"];
         let hosts = support::scene::Scene::new(&["10.77.1.1/24", "fd77:1::1/64"], &scanner).with_prefixes(&["fd78:1::/64"]);
         let host = &hosts.host;
@@ -215,14 +214,13 @@ fn late_packets_hold_nobody() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(0, ""));
     for scan in ["-sF", "-sA", "-sM"] {
-        let words = ["-n", "-Pn", "--max-retries", "0", scan, "-p1,3,5", HOST];
-        scene.scanner.output("nmap", &words, Duration::from_secs(40));
+        scene.nmap(&[scan, "-p1,3,5", HOST]);
         assert_eq!(scene.keys(SetId::Held4), [""; 0], "{scan}");
     }
     assert_eq!(reflex(&daemon)["holds"], 0);
     for scan in ["-sN", "-sX"] {
         daemon.signal("STOP");
-        scene.scanner.output("nmap", &["-n", "-Pn", "--max-retries", "0", scan, "-p1", HOST], Duration::from_secs(40));
+        scene.nmap(&[scan, "-p1", HOST]);
         assert_eq!(scene.keys(SetId::Held4), [SCANNER], "{scan}");
         daemon.signal("CONT");
         daemon.wait_for_block(SCANNER);
@@ -319,7 +317,7 @@ fn nothing_is_held_where_nothing_would_be_blocked_unproven() {
         let scene = Scene::new();
         let daemon = Daemon::start(&scene.host, &yaml(0, more));
         daemon.signal("STOP");
-        scene.scanner.output("nmap", &["-n", "-Pn", "-sU", "-p7", "--max-retries", "0", HOST], Duration::from_secs(40));
+        scene.nmap(&["-sU", "-p7", HOST]);
         assert_eq!(!scene.keys(SetId::Held4).is_empty(), held, "{more}");
         daemon.signal("CONT");
     }
@@ -359,6 +357,7 @@ fn when_the_sets_are_full_the_daemon_blocks_alone_and_says_so() {
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(0, ""));
     scene.host.enter(|| {
@@ -384,6 +383,7 @@ fn every_packet_of_a_flood_is_told_or_counted() {
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     for trigger in [0, 2] {
         let scene = Scene::new();
         let daemon = Daemon::start(&scene.host, &yaml(trigger, "udp: { mode: \"off\" }"));
@@ -456,6 +456,7 @@ fn at_trigger_0_nothing_is_answered_after_the_trigger_while_50000_spoofed_packet
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     zero_leak(50_000);
 }
 
@@ -491,6 +492,7 @@ fn at_trigger_0_nmap_t5_finds_no_open_port_while_50000_spoofed_packets_a_second_
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     nmap_finds_nothing(50_000);
 }
 
@@ -500,6 +502,7 @@ fn a_scanner_that_starts_within_a_flood_at_trigger_0_is_blocked_beyond_its_hold(
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(0, "udp: { mode: \"off\" }"));
     in_a_flood(&scene, 20_000, || {
@@ -533,6 +536,7 @@ fn a_scanner_that_starts_within_a_flood_is_held_and_blocked_at_the_default_trigg
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(2, ""));
     in_a_flood(&scene, 50_000, || {

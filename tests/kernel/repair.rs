@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::nft::{Connection, Element, ElementInfo, Key, Ruleset, SetId};
 use support::daemon::Daemon;
-use support::{eventually, gap, missing};
+use support::{eventually, gap, missing, schedule};
 
 const HOST: &str = "10.68.1.1";
 const SCANNER: &str = "10.68.1.2";
@@ -401,6 +401,7 @@ fn a_flush_within_a_flood_of_probes_lets_no_blocked_source_back_in() {
     if missing(&["ip", "nft", "nmap", "ping", "hping3"]).is_some() {
         return;
     }
+    schedule::alone();
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
@@ -458,6 +459,7 @@ fn few_packets_of_a_blocked_source_pass_while_the_table_is_gone() {
 #[test]
 fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
     let scene = scene!();
+    schedule::alone();
     for (blocks, rounds) in [(10_000u32, 5u32), (100_000, 2)] {
         let daemon = Daemon::start(&scene.host, "own_table: false");
         for from in (0..blocks).step_by(10_000) {

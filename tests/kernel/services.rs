@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use support::daemon::Daemon;
 use support::netns::{Namespace, Running};
+use support::scene::nmap;
 use support::{eventually, missing};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
@@ -30,12 +31,12 @@ impl Scene {
         let before = probes(daemon);
         let ports = format!("-p{port}");
         let kind = if udp { "-sU" } else { "-sS" };
-        let mut words = vec!["-n", "-Pn", "--max-retries", "0", "--host-timeout", "10s", kind, &ports];
+        let mut words = vec![kind, &*ports];
         if to.contains(':') {
             words.push("-6");
         }
         words.push(to);
-        self.client.output("nmap", &words, Duration::from_secs(20));
+        nmap(&self.client, &words);
         // The log message is on its way when nmap ends; a probe that is none never comes.
         eventually(Duration::from_millis(300), || probes(daemon) > before)
     }

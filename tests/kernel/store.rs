@@ -18,7 +18,7 @@ use portsentry::engine::{Moment, Offender, Reason, Source, Subject};
 use portsentry::journal::store::{self, Block, Content, Mark, Repeated};
 use support::daemon::Daemon;
 use support::scene::Scene;
-use support::{eventually, missing, run};
+use support::{eventually, missing, run, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "mount", "nsenter"];
 const HOST: &str = "10.71.1.1";
@@ -453,6 +453,7 @@ fn a_hundred_thousand_blocks_come_back_in_one_batch() {
     if missing(TOOLS).is_some() {
         return;
     }
+    schedule::alone();
     let count: u32 = std::env::var("PORTSENTRY_BLOCKS").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
     let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");

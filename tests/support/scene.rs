@@ -48,14 +48,9 @@ impl Scene {
         self.nmap(&[&["-e", DEVICE, "-S", from], words].concat());
     }
 
-    /// nmap at the scanner with these options and targets; gives what it prints.
+    /// [`nmap`] at the scanner.
     pub fn nmap(&self, words: &[&str]) -> String {
-        // A veth pair answers within a millisecond: who answers later has dropped the probe.
-        let patience = ["--initial-rtt-timeout", "100ms", "--max-rtt-timeout", "100ms", "--host-timeout", "20s"];
-        let words = [&["-n", "-Pn", "--max-retries", "0"], &patience[..], words].concat();
-        let output = self.scanner.output("nmap", &words, Duration::from_secs(40));
-        assert!(output.status.success(), "nmap {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        nmap(&self.scanner, words)
     }
 
     /// A load of traffic.py from one of the scanner's addresses; gives what it printed.
@@ -72,4 +67,14 @@ impl Scene {
     pub fn reaches_from(&self, from: &str) -> bool {
         self.scanner.pings(&["-I", from, &self.target])
     }
+}
+
+/// nmap with these options and targets, without name look-ups and without a second probe; gives what it prints.
+pub fn nmap(from: &Namespace, words: &[&str]) -> String {
+    // A veth pair answers within a millisecond: who answers later has dropped the probe.
+    let patience = ["--initial-rtt-timeout", "100ms", "--max-rtt-timeout", "100ms", "--host-timeout", "20s"];
+    let words = [&["-n", "-Pn", "--max-retries", "0"], &patience[..], words].concat();
+    let output = from.output("nmap", &words, Duration::from_secs(60));
+    assert!(output.status.success(), "nmap {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -10,32 +10,36 @@ use std::io::Write as _;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+/// Until the last of those side by side has ended the machine has little to do: it is worth it for this many that wait to run alone.
+const BATCH: usize = 4;
+
 struct Running {
     side_by_side: usize,
     alone: bool,
-    /// No other test starts while one waits to run alone.
     waiting_alone: usize,
+    /// None starts side by side until all that wait to run alone have run, one after the other.
+    draining: bool,
 }
 
-static RUNNING: Mutex<Running> = Mutex::new(Running { side_by_side: 0, alone: false, waiting_alone: 0 });
+static RUNNING: Mutex<Running> = Mutex::new(Running { side_by_side: 0, alone: false, waiting_alone: 0, draining: false });
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
     static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
-/// Waits until no test runs alone, nor waits to. A thread that has a place already keeps it.
+/// Waits until no test runs alone, and few wait to. A thread that has a place already keeps it.
 pub fn side_by_side() {
     PLACE.with_borrow_mut(|place| {
         place.get_or_insert_with(|| {
-            let mut running = wait_while(lock(), |running| running.alone || running.waiting_alone > 0);
+            let mut running = wait_while(lock(), |running| running.alone || running.draining);
             running.side_by_side += 1;
             Place { is_alone: false, began: Instant::now() }
         });
     });
 }
 
-/// Waits until no other test runs; none starts until this one has ended. Called before the test starts anything.
+/// Waits until no other test runs; none starts until this one has ended.
 pub fn alone() {
     PLACE.with_borrow_mut(|place| {
         if place.as_ref().is_some_and(|place| place.is_alone) {
@@ -44,6 +48,7 @@ pub fn alone() {
         *place = None;
         let mut running = lock();
         running.waiting_alone += 1;
+        running.draining |= running.waiting_alone >= BATCH;
         running = wait_while(running, |running| running.alone || running.side_by_side > 0);
         running.waiting_alone -= 1;
         running.alone = true;
@@ -62,6 +67,7 @@ impl Drop for Place {
         let mut running = lock();
         if self.is_alone {
             running.alone = false;
+            running.draining = running.waiting_alone > 0;
         } else {
             running.side_by_side -= 1;
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::daemon::Daemon;
 use crate::support::jail::{self, Jail};
 use crate::support::netns::{Namespace, Running};
+use crate::support::scene::nmap;
 use crate::support::{eventually, skip};
 
 /// The host as the scanner knows it.
@@ -61,8 +62,7 @@ impl Scene {
 
     /// A SYN scan of closed ports, with more `words` for nmap.
     fn scan(from: &Namespace, words: &[&str]) {
-        let words = [&["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s", "-sS", "-p1-40"], words].concat();
-        from.output("nmap", &words, Duration::from_secs(40));
+        nmap(from, &[&["-sS", "-p1-40"], words].concat());
     }
 
     /// A scan from an address of `others`.

@@ -175,7 +175,8 @@ fn a_socket_that_is_transparent_takes_its_packets_too() {
     need!();
     let net = Net::new(&Config::default());
     let _listener = net.host.enter(|| {
-        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+        use rustix::net::{AddressFamily, SocketFlags, SocketType};
+        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         transparent(&socket);
         rustix::net::bind(&socket, &"0.0.0.0:90".parse::<SocketAddr>().unwrap()).unwrap();
         rustix::net::listen(&socket, 8).unwrap();
