@@ -1,4 +1,4 @@
-//! The renderings in rules/: what they are made of, that they are what the model says, and that they load.
+//! The text of named configurations: those kept in rules/ are what the program renders, and all of them load and are in the kernel what was meant.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,14 @@ use portsentry::config::{ClosedPorts, Config, Method, Mode, PortMode, PortSet, P
 use portsentry::nft::text::Form;
 use portsentry::nft::{Connection, QueueBy, Ruleset};
 
-use super::EPHEMERAL;
+use super::{EPHEMERAL, file};
 use crate::support::missing;
 use crate::support::netns::Namespace;
 
-/// The configurations whose rulesets are committed.
+/// Those that rules/ has: one for each thing that differs for a reader.
+const COMMITTED: [&str; 6] = ["answer", "connect", "default", "full-range", "nfqueue", "observe"];
+
+/// The configurations by name, with those whose text differs from another's in a few lines only.
 fn named() -> Vec<(&'static str, Config)> {
     let with = |change: fn(&mut Config)| {
         let mut config = Config::default();
@@ -48,7 +51,8 @@ fn committed(name: &str) -> PathBuf {
 /// With PORTSENTRY_BLESS=1, writes them instead.
 #[test]
 fn committed_rulesets_are_what_the_model_renders() {
-    for (name, config) in named() {
+    let mut found = Vec::new();
+    for (name, config) in named().into_iter().filter(|(name, _)| COMMITTED.contains(name)) {
         let text = Ruleset::for_config(&config, EPHEMERAL).render(Form::Replace);
         if std::env::var_os("PORTSENTRY_BLESS").is_some_and(|value| value == "1") {
             std::fs::write(committed(name), text).unwrap();
@@ -56,13 +60,19 @@ fn committed_rulesets_are_what_the_model_renders() {
             let on_disk = std::fs::read_to_string(committed(name)).unwrap_or_else(|error| panic!("rules/{name}.nft: {error}"));
             assert!(on_disk == text, "rules/{name}.nft is not what the model renders: run with PORTSENTRY_BLESS=1 and look at the difference");
         }
+        found.push(name);
     }
-    let mut names: Vec<_> = named().iter().map(|(name, _)| format!("{name}.nft")).collect();
-    let mut files: Vec<_> =
-        std::fs::read_dir(committed("default").parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
+    found.sort_unstable();
+    assert_eq!(found, COMMITTED, "each has a configuration");
+    let rules = committed("default").parent().unwrap().to_owned();
+    let mut files: Vec<_> = std::fs::read_dir(&rules).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.retain(|file| file != "README.md");
     files.sort();
-    assert_eq!(files, names, "a rendering that nobody makes any more");
+    assert_eq!(files, COMMITTED.map(|name| format!("{name}.nft")), "a rendering that no test makes");
+    let readme = std::fs::read_to_string(rules.join("README.md")).unwrap();
+    let mut shown: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, files, "rules/README.md says what each shows");
 }
 
 #[test]
@@ -72,8 +82,9 @@ fn committed_rulesets_load_and_load_again() {
     }
     let namespace = Namespace::new();
     for (name, config) in named() {
-        let path = committed(name);
         let ruleset = Ruleset::for_config(&config, EPHEMERAL);
+        let rendered = file(&ruleset.render(Form::Replace));
+        let from = if COMMITTED.contains(&name) { committed(name) } else { rendered.path().to_owned() };
         let by = namespace.enter(|| Connection::open().unwrap().queue_by().unwrap());
         if ruleset.queues_by().is_some() && by != Some(QueueBy::Native) {
             // nft cannot load this here; the daemon can.
@@ -82,8 +93,8 @@ fn committed_rulesets_load_and_load_again() {
             continue;
         }
         for _ in 0..2 {
-            namespace.run("nft", &["-f", path.to_str().unwrap()]);
+            namespace.run("nft", &["-f", from.to_str().unwrap()]);
         }
-        assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(&ruleset).unwrap()), None, "rules/{name}.nft");
+        assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(&ruleset).unwrap()), None, "{name}");
     }
 }
