@@ -9,7 +9,7 @@ use portsentry::nft::element::Element;
 
 use super::installed;
 
-/// A measurement: `cargo test --release --test ruleset -- --ignored --nocapture`.
+/// A measurement: `cargo test --release --test kernel measure -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures, and needs a quiet machine"]
 fn one_element_takes_about_two_microseconds() {
