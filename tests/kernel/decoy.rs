@@ -65,7 +65,9 @@ impl Net {
     }
 
     fn nmap(&self, arguments: &[&str]) -> String {
-        nmap(&self.world, arguments)
+        let output = self.world.output("nmap", &[&["-n", "-Pn"], arguments].concat(), Duration::from_secs(120));
+        assert!(output.status.success(), "nmap {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn listen(&self, at: &str) -> TcpListener {
@@ -168,7 +170,7 @@ fn a_large_connect_scan_sees_decoys_up_to_the_trigger_and_is_blocked_before_its_
     need!("nmap");
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 1023));
-    let report = net.nmap(&["-sT", "-p", "1-5000", "-T4", "--host-timeout", "40s", "-v", HOST4]);
+    let report = nmap(&net.world, &["-sT", "-p", "1-5000", "-T4", "--min-rate", "500", "-v", HOST4]);
     // With a host that falls silent nmap may give up and tell what it found on the way.
     let open = report.matches("Discovered open port").count();
     eprintln!("{open} of 5,000 decoys found open before the block");
@@ -184,7 +186,7 @@ fn a_connect_scan_is_blocked_with_proof() {
     for trigger in [0, 2] {
         let net = Net::new();
         let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", trigger));
-        let report = net.nmap(&["-sT", "-p", "1-1000", "-oG", "-", HOST4]);
+        let report = nmap(&net.world, &["-sT", "-p", "1-1000", "--min-rate", "200", "-oG", "-", HOST4]);
         let row = row(&daemon, SCANNER4);
         assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row} {report}");
     }
@@ -216,7 +218,7 @@ fn scans_that_open_nothing_are_detected_on_decoys_as_in_stealth_mode() {
     for (option, scan) in [("-sF", "fin"), ("-sN", "null"), ("-sX", "xmas"), ("-sM", "maimon"), ("-sA", "ack")] {
         let net = Net::new();
         let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 2));
-        net.nmap(&[option, "-p", "1-60", HOST4]);
+        nmap(&net.world, &[option, "-p", "1-60", HOST4]);
         assert!(eventually(Duration::from_secs(10), || daemon.blocked() == [SCANNER4]), "{option}: {}", daemon.log());
         assert_eq!(row(&daemon, SCANNER4)["scan"], scan);
     }

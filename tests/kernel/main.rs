@@ -1,6 +1,6 @@
-//! Tests over the real kernel: each makes network namespaces of its own, so they run side by side. They need root.
+//! Tests over the real kernel, in network namespaces that each test makes for itself. They need root.
 //!
-//!     cargo test --test kernel                        all of them
+//!     cargo test --test kernel -- --test-threads 8    all of them, side by side: most wait for timers
 //!     cargo test --test kernel reload                 those whose names contain "reload"
 #![allow(
     clippy::unwrap_used,
