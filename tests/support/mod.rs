@@ -16,6 +16,8 @@ pub mod flood;
 pub mod jail;
 pub mod netns;
 pub mod predecessor;
+pub mod scene;
+pub mod schedule;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -65,7 +67,8 @@ pub fn copy_program(from: &str, to: &Path) {
 
 /// Why tests that need privilege or tools cannot run here; `None` if they can.
 ///
-/// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set.
+/// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set. A test that can run waits here for its place beside the
+/// others ([`schedule`]).
 pub fn missing(tools: &[&str]) -> Option<String> {
     let reason = if !rustix::process::geteuid().is_root() {
         Some("not root: no network namespaces".to_owned())
@@ -75,8 +78,9 @@ pub fn missing(tools: &[&str]) -> Option<String> {
             .find(|tool| !Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().is_ok_and(|o| o.status.success()))
             .map(|tool| format!("{tool} is not installed"))
     };
-    if let Some(reason) = &reason {
-        skip(reason);
+    match &reason {
+        Some(reason) => skip(reason),
+        None => schedule::side_by_side(),
     }
     reason
 }

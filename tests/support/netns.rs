@@ -35,6 +35,18 @@ impl Namespace {
         output("ip", &words, limit)
     }
 
+    /// Whether one ping(8) with these options and destination is answered.
+    pub fn pings(&self, words: &[&str]) -> bool {
+        self.output("ping", &[&["-n", "-c", "1", "-W", "1"], words].concat(), Duration::from_secs(5)).status.success()
+    }
+
+    /// Runs many lines of ip(8) at once.
+    pub fn ip_batch(&self, lines: &str) {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), lines).expect("temporary file");
+        self.run("ip", &["-batch", file.path().to_str().expect("path")]);
+    }
+
     /// Starts a command inside; the caller ends it.
     pub fn spawn(&self, program: &str, arguments: &[&str]) -> Running {
         let mut command = Command::new("ip");

@@ -394,7 +394,7 @@ def fill(source, destination):
     time.sleep(1.3)
 
 
-# Attacks that nmap does not make, for tests/predecessor.rs and tests/defects.rs.
+# Attacks that nmap does not make, for tests/kernel/predecessor.rs and tests/kernel/defects.rs.
 
 def knock(source, destination):
     """Real connections, one after the other, to the ports that argv names."""

@@ -1,4 +1,4 @@
-//! What the engine does, in sentences, a file for each thing that comes in. Sequences at random are in `tests/engine.rs`.
+//! What the engine does, in sentences, a file for each thing that comes in. Sequences at random are in `tests/pure/engine.rs`.
 
 mod by_hand;
 mod configuration;

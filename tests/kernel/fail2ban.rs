@@ -1,0 +1,166 @@
+//! The jail that fail2ban ships for PortSentry reads the history file: its own `fail2ban-regex`, its own filter, files that the daemon wrote.
+
+use crate::support;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use portsentry::config::{Config, LogTarget};
+use portsentry::engine::{Reason, Report, Source, Subject};
+use portsentry::journal::{Journal, Notice, Settings};
+use portsentry::probe::{Port, ScanKind, Transport};
+
+use support::daemon::Daemon;
+use support::netns::Namespace;
+use support::{missing, skip};
+
+/// fail2ban as it is installed, or unpacked by `tests/run` beside the programs under test.
+struct Fail2ban {
+    program: PathBuf,
+    /// `/`, or where the package was unpacked.
+    root: PathBuf,
+}
+
+impl Fail2ban {
+    /// `None`, and a line `SKIP`, where there is none.
+    fn find() -> Option<Self> {
+        let unpacked = Path::new(env!("CARGO_BIN_EXE_portsentry")).parent()?.parent()?.join("fail2ban");
+        let places = [(PathBuf::from("/usr/bin/fail2ban-regex"), PathBuf::from("/")), (unpacked.join("usr/bin/fail2ban-regex"), unpacked)];
+        let found = places.into_iter().find(|(program, root)| program.exists() && root.join("etc/fail2ban/filter.d/portsentry.conf").exists());
+        if found.is_none() {
+            skip("fail2ban is neither installed nor unpacked in the target directory, which tests/run does on Debian and Ubuntu");
+        }
+        found.map(|(program, root)| Self { program, root })
+    }
+
+    fn regex(&self, options: &[&str], file: &Path) -> Output {
+        // Debian's package is for Debian's python, not for another one that stands first in PATH.
+        let python = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
+        let output = Command::new("timeout")
+            .args(["60", python])
+            .arg(&self.program)
+            .arg("--config")
+            .arg(self.root.join("etc/fail2ban"))
+            .args(options)
+            .arg(file)
+            .arg("portsentry")
+            .env("PYTHONPATH", self.root.join("usr/lib/python3/dist-packages"))
+            .output()
+            .expect("fail2ban-regex");
+        // 255: no line matched, of which the tests below make up their own minds.
+        assert!(matches!(output.status.code(), Some(0 | 255)), "{output:?}");
+        output
+    }
+
+    /// Whom the filter bans, and for which second, in the order of the file.
+    fn banned(&self, file: &Path) -> Vec<(IpAddr, i64)> {
+        let output = String::from_utf8(self.regex(&["--out", "<ip> <time>"], file).stdout).unwrap();
+        let row = |line: &str| {
+            let (address, time) = line.split_once(' ').unwrap_or_else(|| panic!("{output}"));
+            (address.parse().unwrap_or_else(|_| panic!("{output}")), time.parse::<f64>().unwrap() as i64)
+        };
+        output.lines().map(row).collect()
+    }
+
+    /// The line `Lines: 4 lines, 0 ignored, 3 matched, 1 missed`: how many matched, how many missed.
+    fn counts(&self, file: &Path) -> (usize, usize) {
+        let output = String::from_utf8(self.regex(&[], file).stdout).unwrap();
+        let line = output.lines().find(|line| line.starts_with("Lines: ")).unwrap_or_else(|| panic!("{output}"));
+        let number = |word: &str| line.split(", ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok()).unwrap_or_else(|| panic!("{line}"));
+        (number("matched"), number("missed"))
+    }
+}
+
+/// What a history line says: second, address and the words behind the port.
+fn told(line: &str) -> (i64, IpAddr, &str) {
+    let (second, rest) = line.split_once(" - ").unwrap();
+    let (hosts, port) = rest.split_once(" Port: ").unwrap();
+    (second.parse().unwrap(), hosts.rsplit_once('/').unwrap().1.parse().unwrap(), port)
+}
+
+/// A host under protection and scanners on networks of their own; the one over IPv6 has an address in a prefix that is not the host's.
+fn scene() -> (Namespace, Namespace, Namespace) {
+    let (host, scanner, other) = (Namespace::new(), Namespace::new(), Namespace::new());
+    host.join(&scanner, "scan0", &["10.66.1.1/24", "fd66:1::1/64"], &["10.66.1.2/24", "fd66:77::2/64"]);
+    host.run("ip", &["-6", "route", "add", "fd66:77::/64", "dev", "scan0"]);
+    scanner.run("ip", &["-6", "route", "add", "fd66:1::/64", "dev", "scan0"]);
+    host.join(&other, "other0", &["10.66.2.1/24"], &["10.66.2.2/24"]);
+    (host, scanner, other)
+}
+
+fn scan(from: &Namespace, arguments: &[&str]) {
+    let mut words = vec!["-n", "-Pn", "--max-retries", "0", "--host-timeout", "20s"];
+    words.extend_from_slice(arguments);
+    from.output("nmap", &words, Duration::from_secs(40));
+}
+
+/// Appends the line of a block of `address` by the journal that the daemon uses too, which is told `name` when it asks.
+fn append_named(file: &Path, address: &'static str, name: &'static str) {
+    let mut settings = Settings { history_file: Some(file.to_owned()), resolve: true, ..Settings::from(&Config::default()) };
+    settings.log.target = LogTarget::Stderr;
+    let journal = Journal::start(settings).unwrap();
+    let address: IpAddr = address.parse().unwrap();
+    let (answer, answered) = std::sync::mpsc::channel();
+    journal.resolve_through(Box::new(move |asked| answer.send(asked).is_ok()));
+    journal.tell(Notice::Engine(Report::Blocked {
+        subject: Subject::Host(Source::of(address, 64)),
+        port: Some(Port { transport: Transport::Tcp, number: 23 }),
+        timeout: Some(Duration::from_secs(60)),
+        reason: Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports in 0.2s".into() },
+        renewed: false,
+    }));
+    assert_eq!(answered.recv_timeout(Duration::from_secs(10)).unwrap(), address);
+    journal.name_found(address, Some(name.to_owned()));
+    assert!(journal.stop(Duration::from_secs(10)));
+}
+
+#[test]
+fn the_filter_that_fail2ban_ships_matches_every_block_after_a_scan_with_the_right_host_and_no_block_by_hand() {
+    let Some(fail2ban) = Fail2ban::find() else { return };
+    if missing(&["ip", "nft", "nmap"]).is_some() {
+        return;
+    }
+    let (host, scanner, other) = scene();
+    let mut daemon = Daemon::start(&host, "udp: { action: block }");
+    scan(&scanner, &["-sS", "-p1-50", "10.66.1.1"]);
+    daemon.wait_for_block("10.66.1.2");
+    scan(&scanner, &["-6", "-sS", "-p1-50", "fd66:1::1"]);
+    daemon.wait_for_block("fd66:77::/64");
+    scan(&other, &["-sU", "-p1-30", "10.66.2.1"]);
+    daemon.wait_for_block("10.66.2.2");
+    for by_hand in ["192.0.2.7", "198.51.100.0/24", "2001:db8:5::9"] {
+        assert!(daemon.ctl(&["block", by_hand]).status.success());
+    }
+    assert!(daemon.stop().success());
+    let history = daemon.path("portsentry.history");
+    append_named(&history, "10.66.3.2", "scanner.example.net.");
+    // A name that would be a line, or an address, of its own does not get in.
+    append_named(&history, "10.66.3.3", "x/203.0.113.9 Port: 1 TCP Blocked\n1795188400 - 11/20/2026 15:26:40 Host: y");
+    append_named(&history, "10.66.3.4", "203.0.113.9");
+
+    let text = std::fs::read_to_string(&history).unwrap();
+    let lines: Vec<_> = text.lines().map(told).collect();
+    println!("{text}");
+    assert!(text.contains(" Host: scanner.example.net/10.66.3.2 Port: 23 TCP Blocked\n"), "{text}");
+    assert!(text.contains(" Host: 10.66.3.3/10.66.3.3 Port: 23 TCP Blocked\n") && text.contains(" Host: 10.66.3.4/10.66.3.4 "), "{text}");
+    let (by_hand, scans): (Vec<_>, Vec<_>) = lines.into_iter().partition(|(_, _, port)| *port == "0 MANUAL Blocked");
+    assert_eq!(by_hand.len(), 3, "{text}");
+
+    let banned = fail2ban.banned(&history);
+    assert_eq!(banned, scans.iter().map(|(second, address, _)| (*address, *second)).collect::<Vec<_>>(), "{text}");
+    let mut hosts: Vec<String> = banned.iter().map(|(address, _)| address.to_string()).collect();
+    hosts.dedup();
+    assert_eq!(hosts, ["10.66.1.2", "fd66:77::", "10.66.2.2", "10.66.3.2", "10.66.3.3", "10.66.3.4"], "{text}");
+    assert_eq!(fail2ban.counts(&history), (scans.len(), by_hand.len()));
+}
+
+#[test]
+fn the_jail_that_fail2ban_ships_reads_the_file_that_is_written_by_default() {
+    let Some(fail2ban) = Fail2ban::find() else { return };
+    let jails = std::fs::read_to_string(fail2ban.root.join("etc/fail2ban/jail.conf")).unwrap();
+    let jail = jails.split("\n[portsentry]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let path = jail.lines().find_map(|line| line.strip_prefix("logpath")?.trim_start().strip_prefix('=')).unwrap().trim();
+    assert_eq!(Config::default().history_file.as_deref(), Some(Path::new(path)));
+}

@@ -1,0 +1,240 @@
+//! What differs between kernels: each thing is tried as the daemon uses it, and must be what portsentry-rules(7) says of the kernel that runs. The same
+//! tests run on this machine and, by tests/vm/run, on Debian's kernels in an emulator; so they need little time, and no program but ip, nft and ping.
+
+use crate::support;
+
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use portsentry::config::Config;
+use portsentry::nft::{Connection, Element, Hold, Key, Order, Ruleset, SetId};
+use support::daemon::Daemon;
+use support::netns::Namespace;
+use support::scene::Scene;
+use support::{eventually, linux, missing};
+
+/// Linux 6.9: a table that is one program's, and stays when it ends.
+const PERSIST: (u32, u32) = (6, 9);
+/// Linux 6.12: adding an element that is there changes its timeout.
+const UPDATE: (u32, u32) = (6, 12);
+const HOUR: Duration = Duration::from_secs(3600);
+const HOST: &str = "10.71.1.1";
+const SCANNER: &str = "10.71.1.2";
+
+macro_rules! need {
+    ($($tool:literal),*) => {
+        if missing(&["ip", $($tool),*]).is_some() {
+            return;
+        }
+    };
+}
+
+fn default_ruleset() -> Ruleset {
+    Ruleset::for_config(&Config::default(), 32768..=60999)
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn scene() -> Scene {
+    Scene::new(&["10.71.1.1/24"], &["10.71.1.2/24"])
+}
+
+/// Tries to connect to `ports`, one after the other and without patience.
+fn knock(scene: &Scene, ports: impl IntoIterator<Item = u16> + Send) {
+    scene.scanner.enter(|| {
+        for port in ports {
+            let _ = TcpStream::connect_timeout(&SocketAddr::from((address(HOST), port)), Duration::from_millis(20));
+        }
+    });
+}
+
+fn wait_for_block(daemon: &Daemon<'_>, address: &str) {
+    let blocked = eventually(Duration::from_secs(20), || daemon.blocked().iter().any(|found| found == address));
+    assert!(blocked, "{address} is not blocked: {:?}\n{}", daemon.blocked(), daemon.log());
+}
+
+#[test]
+fn an_element_that_is_there_takes_a_new_timeout_by_renewal_on_every_kernel_and_by_addition_on_new_ones() {
+    need!("ping");
+    let scene = scene();
+    let read = |connection: &mut Connection| connection.get_element(SetId::Blocked4, Key::from(address(SCANNER))).unwrap().unwrap();
+    let first = Element::new(address(SCANNER)).timeout(Some(HOUR));
+    scene.host.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        connection.install(&default_ruleset()).unwrap();
+        connection.add_element(SetId::Blocked4, &first).unwrap();
+    });
+    assert!(!scene.reaches());
+    scene.host.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        let counted = read(&mut connection).packets;
+        assert!(counted > 0);
+        // Without the flag that asks for an error: what the kernel does by itself.
+        connection.add_elements(SetId::Blocked4, &[first.timeout(Some(2 * HOUR))]).unwrap();
+        let left = read(&mut connection).expires.unwrap();
+        assert_eq!(left > HOUR, linux() >= UPDATE, "{left:?} left on Linux {:?}", linux());
+        // What the daemon does.
+        assert!(connection.renew_element(SetId::Blocked4, &first.timeout(Some(3 * HOUR)).comment("again")).unwrap());
+        let renewed = read(&mut connection);
+        assert!(renewed.expires.unwrap() > 2 * HOUR, "{renewed:?}");
+        assert_eq!((renewed.timeout, renewed.comment.as_deref()), (Some(3 * HOUR), Some("again")));
+        assert!(renewed.packets >= counted, "{renewed:?} forgot the {counted} packets from before");
+        // And to less, which a kernel that only ever extended would get wrong.
+        connection.renew_element(SetId::Blocked4, &first.timeout(Some(Duration::from_secs(60)))).unwrap();
+        assert!(read(&mut connection).expires.unwrap() <= Duration::from_secs(60));
+    });
+    assert!(!scene.reaches());
+}
+
+#[test]
+fn a_table_of_its_own_is_had_where_the_kernel_has_one_that_persists() {
+    need!("nft");
+    let namespace = Namespace::new();
+    let order = || Order { hold: Hold::Owned, ..Order::default() };
+    let installed = namespace.enter(|| {
+        let mut connection = Connection::open().unwrap();
+        let installed = connection.install_with(&default_ruleset(), order());
+        if installed.is_ok() {
+            let flush = namespace.output("nft", &["delete", "table", "inet", "portsentry"], Duration::from_secs(10));
+            assert!(String::from_utf8_lossy(&flush.stderr).contains("not permitted"), "{flush:?}");
+        }
+        installed
+    });
+    match installed {
+        Ok(_) => {
+            assert!(linux() >= PERSIST, "Linux {:?} has the flag persist", linux());
+            assert_eq!(namespace.enter(|| Connection::open().unwrap().verify(&default_ruleset()).unwrap()), None, "it outlives its owner");
+        }
+        Err(error) => {
+            assert!(linux() < PERSIST && error.is_unsupported(), "Linux {:?}: {error}", linux());
+            assert_eq!(namespace.run("nft", &["list", "ruleset"]), "", "a refusal leaves nothing");
+        }
+    }
+}
+
+// P14, P28
+#[test]
+fn a_scan_is_blocked_and_a_flushed_ruleset_is_repaired_with_and_without_a_table_of_its_own() {
+    need!("nft", "ping");
+    let scene = scene();
+    for yaml in ["", "own_table: true"] {
+        let daemon = Daemon::start(&scene.host, &format!("{yaml}\non_exit: remove"));
+        let (asked, has) = (!yaml.is_empty(), linux() >= PERSIST);
+        assert_eq!(daemon.log().contains("own_table: this kernel"), asked && !has, "{}", daemon.log());
+        knock(&scene, 1..=5);
+        wait_for_block(&daemon, SCANNER);
+        assert!(!scene.reaches());
+        let status = daemon.json(&["status"]);
+        assert!(status["probes"].as_u64().unwrap() >= 3, "{status}");
+        assert_eq!(status["lost"], 0, "{status}");
+        scene.host.run("nft", &["flush", "ruleset"]);
+        let repairs = || daemon.json(&["status"])["repairs"]["count"].as_u64().unwrap();
+        if asked && has {
+            assert_eq!(repairs(), 0, "the flush skips the table");
+        } else {
+            assert!(eventually(Duration::from_secs(20), || repairs() == 1), "{}", daemon.log());
+            daemon.wait_for_log("nft (process ");
+        }
+        assert!(!scene.reaches());
+        assert_eq!(daemon.blocked(), [SCANNER]);
+        let listed = scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
+        assert!(listed.contains(SCANNER), "{listed}");
+        // The next round finds nothing of this one.
+        drop(stopped(daemon));
+        assert_eq!(scene.host.run("nft", &["list", "ruleset"]), "");
+    }
+}
+
+fn stopped(mut daemon: Daemon<'_>) -> Daemon<'_> {
+    assert!(daemon.stop().success(), "{}", daemon.log());
+    daemon
+}
+
+// P5
+#[test]
+fn datagrams_and_connections_to_what_listens_are_no_probes() {
+    need!();
+    let scene = scene();
+    // The socket expression looks into the kernel's own table.
+    let (listener, socket) = scene.host.enter(|| (std::net::TcpListener::bind((HOST, 700)).unwrap(), UdpSocket::bind((HOST, 701)).unwrap()));
+    let daemon = Daemon::start(&scene.host, "scan_trigger: 0");
+    scene.scanner.enter(|| {
+        TcpStream::connect_timeout(&SocketAddr::from((address(HOST), 700)), Duration::from_secs(10)).expect("served");
+        UdpSocket::bind((SCANNER, 0)).unwrap().send_to(b"question", (HOST, 701)).unwrap();
+    });
+    let mut bytes = [0; 16];
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(socket.recv(&mut bytes).unwrap(), 8);
+    assert_eq!((daemon.blocked(), daemon.json(&["status"])["probes"].as_u64()), (Vec::new(), Some(0)));
+    drop((listener, socket));
+    // Where a service was lately, its clients are let be; where none was, the first connection is one too many.
+    knock(&scene, [700, 702]);
+    wait_for_block(&daemon, SCANNER);
+    let reason = daemon.json(&["list"])[0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("tcp/702") && !reason.contains("700"), "{reason}");
+}
+
+/// Whether the daemon does what the key asks for, or says that it cannot yet.
+fn is_in_force(daemon: &Daemon<'_>, key: &str) -> bool {
+    let pending = daemon.log().contains(&format!("`{key}` is not in force yet"));
+    if pending {
+        eprintln!("{key} is not in force yet: nothing to try");
+    }
+    !pending
+}
+
+// P27
+#[test]
+fn the_rules_hold_a_scanner_while_the_daemon_sleeps_and_it_blocks_him_when_it_wakes() {
+    need!("nft", "ping");
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "capture: { reflex: true }");
+    if !is_in_force(&daemon, "capture.reflex") {
+        return;
+    }
+    assert!(scene.reaches());
+    daemon.signal("STOP");
+    knock(&scene, [5, 6]);
+    let before = scene.reaches();
+    knock(&scene, [7, 8]);
+    let after = scene.reaches();
+    let held = scene.host.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
+    daemon.signal("CONT");
+    assert!(before, "two ports are no scan");
+    assert!(!after && held.contains(SCANNER), "{held}");
+    wait_for_block(&daemon, SCANNER);
+}
+
+#[test]
+fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
+    need!("nft", "ping");
+    let scene = scene();
+    let listener = scene.host.enter(|| std::net::TcpListener::bind((HOST, 700)).unwrap());
+    let mut daemon = Daemon::start(&scene.host, "capture: { method: nfqueue, reflex: false }");
+    if !is_in_force(&daemon, "capture.method") {
+        return;
+    }
+    let rules = scene.host.run("nft", &["-s", "list", "table", "inet", "portsentry"]);
+    let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+    if modules.lines().any(|line| line.starts_with("nft_queue ")) {
+        assert!(rules.contains("queue") && !rules.contains("NFQUEUE"), "the kernel's own statement, not the xt target: {rules}");
+    } else {
+        assert!(rules.to_lowercase().contains("queue"), "{rules}");
+    }
+    let serves = || scene.scanner.enter(|| TcpStream::connect_timeout(&SocketAddr::from((address(HOST), 700)), Duration::from_secs(5)).is_ok());
+    assert!(serves());
+    knock(&scene, 1..=5);
+    wait_for_block(&daemon, SCANNER);
+    assert!(!scene.reaches());
+    let status = daemon.json(&["status"]);
+    assert_eq!(status["lost"], 0, "{status}");
+    assert!(daemon.ctl(&["unblock", SCANNER]).status.success());
+    // A suspect's connections wait as well; without a program that listens they must not.
+    knock(&scene, [9]);
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    assert!(serves(), "a host that hangs because a program died");
+    drop(listener);
+}

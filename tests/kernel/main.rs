@@ -1,0 +1,43 @@
+//! Tests over the real kernel: each makes network namespaces of its own, so they run side by side. They need root.
+//!
+//!     cargo test --test kernel                        all of them
+//!     cargo test --test kernel reload                 those whose names contain "reload"
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::field_reassign_with_default,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod benign;
+mod capture;
+mod command_line;
+mod daemon;
+mod decoy;
+mod defects;
+mod detect;
+mod fail2ban;
+mod firewalls;
+mod flood;
+mod ignore;
+mod kernels;
+mod predecessor;
+mod promise;
+mod queue;
+mod reflex;
+mod repair;
+mod responses;
+mod route;
+mod ruleset;
+mod services;
+mod store;
+mod takeover;
+mod unit;

@@ -1,0 +1,436 @@
+//! The promise, tried: never block what must not be blocked, stop a real scan, say what is true, keep working.
+//!
+//! Each test does to a running daemon what an administrator, an attacker or another program may do to it.
+
+use crate::support;
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use portsentry::capture::nflog::{Listener, Settings};
+use support::daemon::Daemon;
+use support::scene::Scene;
+use support::{eventually, missing};
+
+const HOST: &str = "10.67.1.1";
+const SCANNER: &str = "10.67.1.2";
+const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping"];
+
+fn scene() -> Scene {
+    Scene::new(&["10.67.1.1/24", "fd67:1::1/64"], &["10.67.1.2/24", "fd67:77:0:1::2/64"])
+        .with_prefixes(&["fd67:77::/32"])
+        .with_route_to("fd67:1::/64")
+}
+
+fn words(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn done(output: &Output) {
+    assert!(output.status.success(), "{}", words(output));
+}
+
+fn warnings(daemon: &Daemon<'_>) -> String {
+    daemon.json(&["status"])["warnings"].to_string()
+}
+
+// P14
+#[test]
+fn a_scanner_whose_block_was_taken_out_by_hand_is_blocked_again() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    // A proven scan or a block by hand would not be looked at for an hour.
+    let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 1h } }");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    scene.host.run("nft", &["flush", "set", "inet", "portsentry", "blocked4"]);
+    assert_eq!(daemon.blocked(), Vec::<String>::new());
+    assert_eq!(daemon.json(&["status"])["blocked"], 0, "the kernel's word, not that of our books");
+    std::thread::sleep(Duration::from_millis(1100));
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    assert!(!scene.reaches());
+}
+
+// P15
+#[test]
+fn a_block_by_hand_is_not_shortened_by_packets_that_came_through() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "5h"]));
+    std::thread::sleep(Duration::from_millis(1100));
+    // The rules are put right at once; the packets that came in between are no reason to give the block another time.
+    scene.host.run("nft", &["add", "element", "inet", "portsentry", "allowed4", &format!("{{ {SCANNER} }}")]);
+    scene.host.run("nft", &["insert", "rule", "inet", "portsentry", "watch", "ip", "saddr", SCANNER, "goto", "tcp_probe"]);
+    scene.scan("-p1-50");
+    let left = daemon.json(&["list"])[0]["expires_in"].as_u64().unwrap();
+    assert!(left > 17_000, "{left} s");
+}
+
+// P14
+#[test]
+fn without_its_table_the_daemon_makes_it_anew_and_says_so() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    for address in ["198.51.100.1", "198.51.100.2", "198.51.100.3"] {
+        done(&daemon.ctl(&["block", address]));
+    }
+    scene.host.run("nft", &["flush", "ruleset"]);
+    // Whatever is asked meanwhile is answered by what is true.
+    daemon.ctl(&["block", "198.51.100.9"]);
+    assert!(eventually(Duration::from_secs(5), || warnings(&daemon) == "[]" && daemon.blocked().len() >= 3), "{}", warnings(&daemon));
+    assert_eq!(daemon.json(&["status"])["repairs"]["count"], 1);
+    daemon.wait_for_log("blocks were put back");
+    done(&daemon.ctl(&["allow", "add", "9.9.9.9"]));
+    done(&daemon.ctl(&["unblock", "198.51.100.1"]));
+    done(&daemon.ctl(&["unblock", "--all"]));
+    scene.host.run("nft", &["flush", "ruleset"]);
+    assert!(eventually(Duration::from_secs(5), || daemon.json(&["status"])["repairs"]["count"] == 2));
+    assert_eq!(daemon.blocked(), Vec::<String>::new(), "what was lifted stays lifted");
+    assert!(scene.host.run("nft", &["list", "set", "inet", "portsentry", "allowed4"]).contains("9.9.9.9"), "what was allowed stays allowed");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+}
+
+/// Where the table can neither be had nor made, every answer says so.
+// D1
+#[test]
+fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", "198.51.100.1"]));
+    // It deletes our table and makes one of the same name its own, for as long as it runs.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "delete table inet portsentry; add table inet portsentry { flags owner; }\n").unwrap();
+    let text = format!("(cat {}; sleep 600) | nft -i", file.path().display());
+    let thief = scene.host.spawn("sh", &["-c", &text]);
+    daemon.wait_for_log("cannot be put right");
+    assert!(warnings(&daemon).contains("portsentry"), "{}", warnings(&daemon));
+    for (arguments, code) in [(["list", "--json"], 70), (["block", "198.51.100.9"], 70), (["show", "198.51.100.1"], 70), (["allow", "list"], 0)] {
+        let output = daemon.ctl(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", words(&output));
+    }
+    assert_eq!(daemon.ctl(&["allow", "add", "9.9.9.9"]).status.code(), Some(70));
+    for pid in scene.host.run("ip", &["netns", "pids", &scene.host.name]).split_whitespace() {
+        if pid.parse::<u32>().unwrap() != daemon.child.id()
+            && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "nft")
+        {
+            support::run("kill", &[pid]);
+        }
+    }
+    assert!(eventually(Duration::from_secs(70), || warnings(&daemon) == "[]" && daemon.blocked() == ["198.51.100.1"]), "{}", daemon.log());
+    drop(thief);
+}
+
+// P14, P15
+#[test]
+fn a_reload_puts_a_deleted_table_back_with_its_blocks_and_what_is_left_of_their_time() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    done(&daemon.ctl(&["block", "fd67:77:0:1::2", "--for", "0"]));
+    done(&daemon.ctl(&["block", "203.0.113.0/24", "--for", "2h", "--reason", "by order"]));
+    scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+    done(&daemon.ctl(&["reload"]));
+    assert!(!scene.reaches());
+    let list = daemon.json(&["list"]);
+    let row = |address: &str| list.as_array().unwrap().iter().find(|row| row["address"] == address).unwrap_or_else(|| panic!("{address}: {list}"));
+    assert_eq!(row(SCANNER)["scan"], "syn");
+    assert!(row(SCANNER)["expires_in"].as_u64().unwrap() < 60, "{list}");
+    assert!(row("fd67:77:0:1::/64")["expires_in"].is_null(), "{list}");
+    assert!(row("203.0.113.0/24")["reason"].as_str().unwrap().contains("by order"), "{list}");
+    assert!((7000..7200).contains(&row("203.0.113.0/24")["expires_in"].as_u64().unwrap()), "{list}");
+    assert_eq!(list.as_array().unwrap().len(), 3, "{list}");
+}
+
+// P7
+#[test]
+fn an_unblock_says_what_still_blocks_the_address() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", "203.0.113.0/24"]));
+    done(&daemon.ctl(&["block", "203.0.113.5"]));
+    let text = words(&daemon.ctl(&["unblock", "203.0.113.5"]));
+    assert!(text.contains("still blocked as part of 203.0.113.0/24"), "{text}");
+    let output = daemon.ctl(&["unblock", "203.0.113.5"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("blocked as part of 203.0.113.0/24"), "{}", words(&output));
+    done(&daemon.ctl(&["unblock", "203.0.113.0/24"]));
+    assert!(words(&daemon.ctl(&["unblock", "203.0.113.5"])).contains("203.0.113.5 is not blocked"));
+}
+
+// P15
+#[test]
+fn prefixes_stay_blocked_as_they_were_when_their_length_changes_by_reload_or_by_restart() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    assert!(scene.scanner.pings(&["fd67:1::1"]));
+    done(&daemon.ctl(&["block", "fd67:77:0:1::2"]));
+    assert!(!scene.scanner.pings(&["fd67:1::1"]));
+    for (bits, restart) in [(56, true), (128, true), (48, false), (64, false), (60, true)] {
+        let yaml = format!("block: {{ ipv6_prefix: {bits} }}");
+        if restart {
+            daemon.stop();
+            daemon.restart(&yaml);
+        } else {
+            daemon.write_configuration(&yaml);
+            done(&daemon.ctl(&["reload"]));
+        }
+        assert_eq!(daemon.blocked(), ["fd67:77:0:1::/64"], "{bits}");
+        assert!(!scene.scanner.pings(&["fd67:1::1"]), "{bits}");
+    }
+    done(&daemon.ctl(&["unblock", "fd67:77:0:1::/64"]));
+    assert!(scene.scanner.pings(&["fd67:1::1"]));
+}
+
+// P12
+#[test]
+fn a_reload_to_a_group_that_another_program_has_changes_nothing() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "tcp: { mode: stealth, ports: [1-50] }");
+    let rules = scene.host.run("nft", &["list", "chain", "inet", "portsentry", "probe"]);
+    let other = scene.host.enter(|| Listener::bind(Settings::of_group(99)).unwrap());
+    daemon.write_configuration("capture: { group: 99 }\ntcp: { mode: stealth, ports: [100-150] }");
+    let refused = daemon.ctl(&["reload"]);
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(words(&refused).contains("NFLOG group 99 is in use"), "{}", words(&refused));
+    assert_eq!(scene.host.run("nft", &["list", "chain", "inet", "portsentry", "probe"]), rules);
+    assert_eq!(daemon.json(&["status"])["group"], 77);
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    drop(other);
+    done(&daemon.ctl(&["unblock", "--all"]));
+    let before = daemon.json(&["status"])["probes"].as_u64().unwrap();
+    done(&daemon.ctl(&["reload"]));
+    scene.scan("-p100-150");
+    daemon.wait_for_block(SCANNER);
+    assert!(daemon.json(&["status"])["probes"].as_u64().unwrap() >= before + 3);
+}
+
+// P6, P9
+#[test]
+fn a_flood_of_invented_sources_hides_no_scanner_and_fills_no_log() {
+    if missing(&["ip", "nft", "nmap", "ping", "hping3"]).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    let flood = scene.scanner.spawn("timeout", &["4", "hping3", "--rand-source", "--flood", "-S", "-p", "79", HOST]);
+    std::thread::sleep(Duration::from_millis(500));
+    let mut slowest = Duration::ZERO;
+    for _ in 0..10 {
+        let begun = Instant::now();
+        daemon.json(&["status"]);
+        slowest = slowest.max(begun.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    scene.scan("-p1-100");
+    daemon.wait_for_block(SCANNER);
+    drop(flood);
+    let status = daemon.json(&["status"]);
+    let resident = daemon.memory("VmRSS");
+    println!(
+        "{} probes, {} lost, {} sources, slowest status {slowest:?}, {resident} kB resident",
+        status["probes"], status["lost"], status["sources"]
+    );
+    // Most of it the rules count themselves.
+    let reflex = ["untold", "shed", "untold_holds"].iter().map(|key| status["reflex"][key].as_u64().unwrap()).sum::<u64>();
+    assert!(status["probes"].as_u64().unwrap() + reflex > 10_000, "that was no flood: {status}");
+    assert!(daemon.log().lines().count() < 150, "{}", daemon.log().lines().count());
+    let lost = status["lost"].as_u64().unwrap();
+    assert_eq!(status["warnings"].to_string().contains("lost"), lost > 0, "{status}");
+}
+
+// P15
+#[test]
+fn fifty_reloads_in_a_row_lose_no_block_and_no_probe() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", "198.51.100.1", "--for", "0"]));
+    for _ in 0..50 {
+        daemon.signal("HUP");
+    }
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    let mut blocked = daemon.blocked();
+    blocked.sort();
+    assert_eq!(blocked, [SCANNER, "198.51.100.1"]);
+    assert_eq!(daemon.json(&["status"])["warnings"].to_string(), "[]");
+}
+
+// P15, P25
+#[test]
+fn a_killed_daemon_leaves_its_blocks_and_takes_them_over_again() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    assert!(!scene.reaches());
+    daemon.restart("");
+    assert_eq!(daemon.blocked(), [SCANNER]);
+    done(&daemon.ctl(&["unblock", SCANNER]));
+    assert!(scene.reaches());
+}
+
+// P15
+#[test]
+fn observe_drops_nothing_and_enforce_brings_the_blocks_back() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER]));
+    assert!(!scene.reaches());
+    daemon.write_configuration("mode: observe");
+    done(&daemon.ctl(&["reload"]));
+    assert!(scene.reaches());
+    scene.scan("-p1-50");
+    assert!(scene.reaches());
+    assert_eq!(daemon.json(&["status"])["blocked"], 0);
+    daemon.write_configuration("");
+    done(&daemon.ctl(&["reload"]));
+    assert!(!scene.reaches());
+    assert_eq!(daemon.blocked(), [SCANNER]);
+}
+
+// P1
+#[test]
+fn what_is_allowed_by_hand_is_let_go_at_once_and_stays_allowed_after_a_restart() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    done(&daemon.ctl(&["allow", "add", SCANNER]));
+    assert!(scene.reaches());
+    assert_eq!(daemon.blocked(), Vec::<String>::new());
+    daemon.stop();
+    daemon.restart("");
+    scene.scan("-p1-50");
+    assert_eq!(daemon.blocked(), Vec::<String>::new());
+    assert_eq!(daemon.ctl(&["block", "10.67.1.2/31"]).status.code(), Some(1), "a network around it is not blocked either");
+    done(&daemon.ctl(&["allow", "remove", SCANNER]));
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+}
+
+// P25
+#[test]
+fn a_full_disk_stops_no_block_and_is_told() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    daemon.stop();
+    std::fs::remove_file(daemon.path("portsentry.history")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", daemon.path("portsentry.history")).unwrap();
+    daemon.restart("");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    daemon.wait_for_log("cannot be written");
+    assert!(eventually(Duration::from_secs(5), || warnings(&daemon).contains("history file cannot be written")), "{}", warnings(&daemon));
+    // An empty disk again: the line that waited is written.
+    std::fs::remove_file(daemon.path("portsentry.history")).unwrap();
+    let written = || std::fs::read_to_string(daemon.path("portsentry.history")).is_ok_and(|text| text.contains(SCANNER));
+    assert!(eventually(Duration::from_secs(15), written), "{}", daemon.log());
+    assert!(!warnings(&daemon).contains("history"), "{}", warnings(&daemon));
+}
+
+#[test]
+fn systemd_is_told_of_start_reload_life_and_end_when_they_happen() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let socket = UnixDatagram::bind(path("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let told = || {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).expect("a notification");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    std::fs::write(path("c.yaml"), format!("state_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n", directory.path().display()))
+        .unwrap();
+    let environment = [format!("NOTIFY_SOCKET={}", path("notify")), "WATCHDOG_USEC=3000000".to_owned()];
+    let mut daemon = scene.host.spawn("env", &[&environment[0], &environment[1], env!("CARGO_BIN_EXE_portsentry"), "--config", &path("c.yaml")]);
+    assert!(told().contains("READY=1"));
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert!(told().contains("WATCHDOG=1"));
+    }
+    assert!((Duration::from_millis(1500)..Duration::from_secs(9)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    let signal = |name: &str| support::run("kill", &[name, &daemon.0.id().to_string()]);
+    let next = || loop {
+        let text = told();
+        if !text.contains("WATCHDOG=1") {
+            return text;
+        }
+    };
+    signal("-HUP");
+    let reloading = next();
+    assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert!(next().contains("READY=1"));
+    signal("-TERM");
+    assert!(next().contains("STOPPING=1"));
+    assert!(daemon.0.wait().unwrap().success());
+}
+
+// P14
+#[test]
+fn a_second_daemon_with_a_group_of_its_own_does_not_take_the_table_away() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("portsentry.yaml");
+    let text =
+        format!("capture: {{ group: 88 }}\nstate_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n", directory.path().display());
+    std::fs::write(&file, text).unwrap();
+    let second = scene.host.output(env!("CARGO_BIN_EXE_portsentry"), &["--config", file.to_str().unwrap()], Duration::from_secs(10));
+    assert_eq!(second.status.code(), Some(69), "{}", words(&second));
+    assert!(words(&second).contains("another portsentry guards this host"), "{}", words(&second));
+    assert_eq!(warnings(&daemon), "[]");
+    scene.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+}

@@ -1,0 +1,499 @@
+//! Never lost: blocks, offenders and evidence outlive a restart, a kill, a reboot and a power loss; and a store that cannot be used ends nothing.
+//!
+//! A reboot is tried as what it is to the daemon: the same state directory and a kernel without our table, in a new network namespace or after the
+//! table was deleted; and with another boot id in what was stored, which is written there with SQLite itself.
+
+mod unusable;
+
+use crate::support;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portsentry::engine::{Moment, Offender, Reason, Source, Subject};
+use portsentry::journal::store::{self, Block, Content, Mark, Repeated};
+use support::daemon::Daemon;
+use support::scene::Scene;
+use support::{eventually, missing, run, schedule};
+
+const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "mount", "nsenter"];
+const HOST: &str = "10.71.1.1";
+const SCANNER: &str = "10.71.1.2";
+
+/// The daemon's clock stands this far ahead of the kernel's (`daemon::time`).
+const BEFORE_BOOT: u64 = 10 * 366 * 24 * 3600 * 1000;
+
+fn scene() -> Scene {
+    Scene::new(&["10.71.1.1/24"], &["10.71.1.2/24"])
+}
+
+fn drop_table(scene: &Scene) {
+    // It may be gone already.
+    scene.host.run("nft", &["add table inet portsentry; delete table inet portsentry"]);
+}
+
+fn done(output: &Output) -> String {
+    let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{words}");
+    words
+}
+
+fn kill(daemon: &mut Daemon<'_>) {
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+}
+
+fn database(daemon: &Daemon<'_>) -> PathBuf {
+    daemon.path(store::FILE)
+}
+
+fn left(daemon: &Daemon<'_>, address: &str) -> Option<u64> {
+    daemon.json(&["list"]).as_array().unwrap().iter().find(|row| row["address"] == address).and_then(|row| row["expires_in"].as_u64())
+}
+
+fn mark(boot: &str) -> Mark {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Mark { boot: boot.to_owned(), wall: wall.as_millis() as u64, clock: Moment::from_millis(clock.tv_sec as u64 * 1000 + BEFORE_BOOT) }
+}
+
+/// Writes a store as a daemon would have left it that many milliseconds before a reboot, whose clock stood elsewhere.
+fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(Moment) -> Vec<Block>, offenders: impl Fn(Moment) -> Vec<Repeated>) {
+    let now = mark("");
+    let then = Mark { boot: "another-boot".to_owned(), wall: now.wall - ago, clock: Moment::from_millis(BEFORE_BOOT + 7_000_000) };
+    let content = Content { blocks: blocks(then.clock), offenders: offenders(then.clock), evidence: Vec::new(), mark: then };
+    store::open(directory, &now).database.unwrap().replace(&content).unwrap();
+}
+
+fn manual(subject: &str, now: Moment, since: u64, left: Option<u64>) -> Block {
+    let subject = match subject.parse() {
+        Ok(address) => Subject::Host(Source::of(address, 64)),
+        Err(_) => Subject::Network(subject.parse().unwrap()),
+    };
+    Block {
+        subject,
+        prefix: 64,
+        since: Moment::from_millis(now.millis() - since * 1000),
+        expires: left.map(|left| Moment::from_millis(now.millis() + left * 1000)),
+        port: None,
+        reason: Reason::Manual("stored".to_owned()),
+    }
+}
+
+// P25, D3
+#[test]
+fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let (first, second) = (scene(), scene());
+    let mut daemon = Daemon::start(&first.host, "block: { unproven: { timeout: 1h } }");
+    first.scan("-p1-50");
+    daemon.wait_for_block(SCANNER);
+    done(&daemon.ctl(&["block", "198.51.100.0/24", "--for", "2h", "--reason", "a network"]));
+    done(&daemon.ctl(&["block", "2001:db8:5::/64"]));
+    done(&daemon.ctl(&["block", "203.0.113.9"]));
+    done(&daemon.ctl(&["unblock", "203.0.113.9"]));
+    let before = daemon.json(&["list"]);
+    // Power fails: nobody says goodbye.
+    kill(&mut daemon);
+    daemon.namespace = &second.host;
+    daemon.restart("block: { unproven: { timeout: 1h } }");
+    assert!(!second.reaches(), "protected");
+    let after = daemon.json(&["list"]);
+    assert_eq!(after.as_array().unwrap().len(), 3, "{after}");
+    for (row, old) in after.as_array().unwrap().iter().zip(before.as_array().unwrap()) {
+        for key in ["address", "reason", "scan", "proven"] {
+            assert_eq!(row[key], old[key], "{key} of {row}");
+        }
+        let (now, then) = (row["expires_in"].as_u64().unwrap(), old["expires_in"].as_u64().unwrap());
+        assert!(now <= then && now + 30 >= then, "{row} {old}");
+        let seconds = |row: &serde_json::Value| row["since"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+        assert!(seconds(row).abs_diff(seconds(old)) <= 2, "{row} {old}");
+    }
+    daemon.wait_for_log("3 blocks restored from the state store, in force again.");
+    assert_eq!(daemon.json(&["status"])["store"]["state"], "ok");
+    // And no more is said or done the next time.
+    assert!(daemon.stop().success());
+    daemon.restart("block: { unproven: { timeout: 1h } }");
+    daemon.wait_for_log("3 blocks found in the kernel, kept in force.");
+    assert_eq!(daemon.blocked().len(), 3);
+}
+
+// P25
+#[test]
+fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    daemon.stop();
+    drop_table(&scene);
+    write_store(
+        daemon.directory.path(),
+        100_000,
+        |now| {
+            vec![
+                manual("192.0.2.1", now, 10, Some(90)),
+                manual("192.0.2.2", now, 10, Some(1000)),
+                manual("192.0.2.3", now, 10, None),
+                // The host itself, a network around it, and one of the allow list.
+                manual(HOST, now, 10, None),
+                manual("10.71.0.0/16", now, 10, None),
+                manual("192.0.2.4", now, 10, None),
+                // Its end lies ahead of its whole time: a clock was wrong.
+                manual("192.0.2.5", Moment::from_millis(now.millis() - 5_000_000), 10, Some(1_000_000)),
+            ]
+        },
+        |now| vec![Repeated { offender: Offender { source: Source::of(SCANNER.parse().unwrap(), 64), times: 3, last: now }, prefix: 64 }],
+    );
+    daemon.restart("allow: [\"127.0.0.0/8\", \"192.0.2.4\"]");
+    assert_eq!(daemon.blocked(), ["192.0.2.2", "192.0.2.3", "192.0.2.5"]);
+    let left = left(&daemon, "192.0.2.2").unwrap();
+    assert!((850..=900).contains(&left), "{left}");
+    daemon.wait_for_log("3 blocks that were stored are not put back: what they name is never blocked now");
+    assert_eq!(daemon.json(&["show", SCANNER, "--json"]).get("blocks_before").cloned().unwrap_or_default(), 3);
+}
+
+// P25
+#[test]
+fn what_was_taken_out_of_the_kernel_while_the_daemon_was_down_is_unblocked() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        done(&daemon.ctl(&["block", address]));
+    }
+    kill(&mut daemon);
+    scene.host.run("nft", &["delete", "element", "inet", "portsentry", "blocked4", "{ 192.0.2.2, 192.0.2.3 }"]);
+    scene.host.run("nft", &["add", "element", "inet", "portsentry", "blocked4", "{ 192.0.2.9 timeout 1h }"]);
+    daemon.restart("");
+    assert_eq!(daemon.blocked(), ["192.0.2.1", "192.0.2.9"]);
+    daemon.wait_for_log("2 blocks were taken out of the kernel's sets while the daemon was down");
+    // It stays so after the next reboot.
+    let settled = || daemon.json(&["status"])["store"]["blocks"] == 2;
+    assert!(eventually(Duration::from_secs(10), settled), "{}", daemon.json(&["status"]));
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("");
+    assert_eq!(daemon.blocked(), ["192.0.2.1", "192.0.2.9"]);
+}
+
+#[test]
+fn what_nft_says_to_a_running_daemon_holds_after_a_reboot() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    for address in ["192.0.2.1", "192.0.2.2", "203.0.113.0/24", "198.51.100.0/24"] {
+        done(&daemon.ctl(&["block", address]));
+    }
+    let listed = |daemon: &Daemon<'_>| daemon.blocked().into_iter().collect::<BTreeSet<_>>();
+    // One verb after the other, so that the count of what is stored tells what is.
+    for (verb, elements, stored) in [
+        ("delete", [("blocked4", "{ 192.0.2.2 }"), ("blocked_nets4", "{ 203.0.113.0/24 }")], 2),
+        ("add", [("blocked4", "{ 192.0.2.9 timeout 1h }"), ("blocked_nets4", "{ 198.18.0.0/15 }")], 4),
+    ] {
+        for (set, element) in elements {
+            scene.host.run("nft", &[verb, "element", "inet", "portsentry", set, element]);
+        }
+        let is_stored = || daemon.json(&["status"])["store"]["blocks"] == stored;
+        assert!(eventually(Duration::from_secs(10), is_stored), "{:?} {}", listed(&daemon), daemon.json(&["status"]));
+    }
+    let expected = ["192.0.2.1", "192.0.2.9", "198.18.0.0/15", "198.51.100.0/24"];
+    assert_eq!(listed(&daemon), expected.map(str::to_owned).into());
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("");
+    assert_eq!(listed(&daemon), expected.map(str::to_owned).into());
+    assert!(left(&daemon, "192.0.2.9").is_some_and(|left| left > 3000));
+}
+
+#[test]
+fn what_came_back_from_the_store_comes_back_after_a_flush_as_well() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
+    done(&daemon.ctl(&["block", "203.0.113.0/24"]));
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("");
+    scene.host.run("nft", &["flush", "ruleset"]);
+    assert!(eventually(Duration::from_secs(10), || daemon.json(&["status"])["repairs"]["count"] == 1), "{}", daemon.log());
+    assert!(!scene.reaches());
+    assert_eq!(daemon.blocked(), [SCANNER, "203.0.113.0/24"]);
+    assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
+    // Nobody's word was taken for an unblock: the store still has them.
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("");
+    assert_eq!(daemon.blocked(), [SCANNER, "203.0.113.0/24"]);
+}
+
+#[test]
+fn observing_keeps_what_was_stored_and_puts_nothing_in_force() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
+    assert!(!scene.reaches());
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("mode: observe");
+    assert!(scene.reaches());
+    assert_eq!(daemon.blocked(), Vec::<String>::new());
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("mode: enforce");
+    assert_eq!(daemon.blocked(), [SCANNER]);
+    assert!(!scene.reaches());
+}
+
+#[test]
+fn a_scan_that_a_reboot_interrupts_is_blocked_where_it_goes_on() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    scene.scan("-p1-2");
+    assert!(eventually(Duration::from_secs(5), || daemon.json(&["status"])["sources"] == 1), "{}", daemon.log());
+    assert!(daemon.stop().success());
+    drop_table(&scene);
+    daemon.restart("");
+    assert_eq!(daemon.json(&["show", SCANNER])["ports"].as_array().unwrap().len(), 2);
+    assert_eq!(daemon.blocked(), Vec::<String>::new());
+    scene.scan("-p3");
+    daemon.wait_for_block(SCANNER);
+}
+
+#[test]
+fn another_prefix_length_blocks_what_was_judged() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", "2001:db8:5:6::/64"]));
+    done(&daemon.ctl(&["block", "2001:db8:7:8::9"]));
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("block: { ipv6_prefix: 128 }");
+    assert_eq!(daemon.blocked(), ["2001:db8:5:6::/64", "2001:db8:7:8::/64"]);
+    kill(&mut daemon);
+    drop_table(&scene);
+    daemon.restart("");
+    assert_eq!(daemon.blocked(), ["2001:db8:5:6::/64", "2001:db8:7:8::/64"]);
+}
+
+#[test]
+fn as_many_as_block_total_come_back_and_those_with_the_longest_time() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    daemon.stop();
+    drop_table(&scene);
+    let blocks = |now| (1..=9).map(|n| manual(&format!("192.0.2.{n}"), now, 10, Some(1000 * n))).collect();
+    write_store(daemon.directory.path(), 1000, blocks, |_| Vec::new());
+    daemon.restart("block: { total: 3 }");
+    assert_eq!(daemon.blocked(), ["192.0.2.7", "192.0.2.8", "192.0.2.9"]);
+    daemon.wait_for_log("6 blocks that were stored are not put back: block.total allows no more");
+}
+
+// P15
+#[test]
+fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    done(&daemon.ctl(&["block", SCANNER, "--for", "1h", "--reason", "known"]));
+    kill(&mut daemon);
+    // As the transaction of a repair leaves it, when the daemon ends before the rest has followed.
+    let nft = |words: &str| scene.host.run("nft", &[words]);
+    nft(&format!(
+        "delete element inet portsentry blocked4 {{ {SCANNER} }}; add element inet portsentry blocked4 {{ {SCANNER} timeout 1h expires 50m }}"
+    ));
+    daemon.restart("");
+    let row = daemon.json(&["list"])[0].clone();
+    assert_eq!((&row["address"], &row["reason"]), (&SCANNER.into(), &"by hand: known".into()), "{row}");
+    assert!(row["expires_in"].as_u64().is_some_and(|left| (2900..=3000).contains(&left)), "{row}");
+    let listing = || nft("list set inet portsentry blocked4");
+    assert!(eventually(Duration::from_secs(5), || listing().contains("by hand: known")), "{}", listing());
+    assert!(!scene.reaches());
+    assert!(daemon.json(&["list"])[0]["packets"].as_u64() >= Some(1), "{}", listing());
+}
+
+/// What must hold after a round: the last word that was acknowledged of each address; those without one may be either.
+#[derive(Default)]
+struct Books {
+    blocked: BTreeSet<String>,
+    unsure: BTreeSet<String>,
+}
+
+// P25
+#[test]
+fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let rounds: u32 = std::env::var("PORTSENTRY_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20);
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    let books = Arc::new(Mutex::new(Books::default()));
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    for round in 0..rounds {
+        let over = AtomicBool::new(false);
+        let pause = Duration::from_millis(next(900));
+        let seeds = [next(1000), next(1000)];
+        let with_table = next(2) == 0;
+        std::thread::scope(|scope| {
+            for (worker, seed) in seeds.into_iter().enumerate() {
+                let (daemon, books, over) = (&daemon, Arc::clone(&books), &over);
+                scope.spawn(move || {
+                    for step in seed.. {
+                        if over.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        // Each worker has addresses of its own, so that the last word is known.
+                        let address = format!("198.51.{worker}.{}", step.wrapping_mul(7919) % 40);
+                        let block = step % 3 != 0;
+                        {
+                            let mut books = books.lock().unwrap();
+                            books.unsure.insert(address.clone());
+                        }
+                        let output = daemon.ctl(&[if block { "block" } else { "unblock" }, &address]);
+                        // 1: it was not blocked.
+                        if matches!(output.status.code(), Some(0 | 1)) {
+                            let mut books = books.lock().unwrap();
+                            books.unsure.remove(&address);
+                            if block {
+                                books.blocked.insert(address)
+                            } else {
+                                books.blocked.remove(&address)
+                            };
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(pause);
+            if next(3) == 0 {
+                let _ = daemon.ctl(&["reload"]);
+            }
+            // Repaired, or not yet repaired when it dies.
+            if next(3) == 0 {
+                scene.host.run("nft", &["flush", "ruleset"]);
+            }
+            std::thread::sleep(Duration::from_millis(next(50)));
+            let pid = daemon.child.id().to_string();
+            run("kill", &["-9", &pid]);
+            over.store(true, Ordering::Relaxed);
+        });
+        daemon.child.wait().unwrap();
+        if !with_table {
+            drop_table(&scene);
+        }
+        daemon.restart("");
+        let mut books = books.lock().unwrap();
+        let found: BTreeSet<String> = daemon.blocked().into_iter().collect();
+        let kernel = scene.host.run("nft", &["-j", "list", "set", "inet", "portsentry", "blocked4"]);
+        for address in &found {
+            assert!(kernel.contains(&format!("\"{address}\"")), "round {round}: {address} is listed and not in the kernel");
+        }
+        let lost: Vec<_> = books.blocked.iter().filter(|address| !found.contains(*address) && !books.unsure.contains(*address)).collect();
+        let back: Vec<_> = found.iter().filter(|address| !books.blocked.contains(*address) && !books.unsure.contains(*address)).collect();
+        assert!(lost.is_empty() && back.is_empty(), "round {round}, table {with_table}: lost {lost:?}, back {back:?}\n{}", daemon.log());
+        *books = Books { blocked: found, unsure: BTreeSet::new() };
+    }
+    println!("{rounds} rounds");
+}
+
+#[test]
+fn a_long_list_is_the_kernels_word_in_the_order_of_addresses() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    // More than are listed by a dump.
+    let count = 1500;
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    daemon.stop();
+    drop_table(&scene);
+    let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n * 77).to_string();
+    let blocks = |now| (0..count).map(|n| manual(&address(n), now, 10, Some(100_000))).chain([manual("203.0.113.0/24", now, 10, None)]).collect();
+    write_store(daemon.directory.path(), 1000, blocks, |_| Vec::new());
+    daemon.restart("");
+    scene.host.run("nft", &["delete", "element", "inet", "portsentry", "blocked4", &format!("{{ {} }}", address(7))]);
+    let expected: Vec<String> = (0..count).filter(|n| *n != 7).map(address).chain(["203.0.113.0/24".to_owned()]).collect();
+    assert!(daemon.blocked() == expected);
+    let rows = daemon.json(&["list"]);
+    assert_eq!((&rows[0]["reason"], &rows[0]["packets"]), (&"by hand: stored".into(), &0.into()));
+    assert!(rows[0]["expires_in"].as_u64().is_some_and(|left| (99_000..=100_000).contains(&left)), "{}", rows[0]);
+}
+
+#[test]
+fn a_hundred_thousand_blocks_come_back_in_one_batch() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    schedule::alone();
+    let count: u32 = std::env::var("PORTSENTRY_BLOCKS").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    daemon.stop();
+    drop_table(&scene);
+    let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string();
+    write_store(
+        daemon.directory.path(),
+        1000,
+        |now| {
+            let mut blocks: Vec<_> = (0..count).map(|n| manual(&address(n), now, 10, Some(100_000))).collect();
+            blocks.push(manual(SCANNER, now, 10, Some(100_000)));
+            blocks
+        },
+        |_| Vec::new(),
+    );
+    let began = Instant::now();
+    daemon.restart("");
+    let ours = began.elapsed();
+    assert!(!scene.reaches());
+    assert_eq!(daemon.json(&["status"])["blocked"], count + 1);
+    daemon.wait_for_log(&format!("{} blocks restored from the state store", count + 1));
+    // Beside it: nft, reading the same from a file.
+    let saved = daemon.path("saved.nft");
+    let elements: Vec<_> = (0..count).map(|n| format!("{} timeout 100000s expires 99999s", address(n))).collect();
+    std::fs::write(
+        &saved,
+        format!("table inet other {{ set s {{ type ipv4_addr; flags timeout; elements = {{ {} }}\n }}\n }}\n", elements.join(",\n")),
+    )
+    .unwrap();
+    let began = Instant::now();
+    scene.host.run("nft", &["-f", saved.to_str().unwrap()]);
+    println!(
+        "{count} blocks: the daemon answers after {} ms with all in force; nft -f takes {} ms for the elements alone",
+        ours.as_millis(),
+        began.elapsed().as_millis()
+    );
+}

@@ -1,0 +1,223 @@
+//! A host that has run Debian's PortSentry 1.2 moves over by one command: its files are read where they lie, its ports are watched, its history goes
+//! on, its ignore file holds, and its log recipes find their words.
+//!
+//! The files are those of Debian's package, unpacked at run time; where that cannot be had, those of tests/classic, which have the same keys and
+//! values.
+
+use crate::support;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use support::predecessor::{Machine, Package};
+use support::scene::Scene;
+use support::{eventually, missing, run};
+
+const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
+const HOST: &str = "10.69.0.1";
+const OLD_SCANNER: &str = "10.69.0.2";
+const SCANNER: &str = "10.69.0.3";
+/// In the ignore file by its address, and by a network with host bits.
+const FRIEND: &str = "10.69.0.4";
+const OFFICE: &str = "10.69.7.200";
+const HISTORY: &str = "/var/lib/portsentry/portsentry.history";
+
+fn scene() -> Scene {
+    let theirs = [OLD_SCANNER, SCANNER, FRIEND, OFFICE].map(|address| format!("{address}/16"));
+    Scene::new(&["10.69.0.1/16"], &theirs.each_ref().map(String::as_str))
+}
+
+/// Lays the package's files out as dpkg does, with what the administrator edits: `edits` are replaced in portsentry.conf, `modes` stand in
+/// /etc/default/portsentry, `ignored` is appended to the static ignore file, of which the package's own script makes the ignore file.
+fn set_up(machine: &Machine<'_>, package: Option<&Package>, edits: &[(&str, &str)], modes: [&str; 2], ignored: &str) {
+    let fixture = |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/classic").join(name)).unwrap();
+    let (mut configuration, fixed) = match package {
+        Some(package) => (package.text("etc/portsentry/portsentry.conf"), package.text("etc/portsentry/portsentry.ignore.static")),
+        None => (fixture("debian.conf"), fixture("debian.ignore")),
+    };
+    for (old, new) in edits {
+        assert!(configuration.contains(old), "no {old} in {configuration}");
+        configuration = configuration.replace(old, new);
+    }
+    let fixed = format!("{fixed}{ignored}");
+    machine.classic_files(&configuration, &fixed);
+    machine.write("/etc/portsentry/portsentry.ignore.static", &fixed);
+    std::fs::create_dir(machine.file("/etc/default")).unwrap();
+    // What the package's postinst writes on a new host.
+    if let Some(package) = package {
+        let postinst = package.text("DEBIAN/postinst");
+        assert!(postinst.contains("TCP_MODE=tcp") && postinst.contains("UDP_MODE=udp"), "{postinst}");
+        // What its init script does at every start.
+        let script = package.path("usr/lib/portsentry/portsentry-build-ignore-file");
+        let built = machine.output("perl", &[script.to_str().unwrap()]);
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        assert!(machine.text("/etc/portsentry/portsentry.ignore").contains("DO NOT EDIT"));
+    }
+    machine.write("/etc/default/portsentry", &format!("# portsentry\nTCP_MODE=\"{}\"\nUDP_MODE=\"{}\"\n", modes[0], modes[1]));
+}
+
+/// The old program under the package's files; it is ended by its process ids.
+fn run_old(machine: &Machine<'_>, package: &Package, mode: &str, attack: impl FnOnce()) {
+    machine.start_old(package, mode).unwrap();
+    attack();
+    machine.wait_for_log(&format!(" from host: {OLD_SCANNER}/{OLD_SCANNER} to TCP port: "));
+    assert!(!machine.pids().is_empty());
+    for pid in machine.pids() {
+        run("kill", &["-TERM", &pid]);
+    }
+    assert!(eventually(Duration::from_secs(5), || machine.pids().is_empty()), "the old program does not end");
+}
+
+/// Without the package the takeover is tried with the files of tests/classic; that is told.
+fn package() -> Option<Package> {
+    Package::get().map_err(|reason| println!("{reason}: tried with the files of tests/classic")).ok()
+}
+
+fn is_history_line(line: &str, address: &str) -> bool {
+    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((epoch, rest)) = line.split_once(" - ") else { return false };
+    let Some((when, rest)) = rest.split_once(" Host: ") else { return false };
+    let Some((day, time)) = when.split_once(' ') else { return false };
+    let day: Vec<_> = day.split('/').collect();
+    let time: Vec<_> = time.split(':').collect();
+    let Some(port) = rest.strip_prefix(&format!("{address}/{address} Port: ")).and_then(|rest| rest.strip_suffix(" TCP Blocked")) else {
+        return false;
+    };
+    digits(epoch, 10)
+        && day.len() == 3
+        && digits(day[0], 2)
+        && digits(day[1], 2)
+        && digits(day[2], 4)
+        && time.len() == 3
+        && time.iter().all(|part| digits(part, 2))
+        && port.parse::<u16>().is_ok()
+}
+
+/// The filter that fail2ban ships finds these lines, where fail2ban is installed or `tests/run` has unpacked it in the target directory.
+fn fail2ban_finds(history: &Path, lines: usize) {
+    let unpacked = Path::new(env!("CARGO_BIN_EXE_portsentry")).ancestors().nth(2).unwrap().join("fail2ban");
+    let Some(root) = [Path::new("/"), &unpacked].into_iter().find(|root| root.join("usr/bin/fail2ban-regex").exists()) else {
+        println!("fail2ban cannot be had: the lines were compared by their form only");
+        return;
+    };
+    // Debian's package is for Debian's python, not for another one that stands first in PATH.
+    let found = Command::new("timeout")
+        .args(["60", "/usr/bin/python3"])
+        .arg(root.join("usr/bin/fail2ban-regex"))
+        .arg("--config")
+        .arg(root.join("etc/fail2ban"))
+        .args([history, Path::new("portsentry")])
+        .env("PYTHONPATH", root.join("usr/lib/python3/dist-packages"))
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(words.contains(&format!(" {lines} matched, 0 missed")), "{words}{}", String::from_utf8_lossy(&found.stderr));
+}
+
+#[test]
+fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported_before_and_blocks_as_little() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let package = package();
+    let scene = scene();
+    let mut machine = Machine::new(&scene.host);
+    set_up(&machine, package.as_ref(), &[], ["tcp", "udp"], "");
+    if let Some(package) = &package {
+        run_old(&machine, package, "tcp", || drop(scene.traffic("knock", OLD_SCANNER, HOST, &["1", "11", "15"])));
+        machine.wait_for_log("attackalert: Ignoring TCP response per configuration file setting.");
+        // It calls blocked in its history what it did not block: a jail of fail2ban bans for it.
+        assert!(machine.text(HISTORY).contains("TCP Blocked") && machine.blocked_by_old().is_empty());
+    }
+    let history = machine.text(HISTORY);
+    let said = machine.import(&[]);
+    assert!(said.contains("/etc/portsentry/portsentry.yaml is written"), "{said}");
+    assert!(said.contains("KILL_ROUTE, a route for each source, is not taken over"), "{said}");
+    machine.start_ours(&[]);
+    let before = machine.log().len();
+    scene.traffic("knock", SCANNER, HOST, &["1", "11", "15", "79", "111"]);
+    machine.wait_for_log(&format!(" from host: {SCANNER}/{SCANNER} to TCP port: "));
+    let ignoring = "attackalert: Ignoring TCP response per configuration file setting.";
+    assert!(
+        eventually(Duration::from_secs(10), || machine.log()[before..].iter().any(|line| line.contains(ignoring))),
+        "{}",
+        machine.log().join("\n")
+    );
+    assert_eq!(machine.blocked_by_ours(), Vec::<String>::new());
+    assert!(scene.reaches_from(SCANNER));
+    assert_eq!(machine.text(HISTORY), history, "what is not blocked is not called so");
+}
+
+// D12
+#[test]
+fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let package = package();
+    let scene = scene();
+    let mut machine = Machine::new(&scene.host);
+    // What the package's README tells everybody to edit; and the last line of the ignore file has no end.
+    let ip = run("sh", &["-c", "command -v ip"]);
+    let route = format!("KILL_ROUTE=\"{} route add unreachable $TARGET$\"", ip.trim());
+    let edits = [("BLOCK_TCP=\"0\"", "BLOCK_TCP=\"1\""), ("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"", &route)];
+    set_up(&machine, package.as_ref(), &edits, ["atcp", "audp"], &format!("{FRIEND} # the backup host\n10.69.7.9/24"));
+
+    let mut known = 0;
+    if let Some(package) = &package {
+        run_old(&machine, package, "atcp", || scene.scan_from(OLD_SCANNER, &["-sS", "-p1-20", HOST]));
+        assert_eq!(machine.blocked_by_old(), [OLD_SCANNER]);
+        assert!(is_history_line(machine.text(HISTORY).trim_end(), OLD_SCANNER), "{}", machine.text(HISTORY));
+        known = 1;
+    }
+
+    let said = machine.import(&[]);
+    println!("{said}");
+    // The old program's lines went to syslog; so shall ours, that the recipes find them.
+    let yaml = machine.text("/etc/portsentry/portsentry.yaml");
+    assert!(yaml.contains("mode: advanced") && yaml.contains("TCP_MODE=\"atcp\"") && yaml.contains("UDP_MODE=\"audp\""), "{yaml}");
+    machine.write("/etc/portsentry/portsentry.yaml", &format!("{yaml}\nlog: {{ target: syslog }}\n"));
+    machine.start_ours(&[]);
+    assert_eq!(machine.text("/var/log/stderr"), "");
+
+    // The ignore file first: neither is blocked nor told.
+    for friend in [FRIEND, OFFICE] {
+        scene.scan_from(friend, &["-sS", "-p1-100", HOST]);
+        scene.scan_from(friend, &["-sU", "-p1-10", HOST]);
+    }
+    scene.scan_from(SCANNER, &["-sU", "-p1-20", HOST]);
+    machine.wait_for_log(&format!("attackalert: UDP scan from host: {SCANNER}/{SCANNER} to UDP port: "));
+    assert_eq!(machine.blocked_by_ours(), Vec::<String>::new(), "BLOCK_UDP is 0, and friends are ignored");
+    scene.scan_from(SCANNER, &["-sS", "-p1-100", HOST]);
+    assert!(eventually(Duration::from_secs(5), || machine.blocked_by_ours() == [SCANNER]), "{:?}", machine.blocked_by_ours());
+    assert!(!scene.reaches_from(SCANNER) && scene.reaches_from(FRIEND) && scene.reaches_from(OFFICE));
+
+    // The history goes on where the old program stopped.
+    let written = || machine.text(HISTORY).lines().count() == known + 1;
+    assert!(eventually(Duration::from_secs(5), written), "{}", machine.text(HISTORY));
+    let history = machine.text(HISTORY);
+    let lines: Vec<_> = history.lines().collect();
+    assert!(is_history_line(lines[known], SCANNER), "{history}");
+    assert!(known == 0 || is_history_line(lines[0], OLD_SCANNER), "{history}");
+    fail2ban_finds(&machine.file(HISTORY), known + 1);
+
+    // The recipes' words, under the old program's name.
+    for text in [
+        "adminalert: PortSentry".to_owned(),
+        "adminalert: PortSentry is now active and listening.".to_owned(),
+        format!("attackalert: TCP SYN/Normal scan from host: {SCANNER}/{SCANNER} to TCP port: "),
+        format!("attackalert: Host {SCANNER} has been blocked via "),
+    ] {
+        // The old program's lines have the time in front: its syslog(3) writes it.
+        let told = || machine.log().iter().any(|line| line.contains(&text) && line.starts_with('<') && line.contains(">portsentry["));
+        assert!(eventually(Duration::from_secs(5), told), "no {text:?} of ours:\n{}", machine.log().join("\n"));
+    }
+    let of_friends: Vec<_> = machine.log().into_iter().filter(|line| line.contains(FRIEND) || line.contains(OFFICE)).collect();
+    assert!(of_friends.iter().all(|line| !line.contains("attackalert")), "{of_friends:?}");
+    let line = format!("ALL: {SCANNER} : DENY");
+    assert!(eventually(Duration::from_secs(5), || machine.text("/etc/hosts.deny").lines().any(|found| found == line)));
+    machine.stop_ours();
+    machine.wait_for_log("securityalert: PortSentry is shutting down");
+    assert!(machine.text(HISTORY).starts_with(&history), "nothing is taken back");
+}

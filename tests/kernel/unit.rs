@@ -1,0 +1,153 @@
+//! The service's unit: systemd finds nothing wrong with it, and the daemon does its work within the cage that it builds.
+//!
+//! The cage is built by hand from what the unit says: capabilities, no new privileges, umask, a file system that can be read only. The filter of
+//! system calls is not: `systemd-analyze` knows what it lets through, and nothing else here does.
+
+use crate::support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use support::netns::Namespace;
+use support::predecessor::Machine;
+use support::{eventually, missing};
+
+const TOOLS: &[&str] = &["ip", "nft", "python3", "unshare", "setpriv", "mount"];
+const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
+const HOST: &str = "10.68.0.1";
+const SCANNER: &str = "10.68.0.2";
+
+fn unit() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd/portsentry.service")).unwrap()
+}
+
+/// The value of a setting that stands once.
+fn setting(name: &str) -> String {
+    let unit = unit();
+    let mut values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let value = values.next().unwrap_or_else(|| panic!("the unit has no {name}")).to_owned();
+    assert_eq!(values.next(), None, "{name} stands twice");
+    value
+}
+
+// P24
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    if missing(&["systemd-analyze"]).is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("portsentry.service");
+    let installed = unit()
+        .replace("/usr/sbin/portsentryctl", env!("CARGO_BIN_EXE_portsentryctl"))
+        .replace("=/usr/sbin/portsentry", &format!("={}", env!("CARGO_BIN_EXE_portsentry")));
+    assert!(!installed.lines().any(|line| !line.starts_with('#') && line.contains("/usr/sbin")), "{installed}");
+    fs::write(&path, installed).unwrap();
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    // What other units of this machine lack is not ours.
+    let said = String::from_utf8_lossy(&said).lines().filter(|line| line.contains("portsentry")).collect::<Vec<_>>().join("\n");
+    assert!(said.is_empty(), "{said}");
+    assert!(output.status.success());
+}
+
+// P24
+#[test]
+fn what_the_defaults_write_lies_in_the_directories_that_the_unit_makes() {
+    let made = [Path::new("/var/lib").join(setting("StateDirectory")), Path::new("/run").join(setting("RuntimeDirectory"))];
+    let config = portsentry::config::Config::default();
+    assert!(!config.respond.hosts_deny.enabled && config.blocked_file.is_none());
+    for file in [config.state_dir, config.control.socket, config.history_file.unwrap()] {
+        assert!(made.iter().any(|directory| file.starts_with(directory)), "{}", file.display());
+    }
+}
+
+/// Builds the cage and starts the program in it. `$WRITABLE` are further directories that can be written.
+const CAGE: &str = r#"
+umask "$UMASK"
+for directory in /var/lib/portsentry /run/portsentry $WRITABLE; do mount --bind "$directory" "$directory" || exit 98; done
+for top in /etc /var /run /; do
+    case " $WRITABLE " in *" $top "*) continue;; esac
+    mount -o remount,bind,ro "$top" || exit 98
+done
+exec setpriv --bounding-set "$CAPABILITIES" --inh-caps=-all --ambient-caps=-all --no-new-privs "$@"
+"#;
+
+fn start_caged(machine: &mut Machine<'_>, writable: &str) {
+    let words: Vec<String> = setting("CapabilityBoundingSet")
+        .split_whitespace()
+        .map(|word| format!("+{}", word.strip_prefix("CAP_").expect("a capability").to_lowercase()))
+        .collect();
+    let capabilities = format!("CAPABILITIES=-all,{}", words.join(","));
+    let umask = format!("UMASK={}", setting("UMask"));
+    let writable = format!("WRITABLE={writable}");
+    assert_eq!((setting("NoNewPrivileges"), setting("ProtectSystem")), ("yes".to_owned(), "strict".to_owned()));
+    machine.start_ours_by(&["env", &capabilities, &umask, &writable, "sh", "-c", CAGE, "sh"], &[]);
+}
+
+/// Both kinds of decoys, every response, a group for the control socket.
+const EVERYTHING: &str = r#"
+tcp: { mode: connect, ports: ["1-100"] }
+udp: { mode: connect, ports: ["1-100"], action: block }
+resolve: true
+respond:
+  command: [/bin/sh, "-c", "echo ran for $PORTSENTRY_TARGET; exit 3"]
+  hosts_deny: { enabled: true }
+  banner: "go away"
+blocked_file: /var/lib/portsentry/portsentry.blocked
+control: { group: adm }
+"#;
+
+fn knock(scanner: &Namespace, ports: &[&str]) {
+    let mut words = vec![TRAFFIC, "knock", SCANNER, HOST];
+    words.extend(ports);
+    scanner.run("python3", &words);
+}
+
+// P24
+#[test]
+fn the_daemon_does_its_work_within_the_units_cage_and_names_what_it_lacks_for_hosts_deny() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let (host, scanner) = (Namespace::new(), Namespace::new());
+    host.join(&scanner, "scan0", &["10.68.0.1/24"], &["10.68.0.2/24"]);
+    let mut machine = Machine::new(&host);
+    machine.write("/etc/portsentry/portsentry.yaml", EVERYTHING);
+    machine.write("/etc/hosts.deny", "ALL: 203.0.113.9\n");
+    // Of a group that root without its capabilities could not give it again.
+    std::os::unix::fs::chown(machine.file("/etc/hosts.deny"), Some(0), Some(4)).unwrap();
+
+    start_caged(&mut machine, "");
+    let effective = fs::read_to_string(format!("/proc/{}/status", machine.pid())).unwrap();
+    let bits = effective.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    let bits = u64::from_str_radix(bits, 16).unwrap();
+    assert_eq!(bits.count_ones() as usize, setting("CapabilityBoundingSet").split_whitespace().count(), "the test has not built the cage");
+    knock(&scanner, &["1", "7", "9", "11"]);
+    machine.wait_for_log(&format!("attackalert: Host {SCANNER} has been blocked via nftables for 1h: connect scan, proven"));
+    machine.wait_for_log("failed (exit status 3)");
+    machine.wait_for_log(&format!("it wrote: ran for {SCANNER}"));
+    machine.wait_for_log("ReadWritePaths=");
+    assert_eq!(machine.text("/etc/hosts.deny"), "ALL: 203.0.113.9\n");
+    let blocked = || machine.text("/var/lib/portsentry/portsentry.blocked.tcp").contains(SCANNER);
+    assert!(eventually(Duration::from_secs(10), blocked));
+    // The umask leaves the group its right to read, and gives others nothing.
+    let history = fs::metadata(machine.file("/var/lib/portsentry/portsentry.history")).unwrap();
+    assert_eq!(history.permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::metadata(machine.file("/run/portsentry/control.sock")).unwrap().gid(), 4, "adm");
+    assert!(!machine.log().iter().any(|line| line.contains("CAP_")), "it lacks a capability:\n{}", machine.log().join("\n"));
+    machine.stop_ours();
+
+    // What responses.conf gives it.
+    start_caged(&mut machine, "/etc");
+    machine.wait_for_log(&format!("attackalert: Host {SCANNER} has been blocked via wrappers with string: \"ALL: {SCANNER}\""));
+    assert_eq!(fs::metadata(machine.file("/etc/hosts.deny")).unwrap().gid(), 4);
+    let unblocked = machine.ctl(&["unblock", "--all"]);
+    assert!(unblocked.status.success(), "{}", String::from_utf8_lossy(&unblocked.stderr));
+    machine.wait_for_log(&format!("adminalert: Host {SCANNER} is no longer denied via wrappers."));
+    assert_eq!(machine.text("/etc/hosts.deny"), "ALL: 203.0.113.9\n");
+    machine.stop_ours();
+}

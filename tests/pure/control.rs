@@ -1,0 +1,554 @@
+//! The control socket and `portsentryctl` over it: real sockets, real clients, hostile ones among them.
+
+mod fake;
+
+use crate::support;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use portsentry::control::client::{Client, ClientError};
+use portsentry::control::{Kind, ListenError, Reply, Request, listen};
+use portsentry::ctl::{self, Zone};
+use portsentry::journal::Notice;
+
+use fake::{Daemon, FakeDesk, LONG, target};
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn status_is_shown_to_people_and_programs() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let (code, out, err) = daemon.ctl("status");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(
+        out,
+        "\
+PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
+  config       /etc/portsentry/portsentry.yaml
+  capture      nflog, group 77
+  watching     tcp advanced, 1021 ports: 1-112, 114-138, 140-1023
+               udp stealth, 1 port: 7
+  blocked      3
+  never block  5 addresses and networks
+  sources      12
+  probes       4711
+  lost         1 packet
+  responses    3 commands run, 1 of them failed, 2 dropped
+  held back    0 log lines
+  reflex       off
+Warning: resolve: not in force yet
+"
+    );
+    let status = json(&daemon.ctl("--json status").1);
+    for key in ["mode", "capture", "watching", "sources", "blocked", "probes", "lost", "uptime", "config"] {
+        assert!(status.get(key).is_some(), "{key}");
+    }
+}
+
+// P13
+#[test]
+fn the_list_is_sorted_aligned_and_escaped() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let (code, out, _) = daemon.ctl("list");
+    assert_eq!(code, 0);
+    assert_eq!(
+        out,
+        "\
+ADDRESS          SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
+10.77.1.1        syn   no         58 s     1234  2026-11-20 15:26:40  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+192.0.2.0/24     -     no        never        0  2026-11-20 15:26:40  by hand: abuse\\u{1b}[2J
+2001:db8:1::/64  xmas  yes       1h 2m        7  2026-11-20 15:26:40  xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+"
+    );
+    let (code, out, _) = daemon.ctl("list --json");
+    assert_eq!(code, 0);
+    assert!(!out.contains('\u{1b}'));
+    let list = json(&out);
+    assert_eq!(list.as_array().unwrap().len(), 3);
+    assert_eq!(
+        list[0],
+        serde_json::json!({"address": "10.77.1.1", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
+            "since": "2026-11-20T15:26:40Z", "expires_in": 58, "packets": 1234})
+    );
+    assert_eq!(list[1]["expires_in"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_list_of_nothing_is_a_sentence_or_an_empty_array() {
+    let daemon = Daemon::start(FakeDesk { empty: true, ..FakeDesk::default() }, "");
+    assert_eq!(daemon.ctl("list"), (0, "Nothing is blocked.\n".into(), String::new()));
+    assert_eq!(daemon.ctl("list --json"), (0, "[]\n".into(), String::new()));
+    assert_eq!(daemon.ctl("history"), (0, "Nothing was blocked.\n".into(), String::new()));
+    assert_eq!(daemon.ctl("history --json"), (0, "[]\n".into(), String::new()));
+}
+
+#[test]
+fn what_is_known_of_an_address_is_shown() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    assert_eq!(
+        daemon.ctl("show 2001:db8:1::7").1,
+        "\
+2001:db8:1::7 is blocked.
+  blocked as   2001:db8:1::/64
+  reason       xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+  since        2026-11-20 15:26:40
+  ends in      1h 2m
+  dropped      7 packets
+  touched      2 ports: tcp/1, tcp/2
+  scans        syn
+  proven       no, its address may be forged
+  first seen   2026-11-20 15:26:30
+  last seen    2026-11-20 15:26:40
+  so far       1 block
+"
+    );
+    assert_eq!(json(&daemon.ctl("--json show 10.77.1.1").1)["block"]["address"], "10.77.1.1");
+    assert_eq!(daemon.ctl("show 198.51.100.1"), (1, String::new(), "portsentryctl: nothing is known of it\n".into()));
+}
+
+#[test]
+fn every_request_reaches_the_daemon_as_it_was_meant() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    for (line, request, code) in [
+        ("block 192.0.2.9", Request::Block { address: target("192.0.2.9"), seconds: None, reason: String::new() }, 0),
+        ("block 192.0.2.9/24 --for 2h --reason x", Request::Block { address: target("192.0.2.0/24"), seconds: Some(7200), reason: "x".into() }, 0),
+        ("block 192.0.2.9 --for 0", Request::Block { address: target("192.0.2.9"), seconds: Some(0), reason: String::new() }, 0),
+        ("unblock 10.77.1.1", Request::Unblock { address: target("10.77.1.1") }, 0),
+        ("unblock 10.77.1.2", Request::Unblock { address: target("10.77.1.2") }, 1),
+        ("unblock --all", Request::UnblockAll {}, 0),
+        ("allow add 192.0.2.0/28", Request::AllowAdd { address: target("192.0.2.0/28") }, 0),
+        ("allow remove 192.0.2.0/28", Request::AllowRemove { address: target("192.0.2.0/28") }, 1),
+        ("allow list", Request::AllowList {}, 0),
+        ("rules", Request::Rules {}, 0),
+        ("reload", Request::Reload {}, 78),
+        ("history --source 10.77.1.1", Request::History { since: None, source: Some(target("10.77.1.1")) }, 0),
+    ] {
+        assert_eq!(daemon.ctl(line).0, code, "{line}");
+        assert_eq!(daemon.asked.lock().unwrap().pop().unwrap(), request, "{line}");
+    }
+    assert_eq!(daemon.ctl("unblock 10.77.1.1").1, "10.77.1.1 is not blocked any more.\n");
+    assert_eq!(json(&daemon.ctl("unblock --all --json").1), serde_json::json!({"message": "3 blocks are lifted."}));
+    assert_eq!(daemon.ctl("allow list").1, "ADDRESS      BECAUSE OF\n127.0.0.0/8  allow\n192.0.2.1    gateways\n");
+    assert_eq!(daemon.ctl("rules").1, "table inet portsentry {\n\tchain gate {\n\t}\n}\n");
+    assert_eq!(
+        daemon.ctl("reload").2,
+        "portsentryctl: a.yaml:1:1: error: no such key\n  ports: 1\n  ^\n  repair the file; the old one stays in force\n"
+    );
+}
+
+#[test]
+fn the_history_comes_in_parts_and_whole() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let (_, out, _) = daemon.ctl("history");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 201);
+    assert_eq!(
+        lines[..4],
+        [
+            "WHEN                 ADDRESS        PORT     NAME",
+            "2026-11-20 15:26:40  10.77.1.1      tcp/0    scanner.example\\u{7}",
+            "2026-11-20 15:26:41  2001:db8::/64  tcp/1    -",
+            "2026-11-20 15:26:42  10.77.1.1      by hand  -",
+        ]
+    );
+    assert_eq!(json(&daemon.ctl("history --json").1).as_array().unwrap().len(), 200);
+}
+
+#[test]
+fn the_command_line_has_its_exit_statuses() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    assert_eq!(daemon.ctl("--help").0, 0);
+    assert!(daemon.ctl("--help").1.contains("unblock"));
+    assert_eq!(daemon.ctl("--version").0, 0);
+    for wrong in ["", "fly", "block", "block example.org", "unblock", "list --no-such-flag", "history --since soon"] {
+        let (code, out, err) = daemon.ctl(wrong);
+        assert_eq!((code, out.as_str()), (64, ""), "{wrong:?}");
+        assert!(!err.is_empty());
+    }
+    let missing = daemon.directory.path().join("missing.sock");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let words = ["portsentryctl", "status", "--socket", missing.to_str().unwrap()];
+    assert_eq!(ctl::run(words.map(Into::into), &mut out, &mut err, &Zone::utc()), 69);
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.contains("cannot be reached") && err.contains("systemctl status portsentry"), "{err}");
+}
+
+#[test]
+fn a_configuration_is_checked_without_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |name: &str, text: &str, json: bool| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut words = vec!["portsentryctl".to_owned(), "check".into(), path.to_str().unwrap().to_owned()];
+        words.extend(json.then(|| "--json".to_owned()));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = ctl::run(words.into_iter().map(Into::into), &mut out, &mut err, &Zone::utc());
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    };
+    let (code, out, err) = check("good.yaml", "scan_trigger: 3\n", false);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("good.yaml is good."), "{out}");
+    let (code, out, err) = check("bad.yaml", "scan_triger: 3\nmode: maybe\n", false);
+    assert_eq!((code, out.as_str()), (78, ""));
+    assert!(err.contains("bad.yaml:1:1") && err.contains("bad.yaml:2:"), "{err}");
+    let (code, out, _) = check("bad.yaml", "scan_triger: 3\nmode: maybe\n", true);
+    assert_eq!(code, 78);
+    assert_eq!(json(&out)["ok"], false);
+    assert!(json(&out)["findings"].as_array().unwrap().len() >= 2);
+}
+
+#[test]
+fn a_closed_standard_output_is_no_failure_and_a_full_disk_is_one() {
+    let daemon = Daemon::start(FakeDesk { many: 100_000, ..FakeDesk::default() }, "");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
+        .args(["list", "--socket", daemon.socket().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 100]).unwrap();
+    drop(out);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
+        .args(["list", "--socket", daemon.socket().to_str().unwrap()])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(70));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"));
+}
+
+/// A million where the code is optimised; without optimisation that takes half a minute on a busy machine.
+const ROWS: u32 = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
+
+// P10
+#[test]
+fn a_million_rows_are_listed_in_little_memory() {
+    let daemon = Daemon::start(FakeDesk { many: ROWS, ..FakeDesk::default() }, "");
+    let before = resident_kib();
+    let begun = Instant::now();
+    let mut client = Client::connect(&daemon.socket()).unwrap();
+    client.send(&Request::List {}).unwrap();
+    let (mut rows, mut last) = (0usize, None);
+    loop {
+        let Reply::Blocks { rows: part, more } = client.receive(Some(LONG)).unwrap() else { panic!() };
+        rows += part.len();
+        if rows % 50_000 < 64 {
+            // Whoever reads as fast as it goes must not have the daemon for himself.
+            daemon.assert_serves();
+        }
+        for row in part {
+            assert!(last < Some(row.address));
+            last = Some(row.address);
+        }
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(rows, ROWS as usize);
+    let grown = resident_kib().saturating_sub(before);
+    println!("{ROWS} rows in {:?}, {grown} KiB more", begun.elapsed());
+    assert!(grown < LITTLE_KIB, "{grown} KiB");
+}
+
+/// Less than a million rows take; alone the test needs 3 MiB, but the others run in the same process.
+const LITTLE_KIB: u64 = 160 << 10;
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn read_line(stream: &mut UnixStream) -> serde_json::Value {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    json(&String::from_utf8(line).unwrap())
+}
+
+// P11
+#[test]
+fn garbage_is_answered_with_an_error_and_the_connection_goes_on() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let mut stream = daemon.connect();
+    stream.write_all(b"\x00\xff garbage\n{\"v\":1,\"do\":\"status\"}\n{\"v\":7}\n").unwrap();
+    assert_eq!(read_line(&mut stream)["kind"], "bad-request");
+    assert_eq!(read_line(&mut stream)["reply"], "status");
+    assert_eq!(read_line(&mut stream)["kind"], "bad-request");
+    daemon.assert_serves();
+}
+
+// P11
+#[test]
+fn a_megabyte_without_a_line_end_is_refused() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let mut stream = daemon.connect();
+    let sent = stream.write_all(&vec![b'x'; 1 << 20]);
+    assert!(sent.is_err(), "the daemon must not read it all");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.contains("longer than 65536 bytes"), "{answer}");
+    daemon.assert_serves();
+}
+
+// P11
+#[test]
+fn half_a_request_and_none_are_cut_off_in_time() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let (mut half, mut silent) = (daemon.connect(), daemon.connect());
+    half.write_all(b"{\"v\":1,").unwrap();
+    let begun = Instant::now();
+    daemon.assert_serves();
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("no whole request"), "{answer}");
+    assert_eq!(silent.read(&mut [0; 10]).unwrap(), 0);
+    assert!((Duration::from_secs(4)..Duration::from_secs(10)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn half_a_request_of_one_who_hangs_up_is_not_carried_out() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let mut stream = daemon.connect();
+    stream.write_all(b"{\"v\":1,\"do\":\"unblock-all\"}").unwrap();
+    drop(stream);
+    daemon.assert_serves();
+    assert!(!daemon.asked.lock().unwrap().contains(&Request::UnblockAll {}));
+}
+
+#[test]
+fn a_request_of_one_who_closes_his_side_is_answered() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let mut stream = daemon.connect();
+    stream.write_all(b"{\"v\":1,\"do\":\"rules\"}\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("table inet portsentry"), "{answer}");
+}
+
+// P11
+#[test]
+fn a_thousand_silent_connections_harm_nobody() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let silent: Vec<UnixStream> = (0..1000)
+        .map(|n| {
+            let stream = daemon.connect();
+            if n % 100 == 99 {
+                daemon.assert_serves();
+            }
+            stream
+        })
+        .collect();
+    daemon.assert_serves();
+    drop(silent);
+    daemon.assert_serves();
+}
+
+// P11
+#[test]
+fn who_asks_for_a_long_list_and_reads_nothing_is_cut_off() {
+    let daemon = Daemon::start(FakeDesk { many: 1_000_000, ..FakeDesk::default() }, "");
+    let before = resident_kib();
+    let mut lazy: Vec<UnixStream> = (0..20).map(|_| daemon.connect()).collect();
+    for stream in &mut lazy {
+        stream.write_all(b"{\"v\":1,\"do\":\"list\"}\n").unwrap();
+    }
+    daemon.assert_serves();
+    std::thread::sleep(Duration::from_secs(7));
+    daemon.assert_serves();
+    assert!(resident_kib().saturating_sub(before) < LITTLE_KIB);
+    for stream in &mut lazy {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.len() < 4 << 20, "it was cut off: {}", rest.len());
+    }
+}
+
+#[test]
+fn watch_shows_events_as_they_happen() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
+        .args(["watch", "--json", "--socket", daemon.socket().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = child.stdout.take().unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        std::io::BufRead::lines(std::io::BufReader::new(out)).map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+    });
+    let deadline = Instant::now() + LONG;
+    let line = loop {
+        // Until the client has connected there is nobody to tell.
+        daemon.journal.tell(Notice::Warning("look\u{1b}".into()));
+        match lines.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => break line,
+            Err(_) => assert!(Instant::now() < deadline),
+        }
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap();
+    assert!(!line.contains('\u{1b}'));
+    assert_eq!(json(&line)["event"], "warning");
+    daemon.assert_serves();
+}
+
+// P11
+#[test]
+fn a_slow_reader_of_watch_is_cut_off_with_a_note_and_others_go_on() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let mut slow = daemon.connect();
+    slow.write_all(b"{\"v\":1,\"do\":\"watch\"}\n").unwrap();
+    assert_eq!(read_line(&mut slow)["reply"], "watching");
+    let mut quick = Client::connect(&daemon.socket()).unwrap();
+    assert_eq!(quick.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
+    let text = "x".repeat(1000);
+    for n in 0..3000 {
+        daemon.journal.tell(Notice::Warning(format!("{n} {text}")));
+        let Ok(Reply::Event { event }) = quick.receive(Some(LONG)) else { panic!("event {n}") };
+        assert!(event["message"].as_str().unwrap().starts_with(&format!("{n} ")), "{event}");
+    }
+    let mut rest = String::new();
+    let _ = slow.read_to_string(&mut rest);
+    assert!(rest.lines().last().unwrap().contains("more slowly than things happen"), "{}", rest.lines().last().unwrap());
+    daemon.assert_serves();
+}
+
+#[test]
+fn no_more_than_sixteen_watch() {
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    let mut watchers: Vec<Client> = (0..17).map(|_| Client::connect(&daemon.socket()).unwrap()).collect();
+    for watcher in &mut watchers {
+        assert_eq!(watcher.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
+    }
+    daemon.journal.tell(Notice::Active);
+    let refused = watchers
+        .iter_mut()
+        .filter_map(|watcher| watcher.receive(Some(LONG)).err())
+        .filter(|error| matches!(error, ClientError::Refused(refusal) if refusal.kind == Kind::Busy))
+        .count();
+    assert_eq!(refused, 1);
+}
+
+/// `portsentryctl` as another user and group.
+fn ctl_as(uid: u32, gid: u32, socket: &Path, words: &[&str]) -> Output {
+    // The target directory may be closed to others: they run a copy.
+    let copy = socket.parent().unwrap().join("portsentryctl");
+    if !copy.exists() {
+        support::copy_program(env!("CARGO_BIN_EXE_portsentryctl"), &copy);
+    }
+    // `uid` of a root process drops its supplementary groups too.
+    Command::new(copy).args(words).args(["--socket", socket.to_str().unwrap()]).uid(uid).gid(gid).current_dir("/").output().unwrap()
+}
+
+// P11
+#[test]
+fn others_may_not_even_read_and_members_of_the_group_may_read_but_not_change() {
+    if support::missing(&["getent"]).is_some() {
+        return;
+    }
+    let group = "daemon";
+    let gid: u32 = support::run("getent", &["group", group]).split(':').nth(2).unwrap().parse().unwrap();
+    let daemon = Daemon::start(FakeDesk::default(), group);
+    let metadata = std::fs::metadata(daemon.socket()).unwrap();
+    assert_eq!((metadata.permissions().mode() & 0o777, metadata.gid()), (0o660, gid));
+    let run = |uid, gid, words: &[&str]| {
+        let output = ctl_as(uid, gid, &daemon.socket(), words);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(65533, gid, &["list"]), (0, String::new()));
+    let (code, err) = run(65533, gid, &["unblock", "10.77.1.1"]);
+    assert_eq!(code, 77);
+    assert!(err.contains("only root may change"), "{err}");
+    assert!(!daemon.asked.lock().unwrap().iter().any(Request::changes));
+    assert_eq!(run(65533, 65533, &["list"]).0, 77);
+    // The socket's mode is the first door; the daemon asks the kernel who it is all the same.
+    std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    let (code, err) = run(65533, 65533, &["list"]);
+    assert_eq!(code, 77);
+    assert!(err.contains("may not use the control socket"), "{err}");
+    assert_eq!(run(0, 0, &["unblock", "10.77.1.1"]).0, 0);
+    if support::missing(&["setpriv"]).is_none() {
+        let supplementary = Command::new("setpriv")
+            .args(["--reuid", "65533", "--regid", "65533", "--groups", &format!("65532,{gid}")])
+            .arg(daemon.socket().parent().unwrap().join("portsentryctl"))
+            .args(["list", "--socket", daemon.socket().to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(supplementary.status.success(), "{}", String::from_utf8_lossy(&supplementary.stderr));
+    }
+}
+
+// P11
+#[test]
+fn without_a_group_the_socket_is_for_root() {
+    if support::missing(&[]).is_some() {
+        return;
+    }
+    let daemon = Daemon::start(FakeDesk::default(), "");
+    assert_eq!(std::fs::metadata(daemon.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    let output = ctl_as(65533, 0, &daemon.socket(), &["status"]);
+    assert_eq!(output.status.code(), Some(77), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_second_daemon_is_not_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "what a killed daemon leaves");
+    let first = listen(&path, "").unwrap();
+    let second = listen(&path, "").unwrap_err();
+    assert!(matches!(second, ListenError::Running(_)));
+    assert!(second.to_string().contains("another portsentry is running"));
+    assert!(path.exists(), "the first one's socket stays");
+    // Somebody else's socket in its place is left alone.
+    std::fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    drop(first);
+    assert!(path.exists());
+    drop(other);
+}
+
+#[test]
+fn a_daemon_that_hangs_with_a_full_queue_is_still_running() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let _hangs = listen(&path, "").unwrap();
+    let mut waiting = Vec::new();
+    // Until the queue is full; somaxconn bounds it.
+    while let Ok(stream) = portsentry::sys::peer::connect_now(&path) {
+        waiting.push(stream);
+        assert!(waiting.len() < 100_000);
+        if waiting.len() > 900 {
+            break;
+        }
+    }
+    assert!(matches!(listen(&path, ""), Err(ListenError::Running(_))));
+}
+
+#[test]
+fn what_is_no_socket_is_not_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    std::fs::write(&path, "precious").unwrap();
+    assert!(matches!(listen(&path, ""), Err(ListenError::InTheWay(_))));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    assert!(matches!(listen(&directory.path().join("new"), "no-such-group-at-all"), Err(ListenError::NoGroup(_))));
+    assert!(!directory.path().join("new").exists());
+}

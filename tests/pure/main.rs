@@ -1,0 +1,24 @@
+//! Tests that need no network namespace: files, processes and sockets of this machine are enough for them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::field_reassign_with_default,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod command_line;
+mod configuration;
+mod control;
+mod documents;
+mod engine;
+mod helper;
+mod import;
+mod manual;

@@ -1,0 +1,90 @@
+//! Which tests run at the same time. Most wait for timers and other programs, so many run side by side; those that measure times, or load the machine
+//! so that others would miss theirs, call [`alone`] first.
+//!
+//! A test has its place from [`side_by_side`] (which [`super::missing`] calls) or [`alone`] until its thread ends. Then it adds a line
+//! "seconds name" to the file that `PORTSENTRY_TEST_TIMES` names, if that is set.
+
+use std::cell::RefCell;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Until the last of those side by side has ended the machine has little to do: it is worth it for this many that wait to run alone.
+const BATCH: usize = 4;
+
+struct Running {
+    side_by_side: usize,
+    alone: bool,
+    waiting_alone: usize,
+    /// None starts side by side until all that wait to run alone have run, one after the other.
+    draining: bool,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running { side_by_side: 0, alone: false, waiting_alone: 0, draining: false });
+static CHANGED: Condvar = Condvar::new();
+
+thread_local! {
+    static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
+}
+
+/// Waits until no test runs alone, and few wait to. A thread that has a place already keeps it.
+pub fn side_by_side() {
+    PLACE.with_borrow_mut(|place| {
+        place.get_or_insert_with(|| {
+            let mut running = wait_while(lock(), |running| running.alone || running.draining);
+            running.side_by_side += 1;
+            Place { is_alone: false, began: Instant::now() }
+        });
+    });
+}
+
+/// Waits until no other test runs; none starts until this one has ended.
+pub fn alone() {
+    PLACE.with_borrow_mut(|place| {
+        if place.as_ref().is_some_and(|place| place.is_alone) {
+            return;
+        }
+        *place = None;
+        let mut running = lock();
+        running.waiting_alone += 1;
+        running.draining |= running.waiting_alone >= BATCH;
+        running = wait_while(running, |running| running.alone || running.side_by_side > 0);
+        running.waiting_alone -= 1;
+        running.alone = true;
+        *place = Some(Place { is_alone: true, began: Instant::now() });
+    });
+}
+
+/// One running test; it has ended when this is dropped.
+struct Place {
+    is_alone: bool,
+    began: Instant,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut running = lock();
+        if self.is_alone {
+            running.alone = false;
+            running.draining = running.waiting_alone > 0;
+        } else {
+            running.side_by_side -= 1;
+        }
+        CHANGED.notify_all();
+        // With the lock held, so that lines do not mix. The test runner names a test's thread after the test.
+        if let (Some(file), Some(name)) = (std::env::var_os("PORTSENTRY_TEST_TIMES"), std::thread::current().name())
+            && let Ok(mut file) = OpenOptions::new().create(true).append(true).open(file)
+        {
+            let _ = writeln!(file, "{:.1} {name}", self.began.elapsed().as_secs_f64());
+        }
+    }
+}
+
+fn lock() -> MutexGuard<'static, Running> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait_while(guard: MutexGuard<'static, Running>, condition: impl Fn(&Running) -> bool) -> MutexGuard<'static, Running> {
+    CHANGED.wait_while(guard, |running| condition(running)).unwrap_or_else(PoisonError::into_inner)
+}
