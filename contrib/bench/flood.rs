@@ -34,7 +34,7 @@ const FLOOD: Duration = Duration::from_secs(5);
 const ALONE_MAX: u64 = 150_000;
 /// What the control socket must hold in a flood.
 const CONTROL_MAX: Duration = Duration::from_millis(100);
-/// What the daemon's resident memory must hold, KiB (SECURITY.md).
+/// What the daemon's resident memory must hold, KiB (contrib/bounds.md).
 const RESIDENT_MAX: u64 = 64 << 10;
 
 fn main() {

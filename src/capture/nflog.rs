@@ -458,6 +458,7 @@ mod tests {
     }
 
     proptest! {
+        // P8
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             count(&mut Counters::default(), &bytes);
@@ -480,6 +481,7 @@ mod tests {
             prop_assert!(counters.statistics().packets <= u64::try_from(bytes.len() / 28).unwrap());
         }
 
+        // P16
         #[test]
         fn packets_and_losses_together_are_the_numbers_passed(steps in proptest::collection::vec(0u32..1000, 1..40)) {
             let mut counters = Counters::default();

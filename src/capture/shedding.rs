@@ -71,6 +71,7 @@ mod tests {
         }
     }
 
+    // P6
     #[test]
     fn known_sources_are_judged_and_of_the_others_one_in_sixteen() {
         let mut shedding = Shedding::default();

@@ -227,6 +227,7 @@ mod tests {
         assert!(time("10").unwrap_err().1.contains("10s"));
     }
 
+    // D14
     #[test]
     fn ports_are_numbers_and_ranges() {
         assert_eq!(ports("1-1023", 0), Ok(1..=1023));

@@ -180,6 +180,7 @@ mod tests {
         assert_eq!(half.hold(at(1), key(1, 5), probe(key(1, 5))).map(|probe| probe.port.number), Some(2));
     }
 
+    // P22
     #[test]
     fn all_that_waits_fits_the_stated_memory() {
         // The deque's room is the next power of two, a hash table's eight sevenths of that, with a byte of its own for each place.
@@ -192,6 +193,7 @@ mod tests {
 
     proptest! {
         /// Against a plain map: nothing is lost, nothing told twice, nothing told before its time but for want of room.
+        // P22
         #[test]
         fn each_handshake_is_completed_or_judged_and_never_both(
             steps in proptest::collection::vec((0u8..4, 0u16..12, 0u64..1500), 1..200), limit in 1usize..8

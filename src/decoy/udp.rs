@@ -56,6 +56,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // P22
     #[test]
     fn services_and_other_decoys_are_not_answered() {
         let decoys = PortSet::of(&[7, 31337]);
@@ -72,6 +73,7 @@ mod tests {
     }
 
     proptest! {
+        // P22
         #[test]
         fn no_second_has_more_than_two_seconds_worth_of_answers(gaps in proptest::collection::vec(0u64..400, 1..300)) {
             let (mut answers, mut now, mut given) = (Answers::default(), 5_000, Vec::new());

@@ -81,6 +81,7 @@ mod tests {
         Moment::from_millis(1_000_000 + seconds * 1000)
     }
 
+    // P14
     #[test]
     fn a_few_repairs_are_done_at_once_and_a_fight_is_slowed_down_to_one_a_minute() {
         let mut backoff = RepairBackoff::default();

@@ -184,6 +184,7 @@ mod tests {
         }
 
         /// The rules spare an address exactly if the engine would not block its source.
+        // P26
         #[test]
         fn what_is_spared_is_what_is_never_blocked(list in any::<u128>(), bits in 0u8..=128, source in any::<u128>(), shared in 0u32..=128, prefix in 48u8..=128) {
             // The first bits alike, so that both answers come up.

@@ -294,6 +294,7 @@ mod tests {
         }
     }
 
+    // P4
     #[test]
     fn imitable_evidence_alone_needs_six_ports_and_counts_in_full_beside_a_plain_one() {
         let acks: Vec<Touch> = (1..=6).map(|port| ack(0, port)).collect();
@@ -328,6 +329,7 @@ mod tests {
         assert_eq!(Tally::of(&slots, 500, ALL), Tally::default());
     }
 
+    // P3, P23
     #[test]
     fn one_handshake_and_forged_syns_prove_nothing() {
         let handshake = |port| Touch::new(Moment::from_millis(0), &probe(Transport::Tcp, port, ScanKind::Connect, false));

@@ -141,6 +141,7 @@ mod tests {
         assert!(list(&["10.0.0.5/24"]).contains("10.0.0.200".parse().unwrap()));
     }
 
+    // P1
     #[test]
     fn link_local_and_loopback_are_always_on_the_list() {
         let always = AllowList::always();
@@ -155,6 +156,7 @@ mod tests {
     }
 
     proptest! {
+        // P1
         #[test]
         fn asking_ranges_is_asking_every_network(networks in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..20), asked: u32, bits in 0u8..=32) {
             let networks: Vec<IpNet> = networks.into_iter().map(|(address, bits)| IpNet::new(Ipv4Addr::from(address).into(), bits).unwrap()).collect();

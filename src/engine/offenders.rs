@@ -84,6 +84,7 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
+    // P10
     #[test]
     fn offenders_are_remembered_for_a_time_and_never_too_many() {
         let (memory, host) = (Duration::from_secs(10), |n: u32| Source::of(Ipv4Addr::from(n).into(), 64));

@@ -126,6 +126,7 @@ mod tests {
         assert_eq!(Policy { timeout: None, ..policy }.escalated(3), None);
     }
 
+    // P3
     #[test]
     fn by_default_udp_ports_are_told_only() {
         let policy = Policy::from_config(&Config::default());

@@ -227,6 +227,7 @@ mod tests {
         job(&settings, &scan()).unwrap().words
     }
 
+    // P18
     #[test]
     fn every_macro_is_replaced_within_its_word_and_once() {
         assert_eq!(words(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}"]), ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn"]);
@@ -237,6 +238,7 @@ mod tests {
         );
     }
 
+    // P18
     #[test]
     fn the_program_is_never_what_a_packet_says() {
         assert_eq!(words(&["/bin/{reason}"]), ["/bin/{reason}"]);
@@ -254,6 +256,7 @@ mod tests {
     }
 
     proptest! {
+        // P18
         #[test]
         fn there_are_as_many_words_as_the_administrator_wrote(
             command in prop::collection::vec("[a-z{}$;|\"' ]{0,12}", 1..6), reason in any::<String>(), target in any::<String>()

@@ -283,6 +283,7 @@ mod tests {
         assert_eq!(answer(&answers), (address(1), None));
     }
 
+    // P20
     #[test]
     fn a_resolver_that_never_answers_costs_each_asker_the_same_time_and_the_pool_nothing_for_ever() {
         let (release, gate) = channel::<()>();

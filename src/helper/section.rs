@@ -193,6 +193,7 @@ mod tests {
     }
 
     proptest! {
+        // P21
         #[test]
         fn every_byte_of_others_stays(before in others(), after in others(), first in 0usize..4, second in 0usize..4) {
             let list = |count: usize| (0..count).map(|n| format!("ALL: 192.0.2.{n}")).collect::<Vec<_>>();

@@ -310,6 +310,7 @@ mod tests {
         Query { since: None, source: None, limit: usize::MAX }
     }
 
+    // D11
     #[test]
     fn lines_are_appended_to_what_is_there_and_read_back() {
         let directory = tempfile::tempdir().unwrap();
@@ -324,6 +325,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, 72 + 11 + line(2, "192.0.2.2").len() + 1);
     }
 
+    // D11
     #[test]
     fn a_new_file_is_not_for_everybody() {
         let directory = tempfile::tempdir().unwrap();
@@ -403,6 +405,7 @@ mod tests {
     }
 
     proptest! {
+        // P8
         #[test]
         fn no_bytes_in_the_file_make_the_reader_fail(bytes in proptest::collection::vec(any::<u8>(), 0..2000), good in 0usize..5) {
             let directory = tempfile::tempdir().unwrap();

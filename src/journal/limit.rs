@@ -253,6 +253,7 @@ mod tests {
         }
     }
 
+    // P9
     #[test]
     fn a_flood_of_forged_sources_does_not_silence_a_proven_scanner() {
         let mut limiter = Limiter::new(Moment::default());
@@ -304,6 +305,7 @@ mod tests {
     }
 
     proptest! {
+        // P9, D10
         #[test]
         fn no_stream_of_events_yields_more_lines_than_the_limit(
             events in proptest::collection::vec((0usize..Class::COUNT, 1u32..4, 0u64..400), 1..2000),

@@ -183,6 +183,7 @@ mod tests {
         }
     }
 
+    // P20
     #[test]
     fn what_is_no_name_or_reads_as_an_address_is_not_taken() {
         let long = [&"a".repeat(63)[..]; 4].join(".");
@@ -222,6 +223,7 @@ mod tests {
     }
 
     proptest! {
+        // P13
         #[test]
         fn a_name_that_is_taken_is_plain_and_no_address(text in any::<String>(), plain in "[a-z0-9x.:/-]{0,20}") {
             for text in [text, plain] {

@@ -71,6 +71,7 @@ fn what_is_told_is_written_before_the_journal_ends() {
     assert!(history.ends_with(" Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n"), "{history}");
 }
 
+// P9, D10
 #[test]
 fn a_flood_of_events_gives_few_lines_and_the_count_of_the_rest() {
     let lines = Lines::default();
@@ -310,6 +311,7 @@ fn nothing_waits_when_resolve_is_off_or_nobody_takes_the_question() {
     }
 }
 
+// P13
 #[test]
 fn a_name_with_odd_bytes_is_never_written() {
     let (lines, asked) = (Lines::default(), Asked::default());

@@ -111,6 +111,7 @@ mod tests {
         long.peers(at(now)).iter().map(ToString::to_string).collect()
     }
 
+    // P2, D5
     #[test]
     fn a_peer_counts_when_its_connection_outlasts_a_login() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, CONNECTIONS_MAX);
@@ -122,6 +123,7 @@ mod tests {
         assert_eq!(peers(&long, 1180), ["192.0.2.1"]);
     }
 
+    // P2
     #[test]
     fn connections_that_sshd_closes_after_the_login_time_never_count_however_many_follow() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, CONNECTIONS_MAX);
@@ -161,6 +163,7 @@ mod tests {
         assert_eq!((peers(&long, 180), long.len()), (vec!["192.0.2.1".to_owned()], 100));
     }
 
+    // P2
     #[test]
     fn one_peer_cannot_fill_the_table() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, 100);

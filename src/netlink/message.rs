@@ -388,6 +388,7 @@ mod tests {
     }
 
     proptest! {
+        // P8
         #[test]
         fn no_bytes_make_the_readers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             for message in Messages(&bytes) {

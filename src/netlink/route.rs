@@ -448,6 +448,7 @@ mod tests {
     }
 
     proptest! {
+        // P8
         #[test]
         fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
             let _ = decode_address(&bytes);

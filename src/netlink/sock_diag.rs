@@ -358,6 +358,7 @@ mod tests {
     }
 
     proptest! {
+        // P8
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = decode(&bytes);

@@ -495,6 +495,7 @@ mod tests {
         }
     }
 
+    // P13
     #[test]
     fn an_element_is_read_back_with_its_past() {
         let mut out = Writer::default();
@@ -538,12 +539,14 @@ mod tests {
     }
 
     proptest! {
+        // P8
         #[test]
         fn no_bytes_make_the_decoders_panic(kind in 0u16..24, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let header = Header { kind: (SUBSYSTEM << 8) | kind, flags: 0, sequence: 0, portid: 0 };
             read_all(&Message { header, payload: &bytes });
         }
 
+        // P8
         #[test]
         fn no_damage_to_real_messages_makes_the_decoders_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(), which in any::<prop::sample::Index>()) {
             let ruleset = sample_ruleset();

@@ -440,6 +440,7 @@ mod tests {
 
     proptest! {
         /// A port is in an interval if the nearest half at or below it begins one.
+        // P8
         #[test]
         fn any_halves_make_disjoint_intervals_of_the_same_ports(halves in proptest::collection::vec((prop_oneof![0u16..12, 65_530u16..], any::<bool>()), 0..16)) {
             let raw = halves.iter().map(|(port, interval_end)| {

@@ -281,6 +281,7 @@ mod tests {
         assert_eq!(segment(40000, 0x02).unwrap().scan, ScanKind::Syn);
     }
 
+    // P4
     #[test]
     fn dns_answers_that_come_late_are_no_probe() {
         assert_eq!(datagram(53, 40000), Err(NotProbe::LateAnswer));
@@ -292,6 +293,7 @@ mod tests {
         assert!(!datagram(40000, 161).unwrap().imitable);
     }
 
+    // P4
     #[test]
     fn traceroute_is_no_probe() {
         for port in [33434, 33500, 33534, 44444, 44507] {
@@ -338,6 +340,7 @@ mod tests {
     }
 
     proptest! {
+        // P4
         #[test]
         fn a_reset_or_a_syn_ack_is_never_a_probe(flags: u8, port: u16) {
             let flags = Flags(flags);
@@ -346,6 +349,7 @@ mod tests {
             }
         }
 
+        // P4
         #[test]
         fn whatever_a_dead_connection_sends_is_imitable_or_no_probe(bits in 0u8..=0xff, port: u16) {
             // A connection past its handshake sets ACK on every segment.

@@ -452,6 +452,7 @@ mod tests {
 
     proptest! {
         /// The bucket against the sliding window that it stands for: whoever it holds has touched more ports than allowed within some window.
+        // P26
         #[test]
         fn the_bucket_holds_nobody_whom_the_window_would_let_be(
             trigger in 1u16..6,

@@ -94,6 +94,7 @@ mod tests {
 
     proptest! {
         /// Whatever the clocks do, nothing has more time than it was given, and nothing that is over comes back.
+        // P25
         #[test]
         fn no_clock_gives_a_block_more_than_its_time(same in any::<bool>(), walls in any::<(u64, u64)>(), clocks in any::<(u64, u64)>(), since in any::<u64>(), end in any::<u64>()) {
             let (then, now) = (mark("a", walls.0, clocks.0), mark(if same { "a" } else { "b" }, walls.1, clocks.1));

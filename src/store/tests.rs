@@ -91,6 +91,7 @@ fn what_is_written_is_read_by_the_next_who_opens() {
     assert_eq!(sorted(found), sorted(wanted));
 }
 
+// P25
 #[test]
 fn the_file_and_its_log_are_for_nobody_else() {
     let directory = tempfile::tempdir().unwrap();
@@ -107,6 +108,7 @@ fn the_file_and_its_log_are_for_nobody_else() {
     assert_eq!(fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+// P25
 #[test]
 fn a_link_or_another_users_file_is_not_opened() {
     let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -197,6 +199,7 @@ fn what_is_no_database_is_set_aside_and_a_new_one_made() {
     let _ = opened(directory.path());
 }
 
+// P25
 #[test]
 fn a_row_with_another_sum_says_nothing_and_the_others_stay() {
     let directory = tempfile::tempdir().unwrap();
@@ -268,6 +271,7 @@ fn the_list_of_all_blocks_changes_what_differs() {
     assert_eq!(sorted(found).blocks, sorted(Content { blocks: wanted, ..content() }).blocks);
 }
 
+// P25
 #[test]
 fn rows_are_bounded_and_what_is_over_goes() {
     let directory = tempfile::tempdir().unwrap();
@@ -315,6 +319,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     /// Whatever was written without an error is there after a kill at any point: the directory is copied as a kill would leave it.
+    // P25
     #[test]
     fn what_was_acknowledged_is_there_after_a_kill(steps in steps()) {
         let mut directory = tempfile::tempdir().unwrap();

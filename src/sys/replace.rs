@@ -272,6 +272,7 @@ mod tests {
         drop(copy);
     }
 
+    // P21
     #[test]
     fn what_another_wrote_since_is_never_replaced() {
         let directory = tempfile::tempdir().unwrap();

@@ -165,6 +165,7 @@ mod tests {
     }
 
     proptest! {
+        // P8
         #[test]
         fn any_text_is_parsed(text in "(nameserver[ \t]?|[ -~]|\n|\\PC){0,60}") {
             prop_assert!(parse(&text).len() <= SERVERS_MAX);

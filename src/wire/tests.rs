@@ -192,12 +192,14 @@ fn an_icmp_error_shows_the_packet_it_quotes() {
 }
 
 proptest! {
+    // P8
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         survive(&bytes);
     }
 
     /// Random bytes are seldom a packet, so headers are made plausible.
+    // P8
     #[test]
     fn no_bytes_behind_a_plausible_header_panic(v6: bool, mut bytes in proptest::collection::vec(any::<u8>(), 1..300), protocol in prop::sample::select(vec![0u8, 1, 6, 17, 43, 44, 51, 58, 59, 60, 132, 135, 139, 140])) {
         bytes[0] = if v6 { 0x60 } else { 0x45 };
@@ -220,6 +222,7 @@ proptest! {
         survive(&bytes[..keep.min(bytes.len())]);
     }
 
+    // D16
     #[test]
     fn any_chain_of_extension_headers_leads_to_the_transport(picks in proptest::collection::vec(0usize..8, 0..=ip::EXTENSIONS_MAX), from: u16, to: u16) {
         let all = all_extensions();

@@ -173,23 +173,27 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
     drop(services);
 }
 
+// P4, P5
 #[test]
 fn no_benign_load_is_a_scan_with_the_defaults() {
     no_load_is_a_scan("defaults", "");
 }
 
+// P4, P5
 #[test]
 fn no_benign_load_is_a_scan_when_every_port_is_watched_and_udp_may_block() {
     let every = "tcp: { advanced_ports: 1-65535, exclude: [] }\nudp: { advanced_ports: 1-65535, exclude: [], action: block }";
     no_load_is_a_scan("every port, UDP may block", every);
 }
 
+// P4, P5
 #[test]
 fn no_benign_load_is_a_scan_when_closed_ports_are_answered() {
     let every = "closed_ports: answer\ntcp: { advanced_ports: 1-65535, exclude: [] }\nudp: { advanced_ports: 1-65535, exclude: [], action: block }";
     no_load_is_a_scan("every port, closed ones answer", every);
 }
 
+// P4, P5
 #[test]
 fn sockets_on_their_way_out_and_full_listeners_are_no_closed_ports() {
     if missing(TOOLS).is_some() {

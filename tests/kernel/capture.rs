@@ -176,6 +176,7 @@ fn a_service_with_nothing_but_net_admin_can_listen_with_the_full_buffer() {
     });
 }
 
+// P16
 #[test]
 fn loss_is_counted_exactly_when_a_flood_meets_a_tiny_buffer() {
     if support::missing(&["ip", "nft"]).is_some() {
@@ -203,6 +204,7 @@ fn loss_is_counted_exactly_when_a_flood_meets_a_tiny_buffer() {
     assert!(!statistics.loss_uncounted, "the last packet has shown it all");
 }
 
+// P16
 #[test]
 fn a_flood_is_received_to_the_last_packet_or_its_loss_is_told() {
     if support::missing(&["ip", "nft"]).is_some() {

@@ -39,6 +39,7 @@ impl Scene {
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping"];
 
+// D2
 #[test]
 fn a_syn_scan_is_blocked_listed_and_unblocked_while_others_stay_served() {
     if missing(TOOLS).is_some() {
@@ -105,6 +106,7 @@ fn a_udp_scan_is_blocked_when_udp_may_block_and_reported_when_it_may_not() {
     assert_eq!(daemon.json(&["list"])[0]["scan"], "udp");
 }
 
+// P28, D16
 #[test]
 fn every_tcp_and_sctp_scan_of_nmap_is_blocked() {
     if missing(TOOLS).is_some() {
@@ -148,6 +150,7 @@ fn an_ipv6_scan_blocks_its_prefix_but_never_the_hosts_own_link() {
     daemon.wait_for_block("fd66:77::/64");
 }
 
+// P28, D8
 #[test]
 fn fragments_hide_nothing() {
     if missing(TOOLS).is_some() {
@@ -174,6 +177,7 @@ fn two_touched_ports_are_no_scan() {
     assert!(!daemon.log().contains("attackalert"), "{}", daemon.log());
 }
 
+// D5
 #[test]
 fn observe_mode_reports_and_blocks_nothing() {
     if missing(TOOLS).is_some() {
@@ -189,6 +193,7 @@ fn observe_mode_reports_and_blocks_nothing() {
     assert!(scene.scanner.pings(&["10.66.1.1"]));
 }
 
+// P1, D4
 #[test]
 fn what_must_never_be_blocked_is_not() {
     if missing(TOOLS).is_some() {
@@ -220,6 +225,7 @@ fn what_must_never_be_blocked_is_not() {
     assert!(scene.scanner.pings(&["10.66.1.1"]));
 }
 
+// D2
 #[test]
 fn a_block_by_hand_lasts_as_long_as_was_said_and_networks_can_be_blocked() {
     if missing(TOOLS).is_some() {
@@ -243,6 +249,7 @@ fn a_block_by_hand_lasts_as_long_as_was_said_and_networks_can_be_blocked() {
     assert!(scene.scanner.pings(&["10.66.1.1"]));
 }
 
+// P12, D18
 #[test]
 fn a_reload_takes_effect_and_loses_no_block_and_a_broken_file_changes_nothing() {
     if missing(TOOLS).is_some() {
@@ -276,6 +283,7 @@ fn a_reload_takes_effect_and_loses_no_block_and_a_broken_file_changes_nothing() 
     daemon.wait_for_block(SCANNER);
 }
 
+// P15, D3
 #[test]
 fn blocks_outlive_the_daemon_and_are_taken_over_with_their_reason() {
     if missing(TOOLS).is_some() {
@@ -304,6 +312,7 @@ fn blocks_outlive_the_daemon_and_are_taken_over_with_their_reason() {
     assert!(!tables.contains("portsentry"), "{tables}");
 }
 
+// P3
 #[test]
 fn a_short_block_is_renewed_while_the_scan_goes_on_and_ends_when_it_ends() {
     if missing(TOOLS).is_some() {
@@ -349,6 +358,7 @@ fn usr1_tells_the_status_in_the_log() {
     daemon.wait_for_log("probes");
 }
 
+// P10
 #[test]
 fn an_idle_daemon_holds_little_memory_of_its_own() {
     if missing(TOOLS).is_some() {

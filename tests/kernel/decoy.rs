@@ -109,6 +109,7 @@ macro_rules! need {
     };
 }
 
+// P23, D15
 #[test]
 fn a_connection_past_the_trigger_is_recorded_as_a_handshake_and_gets_the_banner() {
     need!();
@@ -192,6 +193,7 @@ fn a_connect_scan_is_blocked_with_proof() {
     }
 }
 
+// P23
 #[test]
 fn a_half_open_scan_of_decoys_is_detected() {
     need!("nmap");
@@ -276,6 +278,7 @@ fn without_a_banner_no_datagram_is_answered() {
     daemon.wait_for_log("attackalert: UDP scan from host: 10.9.0.2");
 }
 
+// P22
 #[test]
 fn a_port_that_a_service_has_or_takes_or_had_is_the_services() {
     need!("nft");
@@ -306,6 +309,7 @@ fn a_port_that_a_service_has_or_takes_or_had_is_the_services() {
     assert_eq!(decoy(&daemon, "connections"), 1);
 }
 
+// P22
 #[test]
 fn a_service_that_restarts_is_no_decoy_meanwhile() {
     need!();
@@ -323,6 +327,7 @@ fn a_service_that_restarts_is_no_decoy_meanwhile() {
     assert_eq!((daemon.blocked(), decoy(&daemon, "connections")), (Vec::new(), 0));
 }
 
+// P22
 #[test]
 fn who_is_allowed_sees_closed_ports() {
     need!();
@@ -382,6 +387,7 @@ fn a_reload_goes_to_connect_mode_and_back_and_moves_the_listener() {
     assert_eq!(listeners(), 0);
 }
 
+// D15
 #[test]
 fn a_decoy_port_that_is_in_use_is_named_and_nothing_is_installed() {
     need!("nft");
@@ -424,6 +430,7 @@ fn held(daemon: &Daemon<'_>) -> (u64, usize) {
     (daemon.memory("VmRSS"), descriptors.count())
 }
 
+// P22
 #[test]
 fn half_open_and_idle_connections_pile_nothing_up_and_others_are_served() {
     need!("python3");

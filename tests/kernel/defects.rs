@@ -63,6 +63,7 @@ fn soon(condition: impl FnMut() -> bool) -> bool {
     eventually(Duration::from_secs(8), condition)
 }
 
+// D3
 #[test]
 fn defect_03_a_block_is_in_force_after_a_restart_for_what_is_left_of_its_time() {
     if missing(TOOLS).is_some() {
@@ -80,6 +81,7 @@ fn defect_03_a_block_is_in_force_after_a_restart_for_what_is_left_of_its_time() 
     assert!(!scene.reaches_from(SCANNER) && scene.reaches_from(OTHER));
 }
 
+// D4
 #[test]
 fn defect_04_one_spoofed_packet_from_the_gateway_does_not_block_the_gateway() {
     if missing(TOOLS).is_some() {
@@ -102,6 +104,7 @@ fn defect_04_one_spoofed_packet_from_the_gateway_does_not_block_the_gateway() {
     });
 }
 
+// D6
 #[test]
 fn defect_06_visits_to_one_port_never_add_up_and_ports_are_forgotten_with_the_window() {
     if missing(TOOLS).is_some() {
@@ -125,6 +128,7 @@ fn defect_06_visits_to_one_port_never_add_up_and_ports_are_forgotten_with_the_wi
     daemon.wait_for_block(OTHER);
 }
 
+// D7
 #[test]
 fn defect_07_no_closed_port_answers_a_scan_of_600_ports_as_if_it_were_open() {
     if missing(TOOLS).is_some() {
@@ -152,6 +156,7 @@ fn defect_07_no_closed_port_answers_a_scan_of_600_ports_as_if_it_were_open() {
     }
 }
 
+// P28, D9
 #[test]
 fn defect_09_probes_that_the_hosts_firewall_drops_are_seen_and_blocked() {
     if missing(TOOLS).is_some() {
@@ -176,6 +181,7 @@ fn defect_09_probes_that_the_hosts_firewall_drops_are_seen_and_blocked() {
     });
 }
 
+// D10
 #[test]
 fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_line() {
     if missing(TOOLS).is_some() {
@@ -217,6 +223,7 @@ fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_lin
     );
 }
 
+// D11
 #[test]
 fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside_the_state_directory() {
     if missing(TOOLS).is_some() {
@@ -270,6 +277,7 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
     assert_eq!(std::fs::metadata(machine.file(history)).unwrap().permissions().mode() & 0o7777, 0o640);
 }
 
+// D14
 #[test]
 fn defect_14_the_hundredth_port_of_a_list_is_watched() {
     if missing(TOOLS).is_some() {
@@ -305,6 +313,7 @@ fn defect_14_the_hundredth_port_of_a_list_is_watched() {
     );
 }
 
+// D15
 #[test]
 fn defect_15_the_port_that_was_touched_is_told_though_a_service_has_another_of_the_list() {
     if missing(TOOLS).is_some() {
@@ -350,6 +359,7 @@ fn defect_15_the_port_that_was_touched_is_told_though_a_service_has_another_of_t
     );
 }
 
+// P28, D16
 #[test]
 fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_that_begins_with_it() {
     if missing(TOOLS).is_some() {
@@ -372,6 +382,7 @@ fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_
     assert_eq!(daemon.json(&["list"])[0]["scan"], "syn");
 }
 
+// D17
 #[test]
 fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     if missing(TOOLS).is_some() {
@@ -403,6 +414,7 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     assert!(soon(|| asked.exists()), "nobody asked for a name: this test tested nothing");
 }
 
+// D13
 #[test]
 fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
     if missing(TOOLS).is_some() {

@@ -217,6 +217,7 @@ fn show(title: &str, started: Instant, lines: &[(String, bool)]) {
 const TOOLS: &[&str] = &["ip", "nft", "nmap"];
 const UDP_MAY_BLOCK: &str = "udp: { action: block }";
 
+// P28
 #[test]
 fn every_scan_is_blocked_at_its_port_however_fast_it_is() {
     if missing(TOOLS).is_some() {
@@ -242,6 +243,7 @@ fn every_scan_is_blocked_at_its_port_however_fast_it_is() {
     show("fast", started, &lines);
 }
 
+// P28
 #[test]
 fn every_scan_is_blocked_at_its_port_however_it_hides() {
     if missing(TOOLS).is_some() {
@@ -281,6 +283,7 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
     show("hidden", started, &run(&scene, &daemon, 0, &cases, WORKERS));
 }
 
+// P28
 #[test]
 fn a_scan_of_one_port_a_second_is_blocked_at_its_port() {
     if missing(TOOLS).is_some() {
@@ -302,6 +305,7 @@ fn a_scan_of_one_port_a_second_is_blocked_at_its_port() {
     show("slow", started, &run(&scene, &daemon, 0, &cases, cases.len()));
 }
 
+// P28
 #[test]
 fn high_ports_are_watched_when_they_are_asked_for() {
     if missing(TOOLS).is_some() {
@@ -326,6 +330,7 @@ fn high_ports_are_watched_when_they_are_asked_for() {
     show("high ports", started, &run(&scene, &daemon, 0, &cases, WORKERS));
 }
 
+// P28
 #[test]
 fn decoys_share_the_scanners_fate_and_are_told_as_unproven() {
     if missing(TOOLS).is_some() {
@@ -355,6 +360,7 @@ fn decoys_share_the_scanners_fate_and_are_told_as_unproven() {
     }
 }
 
+// P3
 #[test]
 fn with_the_defaults_a_udp_scan_is_reported_and_not_blocked() {
     if missing(TOOLS).is_some() {

@@ -65,7 +65,7 @@ fn the_generator_sends_what_it_says() {
     }
 }
 
-/// The daemon's resident memory in a flood stays below this, bytes: what it needs when idle, and a full ledger (SECURITY.md, bounds).
+/// The daemon's resident memory in a flood stays below this, bytes: what it needs when idle, and a full ledger (contrib/bounds.md).
 const RESIDENT_MAX: u64 = 64 << 20;
 
 /// Counts the SYNs to `ports` that come in, before any rule of the daemon sees them.
@@ -96,6 +96,7 @@ fn adds_up(status: &Value) -> bool {
     number(&intake["logged"]) == number(&intake["judged"]) + number(&intake["passed_over"]) + number(&status["shed"]) + number(&status["lost"])
 }
 
+// P6
 #[test]
 fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     if support::missing(&["ip", "nft"]).is_some() {
@@ -174,6 +175,7 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
 }
 
 /// Stopped for a second, it finds its receive buffer full: what a machine that is too slow would meet.
+// P6
 #[test]
 fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
     if support::missing(&["ip", "nft"]).is_some() {

@@ -53,6 +53,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+// D12
 #[test]
 fn what_the_ignore_file_names_is_never_blocked_and_a_reload_takes_a_changed_one() {
     if missing(TOOLS).is_some() {

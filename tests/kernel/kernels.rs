@@ -1,4 +1,4 @@
-//! What differs between kernels: each thing is tried as the daemon uses it, and must be what README.md, "Kernels", says of the kernel that runs. The same
+//! What differs between kernels: each thing is tried as the daemon uses it, and must be what portsentry-rules(7) says of the kernel that runs. The same
 //! tests run on this machine and, by tests/vm/run, on Debian's kernels in an emulator; so they need little time, and no program but ip, nft and ping.
 
 use crate::support;
@@ -115,6 +115,7 @@ fn a_table_of_its_own_is_had_where_the_kernel_has_one_that_persists() {
     }
 }
 
+// P14, P28
 #[test]
 fn a_scan_is_blocked_and_a_flushed_ruleset_is_repaired_with_and_without_a_table_of_its_own() {
     need!("nft", "ping");
@@ -152,6 +153,7 @@ fn stopped(mut daemon: Daemon<'_>) -> Daemon<'_> {
     daemon
 }
 
+// P5
 #[test]
 fn datagrams_and_connections_to_what_listens_are_no_probes() {
     need!();
@@ -184,6 +186,7 @@ fn is_in_force(daemon: &Daemon<'_>, key: &str) -> bool {
     !pending
 }
 
+// P27
 #[test]
 fn the_rules_hold_a_scanner_while_the_daemon_sleeps_and_it_blocks_him_when_it_wakes() {
     need!("nft", "ping");

@@ -217,6 +217,7 @@ fn ours(mode: &str) -> Vec<Cell> {
     run(&scene, &machine, mode, true)
 }
 
+// P28, D16
 #[test]
 fn whatever_the_old_program_detects_ours_detects() {
     if missing(TOOLS).is_some() {

@@ -35,6 +35,7 @@ fn warnings(daemon: &Daemon<'_>) -> String {
     daemon.json(&["status"])["warnings"].to_string()
 }
 
+// P14
 #[test]
 fn a_scanner_whose_block_was_taken_out_by_hand_is_blocked_again() {
     if missing(TOOLS).is_some() {
@@ -54,6 +55,7 @@ fn a_scanner_whose_block_was_taken_out_by_hand_is_blocked_again() {
     assert!(!scene.reaches());
 }
 
+// P15
 #[test]
 fn a_block_by_hand_is_not_shortened_by_packets_that_came_through() {
     if missing(TOOLS).is_some() {
@@ -71,6 +73,7 @@ fn a_block_by_hand_is_not_shortened_by_packets_that_came_through() {
     assert!(left > 17_000, "{left} s");
 }
 
+// P14
 #[test]
 fn without_its_table_the_daemon_makes_it_anew_and_says_so() {
     if missing(TOOLS).is_some() {
@@ -99,6 +102,7 @@ fn without_its_table_the_daemon_makes_it_anew_and_says_so() {
 }
 
 /// Where the table can neither be had nor made, every answer says so.
+// D1
 #[test]
 fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
     if missing(TOOLS).is_some() {
@@ -130,6 +134,7 @@ fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
     drop(thief);
 }
 
+// P14, P15
 #[test]
 fn a_reload_puts_a_deleted_table_back_with_its_blocks_and_what_is_left_of_their_time() {
     if missing(TOOLS).is_some() {
@@ -154,6 +159,7 @@ fn a_reload_puts_a_deleted_table_back_with_its_blocks_and_what_is_left_of_their_
     assert_eq!(list.as_array().unwrap().len(), 3, "{list}");
 }
 
+// P7
 #[test]
 fn an_unblock_says_what_still_blocks_the_address() {
     if missing(TOOLS).is_some() {
@@ -172,6 +178,7 @@ fn an_unblock_says_what_still_blocks_the_address() {
     assert!(words(&daemon.ctl(&["unblock", "203.0.113.5"])).contains("203.0.113.5 is not blocked"));
 }
 
+// P15
 #[test]
 fn prefixes_stay_blocked_as_they_were_when_their_length_changes_by_reload_or_by_restart() {
     if missing(TOOLS).is_some() {
@@ -198,6 +205,7 @@ fn prefixes_stay_blocked_as_they_were_when_their_length_changes_by_reload_or_by_
     assert!(scene.scanner.pings(&["fd67:1::1"]));
 }
 
+// P12
 #[test]
 fn a_reload_to_a_group_that_another_program_has_changes_nothing() {
     if missing(TOOLS).is_some() {
@@ -224,6 +232,7 @@ fn a_reload_to_a_group_that_another_program_has_changes_nothing() {
     assert!(daemon.json(&["status"])["probes"].as_u64().unwrap() >= before + 3);
 }
 
+// P6, P9
 #[test]
 fn a_flood_of_invented_sources_hides_no_scanner_and_fills_no_log() {
     if missing(&["ip", "nft", "nmap", "ping", "hping3"]).is_some() {
@@ -257,6 +266,7 @@ fn a_flood_of_invented_sources_hides_no_scanner_and_fills_no_log() {
     assert_eq!(status["warnings"].to_string().contains("lost"), lost > 0, "{status}");
 }
 
+// P15
 #[test]
 fn fifty_reloads_in_a_row_lose_no_block_and_no_probe() {
     if missing(TOOLS).is_some() {
@@ -276,6 +286,7 @@ fn fifty_reloads_in_a_row_lose_no_block_and_no_probe() {
     assert_eq!(daemon.json(&["status"])["warnings"].to_string(), "[]");
 }
 
+// P15, P25
 #[test]
 fn a_killed_daemon_leaves_its_blocks_and_takes_them_over_again() {
     if missing(TOOLS).is_some() {
@@ -294,6 +305,7 @@ fn a_killed_daemon_leaves_its_blocks_and_takes_them_over_again() {
     assert!(scene.reaches());
 }
 
+// P15
 #[test]
 fn observe_drops_nothing_and_enforce_brings_the_blocks_back() {
     if missing(TOOLS).is_some() {
@@ -315,6 +327,7 @@ fn observe_drops_nothing_and_enforce_brings_the_blocks_back() {
     assert_eq!(daemon.blocked(), [SCANNER]);
 }
 
+// P1
 #[test]
 fn what_is_allowed_by_hand_is_let_go_at_once_and_stays_allowed_after_a_restart() {
     if missing(TOOLS).is_some() {
@@ -337,6 +350,7 @@ fn what_is_allowed_by_hand_is_let_go_at_once_and_stays_allowed_after_a_restart()
     daemon.wait_for_block(SCANNER);
 }
 
+// P25
 #[test]
 fn a_full_disk_stops_no_block_and_is_told() {
     if missing(TOOLS).is_some() {
@@ -400,6 +414,7 @@ fn systemd_is_told_of_start_reload_life_and_end_when_they_happen() {
     assert!(daemon.0.wait().unwrap().success());
 }
 
+// P14
 #[test]
 fn a_second_daemon_with_a_group_of_its_own_does_not_take_the_table_away() {
     if missing(TOOLS).is_some() {

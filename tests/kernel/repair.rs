@@ -107,6 +107,7 @@ fn left(daemon: &Daemon<'_>, address: &str) -> Option<u64> {
     daemon.json(&["list"]).as_array().unwrap().iter().find(|row| row["address"] == address).map(|row| row["expires_in"].as_u64().unwrap_or(u64::MAX))
 }
 
+// P14
 #[test]
 fn a_flushed_ruleset_is_back_with_every_block_and_what_is_left_of_its_time() {
     let scene = scene!();
@@ -139,6 +140,7 @@ fn a_flushed_ruleset_is_back_with_every_block_and_what_is_left_of_its_time() {
     assert_eq!(daemon.blocked().len(), 4);
 }
 
+// P14
 #[test]
 fn whatever_is_deleted_changed_or_added_is_put_right() {
     let scene = scene!();
@@ -227,6 +229,7 @@ fn what_came_back_counts_again() {
     assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
 }
 
+// P14
 #[test]
 fn a_flushed_set_unblocks_all_that_was_in_it() {
     let scene = scene!();
@@ -243,6 +246,7 @@ fn a_flushed_set_unblocks_all_that_was_in_it() {
     assert!(daemon.log().lines().count() < 120, "{} lines", daemon.log().lines().count());
 }
 
+// P14
 #[test]
 fn an_element_that_is_put_in_is_a_block_by_hand_unless_it_must_not_be() {
     let scene = scene!();
@@ -266,6 +270,7 @@ fn an_element_that_is_put_in_is_a_block_by_hand_unless_it_must_not_be() {
     assert_eq!(left(&daemon, "198.51.100.9").map(|left| left > 17_000), Some(true));
 }
 
+// P14
 #[test]
 fn exemptions_are_the_configurations_and_are_put_back() {
     let scene = scene!();
@@ -285,6 +290,7 @@ fn exemptions_are_the_configurations_and_are_put_back() {
     assert_eq!(repairs(&daemon), count);
 }
 
+// P14
 #[test]
 fn an_endless_fight_becomes_an_alarm_and_the_table_is_closed_to_others() {
     let scene = scene!();
@@ -314,6 +320,7 @@ impl Scene {
     }
 }
 
+// P14
 #[test]
 fn a_fight_without_table_owners_is_slowed_down_and_told_once() {
     let scene = scene!();
@@ -371,6 +378,7 @@ fn an_owned_table_is_skipped_by_a_foreign_flush_and_outlives_a_killed_daemon() {
     assert_eq!(scene.host.run("nft", &["list", "tables"]), "");
 }
 
+// P14
 #[test]
 fn changes_of_other_tables_are_no_concern() {
     let scene = scene!();
@@ -510,6 +518,7 @@ fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
     assert_eq!(listing.matches("counter packets").count(), count as usize);
 }
 
+// P15
 #[test]
 fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counters() {
     let scene = scene!();

@@ -216,6 +216,7 @@ fn before_is_before_the_kernel_is_asked_and_what_follows_a_refused_block_does_no
     }
 }
 
+// P19, D1
 #[test]
 fn whatever_the_command_does_the_block_is_there_and_a_line_says_what_it_came_to() {
     if missing(TOOLS).is_some() {
@@ -250,6 +251,7 @@ fn whatever_the_command_does_the_block_is_there_and_a_line_says_what_it_came_to(
     }
 }
 
+// P19
 #[test]
 fn a_hanging_command_holds_up_no_block_and_what_does_not_fit_the_queue_is_counted_and_told() {
     if missing(TOOLS).is_some() {
@@ -271,6 +273,7 @@ fn a_hanging_command_holds_up_no_block_and_what_does_not_fit_the_queue_is_counte
     assert_eq!(told, 100 - 4, "those that waited are told of at the end: {log}");
 }
 
+// P18
 #[test]
 fn no_bytes_of_a_packet_come_into_the_words_of_a_command() {
     if missing(TOOLS).is_some() {
@@ -285,6 +288,7 @@ fn no_bytes_of_a_packet_come_into_the_words_of_a_command() {
     assert!(text.trim_end().chars().all(|c| c.is_ascii_alphanumeric() || " .:/|,-".contains(c)), "{text:?}");
 }
 
+// P19
 #[test]
 fn a_helper_that_is_killed_is_told_of_and_started_again() {
     if missing(TOOLS).is_some() {
@@ -364,6 +368,7 @@ fn a_helper_that_takes_no_orders_costs_no_time_and_is_replaced() {
     assert!(eventually(Duration::from_secs(20), || scene.lines("out").contains(&"10.68.7.1".to_owned())), "{}", daemon.log());
 }
 
+// P19
 #[test]
 fn when_the_daemon_is_killed_its_helper_and_commands_are_gone() {
     if missing(TOOLS).is_some() {
@@ -448,6 +453,7 @@ fn a_reload_gives_the_next_scan_another_command() {
     assert_eq!(responses(&daemon), [1, 0, 0]);
 }
 
+// D3
 #[test]
 fn hosts_deny_names_who_is_blocked_by_scan_or_by_hand_and_forgets_who_is_not() {
     if missing(TOOLS).is_some() {

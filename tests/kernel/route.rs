@@ -213,6 +213,7 @@ fn a_transport_that_the_kernel_does_not_list_is_told() {
     });
 }
 
+// P2
 #[test]
 fn connections_to_the_admin_ports_are_listed_and_known_again() {
     if support::missing(&["ip"]).is_some() {

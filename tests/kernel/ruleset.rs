@@ -174,6 +174,7 @@ fn installing_twice_changes_nothing() {
     });
 }
 
+// P15
 #[test]
 fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
     need!("nft", "ping");
@@ -240,6 +241,7 @@ fn a_set_that_becomes_too_small_keeps_the_longest_blocks() {
     });
 }
 
+// P14
 #[test]
 fn whatever_others_did_to_the_table_is_put_right() {
     need!("nft");
@@ -272,6 +274,7 @@ fn whatever_others_did_to_the_table_is_put_right() {
     assert_eq!(listing(&namespace), right);
 }
 
+// P7
 #[test]
 fn errors_name_the_object_and_carry_the_kernels_words() {
     need!();
@@ -322,6 +325,7 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
     assert!(refused.is_permission(), "{refused}");
 }
 
+// P14
 #[test]
 fn other_tables_are_left_alone() {
     need!("nft");
@@ -438,6 +442,7 @@ fn counters_that_follow_bring_nothing_back_that_was_taken_out() {
     });
 }
 
+// P14
 #[test]
 fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
     need!();

@@ -140,16 +140,19 @@ fn a_port_is_watched_until_something_listens_on_it(udp: bool) {
     }
 }
 
+// P5, D7
 #[test]
 fn a_tcp_port_is_watched_until_something_listens_on_it() {
     a_port_is_watched_until_something_listens_on_it(false);
 }
 
+// P5
 #[test]
 fn a_udp_port_is_watched_until_something_listens_on_it() {
     a_port_is_watched_until_something_listens_on_it(true);
 }
 
+// P5
 #[test]
 fn a_service_that_was_there_before_the_daemon_may_restart() {
     if missing(TOOLS).is_some() {

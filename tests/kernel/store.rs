@@ -84,6 +84,7 @@ fn manual(subject: &str, now: Moment, since: u64, left: Option<u64>) -> Block {
     }
 }
 
+// P25, D3
 #[test]
 fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
     if missing(TOOLS).is_some() {
@@ -123,6 +124,7 @@ fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
     assert_eq!(daemon.blocked().len(), 3);
 }
 
+// P25
 #[test]
 fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
     if missing(TOOLS).is_some() {
@@ -158,6 +160,7 @@ fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
     assert_eq!(daemon.json(&["show", SCANNER, "--json"]).get("blocks_before").cloned().unwrap_or_default(), 3);
 }
 
+// P25
 #[test]
 fn what_was_taken_out_of_the_kernel_while_the_daemon_was_down_is_unblocked() {
     if missing(TOOLS).is_some() {
@@ -312,6 +315,7 @@ fn as_many_as_block_total_come_back_and_those_with_the_longest_time() {
     daemon.wait_for_log("6 blocks that were stored are not put back: block.total allows no more");
 }
 
+// P15
 #[test]
 fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next() {
     if missing(TOOLS).is_some() {
@@ -343,6 +347,7 @@ struct Books {
     unsure: BTreeSet<String>,
 }
 
+// P25
 #[test]
 fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
     if missing(TOOLS).is_some() {

@@ -149,6 +149,7 @@ fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported
     assert_eq!(machine.text(HISTORY), history, "what is not blocked is not called so");
 }
 
+// D12
 #[test]
 fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
     if missing(TOOLS).is_some() {

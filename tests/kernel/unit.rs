@@ -33,6 +33,7 @@ fn setting(name: &str) -> String {
     value
 }
 
+// P24
 #[test]
 fn systemd_finds_nothing_wrong_with_the_unit() {
     if missing(&["systemd-analyze"]).is_some() {
@@ -53,6 +54,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     assert!(output.status.success());
 }
 
+// P24
 #[test]
 fn what_the_defaults_write_lies_in_the_directories_that_the_unit_makes() {
     let made = [Path::new("/var/lib").join(setting("StateDirectory")), Path::new("/run").join(setting("RuntimeDirectory"))];
@@ -105,6 +107,7 @@ fn knock(scanner: &Namespace, ports: &[&str]) {
     scanner.run("python3", &words);
 }
 
+// P24
 #[test]
 fn the_daemon_does_its_work_within_the_units_cage_and_names_what_it_lacks_for_hosts_deny() {
     if missing(TOOLS).is_some() {

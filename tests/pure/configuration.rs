@@ -74,6 +74,7 @@ fn hold(file: &Path, findings: &[Finding], severity: Severity) {
     assert!(of_it.is_empty(), "{}: found more than expected:\n{all}", file.display());
 }
 
+// D14
 #[test]
 fn every_broken_file_is_refused_with_its_place_and_a_remedy() {
     let (_directory, files) = fixtures("broken");
@@ -98,6 +99,7 @@ fn every_odd_file_is_taken_with_a_warning_at_its_place() {
     }
 }
 
+// D12
 #[test]
 fn odd_networks_are_taken_masked() {
     let loaded = config::parse("allow: [192.0.2.7/24, \"2001:db8::1/32\", 10.1.2.3]\n", "x").unwrap();
@@ -117,6 +119,7 @@ fn a_refusal_prints_all_findings_with_line_caret_and_help() {
     );
 }
 
+// P13
 #[test]
 fn what_a_file_holds_reaches_no_terminal_unescaped() {
     let refused = config::parse("mode: \"\\e[2J\u{202e}\"\n\"\u{85}\\u001b]0;x\": 1\n# \u{9b}31m\nnone: \u{9b}31m\n", "a\u{1b}[2J.yaml").unwrap_err();
@@ -377,6 +380,7 @@ proptest! {
         }
     }
 
+    // P8
     #[test]
     fn no_text_makes_the_parser_panic_or_wait(text in any::<String>()) {
         bounded(&text);
@@ -422,6 +426,7 @@ fn bounded(text: &str) {
     }
 }
 
+// P12
 #[test]
 fn large_files_full_of_mistakes_are_judged_within_bounds() {
     // Room is left for the key before a list.

@@ -53,6 +53,7 @@ Warning: resolve: not in force yet
     }
 }
 
+// P13
 #[test]
 fn the_list_is_sorted_aligned_and_escaped() {
     let daemon = Daemon::start(FakeDesk::default(), "");
@@ -231,6 +232,7 @@ fn a_closed_standard_output_is_no_failure_and_a_full_disk_is_one() {
 /// A million where the code is optimised; without optimisation that takes half a minute on a busy machine.
 const ROWS: u32 = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
 
+// P10
 #[test]
 fn a_million_rows_are_listed_in_little_memory() {
     let daemon = Daemon::start(FakeDesk { many: ROWS, ..FakeDesk::default() }, "");
@@ -277,6 +279,7 @@ fn read_line(stream: &mut UnixStream) -> serde_json::Value {
     json(&String::from_utf8(line).unwrap())
 }
 
+// P11
 #[test]
 fn garbage_is_answered_with_an_error_and_the_connection_goes_on() {
     let daemon = Daemon::start(FakeDesk::default(), "");
@@ -288,6 +291,7 @@ fn garbage_is_answered_with_an_error_and_the_connection_goes_on() {
     daemon.assert_serves();
 }
 
+// P11
 #[test]
 fn a_megabyte_without_a_line_end_is_refused() {
     let daemon = Daemon::start(FakeDesk::default(), "");
@@ -300,6 +304,7 @@ fn a_megabyte_without_a_line_end_is_refused() {
     daemon.assert_serves();
 }
 
+// P11
 #[test]
 fn half_a_request_and_none_are_cut_off_in_time() {
     let daemon = Daemon::start(FakeDesk::default(), "");
@@ -335,6 +340,7 @@ fn a_request_of_one_who_closes_his_side_is_answered() {
     assert!(answer.contains("table inet portsentry"), "{answer}");
 }
 
+// P11
 #[test]
 fn a_thousand_silent_connections_harm_nobody() {
     let daemon = Daemon::start(FakeDesk::default(), "");
@@ -352,6 +358,7 @@ fn a_thousand_silent_connections_harm_nobody() {
     daemon.assert_serves();
 }
 
+// P11
 #[test]
 fn who_asks_for_a_long_list_and_reads_nothing_is_cut_off() {
     let daemon = Daemon::start(FakeDesk { many: 1_000_000, ..FakeDesk::default() }, "");
@@ -401,6 +408,7 @@ fn watch_shows_events_as_they_happen() {
     daemon.assert_serves();
 }
 
+// P11
 #[test]
 fn a_slow_reader_of_watch_is_cut_off_with_a_note_and_others_go_on() {
     let daemon = Daemon::start(FakeDesk::default(), "");
@@ -448,6 +456,7 @@ fn ctl_as(uid: u32, gid: u32, socket: &Path, words: &[&str]) -> Output {
     Command::new(copy).args(words).args(["--socket", socket.to_str().unwrap()]).uid(uid).gid(gid).current_dir("/").output().unwrap()
 }
 
+// P11
 #[test]
 fn others_may_not_even_read_and_members_of_the_group_may_read_but_not_change() {
     if support::missing(&["getent"]).is_some() {
@@ -485,6 +494,7 @@ fn others_may_not_even_read_and_members_of_the_group_may_read_but_not_change() {
     }
 }
 
+// P11
 #[test]
 fn without_a_group_the_socket_is_for_root() {
     if support::missing(&[]).is_some() {

@@ -1,6 +1,6 @@
-//! The documents say what is so: tests that they name exist, numbers are those of the sources, commands and exit statuses those of the program.
+//! The documents say what is so: every promise has its tests, numbers are those of the sources, commands and exit statuses those of the program.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -16,24 +16,111 @@ fn quoted(text: &str) -> Vec<String> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
-/// `file::name` in backquotes: the tests and constants that SECURITY.md leans on.
-fn references() -> Vec<(String, String)> {
-    let all: Vec<_> = quoted(&read("SECURITY.md"))
-        .iter()
-        .filter_map(|word| word.split_once(".rs::"))
-        .map(|(file, name)| (format!("{file}.rs"), name.to_owned()))
-        .collect();
-    assert!(all.len() > 60, "{all:?}");
-    all
+/// Every Rust file below `directory` of the repository, by its path from there, and its text. Build directories are skipped.
+fn rust_files(directory: &str) -> Vec<(String, String)> {
+    fn walk(root: &Path, directory: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                if !path.ends_with("target") {
+                    walk(root, &path, found);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    walk(root, &root.join(directory), &mut found);
+    found.sort();
+    found
 }
 
-/// Whether `source` has the function `name`, and an attribute that makes a test of it directly above.
-fn is_test(source: &str, name: &str) -> bool {
-    let lines: Vec<&str> = source.lines().map(str::trim).collect();
-    lines
-        .iter()
-        .position(|line| line.starts_with(&format!("fn {name}(")))
-        .is_some_and(|at| lines[..at].iter().rev().take_while(|line| line.starts_with('#') || line.starts_with("//")).any(|line| *line == "#[test]"))
+/// `P7` is promise 7 of SECURITY.md, `D4` the predecessors' defect 4.
+fn is_mark(word: &str) -> bool {
+    word.strip_prefix(['P', 'D']).is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
+}
+
+/// The marks of a comment line such as `// P3, D7`; none of any other line.
+fn marks_of(line: &str) -> Vec<&str> {
+    let words: Vec<&str> = line.trim().strip_prefix("// ").map(|text| text.split(", ").collect()).unwrap_or_default();
+    if words.iter().all(|word| is_mark(word)) { words } else { Vec::new() }
+}
+
+/// The tests that each promise and each defect names: a comment `// P3, D7` above a test says what it holds.
+fn marked_tests() -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, text) in rust_files("tests").into_iter().chain(rust_files("src")) {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let marks = marks_of(line);
+            if marks.is_empty() {
+                // A misspelt mark must not be taken for an ordinary comment.
+                let first = line.strip_prefix("// ").and_then(|text| text.split([',', ' ', ':', ';']).next()).unwrap_or_default();
+                assert!(!is_mark(first), "{path}:{}: marks are written as `// P3, P7`: {line}", at + 1);
+                continue;
+            }
+            let below = &lines[at + 1..];
+            let length = below.iter().take_while(|line| line.starts_with('#') || line.starts_with("//")).count();
+            let name = below.get(length).and_then(|line| line.strip_prefix("fn ")?.split('(').next());
+            let name = name.filter(|_| below[..length].contains(&"#[test]")).unwrap_or_else(|| panic!("{path}:{}: no test follows {line}", at + 1));
+            for mark in marks {
+                found.entry(mark.to_owned()).or_default().push(format!("{path}::{name}"));
+            }
+        }
+    }
+    found
+}
+
+/// The section of `text` that begins with `## title`.
+fn section<'t>(text: &'t str, title: &str) -> &'t str {
+    text.split("\n## ").find(|section| section.starts_with(title)).unwrap_or_else(|| panic!("no section {title}"))
+}
+
+/// The numbers of the promises that SECURITY.md makes, as `P1`.
+fn promises(text: &str) -> Vec<String> {
+    let items = section(text, "Promises").lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
+    items.map(|(mark, _)| mark.to_owned()).collect()
+}
+
+/// The rows of the predecessors' defects, as `D1`.
+fn defects(text: &str) -> Vec<String> {
+    let rows = section(text, "The predecessors' defects").lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
+    rows.filter_map(|(number, _)| Some(format!("D{}", number.parse::<u32>().ok()?))).collect()
+}
+
+#[test]
+fn every_promise_and_every_defect_has_its_tests_and_no_test_names_another() {
+    let (text, tests) = (read("SECURITY.md"), marked_tests());
+    let (promises, defects) = (promises(&text), defects(&text));
+    assert!(promises.len() >= 28 && defects.len() == 18, "{promises:?}, {defects:?}");
+    for (items, letter) in [(&promises, "P"), (&defects, "D")] {
+        for (number, item) in (1..).zip(items) {
+            assert_eq!(*item, format!("{letter}{number}"), "they are numbered in their order");
+            let held_by = tests.get(item).unwrap_or_else(|| panic!("SECURITY.md has {item}, and no test is marked with it"));
+            println!("{item}");
+            held_by.iter().for_each(|test| println!("    {test}"));
+        }
+    }
+    let unknown: Vec<_> = tests.iter().filter(|(mark, _)| !promises.contains(mark) && !defects.contains(mark)).collect();
+    assert!(unknown.is_empty(), "marks of what SECURITY.md does not have: {unknown:?}");
+}
+
+#[test]
+fn a_test_that_is_named_after_a_defect_is_marked_with_it() {
+    let tests = marked_tests();
+    let mut seen = 0;
+    for (path, text) in rust_files("tests") {
+        for name in text.lines().filter_map(|line| line.trim().strip_prefix("fn defect_")?.split('(').next()) {
+            let number: u32 = name.split('_').next().unwrap().parse().unwrap();
+            let marked = tests.get(&format!("D{number}")).is_some_and(|tests| tests.contains(&format!("{path}::defect_{name}")));
+            assert!(marked, "{path}: defect_{name} is not marked with D{number}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "{seen}");
 }
 
 /// The value of `const name: type = value;`: a number, a shift of two, or seconds.
@@ -49,30 +136,34 @@ fn constant(source: &str, name: &str) -> Option<u64> {
     }
 }
 
-#[test]
-fn every_test_that_the_security_policy_names_exists() {
-    for (file, name) in references().iter().filter(|(_, name)| name.chars().any(char::is_lowercase)) {
-        assert!(is_test(&read(file), name), "SECURITY.md names {file}::{name}, and there is no such test");
-    }
+/// The module that a file is, as `helper::files` of `src/helper/files.rs` and `helper` of `src/helper/mod.rs`.
+fn module(path: &str) -> String {
+    let path = path.split_once('/').map_or(path, |(_, rest)| rest).trim_end_matches(".rs");
+    path.strip_suffix("/mod").unwrap_or(path).replace('/', "::")
+}
+
+/// The bounds that contrib/bounds.md states: module, constant, and the row.
+fn bounds() -> Vec<(String, String, String)> {
+    let text = read("contrib/bounds.md");
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    let named = rows.flat_map(|line| quoted(line).into_iter().map(move |word| (word, line.to_owned())));
+    named.filter_map(|(word, line)| word.rsplit_once("::").map(|(module, name)| (module.to_owned(), name.to_owned(), line.clone()))).collect()
 }
 
 #[test]
-fn every_bound_that_the_security_policy_states_is_the_one_in_the_sources() {
-    let text = read("SECURITY.md");
-    let mut seen = 0;
-    for line in text.lines().filter(|line| line.starts_with('|')) {
-        for (file, name) in quoted(line).iter().filter_map(|word| word.split_once(".rs::")) {
-            if name.chars().any(char::is_lowercase) {
-                continue;
-            }
-            let value = constant(&read(&format!("{file}.rs")), name).unwrap_or_else(|| panic!("{file}.rs has no constant {name} that can be read"));
-            let stated: Vec<String> = line.split('|').filter_map(|cell| cell.split_whitespace().next()).map(|word| word.replace(',', "")).collect();
-            assert!(stated.contains(&value.to_string()), "{name} is {value}; SECURITY.md says: {line}");
-            seen += 1;
-        }
+fn every_bound_that_is_stated_is_the_one_in_the_sources() {
+    let files: Vec<(String, String)> = rust_files("src").into_iter().chain(rust_files("tests")).map(|(path, text)| (module(&path), text)).collect();
+    let stated = bounds();
+    assert!(stated.len() >= 75, "{} bounds", stated.len());
+    for (end, name, row) in stated {
+        let is_meant = |module: &str| module == end || module.ends_with(&format!("::{end}"));
+        let found: Vec<u64> = files.iter().filter(|(module, _)| is_meant(module)).filter_map(|(_, text)| constant(text, &name)).collect();
+        let [value] = found[..] else { panic!("{end}::{name} is the constant of one module, not of {}: {row}", found.len()) };
+        let cells: Vec<String> = row.split('|').map(|cell| cell.trim().replace(',', "")).collect();
+        assert!(cells.contains(&value.to_string()), "{name} is {value}; contrib/bounds.md says: {row}");
     }
-    assert!(seen >= 15, "{seen} bounds");
     // The ledger: a third are suspects, two thirds newcomers, at the default trigger.
+    let text = read("contrib/bounds.md");
     let most = CAPACITY as usize / 3 * (suspect_bytes(2) + 2 * NEWCOMER_BYTES);
     assert!(text.contains(&format!("{} MB", most.div_ceil(1_000_000))), "the ledger takes {most} bytes at most");
     assert!(text.contains(&format!("{NEWCOMER_BYTES} bytes")) && text.contains(&format!("{} bytes", suspect_bytes(2))));
@@ -82,8 +173,8 @@ fn every_bound_that_the_security_policy_states_is_the_one_in_the_sources() {
 const NO_STORE: [&str; 5] = ["NAME_MAX", "LABEL_MAX", "TOLD_MAX", "RETRY_MAX", "MEMORY_MAX"];
 
 #[test]
-fn every_bound_of_decoys_names_and_the_helper_is_in_the_security_policy() {
-    let text = read("SECURITY.md");
+fn every_bound_of_decoys_names_and_the_helper_is_stated() {
+    let stated = bounds();
     let mut seen = 0;
     for (path, source) in sources() {
         let path = path.rsplit("/src/").next().unwrap();
@@ -95,46 +186,14 @@ fn every_bound_of_decoys_names_and_the_helper_is_in_the_security_policy() {
             let name = name.split(':').next().unwrap();
             if (name.ends_with("_MAX") || ["QUEUE", "WORKERS", "AT_ONCE", "BACKLOG", "ANSWERS_A_SECOND"].contains(&name)) && !NO_STORE.contains(&name)
             {
-                assert!(text.contains(&format!("`src/{path}::{name}`")), "SECURITY.md has no bound src/{path}::{name}");
+                let module = module(&format!("src/{path}"));
+                let is_stated = stated.iter().any(|(end, stated, _)| stated == name && (module == *end || module.ends_with(&format!("::{end}"))));
+                assert!(is_stated, "contrib/bounds.md has no bound {module}::{name}");
                 seen += 1;
             }
         }
     }
     assert!(seen >= 15, "{seen}");
-}
-
-#[test]
-fn the_properties_are_numbered_and_each_has_its_test() {
-    let text = read("SECURITY.md");
-    let section = text.split("\n## ").find(|section| section.starts_with("Properties")).expect("a section of properties");
-    let items: Vec<&str> = section.split("\n\n").filter(|part| part.starts_with("**P")).collect();
-    assert!(items.len() >= 10, "{}", items.len());
-    for (number, item) in (1..).zip(items) {
-        assert!(item.starts_with(&format!("**P{number}.")), "{item}");
-        assert!(item.contains(".rs::"), "no test: {item}");
-    }
-}
-
-#[test]
-fn each_of_the_predecessors_defects_has_its_test() {
-    let text = read("SECURITY.md");
-    let section = text.split("\n## ").find(|section| section.starts_with("The predecessors' defects")).expect("a section of defects");
-    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")).collect();
-    assert_eq!(rows.len(), 18);
-    for (number, row) in (1..).zip(rows) {
-        assert!(row.starts_with(&format!("| {number} |")), "{row}");
-        let held_by = row.split(" | ").last().unwrap();
-        assert!(quoted(held_by).iter().any(|word| word.contains(".rs::")), "no test: {row}");
-    }
-    // And the other way: a test that is named after a row stands in that row.
-    let tests = read("tests/kernel/defects.rs");
-    let names: Vec<&str> = tests.lines().filter_map(|line| line.strip_prefix("fn defect_")?.split('(').next()).collect();
-    assert!(names.len() >= 10, "{names:?}");
-    for name in names {
-        let number: u32 = name.split('_').next().unwrap().parse().unwrap();
-        let row = section.lines().find(|line| line.starts_with(&format!("| {number} |"))).unwrap_or_else(|| panic!("no row for defect_{name}"));
-        assert!(row.contains(&format!("`tests/kernel/defects.rs::defect_{name}`")), "row {number} does not name defect_{name}");
-    }
 }
 
 fn help() -> String {
@@ -196,11 +255,25 @@ fn the_configurations_in_the_readme_are_good() {
     }
 }
 
+/// Directories of the target layout that are on their way: an entry goes when its directory is there.
+const COMING: [&str; 4] = ["packet", "enforce", "ruleset", "store"];
+/// Modules that are on their way out: an entry goes with its module.
+const GOING: [&str; 1] = ["responder"];
+
+fn is_there(path: &str) -> bool {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
+}
+
 #[test]
-fn the_readme_maps_every_module_and_imports_lead_down_the_map() {
-    let text = read("README.md");
-    let section = text.split("\n## ").find(|section| section.starts_with("The source")).expect("a section with the map");
-    let rows: Vec<Vec<String>> = section
+fn the_lists_of_what_is_on_its_way_are_true() {
+    assert!(COMING.iter().all(|name| !is_there(&format!("src/{name}"))), "it is there: take it out of COMING");
+    assert!(GOING.iter().all(|name| is_there(&format!("src/{name}"))), "it is gone: take it out of GOING");
+}
+
+#[test]
+fn contributing_maps_every_module_and_imports_lead_down_the_map() {
+    let text = read("CONTRIBUTING.md");
+    let rows: Vec<Vec<String>> = section(&text, "Where things are")
         .lines()
         .filter(|line| line.starts_with("| `src/"))
         .map(|line| quoted(line.split('|').nth(1).unwrap()).iter().map(|path| path["src/".len()..].trim_end_matches(".rs").to_owned()).collect())
@@ -209,14 +282,14 @@ fn the_readme_maps_every_module_and_imports_lead_down_the_map() {
     for (path, source) in sources() {
         let path = path.rsplit("/src/").next().unwrap();
         let module = path.split('/').next().unwrap().trim_end_matches(".rs");
-        if module == "lib" {
+        if module == "lib" || GOING.contains(&module) {
             continue;
         }
         let own = row_of(module).unwrap_or_else(|| panic!("the map has no src/{module}"));
         for line in source.lines().filter(|line| line.trim_start().starts_with("use crate::") || line.trim_start().starts_with("pub use crate::")) {
             let name = line.split("crate::").nth(1).unwrap().split([':', ';', ' ', '{']).next().unwrap();
             // The reader of manual pages belongs to the tests.
-            if !name.is_empty() && name != "mdoc" {
+            if !name.is_empty() && name != "mdoc" && !GOING.contains(&name) {
                 assert!(row_of(name).is_some_and(|row| row >= own), "src/{path} imports {name}, which lies above it");
             }
         }
@@ -225,15 +298,38 @@ fn the_readme_maps_every_module_and_imports_lead_down_the_map() {
 
 #[test]
 fn files_that_the_documents_name_are_there() {
-    for document in ["README.md", "SECURITY.md", "contrib/README.md"] {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for word in quoted(&read(document)) {
+    let mut seen = 0;
+    for document in ["README.md", "SECURITY.md", "CONTRIBUTING.md", "contrib/README.md", "contrib/bounds.md", "contrib/bench/README.md"] {
+        let text = read(document);
+        for word in quoted(&text) {
             // `tests/run quick` is a file and an argument, `file.rs::name` a file and what is in it.
             let path = word.split("::").next().and_then(|path| path.split_whitespace().next()).unwrap_or_default();
-            let is_ours = ["src/", "tests/", "contrib/", "rules/", "man/", "benches/"].iter().any(|top| path.starts_with(top));
-            assert!(!is_ours || path.contains('*') || base.join(path).exists(), "{document} names {word}");
+            let is_ours = ["src/", "tests/", "contrib/", "rules/", "man/"].iter().any(|top| path.starts_with(top));
+            let is_coming = COMING.iter().any(|name| path.trim_end_matches('/') == format!("src/{name}"));
+            if is_ours && !path.contains('*') && !is_coming {
+                assert!(is_there(path), "{document} names {word}");
+                seen += 1;
+            }
+        }
+        // A module of tests, by the name that cargo and tests/run know it by.
+        for word in quoted(&text) {
+            let Some((part, name)) = word.split_once("::").filter(|(part, _)| ["kernel", "pure"].contains(part)) else { continue };
+            let name = name.split("::").next().unwrap();
+            assert!(is_there(&format!("tests/{part}/{name}.rs")), "{document} names {word}");
+        }
+        // Links are from where the document lies.
+        let base = Path::new(document).parent().unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap();
+            assert!(target.contains("://") || is_there(base.join(path).to_str().unwrap()), "{document} links to {target}");
         }
     }
+    assert!(seen >= 60, "{seen}");
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(read("README.md").lines().count() <= 150);
 }
 
 #[test]
@@ -273,6 +369,7 @@ fn sources() -> Vec<(String, String)> {
     found
 }
 
+// P17
 #[test]
 fn programs_are_started_in_two_places_the_helper_by_the_daemon_and_the_command_by_the_helper() {
     let mut found = Vec::new();
@@ -290,7 +387,7 @@ fn programs_are_started_in_two_places_the_helper_by_the_daemon_and_the_command_b
 fn the_unit_lets_the_helper_do_what_the_defaults_need() {
     let unit = read("contrib/systemd/portsentry.service");
     assert!(unit.contains("AF_INET AF_INET6") && unit.contains("KillMode=mixed"));
-    // Where README sends whoever wants hosts.deny.
+    // README sends administrators who want hosts.deny there.
     assert!(read("contrib/systemd/responses.conf").contains("\n#ReadWritePaths=/etc\n"));
     let drop_in = read("contrib/systemd/responses.conf");
     // A list that takes the place of the unit's has all of the unit's.
@@ -302,6 +399,7 @@ fn the_unit_lets_the_helper_do_what_the_defaults_need() {
     assert!(drop_in.lines().all(|line| line.is_empty() || line.starts_with('#') || line == "[Service]"), "copied as it is, it changes nothing");
 }
 
+// P17
 #[test]
 fn unsafe_code_stands_in_one_place() {
     for (path, text) in sources() {

@@ -84,16 +84,19 @@ fn flood(probes_each: u32) -> Option<u32> {
     None
 }
 
+// P6
 #[test]
 fn a_scanner_within_a_flood_of_invented_sources_is_blocked_at_its_third_port() {
     assert_eq!(flood(1), Some(3));
 }
 
+// P6
 #[test]
 fn a_scanner_is_blocked_even_if_every_invented_source_probes_twice() {
     assert_eq!(flood(2), Some(3));
 }
 
+// P6
 #[test]
 fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
     let scanner = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
@@ -155,6 +158,7 @@ fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behi
     assert_eq!((status.sources, status.blocked, status.ordered, status.evicted), (0, 0, 0, 0));
 }
 
+// P9
 #[test]
 fn a_flood_that_passes_the_trigger_is_not_told_line_by_line() {
     let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
@@ -190,6 +194,7 @@ proptest! {
 
     /// No sequence of packets, commands, answers, reloads and clocks blocks what must not be blocked, puts two orders in flight for a subject,
     /// tells an end of what was not told to have begun, or makes the ledger exceed its capacity.
+    // P1
     #[test]
     fn no_history_breaks_the_promise(steps in proptest::collection::vec(step(), 0..200)) {
         let mut world = World::new();
@@ -213,6 +218,7 @@ proptest! {
     }
 
     /// An address on the allow list is never blocked, whoever sends what, for all networks that could cover it.
+    // P1
     #[test]
     fn an_allowed_source_is_never_blocked(allowed: u32, bits in 0u8..=32, steps in proptest::collection::vec((any::<u32>(), 0u16..6, 0u64..5000), 1..200)) {
         let network = IpNet::new(Ipv4Addr::from(allowed).into(), bits).unwrap();

@@ -118,6 +118,7 @@ fn dropped(words: &[Word]) -> u64 {
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(1);
 
+// P18
 #[test]
 fn a_command_has_its_words_its_variables_and_nothing_else_of_ours() {
     let script = "printf '%s|' \"$@\"; env | sort | grep -v -e ^PWD= -e ^OLDPWD= -e ^SHLVL= -e ^_= ; pwd; cat; ls -l /proc/self/fd | wc -l";
@@ -203,6 +204,7 @@ fn megabytes_of_output_are_read_and_forgotten() {
     assert_eq!(endless.report().ended, Ended::TimedOut(SHORT), "who writes for ever has no more time than others");
 }
 
+// P19
 #[test]
 fn a_daemon_that_left_its_group_and_holds_the_output_open_is_found_and_ended() {
     // setsid and two forks; it ignores what can be ignored, and its parent is gone before the command ends.

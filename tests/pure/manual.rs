@@ -513,7 +513,8 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         ("reload", shown(&done, &["reload"])),
     ];
     let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for item in items(&section(&page("portsentryctl.8"), "JSON OUTPUT")) {
+    // The keys of an object may have a list of their own, within the entry of its command.
+    for item in items(&section(&page("portsentryctl.8"), "JSON OUTPUT")).into_iter().filter(|item| item.depth == 1) {
         let names = item.head.strip_prefix("Ic ").unwrap();
         told.extend(names.split(" , ").map(|name| (name.to_owned(), arguments(&item.body, "Cm"))));
     }

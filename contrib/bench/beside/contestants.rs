@@ -170,7 +170,7 @@ impl Running<'_> {
         }
     }
 
-    /// What its processes have used so far. The rules' work in the kernel is in nobody's account.
+    /// What its processes have used so far. No process is charged for the rules' work in the kernel.
     pub fn usage(&self) -> Usage {
         let pids = run("ip", &["netns", "pids", &self.scene.host.name]);
         // USER_HZ, which is 100 on every machine that this runs on.
@@ -191,7 +191,7 @@ impl Running<'_> {
         usage
     }
 
-    /// The machine, where it is somebody else's program.
+    /// The machine, if it is another program than ours.
     pub fn jail(&self) -> Option<&Jail> {
         self.jail.as_ref()
     }

@@ -1,8 +1,8 @@
 //! Ours beside the others, one command and one table: `cargo bench --bench beside`, as root.
 //!
-//! Each contestant runs alone on a host in a network namespace with ten services among the ports 1-1000, and is scanned from another. Where each
-//! part lies: `target` what is scanned, `scene` the two machines, `wire` the probes, `contestants` who takes part, `tests/support/jail.rs` how somebody
-//! else's program is run, `measures` what is measured, `table` what is printed.
+//! Each contestant runs alone on a host in a network namespace with ten services among the ports 1-1000, and is scanned from another. The
+//! parts: `target` the scanned host, `scene` the two machines, `wire` the probes, `contestants` the programs, `tests/support/jail.rs` how other
+//! programs are run, `measures` the measurements, `table` the output.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -150,7 +150,7 @@ fn main() -> ExitCode {
                 vec![Cell::Without(reason); table.columns.len()]
             }
         };
-        // Whoever runs it quickly wants to know whether it still works, and whether ours does.
+        // A quick run checks that the benchmark and this program still work.
         failed |= arguments.quick && contestant.yaml().is_some() && cells.iter().any(Cell::is_never);
         eprintln!("{}: {:.0} s", contestant.name, since.elapsed().as_secs_f64());
         table.rows.push((contestant.name.clone(), cells));

@@ -21,7 +21,7 @@ use super::wire::{Plan, Scan};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Blocks to start with.
 const MANY: u32 = 100_000;
-/// So many of them are asked, evenly spread.
+/// Blocks that are looked up, evenly spread.
 const SAMPLES: u32 = 256;
 
 fn seconds(value: f64) -> String {

@@ -29,7 +29,7 @@ impl Scene {
 
     /// An address that has sent nothing so far.
     pub fn source(&self) -> Ipv4Addr {
-        // 198.18.0.1 and on; each in a /24 of its own, for whoever counts networks.
+        // 198.18.0.1 and on; each in a /24 of its own, because some contestants count networks.
         let n = self.sources.fetch_add(1, Ordering::Relaxed);
         Ipv4Addr::from(u32::from_be_bytes([198, 18, 0, 1]) + n % 250 * 256 + n / 250)
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 /// What was measured, or why not.
 #[derive(Clone)]
 pub enum Cell {
-    /// The median of so many runs, written out.
+    /// The median, written out, and the number of runs.
     Median(String, usize),
     /// Why there is no figure.
     Without(String),

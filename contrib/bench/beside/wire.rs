@@ -1,7 +1,7 @@
 //! Raw TCP on the scanner's side: a SYN scan at a fixed rate, and beside it knocks on a port that is open.
 //!
 //! The *knock* is a SYN from the scanning source to a service that no contestant watches. While it is answered the source is not blocked; the first of
-//! those that stay without an answer is when the block began. Packets are built as RFC 791 and RFC 9293 have them, and sent with raw(7).
+//! the unanswered ones is when the block began. Packets follow RFC 791 and RFC 9293, and are sent with raw(7).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -18,7 +18,7 @@ const RST: u8 = 4;
 /// The source port of probes; knocks count up from [`FIRST_KNOCK`].
 const PROBES_FROM: u16 = 1000;
 const FIRST_KNOCK: u16 = 2000;
-/// So many knocks without an answer, and so long: then it is no packet that was late or lost, and the source is cut off.
+/// Knocks without an answer, and the time they take, after which the source is cut off: fewer could be late or lost packets.
 const SILENT_KNOCKS: usize = 5;
 const SILENCE: Duration = Duration::from_millis(500);
 
@@ -98,7 +98,7 @@ impl Wire {
         }
     }
 
-    /// Listens for answers to `source` until `ended` says so: whoever sends the probes. Port, and whether it is open.
+    /// Listens for answers to `source`, from any sender of probes, until `ended` returns true. Maps each port to whether it is open.
     pub fn overhear(&self, source: Ipv4Addr, mut ended: impl FnMut() -> bool) -> BTreeMap<u16, bool> {
         let mut answers = BTreeMap::new();
         loop {

@@ -42,11 +42,11 @@ impl Row {
             let first = u32::from(std::net::Ipv4Addr::new(16, 0, 0, 1));
             let timeout = Some(Duration::from_secs(86_400));
             let element = |number: u32| Element { timeout, ..Element::new(IpAddr::from(std::net::Ipv4Addr::from(first + number))) };
-            // Past the network of members: others, which nobody sends from.
+            // Addresses outside the members' network, which send nothing.
             let elements: Vec<_> = (0..blocks).map(element).collect();
             connection.add_elements(SetId::Blocked4, &elements).unwrap();
         });
-        // Whatever is not blocked ends right behind the gate, in a table of somebody else.
+        // Packets that are not blocked are dropped directly after the gate, in another table.
         let rules = "table inet other { chain behind { type filter hook prerouting priority -449; policy drop; }; }";
         host.run("nft", &[rules]);
         if is_down {

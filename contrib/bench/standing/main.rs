@@ -35,7 +35,7 @@ use support::eventually;
 use support::netns::Namespace;
 
 const FLUSH_BLOCKS: u32 = 10_000;
-/// Repairs are slowed down in a fight: so many of one daemon are none.
+/// Few enough for one daemon that its repairs are not slowed down.
 const FLUSHES_A_DAEMON: u64 = 4;
 const DAEMONS: usize = 5;
 const FLUSHES: usize = 20;
@@ -127,12 +127,12 @@ fn flush() {
     row("    without a daemon: until the kernel takes the next transaction", "ms", works);
 }
 
-/// Who flushes.
+/// The program that flushes.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
-    /// nft(8), which ends, and with its socket lets everybody wait.
+    /// nft(8), which exits; closing its socket locks the ruleset for all programs.
     Nft,
-    /// A program that goes on, as firewalld does.
+    /// A program that keeps running, as firewalld does.
     Program,
 }
 
@@ -153,8 +153,8 @@ fn repaired(by: By) -> Vec<f64> {
     gaps
 }
 
-/// How long the kernel lets everybody wait after a flush. nft ends, and with its socket the kernel waits, the ruleset locked, until all that was flushed
-/// is freed (nft_rcv_nl_event() in net/netfilter/nf_tables_api.c, Linux 6.10 and vendors' older ones).
+/// How long the ruleset is locked after a flush. When nft exits and its socket is closed, the kernel holds the lock until all flushed objects
+/// are freed (nft_rcv_nl_event() in net/netfilter/nf_tables_api.c, Linux 6.10 and vendors' older ones).
 fn wait_after_a_flush() -> f64 {
     let namespace = Namespace::new();
     namespace.enter(|| {

@@ -85,11 +85,13 @@ mod tests {
         list.entries.iter().map(|entry| entry.network.to_string()).collect()
     }
 
+    // D12
     #[test]
     fn the_last_line_without_its_end_loses_no_character() {
         assert_eq!(networks("127.0.0.1/32\n10.0.0.12"), ["127.0.0.1/32", "10.0.0.12/32"]);
     }
 
+    // D12
     #[test]
     fn host_bits_are_masked_and_told() {
         let list = parse(b"10.0.0.5/24\n2001:db8::1/32\n", Path::new("i"));
@@ -100,6 +102,7 @@ mod tests {
         );
     }
 
+    // D12
     #[test]
     fn comments_blank_lines_and_foreign_line_ends_are_no_fault() {
         let text = "\u{feff}# mine\r\n\r\n  192.0.2.1   # the office\r\n\t2001:db8::1#no blank\r\n   # indented\r\n192.0.2.0/25\t\r\n";

@@ -70,6 +70,7 @@ fn a_kind_of_a_later_version_is_understood_as_unknown() {
 }
 
 proptest! {
+    // P8
     #[test]
     fn no_bytes_make_the_parser_fail(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = Request::parse(&bytes);

@@ -27,6 +27,7 @@ fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
     ledger.touch(Moment::from_millis(at), host(source), syn(at, port), TCP).0.plain
 }
 
+// D6
 #[test]
 fn distinct_ports_add_up_within_the_window_and_leave_it_one_by_one() {
     let mut ledger = ledger(30, 2, 1000);
@@ -38,6 +39,7 @@ fn distinct_ports_add_up_within_the_window_and_leave_it_one_by_one() {
     assert_eq!(plain(&mut ledger, 3000, 1, 81), 1);
 }
 
+// P10
 #[test]
 fn a_source_costs_less_than_it_is_said_to() {
     assert!(suspect_bytes(2) <= 200 && NEWCOMER_BYTES <= 200, "{} {}", suspect_bytes(2), NEWCOMER_BYTES);
@@ -50,6 +52,7 @@ fn a_source_costs_less_than_it_is_said_to() {
     }
 }
 
+// P10
 #[test]
 fn a_high_trigger_has_fewer_suspects_instead_of_more_memory() {
     for trigger in [0, 2, 100, 1023, u16::MAX] {
@@ -72,6 +75,7 @@ fn a_patient_newcomer_is_kept_through_a_flood_for_the_whole_window() {
     assert_eq!(plain(&mut ledger, 599_000, 1, 81), 2);
 }
 
+// P6
 #[test]
 fn a_flood_of_single_probes_pushes_out_no_suspect() {
     let mut ledger = ledger(3000, 9, 600_000);
@@ -158,6 +162,7 @@ fn another_trigger_keeps_what_is_known() {
 
 proptest! {
     /// However few its places, the ledger never counts more than truly happened, and never holds more than it may.
+    // P10, D13
     #[test]
     fn the_ledger_never_invents_and_never_exceeds(capacity in 0u32..30, trigger in 0u16..12, steps in proptest::collection::vec((0u32..20, 0u16..9, 0u64..400, 0u8..8), 1..300)) {
         let mut ledger = ledger(capacity, trigger, 1000);

@@ -182,6 +182,7 @@ fn a_link_stays_and_its_file_is_rewritten() {
     assert!(!real.exists());
 }
 
+// P21
 #[test]
 fn a_link_that_others_can_bend_is_not_followed() {
     if !crate::sys::files::is_root() {
@@ -199,6 +200,7 @@ fn a_link_that_others_can_bend_is_not_followed() {
 }
 
 /// Each way of failing: how it begins, what is told, how it ends.
+// P21
 #[test]
 fn every_failure_is_told_once_loses_nothing_and_is_told_when_it_ends() {
     type Step = fn(&Path);
@@ -324,6 +326,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whatever others write, before and meanwhile, stays; our part is what is wanted.
+    // P21
     #[test]
     fn bytes_of_others_stay_and_the_section_is_what_is_wanted(first in proptest::collection::vec(any::<u8>(), 0..40), steps in proptest::collection::vec(step(), 1..12)) {
         let mut world = World::with(Some(&first));

@@ -317,6 +317,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // P13
     #[test]
     fn every_event_gives_lines_without_control_characters_in_every_format() {
         for format in [LogFormat::Classic, LogFormat::Text, LogFormat::Json] {
@@ -331,6 +332,7 @@ mod tests {
     }
 
     proptest! {
+        // P13
         #[test]
         fn whatever_a_message_says_its_line_is_one_short_line(text in any::<String>(), repeat in 1usize..200) {
             let text = text.repeat(repeat);

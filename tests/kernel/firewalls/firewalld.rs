@@ -52,6 +52,7 @@ fn stop(machine: &Jail, mut firewalld: Child) {
     assert!(eventually(PATIENCE, || firewalld.try_wait().unwrap().is_some()), "firewalld does not end");
 }
 
+// P14
 #[test]
 fn whatever_firewalld_does_leaves_every_block() {
     let Some(packages) = packages() else { return };
@@ -93,6 +94,7 @@ fn whatever_firewalld_does_leaves_every_block() {
     assert_eq!(answered(knocks), 0, "packets of a blocked source were answered");
 }
 
+// P14
 #[test]
 fn a_firewalld_that_speaks_through_iptables_leaves_every_block() {
     let Some(packages) = packages() else { return };
@@ -114,6 +116,7 @@ fn a_firewalld_that_speaks_through_iptables_leaves_every_block() {
     assert_eq!(answered(knocks), 0, "packets of a blocked source were answered");
 }
 
+// P14
 #[test]
 fn in_panic_mode_firewalld_drops_before_a_probe_is_seen_and_after_a_block_is_enforced() {
     let Some(packages) = packages() else { return };

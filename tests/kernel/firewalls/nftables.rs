@@ -60,6 +60,7 @@ fn shown(host: &Namespace) -> String {
     host.run("nft", &["-s", "list", "table", "inet", "filter"])
 }
 
+// P14
 #[test]
 fn a_reload_of_nftables_service_is_told_and_every_block_is_back_with_its_time() {
     if cannot_run() {
@@ -119,6 +120,7 @@ fn a_reload_of_nftables_service_is_told_and_every_block_is_back_with_its_time() 
     assert!(passed < 50, "{passed}");
 }
 
+// P14
 #[test]
 fn what_the_manual_recommends_keeps_the_table_through_a_reload_of_nftables_service() {
     if cannot_run() {

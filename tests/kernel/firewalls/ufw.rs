@@ -29,6 +29,7 @@ fn machine(scene: &Scene, packages: &Path) -> Jail {
     machine
 }
 
+// P14
 #[test]
 fn whatever_ufw_does_leaves_every_block() {
     let Some(packages) = packages() else { return };
@@ -61,6 +62,7 @@ fn whatever_ufw_does_leaves_every_block() {
     assert_eq!(answered(knocks), 0, "packets of a blocked source were answered");
 }
 
+// P14
 #[test]
 fn flushing_all_that_is_iptables_leaves_every_block() {
     let Some(packages) = packages() else { return };

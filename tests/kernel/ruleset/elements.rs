@@ -86,6 +86,7 @@ fn renewing_keeps_what_was_counted() {
     assert!(namespace.enter(|| packets(&mut Connection::open(SCHEMA).unwrap())) >= before + 2, "it counts on");
 }
 
+// D13
 #[test]
 fn ten_thousand_elements_go_in_and_out() {
     need!();

@@ -200,6 +200,7 @@ fn transparent(socket: &rustix::fd::OwnedFd) {
     assert_eq!(result, 0);
 }
 
+// P1
 #[test]
 fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
     need!();

@@ -53,6 +53,7 @@ fn store_state(daemon: &Daemon<'_>) -> String {
     daemon.json(&["status"])["store"]["state"].as_str().unwrap().to_owned()
 }
 
+// P25
 #[test]
 fn on_a_full_disk_blocks_go_on_it_is_told_once_and_all_is_written_when_there_is_room() {
     if missing(TOOLS).is_some() {
@@ -89,6 +90,7 @@ fn on_a_full_disk_blocks_go_on_it_is_told_once_and_all_is_written_when_there_is_
     assert_eq!(daemon.blocked(), wanted);
 }
 
+// P25
 #[test]
 fn from_a_read_only_disk_blocks_come_back_and_new_ones_are_written_when_it_takes_them() {
     if missing(TOOLS).is_some() {
@@ -123,6 +125,7 @@ fn from_a_read_only_disk_blocks_come_back_and_new_ones_are_written_when_it_takes
     }
 }
 
+// P25
 #[test]
 fn a_damaged_store_is_set_aside_and_the_daemon_starts() {
     if missing(TOOLS).is_some() {
@@ -150,6 +153,7 @@ fn a_damaged_store_is_set_aside_and_the_daemon_starts() {
     }
 }
 
+// P25
 #[test]
 fn a_newer_store_is_left_alone_and_the_daemon_runs() {
     if missing(TOOLS).is_some() {
@@ -172,6 +176,7 @@ fn a_newer_store_is_left_alone_and_the_daemon_runs() {
     assert_eq!(names.iter().filter(|name| name.starts_with(store::FILE)).count(), 1, "{names:?}");
 }
 
+// P25
 #[test]
 fn a_second_daemon_with_the_same_state_directory_blocks_and_leaves_the_store_alone() {
     if missing(TOOLS).is_some() {

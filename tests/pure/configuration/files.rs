@@ -35,6 +35,7 @@ pub fn refusal(path: &Path) -> String {
     }
 }
 
+// P12
 #[test]
 fn a_file_that_others_can_write_is_refused_by_root() {
     if !is_root("a_file_that_others_can_write_is_refused_by_root") {
@@ -58,6 +59,7 @@ fn a_file_that_others_can_write_is_refused_by_root() {
     assert!(config::load(&file).is_ok(), "a file of root's in a sticky directory cannot be replaced");
 }
 
+// P12
 #[test]
 fn a_file_of_another_user_is_refused_by_root() {
     if !is_root("a_file_of_another_user_is_refused_by_root") {
@@ -73,6 +75,7 @@ fn a_file_of_another_user_is_refused_by_root() {
     assert!(text.contains("the directory") && text.contains(&format!("chown root: '{}'", directory.path().display())), "{text}");
 }
 
+// P12
 #[test]
 fn a_link_is_judged_by_what_it_leads_to_and_by_where_that_lies() {
     if !is_root("a_link_is_judged_by_what_it_leads_to_and_by_where_that_lies") {
@@ -98,6 +101,7 @@ fn a_link_is_judged_by_what_it_leads_to_and_by_where_that_lies() {
     assert!(text.contains("the link") && text.contains(&format!("chown -h root: '{}'", link.display())), "{text}");
 }
 
+// P12
 #[test]
 fn what_is_no_regular_file_is_refused_at_once() {
     let (directory, _) = file();
@@ -129,6 +133,7 @@ fn a_missing_file_is_an_error_when_named_and_the_defaults_when_not() {
     assert!(config::load_if_present(&missing).is_err(), "a link to nowhere was meant to lead somewhere");
 }
 
+// D12
 #[test]
 fn the_ignore_file_is_read_with_the_configuration_and_need_not_exist() {
     let (directory, file) = file();
@@ -175,6 +180,7 @@ fn a_bad_ignore_file_is_refused_with_its_lines_beside_the_configurations_own() {
     assert!(!refusal(&file).contains("portsentry.ignore:"));
 }
 
+// P12
 #[test]
 fn an_ignore_file_that_cannot_be_read_or_trusted_is_refused() {
     let (directory, file) = file();

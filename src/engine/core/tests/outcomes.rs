@@ -2,6 +2,7 @@
 
 use super::*;
 
+// P3
 #[test]
 fn an_unproven_block_is_renewed_while_packets_come_and_expires_when_they_end() {
     let mut bench = Bench::new(|_| {});
@@ -32,6 +33,7 @@ fn renewals_are_told_ever_more_seldom() {
     assert_eq!(bench.told().len(), 7);
 }
 
+// P7, D1
 #[test]
 fn a_refused_block_is_told_and_tried_again_ever_later() {
     let mut bench = Bench::new(|_| {});

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::{Mode, ProtocolAction, UnprovenAction};
 use crate::engine::{Reason, Refusal};
 
+// P7, D15
 #[test]
 fn the_third_port_blocks_and_the_log_says_so_after_the_kernel() {
     let mut bench = Bench::new(|_| {});
@@ -42,6 +43,7 @@ fn trigger_zero_blocks_at_the_first_port_but_not_for_imitable_evidence() {
     assert_eq!(bench.blocked(), ["203.0.113.10"]);
 }
 
+// D6
 #[test]
 fn one_port_tried_again_and_again_is_no_scan() {
     let mut bench = Bench::new(|_| {});
@@ -159,6 +161,7 @@ fn proof_lengthens_an_unproven_block() {
     assert_eq!(bench.orders(), 2);
 }
 
+// P3
 #[test]
 fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
     let mut bench = Bench::new(|policy| policy.unproven.per_minute = 10);
@@ -181,6 +184,7 @@ fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
     assert_eq!(bench.blocked().len(), 11);
 }
 
+// P6
 #[test]
 fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_for_those_who_go_on() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
@@ -200,6 +204,7 @@ fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_fo
     assert_eq!(bench.blocked().len(), 451);
 }
 
+// P10
 #[test]
 fn there_are_never_more_blocks_than_the_total() {
     let mut bench = Bench::new(|policy| policy.total = 5);
@@ -250,6 +255,7 @@ fn a_hold_that_becomes_a_block_is_left_to_run_out() {
     assert_eq!((bench.released.as_slice(), bench.engine.status().held), ([].as_slice(), 2));
 }
 
+// P26
 #[test]
 fn a_hold_is_ended_when_the_ledger_or_the_lists_say_no() {
     let source = |text: &str| Source::of(text.parse().unwrap(), 64);
@@ -289,6 +295,7 @@ fn a_few_holds_past_the_budget_are_ended_and_those_of_a_flood_run_out() {
     assert!(bench.released.len() > before, "{before}");
 }
 
+// P27
 #[test]
 fn a_held_source_that_goes_on_is_blocked_when_the_budget_is_spent() {
     let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
