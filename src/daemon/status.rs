@@ -155,9 +155,9 @@ fn reflex(figures: &Figures) -> Option<Reflex> {
     Some(Reflex {
         holds: figures.engine.held,
         released: figures.engine.released,
-        untold_holds: rules.tally.untold_holds,
+        untold_holds: rules.tally.unlogged_holds,
         dropped: rules.tally.dropped,
-        untold: rules.tally.untold,
+        untold: rules.tally.unlogged,
         shed: rules.tally.shed,
         no_room: rules.tally.no_room,
         elements: rules.fullest.map(|(elements, _)| elements),

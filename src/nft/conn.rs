@@ -1,10 +1,11 @@
-//! The connection to nf_tables: transactions, elements put in and taken out, how answers are read.
+//! The connection to nf_tables: transactions, adding and deleting elements, reading answers.
 //!
 //! A transaction is one datagram, from BEGIN to END. The kernel carries it out within send(2) and has queued every answer when send
 //! returns, so answers are read without waiting (netlink(7), net/netfilter/nfnetlink.c). Only the last message asks for an
-//! acknowledgement; errors come unasked, and each names its message by the sequence number.
+//! acknowledgement; errors come without being asked for, and each names its message by the sequence number.
 //!
-//! Never here: a decision on what to block, another table, a retry that the caller does not know of (but for dumps that were disturbed).
+//! Never here: a decision about elements, a table that the schema does not name, a retry that the caller does not know of (except of dumps that a
+//! transaction interrupted).
 
 mod contents;
 
@@ -24,20 +25,20 @@ use crate::netlink::socket::Socket;
 
 pub use self::contents::LIGHT_DUMP;
 
-/// A transaction of 2,000 elements with comments has 300 kB; installations that carry blocks over have more.
+/// A transaction of 2,000 elements with comments has 300 kB; installations that carry elements over have more.
 const SEND_BUFFER: usize = 8 << 20;
-/// Room for an error on each of [`CHUNK`] messages: the kernel charges about 1.3 kB for one.
+/// Room for an error on each of [`ELEMENTS_PER_TRANSACTION`] messages: the kernel charges about 1.3 kB for one.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Larger than any datagram that the kernel makes: dumps have 32 KiB at most, an error repeats one message of ours (below 64 KiB).
 const INBOX: usize = 128 << 10;
-/// Elements a transaction: the longest commit is then about 10 ms, and the packet path of the kernel is never held up for longer.
-const CHUNK: usize = 2000;
-/// Memory for outgoing messages that is kept between transactions.
-const OUT_KEPT: usize = 1 << 20;
-/// An answer that is not there when send returns will not come; this is for a kernel that differs.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// A dump that is disturbed is started again, not for ever.
-const DUMP_TRIES: u32 = 20;
+/// Elements per transaction: the longest commit then takes about 10 ms, and the packet path of the kernel never waits longer.
+const ELEMENTS_PER_TRANSACTION: usize = 2000;
+/// Bytes of the buffer for outgoing messages that are kept between transactions.
+const MAX_KEPT_BUFFER: usize = 1 << 20;
+/// The kernel has queued every answer when send returns; this is in case one does not.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Attempts of a dump that a transaction of another process interrupts.
+const MAX_DUMP_ATTEMPTS: u32 = 20;
 
 /// A connection. Not shared between threads: each has its own.
 pub struct Connection {
@@ -48,7 +49,7 @@ pub struct Connection {
     pub(super) schema: Schema,
 }
 
-/// What the kernel said of one message of a transaction.
+/// The kernel's refusal of one message of a transaction.
 pub(super) struct Failure {
     pub(super) sequence: u32,
     pub(super) errno: i32,
@@ -72,7 +73,7 @@ impl Connection {
         self.socket.portid()
     }
 
-    /// Removes the table with all that is in it.
+    /// Deletes the table with all that is in it.
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is none.
@@ -83,8 +84,8 @@ impl Connection {
         })
     }
 
-    /// Puts one element into a set in which it is not yet. For one that is there, [`Connection::renew_element`] sets timeout and comment anew;
-    /// without asking for that, older kernels would leave both as they were and say that all went well.
+    /// Adds an element that is not in the set. For one that is there, use [`Connection::renew_element`]: older kernels would report success and leave
+    /// timeout and comment as they were.
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no
@@ -97,26 +98,26 @@ impl Connection {
             })
         };
         match add(Past::new(set)) {
-            // A set that gives counters itself, by somebody else's hand, or a kernel that takes none (before 5.7).
+            // The set defines a counter, because another program created it, or the kernel takes none with an element (before 5.7).
             Err(error) if set.element_counters && error.is_unsupported() => add(Past::default()),
             other => other,
         }
     }
 
-    /// Puts many elements into a set, 2,000 a transaction.
+    /// Adds many elements to a set, 2,000 per transaction.
     ///
     /// # Errors
     /// As [`Connection::add_element`]; earlier transactions stay.
     pub fn add_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<(), Error> {
         let (set, table) = (set.into(), self.schema.table);
-        for chunk in elements.chunks(CHUNK) {
+        for chunk in elements.chunks(ELEMENTS_PER_TRANSACTION) {
             self.transaction(None, |out, sequence| write_elements(out, table, sequence, set, chunk))?;
         }
         self.shrink();
         Ok(())
     }
 
-    /// Takes one element out of a set.
+    /// Deletes one element of a set.
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if it is not there.
@@ -125,16 +126,16 @@ impl Connection {
         self.transaction(None, |out, sequence| delete(out, table, *sequence, NLM_F_ACK, set, element))
     }
 
-    /// Takes many elements out of a set, those that are there; tells how many were.
+    /// Deletes those of the elements that are in a set. Returns how many were.
     ///
     /// # Errors
     /// [`Error::Apply`] for any other reason; earlier transactions stay.
     pub fn delete_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<usize, Error> {
         let (set, table) = (set.into(), self.schema.table);
         let (mut deleted, mut absent) = (0, 0);
-        for chunk in elements.chunks(CHUNK) {
-            // A missing element undoes the whole transaction, so those are left out and it is tried again. Each is a message of its own, so
-            // that the kernel names each. An element may expire between two tries; then one more follows.
+        for chunk in elements.chunks(ELEMENTS_PER_TRANSACTION) {
+            // A missing element reverts the whole transaction, so missing ones are left out and it is sent again. Each element is a message of its own,
+            // so that the kernel names each. An element may expire between two attempts; then another follows.
             let mut left: Vec<&Element<'_>> = chunk.iter().collect();
             while !left.is_empty() {
                 let mut first = 0;
@@ -171,7 +172,7 @@ impl Connection {
                 }
             }
         }
-        // Of a missing element, set and table the kernel says the same.
+        // The kernel reports a missing element, set and table alike.
         if deleted == 0 && absent > 0 && !self.has_set(set)? {
             let object = format!("elements of set {}", set.name);
             return Err(Error::Apply { verb: "delete", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
@@ -180,9 +181,9 @@ impl Connection {
         Ok(deleted)
     }
 
-    /// Gives an element a new timeout and comment; it keeps its counter. Puts it in if it is not there. Tells whether it was.
+    /// Gives an element a new timeout and comment; it keeps its counter. Adds it if it is not there. Returns whether it was.
     ///
-    /// Delete and add in one transaction: kernels before about 6.12 ignore a new timeout for an element that is there.
+    /// Deletes and adds it in one transaction: kernels before about 6.12 ignore a new timeout of an existing element.
     ///
     /// # Errors
     /// As [`Connection::add_element`].
@@ -216,7 +217,7 @@ impl Connection {
         })
     }
 
-    /// Makes `elements` all that is in a set, in one transaction. Ranges must not overlap ([`merge`](super::element::merge)).
+    /// Replaces all elements of a set by `elements`, in one transaction. Ranges must not overlap ([`merge`](super::element::merge)).
     ///
     /// # Errors
     /// As [`Connection::add_element`]; the set is then as it was.
@@ -234,9 +235,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Memory of a large transaction is given back.
+    /// Frees the buffer of a large transaction.
     pub(super) fn shrink(&mut self) {
-        if self.out.bytes().len() > OUT_KEPT {
+        if self.out.bytes().len() > MAX_KEPT_BUFFER {
             self.out = Writer::with_capacity(4096);
         }
     }
@@ -253,7 +254,7 @@ impl Connection {
         }
     }
 
-    /// The same; what the kernel refused, if it did, message by message.
+    /// The same; returns what the kernel refused, message by message.
     pub(super) fn try_transaction(
         &mut self,
         generation: Option<u32>,
@@ -271,7 +272,7 @@ impl Connection {
         let mut failures = Vec::new();
         loop {
             let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) if failures.is_empty() => self.socket.receive_within(&mut self.inbox, PATIENCE),
+                Ok(None) if failures.is_empty() => self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT),
                 other => other,
             };
             let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
@@ -282,7 +283,7 @@ impl Connection {
             for message in Messages(datagram) {
                 let sequence = message.header.sequence;
                 let Some(answer) = message.answer() else { continue };
-                // Answers to what was given up on earlier are nobody's.
+                // Answers to an earlier request that timed out are dropped.
                 if end.wrapping_sub(sequence) > end.wrapping_sub(first) {
                     continue;
                 }
@@ -308,7 +309,7 @@ impl Connection {
         self.socket.send(self.out.bytes()).map_err(|source| Error::Socket { verb: "send to", source })
     }
 
-    /// Sends one request; gives its sequence number.
+    /// Sends one request; returns its sequence number.
     fn request(&mut self, write: impl FnOnce(&mut Writer, u32)) -> Result<u32, Error> {
         self.out.clear();
         self.sequence = self.sequence.wrapping_add(1);
@@ -317,14 +318,13 @@ impl Connection {
         Ok(self.sequence)
     }
 
-    /// Hands the answers to a request to `take` until the last: DONE, an error, or with `single` the first that `take` takes. Tells whether
-    /// the answer is of one piece.
+    /// Passes the answers to a request to `take` until the last: DONE, an error, or with `single` the first that `take` accepts. Returns whether
+    /// the dump was not interrupted.
     fn answers(&mut self, sequence: u32, single: bool, mut take: impl FnMut(&Message<'_>) -> bool) -> Result<bool, Error> {
         let mut whole = true;
         loop {
-            // A dump is made piece by piece as it is read; the wait is for nothing but a kernel that differs.
             let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) => self.socket.receive_within(&mut self.inbox, PATIENCE),
+                Ok(None) => self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT),
                 other => other,
             };
             let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
@@ -343,7 +343,7 @@ impl Connection {
                         failure = Some(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
                     }
                     Some(_) => is_done = true,
-                    // Broken, but the end of it.
+                    // Malformed, but the last message.
                     None if message.header.kind == NLMSG_DONE || message.header.kind == NLMSG_ERROR => is_done = true,
                     None => is_done |= take(&message) && single,
                 }
@@ -370,7 +370,7 @@ impl Connection {
         found: &mut Vec<T>,
         mut read: impl FnMut(&mut Vec<T>, &Message<'_>),
     ) -> Result<(), Error> {
-        for _ in 0..DUMP_TRIES {
+        for _ in 0..MAX_DUMP_ATTEMPTS {
             found.clear();
             let sequence = self.request(&write)?;
             let whole = self.answers(sequence, false, |message| {
@@ -385,7 +385,12 @@ impl Connection {
             }
         }
         let (verb, object) = self.described(self.sequence);
-        Err(Error::Apply { verb, object, errno: rustix::io::Errno::INTR.raw_os_error(), message: Some("it changes all the time".to_owned()) })
+        Err(Error::Apply {
+            verb,
+            object,
+            errno: rustix::io::Errno::INTR.raw_os_error(),
+            message: Some("the ruleset changes all the time".to_owned()),
+        })
     }
 
     /// The answer to a request that has one.
@@ -402,7 +407,7 @@ impl Connection {
         })
     }
 
-    /// What the message with this number was about, in words. Read from what was sent, so that nothing is kept for it on the good path.
+    /// Verb and object of the message with this number, read from what was sent, so that success costs nothing.
     fn described(&self, sequence: u32) -> (&'static str, String) {
         let sent = Messages(self.out.bytes()).find(|message| message.header.sequence == sequence);
         sent.map_or_else(|| ("commit", "transaction".to_owned()), |message| decode::describe(&message, self.schema))
@@ -424,7 +429,7 @@ fn one(out: &mut Writer, table: Table, sequence: u32, (kind, flags): (u16, u16),
     list.end(out);
 }
 
-/// Only keys count for a deletion.
+/// For a deletion, only keys count.
 fn delete(out: &mut Writer, table: Table, sequence: u32, flags: u16, set: SetSpec, element: &Element<'_>) {
     one(out, table, sequence, (message::DELSETELEM, flags), set, &Element { timeout: None, comment: None, ..*element }, Past::default());
 }

@@ -396,7 +396,8 @@ impl Installed {
 /// Whether a simpler transaction may succeed where one with everything in it failed.
 fn may_fall_back(error: &Error, owner: TableOwner) -> bool {
     // The caller decides what to do about a kernel that has no owned tables.
-    !error.is_permission() && !(error.is_unsupported() && owner == TableOwner::Owned)
+    let has_no_owners = owner == TableOwner::Owned && error.is_unsupported();
+    !error.is_permission() && !has_no_owners
 }
 
 /// The sets that get fewer elements than they would with the complete transaction.

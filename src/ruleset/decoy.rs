@@ -1,7 +1,7 @@
-//! The rules of connect mode: what comes to a decoy's port and is for nobody else is led to the daemon's listener (`tproxy` in nft(8), and
+//! The rules of connect mode: packets to a decoy's port that no other socket receives go to the daemon's listener (`tproxy` in nft(8), and
 //! Documentation/networking/tproxy.rst).
 //!
-//! Never here: a packet for a socket that takes it. Where the daemon's listener is gone, the packet goes on to `watch`.
+//! Never here: a packet that another socket receives. If the daemon's listener is gone, the packet goes on to `watch`.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,7 +18,7 @@ use crate::ruleset::statements::{back, chain, drop, goto, is, is_in, is_not, is_
 const DECOY_PRIORITY: i32 = -95;
 /// New packets a second that decoys answer, of a transport. Each answer leaves an entry in conntrack's table for at most 120 s (FIN_WAIT and
 /// TIME_WAIT; a half-open connection for 60 s): 200 * 120 + 4,000 = 28,000 entries, less than half of the 65,536 that a host with 1 to 4 GB of
-/// memory has. What is past it is told all the same.
+/// memory has. Packets beyond it are logged all the same.
 const DECOY_RATE: u32 = 200;
 /// Decoys that answer at once, before [`DECOY_RATE`] holds: a scan of some thousand ports.
 const DECOY_BURST: u32 = 4000;
@@ -39,8 +39,8 @@ impl Builder<'_> {
         tcp.into_iter().chain(udp)
     }
 
-    /// Connect mode: what comes to a decoy's port and is for nobody else is told, and given to the listener of the daemon. Where that listener is
-    /// gone, `tproxy` ends its rule, and the packet goes on to `watch` as in stealth mode.
+    /// Connect mode: packets to a decoy's port that no other socket receives are logged, and given to the daemon's listener. If that listener is gone,
+    /// `tproxy` ends its rule, and the packet goes on to `watch` as in stealth mode.
     pub(super) fn decoy(&self) -> Vec<Chain> {
         let mut chains = vec![self.decoy_answer()];
         if self.decoys.tcp {
@@ -70,7 +70,7 @@ impl Builder<'_> {
         if !self.config.interfaces.is_empty() {
             rules.push(rule("only the interfaces that are to be watched", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
         }
-        // The ports before all that asks routing: every packet of the host comes by here.
+        // The ports before any routing lookup: every packet to the host passes here.
         rules.extend(self.decoy_ports().map(|(_, selector, ports)| rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])));
         chains.push(Chain { name: DECOY, base: Some(Base { hook: Hook::Prerouting, priority: DECOY_PRIORITY }), rules });
         chains
@@ -104,7 +104,7 @@ impl Builder<'_> {
     }
 }
 
-/// What a port of a decoy is not the decoy's for.
+/// Packets to a decoy's port that are not for the decoy.
 fn decoy_not_ours() -> [Rule; 2] {
     let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
     [rule("a socket takes it: a real service's, or a connection of the decoy's", [live, back()]), service()]

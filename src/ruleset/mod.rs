@@ -39,19 +39,19 @@ const SNAPLEN: u32 = 256;
 /// one by one; more saves hardly anything and waits longer.
 pub const QUEUE_THRESHOLD: u16 = 64;
 /// How long a source counts as a suspect after a probe: its new connections wait for the daemon, so that none overtakes the probe. The daemon
-/// needs microseconds, on a loaded machine, behind full queues, up to a second; what is longer makes a forged source's owner wait for nothing.
+/// needs microseconds, on a loaded machine with full queues up to a second; a longer time only delays the owner of a spoofed address.
 const SUSPECT_MEMORY: Duration = Duration::from_secs(5);
-/// 50,000 invented sources a second for [`SUSPECT_MEMORY`], and what the kernel has not swept out yet. 82 bytes each: 33 MB of the kernel's memory
-/// in such a flood. Past it, a probe waits all the same, and makes its source no suspect.
+/// 50,000 spoofed sources a second for [`SUSPECT_MEMORY`], and expired ones that the kernel has not removed yet. 82 bytes each: 33 MB of the kernel's
+/// memory in such a flood. Beyond that, a probe still waits, but its source does not become a suspect.
 const SUSPECTS_MAX: u32 = 400_000;
-/// A service that is restarted within this time is no trap for its clients.
+/// Packets to a service that restarts within this time are no probes.
 const SERVICE_MEMORY: Duration = Duration::from_secs(86_400);
-/// The kernel's default for sets that rules fill, said explicitly. Past it, a service is just not remembered.
+/// The kernel's default for sets that rules fill, made explicit. Beyond it, a service is not remembered.
 const SERVICES_MAX: u32 = 65_535;
 
-/// IP protocols that something on a host may speak without a socket that the rules could see: tunnels, routing daemons, IPsec.
+/// IP protocols that a host may use without a socket that the rules could see: tunnels, routing daemons, IPsec.
 /// TCP, UDP and SCTP have chains of their own. From IANA's assigned internet protocol numbers.
-const SPOKEN: [u8; 29] = [
+const SOCKETLESS_PROTOCOLS: [u8; 29] = [
     1,   // ICMP
     2,   // IGMP
     4,   // IPv4 in IP
@@ -117,7 +117,7 @@ struct Decoys {
 impl Builder<'_> {
     fn sets(&self) -> Vec<Set> {
         let blocked = |id: SetId, comment| {
-            // Networks are blocked by hand only, so only hosts need a bound. A size of 0 would be none.
+            // Networks are blocked by commands only, so only hosts need a bound. A size of 0 would be no bound.
             let size = (!id.is_interval()).then_some(self.config.block.total.max(1));
             let counter = !id.counts_each();
             Set { size, timeouts: true, counter, comment: Some(comment), ..Set::plain(id, Owner::Daemon) }
@@ -155,7 +155,7 @@ impl Builder<'_> {
         if self.watches() {
             sets.push(Set {
                 comment: Some("spoken here, besides TCP, UDP, SCTP"),
-                elements: SPOKEN.iter().map(|number| Key::Protocol(*number)..=Key::Protocol(*number)).collect(),
+                elements: SOCKETLESS_PROTOCOLS.iter().map(|number| Key::Protocol(*number)..=Key::Protocol(*number)).collect(),
                 ..Set::plain(SetId::Protocols, Owner::Config)
             });
             sets.push(Set {
@@ -179,7 +179,7 @@ impl Builder<'_> {
         sets
     }
 
-    /// What a source is, and its set of suspects.
+    /// The selector of a source, and its set of suspects, for IPv4 and IPv6.
     fn suspects(&self) -> [(Selector, SetId); 2] {
         [(Selector::Ip4Saddr, SetId::Suspect4), (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6)]
     }
@@ -195,7 +195,7 @@ impl Builder<'_> {
         if !self.watches() {
             return chains;
         }
-        // A chain before those that lead to it, so that the text loads from top to bottom too.
+        // Each chain before those that jump to it, so that the text loads from top to bottom too.
         chains.push(self.probe());
         chains.push(self.open());
         chains.extend(self.reflex.iter().flat_map(Reflex::chains));
@@ -219,7 +219,7 @@ impl Builder<'_> {
                 why,
                 [
                     is_in(selector, blocked),
-                    // Looked at only after a hit, so that ordinary traffic pays nothing for it.
+                    // Looked up only after a hit, so that ordinary traffic costs nothing more.
                     is_not_in(address, allowed),
                     Statement::Counter,
                     drop(),
@@ -227,7 +227,7 @@ impl Builder<'_> {
             )
         };
         if self.config.mode == Mode::Observe {
-            // Elements of blocks from before stay in the sets, for when enforcing begins again; nothing looks at them.
+            // Existing blocks stay in the sets, for when the mode is `enforce` again; no rule looks them up.
             return Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules: Vec::new() };
         }
         let mut rules = vec![
@@ -309,7 +309,7 @@ impl Builder<'_> {
         chain(PROBE, rules)
     }
 
-    /// A probe makes its source a suspect, and waits for the daemon, which drops it or lets it go on.
+    /// A probe makes its source a suspect, and waits for the daemon, which drops or accepts it.
     fn queued_probe(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.config.queues_connections() {
@@ -317,7 +317,7 @@ impl Builder<'_> {
             rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
                 let why = if number == 0 { "from this packet on: a connection that comes right after it must not overtake it" } else { "" };
                 let (set, key) = (SetSpec::from(set), vec![source]);
-                // What the reflex remembers for longer stays.
+                // A longer timeout that the reflex has set stays.
                 let put =
                     if self.reflex.is_some() { Statement::Add { set, key, timeout } } else { Statement::Update { set, key, timeout, over: None } };
                 rule(why, [put])
@@ -335,7 +335,7 @@ impl Builder<'_> {
     fn open(&self) -> Chain {
         let mut chain = open(&self.ephemeral);
         if self.config.queues_connections() {
-            // With the largest number there is no next; the configuration is refused then.
+            // There is no number after the largest; the configuration is refused then.
             let number = self.config.capture.group.saturating_add(1);
             chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
                 let why = if position == 0 {
@@ -360,8 +360,8 @@ impl Builder<'_> {
             service(),
         ];
         if let Some(range) = self.ephemeral() {
-            // Only what a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas and
-            // invented flags come from no connection, wherever they go.
+            // Only segments that a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas
+            // and invalid flags never belong to a connection.
             let late = matches(Selector::TcpDport, Op::Eq, range);
             rules.push(rule("late packets of our own connections that are over", [an_ack.clone(), late.clone(), back()]));
             rules.push(rule("", [a_fin.clone(), late, back()]));
@@ -391,7 +391,7 @@ impl Builder<'_> {
 
     fn udp_probe(&self) -> Chain {
         let mut rules = vec![rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]), service()];
-        // With decoys what comes here has lost its listener, and is told as without.
+        // With decoys, packets come here only if the decoy's listener is gone; they are logged as without decoys.
         if self.config.has_reflex(&self.config.udp) && !self.decoys.udp {
             rules.extend(udp_not_counted(self.ephemeral()));
             rules.push(rule("", [goto(REFLEX)]));
@@ -412,7 +412,7 @@ fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
         "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
         [opens(), remember()],
     )];
-    // Below it there is no port; the comparison would never hold.
+    // No port is below 1; the comparison would never match.
     if *ephemeral.start() > 1 {
         rules.push(rule(
             "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of a question that we asked",
@@ -436,7 +436,7 @@ fn sctp_probe() -> Chain {
     chain(SCTP_PROBE, rules)
 }
 
-/// What the daemon is told by.
+/// The statement that logs to the daemon.
 fn log(prefix: &'static str, group: u16) -> Statement {
     Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
 }

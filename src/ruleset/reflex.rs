@@ -1,24 +1,24 @@
-//! The reflex: the rules count the distinct ports of a source themselves, and hold a source that passes the trigger, in the same packet.
+//! The reflex: the rules count the distinct ports of a source themselves, and hold a source from the packet that exceeds the trigger.
 //!
-//! A hold is a guess that lasts some seconds: the daemon hears of it by the same log message, and puts a block in its place or takes it out.
+//! A hold is a guess that lasts some seconds. The same packet is logged; the daemon then replaces the hold by a block or removes it.
 //!
-//! Who is counted. `seen` has the ports that a source touched within the window, so that one counts once; `score` has a token bucket for each
-//! source, which every new port takes a token of; `suspect` has the sources that were counted. No rule ever looks into `score`: a lookup
+//! What is counted. `seen` has the ports that a source probed within the window, so that each counts once; `score` has a token bucket for each
+//! source, from which every new port takes a token; `suspect` has the sources that were counted. No rule ever looks up `score`: a lookup
 //! evaluates the bucket and would spend a token. IPv6 sources are prefixes, as everywhere.
 //!
-//! What the bucket approximates. It has as many tokens as ports may be touched without reaction, and gets that many anew within a window. A
-//! source that touches one port more within much less than a window is held with exactly that port, as the daemon's ledger would have it. One
+//! What the bucket approximates. It has as many tokens as ports may be probed without reaction, and regains that many within a window. A
+//! source that probes one port more within much less than a window is held from exactly that port, as the engine would decide. One
 //! that takes nearly the whole window for it gains a token meanwhile and is left to the daemon. The bucket never holds a source that
-//! the ledger would let be: over any time it lets at least as many ports pass as the sliding window does, since a port counts at most once in
+//! the engine would not block: over any time it allows at least as many ports as the sliding window does, since a port counts at most once in
 //! a window. Two exceptions, each ended by the daemon's release: a port that two processors see at the same moment counts twice, and so does one
-//! that is touched again after the short memory of a flood.
+//! that is probed again after the short memory of a flood.
 //!
-//! What is not counted here, and left to the daemon: evidence that never triggers alone (late segments, late datagrams), handshakes with decoys,
-//! bare IP protocols, and SCTP, since no rule can see whether an SCTP endpoint takes the packet.
+//! What is not counted here, and left to the daemon: evidence that never triggers alone (out-of-state segments and datagrams), handshakes with
+//! decoys, bare IP protocols, and SCTP, since no rule can see whether an SCTP endpoint receives the packet.
 //!
-//! Under a flood of invented sources there are three tiers, so that the sets stay below their size and the daemon's socket is not drowned:
-//! what is known already, and some new sources, are remembered for the window and told; more are remembered for some seconds; what is past that is
-//! counted and dropped. A set that is full makes its rule end, and the packet goes the daemon's own way.
+//! In a flood from spoofed sources there are three tiers, so that the sets stay below their size and the daemon's socket does not overflow:
+//! known sources, and some new ones, are remembered for the window and logged; more are remembered for some seconds; packets beyond that are
+//! counted and dropped. If a set is full, its rule ends, and the packet is logged as without the reflex.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crate::nft::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector
 /// The start of the prefix of every packet that made the rules hold its source.
 pub const HELD_PREFIX: &str = "portsentry: held ";
 
-/// The start of the prefix of a probe whose source is held already: the daemon shall know who goes on.
+/// The start of the prefix of a probe from a source that is held already: the daemon has to know which sources continue.
 pub const STILL_PREFIX: &str = "portsentry: still ";
 
 /// The entry: a probe that counts.
@@ -50,32 +50,32 @@ const SCORE_FLOOD: &str = "score_flood";
 const COUNT_SUSPECT: &str = "count_suspect";
 const COUNT_FLOOD: &str = "count_flood";
 
-/// Elements of each set, at most: more than the tiers let in, see below. A full set of each costs 23 to 71 MB of the kernel's memory (82 bytes
-/// an address, 115 a touched port, 178 a bucket; measured on Linux 6.18).
+/// Most elements of each set: more than the tiers admit, see below. A full set costs 23 to 71 MB of the kernel's memory (82 bytes
+/// an address, 115 a probed port, 178 a bucket; measured on Linux 6.18).
 const SIZE: u32 = 400_000;
-/// Messages a second to the daemon, of each kind: probes of new sources, of suspects, of sources that are held.
-const TOLD_RATE: u32 = 2000;
-/// And so many at once: a scan of some thousand ports.
-const TOLD_BURST: u32 = 4000;
-/// Repeated probes of the same port tell the daemon little. A retransmission is one of some packets a second.
-const AGAIN_RATE: u32 = 500;
-const AGAIN_BURST: u32 = 1000;
-/// Probes of sources that are held already. A flood's invented source is not seen again; a scanner is, and some probes of his are enough: they make the
-/// difference when all blocks that unproven sources may have are used up.
-const STILL_RATE: u32 = 500;
-const STILL_BURST: u32 = 500;
-/// New sources that are remembered for the whole window, at most at a time.
+/// Log messages per second, for each kind: probes of new sources, of suspects, of sources that are held.
+const LOG_RATE: u32 = 2000;
+/// Log messages at once: a scan of some thousand ports.
+const LOG_BURST: u32 = 4000;
+/// Log messages per second for repeated probes of the same port, which are worth little. A retransmission is one of some packets a second.
+const REPEAT_RATE: u32 = 500;
+const REPEAT_BURST: u32 = 1000;
+/// Log messages per second for sources that are held already. A flood does not repeat a spoofed source; a scanner continues, and some of its probes are
+/// enough: they distinguish it when all blocks that unverified sources may have are in use.
+const STILL_HELD_RATE: u32 = 500;
+const STILL_HELD_BURST: u32 = 500;
+/// Most new sources that are remembered for the whole window at a time.
 const LONG_MAX: u64 = 131_072;
 /// New sources a second that are remembered for [`SHORT`]: 50,000 * 4 and the burst are 250,000, with [`LONG_MAX`] below [`SIZE`].
 const FLOOD_RATE: u32 = 50_000;
 const FLOOD_BURST: u32 = 50_000;
-/// New holds a second without a word to the daemon: 60,000 * 4 and the burst are 300,000. Told ones, 2 * 2000 a second for [`HOLD_TIME`] and
+/// New holds a second that are not logged: 60,000 * 4 and the burst are 300,000. Logged ones, 2 * 2000 a second for [`HOLD_TIME`] and
 /// their bursts, are 48,000 more, which is below [`SIZE`] too.
 const HOLD_FLOOD_RATE: u32 = 60_000;
 const HOLD_FLOOD_BURST: u32 = 60_000;
-/// How long a flood's sources are remembered, and held. Longer than `nmap -T5` takes for a thousand ports; short, because a flood's sources are forged.
+/// How long a flood's sources are remembered, and held. Longer than `nmap -T5` takes for a thousand ports; short, because a flood's sources are spoofed.
 const SHORT: Duration = Duration::from_secs(4);
-/// How long a source is held that the daemon was told of: it answers within microseconds, after a stall of a loaded machine within a second.
+/// How long a source is held whose hold was logged: the daemon answers within microseconds, after a stall of a loaded machine within a second.
 const HOLD_TIME: Duration = Duration::from_secs(10);
 /// Ports that traceroute and tracepath send to, and those below which answers come from: see [`crate::probe`].
 const FIRST_UNPRIVILEGED: u32 = 1024;
@@ -91,18 +91,18 @@ pub fn held_prefix(ruleset: &Ruleset) -> Option<u8> {
     })
 }
 
-/// What the reflex did, by the counters of its rules, since these rules were put in place.
+/// What the reflex did, by the counters of its rules, since these rules were installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Packets of sources that were held, dropped by way of `gate` and not told.
+    /// Packets of sources that were held, dropped in `gate` and not logged.
     pub dropped: u64,
-    /// Holds that the daemon was not told of, because too many came at once.
-    pub untold_holds: u64,
-    /// Other probes that were counted, or were known, and that the daemon was not told of.
-    pub untold: u64,
-    /// Probes that were neither counted nor told: a flood past every tier.
+    /// Holds that were not logged, because too many came at once.
+    pub unlogged_holds: u64,
+    /// Other probes that were counted, or were known, and were not logged.
+    pub unlogged: u64,
+    /// Probes that were neither counted nor logged: a flood beyond every tier.
     pub shed: u64,
-    /// Probes that found a set full, and were left to the daemon.
+    /// Probes for which a set was full, left to the daemon.
     pub no_room: u64,
 }
 
@@ -128,20 +128,20 @@ impl Tally {
             {
                 Some(&mut self.no_room)
             }
-            HOLD_FLOOD if has(|expr| matches!(expr, Expr::Dynset { .. })) => Some(&mut self.untold_holds),
+            HOLD_FLOOD if has(|expr| matches!(expr, Expr::Dynset { .. })) => Some(&mut self.unlogged_holds),
             HOLD_FLOOD | COUNT_FLOOD => Some(&mut self.shed),
-            PROBE | AGAIN | SUSPECT | SCORE_FLOOD => Some(&mut self.untold),
+            PROBE | AGAIN | SUSPECT | SCORE_FLOOD => Some(&mut self.unlogged),
             _ => None,
         }
     }
 
-    /// Both together.
+    /// The sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
             dropped: self.dropped.saturating_add(other.dropped),
-            untold_holds: self.untold_holds.saturating_add(other.untold_holds),
-            untold: self.untold.saturating_add(other.untold),
+            unlogged_holds: self.unlogged_holds.saturating_add(other.unlogged_holds),
+            unlogged: self.unlogged.saturating_add(other.unlogged),
             shed: self.shed.saturating_add(other.shed),
             no_room: self.no_room.saturating_add(other.no_room),
         }
@@ -156,9 +156,9 @@ pub(super) struct Reflex {
     /// In whole seconds, at least one.
     window: u64,
     prefix: u8,
-    /// How long a hold lasts that nobody ends: never longer than the block that it stands for.
+    /// How long a hold lasts if the daemon does not end it: never longer than the block that it stands for.
     hold: Duration,
-    /// What becomes of a probe below the trigger.
+    /// The verdict for a probe below the trigger.
     end: Statement,
     /// A log statement with this prefix.
     log: fn(&'static str, u16) -> Statement,
@@ -179,7 +179,7 @@ struct Family {
 }
 
 impl Reflex {
-    /// The reflex that `config` asks for; `None` if it has none, or nothing that it could count.
+    /// The reflex of `config`; `None` if it is off, or has nothing to count.
     pub(super) fn of(config: &Config, end: Statement, log: fn(&'static str, u16) -> Statement) -> Option<Self> {
         let wanted = config.has_reflex(&config.tcp) || config.has_reflex(&config.udp);
         wanted.then(|| Self {
@@ -219,12 +219,12 @@ impl Reflex {
         ]
     }
 
-    /// A rule for each version of IP; the first says why.
+    /// A rule for each version of IP; the first has the reason.
     fn each(&self, why: &'static str, statements: impl Fn(Family) -> Vec<Statement>) -> impl Iterator<Item = Rule> {
         self.families().into_iter().enumerate().map(move |(number, family)| rule(if number == 0 { why } else { "" }, statements(family)))
     }
 
-    /// Counting needs no memory at trigger 0: the first port is the one.
+    /// At trigger 0 nothing is counted: the first port exceeds it.
     fn counts(&self) -> bool {
         self.trigger > 0
     }
@@ -252,8 +252,8 @@ impl Reflex {
         .collect()
     }
 
-    /// Where `gate` leads what is held: all of it is dropped, and of a scan that goes on the daemon hears. No service is asked for in what it hears, for
-    /// a forged source may be somebody's client.
+    /// Where `gate` sends packets of held sources: all are dropped, and a scan that continues is logged. Packets to a service are not logged, because a
+    /// spoofed source may be a client of it.
     pub(super) fn gate_chains(&self) -> Vec<Chain> {
         let dropped = rule("not told", [Statement::Counter, drop()]);
         if !self.tcp {
@@ -261,30 +261,30 @@ impl Reflex {
         }
         let syn = vec![
             rule("a service is no probe", [to_service(), Statement::Counter, drop()]),
-            Self::untold("some are enough", STILL_RATE, STILL_BURST, drop()),
+            Self::past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
             rule("told: who goes on is none of a flood's invented sources", [(self.log)(STILL_PREFIX, self.group), drop()]),
         ];
         let still = vec![rule("a scan that goes on", [opens(), is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)]), dropped];
         vec![chain(STILL_SYN, syn), chain(STILL, still)]
     }
 
-    /// A rule that ends the way of what is past a rate, counted.
-    pub(super) fn untold(why: &'static str, rate: u32, burst: u32, end: Statement) -> Rule {
+    /// A rule that counts packets beyond a rate and ends with `end`.
+    pub(super) fn past_rate(why: &'static str, rate: u32, burst: u32, end: Statement) -> Rule {
         rule(why, [Statement::LimitOver { rate, burst }, Statement::Counter, end])
     }
 
-    /// For `probe`: what is past the rate is counted, and not told.
+    /// For `probe`: packets beyond the rate are counted, and not logged.
     pub(super) fn admission(&self) -> Rule {
-        Self::untold("a flood: counted, so that what is not told is known", TOLD_RATE, TOLD_BURST, self.end.clone())
+        Self::past_rate("a flood: counted, so that what is not told is known", LOG_RATE, LOG_BURST, self.end.clone())
     }
 
-    /// The chains between those that classify and those that tell, each before those that lead to it.
+    /// The chains between those that classify and those that log, each before the chains that jump to it.
     pub(super) fn chains(&self) -> Vec<Chain> {
         let mut chains =
             vec![chain(HELD, vec![rule("told, so that the daemon judges: a block, or a release", [(self.log)(HELD_PREFIX, self.group), drop()])])];
         chains.push(self.hold_flood());
         let mut hold =
-            vec![rule("as many as the daemon can be told of", [Statement::LimitOver { rate: TOLD_RATE, burst: TOLD_BURST }, goto(HOLD_FLOOD)])];
+            vec![rule("as many as the daemon can be told of", [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)])];
         hold.extend(self.each("held from this packet on; the bucket's tokens are spent", |family| {
             vec![Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(self.hold), over: None }, goto(HELD)]
         }));
@@ -295,7 +295,7 @@ impl Reflex {
             return chains;
         }
         chains.push(chain(HOLD, hold.clone()));
-        // A source that was held in a flood and comes again is none of the flood's: it is told of by a rate of its own.
+        // A source that was held in a flood and comes again is not part of the flood: it is logged at a rate of its own.
         let mut first = self.spared();
         first.extend(self.each("a source that comes again", |family| vec![is_in(family.source, family.suspect), goto(HOLD)]));
         first.append(&mut hold);
@@ -303,14 +303,14 @@ impl Reflex {
         chains
     }
 
-    /// The allow list has been let by before; but a prefix is more than the address in it that is allowed, and some networks are nobody's to name.
+    /// The allow list was accepted before; but a prefix is more than the allowed address in it, and some networks are exempt without being listed.
     fn spared(&self) -> Vec<Rule> {
         self.each("what is never blocked is never held", |family| vec![is_in(family.address, family.spared), goto(PROBE)]).collect()
     }
 
     fn hold_flood(&self) -> Chain {
         let short = SHORT.min(self.hold);
-        let mut rules = vec![Self::untold("a flood past every bound: counted, and dropped", HOLD_FLOOD_RATE, HOLD_FLOOD_BURST, drop())];
+        let mut rules = vec![Self::past_rate("a flood past every bound: counted, and dropped", HOLD_FLOOD_RATE, HOLD_FLOOD_BURST, drop())];
         if !self.counts() {
             rules.extend(self.each("a source that comes again is not the flood's", |family| {
                 vec![Statement::Update { set: family.suspect.spec(), key: vec![family.source], timeout: Some(SHORT + self.hold), over: None }]
@@ -332,11 +332,16 @@ impl Reflex {
         let window = Duration::from_secs(self.window);
         let port = |family: Family| vec![family.source, Selector::L4Proto, Selector::ThDport];
         let again = vec![
-            Self::untold("nothing new: told at a rate of its own, which cannot use up that of others", AGAIN_RATE, AGAIN_BURST, self.end.clone()),
+            Self::past_rate(
+                "nothing new: told at a rate of its own, which cannot use up that of others",
+                REPEAT_RATE,
+                REPEAT_BURST,
+                self.end.clone(),
+            ),
             self.tell(),
         ];
         let suspect =
-            vec![Self::untold("a rate of their own: a flood of new sources cannot use it up", TOLD_RATE, TOLD_BURST, self.end.clone()), self.tell()];
+            vec![Self::past_rate("a rate of their own: a flood of new sources cannot use it up", LOG_RATE, LOG_BURST, self.end.clone()), self.tell()];
         let mut reflex = self.spared();
         reflex.extend(
             self.each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]),
@@ -344,20 +349,20 @@ impl Reflex {
         reflex.extend(
             self.each("a suspect is counted, whatever else goes on", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]),
         );
-        let long = u32::try_from(LONG_MAX / self.window).unwrap_or(TOLD_RATE).clamp(1, TOLD_RATE);
+        let long = u32::try_from(LONG_MAX / self.window).unwrap_or(LOG_RATE).clamp(1, LOG_RATE);
         reflex.push(rule(
             "more new sources than can be remembered for the whole window",
-            [Statement::LimitOver { rate: long, burst: TOLD_BURST }, goto(COUNT_FLOOD)],
+            [Statement::LimitOver { rate: long, burst: LOG_BURST }, goto(COUNT_FLOOD)],
         ));
         reflex.extend(self.count(window, SCORE));
-        let mut flood = vec![Self::untold("a flood past every bound: counted, and that is all", FLOOD_RATE, FLOOD_BURST, self.end.clone())];
+        let mut flood = vec![Self::past_rate("a flood past every bound: counted, and that is all", FLOOD_RATE, FLOOD_BURST, self.end.clone())];
         flood.extend(self.count(SHORT, SCORE_FLOOD));
         vec![
             chain(AGAIN, again),
             chain(SUSPECT, suspect),
             chain(SCORE, self.score(window, goto(PROBE))),
             chain(SCORE_SUSPECT, self.score(window, goto(SUSPECT))),
-            // Below the trigger, in a flood: the daemon has no time for it.
+            // Below the trigger, in a flood: not logged.
             {
                 let mut rules = self.score(SHORT, Statement::Counter);
                 if let Some(last) = rules.last_mut() {
@@ -371,7 +376,7 @@ impl Reflex {
         ]
     }
 
-    /// Remembers source and port for so long, and goes on to the score.
+    /// Remembers source and port for this long, and goes on to the score.
     fn count(&self, memory: Duration, score: &'static str) -> Vec<Rule> {
         let timeout = Some(memory);
         let mut rules: Vec<_> = self
@@ -387,7 +392,7 @@ impl Reflex {
         rules
     }
 
-    /// Takes a token; a source that has none left is held. `below` is what comes of the others.
+    /// Takes a token; a source that has none left is held. `below` is the statement for the others.
     fn score(&self, memory: Duration, below: Statement) -> Vec<Rule> {
         let over = Some(refill(self.trigger, self.window));
         let mut rules: Vec<_> = self
@@ -404,7 +409,7 @@ impl Reflex {
     }
 }
 
-/// What of `udp_probe` does not count: what a late answer or a traceroute can be.
+/// Probes of `udp_probe` that do not count: they may be a late answer or a traceroute.
 pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
     let to = |(first, last)| matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last));
     let mut rules = vec![
@@ -416,12 +421,12 @@ pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
     rules
 }
 
-/// A set is full: the packet goes the way that it would go without the reflex.
+/// A set is full: the packet is handled as without the reflex.
 fn no_room() -> Rule {
     rule("no room: the daemon's own way", [Statement::Counter, goto(PROBE)])
 }
 
-/// The bucket of a source: so many tokens at once, and so many anew within the window, never fewer. In the shortest unit that needs no rounding.
+/// The bucket of a source: `trigger` tokens at once, and at least as many regained within the window. In the shortest unit that needs no rounding.
 fn refill(trigger: u16, window: u64) -> Rate {
     let tokens = u64::from(trigger);
     let exact = Unit::ALL.into_iter().find_map(|per| {
@@ -451,7 +456,7 @@ mod tests {
     }
 
     proptest! {
-        /// The bucket against the sliding window that it stands for: whoever it holds has touched more ports than allowed within some window.
+        /// The bucket against the sliding window that it stands for: a source that it holds has probed more ports than allowed within some window.
         // P26
         #[test]
         fn the_bucket_holds_nobody_whom_the_window_would_let_be(

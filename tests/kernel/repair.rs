@@ -174,6 +174,27 @@ fn whatever_is_deleted_changed_or_added_is_put_right() {
 }
 
 #[test]
+fn maps_objects_and_chains_that_another_program_adds_do_not_keep_the_rules_out() {
+    let scene = scene!();
+    let daemon = Daemon::start(&scene.host, "own_table: false");
+    let rules = scene.rules();
+    done(&daemon.ctl(&["block", "198.51.100.9"]));
+    let additions = [
+        "chain theirs { accept; }\nmap m { type ipv4_addr : verdict; elements = { 10.9.9.9 : jump theirs }; }\nchain watch { ip saddr vmap @m; }",
+        "counter seen { }\nchain theirs { counter name seen; }\nchain watch { ip saddr vmap { 10.9.9.9 : jump theirs }; }",
+    ];
+    for addition in additions {
+        let before = repairs(&daemon);
+        scene.load(&format!("table inet portsentry {{\n{addition}\n}}\n"));
+        let since = Instant::now();
+        assert!(eventually(PATIENCE, || repairs(&daemon) > before && scene.rules() == rules), "{addition}\n{}\n{}", scene.rules(), daemon.log());
+        println!("repaired after {:?}", since.elapsed());
+        assert!(!daemon.log().contains("cannot"), "{}", daemon.log());
+        assert_eq!(daemon.blocked().len(), 1, "{addition}\n{}", daemon.log());
+    }
+}
+
+#[test]
 fn a_set_of_blocks_that_is_deleted_comes_back_with_them() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");

@@ -1,8 +1,8 @@
-//! What is in a set: single elements, many by their keys, all of them.
+//! Reading the elements of a set: one, many by their keys, or all.
 
 use std::collections::HashSet;
 
-use super::{Connection, DUMP_TRIES, Failure, PATIENCE, no_answer, one};
+use super::{ANSWER_TIMEOUT, Connection, Failure, MAX_DUMP_ATTEMPTS, no_answer, one};
 use crate::netlink::message::{Messages, NLM_F_DUMP};
 use crate::nft::decode;
 use crate::nft::element::{self, Element, ElementInfo, Key, RawElement};
@@ -11,12 +11,12 @@ use crate::nft::error::Error;
 use crate::nft::numbers::message;
 use crate::nft::schema::SetSpec;
 
-/// Elements that may be dumped by the way. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time grows with the
-/// square: 10,000 elements take some 20 ms, 100,000 two seconds, a million minutes.
+/// Elements that may be dumped without delaying other work. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time
+/// grows with the square: 10,000 elements take about 20 ms, 100,000 two seconds, a million minutes.
 pub const LIGHT_DUMP: usize = 1000;
 
-/// Questions for elements a datagram: their answers, some 1.3 kB each as the kernel counts, fit the receive buffer.
-const QUESTIONS: usize = 1000;
+/// Requests per datagram: their answers, for each of which the kernel charges about 1.3 kB, fit the receive buffer.
+const REQUESTS_PER_DATAGRAM: usize = 1000;
 
 impl Connection {
     /// The element that `key` is in, as the kernel has it; `None` if there is none.
@@ -26,7 +26,7 @@ impl Connection {
     pub fn get_element(&mut self, set: impl Into<SetSpec>, key: Key) -> Result<Option<ElementInfo>, Error> {
         let (set, table) = (set.into(), self.schema.table);
         if set.interval {
-            // The kernel tells the start of an interval only; such sets are small.
+            // The kernel returns the start of an interval only; such sets are small.
             return Ok(self.dump_set(set)?.into_iter().find(|info| (info.key..=info.last()).contains(&key)));
         }
         let sequence =
@@ -42,7 +42,7 @@ impl Connection {
         });
         match answer {
             Ok(_) => Ok(found),
-            // Missing set or missing element: the set is asked for, which only then costs something.
+            // The set or the element is missing: only then is the set asked for.
             Err(error) if error.is_not_found() => self.has_set(set).and_then(|has| if has { Ok(None) } else { Err(error) }),
             Err(error) => Err(error),
         }
@@ -50,18 +50,18 @@ impl Connection {
 
     /// The elements with these keys, in their order, as the kernel has them; `None` for what is not there. Of sets without intervals.
     ///
-    /// The questions go many a datagram and cost the same each, however many elements the set has: of a large set a dump costs the square, since the
-    /// kernel walks from the beginning for each piece (nf_tables_dump_set() in net/netfilter/nf_tables_api.c).
+    /// Many requests go in one datagram, and each costs the same however many elements the set has. The time of a dump grows with the square, because
+    /// the kernel walks from the beginning for each piece (nf_tables_dump_set() in net/netfilter/nf_tables_api.c).
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
     pub fn get_elements(&mut self, set: impl Into<SetSpec>, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
         let set = set.into();
         let mut all = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(QUESTIONS) {
+        for chunk in keys.chunks(REQUESTS_PER_DATAGRAM) {
             self.get_chunk(set, chunk, &mut all)?;
         }
-        // Of a missing element, set and table the kernel says the same.
+        // The kernel reports a missing element, set and table alike.
         if !all.is_empty() && all.iter().all(Option::is_none) && !self.has_set(set)? {
             let object = format!("elements of set {}", set.name);
             return Err(Error::Apply { verb: "get", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
@@ -83,7 +83,7 @@ impl Connection {
         let mut failure = None;
         while waiting > 0 {
             let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) => self.socket.receive_within(&mut self.inbox, PATIENCE),
+                Ok(None) => self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT),
                 other => other,
             };
             let Some(datagram) = datagram.map_err(|source| Error::Socket { verb: "receive from", source })? else {
@@ -116,27 +116,26 @@ impl Connection {
 
     /// Every element of a set; in sets of intervals, sorted.
     ///
-    /// A dump comes in pieces of 32 KiB, and for each the kernel walks the set from its beginning and passes over as many elements as it has told. While
-    /// it moves a hash set into a larger or smaller table, which it does in the background for milliseconds after many elements have come or gone, the
-    /// order changes between two pieces: some elements are told twice, as many not at all, and nothing says so (nft_rhash_walk() in
-    /// net/netfilter/nft_set_hash.c). So it is done again until each is told once; or, where others begin transactions all the time, until nothing new
-    /// is told.
+    /// A dump comes in pieces of 32 KiB. For each, the kernel walks the set from its beginning and skips as many elements as it has sent already. While it
+    /// resizes the hash table of a set, which takes milliseconds in the background after many elements were added or deleted, the order changes between
+    /// two pieces: some elements are sent twice, and as many not at all, without notice (nft_rhash_walk() in net/netfilter/nft_set_hash.c). So the dump is
+    /// repeated until each element is sent once; or, while other processes begin transactions all the time, until nothing new is sent.
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if others change the ruleset all the time.
     pub fn dump_set(&mut self, set: impl Into<SetSpec>) -> Result<Vec<ElementInfo>, Error> {
         let (set, table) = (set.into(), self.schema.table);
         let (mut all, mut known) = (Vec::new(), HashSet::new());
-        for _ in 0..DUMP_TRIES {
+        for _ in 0..MAX_DUMP_ATTEMPTS {
             let mut raw: Vec<RawElement> = Vec::new();
             self.dump_into(
                 |out, sequence| encode::dump_set(out, table, sequence, set),
                 &mut raw,
                 |raw, message| decode::elements(message, table, set, |one| raw.push(one)),
             )?;
-            let told = raw.len();
+            let received = raw.len();
             let found = element::join(set, raw);
-            if set.interval || found.len() == told {
+            if set.interval || found.len() == received {
                 return Ok(found);
             }
             let before = all.len();
@@ -155,15 +154,15 @@ impl Connection {
     pub fn dump_keys(&mut self, set: impl Into<SetSpec>) -> Result<HashSet<Key>, Error> {
         let (set, table) = (set.into(), self.schema.table);
         let mut known = HashSet::new();
-        for _ in 0..DUMP_TRIES {
-            let mut told: Vec<Key> = Vec::new();
+        for _ in 0..MAX_DUMP_ATTEMPTS {
+            let mut received: Vec<Key> = Vec::new();
             self.dump_into(
                 |out, sequence| encode::dump_set(out, table, sequence, set),
-                &mut told,
-                |told, message| decode::elements(message, table, set, |one| told.push(one.info.key)),
+                &mut received,
+                |received, message| decode::elements(message, table, set, |one| received.push(one.info.key)),
             )?;
-            let (count, before) = (told.len(), known.len());
-            known.extend(told);
+            let (count, before) = (received.len(), known.len());
+            known.extend(received);
             if [count, before].contains(&known.len()) {
                 break;
             }
@@ -171,8 +170,8 @@ impl Connection {
         Ok(known)
     }
 
-    /// Every element of a set, as [`Connection::dump_set`] tells them; a large one without intervals is not dumped if these keys, which may be in it, are
-    /// all that it holds. `count`: how many it has, if the kernel tells that ([`SetInfo::count`](crate::nft::decode::SetInfo)).
+    /// Every element of a set, as by [`Connection::dump_set`]. A large set without intervals is not dumped if the keys `known` are all that it holds.
+    /// `count`: its number of elements, if the kernel reports it ([`SetInfo::count`](crate::nft::decode::SetInfo)).
     ///
     /// # Errors
     /// As [`Connection::dump_set`].
