@@ -219,7 +219,7 @@ pub fn history(event: &Event, style: &Style, zone: &jiff::tz::TimeZone) -> Optio
     let Notice::Engine(Report::Blocked { subject, port, renewed: false, .. }) = &event.notice else { return None };
     let address = subject.network(style.ipv6_prefix).addr();
     let (number, name) = port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
-    let local = event.at.to_zoned(zone.clone());
+    let local = event.at.to_zoned_datetime(zone.clone());
     Some(format!(
         "{} - {} Host: {} Port: {number} {name} Blocked",
         event.at.as_second(),
