@@ -2,7 +2,6 @@
 
 pub mod clock;
 pub mod files;
-pub mod memory;
 pub mod peer;
 pub mod poll;
 pub mod privilege;
