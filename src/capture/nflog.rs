@@ -318,7 +318,7 @@ fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
 /// The kernel ignores silently whatever is below its own default (nfnetlink_log.c, NFULNL_NLBUFSIZ_DEFAULT, which is NLMSG_GOODSIZE: a page
 /// of at most 8 KiB without the 320 bytes or more that end a buffer): so that much is asked for at least, and fills the page exactly.
 fn datagram_len(packets: u32, copy_range: u16) -> u32 {
-    let least = sys::memory::page_size().min(8192) - 320;
+    let least = rustix::param::page_size().min(8192) - 320;
     let wanted = usize::try_from(packets).unwrap_or(usize::MAX).saturating_mul(usize::from(copy_range) + OVERHEAD);
     u32::try_from(wanted.clamp(least, NLBUFSIZ_MAX)).unwrap_or(u32::MAX)
 }

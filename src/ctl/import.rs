@@ -1,12 +1,11 @@
 //! `portsentryctl import`: reads the files of the old program, lets [`classic`] translate them, and writes the new configuration.
 //!
-//! A file that is there is never overwritten, and no half of a file is ever there: it is written under another name and linked to its own, which
-//! fails if somebody was faster (link(2)).
+//! A file that is there is never overwritten, and no half of a file is ever there ([`replace::create`]).
 
 use std::cell::RefCell;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -16,7 +15,7 @@ use super::status;
 use crate::config::classic::{self, DEFAULT_MODES, Import, Modes, Source};
 use crate::config::{self, DEFAULT_PATH, Finding, Refused};
 use crate::journal::format::{printable, printable_json, printable_lines};
-use crate::sys::files;
+use crate::sys::{files, replace};
 
 /// Bytes of a file that are read: as much as a configuration may have.
 const SIZE_MAX: u64 = 1 << 20;
@@ -213,25 +212,8 @@ fn write(to: &Path, text: &str) -> Result<(), Failure> {
             _ => {}
         }
     }
-    let mut name = std::ffi::OsString::from(".");
-    name.push(to.file_name().unwrap_or_default());
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = directory.join(name);
-    let written = fill(&beside, text).and_then(|()| fs::hard_link(&beside, to));
-    // The other name goes, whatever came of it; where it was never made, there is nothing to remove.
-    let _ = fs::remove_file(&beside);
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(is_there(to)),
-        Err(error) => Err(cannot(&error)),
-        // The name is on the disk when its directory is (fsync(2)).
-        Ok(()) => fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| cannot(&error)),
-    }
-}
-
-fn fill(path: &Path, text: &str) -> io::Result<()> {
-    // What a killed run of the same process id left behind is nobody's; `create_new` follows no link that somebody put there.
-    let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    replace::create(to, text.as_bytes(), 0o600).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => is_there(to),
+        _ => cannot(&error),
+    })
 }

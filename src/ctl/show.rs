@@ -27,7 +27,7 @@ impl Zone {
     }
 
     fn time(&self, at: Timestamp) -> String {
-        at.to_zoned(self.0.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+        at.to_zoned_datetime(self.0.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
     fn stamp(&self, at: Option<Stamp>) -> String {

@@ -1,11 +1,12 @@
 //! The networks that `portsentryctl allow add` named: a text file in the state directory, one network a line, written as a whole.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+
+use crate::sys::replace;
 
 /// Networks that one file may hold: enough for any administrator, and a bound.
 const ENTRIES_MAX: usize = 10_000;
@@ -97,18 +98,14 @@ impl AllowFile {
         Ok(())
     }
 
-    /// Writes beside and renames, so that a reader or a crash finds the old file or the new one (rename(2)).
     fn write(&self, networks: &[IpNet]) -> io::Result<()> {
-        let beside = self.path.with_extension("new");
         let mut text = String::from("# Networks that are never blocked, kept by \"portsentryctl allow\".\n");
         for network in networks {
             text.push_str(&network.to_string());
             text.push('\n');
         }
-        let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)
+        // The daemon is its only writer: the state store beside it is locked against a second one.
+        replace::write(&self.path, text.as_bytes(), 0o600)
     }
 }
 

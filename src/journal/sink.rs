@@ -101,7 +101,7 @@ impl Stderr {
                 write!(out, "<{}>", severity(record.level()))?;
             } else if format != LogFormat::Json {
                 // An object has its time inside.
-                write!(out, "{} ", jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S"))?;
+                write!(out, "{} ", jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S"))?;
             }
             writeln!(out, "{}", record.args())
         });

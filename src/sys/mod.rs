@@ -3,7 +3,6 @@
 pub mod clock;
 pub mod files;
 pub mod mailbox;
-pub mod memory;
 pub mod peer;
 pub mod poll;
 pub mod privilege;

@@ -4,7 +4,7 @@
 //! would be one on what is gone, and a lock file would be litter among the administrator's files. Who does not ask for the lock is noticed by
 //! the [`Stamp`].
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -118,7 +118,7 @@ impl Directory {
     /// # Errors
     /// What open(2) and flock(2) say.
     pub fn lock(path: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(path)?;
+        let file = open_directory(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(None),
@@ -135,57 +135,119 @@ impl Directory {
     /// # Errors
     /// [`Failed::Changed`] when the file is not the one that was found, else what the system says; then all is as before.
     pub fn replace(&self, name: &OsStr, bytes: &[u8], found: Option<&Found>, mode: u32) -> Result<Replaced, Failed> {
-        let path = self.path.join(name);
-        let mut beside = OsStr::new(".").to_owned();
-        beside.push(name);
         // One name, not a random one: a crash leaves one file at most, and the next attempt finds it. The lock says that nobody is writing it.
-        beside.push(".portsentry");
-        let beside = self.path.join(beside);
-        let result = self.write_and_rename(&path, &beside, bytes, found, mode);
-        if result.is_err() {
-            // It may not have come into being.
-            let _ = std::fs::remove_file(&beside);
-        }
-        result
+        let beside = self.path.join(beside(name, ""));
+        put(&self.file, &self.path.join(name), &beside, bytes, found.map_or(Expected::Nothing, Expected::Found), mode)
     }
+}
 
-    fn write_and_rename(&self, path: &Path, beside: &Path, bytes: &[u8], found: Option<&Found>, mode: u32) -> Result<Replaced, Failed> {
-        let tried = |what| move |error: io::Error| Failed::Io(what, error);
-        // Where that fails, the next call says why.
+/// Puts `bytes` in the place of the file at `path`, whatever is there, as [`Directory::replace`] does, but without the lock: for a file that only
+/// one process writes. The file has `mode` afterwards.
+///
+/// # Errors
+/// What the system says; then all is as before.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    put_at(path, "", bytes, Expected::Anything, mode)
+}
+
+/// Creates the file at `path` as [`write`] does, unless there is one: several processes may try at once, and one of them succeeds.
+///
+/// # Errors
+/// `AlreadyExists`, which a symbolic link to nothing is as well, or what the system says; then all is as before.
+pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    put_at(path, &format!(".{}", std::process::id()), bytes, Expected::Nothing, mode)
+}
+
+fn put_at(path: &Path, writer: &str, bytes: &[u8], expected: Expected<'_>, mode: u32) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let opened = open_directory(directory)?;
+    match put(&opened, path, &directory.join(beside(name, writer)), bytes, expected, mode) {
+        Ok(_) => Ok(()),
+        Err(Failed::Changed) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(Failed::Io(_, error)) => Err(error),
+    }
+}
+
+/// What must be under a name for it to be replaced.
+#[derive(Debug, Clone, Copy)]
+enum Expected<'f> {
+    /// This file, unchanged.
+    Found(&'f Found),
+    /// No file.
+    Nothing,
+    /// Whatever is there.
+    Anything,
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(path)
+}
+
+/// The name of the new file while it is written.
+fn beside(name: &OsStr, writer: &str) -> OsString {
+    let mut beside = OsString::from(".");
+    beside.push(name);
+    beside.push(writer);
+    beside.push(".portsentry");
+    beside
+}
+
+/// Writes `bytes` to `beside` and gives it the name `path`: the one place where a file is replaced.
+fn put(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Expected<'_>, mode: u32) -> Result<Replaced, Failed> {
+    let result = write_and_rename(directory, path, beside, bytes, expected, mode);
+    if result.is_err() {
+        // It may not have come into being.
         let _ = std::fs::remove_file(beside);
-        // O_EXCL, so that nobody can have prepared it, and nobody else reads it before it has its owner and mode.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(tried("write a file beside"))?;
-        let lost = found.map_or_else(Vec::new, |found| copy_attributes(&found.file, &file));
-        // After an access control list, whose mask is the mode's group; before the owner, since nobody but the owner may do it without CAP_FOWNER.
-        let mode = found.map_or(mode, |found| found.metadata.mode() & 0o7777);
-        let keep_mode = || rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| Failed::Io("keep the mode of", error.into()));
-        keep_mode()?;
-        if let Some(found) = found {
-            let (uid, gid) = (found.metadata.uid(), found.metadata.gid());
-            let own = file.metadata().map_err(tried("look at the file beside"))?;
-            if (own.uid(), own.gid()) != (uid, gid) {
-                rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                    .map_err(|error| Failed::Io("keep owner and group of", error.into()))?;
-                // chown(2) takes these bits away.
-                if mode & 0o6000 != 0 {
-                    keep_mode()?;
-                }
+    }
+    result
+}
+
+fn write_and_rename(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Expected<'_>, mode: u32) -> Result<Replaced, Failed> {
+    let tried = |what| move |error: io::Error| Failed::Io(what, error);
+    let found = match expected {
+        Expected::Found(found) => Some(found),
+        Expected::Nothing | Expected::Anything => None,
+    };
+    // Where that fails, the next call says why.
+    let _ = std::fs::remove_file(beside);
+    // O_EXCL, so that nobody can have prepared it, and nobody else reads it before it has its owner and mode.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(tried("write a file beside"))?;
+    let lost = found.map_or_else(Vec::new, |found| copy_attributes(&found.file, &file));
+    // After an access control list, whose mask is the mode's group; before the owner, since nobody but the owner may do it without CAP_FOWNER.
+    let mode = found.map_or(mode, |found| found.metadata.mode() & 0o7777);
+    let keep_mode = || rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| Failed::Io("keep the mode of", error.into()));
+    keep_mode()?;
+    if let Some(found) = found {
+        let (uid, gid) = (found.metadata.uid(), found.metadata.gid());
+        let own = file.metadata().map_err(tried("look at the file beside"))?;
+        if (own.uid(), own.gid()) != (uid, gid) {
+            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(|error| Failed::Io("keep owner and group of", error.into()))?;
+            // chown(2) takes these bits away.
+            if mode & 0o6000 != 0 {
+                keep_mode()?;
             }
         }
-        file.write_all(bytes).map_err(tried("write"))?;
-        file.sync_all().map_err(tried("write"))?;
-        let stamp = Stamp::new(&file.metadata().map_err(tried("look at the file beside"))?);
-        if Stamp::at(path).map_err(tried("look at"))? != found.map(Found::stamp) {
-            return Err(Failed::Changed);
-        }
-        match found {
-            Some(_) => std::fs::rename(beside, path).map_err(tried("replace"))?,
-            None => rename_to_nothing(beside, path)?,
-        }
-        // The name is in the directory now, whatever becomes of the disk's cache.
-        self.file.sync_all().map_err(tried("write the directory of"))?;
-        Ok(Replaced { stamp, lost })
     }
+    file.write_all(bytes).map_err(tried("write"))?;
+    file.sync_all().map_err(tried("write"))?;
+    let stamp = Stamp::new(&file.metadata().map_err(tried("look at the file beside"))?);
+    let is_expected = match expected {
+        Expected::Anything => true,
+        Expected::Found(found) => Stamp::at(path).map_err(tried("look at"))? == Some(found.stamp()),
+        Expected::Nothing => Stamp::at(path).map_err(tried("look at"))?.is_none(),
+    };
+    if !is_expected {
+        return Err(Failed::Changed);
+    }
+    match expected {
+        Expected::Anything | Expected::Found(_) => std::fs::rename(beside, path).map_err(tried("replace"))?,
+        Expected::Nothing => rename_to_nothing(beside, path)?,
+    }
+    // The name is in the directory now, whatever becomes of the disk's cache.
+    directory.sync_all().map_err(tried("write the directory of"))?;
+    Ok(Replaced { stamp, lost })
 }
 
 impl Drop for Directory {
@@ -195,15 +257,15 @@ impl Drop for Directory {
     }
 }
 
-/// Renames to a name that must be free. A file system without RENAME_NOREPLACE (some network ones) gets a plain renaming.
+/// Renames to a name that must be free. On a file system without RENAME_NOREPLACE (some network ones) the file gets a second name instead and loses
+/// its first one: link(2) does not replace either.
 fn rename_to_nothing(from: &Path, to: &Path) -> Result<(), Failed> {
     use rustix::io::Errno;
-    match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(error) if error == Errno::EXIST => Err(Failed::Changed),
-        Err(error) if error == Errno::INVAL || error == Errno::NOSYS => std::fs::rename(from, to).map_err(|error| Failed::Io("replace", error)),
-        Err(error) => Err(Failed::Io("replace", error.into())),
-    }
+    let renamed = match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+        renamed => renamed.map_err(io::Error::from),
+    };
+    renamed.map_err(|error| if error.kind() == io::ErrorKind::AlreadyExists { Failed::Changed } else { Failed::Io("replace", error) })
 }
 
 /// Extended attributes are small (xattr(7): 64 KiB for names, 64 KiB for a value).
@@ -228,7 +290,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn left(directory: &Path) -> Vec<std::ffi::OsString> {
+    fn left(directory: &Path) -> Vec<OsString> {
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
@@ -289,5 +351,41 @@ mod tests {
         assert!(left(directory.path()).is_empty());
         assert!(locked.replace(OsStr::new("f"), b"ours", None, 0o640).is_ok());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn a_file_of_one_writer_is_replaced_whatever_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        for text in ["one", "two"] {
+            // A crash left this.
+            std::fs::write(directory.path().join(".f.portsentry"), "half").unwrap();
+            write(&path, text.as_bytes(), 0o600).unwrap();
+            assert_eq!((std::fs::read_to_string(&path).unwrap(), left(directory.path())), (text.to_owned(), vec!["f".into()]));
+            assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        }
+        let kind = |path: &Path| write(path, b"", 0o600).unwrap_err().kind();
+        assert_eq!(kind(&directory.path().join("missing/f")), io::ErrorKind::NotFound);
+        assert_eq!(kind(&path.join("f")), io::ErrorKind::NotADirectory);
+        assert_eq!(kind(Path::new("/")), io::ErrorKind::InvalidFilename);
+        std::fs::create_dir(directory.path().join("d")).unwrap();
+        assert!(write(&directory.path().join("d"), b"", 0o600).is_err());
+        assert!(!left(directory.path()).contains(&".d.portsentry".into()), "nothing is left beside");
+    }
+
+    #[test]
+    fn only_one_of_many_creates_a_file_and_its_content_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        create(&path, b"first", 0o640).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(create(&path, b"second", 0o640).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert_eq!(create(&link, b"third", 0o640).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        let mut left = left(directory.path());
+        left.sort();
+        assert_eq!(left, ["f", "link"]);
     }
 }

@@ -223,7 +223,7 @@ pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
     let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else { return None };
     let address = source.network().addr();
     let (number, name) = port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
-    let local = event.at.to_zoned(zone.clone());
+    let local = event.at.to_zoned_datetime(zone.clone());
     Some(format!(
         "{} - {} Host: {} Port: {number} {name} Blocked",
         event.at.as_second(),

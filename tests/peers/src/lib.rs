@@ -1,10 +1,11 @@
-//! The same table, set, chain and element by four roads: this project's encoder, libnftnl (nftnl + mnl), rustables, and spawning nft(8).
+//! The same table, set, chain and element by five roads: this project's encoder, libnftnl (nftnl + mnl), rustables, nlink, and spawning nft(8).
 //!
 //! The tests hold what the kernel then lists against each other; the program times the roads side by side.
 
 pub mod libnftnl;
 pub mod namespace;
 pub mod nft_program;
+pub mod nlink_crate;
 pub mod ours;
 pub mod rustables_crate;
 pub mod sender;
@@ -36,6 +37,7 @@ pub fn roads() -> Result<Vec<Box<dyn Road>>, String> {
         Box::new(ours::Ours::open()?),
         Box::new(libnftnl::Libnftnl::open()?),
         Box::new(rustables_crate::Rustables),
+        Box::new(nlink_crate::Nlink::open()?),
         Box::new(nft_program::NftProgram),
     ])
 }
