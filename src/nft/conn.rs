@@ -261,15 +261,13 @@ impl Connection {
         self.transmit()?;
         let mut failures = Vec::new();
         loop {
-            let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) if failures.is_empty() => self.socket.receive_within(&mut self.inbox, PATIENCE),
-                other => other,
-            };
-            let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
-                Some(datagram) => datagram,
-                None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
-                None => return Ok(Some(failures)),
-            };
+            let patience = if failures.is_empty() { PATIENCE } else { Duration::ZERO };
+            let datagram =
+                match self.socket.receive_within(&mut self.inbox, patience).map_err(|source| Error::Socket { verb: "receive from", source })? {
+                    Some(datagram) => datagram,
+                    None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
+                    None => return Ok(Some(failures)),
+                };
             for message in Messages(datagram) {
                 let sequence = message.header.sequence;
                 let Some(answer) = message.answer() else { continue };
@@ -314,17 +312,14 @@ impl Connection {
         let mut whole = true;
         loop {
             // A dump is made piece by piece as it is read; the wait is for nothing but a kernel that differs.
-            let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) => self.socket.receive_within(&mut self.inbox, PATIENCE),
-                other => other,
-            };
-            let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
-                Some(datagram) => datagram,
-                None => {
-                    let (verb, object) = self.described(sequence);
-                    return Err(no_answer(verb, &object));
-                }
-            };
+            let datagram =
+                match self.socket.receive_within(&mut self.inbox, PATIENCE).map_err(|source| Error::Socket { verb: "receive from", source })? {
+                    Some(datagram) => datagram,
+                    None => {
+                        let (verb, object) = self.described(sequence);
+                        return Err(no_answer(verb, &object));
+                    }
+                };
             let mut failure = None;
             let mut is_done = false;
             for message in Messages(datagram).filter(|message| message.header.sequence == sequence) {

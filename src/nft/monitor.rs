@@ -9,7 +9,7 @@ use neli::consts::socket::NlFamily;
 use super::decode::{self, Notification};
 use super::error::Error;
 use crate::netlink::message::Messages;
-use crate::netlink::socket::{Socket, is_overrun};
+use crate::netlink::socket::{Received, Socket, is_overrun};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -27,7 +27,7 @@ pub struct Monitor {
 /// What one read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// A datagram, each notification handed over.
+    /// A datagram, each notification handed over; one that the kernel did not send has none.
     Some,
     /// Nothing now.
     Nothing,
@@ -62,13 +62,15 @@ impl Monitor {
     /// [`Error::Socket`] for anything but a loss.
     pub fn hear(&mut self, but: Option<u32>, mut take: impl FnMut(Notification)) -> Result<Heard, Error> {
         match self.socket.receive(&mut self.inbox) {
-            Ok(Some(datagram)) => {
-                let messages = Messages(datagram).filter(|message| Some(message.header.portid) != but);
+            Ok(Received::Datagram { cut: true, .. }) => Ok(Heard::Lost),
+            Ok(Received::Datagram { bytes, cut: false }) => {
+                let messages = Messages(bytes).filter(|message| Some(message.header.portid) != but);
                 messages.filter_map(|message| decode::notification(&message)).for_each(&mut take);
                 Ok(Heard::Some)
             }
-            Ok(None) => Ok(Heard::Nothing),
-            Err(error) if is_overrun(&error) || error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => Ok(Heard::Lost),
+            Ok(Received::Foreign) => Ok(Heard::Some),
+            Ok(Received::Empty) => Ok(Heard::Nothing),
+            Err(error) if is_overrun(&error) => Ok(Heard::Lost),
             Err(source) => Err(Error::Socket { verb: "receive from", source }),
         }
     }
