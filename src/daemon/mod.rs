@@ -4,7 +4,7 @@
 //!   main thread (supervisor) --Command--> packet thread (sentry) --Notice--> journal thread --lines--> log, history, watchers
 //!        ^  signals, routes, systemd            ^  NFLOG, nf_tables
 //!        |                                      |
-//!        +--Order------- control thread (desk) -+--Command
+//!        +--Order------- control threads -------+--Command
 //!                              ^ portsentryctl |
 //!                                              +--what happened--> errands thread --Order--> helper process
 //! ```
@@ -14,12 +14,12 @@
 mod allow_file;
 mod archive;
 mod command;
-mod desk;
 mod errands;
 mod link;
 mod listing;
 pub mod options;
 mod protected;
+mod requests;
 mod rows;
 mod sentry;
 mod status;
@@ -43,8 +43,8 @@ use crate::control;
 use crate::helper;
 use crate::journal::{self, Journal, JournalHandle, Notice, store};
 use crate::netlink::route;
+use crate::nft::Ruleset;
 use crate::nft::text::Form;
-use crate::nft::{Connection, Ruleset};
 use crate::responder::words;
 use crate::sys::privilege;
 use crate::sys::procfs;
@@ -52,11 +52,11 @@ use crate::sys::schedule;
 use crate::sys::signals::Signals;
 use archive::Archive;
 use command::{Command, Setup, Stored};
-use desk::FrontDesk;
 use errands::Errands;
 use link::Inbox;
 use options::Options;
 use protected::{Guard, Protected};
+use requests::RequestHandler;
 use sentry::{Sentry, StartError};
 use supervisor::Supervisor;
 use view::{SharedView, View};
@@ -216,16 +216,17 @@ impl Start {
         })?;
         status::tell_watching(&self.journal, &self.config, &services);
         let (orders, order_inbox) = link::link().map_err(failed("no eventfd"))?;
-        let desk = FrontDesk {
+        let handler = RequestHandler {
             sentry: sentry.clone(),
             supervisor: orders,
-            connection: Connection::open().map_err(|error| Failure::new(EX_UNAVAILABLE, words(&error)))?,
+            connection: None,
             view: view.clone(),
             status: status::Sources { started: Instant::now(), journal: self.journal.clone(), errands: errands.clone(), archive: archive.clone() },
         };
         let journal = self.journal.clone();
         let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
-        let server = control::Server::start(listener, Box::new(desk), feed).map_err(failed("the control server cannot start"))?;
+        let server =
+            control::Server::start(listener, &mut || Box::new(handler.another()), feed).map_err(failed("the control server cannot start"))?;
         let supervisor = Supervisor {
             options: self.options,
             view,

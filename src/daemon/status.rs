@@ -14,6 +14,7 @@ use crate::journal::{JournalHandle, Notice};
 use crate::probe::{Port, Transport};
 
 /// What the figures need besides the threads.
+#[derive(Clone)]
 pub struct Sources {
     /// When the daemon started.
     pub started: Instant,

@@ -1,6 +1,6 @@
 //! Answers `portsentryctl`: asks the threads that know, and the kernel for what is in its sets.
 //!
-//! It runs on the control server's thread. What it says is blocked was read from the kernel at that moment.
+//! It runs on the control server's worker threads, one handler each. What it says is blocked was read from the kernel at that moment.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
 use super::status;
 use super::supervisor::Order;
 use super::view::SharedView;
-use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
+use crate::control::{AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
 use crate::engine::Subject;
 use crate::journal::format::duration;
 use crate::journal::history;
@@ -26,31 +26,37 @@ use crate::responder::{self, words};
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
 const HISTORY_MAX: usize = 100_000;
 
-/// The daemon's desk.
-pub struct FrontDesk {
+/// Answers requests from what the threads know and what the kernel's sets hold.
+pub struct RequestHandler {
     /// The way to the packet thread.
     pub sentry: Link<Command>,
     /// The way to the main thread.
     pub supervisor: Link<Order>,
-    /// For reading only: all writes go through the packet thread's connection.
-    pub connection: Connection,
+    /// For reading only: all writes go through the packet thread's connection. Opened when it is needed first: most workers of a daemon are never asked.
+    pub connection: Option<Connection>,
     /// What the main thread keeps true.
     pub view: SharedView,
     /// The figures that need counting since the start.
     pub status: status::Sources,
 }
 
-impl Desk for FrontDesk {
-    fn answer(&mut self, request: Request) -> Answer {
-        match self.try_answer(request) {
+impl Handler for RequestHandler {
+    fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer {
+        match self.try_handle(request, cancelled) {
             Ok(answer) => answer,
             Err(refusal) => refusal.into(),
         }
     }
 }
 
-impl FrontDesk {
-    fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
+impl RequestHandler {
+    /// A handler that asks the same threads, with a connection of its own.
+    pub fn another(&self) -> Self {
+        let Self { sentry, supervisor, connection: _, view, status } = self;
+        Self { sentry: sentry.clone(), supervisor: supervisor.clone(), connection: None, view: view.clone(), status: status.clone() }
+    }
+
+    fn try_handle(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => self.list()?,
@@ -61,27 +67,42 @@ impl FrontDesk {
             Request::AllowList {} => Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }.into(),
             Request::AllowAdd { address } => done(self.allow(address)?),
             Request::AllowRemove { address } => done(self.disallow(address)?),
-            Request::Rules {} => Reply::Rules { text: self.view.lock().ruleset.render(Form::Table) }.into(),
+            Request::Rules {} => {
+                let ruleset = Arc::clone(&self.view.lock().ruleset);
+                Reply::Rules { text: ruleset.render(Form::Table) }.into()
+            }
             Request::Reload {} => done(self.reload()?),
-            Request::History { since, source } => self.history(since, source)?,
+            Request::History { since, source } => self.history(since, source, cancelled)?,
             Request::Watch {} => Refusal::new(Kind::Failed, "watching is the server's work", "this is a defect; please report it").into(),
         })
+    }
+
+    /// The connection to nf_tables.
+    fn connection(&mut self) -> Result<&mut Connection, Refusal> {
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            none => {
+                let connection = Connection::open().map_err(|error| kernel(&error))?;
+                Ok(none.insert(connection))
+            }
+        }
     }
 
     fn ipv6_prefix(&self) -> u8 {
         self.view.lock().config.block.ipv6_prefix
     }
 
-    /// How things stand; what is blocked and whether the rules are in place is the kernel's word.
+    /// The daemon's status; what is blocked and whether the rules are in place is asked of the kernel.
     fn status(&mut self) -> Result<Status, Refusal> {
         let mut status = self.status.gather(&self.sentry, &self.view).map_err(busy)?;
         let (ruleset, observing) = {
             let view = self.view.lock();
             (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
         };
-        // In sets that are in place and large, the count of the books must do: a dump takes seconds.
+        // For large sets that are in place the engine's count has to do: a dump takes seconds.
         let mut is_counted = status.blocked <= LIGHT_DUMP as u64;
-        match self.connection.verify(&ruleset) {
+        let connection = self.connection()?;
+        match connection.verify(&ruleset) {
             Ok(None) => {}
             Ok(Some(difference)) => {
                 let what = format!("the rules in the kernel are not those in force: {difference}; \"portsentryctl reload\" puts them in place");
@@ -91,7 +112,7 @@ impl FrontDesk {
             Err(error) => status.warnings.push(format!("the rules in the kernel cannot be checked: {}", words(&error))),
         }
         if is_counted && !observing {
-            match responder::count_blocked(&mut self.connection) {
+            match responder::count_blocked(connection) {
                 Ok(blocked) => status.blocked = blocked,
                 Err(error) => status.warnings.push(format!("what is blocked cannot be counted: {}", words(&error))),
             }
@@ -109,7 +130,7 @@ impl FrontDesk {
             return Ok(Answer::Blocks(Box::new(Listing::begin(&self.sentry, prefix)?)));
         }
         let since = self.sentry.ask(Command::Since).map_err(busy)?;
-        let blocked = responder::blocked(&mut self.connection).map_err(|error| kernel(&error))?;
+        let blocked = responder::blocked(self.connection()?).map_err(|error| kernel(&error))?;
         let reasons = reasons(&self.sentry, &blocked)?;
         let shown = |(subject, info): &(Subject, ElementInfo)| row(*subject, info, prefix, since.get(subject).copied(), reasons.get(subject));
         Ok(Answer::blocks(blocked.iter().map(shown).collect()))
@@ -149,11 +170,11 @@ impl FrontDesk {
     fn block_over(&mut self, target: Target, prefix: u8) -> Result<Option<BlockRow>, Refusal> {
         let subject = target.subject(prefix);
         let (set, element) = responder::place(subject);
-        let found = self.connection.get_element(set, element.key).map_err(|error| kernel(&error))?;
+        let found = self.connection()?.get_element(set, element.key).map_err(|error| kernel(&error))?;
         let block = match found {
             Some(info) => Some((subject, info)),
             None => {
-                let mut networks = responder::blocked_networks(&mut self.connection).map_err(|error| kernel(&error))?.into_iter();
+                let mut networks = responder::blocked_networks(self.connection()?).map_err(|error| kernel(&error))?.into_iter();
                 networks.find(|(subject, _)| subject.network(prefix).contains(&target.network()))
             }
         };
@@ -231,7 +252,7 @@ impl FrontDesk {
     /// The blocked network around a target that drops it still.
     fn around(&mut self, target: Target, prefix: u8) -> Option<Target> {
         // To this question "unknown" is "no": the answer that it completes is true without it.
-        let networks = responder::blocked_networks(&mut self.connection).ok()?;
+        let networks = responder::blocked_networks(self.connection().ok()?).ok()?;
         let mut targets = networks.iter().map(|(subject, _)| Target::of(*subject, prefix));
         targets.find(|around| around.network().contains(&target.network()))
     }
@@ -291,13 +312,13 @@ impl FrontDesk {
         }
     }
 
-    fn history(&self, since: Option<Stamp>, source: Option<Target>) -> Result<Answer, Refusal> {
+    fn history(&self, since: Option<Stamp>, source: Option<Target>, cancelled: &Cancelled) -> Result<Answer, Refusal> {
         let path = self.view.lock().config.history_file.clone();
         let Some(path) = path else {
             return Err(Refusal::new(Kind::No, "no history is kept", "set history_file and reload"));
         };
         let query = history::Query { since: since.map(|stamp| stamp.0), source: source.map(Target::network), limit: HISTORY_MAX };
-        let (entries, _) = history::read(&path, &query).map_err(|error| {
+        let (entries, _) = history::read(&path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
             Refusal::new(Kind::Failed, format!("cannot read {}: {error}", path.display()), "see that the file can be read by root")
         })?;
         Ok(Answer::History(Box::new(entries.into_iter().map(HistoryRow::from))))
