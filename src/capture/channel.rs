@@ -4,6 +4,7 @@
 //! binding and the kernel's word is kept.
 
 use std::io;
+use std::time::Duration;
 
 use neli::consts::socket::NlFamily;
 use rustix::io::Errno;
@@ -14,6 +15,8 @@ use crate::netlink::socket::Socket;
 
 /// Room for the largest single packet (an attribute ends at 64 KiB) with all that comes with it; datagrams of many packets are smaller.
 pub(super) const BUFFER_LEN: usize = 65_536 + 4096;
+/// How long an answer may take; the wait is for nothing but a kernel that differs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// What may come between the binding and the kernel's word that it is ours is kept up to here; more shows as lost, exactly.
 const EARLY_MAX: usize = 256 * 1024;
 
@@ -84,9 +87,9 @@ impl Channel {
     fn ask(&mut self, message: &[u8], sequence: u32) -> io::Result<i32> {
         self.socket.send(message)?;
         loop {
-            // The answer is in the queue when send(2) returns: an empty queue means that there will be none.
-            let datagram = match self.socket.receive_part(&mut self.buffer) {
-                Ok(Some((datagram, _))) => datagram,
+            // The answer is in the queue when send(2) returns, behind what came before it.
+            let datagram = match self.socket.receive_part_within(&mut self.buffer, ANSWER_TIMEOUT) {
+                Ok(Some(datagram)) => datagram,
                 Ok(None) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel gave no answer")),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),

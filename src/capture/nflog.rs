@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::channel::{Channel, Refused};
 use super::{Error, Packet, PacketSource, Received, Statistics, holder};
 use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
-use crate::netlink::socket::{Socket, is_overrun};
+use crate::netlink::socket::{self, Socket, is_overrun};
 use crate::sys;
 
 /// `NFNL_SUBSYS_ULOG << 8` (linux/netfilter/nfnetlink.h): what the message types below are counted from.
@@ -162,17 +162,18 @@ impl PacketSource for Listener {
         if !early.is_empty() {
             counters.on_datagram(&std::mem::take(early), settings.group, on_packet);
         }
-        // Every turn is a datagram or an overrun: so the bound holds even if nothing but noise comes.
+        // Every turn is a datagram or an overrun: so the bound holds even if nothing but noise comes, or what other processes send.
         for _ in 0..bound {
             if done(counters) >= bound {
                 break;
             }
-            match socket.receive_part(buffer) {
-                Ok(Some((datagram, cut))) => {
+            match socket.receive(buffer) {
+                Ok(socket::Received::Datagram { bytes, cut }) => {
                     counters.statistics.malformed += u64::from(cut);
-                    counters.on_datagram(datagram, settings.group, on_packet);
+                    counters.on_datagram(bytes, settings.group, on_packet);
                 }
-                Ok(None) => {
+                Ok(socket::Received::Foreign) => {}
+                Ok(socket::Received::Empty) => {
                     counters.on_empty(held(socket).dropped);
                     return Ok(Received { packets: done(counters), more: false });
                 }

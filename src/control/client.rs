@@ -15,15 +15,15 @@ use super::protocol::{REPLY_MAX, Refusal, Reply, Request, VERSION, line};
 use crate::sys::{peer, poll};
 
 /// How long the daemon may take for each line of an answer.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause between two attempts to connect to a socket whose queue is full.
-const KNOCK_EVERY: Duration = Duration::from_millis(10);
+const CONNECT_RETRY: Duration = Duration::from_millis(10);
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody answers at the socket.
+    /// No daemon listens on the socket.
     Unreachable {
         /// The socket.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum ClientError {
     Lost(io::Error),
     /// The answer is not of this protocol.
     Unintelligible(String),
-    /// The daemon says no.
+    /// The daemon refuses.
     Refused(Refusal),
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for ClientError {
         match self {
             Self::Unreachable { path, .. } => write!(f, "the daemon cannot be reached at {}", path.display()),
             Self::NotPermitted { path } => write!(f, "you may not use the control socket {}", path.display()),
-            Self::Late => write!(f, "the daemon gave no answer within {} seconds", PATIENCE.as_secs()),
+            Self::Late => write!(f, "the daemon gave no answer within {} seconds", ANSWER_TIMEOUT.as_secs()),
             Self::Closed => f.write_str("the daemon closed the connection"),
             Self::Lost(_) => f.write_str("the connection to the daemon is lost"),
             Self::Unintelligible(what) => write!(f, "the daemon's answer is not understood: {what}"),
@@ -103,16 +103,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects; waits for at most [`PATIENCE`] when the daemon's queue is full.
+    /// Connects; waits for at most [`ANSWER_TIMEOUT`] when the daemon's queue is full.
     ///
     /// # Errors
     /// [`ClientError::Unreachable`] and [`ClientError::NotPermitted`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
             match peer::connect_now(path) {
                 Ok(socket) => return Ok(Self { socket, buffer: Vec::new(), start: 0 }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => std::thread::sleep(KNOCK_EVERY),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => std::thread::sleep(CONNECT_RETRY),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(ClientError::NotPermitted { path: path.to_owned() }),
                 Err(error) => return Err(ClientError::Unreachable { path: path.to_owned(), error }),
             }
@@ -126,13 +126,13 @@ impl Client {
     pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         let line = line(request).map_err(ClientError::Refused)?;
         let mut rest = line.as_bytes();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         while !rest.is_empty() {
             match self.socket.write(rest) {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT, Some(deadline))?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The daemon may have said no and closed already; the answer tells why.
+                // The daemon may have refused and closed already; its answer has the reason.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                 Err(error) => return Err(ClientError::Lost(error)),
             }
@@ -140,12 +140,12 @@ impl Client {
         Ok(())
     }
 
-    /// Reads the next line of an answer; `patience` `None` waits for ever, as `watch` does.
+    /// Reads the next line of an answer; `timeout` `None` waits for ever, as `watch` does.
     ///
     /// # Errors
     /// [`ClientError::Refused`] when it is an error reply, and all that can happen to a connection.
-    pub fn receive(&mut self, patience: Option<Duration>) -> Result<Reply, ClientError> {
-        let deadline = patience.map(|patience| Instant::now() + patience);
+    pub fn receive(&mut self, timeout: Option<Duration>) -> Result<Reply, ClientError> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let line = self.next_line(deadline)?;
         match parse(&line)? {
             Reply::Error(refusal) => Err(ClientError::Refused(refusal)),
@@ -159,7 +159,7 @@ impl Client {
     /// As [`Client::send`] and [`Client::receive`].
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
         self.send(request)?;
-        self.receive(Some(PATIENCE))
+        self.receive(Some(ANSWER_TIMEOUT))
     }
 
     fn next_line(&mut self, deadline: Option<Instant>) -> Result<Vec<u8>, ClientError> {

@@ -1,12 +1,12 @@
 //! One client: what it sent so far, what it still has to read, and how long it may take.
 
 use std::io::{self, Read, Write};
-use std::iter::Peekable;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::desk::{Answer, Rows};
-use super::protocol::{BlockRow, HistoryRow, Kind, REQUEST_MAX, ROWS_PER_LINE, Refusal, Reply, line};
+use super::protocol::{Kind, REQUEST_MAX, Refusal, Reply};
+use super::stream::line_or_refusal;
+use super::workers::{Handle, Piece, Rest};
 use crate::sys::peer::Peer;
 
 /// A request must be whole this long after the connection, or after the answer to the one before.
@@ -18,71 +18,46 @@ pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(5);
 /// A client must have read its whole answer within this: a million rows take seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 
-/// What waits for a client that reads a list: more is made only when less than this is left. A socket's own buffer is 208 KiB.
+/// The next piece of an answer is asked for when less than this waits to be read. A piece has about as much, so twice this is the most that waits, but for
+/// an answer of one long line ([`REPLY_MAX`](super::protocol::REPLY_MAX)).
 const OUTPUT_LOW: usize = 64 << 10;
 
 /// Writes to one client before the others have their turn: some 128 KiB, a millisecond's work.
-const WRITES_MAX: usize = 2;
+const WRITES_PER_TURN: usize = 2;
 
-/// What may wait for one who watches before it is cut off: about a thousand events.
+/// What may wait for a client that watches before it is cut off: about a thousand events.
 const WATCH_MAX: usize = 256 << 10;
 
-/// What a client is at.
+/// What a client is doing.
 pub(super) enum State {
     /// It is to send a request.
     Reading,
-    /// It has an answer to read, of which this is still to be made.
-    Answering(Stream),
+    /// It has an answer to read.
+    Answering(Source),
     /// It gets events.
     Watching,
     /// It gets what is in the buffer, and no more.
     Closing,
 }
 
-/// The part of an answer that is not yet in the buffer.
-pub(super) enum Stream {
-    /// Nothing.
+/// Where the part of an answer that is not yet in the buffer comes from.
+pub(super) enum Source {
+    /// A worker makes it. The client reads what it has meanwhile; when it is gone, the handle takes the task back.
+    Worker(#[expect(dead_code, reason = "kept for its drop")] Handle),
+    /// It is made when the client has read most of what it has.
+    Rest(Rest),
+    /// There is no more.
     End,
-    /// Rows of blocks.
-    Blocks(Peekable<Rows<BlockRow>>),
-    /// Rows of the history.
-    History(Peekable<Rows<HistoryRow>>),
-}
-
-impl Stream {
-    /// The next line, if there is one; an empty list is one line too.
-    fn next_line(&mut self) -> Option<String> {
-        let (reply, more) = match self {
-            Self::End => return None,
-            Self::Blocks(rows) => {
-                let part = rows.by_ref().take(ROWS_PER_LINE).collect();
-                let more = rows.peek().is_some();
-                (Reply::Blocks { rows: part, more }, more)
-            }
-            Self::History(rows) => {
-                let part = rows.by_ref().take(ROWS_PER_LINE).collect();
-                let more = rows.peek().is_some();
-                (Reply::History { rows: part, more }, more)
-            }
-        };
-        if !more {
-            *self = Self::End;
-        }
-        Some(line_or_refusal(&reply))
-    }
-}
-
-/// The line of a reply, or of the refusal why there is none.
-pub(super) fn line_or_refusal(reply: &Reply) -> String {
-    line(reply).or_else(|refusal| line(&Reply::Error(refusal))).unwrap_or_default()
 }
 
 /// One client.
 pub(super) struct Connection {
+    /// Its number, which no other client has.
+    pub(super) id: u64,
     pub(super) socket: UnixStream,
     pub(super) peer: Peer,
     pub(super) state: State,
-    /// When it came, or got its last answer.
+    /// When it connected, or got the first part of its last answer.
     pub(super) since: Instant,
     /// When it last read something, or had nothing to read.
     progress: Instant,
@@ -92,13 +67,14 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// How much of `output` is written.
     written: usize,
-    /// It closed its side.
+    /// It has closed its side.
     ended: bool,
 }
 
 impl Connection {
-    pub(super) fn new(socket: UnixStream, peer: Peer, now: Instant) -> Self {
+    pub(super) fn new(id: u64, socket: UnixStream, peer: Peer, now: Instant) -> Self {
         Self {
+            id,
             socket,
             peer,
             state: State::Reading,
@@ -130,16 +106,21 @@ impl Connection {
         matches!(self.state, State::Reading | State::Watching)
     }
 
-    /// Whether poll(2) should wait for room.
-    pub(super) fn wants_room(&self) -> bool {
-        self.has_output() || matches!(self.state, State::Answering(_) | State::Closing)
+    /// Whether poll(2) should wait until it can be written to. Not while a worker has to make what is to be written.
+    pub(super) fn wants_output(&self) -> bool {
+        self.has_output() || matches!(self.state, State::Answering(Source::Rest(_) | Source::End) | State::Closing)
+    }
+
+    /// Whether it waits for a worker, with nothing to read meanwhile.
+    pub(super) fn waits_for_worker(&self) -> bool {
+        !self.has_output() && matches!(self.state, State::Answering(Source::Worker(_)))
     }
 
     fn has_output(&self) -> bool {
         self.written < self.output.len()
     }
 
-    /// Reads what is there. `Ok(true)`: the client is still to be served.
+    /// Reads what is there. `Ok(false)`: the client has closed its side.
     pub(super) fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0u8; 16 << 10];
         match self.socket.read(&mut buffer) {
@@ -148,7 +129,7 @@ impl Connection {
                 Ok(false)
             }
             Ok(count) => {
-                // Who watches has nothing to say.
+                // What a client that watches sends is ignored.
                 if self.is_reading() {
                     self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
                 }
@@ -184,34 +165,59 @@ impl Connection {
         }
     }
 
-    /// Whether there is input that nobody has looked at.
+    /// Whether there is input that was not looked at yet.
     pub(super) fn has_unread(&self) -> bool {
         self.is_reading() && self.searched < self.input.len()
     }
 
-    /// Starts an answer.
-    pub(super) fn answer(&mut self, answer: Answer, now: Instant) {
-        self.progress = now;
-        self.since = now;
-        let stream = match answer {
-            Answer::Reply(reply) => {
-                self.output.extend_from_slice(line_or_refusal(&reply).as_bytes());
-                Stream::End
-            }
-            Answer::Blocks(rows) => Stream::Blocks(rows.peekable()),
-            Answer::History(rows) => Stream::History(rows.peekable()),
-        };
-        self.state = State::Answering(stream);
+    /// Starts to wait for an answer.
+    pub(super) fn wait_for(&mut self, handle: Handle) {
+        self.state = State::Answering(Source::Worker(handle));
     }
 
-    /// Says why, and nothing more after that.
+    /// Starts an answer that is one line.
+    pub(super) fn answer(&mut self, reply: &Reply, now: Instant) {
+        self.progress = now;
+        self.since = now;
+        self.output.extend_from_slice(line_or_refusal(reply).as_bytes());
+        self.state = State::Answering(Source::End);
+    }
+
+    /// Adds a piece of an answer.
+    pub(super) fn add_piece(&mut self, piece: Piece, now: Instant) {
+        if piece.is_first {
+            self.since = now;
+        }
+        // The time that the worker took is not the client's.
+        if !self.has_output() {
+            self.progress = now;
+        }
+        self.output.extend_from_slice(piece.lines.as_bytes());
+        self.state = State::Answering(piece.rest.map_or(Source::End, Source::Rest));
+    }
+
+    /// What is still to be made of its answer, if it is time to make more of it. Give it to a worker and call [`Connection::wait_for`].
+    pub(super) fn take_rest(&mut self) -> Option<Rest> {
+        if self.output.len() - self.written >= OUTPUT_LOW {
+            return None;
+        }
+        match std::mem::replace(&mut self.state, State::Answering(Source::End)) {
+            State::Answering(Source::Rest(rest)) => Some(rest),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Sends a refusal, and closes the connection after that.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
-        self.answer(Answer::Reply(Reply::Error(refusal)), now);
+        self.answer(&Reply::Error(refusal), now);
         self.input = Vec::new();
         self.state = State::Closing;
     }
 
-    /// Adds a line for one who watches; when too much waits already, says so and ends.
+    /// Adds a line for a client that watches; when too much waits already, refuses and closes.
     pub(super) fn offer(&mut self, line: &str, now: Instant) {
         if !self.is_watching() {
             return;
@@ -228,23 +234,15 @@ impl Connection {
 
     /// Writes what there is room for, but no more than the others can wait for. `Ok(false)`: the client is finished.
     pub(super) fn send(&mut self) -> io::Result<bool> {
-        for _ in 0..WRITES_MAX {
-            if let State::Answering(stream) = &mut self.state {
-                while self.output.len() - self.written < OUTPUT_LOW {
-                    match stream.next_line() {
-                        Some(line) => self.output.extend_from_slice(line.as_bytes()),
-                        None => break,
-                    }
-                }
-            }
+        for _ in 0..WRITES_PER_TURN {
             let rest = self.output.get(self.written..).unwrap_or_default();
             if rest.is_empty() {
                 self.output.clear();
                 self.written = 0;
                 return Ok(match self.state {
-                    State::Reading | State::Watching => true,
+                    State::Reading | State::Watching | State::Answering(Source::Worker(_) | Source::Rest(_)) => true,
                     State::Closing => false,
-                    State::Answering(_) => {
+                    State::Answering(Source::End) => {
                         self.state = State::Reading;
                         self.since = Instant::now();
                         !self.ended
@@ -272,6 +270,8 @@ impl Connection {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Reading => Some(self.since + REQUEST_WITHIN),
+            // The worker ends in its own time.
+            State::Answering(Source::Worker(_)) if !self.has_output() => None,
             State::Answering(_) | State::Closing => Some((self.progress + PROGRESS_WITHIN).min(self.since + ANSWER_WITHIN)),
             State::Watching => self.has_output().then(|| self.progress + PROGRESS_WITHIN),
         }

@@ -1,4 +1,4 @@
-//! The socket's place in the file system: who may connect, and that only one daemon listens there.
+//! Binds the control socket: its path, its mode and group, and that only one daemon listens on it.
 
 use std::fmt;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::peer;
 
-/// How long is waited for another daemon that is at the same place in its start.
+/// How long to wait for another daemon that is binding its socket at the same moment.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// A bound socket; it is gone from the file system when this is dropped.
@@ -19,7 +19,7 @@ pub struct Listener {
     pub(super) socket: UnixListener,
     pub(super) group: Option<u32>,
     path: PathBuf,
-    /// Device and inode, so that nobody else's socket is removed.
+    /// Device and inode, so that no other program's socket is removed.
     identity: (u64, u64),
 }
 
@@ -66,10 +66,10 @@ impl std::error::Error for ListenError {
 }
 
 /// Binds the control socket at `path`, mode 0600, or 0660 and owned by `group` if that is not empty. A missing directory is made, with mode 0755.
-/// A socket on which nobody answers, left by a daemon that was killed, is removed.
+/// A socket that no process listens on, left by a daemon that was killed, is removed.
 ///
 /// # Errors
-/// No such group, another daemon, something else at that path, or what the system says.
+/// No such group, another daemon, something else at that path, or an error of the system.
 pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
     let fail = |verb: &'static str, path: &Path| {
         let path = path.to_owned();
@@ -126,9 +126,9 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         return Err(ListenError::InTheWay(path.to_owned()));
     }
     match peer::connect_now(path) {
-        // Nobody listens on it: ECONNREFUSED, unix(7).
+        // No process listens on it: ECONNREFUSED, unix(7).
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        // Connected, or so busy that it cannot be connected to: somebody is there.
+        // Connected, or the queue of a process that listens is full.
         Ok(_) => return Err(ListenError::Running(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ListenError::Running(path.to_owned())),
         Err(error) => return Err(fail("find out who listens at")(error)),
@@ -147,7 +147,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let same = std::fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.identity);
         if same {
-            // If it stays, the next daemon finds that nobody answers, and removes it.
+            // If it stays, the next daemon finds that no process listens on it, and removes it.
             let _ = std::fs::remove_file(&self.path);
         }
     }

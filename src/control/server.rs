@@ -1,18 +1,20 @@
 //! The thread that serves the control socket: one loop over the listener and all clients, which waits for none of them.
+//!
+//! It only moves bytes: requests are answered by [`workers`](super::workers).
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::connection::{Connection, State};
-use super::desk::{Answer, Desk};
 use super::listen::Listener;
 use super::protocol::{Kind, Refusal, Reply, Request, event_line};
+use super::workers::{NewHandler, Piece, Workers};
 use crate::journal::Subscription;
 use crate::sys::wake::Waker;
 use crate::sys::{peer, poll};
@@ -21,13 +23,22 @@ use crate::sys::{peer, poll};
 pub const CLIENTS_MAX: usize = 64;
 
 /// Of these, clients that are not root: the rest is kept for root.
-const OTHERS_MAX: usize = 48;
+pub const OTHERS_MAX: usize = 48;
 
-/// Of these, clients that watch.
+/// Of these, clients of one user.
+pub const CLIENTS_PER_USER: usize = 24;
+
+/// Of the clients, those that watch.
 pub const WATCHERS_MAX: usize = 16;
 
+/// Of these, watchers that are not root: the rest is kept for root.
+pub const OTHER_WATCHERS_MAX: usize = 12;
+
+/// Of these, watchers of one user.
+pub const WATCHERS_PER_USER: usize = 6;
+
 /// Clients that are let in before those that are in are served.
-const ACCEPT_MAX: usize = 16;
+const ACCEPTS_PER_WAKE: usize = 16;
 
 /// A client that has sent no whole request makes room for a new one when all places are taken, but not sooner than this: an honest one has sent it by then.
 const GRACE: Duration = Duration::from_millis(50);
@@ -35,10 +46,13 @@ const GRACE: Duration = Duration::from_millis(50);
 /// Time without accepting after accept(2) failed (no descriptors left): the listener stays readable, and the loop must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Events that are handed to those who watch before the clients are served.
-const EVENTS_MAX: usize = 256;
+/// Events that are handed to the watchers before the clients are served.
+const EVENTS_PER_WAKE: usize = 256;
 
-/// Opens the stream of events that those who watch get: [`crate::journal::JournalHandle::subscribe`].
+/// When the server ends, changes that root has asked for are still carried out and answered within this.
+const LAST_CHANGES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Opens the stream of events for the watchers: [`crate::journal::JournalHandle::subscribe`].
 pub type Feed = Box<dyn Fn(Arc<Waker>) -> Subscription + Send>;
 
 /// The running server.
@@ -50,19 +64,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the thread.
+    /// Starts the thread and its workers, each with a handler of its own that `new_handler` makes.
     ///
     /// # Errors
     /// What eventfd(2) and clone(2) say.
-    pub fn start(listener: Listener, desk: Box<dyn Desk>, feed: Feed) -> io::Result<Self> {
+    pub fn start(listener: Listener, new_handler: NewHandler<'_>, feed: Feed) -> io::Result<Self> {
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), Arc::new(Waker::new()?));
         let (end, ended) = sync_channel::<()>(1);
+        let (done, pieces) = channel();
+        let workers = Workers::start(new_handler, CLIENTS_MAX, &done, &waker)?;
         let mut service = Service {
             listener,
-            desk,
+            workers,
+            pieces,
             feed,
             subscription: None,
             clients: Vec::new(),
+            watchers: Vec::new(),
+            last_id: 0,
             stop: Arc::clone(&stop),
             waker: Arc::clone(&waker),
             paused_until: None,
@@ -75,7 +94,7 @@ impl Server {
         Ok(Self { stop, waker, ended })
     }
 
-    /// Ends the thread and takes the socket away; `false` if the thread does not end in time because the [`Desk`] works still.
+    /// Ends the thread and takes the socket away; `false` if the thread does not end in time. A worker that is in the middle of an answer ends with it.
     pub fn stop(self, deadline: Duration) -> bool {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
@@ -85,54 +104,97 @@ impl Server {
 
 struct Service {
     listener: Listener,
-    desk: Box<dyn Desk>,
+    workers: Workers,
+    /// What the workers have made.
+    pieces: Receiver<Piece>,
     feed: Feed,
-    /// Only while somebody watches.
+    /// Only while a client watches.
     subscription: Option<Subscription>,
     clients: Vec<Connection>,
+    /// The users of the clients that watch, while clients are served.
+    watchers: Vec<u32>,
+    /// The number of the client that came last.
+    last_id: u64,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     paused_until: Option<Instant>,
 }
 
+/// What poll(2) says.
+struct Ready {
+    waker: bool,
+    listener: bool,
+    /// For each client.
+    clients: Vec<PollFlags>,
+}
+
 impl Service {
     fn run(&mut self) {
         while !self.stop.load(Ordering::Acquire) {
-            let Ok((ring, knock, ready)) = self.wait() else {
+            let Ok(ready) = self.wait() else {
                 // poll(2) fails for want of memory at most; without rest this would be a loop at full speed.
                 thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
-            if ring {
+            if ready.waker {
                 self.waker.clear();
             }
             self.publish();
-            self.serve(&ready);
-            self.drop_late();
-            if knock {
+            self.serve(&ready.clients);
+            self.take_pieces();
+            self.drop_expired();
+            if ready.listener {
                 self.accept();
             }
             if self.subscription.is_some() && !self.clients.iter().any(Connection::is_watching) {
                 self.subscription = None;
             }
         }
+        let deadline = Instant::now() + LAST_CHANGES_WITHIN;
+        while self.workers.has_changes()
+            && let Ok(piece) = self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            self.take_piece(piece);
+        }
+        self.take_pieces();
         for client in &mut self.clients {
-            // What fits into the sockets' buffers; nobody is waited for.
+            // What fits into the sockets' buffers now.
             let _ = client.send();
         }
     }
 
-    /// Waits until something is to be done: whether the waker rang, whether somebody knocks, and what each client is ready for.
-    fn wait(&self) -> io::Result<(bool, bool, Vec<PollFlags>)> {
+    /// Hands what the workers have made to the clients.
+    fn take_pieces(&mut self) {
+        // Each client has one piece at most.
+        while let Ok(piece) = self.pieces.try_recv() {
+            self.take_piece(piece);
+        }
+    }
+
+    fn take_piece(&mut self, piece: Piece) {
         let now = Instant::now();
-        let accepts = self.paused_until.is_none_or(|until| until <= now) && (self.clients.len() < CLIENTS_MAX || self.victim(0, now).is_some());
+        let Some(position) = self.clients.iter().position(|client| client.id == piece.client) else { return };
+        let Some(client) = self.clients.get_mut(position) else { return };
+        client.add_piece(piece, now);
+        if !client.send().unwrap_or(false) {
+            self.clients.swap_remove(position);
+            return;
+        }
+        go_on(&self.workers, client, now);
+    }
+
+    /// Waits until something is to be done.
+    fn wait(&self) -> io::Result<Ready> {
+        let now = Instant::now();
+        let accepts =
+            self.paused_until.is_none_or(|until| until <= now) && (self.clients.len() < CLIENTS_MAX || self.victim(Room::Root, now).is_some());
         let mut unread = false;
         let mut fds = Vec::with_capacity(self.clients.len() + 2);
         fds.push(PollFd::from_borrowed_fd(AsFd::as_fd(&*self.waker), PollFlags::IN));
         for client in &self.clients {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, client.wants_input());
-            flags.set(PollFlags::OUT, client.wants_room());
+            flags.set(PollFlags::OUT, client.wants_output());
             fds.push(PollFd::from_borrowed_fd(client.socket.as_fd(), flags));
             unread |= client.has_unread();
         }
@@ -155,19 +217,19 @@ impl Service {
             Err(error) => return Err(error),
         }
         let mut ready = fds.iter().map(PollFd::revents);
-        let ring = ready.next().is_some_and(|flags| !flags.is_empty());
-        let ready: Vec<PollFlags> = ready.collect();
-        let knock = accepts && ready.last().is_some_and(|flags| !flags.is_empty());
-        Ok((ring, knock, ready))
+        let waker = ready.next().is_some_and(|flags| !flags.is_empty());
+        let clients: Vec<PollFlags> = ready.collect();
+        let listener = accepts && clients.last().is_some_and(|flags| !flags.is_empty());
+        Ok(Ready { waker, listener, clients })
     }
 
-    /// Hands events to those who watch.
+    /// Hands events to the clients that watch.
     fn publish(&mut self) {
         let Some(subscription) = &self.subscription else { return };
         let now = Instant::now();
-        for count in 0..=EVENTS_MAX {
-            if count == EVENTS_MAX {
-                // The bell was silenced before these were taken; what is left needs another ring.
+        for count in 0..=EVENTS_PER_WAKE {
+            if count == EVENTS_PER_WAKE {
+                // The waker was cleared before these were taken; what is left needs another wake.
                 self.waker.wake();
                 break;
             }
@@ -197,6 +259,7 @@ impl Service {
     fn serve(&mut self, ready: &[PollFlags]) {
         let now = Instant::now();
         let mut clients = std::mem::take(&mut self.clients);
+        self.watchers = clients.iter().filter(|client| client.is_watching()).map(|client| client.peer.uid).collect();
         let mut position = 0;
         clients.retain_mut(|client| {
             let flags = ready.get(position).copied().unwrap_or(PollFlags::empty());
@@ -204,7 +267,6 @@ impl Service {
             self.step(client, flags, now)
         });
         self.clients = clients;
-        self.limit_watchers(now);
     }
 
     /// One step of one client; `false` when it is finished.
@@ -213,17 +275,26 @@ impl Service {
             match client.receive() {
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
-                    // Half a request of one who is gone is no request.
+                    // Half a request of a client that is gone is no request.
                     if !client.is_reading() {
                         return false;
                     }
                     return matches!(client.next_request(), Ok(Some(line)) if self.on_request(client, &line, now));
                 }
             }
+        } else if client.waits_for_worker() && flags.intersects(PollFlags::HUP | PollFlags::ERR) {
+            // It is gone altogether (a client that has only closed its side for writing gives no HUP): its answer is not worked on any more.
+            return false;
         }
         match client.next_request() {
             Ok(Some(line)) => self.on_request(client, &line, now),
-            Ok(None) => client.send().unwrap_or(false),
+            Ok(None) => {
+                let goes_on = client.send().unwrap_or(false);
+                if goes_on {
+                    go_on(&self.workers, client, now);
+                }
+                goes_on
+            }
             Err(refusal) => {
                 client.refuse(refusal, now);
                 client.send().unwrap_or(false)
@@ -232,38 +303,49 @@ impl Service {
     }
 
     fn on_request(&mut self, client: &mut Connection, line: &[u8], now: Instant) -> bool {
+        let uid = client.peer.uid;
         match Request::parse(line) {
-            Err(refusal) => client.answer(Answer::Reply(refusal.into()), now),
-            Ok(request) if request.changes() && client.peer.uid != 0 => {
+            Err(refusal) => client.answer(&refusal.into(), now),
+            Ok(request) if request.changes() && uid != 0 => {
                 let refusal = Refusal::new(Kind::NotPermitted, "only root may change anything", "run portsentryctl as root, for example with sudo");
-                client.answer(Answer::Reply(refusal.into()), now);
+                client.answer(&refusal.into(), now);
             }
-            Ok(Request::Watch {}) => {
-                if self.subscription.is_none() {
-                    self.subscription = Some((self.feed)(Arc::clone(&self.waker)));
+            Ok(Request::Watch {}) => match self.refuse_watcher(uid) {
+                Some(refusal) => client.refuse(refusal, now),
+                None => {
+                    if self.subscription.is_none() {
+                        self.subscription = Some((self.feed)(Arc::clone(&self.waker)));
+                    }
+                    client.answer(&Reply::Watching {}, now);
+                    client.state = State::Watching;
+                    self.watchers.push(uid);
                 }
-                client.answer(Answer::Reply(Reply::Watching {}), now);
-                client.state = State::Watching;
-            }
+            },
             Ok(request) => {
                 if request.changes() {
-                    log::info!("control: user {} asks: {}", client.peer.uid, String::from_utf8_lossy(line));
+                    log::info!("control: user {uid} asks: {}", String::from_utf8_lossy(line));
                 }
-                let answer = self.desk.answer(request);
-                // The time that the desk took is not the client's.
-                client.answer(answer, Instant::now());
+                match self.workers.ask(client.id, uid, request) {
+                    Some(handle) => client.wait_for(handle),
+                    None => client.answer(&Refusal::new(Kind::Busy, "too many requests wait already", "try again in some seconds").into(), now),
+                }
             }
         }
         client.send().unwrap_or(false)
     }
 
-    fn limit_watchers(&mut self, now: Instant) {
-        for client in self.clients.iter_mut().filter(|client| client.is_watching()).skip(WATCHERS_MAX) {
-            client.refuse(Refusal::new(Kind::Busy, format!("{WATCHERS_MAX} clients watch already"), "end one of them"), now);
-        }
+    /// Why a client of this user may not watch, if it may not.
+    fn refuse_watcher(&self, uid: u32) -> Option<Refusal> {
+        let others = self.watchers.iter().filter(|watcher| **watcher != 0).count();
+        let own = self.watchers.iter().filter(|watcher| **watcher == uid).count();
+        let bounds = [(WATCHERS_MAX, self.watchers.len()), (OTHER_WATCHERS_MAX, others), (WATCHERS_PER_USER, own)];
+        // Root has the first bound alone.
+        let bounds = bounds.get(..if uid == 0 { 1 } else { bounds.len() }).unwrap_or_default();
+        let (bound, _) = bounds.iter().find(|(bound, watch)| watch >= bound)?;
+        Some(Refusal::new(Kind::Busy, format!("{bound} clients watch already"), "end one of them"))
     }
 
-    fn drop_late(&mut self) {
+    fn drop_expired(&mut self) {
         let now = Instant::now();
         self.clients.retain_mut(|client| match client.deadline() {
             Some(deadline) if deadline <= now => {
@@ -278,7 +360,7 @@ impl Service {
     }
 
     fn accept(&mut self) {
-        for _ in 0..ACCEPT_MAX {
+        for _ in 0..ACCEPTS_PER_WAKE {
             let now = Instant::now();
             let socket = match self.listener.socket.accept() {
                 Ok((socket, _)) => socket,
@@ -290,58 +372,101 @@ impl Service {
                     return;
                 }
             };
-            // Who cannot be identified is nobody.
+            // A client whose user is not known cannot be served.
             let (Ok(()), Ok(peer)) = (socket.set_nonblocking(true), peer::peer(socket.as_fd())) else { continue };
-            let others = self.clients.iter().filter(|client| client.peer.uid != 0).count();
-            let full = self.clients.len() >= CLIENTS_MAX || (peer.uid != 0 && others >= OTHERS_MAX);
+            let room = self.room(peer.uid);
             let may_read = peer.uid == 0 || self.listener.group.is_some_and(|group| peer.is_member(group));
-            let uid = peer.uid;
-            let mut client = Connection::new(socket, peer, now);
+            self.last_id += 1;
+            let mut client = Connection::new(self.last_id, socket, peer, now);
             let refusal = if !may_read {
                 Some(Refusal::new(
                     Kind::NotPermitted,
                     "you may not use the control socket",
                     "run portsentryctl as root, or become a member of the group that control.group names",
                 ))
-            } else if full {
-                match self.victim(uid, now) {
+            } else if let Some(room) = room {
+                match self.victim(room, now) {
                     Some(victim) => {
                         let mut victim = self.clients.swap_remove(victim);
-                        victim.refuse(busy(), now);
+                        victim.refuse(room.busy(), now);
                         let _ = victim.send();
                         None
                     }
-                    None => Some(busy()),
+                    None => Some(room.busy()),
                 }
             } else {
                 None
             };
             if let Some(refusal) = refusal {
-                // One attempt, and gone: the buffer of a new socket has room for a line.
+                // One attempt, and it is closed: the buffer of a new socket has room for a line.
                 client.refuse(refusal, now);
                 let _ = client.send();
                 continue;
             }
             self.clients.push(client);
-            if self.clients.len() >= CLIENTS_MAX && self.victim(0, now).is_none() {
+            if self.clients.len() >= CLIENTS_MAX && self.victim(Room::Root, now).is_none() {
                 return;
             }
         }
     }
 
-    /// Who makes room for a client of user `newcomer`: of those who have sent no request yet and had time to, the oldest of the user who has most
-    /// connections. Root never makes room for others.
-    fn victim(&self, newcomer: u32, now: Instant) -> Option<usize> {
+    /// Which bound a new client of this user would exceed, if any.
+    fn room(&self, uid: u32) -> Option<Room> {
+        let others = self.clients.iter().filter(|client| client.peer.uid != 0).count();
+        let own = self.clients.iter().filter(|client| client.peer.uid == uid).count();
+        match uid {
+            0 => (self.clients.len() >= CLIENTS_MAX).then_some(Room::Root),
+            _ if own >= CLIENTS_PER_USER => Some(Room::User(uid)),
+            _ => (others >= OTHERS_MAX || self.clients.len() >= CLIENTS_MAX).then_some(Room::Others),
+        }
+    }
+
+    /// The client that makes room for a new one: of those that have sent no request although they had time to, the oldest of the user who has most
+    /// connections. Root never makes room for others, and a user who has all that one user may have makes room for itself.
+    fn victim(&self, room: Room, now: Instant) -> Option<usize> {
         let connections = |uid: u32| self.clients.iter().filter(|client| client.peer.uid == uid).count();
+        let may_go = |uid: u32| match room {
+            Room::Root => true,
+            Room::Others => uid != 0,
+            Room::User(user) => uid == user,
+        };
         self.clients
             .iter()
             .enumerate()
-            .filter(|(_, client)| client.is_reading() && now.duration_since(client.since) >= GRACE && (newcomer == 0 || client.peer.uid != 0))
+            .filter(|(_, client)| client.is_reading() && now.duration_since(client.since) >= GRACE && may_go(client.peer.uid))
             .max_by_key(|(_, client)| (client.peer.uid != 0, connections(client.peer.uid), std::cmp::Reverse(client.since)))
             .map(|(position, _)| position)
     }
 }
 
-fn busy() -> Refusal {
-    Refusal::new(Kind::Busy, format!("{CLIENTS_MAX} clients are connected already"), "try again in some seconds")
+/// The places that are all taken.
+#[derive(Debug, Clone, Copy)]
+enum Room {
+    /// All, and root wants one.
+    Root,
+    /// Those that are not root's.
+    Others,
+    /// Those of one user.
+    User(u32),
+}
+
+impl Room {
+    fn busy(self) -> Refusal {
+        let message = match self {
+            Self::Root => format!("{CLIENTS_MAX} clients are connected already"),
+            Self::Others => format!("{OTHERS_MAX} clients that are not root are connected already"),
+            Self::User(uid) => format!("{CLIENTS_PER_USER} clients of user {uid} are connected already"),
+        };
+        Refusal::new(Kind::Busy, message, "try again in some seconds")
+    }
+}
+
+/// Has a worker make the next piece of an answer, if it is time for it.
+fn go_on(workers: &Workers, client: &mut Connection, now: Instant) {
+    if let Some(rest) = client.take_rest() {
+        match workers.go_on(client.id, rest) {
+            Some(handle) => client.wait_for(handle),
+            None => client.refuse(Refusal::new(Kind::Busy, "the daemon ends", ""), now),
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::show::Listing;
 use super::{check, import, show, status};
 use crate::config::classic::Modes;
-use crate::control::client::{Client, PATIENCE};
+use crate::control::client::{ANSWER_TIMEOUT, Client};
 use crate::control::protocol::{Reply, Request, Stamp};
 use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
@@ -108,7 +108,7 @@ fn list<T>(
         if !more {
             return Ok(listing.end(out)?);
         }
-        reply = client.receive(Some(PATIENCE))?;
+        reply = client.receive(Some(ANSWER_TIMEOUT))?;
     }
 }
 

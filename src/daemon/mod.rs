@@ -4,17 +4,17 @@
 //!   main thread (supervisor) --Command--> packet thread --Notice--> journal thread --lines--> log, history, watchers
 //!        ^  signals, routes, systemd        ^ |  NFLOG, nf_tables
 //!        |                                  | +--changes--> store thread
-//!        +--Order-- control thread --Command+ +--events---> helper's thread --Order--> helper process
+//!        +--Order-- control threads -Command+ +--events---> helper's thread --Order--> helper process
 //!                     ^ portsentryctl
 //! ```
 //!
 //! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
 
 mod allow_file;
-mod desk;
 mod listing;
 pub mod options;
 mod protected;
+mod requests;
 mod rows;
 mod status;
 mod supervisor;
@@ -37,7 +37,6 @@ use crate::errors::error_chain;
 use crate::helper::{self, client::HelperClient};
 use crate::journal::{self, Journal, JournalHandle, Notice};
 use crate::netlink::route;
-use crate::nft::Connection;
 use crate::nft::text::Form;
 use crate::packet::command::{Command, Setup};
 use crate::packet::{Observers, PacketThread, StartError};
@@ -48,9 +47,9 @@ use crate::sys::privilege;
 use crate::sys::procfs;
 use crate::sys::schedule;
 use crate::sys::signals::Signals;
-use desk::FrontDesk;
 use options::Options;
 use protected::{Guard, Protected};
+use requests::RequestHandler;
 use supervisor::Supervisor;
 use view::{SharedView, View};
 
@@ -213,16 +212,17 @@ impl Start {
         })?;
         status::tell_watching(&self.journal, &self.config, &services);
         let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
-        let desk = FrontDesk {
+        let handler = RequestHandler {
             packets: packets.clone(),
             supervisor: orders,
-            connection: Connection::open(SCHEMA).map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?,
+            connection: None,
             view: view.clone(),
             status: status::Sources { started: Instant::now(), journal: self.journal.clone(), helper: helper.clone(), store: store.clone() },
         };
         let journal = self.journal.clone();
         let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
-        let server = control::Server::start(listener, Box::new(desk), feed).map_err(failed("the control server cannot start"))?;
+        let server =
+            control::Server::start(listener, &mut || Box::new(handler.another()), feed).map_err(failed("the control server cannot start"))?;
         let supervisor = Supervisor {
             options: self.options,
             view,

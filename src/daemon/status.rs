@@ -13,6 +13,7 @@ use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
 
 /// What the figures need besides the threads.
+#[derive(Clone)]
 pub struct Sources {
     /// When the daemon started.
     pub started: Instant,

@@ -240,11 +240,12 @@ const READ_MAX: u64 = 64 << 20;
 /// Longest line that is looked at; longer ones are no history lines.
 const LINE_MAX: usize = 4096;
 
-/// Reads lines from the end of the file; gives them oldest first, and whether there was more than was read. A missing file has no lines.
+/// Reads lines from the end of the file; gives them oldest first, and whether there was more than was read. A missing file has no lines. `is_cancelled` is
+/// asked every 64 KiB, some 700 lines: then it ends with what it has, which is of no use to anyone.
 ///
 /// # Errors
 /// What open(2) and read(2) say.
-pub fn read(path: &Path, query: &Query) -> io::Result<(Vec<Entry>, bool)> {
+pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::Result<(Vec<Entry>, bool)> {
     const CHUNK: u64 = 64 << 10;
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -256,7 +257,7 @@ pub fn read(path: &Path, query: &Query) -> io::Result<(Vec<Entry>, bool)> {
     let mut entries = Vec::new();
     // The beginning of the part read last: the end of a line whose beginning lies before it.
     let mut tail: Vec<u8> = Vec::new();
-    while start > floor {
+    while start > floor && !is_cancelled() {
         let size = CHUNK.min(start - floor);
         start -= size;
         file.seek(SeekFrom::Start(start))?;
@@ -318,7 +319,7 @@ mod tests {
         std::fs::write(&path, "1 - 01/01/1970 00:00:01 Host: old.example/192.0.2.1 Port: 7 UDP Blocked\nnot a line\n").unwrap();
         let mut history = History::open(&path).unwrap();
         assert_eq!(history.append(&line(2, "192.0.2.2"), NOW), None);
-        let (entries, more) = read(&path, &everything()).unwrap();
+        let (entries, more) = read(&path, &everything(), &|| false).unwrap();
         assert!(!more);
         assert_eq!(entries.iter().map(|entry| entry.host.as_str()).collect::<Vec<_>>(), ["old.example", "192.0.2.2"]);
         assert_eq!((entries[0].port, entries[0].protocol.as_str()), (7, "UDP"));
@@ -388,12 +389,12 @@ mod tests {
             text.push('\n');
         }
         std::fs::write(&path, &text).unwrap();
-        assert_eq!(read(&path, &everything()).unwrap().0.len(), 20_000);
+        assert_eq!(read(&path, &everything(), &|| false).unwrap().0.len(), 20_000);
         let since = Timestamp::from_second(1_000_000_000 + 19_000 * 60).ok();
-        assert_eq!(read(&path, &Query { since, ..everything() }).unwrap().0.len(), 1000);
+        assert_eq!(read(&path, &Query { since, ..everything() }, &|| false).unwrap().0.len(), 1000);
         let source = Some("2001:db8::7/128".parse().unwrap());
-        assert_eq!(read(&path, &Query { source, ..everything() }).unwrap().0.len(), 20);
-        let (newest, more) = read(&path, &Query { limit: 3, ..everything() }).unwrap();
+        assert_eq!(read(&path, &Query { source, ..everything() }, &|| false).unwrap().0.len(), 20);
+        let (newest, more) = read(&path, &Query { limit: 3, ..everything() }, &|| false).unwrap();
         assert!(more);
         assert_eq!(newest.last().unwrap().at.as_second(), 1_000_000_000 + 19_999 * 60);
         assert_eq!(newest.len(), 3);
@@ -401,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_has_no_lines() {
-        assert_eq!(read(Path::new("/no/such/place/history"), &everything()).unwrap(), (Vec::new(), false));
+        assert_eq!(read(Path::new("/no/such/place/history"), &everything(), &|| false).unwrap(), (Vec::new(), false));
     }
 
     proptest! {
@@ -417,7 +418,7 @@ mod tests {
                 content.push(b'\n');
             }
             std::fs::write(&path, &content).unwrap();
-            prop_assert_eq!(read(&path, &everything()).unwrap().0.len(), good);
+            prop_assert_eq!(read(&path, &everything(), &|| false).unwrap().0.len(), good);
         }
     }
 }

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use super::dump;
 use super::message::{Attributes, NLM_F_DUMP, NLM_F_REQUEST, Writer};
-use super::socket::{Socket, is_overrun};
+use super::socket::{Received, Socket, is_overrun};
 
 /// `RTA_VIA`: a next hop of another family than the route's (linux/rtnetlink.h).
 const RTA_VIA: u16 = 18;
@@ -234,9 +234,10 @@ impl Monitor {
     pub fn changed(&mut self) -> Result<bool, Error> {
         let mut changed = false;
         for _ in 0..DRAIN_MAX {
-            match self.socket.receive_part(&mut self.buffer) {
-                Ok(Some(_)) => changed = true,
-                Ok(None) => break,
+            match self.socket.receive(&mut self.buffer) {
+                Ok(Received::Datagram { .. }) => changed = true,
+                Ok(Received::Foreign) => {}
+                Ok(Received::Empty) => break,
                 Err(error) if is_overrun(&error) => changed = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Receive(error)),

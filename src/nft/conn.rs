@@ -271,15 +271,13 @@ impl Connection {
         self.transmit()?;
         let mut failures = Vec::new();
         loop {
-            let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) if failures.is_empty() => self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT),
-                other => other,
-            };
-            let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
-                Some(datagram) => datagram,
-                None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
-                None => return Ok(Some(failures)),
-            };
+            let patience = if failures.is_empty() { ANSWER_TIMEOUT } else { Duration::ZERO };
+            let datagram =
+                match self.socket.receive_within(&mut self.inbox, patience).map_err(|source| Error::Socket { verb: "receive from", source })? {
+                    Some(datagram) => datagram,
+                    None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
+                    None => return Ok(Some(failures)),
+                };
             for message in Messages(datagram) {
                 let sequence = message.header.sequence;
                 let Some(answer) = message.answer() else { continue };
@@ -323,17 +321,15 @@ impl Connection {
     fn answers(&mut self, sequence: u32, single: bool, mut take: impl FnMut(&Message<'_>) -> bool) -> Result<bool, Error> {
         let mut whole = true;
         loop {
-            let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) => self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT),
-                other => other,
-            };
-            let datagram = match datagram.map_err(|source| Error::Socket { verb: "receive from", source })? {
-                Some(datagram) => datagram,
-                None => {
-                    let (verb, object) = self.described(sequence);
-                    return Err(no_answer(verb, &object));
-                }
-            };
+            // A dump is made piece by piece as it is read; the wait is for nothing but a kernel that differs.
+            let datagram =
+                match self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT).map_err(|source| Error::Socket { verb: "receive from", source })? {
+                    Some(datagram) => datagram,
+                    None => {
+                        let (verb, object) = self.described(sequence);
+                        return Err(no_answer(verb, &object));
+                    }
+                };
             let mut failure = None;
             let mut is_done = false;
             for message in Messages(datagram).filter(|message| message.header.sequence == sequence) {

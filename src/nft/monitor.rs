@@ -10,7 +10,7 @@ use super::decode::{self, Notification};
 use super::error::Error;
 use super::schema::Schema;
 use crate::netlink::message::Messages;
-use crate::netlink::socket::{Socket, is_overrun};
+use crate::netlink::socket::{self, Socket, is_overrun};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -29,7 +29,7 @@ pub struct Monitor {
 /// The result of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// A datagram; its notifications were passed on.
+    /// A datagram; its notifications were passed on. One that the kernel did not send has none.
     Datagram,
     /// Nothing is waiting.
     Nothing,
@@ -65,13 +65,15 @@ impl Monitor {
     pub fn receive(&mut self, except: Option<u32>, mut take: impl FnMut(Notification)) -> Result<Received, Error> {
         let schema = self.schema;
         match self.socket.receive(&mut self.inbox) {
-            Ok(Some(datagram)) => {
-                let messages = Messages(datagram).filter(|message| Some(message.header.portid) != except);
+            Ok(socket::Received::Datagram { cut: true, .. }) => Ok(Received::Lost),
+            Ok(socket::Received::Datagram { bytes, cut: false }) => {
+                let messages = Messages(bytes).filter(|message| Some(message.header.portid) != except);
                 messages.filter_map(|message| decode::notification(&message, schema)).for_each(&mut take);
                 Ok(Received::Datagram)
             }
-            Ok(None) => Ok(Received::Nothing),
-            Err(error) if is_overrun(&error) || error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => Ok(Received::Lost),
+            Ok(socket::Received::Foreign) => Ok(Received::Datagram),
+            Ok(socket::Received::Empty) => Ok(Received::Nothing),
+            Err(error) if is_overrun(&error) => Ok(Received::Lost),
             Err(source) => Err(Error::Socket { verb: "receive from", source }),
         }
     }

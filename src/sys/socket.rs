@@ -5,11 +5,34 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use neli::socket::NlSocket;
+use rustix::net::RecvFlags;
+use rustix::net::netlink::SocketAddrNetlink;
 
 /// The descriptor of a socket of neli's, which offers only its number.
 pub fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as `socket` lives, and the borrow cannot outlive it.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// What one recvfrom(2) of a netlink socket has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetlinkDatagram {
+    /// Bytes that were written to the buffer.
+    pub written: usize,
+    /// Bytes of the datagram: more than `written` if it did not fit.
+    pub length: usize,
+    /// The sender's port id: 0 is the kernel, and no process can have that (netlink(7)). `None` if there was no address.
+    pub sender: Option<u32>,
+}
+
+/// Receives a datagram from a netlink socket without waiting. The sender's port id is filled in by the kernel, unlike the one in a message's header.
+///
+/// # Errors
+/// What recvfrom(2) says: `WouldBlock` if there is none.
+pub fn receive_netlink(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<NetlinkDatagram> {
+    let (written, length, address) = rustix::net::recvfrom(fd, buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
+    let sender = address.and_then(|address| SocketAddrNetlink::try_from(address).ok()).map(|address| address.pid());
+    Ok(NetlinkDatagram { written, length, sender })
 }
 
 /// SO_SNDBUFFORCE: a send buffer past `net.core.wmem_max`; needs CAP_NET_ADMIN.

@@ -27,6 +27,7 @@ mod detect;
 mod fail2ban;
 mod firewalls;
 mod flood;
+mod forged;
 mod ignore;
 mod kernels;
 mod predecessor;

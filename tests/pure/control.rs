@@ -17,7 +17,7 @@ use portsentry::control::{Kind, ListenError, Reply, Request, listen};
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::Notice;
 
-use fake::{Daemon, FakeDesk, LONG, target};
+use fake::{Daemon, FakeHandler, LONG, target};
 
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -25,7 +25,7 @@ fn json(text: &str) -> serde_json::Value {
 
 #[test]
 fn status_is_shown_to_people_and_programs() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let (code, out, err) = daemon.ctl("status");
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(
@@ -56,7 +56,7 @@ Warning: resolve: not in force yet
 // P13
 #[test]
 fn the_list_is_sorted_aligned_and_escaped() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let (code, out, _) = daemon.ctl("list");
     assert_eq!(code, 0);
     assert_eq!(
@@ -83,7 +83,7 @@ ADDRESS          SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
 
 #[test]
 fn a_list_of_nothing_is_a_sentence_or_an_empty_array() {
-    let daemon = Daemon::start(FakeDesk { empty: true, ..FakeDesk::default() }, "");
+    let daemon = Daemon::start(FakeHandler { empty: true, ..FakeHandler::default() }, "");
     assert_eq!(daemon.ctl("list"), (0, "Nothing is blocked.\n".into(), String::new()));
     assert_eq!(daemon.ctl("list --json"), (0, "[]\n".into(), String::new()));
     assert_eq!(daemon.ctl("history"), (0, "Nothing was blocked.\n".into(), String::new()));
@@ -92,7 +92,7 @@ fn a_list_of_nothing_is_a_sentence_or_an_empty_array() {
 
 #[test]
 fn what_is_known_of_an_address_is_shown() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     assert_eq!(
         daemon.ctl("show 2001:db8:1::7").1,
         "\
@@ -116,7 +116,7 @@ fn what_is_known_of_an_address_is_shown() {
 
 #[test]
 fn every_request_reaches_the_daemon_as_it_was_meant() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     for (line, request, code) in [
         ("block 192.0.2.9", Request::Block { address: target("192.0.2.9"), seconds: None, reason: String::new() }, 0),
         ("block 192.0.2.9/24 --for 2h --reason x", Request::Block { address: target("192.0.2.0/24"), seconds: Some(7200), reason: "x".into() }, 0),
@@ -146,7 +146,7 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
 
 #[test]
 fn the_history_comes_in_parts_and_whole() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let (_, out, _) = daemon.ctl("history");
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), 201);
@@ -164,7 +164,7 @@ fn the_history_comes_in_parts_and_whole() {
 
 #[test]
 fn the_command_line_has_its_exit_statuses() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     assert_eq!(daemon.ctl("--help").0, 0);
     assert!(daemon.ctl("--help").1.contains("unblock"));
     assert_eq!(daemon.ctl("--version").0, 0);
@@ -207,7 +207,7 @@ fn a_configuration_is_checked_without_the_daemon() {
 
 #[test]
 fn a_closed_standard_output_is_no_failure_and_a_full_disk_is_one() {
-    let daemon = Daemon::start(FakeDesk { many: 100_000, ..FakeDesk::default() }, "");
+    let daemon = Daemon::start(FakeHandler { many: 100_000, ..FakeHandler::default() }, "");
     let mut child = Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
         .args(["list", "--socket", daemon.socket().to_str().unwrap()])
         .stdout(Stdio::piped())
@@ -235,7 +235,7 @@ const ROWS: u32 = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
 // P10
 #[test]
 fn a_million_rows_are_listed_in_little_memory() {
-    let daemon = Daemon::start(FakeDesk { many: ROWS, ..FakeDesk::default() }, "");
+    let daemon = Daemon::start(FakeHandler { many: ROWS, ..FakeHandler::default() }, "");
     let before = resident_kib();
     let begun = Instant::now();
     let mut client = Client::connect(&daemon.socket()).unwrap();
@@ -282,7 +282,7 @@ fn read_line(stream: &mut UnixStream) -> serde_json::Value {
 // P11
 #[test]
 fn garbage_is_answered_with_an_error_and_the_connection_goes_on() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let mut stream = daemon.connect();
     stream.write_all(b"\x00\xff garbage\n{\"v\":1,\"do\":\"status\"}\n{\"v\":7}\n").unwrap();
     assert_eq!(read_line(&mut stream)["kind"], "bad-request");
@@ -294,7 +294,7 @@ fn garbage_is_answered_with_an_error_and_the_connection_goes_on() {
 // P11
 #[test]
 fn a_megabyte_without_a_line_end_is_refused() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let mut stream = daemon.connect();
     let sent = stream.write_all(&vec![b'x'; 1 << 20]);
     assert!(sent.is_err(), "the daemon must not read it all");
@@ -307,7 +307,7 @@ fn a_megabyte_without_a_line_end_is_refused() {
 // P11
 #[test]
 fn half_a_request_and_none_are_cut_off_in_time() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let (mut half, mut silent) = (daemon.connect(), daemon.connect());
     half.write_all(b"{\"v\":1,").unwrap();
     let begun = Instant::now();
@@ -321,7 +321,7 @@ fn half_a_request_and_none_are_cut_off_in_time() {
 
 #[test]
 fn half_a_request_of_one_who_hangs_up_is_not_carried_out() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let mut stream = daemon.connect();
     stream.write_all(b"{\"v\":1,\"do\":\"unblock-all\"}").unwrap();
     drop(stream);
@@ -331,7 +331,7 @@ fn half_a_request_of_one_who_hangs_up_is_not_carried_out() {
 
 #[test]
 fn a_request_of_one_who_closes_his_side_is_answered() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let mut stream = daemon.connect();
     stream.write_all(b"{\"v\":1,\"do\":\"rules\"}\n").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -343,7 +343,7 @@ fn a_request_of_one_who_closes_his_side_is_answered() {
 // P11
 #[test]
 fn a_thousand_silent_connections_harm_nobody() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let silent: Vec<UnixStream> = (0..1000)
         .map(|n| {
             let stream = daemon.connect();
@@ -361,7 +361,7 @@ fn a_thousand_silent_connections_harm_nobody() {
 // P11
 #[test]
 fn who_asks_for_a_long_list_and_reads_nothing_is_cut_off() {
-    let daemon = Daemon::start(FakeDesk { many: 1_000_000, ..FakeDesk::default() }, "");
+    let daemon = Daemon::start(FakeHandler { many: 1_000_000, ..FakeHandler::default() }, "");
     let before = resident_kib();
     let mut lazy: Vec<UnixStream> = (0..20).map(|_| daemon.connect()).collect();
     for stream in &mut lazy {
@@ -380,7 +380,7 @@ fn who_asks_for_a_long_list_and_reads_nothing_is_cut_off() {
 
 #[test]
 fn watch_shows_events_as_they_happen() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let mut child = Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
         .args(["watch", "--json", "--socket", daemon.socket().to_str().unwrap()])
         .stdout(Stdio::piped())
@@ -411,7 +411,7 @@ fn watch_shows_events_as_they_happen() {
 // P11
 #[test]
 fn a_slow_reader_of_watch_is_cut_off_with_a_note_and_others_go_on() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let mut slow = daemon.connect();
     slow.write_all(b"{\"v\":1,\"do\":\"watch\"}\n").unwrap();
     assert_eq!(read_line(&mut slow)["reply"], "watching");
@@ -431,18 +431,149 @@ fn a_slow_reader_of_watch_is_cut_off_with_a_note_and_others_go_on() {
 
 #[test]
 fn no_more_than_sixteen_watch() {
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     let mut watchers: Vec<Client> = (0..17).map(|_| Client::connect(&daemon.socket()).unwrap()).collect();
-    for watcher in &mut watchers {
+    for watcher in watchers.iter_mut().take(16) {
         assert_eq!(watcher.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
     }
+    let refused = watchers[16].ask(&Request::Watch {});
+    assert!(matches!(&refused, Err(ClientError::Refused(refusal)) if refusal.kind == Kind::Busy), "{refused:?}");
     daemon.journal.tell(Notice::Active);
-    let refused = watchers
-        .iter_mut()
-        .filter_map(|watcher| watcher.receive(Some(LONG)).err())
-        .filter(|error| matches!(error, ClientError::Refused(refusal) if refusal.kind == Kind::Busy))
-        .count();
-    assert_eq!(refused, 1);
+    for watcher in watchers.iter_mut().take(16) {
+        assert!(matches!(watcher.receive(Some(LONG)), Ok(Reply::Event { .. })));
+    }
+    drop(watchers.remove(0));
+    assert!(
+        support::eventually(LONG, || Client::connect(&daemon.socket()).unwrap().ask(&Request::Watch {}).is_ok()),
+        "a place that became free is given again"
+    );
+}
+
+/// The group that may read in these tests; every Debian has it.
+const READERS: &str = "daemon";
+
+/// Connects as another user, who is a member of [`READERS`]. The kernel notes the credentials of the thread that connects.
+fn connect_as(uid: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
+    let gid: u32 = support::run("getent", &["group", READERS]).split(':').nth(2).unwrap().parse().unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            use rustix::process::{Gid, Uid};
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_gid(Gid::from_raw(gid)).unwrap();
+            rustix::thread::set_thread_uid(Uid::from_raw(uid)).unwrap();
+            let connect = |_| {
+                let stream = UnixStream::connect(socket).unwrap();
+                stream.set_read_timeout(Some(LONG)).unwrap();
+                stream
+            };
+            (0..count).map(connect).collect()
+        });
+        thread.join().unwrap()
+    })
+}
+
+const HISTORY: &[u8] = b"{\"v\":1,\"do\":\"history\"}\n";
+
+fn histories(daemon: &Daemon) -> usize {
+    daemon.asked.lock().unwrap().iter().filter(|request| matches!(request, Request::History { .. })).count()
+}
+
+/// Sends a request on each. One that was refused at once is closed already.
+fn ask_all(clients: &mut [UnixStream], request: &[u8]) {
+    for client in clients {
+        let _ = client.write_all(request);
+    }
+}
+
+/// How many of these have an answer of this kind by now.
+fn answered(clients: &[UnixStream], word: &str) -> usize {
+    let has = |client: &&UnixStream| {
+        let mut buffer = [0u8; 512];
+        let peeked = rustix::net::recv(client, &mut buffer, rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT);
+        peeked.is_ok_and(|(length, _)| String::from_utf8_lossy(&buffer[..length]).contains(word))
+    };
+    clients.iter().filter(has).count()
+}
+
+#[test]
+fn slow_requests_and_watchers_of_a_member_make_root_wait_for_nothing() {
+    if support::missing(&["getent"]).is_some() {
+        return;
+    }
+    let slow = Duration::from_secs(3);
+    let daemon = Daemon::start(FakeHandler { slow, ..FakeHandler::default() }, READERS);
+    let mut hammering = connect_as(65533, &daemon.socket(), 48);
+    ask_all(&mut hammering, HISTORY);
+    let mut watching = connect_as(65532, &daemon.socket(), 16);
+    ask_all(&mut watching, b"{\"v\":1,\"do\":\"watch\"}\n");
+    assert!(support::eventually(LONG, || histories(&daemon) == 2 && answered(&watching, "\"error\"") == 10));
+    let mut times = Vec::new();
+    for line in ["unblock 10.77.1.1", "block 192.0.2.9", "allow add 192.0.2.0/28", "unblock --all", "status", "list"] {
+        let begun = Instant::now();
+        assert_eq!(daemon.ctl(line).0, 0, "{line}");
+        times.push(begun.elapsed());
+    }
+    let mut watch = Client::connect(&daemon.socket()).unwrap();
+    assert_eq!(watch.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
+    assert_eq!(answered(&hammering, "\"history\""), 0, "root's answers came before the first slow one: {times:?}");
+    println!("root's requests beside 24 slow ones: {times:?}");
+    assert!(times.iter().all(|time| *time < slow / 3), "{times:?}");
+    // Root's slow request does not wait for those of others either.
+    let begun = Instant::now();
+    assert_eq!(daemon.ctl("history").0, 0);
+    assert!(begun.elapsed() < slow * 2, "{:?}", begun.elapsed());
+    // One user has a part of the places only.
+    assert_eq!(answered(&hammering, "24 clients of user 65533"), 24);
+    assert_eq!(answered(&watching, "\"watching\""), 6);
+}
+
+#[test]
+fn members_take_turns() {
+    if support::missing(&["getent"]).is_some() {
+        return;
+    }
+    let daemon = Daemon::start(FakeHandler { slow: Duration::from_millis(500), ..FakeHandler::default() }, READERS);
+    let mut hammering = connect_as(65533, &daemon.socket(), 24);
+    ask_all(&mut hammering, HISTORY);
+    assert!(support::eventually(LONG, || histories(&daemon) >= 2));
+    let mut honest = connect_as(65532, &daemon.socket(), 1).remove(0);
+    honest.write_all(HISTORY).unwrap();
+    assert_eq!(read_line(&mut honest)["reply"], "history");
+    let before = answered(&hammering, "\"history\"");
+    assert!(before <= 6, "{before} of the other user's 24 requests came first");
+}
+
+#[test]
+fn a_slow_request_of_a_client_that_is_gone_is_cancelled() {
+    if support::missing(&["getent"]).is_some() {
+        return;
+    }
+    let handler = FakeHandler { slow: Duration::from_secs(60), ..FakeHandler::default() };
+    let cancelled = std::sync::Arc::clone(&handler.cancelled);
+    let daemon = Daemon::start(handler, READERS);
+    let cancelled = || cancelled.load(std::sync::atomic::Ordering::Relaxed);
+    for round in 0..3 {
+        let mut clients = connect_as(65533, &daemon.socket(), 20);
+        ask_all(&mut clients, HISTORY);
+        assert!(support::eventually(LONG, || histories(&daemon) == cancelled() + 2), "round {round}: two of them are worked on");
+        drop(clients);
+        assert!(support::eventually(LONG, || cancelled() == histories(&daemon)), "round {round}: {} of {}", cancelled(), histories(&daemon));
+    }
+    // Most of those that waited for a thread were never begun.
+    assert!(histories(&daemon) < 30, "{}", histories(&daemon));
+}
+
+#[test]
+fn requests_of_one_client_are_answered_in_their_order() {
+    let daemon = Daemon::start(FakeHandler { slow: Duration::from_millis(300), ..FakeHandler::default() }, "");
+    let mut stream = daemon.connect();
+    stream.write_all(&[HISTORY, b"{\"v\":1,\"do\":\"unblock-all\"}\n{\"v\":1,\"do\":\"rules\"}\n", HISTORY].concat()).unwrap();
+    let mut replies = Vec::new();
+    while replies.len() < 10 && replies.iter().filter(|reply| *reply == "history").count() < 8 {
+        replies.push(read_line(&mut stream)["reply"].as_str().unwrap().to_owned());
+    }
+    // 200 rows of history are four lines.
+    assert_eq!(replies, ["history", "history", "history", "history", "done", "rules", "history", "history", "history", "history"]);
 }
 
 /// `portsentryctl` as another user and group.
@@ -464,7 +595,7 @@ fn others_may_not_even_read_and_members_of_the_group_may_read_but_not_change() {
     }
     let group = "daemon";
     let gid: u32 = support::run("getent", &["group", group]).split(':').nth(2).unwrap().parse().unwrap();
-    let daemon = Daemon::start(FakeDesk::default(), group);
+    let daemon = Daemon::start(FakeHandler::default(), group);
     let metadata = std::fs::metadata(daemon.socket()).unwrap();
     assert_eq!((metadata.permissions().mode() & 0o777, metadata.gid()), (0o660, gid));
     let run = |uid, gid, words: &[&str]| {
@@ -500,7 +631,7 @@ fn without_a_group_the_socket_is_for_root() {
     if support::missing(&[]).is_some() {
         return;
     }
-    let daemon = Daemon::start(FakeDesk::default(), "");
+    let daemon = Daemon::start(FakeHandler::default(), "");
     assert_eq!(std::fs::metadata(daemon.socket()).unwrap().permissions().mode() & 0o777, 0o600);
     let output = ctl_as(65533, 0, &daemon.socket(), &["status"]);
     assert_eq!(output.status.code(), Some(77), "{}", String::from_utf8_lossy(&output.stderr));
@@ -551,4 +682,39 @@ fn what_is_no_socket_is_not_removed() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     assert!(matches!(listen(&directory.path().join("new"), "no-such-group-at-all"), Err(ListenError::NoGroup(_))));
     assert!(!directory.path().join("new").exists());
+}
+
+/// A build without optimisation takes seconds for this much, on a busy machine ten; 64 MiB are read at most.
+const HISTORY_LEN: usize = 8 << 20;
+
+#[test]
+fn root_is_answered_at_once_while_members_read_a_large_history() {
+    if support::missing(&["ip", "nft", "getent"]).is_some() {
+        return;
+    }
+    let namespace = support::netns::Namespace::new();
+    let daemon = support::daemon::Daemon::start_for(&namespace, "", None, READERS);
+    let line = "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n";
+    std::fs::write(daemon.path("portsentry.history"), line.repeat(HISTORY_LEN / line.len())).unwrap();
+    let unmatched = b"{\"v\":1,\"do\":\"history\",\"source\":\"203.0.113.99\"}\n";
+    let socket = daemon.path("control.sock");
+    let connect = |uid: u32, count: usize, request: &[u8]| {
+        let mut clients = connect_as(uid, &socket, count);
+        ask_all(&mut clients, request);
+        clients
+    };
+    assert!(daemon.ctl(&["block", "203.0.113.5"]).status.success());
+    let watching = connect(65532, 16, b"{\"v\":1,\"do\":\"watch\"}\n");
+    let hammering = connect(65533, 48, unmatched);
+    let begun = Instant::now();
+    let unblocked = daemon.ctl(&["unblock", "203.0.113.5"]);
+    let took = begun.elapsed();
+    assert!(unblocked.status.success(), "{}", String::from_utf8_lossy(&unblocked.stderr));
+    assert_eq!(answered(&hammering, "\"history\""), 0, "root's answer came before the first slow one, after {took:?}");
+    let mut watch = Client::connect(&socket).unwrap();
+    assert_eq!(watch.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
+    let first = support::eventually(LONG * 3, || answered(&hammering, "\"history\"") > 0).then(|| begun.elapsed()).unwrap();
+    println!("unblock took {took:?}; the first of the slow requests {first:?}");
+    assert!(took * 2 < first, "{took:?} of {first:?}");
+    drop((watching, hammering));
 }

@@ -17,6 +17,7 @@ mod support;
 mod command_line;
 mod configuration;
 mod control;
+mod dependencies;
 mod documents;
 mod engine;
 mod helper;

@@ -18,6 +18,8 @@ pub struct Daemon<'a> {
     pub child: Child,
     /// Where its state is, if not in `directory`.
     pub state: Option<PathBuf>,
+    /// The group that may read by the control socket; empty: root alone.
+    pub group: &'static str,
 }
 
 /// The daemon under test: of this build, or the one that `PORTSENTRY_PROGRAM` names (the release build, where its speed counts).
@@ -33,23 +35,28 @@ impl<'a> Daemon<'a> {
 
     /// The same with a state directory that lies elsewhere.
     pub fn start_with(namespace: &'a Namespace, yaml: &str, state: Option<&Path>) -> Self {
+        Self::start_for(namespace, yaml, state, "")
+    }
+
+    /// The same with a control socket that `group` may read by.
+    pub fn start_for(namespace: &'a Namespace, yaml: &str, state: Option<&Path>, group: &'static str) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let state = state.map(Path::to_path_buf);
-        let mut daemon = Self { namespace, child: Self::launch(namespace, &directory, yaml, state.as_deref()), directory, state };
+        let mut daemon = Self { namespace, child: Self::launch(namespace, &directory, yaml, state.as_deref(), group), directory, state, group };
         daemon.wait_until_it_answers();
         daemon
     }
 
     /// Starts it again in the same directory, after [`Daemon::stop`].
     pub fn restart(&mut self, yaml: &str) {
-        self.child = Self::launch(self.namespace, &self.directory, yaml, self.state.as_deref());
+        self.child = Self::launch(self.namespace, &self.directory, yaml, self.state.as_deref(), self.group);
         self.wait_until_it_answers();
     }
 
-    fn launch(namespace: &Namespace, directory: &tempfile::TempDir, yaml: &str, state: Option<&Path>) -> Child {
+    fn launch(namespace: &Namespace, directory: &tempfile::TempDir, yaml: &str, state: Option<&Path>, group: &str) -> Child {
         let path = directory.path();
-        fs::write(path.join("portsentry.yaml"), configuration(path, yaml, state)).expect("configuration");
+        fs::write(path.join("portsentry.yaml"), configuration(path, yaml, state, group)).expect("configuration");
         let log = fs::OpenOptions::new().create(true).append(true).open(path.join("log")).expect("log file");
         Command::new("ip")
             .args(["netns", "exec", &namespace.name, &program(), "--config"])
@@ -73,7 +80,7 @@ impl<'a> Daemon<'a> {
 
     /// Writes a new configuration file, without telling the daemon.
     pub fn write_configuration(&self, yaml: &str) {
-        fs::write(self.directory.path().join("portsentry.yaml"), configuration(self.directory.path(), yaml, self.state.as_deref()))
+        fs::write(self.directory.path().join("portsentry.yaml"), configuration(self.directory.path(), yaml, self.state.as_deref(), self.group))
             .expect("configuration");
     }
 
@@ -154,11 +161,11 @@ impl<'a> Daemon<'a> {
 }
 
 /// The test's configuration plus paths that lie in the test's directory.
-fn configuration(directory: &Path, yaml: &str, state: Option<&Path>) -> String {
+fn configuration(directory: &Path, yaml: &str, state: Option<&Path>, group: &str) -> String {
     let state = state.unwrap_or(directory).display();
     let directory = directory.display();
     format!(
-        "{yaml}\nstate_dir: {state}\nhistory_file: {directory}/portsentry.history\ncontrol: {{ socket: {directory}/control.sock, group: \"\" }}\n"
+        "{yaml}\nstate_dir: {state}\nhistory_file: {directory}/portsentry.history\ncontrol: {{ socket: {directory}/control.sock, group: \"{group}\" }}\n"
     )
 }
 

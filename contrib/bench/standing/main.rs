@@ -26,7 +26,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
-use portsentry::engine::{Moment, Source, Subject};
+use portsentry::engine::{Moment, Source};
 use portsentry::nft::Connection;
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use portsentry::store::{self, Block, Content, Mark};
@@ -94,8 +94,8 @@ fn stored(count: u32) -> tempfile::TempDir {
 
 fn write(directory: &Path, mark: Mark, count: u32) {
     let block = |number: u32| Block {
-        subject: Subject::Host(Source::V4(address(number))),
-        prefix: 64,
+        source: Source::of(address(number).into(), 64),
+        exempt: Vec::new(),
         since: mark.clock,
         expires: Some(Moment::from_millis(mark.clock.millis() + 86_400_000 + u64::from(number))),
         port: None,

@@ -11,7 +11,7 @@ use super::standing::{Standing, standing_of, standings};
 use crate::capture::channel::{Channel, Refused};
 use crate::capture::{Error, Packet, PacketSource, Received, Statistics, Verdict, Waiting, WaitingSource, holder};
 use crate::netlink::message::Writer;
-use crate::netlink::socket::{Socket, is_overrun};
+use crate::netlink::socket::{self, Socket, is_overrun};
 
 /// What the kernel charges the receive buffer for one message, bytes, generously: 1,280 with 256 bytes of a packet, measured on Linux 6.18.
 const MESSAGE_COST: usize = 2048;
@@ -160,18 +160,19 @@ impl WaitingSource for Listener {
             counters.on_datagram(&std::mem::take(early), verdicts, on_packet);
         }
         let mut more = true;
-        // Every turn is a datagram or an overrun: so the bound holds even if nothing but noise comes.
+        // Every turn is a datagram or an overrun: so the bound holds even if nothing but noise comes, or what other processes send.
         for _ in 0..bound {
             if done(counters) >= bound {
                 break;
             }
-            match socket.receive_part(buffer) {
-                Ok(Some((datagram, cut))) => {
+            match socket.receive(buffer) {
+                Ok(socket::Received::Datagram { bytes, cut }) => {
                     counters.statistics.malformed += u64::from(cut);
-                    counters.on_datagram(datagram, verdicts, on_packet);
+                    counters.on_datagram(bytes, verdicts, on_packet);
                     send(socket, verdicts)?;
                 }
-                Ok(None) => {
+                Ok(socket::Received::Foreign) => {}
+                Ok(socket::Received::Empty) => {
                     more = false;
                     break;
                 }

@@ -19,7 +19,7 @@ pub const REPLY_MAX: usize = 4 << 20;
 pub fn line<T: Serialize>(message: &T) -> Result<String, Refusal> {
     let failed = |message: String| Refusal::new(Kind::Failed, message, "this is a defect; please report it");
     let object = serde_json::to_string(message).map_err(|error| failed(format!("the reply cannot be written: {error}")))?;
-    // Every message is an object with at least its name. The version goes in front by hand: serde's `flatten` makes long lists twice as slow.
+    // Every message is an object with at least its name. The version is put in front here: serde's `flatten` makes long lists twice as slow.
     let Some(keys) = object.strip_prefix('{') else { return Err(failed("the reply is no object".to_owned())) };
     let mut line = format!("{{\"v\":{VERSION},{keys}");
     if line.len() >= REPLY_MAX {

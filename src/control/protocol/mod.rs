@@ -1,4 +1,4 @@
-//! The words of the control socket: requests and replies, a JSON object a line each, with the protocol's version in `v`.
+//! The protocol of the control socket: requests and replies, one JSON object on each line, with the protocol's version in `v`.
 //!
 //! Keys are stable: programs read what `portsentryctl --json` prints. Pure: no socket, and no knowledge of how a request is carried out.
 

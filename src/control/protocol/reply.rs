@@ -15,7 +15,7 @@ pub const ROWS_PER_LINE: usize = 64;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
-    /// How the daemon fares.
+    /// The daemon's status.
     Status(Box<Status>),
     /// A part of what is blocked, in the order of addresses.
     Blocks {
@@ -55,7 +55,7 @@ pub enum Reply {
         /// The object.
         event: Value,
     },
-    /// It is not done, or there is nothing to show.
+    /// The request was refused, or there is nothing to show.
     Error(Refusal),
 }
 
@@ -70,13 +70,13 @@ impl From<Refusal> for Reply {
 pub struct BlockRow {
     /// The blocked host, IPv6 prefix or network.
     pub address: Target,
-    /// Why, in words.
+    /// The reason as text.
     pub reason: String,
-    /// The kind of scan; null for a block by hand or a foreign element.
+    /// The kind of scan; null for a manual block or a foreign element.
     pub scan: Option<String>,
     /// The source has shown that it receives our packets.
     pub proven: bool,
-    /// Since when; null if nobody knows.
+    /// When it began; null if unknown.
     pub since: Option<Stamp>,
     /// Seconds until it ends by itself; null: never.
     pub expires_in: Option<u64>,
@@ -105,9 +105,9 @@ pub struct HistoryRow {
     pub address: Target,
     /// The host's name where the line has one, else the address.
     pub host: String,
-    /// The port; 0 for a block by hand.
+    /// The port; 0 for a manual block.
     pub port: u16,
-    /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a block by hand.
+    /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block.
     pub protocol: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a client asks, read from its line. Never here: who may ask it; the server knows the client.
+//! A client's request, read from its line. The server checks whether the client may ask it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,14 +11,14 @@ use super::target::Target;
 /// Longest request, in bytes, its line end included.
 pub const REQUEST_MAX: usize = 64 << 10;
 
-/// Longest reason that a block by hand may give, in bytes: it goes into the element's comment with some words before it.
+/// Longest reason of a manual block, in bytes: it goes into the element's comment behind a short prefix.
 pub const REASON_MAX: usize = 100;
 
 /// What a client asks; in JSON the key `do` has the name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// How the daemon fares. Answered by [`Reply::Status`](super::Reply::Status).
+    /// The daemon's status. Answered by [`Reply::Status`](super::Reply::Status).
     Status {},
     /// What is blocked. Answered by [`Reply::Blocks`](super::Reply::Blocks).
     List {},

@@ -1,8 +1,8 @@
-//! How the daemon fares: what `portsentryctl status` shows, part by part. Plain figures; who counts them stands elsewhere.
+//! The daemon's status as `portsentryctl status` shows it: plain figures.
 
 use serde::{Deserialize, Serialize};
 
-/// How the daemon fares.
+/// The daemon's status.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// `enforce` or `observe`.
@@ -43,7 +43,7 @@ pub struct Status {
     /// What the reflex did; null: it is off, or has nothing to count.
     #[serde(default)]
     pub reflex: Option<Reflex>,
-    /// How the state store fares.
+    /// The state store's status.
     #[serde(default)]
     pub store: Store,
     /// How often the table was put right after another program.
@@ -68,7 +68,7 @@ pub struct Intake {
     pub logged: u64,
     /// Packets that were judged.
     pub judged: u64,
-    /// Packets that are no probes (late answers and the like), and those that nobody can read.
+    /// Packets that are no probes (late answers and the like), and those that cannot be read.
     pub passed_over: u64,
     /// Datagrams that the kernel threw away because the receive buffer was full; each had one packet or many.
     pub overruns: u64,
@@ -89,7 +89,7 @@ pub struct Queues {
     pub probes_length: u32,
     /// New connections of suspects that wait now.
     pub connections: u32,
-    /// Those that may wait; more go on unjudged, and nobody counts them.
+    /// Those that may wait; more go on unjudged and are not counted.
     pub connections_length: u32,
     /// New connections of suspects that were let pass after they were judged, since the start.
     pub passed: u64,
@@ -102,7 +102,7 @@ pub struct Queues {
 pub struct Repairs {
     /// Since the start.
     pub count: u64,
-    /// The program that made it necessary last; null: none, or nobody knows.
+    /// The program that made it necessary last; null: none, or unknown.
     pub program: Option<String>,
     /// Its process id.
     pub process: Option<u32>,
@@ -121,7 +121,7 @@ pub struct Responses {
     pub dropped: u64,
 }
 
-/// How the state store fares.
+/// The state store's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Store {
     /// `ok`, or `failing`: what is blocked now may be forgotten with a reboot.
@@ -162,13 +162,13 @@ pub struct Reflex {
     pub holds: u64,
     /// Those of them that it ended, because no block came of them.
     pub released: u64,
-    /// Holds that it was not told of, because too many came at once; they ran out by themselves.
+    /// Holds that were not reported to it, because too many came at once; they timed out.
     pub untold_holds: u64,
     /// Packets of sources that were held.
     pub dropped: u64,
     /// Probes that the rules knew or counted and did not tell the daemon of, because too many came at once.
     pub untold: u64,
-    /// Probes that they neither counted nor told.
+    /// Probes that were neither counted nor reported.
     pub shed: u64,
     /// Probes that found a set full, and went the daemon's own way.
     pub no_room: u64,

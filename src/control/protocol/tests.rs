@@ -1,4 +1,4 @@
-//! The words, there and back.
+//! Requests and replies survive being written and read.
 
 use jiff::Timestamp;
 use proptest::prelude::*;

@@ -82,11 +82,8 @@ impl Connection {
         let mut waiting = keys.len();
         let mut failure = None;
         while waiting > 0 {
-            let datagram = match self.socket.receive(&mut self.inbox) {
-                Ok(None) => self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT),
-                other => other,
-            };
-            let Some(datagram) = datagram.map_err(|source| Error::Socket { verb: "receive from", source })? else {
+            let received = self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT);
+            let Some(datagram) = received.map_err(|source| Error::Socket { verb: "receive from", source })? else {
                 return Err(no_answer("get", &format!("elements of set {}", set.name)));
             };
             for message in Messages(datagram) {

@@ -1,16 +1,17 @@
-//! A daemon that is none: the real server over a real socket, and behind it a desk that says what the test wants.
+//! A daemon without its threads: the real server over a real socket, with a request handler that answers what the test wants.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Decoys, Desk, HistoryRow, Intake, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Status, Store,
-    Target, Watching, listen,
+    AllowRow, Answer, BlockRow, Cancelled, Decoys, Handler, HistoryRow, Intake, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp,
+    Status, Store, Target, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
@@ -49,15 +50,19 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
 }
 
 /// A daemon that remembers what it was asked.
-#[derive(Default)]
-pub struct FakeDesk {
+#[derive(Clone, Default)]
+pub struct FakeHandler {
     pub asked: Arc<Mutex<Vec<Request>>>,
     /// Rows that `list` has beside the usual ones.
     pub many: u32,
     pub empty: bool,
+    /// How long the history takes.
+    pub slow: Duration,
+    /// How many of its slow answers ended because the client was gone.
+    pub cancelled: Arc<AtomicUsize>,
 }
 
-impl FakeDesk {
+impl FakeHandler {
     pub fn blocked(&self) -> Vec<BlockRow> {
         if self.empty {
             return Vec::new();
@@ -70,8 +75,23 @@ impl FakeDesk {
     }
 }
 
-impl Desk for FakeDesk {
-    fn answer(&mut self, request: Request) -> Answer {
+impl FakeHandler {
+    /// Takes its time; `true` if it was cancelled.
+    fn work(&self, cancelled: &Cancelled) -> bool {
+        let end = Instant::now() + self.slow;
+        while Instant::now() < end {
+            if cancelled.is_cancelled() {
+                self.cancelled.fetch_add(1, Ordering::Relaxed);
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Handler for FakeHandler {
+    fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer {
         self.asked.lock().unwrap().push(request.clone());
         let no = |message: &str| Refusal::new(Kind::No, message, "");
         match request {
@@ -148,6 +168,7 @@ impl Desk for FakeDesk {
                 Refusal::new(Kind::Configuration, "a.yaml:1:1: error: no such key\n  ports: 1\n  ^", "repair the file; the old one stays in force")
                     .into()
             }
+            Request::History { .. } if self.work(cancelled) => no("cancelled").into(),
             Request::History { .. } if self.empty => Answer::History(Box::new(std::iter::empty())),
             Request::History { .. } => {
                 let rows = (0..200).map(|n| HistoryRow {
@@ -179,16 +200,16 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start(desk: FakeDesk, group: &str) -> Self {
+    pub fn start(handler: FakeHandler, group: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // Others must be able to reach the socket: whether they may use it is the socket's business.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let asked = Arc::clone(&desk.asked);
+        let asked = Arc::clone(&handler.asked);
         let settings = Settings { history_file: None, ..Settings::from(&Config::default()) };
         let journal = Journal::start_with(settings, Box::new(Nowhere)).unwrap();
         let listener = listen(&directory.path().join("run/control.sock"), group).unwrap();
         let feed = journal.clone();
-        let server = Server::start(listener, Box::new(desk), Box::new(move |waker| feed.subscribe(Some(waker)))).unwrap();
+        let server = Server::start(listener, &mut || Box::new(handler.clone()), Box::new(move |waker| feed.subscribe(Some(waker)))).unwrap();
         Self { directory, server: Some(server), journal, asked }
     }
 

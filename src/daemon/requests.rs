@@ -1,6 +1,6 @@
 //! Answers `portsentryctl`: asks the threads that know, and the kernel for what is in its sets.
 //!
-//! It runs on the control server's thread. What it says is blocked was read from the kernel at that moment.
+//! It runs on the control server's worker threads, one handler each. What it says is blocked was read from the kernel at that moment.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reload};
 use super::view::SharedView;
-use crate::control::{AllowRow, Answer, BlockRow, Desk, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
+use crate::control::{AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
 use crate::enforce::{BlockError, Place, Placement, view};
 use crate::engine::{Source, Unblocked};
 use crate::errors::error_chain;
@@ -28,31 +28,37 @@ use crate::sys::mailbox::Link;
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
 const HISTORY_MAX: usize = 100_000;
 
-/// The daemon's desk.
-pub struct FrontDesk {
+/// Answers requests from what the threads know and what the kernel's sets hold.
+pub struct RequestHandler {
     /// The way to the packet thread.
     pub packets: Link<Command>,
     /// The way to the main thread.
     pub supervisor: Link<Order>,
-    /// For reading only: all writes go through the packet thread's connection.
-    pub connection: Connection,
+    /// For reading only: all writes go through the packet thread's connection. Opened when it is needed first: most workers of a daemon are never asked.
+    pub connection: Option<Connection>,
     /// What the main thread keeps true.
     pub view: SharedView,
     /// The figures that need counting since the start.
     pub status: status::Sources,
 }
 
-impl Desk for FrontDesk {
-    fn answer(&mut self, request: Request) -> Answer {
-        match self.try_answer(request) {
+impl Handler for RequestHandler {
+    fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer {
+        match self.try_handle(request, cancelled) {
             Ok(answer) => answer,
             Err(refusal) => refusal.into(),
         }
     }
 }
 
-impl FrontDesk {
-    fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
+impl RequestHandler {
+    /// A handler that asks the same threads, with a connection of its own.
+    pub fn another(&self) -> Self {
+        let Self { packets, supervisor, connection: _, view, status } = self;
+        Self { packets: packets.clone(), supervisor: supervisor.clone(), connection: None, view: view.clone(), status: status.clone() }
+    }
+
+    fn try_handle(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => self.list()?,
@@ -63,27 +69,41 @@ impl FrontDesk {
             Request::AllowList {} => Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }.into(),
             Request::AllowAdd { address } => done(self.allow(address)?),
             Request::AllowRemove { address } => done(self.disallow(address)?),
-            Request::Rules {} => Reply::Rules { text: self.view.lock().ruleset.render(SCHEMA.table, Form::Table) }.into(),
+            Request::Rules {} => {
+                let ruleset = Arc::clone(&self.view.lock().ruleset);
+                Reply::Rules { text: ruleset.render(SCHEMA.table, Form::Table) }.into()
+            }
             Request::Reload {} => done(self.reload()?),
-            Request::History { since, source } => self.history(since, source)?,
+            Request::History { since, source } => self.history(since, source, cancelled)?,
             Request::Watch {} => Refusal::new(Kind::Failed, "watching is the server's work", "this is a defect; please report it").into(),
         })
+    }
+
+    /// The connection to nf_tables.
+    fn connection(&mut self) -> Result<&mut Connection, Refusal> {
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            none => {
+                let connection = Connection::open(SCHEMA).map_err(|error| kernel(&error))?;
+                Ok(none.insert(connection))
+            }
+        }
     }
 
     fn ipv6_prefix(&self) -> u8 {
         self.view.lock().config.block.ipv6_prefix
     }
 
-    /// How things stand; what is blocked and whether the rules are in place is the kernel's word.
+    /// The daemon's status; what is blocked and whether the rules are in place is asked of the kernel.
     fn status(&mut self) -> Result<Status, Refusal> {
         let mut status = self.status.gather(&self.packets, &self.view).map_err(busy)?;
         let (ruleset, observing) = {
             let view = self.view.lock();
             (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
         };
-        // In sets that are in place and large, the count of the books must do: a dump takes seconds.
+        // For large sets that are in place the engine's count has to do: a dump takes seconds.
         let mut is_counted = status.blocked <= LIGHT_DUMP as u64;
-        match self.connection.verify(&ruleset) {
+        match self.connection()?.verify(&ruleset) {
             Ok(None) => {}
             Ok(Some(difference)) => {
                 let what = format!("the rules in the kernel are not those in force: {difference}; \"portsentryctl reload\" puts them in place");
@@ -104,9 +124,14 @@ impl FrontDesk {
     /// Blocks that the kernel drops now.
     fn count(&mut self) -> Result<u64, Refusal> {
         let placement = Placement::new(self.ipv6_prefix());
-        let hosts = view::hosts(&mut self.connection, placement).map_err(|error| kernel(&error))?;
-        let networks = network_rows(&self.packets, &mut self.connection)?;
+        let hosts = view::hosts(self.connection()?, placement).map_err(|error| kernel(&error))?;
+        let networks = self.network_rows()?;
         Ok((hosts.len() + networks.len()) as u64)
+    }
+
+    fn network_rows(&mut self) -> Result<Vec<BlockRow>, Refusal> {
+        let packets = self.packets.clone();
+        network_rows(&packets, self.connection()?)
     }
 
     fn list(&mut self) -> Result<Answer, Refusal> {
@@ -118,9 +143,9 @@ impl FrontDesk {
         if self.packets.ask(Command::Status).map_err(busy)?.engine.blocked > LIGHT_DUMP {
             return Ok(Answer::Blocks(Box::new(Listing::begin(&self.packets, placement)?)));
         }
-        let mut rows = network_rows(&self.packets, &mut self.connection)?;
+        let mut rows = self.network_rows()?;
         let since = self.packets.ask(Command::Since).map_err(busy)?;
-        let blocked = view::hosts(&mut self.connection, placement).map_err(|error| kernel(&error))?;
+        let blocked = view::hosts(self.connection()?, placement).map_err(|error| kernel(&error))?;
         let reasons = reasons(&self.packets, &blocked)?;
         let shown = |(source, info): &(Source, ElementInfo)| row(*source, info, since.get(source).copied(), reasons.get(source));
         rows.extend(blocked.iter().map(shown));
@@ -161,7 +186,7 @@ impl FrontDesk {
         let prefix = self.ipv6_prefix();
         let source = target.source(prefix);
         if let Place::Host(set, key) = Placement::new(prefix).place(source)
-            && let Some(info) = self.connection.get_element(set, key).map_err(|error| kernel(&error))?
+            && let Some(info) = self.connection()?.get_element(set, key).map_err(|error| kernel(&error))?
         {
             let block = [(source, info)];
             let reasons = reasons(&self.packets, &block)?;
@@ -171,7 +196,7 @@ impl FrontDesk {
             let is_exempt = row.exempt.iter().any(|exempt| exempt.network().contains(&target.network()));
             row.address.network().contains(&target.network()) && !is_exempt
         };
-        Ok(network_rows(&self.packets, &mut self.connection)?.into_iter().find(covers))
+        Ok(self.network_rows()?.into_iter().find(covers))
     }
 
     fn block(&mut self, target: Target, seconds: Option<u64>, text: String) -> Result<String, Refusal> {
@@ -302,13 +327,13 @@ impl FrontDesk {
         }
     }
 
-    fn history(&self, since: Option<Stamp>, source: Option<Target>) -> Result<Answer, Refusal> {
+    fn history(&self, since: Option<Stamp>, source: Option<Target>, cancelled: &Cancelled) -> Result<Answer, Refusal> {
         let path = self.view.lock().config.history_file.clone();
         let Some(path) = path else {
             return Err(Refusal::new(Kind::No, "no history is kept", "set history_file and reload"));
         };
         let query = history::Query { since: since.map(|stamp| stamp.0), source: source.map(Target::network), limit: HISTORY_MAX };
-        let (entries, _) = history::read(&path, &query).map_err(|error| {
+        let (entries, _) = history::read(&path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
             Refusal::new(Kind::Failed, format!("cannot read {}: {error}", path.display()), "see that the file can be read by root")
         })?;
         Ok(Answer::History(Box::new(entries.into_iter().map(HistoryRow::from))))

@@ -1,6 +1,5 @@
 //! Every dependency keeps to deny.toml: licences, duplicate versions, banned crates, sources. What `cargo deny check bans licenses sources` checks, without
 //! installing it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
