@@ -115,8 +115,8 @@ fn feed(engine: &mut Engine, millis: u64, probe: &Probe) {
     let mut actions = Vec::new();
     engine.on_probe(now, probe, &mut actions);
     for action in std::mem::take(&mut actions) {
-        if let Action::Block { subject, .. } = action {
-            engine.on_outcome(now, Outcome::Blocked { subject, result: Ok(()) }, &mut actions);
+        if let Action::Block { source, .. } = action {
+            engine.on_outcome(now, Outcome::Blocked { source, result: Ok(()) }, &mut actions);
         }
         black_box(&actions);
     }

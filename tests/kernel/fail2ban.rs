@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use portsentry::config::{Config, LogTarget};
-use portsentry::engine::{Reason, Report, Source, Subject};
+use portsentry::engine::{Reason, Report, Source};
 use portsentry::journal::{Journal, Notice, Settings};
 use portsentry::probe::{Port, ScanKind, Transport};
 
@@ -105,7 +105,7 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
     let (answer, answered) = std::sync::mpsc::channel();
     journal.resolve_through(Box::new(move |asked| answer.send(asked).is_ok()));
     journal.tell(Notice::Engine(Report::Blocked {
-        subject: Subject::Host(Source::of(address, 64)),
+        source: Source::of(address, 64),
         port: Some(Port { transport: Transport::Tcp, number: 23 }),
         timeout: Some(Duration::from_secs(60)),
         reason: Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports in 0.2s".into() },

@@ -183,7 +183,7 @@ fn forged_changes_of_the_ruleset_are_not_heard() {
     }
     let namespace = Namespace::new();
     namespace.enter(|| {
-        let mut monitor = Monitor::open().unwrap();
+        let mut monitor = Monitor::open(SCHEMA).unwrap();
         let forger = Forger::new(Some(netlink::NETFILTER));
         let victim = forger.victims()[0];
         for _ in 0..10 {

@@ -7,7 +7,8 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use portsentry::nft::{Connection, Element, SetId};
+use portsentry::nft::{Connection, Element};
+use portsentry::ruleset::{SCHEMA, SetId};
 use support::daemon::Daemon;
 use support::flood::{Answers, Load, Scan, Sent, Wire};
 use support::{eventually, missing, schedule};
@@ -127,7 +128,6 @@ fn assert_nothing_after(answers: &Answers, trigger: u16, what: &str) {
     assert_eq!((answers.answered_from(first), answers.open_from(first)), (0, 0), "{what}: answered after the trigger (probe {first})");
 }
 
-// P27
 #[test]
 fn a_scanner_is_stopped_by_the_kernel_alone_while_the_daemon_is_frozen() {
     if missing(TOOLS).is_some() {
@@ -155,7 +155,6 @@ fn a_scanner_is_stopped_by_the_kernel_alone_while_the_daemon_is_frozen() {
     }
 }
 
-// P26
 #[test]
 fn what_is_never_blocked_is_never_held() {
     if missing(TOOLS).is_some() {
@@ -187,7 +186,6 @@ fn what_is_never_blocked_is_never_held() {
     assert!(scene.scanner.pings(&[HOST]), "what is not blocked is served");
 }
 
-// P26
 #[test]
 fn one_port_again_and_again_holds_nobody_and_one_more_than_allowed_does() {
     if missing(TOOLS).is_some() {
@@ -209,7 +207,6 @@ fn one_port_again_and_again_holds_nobody_and_one_more_than_allowed_does() {
     daemon.wait_for_block(SCANNER);
 }
 
-// P26
 #[test]
 fn late_packets_hold_nobody() {
     if missing(TOOLS).is_some() {
@@ -232,7 +229,6 @@ fn late_packets_hold_nobody() {
     }
 }
 
-// P26
 #[test]
 fn an_unblocked_source_is_forgotten_by_the_rules_too() {
     if missing(TOOLS).is_some() {
@@ -302,7 +298,6 @@ fn a_reload_keeps_what_was_counted_unless_the_trigger_is_another() {
     assert_eq!(daemon.blocked(), [SCANNER]);
 }
 
-// P26
 #[test]
 fn nothing_is_held_where_nothing_would_be_blocked_unproven() {
     if missing(TOOLS).is_some() {
@@ -358,7 +353,6 @@ fn ports_that_answer_answer_up_to_the_trigger_and_not_after_it() {
     daemon.wait_for_block(SCANNER);
 }
 
-// P26
 #[test]
 fn when_the_sets_are_full_the_daemon_blocks_alone_and_says_so() {
     if missing(TOOLS).is_some() {
@@ -385,7 +379,6 @@ fn when_the_sets_are_full_the_daemon_blocks_alone_and_says_so() {
     }
 }
 
-// P26
 #[test]
 fn every_packet_of_a_flood_is_told_or_counted() {
     if missing(TOOLS).is_some() {
@@ -451,7 +444,6 @@ fn zero_leak(flood: u64) {
     drop(daemon);
 }
 
-// P27
 #[test]
 fn at_trigger_0_nothing_is_answered_after_the_trigger_at_10000_probes_a_second() {
     if missing(TOOLS).is_some() {
@@ -460,7 +452,6 @@ fn at_trigger_0_nothing_is_answered_after_the_trigger_at_10000_probes_a_second()
     zero_leak(0);
 }
 
-// P27
 #[test]
 fn at_trigger_0_nothing_is_answered_after_the_trigger_while_50000_spoofed_packets_a_second_come_in() {
     if missing(TOOLS).is_some() {
@@ -497,7 +488,6 @@ fn at_trigger_0_nmap_t5_finds_no_open_port() {
     nmap_finds_nothing(0);
 }
 
-// P27
 #[test]
 fn at_trigger_0_nmap_t5_finds_no_open_port_while_50000_spoofed_packets_a_second_come_in() {
     if missing(TOOLS).is_some() {
@@ -508,7 +498,6 @@ fn at_trigger_0_nmap_t5_finds_no_open_port_while_50000_spoofed_packets_a_second_
 }
 
 /// At trigger 0 each invented source takes a block, until there is none left for the minute: the scanner is told from them by going on.
-// P27
 #[test]
 fn a_scanner_that_starts_within_a_flood_at_trigger_0_is_blocked_beyond_its_hold() {
     if missing(TOOLS).is_some() {
@@ -525,7 +514,6 @@ fn a_scanner_that_starts_within_a_flood_at_trigger_0_is_blocked_beyond_its_hold(
 }
 
 /// Somebody in whose name a probe was forged goes on using services: that is no scan that goes on.
-// P27
 #[test]
 fn connections_to_services_are_no_scan_that_goes_on() {
     if missing(TOOLS).is_some() {

@@ -555,7 +555,7 @@ fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counte
     let ruleset = ruleset::for_config(&Config::default(), 32768..=60999);
     scene.host.enter(|| {
         let elements: Vec<_> = (1..count).map(element).collect();
-        Connection::open(SCHEMA).unwrap().put_back(ruleset.set(SetId::Blocked4).unwrap(), &elements).unwrap();
+        Connection::open(SCHEMA).unwrap().restore(ruleset.set(SetId::Blocked4).unwrap(), &elements).unwrap();
     });
     assert!(eventually(PATIENCE, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
     daemon.write_configuration("block: { total: 123456 }");

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use portsentry::engine::{Moment, Offender, Reason, Source, Subject};
-use portsentry::store::{self, Block, Content, Mark, Repeated};
+use portsentry::engine::{Moment, Offender, Reason, Source};
+use portsentry::store::{self, Block, Content, Mark};
 use support::daemon::Daemon;
 use support::scene::Scene;
 use support::{eventually, missing, run, schedule};
@@ -62,21 +62,21 @@ fn mark(boot: &str) -> Mark {
 }
 
 /// Writes a store as a daemon would have left it that many milliseconds before a reboot, whose clock stood elsewhere.
-fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(Moment) -> Vec<Block>, offenders: impl Fn(Moment) -> Vec<Repeated>) {
+fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(Moment) -> Vec<Block>, offenders: impl Fn(Moment) -> Vec<Offender>) {
     let now = mark("");
     let then = Mark { boot: "another-boot".to_owned(), wall: now.wall - ago, clock: Moment::from_millis(BEFORE_BOOT + 7_000_000) };
     let content = Content { blocks: blocks(then.clock), offenders: offenders(then.clock), evidence: Vec::new(), mark: then };
     store::open(directory, &now).database.unwrap().replace(&content).unwrap();
 }
 
-fn manual(subject: &str, now: Moment, since: u64, left: Option<u64>) -> Block {
-    let subject = match subject.parse() {
-        Ok(address) => Subject::Host(Source::of(address, 64)),
-        Err(_) => Subject::Network(subject.parse().unwrap()),
+fn manual(source: &str, now: Moment, since: u64, left: Option<u64>) -> Block {
+    let source = match source.parse() {
+        Ok(address) => Source::of(address, 64),
+        Err(_) => Source::from(source.parse::<ipnet::IpNet>().unwrap()),
     };
     Block {
-        subject,
-        prefix: 64,
+        source,
+        exempt: Vec::new(),
         since: Moment::from_millis(now.millis() - since * 1000),
         expires: left.map(|left| Moment::from_millis(now.millis() + left * 1000)),
         port: None,
@@ -150,7 +150,7 @@ fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
                 manual("192.0.2.5", Moment::from_millis(now.millis() - 5_000_000), 10, Some(1_000_000)),
             ]
         },
-        |now| vec![Repeated { offender: Offender { source: Source::of(SCANNER.parse().unwrap(), 64), times: 3, last: now }, prefix: 64 }],
+        |now| vec![Offender { source: Source::of(SCANNER.parse().unwrap(), 64), times: 3, last: now }],
     );
     daemon.restart("allow: [\"127.0.0.0/8\", \"192.0.2.4\"]");
     assert_eq!(daemon.blocked(), ["192.0.2.2", "192.0.2.3", "192.0.2.5"]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::Config;
-use portsentry::engine::{Action, Adopted, Ending, Engine, Moment, Outcome, Policy, Reason, Report, Source, Subject};
+use portsentry::engine::{Action, Adopted, Ending, Engine, Moment, Outcome, Policy, Reason, Report, Source};
 use portsentry::probe::Probe;
 use proptest::prelude::*;
 
@@ -46,9 +46,10 @@ fn carry_out(engine: &mut Engine, now: Moment, mut actions: Vec<Action>, reports
                     reports.push(report);
                     continue;
                 }
-                Action::Block { subject, .. } => Outcome::Blocked { subject, result: Ok(()) },
-                Action::Unblock { subject } => Outcome::Unblocked { subject, result: Ok(()) },
-                Action::Count { subject } => Outcome::Counted { subject, packets: Some(0) },
+                Action::Block { source, .. } => Outcome::Blocked { source, result: Ok(()) },
+                Action::Exempt { source, .. } => Outcome::Exempted { source, result: Ok(()) },
+                Action::Unblock { source } => Outcome::Unblocked { source, result: Ok(()) },
+                Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
                 Action::Release { .. } => continue,
             };
             engine.on_outcome(now, outcome, &mut actions);
@@ -75,7 +76,7 @@ fn flood(probes_each: u32) -> Option<u32> {
         if n >= 300_000 && n % 30_000 == 0 {
             sent += 1;
             feed(&mut engine, now, &syn(SCANNER, 100 + sent as u16), &mut reports);
-            if engine.blocked(Subject::Host(Source::of(SCANNER, 64))).is_some() {
+            if engine.blocked(Source::of(SCANNER, 64)).is_some() {
                 assert!(engine.status().sources <= engine.status().capacity);
                 return Some(sent);
             }
@@ -109,7 +110,7 @@ fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
     }
     feed(&mut engine, Moment::from_millis(250_000), &syn(scanner, 2), &mut reports);
     feed(&mut engine, Moment::from_millis(500_000), &syn(scanner, 3), &mut reports);
-    assert!(engine.blocked(Subject::Host(Source::of(scanner, 64))).is_some());
+    assert!(engine.blocked(Source::of(scanner, 64)).is_some());
 }
 
 /// What an ordinary server sees in a month: passers-by who knock once or twice, worms that try one port again and again, a few real scans a day.
@@ -178,6 +179,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (0usize..12, 0u8..8, 0u8..4, 0usize..12, any::<bool>(), any::<bool>()).prop_map(|(from, port, transport, scan, imitable, held)| Step::Probe { from, port, transport, scan, imitable, held }),
         2 => (0usize..16, prop::option::of(0u16..300)).prop_map(|(whom, seconds)| Step::Block { whom, seconds }),
         2 => (0usize..16).prop_map(|whom| Step::Unblock { whom }),
+        2 => (0usize..16).prop_map(|whom| Step::UnblockWithin { whom }),
         1 => (0usize..16).prop_map(|whom| Step::Removed { whom }),
         12 => (0usize..1000, prop::bool::weighted(0.8), prop::option::weighted(0.8, 0u8..50)).prop_map(|(which, ok, packets)| Step::Answer { which, ok, packets }),
         1 => (0u8..16).prop_map(|lists| Step::NeverBlock { lists }),
@@ -233,7 +235,7 @@ proptest! {
             feed(&mut engine, Moment::from_millis(now), &syn(source.into(), port), &mut reports);
         }
         for view in engine.blocks() {
-            prop_assert!(!network.contains(&view.subject.network(64)));
+            prop_assert!(!network.contains(&view.source.network()));
         }
     }
 
@@ -241,26 +243,26 @@ proptest! {
     #[test]
     fn adopted_blocks_end_in_time(elements in proptest::collection::hash_map(0u8..=255, prop::option::of(1u64..10_000), 0..40)) {
         let mut engine = Engine::new(Policy::from_config(&Config::default()), [3, 4]);
-        let host = |n: u8| Subject::Host(Source::V4(Ipv4Addr::new(203, 0, 113, n)));
+        let host = |n: u8| Source::of(Ipv4Addr::new(203, 0, 113, n).into(), 64);
         let found: Vec<Adopted> = elements.iter().map(|(n, seconds)| {
             let remaining = seconds.map(Duration::from_secs);
-            Adopted { subject: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()), since: None, port: None }
+            Adopted { source: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()), since: None, port: None, exempt: Vec::new() }
         }).collect();
         let (mut actions, mut reports) = (Vec::new(), Vec::new());
         engine.adopt(Moment::from_millis(5), found, &mut actions);
         prop_assert!(actions.is_empty());
         prop_assert_eq!(engine.status().blocked, elements.len());
-        let mut ended: HashMap<Subject, u64> = HashMap::new();
+        let mut ended: HashMap<Source, u64> = HashMap::new();
         while let Some(due) = engine.next_timer() {
             engine.on_timer(due, &mut actions);
             carry_out(&mut engine, due, std::mem::take(&mut actions), &mut reports);
             for report in reports.drain(..) {
-                if let Report::Unblocked { subject, ending: Ending::Expired } = report {
-                    ended.insert(subject, due.millis());
+                if let Report::Unblocked { source, ending: Ending::Expired } = report {
+                    ended.insert(source, due.millis());
                 }
             }
         }
-        let expected: HashMap<Subject, u64> = elements.iter().filter_map(|(n, seconds)| Some((host(*n), (*seconds)? * 1000 + 5))).collect();
+        let expected: HashMap<Source, u64> = elements.iter().filter_map(|(n, seconds)| Some((host(*n), (*seconds)? * 1000 + 5))).collect();
         prop_assert_eq!(ended, expected);
     }
 }

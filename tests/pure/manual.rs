@@ -468,7 +468,16 @@ fn keys_of(value: &Value) -> BTreeSet<String> {
 fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     let stamp = Stamp(Timestamp::UNIX_EPOCH);
     let address = Target::Address(IpAddr::from([192, 0, 2, 7]));
-    let block = BlockRow { address, reason: "by hand".into(), scan: None, proven: true, since: Some(stamp), expires_in: None, packets: Some(0) };
+    let block = BlockRow {
+        address,
+        reason: "by hand".into(),
+        scan: None,
+        proven: true,
+        since: Some(stamp),
+        expires_in: None,
+        packets: Some(0),
+        exempt: Vec::new(),
+    };
     let allowed = AllowRow { address, origin: "allow".into() };
     let watching = Watching { transport: "tcp".into(), mode: "stealth".into(), ports: 1, ranges: "1".into() };
     let status = Status { watching: vec![watching], reflex: Some(Reflex::default()), queues: Some(Queues::default()), ..Status::default() };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::{Config, Mode, ProtocolAction};
-use portsentry::engine::{Action, AllowList, Ending, Engine, Moment, Outcome, Policy, Report, Source, Subject};
+use portsentry::engine::{Action, AllowList, Ending, Engine, Moment, Outcome, Policy, Reason, Report, Source};
 use portsentry::probe::{Port, Probe, ScanKind, Transport};
 
 /// A SYN to a port.
@@ -22,6 +22,7 @@ pub enum Step {
     Probe { from: usize, port: u8, transport: u8, scan: usize, imitable: bool, held: bool },
     Block { whom: usize, seconds: Option<u16> },
     Unblock { whom: usize },
+    UnblockWithin { whom: usize },
     Removed { whom: usize },
     Answer { which: usize, ok: bool, packets: Option<u8> },
     NeverBlock { lists: u8 },
@@ -41,13 +42,14 @@ fn address(n: usize) -> IpAddr {
     }
 }
 
-fn subject(n: usize) -> Subject {
+fn source(n: usize, ipv6_prefix: u8) -> Source {
+    let network = |text: &str| Source::from(text.parse::<IpNet>().unwrap());
     match n {
-        12 => Subject::Network("203.0.113.0/29".parse().unwrap()),
-        13 => Subject::Network("0.0.0.0/0".parse().unwrap()),
-        14 => Subject::Network("2001:db8::/32".parse().unwrap()),
-        15 => Subject::Network("198.51.100.9/24".parse().unwrap()),
-        n => Subject::Host(Source::of(address(n), 128)),
+        12 => network("203.0.113.0/29"),
+        13 => network("0.0.0.0/0"),
+        14 => network("2001:db8::/32"),
+        15 => network("198.51.100.9/24"),
+        n => Source::of(address(n), ipv6_prefix),
     }
 }
 
@@ -77,9 +79,9 @@ pub struct World {
     now: u64,
     latest: u64,
     pending: Vec<Action>,
-    told_blocked: BTreeSet<Subject>,
+    told_blocked: BTreeSet<Source>,
     /// Blocks that the kernel refused: the hold may stand for them.
-    refused: BTreeSet<Subject>,
+    refused: BTreeSet<Source>,
     never_block: u8,
     variant: u8,
     pub log: Vec<Action>,
@@ -101,22 +103,31 @@ impl World {
         }
     }
 
-    fn must_not_be_blocked(&self, subject: Subject) -> bool {
-        let policy = policy(self.variant);
-        let network = subject.network(policy.ipv6_prefix);
-        policy.allow.overlaps(&network) || list(self.never_block).overlaps(&network) || AllowList::always().overlaps(&network)
+    /// Whether a new block of this must not be ordered.
+    fn must_not_be_ordered(&self, source: Source) -> bool {
+        let network = source.network();
+        self.lists().iter().any(|list| list.overlaps(&network))
+    }
+
+    /// Whether a block must end: it lies within a list, or is a scan's and overlaps one. Of a network that was ordered the rules exempt the addresses.
+    fn must_end(&self, source: Source, reason: &Reason) -> bool {
+        let network = source.network();
+        self.lists().iter().any(|list| if reason.scan().is_some() { list.overlaps(&network) } else { list.covers(&network) })
+    }
+
+    fn lists(&self) -> [AllowList; 3] {
+        [policy(self.variant).allow, list(self.never_block), AllowList::always()]
     }
 
     /// A source that the rules hold is released at once, unless it is blocked, or a block is on its way or was refused.
     fn check_hold(&self, address: IpAddr, actions: &[Action]) {
-        let source = Source::of(address.to_canonical(), policy(self.variant).ipv6_prefix);
-        let subject = Subject::Host(source);
-        let is_ours = |action: &Action| matches!(action, Action::Block { subject: s, .. } | Action::Unblock { subject: s } | Action::Count { subject: s } if *s == subject);
+        let source = Source::of(address, policy(self.variant).ipv6_prefix);
+        let is_ours = |action: &Action| matches!(action, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
         let is_released = actions.iter().any(|action| matches!(action, Action::Release { source: s, forget: None } if *s == source));
         let under_way = self.pending.iter().chain(actions).any(is_ours);
         if !under_way {
-            let is_blocked = self.told_blocked.contains(&subject);
-            assert!(is_released || is_blocked || self.refused.contains(&subject), "{source:?} stays held: {actions:?}");
+            let is_blocked = self.told_blocked.contains(&source);
+            assert!(is_released || is_blocked || self.refused.contains(&source), "{source:?} stays held: {actions:?}");
             assert!(!(is_released && is_blocked), "{source:?} is blocked and released: {actions:?}");
         }
     }
@@ -124,17 +135,21 @@ impl World {
     fn check(&mut self, actions: Vec<Action>) {
         for action in &actions {
             match action {
-                Action::Block { subject, renew, .. } => {
-                    assert!(!self.must_not_be_blocked(*subject), "{action:?}");
-                    assert_eq!(*renew, self.told_blocked.contains(subject), "{action:?}");
-                    self.refused.remove(subject);
-                    self.order(*subject, action);
+                Action::Block { source, renew, .. } => {
+                    assert!(!self.must_not_be_ordered(*source), "{action:?}");
+                    assert_eq!(*renew, self.told_blocked.contains(source), "{action:?}");
+                    self.refused.remove(source);
+                    self.order(*source, action);
                 }
                 Action::Release { .. } => {}
-                Action::Unblock { subject } | Action::Count { subject } => self.order(*subject, action),
-                Action::Report(Report::Blocked { subject, renewed, .. }) => assert_ne!(self.told_blocked.insert(*subject), *renewed, "{action:?}"),
-                Action::Report(Report::Unblocked { subject, ending }) => {
-                    assert!(self.told_blocked.remove(subject), "{action:?}");
+                Action::Exempt { source, exempt } => {
+                    assert!(exempt.iter().all(|part| source.network().contains(part)), "{action:?}");
+                    self.order(*source, action);
+                }
+                Action::Unblock { source } | Action::Count { source } => self.order(*source, action),
+                Action::Report(Report::Blocked { source, renewed, .. }) => assert_ne!(self.told_blocked.insert(*source), *renewed, "{action:?}"),
+                Action::Report(Report::Unblocked { source, ending }) => {
+                    assert!(self.told_blocked.remove(source), "{action:?}");
                     // The engine knows the latest time that it was told, wherever the clock stands now.
                     assert!(*ending != Ending::Expired || self.latest > 0);
                 }
@@ -145,14 +160,14 @@ impl World {
         self.log.extend(actions);
         let status = self.engine.status();
         assert_eq!(status.blocked, self.told_blocked.len());
-        assert_eq!(self.engine.blocks().map(|view| view.subject).collect::<BTreeSet<_>>(), self.told_blocked);
+        assert_eq!(self.engine.blocks().map(|view| view.source).collect::<BTreeSet<_>>(), self.told_blocked);
         assert!(status.sources <= status.capacity && status.capacity <= 9);
-        assert!(status.ordered <= 6 + 6 /* networks that stand for prefixes of another length */, "{status:?}");
+        assert!(status.ordered <= 6, "{status:?}");
     }
 
-    /// At most one order is in flight for a subject.
-    fn order(&mut self, subject: Subject, action: &Action) {
-        let in_flight = |pending: &Action| matches!(pending, Action::Block { subject: s, .. } | Action::Unblock { subject: s } | Action::Count { subject: s } if *s == subject);
+    /// At most one order is in flight for a source.
+    fn order(&mut self, source: Source, action: &Action) {
+        let in_flight = |pending: &Action| matches!(pending, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
         assert!(!self.pending.iter().any(in_flight), "{action:?} while {:?}", self.pending);
         self.pending.push(action.clone());
     }
@@ -175,38 +190,46 @@ impl World {
             }
             Step::Block { whom, seconds } => {
                 let timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
-                if let Err(refusal) = self.engine.block(now, subject(whom), timeout, "because", &mut actions) {
+                if let Err(refusal) = self.engine.block(now, source(whom, policy(self.variant).ipv6_prefix), timeout, "because", &mut actions) {
                     assert!(actions.is_empty() && !refusal.to_string().is_empty());
                 }
             }
+            Step::UnblockWithin { whom } => {
+                let target = source(whom, 128);
+                let done = self.engine.unblock_within(now, target, &mut actions);
+                assert!(
+                    done.exempted.iter().all(|around| around.contains(target)) && done.lifted.iter().all(|lifted| !done.exempted.contains(lifted))
+                );
+            }
             Step::Unblock { whom } => {
-                let _ = self.engine.unblock(now, subject(whom), &mut actions);
+                let _ = self.engine.unblock(now, source(whom, policy(self.variant).ipv6_prefix), &mut actions);
             }
             Step::Removed { whom } => {
-                self.engine.removed_by_hand(now, subject(whom), &mut actions);
+                self.engine.removed_by_hand(now, source(whom, policy(self.variant).ipv6_prefix), &mut actions);
             }
             Step::Answer { which, ok, packets } => {
                 if !self.pending.is_empty() {
                     let result = if ok { Ok(()) } else { Err("no".to_owned()) };
                     let outcome = match self.pending.remove(which % self.pending.len()) {
-                        Action::Block { subject, .. } => Outcome::Blocked { subject, result },
-                        Action::Unblock { subject } => Outcome::Unblocked { subject, result },
-                        Action::Count { subject } => Outcome::Counted { subject, packets: packets.map(u64::from) },
+                        Action::Block { source, .. } => Outcome::Blocked { source, result },
+                        Action::Unblock { source } => Outcome::Unblocked { source, result },
+                        Action::Exempt { source, .. } => Outcome::Exempted { source, result },
+                        Action::Count { source } => Outcome::Counted { source, packets: packets.map(u64::from) },
                         Action::Report(_) | Action::Release { .. } => unreachable!(),
                     };
-                    if let Outcome::Blocked { subject, result: Err(_) } = &outcome {
-                        self.refused.insert(*subject);
+                    if let Outcome::Blocked { source, result: Err(_) } = &outcome {
+                        self.refused.insert(*source);
                     }
                     self.engine.on_outcome(now, outcome, &mut actions);
                 }
             }
             Step::NeverBlock { lists } => {
                 self.never_block = lists;
-                self.engine.set_never_block(now, list(lists), &mut actions);
+                self.engine.set_never_block(now, list(lists));
             }
             Step::Reconfigure { variant } => {
                 self.variant = variant;
-                self.engine.reconfigure(now, policy(variant), &mut actions);
+                self.engine.reconfigure(now, policy(variant));
             }
             Step::Timers => {
                 for _ in 0..100 {
@@ -234,8 +257,8 @@ impl World {
             }
             self.run(Step::Pass { millis: 20_000 });
         }
-        for subject in self.told_blocked.clone() {
-            assert!(!self.must_not_be_blocked(subject), "{subject:?}");
+        for view in self.engine.blocks() {
+            assert!(!self.must_end(view.source, view.reason), "{view:?}");
         }
         self.run(Step::Pass { millis: 2_000_000_000 });
         self.run(Step::Timers);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use portsentry::engine::{Moment, Reason, Source, Subject};
+use portsentry::engine::{Moment, Reason, Source};
 use portsentry::store::{self, Block, Content, Mark};
 
 use super::contestants::{Contestant, Running, Usage};
@@ -249,8 +249,8 @@ fn store_blocks(directory: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>)
     let clock = Moment::from_millis(3_600_000);
     let mark = Mark { boot: "another-boot".to_owned(), wall, clock };
     let block = |address: Ipv4Addr| Block {
-        subject: Subject::Host(Source::of(address.into(), 64)),
-        prefix: 64,
+        source: Source::of(address.into(), 64),
+        exempt: Vec::new(),
         since: clock,
         expires: Some(Moment::from_millis(clock.millis() + 86_400_000)),
         port: None,

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Subject;
 
 #[test]
 fn every_request_survives_the_line() {
@@ -53,14 +52,13 @@ fn what_is_not_understood_is_refused_and_said() {
 
 #[test]
 fn a_target_knows_what_it_blocks() {
-    let subject = |text: &str| text.parse::<Target>().unwrap().subject(64).display(64).to_string();
-    assert_eq!(subject("192.0.2.1"), "192.0.2.1");
-    assert_eq!(subject("::ffff:192.0.2.1"), "192.0.2.1");
-    assert_eq!(subject("192.0.2.1/24"), "192.0.2.0/24");
-    assert_eq!(subject("2001:db8::1"), "2001:db8::/64");
-    assert!(matches!("2001:db8::/64".parse::<Target>().unwrap().subject(64), Subject::Host(_)));
-    assert!(matches!("2001:db8::/48".parse::<Target>().unwrap().subject(64), Subject::Network(_)));
-    assert!(matches!("2001:db8::1/128".parse::<Target>().unwrap().subject(64), Subject::Network(_)));
+    let source = |text: &str| text.parse::<Target>().unwrap().source(64).to_string();
+    assert_eq!(source("192.0.2.1"), "192.0.2.1");
+    assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1");
+    assert_eq!(source("192.0.2.1/24"), "192.0.2.0/24");
+    assert_eq!(source("2001:db8::1"), "2001:db8::/64");
+    assert_eq!(source("2001:db8::/64"), source("2001:db8::7"));
+    assert_eq!(source("2001:db8::1/128"), "2001:db8::1");
 }
 
 #[test]

@@ -234,7 +234,7 @@ pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{CLASSIC, all, blocked, command, event, named, scan};
+    use super::super::samples::{all, blocked, command, event, named, scan};
     use super::*;
     use crate::probe::ScanKind;
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use portsentry::config::{ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction};
 use portsentry::nft::text::Form;
-use portsentry::nft::{Connection, QueueBy, Ruleset};
+use portsentry::nft::{Connection, QueueBy};
+use portsentry::ruleset::{self, SCHEMA};
 
 use super::{EPHEMERAL, file};
 use crate::support::missing;

@@ -46,6 +46,7 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
         since: Some(stamp(1_795_188_400)),
         expires_in,
         packets: Some(packets),
+        exempt: Vec::new(),
     }
 }
 
