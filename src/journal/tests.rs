@@ -378,7 +378,7 @@ fn classic_lines_reach_syslog_as_daemon_notice_and_the_other_formats_keep_their_
     let path = directory.path().join("log");
     let receiver = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     receiver.set_read_timeout(Some(LONG)).unwrap();
-    for (format, priorities) in [(config::LogFormat::Classic, ["<29>", "<29>", "<27>"]), (config::LogFormat::Text, ["<29>", "<28>", "<27>"])] {
+    for (format, priorities) in [(LogFormat::Classic, ["<29>", "<29>", "<27>"]), (LogFormat::Text, ["<29>", "<28>", "<27>"])] {
         let mut settings = settings();
         settings.log.format = format;
         let journal = Journal::start_with(settings, Box::new(sink::Syslog::new(path.clone(), config::Facility::Daemon))).unwrap();

@@ -83,7 +83,7 @@ pub(super) fn escape(plain: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{CLASSIC, all, blocked, event, scan};
+    use super::super::samples::{all, blocked, event, scan};
     use super::*;
     use crate::probe::{ScanKind, Transport};
 

@@ -42,7 +42,7 @@ fn is_plain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{CLASSIC, all, blocked, command, named, scan};
+    use super::super::samples::{all, blocked, command, named, scan};
     use super::*;
     use crate::journal::Ended;
     use crate::probe::{ScanKind, Transport};
