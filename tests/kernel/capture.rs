@@ -117,6 +117,7 @@ fn a_second_listener_is_told_that_the_group_is_in_use_and_by_whom() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
+    // A child that another test has just forked has the socket too, until it executes its program.
     schedule::alone();
     Namespace::new().enter(|| {
         // A socket before, so that the listener's port is no process id, as it is in a daemon with several netlink sockets.

@@ -196,6 +196,8 @@ fn probes_past_the_queues_length_are_counted_exactly_and_none_is_lost_before() {
 #[test]
 fn a_queue_in_use_is_told_with_the_program_that_has_it() {
     need!();
+    // A child that another test has just forked has the socket too, until it executes its program.
+    schedule::alone();
     let host = Namespace::new();
     let first = listen(&host, 1 << 20);
     host.enter(|| {
@@ -500,6 +502,8 @@ fn with_the_reflex_both_hold_and_the_daemon_confirms() {
 #[test]
 fn a_daemon_whose_queue_is_taken_says_by_whom_and_ends() {
     need!();
+    // A child that another test has just forked has the socket too, until it executes its program.
+    schedule::alone();
     let host = Namespace::new();
     let _taken = listen(&host, 1 << 20);
     let directory = tempfile::tempdir().unwrap();
