@@ -22,6 +22,8 @@ use crate::probe::Port;
 
 pub use self::error::Error;
 pub use self::mark::Mark;
+#[doc(hidden)]
+pub use self::open::load;
 pub use self::open::{Opened, open, set_aside};
 
 /// The name of the database in the state directory.

@@ -193,7 +193,8 @@ fn empty() -> Content {
 }
 
 /// All that is in it and makes sense; and whether all of it did. A page that cannot be read ends its table.
-fn load(connection: &Connection, path: &Path) -> Result<(Content, bool), Error> {
+#[doc(hidden)]
+pub fn load(connection: &Connection, path: &Path) -> Result<(Content, bool), Error> {
     let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
         let (wall, clock): (i64, i64) = (row.get(1)?, row.get(2)?);
         let time = |millis: i64| u64::try_from(millis).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, millis));

@@ -71,6 +71,10 @@ fn subject(name: &str) -> Option<Subject> {
     source(name).map(Subject::Host)
 }
 
+fn prefix_length(bits: i64) -> Option<u8> {
+    u8::try_from(bits).ok().filter(|bits| *bits <= 128)
+}
+
 fn source(name: &str) -> Option<Source> {
     Some(Source::of(name.parse().ok()?, 128))
 }
@@ -126,7 +130,7 @@ pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Option<Block>> {
     let read = || {
         Some(Block {
             subject: subject(name)?,
-            prefix: u8::try_from(prefix).ok().filter(|bits| *bits <= 128)?,
+            prefix: prefix_length(prefix)?,
             since: moment(since)?,
             expires: match expires {
                 Some(expires) => Some(moment(expires)?),
@@ -167,7 +171,7 @@ pub(super) fn offender(row: &Row<'_>) -> rusqlite::Result<Option<Repeated>> {
     }
     let read = || {
         let offender = Offender { source: source(name)?, times: u32::try_from(times).ok()?, last: moment(last)? };
-        Some(Repeated { offender, prefix: u8::try_from(prefix).ok()? })
+        Some(Repeated { offender, prefix: prefix_length(prefix)? })
     };
     Ok(read())
 }
@@ -228,7 +232,7 @@ pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Option<Known>> {
             probes: u32::try_from(probes).ok()?,
             ports: ports.chunks_exact(TOUCH).map(|bytes| touch(bytes, last)).collect::<Option<_>>()?,
         };
-        Some(Known { evidence, prefix: u8::try_from(prefix).ok()? })
+        Some(Known { evidence, prefix: prefix_length(prefix)? })
     };
     Ok(read())
 }
