@@ -19,7 +19,8 @@ mod names;
 pub mod process;
 pub mod protocol;
 mod run;
-mod section;
+#[doc(hidden)]
+pub mod section;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

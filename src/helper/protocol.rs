@@ -168,6 +168,9 @@ impl Lines {
             return Ok(None);
         };
         self.searched = 0;
+        if end >= LINE_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+        }
         let line: Vec<u8> = self.bytes.drain(..=end).collect();
         serde_json::from_slice(&line).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
@@ -227,6 +230,9 @@ mod tests {
             refused |= lines.next_line::<Order>().is_err();
         }
         assert!(refused);
+        let mut lines = Lines::default();
+        lines.push(&[b" ".repeat(LINE_MAX), b"\"are-you-there\"\n".to_vec()].concat());
+        assert!(lines.next_line::<Order>().is_err(), "its end does not make it shorter");
         assert_eq!(encode(&Order::Unblocked("x".repeat(LINE_MAX))), None);
     }
 

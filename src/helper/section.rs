@@ -21,7 +21,7 @@ const END_LINE: &[u8] = b"# portsentry: end\n";
 
 /// A file in three parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts<'b> {
+pub struct Parts<'b> {
     /// What stands before our part; all of it, if we have none.
     pub(super) before: &'b [u8],
     /// The lines between the marks.
@@ -35,14 +35,14 @@ pub(super) struct Parts<'b> {
 }
 
 /// What is wrong with the marks, and the line, from 1.
-pub(super) type Damage = (&'static str, usize);
+pub type Damage = (&'static str, usize);
 
 impl<'b> Parts<'b> {
     /// Finds our part.
     ///
     /// # Errors
     /// When the marks are damaged: where our lines begin and end cannot be told from those of others then.
-    pub(super) fn of(bytes: &'b [u8]) -> Result<Self, Damage> {
+    pub fn of(bytes: &'b [u8]) -> Result<Self, Damage> {
         let (mut begin, mut end) = (None, None);
         let mut at = 0;
         for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -80,17 +80,17 @@ impl<'b> Parts<'b> {
     }
 
     /// The lines of others.
-    pub(super) fn others(&self) -> impl Iterator<Item = &'b [u8]> {
+    pub fn others(&self) -> impl Iterator<Item = &'b [u8]> {
         lines(self.before).chain(lines(self.after))
     }
 
     /// The lines between the marks.
-    pub(super) fn own(&self) -> impl Iterator<Item = &'b [u8]> {
+    pub fn own(&self) -> impl Iterator<Item = &'b [u8]> {
         lines(self.ours)
     }
 
     /// The file with these lines in our part. No part is left where there are none; one that was not there comes at the end.
-    pub(super) fn with(&self, wanted: &[String]) -> Vec<u8> {
+    pub fn with(&self, wanted: &[String]) -> Vec<u8> {
         if wanted.is_empty() {
             let mut bytes = self.before.to_vec();
             // Behind our part others wrote lines of their own: then the line end holds theirs apart.

@@ -27,6 +27,8 @@ use crate::probe::Port;
 
 pub use self::error::Error;
 pub use self::mark::Mark;
+#[doc(hidden)]
+pub use self::open::load;
 pub use self::open::{Opened, open, set_aside};
 pub use self::shared::Figures;
 pub use self::thread::{EngineReader, StoreHandle, Stored, changed, stored};

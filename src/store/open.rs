@@ -122,7 +122,7 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
         make(&mut database.connection).map_err(|source| Error::sqlite("write", path, source))?;
     }
     database.run(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {LOG_KEPT};"))?;
-    let (content, whole) = load(&database.connection, path, header)?;
+    let (content, whole) = load(&database.connection, path, header.version())?;
     if header == (Header::Ours { version: 1 }) {
         database.upgrade(&content)?;
     }
@@ -181,6 +181,13 @@ enum Header {
     },
 }
 
+impl Header {
+    /// The version of the tables; of an empty file the one that it gets.
+    fn version(self) -> i32 {
+        if let Self::Ours { version } = self { version } else { VERSION }
+    }
+}
+
 /// Reads the head of the file (sqlite.org/fileformat.html, 1.3), without SQLite.
 fn judge_header(path: &Path) -> Result<Header, Error> {
     let mut file = files::open(path).map_err(|source| Error::file("open", path, source))?;
@@ -202,7 +209,8 @@ fn empty() -> Content {
 }
 
 /// All that is in it and makes sense; and whether all of it did. A page that cannot be read ends its table.
-fn load(connection: &Connection, path: &Path, header: Header) -> Result<(Content, bool), Error> {
+#[doc(hidden)]
+pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Content, bool), Error> {
     let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
         let (wall, clock): (i64, i64) = (row.get(1)?, row.get(2)?);
         let time = |millis: i64| u64::try_from(millis).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, millis));
@@ -216,7 +224,7 @@ fn load(connection: &Connection, path: &Path, header: Header) -> Result<(Content
     };
     let mut whole = true;
     let mut blocks = table(connection, path, rows::ALL_BLOCKS, &mut whole, rows::block)?;
-    if header != (Header::Ours { version: 1 }) {
+    if version > 1 {
         match rows::exemptions(connection).map_err(|source| damage(path, source)) {
             Ok((mut exemptions, is_whole)) => {
                 whole &= is_whole;
@@ -287,7 +295,7 @@ pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
             }
         }
         let connection = connect(&there)?;
-        load(&connection, path, header).map(|(content, _)| content)
+        load(&connection, path, header.version()).map(|(content, _)| content)
     };
     let content = read();
     if let Err(error) = std::fs::remove_dir_all(&copy) {
