@@ -151,7 +151,7 @@ pub struct Probe {
     /// How.
     pub scan: ScanKind,
     /// A late packet of a dead connection, or the answer to a closed socket, can look the same: such evidence never triggers alone.
-    pub imitable: bool,
+    pub ambiguous: bool,
     /// The IPv4 header carries options (the classic log says so).
     pub ip_options: bool,
 }

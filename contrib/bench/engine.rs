@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portsentry::config::Config;
-use portsentry::engine::{Action, CAPACITY, Engine, Moment, NEWCOMER_BYTES, Outcome, Policy, suspect_bytes};
+use portsentry::engine::{Action, CAPACITY, Engine, MonoTime, NEWCOMER_BYTES, Outcome, Policy, suspect_bytes};
 use portsentry::probe::{Port, Probe, ScanKind, Transport};
 use portsentry::wire;
 
@@ -111,7 +111,7 @@ fn engine(change: impl Fn(&mut Policy)) -> Engine {
 
 /// A probe and all that follows from it.
 fn feed(engine: &mut Engine, millis: u64, probe: &Probe) {
-    let now = Moment::from_millis(millis);
+    let now = MonoTime::from_millis(millis);
     let mut actions = Vec::new();
     engine.on_probe(now, probe, &mut actions);
     for action in std::mem::take(&mut actions) {
@@ -205,5 +205,5 @@ fn v6(n: u32) -> IpAddr {
 
 fn tcp(source: IpAddr, number: u16) -> Probe {
     let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Probe { source, destination, port: Port { transport: Transport::Tcp, number }, scan: ScanKind::Syn, imitable: false, ip_options: false }
+    Probe { source, destination, port: Port { transport: Transport::Tcp, number }, scan: ScanKind::Syn, ambiguous: false, ip_options: false }
 }

@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::ruleset::QUEUE_THRESHOLD;
 
 /// A rate is taken over so much at least: a burst that is over before is no load.
@@ -45,9 +45,9 @@ const STEPS: [Step; 3] = [
 pub struct Batching {
     step: usize,
     /// Where the window began, and the source's count then.
-    since: Option<(Moment, u64)>,
+    since: Option<(MonoTime, u64)>,
     /// Since when the rate has been below the step's lower bound.
-    calm: Option<Moment>,
+    calm: Option<MonoTime>,
 }
 
 impl Batching {
@@ -60,7 +60,7 @@ impl Batching {
     ///
     /// `behind`: the source had more than one round could take. Then it is a flood, whatever the rate: a daemon that gets no processor counts
     /// little, and needs the cheaper way most.
-    pub fn on_round(&mut self, now: Moment, logged: u64, behind: bool) -> u32 {
+    pub fn on_round(&mut self, now: MonoTime, logged: u64, behind: bool) -> u32 {
         let (since, before) = *self.since.get_or_insert((now, logged));
         let time = now.since(since);
         if time < WINDOW {
@@ -85,7 +85,7 @@ impl Batching {
     }
 
     /// When [`Batching::on_round`] is to be called next, even if no packet comes. `None` when it is quiet.
-    pub fn next_timer(&self) -> Option<Moment> {
+    pub fn next_timer(&self) -> Option<MonoTime> {
         self.since.filter(|_| self.step > 0).map(|(since, _)| since.after(LOOK))
     }
 
@@ -107,7 +107,7 @@ mod tests {
         for _ in 0..millis / 10 {
             clock.0 += 10;
             clock.1 += rate / 100;
-            packets = batching.on_round(Moment::from_millis(clock.0), clock.1, false);
+            packets = batching.on_round(MonoTime::from_millis(clock.0), clock.1, false);
         }
         packets
     }
@@ -161,16 +161,16 @@ mod tests {
     #[test]
     fn a_daemon_that_falls_behind_collects_whatever_the_rate() {
         let mut batching = Batching::default();
-        batching.on_round(Moment::from_millis(0), 0, true);
-        assert_eq!(batching.on_round(Moment::from_millis(10), 10, true), MOST);
+        batching.on_round(MonoTime::from_millis(0), 0, true);
+        assert_eq!(batching.on_round(MonoTime::from_millis(10), 10, true), MOST);
     }
 
     #[test]
     fn a_count_or_a_clock_that_goes_back_changes_nothing() {
         let mut batching = Batching::default();
-        batching.on_round(Moment::from_millis(5000), 1_000_000, false);
-        assert_eq!(batching.on_round(Moment::from_millis(4000), 0, false), 1);
-        assert_eq!(batching.on_round(Moment::from_millis(5010), 0, false), 1);
+        batching.on_round(MonoTime::from_millis(5000), 1_000_000, false);
+        assert_eq!(batching.on_round(MonoTime::from_millis(4000), 0, false), 1);
+        assert_eq!(batching.on_round(MonoTime::from_millis(5010), 0, false), 1);
     }
 
     #[test]

@@ -22,14 +22,14 @@ pub use holder::Holder;
 ///
 /// At 0.07 us (64 packets a datagram) to 0.9 us (one) this is at most half a millisecond: long enough that the one poll(2) in between costs
 /// nothing, short enough that a reload, a signal or an `unblock` does not wait behind a flood.
-pub const PACKETS_A_WAKE: usize = 512;
+pub const PACKETS_PER_WAKE: usize = 512;
 
 /// Packets between two looks at the clock: the clock costs 25 ns, and a block that is ordered in between 50 us.
-pub const PACKETS_A_LOOK: usize = 64;
+pub const PACKETS_PER_READ: usize = 64;
 
 /// How long packets are taken before the packet thread looks at its other descriptors again, however few they were: on a slow machine, or while
-/// blocks are ordered, [`PACKETS_A_WAKE`] take long.
-pub const TIME_A_WAKE: Duration = Duration::from_millis(2);
+/// blocks are ordered, [`PACKETS_PER_WAKE`] take long.
+pub const TIME_PER_WAKE: Duration = Duration::from_millis(2);
 
 /// A packet as a rule logged it. Borrowed from the receive buffer; nothing is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,7 +93,7 @@ pub trait PacketSource {
     fn as_fd(&self) -> BorrowedFd<'_>;
 
     /// Hands the packets that are there to `on_packet`, without waiting. Ends when there are no more, or after the datagram with which
-    /// `bound` packets were reached ([`PACKETS_A_WAKE`]).
+    /// `bound` packets were reached ([`PACKETS_PER_WAKE`]).
     ///
     /// # Errors
     /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.

@@ -289,11 +289,11 @@ impl Service {
         match client.next_request() {
             Ok(Some(line)) => self.on_request(client, &line, now),
             Ok(None) => {
-                let goes_on = client.send().unwrap_or(false);
-                if goes_on {
+                let continues = client.send().unwrap_or(false);
+                if continues {
                     go_on(&self.workers, client, now);
                 }
-                goes_on
+                continues
             }
             Err(refusal) => {
                 client.refuse(refusal, now);

@@ -9,7 +9,7 @@ use super::rows::{busy, kernel, network_row, reasons, row};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::enforce::view::Intervals;
 use crate::enforce::{HOSTS, Place, Placement};
-use crate::engine::{Moment, Source};
+use crate::engine::{MonoTime, Source};
 use crate::errors::error_chain;
 use crate::nft::{Connection, ElementInfo, Key};
 use crate::packet::command::Command;
@@ -39,7 +39,7 @@ pub(super) struct Listing {
     connection: Connection,
     placement: Placement,
     networks: HashMap<Target, BlockRow>,
-    left: std::vec::IntoIter<(Target, Option<(Source, Moment)>)>,
+    left: std::vec::IntoIter<(Target, Option<(Source, MonoTime)>)>,
     ready: std::vec::IntoIter<BlockRow>,
 }
 

@@ -150,9 +150,9 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
     supervisor::make_state_dir(&config.state_dir).map_err(|error| Failure::new(EX_CONFIG, error))?;
     let journal = Journal::start(journal::Settings::from(&config)).map_err(|error| Failure::new(EX_CONFIG, error_chain(&error)))?;
-    journal.tell(Notice::Starting);
+    journal.notify(Notice::Starting);
     for warning in &warnings {
-        journal.tell(Notice::Warning(warning.to_string()));
+        journal.notify(Notice::Warning(warning.to_string()));
     }
     let shared = Start {
         options,
@@ -165,7 +165,7 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     };
     let result = shared.start().map(|(supervisor, server)| {
         supervisor::notify(&[sd_notify::NotifyState::Ready]);
-        journal.tell(Notice::Active);
+        journal.notify(Notice::Active);
         let code = supervisor.run();
         server.stop(LAST_ANSWERS);
         code
@@ -197,7 +197,7 @@ impl Start {
         let mut complaints = guard.allowed().faults().to_vec();
         let protected = guard.gather(&self.config, &self.ignored, &mut complaints);
         for complaint in &complaints {
-            self.journal.tell(Notice::Warning(complaint.clone()));
+            self.journal.notify(Notice::Warning(complaint.clone()));
         }
         let setup = supervisor::setup(&self.config, &mut guard, &protected).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let view = self.view(&setup, protected);
@@ -271,7 +271,7 @@ fn start_helper(config: &Config, journal: &JournalHandle, packets: &Link<Command
 fn start_store(config: &Config, journal: &JournalHandle, packets: &Link<Command>) -> Result<(StoreHandle, Option<Stored>), Failure> {
     let opened = store::open(&config.state_dir, &clock::mark());
     for warning in &opened.told {
-        journal.tell(Notice::Warning(warning.clone()));
+        journal.notify(Notice::Warning(warning.clone()));
     }
     StoreHandle::start(config, opened, journal.clone(), Box::new(packets.clone())).map_err(failed("the store's thread cannot start"))
 }

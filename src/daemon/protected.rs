@@ -19,7 +19,7 @@ use crate::sys::{clock, resolv_conf};
 
 /// Why something is never blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Because {
+pub enum ProtectionReason {
     /// `allow` in the configuration.
     AllowList,
     /// The ignore file.
@@ -38,7 +38,7 @@ pub enum Because {
     LinkLocal,
 }
 
-impl Because {
+impl ProtectionReason {
     /// The key of the configuration, or the command, that it comes from.
     pub fn origin(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Because {
     }
 }
 
-impl fmt::Display for Because {
+impl fmt::Display for ProtectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AllowList => "allow list",
@@ -70,7 +70,7 @@ impl fmt::Display for Because {
 }
 
 /// Networks that are never blocked, each with its first reason.
-pub type Protected = BTreeMap<IpNet, Because>;
+pub type Protected = BTreeMap<IpNet, ProtectionReason>;
 
 /// Watches over the list.
 pub struct Guard {
@@ -113,10 +113,10 @@ impl Guard {
         let mut add = |network: IpNet, because| {
             list.entry(network.trunc()).or_insert(because);
         };
-        config.allow.iter().for_each(|network| add(*network, Because::AllowList));
-        ignored.iter().for_each(|network| add(*network, Because::IgnoreFile));
-        self.allowed.networks().iter().for_each(|network| add(*network, Because::AllowedByHand));
-        add(IpNet::V6(LINK_LOCAL), Because::LinkLocal);
+        config.allow.iter().for_each(|network| add(*network, ProtectionReason::AllowList));
+        ignored.iter().for_each(|network| add(*network, ProtectionReason::IgnoreFile));
+        self.allowed.networks().iter().for_each(|network| add(*network, ProtectionReason::AllowedByHand));
+        add(IpNet::V6(LINK_LOCAL), ProtectionReason::LinkLocal);
         let last = std::mem::take(&mut self.last);
         let mut learned = |because, found: Result<Vec<IpAddr>, String>| match found {
             Ok(addresses) => addresses.into_iter().for_each(|address| add(IpNet::from(address), because)),
@@ -128,28 +128,28 @@ impl Guard {
         let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } = config.never_block;
         let addresses = self.routes.addresses().map_err(|error| error_chain(&error));
         if own_addresses {
-            learned(Because::OwnAddress, addresses.clone().map(|found| found.into_iter().map(|own| own.address).collect()));
+            learned(ProtectionReason::OwnAddress, addresses.clone().map(|found| found.into_iter().map(|own| own.address).collect()));
         }
         if gateways {
             let hops = self.routes.next_hops().map_err(|error| error_chain(&error));
             // The other end of a point-to-point link is a next hop that no route names.
             let ends = addresses.map(|found| found.into_iter().filter_map(|own| own.peer).collect::<Vec<_>>());
-            learned(Because::Gateway, hops.and_then(|hops| Ok(hops.into_iter().chain(ends?).collect())));
+            learned(ProtectionReason::Gateway, hops.and_then(|hops| Ok(hops.into_iter().chain(ends?).collect())));
         }
         if resolvers {
             let (addresses, errors) = resolv_conf::read(resolv_conf::PATHS);
-            learned(Because::Resolver, Ok(addresses));
+            learned(ProtectionReason::Resolver, Ok(addresses));
             if let Some(error) = errors.first() {
-                learned(Because::Resolver, Err(error.to_string()));
+                learned(ProtectionReason::Resolver, Err(error.to_string()));
             }
         }
         if ssh_peers {
             let now = clock::boottime();
             match self.sockets.established(admin_ports) {
                 Ok(connections) => self.peers.observe(now, &connections),
-                Err(error) => learned(Because::AdminPeer, Err(error_chain(&error))),
+                Err(error) => learned(ProtectionReason::AdminPeer, Err(error_chain(&error))),
             }
-            learned(Because::AdminPeer, Ok(self.peers.peers(now).into_iter().collect()));
+            learned(ProtectionReason::AdminPeer, Ok(self.peers.peers(now).into_iter().collect()));
         }
         self.last = list.clone();
         list

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listing::{Listing, network_rows};
-use super::protected::Because;
+use super::protected::ProtectionReason;
 use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reload};
@@ -236,9 +236,9 @@ impl RequestHandler {
                     format!("{source} is not blocked: {protected} is never blocked ({because})")
                 },
                 match because {
-                    Because::AllowedByHand => "portsentryctl allow remove it first",
-                    Because::AllowList => "take it from the allow list of the configuration first, and reload",
-                    Because::IgnoreFile => "take it from the ignore file first, and reload",
+                    ProtectionReason::AllowedByHand => "portsentryctl allow remove it first",
+                    ProtectionReason::AllowList => "take it from the allow list of the configuration first, and reload",
+                    ProtectionReason::IgnoreFile => "take it from the ignore file first, and reload",
                     _ => "name addresses that do not include it",
                 },
             )),
@@ -344,6 +344,6 @@ fn done(message: String) -> Answer {
     Reply::Done { message }.into()
 }
 
-fn allow_row((network, because): (&ipnet::IpNet, &Because)) -> AllowRow {
+fn allow_row((network, because): (&ipnet::IpNet, &ProtectionReason)) -> AllowRow {
     AllowRow { address: Source::from(*network).into(), origin: because.origin().to_owned() }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::control::{BlockRow, Kind, Refusal, Stamp};
-use crate::engine::{Moment, Reason, Source};
+use crate::engine::{MonoTime, Reason, Source};
 use crate::errors::error_chain;
 use crate::nft::ElementInfo;
 use crate::packet::command::Command;
@@ -37,7 +37,7 @@ pub(super) fn reasons(sentry: &Link<Command>, blocked: &[(Source, ElementInfo)])
 }
 
 /// One line of the list; `since`: when the block began, as far as the books know; `reason`: why, for an element without a comment.
-pub(super) fn row(source: Source, info: &ElementInfo, since: Option<Moment>, reason: Option<&Reason>) -> BlockRow {
+pub(super) fn row(source: Source, info: &ElementInfo, since: Option<MonoTime>, reason: Option<&Reason>) -> BlockRow {
     let commented = info.comment.as_deref().and_then(|comment| comment.parse().ok());
     let reason = commented.or_else(|| reason.cloned()).unwrap_or(Reason::Foreign(String::new()));
     // The engine knows when a block began; the kernel only when its timeout was set last.
@@ -72,7 +72,7 @@ pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
 }
 
 /// A moment of the past as a time of day.
-pub(super) fn time_of_day(moment: Moment) -> Stamp {
+pub(super) fn time_of_day(moment: MonoTime) -> Stamp {
     Stamp(ago(clock::now().since(moment)))
 }
 

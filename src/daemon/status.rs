@@ -222,6 +222,6 @@ pub fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]
             _ => (protocol.ports.clone(), PortSet::default()),
         };
         let services = services.iter().filter(|port| port.transport == transport).map(|port| port.number..=port.number).collect();
-        journal.tell(Notice::Watching { transport, mode, ports, excluded, services });
+        journal.notify(Notice::Watching { transport, mode, ports, excluded, services });
     }
 }

@@ -29,7 +29,7 @@ use crate::packet::command::{Command, Setup};
 use crate::ruleset::{self, SCHEMA, messages};
 use crate::store::StoreHandle;
 use crate::sys::mailbox::{Answer, Inbox, Link};
-use crate::sys::signals::{Signals, Wish};
+use crate::sys::signals::{SignalRequest, Signals};
 use crate::sys::{poll, procfs};
 
 /// Name servers and administrators' connections are looked at this often: nothing tells when they change.
@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 const GATHER_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 
 /// The packet thread answers within microseconds; one that does not within this is stuck, and systemd is not told that all is well.
-const PING_PATIENCE: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the journal's thread gets for writing its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -166,11 +166,11 @@ impl Supervisor {
                 Ok(heard) => changed |= heard,
                 Err(error) => self.complain(vec![error_chain(&error)]),
             }
-            for wish in self.signals.take() {
-                match wish {
-                    Wish::Reload => drop(self.reload()),
-                    Wish::Status => self.journal.tell(Notice::Status(status::line(&self.packets, &self.view))),
-                    Wish::Stop => return self.stop(),
+            for request in self.signals.take() {
+                match request {
+                    SignalRequest::Reload => drop(self.reload()),
+                    SignalRequest::Status => self.journal.notify(Notice::Status(status::line(&self.packets, &self.view))),
+                    SignalRequest::Stop => return self.stop(),
                 }
             }
             self.inbox.waker.clear();
@@ -224,11 +224,11 @@ impl Supervisor {
         notify(&[NotifyState::Ready]);
         match result {
             Ok((changes, warnings)) => {
-                self.journal.tell(Notice::Reloaded);
+                self.journal.notify(Notice::Reloaded);
                 Reload::Applied { changes, warnings }
             }
             Err(findings) => {
-                self.journal.tell(Notice::ReloadRefused { findings: findings.clone() });
+                self.journal.notify(Notice::ReloadRefused { findings: findings.clone() });
                 Reload::Refused { findings }
             }
         }
@@ -268,7 +268,7 @@ impl Supervisor {
         let mut changes = old.changes(&config);
         changes.extend(ignore_changes(&old_ignored, &ignored));
         for warning in &warnings {
-            self.journal.tell(Notice::Warning(warning.to_string()));
+            self.journal.notify(Notice::Warning(warning.to_string()));
         }
         status::tell_watching(&self.journal, &config, &services);
         let mut view = self.view.lock();
@@ -306,7 +306,7 @@ impl Supervisor {
         self.stale = true;
         self.packets.ask(|answer| Command::Protect(list, answer)).map_err(|error| error.to_string())??;
         self.stale = false;
-        self.journal.tell(Notice::NeverBlock { entries: protected.len() });
+        self.journal.notify(Notice::NeverBlock { entries: protected.len() });
         self.view.lock().protected = Arc::new(protected);
         Ok(())
     }
@@ -314,13 +314,13 @@ impl Supervisor {
     /// Tells what is new among the complaints.
     fn complain(&mut self, complaints: Vec<String>) {
         for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint)) {
-            self.journal.tell(Notice::Warning(complaint.clone()));
+            self.journal.notify(Notice::Warning(complaint.clone()));
         }
         self.complaints = complaints;
     }
 
     fn pat_watchdog(&self) {
-        match self.packets.ask_within(PING_PATIENCE, Command::Ping) {
+        match self.packets.ask_within(PING_TIMEOUT, Command::Ping) {
             Ok(()) => notify(&[NotifyState::Watchdog]),
             Err(error) => log::error!("the watchdog is not told that all is well: {error}"),
         }
@@ -334,7 +334,7 @@ impl Supervisor {
             log::error!("the state store lacks what changed last: {why}");
         }
         let blocks_left = self.packets.ask(|answer| Command::Stop(remove, answer)).unwrap_or(0);
-        self.journal.tell(Notice::Stopping { blocks_left });
+        self.journal.notify(Notice::Stopping { blocks_left });
         let ended = self.thread.join();
         self.store.stop();
         self.helper.stop(remove && blocks_left == 0);
@@ -351,7 +351,7 @@ impl Supervisor {
             Ok(Err(error)) => error_chain(&error),
             Err(_) => "it panicked".to_owned(),
         };
-        self.journal.tell(Notice::Error(format!("the packet thread ended: {why}; blocks stay in the kernel")));
+        self.journal.notify(Notice::Error(format!("the packet thread ended: {why}; blocks stay in the kernel")));
         self.store.stop();
         self.helper.stop(false);
         self.journal.stop(LAST_LINES);

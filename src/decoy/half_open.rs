@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::probe::Probe;
 
 /// How long a handshake may take. A client whose first SYN, or the answer to it, was lost repeats it after one second (RFC 6298, 2); a
@@ -30,7 +30,7 @@ pub struct Key {
 #[derive(Debug)]
 struct Entry {
     key: Key,
-    due: Moment,
+    due: MonoTime,
     /// `None`: completed.
     probe: Option<Probe>,
 }
@@ -58,7 +58,7 @@ impl HalfOpen {
     }
 
     /// Begins to wait. Gives the oldest probe if there is no room for both. One that is waited for already is repeated, and waits no longer.
-    pub fn hold(&mut self, now: Moment, key: Key, probe: Probe) -> Option<Probe> {
+    pub fn hold(&mut self, now: MonoTime, key: Key, probe: Probe) -> Option<Probe> {
         if self.index.contains_key(&key) {
             return None;
         }
@@ -78,7 +78,7 @@ impl HalfOpen {
     }
 
     /// A probe whose time is over.
-    pub fn take_due(&mut self, now: Moment) -> Option<Probe> {
+    pub fn take_due(&mut self, now: MonoTime) -> Option<Probe> {
         if self.next_due()? <= now { self.take_first() } else { None }
     }
 
@@ -92,7 +92,7 @@ impl HalfOpen {
     }
 
     /// When the oldest is due.
-    pub fn next_due(&self) -> Option<Moment> {
+    pub fn next_due(&self) -> Option<MonoTime> {
         self.entries.front().map(|entry| entry.due)
     }
 
@@ -136,13 +136,13 @@ mod tests {
             destination: key.local.ip(),
             port: Port { transport: Transport::Tcp, number: key.local.port() },
             scan: ScanKind::Syn,
-            imitable: false,
+            ambiguous: false,
             ip_options: false,
         }
     }
 
-    fn at(millis: u64) -> Moment {
-        Moment::from_millis(millis)
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::from_millis(millis)
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! still be completed ([`half_open`]). It decides nothing: it asks for an evaluation ([`Evaluate`]), after which a block is in force before the banner is written.
 //!
 //! Everything a stranger can cause here is bounded, and counted ([`Figures`]): [`tcp::HELD_MAX`] connections of [`tcp::LINGER`] each,
-//! [`half_open::WAITING_MAX`] handshakes, [`udp::ANSWERS_A_SECOND`] datagrams, [`tcp::ACCEPTS_A_WAKE`] connections before the packet thread looks at
+//! [`half_open::WAITING_MAX`] handshakes, [`udp::ANSWERS_A_SECOND`] datagrams, [`tcp::MAX_ACCEPTS_PER_WAKE`] connections before the packet thread looks at
 //! its other descriptors. Together they hold less than [`MEMORY_MAX`] bytes.
 //!
 //! Never here: waiting, a block, a rule. Follows the kernel's Documentation/networking/tproxy.rst and ip(7).
@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::config::{Config, PortSet};
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::probe::{Probe, ScanKind, Transport};
 use crate::sys::privilege;
 use half_open::{HalfOpen, Key};
@@ -35,10 +35,10 @@ use half_open::{HalfOpen, Key};
 pub const MEMORY_MAX: usize = 2 << 20;
 
 /// Descriptors that are looked after before the packet thread looks at others.
-const EVENTS_A_WAKE: usize = 64;
+const MAX_EVENTS_PER_WAKE: usize = 64;
 
-/// Handshakes that never came about, judged in one wake: the packet thread's own measure ([`crate::capture::PACKETS_A_WAKE`]).
-const DUE_A_WAKE: usize = 512;
+/// Handshakes that never came about, judged in one wake: the packet thread's own measure ([`crate::capture::PACKETS_PER_WAKE`]).
+const MAX_DUE_PER_WAKE: usize = 512;
 
 /// Who judges what the decoys saw. Each call has carried its orders out, blocks committed, when it returns.
 pub trait Evaluate {
@@ -123,13 +123,13 @@ struct Pair {
 /// The listening sockets that a configuration needs. Sockets that an earlier configuration has already are shared with it, so that both can be
 /// there while the rules change from one to the other.
 #[derive(Debug, Default)]
-pub struct Doors {
+pub struct Listeners {
     port: u16,
     tcp: Option<Pair>,
     udp: Option<Pair>,
 }
 
-impl Doors {
+impl Listeners {
     fn open(config: &Config, old: &Self) -> Result<Self, Error> {
         let port = config.capture.decoy_port;
         let reusable = old.port == port;
@@ -150,34 +150,34 @@ impl Doors {
         [&self.tcp, &self.udp].into_iter().flatten().any(|pair| pair.v6.is_none())
     }
 
-    fn sockets(&self) -> impl Iterator<Item = (Door, &Arc<OwnedFd>)> {
+    fn sockets(&self) -> impl Iterator<Item = (Listener, &Arc<OwnedFd>)> {
         let (tcp, udp) = (self.tcp.as_ref(), self.udp.as_ref());
         [
-            (Door::Tcp4, tcp.map(|pair| &pair.v4)),
-            (Door::Tcp6, tcp.and_then(|pair| pair.v6.as_ref())),
-            (Door::Udp4, udp.map(|pair| &pair.v4)),
-            (Door::Udp6, udp.and_then(|pair| pair.v6.as_ref())),
+            (Listener::Tcp4, tcp.map(|pair| &pair.v4)),
+            (Listener::Tcp6, tcp.and_then(|pair| pair.v6.as_ref())),
+            (Listener::Udp4, udp.map(|pair| &pair.v4)),
+            (Listener::Udp6, udp.and_then(|pair| pair.v6.as_ref())),
         ]
         .into_iter()
-        .filter_map(|(door, socket)| Some((door, socket?)))
+        .filter_map(|(listener, socket)| Some((listener, socket?)))
     }
 }
 
 /// A listening socket; the number is its mark in the epoll set. Connections have larger ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
-enum Door {
+enum Listener {
     Tcp4 = 0,
     Tcp6 = 1,
     Udp4 = 2,
     Udp6 = 3,
 }
 
-impl Door {
+impl Listener {
     const ALL: [Self; 4] = [Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6];
 
     fn of_mark(mark: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|door| *door as u64 == mark)
+        Self::ALL.into_iter().find(|listener| *listener as u64 == mark)
     }
 }
 
@@ -203,7 +203,7 @@ fn is(error: &io::Error, errno: Errno) -> bool {
 /// The decoys of this host; none, if no transport is in connect mode.
 pub struct Decoy {
     epoll: OwnedFd,
-    doors: Doors,
+    listeners: Listeners,
     guests: tcp::Guests,
     answers: udp::Answers,
     half_open: HalfOpen,
@@ -211,7 +211,7 @@ pub struct Decoy {
     udp_ports: PortSet,
     banner: Vec<u8>,
     /// Listeners that are not looked at until then: descriptors or memory had run out.
-    paused: Option<Moment>,
+    paused: Option<MonoTime>,
     figures: Figures,
 }
 
@@ -224,7 +224,7 @@ impl Decoy {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| Error::Epoll(errno.into()))?;
         let mut decoy = Self {
             epoll,
-            doors: Doors::default(),
+            listeners: Listeners::default(),
             guests: tcp::Guests::default(),
             answers: udp::Answers::default(),
             half_open: HalfOpen::default(),
@@ -234,8 +234,8 @@ impl Decoy {
             paused: None,
             figures: Figures::default(),
         };
-        let doors = decoy.prepare(config)?;
-        decoy.adopt(doors, config)?;
+        let listeners = decoy.prepare(config)?;
+        decoy.adopt(listeners, config)?;
         Ok(decoy)
     }
 
@@ -243,27 +243,27 @@ impl Decoy {
     ///
     /// # Errors
     /// [`Error`]; what was opened is closed again.
-    pub fn prepare(&self, config: &Config) -> Result<Doors, Error> {
-        Doors::open(config, &self.doors)
+    pub fn prepare(&self, config: &Config) -> Result<Listeners, Error> {
+        Listeners::open(config, &self.listeners)
     }
 
     /// Goes over to these sockets, and closes those that are not needed any more, once the rules lead to the new ones.
     ///
     /// # Errors
     /// [`Error::Epoll`]; the old sockets stay, and the new ones are closed.
-    pub fn adopt(&mut self, doors: Doors, config: &Config) -> Result<(), Error> {
-        let (old, new) = (marks(&self.doors), marks(&doors));
-        for (door, socket) in doors.sockets().filter(|(door, _)| !same(&old, &new, *door)) {
-            let data = epoll::EventData::new_u64(door as u64);
+    pub fn adopt(&mut self, listeners: Listeners, config: &Config) -> Result<(), Error> {
+        let (old, new) = (marks(&self.listeners), marks(&listeners));
+        for (listener, socket) in listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener)) {
+            let data = epoll::EventData::new_u64(listener as u64);
             epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN).map_err(|errno| Error::Epoll(errno.into()))?;
         }
-        for (_, socket) in self.doors.sockets().filter(|(door, _)| !same(&old, &new, *door)) {
-            // It closes with the old doors in any case.
+        for (_, socket) in self.listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener)) {
+            // It closes with the old listeners in any case.
             let _ = epoll::delete(&self.epoll, socket);
         }
-        self.doors = doors;
-        self.tcp_ports = if self.doors.tcp.is_some() { config.tcp.watched() } else { PortSet::default() };
-        self.udp_ports = if self.doors.udp.is_some() { config.udp.watched() } else { PortSet::default() };
+        self.listeners = listeners;
+        self.tcp_ports = if self.listeners.tcp.is_some() { config.tcp.watched() } else { PortSet::default() };
+        self.udp_ports = if self.listeners.udp.is_some() { config.udp.watched() } else { PortSet::default() };
         self.banner = config.respond.banner.clone().into_bytes();
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Decoy {
     }
 
     /// When [`Decoy::serve`] has something to do by the clock.
-    pub fn next_timer(&self) -> Option<Moment> {
+    pub fn next_timer(&self) -> Option<MonoTime> {
         [self.half_open.next_due(), self.guests.next_deadline(), self.paused].into_iter().flatten().min()
     }
 
@@ -283,7 +283,7 @@ impl Decoy {
         let speaks_from_low_ports =
             !self.banner.is_empty() && self.udp_ports.ranges().first().is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
         [
-            (self.doors.lack_ipv6(), "this host has no IPv6: decoys answer by IPv4 only"),
+            (self.listeners.lack_ipv6(), "this host has no IPv6: decoys answer by IPv4 only"),
             (
                 speaks_from_low_ports && !privilege::has_net_bind_service(),
                 "CAP_NET_BIND_SERVICE is missing: no banner is sent by UDP from ports below 1024; give the service that capability",
@@ -301,9 +301,9 @@ impl Decoy {
 
     /// Takes a probe that the decoys' rules logged, unless it is to be judged now: the beginning of a handshake waits for its end. Gives the
     /// probe that is to be judged, if any.
-    pub fn hold(&mut self, now: Moment, source_port: u16, probe: Probe) -> Option<Probe> {
+    pub fn hold(&mut self, now: MonoTime, source_port: u16, probe: Probe) -> Option<Probe> {
         let is_handshake = matches!(probe.scan, ScanKind::Syn | ScanKind::Ack) && probe.port.transport == Transport::Tcp;
-        if self.doors.tcp.is_none() || !is_handshake || !self.tcp_ports.contains(probe.port.number) {
+        if self.listeners.tcp.is_none() || !is_handshake || !self.tcp_ports.contains(probe.port.number) {
             return Some(probe);
         }
         let key = Key { peer: SocketAddr::new(probe.source, source_port), local: SocketAddr::new(probe.destination, probe.port.number) };
@@ -313,22 +313,22 @@ impl Decoy {
     }
 
     /// Does what is to be done, within bounds and without waiting; what is left shows in [`Decoy::as_fd`] and [`Decoy::next_timer`].
-    pub fn serve(&mut self, now: Moment, engine: &mut impl Evaluate) {
+    pub fn serve(&mut self, now: MonoTime, engine: &mut impl Evaluate) {
         self.unpause(now);
         for mark in self.ready() {
-            match Door::of_mark(mark) {
-                Some(door @ (Door::Tcp4 | Door::Tcp6)) => self.take_connections(now, door, engine),
-                Some(door @ (Door::Udp4 | Door::Udp6)) => self.take_datagrams(now, door, engine),
+            match Listener::of_mark(mark) {
+                Some(listener @ (Listener::Tcp4 | Listener::Tcp6)) => self.take_connections(now, listener, engine),
+                Some(listener @ (Listener::Udp4 | Listener::Udp6)) => self.take_datagrams(now, listener, engine),
                 None => self.guests.listen_to(mark),
             }
         }
         self.guests.see_off(now);
-        for _ in 0..DUE_A_WAKE {
+        for _ in 0..MAX_DUE_PER_WAKE {
             let Some(probe) = self.half_open.take_due(now) else { break };
             self.figures.half_open += 1;
             engine.half_open(&probe);
         }
-        if self.doors.tcp.is_none() {
+        if self.listeners.tcp.is_none() {
             // Nobody takes handshakes any more.
             while let Some(probe) = self.half_open.take_first() {
                 self.figures.half_open += 1;
@@ -338,19 +338,19 @@ impl Decoy {
     }
 
     fn ready(&self) -> Vec<u64> {
-        let mut events = Vec::with_capacity(EVENTS_A_WAKE);
+        let mut events = Vec::with_capacity(MAX_EVENTS_PER_WAKE);
         // An interruption, at worst: the next round finds the same.
         let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
         events.iter().map(|event: &epoll::Event| event.data.u64()).collect()
     }
 
-    fn socket(&self, wanted: Door) -> Option<Arc<OwnedFd>> {
-        self.doors.sockets().find(|(door, _)| *door == wanted).map(|(_, socket)| Arc::clone(socket))
+    fn socket(&self, wanted: Listener) -> Option<Arc<OwnedFd>> {
+        self.listeners.sockets().find(|(listener, _)| *listener == wanted).map(|(_, socket)| Arc::clone(socket))
     }
 
-    fn take_connections(&mut self, now: Moment, door: Door, engine: &mut impl Evaluate) {
-        let Some(listener) = self.socket(door) else { return };
-        for _ in 0..tcp::ACCEPTS_A_WAKE {
+    fn take_connections(&mut self, now: MonoTime, listener: Listener, engine: &mut impl Evaluate) {
+        let Some(listener) = self.socket(listener) else { return };
+        for _ in 0..tcp::MAX_ACCEPTS_PER_WAKE {
             match tcp::accept(&listener) {
                 Ok(Some(connection)) => self.take_connection(now, connection, engine),
                 Ok(None) => return,
@@ -364,7 +364,7 @@ impl Decoy {
         }
     }
 
-    fn take_connection(&mut self, now: Moment, connection: tcp::Connection, engine: &mut impl Evaluate) {
+    fn take_connection(&mut self, now: MonoTime, connection: tcp::Connection, engine: &mut impl Evaluate) {
         let tcp::Connection { socket, peer, local } = connection;
         // Somebody on this host spoke to the listener itself, or the rules were others when the connection came.
         if local.ip().is_loopback() || !self.tcp_ports.contains(local.port()) {
@@ -374,7 +374,7 @@ impl Decoy {
         self.figures.connections += 1;
         self.half_open.complete(&Key { peer: plain(peer), local: plain(local) });
         let port = crate::probe::Port { transport: Transport::Tcp, number: local.port() };
-        let probe = Probe { source: peer.ip(), destination: local.ip(), port, scan: ScanKind::Connect, imitable: false, ip_options: false };
+        let probe = Probe { source: peer.ip(), destination: local.ip(), port, scan: ScanKind::Connect, ambiguous: false, ip_options: false };
         let has_passed = engine.handshake(&probe);
         if has_passed && !self.banner.is_empty() && tcp::say(&socket, &self.banner) {
             self.figures.banners += 1;
@@ -384,9 +384,9 @@ impl Decoy {
         }
     }
 
-    fn take_datagrams(&mut self, now: Moment, door: Door, engine: &mut impl Evaluate) {
-        let Some(socket) = self.socket(door) else { return };
-        for _ in 0..udp::DATAGRAMS_A_WAKE {
+    fn take_datagrams(&mut self, now: MonoTime, listener: Listener, engine: &mut impl Evaluate) {
+        let Some(socket) = self.socket(listener) else { return };
+        for _ in 0..udp::MAX_DATAGRAMS_PER_WAKE {
             let (peer, local) = match crate::sys::transparent::receive(socket.as_fd()) {
                 Ok(Some(addresses)) => addresses,
                 Ok(None) => return,
@@ -405,12 +405,12 @@ impl Decoy {
     }
 
     /// Does not look at the TCP listeners for a moment. They would be ready all the while, and nothing could be done.
-    fn pause(&mut self, now: Moment) {
+    fn pause(&mut self, now: MonoTime) {
         self.paused = Some(now.after(tcp::PAUSE));
         self.watch_listeners(epoll::EventFlags::empty());
     }
 
-    fn unpause(&mut self, now: Moment) {
+    fn unpause(&mut self, now: MonoTime) {
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
             self.watch_listeners(epoll::EventFlags::IN);
@@ -418,8 +418,8 @@ impl Decoy {
     }
 
     fn watch_listeners(&self, flags: epoll::EventFlags) {
-        for (door, socket) in self.doors.sockets().filter(|(door, _)| matches!(door, Door::Tcp4 | Door::Tcp6)) {
-            let _ = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(door as u64), flags);
+        for (listener, socket) in self.listeners.sockets().filter(|(listener, _)| matches!(listener, Listener::Tcp4 | Listener::Tcp6)) {
+            let _ = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(listener as u64), flags);
         }
     }
 }
@@ -429,12 +429,12 @@ fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }
 
-/// Which socket each door has.
-fn marks(doors: &Doors) -> Vec<(Door, *const OwnedFd)> {
-    doors.sockets().map(|(door, socket)| (door, Arc::as_ptr(socket))).collect()
+/// Which socket each listener has.
+fn marks(listeners: &Listeners) -> Vec<(Listener, *const OwnedFd)> {
+    listeners.sockets().map(|(listener, socket)| (listener, Arc::as_ptr(socket))).collect()
 }
 
-fn same(old: &[(Door, *const OwnedFd)], new: &[(Door, *const OwnedFd)], door: Door) -> bool {
-    let of = |marks: &[(Door, *const OwnedFd)]| marks.iter().find(|(other, _)| *other == door).map(|(_, socket)| *socket);
+fn same(old: &[(Listener, *const OwnedFd)], new: &[(Listener, *const OwnedFd)], listener: Listener) -> bool {
+    let of = |marks: &[(Listener, *const OwnedFd)]| marks.iter().find(|(other, _)| *other == listener).map(|(_, socket)| *socket);
     of(old) == of(new)
 }

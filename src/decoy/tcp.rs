@@ -13,11 +13,11 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::sys::transparent;
 
 /// Connections taken before the packet thread looks at its other descriptors. Each costs some 20 us: a millisecond in all.
-pub const ACCEPTS_A_WAKE: usize = 64;
+pub const MAX_ACCEPTS_PER_WAKE: usize = 64;
 
 /// Connections that are seen out at a time; past it they are closed at once. With the control socket's clients this stays below the 1,024
 /// descriptors that a service has by default (systemd.exec(5), `LimitNOFILE`).
@@ -96,7 +96,7 @@ pub(super) struct Guests {
     by_mark: HashMap<u64, Guest>,
     /// All have the same time, so the first to come is the first to go. Those that went by themselves stay a while; there are never more than
     /// twice [`HELD_MAX`].
-    deadlines: VecDeque<(Moment, u64)>,
+    deadlines: VecDeque<(MonoTime, u64)>,
     last_mark: u64,
 }
 
@@ -108,12 +108,12 @@ impl Guests {
         self.by_mark.len()
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Moment> {
+    pub(super) fn next_deadline(&self) -> Option<MonoTime> {
         self.deadlines.front().map(|(at, _)| *at)
     }
 
     /// Ends our side of a connection, and waits for the other. `false`: there are too many, and it was closed.
-    pub(super) fn see_out(&mut self, now: Moment, epoll: &OwnedFd, socket: OwnedFd) -> bool {
+    pub(super) fn see_out(&mut self, now: MonoTime, epoll: &OwnedFd, socket: OwnedFd) -> bool {
         // One that is over already cannot be shut down; reading tells.
         let _ = rustix::net::shutdown(&socket, Shutdown::Write);
         if self.by_mark.len() >= HELD_MAX {
@@ -137,21 +137,21 @@ impl Guests {
     /// Something came, or the connection is over.
     pub(super) fn listen_to(&mut self, mark: u64) {
         let Some(guest) = self.by_mark.get_mut(&mark) else { return };
-        let goes_on = match discard(&guest.socket) {
+        let continues = match discard(&guest.socket) {
             Some(read) => {
                 guest.read += read;
                 guest.read <= READ_MAX
             }
             None => false,
         };
-        if !goes_on {
+        if !continues {
             // Closing takes it out of the epoll set.
             self.by_mark.remove(&mark);
         }
     }
 
     /// Closes those whose time is over.
-    pub(super) fn see_off(&mut self, now: Moment) {
+    pub(super) fn see_off(&mut self, now: MonoTime) {
         while let Some((at, mark)) = self.deadlines.front().copied()
             && (at <= now || !self.by_mark.contains_key(&mark))
         {

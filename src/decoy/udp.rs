@@ -6,11 +6,11 @@ use std::time::Duration;
 use rustix::net::SendFlags;
 
 use crate::config::PortSet;
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::sys::transparent;
 
 /// Datagrams looked at before the packet thread looks at its other descriptors.
-pub const DATAGRAMS_A_WAKE: usize = 64;
+pub const MAX_DATAGRAMS_PER_WAKE: usize = 64;
 
 /// Banners sent by UDP within a second, in all. The sender of a datagram may be forged, and the banner then goes to the one whose address that is:
 /// ten of at most 1,024 bytes are less than a telephone line carries, and not worth anybody's while to reflect. A scanner gets what he is to see.
@@ -22,13 +22,13 @@ pub(super) const FIRST_UNPRIVILEGED: u16 = 1024;
 /// Counts the answers of each second.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    since: Moment,
+    since: MonoTime,
     given: u32,
 }
 
 impl Answers {
     /// Whether there may be one more.
-    pub(super) fn take(&mut self, now: Moment) -> bool {
+    pub(super) fn take(&mut self, now: MonoTime) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, given: 0 };
         }
@@ -79,7 +79,7 @@ mod tests {
             let (mut answers, mut now, mut given) = (Answers::default(), 5_000, Vec::new());
             for gap in gaps {
                 now += gap;
-                if answers.take(Moment::from_millis(now)) {
+                if answers.take(MonoTime::from_millis(now)) {
                     given.push(now);
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::networks::Family;
-use crate::engine::{Moment, Source};
+use crate::engine::{MonoTime, Source};
 
 /// Elements that go into their set between two looks at packets: some three milliseconds.
 const MAX_PER_WAKE: usize = 1000;
@@ -30,7 +30,7 @@ pub(super) struct Backlog {
     why: Option<String>,
     reported: bool,
     wait: Duration,
-    retry_at: Option<Moment>,
+    retry_at: Option<MonoTime>,
 }
 
 impl Default for Backlog {
@@ -81,7 +81,7 @@ impl Backlog {
     }
 
     /// When there is something to do.
-    pub(super) fn next_timer(&self, now: Moment) -> Option<Moment> {
+    pub(super) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let is_ready = !self.lost.is_empty() || !self.bare.is_empty() || self.is_network_due(now).is_some();
         if is_ready { Some(now) } else { self.retry_at }
     }
@@ -99,7 +99,7 @@ impl Backlog {
     }
 
     /// The family whose intervals to compare next.
-    pub(super) fn is_network_due(&self, now: Moment) -> Option<Family> {
+    pub(super) fn is_network_due(&self, now: MonoTime) -> Option<Family> {
         let may = self.retry_at.is_none_or(|at| at <= now);
         Family::ALL.into_iter().zip(self.networks).find_map(|(family, is_due)| (is_due && may).then_some(family))
     }
@@ -116,7 +116,7 @@ impl Backlog {
     }
 
     /// The kernel refused a piece: a smaller one is tried, and one element alone later.
-    pub(super) fn refused(&mut self, now: Moment, piece: Vec<Source>, why: String) {
+    pub(super) fn refused(&mut self, now: MonoTime, piece: Vec<Source>, why: String) {
         if piece.len() > 1 {
             self.piece = (piece.len() / 2).max(1);
             piece.into_iter().rev().for_each(|source| self.lost.push_front(source));
@@ -128,12 +128,12 @@ impl Backlog {
     }
 
     /// The kernel refused the intervals of a family.
-    pub(super) fn refused_networks(&mut self, now: Moment, why: String) {
+    pub(super) fn refused_networks(&mut self, now: MonoTime, why: String) {
         self.why = Some(why);
         self.put_off(now);
     }
 
-    fn put_off(&mut self, now: Moment) {
+    fn put_off(&mut self, now: MonoTime) {
         if self.retry_at.is_none_or(|at| at <= now) {
             self.retry_at = Some(now.after(self.wait));
             self.wait = self.wait.saturating_mul(2).min(RETRY_LAST);
@@ -141,7 +141,7 @@ impl Backlog {
     }
 
     /// What was refused is tried again, if it is time.
-    pub(super) fn retry(&mut self, now: Moment) {
+    pub(super) fn retry(&mut self, now: MonoTime) {
         if self.retry_at.is_some_and(|at| at <= now) && self.lost.is_empty() {
             self.retry_at = None;
             self.lost.extend(self.refused.drain(..));
@@ -178,8 +178,8 @@ impl Backlog {
 mod tests {
     use super::*;
 
-    fn at(millis: u64) -> Moment {
-        Moment::from_millis(1_000_000 + millis)
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::from_millis(1_000_000 + millis)
     }
 
     fn host(n: u32) -> Source {

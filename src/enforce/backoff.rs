@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 
 /// Repairs within [`WITHIN`] that are no fight: a firewall that is set up anew step by step by its scripts needs some.
 pub(super) const FREE: usize = 5;
@@ -21,32 +21,32 @@ const CALM: Duration = Duration::from_secs(180);
 /// When the last repairs were, and when the next may be.
 #[derive(Debug, Default)]
 pub(super) struct RepairBackoff {
-    recent: VecDeque<Moment>,
+    recent: VecDeque<MonoTime>,
     wait: Duration,
-    next: Option<Moment>,
-    last: Option<Moment>,
+    next: Option<MonoTime>,
+    last: Option<MonoTime>,
     fighting: bool,
 }
 
 impl RepairBackoff {
     /// The moment before which there is no repair; `None`: now.
-    pub(super) fn not_before(&self, now: Moment) -> Option<Moment> {
+    pub(super) fn not_before(&self, now: MonoTime) -> Option<MonoTime> {
         self.next.filter(|next| now < *next)
     }
 
     /// A repair now would be one too many: the alarm is due.
-    pub(super) fn is_last_straw(&self, now: Moment) -> bool {
+    pub(super) fn is_last_straw(&self, now: MonoTime) -> bool {
         let recent = self.recent.iter().filter(|at| now.since(**at) < WITHIN).count();
         !self.is_fighting(now) && recent >= FREE
     }
 
     /// The alarm was given, and there was no calm since.
-    pub(super) fn is_fighting(&self, now: Moment) -> bool {
+    pub(super) fn is_fighting(&self, now: MonoTime) -> bool {
         self.fighting && self.last.is_some_and(|last| now.since(last) < CALM)
     }
 
     /// The table was repaired, or could not be.
-    pub(super) fn note(&mut self, now: Moment, succeeded: bool) {
+    pub(super) fn note(&mut self, now: MonoTime, succeeded: bool) {
         if !self.is_fighting(now) {
             self.fighting = self.is_last_straw(now);
             // What fails waits as in a fight, and begins anew with the first success.
@@ -77,8 +77,8 @@ impl RepairBackoff {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> Moment {
-        Moment::from_millis(1_000_000 + seconds * 1000)
+    fn at(seconds: u64) -> MonoTime {
+        MonoTime::from_millis(1_000_000 + seconds * 1000)
     }
 
     // P14

@@ -17,7 +17,7 @@ use super::networks::{Family, Span};
 use super::reconcile::{Limits, Missing, Origin, reconcile_hosts, reconcile_networks};
 use super::start::Write;
 use crate::config::OwnTable;
-use crate::engine::{Moment, Source};
+use crate::engine::{MonoTime, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{ElementInfo, Key, TableOwner};
@@ -94,7 +94,7 @@ pub(crate) struct Drift {
     /// What is to be dealt with.
     pending: Change,
     lost: bool,
-    lost_at: Option<Moment>,
+    lost_at: Option<MonoTime>,
     /// What has to be read again.
     read: Wanted,
     /// What is being read is this, and it was asked for because elements were named that were removed.
@@ -112,7 +112,7 @@ pub(crate) struct Drift {
     count: u64,
     last: Option<Author>,
     lines: u32,
-    lines_from: Option<Moment>,
+    lines_from: Option<MonoTime>,
     unreported: u64,
 }
 
@@ -171,12 +171,12 @@ impl Drift {
         self.read.exemptions = true;
     }
 
-    pub(crate) fn repairs(&self, now: Moment) -> Repairs {
+    pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
         Repairs { count: self.count, last: self.last.clone(), fighting: self.backoff.is_fighting(now) }
     }
 
     /// When there is something to do that no notification brings.
-    pub(crate) fn next_timer(&self, now: Moment) -> Option<Moment> {
+    pub(crate) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let waits = self.lost || self.pending.structure;
         let soon = !self.pending.has_no_elements() || self.pending.networks > 0 || !self.keys.is_empty() || !self.intervals.is_empty();
         let next = waits.then(|| self.backoff.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
@@ -184,12 +184,12 @@ impl Drift {
         if soon { Some(now) } else { next.into_iter().chain(poll).min() }
     }
 
-    fn loss_not_before(&self, now: Moment) -> Option<Moment> {
+    fn loss_not_before(&self, now: MonoTime) -> Option<MonoTime> {
         self.lost_at.map(|at| at.after(LOSS_EVERY)).filter(|at| self.lost && !self.pending.structure && now < *at)
     }
 
     /// Whether one more line may be written.
-    fn may_report(&mut self, now: Moment) -> bool {
+    fn may_report(&mut self, now: MonoTime) -> bool {
         if self.lines_from.is_none_or(|from| now.since(from) >= MINUTE) {
             (self.lines_from, self.lines) = (Some(now), 0);
         }
@@ -202,7 +202,7 @@ impl Drift {
 
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Receives what others did, and does something about it. Whether there is more to receive.
-    pub(crate) fn watch(&mut self, now: Moment) -> bool {
+    pub(crate) fn watch(&mut self, now: MonoTime) -> bool {
         let more = self.receive();
         self.look_at_elements(now);
         self.look_at_networks(now);
@@ -227,7 +227,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// What was done about other programs.
-    pub(crate) fn repairs(&self, now: Moment) -> Repairs {
+    pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
         self.drift.repairs(now)
     }
 
@@ -237,13 +237,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// When there is something to do that no notification brings.
-    pub(crate) fn next_timer(&self, now: Moment) -> Option<Moment> {
+    pub(crate) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let exemptions = (!self.exemptions.is_settled()).then_some(now);
         [self.drift.next_timer(now), self.backlog.next_timer(now), exemptions].into_iter().flatten().min()
     }
 
     /// Deals with what others did so far, as much as there is, so that an administrator's command meets what is true.
-    pub(crate) fn settle(&mut self, now: Moment) {
+    pub(crate) fn settle(&mut self, now: MonoTime) {
         self.receive();
         while !self.drift.pending.has_no_elements() {
             self.look_at_elements(now);
@@ -262,7 +262,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Elements of hosts that others removed or added: the kernel is asked what is true now.
-    fn look_at_elements(&mut self, now: Moment) {
+    fn look_at_elements(&mut self, now: MonoTime) {
         let pending = &mut self.drift.pending;
         let (removed, list) = if pending.removed.is_empty() { (false, &mut pending.added) } else { (true, &mut pending.removed) };
         let Some(set) = list.front().map(|(set, _)| *set) else { return };
@@ -303,7 +303,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Networks that others changed: few are read now, many aside.
-    fn look_at_networks(&mut self, now: Moment) {
+    fn look_at_networks(&mut self, now: MonoTime) {
         let named = std::mem::take(&mut self.drift.pending.networks);
         if named == 0 {
             return;
@@ -326,7 +326,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Makes the table what it should be.
-    fn repair(&mut self, now: Moment) {
+    fn repair(&mut self, now: MonoTime) {
         let change = std::mem::take(&mut self.drift.pending);
         (self.drift.pending.removed, self.drift.pending.added, self.drift.pending.networks) = (change.removed, change.added, change.networks);
         self.drift.pending.exemptions = change.exemptions;
@@ -359,7 +359,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    fn note_repair(&mut self, now: Moment, last_straw: bool) {
+    fn note_repair(&mut self, now: MonoTime, last_straw: bool) {
         let drift = &mut self.drift;
         drift.backoff.note(now, true);
         drift.failure_reported = false;
@@ -378,7 +378,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Sends some more of what the kernel still has to get.
-    fn work_off(&mut self, now: Moment) {
+    fn work_off(&mut self, now: MonoTime) {
         if let Err(error) = self.send_exemptions() {
             log::warn!("the never-block list cannot be sent: {}", error_chain(&error));
             // What is there is not what was known: it is read before more is sent.
@@ -408,7 +408,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    fn restore_hosts(&mut self, now: Moment, lost: Vec<Source>) {
+    fn restore_hosts(&mut self, now: MonoTime, lost: Vec<Source>) {
         let placement = self.executor.placement;
         for set in super::element::HOSTS {
             let here: Vec<Source> =
@@ -432,7 +432,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    fn complete_hosts(&mut self, now: Moment, bare: &[Source]) {
+    fn complete_hosts(&mut self, now: MonoTime, bare: &[Source]) {
         for set in super::element::HOSTS.into_iter().filter(|set| set.counts_each()) {
             let elements = self.elements(now, bare, set);
             let Some(set) = self.ruleset.set(set) else { continue };
@@ -447,7 +447,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Reads on a thread what may differ, and deals with what was read, some of it at a time.
-    fn read_aside(&mut self, now: Moment) {
+    fn read_aside(&mut self, now: MonoTime) {
         if std::mem::take(&mut self.drift.pending.exemptions) {
             self.drift.read.exemptions = true;
             self.drift.findings.exemptions = true;
@@ -530,7 +530,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Intervals that were read: those in one stretch of addresses are compared with what the blocks want there.
-    fn look_at_intervals(&mut self, now: Moment) {
+    fn look_at_intervals(&mut self, now: MonoTime) {
         let Some(reading) = self.drift.intervals.front_mut() else { return };
         let many = reading.intervals.len().min(INTERVALS_PER_WAKE);
         let piece: Vec<ElementInfo> = reading.intervals.drain(..many).collect();
@@ -550,7 +550,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Reports what elements came to, when all of them were looked at.
-    fn report_findings(&mut self, now: Moment) {
+    fn report_findings(&mut self, now: MonoTime) {
         if !self.drift.pending.has_no_elements() || !self.drift.intervals.is_empty() || !self.drift.keys.is_empty() {
             return;
         }
@@ -573,7 +573,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    fn report_remedy(&mut self, now: Moment, mut remedy: String) {
+    fn report_remedy(&mut self, now: MonoTime, mut remedy: String) {
         if !self.drift.may_report(now) {
             return;
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::networks::{Family, Piece};
-use crate::engine::{Adopted, BlockView, Moment, Reason, Source};
+use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
 use crate::nft::{Element, ElementInfo, Key};
 use crate::ruleset::SetId;
 
@@ -75,14 +75,14 @@ pub(crate) fn ordered<'a>(key: Key, timeout: Option<Duration>, comment: &'a str)
 }
 
 /// The element of a host's block as it goes back into its set, with its comment or without; `None` if it ends this very moment.
-pub(crate) fn of_host(now: Moment, key: Key, block: &BlockView<'_>, commented: bool) -> Option<ElementInfo> {
+pub(crate) fn of_host(now: MonoTime, key: Key, block: &BlockView<'_>, commented: bool) -> Option<ElementInfo> {
     let left = block.expires.map(|end| end.since(now));
     let timeout = left.map(|left| block.timeout.unwrap_or(left).max(left));
     element(key, None, (timeout, left), block.packets, commented.then_some(block.reason))
 }
 
 /// The element of a piece of blocked networks; `reason` is its owner's. `None` if it ends this very moment.
-pub(crate) fn of_piece(now: Moment, family: Family, piece: &Piece, reason: Option<&Reason>) -> Option<ElementInfo> {
+pub(crate) fn of_piece(now: MonoTime, family: Family, piece: &Piece, reason: Option<&Reason>) -> Option<ElementInfo> {
     let left = piece.expires.map(|end| end.since(now));
     element(family.key(piece.span.first), Some(family.key(piece.span.last)), (left, left), 0, reason)
 }

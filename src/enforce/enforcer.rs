@@ -12,7 +12,7 @@ use super::exempt::Exemptions;
 use super::kernel::Kernel;
 use super::networks::{Family, Span};
 use super::reconcile::{Dropped, Missing, Origin, Step, reconcile_networks};
-use crate::engine::{Action, AllowList, BlockView, Ending, Engine, Moment, Outcome, Refusal, Report, Source, Trigger, Unblocked};
+use crate::engine::{Action, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report, Source, Trigger, Unblocked};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{Element, Error, Ruleset};
@@ -121,7 +121,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Evaluates a probe; what follows from it is in force when this returns.
-    pub(crate) fn evaluate(&mut self, now: Moment, probe: &Probe, hold: Hold) -> Trigger {
+    pub(crate) fn evaluate(&mut self, now: MonoTime, probe: &Probe, hold: Hold) -> Trigger {
         let trigger = match hold {
             Hold::None => self.engine.on_probe(now, probe, &mut self.actions),
             Hold::New => self.engine.on_held(now, probe, &mut self.actions),
@@ -137,13 +137,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Time goes by.
-    pub(crate) fn on_timer(&mut self, now: Moment) {
+    pub(crate) fn on_timer(&mut self, now: MonoTime) {
         self.engine.on_timer(now, &mut self.actions);
         self.perform(now);
     }
 
     /// Carries actions out until there are none: an outcome may bring new ones.
-    pub(crate) fn perform(&mut self, now: Moment) {
+    pub(crate) fn perform(&mut self, now: MonoTime) {
         if self.actions.is_empty() {
             return;
         }
@@ -174,7 +174,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.actions = batch;
     }
 
-    fn on_outcome(&mut self, now: Moment, outcome: Outcome, batch: &[Action]) {
+    fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, batch: &[Action]) {
         if let Outcome::Blocked { source, result: Err(error) }
         | Outcome::Unblocked { source, result: Err(error) }
         | Outcome::Exempted { source, result: Err(error) } = &outcome
@@ -190,7 +190,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// The kernel's intervals are not those that were known: they are read, what others put there is adopted, and the action is carried out once more.
-    fn resolve(&mut self, now: Moment, action: &Action) {
+    fn resolve(&mut self, now: MonoTime, action: &Action) {
         let (Action::Block { source, .. } | Action::Unblock { source } | Action::Exempt { source, .. }) = action else { return };
         let source = *source;
         let read = self.resync_networks(now, Family::of(source), Origin::Drift { notified: false }.missing(true));
@@ -211,7 +211,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Reads the intervals of a family, deals with what differs, and makes them what the blocks want.
-    pub(super) fn resync_networks(&mut self, now: Moment, family: Family, missing: Missing) -> Result<Summary, Error> {
+    pub(super) fn resync_networks(&mut self, now: MonoTime, family: Family, missing: Missing) -> Result<Summary, Error> {
         let found = self.executor.kernel.dump(family.set())?;
         let steps = reconcile_networks(now, missing, &self.executor.networks, family, family.all(), &found);
         self.executor.set_present(now, family, &found);
@@ -221,7 +221,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Makes the kernel's intervals over these addresses what the blocks want; what fails is tried again later.
-    pub(super) fn sync(&mut self, now: Moment, family: Family, within: Span) {
+    pub(super) fn sync(&mut self, now: MonoTime, family: Family, within: Span) {
         let Self { engine, executor, ruleset, .. } = self;
         match executor.sync(now, family, within, ruleset, |owner| engine.blocked(owner).map(|block| block.reason.clone())) {
             Ok(()) => {
@@ -243,13 +243,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// The intervals follow what a report says of a network.
-    fn follow(&mut self, now: Moment, report: &Report) {
+    fn follow(&mut self, now: MonoTime, report: &Report) {
         let (Report::Unblocked { source, .. } | Report::Exempted { source, .. }) = report else { return };
         self.mirror(now, *source);
     }
 
     /// What is wanted of a network is what the engine has.
-    pub(super) fn mirror(&mut self, now: Moment, source: Source) {
+    pub(super) fn mirror(&mut self, now: MonoTime, source: Source) {
         if !self.executor.placement.is_network(source) {
             return;
         }
@@ -262,7 +262,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// Carries steps out: the engine learns what it has to, and what the kernel has to get is on its way. `stored`: what is news to the engine is news to
     /// the state store.
-    pub(super) fn apply(&mut self, now: Moment, steps: Vec<Step>, stored: bool) -> Summary {
+    pub(super) fn apply(&mut self, now: MonoTime, steps: Vec<Step>, stored: bool) -> Summary {
         let mut summary = Summary::default();
         let mut adopt = Vec::with_capacity(steps.len());
         let mut later = Vec::new();
@@ -340,7 +340,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// Why it is refused, or what the kernel says.
-    pub(crate) fn block(&mut self, now: Moment, source: Source, timeout: Option<Duration>, text: &str) -> Result<(), BlockError> {
+    pub(crate) fn block(&mut self, now: MonoTime, source: Source, timeout: Option<Duration>, text: &str) -> Result<(), BlockError> {
         self.settle(now);
         self.refusal = None;
         self.engine.block(now, source, timeout, text, &mut self.actions).map_err(BlockError::Refused)?;
@@ -355,7 +355,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn unblock(&mut self, now: Moment, target: Source) -> Result<Unblocked, String> {
+    pub(crate) fn unblock(&mut self, now: MonoTime, target: Source) -> Result<Unblocked, String> {
         self.settle(now);
         self.refusal = None;
         let done = self.engine.unblock_within(now, target, &mut self.actions);
@@ -372,7 +372,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn unblock_all(&mut self, now: Moment) -> Result<usize, String> {
+    pub(crate) fn unblock_all(&mut self, now: MonoTime) -> Result<usize, String> {
         self.settle(now);
         self.refusal = None;
         let known: Vec<Source> = self.engine.blocks().map(|block| block.source).collect();
@@ -403,7 +403,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Another never-block list: the engine's at once, the kernel's in pieces.
-    pub(crate) fn protect(&mut self, now: Moment, list: AllowList) -> Result<(), String> {
+    pub(crate) fn protect(&mut self, now: MonoTime, list: AllowList) -> Result<(), String> {
         self.never_block = list.clone();
         // The kernel first: what is exempt there is not dropped, whatever else goes wrong.
         self.exemptions.want(&self.ruleset, &self.never_block);
@@ -428,7 +428,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// The elements of hosts that belong into a set, as they go into it; what was lifted meanwhile is left out.
-    pub(super) fn elements(&self, now: Moment, sources: &[Source], set: SetId) -> Vec<crate::nft::ElementInfo> {
+    pub(super) fn elements(&self, now: MonoTime, sources: &[Source], set: SetId) -> Vec<crate::nft::ElementInfo> {
         let placement = self.executor.placement;
         let here = sources.iter().filter_map(|source| match placement.place(*source) {
             Place::Host(of, key) if of == set => Some((key, self.engine.blocked(*source)?)),

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::element::{self, BLOCKED, Place, Placement};
 use super::kernel::Kernel;
 use super::networks::{Difference, Family, Networks, Span};
-use crate::engine::{Action, Engine, Moment, Outcome, Reason, Source};
+use crate::engine::{Action, Engine, MonoTime, Outcome, Reason, Source};
 use crate::errors::error_chain;
 use crate::nft::model::protocol;
 use crate::nft::{Element, ElementInfo, Error, Key, Ruleset};
@@ -66,7 +66,7 @@ impl<K: Kernel> Executor<K> {
     /// than was known goes to `conflicts` and has no outcome yet.
     pub(super) fn carry_out<'a>(
         &mut self,
-        now: Moment,
+        now: MonoTime,
         engine: &Engine,
         ruleset: &Ruleset,
         actions: &'a [Action],
@@ -94,7 +94,7 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// Does what `action` orders; `Ok(None)` for what is no order. `Err`: a conflict of networks.
-    fn carry_out_one(&mut self, now: Moment, engine: &Engine, ruleset: &Ruleset, action: &Action) -> Result<Option<Outcome>, ()> {
+    fn carry_out_one(&mut self, now: MonoTime, engine: &Engine, ruleset: &Ruleset, action: &Action) -> Result<Option<Outcome>, ()> {
         Ok(match action {
             Action::Block { source, timeout, reason, renew } => {
                 let source = *source;
@@ -165,7 +165,7 @@ impl<K: Kernel> Executor<K> {
         self.kernel.renew(set, &element).map(drop)
     }
 
-    fn unblock_all(&mut self, now: Moment, engine: &Engine, ruleset: &Ruleset, unblocks: &[Action], outcomes: &mut Vec<Outcome>) {
+    fn unblock_all(&mut self, now: MonoTime, engine: &Engine, ruleset: &Ruleset, unblocks: &[Action], outcomes: &mut Vec<Outcome>) {
         let sources: Vec<Source> =
             unblocks.iter().filter_map(|action| if let Action::Unblock { source } = action { Some(*source) } else { None }).collect();
         for set in BLOCKED {
@@ -215,14 +215,14 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// Brings the kernel's intervals over the addresses of a network to what the blocks want.
-    fn sync_over(&mut self, now: Moment, source: Source, ruleset: &Ruleset, reason: impl Fn(Source) -> Option<Reason>) -> Result<(), SyncError> {
+    fn sync_over(&mut self, now: MonoTime, source: Source, ruleset: &Ruleset, reason: impl Fn(Source) -> Option<Reason>) -> Result<(), SyncError> {
         self.sync(now, Family::of(source), Span::of(&source.network()), ruleset, reason)
     }
 
     /// Brings the kernel's intervals over these addresses to what the blocks want.
     pub(super) fn sync(
         &mut self,
-        now: Moment,
+        now: MonoTime,
         family: Family,
         within: Span,
         ruleset: &Ruleset,
@@ -237,7 +237,7 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// The same over all addresses of a family, after reading what the kernel has; foreign intervals are taken out.
-    fn sync_reading(&mut self, now: Moment, family: Family, ruleset: &Ruleset, reason: impl Fn(Source) -> Option<Reason>) -> Result<(), Error> {
+    fn sync_reading(&mut self, now: MonoTime, family: Family, ruleset: &Ruleset, reason: impl Fn(Source) -> Option<Reason>) -> Result<(), Error> {
         match self.sync(now, family, family.all(), ruleset, &reason) {
             Ok(()) => Ok(()),
             Err(SyncError::Refused(error)) => Err(error),
@@ -255,12 +255,12 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// The kernel's set has these intervals and no others.
-    pub(super) fn set_present(&mut self, now: Moment, family: Family, found: &[ElementInfo]) {
+    pub(super) fn set_present(&mut self, now: MonoTime, family: Family, found: &[ElementInfo]) {
         let spans = found.iter().filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info.expires.map(|left| now.after(left)))));
         self.networks.set_present(family, spans);
     }
 
-    fn send(&mut self, now: Moment, part: &Difference, ruleset: &Ruleset, reason: &impl Fn(Source) -> Option<Reason>) -> Result<(), SyncError> {
+    fn send(&mut self, now: MonoTime, part: &Difference, ruleset: &Ruleset, reason: &impl Fn(Source) -> Option<Reason>) -> Result<(), SyncError> {
         let Some(set) = ruleset.set(part.family.set()) else { return Ok(()) };
         let key = |number| part.family.key(number);
         let gone = |span: &Span| ElementInfo {
@@ -383,6 +383,6 @@ pub(super) fn protocol_number(transport: Transport) -> Option<u8> {
 }
 
 /// The exemptions of a block as the engine has them.
-pub(super) fn mirrored(engine: &Engine, source: Source) -> Option<(Option<Moment>, Vec<IpNet>)> {
+pub(super) fn mirrored(engine: &Engine, source: Source) -> Option<(Option<MonoTime>, Vec<IpNet>)> {
     engine.blocked(source).map(|block| (block.expires, block.exempt.to_vec()))
 }

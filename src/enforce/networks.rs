@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::engine::{BlockView, Moment, Source};
+use crate::engine::{BlockView, MonoTime, Source};
 use crate::nft::Key;
 use crate::ruleset::SetId;
 
@@ -151,7 +151,7 @@ pub(crate) fn merged(mut spans: Vec<Span>) -> Vec<Span> {
 /// The block of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NetworkBlock {
-    expires: Option<Moment>,
+    expires: Option<MonoTime>,
     /// Sorted and disjoint.
     exempt: Vec<Span>,
 }
@@ -162,14 +162,14 @@ pub(crate) struct Piece {
     pub(crate) span: Span,
     /// The block that it comes from: the one that ends last.
     pub(crate) owner: Source,
-    pub(crate) expires: Option<Moment>,
+    pub(crate) expires: Option<MonoTime>,
 }
 
 /// One interval that the kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interval {
     pub(crate) last: u128,
-    pub(crate) expires: Option<Moment>,
+    pub(crate) expires: Option<MonoTime>,
 }
 
 /// What has to be sent for one family.
@@ -214,7 +214,7 @@ impl Networks {
     }
 
     /// Blocks a network, or gives a block another end and other exemptions. What has to be sent is [`Networks::difference`] over its addresses.
-    pub(crate) fn set(&mut self, source: Source, expires: Option<Moment>, exempt: &[IpNet]) {
+    pub(crate) fn set(&mut self, source: Source, expires: Option<MonoTime>, exempt: &[IpNet]) {
         let exempt = merged(exempt.iter().map(Span::of).collect());
         self.blocks.insert(source, NetworkBlock { expires, exempt });
         self.is_changed = true;
@@ -249,12 +249,12 @@ impl Networks {
     }
 
     /// The intervals that the kernel is known to have, sorted.
-    pub(crate) fn intervals(&self, family: Family) -> impl Iterator<Item = (Span, Option<Moment>)> {
+    pub(crate) fn intervals(&self, family: Family) -> impl Iterator<Item = (Span, Option<MonoTime>)> {
         self.of(family).iter().map(|(first, one)| (Span { first: *first, last: one.last }, one.expires))
     }
 
     /// Within these addresses the kernel has these intervals and no others.
-    pub(crate) fn set_present_within(&mut self, family: Family, within: Span, intervals: impl IntoIterator<Item = (Span, Option<Moment>)>) {
+    pub(crate) fn set_present_within(&mut self, family: Family, within: Span, intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>) {
         let present = self.of_mut(family);
         let old: Vec<u128> = present.range(within.first..=within.last).map(|(first, _)| *first).collect();
         for first in old {
@@ -264,12 +264,12 @@ impl Networks {
     }
 
     /// The kernel's set of a family has these intervals and no others.
-    pub(crate) fn set_present(&mut self, family: Family, intervals: impl IntoIterator<Item = (Span, Option<Moment>)>) {
+    pub(crate) fn set_present(&mut self, family: Family, intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>) {
         *self.of_mut(family) = intervals.into_iter().map(|(span, expires)| (span.first, Interval { last: span.last, expires })).collect();
     }
 
     /// Forgets what the kernel has taken out by itself, because its time is over.
-    pub(crate) fn prune(&mut self, now: Moment, family: Family, within: Span) {
+    pub(crate) fn prune(&mut self, now: MonoTime, family: Family, within: Span) {
         let within = self.widened(family, within);
         let present = self.of_mut(family);
         let over = present.range(within.first..=within.last).filter(|(_, one)| one.expires.is_some_and(|end| end <= now));
@@ -290,7 +290,7 @@ impl Networks {
     }
 
     /// What has to be sent so that these addresses are dropped as the blocks want it. Intervals that reach beyond them are looked at as a whole.
-    pub(crate) fn difference(&self, now: Moment, family: Family, within: Span) -> Difference {
+    pub(crate) fn difference(&self, now: MonoTime, family: Family, within: Span) -> Difference {
         let within = self.widened(family, within);
         let mut delete: BTreeMap<u128, Interval> = self.of(family).range(within.first..=within.last).map(|(first, one)| (*first, *one)).collect();
         let mut add = self.pieces(now, family, within);
@@ -308,14 +308,14 @@ impl Networks {
     }
 
     /// The intervals that the blocks want within these addresses, sorted and disjoint.
-    pub(crate) fn pieces(&self, now: Moment, family: Family, within: Span) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, now: MonoTime, family: Family, within: Span) -> Vec<Piece> {
         // Where a block begins to drop and where it ends, in the order of addresses.
         let mut edges: BTreeMap<u128, (Vec<Order>, Vec<Order>)> = BTreeMap::new();
         for (source, block) in self.over(family, within) {
             if block.expires.is_some_and(|end| end <= now) {
                 continue;
             }
-            let order = Order { end: block.expires.map_or(u64::MAX, Moment::millis), source };
+            let order = Order { end: block.expires.map_or(u64::MAX, MonoTime::millis), source };
             for span in Span::of(&source.network()).without(&block.exempt).into_iter().filter_map(|span| span.clipped(within)) {
                 edges.entry(span.first).or_default().0.push(order);
                 if let Some(after) = span.last.checked_add(1) {
@@ -336,7 +336,7 @@ impl Networks {
             match pieces.last_mut() {
                 Some(piece) if piece.owner == latest.source && piece.span.last.checked_add(1) == Some(first) => piece.span.last = last,
                 _ => {
-                    let expires = (latest.end != u64::MAX).then(|| Moment::from_millis(latest.end));
+                    let expires = (latest.end != u64::MAX).then(|| MonoTime::from_millis(latest.end));
                     pieces.push(Piece { span: Span { first, last }, owner: latest.source, expires });
                 }
             }
@@ -393,7 +393,7 @@ struct Order {
 }
 
 /// Whether two ends are the same but for the moments that clocks differ by.
-pub(crate) fn is_same_end(one: Option<Moment>, other: Option<Moment>) -> bool {
+pub(crate) fn is_same_end(one: Option<MonoTime>, other: Option<MonoTime>) -> bool {
     match (one, other) {
         (None, None) => true,
         (Some(one), Some(other)) => one.since(other).max(other.since(one)) <= SAME_END,
@@ -409,8 +409,8 @@ mod tests {
 
     const NOW: u64 = 1_000_000;
 
-    fn at(seconds: u64) -> Moment {
-        Moment::from_millis(NOW + seconds * 1000)
+    fn at(seconds: u64) -> MonoTime {
+        MonoTime::from_millis(NOW + seconds * 1000)
     }
 
     fn source(text: &str) -> Source {
@@ -482,12 +482,12 @@ mod tests {
     }
 
     /// Until when an address is dropped, asked of every block; `None`: it is not.
-    fn naive(blocks: &BTreeMap<Source, (Option<Moment>, Vec<IpNet>)>, now: Moment, address: IpAddr) -> Option<Option<Moment>> {
-        let covers = |(source, (end, exempt)): (&Source, &(Option<Moment>, Vec<IpNet>))| {
+    fn naive(blocks: &BTreeMap<Source, (Option<MonoTime>, Vec<IpNet>)>, now: MonoTime, address: IpAddr) -> Option<Option<MonoTime>> {
+        let covers = |(source, (end, exempt)): (&Source, &(Option<MonoTime>, Vec<IpNet>))| {
             let drops = source.network().contains(&address) && exempt.iter().all(|part| !part.contains(&address));
             (drops && end.is_none_or(|end| end > now)).then_some(*end)
         };
-        blocks.iter().filter_map(covers).max_by_key(|end| end.map_or(u64::MAX, Moment::millis))
+        blocks.iter().filter_map(covers).max_by_key(|end| end.map_or(u64::MAX, MonoTime::millis))
     }
 
     #[derive(Debug, Clone)]
@@ -518,9 +518,9 @@ mod tests {
         #[test]
         fn the_kernel_drops_what_a_naive_model_drops(edits in proptest::collection::vec(edit(), 1..40)) {
             let mut networks = Networks::default();
-            let mut blocks: BTreeMap<Source, (Option<Moment>, Vec<IpNet>)> = BTreeMap::new();
+            let mut blocks: BTreeMap<Source, (Option<MonoTime>, Vec<IpNet>)> = BTreeMap::new();
             // The kernel: intervals with their ends.
-            let mut kernel: Vec<(Span, Option<Moment>)> = Vec::new();
+            let mut kernel: Vec<(Span, Option<MonoTime>)> = Vec::new();
             let mut now = at(0);
             for edit in edits {
                 let mut within = Family::V4.all();

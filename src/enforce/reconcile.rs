@@ -20,7 +20,7 @@ use ipnet::IpNet;
 
 use super::element::{Place, Placement, adopted, as_comment};
 use super::networks::{Family, Networks, Piece, Span, is_same_end, merged};
-use crate::engine::{Adopted, BlockView, Moment, Reason, Source};
+use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
 use crate::nft::{ElementInfo, Key};
 use crate::probe::Port;
 use crate::ruleset::SetId;
@@ -72,8 +72,8 @@ impl Origin {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Wanted {
     pub(crate) source: Source,
-    pub(crate) since: Moment,
-    pub(crate) expires: Option<Moment>,
+    pub(crate) since: MonoTime,
+    pub(crate) expires: Option<MonoTime>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) packets: u64,
     pub(crate) reason: Reason,
@@ -104,11 +104,11 @@ impl From<BlockView<'_>> for Wanted {
 }
 
 impl Wanted {
-    fn remaining(&self, now: Moment) -> Option<Duration> {
+    fn remaining(&self, now: MonoTime) -> Option<Duration> {
         self.expires.map(|end| end.since(now))
     }
 
-    fn into_adopted(self, now: Moment) -> Adopted {
+    fn into_adopted(self, now: MonoTime) -> Adopted {
         Adopted {
             source: self.source,
             timeout: self.timeout,
@@ -189,7 +189,14 @@ impl Present {
 }
 
 /// Compares all blocks with all elements.
-pub(crate) fn reconcile(now: Moment, origin: Origin, placement: Placement, wanted: Vec<Wanted>, present: &Present, limits: &Limits<'_>) -> Vec<Step> {
+pub(crate) fn reconcile(
+    now: MonoTime,
+    origin: Origin,
+    placement: Placement,
+    wanted: Vec<Wanted>,
+    present: &Present,
+    limits: &Limits<'_>,
+) -> Vec<Step> {
     let (networks, hosts): (Vec<Wanted>, Vec<Wanted>) = wanted.into_iter().partition(|block| placement.is_network(block.source));
     let existed = |set: SetId| present.sets.contains(&set);
     let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| origin.missing(existed(set)));
@@ -214,7 +221,7 @@ pub(crate) fn reconcile(now: Moment, origin: Origin, placement: Placement, wante
 
 /// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long as both are the same part.
 pub(crate) fn reconcile_hosts(
-    now: Moment,
+    now: MonoTime,
     placement: Placement,
     wanted: Vec<Wanted>,
     present: &[(SetId, ElementInfo)],
@@ -270,7 +277,7 @@ pub(crate) fn reconcile_hosts(
 ///
 /// What is lost needs no step: the set is made to have what the blocks want ([`Networks::difference`]).
 pub(crate) fn reconcile_networks(
-    now: Moment,
+    now: MonoTime,
     missing: Missing,
     networks: &Networks,
     family: Family,

@@ -11,7 +11,7 @@ use super::exempt::{self, exempt};
 use super::kernel::{EXEMPTIONS, Kernel};
 use super::networks::{Family, Span};
 use super::reconcile::{Limits, Origin, Present, Wanted, reconcile};
-use crate::engine::{AllowList, Engine, Moment, Policy, Source};
+use crate::engine::{AllowList, Engine, MonoTime, Policy, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
@@ -54,7 +54,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// # Errors
     /// When the kernel cannot be read, or refuses the rules.
     pub(crate) fn start(
-        now: Moment,
+        now: MonoTime,
         kernel: K,
         observer: O,
         engine: Engine,
@@ -101,7 +101,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Takes over what could not be read at the start. What the kernel's table did not have then was taken out of it.
-    pub(crate) fn restore_late(&mut self, now: Moment, stored: Stored, had_table: bool) {
+    pub(crate) fn restore_late(&mut self, now: MonoTime, stored: Stored, had_table: bool) {
         let Stored { content, is_same_boot } = stored;
         let unknown = content.blocks.into_iter().filter(|block| self.engine.blocked(block.source).is_none());
         let wanted: Vec<Wanted> = unknown.map(Wanted::from).collect();
@@ -130,7 +130,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// The kernel's words; nothing has changed then.
-    pub(crate) fn reconfigure(&mut self, now: Moment, in_force: InForce) -> Result<Installed, Error> {
+    pub(crate) fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
         let InForce { ruleset, policy, never_block, services } = in_force;
         let placement = Placement::new(policy.ipv6_prefix);
         let is_replaced = placement != self.executor.placement;
@@ -167,7 +167,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Compares all blocks with the kernel, and deals with what differs: what is missing is restored, what others added is adopted.
-    fn compare(&mut self, now: Moment) -> Result<(), Error> {
+    fn compare(&mut self, now: MonoTime) -> Result<(), Error> {
         let mut present = Present { sets: BLOCKED.to_vec(), ..Present::default() };
         for set in HOSTS {
             present.hosts.extend(self.executor.kernel.dump(set)?.into_iter().map(|info| (set, info)));
@@ -220,7 +220,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Makes the table what it should be, in one transaction if the kernel lets it, rules alone if not; what did not come with it follows.
-    pub(super) fn install(&mut self, now: Moment, write: Write<'_>) -> Result<Installed, Error> {
+    pub(super) fn install(&mut self, now: MonoTime, write: Write<'_>) -> Result<Installed, Error> {
         let many = self.engine.blocks().nth(QUIET_FROM).is_some();
         let given: RefCell<Vec<(SetId, Vec<ElementInfo>)>> = RefCell::default();
         let Self { engine, executor, ruleset, never_block, drift, .. } = self;
@@ -298,7 +298,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// What the kernel has now, and what is still to follow.
-    fn installed(&mut self, now: Moment, write: Write<'_>, installed: &Installed, given: &[(SetId, Vec<ElementInfo>)]) {
+    fn installed(&mut self, now: MonoTime, write: Write<'_>, installed: &Installed, given: &[(SetId, Vec<ElementInfo>)]) {
         let is_written = |set: SetId| installed.created(set) || matches!(write, Write::New(_, refill) if refill.contains(&set));
         let written = |set: SetId| {
             let given = given.iter().find(|(of, _)| *of == set).filter(|_| !installed.lacks(set));
@@ -356,7 +356,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// The engine learns what steps say before there are rules: nothing is carried out yet.
-    fn learn(&mut self, now: Moment, steps: Vec<super::reconcile::Step>) -> Summary {
+    fn learn(&mut self, now: MonoTime, steps: Vec<super::reconcile::Step>) -> Summary {
         self.apply(now, steps, false)
     }
 
@@ -402,7 +402,7 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
     u8::try_from(bits).ok().filter(|bits| (1..=128).contains(bits))
 }
 
-fn known_interval(now: Moment, family: Family, span: Span, expires: Option<Moment>) -> ElementInfo {
+fn known_interval(now: MonoTime, family: Family, span: Span, expires: Option<MonoTime>) -> ElementInfo {
     let left = expires.map(|end| end.since(now));
     ElementInfo { key: family.key(span.first), end: Some(family.key(span.last)), timeout: left, expires: left, packets: 0, bytes: 0, comment: None }
 }

@@ -1,11 +1,11 @@
 //! What an account holds: the distinct ports that a source touched, and what they add up to.
 
-use super::{Moment, TouchView};
+use super::{MonoTime, TouchView};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
 /// One port that was touched, when it was last, and how: eight bytes.
 ///
-/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that a touch is never zero, and an empty slot is), 22 imitable,
+/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that a touch is never zero, and an empty slot is), 22 ambiguous,
 /// 23 a mark that the ledger sets, 24..64 milliseconds.
 /// Forty bits of milliseconds last 34 years after the clock's zero; then time stands still here, which is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,35 +14,39 @@ pub(super) struct Touch(u64);
 const PORT: u64 = (1 << 18) - 1;
 const KIND: u64 = 0xf << 18;
 const CONNECT: u64 = (ScanKind::Connect as u64 + 1) << 18;
-const IMITABLE: u64 = 1 << 22;
+const AMBIGUOUS: u64 = 1 << 22;
 const MARK: u64 = 1 << 23;
 const TIME_SHIFT: u32 = 24;
 const TIME_MAX: u64 = (1 << 40) - 1;
 
 /// Time as touches hold it.
-pub(super) fn clock(now: Moment) -> u64 {
+pub(super) fn clock(now: MonoTime) -> u64 {
     now.millis().min(TIME_MAX)
 }
 
 impl Touch {
-    pub(super) fn new(now: Moment, probe: &Probe) -> Self {
+    pub(super) fn new(now: MonoTime, probe: &Probe) -> Self {
         let transport = probe.port.transport as u64;
         let kind = probe.scan as u64 + 1;
-        let imitable = if probe.imitable { IMITABLE } else { 0 };
-        Self(u64::from(probe.port.number) | transport << 16 | kind << 18 | imitable | clock(now) << TIME_SHIFT)
+        let ambiguous = if probe.ambiguous { AMBIGUOUS } else { 0 };
+        Self(u64::from(probe.port.number) | transport << 16 | kind << 18 | ambiguous | clock(now) << TIME_SHIFT)
     }
 
     /// A touch as it was shown, see [`TouchView`].
     pub(super) fn of_view(view: &TouchView) -> Self {
-        let imitable = if view.imitable { IMITABLE } else { 0 };
+        let ambiguous = if view.ambiguous { AMBIGUOUS } else { 0 };
         Self(
-            u64::from(view.port.number) | (view.port.transport as u64) << 16 | (view.scan as u64 + 1) << 18 | imitable | clock(view.at) << TIME_SHIFT,
+            u64::from(view.port.number)
+                | (view.port.transport as u64) << 16
+                | (view.scan as u64 + 1) << 18
+                | ambiguous
+                | clock(view.at) << TIME_SHIFT,
         )
     }
 
     /// As it is shown.
     pub(super) fn view(self) -> TouchView {
-        TouchView { port: self.port(), scan: self.scan(), imitable: self.imitable(), at: Moment::from_millis(self.time()) }
+        TouchView { port: self.port(), scan: self.scan(), ambiguous: self.ambiguous(), at: MonoTime::from_millis(self.time()) }
     }
 
     /// A slot's content; `None` if it is empty or was touched before `horizon`.
@@ -88,17 +92,17 @@ impl Touch {
         ScanKind::ALL.get((self.0 >> 18 & 0xf).wrapping_sub(1) as usize).copied().unwrap_or(ScanKind::CustomFlags)
     }
 
-    pub(super) fn imitable(self) -> bool {
-        self.0 & IMITABLE != 0
+    pub(super) fn ambiguous(self) -> bool {
+        self.0 & AMBIGUOUS != 0
     }
 
     fn is_connect(self) -> bool {
         self.0 & KIND == CONNECT
     }
 
-    /// How much it says: imitable, plain, a completed handshake.
+    /// How much it says: ambiguous, plain, a completed handshake.
     fn strength(self) -> u64 {
-        if self.is_connect() { 2 } else { u64::from(!self.imitable()) }
+        if self.is_connect() { 2 } else { u64::from(!self.ambiguous()) }
     }
 
     /// The stronger of two touches of one port, both of which count; the later if they are alike. So a late acknowledgement does not keep a
@@ -120,7 +124,7 @@ impl Counted {
 
 /// Writes a touch into an account's slots.
 ///
-/// When all are taken by other ports, the least telling and then the oldest gives way: first what is told only, then imitable evidence. Else a
+/// When all are taken by other ports, the least telling and then the oldest gives way: first what is told only, then ambiguous evidence. Else a
 /// scanner could wash its own evidence out with datagrams that are only logged.
 pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
     // Rank above time in one number: the least of them gives way.
@@ -149,31 +153,31 @@ pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Cou
 /// What the ports of an account add up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tally {
-    /// Ports whose evidence is not imitable, and which count toward a block.
+    /// Ports whose evidence is not ambiguous, and which count toward a block.
     pub(super) plain: u16,
-    /// Ports with imitable evidence only, which count toward a block.
-    pub(super) imitable: u16,
+    /// Ports with ambiguous evidence only, which count toward a block.
+    pub(super) ambiguous: u16,
     /// Of the plain ones: completed handshakes.
     pub(super) connect: u16,
     /// Ports that are only told: plain.
     pub(super) told: u16,
-    /// Ports that are only told: imitable.
+    /// Ports that are only told: ambiguous.
     pub(super) told_imitable: u16,
     /// Of the plain ones that are only told: completed handshakes.
     pub(super) told_connect: u16,
 }
 
-/// Distinct ports that imitable evidence alone may touch, however low the trigger is set: a host that comes back after its address changed, or
+/// Distinct ports that ambiguous evidence alone may touch, however low the trigger is set: a host that comes back after its address changed, or
 /// a server that restarted under load, sends late packets to a handful of ports. It is more than any such case among the benign loads that
 /// this program is tested with, and far less than any scan.
-pub(super) const IMITABLE_ALONE: u16 = 5;
+pub(super) const AMBIGUOUS_ALONE: u16 = 5;
 
 /// Whether so many ports pass the trigger.
 ///
-/// With one plain port among them imitable ports count like the others: a dead connection does not send SYNs to closed ports, so the source
+/// With one plain port among them ambiguous ports count like the others: a dead connection does not send SYNs to closed ports, so the source
 /// has shown that it probes, and a scanner that mixes its flags gains nothing.
-fn crosses(plain: u16, imitable: u16, trigger: u16) -> bool {
-    if plain > 0 { plain.saturating_add(imitable) > trigger } else { imitable > trigger.max(IMITABLE_ALONE) }
+fn crosses(plain: u16, ambiguous: u16, trigger: u16) -> bool {
+    if plain > 0 { plain.saturating_add(ambiguous) > trigger } else { ambiguous > trigger.max(AMBIGUOUS_ALONE) }
 }
 
 impl Tally {
@@ -181,9 +185,9 @@ impl Tally {
         let mut tally = Self::default();
         for touch in slots.iter().filter_map(|slot| Touch::live(*slot, horizon)) {
             let counts = counted.holds(touch.transport());
-            match (counts, touch.imitable()) {
+            match (counts, touch.ambiguous()) {
                 (true, false) => tally.plain += 1,
-                (true, true) => tally.imitable += 1,
+                (true, true) => tally.ambiguous += 1,
                 (false, false) => tally.told += 1,
                 (false, true) => tally.told_imitable += 1,
             }
@@ -195,12 +199,12 @@ impl Tally {
 
     /// Enough for a block.
     pub(super) fn blocks(self, trigger: u16) -> bool {
-        crosses(self.plain, self.imitable, trigger)
+        crosses(self.plain, self.ambiguous, trigger)
     }
 
     /// Enough for a report.
     pub(super) fn tells(self, trigger: u16) -> bool {
-        crosses(self.plain + self.told, self.imitable + self.told_imitable, trigger)
+        crosses(self.plain + self.told, self.ambiguous + self.told_imitable, trigger)
     }
 
     /// Handshakes alone pass the trigger. One handshake and two forged SYNs prove nothing about who sent the SYNs.
@@ -256,21 +260,21 @@ mod tests {
 
     const ALL: Counted = Counted(0b1111);
 
-    fn probe(transport: Transport, number: u16, scan: ScanKind, imitable: bool) -> Probe {
+    fn probe(transport: Transport, number: u16, scan: ScanKind, ambiguous: bool) -> Probe {
         let source = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
-        Probe { source, destination: source, port: Port { transport, number }, scan, imitable, ip_options: false }
+        Probe { source, destination: source, port: Port { transport, number }, scan, ambiguous, ip_options: false }
     }
 
     fn syn(at: u64, port: u16) -> Touch {
-        Touch::new(Moment::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Syn, false))
+        Touch::new(MonoTime::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Syn, false))
     }
 
     fn ack(at: u64, port: u16) -> Touch {
-        Touch::new(Moment::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Ack, true))
+        Touch::new(MonoTime::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Ack, true))
     }
 
     fn udp(at: u64, port: u16) -> Touch {
-        Touch::new(Moment::from_millis(at), &probe(Transport::Udp, port, ScanKind::Udp, false))
+        Touch::new(MonoTime::from_millis(at), &probe(Transport::Udp, port, ScanKind::Udp, false))
     }
 
     fn recorded(slots: usize, counted: Counted, touches: &[Touch]) -> Vec<u64> {
@@ -285,9 +289,9 @@ mod tests {
     fn a_touch_holds_what_it_was_given() {
         for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip] {
             for scan in ScanKind::ALL {
-                for (number, imitable, at) in [(0, false, 0), (65535, true, TIME_MAX), (1, false, u64::MAX)] {
-                    let touch = Touch::new(Moment::from_millis(at), &probe(transport, number, scan, imitable));
-                    assert_eq!((touch.port(), touch.scan(), touch.imitable()), (Port { transport, number }, scan, imitable));
+                for (number, ambiguous, at) in [(0, false, 0), (65535, true, TIME_MAX), (1, false, u64::MAX)] {
+                    let touch = Touch::new(MonoTime::from_millis(at), &probe(transport, number, scan, ambiguous));
+                    assert_eq!((touch.port(), touch.scan(), touch.ambiguous()), (Port { transport, number }, scan, ambiguous));
                     assert_eq!(touch.time(), at.min(TIME_MAX));
                 }
             }
@@ -312,7 +316,7 @@ mod tests {
         touches.extend((0..50).map(|port| udp(10, port)));
         touches.push(syn(20, 3));
         let tally = Tally::of(&recorded(6, tcp_only, &touches), 0, tcp_only);
-        assert_eq!((tally.plain, tally.imitable), (2, 1));
+        assert_eq!((tally.plain, tally.ambiguous), (2, 1));
         assert!(tally.blocks(2));
     }
 
@@ -332,7 +336,7 @@ mod tests {
     // P3, P23
     #[test]
     fn one_handshake_and_forged_syns_prove_nothing() {
-        let handshake = |port| Touch::new(Moment::from_millis(0), &probe(Transport::Tcp, port, ScanKind::Connect, false));
+        let handshake = |port| Touch::new(MonoTime::from_millis(0), &probe(Transport::Tcp, port, ScanKind::Connect, false));
         let tally = Tally::of(&recorded(6, ALL, &[handshake(1), syn(0, 2), syn(0, 3)]), 0, ALL);
         assert!(tally.blocks(2) && !tally.proven(2));
         assert!(Tally::of(&recorded(6, ALL, &[handshake(1), syn(1, 1), handshake(2), handshake(3)]), 0, ALL).proven(2));

@@ -1,6 +1,6 @@
 //! What is blocked, what is on its way there, and when it ends.
 //!
-//! One entry a source, and at most one order in flight for it: whatever is asked for meanwhile waits as a [`Wish`] until the kernel has
+//! One entry a source, and at most one order in flight for it: whatever is asked for meanwhile waits as a [`Pending`] until the kernel has
 //! answered. "Blocked" is reported when the kernel has acknowledged it, "unblocked" only of what was reported as blocked or adopted.
 //!
 //! ```text
@@ -19,8 +19,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
-use super::entry::{Adopted, BlockView, DOUBT_EVERY, Entry, Exempt, Order, RETRY_FIRST, RETRY_LAST, State, Wish, blocked, is_due, view};
-use super::{Action, Ending, Moment, Outcome, Reason, Report, Source};
+use super::entry::{Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, RETRY_FIRST, RETRY_LAST, State, blocked, is_due, view};
+use super::{Action, Ending, MonoTime, Outcome, Reason, Report, Source};
 
 /// A block that must not be and that the kernel would not lift is tried again after this.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub(super) enum Followup {
 
 /// A scan's claim to block a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum BlockStatus {
     /// Nothing is there.
     Free,
     /// In force or in flight as it is, or refused not long ago.
@@ -55,7 +55,7 @@ pub(super) enum Standing {
 
 /// Counts of things done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Done {
+pub(super) struct Totals {
     pub(super) blocked: u64,
     pub(super) renewed: u64,
     pub(super) refused: u64,
@@ -69,9 +69,9 @@ pub(super) struct Blocks {
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: FixedState,
-    timers: BTreeSet<(Moment, u32)>,
+    timers: BTreeSet<(MonoTime, u32)>,
     in_force: usize,
-    done: Done,
+    done: Totals,
 }
 
 impl Blocks {
@@ -83,7 +83,7 @@ impl Blocks {
             hasher: FixedState::with_seed(seed),
             timers: BTreeSet::new(),
             in_force: 0,
-            done: Done::default(),
+            done: Totals::default(),
         }
     }
 
@@ -97,11 +97,11 @@ impl Blocks {
         self.index.len()
     }
 
-    pub(super) fn done(&self) -> Done {
+    pub(super) fn done(&self) -> Totals {
         self.done
     }
 
-    pub(super) fn next_timer(&self) -> Option<Moment> {
+    pub(super) fn next_timer(&self) -> Option<MonoTime> {
         self.timers.first().map(|(at, _)| *at)
     }
 
@@ -122,13 +122,13 @@ impl Blocks {
     }
 
     /// What a scan finds when it wants `source` blocked.
-    pub(super) fn standing(&self, now: Moment, source: Source) -> Standing {
+    pub(super) fn standing(&self, now: MonoTime, source: Source) -> BlockStatus {
         match self.find(source).and_then(|at| self.entry(at)) {
-            None => Standing::Free,
+            None => BlockStatus::Free,
             Some(entry) => match entry.state {
-                State::Refused { until } if now >= until => Standing::Free,
-                State::InForce if entry.is_unproven_scan() => Standing::Unproven,
-                _ => Standing::Taken,
+                State::Refused { until } if now >= until => BlockStatus::Free,
+                State::InForce if entry.is_unproven_scan() => BlockStatus::Unproven,
+                _ => BlockStatus::Taken,
             },
         }
     }
@@ -146,23 +146,23 @@ impl Blocks {
     }
 
     /// A probe of a blocked source has come through. Unless it was on its way already, somebody else took the element out: the kernel is asked.
-    pub(super) fn doubt(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) {
+    pub(super) fn check_element(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) {
         let Some(at) = self.find(source) else { return };
-        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce && now >= entry.doubt_from) else { return };
-        entry.doubt_from = now.after(DOUBT_EVERY);
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce && now >= entry.check_from) else { return };
+        entry.check_from = now.after(CHECK_EVERY);
         entry.state = State::Counting;
         actions.push(Action::Count { source: source });
         self.rearm(at);
     }
 
     /// Orders a block, or more time and another reason for one that is there; waits if an order is in flight.
-    pub(super) fn order(&mut self, now: Moment, source: Source, order: Order, actions: &mut Vec<Action>) {
+    pub(super) fn order(&mut self, now: MonoTime, source: Source, order: Order, actions: &mut Vec<Action>) {
         let at = match self.find(source) {
             Some(at) => at,
             None => self.insert(Entry {
                 source,
                 state: State::Refused { until: now },
-                wish: None,
+                pending: None,
                 reason: order.reason.clone(),
                 port: order.port,
                 since: now,
@@ -170,7 +170,7 @@ impl Blocks {
                 expires: None,
                 count_at: None,
                 lift_at: None,
-                doubt_from: now,
+                check_from: now,
                 timer: None,
                 packets: 0,
                 renewals: 0,
@@ -188,7 +188,7 @@ impl Blocks {
                 actions.push(Action::Block { source, timeout: order.timeout, reason: order.reason.clone(), renew: true });
                 entry.state = State::Renewing { timeout: order.timeout, reason: Some(Box::new((order.reason, order.port))) };
             }
-            _ => entry.wish = Some(Box::new(Wish::Block(order))),
+            _ => entry.pending = Some(Box::new(Pending::Block(order))),
         }
         self.rearm(at);
     }
@@ -205,17 +205,17 @@ impl Blocks {
             }
             State::Refused { .. } => false,
             State::Lifting { ending: already, .. } => {
-                // What must not be blocked stays lifted, whoever asked first; a wish to block again is void.
+                // What must not be blocked stays lifted, whoever asked first; a pending to block again is void.
                 if ending == Ending::NeverBlock {
                     *already = ending;
                 }
-                entry.wish = None;
+                entry.pending = None;
                 true
             }
             State::Blocking | State::Renewing { .. } | State::Counting | State::Exempting(_) => {
                 // As above: a lifting by hand is not tried again when the kernel refuses it, this one is.
-                let must = matches!(entry.wish.as_deref(), Some(Wish::Lift(Ending::NeverBlock)));
-                entry.wish = Some(Box::new(Wish::Lift(if must { Ending::NeverBlock } else { ending })));
+                let must = matches!(entry.pending.as_deref(), Some(Pending::Lift(Ending::NeverBlock)));
+                entry.pending = Some(Box::new(Pending::Lift(if must { Ending::NeverBlock } else { ending })));
                 true
             }
         };
@@ -235,8 +235,8 @@ impl Blocks {
                 entry.state = State::Exempting(Exempt::new(all));
             }
             // A pending order to lift the whole block comes first.
-            _ if matches!(entry.wish.as_deref(), Some(Wish::Lift(_))) => {}
-            _ => entry.wish = Some(Box::new(Wish::Exempt(network))),
+            _ if matches!(entry.pending.as_deref(), Some(Pending::Lift(_))) => {}
+            _ => entry.pending = Some(Box::new(Pending::Exempt(network))),
         }
         self.rearm(at);
         true
@@ -260,7 +260,7 @@ impl Blocks {
     }
 
     /// Takes over an element that is in the kernel's set. One that is known already is left as it is.
-    pub(super) fn adopt(&mut self, now: Moment, found: &Adopted) {
+    pub(super) fn adopt(&mut self, now: MonoTime, found: &Adopted) {
         if self.find(found.source).is_some() {
             return;
         }
@@ -268,17 +268,17 @@ impl Blocks {
         let mut entry = Entry {
             source: found.source,
             state: State::InForce,
-            wish: None,
+            pending: None,
             reason: found.reason.clone(),
             port: found.port,
             since: found
                 .since
-                .unwrap_or_else(|| Moment::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))),
+                .unwrap_or_else(|| MonoTime::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))),
             timeout: None,
             expires: None,
             count_at: None,
             lift_at: None,
-            doubt_from: now,
+            check_from: now,
             timer: None,
             packets: found.packets,
             renewals: 0,
@@ -316,7 +316,7 @@ impl Blocks {
     }
 
     /// Somebody gave the element another time or comment: what the kernel has counts. Gives whether that is another than was known.
-    pub(super) fn changed(&mut self, now: Moment, found: &Adopted) -> bool {
+    pub(super) fn changed(&mut self, now: MonoTime, found: &Adopted) -> bool {
         let Some(at) = self.find(found.source) else { return false };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
         let known = entry.expires.map(|at| at.since(now));
@@ -344,7 +344,7 @@ impl Blocks {
     /// The kernel's answer. `renew` is the time that a block gets whose scan goes on; `None` if it gets none.
     pub(super) fn on_outcome(
         &mut self,
-        now: Moment,
+        now: MonoTime,
         outcome: Outcome,
         renew: impl Fn(Source) -> Option<Duration>,
         actions: &mut Vec<Action>,
@@ -365,7 +365,7 @@ impl Blocks {
     }
 
     /// Everything that is due, at most `budget` of it: the packet path must not wait for a million expiries.
-    pub(super) fn on_timer(&mut self, now: Moment, budget: usize, renew: impl Fn(Source) -> Option<Duration>, actions: &mut Vec<Action>) {
+    pub(super) fn on_timer(&mut self, now: MonoTime, budget: usize, renew: impl Fn(Source) -> Option<Duration>, actions: &mut Vec<Action>) {
         for _ in 0..budget {
             let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now) else { return };
             self.timers.remove(&(due, at));
@@ -393,7 +393,7 @@ impl Blocks {
         }
     }
 
-    fn on_blocked(&mut self, now: Moment, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+    fn on_blocked(&mut self, now: MonoTime, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
         let source = entry.source;
         match (std::mem::replace(&mut entry.state, State::InForce), result) {
@@ -443,7 +443,7 @@ impl Blocks {
         }
     }
 
-    fn on_unblocked(&mut self, now: Moment, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+    fn on_unblocked(&mut self, now: MonoTime, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
         let source = entry.source;
         let State::Lifting { ending, in_force } = entry.state else { return Followup::Nothing };
@@ -486,7 +486,7 @@ impl Blocks {
         Followup::Nothing
     }
 
-    fn on_counted(&mut self, now: Moment, at: u32, packets: Option<u64>, renew: Option<Duration>, actions: &mut Vec<Action>) -> Followup {
+    fn on_counted(&mut self, now: MonoTime, at: u32, packets: Option<u64>, renew: Option<Duration>, actions: &mut Vec<Action>) -> Followup {
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else { return Followup::Nothing };
         let source = entry.source;
         entry.state = State::InForce;
@@ -498,11 +498,11 @@ impl Blocks {
                 if ending == Ending::ByHand { Followup::Forgiven(source) } else { Followup::Nothing }
             }
             Some(packets) => {
-                let goes_on = packets > entry.packets;
+                let continues = packets > entry.packets;
                 entry.packets = packets;
-                // A wish that waits comes first.
-                if goes_on
-                    && entry.wish.is_none()
+                // A pending that waits comes first.
+                if continues
+                    && entry.pending.is_none()
                     && entry.is_unproven_scan()
                     && let Some(timeout) = renew
                 {
@@ -515,7 +515,7 @@ impl Blocks {
     }
 
     /// After an outcome: what has waited for it, what became due meanwhile.
-    fn settle(&mut self, now: Moment, at: u32, actions: &mut Vec<Action>) {
+    fn settle(&mut self, now: MonoTime, at: u32, actions: &mut Vec<Action>) {
         let Some(entry) = self.entry_mut(at) else { return };
         let source = entry.source;
         if entry.state == State::InForce && is_due(entry.expires, now) {
@@ -523,19 +523,19 @@ impl Blocks {
         }
         let Some(entry) = self.entry_mut(at) else { return };
         if matches!(entry.state, State::InForce | State::Refused { .. })
-            && let Some(wish) = entry.wish.take()
+            && let Some(pending) = entry.pending.take()
         {
-            match (*wish, &entry.state) {
-                (Wish::Block(order), _) => self.order(now, source, order, actions),
-                (Wish::Exempt(network), State::InForce) => {
+            match (*pending, &entry.state) {
+                (Pending::Block(order), _) => self.order(now, source, order, actions),
+                (Pending::Exempt(network), State::InForce) => {
                     self.exempt(source, network, actions);
                 }
-                (Wish::Exempt(_), _) => {}
-                (Wish::Lift(ending), State::InForce) => {
+                (Pending::Exempt(_), _) => {}
+                (Pending::Lift(ending), State::InForce) => {
                     self.lift(source, ending, actions);
                 }
                 // The kernel refused the block: most likely there is nothing to lift, but whoever asked wants to be sure.
-                (Wish::Lift(ending), _) => {
+                (Pending::Lift(ending), _) => {
                     actions.push(Action::Unblock { source });
                     entry.state = State::Lifting { ending, in_force: false };
                 }
@@ -554,7 +554,7 @@ impl Blocks {
         self.remove(at);
     }
 
-    /// Reports the end of a block in force; [`Blocks::settle`] then looks for a wish to block again.
+    /// Reports the end of a block in force; [`Blocks::settle`] then looks for a pending to block again.
     fn end_keeping_wish(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
         let Some(entry) = self.entry_mut(at) else { return };
         entry.state = State::Refused { until: entry.since };

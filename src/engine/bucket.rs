@@ -1,23 +1,23 @@
 //! A token bucket in virtual time.
 
-use super::Moment;
+use super::MonoTime;
 
 /// So many events within a time, saved up to a burst.
 #[derive(Debug, Clone)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     /// Tokens, times `period`: whole numbers only, so that no rate is rounded.
     level: u64,
     burst: u64,
     rate: u64,
     period: u64,
-    filled: Moment,
+    filled: MonoTime,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// `rate` tokens in `period` milliseconds, at most `burst` saved; full at the start.
     pub(super) fn new(rate: u64, period: u64, burst: u64) -> Self {
         let period = period.max(1);
-        Self { level: burst.saturating_mul(period), burst, rate, period, filled: Moment::default() }
+        Self { level: burst.saturating_mul(period), burst, rate, period, filled: MonoTime::default() }
     }
 
     /// The same level of use under another rate.
@@ -28,12 +28,12 @@ impl Bucket {
     }
 
     /// Takes a token if there is one.
-    pub(super) fn take(&mut self, now: Moment) -> bool {
+    pub(super) fn take(&mut self, now: MonoTime) -> bool {
         self.take_above(now, 0)
     }
 
     /// Takes a token if that leaves `reserve` of them.
-    pub(super) fn take_above(&mut self, now: Moment, reserve: u64) -> bool {
+    pub(super) fn take_above(&mut self, now: MonoTime, reserve: u64) -> bool {
         let passed = now.millis().saturating_sub(self.filled.millis());
         if passed > 0 {
             self.level = self.level.saturating_add(passed.saturating_mul(self.rate)).min(self.burst.saturating_mul(self.period));
@@ -55,8 +55,8 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::new(600, 60_000, 600);
-        let taken = |bucket: &mut Bucket, millis| (0..2000).filter(|_| bucket.take(Moment::from_millis(millis))).count();
+        let mut bucket = TokenBucket::new(600, 60_000, 600);
+        let taken = |bucket: &mut TokenBucket, millis| (0..2000).filter(|_| bucket.take(MonoTime::from_millis(millis))).count();
         assert_eq!(taken(&mut bucket, 5), 600);
         assert_eq!(taken(&mut bucket, 99), 0);
         assert_eq!(taken(&mut bucket, 105), 1);
@@ -67,17 +67,17 @@ mod tests {
 
     #[test]
     fn a_reserve_is_left_for_those_who_may_take_it() {
-        let mut bucket = Bucket::new(600, 60_000, 600);
-        let now = Moment::from_millis(5);
+        let mut bucket = TokenBucket::new(600, 60_000, 600);
+        let now = MonoTime::from_millis(5);
         assert_eq!((0..2000).filter(|_| bucket.take_above(now, 150)).count(), 450);
         assert_eq!((0..2000).filter(|_| bucket.take(now)).count(), 150);
         // What comes in later fills the reserve first.
-        assert!(!bucket.take_above(Moment::from_millis(10_000), 150));
-        assert!(bucket.take_above(Moment::from_millis(15_106), 150));
+        assert!(!bucket.take_above(MonoTime::from_millis(10_000), 150));
+        assert!(bucket.take_above(MonoTime::from_millis(15_106), 150));
     }
 
     #[test]
     fn a_bucket_of_rate_zero_gives_nothing() {
-        assert!(!Bucket::new(0, 60_000, 0).take(Moment::from_millis(1 << 40)));
+        assert!(!TokenBucket::new(0, 60_000, 0).take(MonoTime::from_millis(1 << 40)));
     }
 }

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use super::account::{Counted, Touch, clock};
 use super::blocks::Blocks;
-use super::bucket::Bucket;
+use super::bucket::TokenBucket;
 use super::ledger::{Known, Ledger};
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::status::{Evidence, Status};
-use super::surge::Surge;
-use super::{AllowList, Moment, Reason, Source};
+use super::surge::FloodDetector;
+use super::{AllowList, MonoTime, Reason, Source};
 
 const MINUTE: u64 = 60_000;
 
@@ -44,14 +44,14 @@ pub struct Engine {
     blocks: Blocks,
     offenders: Offenders,
     /// New blocks of unproven sources.
-    unproven: Bucket,
-    told: Bucket,
+    unproven: TokenBucket,
+    told: TokenBucket,
     /// Holds that the budget stands against.
-    past_budget: Surge,
+    past_budget: FloodDetector,
     /// Of the policy, for the packet path.
     counted: Counted,
-    now: Moment,
-    sweep_at: Option<Moment>,
+    now: MonoTime,
+    sweep_at: Option<MonoTime>,
     /// Where the search for blocks that must not be goes on, if one is under way.
     review_from: Option<usize>,
     status: Status,
@@ -67,14 +67,14 @@ impl Engine {
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
             unproven: unproven_bucket(&policy),
-            told: Bucket::new(TOLD_PER_MINUTE, MINUTE, TOLD_PER_MINUTE),
-            past_budget: Surge::default(),
+            told: TokenBucket::new(TOLD_PER_MINUTE, MINUTE, TOLD_PER_MINUTE),
+            past_budget: FloodDetector::default(),
             always: AllowList::always(),
             never_block: AllowList::default(),
             counted: policy.counted(),
             policy,
             seed,
-            now: Moment::default(),
+            now: MonoTime::default(),
             sweep_at: None,
             review_from: None,
             status: Status::default(),
@@ -84,7 +84,7 @@ impl Engine {
     /// Another configuration. Accounts and blocks stay; what must not be blocked any more is lifted.
     ///
     /// When `block.ipv6_prefix` changes, each block goes on to block what was decided, no more and no less; accounts of the old length are forgotten.
-    pub fn reconfigure(&mut self, now: Moment, policy: Policy) {
+    pub fn reconfigure(&mut self, now: MonoTime, policy: Policy) {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
@@ -98,7 +98,7 @@ impl Engine {
 
     /// Own addresses, gateways, resolvers and administrators' peers, as they are now. Blocks of scans that overlap them, and others that lie within them, are
     /// lifted by the next calls of [`Engine::on_timer`].
-    pub fn set_never_block(&mut self, now: Moment, list: AllowList) {
+    pub fn set_never_block(&mut self, now: MonoTime, list: AllowList) {
         self.tick(now);
         if list != self.never_block {
             self.never_block = list;
@@ -107,7 +107,7 @@ impl Engine {
     }
 
     /// Takes over what an earlier run knew: who was blocked how often, and who touched what. What is known already, and what is over by now, is left out.
-    pub fn recall(&mut self, now: Moment, offenders: impl IntoIterator<Item = Offender>, evidence: impl IntoIterator<Item = Evidence>) {
+    pub fn recall(&mut self, now: MonoTime, offenders: impl IntoIterator<Item = Offender>, evidence: impl IntoIterator<Item = Evidence>) {
         let now = self.tick(now);
         let Self { policy, .. } = self;
         for offender in offenders.into_iter().filter(|offender| policy.is_account(offender.source)) {
@@ -133,7 +133,7 @@ impl Engine {
     }
 
     /// Time that never goes back.
-    fn tick(&mut self, now: Moment) -> Moment {
+    fn tick(&mut self, now: MonoTime) -> MonoTime {
         self.now = self.now.max(now);
         self.now
     }
@@ -166,9 +166,9 @@ fn is_void(policy: &Policy, always: &AllowList, never_block: &AllowList, source:
     [always, &policy.allow, never_block].into_iter().any(|list| if is_scan { list.overlaps(&network) } else { list.covers(&network) })
 }
 
-fn unproven_bucket(policy: &Policy) -> Bucket {
+fn unproven_bucket(policy: &Policy) -> TokenBucket {
     let rate = u64::from(policy.unproven.per_minute);
-    Bucket::new(rate, MINUTE, rate)
+    TokenBucket::new(rate, MINUTE, rate)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub enum NotBlocked {
     /// `block.total` is reached.
     Total,
     /// Packets of a connection that is over can look like it, and there were too few of them.
-    Imitable,
+    Ambiguous,
 }
 
 impl NotBlocked {
@@ -46,7 +46,7 @@ impl NotBlocked {
         Self::UnprovenSlow,
         Self::PerMinute,
         Self::Total,
-        Self::Imitable,
+        Self::Ambiguous,
     ];
 
     /// The words for the administrator.
@@ -62,7 +62,7 @@ impl NotBlocked {
             Self::UnprovenSlow => "block.unproven.action is slow",
             Self::PerMinute => "block.unproven.per_minute is used up",
             Self::Total => "block.total is reached",
-            Self::Imitable => "a late packet of a connection that is over can look like it",
+            Self::Ambiguous => "a late packet of a connection that is over can look like it",
         }
     }
 }
@@ -78,7 +78,7 @@ pub enum Trigger {
 
 /// What a new connection of a source may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passage {
+pub enum ConnectionVerdict {
     /// Nothing stands against it.
     Free,
     /// The source has passed the trigger and would be blocked; but as many blocks as may be are there (`block.unproven.per_minute`,
@@ -111,7 +111,7 @@ pub(super) fn decide(policy: &Policy, tally: Tally, scan: ScanKind, transport: T
     }
     if !tally.blocks(trigger) {
         // Whoever wants to hear of the first packet hears of a lone FIN too, as from PortSentry 1.2; to block for it would be to block clients.
-        return if trigger == 0 && scan == ScanKind::Fin { Decision::Tell(NotBlocked::Imitable) } else { Decision::Wait };
+        return if trigger == 0 && scan == ScanKind::Fin { Decision::Tell(NotBlocked::Ambiguous) } else { Decision::Wait };
     }
     if policy.mode == Mode::Observe {
         return Decision::Tell(NotBlocked::Observe);
@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn one_fin_is_told_at_trigger_0_and_blocks_nobody() {
         let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
-        let late = |imitable| Tally { imitable, ..Tally::default() };
-        assert_eq!(decide(&policy, late(1), ScanKind::Fin, Transport::Tcp), Decision::Tell(NotBlocked::Imitable));
+        let late = |ambiguous| Tally { ambiguous, ..Tally::default() };
+        assert_eq!(decide(&policy, late(1), ScanKind::Fin, Transport::Tcp), Decision::Tell(NotBlocked::Ambiguous));
         assert_eq!(decide(&policy, late(1), ScanKind::Ack, Transport::Tcp), Decision::Wait);
         assert_eq!(decide(&policy, late(6), ScanKind::Fin, Transport::Tcp), Decision::Block { proven: false });
         let one = Policy { scan_trigger: 1, ..policy };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Ending, Moment, Reason, Report, Source};
+use super::{Ending, MonoTime, Reason, Report, Source};
 use crate::probe::Port;
 
 /// After a refusal the same source is tried again after this, twice as long each further time. The kernel refuses when its set or memory is
@@ -14,7 +14,7 @@ pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub(super) const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// A packet of a blocked source was on its way when the block came, or the element is gone: the kernel is asked, but not more often than this.
-pub(super) const DOUBT_EVERY: Duration = Duration::from_secs(1);
+pub(super) const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is to be blocked, and why.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ pub(super) struct Order {
 
 /// What is asked for while an order is in flight.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Wish {
+pub(super) enum Pending {
     Block(Order),
     Lift(Ending),
     Exempt(IpNet),
@@ -47,25 +47,25 @@ pub(super) enum State {
     /// The order to take it out is in flight.
     Lifting { ending: Ending, in_force: bool },
     /// The kernel has refused it; it is not tried again before then.
-    Refused { until: Moment },
+    Refused { until: MonoTime },
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) source: Source,
     pub(super) state: State,
-    pub(super) wish: Option<Box<Wish>>,
+    pub(super) pending: Option<Box<Pending>>,
     pub(super) reason: Reason,
     pub(super) port: Option<Port>,
-    pub(super) since: Moment,
+    pub(super) since: MonoTime,
     pub(super) timeout: Option<Duration>,
-    pub(super) expires: Option<Moment>,
+    pub(super) expires: Option<MonoTime>,
     /// When the kernel is asked whether the scan goes on.
-    pub(super) count_at: Option<Moment>,
-    pub(super) lift_at: Option<Moment>,
+    pub(super) count_at: Option<MonoTime>,
+    pub(super) lift_at: Option<MonoTime>,
     /// From here on a packet that comes through is a reason to ask whether the element is still there.
-    pub(super) doubt_from: Moment,
-    pub(super) timer: Option<Moment>,
+    pub(super) check_from: MonoTime,
+    pub(super) timer: Option<MonoTime>,
     pub(super) packets: u64,
     pub(super) renewals: u32,
     pub(super) refusals: u32,
@@ -105,9 +105,9 @@ pub struct BlockView<'a> {
     /// Why.
     pub reason: &'a Reason,
     /// Since when; for an adopted block, as far as that is known.
-    pub since: Moment,
+    pub since: MonoTime,
     /// Until when; `None` until it is unblocked.
-    pub expires: Option<Moment>,
+    pub expires: Option<MonoTime>,
     /// The whole time that it was given last.
     pub timeout: Option<Duration>,
     /// The port of the probe that crossed the trigger; `None` for a block by hand, and for one of an earlier run.
@@ -132,16 +132,16 @@ impl Entry {
     }
 
     /// Gives it `timeout` from now on.
-    pub(super) fn run(&mut self, now: Moment, timeout: Option<Duration>) {
+    pub(super) fn run(&mut self, now: MonoTime, timeout: Option<Duration>) {
         self.timeout = timeout;
         self.expires = timeout.map(|timeout| now.after(timeout));
-        self.doubt_from = now.after(DOUBT_EVERY);
+        self.check_from = now.after(CHECK_EVERY);
         // Three quarters: late enough to see whether the scan goes on, early enough that the renewal is there before the kernel's timer.
         self.count_at = timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
     }
 
     /// When the next thing is due that no outcome brings.
-    pub(super) fn due(&self) -> Option<Moment> {
+    pub(super) fn due(&self) -> Option<MonoTime> {
         match self.state {
             State::InForce => [self.expires, self.count_at, self.lift_at].into_iter().flatten().min(),
             State::Refused { until } => Some(until.after(RETRY_LAST)),
@@ -164,14 +164,14 @@ pub struct Adopted {
     /// What its comment says, or what was stored of it.
     pub reason: Reason,
     /// When the block began, where that was stored; `None`: when the kernel gave it its time.
-    pub since: Option<Moment>,
+    pub since: Option<MonoTime>,
     /// The port that crossed the trigger, where that was stored.
     pub port: Option<Port>,
     /// Networks within it that are not blocked.
     pub exempt: Vec<IpNet>,
 }
 
-pub(super) fn is_due(at: Option<Moment>, now: Moment) -> bool {
+pub(super) fn is_due(at: Option<MonoTime>, now: MonoTime) -> bool {
     at.is_some_and(|at| at <= now)
 }
 

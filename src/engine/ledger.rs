@@ -33,10 +33,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::account::{Counted, IMITABLE_ALONE, Tally, Touch, clock, record};
-use super::bucket::Bucket;
+use super::account::{AMBIGUOUS_ALONE, Counted, Tally, Touch, clock, record};
+use super::bucket::TokenBucket;
 use super::slab::{List, Slab};
-use super::{Moment, Source};
+use super::{MonoTime, Source};
 
 /// Sources that are remembered by default: a third each for suspects, patient and hasty newcomers.
 ///
@@ -64,10 +64,10 @@ pub const fn suspect_bytes(trigger: u16) -> usize {
     Slab::<Suspect>::PLACE + INDEX_BYTES + slots(trigger) * size_of::<u64>()
 }
 
-/// Ports that an account holds with this trigger: one more than the trigger, for plain and for imitable evidence.
+/// Ports that an account holds with this trigger: one more than the trigger, for plain and for ambiguous evidence.
 const fn slots(trigger: u16) -> usize {
     let trigger = if trigger > TRIGGER_MAX { TRIGGER_MAX } else { trigger };
-    (if trigger > IMITABLE_ALONE { trigger } else { IMITABLE_ALONE }) as usize + 1
+    (if trigger > AMBIGUOUS_ALONE { trigger } else { AMBIGUOUS_ALONE }) as usize + 1
 }
 
 /// A source as a number; IPv4 addresses as their mapped form (RFC 4291, 2.5.5.2), which no packet's source may have.
@@ -160,10 +160,10 @@ impl Shape {
         self.third().min(u32::try_from(fit).unwrap_or(u32::MAX))
     }
 
-    fn tokens(self) -> Bucket {
+    fn tokens(self) -> TokenBucket {
         // An eighth saved up: the first minutes after a start see many sources at once.
         let third = u64::from(self.third());
-        Bucket::new(third, self.window, (third / 8).max(1))
+        TokenBucket::new(third, self.window, (third / 8).max(1))
     }
 }
 
@@ -181,7 +181,7 @@ pub(super) struct Ledger {
     patient: List,
     hasty: List,
     watched: List,
-    tokens: Bucket,
+    tokens: TokenBucket,
     evicted: u64,
 }
 
@@ -226,7 +226,7 @@ impl Ledger {
     }
 
     /// The same knowledge in another shape. Not for the packet path: it walks through everything.
-    pub(super) fn reshape(&mut self, shape: Shape, seed: u64, now: Moment, counted: Counted) {
+    pub(super) fn reshape(&mut self, shape: Shape, seed: u64, now: MonoTime, counted: Counted) {
         if shape == self.shape {
             return;
         }
@@ -275,12 +275,12 @@ impl Ledger {
     }
 
     /// The earliest time that still counts.
-    pub(super) fn horizon(&self, now: Moment) -> u64 {
+    pub(super) fn horizon(&self, now: MonoTime) -> u64 {
         clock(now).saturating_sub(self.shape.window)
     }
 
     /// Writes a touch down and gives what the source's ports add up to.
-    pub(super) fn touch(&mut self, now: Moment, source: Source, touch: Touch, counted: Counted) -> (Tally, Found) {
+    pub(super) fn touch(&mut self, now: MonoTime, source: Source, touch: Touch, counted: Counted) -> (Tally, Found) {
         let key = Key::from(source);
         let hash = self.hash(key);
         let horizon = self.horizon(now);
@@ -312,7 +312,7 @@ impl Ledger {
     }
 
     /// Whether people should hear of this source now: once in a window. It becomes a suspect by it, since only those have a place to note it.
-    pub(super) fn tell(&mut self, now: Moment, found: Found) -> bool {
+    pub(super) fn tell(&mut self, now: MonoTime, found: Found) -> bool {
         let horizon = self.horizon(now);
         let Found { hash, key, place } = found;
         let Some(place) = place else { return true };
@@ -376,7 +376,7 @@ impl Ledger {
     }
 
     /// Takes over what an earlier run knew of a source, unless something is known of it already. What is over by now counts no more.
-    pub(super) fn recall(&mut self, now: Moment, source: Source, known: Known<'_>, counted: Counted) {
+    pub(super) fn recall(&mut self, now: MonoTime, source: Source, known: Known<'_>, counted: Counted) {
         let key = Key::from(source);
         let (hash, horizon, clock) = (self.hash(key), self.horizon(now), clock(now));
         // Nobody touched anything after now.
@@ -414,7 +414,7 @@ impl Ledger {
     }
 
     /// Sweeps out at most `budget` sources whose time is over. Gives whether there may be more of them.
-    pub(super) fn sweep(&mut self, now: Moment, budget: u32) -> bool {
+    pub(super) fn sweep(&mut self, now: MonoTime, budget: u32) -> bool {
         let horizon = self.horizon(now);
         for _ in 0..budget {
             let over = |tier| self.front(tier).filter(|front| front.marked || front.last < horizon);
@@ -503,7 +503,7 @@ impl Ledger {
     }
 
     /// Takes a new source in.
-    fn admit(&mut self, now: Moment, hash: u64, key: Key, touch: Touch) -> Option<Place> {
+    fn admit(&mut self, now: MonoTime, hash: u64, key: Key, touch: Touch) -> Option<Place> {
         // Two out for one in: what is over never piles up, and nobody pays for a sweep.
         self.sweep(now, 2);
         let patient = self.patient.length() < self.shape.third() && self.tokens.take(now);

@@ -1,6 +1,6 @@
 //! Who scans, and what follows from it.
 //!
-//! Pure: no clock, socket, file, log call or lock. Time comes in as [`Moment`], the hash seed as an argument; [`Action`]s go out, and the
+//! Pure: no clock, socket, file, log call or lock. Time comes in as [`MonoTime`], the hash seed as an argument; [`Action`]s go out, and the
 //! kernel's answer comes back as [`Outcome`]. The daemon, the tests and the benchmarks run the same code.
 //!
 //! ```text
@@ -31,10 +31,10 @@ pub use self::core::Engine;
 pub use self::core::by_hand::Unblocked;
 pub use action::{Action, Ending, Outcome, Report};
 pub use allowlist::AllowList;
-pub use decision::{NotBlocked, Passage, Trigger};
+pub use decision::{ConnectionVerdict, NotBlocked, Trigger};
 pub use entry::{Adopted, BlockView};
 pub use ledger::{CAPACITY, NEWCOMER_BYTES, PORT_BYTES_MAX, TRIGGER_MAX, suspect_bytes};
-pub use moment::Moment;
+pub use moment::MonoTime;
 pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
 pub use reason::Reason;

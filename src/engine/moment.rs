@@ -6,9 +6,9 @@ use std::time::Duration;
 ///
 /// The daemon reads CLOCK_BOOTTIME (clock_gettime(2)); tests invent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Moment(u64);
+pub struct MonoTime(u64);
 
-impl Moment {
+impl MonoTime {
     /// The moment `since_zero` after the clock's zero.
     pub fn at(since_zero: Duration) -> Self {
         Self(u64::try_from(since_zero.as_millis()).unwrap_or(u64::MAX))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
-use super::{Moment, Source};
+use super::{MonoTime, Source};
 
 /// A proven source that was blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Offender {
     /// How often it was blocked, each time within `block.escalate.memory` of the time before.
     pub times: u32,
     /// When last.
-    pub last: Moment,
+    pub last: MonoTime,
 }
 
 /// Offenders that are remembered; about 6 MB. Past it the one whose block is longest ago is forgotten. A proven source has completed a handshake
@@ -25,8 +25,8 @@ pub const OFFENDERS_MAX: usize = 65_536;
 /// The table.
 #[derive(Debug)]
 pub(super) struct Offenders {
-    known: HashMap<Source, (u32, Moment), FixedState>,
-    order: BTreeSet<(Moment, Source)>,
+    known: HashMap<Source, (u32, MonoTime), FixedState>,
+    order: BTreeSet<(MonoTime, Source)>,
     max: usize,
 }
 
@@ -36,12 +36,12 @@ impl Offenders {
     }
 
     /// How often the source was blocked, unless that is longer ago than `memory`.
-    pub(super) fn times(&self, now: Moment, source: Source, memory: Duration) -> u32 {
+    pub(super) fn times(&self, now: MonoTime, source: Source, memory: Duration) -> u32 {
         self.known.get(&source).filter(|(_, last)| now.since(*last) <= memory).map_or(0, |(times, _)| *times)
     }
 
     /// Notes a block.
-    pub(super) fn note(&mut self, now: Moment, source: Source, memory: Duration) {
+    pub(super) fn note(&mut self, now: MonoTime, source: Source, memory: Duration) {
         let times = self.times(now, source, memory).saturating_add(1);
         if let Some((_, last)) = self.known.insert(source, (times, now)) {
             self.order.remove(&(last, source));
@@ -90,14 +90,14 @@ mod tests {
         let (memory, host) = (Duration::from_secs(10), |n: u32| Source::of(Ipv4Addr::from(n).into(), 64));
         let mut offenders = Offenders { max: 3, ..Offenders::new(7) };
         for second in 0..4 {
-            offenders.note(Moment::from_millis(second * 1000), host(0), memory);
+            offenders.note(MonoTime::from_millis(second * 1000), host(0), memory);
         }
-        assert_eq!(offenders.times(Moment::from_millis(13_000), host(0), memory), 4);
-        assert_eq!(offenders.times(Moment::from_millis(13_001), host(0), memory), 0);
+        assert_eq!(offenders.times(MonoTime::from_millis(13_000), host(0), memory), 4);
+        assert_eq!(offenders.times(MonoTime::from_millis(13_001), host(0), memory), 0);
         for n in 1..4 {
-            offenders.note(Moment::from_millis(5000), host(n), memory);
+            offenders.note(MonoTime::from_millis(5000), host(n), memory);
         }
         assert_eq!((offenders.count(), offenders.order.len()), (3, 3));
-        assert_eq!(offenders.times(Moment::from_millis(5000), host(0), memory), 0);
+        assert_eq!(offenders.times(MonoTime::from_millis(5000), host(0), memory), 0);
     }
 }

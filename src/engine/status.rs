@@ -1,6 +1,6 @@
 //! What the engine shows of itself.
 
-use super::{Moment, NotBlocked, Source};
+use super::{MonoTime, NotBlocked, Source};
 use crate::probe::{Port, ScanKind};
 
 /// The engine in numbers. Counters begin with the engine.
@@ -50,9 +50,9 @@ pub struct AccountView {
     /// The source.
     pub source: Source,
     /// When it was first seen.
-    pub first: Moment,
+    pub first: MonoTime,
     /// When it was last seen.
-    pub last: Moment,
+    pub last: MonoTime,
     /// Probes since it was first seen; a port that is tried again and again counts only when others are touched too.
     pub probes: u32,
     /// The ports within the window, the latest last; those beyond what an account holds are forgotten.
@@ -65,11 +65,11 @@ pub struct Evidence {
     /// The source.
     pub source: Source,
     /// When it was first seen.
-    pub first: Moment,
+    pub first: MonoTime,
     /// When it was last seen.
-    pub last: Moment,
+    pub last: MonoTime,
     /// When people were last told of it.
-    pub told: Option<Moment>,
+    pub told: Option<MonoTime>,
     /// Probes since it was first seen.
     pub probes: u32,
     /// The ports within the window, in no order.
@@ -84,7 +84,7 @@ pub struct TouchView {
     /// How.
     pub scan: ScanKind,
     /// A late packet of a dead connection can look the same.
-    pub imitable: bool,
+    pub ambiguous: bool,
     /// When last.
-    pub at: Moment,
+    pub at: MonoTime,
 }

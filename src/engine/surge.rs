@@ -1,6 +1,6 @@
 //! When so many come that it can only be a flood, in virtual time.
 
-use super::Moment;
+use super::MonoTime;
 
 /// More holds than this within a second that the budget stands against are a flood's.
 const SURGE: u32 = 100;
@@ -9,15 +9,15 @@ const SURGE_SPAN: u64 = 1000;
 
 /// Whether so many come that it can only be a flood. Seconds are counted one by one, and the last one is remembered.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Surge {
+pub(super) struct FloodDetector {
     second: u64,
     count: u32,
     before: u32,
 }
 
-impl Surge {
+impl FloodDetector {
     /// Counts one more.
-    pub(super) fn floods(&mut self, now: Moment) -> bool {
+    pub(super) fn floods(&mut self, now: MonoTime) -> bool {
         let second = now.millis() / SURGE_SPAN;
         if second != self.second {
             self.before = if second == self.second + 1 { self.count } else { 0 };

@@ -100,7 +100,7 @@ fn obey(mut socket: UnixStream, tell: &Tell, commands: &Commands, names: &Names,
                 Order::Blocked(block) => files.change(Change::Blocked(block)),
                 Order::Unblocked(target) => files.change(Change::Unblocked(target)),
                 Order::List(list) => files.change(Change::List(list)),
-                Order::AreYouThere => tell(Word::Here),
+                Order::Ping => tell(Word::Pong),
                 Order::End(grace) => return Ok(grace),
             }
         }

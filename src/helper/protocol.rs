@@ -35,8 +35,8 @@ pub enum Order {
     Unblocked(String),
     /// A piece of the list of all blocks that are in force.
     List(List),
-    /// Are you there? Answered by [`Word::Here`], after all orders before it were taken.
-    AreYouThere,
+    /// Are you there? Answered by [`Word::Pong`], after all orders before it were taken.
+    Ping,
     /// End: running commands get this time, those that wait are dropped.
     End(Duration),
 }
@@ -114,8 +114,8 @@ pub struct List {
 pub enum Word {
     /// It is there.
     Ready,
-    /// It has taken all orders up to [`Order::AreYouThere`].
-    Here,
+    /// It has taken all orders up to [`Order::Ping`].
+    Pong,
     /// What a response came to.
     Response(Response),
     /// The name of an address; `None`: it has none, or none that may be shown, or it could not be had in time.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 
 /// Lines that wait for a disk that fails. 1000 lines of 100 bytes: ten minutes at the rate that `block.unproven.per_minute` allows by default.
 pub const QUEUE_MAX: usize = 1000;
@@ -62,8 +62,8 @@ pub struct History {
     /// How much of the first line in the queue is in the file already: a disk may fill in the middle of a line.
     written: usize,
     dropped: u64,
-    retry_at: Option<Moment>,
-    complained: Option<Moment>,
+    retry_at: Option<MonoTime>,
+    complained: Option<MonoTime>,
 }
 
 /// What the administrator should hear of the history file.
@@ -96,12 +96,12 @@ impl History {
     }
 
     /// How long until the next attempt of [`History::flush`] makes sense; `None` when nothing waits.
-    pub fn next_due(&self, now: Moment) -> Option<Duration> {
+    pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
         self.retry_at.map(|at| at.since(now))
     }
 
     /// Appends a line, which comes without its end.
-    pub fn append(&mut self, line: &str, now: Moment) -> Option<Tell> {
+    pub fn append(&mut self, line: &str, now: MonoTime) -> Option<Tell> {
         if self.queue.len() >= QUEUE_MAX {
             // The oldest goes, unless it is in the file by half.
             if self.queue.remove(usize::from(self.written > 0)).is_some() {
@@ -116,7 +116,7 @@ impl History {
     }
 
     /// Writes what waits.
-    pub fn flush(&mut self, now: Moment) -> Option<Tell> {
+    pub fn flush(&mut self, now: MonoTime) -> Option<Tell> {
         if self.queue.is_empty() {
             return None;
         }
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOW: Moment = Moment::from_millis(1_000_000);
+    const NOW: MonoTime = MonoTime::from_millis(1_000_000);
 
     fn line(second: i64, host: &str) -> String {
         format!("{second} - 11/20/2026 15:26:40 Host: {host}/{host} Port: 1 TCP Blocked")

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::engine::{Moment, Report};
+use crate::engine::{MonoTime, Report};
 use crate::journal::{Notice, Response};
 
 /// The time that all rates refer to, and the least time between two [`Notice::HeldBack`].
@@ -139,15 +139,15 @@ pub struct Limiter {
     total: Bucket,
     classes: [Bucket; Class::COUNT],
     names: Bucket,
-    filled: Moment,
+    filled: MonoTime,
     held: u64,
-    held_since: Option<Moment>,
+    held_since: Option<MonoTime>,
     ever_held: u64,
 }
 
 impl Limiter {
     /// Full buckets.
-    pub fn new(now: Moment) -> Self {
+    pub fn new(now: MonoTime) -> Self {
         use Class::*;
         let classes = [ScanProven, ScanUnproven, BlockProven, BlockUnproven, Ended, Failed, Lost, Response, Message, History];
         Self {
@@ -162,7 +162,7 @@ impl Limiter {
     }
 
     /// Whether `lines` lines of `class` may be written now: all of them or none. What may not is counted.
-    pub fn admit(&mut self, class: Class, lines: u32, now: Moment) -> bool {
+    pub fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
         self.fill(now);
         let cost = u64::from(lines) * LINE;
         let counts_for_total = class != Class::History;
@@ -182,7 +182,7 @@ impl Limiter {
     }
 
     /// Whether a name may be asked for now only because somebody watches. Names for lines that are written need no permission of their own.
-    pub fn admit_name(&mut self, now: Moment) -> bool {
+    pub fn admit_name(&mut self, now: MonoTime) -> bool {
         self.fill(now);
         let holds = self.names.holds(LINE);
         if holds {
@@ -191,7 +191,7 @@ impl Limiter {
         holds
     }
 
-    fn fill(&mut self, now: Moment) {
+    fn fill(&mut self, now: MonoTime) {
         let elapsed = now.since(self.filled);
         self.filled = self.filled.max(now);
         for bucket in self.classes.iter_mut().chain([&mut self.total, &mut self.names]) {
@@ -200,7 +200,7 @@ impl Limiter {
     }
 
     /// What was held back, and within which time, once [`INTERVAL`] is over since the first line was; it is told once.
-    pub fn next_held_back(&mut self, now: Moment) -> Option<(u64, Duration)> {
+    pub fn next_held_back(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
         let within = now.since(self.held_since?);
         if within < INTERVAL {
             return None;
@@ -210,13 +210,13 @@ impl Limiter {
     }
 
     /// What was held back and not told yet, at the end.
-    pub fn rest(&mut self, now: Moment) -> Option<(u64, Duration)> {
+    pub fn rest(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
         let within = now.since(self.held_since.take()?);
         Some((std::mem::take(&mut self.held), within))
     }
 
     /// How long until [`Limiter::next_held_back`] has something to tell; `None` if nothing was held back.
-    pub fn next_due(&self, now: Moment) -> Option<Duration> {
+    pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
         Some(INTERVAL.saturating_sub(now.since(self.held_since?)))
     }
 
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn each_class_has_its_own_bucket() {
-        let limiter = Limiter::new(Moment::default());
+        let limiter = Limiter::new(MonoTime::default());
         for (position, class) in CLASSES.into_iter().enumerate() {
             assert_eq!(class as usize, position);
             assert_eq!(limiter.classes[position].lines, class.lines());
@@ -256,52 +256,52 @@ mod tests {
     // P9
     #[test]
     fn a_flood_of_forged_sources_does_not_silence_a_proven_scanner() {
-        let mut limiter = Limiter::new(Moment::default());
+        let mut limiter = Limiter::new(MonoTime::default());
         for millis in 0..120_000 {
             for class in [Class::ScanUnproven, Class::BlockUnproven, Class::Ended, Class::Lost, Class::Message] {
-                limiter.admit(class, 1, Moment::from_millis(millis));
+                limiter.admit(class, 1, MonoTime::from_millis(millis));
             }
         }
         for _ in 0..20 {
-            assert!(limiter.admit(Class::ScanProven, 1, Moment::from_millis(120_000)));
-            assert!(limiter.admit(Class::BlockProven, 1, Moment::from_millis(120_000)));
+            assert!(limiter.admit(Class::ScanProven, 1, MonoTime::from_millis(120_000)));
+            assert!(limiter.admit(Class::BlockProven, 1, MonoTime::from_millis(120_000)));
         }
     }
 
     #[test]
     fn what_is_held_back_is_counted_and_told_once_an_interval() {
-        let mut limiter = Limiter::new(Moment::default());
+        let mut limiter = Limiter::new(MonoTime::default());
         let mut admitted = 0;
         let mut told = Vec::new();
         for second in 0..180 {
-            let now = Moment::from_millis(second * 1000);
+            let now = MonoTime::from_millis(second * 1000);
             for _ in 0..100 {
                 admitted += u64::from(limiter.admit(Class::ScanUnproven, 1, now));
             }
             told.extend(limiter.next_held_back(now));
         }
         assert_eq!(told.len(), 2, "{told:?}");
-        let rest = limiter.rest(Moment::from_millis(180_000)).unwrap().0;
+        let rest = limiter.rest(MonoTime::from_millis(180_000)).unwrap().0;
         assert_eq!(admitted + told.iter().map(|(lines, _)| lines).sum::<u64>() + rest, 18_000);
         assert_eq!(limiter.ever_held(), 18_000 - admitted);
-        assert_eq!(limiter.rest(Moment::from_millis(180_000)), None);
+        assert_eq!(limiter.rest(MonoTime::from_millis(180_000)), None);
     }
 
     #[test]
     fn a_line_after_a_quiet_time_is_written() {
-        let mut limiter = Limiter::new(Moment::default());
-        while limiter.admit(Class::Lost, 1, Moment::default()) {}
-        assert!(!limiter.admit(Class::Lost, 1, Moment::from_millis(9_999)));
-        assert!(limiter.admit(Class::Lost, 1, Moment::from_millis(10_000)));
+        let mut limiter = Limiter::new(MonoTime::default());
+        while limiter.admit(Class::Lost, 1, MonoTime::default()) {}
+        assert!(!limiter.admit(Class::Lost, 1, MonoTime::from_millis(9_999)));
+        assert!(limiter.admit(Class::Lost, 1, MonoTime::from_millis(10_000)));
     }
 
     #[test]
     fn who_watches_causes_few_questions_for_names_and_holds_no_line_back() {
-        let mut limiter = Limiter::new(Moment::default());
-        let asked = (0..60_000).filter(|millis| limiter.admit_name(Moment::from_millis(*millis))).count();
+        let mut limiter = Limiter::new(MonoTime::default());
+        let asked = (0..60_000).filter(|millis| limiter.admit_name(MonoTime::from_millis(*millis))).count();
         assert_eq!(asked, 2 * WATCHED_NAMES as usize - 1);
         assert_eq!(limiter.ever_held(), 0);
-        assert!(limiter.admit(Class::ScanProven, 1, Moment::from_millis(60_000)));
+        assert!(limiter.admit(Class::ScanProven, 1, MonoTime::from_millis(60_000)));
     }
 
     proptest! {
@@ -310,12 +310,12 @@ mod tests {
         fn no_stream_of_events_yields_more_lines_than_the_limit(
             events in proptest::collection::vec((0usize..Class::COUNT, 1u32..4, 0u64..400), 1..2000),
         ) {
-            let mut limiter = Limiter::new(Moment::from_millis(5_000));
+            let mut limiter = Limiter::new(MonoTime::from_millis(5_000));
             let mut now = 5_000;
             let mut written: Vec<(u64, Class, u32)> = Vec::new();
             for (class, lines, pause) in events {
                 now += pause;
-                if limiter.admit(CLASSES[class], lines, Moment::from_millis(now)) {
+                if limiter.admit(CLASSES[class], lines, MonoTime::from_millis(now)) {
                     written.push((now, CLASSES[class], lines));
                 }
             }

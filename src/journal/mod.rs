@@ -232,7 +232,7 @@ impl std::fmt::Debug for JournalHandle {
 
 impl JournalHandle {
     /// Tells the journal, which notes the time of day. Never waits: when the queue is full, the notice is dropped and counted.
-    pub fn tell(&self, notice: Notice) {
+    pub fn notify(&self, notice: Notice) {
         self.push(Item::Event(Box::new(Event { at: Timestamp::now(), notice, name: None })));
     }
 

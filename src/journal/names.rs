@@ -8,17 +8,17 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 
 /// How long things wait for a name, from the moment in which it was asked for. Then the address stands for it: a log that is late is worth less than
 /// one without names. resolv.conf(5) waits 5 s for one server by default; most answers come within a tenth of a second.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a question without an answer counts as being asked. Longer than a resolver works on it (resolv.conf(5): 2 attempts of 5 s, 2 servers).
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// Things that wait at most; when one more comes, the oldest goes out without its name. A few hundred bytes each, and no more than the lines that
-/// [`super::limit`] admits within [`PATIENCE`] unless somebody watches.
+/// [`super::limit`] admits within [`ANSWER_TIMEOUT`] unless somebody watches.
 pub const WAITING_MAX: usize = 1024;
 
 /// Names that are asked for at the same time at most.
@@ -69,7 +69,7 @@ pub enum Want {
     /// It may be asked for.
     Ask,
     /// It is being asked for: wait until then.
-    Wait(Moment),
+    Wait(MonoTime),
     /// It was asked for, and no answer came in time; or too many names are being asked for.
     Nothing,
 }
@@ -79,14 +79,14 @@ pub enum Want {
 pub struct Stage<T> {
     waiting: VecDeque<Waiting<T>>,
     /// Names that are being asked for, and since when.
-    asked: HashMap<IpAddr, Moment>,
+    asked: HashMap<IpAddr, MonoTime>,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
     thing: T,
     /// Whose name it waits for, and until when.
-    host: Option<(IpAddr, Moment)>,
+    host: Option<(IpAddr, MonoTime)>,
     name: Option<HostName>,
 }
 
@@ -103,11 +103,11 @@ impl<T> Stage<T> {
     }
 
     /// What to do about the name of `host`.
-    pub fn want(&mut self, host: IpAddr, now: Moment) -> Want {
+    pub fn want(&mut self, host: IpAddr, now: MonoTime) -> Want {
         if let Some(asked) = self.asked.get(&host) {
             let waited = now.since(*asked);
-            if waited < PATIENCE {
-                return Want::Wait(asked.after(PATIENCE));
+            if waited < ANSWER_TIMEOUT {
+                return Want::Wait(asked.after(ANSWER_TIMEOUT));
             }
             if waited < FORGOTTEN_AFTER {
                 return Want::Nothing;
@@ -121,13 +121,13 @@ impl<T> Stage<T> {
     }
 
     /// Somebody took the question; until when its answer is waited for.
-    pub fn asked(&mut self, host: IpAddr, now: Moment) -> Moment {
+    pub fn asked(&mut self, host: IpAddr, now: MonoTime) -> MonoTime {
         self.asked.insert(host, now);
-        now.after(PATIENCE)
+        now.after(ANSWER_TIMEOUT)
     }
 
     /// Puts a thing at the end; it waits for `host`'s name until then, or for nothing but its turn.
-    pub fn push(&mut self, thing: T, host: Option<(IpAddr, Moment)>) {
+    pub fn push(&mut self, thing: T, host: Option<(IpAddr, MonoTime)>) {
         self.waiting.push_back(Waiting { thing, host, name: None });
     }
 
@@ -143,7 +143,7 @@ impl<T> Stage<T> {
     }
 
     /// The oldest thing, if it has waited long enough, with the name that was found.
-    pub fn next(&mut self, now: Moment) -> Option<(T, Option<HostName>)> {
+    pub fn next(&mut self, now: MonoTime) -> Option<(T, Option<HostName>)> {
         let ready = self.waiting.front()?.host.is_none_or(|(_, until)| until <= now);
         (ready || self.waiting.len() > WAITING_MAX).then(|| self.take())?
     }
@@ -154,7 +154,7 @@ impl<T> Stage<T> {
     }
 
     /// How long until the oldest thing has waited long enough; `None` when nothing waits.
-    pub fn next_due(&self, now: Moment) -> Option<Duration> {
+    pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
         self.waiting.front().map(|waiting| waiting.host.map_or(Duration::ZERO, |(_, until)| until.since(now)))
     }
 }
@@ -166,8 +166,8 @@ mod tests {
 
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-    fn at(millis: u64) -> Moment {
-        Moment::from_millis(millis)
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::from_millis(millis)
     }
 
     fn address(n: u32) -> IpAddr {

@@ -23,7 +23,7 @@ const IDENTIFIER: &str = "portsentry";
 
 /// What a syslog daemon gets to take some lines, when as many wait for it as the kernel holds: 10 by default (`net.unix.max_dgram_qlen`), and a start
 /// has more. One that has taken nothing within this is not waited for again until it has taken something.
-const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
+const SYSLOG_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A place for lines.
 pub trait Sink: Send {
@@ -137,7 +137,7 @@ pub struct Syslog {
     path: PathBuf,
     facility: Facility,
     socket: Option<UnixDatagram>,
-    /// It took nothing within [`SYSLOG_PATIENCE`].
+    /// It took nothing within [`SYSLOG_TIMEOUT`].
     deaf: bool,
 }
 
@@ -166,7 +166,7 @@ impl Syslog {
         if !deaf && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
             // Whatever it says, the second attempt finds out.
-            let _ = poll::wait(&mut fds, Some(SYSLOG_PATIENCE));
+            let _ = poll::wait(&mut fds, Some(SYSLOG_TIMEOUT));
             sent = socket.send(line);
         }
         self.deaf = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);

@@ -58,10 +58,10 @@ fn what_is_told_is_written_before_the_journal_ends() {
     let path = directory.path().join("history");
     let lines = Lines::default();
     let journal = Journal::start_with(Settings { history_file: Some(path.clone()), ..settings() }, Box::new(lines.clone())).unwrap();
-    journal.tell(Notice::Active);
-    journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
-    journal.tell(blocked("10.77.1.1", 1, false));
-    journal.tell(blocked("10.77.1.1", 1, true));
+    journal.notify(Notice::Active);
+    journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    journal.notify(blocked("10.77.1.1", 1, false));
+    journal.notify(blocked("10.77.1.1", 1, true));
     assert!(journal.stop(LONG));
     let lines = lines.all();
     assert_eq!(lines.len(), 3, "a renewal is a matter of level debug: {lines:?}");
@@ -78,7 +78,7 @@ fn a_flood_of_events_gives_few_lines_and_the_count_of_the_rest() {
     let journal = Journal::start_with(settings(), Box::new(lines.clone())).unwrap();
     let flood = QUEUE as u64;
     for _ in 0..flood {
-        journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+        journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     }
     assert!(journal.stop(LONG));
     let written = lines.all();
@@ -96,7 +96,7 @@ fn nobody_waits_for_a_target_that_hangs_and_what_was_lost_is_counted_and_told() 
     let journal = Journal::start_with(settings(), Box::new(Hanging(Arc::clone(&hold), lines.clone()))).unwrap();
     let begun = Instant::now();
     for _ in 0..QUEUE + 1000 {
-        journal.tell(Notice::Active);
+        journal.notify(Notice::Active);
     }
     assert!(begun.elapsed() < LONG);
     let lost = journal.stats().lost;
@@ -113,8 +113,8 @@ fn nobody_waits_for_a_target_that_hangs_and_what_was_lost_is_counted_and_told() 
 #[test]
 fn a_target_that_refuses_is_counted() {
     let journal = Journal::start_with(settings(), Box::new(Refusing)).unwrap();
-    journal.tell(Notice::Active);
-    journal.tell(Notice::Active);
+    journal.notify(Notice::Active);
+    journal.notify(Notice::Active);
     assert!(journal.stop(LONG));
     assert!(journal.stats().unwritten >= 2);
 }
@@ -127,7 +127,7 @@ fn the_disk_of_the_history_may_be_full() {
     let lines = Lines::default();
     let journal = Journal::start_with(Settings { history_file: Some(path), ..settings() }, Box::new(lines.clone())).unwrap();
     for _ in 0..20 {
-        journal.tell(blocked("10.77.1.1", 1, false));
+        journal.notify(blocked("10.77.1.1", 1, false));
     }
     assert!(journal.stop(LONG));
     assert_eq!(lines.all().iter().filter(|line| line.contains("cannot be written: No space left")).count(), 1);
@@ -139,12 +139,12 @@ fn who_subscribes_gets_every_event_as_json_and_is_woken() {
     let journal = Journal::start_with(settings(), Box::new(Lines::default())).unwrap();
     let waker = Arc::new(Waker::new().unwrap());
     let subscription = journal.subscribe(Some(Arc::clone(&waker)));
-    journal.tell(blocked("10.77.1.1", 1, false));
+    journal.notify(blocked("10.77.1.1", 1, false));
     let line: serde_json::Value = serde_json::from_str(&subscription.next_within(LONG).unwrap()).unwrap();
     assert_eq!(line["event"], "blocked");
     assert!(crate::sys::poll::readable(std::os::fd::AsFd::as_fd(&*waker), LONG).unwrap());
     for _ in 0..WATCH_QUEUE + 10 {
-        journal.tell(Notice::Active);
+        journal.notify(Notice::Active);
     }
     assert!(journal.stop(LONG));
     assert_eq!(subscription.take_missed(), 10);
@@ -168,12 +168,12 @@ fn new_settings_change_history_file() {
     let lines = Lines::default();
     let journal = Journal::start_with(Settings { history_file: Some(one.clone()), ..settings() }, Box::new(lines.clone())).unwrap();
     let subscription = journal.subscribe(None);
-    journal.tell(blocked("10.77.1.1", 1, false));
+    journal.notify(blocked("10.77.1.1", 1, false));
     subscription.next_within(LONG).unwrap();
     let mut changed = Settings { history_file: Some(two.clone()), ..settings() };
     changed.log.level = log::LevelFilter::Off;
     journal.reconfigure(changed).unwrap();
-    journal.tell(blocked("10.77.1.2", 2, false));
+    journal.notify(blocked("10.77.1.2", 2, false));
     assert!(journal.stop(LONG));
     assert!(std::fs::read_to_string(one).unwrap().contains("10.77.1.1"));
     assert!(std::fs::read_to_string(two).unwrap().contains("10.77.1.2"));
@@ -230,9 +230,9 @@ fn a_name_stands_in_the_lines_of_the_scan_the_history_and_what_is_watched_and_is
     let journal = Journal::start_with(Settings { history_file: Some(path.clone()), ..resolving() }, Box::new(lines.clone())).unwrap();
     let watch = journal.subscribe(None);
     asked.attach(&journal, None);
-    journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
-    journal.tell(blocked("10.77.1.1", 1, false));
-    journal.tell(Notice::Active);
+    journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    journal.notify(blocked("10.77.1.1", 1, false));
+    journal.notify(Notice::Active);
     let deadline = Instant::now() + LONG;
     while asked.all().is_empty() {
         assert!(Instant::now() < deadline);
@@ -260,7 +260,7 @@ fn a_name_that_does_not_come_is_waited_for_no_longer_than_patience_lasts() {
     let (lines, asked) = (Lines::default(), Asked::default());
     let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
     asked.attach(&journal, None);
-    journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     let deadline = Instant::now() + LONG;
     while lines.all().is_empty() {
         assert!(Instant::now() < deadline);
@@ -277,7 +277,7 @@ fn what_waits_for_a_name_is_written_at_the_end_and_before_new_settings() {
         let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
         let watch = journal.subscribe(None);
         asked.attach(&journal, None);
-        journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+        journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
         if change {
             while asked.all().is_empty() {
                 std::thread::sleep(Duration::from_millis(1));
@@ -303,7 +303,7 @@ fn nothing_waits_when_resolve_is_off_or_nobody_takes_the_question() {
             count.0.lock().unwrap().push(address);
             taken
         }));
-        journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+        journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
         assert!(watch.next_within(LONG).is_some());
         assert_eq!(asked.all().len(), usize::from(!taken));
         assert!(journal.stop(LONG));
@@ -317,7 +317,7 @@ fn a_name_with_odd_bytes_is_never_written() {
     let (lines, asked) = (Lines::default(), Asked::default());
     let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
     asked.attach(&journal, Some("evil\x1b[2J/10.0.0.1 Port: 1 TCP Blocked\n"));
-    journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     let deadline = Instant::now() + LONG;
     while lines.all().is_empty() {
         assert!(Instant::now() < deadline);
@@ -336,7 +336,7 @@ fn a_flood_of_scans_asks_for_no_more_names_than_lines_are_written_and_what_waits
         asked.attach(&journal, None);
         let flood = WAITING_MAX as u32 + 500;
         for n in 0..flood {
-            journal.tell(scan(&std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string(), ScanKind::Syn, Transport::Tcp, 1, None));
+            journal.notify(scan(&std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string(), ScanKind::Syn, Transport::Tcp, 1, None));
         }
         if let Some(watch) = &watch {
             // The oldest go out without a name long before anybody's patience is at an end.
@@ -361,12 +361,12 @@ fn a_name_that_was_found_before_the_end_is_written() {
     let (lines, asked) = (Lines::default(), Asked::default());
     let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
     asked.attach(&journal, None);
-    journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+    journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     while asked.all().is_empty() {
         std::thread::sleep(Duration::from_millis(1));
     }
     journal.name_found("10.77.1.1".parse().unwrap(), Some("scanner.example".to_owned()));
-    journal.tell(Notice::Stopping { blocks_left: 0 });
+    journal.notify(Notice::Stopping { blocks_left: 0 });
     assert!(journal.stop(LONG));
     assert!(lines.all()[0].contains("from host: scanner.example/10.77.1.1 to"), "{:?}", lines.all());
     assert!(lines.all()[1].contains("securityalert"), "{:?}", lines.all());
@@ -382,9 +382,9 @@ fn classic_lines_reach_syslog_as_daemon_notice_and_the_other_formats_keep_their_
         let mut settings = settings();
         settings.log.format = format;
         let journal = Journal::start_with(settings, Box::new(sink::Syslog::new(path.clone(), config::Facility::Daemon))).unwrap();
-        journal.tell(Notice::Active);
-        journal.tell(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
-        journal.tell(Notice::Error("it broke".to_owned()));
+        journal.notify(Notice::Active);
+        journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
+        journal.notify(Notice::Error("it broke".to_owned()));
         assert!(journal.stop(LONG));
         for priority in priorities {
             let mut buffer = [0; 8192];

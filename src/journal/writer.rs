@@ -17,7 +17,7 @@ use super::names::{HostName, Stage, Want};
 use super::sink::Sink;
 use super::{Event, Item, Notice, Order, Shared};
 use crate::config::LogFormat;
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::sys::clock;
 
 /// Time between two lines about lines that could not be written: one is enough to know.
@@ -36,7 +36,7 @@ pub(super) struct Writer {
     pub(super) limiter: Limiter,
     /// Lines that the sink refused.
     pub(super) unwritten: u64,
-    pub(super) complained: Option<Moment>,
+    pub(super) complained: Option<MonoTime>,
 }
 
 /// Something to be written when its turn comes.
@@ -64,8 +64,8 @@ impl Told {
     }
 }
 
-pub(super) fn now() -> Moment {
-    Moment::at(clock::boottime())
+pub(super) fn now() -> MonoTime {
+    MonoTime::at(clock::boottime())
 }
 
 impl Writer {
@@ -163,7 +163,7 @@ impl Writer {
     }
 
     /// The host whose name the event waits for, and until when; asks for it unless it is being asked for already.
-    fn name_to_wait_for(&mut self, event: &Event, written: bool, watched: bool, now: Moment) -> Option<(IpAddr, Moment)> {
+    fn name_to_wait_for(&mut self, event: &Event, written: bool, watched: bool, now: MonoTime) -> Option<(IpAddr, MonoTime)> {
         if !self.resolve {
             return None;
         }
@@ -179,7 +179,7 @@ impl Writer {
     }
 
     /// Carries out what was told, after all that was told before it.
-    fn in_turn(&mut self, told: Told, host: Option<(IpAddr, Moment)>) {
+    fn in_turn(&mut self, told: Told, host: Option<(IpAddr, MonoTime)>) {
         if host.is_none() && self.stage.is_empty() {
             self.carry_out(told);
         } else {
@@ -215,7 +215,7 @@ impl Writer {
         }
     }
 
-    fn on_time(&mut self, now: Moment) {
+    fn on_time(&mut self, now: MonoTime) {
         while let Some((told, name)) = self.stage.next(now) {
             self.carry_out(told.named(name));
         }
@@ -236,7 +236,7 @@ impl Writer {
     }
 
     /// Tells how much was lost, if anything was and can be told now.
-    fn complain(&mut self, now: Moment) {
+    fn complain(&mut self, now: MonoTime) {
         let lost = self.shared.lost.swap(0, Ordering::Relaxed);
         let unwritten = std::mem::take(&mut self.unwritten);
         if lost + unwritten == 0 {

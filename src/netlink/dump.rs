@@ -15,7 +15,7 @@ use super::socket::{Socket, is_overrun};
 pub const BUFFER_LEN: usize = 65_536;
 
 /// The kernel writes the next part of a dump while the reader asks for it, so nobody waits; this only ends a wait that should not be.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a dump gave no answer that can be used.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on
     socket.send(request).map_err(Error::Send)?;
     let mut torn = false;
     loop {
-        let datagram = match socket.receive_within(buffer, PATIENCE) {
+        let datagram = match socket.receive_within(buffer, ANSWER_TIMEOUT) {
             Ok(Some(datagram)) => datagram,
             Ok(None) => return Err(Error::Receive(io::ErrorKind::TimedOut.into())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::reload::Reload;
 use crate::config::Config;
 use crate::enforce::{BlockError, Repairs};
-use crate::engine::{self, AllowList, Moment, Offender, Reason, Source, Unblocked};
+use crate::engine::{self, AllowList, MonoTime, Offender, Reason, Source, Unblocked};
 use crate::helper::client::BlockInForce;
 use crate::nft::Ruleset;
 use crate::probe::Port;
@@ -32,7 +32,7 @@ pub struct Setup {
 }
 
 /// Blocks with their beginnings, and where to go on; `None`: these were the last.
-pub type Begun = (Vec<(Source, Moment)>, Option<usize>);
+pub type Begun = (Vec<(Source, MonoTime)>, Option<usize>);
 
 /// What other threads ask for.
 pub enum Command {
@@ -60,7 +60,7 @@ pub enum Command {
     /// A new configuration: in force, or refused with nothing changed.
     Reconfigure(Box<Setup>, Answer<Reload>),
     /// When each block began, as far as that is known.
-    Since(Answer<HashMap<Source, Moment>>),
+    Since(Answer<HashMap<Source, MonoTime>>),
     /// When each of the blocks in so many places from one on began, and where to go on.
     Begun(usize, usize, Answer<Begun>),
     /// Why these are blocked, by the books; `None` for what they do not know.
@@ -74,7 +74,7 @@ pub enum Command {
     /// All proven sources that were blocked.
     Offenders(Answer<Vec<Offender>>),
     /// What is known of sources that were touched since then, of so many at most.
-    Evidence(Moment, usize, Answer<Vec<engine::Evidence>>),
+    Evidence(MonoTime, usize, Answer<Vec<engine::Evidence>>),
     /// Take over what could not be read at the start.
     Restore(Box<Stored>, Answer<()>),
     /// Liveness check.
@@ -161,7 +161,7 @@ impl EngineReader for Link<Command> {
         self.ask(Command::Offenders).ok()
     }
 
-    fn evidence(&self, since: Moment, most: usize) -> Option<Vec<engine::Evidence>> {
+    fn evidence(&self, since: MonoTime, most: usize) -> Option<Vec<engine::Evidence>> {
         self.ask_within(STORE_TIMEOUT, |answer| Command::Evidence(since, most, answer)).ok()
     }
 

@@ -4,7 +4,7 @@ use std::sync::mpsc::SyncSender;
 
 use super::PacketThread;
 use super::command::{Command, Figures};
-use crate::engine::{self, Moment, Source};
+use crate::engine::{self, MonoTime, Source};
 use crate::helper::client::BlockInForce;
 use crate::store::{self, Block};
 
@@ -13,7 +13,7 @@ const SINCE_MAX: usize = 20_000;
 
 impl PacketThread {
     /// Does what another thread asks for, and answers.
-    pub(super) fn handle(&mut self, now: Moment, command: Command) {
+    pub(super) fn handle(&mut self, now: MonoTime, command: Command) {
         // An asker that has given up does not get the answer, and that is all.
         match command {
             Command::Status(answer) => reply(&answer, self.figures(now)),
@@ -55,7 +55,7 @@ impl PacketThread {
         }
     }
 
-    fn figures(&mut self, now: Moment) -> Figures {
+    fn figures(&mut self, now: MonoTime) -> Figures {
         // First: it brings what is lost up to date.
         let queues = self.queues.figures();
         Figures {
@@ -71,7 +71,7 @@ impl PacketThread {
     }
 
     /// What files show. A network that leaves something out is not among them: a file cannot say so.
-    fn blocks_in_force(&self, now: Moment, most: usize) -> Vec<BlockInForce> {
+    fn blocks_in_force(&self, now: MonoTime, most: usize) -> Vec<BlockInForce> {
         let shown = |block: engine::BlockView<'_>| BlockInForce {
             source: block.source,
             reason: block.reason.clone(),

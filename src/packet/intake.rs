@@ -9,9 +9,9 @@ use super::command::Taken;
 use super::{PREROUTING, PacketThread};
 use crate::capture::batching::Batching;
 use crate::capture::shedding::Shedding;
-use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE};
+use crate::capture::{self, PACKETS_PER_READ, PACKETS_PER_WAKE, PacketSource, TIME_PER_WAKE};
 use crate::enforce::{Hold, Observer};
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::probe::Probe;
@@ -25,7 +25,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// From so many percent of the receive buffer on, packets are collected by the largest batch, whatever the rate: a datagram of many takes less of it.
 const BEHIND: u8 = 10;
 
-/// Rounds of [`PACKETS_A_WAKE`] packets that a group is emptied in before it is left: more than its receive buffer holds.
+/// Rounds of [`PACKETS_PER_WAKE`] packets that a group is emptied in before it is left: more than its receive buffer holds.
 pub(super) const DRAINS_MAX: usize = 256;
 
 /// What has come in, and how it is being taken.
@@ -46,12 +46,12 @@ pub(super) struct Intake {
 #[derive(Debug, Default)]
 struct Reported {
     count: u64,
-    at: Option<Moment>,
+    at: Option<MonoTime>,
 }
 
 impl Reported {
     /// What is to be reported of `total` now: how many are new.
-    fn news(&mut self, now: Moment, total: u64) -> Option<u64> {
+    fn news(&mut self, now: MonoTime, total: u64) -> Option<u64> {
         if total == self.count || self.at.is_some_and(|at| now.since(at) < REPORT_EVERY) {
             return None;
         }
@@ -71,13 +71,13 @@ fn hold_of(prefix: &str) -> Hold {
 
 impl PacketThread {
     /// Packets, each evaluated, and what follows in force, before the next is looked at. Whether there are more.
-    pub(super) fn take_packets(&mut self, now: Moment) -> Result<bool, capture::Error> {
+    pub(super) fn take_packets(&mut self, now: MonoTime) -> Result<bool, capture::Error> {
         let Self { enforcer, listener, decoy, ephemeral, intake, .. } = self;
         let Intake { shedding, evaluated, no_probe, unreadable, .. } = intake;
         let began = clock::boottime();
         let (mut taken, mut more) = (0, true);
-        while more && taken < PACKETS_A_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_A_WAKE) {
-            let received = listener.receive(PACKETS_A_LOOK, &mut |packet| {
+        while more && taken < PACKETS_PER_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE) {
+            let received = listener.receive(PACKETS_PER_READ, &mut |packet| {
                 let Ok(parsed) = wire::parse(packet.payload) else {
                     *unreadable += 1;
                     return;
@@ -111,7 +111,7 @@ impl PacketThread {
     }
 
     /// Fits batch and shedding to the load; `behind`: the round ended and there was more.
-    fn weigh(&mut self, now: Moment, behind: bool) {
+    fn weigh(&mut self, now: MonoTime, behind: bool) {
         // A round that took all leaves nothing behind, but for what came meanwhile.
         let backlog = if behind || self.intake.shedding.is_on() { self.listener.backlog() } else { 0 };
         self.intake.shedding.on_backlog(backlog);
@@ -127,7 +127,7 @@ impl PacketThread {
     }
 
     /// Reports what was lost and what was shed.
-    pub(super) fn report_loss(&mut self, now: Moment) {
+    pub(super) fn report_loss(&mut self, now: MonoTime) {
         let total = self.statistics().lost;
         if let Some(packets) = self.intake.lost.news(now, total) {
             self.enforcer.observer.notify(Notice::Lost { packets, total });
@@ -139,7 +139,7 @@ impl PacketThread {
     }
 
     /// When the load is to be looked at again, even if no packet comes.
-    pub(super) fn next_look(&self) -> Option<Moment> {
+    pub(super) fn next_look(&self) -> Option<MonoTime> {
         self.intake.batching.next_timer()
     }
 

@@ -29,7 +29,7 @@ use crate::capture::{self, PacketSource};
 use crate::config::{Config, OwnTable};
 use crate::decoy::{self, Decoy};
 use crate::enforce::{self, Drift, Enforcer, Hold, InForce, Kernel, Nftables, Observer};
-use crate::engine::{Engine, Moment, Policy, Trigger};
+use crate::engine::{Engine, MonoTime, Policy, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{QueueBy, TableOwner};
@@ -134,7 +134,7 @@ impl PacketThread {
             for _ in 0..COMMANDS_PER_WAKE {
                 match inbox.next() {
                     Some(Command::Stop(remove, answer)) => {
-                        let evidence = self.enforcer.engine.evidence(Moment::default(), EVIDENCE_MAX);
+                        let evidence = self.enforcer.engine.evidence(MonoTime::default(), EVIDENCE_MAX);
                         self.enforcer.observer.store.last(evidence);
                         let _ = answer.send(self.stop(remove));
                         return Ok(());
@@ -162,7 +162,7 @@ impl PacketThread {
         let _ = poll::wait(&mut fds, timeout);
     }
 
-    fn serve_decoys(&mut self, now: Moment) {
+    fn serve_decoys(&mut self, now: MonoTime) {
         self.decoy.serve(now, &mut Evaluation { enforcer: &mut self.enforcer, now });
     }
 
@@ -202,7 +202,7 @@ impl PacketThread {
 /// The engine as decoys see it, for one wake.
 struct Evaluation<'a> {
     enforcer: &'a mut Enforcer<Nftables, Observers>,
-    now: Moment,
+    now: MonoTime,
 }
 
 impl decoy::Evaluate for Evaluation<'_> {

@@ -32,10 +32,10 @@ impl Observer for Observers {
     fn on_report(&mut self, engine: &Engine, report: Report) {
         self.helper.on_report(&report);
         self.store.on_report(engine, &report);
-        self.journal.tell(Notice::Engine(report));
+        self.journal.notify(Notice::Engine(report));
     }
 
     fn notify(&mut self, notice: Notice) {
-        self.journal.tell(notice);
+        self.journal.notify(notice);
     }
 }

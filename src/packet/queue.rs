@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::command::Queues;
 use super::{Observers, PacketThread};
 use crate::capture::nfqueue::{Kind, Listener, Settings};
-use crate::capture::{self, PACKETS_A_LOOK, PACKETS_A_WAKE, PacketSource, TIME_A_WAKE, Verdict, Waiting, WaitingSource, nfqueue};
+use crate::capture::{self, PACKETS_PER_READ, PACKETS_PER_WAKE, PacketSource, TIME_PER_WAKE, Verdict, Waiting, WaitingSource, nfqueue};
 use crate::config::Config;
 use crate::enforce::{Enforcer, Hold, Nftables};
-use crate::engine::{Moment, Passage};
+use crate::engine::{ConnectionVerdict, MonoTime};
 use crate::errors::error_chain;
 use crate::probe::Probe;
 use crate::sys::clock;
@@ -44,7 +44,7 @@ pub(super) struct Queue {
     again: Again,
     /// What becomes of a probe that nothing stands against.
     probe: Verdict,
-    looked: Option<Moment>,
+    looked: Option<MonoTime>,
     overflow: Overflow,
     counts: Counts,
 }
@@ -54,12 +54,12 @@ pub(super) struct Queue {
 struct Overflow {
     queue: u16,
     dropped: u32,
-    at: Option<Moment>,
+    at: Option<MonoTime>,
 }
 
 impl Overflow {
     /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects of whom nothing is known.
-    fn is_recent(&mut self, now: Moment) -> bool {
+    fn is_recent(&mut self, now: MonoTime) -> bool {
         if let Some(standing) = nfqueue::standing(self.queue)
             && standing.full != self.dropped
         {
@@ -160,7 +160,7 @@ impl Queue {
         Ok(Some(Self { listener, again: Again::new(seed), probe: verdict_of_probes(config), looked: None, overflow, counts: Counts::default() }))
     }
 
-    fn look(&mut self, now: Moment) {
+    fn look(&mut self, now: MonoTime) {
         if self.looked.is_none_or(|at| now.since(at) >= LOOK_EVERY) {
             self.listener.look();
             self.looked = Some(now);
@@ -174,14 +174,14 @@ fn verdict_of_probes(config: &Config) -> Verdict {
 
 impl PacketThread {
     /// Packets that wait, each evaluated, and what follows committed, before its verdict. Whether there are more.
-    pub(super) fn take_waiting(&mut self, now: Moment) -> Result<bool, capture::Error> {
+    pub(super) fn take_waiting(&mut self, now: MonoTime) -> Result<bool, capture::Error> {
         let Self { enforcer, ephemeral, queues, .. } = self;
         let Some(queue) = &mut queues.queue else { return Ok(false) };
         let began = clock::boottime();
         let (mut taken, mut more) = (0, true);
-        while more && taken < PACKETS_A_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_A_WAKE) {
+        while more && taken < PACKETS_PER_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE) {
             let Queue { listener, again, probe, counts, overflow, .. } = queue;
-            let received = listener.judge(PACKETS_A_LOOK, &mut |waiting| match waiting.kind {
+            let received = listener.judge(PACKETS_PER_READ, &mut |waiting| match waiting.kind {
                 Kind::Probe => on_probe(now, enforcer, counts, waiting, ephemeral, *probe),
                 Kind::Connection => on_connection(now, enforcer, counts, waiting, (&mut *again, &mut *overflow)),
             })?;
@@ -195,7 +195,7 @@ impl PacketThread {
 
     /// The queues of another configuration, bound before the rules lead there. Those in force are kept until [`PacketThread::change_queue`], but for
     /// numbers that overlap: those must be left first.
-    pub(super) fn prepare_queue(&mut self, now: Moment, config: &Config) -> Result<Option<Queue>, capture::Error> {
+    pub(super) fn prepare_queue(&mut self, now: MonoTime, config: &Config) -> Result<Option<Queue>, capture::Error> {
         let (old, new) = (self.config.capture.group, config.capture.group);
         if !config.has_queue() || (self.queues.queue.is_some() && old == new) {
             return Ok(None);
@@ -216,7 +216,7 @@ impl PacketThread {
     }
 
     /// Goes over to other queues, or to none; what waits in those in force is still evaluated. After the rules have changed.
-    pub(super) fn change_queue(&mut self, now: Moment, new: Option<Queue>, config: &Config) {
+    pub(super) fn change_queue(&mut self, now: MonoTime, new: Option<Queue>, config: &Config) {
         if new.is_none() && config.has_queue() {
             if let Some(queue) = &mut self.queues.queue {
                 queue.probe = verdict_of_probes(config);
@@ -231,7 +231,7 @@ impl PacketThread {
         self.queues.queue = new;
     }
 
-    fn drain_queue(&mut self, now: Moment) {
+    fn drain_queue(&mut self, now: MonoTime) {
         // More rounds than the queues have packets.
         for _ in 0..super::intake::DRAINS_MAX {
             match self.take_waiting(now) {
@@ -256,7 +256,7 @@ impl Counts {
 }
 
 fn on_probe(
-    now: Moment,
+    now: MonoTime,
     enforcer: &mut Enforcer<Nftables, Observers>,
     counts: &mut Counts,
     waiting: &Waiting<'_>,
@@ -274,13 +274,13 @@ fn on_probe(
     counts.evaluated += 1;
     enforcer.evaluate(now, &probe, Hold::None);
     match otherwise {
-        Verdict::Accept if enforcer.engine.passage(probe.source) == Passage::Blocked => Verdict::Drop,
+        Verdict::Accept if enforcer.engine.connection_verdict(probe.source) == ConnectionVerdict::Blocked => Verdict::Drop,
         other => other,
     }
 }
 
 fn on_connection(
-    now: Moment,
+    now: MonoTime,
     enforcer: &Enforcer<Nftables, Observers>,
     counts: &mut Counts,
     waiting: &Waiting<'_>,
@@ -292,12 +292,12 @@ fn on_connection(
         return Verdict::Accept;
     };
     counts.evaluated += 1;
-    let passes = match enforcer.engine.passage(parsed.source) {
+    let passes = match enforcer.engine.connection_verdict(parsed.source) {
         // A suspect that nothing is known of, while probes are being lost: its own may be one of them.
-        Passage::Free if !enforcer.engine.knows(parsed.source) && overflow.is_recent(now) => again.has_come_again(now, &parsed),
-        Passage::Free => true,
-        Passage::Blocked => false,
-        Passage::Held => again.has_come_again(now, &parsed),
+        ConnectionVerdict::Free if !enforcer.engine.knows(parsed.source) && overflow.is_recent(now) => again.has_come_again(now, &parsed),
+        ConnectionVerdict::Free => true,
+        ConnectionVerdict::Blocked => false,
+        ConnectionVerdict::Held => again.has_come_again(now, &parsed),
     };
     *(if passes { &mut counts.passed } else { &mut counts.stopped }) += 1;
     if passes { Verdict::Accept } else { Verdict::Drop }
@@ -306,7 +306,7 @@ fn on_connection(
 /// SYNs that were dropped once, by a hash of all that makes them the same: addresses, ports, sequence number.
 struct Again {
     seed: u64,
-    places: Box<[(u64, Option<Moment>)]>,
+    places: Box<[(u64, Option<MonoTime>)]>,
 }
 
 impl Again {
@@ -315,13 +315,13 @@ impl Again {
     }
 
     /// Whether this SYN was here before, long enough ago; remembers it if not.
-    fn has_come_again(&mut self, now: Moment, packet: &wire::Packet<'_>) -> bool {
+    fn has_come_again(&mut self, now: MonoTime, packet: &wire::Packet<'_>) -> bool {
         let wire::Transport::Tcp(segment) = packet.transport else { return true };
         let key = (packet.source, packet.destination, segment.source_port, segment.destination_port, segment.sequence);
         self.has_come(now, std::hash::BuildHasher::hash_one(&foldhash::fast::FixedState::with_seed(self.seed), key))
     }
 
-    fn has_come(&mut self, now: Moment, hash: u64) -> bool {
+    fn has_come(&mut self, now: MonoTime, hash: u64) -> bool {
         let position = usize::try_from(hash).unwrap_or(usize::MAX) % AGAIN_PLACES;
         let Some(place) = self.places.get_mut(position) else { return false };
         match place {
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn a_syn_passes_when_it_comes_again_after_the_time_that_tcp_waits() {
         let mut again = Again::new(7);
-        let at = Moment::from_millis;
+        let at = MonoTime::from_millis;
         assert!(!again.has_come(at(1000), 42));
         assert!(!again.has_come(at(1100), 42), "too soon");
         assert!(!again.has_come(at(1100), 43), "another one");

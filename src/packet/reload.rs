@@ -5,7 +5,7 @@ use super::{PacketThread, intake};
 use crate::capture::nflog::{Listener, Settings};
 use crate::config::Config;
 use crate::enforce::{InForce, Observer};
-use crate::engine::{Moment, Policy};
+use crate::engine::{MonoTime, Policy};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 
@@ -26,11 +26,11 @@ pub enum Reload {
 
 impl PacketThread {
     /// Puts another configuration in force, or changes nothing and says why.
-    pub(super) fn reconfigure(&mut self, now: Moment, setup: Setup) -> Reload {
+    pub(super) fn reconfigure(&mut self, now: MonoTime, setup: Setup) -> Reload {
         self.try_reconfigure(now, setup).map_or_else(|findings| Reload::Refused { findings }, |warnings| Reload::Applied { warnings })
     }
 
-    fn try_reconfigure(&mut self, now: Moment, setup: Setup) -> Result<Vec<String>, String> {
+    fn try_reconfigure(&mut self, now: MonoTime, setup: Setup) -> Result<Vec<String>, String> {
         let blocks = self.enforcer.engine.status().ordered;
         if blocks > setup.config.block.total as usize {
             let total = setup.config.block.total;
@@ -45,7 +45,7 @@ impl PacketThread {
         };
         let queue = self.prepare_queue(now, &setup.config).map_err(|error| error_chain(&error))?;
         // Both configurations' sockets are there while the rules change.
-        let doors = self.decoy.prepare(&setup.config).map_err(|error| error_chain(&error))?;
+        let listeners = self.decoy.prepare(&setup.config).map_err(|error| error_chain(&error))?;
         let before = self.tally().unwrap_or_default();
         let queued = self.enforcer.ruleset().queues_by();
         let Setup { config, ruleset, never_block, ephemeral, services } = setup;
@@ -74,7 +74,7 @@ impl PacketThread {
         // What waits at the old sockets is taken before they go.
         self.serve_decoys(now);
         let reported = self.decoy.lacks();
-        if let Err(error) = self.decoy.adopt(doors, &config) {
+        if let Err(error) = self.decoy.adopt(listeners, &config) {
             warnings.push(error_chain(&error));
         }
         self.report_lacks(&reported);
@@ -88,7 +88,7 @@ impl PacketThread {
     }
 
     /// Goes over to another group; what was logged to the old one is still evaluated.
-    fn change_group(&mut self, now: Moment, listener: Listener) {
+    fn change_group(&mut self, now: MonoTime, listener: Listener) {
         for _ in 0..intake::DRAINS_MAX {
             match self.take_packets(now) {
                 Ok(true) => {}

@@ -6,10 +6,10 @@
 //! | benign | rule |
 //! |---|---|
 //! | answers to a forged flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
-//! | late segments of a dead connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else imitable |
-//! | late DNS answers: UDP from port 53 | none to an unprivileged port, else imitable |
-//! | late NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else imitable |
-//! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral port | imitable |
+//! | late segments of a dead connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else ambiguous |
+//! | late DNS answers: UDP from port 53 | none to an unprivileged port, else ambiguous |
+//! | late NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else ambiguous |
+//! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral port | ambiguous |
 //! | UDP traceroute (traceroute(8): ports 33434 and up; tracepath(8): 44444 and up) | never a probe |
 //! | tunnels, routing protocols, IPsec | never a probe |
 //! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
@@ -116,17 +116,17 @@ impl Probe {
         if !is_unicast(packet.destination) {
             return Err(NotProbe::Destination);
         }
-        let (transport, number, scan, imitable) = match packet.transport {
+        let (transport, number, scan, ambiguous) = match packet.transport {
             wire::Transport::Tcp(segment) => {
-                let (scan, imitable) = tcp(segment.flags).ok_or(NotProbe::Backscatter)?;
-                if imitable && ephemeral.contains(&segment.destination_port) {
+                let (scan, ambiguous) = tcp(segment.flags).ok_or(NotProbe::Backscatter)?;
+                if ambiguous && ephemeral.contains(&segment.destination_port) {
                     return Err(NotProbe::LateSegment);
                 }
-                (Transport::Tcp, segment.destination_port, scan, imitable)
+                (Transport::Tcp, segment.destination_port, scan, ambiguous)
             }
             wire::Transport::Udp(datagram) => {
-                let imitable = udp(datagram.source_port, datagram.destination_port, ephemeral)?;
-                (Transport::Udp, datagram.destination_port, ScanKind::Udp, imitable)
+                let ambiguous = udp(datagram.source_port, datagram.destination_port, ephemeral)?;
+                (Transport::Udp, datagram.destination_port, ScanKind::Udp, ambiguous)
             }
             wire::Transport::Sctp(message) => {
                 let scan = match message.chunk {
@@ -142,7 +142,7 @@ impl Probe {
             wire::Transport::Other => (Transport::Ip, u16::from(packet.protocol), ScanKind::IpProtocol, false),
         };
         let port = Port { transport, number };
-        Ok(Self { source: packet.source, destination: packet.destination, port, scan, imitable, ip_options: packet.ip_options })
+        Ok(Self { source: packet.source, destination: packet.destination, port, scan, ambiguous, ip_options: packet.ip_options })
     }
 }
 
@@ -173,7 +173,7 @@ fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
     })
 }
 
-/// Whether a UDP datagram to a closed port is imitable evidence.
+/// Whether a UDP datagram to a closed port is ambiguous evidence.
 fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result<bool, NotProbe> {
     if TRACEROUTE.contains(&destination) || TRACEPATH.contains(&destination) {
         return Err(NotProbe::Traceroute);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_tcp_scan_of_nmap_has_its_name() {
-        for (flags, kind, imitable) in [
+        for (flags, kind, ambiguous) in [
             (0x02, ScanKind::Syn, false),
             (0xc2, ScanKind::Syn, false),
             (0x01, ScanKind::Fin, true),
@@ -268,7 +268,7 @@ mod tests {
             (0x40, ScanKind::CustomFlags, false),
         ] {
             let probe = segment(80, flags).unwrap();
-            assert_eq!((probe.scan, probe.imitable), (kind, imitable), "{flags:#x}");
+            assert_eq!((probe.scan, probe.ambiguous), (kind, ambiguous), "{flags:#x}");
             assert_eq!(probe.port.to_string(), "tcp/80");
         }
     }
@@ -286,11 +286,11 @@ mod tests {
     fn dns_answers_that_come_late_are_no_probe() {
         assert_eq!(datagram(53, 40000), Err(NotProbe::LateAnswer));
         assert_eq!(datagram(53, 5353), Err(NotProbe::LateAnswer));
-        assert!(datagram(53, 700).unwrap().imitable);
-        assert!(datagram(123, 5353).unwrap().imitable);
-        assert!(datagram(111, 700).unwrap().imitable);
-        assert!(datagram(4500, 40000).unwrap().imitable);
-        assert!(!datagram(40000, 161).unwrap().imitable);
+        assert!(datagram(53, 700).unwrap().ambiguous);
+        assert!(datagram(123, 5353).unwrap().ambiguous);
+        assert!(datagram(111, 700).unwrap().ambiguous);
+        assert!(datagram(4500, 40000).unwrap().ambiguous);
+        assert!(!datagram(40000, 161).unwrap().ambiguous);
     }
 
     // P4
@@ -354,7 +354,7 @@ mod tests {
         fn whatever_a_dead_connection_sends_is_imitable_or_no_probe(bits in 0u8..=0xff, port: u16) {
             // A connection past its handshake sets ACK on every segment.
             let flags = Flags((bits & !(Flags::SYN.0 | Flags::RST.0)) | Flags::ACK.0);
-            prop_assert!(segment(port, flags.0).map_or(true, |probe| probe.imitable));
+            prop_assert!(segment(port, flags.0).map_or(true, |probe| probe.ambiguous));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Mark;
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::sys::{clock, procfs};
 
 /// Where the engine's clock stands when the kernel's stands at zero, so that what was seen before a reboot has its place before it: more than
@@ -11,8 +11,8 @@ use crate::sys::{clock, procfs};
 const BEFORE_BOOT: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Now, by the engine's clock.
-pub fn now() -> Moment {
-    Moment::at(clock::boottime().saturating_add(BEFORE_BOOT))
+pub fn now() -> MonoTime {
+    MonoTime::at(clock::boottime().saturating_add(BEFORE_BOOT))
 }
 
 /// Now, by every clock.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 
 /// What the clocks say at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,7 +16,7 @@ pub struct Mark {
     /// Time of day: milliseconds since 1970.
     pub wall: u64,
     /// The engine's clock.
-    pub clock: Moment,
+    pub clock: MonoTime,
 }
 
 impl Mark {
@@ -32,16 +32,16 @@ impl Mark {
     }
 
     /// A moment that lay before this mark, by the clock of `later`.
-    pub fn carry(&self, moment: Moment, later: &Self) -> Moment {
+    pub fn carry(&self, moment: MonoTime, later: &Self) -> MonoTime {
         if self.is_same_boot(later) {
             return moment;
         }
         let ago = self.clock.since(moment).saturating_add(self.until(later));
-        Moment::from_millis(later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+        MonoTime::from_millis(later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// The end of what began at `since` and was to end at `end`, by the clock of `later`; `None` when it is over.
-    pub fn carry_end(&self, since: Moment, end: Moment, later: &Self) -> Option<Moment> {
+    pub fn carry_end(&self, since: MonoTime, end: MonoTime, later: &Self) -> Option<MonoTime> {
         if self.is_same_boot(later) {
             return (end > later.clock).then_some(end);
         }
@@ -57,7 +57,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn mark(boot: &str, wall: u64, clock: u64) -> Mark {
-        Mark { boot: boot.to_owned(), wall, clock: Moment::from_millis(clock) }
+        Mark { boot: boot.to_owned(), wall, clock: MonoTime::from_millis(clock) }
     }
 
     const HOUR: u64 = 3_600_000;
@@ -66,24 +66,24 @@ mod tests {
     fn within_one_boot_the_time_of_day_does_not_matter() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("a", HOUR, 11 * HOUR));
         assert_eq!(then.until(&now), Duration::from_secs(3600));
-        assert_eq!(then.carry_end(Moment::from_millis(0), Moment::from_millis(12 * HOUR), &now), Some(Moment::from_millis(12 * HOUR)));
-        assert_eq!(then.carry_end(Moment::from_millis(0), Moment::from_millis(11 * HOUR), &now), None);
-        assert_eq!(then.carry(Moment::from_millis(7), &now), Moment::from_millis(7));
+        assert_eq!(then.carry_end(MonoTime::from_millis(0), MonoTime::from_millis(12 * HOUR), &now), Some(MonoTime::from_millis(12 * HOUR)));
+        assert_eq!(then.carry_end(MonoTime::from_millis(0), MonoTime::from_millis(11 * HOUR), &now), None);
+        assert_eq!(then.carry(MonoTime::from_millis(7), &now), MonoTime::from_millis(7));
     }
 
     #[test]
     fn after_a_reboot_the_time_that_nobody_looked_is_taken_off() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 502 * HOUR, 1000 * HOUR));
-        let end = |hours| then.carry_end(Moment::from_millis(9 * HOUR), Moment::from_millis(hours * HOUR), &now);
-        assert_eq!(end(15), Some(Moment::from_millis(1003 * HOUR)));
+        let end = |hours| then.carry_end(MonoTime::from_millis(9 * HOUR), MonoTime::from_millis(hours * HOUR), &now);
+        assert_eq!(end(15), Some(MonoTime::from_millis(1003 * HOUR)));
         assert_eq!((end(12), end(10), end(9)), (None, None, None));
-        assert_eq!(then.carry(Moment::from_millis(9 * HOUR), &now), Moment::from_millis(997 * HOUR));
+        assert_eq!(then.carry(MonoTime::from_millis(9 * HOUR), &now), MonoTime::from_millis(997 * HOUR));
     }
 
     #[test]
     fn a_clock_that_went_back_gives_nobody_more_time_than_was_left() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 3, 1000 * HOUR));
-        assert_eq!(then.carry_end(Moment::from_millis(9 * HOUR), Moment::from_millis(15 * HOUR), &now), Some(Moment::from_millis(1005 * HOUR)));
+        assert_eq!(then.carry_end(MonoTime::from_millis(9 * HOUR), MonoTime::from_millis(15 * HOUR), &now), Some(MonoTime::from_millis(1005 * HOUR)));
     }
 
     #[test]
@@ -99,8 +99,8 @@ mod tests {
         fn no_clock_gives_a_block_more_than_its_time(same in any::<bool>(), walls in any::<(u64, u64)>(), clocks in any::<(u64, u64)>(), since in any::<u64>(), end in any::<u64>()) {
             let (then, now) = (mark("a", walls.0, clocks.0), mark(if same { "a" } else { "b" }, walls.1, clocks.1));
             // What is stored began before it was stored.
-            let since = Moment::from_millis(since.min(clocks.0));
-            let end = Moment::from_millis(end);
+            let since = MonoTime::from_millis(since.min(clocks.0));
+            let end = MonoTime::from_millis(end);
             if let Some(carried) = then.carry_end(since, end, &now) {
                 prop_assert!(carried > now.clock);
                 prop_assert!(carried.since(now.clock) <= end.since(since));

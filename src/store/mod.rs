@@ -22,7 +22,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rusqlite::{Connection, Transaction};
 
-use crate::engine::{Evidence, Moment, OFFENDERS_MAX, Offender, Reason, Source};
+use crate::engine::{Evidence, MonoTime, OFFENDERS_MAX, Offender, Reason, Source};
 use crate::probe::Port;
 
 pub use self::error::Error;
@@ -63,9 +63,9 @@ pub struct Block {
     /// Networks within it that are not.
     pub exempt: Vec<IpNet>,
     /// Since when.
-    pub since: Moment,
+    pub since: MonoTime,
     /// Until when; `None`: until it is unblocked.
-    pub expires: Option<Moment>,
+    pub expires: Option<MonoTime>,
     /// The port that crossed the trigger.
     pub port: Option<Port>,
     /// Why.
@@ -237,7 +237,7 @@ impl Database {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn prune(&mut self, mark: &Mark, evidence: Moment, offenders: Moment) -> Result<(), Error> {
+    pub fn prune(&mut self, mark: &Mark, evidence: MonoTime, offenders: MonoTime) -> Result<(), Error> {
         self.write(mark, |transaction| {
             transaction.prepare("DELETE FROM evidence WHERE last < ?")?.execute([rows::millis(evidence)])?;
             transaction.prepare("DELETE FROM offenders WHERE last < ?")?.execute([rows::millis(offenders)])?;

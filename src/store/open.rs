@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, rows};
-use crate::engine::Moment;
+use crate::engine::MonoTime;
 use crate::sys::files;
 
 /// `PRAGMA application_id` of our databases, "PSen": by it file(1) and we tell them from those of others.
@@ -204,7 +204,7 @@ fn judge_header(path: &Path) -> Result<Header, Error> {
 }
 
 fn empty() -> Content {
-    let mark = Mark { boot: String::new(), wall: 0, clock: Moment::default() };
+    let mark = Mark { boot: String::new(), wall: 0, clock: MonoTime::default() };
     Content { mark, blocks: Vec::new(), offenders: Vec::new(), evidence: Vec::new() }
 }
 
@@ -214,7 +214,7 @@ pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Conte
     let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
         let (wall, clock): (i64, i64) = (row.get(1)?, row.get(2)?);
         let time = |millis: i64| u64::try_from(millis).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, millis));
-        Ok(Mark { boot: row.get(0)?, wall: time(wall)?, clock: Moment::from_millis(time(clock)?) })
+        Ok(Mark { boot: row.get(0)?, wall: time(wall)?, clock: MonoTime::from_millis(time(clock)?) })
     });
     let mark = match mark {
         Ok(mark) => mark,

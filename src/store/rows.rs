@@ -10,7 +10,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement, Transaction};
 
 use super::{Block, END_BLOCK, END_EXEMPTIONS, PUT_BLOCK, PUT_EXEMPTION};
-use crate::engine::{Evidence, Moment, Offender, Source, TouchView};
+use crate::engine::{Evidence, MonoTime, Offender, Source, TouchView};
 use crate::probe::{Port, ScanKind, Transport};
 
 pub(super) const ALL_BLOCKS: &str = "SELECT subject, prefix, since, expires, port, reason, sum FROM blocks";
@@ -51,12 +51,12 @@ impl Sum {
 }
 
 /// A moment as SQLite holds it: all of the daemon's lie below 2^63.
-pub(super) fn millis(moment: Moment) -> i64 {
+pub(super) fn millis(moment: MonoTime) -> i64 {
     i64::try_from(moment.millis()).unwrap_or(i64::MAX)
 }
 
-fn moment(millis: i64) -> Option<Moment> {
-    u64::try_from(millis).ok().map(Moment::from_millis)
+fn moment(millis: i64) -> Option<MonoTime> {
+    u64::try_from(millis).ok().map(MonoTime::from_millis)
 }
 
 /// A source by its name and the length that stands beside it. Version 1 wrote an IPv6 account as its address alone.
@@ -232,23 +232,23 @@ fn evidence_sum(name: &str, prefix: i64, first: i64, last: i64, told: Option<i64
     Sum::new().field(name.as_bytes()).number(prefix).number(first).number(last).maybe(told).number(probes).field(ports).end()
 }
 
-/// Transport, kind of scan, imitable, nothing, number (2 bytes), age in milliseconds before `last` (6 bytes), the highest byte first.
-fn touch_bytes(touch: &TouchView, last: Moment) -> [u8; TOUCH] {
+/// Transport, kind of scan, ambiguous, nothing, number (2 bytes), age in milliseconds before `last` (6 bytes), the highest byte first.
+fn touch_bytes(touch: &TouchView, last: MonoTime) -> [u8; TOUCH] {
     let [_, _, age @ ..] = u64::try_from(last.since(touch.at).as_millis()).unwrap_or(u64::MAX).to_be_bytes();
     let [high, low] = touch.port.number.to_be_bytes();
     let [a, b, c, d, e, f] = age;
-    [touch.port.transport as u8, touch.scan as u8, u8::from(touch.imitable), 0, high, low, a, b, c, d, e, f]
+    [touch.port.transport as u8, touch.scan as u8, u8::from(touch.ambiguous), 0, high, low, a, b, c, d, e, f]
 }
 
-fn touch(bytes: &[u8], last: Moment) -> Option<TouchView> {
-    let [transport, scan, imitable, _, high, low, a, b, c, d, e, f] = *bytes else { return None };
+fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
+    let [transport, scan, ambiguous, _, high, low, a, b, c, d, e, f] = *bytes else { return None };
     let transport = *[Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip].get(usize::from(transport))?;
     let age = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     Some(TouchView {
         port: Port { transport, number: u16::from_be_bytes([high, low]) },
         scan: *ScanKind::ALL.get(usize::from(scan))?,
-        imitable: imitable != 0,
-        at: Moment::from_millis(last.millis().saturating_sub(age)),
+        ambiguous: ambiguous != 0,
+        at: MonoTime::from_millis(last.millis().saturating_sub(age)),
     })
 }
 
@@ -325,17 +325,17 @@ mod tests {
         }
 
         #[test]
-        fn touches_are_read_as_they_are_written(transport in 0usize..4, scan in 0usize..12, imitable in any::<bool>(), number in any::<u16>(), at in 0u64..1 << 40, later in 0u64..1 << 40) {
+        fn touches_are_read_as_they_are_written(transport in 0usize..4, scan in 0usize..12, ambiguous in any::<bool>(), number in any::<u16>(), at in 0u64..1 << 40, later in 0u64..1 << 40) {
             let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip][transport];
-            let view = TouchView { port: Port { transport, number }, scan: ScanKind::ALL[scan], imitable, at: Moment::from_millis(at) };
-            let last = Moment::from_millis(at + later);
+            let view = TouchView { port: Port { transport, number }, scan: ScanKind::ALL[scan], ambiguous, at: MonoTime::from_millis(at) };
+            let last = MonoTime::from_millis(at + later);
             prop_assert_eq!(touch(&touch_bytes(&view, last), last), Some(view));
         }
 
         #[test]
         fn no_bytes_make_the_reader_of_touches_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40), last in any::<u64>()) {
             for chunk in bytes.chunks(TOUCH) {
-                let _ = touch(chunk, Moment::from_millis(last));
+                let _ = touch(chunk, MonoTime::from_millis(last));
             }
         }
     }

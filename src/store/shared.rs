@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Change, Rows};
 use crate::config::Config;
-use crate::engine::{Evidence, Moment};
+use crate::engine::{Evidence, MonoTime};
 use crate::sys::mailbox;
 
 /// What the thread is told of.
@@ -47,7 +47,7 @@ pub struct Figures {
     /// What is in it.
     pub rows: Rows,
     /// When it was written last, by the engine's clock; `None`: not yet by this daemon.
-    pub written: Option<Moment>,
+    pub written: Option<MonoTime>,
 }
 
 #[derive(Default)]

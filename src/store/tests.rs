@@ -8,11 +8,11 @@ use crate::engine::TouchView;
 use crate::probe::{ScanKind, Transport};
 
 fn mark(boot: &str, seconds: u64) -> Mark {
-    Mark { boot: boot.to_owned(), wall: 1_700_000_000_000 + seconds * 1000, clock: Moment::from_millis(seconds * 1000) }
+    Mark { boot: boot.to_owned(), wall: 1_700_000_000_000 + seconds * 1000, clock: MonoTime::from_millis(seconds * 1000) }
 }
 
-fn at(seconds: u64) -> Moment {
-    Moment::from_millis(seconds * 1000)
+fn at(seconds: u64) -> MonoTime {
+    MonoTime::from_millis(seconds * 1000)
 }
 
 fn host(last: u8) -> Source {
@@ -30,7 +30,7 @@ fn content() -> Content {
     let touch = |number: u16, age: u64| TouchView {
         port: Port { transport: Transport::Udp, number },
         scan: ScanKind::Udp,
-        imitable: number.is_multiple_of(2),
+        ambiguous: number.is_multiple_of(2),
         at: at(100 - age),
     };
     let evidence = Evidence { source, first: at(5), last: at(100), told: Some(at(9)), probes: 7, ports: vec![touch(53, 0), touch(4, 90)] };

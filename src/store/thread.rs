@@ -14,7 +14,7 @@ use super::shared::{Figures, Item, Memory, Request, Shared};
 use super::worker::Worker;
 use super::{Block, Change, Content, Opened, clock};
 use crate::config::Config;
-use crate::engine::{Ending, Engine, Evidence, Moment, Offender, Outcome, Reason, Report, Source};
+use crate::engine::{Ending, Engine, Evidence, MonoTime, Offender, Outcome, Reason, Report, Source};
 use crate::journal::JournalHandle;
 use crate::sys::mailbox::{self, Link};
 use crate::sys::wake::Waker;
@@ -37,7 +37,7 @@ pub trait EngineReader: Send {
     fn offenders(&self) -> Option<Vec<Offender>>;
 
     /// What is known of sources that were touched since then, of `most` at most.
-    fn evidence(&self, since: Moment, most: usize) -> Option<Vec<Evidence>>;
+    fn evidence(&self, since: MonoTime, most: usize) -> Option<Vec<Evidence>>;
 
     /// Takes over what could not be read at the start.
     fn restore(&self, stored: Stored) -> Option<()>;
@@ -47,7 +47,7 @@ pub trait EngineReader: Send {
 pub const QUEUE: usize = 8192;
 
 /// How long the administrator waits for the disk: beyond it he is told that it is not there yet.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the last changes get when the daemon ends.
 const LAST_CHANGES: Duration = Duration::from_secs(10);
@@ -125,7 +125,7 @@ impl StoreHandle {
     /// # Errors
     /// The words why it is not.
     pub fn settle(&self) -> Result<(), String> {
-        match self.requests.ask_within(SETTLE_PATIENCE, Request::Settle) {
+        match self.requests.ask_within(SETTLE_TIMEOUT, Request::Settle) {
             Ok(result) => result,
             Err(_) => Err("the disk is slow".to_owned()),
         }

@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags};
 use super::shared::{Item, Memory, Request, Shared};
 use super::thread::{EngineReader, Stored};
 use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Opened, clock};
-use crate::engine::Moment;
-use crate::errors::error_chain as words;
+use crate::engine::MonoTime;
+use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
 use crate::sys::mailbox::Inbox;
 use crate::sys::poll;
@@ -60,7 +60,7 @@ pub(super) struct Worker {
     gathered: Vec<Change>,
     write_at: Option<Instant>,
     /// Evidence from here on is not written yet.
-    evidence_from: Moment,
+    evidence_from: MonoTime,
     evidence_at: Instant,
     prune_at: Instant,
     /// The rows are not counted before.
@@ -106,7 +106,7 @@ impl Worker {
             shared,
             gathered: Vec::new(),
             write_at: None,
-            evidence_from: Moment::default(),
+            evidence_from: MonoTime::default(),
             evidence_at: now + EVIDENCE_EVERY,
             prune_at: now + PRUNE_EVERY,
             count_at: now,
@@ -126,7 +126,7 @@ impl Worker {
     pub(super) fn take_up(&mut self, stored: Option<&Stored>) {
         self.is_taken_over = stored.is_some();
         self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
-        self.evidence_from = stored.filter(|_| !self.must_replace).map_or_else(Moment::default, |stored| stored.content.mark.clock);
+        self.evidence_from = stored.filter(|_| !self.must_replace).map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
         self.shared.list_wanted.store(true, Ordering::Relaxed);
         match self.database {
             Ok(_) => self.written(None),
@@ -280,7 +280,7 @@ impl Worker {
     /// Writes everything anew.
     fn replace(&mut self, mut content: Content) {
         let at = content.mark.clock;
-        if let Some(evidence) = self.engine.evidence(Moment::default(), EVIDENCE_MAX) {
+        if let Some(evidence) = self.engine.evidence(MonoTime::default(), EVIDENCE_MAX) {
             content.evidence = evidence;
         }
         let Ok(database) = &mut self.database else { return };
@@ -335,7 +335,7 @@ impl Worker {
         }
         if self.is_dirty && now >= self.prune_at && self.can_write() {
             self.prune_at = now + PRUNE_EVERY;
-            let before = |ago: Duration| Moment::from_millis(at.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
+            let before = |ago: Duration| MonoTime::from_millis(at.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
             let (evidence, offenders) = (before(self.memory.evidence), before(self.memory.offenders));
             let Ok(database) = &mut self.database else { return };
             match database.prune(&mark, evidence, offenders) {
@@ -366,7 +366,7 @@ impl Worker {
         let mark = clock::mark();
         let Opened { database, content, told } = super::open(&self.directory, &mark);
         for warning in told {
-            self.journal.tell(Notice::Warning(warning));
+            self.journal.notify(Notice::Warning(warning));
         }
         self.database = database;
         let Ok(database) = &mut self.database else { return self.fail_to_open() };
@@ -386,7 +386,7 @@ impl Worker {
             self.is_taken_over = true;
         }
         self.whole = true;
-        self.evidence_from = Moment::default();
+        self.evidence_from = MonoTime::default();
         self.shared.list_wanted.store(true, Ordering::Release);
     }
 
@@ -420,21 +420,21 @@ impl Worker {
         self.retry_at = None;
         if has_failed {
             self.complained = None;
-            self.journal.tell(Notice::Warning(format!("the state store in {} is written again", self.directory.display())));
+            self.journal.notify(Notice::Warning(format!("the state store in {} is written again", self.directory.display())));
         }
     }
 
     /// It cannot be opened.
     fn fail_to_open(&mut self) {
         let Err(error) = &self.database else { return };
-        let text = words(error);
+        let text = error_chain(error);
         let for_good = error.is_others() || matches!(error, Error::InUse { .. });
         self.tell_failure(text, for_good);
     }
 
     /// It cannot be written.
     fn fail(&mut self, error: Error) {
-        let text = words(&error);
+        let text = error_chain(&error);
         if error.is_damage() {
             self.set_aside(&error);
         }
@@ -449,10 +449,10 @@ impl Worker {
         drop(database);
         match super::set_aside(&path, &clock::mark()) {
             Ok(aside) => {
-                let text = format!("{} is damaged ({}); it lies in {} now", path.display(), words(error), aside.display());
-                self.journal.tell(Notice::Warning(text));
+                let text = format!("{} is damaged ({}); it lies in {} now", path.display(), error_chain(error), aside.display());
+                self.journal.notify(Notice::Warning(text));
             }
-            Err(error) => log::error!("{}", words(&error)),
+            Err(error) => log::error!("{}", error_chain(&error)),
         }
     }
 
@@ -462,7 +462,7 @@ impl Worker {
         if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
             self.complained = Some(now);
             let remedy = if for_good { "put it right and restart" } else { "it is tried again every few seconds" };
-            self.journal.tell(Notice::Error(format!(
+            self.journal.notify(Notice::Error(format!(
                 "the state store cannot be used: {text}; blocks go on, but a reboot would forget what is not written: {remedy}"
             )));
         }

@@ -13,7 +13,7 @@ use crate::sys::wake::Waker;
 const QUEUE: usize = 64;
 
 /// How long an answer may take. Unblocking a million elements takes some seconds; nothing else comes near.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where an answer goes. It is dropped if the asker has given up.
 pub type Answer<T> = SyncSender<T>;
@@ -65,7 +65,7 @@ impl<C> Link<C> {
     /// # Errors
     /// [`Unresponsive`] when the queue is full, the thread is gone, or the answer does not come.
     pub fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
-        self.ask_within(PATIENCE, make)
+        self.ask_within(ANSWER_TIMEOUT, make)
     }
 
     /// Sends a command that has no answer. It is lost when the queue is full or the thread gone.

@@ -10,7 +10,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum SignalRequest {
     /// SIGHUP: read the configuration again.
     Reload,
     /// SIGTERM, SIGINT: end in order.
@@ -33,13 +33,13 @@ impl Signals {
     }
 
     /// What arrived since the last call, without waiting; the same signal several times counts once.
-    pub fn take(&mut self) -> Vec<Wish> {
+    pub fn take(&mut self) -> Vec<SignalRequest> {
         self.0
             .pending()
             .filter_map(|signal| match signal {
-                SIGHUP => Some(Wish::Reload),
-                SIGINT | SIGTERM => Some(Wish::Stop),
-                SIGUSR1 => Some(Wish::Status),
+                SIGHUP => Some(SignalRequest::Reload),
+                SIGINT | SIGTERM => Some(SignalRequest::Stop),
+                SIGUSR1 => Some(SignalRequest::Status),
                 _ => None,
             })
             .collect()
@@ -64,7 +64,7 @@ mod tests {
         let mut signals = Signals::install().unwrap();
         signal_hook::low_level::raise(SIGUSR1).unwrap();
         assert!(readable(signals.as_fd(), Duration::from_secs(5)).unwrap());
-        assert_eq!(signals.take(), [Wish::Status]);
+        assert_eq!(signals.take(), [SignalRequest::Status]);
         assert_eq!(signals.take(), []);
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{Error, PACKETS_A_WAKE, PacketSource, Statistics};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, PacketSource, Statistics};
 use portsentry::sys::poll::readable;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::netns::Namespace;
@@ -44,7 +44,7 @@ fn send(count: usize) {
 fn drain(listener: &mut Listener) -> usize {
     let mut packets = 0;
     loop {
-        let received = listener.receive(PACKETS_A_WAKE, &mut |_| packets += 1).unwrap();
+        let received = listener.receive(PACKETS_PER_WAKE, &mut |_| packets += 1).unwrap();
         if !received.more {
             return packets;
         }
@@ -71,7 +71,7 @@ fn packets_of_both_families_arrive_with_their_bytes() {
             assert!(readable(listener.as_fd(), Duration::from_secs(5)).unwrap());
             let mut count = 0;
             let received = listener
-                .receive(PACKETS_A_WAKE, &mut |packet| {
+                .receive(PACKETS_PER_WAKE, &mut |packet| {
                     count += 1;
                     assert_eq!((packet.prefix, packet.hook, packet.indev), ("udp-probe ", 1, Some(index)));
                     assert_eq!(packet.sequence, Some(u32::try_from(sequence).unwrap()));
@@ -105,7 +105,7 @@ fn a_long_packet_is_cut_to_the_copy_range() {
             let mut listener = Listener::bind(Settings { copy_range, ..Settings::of_group(GROUP) }).unwrap();
             UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[7; 60_000], ("127.0.0.1", 4000)).unwrap();
             let mut lengths = Vec::new();
-            listener.receive(PACKETS_A_WAKE, &mut |packet| lengths.push(packet.payload.len())).unwrap();
+            listener.receive(PACKETS_PER_WAKE, &mut |packet| lengths.push(packet.payload.len())).unwrap();
             assert_eq!(lengths, [usize::from(copy_range).min(60_028)]);
             assert_eq!(listener.statistics().malformed, 0);
         }
@@ -252,7 +252,7 @@ fn a_wake_ends_at_its_bound() {
         let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
         send(1000);
         for (packets, more) in [(512, true), (488, false)] {
-            let received = listener.receive(PACKETS_A_WAKE, &mut |_| {}).unwrap();
+            let received = listener.receive(PACKETS_PER_WAKE, &mut |_| {}).unwrap();
             assert_eq!((received.packets, received.more), (packets, more));
         }
     });
@@ -312,7 +312,7 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
                 std::thread::sleep(Duration::from_millis(5));
                 let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
                 let mut numbers = Vec::new();
-                while !sender.is_finished() || listener.receive(PACKETS_A_WAKE, &mut |packet| numbers.push(packet.sequence)).unwrap().more {}
+                while !sender.is_finished() || listener.receive(PACKETS_PER_WAKE, &mut |packet| numbers.push(packet.sequence)).unwrap().more {}
                 (listener.statistics(), numbers)
             });
             assert!(!numbers.is_empty());

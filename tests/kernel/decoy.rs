@@ -21,7 +21,7 @@ const SCANNER6: &str = "fd09::2";
 const CLIENT4: &str = "10.9.1.2";
 /// A router; never blocked, and decoys do not answer it.
 const ROUTER4: &str = "10.9.2.2";
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The namespace that is guarded, and the one of everybody else.
 struct Net {
@@ -38,7 +38,7 @@ impl Net {
 
     /// Connects from `source`.
     fn connect(&self, source: &str, host: &str, port: u16) -> std::io::Result<TcpStream> {
-        self.connect_within(source, host, port, PATIENCE)
+        self.connect_within(source, host, port, ANSWER_TIMEOUT)
     }
 
     fn connect_within(&self, source: &str, host: &str, port: u16, limit: Duration) -> std::io::Result<TcpStream> {
@@ -253,7 +253,7 @@ fn a_datagram_past_the_trigger_is_answered_with_the_banner_from_where_it_was_sen
         assert!(answered < 60 && decoy(&daemon, "unanswered") > 0, "{answered} of 60 datagrams were answered");
         // A service that takes its port is not spoken for.
         let service = net.host.enter(|| UdpSocket::bind(SocketAddr::new(host.parse().unwrap(), 69)).unwrap());
-        service.set_read_timeout(Some(PATIENCE)).unwrap();
+        service.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         assert!(ask(69).is_err());
         assert_eq!(service.recv(&mut [0; 10]).unwrap(), 1);
     }
@@ -519,7 +519,7 @@ fn who_speaks_to_the_listener_itself_is_no_scanner() {
     let mut text = String::new();
     net.host.enter(|| TcpStream::connect("127.0.0.1:61000").unwrap()).read_to_string(&mut text).unwrap();
     assert_eq!(text, "");
-    assert!(eventually(PATIENCE, || decoy(&daemon, "refused") == 1));
+    assert!(eventually(ANSWER_TIMEOUT, || decoy(&daemon, "refused") == 1));
     // From outside its port is a decoy like any other.
     assert_eq!(net.hear(SCANNER4, HOST4, 61000), "caught by the decoy");
     assert_eq!((decoy(&daemon, "connections"), daemon.blocked()), (1, vec![SCANNER4.to_owned()]));

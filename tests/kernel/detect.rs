@@ -15,7 +15,7 @@ use support::{eventually, missing};
 /// The distinct port at which evidence that nothing else can explain crosses the default `scan_trigger` of 2.
 const PLAIN: u64 = 3;
 /// The distinct port at which late packets of dead connections are no explanation any more.
-const IMITABLE: u64 = 6;
+const AMBIGUOUS: u64 = 6;
 /// Probes of the fastest scan (1000 ports, 5000 a second) that may reach closed ports before the block is in the kernel, all unanswered. Measured
 /// with a debug build on two busy cores: median 20, most 155. A protocol scan has fewer protocols than this; its decision alone is bounded.
 const FAST_MAX: u64 = 400;
@@ -28,11 +28,11 @@ struct Kind {
     /// As `list` says it.
     scan: &'static str,
     /// A late packet of a dead connection looks the same.
-    imitable: bool,
+    ambiguous: bool,
 }
 
-const fn kind(option: &'static [&'static str], scan: &'static str, imitable: bool) -> Kind {
-    Kind { option, scan, imitable }
+const fn kind(option: &'static [&'static str], scan: &'static str, ambiguous: bool) -> Kind {
+    Kind { option, scan, ambiguous }
 }
 
 /// An ACK scan and a Window scan send the same packets.
@@ -171,7 +171,7 @@ fn base(kind: Kind, six: bool, variant: &'static str, arguments: &[&str]) -> Cas
         arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
         ports,
         targets: if six { HOST6 } else { HOST4 },
-        expected: Expected::Blocked(if kind.imitable { IMITABLE } else { PLAIN }),
+        expected: Expected::Blocked(if kind.ambiguous { AMBIGUOUS } else { PLAIN }),
     }
 }
 
@@ -256,13 +256,13 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
         cases.push(base(kind, six, "-T4", &["-T4"]));
         // Three closed ports only: the least that crosses the trigger, and what late packets may do.
         let few = if kind.is("-sO") { "200-202" } else { "21,23,25" };
-        let expected = if kind.imitable { Expected::Nothing } else { Expected::Blocked(PLAIN) };
+        let expected = if kind.ambiguous { Expected::Nothing } else { Expected::Blocked(PLAIN) };
         cases.push(Case { ports: few, expected, ..base(kind, six, "3 ports", &["-T4"]) });
         let raw = !kind.is("-sT") && !kind.is("-sO");
         if raw {
             cases.push(base(kind, six, "--data-length", &["-T4", "--data-length", "25"]));
             // A datagram from a service's port may be its late answer.
-            let expected = Expected::Blocked(if kind.imitable || kind.is("-sU") { IMITABLE } else { PLAIN });
+            let expected = Expected::Blocked(if kind.ambiguous || kind.is("-sU") { AMBIGUOUS } else { PLAIN });
             cases.push(Case { expected, ..base(kind, six, "-g 53", &["-T4", "-g", "53"]) });
         }
         // nmap fragments IPv4 only; a datagram without data fits into one fragment, so it gets some.
@@ -293,7 +293,7 @@ fn a_scan_of_one_port_a_second_is_blocked_at_its_port() {
     let daemon = Daemon::start(&scene.host, UDP_MAY_BLOCK);
     let cases: Vec<Case> = families()
         .map(|(kind, six)| {
-            let ports = match (kind.imitable, kind.is("-sO")) {
+            let ports = match (kind.ambiguous, kind.is("-sO")) {
                 (true, _) => "41-46",
                 (false, true) => "200-202",
                 (false, false) => "41-43",
@@ -320,8 +320,8 @@ fn high_ports_are_watched_when_they_are_asked_for() {
         cases.push(Case { ports: "61000-61060", ..base(kind, six, "61000-61060", &["-T4"]) });
         // Where this host's own connections start, late segments are daily bread: those kinds are not told there at all.
         let expected = match kind {
-            kind if kind.imitable => Expected::Nothing,
-            kind if kind.is("-sU") => Expected::Blocked(IMITABLE),
+            kind if kind.ambiguous => Expected::Nothing,
+            kind if kind.is("-sU") => Expected::Blocked(AMBIGUOUS),
             _ => Expected::Blocked(PLAIN),
         };
         cases.push(Case { ports: "40000-40060", expected, ..base(kind, six, "ephemeral", &["-T4"]) });

@@ -104,7 +104,7 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
     let address: IpAddr = address.parse().unwrap();
     let (answer, answered) = std::sync::mpsc::channel();
     journal.resolve_through(Box::new(move |asked| answer.send(asked).is_ok()));
-    journal.tell(Notice::Engine(Report::Blocked {
+    journal.notify(Notice::Engine(Report::Blocked {
         source: Source::of(address, 64),
         port: Some(Port { transport: Transport::Tcp, number: 23 }),
         timeout: Some(Duration::from_secs(60)),

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{PACKETS_A_WAKE, PacketSource, Statistics, Verdict, WaitingSource, nfqueue};
+use portsentry::capture::{PACKETS_PER_WAKE, PacketSource, Statistics, Verdict, WaitingSource, nfqueue};
 use portsentry::config::Config;
 use portsentry::netlink::message::{NLMSG_DONE, NLMSG_ERROR, Writer};
 use portsentry::netlink::route::{Monitor as RouteMonitor, Routes};
@@ -119,7 +119,7 @@ fn forged_log_messages_are_no_packets_and_no_loss() {
         probe(4000);
         let (mut packets, mut calls) = (0, 0);
         loop {
-            let received = listener.receive(PACKETS_A_WAKE, &mut |_| packets += 1).unwrap();
+            let received = listener.receive(PACKETS_PER_WAKE, &mut |_| packets += 1).unwrap();
             calls += 1;
             assert!(calls < 10, "it comes to an end");
             if !received.more {
@@ -135,7 +135,7 @@ fn forged_log_messages_are_no_packets_and_no_loss() {
             probe(4000);
             forger.send(victim, &logged_syn(Ipv4Addr::new(198, 51, 100, 7), 1, 1000 + n));
         }
-        listener.receive(PACKETS_A_WAKE, &mut |_| packets += 1).unwrap();
+        listener.receive(PACKETS_PER_WAKE, &mut |_| packets += 1).unwrap();
         assert_eq!((packets, listener.statistics()), (4, Statistics { packets: 4, ..Statistics::default() }));
     });
 }
@@ -165,7 +165,7 @@ fn forged_queued_packets_get_no_verdict() {
         }
         let mut packets = 0;
         listener
-            .judge(PACKETS_A_WAKE, &mut |_| {
+            .judge(PACKETS_PER_WAKE, &mut |_| {
                 packets += 1;
                 Verdict::Accept
             })

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nfqueue::{Kind, Listener, Settings};
-use portsentry::capture::{Error, PACKETS_A_WAKE, PacketSource, Verdict, WaitingSource};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, PacketSource, Verdict, WaitingSource};
 use portsentry::config::{ClosedPorts, Config, Method};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
@@ -152,7 +152,7 @@ fn packets_wait_with_their_bytes_until_their_verdict() {
         assert!(readable(listener.as_fd(), Duration::from_secs(5)).unwrap());
         host.enter(|| assert_eq!(listener.look()[0].waiting, 1));
         let mut seen = 0;
-        let received = listener.judge(PACKETS_A_WAKE, &mut |waiting| {
+        let received = listener.judge(PACKETS_PER_WAKE, &mut |waiting| {
             seen += 1;
             assert_eq!((waiting.kind, waiting.packet.hook), (Kind::Probe, 1));
             assert!(waiting.packet.indev.is_some());
@@ -178,7 +178,7 @@ fn probes_past_the_queues_length_are_counted_exactly_and_none_is_lost_before() {
     let sent = Wire::between(&peer, &host, "v0").flood(&Load::spoofed(HOST.parse().unwrap(), 200..=500, 100_000, Duration::from_millis(200)));
     let mut packets = 0;
     while listener
-        .judge(PACKETS_A_WAKE, &mut |_| {
+        .judge(PACKETS_PER_WAKE, &mut |_| {
             packets += 1;
             Verdict::Drop
         })

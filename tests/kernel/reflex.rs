@@ -25,7 +25,7 @@ const HOST6: &str = "fd77:1::1";
 const SCANNER6: &str = "fd78:1::2";
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping"];
 /// All that these tests leave open for the rest of a run: long for a veth pair.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -98,7 +98,7 @@ impl Scene {
 
     /// The same ports again and again, from one source.
     fn repeat(&self, source: IpAddr, ports: &[u16], packets: u64, rate: u64) -> Sent {
-        let mut load = Load::spoofed(address(HOST), ports.iter().copied(), rate, PATIENCE);
+        let mut load = Load::spoofed(address(HOST), ports.iter().copied(), rate, ANSWER_TIMEOUT);
         (load.sources, load.packets) = (source.into(), packets);
         self.wire().flood(&load)
     }
@@ -180,7 +180,7 @@ fn what_is_never_blocked_is_never_held() {
     // Slow enough for a busy machine: each closed port holds it until the daemon has said no.
     let answers = scene.scan(address(SCANNER), shuffled(6).into_iter().take(200).collect(), 50);
     assert!(answers.open() > 20, "the budget of one block a minute is spent: {}", answers.open());
-    assert!(eventually(PATIENCE, || scene.keys(SetId::Held4).iter().all(|key| key == "10.77.1.9")), "{:?}", scene.keys(SetId::Held4));
+    assert!(eventually(ANSWER_TIMEOUT, || scene.keys(SetId::Held4).iter().all(|key| key == "10.77.1.9")), "{:?}", scene.keys(SetId::Held4));
     let status = reflex(&daemon);
     assert!(status["released"].as_u64() > Some(0), "{status}");
     assert!(scene.scanner.pings(&[HOST]), "what is not blocked is served");
@@ -390,7 +390,7 @@ fn every_packet_of_a_flood_is_told_or_counted() {
         let daemon = Daemon::start(&scene.host, &yaml(trigger, "udp: { mode: \"off\" }"));
         let sent = scene.wire().flood(&Load::spoofed(address(HOST), [1, 3, 5], 0, Duration::from_millis(1500)));
         let mut figures = String::new();
-        let adds_up = eventually(PATIENCE, || {
+        let adds_up = eventually(ANSWER_TIMEOUT, || {
             let status = daemon.json(&["status"]);
             let count = |key: &str| status["reflex"][key].as_u64().unwrap();
             let told = status["probes"].as_u64().unwrap() + status["lost"].as_u64().unwrap();
@@ -525,7 +525,7 @@ fn connections_to_services_are_no_scan_that_goes_on() {
     daemon.wait_for_block(&format!("{}/64", SCANNER6.replace("2", "")));
     let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
     scene.scan(address(SCANNER), vec![3], 100);
-    assert!(eventually(PATIENCE, || probes() == 2), "{}", probes());
+    assert!(eventually(ANSWER_TIMEOUT, || probes() == 2), "{}", probes());
     scene.scan(address(SCANNER), (2..200).step_by(2).collect(), 1000);
     assert_eq!(probes(), 2);
     assert!(!daemon.blocked().contains(&SCANNER.to_owned()));

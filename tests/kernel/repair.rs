@@ -17,7 +17,7 @@ use support::{eventually, gap, missing, schedule};
 const HOST: &str = "10.68.1.1";
 const SCANNER: &str = "10.68.1.2";
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping"];
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 macro_rules! scene {
     () => {{
@@ -99,7 +99,7 @@ fn repairs(daemon: &Daemon<'_>) -> u64 {
 }
 
 fn wait_for_repairs(daemon: &Daemon<'_>, count: u64) {
-    assert!(eventually(PATIENCE, || repairs(daemon) >= count), "{} of {count} repairs\n{}", repairs(daemon), daemon.log());
+    assert!(eventually(ANSWER_TIMEOUT, || repairs(daemon) >= count), "{} of {count} repairs\n{}", repairs(daemon), daemon.log());
 }
 
 /// `expires_in` of a block; `None`: not blocked.
@@ -168,7 +168,7 @@ fn whatever_is_deleted_changed_or_added_is_put_right() {
         let change = change();
         scene.nft(&change);
         assert!(eventually(Duration::from_secs(70), || repairs(&daemon) > before), "{change}\n{}", daemon.log());
-        assert!(eventually(PATIENCE, || scene.rules() == rules), "{change}\n{}\n{rules}\n{}", scene.rules(), daemon.log());
+        assert!(eventually(ANSWER_TIMEOUT, || scene.rules() == rules), "{change}\n{}\n{rules}\n{}", scene.rules(), daemon.log());
         assert_eq!(daemon.blocked().len(), 2, "{change}\n{}", daemon.log());
     }
 }
@@ -187,7 +187,12 @@ fn maps_objects_and_chains_that_another_program_adds_do_not_keep_the_rules_out()
         let before = repairs(&daemon);
         scene.load(&format!("table inet portsentry {{\n{addition}\n}}\n"));
         let since = Instant::now();
-        assert!(eventually(PATIENCE, || repairs(&daemon) > before && scene.rules() == rules), "{addition}\n{}\n{}", scene.rules(), daemon.log());
+        assert!(
+            eventually(ANSWER_TIMEOUT, || repairs(&daemon) > before && scene.rules() == rules),
+            "{addition}\n{}\n{}",
+            scene.rules(),
+            daemon.log()
+        );
         println!("repaired after {:?}", since.elapsed());
         assert!(!daemon.log().contains("cannot"), "{}", daemon.log());
         assert_eq!(daemon.blocked().len(), 1, "{addition}\n{}", daemon.log());
@@ -227,7 +232,7 @@ fn an_element_that_is_taken_out_is_an_unblock_and_its_evidence_is_forgiven() {
     assert_eq!(daemon.json(&["status"])["blocked"], 2);
     assert!(words(&daemon.ctl(&["show", SCANNER])).contains("nothing is known"), "its evidence is forgiven");
     scene.nft("delete element inet portsentry blocked_nets4 { 203.0.113.0/24 }");
-    assert!(eventually(PATIENCE, || daemon.blocked() == ["198.51.100.9"]), "{:?}", daemon.blocked());
+    assert!(eventually(ANSWER_TIMEOUT, || daemon.blocked() == ["198.51.100.9"]), "{:?}", daemon.blocked());
     // It is not put back with what follows.
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
@@ -246,7 +251,7 @@ fn what_came_back_counts_again() {
         assert!(!scene.reaches());
         daemon.json(&["list"])[0]["packets"].as_u64().unwrap() > 0
     };
-    assert!(eventually(PATIENCE, counted), "{}", daemon.json(&["list"]));
+    assert!(eventually(ANSWER_TIMEOUT, counted), "{}", daemon.json(&["list"]));
     assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
 }
 
@@ -277,7 +282,7 @@ fn an_element_that_is_put_in_is_a_block_by_hand_unless_it_must_not_be() {
     assert_eq!(left(&daemon, "198.51.100.9").map(|left| left > 3500), Some(true));
     scene.nft("add element inet portsentry blocked_nets4 { 203.0.113.0/24 }");
     scene.nft("add element inet portsentry blocked4 { 192.0.2.7 }");
-    assert!(eventually(PATIENCE, || daemon.json(&["status"])["blocked"] == 2), "{:?}", daemon.blocked());
+    assert!(eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"] == 2), "{:?}", daemon.blocked());
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
     let mut blocked = daemon.blocked();
@@ -300,9 +305,9 @@ fn exemptions_are_the_configurations_and_are_put_back() {
     let before = allowed();
     assert!(before.contains("192.0.2.7"));
     scene.nft("flush set inet portsentry allowed4");
-    assert!(eventually(PATIENCE, || allowed() == before), "{}", allowed());
+    assert!(eventually(ANSWER_TIMEOUT, || allowed() == before), "{}", allowed());
     scene.nft("add element inet portsentry allowed4 { 10.68.1.2 }");
-    assert!(eventually(PATIENCE, || allowed() == before), "{}", allowed());
+    assert!(eventually(ANSWER_TIMEOUT, || allowed() == before), "{}", allowed());
     daemon.wait_for_log("the never-block addresses were put back");
     // What the rules remember may be forgotten.
     let count = repairs(&daemon);
@@ -534,7 +539,7 @@ fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
     assert_eq!(rows.as_array().unwrap().len(), count as usize);
     assert!(rows.as_array().unwrap().iter().all(|row| row["reason"] == "by hand: told"), "{}", rows[0]);
     let listing = || scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
-    assert!(eventually(PATIENCE, || listing().matches("by hand: told").count() == count as usize), "{}", daemon.log());
+    assert!(eventually(ANSWER_TIMEOUT, || listing().matches("by hand: told").count() == count as usize), "{}", daemon.log());
     let listing = listing();
     assert_eq!(listing.matches("counter packets").count(), count as usize);
 }
@@ -557,7 +562,7 @@ fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counte
         let elements: Vec<_> = (1..count).map(element).collect();
         Connection::open(SCHEMA).unwrap().restore(ruleset.set(SetId::Blocked4).unwrap(), &elements).unwrap();
     });
-    assert!(eventually(PATIENCE, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
+    assert!(eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
     daemon.write_configuration("block: { total: 123456 }");
     done(&daemon.ctl(&["reload"]));
     assert!(scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]).contains("size 123456"));
@@ -609,8 +614,8 @@ fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_t
         daemon.signal("USR1");
         daemon.log().contains(&format!(" {count} blocked,"))
     };
-    assert!(eventually(3 * PATIENCE, in_the_books), "{}", daemon.log());
+    assert!(eventually(3 * ANSWER_TIMEOUT, in_the_books), "{}", daemon.log());
     // And from there they come back.
     scene.nft("flush ruleset");
-    assert!(eventually(PATIENCE, || scene.in_kernel() == count), "{} of {count}\n{}", scene.in_kernel(), daemon.log());
+    assert!(eventually(ANSWER_TIMEOUT, || scene.in_kernel() == count), "{} of {count}\n{}", scene.in_kernel(), daemon.log());
 }

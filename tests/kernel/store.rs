@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use portsentry::engine::{Moment, Offender, Reason, Source};
+use portsentry::engine::{MonoTime, Offender, Reason, Source};
 use portsentry::store::{self, Block, Content, Mark};
 use support::daemon::Daemon;
 use support::scene::Scene;
@@ -58,18 +58,18 @@ fn left(daemon: &Daemon<'_>, address: &str) -> Option<u64> {
 fn mark(boot: &str) -> Mark {
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    Mark { boot: boot.to_owned(), wall: wall.as_millis() as u64, clock: Moment::from_millis(clock.tv_sec as u64 * 1000 + BEFORE_BOOT) }
+    Mark { boot: boot.to_owned(), wall: wall.as_millis() as u64, clock: MonoTime::from_millis(clock.tv_sec as u64 * 1000 + BEFORE_BOOT) }
 }
 
 /// Writes a store as a daemon would have left it that many milliseconds before a reboot, whose clock stood elsewhere.
-fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(Moment) -> Vec<Block>, offenders: impl Fn(Moment) -> Vec<Offender>) {
+fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(MonoTime) -> Vec<Block>, offenders: impl Fn(MonoTime) -> Vec<Offender>) {
     let now = mark("");
-    let then = Mark { boot: "another-boot".to_owned(), wall: now.wall - ago, clock: Moment::from_millis(BEFORE_BOOT + 7_000_000) };
+    let then = Mark { boot: "another-boot".to_owned(), wall: now.wall - ago, clock: MonoTime::from_millis(BEFORE_BOOT + 7_000_000) };
     let content = Content { blocks: blocks(then.clock), offenders: offenders(then.clock), evidence: Vec::new(), mark: then };
     store::open(directory, &now).database.unwrap().replace(&content).unwrap();
 }
 
-fn manual(source: &str, now: Moment, since: u64, left: Option<u64>) -> Block {
+fn manual(source: &str, now: MonoTime, since: u64, left: Option<u64>) -> Block {
     let source = match source.parse() {
         Ok(address) => Source::of(address, 64),
         Err(_) => Source::from(source.parse::<ipnet::IpNet>().unwrap()),
@@ -77,8 +77,8 @@ fn manual(source: &str, now: Moment, since: u64, left: Option<u64>) -> Block {
     Block {
         source,
         exempt: Vec::new(),
-        since: Moment::from_millis(now.millis() - since * 1000),
-        expires: left.map(|left| Moment::from_millis(now.millis() + left * 1000)),
+        since: MonoTime::from_millis(now.millis() - since * 1000),
+        expires: left.map(|left| MonoTime::from_millis(now.millis() + left * 1000)),
         port: None,
         reason: Reason::Manual("stored".to_owned()),
     }
@@ -147,7 +147,7 @@ fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
                 manual("10.71.0.0/16", now, 10, None),
                 manual("192.0.2.4", now, 10, None),
                 // Its end lies ahead of its whole time: a clock was wrong.
-                manual("192.0.2.5", Moment::from_millis(now.millis() - 5_000_000), 10, Some(1_000_000)),
+                manual("192.0.2.5", MonoTime::from_millis(now.millis() - 5_000_000), 10, Some(1_000_000)),
             ]
         },
         |now| vec![Offender { source: Source::of(SCANNER.parse().unwrap(), 64), times: 3, last: now }],

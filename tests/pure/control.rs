@@ -394,7 +394,7 @@ fn watch_shows_events_as_they_happen() {
     let deadline = Instant::now() + LONG;
     let line = loop {
         // Until the client has connected there is nobody to tell.
-        daemon.journal.tell(Notice::Warning("look\u{1b}".into()));
+        daemon.journal.notify(Notice::Warning("look\u{1b}".into()));
         match lines.recv_timeout(Duration::from_millis(50)) {
             Ok(line) => break line,
             Err(_) => assert!(Instant::now() < deadline),
@@ -419,7 +419,7 @@ fn a_slow_reader_of_watch_is_cut_off_with_a_note_and_others_go_on() {
     assert_eq!(quick.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
     let text = "x".repeat(1000);
     for n in 0..3000 {
-        daemon.journal.tell(Notice::Warning(format!("{n} {text}")));
+        daemon.journal.notify(Notice::Warning(format!("{n} {text}")));
         let Ok(Reply::Event { event }) = quick.receive(Some(LONG)) else { panic!("event {n}") };
         assert!(event["message"].as_str().unwrap().starts_with(&format!("{n} ")), "{event}");
     }
@@ -438,7 +438,7 @@ fn no_more_than_sixteen_watch() {
     }
     let refused = watchers[16].ask(&Request::Watch {});
     assert!(matches!(&refused, Err(ClientError::Refused(refusal)) if refusal.kind == Kind::Busy), "{refused:?}");
-    daemon.journal.tell(Notice::Active);
+    daemon.journal.notify(Notice::Active);
     for watcher in watchers.iter_mut().take(16) {
         assert!(matches!(watcher.receive(Some(LONG)), Ok(Reply::Event { .. })));
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::Config;
-use portsentry::engine::{Action, Adopted, Ending, Engine, Moment, Outcome, Policy, Reason, Report, Source};
+use portsentry::engine::{Action, Adopted, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source};
 use portsentry::probe::Probe;
 use proptest::prelude::*;
 
@@ -32,13 +32,13 @@ impl Dice {
 }
 
 /// An engine with a kernel that always says yes; gives the reports.
-fn feed(engine: &mut Engine, now: Moment, probe: &Probe, reports: &mut Vec<Report>) {
+fn feed(engine: &mut Engine, now: MonoTime, probe: &Probe, reports: &mut Vec<Report>) {
     let mut actions = Vec::new();
     engine.on_probe(now, probe, &mut actions);
     carry_out(engine, now, actions, reports);
 }
 
-fn carry_out(engine: &mut Engine, now: Moment, mut actions: Vec<Action>, reports: &mut Vec<Report>) {
+fn carry_out(engine: &mut Engine, now: MonoTime, mut actions: Vec<Action>, reports: &mut Vec<Report>) {
     while !actions.is_empty() {
         for action in std::mem::take(&mut actions) {
             let outcome = match action {
@@ -67,7 +67,7 @@ fn flood(probes_each: u32) -> Option<u32> {
     let mut sent = 0;
     let mut invented = Ipv4Addr::LOCALHOST;
     for n in 0..1_500_000u32 {
-        let now = Moment::from_millis(u64::from(n) / 300);
+        let now = MonoTime::from_millis(u64::from(n) / 300);
         if n % probes_each == 0 {
             invented = Ipv4Addr::from(0x0b00_0000 + dice.below(0x6000_0000) as u32);
         }
@@ -103,13 +103,13 @@ fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
     let scanner = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
     let mut engine = Engine::new(Policy::from_config(&Config::default()), [11, 12]);
     let mut reports = Vec::new();
-    feed(&mut engine, Moment::from_millis(0), &syn(scanner, 1), &mut reports);
+    feed(&mut engine, MonoTime::from_millis(0), &syn(scanner, 1), &mut reports);
     for n in 0..600_000u32 {
         let invented = Ipv4Addr::from(0x0b00_0000 + n.wrapping_mul(0x9e37_79b1) % 0x6000_0000);
-        feed(&mut engine, Moment::from_millis(10_000 + u64::from(n) / 300), &syn(invented.into(), 443), &mut reports);
+        feed(&mut engine, MonoTime::from_millis(10_000 + u64::from(n) / 300), &syn(invented.into(), 443), &mut reports);
     }
-    feed(&mut engine, Moment::from_millis(250_000), &syn(scanner, 2), &mut reports);
-    feed(&mut engine, Moment::from_millis(500_000), &syn(scanner, 3), &mut reports);
+    feed(&mut engine, MonoTime::from_millis(250_000), &syn(scanner, 2), &mut reports);
+    feed(&mut engine, MonoTime::from_millis(500_000), &syn(scanner, 3), &mut reports);
     assert!(engine.blocked(Source::of(scanner, 64)).is_some());
 }
 
@@ -130,7 +130,7 @@ fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behi
             engine.on_timer(due, &mut actions);
             carry_out(&mut engine, due, actions, &mut reports);
         }
-        let at = Moment::from_millis(now);
+        let at = MonoTime::from_millis(now);
         let stranger = IpAddr::V4(Ipv4Addr::from(0x0b00_0000 + dice.below(0x6000_0000) as u32));
         match dice.below(2000) {
             0 => {
@@ -166,7 +166,7 @@ fn a_flood_that_passes_the_trigger_is_not_told_line_by_line() {
     let mut engine = Engine::new(policy, [1, 2]);
     let mut reports = Vec::new();
     for n in 0..200_000u32 {
-        let now = Moment::from_millis(u64::from(n) / 100);
+        let now = MonoTime::from_millis(u64::from(n) / 100);
         feed(&mut engine, now, &syn(Ipv4Addr::from(0x0b00_0000 + n).into(), 22), &mut reports);
     }
     // 620 blocked and told twice, 620 told.
@@ -176,7 +176,7 @@ fn a_flood_that_passes_the_trigger_is_not_told_line_by_line() {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0usize..12, 0u8..8, 0u8..4, 0usize..12, any::<bool>(), any::<bool>()).prop_map(|(from, port, transport, scan, imitable, held)| Step::Probe { from, port, transport, scan, imitable, held }),
+        12 => (0usize..12, 0u8..8, 0u8..4, 0usize..12, any::<bool>(), any::<bool>()).prop_map(|(from, port, transport, scan, ambiguous, held)| Step::Probe { from, port, transport, scan, ambiguous, held }),
         2 => (0usize..16, prop::option::of(0u16..300)).prop_map(|(whom, seconds)| Step::Block { whom, seconds }),
         2 => (0usize..16).prop_map(|whom| Step::Unblock { whom }),
         2 => (0usize..16).prop_map(|whom| Step::UnblockWithin { whom }),
@@ -232,7 +232,7 @@ proptest! {
             now += later;
             // Near the allowed network, inside as often as outside.
             let source = Ipv4Addr::from(allowed ^ (host & 0x3) ^ (1u32.checked_shl(u32::from(32 - bits)).unwrap_or(0) * (host >> 31)));
-            feed(&mut engine, Moment::from_millis(now), &syn(source.into(), port), &mut reports);
+            feed(&mut engine, MonoTime::from_millis(now), &syn(source.into(), port), &mut reports);
         }
         for view in engine.blocks() {
             prop_assert!(!network.contains(&view.source.network()));
@@ -249,7 +249,7 @@ proptest! {
             Adopted { source: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()), since: None, port: None, exempt: Vec::new() }
         }).collect();
         let (mut actions, mut reports) = (Vec::new(), Vec::new());
-        engine.adopt(Moment::from_millis(5), found, &mut actions);
+        engine.adopt(MonoTime::from_millis(5), found, &mut actions);
         prop_assert!(actions.is_empty());
         prop_assert_eq!(engine.status().blocked, elements.len());
         let mut ended: HashMap<Source, u64> = HashMap::new();

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::{Config, Mode, ProtocolAction};
-use portsentry::engine::{Action, AllowList, Ending, Engine, Moment, Outcome, Policy, Reason, Report, Source};
+use portsentry::engine::{Action, AllowList, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source};
 use portsentry::probe::{Port, Probe, ScanKind, Transport};
 
 /// A SYN to a port.
 pub fn syn(source: IpAddr, number: u16) -> Probe {
     let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Probe { source, destination, port: Port { transport: Transport::Tcp, number }, scan: ScanKind::Syn, imitable: false, ip_options: false }
+    Probe { source, destination, port: Port { transport: Transport::Tcp, number }, scan: ScanKind::Syn, ambiguous: false, ip_options: false }
 }
 
 /// One step of a random history.
 #[derive(Debug, Clone)]
 pub enum Step {
-    Probe { from: usize, port: u8, transport: u8, scan: usize, imitable: bool, held: bool },
+    Probe { from: usize, port: u8, transport: u8, scan: usize, ambiguous: bool, held: bool },
     Block { whom: usize, seconds: Option<u16> },
     Unblock { whom: usize },
     UnblockWithin { whom: usize },
@@ -174,13 +174,13 @@ impl World {
 
     pub fn run(&mut self, step: Step) {
         let mut actions = Vec::new();
-        let now = Moment::from_millis(self.now);
+        let now = MonoTime::from_millis(self.now);
         self.latest = self.latest.max(self.now);
         match step {
-            Step::Probe { from, port, transport, scan, imitable, held } => {
+            Step::Probe { from, port, transport, scan, ambiguous, held } => {
                 let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip][usize::from(transport)];
                 let port = Port { transport, number: u16::from(port) };
-                let probe = Probe { port, scan: ScanKind::ALL[scan], imitable, ..syn(address(from), 0) };
+                let probe = Probe { port, scan: ScanKind::ALL[scan], ambiguous, ..syn(address(from), 0) };
                 if held {
                     self.engine.on_held(now, &probe, &mut actions);
                     self.check_hold(address(from), &actions);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use portsentry::engine::{Moment, Reason, Source};
+use portsentry::engine::{MonoTime, Reason, Source};
 use portsentry::store::{self, Block, Content, Mark};
 
 use super::contestants::{Contestant, Running, Usage};
@@ -18,7 +18,7 @@ use super::target::{HOST, SERVICES, order};
 use super::wire::{Plan, Scan};
 
 /// How long the block may take after a scan has ended. CrowdSec's needs some five seconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Blocks to start with.
 const MANY: u32 = 100_000;
 /// Blocks that are looked up, evenly spread.
@@ -35,7 +35,7 @@ fn seconds(value: f64) -> String {
 
 fn patience(contestant: &Contestant) -> Duration {
     // What the kernel does alone it does at once or not at all.
-    if contestant.is_a_program() { PATIENCE } else { Duration::from_secs(2) }
+    if contestant.is_a_program() { ANSWER_TIMEOUT } else { Duration::from_secs(2) }
 }
 
 /// The middle of several scans: ports answered, services given away; and the seconds until the block.
@@ -129,7 +129,7 @@ pub fn flood(running: &Running<'_>) -> Flood {
         });
         std::thread::sleep(Duration::from_secs(2));
         let knock = Some(Duration::from_millis(50));
-        let plan = Plan { source, ports: &closed, rate: Some(20), knock, patience: PATIENCE, stop_when_cut: false };
+        let plan = Plan { source, ports: &closed, rate: Some(20), knock, patience: ANSWER_TIMEOUT, stop_when_cut: false };
         let scan = scene.scan(|wire| wire.scan(&plan));
         flood.join().unwrap();
         std::thread::sleep(Duration::from_secs(5));
@@ -246,13 +246,13 @@ pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
 fn store_blocks(directory: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>) {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     // Some moment of another boot's clock.
-    let clock = Moment::from_millis(3_600_000);
+    let clock = MonoTime::from_millis(3_600_000);
     let mark = Mark { boot: "another-boot".to_owned(), wall, clock };
     let block = |address: Ipv4Addr| Block {
         source: Source::of(address.into(), 64),
         exempt: Vec::new(),
         since: clock,
-        expires: Some(Moment::from_millis(clock.millis() + 86_400_000)),
+        expires: Some(MonoTime::from_millis(clock.millis() + 86_400_000)),
         port: None,
         reason: Reason::Manual("stored".to_owned()),
     };

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
-use portsentry::engine::{Moment, Source};
+use portsentry::engine::{MonoTime, Source};
 use portsentry::nft::Connection;
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use portsentry::store::{self, Block, Content, Mark};
@@ -43,7 +43,7 @@ const RESTORE_BLOCKS: u32 = 100_000;
 const RESTORE_RUNS: usize = 5;
 /// Why all of them are blocked.
 const REASON: &str = "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
-const PATIENCE: Duration = Duration::from_secs(120);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() {
     if support::missing(&["ip", "nft"]).is_some() {
@@ -86,7 +86,7 @@ fn stored(count: u32) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
-    let clock = Moment::from_millis(clock.tv_sec as u64 * 1000);
+    let clock = MonoTime::from_millis(clock.tv_sec as u64 * 1000);
     let mark = Mark { boot: "another-boot".to_owned(), wall, clock };
     write(directory.path(), mark, count);
     directory
@@ -97,7 +97,7 @@ fn write(directory: &Path, mark: Mark, count: u32) {
         source: Source::of(address(number).into(), 64),
         exempt: Vec::new(),
         since: mark.clock,
-        expires: Some(Moment::from_millis(mark.clock.millis() + 86_400_000 + u64::from(number))),
+        expires: Some(MonoTime::from_millis(mark.clock.millis() + 86_400_000 + u64::from(number))),
         port: None,
         reason: REASON.parse().unwrap(),
     };
@@ -146,7 +146,7 @@ fn repaired(by: By) -> Vec<f64> {
         for round in 1..=FLUSHES_A_DAEMON {
             std::thread::sleep(Duration::from_millis(500));
             gaps.push(gap_in_one_transaction(&namespace, by));
-            assert!(eventually(PATIENCE, || repairs(&daemon) == round), "{}", daemon.log());
+            assert!(eventually(ANSWER_TIMEOUT, || repairs(&daemon) == round), "{}", daemon.log());
             assert_eq!(blocked(&daemon), u64::from(FLUSH_BLOCKS), "{}", daemon.log());
         }
     }

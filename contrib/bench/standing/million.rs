@@ -9,7 +9,7 @@ use portsentry::ruleset::{SCHEMA, SetId};
 use super::support::daemon::Daemon;
 use super::support::netns::Namespace;
 use super::support::{eventually, output};
-use super::{PATIENCE, REASON, address, installed, stored};
+use super::{ANSWER_TIMEOUT, REASON, address, installed, stored};
 
 /// As many as `block.total` allows by default.
 pub const BLOCKS: u32 = 1_000_000;
@@ -94,7 +94,7 @@ fn daemon() {
     row("the daemon: restored, from exec to the first answer, all in force", milliseconds(began.elapsed()));
     assert!(namespace.enter(|| is_full(&mut Connection::open(SCHEMA).unwrap())));
     // Comments and counters follow in pieces.
-    let settled = eventually(PATIENCE, || {
+    let settled = eventually(ANSWER_TIMEOUT, || {
         let before = namespace.enter(|| Connection::open(SCHEMA).unwrap().generation().unwrap());
         std::thread::sleep(Duration::from_millis(200));
         before == namespace.enter(|| Connection::open(SCHEMA).unwrap().generation().unwrap())
@@ -110,7 +110,7 @@ fn daemon() {
         let mut all = vec!["--socket", socket.to_str().unwrap()];
         all.extend_from_slice(words);
         let began = Instant::now();
-        let output = output(env!("CARGO_BIN_EXE_portsentryctl"), &all, PATIENCE);
+        let output = output(env!("CARGO_BIN_EXE_portsentryctl"), &all, ANSWER_TIMEOUT);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         row(what, milliseconds(began.elapsed()));
         output.stdout
@@ -141,7 +141,7 @@ fn flush(namespace: &Namespace) -> (Duration, Duration) {
         let mut connection = Connection::open(SCHEMA).unwrap();
         let gap = super::gap(&mut connection, &mut Connection::open(SCHEMA).unwrap(), super::By::Nft);
         let began = Instant::now();
-        assert!(eventually(PATIENCE, || is_full(&mut connection)));
+        assert!(eventually(ANSWER_TIMEOUT, || is_full(&mut connection)));
         (gap, gap + began.elapsed())
     })
 }

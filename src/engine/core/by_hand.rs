@@ -8,7 +8,7 @@ use super::{Engine, is_void};
 use crate::config::Mode;
 use crate::engine::account::Touch;
 use crate::engine::entry::{Adopted, Order};
-use crate::engine::{Action, Ending, Moment, Reason, Refusal, Source};
+use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, Source};
 
 /// What an order to unblock comes to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,7 +28,7 @@ impl Engine {
     /// # Errors
     ///
     /// See [`Refusal`].
-    pub fn block(&mut self, now: Moment, source: Source, timeout: Option<Duration>, text: &str, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+    pub fn block(&mut self, now: MonoTime, source: Source, timeout: Option<Duration>, text: &str, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         let now = self.tick(now);
         let network = source.network();
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -55,14 +55,14 @@ impl Engine {
     /// # Errors
     ///
     /// [`Refusal::NotBlocked`].
-    pub fn unblock(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+    pub fn unblock(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         self.tick(now);
         if self.blocks.lift(source, Ending::ByHand, actions) { Ok(()) } else { Err(Refusal::NotBlocked(source.network())) }
     }
 
     /// The administrator wants no address of `target` blocked: blocks within it are lifted, blocks around it leave it out from now on. For a single IPv6
     /// address the account that it belongs to is meant as well.
-    pub fn unblock_within(&mut self, now: Moment, target: Source, actions: &mut Vec<Action>) -> Unblocked {
+    pub fn unblock_within(&mut self, now: MonoTime, target: Source, actions: &mut Vec<Action>) -> Unblocked {
         self.tick(now);
         let account = if target.is_single() { self.policy.account(target.addr()) } else { target };
         let mut done = Unblocked::default();
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// The administrator wants nothing held against a source: the rules forget it, whether it is blocked or not.
-    pub fn forgive(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) {
+    pub fn forgive(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) {
         self.tick(now);
         if self.policy.reflex {
             let touched = self.ledger.look(source, |known| known.slots.iter().filter_map(|slot| Touch::live(*slot, 0)).map(Touch::port).collect());
@@ -94,7 +94,7 @@ impl Engine {
 
     /// Somebody took the element of a source out of the kernel's set: the block is over, and the source's evidence is forgiven as after an unblock.
     /// Gives whether it was blocked.
-    pub fn removed_by_hand(&mut self, now: Moment, source: Source, actions: &mut Vec<Action>) -> bool {
+    pub fn removed_by_hand(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) -> bool {
         self.tick(now);
         let was_blocked = self.blocks.removed(source, actions);
         if was_blocked && self.policy.is_account(source) {
@@ -105,14 +105,14 @@ impl Engine {
     }
 
     /// Another program took a part of a blocked network out of the kernel's set: from now on the block leaves it out. Gives whether that is news.
-    pub fn removed_part(&mut self, now: Moment, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
+    pub fn removed_part(&mut self, now: MonoTime, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
         self.tick(now);
         self.blocks.removed_part(source, part, actions)
     }
 
     /// Somebody put an element into the kernel's sets, or gave it another time: what the kernel has counts from now on. Gives whether that is news.
     /// What must not be blocked is lifted.
-    pub fn changed_by_hand(&mut self, now: Moment, found: Adopted, actions: &mut Vec<Action>) -> bool {
+    pub fn changed_by_hand(&mut self, now: MonoTime, found: Adopted, actions: &mut Vec<Action>) -> bool {
         let now = self.tick(now);
         if self.blocks.view(found.source).is_some() {
             return self.blocks.changed(now, &found);
@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// Takes over the elements that are in the kernel's sets at start. Those that must not be blocked are lifted.
-    pub fn adopt(&mut self, now: Moment, found: impl IntoIterator<Item = Adopted>, actions: &mut Vec<Action>) {
+    pub fn adopt(&mut self, now: MonoTime, found: impl IntoIterator<Item = Adopted>, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let found = found.into_iter();
         self.blocks.reserve(found.size_hint().0);

@@ -6,7 +6,7 @@ use super::{Engine, SWEEP_EVERY, is_void, overlaps};
 use crate::config::{Mode, UnprovenAction};
 use crate::engine::blocks::Followup;
 use crate::engine::policy::Policy;
-use crate::engine::{Action, AllowList, Moment, Outcome, Reason, Source};
+use crate::engine::{Action, AllowList, MonoTime, Outcome, Reason, Source};
 
 /// Blocks that one call of [`Engine::on_timer`] looks after: some milliseconds of work at most. [`Engine::next_timer`] asks for another call.
 const TIMERS_AT_ONCE: usize = 4096;
@@ -22,7 +22,7 @@ const SWEEP_AGAIN: Duration = Duration::from_millis(10);
 
 impl Engine {
     /// The kernel's answer to an action.
-    pub fn on_outcome(&mut self, now: Moment, outcome: Outcome, actions: &mut Vec<Action>) {
+    pub fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let Self { blocks, policy, always, never_block, .. } = self;
         match blocks.on_outcome(now, outcome, |source| renewal(policy, always, never_block, source), actions) {
@@ -49,7 +49,7 @@ impl Engine {
     }
 
     /// Something may be due: see [`Engine::next_timer`].
-    pub fn on_timer(&mut self, now: Moment, actions: &mut Vec<Action>) {
+    pub fn on_timer(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let Self { blocks, policy, always, never_block, .. } = self;
         blocks.on_timer(now, TIMERS_AT_ONCE, |source| renewal(policy, always, never_block, source), actions);
@@ -70,7 +70,7 @@ impl Engine {
     }
 
     /// When [`Engine::on_timer`] is to be called next. It may lie in the past: then at once.
-    pub fn next_timer(&self) -> Option<Moment> {
+    pub fn next_timer(&self) -> Option<MonoTime> {
         let review = self.review_from.map(|_| self.now);
         [self.blocks.next_timer(), self.sweep_at, review].into_iter().flatten().min()
     }

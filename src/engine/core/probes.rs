@@ -2,12 +2,12 @@
 
 use super::{Engine, SWEEP_EVERY};
 use crate::engine::account::{Touch, detail};
-use crate::engine::blocks::Standing;
+use crate::engine::blocks::BlockStatus;
 use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
 use crate::engine::entry::Order;
 use crate::engine::ledger::Found;
 use crate::engine::status::Status;
-use crate::engine::{Action, Moment, Reason, Report, Source};
+use crate::engine::{Action, MonoTime, Reason, Report, Source};
 use crate::probe::{Probe, ScanKind};
 
 /// A source goes on when it has sent so many probes more than the trigger is: a flood would need as many for each source it invents.
@@ -15,7 +15,7 @@ const GOES_ON: u32 = 8;
 
 impl Engine {
     /// A source has touched a port. Tells whether it has passed the trigger.
-    pub fn on_probe(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
+    pub fn on_probe(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let now = self.tick(now);
         let source = self.policy.account(probe.source);
         self.status.probes += 1;
@@ -47,7 +47,7 @@ impl Engine {
     /// A block is in the kernel before the hold is over, and then the hold runs out by itself. When `block.unproven.per_minute` or `block.total`
     /// stands against a block, the hold is ended as well, unless so many come that it can only be a flood of invented sources: among
     /// those there may be a scanner, and all of them run out within seconds.
-    pub fn on_held(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
+    pub fn on_held(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let budget = |status: &Status| -> u64 {
             [NotBlocked::PerMinute, NotBlocked::Total].iter().filter_map(|why| status.not_blocked.get(*why as usize)).sum()
         };
@@ -67,7 +67,7 @@ impl Engine {
 
     /// A source that the rules hold goes on. That tells a scanner from a flood's invented sources, when the blocks of the minute are used up; of a source
     /// that is blocked already it tells nothing.
-    pub fn on_still(&mut self, now: Moment, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
+    pub fn on_still(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let source = self.policy.account(probe.source);
         if !self.blocks.covers(source) {
             return self.on_probe(now, probe, actions);
@@ -79,13 +79,13 @@ impl Engine {
     }
 
     /// A source is to be blocked, if nothing stands against it.
-    fn judged(&mut self, now: Moment, (source, found): (Source, Found), probe: &Probe, proven: bool, actions: &mut Vec<Action>) {
+    fn judged(&mut self, now: MonoTime, (source, found): (Source, Found), probe: &Probe, proven: bool, actions: &mut Vec<Action>) {
         match self.blocks.standing(now, source) {
-            Standing::Free => {}
-            Standing::Unproven if proven => {}
-            Standing::Unproven | Standing::Taken => {
+            BlockStatus::Free => {}
+            BlockStatus::Unproven if proven => {}
+            BlockStatus::Unproven | BlockStatus::Taken => {
                 self.status.already_blocked += 1;
-                self.blocks.doubt(now, source, actions);
+                self.blocks.check_element(now, source, actions);
                 return;
             }
         }
@@ -115,14 +115,14 @@ impl Engine {
     ///
     /// A quarter is kept for those who go on: at a low trigger each invented source of a flood passes it with its first packet, takes what there is, and
     /// is never seen again, while a real scanner sends more.
-    fn take_unproven(&mut self, now: Moment, source: Source) -> bool {
+    fn take_unproven(&mut self, now: MonoTime, source: Source) -> bool {
         let reserve = u64::from(self.policy.unproven.per_minute) / 4;
         let probes = u32::from(self.policy.trigger()) + GOES_ON;
         self.unproven.take_above(now, reserve) || (self.ledger.look(source, |known| known.probes >= probes) == Some(true) && self.unproven.take(now))
     }
 
     /// Tells of a scan that is not blocked: once a window for each source, and so many a minute in all.
-    fn tell(&mut self, now: Moment, found: Found, probe: &Probe, (against, proven): (NotBlocked, bool), actions: &mut Vec<Action>) {
+    fn tell(&mut self, now: MonoTime, found: Found, probe: &Probe, (against, proven): (NotBlocked, bool), actions: &mut Vec<Action>) {
         if let Some(count) = self.status.not_blocked.get_mut(against as usize) {
             *count += 1;
         }
@@ -138,7 +138,7 @@ impl Engine {
         actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against) }));
     }
 
-    fn reason(&self, now: Moment, source: Source, scan: ScanKind, proven: bool) -> Reason {
+    fn reason(&self, now: MonoTime, source: Source, scan: ScanKind, proven: bool) -> Reason {
         let horizon = self.ledger.horizon(now);
         let detail = self.ledger.look(source, |known| detail(known.slots, horizon)).unwrap_or_default();
         Reason::Scan { scan, proven, detail }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use super::{Engine, is_void};
 use crate::config::Mode;
 use crate::engine::account::{Tally, Touch, clock};
-use crate::engine::decision::{Decision, Passage, decide};
+use crate::engine::decision::{ConnectionVerdict, Decision, decide};
 use crate::engine::entry::BlockView;
 use crate::engine::offenders::Offender;
 use crate::engine::policy::Policy;
 use crate::engine::status::{AccountView, Evidence, Status, TouchView};
-use crate::engine::{Moment, Reason, Source};
+use crate::engine::{MonoTime, Reason, Source};
 use crate::probe::{ScanKind, Transport};
 
 impl Engine {
@@ -20,19 +20,19 @@ impl Engine {
     }
 
     /// What a new connection of this source may do. For the packet path: it changes nothing.
-    pub fn passage(&self, source: IpAddr) -> Passage {
+    pub fn connection_verdict(&self, source: IpAddr) -> ConnectionVerdict {
         let source = self.policy.account(source);
         if self.policy.mode == Mode::Observe {
-            return Passage::Free;
+            return ConnectionVerdict::Free;
         }
         if self.blocks.view(source).is_some() {
-            return Passage::Blocked;
+            return ConnectionVerdict::Blocked;
         }
         let horizon = self.ledger.horizon(self.now);
-        let Some(tally) = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted)) else { return Passage::Free };
+        let Some(tally) = self.ledger.look(source, |known| Tally::of(known.slots, horizon, self.counted)) else { return ConnectionVerdict::Free };
         let blocks = |transport| matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. });
         let is_past = blocks(Transport::Tcp) || blocks(Transport::Udp);
-        if is_past && !self.is_never_block(source) { Passage::Held } else { Passage::Free }
+        if is_past && !self.is_never_block(source) { ConnectionVerdict::Held } else { ConnectionVerdict::Free }
     }
 
     /// Whether the account of a source passes the trigger over `transport`, as it stands.
@@ -69,7 +69,7 @@ impl Engine {
         let view = self.ledger.look(source, |known| {
             let mut ports: Vec<TouchView> = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).map(Touch::view).collect();
             ports.sort_by_key(|touch| touch.at);
-            AccountView { source, first: Moment::from_millis(known.first), last: Moment::from_millis(known.last), probes: known.probes, ports }
+            AccountView { source, first: MonoTime::from_millis(known.first), last: MonoTime::from_millis(known.last), probes: known.probes, ports }
         })?;
         (!view.ports.is_empty()).then_some(view)
     }
@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// What is known of the sources that were touched at `since` or later: suspects first, and at most `most` of them.
-    pub fn evidence(&self, since: Moment, most: usize) -> Vec<Evidence> {
+    pub fn evidence(&self, since: MonoTime, most: usize) -> Vec<Evidence> {
         let horizon = self.ledger.horizon(self.now);
         let mut all = Vec::new();
         self.ledger.survey(clock(since), most, |source, known| {
@@ -119,9 +119,9 @@ impl Engine {
             if !ports.is_empty() {
                 all.push(Evidence {
                     source,
-                    first: Moment::from_millis(known.first),
-                    last: Moment::from_millis(known.last),
-                    told: (known.told > 0).then(|| Moment::from_millis(known.told)),
+                    first: MonoTime::from_millis(known.first),
+                    last: MonoTime::from_millis(known.last),
+                    told: (known.told > 0).then(|| MonoTime::from_millis(known.told)),
                     probes: known.probes,
                     ports,
                 });

@@ -16,7 +16,7 @@ fn host(n: u32) -> Source {
 fn syn(at: u64, port: u16) -> Touch {
     let source = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let port = Port { transport: Transport::Tcp, number: port };
-    Touch::new(Moment::from_millis(at), &Probe { source, destination: source, port, scan: ScanKind::Syn, imitable: false, ip_options: false })
+    Touch::new(MonoTime::from_millis(at), &Probe { source, destination: source, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false })
 }
 
 fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
@@ -24,7 +24,7 @@ fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
 }
 
 fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
-    ledger.touch(Moment::from_millis(at), host(source), syn(at, port), TCP).0.plain
+    ledger.touch(MonoTime::from_millis(at), host(source), syn(at, port), TCP).0.plain
 }
 
 // D6
@@ -126,9 +126,9 @@ fn what_is_over_is_swept_out() {
         plain(&mut ledger, 0, source, 1 + source as u16 % 2);
     }
     assert_eq!((ledger.sources(), ledger.suspects()), (500, 250));
-    assert!(ledger.sweep(Moment::from_millis(5000), 100));
+    assert!(ledger.sweep(MonoTime::from_millis(5000), 100));
     assert_eq!(ledger.sources(), 400);
-    assert!(!ledger.sweep(Moment::from_millis(5000), 1000));
+    assert!(!ledger.sweep(MonoTime::from_millis(5000), 1000));
     assert_eq!((ledger.sources(), ledger.index.len()), (0, 0));
     assert_eq!(ledger.evicted(), 0);
 }
@@ -137,8 +137,8 @@ fn what_is_over_is_swept_out() {
 fn a_source_is_told_of_once_a_window() {
     let mut ledger = ledger(30, 0, 1000);
     let tell = |ledger: &mut Ledger, at, port| {
-        let (_, found) = ledger.touch(Moment::from_millis(at), host(1), syn(at, port), TCP);
-        ledger.tell(Moment::from_millis(at), found)
+        let (_, found) = ledger.touch(MonoTime::from_millis(at), host(1), syn(at, port), TCP);
+        ledger.tell(MonoTime::from_millis(at), found)
     };
     assert!(tell(&mut ledger, 0, 80));
     assert!(!tell(&mut ledger, 900, 80));
@@ -152,7 +152,7 @@ fn another_trigger_keeps_what_is_known() {
     for (source, port) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
         plain(&mut ledger, 5, source, port);
     }
-    ledger.reshape(Shape { capacity: 600, trigger: 9, window: 300_000, ipv6_prefix: 64 }, 7, Moment::from_millis(6), TCP);
+    ledger.reshape(Shape { capacity: 600, trigger: 9, window: 300_000, ipv6_prefix: 64 }, 7, MonoTime::from_millis(6), TCP);
     assert_eq!((ledger.sources(), ledger.suspects(), ledger.capacity()), (2, 1, 600));
     assert_eq!(plain(&mut ledger, 7, 1, 4), 4);
     assert_eq!(plain(&mut ledger, 7, 2, 4), 2);
@@ -172,11 +172,11 @@ proptest! {
             now += later;
             match step {
                 0 => ledger.forget(host(source)),
-                1 => { ledger.sweep(Moment::from_millis(now), 3); }
+                1 => { ledger.sweep(MonoTime::from_millis(now), 3); }
                 2 => {
                     all.push((source, port, now));
-                    let (_, found) = ledger.touch(Moment::from_millis(now), host(source), syn(now, port), TCP);
-                    ledger.tell(Moment::from_millis(now), found);
+                    let (_, found) = ledger.touch(MonoTime::from_millis(now), host(source), syn(now, port), TCP);
+                    ledger.tell(MonoTime::from_millis(now), found);
                 }
                 _ => {
                     all.push((source, port, now));

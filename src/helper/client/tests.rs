@@ -35,7 +35,7 @@ fn reason() -> Reason {
 
 fn scan(not_blocked: Option<NotBlocked>) -> Report {
     let address = source().addr();
-    let probe = Probe { source: address, destination: address, port: PORT, scan: ScanKind::Syn, imitable: false, ip_options: false };
+    let probe = Probe { source: address, destination: address, port: PORT, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
     Report::Scan { source: source(), probe, reason: reason(), not_blocked }
 }
 

@@ -161,7 +161,7 @@ impl Worker {
     /// Asks a helper that has got orders whether it took them.
     fn ask(&mut self) {
         if self.helper.is_some() && self.ordered && self.asked_at.is_none() {
-            self.order(&Order::AreYouThere);
+            self.order(&Order::Ping);
             self.ordered = false;
             self.asked_at = Some(Instant::now());
         }
@@ -181,7 +181,7 @@ impl Worker {
             Err(error) => {
                 self.put_off();
                 self.journal
-                    .tell(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
+                    .notify(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
             }
         }
     }
@@ -203,7 +203,7 @@ impl Worker {
         let ended = helper.end();
         let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
         self.put_off();
-        self.journal.tell(Notice::Error(format!(
+        self.journal.notify(Notice::Error(format!(
             "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
         )));
     }
@@ -283,19 +283,19 @@ impl Worker {
     fn hear(&mut self, word: Word) {
         match word {
             Word::Ready => {}
-            Word::Here => self.asked_at = None,
+            Word::Pong => self.asked_at = None,
             Word::Response(Response::Dropped { commands }) => self.ends.shared.drop_commands(commands),
             Word::Response(response) => {
                 if let Response::Command { ended, .. } = &response {
                     self.ends.shared.commands.fetch_add(1, Ordering::Relaxed);
                     self.ends.shared.failed.fetch_add(u64::from(*ended != Ended::Success), Ordering::Relaxed);
                 }
-                self.journal.tell(Notice::Response(response));
+                self.journal.notify(Notice::Response(response));
             }
             Word::Name { address, name } => (self.on_name)(address, name),
             Word::ListWanted => self.ends.shared.list_wanted.store(true, Ordering::Relaxed),
-            Word::Warning(text) => self.journal.tell(Notice::Warning(text)),
-            Word::Error(text) => self.journal.tell(Notice::Error(text)),
+            Word::Warning(text) => self.journal.notify(Notice::Warning(text)),
+            Word::Error(text) => self.journal.notify(Notice::Error(text)),
         }
     }
 
@@ -305,7 +305,7 @@ impl Worker {
         }
         let commands = self.ends.shared.dropped.swap(0, Ordering::Relaxed);
         if commands > 0 {
-            self.journal.tell(Notice::Response(Response::Dropped { commands }));
+            self.journal.notify(Notice::Response(Response::Dropped { commands }));
             self.dropped_told = Some(Instant::now());
         }
     }

@@ -235,7 +235,7 @@ pub(crate) mod samples {
                 destination: "192.0.2.1".parse().unwrap(),
                 port: Port { transport, number },
                 scan: kind,
-                imitable: false,
+                ambiguous: false,
                 ip_options: false,
             },
             reason: reason(kind),

@@ -15,7 +15,7 @@ fn step(bytes: &[u8; 5]) -> Step {
     let [what, a, b, c, d] = *bytes;
     let long = u32::from_le_bytes([a, b, c, d]);
     match what % 16 {
-        0..5 => Step::Probe { from: usize::from(a % 12), port: b % 8, transport: c % 4, scan: usize::from(d % 12), imitable: d & 0x80 != 0, held: d & 0x40 != 0 },
+        0..5 => Step::Probe { from: usize::from(a % 12), port: b % 8, transport: c % 4, scan: usize::from(d % 12), ambiguous: d & 0x80 != 0, held: d & 0x40 != 0 },
         5 => Step::Block { whom: usize::from(a % 16), seconds: (b & 1 == 1).then(|| u16::from_le_bytes([c, d]) % 300) },
         6 if b & 3 == 3 => Step::Removed { whom: usize::from(a % 16) },
         6 if b & 3 == 2 => Step::UnblockWithin { whom: usize::from(a % 16) },

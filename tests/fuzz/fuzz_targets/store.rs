@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use portsentry::engine::Moment;
+use portsentry::engine::MonoTime;
 use portsentry::store::{Content, Mark, load};
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -149,7 +149,7 @@ thread_local! {
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
     let version = 1 + i32::from(input.byte() & 1);
-    let now = Mark { boot: "now".to_owned(), wall: 1_700_000_500_000, clock: Moment::from_millis(u64::from(input.byte()) * 1000) };
+    let now = Mark { boot: "now".to_owned(), wall: 1_700_000_500_000, clock: MonoTime::from_millis(u64::from(input.byte()) * 1000) };
     DATABASE.with(|connection| {
         fill(connection, &mut input);
         match load(connection, Path::new("fuzzed"), version) {

@@ -22,7 +22,7 @@ const START: &str = "set -e
     dbus-uuidgen --ensure=/etc/machine-id
     dbus-daemon --system --nopidfile --fork";
 /// How long it may take to start or end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn packages() -> Option<PathBuf> {
     if missing(TOOLS).is_some() {
@@ -41,15 +41,15 @@ fn machine(scene: &Scene, packages: &Path) -> Jail {
 /// Starts it as its unit does, and waits until it answers; what comes back ends with it.
 fn start(machine: &Jail) -> Child {
     let firewalld = machine.also("exec firewalld --nofork");
-    let answers = || machine.output(&["firewall-cmd", "--state"], PATIENCE).status.success();
-    assert!(eventually(PATIENCE, answers), "firewalld does not answer: {}", machine.last_words());
+    let answers = || machine.output(&["firewall-cmd", "--state"], ANSWER_TIMEOUT).status.success();
+    assert!(eventually(ANSWER_TIMEOUT, answers), "firewalld does not answer: {}", machine.last_words());
     firewalld
 }
 
 /// Ends it as its unit does: it then takes its own rules out.
 fn stop(machine: &Jail, mut firewalld: Child) {
     orders(machine, "kill $(cat /run/firewalld.pid)");
-    assert!(eventually(PATIENCE, || firewalld.try_wait().unwrap().is_some()), "firewalld does not end");
+    assert!(eventually(ANSWER_TIMEOUT, || firewalld.try_wait().unwrap().is_some()), "firewalld does not end");
 }
 
 // P14
@@ -78,7 +78,7 @@ fn whatever_firewalld_does_leaves_every_block() {
     // As `systemctl reload firewalld` does.
     let before = scene.handle_of("firewalld");
     orders(&machine, "kill -HUP $(cat /run/firewalld.pid)");
-    assert!(eventually(PATIENCE, || scene.handle_of("firewalld").is_some_and(|now| Some(now) != before)), "firewalld does not reload");
+    assert!(eventually(ANSWER_TIMEOUT, || scene.handle_of("firewalld").is_some_and(|now| Some(now) != before)), "firewalld does not reload");
     // It answers when it is done.
     orders(&machine, "firewall-cmd --state");
     beside.all_is_well("SIGHUP");

@@ -166,7 +166,7 @@ pub struct Session {
 
 impl Session {
     /// A word there and back.
-    pub fn goes_on(&mut self) -> bool {
+    pub fn continues(&mut self) -> bool {
         let mut word = [0; 4];
         let mut pass = |from: &TcpStream, to: &TcpStream| {
             let (mut from, mut to) = (from, to);
@@ -256,8 +256,8 @@ impl<'a> Beside<'a> {
 
     /// A new client gets through, and one that was there before it all goes on.
     pub fn others_are_served(&mut self, after: &str) {
-        assert!(self.scene.session().goes_on(), "after {after} no client gets through");
-        assert!(self.session.goes_on(), "after {after} a client's connection is cut");
+        assert!(self.scene.session().continues(), "after {after} no client gets through");
+        assert!(self.session.continues(), "after {after} a client's connection is cut");
     }
 
     /// Somebody who sent nothing so far scans, and is blocked.

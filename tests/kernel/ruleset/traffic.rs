@@ -18,7 +18,7 @@ const HOST6: &str = "2001:db8::1";
 const PEER4: &str = "192.0.2.2";
 const PEER6: &str = "2001:db8::2";
 /// Long for a veth pair, short for a test. Silence is asked for twice: a busy machine may be late once.
-const PATIENCE: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Reply {
@@ -52,7 +52,7 @@ impl Net {
 
     fn tcp_once(&self, host: &str, port: u16) -> Reply {
         let address = SocketAddr::new(address(host), port);
-        match self.peer.enter(|| TcpStream::connect_timeout(&address, PATIENCE).map(drop)) {
+        match self.peer.enter(|| TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).map(drop)) {
             Ok(()) => Reply::Open,
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => Reply::Closed,
             Err(error) if error.kind() == ErrorKind::TimedOut => Reply::Silence,
@@ -65,7 +65,7 @@ impl Net {
         self.peer.enter(|| {
             let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
             socket.connect(address).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
             socket.send(b"?").unwrap();
             match socket.recv(&mut [0; 16]) {
                 Ok(_) => Reply::Open,

@@ -7,9 +7,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{PACKETS_A_WAKE, PacketSource};
+use portsentry::capture::{PACKETS_PER_WAKE, PacketSource};
 use portsentry::config::Config;
-use portsentry::engine::{Action, Engine, Moment, Policy};
+use portsentry::engine::{Action, Engine, MonoTime, Policy};
 use portsentry::probe::Probe;
 use portsentry::sys::poll;
 use portsentry::wire;
@@ -138,10 +138,10 @@ fn judge_and_block(count: usize, send: &mpsc::Sender<Ipv4Addr>, started: &mpsc::
             send.send(Ipv4Addr::from(address)).expect("sender");
             let committed = loop {
                 assert!(poll::readable(listener.as_fd(), Duration::from_secs(5)).expect("poll"), "no packet came");
-                let now = Moment::at(portsentry::sys::clock::boottime());
+                let now = MonoTime::at(portsentry::sys::clock::boottime());
                 let mut blocked = false;
                 listener
-                    .receive(PACKETS_A_WAKE, &mut |packet| {
+                    .receive(PACKETS_PER_WAKE, &mut |packet| {
                         let probe = wire::parse(packet.payload).ok().and_then(|packet| Probe::from_packet(&packet, &(32768..=60999)).ok());
                         let Some(probe) = probe else { return };
                         engine.on_probe(now, &probe, &mut actions);

@@ -41,8 +41,8 @@ impl Bench {
         }
     }
 
-    fn at(&self) -> Moment {
-        Moment::from_millis(self.now)
+    fn at(&self) -> MonoTime {
+        MonoTime::from_millis(self.now)
     }
 
     fn carry_out(&mut self, mut actions: Vec<Action>) {
@@ -77,12 +77,12 @@ impl Bench {
         self.carry_out(actions);
     }
 
-    fn probe(&mut self, source: &str, port: &str, scan: ScanKind, imitable: bool) {
+    fn probe(&mut self, source: &str, port: &str, scan: ScanKind, ambiguous: bool) {
         let (transport, number) = port.split_once('/').unwrap();
         let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip].into_iter().find(|known| known.name() == transport).unwrap();
         let port = Port { transport, number: number.parse().unwrap() };
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        let probe = Probe { source: source.parse().unwrap(), destination, port, scan, imitable, ip_options: false };
+        let probe = Probe { source: source.parse().unwrap(), destination, port, scan, ambiguous, ip_options: false };
         let mut actions = Vec::new();
         self.engine.on_probe(self.at(), &probe, &mut actions);
         self.carry_out(actions);
@@ -104,20 +104,25 @@ impl Bench {
         self.rules_tell(source, ports, Engine::on_still);
     }
 
-    fn rules_tell(&mut self, source: &str, ports: impl IntoIterator<Item = u16>, tell: fn(&mut Engine, Moment, &Probe, &mut Vec<Action>) -> Trigger) {
+    fn rules_tell(
+        &mut self,
+        source: &str,
+        ports: impl IntoIterator<Item = u16>,
+        tell: fn(&mut Engine, MonoTime, &Probe, &mut Vec<Action>) -> Trigger,
+    ) {
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         for number in ports {
             let port = Port { transport: Transport::Tcp, number };
-            let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, imitable: false, ip_options: false };
+            let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
             self.command(|engine, now, actions| {
                 tell(engine, now, &probe, actions);
             });
         }
     }
 
-    fn command(&mut self, run: impl FnOnce(&mut Engine, Moment, &mut Vec<Action>)) {
+    fn command(&mut self, run: impl FnOnce(&mut Engine, MonoTime, &mut Vec<Action>)) {
         let mut actions = Vec::new();
-        run(&mut self.engine, Moment::from_millis(self.now), &mut actions);
+        run(&mut self.engine, MonoTime::from_millis(self.now), &mut actions);
         self.carry_out(actions);
     }
 
