@@ -208,8 +208,10 @@ pub(crate) fn reconcile(
             steps.push(Step::Drop(block.source, Dropped::NeverBlock));
         } else {
             map.set(block.source, block.expires, &block.exempt);
-            // The set as a whole is made to have what the blocks want, so that kept and restored are the same here.
-            steps.push(Step::Keep(block.into_adopted(now)));
+            let family = Family::of(block.source);
+            let is_lost = origin.missing(existed(family.set())) == Missing::Lost && present.of(family).is_empty();
+            let block = block.into_adopted(now);
+            steps.push(if is_lost { Step::Restore(block) } else { Step::Keep(block) });
         }
     }
     for family in Family::ALL {
@@ -328,7 +330,7 @@ fn whole(steps: Vec<Step>) -> Vec<Step> {
     for step in &steps {
         match step {
             Step::Exempt(source, part) => parts.entry(*source).or_default().push(*part),
-            Step::Keep(block) if !block.exempt.is_empty() => parts.entry(block.source).or_default().extend(&block.exempt),
+            Step::Keep(block) | Step::Restore(block) if !block.exempt.is_empty() => parts.entry(block.source).or_default().extend(&block.exempt),
             _ => {}
         }
     }
@@ -337,7 +339,7 @@ fn whole(steps: Vec<Step>) -> Vec<Step> {
         return steps;
     }
     let is_over = |step: &Step| match step {
-        Step::Keep(block) | Step::Retime(block) => parts.contains_key(&block.source),
+        Step::Keep(block) | Step::Restore(block) | Step::Retime(block) => parts.contains_key(&block.source),
         Step::Exempt(source, _) => parts.contains_key(source),
         _ => false,
     };

@@ -39,7 +39,7 @@ pub(crate) struct InForce {
 /// Which elements an installation writes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {
-    /// Those of sets that did not exist before; the others keep theirs. With them, of these sets all.
+    /// Those of sets that did not exist before, however many; the others keep theirs. With them, of these sets all.
     New(&'a [SetId], &'a [SetId]),
     /// All, in place of whatever is there.
     All {
@@ -229,6 +229,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             EXEMPTIONS.into_iter().filter_map(|set| Some((set, exempt(ruleset, never_block, set)?))).collect();
         let are_few = lists.iter().map(|(_, ranges)| ranges.len()).sum::<usize>() <= EXEMPTIONS_WITH_RULES_MAX;
         let networks = &executor.networks;
+        // At the start no packet waits.
+        let most = if matches!(write, Write::New(..)) { usize::MAX } else { WITH_RULES_MAX };
         let contents = |spec: SetSpec| {
             let set = SetId::of(spec)?;
             let elements: Vec<ElementInfo> = match set {
@@ -248,17 +250,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                         _ => None,
                     });
                     // The kernel gives counters and takes comments in a second step: what is waited for is the drop.
-                    first.take(WITH_RULES_MAX).filter_map(|(key, block)| element::of_host(now, key, &block, !set.counts_each())).collect()
+                    first.take(most).filter_map(|(key, block)| element::of_host(now, key, &block, !set.counts_each())).collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 if are_few => {
                     let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
                     let pieces = networks.pieces(now, family, family.all());
                     let reason = |owner| engine.blocked(owner).map(|block| block.reason.clone());
-                    pieces
-                        .iter()
-                        .take(WITH_RULES_MAX)
-                        .filter_map(|piece| element::of_piece(now, family, piece, reason(piece.owner).as_ref()))
-                        .collect()
+                    pieces.iter().take(most).filter_map(|piece| element::of_piece(now, family, piece, reason(piece.owner).as_ref())).collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
                 _ => return None,

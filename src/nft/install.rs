@@ -170,7 +170,7 @@ impl Connection {
             let was_moved = guard != read_at;
             let result = match fallback {
                 None => self.carry_out(ruleset, order, &plan, guard),
-                Some(_) => self.commit(&plan, &[], Counters::Now, None, |_, _| {}).map(|()| Installed::of(&plan, guard)),
+                Some(_) => self.commit(&plan, &[], None, |_, _| {}).map(|()| Installed::of(&plan, guard)),
             };
             let installed = match result {
                 Err(error) if attempts < MAX_ATTEMPTS && error.is_busy() => continue,
@@ -332,14 +332,15 @@ impl Connection {
     /// Sends the plan with all elements in one transaction, over the ruleset of `generation`.
     fn carry_out(&mut self, ruleset: &Ruleset, order: Order<'_>, plan: &Plan<'_>, generation: u32) -> Result<Installed, Error> {
         let mut installed = Installed::of(plan, generation);
-        let mut carried: Vec<(SetSpec, Vec<ElementInfo>)> = Vec::new();
+        let mut contents: Vec<Contents> = Vec::new();
         for step in &plan.steps {
             let (Step::AddElements(Set { id, .. }), Elements::Instead(elements_of)) = (step, order.elements) else { continue };
             if let Some(elements) = elements_of(*id) {
-                carried.push((*id, elements));
+                // Those that the caller passes get their counters later.
+                contents.push(Contents { set: *id, elements, counters: Counters::Later });
             }
         }
-        let is_unknown = |id: &SetSpec| carried.iter().all(|(known, _)| known != id);
+        let is_unknown = |id: &SetSpec| contents.iter().all(|known| known.set != *id);
         let replaced: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().filter(is_unknown).collect();
         let sets = if replaced.is_empty() { Vec::new() } else { self.sets()? };
         for id in replaced {
@@ -347,12 +348,11 @@ impl Connection {
             let mut elements = self.contents(id, count, || order.known.map(|known| known(id)).unwrap_or_default())?;
             installed.left_out += fit(&mut elements, ruleset.set(id).and_then(|set| set.size));
             installed.carried += elements.len();
-            carried.push((id, elements));
+            // Those that are carried over keep theirs.
+            contents.push(Contents { set: id, elements, counters: Counters::Now });
         }
-        // Elements that are carried over keep their counters; those that the caller passes get them later.
-        let counters = if matches!(order.elements, Elements::Instead(_)) { Counters::Later } else { Counters::Now };
         let table = self.schema.table;
-        self.commit(plan, &carried, counters, Some(generation), |out, sequence| {
+        self.commit(plan, &contents, Some(generation), |out, sequence| {
             for (id, elements) in order.elements.beside() {
                 if let Some(set) = ruleset.set(*id) {
                     encode::add_again(out, table, sequence, set, elements, Counters::Later);
@@ -362,19 +362,18 @@ impl Connection {
         Ok(installed)
     }
 
-    /// One transaction: the steps, and what `more` writes. Sets in `carried` get these elements instead of the model's.
+    /// One transaction: the steps, and what `more` writes. Sets in `contents` get these elements instead of the model's.
     fn commit(
         &mut self,
         plan: &Plan<'_>,
-        carried: &[(SetSpec, Vec<ElementInfo>)],
-        counters: Counters,
+        contents: &[Contents],
         generation: Option<u32>,
         more: impl FnOnce(&mut Writer, &mut u32),
     ) -> Result<(), Error> {
         let table = self.schema.table;
         self.transaction(generation, |out, sequence| {
             for step in (1..).zip(&plan.steps) {
-                write_step(out, table, sequence, step, carried, counters);
+                write_step(out, table, sequence, step, contents);
             }
             more(out, sequence);
             // The last message asks for the acknowledgement; this one changes nothing.
@@ -383,6 +382,13 @@ impl Connection {
         self.shrink();
         Ok(())
     }
+}
+
+/// Elements that a set is created with.
+struct Contents {
+    set: SetSpec,
+    elements: Vec<ElementInfo>,
+    counters: Counters,
 }
 
 impl Installed {
@@ -423,14 +429,7 @@ fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
     left_out
 }
 
-fn write_step(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    (id, step): (u32, &Step<'_>),
-    carried: &[(SetSpec, Vec<ElementInfo>)],
-    counters: Counters,
-) {
+fn write_step(out: &mut Writer, table: Table, sequence: &mut u32, (id, step): (u32, &Step<'_>), contents: &[Contents]) {
     let mut next = || {
         let current = *sequence;
         *sequence = sequence.wrapping_add(1);
@@ -446,8 +445,8 @@ fn write_step(
         Step::DeleteSet { name, .. } => encode::delete_set(out, table, next(), name),
         Step::AddSet(set) => encode::new_set(out, table, next(), set, id),
         Step::FlushSet(name) => encode::flush_set(out, table, next(), name),
-        Step::AddElements(set) => match carried.iter().find(|(id, _)| *id == set.id) {
-            Some((_, elements)) => encode::add_again(out, table, sequence, set, elements, counters),
+        Step::AddElements(set) => match contents.iter().find(|contents| contents.set == set.id) {
+            Some(Contents { elements, counters, .. }) => encode::add_again(out, table, sequence, set, elements, *counters),
             None => encode::add_ranges(out, table, sequence, set.id, &set.elements),
         },
         Step::AddChain(chain) => encode::new_chain(out, table, next(), chain),

@@ -131,7 +131,7 @@ fn a_flushed_ruleset_is_back_with_every_block_and_what_is_left_of_its_time() {
     let listing = scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
     assert!(listing.contains("timeout 1h expires 59m") && listing.contains("by order"), "{listing}");
     daemon.wait_for_log("nft (process ");
-    assert!(daemon.log().contains("the rules and 4 blocks were put back"), "{}", daemon.log());
+    assert!(daemon.log().contains("the rules and 4 blocks were restored"), "{}", daemon.log());
     let status = daemon.json(&["status"]);
     assert_eq!((status["repairs"]["program"].as_str(), status["repairs"]["fighting"].as_bool()), (Some("nft"), Some(false)));
     assert_eq!(status["warnings"].to_string(), "[]");
@@ -233,7 +233,7 @@ fn an_element_that_is_taken_out_is_an_unblock_and_its_evidence_is_forgiven() {
     assert!(words(&daemon.ctl(&["show", SCANNER])).contains("nothing is known"), "its evidence is forgiven");
     scene.nft("delete element inet portsentry blocked_nets4 { 203.0.113.0/24 }");
     assert!(eventually(ANSWER_TIMEOUT, || daemon.blocked() == ["198.51.100.9"]), "{:?}", daemon.blocked());
-    // It is not put back with what follows.
+    // It is not restored with what follows.
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
     assert_eq!(daemon.blocked(), ["198.51.100.9"]);
@@ -290,7 +290,7 @@ fn an_element_that_is_put_in_is_a_block_by_hand_unless_it_must_not_be() {
     assert_eq!(blocked, ["198.51.100.9", "203.0.113.0/24"]);
     // Another time for it, in one transaction.
     scene.load("delete element inet portsentry blocked4 { 198.51.100.9 }\nadd element inet portsentry blocked4 { 198.51.100.9 timeout 5h }\n");
-    daemon.wait_for_log("1 given another time");
+    daemon.wait_for_log("1 given another timeout");
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 2);
     assert_eq!(left(&daemon, "198.51.100.9").map(|left| left > 17_000), Some(true));
@@ -308,7 +308,7 @@ fn exemptions_are_the_configurations_and_are_put_back() {
     assert!(eventually(ANSWER_TIMEOUT, || allowed() == before), "{}", allowed());
     scene.nft("add element inet portsentry allowed4 { 10.68.1.2 }");
     assert!(eventually(ANSWER_TIMEOUT, || allowed() == before), "{}", allowed());
-    daemon.wait_for_log("the never-block addresses were put back");
+    daemon.wait_for_log("the never-block addresses were restored");
     // What the rules remember may be forgotten.
     let count = repairs(&daemon);
     scene.nft("flush set inet portsentry services");
@@ -509,7 +509,7 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
             wait_for_repairs(&daemon, u64::from(round));
             assert!(eventually(Duration::from_secs(60), || scene.in_kernel() == blocks as usize), "{}", scene.in_kernel());
             let log = daemon.log();
-            let told = log.lines().filter_map(|line| line.rsplit_once("were put back within ")?.1.strip_suffix(" ms")?.parse::<f64>().ok());
+            let told = log.lines().filter_map(|line| line.rsplit_once("were restored within ")?.1.strip_suffix(" ms")?.parse::<f64>().ok());
             times = told.collect();
         }
         times.sort_by(f64::total_cmp);

@@ -76,7 +76,7 @@ ADDRESS          SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
     assert_eq!(
         list[0],
         serde_json::json!({"address": "10.77.1.1", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
-            "since": "2026-11-20T15:26:40Z", "expires_in": 58, "packets": 1234})
+            "since": "2026-11-20T15:26:40Z", "expires_in": 58, "packets": 1234, "exempt": []})
     );
     assert_eq!(list[1]["expires_in"], serde_json::Value::Null);
 }

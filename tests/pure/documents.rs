@@ -255,19 +255,8 @@ fn the_configurations_in_the_readme_are_good() {
     }
 }
 
-/// Directories of the target layout that are on their way: an entry goes when its directory is there.
-const COMING: [&str; 4] = ["packet", "enforce", "ruleset", "store"];
-/// Modules that are on their way out: an entry goes with its module.
-const GOING: [&str; 1] = ["responder"];
-
 fn is_there(path: &str) -> bool {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
-}
-
-#[test]
-fn the_lists_of_what_is_on_its_way_are_true() {
-    assert!(COMING.iter().all(|name| !is_there(&format!("src/{name}"))), "it is there: take it out of COMING");
-    assert!(GOING.iter().all(|name| is_there(&format!("src/{name}"))), "it is gone: take it out of GOING");
 }
 
 #[test]
@@ -282,14 +271,14 @@ fn contributing_maps_every_module_and_imports_lead_down_the_map() {
     for (path, source) in sources() {
         let path = path.rsplit("/src/").next().unwrap();
         let module = path.split('/').next().unwrap().trim_end_matches(".rs");
-        if module == "lib" || GOING.contains(&module) {
+        if module == "lib" {
             continue;
         }
         let own = row_of(module).unwrap_or_else(|| panic!("the map has no src/{module}"));
         for line in source.lines().filter(|line| line.trim_start().starts_with("use crate::") || line.trim_start().starts_with("pub use crate::")) {
             let name = line.split("crate::").nth(1).unwrap().split([':', ';', ' ', '{']).next().unwrap();
             // The reader of manual pages belongs to the tests.
-            if !name.is_empty() && name != "mdoc" && !GOING.contains(&name) {
+            if !name.is_empty() && name != "mdoc" {
                 assert!(row_of(name).is_some_and(|row| row >= own), "src/{path} imports {name}, which lies above it");
             }
         }
@@ -305,8 +294,7 @@ fn files_that_the_documents_name_are_there() {
             // `tests/run quick` is a file and an argument, `file.rs::name` a file and what is in it.
             let path = word.split("::").next().and_then(|path| path.split_whitespace().next()).unwrap_or_default();
             let is_ours = ["src/", "tests/", "contrib/", "rules/", "man/"].iter().any(|top| path.starts_with(top));
-            let is_coming = COMING.iter().any(|name| path.trim_end_matches('/') == format!("src/{name}"));
-            if is_ours && !path.contains('*') && !is_coming {
+            if is_ours && !path.contains('*') {
                 assert!(is_there(path), "{document} names {word}");
                 seen += 1;
             }

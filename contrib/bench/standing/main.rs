@@ -5,7 +5,7 @@
 //!   to the kernel's notifications would slow down what it measures.
 //! - restore: 100,000 stored blocks after a reboot, until they are in force.
 //! - drops: what a dropped packet costs, from no block to a million.
-//! - million: a million blocks added, listed, dumped, restored, put back after a flush, lifted.
+//! - million: a million blocks added, listed, dumped, restored, restored again after a flush, lifted.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

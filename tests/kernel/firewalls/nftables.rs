@@ -104,7 +104,7 @@ fn a_reload_of_nftables_service_is_told_and_every_block_is_back_with_its_time() 
         assert_eq!(beside.left("fd72:77:0:1::/64"), Some(u64::MAX), "{after}");
         assert_eq!(scene.lets_in(SHUT), expected.contains(&SHUT.to_string()), "{after}");
         // All that was blocked before, in one transaction with the rules.
-        let blocks = format!("the rules and {} blocks were put back", beside.blocked.len());
+        let blocks = format!("the rules and {} blocks were restored", beside.blocked.len());
         assert!(beside.daemon.log().contains(&blocks), "{after}: no {blocks:?} in {}", beside.daemon.log());
         beside.all_is_well(&after);
     }
