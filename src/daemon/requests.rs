@@ -157,11 +157,12 @@ impl RequestHandler {
             return Err(Refusal::new(Kind::BadRequest, "show takes one address", "\"portsentryctl list\" shows networks"));
         };
         let (account, blocks_before) = self.packets.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
-        let block = self.block_over(target)?;
         let allowed = {
             let view = self.view.lock();
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
         };
+        // The rules accept a never-blocked address before they look for a block around it.
+        let block = if allowed.is_some() { None } else { self.block_over(target)? };
         if account.is_none() && block.is_none() && allowed.is_none() && blocks_before == 0 {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
         }

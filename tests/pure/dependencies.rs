@@ -200,6 +200,18 @@ fn the_dependencies_keep_to_the_policy() {
 }
 
 #[test]
+fn contributing_says_what_each_dependency_is_for() {
+    let manifest: toml::Table = read("Cargo.toml");
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
+    let (_, section) = page.split_once("\n## Dependencies\n").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("its end");
+    let named: BTreeSet<&str> = section.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next()).flat_map(|cell| cell.split(", ")).map(str::trim).collect();
+    for name in manifest["dependencies"].as_table().expect("a table").keys() {
+        assert!(named.contains(name.as_str()), "{name}");
+    }
+}
+
+#[test]
 fn no_licence_is_allowed_that_nothing_needs() {
     let policy = policy();
     let metadata = metadata(&policy);
