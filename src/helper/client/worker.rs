@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::orders::{blocked, has_files, list, run, settings};
 use super::shared::{BlockList, GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
+use crate::backoff::Backoff;
 use crate::config::{Config, Mode};
 use crate::helper::process::{self, Process};
 use crate::helper::protocol::{Order, Word};
@@ -57,8 +58,7 @@ pub(super) struct Worker {
     blocks: BlockList,
     on_name: OnName,
     helper: Option<Process>,
-    /// How long the next start is put off.
-    again: Duration,
+    backoff: Backoff,
     again_at: Instant,
     list_at: Instant,
     dropped_told: Option<Instant>,
@@ -79,7 +79,7 @@ impl Worker {
             blocks,
             on_name,
             helper: None,
-            again: AGAIN_FIRST,
+            backoff: Backoff::new(AGAIN_FIRST, AGAIN_LAST),
             again_at: now,
             list_at: now,
             dropped_told: None,
@@ -187,8 +187,7 @@ impl Worker {
     }
 
     fn put_off(&mut self) {
-        self.again_at = Instant::now() + self.again;
-        self.again = (self.again * 2).min(AGAIN_LAST);
+        self.again_at = Instant::now() + self.backoff.fail();
     }
 
     /// The helper is gone, or makes no sense any more: `what` became of it, and how it ended is to be told in brackets.
@@ -198,7 +197,7 @@ impl Worker {
         self.ends.shared.up.store(false, Ordering::Relaxed);
         // One that held out for so long is no sign of a fault that comes back at once.
         if helper.age() >= AGAIN_LAST {
-            self.again = AGAIN_FIRST;
+            self.backoff.reset();
         }
         let ended = helper.end();
         let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
