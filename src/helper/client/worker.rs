@@ -5,7 +5,6 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -19,7 +18,6 @@ use crate::helper::protocol::{Order, Word};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
 use crate::sys::mailbox::Inbox;
 use crate::sys::poll;
-use crate::sys::wake::Waker;
 
 /// Blocks that the helper is told of when it gets the list of all: its files hold fewer.
 const LIST_MAX: usize = 20_000;
@@ -45,9 +43,8 @@ const DEAF_AFTER: Duration = Duration::from_secs(20);
 /// The thread's ends of what [`super::HelperClient`] holds the others of.
 pub(super) struct Ends {
     pub(super) shared: Arc<Shared>,
-    pub(super) items: Receiver<Item>,
-    pub(super) waker: Arc<Waker>,
-    pub(super) inbox: Inbox<Request>,
+    pub(super) items: Inbox<Item>,
+    pub(super) requests: Inbox<Request>,
 }
 
 /// The thread's state.
@@ -94,9 +91,9 @@ impl Worker {
             if self.helper.is_none() && Instant::now() >= self.again_at {
                 self.start_helper();
             }
-            self.ends.waker.clear();
-            self.ends.inbox.waker.clear();
-            while let Some(request) = self.ends.inbox.next() {
+            self.ends.items.waker.clear();
+            self.ends.requests.waker.clear();
+            while let Some(request) = self.ends.requests.next() {
                 match request {
                     Request::Configure(config, answer) => {
                         self.configure(*config);
@@ -134,8 +131,8 @@ impl Worker {
         }
         let timeout = wake_at.into_iter().min().map(|at| at.saturating_duration_since(now));
         let mut fds = vec![
-            PollFd::from_borrowed_fd(self.ends.waker.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.ends.inbox.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.ends.items.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.ends.requests.waker.as_fd(), PollFlags::IN),
         ];
         if let Some(helper) = &self.helper {
             let out = if helper.unsent() > 0 { PollFlags::OUT } else { PollFlags::empty() };
@@ -217,7 +214,7 @@ impl Worker {
     /// Hands over what happened, as long as the helper takes it.
     fn take_items(&mut self) {
         while self.has_room()
-            && let Ok(item) = self.ends.items.try_recv()
+            && let Some(item) = self.ends.items.next()
         {
             let config = &self.config;
             match item {
