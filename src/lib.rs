@@ -28,6 +28,7 @@
 //! * [`helper`]: the second process, and the way to it: commands, hosts.deny, files of what is blocked, reverse names. No packet waits for it.
 //! * [`control`] and [`ctl`]: the socket that `portsentryctl` speaks, and `portsentryctl`.
 //! * [`daemon`]: threads, signals, reload, and what the helper is told. The only module that knows all others.
+//! * `time`, `rate` and `backoff`: points in time, rate limits and waits between attempts, without a clock.
 //! * [`netlink`] and [`sys`]: the ground: netlink messages and sockets; every direct system call.
 #![doc(html_no_source)]
 #![cfg_attr(
@@ -35,6 +36,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it fails")
 )]
 
+pub(crate) mod backoff;
 pub mod capture;
 pub mod config;
 pub mod control;
@@ -50,9 +52,11 @@ pub mod netlink;
 pub mod nft;
 pub mod packet;
 pub mod probe;
+pub(crate) mod rate;
 pub mod ruleset;
 pub mod store;
 pub mod sys;
+pub(crate) mod time;
 pub mod wire;
 
 /// The reader of manual pages that the tests share.

@@ -14,8 +14,8 @@
 
 use std::time::Duration;
 
-use crate::engine::MonoTime;
 use crate::ruleset::QUEUE_THRESHOLD;
+use crate::time::MonoTime;
 
 /// A rate is taken over so much at least: a burst that is over before is no load.
 const WINDOW: Duration = Duration::from_millis(10);

@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::engine::MonoTime;
 use crate::probe::Probe;
+use crate::time::MonoTime;
 
 /// How long a handshake may take. A client whose first SYN, or the answer to it, was lost repeats it after one second (RFC 6298, 2); a
 /// round trip by satellite takes 0.6 s.

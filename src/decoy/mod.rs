@@ -26,9 +26,9 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::config::{Config, PortSet};
-use crate::engine::MonoTime;
 use crate::probe::{Probe, ScanKind, Transport};
 use crate::sys::privilege;
+use crate::time::MonoTime;
 use half_open::{HalfOpen, Key};
 
 /// Bytes that all of this takes at most, and the tests hold it to: 4,096 handshakes and 512 connections, with their indices and descriptors.

@@ -13,8 +13,8 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 
-use crate::engine::MonoTime;
 use crate::sys::transparent;
+use crate::time::MonoTime;
 
 /// Connections taken before the packet thread looks at its other descriptors. Each costs some 20 us: a millisecond in all.
 pub const MAX_ACCEPTS_PER_WAKE: usize = 64;

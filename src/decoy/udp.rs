@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::net::SendFlags;
 
 use crate::config::PortSet;
-use crate::engine::MonoTime;
 use crate::sys::transparent;
+use crate::time::MonoTime;
 
 /// Datagrams looked at before the packet thread looks at its other descriptors.
 pub const MAX_DATAGRAMS_PER_WAKE: usize = 64;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::networks::Family;
+use crate::backoff::Backoff;
 use crate::engine::{MonoTime, Source};
 
 /// Elements that go into their set between two looks at packets: some three milliseconds.
@@ -29,7 +30,7 @@ pub(super) struct Backlog {
     refused: Vec<Source>,
     why: Option<String>,
     reported: bool,
-    wait: Duration,
+    backoff: Backoff,
     retry_at: Option<MonoTime>,
 }
 
@@ -43,7 +44,7 @@ impl Default for Backlog {
             refused: Vec::new(),
             why: None,
             reported: false,
-            wait: RETRY_FIRST,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_LAST),
             retry_at: None,
         }
     }
@@ -135,8 +136,7 @@ impl Backlog {
 
     fn put_off(&mut self, now: MonoTime) {
         if self.retry_at.is_none_or(|at| at <= now) {
-            self.retry_at = Some(now.after(self.wait));
-            self.wait = self.wait.saturating_mul(2).min(RETRY_LAST);
+            self.retry_at = Some(now.after(self.backoff.fail()));
         }
     }
 
@@ -153,7 +153,7 @@ impl Backlog {
         let is_well = self.refused.is_empty() && self.retry_at.is_none() && self.networks == [false; 2] && self.lost.is_empty();
         if self.reported && is_well {
             self.reported = false;
-            self.wait = RETRY_FIRST;
+            self.backoff.reset();
             return Some(Ok(()));
         }
         // All that can be refused has been.

@@ -8,10 +8,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::backoff::RepairBackoff;
 use super::change::Change;
 use super::element::Place;
 use super::enforcer::{Enforcer, Observer, Summary};
+use super::fight::FightDetector;
 use super::kernel::{Author, Dump, Kernel, Wanted};
 use super::networks::{Family, Span};
 use super::reconcile::{Limits, Missing, Origin, reconcile_hosts, reconcile_networks};
@@ -21,6 +21,7 @@ use crate::engine::{MonoTime, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{ElementInfo, Key, TableOwner};
+use crate::rate::TokenBucket;
 use crate::ruleset::SetId;
 
 /// With so many blocks the kernel is not asked to notify us of our own elements.
@@ -43,7 +44,6 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Lines a minute about what others did. A script that adds addresses one by one makes as many changes.
 const LINES_PER_MINUTE: u32 = 20;
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// After a loss of notifications everything is looked at, but not more often than this.
 const LOSS_EVERY: Duration = Duration::from_secs(10);
@@ -105,14 +105,13 @@ pub(crate) struct Drift {
     intervals: VecDeque<Reading>,
     author: Author,
     findings: Findings,
-    backoff: RepairBackoff,
+    fight: FightDetector,
     failure_reported: bool,
     own_table: OwnTable,
     owner: TableOwner,
     count: u64,
     last: Option<Author>,
-    lines: u32,
-    lines_from: Option<MonoTime>,
+    lines: TokenBucket,
     unreported: u64,
 }
 
@@ -129,14 +128,13 @@ impl Drift {
             intervals: VecDeque::new(),
             author: Author::default(),
             findings: Findings::default(),
-            backoff: RepairBackoff::default(),
+            fight: FightDetector::default(),
             failure_reported: false,
             own_table,
             owner: if own_table == OwnTable::Yes { TableOwner::Owned } else { TableOwner::Unowned },
             count: 0,
             last: None,
-            lines: 0,
-            lines_from: None,
+            lines: TokenBucket::per_minute(LINES_PER_MINUTE),
             unreported: 0,
         }
     }
@@ -172,14 +170,14 @@ impl Drift {
     }
 
     pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
-        Repairs { count: self.count, last: self.last.clone(), fighting: self.backoff.is_fighting(now) }
+        Repairs { count: self.count, last: self.last.clone(), fighting: self.fight.is_fighting(now) }
     }
 
     /// When there is something to do that no notification brings.
     pub(crate) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let waits = self.lost || self.pending.structure;
         let soon = !self.pending.has_no_elements() || self.pending.networks > 0 || !self.keys.is_empty() || !self.intervals.is_empty();
-        let next = waits.then(|| self.backoff.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
+        let next = waits.then(|| self.fight.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
         let poll = (!self.reading.is_nothing() || !self.read.is_nothing()).then(|| now.after(POLL_EVERY));
         if soon { Some(now) } else { next.into_iter().chain(poll).min() }
     }
@@ -190,11 +188,7 @@ impl Drift {
 
     /// Whether one more line may be written.
     fn may_report(&mut self, now: MonoTime) -> bool {
-        if self.lines_from.is_none_or(|from| now.since(from) >= MINUTE) {
-            (self.lines_from, self.lines) = (Some(now), 0);
-        }
-        self.lines += 1;
-        let may = self.lines <= LINES_PER_MINUTE;
+        let may = self.lines.take(now);
         self.unreported += u64::from(!may);
         may
     }
@@ -217,7 +211,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let hosts = self.engine.blocks().map(|block| block.source).filter(|source| !placement.is_network(*source));
             self.backlog.restore(hosts);
         }
-        if self.drift.pending.structure && self.drift.backoff.not_before(now).is_none() {
+        if self.drift.pending.structure && self.drift.fight.not_before(now).is_none() {
             self.repair(now);
         }
         self.work_off(now);
@@ -330,7 +324,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let change = std::mem::take(&mut self.drift.pending);
         (self.drift.pending.removed, self.drift.pending.added, self.drift.pending.networks) = (change.removed, change.added, change.networks);
         self.drift.pending.exemptions = change.exemptions;
-        let last_straw = self.drift.backoff.is_last_straw(now);
+        let last_straw = self.drift.fight.is_last_straw(now);
         if last_straw && self.drift.own_table == OwnTable::Auto {
             self.drift.owner = TableOwner::Owned;
         }
@@ -342,14 +336,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 let blocks = self.engine.blocks().count();
                 let what = if has_blocks { format!("the rules and {blocks} blocks") } else { "the rules".to_owned() };
                 let remedy = format!("{what} were restored within {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
-                let fighting = self.drift.backoff.is_fighting(now);
+                let fighting = self.drift.fight.is_fighting(now);
                 self.note_repair(now, last_straw);
                 if !fighting && !last_straw {
                     self.report_remedy(now, remedy);
                 }
             }
             Err(error) => {
-                self.drift.backoff.note(now, false);
+                self.drift.fight.note(now, false);
                 self.drift.pending.join(Change { structure: true, recreate: change.recreate, ..Change::default() });
                 if !std::mem::replace(&mut self.drift.failure_reported, true) {
                     let text = format!("the table inet portsentry was changed by {} and cannot be repaired", self.drift.author);
@@ -361,7 +355,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     fn note_repair(&mut self, now: MonoTime, last_straw: bool) {
         let drift = &mut self.drift;
-        drift.backoff.note(now, true);
+        drift.fight.note(now, true);
         drift.failure_reported = false;
         drift.count += 1;
         drift.last = Some(drift.author.clone());
@@ -373,7 +367,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             };
             let text = format!("{} changes the table inet portsentry again and again: {remedy}", drift.author);
             self.observer.notify(Notice::Error(text));
-            log::debug!("the next repair waits for {:?}", drift.backoff.wait());
+            log::debug!("the next repair waits for {:?}", drift.fight.not_before(now).map(|next| next.since(now)));
         }
     }
 

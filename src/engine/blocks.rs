@@ -21,6 +21,7 @@ use ipnet::IpNet;
 
 use super::entry::{Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, RETRY_FIRST, RETRY_LAST, State, blocked, is_due, view};
 use super::{Action, Ending, MonoTime, Outcome, Reason, Report, Source};
+use crate::backoff;
 
 /// A block that must not be and that the kernel would not lift is tried again after this.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
@@ -407,7 +408,7 @@ impl Blocks {
                 Followup::Blocked(source)
             }
             (State::Blocking, Err(error)) => {
-                let delay = RETRY_FIRST.saturating_mul(1 << entry.refusals.min(16)).min(RETRY_LAST);
+                let delay = backoff::delay(RETRY_FIRST, RETRY_LAST, entry.refusals.into());
                 entry.refusals = entry.refusals.saturating_add(1);
                 entry.state = State::Refused { until: now.after(delay) };
                 actions.push(Action::Report(Report::BlockFailed { source, error }));

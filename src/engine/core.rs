@@ -11,19 +11,17 @@ use std::time::Duration;
 
 use super::account::{Counted, Touch, clock};
 use super::blocks::Blocks;
-use super::bucket::TokenBucket;
 use super::ledger::{Known, Ledger};
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::status::{Evidence, Status};
 use super::surge::FloodDetector;
 use super::{AllowList, MonoTime, Reason, Source};
-
-const MINUTE: u64 = 60_000;
+use crate::rate::TokenBucket;
 
 /// Reports a minute of sources that are told of and not blocked: as many as there are new blocks by default. A flood of invented sources that
 /// pass the trigger is not worth a line each; what is held back is counted.
-const TOLD_PER_MINUTE: u64 = 600;
+const TOLD_PER_MINUTE: u32 = 600;
 
 /// The sweep runs this often: only the number of sources shown depends on it.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -66,8 +64,8 @@ impl Engine {
             ledger: Ledger::new(shape, seed[0]),
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
-            unproven: unproven_bucket(&policy),
-            told: TokenBucket::new(TOLD_PER_MINUTE, MINUTE, TOLD_PER_MINUTE),
+            unproven: TokenBucket::per_minute(policy.unproven.per_minute),
+            told: TokenBucket::per_minute(TOLD_PER_MINUTE),
             past_budget: FloodDetector::default(),
             always: AllowList::always(),
             never_block: AllowList::default(),
@@ -89,8 +87,7 @@ impl Engine {
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
         self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
-        let rate = u64::from(self.policy.unproven.per_minute);
-        self.unproven = self.unproven.changed(rate, MINUTE, rate);
+        self.unproven = self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
         if old.allow != self.policy.allow {
             self.lift_never_block();
         }
@@ -164,11 +161,6 @@ fn is_void(policy: &Policy, always: &AllowList, never_block: &AllowList, source:
     let network = source.network();
     let is_scan = reason.scan().is_some();
     [always, &policy.allow, never_block].into_iter().any(|list| if is_scan { list.overlaps(&network) } else { list.covers(&network) })
-}
-
-fn unproven_bucket(policy: &Policy) -> TokenBucket {
-    let rate = u64::from(policy.unproven.per_minute);
-    TokenBucket::new(rate, MINUTE, rate)
 }
 
 #[cfg(test)]

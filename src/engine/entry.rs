@@ -68,7 +68,7 @@ pub(super) struct Entry {
     pub(super) timer: Option<MonoTime>,
     pub(super) packets: u64,
     pub(super) renewals: u32,
-    pub(super) refusals: u32,
+    pub(super) refusals: u8,
     pub(super) exempt: Exempt,
 }
 

@@ -34,9 +34,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::account::{AMBIGUOUS_ALONE, Counted, Tally, Touch, clock, record};
-use super::bucket::TokenBucket;
 use super::slab::{List, Slab};
 use super::{MonoTime, Source};
+use crate::rate::TokenBucket;
 
 /// Sources that are remembered by default: a third each for suspects, patient and hasty newcomers.
 ///

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::backoff::Backoff;
 use crate::config::distrust;
 use crate::sys::files;
 use crate::sys::replace::{Directory, Failed, Found, Stamp};
@@ -123,14 +124,14 @@ pub(super) struct Schedule {
     changed: bool,
     due: Option<Instant>,
     look_at: Option<Instant>,
-    wait: Duration,
+    backoff: Backoff,
     /// The words of the failure that was told.
     told: Option<String>,
 }
 
 impl Schedule {
     pub(super) fn new(gather: Duration) -> Self {
-        Self { gather, changed: false, due: None, look_at: None, wait: Duration::ZERO, told: None }
+        Self { gather, changed: false, due: None, look_at: None, backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), told: None }
     }
 
     /// What is wanted is not what was written.
@@ -180,18 +181,18 @@ impl Schedule {
             Ok(()) => {
                 self.changed = false;
                 self.due = None;
-                self.wait = Duration::ZERO;
+                self.backoff.reset();
                 if self.told.take().is_some() {
                     told.push(Word::Warning(format!("{} is as it should be again", what.display())));
                 }
             }
             Err(error) => {
-                self.wait = (self.wait * 2).clamp(RETRY_FIRST, RETRY_MAX);
-                self.due = Some(now + self.wait);
+                let wait = self.backoff.fail();
+                self.due = Some(now + wait);
                 self.changed = true;
                 let words = words(&error);
                 // One that passes is told when it did not, after some seconds.
-                let early = error.is_passing() && self.wait < RETRY_FIRST * 8;
+                let early = error.is_passing() && wait < RETRY_FIRST * 8;
                 if !early && self.told.as_ref() != Some(&words) {
                     told.push(Word::Error(format!("{words}; what is to be written there is kept, and tried again")));
                     self.told = Some(words);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::engine::MonoTime;
+use crate::time::MonoTime;
 
 /// Lines that wait for a disk that fails. 1000 lines of 100 bytes: ten minutes at the rate that `block.unproven.per_minute` allows by default.
 pub const QUEUE_MAX: usize = 1000;

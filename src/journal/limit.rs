@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use crate::engine::{MonoTime, Report};
+use crate::engine::Report;
 use crate::journal::{Notice, Response};
+use crate::rate::TokenBucket;
+use crate::time::MonoTime;
 
 /// The time that all rates refer to, and the least time between two [`Notice::HeldBack`].
 pub const INTERVAL: Duration = Duration::from_secs(60);
-
-/// One line's worth in a bucket: a bucket gains its rate each millisecond, so that integers suffice.
-const LINE: u64 = 60_000;
 
 /// Lines of all classes together that may come at once, and that may come in each further [`INTERVAL`]. 200 lines of 200 bytes a minute are
 /// 58 MB a day at worst, which a log's rotation copes with.
@@ -112,91 +111,51 @@ impl Class {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    credit: u64,
-    lines: u32,
-}
-
-impl Bucket {
-    const fn full(lines: u32) -> Self {
-        Self { credit: lines as u64 * LINE, lines }
-    }
-
-    fn fill(&mut self, elapsed: Duration) {
-        let gained = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(u64::from(self.lines));
-        self.credit = self.credit.saturating_add(gained).min(u64::from(self.lines) * LINE);
-    }
-
-    const fn holds(&self, credit: u64) -> bool {
-        self.credit >= credit
-    }
-}
-
 /// The buckets, and what they held back.
 #[derive(Debug)]
 pub struct Limiter {
-    total: Bucket,
-    classes: [Bucket; Class::COUNT],
-    names: Bucket,
-    filled: MonoTime,
+    total: TokenBucket,
+    classes: [TokenBucket; Class::COUNT],
+    names: TokenBucket,
     held: u64,
     held_since: Option<MonoTime>,
     ever_held: u64,
 }
 
-impl Limiter {
+impl Default for Limiter {
     /// Full buckets.
-    pub fn new(now: MonoTime) -> Self {
+    fn default() -> Self {
         use Class::*;
         let classes = [ScanProven, ScanUnproven, BlockProven, BlockUnproven, Ended, Failed, Lost, Response, Message, History];
         Self {
-            total: Bucket::full(TOTAL),
-            classes: classes.map(|class| Bucket::full(class.lines())),
-            names: Bucket::full(WATCHED_NAMES),
-            filled: now,
+            total: TokenBucket::per_minute(TOTAL),
+            classes: classes.map(|class| TokenBucket::per_minute(class.lines())),
+            names: TokenBucket::per_minute(WATCHED_NAMES),
             held: 0,
             held_since: None,
             ever_held: 0,
         }
     }
+}
 
+impl Limiter {
     /// Whether `lines` lines of `class` may be written now: all of them or none. What may not is counted.
     pub fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
-        self.fill(now);
-        let cost = u64::from(lines) * LINE;
-        let counts_for_total = class != Class::History;
-        let total_holds = !counts_for_total || self.total.holds(cost + u64::from(class.reserve()) * LINE);
         let Some(bucket) = self.classes.get_mut(class as usize) else { return false };
-        if bucket.holds(cost) && total_holds {
-            bucket.credit -= cost;
-            if counts_for_total {
-                self.total.credit -= cost;
-            }
-            return true;
+        let count = u64::from(lines);
+        let counts_for_total = class != Class::History;
+        if bucket.has(now, count) && (!counts_for_total || self.total.take_many(now, count, class.reserve().into())) {
+            return bucket.take_many(now, count, 0);
         }
-        self.held = self.held.saturating_add(u64::from(lines));
-        self.ever_held = self.ever_held.saturating_add(u64::from(lines));
+        self.held = self.held.saturating_add(count);
+        self.ever_held = self.ever_held.saturating_add(count);
         self.held_since.get_or_insert(now);
         false
     }
 
     /// Whether a name may be asked for now only because somebody watches. Names for lines that are written need no permission of their own.
     pub fn admit_name(&mut self, now: MonoTime) -> bool {
-        self.fill(now);
-        let holds = self.names.holds(LINE);
-        if holds {
-            self.names.credit -= LINE;
-        }
-        holds
-    }
-
-    fn fill(&mut self, now: MonoTime) {
-        let elapsed = now.since(self.filled);
-        self.filled = self.filled.max(now);
-        for bucket in self.classes.iter_mut().chain([&mut self.total, &mut self.names]) {
-            bucket.fill(elapsed);
-        }
+        self.names.take(now)
     }
 
     /// What was held back, and within which time, once [`INTERVAL`] is over since the first line was; it is told once.
@@ -246,17 +205,18 @@ mod tests {
 
     #[test]
     fn each_class_has_its_own_bucket() {
-        let limiter = Limiter::new(MonoTime::default());
+        let mut limiter = Limiter::default();
         for (position, class) in CLASSES.into_iter().enumerate() {
             assert_eq!(class as usize, position);
-            assert_eq!(limiter.classes[position].lines, class.lines());
+            let taken = (0..2000).filter(|_| limiter.classes[position].take(MonoTime::default())).count();
+            assert_eq!(taken, class.lines() as usize);
         }
     }
 
     // P9
     #[test]
     fn a_flood_of_forged_sources_does_not_silence_a_proven_scanner() {
-        let mut limiter = Limiter::new(MonoTime::default());
+        let mut limiter = Limiter::default();
         for millis in 0..120_000 {
             for class in [Class::ScanUnproven, Class::BlockUnproven, Class::Ended, Class::Lost, Class::Message] {
                 limiter.admit(class, 1, MonoTime::from_millis(millis));
@@ -270,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_held_back_is_counted_and_told_once_an_interval() {
-        let mut limiter = Limiter::new(MonoTime::default());
+        let mut limiter = Limiter::default();
         let mut admitted = 0;
         let mut told = Vec::new();
         for second in 0..180 {
@@ -289,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_line_after_a_quiet_time_is_written() {
-        let mut limiter = Limiter::new(MonoTime::default());
+        let mut limiter = Limiter::default();
         while limiter.admit(Class::Lost, 1, MonoTime::default()) {}
         assert!(!limiter.admit(Class::Lost, 1, MonoTime::from_millis(9_999)));
         assert!(limiter.admit(Class::Lost, 1, MonoTime::from_millis(10_000)));
@@ -297,7 +257,7 @@ mod tests {
 
     #[test]
     fn who_watches_causes_few_questions_for_names_and_holds_no_line_back() {
-        let mut limiter = Limiter::new(MonoTime::default());
+        let mut limiter = Limiter::default();
         let asked = (0..60_000).filter(|millis| limiter.admit_name(MonoTime::from_millis(*millis))).count();
         assert_eq!(asked, 2 * WATCHED_NAMES as usize - 1);
         assert_eq!(limiter.ever_held(), 0);
@@ -310,7 +270,7 @@ mod tests {
         fn no_stream_of_events_yields_more_lines_than_the_limit(
             events in proptest::collection::vec((0usize..Class::COUNT, 1u32..4, 0u64..400), 1..2000),
         ) {
-            let mut limiter = Limiter::new(MonoTime::from_millis(5_000));
+            let mut limiter = Limiter::default();
             let mut now = 5_000;
             let mut written: Vec<(u64, Class, u32)> = Vec::new();
             for (class, lines, pause) in events {

@@ -200,7 +200,7 @@ impl Journal {
             resolve,
             stage: Stage::default(),
             history,
-            limiter: Limiter::new(writer::now()),
+            limiter: Limiter::default(),
             unwritten: 0,
             complained: None,
         };

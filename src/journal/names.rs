@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::engine::MonoTime;
+use crate::time::MonoTime;
 
 /// How long things wait for a name, from the moment in which it was asked for. Then the address stands for it: a log that is late is worth less than
 /// one without names. resolv.conf(5) waits 5 s for one server by default; most answers come within a tenth of a second.

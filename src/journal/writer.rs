@@ -17,8 +17,8 @@ use super::names::{HostName, Stage, Want};
 use super::sink::Sink;
 use super::{Event, Item, Notice, Order, Shared};
 use crate::config::LogFormat;
-use crate::engine::MonoTime;
 use crate::sys::clock;
+use crate::time::MonoTime;
 
 /// Time between two lines about lines that could not be written: one is enough to know.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);

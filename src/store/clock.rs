@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Mark;
-use crate::engine::MonoTime;
 use crate::sys::{clock, procfs};
+use crate::time::MonoTime;
 
 /// Where the engine's clock stands when the kernel's stands at zero, so that what was seen before a reboot has its place before it: more than
 /// `block.escalate.memory` may be. It is in every database: it never changes.

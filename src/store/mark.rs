@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::engine::MonoTime;
+use crate::time::MonoTime;
 
 /// What the clocks say at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -30,8 +30,8 @@ pub use self::mark::Mark;
 #[doc(hidden)]
 pub use self::open::load;
 pub use self::open::{Opened, open, set_aside};
-pub use self::shared::Figures;
-pub use self::thread::{EngineReader, StoreHandle, Stored, changed, stored};
+pub use self::shared::{EngineReader, Figures, Stored};
+pub use self::thread::{StoreHandle, changed, stored};
 
 /// The name of the database in the state directory.
 pub const FILE: &str = "portsentry.db";

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, rows};
-use crate::engine::MonoTime;
 use crate::sys::files;
+use crate::time::MonoTime;
 
 /// `PRAGMA application_id` of our databases, "PSen": by it file(1) and we tell them from those of others.
 const APPLICATION: i32 = 0x5053_656e;

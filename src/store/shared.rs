@@ -4,10 +4,34 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::{Change, Rows};
+use super::{Block, Change, Content, Rows};
 use crate::config::Config;
-use crate::engine::{Evidence, MonoTime};
+use crate::engine::{Evidence, MonoTime, Offender};
 use crate::sys::mailbox;
+
+/// What the store held at the start; nothing by default.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// By the clock of now; blocks that are over are left out.
+    pub content: Content,
+    /// It was written since the last boot: what the kernel lacks of it, another program took out.
+    pub is_same_boot: bool,
+}
+
+/// What the store's thread asks of the thread that owns the engine. `None`: no answer in time, as while that thread starts or ends.
+pub trait EngineReader: Send {
+    /// The blocks in force in so many places from `from` on, and where the next call goes on.
+    fn page(&self, from: usize, places: usize) -> Option<(Vec<Block>, Option<usize>)>;
+
+    /// All proven sources that were blocked.
+    fn offenders(&self) -> Option<Vec<Offender>>;
+
+    /// What is known of sources that were touched since then, of `most` at most.
+    fn evidence(&self, since: MonoTime, most: usize) -> Option<Vec<Evidence>>;
+
+    /// Takes over what could not be read at the start.
+    fn restore(&self, stored: Stored) -> Option<()>;
+}
 
 /// What the thread is told of.
 pub(super) enum Item {

@@ -6,42 +6,16 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::shared::{Figures, Item, Memory, Request, Shared};
+use super::shared::{EngineReader, Figures, Item, Memory, Request, Shared, Stored};
 use super::worker::Worker;
-use super::{Block, Change, Content, Opened, clock};
+use super::{Block, Change, Opened, clock};
 use crate::config::Config;
-use crate::engine::{Ending, Engine, Evidence, MonoTime, Offender, Outcome, Reason, Report, Source};
+use crate::engine::{Ending, Engine, Evidence, Outcome, Reason, Report, Source};
 use crate::journal::JournalHandle;
 use crate::sys::mailbox::{self, Link};
-use crate::sys::wake::Waker;
-
-/// What the store held at the start; nothing by default.
-#[derive(Debug, Default)]
-pub struct Stored {
-    /// By the clock of now; blocks that are over are left out.
-    pub content: Content,
-    /// It was written since the last boot: what the kernel lacks of it, another program took out.
-    pub is_same_boot: bool,
-}
-
-/// What the store's thread asks of the thread that owns the engine. `None`: no answer in time, as while that thread starts or ends.
-pub trait EngineReader: Send {
-    /// The blocks in force in so many places from `from` on, and where the next call goes on.
-    fn page(&self, from: usize, places: usize) -> Option<(Vec<Block>, Option<usize>)>;
-
-    /// All proven sources that were blocked.
-    fn offenders(&self) -> Option<Vec<Offender>>;
-
-    /// What is known of sources that were touched since then, of `most` at most.
-    fn evidence(&self, since: MonoTime, most: usize) -> Option<Vec<Evidence>>;
-
-    /// Takes over what could not be read at the start.
-    fn restore(&self, stored: Stored) -> Option<()>;
-}
 
 /// Changes that wait for the thread: some 200 bytes each.
 pub const QUEUE: usize = 8192;
@@ -56,8 +30,7 @@ const LAST_CHANGES: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct StoreHandle {
     shared: Arc<Shared>,
-    queue: SyncSender<Item>,
-    waker: Arc<Waker>,
+    items: Link<Item>,
     requests: Link<Request>,
 }
 
@@ -73,15 +46,14 @@ impl StoreHandle {
             Stored { content: content.carried(&mark), is_same_boot }
         });
         let shared = Arc::new(Shared::default());
-        let (queue, items) = sync_channel(QUEUE);
-        let waker = Arc::new(Waker::new()?);
-        let (requests, inbox) = mailbox::link()?;
+        let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
+        let (requests, request_inbox) = mailbox::link()?;
         let directory = config.state_dir.clone();
         let mut worker =
-            Worker::new(directory, opened.database, Memory::from(config), journal, engine, items, Arc::clone(&waker), inbox, Arc::clone(&shared));
+            Worker::new(directory, opened.database, Memory::from(config), journal, engine, item_inbox, request_inbox, Arc::clone(&shared));
         worker.take_up(stored.as_ref());
         std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
-        Ok((Self { shared, queue, waker, requests }, stored))
+        Ok((Self { shared, items, requests }, stored))
     }
 
     /// The kernel has changed something about this source, and the engine knows it. Never waits.
@@ -116,8 +88,7 @@ impl StoreHandle {
     /// What was known when the daemon ended. Never waits.
     pub fn last(&self, evidence: Vec<Evidence>) {
         // With a full queue it is as after a crash: what was known half a minute ago stays.
-        let _ = self.queue.try_send(Item::Last(evidence));
-        self.waker.wake();
+        self.items.tell(Item::Last(evidence));
     }
 
     /// Waits until all that was told before is on the disk.
@@ -149,10 +120,9 @@ impl StoreHandle {
     }
 
     fn push(&self, change: Change) {
-        if self.queue.try_send(Item::Change(change)).is_err() {
+        if self.items.send(Item::Change(change)).is_err() {
             self.shared.list_wanted.store(true, Ordering::Release);
         }
-        self.waker.wake();
     }
 }
 

@@ -6,21 +6,18 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::shared::{Item, Memory, Request, Shared};
-use super::thread::{EngineReader, Stored};
+use super::shared::{EngineReader, Item, Memory, Request, Shared, Stored};
 use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Opened, clock};
-use crate::engine::MonoTime;
 use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
 use crate::sys::mailbox::Inbox;
 use crate::sys::poll;
-use crate::sys::wake::Waker;
+use crate::time::MonoTime;
 
 /// Changes are gathered for this long: a scan of many sources is one transaction then, and nothing waits noticeably.
 const GATHER: Duration = Duration::from_millis(20);
@@ -52,9 +49,8 @@ pub(super) struct Worker {
     memory: Memory,
     journal: JournalHandle,
     engine: Box<dyn EngineReader>,
-    items: Receiver<Item>,
-    waker: Arc<Waker>,
-    inbox: Inbox<Request>,
+    items: Inbox<Item>,
+    requests: Inbox<Request>,
     shared: Arc<Shared>,
     /// What waits to be written, since when.
     gathered: Vec<Change>,
@@ -88,9 +84,8 @@ impl Worker {
         memory: Memory,
         journal: JournalHandle,
         engine: Box<dyn EngineReader>,
-        items: Receiver<Item>,
-        waker: Arc<Waker>,
-        inbox: Inbox<Request>,
+        items: Inbox<Item>,
+        requests: Inbox<Request>,
         shared: Arc<Shared>,
     ) -> Self {
         let now = Instant::now();
@@ -101,8 +96,7 @@ impl Worker {
             journal,
             engine,
             items,
-            waker,
-            inbox,
+            requests,
             shared,
             gathered: Vec::new(),
             write_at: None,
@@ -136,8 +130,8 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         loop {
-            self.waker.clear();
-            self.inbox.waker.clear();
+            self.items.waker.clear();
+            self.requests.waker.clear();
             self.gather();
             self.retry();
             if self.shared.list_wanted.load(Ordering::Acquire) && self.can_write() {
@@ -146,7 +140,7 @@ impl Worker {
             if self.write_at.is_some_and(|at| Instant::now() >= at) {
                 self.write();
             }
-            while let Some(request) = self.inbox.next() {
+            while let Some(request) = self.requests.next() {
                 match request {
                     Request::Settle(answer) => {
                         let _ = answer.try_send(self.settle());
@@ -175,7 +169,7 @@ impl Worker {
             wake_at = wake_at.min(at);
         }
         let mut fds =
-            [PollFd::from_borrowed_fd(self.waker.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.inbox.waker.as_fd(), PollFlags::IN)];
+            [PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN)];
         // Whatever it says, the round that follows finds out by itself.
         let _ = poll::wait(&mut fds, Some(wake_at.saturating_duration_since(Instant::now())));
     }
@@ -186,7 +180,7 @@ impl Worker {
 
     /// Takes what was told.
     fn gather(&mut self) {
-        while let Ok(item) = self.items.try_recv() {
+        while let Some(item) = self.items.next() {
             match item {
                 Item::Change(change) => self.gathered.push(change),
                 Item::Last(evidence) => self.gathered.extend(evidence.into_iter().map(Change::Evidence)),

@@ -43,12 +43,20 @@ impl fmt::Display for Unresponsive {
 
 impl std::error::Error for Unresponsive {}
 
-/// Both ends of a queue.
+/// Both ends of a queue of commands.
 ///
 /// # Errors
 /// What eventfd(2) says.
 pub fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
-    let (sender, receiver) = sync_channel(QUEUE);
+    with_capacity(QUEUE)
+}
+
+/// Both ends of a queue that holds `capacity` entries.
+///
+/// # Errors
+/// What eventfd(2) says.
+pub fn with_capacity<C>(capacity: usize) -> std::io::Result<(Link<C>, Inbox<C>)> {
+    let (sender, receiver) = sync_channel(capacity);
     let waker = Arc::new(Waker::new()?);
     Ok((Link { commands: sender, waker: Arc::clone(&waker) }, Inbox { commands: receiver, waker }))
 }
@@ -70,9 +78,19 @@ impl<C> Link<C> {
 
     /// Sends a command that has no answer. It is lost when the queue is full or the thread gone.
     pub fn tell(&self, command: C) {
-        if self.commands.try_send(command).is_ok() {
-            self.waker.wake();
-        }
+        let _ = self.send(command);
+    }
+
+    /// Sends a command that has no answer, and wakes the other thread in any case.
+    ///
+    /// # Errors
+    /// The command comes back when the queue is full or the thread gone.
+    pub fn send(&self, command: C) -> Result<(), C> {
+        let sent = self.commands.try_send(command);
+        self.waker.wake();
+        sent.map_err(|error| match error {
+            TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+        })
     }
 
     /// As [`Link::ask`], with a patience of the caller's.
@@ -81,10 +99,7 @@ impl<C> Link<C> {
     /// As [`Link::ask`].
     pub fn ask_within<T>(&self, patience: Duration, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
         let (answer, result) = sync_channel(1);
-        match self.commands.try_send(make(answer)) {
-            Ok(()) => self.waker.wake(),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(Unresponsive),
-        }
+        self.send(make(answer)).map_err(|_| Unresponsive)?;
         result.recv_timeout(patience).map_err(|_| Unresponsive)
     }
 }
@@ -113,6 +128,15 @@ mod tests {
         });
         assert_eq!(link.ask(|answer| answer), Ok(7));
         assert!(other.join().unwrap().is_ok());
+    }
+
+    #[test]
+    fn what_does_not_fit_comes_back() {
+        let (link, inbox) = with_capacity(2).unwrap();
+        assert_eq!([1, 2, 3].map(|command| link.send(command)), [Ok(()), Ok(()), Err(3)]);
+        assert_eq!([inbox.next(), inbox.next(), inbox.next()], [Some(1), Some(2), None]);
+        drop(inbox);
+        assert_eq!(link.send(4), Err(4));
     }
 
     #[test]

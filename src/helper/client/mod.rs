@@ -14,7 +14,6 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, sync_channel};
 
 use jiff::Timestamp;
 
@@ -27,7 +26,6 @@ use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Source};
 use crate::journal::JournalHandle;
 use crate::sys::mailbox::{self, Link};
-use crate::sys::wake::Waker;
 
 /// What happened that waits for the thread: a few hundred bytes each.
 pub const QUEUE: usize = 1024;
@@ -56,8 +54,7 @@ pub struct Counts {
 #[derive(Clone)]
 pub struct HelperClient {
     shared: Arc<Shared>,
-    queue: SyncSender<Item>,
-    waker: Arc<Waker>,
+    items: Link<Item>,
     requests: Link<Request>,
 }
 
@@ -70,14 +67,13 @@ impl HelperClient {
         process::take_charge()?;
         let shared = Arc::new(Shared::default());
         shared.wanted.store(wanted(config), Ordering::Relaxed);
-        let (queue, items) = sync_channel(QUEUE);
-        let waker = Arc::new(Waker::new()?);
-        let (requests, inbox) = mailbox::link()?;
-        let ends = Ends { shared: Arc::clone(&shared), items, waker: Arc::clone(&waker), inbox };
+        let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
+        let (requests, request_inbox) = mailbox::link()?;
+        let ends = Ends { shared: Arc::clone(&shared), items: item_inbox, requests: request_inbox };
         let mut worker = Worker::new(config.clone(), journal, blocks, on_name, ends);
         worker.start_helper();
         std::thread::Builder::new().name("helper".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { shared, queue, waker, requests })
+        Ok(Self { shared, items, requests })
     }
 
     /// Orders of the engine that are about to be carried out. Never waits.
@@ -125,11 +121,7 @@ impl HelperClient {
 
     /// Asks for the name of an address; the answer goes to [`OnName`]. Never waits; `false`: no answer will come.
     pub fn resolve(&self, address: IpAddr) -> bool {
-        if !self.shared.up.load(Ordering::Relaxed) || self.queue.try_send(Item::Resolve(address)).is_err() {
-            return false;
-        }
-        self.waker.wake();
-        true
+        self.shared.up.load(Ordering::Relaxed) && self.items.send(Item::Resolve(address)).is_ok()
     }
 
     /// Puts a new configuration in force.
@@ -168,15 +160,11 @@ impl HelperClient {
     }
 
     fn push(&self, item: Item) {
-        if let Err(refused) = self.queue.try_send(item) {
-            let (std::sync::mpsc::TrySendError::Full(item) | std::sync::mpsc::TrySendError::Disconnected(item)) = refused;
-            match item {
-                Item::Run { .. } => self.shared.drop_commands(1),
-                Item::Blocked { .. } | Item::Unblocked(_) => self.shared.list_wanted.store(true, Ordering::Relaxed),
-                Item::NotRun(_) | Item::Resolve(_) => {}
-            }
+        match self.items.send(item) {
+            Err(Item::Run { .. }) => self.shared.drop_commands(1),
+            Err(Item::Blocked { .. } | Item::Unblocked(_)) => self.shared.list_wanted.store(true, Ordering::Relaxed),
+            Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_)) => {}
         }
-        self.waker.wake();
     }
 }
 

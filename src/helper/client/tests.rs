@@ -1,19 +1,18 @@
-use std::sync::mpsc::Receiver;
-
 use super::orders::mode_word;
 use super::*;
 use crate::config::PortMode;
 use crate::engine::Source;
 use crate::probe::Port;
 use crate::probe::{Probe, ScanKind, Transport};
+use crate::sys::mailbox::Inbox;
 
 /// The packet thread's end without the thread, and the items that come out.
-fn client(config: &Config) -> (HelperClient, Receiver<Item>) {
+fn client(config: &Config) -> (HelperClient, Inbox<Item>) {
     let shared = Arc::new(Shared::default());
     shared.wanted.store(wanted(config), Ordering::Relaxed);
-    let (queue, items) = sync_channel(4);
+    let (queue, items) = mailbox::with_capacity(4).unwrap();
     let (requests, _) = mailbox::link().unwrap();
-    (HelperClient { shared, queue, waker: Arc::new(Waker::new().unwrap()), requests }, items)
+    (HelperClient { shared, items: queue, requests }, items)
 }
 
 fn config(when: CommandWhen) -> Config {
@@ -47,8 +46,8 @@ fn blocked_report(port: Option<Port>, reason: Reason, renewed: bool) -> Report {
     Report::Blocked { source: source(), port, timeout: None, reason, renewed }
 }
 
-fn runs(items: &Receiver<Item>) -> usize {
-    items.try_iter().filter(|item| matches!(item, Item::Run { .. })).count()
+fn runs(items: &Inbox<Item>) -> usize {
+    std::iter::from_fn(|| items.next()).filter(|item| matches!(item, Item::Run { .. })).count()
 }
 
 #[test]
@@ -81,9 +80,9 @@ fn after_is_at_the_kernels_word_and_neither_for_renewals_nor_by_hand() {
 fn a_refused_block_runs_nothing_and_says_so_once_for_the_scan() {
     let (client, items) = client(&config(CommandWhen::After));
     client.on_refusal(&[block(false)], source());
-    assert!(matches!(items.try_recv(), Ok(Item::NotRun(_))));
+    assert!(matches!(items.next(), Some(Item::NotRun(_))));
     client.on_refusal(&[block(true)], source());
-    assert!(items.try_recv().is_err());
+    assert!(items.next().is_none());
 }
 
 #[test]

@@ -5,20 +5,19 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::orders::{blocked, has_files, list, run, settings};
 use super::shared::{BlockList, GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
+use crate::backoff::Backoff;
 use crate::config::{Config, Mode};
 use crate::helper::process::{self, Process};
 use crate::helper::protocol::{Order, Word};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
 use crate::sys::mailbox::Inbox;
 use crate::sys::poll;
-use crate::sys::wake::Waker;
 
 /// Blocks that the helper is told of when it gets the list of all: its files hold fewer.
 const LIST_MAX: usize = 20_000;
@@ -44,9 +43,8 @@ const DEAF_AFTER: Duration = Duration::from_secs(20);
 /// The thread's ends of what [`super::HelperClient`] holds the others of.
 pub(super) struct Ends {
     pub(super) shared: Arc<Shared>,
-    pub(super) items: Receiver<Item>,
-    pub(super) waker: Arc<Waker>,
-    pub(super) inbox: Inbox<Request>,
+    pub(super) items: Inbox<Item>,
+    pub(super) requests: Inbox<Request>,
 }
 
 /// The thread's state.
@@ -57,8 +55,7 @@ pub(super) struct Worker {
     blocks: BlockList,
     on_name: OnName,
     helper: Option<Process>,
-    /// How long the next start is put off.
-    again: Duration,
+    backoff: Backoff,
     again_at: Instant,
     list_at: Instant,
     dropped_told: Option<Instant>,
@@ -79,7 +76,7 @@ impl Worker {
             blocks,
             on_name,
             helper: None,
-            again: AGAIN_FIRST,
+            backoff: Backoff::new(AGAIN_FIRST, AGAIN_LAST),
             again_at: now,
             list_at: now,
             dropped_told: None,
@@ -94,9 +91,9 @@ impl Worker {
             if self.helper.is_none() && Instant::now() >= self.again_at {
                 self.start_helper();
             }
-            self.ends.waker.clear();
-            self.ends.inbox.waker.clear();
-            while let Some(request) = self.ends.inbox.next() {
+            self.ends.items.waker.clear();
+            self.ends.requests.waker.clear();
+            while let Some(request) = self.ends.requests.next() {
                 match request {
                     Request::Configure(config, answer) => {
                         self.configure(*config);
@@ -134,8 +131,8 @@ impl Worker {
         }
         let timeout = wake_at.into_iter().min().map(|at| at.saturating_duration_since(now));
         let mut fds = vec![
-            PollFd::from_borrowed_fd(self.ends.waker.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.ends.inbox.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.ends.items.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.ends.requests.waker.as_fd(), PollFlags::IN),
         ];
         if let Some(helper) = &self.helper {
             let out = if helper.unsent() > 0 { PollFlags::OUT } else { PollFlags::empty() };
@@ -187,8 +184,7 @@ impl Worker {
     }
 
     fn put_off(&mut self) {
-        self.again_at = Instant::now() + self.again;
-        self.again = (self.again * 2).min(AGAIN_LAST);
+        self.again_at = Instant::now() + self.backoff.fail();
     }
 
     /// The helper is gone, or makes no sense any more: `what` became of it, and how it ended is to be told in brackets.
@@ -198,7 +194,7 @@ impl Worker {
         self.ends.shared.up.store(false, Ordering::Relaxed);
         // One that held out for so long is no sign of a fault that comes back at once.
         if helper.age() >= AGAIN_LAST {
-            self.again = AGAIN_FIRST;
+            self.backoff.reset();
         }
         let ended = helper.end();
         let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
@@ -218,7 +214,7 @@ impl Worker {
     /// Hands over what happened, as long as the helper takes it.
     fn take_items(&mut self) {
         while self.has_room()
-            && let Ok(item) = self.ends.items.try_recv()
+            && let Some(item) = self.ends.items.next()
         {
             let config = &self.config;
             match item {

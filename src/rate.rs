@@ -1,10 +1,12 @@
-//! A token bucket in virtual time.
+//! Rate limits: a token bucket that reads no clock.
 
-use super::MonoTime;
+use crate::time::MonoTime;
 
-/// So many events within a time, saved up to a burst.
+const MINUTE: u64 = 60_000;
+
+/// Allows n events within a time. Unused tokens are saved, up to a burst.
 #[derive(Debug, Clone)]
-pub(super) struct TokenBucket {
+pub(crate) struct TokenBucket {
     /// Tokens, times `period`: whole numbers only, so that no rate is rounded.
     level: u64,
     burst: u64,
@@ -15,37 +17,49 @@ pub(super) struct TokenBucket {
 
 impl TokenBucket {
     /// `rate` tokens in `period` milliseconds, at most `burst` saved; full at the start.
-    pub(super) fn new(rate: u64, period: u64, burst: u64) -> Self {
+    pub(crate) fn new(rate: u64, period: u64, burst: u64) -> Self {
         let period = period.max(1);
         Self { level: burst.saturating_mul(period), burst, rate, period, filled: MonoTime::default() }
     }
 
-    /// The same level of use under another rate.
-    pub(super) fn changed(&self, rate: u64, period: u64, burst: u64) -> Self {
-        let fresh = Self::new(rate, period, burst);
+    /// `rate` tokens at once, and as many in each further minute.
+    pub(crate) fn per_minute(rate: u32) -> Self {
+        Self::new(rate.into(), MINUTE, rate.into())
+    }
+
+    /// The rate and burst of `fresh`, with the tokens that this one has left.
+    pub(crate) fn changed(&self, fresh: Self) -> Self {
         let tokens = self.level / self.period;
         Self { level: fresh.level.min(tokens.saturating_mul(fresh.period)), filled: self.filled, ..fresh }
     }
 
     /// Takes a token if there is one.
-    pub(super) fn take(&mut self, now: MonoTime) -> bool {
+    pub(crate) fn take(&mut self, now: MonoTime) -> bool {
         self.take_above(now, 0)
     }
 
     /// Takes a token if that leaves `reserve` of them.
-    pub(super) fn take_above(&mut self, now: MonoTime, reserve: u64) -> bool {
+    pub(crate) fn take_above(&mut self, now: MonoTime, reserve: u64) -> bool {
+        self.take_many(now, 1, reserve)
+    }
+
+    /// Takes `count` tokens if that leaves `reserve` of them, else none.
+    pub(crate) fn take_many(&mut self, now: MonoTime, count: u64, reserve: u64) -> bool {
+        let has = self.has(now, count.saturating_add(reserve));
+        if has {
+            self.level -= count.saturating_mul(self.period);
+        }
+        has
+    }
+
+    /// Whether there are `count` tokens.
+    pub(crate) fn has(&mut self, now: MonoTime, count: u64) -> bool {
         let passed = now.millis().saturating_sub(self.filled.millis());
         if passed > 0 {
             self.level = self.level.saturating_add(passed.saturating_mul(self.rate)).min(self.burst.saturating_mul(self.period));
             self.filled = now;
         }
-        match self.level.checked_sub(self.period) {
-            Some(left) if left >= reserve.saturating_mul(self.period) => {
-                self.level = left;
-                true
-            }
-            _ => false,
-        }
+        self.level >= count.saturating_mul(self.period)
     }
 }
 
@@ -74,6 +88,25 @@ mod tests {
         // What comes in later fills the reserve first.
         assert!(!bucket.take_above(MonoTime::from_millis(10_000), 150));
         assert!(bucket.take_above(MonoTime::from_millis(15_106), 150));
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let mut bucket = TokenBucket::per_minute(10);
+        let now = MonoTime::from_millis(5);
+        assert!(!bucket.take_many(now, 11, 0) && !bucket.take_many(now, 6, 5));
+        assert!(bucket.take_many(now, 6, 4) && bucket.has(now, 4) && !bucket.has(now, 5));
+        assert!(bucket.take_many(now, 4, 0) && !bucket.take(now));
+    }
+
+    #[test]
+    fn another_rate_leaves_what_was_left() {
+        let now = MonoTime::from_millis(5);
+        let mut bucket = TokenBucket::per_minute(10);
+        assert!(bucket.take_many(now, 7, 0));
+        let left = |mut bucket: TokenBucket| (0..2000).filter(|_| bucket.take(now)).count();
+        assert_eq!(left(bucket.changed(TokenBucket::new(600, 1000, 600))), 3);
+        assert_eq!(left(bucket.changed(TokenBucket::per_minute(2))), 2);
     }
 
     #[test]

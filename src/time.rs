@@ -1,4 +1,4 @@
-//! The engine's time: a point on a clock that never goes back.
+//! A point on a clock that never goes back. Who decides by time is given it, and reads no clock.
 
 use std::time::Duration;
 
