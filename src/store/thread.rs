@@ -104,7 +104,7 @@ impl StoreHandle {
             }
             Report::Unblocked { source, ending } => {
                 self.on_change(engine, *source);
-                if let Ending::ByHand | Ending::Removed = ending {
+                if let Ending::Manual | Ending::Removed = ending {
                     self.push(Change::Forgiven(*source));
                 }
             }

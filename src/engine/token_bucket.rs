@@ -1,11 +1,11 @@
-//! A token bucket in virtual time.
+//! A token bucket whose time is an argument.
 
 use super::MonoTime;
 
-/// So many events within a time, saved up to a burst.
+/// Allows `rate` events per period, and bursts.
 #[derive(Debug, Clone)]
 pub(super) struct TokenBucket {
-    /// Tokens, times `period`: whole numbers only, so that no rate is rounded.
+    /// Tokens multiplied by `period`: integers only, so that no rate is rounded.
     level: u64,
     burst: u64,
     rate: u64,
@@ -14,13 +14,13 @@ pub(super) struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// `rate` tokens in `period` milliseconds, at most `burst` saved; full at the start.
+    /// `rate` tokens per `period` milliseconds, at most `burst` saved; full at the start.
     pub(super) fn new(rate: u64, period: u64, burst: u64) -> Self {
         let period = period.max(1);
         Self { level: burst.saturating_mul(period), burst, rate, period, filled: MonoTime::default() }
     }
 
-    /// The same level of use under another rate.
+    /// The bucket with another rate and the same tokens used.
     pub(super) fn changed(&self, rate: u64, period: u64, burst: u64) -> Self {
         let fresh = Self::new(rate, period, burst);
         let tokens = self.level / self.period;
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
+    fn bucket_allows_its_burst_and_then_its_rate() {
         let mut bucket = TokenBucket::new(600, 60_000, 600);
         let taken = |bucket: &mut TokenBucket, millis| (0..2000).filter(|_| bucket.take(MonoTime::from_millis(millis))).count();
         assert_eq!(taken(&mut bucket, 5), 600);
@@ -66,18 +66,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reserve_is_left_for_those_who_may_take_it() {
+    fn take_above_leaves_the_reserve() {
         let mut bucket = TokenBucket::new(600, 60_000, 600);
         let now = MonoTime::from_millis(5);
         assert_eq!((0..2000).filter(|_| bucket.take_above(now, 150)).count(), 450);
         assert_eq!((0..2000).filter(|_| bucket.take(now)).count(), 150);
-        // What comes in later fills the reserve first.
+        // New tokens fill the reserve first.
         assert!(!bucket.take_above(MonoTime::from_millis(10_000), 150));
         assert!(bucket.take_above(MonoTime::from_millis(15_106), 150));
     }
 
     #[test]
-    fn a_bucket_of_rate_zero_gives_nothing() {
+    fn bucket_of_rate_zero_is_always_empty() {
         assert!(!TokenBucket::new(0, 60_000, 0).take(MonoTime::from_millis(1 << 40)));
     }
 }
