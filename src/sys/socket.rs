@@ -45,7 +45,7 @@ pub fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
 
 /// What a socket holds, and what it could not take (linux/sock_diag.h, `SK_MEMINFO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Held {
+pub struct SocketMemory {
     /// What waits to be received, bytes with the kernel's own overhead.
     pub waiting: u32,
     /// The receive buffer, in the same bytes: twice what was asked for (socket(7)).
@@ -58,7 +58,7 @@ pub struct Held {
 ///
 /// # Errors
 /// What getsockopt(2) says.
-pub fn held(fd: BorrowedFd<'_>) -> io::Result<Held> {
+pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
     /// `SK_MEMINFO_VARS`.
     const VARS: usize = 9;
     let mut values = [0u32; VARS];
@@ -66,7 +66,7 @@ pub fn held(fd: BorrowedFd<'_>) -> io::Result<Held> {
     // SAFETY: pointer and length describe `values`, which lives over the call; the descriptor is borrowed.
     let result = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &raw mut length) };
     let [waiting, buffer, .., dropped] = values;
-    if result == 0 { Ok(Held { waiting, buffer, dropped }) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(SocketMemory { waiting, buffer, dropped }) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `NETLINK_NO_ENOBUFS` (netlink(7)): a full receive buffer is no error any more, and what comes is queued as soon as there is room for it.
