@@ -133,7 +133,7 @@ impl StoreHandle {
 
     /// Another configuration is in force.
     pub fn reconfigure(&self, config: &Config) {
-        self.requests.tell(Request::Configure(Memory::from(config)));
+        self.requests.send(Request::Configure(Memory::from(config)));
     }
 
     /// Writes what there is, and ends the thread.

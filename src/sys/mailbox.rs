@@ -1,6 +1,6 @@
-//! How one thread asks another that waits in poll(2): a bounded queue of commands, a waker, and an answer each.
+//! A mailbox between threads: a bounded queue of commands to a thread in poll(2), a waker, and an answer for each command.
 //!
-//! The asked thread never waits for the asker; who asks, waits, and not for ever.
+//! The receiving thread never waits for the sender; the sender waits with a timeout.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,29 +9,29 @@ use std::time::Duration;
 
 use crate::sys::wake::Waker;
 
-/// Commands that may wait: each asker sends one at a time, so more is a sign that nobody listens.
+/// Commands that may wait. Each sender has one at a time, so a full queue means that the receiver is stuck.
 const QUEUE: usize = 64;
 
-/// How long an answer may take. Unblocking a million elements takes some seconds; nothing else comes near.
+/// Default timeout for an answer. The slowest command, unblocking a million elements, takes some seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where an answer goes. It is dropped if the asker has given up.
+/// The channel for an answer, which is dropped if the sender has timed out.
 pub type Answer<T> = SyncSender<T>;
 
-/// The asking end; clones ask the same thread.
+/// The sending end; clones send to the same thread.
 pub struct Link<C> {
     commands: SyncSender<C>,
     waker: Arc<Waker>,
 }
 
-/// The asked end.
+/// The receiving end.
 pub struct Inbox<C> {
     commands: Receiver<C>,
-    /// Readable when commands may be there: for poll(2).
+    /// Readable when commands may be waiting, for poll(2).
     pub waker: Arc<Waker>,
 }
 
-/// The asked thread did not answer in time, or is gone.
+/// The receiving thread did not answer in time, or has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unresponsive;
 
@@ -43,10 +43,10 @@ impl fmt::Display for Unresponsive {
 
 impl std::error::Error for Unresponsive {}
 
-/// Both ends of a queue.
+/// Creates both ends.
 ///
 /// # Errors
-/// What eventfd(2) says.
+/// The error of eventfd(2).
 pub fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
     let (sender, receiver) = sync_channel(QUEUE);
     let waker = Arc::new(Waker::new()?);
@@ -60,37 +60,37 @@ impl<C> Clone for Link<C> {
 }
 
 impl<C> Link<C> {
-    /// Sends the command that `make` builds around the place for its answer, and waits for that answer.
+    /// Sends the command that `make` builds with the answer channel, and waits for the answer.
     ///
     /// # Errors
-    /// [`Unresponsive`] when the queue is full, the thread is gone, or the answer does not come.
+    /// [`Unresponsive`] if the queue is full, the thread has ended, or no answer arrives in time.
     pub fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
         self.ask_within(ANSWER_TIMEOUT, make)
     }
 
-    /// Sends a command that has no answer. It is lost when the queue is full or the thread gone.
-    pub fn tell(&self, command: C) {
+    /// Sends a command without an answer. It is lost if the queue is full or the thread has ended.
+    pub fn send(&self, command: C) {
         if self.commands.try_send(command).is_ok() {
             self.waker.wake();
         }
     }
 
-    /// As [`Link::ask`], with a patience of the caller's.
+    /// As [`Link::ask`], with another timeout.
     ///
     /// # Errors
     /// As [`Link::ask`].
-    pub fn ask_within<T>(&self, patience: Duration, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
+    pub fn ask_within<T>(&self, timeout: Duration, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
         let (answer, result) = sync_channel(1);
         match self.commands.try_send(make(answer)) {
             Ok(()) => self.waker.wake(),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(Unresponsive),
         }
-        result.recv_timeout(patience).map_err(|_| Unresponsive)
+        result.recv_timeout(timeout).map_err(|_| Unresponsive)
     }
 }
 
 impl<C> Inbox<C> {
-    /// The next command, without waiting. Clear the waker before the first call of a round.
+    /// The next command, without waiting. Clear the waker before the first call of a wake-up.
     pub fn next(&self) -> Option<C> {
         self.commands.try_recv().ok()
     }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_is_answered_by_the_other_thread() {
+    fn command_is_answered_by_the_other_thread() {
         let (link, inbox) = link::<Answer<u32>>().unwrap();
         let other = std::thread::spawn(move || {
             loop {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_ever() {
+    fn unanswered_command_times_out() {
         let (link, inbox) = link::<Answer<u32>>().unwrap();
         assert_eq!(link.ask_within(Duration::from_millis(10), |answer| answer), Err(Unresponsive));
         drop(inbox);
