@@ -142,7 +142,7 @@ impl FromStr for ScanKind {
 /// One packet or handshake that touched a port of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// The source address, which may be forged.
+    /// The source address, which may be spoofed.
     pub source: IpAddr,
     /// The address of this host.
     pub destination: IpAddr,

@@ -272,7 +272,7 @@ impl fmt::Display for Error {
             ),
             Self::BindQueue { queue, .. } => write!(f, "cannot listen to NFQUEUE {queue}"),
             Self::UnbindQueue { queue, .. } => write!(f, "cannot leave NFQUEUE {queue}"),
-            Self::Verdict(_) => f.write_str("cannot tell the kernel what becomes of a packet"),
+            Self::Verdict(_) => f.write_str("cannot send a verdict on a packet to the kernel"),
         }
     }
 }

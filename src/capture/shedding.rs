@@ -1,7 +1,7 @@
 //! Sheds packets of unknown sources when the receive buffer fills up.
 //!
 //! When the receive buffer is full, the kernel drops a scanner's packets as well as a flood's. So before that, packets of unknown
-//! sources are shed: a flood of forged sources consists of nothing else. One in [`SAMPLE_ONE_IN`] of them is evaluated. Its source is known from
+//! sources are shed: a flood of spoofed sources consists of nothing else. One in [`SAMPLE_ONE_IN`] of them is evaluated. Its source is known from
 //! then on, so a scanner that first appears during the flood is noticed after [`SAMPLE_ONE_IN`] packets on average.
 
 /// Shedding starts at this fill level of the receive buffer, percent: what arrives until the daemon notices must still fit.
@@ -76,7 +76,7 @@ mod tests {
         let mut shedding = Shedding::default();
         shedding.on_backlog(90);
         assert!((0..1000).all(|_| !shedding.should_shed(|| true)));
-        let judged = (0..1600).filter(|_| !shedding.should_shed(|| false)).count();
-        assert_eq!((judged, shedding.shed()), (100, 1500));
+        let evaluated = (0..1600).filter(|_| !shedding.should_shed(|| false)).count();
+        assert_eq!((evaluated, shedding.shed()), (100, 1500));
     }
 }

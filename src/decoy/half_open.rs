@@ -195,7 +195,7 @@ mod tests {
         /// Against a plain map: no probe is lost, returned twice, or returned early except when full.
         // P22
         #[test]
-        fn each_handshake_is_completed_or_judged_and_never_both(
+        fn each_handshake_is_either_completed_or_returned(
             steps in proptest::collection::vec((0u8..4, 0u16..12, 0u64..1500), 1..200), limit in 1usize..8
         ) {
             let mut half = HalfOpen::with_limit(limit);

@@ -12,7 +12,7 @@ use crate::sys::transparent;
 /// Datagrams handled before the packet thread serves its other descriptors.
 pub const MAX_DATAGRAMS_PER_WAKE: usize = 64;
 
-/// UDP banners per second in all. The source of a datagram may be forged, and the banner then reaches a third host: ten of at most 1,024
+/// UDP banners per second in all. The source of a datagram may be spoofed, and the banner then reaches a third host: ten of at most 1,024
 /// bytes are useless for a reflection attack, and enough for a scanner to see.
 pub const ANSWERS_PER_SECOND: u32 = 10;
 
@@ -39,7 +39,7 @@ impl Answers {
 }
 
 /// Whether an answer cannot start a loop: a datagram from a service's port may be an answer itself, and one from a decoy's port may be
-/// forged with the address of another host with decoys.
+/// spoofed with the address of another host with decoys.
 pub(super) fn may_be_answered(peer: SocketAddr, local: SocketAddr, decoys: &PortSet) -> bool {
     !local.ip().is_loopback() && decoys.contains(local.port()) && peer.port() >= FIRST_UNPRIVILEGED && !decoys.contains(peer.port())
 }

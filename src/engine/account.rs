@@ -102,7 +102,7 @@ impl Touch {
     }
 
     /// The stronger of two touches of one port, or the later of equal ones. So an out-of-state ACK does not extend the evidence of a SYN, nor a
-    /// forged SYN that of a handshake.
+    /// spoofed SYN that of a handshake.
     pub(super) fn stronger(self, later: Self) -> Self {
         if later.strength() >= self.strength() { later } else { self }
     }
@@ -202,7 +202,7 @@ impl Tally {
         exceeds(self.plain + self.logged, self.ambiguous + self.logged_ambiguous, trigger)
     }
 
-    /// Handshakes alone pass the trigger. One handshake and two forged SYNs prove nothing about the sender of the SYNs.
+    /// Handshakes alone pass the trigger. One handshake and two spoofed SYNs prove nothing about the sender of the SYNs.
     pub(super) fn proven(self, trigger: u16) -> bool {
         self.connect > trigger
     }
@@ -330,7 +330,7 @@ mod tests {
 
     // P3, P23
     #[test]
-    fn one_handshake_with_forged_syns_is_unproven() {
+    fn one_handshake_with_spoofed_syns_is_unproven() {
         let handshake = |port| Touch::new(MonoTime::from_millis(0), &probe(Transport::Tcp, port, ScanKind::Connect, false));
         let tally = Tally::of(&recorded(6, ALL, &[handshake(1), syn(0, 2), syn(0, 3)]), 0, ALL);
         assert!(tally.blocks(2) && !tally.proven(2));

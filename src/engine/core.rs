@@ -21,7 +21,7 @@ use super::{AllowList, MonoTime, Reason, Source};
 
 const MINUTE_MS: u64 = 60_000;
 
-/// Reports per minute about sources that are not blocked, as many as new blocks by default. In a flood of forged sources that pass the
+/// Reports per minute about sources that are not blocked, as many as new blocks by default. In a flood of spoofed sources that pass the
 /// trigger, a line for each would fill the log; suppressed reports are counted.
 const REPORTS_PER_MINUTE: u64 = 600;
 

@@ -62,7 +62,7 @@ impl NotBlocked {
             Self::UnprovenSlow => "block.unproven.action is slow",
             Self::PerMinute => "block.unproven.per_minute is used up",
             Self::Total => "block.total is reached",
-            Self::Ambiguous => "a late packet of a connection that is over can look like it",
+            Self::Ambiguous => "closed connections cause such packets too",
         }
     }
 }

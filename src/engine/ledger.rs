@@ -1,6 +1,6 @@
-//! The ledger: the accounts of all recent sources, in bounded memory that a flood of forged sources cannot flush.
+//! The ledger: the accounts of all recent sources, in bounded memory that a flood of spoofed sources cannot flush.
 //!
-//! Most sources touch one port and are never seen again; a flood of forged addresses consists of nothing else. So the ledger has
+//! Most sources touch one port and are never seen again; a flood of spoofed addresses consists of nothing else. So the ledger has
 //! three tiers:
 //!
 //! ```text
@@ -41,7 +41,7 @@ use super::{MonoTime, Source};
 /// Default number of accounts: a third each for suspects, patient and hasty newcomers.
 ///
 /// 131,072 suspects are orders of magnitude more than the hosts that were ever measured to scan one address within ten minutes. 131,072 hasty
-/// places last 0.44 s at 300,000 forged sources a second, a fifth of a gigabit link filled with SYNs. The whole takes 27 MB when full, a few
+/// places last 0.44 s at 300,000 spoofed sources a second, a fifth of a gigabit link filled with SYNs. The whole takes 27 MB when full, a few
 /// kilobytes when empty.
 pub const CAPACITY: u32 = 393_216;
 

@@ -19,7 +19,7 @@ pub struct Offender {
 }
 
 /// Remembered offenders, about 6 MB; beyond it the least recently blocked is forgotten. A proven source completed handshakes with several
-/// decoys, so an attacker cannot fill the table with forged addresses.
+/// decoys, so an attacker cannot fill the table with spoofed addresses.
 pub const OFFENDERS_MAX: usize = 65_536;
 
 /// The table of offenders.

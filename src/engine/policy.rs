@@ -28,7 +28,7 @@ pub struct Policy {
     pub escalate: Escalate,
     /// Prefix length by which IPv6 sources are counted and blocked, bits.
     pub ipv6_prefix: u8,
-    /// How to treat sources whose address may be forged.
+    /// How to treat sources whose address may be spoofed.
     pub unproven: Unproven,
     /// Maximum number of blocks.
     pub total: u32,

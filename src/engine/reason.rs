@@ -15,7 +15,7 @@ pub enum Reason {
     Scan {
         /// The kind of the probe that passed the trigger.
         scan: ScanKind,
-        /// The source completed handshakes, so its address is not forged.
+        /// The source completed handshakes, so its address is not spoofed.
         proven: bool,
         /// What it did: `3 ports in 0.2s: tcp/1 tcp/2 tcp/3`.
         detail: String,

@@ -5,7 +5,7 @@
 //!
 //! | benign | rule |
 //! |---|---|
-//! | answers to a forged flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
+//! | answers to a spoofed flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
 //! | out-of-state segments of a closed connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else ambiguous |
 //! | late DNS answers: UDP from port 53 | none to an unprivileged port, else ambiguous |
 //! | late NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else ambiguous |
@@ -46,7 +46,7 @@ pub enum NotProbe {
     Source,
     /// The destination is multicast or broadcast.
     Destination,
-    /// A SYN+ACK or RST: an answer to a packet with this host's address, genuine or forged.
+    /// A SYN+ACK or RST: an answer to a packet with this host's address, genuine or spoofed.
     Backscatter,
     /// An out-of-state TCP segment to an ephemeral port.
     LateSegment,

@@ -2,7 +2,7 @@
 
 use crate::nft::Error;
 
-/// The kernel cannot queue packets at all.
+/// The kernel cannot queue packets.
 pub const NO_QUEUE: &str = "this kernel cannot let packets wait: it has neither nft_queue nor the xt target NFQUEUE; load the module nft_queue (in \
                             the package kernel-modules-extra on Fedora and RHEL, linux-modules-extra on Ubuntu), or set capture.method to nflog, \
                             which with capture.reflex stops a scan as well";

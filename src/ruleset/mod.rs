@@ -184,7 +184,7 @@ impl Builder<'_> {
         [(Selector::Ip4Saddr, SetId::Suspect4), (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6)]
     }
 
-    /// Whether anything is watched at all.
+    /// Whether any port is watched.
     fn watches(&self) -> bool {
         !self.tcp.is_empty() || !self.udp.is_empty()
     }
@@ -275,7 +275,10 @@ impl Builder<'_> {
         let [is_udp, to_open] = udp(goto(OPEN));
         rules.push(rule("", [is_udp, live, to_open]));
         rules.extend([
-            rule("spoofed: an own, broadcast or multicast source address from the wire", [is_not(Selector::FibSaddrType, RTN_UNICAST), forged.clone()]),
+            rule(
+                "spoofed: an own, broadcast or multicast source address from the wire",
+                [is_not(Selector::FibSaddrType, RTN_UNICAST), forged.clone()],
+            ),
             rule(
                 "the unspecified address, which the routing lookup does not reject",
                 [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), forged],

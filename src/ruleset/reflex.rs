@@ -283,8 +283,7 @@ impl Reflex {
         let mut chains =
             vec![chain(HELD, vec![rule("logged, so that the daemon decides: a block, or a release", [(self.log)(HELD_PREFIX, self.group), drop()])])];
         chains.push(self.hold_flood());
-        let mut hold =
-            vec![rule("not more than the daemon can read", [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)])];
+        let mut hold = vec![rule("not more than the daemon can read", [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)])];
         hold.extend(self.each("held from this packet on: its bucket has no tokens left", |family| {
             vec![Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(self.hold), over: None }, goto(HELD)]
         }));
@@ -331,24 +330,17 @@ impl Reflex {
     fn counting(&self) -> Vec<Chain> {
         let window = Duration::from_secs(self.window);
         let port = |family: Family| vec![family.source, Selector::L4Proto, Selector::ThDport];
-        let again = vec![
-            Self::past_rate(
-                "a repeated port: logged at a rate of its own",
-                REPEAT_RATE,
-                REPEAT_BURST,
-                self.end.clone(),
-            ),
+        let again =
+            vec![Self::past_rate("a repeated port: logged at a rate of its own", REPEAT_RATE, REPEAT_BURST, self.end.clone()), self.log_only()];
+        let suspect = vec![
+            Self::past_rate("a rate of their own, which a flood of new sources cannot use up", LOG_RATE, LOG_BURST, self.end.clone()),
             self.log_only(),
         ];
-        let suspect =
-            vec![Self::past_rate("a rate of their own, which a flood of new sources cannot use up", LOG_RATE, LOG_BURST, self.end.clone()), self.log_only()];
         let mut reflex = self.spared();
         reflex.extend(
             self.each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]),
         );
-        reflex.extend(
-            self.each("a suspect is always counted", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]),
-        );
+        reflex.extend(self.each("a suspect is always counted", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]));
         let long = u32::try_from(LONG_MAX / self.window).unwrap_or(LOG_RATE).clamp(1, LOG_RATE);
         reflex.push(rule(
             "more new sources than can be remembered for the whole window",

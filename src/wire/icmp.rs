@@ -15,7 +15,7 @@ pub struct Message<'a> {
     pub body: &'a [u8],
 }
 
-/// The packet that an ICMP error quotes; it was sent from this host's address, genuine or forged.
+/// The packet that an ICMP error quotes; it was sent from this host's address, genuine or spoofed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quoted {
     /// Its source: an address of this host, if the message is genuine.

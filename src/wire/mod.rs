@@ -17,7 +17,7 @@ use std::net::IpAddr;
 /// An IP packet down to its transport header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// Source address, which may be forged.
+    /// Source address, which may be spoofed.
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,

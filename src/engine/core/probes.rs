@@ -10,7 +10,7 @@ use crate::engine::status::Status;
 use crate::engine::{Action, MonoTime, Reason, Report, Source};
 use crate::probe::{Probe, ScanKind};
 
-/// Probes above the trigger that make a source persistent: a flood would have to send as many for each forged source.
+/// Probes above the trigger that make a source persistent: a flood would have to send as many for each spoofed source.
 const PERSISTENT_PROBES: u32 = 8;
 
 impl Engine {
@@ -45,7 +45,7 @@ impl Engine {
     /// Handles a probe for which the rules have held its source. The hold is released unless the source is blocked.
     ///
     /// A block reaches the kernel before the hold expires, so that the hold needs no removal. When `block.unproven.per_minute` or `block.total`
-    /// prevents the block, the hold is released too, except in a flood of forged sources: a real scanner may be among them, and all holds
+    /// prevents the block, the hold is released too, except in a flood of spoofed sources: a real scanner may be among them, and all holds
     /// expire within seconds.
     pub fn on_held(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let budget = |status: &Status| -> u64 {
@@ -65,7 +65,7 @@ impl Engine {
         trigger
     }
 
-    /// Handles a further probe of a source that the rules hold. It separates a scanner from a flood's forged sources when the blocks of the minute are
+    /// Handles a further probe of a source that the rules hold. It separates a scanner from a flood's spoofed sources when the blocks of the minute are
     /// used up. If the source is blocked already, the probe is only counted.
     pub fn on_repeat(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let source = self.policy.account(probe.source);
@@ -113,7 +113,7 @@ impl Engine {
 
     /// Takes one of the blocks that unproven sources may get per minute.
     ///
-    /// A quarter is reserved for persistent sources: at a low trigger each forged source of a flood passes with its first packet and uses up the limit,
+    /// A quarter is reserved for persistent sources: at a low trigger each spoofed source of a flood passes with its first packet and uses up the limit,
     /// but is never seen again, while a real scanner sends more.
     fn take_unproven(&mut self, now: MonoTime, source: Source) -> bool {
         let reserve = u64::from(self.policy.unproven.per_minute) / 4;

@@ -168,7 +168,7 @@ fn unproven_blocks_are_limited_per_minute() {
     for n in 0..30 {
         bench.syn(&format!("203.0.113.{n}"), 1..=4);
     }
-    assert_eq!(bench.blocked().len(), 8, "a quarter is kept for those who go on");
+    assert_eq!(bench.blocked().len(), 8, "a quarter is reserved for persistent sources");
     let lines = bench.report_lines();
     assert_eq!(lines.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 22);
     for n in 10..30 {
@@ -275,22 +275,22 @@ fn hold_is_released_without_evidence_or_when_allowed() {
 #[test]
 fn holds_over_budget_are_released_except_in_a_flood() {
     let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
-    let invented = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
+    let spoofed = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
     for n in 0..60 {
-        bench.held(&invented(n), [1]);
+        bench.held(&spoofed(n), [1]);
     }
     // Ten may be blocked, and two of these are reserved for persistent sources.
     assert_eq!(bench.released.len(), 52);
     for n in 60..5000 {
         bench.now += u64::from(n % 2);
-        bench.held(&invented(n), [1]);
+        bench.held(&spoofed(n), [1]);
     }
     assert!(bench.released.len() <= 110, "{}", bench.released.len());
     // The flood is over: single holds are released again.
     bench.now += 2500;
     let before = bench.released.len();
     for n in 5000..5020 {
-        bench.held(&invented(n), [1]);
+        bench.held(&spoofed(n), [1]);
     }
     assert!(bench.released.len() > before, "{before}");
 }
