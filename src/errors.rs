@@ -1,4 +1,4 @@
-//! Errors as people read them.
+//! Formats an error with its causes.
 
 /// An error and its causes in one line, for the outermost caller to print.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

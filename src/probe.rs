@@ -1,6 +1,6 @@
-//! One observed fact: a source touched a port of this host, and in which way.
+//! A probe: one packet or handshake that touched a port of this host.
 //!
-//! A [`Probe`] is all that the engine ever learns of a packet. Names of scans are nmap's (nmap(1), "Port Scanning Techniques").
+//! A [`Probe`] is all that the engine learns of a packet. Scans have nmap's names (nmap(1), "Port Scanning Techniques").
 
 mod classify;
 
@@ -42,7 +42,7 @@ impl fmt::Display for Transport {
     }
 }
 
-/// What was touched: a port of a transport, written `tcp/22`.
+/// A port of a transport, written `tcp/22`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Port {
     /// The transport.
@@ -77,7 +77,7 @@ pub enum ScanKind {
     Maimon,
     /// ACK without SYN, FIN, RST (`-sA`, `-sW`).
     Ack,
-    /// Flags that no scan of nmap's sends by itself and no connection either, such as SYN+FIN (`--scanflags`).
+    /// Flags that neither nmap's scans nor connections send, such as SYN+FIN (`--scanflags`).
     CustomFlags,
     /// A UDP datagram (`-sU`).
     Udp,
@@ -106,7 +106,7 @@ impl ScanKind {
         Self::IpProtocol,
     ];
 
-    /// The name shown to people and written into set elements.
+    /// The name in logs and element comments.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -139,19 +139,19 @@ impl FromStr for ScanKind {
     }
 }
 
-/// One observed fact.
+/// One packet or handshake that touched a port of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// Who sent it, as the packet says. It may be forged.
+    /// The source address, which may be spoofed.
     pub source: IpAddr,
-    /// Which address of this host was touched.
+    /// The address of this host.
     pub destination: IpAddr,
-    /// What was touched.
+    /// The port.
     pub port: Port,
-    /// How.
+    /// The kind of scan.
     pub scan: ScanKind,
-    /// A late packet of a dead connection, or the answer to a closed socket, can look the same: such evidence never triggers alone.
+    /// Closed connections and sockets cause such packets too, so this evidence alone never triggers at a low count.
     pub ambiguous: bool,
-    /// The IPv4 header carries options (the classic log says so).
+    /// The IPv4 header has options (shown in the classic log).
     pub ip_options: bool,
 }

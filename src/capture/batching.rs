@@ -1,8 +1,8 @@
-//! How many packets the kernel should collect before it wakes the packet thread: one when it is quiet, more under load.
+//! Chooses how many packets the kernel collects per message: one when it is quiet, more under load.
 //!
-//! Decides only, by the count and the clock that it is given; whoever owns the socket carries it out ([`super::PacketSource::set_batch`]).
-//! One at a time reaches the daemon 10 us after the packet and costs 0.9 us; collected by 64, a packet costs a fifth of that, and waits until
-//! the batch is full or the kernel's flush timer (10 ms, nfnetlink_log.c) ends its wait.
+//! Pure: count and time are arguments; [`super::PacketSource::set_batch`] applies the choice. A single packet reaches the daemon after
+//! 10 us and costs 0.9 us. In batches of 64 a packet costs a fifth of that, and waits until the batch is full or the kernel's flush
+//! timer (10 ms, nfnetlink_log.c) expires.
 //!
 //! | step | packets | from, a second | until below, a second | full after, at most |
 //! |---|---|---|---|---|
@@ -10,56 +10,56 @@
 //! | busy | 8 | 30,000 | 15,000 | 0.5 ms |
 //! | flood | 64 | 150,000 | 75,000 | 0.9 ms |
 //!
-//! A single scanner never gets there: what it sends is not logged any more once it is blocked.
+//! A single scanner never causes a higher step: its packets are not logged once it is blocked.
 
 use std::time::Duration;
 
 use crate::ruleset::QUEUE_THRESHOLD;
 use crate::time::MonoTime;
 
-/// A rate is taken over so much at least: a burst that is over before is no load.
+/// Shortest interval over which the rate is measured; a shorter burst is no load.
 const WINDOW: Duration = Duration::from_millis(10);
 
-/// So long must the rate stay below a step's lower bound before it is left. A flood that comes in waves does not make it swing.
-const CALM: Duration = Duration::from_millis(500);
+/// The rate must stay below a step's lower bound for this time, so that a flood in waves does not make the step oscillate.
+const STEP_DOWN_AFTER: Duration = Duration::from_millis(500);
 
-/// While more than one packet is collected, the rate is looked at this often even if nothing comes.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval at which the rate is checked without packets, while more than one packet is collected.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 struct Step {
     packets: u32,
-    /// Packets a second from which on this step is taken, and below which it is left.
+    /// Packets per second at which this step is entered, and below which it is left.
     from: u64,
     below: u64,
 }
 
-/// From quiet to flood. Each lower bound is half of the upper one: a rate that stands still stays where it is.
+/// From quiet to flood. Each lower bound is half of the upper one, so that a constant rate keeps its step.
 const STEPS: [Step; 3] = [
     Step { packets: 1, from: 0, below: 0 },
     Step { packets: 8, from: 30_000, below: 15_000 },
     Step { packets: QUEUE_THRESHOLD as u32, from: 150_000, below: 75_000 },
 ];
 
-/// The decision, and what it rests on.
+/// The current step and the measured rate.
 #[derive(Debug, Clone, Default)]
 pub struct Batching {
     step: usize,
-    /// Where the window began, and the source's count then.
+    /// When the window began, and the packet count then.
     since: Option<(MonoTime, u64)>,
     /// Since when the rate has been below the step's lower bound.
     calm: Option<MonoTime>,
 }
 
 impl Batching {
-    /// Packets to collect, as it stands.
+    /// Packets to collect now.
     pub fn packets(&self) -> u32 {
         self.current().packets
     }
 
-    /// Takes note of how many packets the kernel has logged so far, those that were lost included, and decides.
+    /// Updates the rate with the number of packets logged so far, lost ones included, and returns how many to collect.
     ///
-    /// `behind`: the source had more than one round could take. Then it is a flood, whatever the rate: a daemon that gets no processor counts
-    /// little, and needs the cheaper way most.
+    /// `behind`: one round could not take all packets. This counts as a flood at any rate: a daemon that gets little CPU time measures a
+    /// low rate and needs large batches most.
     pub fn on_round(&mut self, now: MonoTime, logged: u64, behind: bool) -> u32 {
         let (since, before) = *self.since.get_or_insert((now, logged));
         let time = now.since(since);
@@ -76,17 +76,17 @@ impl Batching {
             self.calm = None;
         } else if rate >= self.current().below {
             self.calm = None;
-        } else if now.since(*self.calm.get_or_insert(now)) >= CALM {
-            // Straight down to where the rate belongs: each step in between would wait as long again.
+        } else if now.since(*self.calm.get_or_insert(now)) >= STEP_DOWN_AFTER {
+            // Directly to the step of the rate: each step in between would wait again.
             self.step = STEPS.iter().rposition(|step| rate >= step.below).unwrap_or(0).min(self.step);
             self.calm = None;
         }
         self.packets()
     }
 
-    /// When [`Batching::on_round`] is to be called next, even if no packet comes. `None` when it is quiet.
+    /// When to call [`Batching::on_round`] even if no packet comes; `None` when it is quiet.
     pub fn next_timer(&self) -> Option<MonoTime> {
-        self.since.filter(|_| self.step > 0).map(|(since, _)| since.after(LOOK))
+        self.since.filter(|_| self.step > 0).map(|(since, _)| since.after(CHECK_EVERY))
     }
 
     fn current(&self) -> &Step {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_is_one_packet_and_needs_no_timer() {
+    fn quiet_collects_one_packet_without_a_timer() {
         let mut batching = Batching::default();
         assert_eq!((batching.packets(), batching.next_timer()), (1, None));
         assert_eq!(feed(&mut batching, &mut (0, 0), 29_000, 10_000), 1);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_met_within_two_windows() {
+    fn flood_step_is_reached_within_two_windows() {
         let (mut batching, mut clock) = (Batching::default(), (1000, 0));
         assert_eq!(feed(&mut batching, &mut clock, 100, 1000), 1);
         assert_eq!(feed(&mut batching, &mut clock, 300_000, 20), MOST);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_flood_that_stops_dead_the_timer_leads_straight_back_to_quiet() {
+    fn timer_returns_to_quiet_after_a_flood() {
         let (mut batching, mut clock) = (Batching::default(), (0, 0));
         feed(&mut batching, &mut clock, 300_000, 1000);
         let mut rounds = 0;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn waves_do_not_make_it_swing() {
+    fn waves_of_packets_do_not_change_the_step() {
         let (mut batching, mut clock) = (Batching::default(), (0, 0));
         let mut changes = 0;
         let mut last = 1;
@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_falls_behind_collects_whatever_the_rate() {
+    fn daemon_that_falls_behind_collects_most() {
         let mut batching = Batching::default();
         batching.on_round(MonoTime::from_millis(0), 0, true);
         assert_eq!(batching.on_round(MonoTime::from_millis(10), 10, true), MOST);
     }
 
     #[test]
-    fn a_count_or_a_clock_that_goes_back_changes_nothing() {
+    fn count_or_clock_going_back_changes_nothing() {
         let mut batching = Batching::default();
         batching.on_round(MonoTime::from_millis(5000), 1_000_000, false);
         assert_eq!(batching.on_round(MonoTime::from_millis(4000), 0, false), 1);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_fills_its_batch_within_a_millisecond() {
+    fn each_step_fills_its_batch_within_a_millisecond() {
         for pair in STEPS.windows(2) {
             assert!(pair[1].packets > pair[0].packets && pair[1].from > pair[0].from && pair[1].below * 2 == pair[1].from);
             assert!(u64::from(pair[1].packets) * 1000 <= pair[1].below);

@@ -1,7 +1,7 @@
-//! Which program listens to an NFLOG group or an NFQUEUE queue: asked once, when it is refused, for the words of the error.
+//! Finds the program that is bound to an NFLOG group or NFQUEUE queue, for the error message when binding is refused.
 //!
-//! Read from /proc: `net/netfilter/nfnetlink_log` (`seq_show` in the kernel's nfnetlink_log.c) names the netlink port of a group's listener,
-//! `net/netfilter/nfnetlink_queue` that of a queue's in the same two columns, `net/netlink` (proc(5)) the socket behind a port, and the descriptors of the processes show whose socket that is. What cannot be read is left out.
+//! Reads /proc: `net/netfilter/nfnetlink_log` and `nfnetlink_queue` (`seq_show` in the kernel's nfnetlink_log.c and nfnetlink_queue.c) have
+//! the netlink port of a listener, `net/netlink` (proc(5)) the socket of a port, and the processes' descriptors the owner of the socket.
 
 use std::fmt;
 use std::fs;
@@ -12,12 +12,12 @@ const NETLINK_NETFILTER: u32 = 12;
 /// Longest name of a process (linux/sched.h, TASK_COMM_LEN, without the NUL).
 const COMM_MAX: usize = 15;
 
-/// Who listens to a group.
+/// The program that is bound to a group or queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Its netlink port.
     pub portid: u32,
-    /// Process id and name, if the process is in our sight.
+    /// Process id and name, if the process is visible.
     pub process: Option<(u32, String)>,
 }
 
@@ -30,12 +30,12 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who listens to `group` in this thread's network namespace.
+/// The program bound to `group` in this thread's network namespace.
 pub(super) fn find(group: u16) -> Option<Holder> {
     holder("/proc/thread-self/net/netfilter/nfnetlink_log", group)
 }
 
-/// Who listens to the NFQUEUE `queue` in this thread's network namespace.
+/// The program bound to the NFQUEUE `queue` in this thread's network namespace.
 pub(super) fn of_queue(queue: u16) -> Option<Holder> {
     holder("/proc/thread-self/net/netfilter/nfnetlink_queue", queue)
 }
@@ -72,7 +72,7 @@ fn process_of(inode: u64) -> Option<(u32, String)> {
         let mut descriptors = fs::read_dir(entry.path().join("fd")).ok()?.flatten();
         descriptors.find(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == target.as_str()))?;
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        // The name is the other program's own choice: no control characters into our log.
+        // The other program chooses its name: keep control characters out of our log.
         let name: String = name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).take(COMM_MAX).collect();
         Some((pid, name))
     })
@@ -89,7 +89,7 @@ mod tests {
                            00000000b5e8a3b3 12  0          00000000 0        0        0     2        0        12\n";
 
     #[test]
-    fn the_listener_of_a_group_is_found_by_its_port_and_socket() {
+    fn listener_is_found_by_its_port_and_socket() {
         assert_eq!(portid_of(GROUPS, 77), Some(3_905_422_019));
         assert_eq!(portid_of(GROUPS, 78), None);
         assert_eq!(inode_of(SOCKETS, 3_905_422_019), Some(21_234));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_names_nobody() {
+    fn garbage_gives_no_listener() {
         for text in ["", "\n\n", "77", "77 x", "x 12", "x 12 1"] {
             assert_eq!((portid_of(text, 77), inode_of(text, 1)), (None, None));
         }

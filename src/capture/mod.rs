@@ -1,8 +1,7 @@
-//! Packets that the rules logged, as they leave the kernel.
+//! Receives the packets that the rules log or queue.
 //!
-//! This module owns the way from the kernel's queue to the daemon's packet thread: what a packet looks like there ([`Packet`]), what the
-//! thread polls ([`PacketSource`]), and how much was lost on the way ([`Statistics`]). It never looks into a packet (that is
-//! [`crate::wire`]), and it never waits.
+//! It defines a received packet ([`Packet`]), what the packet thread polls ([`PacketSource`]), and the counts of received and lost packets
+//! ([`Statistics`]). It never parses a packet ([`crate::wire`] does) and never waits.
 
 pub mod batching;
 mod channel;
@@ -18,20 +17,20 @@ use std::time::Duration;
 
 pub use holder::Holder;
 
-/// How many packets [`PacketSource::receive`] should hand out at most before the packet thread looks at its other descriptors again.
+/// Packets that one [`PacketSource::receive`] hands out before the packet thread serves its other descriptors.
 ///
-/// At 0.07 us (64 packets a datagram) to 0.9 us (one) this is at most half a millisecond: long enough that the one poll(2) in between costs
+/// At 0.07 us (64 packets per datagram) to 0.9 us (one) each this is at most half a millisecond: long enough that the poll(2) in between costs
 /// nothing, short enough that a reload, a signal or an `unblock` does not wait behind a flood.
 pub const PACKETS_PER_WAKE: usize = 512;
 
-/// Packets between two looks at the clock: the clock costs 25 ns, and a block that is ordered in between 50 us.
+/// Packets between two readings of the clock: a reading costs 25 ns, a block ordered in between 50 us.
 pub const PACKETS_PER_READ: usize = 64;
 
-/// How long packets are taken before the packet thread looks at its other descriptors again, however few they were: on a slow machine, or while
-/// blocks are ordered, [`PACKETS_PER_WAKE`] take long.
+/// Time after which the packet thread serves its other descriptors, even after fewer packets: on a slow machine, or with many blocks,
+/// [`PACKETS_PER_WAKE`] take long.
 pub const TIME_PER_WAKE: Duration = Duration::from_millis(2);
 
-/// A packet as a rule logged it. Borrowed from the receive buffer; nothing is copied.
+/// A logged packet, borrowed from the receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Packet<'a> {
     /// The rule's `log prefix`; empty if it has none, or one that is not UTF-8.
@@ -42,30 +41,30 @@ pub struct Packet<'a> {
     pub hw_protocol: u16,
     /// The packet from its IP header on, cut to the listener's copy range or the rule's `snaplen`.
     pub payload: &'a [u8],
-    /// The index of the interface it came in by.
+    /// The index of its input interface.
     pub indev: Option<u32>,
-    /// The kernel's count of the group's packets, from 0; `None` for a packet that was logged while the group was being set up.
+    /// Its sequence number in the group, from 0; `None` if it was logged while the group was set up.
     pub sequence: Option<u32>,
 }
 
-/// What has come, and what has not.
+/// Counts of received and lost packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Statistics {
     /// Packets handed out.
     pub packets: u64,
-    /// Packets that the kernel logged and that never came: the gaps in the sequence, exactly. Loss behind the last packet that came
-    /// shows with the next one.
+    /// Packets that the kernel logged and that were lost: the exact gaps in the sequence numbers. Packets lost after the last received one are
+    /// counted with the next.
     pub lost: u64,
-    /// Datagrams that the kernel threw away because the receive buffer was full: each had one packet or many, and what was lost is in `lost`.
+    /// Datagrams, of one or more packets, dropped because the receive buffer was full. Their packets are counted in `lost`.
     pub overruns: u64,
-    /// Datagrams were thrown away after the last packet that came: how much was lost shows with the next one.
+    /// Datagrams were dropped after the last received packet; `lost` will include them with the next packet.
     pub loss_uncounted: bool,
-    /// Messages that could not be understood, and datagrams that came cut.
+    /// Messages that could not be parsed, and truncated datagrams.
     pub malformed: u64,
 }
 
 impl Statistics {
-    /// Both together; what is not counted yet is so in either.
+    /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -83,88 +82,88 @@ impl Statistics {
 pub struct Received {
     /// Packets handed out by this call.
     pub packets: usize,
-    /// The bound ended it: there may be more.
+    /// Whether the bound ended it: there may be more.
     pub more: bool,
 }
 
-/// Where the packet thread gets its packets from.
+/// A source of packets for the packet thread.
 pub trait PacketSource {
-    /// What to poll for reading.
+    /// The descriptor to poll for reading.
     fn as_fd(&self) -> BorrowedFd<'_>;
 
-    /// Hands the packets that are there to `on_packet`, without waiting. Ends when there are no more, or after the datagram with which
-    /// `bound` packets were reached ([`PACKETS_PER_WAKE`]).
+    /// Hands the available packets to `on_packet`, without waiting. Ends when there are no more, or after the datagram that reaches
+    /// `bound` packets ([`PACKETS_PER_WAKE`]).
     ///
     /// # Errors
     /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.
     fn receive(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Packet<'_>)) -> Result<Received, Error>;
 
-    /// What has come so far, and what has not.
+    /// The counts so far.
     fn statistics(&self) -> Statistics;
 
-    /// How much of the receive buffer waits to be received, percent; 0 where that is not known.
+    /// The fill level of the receive buffer, percent; 0 if it is unknown.
     fn backlog(&self) -> u8 {
         0
     }
 
-    /// How many packets the kernel collects before it wakes us.
+    /// Packets that the kernel collects per message.
     fn batch(&self) -> u32 {
         1
     }
 
-    /// Asks the kernel to collect so many from now on; does nothing where it cannot.
+    /// Asks the kernel to collect this number per message; does nothing where it cannot.
     ///
     /// # Errors
-    /// [`Error::Change`] if it could not be asked.
+    /// [`Error::Change`] if the message could not be sent.
     fn set_batch(&mut self, _packets: u32) -> Result<(), Error> {
         Ok(())
     }
 }
 
-/// What becomes of a packet that waits.
+/// The verdict on a queued packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on, to the next base chain.
+    /// It continues to the next base chain.
     Accept,
-    /// It is gone.
+    /// It is dropped.
     Drop,
 }
 
-/// A packet that waits in the kernel. Borrowed from the receive buffer.
+/// A packet that waits in a queue for its verdict, borrowed from the receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting<'a> {
     /// The packet.
     pub packet: Packet<'a>,
-    /// The kernel's number of it within its queue.
+    /// Its number within its queue.
     pub id: u32,
-    /// What it waits for.
+    /// Its queue.
     pub kind: nfqueue::Kind,
-    /// Its mark; 0 is none.
+    /// Its mark; 0 if it has none.
     pub mark: u32,
 }
 
-/// A source whose packets wait in the kernel until they are judged.
+/// A source of packets that wait for verdicts.
 pub trait WaitingSource: PacketSource {
-    /// Hands the packets that are there to `on_packet`, without waiting, and tells the kernel what becomes of them: what `on_packet` has done by
-    /// then is done before the packet goes on. Ends as [`PacketSource::receive`] does.
+    /// Hands the available packets to `on_packet`, without waiting, and sends the verdicts. What `on_packet` does is done before the packet
+    /// continues. Ends as [`PacketSource::receive`] does.
     ///
     /// # Errors
     /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error: it is counted.
-    fn judge(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error>;
+    fn decide(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error>;
 }
 
-/// Why packets cannot be had.
+/// Why packets cannot be received.
 #[derive(Debug)]
 pub enum Error {
     /// The netlink socket could not be opened.
     Open(io::Error),
-    /// The kernel grants no receive buffer at all.
+    /// The receive buffer could not be set.
     Buffer(io::Error),
-    /// Another program listens to the group.
+    /// Another program is bound to the group.
     GroupInUse {
         /// The group.
         group: u16,
-        /// Who, as far as can be told.
+        /// The program, if it is known.
         holder: Option<Holder>,
     },
     /// CAP_NET_ADMIN is missing.
@@ -174,10 +173,10 @@ pub enum Error {
     },
     /// The kernel has no NFLOG.
     Unsupported {
-        /// Its answer.
+        /// The kernel's answer.
         error: io::Error,
     },
-    /// The group could not be bound for another reason.
+    /// The group could not be bound, for another reason.
     Bind {
         /// The group.
         group: u16,
@@ -188,23 +187,23 @@ pub enum Error {
     Change {
         /// The group.
         group: u16,
-        /// What the socket says.
+        /// The socket's error.
         error: io::Error,
     },
-    /// The group could not be left.
+    /// The group could not be unbound.
     Unbind {
         /// The group.
         group: u16,
-        /// What the socket says.
+        /// The socket's error.
         error: io::Error,
     },
-    /// The socket failed while packets were received.
+    /// The socket failed while receiving packets.
     Receive(io::Error),
-    /// Another program listens to the queue.
+    /// Another program is bound to the queue.
     QueueInUse {
         /// The queue.
         queue: u16,
-        /// Who, as far as can be told.
+        /// The program, if it is known.
         holder: Option<Holder>,
     },
     /// CAP_NET_ADMIN is missing.
@@ -214,24 +213,24 @@ pub enum Error {
     },
     /// The kernel has no NFQUEUE.
     NoQueues {
-        /// Its answer.
+        /// The kernel's answer.
         error: io::Error,
     },
-    /// The queue could not be bound for another reason.
+    /// The queue could not be bound, for another reason.
     BindQueue {
         /// The queue.
         queue: u16,
         /// The kernel's answer.
         error: io::Error,
     },
-    /// The queue could not be left.
+    /// The queue could not be unbound.
     UnbindQueue {
         /// The queue.
         queue: u16,
-        /// What the socket says.
+        /// The socket's error.
         error: io::Error,
     },
-    /// The kernel could not be told what becomes of a packet.
+    /// A verdict could not be sent.
     Verdict(io::Error),
 }
 
@@ -273,7 +272,7 @@ impl fmt::Display for Error {
             ),
             Self::BindQueue { queue, .. } => write!(f, "cannot listen to NFQUEUE {queue}"),
             Self::UnbindQueue { queue, .. } => write!(f, "cannot leave NFQUEUE {queue}"),
-            Self::Verdict(_) => f.write_str("cannot tell the kernel what becomes of a packet"),
+            Self::Verdict(_) => f.write_str("cannot send a verdict on a packet to the kernel"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A listener of an NFLOG group: binds it, hands out its packets, counts what was lost.
+//! The listener of an NFLOG group: binds it, hands out its packets, counts losses.
 //!
-//! Follows linux/netfilter/nfnetlink_log.h and the kernel's nfnetlink_log.c. The decoder is total: any bytes give packets, or are counted
-//! as malformed. Nothing here waits, and nothing is allocated for a packet.
+//! Follows linux/netfilter/nfnetlink_log.h and the kernel's nfnetlink_log.c. The decoder accepts any bytes: they give packets or are
+//! counted as malformed. Nothing here waits, and no packet causes an allocation.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,13 +13,13 @@ use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG
 use crate::netlink::socket::{self, Socket, is_overrun};
 use crate::sys;
 
-/// `NFNL_SUBSYS_ULOG << 8` (linux/netfilter/nfnetlink.h): what the message types below are counted from.
+/// `NFNL_SUBSYS_ULOG << 8` (linux/netfilter/nfnetlink.h), the base of the message types.
 const SUBSYSTEM: u16 = 4 << 8;
-/// `NFULNL_MSG_PACKET`: the kernel has a packet for us.
+/// `NFULNL_MSG_PACKET`: a logged packet.
 const MSG_PACKET: u16 = SUBSYSTEM;
-/// `NFULNL_MSG_CONFIG`: we configure a group.
+/// `NFULNL_MSG_CONFIG`: configures a group.
 const MSG_CONFIG: u16 = SUBSYSTEM | 1;
-/// A message of the subsystem that does not exist: the kernel looks at the sender's rights before it looks the message up.
+/// A message type that does not exist; see [`super::channel`] for its use.
 const MSG_NONE: u16 = SUBSYSTEM | 0xff;
 
 const NFULA_CFG_CMD: u16 = 1;
@@ -40,40 +40,40 @@ const NFULA_PAYLOAD: u16 = 9;
 const NFULA_PREFIX: u16 = 10;
 const NFULA_SEQ: u16 = 12;
 
-/// What a packet's message has besides the payload, bytes, generously: headers, prefix (128 at most), mark, addresses, times.
-const OVERHEAD: usize = 320;
-/// The largest datagram buffer that is asked of the kernel: larger ones are allocations that often fail in its packet path.
+/// Upper bound of a message's bytes besides the payload: headers, prefix (at most 128), mark, addresses, times.
+const MESSAGE_OVERHEAD: usize = 320;
+/// Largest datagram to ask the kernel for: larger allocations often fail in its packet path.
 const NLBUFSIZ_MAX: usize = 32 * 1024;
 
-/// How a group is listened to.
+/// Settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The group (`capture.group`).
     pub group: u16,
     /// Bytes copied of each packet, from its IP header on. A rule's `snaplen` can only lower it.
     pub copy_range: u16,
-    /// Packets that the kernel collects before it sends them. The lower one of this and the rule's `queue-threshold` counts.
+    /// Packets that the kernel collects per datagram, limited by the rule's `queue-threshold`.
     pub queue_threshold: u32,
-    /// How long the kernel collects at most; it counts in hundredths of a second.
+    /// Longest time that the kernel collects; it counts in hundredths of a second.
     pub flush_after: Duration,
-    /// Receive buffer asked for, bytes.
+    /// Receive buffer to request, bytes.
     pub receive_buffer: usize,
 }
 
 impl Settings {
-    /// What the daemon uses for `group`.
+    /// The daemon's settings for `group`.
     pub fn of_group(group: u16) -> Self {
         Self {
             group,
             // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156 bytes still shows a whole TCP header.
             copy_range: 256,
-            // A packet at once: 10 us from the wire to the daemon. 64 with a timer makes it 8 ms, a scanner's whole time. Under load it is raised
-            // (`super::batching`).
+            // One packet reaches the daemon after 10 us. With 64 and a timer it takes 8 ms, in which a scan can finish. `super::batching` raises it
+            // under load.
             queue_threshold: 1,
-            // The shortest that the kernel can: it counts only with a higher threshold.
+            // The kernel's shortest timer; it matters only with a higher threshold.
             flush_after: Duration::from_millis(10),
-            // Holds 20,000 packets that come singly, 64,000 that come in datagrams of 64. At 550,000 packets a second the kernel's default of 208 KiB
-            // lost 1 %, this nothing.
+            // Holds 20,000 single packets, or 64,000 in datagrams of 64. At 550,000 packets a second the kernel's default of 208 KiB lost 1 %, this
+            // buffer none.
             receive_buffer: 8 * 1024 * 1024,
         }
     }
@@ -90,11 +90,11 @@ impl Listener {
     /// Binds the group in the network namespace of this thread.
     ///
     /// # Errors
-    /// See [`Error`]; that another program has the group is told apart from missing rights.
+    /// See [`Error`]; it distinguishes another bound program from a missing capability.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
         let mut channel = Channel::open(settings.receive_buffer)?;
-        // Loss is counted by the sequence. An error for it would only bring more: all that comes before the queue is read empty, a scanner's packets
-        // among it.
+        // The sequence numbers show losses. With ENOBUFS enabled the kernel would drop every packet from the first loss until the queue was
+        // read empty.
         if let Err(error) = sys::socket::no_overrun_errors(channel.socket.as_fd()) {
             log::debug!("NFLOG group {}: {error}", settings.group);
         }
@@ -108,21 +108,21 @@ impl Listener {
         Ok(Self { channel, settings, counters: Counters::default() })
     }
 
-    /// The settings in force; the threshold is the one last asked for.
+    /// The settings in force; the threshold is the last one requested.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The receive buffer in force, bytes; less than asked for where CAP_NET_ADMIN is missing and `net.core.rmem_max` is low. `None` if the kernel does not say.
+    /// The receive buffer in force, bytes; smaller than requested without CAP_NET_ADMIN and with a low `net.core.rmem_max`. `None` if it is unknown.
     pub fn receive_buffer(&self) -> Option<usize> {
-        // The kernel doubles what it is asked for and says the double (socket(7)).
+        // The kernel reports twice the requested size (socket(7)).
         self.channel.socket.receive_buffer().ok().map(|bytes| bytes / 2)
     }
 
-    /// Changes how many packets the kernel collects before it sends them (at least 1), and its datagrams' size with it. Takes effect with the next packet.
+    /// Changes how many packets the kernel collects per datagram (at least 1), and the datagrams' size. Takes effect with the next packet.
     ///
-    /// No acknowledgement is asked for: under load, when this is needed, it would be lost in the full queue or wait behind all of it.
-    /// The kernel refuses only for a group that is not ours; should it, the refusal is logged when it is read.
+    /// Requests no acknowledgement: under load it would be lost in the full queue or wait behind it. The kernel refuses only for a group
+    /// that is not ours; then the refusal is logged when it is read.
     ///
     /// # Errors
     /// [`Error::Change`] if the message cannot be sent.
@@ -133,20 +133,20 @@ impl Listener {
             writer.attr_be32(NFULA_CFG_NLBUFSIZ, datagram_len(packets, copy_range));
             writer.attr_be32(NFULA_CFG_QTHRESH, packets);
         };
-        self.channel.tell(MSG_CONFIG, group, attributes).map_err(|error| Error::Change { group, error })?;
+        self.channel.send(MSG_CONFIG, group, attributes).map_err(|error| Error::Change { group, error })?;
         self.settings.queue_threshold = packets;
         Ok(())
     }
 
-    /// Leaves the group: nothing more is logged to it. What the kernel has collected is sent first, so one more
-    /// [`PacketSource::receive`] until it has no more gets every last packet.
+    /// Unbinds the group. The kernel first sends what it has collected, so that a last [`PacketSource::receive`] until it is empty gets every
+    /// packet.
     ///
     /// # Errors
-    /// [`Error::Unbind`] if the message cannot be sent; dropping the listener leaves the group in any case.
+    /// [`Error::Unbind`] if the message cannot be sent; dropping the listener unbinds the group in any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
         let group = self.settings.group;
         let unbind = |writer: &mut Writer| writer.attr(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_UNBIND]);
-        self.channel.tell(MSG_CONFIG, group, unbind).map_err(|error| Error::Unbind { group, error })
+        self.channel.send(MSG_CONFIG, group, unbind).map_err(|error| Error::Unbind { group, error })
     }
 }
 
@@ -162,7 +162,7 @@ impl PacketSource for Listener {
         if !early.is_empty() {
             counters.on_datagram(&std::mem::take(early), settings.group, on_packet);
         }
-        // Every turn is a datagram or an overrun: so the bound holds even if nothing but noise comes, or what other processes send.
+        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and foreign datagrams.
         for _ in 0..bound {
             if done(counters) >= bound {
                 break;
@@ -174,10 +174,10 @@ impl PacketSource for Listener {
                 }
                 Ok(socket::Received::Foreign) => {}
                 Ok(socket::Received::Empty) => {
-                    counters.on_empty(held(socket).dropped);
+                    counters.on_empty(memory(socket).dropped);
                     return Ok(Received { packets: done(counters), more: false });
                 }
-                // Only where the kernel would not keep it to itself: nothing is queued any more until the queue has been read empty. Read on.
+                // Only where ENOBUFS could not be disabled: the kernel queues nothing until the queue has been read empty, so read on.
                 Err(error) if is_overrun(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Receive(error)),
@@ -191,7 +191,7 @@ impl PacketSource for Listener {
     }
 
     fn backlog(&self) -> u8 {
-        let sys::socket::Held { waiting, buffer, .. } = held(&self.channel.socket);
+        let sys::socket::SocketMemory { waiting, buffer, .. } = memory(&self.channel.socket);
         u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1))).unwrap_or(u8::MAX).min(100)
     }
 
@@ -204,20 +204,20 @@ impl PacketSource for Listener {
     }
 }
 
-/// A kernel that does not say (before 4.12) leaves it at: no load is known.
-fn held(socket: &Socket) -> sys::socket::Held {
-    sys::socket::held(socket.as_fd()).unwrap_or_default()
+/// Kernels before 4.12 do not report it: then no load is known.
+fn memory(socket: &Socket) -> sys::socket::SocketMemory {
+    sys::socket::memory(socket.as_fd()).unwrap_or_default()
 }
 
-/// What is counted while datagrams are taken apart. Apart from the socket, so that any bytes can be put through it.
+/// The decoder with its counters. Separate from the socket, so that tests can pass any bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
     statistics: Statistics,
-    /// The sequence number that the next packet has if nothing is lost; the kernel starts at 0.
+    /// The expected sequence number of the next packet; the kernel starts at 0.
     next: u32,
-    /// What the kernel had thrown away when the queue was found empty last.
+    /// The kernel's drop count when the queue was last empty.
     at_empty: u32,
-    /// Of what the kernel has thrown away, so much is in `lost`: the packet that came next has shown it.
+    /// The part of the kernel's drop count that `lost` includes, as a later packet has shown.
     accounted: u32,
 }
 
@@ -227,12 +227,12 @@ impl Counters {
         Statistics { overruns: self.at_empty.into(), loss_uncounted: self.at_empty != self.accounted, ..self.statistics }
     }
 
-    /// The queue is empty, and the kernel has thrown away so many datagrams. Whatever comes from now on comes after those.
+    /// The queue is empty, and the kernel has dropped `dropped` datagrams. Later packets were logged after those.
     pub fn on_empty(&mut self, dropped: u32) {
         self.at_empty = dropped;
     }
 
-    /// Takes a datagram of `group` apart and hands out its packets.
+    /// Decodes a datagram of `group` and hands out its packets.
     pub fn on_datagram(&mut self, datagram: &[u8], group: u16, on_packet: &mut dyn FnMut(&Packet<'_>)) {
         for message in Messages(datagram) {
             match message.header.kind {
@@ -245,7 +245,7 @@ impl Counters {
                     }
                     None => self.statistics.malformed += 1,
                 },
-                // The end of several packets in one datagram.
+                // Ends a datagram of several packets.
                 NLMSG_DONE | NLMSG_OVERRUN => {}
                 NLMSG_ERROR => match message.answer() {
                     Some(answer) if answer.errno != 0 => {
@@ -263,7 +263,7 @@ impl Counters {
     fn on_sequence(&mut self, sequence: Option<u32>) {
         let Some(sequence) = sequence else { return };
         let gap = sequence.wrapping_sub(self.next);
-        // A step back is no loss of four billion: the count began again.
+        // A number that goes back is not a loss of four billion: the kernel's count restarted.
         if gap < 1 << 31 {
             self.statistics.lost += u64::from(gap);
         }
@@ -271,7 +271,7 @@ impl Counters {
     }
 }
 
-/// Reads a packet of `group` from a message; `None` if it is none, or one without packet header.
+/// Decodes a packet of `group`; `None` for other messages and for packets without a packet header.
 pub fn decode<'a>(message: &Message<'a>, group: u16) -> Option<Packet<'a>> {
     let (_family, resource, attributes) = message.nfgen()?;
     if message.header.kind != MSG_PACKET || resource != group {
@@ -298,7 +298,7 @@ pub fn decode<'a>(message: &Message<'a>, group: u16) -> Option<Packet<'a>> {
     header.then_some(packet)
 }
 
-/// Writes the message that binds and configures a group.
+/// Writes the messages that bind and configure a group.
 fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
     let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence);
     writer.nfgenmsg(0, settings.group);
@@ -314,13 +314,13 @@ fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
     writer.end_message(message);
 }
 
-/// The datagram size to ask for (`NFULA_CFG_NLBUFSIZ`), bytes: room for `packets`, within what is reasonable.
+/// The datagram size to request (`NFULA_CFG_NLBUFSIZ`), bytes, with room for `packets`.
 ///
-/// The kernel ignores silently whatever is below its own default (nfnetlink_log.c, NFULNL_NLBUFSIZ_DEFAULT, which is NLMSG_GOODSIZE: a page
-/// of at most 8 KiB without the 320 bytes or more that end a buffer): so that much is asked for at least, and fills the page exactly.
+/// The kernel silently ignores sizes below its default (nfnetlink_log.c, NFULNL_NLBUFSIZ_DEFAULT, which is NLMSG_GOODSIZE: a page of at most
+/// 8 KiB without the 320 or more bytes at the end of a buffer), so at least that is requested; it fills the page exactly.
 fn datagram_len(packets: u32, copy_range: u16) -> u32 {
     let least = rustix::param::page_size().min(8192) - 320;
-    let wanted = usize::try_from(packets).unwrap_or(usize::MAX).saturating_mul(usize::from(copy_range) + OVERHEAD);
+    let wanted = usize::try_from(packets).unwrap_or(usize::MAX).saturating_mul(usize::from(copy_range) + MESSAGE_OVERHEAD);
     u32::try_from(wanted.clamp(least, NLBUFSIZ_MAX)).unwrap_or(u32::MAX)
 }
 
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_read_without_copying() {
+    fn packet_is_decoded_without_copying() {
         let mut writer = Writer::default();
         packet(&mut writer, 77, 5, b"payload");
         let message = Messages(writer.bytes()).next().unwrap();
@@ -373,9 +373,9 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_losses_from_the_first_number_on_and_across_the_wrap() {
+    fn sequence_gaps_are_losses_across_the_wrap() {
         let mut counters = Counters::default();
-        // A step back begins a new count: at u32::MAX - 1 after 10, and at 0 in the end.
+        // A number that goes back starts a new count: at u32::MAX - 1 after 10, and at 0 at the end.
         for (sequence, lost) in [(2, 2), (3, 2), (10, 8), (u32::MAX - 1, 8), (1, 10), (2, 10), (0, 10)] {
             let mut writer = Writer::default();
             packet(&mut writer, 77, sequence, b"");
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_known_and_not_counted_is_so_until_the_packet_behind_it_comes() {
+    fn loss_is_uncounted_until_the_next_packet() {
         let mut counters = Counters::default();
         let take = |counters: &mut Counters, sequence| {
             let mut writer = Writer::default();
@@ -398,7 +398,7 @@ mod tests {
         counters.on_empty(3);
         assert!(counters.statistics().loss_uncounted);
         assert_eq!(take(&mut counters, 7), (6, false, 3));
-        // It can be that all of it was counted before the queue was found empty: the next packet shows that too.
+        // All of it may have been counted before the queue was empty; the next packet shows that too.
         assert_eq!(take(&mut counters, 9), (7, false, 3));
         counters.on_empty(4);
         assert!(counters.statistics().loss_uncounted);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_datagram_gives_the_packets_before_the_cut() {
+    fn truncated_datagram_gives_its_complete_packets() {
         let mut writer = Writer::default();
         packet(&mut writer, 77, 0, b"first");
         packet(&mut writer, 77, 1, b"second");
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_of_the_group_is_counted_as_malformed() {
+    fn other_messages_are_counted_as_malformed() {
         let mut writer = Writer::default();
         packet(&mut writer, 78, 0, b"another group's");
         let without_header = writer.begin_message(MSG_PACKET, 0, 0);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_that_is_no_text_is_empty() {
+    fn prefix_that_is_not_utf8_is_empty() {
         let mut writer = Writer::default();
         let message = writer.begin_message(MSG_PACKET, 0, 0);
         writer.nfgenmsg(2, 77);
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn the_copy_mode_is_six_packed_bytes() {
+    fn copy_mode_has_six_packed_bytes() {
         let mut writer = Writer::default();
         write_bind(&mut writer, 1, &Settings::of_group(77));
         let (_, group, attributes) = Messages(writer.bytes()).next().unwrap().nfgen().unwrap();
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn the_datagram_grows_with_the_threshold_and_never_past_the_receive_buffer() {
+    fn datagram_size_grows_with_the_threshold_up_to_its_limit() {
         assert!(datagram_len(1, 256) < datagram_len(64, 256));
         assert_eq!(usize::try_from(datagram_len(u32::MAX, u16::MAX)).unwrap(), NLBUFSIZ_MAX);
         const { assert!(NLBUFSIZ_MAX < crate::capture::channel::BUFFER_LEN) };
@@ -465,7 +465,7 @@ mod tests {
             count(&mut Counters::default(), &bytes);
         }
 
-        /// Random bytes seldom get past the headers: a real message with bytes changed, and an end cut off, does.
+        /// Random bytes rarely get past the headers, so this damages and truncates a real message.
         #[test]
         fn no_damage_makes_the_decoder_panic(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12), end: prop::sample::Index) {
             let mut writer = Writer::default();
@@ -484,7 +484,7 @@ mod tests {
 
         // P16
         #[test]
-        fn packets_and_losses_together_are_the_numbers_passed(steps in proptest::collection::vec(0u32..1000, 1..40)) {
+        fn packets_plus_losses_equal_the_sequence_numbers(steps in proptest::collection::vec(0u32..1000, 1..40)) {
             let mut counters = Counters::default();
             let mut next = 0u32;
             for step in &steps {

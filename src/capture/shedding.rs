@@ -1,20 +1,19 @@
-//! Which packets are judged when not all can be: those of sources that are known, and a sample of the rest.
+//! Sheds packets of unknown sources when the receive buffer fills up.
 //!
-//! Decides only. The kernel throws packets away blindly when the receive buffer is full, a scanner's as soon as a flood's; so before that,
-//! packets of sources nothing is known of are given up: a flood of invented sources consists of nothing else. One in [`SAMPLE`] of them is
-//! judged all the same. Whoever goes on is known from then on, and all that follows from him is judged: a scanner that first shows up in the
-//! flood is seen after [`SAMPLE`] packets in the mean.
+//! When the receive buffer is full, the kernel drops a scanner's packets as well as a flood's. So before that, packets of unknown
+//! sources are shed: a flood of spoofed sources consists of nothing else. One in [`SAMPLE_ONE_IN`] of them is evaluated. Its source is known from
+//! then on, so a scanner that first appears during the flood is noticed after [`SAMPLE_ONE_IN`] packets on average.
 
-/// Begins when so many percent of the receive buffer are taken: what comes while the daemon notices must still fit.
-pub const FROM: u8 = 50;
+/// Shedding starts at this fill level of the receive buffer, percent: what arrives until the daemon notices must still fit.
+pub const START_PERCENT: u8 = 50;
 
-/// Ends when no more than so many percent are taken.
-pub const UNTIL: u8 = 20;
+/// Shedding stops at this fill level, percent.
+pub const STOP_PERCENT: u8 = 20;
 
-/// Of the packets from unknown sources one in so many is judged. What is left costs a sixteenth and the look-up, less than half of the whole.
-pub const SAMPLE: u64 = 16;
+/// One in this many packets from unknown sources is evaluated. With the lookups, the rest costs less than half of evaluating all.
+pub const SAMPLE_ONE_IN: u64 = 16;
 
-/// The decision, and the count of what was given up.
+/// Whether packets are shed, and how many were.
 #[derive(Debug, Clone, Default)]
 pub struct Shedding {
     on: bool,
@@ -23,28 +22,28 @@ pub struct Shedding {
 }
 
 impl Shedding {
-    /// Takes note of how full the receive buffer is, percent.
+    /// Updates the state with the fill level of the receive buffer, percent.
     pub fn on_backlog(&mut self, percent: u8) {
-        self.on = percent >= if self.on { UNTIL.saturating_add(1) } else { FROM };
+        self.on = percent >= if self.on { STOP_PERCENT.saturating_add(1) } else { START_PERCENT };
     }
 
-    /// Whether packets are being given up.
+    /// Whether packets are being shed.
     pub fn is_on(&self) -> bool {
         self.on
     }
 
-    /// Whether a packet is to be given up; counts it then. `is_known` (something is known of its source) is asked only while it matters.
-    pub fn sheds(&mut self, is_known: impl FnOnce() -> bool) -> bool {
+    /// Whether to shed a packet; counts it if so. Calls `is_known` (whether its source has an account) only while shedding.
+    pub fn should_shed(&mut self, is_known: impl FnOnce() -> bool) -> bool {
         if !self.on || is_known() {
             return false;
         }
         self.unknown = self.unknown.wrapping_add(1);
-        let sheds = !self.unknown.is_multiple_of(SAMPLE);
-        self.shed += u64::from(sheds);
-        sheds
+        let should_shed = !self.unknown.is_multiple_of(SAMPLE_ONE_IN);
+        self.shed += u64::from(should_shed);
+        should_shed
     }
 
-    /// Packets given up so far.
+    /// Packets shed so far.
     pub fn shed(&self) -> u64 {
         self.shed
     }
@@ -55,15 +54,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_given_up_and_nobody_asked_while_there_is_room() {
+    fn nothing_is_shed_or_looked_up_while_there_is_room() {
         let mut shedding = Shedding::default();
-        shedding.on_backlog(FROM - 1);
-        assert!(!shedding.sheds(|| panic!("asked")));
+        shedding.on_backlog(START_PERCENT - 1);
+        assert!(!shedding.should_shed(|| panic!("asked")));
         assert_eq!(shedding.shed(), 0);
     }
 
     #[test]
-    fn it_begins_at_half_and_ends_when_there_is_room_again() {
+    fn shedding_starts_at_half_and_stops_at_a_fifth() {
         let mut shedding = Shedding::default();
         for (percent, on) in [(49, false), (50, true), (30, true), (21, true), (20, false), (49, false), (100, true), (0, false)] {
             shedding.on_backlog(percent);
@@ -73,11 +72,11 @@ mod tests {
 
     // P6
     #[test]
-    fn known_sources_are_judged_and_of_the_others_one_in_sixteen() {
+    fn known_sources_and_one_in_sixteen_others_are_evaluated() {
         let mut shedding = Shedding::default();
         shedding.on_backlog(90);
-        assert!((0..1000).all(|_| !shedding.sheds(|| true)));
-        let judged = (0..1600).filter(|_| !shedding.sheds(|| false)).count();
-        assert_eq!((judged, shedding.shed()), (100, 1500));
+        assert!((0..1000).all(|_| !shedding.should_shed(|| true)));
+        let evaluated = (0..1600).filter(|_| !shedding.should_shed(|| false)).count();
+        assert_eq!((evaluated, shedding.shed()), (100, 1500));
     }
 }

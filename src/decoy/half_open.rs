@@ -1,8 +1,8 @@
-//! Handshakes that may still be completed: their first packets wait here for a moment before they count as what they look like.
+//! Handshakes that may still complete: their SYNs wait here before they count as probes.
 //!
-//! The rules log a SYN before the decoy can answer it. Were it judged at once, a low trigger would block the source before its handshake is
-//! through, and a connect scan could never be told from a SYN scan. So each waits for [`WAIT`]; a handshake takes it out, what stays was a
-//! half-open scan. Pure: no clock inside.
+//! The rules log a SYN before the decoy can answer it. Evaluated at once, it could block the source at a low trigger before the handshake
+//! completes, and a connect scan would look like a SYN scan. So each SYN waits for [`HANDSHAKE_TIMEOUT`]; a handshake removes it, and what
+//! remains was a half-open scan. Pure: time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,19 +11,19 @@ use std::time::Duration;
 use crate::probe::Probe;
 use crate::time::MonoTime;
 
-/// How long a handshake may take. A client whose first SYN, or the answer to it, was lost repeats it after one second (RFC 6298, 2); a
-/// round trip by satellite takes 0.6 s.
-pub const WAIT: Duration = Duration::from_secs(3);
+/// How long a handshake may take. A client retransmits a lost SYN after one second (RFC 6298, 2), and a round trip by satellite takes
+/// 0.6 s.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Handshakes that are waited for, at most. Past it the oldest is judged early. At 270 bytes each, index included, they take 1.1 MB.
+/// Waiting handshakes at most; beyond it the oldest is evaluated early. At 270 bytes each, index included, they take 1.1 MB.
 pub const WAITING_MAX: usize = 4096;
 
-/// One handshake: who, and with which port of ours.
+/// The two ends of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Address and port of the other end.
+    /// Remote address and port.
     pub peer: SocketAddr,
-    /// Address and port of ours.
+    /// Local address and port.
     pub local: SocketAddr,
 }
 
@@ -35,13 +35,13 @@ struct Entry {
     probe: Option<Probe>,
 }
 
-/// The handshakes that are waited for, oldest first.
+/// The waiting handshakes, oldest first.
 #[derive(Debug)]
 pub struct HalfOpen {
     entries: VecDeque<Entry>,
-    /// Number of the first entry; entries are numbered one after the other.
+    /// Number of the first entry; entries are numbered consecutively.
     first: u64,
-    /// The numbers of those that are not completed.
+    /// The numbers of the entries that are not completed.
     index: HashMap<Key, u64>,
     limit: usize,
 }
@@ -57,18 +57,18 @@ impl HalfOpen {
         Self { entries: VecDeque::new(), first: 0, index: HashMap::new(), limit: limit.max(1) }
     }
 
-    /// Begins to wait. Gives the oldest probe if there is no room for both. One that is waited for already is repeated, and waits no longer.
-    pub fn hold(&mut self, now: MonoTime, key: Key, probe: Probe) -> Option<Probe> {
+    /// Starts the wait for a handshake. Returns the oldest probe if there is no room for both. A repeated SYN keeps its first deadline.
+    pub fn wait_for_handshake(&mut self, now: MonoTime, key: Key, probe: Probe) -> Option<Probe> {
         if self.index.contains_key(&key) {
             return None;
         }
         let early = if self.entries.len() >= self.limit { self.take_first() } else { None };
         self.index.insert(key, self.first + self.entries.len() as u64);
-        self.entries.push_back(Entry { key, due: now.after(WAIT), probe: Some(probe) });
+        self.entries.push_back(Entry { key, due: now.after(HANDSHAKE_TIMEOUT), probe: Some(probe) });
         early
     }
 
-    /// The handshake is through. Whether it was waited for.
+    /// Removes a completed handshake; returns whether it was waiting.
     pub fn complete(&mut self, key: &Key) -> bool {
         let Some(number) = self.index.remove(key) else { return false };
         let entry = usize::try_from(number - self.first).ok().and_then(|at| self.entries.get_mut(at));
@@ -77,12 +77,12 @@ impl HalfOpen {
         was_there
     }
 
-    /// A probe whose time is over.
+    /// Removes and returns a probe whose wait has ended.
     pub fn take_due(&mut self, now: MonoTime) -> Option<Probe> {
         if self.next_due()? <= now { self.take_first() } else { None }
     }
 
-    /// The oldest probe, whether its time is over or not.
+    /// Removes and returns the oldest probe.
     pub fn take_first(&mut self) -> Option<Probe> {
         let entry = self.entries.pop_front()?;
         self.first += 1;
@@ -91,23 +91,23 @@ impl HalfOpen {
         entry.probe
     }
 
-    /// When the oldest is due.
+    /// When the oldest wait ends.
     pub fn next_due(&self) -> Option<MonoTime> {
         self.entries.front().map(|entry| entry.due)
     }
 
-    /// How many are waited for.
+    /// Number of waiting handshakes.
     pub fn waiting(&self) -> usize {
         self.index.len()
     }
 
-    /// The first entry is never a completed one: the next timer is one that matters, and room is not taken by what is over.
+    /// Removes completed entries at the front, which would take room and set a needless timer.
     fn trim(&mut self) {
         while self.entries.front().is_some_and(|entry| entry.probe.is_none()) {
             self.entries.pop_front();
             self.first += 1;
         }
-        // A flood's room is given back.
+        // Free the memory of a flood.
         if self.entries.is_empty() && self.entries.capacity() > 64 {
             self.entries = VecDeque::new();
             self.index = HashMap::new();
@@ -146,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_takes_its_syn_out_and_what_stays_is_judged_after_its_time() {
+    fn syn_without_a_handshake_is_due_after_its_timeout() {
         let mut half = HalfOpen::default();
         for port in [1, 2, 3] {
-            assert_eq!(half.hold(at(u64::from(port)), key(1000, port), probe(key(1000, port))), None);
+            assert_eq!(half.wait_for_handshake(at(u64::from(port)), key(1000, port), probe(key(1000, port))), None);
         }
         assert!(half.complete(&key(1000, 2)) && !half.complete(&key(1000, 2)));
         assert!(!half.complete(&key(1001, 1)), "another connection's");
@@ -160,42 +160,42 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_syn_is_one_and_does_not_wait_anew() {
+    fn repeated_syn_keeps_its_deadline() {
         let mut half = HalfOpen::default();
-        half.hold(at(0), key(1, 1), probe(key(1, 1)));
-        half.hold(at(1000), key(1, 1), probe(key(1, 1)));
+        half.wait_for_handshake(at(0), key(1, 1), probe(key(1, 1)));
+        half.wait_for_handshake(at(1000), key(1, 1), probe(key(1, 1)));
         assert_eq!(half.waiting(), 1);
         assert!(half.take_due(at(3000)).is_some());
         assert_eq!(half.take_due(at(9000)), None);
     }
 
     #[test]
-    fn when_there_is_no_room_the_oldest_is_judged_early() {
+    fn oldest_is_returned_early_when_full() {
         let mut half = HalfOpen::with_limit(3);
         for port in 1..=3 {
-            assert_eq!(half.hold(at(0), key(1, port), probe(key(1, port))), None);
+            assert_eq!(half.wait_for_handshake(at(0), key(1, port), probe(key(1, port))), None);
         }
         half.complete(&key(1, 1));
-        assert_eq!(half.hold(at(1), key(1, 4), probe(key(1, 4))), None, "a completed one gave its room");
-        assert_eq!(half.hold(at(1), key(1, 5), probe(key(1, 5))).map(|probe| probe.port.number), Some(2));
+        assert_eq!(half.wait_for_handshake(at(1), key(1, 4), probe(key(1, 4))), None, "a completed one gave its room");
+        assert_eq!(half.wait_for_handshake(at(1), key(1, 5), probe(key(1, 5))).map(|probe| probe.port.number), Some(2));
     }
 
     // P22
     #[test]
-    fn all_that_waits_fits_the_stated_memory() {
-        // The deque's room is the next power of two, a hash table's eight sevenths of that, with a byte of its own for each place.
+    fn waiting_handshakes_fit_the_memory_bound() {
+        // A deque's capacity is the next power of two, a hash table's eight sevenths of that, plus a control byte per place.
         let entries = WAITING_MAX.next_power_of_two() * size_of::<Entry>();
         let index = (WAITING_MAX * 8 / 7).next_power_of_two() * (size_of::<(Key, u64)>() + 1);
-        // A connection has a place in the epoll set (the kernel's), one in a table and one among the deadlines: 128 bytes are more than that.
-        let guests = 2 * crate::decoy::tcp::HELD_MAX * 128;
+        // A connection is in the epoll set (the kernel's memory), a table and the list of deadlines: less than 128 bytes.
+        let guests = 2 * crate::decoy::tcp::CONNECTIONS_MAX * 128;
         assert!(entries + index + guests < crate::decoy::MEMORY_MAX, "{entries} + {index} + {guests}");
     }
 
     proptest! {
-        /// Against a plain map: nothing is lost, nothing told twice, nothing told before its time but for want of room.
+        /// Against a plain map: no probe is lost, returned twice, or returned early except when full.
         // P22
         #[test]
-        fn each_handshake_is_completed_or_judged_and_never_both(
+        fn each_handshake_is_either_completed_or_returned(
             steps in proptest::collection::vec((0u8..4, 0u16..12, 0u64..1500), 1..200), limit in 1usize..8
         ) {
             let mut half = HalfOpen::with_limit(limit);
@@ -206,7 +206,7 @@ mod tests {
                 match step {
                     0 | 1 => {
                         let is_new = !wanted.contains_key(&port);
-                        if let Some(early) = half.hold(at(now), key(7, port), probe(key(7, port))) {
+                        if let Some(early) = half.wait_for_handshake(at(now), key(7, port), probe(key(7, port))) {
                             let since = wanted.remove(&early.port.number);
                             prop_assert!(is_new && since.is_some());
                             prop_assert!(wanted.values().all(|other| Some(*other) >= since));

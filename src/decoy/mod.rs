@@ -1,15 +1,15 @@
-//! Connect mode: decoys that take the handshake on every listed port, and answer datagrams, through one listening socket a transport and
-//! version of IP.
+//! Connect mode: decoys that accept connections and answer datagrams on every listed port, with one listening socket per transport and IP
+//! version.
 //!
-//! The rules (`tproxy`) give the packets to listeners on loopback, whose connections have the address and port that they were sent to: so
-//! thousands of ports need one socket. This module owns those sockets, the connections that are on their way out, and the handshakes that may
-//! still be completed ([`half_open`]). It decides nothing: it asks for an evaluation ([`Evaluate`]), after which a block is in force before the banner is written.
+//! The rules (`tproxy`) redirect packets to listeners on loopback, whose connections keep the original address and port, so that
+//! thousands of ports need one socket. This module owns those sockets, the connections being closed, and the handshakes that may still
+//! complete ([`half_open`]). The engine decides, through [`Evaluate`]: a block is in force before the banner is written.
 //!
-//! Everything a stranger can cause here is bounded, and counted ([`Figures`]): [`tcp::HELD_MAX`] connections of [`tcp::LINGER`] each,
-//! [`half_open::WAITING_MAX`] handshakes, [`udp::ANSWERS_A_SECOND`] datagrams, [`tcp::MAX_ACCEPTS_PER_WAKE`] connections before the packet thread looks at
-//! its other descriptors. Together they hold less than [`MEMORY_MAX`] bytes.
+//! All that remote hosts can cause is bounded and counted ([`Figures`]): [`tcp::CONNECTIONS_MAX`] connections of [`tcp::LINGER`] each,
+//! [`half_open::WAITING_MAX`] handshakes, [`udp::ANSWERS_PER_SECOND`] datagrams, [`tcp::MAX_ACCEPTS_PER_WAKE`] connections before the packet thread
+//! serves its other descriptors; together less than [`MEMORY_MAX`] bytes.
 //!
-//! Never here: waiting, a block, a rule. Follows the kernel's Documentation/networking/tproxy.rst and ip(7).
+//! Nothing here waits. Follows the kernel's Documentation/networking/tproxy.rst and ip(7).
 
 pub mod half_open;
 pub mod tcp;
@@ -31,57 +31,57 @@ use crate::sys::privilege;
 use crate::time::MonoTime;
 use half_open::{HalfOpen, Key};
 
-/// Bytes that all of this takes at most, and the tests hold it to: 4,096 handshakes and 512 connections, with their indices and descriptors.
+/// Maximum bytes of 4,096 handshakes and 512 connections, with their indices and descriptors; a test checks it.
 pub const MEMORY_MAX: usize = 2 << 20;
 
-/// Descriptors that are looked after before the packet thread looks at others.
+/// Descriptors served before the packet thread serves its others.
 const MAX_EVENTS_PER_WAKE: usize = 64;
 
-/// Handshakes that never came about, judged in one wake: the packet thread's own measure ([`crate::capture::PACKETS_PER_WAKE`]).
+/// Incomplete handshakes evaluated per wake-up, as many as the packet thread's packets ([`crate::capture::PACKETS_PER_WAKE`]).
 const MAX_DUE_PER_WAKE: usize = 512;
 
-/// Who judges what the decoys saw. Each call has carried its orders out, blocks committed, when it returns.
+/// Evaluates what the decoys observed. When a call returns, its orders are executed and blocks committed.
 pub trait Evaluate {
-    /// A handshake was completed. Whether its source has passed the trigger, with whatever consequence.
+    /// A handshake was completed. Returns whether its source has passed the trigger, blocked or not.
     fn handshake(&mut self, probe: &Probe) -> bool;
-    /// A handshake did not come about.
+    /// A handshake was not completed.
     fn half_open(&mut self, probe: &Probe);
-    /// Whether the sender of a datagram has passed the trigger. The datagram itself was told by the rules.
+    /// Whether the sender of a datagram has passed the trigger. The rules have logged the datagram itself.
     fn has_passed(&mut self, source: IpAddr) -> bool;
 }
 
-/// What the decoys did since the start.
+/// Counters since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Figures {
-    /// Connections that were taken.
+    /// Accepted connections.
     pub connections: u64,
-    /// Connections closed at once: too many were there, or descriptors had run out.
+    /// Connections closed at once, because there were too many or descriptors had run out.
     pub refused: u64,
-    /// Handshakes that were not completed, and judged as what they looked like.
+    /// Handshakes that were not completed and evaluated as probes.
     pub half_open: u64,
-    /// Banners sent, by TCP and UDP.
+    /// Banners sent over TCP and UDP.
     pub banners: u64,
-    /// Datagrams that got no banner because too many had got one within the second.
+    /// Datagrams without a banner because of the limit per second.
     pub unanswered: u64,
-    /// Connections that are held now.
+    /// Open connections now.
     pub held: usize,
-    /// Handshakes that are waited for now.
+    /// Waiting handshakes now.
     pub waiting: usize,
 }
 
-/// Why there are no decoys.
+/// Why the decoys could not be opened.
 #[derive(Debug)]
 pub enum Error {
-    /// A socket could not be had.
+    /// A socket could not be opened.
     Listen {
-        /// Of this transport.
+        /// Its transport.
         transport: Transport,
-        /// At this address.
+        /// Its address.
         address: SocketAddr,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// The descriptor that waits for all others.
+    /// The epoll descriptor failed.
     Epoll(io::Error),
 }
 
@@ -120,8 +120,8 @@ struct Pair {
     v6: Option<Arc<OwnedFd>>,
 }
 
-/// The listening sockets that a configuration needs. Sockets that an earlier configuration has already are shared with it, so that both can be
-/// there while the rules change from one to the other.
+/// The listening sockets of a configuration. They share sockets with the previous configuration, so that both can be open while the rules
+/// change from one to the other.
 #[derive(Debug, Default)]
 pub struct Listeners {
     port: u16,
@@ -145,7 +145,7 @@ impl Listeners {
         })
     }
 
-    /// Whether decoys are wanted and this host has no IPv6 for them.
+    /// Whether decoys are configured and this host has no IPv6 for them.
     fn lack_ipv6(&self) -> bool {
         [&self.tcp, &self.udp].into_iter().flatten().any(|pair| pair.v6.is_none())
     }
@@ -163,7 +163,7 @@ impl Listeners {
     }
 }
 
-/// A listening socket; the number is its mark in the epoll set. Connections have larger ones.
+/// A listening socket; the number is its key in the epoll set. Connections have larger ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 enum Listener {
@@ -189,7 +189,7 @@ fn pair(transport: Transport, port: u16) -> Result<Pair, Error> {
     };
     let v4 = open(Ipv4Addr::LOCALHOST.into())?;
     let v6 = match open(Ipv6Addr::LOCALHOST.into()) {
-        // ipv6.disable=1, or a kernel without it; ::1 is taken away by net.ipv6.conf.lo.disable_ipv6.
+        // ipv6.disable=1, or a kernel without it; net.ipv6.conf.lo.disable_ipv6 removes ::1.
         Err(Error::Listen { source, .. }) if [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| is(&source, *errno)) => None,
         socket => Some(socket?),
     };
@@ -200,23 +200,23 @@ fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
 
-/// The decoys of this host; none, if no transport is in connect mode.
+/// The decoys of this host; none if no transport is in connect mode.
 pub struct Decoy {
     epoll: OwnedFd,
     listeners: Listeners,
-    guests: tcp::Guests,
+    guests: tcp::LingeringConnections,
     answers: udp::Answers,
     half_open: HalfOpen,
     tcp_ports: PortSet,
     udp_ports: PortSet,
     banner: Vec<u8>,
-    /// Listeners that are not looked at until then: descriptors or memory had run out.
+    /// Listeners are not polled until then, because descriptors or memory had run out.
     paused: Option<MonoTime>,
     figures: Figures,
 }
 
 impl Decoy {
-    /// Opens the sockets that a configuration needs, in the calling thread's network namespace.
+    /// Opens the sockets of a configuration in the calling thread's network namespace.
     ///
     /// # Errors
     /// [`Error`].
@@ -225,7 +225,7 @@ impl Decoy {
         let mut decoy = Self {
             epoll,
             listeners: Listeners::default(),
-            guests: tcp::Guests::default(),
+            guests: tcp::LingeringConnections::default(),
             answers: udp::Answers::default(),
             half_open: HalfOpen::default(),
             tcp_ports: PortSet::default(),
@@ -239,15 +239,15 @@ impl Decoy {
         Ok(decoy)
     }
 
-    /// Opens what another configuration needs and is not there. Nothing changes until [`Decoy::adopt`]: rules may lead to either.
+    /// Opens the missing sockets of another configuration. The old ones stay in use until [`Decoy::adopt`], so rules may redirect to either.
     ///
     /// # Errors
-    /// [`Error`]; what was opened is closed again.
+    /// [`Error`]; the new sockets are closed.
     pub fn prepare(&self, config: &Config) -> Result<Listeners, Error> {
         Listeners::open(config, &self.listeners)
     }
 
-    /// Goes over to these sockets, and closes those that are not needed any more, once the rules lead to the new ones.
+    /// Switches to these sockets and closes those not needed any more. Call it when the rules redirect to the new ones.
     ///
     /// # Errors
     /// [`Error::Epoll`]; the old sockets stay, and the new ones are closed.
@@ -258,7 +258,7 @@ impl Decoy {
             epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN).map_err(|errno| Error::Epoll(errno.into()))?;
         }
         for (_, socket) in self.listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener)) {
-            // It closes with the old listeners in any case.
+            // It is closed with the old listeners in any case.
             let _ = epoll::delete(&self.epoll, socket);
         }
         self.listeners = listeners;
@@ -268,17 +268,17 @@ impl Decoy {
         Ok(())
     }
 
-    /// Readable when [`Decoy::serve`] has something to do.
+    /// Readable when [`Decoy::serve`] must be called.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
 
-    /// When [`Decoy::serve`] has something to do by the clock.
+    /// When [`Decoy::serve`] must be called for a timer.
     pub fn next_timer(&self) -> Option<MonoTime> {
         [self.half_open.next_due(), self.guests.next_deadline(), self.paused].into_iter().flatten().min()
     }
 
-    /// What the decoys cannot do here, in words for the administrator.
+    /// Limitations of the decoys on this host, as messages for the administrator.
     pub fn lacks(&self) -> Vec<&'static str> {
         let speaks_from_low_ports =
             !self.banner.is_empty() && self.udp_ports.ranges().first().is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
@@ -294,42 +294,42 @@ impl Decoy {
         .collect()
     }
 
-    /// What was done so far.
+    /// The counters.
     pub fn figures(&self) -> Figures {
         Figures { held: self.guests.count(), waiting: self.half_open.waiting(), ..self.figures }
     }
 
-    /// Takes a probe that the decoys' rules logged, unless it is to be judged now: the beginning of a handshake waits for its end. Gives the
-    /// probe that is to be judged, if any.
-    pub fn hold(&mut self, now: MonoTime, source_port: u16, probe: Probe) -> Option<Probe> {
+    /// Passes a probe that the decoys' rules logged. The start of a handshake waits for its completion. Returns a probe to evaluate now, if
+    /// any.
+    pub fn wait_for_handshake(&mut self, now: MonoTime, source_port: u16, probe: Probe) -> Option<Probe> {
         let is_handshake = matches!(probe.scan, ScanKind::Syn | ScanKind::Ack) && probe.port.transport == Transport::Tcp;
         if self.listeners.tcp.is_none() || !is_handshake || !self.tcp_ports.contains(probe.port.number) {
             return Some(probe);
         }
         let key = Key { peer: SocketAddr::new(probe.source, source_port), local: SocketAddr::new(probe.destination, probe.port.number) };
-        let early = self.half_open.hold(now, key, probe);
+        let early = self.half_open.wait_for_handshake(now, key, probe);
         self.figures.half_open += u64::from(early.is_some());
         early
     }
 
-    /// Does what is to be done, within bounds and without waiting; what is left shows in [`Decoy::as_fd`] and [`Decoy::next_timer`].
+    /// Serves connections, datagrams and timers, within bounds and without waiting. [`Decoy::as_fd`] and [`Decoy::next_timer`] show what is left.
     pub fn serve(&mut self, now: MonoTime, engine: &mut impl Evaluate) {
         self.unpause(now);
         for mark in self.ready() {
             match Listener::of_mark(mark) {
                 Some(listener @ (Listener::Tcp4 | Listener::Tcp6)) => self.take_connections(now, listener, engine),
                 Some(listener @ (Listener::Udp4 | Listener::Udp6)) => self.take_datagrams(now, listener, engine),
-                None => self.guests.listen_to(mark),
+                None => self.guests.on_readable(mark),
             }
         }
-        self.guests.see_off(now);
+        self.guests.close_expired(now);
         for _ in 0..MAX_DUE_PER_WAKE {
             let Some(probe) = self.half_open.take_due(now) else { break };
             self.figures.half_open += 1;
             engine.half_open(&probe);
         }
         if self.listeners.tcp.is_none() {
-            // Nobody takes handshakes any more.
+            // No listener accepts handshakes any more.
             while let Some(probe) = self.half_open.take_first() {
                 self.figures.half_open += 1;
                 engine.half_open(&probe);
@@ -339,7 +339,7 @@ impl Decoy {
 
     fn ready(&self) -> Vec<u64> {
         let mut events = Vec::with_capacity(MAX_EVENTS_PER_WAKE);
-        // An interruption, at worst: the next round finds the same.
+        // At worst an interruption; the next call finds the same.
         let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
         events.iter().map(|event: &epoll::Event| event.data.u64()).collect()
     }
@@ -354,7 +354,7 @@ impl Decoy {
             match tcp::accept(&listener) {
                 Ok(Some(connection)) => self.take_connection(now, connection, engine),
                 Ok(None) => return,
-                // It was gone before it was taken (accept(2)): the next one may be there.
+                // The connection ended before accept(2): try the next one.
                 Err(tcp::NotAccepted::Gone) => {}
                 Err(tcp::NotAccepted::Exhausted) => {
                     self.figures.refused += 1;
@@ -366,7 +366,7 @@ impl Decoy {
 
     fn take_connection(&mut self, now: MonoTime, connection: tcp::Connection, engine: &mut impl Evaluate) {
         let tcp::Connection { socket, peer, local } = connection;
-        // Somebody on this host spoke to the listener itself, or the rules were others when the connection came.
+        // A local process connected to the listener itself, or the rules were different when the connection arrived.
         if local.ip().is_loopback() || !self.tcp_ports.contains(local.port()) {
             self.figures.refused += 1;
             return;
@@ -376,10 +376,10 @@ impl Decoy {
         let port = crate::probe::Port { transport: Transport::Tcp, number: local.port() };
         let probe = Probe { source: peer.ip(), destination: local.ip(), port, scan: ScanKind::Connect, ambiguous: false, ip_options: false };
         let has_passed = engine.handshake(&probe);
-        if has_passed && !self.banner.is_empty() && tcp::say(&socket, &self.banner) {
+        if has_passed && !self.banner.is_empty() && tcp::send_banner(&socket, &self.banner) {
             self.figures.banners += 1;
         }
-        if !self.guests.see_out(now, &self.epoll, socket) {
+        if !self.guests.linger(now, &self.epoll, socket) {
             self.figures.refused += 1;
         }
     }
@@ -390,7 +390,7 @@ impl Decoy {
             let (peer, local) = match crate::sys::transparent::receive(socket.as_fd()) {
                 Ok(Some(addresses)) => addresses,
                 Ok(None) => return,
-                // An error that an earlier answer met, or a datagram without addresses: none to answer.
+                // The error of an earlier answer, or a datagram without addresses: nothing to answer.
                 Err(_) => continue,
             };
             if self.banner.is_empty() || !udp::may_be_answered(peer, local, &self.udp_ports) || !engine.has_passed(peer.ip()) {
@@ -404,9 +404,9 @@ impl Decoy {
         }
     }
 
-    /// Does not look at the TCP listeners for a moment. They would be ready all the while, and nothing could be done.
+    /// Stops polling the TCP listeners for [`tcp::ACCEPT_PAUSE`]: they would be readable all the time without a descriptor to accept with.
     fn pause(&mut self, now: MonoTime) {
-        self.paused = Some(now.after(tcp::PAUSE));
+        self.paused = Some(now.after(tcp::ACCEPT_PAUSE));
         self.watch_listeners(epoll::EventFlags::empty());
     }
 
@@ -424,12 +424,12 @@ impl Decoy {
     }
 }
 
-/// Address and port alone: packets tell neither scope nor flow label.
+/// The address without scope and flow label, which packets do not show.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }
 
-/// Which socket each listener has.
+/// The socket of each listener.
 fn marks(listeners: &Listeners) -> Vec<(Listener, *const OwnedFd)> {
     listeners.sockets().map(|(listener, socket)| (listener, Arc::as_ptr(socket))).collect()
 }

@@ -1,7 +1,7 @@
-//! Connections to decoys: taken, spoken to once, seen out.
+//! TCP connections to decoys: accept, send the banner, linger, close.
 //!
-//! A connection gets our FIN at once. What its peer still sends is read and thrown away for [`LINGER`], so that the kernel does not answer with
-//! a reset that would overtake the banner (RFC 1122, 4.2.2.13); then it is closed, whatever the peer does.
+//! A connection gets our FIN at once. Data from the peer is read and discarded for [`LINGER`], because otherwise the kernel would send
+//! a reset that could overtake the banner (RFC 1122, 4.2.2.13). Then the connection is closed in any case.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,62 +16,65 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 use crate::sys::transparent;
 use crate::time::MonoTime;
 
-/// Connections taken before the packet thread looks at its other descriptors. Each costs some 20 us: a millisecond in all.
+/// Connections accepted before the packet thread serves its other descriptors. Each costs about 20 us: a millisecond in all.
 pub const MAX_ACCEPTS_PER_WAKE: usize = 64;
 
-/// Connections that are seen out at a time; past it they are closed at once. With the control socket's clients this stays below the 1,024
-/// descriptors that a service has by default (systemd.exec(5), `LimitNOFILE`).
-pub const HELD_MAX: usize = 512;
+/// Lingering connections at a time; further ones are closed at once. With the control socket's clients this stays below the default of
+/// 1,024 descriptors of a service (systemd.exec(5), `LimitNOFILE`).
+pub const CONNECTIONS_MAX: usize = 512;
 
-/// How long a connection is seen out. Several round trips.
+/// How long a connection lingers: several round trips.
 pub const LINGER: Duration = Duration::from_secs(1);
 
-/// What is read of a peer that goes on sending, bytes. A request of a scanner that looks for versions has a few hundred.
+/// Bytes read from a peer that continues to send. A request of a version scan has a few hundred.
 const READ_MAX: usize = 16 << 10;
 
-/// For how long the listeners are left alone when descriptors or memory have run out.
-pub const PAUSE: Duration = Duration::from_millis(100);
+/// How long the listeners are not polled when descriptors or memory have run out.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that wait for being taken. The kernel cuts it to `net.core.somaxconn`, 4,096 by default since Linux 5.4; more would be no use.
+/// Connections that may wait to be accepted. The kernel limits it to `net.core.somaxconn`, 4,096 by default since Linux 5.4.
 const BACKLOG: i32 = 4096;
 
-/// Buffers of a connection, bytes: the banner (at most 1,024) fits in, and who sends much is slowed by the kernel.
-const BUFFER: usize = 4096;
+/// Buffers of a connection, bytes: the banner (at most 1,024) fits, and the kernel slows a peer that sends much.
+const SOCKET_BUFFER: usize = 4096;
 
-/// The kernel gives up a connection whose peer does not acknowledge banner and FIN within this: a blocked one never does.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(2);
+/// The kernel ends a connection whose peer does not acknowledge banner and FIN within this time; a blocked peer never does.
+const UNACKED_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A closed connection waits for its peer's FIN no longer than this in the kernel.
+/// How long a closed connection waits for its peer's FIN in the kernel.
 const FIN_WAIT: Duration = Duration::from_secs(1);
 
-/// A listener for decoys.
+/// Opens a listener for decoys.
 pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
-    transparent::listener(address, transparent::Keeping { backlog: BACKLOG, buffer: BUFFER, unacknowledged: UNACKNOWLEDGED, fin_wait: FIN_WAIT })
+    transparent::listener(
+        address,
+        transparent::ListenerOptions { backlog: BACKLOG, buffer: SOCKET_BUFFER, unacknowledged: UNACKED_TIMEOUT, fin_wait: FIN_WAIT },
+    )
 }
 
-/// A connection that was taken.
+/// An accepted connection.
 pub(super) struct Connection {
     pub(super) socket: OwnedFd,
     pub(super) peer: SocketAddr,
-    /// Where it was sent to.
+    /// Its original destination.
     pub(super) local: SocketAddr,
 }
 
-/// Why there is no connection.
+/// Why no connection was accepted.
 pub(super) enum NotAccepted {
-    /// That one is over already.
+    /// The connection has ended already.
     Gone,
-    /// No more descriptors, or no memory.
+    /// No descriptors or memory are left.
     Exhausted,
 }
 
-/// The next connection, if there is one.
+/// Accepts the next connection, if any.
 pub(super) fn accept(listener: &OwnedFd) -> Result<Option<Connection>, NotAccepted> {
     let (socket, peer) = match rustix::net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok(accepted) => accepted,
         Err(Errno::AGAIN) => return Ok(None),
         Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Err(NotAccepted::Exhausted),
-        // accept(2): errors of the connection itself come here too.
+        // accept(2) also returns errors of the connection itself.
         Err(_) => return Err(NotAccepted::Gone),
     };
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(NotAccepted::Gone)?;
@@ -80,30 +83,30 @@ pub(super) fn accept(listener: &OwnedFd) -> Result<Option<Connection>, NotAccept
     Ok(Some(Connection { socket, peer, local }))
 }
 
-/// Writes the banner. Whether all of it went out; there is room for it in a new connection.
-pub(super) fn say(socket: &OwnedFd, banner: &[u8]) -> bool {
+/// Writes the banner, for which a new connection has room. Returns whether all of it was written.
+pub(super) fn send_banner(socket: &OwnedFd, banner: &[u8]) -> bool {
     rustix::net::send(socket, banner, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok_and(|sent| sent == banner.len())
 }
 
-struct Guest {
+struct LingeringConnection {
     socket: OwnedFd,
     read: usize,
 }
 
-/// Connections that are seen out, each for [`LINGER`].
+/// Connections that linger, each for [`LINGER`].
 #[derive(Default)]
-pub(super) struct Guests {
-    by_mark: HashMap<u64, Guest>,
-    /// All have the same time, so the first to come is the first to go. Those that went by themselves stay a while; there are never more than
-    /// twice [`HELD_MAX`].
+pub(super) struct LingeringConnections {
+    by_mark: HashMap<u64, LingeringConnection>,
+    /// Deadlines in order, because all connections linger equally long. Includes those of connections that ended early; there are never more
+    /// than twice [`CONNECTIONS_MAX`].
     deadlines: VecDeque<(MonoTime, u64)>,
     last_mark: u64,
 }
 
-/// Marks of connections begin here: listeners have smaller ones.
+/// The first epoll key of a connection; listeners have smaller ones.
 const FIRST_MARK: u64 = 16;
 
-impl Guests {
+impl LingeringConnections {
     pub(super) fn count(&self) -> usize {
         self.by_mark.len()
     }
@@ -112,12 +115,12 @@ impl Guests {
         self.deadlines.front().map(|(at, _)| *at)
     }
 
-    /// Ends our side of a connection, and waits for the other. `false`: there are too many, and it was closed.
-    pub(super) fn see_out(&mut self, now: MonoTime, epoll: &OwnedFd, socket: OwnedFd) -> bool {
-        // One that is over already cannot be shut down; reading tells.
+    /// Sends our FIN and lets the connection linger. `false`: there were too many, and it was closed.
+    pub(super) fn linger(&mut self, now: MonoTime, epoll: &OwnedFd, socket: OwnedFd) -> bool {
+        // A connection that has ended cannot be shut down; reading detects that.
         let _ = rustix::net::shutdown(&socket, Shutdown::Write);
-        if self.by_mark.len() >= HELD_MAX {
-            // What came with the connection; unread, it would turn the FIN into a reset.
+        if self.by_mark.len() >= CONNECTIONS_MAX {
+            // Read what arrived already; unread data would turn the FIN into a reset.
             let _ = discard(&socket);
             return false;
         }
@@ -126,16 +129,16 @@ impl Guests {
         if epoll::add(epoll, &socket, epoll::EventData::new_u64(mark), epoll::EventFlags::IN | epoll::EventFlags::RDHUP).is_err() {
             return false;
         }
-        self.by_mark.insert(mark, Guest { socket, read: 0 });
-        if self.deadlines.len() >= 2 * HELD_MAX {
+        self.by_mark.insert(mark, LingeringConnection { socket, read: 0 });
+        if self.deadlines.len() >= 2 * CONNECTIONS_MAX {
             self.deadlines.retain(|(_, mark)| self.by_mark.contains_key(mark));
         }
         self.deadlines.push_back((now.after(LINGER), mark));
         true
     }
 
-    /// Something came, or the connection is over.
-    pub(super) fn listen_to(&mut self, mark: u64) {
+    /// Handles a readable or ended connection.
+    pub(super) fn on_readable(&mut self, mark: u64) {
         let Some(guest) = self.by_mark.get_mut(&mark) else { return };
         let continues = match discard(&guest.socket) {
             Some(read) => {
@@ -145,13 +148,13 @@ impl Guests {
             None => false,
         };
         if !continues {
-            // Closing takes it out of the epoll set.
+            // Closing removes it from the epoll set.
             self.by_mark.remove(&mark);
         }
     }
 
-    /// Closes those whose time is over.
-    pub(super) fn see_off(&mut self, now: MonoTime) {
+    /// Closes connections that have lingered long enough.
+    pub(super) fn close_expired(&mut self, now: MonoTime) {
         while let Some((at, mark)) = self.deadlines.front().copied()
             && (at <= now || !self.by_mark.contains_key(&mark))
         {
@@ -161,7 +164,7 @@ impl Guests {
     }
 }
 
-/// Reads and throws away what is there, once. `None`: there will be no more.
+/// Reads once and discards the data. `None`: the peer has finished.
 fn discard(socket: &OwnedFd) -> Option<usize> {
     let mut buffer = [0u8; 4096];
     match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {

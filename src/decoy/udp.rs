@@ -1,4 +1,4 @@
-//! Datagrams to decoys: who has passed the trigger gets the banner, once for each datagram, and not at any rate.
+//! UDP decoys: a source that has passed the trigger gets the banner for each datagram, at a limited rate.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::config::PortSet;
 use crate::sys::transparent;
 use crate::time::MonoTime;
 
-/// Datagrams looked at before the packet thread looks at its other descriptors.
+/// Datagrams handled before the packet thread serves its other descriptors.
 pub const MAX_DATAGRAMS_PER_WAKE: usize = 64;
 
-/// Banners sent by UDP within a second, in all. The sender of a datagram may be forged, and the banner then goes to the one whose address that is:
-/// ten of at most 1,024 bytes are less than a telephone line carries, and not worth anybody's while to reflect. A scanner gets what he is to see.
-pub const ANSWERS_A_SECOND: u32 = 10;
+/// UDP banners per second in all. The source of a datagram may be spoofed, and the banner then reaches a third host: ten of at most 1,024
+/// bytes are useless for a reflection attack, and enough for a scanner to see.
+pub const ANSWERS_PER_SECOND: u32 = 10;
 
-/// Ports below are services' (ip(7), `ip_unprivileged_port_start`).
+/// Lower ports belong to services (ip(7), `ip_unprivileged_port_start`).
 pub(super) const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// Counts the answers of each second.
+/// Counts the answers per second.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     since: MonoTime,
@@ -27,26 +27,26 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Whether there may be one more.
+    /// Whether another answer is allowed; counts it.
     pub(super) fn take(&mut self, now: MonoTime) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, given: 0 };
         }
-        let may = self.given < ANSWERS_A_SECOND;
+        let may = self.given < ANSWERS_PER_SECOND;
         self.given += u32::from(may);
         may
     }
 }
 
-/// Whether an answer could start no conversation of machines: what comes from a service's port may be an answer itself, and what comes from a
-/// decoy's port may come from another host with the same decoys, forged by a third.
+/// Whether an answer cannot start a loop: a datagram from a service's port may be an answer itself, and one from a decoy's port may be
+/// spoofed with the address of another host with decoys.
 pub(super) fn may_be_answered(peer: SocketAddr, local: SocketAddr, decoys: &PortSet) -> bool {
     !local.ip().is_loopback() && decoys.contains(local.port()) && peer.port() >= FIRST_UNPRIVILEGED && !decoys.contains(peer.port())
 }
 
-/// Sends the banner from where the datagram was sent to. Whether it went out.
+/// Sends the banner from the datagram's destination. Returns whether it was sent.
 pub(super) fn answer(from: SocketAddr, to: SocketAddr, banner: &[u8]) -> bool {
-    // A service that took the port meanwhile keeps it.
+    // This fails if a service has bound the port meanwhile.
     let Ok(socket) = transparent::answering(from, to) else { return false };
     rustix::net::send(&socket, banner, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok()
 }
@@ -75,7 +75,7 @@ mod tests {
     proptest! {
         // P22
         #[test]
-        fn no_second_has_more_than_two_seconds_worth_of_answers(gaps in proptest::collection::vec(0u64..400, 1..300)) {
+        fn any_second_has_at_most_twice_the_limit(gaps in proptest::collection::vec(0u64..400, 1..300)) {
             let (mut answers, mut now, mut given) = (Answers::default(), 5_000, Vec::new());
             for gap in gaps {
                 now += gap;
@@ -85,7 +85,7 @@ mod tests {
             }
             for start in &given {
                 let within = given.iter().filter(|at| (*start..start + 1000).contains(at)).count();
-                prop_assert!(within <= 2 * ANSWERS_A_SECOND as usize);
+                prop_assert!(within <= 2 * ANSWERS_PER_SECOND as usize);
             }
         }
     }

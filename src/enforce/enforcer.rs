@@ -125,7 +125,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let trigger = match hold {
             Hold::None => self.engine.on_probe(now, probe, &mut self.actions),
             Hold::New => self.engine.on_held(now, probe, &mut self.actions),
-            Hold::Repeat => self.engine.on_still(now, probe, &mut self.actions),
+            Hold::Repeat => self.engine.on_repeat(now, probe, &mut self.actions),
         };
         self.perform(now);
         trigger
@@ -299,7 +299,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             match step {
                 Step::Retime(block) => {
                     let source = block.source;
-                    if self.engine.changed_by_hand(now, block, &mut self.actions) {
+                    if self.engine.element_changed(now, block, &mut self.actions) {
                         summary.retimed += 1;
                         if let Some((expires, exempt)) =
                             executor::mirrored(&self.engine, source).filter(|_| self.executor.placement.is_network(source))
@@ -311,7 +311,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 }
                 Step::Complete(source) => self.backlog.complete([source]),
                 Step::Unblock(source) => {
-                    self.engine.removed_by_hand(now, source, &mut self.actions);
+                    self.engine.element_removed(now, source, &mut self.actions);
                     summary.unblocked += 1;
                 }
                 Step::Exempt(source, part) => summary.unblocked += u64::from(self.engine.removed_part(now, source, part, &mut self.actions)),

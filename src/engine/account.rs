@@ -1,13 +1,12 @@
-//! What an account holds: the distinct ports that a source touched, and what they add up to.
+//! An account: the distinct ports that a source touched, and their tally.
 
 use super::{MonoTime, TouchView};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
-/// One port that was touched, when it was last, and how: eight bytes.
+/// A touched port with time and kind, in eight bytes.
 ///
-/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that a touch is never zero, and an empty slot is), 22 ambiguous,
-/// 23 a mark that the ledger sets, 24..64 milliseconds.
-/// Forty bits of milliseconds last 34 years after the clock's zero; then time stands still here, which is harmless.
+/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that only an empty slot is zero), 22 ambiguous, 23 the ledger's
+/// mark, 24..64 milliseconds. The time saturates 34 years after the clock's zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Touch(u64);
 
@@ -19,7 +18,7 @@ const MARK: u64 = 1 << 23;
 const TIME_SHIFT: u32 = 24;
 const TIME_MAX: u64 = (1 << 40) - 1;
 
-/// Time as touches hold it.
+/// A time in milliseconds, limited to a touch's forty bits.
 pub(super) fn clock(now: MonoTime) -> u64 {
     now.millis().min(TIME_MAX)
 }
@@ -32,7 +31,6 @@ impl Touch {
         Self(u64::from(probe.port.number) | transport << 16 | kind << 18 | ambiguous | clock(now) << TIME_SHIFT)
     }
 
-    /// A touch as it was shown, see [`TouchView`].
     pub(super) fn of_view(view: &TouchView) -> Self {
         let ambiguous = if view.ambiguous { AMBIGUOUS } else { 0 };
         Self(
@@ -44,12 +42,11 @@ impl Touch {
         )
     }
 
-    /// As it is shown.
     pub(super) fn view(self) -> TouchView {
         TouchView { port: self.port(), scan: self.scan(), ambiguous: self.ambiguous(), at: MonoTime::from_millis(self.time()) }
     }
 
-    /// A slot's content; `None` if it is empty or was touched before `horizon`.
+    /// The touch in a slot; `None` if the slot is empty or older than `horizon`.
     pub(super) fn live(slot: u64, horizon: u64) -> Option<Self> {
         (slot != 0 && slot >> TIME_SHIFT >= horizon).then_some(Self(slot))
     }
@@ -58,7 +55,6 @@ impl Touch {
         self.0
     }
 
-    /// With the mark, or without.
     pub(super) fn marked(self, mark: bool) -> Self {
         if mark { Self(self.0 | MARK) } else { Self(self.0 & !MARK) }
     }
@@ -100,19 +96,19 @@ impl Touch {
         self.0 & KIND == CONNECT
     }
 
-    /// How much it says: ambiguous, plain, a completed handshake.
+    /// Rank of the evidence: 0 ambiguous, 1 plain, 2 a completed handshake.
     fn strength(self) -> u64 {
         if self.is_connect() { 2 } else { u64::from(!self.ambiguous()) }
     }
 
-    /// The stronger of two touches of one port, both of which count; the later if they are alike. So a late acknowledgement does not keep a
-    /// SYN's evidence alive, and a forged SYN not a handshake's.
+    /// The stronger of two touches of one port, or the later of equal ones. So an out-of-state ACK does not extend the evidence of a SYN, nor a
+    /// spoofed SYN that of a handshake.
     pub(super) fn stronger(self, later: Self) -> Self {
         if later.strength() >= self.strength() { later } else { self }
     }
 }
 
-/// The transports that count toward a block; the others are only told.
+/// A bit set of the transports that count toward a block; the others are only reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counted(pub(super) u8);
 
@@ -122,12 +118,12 @@ impl Counted {
     }
 }
 
-/// Writes a touch into an account's slots.
+/// Records a touch in an account's slots.
 ///
-/// When all are taken by other ports, the least telling and then the oldest gives way: first what is told only, then ambiguous evidence. Else a
-/// scanner could wash its own evidence out with datagrams that are only logged.
+/// When other ports fill them, the weakest and then the oldest is replaced: first transports that are only logged, then ambiguous evidence.
+/// Otherwise a scanner could push out its own evidence with datagrams that are only logged.
 pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
-    // Rank above time in one number: the least of them gives way.
+    // Rank and time in one number: the smallest is replaced.
     let rank = |touch: Touch| (u64::from(counted.holds(touch.transport())) * (1 + touch.strength())) << 40;
     let (mut free, mut least, mut least_at) = (None, u64::MAX, 0);
     for (at, slot) in slots.iter_mut().enumerate() {
@@ -139,9 +135,9 @@ pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Cou
             *slot = old.stronger(touch).slot();
             return;
         }
-        let worth = rank(old) | old.time();
-        if worth < least {
-            (least, least_at) = (worth, at);
+        let rank_and_time = rank(old) | old.time();
+        if rank_and_time < least {
+            (least, least_at) = (rank_and_time, at);
         }
     }
     let place = free.or((least >> 40 <= rank(touch) >> 40).then_some(least_at));
@@ -150,34 +146,33 @@ pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Cou
     }
 }
 
-/// What the ports of an account add up to.
+/// Distinct ports of an account by kind of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tally {
-    /// Ports whose evidence is not ambiguous, and which count toward a block.
+    /// Counting toward a block: unambiguous evidence.
     pub(super) plain: u16,
-    /// Ports with ambiguous evidence only, which count toward a block.
+    /// Counting toward a block: ambiguous evidence only.
     pub(super) ambiguous: u16,
-    /// Of the plain ones: completed handshakes.
+    /// Completed handshakes among `plain`.
     pub(super) connect: u16,
-    /// Ports that are only told: plain.
-    pub(super) told: u16,
-    /// Ports that are only told: ambiguous.
-    pub(super) told_imitable: u16,
-    /// Of the plain ones that are only told: completed handshakes.
-    pub(super) told_connect: u16,
+    /// Only logged: unambiguous evidence.
+    pub(super) logged: u16,
+    /// Only logged: ambiguous evidence.
+    pub(super) logged_ambiguous: u16,
+    /// Completed handshakes among `logged`.
+    pub(super) logged_connect: u16,
 }
 
-/// Distinct ports that ambiguous evidence alone may touch, however low the trigger is set: a host that comes back after its address changed, or
-/// a server that restarted under load, sends late packets to a handful of ports. It is more than any such case among the benign loads that
-/// this program is tested with, and far less than any scan.
-pub(super) const AMBIGUOUS_ALONE: u16 = 5;
+/// Lowest trigger for ambiguous evidence alone: a client whose address changed, or a server that restarted under load, sends out-of-state
+/// packets to a few ports. More than any benign load in the tests needs, and far less than any scan.
+pub(super) const AMBIGUOUS_TRIGGER_MIN: u16 = 5;
 
-/// Whether so many ports pass the trigger.
+/// Whether this number of ports passes the trigger.
 ///
-/// With one plain port among them ambiguous ports count like the others: a dead connection does not send SYNs to closed ports, so the source
-/// has shown that it probes, and a scanner that mixes its flags gains nothing.
-fn crosses(plain: u16, ambiguous: u16, trigger: u16) -> bool {
-    if plain > 0 { plain.saturating_add(ambiguous) > trigger } else { ambiguous > trigger.max(AMBIGUOUS_ALONE) }
+/// Beside one plain port, ambiguous ports count in full: closed connections send no SYNs to closed ports, so the source does scan, and a
+/// scanner that mixes its flags gains nothing.
+fn exceeds(plain: u16, ambiguous: u16, trigger: u16) -> bool {
+    if plain > 0 { plain.saturating_add(ambiguous) > trigger } else { ambiguous > trigger.max(AMBIGUOUS_TRIGGER_MIN) }
 }
 
 impl Tally {
@@ -188,41 +183,41 @@ impl Tally {
             match (counts, touch.ambiguous()) {
                 (true, false) => tally.plain += 1,
                 (true, true) => tally.ambiguous += 1,
-                (false, false) => tally.told += 1,
-                (false, true) => tally.told_imitable += 1,
+                (false, false) => tally.logged += 1,
+                (false, true) => tally.logged_ambiguous += 1,
             }
             tally.connect += u16::from(counts && touch.is_connect());
-            tally.told_connect += u16::from(!counts && touch.is_connect());
+            tally.logged_connect += u16::from(!counts && touch.is_connect());
         }
         tally
     }
 
     /// Enough for a block.
     pub(super) fn blocks(self, trigger: u16) -> bool {
-        crosses(self.plain, self.ambiguous, trigger)
+        exceeds(self.plain, self.ambiguous, trigger)
     }
 
     /// Enough for a report.
-    pub(super) fn tells(self, trigger: u16) -> bool {
-        crosses(self.plain + self.told, self.ambiguous + self.told_imitable, trigger)
+    pub(super) fn reports_at(self, trigger: u16) -> bool {
+        exceeds(self.plain + self.logged, self.ambiguous + self.logged_ambiguous, trigger)
     }
 
-    /// Handshakes alone pass the trigger. One handshake and two forged SYNs prove nothing about who sent the SYNs.
+    /// Handshakes alone pass the trigger. One handshake and two spoofed SYNs prove nothing about the sender of the SYNs.
     pub(super) fn proven(self, trigger: u16) -> bool {
         self.connect > trigger
     }
 
-    /// As [`Tally::proven`], for a report: ports that are only told have shown as much.
-    pub(super) fn shown(self, trigger: u16) -> bool {
-        self.connect + self.told_connect > trigger
+    /// As [`Tally::proven`], but for a report: includes ports that are only logged.
+    pub(super) fn is_handshake_proven(self, trigger: u16) -> bool {
+        self.connect + self.logged_connect > trigger
     }
 }
 
-/// What happened, in words that fit an element's comment: `3 ports in 0.2s: tcp/1 tcp/2 tcp/3`.
+/// The ports as text that fits an element's comment: `3 ports in 0.2s: tcp/1 tcp/2 tcp/3`.
 pub(super) fn detail(slots: &[u64], horizon: u64) -> String {
     use std::fmt::Write;
 
-    /// Reason's own words before the detail take at most 33 of the comment's 127 bytes.
+    /// The text of `Reason` before the detail takes at most 33 of the comment's 127 bytes.
     const LENGTH_MAX: usize = 90;
     let mut touches: Vec<Touch> = slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).collect();
     touches.sort_by_key(|touch| touch.time());
@@ -244,7 +239,7 @@ pub(super) fn detail(slots: &[u64], horizon: u64) -> String {
     text
 }
 
-/// A time in one short word.
+/// A duration as short text: `0.2s`, `5m`, `3h`.
 fn span(millis: u64) -> String {
     match millis {
         0..100_000 => format!("{}.{}s", millis / 1000, millis % 1000 / 100),
@@ -286,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_touch_holds_what_it_was_given() {
+    fn touch_returns_all_of_its_fields() {
         for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip] {
             for scan in ScanKind::ALL {
                 for (number, ambiguous, at) in [(0, false, 0), (65535, true, TIME_MAX), (1, false, u64::MAX)] {
@@ -300,7 +295,7 @@ mod tests {
 
     // P4
     #[test]
-    fn imitable_evidence_alone_needs_six_ports_and_counts_in_full_beside_a_plain_one() {
+    fn ambiguous_evidence_alone_needs_six_ports() {
         let acks: Vec<Touch> = (1..=6).map(|port| ack(0, port)).collect();
         assert!(!Tally::of(&recorded(6, ALL, &acks[..5]), 0, ALL).blocks(2));
         assert!(Tally::of(&recorded(6, ALL, &acks), 0, ALL).blocks(2));
@@ -310,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_are_only_told_do_not_wash_evidence_out() {
+    fn logged_datagrams_do_not_replace_evidence() {
         let tcp_only = Counted(0b0001);
         let mut touches = vec![syn(0, 1), ack(1, 2)];
         touches.extend((0..50).map(|port| udp(10, port)));
@@ -321,21 +316,21 @@ mod tests {
     }
 
     #[test]
-    fn a_port_touched_again_is_one_port_and_its_time_slides() {
+    fn repeated_port_counts_once_with_its_last_time() {
         let slots = recorded(6, ALL, &[syn(0, 1), syn(900, 1), syn(10, 2)]);
         assert_eq!(Tally::of(&slots, 0, ALL).plain, 2);
         assert_eq!(Tally::of(&slots, 500, ALL).plain, 1);
     }
 
     #[test]
-    fn a_late_acknowledgement_does_not_keep_a_syn_alive() {
+    fn out_of_state_ack_does_not_extend_a_syn() {
         let slots = recorded(6, ALL, &[syn(0, 1), ack(900, 1)]);
         assert_eq!(Tally::of(&slots, 500, ALL), Tally::default());
     }
 
     // P3, P23
     #[test]
-    fn one_handshake_and_forged_syns_prove_nothing() {
+    fn one_handshake_with_spoofed_syns_is_unproven() {
         let handshake = |port| Touch::new(MonoTime::from_millis(0), &probe(Transport::Tcp, port, ScanKind::Connect, false));
         let tally = Tally::of(&recorded(6, ALL, &[handshake(1), syn(0, 2), syn(0, 3)]), 0, ALL);
         assert!(tally.blocks(2) && !tally.proven(2));
@@ -343,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_detail_tells_ports_in_their_order_and_fits_the_comment() {
+    fn detail_lists_ports_in_order_and_fits_the_comment() {
         assert_eq!(detail(&recorded(6, ALL, &[syn(200, 2), syn(0, 1), udp(210, 53)]), 0), "3 ports in 0.2s: tcp/1 tcp/2 udp/53");
         assert_eq!(detail(&recorded(6, ALL, &[syn(0, 22)]), 0), "1 port: tcp/22");
         let many: Vec<Touch> = (0..40).map(|n| syn(n * 10_000_000, 60_000 + n as u16)).collect();

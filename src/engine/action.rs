@@ -1,4 +1,4 @@
-//! What the engine wants done, what came of it, and what it reports.
+//! The engine's interface: actions it orders, the kernel's outcomes, and reports.
 
 use std::time::Duration;
 
@@ -7,77 +7,77 @@ use ipnet::IpNet;
 use super::{NotBlocked, Reason, Source};
 use crate::probe::{Port, Probe};
 
-/// Something that the engine wants done in the world.
+/// An order of the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Put an element into the kernel's set, or give the element that is there a new timeout. Answered by [`Outcome::Blocked`].
+    /// Add an element to the kernel's set, or give the present one a new timeout. Answered by [`Outcome::Blocked`].
     Block {
         /// What to block.
         source: Source,
-        /// For how long; `None` until it is unblocked.
+        /// For how long; `None`: until it is unblocked.
         timeout: Option<Duration>,
-        /// Why; also the element's comment.
+        /// The reason, which is also the element's comment.
         reason: Reason,
-        /// An element is there already: replace its timeout (and keep its counter).
+        /// The element exists: replace its timeout and keep its counter.
         renew: bool,
     },
-    /// Take an element out of the kernel's set. Answered by [`Outcome::Unblocked`].
+    /// Delete an element from the kernel's set. Answered by [`Outcome::Unblocked`].
     Unblock {
         /// What to unblock.
         source: Source,
     },
-    /// Leave these networks, which lie in a blocked network, out of its block; they replace the exemptions it had. Answered by [`Outcome::Exempted`].
+    /// Exempt these networks from the block around them; they replace its earlier exemptions. Answered by [`Outcome::Exempted`].
     Exempt {
         /// The blocked network.
         source: Source,
-        /// What its block leaves out.
+        /// The exempt networks.
         exempt: Vec<IpNet>,
     },
-    /// Ask the kernel how many packets an element has dropped. Answered by [`Outcome::Counted`].
+    /// Read how many packets an element has dropped. Answered by [`Outcome::Counted`].
     Count {
-        /// Whose element.
+        /// The blocked source.
         source: Source,
     },
-    /// The rules hold a source that is not to be blocked, or not any more: take it out. Not answered: if the kernel refuses, the hold runs out by itself.
+    /// Release a source that the rules hold and that is not blocked. Has no outcome: if the kernel refuses, the hold expires.
     Release {
         /// The source.
         source: Source,
-        /// Make the rules forget as well that it touched these ports, and that it touched any.
+        /// Also make the rules forget that the source touched these ports, or any.
         forget: Option<Vec<Port>>,
     },
-    /// Tell the journal.
+    /// Report to the journal.
     Report(Report),
 }
 
-/// The kernel's answer to an [`Action`]. `Err` carries the words for the administrator.
+/// The kernel's answer to an [`Action`]. `Err` has the message for the administrator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The element is in the set, or why it is not.
+    /// Answer to [`Action::Block`].
     Blocked {
-        /// What was to be blocked.
+        /// The source of the action.
         source: Source,
         /// The kernel's answer.
         result: Result<(), String>,
     },
-    /// The element is out of the set (also when it was not there), or why it is not.
+    /// Answer to [`Action::Unblock`]; also `Ok` if there was no element.
     Unblocked {
-        /// What was to be unblocked.
+        /// The source of the action.
         source: Source,
         /// The kernel's answer.
         result: Result<(), String>,
     },
-    /// The networks are left out of the block, or why they are not.
+    /// Answer to [`Action::Exempt`].
     Exempted {
         /// The blocked network.
         source: Source,
         /// The kernel's answer.
         result: Result<(), String>,
     },
-    /// Packets dropped by the element; `None` if there is no such element any more.
+    /// Answer to [`Action::Count`].
     Counted {
-        /// Whose element.
+        /// The source of the action.
         source: Source,
-        /// The element's packet counter.
+        /// The element's packet counter; `None` if the element is gone.
         packets: Option<u64>,
     },
 }
@@ -85,28 +85,28 @@ pub enum Outcome {
 /// How a block ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Its time was up.
+    /// Its timeout expired.
     Expired,
     /// The administrator lifted it.
-    ByHand,
-    /// Somebody took its element out of the kernel's set, with nft or another program.
+    Manual,
+    /// Another program deleted its element from the kernel's set.
     Removed,
-    /// The source must not be blocked (any more).
+    /// The source is on a never-block list.
     NeverBlock,
     /// `block.total` allows fewer blocks than there were.
     Total,
 }
 
-/// Something that people should hear of.
+/// An event for the log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
-    /// A source crossed the trigger.
+    /// A source passed the trigger.
     Scan {
         /// The source.
         source: Source,
-        /// The probe that crossed it.
+        /// The probe that passed it.
         probe: Probe,
-        /// What is known of it.
+        /// The evidence.
         reason: Reason,
         /// Why nothing was blocked; `None` when a block was ordered.
         not_blocked: Option<NotBlocked>,
@@ -115,20 +115,20 @@ pub enum Report {
     Blocked {
         /// What is blocked.
         source: Source,
-        /// The port of the probe that crossed the trigger; `None` for a block by hand.
+        /// The port of the probe that passed the trigger; `None` for a manual block.
         port: Option<Port>,
         /// For how long.
         timeout: Option<Duration>,
         /// Why.
         reason: Reason,
-        /// The block was there and was given more time.
+        /// The block existed and got a new timeout.
         renewed: bool,
     },
     /// The kernel refused a block.
     BlockFailed {
-        /// What was to be blocked.
+        /// The source of the refused block.
         source: Source,
-        /// The kernel's words.
+        /// The kernel's error.
         error: String,
     },
     /// A block is over.
@@ -147,9 +147,9 @@ pub enum Report {
     },
     /// The kernel refused to lift a block.
     UnblockFailed {
-        /// What was to be unblocked.
+        /// The source that stays blocked.
         source: Source,
-        /// The kernel's words.
+        /// The kernel's error.
         error: String,
     },
 }

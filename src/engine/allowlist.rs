@@ -1,24 +1,22 @@
-//! Addresses and networks as merged, sorted ranges.
+//! A list of networks, kept as merged, sorted ranges for fast lookups.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// A set of networks, asked by binary search.
-///
-/// A question costs about twenty comparisons with a million entries, and no allocation.
+/// A set of networks with lookups by binary search: about twenty comparisons for a million entries, and no allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AllowList {
-    /// As they were given, sorted: what a refusal cites.
+    /// The networks as given, sorted, for error messages.
     networks: Vec<IpNet>,
-    /// First and last address; the ranges neither overlap nor touch.
+    /// First and last address of each range; ranges neither overlap nor touch.
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
 
 impl AllowList {
-    /// What never is a remote host of its own, whatever the configuration says: "this network", loopback, link-local, multicast and
-    /// broadcast of both families (RFC 6890). An IPv6 router is known to its hosts by its link-local address: a block there cuts the line.
+    /// Special addresses that are never blocked: "this network", loopback, link-local, multicast and broadcast of both families
+    /// (RFC 6890). Hosts reach their IPv6 router at its link-local address, so blocking one could cut the connection.
     pub fn always() -> Self {
         const V4: [(Ipv4Addr, u8); 4] = [
             (Ipv4Addr::UNSPECIFIED, 8),
@@ -38,7 +36,7 @@ impl AllowList {
         v4.chain(v6).collect()
     }
 
-    /// Whether `address` is in one of the networks.
+    /// Whether one of the networks contains `address`.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.overlaps(&IpNet::from(address))
     }
@@ -51,7 +49,7 @@ impl AllowList {
         }
     }
 
-    /// Whether every address of `network` is in the list.
+    /// Whether the list contains every address of `network`.
     pub fn covers(&self, network: &IpNet) -> bool {
         match network {
             IpNet::V4(net) => holds(&self.v4, u32::from(net.network()), u32::from(net.broadcast())),
@@ -59,7 +57,7 @@ impl AllowList {
         }
     }
 
-    /// The first network that shares an address with `network`, as it was given: for words to the administrator. Slow on purpose.
+    /// The first given network that shares an address with `network`, for error messages: a linear search.
     pub fn overlapping(&self, network: &IpNet) -> Option<IpNet> {
         if !self.overlaps(network) {
             return None;
@@ -72,7 +70,7 @@ impl AllowList {
         &self.networks
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty()
     }
@@ -113,7 +111,7 @@ fn touches<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= first)
 }
 
-/// Whether one range of `ranges` has all members of `first..=last`: ranges that touch are merged, so none needs two.
+/// Whether one range of `ranges` contains `first..=last`; adjacent ranges are merged, so one range must suffice.
 fn holds<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
     let after = ranges.partition_point(|range| range.0 <= first);
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= last)
@@ -129,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_prefix_that_covers_an_allowed_address_overlaps() {
+    fn prefix_around_an_allowed_address_overlaps() {
         let list = list(&["2001:db8::53"]);
         assert!(list.overlaps(&"2001:db8::/64".parse().unwrap()));
         assert!(!list.overlaps(&"2001:db8:0:1::/64".parse().unwrap()));
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn host_bits_of_an_entry_do_not_matter() {
+    fn host_bits_of_entries_are_ignored() {
         assert!(list(&["10.0.0.5/24"]).contains("10.0.0.200".parse().unwrap()));
     }
 
@@ -158,7 +156,7 @@ mod tests {
     proptest! {
         // P1
         #[test]
-        fn asking_ranges_is_asking_every_network(networks in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..20), asked: u32, bits in 0u8..=32) {
+        fn range_lookups_agree_with_every_network(networks in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..20), asked: u32, bits in 0u8..=32) {
             let networks: Vec<IpNet> = networks.into_iter().map(|(address, bits)| IpNet::new(Ipv4Addr::from(address).into(), bits).unwrap()).collect();
             let asked = IpNet::new(Ipv4Addr::from(asked).into(), bits).unwrap().trunc();
             let list: AllowList = networks.iter().copied().collect();
@@ -172,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn ipv6_ranges_too(networks in proptest::collection::vec((any::<u128>(), 0u8..=128), 0..20), near in 0usize..20, flip in 0u32..128) {
+        fn ipv6_range_lookups_agree_with_every_network(networks in proptest::collection::vec((any::<u128>(), 0u8..=128), 0..20), near in 0usize..20, flip in 0u32..128) {
             let networks: Vec<IpNet> = networks.into_iter().map(|(address, bits)| IpNet::new(Ipv6Addr::from(address).into(), bits).unwrap()).collect();
             let Some(IpAddr::V6(base)) = networks.get(near).map(|network| network.addr()) else { return Ok(()) };
             let asked = IpAddr::V6(Ipv6Addr::from(u128::from(base) ^ (1 << flip)));

@@ -1,10 +1,10 @@
-//! What is blocked, what is on its way there, and when it ends.
+//! The blocks: a state machine per source, with orders to the kernel and timers.
 //!
-//! One entry a source, and at most one order in flight for it: whatever is asked for meanwhile waits as a [`Pending`] until the kernel has
-//! answered. "Blocked" is reported when the kernel has acknowledged it, "unblocked" only of what was reported as blocked or adopted.
+//! A source has one entry and at most one order in flight; a further order waits as [`Pending`] until the kernel has answered. "Blocked" is
+//! reported when the kernel has acknowledged it, "unblocked" only for blocks that were reported or adopted.
 //!
 //! ```text
-//!             order            Ok                 time is up, lifted, gone
+//!             order            Ok                 expired, lifted, removed
 //!   (nothing) -----> Blocking ----> InForce  ------------------------------> (nothing)
 //!      ^                |            |  ^ \--> Counting, Renewing, Lifting --^
 //!      |  later         | Err        |  |  answer  |
@@ -23,38 +23,38 @@ use super::entry::{Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pendin
 use super::{Action, Ending, MonoTime, Outcome, Reason, Report, Source};
 use crate::backoff;
 
-/// A block that must not be and that the kernel would not lift is tried again after this.
-const LIFT_AGAIN: Duration = Duration::from_secs(10);
-/// The kernel's time and ours differ by the moments between an order and its answer, and by the kernel's ticks.
-const TIMES_AGREE: Duration = Duration::from_secs(2);
-/// Subjects that the index has room for from the start. More make it grow, at some milliseconds for each doubling; at the default of 600 new
-/// blocks a minute that is after three hours of a flood that spends them all.
-const INDEX_START: usize = 131_072;
+/// Retry interval when the kernel refuses to lift the block of a never-block address.
+const LIFT_RETRY: Duration = Duration::from_secs(10);
+/// Timeouts that differ by less are equal: ours starts later by the time of the kernel's answer, and the kernel rounds to ticks.
+const TIMEOUT_TOLERANCE: Duration = Duration::from_secs(2);
+/// Initial capacity of the index, in blocks. Growing beyond it takes some milliseconds per doubling; at the default of 600 new blocks a
+/// minute a flood needs more than three hours to reach it.
+const INDEX_CAPACITY: usize = 131_072;
 
-/// What the engine has to do after an outcome.
+/// What the engine must do after an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Followup {
     Nothing,
     /// A first block is in force.
     Blocked(Source),
-    /// It was lifted by hand: its evidence is forgiven.
+    /// The administrator or another program lifted the block: forget the evidence.
     Forgiven(Source),
-    /// It was lifted because it must not be: the rules need not hold it either.
+    /// The block of a never-block address was lifted: release the hold too.
     Exempt(Source),
 }
 
-/// A scan's claim to block a source.
+/// Whether a scan may order a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BlockStatus {
-    /// Nothing is there.
+    /// There is no block.
     Free,
-    /// In force or in flight as it is, or refused not long ago.
+    /// In force or in flight, or refused a short time ago.
     Taken,
-    /// In force for a forged or an unproven scan: a proof lengthens it.
+    /// In force for an unproven scan: a proof makes it longer.
     Unproven,
 }
 
-/// Counts of things done.
+/// Counters since the engine was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Totals {
     pub(super) blocked: u64,
@@ -63,7 +63,7 @@ pub(super) struct Totals {
     pub(super) unblocked: u64,
 }
 
-/// All blocks.
+/// All blocks, indexed by source.
 #[derive(Debug)]
 pub(super) struct Blocks {
     entries: Vec<Option<Entry>>,
@@ -80,7 +80,7 @@ impl Blocks {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
-            index: HashTable::with_capacity(INDEX_START),
+            index: HashTable::with_capacity(INDEX_CAPACITY),
             hasher: FixedState::with_seed(seed),
             timers: BTreeSet::new(),
             in_force: 0,
@@ -88,12 +88,12 @@ impl Blocks {
         }
     }
 
-    /// Blocks that are in force.
+    /// The number of blocks in force.
     pub(super) fn in_force(&self) -> usize {
         self.in_force
     }
 
-    /// Blocks in force, in flight, and refused ones that are still remembered.
+    /// The number of blocks in force, in flight, or refused and waiting.
     pub(super) fn count(&self) -> usize {
         self.index.len()
     }
@@ -110,7 +110,7 @@ impl Blocks {
         self.entries.iter().flatten().filter(|entry| entry.is_in_force()).map(view)
     }
 
-    /// The blocks in force in so many places from `at` on, and where the next call goes on; `None` when these were the last.
+    /// The blocks in force among `places` entries from `at` on, and the position for the next call; `None` after the last page.
     pub(super) fn page(&self, at: usize, places: usize) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
         let end = at.saturating_add(places).min(self.entries.len());
         let page = self.entries.get(at..end).unwrap_or_default();
@@ -122,8 +122,8 @@ impl Blocks {
         self.find(source).and_then(|at| self.entry(at)).filter(|entry| entry.is_in_force()).map(view)
     }
 
-    /// What a scan finds when it wants `source` blocked.
-    pub(super) fn standing(&self, now: MonoTime, source: Source) -> BlockStatus {
+    /// Whether a scan may order a block of `source`.
+    pub(super) fn block_status(&self, now: MonoTime, source: Source) -> BlockStatus {
         match self.find(source).and_then(|at| self.entry(at)) {
             None => BlockStatus::Free,
             Some(entry) => match entry.state {
@@ -134,19 +134,19 @@ impl Blocks {
         }
     }
 
-    /// Whether `source` is blocked, or about to be: then a hold may run out by itself. A block that the kernel refused counts: the hold is all
-    /// there is then.
+    /// Whether `source` is blocked or about to be, so that its hold needs no release. A refused block counts: only the hold protects
+    /// then.
     pub(super) fn covers(&self, source: Source) -> bool {
         let state = self.find(source).and_then(|at| self.entry(at)).map(|entry| &entry.state);
         state.is_some_and(|state| !matches!(state, State::Lifting { .. }))
     }
 
-    /// The kernel refused to block `source` lately.
+    /// Whether the kernel refused to block `source` a short time ago.
     pub(super) fn was_refused(&self, source: Source) -> bool {
         self.find(source).and_then(|at| self.entry(at)).is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
     }
 
-    /// A probe of a blocked source has come through. Unless it was on its way already, somebody else took the element out: the kernel is asked.
+    /// Handles a probe of a blocked source: it was in flight when the block came, or another program deleted the element. Asks the kernel.
     pub(super) fn check_element(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) {
         let Some(at) = self.find(source) else { return };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce && now >= entry.check_from) else { return };
@@ -156,7 +156,7 @@ impl Blocks {
         self.rearm(at);
     }
 
-    /// Orders a block, or more time and another reason for one that is there; waits if an order is in flight.
+    /// Orders a block, or a new timeout and reason for a present one. Waits while an order is in flight.
     pub(super) fn order(&mut self, now: MonoTime, source: Source, order: Order, actions: &mut Vec<Action>) {
         let at = match self.find(source) {
             Some(at) => at,
@@ -194,7 +194,7 @@ impl Blocks {
         self.rearm(at);
     }
 
-    /// Orders that a block be lifted. Gives whether there was one, or one in flight.
+    /// Orders to lift a block. Returns whether there was one, in force or in flight.
     pub(super) fn lift(&mut self, source: Source, ending: Ending, actions: &mut Vec<Action>) -> bool {
         let Some(at) = self.find(source) else { return false };
         let Some(entry) = self.entry_mut(at) else { return false };
@@ -206,7 +206,7 @@ impl Blocks {
             }
             State::Refused { .. } => false,
             State::Lifting { ending: already, .. } => {
-                // What must not be blocked stays lifted, whoever asked first; a pending to block again is void.
+                // A never-block address must stay unblocked: its ending takes precedence, and a pending block is dropped.
                 if ending == Ending::NeverBlock {
                     *already = ending;
                 }
@@ -214,7 +214,7 @@ impl Blocks {
                 true
             }
             State::Blocking | State::Renewing { .. } | State::Counting | State::Exempting(_) => {
-                // As above: a lifting by hand is not tried again when the kernel refuses it, this one is.
+                // As above; and only this ending is retried when the kernel refuses.
                 let must = matches!(entry.pending.as_deref(), Some(Pending::Lift(Ending::NeverBlock)));
                 entry.pending = Some(Box::new(Pending::Lift(if must { Ending::NeverBlock } else { ending })));
                 true
@@ -224,7 +224,7 @@ impl Blocks {
         found
     }
 
-    /// Orders that a network be left out of the block around it; waits if an order is in flight. Gives whether there is such a block.
+    /// Orders to exempt a network from the block of `source`. Waits while an order is in flight. Returns whether there is such a block.
     pub(super) fn exempt(&mut self, source: Source, network: IpNet, actions: &mut Vec<Action>) -> bool {
         let Some(at) = self.find(source) else { return false };
         let Some(entry) = self.entry_mut(at) else { return false };
@@ -235,7 +235,7 @@ impl Blocks {
                 actions.push(Action::Exempt { source, exempt: all.clone() });
                 entry.state = State::Exempting(Exempt::new(all));
             }
-            // A pending order to lift the whole block comes first.
+            // A pending order to lift the whole block takes precedence.
             _ if matches!(entry.pending.as_deref(), Some(Pending::Lift(_))) => {}
             _ => entry.pending = Some(Box::new(Pending::Exempt(network))),
         }
@@ -243,24 +243,24 @@ impl Blocks {
         true
     }
 
-    /// Lifts the blocks that `is_void` picks among so many places from `at` on; where the next call goes on, `None` when these were the last.
-    pub(super) fn lift_void(
+    /// Lifts the blocks that `must_lift` selects among `places` entries from `at` on. Returns the position for the next call, `None` at the end.
+    pub(super) fn lift_forbidden(
         &mut self,
         at: usize,
         places: usize,
-        is_void: impl Fn(Source, &Reason) -> bool,
+        must_lift: impl Fn(Source, &Reason) -> bool,
         actions: &mut Vec<Action>,
     ) -> Option<usize> {
         let end = at.saturating_add(places).min(self.entries.len());
         let page = self.entries.get(at..end).unwrap_or_default();
-        let picked: Vec<Source> = page.iter().flatten().filter(|entry| is_void(entry.source, &entry.reason)).map(|entry| entry.source).collect();
+        let picked: Vec<Source> = page.iter().flatten().filter(|entry| must_lift(entry.source, &entry.reason)).map(|entry| entry.source).collect();
         for source in picked {
             self.lift(source, Ending::NeverBlock, actions);
         }
         (end < self.entries.len()).then_some(end)
     }
 
-    /// Takes over an element that is in the kernel's set. One that is known already is left as it is.
+    /// Adopts an element of the kernel's set, unless its source has an entry.
     pub(super) fn adopt(&mut self, now: MonoTime, found: &Adopted) {
         if self.find(found.source).is_some() {
             return;
@@ -292,7 +292,7 @@ impl Blocks {
         self.rearm(at);
     }
 
-    /// Somebody took the element out of the kernel's set. Gives whether there was a block; with an order in flight its answer will tell.
+    /// Another program removed the element. Returns whether a block ended; while an order is in flight, its answer decides instead.
     pub(super) fn removed(&mut self, source: Source, actions: &mut Vec<Action>) -> bool {
         let Some(at) = self.find(source) else { return false };
         if self.entry(at).is_none_or(|entry| entry.state != State::InForce) {
@@ -302,7 +302,7 @@ impl Blocks {
         true
     }
 
-    /// Another program took a part of a blocked network out of the kernel's set: the block leaves it out from now on. Gives whether that is news.
+    /// Another program removed a part of a blocked network: exempts it. Returns whether this changed anything.
     pub(super) fn removed_part(&mut self, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
         let Some(at) = self.find(source) else { return false };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
@@ -316,13 +316,13 @@ impl Blocks {
         true
     }
 
-    /// Somebody gave the element another time or comment: what the kernel has counts. Gives whether that is another than was known.
+    /// Another program changed the element's timeout: takes over the kernel's values. Returns whether they differ from ours.
     pub(super) fn changed(&mut self, now: MonoTime, found: &Adopted) -> bool {
         let Some(at) = self.find(found.source) else { return false };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
         let known = entry.expires.map(|at| at.since(now));
         let is_same = match (known, found.remaining) {
-            (Some(known), Some(told)) => known.abs_diff(told) <= TIMES_AGREE,
+            (Some(known), Some(remaining)) => known.abs_diff(remaining) <= TIMEOUT_TOLERANCE,
             (None, None) => true,
             _ => false,
         };
@@ -335,14 +335,14 @@ impl Blocks {
         true
     }
 
-    /// Makes room for so many more at once, which a bulk of them is better off with.
+    /// Reserves memory for `more` blocks, which saves repeated growth in a bulk.
     pub(super) fn reserve(&mut self, more: usize) {
         let Self { index, entries, hasher, .. } = self;
         index.reserve(more, |at| hash_of(entries, hasher, *at));
         self.entries.reserve(more);
     }
 
-    /// The kernel's answer. `renew` is the time that a block gets whose scan goes on; `None` if it gets none.
+    /// Handles the kernel's answer. `renew` gives the timeout for a block whose scan continues; `None`: no renewal.
     pub(super) fn on_outcome(
         &mut self,
         now: MonoTime,
@@ -365,7 +365,7 @@ impl Blocks {
         followup
     }
 
-    /// Everything that is due, at most `budget` of it: the packet path must not wait for a million expiries.
+    /// Handles due timers, at most `budget`: packets must not wait for a million expiries.
     pub(super) fn on_timer(&mut self, now: MonoTime, budget: usize, renew: impl Fn(Source) -> Option<Duration>, actions: &mut Vec<Action>) {
         for _ in 0..budget {
             let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now) else { return };
@@ -382,7 +382,7 @@ impl Blocks {
                 }
                 State::InForce if is_due(entry.count_at, now) => {
                     entry.count_at = None;
-                    // A block that gets no more time needs no count.
+                    // Without a renewal there is nothing to count for.
                     if renew(source).is_some() {
                         actions.push(Action::Count { source });
                         entry.state = State::Counting;
@@ -419,12 +419,12 @@ impl Blocks {
                 let changed = reason.is_some();
                 if let Some(reason) = reason {
                     (entry.reason, entry.port) = *reason;
-                    // An order for the whole network is one for what it left out too.
+                    // An order for the whole network ends its exemptions.
                     entry.exempt = Exempt::default();
                 }
                 entry.run(now, timeout);
                 entry.renewals = entry.renewals.saturating_add(1);
-                // A scan that goes on for a day renews its block two thousand times. Told are the first, second, fourth, eighth of them, and so on.
+                // A scan that continues for a day renews its block two thousand times: report the first, second, fourth, eighth and so on.
                 if changed || entry.renewals.is_power_of_two() {
                     actions.push(Action::Report(blocked(entry, true)));
                 }
@@ -436,7 +436,7 @@ impl Blocks {
                 self.done.refused += 1;
                 Followup::Nothing
             }
-            // Not what was asked: an answer that belongs to nothing changes nothing.
+            // The answer does not match the order in flight: ignore it.
             (other, _) => {
                 entry.state = other;
                 Followup::Nothing
@@ -451,18 +451,18 @@ impl Blocks {
         match result {
             Ok(()) => {
                 if in_force {
-                    self.end_keeping_wish(at, ending, actions);
+                    self.end_keeping_pending(at, ending, actions);
                 } else if let Some(entry) = self.entry_mut(at) {
                     entry.state = State::Refused { until: now };
                 }
-                if ending == Ending::ByHand { Followup::Forgiven(source) } else { Followup::Exempt(source) }
+                if ending == Ending::Manual { Followup::Forgiven(source) } else { Followup::Exempt(source) }
             }
             Err(error) => {
                 actions.push(Action::Report(Report::UnblockFailed { source, error }));
                 if in_force {
                     entry.state = State::InForce;
                     if ending == Ending::NeverBlock {
-                        entry.lift_at = Some(now.after(LIFT_AGAIN));
+                        entry.lift_at = Some(now.after(LIFT_RETRY));
                     }
                 } else {
                     entry.state = State::Refused { until: now };
@@ -492,16 +492,16 @@ impl Blocks {
         let source = entry.source;
         entry.state = State::InForce;
         match packets {
-            // The kernel's timer may have been a moment ahead of ours; else it was somebody's hand.
+            // The kernel's timer may be slightly ahead of ours; otherwise another program deleted the element.
             None => {
-                let ending = if is_due(entry.expires, now) { Ending::Expired } else { Ending::ByHand };
-                self.end_keeping_wish(at, ending, actions);
-                if ending == Ending::ByHand { Followup::Forgiven(source) } else { Followup::Nothing }
+                let ending = if is_due(entry.expires, now) { Ending::Expired } else { Ending::Manual };
+                self.end_keeping_pending(at, ending, actions);
+                if ending == Ending::Manual { Followup::Forgiven(source) } else { Followup::Nothing }
             }
             Some(packets) => {
                 let continues = packets > entry.packets;
                 entry.packets = packets;
-                // A pending that waits comes first.
+                // A pending order takes precedence.
                 if continues
                     && entry.pending.is_none()
                     && entry.is_unproven_scan()
@@ -515,12 +515,12 @@ impl Blocks {
         }
     }
 
-    /// After an outcome: what has waited for it, what became due meanwhile.
+    /// After an outcome: starts the pending order, and ends a block that expired meanwhile.
     fn settle(&mut self, now: MonoTime, at: u32, actions: &mut Vec<Action>) {
         let Some(entry) = self.entry_mut(at) else { return };
         let source = entry.source;
         if entry.state == State::InForce && is_due(entry.expires, now) {
-            self.end_keeping_wish(at, Ending::Expired, actions);
+            self.end_keeping_pending(at, Ending::Expired, actions);
         }
         let Some(entry) = self.entry_mut(at) else { return };
         if matches!(entry.state, State::InForce | State::Refused { .. })
@@ -535,7 +535,7 @@ impl Blocks {
                 (Pending::Lift(ending), State::InForce) => {
                     self.lift(source, ending, actions);
                 }
-                // The kernel refused the block: most likely there is nothing to lift, but whoever asked wants to be sure.
+                // The kernel refused the block, so there is probably nothing to delete; delete anyway to be sure.
                 (Pending::Lift(ending), _) => {
                     actions.push(Action::Unblock { source });
                     entry.state = State::Lifting { ending, in_force: false };
@@ -543,7 +543,7 @@ impl Blocks {
             }
         }
         self.rearm(at);
-        // Ended, and nobody wants it back.
+        // The block has ended and no order is pending.
         if self.entry(at).is_some_and(|entry| matches!(entry.state, State::Refused { .. }) && entry.refusals == 0) {
             self.remove(at);
         }
@@ -551,12 +551,12 @@ impl Blocks {
 
     /// Reports the end of a block in force and drops its entry.
     fn end(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
-        self.end_keeping_wish(at, ending, actions);
+        self.end_keeping_pending(at, ending, actions);
         self.remove(at);
     }
 
-    /// Reports the end of a block in force; [`Blocks::settle`] then looks for a pending to block again.
-    fn end_keeping_wish(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
+    /// Reports the end of a block in force and keeps its entry: [`Blocks::settle`] starts a pending order.
+    fn end_keeping_pending(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
         let Some(entry) = self.entry_mut(at) else { return };
         entry.state = State::Refused { until: entry.since };
         (entry.refusals, entry.lift_at) = (0, None);

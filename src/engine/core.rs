@@ -1,8 +1,8 @@
-//! The engine: what it holds, how it begins, and what another configuration changes.
+//! The engine's state, its creation, and its reconfiguration.
 //!
-//! What comes in is in a file each: `probes`, `outcomes` and timers, the administrator's word `by_hand`; what is known goes out by `views`.
+//! Each kind of input has its own file: `probes`, `outcomes` (with timers), `manual` (commands and edits with nft). `views` has the queries.
 
-pub(super) mod by_hand;
+pub(super) mod manual;
 mod outcomes;
 mod probes;
 mod views;
@@ -11,62 +11,82 @@ use std::time::Duration;
 
 use super::account::{Counted, Touch, clock};
 use super::blocks::Blocks;
+<<<<<<< HEAD
 use super::ledger::{Known, Ledger};
+=======
+use super::flood::FloodDetector;
+use super::ledger::{Account, Ledger};
+>>>>>>> wt-wordsa
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::status::{Evidence, Status};
-use super::surge::FloodDetector;
+use super::token_bucket::TokenBucket;
 use super::{AllowList, MonoTime, Reason, Source};
+<<<<<<< HEAD
 use crate::rate::TokenBucket;
 
 /// Reports a minute of sources that are told of and not blocked: as many as there are new blocks by default. A flood of invented sources that
 /// pass the trigger is not worth a line each; what is held back is counted.
 const TOLD_PER_MINUTE: u32 = 600;
+=======
 
-/// The sweep runs this often: only the number of sources shown depends on it.
+const MINUTE_MS: u64 = 60_000;
+
+/// Reports per minute about sources that are not blocked, as many as new blocks by default. In a flood of spoofed sources that pass the
+/// trigger, a line for each would fill the log; suppressed reports are counted.
+const REPORTS_PER_MINUTE: u64 = 600;
+>>>>>>> wt-wordsa
+
+/// Interval of the sweep for expired accounts. Only the number of sources in the status depends on it.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// Who scans, and what follows from it. See the [module](super).
+/// The detection engine. See the [module](super).
 ///
 /// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly one [`Outcome`](super::Outcome): until then
-/// nothing else is ordered for the same source. Time may be given as it comes: a moment before the last one counts as the last one.
+/// nothing else is ordered for the same source. A time before the last one counts as the last one.
 #[derive(Debug)]
 pub struct Engine {
     policy: Policy,
     seed: [u64; 2],
-    /// What the configuration cannot change.
+    /// Special addresses, which no configuration can make blockable.
     always: AllowList,
     /// Own addresses, gateways, resolvers, peers of administrators.
     never_block: AllowList,
     ledger: Ledger,
     blocks: Blocks,
     offenders: Offenders,
-    /// New blocks of unproven sources.
+    /// Limits new blocks of unproven sources.
     unproven: TokenBucket,
-    told: TokenBucket,
-    /// Holds that the budget stands against.
-    past_budget: FloodDetector,
-    /// Of the policy, for the packet path.
+    report_tokens: TokenBucket,
+    /// Detects a flood of held sources for which no block is left.
+    over_budget: FloodDetector,
+    /// From the policy; kept because every packet needs it.
     counted: Counted,
     now: MonoTime,
     sweep_at: Option<MonoTime>,
-    /// Where the search for blocks that must not be goes on, if one is under way.
+    /// Where the search for blocks of never-block addresses continues, if one is running.
     review_from: Option<usize>,
     status: Status,
 }
 
 impl Engine {
-    /// An engine that knows nothing yet. `seed` keys the hash tables, so that nobody can choose addresses that collide: it must be random,
-    /// and the same in runs that shall be the same.
+    /// An empty engine. `seed` keys the hash tables against chosen addresses that collide: it must be random in production, and fixed
+    /// where runs must be reproducible.
     pub fn new(policy: Policy, seed: [u64; 2]) -> Self {
         let shape = policy.shape();
         Self {
             ledger: Ledger::new(shape, seed[0]),
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
+<<<<<<< HEAD
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
             told: TokenBucket::per_minute(TOLD_PER_MINUTE),
             past_budget: FloodDetector::default(),
+=======
+            unproven: unproven_bucket(&policy),
+            report_tokens: TokenBucket::new(REPORTS_PER_MINUTE, MINUTE_MS, REPORTS_PER_MINUTE),
+            over_budget: FloodDetector::default(),
+>>>>>>> wt-wordsa
             always: AllowList::always(),
             never_block: AllowList::default(),
             counted: policy.counted(),
@@ -79,22 +99,27 @@ impl Engine {
         }
     }
 
-    /// Another configuration. Accounts and blocks stay; what must not be blocked any more is lifted.
+    /// Puts another configuration in force. Accounts and blocks stay; blocks of addresses that are never-block now are lifted.
     ///
-    /// When `block.ipv6_prefix` changes, each block goes on to block what was decided, no more and no less; accounts of the old length are forgotten.
+    /// When `block.ipv6_prefix` changes, each block keeps its network; accounts of the old length are forgotten.
     pub fn reconfigure(&mut self, now: MonoTime, policy: Policy) {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
         self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
+<<<<<<< HEAD
         self.unproven = self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
+=======
+        let rate = u64::from(self.policy.unproven.per_minute);
+        self.unproven = self.unproven.changed(rate, MINUTE_MS, rate);
+>>>>>>> wt-wordsa
         if old.allow != self.policy.allow {
             self.lift_never_block();
         }
     }
 
-    /// Own addresses, gateways, resolvers and administrators' peers, as they are now. Blocks of scans that overlap them, and others that lie within them, are
-    /// lifted by the next calls of [`Engine::on_timer`].
+    /// Replaces the list of own addresses, gateways, resolvers and administrators' peers. The next calls of [`Engine::on_timer`] lift scans' blocks
+    /// that overlap them, and other blocks that lie within them.
     pub fn set_never_block(&mut self, now: MonoTime, list: AllowList) {
         self.tick(now);
         if list != self.never_block {
@@ -103,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// Takes over what an earlier run knew: who was blocked how often, and who touched what. What is known already, and what is over by now, is left out.
+    /// Restores offenders and evidence of an earlier run. Skips sources that are known already, and evidence that has expired.
     pub fn recall(&mut self, now: MonoTime, offenders: impl IntoIterator<Item = Offender>, evidence: impl IntoIterator<Item = Evidence>) {
         let now = self.tick(now);
         let Self { policy, .. } = self;
@@ -115,11 +140,11 @@ impl Engine {
         }
         for evidence in evidence.into_iter().filter(|evidence| policy.is_account(evidence.source)) {
             let slots: Vec<u64> = evidence.ports.iter().map(|touch| Touch::of_view(touch).slot()).collect();
-            let known = Known {
+            let known = Account {
                 slots: &slots,
                 first: clock(evidence.first),
                 last: clock(evidence.last),
-                told: evidence.told.map_or(0, clock),
+                last_reported: evidence.last_reported.map_or(0, clock),
                 probes: evidence.probes,
             };
             self.ledger.recall(now, evidence.source, known, self.counted);
@@ -129,7 +154,7 @@ impl Engine {
         }
     }
 
-    /// Time that never goes back.
+    /// Advances the engine's time; it never goes back.
     fn tick(&mut self, now: MonoTime) -> MonoTime {
         self.now = self.now.max(now);
         self.now
@@ -143,8 +168,8 @@ impl Engine {
         overlaps(&self.policy, &self.always, &self.never_block, source)
     }
 
-    /// Blocks are looked through in pieces by [`Engine::on_timer`]: there may be a million, and the packet path waits meanwhile. Until then the rules
-    /// exempt the addresses by themselves.
+    /// [`Engine::on_timer`] checks the blocks in pieces: there may be a million, and packets wait meanwhile. Until then the rules exempt
+    /// the addresses.
     fn lift_never_block(&mut self) {
         self.review_from = Some(0);
     }
@@ -155,13 +180,21 @@ fn overlaps(policy: &Policy, always: &AllowList, never_block: &AllowList, source
     [always, &policy.allow, never_block].into_iter().any(|list| list.overlaps(&network))
 }
 
-/// Whether a block must not be: it lies within what is never blocked, or is a scan's and overlaps that. Of a network that the administrator or another program
-/// blocked, the rules exempt the addresses on the list.
-fn is_void(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source, reason: &Reason) -> bool {
+/// Whether a block must be lifted: it lies within a never-block list, or it is a scan's and overlaps one. In other blocked networks the rules
+/// exempt the listed addresses instead.
+fn must_lift(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source, reason: &Reason) -> bool {
     let network = source.network();
     let is_scan = reason.scan().is_some();
     [always, &policy.allow, never_block].into_iter().any(|list| if is_scan { list.overlaps(&network) } else { list.covers(&network) })
 }
 
+<<<<<<< HEAD
+=======
+fn unproven_bucket(policy: &Policy) -> TokenBucket {
+    let rate = u64::from(policy.unproven.per_minute);
+    TokenBucket::new(rate, MINUTE_MS, rate)
+}
+
+>>>>>>> wt-wordsa
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,15 @@
-//! What follows from the evidence, before it is asked whether anything stands against it.
+//! Decides from a source's evidence and the policy whether to wait, report or block.
 
 use super::account::Tally;
 use super::policy::Policy;
 use crate::config::{Mode, ProtocolAction, UnprovenAction};
 use crate::probe::{ScanKind, Transport};
 
-/// Why a source that passed the trigger is not blocked. [`NotBlocked::text`] stands in the report.
+/// Why a source that passed the trigger is not blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum NotBlocked {
-    /// It is on the allow list, or must not be blocked for another reason.
+    /// It is on a never-block list.
     NeverBlock,
     /// `mode: observe`.
     Observe,
@@ -29,7 +29,7 @@ pub enum NotBlocked {
     PerMinute,
     /// `block.total` is reached.
     Total,
-    /// Packets of a connection that is over can look like it, and there were too few of them.
+    /// There were too few packets of a kind that closed connections produce too.
     Ambiguous,
 }
 
@@ -49,7 +49,7 @@ impl NotBlocked {
         Self::Ambiguous,
     ];
 
-    /// The words for the administrator.
+    /// The text in reports.
     pub fn text(self) -> &'static str {
         match self {
             Self::NeverBlock => "never-block address",
@@ -62,67 +62,67 @@ impl NotBlocked {
             Self::UnprovenSlow => "block.unproven.action is slow",
             Self::PerMinute => "block.unproven.per_minute is used up",
             Self::Total => "block.total is reached",
-            Self::Ambiguous => "a late packet of a connection that is over can look like it",
+            Self::Ambiguous => "closed connections cause such packets too",
         }
     }
 }
 
-/// Whether a source has shown enough, whatever follows from that.
+/// Whether a source has passed the trigger, whether or not it is blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// Not yet.
+    /// Not passed yet.
     Below,
-    /// It is blocked or reported, or was told of before.
+    /// Passed: the source is blocked or reported, now or before.
     Passed,
 }
 
-/// What a new connection of a source may do.
+/// The verdict on a new connection of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionVerdict {
-    /// Nothing stands against it.
+    /// The connection may proceed.
     Free,
-    /// The source has passed the trigger and would be blocked; but as many blocks as may be are there (`block.unproven.per_minute`,
-    /// `block.total`), or the kernel refused.
+    /// The source has passed the trigger, but its block was prevented by `block.unproven.per_minute`, `block.total` or a refusal of
+    /// the kernel.
     Held,
     /// The source is blocked.
     Blocked,
 }
 
-/// What follows from the evidence.
+/// What to do about a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Nothing yet.
+    /// Not enough evidence yet.
     Wait,
-    /// A report.
-    Tell(NotBlocked),
-    /// A block, if nothing stands against it.
+    /// Report the scan; do not block.
+    Report(NotBlocked),
+    /// Block, unless a limit prevents it.
     Block {
         /// The source has shown that it receives our packets.
         proven: bool,
     },
 }
 
-/// Decides on a probe of the kind `scan` that came over `transport`, after it was added to what its source's ports add up to.
+/// Decides on a probe that `tally` includes already.
 pub(super) fn decide(policy: &Policy, tally: Tally, scan: ScanKind, transport: Transport) -> Decision {
     let trigger = policy.trigger();
-    // A datagram that is told only does not set off what TCP evidence of minutes ago would: the TCP probe had its decision.
+    // A probe of a transport that is only logged must not trigger a block with older TCP evidence: those TCP probes had their decision.
     if policy.action(transport) != ProtocolAction::Block {
-        return if tally.tells(trigger) { Decision::Tell(policy.told_only(transport)) } else { Decision::Wait };
+        return if tally.reports_at(trigger) { Decision::Report(policy.report_only(transport)) } else { Decision::Wait };
     }
     if !tally.blocks(trigger) {
-        // Whoever wants to hear of the first packet hears of a lone FIN too, as from PortSentry 1.2; to block for it would be to block clients.
-        return if trigger == 0 && scan == ScanKind::Fin { Decision::Tell(NotBlocked::Ambiguous) } else { Decision::Wait };
+        // At trigger 0 a single FIN is reported, as by PortSentry 1.2; blocking for it would block clients of closed connections.
+        return if trigger == 0 && scan == ScanKind::Fin { Decision::Report(NotBlocked::Ambiguous) } else { Decision::Wait };
     }
     if policy.mode == Mode::Observe {
-        return Decision::Tell(NotBlocked::Observe);
+        return Decision::Report(NotBlocked::Observe);
     }
     if tally.proven(trigger) {
         return Decision::Block { proven: true };
     }
     match policy.unproven.action {
         UnprovenAction::Block => Decision::Block { proven: false },
-        UnprovenAction::Slow => Decision::Tell(NotBlocked::UnprovenSlow),
-        UnprovenAction::Report => Decision::Tell(NotBlocked::UnprovenReport),
+        UnprovenAction::Slow => Decision::Report(NotBlocked::UnprovenSlow),
+        UnprovenAction::Report => Decision::Report(NotBlocked::UnprovenReport),
     }
 }
 
@@ -143,10 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn one_fin_is_told_at_trigger_0_and_blocks_nobody() {
+    fn single_fin_at_trigger_0_is_reported_only() {
         let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
         let late = |ambiguous| Tally { ambiguous, ..Tally::default() };
-        assert_eq!(decide(&policy, late(1), ScanKind::Fin, Transport::Tcp), Decision::Tell(NotBlocked::Ambiguous));
+        assert_eq!(decide(&policy, late(1), ScanKind::Fin, Transport::Tcp), Decision::Report(NotBlocked::Ambiguous));
         assert_eq!(decide(&policy, late(1), ScanKind::Ack, Transport::Tcp), Decision::Wait);
         assert_eq!(decide(&policy, late(6), ScanKind::Fin, Transport::Tcp), Decision::Block { proven: false });
         let one = Policy { scan_trigger: 1, ..policy };
@@ -154,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_are_told_only_count_toward_a_report() {
+    fn logged_datagrams_count_toward_a_report() {
         let policy = Policy::from_config(&Config::default());
-        let mixed = Tally { plain: 2, told: 1, ..Tally::default() };
-        assert_eq!(decide(&policy, mixed, ScanKind::Udp, Transport::Udp), Decision::Tell(NotBlocked::UdpLog));
+        let mixed = Tally { plain: 2, logged: 1, ..Tally::default() };
+        assert_eq!(decide(&policy, mixed, ScanKind::Udp, Transport::Udp), Decision::Report(NotBlocked::UdpLog));
         assert_eq!(decide(&policy, mixed, ScanKind::Syn, Transport::Tcp), Decision::Wait);
         assert_eq!(
-            decide(&policy, Tally { plain: 3, told: 1, ..Tally::default() }, ScanKind::Udp, Transport::Udp),
-            Decision::Tell(NotBlocked::UdpLog)
+            decide(&policy, Tally { plain: 3, logged: 1, ..Tally::default() }, ScanKind::Udp, Transport::Udp),
+            Decision::Report(NotBlocked::UdpLog)
         );
     }
 }

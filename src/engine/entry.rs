@@ -1,4 +1,4 @@
-//! One block: what it is on, why, in which state, and when something is due for it.
+//! One block: its source, reason, state and timers.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use ipnet::IpNet;
 use super::{Ending, MonoTime, Reason, Report, Source};
 use crate::probe::Port;
 
-/// After a refusal the same source is tried again after this, twice as long each further time. The kernel refuses when its set or memory is
-/// full: a second is nothing to it.
+/// First retry delay after the kernel refused a block; it doubles with each refusal. The kernel refuses when its set or memory is full,
+/// which rarely changes within a second.
 pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// But not later than this.
+/// Longest retry delay.
 pub(super) const RETRY_LAST: Duration = Duration::from_secs(60);
 
-/// A packet of a blocked source was on its way when the block came, or the element is gone: the kernel is asked, but not more often than this.
+/// Shortest interval between two checks whether the element of a source that still sends exists.
 pub(super) const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is to be blocked, and why.
+/// An order to block a source.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Order {
     pub(super) timeout: Option<Duration>,
@@ -24,7 +24,7 @@ pub(super) struct Order {
     pub(super) port: Option<Port>,
 }
 
-/// What is asked for while an order is in flight.
+/// An order that waits for the answer to the one in flight.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pending {
     Block(Order),
@@ -34,19 +34,19 @@ pub(super) enum Pending {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum State {
-    /// The element is in the kernel's set.
+    /// The element is in the kernel's set, and no order is in flight.
     InForce,
-    /// The first order is in flight.
+    /// The order to add the element is in flight.
     Blocking,
-    /// In force, and the order for more time is in flight; with the new reason, if it changes.
+    /// In force; the order for a new timeout is in flight, with the new reason if it changes.
     Renewing { timeout: Option<Duration>, reason: Option<Box<(Reason, Option<Port>)>> },
-    /// In force, and the question for its counter is in flight.
+    /// In force; the query of its counter is in flight.
     Counting,
-    /// In force, and the order to leave these networks out is in flight.
+    /// In force; the order to exempt these networks is in flight.
     Exempting(Exempt),
-    /// The order to take it out is in flight.
+    /// The order to delete the element is in flight.
     Lifting { ending: Ending, in_force: bool },
-    /// The kernel has refused it; it is not tried again before then.
+    /// The kernel refused; no retry before `until`.
     Refused { until: MonoTime },
 }
 
@@ -60,10 +60,10 @@ pub(super) struct Entry {
     pub(super) since: MonoTime,
     pub(super) timeout: Option<Duration>,
     pub(super) expires: Option<MonoTime>,
-    /// When the kernel is asked whether the scan goes on.
+    /// When to read the packet counter, which shows whether the scan continues.
     pub(super) count_at: Option<MonoTime>,
     pub(super) lift_at: Option<MonoTime>,
-    /// From here on a packet that comes through is a reason to ask whether the element is still there.
+    /// From this time on a probe of the source makes us check that the element exists.
     pub(super) check_from: MonoTime,
     pub(super) timer: Option<MonoTime>,
     pub(super) packets: u64,
@@ -72,7 +72,7 @@ pub(super) struct Entry {
     pub(super) exempt: Exempt,
 }
 
-/// What a block leaves out; few blocks leave out anything.
+/// The exempt networks of a block; boxed because few blocks have any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Exempt(Option<Box<Vec<IpNet>>>);
 
@@ -85,7 +85,7 @@ impl Exempt {
         self.0.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The same with one more; `None` if that is left out already.
+    /// The list with `network` added; `None` if it is exempt already.
     pub(super) fn with(&self, network: IpNet) -> Option<Vec<IpNet>> {
         if self.networks().iter().any(|known| known.contains(&network)) {
             return None;
@@ -97,24 +97,24 @@ impl Exempt {
     }
 }
 
-/// A block as it is shown.
+/// A block in force, for listings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockView<'a> {
     /// What is blocked.
     pub source: Source,
     /// Why.
     pub reason: &'a Reason,
-    /// Since when; for an adopted block, as far as that is known.
+    /// When it began; estimated for an adopted block.
     pub since: MonoTime,
-    /// Until when; `None` until it is unblocked.
+    /// When it ends; `None`: when it is unblocked.
     pub expires: Option<MonoTime>,
-    /// The whole time that it was given last.
+    /// The timeout it was given last.
     pub timeout: Option<Duration>,
-    /// The port of the probe that crossed the trigger; `None` for a block by hand, and for one of an earlier run.
+    /// The port of the probe that passed the trigger; `None` for a manual block or if it is unknown.
     pub port: Option<Port>,
-    /// Packets dropped, as the kernel told at start or at the last renewal. The kernel's own counter is newer.
+    /// Packets dropped, as of start or the last renewal. The kernel's own counter is newer.
     pub packets: u64,
-    /// Networks within it that are not blocked.
+    /// Exempt networks within it.
     pub exempt: &'a [IpNet],
 }
 
@@ -131,16 +131,16 @@ impl Entry {
         matches!(self.reason, Reason::Scan { proven: false, .. })
     }
 
-    /// Gives it `timeout` from now on.
+    /// Starts the block's timeout.
     pub(super) fn run(&mut self, now: MonoTime, timeout: Option<Duration>) {
         self.timeout = timeout;
         self.expires = timeout.map(|timeout| now.after(timeout));
         self.check_from = now.after(CHECK_EVERY);
-        // Three quarters: late enough to see whether the scan goes on, early enough that the renewal is there before the kernel's timer.
+        // After three quarters: late enough to see whether the scan continues, early enough to renew before the kernel's timer expires.
         self.count_at = timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
     }
 
-    /// When the next thing is due that no outcome brings.
+    /// When the next timer of this block is due.
     pub(super) fn due(&self) -> Option<MonoTime> {
         match self.state {
             State::InForce => [self.expires, self.count_at, self.lift_at].into_iter().flatten().min(),
@@ -150,24 +150,24 @@ impl Entry {
     }
 }
 
-/// An element that was found in the kernel's set at start.
+/// An element of the kernel's set that the engine adopts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adopted {
     /// What it blocks.
     pub source: Source,
-    /// The whole time it was given, as the kernel tells it.
+    /// Its timeout in the kernel.
     pub timeout: Option<Duration>,
-    /// What is left of it; `None`: it has no end.
+    /// The time left; `None`: it has no timeout.
     pub remaining: Option<Duration>,
-    /// Packets that it has dropped.
+    /// Packets dropped.
     pub packets: u64,
-    /// What its comment says, or what was stored of it.
+    /// The reason, from the comment or the store.
     pub reason: Reason,
-    /// When the block began, where that was stored; `None`: when the kernel gave it its time.
+    /// When the block began, from the store; `None`: computed from the timeout.
     pub since: Option<MonoTime>,
-    /// The port that crossed the trigger, where that was stored.
+    /// The port that passed the trigger, from the store.
     pub port: Option<Port>,
-    /// Networks within it that are not blocked.
+    /// Exempt networks within it.
     pub exempt: Vec<IpNet>,
 }
 

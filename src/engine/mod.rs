@@ -1,11 +1,11 @@
-//! Who scans, and what follows from it.
+//! The detection engine: counts the ports that each source touches, decides what to block, and keeps the list of blocks.
 //!
 //! Pure: no clock, socket, file, log call or lock. Time comes in as [`MonoTime`], the hash seed as an argument; [`Action`]s go out, and the
 //! kernel's answer comes back as [`Outcome`]. The daemon, the tests and the benchmarks run the same code.
 //!
 //! ```text
-//!  Probe --> ledger (accounts of ports) --> decision --> blocks (orders, timers) --Action--> ...
-//!                                          ^ policy, allow list            ^--------Outcome-- ...
+//!  Probe --> ledger (ports per source) --> decision --> blocks (orders, timers) --Action--> ...
+//!                                         ^ policy, allow list           ^--------Outcome-- ...
 //! ```
 
 mod account;
@@ -15,7 +15,12 @@ mod blocks;
 mod core;
 mod decision;
 mod entry;
+mod flood;
 mod ledger;
+<<<<<<< HEAD
+=======
+mod mono_time;
+>>>>>>> wt-wordsa
 mod offenders;
 mod policy;
 mod reason;
@@ -23,17 +28,21 @@ mod refusal;
 mod slab;
 mod source;
 mod status;
-mod surge;
+mod token_bucket;
 
 pub use crate::time::MonoTime;
 
 pub use self::core::Engine;
-pub use self::core::by_hand::Unblocked;
+pub use self::core::manual::Unblocked;
 pub use action::{Action, Ending, Outcome, Report};
 pub use allowlist::AllowList;
 pub use decision::{ConnectionVerdict, NotBlocked, Trigger};
 pub use entry::{Adopted, BlockView};
 pub use ledger::{CAPACITY, NEWCOMER_BYTES, PORT_BYTES_MAX, TRIGGER_MAX, suspect_bytes};
+<<<<<<< HEAD
+=======
+pub use mono_time::MonoTime;
+>>>>>>> wt-wordsa
 pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
 pub use reason::Reason;

@@ -1,4 +1,4 @@
-//! Proven sources that were blocked before: how often, and when last.
+//! Offenders: proven sources that were blocked before, how often, and when last.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -7,22 +7,22 @@ use foldhash::fast::FixedState;
 
 use super::{MonoTime, Source};
 
-/// A proven source that was blocked.
+/// A proven source that was blocked before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offender {
     /// The source.
     pub source: Source,
-    /// How often it was blocked, each time within `block.escalate.memory` of the time before.
+    /// Number of blocks, each within `block.escalate.memory` of the one before.
     pub times: u32,
-    /// When last.
+    /// When it was last blocked.
     pub last: MonoTime,
 }
 
-/// Offenders that are remembered; about 6 MB. Past it the one whose block is longest ago is forgotten. A proven source has completed a handshake
-/// with each of several decoys, so this many cannot be invented.
+/// Remembered offenders, about 6 MB; beyond it the least recently blocked is forgotten. A proven source completed handshakes with several
+/// decoys, so an attacker cannot fill the table with spoofed addresses.
 pub const OFFENDERS_MAX: usize = 65_536;
 
-/// The table.
+/// The table of offenders.
 #[derive(Debug)]
 pub(super) struct Offenders {
     known: HashMap<Source, (u32, MonoTime), FixedState>,
@@ -35,12 +35,12 @@ impl Offenders {
         Self { known: HashMap::with_hasher(FixedState::with_seed(seed)), order: BTreeSet::new(), max: OFFENDERS_MAX }
     }
 
-    /// How often the source was blocked, unless that is longer ago than `memory`.
+    /// How often the source was blocked; 0 if the last block is older than `memory`.
     pub(super) fn times(&self, now: MonoTime, source: Source, memory: Duration) -> u32 {
         self.known.get(&source).filter(|(_, last)| now.since(*last) <= memory).map_or(0, |(times, _)| *times)
     }
 
-    /// Notes a block.
+    /// Records a block.
     pub(super) fn note(&mut self, now: MonoTime, source: Source, memory: Duration) {
         let times = self.times(now, source, memory).saturating_add(1);
         if let Some((_, last)) = self.known.insert(source, (times, now)) {
@@ -53,7 +53,7 @@ impl Offenders {
         }
     }
 
-    /// Takes over what an earlier run has noted, unless more is known.
+    /// Restores an offender of an earlier run, unless a higher count is known.
     pub(super) fn recall(&mut self, offender: Offender) {
         let Offender { source, times, last } = offender;
         if self.known.contains_key(&source) || self.known.len() >= self.max {
@@ -63,17 +63,15 @@ impl Offenders {
         self.order.insert((last, source));
     }
 
-    /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = Offender> {
         self.known.iter().map(|(&source, &(times, last))| Offender { source, times, last })
     }
 
-    /// The source's blocks, whenever they were.
+    /// The source's record, of any age.
     pub(super) fn get(&self, source: Source) -> Option<Offender> {
         self.known.get(&source).map(|&(times, last)| Offender { source, times, last })
     }
 
-    /// How many are remembered.
     pub(super) fn count(&self) -> usize {
         self.known.len()
     }
@@ -86,7 +84,7 @@ mod tests {
 
     // P10
     #[test]
-    fn offenders_are_remembered_for_a_time_and_never_too_many() {
+    fn offenders_expire_and_their_number_is_bounded() {
         let (memory, host) = (Duration::from_secs(10), |n: u32| Source::of(Ipv4Addr::from(n).into(), 64));
         let mut offenders = Offenders { max: 3, ..Offenders::new(7) };
         for second in 0..4 {

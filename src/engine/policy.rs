@@ -1,4 +1,4 @@
-//! What the administrator wants of the engine.
+//! The engine's part of the configuration.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,39 +9,39 @@ use super::{AllowList, NotBlocked, Source};
 use crate::config::{Config, Escalate, Mode, ProtocolAction, Unproven};
 use crate::probe::Transport;
 
-/// The part of the configuration that the engine follows. Fields are named as the file's keys.
+/// The engine's part of the configuration. Fields are named like the keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// Act, or only tell.
+    /// Block, or only report.
     pub mode: Mode,
-    /// What a scan over TCP has for consequence. SCTP shares TCP's ports, and bare IP protocols its fate.
+    /// What a TCP scan triggers; also for SCTP and other IP protocols.
     pub tcp: ProtocolAction,
-    /// What a scan over UDP has for consequence.
+    /// What a UDP scan triggers.
     pub udp: ProtocolAction,
-    /// Distinct ports that a source may touch without reaction; more than [`super::TRIGGER_MAX`] counts as that.
+    /// Distinct ports that a source may touch without a reaction, at most [`super::TRIGGER_MAX`].
     pub scan_trigger: u16,
-    /// The sliding time within which they count.
+    /// The sliding window in which they count.
     pub scan_window: Duration,
-    /// How long a block of a proven source lasts; `None`: until it is unblocked.
+    /// Timeout of a proven source's block; `None`: until it is unblocked.
     pub timeout: Option<Duration>,
-    /// Each further block of a proven source lasts longer.
+    /// How further blocks of a proven source become longer.
     pub escalate: Escalate,
-    /// IPv6 sources are accounted and blocked by prefixes of this many bits.
+    /// Prefix length by which IPv6 sources are counted and blocked, bits.
     pub ipv6_prefix: u8,
-    /// What a source gets whose address may be forged.
+    /// How to treat sources whose address may be spoofed.
     pub unproven: Unproven,
-    /// Never more blocks than this.
+    /// Maximum number of blocks.
     pub total: u32,
-    /// Addresses and networks of the configuration and the ignore file, never blocked.
+    /// Allowed networks, from the configuration and the ignore file.
     pub allow: AllowList,
-    /// The rules count ports and hold sources by themselves.
+    /// The rules count ports and hold sources too.
     pub reflex: bool,
-    /// Sources that are remembered, at most; see [`super::CAPACITY`].
+    /// Maximum number of accounts; see [`super::CAPACITY`].
     pub capacity: u32,
 }
 
 impl Policy {
-    /// The engine's part of a configuration. The ignore file's networks are the caller's to add to `allow`.
+    /// The policy of a configuration. The caller adds the ignore file's networks to `allow`.
     pub fn from_config(config: &Config) -> Self {
         Self {
             mode: config.mode,
@@ -65,18 +65,18 @@ impl Policy {
         Source::of(address, self.ipv6_prefix)
     }
 
-    /// Whether a source is an account: an IPv4 address, or an IPv6 prefix of the length in force.
+    /// Whether a source is an account: an IPv4 address, or an IPv6 prefix of the configured length.
     pub fn is_account(&self, source: Source) -> bool {
         source.prefix_len() == if source.addr().is_ipv4() { 32 } else { self.ipv6_prefix.min(128) }
     }
 
-    /// The trigger that is in force.
+    /// The effective trigger.
     pub(super) fn trigger(&self) -> u16 {
         self.scan_trigger.min(TRIGGER_MAX)
     }
 
     pub(super) fn shape(&self) -> Shape {
-        // A window of no length would forget every port at once.
+        // A window of zero would forget every port at once.
         let window = u64::try_from(self.scan_window.as_millis()).unwrap_or(u64::MAX).max(1);
         Shape { capacity: self.capacity, trigger: self.trigger(), window, ipv6_prefix: self.ipv6_prefix }
     }
@@ -94,8 +94,8 @@ impl Policy {
         Counted(all.into_iter().filter(|transport| self.action(*transport) == ProtocolAction::Block).fold(0, |bits, of| bits | 1 << of as u8))
     }
 
-    /// Why ports of this transport are told only.
-    pub(super) fn told_only(&self, transport: Transport) -> NotBlocked {
+    /// Why scans over this transport are only reported.
+    pub(super) fn report_only(&self, transport: Transport) -> NotBlocked {
         match (transport, self.action(transport)) {
             (Transport::Udp, ProtocolAction::Command) => NotBlocked::UdpCommand,
             (Transport::Udp, _) => NotBlocked::UdpLog,
@@ -104,10 +104,10 @@ impl Policy {
         }
     }
 
-    /// How long the `nth` block of a proven source lasts, counted from 0.
+    /// The timeout of a proven source's `nth` block, counted from 0.
     pub(super) fn escalated(&self, nth: u32) -> Option<Duration> {
         let timeout = self.timeout?;
-        // Past so many doublings every factor has met its maximum; a factor of 1 stays 1.
+        // After 32 doublings every factor has reached its maximum; a factor of 1 stays 1.
         let factor = self.escalate.factor.max(1).saturating_pow(nth.min(32));
         Some(timeout.saturating_mul(factor).min(self.escalate.max.max(timeout)))
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_further_block_is_longer_up_to_the_maximum() {
+    fn further_blocks_are_longer_up_to_the_maximum() {
         let policy = Policy::from_config(&Config::default());
         let hours: Vec<u64> = (0..6).map(|nth| policy.escalated(nth).unwrap().as_secs() / 3600).collect();
         assert_eq!(hours, [1, 4, 16, 64, 168, 168]);
@@ -128,10 +128,10 @@ mod tests {
 
     // P3
     #[test]
-    fn by_default_udp_ports_are_told_only() {
+    fn udp_scans_are_only_reported_by_default() {
         let policy = Policy::from_config(&Config::default());
         assert!(policy.counted().holds(Transport::Tcp) && policy.counted().holds(Transport::Sctp) && policy.counted().holds(Transport::Ip));
         assert!(!policy.counted().holds(Transport::Udp));
-        assert_eq!(policy.told_only(Transport::Udp).text(), "udp.action is log");
+        assert_eq!(policy.report_only(Transport::Udp).text(), "udp.action is log");
     }
 }

@@ -1,4 +1,4 @@
-//! Why something is blocked, as it is written into the element's comment and read back from there.
+//! The reason of a block, as text for the element's comment and parsed from it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,26 +7,26 @@ use crate::probe::ScanKind;
 
 /// Why a source or network is blocked.
 ///
-/// `Display` gives the text that stands in the element's comment, the log, the history and `portsentryctl list`; `FromStr` reads it back,
-/// so that a daemon which starts again knows why the kernel's elements are there. nft limits a comment to 128 bytes (nft(8)).
+/// `Display` gives the text of the element's comment, the log, the history and `portsentryctl list`; `FromStr` parses it, so that a
+/// restarted daemon knows the reasons of present elements. nft limits a comment to 128 bytes (nft(8)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// It scanned.
     Scan {
-        /// The kind of the probe that crossed the trigger.
+        /// The kind of the probe that passed the trigger.
         scan: ScanKind,
-        /// The source has shown that it receives our packets.
+        /// The source completed handshakes, so its address is not spoofed.
         proven: bool,
-        /// What it did, in words: `3 ports in 0.2s: tcp/1 tcp/2 tcp/3`.
+        /// What it did: `3 ports in 0.2s: tcp/1 tcp/2 tcp/3`.
         detail: String,
     },
-    /// The administrator said so; the text is the administrator's, or empty.
+    /// The administrator blocked it; the text is the administrator's, or empty.
     Manual(String),
-    /// An element that somebody else put into the set; the text is its comment.
+    /// Another program added the element; the text is its comment.
     Foreign(String),
 }
 
-/// Longest comment, in bytes, that nft(8) reads and writes.
+/// Longest comment that nft(8) reads and writes, bytes.
 pub const COMMENT_MAX: usize = 128;
 
 impl Reason {
@@ -38,7 +38,7 @@ impl Reason {
         }
     }
 
-    /// Whether the source is proven; a block that the administrator ordered needs no proof.
+    /// Whether the source is proven; a manual block counts as proven.
     pub fn proven(&self) -> bool {
         match self {
             Self::Scan { proven, .. } => *proven,
@@ -47,12 +47,12 @@ impl Reason {
         }
     }
 
-    /// The text cut to what an element's comment holds, at a character boundary, without control characters.
+    /// The text without control characters, cut at a character boundary to fit a comment.
     pub fn comment(&self) -> String {
         use fmt::Write as _;
-        // After a flush ten thousand are written in a hurry: one allocation each, and nothing looked at twice.
+        // After a flush ten thousand are written at once: one allocation each.
         let mut text = String::with_capacity(COMMENT_MAX);
-        // Writing into a String does not fail.
+        // Writing into a String cannot fail.
         let _ = write!(text, "{self}");
         if text.chars().any(char::is_control) {
             text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_survives_the_comment() {
+    fn reason_is_parsed_back_from_its_comment() {
         let scan = Reason::Scan { scan: ScanKind::Xmas, proven: true, detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/3".into() };
         for reason in [scan, Reason::Manual(String::new()), Reason::Manual("abuse: ticket 7".into()), Reason::Foreign("mine".into())] {
             assert_eq!(reason.comment().parse::<Reason>().unwrap(), reason);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_is_cut_where_a_character_ends_and_holds_no_control_character() {
+    fn long_comment_is_cut_at_a_character_boundary() {
         let comment = Reason::Manual("ä\n".repeat(100)).comment();
         assert!(comment.len() < COMMENT_MAX);
         assert!(!comment.contains('\n'));

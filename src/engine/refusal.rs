@@ -1,4 +1,4 @@
-//! Why a command of the administrator is refused, and the words for it.
+//! Why the engine refuses a command, with the message for the administrator.
 
 use std::fmt;
 
@@ -7,22 +7,22 @@ use ipnet::IpNet;
 /// Why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The source overlaps what is never blocked.
+    /// The source overlaps a never-block list.
     NeverBlock {
-        /// What was to be blocked.
+        /// The network of the command.
         network: IpNet,
-        /// What it overlaps.
+        /// The listed network that it overlaps.
         overlaps: IpNet,
-        /// Where that stands.
+        /// The name of the list.
         list: &'static str,
     },
     /// `mode: observe`.
     Observe,
-    /// As many blocks are there as may be.
+    /// `block.total` (its value) is reached.
     Total(u32),
-    /// A block of no length.
+    /// The timeout is zero.
     NoTime,
-    /// It is not blocked.
+    /// The network is not blocked.
     NotBlocked(IpNet),
 }
 

@@ -1,12 +1,12 @@
-//! Fixed places with lists through them: the ground that [`super::ledger`] stands on.
+//! A slab of fixed capacity with linked lists, for [`super::ledger`].
 
-/// No place: no slab grows to this.
+/// The null index: no slab grows to this.
 const NONE: u32 = u32::MAX;
 
 /// A slab of at most `limit` values, each on one of its [`List`]s or free.
 ///
-/// Room for all is reserved at once and never moved: pages that were never written cost nothing, and no insertion ever waits for a copy.
-/// Free places are reused last in, first out, so that what was once touched is touched again.
+/// The memory is reserved at once and never moves: pages that were never written use none, and no insertion waits for a copy.
+/// Free places are reused last in, first out, so that few pages are touched.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     nodes: Vec<Node<T>>,
@@ -22,7 +22,7 @@ struct Node<T> {
     value: T,
 }
 
-/// A list through a slab, oldest first.
+/// A linked list in a slab, oldest first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct List {
     first: u32,
@@ -47,7 +47,7 @@ impl List {
 }
 
 impl<T> Slab<T> {
-    /// Bytes that a place costs.
+    /// Bytes per place.
     pub(super) const PLACE: usize = size_of::<Node<T>>();
 
     pub(super) fn new(limit: u32) -> Self {
@@ -70,7 +70,7 @@ impl<T> Slab<T> {
         self.nodes.get_mut(at as usize).map(|node| &mut node.value)
     }
 
-    /// Puts a value at the end of `list`; `None` if the slab is full.
+    /// Appends a value to `list`; `None` if the slab is full.
     pub(super) fn push(&mut self, list: &mut List, value: T) -> Option<u32> {
         if self.is_full() {
             return None;
@@ -90,7 +90,7 @@ impl<T> Slab<T> {
         Some(at)
     }
 
-    /// Takes a place out of `list` and frees it.
+    /// Removes a place from `list` and frees it.
     pub(super) fn remove(&mut self, list: &mut List, at: u32) {
         self.unlink(list, at);
         if let Some(node) = self.nodes.get_mut(at as usize) {
@@ -100,7 +100,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Moves a place to the end of `list`, on which it is.
+    /// Moves a place of `list` to its end.
     pub(super) fn renew(&mut self, list: &mut List, at: u32) {
         if list.last != at {
             self.unlink(list, at);
@@ -164,9 +164,8 @@ mod tests {
     use std::collections::VecDeque;
 
     proptest! {
-        /// Two lists through one slab behave like two queues.
         #[test]
-        fn lists_through_a_slab_are_queues(steps in proptest::collection::vec((0u8..3, any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
+        fn two_lists_in_a_slab_behave_like_queues(steps in proptest::collection::vec((0u8..3, any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
             let mut slab = Slab::new(16);
             let mut lists = [List::default(); 2];
             let mut queues: [VecDeque<(u32, usize)>; 2] = Default::default();

@@ -1,12 +1,12 @@
-//! Who is accounted and what is blocked: an address range in CIDR form that carries its own length.
+//! A source: an address and its prefix length, used for hosts, IPv6 prefixes and networks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
-/// An address together with its prefix length, host bits zero. An account is a `/32` or an IPv6 prefix of `block.ipv6_prefix` bits; a block may be laid on
-/// any network.
+/// An address with its prefix length; the host bits are zero. Ports are counted per IPv4 address or per IPv6 prefix of
+/// `block.ipv6_prefix` bits (an account); a block may cover any network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
     addr: IpAddr,
@@ -14,8 +14,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// The account that `address` belongs to: itself for IPv4 (an IPv4-mapped address is the IPv4 address), the prefix of `ipv6_prefix` bits for IPv6 (more
-    /// than 128 counts as 128).
+    /// The account that `address` belongs to: the address for IPv4 and IPv4-mapped addresses, the prefix of `ipv6_prefix` bits
+    /// (at most 128) for IPv6.
     pub fn of(address: IpAddr, ipv6_prefix: u8) -> Self {
         match address.to_canonical() {
             addr @ IpAddr::V4(_) => Self { addr, prefix_len: 32 },
@@ -26,7 +26,7 @@ impl Source {
         }
     }
 
-    /// The least source that begins at an address, in the order of sources: by first address, wider before narrower.
+    /// The smallest source with this first address: sources sort by address, wider before narrower.
     pub(crate) fn first_at(addr: IpAddr) -> Self {
         Self { addr, prefix_len: 0 }
     }
@@ -36,43 +36,43 @@ impl Source {
         self.addr
     }
 
-    /// How many leading bits all its addresses share.
+    /// The prefix length in bits.
     pub fn prefix_len(self) -> u8 {
         self.prefix_len
     }
 
-    /// The same as a network.
+    /// The source as an [`IpNet`].
     pub fn network(self) -> IpNet {
-        // The constructors admit no longer prefix than the family has.
+        // The constructors allow no prefix longer than the family's.
         IpNet::new(self.addr, self.prefix_len).unwrap_or_else(|_| IpNet::from(self.addr))
     }
 
-    /// Whether it is one address alone.
+    /// Whether it is a single address (`/32` or `/128`).
     pub fn is_single(self) -> bool {
         self.prefix_len == if self.addr.is_ipv4() { 32 } else { 128 }
     }
 
-    /// Whether every address of `other` is one of its own.
+    /// Whether it covers every address of `other`.
     pub fn contains(self, other: Self) -> bool {
         self.network().contains(&other.network())
     }
 }
 
 impl From<IpNet> for Source {
-    /// Host bits are cut off.
+    /// Clears the host bits.
     fn from(network: IpNet) -> Self {
         Self { addr: network.network(), prefix_len: network.prefix_len() }
     }
 }
 
-/// As people write it: an address alone without a length, everything else in CIDR form.
+/// CIDR form; a single address is written without its length.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_single() { self.addr.fmt(f) } else { write!(f, "{}/{}", self.addr, self.prefix_len) }
     }
 }
 
-/// The network mask of an IPv6 prefix of `bits` bits.
+/// The mask of an IPv6 prefix of `bits` bits.
 pub fn mask(bits: u8) -> u128 {
     match bits {
         0 => 0,
@@ -81,7 +81,7 @@ pub fn mask(bits: u8) -> u128 {
     }
 }
 
-/// The IPv6 prefix of `bits` bits that `network` lies in; a wider network stays as it is.
+/// The IPv6 prefix of `bits` bits around `network`; IPv4 and wider networks are returned unchanged.
 pub fn widened(network: IpNet, bits: u8) -> IpNet {
     match network {
         IpNet::V4(_) => network,
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_written_as_people_write_it() {
+    fn single_addresses_display_without_a_length() {
         let shown = |text: &str, prefix| Source::of(text.parse().unwrap(), prefix).to_string();
         assert_eq!(shown("192.0.2.1", 64), "192.0.2.1");
         assert_eq!(shown("::ffff:192.0.2.1", 64), "192.0.2.1");

@@ -1,28 +1,28 @@
-//! What the engine shows of itself.
+//! Types for the engine's status and accounts.
 
 use super::{MonoTime, NotBlocked, Source};
 use crate::probe::{Port, ScanKind};
 
-/// The engine in numbers. Counters begin with the engine.
+/// Sizes, and counters since the engine was created.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
     /// Sources that have an account now.
     pub sources: u32,
-    /// Of them, those that touched two ports or more or passed the trigger.
+    /// Sources that touched two or more ports or passed the trigger.
     pub suspects: u32,
-    /// The most accounts that there can be.
+    /// The maximum number of accounts.
     pub capacity: u32,
     /// Blocks in force.
     pub blocked: usize,
-    /// Blocks in force and in flight, and refused ones that wait.
+    /// Blocks in force or in flight, and refused ones that wait for a retry.
     pub ordered: usize,
-    /// Proven sources that were blocked before and are remembered.
+    /// Remembered proven sources that were blocked before.
     pub offenders: usize,
     /// Probes.
     pub probes: u64,
     /// Probes by scan kind, in the order of [`ScanKind::ALL`].
     pub by_scan: [u64; ScanKind::ALL.len()],
-    /// Probes that passed the trigger and were followed by no new block, by reason, in the order of [`NotBlocked::ALL`].
+    /// Probes that passed the trigger and caused no new block, by reason, in the order of [`NotBlocked::ALL`].
     pub not_blocked: [u64; NotBlocked::ALL.len()],
     /// Probes of sources whose block was in force or in flight.
     pub already_blocked: u64,
@@ -34,17 +34,17 @@ pub struct Status {
     pub refused: u64,
     /// Blocks that ended.
     pub unblocked: u64,
-    /// Accounts that made room for others before their time was over.
+    /// Accounts that were evicted before their window ended.
     pub evicted: u64,
-    /// Probes with which the rules held their source.
+    /// Probes for which the rules held their source.
     pub held: u64,
-    /// Holds that were ended, because no block came of them.
+    /// Holds that were released because the source was not blocked.
     pub released: u64,
-    /// Reports that were not made, because too many sources would have been told of.
+    /// Reports suppressed by the limit per minute.
     pub reports_held_back: u64,
 }
 
-/// What is known of a source.
+/// A source's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountView {
     /// The source.
@@ -53,13 +53,13 @@ pub struct AccountView {
     pub first: MonoTime,
     /// When it was last seen.
     pub last: MonoTime,
-    /// Probes since it was first seen; a port that is tried again and again counts only when others are touched too.
+    /// Probes since it was first seen. While a source has touched a single port, its repeats are not counted.
     pub probes: u32,
-    /// The ports within the window, the latest last; those beyond what an account holds are forgotten.
+    /// The ports within the window, the latest last, as far as the account has room.
     pub ports: Vec<TouchView>,
 }
 
-/// All that is known of a source, to be stored and taken up again by [`Engine::recall`](super::Engine::recall).
+/// A source's evidence, stored on disk and restored by [`Engine::recall`](super::Engine::recall).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     /// The source.
@@ -68,11 +68,11 @@ pub struct Evidence {
     pub first: MonoTime,
     /// When it was last seen.
     pub last: MonoTime,
-    /// When people were last told of it.
-    pub told: Option<MonoTime>,
+    /// When it was last reported.
+    pub last_reported: Option<MonoTime>,
     /// Probes since it was first seen.
     pub probes: u32,
-    /// The ports within the window, in no order.
+    /// The ports within the window, unordered.
     pub ports: Vec<TouchView>,
 }
 
@@ -81,10 +81,10 @@ pub struct Evidence {
 pub struct TouchView {
     /// The port.
     pub port: Port,
-    /// How.
+    /// The kind of the probe.
     pub scan: ScanKind,
-    /// A late packet of a dead connection can look the same.
+    /// Closed connections produce such packets too.
     pub ambiguous: bool,
-    /// When last.
+    /// When it was last touched.
     pub at: MonoTime,
 }

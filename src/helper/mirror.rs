@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::backoff::Backoff;
 use crate::config::distrust;
 use crate::sys::files;
-use crate::sys::replace::{Directory, Failed, Found, Stamp};
+use crate::sys::replace::{Directory, Failed, OpenedFile, Stamp};
 
 use super::protocol::Word;
 
@@ -283,7 +283,7 @@ impl Mirror {
             let Wanted { bytes, result } = decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))?;
             let found = found.map(|(found, _)| found);
             let Some(bytes) = bytes else {
-                self.stamp = found.as_ref().map(Found::stamp);
+                self.stamp = found.as_ref().map(OpenedFile::stamp);
                 return Ok((result, false));
             };
             match locked.replace(name, &bytes, found.as_ref(), self.mode) {
@@ -323,9 +323,9 @@ impl Mirror {
         Ok(real)
     }
 
-    fn found(&self, real: &Path) -> Result<Option<(Found, Vec<u8>)>, Error> {
+    fn found(&self, real: &Path) -> Result<Option<(OpenedFile, Vec<u8>)>, Error> {
         let failed = |error| Error::Io { verb: "read", path: real.to_owned(), error };
-        let Some(mut found) = Found::open(real).map_err(failed)? else { return Ok(None) };
+        let Some(mut found) = OpenedFile::open(real).map_err(failed)? else { return Ok(None) };
         if !found.is_regular() {
             return Err(Error::NotAFile(real.to_owned()));
         }

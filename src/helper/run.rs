@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::journal::Ended;
 use crate::sys::poll;
-use crate::sys::process::{self, Push};
+use crate::sys::process::{self, GroupSignal};
 use crate::sys::wake::Waker;
 
 /// Bytes of what a command writes that are kept for the report; the rest is read and forgotten.
@@ -74,7 +74,7 @@ impl Ground {
     fn finish(&self, mut child: Child) -> io::Result<Option<ExitStatus>> {
         let mut commands = self.lock();
         // Until it is waited for, nobody else can have its number.
-        process::push_group(&child, Push::Force);
+        process::signal_group(&child, GroupSignal::Force);
         let status = child.try_wait();
         commands.remove(&child.id());
         process::end_children(|pid| commands.contains(&pid));
@@ -176,11 +176,11 @@ fn wait(ground: &Ground, child: &Child, output: &mut Output, timeout: Duration) 
             (stage, deadline) = match stage {
                 Stage::Running => {
                     overdue = !hurried;
-                    process::push_group(child, Push::Ask);
+                    process::signal_group(child, GroupSignal::Ask);
                     (Stage::Asked, now + LAST_WORDS)
                 }
                 Stage::Asked => {
-                    process::push_group(child, Push::Force);
+                    process::signal_group(child, GroupSignal::Force);
                     (Stage::Forced, now + UNKILLABLE)
                 }
                 Stage::Forced => return overdue,

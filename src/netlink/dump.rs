@@ -1,6 +1,6 @@
-//! A dump: one question, and messages until NLMSG_DONE (netlink(7), "multipart messages").
+//! Netlink dumps: one request, answered by messages until NLMSG_DONE (netlink(7), "multipart messages").
 //!
-//! The caller's closure sees every message of the answer; it must not keep what it saw when [`run`] fails.
+//! The caller's closure gets every message; it must discard them when [`run`] fails.
 
 use std::fmt;
 use std::io;
@@ -11,32 +11,32 @@ use rustix::io::Errno;
 use super::message::{Messages, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 use super::socket::{Socket, is_overrun};
 
-/// A buffer that no datagram of a dump outgrows: the kernel fills at most 32 KiB (`netlink_dump`, `max_recvmsg_len`); twice that, to be sure.
+/// A buffer for any datagram of a dump: twice the 32 KiB that the kernel fills at most (`netlink_dump`, `max_recvmsg_len`).
 pub const BUFFER_LEN: usize = 65_536;
 
-/// The kernel writes the next part of a dump while the reader asks for it, so nobody waits; this only ends a wait that should not be.
+/// Timeout for the next part of a dump. The kernel writes it during the receive call, so it is never reached in practice.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a dump gave no answer that can be used.
+/// Why a dump failed.
 #[derive(Debug)]
 pub enum Error {
-    /// The question could not be sent.
+    /// The request could not be sent.
     Send(io::Error),
     /// The answer could not be received.
     Receive(io::Error),
-    /// The kernel said no.
+    /// The kernel refused.
     Refused {
         /// Its error.
         error: io::Error,
-        /// Its words, where it had some.
+        /// Its message, if it has one.
         message: Option<String>,
     },
-    /// What was dumped changed meanwhile, or a part of the answer was lost: ask again.
+    /// The dumped objects changed meanwhile, or a part of the answer was lost: repeat the dump.
     Torn,
 }
 
 impl Error {
-    /// Whether the kernel does not have what was asked for (a protocol or message that it was built without).
+    /// Whether the kernel lacks the requested protocol or message.
     pub fn is_unsupported(&self) -> bool {
         // ENOENT: no handler for the protocol (inet_diag); EINVAL, EOPNOTSUPP: no such message or family.
         let none = [Errno::NOENT, Errno::INVAL, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT, Errno::AFNOSUPPORT];
@@ -65,10 +65,10 @@ impl std::error::Error for Error {
     }
 }
 
-/// Sends `request`, whose sequence number is `sequence`, and shows `on_message` each message of the answer: its type and payload.
+/// Sends `request` with sequence number `sequence`, and passes type and payload of each message of the answer to `on_message`.
 ///
 /// # Errors
-/// See [`Error`]. After any error, messages of this dump may still come: the next one needs another sequence number.
+/// See [`Error`]. Messages of this dump may still arrive after an error, so the next dump needs another sequence number.
 pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on_message: &mut dyn FnMut(u16, &[u8])) -> Result<(), Error> {
     socket.send(request).map_err(Error::Send)?;
     let mut torn = false;
@@ -77,7 +77,7 @@ pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on
             Ok(Some(datagram)) => datagram,
             Ok(None) => return Err(Error::Receive(io::ErrorKind::TimedOut.into())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // Read on to the end: until then the kernel takes no other question on this socket (EBUSY).
+            // Read to the end: until then the kernel refuses another dump on this socket (EBUSY).
             Err(error) if is_overrun(&error) => {
                 torn = true;
                 continue;
@@ -88,7 +88,7 @@ pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on
             torn |= message.header.flags & NLM_F_DUMP_INTR != 0;
             match message.header.kind {
                 NLMSG_DONE | NLMSG_ERROR => match message.answer() {
-                    // Older kernels end a dump with an NLMSG_DONE that is too short to say how it went: it went well.
+                    // On older kernels NLMSG_DONE has no error code: that means success.
                     None if message.header.kind == NLMSG_ERROR => return Err(Error::Receive(io::ErrorKind::InvalidData.into())),
                     Some(answer) if answer.errno != 0 => {
                         let error = io::Error::from_raw_os_error(answer.errno);

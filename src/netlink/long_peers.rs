@@ -1,9 +1,9 @@
-//! Which peers have been connected for long: the administrator's own ssh connection must not be cut by a block.
+//! Finds peers with long-lived connections, so that no block cuts the administrator's own ssh connection.
 //!
-//! Pure: it is fed snapshots of established connections and the time, and it never asks the kernel. The kernel does not tell how old a
-//! connection is (`struct tcp_info` has no such field). But a socket's cookie is never used again, and TCP never comes back to ESTABLISHED
-//! (RFC 9293, figure 5): a cookie seen in two snapshots is one connection that was established all the time between. So the age that is
-//! counted here is a lower bound, and a source cannot make it larger than it is.
+//! Pure: its input are snapshots of established connections and the time. The kernel does not report the age of a connection (`struct
+//! tcp_info` has no such field). But a socket's cookie is never reused, and TCP never returns to ESTABLISHED (RFC 9293, figure 5): a
+//! cookie seen in two snapshots is one connection that was established all the time between. So the age is a lower bound, which a
+//! peer cannot inflate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,55 +13,55 @@ use super::sock_diag::Connection;
 
 /// How long a connection must have stayed established before its peer counts.
 ///
-/// sshd gives whoever connects two minutes to log in and then closes the connection (sshd_config(5), LoginGraceTime 120): only one that has logged in
-/// lasts longer. The third minute is for slow closes and for snapshots that are late. A server with a longer LoginGraceTime, or none, needs a longer time here.
+/// sshd closes a connection without a login after two minutes (sshd_config(5), LoginGraceTime 120), so a longer one has logged in. The third
+/// minute allows for slow closes and late snapshots. A server with a longer LoginGraceTime, or none, needs a longer time here.
 pub const LOGGED_IN_AFTER: Duration = Duration::from_secs(180);
 
-/// Connections watched at most. An entry is about 64 bytes with its share of the tree: 256 KiB. Nobody has so many logins;
-/// sshd itself holds at most 100 that have not logged in (sshd_config(5), MaxStartups).
+/// Connections tracked at most, about 64 bytes each: 256 KiB. Far more than real logins; sshd allows at most 100 connections that have
+/// not logged in (sshd_config(5), MaxStartups).
 pub const CONNECTIONS_MAX: usize = 4096;
 
-/// Connections watched of one peer. One long one is enough; more, so that the peer stays when the oldest ends. So few, that one peer cannot fill the table.
-const CONNECTIONS_A_PEER: usize = 16;
+/// Connections tracked per peer. One is enough, the others keep the peer when the oldest ends; few, so that one peer cannot fill the table.
+const CONNECTIONS_PER_PEER: usize = 16;
 
-/// What is known of a connection.
+/// A tracked connection.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct Tracked {
     peer: IpAddr,
-    /// When it was first seen established, on the caller's clock.
+    /// When it was first seen established.
     since: Duration,
 }
 
-/// Peers whose connections have stayed established.
+/// The tracked connections.
 #[derive(Debug, Clone)]
 pub struct LongPeers {
     stay: Duration,
     capacity: usize,
-    /// By cookie. An ordered map: no hash that a peer could aim at.
-    known: BTreeMap<u64, Known>,
+    /// By cookie. An ordered map has no hash collisions that a peer could cause.
+    known: BTreeMap<u64, Tracked>,
 }
 
 impl LongPeers {
-    /// Counts peers whose connections have stayed for `stay` ([`LOGGED_IN_AFTER`]), and watches at most `capacity` connections ([`CONNECTIONS_MAX`]).
+    /// Selects peers connected for `stay` ([`LOGGED_IN_AFTER`]), and tracks at most `capacity` connections ([`CONNECTIONS_MAX`]).
     pub fn new(stay: Duration, capacity: usize) -> Self {
         Self { stay, capacity, known: BTreeMap::new() }
     }
 
-    /// Takes in a snapshot of all connections to the admin ports that are established at `now` (time since boot).
+    /// Processes a snapshot of all established connections to the admin ports at `now` (time since boot).
     ///
-    /// What is not in it is forgotten. When there are too many, the oldest stay: whoever opens many connections pushes out nobody.
+    /// Connections that are not in it are forgotten. If there are too many, the oldest stay, so that new connections evict none.
     pub fn observe(&mut self, now: Duration, snapshot: &[Connection]) {
-        let mut sorted: Vec<(u64, Known)> = snapshot
+        let mut sorted: Vec<(u64, Tracked)> = snapshot
             .iter()
             .map(|connection| {
                 let peer = connection.peer.ip().to_canonical();
-                // A socket keeps its peer: another one under the same cookie would be another connection.
+                // A socket keeps its peer: another peer with the same cookie would be another connection.
                 let before = self.known.get(&connection.cookie).filter(|known| known.peer == peer);
                 let since = before.map_or(now, |known| known.since.min(now));
-                (connection.cookie, Known { peer, since })
+                (connection.cookie, Tracked { peer, since })
             })
             .collect();
-        // The kernel counts cookies up, when they are first asked for: among those first seen together the order is at least steady.
+        // Cookies increase in the order in which they are first requested, which gives a stable order to connections first seen together.
         sorted.sort_unstable_by_key(|(cookie, known)| (known.since, *cookie));
         let mut of_peer: BTreeMap<IpAddr, usize> = BTreeMap::new();
         self.known.clear();
@@ -70,24 +70,24 @@ impl LongPeers {
                 break;
             }
             let count = of_peer.entry(known.peer).or_default();
-            if *count < CONNECTIONS_A_PEER {
+            if *count < CONNECTIONS_PER_PEER {
                 *count += 1;
                 self.known.insert(cookie, known);
             }
         }
     }
 
-    /// The peers that have stayed, at `now`. IPv4 peers of IPv6 sockets are given as IPv4.
+    /// The peers connected long enough at `now`; IPv4-mapped addresses as IPv4.
     pub fn peers(&self, now: Duration) -> BTreeSet<IpAddr> {
         self.known.values().filter(|known| now.saturating_sub(known.since) >= self.stay).map(|known| known.peer).collect()
     }
 
-    /// How many connections are watched.
+    /// Number of tracked connections.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether none is watched.
+    /// Whether no connection is tracked.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
@@ -113,7 +113,7 @@ mod tests {
 
     // P2, D5
     #[test]
-    fn a_peer_counts_when_its_connection_outlasts_a_login() {
+    fn peer_counts_when_its_connection_outlasts_a_login() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, CONNECTIONS_MAX);
         for second in (1000..=1170).step_by(10) {
             long.observe(at(second), &[connection(1, "192.0.2.1")]);
@@ -125,7 +125,7 @@ mod tests {
 
     // P2
     #[test]
-    fn connections_that_sshd_closes_after_the_login_time_never_count_however_many_follow() {
+    fn connections_closed_at_the_login_timeout_never_count() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, CONNECTIONS_MAX);
         for second in (0..3600).step_by(10) {
             // A new connection every two minutes: another cookie.
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_disconnects_counts_no_longer() {
+    fn disconnected_peer_counts_no_longer() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, CONNECTIONS_MAX);
         long.observe(at(0), &[connection(1, "192.0.2.1"), connection(2, "2001:db8::1")]);
         long.observe(at(200), &[connection(2, "2001:db8::1")]);
@@ -152,9 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_connections_pushes_out_no_older_one() {
+    fn flood_of_connections_evicts_no_older_one() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, 100);
-        // The administrator's cookie is the highest: it is older by our own clock only.
+        // The administrator's cookie is the highest, so only our clock shows its age.
         let administrator = connection(u64::MAX, "192.0.2.1");
         long.observe(at(0), &[administrator]);
         let mut snapshot: Vec<_> = (0..5000).map(|n| connection(n, &Ipv6Addr::from_bits(u128::from(n) << 64).to_string())).collect();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_ages_nothing() {
+    fn clock_going_back_ages_nothing() {
         let mut long = LongPeers::new(LOGGED_IN_AFTER, CONNECTIONS_MAX);
         long.observe(at(1000), &[connection(1, "192.0.2.1")]);
         long.observe(at(500), &[connection(1, "192.0.2.1")]);
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_keeps_its_bound_and_nobody_counts_before_the_time(
+        fn table_is_bounded_and_no_peer_counts_early(
             snapshots in proptest::collection::vec(proptest::collection::vec((0u64..50, 0u8..8), 0..60), 1..20),
         ) {
             let mut long = LongPeers::new(at(180), 20);

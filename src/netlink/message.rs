@@ -1,7 +1,7 @@
-//! Netlink messages and attributes: a writer that fills in lengths, and readers that no bytes can make panic.
+//! Encodes and decodes netlink messages and attributes. The decoders accept any bytes.
 //!
 //! Layout: netlink(7), `struct nlmsghdr` and `struct nlattr` in linux/netlink.h, `struct nfgenmsg` in linux/netfilter/nfnetlink.h.
-//! Headers are in host byte order; what netfilter puts into attributes is big-endian.
+//! Headers are in host byte order, netfilter's attributes are big-endian.
 
 /// `NLMSG_ERROR`: an acknowledgement or an error.
 pub const NLMSG_ERROR: u16 = 2;
@@ -14,11 +14,11 @@ pub const NLMSG_OVERRUN: u16 = 4;
 pub const NLM_F_REQUEST: u16 = 0x1;
 /// `NLM_F_ACK`.
 pub const NLM_F_ACK: u16 = 0x4;
-/// `NLM_F_DUMP_INTR`: the dumped thing changed under the dump.
+/// `NLM_F_DUMP_INTR`: the dumped objects changed during the dump.
 pub const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_DUMP`: `NLM_F_ROOT | NLM_F_MATCH`.
 pub const NLM_F_DUMP: u16 = 0x300;
-/// `NLM_F_EXCL`: fail if it is there (requests that create).
+/// `NLM_F_EXCL`: fail if the object exists.
 pub const NLM_F_EXCL: u16 = 0x200;
 /// `NLM_F_CREATE`.
 pub const NLM_F_CREATE: u16 = 0x400;
@@ -29,9 +29,9 @@ pub const NLM_F_ACK_TLVS: u16 = 0x200;
 /// `NLM_F_CAPPED`: the request was not echoed in the error.
 pub const NLM_F_CAPPED: u16 = 0x100;
 
-/// `NLA_F_NESTED`: the attribute holds attributes.
+/// `NLA_F_NESTED`: the attribute contains attributes.
 pub const NLA_F_NESTED: u16 = 0x8000;
-/// The bits of an attribute's type that are its type.
+/// `NLA_TYPE_MASK`: an attribute's type without the flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Length of `struct nlmsghdr`, bytes.
@@ -50,17 +50,17 @@ pub struct Header {
     pub portid: u32,
 }
 
-/// A buffer into which messages are written one after the other.
+/// A buffer for encoding messages one after the other.
 ///
-/// Lengths are filled in by [`Writer::end_message`] and [`Writer::end_nest`]. An attribute longer than a u16 can say is a defect of the
-/// caller; it is cut and remembered in [`Writer::overflowed`], never sent silently.
+/// [`Writer::end_message`] and [`Writer::end_nest`] fill in the lengths. An attribute too long for its 16-bit length field is a defect of
+/// the caller: it is truncated, and [`Writer::overflowed`] reports it.
 #[derive(Debug, Default, Clone)]
 pub struct Writer {
     bytes: Vec<u8>,
     overflowed: bool,
 }
 
-/// The position of a message or nest whose length is still open.
+/// The position of a message or nest whose length is not filled in yet.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "its length has to be filled in"]
 pub struct Open(usize);
@@ -71,18 +71,18 @@ impl Writer {
         Self { bytes: Vec::with_capacity(capacity), overflowed: false }
     }
 
-    /// What was written.
+    /// The encoded bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Forgets what was written and keeps the memory.
+    /// Clears the buffer and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.overflowed = false;
     }
 
-    /// Whether some attribute did not fit into its length field.
+    /// Whether an attribute was too long for its length field.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
@@ -105,7 +105,7 @@ impl Writer {
         self.bytes.extend_from_slice(&resource.to_be_bytes());
     }
 
-    /// Writes bytes as they are (a family's fixed header).
+    /// Writes raw bytes (a family's fixed header).
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -137,12 +137,12 @@ impl Writer {
         }
     }
 
-    /// Bytes in the nest so far, its header included: for callers that must stay under what a u16 can say.
+    /// Bytes in the nest so far, header included, for callers that must respect the 16-bit length field.
     pub fn nest_len(&self, open: Open) -> usize {
         self.bytes.len() - open.0
     }
 
-    /// Writes an attribute of any bytes.
+    /// Writes an attribute with these bytes.
     pub fn attr(&mut self, kind: u16, value: &[u8]) {
         let Ok(length) = u16::try_from(value.len() + 4) else {
             self.overflowed = true;
@@ -200,24 +200,24 @@ impl Writer {
     }
 }
 
-/// A message as it was received.
+/// A received message.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     /// Its header.
     pub header: Header,
-    /// What follows the header.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// For nfnetlink messages: family, resource id, and the attributes after `struct nfgenmsg`. `None` if it is too short.
+    /// Of an nfnetlink message: family, resource id, and the attributes after `struct nfgenmsg`. `None` if it is too short.
     pub fn nfgen(&self) -> Option<(u8, u16, Attributes<'a>)> {
         let (head, rest) = self.payload.split_first_chunk::<4>()?;
         let [family, _version, high, low] = *head;
         Some((family, u16::from_be_bytes([high, low]), Attributes(rest)))
     }
 
-    /// For `NLMSG_ERROR` and `NLMSG_DONE`: what the kernel answered. `None` for other messages and for broken ones.
+    /// The answer in an `NLMSG_ERROR` or `NLMSG_DONE`. `None` for other and malformed messages.
     pub fn answer(&self) -> Option<Answer<'a>> {
         if self.header.kind != NLMSG_ERROR && self.header.kind != NLMSG_DONE {
             return None;
@@ -250,13 +250,13 @@ impl<'a> Message<'a> {
 pub struct Answer<'a> {
     /// 0 for success, else a positive errno.
     pub errno: i32,
-    /// `NLMSGERR_ATTR_MSG`: the kernel's own words.
+    /// `NLMSGERR_ATTR_MSG`: the kernel's message.
     pub message: Option<&'a str>,
     /// `NLMSGERR_ATTR_OFFS`: the offset, from the request's header, of the attribute at fault.
     pub offset: Option<u32>,
 }
 
-/// The messages of a datagram. Ends at the first one that is cut short.
+/// Iterates over the messages of a datagram, up to the first truncated one.
 #[derive(Debug, Clone, Copy)]
 pub struct Messages<'a>(pub &'a [u8]);
 
@@ -326,7 +326,7 @@ impl<'a> Attribute<'a> {
     }
 }
 
-/// A run of attributes. Ends at the first one that is cut short.
+/// Iterates over attributes, up to the first truncated one.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a>(pub &'a [u8]);
 
@@ -360,7 +360,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_messages_are_read_back() {
         let mut writer = Writer::default();
         for sequence in 1..=2 {
             let message = writer.begin_message(0x0a0c, NLM_F_REQUEST, sequence);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_that_is_too_long_is_noticed() {
+    fn too_long_attribute_is_reported() {
         let mut writer = Writer::default();
         writer.attr(1, &[0; 65_532]);
         assert!(writer.overflowed());

@@ -1,11 +1,11 @@
-//! The ground: netlink messages, sockets, and the families that are not nf_tables.
+//! Netlink messages and sockets, and the families other than nf_tables.
 //!
-//! * [`message`]: messages and attributes, written and read.
-//! * [`socket`]: a socket, non-blocking.
-//! * [`dump`]: one question, many answers.
-//! * [`route`]: own addresses, next hops, and word of their changes (rtnetlink(7)).
-//! * [`sock_diag`]: who listens here, and who is connected (sock_diag(7)).
-//! * [`long_peers`]: which peers have been connected for long.
+//! * [`message`]: encodes and decodes messages and attributes.
+//! * [`socket`]: a non-blocking socket that accepts messages from the kernel only.
+//! * [`dump`]: requests with multipart answers.
+//! * [`route`]: own addresses, next hops, and notifications of their changes (rtnetlink(7)).
+//! * [`sock_diag`]: listening sockets and established connections (sock_diag(7)).
+//! * [`long_peers`]: peers with long-lived connections.
 
 pub mod dump;
 pub mod long_peers;

@@ -1,10 +1,8 @@
-//! Own addresses, next hops, and word of their changes (rtnetlink(7)).
+//! Own addresses, next hops, and notifications of their changes (rtnetlink(7)). Read-only.
 //!
-//! Requests and messages are neli's types (`neli::rtnl`), carried by our own socket: neli's reads into a fixed buffer and does not see
-//! that a datagram was cut. Three things are read by our own codec, because neli has no types for them or not everywhere: the next hops inside
-//! RTA_MULTIPATH (`struct rtnexthop`, linux/rtnetlink.h), RTA_VIA (a constant that neli has for glibc only), and next-hop objects (linux/nexthop.h).
-//!
-//! Only asks; it changes no address and no route.
+//! Requests and messages have neli's types (`neli::rtnl`) and use our own socket, because neli's has a fixed buffer and does not notice a
+//! truncated datagram. Our own codec reads what neli lacks: next hops inside RTA_MULTIPATH (`struct rtnexthop`, linux/rtnetlink.h), RTA_VIA
+//! (which neli has for glibc only), and next-hop objects (linux/nexthop.h).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,7 +25,7 @@ use super::socket::{Received, Socket, is_overrun};
 
 /// `RTA_VIA`: a next hop of another family than the route's (linux/rtnetlink.h).
 const RTA_VIA: u16 = 18;
-/// `RTA_GATEWAY`, once more for the attributes inside RTA_MULTIPATH.
+/// `RTA_GATEWAY`, for the attributes inside RTA_MULTIPATH.
 const RTA_GATEWAY: u16 = 5;
 /// `RTM_NEWNEXTHOP` and `RTM_GETNEXTHOP` (Linux 5.3).
 const RTM_NEWNEXTHOP: u16 = 104;
@@ -40,39 +38,39 @@ const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 /// `RTNLGRP_NEXTHOP`: unknown to kernels before 5.3.
 const GROUP_NEXTHOP: u32 = 32;
 
-/// How often a listing is tried that changes while it is listed. A host whose routes change faster than that has a routing daemon; its next hops are then
-/// learned with the next change.
-const TRIES: usize = 4;
+/// Attempts at a dump that changes meanwhile. A host whose routes change faster runs a routing daemon; its next hops are learned
+/// with the next change.
+const MAX_ATTEMPTS: usize = 4;
 
-/// Datagrams that [`Monitor::changed`] reads at most: a storm of changes must not keep the caller. The rest is read with the next call.
-const DRAIN_MAX: usize = 4096;
+/// Datagrams that [`Monitor::changed`] reads at most, so that many changes do not delay the caller. The next call reads the rest.
+const MAX_DATAGRAMS_PER_CALL: usize = 4096;
 
 /// An address of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnAddress {
     /// The address.
     pub address: IpAddr,
-    /// The length of its network's prefix, bits.
+    /// Its prefix length, bits.
     pub prefix: u8,
     /// The index of its interface.
     pub interface: u32,
-    /// The other end of a point-to-point link, where the address has one: a next hop that no route names.
+    /// The other end of a point-to-point link, if any: a next hop that appears in no route.
     pub peer: Option<IpAddr>,
 }
 
-/// Why addresses or routes could not be had.
+/// Why addresses or routes could not be listed.
 #[derive(Debug)]
 pub enum Error {
     /// The netlink socket could not be opened.
     Open(io::Error),
-    /// A listing failed.
+    /// A dump failed.
     List {
-        /// Of what.
+        /// The objects to list.
         object: &'static str,
-        /// How.
+        /// The error.
         error: dump::Error,
     },
-    /// A request could not be written: a defect.
+    /// A request could not be encoded: a defect.
     Encode(io::Error),
     /// The monitor's socket failed.
     Receive(io::Error),
@@ -98,10 +96,10 @@ impl std::error::Error for Error {
     }
 }
 
-/// Puts what a message of a listing says (its type, its payload) to what was found.
+/// Adds the content of a message (type, payload) to the result.
 type OnMessage<'a, T> = &'a dyn Fn(&mut BTreeSet<T>, u16, &[u8]);
 
-/// A socket that asks for addresses and routes of the network namespace in which it was opened.
+/// A socket for listing addresses and routes of the network namespace in which it was opened.
 pub struct Routes {
     socket: Socket,
     buffer: Vec<u8>,
@@ -135,7 +133,7 @@ impl Routes {
 
     /// The next hops of all routes in all tables, each once: gateways, the members of multipath routes, next-hop objects.
     ///
-    /// IPv6 gateways are mostly link-local addresses. Not among them: what was learned from an ICMP redirect, which anybody on the link can send.
+    /// IPv6 gateways are mostly link-local addresses. Excludes routes learned from ICMP redirects, which any host on the link can forge.
     ///
     /// # Errors
     /// [`Error::List`].
@@ -153,12 +151,12 @@ impl Routes {
             });
             match listed {
                 Ok(()) => hops.append(&mut found),
-                // A kernel without this family has no routes of it.
+                // A kernel without this family has none of its routes.
                 Err(Error::List { error, .. }) if error.is_unsupported() => {}
                 Err(error) => return Err(error),
             }
         }
-        // With net.ipv4.nexthop_compat_mode=0 routes name their next hops by number only: so these are asked for themselves.
+        // With net.ipv4.nexthop_compat_mode=0 routes have only the numbers of their next hops, so list the next-hop objects too.
         let mut found = BTreeSet::new();
         let listed = self.list("next hops", &|sequence| Ok(next_hop_request(sequence)), &mut found, &|found, kind, payload| {
             if kind == RTM_NEWNEXTHOP {
@@ -167,14 +165,14 @@ impl Routes {
         });
         match listed {
             Ok(()) => hops.append(&mut found),
-            // Before Linux 5.3 there are none.
+            // Linux before 5.3 has none.
             Err(Error::List { error, .. }) if error.is_unsupported() => {}
             Err(error) => return Err(error),
         }
         Ok(hops)
     }
 
-    /// Lists with `question`, into `found`; again from the start if what is listed changes meanwhile.
+    /// Dumps with `question` into `found`; repeats if the objects change meanwhile.
     fn list<T>(
         &mut self,
         object: &'static str,
@@ -188,8 +186,8 @@ impl Routes {
             let request = question(self.sequence)?;
             let result = dump::run(&self.socket, &request, self.sequence, &mut self.buffer, &mut |kind, payload| on_message(found, kind, payload));
             match result {
-                // What a torn listing has shown is kept: it was true a moment ago. It ends here rather than never.
-                Err(dump::Error::Torn) if tries < TRIES => tries += 1,
+                // Keep the result of an interrupted dump: it was true a moment ago, and the attempts are limited.
+                Err(dump::Error::Torn) if tries < MAX_ATTEMPTS => tries += 1,
                 Err(dump::Error::Torn) => {
                     log::debug!("{object} change faster than they can be listed");
                     return Ok(());
@@ -201,7 +199,7 @@ impl Routes {
     }
 }
 
-/// Hears of changes of links, addresses, routes and next hops in the network namespace in which it was opened.
+/// Receives notifications about links, addresses, routes and next hops of the network namespace in which it was opened.
 pub struct Monitor {
     socket: Socket,
     buffer: Vec<u8>,
@@ -216,24 +214,24 @@ impl Monitor {
         let mut groups = GROUPS.to_vec();
         groups.push(GROUP_NEXTHOP);
         let socket = match Socket::open(NlFamily::Route, &groups) {
-            // A kernel that has no next-hop objects has no group for them.
+            // Kernels without next-hop objects have no group for them.
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Socket::open(NlFamily::Route, &GROUPS),
             result => result,
         };
-        // Nobody reads what the messages say: what does not fit may be cut.
+        // The contents are not used, so truncated messages are fine.
         Ok(Self { socket: socket.map_err(Error::Open)?, buffer: vec![0; 4096] })
     }
 
-    /// Reads what has come, without waiting, and tells whether anything changed since the last call. Messages that the kernel had to throw away
-    /// are changes too.
+    /// Reads the available notifications, without waiting, and returns whether there were any. Messages that the kernel had to drop
+    /// count too.
     ///
-    /// It does not tell what changed: list again, at a bounded rate (a router's routes can change thousands of times a second).
+    /// The caller must list again, at a bounded rate: a router's routes can change thousands of times a second.
     ///
     /// # Errors
     /// [`Error::Receive`].
     pub fn changed(&mut self) -> Result<bool, Error> {
         let mut changed = false;
-        for _ in 0..DRAIN_MAX {
+        for _ in 0..MAX_DATAGRAMS_PER_CALL {
             match self.socket.receive(&mut self.buffer) {
                 Ok(Received::Datagram { .. }) => changed = true,
                 Ok(Received::Foreign) => {}
@@ -253,7 +251,7 @@ impl AsFd for Monitor {
     }
 }
 
-/// A dump request in bytes.
+/// Encodes a dump request.
 fn request<P: Size + ToBytes>(kind: Rtm, sequence: u32, payload: P) -> Result<Vec<u8>, Error> {
     let defect = |error: &dyn fmt::Display| Error::Encode(io::Error::other(error.to_string()));
     let message = NlmsghdrBuilder::default()
@@ -304,7 +302,7 @@ fn next_hop_request(sequence: u32) -> Vec<u8> {
     writer.bytes().to_vec()
 }
 
-/// Reads an address from the payload of an RTM_NEWADDR; `None` if it has none.
+/// Decodes an address from the payload of an RTM_NEWADDR; `None` if it has none.
 pub fn decode_address(payload: &[u8]) -> Option<OwnAddress> {
     let message = Ifaddrmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()).ok()?;
     let attributes = message.rtattrs().get_attr_handle();
@@ -315,10 +313,10 @@ pub fn decode_address(payload: &[u8]) -> Option<OwnAddress> {
     Some(OwnAddress { address: own, prefix: *message.ifa_prefixlen(), interface: *message.ifa_index(), peer: far.filter(|far| *far != own) })
 }
 
-/// Reads the next hops from the payload of an RTM_NEWROUTE.
+/// Decodes the next hops from the payload of an RTM_NEWROUTE.
 pub fn decode_route(payload: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
     let Ok(message) = Rtmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()) else { return };
-    // RTM_F_CLONED: no route, but what the kernel remembers of one destination, such as an ICMP redirect; RTPROT_REDIRECT likewise.
+    // RTM_F_CLONED marks cached entries of one destination, such as ICMP redirects, not routes; so does RTPROT_REDIRECT.
     if message.rtm_flags().contains(RtmF::CLONED) || *message.rtm_protocol() == Rtprot::Redirect {
         return;
     }
@@ -334,14 +332,14 @@ pub fn decode_route(payload: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
     }
 }
 
-/// Reads the gateway from the payload of an RTM_NEWNEXTHOP; `None` if it has none (a group, a device, a blackhole).
+/// Decodes the gateway from the payload of an RTM_NEWNEXTHOP; `None` if it has none (a group, a device, a blackhole).
 pub fn decode_next_hop(payload: &[u8]) -> Option<IpAddr> {
     let (head, attributes) = payload.split_first_chunk::<8>()?;
     let [family, ..] = *head;
     address(RtAddrFamily::from(family), Attributes(attributes).get(NHA_GATEWAY)?.value)
 }
 
-/// The members of a multipath route: each is a `struct rtnexthop` (length, flags, weight, interface) and its attributes.
+/// Decodes the members of a multipath route: each is a `struct rtnexthop` (length, flags, weight, interface) with attributes.
 fn multipath(family: RtAddrFamily, mut bytes: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
     while let Some(head) = bytes.first_chunk::<8>() {
         let [low, high, ..] = *head;
@@ -365,7 +363,7 @@ fn via(value: &[u8]) -> Option<IpAddr> {
     address(RtAddrFamily::from(u8::try_from(u16::from_ne_bytes(*family)).ok()?), bytes)
 }
 
-/// An address of `family`; `None` for another family, another length, or the unspecified address, which is nobody's.
+/// Decodes an address of `family`; `None` for another family, a wrong length, or the unspecified address.
 fn address(family: RtAddrFamily, bytes: &[u8]) -> Option<IpAddr> {
     let address = match family {
         RtAddrFamily::Inet => IpAddr::V4(<[u8; 4]>::try_from(bytes).ok()?.into()),
@@ -426,14 +424,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_redirect_says_is_no_gateway() {
+    fn redirects_are_no_gateways() {
         for (protocol, flags) in [(1, 0), (3, 0x200)] {
             assert!(hops(&[route(2, protocol, flags), attribute(RTA_GATEWAY, &[192, 0, 2, 1])].concat()).is_empty());
         }
     }
 
     #[test]
-    fn the_own_end_of_a_point_to_point_link_is_the_own_address() {
+    fn own_end_of_a_point_to_point_link_is_the_own_address() {
         let head = [vec![2, 32, 0, 0], 7u32.to_ne_bytes().to_vec()].concat();
         let both = [head.clone(), attribute(1, &[192, 0, 2, 9]), attribute(2, &[192, 0, 2, 1])].concat();
         let own = OwnAddress { address: "192.0.2.1".parse().unwrap(), prefix: 32, interface: 7, peer: Some("192.0.2.9".parse().unwrap()) };
@@ -442,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_next_hop_object_names_its_gateway() {
+    fn gateway_of_a_next_hop_object_is_found() {
         let object = [vec![10, 0, 0, 0, 0, 0, 0, 0], attribute(1, &1u32.to_ne_bytes()), attribute(NHA_GATEWAY, &six("fe80::3"))].concat();
         assert_eq!(decode_next_hop(&object), Some("fe80::3".parse().unwrap()));
         assert_eq!(decode_next_hop(&object[..16]), None);
@@ -457,7 +455,7 @@ mod tests {
             decode_route(&bytes, &mut |_| {});
         }
 
-        /// Past the fixed header, where random bytes seldom get: a head that is right, and attributes that are not.
+        /// A valid header with random attributes, which random bytes rarely reach.
         #[test]
         fn no_attributes_make_the_decoders_panic(
             kinds in proptest::collection::vec((0u16..30, proptest::collection::vec(any::<u8>(), 0..40), -6i32..6), 0..6),

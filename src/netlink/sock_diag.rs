@@ -1,6 +1,6 @@
-//! Which sockets listen on this host, and who is connected to it.
+//! Lists listening sockets and established connections of this host. Read-only.
 //!
-//! Follows sock_diag(7), linux/sock_diag.h and linux/inet_diag.h: dumps by `SOCK_DIAG_BY_FAMILY`. Only asks; it never closes a socket. The decoder is total.
+//! Follows sock_diag(7), linux/sock_diag.h and linux/inet_diag.h: dumps of `SOCK_DIAG_BY_FAMILY`. The decoder accepts any bytes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,9 +15,9 @@ use super::socket::Socket;
 use crate::config::PortSet;
 use crate::probe::{Port, Transport};
 
-/// `SOCK_DIAG_BY_FAMILY`, the type of question and answer.
+/// `SOCK_DIAG_BY_FAMILY`, the type of requests and answers.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// `INET_DIAG_REQ_BYTECODE`: a filter that the kernel runs over each socket.
+/// `INET_DIAG_REQ_BYTECODE`: a filter that the kernel runs on each socket.
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 /// Operations of that filter.
 const INET_DIAG_BC_JMP: u8 = 1;
@@ -37,40 +37,40 @@ const LISTEN: u8 = 10;
 /// The loopback device has this index in every network namespace (LOOPBACK_IFINDEX in the kernel's net/flow.h).
 const LOOPBACK: u32 = 1;
 
-/// Port ranges that are filtered in the kernel; more are filtered here only.
+/// Port ranges that the kernel filters; with more, only this module filters.
 const FILTER_RANGES_MAX: usize = 64;
 
-/// A socket that takes packets from anybody: a TCP or SCTP listener, or a UDP socket that is bound and not connected.
+/// A socket that accepts packets from any host: a TCP or SCTP listener, or a bound and unconnected UDP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
     /// Transport and port.
     pub port: Port,
-    /// The address it is bound to; the unspecified address for all.
+    /// Its bound address; unspecified for all addresses.
     pub address: IpAddr,
-    /// The index of the interface it is bound to; 0 for all.
+    /// The index of its bound interface; 0 for all.
     pub interface: u32,
 }
 
 impl Listener {
-    /// Whether nobody but this host can reach it.
+    /// Whether only this host can reach it.
     pub fn is_local(&self) -> bool {
         self.interface == LOOPBACK || self.address.to_canonical().is_loopback()
     }
 }
 
-/// What listens, and what could not be seen.
+/// All listening sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listeners {
     /// The sockets.
     pub sockets: Vec<Listener>,
-    /// Transports that this kernel does not list (built without their `*_diag`, or without the transport).
+    /// Transports that this kernel cannot list (built without their `*_diag`, or without the transport).
     pub unseen: Vec<Transport>,
 }
 
 impl Listeners {
-    /// The ports on which others are served, each once: what the set `services` is seeded with.
+    /// The ports of services that other hosts can reach, for the set `services`.
     ///
-    /// Sockets that only this host can reach are not among them: their ports are closed to others, and a probe of them is a probe.
+    /// Excludes sockets that only this host can reach: their ports are closed to others, so touching them is a probe.
     pub fn services(&self) -> BTreeSet<Port> {
         self.sockets.iter().filter(|socket| !socket.is_local()).map(|socket| socket.port).collect()
     }
@@ -79,11 +79,11 @@ impl Listeners {
 /// An established TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    /// This host's end. IPv4 over an IPv6 socket is given as IPv4.
+    /// The local end; IPv4-mapped addresses as IPv4.
     pub local: SocketAddr,
-    /// The other end, likewise.
+    /// The remote end, likewise.
     pub peer: SocketAddr,
-    /// The kernel's name for the socket, used for no other one until the next boot.
+    /// The kernel's identifier of the socket, unique until the next boot.
     pub cookie: u64,
 }
 
@@ -92,11 +92,11 @@ pub struct Connection {
 pub enum Error {
     /// The netlink socket could not be opened.
     Open(io::Error),
-    /// The listing failed.
+    /// A dump failed.
     List {
-        /// Of what.
+        /// The sockets to list.
         transport: Transport,
-        /// How.
+        /// The error.
         error: dump::Error,
     },
 }
@@ -119,7 +119,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// A socket that asks the kernel about sockets of the network namespace in which it was opened.
+/// A socket for listing sockets of the network namespace in which it was opened.
 pub struct SockDiag {
     socket: Socket,
     buffer: Vec<u8>,
@@ -136,16 +136,16 @@ impl SockDiag {
         Ok(Self { socket, buffer: vec![0; dump::BUFFER_LEN], sequence: 0 })
     }
 
-    /// What listens: TCP, UDP and SCTP, over IPv4 and IPv6.
+    /// All listening sockets: TCP, UDP and SCTP, over IPv4 and IPv6.
     ///
     /// # Errors
-    /// [`Error::List`]. A transport that the kernel does not list is no error, see [`Listeners::unseen`].
+    /// [`Error::List`]. A transport that the kernel cannot list is no error; see [`Listeners::unseen`].
     pub fn listeners(&mut self) -> Result<Listeners, Error> {
         let mut listeners = Listeners::default();
         for (transport, state) in [(Transport::Tcp, LISTEN), (Transport::Udp, CLOSE), (Transport::Sctp, LISTEN)] {
             let mut found = Vec::new();
             let result = self.list(transport, state, &PortSet::default(), &mut |entry| {
-                // Port 0: a socket that nobody bound (UDP), or one that is just going.
+                // Port 0: an unbound UDP socket, or one that is being closed.
                 if entry.state == state && entry.local.port() != 0 {
                     let port = Port { transport, number: entry.local.port() };
                     found.push(Listener { port, address: entry.local.ip(), interface: entry.interface });
@@ -181,7 +181,7 @@ impl SockDiag {
         Ok(connections)
     }
 
-    /// Lists the sockets of a transport that are in `state`, over both families; with local ports in `ports`, unless that is empty.
+    /// Lists a transport's sockets in `state`, of both families; only those with local ports in `ports`, unless that is empty.
     fn list(&mut self, transport: Transport, state: u8, ports: &PortSet, on_entry: &mut dyn FnMut(Entry)) -> Result<(), dump::Error> {
         for family in FAMILIES {
             self.sequence = self.sequence.wrapping_add(1);
@@ -199,7 +199,7 @@ impl SockDiag {
     }
 }
 
-/// Writes a question: `struct inet_diag_req_v2` and, for `ports`, a filter.
+/// Writes a request: `struct inet_diag_req_v2` and, for `ports`, a filter.
 fn write_request(writer: &mut Writer, sequence: u32, family: u8, transport: Transport, state: u8, ports: &PortSet) {
     let protocol = match transport {
         Transport::Tcp => 6,
@@ -221,8 +221,8 @@ fn write_request(writer: &mut Writer, sequence: u32, family: u8, transport: Tran
 
 /// The filter "the local port is in one of the ranges", in the kernel's byte code (`struct inet_diag_bc_op`).
 ///
-/// An operation is 4 bytes: code, how far to go on if it holds (u8), how far if not (u16); the operand of a comparison is the u16 of the
-/// next 4 bytes. A socket passes when the code is left exactly at its end; 4 bytes past the end it does not.
+/// An operation has 4 bytes: code, jump distance if true (u8), jump distance if false (u16); the operand of a comparison is the u16 of
+/// the next 4 bytes. A socket passes if the program ends exactly at its end, and fails 4 bytes beyond.
 fn port_filter(ports: &PortSet) -> Vec<u8> {
     /// Two comparisons of 8 bytes, and a jump.
     const RANGE_LEN: u16 = 20;
@@ -233,15 +233,15 @@ fn port_filter(ports: &PortSet) -> Vec<u8> {
         code.extend_from_slice(&no.to_ne_bytes());
     };
     for (before, range) in ranges.iter().enumerate() {
-        // Behind this range: the others, then the end.
+        // After this range: the others, then the end.
         let left = RANGE_LEN * u16::try_from(ranges.len() - before - 1).unwrap_or(0);
-        // To the next range if this one does not hold; past the end after the last.
+        // If this range does not match: to the next one; after the last, beyond the end.
         let next = if left == 0 { 4 } else { 0 };
         operation(INET_DIAG_BC_S_GE, 8, RANGE_LEN + next);
         operation(0, 0, *range.start());
         operation(INET_DIAG_BC_S_LE, 8, RANGE_LEN - 8 + next);
         operation(0, 0, *range.end());
-        // This range holds: to the end.
+        // If this range matches: to the end.
         operation(INET_DIAG_BC_JMP, 4, 4 + left);
     }
     code
@@ -252,17 +252,17 @@ fn port_filter(ports: &PortSet) -> Vec<u8> {
 pub struct Entry {
     /// Its state (net/tcp_states.h).
     pub state: u8,
-    /// This host's end.
+    /// The local end.
     pub local: SocketAddr,
-    /// The other end; unspecified if there is none.
+    /// The remote end; unspecified if there is none.
     pub peer: SocketAddr,
-    /// The interface it is bound to; 0 for all.
+    /// The index of its bound interface; 0 for all.
     pub interface: u32,
     /// Its cookie.
     pub cookie: u64,
 }
 
-/// Reads `struct inet_diag_msg`; `None` if it is too short, or of another family.
+/// Decodes `struct inet_diag_msg`; `None` if it is too short or of another family.
 pub fn decode(payload: &[u8]) -> Option<Entry> {
     let ([family, state, _timer, _retransmits], rest) = payload.split_first_chunk::<4>()?;
     let (source_port, rest) = rest.split_first_chunk::<2>()?;
@@ -270,10 +270,10 @@ pub fn decode(payload: &[u8]) -> Option<Entry> {
     let (source, rest) = rest.split_first_chunk::<16>()?;
     let (destination, rest) = rest.split_first_chunk::<16>()?;
     let (interface, rest) = rest.split_first_chunk::<4>()?;
-    // Two u32 in host order, the lower half first, whatever the byte order (sock_diag.c, sock_diag_save_cookie).
+    // Two u32 in host order, the lower half first for any byte order (sock_diag.c, sock_diag_save_cookie).
     let (low, rest) = rest.split_first_chunk::<4>()?;
     let (high, rest) = rest.split_first_chunk::<4>()?;
-    // Expiry, queues, owner, inode: not used, but a message without them is none.
+    // Expiry, queues, owner, inode: not used, but a message without them is malformed.
     let _: &[u8; 20] = rest.first_chunk()?;
     let address = |bytes: &[u8; 16]| match *family {
         AF_INET => bytes.first_chunk::<4>().map(|bytes| IpAddr::V4(Ipv4Addr::from(*bytes))),
@@ -310,7 +310,7 @@ mod tests {
         bytes
     }
 
-    /// The kernel's machine for these filters (inet_diag.c, `inet_diag_bc_run`).
+    /// Runs a filter as the kernel does (inet_diag.c, `inet_diag_bc_run`).
     fn passes(code: &[u8], port: u16) -> bool {
         let mut left = isize::try_from(code.len()).unwrap();
         while left > 0 {
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_are_read() {
+    fn both_families_are_decoded() {
         let entry = decode(&message(AF_INET, &[192, 0, 2, 1], 22)).unwrap();
         assert_eq!((entry.local, entry.interface, entry.cookie), ("192.0.2.1:22".parse().unwrap(), 7, 2 << 32 | 1));
         let address: Ipv6Addr = "2001:db8::1".parse().unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_this_host_reaches_is_no_service() {
+    fn local_sockets_are_no_services() {
         let listener = |address: &str, interface, number| Listener {
             port: Port { transport: Transport::Tcp, number },
             address: address.parse().unwrap(),
@@ -365,7 +365,7 @@ mod tests {
         }
 
         #[test]
-        fn the_filter_passes_the_ports_and_no_others(ranges in proptest::collection::vec((any::<u16>(), 0u16..9), 1..FILTER_RANGES_MAX), probe: u16, near: prop::sample::Index) {
+        fn filter_passes_exactly_the_ports(ranges in proptest::collection::vec((any::<u16>(), 0u16..9), 1..FILTER_RANGES_MAX), probe: u16, near: prop::sample::Index) {
             let ports: PortSet = ranges.iter().map(|&(start, length)| start..=start.saturating_add(length)).collect();
             let code = port_filter(&ports);
             let (start, length) = ranges[near.index(ranges.len())];

@@ -482,7 +482,7 @@ mod tests {
     const TABLE: Table = SCHEMA.table;
 
     #[test]
-    fn every_rule_is_read_back_as_it_was_written() {
+    fn every_rule_decodes_as_it_was_encoded() {
         let ruleset = sample_ruleset();
         for chain in &ruleset.chains {
             for wanted in &chain.rules {
@@ -497,7 +497,7 @@ mod tests {
 
     // P13
     #[test]
-    fn an_element_is_read_back_with_its_past() {
+    fn element_decodes_with_counter_and_time_left() {
         let mut out = Writer::default();
         let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, HOSTS);
         let key = Key::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_that_is_too_long_is_cut_between_characters() {
+    fn too_long_comment_is_cut_between_characters() {
         let mut out = Writer::default();
         let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, NETWORKS);
         let long = "ä".repeat(100);

@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_written_as_networks_and_other_ranges_as_ranges() {
+    fn networks_display_in_cidr_form_and_other_ranges_as_ranges() {
         for network in ["10.0.0.0/8", "0.0.0.0/0", "255.255.255.254/31", "::/0", "2001:db8::/33", "fe80::/10"] {
             assert_eq!(display(&range(network)), network);
         }

@@ -1,4 +1,4 @@
-//! A ruleset into the kernel: read what is there, send what differs, read it back and compare.
+//! Installs a ruleset: reads the kernel's table, sends the differences, reads it back and compares.
 //!
 //! Other processes may change the ruleset between any two of these. The generation shows it: a transaction is refused if anything changed after the
 //! elements that it carries over were read, and then everything is read again. A difference in what is read back is an error only if no other process
@@ -27,7 +27,7 @@ const MAX_ATTEMPTS: u32 = 100;
 /// Attempts after errors that a changed ruleset may explain, but that need not come from it.
 const MAX_STALE_ATTEMPTS: u32 = 20;
 
-/// How an installation is to be done.
+/// Options of an installation.
 #[derive(Clone, Copy, Default)]
 pub struct Order<'a> {
     /// Which process is to own the table.
@@ -463,7 +463,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_no_room_goes_by_the_least_time_left() {
+    fn elements_without_room_are_those_with_the_least_time_left() {
         let info = |last: u8, expires: Option<u64>| ElementInfo {
             key: Key::V4([10, 0, 0, last].into()),
             end: None,

@@ -43,7 +43,7 @@ impl Ruleset {
     }
 }
 
-/// Who decides which elements a set has.
+/// What determines a set's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// The configuration: the elements are compared and corrected at each installation.
@@ -59,7 +59,7 @@ pub enum Owner {
 pub struct Set {
     /// Name, key type and the flag `interval`.
     pub id: SetSpec,
-    /// Who fills it.
+    /// What fills it.
     pub owner: Owner,
     /// Elements may have a timeout (flag `timeout`).
     pub timeouts: bool,
@@ -126,7 +126,7 @@ pub struct Rule {
 pub enum Statement {
     /// Goes on only if this holds.
     Match {
-        /// What is looked at.
+        /// The packet field.
         selector: Selector,
         /// How it is compared.
         op: Op,
@@ -151,7 +151,7 @@ pub enum Statement {
     },
     /// Counts packets.
     Counter,
-    /// Puts the key into a set; what is there already stays as it is. The rule ends if the set is full.
+    /// Adds the key to a set; an existing element is unchanged. The rule ends if the set is full.
     Add {
         /// The set.
         set: SetSpec,
@@ -168,8 +168,8 @@ pub enum Statement {
         key: Vec<Selector>,
         /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
         timeout: Option<Duration>,
-        /// Each element has a bucket of its own: the rule goes on only with packets past its rate. An element keeps the rate that it was made
-        /// with. Every lookup of such an element spends a token and may end the rule: membership is never tested in such a set.
+        /// Each element has its own token bucket, and the rule continues only with packets over its rate. An element keeps the rate it was
+        /// created with. Every lookup of such an element spends a token and may end the rule, so no rule tests membership in such a set.
         over: Option<Rate>,
     },
     /// Sends a copy of the packet to an NFLOG group.
@@ -187,19 +187,19 @@ pub enum Statement {
     Queue {
         /// The queue.
         number: u16,
-        /// If nobody listens, the packet goes on to the next base chain; without this it is dropped.
+        /// Without a listener, the packet continues to the next base chain; without this flag it is dropped.
         bypass: bool,
         /// By which expression: what the kernel has decides.
         by: QueueBy,
     },
-    /// Goes on only with packets past so many a second, after a first burst.
+    /// Continues only with packets over this rate per second, after a first burst.
     LimitOver {
         /// Packets a second.
         rate: u32,
         /// Packets at once.
         burst: u32,
     },
-    /// Gives the packet to the transparent socket that listens on this local address. The rule goes on if there is one, and ends if there is none.
+    /// Redirects the packet to the transparent socket that listens on this local address. The rule ends if there is none.
     Tproxy(SocketAddr),
     /// Ends the rule.
     Verdict(Verdict),
@@ -216,7 +216,7 @@ pub enum QueueBy {
     Xt,
 }
 
-/// A token bucket: so many packets in a unit of time, after a first burst.
+/// A token bucket: a number of packets per unit of time, after a first burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Packets in a unit of time; at least 1.
@@ -227,7 +227,7 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// Units of time that nft has words for. Their numbers are the kernel's: seconds.
+/// nft's units of time; the numbers are the kernel's, seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
 pub enum Unit {
@@ -298,7 +298,7 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
 }
 
-/// What a match looks at.
+/// A packet field that a match compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selector {
     /// `iif`: the index of the interface that the packet came in by.
@@ -315,7 +315,7 @@ pub enum Selector {
     Ip4Saddr,
     /// `ip6 saddr`.
     Ip6Saddr,
-    /// `ip6 saddr & MASK`: the first so many bits; 128 is all.
+    /// `ip6 saddr & MASK`: the number of leading bits; 128 is all.
     Ip6SaddrPrefix(u8),
     /// `meta nfproto`: IPv4 or IPv6.
     NfProto,
@@ -329,7 +329,7 @@ pub enum Selector {
     UdpSport,
     /// `sctp dport`.
     SctpDport,
-    /// `th dport`, of whatever transport.
+    /// `th dport`, of any transport.
     ThDport,
     /// `@th,96,8`: the type of the first SCTP chunk. nft's own `sctp chunk` needs Linux 5.14.
     SctpChunk,

@@ -54,7 +54,7 @@ impl Monitor {
     /// # Errors
     /// [`Error::Socket`].
     pub fn listen(&self, wanted: bool) -> Result<(), Error> {
-        self.socket.hear_group(GROUP, wanted).map_err(|source| Error::Socket { verb: "change the group of", source })
+        self.socket.set_group_membership(GROUP, wanted).map_err(|source| Error::Socket { verb: "change the group of", source })
     }
 
     /// Reads one datagram without waiting, and passes each notification about the schema's table, and each generation, to `take`. Changes made by

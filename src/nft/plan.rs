@@ -1,4 +1,4 @@
-//! The fewest steps from what the kernel has to what is wanted.
+//! The smallest set of steps from the kernel's table to the wanted one.
 //!
 //! [`Found`] was read from the kernel; [`Plan`] is the difference between it and a [`Ruleset`]. Both are pure. What is right is left alone, so that
 //! elements survive a restart of the program that put them there. Rules are replaced together, because their order matters.
@@ -18,7 +18,7 @@ pub use super::step::{Step, StepKind};
 
 /// The flags that say which process owns the table.
 const OWNED: u32 = table_flag::OWNER | table_flag::PERSIST;
-/// What the kernel has of a table.
+/// A table as read from the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// The table; `None`: there is none.
@@ -37,7 +37,7 @@ pub struct Found {
     pub elements: Vec<(SetSpec, Vec<RangeInclusive<Key>>)>,
 }
 
-/// Which process is to own the table.
+/// Which process should own the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TableOwner {
     /// The owner that it has now.
@@ -96,7 +96,7 @@ impl<'a> Plan<'a> {
         plan
     }
 
-    /// Deletes the table, whatever is in it, and creates it again.
+    /// Deletes the table with all its content and creates it again.
     pub fn recreate(wanted: &'a Ruleset, found: &Found, owner: TableOwner) -> Self {
         let mut plan = Self::default();
         match &found.table {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_is_missing_replaces_rules_and_no_set() {
+    fn missing_rule_replaces_rules_and_no_set() {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
         found.rules.remove(0);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_of_another_size_is_replaced_and_its_elements_are_carried() {
+    fn set_of_another_size_is_replaced_with_its_elements() {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
         found.sets[0].size = Some(5);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_recreated_for_an_owner_and_taken_over_if_it_persists_without_one() {
+    fn table_is_recreated_for_an_owner_or_adopted_if_orphaned() {
         let ruleset = ruleset();
         let found = |flags| Found { table: Some(TableInfo { flags, owner: None }), ..faithful(&ruleset) };
         let planned = |flags, owner| steps(&Plan::with_owner(&ruleset, &found(flags), owner));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_added_is_deleted_after_what_refers_to_it() {
+    fn foreign_objects_are_deleted_after_their_references() {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
         found.sets.push(SetInfo { name: "theirs_map".to_owned(), flags: set_flag::MAP, ..found.sets[0].clone() });
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_in_the_place_of_a_set_hands_no_elements_on() {
+    fn map_in_place_of_a_set_keeps_no_elements() {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
         found.sets[0].flags |= set_flag::MAP;

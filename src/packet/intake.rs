@@ -89,13 +89,15 @@ impl PacketThread {
                 // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs. Holds are few, by a rate of
                 // the rules, and each has to be confirmed or ended.
                 let hold = hold_of(packet.prefix);
-                if hold != Hold::New && shedding.sheds(|| enforcer.engine.knows(probe.source)) {
+                if hold != Hold::New && shedding.should_shed(|| enforcer.engine.knows(probe.source)) {
                     return;
                 }
                 *evaluated += 1;
                 // What the decoys' rules log may be the beginning of a handshake. What is held is logged before it comes to them.
                 let probe = match parsed.transport {
-                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING && hold != Hold::Repeat => decoy.hold(now, segment.source_port, probe),
+                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING && hold != Hold::Repeat => {
+                        decoy.wait_for_handshake(now, segment.source_port, probe)
+                    }
                     _ => Some(probe),
                 };
                 if let Some(probe) = probe {

@@ -60,7 +60,7 @@ struct Overflow {
 impl Overflow {
     /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects of whom nothing is known.
     fn is_recent(&mut self, now: MonoTime) -> bool {
-        if let Some(standing) = nfqueue::standing(self.queue)
+        if let Some(standing) = nfqueue::queue_status(self.queue)
             && standing.full != self.dropped
         {
             (self.dropped, self.at) = (standing.full, Some(now));
@@ -112,7 +112,7 @@ impl PacketQueues {
     pub(super) fn figures(&mut self) -> Option<Queues> {
         let counts = self.counts();
         let queue = self.queue.as_mut()?;
-        let [probes, connections] = queue.listener.look();
+        let [probes, connections] = queue.listener.read_status();
         let [probes_length, connections_length] = queue.listener.lengths();
         Some(Queues {
             probes: probes.waiting,
@@ -135,7 +135,7 @@ impl PacketQueues {
     /// Leaves the queues, what was counted kept.
     pub(super) fn leave(&mut self) {
         if let Some(queue) = &mut self.queue {
-            queue.listener.look();
+            queue.listener.read_status();
         }
         self.left = (self.statistics(), self.counts());
         if let Some(mut queue) = self.queue.take()
@@ -160,9 +160,9 @@ impl Queue {
         Ok(Some(Self { listener, again: Again::new(seed), probe: verdict_of_probes(config), looked: None, overflow, counts: Counts::default() }))
     }
 
-    fn look(&mut self, now: MonoTime) {
+    fn read_status(&mut self, now: MonoTime) {
         if self.looked.is_none_or(|at| now.since(at) >= LOOK_EVERY) {
-            self.listener.look();
+            self.listener.read_status();
             self.looked = Some(now);
         }
     }
@@ -181,7 +181,7 @@ impl PacketThread {
         let (mut taken, mut more) = (0, true);
         while more && taken < PACKETS_PER_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE) {
             let Queue { listener, again, probe, counts, overflow, .. } = queue;
-            let received = listener.judge(PACKETS_PER_READ, &mut |waiting| match waiting.kind {
+            let received = listener.decide(PACKETS_PER_READ, &mut |waiting| match waiting.kind {
                 Kind::Probe => on_probe(now, enforcer, counts, waiting, ephemeral, *probe),
                 Kind::Connection => on_connection(now, enforcer, counts, waiting, (&mut *again, &mut *overflow)),
             })?;
@@ -189,7 +189,7 @@ impl PacketThread {
             taken += received.packets.max(1);
             more = received.more;
         }
-        queue.look(now);
+        queue.read_status(now);
         Ok(more)
     }
 

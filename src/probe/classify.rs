@@ -1,12 +1,12 @@
-//! From a packet to a probe, or the reason why it is none.
+//! Classifies a packet: a probe of some kind, or the reason why it is none.
 //!
-//! The rules in the kernel have filtered before: this decides alone and anew, because a capture file passes no rules, and because what is
-//! never a probe must not depend on one line of a ruleset. What an ordinary host does without meaning a scan has its rule here:
+//! The kernel's rules have filtered before. This module decides independently, because a capture file passes no rules, and because
+//! excluding benign packets must not depend on one line of a ruleset. Benign traffic that resembles a scan:
 //!
 //! | benign | rule |
 //! |---|---|
-//! | answers to a forged flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
-//! | late segments of a dead connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else ambiguous |
+//! | answers to a spoofed flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
+//! | out-of-state segments of a closed connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else ambiguous |
 //! | late DNS answers: UDP from port 53 | none to an unprivileged port, else ambiguous |
 //! | late NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else ambiguous |
 //! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral port | ambiguous |
@@ -14,8 +14,8 @@
 //! | tunnels, routing protocols, IPsec | never a probe |
 //! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
 //!
-//! A client that retries one closed port is a probe each time, of one port: the engine counts distinct ports. A monitor that asks three closed
-//! ports looks like a scan of three ports and is one to the default trigger of two: it belongs on the allow list.
+//! A client that retries one closed port sends probes of one port, and the engine counts distinct ports. A monitor that tries three closed
+//! ports exceeds the default trigger of two: it belongs on the allow list.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,31 +24,31 @@ use std::ops::RangeInclusive;
 use super::{Port, Probe, ScanKind, Transport};
 use crate::wire::{self, sctp, tcp::Flags};
 
-/// Destination ports of UDP traceroute: the base port and one for each of the probes that traceroute(8) sends at most by default
-/// (30 hops of 3), rounded up.
+/// Destination ports of UDP traceroute: the base port and one for each probe that traceroute(8) sends by default (30 hops of 3), rounded
+/// up.
 const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
 
-/// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history (`HIS_ARRAY_SIZE` in tracepath.c). It asks
-/// on for 30 hops as long as nobody answers, and a dropped probe is no answer.
+/// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history (`HIS_ARRAY_SIZE` in tracepath.c). Without
+/// an answer it continues for 30 hops, and a dropped probe has no answer.
 const TRACEPATH: RangeInclusive<u16> = 44444..=44507;
 
 /// DNS (RFC 1035, 4.2.1).
 const DOMAIN: u16 = 53;
 
-/// First port that any user may bind; a UDP source port below is a service's, and its datagram most likely an answer.
+/// First port that any user may bind. A datagram from a lower port comes from a service and is most likely an answer.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// Why a packet is no probe. The names are status counters.
+/// Why a packet is no probe; the names are status counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum NotProbe {
-    /// No single host sends from this address: multicast, broadcast, unspecified, loopback, reserved, IPv4-mapped, or the destination's own.
+    /// The source address belongs to no single remote host: multicast, broadcast, unspecified, loopback, reserved, IPv4-mapped, or the destination's own.
     Source,
-    /// It was not sent to one host.
+    /// The destination is multicast or broadcast.
     Destination,
-    /// A SYN+ACK or RST: the answer to a packet that this host, or somebody in its name, has sent.
+    /// A SYN+ACK or RST: an answer to a packet with this host's address, genuine or spoofed.
     Backscatter,
-    /// A late TCP segment to an ephemeral port.
+    /// An out-of-state TCP segment to an ephemeral port.
     LateSegment,
     /// A UDP datagram that looks like a late answer.
     LateAnswer,
@@ -103,12 +103,12 @@ impl fmt::Display for NotProbe {
 }
 
 impl Probe {
-    /// What `packet` says about its sender. `ephemeral` is the range of ports that this host's own connections start from
-    /// (`net.ipv4.ip_local_port_range`, which IPv6 shares).
+    /// Classifies `packet`. `ephemeral` is the range of ports that this host's own connections use (`net.ipv4.ip_local_port_range`, which
+    /// IPv6 shares).
     ///
     /// # Errors
     ///
-    /// The reason why it is no probe.
+    /// Why it is no probe.
     pub fn from_packet(packet: &wire::Packet<'_>, ephemeral: &RangeInclusive<u16>) -> Result<Self, NotProbe> {
         if !is_host(packet.source) || packet.source == packet.destination {
             return Err(NotProbe::Source);
@@ -146,9 +146,9 @@ impl Probe {
     }
 }
 
-/// The scan that sends these flags, and whether a late segment of a dead connection can carry them; `None` for answers.
+/// The scan that sends these flags, and whether closed connections send them too; `None` for answers.
 fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
-    // Congestion flags come and go with ECN (RFC 3168) and say nothing about the kind; but alone on a segment nobody sends them.
+    // ECN (RFC 3168) sets congestion flags on any segment, so they do not identify a kind; but no host sends a segment with only them.
     let flags = if flags.without(Flags::ECE.with(Flags::CWR)).is_empty() { flags } else { flags.without(Flags::ECE.with(Flags::CWR)) };
     const FIN: u8 = Flags::FIN.0;
     const SYN: u8 = Flags::SYN.0;
@@ -156,7 +156,7 @@ fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
     if flags.contains(Flags::RST) {
         return None;
     }
-    // A server's SYN+ACK carries no FIN; SYN+FIN+ACK is somebody's own idea and falls to the last arm.
+    // A server's SYN+ACK has no FIN; SYN+FIN+ACK are custom flags (the last arm).
     if flags.contains(Flags::SYN.with(Flags::ACK)) && !flags.contains(Flags::FIN) {
         return None;
     }
@@ -166,7 +166,7 @@ fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
         SYN => (ScanKind::Syn, false),
         FIN => (ScanKind::Fin, true),
         bits if bits == xmas => (ScanKind::Xmas, false),
-        // The last segment of a connection may push its data; an acknowledgement may carry data, pushed or urgent.
+        // The last segment of a connection may have PSH; an ACK may have data, with PSH or URG.
         _ if flags.contains(Flags::FIN.with(Flags::ACK)) && !flags.contains(Flags::SYN) => (ScanKind::Maimon, true),
         _ if flags.contains(Flags::ACK) && !flags.contains(Flags::SYN) => (ScanKind::Ack, true),
         _ => (ScanKind::CustomFlags, false),
@@ -179,37 +179,37 @@ fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result
         return Err(NotProbe::Traceroute);
     }
     let from_service = source < FIRST_UNPRIVILEGED;
-    // A recursive resolver chooses its ports at random from all unprivileged ones, not from the ephemeral range (RFC 5452, 9.2), closes each
-    // socket when it has waited long enough, and often runs without connection tracking: the late answers of one slow server then come to any
-    // number of ports. A UDP scan of unprivileged ports from port 53 looks the same and goes unseen, for that reason.
+    // A recursive resolver uses random unprivileged ports, not the ephemeral range (RFC 5452, 9.2), closes each socket after a timeout, and
+    // often runs without connection tracking: late answers of one slow server then arrive at any number of ports. A UDP scan of unprivileged
+    // ports from port 53 looks the same and is therefore not detected.
     if source == DOMAIN && destination >= FIRST_UNPRIVILEGED {
         return Err(NotProbe::LateAnswer);
     }
     match (from_service, ephemeral.contains(&destination)) {
         (true, true) => Err(NotProbe::LateAnswer),
-        // SunRPC and its like choose source ports below 1024; other clients of services may bind a fixed one.
+        // SunRPC and similar protocols use source ports below 1024; other clients may bind a fixed port.
         (true, false) => Ok(true),
         (false, ephemeral) => Ok(ephemeral),
     }
 }
 
-/// Protocols that arrive unasked where a tunnel or router is or was, so that one of them says nothing: IGMP, IPIP, 6in4, GRE, ESP, AH, IPv6's
-/// "no next header", OSPF, PIM, VRRP.
+/// Protocols of present or former tunnels and routers, which are no evidence of a scan: IGMP, IPIP, 6in4, GRE, ESP, AH, IPv6's "no next
+/// header", OSPF, PIM, VRRP.
 fn is_infrastructure(protocol: u8) -> bool {
     matches!(protocol, 2 | 4 | 41 | 47 | 50 | 51 | 59 | 89 | 103 | 112)
 }
 
-/// Whether one remote host can own this address.
+/// Whether a single remote host can have this address.
 fn is_host(address: IpAddr) -> bool {
     match address {
         // 0.0.0.0/8 is "this network" (RFC 791, 3.2); 240.0.0.0/4 is reserved (RFC 1112, 4), its last address broadcast.
         IpAddr::V4(v4) => is_unicast(address) && !v4.is_loopback() && v4.octets()[0] < 240,
-        // IPv4-mapped addresses have no business on the wire (RFC 4291, 2.5.5.2).
+        // IPv4-mapped addresses must not appear on the wire (RFC 4291, 2.5.5.2).
         IpAddr::V6(v6) => is_unicast(address) && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),
     }
 }
 
-/// Whether an address stands for one host, loopback included.
+/// Whether an address is unicast, loopback included.
 fn is_unicast(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !v4.is_multicast() && v4 != Ipv4Addr::BROADCAST && v4.octets()[0] != 0,
@@ -224,21 +224,21 @@ mod tests {
     use proptest::prelude::*;
 
     const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
-    const THEM: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
-    const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const SCANNER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-    fn judge(protocol: u8, transport: wire::Transport<'_>) -> Result<Probe, NotProbe> {
-        Probe::from_packet(&wire::Packet { source: THEM, destination: US, protocol, transport, ip_options: false }, &EPHEMERAL)
+    fn classify(protocol: u8, transport: wire::Transport<'_>) -> Result<Probe, NotProbe> {
+        Probe::from_packet(&wire::Packet { source: SCANNER, destination: HOST, protocol, transport, ip_options: false }, &EPHEMERAL)
     }
 
     fn segment(destination_port: u16, flags: u8) -> Result<Probe, NotProbe> {
         let segment =
             Segment { source_port: 40000, destination_port, sequence: 1, acknowledgement: 0, flags: Flags(flags), window: 1024, options: &[] };
-        judge(6, wire::Transport::Tcp(segment))
+        classify(6, wire::Transport::Tcp(segment))
     }
 
     fn datagram(source_port: u16, destination_port: u16) -> Result<Probe, NotProbe> {
-        judge(17, wire::Transport::Udp(Datagram { source_port, destination_port, payload: &[] }))
+        classify(17, wire::Transport::Udp(Datagram { source_port, destination_port, payload: &[] }))
     }
 
     fn from(source: &str, destination: &str) -> Result<Probe, NotProbe> {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tcp_scan_of_nmap_has_its_name() {
+    fn nmap_tcp_scans_have_their_names() {
         for (flags, kind, ambiguous) in [
             (0x02, ScanKind::Syn, false),
             (0xc2, ScanKind::Syn, false),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn late_segments_to_ephemeral_ports_are_no_probe_but_a_syn_there_is() {
+    fn only_a_syn_to_an_ephemeral_port_is_a_probe() {
         for flags in [0x10, 0x18, 0x11, 0x01] {
             assert_eq!(segment(40000, flags), Err(NotProbe::LateSegment));
         }
@@ -283,7 +283,7 @@ mod tests {
 
     // P4
     #[test]
-    fn dns_answers_that_come_late_are_no_probe() {
+    fn late_dns_answers_are_no_probe() {
         assert_eq!(datagram(53, 40000), Err(NotProbe::LateAnswer));
         assert_eq!(datagram(53, 5353), Err(NotProbe::LateAnswer));
         assert!(datagram(53, 700).unwrap().ambiguous);
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn sctp_probes_are_init_and_cookie_echo_only() {
-        let chunk = |chunk| judge(132, wire::Transport::Sctp(sctp::Message { source_port: 1, destination_port: 36, verification_tag: 0, chunk }));
+        let chunk = |chunk| classify(132, wire::Transport::Sctp(sctp::Message { source_port: 1, destination_port: 36, verification_tag: 0, chunk }));
         assert_eq!(chunk(Some(1)).unwrap().scan, ScanKind::SctpInit);
         assert_eq!(chunk(Some(10)).unwrap().scan, ScanKind::SctpCookieEcho);
         for other in [None, Some(0), Some(2), Some(6)] {
@@ -314,18 +314,18 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_ip_protocol_is_a_probe_and_a_tunnel_is_none() {
-        let probe = judge(99, wire::Transport::Other).unwrap();
+    fn unknown_ip_protocol_is_a_probe_but_a_tunnel_is_not() {
+        let probe = classify(99, wire::Transport::Other).unwrap();
         assert_eq!((probe.scan, probe.port.to_string().as_str()), (ScanKind::IpProtocol, "ip/99"));
         for protocol in [2, 4, 41, 47, 50, 51, 89, 112] {
-            assert_eq!(judge(protocol, wire::Transport::Other), Err(NotProbe::Infrastructure));
+            assert_eq!(classify(protocol, wire::Transport::Other), Err(NotProbe::Infrastructure));
         }
-        assert_eq!(judge(6, wire::Transport::Fragment { offset: 8 }), Err(NotProbe::Fragment));
-        assert_eq!(judge(1, wire::Transport::Icmp(icmp::Message { kind: 3, code: 3, body: &[] })), Err(NotProbe::Icmp));
+        assert_eq!(classify(6, wire::Transport::Fragment { offset: 8 }), Err(NotProbe::Fragment));
+        assert_eq!(classify(1, wire::Transport::Icmp(icmp::Message { kind: 3, code: 3, body: &[] })), Err(NotProbe::Icmp));
     }
 
     #[test]
-    fn an_address_that_no_host_sends_from_makes_no_probe() {
+    fn source_address_of_no_single_host_is_no_probe() {
         for source in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1"] {
             assert_eq!(from(source, "192.0.2.1"), Err(NotProbe::Source), "{source}");
         }
@@ -342,7 +342,7 @@ mod tests {
     proptest! {
         // P4
         #[test]
-        fn a_reset_or_a_syn_ack_is_never_a_probe(flags: u8, port: u16) {
+        fn reset_or_syn_ack_is_never_a_probe(flags: u8, port: u16) {
             let flags = Flags(flags);
             if flags.contains(Flags::RST) || flags.without(Flags::ECE.with(Flags::CWR)) == Flags::SYN.with(Flags::ACK) {
                 prop_assert_eq!(segment(port, flags.0), Err(NotProbe::Backscatter));
@@ -351,7 +351,7 @@ mod tests {
 
         // P4
         #[test]
-        fn whatever_a_dead_connection_sends_is_imitable_or_no_probe(bits in 0u8..=0xff, port: u16) {
+        fn segments_of_closed_connections_are_ambiguous_or_no_probe(bits in 0u8..=0xff, port: u16) {
             // A connection past its handshake sets ACK on every segment.
             let flags = Flags((bits & !(Flags::SYN.0 | Flags::RST.0)) | Flags::ACK.0);
             prop_assert!(segment(port, flags.0).map_or(true, |probe| probe.ambiguous));

@@ -1,7 +1,7 @@
 //! The rules of connect mode: packets to a decoy's port that no other socket receives go to the daemon's listener (`tproxy` in nft(8), and
 //! Documentation/networking/tproxy.rst).
 //!
-//! Never here: a packet that another socket receives. If the daemon's listener is gone, the packet goes on to `watch`.
+//! They leave packets that another socket receives alone. If the daemon's listener is gone, the packet continues to `watch`.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -40,27 +40,27 @@ impl Builder<'_> {
     }
 
     /// Connect mode: packets to a decoy's port that no other socket receives are logged, and given to the daemon's listener. If that listener is gone,
-    /// `tproxy` ends its rule, and the packet goes on to `watch` as in stealth mode.
+    /// `tproxy` ends its rule, and the packet continues to `watch` as in stealth mode.
     pub(super) fn decoy(&self) -> Vec<Chain> {
         let mut chains = vec![self.decoy_answer()];
         if self.decoys.tcp {
             chains.extend([
-                self.decoy_new(DECOY_SYN, "told first: the daemon waits whether a handshake follows"),
-                self.decoy_new(DECOY_ACK, "told first, and counted apart from SYNs, which may use up their rate"),
+                self.decoy_new(DECOY_SYN, "logged first: the daemon waits for the handshake"),
+                self.decoy_new(DECOY_ACK, "logged first, with a rate of its own, because SYNs may use up theirs"),
                 decoy_tcp(),
             ]);
         }
         if self.decoys.udp {
-            let mut chain = self.decoy_new(DECOY_UDP, "told first");
+            let mut chain = self.decoy_new(DECOY_UDP, "logged first");
             chain.rules.splice(0..0, decoy_not_ours());
             chains.push(chain);
         }
         let mut known = vec![
-            rule("frames for all or for others, whatever address is in them", [is_not(Selector::PktType, PACKET_HOST), back()]),
-            rule("broadcast, multicast, anycast, and what is forwarded", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
+            rule("frames for all hosts or for others, with any address", [is_not(Selector::PktType, PACKET_HOST), back()]),
+            rule("broadcast, multicast, anycast, and forwarded packets", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
             rule("the allow list sees closed ports", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
             rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
-            rule("nobody's address, which `watch` drops", [is_not(Selector::FibSaddrType, RTN_UNICAST), back()]),
+            rule("a source address that is not unicast, which `watch` drops", [is_not(Selector::FibSaddrType, RTN_UNICAST), back()]),
             rule("", [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), back()]),
         ];
         let of = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
@@ -68,7 +68,7 @@ impl Builder<'_> {
         chains.push(chain(DECOY_HOST, known));
         let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
         if !self.config.interfaces.is_empty() {
-            rules.push(rule("only the interfaces that are to be watched", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
+            rules.push(rule("only the watched interfaces", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
         }
         // The ports before any routing lookup: every packet to the host passes here.
         rules.extend(self.decoy_ports().map(|(_, selector, ports)| rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])));
@@ -80,7 +80,7 @@ impl Builder<'_> {
         let rules = vec![
             rule(why, [self.log()]),
             rule(
-                "each answer holds an entry of conntrack's for up to two minutes",
+                "each answer occupies a conntrack entry for up to two minutes",
                 [Statement::LimitOver { rate: DECOY_RATE, burst: DECOY_BURST }, drop()],
             ),
             rule("", [goto(DECOY_ANSWER)]),
@@ -98,7 +98,7 @@ impl Builder<'_> {
         };
         let mut rules: Vec<_> = self.decoy_ports().flat_map(|(number, ..)| listeners.map(|listener| to(number, listener))).collect();
         if let Some(first) = rules.first_mut() {
-            first.why = "the daemon's listener takes it, with the address and port that it was sent to";
+            first.why = "to the daemon's listener, with its original address and port";
         }
         chain(DECOY_ANSWER, rules)
     }
@@ -107,14 +107,14 @@ impl Builder<'_> {
 /// Packets to a decoy's port that are not for the decoy.
 fn decoy_not_ours() -> [Rule; 2] {
     let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
-    [rule("a socket takes it: a real service's, or a connection of the decoy's", [live, back()]), service()]
+    [rule("a socket accepts it: of a service, or of a connection to the decoy", [live, back()]), service()]
 }
 
 fn decoy_tcp() -> Chain {
     let mut rules = Vec::from(decoy_not_ours());
     rules.push(rule("a connection is opened", [opens(), goto(DECOY_SYN)]));
     rules.push(rule(
-        "the end of a handshake that the kernel kept no memory of (SYN cookies), or an ACK scan; all other flags go on to `watch`",
+        "the end of a handshake with SYN cookies, or an ACK scan; other flags continue to `watch`",
         [only_flags(tcp_flag::ACK), goto(DECOY_ACK)],
     ));
     chain(DECOY_TCP, rules)

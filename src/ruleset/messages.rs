@@ -1,8 +1,8 @@
-//! What the administrator is told when a kernel cannot run our rules as they are.
+//! Messages for the administrator about kernels that cannot run our rules.
 
 use crate::nft::Error;
 
-/// The kernel cannot queue packets at all.
+/// The kernel cannot queue packets.
 pub const NO_QUEUE: &str = "this kernel cannot let packets wait: it has neither nft_queue nor the xt target NFQUEUE; load the module nft_queue (in \
                             the package kernel-modules-extra on Fedora and RHEL, linux-modules-extra on Ubuntu), or set capture.method to nflog, \
                             which with capture.reflex stops a scan as well";
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_tproxy_is_told_which_modules_it_lacks() {
+    fn error_without_tproxy_names_the_missing_modules() {
         assert!(remedy_for("rule of chain decoy_answer", Errno::NOENT).contains("nft_tproxy"));
         assert!(remedy_for("rule of chain decoy_answer", Errno::OPNOTSUPP).contains("nft_tproxy"));
         assert_eq!(remedy_for("rule of chain decoy_answer", Errno::PERM), "");

@@ -1,8 +1,8 @@
-//! Our table: its sets and chains, as the configuration wants them. Every rule says why it is there.
+//! Our table: the sets, chains and rules for a configuration. Every rule has a comment that says why it exists.
 //!
 //! * [`sets`]: the sets and their keys. [`statements`]: building blocks of rules.
-//! * [`reflex`]: rules that count ports and hold a source by themselves. `decoy`: the rules of connect mode.
-//! * [`messages`]: what the administrator is told when a kernel cannot run these rules.
+//! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
+//! * [`messages`]: messages about kernels that cannot run these rules.
 
 mod decoy;
 pub mod messages;
@@ -34,9 +34,9 @@ const GATE_PRIORITY: i32 = -450;
 const WATCH_PRIORITY: i32 = -155;
 /// IP and transport headers with all their options, and the first bytes of an SCTP chunk.
 const SNAPLEN: u32 = 256;
-/// Packets that the kernel may collect in one datagram. The lower one of this and the group's own threshold counts (nfnetlink_log.c,
-/// nfulnl_log_packet): so the rules leave it to the daemon, which listens for one at a time when it is quiet. 64 cost a fifth of what they cost
-/// one by one; more saves hardly anything and waits longer.
+/// Packets that the kernel may collect in one datagram. The lower of this and the group's own threshold applies (nfnetlink_log.c,
+/// nfulnl_log_packet), so the daemon can choose less: one at a time when it is quiet. 64 cost a fifth of single ones; more saves hardly
+/// anything and delays them.
 pub const QUEUE_THRESHOLD: u16 = 64;
 /// How long a source counts as a suspect after a probe: its new connections wait for the daemon, so that none overtakes the probe. The daemon
 /// needs microseconds, on a loaded machine with full queues up to a second; a longer time only delays the owner of a spoofed address.
@@ -135,8 +135,8 @@ impl Builder<'_> {
         let mut sets = vec![
             blocked(SetId::Blocked4, "blocked hosts"),
             blocked(SetId::Blocked6, "blocked prefixes, by their first address"),
-            blocked(SetId::BlockedNets4, "networks blocked by hand"),
-            blocked(SetId::BlockedNets6, "networks blocked by hand"),
+            blocked(SetId::BlockedNets4, "networks blocked manually"),
+            blocked(SetId::BlockedNets6, "networks blocked manually"),
             allowed(SetId::Allowed4, allowed4),
             allowed(SetId::Allowed6, allowed6),
         ];
@@ -154,7 +154,7 @@ impl Builder<'_> {
         }
         if self.watches() {
             sets.push(Set {
-                comment: Some("spoken here, besides TCP, UDP, SCTP"),
+                comment: Some("protocols in use besides TCP, UDP, SCTP"),
                 elements: SOCKETLESS_PROTOCOLS.iter().map(|number| Key::Protocol(*number)..=Key::Protocol(*number)).collect(),
                 ..Set::plain(SetId::Protocols, Owner::Config)
             });
@@ -162,7 +162,7 @@ impl Builder<'_> {
                 timeouts: true,
                 timeout: Some(SERVICE_MEMORY),
                 size: Some(SERVICES_MAX),
-                comment: Some("taken by a local socket lately"),
+                comment: Some("ports that a local socket used recently"),
                 ..Set::plain(SetId::Services, Owner::Rules)
             });
         }
@@ -184,7 +184,7 @@ impl Builder<'_> {
         [(Selector::Ip4Saddr, SetId::Suspect4), (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6)]
     }
 
-    /// Whether anything is watched at all.
+    /// Whether any port is watched.
     fn watches(&self) -> bool {
         !self.tcp.is_empty() || !self.udp.is_empty()
     }
@@ -200,7 +200,7 @@ impl Builder<'_> {
         chains.push(self.open());
         chains.extend(self.reflex.iter().flat_map(Reflex::chains));
         if !self.tcp.is_empty() {
-            chains.extend([self.tell(), self.tcp_probe(), sctp_probe()]);
+            chains.extend([self.log_only(), self.tcp_probe(), sctp_probe()]);
         }
         if !self.udp.is_empty() {
             chains.push(self.udp_probe());
@@ -231,7 +231,7 @@ impl Builder<'_> {
             return Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules: Vec::new() };
         }
         let mut rules = vec![
-            gate("what is blocked is dropped, unless it is allowed", Selector::Ip4Saddr, SetId::Blocked4, Selector::Ip4Saddr, SetId::Allowed4),
+            gate("blocked sources are dropped, unless they are allowed", Selector::Ip4Saddr, SetId::Blocked4, Selector::Ip4Saddr, SetId::Allowed4),
             gate("", prefix, SetId::Blocked6, Selector::Ip6Saddr, SetId::Allowed6),
             gate("", Selector::Ip4Saddr, SetId::BlockedNets4, Selector::Ip4Saddr, SetId::Allowed4),
             gate("", Selector::Ip6Saddr, SetId::BlockedNets6, Selector::Ip6Saddr, SetId::Allowed6),
@@ -251,11 +251,11 @@ impl Builder<'_> {
         };
         let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
         if !self.config.interfaces.is_empty() {
-            rules.push(rule("only the interfaces that are to be watched", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
+            rules.push(rule("only the watched interfaces", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
         }
         rules.extend([
             rule("live connections", [Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED), back()]),
-            rule("frames for all or for others, whatever address is in them", [is_not(Selector::PktType, PACKET_HOST), back()]),
+            rule("frames for all hosts or for others, with any address", [is_not(Selector::PktType, PACKET_HOST), back()]),
             rule("broadcast, multicast, anycast", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
             rule("protocols that are never a probe; ICMP is among them and never dropped", [is_in(Selector::L4Proto, SetId::Protocols), back()]),
             rule("the allow list", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
@@ -263,30 +263,33 @@ impl Builder<'_> {
         ]);
         for (_, selector, ports) in self.decoy_ports() {
             rules.push(rule(
-                "a packet for a decoy, which is no service to be remembered",
+                "a packet for a decoy, which is not remembered as a service",
                 [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
             ));
         }
         let [is_tcp, to_open] = tcp(goto(OPEN));
         rules.push(rule(
-            "a socket takes the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent is 0 or 1, and has no value without a socket",
+            "a socket accepts the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent has no value without a socket",
             [is_tcp, live.clone(), to_open],
         ));
         let [is_udp, to_open] = udp(goto(OPEN));
         rules.push(rule("", [is_udp, live, to_open]));
         rules.extend([
-            rule("nobody's address: own, broadcast or multicast, from the wire", [is_not(Selector::FibSaddrType, RTN_UNICAST), forged.clone()]),
             rule(
-                "the unspecified address, which routing does not judge",
+                "spoofed: an own, broadcast or multicast source address from the wire",
+                [is_not(Selector::FibSaddrType, RTN_UNICAST), forged.clone()],
+            ),
+            rule(
+                "the unspecified address, which the routing lookup does not reject",
                 [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), forged],
             ),
         ]);
         let (tcp_chain, sctp_chain) = if self.tcp.is_empty() { (back(), back()) } else { (goto(TCP_PROBE), goto(SCTP_PROBE)) };
         let udp_chain = if self.udp.is_empty() { back() } else { goto(UDP_PROBE) };
-        rules.push(rule("what is left is for nobody", tcp(tcp_chain)));
+        rules.push(rule("no socket accepts the remaining packets", tcp(tcp_chain)));
         rules.push(rule("", udp(udp_chain)));
         rules.push(rule("", sctp(sctp_chain)));
-        rules.push(rule("IP protocols that nobody speaks here", [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)]));
+        rules.push(rule("IP protocols that are not in use here", [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)]));
         Chain { name: "watch", base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }), rules }
     }
 
@@ -301,21 +304,21 @@ impl Builder<'_> {
             return chain(PROBE, rules);
         }
         let rule = match (self.config.mode, self.config.closed_ports) {
-            (Mode::Enforce, ClosedPorts::Drop) => rule("told, and not answered", [self.log(), drop()]),
-            (Mode::Enforce, ClosedPorts::Answer) => rule("told; the kernel answers as it would without us", [self.log(), back()]),
-            (Mode::Observe, _) => rule("told; observing changes nothing", [self.log(), back()]),
+            (Mode::Enforce, ClosedPorts::Drop) => rule("logged, and not answered", [self.log(), drop()]),
+            (Mode::Enforce, ClosedPorts::Answer) => rule("logged; the kernel answers as without these rules", [self.log(), back()]),
+            (Mode::Observe, _) => rule("logged; mode observe drops nothing", [self.log(), back()]),
         };
         rules.push(rule);
         chain(PROBE, rules)
     }
 
-    /// A probe makes its source a suspect, and waits for the daemon, which drops or accepts it.
+    /// A probe makes its source a suspect, and waits for the daemon's verdict.
     fn queued_probe(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.config.queues_connections() {
             let timeout = Some(SUSPECT_MEMORY);
             rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
-                let why = if number == 0 { "from this packet on: a connection that comes right after it must not overtake it" } else { "" };
+                let why = if number == 0 { "from this packet on, so that no later connection overtakes it" } else { "" };
                 let (set, key) = (SetSpec::from(set), vec![source]);
                 // A longer timeout that the reflex has set stays.
                 let put =
@@ -324,9 +327,9 @@ impl Builder<'_> {
             }));
         }
         let why = if self.config.drops_probes() {
-            "it waits until it is judged, and is never answered: dropped too where nobody judges"
+            "it waits for the daemon's verdict and is never answered: dropped without the daemon too"
         } else {
-            "it waits until it is judged; where nobody judges, it goes on"
+            "it waits for the daemon's verdict; without the daemon it continues"
         };
         rules.push(rule(why, [Statement::Queue { number: self.config.capture.group, bypass: !self.config.drops_probes(), by: QueueBy::default() }]));
         rules
@@ -339,7 +342,7 @@ impl Builder<'_> {
             let number = self.config.capture.group.saturating_add(1);
             chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
                 let why = if position == 0 {
-                    "a suspect's new connection waits until its probes are judged; others never wait, nor does anybody without the daemon"
+                    "a suspect's new connection waits until its probes are evaluated; other sources never wait; without the daemon none waits"
                 } else {
                     ""
                 };
@@ -354,7 +357,7 @@ impl Builder<'_> {
         let every = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::PSH | tcp_flag::ACK | tcp_flag::URG;
         let (an_ack, a_fin) = (flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::ACK), flags(every, tcp_flag::FIN));
         let mut rules = vec![
-            rule("answers to packets that others sent in our name", [flags(tcp_flag::RST, tcp_flag::RST), back()]),
+            rule("answers to packets that others sent with our address", [flags(tcp_flag::RST, tcp_flag::RST), back()]),
             rule("", [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::SYN | tcp_flag::ACK), back()]),
             rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
             service(),
@@ -363,14 +366,14 @@ impl Builder<'_> {
             // Only segments that a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas
             // and invalid flags never belong to a connection.
             let late = matches(Selector::TcpDport, Op::Eq, range);
-            rules.push(rule("late packets of our own connections that are over", [an_ack.clone(), late.clone(), back()]));
+            rules.push(rule("out-of-state packets of our own closed connections", [an_ack.clone(), late.clone(), back()]));
             rules.push(rule("", [a_fin.clone(), late, back()]));
         }
         if self.config.has_reflex(&self.config.tcp) {
-            rules.push(rule("late packets of other connections can look like it, so that these never trigger alone", [an_ack, goto(PROBE)]));
+            rules.push(rule("other closed connections cause such packets too, so these alone never trigger", [an_ack, goto(PROBE)]));
             rules.push(rule("", [a_fin, goto(PROBE)]));
             if self.decoys.tcp {
-                rules.push(rule("with a decoy, a handshake counts, and the daemon knows of those", [opens(), goto(PROBE)]));
+                rules.push(rule("with a decoy, handshakes count, and the daemon knows them", [opens(), goto(PROBE)]));
             }
             rules.push(rule("", [goto(REFLEX)]));
         } else {
@@ -379,7 +382,7 @@ impl Builder<'_> {
         chain(TCP_PROBE, rules)
     }
 
-    /// Where this host's own connections start.
+    /// The ports that this host's own connections use.
     fn ephemeral(&self) -> Option<Operand> {
         let (first, last) = (*self.ephemeral.start(), *self.ephemeral.end());
         match first.cmp(&last) {
@@ -401,21 +404,21 @@ impl Builder<'_> {
         chain(UDP_PROBE, rules)
     }
 
-    fn tell(&self) -> Chain {
-        chain(TELL, vec![rule("told, and never dropped", [self.log(), back()])])
+    fn log_only(&self) -> Chain {
+        chain(TELL, vec![rule("logged, and never dropped", [self.log(), back()])])
     }
 }
 
 fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
     let remember = || Statement::Update { set: SetId::Services.spec(), key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
     let mut rules = vec![rule(
-        "a connection is opened to a service: remember it, for when the service restarts; other packets may belong to connections of our own",
+        "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
         [opens(), remember()],
     )];
     // No port is below 1; the comparison would never match.
     if *ephemeral.start() > 1 {
         rules.push(rule(
-            "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of a question that we asked",
+            "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of our own request",
             [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*ephemeral.start()))), remember()],
         ));
     }
@@ -430,7 +433,7 @@ fn sctp_probe() -> Chain {
     let rules = vec![
         rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
         service(),
-        rule("INIT; no rule can see whether an SCTP endpoint takes it, so it is not dropped", [is(Selector::SctpChunk, 1), goto(TELL)]),
+        rule("INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped", [is(Selector::SctpChunk, 1), goto(TELL)]),
         rule("COOKIE ECHO", [is(Selector::SctpChunk, 10), goto(TELL)]),
     ];
     chain(SCTP_PROBE, rules)
@@ -450,7 +453,7 @@ mod tests {
     use crate::nft::lower::lower;
 
     #[test]
-    fn every_rule_is_read_back_as_it_was_written() {
+    fn every_rule_reads_back_as_written() {
         let table = SCHEMA.table;
         for chain in for_config(&Config::default(), 32768..=60999).chains {
             for wanted in &chain.rules {

@@ -156,7 +156,7 @@ pub(super) struct Reflex {
     /// In whole seconds, at least one.
     window: u64,
     prefix: u8,
-    /// How long a hold lasts if the daemon does not end it: never longer than the block that it stands for.
+    /// How long a hold lasts if the daemon does not release it; never longer than the block would be.
     hold: Duration,
     /// The verdict for a probe below the trigger.
     end: Statement,
@@ -165,7 +165,7 @@ pub(super) struct Reflex {
     group: u16,
 }
 
-/// One version of IP: what a source is, and its sets.
+/// The selectors and sets of one IP version.
 #[derive(Clone, Copy)]
 struct Family {
     source: Selector,
@@ -238,15 +238,15 @@ impl Reflex {
                 sets.push(set(family.score, "distinct ports of a source; never looked up"));
             }
             sets.push(set(family.suspect, "sources that touched a closed port"));
-            sets.push(set(family.held, "sources past the trigger, until the daemon has judged"));
-            sets.push(Set { comment: Some("never held, for what is within is never blocked"), ..Set::plain(family.spared, Owner::Daemon) });
+            sets.push(set(family.held, "sources over the trigger, until the daemon decides"));
+            sets.push(Set { comment: Some("never held, because never blocked"), ..Set::plain(family.spared, Owner::Daemon) });
         }
         sets
     }
 
-    /// For `gate`: what is held is dropped, unless it is allowed.
+    /// For `gate`: drops held sources, unless they are allowed.
     pub(super) fn gate(&self) -> Vec<Rule> {
-        self.each("what passed the trigger a moment ago, until the daemon has judged it", |family| {
+        self.each("sources that just exceeded the trigger, until the daemon decides", |family| {
             vec![is_in(family.source, family.held), matches(family.address, Op::Ne, Operand::Set(family.allowed.spec())), goto(STILL)]
         })
         .collect()
@@ -255,16 +255,16 @@ impl Reflex {
     /// Where `gate` sends packets of held sources: all are dropped, and a scan that continues is logged. Packets to a service are not logged, because a
     /// spoofed source may be a client of it.
     pub(super) fn gate_chains(&self) -> Vec<Chain> {
-        let dropped = rule("not told", [Statement::Counter, drop()]);
+        let dropped = rule("not logged", [Statement::Counter, drop()]);
         if !self.tcp {
             return vec![chain(STILL, vec![dropped])];
         }
         let syn = vec![
             rule("a service is no probe", [to_service(), Statement::Counter, drop()]),
             Self::past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
-            rule("told: who goes on is none of a flood's invented sources", [(self.log)(STILL_PREFIX, self.group), drop()]),
+            rule("logged: a source that continues is not a spoofed one of a flood", [(self.log)(STILL_PREFIX, self.group), drop()]),
         ];
-        let still = vec![rule("a scan that goes on", [opens(), is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)]), dropped];
+        let still = vec![rule("a scan that continues", [opens(), is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)]), dropped];
         vec![chain(STILL_SYN, syn), chain(STILL, still)]
     }
 
@@ -275,17 +275,16 @@ impl Reflex {
 
     /// For `probe`: packets beyond the rate are counted, and not logged.
     pub(super) fn admission(&self) -> Rule {
-        Self::past_rate("a flood: counted, so that what is not told is known", LOG_RATE, LOG_BURST, self.end.clone())
+        Self::past_rate("a flood: packets that are not logged are counted", LOG_RATE, LOG_BURST, self.end.clone())
     }
 
     /// The chains between those that classify and those that log, each before the chains that jump to it.
     pub(super) fn chains(&self) -> Vec<Chain> {
         let mut chains =
-            vec![chain(HELD, vec![rule("told, so that the daemon judges: a block, or a release", [(self.log)(HELD_PREFIX, self.group), drop()])])];
+            vec![chain(HELD, vec![rule("logged, so that the daemon decides: a block, or a release", [(self.log)(HELD_PREFIX, self.group), drop()])])];
         chains.push(self.hold_flood());
-        let mut hold =
-            vec![rule("as many as the daemon can be told of", [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)])];
-        hold.extend(self.each("held from this packet on; the bucket's tokens are spent", |family| {
+        let mut hold = vec![rule("not more than the daemon can read", [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)])];
+        hold.extend(self.each("held from this packet on: its bucket has no tokens left", |family| {
             vec![Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(self.hold), over: None }, goto(HELD)]
         }));
         hold.push(no_room());
@@ -295,9 +294,9 @@ impl Reflex {
             return chains;
         }
         chains.push(chain(HOLD, hold.clone()));
-        // A source that was held in a flood and comes again is not part of the flood: it is logged at a rate of its own.
+        // A source that was held in a flood and sends again is not part of the flood: log it at a separate rate.
         let mut first = self.spared();
-        first.extend(self.each("a source that comes again", |family| vec![is_in(family.source, family.suspect), goto(HOLD)]));
+        first.extend(self.each("a known source", |family| vec![is_in(family.source, family.suspect), goto(HOLD)]));
         first.append(&mut hold);
         chains.push(chain(REFLEX, first));
         chains
@@ -305,18 +304,18 @@ impl Reflex {
 
     /// The allow list was accepted before; but a prefix is more than the allowed address in it, and some networks are exempt without being listed.
     fn spared(&self) -> Vec<Rule> {
-        self.each("what is never blocked is never held", |family| vec![is_in(family.address, family.spared), goto(PROBE)]).collect()
+        self.each("sources that are never blocked are never held", |family| vec![is_in(family.address, family.spared), goto(PROBE)]).collect()
     }
 
     fn hold_flood(&self) -> Chain {
         let short = SHORT.min(self.hold);
-        let mut rules = vec![Self::past_rate("a flood past every bound: counted, and dropped", HOLD_FLOOD_RATE, HOLD_FLOOD_BURST, drop())];
+        let mut rules = vec![Self::past_rate("a flood over all limits: counted and dropped", HOLD_FLOOD_RATE, HOLD_FLOOD_BURST, drop())];
         if !self.counts() {
-            rules.extend(self.each("a source that comes again is not the flood's", |family| {
+            rules.extend(self.each("a known source is not part of the flood", |family| {
                 vec![Statement::Update { set: family.suspect.spec(), key: vec![family.source], timeout: Some(SHORT + self.hold), over: None }]
             }));
         }
-        rules.extend(self.each("held for a short time, and counted instead of told", |family| {
+        rules.extend(self.each("held for a short time, and counted instead of logged", |family| {
             vec![
                 Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(short), over: None },
                 Statement::Counter,
@@ -331,31 +330,24 @@ impl Reflex {
     fn counting(&self) -> Vec<Chain> {
         let window = Duration::from_secs(self.window);
         let port = |family: Family| vec![family.source, Selector::L4Proto, Selector::ThDport];
-        let again = vec![
-            Self::past_rate(
-                "nothing new: told at a rate of its own, which cannot use up that of others",
-                REPEAT_RATE,
-                REPEAT_BURST,
-                self.end.clone(),
-            ),
-            self.tell(),
+        let again =
+            vec![Self::past_rate("a repeated port: logged at a rate of its own", REPEAT_RATE, REPEAT_BURST, self.end.clone()), self.log_only()];
+        let suspect = vec![
+            Self::past_rate("a rate of their own, which a flood of new sources cannot use up", LOG_RATE, LOG_BURST, self.end.clone()),
+            self.log_only(),
         ];
-        let suspect =
-            vec![Self::past_rate("a rate of their own: a flood of new sources cannot use it up", LOG_RATE, LOG_BURST, self.end.clone()), self.tell()];
         let mut reflex = self.spared();
         reflex.extend(
             self.each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]),
         );
-        reflex.extend(
-            self.each("a suspect is counted, whatever else goes on", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]),
-        );
+        reflex.extend(self.each("a suspect is always counted", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]));
         let long = u32::try_from(LONG_MAX / self.window).unwrap_or(LOG_RATE).clamp(1, LOG_RATE);
         reflex.push(rule(
             "more new sources than can be remembered for the whole window",
             [Statement::LimitOver { rate: long, burst: LOG_BURST }, goto(COUNT_FLOOD)],
         ));
         reflex.extend(self.count(window, SCORE));
-        let mut flood = vec![Self::past_rate("a flood past every bound: counted, and that is all", FLOOD_RATE, FLOOD_BURST, self.end.clone())];
+        let mut flood = vec![Self::past_rate("a flood over all limits: only counted", FLOOD_RATE, FLOOD_BURST, self.end.clone())];
         flood.extend(self.count(SHORT, SCORE_FLOOD));
         vec![
             chain(AGAIN, again),
@@ -376,7 +368,7 @@ impl Reflex {
         ]
     }
 
-    /// Remembers source and port for this long, and goes on to the score.
+    /// Remembers source and port for this time, and continues with the score.
     fn count(&self, memory: Duration, score: &'static str) -> Vec<Rule> {
         let timeout = Some(memory);
         let mut rules: Vec<_> = self
@@ -404,7 +396,7 @@ impl Reflex {
         rules
     }
 
-    fn tell(&self) -> Rule {
+    fn log_only(&self) -> Rule {
         rule("", [(self.log)(LOG_PREFIX, self.group), self.end.clone()])
     }
 }
@@ -413,8 +405,8 @@ impl Reflex {
 pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
     let to = |(first, last)| matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last));
     let mut rules = vec![
-        rule("a late answer can look like it", [matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED)), goto(PROBE)]),
-        rule("so can traceroute and tracepath", [to(TRACEROUTE), goto(PROBE)]),
+        rule("late answers look the same", [matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED)), goto(PROBE)]),
+        rule("traceroute and tracepath look the same", [to(TRACEROUTE), goto(PROBE)]),
         rule("", [to(TRACEPATH), goto(PROBE)]),
     ];
     rules.extend(ephemeral.map(|range| rule("", [matches(Selector::UdpDport, Op::Eq, range), goto(PROBE)])));
@@ -423,7 +415,7 @@ pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
 
 /// A set is full: the packet is handled as without the reflex.
 fn no_room() -> Rule {
-    rule("no room: the daemon's own way", [Statement::Counter, goto(PROBE)])
+    rule("the set is full: the daemon counts", [Statement::Counter, goto(PROBE)])
 }
 
 /// The bucket of a source: `trigger` tokens at once, and at least as many regained within the window. In the shortest unit that needs no rounding.
@@ -443,7 +435,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_bucket_is_refilled_within_the_window() {
+    fn bucket_refills_within_the_window() {
         let rate = |trigger, window| {
             let Rate { packets, per, burst } = refill(trigger, window);
             (packets, per.name(), burst)
@@ -456,10 +448,10 @@ mod tests {
     }
 
     proptest! {
-        /// The bucket against the sliding window that it stands for: a source that it holds has probed more ports than allowed within some window.
+        /// Compares the bucket with the sliding window that it approximates: a held source has probed more ports than allowed within some window.
         // P26
         #[test]
-        fn the_bucket_holds_nobody_whom_the_window_would_let_be(
+        fn bucket_holds_only_sources_that_exceed_the_window(
             trigger in 1u16..6,
             window in 1u64..2000,
             steps in proptest::collection::vec((0u64..3000, 0u8..9), 1..80),
@@ -493,9 +485,9 @@ mod tests {
             }
         }
 
-        /// A scan that is over in a moment is held with the port after the last that is allowed.
+        /// A fast scan is held with the first port over the trigger.
         #[test]
-        fn a_quick_scan_is_held_with_the_first_port_too_many(trigger in 1u16..3000, window in 1u64..1_000_000) {
+        fn fast_scan_is_held_at_the_first_port_over_the_trigger(trigger in 1u16..3000, window in 1u64..1_000_000) {
             let rate = refill(trigger, window);
             let cost = rate.per.seconds() * 1_000_000_000 / rate.packets;
             prop_assert!(cost > 0);

@@ -1,4 +1,4 @@
-//! The sets that our table may have, and what their keys are made of.
+//! The sets of our table and the types of their keys.
 
 use crate::nft::{DataType, Schema, SetSpec, Table};
 

@@ -58,7 +58,7 @@ pub(super) fn drop() -> Statement {
     Statement::Verdict(Verdict::Drop)
 }
 
-/// Returns to the calling chain; from a base chain, goes on to the next one.
+/// Returns to the calling chain; from a base chain, continues with the next one.
 pub(super) fn back() -> Statement {
     Statement::Verdict(Verdict::Return)
 }

@@ -122,7 +122,7 @@ impl Content {
         for evidence in &mut self.evidence {
             evidence.first = mark.carry(evidence.first, now);
             evidence.last = mark.carry(evidence.last, now);
-            evidence.told = evidence.told.map(|told| mark.carry(told, now));
+            evidence.last_reported = evidence.last_reported.map(|at| mark.carry(at, now));
             for touch in &mut evidence.ports {
                 touch.at = mark.carry(touch.at, now);
             }

@@ -254,11 +254,11 @@ fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
 
 /// Writes what is known of a source: source, prefix, first, last, told, probes, ports, sum.
 pub(super) fn put_evidence(statement: &mut Statement<'_>, evidence: &Evidence) -> rusqlite::Result<()> {
-    let Evidence { source, first, last, told, probes, ports } = evidence;
+    let Evidence { source, first, last, last_reported, probes, ports } = evidence;
     let latest = ports.iter().map(|touch| touch.at).max().unwrap_or(*last).max(*last);
     let ports: Vec<u8> = ports.iter().flat_map(|touch| touch_bytes(touch, latest)).collect();
     let (name, prefix, first, last) = (source.to_string(), i64::from(source.prefix_len()), millis(*first), millis(latest));
-    let (told, probes) = (told.map(millis), i64::from(*probes));
+    let (told, probes) = (last_reported.map(millis), i64::from(*probes));
     let sum = evidence_sum(&name, prefix, first, last, told, probes, &ports);
     statement.execute((name, prefix, first, last, told, probes, ports, sum)).map(drop)
 }
@@ -280,7 +280,7 @@ pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Option<Evidence>> {
             source: source(name, prefix)?,
             first: moment(first)?,
             last,
-            told: told.and_then(moment),
+            last_reported: told.and_then(moment),
             probes: u32::try_from(probes).ok()?,
             ports: ports.chunks_exact(TOUCH).map(|bytes| touch(bytes, last)).collect::<Option<_>>()?,
         })

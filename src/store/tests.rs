@@ -33,7 +33,7 @@ fn content() -> Content {
         ambiguous: number.is_multiple_of(2),
         at: at(100 - age),
     };
-    let evidence = Evidence { source, first: at(5), last: at(100), told: Some(at(9)), probes: 7, ports: vec![touch(53, 0), touch(4, 90)] };
+    let evidence = Evidence { source, first: at(5), last: at(100), last_reported: Some(at(9)), probes: 7, ports: vec![touch(53, 0), touch(4, 90)] };
     Content {
         mark: mark("a", 100),
         blocks: vec![
@@ -278,7 +278,7 @@ fn rows_are_bounded_and_what_is_over_goes() {
     let (mut database, _) = opened(directory.path());
     let known = |n: u32| {
         let source = Source::of(std::net::Ipv4Addr::from(n).into(), 64);
-        let evidence = Evidence { source, first: at(1), last: at(u64::from(n)), told: None, probes: 1, ports: Vec::new() };
+        let evidence = Evidence { source, first: at(1), last: at(u64::from(n)), last_reported: None, probes: 1, ports: Vec::new() };
         Change::Evidence(evidence)
     };
     let many: Vec<_> = (0..EVIDENCE_MAX as u32 + 500).map(known).collect();

@@ -76,7 +76,7 @@ impl StoreHandle {
             }
             Report::Unblocked { source, ending } => {
                 self.on_change(engine, *source);
-                if let Ending::ByHand | Ending::Removed = ending {
+                if let Ending::Manual | Ending::Removed = ending {
                     self.push(Change::Forgiven(*source));
                 }
             }
@@ -104,7 +104,7 @@ impl StoreHandle {
 
     /// Another configuration is in force.
     pub fn reconfigure(&self, config: &Config) {
-        self.requests.tell(Request::Configure(Memory::from(config)));
+        self.requests.send(Request::Configure(Memory::from(config)));
     }
 
     /// Writes what there is, and ends the thread.

@@ -1,20 +1,20 @@
-//! Opening files that others may have prepared, and who can write them (open(2), fstat(2)).
+//! Opens files that other users may control, and reports owner and mode (open(2), fstat(2)).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Who owns a file, and who may write it.
+/// Type, owner, mode and size of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// It is a regular file.
+    /// Whether it is a regular file.
     pub regular: bool,
-    /// The user who owns it.
+    /// The owner's user id.
     pub uid: u32,
     /// Permission bits, with set-user-id, set-group-id and sticky.
     pub mode: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
@@ -24,10 +24,10 @@ impl Facts {
     }
 }
 
-/// Opens `path` for reading without waiting for anything: a pipe that nobody writes, a terminal.
+/// Opens `path` for reading without blocking on a pipe without a writer or a terminal.
 ///
 /// # Errors
-/// What open(2) says.
+/// The error of open(2).
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC).open(path)
 }
@@ -35,35 +35,35 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Facts about an open file.
 ///
 /// # Errors
-/// What fstat(2) says.
+/// The error of fstat(2).
 pub fn facts(file: &File) -> io::Result<Facts> {
     Ok(Facts::of(&file.metadata()?))
 }
 
-/// Facts about a file or directory; symbolic links are followed.
+/// Facts about a file or directory; follows symbolic links.
 ///
 /// # Errors
-/// What stat(2) says.
+/// The error of stat(2).
 pub fn facts_at(path: &Path) -> io::Result<Facts> {
     Ok(Facts::of(&std::fs::metadata(path)?))
 }
 
-/// Who owns the symbolic link at `path`; `None` if it is none (lstat(2)).
+/// The owner of the symbolic link at `path`; `None` if it is no link (lstat(2)).
 pub fn link_owner(path: &Path) -> Option<u32> {
     std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_symlink).map(|metadata| metadata.uid())
 }
 
-/// The content, but never more than `limit` bytes of it.
+/// The first `limit` bytes of the content.
 ///
 /// # Errors
-/// What read(2) says.
+/// The error of read(2).
 pub fn read_up_to(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Whether this process has root's rights over files (geteuid(2)).
+/// Whether the effective user is root (geteuid(2)).
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -43,18 +43,18 @@ impl fmt::Display for Unresponsive {
 
 impl std::error::Error for Unresponsive {}
 
-/// Both ends of a queue of commands.
+/// Creates both ends.
 ///
 /// # Errors
-/// What eventfd(2) says.
+/// The error of eventfd(2).
 pub fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
     with_capacity(QUEUE)
 }
 
-/// Both ends of a queue that holds `capacity` entries.
+/// Creates both ends of a queue that holds `capacity` entries.
 ///
 /// # Errors
-/// What eventfd(2) says.
+/// The error of eventfd(2).
 pub fn with_capacity<C>(capacity: usize) -> std::io::Result<(Link<C>, Inbox<C>)> {
     let (sender, receiver) = sync_channel(capacity);
     let waker = Arc::new(Waker::new()?);

@@ -1,4 +1,4 @@
-//! Who is at the other end of a unix socket (unix(7), SO_PEERCRED and SO_PEERGROUPS), group names (getgrnam(3)), and connecting without waiting.
+//! Unix sockets: the peer's credentials (unix(7), SO_PEERCRED and SO_PEERGROUPS), group names (getgrnam(3)), and non-blocking connect.
 #![expect(unsafe_code, reason = "system calls live here")]
 
 use std::ffi::CString;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// Room for the groups of one process that is asked for at first; the kernel says how many there are when they are more.
+/// Initial buffer for a process's groups; the kernel returns the number if there are more.
 const GROUPS: usize = 64;
 
 /// NGROUPS_MAX of linux/limits.h: no process has more.
@@ -18,7 +18,7 @@ const GROUPS_MAX: usize = 65536;
 /// Longest group entry that is read, in bytes: some thousand members.
 const ENTRY_MAX: usize = 1 << 20;
 
-/// The credentials that the other end had when it connected.
+/// The credentials of the peer when it connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Effective user id.
@@ -30,18 +30,18 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whether `gid` is its primary or one of its supplementary groups.
+    /// Whether `gid` is its effective or a supplementary group.
     pub fn is_member(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)
     }
 }
 
-/// The credentials of the other end of a connected unix stream socket.
+/// The credentials of the peer of a connected unix stream socket.
 ///
-/// The kernel noted them at connect(2): what the other process does later changes nothing.
+/// The kernel recorded them at connect(2); later changes of the process have no effect.
 ///
 /// # Errors
-/// What getsockopt(2) says.
+/// The error of getsockopt(2).
 pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     // Not rustix's `socket_peercred`: its process id cannot be 0, and a peer of another pid namespace has 0.
     let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
@@ -54,7 +54,7 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     Ok(Peer { uid: credentials.uid, gid: credentials.gid, groups: groups(socket)? })
 }
 
-/// SO_PEERGROUPS (Linux 4.13): the supplementary groups of the other end.
+/// SO_PEERGROUPS (Linux 4.13): the supplementary groups of the peer.
 fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0u32; GROUPS];
     loop {
@@ -76,10 +76,10 @@ fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The id of the group `name`, from wherever the system keeps groups; `None` if there is no such group.
+/// The id of the group `name` from the name service switch; `None` if there is no such group.
 ///
 /// # Errors
-/// What getgrnam_r(3) says, and `InvalidInput` for a name with a NUL in it.
+/// The error of getgrnam_r(3), or `InvalidInput` for a name that contains a NUL.
 pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     let name = CString::new(name).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut buffer = vec![0u8; 1024];
@@ -93,7 +93,7 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
             0 if found.is_null() => return Ok(None),
             0 => return Ok(Some(group.gr_gid)),
             libc::ERANGE if buffer.len() < ENTRY_MAX => buffer.resize(buffer.len() * 4, 0),
-            // The manual page lists these as other systems' ways of saying "not found".
+            // According to the manual page, other systems return these for "not found".
             libc::ENOENT | libc::ESRCH => return Ok(None),
             libc::EINTR => {}
             error => return Err(io::Error::from_raw_os_error(error)),
@@ -101,10 +101,10 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// connect(2) to a unix stream socket, without waiting for a listener whose queue is full: that is `WouldBlock`. The stream is non-blocking.
+/// Non-blocking connect(2) to a unix stream socket: `WouldBlock` if the listener's queue is full. The stream is non-blocking.
 ///
 /// # Errors
-/// What socket(2) and connect(2) say.
+/// The error of socket(2) or connect(2).
 pub fn connect_now(path: &Path) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
@@ -122,7 +122,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn the_other_end_of_a_pair_is_this_process() {
+    fn peer_of_a_socket_pair_is_this_process() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let peer = peer(ours.as_fd()).unwrap();
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());

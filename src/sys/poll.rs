@@ -1,4 +1,4 @@
-//! Waiting for descriptors (poll(2)).
+//! Waits for descriptors (poll(2)).
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// Waits until `fd` can be read, or `timeout` is over; tells which. Interruptions by signals do not shorten it.
+/// Waits until `fd` is readable or `timeout` has passed; returns whether it is readable. Signals do not shorten the wait.
 ///
 /// # Errors
-/// What poll(2) says.
+/// The error of poll(2).
 pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
@@ -23,10 +23,10 @@ pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     }
 }
 
-/// poll(2): how many of `fds` are ready within `timeout` (`None`: however long it takes).
+/// poll(2): how many of `fds` are ready within `timeout` (`None`: no timeout).
 ///
 /// # Errors
-/// What poll(2) says, `Interrupted` among it.
+/// The error of poll(2), including `Interrupted`.
 pub fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usize> {
     let timeout =
         timeout.map(|timeout| Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), tv_nsec: timeout.subsec_nanos().into() });

@@ -1,13 +1,13 @@
-//! What this process may do (capabilities(7)).
+//! The capabilities of this process (capabilities(7)).
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// Whether CAP_NET_BIND_SERVICE is in force: sockets may have ports below 1024.
+/// Whether CAP_NET_BIND_SERVICE is effective: sockets may bind ports below 1024.
 pub fn has_net_bind_service() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_BIND_SERVICE))
 }
 
-/// Whether CAP_NET_ADMIN is in force: without it neither rules nor captures are to be had.
+/// Whether CAP_NET_ADMIN is effective, which rules and captures need.
 pub fn has_net_admin() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }

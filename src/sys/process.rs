@@ -1,6 +1,6 @@
-//! Processes that this one starts, and what they leave behind (fork(2), prctl(2), pidfd_open(2), waitid(2), proc(5)).
+//! Starts child processes and ends them with all their descendants (fork(2), prctl(2), pidfd_open(2), waitid(2), proc(5)).
 //!
-//! Whoever calls [`adopt_orphans`] becomes the parent of every process below it whose own parent has ended: nothing that was started can get away.
+//! A process that calls [`adopt_orphans`] becomes the parent of descendants whose own parent has ended, so that none can escape.
 #![expect(unsafe_code, reason = "system calls live here")]
 
 use std::io;
@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-/// How long [`end_children`] goes on. A killed process is gone within microseconds, unless it waits for a disk or a dead file server.
-const END_WITHIN: Duration = Duration::from_millis(500);
+/// How long [`end_children`] tries. A killed process ends within microseconds, unless it waits for a disk or a dead file server.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How a group of processes is told to end.
+/// The signal that ends a process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Push {
-    /// SIGTERM: it may put its things in order.
+pub enum GroupSignal {
+    /// SIGTERM: it may clean up.
     Ask,
     /// SIGKILL.
     Force,
 }
 
-impl Push {
+impl GroupSignal {
     fn signal(self) -> Signal {
         match self {
             Self::Ask => Signal::TERM,
@@ -32,18 +32,18 @@ impl Push {
     }
 }
 
-/// From now on this process is the parent of all orphans among its descendants (PR_SET_CHILD_SUBREAPER).
+/// Makes this process the parent of all orphans among its descendants (PR_SET_CHILD_SUBREAPER).
 ///
 /// # Errors
-/// What prctl(2) says.
+/// The error of prctl(2).
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
-/// Prepares a command so that all it ever starts can be found and ended.
+/// Prepares a command so that all processes it starts can be found and ended.
 ///
-/// It gets a session and group of its own, without a terminal; it adopts the orphans among its own descendants, so that these come to us when it
-/// ends and not before; it is killed when the thread that started it ends; and it inherits no descriptor but 0, 1 and 2.
+/// It gets its own session and group without a terminal, adopts orphans among its descendants (we inherit them when it ends), is killed
+/// when the thread that started it ends, and inherits only descriptors 0, 1 and 2.
 pub fn isolate(command: &mut Command) {
     let prepare = || {
         rustix::process::setsid()?;
@@ -56,7 +56,7 @@ pub fn isolate(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Prepares a command that is this program again: it inherits no descriptor but 0, 1 and 2.
+/// Prepares a command that runs this program again: it inherits only descriptors 0, 1 and 2.
 pub fn inherit_nothing(command: &mut Command) {
     let prepare = || {
         keep_descriptors();
@@ -70,40 +70,41 @@ fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Descriptors from 3 on are closed by exec (close_range(2), Linux 5.11). Where that is missing, what was opened without O_CLOEXEC stays open.
+/// Marks descriptors from 3 on close-on-exec (close_range(2), Linux 5.11). Older kernels keep those opened without O_CLOEXEC.
 fn keep_descriptors() {
     // SAFETY: no pointer is involved; nothing is closed before exec.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
-/// A descriptor that can be read when `child` has ended (pidfd_open(2)).
+/// A descriptor that becomes readable when `child` has ended (pidfd_open(2)).
 ///
 /// # Errors
-/// What pidfd_open(2) says.
+/// The error of pidfd_open(2).
 pub fn end_of(child: &Child) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid(child.id())?, PidfdFlags::empty())?)
 }
 
-/// Sends a signal to the group that `child` leads. The child must not have been waited for: its number could be another's by then.
-pub fn push_group(child: &Child, push: Push) {
+/// Sends a signal to the group that `child` leads. The child must not be reaped yet: its id could be reused.
+pub fn signal_group(child: &Child, signal: GroupSignal) {
     if let Ok(pid) = pid(child.id()) {
         // ESRCH: all of them have ended.
-        let _ = rustix::process::kill_process_group(pid, push.signal());
+        let _ = rustix::process::kill_process_group(pid, signal.signal());
     }
 }
 
-/// Kills every child of this process but those that `keep` names, those that come to it by that, and so on, and reaps them. `false`: some are left.
+/// Kills and reaps the children of this process except those that `keep` selects, and the orphans that it adopts by that. Returns `false`
+/// if some are left.
 ///
-/// Nobody else may wait for these children at the same time.
+/// No other thread may wait for these children at the same time.
 pub fn end_children(keep: impl Fn(u32) -> bool) -> bool {
-    let deadline = Instant::now() + END_WITHIN;
+    let deadline = Instant::now() + END_TIMEOUT;
     loop {
         let strays: Vec<u32> = children().into_iter().filter(|child| !keep(*child)).collect();
         if strays.is_empty() {
             return true;
         }
         for stray in strays.iter().filter_map(|stray| pid(*stray).ok()) {
-            // EPERM: it runs as somebody whom we may not kill; EINVAL, ESRCH: it is gone.
+            // EPERM: it runs as a user that we may not signal; EINVAL, ESRCH: it is gone.
             let _ = rustix::process::kill_process(stray, Signal::KILL);
             let _ = rustix::process::waitid(WaitId::Pid(stray), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
@@ -114,7 +115,7 @@ pub fn end_children(keep: impl Fn(u32) -> bool) -> bool {
     }
 }
 
-/// The children of this process, ended ones that nobody has waited for among them, as /proc lists them.
+/// The children of this process in /proc, including ended ones that are not reaped.
 pub fn children() -> Vec<u32> {
     let own = std::process::id();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -122,19 +123,19 @@ pub fn children() -> Vec<u32> {
     numbers.filter(|number| parent(&std::fs::read(format!("/proc/{number}/stat")).unwrap_or_default()) == Some(own)).collect()
 }
 
-/// The parent in a line of /proc/PID/stat. The second field is the program's name in brackets, and may hold any bytes.
+/// The parent id in a line of /proc/PID/stat. The second field is the program's name in brackets and may contain any bytes.
 fn parent(stat: &[u8]) -> Option<u32> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// The name that ps(1) and top(1) show of this process: at most 15 bytes (PR_SET_NAME).
+/// Sets the name that ps(1) and top(1) show: at most 15 bytes (PR_SET_NAME).
 pub fn set_name(name: &std::ffi::CStr) {
     let _ = rustix::thread::set_name(name);
 }
 
-/// Standard input, if it is a unix socket. It is another descriptor of the same socket, closed by exec.
+/// A duplicate of standard input, if it is a unix socket; close-on-exec.
 pub fn socket_on_stdin() -> Option<std::os::unix::net::UnixStream> {
     let stdin = rustix::stdio::stdin();
     let domain = rustix::net::sockopt::socket_domain(stdin).ok()?;
@@ -145,10 +146,10 @@ pub fn socket_on_stdin() -> Option<std::os::unix::net::UnixStream> {
     Some(stdin.try_clone_to_owned().ok()?.into())
 }
 
-/// Makes a pipe's end not wait (O_NONBLOCK).
+/// Makes a pipe's end non-blocking (O_NONBLOCK).
 ///
 /// # Errors
-/// What ioctl(2) says.
+/// The error of ioctl(2).
 pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_may_be_called_anything_and_its_parent_is_still_found() {
+    fn parent_is_found_for_any_program_name() {
         assert_eq!(parent(b"12 (sh) S 7 12 12 0 -1"), Some(7));
         assert_eq!(parent(b"12 (a) S 1 (\xff) b) Z 9 12 12"), Some(9));
         for broken in [&b""[..], b"12", b"12 (sh)", b"12 (sh) S", b"12 (sh) S x", b"12 (sh) S \xff"] {
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_listed_until_it_was_waited_for() {
+    fn child_is_listed_until_it_is_reaped() {
         let mut child = Command::new("/bin/true").spawn().unwrap();
         let ended = end_of(&child).unwrap();
         assert!(crate::sys::poll::readable(ended.as_fd(), Duration::from_secs(10)).unwrap());

@@ -1,17 +1,17 @@
-//! What proc(5) tells.
+//! Reads settings from proc(5).
 
 use std::ops::RangeInclusive;
 
-/// The kernel's default, for when it does not tell (ip(7), ip_local_port_range).
+/// The kernel's default, used if the setting cannot be read (ip(7), ip_local_port_range).
 const DEFAULT_EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
-/// Ports that this host's own connections start from.
+/// The port range for this host's own connections.
 pub fn ephemeral_ports() -> RangeInclusive<u16> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     parse_range(&text).unwrap_or(DEFAULT_EPHEMERAL)
 }
 
-/// What the kernel calls this boot (random(4), boot_id); `None` where proc(5) does not tell.
+/// The id of this boot (random(4), boot_id); `None` if it cannot be read.
 pub fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let text = text.trim();
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_range_is_two_numbers_in_order() {
+    fn range_has_two_numbers_in_order() {
         assert_eq!(parse_range("32768\t60999\n"), Some(32768..=60999));
         for broken in ["", "7", "9 7", "x y", "1 70000"] {
             assert_eq!(parse_range(broken), None, "{broken}");

@@ -1,8 +1,7 @@
-//! Files that are replaced as a whole, so that a reader or a crash finds the old one or the new one (rename(2)).
+//! Replaces files atomically: a reader, also after a crash, finds the old file or the new one (rename(2)).
 //!
-//! A directory is locked while a file in it is replaced (flock(2)): the file itself becomes another with each replacement, so that a lock on it
-//! would be one on what is gone, and a lock file would be litter among the administrator's files. Who does not ask for the lock is noticed by
-//! the [`Stamp`].
+//! The directory is locked meanwhile (flock(2)): a lock on the file would not survive its replacement, and a lock file would remain among
+//! the administrator's files. The [`Stamp`] detects programs that ignore the lock.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -14,7 +13,7 @@ use rustix::fs::{FlockOperation, Gid, Mode, RenameFlags, Uid, XattrFlags};
 
 use super::files;
 
-/// What tells one state of a file from another (stat(2)): a new file has another inode, a file that was written to another time or size.
+/// Identifies a state of a file (stat(2)): a new file has another inode, a modified one another time or size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -28,10 +27,10 @@ impl Stamp {
         Self { device: metadata.dev(), inode: metadata.ino(), size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
     }
 
-    /// Of the file at `path`; symbolic links are followed. `None`: there is none.
+    /// The stamp of the file at `path`, following symbolic links; `None` if there is no file.
     ///
     /// # Errors
-    /// What stat(2) says.
+    /// The error of stat(2).
     pub fn at(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::metadata(path) {
             Ok(metadata) => Ok(Some(Self::new(&metadata))),
@@ -41,18 +40,18 @@ impl Stamp {
     }
 }
 
-/// A file as it was found, open.
+/// An open file and its stamp when it was opened.
 #[derive(Debug)]
-pub struct Found {
+pub struct OpenedFile {
     file: File,
     metadata: Metadata,
 }
 
-impl Found {
-    /// Opens the file at `path`; `None`: there is none.
+impl OpenedFile {
+    /// Opens the file at `path`; `None` if there is no file.
     ///
     /// # Errors
-    /// What open(2) and fstat(2) say.
+    /// The error of open(2) or fstat(2).
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = match files::open(path) {
             Ok(file) => file,
@@ -68,55 +67,55 @@ impl Found {
         self.metadata.is_file()
     }
 
-    /// Bytes it had when it was opened.
+    /// Its size when it was opened, bytes.
     pub fn size(&self) -> u64 {
         self.metadata.len()
     }
 
-    /// Its state when it was opened, that is before it was read.
+    /// Its stamp when it was opened, before it was read.
     pub fn stamp(&self) -> Stamp {
         Stamp::new(&self.metadata)
     }
 
-    /// The content, but never more than `limit` bytes of it.
+    /// The first `limit` bytes of the content.
     ///
     /// # Errors
-    /// What read(2) says.
+    /// The error of read(2).
     pub fn read_up_to(&mut self, limit: u64) -> io::Result<Vec<u8>> {
         files::read_up_to(&mut self.file, limit)
     }
 }
 
-/// A directory that no other process of this program replaces files in.
+/// A locked directory: no other process of this program replaces files in it.
 #[derive(Debug)]
 pub struct Directory {
     file: File,
     path: PathBuf,
 }
 
-/// What became of a replacement.
+/// The result of a replacement.
 #[derive(Debug)]
 pub struct Replaced {
-    /// The state of the new file.
+    /// The stamp of the new file.
     pub stamp: Stamp,
-    /// Names of extended attributes (an SELinux label, an access control list) that the new file does not have, because the system refused.
+    /// Extended attributes (an SELinux label, an access control list) that the system refused to copy.
     pub lost: Vec<String>,
 }
 
-/// Why a file was not replaced.
+/// Why a replacement failed.
 #[derive(Debug)]
 pub enum Failed {
-    /// It is another one than the one that was read.
+    /// The file changed since it was read.
     Changed,
-    /// The system refused: what was tried, and its words.
+    /// A system call failed.
     Io(&'static str, io::Error),
 }
 
 impl Directory {
-    /// Locks the directory at `path` until the value is dropped; `None`: another has the lock. Does not wait.
+    /// Locks the directory at `path` until the value is dropped, without waiting; `None` if another process has the lock.
     ///
     /// # Errors
-    /// What open(2) and flock(2) say.
+    /// The error of open(2) or flock(2).
     pub fn lock(path: &Path) -> io::Result<Option<Self>> {
         let file = open_directory(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -126,34 +125,34 @@ impl Directory {
         }
     }
 
-    /// Puts `bytes` in the place of the file `name`: written beside it, with owner, group, mode and attributes of the one that was found, on the
-    /// disk before it takes the name. A new file gets `mode`. What a crash left beside it is removed first.
+    /// Replaces the file `name` with `bytes`: writes a temporary file with owner, group, mode and attributes of `found`, syncs it, and renames
+    /// it. A new file gets `mode`. Removes the temporary file of an earlier crash first.
     ///
-    /// Between the last look at the old file and the renaming lie microseconds in which a change by another is lost: the kernel has no call that
-    /// does both. A file that was not there is never replaced by one that appeared meanwhile (renameat2(2), RENAME_NOREPLACE).
+    /// A change by another program in the microseconds between the last check and the renaming is lost: the kernel has no call for both. If there was no
+    /// file, one that appears meanwhile is never overwritten (renameat2(2), RENAME_NOREPLACE).
     ///
     /// # Errors
-    /// [`Failed::Changed`] when the file is not the one that was found, else what the system says; then all is as before.
-    pub fn replace(&self, name: &OsStr, bytes: &[u8], found: Option<&Found>, mode: u32) -> Result<Replaced, Failed> {
-        // One name, not a random one: a crash leaves one file at most, and the next attempt finds it. The lock says that nobody is writing it.
+    /// [`Failed::Changed`] if the file is not `found` any more, or the system's error; nothing has changed then.
+    pub fn replace(&self, name: &OsStr, bytes: &[u8], found: Option<&OpenedFile>, mode: u32) -> Result<Replaced, Failed> {
+        // A fixed name: a crash leaves at most one file, which the next attempt finds. The lock ensures that no other process writes it.
         let beside = self.path.join(beside(name, ""));
-        put(&self.file, &self.path.join(name), &beside, bytes, found.map_or(Expected::Nothing, Expected::Found), mode)
+        put(&self.file, &self.path.join(name), &beside, bytes, found.map_or(Expected::Nothing, Expected::OpenedFile), mode)
     }
 }
 
-/// Puts `bytes` in the place of the file at `path`, whatever is there, as [`Directory::replace`] does, but without the lock: for a file that only
-/// one process writes. The file has `mode` afterwards.
+/// Replaces any file at `path` with `bytes` and `mode`, as [`Directory::replace`] does but without the lock: for a file that only one
+/// process writes.
 ///
 /// # Errors
-/// What the system says; then all is as before.
+/// The system's error; nothing has changed then.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, "", bytes, Expected::Anything, mode)
 }
 
-/// Creates the file at `path` as [`write`] does, unless there is one: several processes may try at once, and one of them succeeds.
+/// Creates the file at `path` as [`write`] does, unless it exists: if several processes try at once, one succeeds.
 ///
 /// # Errors
-/// `AlreadyExists`, which a symbolic link to nothing is as well, or what the system says; then all is as before.
+/// `AlreadyExists` (also for a dangling symbolic link), or the system's error; nothing has changed then.
 pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, &format!(".{}", std::process::id()), bytes, Expected::Nothing, mode)
 }
@@ -169,14 +168,14 @@ fn put_at(path: &Path, writer: &str, bytes: &[u8], expected: Expected<'_>, mode:
     }
 }
 
-/// What must be under a name for it to be replaced.
+/// The condition for replacing a name.
 #[derive(Debug, Clone, Copy)]
 enum Expected<'f> {
-    /// This file, unchanged.
-    Found(&'f Found),
-    /// No file.
+    /// This file must be unchanged.
+    OpenedFile(&'f OpenedFile),
+    /// There must be no file.
     Nothing,
-    /// Whatever is there.
+    /// Anything may be there.
     Anything,
 }
 
@@ -184,7 +183,7 @@ fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(path)
 }
 
-/// The name of the new file while it is written.
+/// The name of the temporary file.
 fn beside(name: &OsStr, writer: &str) -> OsString {
     let mut beside = OsString::from(".");
     beside.push(name);
@@ -193,11 +192,11 @@ fn beside(name: &OsStr, writer: &str) -> OsString {
     beside
 }
 
-/// Writes `bytes` to `beside` and gives it the name `path`: the one place where a file is replaced.
+/// Writes `bytes` to `beside` and renames it to `path`: all replacements end here.
 fn put(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Expected<'_>, mode: u32) -> Result<Replaced, Failed> {
     let result = write_and_rename(directory, path, beside, bytes, expected, mode);
     if result.is_err() {
-        // It may not have come into being.
+        // It may not exist.
         let _ = std::fs::remove_file(beside);
     }
     result
@@ -206,15 +205,15 @@ fn put(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Exp
 fn write_and_rename(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Expected<'_>, mode: u32) -> Result<Replaced, Failed> {
     let tried = |what| move |error: io::Error| Failed::Io(what, error);
     let found = match expected {
-        Expected::Found(found) => Some(found),
+        Expected::OpenedFile(found) => Some(found),
         Expected::Nothing | Expected::Anything => None,
     };
-    // Where that fails, the next call says why.
+    // If this fails, the next call reports why.
     let _ = std::fs::remove_file(beside);
-    // O_EXCL, so that nobody can have prepared it, and nobody else reads it before it has its owner and mode.
+    // O_EXCL and a private mode: no other user can have prepared the file, or read it before it has its owner and mode.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(tried("write a file beside"))?;
     let lost = found.map_or_else(Vec::new, |found| copy_attributes(&found.file, &file));
-    // After an access control list, whose mask is the mode's group; before the owner, since nobody but the owner may do it without CAP_FOWNER.
+    // After the access control list, whose mask is the mode's group bits; before the owner, because only the owner may do this without CAP_FOWNER.
     let mode = found.map_or(mode, |found| found.metadata.mode() & 0o7777);
     let keep_mode = || rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| Failed::Io("keep the mode of", error.into()));
     keep_mode()?;
@@ -224,7 +223,7 @@ fn write_and_rename(directory: &File, path: &Path, beside: &Path, bytes: &[u8], 
         if (own.uid(), own.gid()) != (uid, gid) {
             rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(|error| Failed::Io("keep owner and group of", error.into()))?;
-            // chown(2) takes these bits away.
+            // chown(2) clears these bits.
             if mode & 0o6000 != 0 {
                 keep_mode()?;
             }
@@ -235,30 +234,30 @@ fn write_and_rename(directory: &File, path: &Path, beside: &Path, bytes: &[u8], 
     let stamp = Stamp::new(&file.metadata().map_err(tried("look at the file beside"))?);
     let is_expected = match expected {
         Expected::Anything => true,
-        Expected::Found(found) => Stamp::at(path).map_err(tried("look at"))? == Some(found.stamp()),
+        Expected::OpenedFile(found) => Stamp::at(path).map_err(tried("look at"))? == Some(found.stamp()),
         Expected::Nothing => Stamp::at(path).map_err(tried("look at"))?.is_none(),
     };
     if !is_expected {
         return Err(Failed::Changed);
     }
     match expected {
-        Expected::Anything | Expected::Found(_) => std::fs::rename(beside, path).map_err(tried("replace"))?,
+        Expected::Anything | Expected::OpenedFile(_) => std::fs::rename(beside, path).map_err(tried("replace"))?,
         Expected::Nothing => rename_to_nothing(beside, path)?,
     }
-    // The name is in the directory now, whatever becomes of the disk's cache.
+    // The rename has succeeded even if the sync fails.
     directory.sync_all().map_err(tried("write the directory of"))?;
     Ok(Replaced { stamp, lost })
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Closing alone is not the end of it: a process that another thread is just starting has a copy of the descriptor until it executes its program.
+        // Closing is not enough: a process that another thread is starting has a copy of the descriptor until exec.
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 }
 
-/// Renames to a name that must be free. On a file system without RENAME_NOREPLACE (some network ones) the file gets a second name instead and loses
-/// its first one: link(2) does not replace either.
+/// Renames to a name that must be free. On file systems without RENAME_NOREPLACE (some network ones) it uses link(2) and unlink(2): link(2)
+/// does not replace either.
 fn rename_to_nothing(from: &Path, to: &Path) -> Result<(), Failed> {
     use rustix::io::Errno;
     let renamed = match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
@@ -271,10 +270,10 @@ fn rename_to_nothing(from: &Path, to: &Path) -> Result<(), Failed> {
 /// Extended attributes are small (xattr(7): 64 KiB for names, 64 KiB for a value).
 const ATTRIBUTE_MAX: usize = 64 << 10;
 
-/// Copies SELinux's label, access control lists and whatever else; gives the names of what could not be copied.
+/// Copies the extended attributes (SELinux label, access control lists and others); returns the names of those refused.
 fn copy_attributes(from: &File, to: &File) -> Vec<String> {
     let mut names = vec![0; ATTRIBUTE_MAX];
-    // A file system without any has nothing to lose.
+    // The file system has no extended attributes.
     let Ok(length) = rustix::fs::flistxattr(from, &mut *names) else { return Vec::new() };
     let mut value = vec![0; ATTRIBUTE_MAX];
     let names = names.get(..length).unwrap_or_default().split(|&byte| byte == 0).filter(|name| !name.is_empty());
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn mode_owner_and_attributes_stay_and_nothing_is_left_beside() {
+    fn mode_owner_and_attributes_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         std::fs::write(&path, "old").unwrap();
@@ -306,9 +305,9 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o4751)).unwrap();
         }
         let labelled = rustix::fs::setxattr(&path, "user.portsentry", b"kept", XattrFlags::empty()).is_ok();
-        // A crash left this.
+        // The leftover of a crash.
         std::fs::write(directory.path().join(".f.portsentry"), "half").unwrap();
-        let mut found = Found::open(&path).unwrap().unwrap();
+        let mut found = OpenedFile::open(&path).unwrap().unwrap();
         assert_eq!(found.read_up_to(9).unwrap(), b"old");
         let locked = Directory::lock(directory.path()).unwrap().unwrap();
         assert!(Directory::lock(directory.path()).unwrap().is_none(), "a second one must see the lock");
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_ends_with_its_value_whoever_has_a_copy_of_the_descriptor() {
+    fn lock_ends_with_its_value_despite_descriptor_copies() {
         let directory = tempfile::tempdir().unwrap();
         let locked = Directory::lock(directory.path()).unwrap().unwrap();
         let copy = locked.file.try_clone().unwrap();
@@ -336,13 +335,13 @@ mod tests {
 
     // P21
     #[test]
-    fn what_another_wrote_since_is_never_replaced() {
+    fn changes_of_other_programs_are_never_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         let locked = Directory::lock(directory.path()).unwrap().unwrap();
         std::fs::write(&path, "theirs").unwrap();
         assert!(matches!(locked.replace(OsStr::new("f"), b"ours", None, 0o600), Err(Failed::Changed)), "it was not there");
-        let found = Found::open(&path).unwrap().unwrap();
+        let found = OpenedFile::open(&path).unwrap().unwrap();
         std::fs::write(directory.path().join("g"), "editor").unwrap();
         std::fs::rename(directory.path().join("g"), &path).unwrap();
         assert!(matches!(locked.replace(OsStr::new("f"), b"ours", Some(&found), 0o600), Err(Failed::Changed)));
@@ -354,11 +353,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_one_writer_is_replaced_whatever_is_there() {
+    fn write_replaces_anything_at_the_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         for text in ["one", "two"] {
-            // A crash left this.
+            // The leftover of a crash.
             std::fs::write(directory.path().join(".f.portsentry"), "half").unwrap();
             write(&path, text.as_bytes(), 0o600).unwrap();
             assert_eq!((std::fs::read_to_string(&path).unwrap(), left(directory.path())), (text.to_owned(), vec!["f".into()]));
@@ -374,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_of_many_creates_a_file_and_its_content_is_whole() {
+    fn one_of_many_writers_creates_the_whole_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         create(&path, b"first", 0o640).unwrap();

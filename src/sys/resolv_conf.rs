@@ -1,6 +1,4 @@
-//! Which nameservers this host asks (resolv.conf(5)).
-//!
-//! The parser is pure and takes any text; the reader takes files that are missing for what they are: no nameservers.
+//! The nameservers of this host (resolv.conf(5)). The parser accepts any text; a missing file has no nameservers.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,18 +9,18 @@ use std::path::{Path, PathBuf};
 /// The resolver's configuration, and the servers behind systemd-resolved's stub 127.0.0.53 (systemd-resolved.service(8)).
 pub const PATHS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/// What is read of a file, bytes. A real one has a few hundred.
+/// Bytes read of a file. A real one has a few hundred.
 const SIZE_MAX: u64 = 64 * 1024;
 
-/// Nameservers taken from one text. glibc asks 3, systemd-resolved lists what all interfaces have; nobody has this many.
+/// Nameservers taken from one file. glibc uses 3; systemd-resolved lists those of all interfaces.
 const SERVERS_MAX: usize = 64;
 
-/// A file that is there and could not be read.
+/// An existing file could not be read.
 #[derive(Debug)]
 pub struct Error {
     /// The file.
     pub path: PathBuf,
-    /// What was wrong.
+    /// The error.
     pub error: io::Error,
 }
 
@@ -38,12 +36,10 @@ impl std::error::Error for Error {
     }
 }
 
-/// The nameservers of a resolv.conf(5), each once, in order, without the scope of scoped addresses (`fe80::1%eth0`).
-///
-/// Lines that say nothing, or nothing that can be understood, are passed over, as the resolver does.
+/// The nameservers of a resolv.conf(5), each once, in order, without scopes (`fe80::1%eth0`). Skips invalid lines, as the resolver does.
 pub fn parse(text: &str) -> Vec<IpAddr> {
     let mut servers = Vec::new();
-    // The keyword must start the line (resolv.conf(5)); what follows the address is ignored, as are `;` and `#` in it, as glibc does.
+    // The keyword must start the line (resolv.conf(5)). As glibc does, ignore the rest after the address, and from `;` or `#` on.
     for line in text.lines() {
         let Some(rest) = line.strip_prefix("nameserver") else { continue };
         if !rest.starts_with([' ', '\t']) {
@@ -63,7 +59,7 @@ pub fn parse(text: &str) -> Vec<IpAddr> {
     servers
 }
 
-/// The nameservers of all `paths` together, each once, and the files that are there and could not be read.
+/// The nameservers of all `paths`, each once, and the existing files that could not be read.
 pub fn read<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> (Vec<IpAddr>, Vec<Error>) {
     let (mut servers, mut errors) = (Vec::new(), Vec::new());
     for path in paths {
@@ -83,9 +79,9 @@ pub fn read<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> (Vec<IpAddr>,
     (servers, errors)
 }
 
-/// The first [`SIZE_MAX`] bytes of a regular file, as text; bytes that are none become signs that no line needs.
+/// The first [`SIZE_MAX`] bytes of a regular file; invalid UTF-8 is replaced.
 fn read_text(path: &Path) -> io::Result<String> {
-    // Somebody's named pipe in this place must not hold the daemon up: opened for reading without waiting, and looked at first.
+    // A named pipe at this path must not block the daemon: open without waiting and check the type.
     let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -105,13 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn nameservers_are_taken_in_order_and_once() {
+    fn nameservers_are_listed_in_order_and_once() {
         let text = "# by hand\nsearch example.org\nnameserver 192.0.2.53\nnameserver\t2001:db8::53\r\noptions edns0\nnameserver 192.0.2.53 # again\n";
         assert_eq!(parse(text), addresses(&["192.0.2.53", "2001:db8::53"]));
     }
 
     #[test]
-    fn a_scoped_address_is_taken_without_its_scope() {
+    fn scope_of_an_address_is_dropped() {
         assert_eq!(parse("nameserver fe80::1%eth0\n"), addresses(&["fe80::1"]));
     }
 
@@ -119,23 +115,23 @@ mod tests {
     fn lines_that_glibc_ignores_are_ignored() {
         let text = " nameserver 192.0.2.1\n;nameserver 192.0.2.2\n#nameserver 192.0.2.3\nnameservers 192.0.2.4\nnameserver192.0.2.5\nnameserver\n\
                     nameserver example.org\nNameserver 192.0.2.6\nnameserver 192.0.2.256\nnameserver fe80::%\n";
-        // `fe80::%` has an empty scope: the address stands.
+        // `fe80::%` has an empty scope: the address is valid.
         assert_eq!(parse(text), addresses(&["fe80::"]));
     }
 
     #[test]
-    fn a_comment_that_touches_the_address_ends_it() {
+    fn comment_directly_after_the_address_ends_it() {
         assert_eq!(parse("nameserver 192.0.2.1#home\nnameserver 192.0.2.2;x"), addresses(&["192.0.2.1", "192.0.2.2"]));
     }
 
     #[test]
-    fn more_servers_than_anybody_has_are_not_kept() {
+    fn number_of_servers_is_bounded() {
         let text: String = (0..200).map(|host| format!("nameserver 192.0.2.{host}\n")).collect();
         assert_eq!(parse(&text).len(), SERVERS_MAX);
     }
 
     #[test]
-    fn files_are_read_together_and_missing_ones_are_no_error() {
+    fn missing_files_are_no_error() {
         let directory = tempfile::tempdir().unwrap();
         let (one, two) = (directory.path().join("one"), directory.path().join("two"));
         std::fs::write(&one, b"nameserver 192.0.2.1\nnameserver \xff\xfe\n").unwrap();
@@ -146,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_told_and_does_not_hold_anybody_up() {
+    fn pipe_is_reported_and_does_not_block() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
@@ -156,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_file_is_read_up_to_the_cap() {
+    fn huge_file_is_read_up_to_the_limit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("huge");
         let filler = "#".repeat(usize::try_from(SIZE_MAX).unwrap());
@@ -172,7 +168,7 @@ mod tests {
         }
 
         #[test]
-        fn every_address_is_understood(address: IpAddr, scope in "(%[a-z0-9]{1,15})?") {
+        fn every_address_is_parsed(address: IpAddr, scope in "(%[a-z0-9]{1,15})?") {
             prop_assert_eq!(parse(&format!("nameserver {address}{scope}")), vec![address]);
         }
     }

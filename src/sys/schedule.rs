@@ -1,16 +1,16 @@
-//! How soon a thread gets a processor when others want it too (sched(7)).
+//! Scheduling of the current thread (sched(7)).
 #![expect(unsafe_code, reason = "system calls live here")]
 
 use std::io;
 use std::time::Duration;
 
-/// Asks for short turns on the processor: a thread that wakes with a short turn ahead goes before those in the middle of long ones.
+/// Requests a short time slice, so that this thread runs sooner after a wake-up.
 ///
-/// Only the order changes, not the share: a busy thread gets as much as before, in smaller pieces. Needs no privilege. Linux before 6.12 ignores it
-/// (`sched_runtime` of `SCHED_OTHER`, linux/sched/types.h; the kernel holds it between 0.1 ms and 100 ms).
+/// Its share of CPU time does not change, and no privilege is needed. Linux before 6.12 ignores it (`sched_runtime` of `SCHED_OTHER`,
+/// linux/sched/types.h; the kernel limits it to 0.1 ms to 100 ms).
 ///
 /// # Errors
-/// What sched_getattr(2) and sched_setattr(2) say.
+/// The error of sched_getattr(2) or sched_setattr(2).
 pub fn take_short_turns(turn: Duration) -> io::Result<()> {
     // SAFETY: zero is a value of each field.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_may_ask_for_short_turns_without_privilege() {
+    fn short_time_slice_needs_no_privilege() {
         std::thread::spawn(|| take_short_turns(Duration::from_micros(100)).unwrap()).join().unwrap();
     }
 }

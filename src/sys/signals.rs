@@ -1,4 +1,4 @@
-//! Signals as a descriptor that can be polled (signal(7)); the handlers are signal-hook's.
+//! Signals as a pollable descriptor (signal(7)), with signal-hook's handlers.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,31 +8,31 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalRequest {
-    /// SIGHUP: read the configuration again.
+    /// SIGHUP: reload the configuration.
     Reload,
-    /// SIGTERM, SIGINT: end in order.
+    /// SIGTERM, SIGINT: shut down.
     Stop,
-    /// SIGUSR1: status to the log.
+    /// SIGUSR1: log the status.
     Status,
 }
 
-/// The signals that the daemon hears.
+/// The signals that the daemon handles.
 pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
 impl Signals {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// What sigaction(2) or socketpair(2) say.
+    /// The error of sigaction(2) or socketpair(2).
     pub fn install() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, [SIGHUP, SIGINT, SIGTERM, SIGUSR1])?))
     }
 
-    /// What arrived since the last call, without waiting; the same signal several times counts once.
+    /// The signals since the last call, without waiting; repeats of a signal count once.
     pub fn take(&mut self) -> Vec<SignalRequest> {
         self.0
             .pending()
@@ -60,7 +60,7 @@ mod tests {
     use crate::sys::poll::readable;
 
     #[test]
-    fn a_signal_makes_the_descriptor_readable_and_is_taken_once() {
+    fn signal_makes_the_descriptor_readable_once() {
         let mut signals = Signals::install().unwrap();
         signal_hook::low_level::raise(SIGUSR1).unwrap();
         assert!(readable(signals.as_fd(), Duration::from_secs(5)).unwrap());

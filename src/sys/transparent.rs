@@ -1,4 +1,4 @@
-//! Sockets that take packets which were sent to other addresses and ports, and answer from there (ip(7), `IP_TRANSPARENT`; ipv6(7); the
+//! Transparent sockets: they receive packets for other addresses and ports, and answer from there (ip(7), `IP_TRANSPARENT`; ipv6(7); the
 //! kernel's Documentation/networking/tproxy.rst). They need CAP_NET_ADMIN; answering from a port below 1024 needs CAP_NET_BIND_SERVICE too.
 #![expect(unsafe_code, reason = "system calls live here")]
 
@@ -12,41 +12,41 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::socket::set_option;
 
-/// How a listener's connections are kept by the kernel. All of it is inherited by what is accepted.
+/// Options of a listener; accepted connections inherit them.
 #[derive(Debug, Clone, Copy)]
-pub struct Keeping {
-    /// Connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+pub struct ListenerOptions {
+    /// Connections that may wait to be accepted; the kernel limits it to `net.core.somaxconn`.
     pub backlog: i32,
     /// Receive and send buffer of each, bytes.
     pub buffer: usize,
-    /// What is sent and not acknowledged within this time ends the connection (`TCP_USER_TIMEOUT`).
+    /// Data not acknowledged within this time ends the connection (`TCP_USER_TIMEOUT`).
     pub unacknowledged: Duration,
-    /// A closed connection waits for the other end's FIN for so long (`TCP_LINGER2`); at least one second.
+    /// How long a closed connection waits for the peer's FIN (`TCP_LINGER2`), at least one second.
     pub fin_wait: Duration,
 }
 
-/// A TCP listener, non-blocking. IPv6 only, if it is IPv6.
+/// A non-blocking TCP listener. An IPv6 one accepts no IPv4.
 ///
 /// # Errors
-/// What socket(2), setsockopt(2), bind(2) and listen(2) say.
-pub fn listener(address: SocketAddr, keeping: Keeping) -> io::Result<OwnedFd> {
+/// The error of socket(2), setsockopt(2), bind(2) or listen(2).
+pub fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::STREAM)?;
-    // Connections hold the port that they were sent to: without it a service could not take that port while one is there (bind(2)).
+    // Connections occupy the port that they were sent to: without this option a service could not bind it meanwhile (bind(2)).
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_recv_buffer_size(&socket, keeping.buffer)?;
-    sockopt::set_socket_send_buffer_size(&socket, keeping.buffer)?;
-    sockopt::set_tcp_user_timeout(&socket, u32::try_from(keeping.unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
-    let seconds = libc::c_int::try_from(keeping.fin_wait.as_secs().max(1)).unwrap_or(libc::c_int::MAX);
+    sockopt::set_socket_recv_buffer_size(&socket, options.buffer)?;
+    sockopt::set_socket_send_buffer_size(&socket, options.buffer)?;
+    sockopt::set_tcp_user_timeout(&socket, u32::try_from(options.unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
+    let seconds = libc::c_int::try_from(options.fin_wait.as_secs().max(1)).unwrap_or(libc::c_int::MAX);
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)?;
     rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, keeping.backlog)?;
+    rustix::net::listen(&socket, options.backlog)?;
     Ok(socket)
 }
 
-/// A UDP socket, non-blocking, that tells where each datagram was sent to. IPv6 only, if it is IPv6.
+/// A non-blocking UDP socket that reports the destination of each datagram. An IPv6 one accepts no IPv4.
 ///
 /// # Errors
-/// What socket(2), setsockopt(2) and bind(2) say.
+/// The error of socket(2), setsockopt(2) or bind(2).
 pub fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::DGRAM)?;
     match address {
@@ -57,10 +57,10 @@ pub fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A UDP socket that sends from `from` to `to`, and takes from nobody else.
+/// A UDP socket that sends from `from` to `to` and receives only from `to`.
 ///
 /// # Errors
-/// What socket(2), setsockopt(2), bind(2) and connect(2) say; `AddrInUse` if a service has the port.
+/// The error of socket(2), setsockopt(2), bind(2) or connect(2); `AddrInUse` if a service is bound to the port.
 pub fn answering(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(from, SocketType::DGRAM)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -86,19 +86,20 @@ fn open(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Room for one control message with an IPv6 socket address, and for one more that somebody may add.
+/// Room for one control message with an IPv6 socket address, and a spare one, bytes.
 const CONTROL: usize = 128;
 
-/// The next datagram of a socket of [`datagrams`]: who sent it, and to where. What is in it is thrown away. `None`: there is none.
+/// Receives a datagram from a socket of [`datagrams`] and returns its source and destination; its content is discarded. `None`: there is
+/// none.
 ///
 /// # Errors
-/// What recvmsg(2) says; `InvalidData` if the kernel did not tell the addresses.
+/// The error of recvmsg(2); `InvalidData` if the kernel did not report the addresses.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
     let mut byte = 0u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: both are plain data for which all zeroes is a value.
     let (mut name, mut message) = unsafe { (std::mem::zeroed::<libc::sockaddr_storage>(), std::mem::zeroed::<libc::msghdr>()) };
-    // cmsg(3) wants it aligned as a header.
+    // cmsg(3) requires the alignment of a header.
     let mut control = MaybeUninit::<[libc::cmsghdr; CONTROL / size_of::<libc::cmsghdr>()]>::zeroed();
     message.msg_name = (&raw mut name).cast();
     message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).unwrap_or(0);

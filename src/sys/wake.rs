@@ -1,4 +1,4 @@
-//! Waking a thread that waits in poll(2) (eventfd(2)).
+//! Wakes a thread that waits in poll(2) (eventfd(2)).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,24 +10,24 @@ use rustix::event::{EventfdFlags, eventfd};
 pub struct Waker(OwnedFd);
 
 impl Waker {
-    /// A waker that nobody has rung yet.
+    /// A waker whose descriptor is not readable yet.
     ///
     /// # Errors
-    /// What eventfd(2) says.
+    /// The error of eventfd(2).
     pub fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
-    /// Makes the descriptor readable. Never waits; a waker that is ringing already stays as it is.
+    /// Makes the descriptor readable; never waits.
     pub fn wake(&self) {
-        // The one failure that can occur is EAGAIN of a full counter, and then the descriptor is readable anyway.
+        // The only possible error is EAGAIN for a full counter, and then the descriptor is readable already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
     /// Makes the descriptor unreadable until the next [`Waker::wake`].
     pub fn clear(&self) {
         let mut count = [0u8; 8];
-        // EAGAIN: nobody rang.
+        // EAGAIN: it was not readable.
         let _ = rustix::io::read(&self.0, &mut count);
     }
 }

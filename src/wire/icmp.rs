@@ -11,25 +11,25 @@ pub struct Message<'a> {
     pub kind: u8,
     /// Code.
     pub code: u8,
-    /// What follows the first eight bytes; cut where the capture cut it.
+    /// The bytes after the first eight; truncated where the capture truncated them.
     pub body: &'a [u8],
 }
 
-/// The packet that an ICMP error quotes: what this host, or somebody who used its address, had sent.
+/// The packet that an ICMP error quotes; it was sent from this host's address, genuine or spoofed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quoted {
-    /// Its source: an address of this host, if the message is honest.
+    /// Its source: an address of this host, if the message is genuine.
     pub source: IpAddr,
     /// Its destination.
     pub destination: IpAddr,
     /// Its protocol number.
     pub protocol: u8,
-    /// Its source and destination port, with TCP, UDP and SCTP, if it is a first fragment and the quotation is long enough.
+    /// Its source and destination port for TCP, UDP and SCTP, if it is a first fragment and the quotation is long enough.
     pub ports: Option<(u16, u16)>,
 }
 
 impl<'a> Message<'a> {
-    /// Reads the message that `bytes` begin with.
+    /// Parses the message at the start of `bytes`.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// RFC 792 promises the header and eight bytes: enough for the ports, too few for a TCP header. So [`super::parse`] would not do here.
+/// RFC 792 guarantees the header and eight bytes: enough for the ports, too few for a TCP header, so [`super::parse`] cannot be used.
 fn quoted(bytes: &[u8]) -> Option<Quoted> {
     let header = ip::Header::parse(bytes).ok()?;
     let has_ports = matches!(header.protocol, ip::TCP | ip::UDP | ip::SCTP) && header.fragment_offset == 0;

@@ -31,11 +31,11 @@ pub const HIP: u8 = 139;
 /// Shim6 (RFC 5533).
 pub const SHIM6: u8 = 140;
 
-/// IPv6 extension headers that are followed in one packet. RFC 8200 names seven, most of them once; twice that is generous, and the bound
-/// keeps the work a packet costs the same whatever it carries.
+/// IPv6 extension headers followed in one packet. RFC 8200 has seven, most of them allowed once; the bound limits the work for a
+/// packet.
 pub const EXTENSIONS_MAX: usize = 16;
 
-/// An IP header of either version, extension headers already skipped.
+/// An IP header of either version, after skipping the extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// Source address.
@@ -44,16 +44,16 @@ pub struct Header<'a> {
     pub destination: IpAddr,
     /// Protocol number of the payload.
     pub protocol: u8,
-    /// Offset of the payload in its datagram, in bytes; 0 in a first fragment and in a packet that is none.
+    /// Offset of the payload in its datagram, bytes; 0 for a first fragment and an unfragmented packet.
     pub fragment_offset: u16,
     /// IPv4 options are present.
     pub options: bool,
-    /// What follows, without link padding; cut where the capture cut it.
+    /// The payload without link padding; truncated where the capture truncated it.
     pub payload: &'a [u8],
 }
 
 impl<'a> Header<'a> {
-    /// Reads the header that `bytes` begin with.
+    /// Parses the header at the start of `bytes`.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl<'a> Header<'a> {
         if header_length < header.len() {
             return Err(Error::Length(Layer::Ipv4));
         }
-        // Linux sets the total length to 0 where it has grouped more than 65,535 bytes ("BIG TCP"): the bytes themselves tell the length.
+        // Linux sets the total length to 0 where it has grouped more than 65,535 bytes ("BIG TCP"): use the length of the bytes.
         let total = match u16::from_be_bytes([length_high, length_low]) {
             0 => bytes.len(),
             total => usize::from(total),
@@ -82,7 +82,7 @@ impl<'a> Header<'a> {
         if total < header_length {
             return Err(Error::Length(Layer::Ipv4));
         }
-        // Beyond the total length lies link padding; short of it the capture has cut.
+        // More bytes than the total length are link padding; fewer mean that the capture truncated the packet.
         let payload = bytes.get(header_length..total.min(bytes.len())).ok_or(Error::Truncated(Layer::Ipv4))?;
         Ok(Self {
             source: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
@@ -103,7 +103,7 @@ impl<'a> Header<'a> {
         let destination = address(24).ok_or(cut)?;
         let length = usize::from(be16(bytes, 4).ok_or(cut)?);
         let mut protocol = *bytes.get(6).ok_or(cut)?;
-        // A payload length of 0 is a jumbogram's (RFC 2675) or a grouped packet's: the bytes themselves tell the length.
+        // A payload length of 0 means a jumbogram (RFC 2675) or a grouped packet: use the length of the bytes.
         let end = if length == 0 { bytes.len() } else { (FIXED + length).min(bytes.len()) };
         let mut payload = bytes.get(FIXED..end).ok_or(cut)?;
         let mut fragment_offset = 0;
@@ -115,7 +115,7 @@ impl<'a> Header<'a> {
                 AUTHENTICATION => extension_length(payload, 4)?,
                 FRAGMENT => {
                     let offset = be16(payload, 2).ok_or(Error::Truncated(Layer::Extension))?;
-                    // Thirteen bits of 8-byte units that stand above three others: masking them leaves bytes.
+                    // Thirteen bits of 8-byte units above three other bits: masking those leaves the offset in bytes.
                     fragment_offset = offset & 0xfff8;
                     8
                 }
@@ -125,7 +125,7 @@ impl<'a> Header<'a> {
             payload = payload.get(header_length..).ok_or(Error::Truncated(Layer::Extension))?;
             protocol = next;
             if fragment_offset != 0 {
-                // What follows is the middle of something.
+                // The rest is the middle of a datagram.
                 return Ok(Self { source, destination, protocol, fragment_offset, options: false, payload });
             }
         }
@@ -133,8 +133,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Length in bytes of the extension header that `payload` begins with: its second byte counts units of `unit` bytes; the first 8 bytes are
-/// not counted (RFC 8200, 4.2; AH: RFC 4302, 2.2, "minus 2" of 4 bytes each).
+/// Length in bytes of the extension header at the start of `payload`: its second byte counts units of `unit` bytes after the first
+/// 8 bytes (RFC 8200, 4.2; AH: RFC 4302, 2.2, "minus 2" of 4 bytes each).
 fn extension_length(payload: &[u8], unit: usize) -> Result<usize, Error> {
     let count = payload.get(1).ok_or(Error::Truncated(Layer::Extension))?;
     Ok(8 + usize::from(*count) * unit)

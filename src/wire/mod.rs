@@ -1,8 +1,7 @@
-//! Packets as they lie on the wire: total, allocation-free views of IP and its transports.
+//! Parsers of IP packets and their transport headers.
 //!
-//! Owns the byte offsets and nothing else: what a packet *means* is [`crate::probe`]'s. A parser here reads any bytes without a panic, borrows
-//! from them, and says with an [`Error`] why they are no packet. The capture cuts packets at its snap length, so every view is content with
-//! the headers: a payload may be shorter than its length field says.
+//! They accept any bytes without a panic or allocation, borrow from them, and return an [`Error`] if they are no packet. What a packet
+//! means is decided in [`crate::probe`]. The capture truncates packets, so a payload may be shorter than its length field says.
 //!
 //! Follows RFC 791 and 8200 (IP), 9293 (TCP), 768 (UDP), 9260 (SCTP), 792 and 4443 (ICMP).
 
@@ -18,15 +17,15 @@ use std::net::IpAddr;
 /// An IP packet down to its transport header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// Source address, as the packet says.
+    /// Source address, which may be spoofed.
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// Protocol number of what follows the IP header and its extension headers (IANA, "Assigned Internet Protocol Numbers").
+    /// Protocol number after the IP header and its extension headers (IANA, "Assigned Internet Protocol Numbers").
     pub protocol: u8,
-    /// What follows.
+    /// The transport part.
     pub transport: Transport<'a>,
-    /// The IPv4 header carries options. IPv6 extension headers do not count.
+    /// The IPv4 header has options. IPv6 extension headers do not count.
     pub ip_options: bool,
 }
 
@@ -43,17 +42,17 @@ pub enum Transport<'a> {
     Icmp(icmp::Message<'a>),
     /// ICMP for IPv6.
     Icmp6(icmp::Message<'a>),
-    /// A fragment that is not the first one: there is no transport header in it. The kernel reassembles before the input hook, so such a
-    /// packet is seen in capture files and in ICMP quotations only.
+    /// A fragment other than the first, without a transport header. The kernel reassembles before the input hook, so such a packet
+    /// appears only in capture files and ICMP quotations.
     Fragment {
-        /// Where in the datagram it belongs, in bytes.
+        /// Its offset in the datagram, bytes.
         offset: u16,
     },
     /// Another protocol, or none (IPv6 next header 59).
     Other,
 }
 
-/// A layer, for an [`Error`] to name.
+/// The layer that an [`Error`] names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layer {
     /// The IPv4 header.
@@ -86,19 +85,19 @@ impl Layer {
     }
 }
 
-/// Why bytes could not be read as a packet.
+/// Why bytes could not be parsed as a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
     /// There are no bytes.
     Empty,
     /// The first four bits are neither 4 nor 6.
     NotIp {
-        /// What they are.
+        /// Their value.
         version: u8,
     },
     /// The bytes end inside a header.
     Truncated(Layer),
-    /// A length field contradicts the header that it stands in. The kernel's own stack drops such a packet without an answer.
+    /// A length field contradicts its header. The kernel's own stack drops such a packet without an answer.
     Length(Layer),
     /// More IPv6 extension headers than [`ip::EXTENSIONS_MAX`].
     ExtensionChain,
@@ -118,7 +117,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Reads a packet that begins with its IP header.
+/// Parses a packet that starts with its IP header.
 ///
 /// # Errors
 ///

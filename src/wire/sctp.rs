@@ -21,7 +21,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Reads the packet that `bytes` begin with.
+    /// Parses the packet at the start of `bytes`.
     ///
     /// # Errors
     ///

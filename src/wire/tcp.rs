@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Error, Layer, be16, be32};
 
-/// The flags of a segment, in the byte that carries them (RFC 9293, 3.1; ECE and CWR: RFC 3168).
+/// The flags byte of a segment (RFC 9293, 3.1; ECE and CWR: RFC 3168).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u8);
 
@@ -17,9 +17,9 @@ impl Flags {
     pub const RST: Self = Self(0x04);
     /// Push.
     pub const PSH: Self = Self(0x08);
-    /// The acknowledgement field counts.
+    /// The acknowledgement field is valid.
     pub const ACK: Self = Self(0x10);
-    /// The urgent pointer counts.
+    /// The urgent pointer is valid.
     pub const URG: Self = Self(0x20);
     /// Congestion was experienced.
     pub const ECE: Self = Self(0x40);
@@ -50,7 +50,7 @@ impl Flags {
 }
 
 impl fmt::Display for Flags {
-    /// As nft writes them: `fin|psh|urg`, `none` if there is none.
+    /// In nft's notation: `fin|psh|urg`, or `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("none");
@@ -75,7 +75,7 @@ pub struct Segment<'a> {
     pub destination_port: u16,
     /// Sequence number.
     pub sequence: u32,
-    /// Acknowledgement number; counts with [`Flags::ACK`].
+    /// Acknowledgement number; valid with [`Flags::ACK`].
     pub acknowledgement: u32,
     /// The flags.
     pub flags: Flags,
@@ -86,7 +86,7 @@ pub struct Segment<'a> {
 }
 
 impl<'a> Segment<'a> {
-    /// Reads the segment that `bytes` begin with.
+    /// Parses the segment at the start of `bytes`.
     ///
     /// # Errors
     ///

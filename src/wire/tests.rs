@@ -1,4 +1,4 @@
-//! Packets that a small builder makes are read back; any bytes are survived.
+//! Parses packets of a small builder, and any bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, options: &[u8], f
     bytes
 }
 
-/// An IPv6 packet; `extensions` are (protocol number, whole header with its next-header byte still to be set).
+/// An IPv6 packet; `extensions` are (protocol number, whole header with its next-header byte not set).
 fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, extensions: &[(u8, Vec<u8>)], payload: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     for (at, (_, header)) in extensions.iter().enumerate() {
@@ -68,7 +68,7 @@ const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
 const B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 2);
 
-/// One header of each kind of extension, of its own length.
+/// One extension header of each kind, with different lengths.
 fn all_extensions() -> Vec<(u8, Vec<u8>)> {
     let sized = |units: u8| -> Vec<u8> { [&[0, units][..], &vec![0; 6 + usize::from(units) * 8]].concat() };
     vec![
@@ -86,7 +86,7 @@ fn all_extensions() -> Vec<(u8, Vec<u8>)> {
 }
 
 #[test]
-fn tcp_in_ipv4_with_options_is_read() {
+fn tcp_in_ipv4_with_options_is_parsed() {
     let bytes = ipv4(A, B, 6, &[1, 1, 1, 0], 0x4000, &tcp(40000, 23, 77, 0x29, &[2, 4, 5, 180]));
     let packet = parse(&bytes).unwrap();
     assert_eq!((packet.source, packet.destination, packet.protocol, packet.ip_options), (IpAddr::V4(A), IpAddr::V4(B), 6, true));
@@ -97,7 +97,7 @@ fn tcp_in_ipv4_with_options_is_read() {
 }
 
 #[test]
-fn link_padding_is_not_payload_and_a_cut_payload_is_no_error() {
+fn link_padding_and_truncation_are_no_errors() {
     let mut bytes = ipv4(A, B, 17, &[], 0, &udp(53, 40000, b"answer"));
     bytes.extend([0xee; 18]);
     let Transport::Udp(datagram) = parse(&bytes).unwrap().transport else { panic!() };
@@ -107,7 +107,7 @@ fn link_padding_is_not_payload_and_a_cut_payload_is_no_error() {
 }
 
 #[test]
-fn a_later_fragment_has_no_transport_header_and_is_told_as_such() {
+fn later_fragment_has_no_transport_header() {
     let bytes = ipv4(A, B, 6, &[], 0x2003, b"middle of something");
     assert_eq!(parse(&bytes).unwrap().transport, Transport::Fragment { offset: 24 });
     let bytes = ipv6(A6, B6, 17, &[(ip::FRAGMENT, vec![0, 0, 0x05, 0xa9, 0, 0, 0, 1])], b"\x00\x00");
@@ -125,14 +125,14 @@ fn tcp_behind_every_ipv6_extension_header_is_found() {
 }
 
 #[test]
-fn a_chain_of_extension_headers_is_followed_so_far_and_no_further() {
+fn extension_headers_are_followed_up_to_the_limit() {
     let chain = |n: usize| vec![(ip::DESTINATION_OPTIONS, vec![0; 8]); n];
     assert!(parse(&ipv6(A6, B6, 6, &chain(ip::EXTENSIONS_MAX), &tcp(1, 2, 3, 2, &[]))).is_ok());
     assert_eq!(parse(&ipv6(A6, B6, 6, &chain(ip::EXTENSIONS_MAX + 1), &tcp(1, 2, 3, 2, &[]))), Err(Error::ExtensionChain));
 }
 
 #[test]
-fn what_is_no_packet_is_told_why() {
+fn invalid_packets_give_their_error() {
     assert_eq!(parse(&[]), Err(Error::Empty));
     assert_eq!(parse(&[0x50; 40]), Err(Error::NotIp { version: 5 }));
     assert_eq!(parse(&[0x45; 19]), Err(Error::Truncated(Layer::Ipv4)));
@@ -154,7 +154,7 @@ fn what_is_no_packet_is_told_why() {
 }
 
 #[test]
-fn grouped_packets_with_length_zero_are_read() {
+fn grouped_packets_with_length_zero_are_parsed() {
     let mut bytes = ipv4(A, B, 6, &[], 0, &tcp(1, 2, 3, 2, &[]));
     bytes[2..4].fill(0);
     assert!(matches!(parse(&bytes).unwrap().transport, Transport::Tcp(_)));
@@ -174,7 +174,7 @@ fn sctp_shows_its_first_chunk() {
 }
 
 #[test]
-fn an_icmp_error_shows_the_packet_it_quotes() {
+fn icmp_error_shows_the_quoted_packet() {
     let quote = ipv4(B, A, 6, &[], 0, &tcp(80, 40000, 1, 0x12, &[]));
     let error = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &quote[..28]].concat();
     let bytes = ipv4(A, B, 1, &[], 0, &error);
@@ -198,7 +198,7 @@ proptest! {
         survive(&bytes);
     }
 
-    /// Random bytes are seldom a packet, so headers are made plausible.
+    /// Random bytes are rarely a packet, so this makes the headers plausible.
     // P8
     #[test]
     fn no_bytes_behind_a_plausible_header_panic(v6: bool, mut bytes in proptest::collection::vec(any::<u8>(), 1..300), protocol in prop::sample::select(vec![0u8, 1, 6, 17, 43, 44, 51, 58, 59, 60, 132, 135, 139, 140])) {
@@ -233,7 +233,7 @@ proptest! {
     }
 }
 
-/// Everything that can be asked of any bytes.
+/// Calls every parser and accessor.
 fn survive(bytes: &[u8]) {
     match parse(bytes) {
         Ok(Packet { transport: Transport::Icmp(message) | Transport::Icmp6(message), .. }) => {

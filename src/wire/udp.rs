@@ -5,7 +5,7 @@ use super::{Error, Layer, be16};
 /// A datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// Source port; 0 when the sender wants no answer.
+    /// Source port; 0 if the sender expects no answer.
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
@@ -14,7 +14,7 @@ pub struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
-    /// Reads the datagram that `bytes` begin with.
+    /// Parses the datagram at the start of `bytes`.
     ///
     /// # Errors
     ///
@@ -23,7 +23,7 @@ impl<'a> Datagram<'a> {
         const FIXED: usize = 8;
         let cut = Error::Truncated(Layer::Udp);
         let length = match be16(bytes, 4).ok_or(cut)? {
-            // A jumbogram's (RFC 2675, 4).
+            // A jumbogram (RFC 2675, 4).
             0 => bytes.len(),
             length => usize::from(length),
         };

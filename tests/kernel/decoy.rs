@@ -485,7 +485,7 @@ fn half_open_and_idle_connections_pile_nothing_up_and_others_are_served() {
     // The engine's account of each invented source, and what the allocator and the journal's queue keep.
     let accounts = HALF_OPEN * 127;
     assert!(grown < portsentry::decoy::MEMORY_MAX as u64 + accounts + (4 << 20), "{grown} bytes");
-    assert!(most_open - before.1 <= portsentry::decoy::tcp::HELD_MAX + 8, "{most_open} descriptors");
+    assert!(most_open - before.1 <= portsentry::decoy::tcp::CONNECTIONS_MAX + 8, "{most_open} descriptors");
     assert!(entries < 28_000 + 1_000, "{entries} entries");
     assert!(connections > u64::from(IDLE));
     assert!(eventually(Duration::from_secs(10), || decoy(&daemon, "held") == 0 && decoy(&daemon, "waiting") == 0));

@@ -165,7 +165,7 @@ fn forged_queued_packets_get_no_verdict() {
         }
         let mut packets = 0;
         listener
-            .judge(PACKETS_PER_WAKE, &mut |_| {
+            .decide(PACKETS_PER_WAKE, &mut |_| {
                 packets += 1;
                 Verdict::Accept
             })

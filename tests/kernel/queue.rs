@@ -150,9 +150,9 @@ fn packets_wait_with_their_bytes_until_their_verdict() {
             UdpSocket::bind(SocketAddr::new(from, 5555)).unwrap().send_to(b"are you there?", SocketAddr::new(to, 321)).unwrap();
         });
         assert!(readable(listener.as_fd(), Duration::from_secs(5)).unwrap());
-        host.enter(|| assert_eq!(listener.look()[0].waiting, 1));
+        host.enter(|| assert_eq!(listener.read_status()[0].waiting, 1));
         let mut seen = 0;
-        let received = listener.judge(PACKETS_PER_WAKE, &mut |waiting| {
+        let received = listener.decide(PACKETS_PER_WAKE, &mut |waiting| {
             seen += 1;
             assert_eq!((waiting.kind, waiting.packet.hook), (Kind::Probe, 1));
             assert!(waiting.packet.indev.is_some());
@@ -161,7 +161,7 @@ fn packets_wait_with_their_bytes_until_their_verdict() {
             Verdict::Drop
         });
         assert_eq!((seen, received.unwrap().more), (1, false));
-        host.enter(|| assert_eq!(listener.look()[0].waiting, 0));
+        host.enter(|| assert_eq!(listener.read_status()[0].waiting, 0));
     }
     assert_eq!((listener.statistics().packets, listener.statistics().lost), (2, 0));
 }
@@ -178,14 +178,14 @@ fn probes_past_the_queues_length_are_counted_exactly_and_none_is_lost_before() {
     let sent = Wire::between(&peer, &host, "v0").flood(&Load::spoofed(HOST.parse().unwrap(), 200..=500, 100_000, Duration::from_millis(200)));
     let mut packets = 0;
     while listener
-        .judge(PACKETS_PER_WAKE, &mut |_| {
+        .decide(PACKETS_PER_WAKE, &mut |_| {
             packets += 1;
             Verdict::Drop
         })
         .unwrap()
         .more
     {}
-    let [probes, _] = host.enter(|| listener.look());
+    let [probes, _] = host.enter(|| listener.read_status());
     let statistics = listener.statistics();
     eprintln!("{} sent, {packets} waited, {probes:?}, {statistics:?}", sent.packets);
     assert!(sent.packets > length, "the queue was not filled");

@@ -184,7 +184,8 @@ fn every_bound_of_decoys_names_and_the_helper_is_stated() {
                 continue;
             };
             let name = name.split(':').next().unwrap();
-            if (name.ends_with("_MAX") || ["QUEUE", "WORKERS", "AT_ONCE", "BACKLOG", "ANSWERS_A_SECOND"].contains(&name)) && !NO_STORE.contains(&name)
+            if (name.ends_with("_MAX") || ["QUEUE", "WORKERS", "AT_ONCE", "BACKLOG", "ANSWERS_PER_SECOND"].contains(&name))
+                && !NO_STORE.contains(&name)
             {
                 let module = module(&format!("src/{path}"));
                 let is_stated = stated.iter().any(|(end, stated, _)| stated == name && (module == *end || module.ends_with(&format!("::{end}"))));

@@ -205,7 +205,7 @@ impl World {
                 let _ = self.engine.unblock(now, source(whom, policy(self.variant).ipv6_prefix), &mut actions);
             }
             Step::Removed { whom } => {
-                self.engine.removed_by_hand(now, source(whom, policy(self.variant).ipv6_prefix), &mut actions);
+                self.engine.element_removed(now, source(whom, policy(self.variant).ipv6_prefix), &mut actions);
             }
             Step::Answer { which, ok, packets } => {
                 if !self.pending.is_empty() {

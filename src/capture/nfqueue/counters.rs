@@ -1,6 +1,6 @@
-//! Datagrams of the queues taken apart: their packets are judged, what was lost is counted, and verdicts that are alike are told together.
+//! Decodes the queues' datagrams, counts losses, and combines equal verdicts into batches.
 //!
-//! Pure: the bytes come from the listener, and the verdicts are written for it to send.
+//! Pure: the listener passes bytes in, and sends the verdicts that are written.
 
 use std::io;
 
@@ -10,10 +10,10 @@ use super::message::{Kind, MSG_PACKET, decode, write_verdict};
 use crate::capture::{Statistics, Verdict, Waiting};
 use crate::netlink::message::{Messages, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
 
-/// Packets that are judged before the first of them hears of it: a verdict is 1 us, a packet of another kind waits no longer for it than 64 judgements.
+/// Packets in a batch verdict. The first waits for the last one's decision, so a batch must not be long; a verdict costs 1 us.
 const VERDICT_RUN: u32 = 64;
 
-/// Verdicts that have not been written yet: packets of one queue, one after the other, of which the same becomes.
+/// Equal verdicts on consecutive packets of one queue that are not written yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
     last: u32,
@@ -21,15 +21,14 @@ struct Run {
     verdict: Verdict,
 }
 
-/// What is counted while datagrams are taken apart, and what is still to be told the kernel. Apart from the socket, so that any bytes can be
-/// put through it.
+/// The decoder with its counters and unwritten verdicts. Separate from the socket, so that tests can pass any bytes.
 #[derive(Debug, Clone)]
 pub struct Counters {
-    /// The counts so far; `lost` has the gaps alone.
+    /// The counts so far; `lost` includes only the gaps.
     pub statistics: Statistics,
-    /// Packets that the kernel dropped because a queue was full, as of the last [`super::Listener::look`].
+    /// Packets that the kernel dropped because a queue was full, as of the last [`super::Listener::read_status`].
     pub(super) full: u64,
-    /// Verdicts on packets that had gone meanwhile, with the device that they came by.
+    /// Verdicts on packets that were gone, because their device was removed.
     pub gone: u64,
     queue: u16,
     /// The number of the last packet of each queue; the kernel starts at 1.
@@ -38,12 +37,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// For the queues from `queue` on.
+    /// Counters for `queue` and the next queue.
     pub fn new(queue: u16) -> Self {
         Self { statistics: Statistics::default(), full: 0, gone: 0, queue, last: [0; 2], runs: [None; 2] }
     }
 
-    /// Takes a datagram apart, has its packets judged, and writes the verdicts that are due.
+    /// Decodes a datagram, asks `on_packet` about its packets, and writes the verdicts that are due.
     pub fn on_datagram(&mut self, datagram: &[u8], verdicts: &mut Writer, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) {
         for message in Messages(datagram) {
             match message.header.kind {
@@ -58,7 +57,7 @@ impl Counters {
                 },
                 NLMSG_DONE => {}
                 NLMSG_ERROR => match message.answer() {
-                    // A packet goes when its device does.
+                    // A packet disappears with its device.
                     Some(answer) if answer.errno == Errno::NOENT.raw_os_error() => self.gone += 1,
                     Some(answer) if answer.errno != 0 => {
                         log::warn!("NFQUEUE: the kernel refused a verdict: {}", io::Error::from_raw_os_error(answer.errno));
@@ -72,7 +71,7 @@ impl Counters {
         }
     }
 
-    /// Writes the verdicts that are left.
+    /// Writes the remaining verdicts.
     pub fn settle(&mut self, verdicts: &mut Writer) {
         for (queue, run) in (self.queue..).zip(&mut self.runs) {
             if let Some(run) = run.take() {
@@ -81,7 +80,7 @@ impl Counters {
         }
     }
 
-    /// The kernel told that the receive buffer was full.
+    /// The kernel reported a full receive buffer.
     pub(super) fn on_overrun(&mut self) {
         self.statistics.overruns += 1;
         self.statistics.loss_uncounted = true;
@@ -90,10 +89,10 @@ impl Counters {
     fn on_id(&mut self, kind: Kind, id: u32) {
         let Some(last) = self.last.get_mut(kind as usize) else { return };
         let gap = id.wrapping_sub(*last).wrapping_sub(1);
-        // A step back is no loss of four billion: the count began again.
+        // A number that goes back is not a loss of four billion: the kernel's count restarted.
         if gap < 1 << 31 {
             self.statistics.lost += u64::from(gap);
-            // What was queued before the overrun comes without a gap.
+            // Packets queued before the overrun have no gap.
             self.statistics.loss_uncounted &= gap == 0;
         }
         *last = id;
@@ -102,7 +101,7 @@ impl Counters {
     fn on_verdict(&mut self, kind: Kind, id: u32, verdict: Verdict, verdicts: &mut Writer) {
         let queue = self.queue.wrapping_add(kind as u16);
         let Some(slot) = self.runs.get_mut(kind as usize) else { return };
-        // A batch verdict is for all that wait up to its number: a verdict of another kind has to be told first.
+        // A batch verdict applies to all waiting packets up to its number, so a different verdict must be written first.
         match slot {
             Some(run) if run.verdict == verdict && run.count < VERDICT_RUN => (run.last, run.count) = (id, run.count + 1),
             other => {
@@ -122,8 +121,8 @@ mod tests {
     use crate::capture::nfqueue::message::tests::packet;
     use crate::capture::nfqueue::message::{MSG_VERDICT, MSG_VERDICT_BATCH, NF_ACCEPT, NF_DROP, NFQA_VERDICT_HDR};
 
-    /// Puts packets (queue, number, verdict) through, and gives the verdicts told: message type, queue, verdict, number.
-    fn told(packets: &[(u16, u32, Verdict)]) -> Vec<(u16, u16, u32, u32)> {
+    /// Passes packets (queue, number, verdict) through and returns the verdicts written: message type, queue, verdict, number.
+    fn written(packets: &[(u16, u32, Verdict)]) -> Vec<(u16, u16, u32, u32)> {
         let (mut counters, mut verdicts) = (Counters::new(77), Writer::default());
         for (queue, id, verdict) in packets {
             let mut writer = Writer::default();
@@ -142,27 +141,27 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_that_are_alike_are_told_together_and_others_one_by_one() {
+    fn equal_verdicts_are_combined() {
         use Verdict::{Accept, Drop};
         let probes = [(77, 1, Drop), (77, 2, Drop), (77, 3, Drop)];
-        assert_eq!(told(&probes), [(MSG_VERDICT_BATCH, 77, NF_DROP, 3)]);
-        assert_eq!(told(&probes[..1]), [(MSG_VERDICT, 77, NF_DROP, 1)]);
-        // A connection between probes does not end their run: its queue has numbers of its own.
+        assert_eq!(written(&probes), [(MSG_VERDICT_BATCH, 77, NF_DROP, 3)]);
+        assert_eq!(written(&probes[..1]), [(MSG_VERDICT, 77, NF_DROP, 1)]);
+        // A connection between probes does not end their run, because its queue has its own numbers.
         let mixed = [(77, 1, Drop), (78, 1, Accept), (77, 2, Drop), (78, 2, Drop), (77, 3, Accept)];
         assert_eq!(
-            told(&mixed),
+            written(&mixed),
             [(MSG_VERDICT, 78, NF_ACCEPT, 1), (MSG_VERDICT_BATCH, 77, NF_DROP, 2), (MSG_VERDICT, 77, NF_ACCEPT, 3), (MSG_VERDICT, 78, NF_DROP, 2)]
         );
     }
 
     #[test]
-    fn a_run_of_verdicts_has_an_end() {
+    fn run_of_verdicts_is_bounded() {
         let many: Vec<_> = (1..=VERDICT_RUN + 1).map(|id| (77, id, Verdict::Drop)).collect();
-        assert_eq!(told(&many), [(MSG_VERDICT_BATCH, 77, NF_DROP, VERDICT_RUN), (MSG_VERDICT, 77, NF_DROP, VERDICT_RUN + 1)]);
+        assert_eq!(written(&many), [(MSG_VERDICT_BATCH, 77, NF_DROP, VERDICT_RUN), (MSG_VERDICT, 77, NF_DROP, VERDICT_RUN + 1)]);
     }
 
     #[test]
-    fn gaps_in_each_queues_numbers_are_losses() {
+    fn gaps_in_a_queues_numbers_are_losses() {
         let mut counters = Counters::new(77);
         for (queue, id, lost) in [(77, 1, 0), (78, 3, 2), (77, 2, 2), (77, 5, 4), (78, 4, 4), (77, u32::MAX, 4), (77, 1, 5)] {
             let mut writer = Writer::default();
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_on_what_has_gone_is_counted_and_no_damage() {
+    fn verdict_on_a_gone_packet_is_only_counted() {
         let mut writer = Writer::default();
         let message = writer.begin_message(NLMSG_ERROR, 0, 7);
         writer.raw(&(-2i32).to_ne_bytes());
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_of_the_queues_is_counted_as_malformed() {
+    fn other_messages_are_counted_as_malformed() {
         let mut writer = Writer::default();
         packet(&mut writer, 79, 1, b"another queue's");
         let without_header = writer.begin_message(MSG_PACKET, 0, 0);
@@ -205,7 +204,7 @@ mod tests {
             counters.settle(&mut verdicts);
         }
 
-        /// Random bytes seldom get past the headers: a real message with bytes changed, and an end cut off, does.
+        /// Random bytes rarely get past the headers, so this damages and truncates a real message.
         #[test]
         fn no_damage_makes_the_decoder_panic(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12), end: prop::sample::Index) {
             let mut writer = Writer::default();
@@ -222,9 +221,9 @@ mod tests {
             prop_assert!(counters.statistics.packets <= u64::try_from(bytes.len() / 28).unwrap());
         }
 
-        /// Carries the verdicts out as the kernel does, and looks that each packet got its own.
+        /// Applies the verdicts as the kernel does and checks that each packet gets its own.
         #[test]
-        fn every_packet_gets_the_verdict_that_was_given_for_it(packets in proptest::collection::vec((any::<bool>(), any::<bool>()), 1..300)) {
+        fn each_packet_gets_its_own_verdict(packets in proptest::collection::vec((any::<bool>(), any::<bool>()), 1..300)) {
             let mut ids = [0u32; 2];
             let given: Vec<(u16, u32, Verdict)> = packets
                 .iter()
@@ -235,7 +234,7 @@ mod tests {
                 })
                 .collect();
             let mut waiting = given.clone();
-            for (kind, queue, verdict, id) in told(&given) {
+            for (kind, queue, verdict, id) in written(&given) {
                 let verdict = if verdict == NF_DROP { Verdict::Drop } else { Verdict::Accept };
                 let meets = |packet: &(u16, u32, Verdict)| packet.0 == queue && if kind == MSG_VERDICT { packet.1 == id } else { packet.1 <= id };
                 prop_assert!(waiting.iter().filter(|packet| meets(packet)).all(|packet| packet.2 == verdict));

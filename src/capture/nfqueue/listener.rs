@@ -1,55 +1,53 @@
-//! The socket of the queues: it binds and configures them, receives what waits there, and sends the verdicts.
-//!
-//! Never here: what a message says (that is [`super::message`]), what a packet is worth (whoever judges it), and a wait.
+//! The listener of the queues: binds and configures them, receives packets and sends verdicts. It never waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::counters::Counters;
 use super::message::{MSG_CONFIG, MSG_NONE, NFQA_CFG_CMD, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_FLAGS, NFQA_CFG_MASK, NFQNL_CFG_CMD_UNBIND, write_bind};
-use super::standing::{Standing, standing_of, standings};
+use super::queue_status::{QueueStatus, parse_status, read_table};
 use crate::capture::channel::{Channel, Refused};
 use crate::capture::{Error, Packet, PacketSource, Received, Statistics, Verdict, Waiting, WaitingSource, holder};
 use crate::netlink::message::Writer;
 use crate::netlink::socket::{self, Socket, is_overrun};
 
-/// What the kernel charges the receive buffer for one message, bytes, generously: 1,280 with 256 bytes of a packet, measured on Linux 6.18.
-const MESSAGE_COST: usize = 2048;
-/// One part in so many of what the receive buffer bears is for connections of suspects: retransmitted SYNs of a thousand of them.
+/// Upper bound of what the kernel charges the receive buffer for a message: 1,280 with 256 bytes of a packet on Linux 6.18.
+const MESSAGE_COST_BYTES: usize = 2048;
+/// One part in this many of the receive buffer is for suspects' connections: retransmitted SYNs of a thousand suspects.
 const CONNECTIONS_SHARE: usize = 8;
 
-/// How the queues are listened to.
+/// Settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The number of the queue for probes (`capture.group`); the next number is the queue for suspects' connections. At most 65,534.
     pub queue: u16,
-    /// Probes that find their queue full pass, as they would without us: for configurations that do not drop probes.
+    /// Let probes pass when their queue is full, for configurations that do not drop probes.
     pub probes_pass: bool,
     /// Bytes copied of each packet, from its IP header on.
     pub copy_range: u16,
-    /// Receive buffer asked for, bytes. The length of the queues follows from what is granted.
+    /// Receive buffer to request, bytes. The granted size determines the length of the queues.
     pub receive_buffer: usize,
 }
 
 impl Settings {
-    /// What the daemon uses for `queue`.
+    /// The daemon's settings for `queue`.
     pub fn of_queue(queue: u16, probes_pass: bool) -> Self {
         Self {
             queue,
             probes_pass,
             // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156 bytes still shows a whole TCP header.
             copy_range: 256,
-            // 16 MiB as the kernel counts: 7,168 probes and 1,024 connections may wait. That is a seventh of a second at 50,000 probes a second.
+            // 16 MiB in the kernel's accounting: 7,168 probes and 1,024 connections, a seventh of a second at 50,000 probes a second.
             receive_buffer: 8 * 1024 * 1024,
         }
     }
 }
 
-/// Two bound queues. The kernel unbinds them when this is dropped; packets that wait then are dropped.
+/// Two bound queues. Dropping this unbinds them, and the kernel drops the waiting packets.
 pub struct Listener {
     channel: Channel,
     settings: Settings,
-    /// Packets that may wait, of each kind.
+    /// Length of each queue in packets.
     lengths: [u32; 2],
     counters: Counters,
     verdicts: Writer,
@@ -59,7 +57,7 @@ impl Listener {
     /// Binds the queues in the network namespace of this thread.
     ///
     /// # Errors
-    /// See [`Error`]; that another program has a queue is told apart from missing rights.
+    /// See [`Error`]; it distinguishes another bound program from a missing capability.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
         let Some(second) = settings.queue.checked_add(1) else {
             return Err(Error::BindQueue { queue: settings.queue, error: io::Error::from(io::ErrorKind::InvalidInput) });
@@ -90,21 +88,21 @@ impl Listener {
         &self.settings
     }
 
-    /// Packets that may wait: probes, and connections of suspects.
+    /// Lengths of the queues in packets: probes, suspects' connections.
     pub fn lengths(&self) -> [u32; 2] {
         self.lengths
     }
 
-    /// What the kernel says of the queues: of the probes', and of the connections'. Zeroes if it does not say. Also brings what is lost up to date.
-    pub fn look(&mut self) -> [Standing; 2] {
-        let text = standings();
-        let of = |queue| standing_of(&text, queue).unwrap_or_default();
-        let standings = [of(self.settings.queue), of(self.settings.queue.wrapping_add(1))];
-        self.counters.full = standings.iter().map(|standing| u64::from(standing.full)).sum();
-        standings
+    /// Reads the kernel's status of both queues (zeroes if it is unknown) and updates the loss counts.
+    pub fn read_status(&mut self) -> [QueueStatus; 2] {
+        let text = read_table();
+        let of = |queue| parse_status(&text, queue).unwrap_or_default();
+        let read_table = [of(self.settings.queue), of(self.settings.queue.wrapping_add(1))];
+        self.counters.full = read_table.iter().map(|queue_status| u64::from(queue_status.full)).sum();
+        read_table
     }
 
-    /// Changes whether probes that find their queue full pass. Takes effect with the next packet.
+    /// Sets whether probes pass when their queue is full. Takes effect with the next packet.
     ///
     /// # Errors
     /// [`Error::BindQueue`] if the message cannot be sent.
@@ -114,19 +112,19 @@ impl Listener {
             writer.attr_be32(NFQA_CFG_FLAGS, if probes_pass { NFQA_CFG_F_FAIL_OPEN } else { 0 });
             writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN);
         };
-        self.channel.tell(MSG_CONFIG, queue, attributes).map_err(|error| Error::BindQueue { queue, error })?;
+        self.channel.send(MSG_CONFIG, queue, attributes).map_err(|error| Error::BindQueue { queue, error })?;
         self.settings.probes_pass = probes_pass;
         Ok(())
     }
 
-    /// Leaves the queues. Packets that wait are dropped: a client sends its SYN again, and that one passes.
+    /// Unbinds the queues. The kernel drops the waiting packets: a client retransmits its SYN, which then passes.
     ///
     /// # Errors
-    /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener leaves the queues in any case.
+    /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener unbinds the queues in any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
         for queue in [self.settings.queue, self.settings.queue.wrapping_add(1)] {
             let unbind = |writer: &mut Writer| writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
-            self.channel.tell(MSG_CONFIG, queue, unbind).map_err(|error| Error::UnbindQueue { queue, error })?;
+            self.channel.send(MSG_CONFIG, queue, unbind).map_err(|error| Error::UnbindQueue { queue, error })?;
         }
         Ok(())
     }
@@ -137,9 +135,9 @@ impl PacketSource for Listener {
         self.channel.socket.as_fd()
     }
 
-    /// Hands the packets out and lets each pass.
+    /// Hands the packets out and accepts each.
     fn receive(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Packet<'_>)) -> Result<Received, Error> {
-        self.judge(bound, &mut |waiting| {
+        self.decide(bound, &mut |waiting| {
             on_packet(&waiting.packet);
             Verdict::Accept
         })
@@ -152,7 +150,7 @@ impl PacketSource for Listener {
 }
 
 impl WaitingSource for Listener {
-    fn judge(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error> {
+    fn decide(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error> {
         let Self { channel: Channel { socket, buffer, early, .. }, counters, verdicts, .. } = self;
         let before = counters.statistics.packets;
         let done = |counters: &Counters| usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX);
@@ -160,7 +158,7 @@ impl WaitingSource for Listener {
             counters.on_datagram(&std::mem::take(early), verdicts, on_packet);
         }
         let mut more = true;
-        // Every turn is a datagram or an overrun: so the bound holds even if nothing but noise comes, or what other processes send.
+        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and foreign datagrams.
         for _ in 0..bound {
             if done(counters) >= bound {
                 break;
@@ -176,7 +174,7 @@ impl WaitingSource for Listener {
                     more = false;
                     break;
                 }
-                // After an overrun the kernel queues nothing until the queue has been read empty: read on.
+                // After an overrun the kernel queues nothing until the queue has been read empty, so read on.
                 Err(error) if is_overrun(&error) => counters.on_overrun(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Receive(error)),
@@ -188,7 +186,7 @@ impl WaitingSource for Listener {
     }
 }
 
-/// Sends the verdicts that were written, if there are any. The kernel carries them out before it returns.
+/// Sends the written verdicts, if any. The kernel applies them before send(2) returns.
 fn send(socket: &Socket, verdicts: &mut Writer) -> Result<(), Error> {
     if verdicts.bytes().is_empty() {
         return Ok(());
@@ -198,9 +196,9 @@ fn send(socket: &Socket, verdicts: &mut Writer) -> Result<(), Error> {
     result
 }
 
-/// How many packets may wait, of each kind, so that a message fits for each.
+/// Lengths of the queues for which the receive buffer has room for every message.
 fn lengths(receive_buffer: usize) -> [u32; 2] {
-    let all = (receive_buffer / MESSAGE_COST).max(2 * CONNECTIONS_SHARE);
+    let all = (receive_buffer / MESSAGE_COST_BYTES).max(2 * CONNECTIONS_SHARE);
     let connections = all / CONNECTIONS_SHARE;
     [all - connections, connections].map(|length| u32::try_from(length).unwrap_or(u32::MAX))
 }
@@ -210,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_queues_are_as_long_as_the_receive_buffer_bears() {
+    fn queue_lengths_fit_the_receive_buffer() {
         assert_eq!(lengths(16 << 20), [7168, 1024]);
         let [probes, connections] = lengths(0);
         assert!(probes > 0 && connections > 0);

@@ -1,21 +1,21 @@
-//! The messages of NFQUEUE: a packet that waits is read, and what the kernel is to do is written.
+//! The messages of NFQUEUE: decodes packets, encodes configuration and verdicts.
 //!
-//! Follows linux/netfilter/nfnetlink_queue.h. Pure, and total where it reads: bytes in, bytes out. What is sent when is not decided here.
+//! Follows linux/netfilter/nfnetlink_queue.h. Pure; the decoder accepts any bytes.
 
 use crate::capture::{Packet, Verdict, Waiting};
 use crate::netlink::message::{Message, NLM_F_ACK, NLM_F_REQUEST, Writer};
 
-/// `NFNL_SUBSYS_QUEUE << 8` (linux/netfilter/nfnetlink.h): what the message types below are counted from.
+/// `NFNL_SUBSYS_QUEUE << 8` (linux/netfilter/nfnetlink.h), the base of the message types.
 const SUBSYSTEM: u16 = 3 << 8;
-/// `NFQNL_MSG_PACKET`: a packet waits.
+/// `NFQNL_MSG_PACKET`: a queued packet.
 pub(super) const MSG_PACKET: u16 = SUBSYSTEM;
-/// `NFQNL_MSG_VERDICT`: what becomes of one packet.
+/// `NFQNL_MSG_VERDICT`: the verdict on one packet.
 pub(super) const MSG_VERDICT: u16 = SUBSYSTEM | 1;
-/// `NFQNL_MSG_CONFIG`: we configure a queue.
+/// `NFQNL_MSG_CONFIG`: configures a queue.
 pub(super) const MSG_CONFIG: u16 = SUBSYSTEM | 2;
-/// `NFQNL_MSG_VERDICT_BATCH`: what becomes of every packet that waits, up to this one.
+/// `NFQNL_MSG_VERDICT_BATCH`: the verdict on all waiting packets up to this one.
 pub(super) const MSG_VERDICT_BATCH: u16 = SUBSYSTEM | 3;
-/// A message of the subsystem that does not exist: the kernel looks at the sender's rights before it looks the message up.
+/// A message type that does not exist; see [`crate::capture::channel`] for its use.
 pub(super) const MSG_NONE: u16 = SUBSYSTEM | 0xff;
 
 pub(super) const NFQA_CFG_CMD: u16 = 1;
@@ -26,9 +26,9 @@ pub(super) const NFQA_CFG_FLAGS: u16 = 5;
 const NFQNL_CFG_CMD_BIND: u8 = 1;
 pub(super) const NFQNL_CFG_CMD_UNBIND: u8 = 2;
 const NFQNL_COPY_PACKET: u8 = 2;
-/// A packet that finds the queue full passes.
+/// Packets pass when the queue is full.
 pub(super) const NFQA_CFG_F_FAIL_OPEN: u32 = 1;
-/// Large packets come whole, and without the checksums that a device would compute: we change nothing in them.
+/// Deliver large packets unsegmented and without device checksums, because we never change packets.
 const NFQA_CFG_F_GSO: u32 = 4;
 
 const NFQA_PACKET_HDR: u16 = 1;
@@ -39,10 +39,10 @@ const NFQA_PAYLOAD: u16 = 10;
 
 /// `NF_DROP` (linux/netfilter.h).
 pub(super) const NF_DROP: u32 = 0;
-/// `NF_ACCEPT`: on to the next base chain. Never `NF_REPEAT`: the same rule would queue the packet again.
+/// `NF_ACCEPT`: continue with the next base chain. Never `NF_REPEAT`: the same rule would queue the packet again.
 pub(super) const NF_ACCEPT: u32 = 1;
 
-/// Which of the two queues.
+/// The queue of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Probes of closed ports.
@@ -51,7 +51,7 @@ pub enum Kind {
     Connection,
 }
 
-/// Reads a packet of the queues from `queue` on from a message; `None` if it is none, or one without packet header.
+/// Decodes a packet of `queue` or the next queue; `None` for other messages and for packets without a packet header.
 pub fn decode<'a>(message: &Message<'a>, queue: u16) -> Option<Waiting<'a>> {
     let (_family, resource, attributes) = message.nfgen()?;
     let kind = match resource.wrapping_sub(queue) {
@@ -87,7 +87,7 @@ pub fn decode<'a>(message: &Message<'a>, queue: u16) -> Option<Waiting<'a>> {
 pub(super) fn write_bind(writer: &mut Writer, sequence: u32, (queue, length, fail_open): (u16, u32, bool), copy_range: u16) {
     let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence);
     writer.nfgenmsg(0, queue);
-    // struct nfqnl_msg_config_cmd: command, a byte of padding, a protocol family that no kernel looks at any more.
+    // struct nfqnl_msg_config_cmd: command, a byte of padding, a protocol family that the kernel ignores.
     writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
     // struct nfqnl_msg_config_params is packed: copy range (big-endian), mode.
     let [a, b, c, d] = u32::from(copy_range).to_be_bytes();
@@ -99,7 +99,7 @@ pub(super) fn write_bind(writer: &mut Writer, sequence: u32, (queue, length, fai
     writer.end_message(message);
 }
 
-/// Writes what becomes of `count` packets of a queue, of which `last` is the last.
+/// Writes the verdict on `count` packets of a queue, up to `last`.
 pub(super) fn write_verdict(writer: &mut Writer, queue: u16, (last, count): (u32, u32), verdict: Verdict) {
     let kind = if count == 1 { MSG_VERDICT } else { MSG_VERDICT_BATCH };
     let message = writer.begin_message(kind, NLM_F_REQUEST, 0);
@@ -133,7 +133,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_packet_is_read_without_copying() {
+    fn packet_is_decoded_without_copying() {
         let mut writer = Writer::default();
         packet(&mut writer, 78, 5, b"payload");
         let message = Messages(writer.bytes()).next().unwrap();
@@ -146,7 +146,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_queue_is_bound_with_its_length_its_copies_and_its_way_to_fail() {
+    fn bind_message_has_length_copy_range_and_flags() {
         for (fail_open, flags) in [(false, 4), (true, 5)] {
             let mut writer = Writer::default();
             write_bind(&mut writer, 1, (77, 1000, fail_open), 256);

@@ -1,27 +1,27 @@
-//! The kernel's answers come in, and time goes by: blocks are counted, renewed and ended, accounts are swept out.
+//! Handles the kernel's answers and timers: counts, renews and ends blocks, and sweeps out expired accounts.
 
 use std::time::Duration;
 
-use super::{Engine, SWEEP_EVERY, is_void, overlaps};
+use super::{Engine, SWEEP_EVERY, must_lift, overlaps};
 use crate::config::{Mode, UnprovenAction};
 use crate::engine::blocks::Followup;
 use crate::engine::policy::Policy;
 use crate::engine::{Action, AllowList, MonoTime, Outcome, Reason, Source};
 
-/// Blocks that one call of [`Engine::on_timer`] looks after: some milliseconds of work at most. [`Engine::next_timer`] asks for another call.
-const TIMERS_AT_ONCE: usize = 4096;
+/// Due blocks that one call of [`Engine::on_timer`] handles: a few milliseconds of work. [`Engine::next_timer`] asks for another call.
+const MAX_TIMERS_PER_CALL: usize = 4096;
 
-/// Accounts that one call of [`Engine::on_timer`] sweeps out.
-const SWEPT_AT_ONCE: u32 = 4096;
+/// Accounts that one call of [`Engine::on_timer`] sweeps out at most.
+const MAX_SWEPT_PER_CALL: u32 = 4096;
 
-/// Places of blocks that one call of [`Engine::on_timer`] looks through for those that must not be: a millisecond with a long list.
-const REVIEWED_AT_ONCE: usize = 4096;
+/// Blocks that one call of [`Engine::on_timer`] compares with the never-block lists: a millisecond with a long list.
+const MAX_REVIEWED_PER_CALL: usize = 4096;
 
-/// When there was more to sweep than one call does.
-const SWEEP_AGAIN: Duration = Duration::from_millis(10);
+/// Delay before the next sweep when one call could not finish.
+const SWEEP_CONTINUE: Duration = Duration::from_millis(10);
 
 impl Engine {
-    /// The kernel's answer to an action.
+    /// Handles the kernel's answer to an action.
     pub fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let Self { blocks, policy, always, never_block, .. } = self;
@@ -33,12 +33,12 @@ impl Engine {
                     self.offenders.note(now, source, self.policy.escalate.memory);
                 }
             }
-            // Else the next single probe would block it again, and the administrator's word would hold for a second.
+            // Otherwise the next probe would block the source again, a second after the administrator unblocked it.
             Followup::Forgiven(source) if self.policy.is_account(source) => {
                 self.forgive(now, source, actions);
                 self.ledger.forget(source);
             }
-            // It may come off that list again before the hold has run out, and nobody would hear of it until then.
+            // If the address leaves the list before the hold expires, the hold would hide its probes until then.
             Followup::Exempt(source) => {
                 if self.policy.reflex && self.policy.is_account(source) {
                     actions.push(Action::Release { source, forget: None });
@@ -48,19 +48,19 @@ impl Engine {
         }
     }
 
-    /// Something may be due: see [`Engine::next_timer`].
+    /// Handles everything that is due; see [`Engine::next_timer`].
     pub fn on_timer(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let Self { blocks, policy, always, never_block, .. } = self;
-        blocks.on_timer(now, TIMERS_AT_ONCE, |source| renewal(policy, always, never_block, source), actions);
+        blocks.on_timer(now, MAX_TIMERS_PER_CALL, |source| renewal(policy, always, never_block, source), actions);
         if let Some(from) = self.review_from {
-            let is_void = |source: Source, reason: &Reason| is_void(policy, always, never_block, source, reason);
-            self.review_from = blocks.lift_void(from, REVIEWED_AT_ONCE, is_void, actions);
+            let must_lift = |source: Source, reason: &Reason| must_lift(policy, always, never_block, source, reason);
+            self.review_from = blocks.lift_forbidden(from, MAX_REVIEWED_PER_CALL, must_lift, actions);
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
-            let more = self.ledger.sweep(now, SWEPT_AT_ONCE);
+            let more = self.ledger.sweep(now, MAX_SWEPT_PER_CALL);
             self.sweep_at = if more {
-                Some(now.after(SWEEP_AGAIN))
+                Some(now.after(SWEEP_CONTINUE))
             } else if self.ledger.sources() > 0 {
                 Some(now.after(SWEEP_EVERY))
             } else {
@@ -69,14 +69,14 @@ impl Engine {
         }
     }
 
-    /// When [`Engine::on_timer`] is to be called next. It may lie in the past: then at once.
+    /// When to call [`Engine::on_timer`] next; a time in the past means at once.
     pub fn next_timer(&self) -> Option<MonoTime> {
         let review = self.review_from.map(|_| self.now);
         [self.blocks.next_timer(), self.sweep_at, review].into_iter().flatten().min()
     }
 }
 
-/// The time that the block of an unproven scan gets while it goes on; none if such scans are not, or this source must not be blocked any more.
+/// The new timeout for the block of an unproven scan that continues; `None` if the policy does not block such scans (any more).
 fn renewal(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source) -> Option<Duration> {
     let wanted = policy.mode == Mode::Enforce && policy.unproven.action == UnprovenAction::Block;
     (wanted && !overlaps(policy, always, never_block, source)).then_some(policy.unproven.timeout)

@@ -1,4 +1,4 @@
-//! The ledger under ordinary days and under floods.
+//! The ledger under ordinary load and under floods.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -29,7 +29,7 @@ fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
 
 // D6
 #[test]
-fn distinct_ports_add_up_within_the_window_and_leave_it_one_by_one() {
+fn distinct_ports_count_within_the_window() {
     let mut ledger = ledger(30, 2, 1000);
     assert_eq!(plain(&mut ledger, 0, 1, 80), 1);
     assert_eq!(plain(&mut ledger, 10, 1, 80), 1);
@@ -41,7 +41,7 @@ fn distinct_ports_add_up_within_the_window_and_leave_it_one_by_one() {
 
 // P10
 #[test]
-fn a_source_costs_less_than_it_is_said_to() {
+fn memory_per_source_stays_below_its_bound() {
     assert!(suspect_bytes(2) <= 200 && NEWCOMER_BYTES <= 200, "{} {}", suspect_bytes(2), NEWCOMER_BYTES);
     assert_eq!((Slab::<Newcomer>::PLACE, Slab::<Suspect>::PLACE), (32, 56));
     for capacity in [3, 1000, 100_000, CAPACITY, 500_000] {
@@ -54,7 +54,7 @@ fn a_source_costs_less_than_it_is_said_to() {
 
 // P10
 #[test]
-fn a_high_trigger_has_fewer_suspects_instead_of_more_memory() {
+fn high_trigger_has_fewer_suspects() {
     for trigger in [0, 2, 100, 1023, u16::MAX] {
         let ledger = ledger(CAPACITY, trigger, 600_000);
         assert!(ledger.ports.len() * 8 <= PORT_BYTES_MAX);
@@ -66,7 +66,7 @@ fn a_high_trigger_has_fewer_suspects_instead_of_more_memory() {
 }
 
 #[test]
-fn a_patient_newcomer_is_kept_through_a_flood_for_the_whole_window() {
+fn patient_newcomer_survives_a_flood() {
     let mut ledger = ledger(3000, 2, 600_000);
     plain(&mut ledger, 0, 1, 80);
     for n in 0..300_000u32 {
@@ -77,7 +77,7 @@ fn a_patient_newcomer_is_kept_through_a_flood_for_the_whole_window() {
 
 // P6
 #[test]
-fn a_flood_of_single_probes_pushes_out_no_suspect() {
+fn flood_of_single_probes_evicts_no_suspect() {
     let mut ledger = ledger(3000, 9, 600_000);
     for source in 0..1000 {
         plain(&mut ledger, 0, source, 1);
@@ -92,7 +92,7 @@ fn a_flood_of_single_probes_pushes_out_no_suspect() {
 }
 
 #[test]
-fn a_suspect_that_goes_on_outlives_any_number_of_suspects_that_do_not() {
+fn active_suspect_outlives_inactive_ones() {
     let mut ledger = ledger(3000, 500, 600_000);
     for n in 0..100_000u32 {
         plain(&mut ledger, u64::from(n) / 100, 0x0a00_0000 + n, 1);
@@ -105,7 +105,7 @@ fn a_suspect_that_goes_on_outlives_any_number_of_suspects_that_do_not() {
 }
 
 #[test]
-fn after_a_flood_newcomers_are_patient_again() {
+fn newcomers_are_patient_again_after_a_flood() {
     let mut ledger = ledger(3000, 2, 600_000);
     for n in 0..100_000u32 {
         plain(&mut ledger, u64::from(n) / 300, 0x0a00_0000 + n, 443);
@@ -119,7 +119,7 @@ fn after_a_flood_newcomers_are_patient_again() {
 }
 
 #[test]
-fn what_is_over_is_swept_out() {
+fn expired_accounts_are_swept_out() {
     let mut ledger = ledger(3000, 2, 1000);
     for source in 0..500 {
         plain(&mut ledger, 0, source, 1);
@@ -134,20 +134,20 @@ fn what_is_over_is_swept_out() {
 }
 
 #[test]
-fn a_source_is_told_of_once_a_window() {
+fn report_is_due_once_per_window() {
     let mut ledger = ledger(30, 0, 1000);
-    let tell = |ledger: &mut Ledger, at, port| {
+    let due_for_report = |ledger: &mut Ledger, at, port| {
         let (_, found) = ledger.touch(MonoTime::from_millis(at), host(1), syn(at, port), TCP);
-        ledger.tell(MonoTime::from_millis(at), found)
+        ledger.due_for_report(MonoTime::from_millis(at), found)
     };
-    assert!(tell(&mut ledger, 0, 80));
-    assert!(!tell(&mut ledger, 900, 80));
-    assert!(!tell(&mut ledger, 1001, 81));
-    assert!(tell(&mut ledger, 1002, 81));
+    assert!(due_for_report(&mut ledger, 0, 80));
+    assert!(!due_for_report(&mut ledger, 900, 80));
+    assert!(!due_for_report(&mut ledger, 1001, 81));
+    assert!(due_for_report(&mut ledger, 1002, 81));
 }
 
 #[test]
-fn another_trigger_keeps_what_is_known() {
+fn reshape_keeps_the_accounts() {
     let mut ledger = ledger(300, 2, 600_000);
     for (source, port) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
         plain(&mut ledger, 5, source, port);
@@ -161,10 +161,10 @@ fn another_trigger_keeps_what_is_known() {
 }
 
 proptest! {
-    /// However few its places, the ledger never counts more than truly happened, and never holds more than it may.
+    /// With any number of places, the ledger never counts more ports than were touched, and never exceeds its capacity.
     // P10, D13
     #[test]
-    fn the_ledger_never_invents_and_never_exceeds(capacity in 0u32..30, trigger in 0u16..12, steps in proptest::collection::vec((0u32..20, 0u16..9, 0u64..400, 0u8..8), 1..300)) {
+    fn ledger_never_overcounts_or_exceeds_its_capacity(capacity in 0u32..30, trigger in 0u16..12, steps in proptest::collection::vec((0u32..20, 0u16..9, 0u64..400, 0u8..8), 1..300)) {
         let mut ledger = ledger(capacity, trigger, 1000);
         let mut all: Vec<(u32, u16, u64)> = Vec::new();
         let mut now = 0;
@@ -176,7 +176,7 @@ proptest! {
                 2 => {
                     all.push((source, port, now));
                     let (_, found) = ledger.touch(MonoTime::from_millis(now), host(source), syn(now, port), TCP);
-                    ledger.tell(MonoTime::from_millis(now), found);
+                    ledger.due_for_report(MonoTime::from_millis(now), found);
                 }
                 _ => {
                     all.push((source, port, now));
@@ -188,12 +188,11 @@ proptest! {
             prop_assert!(ledger.sources() <= ledger.capacity());
             prop_assert_eq!(ledger.index.len() as u32, ledger.sources());
             prop_assert_eq!(ledger.patient.length() + ledger.hasty.length(), ledger.newcomers.used());
-            prop_assert_eq!(ledger.watched.length(), ledger.suspects());
+            prop_assert_eq!(ledger.by_last_touch.length(), ledger.suspects());
             prop_assert!(ledger.patient.length() <= ledger.shape.third());
         }
     }
 
-    /// With places enough, it counts exactly.
     #[test]
     fn with_room_for_all_the_count_is_exact(trigger in 0u16..12, steps in proptest::collection::vec((0u32..5, 0u16..9, 0u64..400), 1..200)) {
         let mut ledger = ledger(300, trigger, 1000);

@@ -154,7 +154,7 @@ fn engine(report: &Report, event: &Event) -> Vec<String> {
         Report::Unblocked { source, ending } => {
             let why = match ending {
                 Ending::Expired => "its time is up",
-                Ending::ByHand => "unblocked by hand",
+                Ending::Manual => "unblocked by hand",
                 Ending::Removed => "its element was taken out of the kernel's set",
                 Ending::NeverBlock => "it must never be blocked",
                 Ending::Total => "block.total allows no more",

@@ -129,7 +129,7 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
                 "ending",
                 match ending {
                     Ending::Expired => "expired",
-                    Ending::ByHand => "by-hand",
+                    Ending::Manual => "by-hand",
                     Ending::Removed => "removed",
                     Ending::NeverBlock => "never-block",
                     Ending::Total => "total",

@@ -37,7 +37,7 @@ fn events() -> Vec<Event> {
         notices.push(Notice::Engine(Report::Blocked { source: host, port: None, timeout, reason, renewed: false }));
     }
     notices.push(blocked("10.77.1.1", 1, true));
-    for ending in [Ending::Expired, Ending::ByHand, Ending::Removed, Ending::NeverBlock, Ending::Total] {
+    for ending in [Ending::Expired, Ending::Manual, Ending::Removed, Ending::NeverBlock, Ending::Total] {
         notices.push(Notice::Engine(Report::Unblocked { source: host, ending }));
     }
     let ends =

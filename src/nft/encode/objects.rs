@@ -22,7 +22,7 @@ pub fn flush_rules(out: &mut Writer, table: Table, sequence: u32) {
     of_table(out, table, message::DELRULE, 0, sequence);
 }
 
-/// Creates a set, without its elements. `id` tells the sets of one transaction apart.
+/// Creates a set, without its elements. `id` identifies it within the transaction.
 pub fn new_set(out: &mut Writer, table: Table, sequence: u32, set: &Set, id: u32) {
     let message = open(out, message::NEWSET, NLM_F_CREATE, sequence);
     out.attr_str(attr::SET_TABLE, table.name);

@@ -146,8 +146,8 @@ fn judge_and_block(count: usize, send: &mpsc::Sender<Ipv4Addr>, started: &mpsc::
                         let Some(probe) = probe else { return };
                         engine.on_probe(now, &probe, &mut actions);
                         for action in actions.drain(..) {
-                            if let Action::Block { subject, .. } = action {
-                                let source = match subject.network(64).addr() {
+                            if let Action::Block { source, .. } = action {
+                                let source = match source.addr {
                                     std::net::IpAddr::V4(source) => source,
                                     std::net::IpAddr::V6(_) => continue,
                                 };

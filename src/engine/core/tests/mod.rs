@@ -1,7 +1,7 @@
-//! What the engine does, in sentences, a file for each thing that comes in. Sequences at random are in `tests/pure/engine.rs`.
+//! The engine's tests, a file for each kind of input. Random sequences are in `tests/pure/engine.rs`.
 
-mod by_hand;
 mod configuration;
+mod manual;
 mod outcomes;
 mod probes;
 
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::engine::{Action, NotBlocked, Outcome, Report, Trigger};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
-/// An engine with a kernel beside it that says yes, unless told otherwise.
+/// An engine with a simulated kernel that accepts every order unless `refuse` is set.
 struct Bench {
     engine: Engine,
     now: u64,
@@ -94,28 +94,28 @@ impl Bench {
         }
     }
 
-    /// SYNs with which the rules hold their source.
+    /// SYNs for which the rules hold their source.
     fn held(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
-        self.rules_tell(source, ports, Engine::on_held);
+        self.rule_event(source, ports, Engine::on_held);
     }
 
-    /// SYNs of a source that the rules hold already.
+    /// SYNs of a source that the rules already hold.
     fn still(&mut self, source: &str, ports: impl IntoIterator<Item = u16>) {
-        self.rules_tell(source, ports, Engine::on_still);
+        self.rule_event(source, ports, Engine::on_repeat);
     }
 
-    fn rules_tell(
+    fn rule_event(
         &mut self,
         source: &str,
         ports: impl IntoIterator<Item = u16>,
-        tell: fn(&mut Engine, MonoTime, &Probe, &mut Vec<Action>) -> Trigger,
+        event: fn(&mut Engine, MonoTime, &Probe, &mut Vec<Action>) -> Trigger,
     ) {
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         for number in ports {
             let port = Port { transport: Transport::Tcp, number };
             let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
             self.command(|engine, now, actions| {
-                tell(engine, now, &probe, actions);
+                event(engine, now, &probe, actions);
             });
         }
     }
@@ -126,7 +126,7 @@ impl Bench {
         self.carry_out(actions);
     }
 
-    /// Puts another policy in force; what is due at once is done.
+    /// Reconfigures the engine and runs the due timers.
     fn reconfigure(&mut self, policy: Policy) {
         self.command(|engine, now, actions| {
             engine.reconfigure(now, policy);
@@ -134,7 +134,7 @@ impl Bench {
         });
     }
 
-    /// Puts another never-block list in force; what is due at once is done.
+    /// Replaces the never-block list and runs the due timers.
     fn set_never_block(&mut self, list: AllowList) {
         self.command(|engine, now, actions| {
             engine.set_never_block(now, list);
@@ -142,7 +142,7 @@ impl Bench {
         });
     }
 
-    /// Lets time pass, timers included.
+    /// Advances the time and runs the timers.
     fn wait(&mut self, time: Duration) {
         let end = self.now + time.as_millis() as u64;
         while let Some(due) = self.engine.next_timer().filter(|due| due.millis() <= end) {
@@ -152,8 +152,8 @@ impl Bench {
         self.now = end;
     }
 
-    /// Reports since the last call, in short.
-    fn told(&mut self) -> Vec<String> {
+    /// Reports since the last call, as short lines.
+    fn report_lines(&mut self) -> Vec<String> {
         let short = |report: Report| match report {
             Report::Scan { source, not_blocked, reason, .. } => {
                 format!("scan {} {reason} {}", source.addr(), not_blocked.map_or("-", NotBlocked::text))
@@ -184,5 +184,5 @@ fn host(address: &str) -> Source {
     Source::of(address.parse().unwrap(), 64)
 }
 
-const THEM: &str = "203.0.113.9";
+const SCANNER: &str = "203.0.113.9";
 const SECOND: Duration = Duration::from_secs(1);

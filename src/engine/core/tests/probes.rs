@@ -1,4 +1,4 @@
-//! Probes, and the holds that the rules tell of.
+//! Probes, and the holds that the rules report.
 
 use ipnet::IpNet;
 
@@ -8,24 +8,24 @@ use crate::engine::{Reason, Refusal};
 
 // P7, D15
 #[test]
-fn the_third_port_blocks_and_the_log_says_so_after_the_kernel() {
+fn block_is_reported_after_the_kernel_acknowledged_it() {
     let mut bench = Bench::new(|_| {});
     bench.answers = false;
-    bench.syn(THEM, [1, 2]);
-    assert!(bench.told().is_empty());
+    bench.syn(SCANNER, [1, 2]);
+    assert!(bench.report_lines().is_empty());
     bench.now = 200;
-    bench.syn(THEM, [3, 4, 5]);
-    assert_eq!(bench.told(), ["scan 203.0.113.9 syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3 -"]);
+    bench.syn(SCANNER, [3, 4, 5]);
+    assert_eq!(bench.report_lines(), ["scan 203.0.113.9 syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3 -"]);
     assert_eq!(bench.orders(), 1);
     assert!(bench.blocked().is_empty());
-    bench.answer(Outcome::Blocked { source: host(THEM), result: Ok(()) });
-    assert_eq!(bench.told(), ["blocked 203.0.113.9 60s"]);
-    assert_eq!(bench.blocked(), [THEM]);
+    bench.answer(Outcome::Blocked { source: host(SCANNER), result: Ok(()) });
+    assert_eq!(bench.report_lines(), ["blocked 203.0.113.9 60s"]);
+    assert_eq!(bench.blocked(), [SCANNER]);
     assert_eq!(bench.engine.status().already_blocked, 2);
 }
 
 #[test]
-fn xmas_scan_over_ipv6_is_blocked_once_and_as_a_prefix() {
+fn xmas_scan_over_ipv6_is_blocked_as_a_prefix() {
     let mut bench = Bench::new(|_| {});
     for (n, port) in (1..=9).zip(1..) {
         bench.probe(&format!("2001:db8::{n}"), &format!("tcp/{port}"), ScanKind::Xmas, false);
@@ -35,9 +35,9 @@ fn xmas_scan_over_ipv6_is_blocked_once_and_as_a_prefix() {
 }
 
 #[test]
-fn trigger_zero_blocks_at_the_first_port_but_not_for_imitable_evidence() {
+fn trigger_zero_blocks_at_the_first_plain_port() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
-    bench.probe(THEM, "tcp/80", ScanKind::Ack, true);
+    bench.probe(SCANNER, "tcp/80", ScanKind::Ack, true);
     assert!(bench.blocked().is_empty());
     bench.syn("203.0.113.10", [22]);
     assert_eq!(bench.blocked(), ["203.0.113.10"]);
@@ -45,61 +45,61 @@ fn trigger_zero_blocks_at_the_first_port_but_not_for_imitable_evidence() {
 
 // D6
 #[test]
-fn one_port_tried_again_and_again_is_no_scan() {
+fn repeats_of_two_ports_are_no_scan() {
     let mut bench = Bench::new(|_| {});
     for _ in 0..500 {
         bench.now += 900;
-        bench.syn(THEM, [873, 874]);
+        bench.syn(SCANNER, [873, 874]);
     }
-    assert!(bench.told().is_empty());
+    assert!(bench.report_lines().is_empty());
 }
 
 #[test]
-fn late_acknowledgements_to_five_ports_are_no_scan_and_to_six_are_one() {
+fn out_of_state_acks_to_six_ports_are_a_scan() {
     let mut bench = Bench::new(|_| {});
     for port in 1..=5 {
-        bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Ack, true);
+        bench.probe(SCANNER, &format!("tcp/{port}"), ScanKind::Ack, true);
     }
-    assert!(bench.told().is_empty());
-    bench.probe(THEM, "tcp/6", ScanKind::Ack, true);
-    assert_eq!(bench.blocked(), [THEM]);
+    assert!(bench.report_lines().is_empty());
+    bench.probe(SCANNER, "tcp/6", ScanKind::Ack, true);
+    assert_eq!(bench.blocked(), [SCANNER]);
 }
 
 #[test]
-fn udp_is_told_once_a_window_and_does_not_count_toward_a_block() {
+fn udp_is_reported_once_per_window_and_blocks_nothing() {
     let mut bench = Bench::new(|_| {});
     for port in 1..=20 {
-        bench.probe(THEM, &format!("udp/{port}"), ScanKind::Udp, false);
+        bench.probe(SCANNER, &format!("udp/{port}"), ScanKind::Udp, false);
     }
-    bench.syn(THEM, [1, 2]);
-    assert_eq!(bench.told(), ["scan 203.0.113.9 udp scan: 3 ports in 0.0s: udp/1 udp/2 udp/3 udp.action is log"]);
-    bench.syn(THEM, [3]);
-    assert_eq!(bench.blocked(), [THEM]);
+    bench.syn(SCANNER, [1, 2]);
+    assert_eq!(bench.report_lines(), ["scan 203.0.113.9 udp scan: 3 ports in 0.0s: udp/1 udp/2 udp/3 udp.action is log"]);
+    bench.syn(SCANNER, [3]);
+    assert_eq!(bench.blocked(), [SCANNER]);
     let mut bench = Bench::new(|policy| policy.udp = ProtocolAction::Block);
     for port in 1..=3 {
-        bench.probe(THEM, &format!("udp/{port}"), ScanKind::Udp, false);
+        bench.probe(SCANNER, &format!("udp/{port}"), ScanKind::Udp, false);
     }
-    assert_eq!(bench.blocked(), [THEM]);
+    assert_eq!(bench.blocked(), [SCANNER]);
 }
 
 #[test]
-fn observe_mode_tells_and_orders_nothing() {
+fn observe_mode_reports_and_orders_nothing() {
     let mut bench = Bench::new(|policy| policy.mode = Mode::Observe);
-    bench.syn(THEM, 1..100);
-    assert_eq!(bench.told(), ["scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 observe mode"]);
+    bench.syn(SCANNER, 1..100);
+    assert_eq!(bench.report_lines(), ["scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 observe mode"]);
     assert_eq!(bench.orders(), 0);
-    bench.command(|engine, now, actions| assert_eq!(engine.block(now, host(THEM), None, "", actions), Err(Refusal::Observe)));
+    bench.command(|engine, now, actions| assert_eq!(engine.block(now, host(SCANNER), None, "", actions), Err(Refusal::Observe)));
 }
 
 #[test]
-fn a_never_block_address_is_told_once_a_window_and_never_blocked() {
+fn never_block_address_is_reported_and_not_blocked() {
     let mut bench = Bench::new(|policy| policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect());
     let own: AllowList = ["2001:db8::1/128".parse().unwrap()].into_iter().collect();
     bench.set_never_block(own);
-    bench.syn(THEM, 1..100);
+    bench.syn(SCANNER, 1..100);
     bench.syn("2001:db8::bad", 1..100);
     bench.syn("fe80::1", 1..100);
-    assert_eq!(bench.told().iter().filter(|line| line.ends_with("never-block address")).count(), 3);
+    assert_eq!(bench.report_lines().iter().filter(|line| line.ends_with("never-block address")).count(), 3);
     assert_eq!(bench.orders(), 0);
     bench.command(|engine, now, actions| {
         let refusal = engine.block(now, host("2001:db8::7"), None, "", actions).unwrap_err();
@@ -110,7 +110,7 @@ fn a_never_block_address_is_told_once_a_window_and_never_blocked() {
 }
 
 #[test]
-fn handshakes_are_told_as_proof_whatever_stands_against_a_block() {
+fn handshakes_are_reported_as_proof_without_a_block() {
     let cases: [fn(&mut Policy); 4] = [
         |policy| policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect(),
         |policy| policy.tcp = ProtocolAction::Log,
@@ -121,7 +121,7 @@ fn handshakes_are_told_as_proof_whatever_stands_against_a_block() {
         for (scan, expected) in [(ScanKind::Connect, true), (ScanKind::Syn, false)] {
             let mut bench = Bench::new(case);
             for port in 1..=3 {
-                bench.probe(THEM, &format!("tcp/{port}"), scan, false);
+                bench.probe(SCANNER, &format!("tcp/{port}"), scan, false);
             }
             let [Report::Scan { reason: Reason::Scan { proven, .. }, not_blocked: Some(_), .. }] = &bench.reports[..] else {
                 panic!("{:?}", bench.reports);
@@ -136,41 +136,41 @@ fn proven_sources_are_blocked_longer_each_time() {
     let mut bench = Bench::new(|_| {});
     for hours in [1, 4, 16] {
         for port in 1..=3 {
-            bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Connect, false);
+            bench.probe(SCANNER, &format!("tcp/{port}"), ScanKind::Connect, false);
         }
-        assert_eq!(bench.told().last().unwrap(), &format!("blocked 203.0.113.9 {}s", hours * 3600));
+        assert_eq!(bench.report_lines().last().unwrap(), &format!("blocked 203.0.113.9 {}s", hours * 3600));
         bench.wait(SECOND * 3600 * hours);
-        assert_eq!(bench.told(), ["unblocked 203.0.113.9 Expired"]);
+        assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Expired"]);
     }
     bench.wait(SECOND * 86_400 * 31);
     for port in 1..=3 {
-        bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Connect, false);
+        bench.probe(SCANNER, &format!("tcp/{port}"), ScanKind::Connect, false);
     }
-    assert_eq!(bench.told().last().unwrap(), "blocked 203.0.113.9 3600s");
+    assert_eq!(bench.report_lines().last().unwrap(), "blocked 203.0.113.9 3600s");
 }
 
 #[test]
-fn proof_lengthens_an_unproven_block() {
+fn proof_makes_an_unproven_block_longer() {
     let mut bench = Bench::new(|_| {});
-    bench.syn(THEM, 1..=3);
-    bench.told();
+    bench.syn(SCANNER, 1..=3);
+    bench.report_lines();
     for port in 1..=4 {
-        bench.probe(THEM, &format!("tcp/{port}"), ScanKind::Connect, false);
+        bench.probe(SCANNER, &format!("tcp/{port}"), ScanKind::Connect, false);
     }
-    assert_eq!(bench.told().last().unwrap(), "blocked 203.0.113.9 3600s renewed");
+    assert_eq!(bench.report_lines().last().unwrap(), "blocked 203.0.113.9 3600s renewed");
     assert_eq!(bench.orders(), 2);
 }
 
 // P3
 #[test]
-fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
+fn unproven_blocks_are_limited_per_minute() {
     let mut bench = Bench::new(|policy| policy.unproven.per_minute = 10);
     for n in 0..30 {
         bench.syn(&format!("203.0.113.{n}"), 1..=4);
     }
-    assert_eq!(bench.blocked().len(), 8, "a quarter is kept for those who go on");
-    let told = bench.told();
-    assert_eq!(told.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 22);
+    assert_eq!(bench.blocked().len(), 8, "a quarter is reserved for persistent sources");
+    let lines = bench.report_lines();
+    assert_eq!(lines.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 22);
     for n in 10..30 {
         bench.syn(&format!("203.0.113.{n}"), 5..=9);
     }
@@ -186,9 +186,9 @@ fn new_unproven_blocks_are_capped_by_the_minute_and_the_rest_is_told() {
 
 // P6
 #[test]
-fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_for_those_who_go_on() {
+fn persistent_scanner_gets_a_reserved_block_in_a_flood() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
-    // Less than the suspects' places between two of the scanner's probes.
+    // Fewer than the suspects' places between two of the scanner's probes.
     let flood = |bench: &mut Bench, from: u32| {
         for n in from..from + 500 {
             bench.syn(&Ipv4Addr::from_bits(0x2c00_0000 + n).to_string(), [7]);
@@ -196,68 +196,68 @@ fn at_trigger_0_a_scanner_among_invented_sources_is_blocked_with_what_is_kept_fo
     };
     flood(&mut bench, 0);
     for port in 1..=7 {
-        bench.syn(THEM, [port]);
+        bench.syn(SCANNER, [port]);
         flood(&mut bench, 500 * u32::from(port));
     }
     assert_eq!(bench.blocked().len(), 450);
-    bench.syn(THEM, [8]);
+    bench.syn(SCANNER, [8]);
     assert_eq!(bench.blocked().len(), 451);
 }
 
 // P10
 #[test]
-fn there_are_never_more_blocks_than_the_total() {
+fn blocks_never_exceed_the_total() {
     let mut bench = Bench::new(|policy| policy.total = 5);
     for n in 0..9 {
         bench.syn(&format!("203.0.113.{n}"), 1..=3);
     }
     assert_eq!(bench.blocked().len(), 5);
-    assert!(bench.told().iter().any(|line| line.ends_with("block.total is reached")));
+    assert!(bench.report_lines().iter().any(|line| line.ends_with("block.total is reached")));
     bench.command(|engine, now, actions| assert_eq!(engine.block(now, host("192.0.2.77"), None, "", actions), Err(Refusal::Total(5))));
 }
 
 #[test]
-fn report_and_slow_order_nothing() {
+fn unproven_actions_report_and_slow_order_nothing() {
     for (action, words) in [(UnprovenAction::Report, "report"), (UnprovenAction::Slow, "slow")] {
         let mut bench = Bench::new(|policy| policy.unproven.action = action);
-        bench.syn(THEM, 1..9);
+        bench.syn(SCANNER, 1..9);
         assert_eq!(bench.orders(), 0);
-        assert!(bench.told().concat().ends_with(&format!("block.unproven.action is {words}")));
+        assert!(bench.report_lines().concat().ends_with(&format!("block.unproven.action is {words}")));
     }
 }
 
 #[test]
-fn an_account_shows_what_a_source_did() {
+fn account_shows_the_ports_of_a_source() {
     let mut bench = Bench::new(|_| {});
     bench.now = 50;
-    bench.syn(THEM, [22]);
+    bench.syn(SCANNER, [22]);
     bench.now = 70;
-    bench.probe(THEM, "udp/161", ScanKind::Udp, false);
-    let view = bench.engine.account(THEM.parse().unwrap()).unwrap();
+    bench.probe(SCANNER, "udp/161", ScanKind::Udp, false);
+    let view = bench.engine.account(SCANNER.parse().unwrap()).unwrap();
     assert_eq!((view.first.millis(), view.last.millis(), view.probes), (50, 70, 2));
     let ports: Vec<String> = view.ports.iter().map(|touch| touch.port.to_string()).collect();
     assert_eq!(ports, ["tcp/22", "udp/161"]);
     assert_eq!(bench.engine.account("203.0.113.10".parse().unwrap()), None);
     bench.wait(SECOND * 700);
-    assert_eq!(bench.engine.account(THEM.parse().unwrap()), None);
+    assert_eq!(bench.engine.account(SCANNER.parse().unwrap()), None);
     assert_eq!((bench.engine.status().sources, bench.engine.next_timer()), (0, None));
 }
 
 #[test]
-fn a_hold_that_becomes_a_block_is_left_to_run_out() {
+fn hold_of_a_blocked_source_is_left_to_expire() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
     bench.syn("203.0.113.9", [1, 2]);
     bench.held("203.0.113.9", [3]);
     assert_eq!(bench.engine.status().blocked, 1);
     assert_eq!(bench.released, []);
-    // Probes that were on their way.
+    // Probes that were in flight.
     bench.held("203.0.113.9", [4]);
     assert_eq!((bench.released.as_slice(), bench.engine.status().held), ([].as_slice(), 2));
 }
 
 // P26
 #[test]
-fn a_hold_is_ended_when_the_ledger_or_the_lists_say_no() {
+fn hold_is_released_without_evidence_or_when_allowed() {
     let source = |text: &str| Source::of(text.parse().unwrap(), 64);
     let mut bench = Bench::new(|policy| {
         policy.scan_trigger = 2;
@@ -273,31 +273,31 @@ fn a_hold_is_ended_when_the_ledger_or_the_lists_say_no() {
 }
 
 #[test]
-fn a_few_holds_past_the_budget_are_ended_and_those_of_a_flood_run_out() {
+fn holds_over_budget_are_released_except_in_a_flood() {
     let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
-    let invented = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
+    let spoofed = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
     for n in 0..60 {
-        bench.held(&invented(n), [1]);
+        bench.held(&spoofed(n), [1]);
     }
-    // Ten may be blocked, and two of these are kept for sources that go on.
+    // Ten may be blocked, and two of these are reserved for persistent sources.
     assert_eq!(bench.released.len(), 52);
     for n in 60..5000 {
         bench.now += u64::from(n % 2);
-        bench.held(&invented(n), [1]);
+        bench.held(&spoofed(n), [1]);
     }
     assert!(bench.released.len() <= 110, "{}", bench.released.len());
-    // The flood is over: a single one is ended again.
+    // The flood is over: single holds are released again.
     bench.now += 2500;
     let before = bench.released.len();
     for n in 5000..5020 {
-        bench.held(&invented(n), [1]);
+        bench.held(&spoofed(n), [1]);
     }
     assert!(bench.released.len() > before, "{before}");
 }
 
 // P27
 #[test]
-fn a_held_source_that_goes_on_is_blocked_when_the_budget_is_spent() {
+fn persistent_held_source_is_blocked_over_budget() {
     let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
     for n in 0..500 {
         bench.held(&Ipv4Addr::from(0x2000_0000 + n).to_string(), [1]);
@@ -308,14 +308,14 @@ fn a_held_source_that_goes_on_is_blocked_when_the_budget_is_spent() {
     bench.still("203.0.113.9", 2..20);
     let source = Source::of("203.0.113.9".parse().unwrap(), 64);
     assert!(bench.engine.blocked(source).is_some());
-    // What it was blocked for stays what is known of it.
+    // Further probes do not change the evidence of a blocked source.
     let known = bench.engine.account("203.0.113.9".parse().unwrap()).unwrap();
     bench.still("203.0.113.9", 100..200);
     assert_eq!(bench.engine.account("203.0.113.9".parse().unwrap()).unwrap(), known);
 }
 
 #[test]
-fn a_block_that_is_lifted_because_it_must_not_be_takes_the_hold_with_it() {
+fn lift_of_a_never_block_address_releases_the_hold() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 0);
     bench.held("203.0.113.9", [1]);
     assert_eq!((bench.engine.status().blocked, bench.released.len()), (1, 0));

@@ -1,4 +1,4 @@
-//! The administrator's word, by `portsentryctl` or by nft.
+//! Commands of the administrator, and edits with nft.
 
 use super::*;
 use ipnet::IpNet;
@@ -6,29 +6,29 @@ use ipnet::IpNet;
 use crate::engine::{Adopted, Reason, Unblocked};
 
 #[test]
-fn an_element_that_somebody_took_out_is_unblocked_by_hand_and_forgiven() {
+fn element_gone_at_a_count_ends_the_block() {
     let mut bench = Bench::new(|_| {});
-    bench.syn(THEM, 1..=3);
+    bench.syn(SCANNER, 1..=3);
     bench.packets = None;
     bench.wait(SECOND * 45);
-    assert_eq!(bench.told().last().unwrap(), "unblocked 203.0.113.9 ByHand");
-    bench.syn(THEM, [4, 5]);
+    assert_eq!(bench.report_lines().last().unwrap(), "unblocked 203.0.113.9 Manual");
+    bench.syn(SCANNER, [4, 5]);
     assert!(bench.blocked().is_empty());
 }
 
 #[test]
-fn the_administrator_blocks_and_unblocks_and_unblocking_forgives() {
+fn unblock_command_forgets_the_evidence() {
     let mut bench = Bench::new(|_| {});
-    bench.syn(THEM, 1..=3);
-    bench.told();
-    bench.command(|engine, now, actions| engine.unblock(now, host(THEM), actions).unwrap());
-    assert_eq!(bench.told(), ["unblocked 203.0.113.9 ByHand"]);
-    bench.syn(THEM, [4, 5]);
+    bench.syn(SCANNER, 1..=3);
+    bench.report_lines();
+    bench.command(|engine, now, actions| engine.unblock(now, host(SCANNER), actions).unwrap());
+    assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Manual"]);
+    bench.syn(SCANNER, [4, 5]);
     assert!(bench.blocked().is_empty());
-    bench.command(|engine, now, actions| engine.block(now, host(THEM), Some(SECOND * 5), "abuse", actions).unwrap());
+    bench.command(|engine, now, actions| engine.block(now, host(SCANNER), Some(SECOND * 5), "abuse", actions).unwrap());
     let network = Source::from("198.51.100.7/24".parse::<IpNet>().unwrap());
     bench.command(|engine, now, actions| engine.block(now, network, None, "", actions).unwrap());
-    assert_eq!(bench.blocked(), ["198.51.100.0/24", THEM]);
+    assert_eq!(bench.blocked(), ["198.51.100.0/24", SCANNER]);
     bench.wait(SECOND * 100);
     assert_eq!(bench.blocked(), ["198.51.100.0/24"]);
     bench.command(|engine, now, actions| {
@@ -40,7 +40,7 @@ fn the_administrator_blocks_and_unblocks_and_unblocking_forgives() {
 }
 
 #[test]
-fn elements_found_at_start_are_taken_over() {
+fn elements_found_at_start_are_adopted() {
     let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
     bench.now = 7_200_000;
     let element = |address, remaining, reason| Adopted {
@@ -55,25 +55,25 @@ fn elements_found_at_start_are_taken_over() {
     };
     let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".to_owned() };
     let found = [
-        element(THEM, Some(SECOND * 60), scan.clone()),
+        element(SCANNER, Some(SECOND * 60), scan.clone()),
         element("203.0.113.10", None, Reason::Foreign("x".to_owned())),
         element("198.51.100.1", None, scan),
     ];
     bench.command(|engine, now, actions| engine.adopt(now, found, actions));
-    assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
-    let view = bench.engine.blocked(host(THEM)).unwrap();
+    assert_eq!(bench.report_lines(), ["unblocked 198.51.100.1 NeverBlock"]);
+    let view = bench.engine.blocked(host(SCANNER)).unwrap();
     assert_eq!((view.since.millis(), view.expires.unwrap().millis(), view.packets), (7_200_000 - 3_540_000, 7_260_000, 7));
-    bench.syn(THEM, 1..9);
+    bench.syn(SCANNER, 1..9);
     assert_eq!(bench.engine.status().already_blocked, 6);
-    // As many packets as at the start: nobody scans any more.
+    // As many packets as at the start: the scan has ended.
     bench.packets = Some(7);
     bench.wait(SECOND * 61);
-    assert_eq!(bench.told(), ["unblocked 203.0.113.9 Expired"]);
+    assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Expired"]);
     assert_eq!(bench.blocked(), ["203.0.113.10"]);
 }
 
 #[test]
-fn an_unblock_makes_the_rules_forget_the_source_and_its_ports() {
+fn unblock_makes_the_rules_forget_the_ports() {
     let mut bench = Bench::new(|policy| policy.scan_trigger = 2);
     bench.syn("203.0.113.9", [1, 2, 3]);
     let source = Source::of("203.0.113.9".parse().unwrap(), 64);
@@ -86,7 +86,7 @@ fn an_unblock_makes_the_rules_forget_the_source_and_its_ports() {
 }
 
 #[test]
-fn without_a_reflex_nothing_is_asked_of_its_sets() {
+fn unblock_without_reflex_releases_nothing() {
     let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.reflex) = (2, false));
     bench.syn("203.0.113.9", [1, 2, 3]);
     let source = Source::of("203.0.113.9".parse().unwrap(), 64);
@@ -95,27 +95,27 @@ fn without_a_reflex_nothing_is_asked_of_its_sets() {
 }
 
 #[test]
-fn an_element_that_is_told_to_be_gone_ends_the_block_and_its_evidence_at_once() {
+fn removed_element_ends_block_and_evidence() {
     let mut bench = Bench::new(|_| {});
-    bench.syn(THEM, 1..=3);
-    bench.told();
+    bench.syn(SCANNER, 1..=3);
+    bench.report_lines();
     let mut was_blocked = Vec::new();
     for _ in 0..2 {
-        bench.command(|engine, now, actions| was_blocked.push(engine.removed_by_hand(now, host(THEM), actions)));
+        bench.command(|engine, now, actions| was_blocked.push(engine.element_removed(now, host(SCANNER), actions)));
     }
-    assert_eq!((was_blocked, bench.told()), (vec![true, false], vec!["unblocked 203.0.113.9 Removed".to_owned()]));
-    bench.syn(THEM, [4, 5]);
+    assert_eq!((was_blocked, bench.report_lines()), (vec![true, false], vec!["unblocked 203.0.113.9 Removed".to_owned()]));
+    bench.syn(SCANNER, [4, 5]);
     assert!(bench.blocked().is_empty());
-    // With an order in flight the kernel's answer to it tells what is true.
+    // While an order is in flight, the kernel's answer decides.
     bench.answers = false;
-    bench.syn(THEM, [6]);
-    bench.command(|engine, now, actions| assert!(!engine.removed_by_hand(now, host(THEM), actions)));
-    bench.answer(Outcome::Blocked { source: host(THEM), result: Ok(()) });
-    assert_eq!(bench.blocked(), [THEM]);
+    bench.syn(SCANNER, [6]);
+    bench.command(|engine, now, actions| assert!(!engine.element_removed(now, host(SCANNER), actions)));
+    bench.answer(Outcome::Blocked { source: host(SCANNER), result: Ok(()) });
+    assert_eq!(bench.blocked(), [SCANNER]);
 }
 
 #[test]
-fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
+fn changed_element_counts_with_the_kernels_values() {
     let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
     let element = |address, seconds: Option<u32>| {
         let time = seconds.map(|seconds| SECOND * seconds);
@@ -131,23 +131,25 @@ fn an_element_that_somebody_put_in_or_changed_counts_as_the_kernel_has_it() {
         }
     };
     let mut news = Vec::new();
-    for (address, seconds) in [(THEM, Some(60)), (THEM, Some(61)), (THEM, Some(600)), (THEM, None), (THEM, None), ("198.51.100.1", None)] {
-        bench.command(|engine, now, actions| news.push(engine.changed_by_hand(now, element(address, seconds), actions)));
+    for (address, seconds) in
+        [(SCANNER, Some(60)), (SCANNER, Some(61)), (SCANNER, Some(600)), (SCANNER, None), (SCANNER, None), ("198.51.100.1", None)]
+    {
+        bench.command(|engine, now, actions| news.push(engine.element_changed(now, element(address, seconds), actions)));
     }
-    // Our own times differ by moments from the kernel's.
+    // A difference of a second is within the tolerance.
     assert_eq!(news, [true, false, true, true, false, true]);
-    assert_eq!(bench.told(), ["unblocked 198.51.100.1 NeverBlock"]);
+    assert_eq!(bench.report_lines(), ["unblocked 198.51.100.1 NeverBlock"]);
     bench.wait(SECOND * 100_000);
-    assert_eq!(bench.blocked(), [THEM]);
+    assert_eq!(bench.blocked(), [SCANNER]);
 }
 
 #[test]
-fn an_unblock_within_a_blocked_network_exempts_that_part_alone_until_the_network_is_blocked_again() {
+fn unblock_within_a_network_exempts_that_part() {
     let mut bench = Bench::new(|_| {});
     let source = |text: &str| Source::from(text.parse::<IpNet>().unwrap());
     let order = |bench: &mut Bench, text: &str| {
         bench.command(|engine, now, actions| engine.block(now, source(text), None, "", actions).unwrap());
-        bench.told();
+        bench.report_lines();
     };
     for text in ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/48"] {
         order(&mut bench, text);
@@ -155,24 +157,24 @@ fn an_unblock_within_a_blocked_network_exempts_that_part_alone_until_the_network
     let mut done = Unblocked::default();
     bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.1.2.3/32"), actions));
     assert_eq!((done.lifted.len(), done.exempted.len()), (1, 2));
-    let mut told = bench.told();
-    told.sort();
-    assert_eq!(told, ["exempted 10.1.2.3/32 from 10.0.0.0/8", "exempted 10.1.2.3/32 from 10.1.0.0/16", "unblocked 10.1.2.3 ByHand"]);
+    let mut lines = bench.report_lines();
+    lines.sort();
+    assert_eq!(lines, ["exempted 10.1.2.3/32 from 10.0.0.0/8", "exempted 10.1.2.3/32 from 10.1.0.0/16", "unblocked 10.1.2.3 Manual"]);
     // An IPv6 address stands for its account.
     bench.command(|engine, now, actions| done = engine.unblock_within(now, source("2001:db8:0:7::1/128"), actions));
     assert_eq!(bench.engine.blocked(source("2001:db8::/48")).unwrap().exempt, ["2001:db8:0:7::/64".parse::<IpNet>().unwrap()]);
-    // A wider exemption takes the place of those within it.
+    // A wider exemption replaces those within it.
     bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.1.2.0/24"), actions));
     assert_eq!(bench.engine.blocked(source("10.0.0.0/8")).unwrap().exempt, ["10.1.2.0/24".parse::<IpNet>().unwrap()]);
     order(&mut bench, "10.0.0.0/8");
     assert!(bench.engine.blocked(source("10.0.0.0/8")).unwrap().exempt.is_empty());
-    // What is within goes as a whole.
+    // Blocks within the target are lifted.
     bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.0.0.0/7"), actions));
     assert_eq!((done.lifted.len(), bench.blocked()), (2, vec!["2001:db8::/48".to_owned()]));
 }
 
 #[test]
-fn an_exemption_waits_for_the_order_in_flight_and_a_lift_comes_before_it() {
+fn exemption_waits_and_a_lift_precedes_it() {
     let mut bench = Bench::new(|_| {});
     let network = Source::from("10.0.0.0/8".parse::<IpNet>().unwrap());
     let part: IpNet = "10.1.2.3/32".parse().unwrap();
@@ -186,9 +188,9 @@ fn an_exemption_waits_for_the_order_in_flight_and_a_lift_comes_before_it() {
     bench.answers = true;
     bench.answer(Outcome::Blocked { source: network, result: Ok(()) });
     assert_eq!(bench.engine.blocked(network).unwrap().exempt, [part]);
-    // A kernel that refuses leaves the block as it was, and says so.
+    // A refusal of the kernel leaves the block unchanged and is reported.
     bench.refuse = true;
     bench.command(|engine, now, actions| drop(engine.unblock_within(now, Source::from("10.9.9.9/32".parse::<IpNet>().unwrap()), actions)));
     assert_eq!(bench.engine.blocked(network).unwrap().exempt, [part]);
-    assert_eq!(bench.told().last().unwrap(), "unblock failed 10.0.0.0/8 set is full");
+    assert_eq!(bench.report_lines().last().unwrap(), "unblock failed 10.0.0.0/8 set is full");
 }

@@ -1,28 +1,28 @@
-//! The administrator's word, by `portsentryctl` or by nft: blocks, unblocks, and what stands in the kernel's sets already.
+//! Handles the administrator's commands, and elements that were added, changed or removed with nft.
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Engine, is_void};
+use super::{Engine, must_lift};
 use crate::config::Mode;
 use crate::engine::account::Touch;
 use crate::engine::entry::{Adopted, Order};
 use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, Source};
 
-/// What an order to unblock comes to.
+/// What [`Engine::unblock_within`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unblocked {
     /// Blocks that are being lifted.
     pub lifted: Vec<Source>,
-    /// Blocked networks that leave [`Unblocked::target`] out from now on.
+    /// Blocked networks in which [`Unblocked::target`] is exempt from now on.
     pub exempted: Vec<Source>,
-    /// What is exempt from those.
+    /// The address or network that is exempt.
     pub target: Option<Source>,
 }
 
 impl Engine {
-    /// The administrator blocks a source, or gives a block another time and reason.
+    /// Blocks a source for the administrator, or gives its block another timeout and reason.
     /// [`Report::Blocked`](crate::engine::Report::Blocked) follows the kernel's answer.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The administrator lifts a block; the source's evidence is forgiven.
+    /// Lifts a block for the administrator and forgets the source's evidence.
     /// [`Report::Unblocked`](crate::engine::Report::Unblocked) follows the kernel's answer.
     ///
     /// # Errors
@@ -57,11 +57,11 @@ impl Engine {
     /// [`Refusal::NotBlocked`].
     pub fn unblock(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         self.tick(now);
-        if self.blocks.lift(source, Ending::ByHand, actions) { Ok(()) } else { Err(Refusal::NotBlocked(source.network())) }
+        if self.blocks.lift(source, Ending::Manual, actions) { Ok(()) } else { Err(Refusal::NotBlocked(source.network())) }
     }
 
-    /// The administrator wants no address of `target` blocked: blocks within it are lifted, blocks around it leave it out from now on. For a single IPv6
-    /// address the account that it belongs to is meant as well.
+    /// Unblocks every address of `target`: lifts blocks within it, and exempts it from blocks around it. A single IPv6 address stands for its
+    /// whole account.
     pub fn unblock_within(&mut self, now: MonoTime, target: Source, actions: &mut Vec<Action>) -> Unblocked {
         self.tick(now);
         let account = if target.is_single() { self.policy.account(target.addr()) } else { target };
@@ -74,7 +74,7 @@ impl Engine {
             }
         }
         for source in &done.lifted {
-            self.blocks.lift(*source, Ending::ByHand, actions);
+            self.blocks.lift(*source, Ending::Manual, actions);
         }
         for source in &done.exempted {
             self.blocks.exempt(*source, account.network(), actions);
@@ -83,18 +83,18 @@ impl Engine {
         done
     }
 
-    /// The administrator wants nothing held against a source: the rules forget it, whether it is blocked or not.
+    /// Makes the rules forget a source and its ports, whether it is blocked or not.
     pub fn forgive(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) {
         self.tick(now);
         if self.policy.reflex {
-            let touched = self.ledger.look(source, |known| known.slots.iter().filter_map(|slot| Touch::live(*slot, 0)).map(Touch::port).collect());
+            let touched = self.ledger.inspect(source, |known| known.slots.iter().filter_map(|slot| Touch::live(*slot, 0)).map(Touch::port).collect());
             actions.push(Action::Release { source, forget: Some(touched.unwrap_or_default()) });
         }
     }
 
-    /// Somebody took the element of a source out of the kernel's set: the block is over, and the source's evidence is forgiven as after an unblock.
-    /// Gives whether it was blocked.
-    pub fn removed_by_hand(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) -> bool {
+    /// Another program removed the element of a source: ends the block and forgets the evidence, as an unblock does. Returns whether
+    /// the source was blocked.
+    pub fn element_removed(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) -> bool {
         self.tick(now);
         let was_blocked = self.blocks.removed(source, actions);
         if was_blocked && self.policy.is_account(source) {
@@ -104,15 +104,15 @@ impl Engine {
         was_blocked
     }
 
-    /// Another program took a part of a blocked network out of the kernel's set: from now on the block leaves it out. Gives whether that is news.
+    /// Another program removed a part of a blocked network: exempts that part. Returns whether this changed anything.
     pub fn removed_part(&mut self, now: MonoTime, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
         self.tick(now);
         self.blocks.removed_part(source, part, actions)
     }
 
-    /// Somebody put an element into the kernel's sets, or gave it another time: what the kernel has counts from now on. Gives whether that is news.
-    /// What must not be blocked is lifted.
-    pub fn changed_by_hand(&mut self, now: MonoTime, found: Adopted, actions: &mut Vec<Action>) -> bool {
+    /// Another program added an element or changed its timeout: takes over the kernel's values, or lifts the block of a never-block address.
+    /// Returns whether this changed anything.
+    pub fn element_changed(&mut self, now: MonoTime, found: Adopted, actions: &mut Vec<Action>) -> bool {
         let now = self.tick(now);
         if self.blocks.view(found.source).is_some() {
             return self.blocks.changed(now, &found);
@@ -121,14 +121,14 @@ impl Engine {
         true
     }
 
-    /// Takes over the elements that are in the kernel's sets at start. Those that must not be blocked are lifted.
+    /// Adopts elements that are in the kernel's sets. Lifts those of never-block addresses.
     pub fn adopt(&mut self, now: MonoTime, found: impl IntoIterator<Item = Adopted>, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let found = found.into_iter();
         self.blocks.reserve(found.size_hint().0);
         for element in found {
             self.blocks.adopt(now, &element);
-            if is_void(&self.policy, &self.always, &self.never_block, element.source, &element.reason) {
+            if must_lift(&self.policy, &self.always, &self.never_block, element.source, &element.reason) {
                 self.blocks.lift(element.source, Ending::NeverBlock, actions);
             }
         }
