@@ -1,24 +1,13 @@
-<<<<<<<< HEAD:src/rate.rs
 //! Rate limits: a token bucket that reads no clock.
-========
-//! A token bucket whose time is an argument.
->>>>>>>> wt-wordsa:src/engine/token_bucket.rs
 
 use crate::time::MonoTime;
 
-<<<<<<<< HEAD:src/rate.rs
 const MINUTE: u64 = 60_000;
 
 /// Allows n events within a time. Unused tokens are saved, up to a burst.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenBucket {
     /// Tokens, times `period`: whole numbers only, so that no rate is rounded.
-========
-/// Allows `rate` events per period, and bursts.
-#[derive(Debug, Clone)]
-pub(super) struct TokenBucket {
-    /// Tokens multiplied by `period`: integers only, so that no rate is rounded.
->>>>>>>> wt-wordsa:src/engine/token_bucket.rs
     level: u64,
     burst: u64,
     rate: u64,
@@ -27,18 +16,12 @@ pub(super) struct TokenBucket {
 }
 
 impl TokenBucket {
-<<<<<<<< HEAD:src/rate.rs
     /// `rate` tokens in `period` milliseconds, at most `burst` saved; full at the start.
     pub(crate) fn new(rate: u64, period: u64, burst: u64) -> Self {
-========
-    /// `rate` tokens per `period` milliseconds, at most `burst` saved; full at the start.
-    pub(super) fn new(rate: u64, period: u64, burst: u64) -> Self {
->>>>>>>> wt-wordsa:src/engine/token_bucket.rs
         let period = period.max(1);
         Self { level: burst.saturating_mul(period), burst, rate, period, filled: MonoTime::default() }
     }
 
-<<<<<<<< HEAD:src/rate.rs
     /// `rate` tokens at once, and as many in each further minute.
     pub(crate) fn per_minute(rate: u32) -> Self {
         Self::new(rate.into(), MINUTE, rate.into())
@@ -46,11 +29,6 @@ impl TokenBucket {
 
     /// The rate and burst of `fresh`, with the tokens that this one has left.
     pub(crate) fn changed(&self, fresh: Self) -> Self {
-========
-    /// The bucket with another rate and the same tokens used.
-    pub(super) fn changed(&self, rate: u64, period: u64, burst: u64) -> Self {
-        let fresh = Self::new(rate, period, burst);
->>>>>>>> wt-wordsa:src/engine/token_bucket.rs
         let tokens = self.level / self.period;
         Self { level: fresh.level.min(tokens.saturating_mul(fresh.period)), filled: self.filled, ..fresh }
     }
@@ -90,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bucket_allows_its_burst_and_then_its_rate() {
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
         let mut bucket = TokenBucket::new(600, 60_000, 600);
         let taken = |bucket: &mut TokenBucket, millis| (0..2000).filter(|_| bucket.take(MonoTime::from_millis(millis))).count();
         assert_eq!(taken(&mut bucket, 5), 600);
@@ -102,18 +80,17 @@ mod tests {
     }
 
     #[test]
-    fn take_above_leaves_the_reserve() {
+    fn a_reserve_is_left_for_those_who_may_take_it() {
         let mut bucket = TokenBucket::new(600, 60_000, 600);
         let now = MonoTime::from_millis(5);
         assert_eq!((0..2000).filter(|_| bucket.take_above(now, 150)).count(), 450);
         assert_eq!((0..2000).filter(|_| bucket.take(now)).count(), 150);
-        // New tokens fill the reserve first.
+        // What comes in later fills the reserve first.
         assert!(!bucket.take_above(MonoTime::from_millis(10_000), 150));
         assert!(bucket.take_above(MonoTime::from_millis(15_106), 150));
     }
 
     #[test]
-<<<<<<<< HEAD:src/rate.rs
     fn many_are_taken_together_or_not_at_all() {
         let mut bucket = TokenBucket::per_minute(10);
         let now = MonoTime::from_millis(5);
@@ -134,9 +111,6 @@ mod tests {
 
     #[test]
     fn a_bucket_of_rate_zero_gives_nothing() {
-========
-    fn bucket_of_rate_zero_is_always_empty() {
->>>>>>>> wt-wordsa:src/engine/token_bucket.rs
         assert!(!TokenBucket::new(0, 60_000, 0).take(MonoTime::from_millis(1 << 40)));
     }
 }

@@ -11,31 +11,17 @@ use std::time::Duration;
 
 use super::account::{Counted, Touch, clock};
 use super::blocks::Blocks;
-<<<<<<< HEAD
-use super::ledger::{Known, Ledger};
-=======
 use super::flood::FloodDetector;
 use super::ledger::{Account, Ledger};
->>>>>>> wt-wordsa
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::status::{Evidence, Status};
-use super::token_bucket::TokenBucket;
 use super::{AllowList, MonoTime, Reason, Source};
-<<<<<<< HEAD
 use crate::rate::TokenBucket;
-
-/// Reports a minute of sources that are told of and not blocked: as many as there are new blocks by default. A flood of invented sources that
-/// pass the trigger is not worth a line each; what is held back is counted.
-const TOLD_PER_MINUTE: u32 = 600;
-=======
-
-const MINUTE_MS: u64 = 60_000;
 
 /// Reports per minute about sources that are not blocked, as many as new blocks by default. In a flood of spoofed sources that pass the
 /// trigger, a line for each would fill the log; suppressed reports are counted.
-const REPORTS_PER_MINUTE: u64 = 600;
->>>>>>> wt-wordsa
+const REPORTS_PER_MINUTE: u32 = 600;
 
 /// Interval of the sweep for expired accounts. Only the number of sources in the status depends on it.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -78,15 +64,9 @@ impl Engine {
             ledger: Ledger::new(shape, seed[0]),
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
-<<<<<<< HEAD
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
-            told: TokenBucket::per_minute(TOLD_PER_MINUTE),
-            past_budget: FloodDetector::default(),
-=======
-            unproven: unproven_bucket(&policy),
-            report_tokens: TokenBucket::new(REPORTS_PER_MINUTE, MINUTE_MS, REPORTS_PER_MINUTE),
+            report_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
             over_budget: FloodDetector::default(),
->>>>>>> wt-wordsa
             always: AllowList::always(),
             never_block: AllowList::default(),
             counted: policy.counted(),
@@ -107,12 +87,7 @@ impl Engine {
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
         self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
-<<<<<<< HEAD
         self.unproven = self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
-=======
-        let rate = u64::from(self.policy.unproven.per_minute);
-        self.unproven = self.unproven.changed(rate, MINUTE_MS, rate);
->>>>>>> wt-wordsa
         if old.allow != self.policy.allow {
             self.lift_never_block();
         }
@@ -188,13 +163,5 @@ fn must_lift(policy: &Policy, always: &AllowList, never_block: &AllowList, sourc
     [always, &policy.allow, never_block].into_iter().any(|list| if is_scan { list.overlaps(&network) } else { list.covers(&network) })
 }
 
-<<<<<<< HEAD
-=======
-fn unproven_bucket(policy: &Policy) -> TokenBucket {
-    let rate = u64::from(policy.unproven.per_minute);
-    TokenBucket::new(rate, MINUTE_MS, rate)
-}
-
->>>>>>> wt-wordsa
 #[cfg(test)]
 mod tests;

@@ -33,13 +33,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-<<<<<<< HEAD
-use super::account::{AMBIGUOUS_ALONE, Counted, Tally, Touch, clock, record};
-=======
 use super::account::{AMBIGUOUS_TRIGGER_MIN, Counted, Tally, Touch, clock, record};
->>>>>>> wt-wordsa
 use super::slab::{List, Slab};
-use super::token_bucket::TokenBucket;
 use super::{MonoTime, Source};
 use crate::rate::TokenBucket;
 

@@ -17,10 +17,6 @@ mod decision;
 mod entry;
 mod flood;
 mod ledger;
-<<<<<<< HEAD
-=======
-mod mono_time;
->>>>>>> wt-wordsa
 mod offenders;
 mod policy;
 mod reason;
@@ -28,7 +24,6 @@ mod refusal;
 mod slab;
 mod source;
 mod status;
-mod token_bucket;
 
 pub use crate::time::MonoTime;
 
@@ -39,10 +34,6 @@ pub use allowlist::AllowList;
 pub use decision::{ConnectionVerdict, NotBlocked, Trigger};
 pub use entry::{Adopted, BlockView};
 pub use ledger::{CAPACITY, NEWCOMER_BYTES, PORT_BYTES_MAX, TRIGGER_MAX, suspect_bytes};
-<<<<<<< HEAD
-=======
-pub use mono_time::MonoTime;
->>>>>>> wt-wordsa
 pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
 pub use reason::Reason;

@@ -104,7 +104,7 @@ impl StoreHandle {
 
     /// Another configuration is in force.
     pub fn reconfigure(&self, config: &Config) {
-        self.requests.send(Request::Configure(Memory::from(config)));
+        self.requests.tell(Request::Configure(Memory::from(config)));
     }
 
     /// Writes what there is, and ends the thread.
