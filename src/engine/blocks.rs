@@ -342,12 +342,14 @@ impl Blocks {
         self.entries.reserve(more);
     }
 
-    /// Handles the kernel's answer. `renew` gives the timeout for a block whose scan continues; `None`: no renewal.
+    /// Handles the kernel's answer. `renew` gives the timeout for a block whose scan continues; `None`: no renewal. A pending block that
+    /// `is_never_block` refuses by now is dropped.
     pub(super) fn on_outcome(
         &mut self,
         now: MonoTime,
         outcome: Outcome,
         renew: impl Fn(Source) -> Option<Duration>,
+        is_never_block: impl Fn(Source) -> bool,
         actions: &mut Vec<Action>,
     ) -> Followup {
         let (Outcome::Blocked { source, .. }
@@ -361,7 +363,7 @@ impl Blocks {
             Outcome::Exempted { result, .. } => self.on_exempted(at, result, actions),
             Outcome::Counted { packets, .. } => self.on_counted(now, at, packets, renew(source), actions),
         };
-        self.settle(now, at, actions);
+        self.settle(now, at, is_never_block(source), actions);
         followup
     }
 
@@ -516,7 +518,7 @@ impl Blocks {
     }
 
     /// After an outcome: starts the pending order, and ends a block that expired meanwhile.
-    fn settle(&mut self, now: MonoTime, at: u32, actions: &mut Vec<Action>) {
+    fn settle(&mut self, now: MonoTime, at: u32, is_never_block: bool, actions: &mut Vec<Action>) {
         let Some(entry) = self.entry_mut(at) else { return };
         let source = entry.source;
         if entry.state == State::InForce && is_due(entry.expires, now) {
@@ -527,6 +529,8 @@ impl Blocks {
             && let Some(pending) = entry.pending.take()
         {
             match (*pending, &entry.state) {
+                // The review of a new never-block list has not come to this entry yet.
+                (Pending::Block(_), _) if is_never_block => {}
                 (Pending::Block(order), _) => self.order(now, source, order, actions),
                 (Pending::Exempt(network), State::InForce) => {
                     self.exempt(source, network, actions);

@@ -25,7 +25,9 @@ impl Engine {
     pub fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let Self { blocks, policy, always, never_block, .. } = self;
-        match blocks.on_outcome(now, outcome, |source| renewal(policy, always, never_block, source), actions) {
+        let renew = |source| renewal(policy, always, never_block, source);
+        let is_never_block = |source| overlaps(policy, always, never_block, source);
+        match blocks.on_outcome(now, outcome, renew, is_never_block, actions) {
             Followup::Nothing => {}
             Followup::Blocked(source) => {
                 let is_proven_scan = self.blocks.view(source).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
