@@ -28,12 +28,15 @@ const WITH_RULES_MAX: usize = 20_000;
 const EXEMPTIONS_WITH_RULES_MAX: usize = 2000;
 
 /// All that is in force together.
-pub(crate) struct InForce {
-    pub(crate) ruleset: Ruleset,
-    pub(crate) policy: Policy,
-    pub(crate) never_block: AllowList,
+pub struct InForce {
+    /// The rules.
+    pub ruleset: Ruleset,
+    /// The engine's part of the configuration.
+    pub policy: Policy,
+    /// Addresses that are never blocked.
+    pub never_block: AllowList,
     /// Ports that local services listen on.
-    pub(crate) services: Vec<Port>,
+    pub services: Vec<Port>,
 }
 
 /// Which elements an installation writes.
@@ -53,7 +56,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// When the kernel cannot be read, or refuses the rules.
-    pub(crate) fn start(
+    pub fn start(
         now: MonoTime,
         kernel: K,
         observer: O,
@@ -130,7 +133,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// The kernel's words; nothing has changed then.
-    pub(crate) fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
+    pub fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
         let InForce { ruleset, policy, never_block, services } = in_force;
         let placement = Placement::new(policy.ipv6_prefix);
         let is_replaced = placement != self.executor.placement;
