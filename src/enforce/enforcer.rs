@@ -181,6 +181,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, batch: &[Action]) {
+        let outcome = match outcome {
+            // No other program took out what was lost and is not restored yet.
+            Outcome::Counted { source, packets: None } if self.backlog.awaits(source) => Outcome::Counted { source, packets: Some(0) },
+            other => other,
+        };
         if let Outcome::Blocked { source, result: Err(error) }
         | Outcome::Unblocked { source, result: Err(error) }
         | Outcome::Exempted { source, result: Err(error) } = &outcome

@@ -259,10 +259,13 @@ impl Blocks {
         (end < self.entries.len()).then_some(end)
     }
 
-    /// Takes over an element that is in the kernel's set. One that is known already is left as it is.
+    /// Takes over an element that is in the kernel's set. One that is known already is left as it is; that an order was refused before is past.
     pub(super) fn adopt(&mut self, now: MonoTime, found: &Adopted) {
-        if self.find(found.source).is_some() {
-            return;
+        if let Some(at) = self.find(found.source) {
+            if !self.entry(at).is_some_and(|entry| matches!(entry.state, State::Refused { .. })) {
+                return;
+            }
+            self.remove(at);
         }
         let elapsed = found.timeout.zip(found.remaining).map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
         let mut entry = Entry {
