@@ -332,6 +332,27 @@ pub(crate) fn reconcile_networks(
     steps
 }
 
+/// The block of an account is one element, which can leave nothing out: a network that does, and has the length of an account by now, goes on as the
+/// networks that are left of it.
+pub(super) fn in_parts(steps: Vec<Step>, placement: Placement) -> Vec<Step> {
+    let mut all = Vec::with_capacity(steps.len());
+    for step in steps {
+        let (Step::Keep(block) | Step::Restore(block)) = &step else {
+            all.push(step);
+            continue;
+        };
+        if block.exempt.is_empty() || placement.is_network(block.source) {
+            all.push(step);
+            continue;
+        }
+        let family = Family::of(block.source);
+        let exempt = merged(block.exempt.iter().map(Span::of).collect());
+        let left = Span::of(&block.source.network()).without(&exempt).into_iter().flat_map(|span| family.networks(span));
+        all.extend(left.map(|part| Step::Keep(Adopted { source: Source::from(part), exempt: Vec::new(), ..block.clone() })));
+    }
+    all
+}
+
 /// A network of which every part was taken out is not kept with exemptions, but over.
 fn whole(steps: Vec<Step>) -> Vec<Step> {
     let mut parts: HashMap<Source, Vec<IpNet>> = HashMap::new();

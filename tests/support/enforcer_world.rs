@@ -532,9 +532,26 @@ pub enum Step {
         prefix: u8,
         total: u8,
     },
+    /// The daemon starts again; another program was at work meanwhile.
     Restart {
         reboot: bool,
+        meanwhile: Meanwhile,
     },
+    /// This source goes on sending from now on, as far as it gets through.
+    Sends {
+        from: u8,
+    },
+}
+
+/// What another program does while the daemon is down.
+#[derive(Debug, Clone, Copy)]
+pub enum Meanwhile {
+    Nothing,
+    Delete { set: u8, which: u8 },
+    FlushSet { set: u8 },
+    DeleteTable,
+    AddHost { what: u8 },
+    AddInterval { first: u8, more: u8 },
 }
 
 /// How many blocks and targets the steps choose from.
@@ -642,6 +659,7 @@ pub struct World {
     prefix: u8,
     total: u32,
     lossy: bool,
+    sender: Option<IpAddr>,
     /// Log of the steps, for a failure.
     steps: Vec<Step>,
 }
@@ -655,8 +673,18 @@ impl Default for World {
 impl World {
     pub fn new() -> Self {
         let state = Rc::new(RefCell::new(State { now: 1_000_000, ..State::default() }));
-        let mut world =
-            Self { state, enforcer: None, now: 1_000_000, model: BTreeMap::new(), list: 0, prefix: 64, total: 1000, lossy: false, steps: Vec::new() };
+        let mut world = Self {
+            state,
+            enforcer: None,
+            now: 1_000_000,
+            model: BTreeMap::new(),
+            list: 0,
+            prefix: 64,
+            total: 1000,
+            lossy: false,
+            sender: None,
+            steps: Vec::new(),
+        };
         world.start(None);
         world
     }
@@ -732,13 +760,38 @@ impl World {
         if source.addr().is_ipv4() { SetId::Blocked4 } else { SetId::Blocked6 }
     }
 
+    fn scan(&mut self, from: IpAddr) {
+        let now = self.time();
+        for number in 1..=4 {
+            let port = Port { transport: Transport::Tcp, number };
+            let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+            let probe = Probe { source: from, destination, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
+            self.enforcer().evaluate(now, &probe, Hold::None);
+        }
+        self.follow_scans();
+    }
+
+    /// Whether the rules let the packets of an address through.
+    fn passes(&self, address: IpAddr) -> bool {
+        let mut state = self.state.borrow_mut();
+        let key = Key::from(address);
+        let (hosts, networks) = if address.is_ipv4() { (SetId::Blocked4, SetId::BlockedNets4) } else { (SetId::Blocked6, SetId::BlockedNets6) };
+        let is_host = state.items(hosts).contains_key(&Key::from(Source::of(address, self.prefix).addr()));
+        !is_host && !state.items(networks).iter().any(|(first, item)| *first <= key && key <= item.last)
+    }
+
     /// Lets the daemon do what there is to do, and what it waits for; it must come to an end.
     fn settle(&mut self) {
-        for _ in 0..2000 {
+        for round in 0..2000 {
             let now = self.time();
             let enforcer = self.enforcer();
             while enforcer.watch(now) {}
             enforcer.on_timer(now);
+            if let Some(from) = self.sender.filter(|from| round < 20 && self.passes(*from)) {
+                self.scan(from);
+            }
+            self.follow_scans();
+            let enforcer = self.enforcer();
             let next = enforcer.next_timer(now);
             let is_void = |world: &Self| {
                 let blocks = world.enforcer.as_ref().unwrap().engine().blocks();
@@ -805,7 +858,10 @@ impl World {
                     assert!(self.state.borrow().refused > 0);
                     self.take_engines_word(|source| target.contains(source) || source == account || source.contains(account));
                 } else {
-                    self.model.retain(|source, _| !target.contains(*source) && *source != account);
+                    // The block of an account can leave nothing out.
+                    let is_lifted = |source: Source| target.contains(source) || source.contains(account) && self.is_host(source);
+                    let lifted: Vec<Source> = self.model.keys().copied().filter(|source| is_lifted(*source)).collect();
+                    lifted.iter().for_each(|source| drop(self.model.remove(source)));
                     self.exempt(range(account.network()), |source| source.contains(account));
                 }
             }
@@ -828,13 +884,7 @@ impl World {
             Step::Scan { from } => {
                 let all = universe();
                 let from = all[usize::from(from) % all.len()];
-                for number in 1..=4 {
-                    let port = Port { transport: Transport::Tcp, number };
-                    let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-                    let probe = Probe { source: from, destination, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
-                    self.enforcer().evaluate(now, &probe, Hold::None);
-                }
-                self.follow_scans();
+                self.scan(from);
             }
             Step::Pass { millis } => self.go_to(self.now + u64::from(millis)),
             Step::AddHost { what, seconds } => {
@@ -876,12 +926,19 @@ impl World {
                 if self.enforcer().engine().status().ordered > self.total as usize {
                     self.total = before.1;
                 }
+                if self.enforcer.as_ref().unwrap().would_lose_exemptions(self.prefix).is_some() {
+                    self.prefix = before.0;
+                }
                 let in_force = self.in_force();
                 if self.enforcer().reconfigure(now, in_force).is_err() {
                     (self.prefix, self.total) = before;
                 }
             }
-            Step::Restart { reboot } => {
+            Step::Sends { from } => {
+                let all = universe();
+                self.sender = Some(all[usize::from(from) % all.len()]);
+            }
+            Step::Restart { reboot, meanwhile } => {
                 let blocks = self.enforcer().engine().blocks();
                 let row = |block: portsentry::engine::BlockView<'_>| Block {
                     source: block.source,
@@ -893,6 +950,19 @@ impl World {
                 };
                 let blocks = blocks.map(row).collect();
                 self.enforcer = None;
+                self.lossy = false;
+                match meanwhile {
+                    _ if reboot => {}
+                    Meanwhile::Nothing => {}
+                    Meanwhile::Delete { set, which } => self.delete(BLOCKED[usize::from(set % 4)], Some(which)),
+                    Meanwhile::FlushSet { set } => self.delete(BLOCKED[usize::from(set % 4)], None),
+                    Meanwhile::DeleteTable => self.state.borrow_mut().table = None,
+                    Meanwhile::AddHost { what } => {
+                        let all = universe();
+                        self.add_host(all[usize::from(what) % all.len()], None);
+                    }
+                    Meanwhile::AddInterval { first, more } => self.add_interval(first, more, None),
+                }
                 {
                     let mut state = self.state.borrow_mut();
                     state.news.clear();

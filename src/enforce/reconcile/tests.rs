@@ -380,6 +380,17 @@ fn an_element_that_no_rule_looks_up_ends_no_block() {
     assert_eq!(found(Vec::new(), vec![stray(5), stray(6)]), ["delete 2001:db8:0:1::5", "delete 2001:db8:0:1::6", "restore 2001:db8:0:1::/64"]);
 }
 
+#[test]
+fn a_network_that_leaves_something_out_and_has_the_length_of_an_account_goes_on_as_its_parts() {
+    let block = || Wanted { exempt: vec!["2001:db8::/65".parse().unwrap()], ..wanted("2001:db8::/64", Some(900)) };
+    let found = in_parts(steps(LOST, vec![block()], &present(Vec::new(), Default::default(), false), &|_| false, 100), placement());
+    assert_eq!(all(&found), ["keep 2001:db8:0:0:8000::/65"]);
+    assert!(blocked(&found).values().all(|part| part.exempt.is_empty() && part.remaining == Some(Duration::from_secs(900))));
+    // Where accounts have another length, it stays what it is.
+    let kept = vec![Step::Keep(block().into_adopted(now()))];
+    assert_eq!(in_parts(kept.clone(), Placement::new(56)), kept);
+}
+
 proptest! {
     /// Store and kernel are what they were when the daemon was killed. Either may have had the last word on a source, but an acknowledged order is in both.
     /// Then what was acknowledged as blocked is blocked, and what was acknowledged as unblocked is not.

@@ -61,15 +61,16 @@ impl Engine {
     }
 
     /// The administrator wants no address of `target` blocked: blocks within it are lifted, blocks around it leave it out from now on. For a single IPv6
-    /// address the account that it belongs to is meant as well.
+    /// address the account that it belongs to is meant as well. The block of an account is one element, which can leave nothing out: it is lifted.
     pub fn unblock_within(&mut self, now: MonoTime, target: Source, actions: &mut Vec<Action>) -> Unblocked {
         self.tick(now);
         let account = if target.is_single() { self.policy.account(target.addr()) } else { target };
         let mut done = Unblocked::default();
         for view in self.blocks.views() {
-            if target.contains(view.source) || view.source == account {
+            let is_around = view.source.contains(account);
+            if target.contains(view.source) || is_around && self.policy.is_account(view.source) {
                 done.lifted.push(view.source);
-            } else if view.source.contains(account) {
+            } else if is_around {
                 done.exempted.push(view.source);
             }
         }

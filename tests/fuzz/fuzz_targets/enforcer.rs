@@ -4,11 +4,22 @@
 #[path = "../../support/enforcer_world.rs"]
 mod enforcer_world;
 
-use enforcer_world::{SOURCES, Step, World};
+use enforcer_world::{Meanwhile, SOURCES, Step, World};
 use libfuzzer_sys::fuzz_target;
 
 /// Steps of one history: each is checked in full.
 const STEPS_MAX: usize = 60;
+
+fn meanwhile(a: u8, b: u8) -> Meanwhile {
+    match a % 6 {
+        0 => Meanwhile::Nothing,
+        1 => Meanwhile::Delete { set: a / 6, which: b },
+        2 => Meanwhile::FlushSet { set: b },
+        3 => Meanwhile::DeleteTable,
+        4 => Meanwhile::AddHost { what: b },
+        _ => Meanwhile::AddInterval { first: b, more: a / 6 },
+    }
+}
 
 /// Four bytes are a step: which, and three for its arguments.
 fn step(bytes: &[u8; 4]) -> Step {
@@ -31,7 +42,8 @@ fn step(bytes: &[u8; 4]) -> Step {
         21 => Step::Lose,
         22 => Step::Refuse { set: a, writes: b, how: c },
         _ if a & 1 == 0 => Step::Reconfigure { prefix: b, total: c },
-        _ => Step::Restart { reboot: b & 1 == 0 },
+        _ if a & 2 == 0 => Step::Sends { from: b },
+        _ => Step::Restart { reboot: a & 4 == 0, meanwhile: meanwhile(b, c) },
     }
 }
 
