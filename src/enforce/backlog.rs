@@ -81,6 +81,11 @@ impl Backlog {
         !self.lost.is_empty()
     }
 
+    /// Whether the element of a host is still to be restored: that it is missing says nothing then.
+    pub(super) fn awaits(&self, source: Source) -> bool {
+        self.lost.contains(&source) || self.refused.contains(&source)
+    }
+
     /// When there is something to do.
     pub(super) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let is_ready = !self.lost.is_empty() || !self.bare.is_empty() || self.is_network_due(now).is_some();

@@ -12,7 +12,7 @@ const ELEMENTS_MAX: usize = 1 << 19;
 
 /// What other programs changed and the daemon has not dealt with.
 #[derive(Debug, Default)]
-pub(crate) struct Change {
+pub struct Change {
     /// Chains, rules, sets or what the configuration puts into them.
     pub(super) structure: bool,
     /// The table, or a set of blocks, was removed: whatever has that name now is not ours.
@@ -27,7 +27,8 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    pub(super) fn take(&mut self, notification: Notification) {
+    /// Adds what one notification says.
+    pub fn take(&mut self, notification: Notification) {
         match notification {
             Notification::TableDeleted => (self.structure, self.recreate) = (true, true),
             Notification::SetDeleted(name) => {

@@ -34,21 +34,24 @@ impl std::fmt::Display for Author {
 
 /// What other programs did since the last call.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub struct News {
     /// Their transactions, each with its author.
-    pub(crate) changes: Vec<(Change, Author)>,
+    pub changes: Vec<(Change, Author)>,
     /// Notifications were lost.
-    pub(crate) lost: bool,
+    pub lost: bool,
     /// There may be more.
-    pub(crate) more: bool,
+    pub more: bool,
 }
 
 /// Which sets are read aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wanted {
-    pub(crate) hosts: bool,
-    pub(crate) networks: bool,
-    pub(crate) exemptions: bool,
+pub struct Wanted {
+    /// The sets of hosts.
+    pub hosts: bool,
+    /// The sets of networks.
+    pub networks: bool,
+    /// The sets of exempt addresses.
+    pub exemptions: bool,
 }
 
 impl Wanted {
@@ -65,39 +68,52 @@ impl Wanted {
 
 /// The contents of sets that were read aside.
 #[derive(Debug, Default)]
-pub(crate) struct Dump {
+pub struct Dump {
     /// The keys of the host sets.
-    pub(crate) hosts: Vec<(SetId, Key)>,
+    pub hosts: Vec<(SetId, Key)>,
     /// The intervals of the network sets, sorted.
-    pub(crate) networks: Option<[Vec<ElementInfo>; 2]>,
+    pub networks: Option<[Vec<ElementInfo>; 2]>,
     /// The elements of the sets of exempt addresses that there are.
-    pub(crate) exemptions: Option<Vec<(SetId, Vec<ElementInfo>)>>,
+    pub exemptions: Option<Vec<(SetId, Vec<ElementInfo>)>>,
 }
 
 /// The sets of exempt addresses.
 pub(crate) const EXEMPTIONS: [SetId; 4] = [SetId::Allowed4, SetId::Allowed6, SetId::Spared4, SetId::Spared6];
 
 /// The kernel's side of our table. Errors are those of [`Connection`].
-pub(crate) trait Kernel {
+pub trait Kernel {
+    /// What the kernel has of our table.
     fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error>;
     /// Makes the table what the ruleset says. `many`: so many elements go with it that no notifications of our own are wanted; whether others wrote
     /// meanwhile is told beside the result.
     fn install(&mut self, ruleset: &Ruleset, order: Order<'_>, many: bool) -> (Result<Installed, Error>, bool);
+    /// Deletes the table with all that is in it.
     fn remove_table(&mut self) -> Result<(), Error>;
+    /// Adds an element that is not there.
     fn add(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error>;
+    /// Adds elements; those that are there stay as they are.
     fn add_many(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error>;
+    /// Gives an element another end and comment; adds it if it is not there, and says whether it was.
     fn renew(&mut self, set: SetId, element: &Element<'_>) -> Result<bool, Error>;
+    /// Deletes an element.
     fn delete(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error>;
+    /// Deletes those that are there, and says how many were.
     fn delete_many(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<usize, Error>;
+    /// The elements with these keys.
     fn get(&mut self, set: SetId, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error>;
+    /// All elements of a set.
     fn dump(&mut self, set: SetId) -> Result<Vec<ElementInfo>, Error>;
     /// All of a host set of which these may be members, without a dump if it is large.
     fn contents(&mut self, set: SetId, count: Option<u32>, known: &dyn Fn() -> Vec<Key>) -> Result<Vec<ElementInfo>, Error>;
     /// How many elements each of our sets has, where the kernel counts them (Linux 6.16).
     fn counts(&mut self) -> Result<Vec<(SetId, Option<u32>)>, Error>;
+    /// Adds elements with what is left of their time; those that are there stay as they are.
     fn restore(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error>;
+    /// Gives elements that are there their comments and counters.
     fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error>;
+    /// Deletes intervals and adds others in one transaction.
     fn replace_intervals(&mut self, set: &Set, delete: &[ElementInfo], add: &[ElementInfo]) -> Result<(), Error>;
+    /// Deletes all elements of a set.
     fn flush(&mut self, set: SetId) -> Result<(), Error>;
     /// What others did.
     fn news(&mut self) -> News;

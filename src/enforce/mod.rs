@@ -30,11 +30,10 @@ mod reconcile;
 mod start;
 pub mod view;
 
-pub(crate) use drift::Drift;
-pub use drift::Repairs;
+pub use change::Change;
+pub use drift::{Drift, Repairs};
 pub use element::{HOSTS, Place, Placement};
-pub use enforcer::BlockError;
-pub(crate) use enforcer::{Enforcer, Hold, Observer};
-pub(crate) use kernel::Kernel;
-pub use kernel::{Author, Nftables};
-pub(crate) use start::{InForce, former_group};
+pub use enforcer::{BlockError, Enforcer, Hold, Observer};
+pub use kernel::{Author, Dump, Kernel, News, Nftables, Wanted};
+pub use start::InForce;
+pub(crate) use start::former_group;

@@ -10,7 +10,7 @@ use super::enforcer::{Enforcer, Observer, Summary};
 use super::exempt::{self, exempt};
 use super::kernel::{EXEMPTIONS, Kernel};
 use super::networks::{Family, Span};
-use super::reconcile::{Limits, Origin, Present, Wanted, reconcile};
+use super::reconcile::{Limits, Origin, Present, Wanted, in_parts, reconcile};
 use crate::engine::{AllowList, Engine, MonoTime, Policy, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
@@ -28,12 +28,15 @@ const WITH_RULES_MAX: usize = 20_000;
 const EXEMPTIONS_WITH_RULES_MAX: usize = 2000;
 
 /// All that is in force together.
-pub(crate) struct InForce {
-    pub(crate) ruleset: Ruleset,
-    pub(crate) policy: Policy,
-    pub(crate) never_block: AllowList,
+pub struct InForce {
+    /// The rules.
+    pub ruleset: Ruleset,
+    /// The engine's part of the configuration.
+    pub policy: Policy,
+    /// Addresses that are never blocked.
+    pub never_block: AllowList,
     /// Ports that local services listen on.
-    pub(crate) services: Vec<Port>,
+    pub services: Vec<Port>,
 }
 
 /// Which elements an installation writes.
@@ -53,7 +56,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// When the kernel cannot be read, or refuses the rules.
-    pub(crate) fn start(
+    pub fn start(
         now: MonoTime,
         kernel: K,
         observer: O,
@@ -87,7 +90,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         let is_replaced = enforcer.executor.placement != former;
         // Until the rules are there, nothing of this can go wrong that would not be seen when they come.
-        let summary = enforcer.learn(now, steps);
+        let summary = enforcer.learn(now, in_parts(steps, enforcer.executor.placement));
         enforcer.executor.networks = enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
         let refill = if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
         enforcer.install(now, Write::New(&present.sets, refill))?;
@@ -117,7 +120,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
             let steps = reconcile(now, origin, self.executor.placement, wanted, &present, &limits);
             // What the engine knows by other names is not news.
-            steps.into_iter().filter(|step| !matches!(step, super::reconcile::Step::Adopt(_))).collect()
+            let steps = steps.into_iter().filter(|step| !matches!(step, super::reconcile::Step::Adopt(_))).collect();
+            in_parts(steps, self.executor.placement)
         };
         let summary = self.apply(now, steps, true);
         Family::ALL.into_iter().for_each(|family| self.backlog.sync(family));
@@ -126,11 +130,18 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.report_restored(summary);
     }
 
+    /// A block that leaves out parts of itself and would be one element, which cannot, if IPv6 accounts had this length: that configuration cannot be put
+    /// in force.
+    pub fn would_lose_exemptions(&self, ipv6_prefix: u8) -> Option<Source> {
+        let placement = Placement::new(ipv6_prefix);
+        self.engine.blocks().find(|block| !block.exempt.is_empty() && !placement.is_network(block.source)).map(|block| block.source)
+    }
+
     /// Puts another configuration in force as a whole.
     ///
     /// # Errors
     /// The kernel's words; nothing has changed then.
-    pub(crate) fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
+    pub fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
         let InForce { ruleset, policy, never_block, services } = in_force;
         let placement = Placement::new(policy.ipv6_prefix);
         let is_replaced = placement != self.executor.placement;

@@ -260,10 +260,13 @@ impl Blocks {
         (end < self.entries.len()).then_some(end)
     }
 
-    /// Adopts an element of the kernel's set, unless its source has an entry.
+    /// Adopts an element of the kernel's set, unless its source has a block. An order that was refused before is forgotten.
     pub(super) fn adopt(&mut self, now: MonoTime, found: &Adopted) {
-        if self.find(found.source).is_some() {
-            return;
+        if let Some(at) = self.find(found.source) {
+            if !self.entry(at).is_some_and(|entry| matches!(entry.state, State::Refused { .. })) {
+                return;
+            }
+            self.remove(at);
         }
         let elapsed = found.timeout.zip(found.remaining).map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
         let mut entry = Entry {

@@ -38,6 +38,13 @@ impl PacketThread {
                 "block.total is {total}, and {blocks} blocks are in force; set it to {blocks} or more, or lift some first (portsentryctl unblock)"
             ));
         }
+        let prefix = setup.config.block.ipv6_prefix;
+        if let Some(source) = self.enforcer.would_lose_exemptions(prefix) {
+            return Err(format!(
+                "block.ipv6_prefix is {prefix}, and the block of {source} leaves out parts of it, which the block of one source cannot; lift it first \
+                 (portsentryctl unblock {source})"
+            ));
+        }
         let listener = if setup.config.capture.group == self.config.capture.group {
             None
         } else {

@@ -19,6 +19,7 @@ mod configuration;
 mod control;
 mod dependencies;
 mod documents;
+mod enforcer;
 mod engine;
 mod helper;
 mod import;

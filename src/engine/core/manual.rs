@@ -61,15 +61,16 @@ impl Engine {
     }
 
     /// Unblocks every address of `target`: lifts blocks within it, and exempts it from blocks around it. A single IPv6 address stands for its
-    /// whole account.
+    /// whole account. The block of an account is one element, which can leave nothing out: it is lifted.
     pub fn unblock_within(&mut self, now: MonoTime, target: Source, actions: &mut Vec<Action>) -> Unblocked {
         self.tick(now);
         let account = if target.is_single() { self.policy.account(target.addr()) } else { target };
         let mut done = Unblocked::default();
         for view in self.blocks.views() {
-            if target.contains(view.source) || view.source == account {
+            let is_around = view.source.contains(account);
+            if target.contains(view.source) || is_around && self.policy.is_account(view.source) {
                 done.lifted.push(view.source);
-            } else if view.source.contains(account) {
+            } else if is_around {
                 done.exempted.push(view.source);
             }
         }
