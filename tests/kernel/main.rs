@@ -30,6 +30,7 @@ mod flood;
 mod forged;
 mod ignore;
 mod kernels;
+mod overlap;
 mod predecessor;
 mod promise;
 mod queue;
