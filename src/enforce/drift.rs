@@ -90,7 +90,7 @@ struct Reading {
 
 /// What is known of the changes of others.
 #[derive(Debug)]
-pub(crate) struct Drift {
+pub struct Drift {
     /// What is to be dealt with.
     pending: Change,
     lost: bool,
@@ -117,7 +117,8 @@ pub(crate) struct Drift {
 }
 
 impl Drift {
-    pub(crate) fn new(own_table: OwnTable) -> Self {
+    /// Nothing has changed yet.
+    pub fn new(own_table: OwnTable) -> Self {
         Self {
             pending: Change::default(),
             lost: false,
@@ -202,7 +203,7 @@ impl Drift {
 
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Receives what others did, and does something about it. Whether there is more to receive.
-    pub(crate) fn watch(&mut self, now: MonoTime) -> bool {
+    pub fn watch(&mut self, now: MonoTime) -> bool {
         let more = self.receive();
         self.look_at_elements(now);
         self.look_at_networks(now);
@@ -237,7 +238,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// When there is something to do that no notification brings.
-    pub(crate) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
+    pub fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let exemptions = (!self.exemptions.is_settled()).then_some(now);
         [self.drift.next_timer(now), self.backlog.next_timer(now), exemptions].into_iter().flatten().min()
     }
@@ -289,7 +290,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from));
                     present.push((set, info));
                 }
-                None if removed => wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from)),
+                // That an element which no rule looks up is gone ends no block.
+                None if removed && self.executor.placement.exact_source(set, key).is_some() => {
+                    wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from));
+                }
                 _ => {}
             }
         }
@@ -541,7 +545,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             Some(next) => reading.from = next,
             None => drop(self.drift.intervals.pop_front()),
         }
-        let steps = reconcile_networks(now, missing, &self.executor.networks, family, within, &piece);
+        let steps = reconcile_networks(now, missing, self.executor.placement, &self.executor.networks, family, within, &piece);
         let spans = piece.iter().filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info.expires.map(|left| now.after(left)))));
         self.executor.networks.set_present_within(family, within, spans);
         let summary = self.apply(now, steps, true);

@@ -21,7 +21,7 @@ use crate::ruleset::SetId;
 use crate::store::changed;
 
 /// Those who have to know what happens beside the kernel. None of these may wait.
-pub(crate) trait Observer {
+pub trait Observer {
     /// The engine ordered these; they are about to be carried out.
     fn on_actions(&mut self, actions: &[Action]);
     /// The kernel refused the block of a source, one of these.
@@ -36,7 +36,7 @@ pub(crate) trait Observer {
 
 /// What the rules have done with the source of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub enum Hold {
     /// Nothing.
     None,
     /// They hold it since this packet.
@@ -58,9 +58,10 @@ pub(super) struct Summary {
 }
 
 /// Engine, kernel and what is under way between them.
-pub(crate) struct Enforcer<K, O> {
+pub struct Enforcer<K, O> {
     pub(crate) engine: Engine,
-    pub(crate) observer: O,
+    /// Who has to know.
+    pub observer: O,
     pub(super) executor: Executor<K>,
     pub(super) ruleset: Ruleset,
     pub(super) never_block: AllowList,
@@ -97,6 +98,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
+    /// The engine, for what is only read.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// The kernel's side, for what is only read.
     pub(crate) fn kernel(&mut self) -> &mut K {
         &mut self.executor.kernel
@@ -108,7 +114,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Blocks that are wanted and not in force because the kernel refused them.
-    pub(crate) fn refusals(&self) -> usize {
+    pub fn refusals(&self) -> usize {
         self.backlog.refusals()
     }
 
@@ -121,7 +127,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Evaluates a probe; what follows from it is in force when this returns.
-    pub(crate) fn evaluate(&mut self, now: MonoTime, probe: &Probe, hold: Hold) -> Trigger {
+    pub fn evaluate(&mut self, now: MonoTime, probe: &Probe, hold: Hold) -> Trigger {
         let trigger = match hold {
             Hold::None => self.engine.on_probe(now, probe, &mut self.actions),
             Hold::New => self.engine.on_held(now, probe, &mut self.actions),
@@ -137,7 +143,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Time goes by.
-    pub(crate) fn on_timer(&mut self, now: MonoTime) {
+    pub fn on_timer(&mut self, now: MonoTime) {
         self.engine.on_timer(now, &mut self.actions);
         self.perform(now);
     }
@@ -213,7 +219,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Reads the intervals of a family, deals with what differs, and makes them what the blocks want.
     pub(super) fn resync_networks(&mut self, now: MonoTime, family: Family, missing: Missing) -> Result<Summary, Error> {
         let found = self.executor.kernel.dump(family.set())?;
-        let steps = reconcile_networks(now, missing, &self.executor.networks, family, family.all(), &found);
+        let steps = reconcile_networks(now, missing, self.executor.placement, &self.executor.networks, family, family.all(), &found);
         self.executor.set_present(now, family, &found);
         let summary = self.apply(now, steps, true);
         self.sync(now, family, family.all());
@@ -340,7 +346,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// Why it is refused, or what the kernel says.
-    pub(crate) fn block(&mut self, now: MonoTime, source: Source, timeout: Option<Duration>, text: &str) -> Result<(), BlockError> {
+    pub fn block(&mut self, now: MonoTime, source: Source, timeout: Option<Duration>, text: &str) -> Result<(), BlockError> {
         self.settle(now);
         self.refusal = None;
         self.engine.block(now, source, timeout, text, &mut self.actions).map_err(BlockError::Refused)?;
@@ -355,7 +361,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn unblock(&mut self, now: MonoTime, target: Source) -> Result<Unblocked, String> {
+    pub fn unblock(&mut self, now: MonoTime, target: Source) -> Result<Unblocked, String> {
         self.settle(now);
         self.refusal = None;
         let done = self.engine.unblock_within(now, target, &mut self.actions);
@@ -372,7 +378,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn unblock_all(&mut self, now: MonoTime) -> Result<usize, String> {
+    pub fn unblock_all(&mut self, now: MonoTime) -> Result<usize, String> {
         self.settle(now);
         self.refusal = None;
         let known: Vec<Source> = self.engine.blocks().map(|block| block.source).collect();
@@ -403,7 +409,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Another never-block list: the engine's at once, the kernel's in pieces.
-    pub(crate) fn protect(&mut self, now: MonoTime, list: AllowList) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// What the kernel says; it is tried again.
+    pub fn protect(&mut self, now: MonoTime, list: AllowList) -> Result<(), String> {
         self.never_block = list.clone();
         // The kernel first: what is exempt there is not dropped, whatever else goes wrong.
         self.exemptions.want(&self.ruleset, &self.never_block);

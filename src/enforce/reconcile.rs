@@ -214,7 +214,7 @@ pub(crate) fn reconcile(
     }
     for family in Family::ALL {
         let missing = origin.missing(existed(family.set()));
-        steps.extend(reconcile_networks(now, missing, &map, family, family.all(), present.of(family)));
+        steps.extend(reconcile_networks(now, missing, placement, &map, family, family.all(), present.of(family)));
     }
     fit(whole(steps), placement, limits.total)
 }
@@ -230,17 +230,16 @@ pub(crate) fn reconcile_hosts(
 ) -> Vec<Step> {
     let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
     let mut wanted: HashMap<Source, Wanted> = wanted.into_iter().map(|block| (block.source, block)).collect();
+    // Sources of elements that no packet is ever looked up by.
+    let mut strays: HashMap<Source, Adopted> = HashMap::new();
     for (set, info) in present {
         let Some(source) = placement.source(info.key) else { continue };
+        let found = adopted(source, info);
         if placement.place(source) != Place::Host(*set, info.key) {
-            // No packet is ever looked up by it. What it was meant for gets an element that works.
             steps.push(Step::Delete(*set, info.key));
-            if !wanted.contains_key(&source) {
-                steps.push(Step::Restore(adopted(source, info)));
-            }
+            strays.entry(source).or_insert(found);
             continue;
         }
-        let found = adopted(source, info);
         let Some(block) = wanted.remove(&source) else {
             steps.push(Step::Adopt(found));
             continue;
@@ -259,6 +258,12 @@ pub(crate) fn reconcile_hosts(
             }
         }
     }
+    // What they were meant for gets an element that works, unless it has one.
+    if !strays.is_empty() {
+        let working = present.iter().filter_map(|(set, info)| placement.exact_source(*set, info.key));
+        working.for_each(|source| drop(strays.remove(&source)));
+        steps.extend(strays.into_iter().map(|(source, found)| Step::Restore(wanted.remove(&source).map_or(found, |block| block.into_adopted(now)))));
+    }
     for (source, block) in wanted {
         let remaining = block.remaining(now);
         let missing = missing(placement.place(source).set());
@@ -275,10 +280,12 @@ pub(crate) fn reconcile_hosts(
 
 /// Compares blocked networks with the intervals of their set, within some addresses: `present` are the intervals that lie there, sorted.
 ///
-/// What is lost needs no step: the set is made to have what the blocks want ([`Networks::difference`]).
+/// What is lost needs no step: the set is made to have what the blocks want ([`Networks::difference`]). Of another program's interval the part that is one
+/// account goes over to the set of hosts.
 pub(crate) fn reconcile_networks(
     now: MonoTime,
     missing: Missing,
+    placement: Placement,
     networks: &Networks,
     family: Family,
     within: Span,
@@ -303,7 +310,10 @@ pub(crate) fn reconcile_networks(
         }
         let ours = merged(here.iter().map(|piece| piece.span).collect());
         let foreign = span.without(&ours).into_iter().flat_map(|part| family.networks(part));
-        steps.extend(foreign.map(|network| Step::Adopt(adopted(Source::from(network), info))));
+        steps.extend(foreign.map(|network| {
+            let block = adopted(Source::from(network), info);
+            if placement.is_network(block.source) { Step::Adopt(block) } else { Step::Restore(block) }
+        }));
     }
     if missing == Missing::TakenOut {
         let covered = merged(covered);
@@ -376,3 +386,6 @@ fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
     steps.extend(deletes);
     steps
 }
+
+#[cfg(test)]
+mod tests;
