@@ -38,6 +38,7 @@ mod reflex;
 mod repair;
 mod responses;
 mod route;
+mod rules_first;
 mod ruleset;
 mod services;
 mod store;
