@@ -93,19 +93,29 @@ fn warnings(daemon: &Daemon<'_>) -> String {
     daemon.json(&["status"])["warnings"].to_string()
 }
 
-/// The longest time in which the daemon did not answer, asked again and again until `is_over`; how often it answered. A question goes through the
-/// packet thread.
+/// The longest time in which the packet thread did not answer, asked again and again until `is_over`; how often it answered.
 fn longest_silence(daemon: &Daemon<'_>, is_over: &AtomicBool) -> (Duration, u32) {
     let (mut longest, mut answers) = (Duration::ZERO, 0);
     while !is_over.load(Ordering::Relaxed) || answers == 0 {
         let asked = Instant::now();
-        // Nothing is known of it, which is an answer: the engine was asked.
-        let answer = daemon.ctl(&["show", "192.0.2.250"]);
+        // The one question that the packet thread alone answers: others read the kernel's sets, on threads of their own.
+        let answer = daemon.ctl(&["unblock", "192.0.2.250"]);
         assert_eq!(answer.status.code(), Some(1), "{}", words(&answer));
         longest = longest.max(asked.elapsed());
         answers += 1;
     }
     (longest, answers)
+}
+
+/// What a busy machine may add to an answer. The defects that these tests are about took 2 and 17 seconds of a release build, ten times as much of a debug
+/// build.
+fn slack() -> Duration {
+    if is_release() { Duration::from_millis(500) } else { Duration::from_secs(2) }
+}
+
+/// Whether the daemon under test is a release build.
+fn is_release() -> bool {
+    std::env::var_os("PORTSENTRY_PROGRAM").is_some()
 }
 
 /// Asks during `work`.
@@ -288,14 +298,15 @@ fn a_great_many_foreign_networks_delay_neither_a_block_nor_an_answer() {
     let scene = scene!();
     schedule::alone();
     // The release build, where its speed counts, takes five times as many.
-    let count: u32 = if std::env::var_os("PORTSENTRY_PROGRAM").is_some() { 100_000 } else { 20_000 };
+    let count: u32 = if is_release() { 100_000 } else { 20_000 };
     let daemon = Daemon::start(&scene.host, "block: { unproven: { action: block } }");
     let (quiet, _, before) = silence_during(&daemon, || time_to_block(&scene, &daemon, 10..15));
     // Every other /30 from 100.64.0.0 on: none touches another.
     let networks: Vec<String> = (0..count).map(|n| format!("{}/30", Ipv4Addr::from(0x6440_0000 + n * 8))).collect();
     let text = format!("add element inet portsentry blocked_nets4 {{ {} }}\n", networks.join(", "));
     let begun = Instant::now();
-    let is_adopted = || daemon.json(&["status"])["blocked"].as_u64().unwrap() >= u64::from(count);
+    let adopted = format!("{count} added to the blocked sets, adopted as blocked by hand");
+    let is_adopted = || daemon.log().contains(&adopted);
     let (silence, answers, times) = silence_during(&daemon, || {
         std::thread::scope(|scope| {
             let loads = scope.spawn(|| {
@@ -319,8 +330,10 @@ fn a_great_many_foreign_networks_delay_neither_a_block_nor_an_answer() {
          blocks after {times:?}, without them {before:?}",
         begun.elapsed()
     );
-    assert!(silence < quiet * 3 + Duration::from_secs(1), "{silence:?}, otherwise {quiet:?}");
-    assert!(times.last().unwrap() < &(*before.last().unwrap() * 3 + Duration::from_secs(1)), "{times:?}, otherwise {before:?}");
+    assert!(silence < quiet * 3 + slack(), "{silence:?}, otherwise {quiet:?}");
+    assert!(times.last().unwrap() < &(*before.last().unwrap() * 3 + slack()), "{times:?}, otherwise {before:?}");
+    // The networks and the scanners that are blocked still.
+    assert!(daemon.json(&["status"])["blocked"].as_u64().unwrap() >= u64::from(count));
     // One of them is lifted, the others stay.
     let in_kernel = scene.count(SetId::BlockedNets4);
     done(&daemon.ctl(&["unblock", &networks[count as usize / 2]]));
@@ -350,5 +363,5 @@ fn an_address_change_beside_58000_allow_entries_delays_no_answer() {
         std::thread::sleep(Duration::from_secs(1));
     });
     println!("longest silence {silence:?} of {answers} answers with three changes of addresses, without {quiet:?}");
-    assert!(silence < quiet * 2 + Duration::from_millis(500), "{silence:?}, otherwise {quiet:?}");
+    assert!(silence < quiet * 2 + slack(), "{silence:?}, otherwise {quiet:?}");
 }
