@@ -1,4 +1,4 @@
-//! How the daemon fares, for `portpacketsctl status` and for SIGUSR1.
+//! How the daemon fares, for `portsentryctl status` and for SIGUSR1.
 
 use std::time::Instant;
 
@@ -54,7 +54,7 @@ impl Sources {
             warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
         }
         if let (true, Some(author)) = (figures.repairs.fighting, &figures.repairs.last) {
-            warnings.push(format!("{author} changed the table inet portpackets again and again"));
+            warnings.push(format!("{author} changed the table inet portsentry again and again"));
         }
         if figures.refused > 0 {
             warnings.push(format!("{} blocks are not in force: the kernel refused them, and it is tried again", figures.refused));

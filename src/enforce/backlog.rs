@@ -32,6 +32,8 @@ pub(super) struct Backlog {
     reported: bool,
     backoff: Backoff,
     retry_at: Option<MonoTime>,
+    /// The intervals wait by themselves: hosts that find no room in their set keep no network out.
+    networks_at: Option<MonoTime>,
 }
 
 impl Default for Backlog {
@@ -46,6 +48,7 @@ impl Default for Backlog {
             reported: false,
             backoff: Backoff::new(RETRY_FIRST, RETRY_LAST),
             retry_at: None,
+            networks_at: None,
         }
     }
 }
@@ -73,7 +76,7 @@ impl Backlog {
         self.bare.clear();
         self.networks = [false; 2];
         self.refused.clear();
-        self.retry_at = None;
+        (self.retry_at, self.networks_at) = (None, None);
     }
 
     /// Hosts are still to be restored.
@@ -89,7 +92,8 @@ impl Backlog {
     /// When there is something to do.
     pub(super) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let is_ready = !self.lost.is_empty() || !self.bare.is_empty() || self.is_network_due(now).is_some();
-        if is_ready { Some(now) } else { self.retry_at }
+        let networks_at = self.networks_at.filter(|_| self.networks != [false; 2]);
+        if is_ready { Some(now) } else { self.retry_at.into_iter().chain(networks_at).min() }
     }
 
     /// The hosts to restore next.
@@ -106,7 +110,7 @@ impl Backlog {
 
     /// The family whose intervals to compare next.
     pub(super) fn is_network_due(&self, now: MonoTime) -> Option<Family> {
-        let may = self.retry_at.is_none_or(|at| at <= now);
+        let may = self.networks_at.is_none_or(|at| at <= now);
         Family::ALL.into_iter().zip(self.networks).find_map(|(family, is_due)| (is_due && may).then_some(family))
     }
 
@@ -114,6 +118,9 @@ impl Backlog {
     pub(super) fn synced(&mut self, family: Family) {
         let [v4, v6] = &mut self.networks;
         *(if family == Family::V4 { v4 } else { v6 }) = false;
+        if self.networks == [false; 2] {
+            self.networks_at = None;
+        }
     }
 
     /// The kernel took a piece.
@@ -130,19 +137,18 @@ impl Backlog {
         }
         self.refused.extend(piece);
         self.why = Some(why);
-        self.put_off(now);
+        self.retry_at = self.put_off(now, self.retry_at);
     }
 
     /// The kernel refused the intervals of a family.
     pub(super) fn refused_networks(&mut self, now: MonoTime, why: String) {
         self.why = Some(why);
-        self.put_off(now);
+        self.networks_at = self.put_off(now, self.networks_at);
     }
 
-    fn put_off(&mut self, now: MonoTime) {
-        if self.retry_at.is_none_or(|at| at <= now) {
-            self.retry_at = Some(now.after(self.backoff.fail()));
-        }
+    /// The time of the next attempt: the one that is set, or, if that is over, a new one, later each time.
+    fn put_off(&mut self, now: MonoTime, at: Option<MonoTime>) -> Option<MonoTime> {
+        at.filter(|at| *at > now).or_else(|| Some(now.after(self.backoff.fail())))
     }
 
     /// What was refused is tried again, if it is time.
@@ -162,7 +168,7 @@ impl Backlog {
             return Some(Ok(()));
         }
         // All that can be refused has been.
-        let is_known = self.lost.is_empty() && self.retry_at.is_some();
+        let is_known = self.lost.is_empty() && (self.retry_at.is_some() || self.networks_at.is_some());
         if !self.reported
             && is_known
             && let Some(why) = self.why.take()
@@ -189,6 +195,25 @@ mod tests {
 
     fn host(n: u32) -> Source {
         Source::of(std::net::Ipv4Addr::from(n).into(), 64)
+    }
+
+    #[test]
+    fn hosts_that_the_kernel_refuses_keep_no_network_out_and_networks_no_host() {
+        let mut backlog = Backlog::default();
+        backlog.restore([host(1)]);
+        backlog.sync(Family::V4);
+        let piece = backlog.take_lost();
+        backlog.refused(at(0), piece, "set is full".to_owned());
+        assert_eq!(backlog.is_network_due(at(0)), Some(Family::V4));
+        backlog.refused_networks(at(0), "no memory".to_owned());
+        assert_eq!((backlog.is_network_due(at(0)), backlog.next_timer(at(0))), (None, Some(at(1000))));
+        backlog.retry(at(1000));
+        assert_eq!(backlog.take_lost(), [host(1)]);
+        backlog.taken();
+        assert_eq!((backlog.is_network_due(at(1999)), backlog.next_timer(at(1999))), (None, Some(at(2000))));
+        assert_eq!(backlog.is_network_due(at(2000)), Some(Family::V4));
+        backlog.synced(Family::V4);
+        assert_eq!(backlog.next_timer(at(2000)), None);
     }
 
     #[test]

@@ -333,7 +333,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 Step::Drop(_, Dropped::NeverBlock) => summary.never_block += 1,
                 Step::Drop(_, Dropped::Over) => {}
                 Step::Delete(set, key) => {
-                    summary.normalised += 1;
+                    // Others are deleted because there are too many.
+                    summary.normalised += u64::from(self.executor.placement.exact_source(set, key).is_none());
                     if let Err(error) = self.executor.kernel.delete(set, &Element::new(key))
                         && !error.is_not_found()
                     {

@@ -156,6 +156,16 @@ pub(crate) enum Step {
     Delete(SetId, Key),
 }
 
+impl Step {
+    /// The block that is wanted or another program's, and there.
+    pub(super) fn kept(&self) -> Option<Source> {
+        match self {
+            Self::Keep(block) | Self::Adopt(block) | Self::Retime(block) => Some(block.source),
+            _ => None,
+        }
+    }
+}
+
 /// What bounds the blocks.
 pub(crate) struct Limits<'a> {
     /// `block.total`.

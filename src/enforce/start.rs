@@ -3,6 +3,7 @@
 //! The rules come first, in one transaction with as many blocks as hold nothing up; the others follow in pieces.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use super::drift::{Drift, QUIET_FROM};
 use super::element::{self, BLOCKED, HOSTS, Place, Placement};
@@ -10,7 +11,7 @@ use super::enforcer::{Enforcer, Observer, Summary};
 use super::exempt::{self, exempt};
 use super::kernel::{EXEMPTIONS, Kernel};
 use super::networks::{Family, Span};
-use super::reconcile::{Limits, Origin, Present, Wanted, in_parts, reconcile};
+use super::reconcile::{Limits, Origin, Present, Step, Wanted, in_parts, reconcile};
 use crate::engine::{AllowList, Engine, MonoTime, Policy, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
@@ -89,15 +90,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             enforcer.exemptions.set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
         }
         let is_replaced = enforcer.executor.placement != former;
+        let steps = in_parts(steps, enforcer.executor.placement);
+        let kept: HashSet<Source> = steps.iter().filter_map(Step::kept).collect();
         // Until the rules are there, nothing of this can go wrong that would not be seen when they come.
-        let summary = enforcer.learn(now, in_parts(steps, enforcer.executor.placement));
+        let summary = enforcer.learn(now, steps);
         enforcer.executor.networks = enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
         let refill = if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
         enforcer.install(now, Write::New(&present.sets, refill))?;
         enforcer.engine.recall(now, offenders, evidence);
         enforcer.perform(now);
-        if present.count() > 0 {
-            enforcer.observer.notify(Notice::Adopted { blocks: present.count() });
+        if !kept.is_empty() && present.count() > 0 {
+            enforcer.observer.notify(Notice::Adopted { blocks: kept.len() });
         }
         enforcer.report_restored(summary);
         Ok(enforcer)
@@ -120,7 +123,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
             let steps = reconcile(now, origin, self.executor.placement, wanted, &present, &limits);
             // What the engine knows by other names is not news.
-            let steps = steps.into_iter().filter(|step| !matches!(step, super::reconcile::Step::Adopt(_))).collect();
+            let steps = steps.into_iter().filter(|step| !matches!(step, Step::Adopt(_))).collect();
             in_parts(steps, self.executor.placement)
         };
         let summary = self.apply(now, steps, true);
@@ -365,7 +368,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// The engine learns what steps say before there are rules: nothing is carried out yet.
-    fn learn(&mut self, now: MonoTime, steps: Vec<super::reconcile::Step>) -> Summary {
+    fn learn(&mut self, now: MonoTime, steps: Vec<Step>) -> Summary {
         self.apply(now, steps, false)
     }
 

@@ -380,13 +380,14 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+        Err(self.changes_all_the_time())
+    }
+
+    /// No dump was whole.
+    pub(super) fn changes_all_the_time(&self) -> Error {
         let (verb, object) = self.described(self.sequence);
-        Err(Error::Apply {
-            verb,
-            object,
-            errno: rustix::io::Errno::INTR.raw_os_error(),
-            message: Some("the ruleset changes all the time".to_owned()),
-        })
+        let message = Some("the ruleset changes all the time".to_owned());
+        Error::Apply { verb, object, errno: rustix::io::Errno::INTR.raw_os_error(), message }
     }
 
     /// The answer to a request that has one.

@@ -355,6 +355,19 @@ pub fn join(id: SetSpec, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
     joined
 }
 
+/// Whether each interval of a dump has its end. One that reaches up to the last address of all has none.
+pub fn has_all_ends(raw: &mut [RawElement]) -> bool {
+    raw.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));
+    let mut is_open = false;
+    for element in raw {
+        if is_open && !element.interval_end {
+            return false;
+        }
+        is_open = !element.interval_end;
+    }
+    !is_open
+}
+
 /// Sorts ranges and joins those that overlap or touch: the kernel refuses overlaps.
 pub fn merge(mut ranges: Vec<RangeInclusive<Key>>) -> Vec<RangeInclusive<Key>> {
     ranges.sort_by_key(|range| *range.start());
