@@ -1,6 +1,6 @@
-//! The thread that serves the control socket: one loop over the listener and all clients, which waits for none of them.
+//! The thread that serves the control socket: one loop over the listener and all clients, without waiting for any of them.
 //!
-//! It only moves bytes: requests are answered by [`workers`](super::workers).
+//! It only moves bytes: [`workers`](super::workers) compute the answers.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -22,37 +22,38 @@ use crate::sys::{peer, poll};
 /// Clients at once. An administrator needs one; a monitoring program or two some more.
 pub const CLIENTS_MAX: usize = 64;
 
-/// Of these, clients that are not root: the rest is kept for root.
+/// Of these, clients other than root: the rest is reserved for root.
 pub const OTHERS_MAX: usize = 48;
 
 /// Of these, clients of one user.
 pub const CLIENTS_PER_USER: usize = 24;
 
-/// Of the clients, those that watch.
+/// Of the clients, watchers.
 pub const WATCHERS_MAX: usize = 16;
 
-/// Of these, watchers that are not root: the rest is kept for root.
+/// Of these, watchers other than root: the rest is reserved for root.
 pub const OTHER_WATCHERS_MAX: usize = 12;
 
 /// Of these, watchers of one user.
 pub const WATCHERS_PER_USER: usize = 6;
 
-/// Clients that are let in before those that are in are served.
+/// Clients accepted in one wake, before connected ones are served.
 const ACCEPTS_PER_WAKE: usize = 16;
 
-/// A client that has sent no whole request makes room for a new one when all places are taken, but not sooner than this: an honest one has sent it by then.
+/// When all places are taken, a client without a whole request makes room for a new one, but not sooner than this: a
+/// well-behaved client has sent its request by then.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// Time without accepting after accept(2) failed (no descriptors left): the listener stays readable, and the loop must not spin.
+/// Pause after accept(2) failed (no descriptors left): the listener stays readable, and the loop must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Events that are handed to the watchers before the clients are served.
+/// Events delivered in one wake, before clients are served.
 const EVENTS_PER_WAKE: usize = 256;
 
-/// When the server ends, changes that root has asked for are still carried out and answered within this.
+/// Time limit for root's pending changes when the server ends.
 const LAST_CHANGES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Opens the stream of events for the watchers: [`crate::journal::JournalHandle::subscribe`].
+/// Opens the event stream for the watchers: [`crate::journal::JournalHandle::subscribe`].
 pub type Feed = Box<dyn Fn(Arc<Waker>) -> Subscription + Send>;
 
 /// The running server.
@@ -64,10 +65,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the thread and its workers, each with a handler of its own that `new_handler` makes.
+    /// Starts the thread and its workers, each with a handler made by `new_handler`.
     ///
     /// # Errors
-    /// What eventfd(2) and clone(2) say.
+    /// eventfd(2) or clone(2) failed.
     pub fn start(listener: Listener, new_handler: NewHandler<'_>, feed: Feed) -> io::Result<Self> {
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), Arc::new(Waker::new()?));
         let (end, ended) = sync_channel::<()>(1);
@@ -94,7 +95,8 @@ impl Server {
         Ok(Self { stop, waker, ended })
     }
 
-    /// Ends the thread and takes the socket away; `false` if the thread does not end in time. A worker that is in the middle of an answer ends with it.
+    /// Ends the thread and removes the socket; `false` if it does not end in time. Workers are stopped even in the middle of
+    /// an answer.
     pub fn stop(self, deadline: Duration) -> bool {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
@@ -105,22 +107,22 @@ impl Server {
 struct Service {
     listener: Listener,
     workers: Workers,
-    /// What the workers have made.
+    /// Finished pieces of the workers.
     pieces: Receiver<Piece>,
     feed: Feed,
-    /// Only while a client watches.
+    /// Present while there are watchers.
     subscription: Option<Subscription>,
     clients: Vec<Connection>,
-    /// The users of the clients that watch, while clients are served.
+    /// The users of the watchers, while clients are served.
     watchers: Vec<u32>,
-    /// The number of the client that came last.
+    /// The number of the newest client.
     last_id: u64,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     paused_until: Option<Instant>,
 }
 
-/// What poll(2) says.
+/// The result of poll(2).
 struct Ready {
     waker: bool,
     listener: bool,
@@ -132,7 +134,7 @@ impl Service {
     fn run(&mut self) {
         while !self.stop.load(Ordering::Acquire) {
             let Ok(ready) = self.wait() else {
-                // poll(2) fails for want of memory at most; without rest this would be a loop at full speed.
+                // poll(2) fails only without memory; without a pause the loop would spin.
                 thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
@@ -158,12 +160,12 @@ impl Service {
         }
         self.take_pieces();
         for client in &mut self.clients {
-            // What fits into the sockets' buffers now.
+            // As much as fits into the sockets' buffers.
             let _ = client.send();
         }
     }
 
-    /// Hands what the workers have made to the clients.
+    /// Delivers the workers' pieces to the clients.
     fn take_pieces(&mut self) {
         // Each client has one piece at most.
         while let Ok(piece) = self.pieces.try_recv() {
@@ -183,7 +185,7 @@ impl Service {
         go_on(&self.workers, client, now);
     }
 
-    /// Waits until something is to be done.
+    /// Waits for work.
     fn wait(&self) -> io::Result<Ready> {
         let now = Instant::now();
         let accepts =
@@ -204,11 +206,11 @@ impl Service {
         let mut due: Option<Instant> =
             self.clients.iter().filter_map(Connection::deadline).chain(self.paused_until.filter(|until| *until > now)).min();
         if !accepts {
-            // A place may become free by grace alone.
+            // A client may become replaceable by time alone.
             due = Some(due.map_or(now + GRACE, |due| due.min(now + GRACE)));
         }
         if unread {
-            // A client sent its next request along with the last: there is something to do at once.
+            // A client has sent its next request already.
             due = Some(now);
         }
         match poll::wait(&mut fds, due.map(|due| due.saturating_duration_since(now))) {
@@ -223,13 +225,13 @@ impl Service {
         Ok(Ready { waker, listener, clients })
     }
 
-    /// Hands events to the clients that watch.
+    /// Delivers events to the watchers.
     fn publish(&mut self) {
         let Some(subscription) = &self.subscription else { return };
         let now = Instant::now();
         for count in 0..=EVENTS_PER_WAKE {
             if count == EVENTS_PER_WAKE {
-                // The waker was cleared before these were taken; what is left needs another wake.
+                // The waker was cleared before; the remaining events need another wake.
                 self.waker.wake();
                 break;
             }
@@ -255,7 +257,7 @@ impl Service {
         }
     }
 
-    /// Reads, answers and writes, one step for each client that is ready.
+    /// One step of reading, answering and writing for each client that is ready.
     fn serve(&mut self, ready: &[PollFlags]) {
         let now = Instant::now();
         let mut clients = std::mem::take(&mut self.clients);
@@ -269,13 +271,13 @@ impl Service {
         self.clients = clients;
     }
 
-    /// One step of one client; `false` when it is finished.
+    /// One step for a client; `false` when it is finished.
     fn step(&mut self, client: &mut Connection, flags: PollFlags, now: Instant) -> bool {
         if client.wants_input() && flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             match client.receive() {
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
-                    // Half a request of a client that is gone is no request.
+                    // A part of a request of a disconnected client is ignored.
                     if !client.is_reading() {
                         return false;
                     }
@@ -283,7 +285,7 @@ impl Service {
                 }
             }
         } else if client.waits_for_worker() && flags.intersects(PollFlags::HUP | PollFlags::ERR) {
-            // It is gone altogether (a client that has only closed its side for writing gives no HUP): its answer is not worked on any more.
+            // The client is gone (closing only its writing side gives no HUP): its answer is cancelled.
             return false;
         }
         match client.next_request() {
@@ -334,12 +336,12 @@ impl Service {
         client.send().unwrap_or(false)
     }
 
-    /// Why a client of this user may not watch, if it may not.
+    /// Why this user may not watch, if so.
     fn refuse_watcher(&self, uid: u32) -> Option<Refusal> {
         let others = self.watchers.iter().filter(|watcher| **watcher != 0).count();
         let own = self.watchers.iter().filter(|watcher| **watcher == uid).count();
         let bounds = [(WATCHERS_MAX, self.watchers.len()), (OTHER_WATCHERS_MAX, others), (WATCHERS_PER_USER, own)];
-        // Root has the first bound alone.
+        // Only the first bound applies to root.
         let bounds = bounds.get(..if uid == 0 { 1 } else { bounds.len() }).unwrap_or_default();
         let (bound, _) = bounds.iter().find(|(bound, watch)| watch >= bound)?;
         Some(Refusal::new(Kind::Busy, format!("{bound} clients watch already"), "end one of them"))
@@ -372,7 +374,7 @@ impl Service {
                     return;
                 }
             };
-            // A client whose user is not known cannot be served.
+            // A client whose user is unknown cannot be served.
             let (Ok(()), Ok(peer)) = (socket.set_nonblocking(true), peer::peer(socket.as_fd())) else { continue };
             let room = self.room(peer.uid);
             let may_read = peer.uid == 0 || self.listener.group.is_some_and(|group| peer.is_member(group));
@@ -398,7 +400,7 @@ impl Service {
                 None
             };
             if let Some(refusal) = refusal {
-                // One attempt, and it is closed: the buffer of a new socket has room for a line.
+                // One attempt, then close: a new socket's buffer has room for a line.
                 client.refuse(refusal, now);
                 let _ = client.send();
                 continue;
@@ -410,7 +412,7 @@ impl Service {
         }
     }
 
-    /// Which bound a new client of this user would exceed, if any.
+    /// The bound that a new client of this user would exceed, if any.
     fn room(&self, uid: u32) -> Option<Room> {
         let others = self.clients.iter().filter(|client| client.peer.uid != 0).count();
         let own = self.clients.iter().filter(|client| client.peer.uid == uid).count();
@@ -421,8 +423,8 @@ impl Service {
         }
     }
 
-    /// The client that makes room for a new one: of those that have sent no request although they had time to, the oldest of the user who has most
-    /// connections. Root never makes room for others, and a user who has all that one user may have makes room for itself.
+    /// The client that makes room for a new one: among those that had time but sent no request, the oldest of the user with
+    /// the most connections. Root never makes room for others, and a user at its own limit makes room for itself.
     fn victim(&self, room: Room, now: Instant) -> Option<usize> {
         let connections = |uid: u32| self.clients.iter().filter(|client| client.peer.uid == uid).count();
         let may_go = |uid: u32| match room {
@@ -439,14 +441,14 @@ impl Service {
     }
 }
 
-/// The places that are all taken.
+/// An exhausted bound.
 #[derive(Debug, Clone, Copy)]
 enum Room {
-    /// All, and root wants one.
+    /// All clients, and root wants to connect.
     Root,
-    /// Those that are not root's.
+    /// Clients other than root.
     Others,
-    /// Those of one user.
+    /// Clients of one user.
     User(u32),
 }
 
@@ -461,7 +463,7 @@ impl Room {
     }
 }
 
-/// Has a worker make the next piece of an answer, if it is time for it.
+/// Starts the next piece of an answer, if it is due.
 fn go_on(workers: &Workers, client: &mut Connection, now: Instant) {
     if let Some(rest) = client.take_rest() {
         match workers.go_on(client.id, rest) {
