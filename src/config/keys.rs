@@ -211,7 +211,12 @@ pub const KEYS: &[Key] = &[
         Live,
         "IPv6 sources are counted and blocked by prefixes of this many bits",
     ),
-    key("block.unproven.action", Kind::Word(keywords::<UnprovenAction>), Live, "what a scan from an unverified source triggers, whose address may be forged"),
+    key(
+        "block.unproven.action",
+        Kind::Word(keywords::<UnprovenAction>),
+        Live,
+        "what a scan from an unverified source triggers, whose address may be forged",
+    ),
     key(
         "block.unproven.timeout",
         time(SECOND, HOUR, "the address may be a victim's: it must come free soon after the forger stops"),

@@ -76,7 +76,7 @@ pub(super) struct Worker {
     whole: bool,
     /// It is failing; time of the next attempt.
     retry_at: Option<Instant>,
-    complained: Option<Instant>,
+    reported_at: Option<Instant>,
     /// The last mark that was written.
     mark: Option<Mark>,
 }
@@ -117,7 +117,7 @@ impl Worker {
             must_replace: false,
             whole: false,
             retry_at: None,
-            complained: None,
+            reported_at: None,
             mark: None,
         }
     }
@@ -421,7 +421,7 @@ impl Worker {
         drop(figures);
         self.retry_at = None;
         if has_failed {
-            self.complained = None;
+            self.reported_at = None;
             self.journal.notify(Notice::Warning(format!("the state store in {} is written again", self.directory.display())));
         }
     }
@@ -461,8 +461,8 @@ impl Worker {
     fn report_failure(&mut self, text: String, for_good: bool) {
         let now = Instant::now();
         self.retry_at = Some(now + RETRY_EVERY);
-        if self.complained.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
-            self.complained = Some(now);
+        if self.reported_at.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
+            self.reported_at = Some(now);
             let remedy = if for_good { "put it right and restart" } else { "it is tried again every few seconds" };
             self.journal.notify(Notice::Error(format!(
                 "the state store cannot be used: {text}; blocks go on, but a reboot would forget what is not written: {remedy}"

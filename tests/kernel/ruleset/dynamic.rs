@@ -36,7 +36,8 @@ fn dynamic(id: SetId, size: u32) -> Set {
     }
 }
 
-/// Every form: with and without timeout, with and without limit, several in one rule, IPv6 by each kind of mask, within a concatenation too.
+/// Every form: with and without timeout, with and without limit, several in one rule, IPv6 with each kind of mask, and within
+/// a concatenation.
 fn ruleset(prefix: u8) -> Ruleset {
     let sets = [SetId::Seen4, SetId::Seen6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Held4, SetId::Held6];
     let mut rules = Vec::new();
@@ -86,7 +87,7 @@ fn dynamic_sets_and_their_statements_are_the_same_in_every_form() {
             let mut connection = Connection::open(SCHEMA).unwrap();
             let _ = connection.remove_table();
             connection.install(&ruleset).unwrap_or_else(|error| panic!("/{prefix}: {error}"));
-            // What a rule has put in can be taken out one by one, and what is there is found.
+            // Elements added by a rule can be deleted one by one, and the others are found.
             for (set, key) in [
                 (SetId::Seen4, Key::Touch(address("192.0.2.1"), 6, 22)),
                 (SetId::Seen6, Key::Touch(address("2001:db8::"), 17, 65_535)),
