@@ -1,5 +1,5 @@
-//! PortSentry for nftables: the kernel reports probes, the engine recognises port scans, and an element in an
-//! nftables set blocks the source.
+//! PortSentry for nftables: the kernel reports probes, the engine recognises port scans, and an
+//! element in an nftables set blocks the source.
 //!
 //! ```text
 //!  kernel --NFLOG or NFQUEUE--> capture -> wire -> probe --> engine --Action--> enforce -> nft --> set
@@ -15,21 +15,26 @@
 //!  ctl <--> control <--> engine
 //! ```
 //!
-//! [`packet`] runs the first part on one thread. The modules, in the order in which a packet meets them:
+//! [`packet`] runs the first part on one thread. The modules, in the order in which a packet meets
+//! them:
 //!
 //! * [`config`]: the administrator's file, checked; the other modules follow it.
 //! * [`ruleset`]: our table: the sets, chains and rules of a configuration.
-//! * [`nft`]: an nf_tables codec for any table: typed model, text, netlink, connection to the kernel.
+//! * [`nft`]: an nf_tables codec for any table: typed model, text, netlink, connection to the
+//!   kernel.
 //! * [`capture`]: receives the packets that the rules log or queue.
 //! * [`wire`]: total parsers of IP and its transports.
 //! * [`probe`]: an observed fact: which source touched which port, and how.
-//! * [`decoy`]: connect mode: listening sockets whose completed handshakes are probes; sends the banner.
+//! * [`decoy`]: connect mode: listening sockets whose completed handshakes are probes; sends the
+//!   banner.
 //! * [`engine`]: recognises scans and decides about blocks. No clock, socket, file or lock inside.
-//! * [`enforce`]: makes the kernel's sets match the engine's blocks, and repairs foreign changes to the table.
+//! * [`enforce`]: makes the kernel's sets match the engine's blocks, and repairs foreign changes to
+//!   the table.
 //! * [`packet`]: the packet thread: loop, intake, queue, commands from other threads, reload.
 //! * [`store`]: blocks, offenders and evidence in SQLite, with its thread.
 //! * [`journal`]: log lines, the history file, events for watchers.
-//! * [`helper`]: the second process and its client: commands, hosts.deny, files of current blocks, reverse names.
+//! * [`helper`]: the second process and its client: commands, hosts.deny, files of current blocks,
+//!   reverse names.
 //! * [`control`] and [`ctl`]: the control socket, and `portsentryctl`.
 //! * [`daemon`]: start, supervisor, request handlers. The only module that knows all others.
 //! * [`netlink`], [`sys`] and [`errors`]: netlink messages and sockets, system calls, error texts.

@@ -1,4 +1,5 @@
-//! The built-in defaults, used without a file. A test checks that `contrib/portsentry.yaml` has the same values.
+//! The built-in defaults, used without a file. A test checks that `contrib/portsentry.yaml` has the
+//! same values.
 
 use std::path::PathBuf;
 use std::time::Duration;

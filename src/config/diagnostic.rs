@@ -1,7 +1,8 @@
 //! Findings about a configuration: fault, place, remedy.
 //!
-//! A finding is safe to print: control characters and characters that reorder text are escaped, and lines have a maximum
-//! length. Follows the `file:line:column: error: message` form of the GNU coding standards, 4.4.
+//! A finding is safe to print: control characters and characters that reorder text are escaped, and
+//! lines have a maximum length. Follows the `file:line:column: error: message` form of the GNU
+//! coding standards, 4.4.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ const CITED_BEFORE: usize = 60;
 /// Characters of a value in a message.
 const SHOWN_MAX: usize = 60;
 
-/// Findings that are kept. A file with a hundred thousand faults must fill neither memory nor the log, and nobody repairs
-/// more than this at once.
+/// Findings that are kept. A file with a hundred thousand faults must fill neither memory nor the
+/// log, and nobody repairs more than this at once.
 const FINDINGS_MAX: usize = 200;
 
 /// Severity of a finding.
@@ -46,7 +47,8 @@ pub(super) struct Place {
 
 /// A fault or oddity of a configuration file.
 ///
-/// `Display` gives several lines: the place and message, the cited line, a caret below the column, the remedy.
+/// `Display` gives several lines: the place and message, the cited line, a caret below the column,
+/// the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Error or warning.
@@ -136,7 +138,8 @@ impl<'t> Findings<'t> {
 
     fn add(&mut self, severity: Severity, place: Option<Place>, message: String, remedy: String) {
         if self.is_full() {
-            // An error replaces a warning: the result must not depend on the number of findings before it.
+            // An error replaces a warning: the result must not depend on the number of findings
+            // before it.
             let warning = if severity == Severity::Error { self.list.iter().position(|kept| kept.severity == Severity::Warning) } else { None };
             self.unkept += 1;
             match warning {
@@ -224,7 +227,8 @@ pub(super) fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Adds a character, escaped if it could harm a terminal or mislead a reader; returns how many characters were added.
+/// Adds a character, escaped if it could harm a terminal or mislead a reader; returns how many
+/// characters were added.
 fn push_escaped(to: &mut String, character: char) -> usize {
     if is_plain(character) {
         to.push(character);
@@ -240,7 +244,8 @@ fn push_escaped(to: &mut String, character: char) -> usize {
     to.len() - before
 }
 
-/// Not a control character, not without width, and without effect on the text direction (Unicode Annex 9).
+/// Not a control character, not without width, and without effect on the text direction (Unicode
+/// Annex 9).
 pub(super) fn is_plain(character: char) -> bool {
     !character.is_control()
         && !matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')

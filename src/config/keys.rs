@@ -1,5 +1,6 @@
-//! The table of all configuration keys, in the order of the file: type, bounds, meaning. The reader takes its bounds from it;
-//! tests compare the printed configuration, `contrib/portsentry.yaml` and the manual page with it.
+//! The table of all configuration keys, in the order of the file: type, bounds, meaning. The reader
+//! takes its bounds from it; tests compare the printed configuration, `contrib/portsentry.yaml` and
+//! the manual page with it.
 
 use std::fmt;
 use std::time::Duration;
@@ -141,11 +142,12 @@ const fn time(min: Duration, max: Duration, why: &'static str) -> Kind {
     Kind::Time { min, max, zero: None, why }
 }
 
-/// A year: longer than any useful block, and far below the limit of the kernel's millisecond timeouts.
+/// A year: longer than any useful block, and far below the limit of the kernel's millisecond
+/// timeouts.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-// Port 0 may be watched: no service can listen on it (bind(2) reads it as "any"), so a packet to it is always a probe, and
-// classic advanced mode watched it. It cannot be a login port.
+// Port 0 may be watched: no service can listen on it (bind(2) reads it as "any"), so a packet to it
+// is always a probe, and classic advanced mode watched it. It cannot be a login port.
 const WATCHED: Kind = Kind::Ports { min: 0 };
 
 use Reload::{Live, Restart};

@@ -1,4 +1,5 @@
-//! Keywords: values of the file that are one of a few. One table for each type serves to read, print and list them.
+//! Keywords: values of the file that are one of a few. One table for each type serves to read,
+//! print and list them.
 
 use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction};
 

@@ -1,8 +1,9 @@
 //! Reads and checks the configuration file.
 //!
-//! The file controls a program that runs as root, so only root may be able to write it ([`distrust`]): owner and mode are
-//! taken from the opened descriptor (fstat(2)), so that the checked file is the one that is read. The ignore file that it
-//! names is read and checked in the same way: it lists what is never blocked.
+//! The file controls a program that runs as root, so only root may be able to write it
+//! ([`distrust`]): owner and mode are taken from the opened descriptor (fstat(2)), so that the
+//! checked file is the one that is read. The ignore file that it names is read and checked in the
+//! same way: it lists what is never blocked.
 
 use std::fmt;
 use std::io;
@@ -17,7 +18,8 @@ use super::trust::{Fault, distrust};
 use super::{Config, DEFAULT_PATH, check, schema, tree};
 use crate::sys::files;
 
-/// Bytes of either file that are read at most. Every port by number in two lists fits, or fifty thousand addresses.
+/// Bytes of either file that are read at most. Every port by number in two lists fits, or fifty
+/// thousand addresses.
 const SIZE_MAX: u64 = 1 << 20;
 
 /// A valid configuration.
@@ -37,7 +39,8 @@ impl Loaded {
     /// Applies a change, for example of the command line, and checks for contradictions again.
     ///
     /// # Errors
-    /// Faults that the change causes. Such a finding has no place, since no line of the file is at fault.
+    /// Faults that the change causes. Such a finding has no place, since no line of the file is at
+    /// fault.
     pub fn changed(mut self, change: impl FnOnce(&mut Config)) -> Result<Self, Refused> {
         let before = self.config.clone();
         change(&mut self.config);
@@ -87,8 +90,8 @@ impl Refused {
 /// Loads the configuration file at `path`, which must exist.
 ///
 /// # Errors
-/// All faults of the file: it cannot be read, users other than root can write it (when running as root), it is not YAML,
-/// keys and values are wrong.
+/// All faults of the file: it cannot be read, users other than root can write it (when running as
+/// root), it is not YAML, keys and values are wrong.
 pub fn load(path: &Path) -> Result<Loaded, Refused> {
     let bytes = read(path)?;
     from_bytes(&bytes, path, &read_ignored)
@@ -102,8 +105,8 @@ pub fn load_default() -> Result<Loaded, Refused> {
     load_if_present(Path::new(DEFAULT_PATH))
 }
 
-/// Loads the file at `path`, or the built-in defaults if it does not exist. A dangling symbolic link counts as a file,
-/// since it was meant to lead to one.
+/// Loads the file at `path`, or the built-in defaults if it does not exist. A dangling symbolic
+/// link counts as a file, since it was meant to lead to one.
 ///
 /// # Errors
 /// As [`load`], if the file exists.

@@ -8,8 +8,9 @@
 //!                   +--------------+---- Finding -----+-----------+------------> Refused
 //! ```
 //!
-//! All findings are collected, sorted by place, and reported together; a configuration with an error is refused. This
-//! module changes nothing on the system: it reads files, never writes them, and resolves no names.
+//! All findings are collected, sorted by place, and reported together; a configuration with an
+//! error is refused. This module changes nothing on the system: it reads files, never writes them,
+//! and resolves no names.
 
 mod check;
 pub mod classic;

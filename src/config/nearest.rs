@@ -1,6 +1,7 @@
 //! Finds the known word most similar to an unknown one.
 
-/// Longer words are not compared: no key is half as long, and the comparison costs the product of both lengths.
+/// Longer words are not compared: no key is half as long, and the comparison costs the product of
+/// both lengths.
 const COMPARED_MAX: usize = 48;
 
 /// The most similar word of `known`, if it is similar enough.

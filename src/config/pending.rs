@@ -1,5 +1,5 @@
-//! Keys that are read and checked but have no effect yet. Remove the row with the feature's commit, and this file with the
-//! last row.
+//! Keys that are read and checked but have no effect yet. Remove the row with the feature's commit,
+//! and this file with the last row.
 
 use super::{Config, UnprovenAction};
 

@@ -6,9 +6,11 @@ use super::written::{file, line, list, ports, quoted, time};
 use super::{Config, Keyword, Protocol, pending, values};
 
 impl Config {
-    /// This configuration as a file (`--print-config`), with every key; it reads back as the same configuration.
+    /// This configuration as a file (`--print-config`), with every key; it reads back as the same
+    /// configuration.
     ///
-    /// A key without effect yet is a comment as long as it has its default, so that the text reads back without a warning.
+    /// A key without effect yet is a comment as long as it has its default, so that the text reads
+    /// back without a warning.
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();
         let mut open: Vec<&str> = Vec::new();
@@ -29,7 +31,8 @@ impl Config {
         text
     }
 
-    /// Keys that differ from a newer configuration, a line each: `scan_trigger: 2 -> 5`. Long values are cut.
+    /// Keys that differ from a newer configuration, a line each: `scan_trigger: 2 -> 5`. Long
+    /// values are cut.
     pub fn changes(&self, newer: &Self) -> Vec<String> {
         differences(self, newer).map(|(path, old, new)| format!("{path}: {} -> {}", shown(&old), shown(&new))).collect()
     }

@@ -1,7 +1,8 @@
-//! Typed readers for the tree: each takes one key of a section, checks it against the table of keys, and notes faults.
+//! Typed readers for the tree: each takes one key of a section, checks it against the table of
+//! keys, and notes faults.
 //!
-//! A wrong value is replaced by the default, so that reading continues and all findings are reported together. A
-//! configuration with errors is never used.
+//! A wrong value is replaced by the default, so that reading continues and all findings are
+//! reported together. A configuration with errors is never used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -124,7 +125,8 @@ impl<'n, 't> Section<'_, 'n, 't> {
         self.entries.iter().find(|entry| entry.key == name)
     }
 
-    /// A key's value with its path and kind; `None` if the file does not have the key, or has it without a value.
+    /// A key's value with its path and kind; `None` if the file does not have the key, or has it
+    /// without a value.
     fn value(&mut self, name: &'static str) -> Option<(String, Kind, &'n Node)> {
         let path = self.path_of(name);
         self.reader.asked.push(path.clone());
@@ -455,7 +457,8 @@ impl<'n, 't> Section<'_, 'n, 't> {
             }
             first.insert(&entry.key, entry.place);
             if !self.names.contains(&entry.key.as_str()) {
-                // A suggestion costs more than the rest of the line: none for findings that will not be shown.
+                // A suggestion costs more than the rest of the line: none for findings that will
+                // not be shown.
                 let remedy = if self.reader.findings.is_full() { String::new() } else { suggest::key(&entry.key, &self.path, &self.names) };
                 self.error(entry.place, (format!("unknown key `{path}`"), remedy));
             }

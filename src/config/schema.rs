@@ -4,7 +4,8 @@ use super::reader::{Reader, Section};
 use super::tree::Node;
 use super::{Config, Protocol};
 
-/// The configuration in `root`, with defaults for missing keys. Valid only if `reader` has noted no error.
+/// The configuration in `root`, with defaults for missing keys. Valid only if `reader` has noted no
+/// error.
 pub(super) fn read(root: &Node, reader: &mut Reader<'_>) -> Config {
     let mut config = Config::default();
     reader.top(root, |top| fill(top, &mut config));

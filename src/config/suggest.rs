@@ -25,7 +25,8 @@ const CLASSIC: &[(&str, &str)] = &[
     ("PORT_BANNER", "respond.banner"),
 ];
 
-/// What to write instead of the unknown `key` in `section` ("" is the top level), which has the keys `known`.
+/// What to write instead of the unknown `key` in `section` ("" is the top level), which has the
+/// keys `known`.
 pub(super) fn key(key: &str, section: &str, known: &[&'static str]) -> String {
     if let Some(near) = nearest(key, known.iter().copied()) {
         return format!("did you mean `{near}`?");

@@ -1,7 +1,8 @@
 //! The YAML text as a tree of nodes with their places.
 //!
-//! serde-saphyr reads it (YAML 1.2, booleans `true` and `false` only) into types that keep everything: duplicate keys and
-//! wrong types remain, so that all of them are reported together. Depth, size and multiplied aliases are limited.
+//! serde-saphyr reads it (YAML 1.2, booleans `true` and `false` only) into types that keep
+//! everything: duplicate keys and wrong types remain, so that all of them are reported together.
+//! Depth, size and multiplied aliases are limited.
 
 use std::fmt;
 
@@ -14,7 +15,8 @@ use super::diagnostic::{Place, escaped};
 /// Levels of nesting. The schema has four; the rest lets a wrong file be checked key by key.
 const DEPTH_MAX: usize = 16;
 
-/// Nodes. The largest sensible file lists every port by number in four lists; a megabyte cannot hold more.
+/// Nodes. The largest sensible file lists every port by number in four lists; a megabyte cannot
+/// hold more.
 const NODES_MAX: usize = 400_000;
 
 /// Aliases (`*name`). A port list that is used twice needs one.

@@ -8,10 +8,11 @@ use crate::sys::files::{self, Facts};
 /// Fault and remedy.
 pub type Fault = (String, String);
 
-/// Reasons why users other than root could change the file at `path` with these facts, with remedies. Empty if this
-/// process does not run as root.
+/// Reasons why users other than root could change the file at `path` with these facts, with
+/// remedies. Empty if this process does not run as root.
 ///
-/// The directories of the file and of its name are checked too, since the file can be replaced in them.
+/// The directories of the file and of its name are checked too, since the file can be replaced in
+/// them.
 pub fn distrust(path: &Path, facts: &Facts) -> Vec<Fault> {
     if !files::is_root() {
         return Vec::new();
@@ -40,7 +41,8 @@ fn directories(path: &Path) -> Vec<PathBuf> {
         _ => PathBuf::from("."),
     };
     let named = parent(path);
-    // A file that cannot be resolved was replaced since it was opened; the directory of its name shows who can do that.
+    // A file that cannot be resolved was replaced since it was opened; the directory of its name
+    // shows who can do that.
     let real = std::fs::canonicalize(path).ok().map(|real| parent(&real));
     match (std::fs::canonicalize(&named).ok(), real) {
         (named_real, Some(real)) if named_real.as_ref() != Some(&real) => vec![named, real],

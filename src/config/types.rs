@@ -57,8 +57,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether decoys answer on the ports of `protocol`, which is `tcp` or `udp` of this configuration. Never in observe mode,
-    /// which changes nothing: the ports are then watched as in stealth mode.
+    /// Whether decoys answer on the ports of `protocol`, which is `tcp` or `udp` of this
+    /// configuration. Never in observe mode, which changes nothing: the ports are then watched as
+    /// in stealth mode.
     pub fn has_decoys(&self, protocol: &Protocol) -> bool {
         self.mode == Mode::Enforce && protocol.mode == PortMode::Connect && !protocol.ports.is_empty()
     }
@@ -80,8 +81,8 @@ impl Config {
         self.mode == Mode::Enforce && self.closed_ports == ClosedPorts::Drop
     }
 
-    /// Whether the rules count probes of this transport and hold sources: only if the daemon would block an unverified source
-    /// at once.
+    /// Whether the rules count probes of this transport and hold sources: only if the daemon would
+    /// block an unverified source at once.
     pub fn has_reflex(&self, protocol: &Protocol) -> bool {
         let unproven = &self.block.unproven;
         let may_block = self.mode == Mode::Enforce && protocol.action == ProtocolAction::Block && self.block.total > 0;

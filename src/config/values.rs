@@ -1,4 +1,5 @@
-//! Parsers of single values: times, ports, addresses, names, paths, macros. Pure; errors are message and remedy.
+//! Parsers of single values: times, ports, addresses, names, paths, macros. Pure; errors are
+//! message and remedy.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -140,8 +141,8 @@ fn no_network(text: &str) -> Wrong {
     (message, "write an address, 192.0.2.7 or 2001:db8::7, or a network, 192.0.2.0/24; names are not looked up".to_owned())
 }
 
-/// A valid interface name: the kernel's `dev_valid_name` (net/core/dev.c), without characters that have a meaning in a
-/// ruleset.
+/// A valid interface name: the kernel's `dev_valid_name` (net/core/dev.c), without characters that
+/// have a meaning in a ruleset.
 pub(super) fn interface(name: &str) -> Result<(), Wrong> {
     if name.len() > INTERFACE_MAX {
         return wrong(

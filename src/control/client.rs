@@ -217,7 +217,8 @@ fn parse(line: &[u8]) -> Result<Reply, ClientError> {
     if head.v != VERSION {
         return Err(ClientError::Unintelligible(format!("it is of protocol version {}; this program speaks version {VERSION}", head.v)));
     }
-    // Parse long lists straight into their rows: serde keeps a tagged enum in an intermediate form first.
+    // Parse long lists straight into their rows: serde keeps a tagged enum in an intermediate form
+    // first.
     match &*head.reply {
         "blocks" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::Blocks { rows, more }),
         "history" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::History { rows, more }),

@@ -18,8 +18,9 @@ pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(5);
 /// Time limit for reading a whole answer: a million rows take seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 
-/// The next piece of an answer is made when less than this is pending. A piece is about as large, so at most twice this is
-/// pending, except for an answer of one long line ([`REPLY_MAX`](super::protocol::REPLY_MAX)).
+/// The next piece of an answer is made when less than this is pending. A piece is about as large,
+/// so at most twice this is pending, except for an answer of one long line
+/// ([`REPLY_MAX`](super::protocol::REPLY_MAX)).
 const OUTPUT_LOW: usize = 64 << 10;
 
 /// Writes to one client before the others have their turn: 128 KiB, about a millisecond.
@@ -196,7 +197,8 @@ impl Connection {
         self.state = State::Answering(piece.rest.map_or(Source::End, Source::Rest));
     }
 
-    /// The rest of its answer, if more should be made now. Give it to a worker and call [`Connection::wait_for`].
+    /// The rest of its answer, if more should be made now. Give it to a worker and call
+    /// [`Connection::wait_for`].
     pub(super) fn take_rest(&mut self) -> Option<Rest> {
         if self.output.len() - self.written >= OUTPUT_LOW {
             return None;

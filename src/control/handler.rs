@@ -1,4 +1,5 @@
-//! The interface between the server and the daemon: a [`Handler`] turns a request into an [`Answer`].
+//! The interface between the server and the daemon: a [`Handler`] turns a request into an
+//! [`Answer`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,9 +49,10 @@ impl Cancelled {
     }
 }
 
-/// Answers requests on a worker thread; each worker has its own handler. The client's permission was checked before.
+/// Answers requests on a worker thread; each worker has its own handler. The client's permission
+/// was checked before.
 pub trait Handler: Send {
-    /// Answers a request. It may take long, but should stop soon after `cancelled`, with any answer. Never gets
-    /// [`Request::Watch`].
+    /// Answers a request. It may take long, but should stop soon after `cancelled`, with any
+    /// answer. Never gets [`Request::Watch`].
     fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer;
 }

@@ -65,8 +65,9 @@ impl std::error::Error for ListenError {
     }
 }
 
-/// Binds the control socket at `path`, mode 0600, or 0660 and owned by `group` if that is not empty. Creates a missing
-/// directory with mode 0755. Removes a socket of a killed daemon, on which no process listens.
+/// Binds the control socket at `path`, mode 0600, or 0660 and owned by `group` if that is not
+/// empty. Creates a missing directory with mode 0755. Removes a socket of a killed daemon, on which
+/// no process listens.
 ///
 /// # Errors
 /// No such group, another daemon, something else at that path, or a system error.

@@ -1,4 +1,5 @@
-//! The thread that serves the control socket: one loop over the listener and all clients, without waiting for any of them.
+//! The thread that serves the control socket: one loop over the listener and all clients, without
+//! waiting for any of them.
 //!
 //! It only moves bytes: [`workers`](super::workers) compute the answers.
 
@@ -40,11 +41,12 @@ pub const WATCHERS_PER_USER: usize = 6;
 /// Clients accepted in one wake, before connected ones are served.
 const ACCEPTS_PER_WAKE: usize = 16;
 
-/// When all places are taken, a client without a whole request makes room for a new one, but not sooner than this: a
-/// well-behaved client has sent its request by then.
+/// When all places are taken, a client without a whole request makes room for a new one, but not
+/// sooner than this: a well-behaved client has sent its request by then.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// Pause after accept(2) failed (no descriptors left): the listener stays readable, and the loop must not spin.
+/// Pause after accept(2) failed (no descriptors left): the listener stays readable, and the loop
+/// must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Events delivered in one wake, before clients are served.
@@ -95,8 +97,8 @@ impl Server {
         Ok(Self { stop, waker, ended })
     }
 
-    /// Ends the thread and removes the socket; `false` if it does not end in time. Workers are stopped even in the middle of
-    /// an answer.
+    /// Ends the thread and removes the socket; `false` if it does not end in time. Workers are
+    /// stopped even in the middle of an answer.
     pub fn stop(self, deadline: Duration) -> bool {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
@@ -285,7 +287,8 @@ impl Service {
                 }
             }
         } else if client.waits_for_worker() && flags.intersects(PollFlags::HUP | PollFlags::ERR) {
-            // The client is gone (closing only its writing side gives no HUP): its answer is cancelled.
+            // The client is gone (closing only its writing side gives no HUP): its answer is
+            // cancelled.
             return false;
         }
         match client.next_request() {
@@ -423,8 +426,9 @@ impl Service {
         }
     }
 
-    /// The client that makes room for a new one: among those that had time but sent no request, the oldest of the user with
-    /// the most connections. Root never makes room for others, and a user at its own limit makes room for itself.
+    /// The client that makes room for a new one: among those that had time but sent no request, the
+    /// oldest of the user with the most connections. Root never makes room for others, and a user
+    /// at its own limit makes room for itself.
     fn victim(&self, room: Room, now: Instant) -> Option<usize> {
         let connections = |uid: u32| self.clients.iter().filter(|client| client.peer.uid == uid).count();
         let may_go = |uid: u32| match room {

@@ -5,8 +5,8 @@ use std::iter::Peekable;
 use super::handler::{Answer, Rows};
 use super::protocol::{BlockRow, HistoryRow, ROWS_PER_LINE, Reply, line};
 
-/// A piece ends with the line that reaches this size: a fraction of a millisecond's work, and less than the socket's
-/// buffer of 208 KiB.
+/// A piece ends with the line that reaches this size: a fraction of a millisecond's work, and less
+/// than the socket's buffer of 208 KiB.
 const PIECE_LEN: usize = 64 << 10;
 
 /// The rest of an answer.

@@ -1,11 +1,13 @@
 //! The threads that compute answers, so that the server's thread only moves bytes.
 //!
-//! Three lanes with their own threads, so that none waits for another: changes (root only), root's reading, and reading
-//! by others. A long answer is made in pieces as its client reads it; of a lane's two threads one prefers pieces and the
-//! other new requests, so that neither starves. Users take turns, and each has a bounded share of the others' lane.
+//! Three lanes with their own threads, so that none waits for another: changes (root only), root's
+//! reading, and reading by others. A long answer is made in pieces as its client reads it; of a
+//! lane's two threads one prefers pieces and the other new requests, so that neither starves. Users
+//! take turns, and each has a bounded share of the others' lane.
 //!
-//! Bounds: a client has one task at most, which is cancelled when the client disconnects, so a lane has no more tasks
-//! than there are clients. A requested change is made even if its client is gone; [`CHANGES_MAX`] of them may wait.
+//! Bounds: a client has one task at most, which is cancelled when the client disconnects, so a lane
+//! has no more tasks than there are clients. A requested change is made even if its client is gone;
+//! [`CHANGES_MAX`] of them may wait.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -23,7 +25,8 @@ const CHANGES_MAX: usize = 64;
 /// Threads for a reading lane: one prefers pieces, one requests.
 const READERS: usize = 2;
 
-/// Unfinished answers to users other than root: a list of a million blocks takes some 80 MB until it is read.
+/// Unfinished answers to users other than root: a list of a million blocks takes some 80 MB until
+/// it is read.
 pub const LONG_ANSWERS_MAX: usize = 8;
 
 /// Of these, answers to one user.
@@ -150,7 +153,8 @@ impl Lane {
         true
     }
 
-    /// Removes the task of a client that is gone, if no thread has it yet. Drop it after unlocking: it may hold a place.
+    /// Removes the task of a client that is gone, if no thread has it yet. Drop it after unlocking:
+    /// it may hold a place.
     fn take_back(&self, client: u64) -> Option<Task> {
         let mut state = self.lock();
         if let Some(position) = state.pieces.iter().position(|task| task.client == client) {

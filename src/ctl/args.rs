@@ -45,7 +45,8 @@ pub enum Command {
     },
     /// Block an address or a network.
     Block {
-        /// The address, or the network in CIDR form. For an IPv6 address the whole prefix is blocked.
+        /// The address, or the network in CIDR form. For an IPv6 address the whole prefix is
+        /// blocked.
         #[arg(value_name = "ADDR|NET")]
         address: Target,
         /// Duration: 30s, 2h, "1day 12h"; 0: permanent. Without it, the configured duration.
@@ -89,8 +90,9 @@ pub enum Command {
     },
     /// Convert the files of PortSentry 1.2 or 2.x into a configuration. The daemon need not run.
     ///
-    /// Each value gets its origin as a comment. Settings that cannot be converted are reported, and listed at the head of the new
-    /// file with their replacement. A damaged file is refused with all its faults, and nothing is written.
+    /// Each value gets its origin as a comment. Settings that cannot be converted are reported, and
+    /// listed at the head of the new file with their replacement. A damaged file is refused with
+    /// all its faults, and nothing is written.
     Import {
         /// The classic configuration: /etc/portsentry/portsentry.conf.
         #[arg(value_name = "CLASSIC.conf")]
@@ -101,11 +103,12 @@ pub enum Command {
         /// Write to standard output instead.
         #[arg(long)]
         print: bool,
-        /// The settings of the init script, with TCP_MODE and UDP_MODE; without it, /etc/default/portsentry, if it exists.
+        /// The settings of the init script, with TCP_MODE and UDP_MODE; without it,
+        /// /etc/default/portsentry, if it exists.
         #[arg(long = "default", value_name = "FILE")]
         defaults: Option<PathBuf>,
-        /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp (1.2), connect or stealth (2.x). May be
-        /// given twice.
+        /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp
+        /// (1.2), connect or stealth (2.x). May be given twice.
         #[arg(long, value_name = "WORD", value_parser = parse_mode, allow_hyphen_values = true)]
         mode: Vec<Modes>,
     },

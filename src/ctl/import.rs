@@ -1,6 +1,8 @@
-//! `portsentryctl import`: reads the old program's files, translates them with [`classic`], and writes the new configuration.
+//! `portsentryctl import`: reads the old program's files, translates them with [`classic`], and
+//! writes the new configuration.
 //!
-//! An existing file is never overwritten, and the new one appears complete or not at all ([`replace::create`]).
+//! An existing file is never overwritten, and the new one appears complete or not at all
+//! ([`replace::create`]).
 
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder};
@@ -114,8 +116,9 @@ fn translate(order: &Order<'_>, untrusted: &mut Vec<String>) -> Result<Result<Im
     Ok(import)
 }
 
-/// The ignore file that the configuration names, or one of that name beside the configuration, and the one that Debian's
-/// init script generates from it. `refused_later` gets the reasons why the daemon will refuse the first.
+/// The ignore file that the configuration names, or one of that name beside the configuration, and
+/// the one that Debian's init script generates from it. `refused_later` gets the reasons why the
+/// daemon will refuse the first.
 fn ignore_files(named: &Path, config: &Path, refused_later: &RefCell<Vec<String>>) -> classic::Ignore {
     let beside = named.file_name().map(|name| config.with_file_name(name));
     for path in [Some(named.to_owned()), beside].into_iter().flatten() {

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use crate::journal::format::printable;
 
-/// Rows that determine the width of the columns. A longer table is printed while it is read; a wider cell further down pushes
-/// its row to the right.
+/// Rows that determine the width of the columns. A longer table is printed while it is read; a
+/// wider cell further down pushes its row to the right.
 const MEASURED: usize = 5000;
 
 /// Alignment of a column.

@@ -1,8 +1,10 @@
-//! Text files with the current blocks, one for each of the six modes (`portsentry.blocked.atcp`), in PortSentry 1.2's line format.
+//! Text files with the current blocks, one for each of the six modes (`portsentry.blocked.atcp`),
+//! in PortSentry 1.2's line format.
 //!
-//! 1.2 truncated them at start and then only appended; here an entry is removed when its block ends, so that
-//! recipes that read the files see the current state. The files of modes in use exist, even if empty. The file of
-//! a mode no longer in use keeps its entries until their blocks end; it is not created.
+//! 1.2 truncated them at start and then only appended; here an entry is removed when its block
+//! ends, so that recipes that read the files see the current state. The files of modes in use
+//! exist, even if empty. The file of a mode no longer in use keeps its entries until their blocks
+//! end; it is not created.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,7 +18,8 @@ use super::protocol::Message;
 use crate::config::ClassicMode;
 use crate::journal::history;
 
-/// Lines of one file; the newest are kept. A megabyte, which monitoring recipes read without trouble.
+/// Lines of one file; the newest are kept. A megabyte, which monitoring recipes read without
+/// trouble.
 pub const LINES_MAX: usize = 10_000;
 
 /// How long changes are gathered: monitoring reads these files every few seconds at most.
@@ -57,8 +60,8 @@ impl BlockedFiles {
         Self { files: ClassicMode::ALL.into_iter().map(|mode| One::new(mode, path(mode))).collect() }
     }
 
-    /// Sets the modes in use: their files exist after the next [`BlockedFiles::write`], and keep lines of earlier runs
-    /// until [`BlockedFiles::retain`].
+    /// Sets the modes in use: their files exist after the next [`BlockedFiles::write`], and keep
+    /// lines of earlier runs until [`BlockedFiles::retain`].
     pub fn use_modes(&mut self, modes: &[ClassicMode]) {
         for file in &mut self.files {
             file.used = modes.contains(&file.mode);
@@ -88,8 +91,8 @@ impl BlockedFiles {
         self.files.iter_mut().for_each(|file| file.retain(subjects, &addresses));
     }
 
-    /// Empties all files at once, when the feature was switched off. [`BlockedFiles::write`] retries failures, until
-    /// [`BlockedFiles::is_idle`].
+    /// Empties all files at once, when the feature was switched off. [`BlockedFiles::write`]
+    /// retries failures, until [`BlockedFiles::is_idle`].
     pub fn take_out(&mut self, now: Instant) -> Vec<Message> {
         self.retain(&HashSet::new());
         for file in &mut self.files {
@@ -121,7 +124,8 @@ fn base(subject: &str) -> Option<IpAddr> {
     subject.parse().ok().or_else(|| Some(subject.parse::<IpNet>().ok()?.network()))
 }
 
-/// Whether no line of the content is a blocked host: then it is another program's file under our name.
+/// Whether no line of the content is a blocked host: then it is another program's file under our
+/// name.
 fn is_foreign(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
     lines.peek().is_some() && !lines.any(|line| std::str::from_utf8(line).is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some()))

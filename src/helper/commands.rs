@@ -1,7 +1,8 @@
-//! Runs the administrator's command: bounds concurrency and queue, fills in macros, reports the result.
+//! Runs the administrator's command: bounds concurrency and queue, fills in macros, reports the
+//! result.
 //!
-//! A packet never decides which program runs: macros are replaced in arguments only, the program is fixed, and no
-//! shell is involved.
+//! A packet never decides which program runs: macros are replaced in arguments only, the program is
+//! fixed, and no shell is involved.
 
 use std::collections::VecDeque;
 use std::process::{Command, Stdio};
@@ -14,12 +15,12 @@ use super::run::{self, Ground};
 use crate::journal::{Ended, Response};
 use crate::sys::process;
 
-/// Commands that run at once. A reaction is short (a mail, a firewall of another host): four keep a small machine
-/// usable even if each works hard.
+/// Commands that run at once. A reaction is short (a mail, a firewall of another host): four keep a
+/// small machine usable even if each works hard.
 pub const AT_ONCE: usize = 4;
 
-/// Commands that wait. If all commands hang until the usual timeout of 10 s, the last one waits for under three
-/// minutes; later than that a reaction is useless.
+/// Commands that wait. If all commands hang until the usual timeout of 10 s, the last one waits for
+/// under three minutes; later than that a reaction is useless.
 pub const WAITING_MAX: usize = 64;
 
 /// PATH of the command. The daemon's own may be anything.
@@ -87,8 +88,8 @@ impl Commands {
         }
     }
 
-    /// Starts a thread that runs this job and then queued ones. It lives as long as its commands: a command is killed
-    /// when the thread that started it ends.
+    /// Starts a thread that runs this job and then queued ones. It lives as long as its commands: a
+    /// command is killed when the thread that started it ends.
     fn start_runner(&self, job: Job) {
         let (shared, first) = (Arc::clone(&self.0), job.clone());
         let started = std::thread::Builder::new().name("command".to_owned()).spawn(move || shared.run_from(first));
@@ -99,7 +100,8 @@ impl Commands {
         }
     }
 
-    /// Drops queued commands, gives running ones `grace`, then kills them. Afterwards none runs, unless it cannot be killed.
+    /// Drops queued commands, gives running ones `grace`, then kills them. Afterwards none runs,
+    /// unless it cannot be killed.
     pub fn end(&self, grace: Duration) {
         let mut state = self.0.lock();
         state.ending = true;
@@ -177,7 +179,8 @@ fn job(settings: &Settings, run: &Run) -> Option<Job> {
     Some(Job { argv, variables, target: run.target.clone(), timeout: settings.command_timeout })
 }
 
-/// Replaces macros from left to right and once: values are not searched for macros. Other braces stay.
+/// Replaces macros from left to right and once: values are not searched for macros. Other braces
+/// stay.
 fn replaced(word: &str, values: &[(&'static str, &'static str, String)]) -> String {
     let mut text = String::with_capacity(word.len());
     let mut rest = word;

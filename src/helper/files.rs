@@ -1,7 +1,9 @@
-//! The thread that keeps text files in step with the blocks. It may wait for a disk; no other thread waits for it.
+//! The thread that keeps text files in step with the blocks. It may wait for a disk; no other
+//! thread waits for it.
 //!
-//! Connects the daemon's orders with [`hosts_deny`](super::hosts_deny) and [`blocked_files`](super::blocked_files).
-//! A change that does not fit its queue is not lost: the thread asks for the list of all blocks.
+//! Connects the daemon's orders with [`hosts_deny`](super::hosts_deny) and
+//! [`blocked_files`](super::blocked_files). A change that does not fit its queue is not lost: the
+//! thread asks for the list of all blocks.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -20,7 +22,8 @@ use crate::config::ClassicMode;
 /// Orders that wait for a slow disk: a whole list of blocks in chunks, and some thousand changes.
 const QUEUE: usize = 4096;
 
-/// Files no longer used that could not be emptied yet: paths are not changed more often while a disk is broken.
+/// Files no longer used that could not be emptied yet: paths are not changed more often while a
+/// disk is broken.
 const RETIRED_MAX: usize = 4;
 
 /// Added to the clock for the last writes, so that they happen without gathering.
@@ -199,7 +202,8 @@ impl FileWorker {
         }
     }
 
-    /// Applies new settings, if there are any. Our lines are removed from files that are no longer named.
+    /// Applies new settings, if there are any. Our lines are removed from files that are no longer
+    /// named.
     fn look_at_settings(&mut self) {
         let settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(settings) = settings else { return };

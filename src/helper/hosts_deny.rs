@@ -1,8 +1,8 @@
 //! Lines in hosts.deny (hosts_access(5)): added when a block begins, removed when it ends.
 //!
-//! Our lines are between two comment lines; the rest of the file is kept byte for byte. A line that exists outside
-//! our section is not added again. A change is reported after it is on the disk, and kept while the file cannot be
-//! written.
+//! Our lines are between two comment lines; the rest of the file is kept byte for byte. A line that
+//! exists outside our section is not added again. A change is reported after it is on the disk, and
+//! kept while the file cannot be written.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -16,17 +16,19 @@ use super::protocol::Message;
 use super::section::Parts;
 use crate::journal::Response;
 
-/// Lines that are written at most: libwrap reads the whole file for each connection, which takes some milliseconds.
+/// Lines that are written at most: libwrap reads the whole file for each connection, which takes
+/// some milliseconds.
 pub const LINES_MAX: usize = 10_000;
 
-/// How long changes are gathered: a scan of a network blocks many at once, and the file is written as a whole. The
-/// block in the kernel, which is what counts, is there already.
+/// How long changes are gathered: a scan of a network blocks many at once, and the file is written
+/// as a whole. The block in the kernel, which is what counts, is there already.
 const GATHER_TIME: Duration = Duration::from_millis(200);
 
 /// Bytes outside our section that are read at most: some thirty thousand lines.
 const OTHERS_MAX: usize = 1 << 20;
 
-/// Bytes of the file that are read at most: other lines, and the maximum of ours at the longest permitted form.
+/// Bytes of the file that are read at most: other lines, and the maximum of ours at the longest
+/// permitted form.
 const SIZE_MAX: u64 = 16 << 20;
 
 /// All users may read hosts.deny: servers that do not run as root use it too.
@@ -45,8 +47,8 @@ pub struct HostsDeny {
     wanted: BTreeSet<String>,
     /// Hosts and networks whose lines were reported.
     denied: BTreeSet<String>,
-    /// The first [`HostsDeny::replace`] has come: until then lines of an earlier run are kept, since they may still be
-    /// wanted.
+    /// The first [`HostsDeny::replace`] has come: until then lines of an earlier run are kept,
+    /// since they may still be wanted.
     complete: bool,
     /// The file was read once, so that lines that were there before are not reported as new.
     compared: bool,
@@ -58,7 +60,8 @@ pub struct HostsDeny {
 }
 
 impl HostsDeny {
-    /// Lines of the form `line_template` in the file at `path`; `{target}` is replaced. Nothing is read or written yet.
+    /// Lines of the form `line_template` in the file at `path`; `{target}` is replaced. Nothing is
+    /// read or written yet.
     pub fn new(path: PathBuf, line_template: String) -> Self {
         Self {
             mirror: Mirror::new(path, MODE, SIZE_MAX),
@@ -96,7 +99,8 @@ impl HostsDeny {
         }
     }
 
-    /// Sets the whole list. Must come once before anything is written: lines of an earlier run stay until then.
+    /// Sets the whole list. Must come once before anything is written: lines of an earlier run stay
+    /// until then.
     pub fn replace(&mut self, targets: impl Iterator<Item = String>) {
         self.wanted.clear();
         self.complete = true;
@@ -104,7 +108,8 @@ impl HostsDeny {
         targets.for_each(|target| self.add(&target));
     }
 
-    /// Removes all our lines at once. [`HostsDeny::write`] retries failures, until [`HostsDeny::is_idle`].
+    /// Removes all our lines at once. [`HostsDeny::write`] retries failures, until
+    /// [`HostsDeny::is_idle`].
     pub fn take_out(&mut self, now: Instant) -> Vec<Message> {
         self.replace(std::iter::empty());
         self.schedule.on_last_change(now);
@@ -134,7 +139,8 @@ impl HostsDeny {
         }
         if !self.compared {
             self.compared = true;
-            // Targets that an earlier run or 1.2 denied are not reported as new. Targets that are no longer wanted are reported.
+            // Targets that an earlier run or 1.2 denied are not reported as new. Targets that are
+            // no longer wanted are reported.
             self.denied = wanted_lines
                 .iter()
                 .filter(|(_, line)| own.contains(&plain(line.as_bytes())) || others.contains(&plain(line.as_bytes())))
@@ -235,11 +241,11 @@ fn target_of(template: &str, line: &[u8]) -> Option<String> {
     pattern(&network).map(|_| network)
 }
 
-/// An address or network in CIDR form in the notation of hosts_access(5): `192.0.2.1`, `192.0.2.0/255.255.255.0`,
-/// `[2001:db8::1]`, `[2001:db8::]/64`. `None`: it is neither.
+/// An address or network in CIDR form in the notation of hosts_access(5): `192.0.2.1`,
+/// `192.0.2.0/255.255.255.0`, `[2001:db8::1]`, `[2001:db8::]/64`. `None`: it is neither.
 ///
-/// 255.255.255.255 is not a valid mask there, so a network of one address is written as that address. Not every
-/// libwrap knows prefix lengths for IPv4; all know the mask.
+/// 255.255.255.255 is not a valid mask there, so a network of one address is written as that
+/// address. Not every libwrap knows prefix lengths for IPv4; all know the mask.
 pub fn pattern(target: &str) -> Option<String> {
     let network = match target.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),

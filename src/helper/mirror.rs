@@ -1,4 +1,5 @@
-//! Common parts of files that list the blocks: when to write, how to report failures, how to replace a file.
+//! Common parts of files that list the blocks: when to write, how to report failures, how to
+//! replace a file.
 
 use std::fmt;
 use std::io;
@@ -14,17 +15,19 @@ use crate::sys::replace::{Directory, Failed, Found, Stamp};
 use super::protocol::Message;
 use crate::errors::error_chain;
 
-/// Time between checks of a file: an editor that saves an old buffer over it is not noticed otherwise.
+/// Time between checks of a file: an editor that saves an old buffer over it is not noticed
+/// otherwise.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Delay after the first failure; doubles with each further one. Most failures pass at once (a lock, an editor) or
-/// last long.
+/// Delay after the first failure; doubles with each further one. Most failures pass at once (a
+/// lock, an editor) or last long.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 
 /// Longest delay between two attempts.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Attempts in one turn when the file changes while it is being replaced: no editor writes so often.
+/// Attempts in one turn when the file changes while it is being replaced: no editor writes so
+/// often.
 const ATTEMPTS: usize = 5;
 
 /// Why a file could not be updated.
@@ -113,7 +116,8 @@ pub(super) trait MirrorFile: Send {
     fn is_idle(&self) -> bool;
     /// Time until [`MirrorFile::write`] has work to do; `None`: not before the next change.
     fn next_due(&mut self, now: Instant) -> Option<Duration>;
-    /// Writes what is due, checks for foreign changes, and returns messages to report. Cheap when nothing is due.
+    /// Writes what is due, checks for foreign changes, and returns messages to report. Cheap when
+    /// nothing is due.
     fn write(&mut self, now: Instant) -> Vec<Message>;
 }
 
@@ -249,8 +253,8 @@ impl Mirror {
         std::fs::symlink_metadata(&self.path).is_ok()
     }
 
-    /// Whether the file is not the one that was written. If it cannot be checked, it counts as changed: the attempt to
-    /// write it reports the reason.
+    /// Whether the file is not the one that was written. If it cannot be checked, it counts as
+    /// changed: the attempt to write it reports the reason.
     pub(super) fn is_changed(&self) -> bool {
         Stamp::at(&self.path).map_or(true, |stamp| stamp != self.stamp)
     }
@@ -261,8 +265,8 @@ impl Mirror {
         Ok(self.found(&real)?.map(|(_, bytes)| bytes))
     }
 
-    /// Reads the file, asks for the new content, and replaces the file; starts over if it was changed meanwhile. Returns the
-    /// result of the decision, and whether the file was replaced.
+    /// Reads the file, asks for the new content, and replaces the file; starts over if it was
+    /// changed meanwhile. Returns the result of the decision, and whether the file was replaced.
     pub(super) fn update<R>(
         &mut self,
         messages: &mut Vec<Message>,

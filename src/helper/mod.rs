@@ -6,9 +6,9 @@
 //!                                                      +--> files: hosts.deny, files of current blocks
 //! ```
 //!
-//! It is this program again, started by [`process`] with one end of a socket pair as its standard input, which is its
-//! only source of information. It ends when the socket closes, and all its children end with it, whether the daemon
-//! stopped, crashed or was killed.
+//! It is this program again, started by [`process`] with one end of a socket pair as its standard
+//! input, which is its only source of information. It ends when the socket closes, and all its
+//! children end with it, whether the daemon stopped, crashed or was killed.
 
 mod blocked_files;
 pub mod client;
@@ -62,7 +62,8 @@ pub fn main(socket: UnixStream) -> ExitCode {
 }
 
 fn serve(socket: UnixStream) -> io::Result<()> {
-    // The daemon ends the helper in order. A handler and not SIG_IGN, which the commands would inherit.
+    // The daemon ends the helper in order. A handler and not SIG_IGN, which the commands would
+    // inherit.
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }

@@ -1,7 +1,8 @@
 //! Reverse lookups: every query is answered within [`ANSWER_WITHIN`], whatever the name servers do.
 //!
-//! Owns a few threads that wait for the system's resolver (getnameinfo(3)), a bounded queue and a bounded cache. The
-//! owner of an address controls its name: anything that is not a [`HostName`] counts as no name.
+//! Owns a few threads that wait for the system's resolver (getnameinfo(3)), a bounded queue and a
+//! bounded cache. The owner of an address controls its name: anything that is not a [`HostName`]
+//! counts as no name.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -10,24 +11,27 @@ use std::time::{Duration, Instant};
 
 use crate::journal::HostName;
 
-/// Lookups at once. A resolver that answers takes milliseconds; more would only wait for the same name server.
+/// Lookups at once. A resolver that answers takes milliseconds; more would only wait for the same
+/// name server.
 const WORKERS: usize = 4;
 
 /// A worker that is busy for this long counts as stuck and is replaced.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Stuck workers at a time. The C library's resolver gives up after some seconds for each name server; only a broken
-/// nsswitch.conf(5) module holds a thread for ever. When this many are stuck, lookups are answered without a name
-/// until one returns.
+/// Stuck workers at a time. The C library's resolver gives up after some seconds for each name
+/// server; only a broken nsswitch.conf(5) module holds a thread for ever. When this many are stuck,
+/// lookups are answered without a name until one returns.
 const STUCK_MAX: usize = 12;
 
-/// Addresses that wait; further ones are answered without a name. Two seconds of work for four workers at 30 ms each.
+/// Addresses that wait; further ones are answered without a name. Two seconds of work for four
+/// workers at 30 ms each.
 const QUEUE_MAX: usize = 256;
 
 /// Cached answers, including "no name": some 100 bytes each.
 pub const CACHE_MAX: usize = 4096;
 
-/// Lifetime of a cached name. Names in reports may be old; getnameinfo(3) does not return the name server's own limit.
+/// Lifetime of a cached name. Names in reports may be old; getnameinfo(3) does not return the name
+/// server's own limit.
 const KEEP_NAME: Duration = Duration::from_secs(3600);
 
 /// Lifetime of a cached "no name" and of a failed lookup.

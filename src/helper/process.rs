@@ -1,7 +1,7 @@
 //! The daemon's side of the helper process: start, communication without waiting, end.
 //!
-//! The only place where this program starts another: itself. Orphans of a killed helper become the daemon's children,
-//! which ends them.
+//! The only place where this program starts another: itself. Orphans of a killed helper become the
+//! daemon's children, which ends them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,8 +19,8 @@ use crate::sys::{poll, process};
 /// Variables that systemd sets for its service only (sd_notify(3), sd_listen_fds(3)).
 const NOT_HANDED_ON: [&str; 6] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
-/// resolv.conf(5): one second for each name server, two attempts. Otherwise a lookup may hold its thread for half a
-/// minute.
+/// resolv.conf(5): one second for each name server, two attempts. Otherwise a lookup may hold its
+/// thread for half a minute.
 const RESOLVER: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:2");
 
 /// Time from hanging up until the helper is killed.
@@ -44,7 +44,8 @@ pub fn own_program() -> &'static Path {
     Path::new("/proc/self/exe")
 }
 
-/// Makes this process the parent of a killed helper's orphans. Nothing else may wait for this process's children.
+/// Makes this process the parent of a killed helper's orphans. Nothing else may wait for this
+/// process's children.
 ///
 /// # Errors
 /// prctl(2) failed.

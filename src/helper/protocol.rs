@@ -1,6 +1,7 @@
 //! The protocol between daemon and helper: a JSON object a line, over a private socket pair.
 //!
-//! Neither side relies on the other: a line that is too long or unreadable is an error, never a crash.
+//! Neither side relies on the other: a line that is too long or unreadable is an error, never a
+//! crash.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Response;
 
-/// Longest line either way, in bytes. The longest order is the configuration: a command and a line of 4 KiB each, and
-/// paths, with every character escaped; lists are sent in chunks.
+/// Longest line either way, in bytes. The longest order is the configuration: a command and a line
+/// of 4 KiB each, and paths, with every character escaped; lists are sent in chunks.
 pub const LINE_MAX: usize = 128 << 10;
 
 /// Blocks in one [`List`], about 250 bytes each.

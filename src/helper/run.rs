@@ -1,8 +1,8 @@
 //! Runs one command, and ends everything that it started.
 //!
-//! Each command is the subreaper of its own descendants, and this process adopts the orphans when a command ends. So a
-//! child of this process that is not a running command belongs to one that has ended, and is killed too, whatever its
-//! group and session. See prctl(2), PR_SET_CHILD_SUBREAPER.
+//! Each command is the subreaper of its own descendants, and this process adopts the orphans when a
+//! command ends. So a child of this process that is not a running command belongs to one that has
+//! ended, and is killed too, whatever its group and session. See prctl(2), PR_SET_CHILD_SUBREAPER.
 
 use std::collections::HashSet;
 use std::io::{self, PipeReader, Read};
@@ -25,12 +25,12 @@ pub const OUTPUT_MAX: usize = 1024;
 /// Time between SIGTERM and SIGKILL: a script may remove its lock file.
 pub const TERM_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Time after SIGKILL. A killed process that does not end waits for a disk or a file server and is abandoned, so that
-/// queued commands can run.
+/// Time after SIGKILL. A killed process that does not end waits for a disk or a file server and is
+/// abandoned, so that queued commands can run.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time to read the rest of the output. It is there at once when all writers are dead; a process that cannot be killed
-/// may hold the pipe open for ever.
+/// Time to read the rest of the output. It is there at once when all writers are dead; a process
+/// that cannot be killed may hold the pipe open for ever.
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The child processes of this process.
@@ -135,8 +135,8 @@ enum Phase {
     Killed,
 }
 
-/// Runs a command prepared by [`process::isolate`], and waits until it and everything that it started have ended. Returns
-/// how it ended, and the start of its output.
+/// Runs a command prepared by [`process::isolate`], and waits until it and everything that it
+/// started have ended. Returns how it ended, and the start of its output.
 pub fn run(ground: &Ground, mut command: Command, timeout: Duration) -> (Ended, String) {
     let not_started = |error: io::Error| (Ended::NotStarted(system_message(&error)), String::new());
     let (reader, child) = match start(ground, &mut command) {

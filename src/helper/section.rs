@@ -9,8 +9,9 @@ const END: &[u8] = b"# portsentry: end";
 /// The whole first line.
 const BEGIN_LINE: &[u8] = b"# portsentry: begin (lines between these marks are kept by portsentry)\n";
 
-/// The first line when the line end before it is ours as well: the file did not end with one, or its last line would have
-/// continued (a backslash at its end, hosts_access(5)) and swallowed the mark.
+/// The first line when the line end before it is ours as well: the file did not end with one, or
+/// its last line would have continued (a backslash at its end, hosts_access(5)) and swallowed the
+/// mark.
 const BEGIN_LINE_AFTER_GLUE: &[u8] = b"# portsentry: begin (lines between these marks are kept by portsentry; the line end before them too)\n";
 
 /// The remark that marks this.
@@ -89,7 +90,8 @@ impl<'b> Parts<'b> {
         lines(self.ours)
     }
 
-    /// The file with these lines in our section. Without lines there is no section; a new one is appended.
+    /// The file with these lines in our section. Without lines there is no section; a new one is
+    /// appended.
     pub fn with(&self, wanted: &[String]) -> Vec<u8> {
         if wanted.is_empty() {
             let mut bytes = self.before.to_vec();

@@ -14,8 +14,8 @@ static JOURNAL: RwLock<Option<JournalHandle>> = RwLock::new(None);
 
 struct Global;
 
-/// Installs the logger. Lines go to standard error until a journal starts. A logger that is already installed
-/// stays.
+/// Installs the logger. Lines go to standard error until a journal starts. A logger that is already
+/// installed stays.
 pub fn install() {
     // An error means that a logger is installed already: this one, or a test's.
     if log::set_logger(&Global).is_ok() {
@@ -54,7 +54,8 @@ impl Log for Global {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // The writer holds the lock for one assignment; a line of that moment goes to standard error.
+        // The writer holds the lock for one assignment; a line of that moment goes to standard
+        // error.
         match JOURNAL.try_read() {
             Ok(place) if place.is_some() => {
                 if let Some(journal) = place.as_ref() {

@@ -1,6 +1,7 @@
 //! The history file: a line for each block in PortSentry 1.2's format, appended, never truncated.
 //!
-//! A failing disk costs a bounded queue and one message an hour. A file that was rotated away is reopened.
+//! A failing disk costs a bounded queue and one message an hour. A file that was rotated away is
+//! reopened.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -15,7 +16,8 @@ use jiff::Timestamp;
 
 use crate::engine::MonoTime;
 
-/// Lines that wait for a failing disk: 100 KB, ten minutes at the default rate of `block.unproven.per_minute`.
+/// Lines that wait for a failing disk: 100 KB, ten minutes at the default rate of
+/// `block.unproven.per_minute`.
 pub const QUEUE_MAX: usize = 1000;
 
 /// Time between two messages about the same failing disk.
@@ -24,7 +26,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(3600);
 /// Time between two attempts while the disk fails.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
-/// The group may read it (adm, with a setgid directory or chgrp(1)), others may not: it holds personal addresses.
+/// The group may read it (adm, with a setgid directory or chgrp(1)), others may not: it holds
+/// personal addresses.
 const MODE: u32 = 0o640;
 
 /// Why the history file could not be opened at start.
@@ -59,7 +62,8 @@ pub struct History {
     file: Option<File>,
     /// Lines with their line ends.
     queue: VecDeque<String>,
-    /// Bytes of the first queued line that are in the file already: a disk may fill in the middle of a line.
+    /// Bytes of the first queued line that are in the file already: a disk may fill in the middle
+    /// of a line.
     written: usize,
     dropped: u64,
     retry_at: Option<MonoTime>,
@@ -234,15 +238,16 @@ pub struct Query {
     pub limit: usize,
 }
 
-/// Bytes read from the end of the file at most: three months at the highest rate, and a second of work.
+/// Bytes read from the end of the file at most: three months at the highest rate, and a second of
+/// work.
 const READ_MAX: u64 = 64 << 20;
 
 /// Longest line that is parsed; longer ones are not history lines.
 const LINE_MAX: usize = 4096;
 
-/// Reads lines from the end of the file; returns them oldest first, and whether older ones were left out. A
-/// missing file has no lines. `is_cancelled` is called every 64 KiB (about 700 lines); if it returns true,
-/// reading stops and the incomplete result must not be used.
+/// Reads lines from the end of the file; returns them oldest first, and whether older ones were
+/// left out. A missing file has no lines. `is_cancelled` is called every 64 KiB (about 700 lines);
+/// if it returns true, reading stops and the incomplete result must not be used.
 ///
 /// # Errors
 /// open(2) or read(2) failed.
@@ -269,7 +274,8 @@ pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::
         let whole = if start == 0 { 0 } else { chunk.iter().position(|&byte| byte == b'\n').map_or(chunk.len(), |at| at + 1) };
         for line in chunk.get(whole..).unwrap_or_default().rsplit(|&byte| byte == b'\n') {
             let Some(entry) = std::str::from_utf8(line).ok().and_then(Entry::parse) else { continue };
-            // A day of tolerance: after a clock was set back, lines are not in the order of their times.
+            // A day of tolerance: after a clock was set back, lines are not in the order of their
+            // times.
             if query.since.is_some_and(|since| entry.at.as_second() < since.as_second().saturating_sub(86_400)) {
                 entries.reverse();
                 return Ok((entries, false));

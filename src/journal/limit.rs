@@ -1,8 +1,9 @@
-//! Rate limits for log lines that remote packets cause: token buckets, and counts of held-back lines.
+//! Rate limits for log lines that remote packets cause: token buckets, and counts of held-back
+//! lines.
 //!
-//! Pure: time is a parameter. Each class of lines has its own bucket, and all share a common one. Lines about
-//! unverified sources, of which a forger can cause any number, leave half of the common bucket to the others:
-//! a flood of forged sources does not silence a real scanner.
+//! Pure: time is a parameter. Each class of lines has its own bucket, and all share a common one.
+//! Lines about unverified sources, of which a forger can cause any number, leave half of the common
+//! bucket to the others: a flood of forged sources does not silence a real scanner.
 
 use std::time::Duration;
 
@@ -15,12 +16,12 @@ pub const INTERVAL: Duration = Duration::from_secs(60);
 /// Tokens for one line: a bucket gains its rate each millisecond, so that integers suffice.
 const LINE: u64 = 60_000;
 
-/// Lines of all classes at once, and in each further [`INTERVAL`]. 200 lines of 200 bytes a minute are at most
-/// 58 MB a day, which log rotation copes with.
+/// Lines of all classes at once, and in each further [`INTERVAL`]. 200 lines of 200 bytes a minute
+/// are at most 58 MB a day, which log rotation copes with.
 pub const TOTAL: u32 = 100;
 
-/// Names looked up only for `watch`, of events whose lines are not written; at once, and in each further
-/// [`INTERVAL`].
+/// Names looked up only for `watch`, of events whose lines are not written; at once, and in each
+/// further [`INTERVAL`].
 pub const WATCHED_NAMES: u32 = 60;
 
 /// Lines that are counted together.
@@ -44,7 +45,8 @@ pub enum Class {
     Response,
     /// `log` records of other modules, which a packet may have caused too.
     Message,
-    /// Lines of the history file. They do not count for the total: each stands for a block in the kernel.
+    /// Lines of the history file. They do not count for the total: each stands for a block in the
+    /// kernel.
     History,
 }
 
@@ -100,7 +102,8 @@ impl Class {
             Self::Ended => 30,
             Self::Failed | Self::Response | Self::Message => 20,
             Self::Lost => 6,
-            // Twice the default of `block.unproven.per_minute`; at 80 bytes a line at most 138 MB a day.
+            // Twice the default of `block.unproven.per_minute`; at 80 bytes a line at most 138 MB a
+            // day.
             Self::History => 1200,
         }
     }
@@ -183,7 +186,8 @@ impl Limiter {
         false
     }
 
-    /// Whether a name may be looked up only for `watch`. Names for written lines need no permission.
+    /// Whether a name may be looked up only for `watch`. Names for written lines need no
+    /// permission.
     pub fn admit_name(&mut self, now: MonoTime) -> bool {
         self.fill(now);
         let holds = self.names.holds(LINE);
@@ -201,7 +205,8 @@ impl Limiter {
         }
     }
 
-    /// Lines held back and the time span, once [`INTERVAL`] has passed since the first; resets the count.
+    /// Lines held back and the time span, once [`INTERVAL`] has passed since the first; resets the
+    /// count.
     pub fn next_held_back(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
         let within = now.since(self.held_since?);
         if within < INTERVAL {

@@ -1,7 +1,9 @@
-//! The journal: log lines in three formats, the history file, and the events for `portsentryctl watch`.
+//! The journal: log lines in three formats, the history file, and the events for `portsentryctl
+//! watch`.
 //!
-//! One thread alone writes to the log's target and the history file. Callers never wait: the queue is bounded,
-//! and items that do not fit are counted and the count is logged. [`limit`] bounds the lines that packets cause.
+//! One thread alone writes to the log's target and the history file. Callers never wait: the queue
+//! is bounded, and items that do not fit are counted and the count is logged. [`limit`] bounds the
+//! lines that packets cause.
 
 mod event;
 pub mod format;
@@ -34,7 +36,8 @@ pub use event::{Ended, Event, Notice, Response};
 pub use global::install;
 pub use names::HostName;
 
-/// Items that wait for the thread, a few hundred bytes each: a megabyte, or four seconds of 1000 events each.
+/// Items that wait for the thread, a few hundred bytes each: a megabyte, or four seconds of 1000
+/// events each.
 const QUEUE: usize = 4096;
 
 /// Lines that wait for one watcher.
@@ -155,7 +158,8 @@ pub struct Stats {
 pub struct Journal;
 
 impl Journal {
-    /// Opens the log's target and the history file, starts the thread, and connects the `log` crate's macros to it.
+    /// Opens the log's target and the history file, starts the thread, and connects the `log`
+    /// crate's macros to it.
     ///
     /// # Errors
     /// One of these cannot be opened, or the thread cannot be started.
@@ -231,15 +235,15 @@ impl std::fmt::Debug for JournalHandle {
 }
 
 impl JournalHandle {
-    /// Sends an event to the journal, with the current time. Never waits: if the queue is full, the event is dropped
-    /// and counted.
+    /// Sends an event to the journal, with the current time. Never waits: if the queue is full, the
+    /// event is dropped and counted.
     pub fn notify(&self, notice: Notice) {
         self.push(Item::Event(Box::new(Event { at: Timestamp::now(), notice, name: None })));
     }
 
-    /// Looks up names with `ask` from now on, if the settings have `resolve`. The journal's thread calls it; it must
-    /// not wait, and returns whether the lookup was queued. The answer comes through
-    /// [`JournalHandle::name_found`]. If it was not queued, no event waits for the name.
+    /// Looks up names with `ask` from now on, if the settings have `resolve`. The journal's thread
+    /// calls it; it must not wait, and returns whether the lookup was queued. The answer comes
+    /// through [`JournalHandle::name_found`]. If it was not queued, no event waits for the name.
     pub fn resolve_through(&self, ask: Ask) {
         if let Ok(mut place) = self.shared.ask.lock() {
             *place = Some(ask);
@@ -249,7 +253,8 @@ impl JournalHandle {
     /// The answer to a name lookup; `None`: the host has no name. Never waits. A name that fails
     /// [`HostName::checked`] counts as none.
     pub fn name_found(&self, address: IpAddr, name: Option<String>) {
-        // If the queue is full, the answer is dropped: events that wait for it are written after their timeout.
+        // If the queue is full, the answer is dropped: events that wait for it are written after
+        // their timeout.
         let _ = self.sender.try_send(Item::Name(address, name.as_deref().and_then(HostName::checked)));
     }
 
@@ -271,7 +276,8 @@ impl JournalHandle {
         }
     }
 
-    /// Applies new settings. Items sent before this call may be written with the old or the new settings.
+    /// Applies new settings. Items sent before this call may be written with the old or the new
+    /// settings.
     ///
     /// # Errors
     /// The target or the history file cannot be opened; the old settings stay in force.
@@ -313,8 +319,8 @@ impl JournalHandle {
         }
     }
 
-    /// Ends the thread after it has written all queued items; `false` if it took longer than `deadline` (its target
-    /// hangs) or was stopped before.
+    /// Ends the thread after it has written all queued items; `false` if it took longer than
+    /// `deadline` (its target hangs) or was stopped before.
     pub fn stop(&self, deadline: Duration) -> bool {
         global::disconnect(self);
         self.shared.stop.store(true, Ordering::Release);

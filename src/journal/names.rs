@@ -1,7 +1,8 @@
 //! Reverse names for events: which events wait for a lookup, in which order, and for how long.
 //!
-//! Pure: time is a parameter, and lookups run on another thread. A name comes from a remote name server: only
-//! [`HostName`] lets it in, and it holds only the characters of a host name (RFC 952, RFC 1123 2.1).
+//! Pure: time is a parameter, and lookups run on another thread. A name comes from a remote name
+//! server: only [`HostName`] lets it in, and it holds only the characters of a host name (RFC 952,
+//! RFC 1123 2.1).
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -10,17 +11,18 @@ use std::time::Duration;
 
 use crate::engine::MonoTime;
 
-/// How long events wait for a name after the lookup began; then they are logged without it, since a late log is
-/// worth less than one without names. resolv.conf(5) waits 5 s for one server by default; most answers
-/// come within a tenth of a second.
+/// How long events wait for a name after the lookup began; then they are logged without it, since a
+/// late log is worth less than one without names. resolv.conf(5) waits 5 s for one server by
+/// default; most answers come within a tenth of a second.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an unanswered lookup counts as running. Longer than a resolver works on it (resolv.conf(5): 2 attempts
-/// of 5 s, 2 servers).
+/// How long an unanswered lookup counts as running. Longer than a resolver works on it
+/// (resolv.conf(5): 2 attempts of 5 s, 2 servers).
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Events that wait at most; one more releases the oldest without its name. A few hundred bytes each, and no more
-/// than the lines that [`super::limit`] admits within [`ANSWER_TIMEOUT`], unless there are watchers.
+/// Events that wait at most; one more releases the oldest without its name. A few hundred bytes
+/// each, and no more than the lines that [`super::limit`] admits within [`ANSWER_TIMEOUT`], unless
+/// there are watchers.
 pub const WAITING_MAX: usize = 1024;
 
 /// Lookups at the same time at most.
@@ -32,15 +34,16 @@ const NAME_MAX: usize = 253;
 /// Longest label, in bytes (RFC 1035, 2.3.4).
 const LABEL_MAX: usize = 63;
 
-/// A host name that is safe to log: letters, digits, `-`, `_` and `.`, and not readable as an address.
+/// A host name that is safe to log: letters, digits, `-`, `_` and `.`, and not readable as an
+/// address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostName(Box<str>);
 
 impl HostName {
     /// The name without the root's dot at its end; `None` if it must not be logged.
     ///
-    /// The last label must have a letter (RFC 3696, 2), so `10.0.0.1`, `0x7f.1` and other forms that inet_aton(3)
-    /// takes for an address are refused.
+    /// The last label must have a letter (RFC 3696, 2), so `10.0.0.1`, `0x7f.1` and other forms
+    /// that inet_aton(3) takes for an address are refused.
     pub fn checked(text: &str) -> Option<Self> {
         let name = text.strip_suffix('.').unwrap_or(text);
         let label = |label: &str| {

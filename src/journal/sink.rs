@@ -1,7 +1,7 @@
 //! Log targets: standard error, systemd's journal, syslog.
 //!
-//! Only the journal's thread uses a target. A line that cannot be written is an error that the caller counts; a
-//! write waits for a moment at most.
+//! Only the journal's thread uses a target. A line that cannot be written is an error that the
+//! caller counts; a write waits for a moment at most.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -21,9 +21,9 @@ const DEV_LOG: &str = "/dev/log";
 /// The identifier of the daemon's lines in the journal and syslog; PortSentry 1.2's.
 const IDENTIFIER: &str = "portsentry";
 
-/// How long a write waits for a syslog daemon whose queue is full. The kernel queues 10 lines by default
-/// (`net.unix.max_dgram_qlen`), and a start logs more. After a timeout the next writes do not wait until it takes
-/// a line again.
+/// How long a write waits for a syslog daemon whose queue is full. The kernel queues 10 lines by
+/// default (`net.unix.max_dgram_qlen`), and a start logs more. After a timeout the next writes do
+/// not wait until it takes a line again.
 const SYSLOG_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A log target.
@@ -51,8 +51,8 @@ impl std::error::Error for SinkError {
     }
 }
 
-/// Opens the configured target. `auto` is the journal when standard error leads there (JOURNAL_STREAM,
-/// systemd.exec(5)), else standard error.
+/// Opens the configured target. `auto` is the journal when standard error leads there
+/// (JOURNAL_STREAM, systemd.exec(5)), else standard error.
 ///
 /// # Errors
 /// `journal` is configured by name and cannot be reached.
@@ -67,7 +67,8 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
         LogTarget::Journal => Box::new(Journald::new().map_err(SinkError)?),
         LogTarget::Syslog => {
             let mut syslog = Syslog::new(PathBuf::from(DEV_LOG), log.facility);
-            // syslog may start later, and the daemon does not wait for it. Until then only this line says that there is no log.
+            // syslog may start later, and the daemon does not wait for it. Until then only this
+            // line says that there is no log.
             if let Err(error) = syslog.connect() {
                 let _ =
                     writeln!(io::stderr(), "portsentry: {DEV_LOG} cannot be reached: {error}; lines are lost until a syslog daemon listens there");
@@ -77,8 +78,8 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
     })
 }
 
-/// The severity of syslog (RFC 5424, 6.2.1). `Info` is "notice", as all lines of PortSentry 1.2 and as the
-/// journal's logger has it.
+/// The severity of syslog (RFC 5424, 6.2.1). `Info` is "notice", as all lines of PortSentry 1.2 and
+/// as the journal's logger has it.
 const fn severity(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -92,7 +93,8 @@ fn record<T>(level: Level, module: &str, text: &str, with: impl FnOnce(&Record<'
     with(&Record::builder().level(level).target(module).args(format_args!("{text}")).build())
 }
 
-/// Standard error: with local time on a terminal or in a file, with sd-daemon(3)'s level prefix under systemd.
+/// Standard error: with local time on a terminal or in a file, with sd-daemon(3)'s level prefix
+/// under systemd.
 pub struct Stderr(env_logger::Logger);
 
 impl Stderr {
@@ -135,8 +137,8 @@ impl Sink for Journald {
     }
 }
 
-/// syslog over a unix datagram socket: `<PRI>portsentry[pid]: text` (RFC 3164, 4.1; the receiving daemon adds time
-/// and host).
+/// syslog over a unix datagram socket: `<PRI>portsentry[pid]: text` (RFC 3164, 4.1; the receiving
+/// daemon adds time and host).
 pub struct Syslog {
     path: PathBuf,
     facility: Facility,

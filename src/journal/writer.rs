@@ -1,4 +1,5 @@
-//! The journal's thread: takes items one after the other and writes the log, the history file and events to watchers.
+//! The journal's thread: takes items one after the other and writes the log, the history file and
+//! events to watchers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,7 +75,8 @@ impl Writer {
         loop {
             let stopping = self.on_orders();
             if stopping {
-                // The caller of `stop` does not wait for names; answers that are queued already are used.
+                // The caller of `stop` does not wait for names; answers that are queued already are
+                // used.
                 self.resolve = false;
             }
             let item = match self.next_due() {
@@ -110,7 +112,8 @@ impl Writer {
             self.level = level;
             self.format = format;
             if let Some(history) = history {
-                // Lines that wait for a failing disk go to the old file or are lost: they must not move to another file.
+                // Lines that wait for a failing disk go to the old file or are lost: they must not
+                // move to another file.
                 if let Some(DiskState::Failing(text)) = self.history.as_mut().and_then(|old| old.flush(now())) {
                     self.write(Level::Error, &text);
                 }
@@ -147,7 +150,8 @@ impl Writer {
         }
     }
 
-    /// Applies the rate limits before a name is looked up: a flood of events causes no flood of lookups.
+    /// Applies the rate limits before a name is looked up: a flood of events causes no flood of
+    /// lookups.
     fn on_event(&mut self, event: Box<Event>) {
         let now = now();
         let to_history =
@@ -162,7 +166,8 @@ impl Writer {
         }
     }
 
-    /// The host whose name the event waits for, and until when; starts the lookup unless it is running already.
+    /// The host whose name the event waits for, and until when; starts the lookup unless it is
+    /// running already.
     fn name_to_wait_for(&mut self, event: &Event, written: bool, watched: bool, now: MonoTime) -> Option<(IpAddr, MonoTime)> {
         if !self.resolve {
             return None;

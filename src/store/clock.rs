@@ -6,8 +6,8 @@ use super::Mark;
 use crate::engine::MonoTime;
 use crate::sys::{clock, procfs};
 
-/// The engine's clock at boot (the kernel's zero), so that times before a reboot can be expressed: more than the
-/// longest `block.escalate.memory`. Databases depend on it, so it must not change.
+/// The engine's clock at boot (the kernel's zero), so that times before a reboot can be expressed:
+/// more than the longest `block.escalate.memory`. Databases depend on it, so it must not change.
 const BEFORE_BOOT: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// The engine's clock.

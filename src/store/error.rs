@@ -66,7 +66,8 @@ impl Error {
         Self::File { verb, path: path.to_owned(), source }
     }
 
-    /// The content is damaged, not the disk or the system: a retry will not help, another file will.
+    /// The content is damaged, not the disk or the system: a retry will not help, another file
+    /// will.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } => true,
@@ -84,7 +85,8 @@ impl Error {
     }
 }
 
-/// A table or column is missing (SQLITE_ERROR on preparing a statement): the tables do not match their version.
+/// A table or column is missing (SQLITE_ERROR on preparing a statement): the tables do not match
+/// their version.
 fn is_schema(error: &rusqlite::Error) -> bool {
     matches!(error, rusqlite::Error::SqlInputError { .. })
         || matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.extended_code == rusqlite::ffi::SQLITE_ERROR)

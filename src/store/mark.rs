@@ -1,9 +1,10 @@
 //! Marks: readings of all clocks at one time, so that stored times are still right after a reboot.
 //!
-//! The engine's clock restarts with each boot, and the time of day can be set. So times are stored by the engine's
-//! clock, and each transaction stores one mark: the readings of both clocks. After a reboot the difference of the
-//! two times of day is the time that passed unobserved. If the time of day went back, no time counts as passed, so
-//! a block never gets more time than it had left when it was written.
+//! The engine's clock restarts with each boot, and the time of day can be set. So times are stored
+//! by the engine's clock, and each transaction stores one mark: the readings of both clocks. After
+//! a reboot the difference of the two times of day is the time that passed unobserved. If the time
+//! of day went back, no time counts as passed, so a block never gets more time than it had left
+//! when it was written.
 
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ impl Mark {
         MonoTime::from_millis(later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// Converts the end of a block from `since` to `end` to the clock of `later`; `None` when it is over.
+    /// Converts the end of a block from `since` to `end` to the clock of `later`; `None` when it is
+    /// over.
     pub fn carry_end(&self, since: MonoTime, end: MonoTime, later: &Self) -> Option<MonoTime> {
         if self.is_same_boot(later) {
             return (end > later.clock).then_some(end);
@@ -94,7 +96,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the clocks do, no block gets more time than it was given, and no ended one returns.
+        /// Whatever the clocks do, no block gets more time than it was given, and no ended one
+        /// returns.
         // P25
         #[test]
         fn no_clock_gives_a_block_more_than_its_time(same in any::<bool>(), walls in any::<(u64, u64)>(), clocks in any::<(u64, u64)>(), since in any::<u64>(), end in any::<u64>()) {

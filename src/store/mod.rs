@@ -1,11 +1,13 @@
-//! The state store: blocks, offenders and evidence in an SQLite database, which survives restarts and reboots.
+//! The state store: blocks, offenders and evidence in an SQLite database, which survives restarts
+//! and reboots.
 //!
-//! Owns `portsentry.db` in the state directory and its write-ahead log, locked against a second daemon. Calls wait
-//! for the disk, so the packet thread must not make them. A call that returned without an error is on the disk
-//! (`synchronous=FULL`, sqlite.org/pragma.html, sqlite.org/wal.html).
+//! Owns `portsentry.db` in the state directory and its write-ahead log, locked against a second
+//! daemon. Calls wait for the disk, so the packet thread must not make them. A call that returned
+//! without an error is on the disk (`synchronous=FULL`, sqlite.org/pragma.html,
+//! sqlite.org/wal.html).
 //!
-//! The engine decides what is blocked; this module only stores it. A damaged database is renamed, never deleted; one
-//! of a newer version or of another program is not changed at all.
+//! The engine decides what is blocked; this module only stores it. A damaged database is renamed,
+//! never deleted; one of a newer version or of another program is not changed at all.
 
 pub mod clock;
 mod error;
@@ -37,15 +39,17 @@ pub use self::thread::{EngineReader, StoreHandle, Stored, changed, stored};
 /// File name of the database in the state directory.
 pub const FILE: &str = "portsentry.db";
 
-/// The version of the tables (`PRAGMA user_version`), raised by changes that an older daemon would misread. Code
-/// that raises it in an existing file must run `PRAGMA wal_checkpoint` at once: it is read from the file header.
+/// The version of the tables (`PRAGMA user_version`), raised by changes that an older daemon would
+/// misread. Code that raises it in an existing file must run `PRAGMA wal_checkpoint` at once: it is
+/// read from the file header.
 pub const VERSION: i32 = 2;
 
-/// Sources whose evidence is stored, suspects first: two megabytes with the default trigger. A flood has more, but
-/// hardly more real scanners.
+/// Sources whose evidence is stored, suspects first: two megabytes with the default trigger. A
+/// flood has more, but hardly more real scanners.
 pub const EVIDENCE_MAX: usize = 16_384;
 
-/// Bytes that the write-ahead log may keep between two checkpoints; a bulk change may need more for a moment.
+/// Bytes that the write-ahead log may keep between two checkpoints; a bulk change may need more for
+/// a moment.
 const LOG_KEPT: u32 = 4 << 20;
 
 /// SQLite's page cache, in KiB.
@@ -54,7 +58,8 @@ const CACHE_KIB: i32 = 1024;
 /// Free pages from which on the file is shortened: below half a megabyte it is not worth the work.
 const FREE_PAGES: i64 = 128;
 
-/// Ends of the same block this close count as equal: the kernel's timer and ours differ by milliseconds.
+/// Ends of the same block this close count as equal: the kernel's timer and ours differ by
+/// milliseconds.
 const SAME_END: Duration = Duration::from_secs(2);
 
 /// A stored block.
@@ -225,8 +230,8 @@ impl Database {
         self.write(&content.mark, |transaction| write_all(transaction, content))
     }
 
-    /// Upgrades a database of version 1, which had no exemptions and named IPv6 prefixes by their address alone, in one
-    /// transaction.
+    /// Upgrades a database of version 1, which had no exemptions and named IPv6 prefixes by their
+    /// address alone, in one transaction.
     fn upgrade(&mut self, content: &Content) -> Result<(), Error> {
         self.write(&content.mark, |transaction| {
             transaction.execute_batch(&format!("{} PRAGMA user_version = {VERSION};", open::EXEMPTIONS))?;
@@ -235,8 +240,8 @@ impl Database {
         self.run("PRAGMA wal_checkpoint(TRUNCATE)")
     }
 
-    /// Deletes evidence last touched before `evidence`, offenders last blocked before `offenders`, and rows beyond the
-    /// limits. Shortens the file when much of it is free.
+    /// Deletes evidence last touched before `evidence`, offenders last blocked before `offenders`,
+    /// and rows beyond the limits. Shortens the file when much of it is free.
     ///
     /// # Errors
     /// SQLite failed.

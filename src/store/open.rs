@@ -15,7 +15,8 @@ use crate::sys::files;
 /// `PRAGMA application_id` of our databases, "PSen": identifies them for file(1) and for us.
 const APPLICATION: i32 = 0x5053_656e;
 
-/// Damaged databases that are kept. With this many the disk is at fault, and one more would show nothing new.
+/// Damaged databases that are kept. With this many the disk is at fault, and one more would show
+/// nothing new.
 const ASIDE_MAX: usize = 8;
 
 /// Only the owner may read it: it holds personal addresses.
@@ -49,19 +50,22 @@ const ALL_EVIDENCE: &str = "SELECT source, prefix, first, last, told, probes, po
 pub struct Opened {
     /// The writable database, or why it cannot be written.
     pub database: Result<Database, Error>,
-    /// Its content, by the clock of its own mark; `None`: it could not be read. A new database has empty content.
+    /// Its content, by the clock of its own mark; `None`: it could not be read. A new database has
+    /// empty content.
     pub content: Option<Content>,
     /// Warnings for the administrator: what was damaged, and where it is kept.
     pub warnings: Vec<String>,
 }
 
-/// Opens or creates the store in `directory` and reads its content. `now` names databases that are set aside.
+/// Opens or creates the store in `directory` and reads its content. `now` names databases that are
+/// set aside.
 ///
 /// A store that cannot be written is still read, if that is possible without writing.
 pub fn open(directory: &Path, now: &Mark) -> Opened {
     let mut warnings = Vec::new();
     let path = match std::fs::canonicalize(directory) {
-        // SQLite then follows no link at all; links on the way to the directory are the administrator's.
+        // SQLite then follows no link at all; links on the way to the directory are the
+        // administrator's.
         Ok(directory) => directory.join(FILE),
         Err(source) => return Opened { database: Err(Error::file("open", directory, source)), content: None, warnings },
     };
@@ -105,7 +109,8 @@ fn cause_text(error: &Error) -> String {
 /// Opens or creates the database; the flag says whether every row was valid.
 fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
     let header = match check_file(path)? {
-        // Before SQLite can write to the file: it does so even when it closes a file that was only read.
+        // Before SQLite can write to the file: it does so even when it closes a file that was only
+        // read.
         true => read_header(path)?,
         false => {
             create(path)?;
@@ -114,7 +119,8 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
     };
     let mut database = Database { connection: connect(path)?, path: path.to_owned() };
     if header == Header::Empty {
-        // Before there is a log, so that the file header has our id and version from the first byte on.
+        // Before there is a log, so that the file header has our id and version from the first byte
+        // on.
         database.run("PRAGMA auto_vacuum = INCREMENTAL;")?;
         let make = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
@@ -207,7 +213,8 @@ fn empty() -> Content {
     Content { mark, blocks: Vec::new(), offenders: Vec::new(), evidence: Vec::new() }
 }
 
-/// Reads all valid rows; the flag says whether every row was valid. An unreadable page ends its table.
+/// Reads all valid rows; the flag says whether every row was valid. An unreadable page ends its
+/// table.
 #[doc(hidden)]
 pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Content, bool), Error> {
     let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
@@ -275,8 +282,8 @@ fn table<T>(
     }
 }
 
-/// Reads the store when the disk cannot be written. SQLite needs to write beside the file to read its log, so it reads
-/// a copy in a private directory.
+/// Reads the store when the disk cannot be written. SQLite needs to write beside the file to read
+/// its log, so it reads a copy in a private directory.
 pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
     let header = read_header(path)?;
     if header == Header::Empty {
@@ -329,7 +336,8 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("set aside", from, error)),
         _ => Ok(()),
     };
-    // The log first: without its database it is harmless, but beside a new database it would be replayed into it.
+    // The log first: without its database it is harmless, but beside a new database it would be
+    // replayed into it.
     rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"))?;
     rename(path, &aside)?;
     Ok(aside)

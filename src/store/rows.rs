@@ -1,7 +1,8 @@
 //! Conversion of rows from and to the database, with check sums.
 //!
-//! SQLite does not notice a page whose cells were altered on disk. A flipped bit in an address would block another
-//! host, so each row has a sum over its content, and rows with a wrong sum are ignored.
+//! SQLite does not notice a page whose cells were altered on disk. A flipped bit in an address
+//! would block another host, so each row has a sum over its content, and rows with a wrong sum are
+//! ignored.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,8 @@ pub(super) const ALL_BLOCKS: &str = "SELECT subject, prefix, since, expires, por
 /// Bytes of a stored touch.
 const TOUCH: usize = 12;
 
-/// Fowler/Noll/Vo, FNV-1a of 64 bits: detects flipped bits and swapped fields. Not a defence against deliberate changes.
+/// Fowler/Noll/Vo, FNV-1a of 64 bits: detects flipped bits and swapped fields. Not a defence
+/// against deliberate changes.
 struct Sum(u64);
 
 impl Sum {
@@ -232,8 +234,8 @@ fn evidence_sum(name: &str, prefix: i64, first: i64, last: i64, told: Option<i64
     Sum::new().field(name.as_bytes()).number(prefix).number(first).number(last).maybe(told).number(probes).field(ports).end()
 }
 
-/// Transport, kind of scan, ambiguous, reserved, number (2 bytes), age in milliseconds before `last` (6 bytes), in
-/// network byte order.
+/// Transport, kind of scan, ambiguous, reserved, number (2 bytes), age in milliseconds before
+/// `last` (6 bytes), in network byte order.
 fn touch_bytes(touch: &TouchView, last: MonoTime) -> [u8; TOUCH] {
     let [_, _, age @ ..] = u64::try_from(last.since(touch.at).as_millis()).unwrap_or(u64::MAX).to_be_bytes();
     let [high, low] = touch.port.number.to_be_bytes();

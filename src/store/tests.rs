@@ -318,7 +318,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Every acknowledged write survives a kill at any point: the directory is copied as a kill would leave it.
+    /// Every acknowledged write survives a kill at any point: the directory is copied as a kill
+    /// would leave it.
     // P25
     #[test]
     fn acknowledged_changes_survive_a_kill(steps in steps()) {

@@ -1,9 +1,9 @@
 //! The handle through which other threads use the store's thread.
 //!
-//! The packet thread queues changes and never waits: the queue is bounded, and when it is full the store's thread
-//! later asks for the list of all blocks. A caller that must know that its change is on the disk waits with
-//! [`StoreHandle::settle`], as the control server does. While the disk fails, blocking goes on; pending changes are
-//! written when the disk works again.
+//! The packet thread queues changes and never waits: the queue is bounded, and when it is full the
+//! store's thread later asks for the list of all blocks. A caller that must know that its change is
+//! on the disk waits with [`StoreHandle::settle`], as the control server does. While the disk
+//! fails, blocking goes on; pending changes are written when the disk works again.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -25,12 +25,13 @@ use crate::sys::wake::Waker;
 pub struct Stored {
     /// By the current clock, without ended blocks.
     pub content: Content,
-    /// Whether it was written since the last boot: then another program has deleted blocks that the kernel lacks.
+    /// Whether it was written since the last boot: then another program has deleted blocks that the
+    /// kernel lacks.
     pub is_same_boot: bool,
 }
 
-/// The engine as the store's thread sees it. `None`: no answer in time, for example while the packet thread starts or
-/// ends.
+/// The engine as the store's thread sees it. `None`: no answer in time, for example while the
+/// packet thread starts or ends.
 pub trait EngineReader: Send {
     /// The blocks in force among `places` slots from `from` on, and the next `from`.
     fn page(&self, from: usize, places: usize) -> Option<(Vec<Block>, Option<usize>)>;
@@ -48,7 +49,8 @@ pub trait EngineReader: Send {
 /// Changes that wait for the thread, about 200 bytes each.
 pub const QUEUE: usize = 8192;
 
-/// How long an administrator's command waits for the disk before it reports that the change is not stored yet.
+/// How long an administrator's command waits for the disk before it reports that the change is not
+/// stored yet.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last changes may take when the daemon ends.

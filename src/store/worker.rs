@@ -1,8 +1,8 @@
 //! The thread that owns the store.
 //!
-//! Changes are gathered for a moment and written in one transaction. After an overflow or a failure, and at the
-//! start, the thread asks the packet thread for all blocks in chunks and writes the differences. Changes that arrive
-//! meanwhile are newer, and are written afterwards.
+//! Changes are gathered for a moment and written in one transaction. After an overflow or a
+//! failure, and at the start, the thread asks the packet thread for all blocks in chunks and writes
+//! the differences. Changes that arrive meanwhile are newer, and are written afterwards.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -23,7 +23,8 @@ use crate::sys::mailbox::Inbox;
 use crate::sys::poll;
 use crate::sys::wake::Waker;
 
-/// How long changes are gathered: a scan from many sources becomes one transaction, without a noticeable delay.
+/// How long changes are gathered: a scan from many sources becomes one transaction, without a
+/// noticeable delay.
 const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// More changes than this are written as a list of all blocks.
@@ -122,9 +123,9 @@ impl Worker {
         }
     }
 
-    /// Takes the restored content, before the thread runs. Rows from before the last boot are rewritten by this boot's
-    /// clock before any other write, since there is one mark for all. That happens when the host is protected; until
-    /// then a kill leaves the old rows.
+    /// Takes the restored content, before the thread runs. Rows from before the last boot are
+    /// rewritten by this boot's clock before any other write, since there is one mark for all. That
+    /// happens when the host is protected; until then a kill leaves the old rows.
     pub(super) fn adopt(&mut self, stored: Option<&Stored>) {
         self.is_restored = stored.is_some();
         self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
@@ -242,7 +243,8 @@ impl Worker {
 
     /// Asks for all blocks and writes the differences.
     fn write_all(&mut self) {
-        // Items lost from here on request another list. Older pending changes must not be written after the list.
+        // Items lost from here on request another list. Older pending changes must not be written
+        // after the list.
         self.shared.list_wanted.store(false, Ordering::Release);
         self.gather();
         if self.must_replace {
@@ -444,7 +446,8 @@ impl Worker {
         self.report_failure(text, false);
     }
 
-    /// Replaces a database that turned out to be damaged while in use, with the content from memory.
+    /// Replaces a database that turned out to be damaged while in use, with the content from
+    /// memory.
     fn set_aside(&mut self, error: &Error) {
         let Ok(database) = std::mem::replace(&mut self.database, Err(Error::Damaged { path: self.directory.clone() })) else { return };
         let path = database.path().to_owned();

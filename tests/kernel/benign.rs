@@ -1,5 +1,6 @@
-//! Ordinary traffic is not a scan: each load is really sent (tests/support/traffic.py); afterwards nothing is reported or
-//! blocked, and its sender is still served. Each load has its own source, so that each is evaluated alone.
+//! Ordinary traffic is not a scan: each load is really sent (tests/support/traffic.py); afterwards
+//! nothing is reported or blocked, and its sender is still served. Each load has its own source, so
+//! that each is evaluated alone.
 
 use crate::support;
 
@@ -33,7 +34,8 @@ impl Scene {
         Self { host, client }
     }
 
-    /// Ports 18080 and others are redirected to services, as container engines and administrators do it.
+    /// Ports 18080 and others are redirected to services, as container engines and administrators
+    /// do it.
     fn redirect(&self) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let rules = "table ip nat {\n chain in {\n type nat hook prerouting priority -100;\n \
@@ -161,7 +163,8 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
 
     assert_eq!(daemon.json(&["status"])["lost"], 0);
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // Three closed ports are a scan by the default trigger of two; a monitor that probes them belongs on the allow list.
+    // Three closed ports are a scan by the default trigger of two; a monitor that probes them
+    // belongs on the allow list.
     let from = source(30);
     send(&scene.client, &["three_exporters", &from, HOST]);
     daemon.wait_for_block(&from);
@@ -201,8 +204,9 @@ fn closing_sockets_and_full_listeners_are_not_closed_ports() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "scan_trigger: 1000");
-    // conntrack forgets connections that the sockets still have: only the socket lookup exempts the packets. And a segment out of
-    // place makes the kernels exchange an ACK and a RST, which must not end TIME_WAIT here.
+    // conntrack forgets connections that the sockets still have: only the socket lookup exempts the
+    // packets. And a segment out of place makes the kernels exchange an ACK and a RST, which must
+    // not end TIME_WAIT here.
     let forget = "for file in /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_*; do echo 1 > $file; done; echo 1 > /proc/sys/net/ipv4/tcp_rfc1337";
     scene.host.run("sh", &["-ec", forget]);
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,4 +1,5 @@
-//! The NFLOG listener over the real kernel: packets that nft's own rules log, in network namespaces.
+//! The NFLOG listener over the real kernel: packets that nft's own rules log, in network
+//! namespaces.
 
 use crate::support;
 
@@ -120,7 +121,8 @@ fn a_second_listener_gets_an_error_with_the_owner_of_the_group() {
     // A child that another test has just forked has the socket too, until it executes its program.
     schedule::alone();
     Namespace::new().enter(|| {
-        // An earlier socket, so that the listener's port id is not the process id, as in a daemon with several netlink sockets.
+        // An earlier socket, so that the listener's port id is not the process id, as in a daemon
+        // with several netlink sockets.
         let other = portsentry::netlink::route::Monitor::open().unwrap();
         let first = Listener::bind(Settings::of_group(GROUP)).unwrap();
         let error = Listener::bind(Settings::of_group(GROUP)).err().unwrap();
@@ -187,7 +189,8 @@ fn loss_is_counted_exactly_when_a_flood_meets_a_tiny_buffer() {
     let (packets, statistics) = namespace.enter(|| {
         let mut listener = Listener::bind(Settings { receive_buffer: 16_384, ..Settings::of_group(GROUP) }).unwrap();
         let mut packets = 0;
-        // Several floods: loss at the start, in the middle, and again after the queue was read empty.
+        // Several floods: loss at the start, in the middle, and again after the queue was read
+        // empty.
         for _ in 0..3 {
             send(2000);
             packets += drain(&mut listener);
@@ -222,7 +225,8 @@ fn a_flood_is_received_completely_or_its_loss_counted() {
                 let sender = scope.spawn(|| send(FLOOD));
                 let mut end = false;
                 while !end {
-                    // The sender is checked first: its last packets are then read in the last round.
+                    // The sender is checked first: its last packets are then read in the last
+                    // round.
                     end = sender.is_finished();
                     if readable(listener.as_fd(), Duration::from_millis(50)).unwrap() {
                         drain(&mut listener);
@@ -307,7 +311,8 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
     namespace.enter(|| {
         for _ in 0..20 {
             let (statistics, numbers) = std::thread::scope(|scope| {
-                // Threads start in the network namespace of their creator. Bounded: a failing test must end too.
+                // Threads start in the network namespace of their creator. Bounded: a failing test
+                // must end too.
                 let sender = scope.spawn(|| send(20_000));
                 std::thread::sleep(Duration::from_millis(5));
                 let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
@@ -317,7 +322,8 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
             });
             assert!(!numbers.is_empty());
             assert_eq!(statistics.malformed, 0);
-            // Packets from before the group numbers its packets have no number; later ones are all counted.
+            // Packets from before the group numbers its packets have no number; later ones are all
+            // counted.
             let numbered: Vec<u32> = numbers.iter().copied().skip_while(Option::is_none).map(Option::unwrap).collect();
             assert!(numbered.is_sorted());
             let last = u64::from(*numbered.last().unwrap());

@@ -1,4 +1,5 @@
-//! The main task over the real kernel: real scans from another network namespace are detected and blocked.
+//! The main task over the real kernel: real scans from another network namespace are detected and
+//! blocked.
 
 use crate::support;
 

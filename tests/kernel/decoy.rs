@@ -1,4 +1,5 @@
-//! Connect mode, end to end: decoys that answer on thousands of ports, over the real kernel and with real scanners.
+//! Connect mode, end to end: decoys that answer on thousands of ports, over the real kernel and
+//! with real scanners.
 
 use crate::support;
 
@@ -94,7 +95,8 @@ fn decoy(daemon: &Daemon<'_>, figure: &str) -> u64 {
     daemon.json(&["status"])["decoy"][figure].as_u64().unwrap_or_else(|| panic!("no figure {figure}"))
 }
 
-/// Connect mode for these TCP ports; the same block with `ipv6_prefix: 128`, as host and scanner share a /64.
+/// Connect mode for these TCP ports; the same block with `ipv6_prefix: 128`, as host and scanner
+/// share a /64.
 fn tcp(ports: &str, trigger: u16) -> String {
     format!(
         "tcp: {{ mode: connect, ports: [{ports}] }}\nudp: {{ mode: off }}\nscan_trigger: {trigger}\nblock: {{ ipv6_prefix: 128 }}\nrespond: {{ banner: \"caught by the decoy\" }}\n"
@@ -157,10 +159,11 @@ fn a_connect_scan_finds_five_thousand_decoys_open() {
         eprintln!("{open} of 5,000 decoys found open over {host}");
         assert!(open >= 4_950, "{open} of 5,000 decoys are open");
         let taken = decoy(&daemon, "connections");
-        // nmap resets each connection at once; occasionally the reset overtakes the acknowledgement from another processor, and ends
-        // the handshake.
+        // nmap resets each connection at once; occasionally the reset overtakes the acknowledgement
+        // from another processor, and ends the handshake.
         assert!(taken >= 4_800, "{taken} connections taken: {}", daemon.json(&["status"])["decoy"]);
-        // The account keeps the latest ports only, which may be those of handshakes ended by the reset.
+        // The account keeps the latest ports only, which may be those of handshakes ended by the
+        // reset.
         assert!(daemon.log().contains(&format!("Connect from host: {source}")), "{}", daemon.log());
         assert!(daemon.json(&["show", source])["touched"].as_u64().unwrap() > 2);
         assert_eq!(daemon.blocked(), [""; 0]);
@@ -176,8 +179,8 @@ fn a_large_connect_scan_sees_decoys_up_to_the_trigger_and_is_blocked_before_its_
     // If the host falls silent, nmap may give up and print its result early.
     let open = report.matches("Discovered open port").count();
     eprintln!("{open} of 5,000 decoys found open before the block");
-    // The kernel completes handshakes ahead of the daemon, as many at once as the rules admit: on a busy machine the block is that
-    // much later.
+    // The kernel completes handshakes ahead of the daemon, as many at once as the rules admit: on a
+    // busy machine the block is that much later.
     assert!((1000..5000).contains(&open), "{open}\n{report}");
     let row = row(&daemon, SCANNER4);
     assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row}");
@@ -484,7 +487,8 @@ fn half_open_and_idle_connections_are_bounded_and_others_served() {
         decoy(&daemon, "refused"),
         most_open - before.1
     );
-    // The engine's account of each forged source, and memory kept by the allocator and the journal's queue.
+    // The engine's account of each forged source, and memory kept by the allocator and the
+    // journal's queue.
     let accounts = HALF_OPEN * 127;
     assert!(grown < portsentry::decoy::MEMORY_MAX as u64 + accounts + (4 << 20), "{grown} bytes");
     assert!(most_open - before.1 <= portsentry::decoy::tcp::HELD_MAX + 8, "{most_open} descriptors");

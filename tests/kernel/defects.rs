@@ -1,5 +1,6 @@
-//! The predecessors' defects, tried on ours: the rows of the table in SECURITY.md that no other test holds. Where it is cheap,
-//! Debian's PortSentry 1.2 runs beside it and shows the defect, which proves that the test would find it.
+//! The predecessors' defects, tried on ours: the rows of the table in SECURITY.md that no other
+//! test holds. Where it is cheap, Debian's PortSentry 1.2 runs beside it and shows the defect,
+//! which proves that the test would find it.
 
 use crate::support;
 
@@ -366,7 +367,8 @@ fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_
         return;
     }
     let scene = scene();
-    // The host has 10.70.0.1 and 10.70.0.20, the scanner 10.70.0.2: each is a prefix of another as text.
+    // The host has 10.70.0.1 and 10.70.0.20, the scanner 10.70.0.2: each is a prefix of another as
+    // text.
     let daemon = Daemon::start(&scene.host, "scan_trigger: 1000");
     let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
     for target in [HOST, "10.70.0.20"] {
@@ -405,7 +407,8 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     machine.import(&[]);
     machine.start_ours(&["-stcp"]);
     let (resets, taken) = sequence(&scene, SCANNER, &["1", "1000", "1000"]);
-    // At a thousand packets a second the block came while the scan went on, not when a resolver gave up after five seconds.
+    // At a thousand packets a second the block came while the scan went on, not when a resolver
+    // gave up after five seconds.
     let dropped = || machine.blocks().first().and_then(|row| row["packets"].as_u64()).unwrap_or(0);
     assert!(soon(|| dropped() > 0), "blocked after the scan: {resets} {taken} {:?}", machine.log());
     assert_eq!(machine.blocked_by_ours(), [SCANNER]);
@@ -426,7 +429,8 @@ fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
     // 198.18.0.0/15 is for tests (RFC 2544).
     let address = |n: u32| std::net::Ipv4Addr::from(0xc612_0000 + n);
     let configuration = classic_configuration("1", "1");
-    // Number of probes answered before the block holds: the time of the decision, in packets of the same rate.
+    // Number of probes answered before the block holds: the time of the decision, in packets of the
+    // same rate.
     let scan = |scene: &Scene, last: u8| {
         let mut answered: Vec<u32> = (0..3)
             .map(|n| {

@@ -1,5 +1,6 @@
-//! Every scan of nmap, over IPv4 and IPv6, in all ways of hiding it: each is blocked at the stated port, or has the stated
-//! outcome. Each case scans from its own address, so one daemon handles them all.
+//! Every scan of nmap, over IPv4 and IPv6, in all ways of hiding it: each is blocked at the stated
+//! port, or has the stated outcome. Each case scans from its own address, so one daemon handles
+//! them all.
 
 use crate::support;
 
@@ -16,9 +17,9 @@ use support::{eventually, missing};
 const PLAIN: u64 = 3;
 /// The distinct port at which out-of-state packets of dead connections are ruled out.
 const AMBIGUOUS: u64 = 6;
-/// Probes of the fastest scan (1000 ports, 5000 a second) that may reach closed ports before the block is in the kernel, all
-/// unanswered. Measured with a debug build on two busy cores: median 20, maximum 155. A protocol scan has fewer protocols
-/// than this; only its decision is bounded.
+/// Probes of the fastest scan (1000 ports, 5000 a second) that may reach closed ports before the
+/// block is in the kernel, all unanswered. Measured with a debug build on two busy cores: median
+/// 20, maximum 155. A protocol scan has fewer protocols than this; only its decision is bounded.
 const FAST_MAX: u64 = 400;
 /// Cases that run at the same time: scans mostly wait.
 const WORKERS: usize = 6;
@@ -255,7 +256,8 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
     let mut cases = Vec::new();
     for (kind, six) in families() {
         cases.push(base(kind, six, "-T4", &["-T4"]));
-        // Three closed ports only: the least that exceeds the trigger, and possible for out-of-state packets.
+        // Three closed ports only: the least that exceeds the trigger, and possible for
+        // out-of-state packets.
         let few = if kind.is("-sO") { "200-202" } else { "21,23,25" };
         let expected = if kind.ambiguous { Expected::Nothing } else { Expected::Blocked(PLAIN) };
         cases.push(Case { ports: few, expected, ..base(kind, six, "3 ports", &["-T4"]) });
@@ -266,7 +268,8 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
             let expected = Expected::Blocked(if kind.ambiguous || kind.is("-sU") { AMBIGUOUS } else { PLAIN });
             cases.push(Case { expected, ..base(kind, six, "-g 53", &["-T4", "-g", "53"]) });
         }
-        // nmap fragments IPv4 only; a datagram without data fits into one fragment, so it gets some.
+        // nmap fragments IPv4 only; a datagram without data fits into one fragment, so it gets
+        // some.
         if raw && !six {
             cases.push(base(kind, six, "-f", &["-T4", "-f", "--data-length", "24"]));
         }
@@ -275,7 +278,8 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
         }
     }
     for flags in ["SYNACK", "RST", "RSTACK"] {
-        // The same packets as answers to a flood from our forged address; every port answers them alike, so such a scan learns nothing.
+        // The same packets as answers to a flood from our forged address; every port answers them
+        // alike, so such a scan learns nothing.
         let case = base(KINDS[0], false, flags, &["-T4", "--scanflags", flags]);
         cases.push(Case { expected: Expected::Nothing, ..case });
     }
@@ -319,7 +323,8 @@ fn high_ports_are_watched_when_they_are_asked_for() {
     for (kind, six) in families().filter(|(kind, _)| !kind.is("-sO")) {
         cases.push(Case { ports: "5000-5060", ..base(kind, six, "5000-5060", &["-T4"]) });
         cases.push(Case { ports: "61000-61060", ..base(kind, six, "61000-61060", &["-T4"]) });
-        // Where this host's own connections start, out-of-state segments are common: those kinds are not reported there.
+        // Where this host's own connections start, out-of-state segments are common: those kinds
+        // are not reported there.
         let expected = match kind {
             kind if kind.ambiguous => Expected::Nothing,
             kind if kind.is("-sU") => Expected::Blocked(AMBIGUOUS),
@@ -350,7 +355,8 @@ fn nmap_decoys_are_blocked_like_the_scanner_and_reported_as_unverified() {
             rows.len() == 4
         });
         assert!(all, "{}: {rows:?}\n{}", kind.name(), daemon.log());
-        // It cannot be known which of the four it was. So each gets the short block only, and is reported as unverified.
+        // It cannot be known which of the four it was. So each gets the short block only, and is
+        // reported as unverified.
         for row in &rows {
             assert_eq!(row["proven"], false, "{row}");
             assert!(row["expires_in"].as_f64().unwrap() <= 60.0, "{row}");

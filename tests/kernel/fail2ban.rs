@@ -1,5 +1,5 @@
-//! The jail that fail2ban ships for PortSentry reads the history file: its own `fail2ban-regex` and filter, files written by
-//! the daemon.
+//! The jail that fail2ban ships for PortSentry reads the history file: its own `fail2ban-regex` and
+//! filter, files written by the daemon.
 
 use crate::support;
 
@@ -81,7 +81,8 @@ fn told(line: &str) -> (i64, IpAddr, &str) {
     (second.parse().unwrap(), hosts.rsplit_once('/').unwrap().1.parse().unwrap(), port)
 }
 
-/// A protected host and scanners on their own networks; the IPv6 scanner has an address in a prefix that is not the host's.
+/// A protected host and scanners on their own networks; the IPv6 scanner has an address in a prefix
+/// that is not the host's.
 fn scene() -> (Namespace, Namespace, Namespace) {
     let (host, scanner, other) = (Namespace::new(), Namespace::new(), Namespace::new());
     host.join(&scanner, "scan0", &["10.66.1.1/24", "fd66:1::1/64"], &["10.66.1.2/24", "fd66:77::2/64"]);
@@ -97,7 +98,8 @@ fn scan(from: &Namespace, arguments: &[&str]) {
     from.output("nmap", &words, Duration::from_secs(40));
 }
 
-/// Appends the line of a block of `address` through the daemon's journal, which gets `name` as the answer to its lookup.
+/// Appends the line of a block of `address` through the daemon's journal, which gets `name` as the
+/// answer to its lookup.
 fn append_named(file: &Path, address: &'static str, name: &'static str) {
     let mut settings = Settings { history_file: Some(file.to_owned()), resolve: true, ..Settings::from(&Config::default()) };
     settings.log.target = LogTarget::Stderr;

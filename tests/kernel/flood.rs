@@ -1,4 +1,5 @@
-//! The daemon in a flood of forged sources: what it still detects, what it reports of the rest, and its state afterwards.
+//! The daemon in a flood of forged sources: what it still detects, what it reports of the rest, and
+//! its state afterwards.
 
 use crate::support;
 
@@ -65,7 +66,8 @@ fn the_generator_sends_what_it_says() {
     }
 }
 
-/// Bound of the daemon's resident memory in a flood, bytes: its idle memory, and a full ledger (contrib/bounds.md).
+/// Bound of the daemon's resident memory in a flood, bytes: its idle memory, and a full ledger
+/// (contrib/bounds.md).
 const RESIDENT_MAX: u64 = 64 << 20;
 
 /// Counts the incoming SYNs to `ports`, before any rule of the daemon.
@@ -131,7 +133,8 @@ fn in_a_flood_of_forged_sources_a_scanner_is_blocked_and_control_answers() {
     asked.sort();
     let peak = daemon.memory("VmHWM") << 10;
 
-    // Loss at the very end shows with the next packet: that of another scanner, when the daemon is at rest.
+    // Loss at the very end shows with the next packet: that of another scanner, when the daemon is
+    // at rest.
     let is_calm = eventually(Duration::from_secs(10), || {
         let status = daemon.json(&["status"]);
         status["intake"]["batch"] == 1 && !status["warnings"].to_string().contains("shed,")
@@ -160,7 +163,8 @@ fn in_a_flood_of_forged_sources_a_scanner_is_blocked_and_control_answers() {
     assert!(peak < RESIDENT_MAX, "{peak}");
     assert!(*asked.last().unwrap() < Duration::from_secs(2), "{asked:?}");
     assert!(adds_up(&status), "{status}");
-    // Once the scanners are blocked, their probes are dropped before they can be logged; all other packets are accounted for.
+    // Once the scanners are blocked, their probes are dropped before they can be logged; all other
+    // packets are accounted for.
     let probes = (scan.probes.len() + later.probes.len()) as u64;
     let logged = status["intake"]["logged"].as_u64().unwrap();
     assert_eq!(counted(&host), sent.packets + probes, "{sent:?}");
@@ -190,7 +194,8 @@ fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
         let flood = scope.spawn(|| wire.flood(&Load::spoofed(address(HOST[0]), 200..300, 200_000, Duration::from_secs(4))));
         std::thread::sleep(Duration::from_millis(500));
         daemon.signal("STOP");
-        // One port that it learns of when it continues, or never, since the buffer is full: then the next ones.
+        // One port that it learns of when it continues, or never, since the buffer is full: then
+        // the next ones.
         wire.scan(&Scan::new(address(PEER[0]), address(HOST[0]), 200..202, 100));
         std::thread::sleep(Duration::from_secs(1));
         daemon.signal("CONT");
@@ -242,6 +247,7 @@ fn with_nflog_alone_a_scan_of_10000_a_second_is_answered_once_or_not_at_all_in_t
     };
     // The debug build takes a few packets' time more.
     let most = if std::env::var_os("PORTSENTRY_PROGRAM").is_some() { 1 } else { 3 };
-    // If other programs use all processors, the daemon waits for its turn: then it is measured again, twice at most.
+    // If other programs use all processors, the daemon waits for its turn: then it is measured
+    // again, twice at most.
     assert!((0..3).any(|_| round() <= most));
 }

@@ -1,6 +1,8 @@
-//! Netlink messages from another process to our sockets: none is believed, and the kernel's messages are still received.
+//! Netlink messages from another process to our sockets: none is believed, and the kernel's
+//! messages are still received.
 //!
-//! Root of the same user namespace may send such messages by unicast; only the sender's port id shows it (netlink(7)).
+//! Root of the same user namespace may send such messages by unicast; only the sender's port id
+//! shows it (netlink(7)).
 
 use crate::support;
 
@@ -26,7 +28,8 @@ const GROUP: u16 = 77;
 /// Request numbers of a new socket, with room to spare.
 const SEQUENCES: std::ops::Range<u32> = 0..40;
 
-/// A process that sends to the netlink sockets of others, in the calling thread's network namespace.
+/// A process that sends to the netlink sockets of others, in the calling thread's network
+/// namespace.
 struct Forger {
     socket: OwnedFd,
     family: Option<Protocol>,
@@ -38,7 +41,8 @@ impl Forger {
         Self { socket: rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, family).unwrap(), family }
     }
 
-    /// The port ids of all sockets of this family in this namespace; the forger has none before it sends.
+    /// The port ids of all sockets of this family in this namespace; the forger has none before it
+    /// sends.
     fn victims(&self) -> Vec<u32> {
         let table = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
         let family = self.family.map_or(0, |family| family.as_raw().get()).to_string();
@@ -155,7 +159,8 @@ fn forged_queued_packets_get_no_verdict() {
         };
         let forger = Forger::new(Some(netlink::NETFILTER));
         for n in 0..100u32 {
-            // NFNL_SUBSYS_QUEUE, NFQNL_MSG_PACKET; NFQA_PACKET_HDR has the packet's number, NFQA_PAYLOAD the packet.
+            // NFNL_SUBSYS_QUEUE, NFQNL_MSG_PACKET; NFQA_PACKET_HDR has the packet's number,
+            // NFQA_PAYLOAD the packet.
             let forged = message(3 << 8, 0, |writer| {
                 writer.nfgenmsg(2, 77);
                 writer.attr(1, &[(1000 + n).to_be_bytes().as_slice(), &[0x08, 0, 1]].concat());
@@ -187,7 +192,8 @@ fn forged_changes_of_the_ruleset_are_ignored() {
         let forger = Forger::new(Some(netlink::NETFILTER));
         let victim = forger.victims()[0];
         for _ in 0..10 {
-            // NFNL_SUBSYS_NFTABLES: NFT_MSG_DELTABLE of our table, NFT_MSG_NEWGEN of a process "innocent".
+            // NFNL_SUBSYS_NFTABLES: NFT_MSG_DELTABLE of our table, NFT_MSG_NEWGEN of a process
+            // "innocent".
             forger.send(
                 victim,
                 &message(10 << 8 | 2, 1, |writer| {
@@ -300,7 +306,8 @@ fn forged_addresses_routes_and_sockets_are_not_believed() {
         for victim in forger.victims() {
             forger.answer(victim, 0);
             for sequence in SEQUENCES {
-                // RTM_NEWADDR: 203.0.113.66/32 on interface 1, IFA_LOCAL; a link change to the monitor as well as any.
+                // RTM_NEWADDR: 203.0.113.66/32 on interface 1, IFA_LOCAL; a link change to the
+                // monitor as well as any.
                 forger.send(
                     victim,
                     &message(20, sequence, |writer| {
@@ -348,7 +355,8 @@ fn forged_messages_make_the_daemon_block_no_host_and_count_no_loss() {
         victims
     });
     assert!(victims.len() >= 3, "the daemon's sockets: {victims:?}");
-    // The kernel's packets, sent after the forged ones, are evaluated: then the forged ones have been read.
+    // The kernel's packets, sent after the forged ones, are evaluated: then the forged ones have
+    // been read.
     scanner.run(
         "python3",
         &["-c", "import socket\nfor p in range(300, 310):\n s = socket.socket(); s.setblocking(False); s.connect_ex(('192.0.2.1', p))"],

@@ -1,5 +1,5 @@
-//! The ignore file over the real kernel: its addresses are never blocked, a reload applies a changed file, an invalid one is
-//! rejected and changes nothing.
+//! The ignore file over the real kernel: its addresses are never blocked, a reload applies a
+//! changed file, an invalid one is rejected and changes nothing.
 
 use crate::support;
 

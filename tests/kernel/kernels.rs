@@ -1,6 +1,7 @@
-//! Differences between kernels: each feature is tried as the daemon uses it, and must match portsentry-rules(7) for the running
-//! kernel. The same tests run on this machine and, by tests/vm/run, on Debian's kernels in an emulator; so they are short and
-//! need only ip, nft and ping.
+//! Differences between kernels: each feature is tried as the daemon uses it, and must match
+//! portsentry-rules(7) for the running kernel. The same tests run on this machine and, by
+//! tests/vm/run, on Debian's kernels in an emulator; so they are short and need only ip, nft and
+//! ping.
 
 use crate::support;
 
@@ -171,7 +172,8 @@ fn traffic_to_listening_services_is_not_a_probe() {
     assert_eq!(socket.recv(&mut bytes).unwrap(), 8);
     assert_eq!((daemon.blocked(), daemon.json(&["status"])["probes"].as_u64()), (Vec::new(), Some(0)));
     drop((listener, socket));
-    // A recently closed service does not report its clients; on another port the first connection exceeds the trigger.
+    // A recently closed service does not report its clients; on another port the first connection
+    // exceeds the trigger.
     knock(&scene, [700, 702]);
     wait_for_block(&daemon, SCANNER);
     let reason = daemon.json(&["list"])[0]["reason"].as_str().unwrap().to_owned();

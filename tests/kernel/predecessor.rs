@@ -1,9 +1,10 @@
-//! PortSentry 1.2 as Debian packages it, and ours, side by side: the same attacks by nmap and real connections in the same
-//! network, in each of the six modes. Ours detects all that the old program detects; the list below has what only ours detects.
+//! PortSentry 1.2 as Debian packages it, and ours, side by side: the same attacks by nmap and real
+//! connections in the same network, in each of the six modes. Ours detects all that the old program
+//! detects; the list below has what only ours detects.
 //!
-//! Each program has its own host for each mode, with the same classic configuration: the old program reads it, ours imports it
-//! and is started in the same mode. Each attack comes from its own address.
-//! with the same mode word. Each attack comes from an address of its own.
+//! Each program has its own host for each mode, with the same classic configuration: the old
+//! program reads it, ours imports it and is started in the same mode. Each attack comes from its
+//! own address. with the same mode word. Each attack comes from an address of its own.
 
 use crate::support;
 
@@ -19,7 +20,8 @@ const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
 const HOST: &str = "10.68.0.1";
 const HOST6: &str = "fd68:1::1";
 
-/// Debian's lists, without the ports above 1023 that no attack here touches; port 1000 is in neither.
+/// Debian's lists, without the ports above 1023 that no attack here touches; port 1000 is in
+/// neither.
 const TCP_PORTS: &str = "1,11,15,79,111,119,143,540,635";
 const UDP_PORTS: &str = "1,7,9,69,161,162,513,635,640,641";
 /// Scanned ports: the listed ones, and one that only the advanced modes watch.
@@ -143,7 +145,8 @@ fn make(scene: &Scene, index: usize, attack: &Attack, route: &Mutex<()>) {
             let (source, target) = (address(index, six), if six { HOST6 } else { HOST });
             let words = [options, &[target]].concat();
             if options.contains(&"-sT") {
-                // The kernel sends a connect scan, and chooses its source by the route; there is one route.
+                // The kernel sends a connect scan, and chooses its source by the route; there is
+                // one route.
                 let _guard = route.lock().unwrap();
                 scene.scanner.run("ip", &["route", "replace", target, "dev", DEVICE, "src", &source]);
                 scene.nmap(&words);
@@ -179,7 +182,8 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
                     let six = matches!(attack.by, By::Nmap(_, true));
                     let source = address(index, six);
                     let mut kind = None;
-                    // Ours reports half-open connections in connect mode when the handshake can no longer be completed.
+                    // Ours reports half-open connections in connect mode when the handshake can no
+                    // longer be completed.
                     let wait = if ours && mode == "tcp" { 6000 } else { 800 };
                     eventually(Duration::from_millis(wait), || {
                         kind = reported(machine, &source);
@@ -278,7 +282,8 @@ fn ours_detects_all_that_the_old_program_detects() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Answers that a scanner of 1024 ports at 10,000 packets a second gets before the block holds; one number for each run, sorted.
+/// Answers that a scanner of 1024 ports at 10,000 packets a second gets before the block holds; one
+/// number for each run, sorted.
 fn answered(mode: &str, more: Option<&str>, package: &Package) -> Vec<u32> {
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
@@ -322,7 +327,8 @@ fn the_answers_that_a_fast_scanner_gets_before_the_block_are_counted_side_by_sid
         for answer in ["answer", "drop"] {
             let counts = answered(mode, Some(&format!("closed_ports: {answer}")), &package);
             show(&format!("ours -{mode}, closed_ports: {answer}"), &counts);
-            // The two excluded ports may answer; in stealth mode all unlisted ports, until the block holds.
+            // The two excluded ports may answer; in stealth mode all unlisted ports, until the
+            // block holds.
             assert!(answer == "answer" || mode == "stcp" || counts.iter().all(|&count| count <= 2), "a watched closed port answered: {counts:?}");
         }
     }

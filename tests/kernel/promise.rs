@@ -1,6 +1,8 @@
-//! The main promise: never block a protected address, stop real scans, report the truth, keep working.
+//! The main promise: never block a protected address, stop real scans, report the truth, keep
+//! working.
 //!
-//! Each test does to a running daemon what an administrator, an attacker or another program may do to it.
+//! Each test does to a running daemon what an administrator, an attacker or another program may do
+//! to it.
 
 use crate::support;
 

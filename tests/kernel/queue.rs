@@ -1,5 +1,5 @@
-//! `capture.method: nfqueue` over the real kernel: probes and suspects' connections wait for the decision, others never do, and
-//! no connection depends on the daemon running.
+//! `capture.method: nfqueue` over the real kernel: probes and suspects' connections wait for the
+//! decision, others never do, and no connection depends on the daemon running.
 
 use crate::support;
 
@@ -286,7 +286,8 @@ fn nmap_leaks(site: &Site) -> Vec<u16> {
     let (mut sent, mut leaks, mut trigger) = (std::collections::HashMap::<u16, usize>::new(), Vec::new(), None);
     let mut count = 0;
     for line in text.lines() {
-        // SENT (0.0456s) TCP 192.0.2.2:40000 > 192.0.2.1:80 S ttl=... / RCVD (0.0457s) TCP 192.0.2.1:80 > 192.0.2.2:40000 SA ttl=...
+        // SENT (0.0456s) TCP 192.0.2.2:40000 > 192.0.2.1:80 S ttl=... / RCVD (0.0457s) TCP
+        // 192.0.2.1:80 > 192.0.2.2:40000 SA ttl=...
         let words: Vec<&str> = line.split_whitespace().collect();
         let [direction, _, "TCP", from, ">", to, flags, ..] = words.as_slice() else { continue };
         let port = |end: &str| end.rsplit(':').next().unwrap().parse::<u16>().unwrap();
@@ -325,7 +326,8 @@ fn a_scanner_learns_of_no_open_port_in_a_flood_of_forged_sources() {
                 move || flooder.flood_until(&load, over)
             });
             std::thread::sleep(Duration::from_millis(500));
-            // On one processor, as packets of one receive queue are: with two, a packet could overtake another before any rule.
+            // On one processor, as packets of one receive queue are: with two, a packet could
+            // overtake another before any rule.
             let scan = Scan::new(SCANNER.parse().unwrap(), HOST.parse().unwrap(), shuffled(run), 10_000);
             let answers = std::thread::scope(|inner| inner.spawn(|| on_one_processor(|| scanner.scan(&scan))).join().unwrap());
             over.store(true, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! The reflex over the real kernel: the rules hold a scanner from the packet that exceeds the trigger, whatever the daemon does.
+//! The reflex over the real kernel: the rules hold a scanner from the packet that exceeds the
+//! trigger, whatever the daemon does.
 
 use crate::support;
 
@@ -31,7 +32,8 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Every second port of a thousand is open: the worst case, in which half of the probes before the hold learn something.
+/// Every second port of a thousand is open: the worst case, in which half of the probes before the
+/// hold learn something.
 fn is_closed(port: u16) -> bool {
     port % 2 == 1
 }
@@ -163,7 +165,8 @@ fn protected_sources_are_never_held() {
     let scene = Scene::new();
     let mut daemon = Daemon::start(&scene.host, &yaml(0, "allow: [10.77.1.2]"));
     assert_eq!(scene.scan(address(SCANNER), shuffled(1), 10_000).open(), 500, "allowed by the configuration");
-    // In the /64 of the host's own address: its block would cover the host's own network. And the routers' addresses.
+    // In the /64 of the host's own address: its block would cover the host's own network. And the
+    // routers' addresses.
     for (last, source) in ["fd77:1::2", "fe80::2", "fe80::1:2"].into_iter().enumerate() {
         scene.scan(address(source), shuffled(2 + last as u64), 10_000);
     }
@@ -421,7 +424,8 @@ fn in_a_flood<T>(scene: &Scene, rate: u64, inside: impl FnOnce() -> T) -> T {
         stop.store(true, Ordering::Relaxed);
         let sent = flood.join().unwrap();
         println!("the flood: {} packets a second", sent.rate());
-        // A machine that is busy with other tests does not reach the full rate; it is printed above.
+        // A machine that is busy with other tests does not reach the full rate; it is printed
+        // above.
         assert!(sent.rate() > rate / 5, "the flood was no flood: {sent:?}");
         result
     })
@@ -461,7 +465,8 @@ fn at_trigger_0_nothing_is_answered_after_the_trigger_while_50000_spoofed_packet
     zero_leak(50_000);
 }
 
-/// nmap at full speed, from port 1 on, which is closed: it has found every open port after the trigger.
+/// nmap at full speed, from port 1 on, which is closed: it has found every open port after the
+/// trigger.
 fn nmap_finds_nothing(flood: u64) {
     let scene = Scene::new();
     let _daemon = Daemon::start(&scene.host, &yaml(0, "udp: { mode: \"off\" }"));
@@ -497,7 +502,8 @@ fn at_trigger_0_nmap_t5_finds_no_open_port_while_50000_spoofed_packets_a_second_
     nmap_finds_nothing(50_000);
 }
 
-/// At trigger 0 each forged source takes a block, until the minute's limit: the scanner differs by continuing.
+/// At trigger 0 each forged source takes a block, until the minute's limit: the scanner differs by
+/// continuing.
 #[test]
 fn a_scanner_that_starts_within_a_flood_at_trigger_0_is_blocked_beyond_its_hold() {
     if missing(TOOLS).is_some() {
@@ -513,7 +519,8 @@ fn a_scanner_that_starts_within_a_flood_at_trigger_0_is_blocked_beyond_its_hold(
     assert!(daemon.json(&["status"])["reflex"]["dropped"].as_u64().unwrap() > 0);
 }
 
-/// A client whose address was forged in a probe keeps using services: that does not count as a continued scan.
+/// A client whose address was forged in a probe keeps using services: that does not count as a
+/// continued scan.
 #[test]
 fn connections_to_services_do_not_continue_a_scan() {
     if missing(TOOLS).is_some() {

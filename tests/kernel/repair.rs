@@ -1,4 +1,5 @@
-//! Other programs in the table: damage is repaired at once with all blocks, changes through nft are respected, fights back off.
+//! Other programs in the table: damage is repaired at once with all blocks, changes through nft are
+//! respected, fights back off.
 
 use crate::support;
 

@@ -1,4 +1,5 @@
-//! Responses beside the block, with real scans between namespaces: the command, and the process that runs it.
+//! Responses beside the block, with real scans between namespaces: the command, and the process
+//! that runs it.
 
 use crate::support;
 
@@ -16,7 +17,8 @@ const HOST: &str = "10.68.1.1";
 const SCANNER: &str = "10.68.1.2";
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
 
-/// The host, a scanner with many addresses, a directory for the commands' output, and a mark to find the commands by.
+/// The host, a scanner with many addresses, a directory for the commands' output, and a mark to
+/// find the commands by.
 struct Scene {
     hosts: support::scene::Scene,
     directory: tempfile::TempDir,
@@ -187,7 +189,8 @@ fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
     for when in ["before", "after"] {
         let scene = Scene::new();
         let daemon = Daemon::start(&scene.host, &format!("own_table: false\nrespond: {{ {}, command_when: {when} }}", note(&scene)));
-        // Without the set the kernel takes no element. It is restored, but in a fight with growing delays: finally after eight seconds.
+        // Without the set the kernel takes no element. It is restored, but in a fight with growing
+        // delays: finally after eight seconds.
         let lose = || {
             for words in [["flush", "chain", "gate"], ["delete", "set", "blocked4"]] {
                 scene.host.output("nft", &[words[0], words[1], "inet", "portsentry", words[2]], Duration::from_secs(5));
@@ -206,7 +209,8 @@ fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
             daemon.wait_for_log("respond.command is not run for 10.68.1.2");
             assert_eq!(scene.lines("out"), [""; 0]);
         } else {
-            // It was sent before the kernel was asked. The block is tried again, the command is not.
+            // It was sent before the kernel was asked. The block is tried again, the command is
+            // not.
             daemon.wait_for_log("External command run");
             std::thread::sleep(Duration::from_millis(1100));
             scene.scan(&["-sS", HOST]);
@@ -323,7 +327,8 @@ fn a_killed_helper_is_reported_and_restarted() {
     assert!(!Path::new(&format!("/proc/{second}")).exists());
 }
 
-/// Processor time of a process so far, in hundredths of a second (proc_pid_stat(5), fields 14 and 15).
+/// Processor time of a process so far, in hundredths of a second (proc_pid_stat(5), fields 14 and
+/// 15).
 fn processor_time(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
@@ -336,7 +341,8 @@ fn a_helper_that_takes_no_orders_costs_no_time_and_is_replaced() {
     }
     let scene = Scene::new();
     let deny = scene.file("hosts.deny");
-    // The settings in each order have every one of these characters escaped: more than the socket and the daemon buffer for it.
+    // The settings in each order have every one of these characters escaped: more than the socket
+    // and the daemon buffer for it.
     let long = "\\u0001".repeat(4000);
     let yaml = |word: usize| {
         format!(

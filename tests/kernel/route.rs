@@ -243,7 +243,8 @@ fn connections_to_the_admin_ports_are_listed_and_known_again() {
         assert!(long.peers(Duration::from_secs(1000)).is_empty());
         long.observe(Duration::from_secs(1180), &second);
         assert_eq!(long.peers(Duration::from_secs(1180)).len(), 2);
-        // A connection closed by its peer is no longer established, even if this host keeps its end.
+        // A connection closed by its peer is no longer established, even if this host keeps its
+        // end.
         let [four, six, _web] = streams;
         drop(four);
         assert!(support::eventually(Duration::from_secs(2), || diag.established(&admin).unwrap().len() == 1));

@@ -1,4 +1,5 @@
-//! The ruleset over the real kernel: text against netlink, installation, elements. Each test has its own network namespaces.
+//! The ruleset over the real kernel: text against netlink, installation, elements. Each test has
+//! its own network namespaces.
 
 macro_rules! need {
     ($($tool:literal),*) => {
@@ -83,7 +84,8 @@ fn text_and_netlink_list_identically() {
         if number % 2 == 0 {
             assert_eq!(listing(&by_netlink), listing(&by_text), "ruleset {number}");
         } else {
-            // The daemon's own sets keep their elements, and recreated objects come last in the listing.
+            // The daemon's own sets keep their elements, and recreated objects come last in the
+            // listing.
             assert_eq!(strip(listing(&by_netlink)), strip(listing(&by_text)), "ruleset {number}");
         }
     }
@@ -125,7 +127,8 @@ fn lowered_rules_are_what_nft_makes_of_the_text() {
     }
 }
 
-/// nft 1.1 writes `[ range eq reg 1 A B ]` where older ones, and we, compare twice; they mean the same.
+/// nft 1.1 writes `[ range eq reg 1 A B ]` where older ones, and we, compare twice; they mean the
+/// same.
 fn two_comparisons(line: &str) -> Vec<String> {
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["[", "range", "eq", "reg", register, first, last, "]"] => {
@@ -193,7 +196,8 @@ fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
     });
     let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
     std::thread::sleep(Duration::from_millis(1100));
-    // Another size: the sets have to be recreated. Then other ports and rules: the sets are left alone.
+    // Another size: the sets have to be recreated. Then other ports and rules: the sets are left
+    // alone.
     config.block.total = 5000;
     config.tcp.advanced_ports = PortSet::range(1, 2000);
     for round in 0..2 {
@@ -292,7 +296,8 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
         connection.remove_table().unwrap();
         assert!(connection.remove_table().unwrap_err().is_not_found());
         assert!(connection.delete_elements(SetId::Blocked4, &[element]).unwrap_err().is_not_found());
-        // A name longer than the kernel takes: it gives its own message, and nothing is left of the transaction.
+        // A name longer than the kernel takes: it gives its own message, and nothing is left of the
+        // transaction.
         let mut broken = ruleset.clone();
         broken.chains.push(Chain { name: "a".repeat(300).leak(), base: None, rules: Vec::new() });
         let error = connection.install(&broken).unwrap_err();
@@ -453,7 +458,8 @@ fn concurrent_changes_do_not_disturb_an_installation() {
             namespace.enter(|| {
                 let mut connection = Connection::open(SCHEMA).unwrap();
                 let mut changes = 0u32;
-                // Bounded, in case the other thread panics. This many elements are read between two changes; beyond, there are changes only.
+                // Bounded, in case the other thread panics. This many elements are read between two
+                // changes; beyond, there are changes only.
                 while !done.load(Ordering::Relaxed) && changes < 20_000 {
                     let number = changes.min(400);
                     connection.add_elements(SetId::Blocked4, &[Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))]).unwrap();

@@ -1,5 +1,5 @@
-//! Services start and stop while the daemon runs, without any message to it: the kernel's socket lookup decides which ports are
-//! closed.
+//! Services start and stop while the daemon runs, without any message to it: the kernel's socket
+//! lookup decides which ports are closed.
 
 use crate::support;
 
@@ -38,7 +38,8 @@ impl Scene {
         }
         words.push(to);
         nmap(&self.client, &words);
-        // The log message is on its way when nmap ends; packets that are not probes are never logged.
+        // The log message is on its way when nmap ends; packets that are not probes are never
+        // logged.
         eventually(Duration::from_millis(300), || probes(daemon) > before)
     }
 
@@ -134,7 +135,8 @@ fn a_port_is_watched_until_something_listens_on_it(udp: bool) {
             assert!(!scene.is_watched(&daemon, udp, address, port), "{}: {address} is a service now", case.name);
         }
         drop(service);
-        // A restarting service must not be a trap for its clients: its port stays exempt for a while.
+        // A restarting service must not be a trap for its clients: its port stays exempt for a
+        // while.
         for address in case.open_at {
             assert!(!scene.is_watched(&daemon, udp, address, port), "{}: {address} after the service ended", case.name);
         }

@@ -1,7 +1,9 @@
-//! Blocks, offenders and evidence survive restarts, kills, reboots and power failures; a store that cannot be used stops nothing.
+//! Blocks, offenders and evidence survive restarts, kills, reboots and power failures; a store that
+//! cannot be used stops nothing.
 //!
-//! A reboot is simulated as the daemon sees it: the same state directory and a kernel without our table, in a new network
-//! namespace or after the table was deleted; and with another boot id in the stored mark, changed with SQLite itself.
+//! A reboot is simulated as the daemon sees it: the same state directory and a kernel without our
+//! table, in a new network namespace or after the table was deleted; and with another boot id in
+//! the stored mark, changed with SQLite itself.
 
 mod unusable;
 
@@ -61,7 +63,8 @@ fn mark(boot: &str) -> Mark {
     Mark { boot: boot.to_owned(), wall: wall.as_millis() as u64, clock: MonoTime::from_millis(clock.tv_sec as u64 * 1000 + BEFORE_BOOT) }
 }
 
-/// Writes a store as a daemon would have left it this many milliseconds before a reboot, with another clock.
+/// Writes a store as a daemon would have left it this many milliseconds before a reboot, with
+/// another clock.
 fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(MonoTime) -> Vec<Block>, offenders: impl Fn(MonoTime) -> Vec<Offender>) {
     let now = mark("");
     let then = Mark { boot: "another-boot".to_owned(), wall: now.wall - ago, clock: MonoTime::from_millis(BEFORE_BOOT + 7_000_000) };
@@ -340,7 +343,8 @@ fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next
     assert!(daemon.json(&["list"])[0]["packets"].as_u64() >= Some(1), "{}", listing());
 }
 
-/// What must hold after a round: the last acknowledged operation on each address; addresses without one may be either.
+/// What must hold after a round: the last acknowledged operation on each address; addresses without
+/// one may be either.
 #[derive(Default)]
 struct Books {
     blocked: BTreeSet<String>,

@@ -1,8 +1,9 @@
-//! Migration of a host from Debian's PortSentry 1.2 by one command: its files are read at their places, its ports are watched,
-//! its history continues, its ignore file applies, and its log recipes still match.
+//! Migration of a host from Debian's PortSentry 1.2 by one command: its files are read at their
+//! places, its ports are watched, its history continues, its ignore file applies, and its log
+//! recipes still match.
 //!
-//! The files are those of Debian's package, unpacked at run time; without it those of tests/classic, which have the same keys
-//! and values.
+//! The files are those of Debian's package, unpacked at run time; without it those of
+//! tests/classic, which have the same keys and values.
 
 use crate::support;
 
@@ -28,9 +29,10 @@ fn scene() -> Scene {
     Scene::new(&["10.69.0.1/16"], &theirs.each_ref().map(String::as_str))
 }
 
-/// Installs the package's files as dpkg does, with the administrator's changes: `edits` are replaced in portsentry.conf, `modes`
-/// are the content of /etc/default/portsentry, `ignored` is appended to the static ignore file, from which the package's own
-/// script generates the ignore file.
+/// Installs the package's files as dpkg does, with the administrator's changes: `edits` are
+/// replaced in portsentry.conf, `modes` are the content of /etc/default/portsentry, `ignored` is
+/// appended to the static ignore file, from which the package's own script generates the ignore
+/// file.
 fn set_up(machine: &Machine<'_>, package: Option<&Package>, edits: &[(&str, &str)], modes: [&str; 2], ignored: &str) {
     let fixture = |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/classic").join(name)).unwrap();
     let (mut configuration, fixed) = match package {
@@ -95,7 +97,8 @@ fn is_history_line(line: &str, address: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// fail2ban's own filter matches these lines, if fail2ban is installed or `tests/run` has unpacked it in the target directory.
+/// fail2ban's own filter matches these lines, if fail2ban is installed or `tests/run` has unpacked
+/// it in the target directory.
 fn fail2ban_finds(history: &Path, lines: usize) {
     let unpacked = Path::new(env!("CARGO_BIN_EXE_portsentry")).ancestors().nth(2).unwrap().join("fail2ban");
     let Some(root) = [Path::new("/"), &unpacked].into_iter().find(|root| root.join("usr/bin/fail2ban-regex").exists()) else {
@@ -159,7 +162,8 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
     let package = package();
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
-    // The edits that the package's README recommends; and the last line of the ignore file has no line end.
+    // The edits that the package's README recommends; and the last line of the ignore file has no
+    // line end.
     let ip = run("sh", &["-c", "command -v ip"]);
     let route = format!("KILL_ROUTE=\"{} route add unreachable $TARGET$\"", ip.trim());
     let edits = [("BLOCK_TCP=\"0\"", "BLOCK_TCP=\"1\""), ("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"", &route)];

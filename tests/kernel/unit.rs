@@ -1,7 +1,7 @@
 //! The systemd unit: systemd finds no fault with it, and the daemon works within its sandbox.
 //!
-//! The sandbox is built manually from the unit's settings: capabilities, no new privileges, umask, a read-only file system. Not
-//! the system call filter: only `systemd-analyze` knows its effect.
+//! The sandbox is built manually from the unit's settings: capabilities, no new privileges, umask,
+//! a read-only file system. Not the system call filter: only `systemd-analyze` knows its effect.
 
 use crate::support;
 

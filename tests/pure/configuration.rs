@@ -1,8 +1,9 @@
-//! The configuration file: faults are refused with place and remedy, files that others can write are not trusted, and the
-//! commented default equals the built-in one.
+//! The configuration file: faults are refused with place and remedy, files that others can write
+//! are not trusted, and the commented default equals the built-in one.
 //!
-//! Lines `# expect: LINE:COLUMN words of the message | words of the remedy` in `tests/configuration/broken/*.yaml` (refused)
-//! and `odd/*.yaml` (accepted with a warning) give the expected findings.
+//! Lines `# expect: LINE:COLUMN words of the message | words of the remedy` in
+//! `tests/configuration/broken/*.yaml` (refused) and `odd/*.yaml` (accepted with a warning) give
+//! the expected findings.
 
 mod files;
 
@@ -22,7 +23,8 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The fixtures, copied to a directory that only this user can write: the checkout may have any owner.
+/// The fixtures, copied to a directory that only this user can write: the checkout may have any
+/// owner.
 fn fixtures(kind: &str) -> (tempfile::TempDir, Vec<PathBuf>) {
     let directory = tempfile::tempdir().unwrap();
     let copy = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -169,7 +171,8 @@ fn the_commented_default_is_the_default_and_has_every_key() {
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config, Config::default());
 
-    // Keys with their values, including commented ones (`# reflex: true`), and nothing else that looks like a key.
+    // Keys with their values, including commented ones (`# reflex: true`), and nothing else that
+    // looks like a key.
     let (mut open, mut keys): (Vec<(usize, String)>, BTreeSet<String>) = (Vec::new(), BTreeSet::new());
     for line in text.lines() {
         let indent = line.len() - line.trim_start().len();

@@ -262,7 +262,8 @@ fn a_million_rows_are_listed_in_little_memory() {
     assert!(grown < LITTLE_KIB, "{grown} KiB");
 }
 
-/// Less than a million rows need; alone the test needs 3 MiB, but other tests run in the same process.
+/// Less than a million rows need; alone the test needs 3 MiB, but other tests run in the same
+/// process.
 const LITTLE_KIB: u64 = 160 << 10;
 
 fn resident_kib() -> u64 {
@@ -452,7 +453,8 @@ fn no_more_than_sixteen_watch() {
 /// A group that exists on every Debian; it may read in these tests.
 const READERS: &str = "daemon";
 
-/// Connects as another user in group [`READERS`]. The kernel takes the credentials of the connecting thread.
+/// Connects as another user in group [`READERS`]. The kernel takes the credentials of the
+/// connecting thread.
 fn connect_as(uid: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
     let gid: u32 = support::run("getent", &["group", READERS]).split(':').nth(2).unwrap().parse().unwrap();
     std::thread::scope(|scope| {
@@ -684,7 +686,8 @@ fn only_a_socket_is_removed() {
     assert!(!directory.path().join("new").exists());
 }
 
-/// A build without optimisation takes seconds for this much, on a busy machine ten; 64 MiB are read at most.
+/// A build without optimisation takes seconds for this much, on a busy machine ten; 64 MiB are read
+/// at most.
 const HISTORY_LEN: usize = 8 << 20;
 
 #[test]

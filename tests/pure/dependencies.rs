@@ -1,5 +1,5 @@
-//! Every dependency complies with deny.toml: licences, duplicate versions, banned crates, sources. The same checks as
-//! `cargo deny check bans licenses sources`, without installing it.
+//! Every dependency complies with deny.toml: licences, duplicate versions, banned crates, sources.
+//! The same checks as `cargo deny check bans licenses sources`, without installing it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -153,7 +153,8 @@ fn is_known(source: Option<&str>, sources: &Sources) -> bool {
     among(&sources.allow_registry, "registry+") || among(&sources.allow_git, "git+")
 }
 
-/// Crates with several versions, except those that `skip` tolerates, and entries of `skip` without effect.
+/// Crates with several versions, except those that `skip` tolerates, and entries of `skip` without
+/// effect.
 fn duplicates(packages: &[&Package], skip: &[Spec]) -> Vec<String> {
     let mut versions: BTreeMap<&str, Vec<&Package>> = BTreeMap::new();
     for package in packages {

@@ -1,4 +1,5 @@
-//! The documents are right: every promise has tests; numbers, commands and exit statuses are those of the sources.
+//! The documents are right: every promise has tests; numbers, commands and exit statuses are those
+//! of the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +17,8 @@ fn quoted(text: &str) -> Vec<String> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
-/// Every Rust file below `directory`, with its path in the repository and its text. Build directories are skipped.
+/// Every Rust file below `directory`, with its path in the repository and its text. Build
+/// directories are skipped.
 fn rust_files(directory: &str) -> Vec<(String, String)> {
     fn walk(root: &Path, directory: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -136,7 +138,8 @@ fn constant(source: &str, name: &str) -> Option<u64> {
     }
 }
 
-/// The module of a file: `helper::files` for `src/helper/files.rs`, `helper` for `src/helper/mod.rs`.
+/// The module of a file: `helper::files` for `src/helper/files.rs`, `helper` for
+/// `src/helper/mod.rs`.
 fn module(path: &str) -> String {
     let path = path.split_once('/').map_or(path, |(_, rest)| rest).trim_end_matches(".rs");
     path.strip_suffix("/mod").unwrap_or(path).replace('/', "::")
@@ -255,7 +258,8 @@ fn the_configurations_in_the_readme_are_good() {
     }
 }
 
-/// Directories of the target layout that do not exist yet: remove an entry when its directory exists.
+/// Directories of the target layout that do not exist yet: remove an entry when its directory
+/// exists.
 const COMING: [&str; 4] = ["packet", "enforce", "ruleset", "store"];
 /// Modules that will go: remove an entry with its module.
 const GOING: [&str; 1] = ["responder"];
@@ -302,7 +306,8 @@ fn files_that_the_documents_name_are_there() {
     for document in ["README.md", "SECURITY.md", "CONTRIBUTING.md", "contrib/README.md", "contrib/bounds.md", "contrib/bench/README.md"] {
         let text = read(document);
         for word in quoted(&text) {
-            // `tests/run quick` is a file and an argument, `file.rs::name` a file and an item in it.
+            // `tests/run quick` is a file and an argument, `file.rs::name` a file and an item in
+            // it.
             let path = word.split("::").next().and_then(|path| path.split_whitespace().next()).unwrap_or_default();
             let is_ours = ["src/", "tests/", "contrib/", "rules/", "man/"].iter().any(|top| path.starts_with(top));
             let is_coming = COMING.iter().any(|name| path.trim_end_matches('/') == format!("src/{name}"));

@@ -57,8 +57,8 @@ fn carry_out(engine: &mut Engine, now: MonoTime, mut actions: Vec<Action>, repor
     }
 }
 
-/// 300,000 forged sources a second for five seconds, `probes_each` probes from each; meanwhile a scanner sends ten probes a
-/// second. Returns the number of the probe that got it blocked.
+/// 300,000 forged sources a second for five seconds, `probes_each` probes from each; meanwhile a
+/// scanner sends ten probes a second. Returns the number of the probe that got it blocked.
 fn flood(probes_each: u32) -> Option<u32> {
     const SCANNER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
     let mut engine = Engine::new(Policy::from_config(&Config::default()), [11, 12]);
@@ -113,7 +113,8 @@ fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
     assert!(engine.blocked(Source::of(scanner, 64)).is_some());
 }
 
-/// A month of an ordinary server: visitors that touch one or two ports, worms that retry one port, a few real scans a day.
+/// A month of an ordinary server: visitors that touch one or two ports, worms that retry one port,
+/// a few real scans a day.
 #[test]
 fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behind() {
     const DAY: u64 = 86_400_000;
@@ -194,8 +195,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No sequence of packets, commands, answers, reloads and clock changes blocks an address that must not be blocked, has two
-    /// orders in flight for a source, reports an end without its beginning, or makes the ledger exceed its capacity.
+    /// No sequence of packets, commands, answers, reloads and clock changes blocks an address that
+    /// must not be blocked, has two orders in flight for a source, reports an end without its
+    /// beginning, or makes the ledger exceed its capacity.
     // P1
     #[test]
     fn no_history_breaks_the_promise(steps in proptest::collection::vec(step(), 0..200)) {
@@ -219,7 +221,8 @@ proptest! {
         prop_assert_eq!(run(), run());
     }
 
-    /// An address on the allow list is never blocked, whatever is sent, for all networks that could cover it.
+    /// An address on the allow list is never blocked, whatever is sent, for all networks that could
+    /// cover it.
     // P1
     #[test]
     fn an_allowed_source_is_never_blocked(allowed: u32, bits in 0u8..=32, steps in proptest::collection::vec((any::<u32>(), 0u16..6, 0u64..5000), 1..200)) {

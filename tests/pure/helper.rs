@@ -207,7 +207,8 @@ fn megabytes_of_output_are_read_and_forgotten() {
 // P19
 #[test]
 fn a_daemon_that_left_its_group_and_holds_the_output_open_is_found_and_ended() {
-    // setsid and two forks; it ignores what can be ignored, and its parent is gone before the command ends.
+    // setsid and two forks; it ignores what can be ignored, and its parent is gone before the
+    // command ends.
     let script = "setsid sh -c '(trap \"\" TERM HUP INT; echo daemon; sleep 60; :) & exit 0' \"$0\"; sleep 0.3; echo command";
     let mut helper = Helper::with_script(script, LONG);
     let report = helper.report();

@@ -1,5 +1,5 @@
-//! Import of PortSentry 1.2 and 2.x files: the result loads and means the same, settings without an equivalent are reported,
-//! and damaged files are refused with every fault.
+//! Import of PortSentry 1.2 and 2.x files: the result loads and means the same, settings without an
+//! equivalent are reported, and damaged files are refused with every fault.
 //!
 //! `tests/classic` has files with the keys and values of the old packages.
 
@@ -27,7 +27,8 @@ impl Host {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// The host with a fixture as its portsentry.conf; paths of the fixture's directories lead into this one.
+    /// The host with a fixture as its portsentry.conf; paths of the fixture's directories lead into
+    /// this one.
     fn with(fixture: &str) -> Self {
         let host = Self::new();
         let text = std::fs::read_to_string(fixture_path(fixture)).unwrap();
@@ -513,7 +514,8 @@ proptest! {
             Err(refused) => {
                 let errors: Vec<_> = refused.findings.iter().filter(|finding| finding.severity == config::Severity::Error).collect();
                 prop_assert!(!errors.is_empty());
-                // A finding about the new file alone is a contradiction of the old one, never an error of the translation.
+                // A finding about the new file alone is a contradiction of the old one, never an
+                // error of the translation.
                 let slip = errors.iter().find(|finding| finding.file == Path::new("the translation") && !finding.message.contains("the same file"));
                 prop_assert!(slip.is_none(), "{slip:?}");
             }

@@ -1,4 +1,5 @@
-//! The manual pages and the program agree in both directions: keys, options, commands, rules, exit statuses, JSON.
+//! The manual pages and the program agree in both directions: keys, options, commands, rules, exit
+//! statuses, JSON.
 //!
 //! Log lines and events are compared with portsentry(8) in src/journal/format/manual.rs.
 
@@ -113,7 +114,8 @@ fn the_pages_lead_to_each_other_and_the_documents_to_them() {
     }
 }
 
-/// The text of a key's entry from `Type: ` or `Default: ` to the full stop before the next paragraph.
+/// The text of a key's entry from `Type: ` or `Default: ` to the full stop before the next
+/// paragraph.
 fn stated(item: &Item, what: &str) -> String {
     let head: Vec<&str> = item.body.iter().map(String::as_str).take_while(|line| *line != ".Pp").collect();
     let paragraphs = head.split(|line| *line == ".br").map(|lines| lines.join(" "));

@@ -1,4 +1,5 @@
-//! The daemon as an administrator runs it: a process in a namespace, controlled through `portsentryctl`.
+//! The daemon as an administrator runs it: a process in a namespace, controlled through
+//! `portsentryctl`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,13 +23,15 @@ pub struct Daemon<'a> {
     pub group: &'static str,
 }
 
-/// The daemon under test: of this build, or the one in `PORTSENTRY_PROGRAM` (the release build, where speed counts).
+/// The daemon under test: of this build, or the one in `PORTSENTRY_PROGRAM` (the release build,
+/// where speed counts).
 fn program() -> String {
     std::env::var("PORTSENTRY_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_portsentry").to_owned())
 }
 
 impl<'a> Daemon<'a> {
-    /// Starts the daemon in `namespace` with configuration `yaml` (paths of its files are added) and waits until it answers.
+    /// Starts the daemon in `namespace` with configuration `yaml` (paths of its files are added)
+    /// and waits until it answers.
     pub fn start(namespace: &'a Namespace, yaml: &str) -> Self {
         Self::start_with(namespace, yaml, None)
     }
@@ -121,7 +124,8 @@ impl<'a> Daemon<'a> {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// A memory value of its /proc/PID/status in kB (proc_pid_status(5)): `VmRSS` is resident memory, `VmHWM` its peak.
+    /// A memory value of its /proc/PID/status in kB (proc_pid_status(5)): `VmRSS` is resident
+    /// memory, `VmHWM` its peak.
     pub fn memory(&self, line: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok());

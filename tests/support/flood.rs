@@ -1,8 +1,10 @@
-//! SYN traffic at a rate, from inside a namespace: floods of forged sources, and scans that count the answer to each probe.
+//! SYN traffic at a rate, from inside a namespace: floods of forged sources, and scans that count
+//! the answer to each probe.
 //!
-//! Frames are sent by packet(7) sockets with `PACKET_QDISC_BYPASS`, [`BATCH`] to a sendmmsg(2). They are built in advance and
-//! only their differences (addresses, ports, sequence number, checksums) are written, so that a debug build reaches the
-//! rates. Every load is bounded in packets and time. Follows RFC 791, 8200, 9293, and RFC 1071 for the checksums.
+//! Frames are sent by packet(7) sockets with `PACKET_QDISC_BYPASS`, [`BATCH`] to a sendmmsg(2).
+//! They are built in advance and only their differences (addresses, ports, sequence number,
+//! checksums) are written, so that a debug build reaches the rates. Every load is bounded in
+//! packets and time. Follows RFC 791, 8200, 9293, and RFC 1071 for the checksums.
 #![expect(unsafe_code, reason = "packet(7) sockets: bind(2), setsockopt(2) and sendmmsg(2) with what no safe wrapper has")]
 
 use std::io;
@@ -128,9 +130,10 @@ pub struct Load {
     pub target: IpAddr,
     /// Ports, used in turn.
     pub ports: Vec<u16>,
-    /// Networks of the sources: each packet has another one, scattered, and none is repeated before all had their turn
-    /// ([`anywhere4`], [`anywhere6`]; a host's own network for a single source). With random sources some of a million would
-    /// appear three times in a few seconds, which is a scan.
+    /// Networks of the sources: each packet has another one, scattered, and none is repeated before
+    /// all had their turn ([`anywhere4`], [`anywhere6`]; a host's own network for a single source).
+    /// With random sources some of a million would appear three times in a few seconds, which is a
+    /// scan.
     pub sources: IpNet,
     /// Packets a second; 0: as fast as possible.
     pub rate: u64,
@@ -172,7 +175,8 @@ impl Sent {
 /// A SYN scan from one source.
 #[derive(Debug, Clone)]
 pub struct Scan {
-    /// Source. If the namespace has the address, its kernel resets answered connections, as with nmap's half-open scan.
+    /// Source. If the namespace has the address, its kernel resets answered connections, as with
+    /// nmap's half-open scan.
     pub source: IpAddr,
     /// The source port of all probes.
     pub source_port: u16,
@@ -195,7 +199,8 @@ impl Scan {
         Self { source, source_port: 45_007, target, ports: ports.into_iter().collect(), rate, listen, time }
     }
 
-    /// The sequence number tells which probe an answer is for. The step is large, so that answers to other segments cannot match.
+    /// The sequence number tells which probe an answer is for. The step is large, so that answers
+    /// to other segments cannot match.
     fn sequence(&self, index: usize) -> u32 {
         0x5000_0000 + (index as u32) * 16
     }
@@ -250,8 +255,8 @@ impl Answers {
         self.probes.iter().skip(first).filter(|probe| matches!(probe.answer, Some((Kind::Open, _)))).count()
     }
 
-    /// The index after the `nth` probe (1 is the first) of a port for which `is_closed` holds: answers from there on come after a
-    /// trigger of `nth - 1`.
+    /// The index after the `nth` probe (1 is the first) of a port for which `is_closed` holds:
+    /// answers from there on come after a trigger of `nth - 1`.
     pub fn after_closed(&self, nth: usize, is_closed: impl Fn(u16) -> bool) -> usize {
         let closed = self.probes.iter().enumerate().filter(|(_, probe)| is_closed(probe.port));
         closed.map(|(at, _)| at + 1).nth(nth.saturating_sub(1)).unwrap_or(self.probes.len())
@@ -313,8 +318,8 @@ struct Frames {
     frames: Box<[[u8; FRAME_MAX]]>,
     length: usize,
     target: IpAddr,
-    /// Sums of the constant parts: IPv4 header without source, segment and pseudo header without source, ports and
-    /// sequence number.
+    /// Sums of the constant parts: IPv4 header without source, segment and pseudo header without
+    /// source, ports and sequence number.
     header_sum: u32,
     segment_sum: u32,
     _vectors: Box<[libc::iovec]>,
@@ -355,7 +360,8 @@ impl Frames {
         let messages = vectors
             .iter_mut()
             .map(|vector| {
-                // SAFETY: the structure is plain data, for which all zeroes are valid: no address, no control data.
+                // SAFETY: the structure is plain data, for which all zeroes are valid: no address,
+                // no control data.
                 let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
                 message.msg_hdr.msg_iov = vector;
                 message.msg_hdr.msg_iovlen = 1;
@@ -394,7 +400,8 @@ impl Frames {
         let (mut at, mut taken) = (0, 0);
         while at < count {
             let messages = &mut self.messages[at..count];
-            // SAFETY: every message points to an iovec, and that to a frame; both are owned by `self` and are as long as they say.
+            // SAFETY: every message points to an iovec, and that to a frame; both are owned by
+            // `self` and are as long as they say.
             let done = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as libc::c_uint, 0) };
             match usize::try_from(done) {
                 Ok(done) => {
@@ -445,7 +452,8 @@ struct Turns {
 }
 
 impl Turns {
-    /// Steps that have an inverse modulo 2^bits, one after the other: a permutation, so that no address appears twice.
+    /// Steps that have an inverse modulo 2^bits, one after the other: a permutation, so that no
+    /// address appears twice.
     fn source(&self, turn: u64) -> IpAddr {
         let bits = u32::from(self.network.max_prefix_len() - self.network.prefix_len()).min(64);
         let mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);

@@ -1,9 +1,11 @@
-//! A machine for a third-party program: unpacked packages and a few files over a copy of this machine's /, in namespaces.
+//! A machine for a third-party program: unpacked packages and a few files over a copy of this
+//! machine's /, in namespaces.
 //!
-//! Nothing is installed, and nothing of this machine is changed: no file, and no kernel setting except those of the network
-//! namespace; programs inside cannot load modules. The first process is a script that starts the program; when it is killed,
-//! the kernel ends everything in its process namespace, including daemons. Used by the benchmark beside others and the
-//! tests beside other firewalls.
+//! Nothing is installed, and nothing of this machine is changed: no file, and no kernel setting
+//! except those of the network namespace; programs inside cannot load modules. The first process is
+//! a script that starts the program; when it is killed, the kernel ends everything in its process
+//! namespace, including daemons. Used by the benchmark beside others and the tests beside other
+//! firewalls.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -24,7 +26,8 @@ const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
 /// Debian's; the caller's may lead to programs that Debian's packages do not expect.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Unpacks Debian's `packages` into `kept` (once: they are kept there), and returns a line "package version" for each.
+/// Unpacks Debian's `packages` into `kept` (once: they are kept there), and returns a line "package
+/// version" for each.
 ///
 /// # Errors
 /// The message why they cannot be fetched.
@@ -56,8 +59,8 @@ fn directory() -> tempfile::TempDir {
 }
 
 impl Jail {
-    /// Makes a machine of the unpacked `packages` and `layers` of files in the host's network namespace, and runs the script
-    /// `start` in it to its end; programs that it started continue.
+    /// Makes a machine of the unpacked `packages` and `layers` of files in the host's network
+    /// namespace, and runs the script `start` in it to its end; programs that it started continue.
     ///
     /// # Errors
     /// The script's output.
@@ -72,7 +75,8 @@ impl Jail {
         }
         let ended = Arc::new(AtomicBool::new(false));
         let syslog = collect(&shared.path().join("socket"), &shared.path().join("syslog"), Arc::clone(&ended));
-        // The first process of a process namespace has to wait for orphans; sh does that while it waits for sleep.
+        // The first process of a process namespace has to wait for orphans; sh does that while it
+        // waits for sleep.
         let script = format!("{{\n{start}\n}} >/beside/start.out 2>&1\n: >/beside/ready\nwhile :; do sleep 3600; done");
         let first = Command::new("ip")
             // It ends with the test in any case, and loads no modules into the shared kernel.
@@ -130,7 +134,8 @@ impl Jail {
     }
 }
 
-/// Writes messages to a syslog socket into a file, as a syslog daemon does: without the priority, with a host name.
+/// Writes messages to a syslog socket into a file, as a syslog daemon does: without the priority,
+/// with a host name.
 fn collect(socket: &Path, file: &Path, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let socket_path = socket;
     let socket = UnixDatagram::bind(socket_path).unwrap();

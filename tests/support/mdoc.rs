@@ -85,7 +85,8 @@ pub fn split_words(line: &str) -> Vec<String> {
 /// Macros that change the font, or end that.
 const MACROS: [&str; 16] = ["Ar", "Cm", "Dv", "Em", "Ev", "Fl", "Ic", "Li", "No", "Op", "Oo", "Oc", "Pa", "Ql", "Sy", "Xr"];
 
-/// The arguments of every `name` macro in these lines, without punctuation. Other macros on the line end the arguments.
+/// The arguments of every `name` macro in these lines, without punctuation. Other macros on the
+/// line end the arguments.
 pub fn arguments(lines: &[String], name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in lines.iter().filter_map(|line| line.strip_prefix('.')) {

@@ -1,4 +1,5 @@
-//! Shared by the integration tests: network namespaces that clean up, commands with time limits, counted skips.
+//! Shared by the integration tests: network namespaces that clean up, commands with time limits,
+//! counted skips.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
 #![allow(
     clippy::unwrap_used,
@@ -60,16 +61,17 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Copies a program to where all users may run it. A separate process copies it: a child forked by another test at that
-/// moment would inherit our writable descriptor, and executing the copy would fail (ETXTBSY, execve(2)).
+/// Copies a program to where all users may run it. A separate process copies it: a child forked by
+/// another test at that moment would inherit our writable descriptor, and executing the copy would
+/// fail (ETXTBSY, execve(2)).
 pub fn copy_program(from: &str, to: &Path) {
     run("install", &["-m", "755", from, to.to_str().expect("a path in UTF-8")]);
 }
 
 /// Why tests that need privilege or tools cannot run here; `None` if they can.
 ///
-/// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set. A test that can run waits here for
-/// its place beside the others ([`schedule`]).
+/// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set. A test
+/// that can run waits here for its place beside the others ([`schedule`]).
 pub fn missing(tools: &[&str]) -> Option<String> {
     let reason = if !rustix::process::geteuid().is_root() {
         Some("not root: no network namespaces".to_owned())
@@ -93,9 +95,9 @@ pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr(), "\nSKIP {reason}");
 }
 
-/// How long the table of `host` is gone after `flush` deletes it, as an observer sees it: from the notification of its
-/// deletion to that of the transaction that restores it. (An observer that is not scheduled in between sees less.)
-/// Returned with the result of `flush`.
+/// How long the table of `host` is gone after `flush` deletes it, as an observer sees it: from the
+/// notification of its deletion to that of the transaction that restores it. (An observer that is
+/// not scheduled in between sees less.) Returned with the result of `flush`.
 pub fn gap<T: Send>(host: &Namespace, flush: impl FnOnce() -> T + Send) -> (Duration, T) {
     let mut monitor = host.enter(|| Monitor::open(SCHEMA).unwrap());
     let (mut gone, mut back) = (None, None);

@@ -69,7 +69,8 @@ impl Namespace {
         })
     }
 
-    /// Joins `self` and `other` by a veth pair with these addresses (CIDR form); the devices are named `device` on both sides.
+    /// Joins `self` and `other` by a veth pair with these addresses (CIDR form); the devices are
+    /// named `device` on both sides.
     pub fn join(&self, other: &Namespace, device: &str, own: &[&str], others: &[&str]) {
         run("ip", &["link", "add", device, "netns", &self.name, "type", "veth", "peer", "name", device, "netns", &other.name]);
         for (namespace, addresses) in [(self, own), (other, others)] {

@@ -1,8 +1,9 @@
-//! A host for PortSentry 1.2: its own /etc, /var, /run and /dev/log in a network namespace, with Debian's program or ours.
+//! A host for PortSentry 1.2: its own /etc, /var, /run and /dev/log in a network namespace, with
+//! Debian's program or ours.
 //!
-//! The package is unpacked into a temporary directory and never installed. The old program's paths are compiled in, and it
-//! becomes a daemon by itself, so it runs in a mount namespace where those paths lead into the test's directory; it ends with
-//! its network namespace.
+//! The package is unpacked into a temporary directory and never installed. The old program's paths
+//! are compiled in, and it becomes a daemon by itself, so it runs in a mount namespace where those
+//! paths lead into the test's directory; it ends with its network namespace.
 
 use std::fs;
 use std::io;
@@ -72,7 +73,8 @@ impl Package {
 /// Files of /etc that a program needs beside the test's own.
 const ETC: &[&str] = &["hosts", "nsswitch.conf", "passwd", "group", "host.conf", "ld.so.cache", "localtime"];
 
-/// Makes the mount namespace; `$ROOT` is the test's directory, followed by the program and its arguments.
+/// Makes the mount namespace; `$ROOT` is the test's directory, followed by the program and its
+/// arguments.
 const ENTER: &str = r#"
 for node in null zero full random urandom tty; do mount --bind "/dev/$node" "$ROOT/dev/$node" || exit 99; done
 for top in etc run dev var; do mount --rbind "$ROOT/$top" "/$top" || exit 99; done
@@ -159,12 +161,14 @@ impl<'a> Machine<'a> {
         run("ip", &["netns", "pids", &self.namespace.name]).split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Starts our daemon as it is installed (its configuration at the default path) and waits until it answers.
+    /// Starts our daemon as it is installed (its configuration at the default path) and waits until
+    /// it answers.
     pub fn start_ours(&mut self, arguments: &[&str]) {
         self.start_ours_by(&["env"], arguments);
     }
 
-    /// The same, started by another program, which becomes the daemon: these words precede the daemon's.
+    /// The same, started by another program, which becomes the daemon: these words precede the
+    /// daemon's.
     pub fn start_ours_by(&mut self, by: &[&str], arguments: &[&str]) {
         let path = self.file("/var/log/stderr");
         let stderr = fs::OpenOptions::new().create(true).append(true).open(&path).expect("log file");
@@ -224,7 +228,8 @@ impl<'a> Machine<'a> {
         routes.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
     }
 
-    /// The lines so far: messages to /dev/log, without priority, time and name, and our daemon's standard error.
+    /// The lines so far: messages to /dev/log, without priority, time and name, and our daemon's
+    /// standard error.
     pub fn log(&self) -> Vec<String> {
         let mut lines = self.log.lock().expect("log").clone();
         lines.extend(self.text("/var/log/stderr").lines().map(str::to_owned));
@@ -238,7 +243,8 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Collects messages to a syslog socket. A datagram socket with a reader that never stops: syslog(3) would wait for it.
+/// Collects messages to a syslog socket. A datagram socket with a reader that never stops:
+/// syslog(3) would wait for it.
 fn read_log(path: &Path, log: Arc<Mutex<Vec<String>>>, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let socket = UnixDatagram::bind(path).expect("syslog socket");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
@@ -260,7 +266,8 @@ impl Drop for Machine<'_> {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // The old program has left us as a daemon; all processes in the namespace belong to the test.
+        // The old program has left us as a daemon; all processes in the namespace belong to the
+        // test.
         for pid in String::from_utf8_lossy(&output("ip", &["netns", "pids", &self.namespace.name], Duration::from_secs(5)).stdout).split_whitespace()
         {
             let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
@@ -275,7 +282,8 @@ impl Drop for Machine<'_> {
     }
 }
 
-/// A classic configuration that both programs read: they block at the first packet, the old program by adding a route.
+/// A classic configuration that both programs read: they block at the first packet, the old program
+/// by adding a route.
 ///
 /// The ports are `tcp` and `udp`; the advanced modes watch the first 1024.
 pub fn classic_configuration(tcp: &str, udp: &str) -> String {

@@ -69,7 +69,8 @@ impl Scene {
     }
 }
 
-/// Runs nmap with these options and targets, without name lookups and repeated probes; returns its output.
+/// Runs nmap with these options and targets, without name lookups and repeated probes; returns its
+/// output.
 pub fn nmap(from: &Namespace, words: &[&str]) -> String {
     // A veth pair answers within a millisecond: without an answer by then the probe was dropped.
     let patience = ["--initial-rtt-timeout", "100ms", "--max-rtt-timeout", "100ms", "--host-timeout", "20s"];

@@ -1,5 +1,5 @@
-//! A small model around the engine, random sequences of steps, and the invariants after each: for the property tests and the
-//! fuzz target.
+//! A small model around the engine, random sequences of steps, and the invariants after each: for
+//! the property tests and the fuzz target.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
 
 use std::collections::BTreeSet;
@@ -110,8 +110,8 @@ impl World {
         self.lists().iter().any(|list| list.overlaps(&network))
     }
 
-    /// Whether a block must end: it lies within a list, or is a scan's and overlaps one. From a manually blocked network the rules
-    /// exempt the addresses.
+    /// Whether a block must end: it lies within a list, or is a scan's and overlaps one. From a
+    /// manually blocked network the rules exempt the addresses.
     fn must_end(&self, source: Source, reason: &Reason) -> bool {
         let network = source.network();
         self.lists().iter().any(|list| if reason.scan().is_some() { list.overlaps(&network) } else { list.covers(&network) })
@@ -121,7 +121,8 @@ impl World {
         [policy(self.variant).allow, list(self.never_block), AllowList::always()]
     }
 
-    /// A held source is released at once, unless it is blocked, or its block is in flight or was refused.
+    /// A held source is released at once, unless it is blocked, or its block is in flight or was
+    /// refused.
     fn check_hold(&self, address: IpAddr, actions: &[Action]) {
         let source = Source::of(address, policy(self.variant).ipv6_prefix);
         let is_ours = |action: &Action| matches!(action, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
@@ -248,7 +249,8 @@ impl World {
         self.check(actions);
     }
 
-    /// When every order is answered and time goes on, no address stays blocked that must not be, and no order stays in flight.
+    /// When every order is answered and time goes on, no address stays blocked that must not be,
+    /// and no order stays in flight.
     pub fn finish(&mut self) {
         // The engine's time is the latest that it got.
         self.run(Step::Jump { to: self.latest });

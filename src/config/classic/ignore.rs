@@ -1,7 +1,8 @@
-//! Parser of the classic ignore file: an address or `address/bits` a line, comments; host bits are masked. Pure.
+//! Parser of the classic ignore file: an address or `address/bits` a line, comments; host bits are
+//! masked. Pure.
 //!
-//! Handles CR LF and a last line without its line end. Host names are refused, never looked up: the name's owner would
-//! decide which address is never blocked.
+//! Handles CR LF and a last line without its line end. Host names are refused, never looked up: the
+//! name's owner would decide which address is never blocked.
 
 use std::path::Path;
 

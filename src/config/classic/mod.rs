@@ -6,9 +6,9 @@
 //!                                                        Finding <----------------+
 //! ```
 //!
-//! Nothing is dropped silently: a setting without an equivalent is a finding, and is listed at the head of the new file.
-//! Nothing is guessed: a damaged line is refused, however the old programs read it. Pure: the caller reads and writes
-//! files.
+//! Nothing is dropped silently: a setting without an equivalent is a finding, and is listed at the
+//! head of the new file. Nothing is guessed: a damaged line is refused, however the old programs
+//! read it. Pure: the caller reads and writes files.
 
 pub mod ignore;
 mod keys;
@@ -85,8 +85,8 @@ pub struct Request<'r> {
     pub defaults: Option<&'r Source>,
     /// Modes given on the command line; they override those of `defaults`.
     pub modes: Modes,
-    /// Reads the ignore file that the configuration names; empty: there is none. An error stops the import: an unreadable file
-    /// may name hosts that must not be blocked.
+    /// Reads the ignore file that the configuration names; empty: there is none. An error stops the
+    /// import: an unreadable file may name hosts that must not be blocked.
     pub ignore: &'r dyn Fn(&Path) -> Ignore,
 }
 
@@ -138,7 +138,8 @@ pub fn import(request: &Request<'_>) -> Result<Import, Refused> {
         lines.get(at).copied().filter(|_| known)
     };
     let yaml = document.text(&names, &all, &line_of, translate::DIFFERENCES);
-    // Values that are each right can contradict each other: two keys may name the same file. Report it before writing.
+    // Values that are each right can contradict each other: two keys may name the same file. Report
+    // it before writing.
     if let Err(refused) = super::parse(&yaml, "the translation") {
         all.extend(refused.findings);
         return Err(Refused { findings: all });

@@ -1,7 +1,9 @@
-//! Parser of classic files: lines into entries with their places. Total: any bytes give entries and findings.
+//! Parser of classic files: lines into entries with their places. Total: any bytes give entries and
+//! findings.
 //!
-//! The rules are those of 1.2 and 2.x: `KEY="value"`, blanks around `=`, comments have `#` in column 1, the first line of a
-//! key wins. A damaged line that both programs misread or ignore is an error here.
+//! The rules are those of 1.2 and 2.x: `KEY="value"`, blanks around `=`, comments have `#` in
+//! column 1, the first line of a key wins. A damaged line that both programs misread or ignore is
+//! an error here.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +11,8 @@ use super::super::diagnostic::{Findings, Place, is_plain, shown};
 use super::super::nearest::nearest;
 use super::keys::{DEFAULTS, Form, KEYS, MACROS};
 
-/// Bytes of a line that the old programs read at once (their buffer of 1024 less its NUL); the rest became another line.
+/// Bytes of a line that the old programs read at once (their buffer of 1024 less its NUL); the rest
+/// became another line.
 const OLD_LINE_MAX: usize = 1023;
 
 /// A `KEY="value"` line.

@@ -1,8 +1,9 @@
 //! Splits a classic command into words as a shell would, if that is possible without a shell.
 //!
-//! The old programs replaced macros in the text and passed it to `/bin/sh -c`. Here the command is split first and macros
-//! are replaced in the words afterwards, so that text from a packet or name server is never read as a command. Follows
-//! POSIX.1-2017, Shell Command Language, 2.2 and 2.3, and refuses everything beyond quoting.
+//! The old programs replaced macros in the text and passed it to `/bin/sh -c`. Here the command is
+//! split first and macros are replaced in the words afterwards, so that text from a packet or name
+//! server is never read as a command. Follows POSIX.1-2017, Shell Command Language, 2.2 and 2.3,
+//! and refuses everything beyond quoting.
 
 use super::keys::MACROS;
 

@@ -1,4 +1,5 @@
-//! Translates classic keys into ours, each with its origin and, where the meaning differs, with the difference.
+//! Translates classic keys into ours, each with its origin and, where the meaning differs, with the
+//! difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -114,7 +115,8 @@ impl<'r, 't> Translator<'r, 't> {
         origin(&self.request.config.name, entry)
     }
 
-    /// 2.x has no `ADVANCED_*` keys and does not start with one; every edition of 1.2's file has them all.
+    /// 2.x has no `ADVANCED_*` keys and does not start with one; every edition of 1.2's file has
+    /// them all.
     fn is_1_2(&self) -> bool {
         self.entries.keys().any(|key| key.starts_with("ADVANCED_"))
     }
@@ -399,7 +401,8 @@ impl<'r, 't> Translator<'r, 't> {
             self.findings.warning(Some(entry.at(0)), format!("the ignore file {} is not there", shown(&path)), remedy);
             return;
         }
-        // The daemon reads the file that the key names at its place. Entries of other files are copied into the new file.
+        // The daemon reads the file that the key names at its place. Entries of other files are
+        // copied into the new file.
         let (in_place, others): (Vec<_>, Vec<_>) = sources.iter().partition(|source| source.name == Path::new(&path));
         let missing = in_place.is_empty();
         let mut known = BTreeSet::new();
@@ -412,8 +415,8 @@ impl<'r, 't> Translator<'r, 't> {
         self.copy_ignored(entry, &path, &others, known, missing);
     }
 
-    /// Copies entries of files that the daemon does not read into `allow`; those in `known` are in the file that it reads, unless
-    /// that is `missing`.
+    /// Copies entries of files that the daemon does not read into `allow`; those in `known` are in
+    /// the file that it reads, unless that is `missing`.
     fn copy_ignored(&mut self, entry: &Entry, path: &str, others: &[&Source], known: BTreeSet<IpNet>, missing: bool) {
         let defaults = Config::default().allow;
         let mut items: Vec<_> = defaults.iter().map(|network| ("built-in default".to_owned(), Some(new_values::display(network)))).collect();
@@ -474,7 +477,8 @@ impl<'r, 't> Translator<'r, 't> {
         }
     }
 
-    /// A file that the daemon writes. Not in a directory where all users may create files first: 2.x wrote to such as root.
+    /// A file that the daemon writes. Not in a directory where all users may create files first:
+    /// 2.x wrote to such as root.
     fn own_file(&mut self, entry: &Entry, (key, path): (&'static str, &'static str), max: usize, comments: Vec<String>) {
         let Some(file) = values::path(key, entry, max, &mut self.findings) else { return };
         let mut comments = [vec![self.origin(entry)], comments].concat();

@@ -130,8 +130,8 @@ fn comment(text: &mut String, depth: usize, content: &str) {
     verbatim(text, depth, &line);
 }
 
-/// Adds a comment of one line. Characters that YAML does not call printable (YAML 1.2.2, 5.1) or that break lines are
-/// escaped, so that the comment cannot end early.
+/// Adds a comment of one line. Characters that YAML does not call printable (YAML 1.2.2, 5.1) or
+/// that break lines are escaped, so that the comment cannot end early.
 fn verbatim(text: &mut String, depth: usize, content: &str) {
     text.push_str(&format!("{:depth$}# ", "", depth = 2 * depth));
     text.extend(content.chars().flat_map(printable));

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::refusal::{Kind, Refusal};
 
-/// The protocol's version. It is raised when programs that speak the old one would misunderstand the new one.
+/// The protocol's version. It is raised when programs that speak the old one would misunderstand
+/// the new one.
 pub const VERSION: u64 = 1;
 
 /// Longest line of a reply, in bytes, its line end included. Lists come in many lines of
@@ -19,8 +20,8 @@ pub const REPLY_MAX: usize = 4 << 20;
 pub fn line<T: Serialize>(message: &T) -> Result<String, Refusal> {
     let failed = |message: String| Refusal::new(Kind::Failed, message, "this is a defect; please report it");
     let object = serde_json::to_string(message).map_err(|error| failed(format!("the reply cannot be written: {error}")))?;
-    // Every message is an object with at least its name. The version is added here, because serde's `flatten` makes long
-    // lists twice as slow.
+    // Every message is an object with at least its name. The version is added here, because serde's
+    // `flatten` makes long lists twice as slow.
     let Some(keys) = object.strip_prefix('{') else { return Err(failed("the reply is no object".to_owned())) };
     let mut line = format!("{{\"v\":{VERSION},{keys}");
     if line.len() >= REPLY_MAX {

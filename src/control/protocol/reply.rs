@@ -80,7 +80,8 @@ pub struct BlockRow {
     pub since: Option<Stamp>,
     /// Seconds until it ends; null: permanent.
     pub expires_in: Option<u64>,
-    /// Packets dropped since the block; null if the kernel was not asked, or for a network that shares intervals with others.
+    /// Packets dropped since the block; null if the kernel was not asked, or for a network that
+    /// shares intervals with others.
     pub packets: Option<u64>,
     /// Exempt networks within it.
     #[serde(default)]
@@ -92,8 +93,8 @@ pub struct BlockRow {
 pub struct AllowRow {
     /// Address or network.
     pub address: Target,
-    /// Its source: `allow` (configuration), `ignore_file`, `portsentryctl`, `own_addresses`, `gateways`, `resolvers`,
-    /// `ssh_peers`.
+    /// Its source: `allow` (configuration), `ignore_file`, `portsentryctl`, `own_addresses`,
+    /// `gateways`, `resolvers`, `ssh_peers`.
     pub origin: String,
 }
 

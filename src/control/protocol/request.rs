@@ -22,7 +22,8 @@ pub enum Request {
     Status {},
     /// List the blocks. Answered by [`Reply::Blocks`](super::Reply::Blocks).
     List {},
-    /// Show the state of an address. Answered by [`Reply::Shown`](super::Reply::Shown), or [`Kind::No`] if nothing is known.
+    /// Show the state of an address. Answered by [`Reply::Shown`](super::Reply::Shown), or
+    /// [`Kind::No`] if nothing is known.
     Show {
         /// Address or network.
         address: Target,
@@ -38,29 +39,33 @@ pub enum Request {
         #[serde(default)]
         reason: String,
     },
-    /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged it; [`Kind::No`] when it is not blocked.
+    /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged
+    /// it; [`Kind::No`] when it is not blocked.
     Unblock {
         /// Address or network.
         address: Target,
     },
-    /// Unblock everything. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if nothing is blocked.
+    /// Unblock everything. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if nothing
+    /// is blocked.
     UnblockAll {},
     /// List what is never blocked. Answered by [`Reply::Allowed`](super::Reply::Allowed).
     AllowList {},
-    /// Never block this until it is removed, and lift its block. Answered by [`Reply::Done`](super::Reply::Done).
+    /// Never block this until it is removed, and lift its block. Answered by
+    /// [`Reply::Done`](super::Reply::Done).
     AllowAdd {
         /// Address or network.
         address: Target,
     },
-    /// Undo [`Request::AllowAdd`]. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] when it was not added.
+    /// Undo [`Request::AllowAdd`]. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`]
+    /// when it was not added.
     AllowRemove {
         /// Address or network.
         address: Target,
     },
     /// The ruleset as nft text. Answered by [`Reply::Rules`](super::Reply::Rules).
     Rules {},
-    /// Reload the configuration. Answered by [`Reply::Done`](super::Reply::Done) when it is in force; [`Kind::Configuration`]
-    /// if it was refused.
+    /// Reload the configuration. Answered by [`Reply::Done`](super::Reply::Done) when it is in
+    /// force; [`Kind::Configuration`] if it was refused.
     Reload {},
     /// List past blocks. Answered by [`Reply::History`](super::Reply::History).
     History {
@@ -71,8 +76,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<Target>,
     },
-    /// Send events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then endless
-    /// [`Reply::Event`](super::Reply::Event)s, by the server itself.
+    /// Send events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then
+    /// endless [`Reply::Event`](super::Reply::Event)s, by the server itself.
     Watch {},
 }
 
@@ -92,7 +97,8 @@ impl Request {
     /// Parses a line.
     ///
     /// # Errors
-    /// A [`Refusal`] for the client: not JSON, another version, an unknown request, or a missing, unknown or invalid key.
+    /// A [`Refusal`] for the client: not JSON, another version, an unknown request, or a missing,
+    /// unknown or invalid key.
     pub fn parse(line: &[u8]) -> Result<Self, Refusal> {
         let bad = |message: String| Refusal::new(Kind::BadRequest, message, "use portsentryctl of the same version as the daemon");
         let mut value: Value = serde_json::from_slice(line).map_err(|error| bad(format!("the request is no JSON object: {error}")))?;

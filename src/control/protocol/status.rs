@@ -23,7 +23,8 @@ pub struct Status {
     pub probes: u64,
     /// Packets lost between the kernel and the daemon since the start.
     pub lost: u64,
-    /// Packets of unknown sources dropped under load since the start, to leave time for those of known sources.
+    /// Packets of unknown sources dropped under load since the start, to leave time for those of
+    /// known sources.
     #[serde(default)]
     pub shed: u64,
     /// Counts of incoming packets.
@@ -61,8 +62,8 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
-/// Counts of incoming packets since the start: `logged` is the sum of `judged`, `passed_over`, and the status' `shed` and
-/// `lost`.
+/// Counts of incoming packets since the start: `logged` is the sum of `judged`, `passed_over`, and
+/// the status' `shed` and `lost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Intake {
     /// Packets that the kernel has logged, including lost ones.
@@ -71,7 +72,8 @@ pub struct Intake {
     pub judged: u64,
     /// Packets that are not probes (out-of-state answers and the like) or unreadable.
     pub passed_over: u64,
-    /// Datagrams that the kernel dropped because the receive buffer was full; each had one or more packets.
+    /// Datagrams that the kernel dropped because the receive buffer was full; each had one or more
+    /// packets.
     pub overruns: u64,
     /// Kernel messages that could not be parsed.
     pub malformed: u64,
@@ -86,7 +88,8 @@ pub struct Intake {
 pub struct Queues {
     /// Waiting probes.
     pub probes: u32,
-    /// Capacity for probes; excess ones are dropped and counted in the status' `lost`, or accepted where closed ports answer.
+    /// Capacity for probes; excess ones are dropped and counted in the status' `lost`, or accepted
+    /// where closed ports answer.
     pub probes_length: u32,
     /// Waiting new connections of suspects.
     pub connections: u32,
@@ -156,7 +159,8 @@ pub struct Decoys {
     pub waiting: u64,
 }
 
-/// Counts of the reflex since the start: the rules count a source's ports, and hold it when it exceeds the trigger.
+/// Counts of the reflex since the start: the rules count a source's ports, and hold it when it
+/// exceeds the trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reflex {
     /// Holds that were reported to the daemon.

@@ -1,8 +1,9 @@
 //! The daemon's end of the helper process: its thread, and the handle for the other threads.
 //!
-//! The packet thread queues events and never waits: the queue is bounded, and dropped events are counted and
-//! reported. If the helper dies, it is restarted with growing delays; blocking is not affected. Text files recover:
-//! after an overflow, at start and after each restart the helper gets the list of all blocks.
+//! The packet thread queues events and never waits: the queue is bounded, and dropped events are
+//! counted and reported. If the helper dies, it is restarted with growing delays; blocking is not
+//! affected. Text files recover: after an overflow, at start and after each restart the helper gets
+//! the list of all blocks.
 
 mod orders;
 mod shared;
@@ -62,7 +63,8 @@ pub struct HelperClient {
 }
 
 impl HelperClient {
-    /// Starts the helper and the thread that owns it. A helper that cannot be started is reported and retried.
+    /// Starts the helper and the thread that owns it. A helper that cannot be started is reported
+    /// and retried.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -95,7 +97,8 @@ impl HelperClient {
         }
     }
 
-    /// Notes that the kernel refused the block of `source`, which was one of these actions. Never waits.
+    /// Notes that the kernel refused the block of `source`, which was one of these actions. Never
+    /// waits.
     pub fn on_refusal(&self, orders: &[Action], source: Source) {
         if self.wants(AFTER) && orders.iter().any(|order| is_new_block(order, source)) {
             self.push(Item::NotRun(source));
@@ -109,7 +112,8 @@ impl HelperClient {
                 self.push(Item::Run { source: *source, port: probe.port, reason: reason.clone() });
             }
             Report::Blocked { source, port, reason, renewed: false, .. } => {
-                // Manual blocks have no port; neither has a block that replaces one of another prefix length.
+                // Manual blocks have no port; neither has a block that replaces one of another
+                // prefix length.
                 if let (Some(port), Some(_), true) = (port, reason.scan(), self.wants(AFTER)) {
                     self.push(Item::Run { source: *source, port: *port, reason: reason.clone() });
                 }
@@ -117,13 +121,15 @@ impl HelperClient {
                     self.push(Item::Blocked { source: *source, port: *port, reason: reason.clone(), at: Timestamp::now() });
                 }
             }
-            // A file cannot express "this network except that host", so the network's line is removed.
+            // A file cannot express "this network except that host", so the network's line is
+            // removed.
             Report::Unblocked { source, .. } | Report::Exempted { source, .. } if self.wants(FILES) => self.push(Item::Unblocked(*source)),
             _ => {}
         }
     }
 
-    /// Starts a name lookup; the answer goes to [`OnName`]. Never waits; `false`: there will be no answer.
+    /// Starts a name lookup; the answer goes to [`OnName`]. Never waits; `false`: there will be no
+    /// answer.
     pub fn resolve(&self, address: IpAddr) -> bool {
         if !self.shared.up.load(Ordering::Relaxed) || self.queue.try_send(Item::Resolve(address)).is_err() {
             return false;
@@ -141,8 +147,8 @@ impl HelperClient {
         }
     }
 
-    /// Ends running commands after [`GRACE`], and then the helper. `cleared`: all blocks were lifted, so the files are
-    /// emptied.
+    /// Ends running commands after [`GRACE`], and then the helper. `cleared`: all blocks were
+    /// lifted, so the files are emptied.
     pub fn stop(&self, cleared: bool) {
         self.shared.wanted.store(0, Ordering::Relaxed);
         if self.requests.ask_within(GRACE + LAST_ORDERS_TIMEOUT * 2, |answer| Request::Stop(cleared, answer)).is_err() {

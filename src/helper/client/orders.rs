@@ -51,8 +51,8 @@ pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) 
     }
 }
 
-/// A block as a line of text files. A block adopted from an earlier run keeps its line in the file, but gets no new
-/// one: its port is unknown.
+/// A block as a line of text files. A block adopted from an earlier run keeps its line in the file,
+/// but gets no new one: its port is unknown.
 pub(super) fn blocked(config: &Config, source: Source, port: Option<Port>, reason: &Reason, at: Timestamp) -> Blocked {
     let event =
         Event { at, notice: Notice::Engine(Report::Blocked { source, port, timeout: None, reason: reason.clone(), renewed: false }), name: None };

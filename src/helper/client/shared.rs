@@ -52,7 +52,8 @@ pub struct BlockInForce {
     pub age: Duration,
 }
 
-/// Gets at most this many blocks in force from the thread that owns the engine; `None`: no answer in time.
+/// Gets at most this many blocks in force from the thread that owns the engine; `None`: no answer
+/// in time.
 pub type BlockList = Box<dyn Fn(usize) -> Option<Vec<BlockInForce>> + Send>;
 
 #[derive(Default)]

@@ -1,6 +1,8 @@
-//! The thread that owns the helper process: starts and restarts it, sends orders, and takes its messages.
+//! The thread that owns the helper process: starts and restarts it, sends orders, and takes its
+//! messages.
 //!
-//! It may wait for the helper and for the packet thread, each for a bounded time. The packet thread never waits for it.
+//! It may wait for the helper and for the packet thread, each for a bounded time. The packet thread
+//! never waits for it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -37,8 +39,8 @@ const FIRST_RESTART_DELAY: Duration = Duration::from_millis(250);
 /// Longest delay between two restarts.
 const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(60);
 
-/// A helper that takes no order for this long hangs, was stopped, or its machine is overloaded: it is replaced. Taking
-/// an order needs no disk, name server or command.
+/// A helper that takes no order for this long hangs, was stopped, or its machine is overloaded: it
+/// is replaced. Taking an order needs no disk, name server or command.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(20);
 
 /// The thread's ends of the channels whose other ends [`super::HelperClient`] holds.
@@ -191,7 +193,8 @@ impl Worker {
         self.again = (self.again * 2).min(LONGEST_RESTART_DELAY);
     }
 
-    /// Ends a helper that died or broke the protocol: `what` happened, and `why`, which is shown in brackets.
+    /// Ends a helper that died or broke the protocol: `what` happened, and `why`, which is shown in
+    /// brackets.
     fn lose_helper(&mut self, what: &str, why: &str) {
         let Some(helper) = self.helper.take() else { return };
         (self.asked_at, self.ordered) = (None, false);

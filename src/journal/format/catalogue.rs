@@ -1,11 +1,12 @@
-//! The events of the formats `text` and `json` and of `portsentryctl watch`: kinds, keys, and their order.
+//! The events of the formats `text` and `json` and of `portsentryctl watch`: kinds, keys, and their
+//! order.
 //!
-//! The only definition of what programs may rely on; portsentry.yaml(5) cites it. Kinds and keys are
-//! never removed; new ones may be added.
+//! The only definition of what programs may rely on; portsentry.yaml(5) cites it. Kinds and keys
+//! are never removed; new ones may be added.
 //!
-//! A JSON object also begins with `time` (RFC 3339, UTC, milliseconds) and `level` (`error`, `warn`,
-//! `info`, `debug`), and an unknown value is null. In text form an unknown value has no key; time and
-//! level are the log's own.
+//! A JSON object also begins with `time` (RFC 3339, UTC, milliseconds) and `level` (`error`,
+//! `warn`, `info`, `debug`), and an unknown value is null. In text form an unknown value has no
+//! key; time and level are the log's own.
 
 /// A kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

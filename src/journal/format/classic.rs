@@ -1,15 +1,19 @@
-//! PortSentry 1.2's log lines, word for word: logcheck rules, grep recipes and fail2ban's jail match them.
+//! PortSentry 1.2's log lines, word for word: logcheck rules, grep recipes and fail2ban's jail
+//! match them.
 //!
 //! Differences, each with its reason:
-//! * more than [`ONE_BY_ONE`] ports are one line with ranges: 1.2 had no longer lists, and 5,000 lines
-//!   are of no use;
+//! * more than [`ONE_BY_ONE`] ports are one line with ranges: 1.2 had no longer lists, and 5,000
+//!   lines are of no use;
 //! * ranges that are not "the first N ports" stand in one line;
 //! * `manually exclude port: N` has no blank after the number; a pattern without `$` still matches;
-//! * a block names nftables, its duration and its reason, and is logged after the kernel acknowledged it;
-//! * "is already blocked" is logged at level debug, when a block is renewed: 1.2 flooded the log with it;
-//! * a failed command is an error with its status and the start of its output: 1.2 logged that it had run;
-//! * a line about a packet has the scanner's address; a line about an IPv6 block has the blocked prefix
-//!   and no name, since a prefix has none.
+//! * a block names nftables, its duration and its reason, and is logged after the kernel
+//!   acknowledged it;
+//! * "is already blocked" is logged at level debug, when a block is renewed: 1.2 flooded the log
+//!   with it;
+//! * a failed command is an error with its status and the start of its output: 1.2 logged that it
+//!   had run;
+//! * a line about a packet has the scanner's address; a line about an IPv6 block has the blocked
+//!   prefix and no name, since a prefix has none.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -24,11 +28,12 @@ use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
 
-/// Longest list with a line for each port. PortSentry 1.2 took no longer lists (MAXSOCKS), so every line of a
-/// migrated configuration is still there.
+/// Longest list with a line for each port. PortSentry 1.2 took no longer lists (MAXSOCKS), so every
+/// line of a migrated configuration is still there.
 const ONE_BY_ONE: u32 = 64;
 
-/// Bytes shown of a command, and of a failed command's output: the line stays short enough for any log.
+/// Bytes shown of a command, and of a failed command's output: the line stays short enough for any
+/// log.
 const COMMAND_MAX: usize = 1000;
 const OUTPUT_MAX: usize = 300;
 
@@ -96,8 +101,8 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
 /// Findings of a refused configuration that are logged; `portsentry --check` shows all of them.
 const FINDINGS_MAX: usize = 60;
 
-/// The watched ports, as 1.2 logged them at its start, for one transport. `Ignored` ports are those of local
-/// services and the excluded ones, in order.
+/// The watched ports, as 1.2 logged them at its start, for one transport. `Ignored` ports are those
+/// of local services and the excluded ones, in order.
 fn watching(transport: Transport, mode: &str, ports: &PortSet, excluded: &PortSet, services: &PortSet) -> Vec<String> {
     let name = transport_name(transport);
     match mode {
@@ -219,11 +224,12 @@ fn message_lines(level: Level, text: &str) -> Vec<String> {
 
 /// The line of the history file, without its line end; `None` for all events but new blocks.
 ///
-/// `1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked`: exactly 1.2's, since
-/// the jail that fail2ban ships reads it. An IPv6 block has its prefix in place of the name and the prefix's
-/// first address in place of the address, so that the line still parses. As in 1.2, a host's reverse name
-/// comes before the slash where it is known; it cannot contain a blank or a slash. A manual block has no
-/// port and is written as `Port: 0 MANUAL`, which fail2ban's pattern skips.
+/// `1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked`: exactly 1.2's,
+/// since the jail that fail2ban ships reads it. An IPv6 block has its prefix in place of the name
+/// and the prefix's first address in place of the address, so that the line still parses. As in
+/// 1.2, a host's reverse name comes before the slash where it is known; it cannot contain a blank
+/// or a slash. A manual block has no port and is written as `Port: 0 MANUAL`, which fail2ban's
+/// pattern skips.
 pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
     let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else { return None };
     let address = source.network().addr();

@@ -1,4 +1,5 @@
-//! Events as keys and values, from which the text and JSON formats are both rendered, so that they agree.
+//! Events as keys and values, from which the text and JSON formats are both rendered, so that they
+//! agree.
 //!
 //! Keys are stable: programs read them.
 
@@ -67,7 +68,8 @@ fn kind(name: &str) -> Fact {
     ("event", name.into())
 }
 
-/// The start of a text from another module, short enough that an object is never cut, however much is escaped.
+/// The start of a text from another module, short enough that an object is never cut, however much
+/// is escaped.
 fn short(text: &str) -> String {
     start(text, 3000)
 }

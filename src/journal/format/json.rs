@@ -1,4 +1,5 @@
-//! Events as JSON objects (RFC 8259), one on a line, with stable keys in a stable order and times in UTC.
+//! Events as JSON objects (RFC 8259), one on a line, with stable keys in a stable order and times
+//! in UTC.
 
 use jiff::Timestamp;
 use log::Level;
@@ -24,8 +25,8 @@ pub(super) fn message(at: Timestamp, level: Level, module: &str, text: &str) -> 
     if line.len() <= LINE_MAX {
         return line;
     }
-    // An object must not be cut, but its text may be: no escape is longer than twelve bytes (two \uXXXX), and the
-    // other keys need room.
+    // An object must not be cut, but its text may be: no escape is longer than twelve bytes (two
+    // \uXXXX), and the other keys need room.
     let mut end = (LINE_MAX / 12 - 40).min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -62,8 +63,8 @@ pub(super) fn escaped(value: &Value) -> String {
     escape(value.to_string())
 }
 
-/// Escapes the characters of JSON text that a terminal interprets. They occur only inside strings. Line ends
-/// between the values stay.
+/// Escapes the characters of JSON text that a terminal interprets. They occur only inside strings.
+/// Line ends between the values stay.
 pub(super) fn escape(plain: String) -> String {
     let obeyed = |character: char| character != '\n' && is_treacherous(character);
     if !plain.chars().any(obeyed) {

@@ -24,7 +24,8 @@ pub use catalogue::{EVENTS, EventKind, Key};
 pub use classic::history;
 pub use phrases::{duration, scan_name};
 
-/// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some room.
+/// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some
+/// room.
 pub const LINE_MAX: usize = 4096;
 
 /// One line for the log.
@@ -32,8 +33,9 @@ pub const LINE_MAX: usize = 4096;
 pub struct Line {
     /// The level that `log.level` compares.
     pub level: Level,
-    /// The priority for the log's target. In classic format a tagged line is a notice, as all of PortSentry 1.2's
-    /// (`Info` becomes syslog's "notice"), unless it is an error; in the other formats it equals `level`.
+    /// The priority for the log's target. In classic format a tagged line is a notice, as all of
+    /// PortSentry 1.2's (`Info` becomes syslog's "notice"), unless it is an error; in the other
+    /// formats it equals `level`.
     pub priority: Level,
     /// The text: no control character, at most [`LINE_MAX`] bytes.
     pub text: String,
@@ -48,8 +50,9 @@ impl Line {
         Self { level, priority: level, text: cut(text) }
     }
 
-    /// A line in classic format. Errors keep their priority: a selector `daemon.notice` includes higher ones
-    /// (syslog.conf(5)), and `journalctl -p err` shows nothing else. Debug lines without a tag are not 1.2's.
+    /// A line in classic format. Errors keep their priority: a selector `daemon.notice` includes
+    /// higher ones (syslog.conf(5)), and `journalctl -p err` shows nothing else. Debug lines
+    /// without a tag are not 1.2's.
     fn classic(level: Level, text: String) -> Self {
         let is_tagged = ["adminalert: ", "attackalert: ", "securityalert: "].iter().any(|tag| text.starts_with(tag));
         let priority = if is_tagged && level != Level::Error { Level::Info } else { level };
@@ -134,7 +137,8 @@ pub(crate) fn level(event: &Event) -> Level {
     }
 }
 
-/// `text` with every character escaped that could move a cursor, end a line, hide text or change its direction.
+/// `text` with every character escaped that could move a cursor, end a line, hide text or change
+/// its direction.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_treacherous) {
         return Cow::Borrowed(text);
@@ -167,8 +171,8 @@ pub fn printable_json(text: String) -> String {
     json::escape(text)
 }
 
-/// Control characters, and format characters of Unicode that terminals interpret (UAX #9, zero width, line and
-/// paragraph separators).
+/// Control characters, and format characters of Unicode that terminals interpret (UAX #9, zero
+/// width, line and paragraph separators).
 fn is_treacherous(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{061C}' | '\u{FEFF}')

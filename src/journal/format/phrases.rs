@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::probe::{ScanKind, Transport};
 
-/// A duration in its two largest units: `58 s`, `1h 2m`, `6d 23h`. Fractions of a second are dropped.
+/// A duration in its two largest units: `58 s`, `1h 2m`, `6d 23h`. Fractions of a second are
+/// dropped.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -19,7 +20,8 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// A scan's name in classic lines: PortSentry 1.2's, or one in its style for scans that 1.2 did not detect.
+/// A scan's name in classic lines: PortSentry 1.2's, or one in its style for scans that 1.2 did not
+/// detect.
 ///
 /// The blank before `TCP NULL scan` is 1.2's; existing patterns match it.
 pub fn scan_name(kind: ScanKind) -> &'static str {

@@ -1,4 +1,5 @@
-//! Events as `key=value` pairs; values with blanks, quotes or control characters are quoted and escaped as in JSON.
+//! Events as `key=value` pairs; values with blanks, quotes or control characters are quoted and
+//! escaped as in JSON.
 
 use log::Level;
 use serde_json::Value;

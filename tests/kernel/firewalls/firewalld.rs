@@ -1,5 +1,5 @@
-//! firewalld with its nftables backend, with iptables and ipset as Debian recommends: it has its own tables, and leaves ours
-//! alone. The same with its older backend, which uses iptables.
+//! firewalld with its nftables backend, with iptables and ipset as Debian recommends: it has its
+//! own tables, and leaves ours alone. The same with its older backend, which uses iptables.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;

@@ -1,4 +1,5 @@
-//! nftables.service: its reload reads a file that begins with `flush ruleset`, which deletes our table each time.
+//! nftables.service: its reload reads a file that begins with `flush ruleset`, which deletes our
+//! table each time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -42,14 +43,16 @@ fn cannot_run() -> bool {
     missing(TOOLS).is_some()
 }
 
-/// Runs the unit's command `key` on the host, with `text` in place of its configuration for this process; returns its process id.
+/// Runs the unit's command `key` on the host, with `text` in place of its configuration for this
+/// process; returns its process id.
 fn service(host: &Namespace, key: &str, text: &str) -> u32 {
     let unit = std::fs::read_to_string(UNIT).unwrap_or_default();
     let own = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
     let command = own.unwrap_or_else(|| if key == "ExecStop" { "nft flush ruleset".to_owned() } else { format!("nft -f {FILE}") });
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
-    // ip(8) gives each program its own mount namespace. The shell becomes nft, so that its process id is known.
+    // ip(8) gives each program its own mount namespace. The shell becomes nft, so that its process
+    // id is known.
     let mut nft = host.spawn("sh", &["-c", &format!("mount --bind {} {FILE} && exec {command}", file.path().display())]);
     assert!(nft.0.wait().unwrap().success(), "{key}");
     nft.0.id()

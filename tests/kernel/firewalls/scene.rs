@@ -1,4 +1,5 @@
-//! The host with two services, a blocked scanner, and all other hosts; what must hold beside any firewall.
+//! The host with two services, a blocked scanner, and all other hosts; what must hold beside any
+//! firewall.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -214,7 +215,8 @@ impl<'a> Beside<'a> {
         self.a_new_scan_is_blocked(after);
     }
 
-    /// No packet of the scanner passes, because of our rules, and the block is listed with its remaining time.
+    /// No packet of the scanner passes, because of our rules, and the block is listed with its
+    /// remaining time.
     pub fn the_block_stands(&self, after: &str) {
         let scene = self.scene;
         let before = scene.dropped();
@@ -243,7 +245,8 @@ impl<'a> Beside<'a> {
         Some(row["expires_in"].as_u64().unwrap_or(u64::MAX))
     }
 
-    /// `status` counts the blocks and the repairs; without any, no line reports a change of the table.
+    /// `status` counts the blocks and the repairs; without any, no line reports a change of the
+    /// table.
     pub fn status_is_true(&self, after: &str) {
         let status = self.daemon.json(&["status"]);
         assert_eq!(status["blocked"], self.blocked.len() as u64, "after {after}: {status}");
@@ -271,7 +274,8 @@ impl<'a> Beside<'a> {
     }
 }
 
-/// Debian's `packages`, unpacked below the build directory as `name`; without them the test is skipped.
+/// Debian's `packages`, unpacked below the build directory as `name`; without them the test is
+/// skipped.
 pub fn unpacked(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firewalls").join(name);
     match jail::fetch(&kept, packages) {

@@ -6,7 +6,8 @@ use super::scene::{Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answ
 use crate::support::jail::Jail;
 use crate::support::missing;
 
-/// The effects of the packages' installation: the iptables that Debian chooses, and files in /etc/ufw.
+/// The effects of the packages' installation: the iptables that Debian chooses, and files in
+/// /etc/ufw.
 const START: &str = "set -e
     cd /usr/sbin
     for program in iptables ip6tables; do

@@ -1,5 +1,5 @@
-//! The text of named configurations: those in rules/ equal the program's output, and all of them load and have the intended
-//! effect in the kernel.
+//! The text of named configurations: those in rules/ equal the program's output, and all of them
+//! load and have the intended effect in the kernel.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,8 @@ use crate::support::netns::Namespace;
 /// The files of rules/: one for each thing that differs for a reader.
 const COMMITTED: [&str; 6] = ["answer", "connect", "default", "full-range", "nfqueue", "observe"];
 
-/// The configurations by name, including those whose text differs from another's in a few lines only.
+/// The configurations by name, including those whose text differs from another's in a few lines
+/// only.
 fn named() -> Vec<(&'static str, Config)> {
     let with = |change: fn(&mut Config)| {
         let mut config = Config::default();

@@ -12,7 +12,8 @@ use super::{address, file, listing, path};
 use crate::support::missing;
 use crate::support::netns::Namespace;
 
-/// A window, and how many ports may be touched within it: of each unit that nft has a word for, and odd ones.
+/// A window, and how many ports may be touched within it: of each unit that nft has a word for, and
+/// odd ones.
 const RATES: [(u64, Unit, u32); 7] = [
     (12, Unit::Hour, 2),
     (1, Unit::Second, 1),
@@ -36,8 +37,8 @@ fn dynamic(id: SetId, size: u32) -> Set {
     }
 }
 
-/// Every form: with and without timeout, with and without limit, several in one rule, IPv6 with each kind of mask, and within
-/// a concatenation.
+/// Every form: with and without timeout, with and without limit, several in one rule, IPv6 with
+/// each kind of mask, and within a concatenation.
 fn ruleset(prefix: u8) -> Ruleset {
     let sets = [SetId::Seen4, SetId::Seen6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Held4, SetId::Held6];
     let mut rules = Vec::new();
@@ -50,7 +51,8 @@ fn ruleset(prefix: u8) -> Ruleset {
         let port = vec![source, Selector::L4Proto, Selector::ThDport];
         rules.push(rule(vec![Statement::Lookup { set: seen.spec(), key: port.clone() }, Statement::Verdict(Verdict::Goto("end"))]));
         for (packets, per, burst) in RATES {
-            // The kernel keeps it in ticks of its clock (jiffies): whole seconds are the same on each.
+            // The kernel keeps it in ticks of its clock (jiffies): whole seconds are the same on
+            // each.
             let timeout = Some(Duration::from_secs(90_061));
             rules.push(rule(vec![
                 Statement::Add { set: seen.spec(), key: port.clone(), timeout },

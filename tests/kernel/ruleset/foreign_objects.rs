@@ -1,4 +1,5 @@
-//! Maps, chains, stateful objects and flowtables that another program adds to our table, and partly refused installations.
+//! Maps, chains, stateful objects and flowtables that another program adds to our table, and partly
+//! refused installations.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -121,7 +122,8 @@ fn rules_are_in_force_even_if_the_elements_of_one_set_are_refused() {
             Namespace::new().enter(|| {
                 let elements = if how == "beside" { Elements::Beside(&beside) } else { Elements::Instead(&instead) };
                 let mut connection = Connection::open(SCHEMA).unwrap();
-                // Once without a table, and once over a correct one, to which only the elements are missing.
+                // Once without a table, and once over a correct one, to which only the elements are
+                // missing.
                 for round in 0..2 {
                     let what = format!("{set:?} {how} {round}");
                     let installed = connection.install_with(&ruleset, Order { elements, ..Order::default() }).unwrap();
@@ -175,7 +177,8 @@ fn a_table_that_cannot_be_changed_is_deleted_and_created_again() {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
         connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
-        // A wanted chain has the name of an implicit chain, which the kernel deletes with its rule: the chain's rules are refused.
+        // A wanted chain has the name of an implicit chain, which the kernel deletes with its rule:
+        // the chain's rules are refused.
         let found = connection.read(&ruleset).unwrap();
         let name: &'static str = found.chains.iter().find(|chain| chain.implicit).unwrap().name.clone().leak();
         let rule = Rule { why: "", statements: vec![Statement::Verdict(Verdict::Drop)] };

@@ -73,7 +73,8 @@ impl Numbers {
     }
 }
 
-/// The default and 80 generated ones, or as many as PORTSENTRY_RULESETS says: an emulated machine is too slow for all.
+/// The default and 80 generated ones, or as many as PORTSENTRY_RULESETS says: an emulated machine
+/// is too slow for all.
 pub fn rulesets() -> Vec<Ruleset> {
     let mut numbers = Numbers(20_260_731);
     let count = std::env::var("PORTSENTRY_RULESETS").map_or(80, |count| count.parse().expect("PORTSENTRY_RULESETS is a number"));

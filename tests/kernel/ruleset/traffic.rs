@@ -17,7 +17,8 @@ const HOST4: &str = "192.0.2.1";
 const HOST6: &str = "2001:db8::1";
 const PEER4: &str = "192.0.2.2";
 const PEER6: &str = "2001:db8::2";
-/// Long for a veth pair, short for a test. Silence is checked twice: a busy machine may be late once.
+/// Long for a veth pair, short for a test. Silence is checked twice: a busy machine may be late
+/// once.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, PartialEq, Eq)]

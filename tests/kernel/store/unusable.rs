@@ -1,4 +1,5 @@
-//! A store that cannot be used, for whatever reason: blocking continues, it is reported, and it is repaired if possible.
+//! A store that cannot be used, for whatever reason: blocking continues, it is reported, and it is
+//! repaired if possible.
 
 use std::path::PathBuf;
 use std::time::Duration;

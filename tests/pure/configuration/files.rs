@@ -1,4 +1,5 @@
-//! Trust in files: the configuration and the ignore file beside it, and what happens to untrusted ones.
+//! Trust in files: the configuration and the ignore file beside it, and what happens to untrusted
+//! ones.
 
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -159,7 +160,8 @@ fn the_ignore_file_is_read_with_the_configuration_and_need_not_exist() {
         let (_, warnings) = networks(everything.as_bytes());
         assert!(warnings[0].message.contains("every address: nothing can be blocked"), "{:?}", warnings);
     }
-    // The built-in defaults have no configuration to read, and no ignore file either where this runs.
+    // The built-in defaults have no configuration to read, and no ignore file either where this
+    // runs.
     assert_eq!(config::parse(&format!("ignore_file: {}", ignore.display()), "x").unwrap().ignored, []);
 }
 
