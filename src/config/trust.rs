@@ -19,7 +19,7 @@ pub fn distrust(path: &Path, facts: &Facts) -> Vec<Fault> {
     }
     let name = escaped(&path.to_string_lossy());
     let mut faults = Vec::new();
-    judge(facts, "file", &name, &mut faults);
+    check(facts, "file", &name, &mut faults);
     // The owner of a link can change its target, even in a directory with the sticky bit.
     if let Some(uid) = files::link_owner(path).filter(|uid| *uid != 0) {
         let message = format!("the link {name} belongs to user {uid}, who could change what root does");
@@ -27,7 +27,7 @@ pub fn distrust(path: &Path, facts: &Facts) -> Vec<Fault> {
     }
     for directory in directories(path) {
         match files::facts_at(&directory) {
-            Ok(facts) => judge(&facts, "directory", &escaped(&directory.to_string_lossy()), &mut faults),
+            Ok(facts) => check(&facts, "directory", &escaped(&directory.to_string_lossy()), &mut faults),
             Err(error) => faults.push((format!("cannot judge its directory: {error}"), String::new())),
         }
     }
@@ -51,7 +51,7 @@ fn directories(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Notes other users who may write it.
-fn judge(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
+fn check(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
     let quoted = quoted(name);
     if facts.uid != 0 {
         faults.push((format!("the {what} {name} belongs to user {}, who could change what root does", facts.uid), format!("chown root: {quoted}")));

@@ -43,7 +43,7 @@ const ACCEPTS_PER_WAKE: usize = 16;
 
 /// When all places are taken, a client without a whole request makes room for a new one, but not
 /// sooner than this: a well-behaved client has sent its request by then.
-const GRACE: Duration = Duration::from_millis(50);
+const REPLACEABLE_AFTER: Duration = Duration::from_millis(50);
 
 /// Pause after accept(2) failed (no descriptors left): the listener stays readable, and the loop
 /// must not spin.
@@ -184,14 +184,14 @@ impl Service {
             self.clients.swap_remove(position);
             return;
         }
-        go_on(&self.workers, client, now);
+        continue_answer(&self.workers, client, now);
     }
 
     /// Waits for work.
     fn wait(&self) -> io::Result<Ready> {
         let now = Instant::now();
-        let accepts =
-            self.paused_until.is_none_or(|until| until <= now) && (self.clients.len() < CLIENTS_MAX || self.victim(Room::Root, now).is_some());
+        let accepts = self.paused_until.is_none_or(|until| until <= now)
+            && (self.clients.len() < CLIENTS_MAX || self.replaceable(ClientLimit::Root, now).is_some());
         let mut unread = false;
         let mut fds = Vec::with_capacity(self.clients.len() + 2);
         fds.push(PollFd::from_borrowed_fd(AsFd::as_fd(&*self.waker), PollFlags::IN));
@@ -209,7 +209,7 @@ impl Service {
             self.clients.iter().filter_map(Connection::deadline).chain(self.paused_until.filter(|until| *until > now)).min();
         if !accepts {
             // A client may become replaceable by time alone.
-            due = Some(due.map_or(now + GRACE, |due| due.min(now + GRACE)));
+            due = Some(due.map_or(now + REPLACEABLE_AFTER, |due| due.min(now + REPLACEABLE_AFTER)));
         }
         if unread {
             // A client has sent its next request already.
@@ -296,7 +296,7 @@ impl Service {
             Ok(None) => {
                 let continues = client.send().unwrap_or(false);
                 if continues {
-                    go_on(&self.workers, client, now);
+                    continue_answer(&self.workers, client, now);
                 }
                 continues
             }
@@ -379,7 +379,7 @@ impl Service {
             };
             // A client whose user is unknown cannot be served.
             let (Ok(()), Ok(peer)) = (socket.set_nonblocking(true), peer::peer(socket.as_fd())) else { continue };
-            let room = self.room(peer.uid);
+            let limit = self.exceeded_limit(peer.uid);
             let may_read = peer.uid == 0 || self.listener.group.is_some_and(|group| peer.is_member(group));
             self.last_id += 1;
             let mut client = Connection::new(self.last_id, socket, peer, now);
@@ -389,15 +389,15 @@ impl Service {
                     "you may not use the control socket",
                     "run portsentryctl as root, or become a member of the group that control.group names",
                 ))
-            } else if let Some(room) = room {
-                match self.victim(room, now) {
-                    Some(victim) => {
-                        let mut victim = self.clients.swap_remove(victim);
-                        victim.refuse(room.busy(), now);
-                        let _ = victim.send();
+            } else if let Some(limit) = limit {
+                match self.replaceable(limit, now) {
+                    Some(replaceable) => {
+                        let mut replaceable = self.clients.swap_remove(replaceable);
+                        replaceable.refuse(limit.busy(), now);
+                        let _ = replaceable.send();
                         None
                     }
-                    None => Some(room.busy()),
+                    None => Some(limit.busy()),
                 }
             } else {
                 None
@@ -409,37 +409,37 @@ impl Service {
                 continue;
             }
             self.clients.push(client);
-            if self.clients.len() >= CLIENTS_MAX && self.victim(Room::Root, now).is_none() {
+            if self.clients.len() >= CLIENTS_MAX && self.replaceable(ClientLimit::Root, now).is_none() {
                 return;
             }
         }
     }
 
     /// The bound that a new client of this user would exceed, if any.
-    fn room(&self, uid: u32) -> Option<Room> {
+    fn exceeded_limit(&self, uid: u32) -> Option<ClientLimit> {
         let others = self.clients.iter().filter(|client| client.peer.uid != 0).count();
         let own = self.clients.iter().filter(|client| client.peer.uid == uid).count();
         match uid {
-            0 => (self.clients.len() >= CLIENTS_MAX).then_some(Room::Root),
-            _ if own >= CLIENTS_PER_USER => Some(Room::User(uid)),
-            _ => (others >= OTHERS_MAX || self.clients.len() >= CLIENTS_MAX).then_some(Room::Others),
+            0 => (self.clients.len() >= CLIENTS_MAX).then_some(ClientLimit::Root),
+            _ if own >= CLIENTS_PER_USER => Some(ClientLimit::User(uid)),
+            _ => (others >= OTHERS_MAX || self.clients.len() >= CLIENTS_MAX).then_some(ClientLimit::Others),
         }
     }
 
     /// The client that makes room for a new one: among those that had time but sent no request, the
     /// oldest of the user with the most connections. Root never makes room for others, and a user
     /// at its own limit makes room for itself.
-    fn victim(&self, room: Room, now: Instant) -> Option<usize> {
+    fn replaceable(&self, limit: ClientLimit, now: Instant) -> Option<usize> {
         let connections = |uid: u32| self.clients.iter().filter(|client| client.peer.uid == uid).count();
-        let may_go = |uid: u32| match room {
-            Room::Root => true,
-            Room::Others => uid != 0,
-            Room::User(user) => uid == user,
+        let may_go = |uid: u32| match limit {
+            ClientLimit::Root => true,
+            ClientLimit::Others => uid != 0,
+            ClientLimit::User(user) => uid == user,
         };
         self.clients
             .iter()
             .enumerate()
-            .filter(|(_, client)| client.is_reading() && now.duration_since(client.since) >= GRACE && may_go(client.peer.uid))
+            .filter(|(_, client)| client.is_reading() && now.duration_since(client.since) >= REPLACEABLE_AFTER && may_go(client.peer.uid))
             .max_by_key(|(_, client)| (client.peer.uid != 0, connections(client.peer.uid), std::cmp::Reverse(client.since)))
             .map(|(position, _)| position)
     }
@@ -447,7 +447,7 @@ impl Service {
 
 /// An exhausted bound.
 #[derive(Debug, Clone, Copy)]
-enum Room {
+enum ClientLimit {
     /// All clients, and root wants to connect.
     Root,
     /// Clients other than root.
@@ -456,7 +456,7 @@ enum Room {
     User(u32),
 }
 
-impl Room {
+impl ClientLimit {
     fn busy(self) -> Refusal {
         let message = match self {
             Self::Root => format!("{CLIENTS_MAX} clients are connected already"),
@@ -468,9 +468,9 @@ impl Room {
 }
 
 /// Starts the next piece of an answer, if it is due.
-fn go_on(workers: &Workers, client: &mut Connection, now: Instant) {
+fn continue_answer(workers: &Workers, client: &mut Connection, now: Instant) {
     if let Some(rest) = client.take_rest() {
-        match workers.go_on(client.id, rest) {
+        match workers.next_piece(client.id, rest) {
             Some(handle) => client.wait_for(handle),
             None => client.refuse(Refusal::new(Kind::Busy, "the daemon ends", ""), now),
         }

@@ -75,7 +75,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if !self.lane.is_for_changes {
             self.cancelled.cancel();
-            let _task = self.lane.take_back(self.client);
+            let _task = self.lane.cancel(self.client);
         }
     }
 }
@@ -155,7 +155,7 @@ impl Lane {
 
     /// Removes the task of a client that is gone, if no thread has it yet. Drop it after unlocking:
     /// it may hold a place.
-    fn take_back(&self, client: u64) -> Option<Task> {
+    fn cancel(&self, client: u64) -> Option<Task> {
         let mut state = self.lock();
         if let Some(position) = state.pieces.iter().position(|task| task.client == client) {
             return state.pieces.remove(position);
@@ -271,7 +271,7 @@ impl Workers {
     }
 
     /// Queues the next piece of an answer.
-    pub(super) fn go_on(&self, client: u64, rest: Rest) -> Option<Handle> {
+    pub(super) fn next_piece(&self, client: u64, rest: Rest) -> Option<Handle> {
         let (lane, uid) = (Arc::clone(&rest.place.lane), rest.place.uid);
         Self::submit(&lane, client, uid, Work::Rest(rest))
     }

@@ -92,7 +92,7 @@ impl Failure {
 pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // For whoever has no daemon at the other end it is a word like any other that is not known.
-    if arguments.get(1).is_some_and(|word| word == helper::WORD)
+    if arguments.get(1).is_some_and(|word| word == helper::ARGUMENT)
         && let Some(socket) = helper::socket()
     {
         return helper::main(socket);

@@ -93,7 +93,7 @@ impl BlockedFiles {
 
     /// Empties all files at once, when the feature was switched off. [`BlockedFiles::write`]
     /// retries failures, until [`BlockedFiles::is_idle`].
-    pub fn take_out(&mut self, now: Instant) -> Vec<Message> {
+    pub fn remove_all(&mut self, now: Instant) -> Vec<Message> {
         self.retain(&HashSet::new());
         for file in &mut self.files {
             file.used = false;
@@ -261,7 +261,7 @@ impl One {
             return;
         }
         let path = self.mirror.path().to_owned();
-        if turn == Turn::Look && !self.mirror.is_changed() {
+        if turn == Turn::Check && !self.mirror.is_changed() {
             self.schedule.on_result(now, Ok(()), &path, messages);
             return;
         }
@@ -288,7 +288,7 @@ impl One {
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
             Ok(Wanted { bytes: (!right).then(|| text.clone().into_bytes()), result: () })
         })?;
-        if replaced && turn == Turn::Look {
+        if replaced && turn == Turn::Check {
             self.mirror.report_restored(messages);
         }
         Ok(())

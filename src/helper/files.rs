@@ -115,7 +115,7 @@ impl FileWorker {
                 Some(due) => queue.recv_timeout(due),
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            self.look_at_settings();
+            self.apply_settings();
             match change {
                 Ok(change) => self.take(change),
                 Err(RecvTimeoutError::Timeout) => self.write(Instant::now()),
@@ -204,21 +204,21 @@ impl FileWorker {
 
     /// Applies new settings, if there are any. Our lines are removed from files that are no longer
     /// named.
-    fn look_at_settings(&mut self) {
+    fn apply_settings(&mut self) {
         let settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(settings) = settings else { return };
         let now = Instant::now();
         let mut messages = Vec::new();
         if self.deny.as_ref().map(|(wanted, _)| wanted) != settings.hosts_deny.as_ref() {
             if let Some((_, mut file)) = self.deny.take() {
-                messages.extend(file.take_out(now));
+                messages.extend(file.remove_all(now));
                 self.retire(file);
             }
             self.deny = settings.hosts_deny.map(|wanted| (wanted.clone(), HostsDeny::new(wanted.path, wanted.line)));
         }
         if self.blocked.as_ref().map(|(base, _)| base) != settings.blocked_file.as_ref() {
             if let Some((_, mut files)) = self.blocked.take() {
-                messages.extend(files.take_out(now));
+                messages.extend(files.remove_all(now));
                 self.retire(files);
             }
             self.blocked = settings.blocked_file.map(|base| (base.clone(), BlockedFiles::new(base)));

@@ -110,7 +110,7 @@ impl HostsDeny {
 
     /// Removes all our lines at once. [`HostsDeny::write`] retries failures, until
     /// [`HostsDeny::is_idle`].
-    pub fn take_out(&mut self, now: Instant) -> Vec<Message> {
+    pub fn remove_all(&mut self, now: Instant) -> Vec<Message> {
         self.replace(std::iter::empty());
         self.schedule.on_last_change(now);
         self.write(now)
@@ -134,7 +134,7 @@ impl HostsDeny {
             let stale: Vec<String> = parts.own().filter_map(|line| target_of(template, line)).collect();
             Ok(Wanted { bytes: (new != bytes).then_some(new), result: (others, own, stale) })
         })?;
-        if replaced && turn == Turn::Look {
+        if replaced && turn == Turn::Check {
             self.mirror.report_restored(messages);
         }
         if !self.compared {
@@ -187,8 +187,8 @@ impl MirrorFile for HostsDeny {
             return messages;
         }
         let turn = self.schedule.turn(now);
-        if turn == Turn::Nothing || turn == Turn::Look && !self.mirror.is_changed() {
-            if turn == Turn::Look {
+        if turn == Turn::Nothing || turn == Turn::Check && !self.mirror.is_changed() {
+            if turn == Turn::Check {
                 let path = self.mirror.path().to_owned();
                 self.schedule.on_result(now, Ok(()), &path, &mut messages);
             }

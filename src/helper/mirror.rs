@@ -17,7 +17,7 @@ use crate::errors::error_chain;
 
 /// Time between checks of a file: an editor that saves an old buffer over it is not noticed
 /// otherwise.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// Delay after the first failure; doubles with each further one. Most failures pass at once (a
 /// lock, an editor) or last long.
@@ -128,7 +128,7 @@ pub(super) struct Schedule {
     gather: Duration,
     changed: bool,
     due: Option<Instant>,
-    look_at: Option<Instant>,
+    check_at: Option<Instant>,
     wait: Duration,
     /// The failure that was reported.
     reported: Option<String>,
@@ -136,7 +136,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(gather: Duration) -> Self {
-        Self { gather, changed: false, due: None, look_at: None, wait: Duration::ZERO, reported: None }
+        Self { gather, changed: false, due: None, check_at: None, wait: Duration::ZERO, reported: None }
     }
 
     /// The wanted content has changed.
@@ -160,8 +160,8 @@ impl Schedule {
         if self.changed && self.due.is_none() {
             self.due = Some(now + self.gather);
         }
-        let look_at = *self.look_at.get_or_insert(now + LOOK_EVERY);
-        self.due.map_or(look_at, |due| due.min(look_at)).saturating_duration_since(now)
+        let check_at = *self.check_at.get_or_insert(now + CHECK_EVERY);
+        self.due.map_or(check_at, |due| due.min(check_at)).saturating_duration_since(now)
     }
 
     /// What to do now.
@@ -172,16 +172,16 @@ impl Schedule {
             Turn::Write
         } else if self.changed {
             // A failure is retried at its own time, not with every check.
-            self.look_at = Some(now + LOOK_EVERY);
+            self.check_at = Some(now + CHECK_EVERY);
             Turn::Nothing
         } else {
-            Turn::Look
+            Turn::Check
         }
     }
 
     /// Notes the result of a turn; `what` is the file's name.
     pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>, what: &Path, messages: &mut Vec<Message>) {
-        self.look_at = Some(now + LOOK_EVERY);
+        self.check_at = Some(now + CHECK_EVERY);
         match result {
             Ok(()) => {
                 self.changed = false;
@@ -212,7 +212,7 @@ impl Schedule {
 pub(super) enum Turn {
     Nothing,
     /// Check whether another process has changed the file.
-    Look,
+    Check,
     /// Write the wanted content.
     Write,
 }

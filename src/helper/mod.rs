@@ -39,7 +39,7 @@ use names::Names;
 use protocol::{Lines, Message, Order};
 
 /// The first argument that makes this program the helper. Not for use on a command line.
-pub const WORD: &str = "helper";
+pub const ARGUMENT: &str = "helper";
 
 /// Sends a message to the daemon.
 pub type Notify = Arc<dyn Fn(Message) + Send + Sync>;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::WORD;
+use super::ARGUMENT;
 use super::protocol::{self, Lines, Message, Order};
 use crate::sys::{poll, process};
 
@@ -62,7 +62,7 @@ impl Process {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program);
-        command.arg0("portsentry").arg(WORD).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).current_dir("/");
+        command.arg0("portsentry").arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).current_dir("/");
         for name in NOT_HANDED_ON {
             command.env_remove(name);
         }

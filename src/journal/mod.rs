@@ -109,7 +109,7 @@ enum Item {
     /// The answer to a name lookup.
     Name(IpAddr, Option<HostName>),
     /// Wakes the thread to apply new settings.
-    Nudge,
+    Wake,
 }
 
 /// New settings, with their files opened, so that the caller gets the errors.
@@ -126,7 +126,7 @@ struct Reconfiguration {
 type Ask = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 struct Shared {
-    orders: Mutex<Vec<Reconfiguration>>,
+    reconfigurations: Mutex<Vec<Reconfiguration>>,
     settings: Mutex<Settings>,
     stop: AtomicBool,
     ended: Mutex<Option<Receiver<()>>>,
@@ -183,7 +183,7 @@ impl Journal {
         let (end, ended) = sync_channel::<()>(1);
         let (level, format, resolve) = (settings.log.level, settings.log.format, settings.resolve);
         let shared = Arc::new(Shared {
-            orders: Mutex::default(),
+            reconfigurations: Mutex::default(),
             settings: Mutex::new(settings),
             stop: AtomicBool::new(false),
             ended: Mutex::new(Some(ended)),
@@ -288,14 +288,14 @@ impl JournalHandle {
         }
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
         let history = if current.history_file == settings.history_file { None } else { Some(open_history(settings.history_file.as_ref())?) };
-        let order = Reconfiguration { sink, level: settings.log.level, format: settings.log.format, resolve: settings.resolve, history };
-        self.shared.orders.lock().map_err(|_| JournalError::Ended)?.push(order);
+        let change = Reconfiguration { sink, level: settings.log.level, format: settings.log.format, resolve: settings.resolve, history };
+        self.shared.reconfigurations.lock().map_err(|_| JournalError::Ended)?.push(change);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);
         }
         *current = settings;
         // If the queue is full, the thread is awake and checks for new settings before each item.
-        let _ = self.sender.try_send(Item::Nudge);
+        let _ = self.sender.try_send(Item::Wake);
         Ok(())
     }
 
@@ -324,7 +324,7 @@ impl JournalHandle {
     pub fn stop(&self, deadline: Duration) -> bool {
         global::disconnect(self);
         self.shared.stop.store(true, Ordering::Release);
-        let _ = self.sender.try_send(Item::Nudge);
+        let _ = self.sender.try_send(Item::Wake);
         let Some(ended) = self.shared.ended.lock().ok().and_then(|mut ended| ended.take()) else { return false };
         // The thread drops its end of this channel when it ends.
         matches!(ended.recv_timeout(deadline), Err(std::sync::mpsc::RecvTimeoutError::Disconnected))

@@ -73,7 +73,7 @@ impl Writer {
     /// Runs until it is told to stop and the queue is empty.
     pub(super) fn run(mut self) {
         loop {
-            let stopping = self.on_orders();
+            let stopping = self.apply_reconfigurations();
             if stopping {
                 // The caller of `stop` does not wait for names; answers that are queued already are
                 // used.
@@ -86,7 +86,7 @@ impl Writer {
                 },
                 Some(wait) => match self.items.recv_timeout(wait) {
                     Ok(item) => item,
-                    Err(RecvTimeoutError::Timeout) => Item::Nudge,
+                    Err(RecvTimeoutError::Timeout) => Item::Wake,
                     Err(RecvTimeoutError::Disconnected) => break,
                 },
                 None => match self.items.recv() {
@@ -101,10 +101,10 @@ impl Writer {
     }
 
     /// Applies new settings; returns whether to stop.
-    fn on_orders(&mut self) -> bool {
-        let orders = self.shared.orders.lock().map(|mut orders| std::mem::take(&mut *orders)).unwrap_or_default();
-        for order in orders {
-            let Reconfiguration { sink, level, format, resolve, history } = order;
+    fn apply_reconfigurations(&mut self) -> bool {
+        let changes = self.shared.reconfigurations.lock().map(|mut changes| std::mem::take(&mut *changes)).unwrap_or_default();
+        for change in changes {
+            let Reconfiguration { sink, level, format, resolve, history } = change;
             // Items that were admitted under the old settings are written with them.
             self.write_waiting();
             self.resolve = resolve;
@@ -146,7 +146,7 @@ impl Writer {
                 }
             }
             Item::Name(address, name) => self.waiting.answer(address, name.as_ref()),
-            Item::Nudge => {}
+            Item::Wake => {}
         }
     }
 

@@ -100,7 +100,7 @@ fn the_pages_lead_to_each_other_and_the_documents_to_them() {
         let page = page(name);
         let own = name.rsplit_once('.').unwrap();
         let named = |lines: &[String]| -> BTreeSet<(String, String)> {
-            let macros = lines.iter().filter_map(|line| line.strip_prefix(".Xr ")).map(words);
+            let macros = lines.iter().filter_map(|line| line.strip_prefix(".Xr ")).map(split_words);
             macros.map(|words| (words[0].clone(), words[1].clone())).filter(|(title, _)| title.starts_with("portsentry")).collect()
         };
         let others = PAGES.iter().filter(|other| **other != name).map(|other| other.rsplit_once('.').unwrap());

@@ -134,7 +134,7 @@ fn the_file_of_an_unused_mode_keeps_its_blocks_and_ends_empty() {
     world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Stcp), "");
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
-    assert_eq!(world.files.take_out(world.now), []);
+    assert_eq!(world.files.remove_all(world.now), []);
     assert_eq!(world.text(ClassicMode::Atcp), "");
     assert!(world.files.is_idle());
 }
@@ -197,7 +197,7 @@ fn foreign_files_are_never_overwritten() {
     assert_eq!((world.text(ClassicMode::Atcp).lines().count(), world.text(ClassicMode::Stcp).lines().count()), (2, 1));
     // If there is nothing to write, another program's file does not matter.
     std::fs::write(world.path(ClassicMode::Stcp), users).unwrap();
-    assert_eq!(world.files.take_out(world.now), []);
+    assert_eq!(world.files.remove_all(world.now), []);
     assert_eq!((world.text(ClassicMode::Stcp).as_str(), world.files.is_idle()), (users, true));
 }
 

@@ -60,8 +60,8 @@ pub(super) struct Worker {
     on_name: OnName,
     helper: Option<Process>,
     /// Delay before the next start.
-    again: Duration,
-    again_at: Instant,
+    restart_delay: Duration,
+    restart_at: Instant,
     list_at: Instant,
     dropped_reported_at: Option<Instant>,
     /// The liveness check that is not answered yet.
@@ -81,8 +81,8 @@ impl Worker {
             blocks,
             on_name,
             helper: None,
-            again: FIRST_RESTART_DELAY,
-            again_at: now,
+            restart_delay: FIRST_RESTART_DELAY,
+            restart_at: now,
             list_at: now,
             dropped_reported_at: None,
             asked_at: None,
@@ -93,7 +93,7 @@ impl Worker {
     /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
         loop {
-            if self.helper.is_none() && Instant::now() >= self.again_at {
+            if self.helper.is_none() && Instant::now() >= self.restart_at {
                 self.start_helper();
             }
             self.ends.waker.clear();
@@ -113,8 +113,8 @@ impl Worker {
             }
             self.send_list();
             self.take_items();
-            self.transfer();
-            self.ask();
+            self.send_and_receive();
+            self.check_liveness();
             self.report_dropped(false);
             self.wait();
         }
@@ -124,8 +124,8 @@ impl Worker {
         let now = Instant::now();
         let mut wake_at = Vec::new();
         if self.helper.is_none() {
-            wake_at.push(self.again_at);
-        } else if self.has_room() && self.ends.shared.list_wanted.load(Ordering::Relaxed) {
+            wake_at.push(self.restart_at);
+        } else if self.takes_orders() && self.ends.shared.list_wanted.load(Ordering::Relaxed) {
             wake_at.push(self.list_at);
         }
         wake_at.extend(self.asked_at.map(|asked| asked + UNRESPONSIVE_AFTER));
@@ -148,7 +148,7 @@ impl Worker {
     }
 
     /// Whether the helper runs and takes orders.
-    fn has_room(&self) -> bool {
+    fn takes_orders(&self) -> bool {
         self.helper.as_ref().is_some_and(|helper| helper.unsent() < UNSENT_MAX)
     }
 
@@ -161,7 +161,7 @@ impl Worker {
     }
 
     /// Starts a liveness check of a helper that got orders.
-    fn ask(&mut self) {
+    fn check_liveness(&mut self) {
         if self.helper.is_some() && self.ordered && self.asked_at.is_none() {
             self.order(&Order::Ping);
             self.ordered = false;
@@ -181,16 +181,16 @@ impl Worker {
                 self.list_at = Instant::now();
             }
             Err(error) => {
-                self.put_off();
+                self.delay_restart();
                 self.journal
                     .notify(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
             }
         }
     }
 
-    fn put_off(&mut self) {
-        self.again_at = Instant::now() + self.again;
-        self.again = (self.again * 2).min(LONGEST_RESTART_DELAY);
+    fn delay_restart(&mut self) {
+        self.restart_at = Instant::now() + self.restart_delay;
+        self.restart_delay = (self.restart_delay * 2).min(LONGEST_RESTART_DELAY);
     }
 
     /// Ends a helper that died or broke the protocol: `what` happened, and `why`, which is shown in
@@ -201,11 +201,11 @@ impl Worker {
         self.ends.shared.up.store(false, Ordering::Relaxed);
         // After such a long run the fault is not one that recurs at once.
         if helper.age() >= LONGEST_RESTART_DELAY {
-            self.again = FIRST_RESTART_DELAY;
+            self.restart_delay = FIRST_RESTART_DELAY;
         }
         let ended = helper.end();
         let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
-        self.put_off();
+        self.delay_restart();
         self.journal.notify(Notice::Error(format!(
             "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
         )));
@@ -220,7 +220,7 @@ impl Worker {
 
     /// Sends queued events, as long as the helper takes them.
     fn take_items(&mut self) {
-        while self.has_room()
+        while self.takes_orders()
             && let Ok(item) = self.ends.items.try_recv()
         {
             let config = &self.config;
@@ -238,7 +238,7 @@ impl Worker {
 
     /// Sends the list of all blocks, if it is needed and due.
     fn send_list(&mut self) {
-        if !self.has_room() || Instant::now() < self.list_at || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
+        if !self.takes_orders() || Instant::now() < self.list_at || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
             return;
         }
         self.list_at = Instant::now() + LIST_EVERY;
@@ -264,7 +264,7 @@ impl Worker {
     }
 
     /// Sends and receives without waiting.
-    fn transfer(&mut self) {
+    fn send_and_receive(&mut self) {
         let Some(helper) = &mut self.helper else { return };
         let mut messages = Vec::new();
         let flushed = helper.flush();

@@ -96,7 +96,7 @@ fn a_line_is_reported_when_on_disk_and_goes_with_the_block() {
     world.deny.add("2001:db8::/64");
     assert_eq!(world.later(GATHERED_BY), [Message::Response(Response::NoLongerDenied { target: "192.0.2.1".into() })]);
     assert_eq!(world.ours(), ["ALL: [2001:db8::]/64"]);
-    assert_eq!(world.deny.take_out(world.now), [Message::Response(Response::NoLongerDenied { target: "2001:db8::/64".into() })]);
+    assert_eq!(world.deny.remove_all(world.now), [Message::Response(Response::NoLongerDenied { target: "2001:db8::/64".into() })]);
     assert!(world.deny.is_idle());
     assert_eq!(world.text(), "sshd: 198.51.100.1\n", "no part of ours is left");
 }
