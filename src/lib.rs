@@ -1,35 +1,45 @@
-//! PortSentry for nftables: a port scan is seen in the kernel, judged here, and stopped by an element in an nftables set.
+//! PortSentry for nftables: the kernel reports probes, the engine recognises port scans, and an
+//! element in an nftables set blocks the source.
 //!
 //! ```text
-//!  kernel --NFLOG--> capture -> wire -> probe ---> engine --Action--> responder -> nft set
-//!     |                                            ^ |  ^                 |
-//!     +--tproxy--> decoy --handshakes--------------+ |  +---- Outcome ----+
-//!                    ^                               |
-//!                    +--trigger passed: banner-------+
+//!  kernel --NFLOG or NFQUEUE--> capture -> wire -> probe --> engine --Action--> enforce -> nft --> set
+//!     |                                                      ^ |  ^                |
+//!     +--tproxy--> decoy --handshakes------------------------+ |  +--- Outcome ----+
+//!                    ^                                         |
+//!                    +------------- trigger exceeded: banner --+
 //!
-//!  engine --Report--+--> journal: log, history, whoever watches
-//!                   +--> helper, the second process: commands, hosts.deny, reverse names for the journal
+//!  engine --Report--+--> journal: log, history, watchers
+//!                   +--> store: SQLite
+//!                   +--> helper, the second process: commands, hosts.deny, reverse names
 //!
-//!  engine <--> control <--> portsentryctl
+//!  ctl <--> control <--> engine
 //! ```
 //!
-//! The modules, in the order in which a packet meets them:
+//! [`packet`] runs the first part on one thread. The modules, in the order in which a packet meets
+//! them:
 //!
-//! * [`config`]: the administrator's file, checked; everything below is told by it what to do.
-//! * [`ruleset`]: our table: what a configuration means in sets, chains and rules.
-//! * [`nft`]: nf_tables, whatever the table: rulesets as a typed model, rendered as text and as netlink; the connection to the kernel.
-//! * [`capture`]: packets that the rules logged, as they leave the kernel.
+//! * [`config`]: the administrator's file, checked; the other modules follow it.
+//! * [`ruleset`]: our table: the sets, chains and rules of a configuration.
+//! * [`nft`]: an nf_tables codec for any table: typed model, text, netlink, connection to the
+//!   kernel.
+//! * [`capture`]: receives the packets that the rules log or queue.
 //! * [`wire`]: total parsers of IP and its transports.
-//! * [`probe`]: one observed fact: who touched which port, and how.
-//! * [`decoy`]: connect mode: sockets that the rules lead whole handshakes to. Each is a probe for the engine; the banner comes after the block.
-//! * [`engine`]: who scans, and what follows from it. No clock, socket, file or lock inside.
-//! * [`responder`]: carries the engine's actions out and brings the kernel's answer back.
-//! * [`journal`]: what happened, told: log lines, history, whoever watches.
-//! * [`helper`]: the second process, and the way to it: commands, hosts.deny, files of what is blocked, reverse names. No packet waits for it.
-//! * [`control`] and [`ctl`]: the socket that `portsentryctl` speaks, and `portsentryctl`.
-//! * [`daemon`]: threads, signals, reload, and what the helper is told. The only module that knows all others.
-//! * `time`, `rate` and `backoff`: points in time, rate limits and waits between attempts, without a clock.
-//! * [`netlink`] and [`sys`]: the ground: netlink messages and sockets; every direct system call.
+//! * [`probe`]: an observed fact: which source touched which port, and how.
+//! * [`decoy`]: connect mode: listening sockets whose completed handshakes are probes; sends the
+//!   banner.
+//! * [`engine`]: recognises scans and decides about blocks. No clock, socket, file or lock inside.
+//! * [`enforce`]: makes the kernel's sets match the engine's blocks, and repairs foreign changes to
+//!   the table.
+//! * [`packet`]: the packet thread: loop, intake, queue, commands from other threads, reload.
+//! * [`store`]: blocks, offenders and evidence in SQLite, with its thread.
+//! * [`journal`]: log lines, the history file, events for watchers.
+//! * [`helper`]: the second process and its client: commands, hosts.deny, files of current blocks,
+//!   reverse names.
+//! * [`control`] and [`ctl`]: the control socket, and `portsentryctl`.
+//! * [`daemon`]: start, supervisor, request handlers. The only module that knows all others.
+//! * `time`, `rate` and `backoff`: points in time, rate limits and delays between attempts; none
+//!   reads a clock.
+//! * [`netlink`], [`sys`] and [`errors`]: netlink messages and sockets, system calls, error texts.
 #![doc(html_no_source)]
 #![cfg_attr(
     test,
@@ -59,7 +69,7 @@ pub mod sys;
 pub(crate) mod time;
 pub mod wire;
 
-/// The reader of manual pages that the tests share.
+/// Parser of manual pages, for tests.
 #[cfg(test)]
 #[path = "../tests/support/mdoc.rs"]
 mod mdoc;

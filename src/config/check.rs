@@ -1,4 +1,4 @@
-//! Contradictions: values that are each in range and cannot be meant together.
+//! Checks for contradictions between values that are each in range.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::pending::PENDING;
 use super::reader::Reader;
 use super::{Config, Escalate, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written};
 
-/// Notes what does not fit together.
+/// Notes contradictions as findings.
 pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     protocol("tcp", &config.tcp, reader);
     protocol("udp", &config.udp, reader);
@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     paths(config, reader);
 }
 
-/// Warns of what the file asks for and does not get yet. Defaults are silent.
+/// Warns of keys in the file that have no effect yet. Defaults are silent.
 pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>) {
     for pending in PENDING {
         if reader.is_given(pending.path) && (pending.needed)(config) {
@@ -30,7 +30,7 @@ pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>) {
     }
 }
 
-/// Two queues are needed, the second by the next number.
+/// NFQUEUE needs two queues; the second has the next number.
 fn queues(config: &Config, reader: &mut Reader<'_>) {
     if reader.is_sound(&["capture.method", "capture.group"]) && config.capture.method == Method::Nfqueue && config.capture.group == u16::MAX {
         let place = reader.place(&["capture.group", "capture.method"]);
@@ -47,7 +47,7 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
     match protocol.mode {
         PortMode::Off => {}
         PortMode::Connect | PortMode::Stealth => {
-            let word = super::Words::word(protocol.mode);
+            let word = super::Keyword::word(protocol.mode);
             if protocol.ports == none {
                 let place = reader.place(&[&ports, &mode]);
                 reader.findings.error(
@@ -88,7 +88,7 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
     }
 }
 
-/// Observing changes nothing, so nothing is made to answer either.
+/// Observe mode changes nothing, so decoys do not answer either.
 fn observed_decoys(config: &Config, reader: &mut Reader<'_>) {
     let wanted = [("tcp.mode", &config.tcp), ("udp.mode", &config.udp)].into_iter().find(|(_, protocol)| protocol.mode == PortMode::Connect);
     if let Some((path, _)) = wanted
@@ -221,7 +221,7 @@ fn paths(config: &Config, reader: &mut Reader<'_>) {
     }
 }
 
-/// Where the second of two contradicting keys stands.
+/// The later place of two contradicting keys.
 fn later(reader: &Reader<'_>, one: &str, other: &str) -> Option<Place> {
     reader.place(&[one]).max(reader.place(&[other]))
 }

@@ -1,4 +1,5 @@
-//! The built-in defaults: what runs without a file. `contrib/portsentry.yaml` says the same, with comments, and a test holds the two together.
+//! The built-in defaults, used without a file. A test checks that `contrib/portsentry.yaml` has the
+//! same values.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,30 +1,31 @@
-//! What is wrong with a configuration, where, and what to write instead.
+//! Findings about a configuration: fault, place, remedy.
 //!
-//! A finding is safe to print: whatever stands in the file, no control character and no character that reorders text leaves this module
-//! unescaped, and no line is longer than a bound. Follows the `file:line:column: error: message` form of the GNU coding standards, 4.4.
+//! A finding is safe to print: control characters and characters that reorder text are escaped, and
+//! lines have a maximum length. Follows the `file:line:column: error: message` form of the GNU
+//! coding standards, 4.4.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Characters of a cited line that are shown: it fits a terminal together with its indentation.
+/// Characters of a cited line: it fits a terminal with its indentation.
 const CITED_WIDTH: usize = 100;
 
-/// Characters that stay visible before the column when a line is cut.
+/// Characters kept before the column when a line is cut.
 const CITED_BEFORE: usize = 60;
 
-/// Characters of a value of the file that are repeated in a message.
+/// Characters of a value in a message.
 const SHOWN_MAX: usize = 60;
 
-/// Findings that are kept. A file made to have a hundred thousand of them must fill neither memory nor the log; nobody repairs more than
-/// this in one go.
+/// Findings that are kept. A file with a hundred thousand faults must fill neither memory nor the
+/// log, and nobody repairs more than this at once.
 const FINDINGS_MAX: usize = 200;
 
-/// How grave a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The configuration is not taken.
+    /// The configuration is refused.
     Error,
-    /// The configuration is taken, but hardly means what it says.
+    /// The configuration is accepted, but probably not as intended.
     Warning,
 }
 
@@ -40,18 +41,17 @@ impl fmt::Display for Severity {
 /// A point in the text: line and column, counted in characters from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Line.
     pub(super) line: u32,
-    /// Column.
     pub(super) column: u32,
 }
 
-/// One thing that is wrong with a configuration file, or odd about it.
+/// A fault or oddity of a configuration file.
 ///
-/// `Display` gives several lines: the place and message, the cited line, a caret below the column, the remedy.
+/// `Display` gives several lines: the place and message, the cited line, a caret below the column,
+/// the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How grave it is.
+    /// Error or warning.
     pub severity: Severity,
     /// The file, as it was named.
     pub file: PathBuf,
@@ -59,11 +59,11 @@ pub struct Finding {
     pub line: u32,
     /// The column, in characters from 1; 0 when the finding is about the file as a whole.
     pub column: u32,
-    /// What is wrong.
+    /// The fault.
     pub message: String,
     /// What to write or do instead.
     pub remedy: String,
-    /// The line, escaped and cut, and how many characters stand before the caret.
+    /// The line, escaped and cut, and the number of characters before the caret.
     cited: Option<(String, usize)>,
 }
 
@@ -73,7 +73,7 @@ impl Finding {
         Self { severity, file: file.to_owned(), line: 0, column: 0, message: message.into(), remedy: remedy.into(), cited: None }
     }
 
-    /// A finding at a place, with the line that stands there.
+    /// A finding at a place, with the text of its line.
     pub(super) fn at(severity: Severity, file: &Path, place: Place, line: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         let cited = Some(cite(line, place.column));
         Self { severity, file: file.to_owned(), line: place.line, column: place.column, message: message.into(), remedy: remedy.into(), cited }
@@ -97,7 +97,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Collects findings about one text.
+/// Collects findings about a text.
 pub(super) struct Findings<'t> {
     file: &'t Path,
     lines: Vec<&'t str>,
@@ -106,12 +106,12 @@ pub(super) struct Findings<'t> {
 }
 
 impl<'t> Findings<'t> {
-    /// No finding yet about `text`, which `file` holds.
+    /// An empty collection for `text` of `file`.
     pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
         Self::of_lines(file, lines(text))
     }
 
-    /// No finding yet about these lines of `file`, for formats whose lines end otherwise than YAML's.
+    /// An empty collection for the lines of `file`, for formats with other line ends than YAML's.
     pub(super) fn of_lines(file: &'t Path, lines: Vec<&'t str>) -> Self {
         Self { file, lines, list: Vec::new(), unkept: 0 }
     }
@@ -138,7 +138,8 @@ impl<'t> Findings<'t> {
 
     fn add(&mut self, severity: Severity, place: Option<Place>, message: String, remedy: String) {
         if self.is_full() {
-            // An error takes the room of a warning: the verdict must not depend on how much went before.
+            // An error replaces a warning: the result must not depend on the number of findings
+            // before it.
             let warning = if severity == Severity::Error { self.list.iter().position(|kept| kept.severity == Severity::Warning) } else { None };
             self.unkept += 1;
             match warning {
@@ -155,7 +156,7 @@ impl<'t> Findings<'t> {
     /// All findings, by place; those about the whole file come last.
     pub(super) fn finish(self) -> Vec<Finding> {
         let mut list = self.list;
-        // Stable: at one place, in the order in which they were found.
+        // Stable: findings at one place stay in their order.
         list.sort_by_key(|finding| (finding.line == 0, finding.line, finding.column));
         if self.unkept > 0 {
             let severity = list.iter().map(|finding| finding.severity).min().unwrap_or(Severity::Warning);
@@ -165,7 +166,7 @@ impl<'t> Findings<'t> {
     }
 }
 
-/// The lines of a text, as YAML counts them: ended by LF, CR LF, or CR alone (YAML 1.2.2, 5.4).
+/// The lines of a text as YAML counts them: ended by LF, CR LF, or CR alone (YAML 1.2.2, 5.4).
 fn lines(text: &str) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
@@ -178,7 +179,7 @@ fn lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// The part of `line` around `column`, escaped, and the width of what stands before the column.
+/// The part of `line` around `column`, escaped, and the width of the text before the column.
 fn cite(line: &str, column: u32) -> (String, usize) {
     let column = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
     let start = if column < CITED_WIDTH { 0 } else { column - CITED_BEFORE };
@@ -204,7 +205,7 @@ fn cite(line: &str, column: u32) -> (String, usize) {
     (shown, before)
 }
 
-/// A piece of the file for a message: escaped, cut.
+/// A part of the file for a message: escaped and cut.
 pub(super) fn shown(text: &str) -> String {
     let mut characters = text.chars();
     let mut shown = String::new();
@@ -226,7 +227,8 @@ pub(super) fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Adds a character that cannot harm a terminal or mislead a reader; gives how many characters were added.
+/// Adds a character, escaped if it could harm a terminal or mislead a reader; returns how many
+/// characters were added.
 fn push_escaped(to: &mut String, character: char) -> usize {
     if is_plain(character) {
         to.push(character);
@@ -242,7 +244,8 @@ fn push_escaped(to: &mut String, character: char) -> usize {
     to.len() - before
 }
 
-/// Neither a control character, nor one without width, nor one that changes the direction of what follows (Unicode Annex 9).
+/// Not a control character, not without width, and without effect on the text direction (Unicode
+/// Annex 9).
 pub(super) fn is_plain(character: char) -> bool {
     !character.is_control()
         && !matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_of_the_file_are_escaped_and_the_caret_still_points_right() {
+    fn control_characters_are_escaped_and_the_caret_is_right() {
         let (line, before) = cite("a\u{1b}[2J\u{202e}: x", 8);
         assert_eq!(line, "a\\u{1b}[2J\\u{202e}: x");
         assert_eq!(line.chars().nth(before), Some(' '));
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_sorted_bounded_and_the_errors_among_them_kept() {
+    fn findings_are_sorted_and_bounded_and_errors_are_kept() {
         let text = "a\n".repeat(1000);
         let mut findings = Findings::new(Path::new("f"), &text);
         for line in (1..=500).rev() {

@@ -1,10 +1,11 @@
-//! Every key of the configuration file, in the order of the file: type, bounds, meaning. The reader takes its bounds from here, the printed
-//! configuration, `contrib/portsentry.yaml` and the manual page are held against it.
+//! The table of all configuration keys, in the order of the file: type, bounds, meaning. The reader
+//! takes its bounds from it; tests compare the printed configuration, `contrib/portsentry.yaml` and
+//! the manual page with it.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::words::words;
+use super::keyword::keywords;
 use super::{
     ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, written,
 };
@@ -12,55 +13,55 @@ use super::{
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// Its path: `tcp.mode`.
+    /// Path: `tcp.mode`.
     pub path: &'static str,
     /// Type and bounds.
     pub kind: Kind,
-    /// What it does, in one line.
+    /// Its effect, in one line.
     pub meaning: &'static str,
-    /// Whether a reload is enough.
+    /// Whether a reload applies it.
     pub reload: Reload,
 }
 
-/// When a changed value comes into force.
+/// When a changed value takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
     /// With the next reload.
     Live,
-    /// With the next start: something that is opened, joined or keyed by it once.
+    /// With the next start, because it is opened, joined or used as a key once.
     Restart,
 }
 
-/// What may be written.
+/// Type and bounds of a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// One of these words.
+    /// One of these keywords.
     Word(fn() -> Vec<&'static str>),
     /// `true` or `false`.
     Switch,
     /// A whole number.
     Number {
-        /// The least.
+        /// Minimum.
         min: u32,
-        /// The largest.
+        /// Maximum.
         max: u32,
-        /// Why these bounds.
+        /// Reason for the bounds.
         why: &'static str,
     },
     /// A number with a unit.
     Time {
-        /// The shortest.
+        /// Minimum.
         min: Duration,
-        /// The longest.
+        /// Maximum.
         max: Duration,
-        /// What `0` means, where it is allowed.
+        /// Meaning of `0`, if allowed.
         zero: Option<&'static str>,
-        /// Why these bounds.
+        /// Reason for the bounds.
         why: &'static str,
     },
     /// Port numbers and ranges.
     Ports {
-        /// The lowest.
+        /// Lowest port.
         min: u16,
     },
     /// Names of network interfaces.
@@ -69,21 +70,21 @@ pub enum Kind {
     Networks,
     /// An absolute path.
     Path {
-        /// An empty text switches it off.
+        /// Whether it may be empty, which switches the feature off.
         optional: bool,
-        /// Longest, in bytes.
+        /// Maximum length in bytes.
         max: usize,
     },
     /// The name of a group, or empty.
     Group,
     /// Text.
     Text {
-        /// Longest, in bytes.
+        /// Maximum length in bytes.
         max: usize,
     },
     /// A list of texts.
     Texts {
-        /// Longest of all together, in bytes.
+        /// Maximum total length in bytes.
         max: usize,
     },
 }
@@ -126,7 +127,7 @@ const PATH: usize = 4095;
 /// `sun_path` less its NUL (unix(7)).
 const SOCKET_PATH: usize = 107;
 
-/// A command and a line are logged and handed to other programs; a page is more than either needs.
+/// A command and a line are logged and passed to other programs; neither needs more than a page.
 const TEXT: usize = 4096;
 
 const fn key(path: &'static str, kind: Kind, reload: Reload, meaning: &'static str) -> Key {
@@ -141,50 +142,51 @@ const fn time(min: Duration, max: Duration, why: &'static str) -> Kind {
     Kind::Time { min, max, zero: None, why }
 }
 
-/// A year: longer than any block that somebody still means, and far below what the kernel's millisecond timeouts hold.
+/// A year: longer than any useful block, and far below the limit of the kernel's millisecond
+/// timeouts.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-// Port 0 may be watched: nothing can listen on it (bind(2) reads it as "any"), so a packet to it is always a probe, and classic's advanced
-// mode had it. Nobody can log in through it.
+// Port 0 may be watched: no service can listen on it (bind(2) reads it as "any"), so a packet to it
+// is always a probe, and classic advanced mode watched it. It cannot be a login port.
 const WATCHED: Kind = Kind::Ports { min: 0 };
 
 use Reload::{Live, Restart};
 
 /// All keys.
 pub const KEYS: &[Key] = &[
-    key("mode", Kind::Word(words::<Mode>), Live, "enforce blocks; observe decides and reports everything and blocks nothing"),
-    key("interfaces", Kind::Interfaces, Live, "watch only these; [] is all but loopback"),
-    key("closed_ports", Kind::Word(words::<ClosedPorts>), Live, "what a probe of a closed port gets: nothing, or the kernel's reset"),
-    key("capture.method", Kind::Word(words::<Method>), Live, "copies of probes (nflog), or probes that wait for the verdict (nfqueue)"),
-    key("capture.reflex", Kind::Switch, Live, "the rules hold a source themselves when it passes the trigger"),
+    key("mode", Kind::Word(keywords::<Mode>), Live, "enforce blocks; observe decides and reports everything and blocks nothing"),
+    key("interfaces", Kind::Interfaces, Live, "watch only these interfaces; []: all except loopback"),
+    key("closed_ports", Kind::Word(keywords::<ClosedPorts>), Live, "whether a closed port answers a probe: not at all, or with the kernel's reset"),
+    key("capture.method", Kind::Word(keywords::<Method>), Live, "copies of probes (nflog), or probes that wait for the verdict (nfqueue)"),
+    key("capture.reflex", Kind::Switch, Live, "the rules hold a source themselves when it exceeds the trigger"),
     key("capture.group", number(0, 65_535, "the kernel's group numbers have 16 bits"), Live, "NFLOG group or NFQUEUE number"),
     key(
         "capture.decoy_port",
         number(1, 65_535, "the kernel's ports have 16 bits, and nothing can listen on port 0"),
         Live,
-        "local port, on loopback, that the decoy of connect mode listens on",
+        "loopback port on which the decoy of connect mode listens",
     ),
-    key("tcp.mode", Kind::Word(words::<PortMode>), Live, "which TCP ports are watched (classic -tcp -stcp -atcp)"),
+    key("tcp.mode", Kind::Word(keywords::<PortMode>), Live, "which TCP ports are watched (classic -tcp -stcp -atcp)"),
     key("tcp.ports", WATCHED, Live, "ports of connect and stealth mode"),
     key("tcp.advanced_ports", WATCHED, Live, "advanced mode watches every closed port in here"),
     key("tcp.exclude", WATCHED, Live, "never watched in advanced mode"),
-    key("tcp.action", Kind::Word(words::<ProtocolAction>), Live, "what a scan has for consequence (classic BLOCK_TCP 1 2 0)"),
-    key("udp.mode", Kind::Word(words::<PortMode>), Live, "which UDP ports are watched (classic -udp -sudp -audp)"),
+    key("tcp.action", Kind::Word(keywords::<ProtocolAction>), Live, "what a scan triggers (classic BLOCK_TCP 1 2 0)"),
+    key("udp.mode", Kind::Word(keywords::<PortMode>), Live, "which UDP ports are watched (classic -udp -sudp -audp)"),
     key("udp.ports", WATCHED, Live, "ports of connect and stealth mode"),
     key("udp.advanced_ports", WATCHED, Live, "advanced mode watches every closed port in here"),
     key("udp.exclude", WATCHED, Live, "never watched in advanced mode"),
-    key("udp.action", Kind::Word(words::<ProtocolAction>), Live, "what a scan has for consequence (classic BLOCK_UDP 1 2 0)"),
+    key("udp.action", Kind::Word(keywords::<ProtocolAction>), Live, "what a scan triggers (classic BLOCK_UDP 1 2 0)"),
     key(
         "scan_trigger",
         number(0, 1023, "a thousand ports are a scan for everybody, and each port of each source costs memory"),
         Live,
-        "distinct ports a source may touch without reaction; 0 reacts to the first (classic SCAN_TRIGGER)",
+        "distinct ports a source may touch without consequences; 0 reacts to the first (classic SCAN_TRIGGER)",
     ),
     key(
         "scan_window",
         time(SECOND, WEEK, "below a second no scan is seen, and after a week stray packets add up to one"),
         Live,
-        "the sliding time within which they count",
+        "the sliding window in which they count",
     ),
     key(
         "block.timeout",
@@ -203,15 +205,20 @@ pub const KEYS: &[Key] = &[
         "block.escalate.memory",
         time(MINUTE, YEAR, "what is forgotten within a minute cannot escalate"),
         Live,
-        "a source that was quiet for this long starts afresh",
+        "a source that was quiet for this long starts from the beginning",
     ),
     key(
         "block.ipv6_prefix",
         number(48, 128, "a site gets a /48 to /64, a machine a /64 or less; anything wider blocks strangers"),
         Live,
-        "IPv6 sources are accounted and blocked by prefixes of this many bits",
+        "IPv6 sources are counted and blocked by prefixes of this many bits",
     ),
-    key("block.unproven.action", Kind::Word(words::<UnprovenAction>), Live, "what a source gets whose address may be forged"),
+    key(
+        "block.unproven.action",
+        Kind::Word(keywords::<UnprovenAction>),
+        Live,
+        "what a scan from an unverified source triggers, whose address may be forged",
+    ),
     key(
         "block.unproven.timeout",
         time(SECOND, HOUR, "the address may be a victim's: it must come free soon after the forger stops"),
@@ -234,43 +241,43 @@ pub const KEYS: &[Key] = &[
     key("never_block.gateways", Kind::Switch, Live, "the next hops of its routes"),
     key("never_block.resolvers", Kind::Switch, Live, "its name servers"),
     key("never_block.ssh_peers", Kind::Switch, Live, "sources of connections to admin_ports that have stayed established for minutes"),
-    key("never_block.admin_ports", Kind::Ports { min: 1 }, Live, "TCP ports that administrators come in through"),
+    key("never_block.admin_ports", Kind::Ports { min: 1 }, Live, "TCP ports of administrators' logins"),
     key("allow", Kind::Networks, Live, "addresses and networks that are never blocked"),
-    key("ignore_file", Kind::Path { optional: true, max: PATH }, Live, "more of them, in the classic format; it need not exist"),
+    key("ignore_file", Kind::Path { optional: true, max: PATH }, Live, "more of them, in the classic format; the file need not exist"),
     key(
         "respond.command",
         Kind::Texts { max: TEXT },
         Live,
         "program and arguments, run without a shell; {target} {port} {mode} {protocol} {scan} {reason} are replaced",
     ),
-    key("respond.command_when", Kind::Word(words::<CommandWhen>), Live, "before or after the block (classic KILL_RUN_CMD_FIRST)"),
+    key("respond.command_when", Kind::Word(keywords::<CommandWhen>), Live, "before or after the block (classic KILL_RUN_CMD_FIRST)"),
     key(
         "respond.command_timeout",
         time(SECOND, HOUR, "commands run one after another; one that hangs must not hold the others up for ever"),
         Live,
-        "the command is killed after this",
+        "time after which the command is killed",
     ),
-    key("respond.hosts_deny.enabled", Kind::Switch, Live, "write a line for each blocked source, and take it out again"),
+    key("respond.hosts_deny.enabled", Kind::Switch, Live, "write a line for each blocked source, and remove it again"),
     key("respond.hosts_deny.path", Kind::Path { optional: false, max: PATH }, Live, "the file"),
     key("respond.hosts_deny.line", Kind::Text { max: 1024 }, Live, "the line; {target} is replaced"),
-    key("respond.banner", Kind::Text { max: 1024 }, Live, "connect mode: sent to whoever connects, once triggered"),
+    key("respond.banner", Kind::Text { max: 1024 }, Live, "connect mode: text sent to a client once the trigger is exceeded"),
     key("resolve", Kind::Switch, Live, "reverse names in reports, never in the packet path"),
-    key("log.target", Kind::Word(words::<LogTarget>), Live, "where lines go; auto: the journal when stderr is the journal, else stderr"),
-    key("log.format", Kind::Word(words::<LogFormat>), Live, "what lines look like"),
-    key("log.level", Kind::Word(words::<log::LevelFilter>), Live, "the least important that is written"),
-    key("log.facility", Kind::Word(words::<Facility>), Live, "syslog(3) facility"),
+    key("log.target", Kind::Word(keywords::<LogTarget>), Live, "target of log lines; auto: the journal when stderr is the journal, else stderr"),
+    key("log.format", Kind::Word(keywords::<LogFormat>), Live, "format of log lines"),
+    key("log.level", Kind::Word(keywords::<log::LevelFilter>), Live, "least severe level that is logged"),
+    key("log.facility", Kind::Word(keywords::<Facility>), Live, "syslog(3) facility"),
     key("history_file", Kind::Path { optional: true, max: PATH }, Live, "a line for each block, in the classic format"),
     key(
         "blocked_file",
         Kind::Path { optional: true, max: PATH - 5 },
         Live,
-        "what is blocked now, a line each in the classic format; the mode is appended: .tcp .stcp .atcp .udp .sudp .audp",
+        "current blocks, a line each in the classic format; the mode is appended: .tcp .stcp .atcp .udp .sudp .audp",
     ),
-    key("state_dir", Kind::Path { optional: false, max: PATH }, Restart, "where the daemon keeps its state"),
-    key("control.socket", Kind::Path { optional: false, max: SOCKET_PATH }, Restart, "the socket that portsentryctl speaks to"),
-    key("control.group", Kind::Group, Restart, "members of this group may ask, but change nothing; \"\": root only"),
-    key("on_exit", Kind::Word(words::<OnExit>), Live, "what becomes of the blocks when the daemon ends"),
-    key("own_table", Kind::Word(words::<OwnTable>), Restart, "whether other programs are kept from changing the table"),
+    key("state_dir", Kind::Path { optional: false, max: PATH }, Restart, "directory of the daemon's state"),
+    key("control.socket", Kind::Path { optional: false, max: SOCKET_PATH }, Restart, "control socket for portsentryctl"),
+    key("control.group", Kind::Group, Restart, "members of this group may read, but change nothing; \"\": root only"),
+    key("on_exit", Kind::Word(keywords::<OnExit>), Live, "what happens to the blocks when the daemon ends"),
+    key("own_table", Kind::Word(keywords::<OwnTable>), Restart, "whether other programs are kept from changing the table"),
 ];
 
 #[cfg(test)]
@@ -287,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_there_twice() {
+    fn no_key_is_duplicated() {
         let mut paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
         paths.sort_unstable();
         paths.dedup();

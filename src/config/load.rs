@@ -1,8 +1,9 @@
-//! From a path to a checked configuration.
+//! Reads and checks the configuration file.
 //!
-//! The file tells a program that runs as root what to do, so it is trusted only as far as nobody else can have written it ([`distrust`]): owner
-//! and mode are taken from the opened descriptor (fstat(2)), so that what was judged is what is read. The ignore file that it names is read with
-//! it and judged alike: it says who is never blocked.
+//! The file controls a program that runs as root, so only root may be able to write it
+//! ([`distrust`]): owner and mode are taken from the opened descriptor (fstat(2)), so that the
+//! checked file is the one that is read. The ignore file that it names is read and checked in the
+//! same way: it lists what is never blocked.
 
 use std::fmt;
 use std::io;
@@ -17,27 +18,29 @@ use super::trust::{Fault, distrust};
 use super::{Config, DEFAULT_PATH, check, schema, tree};
 use crate::sys::files;
 
-/// Bytes of either file that are read at most. Every port by its number, in two lists, fits, or fifty thousand addresses.
+/// Bytes of either file that are read at most. Every port by number in two lists fits, or fifty
+/// thousand addresses.
 const SIZE_MAX: u64 = 1 << 20;
 
-/// A configuration that may be put in force.
+/// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// What the ignore file names: never blocked, as what `allow` names. Empty where there is no such file.
+    /// Networks of the ignore file: never blocked, like those of `allow`. Empty without a file.
     pub ignored: Vec<IpNet>,
-    /// What the administrator should know about it, by place.
+    /// Warnings, by place.
     pub warnings: Vec<Finding>,
-    /// The file it came from; `None`: the built-in defaults.
+    /// The file; `None`: the built-in defaults.
     pub from: Option<PathBuf>,
 }
 
 impl Loaded {
-    /// Changes what was loaded, as the command line may, and looks again for what does not fit together.
+    /// Applies a change, for example of the command line, and checks for contradictions again.
     ///
     /// # Errors
-    /// What the change makes wrong. A finding has no place: no line of the file is at fault.
+    /// Faults that the change causes. Such a finding has no place, since no line of the file is at
+    /// fault.
     pub fn changed(mut self, change: impl FnOnce(&mut Config)) -> Result<Self, Refused> {
         let before = self.config.clone();
         change(&mut self.config);
@@ -51,19 +54,19 @@ impl Loaded {
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(Refused { findings });
         }
-        // What the file gave cause for already was told with its line.
+        // Warnings about the file were reported with their line.
         let news = findings.into_iter().filter(|finding| self.warnings.iter().all(|told| told.message != finding.message));
         self.warnings.extend(news.collect::<Vec<_>>());
         Ok(self)
     }
 }
 
-/// A configuration that is not taken: exit status 78, EX_CONFIG (sysexits.h).
+/// A refused configuration: exit status 78, EX_CONFIG (sysexits.h).
 ///
 /// `Display` prints all findings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
-    /// What is wrong, by place; warnings are among it.
+    /// Errors and warnings, by place.
     pub findings: Vec<Finding>,
 }
 
@@ -84,28 +87,29 @@ impl Refused {
     }
 }
 
-/// The configuration in the file at `path`, which must exist.
+/// Loads the configuration file at `path`, which must exist.
 ///
 /// # Errors
-/// All that is wrong with the file: it cannot be read, others can write it (when running as root), it is no YAML, keys and values are wrong.
+/// All faults of the file: it cannot be read, users other than root can write it (when running as
+/// root), it is not YAML, keys and values are wrong.
 pub fn load(path: &Path) -> Result<Loaded, Refused> {
     let bytes = read(path)?;
     from_bytes(&bytes, path, &read_ignored)
 }
 
-/// The configuration at [`DEFAULT_PATH`], or the built-in defaults if no file is there.
+/// Loads [`DEFAULT_PATH`], or the built-in defaults if it does not exist.
 ///
 /// # Errors
-/// As [`load`], for a file that is there.
+/// As [`load`], if the file exists.
 pub fn load_default() -> Result<Loaded, Refused> {
     load_if_present(Path::new(DEFAULT_PATH))
 }
 
-/// The configuration in the file at `path`, or the built-in defaults if no file is there. A symbolic link that leads nowhere is a file that is
-/// there: somebody meant it to lead somewhere.
+/// Loads the file at `path`, or the built-in defaults if it does not exist. A dangling symbolic
+/// link counts as a file, since it was meant to lead to one.
 ///
 /// # Errors
-/// As [`load`], for a file that is there.
+/// As [`load`], if the file exists.
 pub fn load_if_present(path: &Path) -> Result<Loaded, Refused> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -116,15 +120,15 @@ pub fn load_if_present(path: &Path) -> Result<Loaded, Refused> {
     }
 }
 
-/// The configuration in `text`; `name` is what findings call it. Reads no file, that of `ignore_file` neither.
+/// Parses `text`; `name` is its name in findings. Reads no file, not even `ignore_file`.
 ///
 /// # Errors
-/// All that is wrong with the text.
+/// All faults of the text.
 pub fn parse(text: &str, name: impl AsRef<Path>) -> Result<Loaded, Refused> {
     from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(Some(Vec::new())))
 }
 
-/// Reads the ignore file; `None`: there is none.
+/// Reads the ignore file; `None`: it does not exist.
 type ReadIgnored<'f> = &'f dyn Fn(&Path) -> Result<Option<Vec<u8>>, Vec<Fault>>;
 
 fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Result<Loaded, Refused> {
@@ -142,10 +146,10 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
     let config = schema::read(&root, &mut reader);
     check::check(&config, &mut reader);
     check::not_in_force(&config, &mut reader);
-    // The default path stands for a key that is damaged, and nobody meant that.
+    // A damaged key has the default path as its value, which was not intended.
     let ignore_file = config.ignore_file.as_deref().filter(|_| reader.is_sound(&["ignore_file"]));
     let found = ignore_file.map(|path| (path, read_ignored(path)));
-    // The default path is no promise that there is one; a path that somebody chose is.
+    // The file at the default path need not exist; a configured one must.
     if let (Some((path, Ok(None))), Some(place)) = (&found, reader.place(&["ignore_file"]))
         && Config::default().ignore_file.as_deref() != Some(path)
     {
@@ -161,7 +165,7 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
     Ok(Loaded { config, ignored, warnings: findings, from: Some(path.to_owned()) })
 }
 
-/// The usual cause of a line that cannot be read.
+/// The usual cause of an unreadable line.
 fn syntax_remedy(line: &str) -> &'static str {
     let indent = line.len() - line.trim_start().len();
     if line.get(..indent).is_some_and(|indent| indent.contains('\t')) {
@@ -194,7 +198,7 @@ fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Refused> {
     if let Some((before, _)) = text.split_once('\0') {
         return Err(at(before.as_bytes(), "the file has a NUL byte", "remove it: this is not a text file, or it was damaged"));
     }
-    // The mark says nothing that UTF-8 does not say, and would shift the columns of the first line.
+    // A byte order mark has no meaning in UTF-8, and would shift the columns of the first line.
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
@@ -202,7 +206,7 @@ fn too_large(what: &str, size: u64) -> Fault {
     (format!("the file has {size} bytes"), format!("{what} has at most {SIZE_MAX}: is this the right file?"))
 }
 
-/// What the ignore file names, and what is wrong with it.
+/// The networks of the ignore file, and findings about it.
 fn ignored(path: &Path, found: Result<Option<Vec<u8>>, Vec<Fault>>) -> (Vec<IpNet>, Vec<Finding>) {
     match found {
         Ok(None) => (Vec::new(), Vec::new()),
@@ -219,7 +223,7 @@ fn of_whole(path: &Path, faults: Vec<Fault>) -> Vec<Finding> {
 }
 
 fn read_ignored(path: &Path) -> Result<Option<Vec<u8>>, Vec<Fault>> {
-    // A symbolic link that leads nowhere is a file that is there.
+    // A dangling symbolic link counts as a file.
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         _ => read_trusted(path, "the ignore file", "take the line ignore_file out, or let it name a file that can be read").map(Some),
@@ -231,7 +235,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Refused> {
         .map_err(|faults| Refused { findings: of_whole(path, faults) })
 }
 
-/// A file that nobody but root can have written.
+/// Reads a file that only root can write.
 fn read_trusted(path: &Path, what: &str, without: &str) -> Result<Vec<u8>, Vec<Fault>> {
     let cannot = |error: &io::Error| {
         let remedy = match error.kind() {

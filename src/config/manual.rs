@@ -1,4 +1,4 @@
-//! What is not in force yet is said in portsentry.yaml(5), and of nothing else.
+//! Tests that portsentry.yaml(5) marks exactly the keys that have no effect yet.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::pending::PENDING;
 use crate::mdoc;
 
 #[test]
-fn what_is_not_in_force_yet_is_said_in_the_manual_and_of_nothing_else() {
+fn the_manual_marks_exactly_the_keys_without_effect() {
     let keys = mdoc::items(&mdoc::section(&mdoc::page("portsentry.yaml.5"), "KEYS"));
     let told: BTreeSet<String> =
         keys.iter().filter(|item| item.body.iter().any(|line| line.contains("Not in force yet"))).map(|item| mdoc::pattern(&item.head)).collect();

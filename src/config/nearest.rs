@@ -1,12 +1,13 @@
-//! The known word that a wrong one is nearest to.
+//! Finds the known word most similar to an unknown one.
 
-/// Words longer than this are not compared: no key is half as long, and the comparison costs the product of both lengths.
+/// Longer words are not compared: no key is half as long, and the comparison costs the product of
+/// both lengths.
 const COMPARED_MAX: usize = 48;
 
-/// The one of `known` that is nearest to `word`, if it is near enough to be meant.
+/// The most similar word of `known`, if it is similar enough.
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let word = normal(word)?;
-    // A third of the letters may differ: enough for a slip, too little for another word.
+    // A third of the letters may differ: enough for a typing error, too little for another word.
     let allowed = (word.chars().count() / 3).max(1);
     known
         .into_iter()
@@ -16,7 +17,7 @@ pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// For comparison: letter case and the kind of dash do not count.
+/// The word without letter case and kind of dash.
 pub(super) fn normal(word: &str) -> Option<String> {
     (word.len() <= COMPARED_MAX).then(|| word.chars().map(|c| if c == '-' || c == ' ' { '_' } else { c.to_ascii_lowercase() }).collect())
 }
@@ -26,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_understood() {
+    fn typing_errors_are_recognised() {
         let known = ["scan_trigger", "scan_window", "mode", "allow"];
         for (wrong, right) in [("scan_triger", "scan_trigger"), ("scan-window", "scan_window"), ("MODE", "mode"), ("mdoe", "mode"), ("alow", "allow")]
         {

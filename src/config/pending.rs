@@ -1,11 +1,12 @@
-//! Keys that are read and checked but do nothing yet. Whoever builds the feature removes the row; the last row takes this file with it.
+//! Keys that are read and checked but have no effect yet. Remove the row with the feature's commit,
+//! and this file with the last row.
 
 use super::{Config, UnprovenAction};
 
-/// A key whose feature is not there.
+/// A key without its feature.
 pub(super) struct Pending {
     pub(super) path: &'static str,
-    /// Whether the configuration needs the feature.
+    /// Whether the configuration uses the feature.
     pub(super) needed: fn(&Config) -> bool,
     /// What happens instead.
     pub(super) until_then: &'static str,
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
     use crate::config::{KEYS, Loaded, parse};
 
-    /// What sets each row off.
+    /// Texts that use each row.
     const TEXTS: &[(&str, &str)] = &[("block.unproven.action", "block: {unproven: {action: slow}}")];
 
     fn warnings(loaded: &Loaded) -> Vec<String> {
@@ -35,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_that_is_not_in_force_says_so_at_its_place() {
+    fn each_key_without_effect_warns_at_its_place() {
         for (path, text) in TEXTS {
             let loaded = parse(text, "x").unwrap();
             let finding = loaded.warnings.iter().find(|finding| finding.message.contains(&format!("`{path}` is not in force yet")));
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_need_nothing_are_silent() {
+    fn values_without_the_feature_do_not_warn() {
         let text = "capture: {method: nflog, reflex: true}\ntcp: {mode: stealth, action: log}\nrespond: {command: [], banner: \"\", hosts_deny: {enabled: false}}\nresolve: false\n";
         assert_eq!(warnings(&parse(text, "x").unwrap()), [""; 0]);
     }

@@ -1,4 +1,4 @@
-//! Sets of port numbers, as ranges.
+//! Sets of port numbers, stored as ranges.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 pub struct PortSet(Vec<RangeInclusive<u16>>);
 
 impl PortSet {
-    /// The set of these ports.
+    /// The set of the given ports.
     pub fn of(ports: &[u16]) -> Self {
         ports.iter().map(|&port| port..=port).collect()
     }
@@ -28,7 +28,7 @@ impl PortSet {
         self.0.is_empty()
     }
 
-    /// How many ports are in the set.
+    /// Number of ports.
     pub fn count(&self) -> u32 {
         self.0.iter().map(|range| u32::from(range.end() - range.start()) + 1).sum()
     }
@@ -39,11 +39,11 @@ impl PortSet {
         after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|range| range.contains(&port))
     }
 
-    /// The ports that are in this set and not in `other`.
+    /// The ports of this set that are not in `other`.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();
-        // Both are sorted: a hole that ends before one range concerns none after it.
+        // Both are sorted: a hole that ends before one range affects no later one.
         let mut holes = other.0.as_slice();
         for range in &self.0 {
             // Wider than a port, so that "one past 65535" has a value.

@@ -1,14 +1,16 @@
-//! The configuration as YAML that reads back as the same configuration, and the difference between two.
+//! Prints a configuration as YAML that reads back equal, and lists differences between two.
 
 use super::diagnostic::shown;
 use super::keys::{KEYS, Key, Reload};
 use super::written::{file, line, list, ports, quoted, time};
-use super::{Config, Protocol, Words, pending, values};
+use super::{Config, Keyword, Protocol, pending, values};
 
 impl Config {
-    /// This configuration as a file (`--print-config`). Every key is in it; it reads back as the same configuration.
+    /// This configuration as a file (`--print-config`), with every key; it reads back as the same
+    /// configuration.
     ///
-    /// A key whose default is not in force yet stands in a comment as long as it has its default, so that the text reads back without a warning.
+    /// A key without effect yet is a comment as long as it has its default, so that the text reads
+    /// back without a warning.
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();
         let mut open: Vec<&str> = Vec::new();
@@ -29,12 +31,13 @@ impl Config {
         text
     }
 
-    /// The keys that differ between this configuration and a newer one, a line each: `scan_trigger: 2 -> 5`. Long values are cut.
+    /// Keys that differ from a newer configuration, a line each: `scan_trigger: 2 -> 5`. Long
+    /// values are cut.
     pub fn changes(&self, newer: &Self) -> Vec<String> {
         differences(self, newer).map(|(path, old, new)| format!("{path}: {} -> {}", shown(&old), shown(&new))).collect()
     }
 
-    /// The keys that differ between this configuration and a newer one and come into force with the next start only.
+    /// Keys that differ from a newer configuration and need a restart.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let restart = |path: &str| KEYS.iter().any(|key| key.path == path && key.reload == Reload::Restart);
         differences(self, newer).map(|(path, _, _)| path).filter(|path| restart(path)).collect()
@@ -42,7 +45,7 @@ impl Config {
 }
 
 impl Key {
-    /// The default, as it is written in the file.
+    /// The default, in the file's notation.
     pub fn default_text(&self) -> String {
         entries(&Config::default()).into_iter().find(|(path, _)| *path == self.path).map(|(_, text)| text).unwrap_or_default()
     }
@@ -52,9 +55,9 @@ fn differences(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str
     entries(old).into_iter().zip(entries(new)).filter(|((_, old), (_, new))| old != new).map(|((path, old), (_, new))| (path, old, new))
 }
 
-/// Every key with its value as it is written in the file, in the order of the table of keys.
+/// Every key and its value in the file's notation, in the order of the table of keys.
 fn entries(config: &Config) -> Vec<(&'static str, String)> {
-    // All fields are named, so that a new one cannot be forgotten here.
+    // All fields are named, so that a new one cannot be forgotten.
     let Config {
         mode,
         interfaces,
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bound_once_needs_a_restart_and_nothing_else_does() {
+    fn only_keys_used_once_need_a_restart() {
         let old = Config::default();
         let mut new = Config { scan_trigger: 9, ..Config::default() };
         new.capture.group = 5;
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_print_as_text_that_reads_back_without_a_word() {
+    fn the_printed_defaults_read_back_without_findings() {
         let loaded = crate::config::parse(&Config::default().to_yaml(), "printed").unwrap();
         assert_eq!(loaded.config, Config::default());
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);

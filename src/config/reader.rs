@@ -1,7 +1,8 @@
-//! Typed readers over the tree: each takes one key out of a section, checks it against the table of keys, and notes what is wrong.
+//! Typed readers for the tree: each takes one key of a section, checks it against the table of
+//! keys, and notes faults.
 //!
-//! A value that is wrong leaves the default in its place, so that reading goes on and all findings come together. Nothing is concluded from
-//! it, and no configuration with an error among its findings is ever given out.
+//! A wrong value is replaced by the default, so that reading continues and all findings are
+//! reported together. A configuration with errors is never used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -16,27 +17,27 @@ use super::nearest::nearest;
 use super::suggest;
 use super::tree::{Entry, Node, Value};
 use super::values::{self, Wrong};
-use super::{PortSet, Words, written};
+use super::{Keyword, PortSet, written};
 
 /// Reads one tree.
 pub(super) struct Reader<'t> {
-    /// What was found.
+    /// Findings so far.
     pub(super) findings: Findings<'t>,
-    /// Where the values of the keys stand that the file has.
+    /// Places of the values that the file has.
     given: BTreeMap<String, Place>,
-    /// The keys, and sections, whose value is wrong: nothing follows from them.
+    /// Keys and sections with a wrong value: no conclusions are drawn from them.
     failed: BTreeSet<String>,
-    /// The keys that were asked for.
+    /// Keys that were read.
     asked: Vec<String>,
 }
 
 impl<'t> Reader<'t> {
-    /// A reader that notes into `findings`.
+    /// A reader that adds to `findings`.
     pub(super) fn new(findings: Findings<'t>) -> Self {
         Self { findings, given: BTreeMap::new(), failed: BTreeSet::new(), asked: Vec::new() }
     }
 
-    /// Reads the top of the file by `read`.
+    /// Reads the top level with `read`.
     pub(super) fn top(&mut self, root: &Node, read: impl FnOnce(&mut Section<'_, '_, 't>)) {
         let entries: &[Entry] = match &root.value {
             Value::Map(entries) => entries,
@@ -53,12 +54,12 @@ impl<'t> Reader<'t> {
         self.section(String::new(), entries, read);
     }
 
-    /// Where the value of the first of `paths` stands that the file has.
+    /// The place of the first of `paths` that the file has.
     pub(super) fn place(&self, paths: &[&str]) -> Option<Place> {
         paths.iter().find_map(|path| self.given.get(*path)).copied()
     }
 
-    /// Whether none of `paths`, and no section that holds one of them, has a wrong value.
+    /// Whether neither `paths` nor their sections have a wrong value.
     pub(super) fn is_sound(&self, paths: &[&str]) -> bool {
         paths.iter().all(|path| {
             let sections = path.match_indices('.').filter_map(|(at, _)| path.get(..at));
@@ -66,12 +67,12 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Whether the file has the key, with a value that is right.
+    /// Whether the file has the key, with a valid value.
     pub(super) fn is_given(&self, path: &str) -> bool {
         self.given.contains_key(path)
     }
 
-    /// The keys that were asked for, in order.
+    /// Keys that were read, in order.
     #[cfg(test)]
     pub(super) fn asked(&self) -> &[String] {
         &self.asked
@@ -101,7 +102,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         self.reader.findings.error(Some(place), message, remedy);
     }
 
-    /// The value of the key `path` is wrong.
+    /// Notes that the value of `path` is wrong.
     fn fail(&mut self, path: &str, place: Place, wrong: Wrong) {
         self.error(place, wrong);
         self.reader.given.remove(path);
@@ -112,19 +113,20 @@ impl<'n, 't> Section<'_, 'n, 't> {
         self.reader.findings.warning(Some(place), message, remedy);
     }
 
-    /// "`tcp.mode` wants ..., this is ...".
+    /// Notes "`tcp.mode` wants ..., this is ...".
     fn mismatch(&mut self, path: &str, node: &Node, wanted: &str, remedy: impl Display) {
         let message = format!("`{path}` wants {wanted}, this is {}", describe(&node.value));
         self.fail(path, node.place, (message, remedy.to_string()));
     }
 
-    /// The entry with this name; the first, if there are more.
+    /// The first entry with this name.
     fn entry(&mut self, name: &'static str) -> Option<&'n Entry> {
         self.names.push(name);
         self.entries.iter().find(|entry| entry.key == name)
     }
 
-    /// The value of a key with its path and kind; nothing if the file does not have it, or has it without a value.
+    /// A key's value with its path and kind; `None` if the file does not have the key, or has it
+    /// without a value.
     fn value(&mut self, name: &'static str) -> Option<(String, Kind, &'n Node)> {
         let path = self.path_of(name);
         self.reader.asked.push(path.clone());
@@ -143,14 +145,14 @@ impl<'n, 't> Section<'_, 'n, 't> {
         Some((path, key.kind, &entry.node))
     }
 
-    /// Reads the keys below `name`.
+    /// Reads the section `name`.
     pub(super) fn table(&mut self, name: &'static str, read: impl FnOnce(&mut Section<'_, '_, 't>)) {
         let path = self.path_of(name);
         let entries: &[Entry] = match self.entry(name) {
             None => &[],
             Some(entry) => match &entry.node.value {
                 Value::Map(entries) => entries,
-                // All keys below it are comments.
+                // All its keys are commented out.
                 Value::Null => &[],
                 _ => {
                     self.mismatch(
@@ -166,14 +168,14 @@ impl<'n, 't> Section<'_, 'n, 't> {
         self.reader.section(path, entries, read);
     }
 
-    /// One of a few words.
-    pub(super) fn word<T: Words>(&mut self, name: &'static str, to: &mut T) {
+    /// One of a few keywords.
+    pub(super) fn word<T: Keyword>(&mut self, name: &'static str, to: &mut T) {
         let Some((path, _, node)) = self.value(name) else { return };
-        let words = || T::WORDS.iter().map(|(word, _)| *word);
+        let words = || T::KEYWORDS.iter().map(|(word, _)| *word);
         let all = words().collect::<Vec<_>>().join(", ");
         let text = match &node.value {
             Value::Text(text) => text.as_str(),
-            // Words of a key that knows more than these two.
+            // Keywords of a key that has more than these two.
             Value::Bool(true) => "true",
             Value::Bool(false) => "false",
             _ => "",
@@ -209,7 +211,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
     }
 
-    /// A whole number within the bounds of the table.
+    /// A whole number within the table's bounds.
     pub(super) fn number<T: TryFrom<u32>>(&mut self, name: &'static str, to: &mut T) {
         let Some((path, Kind::Number { min, max, why }, node)) = self.value(name) else { return };
         let Value::Whole(number) = &node.value else {
@@ -225,7 +227,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
     }
 
-    /// A time within the bounds of the table.
+    /// A time within the table's bounds.
     pub(super) fn time(&mut self, name: &'static str, to: &mut Duration) {
         let mut read = Some(*to);
         self.time_or_zero(name, &mut read);
@@ -234,7 +236,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
     }
 
-    /// A time within the bounds of the table; `0` is `None`, where the table allows it.
+    /// A time within the table's bounds; `0` is `None`, if the table allows it.
     pub(super) fn time_or_zero(&mut self, name: &'static str, to: &mut Option<Duration>) {
         let Some((path, Kind::Time { min, max, zero, why }, node)) = self.value(name) else { return };
         let text = match &node.value {
@@ -350,7 +352,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
     }
 
-    /// The text of a key that wants one.
+    /// The text value of a key.
     fn text_of(&mut self, path: &str, node: &'n Node) -> Option<&'n str> {
         if let Value::Text(text) = &node.value {
             return Some(text);
@@ -368,7 +370,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
     }
 
-    /// An absolute path; an empty text is `None`, where the table allows it.
+    /// An absolute path; an empty text is `None`, if the table allows it.
     pub(super) fn optional_path(&mut self, name: &'static str, to: &mut Option<PathBuf>) {
         let Some((path, Kind::Path { optional, max }, node)) = self.value(name) else { return };
         let Some(text) = self.text_of(&path, node) else { return };
@@ -392,7 +394,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
     }
 
-    /// Any text up to the bound of the table.
+    /// A text within the table's bound.
     pub(super) fn text(&mut self, name: &'static str, to: &mut String) {
         let Some((path, Kind::Text { max }, node)) = self.value(name) else { return };
         let Some(text) = self.text_of(&path, node) else { return };
@@ -443,7 +445,7 @@ impl<'n, 't> Section<'_, 'n, 't> {
         }
     }
 
-    /// Notes what the section has and nobody asked for, and what it has twice.
+    /// Notes unknown keys and duplicates of the section.
     fn finish(mut self) {
         let mut first: BTreeMap<&str, Place> = BTreeMap::new();
         for entry in self.entries {
@@ -455,7 +457,8 @@ impl<'n, 't> Section<'_, 'n, 't> {
             }
             first.insert(&entry.key, entry.place);
             if !self.names.contains(&entry.key.as_str()) {
-                // A suggestion costs more than the rest of the line: none for what will not be shown.
+                // A suggestion costs more than the rest of the line: none for findings that will
+                // not be shown.
                 let remedy = if self.reader.findings.is_full() { String::new() } else { suggest::key(&entry.key, &self.path, &self.names) };
                 self.error(entry.place, (format!("unknown key `{path}`"), remedy));
             }
@@ -463,13 +466,13 @@ impl<'n, 't> Section<'_, 'n, 't> {
     }
 }
 
-/// How a value that is no text becomes one.
+/// How to write a value as text.
 fn quoting(value: &Value) -> String {
     match value {
         Value::Whole(number) => format!("put it into quotes: \"{number}\""),
         Value::Fraction(text) => format!("put it into quotes: \"{}\"", shown(text)),
         Value::Bool(value) => format!("put it into quotes: \"{value}\""),
-        // `{target}`, and `fe80::` at the end of a list, are a key without a value to YAML.
+        // YAML reads `{target}`, and `fe80::` at the end of a list, as a key without a value.
         Value::Map(entries) if entries.len() == 1 => {
             let key = entries.first().map(|entry| shown(&entry.key)).unwrap_or_default();
             let text = if key.contains(':') { format!("{key}:") } else { format!("{{{key}}}") };
@@ -479,7 +482,7 @@ fn quoting(value: &Value) -> String {
     }
 }
 
-/// A value in words.
+/// A value for messages.
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),

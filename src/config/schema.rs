@@ -1,10 +1,11 @@
-//! The shape of the file: which key fills which field.
+//! The structure of the file: which key sets which field.
 
 use super::reader::{Reader, Section};
 use super::tree::Node;
 use super::{Config, Protocol};
 
-/// The configuration that `root` describes, defaults where it says nothing. It is valid only if `reader` has noted no error.
+/// The configuration in `root`, with defaults for missing keys. Valid only if `reader` has noted no
+/// error.
 pub(super) fn read(root: &Node, reader: &mut Reader<'_>) -> Config {
     let mut config = Config::default();
     reader.top(root, |top| fill(top, &mut config));
@@ -94,7 +95,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_schema_asks_for_every_key_of_the_table_and_for_no_other() {
+    fn the_schema_reads_exactly_the_keys_of_the_table() {
         let mut reader = Reader::new(Findings::new(Path::new("x"), ""));
         let root = crate::config::tree::read("").unwrap();
         assert_eq!(read(&root, &mut reader), Config::default());

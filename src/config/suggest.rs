@@ -1,9 +1,9 @@
-//! What somebody who wrote a wrong key may have meant.
+//! Suggestions for unknown keys.
 
 use super::keys::KEYS;
 use super::nearest::{nearest, normal};
 
-/// Keys of the configuration of PortSentry 1.2 and 2.x, and where their meaning lives here.
+/// Keys of PortSentry 1.2 and 2.x, with their equivalents.
 const CLASSIC: &[(&str, &str)] = &[
     ("TCP_PORTS", "tcp.ports"),
     ("UDP_PORTS", "udp.ports"),
@@ -25,7 +25,8 @@ const CLASSIC: &[(&str, &str)] = &[
     ("PORT_BANNER", "respond.banner"),
 ];
 
-/// What to write instead of the unknown key `key` in the section `section` ("" is the top), which has the keys `known`.
+/// What to write instead of the unknown `key` in `section` ("" is the top level), which has the
+/// keys `known`.
 pub(super) fn key(key: &str, section: &str, known: &[&'static str]) -> String {
     if let Some(near) = nearest(key, known.iter().copied()) {
         return format!("did you mean `{near}`?");
@@ -51,7 +52,7 @@ pub(super) fn key(key: &str, section: &str, known: &[&'static str]) -> String {
     format!("{place}: {}", known.join(", "))
 }
 
-/// How a dotted path is written in YAML.
+/// A dotted path in YAML notation.
 fn nesting(path: &str) -> String {
     match path.rsplit_once('.') {
         Some((section, leaf)) => format!("; write `{leaf}:` indented below `{}:`", section.replace('.', ": ")),
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classic_keys_and_misplaced_keys_are_led_home() {
+    fn classic_and_misplaced_keys_get_suggestions() {
         assert!(key("TCP_PORTS", "", &["mode"]).contains("`tcp.ports`"));
         assert!(key("timeout", "", &["mode"]).contains("`block.timeout`"));
         assert!(key("tcp.mode", "", &["tcp"]).contains("`mode:` indented below `tcp:`"));

@@ -1,7 +1,8 @@
-//! The YAML text as a tree of nodes that know their places.
+//! The YAML text as a tree of nodes with their places.
 //!
-//! serde-saphyr reads it (YAML 1.2, booleans `true` and `false` only) into types that lose nothing: duplicate keys and wrong types stay in,
-//! so that all of them can be told at once. What must not be is refused by the reader's budget: depth, size, aliases that multiply.
+//! serde-saphyr reads it (YAML 1.2, booleans `true` and `false` only) into types that keep
+//! everything: duplicate keys and wrong types remain, so that all of them are reported together.
+//! Depth, size and multiplied aliases are limited.
 
 use std::fmt;
 
@@ -11,28 +12,28 @@ use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, MessageFormatter as _, No
 
 use super::diagnostic::{Place, escaped};
 
-/// Levels of nesting. The schema has four; the rest leaves a wrong file enough room to be judged key by key.
+/// Levels of nesting. The schema has four; the rest lets a wrong file be checked key by key.
 const DEPTH_MAX: usize = 16;
 
-/// Nodes. The largest sensible file lists every port by number, in four lists; a megabyte cannot hold more.
+/// Nodes. The largest sensible file lists every port by number in four lists; a megabyte cannot
+/// hold more.
 const NODES_MAX: usize = 400_000;
 
 /// Aliases (`*name`). A port list that is used twice needs one.
 const ALIASES_MAX: usize = 32;
 
-/// Nodes that aliases may repeat in all. Aliases of aliases multiply; this ends it early.
+/// Nodes that aliases may repeat in total. Aliases of aliases multiply; this stops them early.
 const REPEATED_MAX: usize = 100_000;
 
 /// A value with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
-    /// Where it stands; for an alias, where the alias stands.
+    /// Its place; for an alias, the alias's place.
     pub(super) place: Place,
-    /// What it is.
     pub(super) value: Value,
 }
 
-/// What a node is.
+/// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     /// Nothing, `~` or `null`.
@@ -41,9 +42,9 @@ pub(super) enum Value {
     Bool(bool),
     /// A whole number.
     Whole(i128),
-    /// Any other number, as it was written.
+    /// Any other number, as text.
     Fraction(String),
-    /// Everything else without structure.
+    /// Any other scalar.
     Text(String),
     /// A list.
     List(Vec<Node>),
@@ -54,29 +55,27 @@ pub(super) enum Value {
 /// A key and its value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
-    /// The key, as text.
     pub(super) key: String,
-    /// Where the key stands.
+    /// Place of the key.
     pub(super) place: Place,
-    /// The value.
     pub(super) node: Node,
 }
 
-/// Why a text is no tree.
+/// Why a text is not a tree.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NotYaml {
-    /// Where reading ended.
+    /// Where parsing stopped.
     pub(super) place: Option<Place>,
     /// What it is.
     pub(super) message: String,
-    /// What to write instead; `None`: it is to be seen in the text.
+    /// What to write instead; `None`: the message is enough.
     pub(super) remedy: Option<&'static str>,
 }
 
-/// Reads `text`.
+/// Parses `text`.
 ///
 /// # Errors
-/// The first thing that is not YAML, or that goes past the budget; what follows it has no meaning.
+/// The first fault or exceeded limit; the text after it has no meaning.
 pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
     let limits = serde_saphyr::budget! {
         max_depth: DEPTH_MAX,
@@ -90,7 +89,7 @@ pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
     let options = serde_saphyr::options! {
         budget: limits,
         strict_booleans: true,
-        // "Last wins" hands every pair over, and lets the schema say where the first of them stands.
+        // "Last wins" keeps every pair, and lets the schema report the first.
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         merge_keys: MergeKeyPolicy::AsOrdinary,
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPEATED_MAX, max_replay_stack_depth: DEPTH_MAX },
@@ -100,7 +99,7 @@ pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
         Ok(root) => Ok(node(root, text)),
-        // A file of comments only.
+        // A file with comments only.
         Err(error) if matches!(error.without_snippet(), serde_saphyr::Error::Eof { .. }) && is_blank(text) => {
             Ok(Node { place: Place { line: 1, column: 1 }, value: Value::Null })
         }
@@ -136,7 +135,7 @@ fn not_yaml(error: &serde_saphyr::Error) -> NotYaml {
     NotYaml { place: error.location().and_then(place), message, remedy }
 }
 
-/// Whether only blanks and comments are in the text.
+/// Whether the text has only blanks and comments.
 fn is_blank(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
 }
@@ -146,7 +145,7 @@ fn place(location: serde_saphyr::Location) -> Option<Place> {
     (line > 0 && column > 0).then_some(Place { line, column })
 }
 
-/// A node as serde hands it over, before places and texts of numbers are worked out.
+/// A node from serde, before places and number texts are added.
 enum Raw {
     Null,
     Bool(bool),
@@ -157,7 +156,7 @@ enum Raw {
     Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
 }
 
-/// The depth of the recursion is that of the text, which the budget bounds.
+/// Recursion is as deep as the text, which is limited.
 fn node(raw: Spanned<Raw>, text: &str) -> Node {
     let place = place(raw.referenced).or_else(|| place(raw.defined)).unwrap_or(Place { line: 1, column: 1 });
     let written = || {
@@ -313,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_comments_is_nothing() {
+    fn a_file_of_comments_is_empty() {
         for text in ["", "\n", "# only\n  # comments", "---\n", "\u{feff}# x\n"] {
             assert_eq!(read(text).map(|node| node.value), Ok(Value::Null), "{text:?}");
         }
     }
 
     #[test]
-    fn what_is_no_yaml_has_a_place() {
+    fn yaml_errors_have_a_place() {
         for text in [
             "a: [1, 2\nb: 3\n",
             "a: \"x\n",
@@ -338,7 +337,7 @@ mod tests {
 
     #[test]
     fn texts_made_to_be_slow_or_deep_are_refused() {
-        // One that took time beyond all bounds would never come to its end here.
+        // A parser without limits would not finish.
         let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let alias = format!("*a{}", level - 1);

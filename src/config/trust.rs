@@ -1,45 +1,48 @@
-//! Whom a file can be trusted for: who may write it, and who may put another in its place.
+//! Checks whether users other than root can change or replace a file.
 
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::escaped;
 use crate::sys::files::{self, Facts};
 
-/// What is wrong, and the remedy.
+/// Fault and remedy.
 pub type Fault = (String, String);
 
-/// Why the file at `path`, with these facts, could be changed by others than root; each with its remedy. Nothing when this process is not root's.
+/// Reasons why users other than root could change the file at `path` with these facts, with
+/// remedies. Empty if this process does not run as root.
 ///
-/// The directories that lead to it last are judged as well, since whoever may write in them may put another file in its place.
+/// The directories of the file and of its name are checked too, since the file can be replaced in
+/// them.
 pub fn distrust(path: &Path, facts: &Facts) -> Vec<Fault> {
     if !files::is_root() {
         return Vec::new();
     }
     let name = escaped(&path.to_string_lossy());
     let mut faults = Vec::new();
-    judge(facts, "file", &name, &mut faults);
-    // The owner of a link can let it lead elsewhere, even in a directory with the sticky bit.
+    check(facts, "file", &name, &mut faults);
+    // The owner of a link can change its target, even in a directory with the sticky bit.
     if let Some(uid) = files::link_owner(path).filter(|uid| *uid != 0) {
         let message = format!("the link {name} belongs to user {uid}, who could change what root does");
         faults.push((message, format!("chown -h root: {}", quoted(&name))));
     }
     for directory in directories(path) {
         match files::facts_at(&directory) {
-            Ok(facts) => judge(&facts, "directory", &escaped(&directory.to_string_lossy()), &mut faults),
+            Ok(facts) => check(&facts, "directory", &escaped(&directory.to_string_lossy()), &mut faults),
             Err(error) => faults.push((format!("cannot judge its directory: {error}"), String::new())),
         }
     }
     faults
 }
 
-/// The directory that holds the name, and the one that holds the file, if the name is a symbolic link to elsewhere.
+/// The directory of the name, and that of the file if the name is a symbolic link.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
     let named = parent(path);
-    // A file that cannot be resolved now was replaced since it was opened; the directory of its name tells by whom it can be.
+    // A file that cannot be resolved was replaced since it was opened; the directory of its name
+    // shows who can do that.
     let real = std::fs::canonicalize(path).ok().map(|real| parent(&real));
     match (std::fs::canonicalize(&named).ok(), real) {
         (named_real, Some(real)) if named_real.as_ref() != Some(&real) => vec![named, real],
@@ -47,13 +50,13 @@ fn directories(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Notes who else may write it.
-fn judge(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
+/// Notes other users who may write it.
+fn check(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
     let quoted = quoted(name);
     if facts.uid != 0 {
         faults.push((format!("the {what} {name} belongs to user {}, who could change what root does", facts.uid), format!("chown root: {quoted}")));
     }
-    // In a directory with the sticky bit nobody can replace a file of root's (unlink(2), rename(2)), whoever may write there.
+    // In a directory with the sticky bit only root can replace root's files (unlink(2), rename(2)).
     if facts.mode & 0o022 != 0 && !(what == "directory" && facts.mode & 0o1000 != 0) {
         let who = match facts.mode & 0o022 {
             0o020 => "its group",
@@ -65,7 +68,7 @@ fn judge(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A name for the shell.
+/// A name quoted for the shell.
 fn quoted(name: &str) -> String {
     format!("'{}'", name.replace('\'', "'\\''"))
 }

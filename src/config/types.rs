@@ -1,6 +1,6 @@
 //! The checked configuration as types. Fields are named as the file's keys; units are in the types.
 //!
-//! Nothing is read or judged here; [`super::load()`] does that.
+//! [`super::load()`] reads and checks it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use ipnet::IpNet;
 
 use super::PortSet;
 
-/// The whole configuration. Fields are named as the file's keys.
+/// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Act, or only tell.
+    /// Enforce or observe.
     pub mode: Mode,
     /// Watch only these interfaces; empty: all but loopback.
     pub interfaces: Vec<String>,
-    /// What a closed port says to a probe.
+    /// Whether a closed port answers a probe.
     pub closed_ports: ClosedPorts,
     /// How packets reach the daemon.
     pub capture: Capture,
@@ -24,64 +24,65 @@ pub struct Config {
     pub tcp: Protocol,
     /// UDP.
     pub udp: Protocol,
-    /// Distinct ports that a source may touch without reaction.
+    /// Distinct ports that a source may touch without consequences.
     pub scan_trigger: u16,
-    /// The sliding time within which they count.
+    /// The sliding window in which they count.
     pub scan_window: Duration,
-    /// How long, and how much, is blocked.
+    /// Duration and number of blocks.
     pub block: Block,
-    /// What is never blocked.
+    /// Hosts that are never blocked.
     pub never_block: NeverBlock,
     /// Addresses and networks that are never blocked.
     pub allow: Vec<IpNet>,
-    /// Classic ignore file; what it names is in [`super::Loaded::ignored`].
+    /// Classic ignore file; its networks are in [`super::Loaded::ignored`].
     pub ignore_file: Option<PathBuf>,
-    /// What else happens when a source is blocked.
+    /// Responses beside the block.
     pub respond: Respond,
-    /// Reverse names in reports.
+    /// Whether reports have reverse names.
     pub resolve: bool,
-    /// Where and how is logged.
+    /// Target and format of the log.
     pub log: Log,
     /// The classic history file.
     pub history_file: Option<PathBuf>,
-    /// Classic files of what is blocked now: this name with the mode word appended (`.atcp`).
+    /// Classic files of current blocks: this name with the mode appended (`.atcp`).
     pub blocked_file: Option<PathBuf>,
-    /// Where the daemon keeps its state.
+    /// Directory of the daemon's state.
     pub state_dir: PathBuf,
     /// The control socket.
     pub control: Control,
-    /// What becomes of the blocks when the daemon ends.
+    /// What happens to the blocks when the daemon ends.
     pub on_exit: OnExit,
     /// Whether other programs may change the table.
     pub own_table: OwnTable,
 }
 
 impl Config {
-    /// Whether a decoy answers on the ports of `protocol`, which is `tcp` or `udp` of this configuration. Never in observe mode, which changes
-    /// nothing: the ports are then watched as in stealth mode.
+    /// Whether decoys answer on the ports of `protocol`, which is `tcp` or `udp` of this
+    /// configuration. Never in observe mode, which changes nothing: the ports are then watched as
+    /// in stealth mode.
     pub fn has_decoys(&self, protocol: &Protocol) -> bool {
         self.mode == Mode::Enforce && protocol.mode == PortMode::Connect && !protocol.ports.is_empty()
     }
 
-    /// Whether anything that is watched waits in the kernel until it is judged.
+    /// Whether packets wait in the kernel for a decision.
     pub fn has_queue(&self) -> bool {
         let watches = !self.tcp.watched().is_empty() || !self.udp.watched().is_empty();
         self.capture.method == Method::Nfqueue && watches
     }
 
-    /// Whether new connections of suspects wait too: only where a suspect may come to be blocked.
+    /// Whether new connections of suspects wait too: only if a suspect can be blocked.
     pub fn queues_connections(&self) -> bool {
         let may_block = |protocol: &Protocol| protocol.action == ProtocolAction::Block && !protocol.watched().is_empty();
         self.has_queue() && self.mode == Mode::Enforce && self.block.total > 0 && (may_block(&self.tcp) || may_block(&self.udp))
     }
 
-    /// Whether a probe that nobody judges is dropped.
+    /// Whether a probe without a decision is dropped.
     pub fn drops_probes(&self) -> bool {
         self.mode == Mode::Enforce && self.closed_ports == ClosedPorts::Drop
     }
 
-    /// Whether the rules count probes of this transport and hold a source themselves: only where the daemon would block it at once, though nothing
-    /// has proven its address.
+    /// Whether the rules count probes of this transport and hold sources: only if the daemon would
+    /// block an unverified source at once.
     pub fn has_reflex(&self, protocol: &Protocol) -> bool {
         let unproven = &self.block.unproven;
         let may_block = self.mode == Mode::Enforce && protocol.action == ProtocolAction::Block && self.block.total > 0;
@@ -102,22 +103,22 @@ pub enum Mode {
 /// `closed_ports`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClosedPorts {
-    /// A probe gets no answer.
+    /// Probes get no answer.
     Drop,
-    /// The kernel's reset or port-unreachable goes out.
+    /// The kernel answers with a reset or port-unreachable.
     Answer,
 }
 
 /// `capture`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capture {
-    /// The mechanism.
+    /// NFLOG or NFQUEUE.
     pub method: Method,
-    /// The rules hold a source themselves when it passes the trigger.
+    /// The rules hold a source when it exceeds the trigger.
     pub reflex: bool,
     /// NFLOG group or NFQUEUE number.
     pub group: u16,
-    /// Local port, on loopback, that the decoy of connect mode listens on.
+    /// Loopback port on which the decoy of connect mode listens.
     pub decoy_port: u16,
 }
 
@@ -133,15 +134,15 @@ pub enum Method {
 /// `tcp` and `udp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protocol {
-    /// Which ports are watched, and whether they answer.
+    /// How ports are watched.
     pub mode: PortMode,
     /// Ports of connect and stealth mode.
     pub ports: PortSet,
     /// Ports of advanced mode.
     pub advanced_ports: PortSet,
-    /// Never watched in advanced mode.
+    /// Ports never watched in advanced mode.
     pub exclude: PortSet,
-    /// What a scan has for consequence.
+    /// What a scan triggers.
     pub action: ProtocolAction,
 }
 
@@ -154,7 +155,7 @@ pub enum PortMode {
     Connect,
     /// The listed ports, silently.
     Stealth,
-    /// Every closed port of the range but the excluded.
+    /// Every closed port of the range except the excluded ones.
     Advanced,
 }
 
@@ -183,37 +184,37 @@ impl Protocol {
 /// `block`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
-    /// How long a block of a proven source lasts; `None`: until it is unblocked (`0` in the file).
+    /// Duration of a block of a verified source; `None`: permanent (`0` in the file).
     pub timeout: Option<Duration>,
-    /// Each further block of the same source lasts longer.
+    /// Longer blocks for repeat offenders.
     pub escalate: Escalate,
-    /// IPv6 sources are accounted and blocked by prefixes of this many bits, 48..=128.
+    /// Prefix length by which IPv6 sources are counted and blocked, 48..=128.
     pub ipv6_prefix: u8,
-    /// What a source gets whose address may be forged.
+    /// Treatment of unverified sources, whose address may be forged.
     pub unproven: Unproven,
-    /// Never more elements than this.
+    /// Maximum number of elements.
     pub total: u32,
 }
 
 /// `block.escalate`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Escalate {
-    /// Each further block lasts this many times longer, 1..=100.
+    /// Factor of each further block, 1..=100.
     pub factor: u32,
-    /// But never longer than this.
+    /// Maximum duration.
     pub max: Duration,
-    /// A source that was quiet for this long starts afresh.
+    /// After this long without a block a source starts from the beginning.
     pub memory: Duration,
 }
 
 /// `block.unproven`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unproven {
-    /// What is done.
+    /// What such a source triggers.
     pub action: UnprovenAction,
-    /// A short block, renewed while the scan goes on.
+    /// Duration of the short block, which is renewed while the scan goes on.
     pub timeout: Duration,
-    /// No more new blocks of unproven sources than this within a minute.
+    /// Maximum of new blocks of unverified sources in a minute.
     pub per_minute: u32,
 }
 
@@ -222,7 +223,7 @@ pub struct Unproven {
 pub enum UnprovenAction {
     /// A short block.
     Block,
-    /// Its connections to real services pass only when the identical SYN comes again.
+    /// Its connections to real services pass only when the identical SYN is repeated.
     Slow,
     /// Report only.
     Report,
@@ -237,9 +238,9 @@ pub struct NeverBlock {
     pub gateways: bool,
     /// Its name servers.
     pub resolvers: bool,
-    /// Peers of long-established connections to `admin_ports`.
+    /// Peers of long-lived connections to `admin_ports`.
     pub ssh_peers: bool,
-    /// TCP ports that administrators come in through.
+    /// TCP ports of administrators' logins.
     pub admin_ports: PortSet,
 }
 
@@ -250,11 +251,11 @@ pub struct Respond {
     pub command: Vec<String>,
     /// Before or after the block.
     pub command_when: CommandWhen,
-    /// It is killed after this.
+    /// Time after which the command is killed.
     pub command_timeout: Duration,
     /// Lines in hosts.deny.
     pub hosts_deny: HostsDeny,
-    /// Sent to whoever connects to a decoy, once triggered.
+    /// Text that a decoy sends once the trigger is exceeded.
     pub banner: String,
 }
 
@@ -270,22 +271,22 @@ pub enum CommandWhen {
 /// `respond.hosts_deny`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostsDeny {
-    /// Whether lines are written at all.
+    /// Whether lines are written.
     pub enabled: bool,
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// The line; `{target}` is replaced.
+    /// Line template with `{target}`.
     pub line: String,
 }
 
 /// `log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// Where lines go.
+    /// Target of the log.
     pub target: LogTarget,
-    /// What they look like.
+    /// Format of the lines.
     pub format: LogFormat,
-    /// The least important that is written.
+    /// Least severe level that is logged.
     pub level: log::LevelFilter,
     /// syslog(3) facility, by name.
     pub facility: Facility,
@@ -319,7 +320,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Facility {
-    /// kern is for the kernel; user-level messages.
+    /// User-level messages (kern is for the kernel).
     User = 1,
     /// System daemons.
     Daemon = 3,
@@ -350,14 +351,14 @@ pub enum Facility {
 pub struct Control {
     /// Path of the socket.
     pub socket: PathBuf,
-    /// Members of this group may read; empty: root only.
+    /// Group that may read; empty: root only.
     pub group: String,
 }
 
 /// `on_exit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
-    /// The table stays, with every block.
+    /// The table stays, with all blocks.
     Keep,
     /// The table is removed.
     Remove,
@@ -366,10 +367,10 @@ pub enum OnExit {
 /// `own_table`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnTable {
-    /// They may, until one does so again and again.
+    /// They may, until one does so repeatedly.
     Auto,
-    /// They may not, where the kernel has table owners.
+    /// They may not, if the kernel has table owners.
     Yes,
-    /// They may; what they do is put right.
+    /// They may; their changes are repaired.
     No,
 }

@@ -1,4 +1,5 @@
-//! Single values as people write them: times, ports, addresses, names, paths, macros. Pure; what is wrong comes back as message and remedy.
+//! Parsers of single values: times, ports, addresses, names, paths, macros. Pure; errors are
+//! message and remedy.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -9,20 +10,20 @@ use ipnet::{IpNet, Ipv4Net};
 use super::diagnostic::{is_plain, shown};
 use super::nearest::nearest;
 
-/// What is wrong with a value, and what to write instead.
+/// Message and remedy of an error.
 pub(super) type Wrong = (String, String);
 
 fn wrong<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T, Wrong> {
     Err((message.into(), remedy.into()))
 }
 
-/// Longest name of an interface: IFNAMSIZ less its NUL (linux/if.h).
+/// Longest interface name: IFNAMSIZ less its NUL (linux/if.h).
 const INTERFACE_MAX: usize = 15;
 
-/// Longest name of a group (groupadd(8)).
+/// Longest group name (groupadd(8)).
 const GROUP_MAX: usize = 32;
 
-/// What a command's words and a hosts.deny line may name.
+/// Macros of commands and hosts.deny lines.
 pub(crate) const MACROS: &[&str] = &["target", "port", "mode", "protocol", "scan", "reason"];
 
 /// A time: `0`, or numbers with units.
@@ -38,7 +39,7 @@ pub(super) fn time(text: &str) -> Result<Duration, Wrong> {
     let Ok(time) = humantime::parse_duration(text) else {
         return wrong(format!("`{}` is not a time", shown(text)), REMEDY);
     };
-    // The kernel's timeouts are milliseconds.
+    // The kernel's timeouts are in milliseconds.
     if time.subsec_nanos() % 1_000_000 != 0 { wrong(format!("`{}` is finer than a millisecond", shown(text)), REMEDY) } else { Ok(time) }
 }
 
@@ -50,13 +51,13 @@ pub(super) fn port(number: i128, min: u16) -> Result<RangeInclusive<u16>, Wrong>
     }
 }
 
-/// A port, or a range of ports, that was written as text.
+/// A port or a range of ports that was written as text.
 pub(super) fn ports(text: &str, min: u16) -> Result<RangeInclusive<u16>, Wrong> {
     let text = text.trim();
     if text.contains(',') {
         return wrong(format!("`{}` is one text, not a list of ports", shown(text)), format!("put the list into brackets: [{}]", shown(text)));
     }
-    // A leading zero means octal to some, and a sign means nothing here.
+    // A leading zero may mean octal, and a sign has no meaning here.
     let number = |part: &str| {
         let part = part.trim();
         let odd = part.starts_with('+') || (part.len() > 1 && part.starts_with('0'));
@@ -79,7 +80,7 @@ pub(super) fn ports(text: &str, min: u16) -> Result<RangeInclusive<u16>, Wrong> 
     Ok(*low.start()..=*high.end())
 }
 
-/// A network, and what is odd about the way it was written.
+/// A network, with a warning if it was written oddly.
 pub(super) fn network(text: &str) -> Result<(IpNet, Option<Wrong>), Wrong> {
     let text = text.trim();
     let network = match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
@@ -105,7 +106,7 @@ pub(super) fn network(text: &str) -> Result<(IpNet, Option<Wrong>), Wrong> {
     Ok((network, None))
 }
 
-/// A network as people write it: an address without its prefix length.
+/// A network as text; an address without its prefix length.
 pub(super) fn display(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
 }
@@ -140,7 +141,8 @@ fn no_network(text: &str) -> Wrong {
     (message, "write an address, 192.0.2.7 or 2001:db8::7, or a network, 192.0.2.0/24; names are not looked up".to_owned())
 }
 
-/// A name that an interface can have: `dev_valid_name` of the kernel (net/core/dev.c), without what would mean something in a ruleset.
+/// A valid interface name: the kernel's `dev_valid_name` (net/core/dev.c), without characters that
+/// have a meaning in a ruleset.
 pub(super) fn interface(name: &str) -> Result<(), Wrong> {
     if name.len() > INTERFACE_MAX {
         return wrong(
@@ -160,7 +162,7 @@ pub(super) fn interface(name: &str) -> Result<(), Wrong> {
     }
 }
 
-/// An absolute path that the system can take.
+/// An absolute path within the system's limits.
 pub(super) fn path(text: &str, max: usize) -> Result<(), Wrong> {
     if text.is_empty() {
         return wrong("the path is empty", "write an absolute path");
@@ -190,7 +192,7 @@ pub(super) fn group(text: &str) -> Result<(), Wrong> {
     }
 }
 
-/// Whether every macro in a text is one that is replaced.
+/// Checks that all macros of a text are known.
 pub(super) fn macros(text: &str) -> Result<(), Wrong> {
     for (before, after) in [("$TARGET$", "target"), ("$PORT$", "port"), ("$MODE$", "mode")] {
         if text.contains(before) {
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_masked_and_oddities_told() {
+    fn networks_are_masked_and_oddities_warned_about() {
         let net = |text: &str| network(text).map(|(network, odd)| (network.to_string(), odd.is_some()));
         assert_eq!(net("192.0.2.7"), Ok(("192.0.2.7/32".into(), false)));
         assert_eq!(net("192.0.2.7/24"), Ok(("192.0.2.0/24".into(), true)));
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_interfaces_are_the_kernels() {
+    fn interface_names_follow_the_kernel() {
         for name in ["eth0", "wlp3s0", "br-lan", "eth0.100", "fifteen-bytes-x"] {
             assert_eq!(interface(name), Ok(()), "{name}");
         }
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_macro_that_is_not_replaced_is_found() {
+    fn unknown_macros_are_refused() {
         assert_eq!(macros("ALL: {target} : deny { and } {} {a b}"), Ok(()));
         assert!(macros("{taget}").unwrap_err().1.contains("{target}"));
         assert!(macros("x $TARGET$").unwrap_err().1.contains("{target}"));

@@ -1,4 +1,4 @@
-//! How single values are written in the file, so that they read back as what they are.
+//! Writes single values in the file's notation, so that they read back equal.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::PortSet;
 use super::diagnostic::is_plain;
 
-/// A line of the file: a key, and its value if that stands beside it.
+/// A line of the file: a key, and its value if it is on the same line.
 pub(super) fn line(text: &mut String, depth: usize, name: &str, value: &str) {
     for _ in 0..depth {
         text.push_str("  ");
@@ -20,7 +20,7 @@ pub(super) fn line(text: &mut String, depth: usize, name: &str, value: &str) {
     text.push('\n');
 }
 
-/// Ports: a range alone as a scalar, else a list.
+/// Ports: a single range as a scalar, otherwise a list.
 pub(super) fn ports(ports: &PortSet) -> String {
     match ports.ranges() {
         [one] if one.start() != one.end() => ports.to_string(),
@@ -36,7 +36,7 @@ pub(super) fn file(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-/// A double-quoted scalar (YAML 1.2.2, 7.3.1): nothing in it can end it or be taken for another type.
+/// A double-quoted scalar (YAML 1.2.2, 7.3.1): its text cannot end it or be read as another type.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -48,7 +48,7 @@ pub(super) fn quoted(text: &str) -> String {
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
             ' '..='~' => quoted.push(character),
-            // What YAML calls printable (5.1) and shows what it is; the rest by number.
+            // YAML's printable characters (5.1) that are visible; others by number.
             _ if character.is_alphanumeric() && is_plain(character) && character < '\u{10000}' => quoted.push(character),
             _ => quoted.push_str(&format!("\\U{:08x}", u32::from(character))),
         }
@@ -57,7 +57,7 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// A time in the largest units that give it exactly: `1h 30m`; `0` for none.
+/// A time in the largest units that are exact: `1h 30m`; `0` for none.
 pub(super) fn time(time: Duration) -> String {
     if time.is_zero() {
         return "0".to_owned();
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_people_write_them() {
+    fn times_are_printed_in_the_largest_exact_units() {
         for (seconds, text) in [(0, "0"), (60, "1m"), (3600, "1h"), (5400, "1h 30m"), (604_800, "7d"), (365 * 86_400, "365d"), (90, "1m 30s")] {
             assert_eq!(time(Duration::from_secs(seconds)), text);
         }

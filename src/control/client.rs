@@ -1,4 +1,4 @@
-//! The client's side: connect, ask, read the answer, each within a time.
+//! The client's side: connect, send, receive, each within a time limit.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,25 +14,25 @@ use serde::Deserialize;
 use super::protocol::{REPLY_MAX, Refusal, Reply, Request, VERSION, line};
 use crate::sys::{peer, poll};
 
-/// How long the daemon may take for each line of an answer.
+/// Time limit for each line of an answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pause between two attempts to connect to a socket whose queue is full.
+/// Pause between attempts to connect to a socket whose queue is full.
 const CONNECT_RETRY: Duration = Duration::from_millis(10);
 
-/// Why there is no answer.
+/// Why a request was not answered.
 #[derive(Debug)]
 pub enum ClientError {
     /// No daemon listens on the socket.
     Unreachable {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What connect(2) said.
+        /// The error of connect(2).
         error: io::Error,
     },
     /// The socket may not be connected to.
     NotPermitted {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
     /// The daemon took too long.
@@ -48,7 +48,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The exit status of `portsentryctl`.
+    /// Exit status of `portsentryctl`.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Unreachable { .. } | Self::Late | Self::Closed | Self::Lost(_) => 69,
@@ -58,7 +58,7 @@ impl ClientError {
         }
     }
 
-    /// What to do about it; may be empty.
+    /// What the user can do; may be empty.
     pub fn remedy(&self) -> &str {
         match self {
             Self::Unreachable { .. } => "is it running? See `systemctl status portsentry`; another socket is named with --socket",
@@ -98,7 +98,7 @@ impl std::error::Error for ClientError {
 pub struct Client {
     socket: UnixStream,
     buffer: Vec<u8>,
-    /// Where in `buffer` the next line begins.
+    /// Start of the next line in `buffer`.
     start: usize,
 }
 
@@ -122,7 +122,7 @@ impl Client {
     /// Sends a request.
     ///
     /// # Errors
-    /// When the connection is lost, or the daemon does not take it in time.
+    /// The connection is lost, or the daemon does not take the request in time.
     pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         let line = line(request).map_err(ClientError::Refused)?;
         let mut rest = line.as_bytes();
@@ -140,10 +140,10 @@ impl Client {
         Ok(())
     }
 
-    /// Reads the next line of an answer; `timeout` `None` waits for ever, as `watch` does.
+    /// Receives the next line of an answer; without a `timeout` it waits for ever, as `watch` does.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] when it is an error reply, and all that can happen to a connection.
+    /// [`ClientError::Refused`] for an error reply, and errors of the connection.
     pub fn receive(&mut self, timeout: Option<Duration>) -> Result<Reply, ClientError> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let line = self.next_line(deadline)?;
@@ -153,7 +153,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads one line of answer.
+    /// Sends a request and receives one line of answer.
     ///
     /// # Errors
     /// As [`Client::send`] and [`Client::receive`].
@@ -217,7 +217,8 @@ fn parse(line: &[u8]) -> Result<Reply, ClientError> {
     if head.v != VERSION {
         return Err(ClientError::Unintelligible(format!("it is of protocol version {}; this program speaks version {VERSION}", head.v)));
     }
-    // Long lists are read straight into their rows: serde keeps a tagged enum in an intermediate form first.
+    // Parse long lists straight into their rows: serde keeps a tagged enum in an intermediate form
+    // first.
     match &*head.reply {
         "blocks" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::Blocks { rows, more }),
         "history" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::History { rows, more }),

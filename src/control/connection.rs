@@ -1,4 +1,4 @@
-//! One client: what it sent so far, what it still has to read, and how long it may take.
+//! One client connection: its input, its pending output, and its deadlines.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,65 +9,66 @@ use super::stream::line_or_refusal;
 use super::workers::{Handle, Piece, Rest};
 use crate::sys::peer::Peer;
 
-/// A request must be whole this long after the connection, or after the answer to the one before.
+/// Time limit for a whole request, after the connection or the previous answer.
 pub(super) const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 
-/// A client that reads nothing for this long is cut off.
+/// A client that reads nothing for this long is disconnected.
 pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A client must have read its whole answer within this: a million rows take seconds.
+/// Time limit for reading a whole answer: a million rows take seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 
-/// The next piece of an answer is asked for when less than this waits to be read. A piece has about as much, so twice this is the most that waits, but for
-/// an answer of one long line ([`REPLY_MAX`](super::protocol::REPLY_MAX)).
+/// The next piece of an answer is made when less than this is pending. A piece is about as large,
+/// so at most twice this is pending, except for an answer of one long line
+/// ([`REPLY_MAX`](super::protocol::REPLY_MAX)).
 const OUTPUT_LOW: usize = 64 << 10;
 
-/// Writes to one client before the others have their turn: some 128 KiB, a millisecond's work.
+/// Writes to one client before the others have their turn: 128 KiB, about a millisecond.
 const WRITES_PER_TURN: usize = 2;
 
-/// What may wait for a client that watches before it is cut off: about a thousand events.
+/// Pending events of a watcher before it is disconnected: about a thousand.
 const WATCH_MAX: usize = 256 << 10;
 
 /// What a client is doing.
 pub(super) enum State {
-    /// It is to send a request.
+    /// Waiting for its request.
     Reading,
-    /// It has an answer to read.
+    /// Sending its answer.
     Answering(Source),
-    /// It gets events.
+    /// Sending events.
     Watching,
-    /// It gets what is in the buffer, and no more.
+    /// Sending the pending output, then closing.
     Closing,
 }
 
-/// Where the part of an answer that is not yet in the buffer comes from.
+/// Where the rest of an answer comes from.
 pub(super) enum Source {
-    /// A worker makes it. The client reads what it has meanwhile; when it is gone, the handle takes the task back.
+    /// A worker is making it. Dropping the handle cancels the task.
     Worker(#[expect(dead_code, reason = "kept for its drop")] Handle),
-    /// It is made when the client has read most of what it has.
+    /// It is made when the client has read most of the pending output.
     Rest(Rest),
-    /// There is no more.
+    /// It is complete.
     End,
 }
 
 /// One client.
 pub(super) struct Connection {
-    /// Its number, which no other client has.
+    /// A unique number.
     pub(super) id: u64,
     pub(super) socket: UnixStream,
     pub(super) peer: Peer,
     pub(super) state: State,
-    /// When it connected, or got the first part of its last answer.
+    /// Time of the connection, or of the first part of the last answer.
     pub(super) since: Instant,
     /// When it last read something, or had nothing to read.
     progress: Instant,
     input: Vec<u8>,
-    /// How much of `input` is known to hold no line end.
+    /// Bytes of `input` that are known to hold no line end.
     searched: usize,
     output: Vec<u8>,
-    /// How much of `output` is written.
+    /// Bytes of `output` that were written.
     written: usize,
-    /// It has closed its side.
+    /// The client has closed its writing side.
     ended: bool,
 }
 
@@ -96,7 +97,7 @@ impl Connection {
         matches!(self.state, State::Watching)
     }
 
-    /// Whether it has sent a part of a request.
+    /// Whether part of a request has arrived.
     pub(super) fn has_input(&self) -> bool {
         !self.input.is_empty()
     }
@@ -106,12 +107,12 @@ impl Connection {
         matches!(self.state, State::Reading | State::Watching)
     }
 
-    /// Whether poll(2) should wait until it can be written to. Not while a worker has to make what is to be written.
+    /// Whether poll(2) should wait for writability. Not while a worker is making the output.
     pub(super) fn wants_output(&self) -> bool {
         self.has_output() || matches!(self.state, State::Answering(Source::Rest(_) | Source::End) | State::Closing)
     }
 
-    /// Whether it waits for a worker, with nothing to read meanwhile.
+    /// Whether it waits for a worker, without pending output.
     pub(super) fn waits_for_worker(&self) -> bool {
         !self.has_output() && matches!(self.state, State::Answering(Source::Worker(_)))
     }
@@ -120,7 +121,7 @@ impl Connection {
         self.written < self.output.len()
     }
 
-    /// Reads what is there. `Ok(false)`: the client has closed its side.
+    /// Receives available bytes. `Ok(false)`: the client has closed its side.
     pub(super) fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0u8; 16 << 10];
         match self.socket.read(&mut buffer) {
@@ -129,7 +130,7 @@ impl Connection {
                 Ok(false)
             }
             Ok(count) => {
-                // What a client that watches sends is ignored.
+                // Input of a watcher is ignored.
                 if self.is_reading() {
                     self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
                 }
@@ -140,10 +141,10 @@ impl Connection {
         }
     }
 
-    /// The next request line, without its end, if it is whole.
+    /// The next request line, without its line end, if it is complete.
     ///
     /// # Errors
-    /// A [`Refusal`] when it is longer than [`REQUEST_MAX`].
+    /// A [`Refusal`] if it is longer than [`REQUEST_MAX`].
     pub(super) fn next_request(&mut self) -> Result<Option<Vec<u8>>, Refusal> {
         if !self.is_reading() {
             return Ok(None);
@@ -165,17 +166,17 @@ impl Connection {
         }
     }
 
-    /// Whether there is input that was not looked at yet.
+    /// Whether there is input that was not examined yet.
     pub(super) fn has_unread(&self) -> bool {
         self.is_reading() && self.searched < self.input.len()
     }
 
-    /// Starts to wait for an answer.
+    /// Starts to wait for a worker's answer.
     pub(super) fn wait_for(&mut self, handle: Handle) {
         self.state = State::Answering(Source::Worker(handle));
     }
 
-    /// Starts an answer that is one line.
+    /// Starts an answer of one line.
     pub(super) fn answer(&mut self, reply: &Reply, now: Instant) {
         self.progress = now;
         self.since = now;
@@ -188,7 +189,7 @@ impl Connection {
         if piece.is_first {
             self.since = now;
         }
-        // The time that the worker took is not the client's.
+        // The worker's time does not count against the client.
         if !self.has_output() {
             self.progress = now;
         }
@@ -196,7 +197,8 @@ impl Connection {
         self.state = State::Answering(piece.rest.map_or(Source::End, Source::Rest));
     }
 
-    /// What is still to be made of its answer, if it is time to make more of it. Give it to a worker and call [`Connection::wait_for`].
+    /// The rest of its answer, if more should be made now. Give it to a worker and call
+    /// [`Connection::wait_for`].
     pub(super) fn take_rest(&mut self) -> Option<Rest> {
         if self.output.len() - self.written >= OUTPUT_LOW {
             return None;
@@ -210,14 +212,14 @@ impl Connection {
         }
     }
 
-    /// Sends a refusal, and closes the connection after that.
+    /// Sends a refusal, then closes the connection.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
         self.answer(&Reply::Error(refusal), now);
         self.input = Vec::new();
         self.state = State::Closing;
     }
 
-    /// Adds a line for a client that watches; when too much waits already, refuses and closes.
+    /// Adds a line for a watcher; if too much is pending, refuses and closes.
     pub(super) fn offer(&mut self, line: &str, now: Instant) {
         if !self.is_watching() {
             return;
@@ -232,7 +234,7 @@ impl Connection {
         self.output.extend_from_slice(line.as_bytes());
     }
 
-    /// Writes what there is room for, but no more than the others can wait for. `Ok(false)`: the client is finished.
+    /// Writes as much as fits, up to this turn's limit. `Ok(false)`: the connection is finished.
     pub(super) fn send(&mut self) -> io::Result<bool> {
         for _ in 0..WRITES_PER_TURN {
             let rest = self.output.get(self.written..).unwrap_or_default();
@@ -266,11 +268,11 @@ impl Connection {
         Ok(true)
     }
 
-    /// When it is to be cut off if nothing happens.
+    /// When it is disconnected if nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Reading => Some(self.since + REQUEST_WITHIN),
-            // The worker ends in its own time.
+            // The worker has its own time limits.
             State::Answering(Source::Worker(_)) if !self.has_output() => None,
             State::Answering(_) | State::Closing => Some((self.progress + PROGRESS_WITHIN).min(self.since + ANSWER_WITHIN)),
             State::Watching => self.has_output().then(|| self.progress + PROGRESS_WITHIN),

@@ -1,14 +1,15 @@
-//! The interface between the server and the daemon: a request goes to a [`Handler`], which gives an [`Answer`].
+//! The interface between the server and the daemon: a [`Handler`] turns a request into an
+//! [`Answer`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::protocol::{BlockRow, HistoryRow, Reply, Request};
 
-/// Rows as they are made; the server takes them as the client reads.
+/// Rows that are made while the client reads.
 pub type Rows<T> = Box<dyn Iterator<Item = T> + Send>;
 
-/// What a [`Handler`] answers.
+/// An answer of a [`Handler`].
 pub enum Answer {
     /// One line.
     Reply(Reply),
@@ -19,7 +20,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// A list; it is brought into the order of addresses.
+    /// A list, which this function sorts by address.
     pub fn blocks(mut rows: Vec<BlockRow>) -> Self {
         rows.sort_by_key(|row| row.address);
         Self::Blocks(Box::new(rows.into_iter()))
@@ -32,25 +33,26 @@ impl<T: Into<Reply>> From<T> for Answer {
     }
 }
 
-/// Whether the client that asked is gone, so that its answer is of no use any more.
+/// Whether the client has disconnected, so that its answer is no longer needed.
 #[derive(Debug, Clone, Default)]
 pub struct Cancelled(Arc<AtomicBool>);
 
 impl Cancelled {
-    /// The client is gone.
+    /// Notes that the client has disconnected.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the client is gone.
+    /// Whether the client has disconnected.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Answers requests, on a thread that does nothing else; there are several such threads, each with a handler of its own. The client's permission was
-/// checked before.
+/// Answers requests on a worker thread; each worker has its own handler. The client's permission
+/// was checked before.
 pub trait Handler: Send {
-    /// Answers. It may take long; when it reads much, it should stop soon after `cancelled`, whatever it then answers. [`Request::Watch`] never comes here.
+    /// Answers a request. It may take long, but should stop soon after `cancelled`, with any
+    /// answer. Never gets [`Request::Watch`].
     fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer;
 }

@@ -1,4 +1,4 @@
-//! Binds the control socket: its path, its mode and group, and that only one daemon listens on it.
+//! Binds the control socket: path, mode, group, and the check that no other daemon uses it.
 
 use std::fmt;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
@@ -10,35 +10,35 @@ use std::time::{Duration, Instant};
 
 use crate::sys::peer;
 
-/// How long to wait for another daemon that is binding its socket at the same moment.
+/// How long to wait for another daemon that is binding its socket at the same time.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// A bound socket; it is gone from the file system when this is dropped.
+/// A bound socket; dropping it removes the file.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: UnixListener,
     pub(super) group: Option<u32>,
     path: PathBuf,
-    /// Device and inode, so that no other program's socket is removed.
+    /// Device and inode, so that another program's socket is not removed.
     identity: (u64, u64),
 }
 
-/// Why there is no control socket.
+/// Why the control socket cannot be bound.
 #[derive(Debug)]
 pub enum ListenError {
     /// There is no such group.
     NoGroup(String),
-    /// Another daemon answers there.
+    /// Another daemon listens there.
     Running(PathBuf),
-    /// Something that is no socket is there.
+    /// The path is not a socket.
     InTheWay(PathBuf),
     /// An operation failed.
     Failed {
-        /// What was to be done.
+        /// The operation.
         verb: &'static str,
-        /// With what.
+        /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
 }
@@ -65,11 +65,12 @@ impl std::error::Error for ListenError {
     }
 }
 
-/// Binds the control socket at `path`, mode 0600, or 0660 and owned by `group` if that is not empty. A missing directory is made, with mode 0755.
-/// A socket that no process listens on, left by a daemon that was killed, is removed.
+/// Binds the control socket at `path`, mode 0600, or 0660 and owned by `group` if that is not
+/// empty. Creates a missing directory with mode 0755. Removes a socket of a killed daemon, on which
+/// no process listens.
 ///
 /// # Errors
-/// No such group, another daemon, something else at that path, or an error of the system.
+/// No such group, another daemon, something else at that path, or a system error.
 pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
     let fail = |verb: &'static str, path: &Path| {
         let path = path.to_owned();
@@ -81,7 +82,7 @@ pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
     };
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail("create the directory", directory))?;
-    // Two daemons that start at once must not both take the other's new socket for an old one.
+    // Two daemons that start at once must not mistake each other's new socket for a stale one.
     let _lock = lock(directory).map_err(fail("lock the directory", directory))?;
     let socket = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -92,7 +93,7 @@ pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
     }
     .map_err(fail("bind the control socket", path))?;
     let metadata = std::fs::symlink_metadata(path).map_err(fail("examine the control socket", path))?;
-    // From here on the drop of `listener` takes the socket away again if something fails.
+    // From here on, dropping `listener` removes the socket on an error.
     let listener = Listener { socket, group, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
     if group.is_some() {
         std::os::unix::fs::chown(path, None, group).map_err(fail("change the group of", path))?;
@@ -128,7 +129,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     match peer::connect_now(path) {
         // No process listens on it: ECONNREFUSED, unix(7).
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        // Connected, or the queue of a process that listens is full.
+        // Connected, or the listener's queue is full.
         Ok(_) => return Err(ListenError::Running(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ListenError::Running(path.to_owned())),
         Err(error) => return Err(fail("find out who listens at")(error)),
@@ -137,7 +138,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 }
 
 impl Listener {
-    /// Where it listens.
+    /// Path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }

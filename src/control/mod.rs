@@ -1,13 +1,15 @@
-//! The control socket: what `portsentryctl` asks, and the daemon's answers.
+//! The control socket: requests of `portsentryctl` and the daemon's answers.
 //!
-//! One unix stream socket; a request is one JSON object on one line, and so is each part of the answer. Reading is for root and the configured group,
-//! changing for root alone; the kernel names the user of each client (SO_PEERCRED).
+//! One unix stream socket; a request is one JSON object on a line, and so is each part of the
+//! answer. Root and the configured group may read, only root may change; the kernel reports each
+//! client's user (SO_PEERCRED).
 //!
-//! No client makes another one wait. One thread ([`server`]) moves bytes and never computes; answers are computed by workers, of which root has its own,
-//! one of them for changes alone. A user other than root gets a part of everything at most: see the constants in [`server`] (clients, watchers) and
-//! [`workers`] (answers). Memory is bounded by them: 64 KiB of request and about 128 KiB of answer for each client (4 MiB where the answer is one line), 256
-//! KiB of events for each that watches, and for each answer that is worked on what its rows take: up to 100,000 lines of history (15 MB), or the addresses
-//! of all blocks.
+//! No client delays another. One thread ([`server`]) moves bytes and never computes; workers
+//! compute the answers. Root has its own workers, one of them for changes only. Other users share
+//! limited parts: see the constants in [`server`] (clients, watchers) and [`workers`] (answers),
+//! which also bound the memory: for each client 64 KiB of request and about 128 KiB of answer (4
+//! MiB for an answer of one line), 256 KiB of events for each watcher, and for each answer in
+//! progress its rows: up to 100,000 lines of history (15 MB), or the addresses of all blocks.
 
 pub mod client;
 mod connection;

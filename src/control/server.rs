@@ -1,6 +1,7 @@
-//! The thread that serves the control socket: one loop over the listener and all clients, which waits for none of them.
+//! The thread that serves the control socket: one loop over the listener and all clients, without
+//! waiting for any of them.
 //!
-//! It only moves bytes: requests are answered by [`workers`](super::workers).
+//! It only moves bytes: [`workers`](super::workers) compute the answers.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -22,37 +23,39 @@ use crate::sys::{peer, poll};
 /// Clients at once. An administrator needs one; a monitoring program or two some more.
 pub const CLIENTS_MAX: usize = 64;
 
-/// Of these, clients that are not root: the rest is kept for root.
+/// Of these, clients other than root: the rest is reserved for root.
 pub const OTHERS_MAX: usize = 48;
 
 /// Of these, clients of one user.
 pub const CLIENTS_PER_USER: usize = 24;
 
-/// Of the clients, those that watch.
+/// Of the clients, watchers.
 pub const WATCHERS_MAX: usize = 16;
 
-/// Of these, watchers that are not root: the rest is kept for root.
+/// Of these, watchers other than root: the rest is reserved for root.
 pub const OTHER_WATCHERS_MAX: usize = 12;
 
 /// Of these, watchers of one user.
 pub const WATCHERS_PER_USER: usize = 6;
 
-/// Clients that are let in before those that are in are served.
+/// Clients accepted in one wake, before connected ones are served.
 const ACCEPTS_PER_WAKE: usize = 16;
 
-/// A client that has sent no whole request makes room for a new one when all places are taken, but not sooner than this: an honest one has sent it by then.
-const GRACE: Duration = Duration::from_millis(50);
+/// When all places are taken, a client without a whole request makes room for a new one, but not
+/// sooner than this: a well-behaved client has sent its request by then.
+const REPLACEABLE_AFTER: Duration = Duration::from_millis(50);
 
-/// Time without accepting after accept(2) failed (no descriptors left): the listener stays readable, and the loop must not spin.
+/// Pause after accept(2) failed (no descriptors left): the listener stays readable, and the loop
+/// must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Events that are handed to the watchers before the clients are served.
+/// Events delivered in one wake, before clients are served.
 const EVENTS_PER_WAKE: usize = 256;
 
-/// When the server ends, changes that root has asked for are still carried out and answered within this.
+/// Time limit for root's pending changes when the server ends.
 const LAST_CHANGES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Opens the stream of events for the watchers: [`crate::journal::JournalHandle::subscribe`].
+/// Opens the event stream for the watchers: [`crate::journal::JournalHandle::subscribe`].
 pub type Feed = Box<dyn Fn(Arc<Waker>) -> Subscription + Send>;
 
 /// The running server.
@@ -64,10 +67,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the thread and its workers, each with a handler of its own that `new_handler` makes.
+    /// Starts the thread and its workers, each with a handler made by `new_handler`.
     ///
     /// # Errors
-    /// What eventfd(2) and clone(2) say.
+    /// eventfd(2) or clone(2) failed.
     pub fn start(listener: Listener, new_handler: NewHandler<'_>, feed: Feed) -> io::Result<Self> {
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), Arc::new(Waker::new()?));
         let (end, ended) = sync_channel::<()>(1);
@@ -94,7 +97,8 @@ impl Server {
         Ok(Self { stop, waker, ended })
     }
 
-    /// Ends the thread and takes the socket away; `false` if the thread does not end in time. A worker that is in the middle of an answer ends with it.
+    /// Ends the thread and removes the socket; `false` if it does not end in time. Workers are
+    /// stopped even in the middle of an answer.
     pub fn stop(self, deadline: Duration) -> bool {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
@@ -105,22 +109,22 @@ impl Server {
 struct Service {
     listener: Listener,
     workers: Workers,
-    /// What the workers have made.
+    /// Finished pieces of the workers.
     pieces: Receiver<Piece>,
     feed: Feed,
-    /// Only while a client watches.
+    /// Present while there are watchers.
     subscription: Option<Subscription>,
     clients: Vec<Connection>,
-    /// The users of the clients that watch, while clients are served.
+    /// The users of the watchers, while clients are served.
     watchers: Vec<u32>,
-    /// The number of the client that came last.
+    /// The number of the newest client.
     last_id: u64,
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     paused_until: Option<Instant>,
 }
 
-/// What poll(2) says.
+/// The result of poll(2).
 struct Ready {
     waker: bool,
     listener: bool,
@@ -132,7 +136,7 @@ impl Service {
     fn run(&mut self) {
         while !self.stop.load(Ordering::Acquire) {
             let Ok(ready) = self.wait() else {
-                // poll(2) fails for want of memory at most; without rest this would be a loop at full speed.
+                // poll(2) fails only without memory; without a pause the loop would spin.
                 thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
@@ -158,12 +162,12 @@ impl Service {
         }
         self.take_pieces();
         for client in &mut self.clients {
-            // What fits into the sockets' buffers now.
+            // As much as fits into the sockets' buffers.
             let _ = client.send();
         }
     }
 
-    /// Hands what the workers have made to the clients.
+    /// Delivers the workers' pieces to the clients.
     fn take_pieces(&mut self) {
         // Each client has one piece at most.
         while let Ok(piece) = self.pieces.try_recv() {
@@ -180,14 +184,14 @@ impl Service {
             self.clients.swap_remove(position);
             return;
         }
-        go_on(&self.workers, client, now);
+        continue_answer(&self.workers, client, now);
     }
 
-    /// Waits until something is to be done.
+    /// Waits for work.
     fn wait(&self) -> io::Result<Ready> {
         let now = Instant::now();
-        let accepts =
-            self.paused_until.is_none_or(|until| until <= now) && (self.clients.len() < CLIENTS_MAX || self.victim(Room::Root, now).is_some());
+        let accepts = self.paused_until.is_none_or(|until| until <= now)
+            && (self.clients.len() < CLIENTS_MAX || self.replaceable(ClientLimit::Root, now).is_some());
         let mut unread = false;
         let mut fds = Vec::with_capacity(self.clients.len() + 2);
         fds.push(PollFd::from_borrowed_fd(AsFd::as_fd(&*self.waker), PollFlags::IN));
@@ -204,11 +208,11 @@ impl Service {
         let mut due: Option<Instant> =
             self.clients.iter().filter_map(Connection::deadline).chain(self.paused_until.filter(|until| *until > now)).min();
         if !accepts {
-            // A place may become free by grace alone.
-            due = Some(due.map_or(now + GRACE, |due| due.min(now + GRACE)));
+            // A client may become replaceable by time alone.
+            due = Some(due.map_or(now + REPLACEABLE_AFTER, |due| due.min(now + REPLACEABLE_AFTER)));
         }
         if unread {
-            // A client sent its next request along with the last: there is something to do at once.
+            // A client has sent its next request already.
             due = Some(now);
         }
         match poll::wait(&mut fds, due.map(|due| due.saturating_duration_since(now))) {
@@ -223,13 +227,13 @@ impl Service {
         Ok(Ready { waker, listener, clients })
     }
 
-    /// Hands events to the clients that watch.
+    /// Delivers events to the watchers.
     fn publish(&mut self) {
         let Some(subscription) = &self.subscription else { return };
         let now = Instant::now();
         for count in 0..=EVENTS_PER_WAKE {
             if count == EVENTS_PER_WAKE {
-                // The waker was cleared before these were taken; what is left needs another wake.
+                // The waker was cleared before; the remaining events need another wake.
                 self.waker.wake();
                 break;
             }
@@ -255,7 +259,7 @@ impl Service {
         }
     }
 
-    /// Reads, answers and writes, one step for each client that is ready.
+    /// One step of reading, answering and writing for each client that is ready.
     fn serve(&mut self, ready: &[PollFlags]) {
         let now = Instant::now();
         let mut clients = std::mem::take(&mut self.clients);
@@ -269,13 +273,13 @@ impl Service {
         self.clients = clients;
     }
 
-    /// One step of one client; `false` when it is finished.
+    /// One step for a client; `false` when it is finished.
     fn step(&mut self, client: &mut Connection, flags: PollFlags, now: Instant) -> bool {
         if client.wants_input() && flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             match client.receive() {
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
-                    // Half a request of a client that is gone is no request.
+                    // A part of a request of a disconnected client is ignored.
                     if !client.is_reading() {
                         return false;
                     }
@@ -283,7 +287,8 @@ impl Service {
                 }
             }
         } else if client.waits_for_worker() && flags.intersects(PollFlags::HUP | PollFlags::ERR) {
-            // It is gone altogether (a client that has only closed its side for writing gives no HUP): its answer is not worked on any more.
+            // The client is gone (closing only its writing side gives no HUP): its answer is
+            // cancelled.
             return false;
         }
         match client.next_request() {
@@ -291,7 +296,7 @@ impl Service {
             Ok(None) => {
                 let continues = client.send().unwrap_or(false);
                 if continues {
-                    go_on(&self.workers, client, now);
+                    continue_answer(&self.workers, client, now);
                 }
                 continues
             }
@@ -334,12 +339,12 @@ impl Service {
         client.send().unwrap_or(false)
     }
 
-    /// Why a client of this user may not watch, if it may not.
+    /// Why this user may not watch, if so.
     fn refuse_watcher(&self, uid: u32) -> Option<Refusal> {
         let others = self.watchers.iter().filter(|watcher| **watcher != 0).count();
         let own = self.watchers.iter().filter(|watcher| **watcher == uid).count();
         let bounds = [(WATCHERS_MAX, self.watchers.len()), (OTHER_WATCHERS_MAX, others), (WATCHERS_PER_USER, own)];
-        // Root has the first bound alone.
+        // Only the first bound applies to root.
         let bounds = bounds.get(..if uid == 0 { 1 } else { bounds.len() }).unwrap_or_default();
         let (bound, _) = bounds.iter().find(|(bound, watch)| watch >= bound)?;
         Some(Refusal::new(Kind::Busy, format!("{bound} clients watch already"), "end one of them"))
@@ -372,9 +377,9 @@ impl Service {
                     return;
                 }
             };
-            // A client whose user is not known cannot be served.
+            // A client whose user is unknown cannot be served.
             let (Ok(()), Ok(peer)) = (socket.set_nonblocking(true), peer::peer(socket.as_fd())) else { continue };
-            let room = self.room(peer.uid);
+            let limit = self.exceeded_limit(peer.uid);
             let may_read = peer.uid == 0 || self.listener.group.is_some_and(|group| peer.is_member(group));
             self.last_id += 1;
             let mut client = Connection::new(self.last_id, socket, peer, now);
@@ -384,73 +389,74 @@ impl Service {
                     "you may not use the control socket",
                     "run portsentryctl as root, or become a member of the group that control.group names",
                 ))
-            } else if let Some(room) = room {
-                match self.victim(room, now) {
-                    Some(victim) => {
-                        let mut victim = self.clients.swap_remove(victim);
-                        victim.refuse(room.busy(), now);
-                        let _ = victim.send();
+            } else if let Some(limit) = limit {
+                match self.replaceable(limit, now) {
+                    Some(replaceable) => {
+                        let mut replaceable = self.clients.swap_remove(replaceable);
+                        replaceable.refuse(limit.busy(), now);
+                        let _ = replaceable.send();
                         None
                     }
-                    None => Some(room.busy()),
+                    None => Some(limit.busy()),
                 }
             } else {
                 None
             };
             if let Some(refusal) = refusal {
-                // One attempt, and it is closed: the buffer of a new socket has room for a line.
+                // One attempt, then close: a new socket's buffer has room for a line.
                 client.refuse(refusal, now);
                 let _ = client.send();
                 continue;
             }
             self.clients.push(client);
-            if self.clients.len() >= CLIENTS_MAX && self.victim(Room::Root, now).is_none() {
+            if self.clients.len() >= CLIENTS_MAX && self.replaceable(ClientLimit::Root, now).is_none() {
                 return;
             }
         }
     }
 
-    /// Which bound a new client of this user would exceed, if any.
-    fn room(&self, uid: u32) -> Option<Room> {
+    /// The bound that a new client of this user would exceed, if any.
+    fn exceeded_limit(&self, uid: u32) -> Option<ClientLimit> {
         let others = self.clients.iter().filter(|client| client.peer.uid != 0).count();
         let own = self.clients.iter().filter(|client| client.peer.uid == uid).count();
         match uid {
-            0 => (self.clients.len() >= CLIENTS_MAX).then_some(Room::Root),
-            _ if own >= CLIENTS_PER_USER => Some(Room::User(uid)),
-            _ => (others >= OTHERS_MAX || self.clients.len() >= CLIENTS_MAX).then_some(Room::Others),
+            0 => (self.clients.len() >= CLIENTS_MAX).then_some(ClientLimit::Root),
+            _ if own >= CLIENTS_PER_USER => Some(ClientLimit::User(uid)),
+            _ => (others >= OTHERS_MAX || self.clients.len() >= CLIENTS_MAX).then_some(ClientLimit::Others),
         }
     }
 
-    /// The client that makes room for a new one: of those that have sent no request although they had time to, the oldest of the user who has most
-    /// connections. Root never makes room for others, and a user who has all that one user may have makes room for itself.
-    fn victim(&self, room: Room, now: Instant) -> Option<usize> {
+    /// The client that makes room for a new one: among those that had time but sent no request, the
+    /// oldest of the user with the most connections. Root never makes room for others, and a user
+    /// at its own limit makes room for itself.
+    fn replaceable(&self, limit: ClientLimit, now: Instant) -> Option<usize> {
         let connections = |uid: u32| self.clients.iter().filter(|client| client.peer.uid == uid).count();
-        let may_go = |uid: u32| match room {
-            Room::Root => true,
-            Room::Others => uid != 0,
-            Room::User(user) => uid == user,
+        let may_go = |uid: u32| match limit {
+            ClientLimit::Root => true,
+            ClientLimit::Others => uid != 0,
+            ClientLimit::User(user) => uid == user,
         };
         self.clients
             .iter()
             .enumerate()
-            .filter(|(_, client)| client.is_reading() && now.duration_since(client.since) >= GRACE && may_go(client.peer.uid))
+            .filter(|(_, client)| client.is_reading() && now.duration_since(client.since) >= REPLACEABLE_AFTER && may_go(client.peer.uid))
             .max_by_key(|(_, client)| (client.peer.uid != 0, connections(client.peer.uid), std::cmp::Reverse(client.since)))
             .map(|(position, _)| position)
     }
 }
 
-/// The places that are all taken.
+/// An exhausted bound.
 #[derive(Debug, Clone, Copy)]
-enum Room {
-    /// All, and root wants one.
+enum ClientLimit {
+    /// All clients, and root wants to connect.
     Root,
-    /// Those that are not root's.
+    /// Clients other than root.
     Others,
-    /// Those of one user.
+    /// Clients of one user.
     User(u32),
 }
 
-impl Room {
+impl ClientLimit {
     fn busy(self) -> Refusal {
         let message = match self {
             Self::Root => format!("{CLIENTS_MAX} clients are connected already"),
@@ -461,10 +467,10 @@ impl Room {
     }
 }
 
-/// Has a worker make the next piece of an answer, if it is time for it.
-fn go_on(workers: &Workers, client: &mut Connection, now: Instant) {
+/// Starts the next piece of an answer, if it is due.
+fn continue_answer(workers: &Workers, client: &mut Connection, now: Instant) {
     if let Some(rest) = client.take_rest() {
-        match workers.go_on(client.id, rest) {
+        match workers.next_piece(client.id, rest) {
             Some(handle) => client.wait_for(handle),
             None => client.refuse(Refusal::new(Kind::Busy, "the daemon ends", ""), now),
         }

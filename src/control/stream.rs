@@ -1,14 +1,15 @@
-//! An answer as lines, made in pieces of bounded size.
+//! Encodes an answer as lines, in pieces of bounded size.
 
 use std::iter::Peekable;
 
 use super::handler::{Answer, Rows};
 use super::protocol::{BlockRow, HistoryRow, ROWS_PER_LINE, Reply, line};
 
-/// A piece ends with the line that reaches this many bytes: a fraction of a millisecond's work, and less than what a socket's own buffer of 208 KiB takes.
+/// A piece ends with the line that reaches this size: a fraction of a millisecond's work, and less
+/// than the socket's buffer of 208 KiB.
 const PIECE_LEN: usize = 64 << 10;
 
-/// The part of an answer that is not yet made.
+/// The rest of an answer.
 pub(super) enum Stream {
     /// Nothing.
     End,
@@ -29,7 +30,7 @@ impl Stream {
         }
     }
 
-    /// The next lines, and whether there are more after them.
+    /// The next lines, and whether more follow.
     pub(super) fn next_piece(&mut self) -> (String, bool) {
         let mut lines = String::new();
         while lines.len() < PIECE_LEN
@@ -40,7 +41,7 @@ impl Stream {
         (lines, !matches!(self, Self::End))
     }
 
-    /// The next line, if there is one; an empty list is one line too.
+    /// The next line, if any; an empty list is one line too.
     fn next_line(&mut self) -> Option<String> {
         let (reply, more) = match self {
             Self::End => return None,
@@ -66,7 +67,7 @@ impl Stream {
     }
 }
 
-/// The line of a reply, or of the refusal why there is none.
+/// The line of a reply, or of the refusal if it cannot be encoded.
 pub(super) fn line_or_refusal(reply: &Reply) -> String {
     line(reply).or_else(|refusal| line(&Reply::Error(refusal))).unwrap_or_default()
 }

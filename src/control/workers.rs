@@ -1,11 +1,13 @@
 //! The threads that compute answers, so that the server's thread only moves bytes.
 //!
-//! Three lanes, each with threads of its own, so that none waits behind another: changes (root alone), root's reading, and reading by others. A long
-//! answer is made piece by piece, as its client reads it; of a lane's two threads one takes pieces first and the other takes new requests first, so that
-//! neither waits for ever. Users take turns, and one user holds at most a part of what the others' lane works on.
+//! Three lanes with their own threads, so that none waits for another: changes (root only), root's
+//! reading, and reading by others. A long answer is made in pieces as its client reads it; of a
+//! lane's two threads one prefers pieces and the other new requests, so that neither starves. Users
+//! take turns, and each has a bounded share of the others' lane.
 //!
-//! Bounds: a client has one task at most, which is taken back when the client is gone; so a lane holds no more tasks than there are clients. A change that
-//! was asked for is carried out even if its client is gone, and [`CHANGES_MAX`] of them may wait.
+//! Bounds: a client has one task at most, which is cancelled when the client disconnects, so a lane
+//! has no more tasks than there are clients. A requested change is made even if its client is gone;
+//! [`CHANGES_MAX`] of them may wait.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -17,13 +19,14 @@ use super::protocol::Request;
 use super::stream::Stream;
 use crate::sys::wake::Waker;
 
-/// Changes that wait. Root sends them one after the other; more is a defect of the client.
+/// Changes that wait. Root sends them one by one; more is a defect of the client.
 const CHANGES_MAX: usize = 64;
 
-/// Threads for a lane of reading: one that takes pieces first, one that takes requests first.
+/// Threads for a reading lane: one prefers pieces, one requests.
 const READERS: usize = 2;
 
-/// Answers to others than root that are worked on or not yet read to their end: a list of a million blocks takes some 80 MB until then.
+/// Unfinished answers to users other than root: a list of a million blocks takes some 80 MB until
+/// it is read.
 pub const LONG_ANSWERS_MAX: usize = 8;
 
 /// Of these, answers to one user.
@@ -32,7 +35,7 @@ pub const LONG_ANSWERS_PER_USER: usize = 2;
 /// Makes the handler of a thread.
 pub type NewHandler<'a> = &'a mut dyn FnMut() -> Box<dyn Handler>;
 
-/// What a thread has to do for a client.
+/// A unit of work for a client.
 struct Task {
     client: u64,
     uid: u32,
@@ -45,7 +48,7 @@ enum Work {
     Rest(Rest),
 }
 
-/// The part of a long answer that is still to be made, with its place among those of its lane.
+/// The rest of a long answer, with its place in the lane.
 pub(super) struct Rest {
     stream: Stream,
     place: Place,
@@ -55,13 +58,13 @@ pub(super) struct Rest {
 pub(super) struct Piece {
     pub(super) client: u64,
     pub(super) lines: String,
-    /// What follows; `None`: this was all.
+    /// The rest; `None`: this was the last piece.
     pub(super) rest: Option<Rest>,
-    /// Whether the answer begins with it.
+    /// Whether this is the first piece.
     pub(super) is_first: bool,
 }
 
-/// A task that is queued or worked on; dropped when the client is gone, which takes the task back.
+/// A task in progress; dropping it cancels the task.
 pub(super) struct Handle {
     lane: Arc<Lane>,
     client: u64,
@@ -72,7 +75,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if !self.lane.is_for_changes {
             self.cancelled.cancel();
-            let _task = self.lane.take_back(self.client);
+            let _task = self.lane.cancel(self.client);
         }
     }
 }
@@ -84,7 +87,7 @@ pub(super) struct Workers {
     others: Arc<Lane>,
 }
 
-/// Requests that wait, by user, and pieces that are to be made.
+/// Waiting requests by user, and waiting pieces.
 struct Lane {
     is_for_changes: bool,
     tasks_max: usize,
@@ -99,12 +102,12 @@ struct Waiting {
     /// In the order of turns; no queue is empty.
     users: VecDeque<(u32, VecDeque<Task>)>,
     pieces: VecDeque<Task>,
-    /// The user of each answer that is worked on or not yet read to its end.
+    /// The user of each unfinished answer.
     answers: Vec<u32>,
     is_ending: bool,
 }
 
-/// A place among the answers that a lane works on.
+/// A lane's slot for an unfinished answer.
 struct Place {
     lane: Arc<Lane>,
     uid: u32,
@@ -131,7 +134,7 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `false` when there is no room.
+    /// `false` if there is no room.
     fn submit(&self, task: Task) -> bool {
         let mut state = self.lock();
         let waiting: usize = state.users.iter().map(|(_, tasks)| tasks.len()).sum();
@@ -150,8 +153,9 @@ impl Lane {
         true
     }
 
-    /// The task of a client that is gone, if no thread has it yet. It is to be dropped after the lock: it may hold a place.
-    fn take_back(&self, client: u64) -> Option<Task> {
+    /// Removes the task of a client that is gone, if no thread has it yet. Drop it after unlocking:
+    /// it may hold a place.
+    fn cancel(&self, client: u64) -> Option<Task> {
         let mut state = self.lock();
         if let Some(position) = state.pieces.iter().position(|task| task.client == client) {
             return state.pieces.remove(position);
@@ -166,7 +170,7 @@ impl Lane {
         task
     }
 
-    /// The next task; waits for it. `None` when the server ends.
+    /// Waits for the next task; `None` when the server ends.
     fn next(self: &Arc<Self>, pieces_first: bool) -> Option<(Task, Option<Place>)> {
         let mut state = self.lock();
         loop {
@@ -192,7 +196,7 @@ impl Lane {
         }
     }
 
-    /// One thread's work.
+    /// Runs a thread.
     fn work(self: &Arc<Self>, pieces_first: bool, handler: &mut dyn Handler, done: &Sender<Piece>, waker: &Waker) {
         while let Some((task, place)) = self.next(pieces_first) {
             let Task { client, cancelled, work, .. } = task;
@@ -216,7 +220,7 @@ impl Lane {
 }
 
 impl Waiting {
-    /// The request of the user whose turn it is, among those who have room for an answer.
+    /// The request of the next user in turn who has room for an answer.
     fn next_request(&mut self, answers_max: usize, answers_per_user: usize) -> Option<Task> {
         if self.answers.len() >= answers_max {
             return None;
@@ -233,17 +237,17 @@ impl Waiting {
 }
 
 impl Workers {
-    /// Starts the threads. Pieces go to `done`, and `waker` tells of each.
+    /// Starts the threads. Pieces go to `done`, each with a wake of `waker`.
     ///
     /// # Errors
-    /// What clone(2) says.
+    /// clone(2) failed.
     pub(super) fn start(new_handler: NewHandler<'_>, clients_max: usize, done: &Sender<Piece>, waker: &Arc<Waker>) -> io::Result<Self> {
         let workers = Self {
             changes: Lane::new(true, CHANGES_MAX, usize::MAX, usize::MAX),
             root: Lane::new(false, clients_max, usize::MAX, usize::MAX),
             others: Lane::new(false, clients_max, LONG_ANSWERS_MAX, LONG_ANSWERS_PER_USER),
         };
-        // One thread: changes are carried out in the order in which they came.
+        // One thread, so that changes are made in the order of their arrival.
         for (name, lane, threads) in
             [("control-change", &workers.changes, 1), ("control-root", &workers.root, READERS), ("control-read", &workers.others, READERS)]
         {
@@ -256,7 +260,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Has a request answered; `None` when there is no room for it.
+    /// Queues a request; `None` if there is no room.
     pub(super) fn ask(&self, client: u64, uid: u32, request: Request) -> Option<Handle> {
         let lane = match (request.changes(), uid) {
             (true, _) => &self.changes,
@@ -266,8 +270,8 @@ impl Workers {
         Self::submit(lane, client, uid, Work::Request(request))
     }
 
-    /// Has the next piece of an answer made.
-    pub(super) fn go_on(&self, client: u64, rest: Rest) -> Option<Handle> {
+    /// Queues the next piece of an answer.
+    pub(super) fn next_piece(&self, client: u64, rest: Rest) -> Option<Handle> {
         let (lane, uid) = (Arc::clone(&rest.place.lane), rest.place.uid);
         Self::submit(&lane, client, uid, Work::Rest(rest))
     }
@@ -278,7 +282,7 @@ impl Workers {
         lane.submit(task).then(|| Handle { lane: Arc::clone(lane), client, cancelled })
     }
 
-    /// Whether changes are waited for or worked on.
+    /// Whether changes are waiting or in progress.
     pub(super) fn has_changes(&self) -> bool {
         let state = self.changes.lock();
         !state.users.is_empty() || !state.answers.is_empty()
@@ -292,7 +296,7 @@ impl Drop for Workers {
             state.is_ending = true;
             let left = (std::mem::take(&mut state.users), std::mem::take(&mut state.pieces));
             drop(state);
-            // Only now: each may hold a place, which is given back under the same lock.
+            // Drop after unlocking: each may hold a place, which is released under the same lock.
             drop(left);
             lane.available.notify_all();
         }

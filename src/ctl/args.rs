@@ -1,4 +1,4 @@
-//! The command line (design: one subcommand a request).
+//! The command line: a subcommand for each request.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use crate::config::classic::Modes;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::protocol::{REASON_MAX, Target};
 
-/// See and change what the PortSentry daemon blocks.
+/// Show and change what the PortSentry daemon blocks.
 #[derive(Debug, Clone, PartialEq, Parser)]
 #[command(name = "portsentryctl", version, after_help = EXIT_STATUSES)]
 pub struct Arguments {
-    /// Print JSON: one document, with keys that stay.
+    /// Print JSON: one document with stable keys.
     #[arg(long, global = true)]
     pub json: bool,
     /// The daemon's control socket.
@@ -33,11 +33,11 @@ Exit status: 0 done, 1 no (not blocked, nothing known), 64 wrong command line, 6
 /// The subcommands.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
-    /// How the daemon fares.
+    /// Show the daemon's status.
     Status,
-    /// What is blocked.
+    /// List the blocks.
     List,
-    /// What is known of an address: its block, what it touched, why it is never blocked.
+    /// Show the state of an address: its block, the ports it touched, why it is never blocked.
     Show {
         /// The address.
         #[arg(value_name = "ADDR")]
@@ -45,13 +45,14 @@ pub enum Command {
     },
     /// Block an address or a network.
     Block {
-        /// The address, or the network in CIDR form. Of an IPv6 address the whole prefix is blocked.
+        /// The address, or the network in CIDR form. For an IPv6 address the whole prefix is
+        /// blocked.
         #[arg(value_name = "ADDR|NET")]
         address: Target,
-        /// For how long: 30s, 2h, "1day 12h"; 0 until it is unblocked. Without it, as long as the configuration says.
+        /// Duration: 30s, 2h, "1day 12h"; 0: permanent. Without it, the configured duration.
         #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
         time: Option<Duration>,
-        /// Why; it is shown in lists and in the log.
+        /// The reason, shown in lists and in the log.
         #[arg(long, value_name = "TEXT", default_value = "", value_parser = parse_reason, hide_default_value = true)]
         reason: String,
     },
@@ -64,62 +65,65 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Addresses and networks that are never blocked.
+    /// List or change the addresses and networks that are never blocked.
     Allow {
         /// What to do with them.
         #[command(subcommand)]
         command: AllowCommand,
     },
-    /// Blocks of the past.
+    /// List past blocks.
     History {
-        /// Not older than this: 1h, 7d, or a time such as 2026-11-20T15:00:00Z.
+        /// Only blocks since then: 1h, 7d, or a time such as 2026-11-20T15:00:00Z.
         #[arg(long, value_name = "TIME", value_parser = parse_since)]
         since: Option<Timestamp>,
-        /// Of this address or network only.
+        /// Only blocks of this address or network.
         #[arg(long, value_name = "ADDR|NET")]
         source: Option<Target>,
     },
-    /// The ruleset that is in force, as nft(8) reads it.
+    /// Print the ruleset in force, as nft(8) reads it.
     Rules,
     /// Check a configuration file. The daemon need not run.
     Check {
-        /// The file; without it, the one that the daemon reads.
+        /// The file; without it, the daemon's.
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Make a configuration from the files of PortSentry 1.2 or 2.x. The daemon need not run.
+    /// Convert the files of PortSentry 1.2 or 2.x into a configuration. The daemon need not run.
     ///
-    /// Each value gets its origin as a comment. What cannot be taken over is told, and stands in the head of the new file with what replaces it. A
-    /// damaged file is refused with all its faults, and nothing is written.
+    /// Each value gets its origin as a comment. Settings that cannot be converted are reported, and
+    /// listed at the head of the new file with their replacement. A damaged file is refused with
+    /// all its faults, and nothing is written.
     Import {
         /// The classic configuration: /etc/portsentry/portsentry.conf.
         #[arg(value_name = "CLASSIC.conf")]
         file: PathBuf,
-        /// The file to write. One that is there is never overwritten.
+        /// The file to write. An existing one is never overwritten.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, conflicts_with = "print")]
         output: PathBuf,
         /// Write to standard output instead.
         #[arg(long)]
         print: bool,
-        /// The settings of the init script, with TCP_MODE and UDP_MODE; without it, /etc/default/portsentry, if it is there.
+        /// The settings of the init script, with TCP_MODE and UDP_MODE; without it,
+        /// /etc/default/portsentry, if it exists.
         #[arg(long = "default", value_name = "FILE")]
         defaults: Option<PathBuf>,
-        /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp (1.2), connect or stealth (2.x). May be given twice.
+        /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp
+        /// (1.2), connect or stealth (2.x). May be given twice.
         #[arg(long, value_name = "WORD", value_parser = parse_mode, allow_hyphen_values = true)]
         mode: Vec<Modes>,
     },
-    /// Let the daemon read its configuration again.
+    /// Reload the daemon's configuration.
     Reload,
-    /// Show what happens, as it happens.
+    /// Show events as they happen.
     Watch,
 }
 
 /// The subcommands of `allow`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum AllowCommand {
-    /// What is never blocked, and why.
+    /// List what is never blocked, and why.
     List,
-    /// Never block this from now on; a block of it is lifted.
+    /// Never block this from now on, and lift its block.
     Add {
         /// The address or network.
         #[arg(value_name = "ADDR|NET")]
@@ -143,7 +147,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     let time = humantime::parse_duration(text).map_err(|error| format!("{error}: write it as 30s, 2h or \"1day 12h\""))?;
-    // Less than a second would become 0, and that is for ever.
+    // Less than a second would become 0, which means permanent.
     if time < Duration::from_secs(1) { Err("a block lasts a second or more; 0 is until it is unblocked".to_owned()) } else { Ok(time) }
 }
 
@@ -166,7 +170,7 @@ fn parse_since(text: &str) -> Result<Timestamp, String> {
         return Ok(at);
     }
     let age = humantime::parse_duration(text).map_err(|error| format!("{error}: write it as 1h, 7d or 2026-11-20T15:00:00Z"))?;
-    // Further back than there is time is everything.
+    // A time before the earliest possible one selects everything.
     Ok(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
 }
 
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn unblock_takes_an_address_or_all_but_not_both_and_not_nothing() {
+    fn unblock_takes_either_an_address_or_all() {
         assert!(read("portsentryctl unblock 192.0.2.1").is_ok());
         assert!(read("portsentryctl unblock --all").is_ok());
         assert!(read("portsentryctl unblock").is_err());

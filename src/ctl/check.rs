@@ -1,4 +1,4 @@
-//! `portsentryctl check`: the configuration is read as the daemon would read it, without the daemon.
+//! `portsentryctl check`: checks the configuration as the daemon would, without the daemon.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::status;
 use crate::config::{self, DEFAULT_PATH, Loaded};
 use crate::journal::format::{printable, printable_json, printable_lines};
 
-/// Checks `file`, or the daemon's own if there is one, and says what was found.
+/// Checks `file`, or the daemon's own, and prints the findings.
 pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
     let result = match file {
         Some(file) => config::load(file),

@@ -1,4 +1,4 @@
-//! Why a subcommand did not do what it should: an exit status, and lines for standard error.
+//! Failures of subcommands: exit status, and lines for standard error.
 
 use std::error::Error;
 use std::io;
@@ -7,18 +7,18 @@ use super::status;
 use crate::control::client::ClientError;
 use crate::journal::format::{printable, printable_lines};
 
-/// Why a subcommand did not do what it should.
+/// Why a subcommand failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The daemon said no, or nothing.
+    /// The daemon refused the request or did not answer.
     Client(ClientError),
     /// Standard output cannot be written.
     Output(io::Error),
-    /// The daemon's answer belongs to another question.
+    /// The daemon's answer does not fit the request.
     Answer,
     /// The configuration is wrong; the findings.
     Configuration(String),
-    /// A file cannot be written; the exit status, what and why, the remedy.
+    /// A file cannot be written; exit status, message, remedy.
     File(u8, String, String),
 }
 

@@ -1,6 +1,8 @@
-//! `portsentryctl import`: reads the files of the old program, lets [`classic`] translate them, and writes the new configuration.
+//! `portsentryctl import`: reads the old program's files, translates them with [`classic`], and
+//! writes the new configuration.
 //!
-//! A file that is there is never overwritten, and no half of a file is ever there ([`replace::create`]).
+//! An existing file is never overwritten, and the new one appears complete or not at all
+//! ([`replace::create`]).
 
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder};
@@ -17,24 +19,24 @@ use crate::config::{self, DEFAULT_PATH, Finding, Refused};
 use crate::journal::format::{printable, printable_json, printable_lines};
 use crate::sys::{files, replace};
 
-/// Bytes of a file that are read: as much as a configuration may have.
+/// Bytes of a file that are read at most, as for a configuration.
 const SIZE_MAX: u64 = 1 << 20;
 
-/// What is wanted.
+/// The options of an import.
 pub(super) struct Order<'o> {
     /// The classic configuration.
     pub(super) file: &'o Path,
-    /// The file to write; standard output without it.
+    /// The new file; `None`: standard output.
     pub(super) to: Option<&'o Path>,
-    /// The init script's settings, where they were named.
+    /// The init script's settings, if named.
     pub(super) defaults: Option<&'o Path>,
-    /// Modes that were given.
+    /// Modes from the command line.
     pub(super) modes: Modes,
-    /// JSON is wanted.
+    /// Whether to print JSON.
     pub(super) json: bool,
 }
 
-/// Imports.
+/// Runs the import.
 pub(super) fn run(order: &Order<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failure> {
     if let Some(to) = order.to
         && fs::symlink_metadata(to).is_ok()
@@ -52,7 +54,7 @@ pub(super) fn run(order: &Order<'_>, out: &mut dyn Write, err: &mut dyn Write) -
         Err(refused) => return Err(Failure::Configuration(format!("{refused}\nNothing was written."))),
     };
     let Import { yaml, findings } = translated;
-    // What the daemon will say about the new file: keys that are not in force yet, for one.
+    // Findings that the daemon will have about the new file, for example keys without effect yet.
     let name = order.to.unwrap_or(Path::new("the new file"));
     let remarks = config::parse(&yaml, name).map(|loaded| loaded.warnings).unwrap_or_default();
     if let Some(to) = order.to {
@@ -68,7 +70,7 @@ pub(super) fn run(order: &Order<'_>, out: &mut dyn Write, err: &mut dyn Write) -
         return Ok(status::DONE);
     }
     for line in &told {
-        // With standard error closed there is nowhere to tell it; all that concerns the old files stands in the new one too.
+        // If standard error is closed, the findings about the old files are still in the new one.
         let _ = writeln!(err, "{}", printable_lines(line));
     }
     let _ = err.flush();
@@ -86,7 +88,7 @@ fn texts(findings: &[Finding]) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// Reads everything and translates it.
+/// Reads all files and translates them.
 fn translate(order: &Order<'_>, untrusted: &mut Vec<String>) -> Result<Result<Import, Refused>, Failure> {
     let must = |path: &Path| read(path).map_err(|error| unreadable(path, &error));
     let (bytes, doubt) = must(order.file)?;
@@ -114,8 +116,9 @@ fn translate(order: &Order<'_>, untrusted: &mut Vec<String>) -> Result<Result<Im
     Ok(import)
 }
 
-/// The ignore file that the configuration names, or one of that name beside the configuration, and the one that Debian's init script makes it of.
-/// Why the daemon will not take the first, if others than root can write it, comes out in words.
+/// The ignore file that the configuration names, or one of that name beside the configuration, and
+/// the one that Debian's init script generates from it. `refused_later` gets the reasons why the
+/// daemon will refuse the first.
 fn ignore_files(named: &Path, config: &Path, refused_later: &RefCell<Vec<String>>) -> classic::Ignore {
     let beside = named.file_name().map(|name| config.with_file_name(name));
     for path in [Some(named.to_owned()), beside].into_iter().flatten() {
@@ -141,7 +144,7 @@ fn ignore_files(named: &Path, config: &Path, refused_later: &RefCell<Vec<String>
     Ok(Vec::new())
 }
 
-/// What the daemon will have against reading this file.
+/// Reasons why the daemon will refuse to read this file.
 fn refusals(path: &Path) -> Vec<String> {
     let faults = files::facts_at(path).map(|facts| config::distrust(path, &facts)).unwrap_or_default();
     let words = |(fault, remedy): config::Fault| {
@@ -159,14 +162,14 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::Configuration(format!("{}: error: cannot read it: {error}\n    help: {remedy}", path.display()))
 }
 
-/// A file, and a warning if others than root could have put a command for root into it.
+/// A file, and a warning if users other than root could have written commands for root into it.
 fn read(path: &Path) -> io::Result<(Vec<u8>, Option<String>)> {
     let mut file = files::open(path)?;
     let facts = files::facts(&file)?;
     if !facts.regular {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
-    // One byte more than allowed tells whether there is more.
+    // One byte more than allowed shows whether there is more.
     let bytes = files::read_up_to(&mut file, SIZE_MAX + 1)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SIZE_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it has more than {SIZE_MAX} bytes")));
@@ -191,7 +194,7 @@ fn is_there(to: &Path) -> Failure {
     )
 }
 
-/// Writes the new file as a whole, for root's eyes only: a command may have a password in it.
+/// Writes the complete new file, readable by root only: a command may contain a password.
 fn write(to: &Path, text: &str) -> Result<(), Failure> {
     let directory = match to.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

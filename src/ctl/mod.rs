@@ -1,6 +1,6 @@
-//! `portsentryctl`: the command line, and what people and programs see of the daemon.
+//! `portsentryctl`: command line, requests, and output for people and programs.
 //!
-//! Owns no state. Nothing that came from the daemon, and through it from a remote host, reaches a terminal unescaped.
+//! Text from the daemon, and through it from remote hosts, is always escaped on a terminal.
 
 mod args;
 mod check;
@@ -17,31 +17,31 @@ use std::process::ExitCode;
 pub use args::{AllowCommand, Arguments, Command};
 pub use show::Zone;
 
-/// Exit statuses beside those of [`crate::control::Kind`] (sysexits(3head)).
+/// Exit statuses in addition to those of [`crate::control::Kind`] (sysexits(3head)).
 mod status {
     /// Done.
     pub(super) const DONE: u8 = 0;
     /// The command line is wrong (EX_USAGE).
     pub(super) const USAGE: u8 = 64;
-    /// Something of this program failed (EX_SOFTWARE).
+    /// An internal failure (EX_SOFTWARE).
     pub(super) const SOFTWARE: u8 = 70;
-    /// The system does not allow it (EX_NOPERM).
+    /// The system refuses it (EX_NOPERM).
     pub(super) const NOT_PERMITTED: u8 = 77;
     /// The configuration is wrong (EX_CONFIG).
     pub(super) const CONFIGURATION: u8 = 78;
 }
 
-/// The whole program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     ExitCode::from(run(std::env::args_os(), &mut io::BufWriter::new(io::stdout().lock()), &mut io::stderr().lock(), &Zone::system()))
 }
 
-/// The program with its output given: the exit status.
+/// Runs the program with the given outputs; returns the exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &mut dyn Write, zone: &Zone) -> u8 {
     let arguments = match args::parse(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // --help and --version are errors to clap that go to standard output.
+            // clap reports --help and --version as errors that go to standard output.
             if error.use_stderr() {
                 let _ = write!(err, "{error}").and_then(|()| err.flush());
                 return status::USAGE;
@@ -52,11 +52,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write, e
     };
     match run::run(&arguments, out, err, zone).and_then(|code| Ok(out.flush().map(|()| code)?)) {
         Ok(code) => code,
-        // Whoever read the output has enough: `portsentryctl list | head` is no failure.
+        // The reader of the output has enough: `portsentryctl list | head` is not a failure.
         Err(failure::Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => status::DONE,
         Err(failure) => {
             let _ = out.flush();
-            // With standard error closed there is nowhere to tell it; the exit status tells.
+            // If standard error is closed, the exit status is all that is left.
             let _ = err.write_all(failure.text().as_bytes()).and_then(|()| err.flush());
             failure.exit_status()
         }

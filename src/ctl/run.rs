@@ -1,4 +1,4 @@
-//! The subcommands: a request each, and its answer shown.
+//! The subcommands: each sends a request and prints the answer.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::control::protocol::{Reply, Request, Stamp};
 use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
 
-/// Carries the command line out: the exit status.
+/// Runs the subcommand; returns the exit status.
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
     let json = arguments.json;
     let request = match &arguments.command {
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Writ
     Ok(status::DONE)
 }
 
-/// Shows a list that comes in parts; `part` takes one apart.
+/// Prints a list that arrives in parts; `part` unpacks one.
 fn list<T>(
     client: &mut Client,
     first: Reply,
@@ -112,7 +112,7 @@ fn list<T>(
     }
 }
 
-/// Shows events until the daemon ends or nobody reads them any more.
+/// Prints events until the daemon ends or the output is closed.
 fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
     loop {
         let Reply::Event { event } = client.receive(None)? else { return Err(Failure::Answer) };
@@ -130,7 +130,7 @@ fn document<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()> {
     writeln!(out, "{}", printable_json(text))
 }
 
-/// An array that is written as its rows come: one row a line.
+/// A JSON array that is written row by row, one on a line.
 #[derive(Default)]
 struct Array {
     any: bool,

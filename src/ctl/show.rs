@@ -1,4 +1,4 @@
-//! What people see. Times are local, durations have two units, every cell is escaped.
+//! Output for people: local times, durations in two units, every cell escaped.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use super::table::{Align, Table};
 use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, Status};
 use crate::journal::format::{duration, printable};
 
-/// The time zone in which times are shown.
+/// Time zone of the output.
 #[derive(Debug, Clone)]
 pub struct Zone(TimeZone);
 
 impl Zone {
-    /// The system's.
+    /// The system's time zone.
     pub fn system() -> Self {
         Self(TimeZone::system())
     }
@@ -35,17 +35,17 @@ impl Zone {
     }
 }
 
-/// A value under its name, in a list of such.
+/// A name and its value on a line.
 fn pair(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
     writeln!(out, "  {name:<12} {}", printable(value))
 }
 
-/// `n` of a thing: `1 port`, `2 ports`.
+/// A number with its noun: `1 port`, `2 ports`.
 fn count(n: u64, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
-/// How the daemon fares.
+/// Prints the daemon's status.
 pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let mode = match status.mode.as_str() {
         "enforce" => "blocks scans",
@@ -121,7 +121,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     Ok(())
 }
 
-/// What the rules did by themselves.
+/// The reflex's counts.
 fn reflex(reflex: Option<&Reflex>) -> String {
     let Some(reflex) = reflex else { return "off".to_owned() };
     let mut text =
@@ -132,7 +132,7 @@ fn reflex(reflex: Option<&Reflex>) -> String {
     text
 }
 
-/// A list of port ranges may have thousands of words; `--json` has them all.
+/// A list of port ranges may be very long; `--json` has all of it.
 fn shortened(ranges: &str) -> String {
     const WIDTH: usize = 80;
     match ranges.char_indices().nth(WIDTH) {
@@ -144,11 +144,11 @@ fn shortened(ranges: &str) -> String {
     }
 }
 
-/// A list that is shown row by row, as it comes.
+/// A list that is printed row by row.
 pub(super) trait Listing<T> {
-    /// Shows a row.
+    /// Prints a row.
     fn row(&mut self, out: &mut dyn Write, row: T) -> io::Result<()>;
-    /// Shows what is left when there are no more rows.
+    /// Prints remaining rows.
     fn end(self, out: &mut dyn Write) -> io::Result<()>;
 }
 
@@ -201,13 +201,13 @@ fn ends_in(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "never".to_owned(), |seconds| duration(Duration::from_secs(seconds)))
 }
 
-/// What is blocked, and what of it is not.
+/// The blocked address with its exemptions.
 fn address(row: &BlockRow) -> String {
     let exempt: Vec<String> = row.exempt.iter().map(ToString::to_string).collect();
     if exempt.is_empty() { row.address.to_string() } else { format!("{} except {}", row.address, exempt.join(", ")) }
 }
 
-/// What is known of an address.
+/// Prints the state of an address.
 pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Result<()> {
     match &shown.block {
         Some(block) => {
@@ -241,7 +241,7 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
     Ok(())
 }
 
-/// The table of what is never blocked.
+/// Prints the table of what is never blocked.
 pub(super) fn allowed(out: &mut dyn Write, rows: Vec<AllowRow>) -> io::Result<()> {
     if rows.is_empty() {
         return writeln!(out, "Everything may be blocked.");
@@ -253,7 +253,7 @@ pub(super) fn allowed(out: &mut dyn Write, rows: Vec<AllowRow>) -> io::Result<()
     table.end(out)
 }
 
-/// The table of blocks of the past.
+/// The history table.
 pub(super) struct Past<'a> {
     zone: &'a Zone,
     table: Table<4>,

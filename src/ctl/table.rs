@@ -1,20 +1,21 @@
-//! Tables for people: columns under their names, as wide as they must be.
+//! Tables for people, with columns as wide as needed.
 
 use std::io::{self, Write};
 
 use crate::journal::format::printable;
 
-/// Rows that are looked at for the width of the columns. A longer table comes as it is read; a wider cell further down pushes its row to the right.
+/// Rows that determine the width of the columns. A longer table is printed while it is read; a
+/// wider cell further down pushes its row to the right.
 const MEASURED: usize = 5000;
 
-/// Where a column's cells stand.
+/// Alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
     Right,
 }
 
-/// A table that is written as its rows come.
+/// A table that is written row by row.
 pub(super) struct Table<const N: usize> {
     columns: [(&'static str, Align); N],
     waiting: Vec<[String; N]>,
@@ -26,7 +27,7 @@ impl<const N: usize> Table<N> {
         Self { columns, waiting: Vec::new(), widths: None }
     }
 
-    /// Adds a row; its cells are escaped here.
+    /// Adds a row and escapes its cells.
     pub(super) fn row(&mut self, out: &mut dyn Write, cells: [String; N]) -> io::Result<()> {
         let cells = cells.map(|cell| printable(&cell).into_owned());
         match self.widths {
@@ -38,7 +39,7 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Writes what waits. A table without rows has no header either.
+    /// Writes the pending rows. A table without rows has no header.
     pub(super) fn end(mut self, out: &mut dyn Write) -> io::Result<()> {
         if self.widths.is_none() && !self.waiting.is_empty() { self.begin(out) } else { Ok(()) }
     }

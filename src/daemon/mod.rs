@@ -92,7 +92,7 @@ impl Failure {
 pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // For whoever has no daemon at the other end it is a word like any other that is not known.
-    if arguments.get(1).is_some_and(|word| word == helper::WORD)
+    if arguments.get(1).is_some_and(|word| word == helper::ARGUMENT)
         && let Some(socket) = helper::socket()
     {
         return helper::main(socket);
@@ -270,7 +270,7 @@ fn start_helper(config: &Config, journal: &JournalHandle, packets: &Link<Command
 /// Opens the state store and starts the thread that owns it. One that cannot be used is reported, and stops nothing.
 fn start_store(config: &Config, journal: &JournalHandle, packets: &Link<Command>) -> Result<(StoreHandle, Option<Stored>), Failure> {
     let opened = store::open(&config.state_dir, &clock::mark());
-    for warning in &opened.told {
+    for warning in &opened.warnings {
         journal.notify(Notice::Warning(warning.clone()));
     }
     StoreHandle::start(config, opened, journal.clone(), Box::new(packets.clone())).map_err(failed("the store's thread cannot start"))

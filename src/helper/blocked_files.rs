@@ -1,8 +1,10 @@
-//! The text files of what is blocked now, one for each of the six modes (`portsentry.blocked.atcp`), a line each in PortSentry 1.2's format.
+//! Text files with the current blocks, one for each of the six modes (`portsentry.blocked.atcp`),
+//! in PortSentry 1.2's line format.
 //!
-//! 1.2 truncated them at start and only ever appended; here an entry leaves when its block ends, so that recipes which read them see the truth.
-//! The files of modes that are in use exist, empty if nothing is blocked. That of a mode which is not in use any more keeps what is still blocked
-//! and is empty then; it is not made where there is none.
+//! 1.2 truncated them at start and then only appended; here an entry is removed when its block
+//! ends, so that recipes that read the files see the current state. The files of modes in use
+//! exist, even if empty. The file of a mode no longer in use keeps its entries until their blocks
+//! end; it is not created.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -11,35 +13,36 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::mirror::{Error, Kept, Mirror, Schedule, Turn, Wanted};
-use super::protocol::Word;
+use super::mirror::{Error, Mirror, MirrorFile, Schedule, Turn, Wanted};
+use super::protocol::Message;
 use crate::config::ClassicMode;
 use crate::journal::history;
 
-/// Lines of one file: the newest are kept. A megabyte, which a monitoring recipe still reads in no time.
+/// Lines of one file; the newest are kept. A megabyte, which monitoring recipes read without
+/// trouble.
 pub const LINES_MAX: usize = 10_000;
 
-/// Changes are gathered for this long: nobody reads these files more often than every some seconds.
-const GATHER: Duration = Duration::from_secs(1);
+/// How long changes are gathered: monitoring reads these files every few seconds at most.
+const GATHER_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes of a file that are read at most: as many lines as there may be, of 400 bytes.
+/// Bytes of a file that are read at most: the maximum number of lines, at 400 bytes.
 const SIZE_MAX: u64 = 4 << 20;
 
-/// As the history file has: the group may read it, nobody else.
+/// Same as the history file's: the group may read it, others may not.
 const MODE: u32 = 0o640;
 
-/// Something that is blocked.
+/// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Which file it belongs to.
+    /// The mode whose file has the line.
     pub mode: ClassicMode,
-    /// What is blocked: an address, or a network in CIDR form; always in the same words.
+    /// The blocked address, or the network in CIDR form; always formatted the same way.
     pub subject: String,
-    /// Its line, as the history file has it, without its end.
+    /// The line as in the history file, without its line end.
     pub line: String,
 }
 
-/// All six files.
+/// The six files.
 #[derive(Debug)]
 pub struct BlockedFiles {
     files: Vec<One>,
@@ -57,8 +60,8 @@ impl BlockedFiles {
         Self { files: ClassicMode::ALL.into_iter().map(|mode| One::new(mode, path(mode))).collect() }
     }
 
-    /// The modes that are in use now: their files exist from the next [`BlockedFiles::write`] on, and hold what earlier runs left until
-    /// [`BlockedFiles::retain`].
+    /// Sets the modes in use: their files exist after the next [`BlockedFiles::write`], and keep
+    /// lines of earlier runs until [`BlockedFiles::retain`].
     pub fn use_modes(&mut self, modes: &[ClassicMode]) {
         for file in &mut self.files {
             file.used = modes.contains(&file.mode);
@@ -66,31 +69,31 @@ impl BlockedFiles {
         }
     }
 
-    /// A block has begun. The line of an earlier block of the same subject goes.
+    /// Adds the line of a new block, which replaces an earlier line of the same subject.
     pub fn add(&mut self, entry: Entry) {
         let Some(file) = self.files.iter_mut().find(|file| file.mode == entry.mode) else { return };
         if let Some(key) = base(&entry.subject) {
-            // What cannot be read now is read before anything is written.
+            // On an error it is read again before the next write.
             let _ = file.read_first();
             file.insert(key, Some(entry.subject), entry.line);
             file.schedule.on_change();
         }
     }
 
-    /// A block is over.
+    /// Removes the line of a block that ended.
     pub fn remove(&mut self, subject: &str) {
         self.files.iter_mut().for_each(|file| file.remove(subject));
     }
 
-    /// Only these are blocked still. A line of an earlier run is judged by its address.
+    /// Removes the lines of all other subjects. Lines of earlier runs are compared by address.
     pub fn retain(&mut self, subjects: &HashSet<String>) {
         let addresses: HashSet<IpAddr> = subjects.iter().filter_map(|subject| base(subject)).collect();
         self.files.iter_mut().for_each(|file| file.retain(subjects, &addresses));
     }
 
-    /// Empties all files, at once: the feature was switched off. If that fails it is tried again by [`BlockedFiles::write`], until
-    /// [`BlockedFiles::is_idle`].
-    pub fn take_out(&mut self, now: Instant) -> Vec<Word> {
+    /// Empties all files at once, when the feature was switched off. [`BlockedFiles::write`]
+    /// retries failures, until [`BlockedFiles::is_idle`].
+    pub fn remove_all(&mut self, now: Instant) -> Vec<Message> {
         self.retain(&HashSet::new());
         for file in &mut self.files {
             file.used = false;
@@ -100,7 +103,7 @@ impl BlockedFiles {
     }
 }
 
-impl Kept for BlockedFiles {
+impl MirrorFile for BlockedFiles {
     fn is_idle(&self) -> bool {
         self.files.iter().all(|file| file.schedule.is_idle())
     }
@@ -109,19 +112,20 @@ impl Kept for BlockedFiles {
         self.files.iter_mut().map(|file| file.schedule.next_due(now)).min()
     }
 
-    fn write(&mut self, now: Instant) -> Vec<Word> {
-        let mut told = Vec::new();
-        self.files.iter_mut().for_each(|file| file.write(now, &mut told));
-        told
+    fn write(&mut self, now: Instant) -> Vec<Message> {
+        let mut messages = Vec::new();
+        self.files.iter_mut().for_each(|file| file.write(now, &mut messages));
+        messages
     }
 }
 
-/// The first address of what is blocked.
+/// The first address of a subject.
 fn base(subject: &str) -> Option<IpAddr> {
     subject.parse().ok().or_else(|| Some(subject.parse::<IpNet>().ok()?.network()))
 }
 
-/// Whether a file has content that nobody would have written as a list of blocked hosts: somebody else's, under a name that was given to ours.
+/// Whether no line of the content is a blocked host: then it is another program's file under our
+/// name.
 fn is_foreign(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
     lines.peek().is_some() && !lines.any(|line| std::str::from_utf8(line).is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some()))
@@ -130,7 +134,7 @@ fn is_foreign(bytes: &[u8]) -> bool {
 #[derive(Debug)]
 struct Line {
     key: IpAddr,
-    /// `None`: read from a file that had a reverse name in its place.
+    /// `None`: read from a file that had a reverse name instead.
     subject: Option<String>,
     text: String,
 }
@@ -142,14 +146,14 @@ struct One {
     mirror: Mirror,
     schedule: Schedule,
     used: bool,
-    /// By number, in the order of blocking.
+    /// By sequence number, in the order of blocking.
     lines: BTreeMap<u64, Line>,
     numbers: HashMap<IpAddr, u64>,
     next: u64,
-    /// What was there at start was read, or there was nothing.
+    /// The content at the start was read, or there was none.
     read: bool,
-    /// To be told with the next writing.
-    tell: Vec<Word>,
+    /// Messages to return from the next write.
+    pending: Vec<Message>,
     too_many_told: bool,
 }
 
@@ -158,19 +162,19 @@ impl One {
         Self {
             mode,
             mirror: Mirror::new(path, MODE, SIZE_MAX),
-            schedule: Schedule::new(GATHER),
+            schedule: Schedule::new(GATHER_TIME),
             used: false,
             lines: BTreeMap::new(),
             numbers: HashMap::new(),
             next: 0,
             read: false,
-            tell: Vec::new(),
+            pending: Vec::new(),
             too_many_told: false,
         }
     }
 
     fn insert(&mut self, key: IpAddr, subject: Option<String>, text: String) {
-        // Whatever the line was made of, it is one line.
+        // Remove control characters, so that it stays one line.
         let text: String = text.chars().filter(|c| !c.is_control()).collect();
         if let Some(old) = self.numbers.insert(key, self.next) {
             self.lines.remove(&old);
@@ -184,7 +188,7 @@ impl One {
             if !self.too_many_told {
                 self.too_many_told = true;
                 let path = self.mirror.path().display();
-                self.tell.push(Word::Warning(format!("{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all")));
+                self.pending.push(Message::Warning(format!("{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all")));
             }
         }
     }
@@ -193,7 +197,7 @@ impl One {
         let _ = self.read_first();
         let Some(key) = base(subject) else { return };
         let Some(number) = self.numbers.get(&key) else { return };
-        // A network and its first address have the same key and are not the same.
+        // A network and its first address have the same key but are different subjects.
         if self.lines.get(number).is_some_and(|line| line.subject.as_deref().is_none_or(|known| known == subject)) {
             self.lines.remove(number);
             self.numbers.remove(&key);
@@ -217,12 +221,12 @@ impl One {
         }
     }
 
-    /// Takes over what an earlier run wrote.
+    /// Reads the lines of an earlier run.
     fn read_first(&mut self) -> Result<(), Error> {
         if self.read {
             return Ok(());
         }
-        let found = self.mirror.read(&mut self.tell)?;
+        let found = self.mirror.read(&mut self.pending)?;
         self.read = true;
         let Some(bytes) = found else { return Ok(()) };
         if is_foreign(&bytes) {
@@ -234,7 +238,7 @@ impl One {
                 Some((entry, line)) => {
                     let subject = base(&entry.host).map(|_| entry.host.clone());
                     let key = subject.as_deref().and_then(base).unwrap_or(entry.address);
-                    // What was added since is newer.
+                    // Lines that were added since are newer.
                     if !self.numbers.contains_key(&key) {
                         self.insert(key, subject, line.to_owned());
                     }
@@ -242,31 +246,31 @@ impl One {
                 None => unreadable += 1,
             }
         }
-        // The file is to be made right, if only in the order of its lines.
+        // Write the file again, if only to fix the order of its lines.
         self.schedule.on_change();
         if unreadable > 0 {
             let (path, lines) = (self.mirror.path().display(), if unreadable == 1 { "line" } else { "lines" });
-            self.tell.push(Word::Warning(format!("{unreadable} {lines} of {path} cannot be read and are dropped")));
+            self.pending.push(Message::Warning(format!("{unreadable} {lines} of {path} cannot be read and are dropped")));
         }
         Ok(())
     }
 
-    fn write(&mut self, now: Instant, told: &mut Vec<Word>) {
+    fn write(&mut self, now: Instant, messages: &mut Vec<Message>) {
         let turn = self.schedule.turn(now);
         if turn == Turn::Nothing {
             return;
         }
         let path = self.mirror.path().to_owned();
-        if turn == Turn::Look && !self.mirror.is_changed() {
-            self.schedule.on_result(now, Ok(()), &path, told);
+        if turn == Turn::Check && !self.mirror.is_changed() {
+            self.schedule.on_result(now, Ok(()), &path, messages);
             return;
         }
-        let result = self.read_first().and_then(|()| self.apply(turn, told));
-        self.schedule.on_result(now, result, &path, told);
-        told.append(&mut self.tell);
+        let result = self.read_first().and_then(|()| self.apply(turn, messages));
+        self.schedule.on_result(now, result, &path, messages);
+        messages.append(&mut self.pending);
     }
 
-    fn apply(&mut self, turn: Turn, told: &mut Vec<Word>) -> Result<(), Error> {
+    fn apply(&mut self, turn: Turn, messages: &mut Vec<Message>) -> Result<(), Error> {
         if !self.used && self.lines.is_empty() && !self.mirror.exists() {
             return Ok(());
         }
@@ -277,15 +281,15 @@ impl One {
         }
         let needed = self.used || !text.is_empty();
         let path = self.mirror.path().to_owned();
-        let ((), replaced) = self.mirror.update(told, |bytes| {
+        let ((), replaced) = self.mirror.update(messages, |bytes| {
             if bytes.is_some_and(is_foreign) {
                 return if needed { Err(Error::Foreign(path.clone())) } else { Ok(Wanted { bytes: None, result: () }) };
             }
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
             Ok(Wanted { bytes: (!right).then(|| text.clone().into_bytes()), result: () })
         })?;
-        if replaced && turn == Turn::Look {
-            self.mirror.tell_mended(told);
+        if replaced && turn == Turn::Check {
+            self.mirror.report_restored(messages);
         }
         Ok(())
     }

@@ -1,35 +1,38 @@
-//! Running the administrator's command: how many at once, how many wait, what each is given, and what is told of it.
+//! Runs the administrator's command: bounds concurrency and queue, fills in macros, reports the
+//! result.
 //!
-//! Owns the queue. It never lets a packet say which program is run: macros stand in arguments only, the first word is fixed, and no shell reads any.
+//! A packet never decides which program runs: macros are replaced in arguments only, the program is
+//! fixed, and no shell is involved.
 
 use std::collections::VecDeque;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Tell;
-use super::protocol::{Run, Settings, Word};
+use super::Notify;
+use super::protocol::{Message, Run, Settings};
 use super::run::{self, Ground};
 use crate::journal::{Ended, Response};
 use crate::sys::process;
 
-/// Commands that run at once. A reaction is short (a mail, a firewall of another host): four keep a small machine usable even if each works hard.
+/// Commands that run at once. A reaction is short (a mail, a firewall of another host): four keep a
+/// small machine usable even if each works hard.
 pub const AT_ONCE: usize = 4;
 
-/// Commands that wait. With the usual timeout of 10 s and commands that all hang, the last of them waits for under three minutes; a reaction that
-/// comes later than that is none.
+/// Commands that wait. If all commands hang until the usual timeout of 10 s, the last one waits for
+/// under three minutes; later than that a reaction is useless.
 pub const WAITING_MAX: usize = 64;
 
-/// Where programs that the command starts are looked for. The daemon's own PATH may be anything.
+/// PATH of the command. The daemon's own may be anything.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Characters of a command that are reported.
 const REPORTED_MAX: usize = 2000;
 
-/// One command as it is going to be run.
+/// A command that is ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Job {
-    words: Vec<String>,
+    argv: Vec<String>,
     variables: Vec<(&'static str, String)>,
     target: String,
     timeout: Duration,
@@ -45,31 +48,31 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
-    /// A runner has ended.
+    /// Signalled when a runner has ended.
     ended: Condvar,
     ground: Ground,
-    tell: Tell,
+    notify: Notify,
 }
 
-/// The commands; clones are the same.
+/// The command queue; clones share it.
 #[derive(Clone)]
 pub struct Commands(Arc<Shared>);
 
 impl Commands {
-    /// None runs, none waits.
+    /// An empty queue.
     ///
     /// # Errors
-    /// What eventfd(2) says.
-    pub fn new(tell: Tell) -> std::io::Result<Self> {
-        Ok(Self(Arc::new(Shared { state: Mutex::default(), ended: Condvar::new(), ground: Ground::new()?, tell })))
+    /// eventfd(2) failed.
+    pub fn new(notify: Notify) -> std::io::Result<Self> {
+        Ok(Self(Arc::new(Shared { state: Mutex::default(), ended: Condvar::new(), ground: Ground::new()?, notify })))
     }
 
-    /// From now on this is the command. Those that wait stay as they were ordered.
+    /// Sets the command. Queued ones are not changed.
     pub fn configure(&self, settings: &Settings) {
         self.0.lock().settings = settings.clone();
     }
 
-    /// Runs the command for somebody, at once or later; when too many wait it is dropped, and that is told.
+    /// Runs the command now or later; if too many are queued, it is dropped, and that is reported.
     pub fn run(&self, run: &Run) {
         let mut state = self.0.lock();
         let Some(job) = job(&state.settings, run) else { return };
@@ -81,32 +84,34 @@ impl Commands {
             state.waiting.push_back(job);
         } else {
             drop(state);
-            (self.0.tell)(Word::Response(Response::Dropped { commands: 1 }));
+            (self.0.notify)(Message::Response(Response::Dropped { commands: 1 }));
         }
     }
 
-    /// A thread that runs this and then what waits. It stays as long as its command: a command dies with the thread that started it.
+    /// Starts a thread that runs this job and then queued ones. It lives as long as its commands: a
+    /// command is killed when the thread that started it ends.
     fn start_runner(&self, job: Job) {
         let (shared, first) = (Arc::clone(&self.0), job.clone());
         let started = std::thread::Builder::new().name("command".to_owned()).spawn(move || shared.run_from(first));
         if let Err(error) = started {
-            // Nothing waits behind it: only who has a runner for each of four commands lets others wait.
+            // Nothing is queued behind it: commands are queued only when all runners exist.
             self.0.lock().running -= 1;
             self.0.report(&job, Ended::NotStarted(format!("no thread: {error}")), Duration::ZERO, String::new());
         }
     }
 
-    /// Drops what waits, gives what runs `grace`, then ends it. Nothing runs afterwards, if it can be killed at all.
+    /// Drops queued commands, gives running ones `grace`, then kills them. Afterwards none runs,
+    /// unless it cannot be killed.
     pub fn end(&self, grace: Duration) {
         let mut state = self.0.lock();
         state.ending = true;
         let dropped = std::mem::take(&mut state.waiting).len() as u64;
         if dropped > 0 {
-            (self.0.tell)(Word::Response(Response::Dropped { commands: dropped }));
+            (self.0.notify)(Message::Response(Response::Dropped { commands: dropped }));
         }
         let state = self.0.wait_until_none_runs(state, grace);
         self.0.ground.hurry();
-        let state = self.0.wait_until_none_runs(state, run::LAST_WORDS * 4);
+        let state = self.0.wait_until_none_runs(state, run::TERM_TIMEOUT * 4);
         drop(state);
         self.0.ground.clear();
     }
@@ -148,12 +153,12 @@ impl Shared {
     }
 
     fn report(&self, job: &Job, ended: Ended, took: Duration, output: String) {
-        let command = job.words.join(" ").chars().take(REPORTED_MAX).collect();
-        (self.tell)(Word::Response(Response::Command { target: job.target.clone(), command, ended, took, output }));
+        let command = job.argv.join(" ").chars().take(REPORTED_MAX).collect();
+        (self.notify)(Message::Response(Response::Command { target: job.target.clone(), command, ended, took, output }));
     }
 }
 
-/// Macros and variables of a run, by name.
+/// Macro and variable names of a run, with their values.
 fn values(run: &Run) -> [(&'static str, &'static str, String); 6] {
     [
         ("target", "PORTSENTRY_TARGET", run.target.clone()),
@@ -165,16 +170,17 @@ fn values(run: &Run) -> [(&'static str, &'static str, String); 6] {
     ]
 }
 
-/// What is to be run; `None` without a command.
+/// The job for a run; `None` without a command.
 fn job(settings: &Settings, run: &Run) -> Option<Job> {
     let values = values(run);
     let (program, arguments) = settings.command.split_first()?;
-    let words = std::iter::once(program.clone()).chain(arguments.iter().map(|word| replaced(word, &values))).collect();
+    let argv = std::iter::once(program.clone()).chain(arguments.iter().map(|word| replaced(word, &values))).collect();
     let variables = values.into_iter().map(|(_, variable, value)| (variable, value)).collect();
-    Some(Job { words, variables, target: run.target.clone(), timeout: settings.command_timeout })
+    Some(Job { argv, variables, target: run.target.clone(), timeout: settings.command_timeout })
 }
 
-/// A word with its macros replaced, from left to right and once: what a value holds is never looked at again. Braces around anything else stay.
+/// Replaces macros from left to right and once: values are not searched for macros. Other braces
+/// stay.
 fn replaced(word: &str, values: &[(&'static str, &'static str, String)]) -> String {
     let mut text = String::with_capacity(word.len());
     let mut rest = word;
@@ -196,9 +202,9 @@ fn replaced(word: &str, values: &[(&'static str, &'static str, String)]) -> Stri
     text
 }
 
-/// The process as it is going to be: nothing of ours but what is said here.
+/// The process: it inherits only what is set here.
 fn command(job: &Job) -> Option<Command> {
-    let (program, arguments) = job.words.split_first()?;
+    let (program, arguments) = job.argv.split_first()?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", PATH).env("LANG", "C").envs(job.variables.iter().map(|(name, value)| (name, value)));
     command.current_dir("/").stdin(Stdio::null());
@@ -222,26 +228,26 @@ mod tests {
         }
     }
 
-    fn words(command: &[&str]) -> Vec<String> {
+    fn argv(command: &[&str]) -> Vec<String> {
         let settings = Settings { command: command.iter().map(|word| (*word).to_owned()).collect(), ..Settings::default() };
-        job(&settings, &scan()).unwrap().words
+        job(&settings, &scan()).unwrap().argv
     }
 
     // P18
     #[test]
     fn every_macro_is_replaced_within_its_word_and_once() {
-        assert_eq!(words(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}"]), ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn"]);
-        assert_eq!(words(&["/bin/x", "-r", "{reason}"]), ["/bin/x", "-r", "syn scan: {target} $(reboot) `x`"]);
+        assert_eq!(argv(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}"]), ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn"]);
+        assert_eq!(argv(&["/bin/x", "-r", "{reason}"]), ["/bin/x", "-r", "syn scan: {target} $(reboot) `x`"]);
         assert_eq!(
-            words(&["/bin/x", "{{port}}", "{", "}", "{}", "{a b}", "{port", "a{port}{port}b"]),
+            argv(&["/bin/x", "{{port}}", "{", "}", "{}", "{a b}", "{port", "a{port}{port}b"]),
             ["/bin/x", "{22}", "{", "}", "{}", "{a b}", "{port", "a2222b"]
         );
     }
 
     // P18
     #[test]
-    fn the_program_is_never_what_a_packet_says() {
-        assert_eq!(words(&["/bin/{reason}"]), ["/bin/{reason}"]);
+    fn no_packet_chooses_the_program() {
+        assert_eq!(argv(&["/bin/{reason}"]), ["/bin/{reason}"]);
     }
 
     #[test]
@@ -258,13 +264,13 @@ mod tests {
     proptest! {
         // P18
         #[test]
-        fn there_are_as_many_words_as_the_administrator_wrote(
+        fn the_number_of_arguments_never_changes(
             command in prop::collection::vec("[a-z{}$;|\"' ]{0,12}", 1..6), reason in any::<String>(), target in any::<String>()
         ) {
             let settings = Settings { command: command.clone(), ..Settings::default() };
             let job = job(&settings, &Run { reason, target, ..scan() }).unwrap();
-            prop_assert_eq!(job.words.len(), command.len());
-            prop_assert_eq!(&job.words[0], &command[0]);
+            prop_assert_eq!(job.argv.len(), command.len());
+            prop_assert_eq!(&job.argv[0], &command[0]);
         }
     }
 }

@@ -1,7 +1,9 @@
-//! The thread that keeps text files true to what is blocked. It may wait for a disk; nobody waits for it.
+//! The thread that keeps text files in step with the blocks. It may wait for a disk; no other
+//! thread waits for it.
 //!
-//! Owns the order of things between [`hosts_deny`](super::hosts_deny) and [`blocked_files`](super::blocked_files) and what the daemon says. What does
-//! not fit its queue is not lost: it asks for the list of all blocks.
+//! Connects the daemon's orders with [`hosts_deny`](super::hosts_deny) and
+//! [`blocked_files`](super::blocked_files). A change that does not fit its queue is not lost: the
+//! thread asks for the list of all blocks.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -10,34 +12,35 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Tell;
+use super::Notify;
 use super::blocked_files::{BlockedFiles, Entry};
 use super::hosts_deny::HostsDeny;
-use super::mirror::Kept;
-use super::protocol::{Blocked, List, Settings, Word};
+use super::mirror::MirrorFile;
+use super::protocol::{Blocked, List, Message, Settings};
 use crate::config::ClassicMode;
 
-/// Orders that wait while a disk is slow: a whole list of blocks in its pieces, and some thousand changes.
+/// Orders that wait for a slow disk: a whole list of blocks in chunks, and some thousand changes.
 const QUEUE: usize = 4096;
 
-/// Files that are not used any more but could not be emptied yet: an administrator does not change paths more often while a disk is broken.
+/// Files no longer used that could not be emptied yet: paths are not changed more often while a
+/// disk is broken.
 const RETIRED_MAX: usize = 4;
 
-/// The last changes are written at the end without being gathered: as if it were so much later.
+/// Added to the clock for the last writes, so that they happen without gathering.
 const GATHERED: Duration = Duration::from_secs(5);
 
-/// What the last writing may take.
+/// Time limit of the last writes.
 const LAST_WRITING: Duration = Duration::from_secs(2);
 
-/// What the daemon says of files.
+/// What the thread is told.
 pub enum Change {
     /// A block is in force.
     Blocked(Blocked),
     /// A block is over.
     Unblocked(String),
-    /// A piece of the list of all blocks.
+    /// A chunk of the list of all blocks.
     List(List),
-    /// Look at the settings.
+    /// There are new settings.
     Settings,
 }
 
@@ -48,7 +51,7 @@ struct Shared {
     lost: AtomicBool,
 }
 
-/// The way to the thread.
+/// A handle to the thread.
 pub struct Files {
     shared: Arc<Shared>,
     changes: SyncSender<Change>,
@@ -56,37 +59,37 @@ pub struct Files {
 }
 
 impl Files {
-    /// Starts the thread; no file is touched before there are settings that name one.
+    /// Starts the thread; no file is touched before settings name one.
     ///
     /// # Errors
-    /// When no thread can be started.
-    pub fn start(tell: Tell) -> std::io::Result<Self> {
+    /// The thread cannot be started.
+    pub fn start(notify: Notify) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (changes, queue) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
         let own = Arc::clone(&shared);
         let run = move || {
-            Keeper { shared: own, tell, deny: None, blocked: None, retired: Vec::new(), list: Vec::new() }.run(&queue);
+            FileWorker { shared: own, notify, deny: None, blocked: None, retired: Vec::new(), list: Vec::new() }.run(&queue);
             drop(end);
         };
         std::thread::Builder::new().name("files".to_owned()).spawn(run)?;
         Ok(Self { shared, changes, ended })
     }
 
-    /// These files from now on.
+    /// Uses these files from now on.
     pub fn configure(&self, settings: &Settings) {
         *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings.clone());
         self.change(Change::Settings);
     }
 
-    /// Hands a change over. Never waits.
+    /// Queues a change. Never waits.
     pub fn change(&self, change: Change) {
         if self.changes.try_send(change).is_err() {
             self.shared.lost.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Has the last changes written, unless that takes too long.
+    /// Writes the last changes, within a time limit.
     pub fn end(self) {
         let Self { changes, ended, .. } = self;
         drop(changes);
@@ -94,59 +97,59 @@ impl Files {
     }
 }
 
-struct Keeper {
+struct FileWorker {
     shared: Arc<Shared>,
-    tell: Tell,
+    notify: Notify,
     deny: Option<(super::protocol::HostsDeny, HostsDeny)>,
     blocked: Option<(PathBuf, BlockedFiles)>,
-    /// What is not used any more, and has to lose our lines.
-    retired: Vec<Box<dyn Kept>>,
-    /// The pieces of a list that is not whole yet.
+    /// Files that are no longer used and from which our lines must be removed.
+    retired: Vec<Box<dyn MirrorFile>>,
+    /// Chunks of an incomplete list.
     list: Vec<Blocked>,
 }
 
-impl Keeper {
+impl FileWorker {
     fn run(mut self, queue: &Receiver<Change>) {
         loop {
             let change = match self.next_due(Instant::now()) {
                 Some(due) => queue.recv_timeout(due),
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            self.look_at_settings();
+            self.apply_settings();
             match change {
                 Ok(change) => self.take(change),
                 Err(RecvTimeoutError::Timeout) => self.write(Instant::now()),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            // Changes may come without a pause: what is due is due.
+            // Changes may arrive without a pause, and due work must still be done.
             if self.next_due(Instant::now()).is_some_and(|due| due.is_zero()) {
                 self.write(Instant::now());
             }
             if self.shared.lost.swap(false, Ordering::Relaxed) {
-                (self.tell)(Word::ListWanted);
+                (self.notify)(Message::ListWanted);
             }
         }
         self.write(Instant::now() + GATHERED);
     }
 
-    fn all(&mut self) -> impl Iterator<Item = &mut dyn Kept> {
-        let deny = self.deny.iter_mut().map(|(_, file)| file as &mut dyn Kept);
-        let blocked = self.blocked.iter_mut().map(|(_, files)| files as &mut dyn Kept);
-        deny.chain(blocked).chain(self.retired.iter_mut().map(|kept| &mut **kept as &mut dyn Kept))
+    fn all(&mut self) -> impl Iterator<Item = &mut dyn MirrorFile> {
+        let deny = self.deny.iter_mut().map(|(_, file)| file as &mut dyn MirrorFile);
+        let blocked = self.blocked.iter_mut().map(|(_, files)| files as &mut dyn MirrorFile);
+        deny.chain(blocked).chain(self.retired.iter_mut().map(|file| &mut **file as &mut dyn MirrorFile))
     }
 
     fn next_due(&mut self, now: Instant) -> Option<Duration> {
-        self.all().filter_map(|kept| kept.next_due(now)).min()
+        self.all().filter_map(|file| file.next_due(now)).min()
     }
 
     fn write(&mut self, now: Instant) {
-        let words = self.all().flat_map(|kept| kept.write(now)).collect();
-        self.retired.retain(|kept| !kept.is_idle());
-        self.tell_all(words);
+        let messages = self.all().flat_map(|file| file.write(now)).collect();
+        self.retired.retain(|file| !file.is_idle());
+        self.notify_all(messages);
     }
 
-    fn tell_all(&self, words: Vec<Word>) {
-        words.into_iter().for_each(|word| (self.tell)(word));
+    fn notify_all(&self, messages: Vec<Message>) {
+        messages.into_iter().for_each(|message| (self.notify)(message));
     }
 
     fn take(&mut self, change: Change) {
@@ -199,22 +202,23 @@ impl Keeper {
         }
     }
 
-    /// Takes new settings, if there are any. A file that is not named any more loses our lines.
-    fn look_at_settings(&mut self) {
+    /// Applies new settings, if there are any. Our lines are removed from files that are no longer
+    /// named.
+    fn apply_settings(&mut self) {
         let settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(settings) = settings else { return };
         let now = Instant::now();
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         if self.deny.as_ref().map(|(wanted, _)| wanted) != settings.hosts_deny.as_ref() {
             if let Some((_, mut file)) = self.deny.take() {
-                told.extend(file.take_out(now));
+                messages.extend(file.remove_all(now));
                 self.retire(file);
             }
             self.deny = settings.hosts_deny.map(|wanted| (wanted.clone(), HostsDeny::new(wanted.path, wanted.line)));
         }
         if self.blocked.as_ref().map(|(base, _)| base) != settings.blocked_file.as_ref() {
             if let Some((_, mut files)) = self.blocked.take() {
-                told.extend(files.take_out(now));
+                messages.extend(files.remove_all(now));
                 self.retire(files);
             }
             self.blocked = settings.blocked_file.map(|base| (base.clone(), BlockedFiles::new(base)));
@@ -223,17 +227,17 @@ impl Keeper {
             let modes: Vec<_> = settings.modes.iter().filter_map(|word| ClassicMode::of_word(word)).collect();
             files.use_modes(&modes);
         }
-        self.tell_all(told);
+        self.notify_all(messages);
     }
 
-    fn retire(&mut self, kept: impl Kept + 'static) {
+    fn retire(&mut self, kept: impl MirrorFile + 'static) {
         if !kept.is_idle() && self.retired.len() < RETIRED_MAX {
             self.retired.push(Box::new(kept));
         }
     }
 }
 
-/// A block as a line of the file of its mode; `None` for one by hand, and for one whose port nobody knows.
+/// A block as a line of its mode's file; `None` for a manual block, and if the port is unknown.
 fn entry(block: &Blocked) -> Option<Entry> {
     Some(Entry { mode: ClassicMode::of_word(block.mode.as_deref()?)?, subject: block.target.clone(), line: block.line.clone()? })
 }
@@ -258,26 +262,26 @@ mod tests {
         }
     }
 
-    fn words() -> (Tell, Arc<Mutex<Vec<Word>>>) {
-        let words = Arc::new(Mutex::new(Vec::new()));
-        let own = Arc::clone(&words);
-        (Arc::new(move |word| own.lock().unwrap().push(word)), words)
+    fn messages() -> (Notify, Arc<Mutex<Vec<Message>>>) {
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let own = Arc::clone(&messages);
+        (Arc::new(move |message| own.lock().unwrap().push(message)), messages)
     }
 
     #[test]
-    fn files_follow_what_is_told_and_lose_our_lines_when_they_are_not_named_any_more() {
+    fn files_follow_the_blocks_and_lose_our_lines_when_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
         std::fs::write(directory.path().join("hosts.deny"), "ALL: 203.0.113.9\n").unwrap();
-        let (tell, told) = words();
-        let files = Files::start(tell).unwrap();
+        let (notify, messages) = messages();
+        let files = Files::start(notify).unwrap();
         files.configure(&settings(directory.path()));
         let list = |blocks| Change::List(List { first: true, last: true, whole: true, blocks });
         files.change(list(vec![block("192.0.2.1", Some("atcp")), block("192.0.2.0/28", None)]));
         files.change(Change::Blocked(block("192.0.2.2", Some("atcp"))));
         files.change(Change::Unblocked("192.0.2.1".to_owned()));
         let seen = || read("hosts.deny").contains("192.0.2.2") && read("blocked.atcp").contains("192.0.2.2");
-        assert!(eventually(seen), "{:?}", told.lock().unwrap());
+        assert!(eventually(seen), "{:?}", messages.lock().unwrap());
         assert!(!read("hosts.deny").contains("192.0.2.1\n") && !read("blocked.atcp").contains("192.0.2.1/"));
         assert_eq!(read("blocked.atcp").lines().count(), 1, "a block by hand has no line there");
         files.configure(&Settings::default());
@@ -288,8 +292,8 @@ mod tests {
     #[test]
     fn the_last_changes_are_written_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let (tell, _) = words();
-        let files = Files::start(tell).unwrap();
+        let (notify, _) = messages();
+        let files = Files::start(notify).unwrap();
         files.configure(&settings(directory.path()));
         let blocks = vec![block("192.0.2.1", Some("atcp"))];
         files.change(Change::List(List { first: true, last: true, whole: true, blocks }));

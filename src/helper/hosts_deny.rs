@@ -1,7 +1,8 @@
-//! Lines of hosts.deny for what is blocked: written when a block begins, taken out when it ends (hosts_access(5)).
+//! Lines in hosts.deny (hosts_access(5)): added when a block begins, removed when it ends.
 //!
-//! Our lines stand between two comment lines, and everything else in the file is left byte for byte as it is. A line that somebody else has there
-//! already is not written again. Nothing is told before it is on the disk, and nothing that is wanted is lost while the file cannot be written.
+//! Our lines are between two comment lines; the rest of the file is kept byte for byte. A line that
+//! exists outside our section is not added again. A change is reported after it is on the disk, and
+//! kept while the file cannot be written.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -10,57 +11,61 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::mirror::{Error, Kept, Mirror, Schedule, Turn, Wanted};
-use super::protocol::Word;
+use super::mirror::{Error, Mirror, MirrorFile, Schedule, Turn, Wanted};
+use super::protocol::Message;
 use super::section::Parts;
 use crate::journal::Response;
 
-/// Lines that are written at most: libwrap reads the whole file for each connection, some milliseconds for this many.
+/// Lines that are written at most: libwrap reads the whole file for each connection, which takes
+/// some milliseconds.
 pub const LINES_MAX: usize = 10_000;
 
-/// Changes are gathered for this long: a sweep of a network blocks many at once, and the file is written as a whole. What counts is the block in
-/// the kernel, which is there already.
-const GATHER: Duration = Duration::from_millis(200);
+/// How long changes are gathered: a scan of a network blocks many at once, and the file is written
+/// as a whole. The block in the kernel, which is what counts, is there already.
+const GATHER_TIME: Duration = Duration::from_millis(200);
 
-/// Bytes of others that are read at most. A file of this size has some thirty thousand lines.
+/// Bytes outside our section that are read at most: some thirty thousand lines.
 const OTHERS_MAX: usize = 1 << 20;
 
-/// Bytes that are read at most: those of others, and as many lines of ours as there may be, of the longest form that the configuration takes.
+/// Bytes of the file that are read at most: other lines, and the maximum of ours at the longest
+/// permitted form.
 const SIZE_MAX: u64 = 16 << 20;
 
-/// Everybody may read hosts.deny: servers that do not run as root ask it too.
+/// All users may read hosts.deny: servers that do not run as root use it too.
 const MODE: u32 = 0o644;
 
-/// Stands for whom a line denies.
+/// The placeholder of the denied host or network.
 const TARGET: &str = "{target}";
 
-/// The file, and what is to stand in it.
+/// The file and its wanted content.
 #[derive(Debug)]
 pub struct HostsDeny {
     mirror: Mirror,
     schedule: Schedule,
     template: String,
-    /// Whom our lines are to deny.
+    /// Hosts and networks that our lines should deny.
     wanted: BTreeSet<String>,
-    /// Of whom it was told that a line denies them.
+    /// Hosts and networks whose lines were reported.
     denied: BTreeSet<String>,
-    /// The first [`HostsDeny::replace`] has come: until then nobody knows whose lines of an earlier run are still wanted.
+    /// The first [`HostsDeny::replace`] has come: until then lines of an earlier run are kept,
+    /// since they may still be wanted.
     complete: bool,
-    /// The file was read once, so that what stood there before is not told as new.
+    /// The file was read once, so that lines that were there before are not reported as new.
     compared: bool,
     /// Additions past [`LINES_MAX`] since the start.
     left_out: u64,
     left_out_told: bool,
-    /// What was added and is no address.
+    /// An added target that is not an address.
     unreadable: Option<String>,
 }
 
 impl HostsDeny {
-    /// Lines of the form `line_template` in the file at `path`; `{target}` is replaced. Nothing is read or written yet.
+    /// Lines of the form `line_template` in the file at `path`; `{target}` is replaced. Nothing is
+    /// read or written yet.
     pub fn new(path: PathBuf, line_template: String) -> Self {
         Self {
             mirror: Mirror::new(path, MODE, SIZE_MAX),
-            schedule: Schedule::new(GATHER),
+            schedule: Schedule::new(GATHER_TIME),
             template: line_template,
             wanted: BTreeSet::new(),
             denied: BTreeSet::new(),
@@ -72,10 +77,10 @@ impl HostsDeny {
         }
     }
 
-    /// Denies an address or network.
+    /// Adds the line of an address or network.
     pub fn add(&mut self, target: &str) {
         if pattern(target).is_none() {
-            // One is enough to tell of a fault that only a program can make.
+            // One is enough to report a fault that only a defect can cause.
             self.unreadable = Some(target.to_owned());
         } else if self.wanted.len() < LINES_MAX {
             if !self.wanted.insert(target.to_owned()) {
@@ -87,14 +92,15 @@ impl HostsDeny {
         self.schedule.on_change();
     }
 
-    /// Denies it no longer.
+    /// Removes the line.
     pub fn remove(&mut self, target: &str) {
         if self.wanted.remove(target) {
             self.schedule.on_change();
         }
     }
 
-    /// Denies these, and nobody else. Must come once before anything is written: lines of an earlier run stay until it is known what is blocked.
+    /// Sets the whole list. Must come once before anything is written: lines of an earlier run stay
+    /// until then.
     pub fn replace(&mut self, targets: impl Iterator<Item = String>) {
         self.wanted.clear();
         self.complete = true;
@@ -102,18 +108,19 @@ impl HostsDeny {
         targets.for_each(|target| self.add(&target));
     }
 
-    /// Takes all our lines out, at once. If that fails it is tried again by [`HostsDeny::write`], until [`HostsDeny::is_idle`].
-    pub fn take_out(&mut self, now: Instant) -> Vec<Word> {
+    /// Removes all our lines at once. [`HostsDeny::write`] retries failures, until
+    /// [`HostsDeny::is_idle`].
+    pub fn remove_all(&mut self, now: Instant) -> Vec<Message> {
         self.replace(std::iter::empty());
         self.schedule.on_last_change(now);
         self.write(now)
     }
 
-    fn apply(&mut self, turn: Turn, told: &mut Vec<Word>) -> Result<(), Error> {
+    fn apply(&mut self, turn: Turn, messages: &mut Vec<Message>) -> Result<(), Error> {
         let (template, wanted, path) = (&self.template, &self.wanted, self.mirror.path().to_owned());
         let wanted_lines: Vec<(&String, String)> =
             wanted.iter().filter_map(|target| Some((target, template.replace(TARGET, &pattern(target)?)))).collect();
-        let ((others, own, stale), replaced) = self.mirror.update(told, |bytes| {
+        let ((others, own, stale), replaced) = self.mirror.update(messages, |bytes| {
             let bytes = bytes.unwrap_or_default();
             let parts = Parts::of(bytes).map_err(|(what, line)| Error::Damaged(path.clone(), what, line))?;
             if parts.before.len() + parts.after.len() > OTHERS_MAX {
@@ -127,12 +134,13 @@ impl HostsDeny {
             let stale: Vec<String> = parts.own().filter_map(|line| target_of(template, line)).collect();
             Ok(Wanted { bytes: (new != bytes).then_some(new), result: (others, own, stale) })
         })?;
-        if replaced && turn == Turn::Look {
-            self.mirror.tell_mended(told);
+        if replaced && turn == Turn::Check {
+            self.mirror.report_restored(messages);
         }
         if !self.compared {
             self.compared = true;
-            // What an earlier run wrote, or 1.2, denied them before: that is no news. What it denied and is not wanted any more is.
+            // Targets that an earlier run or 1.2 denied are not reported as new. Targets that are
+            // no longer wanted are reported.
             self.denied = wanted_lines
                 .iter()
                 .filter(|(_, line)| own.contains(&plain(line.as_bytes())) || others.contains(&plain(line.as_bytes())))
@@ -147,24 +155,24 @@ impl HostsDeny {
             } else if pattern(&target).is_some_and(|pattern| others.contains(&plain(template.replace(TARGET, &pattern).as_bytes()))) {
                 theirs.push(target);
             } else {
-                told.push(Word::Response(Response::NoLongerDenied { target }));
+                messages.push(Message::Response(Response::NoLongerDenied { target }));
             }
         }
         if let Some(first) = theirs.first() {
             let more = if theirs.len() > 1 { format!(" and {} more", theirs.len() - 1) } else { String::new() };
-            told.push(Word::Warning(format!("{} has a line of others for {first}{more}, which stays", path.display())));
+            messages.push(Message::Warning(format!("{} has a line of others for {first}{more}, which stays", path.display())));
         }
         for (target, line) in wanted_lines {
             if !self.denied.contains(target) {
                 self.denied.insert(target.clone());
-                told.push(Word::Response(Response::Denied { target: target.clone(), line }));
+                messages.push(Message::Response(Response::Denied { target: target.clone(), line }));
             }
         }
         Ok(())
     }
 }
 
-impl Kept for HostsDeny {
+impl MirrorFile for HostsDeny {
     fn is_idle(&self) -> bool {
         self.schedule.is_idle()
     }
@@ -173,35 +181,35 @@ impl Kept for HostsDeny {
         self.complete.then(|| self.schedule.next_due(now))
     }
 
-    fn write(&mut self, now: Instant) -> Vec<Word> {
-        let mut told = Vec::new();
+    fn write(&mut self, now: Instant) -> Vec<Message> {
+        let mut messages = Vec::new();
         if !self.complete {
-            return told;
+            return messages;
         }
         let turn = self.schedule.turn(now);
-        if turn == Turn::Nothing || turn == Turn::Look && !self.mirror.is_changed() {
-            if turn == Turn::Look {
+        if turn == Turn::Nothing || turn == Turn::Check && !self.mirror.is_changed() {
+            if turn == Turn::Check {
                 let path = self.mirror.path().to_owned();
-                self.schedule.on_result(now, Ok(()), &path, &mut told);
+                self.schedule.on_result(now, Ok(()), &path, &mut messages);
             }
-            return told;
+            return messages;
         }
-        let result = self.apply(turn, &mut told);
+        let result = self.apply(turn, &mut messages);
         let path = self.mirror.path().to_owned();
-        self.schedule.on_result(now, result, &path, &mut told);
+        self.schedule.on_result(now, result, &path, &mut messages);
         if self.left_out > 0 && !self.left_out_told {
             self.left_out_told = true;
-            told.push(Word::Error(format!(
+            messages.push(Message::Error(format!(
                 "{} gets no more than {LINES_MAX} lines; whoever is blocked beyond that is blocked by nftables alone",
                 path.display()
             )));
         }
-        told.extend(self.unreadable.take().map(|target| Word::Error(format!("no line of hosts.deny can be made for {target:?}"))));
-        told
+        messages.extend(self.unreadable.take().map(|target| Message::Error(format!("no line of hosts.deny can be made for {target:?}"))));
+        messages
     }
 }
 
-/// A line for comparing: hosts_access(5) takes any blanks between words, and around `:` and `,`.
+/// A line for comparison: hosts_access(5) allows any blanks between words, and around `:` and `,`.
 fn plain(line: &[u8]) -> Vec<u8> {
     let mut plain: Vec<u8> = Vec::with_capacity(line.len());
     let is_mark = |byte: u8| byte == b':' || byte == b',';
@@ -215,7 +223,7 @@ fn plain(line: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Whom a line of ours denies, read back.
+/// The target of one of our lines.
 fn target_of(template: &str, line: &[u8]) -> Option<String> {
     let (before, after) = template.split_once(TARGET)?;
     let inner = std::str::from_utf8(line).ok()?.trim_end().strip_prefix(before)?.strip_suffix(after.trim_end())?;
@@ -229,15 +237,15 @@ fn target_of(template: &str, line: &[u8]) -> Option<String> {
             None => inner.to_owned(),
         },
     };
-    // The lines are ours, but somebody may have edited them.
+    // The line is in our section, but may have been edited.
     pattern(&network).map(|_| network)
 }
 
-/// An address or network in CIDR form as hosts_access(5) takes it: `192.0.2.1`, `192.0.2.0/255.255.255.0`, `[2001:db8::1]`, `[2001:db8::]/64`.
-/// `None`: it is neither.
+/// An address or network in CIDR form in the notation of hosts_access(5): `192.0.2.1`,
+/// `192.0.2.0/255.255.255.0`, `[2001:db8::1]`, `[2001:db8::]/64`. `None`: it is neither.
 ///
-/// 255.255.255.255 is no valid mask there, so a network of one address is that address. A prefix length for IPv4 is a later addition that not
-/// every libwrap has; the mask is understood by all.
+/// 255.255.255.255 is not a valid mask there, so a network of one address is written as that
+/// address. Not every libwrap knows prefix lengths for IPv4; all know the mask.
 pub fn pattern(target: &str) -> Option<String> {
     let network = match target.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),

@@ -1,4 +1,5 @@
-//! What files that mirror the blocks have in common: when they are written, what is told of failures, and how one is replaced.
+//! Common parts of files that list the blocks: when to write, how to report failures, how to
+//! replace a file.
 
 use std::fmt;
 use std::io;
@@ -12,52 +13,56 @@ use crate::config::distrust;
 use crate::sys::files;
 use crate::sys::replace::{Directory, Failed, OpenedFile, Stamp};
 
-use super::protocol::Word;
+use super::protocol::Message;
+use crate::errors::error_chain;
 
-/// A file is looked at this often: an editor that saves an old buffer over it tells nobody.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Time between checks of a file: an editor that saves an old buffer over it is not noticed
+/// otherwise.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// The wait after the first failure; it doubles with each further one. Most that fails passes at once (a lock, an editor) or stays for long.
+/// Delay after the first failure; doubles with each further one. Most failures pass at once (a
+/// lock, an editor) or last long.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 
-/// The longest wait between two attempts: a disk that is well again is noticed within a minute.
+/// Longest delay between two attempts.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Attempts when the file changes under our hands, before the next wait: who writes so often is no editor.
+/// Attempts in one turn when the file changes while it is being replaced: no editor writes so
+/// often.
 const ATTEMPTS: usize = 5;
 
-/// Why a file is not as it should be.
+/// Why a file could not be updated.
 #[derive(Debug)]
 pub enum Error {
-    /// The system refused.
+    /// The system refused an operation.
     Io {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
-        /// With which file.
+        /// Its file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         error: io::Error,
     },
     /// Another process holds the directory's lock.
     Locked(PathBuf),
-    /// It changes faster than it can be replaced.
+    /// It keeps changing while it is being replaced.
     Changing(PathBuf),
-    /// It is something else than a regular file.
+    /// It is not a regular file.
     NotAFile(PathBuf),
-    /// It is a symbolic link to nothing.
+    /// It is a symbolic link without a target.
     LeadsNowhere(PathBuf),
-    /// It is a symbolic link, and others than root can let it lead elsewhere: why, and the remedy.
+    /// It is a symbolic link that others than root can change: why, and the remedy.
     Distrusted(PathBuf, String, String),
-    /// It has content, and none of it is ours.
+    /// It has content, none of which is ours.
     Foreign(PathBuf),
-    /// It has more bytes of others than this.
+    /// It has more foreign bytes than this.
     TooLarge(PathBuf, u64),
-    /// Our marks in it cannot be made sense of: what is wrong, and in which line, from 1.
+    /// Our marks in it are damaged: the fault, and its line, from 1.
     Damaged(PathBuf, &'static str, usize),
 }
 
 impl Error {
-    /// Whether the next attempt will most likely succeed, so that nobody need hear of this one.
+    /// Whether the next attempt will probably succeed, so that this failure need not be reported.
     fn is_passing(&self) -> bool {
         matches!(self, Self::Locked(_) | Self::Changing(_))
     }
@@ -69,7 +74,7 @@ impl fmt::Display for Error {
             Self::Io { verb, path, error } => {
                 write!(f, "cannot {verb} {}", path.display())?;
                 match error.kind() {
-                    // EPERM, not EACCES: not even root may.
+                    // EPERM, not EACCES: root is refused too.
                     _ if Errno::from_io_error(error) == Some(Errno::PERM) => f.write_str(" (chattr -i, if it is immutable)"),
                     io::ErrorKind::ReadOnlyFilesystem => f.write_str(" (a service that is kept from its directory needs it in ReadWritePaths=)"),
                     io::ErrorKind::NotFound => f.write_str(" (its directory must exist)"),
@@ -106,57 +111,58 @@ impl std::error::Error for Error {
     }
 }
 
-/// What is kept true to the blocks: one file, or some that belong together.
-pub(super) trait Kept: Send {
-    /// Whether it is as it should be, as far as known.
+/// A file, or a group of files, that lists the blocks.
+pub(super) trait MirrorFile: Send {
+    /// Whether everything is written, as far as known.
     fn is_idle(&self) -> bool;
-    /// How long until [`Kept::write`] has something to do; `None`: not before something else happens.
+    /// Time until [`MirrorFile::write`] has work to do; `None`: not before the next change.
     fn next_due(&mut self, now: Instant) -> Option<Duration>;
-    /// Writes what is due, looks whether others changed it, and gives what is to be told. Cheap when nothing is due.
-    fn write(&mut self, now: Instant) -> Vec<Word>;
+    /// Writes what is due, checks for foreign changes, and returns messages to report. Cheap when
+    /// nothing is due.
+    fn write(&mut self, now: Instant) -> Vec<Message>;
 }
 
-/// When to write, and what of its failing was told.
+/// When to write, and which failure was reported.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Changes are gathered for this long.
+    /// How long changes are gathered.
     gather: Duration,
     changed: bool,
     due: Option<Instant>,
-    look_at: Option<Instant>,
+    check_at: Option<Instant>,
     backoff: Backoff,
-    /// The words of the failure that was told.
-    told: Option<String>,
+    /// The failure that was reported.
+    reported: Option<String>,
 }
 
 impl Schedule {
     pub(super) fn new(gather: Duration) -> Self {
-        Self { gather, changed: false, due: None, look_at: None, backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), told: None }
+        Self { gather, changed: false, due: None, check_at: None, backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), reported: None }
     }
 
-    /// What is wanted is not what was written.
+    /// The wanted content has changed.
     pub(super) fn on_change(&mut self) {
         self.changed = true;
     }
 
-    /// What is wanted shall be written without waiting for more.
+    /// Write without gathering.
     pub(super) fn on_last_change(&mut self, now: Instant) {
         self.changed = true;
         self.due = Some(now);
     }
 
-    /// Whether all that is wanted was written.
+    /// Whether the wanted content is written.
     pub(super) fn is_idle(&self) -> bool {
         !self.changed
     }
 
-    /// How long until there is something to do.
+    /// Time until there is work to do.
     pub(super) fn next_due(&mut self, now: Instant) -> Duration {
         if self.changed && self.due.is_none() {
             self.due = Some(now + self.gather);
         }
-        let look_at = *self.look_at.get_or_insert(now + LOOK_EVERY);
-        self.due.map_or(look_at, |due| due.min(look_at)).saturating_duration_since(now)
+        let check_at = *self.check_at.get_or_insert(now + CHECK_EVERY);
+        self.due.map_or(check_at, |due| due.min(check_at)).saturating_duration_since(now)
     }
 
     /// What to do now.
@@ -166,36 +172,36 @@ impl Schedule {
         } else if self.changed && self.due.is_some_and(|due| due <= now) {
             Turn::Write
         } else if self.changed {
-            // A failure is retried at its time, not at every look.
-            self.look_at = Some(now + LOOK_EVERY);
+            // A failure is retried at its own time, not with every check.
+            self.check_at = Some(now + CHECK_EVERY);
             Turn::Nothing
         } else {
-            Turn::Look
+            Turn::Check
         }
     }
 
-    /// Notes how it went; `what` is the file's name.
-    pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>, what: &Path, told: &mut Vec<Word>) {
-        self.look_at = Some(now + LOOK_EVERY);
+    /// Notes the result of a turn; `what` is the file's name.
+    pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>, what: &Path, messages: &mut Vec<Message>) {
+        self.check_at = Some(now + CHECK_EVERY);
         match result {
             Ok(()) => {
                 self.changed = false;
                 self.due = None;
                 self.backoff.reset();
-                if self.told.take().is_some() {
-                    told.push(Word::Warning(format!("{} is as it should be again", what.display())));
+                if self.reported.take().is_some() {
+                    messages.push(Message::Warning(format!("{} is as it should be again", what.display())));
                 }
             }
             Err(error) => {
                 let wait = self.backoff.fail();
                 self.due = Some(now + wait);
                 self.changed = true;
-                let words = words(&error);
-                // One that passes is told when it did not, after some seconds.
+                let text = error_chain(&error);
+                // A passing failure is reported only when it lasts for some seconds.
                 let early = error.is_passing() && wait < RETRY_FIRST * 8;
-                if !early && self.told.as_ref() != Some(&words) {
-                    told.push(Word::Error(format!("{words}; what is to be written there is kept, and tried again")));
-                    self.told = Some(words);
+                if !early && self.reported.as_ref() != Some(&text) {
+                    messages.push(Message::Error(format!("{text}; what is to be written there is kept, and tried again")));
+                    self.reported = Some(text);
                 }
             }
         }
@@ -206,74 +212,68 @@ impl Schedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     Nothing,
-    /// See whether another has changed the file.
-    Look,
-    /// Write what is wanted.
+    /// Check whether another process has changed the file.
+    Check,
+    /// Write the wanted content.
     Write,
-}
-
-fn words(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 /// One file that is replaced as a whole.
 #[derive(Debug)]
 pub(super) struct Mirror {
     path: PathBuf,
-    /// Its mode when it is new.
+    /// The mode of a new file.
     mode: u32,
-    /// Bytes of it that are read at most.
+    /// Bytes that are read at most.
     limit: u64,
-    /// As it was written, or found to be right.
+    /// The state of the file when it was last written or checked.
     stamp: Option<Stamp>,
-    /// What was told of a link, and of attributes that were lost, so that it is told once.
-    told: Vec<String>,
+    /// Messages about links and lost attributes, each of which is reported once.
+    reported: Vec<String>,
 }
 
-/// What is to become of a file.
+/// The decision about a file.
 pub(super) struct Wanted<R> {
-    /// The bytes; `None`: leave it as it is.
+    /// The new content; `None`: leave the file alone.
     pub(super) bytes: Option<Vec<u8>>,
-    /// What to remember if that succeeds.
+    /// Returned to the caller on success.
     pub(super) result: R,
 }
 
 impl Mirror {
     pub(super) fn new(path: PathBuf, mode: u32, limit: u64) -> Self {
-        Self { path, mode, limit, stamp: None, told: Vec::new() }
+        Self { path, mode, limit, stamp: None, reported: Vec::new() }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether there is such a file, or something else of that name.
+    /// Whether the path exists, as a file or otherwise.
     pub(super) fn exists(&self) -> bool {
         std::fs::symlink_metadata(&self.path).is_ok()
     }
 
-    /// Whether the file is not the one that was written. One that cannot be looked at has changed: the attempt to write it tells why.
+    /// Whether the file is not the one that was written. If it cannot be checked, it counts as
+    /// changed: the attempt to write it reports the reason.
     pub(super) fn is_changed(&self) -> bool {
         Stamp::at(&self.path).map_or(true, |stamp| stamp != self.stamp)
     }
 
-    /// Reads the file, `None` if there is none, without any change.
-    pub(super) fn read(&mut self, told: &mut Vec<Word>) -> Result<Option<Vec<u8>>, Error> {
-        let real = self.real(told)?;
+    /// Reads the file without changing it; `None` if it does not exist.
+    pub(super) fn read(&mut self, messages: &mut Vec<Message>) -> Result<Option<Vec<u8>>, Error> {
+        let real = self.real(messages)?;
         Ok(self.found(&real)?.map(|(_, bytes)| bytes))
     }
 
-    /// Reads the file, asks what shall become of it, and replaces it; again if it was changed by another meanwhile. Gives what was decided, and
-    /// whether the file was replaced.
+    /// Reads the file, asks for the new content, and replaces the file; starts over if it was
+    /// changed meanwhile. Returns the result of the decision, and whether the file was replaced.
     pub(super) fn update<R>(
         &mut self,
-        told: &mut Vec<Word>,
+        messages: &mut Vec<Message>,
         mut decide: impl FnMut(Option<&[u8]>) -> Result<Wanted<R>, Error>,
     ) -> Result<(R, bool), Error> {
-        let real = self.real(told)?;
+        let real = self.real(messages)?;
         let failed = |verb, error| Error::Io { verb, path: real.clone(), error };
         let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Err(Error::NotAFile(real)) };
         let locked = Directory::lock(directory).map_err(|error| failed("lock the directory of", error))?;
@@ -290,7 +290,7 @@ impl Mirror {
                 Ok(replaced) => {
                     self.stamp = Some(replaced.stamp);
                     for name in replaced.lost {
-                        self.tell_once(format!("{} has lost its attribute {name}: the system let nobody copy it", real.display()), told);
+                        self.report_once(format!("{} has lost its attribute {name}: the system let nobody copy it", real.display()), messages);
                     }
                     return Ok((result, true));
                 }
@@ -301,8 +301,8 @@ impl Mirror {
         Err(Error::Changing(real))
     }
 
-    /// The file itself: where it is a link, what that leads to, if nobody but root can let it lead elsewhere.
-    fn real(&mut self, told: &mut Vec<Word>) -> Result<PathBuf, Error> {
+    /// The file, or the target of a link that only root can change.
+    fn real(&mut self, messages: &mut Vec<Message>) -> Result<PathBuf, Error> {
         let look = |error| Error::Io { verb: "look at", path: self.path.clone(), error };
         match std::fs::symlink_metadata(&self.path) {
             Ok(metadata) if metadata.is_symlink() => {}
@@ -319,7 +319,7 @@ impl Mirror {
         if let Some((why, remedy)) = distrust(&self.path, &facts).into_iter().next() {
             return Err(Error::Distrusted(self.path.clone(), why, remedy));
         }
-        self.tell_once(format!("{} is a link: {} is rewritten, and the link stays", self.path.display(), real.display()), told);
+        self.report_once(format!("{} is a link: {} is rewritten, and the link stays", self.path.display(), real.display()), messages);
         Ok(real)
     }
 
@@ -340,17 +340,17 @@ impl Mirror {
         Ok(Some((found, bytes)))
     }
 
-    /// Tells that another's change was undone.
-    pub(super) fn tell_mended(&self, told: &mut Vec<Word>) {
-        told.push(Word::Warning(format!("{} was changed by others and is as it should be again", self.path.display())));
+    /// Reports that a foreign change was undone.
+    pub(super) fn report_restored(&self, messages: &mut Vec<Message>) {
+        messages.push(Message::Warning(format!("{} was changed by others and is as it should be again", self.path.display())));
     }
 
-    fn tell_once(&mut self, text: String, told: &mut Vec<Word>) {
-        // A handful: the link's target and a few attributes. More than that is somebody who changes the link all the time.
-        const TOLD_MAX: usize = 16;
-        if self.told.len() < TOLD_MAX && !self.told.contains(&text) {
-            told.push(Word::Warning(text.clone()));
-            self.told.push(text);
+    fn report_once(&mut self, text: String, messages: &mut Vec<Message>) {
+        // The link's target and a few attributes. More messages mean that the link keeps changing.
+        const REPORTED_ONCE_MAX: usize = 16;
+        if self.reported.len() < REPORTED_ONCE_MAX && !self.reported.contains(&text) {
+            messages.push(Message::Warning(text.clone()));
+            self.reported.push(text);
         }
     }
 }

@@ -1,13 +1,14 @@
-//! The helper: a second process that does what touches the world outside netlink, so that the first never waits for it.
+//! The helper: a second process for work outside netlink, so that the first never waits for it.
 //!
 //! ```text
-//!   daemon: client --Order--> socket pair --> reader --+--> commands: at most 4 at once, each with all that it starts
-//!                   <--Word---                          +--> names: threads that wait for the system's resolver
-//!                                                              +--> files: hosts.deny, files of what is blocked
+//!   daemon: client --Order--> socket pair --> reader --+--> commands: at most 4 at once, with their children
+//!                  <-Message-                          +--> names: threads that wait for the system's resolver
+//!                                                      +--> files: hosts.deny, files of current blocks
 //! ```
 //!
-//! It is this program again, started by [`process`] with one end of a socket pair as its standard input, and knows only what it is told over that.
-//! It ends when the socket does, and everything that it started ends with it: whether the daemon stopped, crashed or was killed.
+//! It is this program again, started by [`process`] with one end of a socket pair as its standard
+//! input, which is its only source of information. It ends when the socket closes, and all its
+//! children end with it, whether the daemon stopped, crashed or was killed.
 
 mod blocked_files;
 pub mod client;
@@ -35,20 +36,20 @@ use crate::sys;
 use commands::Commands;
 use files::{Change, Files};
 use names::Names;
-use protocol::{Lines, Order, Word};
+use protocol::{Lines, Message, Order};
 
-/// The word after the program's name that makes it the helper. It is nobody's to write on a command line.
-pub const WORD: &str = "helper";
+/// The first argument that makes this program the helper. Not for use on a command line.
+pub const ARGUMENT: &str = "helper";
 
-/// What tells the daemon something.
-pub type Tell = Arc<dyn Fn(Word) + Send + Sync>;
+/// Sends a message to the daemon.
+pub type Notify = Arc<dyn Fn(Message) + Send + Sync>;
 
-/// The daemon's end of the socket, if this process was started as the helper: its standard input.
+/// The socket to the daemon, if this process was started as the helper.
 pub fn socket() -> Option<UnixStream> {
     sys::process::socket_on_stdin()
 }
 
-/// Runs the helper until the daemon ends it, or ends.
+/// Runs the helper until the daemon ends it, or ends itself.
 pub fn main(socket: UnixStream) -> ExitCode {
     sys::process::set_name(c"portsentry-help");
     match serve(socket) {
@@ -61,31 +62,32 @@ pub fn main(socket: UnixStream) -> ExitCode {
 }
 
 fn serve(socket: UnixStream) -> io::Result<()> {
-    // The daemon ends it, in order. A handler and not SIG_IGN: that would be handed on to the commands.
+    // The daemon ends the helper in order. A handler and not SIG_IGN, which the commands would
+    // inherit.
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
     sys::process::adopt_orphans()?;
     let out = Mutex::new(socket.try_clone()?);
-    let tell: Tell = Arc::new(move |word| {
-        if let Some(line) = protocol::encode(&word) {
-            // A daemon that is gone hears nothing, and the reader finds that out.
+    let notify: Notify = Arc::new(move |message| {
+        if let Some(line) = protocol::encode(&message) {
+            // If the daemon is gone, the reader finds out.
             let _ = out.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
         }
     });
-    let commands = Commands::new(Arc::clone(&tell))?;
-    let answer = Arc::clone(&tell);
-    let names = Names::new(Box::new(move |address, name| answer(Word::Name { address, name })))?;
-    let files = Files::start(Arc::clone(&tell))?;
-    tell(Word::Ready);
-    let grace = obey(socket, &tell, &commands, &names, &files);
+    let commands = Commands::new(Arc::clone(&notify))?;
+    let answer = Arc::clone(&notify);
+    let names = Names::new(Box::new(move |address, name| answer(Message::Name { address, name })))?;
+    let files = Files::start(Arc::clone(&notify))?;
+    notify(Message::Ready);
+    let grace = handle_orders(socket, &notify, &commands, &names, &files);
     commands.end(grace.as_ref().copied().unwrap_or_default());
     files.end();
     grace.map(|_| ())
 }
 
-/// Takes orders until the end; how long running commands may go on.
-fn obey(mut socket: UnixStream, tell: &Tell, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
+/// Takes orders until the end; returns how long running commands may go on.
+fn handle_orders(mut socket: UnixStream, notify: &Notify, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
     let mut lines = Lines::default();
     let mut buffer = [0; 16 << 10];
     loop {
@@ -100,7 +102,7 @@ fn obey(mut socket: UnixStream, tell: &Tell, commands: &Commands, names: &Names,
                 Order::Blocked(block) => files.change(Change::Blocked(block)),
                 Order::Unblocked(target) => files.change(Change::Unblocked(target)),
                 Order::List(list) => files.change(Change::List(list)),
-                Order::Ping => tell(Word::Pong),
+                Order::Ping => notify(Message::Pong),
                 Order::End(grace) => return Ok(grace),
             }
         }
@@ -118,7 +120,7 @@ fn obey(mut socket: UnixStream, tell: &Tell, commands: &Commands, names: &Names,
 mod tests {
     use std::time::{Duration, Instant};
 
-    /// Asks until it holds; a test that waits longer hangs.
+    /// Polls until the condition holds or the test's limit is over.
     pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition() {

@@ -1,7 +1,8 @@
-//! Reverse names: who asks gets an answer within [`ANSWER_WITHIN`], whatever the name servers do.
+//! Reverse lookups: every query is answered within [`ANSWER_WITHIN`], whatever the name servers do.
 //!
-//! Owns a few threads that wait for the system's resolver (getnameinfo(3)), a bounded queue and a bounded cache. Whoever owns an address decides what
-//! its name is: what is no [`HostName`] counts as none.
+//! Owns a few threads that wait for the system's resolver (getnameinfo(3)), a bounded queue and a
+//! bounded cache. The owner of an address controls its name: anything that is not a [`HostName`]
+//! counts as no name.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -10,38 +11,42 @@ use std::time::{Duration, Instant};
 
 use crate::journal::HostName;
 
-/// Lookups at once. A resolver that answers takes milliseconds; more would only wait for the same name server.
+/// Lookups at once. A resolver that answers takes milliseconds; more would only wait for the same
+/// name server.
 const WORKERS: usize = 4;
 
-/// A worker that is busy for so long is given up: another takes its place.
+/// A worker that is busy for this long counts as stuck and is replaced.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Workers that may be stuck at a time. The resolver of the C library gives up by itself after some seconds a name server; only a broken module of
-/// nsswitch.conf(5) holds a thread for ever. When all of these are stuck, every lookup is answered with no name until one comes back.
+/// Stuck workers at a time. The C library's resolver gives up after some seconds for each name
+/// server; only a broken nsswitch.conf(5) module holds a thread for ever. When this many are stuck,
+/// lookups are answered without a name until one returns.
 const STUCK_MAX: usize = 12;
 
-/// Addresses that wait: more are answered with no name at once. Two seconds of what four workers look up at 30 ms each.
+/// Addresses that wait; further ones are answered without a name. Two seconds of work for four
+/// workers at 30 ms each.
 const QUEUE_MAX: usize = 256;
 
-/// Names that are kept, "none" among them: some 100 bytes each.
+/// Cached answers, including "no name": some 100 bytes each.
 pub const CACHE_MAX: usize = 4096;
 
-/// A name is taken as true for so long. Names of reports may be old; the time that the name server gives is not told by getnameinfo(3).
+/// Lifetime of a cached name. Names in reports may be old; getnameinfo(3) does not return the name
+/// server's own limit.
 const KEEP_NAME: Duration = Duration::from_secs(3600);
 
-/// That there is none, or that the name server does not answer.
+/// Lifetime of a cached "no name" and of a failed lookup.
 const KEEP_NONE: Duration = Duration::from_secs(300);
 
-/// Who asks waits no longer: a line of the log waits for it.
+/// Time limit of an answer: a log line waits for it.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Asks the system for the name of an address.
+/// Looks up the name of an address.
 pub type Lookup = Box<dyn Fn(IpAddr) -> Option<String> + Send + Sync>;
 
 /// Takes an answer.
 pub type Answer = Box<dyn Fn(IpAddr, Option<String>) + Send + Sync>;
 
-/// How long things take; tests have less time.
+/// Time limits; tests use shorter ones.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     answer_within: Duration,
@@ -56,14 +61,14 @@ struct Known {
 #[derive(Default)]
 struct State {
     cache: HashMap<IpAddr, Known>,
-    /// The addresses of the cache, oldest first.
+    /// The addresses in the cache, oldest first.
     order: VecDeque<IpAddr>,
     queue: VecDeque<IpAddr>,
-    /// Who waits, and until when.
+    /// Queries without an answer, and their deadlines.
     asked: HashMap<IpAddr, Instant>,
-    /// Lookups that are under way, by worker, and since when.
+    /// Running lookups by worker, and their start.
     busy: HashMap<u64, Instant>,
-    /// Workers that are given up; each ends when its lookup does.
+    /// Stuck workers; each ends when its lookup does.
     stuck: HashMap<u64, Instant>,
     workers: usize,
     next_worker: u64,
@@ -71,24 +76,24 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
-    /// There is something to look up.
+    /// Signalled when there is something to look up.
     work: Condvar,
-    /// A time has changed.
+    /// Signalled when a deadline has changed.
     times_changed: Condvar,
     times: Times,
     lookup: Lookup,
     answer: Answer,
 }
 
-/// The names; clones are the same.
+/// The resolver; clones share it.
 #[derive(Clone)]
 pub struct Names(Arc<Shared>);
 
 impl Names {
-    /// Names as the system's resolver knows them.
+    /// A resolver that uses the system's.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// A thread cannot be started.
     pub fn new(answer: Answer) -> std::io::Result<Self> {
         Self::with(Box::new(system), answer, Times { answer_within: ANSWER_WITHIN, stuck_after: STUCK_AFTER })
     }
@@ -100,7 +105,7 @@ impl Names {
         Ok(Self(shared))
     }
 
-    /// Asks for a name; one answer follows, for all who asked meanwhile.
+    /// Queries a name; one answer follows for all queries of the same address meanwhile.
     pub fn ask(&self, address: IpAddr) {
         let now = Instant::now();
         let mut state = self.0.lock();
@@ -136,13 +141,13 @@ impl Shared {
         let id = state.next_worker;
         state.next_worker += 1;
         let own = Arc::clone(shared);
-        // Without a thread those who wait get no name when their time is over.
+        // Without a thread the queries are answered without a name at their deadline.
         if std::thread::Builder::new().name("lookup".to_owned()).spawn(move || own.work(id)).is_ok() {
             state.workers += 1;
         }
     }
 
-    /// A worker: looks up what waits, until it was given up.
+    /// A worker: looks up queued addresses until it is replaced.
     fn work(&self, id: u64) {
         let mut state = self.lock();
         loop {
@@ -150,7 +155,7 @@ impl Shared {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            // Nobody waits for it any more.
+            // The query has been answered meanwhile.
             if !state.asked.contains_key(&address) {
                 continue;
             }
@@ -174,7 +179,7 @@ impl Shared {
         }
     }
 
-    /// The thread that answers when a time is over, and replaces workers that are stuck.
+    /// The thread that answers at deadlines and replaces stuck workers.
     fn keep_times(self: &Arc<Self>) {
         let mut state = self.lock();
         loop {
@@ -213,7 +218,7 @@ impl Shared {
                 Self::start_worker(self, state);
             }
         }
-        // Enough have come back.
+        // Enough workers have returned.
         if state.workers == 0 && state.stuck.len() < STUCK_MAX && !state.queue.is_empty() {
             Self::start_worker(self, state);
         }
@@ -234,7 +239,7 @@ impl State {
     }
 }
 
-/// getnameinfo(3): the name of an address, by whatever nsswitch.conf(5) says.
+/// The name of an address by getnameinfo(3), as nsswitch.conf(5) says.
 fn system(address: IpAddr) -> Option<String> {
     let flags = libc::NI_NAMEREQD | libc::NI_NUMERICSERV;
     dns_lookup::getnameinfo(&(address, 0).into(), flags).ok().map(|(name, _)| name)
@@ -285,7 +290,7 @@ mod tests {
 
     // P20
     #[test]
-    fn a_resolver_that_never_answers_costs_each_asker_the_same_time_and_the_pool_nothing_for_ever() {
+    fn a_hanging_resolver_delays_each_answer_equally_and_workers_recover() {
         let (release, gate) = channel::<()>();
         let gate = Mutex::new(gate);
         // The first lookups hang until they are released.
@@ -302,7 +307,7 @@ mod tests {
         for _ in 0..8 {
             assert_eq!(answer(&answers).1, None);
         }
-        // Others have taken the place of the stuck ones.
+        // Other workers have replaced the stuck ones.
         let served = crate::helper::tests::eventually(|| {
             names.ask(address(100));
             answer(&answers).1.is_some()

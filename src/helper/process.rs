@@ -1,6 +1,7 @@
-//! The daemon's side of the helper: starting it, speaking to it without waiting, ending it.
+//! The daemon's side of the helper process: start, communication without waiting, end.
 //!
-//! The only place where this program starts another: itself. What a helper that was killed leaves behind comes to the daemon, which ends it.
+//! The only place where this program starts another: itself. Orphans of a killed helper become the
+//! daemon's children, which ends them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,25 +12,25 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::WORD;
-use super::protocol::{self, Lines, Order, Word};
+use super::ARGUMENT;
+use super::protocol::{self, Lines, Message, Order};
 use crate::sys::{poll, process};
 
-/// What systemd tells its service is not meant for others (sd_notify(3), sd_listen_fds(3)).
+/// Variables that systemd sets for its service only (sd_notify(3), sd_listen_fds(3)).
 const NOT_HANDED_ON: [&str; 6] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
-/// resolv.conf(5): the C library's resolver gives up on a name server after a second, and asks each twice at the most. Without it a lookup may hold
-/// its thread for half a minute.
+/// resolv.conf(5): one second for each name server, two attempts. Otherwise a lookup may hold its
+/// thread for half a minute.
 const RESOLVER: (&str, &str) = ("RES_OPTIONS", "timeout:1 attempts:2");
 
-/// It hangs up first and ends a moment later; one that does not is killed.
-const GOING: Duration = Duration::from_millis(200);
+/// Time from hanging up until the helper is killed.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Bytes read at once, and how often before others get their turn.
+/// Bytes of one read, and reads before other work has its turn.
 const READ: usize = 16 << 10;
 const READS: usize = 16;
 
-/// A running helper. It is ended when this is dropped, with all that it started.
+/// A running helper. Dropping it ends it, with all its children.
 pub struct Process {
     child: Child,
     socket: UnixStream,
@@ -38,16 +39,17 @@ pub struct Process {
     started: Instant,
 }
 
-/// This program, even when another version lies at its path by now.
+/// This program's file, even if another version is at its path by now.
 pub fn own_program() -> &'static Path {
     Path::new("/proc/self/exe")
 }
 
-/// What a helper that was killed leaves behind comes to this process from now on. Nothing else may wait for this process's children.
+/// Makes this process the parent of a killed helper's orphans. Nothing else may wait for this
+/// process's children.
 ///
 /// # Errors
-/// What prctl(2) says.
-pub fn take_charge() -> io::Result<()> {
+/// prctl(2) failed.
+pub fn become_subreaper() -> io::Result<()> {
     process::adopt_orphans()
 }
 
@@ -55,12 +57,12 @@ impl Process {
     /// Starts `program` as the helper.
     ///
     /// # Errors
-    /// What socketpair(2), fork(2) and execve(2) say.
+    /// socketpair(2), fork(2) or execve(2) failed.
     pub fn start(program: &Path) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program);
-        command.arg0("portsentry").arg(WORD).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).current_dir("/");
+        command.arg0("portsentry").arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).current_dir("/");
         for name in NOT_HANDED_ON {
             command.env_remove(name);
         }
@@ -72,34 +74,34 @@ impl Process {
         Ok(Self { child, socket: ours, lines: Lines::default(), out: VecDeque::new(), started: Instant::now() })
     }
 
-    /// Its process id.
+    /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How long it has been running.
+    /// Time since the start.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Bytes that were sent and not taken yet.
+    /// Bytes queued and not sent yet.
     pub fn unsent(&self) -> usize {
         self.out.len()
     }
 
-    /// Sends an order, as soon as it takes it; see [`Process::flush`].
+    /// Queues an order; [`Process::flush`] sends it.
     pub fn send(&mut self, order: &Order) {
         match protocol::encode(order) {
             Some(line) => self.out.extend(line),
-            // Cannot be by what the configuration allows.
+            // The configuration's bounds exclude this.
             None => log::error!("an order to the helper is too long and was not sent"),
         }
     }
 
-    /// Hands over what it takes now.
+    /// Sends queued bytes without waiting.
     ///
     /// # Errors
-    /// What send(2) says: it has ended.
+    /// send(2) failed: the helper has ended.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
             match self.socket.write(self.out.as_slices().0) {
@@ -112,11 +114,11 @@ impl Process {
         Ok(())
     }
 
-    /// What it said since the last time, without waiting; `false` when it has ended.
+    /// Takes the messages that have arrived, without waiting; `false` when the helper has ended.
     ///
     /// # Errors
-    /// What recv(2) says, and `InvalidData` when it says what no helper says.
-    pub fn receive(&mut self, mut each: impl FnMut(Word)) -> io::Result<bool> {
+    /// recv(2) failed, or `InvalidData` for an unknown message.
+    pub fn receive(&mut self, mut each: impl FnMut(Message)) -> io::Result<bool> {
         let mut buffer = [0; READ];
         for _ in 0..READS {
             match self.socket.read(&mut buffer) {
@@ -133,12 +135,12 @@ impl Process {
         Ok(true)
     }
 
-    /// Waits until it says something or has ended, but not longer than `limit`.
+    /// Waits until a message has arrived or the helper has ended, for at most `limit`.
     pub fn wait(&self, limit: Duration) -> bool {
         poll::readable(self.socket.as_fd(), limit).unwrap_or(true)
     }
 
-    /// Ends it, and all that it started. How it ended, if it had ended before.
+    /// Ends the helper and all its children. Returns how it ended, if it had ended before.
     pub fn end(mut self) -> String {
         self.reap()
     }
@@ -147,7 +149,7 @@ impl Process {
         let status = match self.child.try_wait() {
             Ok(None) => {
                 if let Ok(end) = process::end_of(&self.child) {
-                    let _ = poll::readable(end.as_fd(), GOING);
+                    let _ = poll::readable(end.as_fd(), EXIT_TIMEOUT);
                 }
                 self.child.try_wait()
             }
@@ -170,7 +172,7 @@ impl Drop for Process {
     }
 }
 
-/// Ends what a helper left behind, after [`take_charge`]: every child of this process. `false`: some could not be killed.
+/// Ends every child of this process, after [`become_subreaper`]. `false`: some could not be killed.
 pub fn clear() -> bool {
     process::end_children(|_| false)
 }

@@ -1,6 +1,7 @@
-//! What the daemon and its helper say to each other: a JSON object a line, over a socket pair that nobody else has an end of.
+//! The protocol between daemon and helper: a JSON object a line, over a private socket pair.
 //!
-//! Owns the forms and the cap on a line. Neither side trusts the other to keep it: a line that is too long or unreadable is an error, never a crash.
+//! Neither side relies on the other: a line that is too long or unreadable is an error, never a
+//! crash.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,36 +13,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Response;
 
-/// Longest line either way, in bytes. The longest order is the configuration: a command and a line of 4 KiB each, and paths of as much, with every
-/// character escaped; lists go in pieces.
+/// Longest line either way, in bytes. The longest order is the configuration: a command and a line
+/// of 4 KiB each, and paths, with every character escaped; lists are sent in chunks.
 pub const LINE_MAX: usize = 128 << 10;
 
-/// Blocks that one [`List`] holds: some 250 bytes each.
-pub const LIST_PIECE: usize = 128;
+/// Blocks in one [`List`], about 250 bytes each.
+pub const LIST_CHUNK: usize = 128;
 
-/// What the daemon orders.
+/// What the daemon sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// These settings are in force from now on. The first order.
+    /// Use these settings. The first order.
     Configure(Box<Settings>),
     /// Run the command.
     Run(Run),
-    /// Look up the name of an address. Answered by [`Word::Name`], once.
+    /// Look up the name of an address. Answered once by [`Message::Name`].
     Resolve(IpAddr),
     /// A block is in force.
     Blocked(Blocked),
     /// A block is over.
     Unblocked(String),
-    /// A piece of the list of all blocks that are in force.
+    /// A chunk of the list of all blocks in force.
     List(List),
-    /// Are you there? Answered by [`Word::Pong`], after all orders before it were taken.
+    /// Liveness check. Answered by [`Message::Pong`] after all earlier orders were taken.
     Ping,
-    /// End: running commands get this time, those that wait are dropped.
+    /// End: running commands get this time, queued ones are dropped.
     End(Duration),
 }
 
-/// What the helper needs of the configuration.
+/// The part of the configuration that the helper uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Settings {
     /// `respond.command`; empty: none.
@@ -50,114 +51,114 @@ pub struct Settings {
     pub command_timeout: Duration,
     /// `respond.hosts_deny`, if it is enabled.
     pub hosts_deny: Option<HostsDeny>,
-    /// `blocked_file`: the name without its mode word.
+    /// `blocked_file`: the name without its mode.
     pub blocked_file: Option<PathBuf>,
-    /// The classic words of the modes that are in use.
+    /// The classic names of the modes in use.
     pub modes: Vec<String>,
 }
 
 /// `respond.hosts_deny`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostsDeny {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// The line, `{target}` in it.
+    /// The line, with `{target}` in it.
     pub line: String,
 }
 
-/// For whom the command is run: what its macros and its environment say.
+/// Values for the command's macros and environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// An address, or an IPv6 prefix as `portsentryctl list` shows it.
     pub target: String,
-    /// The port that crossed the trigger.
+    /// The port that exceeded the trigger.
     pub port: u16,
-    /// The classic word of the mode in which that port was watched: `atcp`.
+    /// The classic name of the mode in which that port was watched: `atcp`.
     pub mode: String,
     /// `tcp`, `udp`, `sctp`, `ip`.
     pub protocol: String,
-    /// The kind of scan.
+    /// Kind of scan, by its name.
     pub scan: String,
-    /// Why.
+    /// Evidence, as text.
     pub reason: String,
 }
 
-/// A block, as text files show it.
+/// A block as text files list it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
     /// An address, an IPv6 prefix, or a network.
     pub target: String,
-    /// The classic word of the mode that found it; `None` for a block by hand.
+    /// The classic name of the mode that detected it; `None` for a manual block.
     pub mode: Option<String>,
-    /// Since when, in seconds since 1970.
+    /// Its start, in seconds since 1970.
     pub at: i64,
-    /// Its line of the history; `None` where there is none.
+    /// Its line of the history; `None` if there is none.
     pub line: Option<String>,
 }
 
-/// A piece of the list of all blocks that are in force.
+/// A chunk of the list of all blocks in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct List {
-    /// The first piece.
+    /// The first chunk.
     pub first: bool,
-    /// The last piece: with it the list takes effect.
+    /// The last chunk, with which the list takes effect.
     pub last: bool,
-    /// Nothing else is blocked. Otherwise there are more, which the list left off.
+    /// Whether the list is complete; otherwise it was cut off.
     pub whole: bool,
-    /// The blocks.
+    /// Blocks in this chunk.
     pub blocks: Vec<Blocked>,
 }
 
-/// What the helper tells.
+/// What the helper sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Word {
-    /// It is there.
+pub enum Message {
+    /// The helper has started.
     Ready,
-    /// It has taken all orders up to [`Order::Ping`].
+    /// Answer to [`Order::Ping`]: all earlier orders were taken.
     Pong,
-    /// What a response came to.
+    /// The result of a response.
     Response(Response),
-    /// The name of an address; `None`: it has none, or none that may be shown, or it could not be had in time.
+    /// The answer to a lookup; `None`: no name, none that may be logged, or none in time.
     Name {
         /// The address.
         address: IpAddr,
         /// Its name.
         name: Option<String>,
     },
-    /// Orders about files were lost: the list of all blocks is wanted.
+    /// Orders about files were lost: send the list of all blocks.
     ListWanted,
-    /// Something that the administrator should know.
+    /// A warning to the administrator.
     Warning(String),
-    /// Something failed.
+    /// A failure.
     Error(String),
 }
 
-/// A line for the other side, its end included. `None` when it would be too long, which nothing that is said is.
+/// A line with its line end; `None` if it is too long, which no order or message is.
 pub fn encode(value: &impl Serialize) -> Option<Vec<u8>> {
     let mut line = serde_json::to_vec(value).ok()?;
     line.push(b'\n');
     (line.len() <= LINE_MAX).then_some(line)
 }
 
-/// Bytes as they come in, cut into lines.
+/// Splits incoming bytes into lines.
 #[derive(Debug, Default)]
 pub struct Lines {
     bytes: Vec<u8>,
-    /// Up to here there is no line end.
+    /// There is no line end up to here.
     searched: usize,
 }
 
 impl Lines {
-    /// Takes bytes in.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole line, read; `None` when there is none yet.
+    /// Parses the next whole line; `None` when there is none yet.
     ///
     /// # Errors
-    /// `InvalidData` for a line that is too long or does not say anything known.
+    /// `InvalidData` for a line that is too long or unknown.
     pub fn next_line<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let end = self.bytes.iter().skip(self.searched).position(|byte| *byte == b'\n').map(|at| at + self.searched);
         let Some(end) = end else {

@@ -1,8 +1,8 @@
-//! One command from its start to the end of everything that it started.
+//! Runs one command, and ends everything that it started.
 //!
-//! Each command adopts the orphans among its own descendants, and this process adopts what is left when a command ends. So a child of this process
-//! that is no running command belongs to one that has ended, and is ended too: whatever it did about groups and sessions. Follows prctl(2),
-//! PR_SET_CHILD_SUBREAPER.
+//! Each command is the subreaper of its own descendants, and this process adopts the orphans when a
+//! command ends. So a child of this process that is not a running command belongs to one that has
+//! ended, and is killed too, whatever its group and session. See prctl(2), PR_SET_CHILD_SUBREAPER.
 
 use std::collections::HashSet;
 use std::io::{self, PipeReader, Read};
@@ -19,40 +19,42 @@ use crate::sys::poll;
 use crate::sys::process::{self, GroupSignal};
 use crate::sys::wake::Waker;
 
-/// Bytes of what a command writes that are kept for the report; the rest is read and forgotten.
+/// Bytes of output that are kept for the report; the rest is read and discarded.
 pub const OUTPUT_MAX: usize = 1024;
 
-/// Between SIGTERM and SIGKILL: a script may take its lock file away.
-pub const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Time between SIGTERM and SIGKILL: a script may remove its lock file.
+pub const TERM_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A killed process that does not end waits for a disk or a file server. It is left to itself: others wait behind it.
-const UNKILLABLE: Duration = Duration::from_secs(5);
+/// Time after SIGKILL. A killed process that does not end waits for a disk or a file server and is
+/// abandoned, so that queued commands can run.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When all who could write are dead, the rest of the output is there at once; who cannot be killed may hold the pipe open for ever.
-const REST: Duration = Duration::from_millis(500);
+/// Time to read the rest of the output. It is there at once when all writers are dead; a process
+/// that cannot be killed may hold the pipe open for ever.
+const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The processes below this one.
+/// The child processes of this process.
 pub struct Ground {
     commands: Mutex<HashSet<u32>>,
-    /// Readable from the moment on when running commands have to end.
+    /// Becomes readable when running commands must end.
     hurry: Waker,
 }
 
 impl Ground {
-    /// Nothing runs.
+    /// Without children.
     ///
     /// # Errors
-    /// What eventfd(2) says.
+    /// eventfd(2) failed.
     pub fn new() -> io::Result<Self> {
         Ok(Self { commands: Mutex::default(), hurry: Waker::new()? })
     }
 
-    /// Running commands are told to end, and killed soon after. For good.
+    /// Terminates running commands, and kills them soon after; later ones too.
     pub fn hurry(&self) {
         self.hurry.wake();
     }
 
-    /// Kills all there is.
+    /// Kills all children.
     pub fn clear(&self) {
         let _commands = self.lock();
         process::end_children(|_| false);
@@ -62,7 +64,7 @@ impl Ground {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Under the lock, so that nobody takes the new child for an orphan.
+    /// Under the lock, so that the new child is not mistaken for an orphan.
     fn start(&self, command: &mut Command) -> io::Result<Child> {
         let mut commands = self.lock();
         let child = command.spawn()?;
@@ -70,10 +72,10 @@ impl Ground {
         Ok(child)
     }
 
-    /// Ends what is left of a command that has ended, or that cannot be killed.
+    /// Cleans up after a command that has ended, or that cannot be killed.
     fn finish(&self, mut child: Child) -> io::Result<Option<ExitStatus>> {
         let mut commands = self.lock();
-        // Until it is waited for, nobody else can have its number.
+        // Until it is waited for, its process id cannot be reused.
         process::signal_group(&child, GroupSignal::Force);
         let status = child.try_wait();
         commands.remove(&child.id());
@@ -82,17 +84,17 @@ impl Ground {
     }
 }
 
-/// The start of what a command writes.
+/// The start of a command's output.
 struct Output {
     pipe: Option<PipeReader>,
     kept: Vec<u8>,
 }
 
 impl Output {
-    /// Reads what is there, without waiting.
+    /// Reads available output, without waiting.
     fn drain(&mut self) {
         let mut buffer = [0; 16 << 10];
-        // Whoever writes faster than this is read must not keep the time from being looked at.
+        // A fast writer must not delay the timeout.
         for _ in 0..16 {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {
@@ -108,7 +110,7 @@ impl Output {
         }
     }
 
-    /// Reads until nobody can write any more, or `deadline`.
+    /// Reads until all writers are gone, or `deadline`.
     fn drain_until(&mut self, deadline: Instant) {
         loop {
             self.drain();
@@ -125,33 +127,33 @@ impl Output {
     }
 }
 
-/// Where a command stands.
+/// How far a command has been ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Phase {
     Running,
-    Asked,
-    Forced,
+    Terminated,
+    Killed,
 }
 
-/// Runs a command, prepared by [`process::isolate`], and waits until it and all that it started have ended. How it ended, and the start of what it
-/// wrote.
+/// Runs a command prepared by [`process::isolate`], and waits until it and everything that it
+/// started have ended. Returns how it ended, and the start of its output.
 pub fn run(ground: &Ground, mut command: Command, timeout: Duration) -> (Ended, String) {
-    let not_started = |error: io::Error| (Ended::NotStarted(words(&error)), String::new());
+    let not_started = |error: io::Error| (Ended::NotStarted(system_message(&error)), String::new());
     let (reader, child) = match start(ground, &mut command) {
         Ok(started) => started,
         Err(error) => return not_started(error),
     };
-    // It holds the pipe's writing end.
+    // It holds the writing end of the pipe.
     drop(command);
     let mut output = Output { pipe: Some(reader), kept: Vec::new() };
     let overdue = wait(ground, &child, &mut output, timeout);
     let status = ground.finish(child);
-    output.drain_until(Instant::now() + REST);
+    output.drain_until(Instant::now() + OUTPUT_TIMEOUT);
     let ended = match status {
         _ if overdue => Ended::TimedOut(timeout),
         Ok(Some(status)) => ended(status),
         Ok(None) => Ended::Signal(libc::SIGKILL),
-        Err(error) => Ended::NotStarted(words(&error)),
+        Err(error) => Ended::NotStarted(system_message(&error)),
     };
     (ended, output.text())
 }
@@ -163,32 +165,32 @@ fn start(ground: &Ground, command: &mut Command) -> io::Result<(PipeReader, Chil
     Ok((reader, ground.start(command)?))
 }
 
-/// Waits until the command has ended, or cannot be killed. Whether its time was over.
+/// Waits until the command has ended, or cannot be killed. Returns whether its time was over.
 fn wait(ground: &Ground, child: &Child, output: &mut Output, timeout: Duration) -> bool {
     let end = process::end_of(child);
-    let mut stage = Stage::Running;
+    let mut phase = Phase::Running;
     let mut overdue = false;
     let mut deadline = Instant::now() + timeout;
     loop {
         let now = Instant::now();
-        let hurried = stage == Stage::Running && poll::readable(ground.hurry.as_fd(), Duration::ZERO).unwrap_or(false);
+        let hurried = phase == Phase::Running && poll::readable(ground.hurry.as_fd(), Duration::ZERO).unwrap_or(false);
         if now >= deadline || hurried {
-            (stage, deadline) = match stage {
-                Stage::Running => {
+            (phase, deadline) = match phase {
+                Phase::Running => {
                     overdue = !hurried;
                     process::signal_group(child, GroupSignal::Ask);
-                    (Stage::Asked, now + LAST_WORDS)
+                    (Phase::Terminated, now + TERM_TIMEOUT)
                 }
-                Stage::Asked => {
+                Phase::Terminated => {
                     process::signal_group(child, GroupSignal::Force);
-                    (Stage::Forced, now + UNKILLABLE)
+                    (Phase::Killed, now + KILL_TIMEOUT)
                 }
-                Stage::Forced => return overdue,
+                Phase::Killed => return overdue,
             };
         }
         let Ok(end) = &end else {
-            // No descriptor is left for it: its time is cut short, since its end cannot be seen.
-            if stage == Stage::Forced {
+            // No descriptor is left to watch its end: shorten its time.
+            if phase == Phase::Killed {
                 return overdue;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -199,7 +201,7 @@ fn wait(ground: &Ground, child: &Child, output: &mut Output, timeout: Duration) 
         if let Some(pipe) = &output.pipe {
             fds.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
         }
-        if stage == Stage::Running {
+        if phase == Phase::Running {
             fds.push(PollFd::from_borrowed_fd(ground.hurry.as_fd(), PollFlags::IN));
         }
         let _ = poll::wait(&mut fds, Some(deadline.saturating_duration_since(now)));
@@ -219,8 +221,8 @@ fn ended(status: ExitStatus) -> Ended {
     }
 }
 
-/// What the system says of an error, without its number.
-fn words(error: &io::Error) -> String {
+/// The system's error message without its number.
+fn system_message(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

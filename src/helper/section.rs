@@ -1,19 +1,20 @@
-//! The part of a file that is ours, between two comment lines. Pure: bytes in, bytes out; what is not ours comes out as it went in.
+//! Our section of a text file, between two comment lines. Pure; all other bytes are kept.
 
-/// Begins our part. What follows on the line is for people.
+/// Begins our section. The rest of the line is a remark.
 const BEGIN: &[u8] = b"# portsentry: begin";
 
-/// Ends it.
+/// Ends our section.
 const END: &[u8] = b"# portsentry: end";
 
 /// The whole first line.
 const BEGIN_LINE: &[u8] = b"# portsentry: begin (lines between these marks are kept by portsentry)\n";
 
-/// The whole first line where a line end before it is ours as well: the file had none at its end, or its last line was to be continued (a
-/// backslash at its end, hosts_access(5)) and would have swallowed the mark.
+/// The first line when the line end before it is ours as well: the file did not end with one, or
+/// its last line would have continued (a backslash at its end, hosts_access(5)) and swallowed the
+/// mark.
 const BEGIN_LINE_AFTER_GLUE: &[u8] = b"# portsentry: begin (lines between these marks are kept by portsentry; the line end before them too)\n";
 
-/// What says so.
+/// The remark that marks this.
 const GLUE: &[u8] = b"the line end before them too";
 
 /// The whole last line.
@@ -22,26 +23,26 @@ const END_LINE: &[u8] = b"# portsentry: end\n";
 /// A file in three parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts<'b> {
-    /// What stands before our part; all of it, if we have none.
+    /// The bytes before our section, or the whole file without one.
     pub(super) before: &'b [u8],
     /// The lines between the marks.
     pub(super) ours: &'b [u8],
-    /// What stands behind it.
+    /// The bytes after our section.
     pub(super) after: &'b [u8],
-    /// The line end between `before` and our part is ours.
+    /// The line end between `before` and our section is ours.
     glued: bool,
-    /// There is a part of ours.
+    /// Whether there is a section.
     present: bool,
 }
 
-/// What is wrong with the marks, and the line, from 1.
+/// The fault of the marks, and its line, from 1.
 pub type Damage = (&'static str, usize);
 
 impl<'b> Parts<'b> {
-    /// Finds our part.
+    /// Finds our section.
     ///
     /// # Errors
-    /// When the marks are damaged: where our lines begin and end cannot be told from those of others then.
+    /// The marks are damaged, so that our lines cannot be told from others.
     pub fn of(bytes: &'b [u8]) -> Result<Self, Damage> {
         let (mut begin, mut end) = (None, None);
         let mut at = 0;
@@ -71,7 +72,7 @@ impl<'b> Parts<'b> {
             (None, _) => Ok(Self { before: bytes, ours: b"", after: b"", glued: false, present: false }),
             (Some((_, _, _, number)), None) => Err(("the mark that begins our lines comes without the one that ends them", number)),
             (Some((from, first, marked, _)), Some((last, to))) => {
-                // The mark may say so and somebody have changed what stands before it.
+                // The mark may say so although the text before it was changed.
                 let glued = marked && part(0, from).ends_with(b"\n");
                 let before = part(0, if glued { from - 1 } else { from });
                 Ok(Self { before, ours: part(first, last), after: part(to, bytes.len()), glued, present: true })
@@ -79,21 +80,22 @@ impl<'b> Parts<'b> {
         }
     }
 
-    /// The lines of others.
+    /// Lines outside our section.
     pub fn others(&self) -> impl Iterator<Item = &'b [u8]> {
         lines(self.before).chain(lines(self.after))
     }
 
-    /// The lines between the marks.
+    /// Lines of our section.
     pub fn own(&self) -> impl Iterator<Item = &'b [u8]> {
         lines(self.ours)
     }
 
-    /// The file with these lines in our part. No part is left where there are none; one that was not there comes at the end.
+    /// The file with these lines in our section. Without lines there is no section; a new one is
+    /// appended.
     pub fn with(&self, wanted: &[String]) -> Vec<u8> {
         if wanted.is_empty() {
             let mut bytes = self.before.to_vec();
-            // Behind our part others wrote lines of their own: then the line end holds theirs apart.
+            // There are lines after our section, so this line end now separates foreign text.
             if self.glued && !self.after.is_empty() {
                 bytes.push(b'\n');
             }
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_others_wrote_behind_stay_behind_and_whole() {
+    fn foreign_lines_after_the_section_stay_whole() {
         let with = Parts::of(b"before").unwrap().with(&wanted(&["l"]));
         let appended = [&with[..], b"behind\n"].concat();
         let parts = Parts::of(&appended).unwrap();
@@ -162,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_an_editor_gave_other_line_ends_are_known() {
+    fn marks_with_foreign_line_ends_are_recognised() {
         let bytes = b"x\r\n# portsentry: begin (...)\r\nALL: 1\r\n# portsentry: end\r\ny";
         let parts = Parts::of(bytes).unwrap();
         assert_eq!((parts.before, parts.ours, parts.after), (&b"x\r\n"[..], &b"ALL: 1\r\n"[..], &b"y"[..]));
     }
 
     #[test]
-    fn damaged_marks_are_told_with_their_line() {
+    fn damaged_marks_are_an_error_with_their_line() {
         for (bytes, line) in [
             ("a\n# portsentry: begin\nb\n", 2),
             ("# portsentry: end\n", 1),
@@ -182,7 +184,7 @@ mod tests {
         }
     }
 
-    /// Lines of others, with everything that is odd about line ends and with half a mark.
+    /// Foreign lines, with odd line ends and incomplete marks.
     fn others() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             proptest::sample::select(vec!["ALL: x", "\n", "\r\n", "\\\n", "\\", "# portsentry:", " # portsentry: end", "#", "\n\n"])
@@ -201,7 +203,7 @@ mod tests {
             prop_assume!(!parts.present);
             let mut bytes = parts.with(&list(first));
             bytes.extend_from_slice(&after);
-            // What others append may continue a mark's line only where there is none.
+            // Appended text may continue a mark's line only if there is none.
             let Ok(parts) = Parts::of(&bytes) else { return Ok(()) };
             let bytes = parts.with(&list(second));
             let parts = Parts::of(&bytes).unwrap();

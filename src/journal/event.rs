@@ -1,4 +1,4 @@
-//! What the journal is told.
+//! The events that the journal logs, stores and sends to `portsentryctl watch`.
 
 use std::time::Duration;
 
@@ -10,112 +10,112 @@ use crate::config::PortSet;
 use crate::engine::Report;
 use crate::probe::Transport;
 
-/// Something that happened, with its time of day.
+/// An event with its time of day.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// When.
+    /// Time of day.
     pub at: Timestamp,
-    /// What.
+    /// The kind of event and its data.
     pub notice: Notice,
-    /// The name of the one host that it is about, where `resolve` is on and the name was found in time.
+    /// Reverse name of the event's host, if `resolve` is on and the name was found in time.
     pub name: Option<HostName>,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
-    /// The engine's report. These are what remote packets cause: their lines are rate limited.
+    /// A report of the engine. Remote packets cause these, so their lines are rate limited.
     Engine(Report),
     /// The daemon starts (classic: `adminalert: PortSentry ... is starting.`).
     Starting,
-    /// These ports are watched now, of this transport.
+    /// The ports of one transport that are watched from now on.
     Watching {
         /// The transport.
         transport: Transport,
         /// `advanced`, `stealth`, `connect`.
         mode: &'static str,
-        /// The ports that the configuration names for this mode.
+        /// Ports that the configuration names for this mode.
         ports: PortSet,
-        /// The ports that are never watched: `exclude` in advanced mode, else none.
+        /// Ports that are never watched: `exclude` in advanced mode, else none.
         excluded: PortSet,
-        /// The ports that local services take now, and which are no traps therefore.
+        /// Ports that local services listen on, and that are therefore not watched.
         services: PortSet,
     },
     /// Everything is in place (classic: `adminalert: PortSentry is now active and listening.`).
     Active,
-    /// The daemon ends; how many blocks it leaves in the kernel.
+    /// The daemon ends; its blocks stay in the kernel.
     Stopping {
         /// Elements that stay in the kernel.
         blocks_left: u64,
     },
     /// A new configuration is in force.
     Reloaded,
-    /// A new configuration was refused; the findings, a line each.
+    /// A new configuration was refused.
     ReloadRefused {
-        /// The findings.
+        /// The findings, a line each.
         findings: String,
     },
     /// Packets were lost between the kernel and the daemon.
     Lost {
-        /// How many since the last time this was told.
+        /// Packets lost since the previous event.
         packets: u64,
-        /// How many in all.
+        /// Packets lost since the start.
         total: u64,
     },
-    /// Packets of unknown sources were given up under load, so that those of known ones could be judged.
+    /// Packets of unknown sources were dropped under load to leave time for those of known sources.
     Shed {
-        /// How many since the last time this was told.
+        /// Packets shed since the previous event.
         packets: u64,
-        /// How many in all.
+        /// Packets shed since the start.
         total: u64,
     },
     /// The never-block addresses changed.
     NeverBlock {
-        /// How many networks and addresses.
+        /// Number of networks and addresses.
         entries: usize,
     },
-    /// What a response beside the block came to.
+    /// The result of a response beside the block.
     Response(Response),
     /// Another program changed the daemon's table.
     ForeignChange {
-        /// Its process id, as the kernel tells it.
+        /// Its process id, as the kernel reports it.
         pid: u32,
-        /// Its name, as the kernel tells it.
+        /// Its name, as the kernel reports it.
         program: String,
         /// What was done about it.
         remedy: String,
     },
     /// Status, asked for by SIGUSR1: one line of text.
     Status(String),
-    /// Blocks found in the kernel at start and taken over.
+    /// Blocks that were found in the kernel at the start and adopted.
     Adopted {
-        /// How many.
+        /// Number of blocks.
         blocks: usize,
     },
-    /// Blocks that were stored and gone from the kernel, put back at the start.
+    /// Stored blocks that were missing from the kernel and were restored at the start.
     Restored {
-        /// How many.
+        /// Number of blocks.
         blocks: usize,
     },
-    /// Something that the administrator should know.
+    /// A warning to the administrator.
     Warning(String),
-    /// Something failed.
+    /// A failure.
     Error(String),
-    /// Lines that were held back, so that nobody can flood the log.
+    /// Lines that the rate limit held back.
     HeldBack {
-        /// How many lines.
+        /// Number of lines.
         lines: u64,
-        /// Within which time.
+        /// The time in which they were held back.
         within: Duration,
     },
 }
 
-/// What a response beside the block came to.
+/// The result of a response beside the block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// `respond.command` has ended, or could not be started.
     Command {
-        /// Whom it was run for, as it was written in place of `{target}`.
+        /// The blocked source, as it replaced `{target}`.
         target: String,
         /// Program and arguments, joined by blanks.
         command: String,
@@ -123,24 +123,24 @@ pub enum Response {
         ended: Ended,
         /// How long it ran.
         took: Duration,
-        /// The start of what it wrote, on either output; may hold any characters.
+        /// The start of its standard output and error; may hold any characters.
         output: String,
     },
-    /// A line stands in hosts.deny.
+    /// A line was written to hosts.deny.
     Denied {
-        /// Whom it denies.
+        /// The host or network that it denies.
         target: String,
         /// The line.
         line: String,
     },
-    /// A line was taken out of hosts.deny.
+    /// A line was removed from hosts.deny.
     NoLongerDenied {
-        /// Whom it denied.
+        /// The host or network that it denied.
         target: String,
     },
     /// Commands were not run: too many were waiting.
     Dropped {
-        /// How many since the last time this was told.
+        /// Commands dropped since the previous event.
         commands: u64,
     },
 }
@@ -154,9 +154,9 @@ pub enum Ended {
     Status(i32),
     /// By a signal.
     Signal(i32),
-    /// It was killed when `respond.command_timeout` was over.
+    /// Killed after `respond.command_timeout`.
     TimedOut(Duration),
-    /// It did not start; the system's words.
+    /// It did not start; the system's error.
     NotStarted(String),
 }
 

@@ -1,6 +1,6 @@
-//! The process's logger: what any module says through the `log` crate goes to the journal's thread, without waiting.
+//! The process's logger: sends records of the `log` crate to the journal's thread, without waiting.
 //!
-//! Before a journal runs, and after it has ended, lines go straight to standard error.
+//! While no journal runs, lines go straight to standard error.
 
 use std::io::Write;
 use std::sync::RwLock;
@@ -14,22 +14,23 @@ static JOURNAL: RwLock<Option<JournalHandle>> = RwLock::new(None);
 
 struct Global;
 
-/// Makes the `log` crate's macros work; lines go to standard error until a journal is started. A logger that is installed already stays.
+/// Installs the logger. Lines go to standard error until a journal starts. A logger that is already
+/// installed stays.
 pub fn install() {
-    // An error says that a logger is there already: this one, or a test's.
+    // An error means that a logger is installed already: this one, or a test's.
     if log::set_logger(&Global).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
 }
 
-/// Lines go to this journal from now on.
+/// Sends lines to this journal from now on.
 pub(super) fn connect(journal: JournalHandle) {
     if let Ok(mut place) = JOURNAL.write() {
         *place = Some(journal);
     }
 }
 
-/// Lines go to standard error from now on, if they went to this journal.
+/// Sends lines to standard error from now on, if they went to this journal.
 pub(super) fn disconnect(journal: &JournalHandle) {
     if is_connected(journal)
         && let Ok(mut place) = JOURNAL.write()
@@ -45,7 +46,7 @@ pub(super) fn is_connected(journal: &JournalHandle) -> bool {
 
 impl Log for Global {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The netlink crate tells each message at debug level; ours is enough.
+        // The netlink crate logs each message at debug level; our own log shows enough.
         metadata.target().starts_with("portsentry") || metadata.level() <= log::Level::Warn
     }
 
@@ -53,16 +54,17 @@ impl Log for Global {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // The writing side holds the lock for an assignment only; a line that comes in that moment goes to standard error.
+        // The writer holds the lock for one assignment; a line of that moment goes to standard
+        // error.
         match JOURNAL.try_read() {
             Ok(place) if place.is_some() => {
                 if let Some(journal) = place.as_ref() {
-                    journal.tell_message(record.level(), record.target(), record.args());
+                    journal.notify_message(record.level(), record.target(), record.args());
                 }
             }
             _ => {
                 let text = cut(printable(&record.args().to_string()).into_owned());
-                // With standard error closed there is nowhere to tell it.
+                // If standard error is closed, there is no place left to report it.
                 let _ = writeln!(std::io::stderr(), "portsentry: {}: {text}", record.level().as_str().to_ascii_lowercase());
             }
         }

@@ -1,6 +1,7 @@
-//! The history file: one line a block, in PortSentry 1.2's format, appended and never truncated.
+//! The history file: a line for each block in PortSentry 1.2's format, appended, never truncated.
 //!
-//! Owns the file. A failing disk costs no more than a bounded queue and one complaint an hour; a file that was rotated away is opened anew.
+//! A failing disk costs a bounded queue and one message an hour. A file that was rotated away is
+//! reopened.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -15,16 +16,18 @@ use jiff::Timestamp;
 
 use crate::time::MonoTime;
 
-/// Lines that wait for a disk that fails. 1000 lines of 100 bytes: ten minutes at the rate that `block.unproven.per_minute` allows by default.
+/// Lines that wait for a failing disk: 100 KB, ten minutes at the default rate of
+/// `block.unproven.per_minute`.
 pub const QUEUE_MAX: usize = 1000;
 
-/// Time between two complaints about the same failing disk.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(3600);
+/// Time between two messages about the same failing disk.
+const REPORT_EVERY: Duration = Duration::from_secs(3600);
 
 /// Time between two attempts while the disk fails.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
-/// The group may read it (adm, with a setgid directory or chgrp(1)); nobody else: it holds addresses of people.
+/// The group may read it (adm, with a setgid directory or chgrp(1)), others may not: it holds
+/// personal addresses.
 const MODE: u32 = 0o640;
 
 /// Why the history file could not be opened at start.
@@ -52,40 +55,41 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// The file, and the lines that wait for it.
+/// The open file and the lines that wait for it.
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
     file: Option<File>,
-    /// Each with its line end.
+    /// Lines with their line ends.
     queue: VecDeque<String>,
-    /// How much of the first line in the queue is in the file already: a disk may fill in the middle of a line.
+    /// Bytes of the first queued line that are in the file already: a disk may fill in the middle
+    /// of a line.
     written: usize,
     dropped: u64,
     retry_at: Option<MonoTime>,
-    complained: Option<MonoTime>,
+    reported_at: Option<MonoTime>,
 }
 
-/// What the administrator should hear of the history file.
+/// A change of the file's health, for the administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tell {
-    /// It cannot be written; the words.
+pub enum DiskState {
+    /// It cannot be written; the message.
     Failing(String),
-    /// It can be written again; the words.
+    /// It can be written again; the message.
     Recovered(String),
 }
 
 impl History {
-    /// Opens the file, and creates it when it is missing.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
-    /// What open(2) says: the directory is missing, is not writable, or the path is something else than a file.
+    /// open(2) failed: the directory is missing or not writable, or the path is not a file.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let file = open(path).map_err(|error| OpenError { path: path.to_owned(), error })?;
-        Ok(Self { path: path.to_owned(), file: Some(file), queue: VecDeque::new(), written: 0, dropped: 0, retry_at: None, complained: None })
+        Ok(Self { path: path.to_owned(), file: Some(file), queue: VecDeque::new(), written: 0, dropped: 0, retry_at: None, reported_at: None })
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -95,15 +99,15 @@ impl History {
         self.retry_at.is_some()
     }
 
-    /// How long until the next attempt of [`History::flush`] makes sense; `None` when nothing waits.
+    /// Time until the next useful [`History::flush`]; `None` when no line waits.
     pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
         self.retry_at.map(|at| at.since(now))
     }
 
-    /// Appends a line, which comes without its end.
-    pub fn append(&mut self, line: &str, now: MonoTime) -> Option<Tell> {
+    /// Appends a line, given without its line end.
+    pub fn append(&mut self, line: &str, now: MonoTime) -> Option<DiskState> {
         if self.queue.len() >= QUEUE_MAX {
-            // The oldest goes, unless it is in the file by half.
+            // The oldest line is dropped, unless part of it is in the file.
             if self.queue.remove(usize::from(self.written > 0)).is_some() {
                 self.dropped += 1;
             }
@@ -115,28 +119,28 @@ impl History {
         self.flush(now)
     }
 
-    /// Writes what waits.
-    pub fn flush(&mut self, now: MonoTime) -> Option<Tell> {
+    /// Writes the waiting lines.
+    pub fn flush(&mut self, now: MonoTime) -> Option<DiskState> {
         if self.queue.is_empty() {
             return None;
         }
         match self.write() {
             Ok(()) => {
                 let failed = self.retry_at.take().is_some();
-                let complained = self.complained.take().is_some();
+                let reported_at = self.reported_at.take().is_some();
                 let dropped = std::mem::take(&mut self.dropped);
-                (failed && complained).then(|| {
+                (failed && reported_at).then(|| {
                     let lost = if dropped > 0 { format!("; {dropped} lines are lost") } else { String::new() };
-                    Tell::Recovered(format!("history file {} is written again{lost}", self.path.display()))
+                    DiskState::Recovered(format!("history file {} is written again{lost}", self.path.display()))
                 })
             }
             Err(error) => {
                 self.retry_at = Some(now.after(RETRY_EVERY));
-                if self.complained.is_some_and(|at| now.since(at) < COMPLAIN_EVERY) {
+                if self.reported_at.is_some_and(|at| now.since(at) < REPORT_EVERY) {
                     return None;
                 }
-                self.complained = Some(now);
-                Some(Tell::Failing(format!(
+                self.reported_at = Some(now);
+                Some(DiskState::Failing(format!(
                     "history file {} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can",
                     self.path.display()
                 )))
@@ -163,7 +167,7 @@ impl History {
         Ok(())
     }
 
-    /// logrotate(8) renames the file: then the path leads to another inode, or to none.
+    /// Reopens the file if the path leads to another inode or none: logrotate(8) renames it.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
         let same = match (&self.file, std::fs::metadata(&self.path)) {
             (Some(file), Ok(there)) => {
@@ -174,7 +178,7 @@ impl History {
         };
         if !same {
             self.file = Some(open(&self.path)?);
-            // What is left of a line that was begun in the old file would be no line in the new one.
+            // The rest of a line begun in the old file would not be a line in the new one.
             self.written = 0;
         }
         Ok(())
@@ -182,69 +186,71 @@ impl History {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // O_NONBLOCK: a FIFO somebody put there must not stop the thread; it changes nothing for a file.
+    // O_NONBLOCK: a FIFO at this path must not block the thread; for a file it has no effect.
     OpenOptions::new().append(true).create(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// A line of the history file, read back.
+/// A parsed line of the history file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// When the kernel acknowledged the block.
+    /// Time of the kernel's acknowledgement.
     pub at: Timestamp,
-    /// What stands for the name: a name, an address, or the blocked prefix in CIDR form.
+    /// A name, an address, or the blocked prefix in CIDR form.
     pub host: String,
-    /// The address; of a prefix the first.
+    /// The address; for a prefix the first one.
     pub address: IpAddr,
-    /// The port.
+    /// Port number.
     pub port: u16,
-    /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a block by hand.
+    /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block.
     pub protocol: String,
 }
 
 impl Entry {
-    /// Reads a line; `None` if it is no history line.
+    /// Parses a line; `None` if it is not a history line.
     pub fn parse(line: &str) -> Option<Self> {
         let (epoch, rest) = line.split_once(" - ")?;
         let at = Timestamp::from_second(epoch.trim().parse().ok()?).ok()?;
         let (_, rest) = rest.split_once(" Host: ")?;
         let (hosts, rest) = rest.split_once(" Port: ")?;
         let (host, address) = hosts.rsplit_once('/')?;
-        let mut words = rest.split_ascii_whitespace();
-        let (port, protocol, blocked) = (words.next()?, words.next()?, words.next()?);
+        let mut fields = rest.split_ascii_whitespace();
+        let (port, protocol, blocked) = (fields.next()?, fields.next()?, fields.next()?);
         if blocked != "Blocked" {
             return None;
         }
         Some(Self { at, host: host.to_owned(), address: address.parse().ok()?, port: port.parse().ok()?, protocol: protocol.to_owned() })
     }
 
-    /// What was blocked: the prefix where the line has one, else the address.
+    /// The blocked network: the prefix if the line has one, else the address.
     pub fn network(&self) -> IpNet {
         self.host.parse().unwrap_or_else(|_| IpNet::from(self.address))
     }
 }
 
-/// Which lines are wanted.
+/// A selection of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// Not older than this.
+    /// Oldest time.
     pub since: Option<Timestamp>,
-    /// About this address or network, or one that holds it.
+    /// Lines about this address or network, or a network that contains it.
     pub source: Option<IpNet>,
-    /// No more lines than this; the newest.
+    /// Maximum number of lines; the newest are given.
     pub limit: usize,
 }
 
-/// Bytes of the file that are read at most, from its end: three months at the worst rate, and a second of work.
+/// Bytes read from the end of the file at most: three months at the highest rate, and a second of
+/// work.
 const READ_MAX: u64 = 64 << 20;
 
-/// Longest line that is looked at; longer ones are no history lines.
+/// Longest line that is parsed; longer ones are not history lines.
 const LINE_MAX: usize = 4096;
 
-/// Reads lines from the end of the file; gives them oldest first, and whether there was more than was read. A missing file has no lines. `is_cancelled` is
-/// asked every 64 KiB, some 700 lines: then it ends with what it has, which is of no use to anyone.
+/// Reads lines from the end of the file; returns them oldest first, and whether older ones were
+/// left out. A missing file has no lines. `is_cancelled` is called every 64 KiB (about 700 lines);
+/// if it returns true, reading stops and the incomplete result must not be used.
 ///
 /// # Errors
-/// What open(2) and read(2) say.
+/// open(2) or read(2) failed.
 pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::Result<(Vec<Entry>, bool)> {
     const CHUNK: u64 = 64 << 10;
     let mut file = match File::open(path) {
@@ -255,7 +261,7 @@ pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::
     let mut start = file.metadata()?.len();
     let floor = start.saturating_sub(READ_MAX);
     let mut entries = Vec::new();
-    // The beginning of the part read last: the end of a line whose beginning lies before it.
+    // The start of the chunk read before: the end of a line that begins further ahead in the file.
     let mut tail: Vec<u8> = Vec::new();
     while start > floor && !is_cancelled() {
         let size = CHUNK.min(start - floor);
@@ -264,11 +270,12 @@ pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::
         let mut chunk = Vec::new();
         (&mut file).take(size).read_to_end(&mut chunk)?;
         chunk.extend_from_slice(&tail);
-        // Only what follows the first line end is whole, unless this is the file's beginning.
+        // Only the text after the first line end is whole, unless this is the start of the file.
         let whole = if start == 0 { 0 } else { chunk.iter().position(|&byte| byte == b'\n').map_or(chunk.len(), |at| at + 1) };
         for line in chunk.get(whole..).unwrap_or_default().rsplit(|&byte| byte == b'\n') {
             let Some(entry) = std::str::from_utf8(line).ok().and_then(Entry::parse) else { continue };
-            // A day of grace: after a clock was set back, lines are not in the order of their times.
+            // A day of tolerance: after a clock was set back, lines are not in the order of their
+            // times.
             if query.since.is_some_and(|since| entry.at.as_second() < since.as_second().saturating_sub(86_400)) {
                 entries.reverse();
                 return Ok((entries, false));
@@ -328,7 +335,7 @@ mod tests {
 
     // D11
     #[test]
-    fn a_new_file_is_not_for_everybody() {
+    fn a_new_file_is_not_world_readable() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history");
         History::open(&path).unwrap();
@@ -336,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_said() {
+    fn a_missing_directory_is_named_in_the_error() {
         let error = History::open(Path::new("/no/such/place/history")).unwrap_err().to_string();
         assert!(error.contains("the directory /no/such/place does not exist"), "{error}");
     }
 
     #[test]
-    fn a_rotated_file_is_opened_anew() {
+    fn a_rotated_file_is_reopened() {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("history"), directory.path().join("history.1"));
         let mut history = History::open(&path).unwrap();
@@ -357,12 +364,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_once_and_its_lines_wait_and_come_when_it_is_well() {
+    fn a_full_disk_is_reported_once_and_its_lines_are_written_later() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let mut history = History::open(&path).unwrap();
-        assert!(matches!(history.append("line 0", NOW), Some(Tell::Failing(text)) if text.contains("No space left")));
+        assert!(matches!(history.append("line 0", NOW), Some(DiskState::Failing(text)) if text.contains("No space left")));
         let mut told = 0;
         for n in 1..QUEUE_MAX as u64 + 50 {
             told += usize::from(history.append(&format!("line {n}"), NOW.after(Duration::from_secs(n))).is_some());
@@ -371,7 +378,7 @@ mod tests {
         assert!(history.is_failing());
         std::fs::remove_file(&path).unwrap();
         let well = NOW.after(Duration::from_secs(2000));
-        assert!(matches!(history.flush(well), Some(Tell::Recovered(text)) if text.contains("50 lines are lost")));
+        assert!(matches!(history.flush(well), Some(DiskState::Recovered(text)) if text.contains("50 lines are lost")));
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), QUEUE_MAX);
         assert!(text.starts_with("line 50\n") && text.ends_with("line 1049\n"));

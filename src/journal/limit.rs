@@ -1,7 +1,9 @@
-//! How many lines remote packets may cause: token buckets, with a count of what was held back.
+//! Rate limits for log lines that remote packets cause: token buckets, and counts of held-back
+//! lines.
 //!
-//! Pure: time comes in. Each class of lines has its own bucket, and all draw from one more. Lines about sources that have not proven their address, of
-//! which a forger can cause any number, leave half of the common bucket to the others: a flood of invented sources does not silence a real scanner.
+//! Pure: time is a parameter. Each class of lines has its own bucket, and all share a common one.
+//! Lines about unverified sources, of which a forger can cause any number, leave half of the common
+//! bucket to the others: a flood of forged sources does not silence a real scanner.
 
 use std::time::Duration;
 
@@ -10,46 +12,48 @@ use crate::journal::{Notice, Response};
 use crate::rate::TokenBucket;
 use crate::time::MonoTime;
 
-/// The time that all rates refer to, and the least time between two [`Notice::HeldBack`].
+/// The period of all rates, and the least time between two [`Notice::HeldBack`].
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lines of all classes together that may come at once, and that may come in each further [`INTERVAL`]. 200 lines of 200 bytes a minute are
-/// 58 MB a day at worst, which a log's rotation copes with.
+/// Lines of all classes at once, and in each further [`INTERVAL`]. 200 lines of 200 bytes a minute
+/// are at most 58 MB a day, which log rotation copes with.
 pub const TOTAL: u32 = 100;
 
-/// Names that are asked for because of somebody who watches, of events whose lines are not written; at once, and in each further [`INTERVAL`].
+/// Names looked up only for `watch`, of events whose lines are not written; at once, and in each
+/// further [`INTERVAL`].
 pub const WATCHED_NAMES: u32 = 60;
 
-/// What lines are counted together.
+/// Lines that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Scans of proven sources.
+    /// Scans of verified sources.
     ScanProven,
-    /// Scans of sources that may be forged.
+    /// Scans of unverified sources.
     ScanUnproven,
-    /// Blocks of proven sources.
+    /// Blocks of verified sources.
     BlockProven,
-    /// Blocks of sources that may be forged.
+    /// Blocks of unverified sources.
     BlockUnproven,
     /// Blocks that ended.
     Ended,
-    /// What the kernel refused.
+    /// Blocks and unblocks that the kernel refused.
     Failed,
-    /// Lost packets, and packets that were shed.
+    /// Lost and shed packets.
     Lost,
-    /// What responses beside the block came to.
+    /// Results of responses beside the block.
     Response,
-    /// Messages of other modules through the `log` crate, which a packet may have caused too.
+    /// `log` records of other modules, which a packet may have caused too.
     Message,
-    /// Lines of the history file. They do not count for the total: each stands for a block that the kernel holds.
+    /// Lines of the history file. They do not count for the total: each stands for a block in the
+    /// kernel.
     History,
 }
 
 impl Class {
-    /// How many classes there are.
+    /// Number of classes.
     const COUNT: usize = 10;
 
-    /// The class of a notice; `None` for what no remote packet causes.
+    /// The class of a notice; `None` if no remote packet can cause it.
     pub fn of(notice: &Notice) -> Option<Self> {
         Some(match notice {
             Notice::Engine(Report::Scan { reason, .. }) => {
@@ -69,7 +73,7 @@ impl Class {
             Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Self::Ended,
             Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => Self::Failed,
             Notice::Lost { .. } | Notice::Shed { .. } => Self::Lost,
-            // Told every ten seconds at most, and it says what the lines that are held back would have said.
+            // Reported every ten seconds at most, and stands for the lines that are held back.
             Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Response(_) => Self::Response,
             Notice::Starting
@@ -97,7 +101,8 @@ impl Class {
             Self::Ended => 30,
             Self::Failed | Self::Response | Self::Message => 20,
             Self::Lost => 6,
-            // Twice what `block.unproven.per_minute` lets in by default; at 80 bytes 138 MB a day at the very worst.
+            // Twice the default of `block.unproven.per_minute`; at 80 bytes a line at most 138 MB a
+            // day.
             Self::History => 1200,
         }
     }
@@ -111,7 +116,7 @@ impl Class {
     }
 }
 
-/// The buckets, and what they held back.
+/// The buckets and the counts of held-back lines.
 #[derive(Debug)]
 pub struct Limiter {
     total: TokenBucket,
@@ -139,7 +144,7 @@ impl Default for Limiter {
 }
 
 impl Limiter {
-    /// Whether `lines` lines of `class` may be written now: all of them or none. What may not is counted.
+    /// Whether `lines` lines of `class` may be written now: all or none. Refused lines are counted.
     pub fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
         let Some(bucket) = self.classes.get_mut(class as usize) else { return false };
         let count = u64::from(lines);
@@ -153,12 +158,14 @@ impl Limiter {
         false
     }
 
-    /// Whether a name may be asked for now only because somebody watches. Names for lines that are written need no permission of their own.
+    /// Whether a name may be looked up only for `watch`. Names for written lines need no
+    /// permission.
     pub fn admit_name(&mut self, now: MonoTime) -> bool {
         self.names.take(now)
     }
 
-    /// What was held back, and within which time, once [`INTERVAL`] is over since the first line was; it is told once.
+    /// Lines held back and the time span, once [`INTERVAL`] has passed since the first; resets the
+    /// count.
     pub fn next_held_back(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
         let within = now.since(self.held_since?);
         if within < INTERVAL {
@@ -168,13 +175,13 @@ impl Limiter {
         Some((std::mem::take(&mut self.held), within))
     }
 
-    /// What was held back and not told yet, at the end.
+    /// Lines held back and not yet reported, at the end.
     pub fn rest(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
         let within = now.since(self.held_since.take()?);
         Some((std::mem::take(&mut self.held), within))
     }
 
-    /// How long until [`Limiter::next_held_back`] has something to tell; `None` if nothing was held back.
+    /// Time until [`Limiter::next_held_back`] returns something; `None` if no line was held back.
     pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
         Some(INTERVAL.saturating_sub(now.since(self.held_since?)))
     }
@@ -229,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_back_is_counted_and_told_once_an_interval() {
+    fn held_back_lines_are_counted_and_reported_once_an_interval() {
         let mut limiter = Limiter::default();
         let mut admitted = 0;
         let mut told = Vec::new();
@@ -256,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn who_watches_causes_few_questions_for_names_and_holds_no_line_back() {
+    fn watchers_cause_few_lookups_and_hold_no_line_back() {
         let mut limiter = Limiter::default();
         let asked = (0..60_000).filter(|millis| limiter.admit_name(MonoTime::from_millis(*millis))).count();
         assert_eq!(asked, 2 * WATCHED_NAMES as usize - 1);

@@ -1,7 +1,9 @@
-//! What happened, told: log lines in three formats, the history file, and the events that `portsentryctl watch` shows.
+//! The journal: log lines in three formats, the history file, and the events for `portsentryctl
+//! watch`.
 //!
-//! Owns one thread, which alone touches the log's target and the history file. Whoever tells something never waits: the queue is bounded, and what
-//! does not fit is counted and the count is told. No stream of packets makes more lines than [`limit`] allows.
+//! One thread alone writes to the log's target and the history file. Callers never wait: the queue
+//! is bounded, and items that do not fit are counted and the count is logged. [`limit`] bounds the
+//! lines that packets cause.
 
 mod event;
 pub mod format;
@@ -26,7 +28,7 @@ use crate::config::{self, Config, LogFormat};
 use crate::sys::wake::Waker;
 use history::History;
 use limit::Limiter;
-use names::Stage;
+use names::NameQueue;
 use sink::Sink;
 use writer::Writer;
 
@@ -34,23 +36,24 @@ pub use event::{Ended, Event, Notice, Response};
 pub use global::install;
 pub use names::HostName;
 
-/// Things told that wait for the journal's thread. A few hundred bytes each: a megabyte at most, a second of a thousand events.
+/// Items that wait for the thread, a few hundred bytes each: a megabyte, or four seconds of 1000
+/// events each.
 const QUEUE: usize = 4096;
 
-/// Lines that wait for one who watches.
+/// Lines that wait for one watcher.
 const WATCH_QUEUE: usize = 1024;
 
-/// Longest message of another module that is taken into the queue, in bytes.
+/// Longest message of another module that is queued, in bytes.
 const MESSAGE_MAX: usize = format::LINE_MAX;
 
-/// What the journal needs of the configuration.
+/// The part of the configuration that the journal uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where and how is logged.
+    /// Target and format of the log.
     pub log: config::Log,
     /// The history file; `None`: no history.
     pub history_file: Option<PathBuf>,
-    /// Lines wait a moment for reverse names.
+    /// Whether lines wait a moment for reverse names.
     pub resolve: bool,
 }
 
@@ -60,14 +63,14 @@ impl From<&Config> for Settings {
     }
 }
 
-/// Why the journal cannot start, or not with these settings.
+/// Why the journal cannot start or apply settings.
 #[derive(Debug)]
 pub enum JournalError {
     /// The log's target cannot be reached.
     Target(sink::SinkError),
     /// The history file cannot be opened.
     History(history::OpenError),
-    /// No thread can be started.
+    /// The thread cannot be started.
     Thread(std::io::Error),
     /// The journal has ended.
     Ended,
@@ -103,31 +106,31 @@ enum Item {
         module: Box<str>,
         text: Box<str>,
     },
-    /// The answer to a question for a name.
+    /// The answer to a name lookup.
     Name(IpAddr, Option<HostName>),
-    /// Look at the orders.
-    Nudge,
+    /// Wakes the thread to apply new settings.
+    Wake,
 }
 
-/// New settings, opened already, so that what fails fails at the one who asked.
-struct Order {
+/// New settings, with their files opened, so that the caller gets the errors.
+struct Reconfiguration {
     sink: Box<dyn Sink>,
     level: log::LevelFilter,
     format: LogFormat,
     resolve: bool,
-    /// `None`: as it is.
+    /// `None`: unchanged.
     history: Option<Option<History>>,
 }
 
-/// Asks for the name of a host; `false` when nobody could take the question.
+/// Starts the lookup of a host's name; `false` if it could not be queued.
 type Ask = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 struct Shared {
-    orders: Mutex<Vec<Order>>,
+    reconfigurations: Mutex<Vec<Reconfiguration>>,
     settings: Mutex<Settings>,
     stop: AtomicBool,
     ended: Mutex<Option<Receiver<()>>>,
-    /// Things told that found the queue full, and were not told yet.
+    /// Items that found the queue full and are not reported yet.
     lost: AtomicU64,
     ever_lost: AtomicU64,
     unwritten: AtomicU64,
@@ -137,28 +140,29 @@ struct Shared {
     ask: Mutex<Option<Ask>>,
 }
 
-/// How the journal fares, for `status`.
+/// Counters for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Lines that the rate limit held back.
+    /// Lines held back by the rate limit.
     pub held_back: u64,
-    /// Things told that found the queue full.
+    /// Items that found the queue full.
     pub lost: u64,
     /// Lines that the log's target refused.
     pub unwritten: u64,
-    /// The history file cannot be written at the moment.
+    /// Whether the history file currently cannot be written.
     pub history_failing: bool,
 }
 
-/// Starts the journal.
+/// Namespace of the functions that start the journal.
 #[derive(Debug, Clone, Copy)]
 pub struct Journal;
 
 impl Journal {
-    /// Opens the log's target and the history file, starts the thread, and makes the `log` crate's macros go there.
+    /// Opens the log's target and the history file, starts the thread, and connects the `log`
+    /// crate's macros to it.
     ///
     /// # Errors
-    /// When one of these cannot be opened, or no thread be started.
+    /// One of these cannot be opened, or the thread cannot be started.
     pub fn start(settings: Settings) -> Result<JournalHandle, JournalError> {
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
         let level = settings.log.level;
@@ -169,17 +173,17 @@ impl Journal {
         Ok(journal)
     }
 
-    /// As [`Journal::start`], but the lines of events go to `sink`, and those of the `log` crate's macros are left alone.
+    /// Like [`Journal::start`], but writes to `sink` and leaves the `log` crate's macros alone.
     ///
     /// # Errors
-    /// When the history file cannot be opened, or no thread be started.
+    /// The history file cannot be opened, or the thread cannot be started.
     pub fn start_with(settings: Settings, sink: Box<dyn Sink>) -> Result<JournalHandle, JournalError> {
         let history = open_history(settings.history_file.as_ref())?;
         let (sender, items) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
         let (level, format, resolve) = (settings.log.level, settings.log.format, settings.resolve);
         let shared = Arc::new(Shared {
-            orders: Mutex::default(),
+            reconfigurations: Mutex::default(),
             settings: Mutex::new(settings),
             stop: AtomicBool::new(false),
             ended: Mutex::new(Some(ended)),
@@ -198,11 +202,11 @@ impl Journal {
             level,
             format,
             resolve,
-            stage: Stage::default(),
+            waiting: NameQueue::default(),
             history,
             limiter: Limiter::default(),
             unwritten: 0,
-            complained: None,
+            reported_at: None,
         };
         let run = move || {
             writer.run();
@@ -217,7 +221,7 @@ fn open_history(path: Option<&PathBuf>) -> Result<Option<History>, JournalError>
     path.map(|path| History::open(path)).transpose().map_err(JournalError::History)
 }
 
-/// The way to the journal; clones lead to the same one.
+/// A handle to the journal; clones share it.
 #[derive(Clone)]
 pub struct JournalHandle {
     shared: Arc<Shared>,
@@ -231,28 +235,31 @@ impl std::fmt::Debug for JournalHandle {
 }
 
 impl JournalHandle {
-    /// Tells the journal, which notes the time of day. Never waits: when the queue is full, the notice is dropped and counted.
+    /// Sends an event to the journal, with the current time. Never waits: if the queue is full, the
+    /// event is dropped and counted.
     pub fn notify(&self, notice: Notice) {
         self.push(Item::Event(Box::new(Event { at: Timestamp::now(), notice, name: None })));
     }
 
-    /// From now on, names are asked for by way of `ask`, if the settings have `resolve`. It is called by the journal's thread, must not wait, and says
-    /// whether the question was taken; the answer comes through [`JournalHandle::name_found`]. Where it is not taken, nothing waits for a name.
+    /// Looks up names with `ask` from now on, if the settings have `resolve`. The journal's thread
+    /// calls it; it must not wait, and returns whether the lookup was queued. The answer comes
+    /// through [`JournalHandle::name_found`]. If it was not queued, no event waits for the name.
     pub fn resolve_through(&self, ask: Ask) {
         if let Ok(mut place) = self.shared.ask.lock() {
             *place = Some(ask);
         }
     }
 
-    /// The answer to a question for the name of a host; `None`: it has none. Never waits. A name that must not be written ([`HostName::checked`]) counts
-    /// as none.
+    /// The answer to a name lookup; `None`: the host has no name. Never waits. A name that fails
+    /// [`HostName::checked`] counts as none.
     pub fn name_found(&self, address: IpAddr, name: Option<String>) {
-        // With a full queue it is not taken: what waits for it goes out when its time is over.
+        // If the queue is full, the answer is dropped: events that wait for it are written after
+        // their timeout.
         let _ = self.sender.try_send(Item::Name(address, name.as_deref().and_then(HostName::checked)));
     }
 
-    /// Tells the journal what a module said through the `log` crate. Never waits.
-    fn tell_message(&self, level: log::Level, module: &str, arguments: &std::fmt::Arguments<'_>) {
+    /// Queues a `log` record of another module. Never waits.
+    fn notify_message(&self, level: log::Level, module: &str, arguments: &std::fmt::Arguments<'_>) {
         let mut text = arguments.to_string();
         let mut end = MESSAGE_MAX.min(text.len());
         while !text.is_char_boundary(end) {
@@ -269,10 +276,11 @@ impl JournalHandle {
         }
     }
 
-    /// Puts new settings in force. Everything told before it was called may still be written in the old way, or already in the new one.
+    /// Applies new settings. Items sent before this call may be written with the old or the new
+    /// settings.
     ///
     /// # Errors
-    /// When the target or the history file cannot be opened; then the old settings stay in force.
+    /// The target or the history file cannot be opened; the old settings stay in force.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), JournalError> {
         let mut current = self.shared.settings.lock().map_err(|_| JournalError::Ended)?;
         if *current == settings {
@@ -280,18 +288,18 @@ impl JournalHandle {
         }
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
         let history = if current.history_file == settings.history_file { None } else { Some(open_history(settings.history_file.as_ref())?) };
-        let order = Order { sink, level: settings.log.level, format: settings.log.format, resolve: settings.resolve, history };
-        self.shared.orders.lock().map_err(|_| JournalError::Ended)?.push(order);
+        let change = Reconfiguration { sink, level: settings.log.level, format: settings.log.format, resolve: settings.resolve, history };
+        self.shared.reconfigurations.lock().map_err(|_| JournalError::Ended)?.push(change);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);
         }
         *current = settings;
-        // With a full queue the thread is awake, and looks at the orders before each item.
-        let _ = self.sender.try_send(Item::Nudge);
+        // If the queue is full, the thread is awake and checks for new settings before each item.
+        let _ = self.sender.try_send(Item::Wake);
         Ok(())
     }
 
-    /// From now on every event, as a line of JSON. `waker` is rung when there is one to take.
+    /// Delivers every event from now on as a line of JSON; `waker` is woken when one is available.
     pub fn subscribe(&self, waker: Option<Arc<Waker>>) -> Subscription {
         let (sender, receiver) = sync_channel(WATCH_QUEUE);
         let missed = Arc::new(AtomicU64::new(0));
@@ -311,13 +319,14 @@ impl JournalHandle {
         }
     }
 
-    /// Lets the thread write everything that was told, and end; `false` if it could not within `deadline` (its target hangs) or was stopped before.
+    /// Ends the thread after it has written all queued items; `false` if it took longer than
+    /// `deadline` (its target hangs) or was stopped before.
     pub fn stop(&self, deadline: Duration) -> bool {
         global::disconnect(self);
         self.shared.stop.store(true, Ordering::Release);
-        let _ = self.sender.try_send(Item::Nudge);
+        let _ = self.sender.try_send(Item::Wake);
         let Some(ended) = self.shared.ended.lock().ok().and_then(|mut ended| ended.take()) else { return false };
-        // The thread drops its end of this channel when it is through.
+        // The thread drops its end of this channel when it ends.
         matches!(ended.recv_timeout(deadline), Err(std::sync::mpsc::RecvTimeoutError::Disconnected))
     }
 
@@ -333,7 +342,7 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    /// Hands a line over; `false` when nobody is there any more.
+    /// Queues a line; `false` if the subscriber is gone.
     fn offer(&self, line: &Arc<str>) -> bool {
         match self.sender.try_send(Arc::clone(line)) {
             Ok(()) => {}
@@ -349,7 +358,7 @@ impl Subscriber {
     }
 }
 
-/// Events as lines of JSON, as they happen.
+/// A subscriber's stream of events as lines of JSON.
 #[derive(Debug)]
 pub struct Subscription {
     receiver: Receiver<Arc<str>>,
@@ -357,10 +366,10 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next line that is there already; `Ok(None)` when there is none.
+    /// The next line that is available; `Ok(None)` if there is none.
     ///
     /// # Errors
-    /// `Err` when the journal has ended.
+    /// The journal has ended.
     pub fn try_next(&self) -> Result<Option<Arc<str>>, JournalError> {
         match self.receiver.try_recv() {
             Ok(line) => Ok(Some(line)),
@@ -369,12 +378,12 @@ impl Subscription {
         }
     }
 
-    /// The next line, waiting for it; `None` when the time is over or the journal has ended.
+    /// Waits for the next line; `None` after `timeout` or when the journal has ended.
     pub fn next_within(&self, timeout: Duration) -> Option<Arc<str>> {
         self.receiver.recv_timeout(timeout).ok()
     }
 
-    /// How many lines did not fit since this was asked last.
+    /// Lines that did not fit since the last call.
     pub fn take_missed(&self) -> u64 {
         self.missed.swap(0, Ordering::Relaxed)
     }

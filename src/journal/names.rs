@@ -1,7 +1,8 @@
-//! Reverse names for what the journal tells: which events wait for one, in which order, and not for ever.
+//! Reverse names for events: which events wait for a lookup, in which order, and for how long.
 //!
-//! Owns the things that wait, and knows which names are being asked for. Pure: time comes in, and whoever asks is another thread's business. A name
-//! comes from a stranger's name server: [`HostName`] is the only way in, and holds nothing but the characters of a host name (RFC 952, RFC 1123 2.1).
+//! Pure: time is a parameter, and lookups run on another thread. A name comes from a remote name
+//! server: only [`HostName`] lets it in, and it holds only the characters of a host name (RFC 952,
+//! RFC 1123 2.1).
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -10,18 +11,21 @@ use std::time::Duration;
 
 use crate::time::MonoTime;
 
-/// How long things wait for a name, from the moment in which it was asked for. Then the address stands for it: a log that is late is worth less than
-/// one without names. resolv.conf(5) waits 5 s for one server by default; most answers come within a tenth of a second.
+/// How long events wait for a name after the lookup began; then they are logged without it, since a
+/// late log is worth less than one without names. resolv.conf(5) waits 5 s for one server by
+/// default; most answers come within a tenth of a second.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a question without an answer counts as being asked. Longer than a resolver works on it (resolv.conf(5): 2 attempts of 5 s, 2 servers).
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// How long an unanswered lookup counts as running. Longer than a resolver works on it
+/// (resolv.conf(5): 2 attempts of 5 s, 2 servers).
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Things that wait at most; when one more comes, the oldest goes out without its name. A few hundred bytes each, and no more than the lines that
-/// [`super::limit`] admits within [`ANSWER_TIMEOUT`] unless somebody watches.
+/// Events that wait at most; one more releases the oldest without its name. A few hundred bytes
+/// each, and no more than the lines that [`super::limit`] admits within [`ANSWER_TIMEOUT`], unless
+/// there are watchers.
 pub const WAITING_MAX: usize = 1024;
 
-/// Names that are asked for at the same time at most.
+/// Lookups at the same time at most.
 pub const ASKED_MAX: usize = 1024;
 
 /// Longest name, in bytes (RFC 1035, 2.3.4, without the root's dot).
@@ -30,14 +34,16 @@ const NAME_MAX: usize = 253;
 /// Longest label, in bytes (RFC 1035, 2.3.4).
 const LABEL_MAX: usize = 63;
 
-/// A name that may be written: letters, digits, `-`, `_` and `.`, and nothing that reads as an address.
+/// A host name that is safe to log: letters, digits, `-`, `_` and `.`, and not readable as an
+/// address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostName(Box<str>);
 
 impl HostName {
-    /// The name, without the root's dot at its end; `None` if it must not be written.
+    /// The name without the root's dot at its end; `None` if it must not be logged.
     ///
-    /// The last label must have a letter (RFC 3696, 2): so `10.0.0.1`, `0x7f.1` and whatever else inet_aton(3) takes for an address are none.
+    /// The last label must have a letter (RFC 3696, 2), so `10.0.0.1`, `0x7f.1` and other forms
+    /// that inet_aton(3) takes for an address are refused.
     pub fn checked(text: &str) -> Option<Self> {
         let name = text.strip_suffix('.').unwrap_or(text);
         let label = |label: &str| {
@@ -51,7 +57,7 @@ impl HostName {
         (name.len() <= NAME_MAX && !is_number && name.split('.').all(label)).then(|| Self(name.into()))
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,75 +69,75 @@ impl fmt::Display for HostName {
     }
 }
 
-/// What is to be done about the name of a host.
+/// What to do about the name of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// It may be asked for.
+    /// Start a lookup.
     Ask,
-    /// It is being asked for: wait until then.
+    /// A lookup is running: wait for it until then.
     Wait(MonoTime),
-    /// It was asked for, and no answer came in time; or too many names are being asked for.
+    /// Do not wait: a lookup has timed out, or too many are running.
     Nothing,
 }
 
-/// Things in the order in which they were told, some of which wait for a name.
+/// Items in the order of their arrival, some of which wait for a name.
 #[derive(Debug)]
-pub struct Stage<T> {
+pub struct NameQueue<T> {
     waiting: VecDeque<Waiting<T>>,
-    /// Names that are being asked for, and since when.
+    /// Running lookups, with their start.
     asked: HashMap<IpAddr, MonoTime>,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
     thing: T,
-    /// Whose name it waits for, and until when.
+    /// The host whose name it waits for, and until when.
     host: Option<(IpAddr, MonoTime)>,
     name: Option<HostName>,
 }
 
-impl<T> Default for Stage<T> {
+impl<T> Default for NameQueue<T> {
     fn default() -> Self {
         Self { waiting: VecDeque::new(), asked: HashMap::new() }
     }
 }
 
-impl<T> Stage<T> {
-    /// Whether nothing waits.
+impl<T> NameQueue<T> {
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// What to do about the name of `host`.
+    /// Decides about the name of `host`.
     pub fn want(&mut self, host: IpAddr, now: MonoTime) -> Want {
         if let Some(asked) = self.asked.get(&host) {
             let waited = now.since(*asked);
             if waited < ANSWER_TIMEOUT {
                 return Want::Wait(asked.after(ANSWER_TIMEOUT));
             }
-            if waited < FORGOTTEN_AFTER {
+            if waited < LOOKUP_TIMEOUT {
                 return Want::Nothing;
             }
             self.asked.remove(&host);
         }
         if self.asked.len() >= ASKED_MAX {
-            self.asked.retain(|_, asked| now.since(*asked) < FORGOTTEN_AFTER);
+            self.asked.retain(|_, asked| now.since(*asked) < LOOKUP_TIMEOUT);
         }
         if self.asked.len() < ASKED_MAX { Want::Ask } else { Want::Nothing }
     }
 
-    /// Somebody took the question; until when its answer is waited for.
+    /// Notes that a lookup was started; returns until when its answer is waited for.
     pub fn asked(&mut self, host: IpAddr, now: MonoTime) -> MonoTime {
         self.asked.insert(host, now);
         now.after(ANSWER_TIMEOUT)
     }
 
-    /// Puts a thing at the end; it waits for `host`'s name until then, or for nothing but its turn.
+    /// Appends an item, which waits for `host`'s name until then, or only for its turn.
     pub fn push(&mut self, thing: T, host: Option<(IpAddr, MonoTime)>) {
         self.waiting.push_back(Waiting { thing, host, name: None });
     }
 
-    /// An answer: whatever waits for this name waits no longer.
+    /// Gives an answer to the items that wait for this name.
     pub fn answer(&mut self, host: IpAddr, name: Option<&HostName>) {
         self.asked.remove(&host);
         for waiting in &mut self.waiting {
@@ -142,18 +148,18 @@ impl<T> Stage<T> {
         }
     }
 
-    /// The oldest thing, if it has waited long enough, with the name that was found.
+    /// Takes the oldest item if it need not wait longer, with the name if it was found.
     pub fn next(&mut self, now: MonoTime) -> Option<(T, Option<HostName>)> {
         let ready = self.waiting.front()?.host.is_none_or(|(_, until)| until <= now);
         (ready || self.waiting.len() > WAITING_MAX).then(|| self.take())?
     }
 
-    /// The oldest thing, whether it has waited or not.
+    /// Takes the oldest item, even if it should wait longer.
     pub fn take(&mut self) -> Option<(T, Option<HostName>)> {
         self.waiting.pop_front().map(|waiting| (waiting.thing, waiting.name))
     }
 
-    /// How long until the oldest thing has waited long enough; `None` when nothing waits.
+    /// Time until the oldest item need not wait longer; `None` if the queue is empty.
     pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
         self.waiting.front().map(|waiting| waiting.host.map_or(Duration::ZERO, |(_, until)| until.since(now)))
     }
@@ -175,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_hosts_are_taken_and_lose_the_roots_dot() {
+    fn host_names_lose_the_roots_dot() {
         for name in
             ["scanner.example.net", "a", "7.example", "x_1.example", "xn--bcher-kva.example", "1-2-3-4.dyn.example.", "0x.example", "4.in-addr.arpa"]
         {
@@ -185,7 +191,7 @@ mod tests {
 
     // P20
     #[test]
-    fn what_is_no_name_or_reads_as_an_address_is_not_taken() {
+    fn invalid_names_and_addresses_are_refused() {
         let long = [&"a".repeat(63)[..]; 4].join(".");
         assert!(HostName::checked(&long[2..]).is_some(), "253 bytes");
         for name in [
@@ -225,7 +231,7 @@ mod tests {
     proptest! {
         // P13
         #[test]
-        fn a_name_that_is_taken_is_plain_and_no_address(text in any::<String>(), plain in "[a-z0-9x.:/-]{0,20}") {
+        fn an_accepted_name_is_plain_and_not_an_address(text in any::<String>(), plain in "[a-z0-9x.:/-]{0,20}") {
             for text in [text, plain] {
                 if let Some(name) = HostName::checked(&text) {
                     prop_assert!(name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
@@ -236,10 +242,10 @@ mod tests {
         }
 
         #[test]
-        fn things_come_out_in_order_each_once_and_in_time(
+        fn items_come_out_in_order_once_and_in_time(
             steps in proptest::collection::vec((0u8..4, 0u32..6, 0u64..900), 1..200),
         ) {
-            let mut stage = Stage::default();
+            let mut waiting = NameQueue::default();
             let (mut now, mut told, mut out) = (1000, Vec::new(), Vec::new());
             let mut open = std::collections::HashSet::new();
             for (what, host, pause) in steps {
@@ -247,31 +253,31 @@ mod tests {
                 let host = address(host);
                 match what {
                     0 | 1 => {
-                        let wait = match stage.want(host, at(now)) {
+                        let wait = match waiting.want(host, at(now)) {
                             Want::Ask => {
                                 prop_assert!(open.insert(host) || now > 30_000, "asked twice");
-                                Some((host, stage.asked(host, at(now))))
+                                Some((host, waiting.asked(host, at(now))))
                             }
                             Want::Wait(until) => Some((host, until)),
                             Want::Nothing => None,
                         };
-                        stage.push((told.len(), now), wait);
+                        waiting.push((told.len(), now), wait);
                         told.push(now);
                     }
                     2 => {
-                        stage.answer(host, HostName::checked("a.example").as_ref());
+                        waiting.answer(host, HostName::checked("a.example").as_ref());
                         open.remove(&host);
                     }
                     _ => {}
                 }
-                while let Some(((number, _), _)) = stage.next(at(now)) {
+                while let Some(((number, _), _)) = waiting.next(at(now)) {
                     out.push(number);
                 }
-                if let Some(Waiting { thing: (_, since), .. }) = stage.waiting.front() {
+                if let Some(Waiting { thing: (_, since), .. }) = waiting.waiting.front() {
                     prop_assert!(now - since < 2000);
                 }
             }
-            while let Some(((number, _), _)) = stage.take() {
+            while let Some(((number, _), _)) = waiting.take() {
                 out.push(number);
             }
             prop_assert_eq!(out, (0..told.len()).collect::<Vec<_>>());
@@ -279,50 +285,50 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_asked_for_once_and_all_that_wait_for_it_get_it() {
-        let mut stage = Stage::default();
-        assert_eq!(stage.want(HOST, at(0)), Want::Ask);
-        let until = stage.asked(HOST, at(0));
-        stage.push(1, Some((HOST, until)));
-        assert_eq!(stage.want(HOST, at(500)), Want::Wait(until));
-        stage.push(2, Some((HOST, until)));
-        stage.push(3, None);
-        assert_eq!(stage.next(at(1999)), None);
-        assert_eq!(stage.next_due(at(1500)), Some(Duration::from_millis(500)));
+    fn a_name_is_looked_up_once_for_all_that_wait() {
+        let mut waiting = NameQueue::default();
+        assert_eq!(waiting.want(HOST, at(0)), Want::Ask);
+        let until = waiting.asked(HOST, at(0));
+        waiting.push(1, Some((HOST, until)));
+        assert_eq!(waiting.want(HOST, at(500)), Want::Wait(until));
+        waiting.push(2, Some((HOST, until)));
+        waiting.push(3, None);
+        assert_eq!(waiting.next(at(1999)), None);
+        assert_eq!(waiting.next_due(at(1500)), Some(Duration::from_millis(500)));
         let name = HostName::checked("scanner.example");
-        stage.answer(HOST, name.as_ref());
-        assert_eq!(stage.next(at(1999)), Some((1, name.clone())));
-        assert_eq!(stage.next(at(1999)), Some((2, name)));
-        assert_eq!(stage.next(at(1999)), Some((3, None)));
-        assert_eq!(stage.want(HOST, at(1999)), Want::Ask, "names change: the asker's cache knows for how long one is good");
+        waiting.answer(HOST, name.as_ref());
+        assert_eq!(waiting.next(at(1999)), Some((1, name.clone())));
+        assert_eq!(waiting.next(at(1999)), Some((2, name)));
+        assert_eq!(waiting.next(at(1999)), Some((3, None)));
+        assert_eq!(waiting.want(HOST, at(1999)), Want::Ask, "names change: the asker's cache knows for how long one is good");
     }
 
     #[test]
-    fn no_answer_makes_nobody_wait_longer_and_nobody_ask_again_for_a_while() {
-        let mut stage = Stage::default();
-        let until = stage.asked(HOST, at(0));
-        stage.push(1, Some((HOST, until)));
-        assert_eq!(stage.next(at(2000)), Some((1, None)));
-        assert_eq!(stage.want(HOST, at(2000)), Want::Nothing);
-        assert_eq!(stage.want(HOST, at(30_000)), Want::Ask);
+    fn a_missing_answer_delays_no_further_items() {
+        let mut waiting = NameQueue::default();
+        let until = waiting.asked(HOST, at(0));
+        waiting.push(1, Some((HOST, until)));
+        assert_eq!(waiting.next(at(2000)), Some((1, None)));
+        assert_eq!(waiting.want(HOST, at(2000)), Want::Nothing);
+        assert_eq!(waiting.want(HOST, at(30_000)), Want::Ask);
     }
 
     #[test]
-    fn what_waits_and_what_is_asked_for_is_bounded_and_the_oldest_goes_first() {
-        let mut stage = Stage::default();
+    fn queue_and_lookups_are_bounded_and_the_oldest_goes_first() {
+        let mut waiting = NameQueue::default();
         for n in 0..2000 {
-            if stage.want(address(n), at(0)) == Want::Ask {
-                stage.asked(address(n), at(0));
+            if waiting.want(address(n), at(0)) == Want::Ask {
+                waiting.asked(address(n), at(0));
             }
         }
-        assert_eq!(stage.asked.len(), ASKED_MAX);
-        assert_eq!(stage.want(address(1), at(0)), Want::Wait(at(2000)));
-        assert_eq!(stage.want(address(1999), at(0)), Want::Nothing);
-        assert_eq!(stage.want(address(1999), at(30_000)), Want::Ask, "what was forgotten makes room");
+        assert_eq!(waiting.asked.len(), ASKED_MAX);
+        assert_eq!(waiting.want(address(1), at(0)), Want::Wait(at(2000)));
+        assert_eq!(waiting.want(address(1999), at(0)), Want::Nothing);
+        assert_eq!(waiting.want(address(1999), at(30_000)), Want::Ask, "what was forgotten makes room");
         for n in 0..=WAITING_MAX {
-            stage.push(n, Some((HOST, at(2000))));
+            waiting.push(n, Some((HOST, at(2000))));
         }
-        assert_eq!(stage.next(at(0)), Some((0, None)));
-        assert_eq!(stage.next(at(0)), None);
+        assert_eq!(waiting.next(at(0)), Some((0, None)));
+        assert_eq!(waiting.next(at(0)), None);
     }
 }

@@ -1,7 +1,7 @@
-//! Where lines go: standard error, systemd's journal, or syslog.
+//! Log targets: standard error, systemd's journal, syslog.
 //!
-//! A sink is used by the journal's thread alone. A line that cannot be written is an error for the caller to count, and no reason to wait for more
-//! than a moment.
+//! Only the journal's thread uses a target. A line that cannot be written is an error that the
+//! caller counts; a write waits for a moment at most.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -15,26 +15,27 @@ use rustix::event::{PollFd, PollFlags};
 use crate::config::{self, Facility, LogFormat, LogTarget};
 use crate::sys::poll;
 
-/// Where syslog(3) sends messages.
+/// The socket of syslog(3).
 const DEV_LOG: &str = "/dev/log";
 
-/// The name under which the journal and syslog file the daemon's lines; PortSentry 1.2's.
+/// The identifier of the daemon's lines in the journal and syslog; PortSentry 1.2's.
 const IDENTIFIER: &str = "portsentry";
 
-/// What a syslog daemon gets to take some lines, when as many wait for it as the kernel holds: 10 by default (`net.unix.max_dgram_qlen`), and a start
-/// has more. One that has taken nothing within this is not waited for again until it has taken something.
+/// How long a write waits for a syslog daemon whose queue is full. The kernel queues 10 lines by
+/// default (`net.unix.max_dgram_qlen`), and a start logs more. After a timeout the next writes do
+/// not wait until it takes a line again.
 const SYSLOG_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A place for lines.
+/// A log target.
 pub trait Sink: Send {
-    /// Writes one line, which has no line end; `level` is the priority that the target is told.
+    /// Writes one line, given without its line end; `level` is its priority.
     ///
     /// # Errors
-    /// When the line is lost.
+    /// The line is lost.
     fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()>;
 }
 
-/// Why there is no such sink.
+/// Why a target cannot be opened.
 #[derive(Debug)]
 pub struct SinkError(io::Error);
 
@@ -50,10 +51,11 @@ impl std::error::Error for SinkError {
     }
 }
 
-/// The sink that the configuration names. `auto` is the journal when standard error leads there (JOURNAL_STREAM, systemd.exec(5)), else stderr.
+/// Opens the configured target. `auto` is the journal when standard error leads there
+/// (JOURNAL_STREAM, systemd.exec(5)), else standard error.
 ///
 /// # Errors
-/// When `journal` is asked for by name and cannot be reached.
+/// `journal` is configured by name and cannot be reached.
 pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
     let connected = systemd_journal_logger::connected_to_journal();
     Ok(match log.target {
@@ -65,7 +67,8 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
         LogTarget::Journal => Box::new(Journald::new().map_err(SinkError)?),
         LogTarget::Syslog => {
             let mut syslog = Syslog::new(PathBuf::from(DEV_LOG), log.facility);
-            // It may come later, and nothing waits for it. Until then nobody else can say that there is no log.
+            // syslog may start later, and the daemon does not wait for it. Until then only this
+            // line says that there is no log.
             if let Err(error) = syslog.connect() {
                 let _ =
                     writeln!(io::stderr(), "portsentry: {DEV_LOG} cannot be reached: {error}; lines are lost until a syslog daemon listens there");
@@ -75,7 +78,8 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
     })
 }
 
-/// The severity of syslog (RFC 5424, 6.2.1). `Info` is "notice": what PortSentry 1.2 used for every line, and what the journal's logger makes of it too.
+/// The severity of syslog (RFC 5424, 6.2.1). `Info` is "notice", as all lines of PortSentry 1.2 and
+/// as the journal's logger has it.
 const fn severity(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -89,18 +93,19 @@ fn record<T>(level: Level, module: &str, text: &str, with: impl FnOnce(&Record<'
     with(&Record::builder().level(level).target(module).args(format_args!("{text}")).build())
 }
 
-/// Standard error: with the local time on a terminal or in a file, with sd-daemon(3)'s level in front where systemd reads it.
+/// Standard error: with local time on a terminal or in a file, with sd-daemon(3)'s level prefix
+/// under systemd.
 pub struct Stderr(env_logger::Logger);
 
 impl Stderr {
-    /// `systemd`: standard error leads to the journal, which notes the time itself.
+    /// `systemd`: standard error leads to the journal, which adds the time.
     pub fn new(format: LogFormat, systemd: bool) -> Self {
         let mut builder = env_logger::Builder::new();
         builder.filter_level(log::LevelFilter::Trace).target(env_logger::Target::Stderr).format(move |out, record| {
             if systemd {
                 write!(out, "<{}>", severity(record.level()))?;
             } else if format != LogFormat::Json {
-                // An object has its time inside.
+                // A JSON object contains its time.
                 write!(out, "{} ", jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S"))?;
             }
             writeln!(out, "{}", record.args())
@@ -111,7 +116,7 @@ impl Stderr {
 
 impl Sink for Stderr {
     fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
-        // The logger swallows errors: with standard error closed there is nowhere to tell them.
+        // The logger ignores errors: if standard error is closed, there is no place to report them.
         record(level, module, text, |record| self.0.log(record));
         Ok(())
     }
@@ -132,19 +137,20 @@ impl Sink for Journald {
     }
 }
 
-/// syslog over a unix datagram socket: `<PRI>portsentry[pid]: text` (RFC 3164, 4.1; the daemon that receives it adds time and host).
+/// syslog over a unix datagram socket: `<PRI>portsentry[pid]: text` (RFC 3164, 4.1; the receiving
+/// daemon adds time and host).
 pub struct Syslog {
     path: PathBuf,
     facility: Facility,
     socket: Option<UnixDatagram>,
-    /// It took nothing within [`SYSLOG_TIMEOUT`].
-    deaf: bool,
+    /// It took no line within [`SYSLOG_TIMEOUT`].
+    unresponsive: bool,
 }
 
 impl Syslog {
-    /// Connects at the first line, and anew whenever the other end went away.
+    /// Connects at the first line, and again when the other end went away.
     pub fn new(path: PathBuf, facility: Facility) -> Self {
-        Self { path, facility, socket: None, deaf: false }
+        Self { path, facility, socket: None, unresponsive: false }
     }
 
     fn connect(&mut self) -> io::Result<&UnixDatagram> {
@@ -160,16 +166,16 @@ impl Syslog {
     }
 
     fn send(&mut self, line: &[u8]) -> io::Result<()> {
-        let deaf = self.deaf;
+        let unresponsive = self.unresponsive;
         let socket = self.connect()?;
         let mut sent = socket.send(line);
-        if !deaf && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        if !unresponsive && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
-            // Whatever it says, the second attempt finds out.
+            // The second attempt shows the result.
             let _ = poll::wait(&mut fds, Some(SYSLOG_TIMEOUT));
             sent = socket.send(line);
         }
-        self.deaf = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.unresponsive = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         sent.map(drop)
     }
 }
@@ -180,7 +186,7 @@ impl Sink for Syslog {
         let line = format!("<{priority}>{IDENTIFIER}[{}]: {text}", std::process::id());
         match self.send(line.as_bytes()) {
             Ok(()) => Ok(()),
-            // Full: the receiver is slow. A new connection would not help.
+            // The receiver is slow. A new connection would not help.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             Err(_) => {
                 self.socket = None;
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syslog_daemon_that_reads_nothing_makes_nobody_wait() {
+    fn a_hanging_syslog_daemon_delays_no_lines() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let _deaf = UnixDatagram::bind(&path).unwrap();

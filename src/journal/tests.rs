@@ -1,4 +1,4 @@
-//! The journal's thread: what is told comes out, whatever the target and the disk do.
+//! Tests of the journal's thread: all items are written, whatever the target and the disk do.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ impl Sink for Lines {
     }
 }
 
-/// A target that hangs until it is let go.
+/// A target that hangs until it is released.
 struct Hanging(Arc<Mutex<()>>, Lines);
 
 impl Sink for Hanging {
@@ -53,7 +53,7 @@ fn settings() -> Settings {
 const LONG: Duration = Duration::from_secs(10);
 
 #[test]
-fn what_is_told_is_written_before_the_journal_ends() {
+fn queued_events_are_written_before_the_journal_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history");
     let lines = Lines::default();
@@ -90,7 +90,7 @@ fn a_flood_of_events_gives_few_lines_and_the_count_of_the_rest() {
 }
 
 #[test]
-fn nobody_waits_for_a_target_that_hangs_and_what_was_lost_is_counted_and_told() {
+fn a_hanging_target_delays_no_caller_and_losses_are_reported() {
     let (hold, lines) = (Arc::new(Mutex::new(())), Lines::default());
     let held = hold.lock().unwrap();
     let journal = Journal::start_with(settings(), Box::new(Hanging(Arc::clone(&hold), lines.clone()))).unwrap();
@@ -135,7 +135,7 @@ fn the_disk_of_the_history_may_be_full() {
 }
 
 #[test]
-fn who_subscribes_gets_every_event_as_json_and_is_woken() {
+fn subscribers_get_every_event_as_json_and_are_woken() {
     let journal = Journal::start_with(settings(), Box::new(Lines::default())).unwrap();
     let waker = Arc::new(Waker::new().unwrap());
     let subscription = journal.subscribe(Some(Arc::clone(&waker)));
@@ -181,7 +181,7 @@ fn new_settings_change_history_file() {
 }
 
 #[test]
-fn what_modules_say_through_the_log_crate_goes_to_the_journal_and_nowhere_else_twice() {
+fn log_records_go_to_the_journal_once() {
     let lines = Lines::default();
     let journal = Journal::start_with(settings(), Box::new(lines.clone())).unwrap();
     install();
@@ -196,7 +196,7 @@ fn what_modules_say_through_the_log_crate_goes_to_the_journal_and_nowhere_else_t
     assert!(!lines.iter().any(|line| line.contains("not ") || line.contains("after")), "{lines:?}");
 }
 
-/// Somebody who answers questions for names, or only hears them.
+/// A resolver that records questions, and may answer them.
 #[derive(Clone, Default)]
 struct Asked(Arc<Mutex<Vec<IpAddr>>>);
 
@@ -205,7 +205,7 @@ impl Asked {
         self.0.lock().unwrap().iter().map(ToString::to_string).collect()
     }
 
-    /// `answer` is what comes back at once; `None`: nothing does.
+    /// `answer` is the immediate answer; `None`: no answer.
     fn attach(&self, journal: &JournalHandle, answer: Option<&'static str>) {
         let (asked, back) = (self.clone(), journal.clone());
         journal.resolve_through(Box::new(move |address| {
@@ -223,7 +223,7 @@ fn resolving() -> Settings {
 }
 
 #[test]
-fn a_name_stands_in_the_lines_of_the_scan_the_history_and_what_is_watched_and_is_asked_for_once() {
+fn a_name_is_looked_up_once_for_log_history_and_watchers() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history");
     let (lines, asked) = (Lines::default(), Asked::default());
@@ -256,7 +256,7 @@ fn a_name_stands_in_the_lines_of_the_scan_the_history_and_what_is_watched_and_is
 }
 
 #[test]
-fn a_name_that_does_not_come_is_waited_for_no_longer_than_patience_lasts() {
+fn events_wait_for_a_name_until_the_timeout() {
     let (lines, asked) = (Lines::default(), Asked::default());
     let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
     asked.attach(&journal, None);
@@ -271,7 +271,7 @@ fn a_name_that_does_not_come_is_waited_for_no_longer_than_patience_lasts() {
 }
 
 #[test]
-fn what_waits_for_a_name_is_written_at_the_end_and_before_new_settings() {
+fn waiting_events_are_written_at_the_end_and_before_new_settings() {
     for change in [false, true] {
         let (lines, asked) = (Lines::default(), Asked::default());
         let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
@@ -293,7 +293,7 @@ fn what_waits_for_a_name_is_written_at_the_end_and_before_new_settings() {
 }
 
 #[test]
-fn nothing_waits_when_resolve_is_off_or_nobody_takes_the_question() {
+fn no_event_waits_without_resolve_or_resolver() {
     for (settings, taken) in [(settings(), true), (resolving(), false)] {
         let (lines, asked) = (Lines::default(), Asked::default());
         let journal = Journal::start_with(settings, Box::new(lines.clone())).unwrap();
@@ -328,7 +328,7 @@ fn a_name_with_odd_bytes_is_never_written() {
 }
 
 #[test]
-fn a_flood_of_scans_asks_for_no_more_names_than_lines_are_written_and_what_waits_is_bounded() {
+fn a_flood_of_scans_causes_bounded_lookups_and_waiting_events() {
     for watched in [false, true] {
         let (lines, asked) = (Lines::default(), Asked::default());
         let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
@@ -339,11 +339,11 @@ fn a_flood_of_scans_asks_for_no_more_names_than_lines_are_written_and_what_waits
             journal.notify(scan(&std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string(), ScanKind::Syn, Transport::Tcp, 1, None));
         }
         if let Some(watch) = &watch {
-            // The oldest go out without a name long before anybody's patience is at an end.
+            // The oldest are released without a name long before their timeout.
             assert!(watch.next_within(LONG).unwrap().contains("\"name\":null"));
         }
         let deadline = Instant::now() + LONG;
-        // At the end nobody is asked any more: all but a line or two must be judged before.
+        // At the end no more names are looked up: all lines but one or two must be decided before.
         while journal.stats().held_back < u64::from(flood) - 35 {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(5));

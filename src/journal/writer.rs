@@ -1,4 +1,5 @@
-//! The journal's thread: takes what it is told, one thing after the other, and writes lines, history and what `watch` shows.
+//! The journal's thread: takes items one after the other and writes the log, the history file and
+//! events to watchers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,17 +12,17 @@ use jiff::tz::TimeZone;
 use log::Level;
 
 use super::format::{self, Line};
-use super::history::{History, Tell};
+use super::history::{DiskState, History};
 use super::limit::{Class, Limiter};
-use super::names::{HostName, Stage, Want};
+use super::names::{HostName, NameQueue, Want};
 use super::sink::Sink;
-use super::{Event, Item, Notice, Order, Shared};
+use super::{Event, Item, Notice, Reconfiguration, Shared};
 use crate::config::LogFormat;
 use crate::sys::clock;
 use crate::time::MonoTime;
 
-/// Time between two lines about lines that could not be written: one is enough to know.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// Least time between two lines about lines that could not be written.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -30,18 +31,18 @@ pub(super) struct Writer {
     pub(super) level: log::LevelFilter,
     pub(super) format: LogFormat,
     pub(super) resolve: bool,
-    /// What was admitted and waits for a name, or for its turn.
-    pub(super) stage: Stage<Told>,
+    /// Admitted items that wait for a name or for their turn.
+    pub(super) waiting: NameQueue<Pending>,
     pub(super) history: Option<History>,
     pub(super) limiter: Limiter,
-    /// Lines that the sink refused.
+    /// Lines that the target refused.
     pub(super) unwritten: u64,
-    pub(super) complained: Option<MonoTime>,
+    pub(super) reported_at: Option<MonoTime>,
 }
 
-/// Something to be written when its turn comes.
+/// An item to be written when its turn comes.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum Pending {
     Event {
         event: Box<Event>,
         /// The limiter admitted its line of the history file.
@@ -55,7 +56,7 @@ pub(super) enum Told {
     },
 }
 
-impl Told {
+impl Pending {
     fn named(mut self, name: Option<HostName>) -> Self {
         if let Self::Event { event, .. } = &mut self {
             event.name = name;
@@ -69,12 +70,13 @@ pub(super) fn now() -> MonoTime {
 }
 
 impl Writer {
-    /// Runs until an order to stop has come and the queue is empty.
+    /// Runs until it is told to stop and the queue is empty.
     pub(super) fn run(mut self) {
         loop {
-            let stopping = self.on_orders();
+            let stopping = self.apply_reconfigurations();
             if stopping {
-                // Who waits for the end does not wait for names; those that are in the queue already are taken.
+                // The caller of `stop` does not wait for names; answers that are queued already are
+                // used.
                 self.resolve = false;
             }
             let item = match self.next_due() {
@@ -84,7 +86,7 @@ impl Writer {
                 },
                 Some(wait) => match self.items.recv_timeout(wait) {
                     Ok(item) => item,
-                    Err(RecvTimeoutError::Timeout) => Item::Nudge,
+                    Err(RecvTimeoutError::Timeout) => Item::Wake,
                     Err(RecvTimeoutError::Disconnected) => break,
                 },
                 None => match self.items.recv() {
@@ -98,20 +100,21 @@ impl Writer {
         self.end();
     }
 
-    /// Carries out what was ordered; whether it was to stop.
-    fn on_orders(&mut self) -> bool {
-        let orders = self.shared.orders.lock().map(|mut orders| std::mem::take(&mut *orders)).unwrap_or_default();
-        for order in orders {
-            let Order { sink, level, format, resolve, history } = order;
-            // What was admitted under the old settings is written under them.
-            self.wait_no_longer();
+    /// Applies new settings; returns whether to stop.
+    fn apply_reconfigurations(&mut self) -> bool {
+        let changes = self.shared.reconfigurations.lock().map(|mut changes| std::mem::take(&mut *changes)).unwrap_or_default();
+        for change in changes {
+            let Reconfiguration { sink, level, format, resolve, history } = change;
+            // Items that were admitted under the old settings are written with them.
+            self.write_waiting();
             self.resolve = resolve;
             self.sink = sink;
             self.level = level;
             self.format = format;
             if let Some(history) = history {
-                // Lines that wait for a failing disk go to the old file or nowhere: the new one is another file.
-                if let Some(Tell::Failing(text)) = self.history.as_mut().and_then(|old| old.flush(now())) {
+                // Lines that wait for a failing disk go to the old file or are lost: they must not
+                // move to another file.
+                if let Some(DiskState::Failing(text)) = self.history.as_mut().and_then(|old| old.flush(now())) {
                     self.write(Level::Error, &text);
                 }
                 self.history = history;
@@ -120,16 +123,16 @@ impl Writer {
         self.shared.stop.load(Ordering::Acquire)
     }
 
-    /// The shortest wait until something is due without being told.
+    /// Time until something is due.
     fn next_due(&self) -> Option<Duration> {
         let now = now();
         let complaint = (self.unwritten > 0 || self.shared.lost.load(Ordering::Relaxed) > 0)
-            .then(|| self.complained.map_or(Duration::ZERO, |at| COMPLAIN_EVERY.saturating_sub(now.since(at))));
-        [self.limiter.next_due(now), self.stage.next_due(now), self.history.as_ref().and_then(|history| history.next_due(now)), complaint]
+            .then(|| self.reported_at.map_or(Duration::ZERO, |at| REPORT_EVERY.saturating_sub(now.since(at))));
+        [self.limiter.next_due(now), self.waiting.next_due(now), self.history.as_ref().and_then(|history| history.next_due(now)), complaint]
             .into_iter()
             .flatten()
             .min()
-            // A wait of nothing would be a loop without rest if whatever is due cannot be done now.
+            // With no wait at all the thread would spin while the due work cannot be done.
             .map(|wait| wait.max(Duration::from_millis(50)))
     }
 
@@ -139,15 +142,16 @@ impl Writer {
             Item::Message { at, level, module, text } => {
                 if level <= self.level && self.limiter.admit(Class::Message, 1, now()) {
                     let line = format::message(at, level, &module, &text, self.format);
-                    self.in_turn(Told::Line { line, module }, None);
+                    self.enqueue(Pending::Line { line, module }, None);
                 }
             }
-            Item::Name(address, name) => self.stage.answer(address, name.as_ref()),
-            Item::Nudge => {}
+            Item::Name(address, name) => self.waiting.answer(address, name.as_ref()),
+            Item::Wake => {}
         }
     }
 
-    /// Judges what of an event is to be written, before its name is asked for: a flood of events is no flood of questions.
+    /// Applies the rate limits before a name is looked up: a flood of events causes no flood of
+    /// lookups.
     fn on_event(&mut self, event: Box<Event>) {
         let now = now();
         let to_history =
@@ -158,47 +162,48 @@ impl Writer {
         let watched = self.shared.subscribers.lock().is_ok_and(|subscribers| !subscribers.is_empty());
         if to_history || to_log || watched {
             let host = self.name_to_wait_for(&event, to_history || to_log, watched, now);
-            self.in_turn(Told::Event { event, to_history, to_log }, host);
+            self.enqueue(Pending::Event { event, to_history, to_log }, host);
         }
     }
 
-    /// The host whose name the event waits for, and until when; asks for it unless it is being asked for already.
+    /// The host whose name the event waits for, and until when; starts the lookup unless it is
+    /// running already.
     fn name_to_wait_for(&mut self, event: &Event, written: bool, watched: bool, now: MonoTime) -> Option<(IpAddr, MonoTime)> {
         if !self.resolve {
             return None;
         }
         let host = format::host_to_name(event, self.format, watched)?;
-        match self.stage.want(host, now) {
+        match self.waiting.want(host, now) {
             Want::Wait(until) => Some((host, until)),
             Want::Ask if written || self.limiter.admit_name(now) => {
                 let taken = self.shared.ask.lock().is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)));
-                taken.then(|| (host, self.stage.asked(host, now)))
+                taken.then(|| (host, self.waiting.asked(host, now)))
             }
             Want::Ask | Want::Nothing => None,
         }
     }
 
-    /// Carries out what was told, after all that was told before it.
-    fn in_turn(&mut self, told: Told, host: Option<(IpAddr, MonoTime)>) {
-        if host.is_none() && self.stage.is_empty() {
-            self.carry_out(told);
+    /// Writes an item after all items that came before it.
+    fn enqueue(&mut self, item: Pending, host: Option<(IpAddr, MonoTime)>) {
+        if host.is_none() && self.waiting.is_empty() {
+            self.write_item(item);
         } else {
-            self.stage.push(told, host);
+            self.waiting.push(item, host);
         }
     }
 
-    fn carry_out(&mut self, told: Told) {
-        let (event, to_history, to_log) = match told {
-            Told::Event { event, to_history, to_log } => (event, to_history, to_log),
-            Told::Line { line, module } => return self.put(line.priority, &module, &line.text),
+    fn write_item(&mut self, item: Pending) {
+        let (event, to_history, to_log) = match item {
+            Pending::Event { event, to_history, to_log } => (event, to_history, to_log),
+            Pending::Line { line, module } => return self.put(line.priority, &module, &line.text),
         };
         self.publish(&event);
         if to_history
             && let Some(history) = &mut self.history
             && let Some(line) = format::history(&event, &TimeZone::system())
         {
-            let told = history.append(&line, now());
-            self.tell(told);
+            let state = history.append(&line, now());
+            self.report(state);
         }
         if to_log {
             let level = self.level;
@@ -208,16 +213,16 @@ impl Writer {
         }
     }
 
-    /// Writes what waits, with the names that are there.
-    fn wait_no_longer(&mut self) {
-        while let Some((told, name)) = self.stage.take() {
-            self.carry_out(told.named(name));
+    /// Writes all waiting items, with the names found so far.
+    fn write_waiting(&mut self) {
+        while let Some((item, name)) = self.waiting.take() {
+            self.write_item(item.named(name));
         }
     }
 
     fn on_time(&mut self, now: MonoTime) {
-        while let Some((told, name)) = self.stage.next(now) {
-            self.carry_out(told.named(name));
+        while let Some((item, name)) = self.waiting.next(now) {
+            self.write_item(item.named(name));
         }
         if let Some((lines, within)) = self.limiter.next_held_back(now) {
             self.on_held_back(lines, within);
@@ -225,27 +230,27 @@ impl Writer {
         if let Some(history) = &mut self.history
             && history.next_due(now) == Some(Duration::ZERO)
         {
-            let told = history.flush(now);
-            self.tell(told);
+            let state = history.flush(now);
+            self.report(state);
         }
         self.shared.history_failing.store(self.history.as_ref().is_some_and(History::is_failing), Ordering::Relaxed);
         self.shared.held_back.store(self.limiter.ever_held(), Ordering::Relaxed);
-        if self.complained.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
-            self.complain(now);
+        if self.reported_at.is_none_or(|at| now.since(at) >= REPORT_EVERY) {
+            self.report_losses(now);
         }
     }
 
-    /// Tells how much was lost, if anything was and can be told now.
-    fn complain(&mut self, now: MonoTime) {
+    /// Logs how many items and lines were lost, if there are any and it can be written.
+    fn report_losses(&mut self, now: MonoTime) {
         let lost = self.shared.lost.swap(0, Ordering::Relaxed);
         let unwritten = std::mem::take(&mut self.unwritten);
         if lost + unwritten == 0 {
             return;
         }
-        self.complained = Some(now);
+        self.reported_at = Some(now);
         self.write(Level::Warn, &format!("{} messages did not reach the log: it could not keep up, or refused them", lost + unwritten));
         if self.unwritten > 0 {
-            // Not this one either: the count is kept for the next time.
+            // This line failed as well: keep the count for the next attempt.
             self.unwritten = lost + unwritten;
         }
     }
@@ -254,15 +259,15 @@ impl Writer {
         self.on_event(Box::new(Event { at: Timestamp::now(), notice: Notice::HeldBack { lines, within }, name: None }));
     }
 
-    fn tell(&mut self, told: Option<Tell>) {
-        match told {
-            Some(Tell::Failing(text)) => self.write(Level::Error, &text),
-            Some(Tell::Recovered(text)) => self.write(Level::Warn, &text),
+    fn report(&mut self, state: Option<DiskState>) {
+        match state {
+            Some(DiskState::Failing(text)) => self.write(Level::Error, &text),
+            Some(DiskState::Recovered(text)) => self.write(Level::Warn, &text),
             None => {}
         }
     }
 
-    /// A message of the journal's own.
+    /// Logs a message of the journal itself.
     fn write(&mut self, level: Level, text: &str) {
         let line = format::message(Timestamp::now(), level, MODULE, text, self.format);
         self.put(line.priority, MODULE, &line.text);
@@ -275,7 +280,7 @@ impl Writer {
         }
     }
 
-    /// Hands the event to everybody who watches; those who are gone are forgotten.
+    /// Sends the event to all watchers, and removes those that are gone.
     fn publish(&mut self, event: &Event) {
         let Ok(mut subscribers) = self.shared.subscribers.lock() else { return };
         if subscribers.is_empty() {
@@ -288,20 +293,20 @@ impl Writer {
     fn end(&mut self) {
         let now = now();
         self.resolve = false;
-        self.wait_no_longer();
+        self.write_waiting();
         if let Some((lines, within)) = self.limiter.rest(now) {
             self.on_held_back(lines, within);
         }
         if let Some(history) = &mut self.history {
-            let told = history.flush(now);
-            self.tell(told);
+            let state = history.flush(now);
+            self.report(state);
         }
-        self.complain(now);
+        self.report_losses(now);
         if let Ok(mut subscribers) = self.shared.subscribers.lock() {
             subscribers.clear();
         }
     }
 }
 
-/// The module under which events are logged.
+/// The module name of events in the log.
 const MODULE: &str = "portsentry";

@@ -1,4 +1,4 @@
-//! The daemon's clocks: the engine's, and the marks that stored times are read by.
+//! The daemon's clocks: the engine's, and marks by which stored times are read.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use super::Mark;
 use crate::sys::{clock, procfs};
 use crate::time::MonoTime;
 
-/// Where the engine's clock stands when the kernel's stands at zero, so that what was seen before a reboot has its place before it: more than
-/// `block.escalate.memory` may be. It is in every database: it never changes.
+/// The engine's clock at boot (the kernel's zero), so that times before a reboot can be expressed:
+/// more than the longest `block.escalate.memory`. Databases depend on it, so it must not change.
 const BEFORE_BOOT: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// Now, by the engine's clock.
+/// The engine's clock.
 pub fn now() -> MonoTime {
     MonoTime::at(clock::boottime().saturating_add(BEFORE_BOOT))
 }
 
-/// Now, by every clock.
+/// The current readings of all clocks.
 pub fn mark() -> Mark {
     Mark { boot: procfs::boot_id().unwrap_or_default(), wall: u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX), clock: now() }
 }

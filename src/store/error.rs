@@ -1,4 +1,4 @@
-//! Why the store cannot be had or written, in words and by kind.
+//! Errors of the store, by kind.
 
 use std::fmt;
 use std::io;
@@ -6,47 +6,47 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-/// Why the store cannot be had or written.
+/// Why the store cannot be opened or written.
 #[derive(Debug)]
 pub enum Error {
-    /// SQLite's words.
+    /// SQLite failed.
     Sqlite {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
         /// The database.
         path: PathBuf,
-        /// Its words.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// The system's words about the file.
+    /// A file operation failed.
     File {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
         /// The file.
         path: PathBuf,
-        /// Its words.
+        /// The system's error.
         source: io::Error,
     },
-    /// What stands there is not what we left: a link, a directory, somebody else's file.
+    /// The file is not ours: a link, a directory, or a file of another user.
     NotOurs {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Its kind.
         what: &'static str,
     },
-    /// Another process has it.
+    /// Another process has the database open.
     InUse {
         /// The database.
         path: PathBuf,
     },
-    /// A newer daemon has written it.
+    /// A newer daemon has written the database.
     Newer {
         /// The database.
         path: PathBuf,
         /// Its version.
         version: i32,
     },
-    /// The database makes no sense.
+    /// The content of the database is invalid.
     Damaged {
         /// The database.
         path: PathBuf,
@@ -66,7 +66,8 @@ impl Error {
         Self::File { verb, path: path.to_owned(), source }
     }
 
-    /// The content is at fault, not the disk or the system: another try will not help, another file will.
+    /// The content is damaged, not the disk or the system: a retry will not help, another file
+    /// will.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } => true,
@@ -78,13 +79,14 @@ impl Error {
         }
     }
 
-    /// It belongs to another program or to a newer version: it must not be written, now or later.
+    /// The file belongs to another program or a newer version and must never be written.
     pub fn is_others(&self) -> bool {
         matches!(self, Self::Newer { .. } | Self::NotOurs { .. })
     }
 }
 
-/// A table or a column is missing (SQLITE_ERROR when a statement is prepared): the tables are not what their version says.
+/// A table or column is missing (SQLITE_ERROR on preparing a statement): the tables do not match
+/// their version.
 fn is_schema(error: &rusqlite::Error) -> bool {
     matches!(error, rusqlite::Error::SqlInputError { .. })
         || matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.extended_code == rusqlite::ffi::SQLITE_ERROR)

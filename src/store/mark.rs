@@ -1,37 +1,39 @@
-//! A moment by every clock there is, so that what was written before a reboot has its age after it.
+//! Marks: readings of all clocks at one time, so that stored times are still right after a reboot.
 //!
-//! The engine's clock begins anew with each boot, and the time of day can be set. So times are stored by the engine's clock alone, and beside them, with
-//! every transaction, one mark: what both clocks said when it was written. After a reboot the difference of the two times of day is how long nobody
-//! looked. A time of day that went back counts as no time at all, so that nothing ever gets more time than it had left when it was written.
+//! The engine's clock restarts with each boot, and the time of day can be set. So times are stored
+//! by the engine's clock, and each transaction stores one mark: the readings of both clocks. After
+//! a reboot the difference of the two times of day is the time that passed unobserved. If the time
+//! of day went back, no time counts as passed, so a block never gets more time than it had left
+//! when it was written.
 
 use std::time::Duration;
 
 use crate::time::MonoTime;
 
-/// What the clocks say at one moment.
+/// Readings of all clocks at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mark {
-    /// Which boot this is (random(4), boot_id); empty where nobody tells: then every start counts as a reboot.
+    /// Boot id (random(4)); empty if it cannot be read: then every start counts as a reboot.
     pub boot: String,
-    /// Time of day: milliseconds since 1970.
+    /// Time of day in milliseconds since 1970.
     pub wall: u64,
     /// The engine's clock.
     pub clock: MonoTime,
 }
 
 impl Mark {
-    /// Whether `later` is of the same run of the kernel, so that the engine's clock has gone on.
+    /// Whether `later` is of the same boot, so that the engine's clock has continued.
     pub fn is_same_boot(&self, later: &Self) -> bool {
-        // A clock that went back is another one, whatever it is called: time_namespaces(7).
+        // A clock that went back is another clock, whatever its boot id: time_namespaces(7).
         !self.boot.is_empty() && self.boot == later.boot && self.clock <= later.clock
     }
 
-    /// How long it is from here to `later`.
+    /// The time from this mark to `later`.
     pub fn until(&self, later: &Self) -> Duration {
         if self.is_same_boot(later) { later.clock.since(self.clock) } else { Duration::from_millis(later.wall.saturating_sub(self.wall)) }
     }
 
-    /// A moment that lay before this mark, by the clock of `later`.
+    /// Converts a time before this mark to the clock of `later`.
     pub fn carry(&self, moment: MonoTime, later: &Self) -> MonoTime {
         if self.is_same_boot(later) {
             return moment;
@@ -40,12 +42,13 @@ impl Mark {
         MonoTime::from_millis(later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// The end of what began at `since` and was to end at `end`, by the clock of `later`; `None` when it is over.
+    /// Converts the end of a block from `since` to `end` to the clock of `later`; `None` when it is
+    /// over.
     pub fn carry_end(&self, since: MonoTime, end: MonoTime, later: &Self) -> Option<MonoTime> {
         if self.is_same_boot(later) {
             return (end > later.clock).then_some(end);
         }
-        // Never more than the whole time that it was given.
+        // Never more than the whole duration.
         let left = end.since(self.clock).min(end.since(since)).checked_sub(self.until(later))?;
         (!left.is_zero()).then(|| later.clock.after(left))
     }
@@ -72,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_reboot_the_time_that_nobody_looked_is_taken_off() {
+    fn after_a_reboot_the_unobserved_time_counts() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 502 * HOUR, 1000 * HOUR));
         let end = |hours| then.carry_end(MonoTime::from_millis(9 * HOUR), MonoTime::from_millis(hours * HOUR), &now);
         assert_eq!(end(15), Some(MonoTime::from_millis(1003 * HOUR)));
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_went_back_gives_nobody_more_time_than_was_left() {
+    fn a_clock_set_back_gives_no_block_more_time() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 3, 1000 * HOUR));
         assert_eq!(then.carry_end(MonoTime::from_millis(9 * HOUR), MonoTime::from_millis(15 * HOUR), &now), Some(MonoTime::from_millis(1005 * HOUR)));
     }
@@ -93,12 +96,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the clocks do, nothing has more time than it was given, and nothing that is over comes back.
+        /// Whatever the clocks do, no block gets more time than it was given, and no ended one
+        /// returns.
         // P25
         #[test]
         fn no_clock_gives_a_block_more_than_its_time(same in any::<bool>(), walls in any::<(u64, u64)>(), clocks in any::<(u64, u64)>(), since in any::<u64>(), end in any::<u64>()) {
             let (then, now) = (mark("a", walls.0, clocks.0), mark(if same { "a" } else { "b" }, walls.1, clocks.1));
-            // What is stored began before it was stored.
+            // A stored block began before it was stored.
             let since = MonoTime::from_millis(since.min(clocks.0));
             let end = MonoTime::from_millis(end);
             if let Some(carried) = then.carry_end(since, end, &now) {

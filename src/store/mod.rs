@@ -1,10 +1,13 @@
-//! The state store: blocks, repeated offenders and evidence in one SQLite database, so that a restart, a crash and a reboot forget none of it.
+//! The state store: blocks, offenders and evidence in an SQLite database, which survives restarts
+//! and reboots.
 //!
-//! Owns the file `portsentry.db` in the state directory, with its write-ahead log, locked against a second daemon. Whoever calls waits for the disk: never
-//! the packet thread. What a call has written without an error is on the disk (`synchronous=FULL`, sqlite.org/pragma.html, sqlite.org/wal.html).
+//! Owns `portsentry.db` in the state directory and its write-ahead log, locked against a second
+//! daemon. Calls wait for the disk, so the packet thread must not make them. A call that returned
+//! without an error is on the disk (`synchronous=FULL`, sqlite.org/pragma.html,
+//! sqlite.org/wal.html).
 //!
-//! Never here: what is blocked and why (the engine's), what is in the kernel. A database that makes no sense is renamed, never deleted; one of a newer
-//! version, or of another program, is left as it is, to the byte.
+//! The engine decides what is blocked; this module only stores it. A damaged database is renamed,
+//! never deleted; one of a newer version or of another program is not changed at all.
 
 pub mod clock;
 mod error;
@@ -33,75 +36,79 @@ pub use self::open::{Opened, open, set_aside};
 pub use self::shared::{EngineReader, Figures, Stored};
 pub use self::thread::{StoreHandle, changed, stored};
 
-/// The name of the database in the state directory.
+/// File name of the database in the state directory.
 pub const FILE: &str = "portsentry.db";
 
-/// The version of what is in the tables (`PRAGMA user_version`). A change that an older daemon would misread makes it higher; whoever makes it higher in a
-/// file that is there takes the log into it at once (`PRAGMA wal_checkpoint`), since it is read from the head of the file.
+/// The version of the tables (`PRAGMA user_version`), raised by changes that an older daemon would
+/// misread. Code that raises it in an existing file must run `PRAGMA wal_checkpoint` at once: it is
+/// read from the file header.
 pub const VERSION: i32 = 2;
 
-/// Sources whose evidence is stored, suspects first: two megabytes with the default trigger. A flood has more, but hardly more real scanners.
+/// Sources whose evidence is stored, suspects first: two megabytes with the default trigger. A
+/// flood has more, but hardly more real scanners.
 pub const EVIDENCE_MAX: usize = 16_384;
 
-/// Bytes that the write-ahead log may keep between two checkpoints; a bulk may need more for a moment.
+/// Bytes that the write-ahead log may keep between two checkpoints; a bulk change may need more for
+/// a moment.
 const LOG_KEPT: u32 = 4 << 20;
 
-/// Bytes of the database that are kept in memory, in KiB as SQLite wants it.
+/// SQLite's page cache, in KiB.
 const CACHE_KIB: i32 = 1024;
 
-/// Pages that are free before the file is made shorter: below half a megabyte it is not worth the work.
+/// Free pages from which on the file is shortened: below half a megabyte it is not worth the work.
 const FREE_PAGES: i64 = 128;
 
-/// Two ends of the same block that lie this close are one: the kernel's timer and ours never agree to the millisecond.
+/// Ends of the same block this close count as equal: the kernel's timer and ours differ by
+/// milliseconds.
 const SAME_END: Duration = Duration::from_secs(2);
 
-/// A block as it is stored.
+/// A stored block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// What is blocked.
+    /// Blocked source.
     pub source: Source,
-    /// Networks within it that are not.
+    /// Exempt networks within it.
     pub exempt: Vec<IpNet>,
-    /// Since when.
+    /// Its start.
     pub since: MonoTime,
-    /// Until when; `None`: until it is unblocked.
+    /// Its end; `None`: permanent.
     pub expires: Option<MonoTime>,
     /// The port that crossed the trigger.
     pub port: Option<Port>,
-    /// Why.
+    /// The evidence.
     pub reason: Reason,
 }
 
-/// One thing to be written.
+/// One change to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// This block is in force.
+    /// A block is in force.
     Block(Block),
-    /// The source is not blocked.
+    /// A block has ended.
     Ended(Source),
-    /// A proven source was blocked.
+    /// A verified source was blocked.
     Offender(Offender),
-    /// What is known of a source.
+    /// Evidence about a source.
     Evidence(Evidence),
-    /// The evidence against a source is forgiven.
+    /// The evidence about a source is deleted.
     Forgiven(Source),
 }
 
-/// All that is in a database.
+/// The whole content of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Content {
-    /// When it was written last.
+    /// The mark of the last write.
     pub mark: Mark,
-    /// Blocks.
+    /// Blocks in force.
     pub blocks: Vec<Block>,
-    /// Offenders, the latest first.
+    /// The latest first.
     pub offenders: Vec<Offender>,
-    /// Evidence.
+    /// Evidence about sources.
     pub evidence: Vec<Evidence>,
 }
 
 impl Content {
-    /// The same by the clock of `now`; blocks that are over are left out.
+    /// Converts all times to the clock of `now`; ended blocks are left out.
     #[must_use]
     pub fn carried(mut self, now: &Mark) -> Self {
         let mark = self.mark.clone();
@@ -132,14 +139,14 @@ impl Content {
     }
 }
 
-/// How many rows there are.
+/// Row counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rows {
-    /// Blocks.
+    /// Blocks in force.
     pub blocks: u64,
-    /// Offenders.
+    /// Verified sources that were blocked.
     pub offenders: u64,
-    /// Sources with evidence.
+    /// Evidence about sources.
     pub evidence: u64,
 }
 
@@ -159,15 +166,15 @@ const PUT_EVIDENCE: &str = "INSERT OR REPLACE INTO evidence (source, prefix, fir
 const FORGIVE: &str = "DELETE FROM evidence WHERE source = ?";
 
 impl Database {
-    /// Where it is.
+    /// Path of the database.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes changes in their order, in one transaction. When this returns, they are on the disk.
+    /// Writes changes in their order, in one transaction. They are on the disk when this returns.
     ///
     /// # Errors
-    /// What SQLite says; nothing of them is written then.
+    /// SQLite failed; nothing was written.
     pub fn apply(&mut self, mark: &Mark, changes: &[Change]) -> Result<(), Error> {
         self.write(mark, |transaction| {
             let mut blocks = rows::BlockWriter::new(transaction)?;
@@ -187,10 +194,10 @@ impl Database {
         })
     }
 
-    /// Makes `blocks` all blocks that there are, and writes no more than what differs.
+    /// Replaces the list of blocks, writing only the differences.
     ///
     /// # Errors
-    /// What SQLite says; nothing is changed then.
+    /// SQLite failed; nothing was changed.
     pub fn set_blocks(&mut self, mark: &Mark, blocks: Vec<Block>) -> Result<(), Error> {
         self.write(mark, |transaction| {
             let mut wanted: HashMap<Source, Block> = blocks.into_iter().map(|block| (block.source, block)).collect();
@@ -215,15 +222,16 @@ impl Database {
         })
     }
 
-    /// Replaces everything.
+    /// Replaces the whole content.
     ///
     /// # Errors
-    /// What SQLite says; nothing is changed then.
+    /// SQLite failed; nothing was changed.
     pub fn replace(&mut self, content: &Content) -> Result<(), Error> {
         self.write(&content.mark, |transaction| write_all(transaction, content))
     }
 
-    /// Brings a database of version 1, which knew no exemptions and named IPv6 prefixes by their address alone, to the version of now, in one transaction.
+    /// Upgrades a database of version 1, which had no exemptions and named IPv6 prefixes by their
+    /// address alone, in one transaction.
     fn upgrade(&mut self, content: &Content) -> Result<(), Error> {
         self.write(&content.mark, |transaction| {
             transaction.execute_batch(&format!("{} PRAGMA user_version = {VERSION};", open::EXEMPTIONS))?;
@@ -232,11 +240,11 @@ impl Database {
         self.run("PRAGMA wal_checkpoint(TRUNCATE)")
     }
 
-    /// Takes out evidence that was last touched before `evidence` and offenders who were last blocked before `offenders`, and whoever there is no room for.
-    /// Makes the file shorter when much of it is free.
+    /// Deletes evidence last touched before `evidence`, offenders last blocked before `offenders`,
+    /// and rows beyond the limits. Shortens the file when much of it is free.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite failed.
     pub fn prune(&mut self, mark: &Mark, evidence: MonoTime, offenders: MonoTime) -> Result<(), Error> {
         self.write(mark, |transaction| {
             transaction.prepare("DELETE FROM evidence WHERE last < ?")?.execute([rows::millis(evidence)])?;
@@ -253,22 +261,22 @@ impl Database {
         })?;
         let free: i64 = self.ask("PRAGMA freelist_count")?;
         if free > FREE_PAGES {
-            // In pieces: each is a transaction of its own, and those who wait for a block to be written wait for one of them only.
+            // In small transactions, so that a block to be written waits for one of them only.
             self.vacuum().map_err(|source| Error::sqlite("shorten", &self.path, source))?;
         }
         Ok(())
     }
 
-    /// How many rows there are.
+    /// Counts the rows.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite failed.
     pub fn rows(&self) -> Result<Rows, Error> {
         let count = |table: &str| self.ask(&format!("SELECT count(*) FROM {table}")).map(|rows| u64::try_from(rows).unwrap_or(0));
         Ok(Rows { blocks: count("blocks")?, offenders: count("offenders")?, evidence: count("evidence")? })
     }
 
-    /// One transaction, with its mark.
+    /// Runs one transaction, which also writes the mark.
     fn write(&mut self, mark: &Mark, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), Error> {
         let Self { connection, path } = self;
         let write = || {
@@ -285,7 +293,7 @@ impl Database {
         write().map_err(|source| Error::sqlite("write", path, source))
     }
 
-    /// Each step frees a page.
+    /// Frees a page with each step.
     fn vacuum(&self) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({FREE_PAGES})"))?;
         let mut steps = statement.query([])?;
@@ -298,7 +306,7 @@ impl Database {
     }
 
     fn run(&self, statements: &str) -> Result<(), Error> {
-        // Some pragmas give rows, which execute_batch does not mind.
+        // Some pragmas return rows, which execute_batch ignores.
         self.connection.execute_batch(statements).map_err(|source| Error::sqlite("change", &self.path, source))
     }
 }
@@ -313,7 +321,7 @@ fn write_all(transaction: &Transaction<'_>, content: &Content) -> rusqlite::Resu
     content.evidence.iter().try_for_each(|evidence| rows::put_evidence(&mut put_evidence, evidence))
 }
 
-/// Whether what is stored needs no other row.
+/// Whether the stored row need not be rewritten.
 fn is_same(stored: &Block, wanted: &Block) -> bool {
     let ends = match (stored.expires, wanted.expires) {
         (None, None) => true,

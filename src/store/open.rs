@@ -1,4 +1,4 @@
-//! Opening the store: whose it is, which version, what is in it, and what to do when it makes no sense.
+//! Opens the store: checks owner and version, reads the content, and handles damage.
 
 use std::fs::OpenOptions;
 use std::hash::{BuildHasher, Hasher};
@@ -12,22 +12,23 @@ use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, 
 use crate::sys::files;
 use crate::time::MonoTime;
 
-/// `PRAGMA application_id` of our databases, "PSen": by it file(1) and we tell them from those of others.
+/// `PRAGMA application_id` of our databases, "PSen": identifies them for file(1) and for us.
 const APPLICATION: i32 = 0x5053_656e;
 
-/// Databases set aside that may lie there. With so many the disk is at fault, and another one would not tell more.
+/// Damaged databases that are kept. With this many the disk is at fault, and one more would show
+/// nothing new.
 const ASIDE_MAX: usize = 8;
 
-/// Nobody else reads it: it holds addresses of people.
+/// Only the owner may read it: it holds personal addresses.
 const MODE: u32 = 0o600;
 
-/// One thread owns it; it is made before SQLite sees it, and is no link.
+/// One thread owns the connection; the file exists before SQLite opens it, and is not a link.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
     .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
     .union(OpenFlags::SQLITE_OPEN_NOFOLLOW)
     .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
 
-/// What blocks leave out: since version 2.
+/// Exemptions from blocks; since version 2.
 pub(super) const EXEMPTIONS: &str = "
 CREATE TABLE exemptions (subject TEXT NOT NULL, exempt TEXT NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (subject, exempt)) STRICT, WITHOUT ROWID;";
 
@@ -44,67 +45,73 @@ CREATE TABLE evidence (source TEXT PRIMARY KEY, prefix INTEGER NOT NULL, first I
 const ALL_OFFENDERS: &str = "SELECT source, prefix, times, last, sum FROM offenders ORDER BY last DESC";
 const ALL_EVIDENCE: &str = "SELECT source, prefix, first, last, told, probes, ports, sum FROM evidence ORDER BY last DESC";
 
-/// What came of opening.
+/// The result of opening the store.
 #[derive(Debug)]
 pub struct Opened {
-    /// To write to; or why nothing can be written.
+    /// The writable database, or why it cannot be written.
     pub database: Result<Database, Error>,
-    /// What was in it, by the clock of its own mark; `None`: nothing could be read. An empty database is new.
+    /// Its content, by the clock of its own mark; `None`: it could not be read. A new database has
+    /// empty content.
     pub content: Option<Content>,
-    /// What the administrator should hear: what was damaged, and where it lies now.
-    pub told: Vec<String>,
+    /// Warnings for the administrator: what was damaged, and where it is kept.
+    pub warnings: Vec<String>,
 }
 
-/// Opens the store in `directory`, makes it when it is missing, and reads what is in it. `now` names what is set aside.
+/// Opens or creates the store in `directory` and reads its content. `now` names databases that are
+/// set aside.
 ///
-/// A store that cannot be written is read all the same, where that is possible without writing.
+/// A store that cannot be written is still read, if that is possible without writing.
 pub fn open(directory: &Path, now: &Mark) -> Opened {
-    let mut told = Vec::new();
+    let mut warnings = Vec::new();
     let path = match std::fs::canonicalize(directory) {
-        // SQLite follows no link at all then; those on the way to the directory are the administrator's.
+        // SQLite then follows no link at all; links on the way to the directory are the
+        // administrator's.
         Ok(directory) => directory.join(FILE),
-        Err(source) => return Opened { database: Err(Error::file("open", directory, source)), content: None, told },
+        Err(source) => return Opened { database: Err(Error::file("open", directory, source)), content: None, warnings },
     };
-    // The second time it is a new one.
+    // The second round opens a new database.
     for _ in 0..2 {
         match open_at(&path) {
-            Ok((database, content, whole)) if whole => return Opened { database: Ok(database), content: Some(content), told },
+            Ok((database, content, whole)) if whole => return Opened { database: Ok(database), content: Some(content), warnings },
             Ok((database, content, _)) => {
                 drop(database);
                 let rows = content.blocks.len();
-                match begin_again(&path, now, &content) {
+                match recreate(&path, now, &content) {
                     Ok((database, aside)) => {
-                        told.push(format!("{} is damaged; {rows} blocks in it were whole, the rest lies in {}", path.display(), aside.display()));
-                        return Opened { database: Ok(database), content: Some(content), told };
+                        warnings.push(format!("{} is damaged; {rows} blocks in it were whole, the rest lies in {}", path.display(), aside.display()));
+                        return Opened { database: Ok(database), content: Some(content), warnings };
                     }
-                    Err(error) => return Opened { database: Err(error), content: Some(content), told },
+                    Err(error) => return Opened { database: Err(error), content: Some(content), warnings },
                 }
             }
             Err(error) if error.is_damage() => match set_aside(&path, now) {
                 Ok(aside) => {
-                    told.push(format!("{} cannot be read ({}); it lies in {} now", path.display(), words(&error), aside.display()));
+                    warnings.push(format!("{} cannot be read ({}); it lies in {} now", path.display(), cause_text(&error), aside.display()));
                 }
-                Err(error) => return Opened { database: Err(error), content: None, told },
+                Err(error) => return Opened { database: Err(error), content: None, warnings },
             },
-            Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => return Opened { database: Err(error), content: None, told },
+            Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => {
+                return Opened { database: Err(error), content: None, warnings };
+            }
             Err(error) => {
                 let content = read_only(&path).ok();
-                return Opened { database: Err(error), content, told };
+                return Opened { database: Err(error), content, warnings };
             }
         }
     }
-    Opened { database: Err(Error::Damaged { path }), content: None, told }
+    Opened { database: Err(Error::Damaged { path }), content: None, warnings }
 }
 
-fn words(error: &Error) -> String {
+fn cause_text(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Opens, or makes; and whether every row was whole.
+/// Opens or creates the database; the flag says whether every row was valid.
 fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
-    let header = match judge(path)? {
-        // Before SQLite can write to it: it does so even when it closes what it has only read.
-        true => judge_header(path)?,
+    let header = match check_file(path)? {
+        // Before SQLite can write to the file: it does so even when it closes a file that was only
+        // read.
+        true => read_header(path)?,
         false => {
             create(path)?;
             Header::Empty
@@ -112,7 +119,8 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
     };
     let mut database = Database { connection: connect(path)?, path: path.to_owned() };
     if header == Header::Empty {
-        // Before there is a log, so that the head of the file names us and the version from the first byte on.
+        // Before there is a log, so that the file header has our id and version from the first byte
+        // on.
         database.run("PRAGMA auto_vacuum = INCREMENTAL;")?;
         let make = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
@@ -129,8 +137,8 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
     Ok((database, content, whole))
 }
 
-/// Whether there is a file, and that it can be none but ours.
-fn judge(path: &Path) -> Result<bool, Error> {
+/// Whether the file exists; an error if it cannot be ours.
+fn check_file(path: &Path) -> Result<bool, Error> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -169,27 +177,24 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     open().map_err(|source| Error::sqlite("open", path, source))
 }
 
-/// What the head of a file says.
+/// What the file header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Header {
-    /// There is nothing in it yet.
+    /// The file is empty.
     Empty,
-    /// It is ours, of a version that is known.
-    Ours {
-        /// Which one.
-        version: i32,
-    },
+    /// Our database, of a known version.
+    Ours { version: i32 },
 }
 
 impl Header {
-    /// The version of the tables; of an empty file the one that it gets.
+    /// The version of the tables; a new file gets the current one.
     fn version(self) -> i32 {
         if let Self::Ours { version } = self { version } else { VERSION }
     }
 }
 
-/// Reads the head of the file (sqlite.org/fileformat.html, 1.3), without SQLite.
-fn judge_header(path: &Path) -> Result<Header, Error> {
+/// Reads the file header (sqlite.org/fileformat.html, 1.3) without SQLite.
+fn read_header(path: &Path) -> Result<Header, Error> {
     let mut file = files::open(path).map_err(|source| Error::file("open", path, source))?;
     let head = files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
     let number = |at: usize| head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
@@ -208,7 +213,8 @@ fn empty() -> Content {
     Content { mark, blocks: Vec::new(), offenders: Vec::new(), evidence: Vec::new() }
 }
 
-/// All that is in it and makes sense; and whether all of it did. A page that cannot be read ends its table.
+/// Reads all valid rows; the flag says whether every row was valid. An unreadable page ends its
+/// table.
 #[doc(hidden)]
 pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Content, bool), Error> {
     let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
@@ -218,7 +224,7 @@ pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Conte
     });
     let mark = match mark {
         Ok(mark) => mark,
-        // Made, and never written to.
+        // The database was created and never written.
         Err(rusqlite::Error::QueryReturnedNoRows) => return Ok((empty(), true)),
         Err(source) => return Err(damage(path, source)),
     };
@@ -239,7 +245,7 @@ pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Conte
     Ok((Content { mark, blocks, offenders, evidence }, whole))
 }
 
-/// An error that came of what is in the file, and is no failure of the disk.
+/// An error due to the content of the file, not to the disk.
 fn damage(path: &Path, source: rusqlite::Error) -> Error {
     match source {
         rusqlite::Error::SqliteFailure(..) | rusqlite::Error::SqlInputError { .. } => Error::sqlite("read", path, source),
@@ -276,13 +282,14 @@ fn table<T>(
     }
 }
 
-/// Reads where the disk takes nothing. SQLite cannot read a log without writing beside it, so a copy is read, in a directory that nobody else can enter.
+/// Reads the store when the disk cannot be written. SQLite needs to write beside the file to read
+/// its log, so it reads a copy in a private directory.
 pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
-    let header = judge_header(path)?;
+    let header = read_header(path)?;
     if header == Header::Empty {
         return Ok(empty());
     }
-    // A name that nobody can have taken before; mkdir(2) fails where somebody has.
+    // The name must be unpredictable; mkdir(2) fails if it is taken anyway.
     let random = std::hash::RandomState::new().build_hasher().finish();
     let copy = std::env::temp_dir().join(format!("portsentry-{random:016x}"));
     std::fs::DirBuilder::new().mode(0o700).create(&copy).map_err(|source| Error::file("create", &copy, source))?;
@@ -304,18 +311,18 @@ pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
     content
 }
 
-/// Sets the database aside and makes a new one with what was whole.
-fn begin_again(path: &Path, now: &Mark, content: &Content) -> Result<(Database, PathBuf), Error> {
+/// Sets the database aside and creates a new one with the valid rows.
+fn recreate(path: &Path, now: &Mark, content: &Content) -> Result<(Database, PathBuf), Error> {
     let aside = set_aside(path, now)?;
     let (mut database, ..) = open_at(path)?;
     database.replace(content)?;
     Ok((database, aside))
 }
 
-/// Renames the database and its log, so that somebody may look at them.
+/// Renames the database and its log, and keeps them for inspection.
 ///
 /// # Errors
-/// When it cannot be renamed, or so many lie there already that the disk must be at fault.
+/// It cannot be renamed, or there are so many already that the disk must be at fault.
 pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
     let seconds = now.wall / 1000;
     let name = (0..ASIDE_MAX).map(|more| format!(".damaged-{}", seconds.saturating_add(more as u64)));
@@ -329,7 +336,8 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("set aside", from, error)),
         _ => Ok(()),
     };
-    // The log first: without its database it is nobody's, but with the next one it would be that one's.
+    // The log first: without its database it is harmless, but beside a new database it would be
+    // replayed into it.
     rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"))?;
     rename(path, &aside)?;
     Ok(aside)

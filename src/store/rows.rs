@@ -1,7 +1,8 @@
-//! What stands in a row, and its check sum.
+//! Conversion of rows from and to the database, with check sums.
 //!
-//! SQLite does not notice a page that a disk has altered within its cells. A block whose address has a flipped bit is one of somebody else, so each row
-//! carries a sum over all that it says, and a row whose sum is wrong says nothing.
+//! SQLite does not notice a page whose cells were altered on disk. A flipped bit in an address
+//! would block another host, so each row has a sum over its content, and rows with a wrong sum are
+//! ignored.
 
 use std::collections::HashMap;
 
@@ -15,10 +16,11 @@ use crate::probe::{Port, ScanKind, Transport};
 
 pub(super) const ALL_BLOCKS: &str = "SELECT subject, prefix, since, expires, port, reason, sum FROM blocks";
 
-/// Bytes of one touch.
+/// Bytes of a stored touch.
 const TOUCH: usize = 12;
 
-/// Fowler/Noll/Vo, FNV-1a of 64 bits: a flipped bit or a swapped field gives another number. It is no defence against who can write the file.
+/// Fowler/Noll/Vo, FNV-1a of 64 bits: detects flipped bits and swapped fields. Not a defence
+/// against deliberate changes.
 struct Sum(u64);
 
 impl Sum {
@@ -26,7 +28,7 @@ impl Sum {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    /// A field, with its length, so that none runs into the next.
+    /// Adds a field with its length, so that adjacent fields cannot be confused.
     fn field(mut self, bytes: &[u8]) -> Self {
         for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -50,7 +52,7 @@ impl Sum {
     }
 }
 
-/// A moment as SQLite holds it: all of the daemon's lie below 2^63.
+/// A time as SQLite holds it: all of the daemon's are below 2^63.
 pub(super) fn millis(moment: MonoTime) -> i64 {
     i64::try_from(moment.millis()).unwrap_or(i64::MAX)
 }
@@ -59,7 +61,7 @@ fn moment(millis: i64) -> Option<MonoTime> {
     u64::try_from(millis).ok().map(MonoTime::from_millis)
 }
 
-/// A source by its name and the length that stands beside it. Version 1 wrote an IPv6 account as its address alone.
+/// A source from its name and prefix length. Version 1 wrote an IPv6 source as its address alone.
 fn source(name: &str, prefix: i64) -> Option<Source> {
     if name.contains('/') {
         let network: IpNet = name.parse().ok()?;
@@ -99,7 +101,7 @@ pub(super) fn block_sum(subject: &str, prefix: i64, since: i64, expires: Option<
         .end()
 }
 
-/// Writes blocks, each with what it leaves out.
+/// Writes blocks with their exemptions.
 pub(super) struct BlockWriter<'a> {
     put: Statement<'a>,
     end: Statement<'a>,
@@ -137,14 +139,14 @@ impl<'a> BlockWriter<'a> {
     }
 }
 
-/// What blocks leave out, by their names.
+/// Exemptions by the name of their block.
 pub(super) type Exemptions = HashMap<String, Vec<IpNet>>;
 
 fn exemption_sum(name: &str, exempt: &str) -> i64 {
     Sum::new().field(name.as_bytes()).field(exempt.as_bytes()).end()
 }
 
-/// Reads what blocks leave out, and whether every row of it was whole.
+/// Reads the exemptions; the flag says whether every row was valid.
 pub(super) fn exemptions(connection: &Connection) -> rusqlite::Result<(Exemptions, bool)> {
     let (mut all, mut whole) = (Exemptions::new(), true);
     let mut statement = connection.prepare("SELECT subject, exempt, sum FROM exemptions ORDER BY exempt")?;
@@ -160,12 +162,12 @@ pub(super) fn exemptions(connection: &Connection) -> rusqlite::Result<(Exemption
             None => whole = false,
         }
     }
-    // As the engine has them.
+    // In the engine's order.
     all.values_mut().for_each(|networks| networks.sort_unstable());
     Ok((all, whole))
 }
 
-/// A block together with what it leaves out.
+/// Moves a block's exemptions into it.
 pub(super) fn with_exemptions(mut block: Block, exemptions: &mut Exemptions) -> Block {
     if !exemptions.is_empty() {
         block.exempt = exemptions.remove(&block.source.to_string()).unwrap_or_default();
@@ -173,7 +175,7 @@ pub(super) fn with_exemptions(mut block: Block, exemptions: &mut Exemptions) -> 
     block
 }
 
-/// Reads one; `None`: it says nothing.
+/// Reads a block; `None`: the row is invalid.
 pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Option<Block>> {
     let (Some(name), Some(prefix), Some(since), expires) = (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?) else {
         return Ok(None);
@@ -195,7 +197,7 @@ pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Option<Block>> {
                 Some(name) => Some(port(name)?),
                 None => None,
             },
-            // Reading a reason cannot fail.
+            // Parsing a reason cannot fail.
             reason: reason.parse().ok()?,
         })
     };
@@ -214,7 +216,7 @@ pub(super) fn put_offender(statement: &mut Statement<'_>, offender: &Offender) -
     statement.execute((name, prefix, times, last, sum)).map(drop)
 }
 
-/// Reads one; `None`: it says nothing.
+/// Reads an offender; `None`: the row is invalid.
 pub(super) fn offender(row: &Row<'_>) -> rusqlite::Result<Option<Offender>> {
     let (Some(name), Some(prefix), Some(times), Some(last), Some(sum)) =
         (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?, number(row, 4)?)
@@ -232,7 +234,8 @@ fn evidence_sum(name: &str, prefix: i64, first: i64, last: i64, told: Option<i64
     Sum::new().field(name.as_bytes()).number(prefix).number(first).number(last).maybe(told).number(probes).field(ports).end()
 }
 
-/// Transport, kind of scan, ambiguous, nothing, number (2 bytes), age in milliseconds before `last` (6 bytes), the highest byte first.
+/// Transport, kind of scan, ambiguous, reserved, number (2 bytes), age in milliseconds before
+/// `last` (6 bytes), in network byte order.
 fn touch_bytes(touch: &TouchView, last: MonoTime) -> [u8; TOUCH] {
     let [_, _, age @ ..] = u64::try_from(last.since(touch.at).as_millis()).unwrap_or(u64::MAX).to_be_bytes();
     let [high, low] = touch.port.number.to_be_bytes();
@@ -252,7 +255,7 @@ fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
     })
 }
 
-/// Writes what is known of a source: source, prefix, first, last, told, probes, ports, sum.
+/// Writes evidence: source, prefix, first, last, told, probes, ports, sum.
 pub(super) fn put_evidence(statement: &mut Statement<'_>, evidence: &Evidence) -> rusqlite::Result<()> {
     let Evidence { source, first, last, last_reported, probes, ports } = evidence;
     let latest = ports.iter().map(|touch| touch.at).max().unwrap_or(*last).max(*last);
@@ -263,7 +266,7 @@ pub(super) fn put_evidence(statement: &mut Statement<'_>, evidence: &Evidence) -
     statement.execute((name, prefix, first, last, told, probes, ports, sum)).map(drop)
 }
 
-/// Reads it; `None`: it says nothing.
+/// Reads evidence; `None`: the row is invalid.
 pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Option<Evidence>> {
     let (Some(name), Some(prefix), Some(first), Some(last)) = (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?) else {
         return Ok(None);
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_was_not_written_by_us_is_none() {
+    fn foreign_names_are_refused() {
         for name in ["", "x", "1.2.3", "10.0.0.1/8", "10.0.0.0/33", "2001:db8::/129"] {
             assert_eq!(source(name, 64), None, "{name}");
         }

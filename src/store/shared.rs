@@ -1,4 +1,4 @@
-//! What the store's thread and its callers share: changes, requests, figures.
+//! Items, requests and counters that the store's thread shares with its callers.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -9,48 +9,50 @@ use crate::config::Config;
 use crate::engine::{Evidence, MonoTime, Offender};
 use crate::sys::mailbox;
 
-/// What the store held at the start; nothing by default.
+/// The content of the store at the start; empty by default.
 #[derive(Debug, Default)]
 pub struct Stored {
-    /// By the clock of now; blocks that are over are left out.
+    /// By the current clock, without ended blocks.
     pub content: Content,
-    /// It was written since the last boot: what the kernel lacks of it, another program took out.
+    /// Whether it was written since the last boot: then another program has deleted blocks that the
+    /// kernel lacks.
     pub is_same_boot: bool,
 }
 
-/// What the store's thread asks of the thread that owns the engine. `None`: no answer in time, as while that thread starts or ends.
+/// The engine as the store's thread sees it. `None`: no answer in time, for example while the
+/// packet thread starts or ends.
 pub trait EngineReader: Send {
-    /// The blocks in force in so many places from `from` on, and where the next call goes on.
+    /// The blocks in force among `places` slots from `from` on, and the next `from`.
     fn page(&self, from: usize, places: usize) -> Option<(Vec<Block>, Option<usize>)>;
 
     /// All proven sources that were blocked.
     fn offenders(&self) -> Option<Vec<Offender>>;
 
-    /// What is known of sources that were touched since then, of `most` at most.
+    /// Evidence about at most `most` sources touched since then.
     fn evidence(&self, since: MonoTime, most: usize) -> Option<Vec<Evidence>>;
 
-    /// Takes over what could not be read at the start.
+    /// Restores content that could not be read at the start.
     fn restore(&self, stored: Stored) -> Option<()>;
 }
 
-/// What the thread is told of.
+/// What callers queue for the thread.
 pub(super) enum Item {
     Change(Change),
-    /// What was known at the end.
+    /// The evidence when the daemon ends.
     Last(Vec<Evidence>),
 }
 
-/// What the thread is asked for.
+/// What callers ask the thread to do.
 pub(super) enum Request {
-    /// Have on the disk what was told so far; `Err`: the words why not.
+    /// Write everything queued so far; `Err`: the message why not.
     Settle(mailbox::Answer<Result<(), String>>),
-    /// How long evidence and offenders count from now on.
+    /// Use these lifetimes from now on.
     Configure(Memory),
-    /// Write what there is, and end.
+    /// Write what is pending, and end.
     Stop(mailbox::Answer<()>),
 }
 
-/// How long things count.
+/// How long evidence and offenders are kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory {
     pub(super) evidence: Duration,
@@ -63,21 +65,21 @@ impl From<&Config> for Memory {
     }
 }
 
-/// How the store fares, for the status.
+/// State of the store, for the status.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
-    /// Why it cannot be written; `None`: all is well.
+    /// Why it cannot be written; `None`: it works.
     pub failing: Option<String>,
-    /// What is in it.
+    /// Row counts of the database.
     pub rows: Rows,
-    /// When it was written last, by the engine's clock; `None`: not yet by this daemon.
+    /// Time of the last write of this daemon, by the engine's clock.
     pub written: Option<MonoTime>,
 }
 
 #[derive(Default)]
 pub(super) struct Shared {
-    /// The queue was full: the list of all blocks is wanted.
+    /// The queue was full: the list of all blocks is needed.
     pub(super) list_wanted: AtomicBool,
-    /// The packet thread does not touch this.
+    /// Not for the packet thread, which must not lock it.
     pub(super) figures: Mutex<Figures>,
 }

@@ -56,7 +56,7 @@ fn sorted(mut content: Content) -> Content {
 
 fn opened(directory: &Path) -> (Database, Content) {
     let opened = open(directory, &mark("z", 5));
-    assert_eq!(opened.told, Vec::<String>::new());
+    assert_eq!(opened.warnings, Vec::<String>::new());
     (opened.database.unwrap(), opened.content.unwrap())
 }
 
@@ -67,7 +67,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_written_is_read_by_the_next_who_opens() {
+fn written_content_is_read_after_reopening() {
     let directory = tempfile::tempdir().unwrap();
     let (mut database, found) = opened(directory.path());
     assert_eq!((found.blocks.len(), found.mark.boot.as_str()), (0, ""));
@@ -93,7 +93,7 @@ fn what_is_written_is_read_by_the_next_who_opens() {
 
 // P25
 #[test]
-fn the_file_and_its_log_are_for_nobody_else() {
+fn the_file_and_its_log_are_private() {
     let directory = tempfile::tempdir().unwrap();
     let (mut database, _) = opened(directory.path());
     database.replace(&content()).unwrap();
@@ -102,7 +102,7 @@ fn the_file_and_its_log_are_for_nobody_else() {
         assert_eq!(fs::metadata(directory.path().join(&name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
     }
     drop(database);
-    // One that somebody opened up is closed again.
+    // Wider permissions are taken away again.
     fs::set_permissions(directory.path().join(FILE), fs::Permissions::from_mode(0o664)).unwrap();
     let _ = opened(directory.path());
     assert_eq!(fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
@@ -121,7 +121,7 @@ fn a_link_or_another_users_file_is_not_opened() {
     fs::hard_link(&target, directory.path().join(FILE)).unwrap();
     assert!(matches!(open(directory.path(), &mark("z", 5)).database, Err(Error::NotOurs { .. })));
     assert_eq!(fs::read(&target).unwrap(), b"");
-    // The directory itself may be reached by a link: systemd makes such (DynamicUser).
+    // A link to the directory itself is allowed: systemd creates such (DynamicUser).
     let (real, link) = (tempfile::tempdir().unwrap(), elsewhere.path().join("state"));
     std::os::unix::fs::symlink(real.path(), &link).unwrap();
     let _ = opened(&link);
@@ -171,7 +171,7 @@ fn a_database_of_version_1_is_upgraded_with_all_that_is_in_it() {
     for _ in 0..2 {
         let (mut database, found) = opened(directory.path());
         assert_eq!(sorted(found.clone()).blocks.iter().map(|block| block.source.to_string()).collect::<Vec<_>>(), wanted);
-        // A list that says the same changes nothing, and leaves no second name of a block behind.
+        // An equal list changes nothing and leaves no second row for a block.
         database.set_blocks(&found.mark, found.blocks.clone()).unwrap();
         assert_eq!(database.rows().unwrap().blocks, 3);
     }
@@ -187,13 +187,13 @@ fn another_programs_database_is_left_alone() {
 }
 
 #[test]
-fn what_is_no_database_is_set_aside_and_a_new_one_made() {
+fn an_invalid_file_is_set_aside_and_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let noise: Vec<u8> = (0..40_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     fs::write(directory.path().join(FILE), &noise).unwrap();
     let now = open(directory.path(), &mark("z", 5));
-    assert_eq!((now.told.len(), now.content.unwrap().blocks.len()), (1, 0));
-    assert!(now.told[0].contains(".damaged-1700000005"), "{:?}", now.told);
+    assert_eq!((now.warnings.len(), now.content.unwrap().blocks.len()), (1, 0));
+    assert!(now.warnings[0].contains(".damaged-1700000005"), "{:?}", now.warnings);
     now.database.unwrap().replace(&content()).unwrap();
     assert_eq!(fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap(), noise);
     let _ = opened(directory.path());
@@ -201,14 +201,14 @@ fn what_is_no_database_is_set_aside_and_a_new_one_made() {
 
 // P25
 #[test]
-fn a_row_with_another_sum_says_nothing_and_the_others_stay() {
+fn a_row_with_a_wrong_sum_is_ignored_and_the_others_stay() {
     let directory = tempfile::tempdir().unwrap();
     let (mut database, _) = opened(directory.path());
     database.replace(&content()).unwrap();
     database.run("UPDATE blocks SET subject = '192.0.2.9' WHERE subject = '192.0.2.1'").unwrap();
     drop(database);
     let now = open(directory.path(), &mark("z", 5));
-    assert_eq!(now.told.len(), 1, "{:?}", now.told);
+    assert_eq!(now.warnings.len(), 1, "{:?}", now.warnings);
     let found = sorted(now.content.unwrap());
     assert_eq!(found.blocks.iter().map(|block| block.source).collect::<Vec<_>>(), [content().blocks[0].source, content().blocks[2].source]);
     drop(now.database);
@@ -226,13 +226,13 @@ fn a_file_cut_short_anywhere_never_stops_the_start_and_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(FILE), &whole[..length]).unwrap();
         let now = open(directory.path(), &mark("z", 5));
-        assert!(now.database.is_ok() && now.told.len() == 1, "{length}: {now:?}");
+        assert!(now.database.is_ok() && now.warnings.len() == 1, "{length}: {now:?}");
         assert_eq!(fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap()[..], whole[..length]);
     }
 }
 
 #[test]
-fn only_so_many_are_set_aside() {
+fn the_number_of_set_aside_files_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     for seconds in 0..20u64 {
         fs::write(directory.path().join(FILE), "no database").unwrap();
@@ -243,7 +243,7 @@ fn only_so_many_are_set_aside() {
 }
 
 #[test]
-fn what_cannot_be_written_is_read_all_the_same() {
+fn a_read_only_store_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let (mut database, _) = opened(directory.path());
     database.replace(&content()).unwrap();
@@ -254,12 +254,12 @@ fn what_cannot_be_written_is_read_all_the_same() {
 }
 
 #[test]
-fn the_list_of_all_blocks_changes_what_differs() {
+fn the_list_of_all_blocks_writes_only_differences() {
     let directory = tempfile::tempdir().unwrap();
     let (mut database, _) = opened(directory.path());
     database.replace(&content()).unwrap();
     let mut wanted = content().blocks;
-    // The kernel's timer is a moment off: no change.
+    // The kernel's timer differs by a moment: no change.
     wanted[1].expires = Some(at(3661));
     wanted[2].expires = Some(at(999));
     wanted.remove(0);
@@ -273,7 +273,7 @@ fn the_list_of_all_blocks_changes_what_differs() {
 
 // P25
 #[test]
-fn rows_are_bounded_and_what_is_over_goes() {
+fn rows_are_bounded_and_expired_ones_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let (mut database, _) = opened(directory.path());
     let known = |n: u32| {
@@ -295,17 +295,17 @@ fn rows_are_bounded_and_what_is_over_goes() {
     assert!(now < full && database.ask("PRAGMA freelist_count").unwrap() <= FREE_PAGES, "{full} pages, {now} afterwards");
 }
 
-type Books = std::collections::BTreeMap<Source, Block>;
+type Model = std::collections::BTreeMap<Source, Block>;
 
-fn are_same(found: &Books, books: &Books) -> bool {
-    found.len() == books.len() && found.values().zip(books.values()).all(|(found, wanted)| is_same(found, wanted))
+fn are_same(found: &Model, model: &Model) -> bool {
+    found.len() == model.len() && found.values().zip(model.values()).all(|(found, wanted)| is_same(found, wanted))
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Apply(Vec<(u8, Option<u16>)>),
     List(Vec<(u8, Option<u16>)>),
-    /// The process is killed: what SQLite has in memory is gone, what it gave to the system stays.
+    /// The process is killed: data in SQLite's memory is lost, data given to the system stays.
     Kill,
 }
 
@@ -318,13 +318,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Whatever was written without an error is there after a kill at any point: the directory is copied as a kill would leave it.
+    /// Every acknowledged write survives a kill at any point: the directory is copied as a kill
+    /// would leave it.
     // P25
     #[test]
-    fn what_was_acknowledged_is_there_after_a_kill(steps in steps()) {
+    fn acknowledged_changes_survive_a_kill(steps in steps()) {
         let mut directory = tempfile::tempdir().unwrap();
         let mut database = opened(directory.path()).0;
-        let mut books = Books::new();
+        let mut model = Model::new();
         let mut seconds = 0;
         for step in steps {
             seconds += 1;
@@ -337,18 +338,18 @@ proptest! {
                     database.apply(&mark("a", seconds), &changes).unwrap();
                     for change in changes {
                         match change {
-                            Change::Block(block) => drop(books.insert(block.source, block)),
-                            Change::Ended(source) => drop(books.remove(&source)),
+                            Change::Block(block) => drop(model.insert(block.source, block)),
+                            Change::Ended(source) => drop(model.remove(&source)),
                             _ => unreachable!(),
                         }
                     }
                 }
                 Step::List(list) => {
-                    let list: Books = list.into_iter()
+                    let list: Model = list.into_iter()
                         .map(|(last, end)| (host(last), block(host(last), seconds, end.map(|end| seconds + 10 + u64::from(end) * 10))))
                         .collect();
                     database.set_blocks(&mark("a", seconds), list.values().cloned().collect()).unwrap();
-                    books = list;
+                    model = list;
                 }
                 Step::Kill => {
                     let copy = tempfile::tempdir().unwrap();
@@ -359,13 +360,13 @@ proptest! {
                     directory = copy;
                     let (again, found) = opened(directory.path());
                     database = again;
-                    let found: Books = found.blocks.into_iter().map(|block| (block.source, block)).collect();
-                    prop_assert!(are_same(&found, &books), "{found:?} {books:?}");
+                    let found: Model = found.blocks.into_iter().map(|block| (block.source, block)).collect();
+                    prop_assert!(are_same(&found, &model), "{found:?} {model:?}");
                 }
             }
         }
         drop(database);
-        let found: Books = opened(directory.path()).1.blocks.into_iter().map(|block| (block.source, block)).collect();
-        prop_assert!(are_same(&found, &books), "{found:?} {books:?}");
+        let found: Model = opened(directory.path()).1.blocks.into_iter().map(|block| (block.source, block)).collect();
+        prop_assert!(are_same(&found, &model), "{found:?} {model:?}");
     }
 }

@@ -1,8 +1,9 @@
-//! The way to the store's thread for the other threads.
+//! The handle through which other threads use the store's thread.
 //!
-//! The packet thread hands over what changed and never waits: the queue is bounded, and when it is full the store's thread asks for the list of all blocks
-//! later. A caller that must know that something is on the disk waits for it ([`StoreHandle::settle`]): the control server does, for the administrator.
-//! While the disk takes nothing, blocks go on; what was not written is written when the disk takes it again.
+//! The packet thread queues changes and never waits: the queue is bounded, and when it is full the
+//! store's thread later asks for the list of all blocks. A caller that must know that its change is
+//! on the disk waits with [`StoreHandle::settle`], as the control server does. While the disk
+//! fails, blocking goes on; pending changes are written when the disk works again.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -17,16 +18,17 @@ use crate::engine::{Ending, Engine, Evidence, Outcome, Reason, Report, Source};
 use crate::journal::JournalHandle;
 use crate::sys::mailbox::{self, Link};
 
-/// Changes that wait for the thread: some 200 bytes each.
+/// Changes that wait for the thread, about 200 bytes each.
 pub const QUEUE: usize = 8192;
 
-/// How long the administrator waits for the disk: beyond it he is told that it is not there yet.
+/// How long an administrator's command waits for the disk before it reports that the change is not
+/// stored yet.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the last changes get when the daemon ends.
-const LAST_CHANGES: Duration = Duration::from_secs(10);
+/// How long the last changes may take when the daemon ends.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The way to the thread; clones lead to the same one.
+/// A handle to the thread; clones share it.
 #[derive(Clone)]
 pub struct StoreHandle {
     shared: Arc<Shared>,
@@ -35,10 +37,10 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
-    /// Starts the thread with a store that was opened. What was in it is taken over by the packet thread ([`Stored`]).
+    /// Starts the thread with an opened store. The packet thread restores its content ([`Stored`]).
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// The thread cannot be started.
     pub fn start(config: &Config, opened: Opened, journal: JournalHandle, engine: Box<dyn EngineReader>) -> io::Result<(Self, Option<Stored>)> {
         let mark = clock::mark();
         let stored = opened.content.map(|content| {
@@ -51,14 +53,14 @@ impl StoreHandle {
         let directory = config.state_dir.clone();
         let mut worker =
             Worker::new(directory, opened.database, Memory::from(config), journal, engine, item_inbox, request_inbox, Arc::clone(&shared));
-        worker.take_up(stored.as_ref());
+        worker.adopt(stored.as_ref());
         std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
         Ok((Self { shared, items, requests }, stored))
     }
 
-    /// The kernel has changed something about this source, and the engine knows it. Never waits.
+    /// Queues the current state of `source` after the kernel has changed its block. Never waits.
     ///
-    /// What is written is how it stands now, so that it does not matter which of several changes comes last.
+    /// The current state is written, so the order of several changes does not matter.
     pub fn on_change(&self, engine: &Engine, source: Source) {
         self.push(match engine.blocked(source) {
             Some(view) => Change::Block(stored(view)),
@@ -66,7 +68,7 @@ impl StoreHandle {
         });
     }
 
-    /// The engine has reported something. Never waits.
+    /// Queues the changes of an engine report. Never waits.
     pub fn on_report(&self, engine: &Engine, report: &Report) {
         match report {
             Report::Blocked { source, reason: Reason::Scan { proven: true, .. }, .. } => {
@@ -85,16 +87,16 @@ impl StoreHandle {
         }
     }
 
-    /// What was known when the daemon ended. Never waits.
+    /// Queues the evidence when the daemon ends. Never waits.
     pub fn last(&self, evidence: Vec<Evidence>) {
-        // With a full queue it is as after a crash: what was known half a minute ago stays.
+        // If the queue is full, the evidence of half a minute ago stays, as after a crash.
         self.items.tell(Item::Last(evidence));
     }
 
-    /// Waits until all that was told before is on the disk.
+    /// Waits until all queued changes are on the disk.
     ///
     /// # Errors
-    /// The words why it is not.
+    /// The message why they are not.
     pub fn settle(&self) -> Result<(), String> {
         match self.requests.ask_within(SETTLE_TIMEOUT, Request::Settle) {
             Ok(result) => result,
@@ -102,19 +104,19 @@ impl StoreHandle {
         }
     }
 
-    /// Another configuration is in force.
+    /// Applies a new configuration.
     pub fn reconfigure(&self, config: &Config) {
         self.requests.tell(Request::Configure(Memory::from(config)));
     }
 
-    /// Writes what there is, and ends the thread.
+    /// Writes pending changes, and ends the thread.
     pub fn stop(&self) {
-        if self.requests.ask_within(LAST_CHANGES, Request::Stop).is_err() {
+        if self.requests.ask_within(STOP_TIMEOUT, Request::Stop).is_err() {
             log::error!("the state store was not closed in order: the last changes may be missing in it");
         }
     }
 
-    /// How the store fares.
+    /// The state of the store.
     pub fn figures(&self) -> Figures {
         self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -126,7 +128,7 @@ impl StoreHandle {
     }
 }
 
-/// The block that the kernel has changed, by its answer.
+/// The source whose block the kernel has changed.
 pub fn changed(outcome: &Outcome) -> Option<Source> {
     match outcome {
         Outcome::Blocked { source, result: Ok(()) } | Outcome::Unblocked { source, result: Ok(()) } => Some(*source),
@@ -134,7 +136,7 @@ pub fn changed(outcome: &Outcome) -> Option<Source> {
     }
 }
 
-/// A block as it is stored.
+/// A block in its stored form.
 pub fn stored(view: crate::engine::BlockView<'_>) -> Block {
     Block {
         source: view.source,

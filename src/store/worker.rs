@@ -1,7 +1,8 @@
 //! The thread that owns the store.
 //!
-//! Changes are gathered for a moment and written in one transaction. After an overflow, a failure, and at the start, the packet thread is asked for all
-//! blocks, piece by piece, and what differs is written. What is told while the pieces come is newer than they are, and is written after them.
+//! Changes are gathered for a moment and written in one transaction. After an overflow or a
+//! failure, and at the start, the thread asks the packet thread for all blocks in chunks and writes
+//! the differences. Changes that arrive meanwhile are newer, and are written afterwards.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -19,29 +20,30 @@ use crate::sys::mailbox::Inbox;
 use crate::sys::poll;
 use crate::time::MonoTime;
 
-/// Changes are gathered for this long: a scan of many sources is one transaction then, and nothing waits noticeably.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long changes are gathered: a scan from many sources becomes one transaction, without a
+/// noticeable delay.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// More changes than this are written as a list of all blocks.
-const GATHERED_MAX: usize = 16_384;
+const PENDING_MAX: usize = 16_384;
 
-/// The evidence is written this often, if there is new one: as much may be forgotten when the host loses its power.
+/// Time between writes of new evidence: a power failure loses this much.
 const EVIDENCE_EVERY: Duration = Duration::from_secs(30);
 
-/// What is over is taken out this often, if anything was written.
+/// Time between deletions of expired rows, if anything was written.
 const PRUNE_EVERY: Duration = Duration::from_secs(300);
 
-/// A store that cannot be written is tried again after this.
+/// Time between attempts while the store cannot be written.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
-/// A store that goes on failing is told of again after this.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(3600);
+/// Time between reports of a store that keeps failing.
+const REPORT_EVERY: Duration = Duration::from_secs(3600);
 
-/// Places of blocks that the packet thread looks through for one piece of the list: a millisecond of its time.
-const PIECE: usize = 4096;
+/// Block slots that the packet thread scans for one chunk of the list: a millisecond of its time.
+const LIST_CHUNK: usize = 4096;
 
-/// A time of day that differs by more than this from what the last mark leads to was set: a mark with the new one is written.
-const SET_BY: u64 = 1000;
+/// A time of day that differs from the last mark's by more milliseconds was set: write a new mark.
+const CLOCK_STEP_MS: u64 = 1000;
 
 pub(super) struct Worker {
     directory: PathBuf,
@@ -52,26 +54,26 @@ pub(super) struct Worker {
     items: Inbox<Item>,
     requests: Inbox<Request>,
     shared: Arc<Shared>,
-    /// What waits to be written, since when.
-    gathered: Vec<Change>,
+    /// Changes that wait for the transaction.
+    pending: Vec<Change>,
     write_at: Option<Instant>,
-    /// Evidence from here on is not written yet.
+    /// Evidence from this time on is not written yet.
     evidence_from: MonoTime,
     evidence_at: Instant,
     prune_at: Instant,
-    /// The rows are not counted before.
+    /// The rows are not counted before this time.
     count_at: Instant,
     is_uncounted: bool,
     is_dirty: bool,
-    /// What was in the store at the start is with the packet thread.
-    is_taken_over: bool,
-    /// What is stored has times of another boot: everything is written anew, and nothing beside it.
+    /// The packet thread has the content of the store.
+    is_restored: bool,
+    /// The stored times are of another boot: replace the whole content before other writes.
     must_replace: bool,
-    /// All offenders are to be written too.
+    /// All offenders must be written too.
     whole: bool,
-    /// It fails, and is tried again then.
+    /// It is failing; time of the next attempt.
     retry_at: Option<Instant>,
-    complained: Option<Instant>,
+    reported_at: Option<Instant>,
     /// The last mark that was written.
     mark: Option<Mark>,
 }
@@ -98,7 +100,7 @@ impl Worker {
             items,
             requests,
             shared,
-            gathered: Vec::new(),
+            pending: Vec::new(),
             write_at: None,
             evidence_from: MonoTime::default(),
             evidence_at: now + EVIDENCE_EVERY,
@@ -106,19 +108,20 @@ impl Worker {
             count_at: now,
             is_uncounted: false,
             is_dirty: true,
-            is_taken_over: false,
+            is_restored: false,
             must_replace: false,
             whole: false,
             retry_at: None,
-            complained: None,
+            reported_at: None,
             mark: None,
         }
     }
 
-    /// Before the thread runs. What was stored before the last boot is written anew by the clock of this one before anything else is written: there is
-    /// one mark for all. That comes when the host is protected: until then a kill leaves what was there.
-    pub(super) fn take_up(&mut self, stored: Option<&Stored>) {
-        self.is_taken_over = stored.is_some();
+    /// Takes the restored content, before the thread runs. Rows from before the last boot are
+    /// rewritten by this boot's clock before any other write, since there is one mark for all. That
+    /// happens when the host is protected; until then a kill leaves the old rows.
+    pub(super) fn adopt(&mut self, stored: Option<&Stored>) {
+        self.is_restored = stored.is_some();
         self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
         self.evidence_from = stored.filter(|_| !self.must_replace).map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
         self.shared.list_wanted.store(true, Ordering::Relaxed);
@@ -149,14 +152,14 @@ impl Worker {
                     Request::Stop(answer) => {
                         self.gather();
                         self.write();
-                        // Closing it takes the log into the database.
+                        // Closing merges the log into the database.
                         self.database = Err(Error::InUse { path: self.directory.clone() });
                         let _ = answer.try_send(());
                         return;
                     }
                 }
             }
-            self.look_after();
+            self.maintain();
             self.count();
             self.wait();
         }
@@ -170,7 +173,7 @@ impl Worker {
         }
         let mut fds =
             [PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN)];
-        // Whatever it says, the round that follows finds out by itself.
+        // Ignore the result: the next round finds out by itself.
         let _ = poll::wait(&mut fds, Some(wake_at.saturating_duration_since(Instant::now())));
     }
 
@@ -178,41 +181,41 @@ impl Worker {
         self.database.is_ok() && self.retry_at.is_none()
     }
 
-    /// Takes what was told.
+    /// Takes queued items.
     fn gather(&mut self) {
         while let Some(item) = self.items.next() {
             match item {
-                Item::Change(change) => self.gathered.push(change),
-                Item::Last(evidence) => self.gathered.extend(evidence.into_iter().map(Change::Evidence)),
+                Item::Change(change) => self.pending.push(change),
+                Item::Last(evidence) => self.pending.extend(evidence.into_iter().map(Change::Evidence)),
             }
-            if self.gathered.len() > GATHERED_MAX + EVIDENCE_MAX {
-                self.forget_gathered();
+            if self.pending.len() > PENDING_MAX + EVIDENCE_MAX {
+                self.forget_pending();
             }
         }
-        if !self.gathered.is_empty() && self.write_at.is_none() {
-            self.write_at = Some(Instant::now() + GATHER);
+        if !self.pending.is_empty() && self.write_at.is_none() {
+            self.write_at = Some(Instant::now() + GATHER_TIME);
         }
     }
 
-    /// The list of all blocks will say it.
-    fn forget_gathered(&mut self) {
-        self.gathered.clear();
+    /// Drops pending changes that the list of all blocks will contain.
+    fn forget_pending(&mut self) {
+        self.pending.clear();
         self.write_at = None;
         self.whole = true;
         self.shared.list_wanted.store(true, Ordering::Release);
     }
 
-    /// Writes what was gathered.
+    /// Writes the pending changes.
     fn write(&mut self) {
         self.write_at = None;
-        if self.gathered.is_empty() {
+        if self.pending.is_empty() {
             return;
         }
         if !self.can_write() || self.must_replace {
-            self.forget_gathered();
+            self.forget_pending();
             return;
         }
-        let changes = std::mem::take(&mut self.gathered);
+        let changes = std::mem::take(&mut self.pending);
         self.apply(&changes);
     }
 
@@ -232,13 +235,14 @@ impl Worker {
         }
     }
 
-    /// Asks for all blocks and writes what differs.
+    /// Asks for all blocks and writes the differences.
     fn write_all(&mut self) {
-        // What is lost from here on asks for another list. What was told before is older than the list, and must not come after it.
+        // Items lost from here on request another list. Older pending changes must not be written
+        // after the list.
         self.shared.list_wanted.store(false, Ordering::Release);
         self.gather();
         if self.must_replace {
-            self.gathered.clear();
+            self.pending.clear();
             self.write_at = None;
         }
         self.write();
@@ -247,8 +251,8 @@ impl Worker {
         }
         let (mut blocks, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {
-            let Some((piece, next)) = self.engine.page(at, PIECE) else {
-                // It is starting or ending.
+            let Some((piece, next)) = self.engine.page(at, LIST_CHUNK) else {
+                // The packet thread is starting or ending.
                 self.shared.list_wanted.store(true, Ordering::Release);
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
                 return;
@@ -271,7 +275,7 @@ impl Worker {
         }
     }
 
-    /// Writes everything anew.
+    /// Rewrites the whole content.
     fn replace(&mut self, mut content: Content) {
         let at = content.mark.clock;
         if let Some(evidence) = self.engine.evidence(MonoTime::default(), EVIDENCE_MAX) {
@@ -287,7 +291,7 @@ impl Worker {
         }
     }
 
-    /// All that was told is on the disk, or why not.
+    /// Writes everything queued so far; `Err`: why it is not on the disk.
     fn settle(&mut self) -> Result<(), String> {
         self.gather();
         if self.shared.list_wanted.load(Ordering::Acquire) && self.can_write() {
@@ -303,8 +307,8 @@ impl Worker {
         }
     }
 
-    /// What is done now and then.
-    fn look_after(&mut self) {
+    /// Periodic work.
+    fn maintain(&mut self) {
         let now = Instant::now();
         if now < self.evidence_at {
             return;
@@ -324,7 +328,7 @@ impl Worker {
             }
         }
         let mark = clock::mark();
-        if self.mark.as_ref().is_some_and(|last| was_set(last, &mark)) {
+        if self.mark.as_ref().is_some_and(|last| was_clock_set(last, &mark)) {
             self.apply(&[]);
         }
         if self.is_dirty && now >= self.prune_at && self.can_write() {
@@ -342,14 +346,14 @@ impl Worker {
         }
     }
 
-    /// Tries a store again that failed.
+    /// Retries a failing store.
     fn retry(&mut self) {
         if self.retry_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
         self.retry_at = None;
         match &self.database {
-            // The next list is the trial.
+            // Writing the next list is the test.
             Ok(_) => self.shared.list_wanted.store(true, Ordering::Release),
             Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => {}
             Err(_) => self.open_again(),
@@ -358,8 +362,8 @@ impl Worker {
 
     fn open_again(&mut self) {
         let mark = clock::mark();
-        let Opened { database, content, told } = super::open(&self.directory, &mark);
-        for warning in told {
+        let Opened { database, content, warnings } = super::open(&self.directory, &mark);
+        for warning in warnings {
             self.journal.notify(Notice::Warning(warning));
         }
         self.database = database;
@@ -370,21 +374,21 @@ impl Worker {
         if !is_same_boot && let Err(error) = database.replace(&content) {
             return self.fail(error);
         }
-        if !self.is_taken_over {
+        if !self.is_restored {
             // It could not be read at the start.
             if self.engine.restore(Stored { content, is_same_boot }).is_none() {
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
                 self.database = Err(Error::InUse { path: self.directory.clone() });
                 return;
             }
-            self.is_taken_over = true;
+            self.is_restored = true;
         }
         self.whole = true;
         self.evidence_from = MonoTime::default();
         self.shared.list_wanted.store(true, Ordering::Release);
     }
 
-    /// Counts the rows, if that is due.
+    /// Counts the rows when due.
     fn count(&mut self) {
         let began = Instant::now();
         if !self.is_uncounted || began < self.count_at {
@@ -396,11 +400,11 @@ impl Worker {
             self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).rows = rows;
         }
         self.is_uncounted = false;
-        // SQLite counts by walking through them: a fiftieth of the time may go into it.
+        // SQLite counts by scanning: spend at most a fiftieth of the time on it.
         self.count_at = Instant::now() + began.elapsed() * 50;
     }
 
-    /// Something was written, and all is well.
+    /// Notes a successful write.
     fn written(&mut self, mark: Option<Mark>) {
         self.is_uncounted = true;
         self.count();
@@ -413,30 +417,31 @@ impl Worker {
         drop(figures);
         self.retry_at = None;
         if has_failed {
-            self.complained = None;
+            self.reported_at = None;
             self.journal.notify(Notice::Warning(format!("the state store in {} is written again", self.directory.display())));
         }
     }
 
-    /// It cannot be opened.
+    /// Notes that the store cannot be opened.
     fn fail_to_open(&mut self) {
         let Err(error) = &self.database else { return };
         let text = error_chain(error);
         let for_good = error.is_others() || matches!(error, Error::InUse { .. });
-        self.tell_failure(text, for_good);
+        self.report_failure(text, for_good);
     }
 
-    /// It cannot be written.
+    /// Notes that the store cannot be written.
     fn fail(&mut self, error: Error) {
         let text = error_chain(&error);
         if error.is_damage() {
             self.set_aside(&error);
         }
-        self.forget_gathered();
-        self.tell_failure(text, false);
+        self.forget_pending();
+        self.report_failure(text, false);
     }
 
-    /// The database turned out to be damaged while it was in use: another one takes its place, and gets what is in memory.
+    /// Replaces a database that turned out to be damaged while in use, with the content from
+    /// memory.
     fn set_aside(&mut self, error: &Error) {
         let Ok(database) = std::mem::replace(&mut self.database, Err(Error::Damaged { path: self.directory.clone() })) else { return };
         let path = database.path().to_owned();
@@ -450,11 +455,11 @@ impl Worker {
         }
     }
 
-    fn tell_failure(&mut self, text: String, for_good: bool) {
+    fn report_failure(&mut self, text: String, for_good: bool) {
         let now = Instant::now();
         self.retry_at = Some(now + RETRY_EVERY);
-        if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
-            self.complained = Some(now);
+        if self.reported_at.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
+            self.reported_at = Some(now);
             let remedy = if for_good { "put it right and restart" } else { "it is tried again every few seconds" };
             self.journal.notify(Notice::Error(format!(
                 "the state store cannot be used: {text}; blocks go on, but a reboot would forget what is not written: {remedy}"
@@ -465,8 +470,8 @@ impl Worker {
 }
 
 /// Whether the time of day was set since a mark.
-fn was_set(last: &Mark, now: &Mark) -> bool {
+fn was_clock_set(last: &Mark, now: &Mark) -> bool {
     let passed = now.clock.since(last.clock).as_millis();
-    let told = u128::from(now.wall).saturating_sub(u128::from(last.wall));
-    passed.abs_diff(told) > u128::from(SET_BY) || now.wall < last.wall
+    let wall = u128::from(now.wall).saturating_sub(u128::from(last.wall));
+    passed.abs_diff(wall) > u128::from(CLOCK_STEP_MS) || now.wall < last.wall
 }

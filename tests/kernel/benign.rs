@@ -1,5 +1,6 @@
-//! What ordinary hosts send is no scan: each load is made for real (tests/support/traffic.py), and after it nothing is told, nothing is blocked
-//! and its sender is still served. Each load has a source of its own, so that each is judged alone.
+//! Ordinary traffic is not a scan: each load is really sent (tests/support/traffic.py); afterwards
+//! nothing is reported or blocked, and its sender is still served. Each load has its own source, so
+//! that each is evaluated alone.
 
 use crate::support;
 
@@ -33,7 +34,8 @@ impl Scene {
         Self { host, client }
     }
 
-    /// Ports 18080 and others lead to services, as container engines and administrators do it.
+    /// Ports 18080 and others are redirected to services, as container engines and administrators
+    /// do it.
     fn redirect(&self) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let rules = "table ip nat {\n chain in {\n type nat hook prerouting priority -100;\n \
@@ -52,7 +54,7 @@ fn send(from: &Namespace, words: &[&str]) {
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Starts something that says when it is ready.
+/// Starts a program that prints when it is ready.
 fn start(inside: &Namespace, words: &[&str]) -> Running {
     let mut arguments = vec![TRAFFIC];
     arguments.extend_from_slice(words);
@@ -102,7 +104,7 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
     let mut told = daemon.log().matches("attackalert").count();
     println!("--- benign loads, {title}");
     let mut after = |name: &str, from: &str, started: Instant, before: u64| {
-        // A message on its way is seen in this time; a load that is reported late fails the next one.
+        // A log message in transit arrives in this time; a late report fails the next load.
         std::thread::sleep(Duration::from_millis(100));
         let (blocked, log) = (daemon.blocked(), daemon.log());
         let alerts = log.matches("attackalert").count() - told;
@@ -121,7 +123,7 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
         send(&scene.client, &["served", &from, HOST]);
     }
 
-    // Five services restart, and their clients go on trying.
+    // Five services restart, and their clients keep trying.
     let (from, started, before) = (source(20), Instant::now(), probes(&daemon));
     drop(services.take());
     send(&scene.client, &["impatient", &from, HOST]);
@@ -137,7 +139,7 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
     drop(late);
     send(&scene.client, &["served", &from, HOST]);
 
-    // Somebody floods a closed port in everybody's name: each name has touched one port.
+    // A flood of a closed port from forged sources: each has touched one port.
     let (from, started, before) = (source(22), Instant::now(), probes(&daemon));
     let flood = ["-q", "-n", "--rand-source", "-S", "-p", "389", "-c", "3000", "-i", "u100", HOST];
     scene.client.output("hping3", &flood, Duration::from_secs(20));
@@ -145,7 +147,7 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
     after("forged flood", &from, started, before);
     send(&scene.client, &["served", &from, HOST]);
 
-    // Neighbours find each other, and hosts are looked for.
+    // Neighbour discovery, and searches for hosts.
     let (started, before) = (Instant::now(), probes(&daemon));
     for _ in 0..3 {
         for namespace in [&scene.client, &scene.host] {
@@ -161,7 +163,8 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
 
     assert_eq!(daemon.json(&["status"])["lost"], 0);
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // Three closed ports are a scan by the definition of the default trigger of two; a monitor that asks them belongs on the allow list.
+    // Three closed ports are a scan by the default trigger of two; a monitor that probes them
+    // belongs on the allow list.
     let from = source(30);
     send(&scene.client, &["three_exporters", &from, HOST]);
     daemon.wait_for_block(&from);
@@ -195,14 +198,15 @@ fn no_benign_load_is_a_scan_when_closed_ports_are_answered() {
 
 // P4, P5
 #[test]
-fn sockets_on_their_way_out_and_full_listeners_are_no_closed_ports() {
+fn closing_sockets_and_full_listeners_are_not_closed_ports() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "scan_trigger: 1000");
-    // So that conntrack forgets what the sockets still know: only the socket lookup is left to exempt the packets. And a segment out of place
-    // makes the kernels exchange an ACK and a RST, which must not end TIME_WAIT here.
+    // conntrack forgets connections that the sockets still have: only the socket lookup exempts the
+    // packets. And a segment out of place makes the kernels exchange an ACK and a RST, which must
+    // not end TIME_WAIT here.
     let forget = "for file in /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_*; do echo 1 > $file; done; echo 1 > /proc/sys/net/ipv4/tcp_rfc1337";
     scene.host.run("sh", &["-ec", forget]);
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -213,7 +217,7 @@ fn sockets_on_their_way_out_and_full_listeners_are_no_closed_ports() {
     let _sockets = start(&scene.host, &["sockets", HOST, &client]);
     let states = || scene.host.run("ss", &["-Hant"]);
     assert!(eventually(Duration::from_secs(5), || states().contains("TIME-WAIT") && states().contains("FIN-WAIT-2")), "{}", states());
-    // The resets among them answer the answers to our segments.
+    // Some of the resets respond to answers to our segments.
     std::fs::write(file.path(), counters).unwrap();
     scene.host.run("nft", &["-f", file.path().to_str().unwrap()]);
 
@@ -230,7 +234,7 @@ fn sockets_on_their_way_out_and_full_listeners_are_no_closed_ports() {
         }
         let known = scene.host.run("nft", &["list", "table", "inet", "known"]);
         assert!(known.contains("counter packets 0 "), "conntrack did not forget: {known}");
-        // The same port, but not that connection: nobody takes this one.
+        // The same port, but another connection: no socket accepts it.
         assert!(is_watched(port, "16", "9001"), "{state} exempts its own connection only");
     }
     let before = probes(&daemon);

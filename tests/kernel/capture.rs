@@ -1,4 +1,5 @@
-//! The NFLOG listener over the real kernel: packets that nft's own rules log, in network namespaces.
+//! The NFLOG listener over the real kernel: packets that nft's own rules log, in network
+//! namespaces.
 
 use crate::support;
 
@@ -14,7 +15,7 @@ use support::schedule;
 
 const GROUP: u16 = 77;
 
-/// A namespace whose rules log UDP to ports 4000-4999 to [`GROUP`], and count what they log.
+/// A namespace whose rules log UDP to ports 4000-4999 to [`GROUP`], and count the packets.
 fn logging() -> Namespace {
     let namespace = Namespace::new();
     let rules = "table inet t { counter logged { }; chain c { type filter hook input priority 0; policy accept; \
@@ -23,7 +24,7 @@ fn logging() -> Namespace {
     namespace
 }
 
-/// How many packets the rule has logged.
+/// Number of packets that the rule has logged.
 fn logged(namespace: &Namespace) -> u64 {
     let listing = namespace.run("nft", &["list", "counter", "inet", "t", "logged"]);
     let mut words = listing.split_whitespace();
@@ -31,7 +32,7 @@ fn logged(namespace: &Namespace) -> u64 {
     words.next().unwrap().parse().unwrap()
 }
 
-/// Sends `count` datagrams to a logged port of this namespace's own loopback.
+/// Sends `count` datagrams to a logged port over this namespace's loopback.
 fn send(count: usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     for n in 0..count {
@@ -40,7 +41,7 @@ fn send(count: usize) {
     }
 }
 
-/// Receives until there is no more, and gives how many packets came.
+/// Receives until no packet is left; returns their number.
 fn drain(listener: &mut Listener) -> usize {
     let mut packets = 0;
     loop {
@@ -113,14 +114,15 @@ fn a_long_packet_is_cut_to_the_copy_range() {
 }
 
 #[test]
-fn a_second_listener_is_told_that_the_group_is_in_use_and_by_whom() {
+fn a_second_listener_gets_an_error_with_the_owner_of_the_group() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
     // A child that another test has just forked has the socket too, until it executes its program.
     schedule::alone();
     Namespace::new().enter(|| {
-        // A socket before, so that the listener's port is no process id, as it is in a daemon with several netlink sockets.
+        // An earlier socket, so that the listener's port id is not the process id, as in a daemon
+        // with several netlink sockets.
         let other = portsentry::netlink::route::Monitor::open().unwrap();
         let first = Listener::bind(Settings::of_group(GROUP)).unwrap();
         let error = Listener::bind(Settings::of_group(GROUP)).err().unwrap();
@@ -132,7 +134,7 @@ fn a_second_listener_is_told_that_the_group_is_in_use_and_by_whom() {
             text,
             format!("NFLOG group 77 is in use by another program: {name} (pid {pid}); stop that program, or set capture.group to another number")
         );
-        // Another group is free, and the group is when its listener is gone.
+        // Another group is free, and so is this one after its listener is gone.
         Listener::bind(Settings::of_group(GROUP + 1)).unwrap();
         drop(first);
         Listener::bind(Settings::of_group(GROUP)).unwrap();
@@ -147,7 +149,7 @@ fn a_missing_capability_is_told_apart_from_a_group_in_use() {
     }
     let namespace = Namespace::new();
     let holder = namespace.enter(|| Listener::bind(Settings::of_group(GROUP)).unwrap());
-    // On a thread of its own: capabilities are a thread's, and this one ends.
+    // On its own thread: capabilities belong to a thread, and this one ends.
     namespace.enter(|| {
         let mut sets = capabilities(None).unwrap();
         sets.effective.remove(CapabilitySet::NET_ADMIN);
@@ -187,12 +189,13 @@ fn loss_is_counted_exactly_when_a_flood_meets_a_tiny_buffer() {
     let (packets, statistics) = namespace.enter(|| {
         let mut listener = Listener::bind(Settings { receive_buffer: 16_384, ..Settings::of_group(GROUP) }).unwrap();
         let mut packets = 0;
-        // Several floods: loss at the start, in the middle, and again after the queue was read empty.
+        // Several floods: loss at the start, in the middle, and again after the queue was read
+        // empty.
         for _ in 0..3 {
             send(2000);
             packets += drain(&mut listener);
         }
-        // What was lost at the end shows with the next packet.
+        // Loss at the end shows with the next packet.
         send(1);
         packets += drain(&mut listener);
         (packets, listener.statistics())
@@ -207,7 +210,7 @@ fn loss_is_counted_exactly_when_a_flood_meets_a_tiny_buffer() {
 
 // P16
 #[test]
-fn a_flood_is_received_to_the_last_packet_or_its_loss_is_told() {
+fn a_flood_is_received_completely_or_its_loss_counted() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
@@ -222,7 +225,8 @@ fn a_flood_is_received_to_the_last_packet_or_its_loss_is_told() {
                 let sender = scope.spawn(|| send(FLOOD));
                 let mut end = false;
                 while !end {
-                    // The sender is asked first: what it sent before it ended is then read by the last turn.
+                    // The sender is checked first: its last packets are then read in the last
+                    // round.
                     end = sender.is_finished();
                     if readable(listener.as_fd(), Duration::from_millis(50)).unwrap() {
                         drain(&mut listener);
@@ -307,7 +311,8 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
     namespace.enter(|| {
         for _ in 0..20 {
             let (statistics, numbers) = std::thread::scope(|scope| {
-                // Threads start in the network namespace of the one that starts them. Bounded: a test that fails must end too.
+                // Threads start in the network namespace of their creator. Bounded: a failing test
+                // must end too.
                 let sender = scope.spawn(|| send(20_000));
                 std::thread::sleep(Duration::from_millis(5));
                 let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
@@ -320,7 +325,8 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
             });
             assert!(!numbers.is_empty());
             assert_eq!(statistics.malformed, 0);
-            // What came before the group was told to number its packets has no number; from then on nothing is missing that is not counted.
+            // Packets from before the group numbers its packets have no number; later ones are all
+            // counted.
             let numbered: Vec<u32> = numbers.iter().copied().skip_while(Option::is_none).map(Option::unwrap).collect();
             assert!(numbered.is_sorted());
             let last = u64::from(*numbered.last().unwrap());
@@ -336,7 +342,7 @@ fn a_burst_of_ten_thousand_packets_waits_in_the_buffer_without_loss() {
     }
     logging().enter(|| {
         let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
-        // Nobody reads meanwhile: as if the packet thread were busy with a reload.
+        // No reads meanwhile: as if the packet thread were busy with a reload.
         send(10_000);
         assert_eq!(drain(&mut listener), 10_000);
         assert_eq!(listener.statistics(), Statistics { packets: 10_000, ..Statistics::default() });

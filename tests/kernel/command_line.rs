@@ -1,4 +1,4 @@
-//! What the daemon's command line prints, given to the kernel.
+//! The output of the daemon's command line, loaded into the kernel.
 
 use std::fs;
 use std::time::Duration;

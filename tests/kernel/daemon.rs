@@ -1,4 +1,5 @@
-//! The main job over the real kernel: real scans from another network namespace are seen, judged and stopped.
+//! The main task over the real kernel: real scans from another network namespace are detected and
+//! blocked.
 
 use crate::support;
 
@@ -9,7 +10,7 @@ use support::daemon::Daemon;
 use support::netns::Namespace;
 use support::{eventually, missing};
 
-/// The host under protection, a scanner and a friend, each on a network of its own.
+/// The protected host, a scanner and a friend, each on its own network.
 struct Scene {
     hosts: support::scene::Scene,
     friend: Namespace,
@@ -163,7 +164,7 @@ fn fragments_hide_nothing() {
 }
 
 #[test]
-fn two_touched_ports_are_no_scan() {
+fn two_touched_ports_are_not_a_scan() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -185,7 +186,7 @@ fn observe_mode_reports_and_blocks_nothing() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "mode: observe");
-    // On a busy machine too each port is answered in time.
+    // Even on a busy machine each port is answered in time.
     let text = scene.nmap(&["-sS", "-p1-50", "--max-rtt-timeout", "2s", "--initial-rtt-timeout", "2s", "10.66.1.1"]);
     daemon.wait_for_log("attackalert: TCP SYN/Normal scan from host: 10.66.1.2/10.66.1.2");
     assert!(text.contains("closed"), "closed ports answer as if nobody watched: {text}");
@@ -195,7 +196,7 @@ fn observe_mode_reports_and_blocks_nothing() {
 
 // P1, D4
 #[test]
-fn what_must_never_be_blocked_is_not() {
+fn protected_hosts_are_never_blocked() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -209,7 +210,7 @@ fn what_must_never_be_blocked_is_not() {
     let refused = daemon.ctl(&["block", SCANNER]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("never"), "{refused:?}");
-    // A network that covers them is blocked only by order of the kernel's rules: they are exempt there.
+    // A network that covers them can only be blocked manually: the rules exempt them.
     assert!(scene.scanner.pings(&["10.66.1.1"]) && scene.friend.pings(&["10.66.2.1"]));
     // A gateway that appears later counts as well.
     scene.host.run("ip", &["route", "del", "default"]);
@@ -218,7 +219,7 @@ fn what_must_never_be_blocked_is_not() {
         scene.nmap(&["-sS", "-p1-100", "10.66.1.1"]);
         daemon.blocked() == [SCANNER]
     }));
-    // And one that is blocked and then becomes the gateway is let go.
+    // A blocked host that becomes the gateway is unblocked.
     scene.host.run("ip", &["route", "del", "default"]);
     scene.host.run("ip", &["route", "add", "default", "via", SCANNER]);
     assert!(eventually(Duration::from_secs(10), || daemon.blocked().is_empty()), "{}", daemon.log());
@@ -227,7 +228,7 @@ fn what_must_never_be_blocked_is_not() {
 
 // D2
 #[test]
-fn a_block_by_hand_lasts_as_long_as_was_said_and_networks_can_be_blocked() {
+fn a_manual_block_lasts_as_long_as_given_also_of_a_network() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -285,7 +286,7 @@ fn a_reload_takes_effect_and_loses_no_block_and_a_broken_file_changes_nothing() 
 
 // P15, D3
 #[test]
-fn blocks_outlive_the_daemon_and_are_taken_over_with_their_reason() {
+fn blocks_outlive_the_daemon_and_are_adopted_with_their_reason() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -322,7 +323,7 @@ fn a_short_block_is_renewed_while_the_scan_goes_on_and_ends_when_it_ends() {
     let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 4s } }");
     scene.nmap(&["-sS", "-p1-50", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
-    // A packet now and then: the block must outlast its four seconds.
+    // Occasional packets: the block must outlast its four seconds.
     for _ in 0..8 {
         assert!(!scene.scanner.pings(&["10.66.1.1"]));
     }
@@ -331,7 +332,7 @@ fn a_short_block_is_renewed_while_the_scan_goes_on_and_ends_when_it_ends() {
 }
 
 #[test]
-fn a_second_daemon_is_told_who_has_the_group() {
+fn a_second_daemon_reports_the_owner_of_the_group() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -348,7 +349,7 @@ fn a_second_daemon_is_told_who_has_the_group() {
 }
 
 #[test]
-fn usr1_tells_the_status_in_the_log() {
+fn usr1_logs_the_status() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -360,13 +361,13 @@ fn usr1_tells_the_status_in_the_log() {
 
 // P10
 #[test]
-fn an_idle_daemon_holds_little_memory_of_its_own() {
+fn an_idle_daemon_uses_little_memory() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
-    // The program's own pages, which a debug build does not blow up as it does the mapped file.
+    // Only the program's own pages: a debug build enlarges the mapped file.
     let (own, all) = (daemon.memory("RssAnon"), daemon.memory("VmRSS"));
     println!("resident memory, idle: {own} kB of its own, {all} kB with the mapped program");
     assert!(own < 6_000, "{own} kB");

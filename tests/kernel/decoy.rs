@@ -1,4 +1,5 @@
-//! Connect mode, end to end: decoys that answer on thousands of ports, over the real kernel and with real scanners.
+//! Connect mode, end to end: decoys that answer on thousands of ports, over the real kernel and
+//! with real scanners.
 
 use crate::support;
 
@@ -14,16 +15,16 @@ use support::{eventually, missing};
 
 const HOST4: &str = "10.9.0.1";
 const HOST6: &str = "fd09::1";
-/// Who scans.
+/// The scanner.
 const SCANNER4: &str = "10.9.0.2";
 const SCANNER6: &str = "fd09::2";
-/// Who uses the services.
+/// A client of the services.
 const CLIENT4: &str = "10.9.1.2";
 /// A router; never blocked, and decoys do not answer it.
 const ROUTER4: &str = "10.9.2.2";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The namespace that is guarded, and the one of everybody else.
+/// The protected namespace, and the one of all other hosts.
 struct Net {
     host: Namespace,
     world: Namespace,
@@ -57,7 +58,7 @@ impl Net {
         })
     }
 
-    /// All that a decoy says until it closes.
+    /// All text that a decoy sends until it closes.
     fn hear(&self, source: &str, host: &str, port: u16) -> String {
         let mut text = String::new();
         self.connect(source, host, port).unwrap_or_else(|error| panic!("{host} {port}: {error}")).read_to_string(&mut text).unwrap();
@@ -75,7 +76,7 @@ impl Net {
     }
 }
 
-/// A service that says so to each who connects, for as long as it runs.
+/// A service that greets each client, for as long as it runs.
 fn greet(listener: &TcpListener) {
     let listener = listener.try_clone().unwrap();
     std::thread::spawn(move || {
@@ -94,7 +95,8 @@ fn decoy(daemon: &Daemon<'_>, figure: &str) -> u64 {
     daemon.json(&["status"])["decoy"][figure].as_u64().unwrap_or_else(|| panic!("no figure {figure}"))
 }
 
-/// Connect mode for these TCP ports; the same block with `ipv6_prefix: 128`, as host and scanner share a /64.
+/// Connect mode for these TCP ports; the same block with `ipv6_prefix: 128`, as host and scanner
+/// share a /64.
 fn tcp(ports: &str, trigger: u16) -> String {
     format!(
         "tcp: {{ mode: connect, ports: [{ports}] }}\nudp: {{ mode: off }}\nscan_trigger: {trigger}\nblock: {{ ipv6_prefix: 128 }}\nrespond: {{ banner: \"caught by the decoy\" }}\n"
@@ -124,7 +126,7 @@ fn a_connection_past_the_trigger_is_recorded_as_a_handshake_and_gets_the_banner(
         assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row}");
         assert!(daemon.log().contains(&format!("Connect from host: {source}/{source} to TCP port: 23")), "{}", daemon.log());
         assert_eq!((decoy(&daemon, "connections"), decoy(&daemon, "banners"), decoy(&daemon, "half_open")), (3, 1, 0));
-        // A proven block lasts its full time.
+        // A block of a verified source lasts its full time.
         assert!(row["expires_in"].as_u64().unwrap() > 3000, "{row}");
         assert!(net.connect_within(source, host, 8, Duration::from_secs(1)).is_err(), "blocked");
     }
@@ -146,7 +148,7 @@ fn a_connect_scan_finds_five_thousand_decoys_open() {
     need!("nmap");
     for (host, source, six) in [(HOST4, SCANNER4, false), (HOST6, SCANNER6, true)] {
         let net = Net::new();
-        // Reported only, so that the scan comes to its end.
+        // Report only, so that the scan runs to its end.
         let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 2).replace("mode: connect", "mode: connect, action: log"));
         let mut words = vec!["-sT", "-p", "1-5000", "-T4", "-oX", "-", host];
         if six {
@@ -157,9 +159,11 @@ fn a_connect_scan_finds_five_thousand_decoys_open() {
         eprintln!("{open} of 5,000 decoys found open over {host}");
         assert!(open >= 4_950, "{open} of 5,000 decoys are open");
         let taken = decoy(&daemon, "connections");
-        // nmap resets each connection at once; now and then the reset overtakes the acknowledgement from another processor, and ends the handshake.
+        // nmap resets each connection at once; occasionally the reset overtakes the acknowledgement
+        // from another processor, and ends the handshake.
         assert!(taken >= 4_800, "{taken} connections taken: {}", daemon.json(&["status"])["decoy"]);
-        // The account itself keeps the latest ports only, which may be those of handshakes that the reset ended.
+        // The account keeps the latest ports only, which may be those of handshakes ended by the
+        // reset.
         assert!(daemon.log().contains(&format!("Connect from host: {source}")), "{}", daemon.log());
         assert!(daemon.json(&["show", source])["touched"].as_u64().unwrap() > 2);
         assert_eq!(daemon.blocked(), [""; 0]);
@@ -172,10 +176,11 @@ fn a_large_connect_scan_sees_decoys_up_to_the_trigger_and_is_blocked_before_its_
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 1023));
     let report = nmap(&net.world, &["-sT", "-p", "1-5000", "-T4", "--min-rate", "500", "-v", HOST4]);
-    // With a host that falls silent nmap may give up and tell what it found on the way.
+    // If the host falls silent, nmap may give up and print its result early.
     let open = report.matches("Discovered open port").count();
     eprintln!("{open} of 5,000 decoys found open before the block");
-    // The kernel completes handshakes ahead of the daemon, as many at once as the rules admit: on a busy machine the block comes that much later.
+    // The kernel completes handshakes ahead of the daemon, as many at once as the rules admit: on a
+    // busy machine the block is that much later.
     assert!((1000..5000).contains(&open), "{open}\n{report}");
     let row = row(&daemon, SCANNER4);
     assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row}");
@@ -206,7 +211,7 @@ fn a_half_open_scan_of_decoys_is_detected() {
         }
         let report = net.nmap(&words);
         assert!(report.contains("state=\"open\""), "the decoys answer: {report}");
-        // What is half-open counts when nobody may complete it any more: after three seconds.
+        // A half-open handshake counts when it can no longer be completed: after three seconds.
         assert!(eventually(Duration::from_secs(10), || daemon.blocked() == [source]), "{}", daemon.log());
         let row = row(&daemon, source);
         assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(false), &Value::from("syn")), "{row}");
@@ -237,7 +242,7 @@ fn a_datagram_past_the_trigger_is_answered_with_the_banner_from_where_it_was_sen
             net.world.enter(|| {
                 let socket = UdpSocket::bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
                 socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
-                // Connected: an answer from another address or port does not come in.
+                // Connected: answers from another address or port are not delivered.
                 socket.connect(SocketAddr::new(host.parse().unwrap(), port)).unwrap();
                 socket.send(b"?").unwrap();
                 let mut answer = [0; 100];
@@ -251,7 +256,7 @@ fn a_datagram_past_the_trigger_is_answered_with_the_banner_from_where_it_was_sen
         assert_eq!(decoy(&daemon, "banners"), 2);
         let answered = (0..60).filter(|n| ask_quickly(&net, source, host, 100 + n)).count();
         assert!(answered < 60 && decoy(&daemon, "unanswered") > 0, "{answered} of 60 datagrams were answered");
-        // A service that takes its port is not spoken for.
+        // The decoy does not answer for a service on its port.
         let service = net.host.enter(|| UdpSocket::bind(SocketAddr::new(host.parse().unwrap(), 69)).unwrap());
         service.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         assert!(ask(69).is_err());
@@ -259,7 +264,7 @@ fn a_datagram_past_the_trigger_is_answered_with_the_banner_from_where_it_was_sen
     }
 }
 
-/// Whether a datagram is answered within the blink of an eye.
+/// Whether a datagram is answered within a short time.
 fn ask_quickly(net: &Net, source: &str, host: &str, port: u16) -> bool {
     net.world.enter(|| {
         let socket = UdpSocket::bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
@@ -280,7 +285,7 @@ fn without_a_banner_no_datagram_is_answered() {
 
 // P22
 #[test]
-fn a_port_that_a_service_has_or_takes_or_had_is_the_services() {
+fn a_port_a_service_listens_on_is_never_a_decoy() {
     need!("nft");
     let net = Net::new();
     let first = net.listen("0.0.0.0:80");
@@ -291,13 +296,13 @@ fn a_port_that_a_service_has_or_takes_or_had_is_the_services() {
         net.connect(CLIENT4, HOST4, port).and_then(|mut stream| stream.read_to_string(&mut text)).map(|_| text)
     };
     assert_eq!(hear(80).unwrap(), "service");
-    // One that starts later, on a port where a decoy has just had a connection.
+    // A service that starts later, on a port where a decoy has just had a connection.
     assert_eq!(net.hear(SCANNER4, HOST4, 443), "caught by the decoy");
     let second = net.listen("0.0.0.0:443");
     greet(&second);
     assert_eq!(hear(443).unwrap(), "service");
     assert!(daemon.blocked().iter().all(|address| address == SCANNER4));
-    // A redirection of a decoy's port to a port that is none.
+    // A redirection of a decoy's port to an unwatched one.
     let behind = net.listen("0.0.0.0:8443");
     greet(&behind);
     let nat = "table ip elsewhere { chain pre { type nat hook prerouting priority -100; tcp dport 25 redirect to :8443; }; }";
@@ -319,7 +324,7 @@ fn a_service_that_restarts_is_no_decoy_meanwhile() {
     drop(net.connect(CLIENT4, HOST4, 80).unwrap());
     drop(service.accept().unwrap());
     drop(service);
-    // Its clients are told that it is closed, as always, and are not blocked for it.
+    // Its clients get a reset as usual, and are not blocked for it.
     assert_eq!(net.connect(CLIENT4, HOST4, 80).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let service = net.listen("0.0.0.0:80");
     greet(&service);
@@ -329,7 +334,7 @@ fn a_service_that_restarts_is_no_decoy_meanwhile() {
 
 // P22
 #[test]
-fn who_is_allowed_sees_closed_ports() {
+fn allowed_hosts_see_closed_ports() {
     need!();
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &format!("{}allow: [{SCANNER4}, \"{SCANNER6}\"]\n", tcp("\"1-5000\"", 0)));
@@ -343,7 +348,7 @@ fn who_is_allowed_sees_closed_ports() {
 }
 
 #[test]
-fn observing_makes_nothing_answer() {
+fn observe_mode_has_no_decoys() {
     need!();
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &format!("mode: observe\n{}", tcp("\"1-5000\"", 0)));
@@ -375,7 +380,7 @@ fn a_reload_goes_to_connect_mode_and_back_and_moves_the_listener() {
     assert_eq!(net.hear(SCANNER4, HOST4, 2), "");
     assert_eq!(net.connect_within(SCANNER4, HOST4, 1, quick).unwrap_err().kind(), ErrorKind::ConnectionRefused, "not watched any more");
     assert_eq!(listeners(), 20);
-    // What cannot be is refused as a whole, and the old stays in force.
+    // An impossible configuration is refused as a whole, and the old one stays in force.
     let taken = net.listen("127.0.0.1:61002");
     let (done, error) = reload(&format!("{connect}capture: {{ decoy_port: 61002 }}\n"));
     assert!(!done && error.contains("capture.decoy_port 61002 is in use"), "{error}");
@@ -419,7 +424,7 @@ fn when_the_daemon_is_gone_the_ports_are_silent_again() {
     assert_eq!(net.hear(SCANNER4, HOST4, 7), "");
 }
 
-/// connect(2) with a time limit says that it is still in progress.
+/// connect(2) with a time limit reports that it is still in progress.
 fn is_silence(result: std::io::Result<TcpStream>) -> bool {
     result.is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EAGAIN)))
 }
@@ -432,16 +437,16 @@ fn held(daemon: &Daemon<'_>) -> (u64, usize) {
 
 // P22
 #[test]
-fn half_open_and_idle_connections_pile_nothing_up_and_others_are_served() {
+fn half_open_and_idle_connections_are_bounded_and_others_served() {
     need!("python3");
     const HALF_OPEN: u64 = 20_000;
     const IDLE: u16 = 5_000;
     let net = Net::new();
-    // Answers to the invented sources end in the other namespace, which has no way on.
+    // Answers to the forged sources end in the other namespace, which has no further route.
     net.host.run("ip", &["route", "add", "10.77.0.0/16", "via", ROUTER4]);
     let service = net.listen("0.0.0.0:80");
     greet(&service);
-    // Reported only: a block would end it all too soon.
+    // Report only: a block would end it too early.
     let daemon = Daemon::start(&net.host, &tcp("\"1-60000\"", 2).replace("mode: connect", "mode: connect, action: log"));
     let before = held(&daemon);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -472,7 +477,7 @@ fn half_open_and_idle_connections_pile_nothing_up_and_others_are_served() {
         assert!(served > 10);
         most
     });
-    // A client of a decoy, when the rate has recovered.
+    // A client of a decoy, after the rate has recovered.
     assert_eq!(net.connect_within(CLIENT4, HOST4, 7, Duration::from_secs(20)).unwrap().read(&mut [0; 10]).unwrap(), 0);
     let entries: u64 = net.host.run("cat", &["/proc/sys/net/netfilter/nf_conntrack_count"]).trim().parse().unwrap();
     let (connections, half_open) = (decoy(&daemon, "connections"), decoy(&daemon, "half_open"));
@@ -482,7 +487,8 @@ fn half_open_and_idle_connections_pile_nothing_up_and_others_are_served() {
         decoy(&daemon, "refused"),
         most_open - before.1
     );
-    // The engine's account of each invented source, and what the allocator and the journal's queue keep.
+    // The engine's account of each forged source, and memory kept by the allocator and the
+    // journal's queue.
     let accounts = HALF_OPEN * 127;
     assert!(grown < portsentry::decoy::MEMORY_MAX as u64 + accounts + (4 << 20), "{grown} bytes");
     assert!(most_open - before.1 <= portsentry::decoy::tcp::CONNECTIONS_MAX + 8, "{most_open} descriptors");
@@ -494,7 +500,7 @@ fn half_open_and_idle_connections_pile_nothing_up_and_others_are_served() {
 }
 
 #[test]
-fn the_classic_words_select_connect_mode() {
+fn the_classic_mode_names_select_connect_mode() {
     let rules = |words: &[&str]| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("portsentry.yaml");
@@ -512,7 +518,7 @@ fn the_classic_words_select_connect_mode() {
 }
 
 #[test]
-fn who_speaks_to_the_listener_itself_is_no_scanner() {
+fn connecting_to_the_listener_itself_is_not_a_scan() {
     need!();
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &tcp("\"1-65535\"", 0));
@@ -526,7 +532,7 @@ fn who_speaks_to_the_listener_itself_is_no_scanner() {
 }
 
 #[test]
-fn without_the_capability_for_low_ports_it_is_told_that_no_banner_comes_from_there() {
+fn missing_banners_of_low_ports_are_reported() {
     need!("setpriv");
     let net = Net::new();
     let directory = tempfile::tempdir().unwrap();

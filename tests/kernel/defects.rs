@@ -1,5 +1,6 @@
-//! What the predecessors did wrong, tried on ours: the rows of the table in SECURITY.md that no other test holds. Where it is cheap, Debian's
-//! PortSentry 1.2 stands beside it and shows the defect, so that it is known that the test would find it.
+//! The predecessors' defects, tried on ours: the rows of the table in SECURITY.md that no other
+//! test holds. Where it is cheap, Debian's PortSentry 1.2 runs beside it and shows the defect,
+//! which proves that the test would find it.
 
 use crate::support;
 
@@ -14,7 +15,7 @@ use support::{eventually, missing, run, schedule};
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "python3", "unshare"];
 const HOST: &str = "10.70.0.1";
 const SCANNER: &str = "10.70.0.2";
-/// The other end of it, as a host on the same link.
+/// The other end of the link.
 const OTHER: &str = "10.70.0.3";
 
 fn scene() -> Scene {
@@ -29,7 +30,7 @@ fn sequence(scene: &Scene, from: &str, words: &[&str]) -> (u32, u32) {
     (resets.parse().unwrap(), taken.parse().unwrap())
 }
 
-/// Shows what the old program does in a scene of its own; nothing where it cannot be had.
+/// Shows the old program's behaviour in its own scene; nothing without the package.
 fn beside<T>(mode: &str, configuration: &str, prepare: impl FnOnce(&Scene), look: impl FnOnce(&Scene, &Machine<'_>) -> T) -> Option<T> {
     let package = Package::or_skip()?;
     let scene = scene();
@@ -40,7 +41,7 @@ fn beside<T>(mode: &str, configuration: &str, prepare: impl FnOnce(&Scene), look
     Some(look(&scene, &machine))
 }
 
-/// Ours on a host of its own, taken over from the same file.
+/// Our daemon on its own host, with the imported file.
 fn taken_over(mode: &str, configuration: &str, more: &str, prepare: impl FnOnce(&Scene), look: impl FnOnce(&Scene, &Machine<'_>)) {
     let scene = scene();
     prepare(&scene);
@@ -53,7 +54,7 @@ fn taken_over(mode: &str, configuration: &str, more: &str, prepare: impl FnOnce(
     look(&scene, &machine);
 }
 
-/// The log names a probe of this port by this source.
+/// The log names a probe of this port from this source.
 fn told(machine: &Machine<'_>, source: &str, port: u16) -> bool {
     let text = format!(" from host: {source}/{source} to TCP port: {port}");
     machine.log().iter().any(|line| line.ends_with(&text))
@@ -96,7 +97,7 @@ fn defect_04_one_spoofed_packet_from_the_gateway_does_not_block_the_gateway() {
     });
     taken_over("stcp", &configuration, "", gateway, |scene, machine| {
         spoof(scene);
-        // The same packet from somebody else is enough for a block.
+        // The same packet from another host is enough for a block.
         sequence(scene, SCANNER, &["79", "79", "100"]);
         assert!(soon(|| machine.blocked_by_ours().contains(&SCANNER.to_owned())));
         assert_eq!(machine.blocked_by_ours(), [SCANNER]);
@@ -112,10 +113,10 @@ fn defect_06_visits_to_one_port_never_add_up_and_ports_are_forgotten_with_the_wi
     }
     let scene = scene();
     let daemon = Daemon::start(&scene.host, "scan_trigger: 2\nscan_window: 2s");
-    // A crawler that tries one port again and again.
+    // A crawler that tries one port repeatedly.
     let ports = ["80"; 60];
     scene.traffic("knock_fast", SCANNER, HOST, &ports);
-    // And one that comes back to another port each time, but seldom: never three within the window.
+    // And one that returns to another port each time, but rarely: never three within the window.
     for port in ["81", "82", "83", "84"] {
         scene.traffic("knock_fast", OTHER, HOST, &[port]);
         std::thread::sleep(Duration::from_millis(1300));
@@ -135,7 +136,7 @@ fn defect_07_no_closed_port_answers_a_scan_of_600_ports_as_if_it_were_open() {
         return;
     }
     let configuration = classic_configuration("1", "1").replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
-    // Six times each, so that a port is asked for while the old program tries whether it can be bound.
+    // Six times each, so that a port is probed while the old program tests whether it can be bound.
     let scan = ["400", "999", "20000", "3600"];
     let theirs = beside("atcp", &configuration, |_| {}, |scene, _| sequence(scene, SCANNER, &scan));
     for answer in ["drop", "answer"] {
@@ -211,7 +212,7 @@ fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_lin
         |scene, machine| {
             sequence(scene, SCANNER, &["79", "79", "100"]);
             assert!(soon(|| machine.blocked_by_ours() == [SCANNER]));
-            // What the block itself had to say.
+            // The block's own lines.
             assert!(soon(|| machine.log().iter().any(|line| line.contains("has been blocked"))));
             let before = machine.log();
             sequence(scene, SCANNER, &flood);
@@ -305,7 +306,7 @@ fn defect_14_the_hundredth_port_of_a_list_is_watched() {
         |scene, machine| {
             touch(scene, SCANNER, 2298);
             assert!(soon(|| told(machine, SCANNER, 2298) && machine.blocked_by_ours() == [SCANNER]), "{:?}", machine.log());
-            // And what is not listed is not watched.
+            // And unlisted ports are not watched.
             touch(scene, OTHER, 2299);
             std::thread::sleep(Duration::from_millis(300));
             assert!(machine.log().iter().all(|line| !line.contains(OTHER)), "{:?}", machine.log());
@@ -351,7 +352,7 @@ fn defect_15_the_port_that_was_touched_is_told_though_a_service_has_another_of_t
                 scene.traffic("knock", SCANNER, HOST, &[port]);
             }
             assert!(soon(|| told(machine, SCANNER, 79)), "{:?}", machine.log());
-            // Only ports that were touched are told, and the service's is none of them.
+            // Only touched ports are reported, and the service's is none of them.
             let known = [" port: 79", " port: 15"];
             let lines: Vec<_> = machine.log().into_iter().filter(|line| line.contains(" from host: ")).collect();
             assert!(lines.iter().all(|line| known.iter().any(|port| line.ends_with(port))), "{lines:?}");
@@ -366,7 +367,8 @@ fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_
         return;
     }
     let scene = scene();
-    // The host has 10.70.0.1 and 10.70.0.20, the scanner 10.70.0.2: each begins like another.
+    // The host has 10.70.0.1 and 10.70.0.20, the scanner 10.70.0.2: each is a prefix of another as
+    // text.
     let daemon = Daemon::start(&scene.host, "scan_trigger: 1000");
     let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
     for target in [HOST, "10.70.0.20"] {
@@ -391,7 +393,7 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     let configuration = classic_configuration("1,11,15,79", "1").replace("RESOLVE_HOST=\"0\"", "RESOLVE_HOST=\"1\"");
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
-    // A name server on the host itself that takes every question, notes it, and answers none.
+    // A name server on the host itself that takes and counts every query, and answers none.
     let asked = machine.file("/var/log/asked");
     let program = format!(
         "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('127.0.0.1', 53))\n\
@@ -405,11 +407,12 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     machine.import(&[]);
     machine.start_ours(&["-stcp"]);
     let (resets, taken) = sequence(&scene, SCANNER, &["1", "1000", "1000"]);
-    // At a thousand packets a second the block came while the scan went on, not when a resolver gave up after five seconds.
+    // At a thousand packets a second the block came while the scan went on, not when a resolver
+    // gave up after five seconds.
     let dropped = || machine.blocks().first().and_then(|row| row["packets"].as_u64()).unwrap_or(0);
     assert!(soon(|| dropped() > 0), "blocked after the scan: {resets} {taken} {:?}", machine.log());
     assert_eq!(machine.blocked_by_ours(), [SCANNER]);
-    // The line waits for no name either: it comes with the address in the name's place.
+    // The line does not wait for the name either: it has the address in its place.
     assert!(soon(|| told(&machine, SCANNER, 1)), "{:?}", machine.log());
     assert!(soon(|| asked.exists()), "nobody asked for a name: this test tested nothing");
 }
@@ -426,7 +429,8 @@ fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
     // 198.18.0.0/15 is for tests (RFC 2544).
     let address = |n: u32| std::net::Ipv4Addr::from(0xc612_0000 + n);
     let configuration = classic_configuration("1", "1");
-    // How many probes of one scan are answered before the block holds: the time that the judgement takes, counted in packets of the same rate.
+    // Number of probes answered before the block holds: the time of the decision, in packets of the
+    // same rate.
     let scan = |scene: &Scene, last: u8| {
         let mut answered: Vec<u32> = (0..3)
             .map(|n| {

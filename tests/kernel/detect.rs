@@ -1,5 +1,6 @@
-//! Every scan that nmap knows, over IPv4 and IPv6, in the ways in which scans are hidden: each is blocked at its stated port, or its fate is the
-//! stated one. Each case scans from an address of its own, so one daemon judges them all.
+//! Every scan of nmap, over IPv4 and IPv6, in all ways of hiding it: each is blocked at the stated
+//! port, or has the stated outcome. Each case scans from its own address, so one daemon handles
+//! them all.
 
 use crate::support;
 
@@ -12,22 +13,23 @@ use support::daemon::Daemon;
 use support::scene::{DEVICE, Scene};
 use support::{eventually, missing};
 
-/// The distinct port at which evidence that nothing else can explain crosses the default `scan_trigger` of 2.
+/// The distinct port at which unambiguous evidence exceeds the default `scan_trigger` of 2.
 const PLAIN: u64 = 3;
-/// The distinct port at which late packets of dead connections are no explanation any more.
+/// The distinct port at which out-of-state packets of dead connections are ruled out.
 const AMBIGUOUS: u64 = 6;
-/// Probes of the fastest scan (1000 ports, 5000 a second) that may reach closed ports before the block is in the kernel, all unanswered. Measured
-/// with a debug build on two busy cores: median 20, most 155. A protocol scan has fewer protocols than this; its decision alone is bounded.
+/// Probes of the fastest scan (1000 ports, 5000 a second) that may reach closed ports before the
+/// block is in the kernel, all unanswered. Measured with a debug build on two busy cores: median
+/// 20, maximum 155. A protocol scan has fewer protocols than this; only its decision is bounded.
 const FAST_MAX: u64 = 400;
-/// Cases at work at one time: scans wait more than they compute.
+/// Cases that run at the same time: scans mostly wait.
 const WORKERS: usize = 6;
 
 #[derive(Clone, Copy)]
 struct Kind {
     option: &'static [&'static str],
-    /// As `list` says it.
+    /// The name in `list`.
     scan: &'static str,
-    /// A late packet of a dead connection looks the same.
+    /// Out-of-state packets of dead connections look the same.
     ambiguous: bool,
 }
 
@@ -77,7 +79,7 @@ struct Case {
 enum Expected {
     /// At this distinct port.
     Blocked(u64),
-    /// Neither blocked nor told.
+    /// Neither blocked nor reported.
     Nothing,
 }
 
@@ -90,7 +92,7 @@ fn address(index: usize, six: bool) -> String {
     if six { format!("fd66:{:x}::2", 0x100 + index) } else { format!("10.66.{}.{}", 1 + index / 200, 10 + index % 200) }
 }
 
-/// How `list` writes the source.
+/// The source as `list` shows it.
 fn listed(index: usize, six: bool) -> String {
     if six { format!("fd66:{:x}::/64", 0x100 + index) } else { address(index, six) }
 }
@@ -135,7 +137,7 @@ fn counted(row: &Value) -> u64 {
     words.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or_else(|_| panic!("no count in {reason:?}"))
 }
 
-/// What a case came to: a line of the table, and whether it is what was expected.
+/// The result of a case: a line of the table, and whether it is as expected.
 fn judge(daemon: &Daemon<'_>, index: usize, case: &Case, seen: Option<u64>) -> (String, bool) {
     let source = listed(index, case.six);
     let mut found = None;
@@ -148,7 +150,7 @@ fn judge(daemon: &Daemon<'_>, index: usize, case: &Case, seen: Option<u64>) -> (
         (None, Expected::Nothing) => ("not blocked".to_owned(), !daemon.log().contains(&format!("{}/", address(index, case.six)))),
         (None, _) => ("NOT BLOCKED".to_owned(), false),
         (Some(row), expected) => {
-            // The handshake of a connect scan never comes about, as nobody answers: a SYN is all that is seen.
+            // The handshake of a connect scan is never answered: only a SYN is seen.
             let name = if case.kind.is("-sT") { "syn" } else { case.kind.scan };
             let honest = row["proven"] == false && row["expires_in"].as_f64().is_some_and(|left| left <= 60.0);
             let right = expected == Expected::Blocked(counted(row)) && row["scan"] == name && honest;
@@ -179,7 +181,7 @@ fn families() -> impl Iterator<Item = (Kind, bool)> {
     KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)])
 }
 
-/// Runs the cases side by side and gives the table.
+/// Runs the cases side by side and returns the table.
 fn run(scene: &Scene, daemon: &Daemon<'_>, first: usize, cases: &[Case], workers: usize) -> Vec<(String, bool)> {
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(Vec::new());
@@ -254,7 +256,8 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
     let mut cases = Vec::new();
     for (kind, six) in families() {
         cases.push(base(kind, six, "-T4", &["-T4"]));
-        // Three closed ports only: the least that crosses the trigger, and what late packets may do.
+        // Three closed ports only: the least that exceeds the trigger, and possible for
+        // out-of-state packets.
         let few = if kind.is("-sO") { "200-202" } else { "21,23,25" };
         let expected = if kind.ambiguous { Expected::Nothing } else { Expected::Blocked(PLAIN) };
         cases.push(Case { ports: few, expected, ..base(kind, six, "3 ports", &["-T4"]) });
@@ -265,7 +268,8 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
             let expected = Expected::Blocked(if kind.ambiguous || kind.is("-sU") { AMBIGUOUS } else { PLAIN });
             cases.push(Case { expected, ..base(kind, six, "-g 53", &["-T4", "-g", "53"]) });
         }
-        // nmap fragments IPv4 only; a datagram without data fits into one fragment, so it gets some.
+        // nmap fragments IPv4 only; a datagram without data fits into one fragment, so it gets
+        // some.
         if raw && !six {
             cases.push(base(kind, six, "-f", &["-T4", "-f", "--data-length", "24"]));
         }
@@ -274,7 +278,8 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
         }
     }
     for flags in ["SYNACK", "RST", "RSTACK"] {
-        // The same packets as answers to a flood in our name; every port answers them alike, so such a scan learns no port's state.
+        // The same packets as answers to a flood from our forged address; every port answers them
+        // alike, so such a scan learns nothing.
         let case = base(KINDS[0], false, flags, &["-T4", "--scanflags", flags]);
         cases.push(Case { expected: Expected::Nothing, ..case });
     }
@@ -318,7 +323,8 @@ fn high_ports_are_watched_when_they_are_asked_for() {
     for (kind, six) in families().filter(|(kind, _)| !kind.is("-sO")) {
         cases.push(Case { ports: "5000-5060", ..base(kind, six, "5000-5060", &["-T4"]) });
         cases.push(Case { ports: "61000-61060", ..base(kind, six, "61000-61060", &["-T4"]) });
-        // Where this host's own connections start, late segments are daily bread: those kinds are not told there at all.
+        // Where this host's own connections start, out-of-state segments are common: those kinds
+        // are not reported there.
         let expected = match kind {
             kind if kind.ambiguous => Expected::Nothing,
             kind if kind.is("-sU") => Expected::Blocked(AMBIGUOUS),
@@ -332,7 +338,7 @@ fn high_ports_are_watched_when_they_are_asked_for() {
 
 // P28
 #[test]
-fn decoys_share_the_scanners_fate_and_are_told_as_unproven() {
+fn nmap_decoys_are_blocked_like_the_scanner_and_reported_as_unverified() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -349,7 +355,8 @@ fn decoys_share_the_scanners_fate_and_are_told_as_unproven() {
             rows.len() == 4
         });
         assert!(all, "{}: {rows:?}\n{}", kind.name(), daemon.log());
-        // Nobody can tell which of the four it was. So each gets the short block only, and is said to be unproven.
+        // It cannot be known which of the four it was. So each gets the short block only, and is
+        // reported as unverified.
         for row in &rows {
             assert_eq!(row["proven"], false, "{row}");
             assert!(row["expires_in"].as_f64().unwrap() <= 60.0, "{row}");

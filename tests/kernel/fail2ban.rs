@@ -1,4 +1,5 @@
-//! The jail that fail2ban ships for PortSentry reads the history file: its own `fail2ban-regex`, its own filter, files that the daemon wrote.
+//! The jail that fail2ban ships for PortSentry reads the history file: its own `fail2ban-regex` and
+//! filter, files written by the daemon.
 
 use crate::support;
 
@@ -16,15 +17,15 @@ use support::daemon::Daemon;
 use support::netns::Namespace;
 use support::{missing, skip};
 
-/// fail2ban as it is installed, or unpacked by `tests/run` beside the programs under test.
+/// fail2ban as installed, or unpacked by `tests/run` beside the programs under test.
 struct Fail2ban {
     program: PathBuf,
-    /// `/`, or where the package was unpacked.
+    /// `/`, or the directory of the unpacked package.
     root: PathBuf,
 }
 
 impl Fail2ban {
-    /// `None`, and a line `SKIP`, where there is none.
+    /// `None`, and a line `SKIP`, without fail2ban.
     fn find() -> Option<Self> {
         let unpacked = Path::new(env!("CARGO_BIN_EXE_portsentry")).parent()?.parent()?.join("fail2ban");
         let places = [(PathBuf::from("/usr/bin/fail2ban-regex"), PathBuf::from("/")), (unpacked.join("usr/bin/fail2ban-regex"), unpacked)];
@@ -36,7 +37,7 @@ impl Fail2ban {
     }
 
     fn regex(&self, options: &[&str], file: &Path) -> Output {
-        // Debian's package is for Debian's python, not for another one that stands first in PATH.
+        // Debian's package is for Debian's python, not for another one that comes first in PATH.
         let python = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
         let output = Command::new("timeout")
             .args(["60", python])
@@ -49,12 +50,12 @@ impl Fail2ban {
             .env("PYTHONPATH", self.root.join("usr/lib/python3/dist-packages"))
             .output()
             .expect("fail2ban-regex");
-        // 255: no line matched, of which the tests below make up their own minds.
+        // 255: no line matched, which the tests below check themselves.
         assert!(matches!(output.status.code(), Some(0 | 255)), "{output:?}");
         output
     }
 
-    /// Whom the filter bans, and for which second, in the order of the file.
+    /// The addresses that the filter bans, and for which second, in the order of the file.
     fn banned(&self, file: &Path) -> Vec<(IpAddr, i64)> {
         let output = String::from_utf8(self.regex(&["--out", "<ip> <time>"], file).stdout).unwrap();
         let row = |line: &str| {
@@ -64,7 +65,7 @@ impl Fail2ban {
         output.lines().map(row).collect()
     }
 
-    /// The line `Lines: 4 lines, 0 ignored, 3 matched, 1 missed`: how many matched, how many missed.
+    /// From the line `Lines: 4 lines, 0 ignored, 3 matched, 1 missed`: matched and missed.
     fn counts(&self, file: &Path) -> (usize, usize) {
         let output = String::from_utf8(self.regex(&[], file).stdout).unwrap();
         let line = output.lines().find(|line| line.starts_with("Lines: ")).unwrap_or_else(|| panic!("{output}"));
@@ -73,14 +74,15 @@ impl Fail2ban {
     }
 }
 
-/// What a history line says: second, address and the words behind the port.
+/// The content of a history line: second, address and the words after the port.
 fn told(line: &str) -> (i64, IpAddr, &str) {
     let (second, rest) = line.split_once(" - ").unwrap();
     let (hosts, port) = rest.split_once(" Port: ").unwrap();
     (second.parse().unwrap(), hosts.rsplit_once('/').unwrap().1.parse().unwrap(), port)
 }
 
-/// A host under protection and scanners on networks of their own; the one over IPv6 has an address in a prefix that is not the host's.
+/// A protected host and scanners on their own networks; the IPv6 scanner has an address in a prefix
+/// that is not the host's.
 fn scene() -> (Namespace, Namespace, Namespace) {
     let (host, scanner, other) = (Namespace::new(), Namespace::new(), Namespace::new());
     host.join(&scanner, "scan0", &["10.66.1.1/24", "fd66:1::1/64"], &["10.66.1.2/24", "fd66:77::2/64"]);
@@ -96,7 +98,8 @@ fn scan(from: &Namespace, arguments: &[&str]) {
     from.output("nmap", &words, Duration::from_secs(40));
 }
 
-/// Appends the line of a block of `address` by the journal that the daemon uses too, which is told `name` when it asks.
+/// Appends the line of a block of `address` through the daemon's journal, which gets `name` as the
+/// answer to its lookup.
 fn append_named(file: &Path, address: &'static str, name: &'static str) {
     let mut settings = Settings { history_file: Some(file.to_owned()), resolve: true, ..Settings::from(&Config::default()) };
     settings.log.target = LogTarget::Stderr;
@@ -117,7 +120,7 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
 }
 
 #[test]
-fn the_filter_that_fail2ban_ships_matches_every_block_after_a_scan_with_the_right_host_and_no_block_by_hand() {
+fn fail2bans_own_filter_matches_scan_blocks_and_no_manual_ones() {
     let Some(fail2ban) = Fail2ban::find() else { return };
     if missing(&["ip", "nft", "nmap"]).is_some() {
         return;
@@ -136,7 +139,7 @@ fn the_filter_that_fail2ban_ships_matches_every_block_after_a_scan_with_the_righ
     assert!(daemon.stop().success());
     let history = daemon.path("portsentry.history");
     append_named(&history, "10.66.3.2", "scanner.example.net.");
-    // A name that would be a line, or an address, of its own does not get in.
+    // A name that would be a line or an address is not logged.
     append_named(&history, "10.66.3.3", "x/203.0.113.9 Port: 1 TCP Blocked\n1795188400 - 11/20/2026 15:26:40 Host: y");
     append_named(&history, "10.66.3.4", "203.0.113.9");
 

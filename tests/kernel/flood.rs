@@ -1,4 +1,5 @@
-//! The daemon in a flood of invented sources: what it still sees, what it says of the rest, and how it is afterwards.
+//! The daemon in a flood of forged sources: what it still detects, what it reports of the rest, and
+//! its state afterwards.
 
 use crate::support;
 
@@ -18,7 +19,7 @@ use support::schedule;
 const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
-/// A host and a peer, joined by the device `v0`, and no other test beside the flood.
+/// A host and a peer, joined by the device `v0`; no other test runs beside the flood.
 fn pair() -> (Namespace, Namespace) {
     schedule::alone();
     let (host, peer) = (Namespace::new(), Namespace::new());
@@ -65,10 +66,11 @@ fn the_generator_sends_what_it_says() {
     }
 }
 
-/// The daemon's resident memory in a flood stays below this, bytes: what it needs when idle, and a full ledger (contrib/bounds.md).
+/// Bound of the daemon's resident memory in a flood, bytes: its idle memory, and a full ledger
+/// (contrib/bounds.md).
 const RESIDENT_MAX: u64 = 64 << 20;
 
-/// Counts the SYNs to `ports` that come in, before any rule of the daemon sees them.
+/// Counts the incoming SYNs to `ports`, before any rule of the daemon.
 fn count_syns(host: &Namespace, ports: &str) {
     let rules = format!(
         "table inet t {{ counter seen {{ }}; chain c {{ type filter hook prerouting priority -500; tcp dport {ports} tcp flags syn counter name seen; }}; }}"
@@ -81,7 +83,7 @@ fn counted(host: &Namespace) -> u64 {
     listing.split_whitespace().skip_while(|word| *word != "packets").nth(1).unwrap().parse().unwrap()
 }
 
-/// Asks for the status as `portsentryctl` does, and gives how long the answer took.
+/// Asks for the status as `portsentryctl` does; returns how long the answer took.
 fn ask(daemon: &Daemon<'_>) -> Duration {
     let began = Instant::now();
     let mut client = Client::connect(&daemon.path("control.sock")).unwrap();
@@ -89,7 +91,7 @@ fn ask(daemon: &Daemon<'_>) -> Duration {
     began.elapsed()
 }
 
-/// Logged packets are judged, passed over, shed or lost; none is in two of these, and none in none.
+/// Each logged packet is evaluated, skipped, shed or lost, and counted exactly once.
 fn adds_up(status: &Value) -> bool {
     let number = |value: &Value| value.as_u64().unwrap();
     let intake = &status["intake"];
@@ -98,14 +100,14 @@ fn adds_up(status: &Value) -> bool {
 
 // P6
 #[test]
-fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
+fn in_a_flood_of_forged_sources_a_scanner_is_blocked_and_control_answers() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
     let (host, peer) = pair();
     peer.run("ip", &["addr", "add", "192.0.2.3/24", "dev", "v0"]);
     peer.run("ip", &["addr", "add", "192.0.2.4/24", "dev", "v0"]);
-    // 100 closed ports, none of them excluded; nothing else comes to them.
+    // 100 closed ports, none of them excluded; no other traffic uses them.
     count_syns(&host, "200-299");
     let daemon = Daemon::start(&host, "capture: { reflex: false }");
     let wire = Wire::between(&peer, &host, "v0");
@@ -131,7 +133,8 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     asked.sort();
     let peak = daemon.memory("VmHWM") << 10;
 
-    // What was lost at the very end shows with the next packet: that of another scanner, who meets a daemon at rest.
+    // Loss at the very end shows with the next packet: that of another scanner, when the daemon is
+    // at rest.
     let is_calm = eventually(Duration::from_secs(10), || {
         let status = daemon.json(&["status"]);
         status["intake"]["batch"] == 1 && !status["warnings"].to_string().contains("shed,")
@@ -160,7 +163,8 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     assert!(peak < RESIDENT_MAX, "{peak}");
     assert!(*asked.last().unwrap() < Duration::from_secs(2), "{asked:?}");
     assert!(adds_up(&status), "{status}");
-    // The scanners' probes are dropped before they can be logged once they are blocked; nothing else is missing.
+    // Once the scanners are blocked, their probes are dropped before they can be logged; all other
+    // packets are accounted for.
     let probes = (scan.probes.len() + later.probes.len()) as u64;
     let logged = status["intake"]["logged"].as_u64().unwrap();
     assert_eq!(counted(&host), sent.packets + probes, "{sent:?}");
@@ -174,7 +178,7 @@ fn in_a_flood_of_invented_sources_a_scanner_is_blocked_and_control_answers() {
     assert!(status["shed"] == 0 || told("shed in a flood"), "{}", daemon.log());
 }
 
-/// Stopped for a second, it finds its receive buffer full: what a machine that is too slow would meet.
+/// Stopped for a second, it finds its receive buffer full, as on a machine that is too slow.
 // P6
 #[test]
 fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
@@ -190,7 +194,8 @@ fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
         let flood = scope.spawn(|| wire.flood(&Load::spoofed(address(HOST[0]), 200..300, 200_000, Duration::from_secs(4))));
         std::thread::sleep(Duration::from_millis(500));
         daemon.signal("STOP");
-        // One port that it learns of when it goes on, or never, since the buffer is full: then the next ones.
+        // One port that it learns of when it continues, or never, since the buffer is full: then
+        // the next ones.
         wire.scan(&Scan::new(address(PEER[0]), address(HOST[0]), 200..202, 100));
         std::thread::sleep(Duration::from_secs(1));
         daemon.signal("CONT");
@@ -221,7 +226,7 @@ fn with_nflog_alone_a_scan_of_10000_a_second_is_answered_once_or_not_at_all_in_t
         return;
     }
     let (host, peer) = pair();
-    // Every second port is open: the worst case, in which each probe that comes too early is answered.
+    // Every second port is open: the worst case, in which each probe before the block is answered.
     let _services: Vec<_> = host.enter(|| (1..=900).step_by(2).map(|port| std::net::TcpListener::bind(("0.0.0.0", port + 1)).unwrap()).collect());
     let daemon = Daemon::start(&host, "scan_trigger: 0\ncapture: { reflex: false }");
     let wire = Wire::between(&peer, &host, "v0");
@@ -242,6 +247,7 @@ fn with_nflog_alone_a_scan_of_10000_a_second_is_answered_once_or_not_at_all_in_t
     };
     // The debug build takes a few packets' time more.
     let most = if std::env::var_os("PORTSENTRY_PROGRAM").is_some() { 1 } else { 3 };
-    // Where other programs want all processors, the daemon waits for its turn, which no program can help: then it is asked again, twice at most.
+    // If other programs use all processors, the daemon waits for its turn: then it is measured
+    // again, twice at most.
     assert!((0..3).any(|_| round() <= most));
 }

@@ -1,6 +1,8 @@
-//! Netlink messages that another process, not the kernel, sends to our sockets: none is believed, and what the kernel says is still heard.
+//! Netlink messages from another process to our sockets: none is believed, and the kernel's
+//! messages are still received.
 //!
-//! Root of the same user namespace may send such messages by unicast; the receiver can tell them by the sender's port id alone (netlink(7)).
+//! Root of the same user namespace may send such messages by unicast; only the sender's port id
+//! shows it (netlink(7)).
 
 use crate::support;
 
@@ -23,10 +25,11 @@ use support::daemon::Daemon;
 use support::netns::Namespace;
 
 const GROUP: u16 = 77;
-/// Numbers of requests that a new socket uses, with room to spare.
+/// Request numbers of a new socket, with room to spare.
 const SEQUENCES: std::ops::Range<u32> = 0..40;
 
-/// A process that sends to the netlink sockets of others, in the calling thread's network namespace.
+/// A process that sends to the netlink sockets of others, in the calling thread's network
+/// namespace.
 struct Forger {
     socket: OwnedFd,
     family: Option<Protocol>,
@@ -38,7 +41,8 @@ impl Forger {
         Self { socket: rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, family).unwrap(), family }
     }
 
-    /// The port ids of all sockets of this family in this namespace; the forger has none before it sends.
+    /// The port ids of all sockets of this family in this namespace; the forger has none before it
+    /// sends.
     fn victims(&self) -> Vec<u32> {
         let table = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
         let family = self.family.map_or(0, |family| family.as_raw().get()).to_string();
@@ -53,7 +57,7 @@ impl Forger {
         assert_eq!(sent, datagram.len());
     }
 
-    /// Answers that say "it is done" or "it failed" to requests that are still to come, whatever their numbers.
+    /// Answers of success or failure to future requests, whatever their numbers.
     fn answer(&self, victim: u32, errno: i32) {
         for sequence in SEQUENCES {
             self.send(victim, &message(NLMSG_ERROR, sequence, |writer| writer.raw(&[errno.to_ne_bytes().as_slice(), &[0; 16]].concat())));
@@ -70,7 +74,7 @@ fn message(kind: u16, sequence: u32, body: impl FnOnce(&mut Writer)) -> Vec<u8> 
     writer.bytes().to_vec()
 }
 
-/// A logged SYN to a TCP port as the kernel would tell it (linux/netfilter/nfnetlink_log.h).
+/// A logged SYN to a TCP port as the kernel would report it (linux/netfilter/nfnetlink_log.h).
 fn logged_syn(source: Ipv4Addr, port: u16, number: u32) -> Vec<u8> {
     // NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET.
     message(4 << 8, 0, |writer| {
@@ -130,7 +134,7 @@ fn forged_log_messages_are_no_packets_and_no_loss() {
         assert!(calls > 1, "a wake reads a bounded number of messages, of others too");
         assert_eq!(listener.statistics(), Statistics { packets: 1, ..Statistics::default() });
         assert!(!readable(listener.as_fd(), Duration::ZERO).unwrap(), "nothing is left that would wake the thread again");
-        // Between packets of the kernel's.
+        // Between packets of the kernel.
         for n in 0..3 {
             probe(4000);
             forger.send(victim, &logged_syn(Ipv4Addr::new(198, 51, 100, 7), 1, 1000 + n));
@@ -155,7 +159,8 @@ fn forged_queued_packets_get_no_verdict() {
         };
         let forger = Forger::new(Some(netlink::NETFILTER));
         for n in 0..100u32 {
-            // NFNL_SUBSYS_QUEUE, NFQNL_MSG_PACKET; NFQA_PACKET_HDR has the packet's number, NFQA_PAYLOAD the packet.
+            // NFNL_SUBSYS_QUEUE, NFQNL_MSG_PACKET; NFQA_PACKET_HDR has the packet's number,
+            // NFQA_PAYLOAD the packet.
             let forged = message(3 << 8, 0, |writer| {
                 writer.nfgenmsg(2, 77);
                 writer.attr(1, &[(1000 + n).to_be_bytes().as_slice(), &[0x08, 0, 1]].concat());
@@ -177,7 +182,7 @@ fn forged_queued_packets_get_no_verdict() {
 }
 
 #[test]
-fn forged_changes_of_the_ruleset_are_not_heard() {
+fn forged_changes_of_the_ruleset_are_ignored() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
@@ -187,7 +192,8 @@ fn forged_changes_of_the_ruleset_are_not_heard() {
         let forger = Forger::new(Some(netlink::NETFILTER));
         let victim = forger.victims()[0];
         for _ in 0..10 {
-            // NFNL_SUBSYS_NFTABLES: NFT_MSG_DELTABLE of our table, NFT_MSG_NEWGEN of a process "innocent".
+            // NFNL_SUBSYS_NFTABLES: NFT_MSG_DELTABLE of our table, NFT_MSG_NEWGEN of a process
+            // "innocent".
             forger.send(
                 victim,
                 &message(10 << 8 | 2, 1, |writer| {
@@ -265,7 +271,7 @@ fn a_flood_of_forged_answers_does_not_make_a_request_fail_or_last() {
                 let forged = message(NLMSG_ERROR, 3, |writer| writer.raw(&[(-1i32).to_ne_bytes().as_slice(), &[0; 16]].concat()));
                 let mut count = 0u64;
                 while !end.load(std::sync::atomic::Ordering::Relaxed) {
-                    // A full buffer blocks or refuses the sender; that is no concern of the test.
+                    // A full buffer blocks or refuses the sender; that does not matter here.
                     let address = SocketAddrNetlink::new(victim, 0);
                     count += u64::from(rustix::net::sendto(&forger.socket, &forged, SendFlags::DONTWAIT, &address).is_ok());
                     std::thread::sleep(Duration::from_micros(50));
@@ -300,7 +306,8 @@ fn forged_addresses_routes_and_sockets_are_not_believed() {
         for victim in forger.victims() {
             forger.answer(victim, 0);
             for sequence in SEQUENCES {
-                // RTM_NEWADDR: 203.0.113.66/32 on interface 1, IFA_LOCAL; a link change to the monitor as well as any.
+                // RTM_NEWADDR: 203.0.113.66/32 on interface 1, IFA_LOCAL; a link change to the
+                // monitor as well as any.
                 forger.send(
                     victim,
                     &message(20, sequence, |writer| {
@@ -348,7 +355,8 @@ fn forged_messages_make_the_daemon_block_no_host_and_count_no_loss() {
         victims
     });
     assert!(victims.len() >= 3, "the daemon's sockets: {victims:?}");
-    // The kernel's packets, which come after the forged ones, are judged: then the forged ones have been read.
+    // The kernel's packets, sent after the forged ones, are evaluated: then the forged ones have
+    // been read.
     scanner.run(
         "python3",
         &["-c", "import socket\nfor p in range(300, 310):\n s = socket.socket(); s.setblocking(False); s.connect_ex(('192.0.2.1', p))"],

@@ -1,4 +1,5 @@
-//! The ignore file over the real kernel: what it names is never blocked, a reload takes a changed one, a bad one is refused and changes nothing.
+//! The ignore file over the real kernel: its addresses are never blocked, a reload applies a
+//! changed file, an invalid one is rejected and changes nothing.
 
 use crate::support;
 
@@ -55,7 +56,7 @@ fn text(bytes: &[u8]) -> String {
 
 // D12
 #[test]
-fn what_the_ignore_file_names_is_never_blocked_and_a_reload_takes_a_changed_one() {
+fn ignored_addresses_are_never_blocked_and_a_reload_applies_changes() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -73,7 +74,7 @@ fn what_the_ignore_file_names_is_never_blocked_and_a_reload_takes_a_changed_one(
     let sets = scene.hosts.host.run("nft", &["list", "set", "inet", "portsentry", "allowed4"]);
     assert!(sets.contains("10.67.1.2/31"), "the rules exempt it as well: {sets}");
 
-    // The other address is taken out: it is blocked like anybody, the first one stays exempt.
+    // The other address is removed: it can be blocked again, the first one stays exempt.
     scene.write("10.67.1.3\n");
     let reload = daemon.ctl(&["reload"]);
     assert!(reload.status.success() && text(&reload.stdout).contains("ignore_file: read again, 1 added, 2 removed"), "{reload:?}");
@@ -82,7 +83,7 @@ fn what_the_ignore_file_names_is_never_blocked_and_a_reload_takes_a_changed_one(
     daemon.wait_for_block(SCANNER);
     assert_eq!(daemon.blocked(), [SCANNER]);
 
-    // A line that cannot be read: the whole reload is refused, and the old list stays in force.
+    // An unreadable line: the whole reload is refused, and the old list stays in force.
     scene.write("gateway.example\n10.67.1.2\n");
     let reload = daemon.ctl(&["reload"]);
     let words = text(&reload.stderr);
@@ -91,7 +92,7 @@ fn what_the_ignore_file_names_is_never_blocked_and_a_reload_takes_a_changed_one(
     assert_eq!(daemon.blocked(), [SCANNER], "nothing of a refused list is in force");
     assert_eq!(origin(&daemon, "10.67.1.3").as_deref(), Some("ignore_file"));
 
-    // Who is ignored now is unblocked.
+    // A newly ignored address is unblocked.
     scene.write("10.67.1.2\n");
     assert!(daemon.ctl(&["reload"]).status.success());
     assert_eq!(daemon.blocked(), Vec::<String>::new());

@@ -1,5 +1,7 @@
-//! What differs between kernels: each thing is tried as the daemon uses it, and must be what portsentry-rules(7) says of the kernel that runs. The same
-//! tests run on this machine and, by tests/vm/run, on Debian's kernels in an emulator; so they need little time, and no program but ip, nft and ping.
+//! Differences between kernels: each feature is tried as the daemon uses it, and must match
+//! portsentry-rules(7) for the running kernel. The same tests run on this machine and, by
+//! tests/vm/run, on Debian's kernels in an emulator; so they are short and need only ip, nft and
+//! ping.
 
 use crate::support;
 
@@ -14,9 +16,9 @@ use support::netns::Namespace;
 use support::scene::Scene;
 use support::{eventually, linux, missing};
 
-/// Linux 6.9: a table that is one program's, and stays when it ends.
+/// Linux 6.9: a table can be owned by a process, and persist when that ends.
 const PERSIST: (u32, u32) = (6, 9);
-/// Linux 6.12: adding an element that is there changes its timeout.
+/// Linux 6.12: adding an existing element changes its timeout.
 const UPDATE: (u32, u32) = (6, 12);
 const HOUR: Duration = Duration::from_secs(3600);
 const HOST: &str = "10.71.1.1";
@@ -42,7 +44,7 @@ fn scene() -> Scene {
     Scene::new(&["10.71.1.1/24"], &["10.71.1.2/24"])
 }
 
-/// Tries to connect to `ports`, one after the other and without patience.
+/// Tries to connect to `ports`, one after the other, with a short time limit.
 fn knock(scene: &Scene, ports: impl IntoIterator<Item = u16> + Send) {
     scene.scanner.enter(|| {
         for port in ports {
@@ -57,7 +59,7 @@ fn wait_for_block(daemon: &Daemon<'_>, address: &str) {
 }
 
 #[test]
-fn an_element_that_is_there_takes_a_new_timeout_by_renewal_on_every_kernel_and_by_addition_on_new_ones() {
+fn an_existing_element_takes_a_new_timeout_by_renewal_on_every_kernel() {
     need!("ping");
     let scene = scene();
     let read = |connection: &mut Connection| connection.get_element(SetId::Blocked4, Key::from(address(SCANNER))).unwrap().unwrap();
@@ -72,17 +74,17 @@ fn an_element_that_is_there_takes_a_new_timeout_by_renewal_on_every_kernel_and_b
         let mut connection = Connection::open(SCHEMA).unwrap();
         let counted = read(&mut connection).packets;
         assert!(counted > 0);
-        // Without the flag that asks for an error: what the kernel does by itself.
+        // Without the flag that requests an error: the kernel's default.
         connection.add_elements(SetId::Blocked4, &[first.timeout(Some(2 * HOUR))]).unwrap();
         let left = read(&mut connection).expires.unwrap();
         assert_eq!(left > HOUR, linux() >= UPDATE, "{left:?} left on Linux {:?}", linux());
-        // What the daemon does.
+        // As the daemon does it.
         assert!(connection.renew_element(SetId::Blocked4, &first.timeout(Some(3 * HOUR)).comment("again")).unwrap());
         let renewed = read(&mut connection);
         assert!(renewed.expires.unwrap() > 2 * HOUR, "{renewed:?}");
         assert_eq!((renewed.timeout, renewed.comment.as_deref()), (Some(3 * HOUR), Some("again")));
         assert!(renewed.packets >= counted, "{renewed:?} forgot the {counted} packets from before");
-        // And to less, which a kernel that only ever extended would get wrong.
+        // And to a shorter one, which a kernel that only extends would get wrong.
         connection.renew_element(SetId::Blocked4, &first.timeout(Some(Duration::from_secs(60)))).unwrap();
         assert!(read(&mut connection).expires.unwrap() <= Duration::from_secs(60));
     });
@@ -90,7 +92,7 @@ fn an_element_that_is_there_takes_a_new_timeout_by_renewal_on_every_kernel_and_b
 }
 
 #[test]
-fn a_table_of_its_own_is_had_where_the_kernel_has_one_that_persists() {
+fn the_table_is_owned_where_the_kernel_has_persistent_owners() {
     need!("nft");
     let namespace = Namespace::new();
     let order = || Order { owner: TableOwner::Owned, ..Order::default() };
@@ -117,7 +119,7 @@ fn a_table_of_its_own_is_had_where_the_kernel_has_one_that_persists() {
 
 // P14, P28
 #[test]
-fn a_scan_is_blocked_and_a_flushed_ruleset_is_repaired_with_and_without_a_table_of_its_own() {
+fn scans_and_flushes_are_handled_with_and_without_an_owned_table() {
     need!("nft", "ping");
     let scene = scene();
     for yaml in ["", "own_table: true"] {
@@ -142,7 +144,7 @@ fn a_scan_is_blocked_and_a_flushed_ruleset_is_repaired_with_and_without_a_table_
         assert_eq!(daemon.blocked(), [SCANNER]);
         let listed = scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
         assert!(listed.contains(SCANNER), "{listed}");
-        // The next round finds nothing of this one.
+        // The next round sees no traces of this one.
         drop(stopped(daemon));
         assert_eq!(scene.host.run("nft", &["list", "ruleset"]), "");
     }
@@ -155,7 +157,7 @@ fn stopped(mut daemon: Daemon<'_>) -> Daemon<'_> {
 
 // P5
 #[test]
-fn datagrams_and_connections_to_what_listens_are_no_probes() {
+fn traffic_to_listening_services_is_not_a_probe() {
     need!();
     let scene = scene();
     // The socket expression looks into the kernel's own table.
@@ -170,14 +172,15 @@ fn datagrams_and_connections_to_what_listens_are_no_probes() {
     assert_eq!(socket.recv(&mut bytes).unwrap(), 8);
     assert_eq!((daemon.blocked(), daemon.json(&["status"])["probes"].as_u64()), (Vec::new(), Some(0)));
     drop((listener, socket));
-    // Where a service was lately, its clients are let be; where none was, the first connection is one too many.
+    // A recently closed service does not report its clients; on another port the first connection
+    // exceeds the trigger.
     knock(&scene, [700, 702]);
     wait_for_block(&daemon, SCANNER);
     let reason = daemon.json(&["list"])[0]["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("tcp/702") && !reason.contains("700"), "{reason}");
 }
 
-/// Whether the daemon does what the key asks for, or says that it cannot yet.
+/// Whether the daemon does what the key asks for, or reports that it cannot yet.
 fn is_in_force(daemon: &Daemon<'_>, key: &str) -> bool {
     let pending = daemon.log().contains(&format!("`{key}` is not in force yet"));
     if pending {
@@ -188,7 +191,7 @@ fn is_in_force(daemon: &Daemon<'_>, key: &str) -> bool {
 
 // P27
 #[test]
-fn the_rules_hold_a_scanner_while_the_daemon_sleeps_and_it_blocks_him_when_it_wakes() {
+fn the_rules_hold_a_scanner_until_a_stopped_daemon_continues() {
     need!("nft", "ping");
     let scene = scene();
     let daemon = Daemon::start(&scene.host, "capture: { reflex: true }");
@@ -232,7 +235,7 @@ fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
     let status = daemon.json(&["status"]);
     assert_eq!(status["lost"], 0, "{status}");
     assert!(daemon.ctl(&["unblock", SCANNER]).status.success());
-    // A suspect's connections wait as well; without a program that listens they must not.
+    // A suspect's connections are queued as well; without a listening program they must not be.
     knock(&scene, [9]);
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();

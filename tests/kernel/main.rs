@@ -1,4 +1,4 @@
-//! Tests over the real kernel, in network namespaces that each test makes for itself. They need root.
+//! Tests over the real kernel, in network namespaces that each test creates. They need root.
 //!
 //!     cargo test --test kernel -- --test-threads 8    all of them, side by side: most wait for timers
 //!     cargo test --test kernel reload                 those whose names contain "reload"

@@ -1,8 +1,10 @@
-//! PortSentry 1.2, as Debian packages it, and ours, side by side: the same attacks by nmap and real connections in the same network, in each of the
-//! six modes. Whatever the old program detects, ours detects; what only ours detects is in the list below.
+//! PortSentry 1.2 as Debian packages it, and ours, side by side: the same attacks by nmap and real
+//! connections in the same network, in each of the six modes. Ours detects all that the old program
+//! detects; the list below has what only ours detects.
 //!
-//! Each program has a host of its own for each mode, with the same classic configuration: the old program reads it, ours imports it and is started
-//! with the same mode word. Each attack comes from an address of its own.
+//! Each program has its own host for each mode, with the same classic configuration: the old
+//! program reads it, ours imports it and is started in the same mode. Each attack comes from its
+//! own address. with the same mode word. Each attack comes from an address of its own.
 
 use crate::support;
 
@@ -18,10 +20,11 @@ const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
 const HOST: &str = "10.68.0.1";
 const HOST6: &str = "fd68:1::1";
 
-/// Debian's lists, without the ports above 1023 that no attack here touches; port 1000 is in neither.
+/// Debian's lists, without the ports above 1023 that no attack here touches; port 1000 is in
+/// neither.
 const TCP_PORTS: &str = "1,11,15,79,111,119,143,540,635";
 const UDP_PORTS: &str = "1,7,9,69,161,162,513,635,640,641";
-/// What is scanned: the listed ports, and one that only the advanced modes watch.
+/// Scanned ports: the listed ones, and one that only the advanced modes watch.
 const TCP_SCANNED: &str = "1,11,15,79,111,119,143,540,635,1000";
 const UDP_SCANNED: &str = "1,7,9,69,161,162,513,635,640,641,1000";
 
@@ -75,7 +78,7 @@ fn attacks(mode: &str) -> &'static [Attack] {
 
 const MODES: [&str; 6] = ["tcp", "stcp", "atcp", "udp", "sudp", "audp"];
 
-/// What only ours detects, by mode and attack, and why that is right. Nothing else may be there.
+/// Detections of ours only, by mode and attack, and why they are right. There must be no others.
 const ONLY_OURS: &[(&[&str], &[&str], &str)] = &[
     (&["stcp", "atcp"], &["nmap -sM", "nmap -sA", "nmap -sW"], "packets with ACK are passed over by 1.2; here six ports of them are a scan"),
     (&["stcp", "atcp", "sudp", "audp"], &["nmap -6 -sS", "nmap -6 -sU"], "1.2 knows IPv4 only"),
@@ -99,18 +102,18 @@ const ONLY_OURS: &[(&[&str], &[&str], &str)] = &[
     (&["udp"], &["nmap -6 -sU"], "1.2 knows IPv4 only"),
 ];
 
-/// What ours reports and blocks nobody for, and why.
+/// What ours reports without a block, and why.
 const TOLD_ONLY: &[(&[&str], &str, &str)] = &[(
     &["tcp", "stcp", "atcp"],
     "one FIN",
     "any closed connection may send one late: 1.2 blocks for it whoever was a client a minute ago; here six ports of such packets are a scan",
 )];
 
-/// What ours calls by another name than 1.2, by mode: its name, ours, and why.
+/// Attacks with another name than in 1.2, by mode: its name, ours, and why.
 const OTHER_NAMES: &[(&str, &str, &str, &str)] =
     &[("udp", "Connect", "UDP scan", "a datagram makes no connection; the line is that of the other UDP modes")];
 
-/// What a program made of an attack.
+/// A program's reaction to an attack.
 #[derive(Clone, PartialEq, Debug)]
 struct Finding {
     /// The type in its log line, as 1.2 writes it.
@@ -142,7 +145,8 @@ fn make(scene: &Scene, index: usize, attack: &Attack, route: &Mutex<()>) {
             let (source, target) = (address(index, six), if six { HOST6 } else { HOST });
             let words = [options, &[target]].concat();
             if options.contains(&"-sT") {
-                // The kernel sends a connect scan, and chooses its source by the route; there is one route.
+                // The kernel sends a connect scan, and chooses its source by the route; there is
+                // one route.
                 let _guard = route.lock().unwrap();
                 scene.scanner.run("ip", &["route", "replace", target, "dev", DEVICE, "src", &source]);
                 scene.nmap(&words);
@@ -156,7 +160,7 @@ fn make(scene: &Scene, index: usize, attack: &Attack, route: &Mutex<()>) {
     }
 }
 
-/// The type that the first line about this source gives.
+/// The type in the first line about this source.
 fn reported(machine: &Machine<'_>, source: &str) -> Option<String> {
     let from = format!(" from host: {source}/{source} to ");
     machine.log().iter().filter(|line| !line.contains("IP options")).find_map(|line| {
@@ -165,7 +169,7 @@ fn reported(machine: &Machine<'_>, source: &str) -> Option<String> {
     })
 }
 
-/// Runs all attacks of a mode against a host on which one of the programs runs.
+/// Runs all attacks of a mode against a host that runs one of the programs.
 fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell> {
     let (next, route, cells) = (AtomicUsize::new(0), Mutex::new(()), Mutex::new(vec![None; attacks(mode).len()]));
     std::thread::scope(|scope| {
@@ -178,7 +182,8 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
                     let six = matches!(attack.by, By::Nmap(_, true));
                     let source = address(index, six);
                     let mut kind = None;
-                    // Half-open connections of ours' connect mode are told when no handshake can come any more.
+                    // Ours reports half-open connections in connect mode when the handshake can no
+                    // longer be completed.
                     let wait = if ours && mode == "tcp" { 6000 } else { 800 };
                     eventually(Duration::from_millis(wait), || {
                         kind = reported(machine, &source);
@@ -198,7 +203,7 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
     cells.into_inner().unwrap()
 }
 
-/// What the old program detects in a mode, or why it cannot run.
+/// The old program's detections in a mode, or why it cannot run.
 fn old(package: &Package, mode: &str) -> Result<Vec<Cell>, String> {
     let scene = scene();
     let machine = Machine::new(&scene.host);
@@ -207,7 +212,7 @@ fn old(package: &Package, mode: &str) -> Result<Vec<Cell>, String> {
     Ok(run(&scene, &machine, mode, false))
 }
 
-/// What ours detects, taken over from the same files.
+/// Our detections, with the imported files.
 fn ours(mode: &str) -> Vec<Cell> {
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
@@ -219,12 +224,12 @@ fn ours(mode: &str) -> Vec<Cell> {
 
 // P28, D16
 #[test]
-fn whatever_the_old_program_detects_ours_detects() {
+fn ours_detects_all_that_the_old_program_detects() {
     if missing(TOOLS).is_some() {
         return;
     }
     let Some(package) = Package::or_skip() else { return };
-    // The counts of answers would tell the load of other tests.
+    // Counts of answers would show the load of other tests.
     schedule::alone();
     let begun = Instant::now();
     let mut wrong = Vec::new();
@@ -277,7 +282,8 @@ fn whatever_the_old_program_detects_ours_detects() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Replies that a scanner of 1024 ports at 10,000 packets a second gets before the block holds; one number for each of some runs, sorted.
+/// Answers that a scanner of 1024 ports at 10,000 packets a second gets before the block holds; one
+/// number for each run, sorted.
 fn answered(mode: &str, more: Option<&str>, package: &Package) -> Vec<u32> {
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
@@ -310,7 +316,7 @@ fn the_answers_that_a_fast_scanner_gets_before_the_block_are_counted_side_by_sid
         return;
     }
     let Some(package) = Package::or_skip() else { return };
-    // The counts of answers would tell the load of other tests.
+    // Counts of answers would show the load of other tests.
     schedule::alone();
     println!("a SYN to each of the ports 0-1023 at 10,000 packets a second: replies before the block, five runs, sorted");
     let show = |name: &str, counts: &[u32]| println!("{name:42} median {:4}, all {counts:?}", counts[counts.len() / 2]);
@@ -321,7 +327,8 @@ fn the_answers_that_a_fast_scanner_gets_before_the_block_are_counted_side_by_sid
         for answer in ["answer", "drop"] {
             let counts = answered(mode, Some(&format!("closed_ports: {answer}")), &package);
             show(&format!("ours -{mode}, closed_ports: {answer}"), &counts);
-            // The two excluded ports may answer; in the stealth mode all that are not on the list, until the block holds.
+            // The two excluded ports may answer; in stealth mode all unlisted ports, until the
+            // block holds.
             assert!(answer == "answer" || mode == "stcp" || counts.iter().all(|&count| count <= 2), "a watched closed port answered: {counts:?}");
         }
     }

@@ -1,6 +1,8 @@
-//! The promise, tried: never block what must not be blocked, stop a real scan, say what is true, keep working.
+//! The main promise: never block a protected address, stop real scans, report the truth, keep
+//! working.
 //!
-//! Each test does to a running daemon what an administrator, an attacker or another program may do to it.
+//! Each test does to a running daemon what an administrator, an attacker or another program may do
+//! to it.
 
 use crate::support;
 
@@ -23,12 +25,12 @@ fn scene() -> Scene {
         .with_route_to("fd67:1::/64")
 }
 
-fn words(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 fn done(output: &Output) {
-    assert!(output.status.success(), "{}", words(output));
+    assert!(output.status.success(), "{}", output_text(output));
 }
 
 fn warnings(daemon: &Daemon<'_>) -> String {
@@ -37,12 +39,12 @@ fn warnings(daemon: &Daemon<'_>) -> String {
 
 // P14
 #[test]
-fn a_scanner_whose_block_was_taken_out_by_hand_is_blocked_again() {
+fn a_scanner_whose_element_was_deleted_is_blocked_again() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = scene();
-    // A proven scan or a block by hand would not be looked at for an hour.
+    // Without changes the daemon would not check a verified scan's or a manual block for an hour.
     let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 1h } }");
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
@@ -57,7 +59,7 @@ fn a_scanner_whose_block_was_taken_out_by_hand_is_blocked_again() {
 
 // P15
 #[test]
-fn a_block_by_hand_is_not_shortened_by_packets_that_came_through() {
+fn a_manual_block_is_not_shortened_by_packets() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -65,7 +67,7 @@ fn a_block_by_hand_is_not_shortened_by_packets_that_came_through() {
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "5h"]));
     std::thread::sleep(Duration::from_millis(1100));
-    // The rules are repaired at once; the packets that came in between are no reason to give the block another time.
+    // The rules are repaired at once; packets from in between do not change the block's end.
     scene.host.run("nft", &["add", "element", "inet", "portsentry", "allowed4", &format!("{{ {SCANNER} }}")]);
     scene.host.run("nft", &["insert", "rule", "inet", "portsentry", "watch", "ip", "saddr", SCANNER, "goto", "tcp_probe"]);
     scene.scan("-p1-50");
@@ -75,7 +77,7 @@ fn a_block_by_hand_is_not_shortened_by_packets_that_came_through() {
 
 // P14
 #[test]
-fn without_its_table_the_daemon_makes_it_anew_and_says_so() {
+fn a_deleted_table_is_recreated_and_reported() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -85,7 +87,7 @@ fn without_its_table_the_daemon_makes_it_anew_and_says_so() {
         done(&daemon.ctl(&["block", address]));
     }
     scene.host.run("nft", &["flush", "ruleset"]);
-    // Whatever is asked meanwhile is answered by what is true.
+    // Answers in the meantime are true.
     daemon.ctl(&["block", "198.51.100.9"]);
     assert!(eventually(Duration::from_secs(5), || warnings(&daemon) == "[]" && daemon.blocked().len() >= 3), "{}", warnings(&daemon));
     assert_eq!(daemon.json(&["status"])["repairs"]["count"], 1);
@@ -101,17 +103,17 @@ fn without_its_table_the_daemon_makes_it_anew_and_says_so() {
     daemon.wait_for_block(SCANNER);
 }
 
-/// Where the table can neither be had nor made, every answer says so.
+/// While the table cannot be created, every answer says so.
 // D1
 #[test]
-fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
+fn a_table_owned_by_another_program_is_reported() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", "198.51.100.1"]));
-    // It deletes our table and makes one of the same name its own, for as long as it runs.
+    // It deletes our table and creates one of the same name as its owner, for as long as it runs.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "delete table inet portsentry; add table inet portsentry { flags owner; }\n").unwrap();
     let text = format!("(cat {}; sleep 600) | nft -i", file.path().display());
@@ -120,7 +122,7 @@ fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
     assert!(warnings(&daemon).contains("portsentry"), "{}", warnings(&daemon));
     for (arguments, code) in [(["list", "--json"], 70), (["block", "198.51.100.9"], 70), (["show", "198.51.100.1"], 70), (["allow", "list"], 0)] {
         let output = daemon.ctl(&arguments);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", words(&output));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", output_text(&output));
     }
     assert_eq!(daemon.ctl(&["allow", "add", "9.9.9.9"]).status.code(), Some(70));
     for pid in scene.host.run("ip", &["netns", "pids", &scene.host.name]).split_whitespace() {
@@ -136,7 +138,7 @@ fn a_table_that_another_program_has_taken_is_told_and_the_daemon_lives() {
 
 // P14, P15
 #[test]
-fn a_reload_puts_a_deleted_table_back_with_its_blocks_and_what_is_left_of_their_time() {
+fn a_reload_restores_a_deleted_table_with_its_blocks() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -171,23 +173,23 @@ fn an_unblock_within_a_blocked_network_exempts_the_address_and_says_so() {
     done(&daemon.ctl(&["block", "203.0.113.5"]));
     let output = daemon.ctl(&["unblock", "203.0.113.5"]);
     done(&output);
-    let text = words(&output);
+    let text = output_text(&output);
     assert!(
         text.contains("203.0.113.5 is unblocked; 203.0.113.5 is exempt from the block of 203.0.113.0/24, the rest of which stays blocked"),
         "{text}"
     );
     let output = daemon.ctl(&["unblock", "203.0.113.6"]);
     done(&output);
-    assert!(words(&output).contains("203.0.113.6 is exempt from the block of 203.0.113.0/24"), "{}", words(&output));
-    let list = words(&daemon.ctl(&["list"]));
+    assert!(output_text(&output).contains("203.0.113.6 is exempt from the block of 203.0.113.0/24"), "{}", output_text(&output));
+    let list = output_text(&daemon.ctl(&["list"]));
     assert!(list.contains("203.0.113.0/24 except 203.0.113.5, 203.0.113.6"), "{list}");
     done(&daemon.ctl(&["unblock", "203.0.113.0/24"]));
-    assert!(words(&daemon.ctl(&["unblock", "203.0.113.5"])).contains("203.0.113.5 is not blocked"));
+    assert!(output_text(&daemon.ctl(&["unblock", "203.0.113.5"])).contains("203.0.113.5 is not blocked"));
 }
 
 // P15
 #[test]
-fn prefixes_stay_blocked_as_they_were_when_their_length_changes_by_reload_or_by_restart() {
+fn blocked_prefixes_stay_when_the_configured_length_changes() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -225,7 +227,7 @@ fn a_reload_to_a_group_that_another_program_has_changes_nothing() {
     daemon.write_configuration("capture: { group: 99 }\ntcp: { mode: stealth, ports: [100-150] }");
     let refused = daemon.ctl(&["reload"]);
     assert_eq!(refused.status.code(), Some(78));
-    assert!(words(&refused).contains("NFLOG group 99 is in use"), "{}", words(&refused));
+    assert!(output_text(&refused).contains("NFLOG group 99 is in use"), "{}", output_text(&refused));
     assert_eq!(scene.host.run("nft", &["list", "chain", "inet", "portsentry", "probe"]), rules);
     assert_eq!(daemon.json(&["status"])["group"], 77);
     scene.scan("-p1-50");
@@ -241,7 +243,7 @@ fn a_reload_to_a_group_that_another_program_has_changes_nothing() {
 
 // P6, P9
 #[test]
-fn a_flood_of_invented_sources_hides_no_scanner_and_fills_no_log() {
+fn a_flood_of_forged_sources_hides_no_scanner_and_fills_no_log() {
     if missing(&["ip", "nft", "nmap", "ping", "hping3"]).is_some() {
         return;
     }
@@ -265,7 +267,7 @@ fn a_flood_of_invented_sources_hides_no_scanner_and_fills_no_log() {
         "{} probes, {} lost, {} sources, slowest status {slowest:?}, {resident} kB resident",
         status["probes"], status["lost"], status["sources"]
     );
-    // Most of it the rules count themselves.
+    // The rules count most of it themselves.
     let reflex = ["untold", "shed", "untold_holds"].iter().map(|key| status["reflex"][key].as_u64().unwrap()).sum::<u64>();
     assert!(status["probes"].as_u64().unwrap() + reflex > 10_000, "that was no flood: {status}");
     assert!(daemon.log().lines().count() < 150, "{}", daemon.log().lines().count());
@@ -295,7 +297,7 @@ fn fifty_reloads_in_a_row_lose_no_block_and_no_probe() {
 
 // P15, P25
 #[test]
-fn a_killed_daemon_leaves_its_blocks_and_takes_them_over_again() {
+fn a_killed_daemon_leaves_its_blocks_and_adopts_them_again() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -336,7 +338,7 @@ fn observe_drops_nothing_and_enforce_brings_the_blocks_back() {
 
 // P1
 #[test]
-fn what_is_allowed_by_hand_is_let_go_at_once_and_stays_allowed_after_a_restart() {
+fn allow_add_unblocks_at_once_and_survives_a_restart() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -359,7 +361,7 @@ fn what_is_allowed_by_hand_is_let_go_at_once_and_stays_allowed_after_a_restart()
 
 // P25
 #[test]
-fn a_full_disk_stops_no_block_and_is_told() {
+fn a_full_disk_stops_no_block_and_is_reported() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -373,7 +375,7 @@ fn a_full_disk_stops_no_block_and_is_told() {
     daemon.wait_for_block(SCANNER);
     daemon.wait_for_log("cannot be written");
     assert!(eventually(Duration::from_secs(5), || warnings(&daemon).contains("history file cannot be written")), "{}", warnings(&daemon));
-    // An empty disk again: the line that waited is written.
+    // The disk is empty again: the waiting line is written.
     std::fs::remove_file(daemon.path("portsentry.history")).unwrap();
     let written = || std::fs::read_to_string(daemon.path("portsentry.history")).is_ok_and(|text| text.contains(SCANNER));
     assert!(eventually(Duration::from_secs(15), written), "{}", daemon.log());
@@ -381,7 +383,7 @@ fn a_full_disk_stops_no_block_and_is_told() {
 }
 
 #[test]
-fn systemd_is_told_of_start_reload_life_and_end_when_they_happen() {
+fn systemd_is_notified_of_start_reload_watchdog_and_end() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -423,7 +425,7 @@ fn systemd_is_told_of_start_reload_life_and_end_when_they_happen() {
 
 // P14
 #[test]
-fn a_second_daemon_with_a_group_of_its_own_does_not_take_the_table_away() {
+fn a_second_daemon_with_another_group_does_not_take_the_table() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -435,8 +437,8 @@ fn a_second_daemon_with_a_group_of_its_own_does_not_take_the_table_away() {
         format!("capture: {{ group: 88 }}\nstate_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n", directory.path().display());
     std::fs::write(&file, text).unwrap();
     let second = scene.host.output(env!("CARGO_BIN_EXE_portsentry"), &["--config", file.to_str().unwrap()], Duration::from_secs(10));
-    assert_eq!(second.status.code(), Some(69), "{}", words(&second));
-    assert!(words(&second).contains("another portsentry guards this host"), "{}", words(&second));
+    assert_eq!(second.status.code(), Some(69), "{}", output_text(&second));
+    assert!(output_text(&second).contains("another portsentry guards this host"), "{}", output_text(&second));
     assert_eq!(warnings(&daemon), "[]");
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);

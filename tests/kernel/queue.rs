@@ -1,5 +1,5 @@
-//! `capture.method: nfqueue` over the real kernel: probes and suspects' connections wait until they are judged, nobody else ever does, and no
-//! connection depends on the daemon being there.
+//! `capture.method: nfqueue` over the real kernel: probes and suspects' connections wait for the
+//! decision, others never do, and no connection depends on the daemon running.
 
 use crate::support;
 
@@ -28,7 +28,7 @@ const QUEUE: u16 = 77;
 /// At trigger 0, by the daemon alone.
 const YAML: &str = "capture: { method: nfqueue, reflex: false }\nscan_trigger: 0\ntcp: { mode: advanced, advanced_ports: 1-2000, exclude: [] }\n";
 
-/// A host with open ports, a scanner, and an innocent client on another link.
+/// A host with open ports, a scanner, and a legitimate client on another link.
 struct Site {
     host: Namespace,
     scanner: Namespace,
@@ -55,7 +55,7 @@ impl Site {
     }
 }
 
-/// Skips where namespaces or a queue cannot be had.
+/// Skips without namespaces or queues.
 macro_rules! need {
     ($($tool:literal),*) => {
         if support::missing(&["ip", "nft", $($tool),*]).is_some() {
@@ -68,12 +68,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// How many runs: some in CI, fifty with PORTSENTRY_RUNS=50.
+/// Number of runs: some in CI, fifty with PORTSENTRY_RUNS=50.
 fn runs() -> u32 {
     std::env::var("PORTSENTRY_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3)
 }
 
-/// The ports 1 to 1000 in an order that differs from run to run and is the same each time.
+/// The ports 1 to 1000 in an order that depends on the run only.
 fn shuffled(run: u32) -> Vec<u16> {
     let mut ports: Vec<u16> = (1..=1000).collect();
     let mut state = u64::from(run) + 1;
@@ -96,7 +96,7 @@ fn forget(daemon: &Daemon<'_>) {
     let _ = daemon.ctl(&["unblock", "--all"]);
 }
 
-/// Connects, and gives how long it took.
+/// Connects, and returns how long it took.
 fn connect(from: &Namespace, to: &str, port: u16, limit: Duration) -> Option<Duration> {
     let to = SocketAddr::new(to.parse().unwrap(), port);
     from.enter(|| {
@@ -105,7 +105,7 @@ fn connect(from: &Namespace, to: &str, port: u16, limit: Duration) -> Option<Dur
     })
 }
 
-/// Touches a closed port, without caring for an answer.
+/// Probes a closed port, ignoring the answer.
 fn touch(from: &Namespace, to: &str, port: u16) {
     let _ = connect(from, to, port, Duration::from_millis(20));
 }
@@ -116,7 +116,7 @@ fn set_holds(host: &Namespace, set: &str, address: &str) -> bool {
 
 // --- the listener alone
 
-/// A namespace that queues UDP to ports 4000-4999, by whatever this kernel has.
+/// A namespace that queues UDP to ports 4000-4999, with the features of this kernel.
 fn queueing() -> (Namespace, QueueBy) {
     let namespace = Namespace::new();
     let by = namespace.enter(|| {
@@ -172,7 +172,7 @@ fn probes_past_the_queues_length_are_counted_exactly_and_none_is_lost_before() {
     let (host, _) = queueing();
     let peer = Namespace::new();
     host.join(&peer, "v0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
-    // As the daemon has it: the receive buffer must hold what the queue may hold.
+    // As in the daemon: the receive buffer must hold a full queue.
     let mut listener = listen(&host, 8 << 20);
     let length = u64::from(listener.lengths()[0]);
     let sent = Wire::between(&peer, &host, "v0").flood(&Load::spoofed(HOST.parse().unwrap(), 200..=500, 100_000, Duration::from_millis(200)));
@@ -194,7 +194,7 @@ fn probes_past_the_queues_length_are_counted_exactly_and_none_is_lost_before() {
 }
 
 #[test]
-fn a_queue_in_use_is_told_with_the_program_that_has_it() {
+fn a_queue_in_use_is_an_error_with_its_owner() {
     need!();
     // A child that another test has just forked has the socket too, until it executes its program.
     schedule::alone();
@@ -233,7 +233,7 @@ fn rules_that_queue_read_back_as_they_were_written() {
         let other = ruleset::for_config(&config, 32768..=60999).queueing(by);
         assert!(connection.verify(&other).unwrap().is_some());
     });
-    // Asking what the kernel has leaves nothing behind.
+    // The check of the kernel's features leaves nothing behind.
     assert_eq!(host.run("nft", &["list", "tables"]).trim(), "table inet portsentry");
 }
 
@@ -278,7 +278,7 @@ fn nmap_at_full_speed_learns_of_no_open_port_after_the_trigger() {
     println!("nmap -T5 --min-rate 5000: {} runs", runs());
 }
 
-/// Open ports that nmap learned of by probes that it sent after its first one to a closed port.
+/// Open ports that nmap found by probes sent after its first one to a closed port.
 fn nmap_leaks(site: &Site) -> Vec<u16> {
     let arguments = ["-n", "-Pn", "-sS", "-T5", "--min-rate", "5000", "--max-retries", "1", "-p", "1-1000", "--packet-trace", HOST];
     let output = site.scanner.output("nmap", &arguments, Duration::from_secs(60));
@@ -286,7 +286,8 @@ fn nmap_leaks(site: &Site) -> Vec<u16> {
     let (mut sent, mut leaks, mut trigger) = (std::collections::HashMap::<u16, usize>::new(), Vec::new(), None);
     let mut count = 0;
     for line in text.lines() {
-        // SENT (0.0456s) TCP 192.0.2.2:40000 > 192.0.2.1:80 S ttl=... / RCVD (0.0457s) TCP 192.0.2.1:80 > 192.0.2.2:40000 SA ttl=...
+        // SENT (0.0456s) TCP 192.0.2.2:40000 > 192.0.2.1:80 S ttl=... / RCVD (0.0457s) TCP
+        // 192.0.2.1:80 > 192.0.2.2:40000 SA ttl=...
         let words: Vec<&str> = line.split_whitespace().collect();
         let [direction, _, "TCP", from, ">", to, flags, ..] = words.as_slice() else { continue };
         let port = |end: &str| end.rsplit(':').next().unwrap().parse::<u16>().unwrap();
@@ -307,7 +308,7 @@ fn nmap_leaks(site: &Site) -> Vec<u16> {
 }
 
 #[test]
-fn a_scanner_learns_of_no_open_port_in_a_flood_of_invented_sources() {
+fn a_scanner_learns_of_no_open_port_in_a_flood_of_forged_sources() {
     need!();
     schedule::alone();
     let site = Site::new();
@@ -325,7 +326,8 @@ fn a_scanner_learns_of_no_open_port_in_a_flood_of_invented_sources() {
                 move || flooder.flood_until(&load, over)
             });
             std::thread::sleep(Duration::from_millis(500));
-            // On one processor, as the packets of one receive queue are: two would let a packet overtake another before any rule sees it.
+            // On one processor, as packets of one receive queue are: with two, a packet could
+            // overtake another before any rule.
             let scan = Scan::new(SCANNER.parse().unwrap(), HOST.parse().unwrap(), shuffled(run), 10_000);
             let answers = std::thread::scope(|inner| inner.spawn(|| on_one_processor(|| scanner.scan(&scan))).join().unwrap());
             over.store(true, Ordering::Relaxed);
@@ -342,7 +344,7 @@ fn a_scanner_learns_of_no_open_port_in_a_flood_of_invented_sources() {
 }
 
 #[test]
-fn an_innocent_clients_connections_never_wait() {
+fn a_legitimate_clients_connections_never_wait() {
     need!();
     schedule::alone();
     let site = Site::new();
@@ -356,14 +358,14 @@ fn an_innocent_clients_connections_never_wait() {
     let quiet = median();
     let queued = || daemon.json(&["status"])["queues"]["passed"].as_u64().unwrap();
     assert_eq!(queued(), 0);
-    // A scanner is at work, and stays a suspect.
+    // A scanner is active, and stays a suspect.
     for port in 1..20 {
         touch(&site.scanner, HOST, port);
     }
     let busy = median();
     println!("a client's connection takes {quiet:?}, beside a scan {busy:?}");
     assert_eq!(queued(), 0, "no connection of a client ever waits");
-    // The daemon stopped: nobody but suspects notices.
+    // The daemon is stopped: only suspects notice.
     daemon.signal("STOP");
     for _ in 0..20 {
         let took = connect(&site.client, "198.51.100.1", port, Duration::from_secs(5)).expect("connected");
@@ -373,7 +375,7 @@ fn an_innocent_clients_connections_never_wait() {
 }
 
 #[test]
-fn a_suspect_below_the_trigger_is_let_pass_once_it_is_judged() {
+fn a_suspect_below_the_trigger_is_accepted_after_evaluation() {
     need!();
     let site = Site::new();
     let daemon = Daemon::start(&site.host, &YAML.replace("scan_trigger: 0", "scan_trigger: 5"));
@@ -392,10 +394,10 @@ fn a_suspect_below_the_trigger_is_let_pass_once_it_is_judged() {
 }
 
 #[test]
-fn one_that_may_not_be_blocked_yet_connects_by_the_second_syn() {
+fn a_source_beyond_the_block_limit_connects_by_the_second_syn() {
     need!();
     let site = Site::new();
-    // No room for another block: whoever passes the trigger is slowed, not cut off.
+    // No room for another block: a source that exceeds the trigger is slowed, not cut off.
     let daemon = Daemon::start(&site.host, &format!("{YAML}block: {{ total: 1 }}\n"));
     let blocked = daemon.ctl(&["block", "203.0.113.9"]);
     assert!(blocked.status.success());
@@ -419,7 +421,7 @@ fn a_host_whose_daemon_is_killed_goes_on_at_once() {
         let took = connect(from, to, site.open[0], Duration::from_secs(5)).expect("connected");
         assert!(took < Duration::from_millis(900), "{took:?}");
     }
-    // Closed ports go on being silent.
+    // Closed ports stay silent.
     let answers = Wire::between(&site.scanner, &site.host, "v0").scan(&Scan::new(SCANNER.parse().unwrap(), HOST.parse().unwrap(), 1..50, 1000));
     assert_eq!(answers.answered(), 0);
 }
@@ -432,7 +434,7 @@ fn a_suspect_waits_for_a_stopped_daemon_only_while_it_is_a_suspect() {
     daemon.signal("STOP");
     touch(&site.scanner, HOST, 1);
     assert_eq!(connect(&site.scanner, HOST, site.open[0], Duration::from_millis(500)), None, "it waits");
-    // TCP sends its SYN again after 1, 3 and 7 seconds; the source is a suspect for 5.
+    // TCP repeats its SYN after 1, 3 and 7 seconds; the source is a suspect for 5.
     let took = connect(&site.scanner, HOST, site.open[0], Duration::from_secs(20)).expect("connected");
     println!("a suspect waits {took:?} for a stopped daemon");
     daemon.signal("CONT");
@@ -471,7 +473,7 @@ fn a_reload_goes_from_one_method_to_the_other_and_back_with_every_block() {
         assert!(reload.status.success(), "{}", String::from_utf8_lossy(&reload.stderr));
         assert_eq!(daemon.json(&["status"])["capture"], method);
         assert_eq!(daemon.blocked(), ["203.0.113.7"], "{method}");
-        // And it still sees.
+        // And it still detects scans.
         touch(&site.scanner, HOST, 1 + number as u16);
         daemon.wait_for_block(SCANNER);
         assert!(daemon.ctl(&["unblock", SCANNER]).status.success());
@@ -541,7 +543,7 @@ fn lowered_rules_that_queue_are_what_nft_makes_of_the_text() {
         let ruleset = ruleset::for_config(&config, 32768..=60999);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), ruleset.render(SCHEMA.table, Form::Table)).unwrap();
-        // Where the kernel has no nft_queue it refuses, after nft has shown what it makes of the text.
+        // A kernel without nft_queue refuses, after nft has parsed the text.
         let output = namespace.output("nft", &["-c", "--debug=netlink", "-f", file.path().to_str().unwrap()], Duration::from_secs(20));
         let debug = String::from_utf8_lossy(&output.stdout).into_owned();
         let theirs: Vec<&str> = debug.lines().filter(|line| line.starts_with("  [ ")).map(str::trim).collect();

@@ -1,4 +1,5 @@
-//! The reflex over the real kernel: the rules hold a scanner with the packet that passes the trigger, whatever the daemon does meanwhile.
+//! The reflex over the real kernel: the rules hold a scanner from the packet that exceeds the
+//! trigger, whatever the daemon does.
 
 use crate::support;
 
@@ -13,7 +14,7 @@ use support::daemon::Daemon;
 use support::flood::{Answers, Load, Scan, Sent, Wire};
 use support::{eventually, missing, schedule};
 
-/// Runs of each scan in the promise's tests; `PORTSENTRY_REFLEX_RUNS=50` is the full measure.
+/// Runs of each scan in the promise's tests; `PORTSENTRY_REFLEX_RUNS=50` for the full measure.
 fn runs() -> usize {
     std::env::var("PORTSENTRY_REFLEX_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3)
 }
@@ -24,14 +25,15 @@ const HOST6: &str = "fd77:1::1";
 /// In a prefix that is not the host's own.
 const SCANNER6: &str = "fd78:1::2";
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping"];
-/// All that these tests leave open for the rest of a run: long for a veth pair.
+/// Time to wait for further packets in each run: long for a veth pair.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Every second port of a thousand is open: the worst case, for half of what overtakes the hold is told.
+/// Every second port of a thousand is open: the worst case, in which half of the probes before the
+/// hold learn something.
 fn is_closed(port: u16) -> bool {
     port % 2 == 1
 }
@@ -68,7 +70,7 @@ impl Scene {
         let scanner = ["10.77.1.2/24", "fd77:1::2/64", "fd78:1::2/64"];
         let hosts = support::scene::Scene::new(&["10.77.1.1/24", "fd77:1::1/64"], &scanner).with_prefixes(&["fd78:1::/64"]);
         let host = &hosts.host;
-        // Invented sources are answered into the void, not by resolving each.
+        // Answers to forged sources are dropped without resolving each.
         host.run("ip", &["route", "add", "blackhole", "default"]);
         host.run("ip", &["-6", "route", "add", "blackhole", "default"]);
         for namespace in [host, &hosts.scanner] {
@@ -80,7 +82,7 @@ impl Scene {
         Self { hosts, _services: services }
     }
 
-    /// Another address of the scanner's, for another run.
+    /// Another address of the scanner, for another run.
     fn scanner_at(&self, last: usize) -> IpAddr {
         let source = Ipv4Addr::new(10, 77, 1, u8::try_from(last).unwrap());
         self.scanner.run("ip", &["addr", "add", &format!("{source}/24"), "dev", "scan0"]);
@@ -96,7 +98,7 @@ impl Scene {
         self.wire().scan(&Scan::new(source, target, ports, rate))
     }
 
-    /// The same ports again and again, from one source.
+    /// The same ports repeatedly, from one source.
     fn repeat(&self, source: IpAddr, ports: &[u16], packets: u64, rate: u64) -> Sent {
         let mut load = Load::spoofed(address(HOST), ports.iter().copied(), rate, ANSWER_TIMEOUT);
         (load.sources, load.packets) = (source.into(), packets);
@@ -111,7 +113,7 @@ impl Scene {
     }
 }
 
-/// The configuration of these tests: every port of the thousand is watched, at this trigger.
+/// The configuration of these tests: every port of the thousand is watched, with this trigger.
 fn yaml(trigger: u16, more: &str) -> String {
     format!("scan_trigger: {trigger}\ntcp: {{ advanced_ports: 1-1023, exclude: [] }}\n{more}")
 }
@@ -120,7 +122,7 @@ fn reflex(daemon: &Daemon<'_>) -> serde_json::Value {
     daemon.json(&["status"])["reflex"].clone()
 }
 
-/// Nothing is learned from the probe on that passes the trigger.
+/// The scan learns nothing from the probe that exceeds the trigger on.
 #[track_caller]
 fn assert_nothing_after(answers: &Answers, trigger: u16, what: &str) {
     let first = answers.after_closed(usize::from(trigger) + 1, is_closed);
@@ -150,20 +152,21 @@ fn a_scanner_is_stopped_by_the_kernel_alone_while_the_daemon_is_frozen() {
         daemon.wait_for_block("fd78:1::/64");
         let status = reflex(&daemon);
         assert!(status["holds"].as_u64() >= Some(2) && status["released"] == 0, "{status}");
-        // Of the scan that goes on some is told instead.
+        // Some packets of the continued scan are reported instead.
         assert!(status["dropped"].as_u64() > Some(900), "{status}");
     }
 }
 
 #[test]
-fn what_is_never_blocked_is_never_held() {
+fn protected_sources_are_never_held() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = Scene::new();
     let mut daemon = Daemon::start(&scene.host, &yaml(0, "allow: [10.77.1.2]"));
     assert_eq!(scene.scan(address(SCANNER), shuffled(1), 10_000).open(), 500, "allowed by the configuration");
-    // In the /64 of the host's own address: its block would be one of the host's own network. And the routers' addresses.
+    // In the /64 of the host's own address: its block would cover the host's own network. And the
+    // routers' addresses.
     for (last, source) in ["fd77:1::2", "fe80::2", "fe80::1:2"].into_iter().enumerate() {
         scene.scan(address(source), shuffled(2 + last as u64), 10_000);
     }
@@ -172,12 +175,12 @@ fn what_is_never_blocked_is_never_held() {
     assert_eq!((&status["holds"], &status["untold_holds"], &status["dropped"]), (&0.into(), &0.into(), &0.into()), "{status}");
     daemon.stop();
 
-    // Allowed while it is held: let through at once, and the daemon releases it when it comes to judge.
+    // Allowed while it is held: accepted at once, and released by the daemon when it evaluates it.
     daemon.restart(&yaml(0, "block: { unproven: { per_minute: 1 } }"));
     let other = scene.scanner_at(9);
     scene.scan(other, shuffled(5), 10_000);
     daemon.wait_for_block("10.77.1.9");
-    // Slow enough for a busy machine: each closed port holds it until the daemon has said no.
+    // Slow enough for a busy machine: each closed port holds it until the daemon has released it.
     let answers = scene.scan(address(SCANNER), shuffled(6).into_iter().take(200).collect(), 50);
     assert!(answers.open() > 20, "the budget of one block a minute is spent: {}", answers.open());
     assert!(eventually(ANSWER_TIMEOUT, || scene.keys(SetId::Held4).iter().all(|key| key == "10.77.1.9")), "{:?}", scene.keys(SetId::Held4));
@@ -187,7 +190,7 @@ fn what_is_never_blocked_is_never_held() {
 }
 
 #[test]
-fn one_port_again_and_again_holds_nobody_and_one_more_than_allowed_does() {
+fn one_port_repeatedly_holds_no_source_and_one_beyond_the_trigger_does() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -208,7 +211,7 @@ fn one_port_again_and_again_holds_nobody_and_one_more_than_allowed_does() {
 }
 
 #[test]
-fn late_packets_hold_nobody() {
+fn out_of_state_packets_hold_no_source() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -247,7 +250,7 @@ fn an_unblocked_source_is_forgotten_by_the_rules_too() {
         for set in sets {
             assert_eq!(scene.keys(set), [""; 0], "{set:?}");
         }
-        // Two ports more are allowed, as of anybody.
+        // Two more ports are allowed, as for any source.
         let answers = scene.scan(address(source), vec![501, 2, 503, 4], 1_000);
         assert_eq!(answers.open(), 2, "{host}");
     }
@@ -313,7 +316,7 @@ fn nothing_is_held_where_nothing_would_be_blocked_unproven() {
         assert!(!rules.contains("held") && !rules.contains("score"), "{more}");
         assert!(reflex(&daemon).is_null(), "{more}");
     }
-    // Datagrams that are only told hold nobody, and those that may block do.
+    // Datagrams that are only reported hold no source, and those that may block do.
     for (more, held) in [("", false), ("udp: { action: block }", true)] {
         let scene = Scene::new();
         let daemon = Daemon::start(&scene.host, &yaml(0, more));
@@ -325,7 +328,7 @@ fn nothing_is_held_where_nothing_would_be_blocked_unproven() {
 }
 
 #[test]
-fn connections_to_decoys_hold_nobody_before_the_daemon_has_seen_a_handshake() {
+fn connections_to_decoys_hold_no_source_before_a_handshake() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -380,7 +383,7 @@ fn when_the_sets_are_full_the_daemon_blocks_alone_and_says_so() {
 }
 
 #[test]
-fn every_packet_of_a_flood_is_told_or_counted() {
+fn every_packet_of_a_flood_is_reported_or_counted() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -395,7 +398,7 @@ fn every_packet_of_a_flood_is_told_or_counted() {
             let count = |key: &str| status["reflex"][key].as_u64().unwrap();
             let told = status["probes"].as_u64().unwrap() + status["lost"].as_u64().unwrap();
             let sum = told + count("untold") + count("untold_holds") + count("shed") + count("dropped");
-            // What the daemon blocked for real within the flood is counted by its elements.
+            // The elements count sources that the daemon really blocked in the flood.
             let blocked: u64 = daemon.json(&["list"]).as_array().unwrap().iter().map(|row| row["packets"].as_u64().unwrap()).sum();
             figures = format!("{sent:?}: {sum} and {blocked} of {}", status["reflex"]);
             sum + blocked == sent.packets
@@ -405,7 +408,7 @@ fn every_packet_of_a_flood_is_told_or_counted() {
     }
 }
 
-/// Floods the host from invented sources while `inside` runs.
+/// Floods the host from forged sources while `inside` runs.
 fn in_a_flood<T>(scene: &Scene, rate: u64, inside: impl FnOnce() -> T) -> T {
     if rate == 0 {
         return inside();
@@ -421,13 +424,14 @@ fn in_a_flood<T>(scene: &Scene, rate: u64, inside: impl FnOnce() -> T) -> T {
         stop.store(true, Ordering::Relaxed);
         let sent = flood.join().unwrap();
         println!("the flood: {} packets a second", sent.rate());
-        // A machine that is busy with other tests does not make the full rate; it is printed above.
+        // A machine that is busy with other tests does not reach the full rate; it is printed
+        // above.
         assert!(sent.rate() > rate / 5, "the flood was no flood: {sent:?}");
         result
     })
 }
 
-/// The promise's measure: trigger 0, half of the ports open, every order another.
+/// The promise's measure: trigger 0, half of the ports open, another order each time.
 fn zero_leak(flood: u64) {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(0, "udp: { mode: \"off\" }"));
@@ -461,7 +465,8 @@ fn at_trigger_0_nothing_is_answered_after_the_trigger_while_50000_spoofed_packet
     zero_leak(50_000);
 }
 
-/// nmap as fast as it goes, from port 1 on, which is closed: whatever it finds open, it has found after the trigger.
+/// nmap at full speed, from port 1 on, which is closed: it has found every open port after the
+/// trigger.
 fn nmap_finds_nothing(flood: u64) {
     let scene = Scene::new();
     let _daemon = Daemon::start(&scene.host, &yaml(0, "udp: { mode: \"off\" }"));
@@ -497,7 +502,8 @@ fn at_trigger_0_nmap_t5_finds_no_open_port_while_50000_spoofed_packets_a_second_
     nmap_finds_nothing(50_000);
 }
 
-/// At trigger 0 each invented source takes a block, until there is none left for the minute: the scanner is told from them by going on.
+/// At trigger 0 each forged source takes a block, until the minute's limit: the scanner differs by
+/// continuing.
 #[test]
 fn a_scanner_that_starts_within_a_flood_at_trigger_0_is_blocked_beyond_its_hold() {
     if missing(TOOLS).is_some() {
@@ -513,9 +519,10 @@ fn a_scanner_that_starts_within_a_flood_at_trigger_0_is_blocked_beyond_its_hold(
     assert!(daemon.json(&["status"])["reflex"]["dropped"].as_u64().unwrap() > 0);
 }
 
-/// Somebody in whose name a probe was forged goes on using services: that is no scan that goes on.
+/// A client whose address was forged in a probe keeps using services: that does not count as a
+/// continued scan.
 #[test]
-fn connections_to_services_are_no_scan_that_goes_on() {
+fn connections_to_services_do_not_continue_a_scan() {
     if missing(TOOLS).is_some() {
         return;
     }

@@ -1,4 +1,5 @@
-//! Other programs in the table: what they break is mended at once with all blocks, what they say through nft counts, and no fight is endless.
+//! Other programs in the table: damage is repaired at once with all blocks, changes through nft are
+//! respected, fights back off.
 
 use crate::support;
 
@@ -44,7 +45,7 @@ impl Scene {
         Self(support::scene::Scene::new(&["10.68.1.1/24", "fd68:1::1/64"], &["10.68.1.2/24", "fd68:1::2/64"]))
     }
 
-    /// Runs nft with what one would write after its name.
+    /// Runs nft with these arguments as on a command line.
     fn nft(&self, words: &str) {
         self.host.run("nft", &words.split(' ').collect::<Vec<_>>());
     }
@@ -53,17 +54,17 @@ impl Scene {
         self.host.output("nft", &words.split(' ').collect::<Vec<_>>(), Duration::from_secs(10))
     }
 
-    /// The table without counters, times and elements that the rules put in.
+    /// The table without counters, times and elements added by the rules.
     fn rules(&self) -> String {
         let listing = self.host.output("nft", &["-s", "list", "table", "inet", "portsentry"], Duration::from_secs(10));
         let text = String::from_utf8_lossy(&listing.stdout).into_owned();
-        // Sets and chains that were made anew come last; their order means nothing.
+        // Recreated sets and chains come last; their order has no meaning.
         let mut blocks: Vec<String> = text.split("\n\t}\n").map(without_blocks).collect();
         blocks.sort();
         blocks.join("\n")
     }
 
-    /// How many hosts the kernel has as blocked; none where the table is gone.
+    /// Number of blocked hosts in the kernel; none without the table.
     fn in_kernel(&self) -> usize {
         self.host.enter(|| Connection::open(SCHEMA).unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len()))
     }
@@ -76,7 +77,7 @@ impl Scene {
     }
 }
 
-/// A block of a listing without what is in the sets of blocks and of services.
+/// A block of a listing without the elements of blocked hosts and services.
 fn without_blocks(block: &str) -> String {
     let block = block.trim().trim_start_matches("table inet portsentry {").trim().to_owned();
     let is_state = ["set blocked", "set services"].iter().any(|name| block.starts_with(name));
@@ -86,12 +87,12 @@ fn without_blocks(block: &str) -> String {
     }
 }
 
-fn words(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 fn done(output: &Output) {
-    assert!(output.status.success(), "{}", words(output));
+    assert!(output.status.success(), "{}", output_text(output));
 }
 
 fn repairs(daemon: &Daemon<'_>) -> u64 {
@@ -109,7 +110,7 @@ fn left(daemon: &Daemon<'_>, address: &str) -> Option<u64> {
 
 // P14
 #[test]
-fn a_flushed_ruleset_is_back_with_every_block_and_what_is_left_of_its_time() {
+fn a_flushed_ruleset_is_restored_with_every_block_and_its_time() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "allow: [192.0.2.0/24]");
     let rules = scene.rules();
@@ -142,9 +143,9 @@ fn a_flushed_ruleset_is_back_with_every_block_and_what_is_left_of_its_time() {
 
 // P14
 #[test]
-fn whatever_is_deleted_changed_or_added_is_put_right() {
+fn every_foreign_change_is_repaired() {
     let scene = scene!();
-    // The last of so many wait for each other; nobody else may be kept from it.
+    // The last ones wait for each other; other clients must not.
     let daemon = Daemon::start(&scene.host, "own_table: false");
     let rules = scene.rules();
     done(&daemon.ctl(&["block", "198.51.100.9"]));
@@ -200,7 +201,7 @@ fn maps_objects_and_chains_that_another_program_adds_do_not_keep_the_rules_out()
 }
 
 #[test]
-fn a_set_of_blocks_that_is_deleted_comes_back_with_them() {
+fn a_deleted_set_is_restored_with_its_blocks() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER]));
@@ -208,7 +209,7 @@ fn a_set_of_blocks_that_is_deleted_comes_back_with_them() {
     wait_for_repairs(&daemon, 1);
     assert_eq!(daemon.blocked(), [SCANNER]);
     assert!(!scene.reaches());
-    // And one that somebody puts another in the place of.
+    // And one that another program replaces.
     let listing = scene.host.run("nft", &["list", "ruleset"]);
     let emptied: String = listing.lines().filter(|line| !line.contains(SCANNER)).map(|line| format!("{line}\n")).collect();
     scene.load(&format!("flush ruleset\n{emptied}"));
@@ -218,7 +219,7 @@ fn a_set_of_blocks_that_is_deleted_comes_back_with_them() {
 }
 
 #[test]
-fn an_element_that_is_taken_out_is_an_unblock_and_its_evidence_is_forgiven() {
+fn a_deleted_element_is_an_unblock_and_its_evidence_is_deleted() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 1h } }");
     scene.scan("-p1-50");
@@ -230,10 +231,10 @@ fn an_element_that_is_taken_out_is_an_unblock_and_its_evidence_is_forgiven() {
     daemon.wait_for_log("its element was taken out of the kernel's set");
     assert!(scene.reaches());
     assert_eq!(daemon.json(&["status"])["blocked"], 2);
-    assert!(words(&daemon.ctl(&["show", SCANNER])).contains("nothing is known"), "its evidence is forgiven");
+    assert!(output_text(&daemon.ctl(&["show", SCANNER])).contains("nothing is known"), "its evidence is forgiven");
     scene.nft("delete element inet portsentry blocked_nets4 { 203.0.113.0/24 }");
     assert!(eventually(ANSWER_TIMEOUT, || daemon.blocked() == ["198.51.100.9"]), "{:?}", daemon.blocked());
-    // It is not restored with what follows.
+    // It is not restored with the next repair.
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
     assert_eq!(daemon.blocked(), ["198.51.100.9"]);
@@ -241,7 +242,7 @@ fn an_element_that_is_taken_out_is_an_unblock_and_its_evidence_is_forgiven() {
 }
 
 #[test]
-fn what_came_back_counts_again() {
+fn restored_sources_count_again() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
@@ -257,7 +258,7 @@ fn what_came_back_counts_again() {
 
 // P14
 #[test]
-fn a_flushed_set_unblocks_all_that_was_in_it() {
+fn a_flushed_set_is_an_unblock_of_its_elements() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");
     scene.load(&many(3000, "1h"));
@@ -274,7 +275,7 @@ fn a_flushed_set_unblocks_all_that_was_in_it() {
 
 // P14
 #[test]
-fn an_element_that_is_put_in_is_a_block_by_hand_unless_it_must_not_be() {
+fn an_added_element_is_a_manual_block_unless_protected() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "allow: [192.0.2.7]");
     scene.nft("add element inet portsentry blocked4 { 198.51.100.9 timeout 1h }");
@@ -288,7 +289,7 @@ fn an_element_that_is_put_in_is_a_block_by_hand_unless_it_must_not_be() {
     let mut blocked = daemon.blocked();
     blocked.sort();
     assert_eq!(blocked, ["198.51.100.9", "203.0.113.0/24"]);
-    // Another time for it, in one transaction.
+    // Another timeout for it, in one transaction.
     scene.load("delete element inet portsentry blocked4 { 198.51.100.9 }\nadd element inet portsentry blocked4 { 198.51.100.9 timeout 5h }\n");
     daemon.wait_for_log("1 given another timeout");
     scene.nft("flush ruleset");
@@ -298,7 +299,7 @@ fn an_element_that_is_put_in_is_a_block_by_hand_unless_it_must_not_be() {
 
 // P14
 #[test]
-fn exemptions_are_the_configurations_and_are_put_back() {
+fn foreign_changes_of_exemptions_are_repaired() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "allow: [192.0.2.7]");
     let allowed = || scene.host.run("nft", &["list", "set", "inet", "portsentry", "allowed4"]);
@@ -309,7 +310,7 @@ fn exemptions_are_the_configurations_and_are_put_back() {
     scene.nft("add element inet portsentry allowed4 { 10.68.1.2 }");
     assert!(eventually(ANSWER_TIMEOUT, || allowed() == before), "{}", allowed());
     daemon.wait_for_log("the never-block addresses were restored");
-    // What the rules remember may be forgotten.
+    // The rules' own counts may be lost.
     let count = repairs(&daemon);
     scene.nft("flush set inet portsentry services");
     std::thread::sleep(Duration::from_millis(300));
@@ -328,7 +329,7 @@ fn an_endless_fight_becomes_an_alarm_and_the_table_is_closed_to_others() {
     assert_eq!(log.matches("changes the table inet portsentry again and again").count(), 1, "{log}");
     assert!(log.contains("the table is closed to other programs"), "{log}");
     assert!(daemon.json(&["status"])["warnings"].to_string().contains("again and again"));
-    // All goes on as before, and others may still read.
+    // Operation continues as before, and others may still read.
     done(&daemon.ctl(&["block", "198.51.100.9"]));
     done(&daemon.ctl(&["unblock", "198.51.100.9"]));
     done(&daemon.ctl(&["reload"]));
@@ -348,7 +349,7 @@ impl Scene {
 
 // P14
 #[test]
-fn a_fight_without_table_owners_is_slowed_down_and_told_once() {
+fn a_fight_without_table_owners_backs_off_and_is_reported_once() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "own_table: false");
     done(&daemon.ctl(&["block", SCANNER]));
@@ -379,7 +380,7 @@ fn an_owned_table_is_skipped_by_a_foreign_flush_and_outlives_a_killed_daemon() {
     done(&daemon.ctl(&["block", SCANNER]));
     scene.nft("flush ruleset");
     for refused in ["delete table inet portsentry", "flush chain inet portsentry gate", "flush set inet portsentry blocked4"] {
-        assert!(words(&scene.tries_nft(refused)).contains("not permitted"), "{refused}");
+        assert!(output_text(&scene.tries_nft(refused)).contains("not permitted"), "{refused}");
     }
     assert!(!scene.reaches());
     assert_eq!((daemon.blocked(), repairs(&daemon)), (vec![SCANNER.to_owned()], 0));
@@ -406,7 +407,7 @@ fn an_owned_table_is_skipped_by_a_foreign_flush_and_outlives_a_killed_daemon() {
 
 // P14
 #[test]
-fn changes_of_other_tables_are_no_concern() {
+fn changes_of_other_tables_are_ignored() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");
     let rules = scene.rules();
@@ -452,7 +453,7 @@ fn a_flush_within_a_flood_of_probes_lets_no_blocked_source_back_in() {
     assert!(daemon.json(&["status"])["probes"].as_u64().unwrap() > 1000);
 }
 
-/// A file that adds so many elements.
+/// A file that adds this many elements.
 fn many(count: u32, timeout: &str) -> String {
     let mut text = String::from("add element inet portsentry blocked4 {");
     for number in 0..count {
@@ -461,7 +462,7 @@ fn many(count: u32, timeout: &str) -> String {
     text + "}\n"
 }
 
-/// Waits until the daemon has learned of so many elements that were loaded.
+/// Waits until the daemon has noticed this many loaded elements.
 fn wait_until_taken_over(daemon: &Daemon<'_>, count: u32) {
     let taken = || {
         let log = daemon.log();
@@ -523,7 +524,7 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
 }
 
 #[test]
-fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
+fn reasons_are_listed_right_after_a_repair_and_by_nft_soon_after() {
     let scene = scene!();
     let count = 3000;
     let daemon = Daemon::start(&scene.host, "own_table: false");
@@ -533,7 +534,7 @@ fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
     wait_until_taken_over(&daemon, count);
     let before = repairs(&daemon);
     scene.nft("flush ruleset");
-    // Asked while comments and counters still follow, and again when they are there.
+    // Checked while comments and counters still follow, and again when they are there.
     wait_for_repairs(&daemon, before + 1);
     let rows = daemon.json(&["list"]);
     assert_eq!(rows.as_array().unwrap().len(), count as usize);
@@ -546,7 +547,7 @@ fn the_list_knows_why_from_the_moment_of_a_repair_and_nft_soon_after() {
 
 // P15
 #[test]
-fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counters() {
+fn a_reload_with_new_sets_keeps_thousands_of_blocks_and_counters() {
     let scene = scene!();
     let count = 3000;
     let daemon = Daemon::start(&scene.host, "");
@@ -577,7 +578,7 @@ fn a_reload_that_makes_the_sets_anew_keeps_thousands_of_blocks_with_their_counte
 }
 
 #[test]
-fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_the_time() {
+fn reloads_with_new_sets_lose_no_concurrent_additions() {
     let scene = scene!();
     let (loaded, added) = (1000, 300);
     let daemon = Daemon::start(&scene.host, "own_table: false");
@@ -592,7 +593,7 @@ fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_t
                     if is_over.load(Ordering::Relaxed) && number >= added {
                         return;
                     }
-                    // The last one again and again: a change, and no new element.
+                    // The last one repeatedly: a change, and no new element.
                     let address = Ipv4Addr::from(0x0c00_0000 + number.min(added - 1));
                     let element = Element { timeout: Some(Duration::from_secs(3600)), ..Element::new(IpAddr::from(address)) };
                     connection.add_elements(SetId::Blocked4, &[element]).unwrap();
@@ -615,7 +616,7 @@ fn reloads_that_make_the_sets_anew_lose_nothing_while_another_program_adds_all_t
         daemon.log().contains(&format!(" {count} blocked,"))
     };
     assert!(eventually(3 * ANSWER_TIMEOUT, in_the_books), "{}", daemon.log());
-    // And from there they come back.
+    // And from there they are restored.
     scene.nft("flush ruleset");
     assert!(eventually(ANSWER_TIMEOUT, || scene.in_kernel() == count), "{} of {count}\n{}", scene.in_kernel(), daemon.log());
 }

@@ -1,4 +1,5 @@
-//! Responses beside the block, with real scans between namespaces: the command, and the process that runs it.
+//! Responses beside the block, with real scans between namespaces: the command, and the process
+//! that runs it.
 
 use crate::support;
 
@@ -16,7 +17,8 @@ const HOST: &str = "10.68.1.1";
 const SCANNER: &str = "10.68.1.2";
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
 
-/// The host, a scanner with many addresses, a directory for what commands write, and a mark by which they are found.
+/// The host, a scanner with many addresses, a directory for the commands' output, and a mark to
+/// find the commands by.
 struct Scene {
     hosts: support::scene::Scene,
     directory: tempfile::TempDir,
@@ -102,7 +104,7 @@ fn responses(daemon: &Daemon<'_>) -> [u64; 3] {
 
 const NOTE: &str = "shift; echo \"$*|$PORTSENTRY_TARGET|$PORTSENTRY_REASON\" >> \"$PORTSENTRY_OUT\"";
 
-/// [`NOTE`] with a place to write to: the environment is the daemon's to make, so the script knows it.
+/// [`NOTE`] with its output path: the daemon sets the environment, so the script has to know it.
 fn note(scene: &Scene) -> String {
     scene.command(&NOTE.replace("$PORTSENTRY_OUT", &scene.file("out").display().to_string()))
 }
@@ -125,7 +127,7 @@ fn the_command_runs_once_for_a_block_with_its_words_and_environment() {
     assert!(words.starts_with(&format!("{SCANNER} ")) && words.contains(" atcp tcp syn syn scan: 3 ports"), "{lines:?}");
     assert!(rest.starts_with(&format!("{SCANNER}|syn scan: 3 ports")), "{lines:?}");
     assert!(lines[1].starts_with("fd68:77:0:1::/64 ") && lines[1].contains(" atcp tcp xmas xmas scan: "), "{lines:?}");
-    // Neither a block by hand nor its end is a scan.
+    // Neither a manual block nor its end is a scan.
     assert!(daemon.ctl(&["block", "198.51.100.7"]).status.success() && daemon.ctl(&["unblock", "198.51.100.7"]).status.success());
     assert_eq!(responses(&daemon), [2, 0, 0]);
     assert_eq!(daemon.json(&["status"])["warnings"].to_string(), "[]");
@@ -137,7 +139,7 @@ fn after_is_after_the_block() {
         return;
     }
     let scene = Scene::new();
-    // The braces of nft stay as they are: they hold no macro.
+    // The braces of nft stay: they are no macro.
     let script = format!("nft get element inet portsentry blocked4 \"{{ $2 }}\" > {0} && echo there >> {0}", scene.file("out").display());
     let daemon = Daemon::start(&scene.host, &format!("respond: {{ {} }}", scene.command(&script)));
     scene.scan(&["-sS", HOST]);
@@ -160,7 +162,7 @@ fn the_command_alone_blocks_nothing() {
 }
 
 #[test]
-fn in_observe_mode_and_for_whom_is_never_blocked_nothing_runs() {
+fn observe_mode_and_protected_hosts_run_no_command() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -180,14 +182,15 @@ fn in_observe_mode_and_for_whom_is_never_blocked_nothing_runs() {
 }
 
 #[test]
-fn before_is_before_the_kernel_is_asked_and_what_follows_a_refused_block_does_not_run_and_is_told() {
+fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
     if missing(TOOLS).is_some() {
         return;
     }
     for when in ["before", "after"] {
         let scene = Scene::new();
         let daemon = Daemon::start(&scene.host, &format!("own_table: false\nrespond: {{ {}, command_when: {when} }}", note(&scene)));
-        // Without the set the kernel takes no element. It is put back, but in a fight ever later: at last after eight seconds.
+        // Without the set the kernel takes no element. It is restored, but in a fight with growing
+        // delays: finally after eight seconds.
         let lose = || {
             for words in [["flush", "chain", "gate"], ["delete", "set", "blocked4"]] {
                 scene.host.output("nft", &[words[0], words[1], "inet", "portsentry", words[2]], Duration::from_secs(5));
@@ -206,7 +209,8 @@ fn before_is_before_the_kernel_is_asked_and_what_follows_a_refused_block_does_no
             daemon.wait_for_log("respond.command is not run for 10.68.1.2");
             assert_eq!(scene.lines("out"), [""; 0]);
         } else {
-            // It was handed over before the kernel was asked. The block is tried again, the command is not.
+            // It was sent before the kernel was asked. The block is tried again, the command is
+            // not.
             daemon.wait_for_log("External command run");
             std::thread::sleep(Duration::from_millis(1100));
             scene.scan(&["-sS", HOST]);
@@ -218,7 +222,7 @@ fn before_is_before_the_kernel_is_asked_and_what_follows_a_refused_block_does_no
 
 // P19, D1
 #[test]
-fn whatever_the_command_does_the_block_is_there_and_a_line_says_what_it_came_to() {
+fn a_misbehaving_command_prevents_no_block_and_is_reported() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -253,7 +257,7 @@ fn whatever_the_command_does_the_block_is_there_and_a_line_says_what_it_came_to(
 
 // P19
 #[test]
-fn a_hanging_command_holds_up_no_block_and_what_does_not_fit_the_queue_is_counted_and_told() {
+fn a_hanging_command_delays_no_block_and_dropped_ones_are_reported() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -275,7 +279,7 @@ fn a_hanging_command_holds_up_no_block_and_what_does_not_fit_the_queue_is_counte
 
 // P18
 #[test]
-fn no_bytes_of_a_packet_come_into_the_words_of_a_command() {
+fn no_bytes_of_a_packet_reach_a_command() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -290,7 +294,7 @@ fn no_bytes_of_a_packet_come_into_the_words_of_a_command() {
 
 // P19
 #[test]
-fn a_helper_that_is_killed_is_told_of_and_started_again() {
+fn a_killed_helper_is_reported_and_restarted() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -304,7 +308,7 @@ fn a_helper_that_is_killed_is_told_of_and_started_again() {
     assert!(eventually(Duration::from_secs(10), || scene.lines("out").len() == 1), "{}", daemon.log());
     kill(first);
     daemon.wait_for_log("the helper process ended unasked");
-    // What it ran is gone with it, whatever group it was in.
+    // Its children end with it, whatever group they are in.
     scene.nothing_is_left();
     daemon.wait_for_block(SCANNER);
     let second = helper(&daemon);
@@ -323,7 +327,8 @@ fn a_helper_that_is_killed_is_told_of_and_started_again() {
     assert!(!Path::new(&format!("/proc/{second}")).exists());
 }
 
-/// Processor time of a process so far, in hundredths of a second (proc_pid_stat(5), fields 14 and 15).
+/// Processor time of a process so far, in hundredths of a second (proc_pid_stat(5), fields 14 and
+/// 15).
 fn processor_time(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
@@ -336,7 +341,8 @@ fn a_helper_that_takes_no_orders_costs_no_time_and_is_replaced() {
     }
     let scene = Scene::new();
     let deny = scene.file("hosts.deny");
-    // Each order to take new settings has every one of these characters escaped: more than the socket and the daemon keep for it.
+    // The settings in each order have every one of these characters escaped: more than the socket
+    // and the daemon buffer for it.
     let long = "\\u0001".repeat(4000);
     let yaml = |word: usize| {
         format!(
@@ -362,7 +368,7 @@ fn a_helper_that_takes_no_orders_costs_no_time_and_is_replaced() {
     let told = || daemon.log().contains("the helper process took no order for 20 s and is ended");
     assert!(eventually(Duration::from_secs(60), told), "{}", daemon.log());
     assert_ne!(helper(&daemon), first);
-    // Files are as they should be again, and the next command is run.
+    // Files are correct again, and the next command is run.
     assert!(eventually(Duration::from_secs(20), || scene.lines("hosts.deny").iter().any(|line| line.contains(SCANNER))), "{}", daemon.log());
     scene.sweep(&["10.68.7.1".to_owned()]);
     assert!(eventually(Duration::from_secs(20), || scene.lines("out").contains(&"10.68.7.1".to_owned())), "{}", daemon.log());
@@ -389,7 +395,7 @@ fn when_the_daemon_is_killed_its_helper_and_commands_are_gone() {
     assert!(eventually(Duration::from_secs(10), || !Path::new(&format!("/proc/{helper}")).exists()));
 }
 
-/// Files of a namespace's own in place of those in /etc (ip-netns(8)); gone when it is dropped.
+/// Files of a namespace in place of those in /etc (ip-netns(8)); removed when dropped.
 struct Etc(PathBuf);
 
 impl Etc {
@@ -406,19 +412,19 @@ impl Etc {
 impl Drop for Etc {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-        // Only if nobody else has anything there.
+        // Only if it is otherwise empty.
         let _ = fs::remove_dir("/etc/netns");
     }
 }
 
 #[test]
-fn a_name_stands_in_the_report_and_a_name_server_that_does_not_answer_holds_up_no_block() {
+fn names_are_reported_and_a_silent_name_server_delays_no_block() {
     if missing(TOOLS).is_some() || !Path::new("/etc/nsswitch.conf").exists() {
         return;
     }
     let scene = Scene::new();
     let hosts = format!("{SCANNER} scanner.example\n10.68.7.1 10.0.0.99\n");
-    // Nobody answers at that address, and nobody says that it is not there.
+    // No host answers at that address, not even with an error.
     let _etc = Etc::new(&scene.host, &[("hosts", &hosts), ("resolv.conf", "nameserver 10.68.200.200\n"), ("nsswitch.conf", "hosts: files dns\n")]);
     let daemon = Daemon::start(&scene.host, "resolve: true");
     scene.scan(&["-sS", HOST]);
@@ -455,7 +461,7 @@ fn a_reload_gives_the_next_scan_another_command() {
 
 // D3
 #[test]
-fn hosts_deny_names_who_is_blocked_by_scan_or_by_hand_and_forgets_who_is_not() {
+fn hosts_deny_lists_exactly_the_blocked_hosts() {
     if missing(TOOLS).is_some() {
         return;
     }

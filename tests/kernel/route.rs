@@ -14,7 +14,7 @@ use portsentry::probe::Transport;
 use portsentry::sys::poll::readable;
 use support::netns::Namespace;
 
-/// A namespace with a device that has an address of both families; its other end is in the second.
+/// A namespace with a device that has addresses of both families; its other end is in the second.
 fn host() -> (Namespace, Namespace) {
     let (host, peer) = (Namespace::new(), Namespace::new());
     host.join(&peer, "v0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
@@ -117,12 +117,12 @@ fn a_router_with_many_routes_has_its_few_next_hops_listed() {
 }
 
 #[test]
-fn the_monitor_tells_of_every_change_once() {
+fn the_monitor_reports_every_change_once() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
     let (host, _peer) = host();
-    // Duplicate address detection would bring changes of its own later.
+    // Duplicate address detection would cause its own changes later.
     let settled = |monitor: &mut Monitor| {
         while readable(monitor.as_fd(), Duration::from_millis(300)).unwrap() {
             monitor.changed().unwrap();
@@ -150,7 +150,7 @@ fn the_monitor_tells_of_every_change_once() {
 }
 
 #[test]
-fn changes_that_were_thrown_away_are_changes() {
+fn lost_notifications_count_as_a_change() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
@@ -173,7 +173,7 @@ fn services(listeners: &Listeners) -> Vec<String> {
 }
 
 #[test]
-fn what_listens_is_listed_as_long_as_it_listens() {
+fn services_are_listed_as_long_as_they_listen() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
@@ -199,7 +199,7 @@ fn what_listens_is_listed_as_long_as_it_listens() {
 }
 
 #[test]
-fn a_transport_that_the_kernel_does_not_list_is_told() {
+fn a_transport_that_the_kernel_does_not_list_is_an_error() {
     if support::missing(&["ip"]).is_some() {
         return;
     }
@@ -230,7 +230,7 @@ fn connections_to_the_admin_ports_are_listed_and_known_again() {
         let first = diag.established(&admin).unwrap();
         let mut peers: Vec<SocketAddr> = first.iter().map(|connection| connection.peer).collect();
         peers.sort();
-        // The IPv4 connection is one of an IPv6 socket.
+        // The IPv4 connection belongs to an IPv6 socket.
         assert_eq!(peers, [streams[0].local_addr().unwrap(), streams[1].local_addr().unwrap()]);
         assert!(first.iter().all(|connection| connection.local.port() == 22));
         let cookies = |connections: &[portsentry::netlink::sock_diag::Connection]| {
@@ -243,13 +243,14 @@ fn connections_to_the_admin_ports_are_listed_and_known_again() {
         assert!(long.peers(Duration::from_secs(1000)).is_empty());
         long.observe(Duration::from_secs(1180), &second);
         assert_eq!(long.peers(Duration::from_secs(1180)).len(), 2);
-        // One that its peer has closed is established no longer, even if this host holds its end.
+        // A connection closed by its peer is no longer established, even if this host keeps its
+        // end.
         let [four, six, _web] = streams;
         drop(four);
         assert!(support::eventually(Duration::from_secs(2), || diag.established(&admin).unwrap().len() == 1));
         assert_eq!(diag.established(&admin).unwrap()[0].peer, six.local_addr().unwrap());
         assert_eq!(diag.established(&PortSet::default()).unwrap(), []);
-        // More ranges than the kernel's filter is given are filtered all the same.
+        // More ranges than the kernel's filter takes are still filtered.
         let many: PortSet = (0..1000u16).map(|n| n * 2 + 20..=n * 2 + 20).collect();
         assert_eq!(diag.established(&many).unwrap().len(), 2);
         drop(accepted);

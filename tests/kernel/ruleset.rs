@@ -1,4 +1,5 @@
-//! The ruleset over the real kernel: text against netlink, installation, elements. Each test lives in network namespaces of its own.
+//! The ruleset over the real kernel: text against netlink, installation, elements. Each test has
+//! its own network namespaces.
 
 macro_rules! need {
     ($($tool:literal),*) => {
@@ -73,7 +74,7 @@ fn text_and_netlink_list_identically() {
         by_text.run("nft", &["-f", path(&text)]);
         by_netlink.enter(|| {
             let mut connection = Connection::open(SCHEMA).unwrap();
-            // Every other one is installed over the one before it.
+            // Every second one is installed over the one before.
             if number % 2 == 0 && number > 0 {
                 connection.remove_table().unwrap();
             }
@@ -83,7 +84,8 @@ fn text_and_netlink_list_identically() {
         if number % 2 == 0 {
             assert_eq!(listing(&by_netlink), listing(&by_text), "ruleset {number}");
         } else {
-            // The daemon's own sets keep what is in them, and what is made anew comes last in the listing.
+            // The daemon's own sets keep their elements, and recreated objects come last in the
+            // listing.
             assert_eq!(strip(listing(&by_netlink)), strip(listing(&by_text)), "ruleset {number}");
         }
     }
@@ -125,7 +127,8 @@ fn lowered_rules_are_what_nft_makes_of_the_text() {
     }
 }
 
-/// nft 1.1 writes `[ range eq reg 1 A B ]` where older ones, and we, compare twice; they mean the same.
+/// nft 1.1 writes `[ range eq reg 1 A B ]` where older ones, and we, compare twice; they mean the
+/// same.
 fn two_comparisons(line: &str) -> Vec<String> {
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["[", "range", "eq", "reg", register, first, last, "]"] => {
@@ -153,7 +156,7 @@ fn a_listing_loads_and_lists_the_same_again() {
 }
 
 #[test]
-fn what_text_has_loaded_is_right_for_netlink() {
+fn a_ruleset_loaded_as_text_needs_no_netlink_change() {
     need!("nft");
     let namespace = Namespace::new();
     for (number, ruleset) in rulesets().iter().enumerate() {
@@ -193,7 +196,8 @@ fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
     });
     let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
     std::thread::sleep(Duration::from_millis(1100));
-    // Another size: the sets have to be made anew. Then other ports, and rules: the sets are left alone.
+    // Another size: the sets have to be recreated. Then other ports and rules: the sets are left
+    // alone.
     config.block.total = 5000;
     config.tcp.advanced_ports = PortSet::range(1, 2000);
     for round in 0..2 {
@@ -242,7 +246,7 @@ fn a_set_that_becomes_too_small_keeps_the_longest_blocks() {
 }
 
 #[test]
-fn whatever_others_did_to_the_table_is_put_right() {
+fn every_foreign_change_of_the_table_is_repaired() {
     need!("nft");
     let damages: [&[&str]; 11] = [
         &["flush", "chain", "inet", "portsentry", "gate"],
@@ -283,7 +287,7 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
         let error = connection.delete_element(SetId::Blocked4, &element).unwrap_err();
         assert!(error.is_not_found(), "{error}");
         assert!(error.to_string().starts_with("cannot delete element 192.0.2.1 of set blocked4: No such file or directory"), "{error}");
-        // The set is not in a ruleset without watched interfaces.
+        // The set does not exist in a ruleset without watched interfaces.
         let error =
             connection.add_element(SetId::Interfaces, &Element { key: Key::interface("eth0"), end: None, timeout: None, comment: None }).unwrap_err();
         assert!(error.is_not_found() && error.to_string().contains("element \"eth0\" of set interfaces"), "{error}");
@@ -292,7 +296,8 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
         connection.remove_table().unwrap();
         assert!(connection.remove_table().unwrap_err().is_not_found());
         assert!(connection.delete_elements(SetId::Blocked4, &[element]).unwrap_err().is_not_found());
-        // A name longer than the kernel takes: it says so in its own words, and nothing is left of the transaction.
+        // A name longer than the kernel takes: it gives its own message, and nothing is left of the
+        // transaction.
         let mut broken = ruleset.clone();
         broken.chains.push(Chain { name: "a".repeat(300).leak(), base: None, rules: Vec::new() });
         let error = connection.install(&broken).unwrap_err();
@@ -300,7 +305,7 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
         assert!(object.starts_with("chain aaa"), "{error}");
         match message {
             Some(words) => assert!(words.contains("policy validation") && error.to_string().ends_with(words), "{error}"),
-            // 6.1 and 6.12 have no words for this, 6.18 has.
+            // 6.1 and 6.12 have no message for this, 6.18 has.
             None => assert!(linux() < (6, 18) && *errno == rustix::io::Errno::RANGE.raw_os_error(), "{error}"),
         }
         assert!(connection.remove_table().unwrap_err().is_not_found(), "nothing of it is there");
@@ -359,7 +364,7 @@ fn nft_shows_blocks_with_comment_timeout_and_counter() {
     assert!(hosts.contains(&format!("comment \"{comment}\"")), "{hosts}");
     let networks = namespace.run("nft", &["list", "set", "inet", "portsentry", "blocked_nets4"]);
     assert!(networks.contains("255.255.255.0/24 counter packets 0 bytes 0 comment \"by hand\""), "{networks}");
-    // And what nft adds is read by us.
+    // And we read what nft adds.
     namespace.run("nft", &["add", "element", "inet", "portsentry", "blocked_nets4", "{ 10.0.0.0/8 timeout 1h comment \"nft\" }"]);
     let found =
         namespace.enter(|| Connection::open(SCHEMA).unwrap().get_element(SetId::BlockedNets4, Key::from(address("10.1.2.3"))).unwrap().unwrap());
@@ -375,7 +380,7 @@ fn removing_the_table_leaves_nothing() {
 }
 
 #[test]
-fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
+fn a_foreign_flush_is_reported_with_its_program() {
     need!("nft");
     let (namespace, _) = installed();
     let mut monitor = namespace.enter(|| Monitor::open(SCHEMA).unwrap());
@@ -392,7 +397,7 @@ fn a_foreign_flush_is_heard_with_the_program_that_did_it() {
 }
 
 #[test]
-fn an_installation_tells_the_generation_that_it_made_or_found() {
+fn an_installation_returns_its_generation() {
     need!();
     let namespace = Namespace::new();
     namespace.enter(|| {
@@ -405,7 +410,7 @@ fn an_installation_tells_the_generation_that_it_made_or_found() {
 }
 
 #[test]
-fn counters_that_follow_bring_nothing_back_that_was_taken_out() {
+fn late_counters_restore_no_deleted_element() {
     need!();
     let (namespace, ruleset) = installed();
     namespace.enter(|| {
@@ -441,7 +446,7 @@ fn counters_that_follow_bring_nothing_back_that_was_taken_out() {
 }
 
 #[test]
-fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
+fn concurrent_changes_do_not_disturb_an_installation() {
     need!();
     let (namespace, ruleset) = installed();
     let mut other = Config::default();
@@ -453,7 +458,8 @@ fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
             namespace.enter(|| {
                 let mut connection = Connection::open(SCHEMA).unwrap();
                 let mut changes = 0u32;
-                // Bounded, for when the other thread panics. So many elements are read between two changes; past them, there are changes only.
+                // Bounded, in case the other thread panics. This many elements are read between two
+                // changes; beyond, there are changes only.
                 while !done.load(Ordering::Relaxed) && changes < 20_000 {
                     let number = changes.min(400);
                     connection.add_elements(SetId::Blocked4, &[Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))]).unwrap();
@@ -475,7 +481,7 @@ fn others_that_change_the_ruleset_meanwhile_do_not_disturb_an_installation() {
 }
 
 #[test]
-fn who_takes_the_table_away_as_soon_as_it_is_there_makes_no_fault_of_ours() {
+fn a_table_deleted_right_after_installation_is_not_our_fault() {
     need!();
     let namespace = Namespace::new();
     let ruleset = ruleset::for_config(&Config::default(), EPHEMERAL);

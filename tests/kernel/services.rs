@@ -1,4 +1,5 @@
-//! Services come and go while the daemon runs, and nothing has to be told: the kernel's own socket lookup decides what is a closed port.
+//! Services start and stop while the daemon runs, without any message to it: the kernel's socket
+//! lookup decides which ports are closed.
 
 use crate::support;
 
@@ -26,7 +27,7 @@ impl Scene {
         Self { host, client, _elsewhere: elsewhere }
     }
 
-    /// One packet to `port`; whether the daemon saw it as a probe.
+    /// Sends one packet to `port`; returns whether the daemon saw it as a probe.
     fn is_watched(&self, daemon: &Daemon<'_>, udp: bool, to: &str, port: u16) -> bool {
         let before = probes(daemon);
         let ports = format!("-p{port}");
@@ -37,11 +38,12 @@ impl Scene {
         }
         words.push(to);
         nmap(&self.client, &words);
-        // The log message is on its way when nmap ends; a probe that is none never comes.
+        // The log message is on its way when nmap ends; packets that are not probes are never
+        // logged.
         eventually(Duration::from_millis(300), || probes(daemon) > before)
     }
 
-    /// Starts a service and waits until it is there.
+    /// Starts a service and waits until it listens.
     fn serve(&self, udp: bool, family: &str, address: &str, port: u16, setup: &str) -> Running {
         let program = format!(
             "import socket, sys, time\n\
@@ -125,7 +127,7 @@ fn a_port_is_watched_until_something_listens_on_it(udp: bool) {
             assert!(scene.is_watched(&daemon, udp, address, port), "{}: {address} before the service starts", case.name);
         }
         let service = scene.serve(udp, case.family, case.bind, port, case.setup);
-        // Closed places first: a packet that a service takes makes the port known as a service's.
+        // Closed places first: a packet that a service takes marks the port as a service's.
         for address in case.closed_at {
             assert!(scene.is_watched(&daemon, udp, address, port), "{}: {address} is closed still", case.name);
         }
@@ -133,7 +135,8 @@ fn a_port_is_watched_until_something_listens_on_it(udp: bool) {
             assert!(!scene.is_watched(&daemon, udp, address, port), "{}: {address} is a service now", case.name);
         }
         drop(service);
-        // A service that restarts must be no trap for its clients: its port stays exempt for a while.
+        // A restarting service must not be a trap for its clients: its port stays exempt for a
+        // while.
         for address in case.open_at {
             assert!(!scene.is_watched(&daemon, udp, address, port), "{}: {address} after the service ended", case.name);
         }

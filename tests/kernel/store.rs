@@ -1,7 +1,9 @@
-//! Never lost: blocks, offenders and evidence outlive a restart, a kill, a reboot and a power loss; and a store that cannot be used ends nothing.
+//! Blocks, offenders and evidence survive restarts, kills, reboots and power failures; a store that
+//! cannot be used stops nothing.
 //!
-//! A reboot is tried as what it is to the daemon: the same state directory and a kernel without our table, in a new network namespace or after the
-//! table was deleted; and with another boot id in what was stored, which is written there with SQLite itself.
+//! A reboot is simulated as the daemon sees it: the same state directory and a kernel without our
+//! table, in a new network namespace or after the table was deleted; and with another boot id in
+//! the stored mark, changed with SQLite itself.
 
 mod unusable;
 
@@ -24,7 +26,7 @@ const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "mount", "nsenter"];
 const HOST: &str = "10.71.1.1";
 const SCANNER: &str = "10.71.1.2";
 
-/// The daemon's clock stands this far ahead of the kernel's (`store::clock`).
+/// How far the daemon's clock is ahead of the kernel's (`store::clock`).
 const BEFORE_BOOT: u64 = 10 * 366 * 24 * 3600 * 1000;
 
 fn scene() -> Scene {
@@ -61,7 +63,8 @@ fn mark(boot: &str) -> Mark {
     Mark { boot: boot.to_owned(), wall: wall.as_millis() as u64, clock: MonoTime::from_millis(clock.tv_sec as u64 * 1000 + BEFORE_BOOT) }
 }
 
-/// Writes a store as a daemon would have left it that many milliseconds before a reboot, whose clock stood elsewhere.
+/// Writes a store as a daemon would have left it this many milliseconds before a reboot, with
+/// another clock.
 fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(MonoTime) -> Vec<Block>, offenders: impl Fn(MonoTime) -> Vec<Offender>) {
     let now = mark("");
     let then = Mark { boot: "another-boot".to_owned(), wall: now.wall - ago, clock: MonoTime::from_millis(BEFORE_BOOT + 7_000_000) };
@@ -99,7 +102,7 @@ fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
     done(&daemon.ctl(&["block", "203.0.113.9"]));
     done(&daemon.ctl(&["unblock", "203.0.113.9"]));
     let before = daemon.json(&["list"]);
-    // Power fails: nobody says goodbye.
+    // Power failure: no orderly end.
     kill(&mut daemon);
     daemon.namespace = &second.host;
     daemon.restart("block: { unproven: { timeout: 1h } }");
@@ -117,7 +120,7 @@ fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
     }
     daemon.wait_for_log("3 blocks restored from the state store, in force again.");
     assert_eq!(daemon.json(&["status"])["store"]["state"], "ok");
-    // And no more is said or done the next time.
+    // And the next start reports and does nothing more.
     assert!(daemon.stop().success());
     daemon.restart("block: { unproven: { timeout: 1h } }");
     daemon.wait_for_log("3 blocks found in the kernel, kept in force.");
@@ -126,7 +129,7 @@ fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
 
 // P25
 #[test]
-fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
+fn after_a_reboot_expired_and_protected_blocks_stay_away() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -146,7 +149,7 @@ fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
                 manual(HOST, now, 10, None),
                 manual("10.71.0.0/16", now, 10, None),
                 manual("192.0.2.4", now, 10, None),
-                // Its end lies ahead of its whole time: a clock was wrong.
+                // Its end is later than its whole duration: a clock was wrong.
                 manual("192.0.2.5", MonoTime::from_millis(now.millis() - 5_000_000), 10, Some(1_000_000)),
             ]
         },
@@ -162,7 +165,7 @@ fn after_a_reboot_what_is_over_or_must_not_be_blocked_does_not_come_back() {
 
 // P25
 #[test]
-fn what_was_taken_out_of_the_kernel_while_the_daemon_was_down_is_unblocked() {
+fn elements_deleted_while_the_daemon_was_down_are_unblocks() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -187,7 +190,7 @@ fn what_was_taken_out_of_the_kernel_while_the_daemon_was_down_is_unblocked() {
 }
 
 #[test]
-fn what_nft_says_to_a_running_daemon_holds_after_a_reboot() {
+fn changes_through_nft_hold_after_a_reboot() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -197,7 +200,7 @@ fn what_nft_says_to_a_running_daemon_holds_after_a_reboot() {
         done(&daemon.ctl(&["block", address]));
     }
     let listed = |daemon: &Daemon<'_>| daemon.blocked().into_iter().collect::<BTreeSet<_>>();
-    // One verb after the other, so that the count of what is stored tells what is.
+    // One operation after the other, so that the count of stored rows shows which are stored.
     for (verb, elements, stored) in [
         ("delete", [("blocked4", "{ 192.0.2.2 }"), ("blocked_nets4", "{ 203.0.113.0/24 }")], 2),
         ("add", [("blocked4", "{ 192.0.2.9 timeout 1h }"), ("blocked_nets4", "{ 198.18.0.0/15 }")], 4),
@@ -218,7 +221,7 @@ fn what_nft_says_to_a_running_daemon_holds_after_a_reboot() {
 }
 
 #[test]
-fn what_came_back_from_the_store_comes_back_after_a_flush_as_well() {
+fn restored_blocks_survive_a_flush() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -234,7 +237,7 @@ fn what_came_back_from_the_store_comes_back_after_a_flush_as_well() {
     assert!(!scene.reaches());
     assert_eq!(daemon.blocked(), [SCANNER, "203.0.113.0/24"]);
     assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
-    // Nobody's word was taken for an unblock: the store still has them.
+    // A lost table is not an unblock: the store still has the blocks.
     kill(&mut daemon);
     drop_table(&scene);
     daemon.restart("");
@@ -242,7 +245,7 @@ fn what_came_back_from_the_store_comes_back_after_a_flush_as_well() {
 }
 
 #[test]
-fn observing_keeps_what_was_stored_and_puts_nothing_in_force() {
+fn observe_mode_keeps_the_store_and_blocks_nothing() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -281,7 +284,7 @@ fn a_scan_that_a_reboot_interrupts_is_blocked_where_it_goes_on() {
 }
 
 #[test]
-fn another_prefix_length_blocks_what_was_judged() {
+fn a_changed_prefix_length_keeps_the_blocked_prefixes() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -325,7 +328,7 @@ fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "1h", "--reason", "known"]));
     kill(&mut daemon);
-    // As the transaction of a repair leaves it, when the daemon ends before the rest has followed.
+    // As a repair's transaction leaves it, when the daemon ends before the rest has followed.
     let nft = |words: &str| scene.host.run("nft", &[words]);
     nft(&format!(
         "delete element inet portsentry blocked4 {{ {SCANNER} }}; add element inet portsentry blocked4 {{ {SCANNER} timeout 1h expires 50m }}"
@@ -340,7 +343,8 @@ fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next
     assert!(daemon.json(&["list"])[0]["packets"].as_u64() >= Some(1), "{}", listing());
 }
 
-/// What must hold after a round: the last word that was acknowledged of each address; those without one may be either.
+/// What must hold after a round: the last acknowledged operation on each address; addresses without
+/// one may be either.
 #[derive(Default)]
 struct Books {
     blocked: BTreeSet<String>,
@@ -349,7 +353,7 @@ struct Books {
 
 // P25
 #[test]
-fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
+fn acknowledged_changes_hold_after_a_kill_at_any_moment() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -377,7 +381,7 @@ fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
                         if over.load(Ordering::Relaxed) {
                             return;
                         }
-                        // Each worker has addresses of its own, so that the last word is known.
+                        // Each worker has its own addresses, so that the last operation is known.
                         let address = format!("198.51.{worker}.{}", step.wrapping_mul(7919) % 40);
                         let block = step % 3 != 0;
                         {
@@ -402,7 +406,7 @@ fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
             if next(3) == 0 {
                 let _ = daemon.ctl(&["reload"]);
             }
-            // Repaired, or not yet repaired when it dies.
+            // Repaired, or not yet repaired when it is killed.
             if next(3) == 0 {
                 scene.host.run("nft", &["flush", "ruleset"]);
             }
@@ -431,11 +435,11 @@ fn whatever_was_acknowledged_holds_after_a_kill_at_any_moment() {
 }
 
 #[test]
-fn a_long_list_is_the_kernels_word_in_the_order_of_addresses() {
+fn a_long_list_matches_the_kernel_in_the_order_of_addresses() {
     if missing(TOOLS).is_some() {
         return;
     }
-    // More than are listed by a dump.
+    // More than one dump lists.
     let count = 1500;
     let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
@@ -481,7 +485,7 @@ fn a_hundred_thousand_blocks_come_back_in_one_batch() {
     assert!(!scene.reaches());
     assert_eq!(daemon.json(&["status"])["blocked"], count + 1);
     daemon.wait_for_log(&format!("{} blocks restored from the state store", count + 1));
-    // Beside it: nft, reading the same from a file.
+    // For comparison: nft, reading the same from a file.
     let saved = daemon.path("saved.nft");
     let elements: Vec<_> = (0..count).map(|n| format!("{} timeout 100000s expires 99999s", address(n))).collect();
     std::fs::write(

@@ -1,8 +1,9 @@
-//! A host that has run Debian's PortSentry 1.2 moves over by one command: its files are read where they lie, its ports are watched, its history goes
-//! on, its ignore file holds, and its log recipes find their words.
+//! Migration of a host from Debian's PortSentry 1.2 by one command: its files are read at their
+//! places, its ports are watched, its history continues, its ignore file applies, and its log
+//! recipes still match.
 //!
-//! The files are those of Debian's package, unpacked at run time; where that cannot be had, those of tests/classic, which have the same keys and
-//! values.
+//! The files are those of Debian's package, unpacked at run time; without it those of
+//! tests/classic, which have the same keys and values.
 
 use crate::support;
 
@@ -28,8 +29,10 @@ fn scene() -> Scene {
     Scene::new(&["10.69.0.1/16"], &theirs.each_ref().map(String::as_str))
 }
 
-/// Lays the package's files out as dpkg does, with what the administrator edits: `edits` are replaced in portsentry.conf, `modes` stand in
-/// /etc/default/portsentry, `ignored` is appended to the static ignore file, of which the package's own script makes the ignore file.
+/// Installs the package's files as dpkg does, with the administrator's changes: `edits` are
+/// replaced in portsentry.conf, `modes` are the content of /etc/default/portsentry, `ignored` is
+/// appended to the static ignore file, from which the package's own script generates the ignore
+/// file.
 fn set_up(machine: &Machine<'_>, package: Option<&Package>, edits: &[(&str, &str)], modes: [&str; 2], ignored: &str) {
     let fixture = |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/classic").join(name)).unwrap();
     let (mut configuration, fixed) = match package {
@@ -44,11 +47,11 @@ fn set_up(machine: &Machine<'_>, package: Option<&Package>, edits: &[(&str, &str
     machine.classic_files(&configuration, &fixed);
     machine.write("/etc/portsentry/portsentry.ignore.static", &fixed);
     std::fs::create_dir(machine.file("/etc/default")).unwrap();
-    // What the package's postinst writes on a new host.
+    // Written by the package's postinst on a new host.
     if let Some(package) = package {
         let postinst = package.text("DEBIAN/postinst");
         assert!(postinst.contains("TCP_MODE=tcp") && postinst.contains("UDP_MODE=udp"), "{postinst}");
-        // What its init script does at every start.
+        // Done by its init script at every start.
         let script = package.path("usr/lib/portsentry/portsentry-build-ignore-file");
         let built = machine.output("perl", &[script.to_str().unwrap()]);
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -57,7 +60,7 @@ fn set_up(machine: &Machine<'_>, package: Option<&Package>, edits: &[(&str, &str
     machine.write("/etc/default/portsentry", &format!("# portsentry\nTCP_MODE=\"{}\"\nUDP_MODE=\"{}\"\n", modes[0], modes[1]));
 }
 
-/// The old program under the package's files; it is ended by its process ids.
+/// The old program with the package's files; it is ended by its process ids.
 fn run_old(machine: &Machine<'_>, package: &Package, mode: &str, attack: impl FnOnce()) {
     machine.start_old(package, mode).unwrap();
     attack();
@@ -69,7 +72,7 @@ fn run_old(machine: &Machine<'_>, package: &Package, mode: &str, attack: impl Fn
     assert!(eventually(Duration::from_secs(5), || machine.pids().is_empty()), "the old program does not end");
 }
 
-/// Without the package the takeover is tried with the files of tests/classic; that is told.
+/// Without the package the migration is tried with the files of tests/classic, which is printed.
 fn package() -> Option<Package> {
     Package::get().map_err(|reason| println!("{reason}: tried with the files of tests/classic")).ok()
 }
@@ -94,14 +97,15 @@ fn is_history_line(line: &str, address: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// The filter that fail2ban ships finds these lines, where fail2ban is installed or `tests/run` has unpacked it in the target directory.
+/// fail2ban's own filter matches these lines, if fail2ban is installed or `tests/run` has unpacked
+/// it in the target directory.
 fn fail2ban_finds(history: &Path, lines: usize) {
     let unpacked = Path::new(env!("CARGO_BIN_EXE_portsentry")).ancestors().nth(2).unwrap().join("fail2ban");
     let Some(root) = [Path::new("/"), &unpacked].into_iter().find(|root| root.join("usr/bin/fail2ban-regex").exists()) else {
         println!("fail2ban cannot be had: the lines were compared by their form only");
         return;
     };
-    // Debian's package is for Debian's python, not for another one that stands first in PATH.
+    // Debian's package is for Debian's python, not for another one that comes first in PATH.
     let found = Command::new("timeout")
         .args(["60", "/usr/bin/python3"])
         .arg(root.join("usr/bin/fail2ban-regex"))
@@ -116,7 +120,7 @@ fn fail2ban_finds(history: &Path, lines: usize) {
 }
 
 #[test]
-fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported_before_and_blocks_as_little() {
+fn a_host_with_debians_default_files_reports_as_before() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -127,7 +131,7 @@ fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported
     if let Some(package) = &package {
         run_old(&machine, package, "tcp", || drop(scene.traffic("knock", OLD_SCANNER, HOST, &["1", "11", "15"])));
         machine.wait_for_log("attackalert: Ignoring TCP response per configuration file setting.");
-        // It calls blocked in its history what it did not block: a jail of fail2ban bans for it.
+        // Its history says blocked for hosts that it did not block: fail2ban's jail would ban them.
         assert!(machine.text(HISTORY).contains("TCP Blocked") && machine.blocked_by_old().is_empty());
     }
     let history = machine.text(HISTORY);
@@ -151,14 +155,15 @@ fn a_host_with_debians_default_files_reports_after_the_takeover_what_it_reported
 
 // D12
 #[test]
-fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
+fn a_host_with_debians_files_that_blocks_still_blocks() {
     if missing(TOOLS).is_some() {
         return;
     }
     let package = package();
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
-    // What the package's README tells everybody to edit; and the last line of the ignore file has no end.
+    // The edits that the package's README recommends; and the last line of the ignore file has no
+    // line end.
     let ip = run("sh", &["-c", "command -v ip"]);
     let route = format!("KILL_ROUTE=\"{} route add unreachable $TARGET$\"", ip.trim());
     let edits = [("BLOCK_TCP=\"0\"", "BLOCK_TCP=\"1\""), ("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"", &route)];
@@ -174,14 +179,14 @@ fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
 
     let said = machine.import(&[]);
     println!("{said}");
-    // The old program's lines went to syslog; so shall ours, that the recipes find them.
+    // The old program's lines went to syslog; so do ours, so that the recipes find them.
     let yaml = machine.text("/etc/portsentry/portsentry.yaml");
     assert!(yaml.contains("mode: advanced") && yaml.contains("TCP_MODE=\"atcp\"") && yaml.contains("UDP_MODE=\"audp\""), "{yaml}");
     machine.write("/etc/portsentry/portsentry.yaml", &format!("{yaml}\nlog: {{ target: syslog }}\n"));
     machine.start_ours(&[]);
     assert_eq!(machine.text("/var/log/stderr"), "");
 
-    // The ignore file first: neither is blocked nor told.
+    // The ignore file first: neither is blocked or reported.
     for friend in [FRIEND, OFFICE] {
         scene.scan_from(friend, &["-sS", "-p1-100", HOST]);
         scene.scan_from(friend, &["-sU", "-p1-10", HOST]);
@@ -193,7 +198,7 @@ fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
     assert!(eventually(Duration::from_secs(5), || machine.blocked_by_ours() == [SCANNER]), "{:?}", machine.blocked_by_ours());
     assert!(!scene.reaches_from(SCANNER) && scene.reaches_from(FRIEND) && scene.reaches_from(OFFICE));
 
-    // The history goes on where the old program stopped.
+    // The history continues where the old program stopped.
     let written = || machine.text(HISTORY).lines().count() == known + 1;
     assert!(eventually(Duration::from_secs(5), written), "{}", machine.text(HISTORY));
     let history = machine.text(HISTORY);
@@ -209,7 +214,7 @@ fn a_host_with_debians_files_that_blocks_goes_on_blocking_after_the_takeover() {
         format!("attackalert: TCP SYN/Normal scan from host: {SCANNER}/{SCANNER} to TCP port: "),
         format!("attackalert: Host {SCANNER} has been blocked via "),
     ] {
-        // The old program's lines have the time in front: its syslog(3) writes it.
+        // The old program's lines begin with the time: its syslog(3) writes it.
         let told = || machine.log().iter().any(|line| line.contains(&text) && line.starts_with('<') && line.contains(">portsentry["));
         assert!(eventually(Duration::from_secs(5), told), "no {text:?} of ours:\n{}", machine.log().join("\n"));
     }

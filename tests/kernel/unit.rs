@@ -1,7 +1,7 @@
-//! The service's unit: systemd finds nothing wrong with it, and the daemon does its work within the cage that it builds.
+//! The systemd unit: systemd finds no fault with it, and the daemon works within its sandbox.
 //!
-//! The cage is built by hand from what the unit says: capabilities, no new privileges, umask, a file system that can be read only. The filter of
-//! system calls is not: `systemd-analyze` knows what it lets through, and nothing else here does.
+//! The sandbox is built manually from the unit's settings: capabilities, no new privileges, umask,
+//! a read-only file system. Not the system call filter: only `systemd-analyze` knows its effect.
 
 use crate::support;
 
@@ -24,7 +24,7 @@ fn unit() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd/portsentry.service")).unwrap()
 }
 
-/// The value of a setting that stands once.
+/// The value of a setting that occurs once.
 fn setting(name: &str) -> String {
     let unit = unit();
     let mut values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -48,7 +48,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     fs::write(&path, installed).unwrap();
     let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
-    // What other units of this machine lack is not ours.
+    // Faults of other units of this machine do not matter.
     let said = String::from_utf8_lossy(&said).lines().filter(|line| line.contains("portsentry")).collect::<Vec<_>>().join("\n");
     assert!(said.is_empty(), "{said}");
     assert!(output.status.success());
@@ -56,7 +56,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
 
 // P24
 #[test]
-fn what_the_defaults_write_lies_in_the_directories_that_the_unit_makes() {
+fn the_default_paths_lie_in_the_units_directories() {
     let made = [Path::new("/var/lib").join(setting("StateDirectory")), Path::new("/run").join(setting("RuntimeDirectory"))];
     let config = portsentry::config::Config::default();
     assert!(!config.respond.hosts_deny.enabled && config.blocked_file.is_none());
@@ -65,7 +65,7 @@ fn what_the_defaults_write_lies_in_the_directories_that_the_unit_makes() {
     }
 }
 
-/// Builds the cage and starts the program in it. `$WRITABLE` are further directories that can be written.
+/// Builds the sandbox and starts the program in it. `$WRITABLE` are further writable directories.
 const CAGE: &str = r#"
 umask "$UMASK"
 for directory in /var/lib/portsentry /run/portsentry $WRITABLE; do mount --bind "$directory" "$directory" || exit 98; done
@@ -109,7 +109,7 @@ fn knock(scanner: &Namespace, ports: &[&str]) {
 
 // P24
 #[test]
-fn the_daemon_does_its_work_within_the_units_cage_and_names_what_it_lacks_for_hosts_deny() {
+fn the_daemon_works_in_the_units_sandbox_and_names_missing_rights() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -118,7 +118,7 @@ fn the_daemon_does_its_work_within_the_units_cage_and_names_what_it_lacks_for_ho
     let mut machine = Machine::new(&host);
     machine.write("/etc/portsentry/portsentry.yaml", EVERYTHING);
     machine.write("/etc/hosts.deny", "ALL: 203.0.113.9\n");
-    // Of a group that root without its capabilities could not give it again.
+    // Of a group that root without its capabilities could not set again.
     std::os::unix::fs::chown(machine.file("/etc/hosts.deny"), Some(0), Some(4)).unwrap();
 
     start_caged(&mut machine, "");
@@ -134,14 +134,14 @@ fn the_daemon_does_its_work_within_the_units_cage_and_names_what_it_lacks_for_ho
     assert_eq!(machine.text("/etc/hosts.deny"), "ALL: 203.0.113.9\n");
     let blocked = || machine.text("/var/lib/portsentry/portsentry.blocked.tcp").contains(SCANNER);
     assert!(eventually(Duration::from_secs(10), blocked));
-    // The umask leaves the group its right to read, and gives others nothing.
+    // The umask keeps the group's read permission, and gives others none.
     let history = fs::metadata(machine.file("/var/lib/portsentry/portsentry.history")).unwrap();
     assert_eq!(history.permissions().mode() & 0o777, 0o640);
     assert_eq!(fs::metadata(machine.file("/run/portsentry/control.sock")).unwrap().gid(), 4, "adm");
     assert!(!machine.log().iter().any(|line| line.contains("CAP_")), "it lacks a capability:\n{}", machine.log().join("\n"));
     machine.stop_ours();
 
-    // What responses.conf gives it.
+    // Granted by responses.conf.
     start_caged(&mut machine, "/etc");
     machine.wait_for_log(&format!("attackalert: Host {SCANNER} has been blocked via wrappers with string: \"ALL: {SCANNER}\""));
     assert_eq!(fs::metadata(machine.file("/etc/hosts.deny")).unwrap().gid(), 4);

@@ -1,4 +1,4 @@
-//! The daemon's command line: what it prints, and with which status it ends.
+//! The daemon's command line: output and exit status.
 
 use crate::support;
 
@@ -23,7 +23,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A configuration file in a directory that nobody else may write.
+/// A configuration file in a directory that only this user can write.
 fn file(text: &str) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("portsentry.yaml");
@@ -106,7 +106,7 @@ fn without_privilege_it_says_so_and_ends_with_77() {
     let (directory, path) = file("history_file: \"\"\n");
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    // The binary may lie where nobody else can go: copy it.
+    // The binary may be in a directory closed to other users: copy it.
     let copy = directory.path().join("portsentry");
     copy_program(PORTSENTRY, &copy);
     let words = ["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", copy.to_str().unwrap(), "--config", &path];
@@ -117,7 +117,7 @@ fn without_privilege_it_says_so_and_ends_with_77() {
 
 #[test]
 fn mode_words_that_do_not_fit_the_file_are_refused_as_the_file_itself_would_be() {
-    // Fine as they stand, since advanced mode looks at other ports.
+    // Valid as written, since advanced mode uses other ports.
     let (_directory, path) = file("tcp: {ports: [0, 7]}\n");
     assert!(portsentry(&["--config", &path, "--check"]).status.success());
     let told = portsentry(&["--config", &path, "--check", "-tcp"]);
@@ -125,7 +125,7 @@ fn mode_words_that_do_not_fit_the_file_are_refused_as_the_file_itself_would_be()
     assert!(stderr(&told).contains("the command line: error: `tcp.ports` has port 0"), "{}", stderr(&told));
     let (_directory, path) = file("udp: {ports: []}\nscan_trigger: 30\n");
     assert_eq!(portsentry(&["--config", &path, "--check", "-sudp"]).status.code(), Some(78));
-    // A warning that only the words give cause for.
+    // A warning that only the command line causes.
     let told = portsentry(&["--config", &path, "--check", "-stcp"]);
     assert!(told.status.success() && stderr(&told).contains("a scan of all of them is not noticed"), "{}", stderr(&told));
 }

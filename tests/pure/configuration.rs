@@ -1,8 +1,9 @@
-//! The configuration file: what is broken is refused with its place and a remedy, what others can write is not trusted, and the commented
-//! default is the default.
+//! The configuration file: faults are refused with place and remedy, files that others can write
+//! are not trusted, and the commented default equals the built-in one.
 //!
-//! Lines `# expect: LINE:COLUMN words of the message | words of the remedy` in `tests/configuration/broken/*.yaml` (refused) and `odd/*.yaml`
-//! (taken, with a warning) say what must be found.
+//! Lines `# expect: LINE:COLUMN words of the message | words of the remedy` in
+//! `tests/configuration/broken/*.yaml` (refused) and `odd/*.yaml` (accepted with a warning) give
+//! the expected findings.
 
 mod files;
 
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny, KEYS, Log, NeverBlock, PortMode, PortSet, Protocol,
-    ProtocolAction, Refused, Respond, Severity, Unproven, Words,
+    self, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol,
+    ProtocolAction, Refused, Respond, Severity, Unproven,
 };
 use proptest::prelude::*;
 
@@ -22,7 +23,8 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The fixtures, copied to where nobody else can write: the checkout may belong to anybody.
+/// The fixtures, copied to a directory that only this user can write: the checkout may have any
+/// owner.
 fn fixtures(kind: &str) -> (tempfile::TempDir, Vec<PathBuf>) {
     let directory = tempfile::tempdir().unwrap();
     let copy = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -37,7 +39,7 @@ fn fixtures(kind: &str) -> (tempfile::TempDir, Vec<PathBuf>) {
     (directory, files)
 }
 
-/// What a fixture says must be found.
+/// An expected finding of a fixture.
 struct Expected {
     line: u32,
     column: u32,
@@ -59,7 +61,7 @@ fn expected(file: &Path) -> Vec<Expected> {
     lines.into_iter().map(parse).collect()
 }
 
-/// Each expectation is met by a finding of this gravity, and no finding of it is left over.
+/// Each expectation is met by a finding of this severity, and there are no other findings of it.
 fn hold(file: &Path, findings: &[Finding], severity: Severity) {
     let all: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
     let mut of_it: Vec<_> = findings.iter().filter(|finding| finding.severity == severity).collect();
@@ -121,7 +123,7 @@ fn a_refusal_prints_all_findings_with_line_caret_and_help() {
 
 // P13
 #[test]
-fn what_a_file_holds_reaches_no_terminal_unescaped() {
+fn no_text_of_a_file_reaches_a_terminal_unescaped() {
     let refused = config::parse("mode: \"\\e[2J\u{202e}\"\n\"\u{85}\\u001b]0;x\": 1\n# \u{9b}31m\nnone: \u{9b}31m\n", "a\u{1b}[2J.yaml").unwrap_err();
     let text = refused.to_string();
     assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
@@ -169,7 +171,8 @@ fn the_commented_default_is_the_default_and_has_every_key() {
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config, Config::default());
 
-    // The keys with their values, those in a comment (`# reflex: true`) included, and nothing else that looks like one.
+    // Keys with their values, including commented ones (`# reflex: true`), and nothing else that
+    // looks like a key.
     let (mut open, mut keys): (Vec<(usize, String)>, BTreeSet<String>) = (Vec::new(), BTreeSet::new());
     for line in text.lines() {
         let indent = line.len() - line.trim_start().len();
@@ -231,8 +234,8 @@ fn the_bounds_of_the_table_hold() {
     }
 }
 
-fn word_of<T: Words + std::fmt::Debug>() -> impl Strategy<Value = T> {
-    (0..T::WORDS.len()).prop_map(|at| T::WORDS[at].1)
+fn word_of<T: Keyword + std::fmt::Debug>() -> impl Strategy<Value = T> {
+    (0..T::KEYWORDS.len()).prop_map(|at| T::KEYWORDS[at].1)
 }
 
 fn ports() -> impl Strategy<Value = PortSet> {
@@ -240,7 +243,7 @@ fn ports() -> impl Strategy<Value = PortSet> {
         .prop_map(|pairs| pairs.into_iter().map(|(first, length)| first..=first.saturating_add(length)).collect())
 }
 
-/// A stealth or advanced protocol that watches something: contradictions have their own tests.
+/// A stealth or advanced protocol that watches ports: contradictions have their own tests.
 fn protocol() -> impl Strategy<Value = Protocol> {
     (word_of::<PortMode>(), ports(), ports(), ports(), word_of::<ProtocolAction>()).prop_map(|(mode, ports, advanced_ports, exclude, action)| {
         let ports = if mode == PortMode::Connect { ports.without(&PortSet::of(&[0])) } else { ports };
@@ -283,7 +286,7 @@ fn path(name: &'static str) -> impl Strategy<Value = PathBuf> {
     "[^\u{0}-\u{1f}\u{7f}-\u{9f}]{0,20}".prop_map(move |text| PathBuf::from(format!("/{name}/{text}")))
 }
 
-/// Text with whatever YAML could stumble over; macros have braces, so those are kept out.
+/// Text with everything that YAML may misread; without macros, which have braces.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[^{}$]{0,30}", "[ \\t\\n\\r\"'\\\\#:&*!|>%@`,\\[\\]~-]{0,12}", Just("true".to_owned()), Just("1e3".to_owned()), Just("~".to_owned())]
 }
@@ -348,7 +351,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                     ssh_peers: never.0[3],
                     admin_ports: never.1,
                 },
-                // Taken as IPv4, with a warning: not what was printed.
+                // Read as IPv4, with a warning: not the printed text.
                 allow: allow.into_iter().filter(|network| !network.to_string().starts_with("::ffff:")).collect(),
                 ignore_file: files.0,
                 respond,
@@ -407,7 +410,7 @@ proptest! {
     }
 }
 
-/// Parses, prints what was found, and holds what is promised of any text.
+/// Parses, prints the findings, and checks the properties that hold for any text.
 fn bounded(text: &str) {
     let findings = match config::parse(text, "x") {
         Ok(loaded) => {
@@ -428,8 +431,8 @@ fn bounded(text: &str) {
 
 // P12
 #[test]
-fn large_files_full_of_mistakes_are_judged_within_bounds() {
-    // Room is left for the key before a list.
+fn large_files_full_of_mistakes_are_checked_within_bounds() {
+    // Room for the key before a list.
     let many = |line: &str| line.repeat(262_000 / line.len());
     let keys: String = (0..20_000).map(|n| format!("key_{n}: x\n")).collect();
     let names: String = (0..15_000).map(|n| format!("if{n}, ")).collect();

@@ -1,4 +1,4 @@
-//! The control socket and `portsentryctl` over it: real sockets, real clients, hostile ones among them.
+//! The control socket and `portsentryctl`: real sockets, and clients of which some are hostile.
 
 mod fake;
 
@@ -82,7 +82,7 @@ ADDRESS          SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
 }
 
 #[test]
-fn a_list_of_nothing_is_a_sentence_or_an_empty_array() {
+fn an_empty_list_is_a_sentence_or_an_empty_array() {
     let daemon = Daemon::start(FakeHandler { empty: true, ..FakeHandler::default() }, "");
     assert_eq!(daemon.ctl("list"), (0, "Nothing is blocked.\n".into(), String::new()));
     assert_eq!(daemon.ctl("list --json"), (0, "[]\n".into(), String::new()));
@@ -91,7 +91,7 @@ fn a_list_of_nothing_is_a_sentence_or_an_empty_array() {
 }
 
 #[test]
-fn what_is_known_of_an_address_is_shown() {
+fn the_state_of_an_address_is_shown() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     assert_eq!(
         daemon.ctl("show 2001:db8:1::7").1,
@@ -229,7 +229,7 @@ fn a_closed_standard_output_is_no_failure_and_a_full_disk_is_one() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"));
 }
 
-/// A million where the code is optimised; without optimisation that takes half a minute on a busy machine.
+/// A million in optimised builds; otherwise that takes half a minute on a busy machine.
 const ROWS: u32 = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
 
 // P10
@@ -245,7 +245,7 @@ fn a_million_rows_are_listed_in_little_memory() {
         let Reply::Blocks { rows: part, more } = client.receive(Some(LONG)).unwrap() else { panic!() };
         rows += part.len();
         if rows % 50_000 < 64 {
-            // Whoever reads as fast as it goes must not have the daemon for himself.
+            // A fast reader must not monopolise the daemon.
             daemon.assert_serves();
         }
         for row in part {
@@ -262,7 +262,8 @@ fn a_million_rows_are_listed_in_little_memory() {
     assert!(grown < LITTLE_KIB, "{grown} KiB");
 }
 
-/// Less than a million rows take; alone the test needs 3 MiB, but the others run in the same process.
+/// Less than a million rows need; alone the test needs 3 MiB, but other tests run in the same
+/// process.
 const LITTLE_KIB: u64 = 160 << 10;
 
 fn resident_kib() -> u64 {
@@ -320,7 +321,7 @@ fn half_a_request_and_none_are_cut_off_in_time() {
 }
 
 #[test]
-fn half_a_request_of_one_who_hangs_up_is_not_carried_out() {
+fn half_a_request_of_a_disconnected_client_is_ignored() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     let mut stream = daemon.connect();
     stream.write_all(b"{\"v\":1,\"do\":\"unblock-all\"}").unwrap();
@@ -330,7 +331,7 @@ fn half_a_request_of_one_who_hangs_up_is_not_carried_out() {
 }
 
 #[test]
-fn a_request_of_one_who_closes_his_side_is_answered() {
+fn a_client_that_closes_its_writing_side_is_answered() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     let mut stream = daemon.connect();
     stream.write_all(b"{\"v\":1,\"do\":\"rules\"}\n").unwrap();
@@ -342,7 +343,7 @@ fn a_request_of_one_who_closes_his_side_is_answered() {
 
 // P11
 #[test]
-fn a_thousand_silent_connections_harm_nobody() {
+fn a_thousand_silent_connections_delay_no_client() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     let silent: Vec<UnixStream> = (0..1000)
         .map(|n| {
@@ -360,7 +361,7 @@ fn a_thousand_silent_connections_harm_nobody() {
 
 // P11
 #[test]
-fn who_asks_for_a_long_list_and_reads_nothing_is_cut_off() {
+fn a_client_that_reads_nothing_of_a_long_list_is_disconnected() {
     let daemon = Daemon::start(FakeHandler { many: 1_000_000, ..FakeHandler::default() }, "");
     let before = resident_kib();
     let mut lazy: Vec<UnixStream> = (0..20).map(|_| daemon.connect()).collect();
@@ -393,7 +394,7 @@ fn watch_shows_events_as_they_happen() {
     });
     let deadline = Instant::now() + LONG;
     let line = loop {
-        // Until the client has connected there is nobody to tell.
+        // Until the client has connected, there is no watcher.
         daemon.journal.notify(Notice::Warning("look\u{1b}".into()));
         match lines.recv_timeout(Duration::from_millis(50)) {
             Ok(line) => break line,
@@ -449,10 +450,11 @@ fn no_more_than_sixteen_watch() {
     );
 }
 
-/// The group that may read in these tests; every Debian has it.
+/// A group that exists on every Debian; it may read in these tests.
 const READERS: &str = "daemon";
 
-/// Connects as another user, who is a member of [`READERS`]. The kernel notes the credentials of the thread that connects.
+/// Connects as another user in group [`READERS`]. The kernel takes the credentials of the
+/// connecting thread.
 fn connect_as(uid: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
     let gid: u32 = support::run("getent", &["group", READERS]).split(':').nth(2).unwrap().parse().unwrap();
     std::thread::scope(|scope| {
@@ -478,14 +480,14 @@ fn histories(daemon: &Daemon) -> usize {
     daemon.asked.lock().unwrap().iter().filter(|request| matches!(request, Request::History { .. })).count()
 }
 
-/// Sends a request on each. One that was refused at once is closed already.
+/// Sends a request on each. A refused one is closed already.
 fn ask_all(clients: &mut [UnixStream], request: &[u8]) {
     for client in clients {
         let _ = client.write_all(request);
     }
 }
 
-/// How many of these have an answer of this kind by now.
+/// How many of these have such an answer by now.
 fn answered(clients: &[UnixStream], word: &str) -> usize {
     let has = |client: &&UnixStream| {
         let mut buffer = [0u8; 512];
@@ -496,7 +498,7 @@ fn answered(clients: &[UnixStream], word: &str) -> usize {
 }
 
 #[test]
-fn slow_requests_and_watchers_of_a_member_make_root_wait_for_nothing() {
+fn slow_requests_and_watchers_of_members_do_not_delay_root() {
     if support::missing(&["getent"]).is_some() {
         return;
     }
@@ -522,7 +524,7 @@ fn slow_requests_and_watchers_of_a_member_make_root_wait_for_nothing() {
     let begun = Instant::now();
     assert_eq!(daemon.ctl("history").0, 0);
     assert!(begun.elapsed() < slow * 2, "{:?}", begun.elapsed());
-    // One user has a part of the places only.
+    // One user gets only a part of the places.
     assert_eq!(answered(&hammering, "24 clients of user 65533"), 24);
     assert_eq!(answered(&watching, "\"watching\""), 6);
 }
@@ -559,7 +561,7 @@ fn a_slow_request_of_a_client_that_is_gone_is_cancelled() {
         drop(clients);
         assert!(support::eventually(LONG, || cancelled() == histories(&daemon)), "round {round}: {} of {}", cancelled(), histories(&daemon));
     }
-    // Most of those that waited for a thread were never begun.
+    // Most waiting requests were never started.
     assert!(histories(&daemon) < 30, "{}", histories(&daemon));
 }
 
@@ -578,7 +580,7 @@ fn requests_of_one_client_are_answered_in_their_order() {
 
 /// `portsentryctl` as another user and group.
 fn ctl_as(uid: u32, gid: u32, socket: &Path, words: &[&str]) -> Output {
-    // The target directory may be closed to others: they run a copy.
+    // The target directory may be closed to other users: they run a copy.
     let copy = socket.parent().unwrap().join("portsentryctl");
     if !copy.exists() {
         support::copy_program(env!("CARGO_BIN_EXE_portsentryctl"), &copy);
@@ -608,7 +610,7 @@ fn others_may_not_even_read_and_members_of_the_group_may_read_but_not_change() {
     assert!(err.contains("only root may change"), "{err}");
     assert!(!daemon.asked.lock().unwrap().iter().any(Request::changes));
     assert_eq!(run(65533, 65533, &["list"]).0, 77);
-    // The socket's mode is the first door; the daemon asks the kernel who it is all the same.
+    // The socket's mode is the first check; the daemon also asks the kernel for the user.
     std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
     let (code, err) = run(65533, 65533, &["list"]);
     assert_eq!(code, 77);
@@ -648,7 +650,7 @@ fn a_stale_socket_is_replaced_and_a_second_daemon_is_not_started() {
     assert!(matches!(second, ListenError::Running(_)));
     assert!(second.to_string().contains("another portsentry is running"));
     assert!(path.exists(), "the first one's socket stays");
-    // Somebody else's socket in its place is left alone.
+    // Another process's socket at the path is left alone.
     std::fs::remove_file(&path).unwrap();
     let other = UnixListener::bind(&path).unwrap();
     drop(first);
@@ -662,7 +664,7 @@ fn a_daemon_that_hangs_with_a_full_queue_is_still_running() {
     let path = directory.path().join("control.sock");
     let _hangs = listen(&path, "").unwrap();
     let mut waiting = Vec::new();
-    // Until the queue is full; somaxconn bounds it.
+    // Until the queue is full; somaxconn limits it.
     while let Ok(stream) = portsentry::sys::peer::connect_now(&path) {
         waiting.push(stream);
         assert!(waiting.len() < 100_000);
@@ -674,7 +676,7 @@ fn a_daemon_that_hangs_with_a_full_queue_is_still_running() {
 }
 
 #[test]
-fn what_is_no_socket_is_not_removed() {
+fn only_a_socket_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     std::fs::write(&path, "precious").unwrap();
@@ -684,7 +686,8 @@ fn what_is_no_socket_is_not_removed() {
     assert!(!directory.path().join("new").exists());
 }
 
-/// A build without optimisation takes seconds for this much, on a busy machine ten; 64 MiB are read at most.
+/// A build without optimisation takes seconds for this much, on a busy machine ten; 64 MiB are read
+/// at most.
 const HISTORY_LEN: usize = 8 << 20;
 
 #[test]

@@ -1,5 +1,5 @@
-//! Every dependency keeps to deny.toml: licences, duplicate versions, banned crates, sources. What `cargo deny check bans licenses sources` checks, without
-//! installing it.
+//! Every dependency complies with deny.toml: licences, duplicate versions, banned crates, sources.
+//! The same checks as `cargo deny check bans licenses sources`, without installing it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use spdx::{Expression, ParseMode};
 
-/// deny.toml. A key that is not here is refused, so that none of them is there for show.
+/// deny.toml. Unknown keys are refused, so that every key has an effect.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Policy {
     graph: Graph,
-    /// Needs the advisory database: `cargo deny` alone.
+    /// Needs the advisory database: only `cargo deny` uses it.
     #[serde(rename = "advisories")]
     _advisories: toml::Table,
     licenses: Licenses,
@@ -45,7 +45,7 @@ struct Bans {
     deny: Vec<Spec>,
 }
 
-/// Some versions of a crate.
+/// A range of versions of a crate.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Spec {
@@ -64,14 +64,14 @@ struct Sources {
     allow_git: Vec<String>,
 }
 
-/// Nothing less is understood.
+/// Other forms are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
     Deny,
 }
 
-/// What `cargo metadata` prints, as far as it matters here.
+/// The needed part of `cargo metadata`.
 #[derive(Clone, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -113,7 +113,7 @@ impl Spec {
     }
 }
 
-/// Everything that breaks the policy, a sentence each.
+/// All violations of the policy, a sentence each.
 fn findings(metadata: &Metadata, policy: &Policy) -> Vec<String> {
     let resolved: BTreeSet<&str> = metadata.resolve.nodes.iter().map(|node| node.id.as_str()).collect();
     let packages: Vec<&Package> = metadata.packages.iter().filter(|package| resolved.contains(package.id.as_str())).collect();
@@ -153,7 +153,8 @@ fn is_known(source: Option<&str>, sources: &Sources) -> bool {
     among(&sources.allow_registry, "registry+") || among(&sources.allow_git, "git+")
 }
 
-/// Crates that are there in several versions, those that `skip` tolerates left out, and entries of `skip` that tolerate nothing.
+/// Crates with several versions, except those that `skip` tolerates, and entries of `skip` without
+/// effect.
 fn duplicates(packages: &[&Package], skip: &[Spec]) -> Vec<String> {
     let mut versions: BTreeMap<&str, Vec<&Package>> = BTreeMap::new();
     for package in packages {
@@ -177,7 +178,7 @@ fn policy() -> Policy {
     read("deny.toml")
 }
 
-/// The dependencies as they are locked; everything was downloaded when this test was built, so that no network is needed.
+/// The locked dependencies; they were downloaded to build this test, so no network is needed.
 fn metadata(policy: &Policy) -> Metadata {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -222,7 +223,7 @@ fn no_licence_is_allowed_that_nothing_needs() {
     }
 }
 
-/// A package that depends on another, both faultless.
+/// A package that depends on another, both without violations.
 fn made_up() -> Metadata {
     let package = |name: &str, source: Option<&str>| Package {
         name: name.to_owned(),
@@ -238,7 +239,7 @@ fn made_up() -> Metadata {
     Metadata { packages, resolve: Resolve { root: "root@1.2.3".to_owned(), nodes } }
 }
 
-/// The policy without what is tolerated today.
+/// The policy without exceptions.
 fn strict() -> Policy {
     let mut policy = policy();
     policy.bans.skip.clear();
@@ -307,7 +308,7 @@ fn a_second_version_is_refused_unless_it_is_tolerated() {
 }
 
 #[test]
-fn what_the_policy_promises_is_what_is_checked() {
+fn every_key_of_the_policy_is_checked() {
     let policy = policy();
     let Bans { multiple_versions, wildcards, .. } = policy.bans;
     let Sources { unknown_registry, unknown_git, .. } = policy.sources;
@@ -327,7 +328,7 @@ struct Locked {
     source: Option<String>,
 }
 
-/// The part of a version that another one must share to be compatible with it.
+/// The part of a version that must be equal for compatible versions.
 fn compatible(version: &str) -> &str {
     let parts = if version.starts_with("0.") { 2 } else { 1 };
     version.match_indices('.').nth(parts - 1).map_or(version, |(at, _)| &version[..at])

@@ -1,4 +1,5 @@
-//! The documents say what is so: every promise has its tests, numbers are those of the sources, commands and exit statuses those of the program.
+//! The documents are right: every promise has tests; numbers, commands and exit statuses are those
+//! of the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,12 +12,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What stands between backquotes, line by line: a block of code has none.
+/// Texts between backquotes, line by line: code blocks have none.
 fn quoted(text: &str) -> Vec<String> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
-/// Every Rust file below `directory` of the repository, by its path from there, and its text. Build directories are skipped.
+/// Every Rust file below `directory`, with its path in the repository and its text. Build
+/// directories are skipped.
 fn rust_files(directory: &str) -> Vec<(String, String)> {
     fn walk(root: &Path, directory: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -43,13 +45,13 @@ fn is_mark(word: &str) -> bool {
     word.strip_prefix(['P', 'D']).is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
 }
 
-/// The marks of a comment line such as `// P3, D7`; none of any other line.
+/// The marks of a comment line such as `// P3, D7`; none for any other line.
 fn marks_of(line: &str) -> Vec<&str> {
     let words: Vec<&str> = line.trim().strip_prefix("// ").map(|text| text.split(", ").collect()).unwrap_or_default();
     if words.iter().all(|word| is_mark(word)) { words } else { Vec::new() }
 }
 
-/// The tests that each promise and each defect names: a comment `// P3, D7` above a test says what it holds.
+/// The tests of each promise and defect: a comment `// P3, D7` above a test names what it holds.
 fn marked_tests() -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (path, text) in rust_files("tests").into_iter().chain(rust_files("src")) {
@@ -57,7 +59,7 @@ fn marked_tests() -> BTreeMap<String, Vec<String>> {
         for (at, line) in lines.iter().enumerate() {
             let marks = marks_of(line);
             if marks.is_empty() {
-                // A misspelt mark must not be taken for an ordinary comment.
+                // A misspelt mark must not pass as an ordinary comment.
                 let first = line.strip_prefix("// ").and_then(|text| text.split([',', ' ', ':', ';']).next()).unwrap_or_default();
                 assert!(!is_mark(first), "{path}:{}: marks are written as `// P3, P7`: {line}", at + 1);
                 continue;
@@ -74,12 +76,12 @@ fn marked_tests() -> BTreeMap<String, Vec<String>> {
     found
 }
 
-/// The section of `text` that begins with `## title`.
+/// The section of `text` with the heading `## title`.
 fn section<'t>(text: &'t str, title: &str) -> &'t str {
     text.split("\n## ").find(|section| section.starts_with(title)).unwrap_or_else(|| panic!("no section {title}"))
 }
 
-/// The numbers of the promises that SECURITY.md makes, as `P1`.
+/// The numbers of the promises in SECURITY.md, as `P1`.
 fn promises(text: &str) -> Vec<String> {
     let items = section(text, "Promises").lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     items.map(|(mark, _)| mark.to_owned()).collect()
@@ -136,13 +138,14 @@ fn constant(source: &str, name: &str) -> Option<u64> {
     }
 }
 
-/// The module that a file is, as `helper::files` of `src/helper/files.rs` and `helper` of `src/helper/mod.rs`.
+/// The module of a file: `helper::files` for `src/helper/files.rs`, `helper` for
+/// `src/helper/mod.rs`.
 fn module(path: &str) -> String {
     let path = path.split_once('/').map_or(path, |(_, rest)| rest).trim_end_matches(".rs");
     path.strip_suffix("/mod").unwrap_or(path).replace('/', "::")
 }
 
-/// The bounds that contrib/bounds.md states: module, constant, and the row.
+/// The bounds in contrib/bounds.md: module, constant, and the row.
 fn bounds() -> Vec<(String, String, String)> {
     let text = read("contrib/bounds.md");
     let rows = text.lines().filter(|line| line.starts_with('|'));
@@ -169,8 +172,8 @@ fn every_bound_that_is_stated_is_the_one_in_the_sources() {
     assert!(text.contains(&format!("{NEWCOMER_BYTES} bytes")) && text.contains(&format!("{} bytes", suspect_bytes(2))));
 }
 
-/// Bounds that say how much of a text is taken, or how often something is tried: nothing piles up by them.
-const NO_STORE: [&str; 5] = ["NAME_MAX", "LABEL_MAX", "TOLD_MAX", "RETRY_MAX", "MEMORY_MAX"];
+/// Bounds on the length of a text or the number of attempts: they limit no memory.
+const NO_STORE: [&str; 5] = ["NAME_MAX", "LABEL_MAX", "REPORTED_ONCE_MAX", "RETRY_MAX", "MEMORY_MAX"];
 
 #[test]
 fn every_bound_of_decoys_names_and_the_helper_is_stated() {
@@ -216,7 +219,7 @@ fn the_readme_shows_the_commands_of_portsentryctl_and_no_others() {
 
 #[test]
 fn the_readme_has_the_exit_statuses_of_portsentryctl() {
-    // The numbers are what is alike: each text has its own words for them.
+    // Only the numbers are compared: each text has its own wording.
     let numbers = |text: &str| -> Vec<u8> {
         let from = text.split("Exit status:").nth(1).expect("exit statuses");
         let sentence = from.split(".\n").next().unwrap();
@@ -278,7 +281,7 @@ fn contributing_maps_every_module_and_imports_lead_down_the_map() {
         let own = row_of(module).unwrap_or_else(|| panic!("the map has no src/{module}"));
         for line in source.lines().filter(|line| line.trim_start().starts_with("use crate::") || line.trim_start().starts_with("pub use crate::")) {
             let name = line.split("crate::").nth(1).unwrap().split([':', ';', ' ', '{']).next().unwrap();
-            // The reader of manual pages belongs to the tests.
+            // The parser of manual pages belongs to the tests.
             if !name.is_empty() && name != "mdoc" {
                 assert!(row_of(name).is_some_and(|row| row >= own), "src/{path} imports {name}, which lies above it");
             }
@@ -292,7 +295,8 @@ fn files_that_the_documents_name_are_there() {
     for document in ["README.md", "SECURITY.md", "CONTRIBUTING.md", "contrib/README.md", "contrib/bounds.md", "contrib/bench/README.md"] {
         let text = read(document);
         for word in quoted(&text) {
-            // `tests/run quick` is a file and an argument, `file.rs::name` a file and what is in it.
+            // `tests/run quick` is a file and an argument, `file.rs::name` a file and an item in
+            // it.
             let path = word.split("::").next().and_then(|path| path.split_whitespace().next()).unwrap_or_default();
             let is_ours = ["src/", "tests/", "contrib/", "rules/", "man/"].iter().any(|top| path.starts_with(top));
             if is_ours && !path.contains('*') {
@@ -300,13 +304,13 @@ fn files_that_the_documents_name_are_there() {
                 seen += 1;
             }
         }
-        // A module of tests, by the name that cargo and tests/run know it by.
+        // A module of tests, by the name that cargo and tests/run use.
         for word in quoted(&text) {
             let Some((part, name)) = word.split_once("::").filter(|(part, _)| ["kernel", "pure"].contains(part)) else { continue };
             let name = name.split("::").next().unwrap();
             assert!(is_there(&format!("tests/{part}/{name}.rs")), "{document} names {word}");
         }
-        // Links are from where the document lies.
+        // Links are relative to the document.
         let base = Path::new(document).parent().unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = target.split('#').next().unwrap();
@@ -333,7 +337,7 @@ fn every_fuzz_target_is_built() {
     assert_eq!(listed, there);
 }
 
-/// The program's own sources, without the tests in them.
+/// The program's sources, without their tests.
 fn sources() -> Vec<(String, String)> {
     fn walk(directory: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -376,10 +380,10 @@ fn programs_are_started_in_two_places_the_helper_by_the_daemon_and_the_command_b
 fn the_unit_lets_the_helper_do_what_the_defaults_need() {
     let unit = read("contrib/systemd/portsentry.service");
     assert!(unit.contains("AF_INET AF_INET6") && unit.contains("KillMode=mixed"));
-    // README sends administrators who want hosts.deny there.
+    // README points administrators who want hosts.deny there.
     assert!(read("contrib/systemd/responses.conf").contains("\n#ReadWritePaths=/etc\n"));
     let drop_in = read("contrib/systemd/responses.conf");
-    // A list that takes the place of the unit's has all of the unit's.
+    // A list that replaces the unit's must contain all of it.
     let capabilities = |text: &str| {
         let lists = text.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix("CapabilityBoundingSet="));
         lists.flat_map(str::split_whitespace).map(str::to_owned).collect::<BTreeSet<_>>()

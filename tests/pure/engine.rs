@@ -1,4 +1,4 @@
-//! The engine as its users see it: any sequence of events, floods, thirty days.
+//! The engine from outside: arbitrary sequences of events, floods, thirty days.
 
 #[path = "../support/world.rs"]
 mod world;
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use world::{Step, World, syn};
 
-/// Numbers that look random (xorshift64*).
+/// Pseudo-random numbers (xorshift64*).
 struct Dice(u64);
 
 impl Dice {
@@ -31,7 +31,7 @@ impl Dice {
     }
 }
 
-/// An engine with a kernel that always says yes; gives the reports.
+/// Runs an engine with a kernel that accepts everything; returns the reports.
 fn feed(engine: &mut Engine, now: MonoTime, probe: &Probe, reports: &mut Vec<Report>) {
     let mut actions = Vec::new();
     engine.on_probe(now, probe, &mut actions);
@@ -57,8 +57,8 @@ fn carry_out(engine: &mut Engine, now: MonoTime, mut actions: Vec<Action>, repor
     }
 }
 
-/// 300,000 invented sources a second for five seconds, `probes_each` probes from each; a scanner sends ten probes a second in the middle of it.
-/// Gives the number of the probe that got it blocked.
+/// 300,000 forged sources a second for five seconds, `probes_each` probes from each; meanwhile a
+/// scanner sends ten probes a second. Returns the number of the probe that got it blocked.
 fn flood(probes_each: u32) -> Option<u32> {
     const SCANNER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
     let mut engine = Engine::new(Policy::from_config(&Config::default()), [11, 12]);
@@ -87,13 +87,13 @@ fn flood(probes_each: u32) -> Option<u32> {
 
 // P6
 #[test]
-fn a_scanner_within_a_flood_of_invented_sources_is_blocked_at_its_third_port() {
+fn a_scanner_within_a_flood_of_forged_sources_is_blocked_at_its_third_port() {
     assert_eq!(flood(1), Some(3));
 }
 
 // P6
 #[test]
-fn a_scanner_is_blocked_even_if_every_invented_source_probes_twice() {
+fn a_scanner_is_blocked_even_if_every_forged_source_probes_twice() {
     assert_eq!(flood(2), Some(3));
 }
 
@@ -113,7 +113,8 @@ fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
     assert!(engine.blocked(Source::of(scanner, 64)).is_some());
 }
 
-/// What an ordinary server sees in a month: passers-by who knock once or twice, worms that try one port again and again, a few real scans a day.
+/// A month of an ordinary server: visitors that touch one or two ports, worms that retry one port,
+/// a few real scans a day.
 #[test]
 fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behind() {
     const DAY: u64 = 86_400_000;
@@ -148,7 +149,7 @@ fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behi
         most = most.max(engine.status().sources);
     }
     assert!(scans > 50, "{scans}");
-    // A scan is told, its block, and its end.
+    // Each scan reports itself, its block, and the block's end.
     assert_eq!(reports.len() as u64, scans * 3);
     assert!(most < 1000, "{most}");
     let mut actions = Vec::new();
@@ -161,7 +162,7 @@ fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behi
 
 // P9
 #[test]
-fn a_flood_that_passes_the_trigger_is_not_told_line_by_line() {
+fn a_flood_that_exceeds_the_trigger_is_not_logged_line_by_line() {
     let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
     let mut engine = Engine::new(policy, [1, 2]);
     let mut reports = Vec::new();
@@ -169,7 +170,7 @@ fn a_flood_that_passes_the_trigger_is_not_told_line_by_line() {
         let now = MonoTime::from_millis(u64::from(n) / 100);
         feed(&mut engine, now, &syn(Ipv4Addr::from(0x0b00_0000 + n).into(), 22), &mut reports);
     }
-    // 620 blocked and told twice, 620 told.
+    // 620 blocked sources with two reports, 620 with one.
     assert!(reports.len() < 1900, "{}", reports.len());
     assert!(engine.status().reports_held_back > 190_000);
 }
@@ -194,8 +195,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No sequence of packets, commands, answers, reloads and clocks blocks what must not be blocked, puts two orders in flight for a subject,
-    /// tells an end of what was not told to have begun, or makes the ledger exceed its capacity.
+    /// No sequence of packets, commands, answers, reloads and clock changes blocks an address that
+    /// must not be blocked, has two orders in flight for a source, reports an end without its
+    /// beginning, or makes the ledger exceed its capacity.
     // P1
     #[test]
     fn no_history_breaks_the_promise(steps in proptest::collection::vec(step(), 0..200)) {
@@ -219,7 +221,8 @@ proptest! {
         prop_assert_eq!(run(), run());
     }
 
-    /// An address on the allow list is never blocked, whoever sends what, for all networks that could cover it.
+    /// An address on the allow list is never blocked, whatever is sent, for all networks that could
+    /// cover it.
     // P1
     #[test]
     fn an_allowed_source_is_never_blocked(allowed: u32, bits in 0u8..=32, steps in proptest::collection::vec((any::<u32>(), 0u16..6, 0u64..5000), 1..200)) {
@@ -239,7 +242,7 @@ proptest! {
         }
     }
 
-    /// What is adopted is shown, and ends when the kernel's timer does.
+    /// An adopted block is listed, and ends when the kernel's timer does.
     #[test]
     fn adopted_blocks_end_in_time(elements in proptest::collection::hash_map(0u8..=255, prop::option::of(1u64..10_000), 0..40)) {
         let mut engine = Engine::new(Policy::from_config(&Config::default()), [3, 4]);

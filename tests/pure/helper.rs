@@ -1,4 +1,4 @@
-//! The helper process alone: commands that do what commands should not, names, and its end. No privilege is needed.
+//! The helper process alone: misbehaving commands, names, and its end. Needs no privilege.
 
 use crate::support;
 
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use portsentry::helper::commands::{AT_ONCE, WAITING_MAX};
 use portsentry::helper::process::Process;
-use portsentry::helper::protocol::{Order, Run, Settings, Word};
+use portsentry::helper::protocol::{Message, Order, Run, Settings};
 use portsentry::journal::{Ended, Response};
 use support::{copy_program, eventually, marked, unique};
 
-/// A helper with a mark in everything that it starts, by which it is found again.
+/// A helper with a mark in the arguments of all its children, to find them.
 struct Helper {
     process: Option<Process>,
-    words: Vec<Word>,
+    messages: Vec<Message>,
     mark: String,
 }
 
@@ -31,7 +31,7 @@ struct Report {
 impl Helper {
     fn start() -> Self {
         let process = Process::start(Path::new(env!("CARGO_BIN_EXE_portsentry"))).expect("the helper starts");
-        Self { process: Some(process), words: Vec::new(), mark: unique("mark") }
+        Self { process: Some(process), messages: Vec::new(), mark: unique("mark") }
     }
 
     /// With `sh -c SCRIPT` as its command, `$0` is the mark.
@@ -66,20 +66,20 @@ impl Helper {
         }));
     }
 
-    /// Listens until `wanted` finds what it looks for among all that was said.
-    fn hear<T>(&mut self, mut wanted: impl FnMut(&[Word]) -> Option<T>) -> T {
+    /// Receives until `wanted` finds its result among all messages.
+    fn wait_for<T>(&mut self, mut wanted: impl FnMut(&[Message]) -> Option<T>) -> T {
         let mut found = None;
         assert!(
             eventually(Duration::from_secs(30), || {
-                let words = &mut self.words;
+                let messages = &mut self.messages;
                 if let Some(process) = self.process.as_mut() {
-                    let _ = process.receive(|word| words.push(word));
+                    let _ = process.receive(|message| messages.push(message));
                 }
-                found = wanted(words);
+                found = wanted(messages);
                 found.is_some()
             }),
-            "not heard: {:?}",
-            self.words
+            "not received: {:?}",
+            self.messages
         );
         found.unwrap()
     }
@@ -87,7 +87,7 @@ impl Helper {
     /// Runs the command and waits for its report.
     fn report(&mut self) -> Report {
         self.run("3 ports");
-        self.hear(|words| reports(words).pop())
+        self.wait_for(|messages| reports(messages).pop())
     }
 
     fn processes(&self) -> Vec<u32> {
@@ -99,11 +99,11 @@ impl Helper {
     }
 }
 
-fn reports(words: &[Word]) -> Vec<Report> {
-    words
+fn reports(messages: &[Message]) -> Vec<Report> {
+    messages
         .iter()
-        .filter_map(|word| match word {
-            Word::Response(Response::Command { ended, output, command, .. }) => {
+        .filter_map(|message| match message {
+            Message::Response(Response::Command { ended, output, command, .. }) => {
                 Some(Report { ended: ended.clone(), output: output.clone(), command: command.clone() })
             }
             _ => None,
@@ -111,8 +111,8 @@ fn reports(words: &[Word]) -> Vec<Report> {
         .collect()
 }
 
-fn dropped(words: &[Word]) -> u64 {
-    words.iter().map(|word| if let Word::Response(Response::Dropped { commands }) = word { *commands } else { 0 }).sum()
+fn dropped(messages: &[Message]) -> u64 {
+    messages.iter().map(|message| if let Message::Response(Response::Dropped { commands }) = message { *commands } else { 0 }).sum()
 }
 
 const LONG: Duration = Duration::from_secs(30);
@@ -120,24 +120,24 @@ const SHORT: Duration = Duration::from_secs(1);
 
 // P18
 #[test]
-fn a_command_has_its_words_its_variables_and_nothing_else_of_ours() {
+fn a_command_inherits_only_its_arguments_and_variables() {
     let script = "printf '%s|' \"$@\"; env | sort | grep -v -e ^PWD= -e ^OLDPWD= -e ^SHLVL= -e ^_= ; pwd; cat; ls -l /proc/self/fd | wc -l";
     let mut helper = Helper::with_script(script, LONG);
     helper.run("syn scan: $(touch /x) `y` ; \"z\" {target}");
-    let report = helper.hear(|words| reports(words).pop());
+    let report = helper.wait_for(|messages| reports(messages).pop());
     assert_eq!(report.ended, Ended::Success, "{report:?}");
     let reason = "syn scan: $(touch /x) `y` ; \"z\" {target}";
     let expected = format!(
         "192.0.2.7|22|atcp|tcp|syn|{reason}|LANG=C\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPORTSENTRY_MODE=atcp\n\
          PORTSENTRY_PORT=22\nPORTSENTRY_PROTOCOL=tcp\nPORTSENTRY_REASON={reason}\nPORTSENTRY_SCAN=syn\nPORTSENTRY_TARGET=192.0.2.7\n/\n"
     );
-    // What ls sees: a line of its own, 0, 1, 2, and the directory that it reads.
+    // Descriptors as ls lists them: 0, 1, 2, and the directory that it reads.
     assert_eq!(report.output, format!("{expected}5"), "{report:?}");
     assert!(report.command.starts_with("/bin/sh -c ") && report.command.contains("192.0.2.7 22 atcp tcp syn"), "{}", report.command);
 }
 
 #[test]
-fn a_command_has_a_group_of_its_own_no_terminal_and_hears_signals() {
+fn a_command_has_its_own_group_no_terminal_and_default_signals() {
     // Without another program: a shell that starts one may block all signals until it runs.
     let signals = "while read -r line; do case $line in SigIgn*|SigBlk*) echo \"$line\";; esac; done < /proc/$$/status";
     let mut helper = Helper::with_script(&format!("cut -d' ' -f1,5,6,7 < /proc/$$/stat; {signals}; echo $$"), LONG);
@@ -145,13 +145,13 @@ fn a_command_has_a_group_of_its_own_no_terminal_and_hears_signals() {
     let lines: Vec<&str> = report.output.lines().collect();
     let pid = lines[3];
     assert_eq!(lines[0], format!("{pid} {pid} {pid} 0"), "{report:?}");
-    // HUP, INT, USR1, PIPE and TERM, as bits: what the helper does about them is not handed on.
+    // HUP, INT, USR1, PIPE and TERM as bits: the helper's own handling of them is not inherited.
     let held = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap() & 0x5203;
     assert_eq!((held(lines[1]), held(lines[2])), (0, 0), "{report:?}");
 }
 
 #[test]
-fn a_command_that_fails_or_dies_is_reported_with_what_it_wrote() {
+fn a_command_that_fails_or_dies_is_reported_with_its_output() {
     let mut failed = Helper::with_script("echo out; echo err >&2; exit 7", LONG);
     let report = failed.report();
     assert_eq!((report.ended, report.output.as_str()), (Ended::Status(7), "out\nerr"));
@@ -175,12 +175,12 @@ fn a_command_that_cannot_be_started_says_why() {
         let mut helper = Helper::start();
         helper.configure(&[program.to_owned()], LONG);
         let report = helper.report();
-        assert!(matches!(&report.ended, Ended::NotStarted(words) if words.contains(why) && !words.contains("os error")), "{report:?}");
+        assert!(matches!(&report.ended, Ended::NotStarted(messages) if messages.contains(why) && !messages.contains("os error")), "{report:?}");
     }
 }
 
 #[test]
-fn a_command_that_hangs_is_ended_with_all_that_it_started() {
+fn a_hanging_command_is_ended_with_its_children() {
     let mut helper =
         Helper::with_script("trap '' TERM; echo begun; for n in 1 2 3; do sh -c 'trap \"\" TERM; sleep 60' \"$0\" & done; sleep 60", SHORT);
     let report = helper.report();
@@ -189,7 +189,7 @@ fn a_command_that_hangs_is_ended_with_all_that_it_started() {
 }
 
 #[test]
-fn a_command_is_asked_before_it_is_killed() {
+fn a_command_is_terminated_before_it_is_killed() {
     let mut helper = Helper::with_script("trap 'echo put in order; exit 0' TERM; echo begun; while :; do read -r _ < /proc/uptime; done", SHORT);
     let report = helper.report();
     assert_eq!((report.ended, report.output.as_str()), (Ended::TimedOut(SHORT), "begun\nput in order"));
@@ -207,7 +207,8 @@ fn megabytes_of_output_are_read_and_forgotten() {
 // P19
 #[test]
 fn a_daemon_that_left_its_group_and_holds_the_output_open_is_found_and_ended() {
-    // setsid and two forks; it ignores what can be ignored, and its parent is gone before the command ends.
+    // setsid and two forks; it ignores what can be ignored, and its parent is gone before the
+    // command ends.
     let script = "setsid sh -c '(trap \"\" TERM HUP INT; echo daemon; sleep 60; :) & exit 0' \"$0\"; sleep 0.3; echo command";
     let mut helper = Helper::with_script(script, LONG);
     let report = helper.report();
@@ -216,7 +217,7 @@ fn a_daemon_that_left_its_group_and_holds_the_output_open_is_found_and_ended() {
 }
 
 #[test]
-fn what_one_command_left_behind_is_ended_and_another_that_runs_is_left_alone() {
+fn leftovers_of_a_command_are_ended_and_running_commands_left_alone() {
     let script = "case $PORTSENTRY_REASON in
         slow) setsid sh -c '(sleep 2; echo late) & exit 0' \"$0\"; echo early; sleep 4 ;;
         quick) setsid sleep 60 & sleep 0.2 ;;
@@ -226,7 +227,7 @@ fn what_one_command_left_behind_is_ended_and_another_that_runs_is_left_alone() {
     for _ in 0..3 {
         helper.run("quick");
     }
-    let reports = helper.hear(|words| Some(reports(words)).filter(|reports| reports.len() == 4));
+    let reports = helper.wait_for(|messages| Some(reports(messages)).filter(|reports| reports.len() == 4));
     assert!(reports.iter().all(|report| report.ended == Ended::Success), "{reports:?}");
     assert_eq!(reports[3].output, "early\nlate", "its own orphan lived as long as it did: {reports:?}");
     helper.ends_all();
@@ -241,12 +242,12 @@ fn four_run_sixty_four_wait_and_the_rest_is_dropped_and_counted() {
     for _ in 0..AT_ONCE + WAITING_MAX + extra {
         helper.run("x");
     }
-    let count = helper.hear(|words| Some(dropped(words)).filter(|dropped| *dropped >= extra as u64));
+    let count = helper.wait_for(|messages| Some(dropped(messages)).filter(|dropped| *dropped >= extra as u64));
     assert_eq!(count, extra as u64);
     let shells = || helper.processes().iter().filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sh\n")).count();
     assert!(eventually(Duration::from_secs(10), || shells() == AT_ONCE), "{}", shells());
     fs::write(&gate, "").unwrap();
-    let reports = helper.hear(|words| Some(reports(words)).filter(|reports| reports.len() == AT_ONCE + WAITING_MAX));
+    let reports = helper.wait_for(|messages| Some(reports(messages)).filter(|reports| reports.len() == AT_ONCE + WAITING_MAX));
     assert!(reports.iter().all(|report| report.ended == Ended::Success));
 }
 
@@ -259,7 +260,7 @@ fn when_the_daemon_is_gone_nothing_is_left() {
     }
     assert!(eventually(Duration::from_secs(10), || helper.processes().len() >= 2 * AT_ONCE), "{:?}", helper.processes());
     let pid = helper.process.as_ref().unwrap().id();
-    // Hanging up is all that it takes: whatever ended the daemon.
+    // Closing the socket is enough, for whatever reason the daemon ended.
     helper.send(&Order::End(Duration::ZERO));
     helper.ends_all();
     assert!(eventually(Duration::from_secs(10), || !helper.process.as_mut().unwrap().receive(|_| {}).unwrap_or(false)));
@@ -274,15 +275,15 @@ fn at_the_end_running_commands_get_a_moment_and_waiting_ones_are_dropped() {
         helper.run("x");
     }
     helper.send(&Order::End(Duration::from_secs(20)));
-    let words = helper.hear(|words| Some(words.to_vec()).filter(|words| reports(words).len() == AT_ONCE));
-    assert_eq!(dropped(&words), 3);
-    assert!(reports(&words).iter().all(|report| report.output == "done"), "{words:?}");
+    let messages = helper.wait_for(|messages| Some(messages.to_vec()).filter(|messages| reports(messages).len() == AT_ONCE));
+    assert_eq!(dropped(&messages), 3);
+    assert!(reports(&messages).iter().all(|report| report.output == "done"), "{messages:?}");
 }
 
 #[test]
 fn signals_that_a_terminal_sends_to_the_group_do_not_end_it() {
     let mut helper = Helper::with_script("echo still there", LONG);
-    helper.hear(|words| words.contains(&Word::Ready).then_some(()));
+    helper.wait_for(|messages| messages.contains(&Message::Ready).then_some(()));
     let pid = helper.process.as_ref().unwrap().id().to_string();
     for signal in ["-INT", "-HUP", "-TERM", "-USR1"] {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
@@ -291,7 +292,7 @@ fn signals_that_a_terminal_sends_to_the_group_do_not_end_it() {
 }
 
 #[test]
-fn orders_that_make_no_sense_end_it_and_harm_nothing() {
+fn invalid_orders_end_the_helper_without_harm() {
     use std::io::Write;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
@@ -316,7 +317,7 @@ fn orders_that_make_no_sense_end_it_and_harm_nothing() {
 }
 
 #[test]
-fn nobody_can_start_it_by_hand() {
+fn the_helper_cannot_be_started_manually() {
     let output = Command::new(env!("CARGO_BIN_EXE_portsentry")).arg("helper").stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     let help = Command::new(env!("CARGO_BIN_EXE_portsentry")).arg("--help").output().unwrap();
@@ -324,14 +325,16 @@ fn nobody_can_start_it_by_hand() {
 }
 
 #[test]
-fn a_name_is_looked_up_and_every_question_is_answered_once() {
+fn every_name_query_is_answered_once() {
     let mut helper = Helper::start();
     for address in ["127.0.0.1", "192.0.2.1", "2001:db8::1"] {
         helper.send(&Order::Resolve(address.parse().unwrap()));
     }
-    let names: Vec<_> = helper.hear(|words| {
-        let names: Vec<_> =
-            words.iter().filter_map(|word| if let Word::Name { address, name } = word { Some((*address, name.clone())) } else { None }).collect();
+    let names: Vec<_> = helper.wait_for(|messages| {
+        let names: Vec<_> = messages
+            .iter()
+            .filter_map(|message| if let Message::Name { address, name } = message { Some((*address, name.clone())) } else { None })
+            .collect();
         (names.len() == 3).then_some(names)
     });
     // By /etc/hosts of nearly every machine.

@@ -1,7 +1,7 @@
-//! Moving over from PortSentry 1.2 and 2.x: their files become a configuration that loads and means the same, what cannot is told, and what is
-//! damaged is refused with every fault.
+//! Import of PortSentry 1.2 and 2.x files: the result loads and means the same, settings without an
+//! equivalent are reported, and damaged files are refused with every fault.
 //!
-//! `tests/classic` has files with the keys and values that the old packages ship.
+//! `tests/classic` has files with the keys and values of the old packages.
 
 use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,7 +13,7 @@ use portsentry::ctl::{self, Zone};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-/// A directory with a classic configuration in it, as it lies on a host.
+/// A directory with a classic configuration, as on a host.
 struct Host(tempfile::TempDir);
 
 struct Ran {
@@ -27,7 +27,8 @@ impl Host {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// The host with a fixture as its portsentry.conf; paths of the fixture's directories lead into this one.
+    /// The host with a fixture as its portsentry.conf; paths of the fixture's directories lead into
+    /// this one.
     fn with(fixture: &str) -> Self {
         let host = Self::new();
         let text = std::fs::read_to_string(fixture_path(fixture)).unwrap();
@@ -82,20 +83,20 @@ fn run(arguments: Vec<OsString>) -> Ran {
     Ran { status, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
-/// A configuration without a host around it.
+/// A configuration without a host.
 fn translate(text: &str, modes: Modes) -> Result<classic::Import, Refused> {
     let config = Source { name: "portsentry.conf".into(), bytes: text.as_bytes().to_vec() };
     classic::import(&classic::Request { config: &config, defaults: None, modes, ignore: &|_| Ok(Vec::new()) })
 }
 
-/// What such a configuration becomes, and the findings in words.
+/// The imported configuration, and the findings as text.
 fn becomes(text: &str) -> (Config, String) {
     let import = translate(text, Modes::default()).unwrap_or_else(|refused| panic!("{refused}"));
     let told = import.findings.iter().map(|finding| format!("{finding}\n")).collect();
     (config::parse(&import.yaml, "x").unwrap_or_else(|refused| panic!("{refused}\n{}", import.yaml)).config, told)
 }
 
-/// The lines and columns of the faults for which a text is refused.
+/// Lines and columns of the faults for which a text is refused.
 fn faults(text: &str) -> Vec<(u32, u32)> {
     let refused = translate(text, Modes::default()).unwrap_err();
     refused.findings.iter().filter(|finding| finding.severity == config::Severity::Error).map(|finding| (finding.line, finding.column)).collect()
@@ -150,7 +151,7 @@ fn debians_files_are_taken_over_with_the_modes_of_the_init_script() {
     assert_eq!(config.history_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.history")));
     assert!(!config.resolve);
     assert_eq!(config.blocked_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.blocked")));
-    // Nobody merges the static file into the ignore file any more: what that does not have yet is copied.
+    // The static file is no longer merged into the ignore file, so its other entries are copied.
     let allow: Vec<_> = config.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allow, ["127.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
@@ -161,7 +162,7 @@ fn debians_files_are_taken_over_with_the_modes_of_the_init_script() {
         assert!(place.contains("KILL_ROUTE, a route for each source, is not taken over") && place.contains("ip route show"), "{place}");
         assert!(place.contains("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\""), "{place}");
     }
-    // The same with a mode given by hand: it goes before the init script's.
+    // The same with a mode on the command line, which overrides the init script's.
     let other = host.file("other.yaml");
     assert_eq!(host.import(&["--output", other.to_str().unwrap(), "--mode", "atcp"]).status, 0);
     let config = config::load(&other).unwrap().config;
@@ -185,7 +186,7 @@ fn the_file_of_2_x_is_taken_over() {
 }
 
 #[test]
-fn a_manuals_listing_is_taken_over_and_its_misspelt_key_told() {
+fn a_manuals_listing_is_imported_and_its_misspelt_key_reported() {
     let host = Host::with("manual.conf");
     let (config, yaml, err) = host.taken_over(&["--mode", "stcp", "--mode", "sudp"]);
     every_value_has_its_origin(&yaml);
@@ -215,7 +216,7 @@ fn a_damaged_listing_is_refused_with_every_fault_and_its_line() {
     assert_eq!(ran.err.matches(" error: ").count(), 9, "{}", ran.err);
     let left: Vec<_> = std::fs::read_dir(host.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
-    // For programs too.
+    // Also as JSON.
     let json = host.import(&["--output", to.to_str().unwrap(), "--json"]);
     assert_eq!(json.status, 78);
     let document: serde_json::Value = serde_json::from_str(&json.out).unwrap();
@@ -231,7 +232,7 @@ fn a_file_that_is_there_is_never_overwritten() {
     assert_eq!(ran.status, 64);
     assert!(ran.err.contains("is there already") && ran.err.contains("--output"), "{}", ran.err);
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "mode: observe\n");
-    // A link that leads nowhere is something that is there too.
+    // A dangling link counts as an existing file.
     let link = host.file("link.yaml");
     std::os::unix::fs::symlink(host.file("nowhere"), &link).unwrap();
     assert_eq!(host.import(&["--output", link.to_str().unwrap()]).status, 64);
@@ -261,7 +262,7 @@ fn print_writes_the_same_to_standard_output_and_no_file() {
 }
 
 #[test]
-fn files_that_cannot_be_read_or_written_are_told() {
+fn unreadable_and_unwritable_files_are_reported() {
     let host = Host::with("debian.conf");
     let run_with = |file: &str, options: &[&str]| {
         let mut arguments: Vec<OsString> = vec!["portsentryctl".into(), "import".into(), host.file(file).into()];
@@ -303,7 +304,7 @@ fn an_ignore_file_beside_the_configuration_is_found() {
 }
 
 #[test]
-fn an_ignore_file_that_the_daemon_will_not_take_is_told() {
+fn an_ignore_file_that_the_daemon_will_refuse_is_reported() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -341,7 +342,7 @@ fn more_ports_than_the_old_program_held_are_all_taken_over() {
 }
 
 #[test]
-fn odd_ports_are_told_with_their_place() {
+fn odd_ports_are_reported_with_their_place() {
     assert_eq!(
         faults("TCP_PORTS=\"1,,2\"\nUDP_PORTS=\"http,70000,9-3,1 2,-1\"\nADVANCED_PORTS_TCP=\"65537\"\n"),
         [(1, 14), (2, 12), (2, 17), (2, 23), (2, 27), (2, 31), (3, 21)]
@@ -376,7 +377,7 @@ fn a_command_without_a_shell_keeps_its_words_and_its_moment() {
 }
 
 #[test]
-fn what_only_connect_mode_uses_is_taken_over_as_well() {
+fn keys_of_connect_mode_are_imported_too() {
     let (config, _) = becomes("TCP_PORTS=\"1\"\nPORT_BANNER=\"** NO \\ ENTRY {x} # : ä **\"\n");
     assert_eq!(config.respond.banner, "** NO \\ ENTRY {x} # : ä **");
 }
@@ -398,7 +399,7 @@ fn two_keys_for_one_file_are_refused() {
     assert!(refused.to_string().contains("the same file"), "{refused}");
 }
 
-/// Pieces of classic files, so that more than the first check is reached.
+/// Parts of classic files, so that more than the first check is reached.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         proptest::sample::select(vec![
@@ -463,7 +464,7 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(word, 0..60).prop_map(|words| words.concat())
 }
 
-/// Files whose lines are right in their form, so that most of them are translated.
+/// Files whose lines have the right form, so that most of them are translated.
 fn well_formed() -> impl Strategy<Value = Vec<u8>> {
     let line = |keys: &'static [&'static str], values: &'static str| (proptest::sample::select(keys), values).boxed();
     let lines = prop_oneof![
@@ -493,9 +494,9 @@ fn most_of_the_generated_files_are_translated() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever the files hold: no panic, and what is given out loads.
+    /// Whatever the files contain: no panic, and the result loads.
     #[test]
-    fn no_bytes_panic_and_what_is_given_out_loads(
+    fn no_bytes_panic_and_every_result_loads(
         config in prop_oneof![pieces(), well_formed(), proptest::collection::vec(any::<u8>(), 0..300)],
         defaults in proptest::option::of(pieces()),
         ignore in proptest::option::of(pieces()),
@@ -513,14 +514,15 @@ proptest! {
             Err(refused) => {
                 let errors: Vec<_> = refused.findings.iter().filter(|finding| finding.severity == config::Severity::Error).collect();
                 prop_assert!(!errors.is_empty());
-                // What is found in the new file only is a contradiction of the old one, never a slip of the translation.
+                // A finding about the new file alone is a contradiction of the old one, never an
+                // error of the translation.
                 let slip = errors.iter().find(|finding| finding.file == Path::new("the translation") && !finding.message.contains("the same file"));
                 prop_assert!(slip.is_none(), "{slip:?}");
             }
         }
     }
 
-    /// Every list of ports comes through, whatever its length and order.
+    /// Every list of ports survives, whatever its length and order.
     #[test]
     fn every_list_of_ports_is_taken_over(ports in proptest::collection::vec(1u16.., 1..300)) {
         let list = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

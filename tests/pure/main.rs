@@ -1,4 +1,4 @@
-//! Tests that need no network namespace: files, processes and sockets of this machine are enough for them.
+//! Tests that need no network namespace: only files, processes and sockets of this machine.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,6 +1,7 @@
-//! The manual pages and the program say the same: keys, options, commands, rules, exit statuses, JSON. Both ways.
+//! The manual pages and the program agree in both directions: keys, options, commands, rules, exit
+//! statuses, JSON.
 //!
-//! The log's lines and events are held to portsentry(8) beside their formatter, in src/journal/format/manual.rs.
+//! Log lines and events are compared with portsentry(8) in src/journal/format/manual.rs.
 
 #[path = "../support/mdoc.rs"]
 mod mdoc;
@@ -25,7 +26,7 @@ use portsentry::nft::text::Form;
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use serde_json::{Value, json};
 
-use mdoc::{Item, PAGES, arguments, items, page, pattern, section, words};
+use mdoc::{Item, PAGES, arguments, items, page, pattern, section, split_words};
 
 const PORTSENTRY: &str = env!("CARGO_BIN_EXE_portsentry");
 const PORTSENTRYCTL: &str = env!("CARGO_BIN_EXE_portsentryctl");
@@ -38,19 +39,19 @@ fn set<I: IntoIterator<Item = impl Into<String>>>(names: I) -> BTreeSet<String> 
     names.into_iter().map(Into::into).collect()
 }
 
-/// Whether `program` can be run; where it cannot, the test is skipped, and that is a failure in CI.
+/// Whether `program` can be run; otherwise the test is skipped, which is a failure in CI.
 fn is_there(program: &str) -> bool {
     let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().is_ok_and(|output| output.status.success());
     if !there {
         assert!(std::env::var_os("CI").is_none(), "SKIP {program} is not installed: not in CI");
-        // Past the test runner, which would keep to itself what a passing test prints.
+        // Past the test runner, which hides the output of passing tests.
         let _ = writeln!(std::io::stderr(), "\nSKIP {program} is not installed");
     }
     there
 }
 
 fn complaints(output: &Output) -> String {
-    // A reader that lacks other programs' pages says so; that is about the machine.
+    // Missing pages of other programs are about this machine.
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&text).lines().filter(|line| !line.contains("mandoc.db")).collect::<Vec<_>>().join("\n")
 }
@@ -99,7 +100,7 @@ fn the_pages_lead_to_each_other_and_the_documents_to_them() {
         let page = page(name);
         let own = name.rsplit_once('.').unwrap();
         let named = |lines: &[String]| -> BTreeSet<(String, String)> {
-            let macros = lines.iter().filter_map(|line| line.strip_prefix(".Xr ")).map(words);
+            let macros = lines.iter().filter_map(|line| line.strip_prefix(".Xr ")).map(split_words);
             macros.map(|words| (words[0].clone(), words[1].clone())).filter(|(title, _)| title.starts_with("portsentry")).collect()
         };
         let others = PAGES.iter().filter(|other| **other != name).map(|other| other.rsplit_once('.').unwrap());
@@ -113,7 +114,8 @@ fn the_pages_lead_to_each_other_and_the_documents_to_them() {
     }
 }
 
-/// What an entry of a key says of itself: the text behind `Type: ` or `Default: ` up to the full stop before the next paragraph.
+/// The text of a key's entry from `Type: ` or `Default: ` to the full stop before the next
+/// paragraph.
 fn stated(item: &Item, what: &str) -> String {
     let head: Vec<&str> = item.body.iter().map(String::as_str).take_while(|line| *line != ".Pp").collect();
     let paragraphs = head.split(|line| *line == ".br").map(|lines| lines.join(" "));
@@ -122,7 +124,7 @@ fn stated(item: &Item, what: &str) -> String {
     found[0].clone()
 }
 
-/// The entries of KEYS, without the macros of the end.
+/// The entries of KEYS, without the macros at the end.
 fn keys() -> Vec<Item> {
     items(&section(&page("portsentry.yaml.5"), "KEYS")).into_iter().filter(|item| item.subsection != "Macros").collect()
 }
@@ -143,11 +145,11 @@ fn every_key_has_its_entry_and_every_entry_is_a_key() {
 }
 
 #[test]
-fn every_word_that_a_key_takes_is_explained() {
+fn every_keyword_of_a_key_is_explained() {
     for (item, key) in keys().iter().zip(KEYS) {
         let kind = key.kind.to_string();
         let words: Vec<&str> = kind.split(" | ").collect();
-        // true and false, levels, facilities and targets that say what they are.
+        // true and false, levels, facilities and targets explain themselves.
         if words.len() < 2
             || words[0] == "true"
             || key.path.starts_with("log.")
@@ -198,17 +200,17 @@ fn long(arg: &Arg) -> Option<String> {
     arg.get_long().filter(|_| !arg.is_hide_set()).map(|name| format!("-{name}"))
 }
 
-/// The long options that entries of a list tell, as `Fl` has them, and whether each takes a value.
+/// The long options in the entries of a list, as `Fl` has them, and whether each takes a value.
 fn told_options<'i>(entries: impl Iterator<Item = &'i Item>) -> BTreeMap<String, bool> {
     let flags = |head: &str| arguments(&[format!(".{head}")], "Fl").into_iter().filter(|name| name.starts_with('-')).collect::<Vec<_>>();
-    entries.flat_map(|item| flags(&item.head).into_iter().map(|name| (name, words(&item.head).contains(&"Ar".to_owned())))).collect()
+    entries.flat_map(|item| flags(&item.head).into_iter().map(|name| (name, split_words(&item.head).contains(&"Ar".to_owned())))).collect()
 }
 
 fn options<'a>(args: impl Iterator<Item = &'a Arg>) -> BTreeMap<String, bool> {
     args.filter_map(|arg| Some((long(arg)?, arg.get_action().takes_values()))).collect()
 }
 
-/// What clap adds by itself.
+/// Added by clap.
 fn with_help(mut options: BTreeMap<String, bool>) -> BTreeMap<String, bool> {
     options.extend([("-help".to_owned(), false), ("-version".to_owned(), false)]);
     options
@@ -229,7 +231,7 @@ fn every_option_and_mode_word_of_the_daemon_is_in_its_page_and_no_others() {
     assert_eq!(synopsis, all);
 }
 
-/// The commands of portsentryctl, `allow add` among them, each with its options.
+/// The commands of portsentryctl, including `allow add`, each with its options.
 fn commands() -> BTreeMap<String, BTreeMap<String, bool>> {
     let mut found = BTreeMap::new();
     for command in Arguments::command().get_subcommands() {
@@ -246,7 +248,7 @@ fn commands() -> BTreeMap<String, BTreeMap<String, bool>> {
 
 /// `allow add` of `Cm allow add Ar address`.
 fn command_name(head: &str) -> String {
-    let words = words(head);
+    let words = split_words(head);
     words[1..].iter().take_while(|word| word.chars().all(|c| c.is_ascii_lowercase())).cloned().collect::<Vec<_>>().join(" ")
 }
 
@@ -259,7 +261,7 @@ fn every_command_and_option_of_portsentryctl_is_in_its_page_and_no_others() {
     for item in items(&section(&page, "COMMANDS")).iter().filter(|item| item.depth == 1) {
         let inner = items(&item.body);
         let options = told_options(inner.iter());
-        // What the head shows is explained below it.
+        // Values in the synopsis are explained below it.
         let head = arguments(&[format!(".It {}", item.head)], "Fl");
         assert_eq!(head, options.keys().cloned().collect(), "{}", item.head);
         told.insert(command_name(&item.head), options);
@@ -271,9 +273,9 @@ fn every_command_and_option_of_portsentryctl_is_in_its_page_and_no_others() {
     assert_eq!(synopsis, commands().into_values().flatten().chain(all).map(|(name, _)| name).collect());
 }
 
-/// The words of a shell's line, as far as the examples need one.
+/// The words of a shell line, as far as the examples need it.
 fn shell_words(line: &str) -> Vec<String> {
-    words(&line.replace("\\(dq", "\"").replace("\\(aq", "'")).into_iter().take_while(|word| word != "|").collect()
+    split_words(&line.replace("\\(dq", "\"").replace("\\(aq", "'")).into_iter().take_while(|word| word != "|").collect()
 }
 
 #[test]
@@ -350,7 +352,7 @@ fn the_errors_of_the_start_are_those_in_the_sources() {
     let errors: Vec<Item> = start.chain(items(&section(&page("portsentryctl.8"), "DIAGNOSTICS"))).collect();
     assert!(errors.len() >= 8);
     for item in errors {
-        // A number that a constant gives stands in the page as it is read.
+        // The page has the value of a constant as a number.
         let text = pattern(&item.head).replace("30 seconds", "\u{1} seconds");
         for piece in text.split(mdoc::WILD).map(str::trim).filter(|piece| !piece.is_empty()) {
             assert!(sources.contains(piece), "no source says {piece:?}");
@@ -358,7 +360,7 @@ fn the_errors_of_the_start_are_those_in_the_sources() {
     }
 }
 
-/// Configurations that between them need every part of the rules.
+/// Configurations that together need every part of the rules.
 fn rulesets() -> Vec<Ruleset> {
     let with = |change: &dyn Fn(&mut Config)| {
         let mut config = Config::default();
@@ -430,7 +432,7 @@ fn every_chain_is_in_the_page_with_its_hook_and_no_others() {
     assert!(extra.is_empty(), "chains that no configuration has: {extra:?}");
 }
 
-/// A daemon that gives one answer, and what `portsentryctl --json` makes of it.
+/// The output of `portsentryctl --json` for one answer of a daemon.
 fn shown(reply: &Reply, arguments: &[&str]) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s");
@@ -452,7 +454,7 @@ fn import(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The keys of an object, or of the first object of an array; those of objects within, and of arrays of objects, are among them.
+/// The keys of an object, or of the first object of an array, including nested ones.
 fn keys_of(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Array(rows) => keys_of(&rows[0]),
@@ -522,7 +524,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         ("reload", shown(&done, &["reload"])),
     ];
     let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    // The keys of an object may have a list of their own, within the entry of its command.
+    // The keys of an object may have their own list, within the entry of its command.
     for item in items(&section(&page("portsentryctl.8"), "JSON OUTPUT")).into_iter().filter(|item| item.depth == 1) {
         let names = item.head.strip_prefix("Ic ").unwrap();
         told.extend(names.split(" , ").map(|name| (name.to_owned(), arguments(&item.body, "Cm"))));

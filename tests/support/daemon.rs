@@ -1,4 +1,5 @@
-//! The daemon as an administrator runs it: a process in a namespace, asked through `portsentryctl`.
+//! The daemon as an administrator runs it: a process in a namespace, controlled through
+//! `portsentryctl`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,34 +12,36 @@ use serde_json::Value;
 use super::netns::Namespace;
 use super::{eventually, output};
 
-/// A running daemon with files of its own; killed when it is dropped.
+/// A running daemon with its own files; killed when dropped.
 pub struct Daemon<'a> {
     pub namespace: &'a Namespace,
     pub directory: tempfile::TempDir,
     pub child: Child,
-    /// Where its state is, if not in `directory`.
+    /// Its state directory, if not in `directory`.
     pub state: Option<PathBuf>,
-    /// The group that may read by the control socket; empty: root alone.
+    /// The group that may read through the control socket; empty: root only.
     pub group: &'static str,
 }
 
-/// The daemon under test: of this build, or the one that `PORTSENTRY_PROGRAM` names (the release build, where its speed counts).
+/// The daemon under test: of this build, or the one in `PORTSENTRY_PROGRAM` (the release build,
+/// where speed counts).
 fn program() -> String {
     std::env::var("PORTSENTRY_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_portsentry").to_owned())
 }
 
 impl<'a> Daemon<'a> {
-    /// Starts the daemon in `namespace` with `yaml` as its configuration (paths of its files are added) and waits until it answers.
+    /// Starts the daemon in `namespace` with configuration `yaml` (paths of its files are added)
+    /// and waits until it answers.
     pub fn start(namespace: &'a Namespace, yaml: &str) -> Self {
         Self::start_with(namespace, yaml, None)
     }
 
-    /// The same with a state directory that lies elsewhere.
+    /// The same with another state directory.
     pub fn start_with(namespace: &'a Namespace, yaml: &str, state: Option<&Path>) -> Self {
         Self::start_for(namespace, yaml, state, "")
     }
 
-    /// The same with a control socket that `group` may read by.
+    /// The same with a control socket that `group` may read.
     pub fn start_for(namespace: &'a Namespace, yaml: &str, state: Option<&Path>, group: &'static str) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -78,7 +81,7 @@ impl<'a> Daemon<'a> {
         assert!(answers, "portsentry does not answer:\n{}", self.log());
     }
 
-    /// Writes a new configuration file, without telling the daemon.
+    /// Writes a new configuration file, without a reload.
     pub fn write_configuration(&self, yaml: &str) {
         fs::write(self.directory.path().join("portsentry.yaml"), configuration(self.directory.path(), yaml, self.state.as_deref(), self.group))
             .expect("configuration");
@@ -112,7 +115,7 @@ impl<'a> Daemon<'a> {
         output(env!("CARGO_BIN_EXE_portsentryctl"), &words, Duration::from_secs(20))
     }
 
-    /// Runs `portsentryctl --json`, which must succeed, and reads what it prints.
+    /// Runs `portsentryctl --json`, which must succeed, and parses its output.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let mut words = vec!["--json"];
         words.extend_from_slice(arguments);
@@ -121,7 +124,8 @@ impl<'a> Daemon<'a> {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// A line of its /proc/PID/status about memory, in kB (proc_pid_status(5)): `VmRSS` what is resident, `VmHWM` the most that was.
+    /// A memory value of its /proc/PID/status in kB (proc_pid_status(5)): `VmRSS` is resident
+    /// memory, `VmHWM` its peak.
     pub fn memory(&self, line: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok());
@@ -139,7 +143,7 @@ impl<'a> Daemon<'a> {
         assert!(blocked, "{address} is not blocked: {:?}\n{}", self.blocked(), self.log());
     }
 
-    /// What it wrote to stderr.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -149,18 +153,18 @@ impl<'a> Daemon<'a> {
         self.wait_within_for_log(Duration::from_secs(5), text);
     }
 
-    /// The same for what takes longer.
+    /// The same with a longer limit.
     pub fn wait_within_for_log(&self, limit: Duration, text: &str) {
         assert!(eventually(limit, || self.log().contains(text)), "no {text:?} in the log:\n{}", self.log());
     }
 
-    /// A file of its directory.
+    /// A file in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 }
 
-/// The test's configuration plus paths that lie in the test's directory.
+/// The test's configuration plus paths in the test's directory.
 fn configuration(directory: &Path, yaml: &str, state: Option<&Path>, group: &str) -> String {
     let state = state.unwrap_or(directory).display();
     let directory = directory.display();

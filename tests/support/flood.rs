@@ -1,8 +1,10 @@
-//! SYN traffic at a rate, from inside a namespace: a flood of invented sources, and a scan whose answers are counted probe by probe.
+//! SYN traffic at a rate, from inside a namespace: floods of forged sources, and scans that count
+//! the answer to each probe.
 //!
-//! Frames go out by packet(7) sockets with `PACKET_QDISC_BYPASS`, [`BATCH`] to a sendmmsg(2). They are built beforehand; what differs from one
-//! to the next (addresses, ports, sequence number, checksums) is written over, so that a debug build too reaches the rates. Every load is
-//! bounded in packets and in time. Follows RFC 791, 8200, 9293, and RFC 1071 for the checksums.
+//! Frames are sent by packet(7) sockets with `PACKET_QDISC_BYPASS`, [`BATCH`] to a sendmmsg(2).
+//! They are built in advance and only their differences (addresses, ports, sequence number,
+//! checksums) are written, so that a debug build reaches the rates. Every load is bounded in
+//! packets and time. Follows RFC 791, 8200, 9293, and RFC 1071 for the checksums.
 #![expect(unsafe_code, reason = "packet(7) sockets: bind(2), setsockopt(2) and sendmmsg(2) with what no safe wrapper has")]
 
 use std::io;
@@ -16,15 +18,15 @@ use ipnet::IpNet;
 
 use super::netns::Namespace;
 
-/// Frames that one system call sends at most.
+/// Frames of one system call.
 pub const BATCH: usize = 128;
-/// What was missed while the machine did something else is caught up with, up to here; the rest is never sent.
+/// Longest delay that is caught up when the machine was busy; the rest is never sent.
 const CATCH_UP: Duration = Duration::from_millis(5);
-/// nanosleep(2) oversleeps by about that much: the rest is waited for awake.
+/// nanosleep(2) oversleeps by about this much: the rest is waited for actively.
 const AWAKE: Duration = Duration::from_micros(120);
 
 const ETHERNET: usize = 14;
-/// A TCP header with one option: the maximum segment size, as nmap and every real client send it.
+/// A TCP header with the maximum segment size as its option, as nmap and every real client send it.
 const TCP: usize = 24;
 const FRAME_MAX: usize = ETHERNET + 40 + TCP;
 const SYN: u8 = 2;
@@ -51,12 +53,12 @@ pub struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    /// The way from `from` to `to` over the veth pair that [`Namespace::join`] has made.
+    /// The path from `from` to `to` over the veth pair made by [`Namespace::join`].
     pub fn between(from: &'a Namespace, to: &Namespace, device: &str) -> Self {
         Self { from, device: device.to_owned(), own: hardware_address(from, device), other: hardware_address(to, device) }
     }
 
-    /// Sends the load from a thread in the namespace, and returns when it is over.
+    /// Sends the load from a thread in the namespace, and returns when it has ended.
     pub fn flood(&self, load: &Load) -> Sent {
         self.flood_until(load, &AtomicBool::new(false))
     }
@@ -83,7 +85,7 @@ impl<'a> Wire<'a> {
         })
     }
 
-    /// Sends one SYN to each port in the order given, and counts the answers.
+    /// Sends one SYN to each port in the given order, and counts the answers.
     pub fn scan(&self, scan: &Scan) -> Answers {
         self.from.enter(|| {
             let kind = if scan.target.is_ipv4() { libc::ETH_P_IP } else { libc::ETH_P_IPV6 };
@@ -111,7 +113,7 @@ impl<'a> Wire<'a> {
                 let heard = listener.join().expect("listener");
                 for (index, kind, at) in heard {
                     if let Some(probe) = probes.get_mut(index) {
-                        // A SYN-ACK that is sent again is the same answer.
+                        // A repeated SYN-ACK is the same answer.
                         probe.answer.get_or_insert((kind, at));
                     }
                 }
@@ -124,25 +126,27 @@ impl<'a> Wire<'a> {
 /// A flood of SYNs.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Where to.
+    /// Destination.
     pub target: IpAddr,
-    /// Ports, one after the other, again and again.
+    /// Ports, used in turn.
     pub ports: Vec<u16>,
-    /// Each packet has another source of this network, scattered, and none comes again before all had their turn ([`anywhere4`], [`anywhere6`]; a host's
-    /// own network for a single source). Drawn at random, some of a million sources would come three times in a few seconds, which is a scan.
+    /// Networks of the sources: each packet has another one, scattered, and none is repeated before
+    /// all had their turn ([`anywhere4`], [`anywhere6`]; a host's own network for a single source).
+    /// With random sources some of a million would appear three times in a few seconds, which is a
+    /// scan.
     pub sources: IpNet,
-    /// Packets a second; 0 is as fast as it goes.
+    /// Packets a second; 0: as fast as possible.
     pub rate: u64,
-    /// Packets at most.
+    /// Maximum number of packets.
     pub packets: u64,
-    /// Time at most.
+    /// Maximum time.
     pub time: Duration,
-    /// Which series of sources: of two (below 32) the first 16 million have none in common.
+    /// Number of the series of sources: the first 16 million of two series (below 32) are disjoint.
     pub series: u64,
 }
 
 impl Load {
-    /// Invented sources, `rate` packets a second for `time`, to these ports.
+    /// Forged sources, `rate` packets a second for `time`, to these ports.
     pub fn spoofed(target: IpAddr, ports: impl IntoIterator<Item = u16>, rate: u64, time: Duration) -> Self {
         let packets = if rate == 0 { u64::MAX } else { rate.saturating_mul(time.as_millis() as u64) / 1000 };
         let sources = if target.is_ipv4() { anywhere4() } else { anywhere6() };
@@ -150,14 +154,14 @@ impl Load {
     }
 }
 
-/// What a load came to.
+/// The result of a load.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sent {
     /// Frames that the kernel took.
     pub packets: u64,
     /// Frames that it refused (ENOBUFS: the device's queue was full); not sent again.
     pub refused: u64,
-    /// First to last.
+    /// From first to last.
     pub elapsed: Duration,
 }
 
@@ -171,19 +175,20 @@ impl Sent {
 /// A SYN scan from one source.
 #[derive(Debug, Clone)]
 pub struct Scan {
-    /// Where from. If the namespace has the address, its kernel resets what is answered, as with nmap's half-open scan.
+    /// Source. If the namespace has the address, its kernel resets answered connections, as with
+    /// nmap's half-open scan.
     pub source: IpAddr,
     /// The source port of all probes.
     pub source_port: u16,
-    /// Where to.
+    /// Destination.
     pub target: IpAddr,
     /// One probe each, in this order.
     pub ports: Vec<u16>,
-    /// Probes a second; 0 is as fast as it goes.
+    /// Probes a second; 0: as fast as possible.
     pub rate: u64,
-    /// How long is listened on after the last probe.
+    /// How long to listen after the last probe.
     pub listen: Duration,
-    /// Time for the probes at most.
+    /// Maximum time for the probes.
     pub time: Duration,
 }
 
@@ -194,63 +199,64 @@ impl Scan {
         Self { source, source_port: 45_007, target, ports: ports.into_iter().collect(), rate, listen, time }
     }
 
-    /// The sequence number tells which probe an answer is for. Steps of many: no answer to another segment can be taken for one.
+    /// The sequence number tells which probe an answer is for. The step is large, so that answers
+    /// to other segments cannot match.
     fn sequence(&self, index: usize) -> u32 {
         0x5000_0000 + (index as u32) * 16
     }
 }
 
-/// What an answer was.
+/// The kind of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// SYN and ACK: the port is open.
     Open,
-    /// A reset: it is closed.
+    /// A reset: the port is closed.
     Closed,
 }
 
 /// A probe of a scan.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
-    /// Where it went.
+    /// Destination port.
     pub port: u16,
-    /// Just before it was handed to the kernel.
+    /// Time just before it was passed to the kernel.
     pub sent: SystemTime,
-    /// The first answer to it, and when the kernel received that.
+    /// The first answer, and when the kernel received it.
     pub answer: Option<(Kind, SystemTime)>,
 }
 
-/// A scan and what it learned. A probe's place in the list is its place in the scan.
+/// A finished scan. Probes are in the order in which they were sent.
 #[derive(Debug, Clone, Default)]
 pub struct Answers {
-    /// In the order they were sent in.
     pub probes: Vec<Probe>,
-    /// First to last.
+    /// From first to last.
     pub elapsed: Duration,
 }
 
 impl Answers {
-    /// Probes that were answered, whatever the answer.
+    /// Number of answered probes.
     pub fn answered(&self) -> usize {
         self.answered_from(0)
     }
 
-    /// Ports that were given away as open.
+    /// Number of ports that were found open.
     pub fn open(&self) -> usize {
         self.open_from(0)
     }
 
-    /// Answers to the probes from the `first`-th on (0 is the first): with the place behind the probe that triggers, what was answered after the trigger.
+    /// Number of answered probes from the `first`-th on (0 is the first).
     pub fn answered_from(&self, first: usize) -> usize {
         self.probes.iter().skip(first).filter(|probe| probe.answer.is_some()).count()
     }
 
-    /// Open ports given away by the probes from the `first`-th on.
+    /// Number of ports found open by the probes from the `first`-th on.
     pub fn open_from(&self, first: usize) -> usize {
         self.probes.iter().skip(first).filter(|probe| matches!(probe.answer, Some((Kind::Open, _)))).count()
     }
 
-    /// The place behind the `nth` probe (1 is the first) of a port for which `is_closed` holds: what comes from there on comes after a trigger of `nth - 1`.
+    /// The index after the `nth` probe (1 is the first) of a port for which `is_closed` holds:
+    /// answers from there on come after a trigger of `nth - 1`.
     pub fn after_closed(&self, nth: usize, is_closed: impl Fn(u16) -> bool) -> usize {
         let closed = self.probes.iter().enumerate().filter(|(_, probe)| is_closed(probe.port));
         closed.map(|(at, _)| at + 1).nth(nth.saturating_sub(1)).unwrap_or(self.probes.len())
@@ -262,7 +268,7 @@ impl Answers {
     }
 }
 
-/// How fast, how much, how long; packets a system call.
+/// Rate, limits, and packets of a system call.
 struct Pace {
     rate: u64,
     packets: u64,
@@ -270,11 +276,11 @@ struct Pace {
     batch: usize,
 }
 
-/// Sends frames that `fill` writes (the place of the first in the load, how many), paced and bounded.
+/// Sends frames that `fill` writes (index of the first, count), paced and bounded.
 fn run(socket: &OwnedFd, frames: &mut Frames, pace: Pace, stop: &AtomicBool, mut fill: impl FnMut(&mut Frames, u64, usize)) -> Sent {
     let start = Instant::now();
     let mut sent = Sent::default();
-    // The pace counts from here; moved on where the machine was away for too long.
+    // The pace counts from here; moved on when the machine was busy for too long.
     let mut origin = start;
     let mut done = 0u64;
     while done < pace.packets && start.elapsed() < pace.time && !stop.load(Ordering::Relaxed) {
@@ -312,7 +318,8 @@ struct Frames {
     frames: Box<[[u8; FRAME_MAX]]>,
     length: usize,
     target: IpAddr,
-    /// Sums of what stays: the IPv4 header without source, the segment and its pseudo header without source, ports and sequence number.
+    /// Sums of the constant parts: IPv4 header without source, segment and pseudo header without
+    /// source, ports and sequence number.
     header_sum: u32,
     segment_sum: u32,
     _vectors: Box<[libc::iovec]>,
@@ -353,7 +360,8 @@ impl Frames {
         let messages = vectors
             .iter_mut()
             .map(|vector| {
-                // SAFETY: the structure is plain data, for which all zeroes are valid: no address, no control data.
+                // SAFETY: the structure is plain data, for which all zeroes are valid: no address,
+                // no control data.
                 let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
                 message.msg_hdr.msg_iov = vector;
                 message.msg_hdr.msg_iovlen = 1;
@@ -387,12 +395,13 @@ impl Frames {
         frame[segment + 16..segment + 18].copy_from_slice(&folded(segment_sum));
     }
 
-    /// Sends the first `count` frames; gives how many the kernel took.
+    /// Sends the first `count` frames; returns how many the kernel took.
     fn send(&mut self, socket: &OwnedFd, count: usize) -> usize {
         let (mut at, mut taken) = (0, 0);
         while at < count {
             let messages = &mut self.messages[at..count];
-            // SAFETY: every message points to an iovec, and that to a frame; both are owned by `self` and are as long as they say.
+            // SAFETY: every message points to an iovec, and that to a frame; both are owned by
+            // `self` and are as long as they say.
             let done = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as libc::c_uint, 0) };
             match usize::try_from(done) {
                 Ok(done) => {
@@ -443,7 +452,8 @@ struct Turns {
 }
 
 impl Turns {
-    /// Steps that have an inverse modulo 2^bits, one after the other: a permutation, so that no address has two turns.
+    /// Steps that have an inverse modulo 2^bits, one after the other: a permutation, so that no
+    /// address appears twice.
     fn source(&self, turn: u64) -> IpAddr {
         let bits = u32::from(self.network.max_prefix_len() - self.network.prefix_len()).min(64);
         let mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
@@ -454,7 +464,7 @@ impl Turns {
         }
         match self.network {
             IpNet::V4(network) => IpAddr::V4(Ipv4Addr::from_bits(network.network().to_bits() | place as u32)),
-            // Scattered over the first half of the address, where the networks of different owners are.
+            // Scattered over the first half of the address, which identifies the owner's network.
             IpNet::V6(network) => {
                 let free = 128 - u32::from(network.prefix_len());
                 IpAddr::V6(Ipv6Addr::from_bits(network.network().to_bits() | u128::from(place) << (free - bits)))
@@ -463,12 +473,12 @@ impl Turns {
     }
 }
 
-/// Answers to the scan until `over`, with the time of their arrival.
+/// Reads answers to the scan until `over`, with the time of their arrival.
 fn listen(socket: &OwnedFd, scan: &Scan, over: &AtomicBool) -> Vec<(usize, Kind, SystemTime)> {
     let mut heard = Vec::new();
     let mut buffer = [0u8; 256];
     loop {
-        // Asked before the queue is read: what came before the end is still taken.
+        // Checked before the queue is read, so that answers from before the end are still read.
         let last = over.load(Ordering::Relaxed);
         let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
         let _ = rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
@@ -483,7 +493,7 @@ fn listen(socket: &OwnedFd, scan: &Scan, over: &AtomicBool) -> Vec<(usize, Kind,
     }
 }
 
-/// Which probe a frame answers, and how.
+/// The probe that a frame answers, and the kind of answer.
 fn answer(frame: &[u8], scan: &Scan) -> Option<(usize, Kind)> {
     let packet = frame.get(ETHERNET..)?;
     let (source, destination, protocol, segment) = match packet.first()? >> 4 {
@@ -516,7 +526,7 @@ fn answer(frame: &[u8], scan: &Scan) -> Option<(usize, Kind)> {
     }
 }
 
-/// When the kernel received the packet that was read last.
+/// When the kernel received the last packet that was read.
 fn arrival(socket: &OwnedFd) -> SystemTime {
     /// `SIOCGSTAMPNS_OLD` (asm-generic/sockios.h), which takes a timespec of the machine's word.
     const SIOCGSTAMPNS: libc::Ioctl = 0x8907;
@@ -529,7 +539,7 @@ fn arrival(socket: &OwnedFd) -> SystemTime {
 /// A packet(7) socket of one device. Protocol 0 receives nothing.
 fn packet_socket(device: &str, protocol: libc::c_int) -> io::Result<OwnedFd> {
     let protocol = (protocol as u16).to_be();
-    // SAFETY: no memory is passed; the descriptor that comes back is owned by nobody else.
+    // SAFETY: no memory is passed; the returned descriptor has no other owner.
     let socket = unsafe {
         match libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol.into()) {
             -1 => return Err(io::Error::last_os_error()),

@@ -1,8 +1,11 @@
-//! The machine of a program that is somebody else's: unpacked packages and a few files over a copy of this machine's /, in namespaces of its own.
+//! A machine for a third-party program: unpacked packages and a few files over a copy of this
+//! machine's /, in namespaces.
 //!
-//! Nothing is installed, and nothing of this machine is written to: no file, and no setting of the kernel but those of the network namespace; what runs
-//! there can load no module. The first process is a script that starts the program; when it is killed the kernel ends everything in its process
-//! namespace, daemons that have left it included. The benchmark beside others and the tests beside other firewalls share it.
+//! Nothing is installed, and nothing of this machine is changed: no file, and no kernel setting
+//! except those of the network namespace; programs inside cannot load modules. The first process is
+//! a script that starts the program; when it is killed, the kernel ends everything in its process
+//! namespace, including daemons. Used by the benchmark beside others and the tests beside other
+//! firewalls.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -18,17 +21,18 @@ use std::time::Duration;
 use super::netns::Namespace;
 use super::{eventually, output};
 
-/// Where this file and its two scripts lie.
+/// The directory of this file and its two scripts.
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
-/// Debian's; the caller's may lead to programs that Debian's packages are not for.
+/// Debian's; the caller's may lead to programs that Debian's packages do not expect.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Unpacks Debian's `packages` into `kept` (once: they are kept there), and gives a line "package version" for each.
+/// Unpacks Debian's `packages` into `kept` (once: they are kept there), and returns a line "package
+/// version" for each.
 ///
 /// # Errors
-/// Why they cannot be had, in words.
+/// The message why they cannot be fetched.
 pub fn fetch(kept: &Path, packages: &[&str]) -> Result<String, String> {
-    // Several tests may ask at one time.
+    // Several tests may ask at the same time.
     static FETCHING: Mutex<()> = Mutex::new(());
     let _guard = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
     let script = Path::new(HERE).join("fetch-packages");
@@ -55,11 +59,11 @@ fn directory() -> tempfile::TempDir {
 }
 
 impl Jail {
-    /// Makes a machine of the unpacked `packages` and `layers` of files in the host's network namespace, runs the script `start` in it, and waits
-    /// until that has ended: what it started goes on.
+    /// Makes a machine of the unpacked `packages` and `layers` of files in the host's network
+    /// namespace, and runs the script `start` in it to its end; programs that it started continue.
     ///
     /// # Errors
-    /// What it said instead.
+    /// The script's output.
     pub fn start(host: &Namespace, packages: &Path, layers: &[PathBuf], start: &str) -> Result<Self, String> {
         let (shared, files, work) = (directory(), directory(), directory());
         for root in layers {
@@ -71,10 +75,11 @@ impl Jail {
         }
         let ended = Arc::new(AtomicBool::new(false));
         let syslog = collect(&shared.path().join("socket"), &shared.path().join("syslog"), Arc::clone(&ended));
-        // The first process of a process namespace has to wait for orphans; sh does that while it waits for sleep.
+        // The first process of a process namespace has to wait for orphans; sh does that while it
+        // waits for sleep.
         let script = format!("{{\n{start}\n}} >/beside/start.out 2>&1\n: >/beside/ready\nwhile :; do sleep 3600; done");
         let first = Command::new("ip")
-            // It ends with the test, however that ends, and loads no modules into the kernel of all.
+            // It ends with the test in any case, and loads no modules into the shared kernel.
             .args(["netns", "exec", &host.name, "setpriv", "--pdeathsig", "KILL", "--bounding-set", "-sys_module"])
             .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh"])
             .args([Path::new(HERE).join("enter-jail").as_path(), work.path(), packages, files.path(), shared.path()])
@@ -94,7 +99,7 @@ impl Jail {
         self.shared.path().join(name)
     }
 
-    /// One more program in it, by its name and arguments.
+    /// A command for a further program in it.
     pub fn command(&self, words: &[&str]) -> Command {
         let first = self.first_process();
         let mut command = Command::new("setpriv");
@@ -103,13 +108,13 @@ impl Jail {
         command
     }
 
-    /// Starts one more script in it; returns at once.
+    /// Starts a further script in it; returns at once.
     pub fn also(&self, script: &str) -> Child {
         let said = OpenOptions::new().create(true).append(true).open(self.path("start.out")).unwrap();
         self.command(&["sh", "-c", script]).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap()
     }
 
-    /// Runs one more program in it and gives its output, whatever its exit status.
+    /// Runs a further program in it and returns its output, whatever its exit status.
     pub fn output(&self, words: &[&str], limit: Duration) -> Output {
         let limit = limit.as_secs().max(1).to_string();
         let words: Vec<&str> = ["timeout", "-k", "2", &limit].iter().chain(words).copied().collect();
@@ -122,14 +127,15 @@ impl Jail {
         fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap().trim().to_owned()
     }
 
-    /// The last line of what its scripts said.
+    /// The last line of its scripts' output.
     pub fn last_words(&self) -> String {
         let said: Vec<String> = ["enter.out", "start.out"].iter().filter_map(|name| fs::read_to_string(self.path(name)).ok()).collect();
         said.concat().lines().last().unwrap_or("it said nothing").to_owned()
     }
 }
 
-/// Writes what comes to a syslog socket into a file, as a syslog daemon does: without the priority, with a host name.
+/// Writes messages to a syslog socket into a file, as a syslog daemon does: without the priority,
+/// with a host name.
 fn collect(socket: &Path, file: &Path, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let socket_path = socket;
     let socket = UnixDatagram::bind(socket_path).unwrap();

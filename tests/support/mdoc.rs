@@ -1,11 +1,11 @@
-//! The manual pages as tests read them: mdoc(7), as far as the pages in man/ use it.
+//! Parser of the manual pages: the part of mdoc(7) that man/ uses.
 #![allow(dead_code, reason = "each test that includes this file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it fails")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Stands in a pattern for what differs from line to line.
+/// Stands in a pattern for variable text.
 pub const WILD: char = '\u{1}';
 
 /// The pages.
@@ -28,20 +28,20 @@ pub fn section(page: &[String], name: &str) -> Vec<String> {
 /// An entry of a list.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// The subsection that it stands in, or nothing.
+    /// The subsection that contains it, or nothing.
     pub subsection: String,
-    /// How many lists it stands in: 1 is the outermost.
+    /// Depth of its list: 1 is the outermost.
     pub depth: usize,
     /// Its macro line without `.It`.
     pub head: String,
-    /// The lines up to the next entry of the same list; lists within are among them.
+    /// The lines up to the next entry of the same list, including nested lists.
     pub body: Vec<String>,
 }
 
 /// The entries of all lists in these lines.
 pub fn items(lines: &[String]) -> Vec<Item> {
     let mut found: Vec<Item> = Vec::new();
-    // For each open list, the entry that is being read.
+    // For each open list, its current entry.
     let mut open: Vec<Option<usize>> = Vec::new();
     let mut subsection = String::new();
     for line in lines {
@@ -67,8 +67,8 @@ pub fn items(lines: &[String]) -> Vec<Item> {
     found
 }
 
-/// The words of a macro line; what stands in quotes is one.
-pub fn words(line: &str) -> Vec<String> {
+/// The words of a macro line; a quoted text is one word.
+pub fn split_words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() {
@@ -82,15 +82,16 @@ pub fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Macros that set words in another type, or end that.
+/// Macros that change the font, or end that.
 const MACROS: [&str; 16] = ["Ar", "Cm", "Dv", "Em", "Ev", "Fl", "Ic", "Li", "No", "Op", "Oo", "Oc", "Pa", "Ql", "Sy", "Xr"];
 
-/// The arguments of every `name` macro in these lines, without punctuation. Other macros on the same line end the arguments.
+/// The arguments of every `name` macro in these lines, without punctuation. Other macros on the
+/// line end the arguments.
 pub fn arguments(lines: &[String], name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in lines.iter().filter_map(|line| line.strip_prefix('.')) {
         let mut current = String::new();
-        for word in words(line) {
+        for word in split_words(line) {
             if MACROS.contains(&word.as_str()) || matches!(word.as_str(), "It" | "Pq" | "Po" | "Pc" | "Ns" | "Dl") {
                 current = word;
             } else if current == name && word.chars().any(char::is_alphanumeric) {
@@ -101,11 +102,11 @@ pub fn arguments(lines: &[String], name: &str) -> BTreeSet<String> {
     found
 }
 
-/// A macro line as the text that it prints, with [`WILD`] for each word of `Ar`.
+/// The printed text of a macro line, with [`WILD`] for each word of `Ar`.
 pub fn pattern(head: &str) -> String {
     let mut text = String::new();
     let (mut wild, mut glued) = (false, true);
-    for word in words(head) {
+    for word in split_words(head) {
         match word.as_str() {
             "Ar" => wild = true,
             "Ns" => (glued, wild) = (true, false),
@@ -126,7 +127,7 @@ pub fn pattern(head: &str) -> String {
     text
 }
 
-/// Whether `text` is what `pattern` says, each [`WILD`] standing for any text, or none.
+/// Whether `text` matches `pattern`, in which each [`WILD`] stands for any text, or none.
 pub fn fits(pattern: &str, text: &str) -> bool {
     let parts: Vec<&str> = pattern.split(WILD).collect();
     let [first, middle @ .., last] = parts.as_slice() else { return pattern == text };

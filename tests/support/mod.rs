@@ -1,4 +1,5 @@
-//! What the integration tests share: network namespaces that clean up after themselves, bounded commands, skips that are counted.
+//! Shared by the integration tests: network namespaces that clean up, commands with time limits,
+//! counted skips.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
 #![allow(
     clippy::unwrap_used,
@@ -29,16 +30,16 @@ use netns::Namespace;
 use portsentry::nft::{Monitor, Notification, Received};
 use portsentry::ruleset::SCHEMA;
 
-/// Sends what nmap does not; each load is a function in it.
+/// Sends traffic that nmap cannot; each load is a function in it.
 pub const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
 
-/// A name that no other test of this machine uses: process id and a count.
+/// A name that no other test on this machine uses: process id and a count.
 pub fn unique(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Runs `program` under timeout(1) and gives its output, whatever its exit status.
+/// Runs `program` under timeout(1) and returns its output, whatever its exit status.
 pub fn output(program: &str, arguments: &[&str], limit: Duration) -> Output {
     Command::new("timeout")
         .args(["-k", "2", &limit.as_secs().max(1).to_string(), program])
@@ -47,7 +48,7 @@ pub fn output(program: &str, arguments: &[&str], limit: Duration) -> Output {
         .unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-/// Runs `program`, which must succeed, and gives its standard output.
+/// Runs `program`, which must succeed, and returns its standard output.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = output(program, arguments, Duration::from_secs(60));
     assert!(
@@ -60,16 +61,17 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Puts a copy of a program where everybody may run it. By a process of its own: what this one has open for writing, the child that another test
-/// starts at that moment has too, and nobody can execute it meanwhile (ETXTBSY, execve(2)).
+/// Copies a program to where all users may run it. A separate process copies it: a child forked by
+/// another test at that moment would inherit our writable descriptor, and executing the copy would
+/// fail (ETXTBSY, execve(2)).
 pub fn copy_program(from: &str, to: &Path) {
     run("install", &["-m", "755", from, to.to_str().expect("a path in UTF-8")]);
 }
 
 /// Why tests that need privilege or tools cannot run here; `None` if they can.
 ///
-/// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set. A test that can run waits here for its place beside the
-/// others ([`schedule`]).
+/// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set. A test
+/// that can run waits here for its place beside the others ([`schedule`]).
 pub fn missing(tools: &[&str]) -> Option<String> {
     let reason = if !rustix::process::geteuid().is_root() {
         Some("not root: no network namespaces".to_owned())
@@ -86,15 +88,16 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     reason
 }
 
-/// Says that a test cannot run and why.
+/// Prints that a test cannot run, and why.
 pub fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "SKIP {reason}: not in CI");
-    // Past the test runner, which would keep to itself what a passing test prints.
+    // Past the test runner, which hides the output of passing tests.
     let _ = writeln!(std::io::stderr(), "\nSKIP {reason}");
 }
 
-/// How long the table of `host` is gone when `flush` takes it away, seen from outside while that runs: from the notification of its end to that of
-/// the transaction that brings it back. (Who is not scheduled in between sees less.) With what `flush` gives.
+/// How long the table of `host` is gone after `flush` deletes it, as an observer sees it: from the
+/// notification of its deletion to that of the transaction that restores it. (An observer that is
+/// not scheduled in between sees less.) Returned with the result of `flush`.
 pub fn gap<T: Send>(host: &Namespace, flush: impl FnOnce() -> T + Send) -> (Duration, T) {
     let mut monitor = host.enter(|| Monitor::open(SCHEMA).unwrap());
     let (mut gone, mut back) = (None, None);
@@ -124,7 +127,7 @@ pub fn linux() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// The processes whose arguments or environment hold `mark`. One that has ended and was not waited for has neither.
+/// The processes with `mark` in their arguments or environment. Zombies have neither.
 pub fn marked(mark: &str) -> Vec<u32> {
     let holds = |path: String| std::fs::read(path).is_ok_and(|bytes| bytes.windows(mark.len()).any(|window| window == mark.as_bytes()));
     let entries = std::fs::read_dir("/proc").expect("/proc");
@@ -132,7 +135,7 @@ pub fn marked(mark: &str) -> Vec<u32> {
     pids.filter(|pid| *pid != std::process::id() && (holds(format!("/proc/{pid}/cmdline")) || holds(format!("/proc/{pid}/environ")))).collect()
 }
 
-/// Asks `condition` every 20 ms until it holds; `false` when `limit` is over.
+/// Checks `condition` every 20 ms until it holds; `false` after `limit`.
 pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::{output, run, unique};
 
-/// A network namespace; gone, with all that runs in it, when it is dropped.
+/// A network namespace; dropping it ends all processes in it.
 pub struct Namespace {
     pub name: String,
 }
 
 impl Namespace {
-    /// A namespace of its own with loopback up.
+    /// A new namespace with loopback up.
     pub fn new() -> Self {
         let namespace = Self { name: unique("ps") };
         run("ip", &["netns", "add", &namespace.name]);
@@ -21,23 +21,23 @@ impl Namespace {
         namespace
     }
 
-    /// Runs a command inside, which must succeed; gives its standard output.
+    /// Runs a command inside, which must succeed; returns its standard output.
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let mut words = vec!["netns", "exec", &self.name, program];
-        words.extend_from_slice(arguments);
-        run("ip", &words)
+        let mut full = vec!["netns", "exec", &self.name, program];
+        full.extend_from_slice(arguments);
+        run("ip", &full)
     }
 
     /// Runs a command inside, whatever its exit status.
     pub fn output(&self, program: &str, arguments: &[&str], limit: Duration) -> Output {
-        let mut words = vec!["netns", "exec", &self.name, program];
-        words.extend_from_slice(arguments);
-        output("ip", &words, limit)
+        let mut full = vec!["netns", "exec", &self.name, program];
+        full.extend_from_slice(arguments);
+        output("ip", &full, limit)
     }
 
     /// Whether one ping(8) with these options and destination is answered.
-    pub fn pings(&self, words: &[&str]) -> bool {
-        self.output("ping", &[&["-n", "-c", "1", "-W", "1"], words].concat(), Duration::from_secs(5)).status.success()
+    pub fn pings(&self, arguments: &[&str]) -> bool {
+        self.output("ping", &[&["-n", "-c", "1", "-W", "1"], arguments].concat(), Duration::from_secs(5)).status.success()
     }
 
     /// Runs many lines of ip(8) at once.
@@ -69,16 +69,17 @@ impl Namespace {
         })
     }
 
-    /// Joins `self` and `other` by a veth pair with these addresses (CIDR form); the devices are named `device` on both sides.
+    /// Joins `self` and `other` by a veth pair with these addresses (CIDR form); the devices are
+    /// named `device` on both sides.
     pub fn join(&self, other: &Namespace, device: &str, own: &[&str], others: &[&str]) {
         run("ip", &["link", "add", device, "netns", &self.name, "type", "veth", "peer", "name", device, "netns", &other.name]);
         for (namespace, addresses) in [(self, own), (other, others)] {
             for address in addresses {
-                let mut words = vec!["addr", "add", address, "dev", device];
+                let mut arguments = vec!["addr", "add", address, "dev", device];
                 if address.contains(':') {
-                    words.push("nodad");
+                    arguments.push("nodad");
                 }
-                namespace.run("ip", &words);
+                namespace.run("ip", &arguments);
             }
             namespace.run("ip", &["link", "set", device, "up"]);
         }

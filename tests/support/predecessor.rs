@@ -1,7 +1,9 @@
-//! A host as PortSentry 1.2 knows it: its own /etc, /var, /run and /dev/log in a network namespace, with Debian's program, or ours, in it.
+//! A host for PortSentry 1.2: its own /etc, /var, /run and /dev/log in a network namespace, with
+//! Debian's program or ours.
 //!
-//! The package is unpacked into a temporary directory and never installed. The old program has its paths compiled in and turns itself into a
-//! daemon, so it runs in a mount namespace where those paths lead into the test's directory; it ends with its network namespace.
+//! The package is unpacked into a temporary directory and never installed. The old program's paths
+//! are compiled in, and it becomes a daemon by itself, so it runs in a mount namespace where those
+//! paths lead into the test's directory; it ends with its network namespace.
 
 use std::fs;
 use std::io;
@@ -27,9 +29,9 @@ impl Package {
     /// Fetches it (once: it is kept below target/) and unpacks it.
     ///
     /// # Errors
-    /// Why it cannot be had, in words.
+    /// The message why it cannot be fetched.
     pub fn get() -> Result<Self, String> {
-        // Several tests may ask at one time.
+        // Several tests may ask at the same time.
         static FETCHING: Mutex<()> = Mutex::new(());
         let guard = FETCHING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fetch-predecessor");
@@ -46,7 +48,7 @@ impl Package {
         Ok(Self { directory })
     }
 
-    /// The package; without it the reason is told as a skip, or fails the test where `CI` is set.
+    /// The package; without it the test is skipped with the reason, or fails where `CI` is set.
     pub fn or_skip() -> Option<Self> {
         match Self::get() {
             Ok(package) => Some(package),
@@ -68,17 +70,18 @@ impl Package {
     }
 }
 
-/// What a program needs of /etc beside what the test writes there.
+/// Files of /etc that a program needs beside the test's own.
 const ETC: &[&str] = &["hosts", "nsswitch.conf", "passwd", "group", "host.conf", "ld.so.cache", "localtime"];
 
-/// The mount namespace is made here; `$ROOT` is the test's directory, the rest is the program and its arguments.
+/// Makes the mount namespace; `$ROOT` is the test's directory, followed by the program and its
+/// arguments.
 const ENTER: &str = r#"
 for node in null zero full random urandom tty; do mount --bind "/dev/$node" "$ROOT/dev/$node" || exit 99; done
 for top in etc run dev var; do mount --rbind "$ROOT/$top" "/$top" || exit 99; done
 exec "$@"
 "#;
 
-/// The host's files and what is said to its /dev/log.
+/// The host's files, and the messages to its /dev/log.
 pub struct Machine<'a> {
     pub namespace: &'a Namespace,
     directory: tempfile::TempDir,
@@ -111,7 +114,7 @@ impl<'a> Machine<'a> {
         Self { namespace, directory, log, ended, reader: Some(reader), ours: None }
     }
 
-    /// Where a file of the host lies for the test.
+    /// The path of a host's file outside.
     pub fn file(&self, path: &str) -> PathBuf {
         self.directory.path().join(path.trim_start_matches('/'))
     }
@@ -121,12 +124,12 @@ impl<'a> Machine<'a> {
         fs::write(self.file(path), text).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
-    /// The content of a file of the host; nothing if it is not there.
+    /// The content of a file of the host; empty if it does not exist.
     pub fn text(&self, path: &str) -> String {
         fs::read_to_string(self.file(path)).unwrap_or_default()
     }
 
-    fn words<'w>(&'w self, program: &'w str, arguments: &[&'w str]) -> Vec<String> {
+    fn in_namespace<'w>(&'w self, program: &'w str, arguments: &[&'w str]) -> Vec<String> {
         let root = format!("ROOT={}", self.directory.path().display());
         let mut words: Vec<String> =
             ["netns", "exec", &self.namespace.name, "env", &root, "unshare", "-m", "sh", "-c", ENTER, "sh", program].map(str::to_owned).to_vec();
@@ -136,15 +139,15 @@ impl<'a> Machine<'a> {
 
     /// Runs a program on the host, whatever its exit status.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Output {
-        let words = self.words(program, arguments);
+        let words = self.in_namespace(program, arguments);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         output("ip", &words, Duration::from_secs(30))
     }
 
-    /// Starts the old program with a mode word and waits until it listens.
+    /// Starts the old program in a mode and waits until it listens.
     ///
     /// # Errors
-    /// Why it does not: what it said.
+    /// Its output, if it does not.
     pub fn start_old(&self, package: &Package, mode: &str) -> Result<(), String> {
         let started = self.output(package.path("usr/sbin/portsentry").to_str().expect("path"), &[&format!("-{mode}")]);
         let listens = |log: &[String]| log.iter().any(|line| line.contains("PortSentry is now active and listening"));
@@ -158,18 +161,20 @@ impl<'a> Machine<'a> {
         run("ip", &["netns", "pids", &self.namespace.name]).split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Starts our daemon as it is installed (its configuration at the default place) and waits until it answers.
+    /// Starts our daemon as it is installed (its configuration at the default path) and waits until
+    /// it answers.
     pub fn start_ours(&mut self, arguments: &[&str]) {
         self.start_ours_by(&["env"], arguments);
     }
 
-    /// The same, started by another program, which becomes the daemon: these words stand before the daemon's.
+    /// The same, started by another program, which becomes the daemon: these words precede the
+    /// daemon's.
     pub fn start_ours_by(&mut self, by: &[&str], arguments: &[&str]) {
         let path = self.file("/var/log/stderr");
         let stderr = fs::OpenOptions::new().create(true).append(true).open(&path).expect("log file");
         let (program, before) = by.split_first().expect("a program");
         let words: Vec<&str> = [before, &[env!("CARGO_BIN_EXE_portsentry")], arguments].concat();
-        let words = self.words(program, &words);
+        let words = self.in_namespace(program, &words);
         let child = Command::new("ip").args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().expect("portsentry starts");
         self.ours = Some(child);
         let answers = eventually(Duration::from_secs(20), || {
@@ -212,7 +217,7 @@ impl<'a> Machine<'a> {
         serde_json::from_slice(&output.stdout).expect("an array")
     }
 
-    /// The addresses that ours blocks.
+    /// The addresses that our daemon blocks.
     pub fn blocked_by_ours(&self) -> Vec<String> {
         self.blocks().iter().map(|row| row["address"].as_str().expect("address").to_owned()).collect()
     }
@@ -223,7 +228,8 @@ impl<'a> Machine<'a> {
         routes.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
     }
 
-    /// The lines so far: what came to /dev/log, without priority, time and name, and our daemon's standard error.
+    /// The lines so far: messages to /dev/log, without priority, time and name, and our daemon's
+    /// standard error.
     pub fn log(&self) -> Vec<String> {
         let mut lines = self.log.lock().expect("log").clone();
         lines.extend(self.text("/var/log/stderr").lines().map(str::to_owned));
@@ -237,7 +243,8 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Collects what comes to a syslog socket. A datagram socket with a reader that never stops: syslog(3) would wait for it.
+/// Collects messages to a syslog socket. A datagram socket with a reader that never stops:
+/// syslog(3) would wait for it.
 fn read_log(path: &Path, log: Arc<Mutex<Vec<String>>>, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let socket = UnixDatagram::bind(path).expect("syslog socket");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
@@ -259,7 +266,8 @@ impl Drop for Machine<'_> {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // The old program has left us as a daemon; the namespace is the test's own, and so is all that runs in it.
+        // The old program has left us as a daemon; all processes in the namespace belong to the
+        // test.
         for pid in String::from_utf8_lossy(&output("ip", &["netns", "pids", &self.namespace.name], Duration::from_secs(5)).stdout).split_whitespace()
         {
             let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
@@ -274,7 +282,8 @@ impl Drop for Machine<'_> {
     }
 }
 
-/// A classic configuration that both programs read: everything is blocked at the first packet, by a route that the old program adds.
+/// A classic configuration that both programs read: they block at the first packet, the old program
+/// by adding a route.
 ///
 /// The ports are `tcp` and `udp`; the advanced modes watch the first 1024.
 pub fn classic_configuration(tcp: &str, udp: &str) -> String {
@@ -295,7 +304,7 @@ impl Machine<'_> {
         self.write("/etc/portsentry/portsentry.ignore", ignore);
     }
 
-    /// Takes the classic files over by `portsentryctl import`, as an administrator does; gives what it said.
+    /// Imports the classic files with `portsentryctl import`; returns its output.
     pub fn import(&self, arguments: &[&str]) -> String {
         let mut words = vec!["import", "/etc/portsentry/portsentry.conf"];
         words.extend_from_slice(arguments);

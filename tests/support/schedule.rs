@@ -1,8 +1,10 @@
-//! Which tests run at the same time. Most wait for timers and other programs, so many run side by side; those that measure times, or load the machine
-//! so that others would miss theirs, call [`alone`] first.
+//! Decides which tests run at the same time. Most wait for timers and other programs, so many run
+//! side by side; tests that measure times, or load the machine so much that others would be late,
+//! call [`alone`] first.
 //!
-//! A test has its place from [`side_by_side`] (which [`super::missing`] calls) or [`alone`] until its thread ends. Then it adds a line
-//! "seconds name" to the file that `PORTSENTRY_TEST_TIMES` names, if that is set.
+//! A test holds its place from [`side_by_side`] (which [`super::missing`] calls) or [`alone`] until
+//! its thread ends. Then it adds a line "seconds name" to the file in `PORTSENTRY_TEST_TIMES`, if
+//! that is set.
 
 use std::cell::RefCell;
 use std::fs::OpenOptions;
@@ -10,14 +12,15 @@ use std::io::Write as _;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Until the last of those side by side has ended the machine has little to do: it is worth it for this many that wait to run alone.
+/// Tests waiting to run alone from which on no others start: the machine is nearly idle while the
+/// last ones end.
 const BATCH: usize = 4;
 
 struct Running {
     side_by_side: usize,
     alone: bool,
     waiting_alone: usize,
-    /// None starts side by side until all that wait to run alone have run, one after the other.
+    /// No test starts side by side until all that wait to run alone have run, one after the other.
     draining: bool,
 }
 
@@ -56,7 +59,7 @@ pub fn alone() {
     });
 }
 
-/// One running test; it has ended when this is dropped.
+/// A running test, until this is dropped.
 struct Place {
     is_alone: bool,
     began: Instant,
@@ -72,7 +75,8 @@ impl Drop for Place {
             running.side_by_side -= 1;
         }
         CHANGED.notify_all();
-        // With the lock held, so that lines do not mix. The test runner names a test's thread after the test.
+        // With the lock held, so that lines do not mix. The test runner names a test's thread after
+        // the test.
         if let (Some(file), Some(name)) = (std::env::var_os("PORTSENTRY_TEST_TIMES"), std::thread::current().name())
             && let Ok(mut file) = OpenOptions::new().create(true).append(true).open(file)
         {

@@ -1,4 +1,5 @@
-//! A small world for the engine, any sequence of steps in it, and what must hold after each: shared by the property tests and the fuzz target.
+//! A small model around the engine, random sequences of steps, and the invariants after each: for
+//! the property tests and the fuzz target.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
 
 use std::collections::BTreeSet;
@@ -53,7 +54,7 @@ fn source(n: usize, ipv6_prefix: u8) -> Source {
     }
 }
 
-/// Four small lists, any of them together.
+/// Any combination of four small lists.
 fn list(bits: u8) -> AllowList {
     let networks = ["203.0.113.2/32", "203.0.113.3/32", "2001:db8:0:4::9/128", "198.51.100.0/25"];
     networks.iter().enumerate().filter(|(n, _)| bits >> n & 1 == 1).map(|(_, network)| network.parse::<IpNet>().unwrap()).collect()
@@ -61,7 +62,7 @@ fn list(bits: u8) -> AllowList {
 
 fn policy(variant: u8) -> Policy {
     let mut policy = Policy::from_config(&Config::default());
-    // This address is on the list whatever else changes.
+    // This address is on the list in any case.
     policy.allow = list(variant & 1).networks().iter().copied().chain(["203.0.113.4/32".parse().unwrap()]).collect();
     policy.capacity = 9;
     policy.total = 6;
@@ -73,14 +74,14 @@ fn policy(variant: u8) -> Policy {
     policy
 }
 
-/// The engine, and beside it what everybody must be able to rely on.
+/// The engine, and the expected state beside it.
 pub struct World {
     engine: Engine,
     now: u64,
     latest: u64,
     pending: Vec<Action>,
     told_blocked: BTreeSet<Source>,
-    /// Blocks that the kernel refused: the hold may stand for them.
+    /// Blocks that the kernel refused: the source may stay held.
     refused: BTreeSet<Source>,
     never_block: u8,
     variant: u8,
@@ -109,7 +110,8 @@ impl World {
         self.lists().iter().any(|list| list.overlaps(&network))
     }
 
-    /// Whether a block must end: it lies within a list, or is a scan's and overlaps one. Of a network that was ordered the rules exempt the addresses.
+    /// Whether a block must end: it lies within a list, or is a scan's and overlaps one. From a
+    /// manually blocked network the rules exempt the addresses.
     fn must_end(&self, source: Source, reason: &Reason) -> bool {
         let network = source.network();
         self.lists().iter().any(|list| if reason.scan().is_some() { list.overlaps(&network) } else { list.covers(&network) })
@@ -119,7 +121,8 @@ impl World {
         [policy(self.variant).allow, list(self.never_block), AllowList::always()]
     }
 
-    /// A source that the rules hold is released at once, unless it is blocked, or a block is on its way or was refused.
+    /// A held source is released at once, unless it is blocked, or its block is in flight or was
+    /// refused.
     fn check_hold(&self, address: IpAddr, actions: &[Action]) {
         let source = Source::of(address, policy(self.variant).ipv6_prefix);
         let is_ours = |action: &Action| matches!(action, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
@@ -150,7 +153,7 @@ impl World {
                 Action::Report(Report::Blocked { source, renewed, .. }) => assert_ne!(self.told_blocked.insert(*source), *renewed, "{action:?}"),
                 Action::Report(Report::Unblocked { source, ending }) => {
                     assert!(self.told_blocked.remove(source), "{action:?}");
-                    // The engine knows the latest time that it was told, wherever the clock stands now.
+                    // The engine uses the latest time that it got, even if the clock went back.
                     assert!(*ending != Ending::Expired || self.latest > 0);
                 }
                 Action::Report(Report::Scan { reason, .. }) => assert!(reason.to_string().len() <= 127, "{reason}"),
@@ -235,20 +238,21 @@ impl World {
                 for _ in 0..100 {
                     self.engine.on_timer(now, &mut actions);
                 }
-                // Nothing that is due is left, and no timer comes back for ever, but at the end of all time.
+                // No due work is left, and timers end, except at the end of all time.
                 let left = self.engine.next_timer().is_some_and(|next| next.millis() <= self.now);
                 assert!(!left || self.latest == u64::MAX);
             }
             Step::Pass { millis } => self.now = self.now.saturating_add(millis.into()),
-            // Back too: the engine must bear it.
+            // Backwards too: the engine must cope.
             Step::Jump { to } => self.now = to,
         }
         self.check(actions);
     }
 
-    /// Whatever happened: when everything is answered and time goes on, nothing stays blocked that must not be, and nothing stays in flight.
+    /// When every order is answered and time goes on, no address stays blocked that must not be,
+    /// and no order stays in flight.
     pub fn finish(&mut self) {
-        // The engine's time is the latest that it was told.
+        // The engine's time is the latest that it got.
         self.run(Step::Jump { to: self.latest });
         for _ in 0..4 {
             self.run(Step::Timers);

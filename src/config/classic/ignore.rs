@@ -1,7 +1,8 @@
-//! The classic ignore file: an address, or `address/bits`, a line; comments; host bits are masked. Pure: the bytes come in, networks go out.
+//! Parser of the classic ignore file: an address or `address/bits` a line, comments; host bits are
+//! masked. Pure.
 //!
-//! CR LF and a last line without its end are read as what they are. A name of a host is refused, never looked up: whoever answers for the name
-//! would decide who is never blocked.
+//! Handles CR LF and a last line without its line end. Host names are refused, never looked up: the
+//! name's owner would decide which address is never blocked.
 
 use std::path::Path;
 
@@ -11,23 +12,23 @@ use super::super::diagnostic::{Finding, Findings, Place, Severity, shown};
 use super::super::values;
 use super::parse::{lines_of, text_of};
 
-/// One network that is never blocked.
+/// A network that is never blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The network; an address is one of full length.
+    /// The network; an address has full length.
     pub network: IpNet,
-    /// Its line, from 1.
+    /// Line number, from 1.
     pub line: u32,
-    /// As it is written there.
+    /// Its text in the file.
     pub text: String,
 }
 
-/// What is in an ignore file.
+/// The content of an ignore file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct List {
-    /// The networks, in the order of the file; those of lines that cannot be read are missing.
+    /// In the order of the file, without unreadable lines.
     pub entries: Vec<Entry>,
-    /// What is wrong or odd, by place.
+    /// Errors and warnings, by place.
     pub findings: Vec<Finding>,
 }
 
@@ -38,7 +39,7 @@ impl List {
     }
 }
 
-/// Reads the content of an ignore file; `name` is what findings call it.
+/// Parses an ignore file; `name` is its name in findings.
 pub fn parse(bytes: &[u8], name: &Path) -> List {
     let text = text_of(bytes);
     let lines = lines_of(&text);
@@ -93,7 +94,7 @@ mod tests {
 
     // D12
     #[test]
-    fn host_bits_are_masked_and_told() {
+    fn host_bits_are_masked_with_a_warning() {
         let list = parse(b"10.0.0.5/24\n2001:db8::1/32\n", Path::new("i"));
         assert_eq!(list.entries.iter().map(|entry| entry.network.to_string()).collect::<Vec<_>>(), ["10.0.0.0/24", "2001:db8::/32"]);
         assert_eq!(
@@ -104,14 +105,14 @@ mod tests {
 
     // D12
     #[test]
-    fn comments_blank_lines_and_foreign_line_ends_are_no_fault() {
+    fn comments_blank_lines_and_foreign_line_ends_are_accepted() {
         let text = "\u{feff}# mine\r\n\r\n  192.0.2.1   # the office\r\n\t2001:db8::1#no blank\r\n   # indented\r\n192.0.2.0/25\t\r\n";
         assert_eq!(networks(text), ["192.0.2.1/32", "2001:db8::1/128", "192.0.2.0/25"]);
         assert_eq!(networks(""), [""; 0]);
     }
 
     #[test]
-    fn names_of_hosts_are_refused_with_their_line() {
+    fn host_names_are_refused_with_their_line() {
         let list = parse(b"127.0.0.1\nlocalhost\n192.0.2.1 192.0.2.2\n10.0.0.0/255.0.0.0\n192.0.2.300\n192.0.2.9 gateway\n", Path::new("i"));
         let places: Vec<_> = list.findings.iter().map(|finding| (finding.line, finding.column)).collect();
         assert_eq!(places, [(2, 1), (3, 11), (4, 1), (5, 1), (6, 11)]);

@@ -1,15 +1,15 @@
 //! The keys of a classic configuration file.
 
-/// What stands behind the `=` of a classic key.
+/// The form of a classic key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Something that no macro is replaced in.
+    /// A value without macros.
     Plain,
     /// A command or a line in which `$TARGET$`, `$PORT$` and `$MODE$` are replaced.
     Macros,
 }
 
-/// Every key of 1.2 and of 2.x: 2.x took the `ADVANCED_*` away and added none.
+/// Every key of 1.2 and 2.x: 2.x removed the `ADVANCED_*` keys and added none.
 pub(super) const KEYS: &[(&str, Form)] = &[
     ("TCP_PORTS", Form::Plain),
     ("UDP_PORTS", Form::Plain),
@@ -34,5 +34,5 @@ pub(super) const KEYS: &[(&str, Form)] = &[
 /// The variables of `/etc/default/portsentry`.
 pub(super) const DEFAULTS: &[(&str, Form)] = &[("TCP_MODE", Form::Plain), ("UDP_MODE", Form::Plain)];
 
-/// The macros of 1.2 and 2.x, and what they are called here.
+/// The macros of 1.2 and 2.x, with their names here.
 pub(super) const MACROS: &[(&str, &str)] = &[("$TARGET$", "{target}"), ("$PORT$", "{port}"), ("$MODE$", "{mode}")];

@@ -1,4 +1,4 @@
-//! Files of PortSentry 1.2 and 2.x: what they mean, and a configuration that means the same.
+//! Import of PortSentry 1.2 and 2.x files: translation into an equivalent YAML configuration.
 //!
 //! ```text
 //!  portsentry.conf, /etc/default/portsentry --parse--> entries --translate--> text of a YAML file
@@ -6,8 +6,9 @@
 //!                                                        Finding <----------------+
 //! ```
 //!
-//! Nothing is dropped silently: what has no equivalent is a finding, and stands in the head of the new file. Nothing is guessed either: a damaged
-//! line is refused, whatever the old programs made of it. Pure: who calls reads the files, and writes the new one.
+//! Nothing is dropped silently: a setting without an equivalent is a finding, and is listed at the
+//! head of the new file. Nothing is guessed: a damaged line is refused, however the old programs
+//! read it. Pure: the caller reads and writes files.
 
 pub mod ignore;
 mod keys;
@@ -26,19 +27,19 @@ use parse::{config, defaults, lines_of, text_of};
 
 pub use mode::ClassicMode;
 
-/// Where the init script's settings stand on Debian.
+/// Settings of Debian's init script.
 pub const DEFAULT_MODES: &str = "/etc/default/portsentry";
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Its name.
+    /// Path of the file.
     pub name: PathBuf,
-    /// What is in it.
+    /// Content of the file.
     pub bytes: Vec<u8>,
 }
 
-/// The modes that the old program was started with.
+/// The modes in which the old program was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Modes {
     /// Of TCP.
@@ -48,9 +49,9 @@ pub struct Modes {
 }
 
 impl Modes {
-    /// What a word of the old command lines selects; dashes before it are allowed.
+    /// The modes that a word of the old command lines selects; leading dashes are allowed.
     pub fn of_word(word: &str) -> Option<Self> {
-        // 2.x has two that are for both protocols.
+        // 2.x has two words that set both protocols.
         let both = |mode| Self { tcp: Some(mode), udp: Some(mode) };
         match word.trim_start_matches('-') {
             "connect" => Some(both(PortMode::Connect)),
@@ -59,7 +60,7 @@ impl Modes {
         }
     }
 
-    /// These modes and, where they say nothing, the others.
+    /// These modes, with missing ones from `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { tcp: self.tcp.or(other.tcp), udp: self.udp.or(other.udp) }
@@ -73,35 +74,35 @@ impl From<ClassicMode> for Modes {
     }
 }
 
-/// What looking for the ignore file gave: the file, and others that belong to it.
+/// The ignore file and others that belong to it, or why they cannot be read.
 pub type Ignore = Result<Vec<Source>, String>;
 
-/// What is to be translated.
+/// The files and settings to translate.
 pub struct Request<'r> {
     /// The configuration file.
     pub config: &'r Source,
     /// `/etc/default/portsentry`, if there is one.
     pub defaults: Option<&'r Source>,
-    /// Modes that were given by hand; they go before those of `defaults`.
+    /// Modes given on the command line; they override those of `defaults`.
     pub modes: Modes,
-    /// Reads the ignore file that the configuration names; empty: there is none. An error, in words, stops the import: what cannot be read may
-    /// name somebody who must not be blocked.
+    /// Reads the ignore file that the configuration names; empty: there is none. An error stops the
+    /// import: an unreadable file may name hosts that must not be blocked.
     pub ignore: &'r dyn Fn(&Path) -> Ignore,
 }
 
 /// A translated configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Import {
-    /// The new file.
+    /// The text of the new file.
     pub yaml: String,
-    /// What was not taken over, or not as it stands; warnings only.
+    /// Settings that were dropped or changed; warnings only.
     pub findings: Vec<Finding>,
 }
 
-/// Translates.
+/// Translates a configuration.
 ///
 /// # Errors
-/// Everything that is damaged in any of the files, and every warning beside it.
+/// All damage in any of the files, with all warnings.
 pub fn import(request: &Request<'_>) -> Result<Import, Refused> {
     let text = text_of(&request.config.bytes);
     let lines = lines_of(&text);
@@ -137,7 +138,8 @@ pub fn import(request: &Request<'_>) -> Result<Import, Refused> {
         lines.get(at).copied().filter(|_| known)
     };
     let yaml = document.text(&names, &all, &line_of, translate::DIFFERENCES);
-    // Values that are each right can contradict each other: two keys may name the same file. That is told before anything is written.
+    // Values that are each right can contradict each other: two keys may name the same file. Report
+    // it before writing.
     if let Err(refused) = super::parse(&yaml, "the translation") {
         all.extend(refused.findings);
         return Err(Refused { findings: all });

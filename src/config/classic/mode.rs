@@ -1,4 +1,4 @@
-//! The modes of PortSentry 1.x by their words: each is one protocol, watched in one way.
+//! The modes of PortSentry 1.x: each is one protocol, watched in one way.
 
 use crate::config::{Config, PortMode};
 
@@ -23,7 +23,7 @@ impl ClassicMode {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Tcp, Self::Stcp, Self::Atcp, Self::Udp, Self::Sudp, Self::Audp];
 
-    /// The word, without the dash that a command line has before it.
+    /// Its name, without the dash of the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -35,17 +35,17 @@ impl ClassicMode {
         }
     }
 
-    /// The mode of a word.
+    /// The mode with this name.
     pub fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.word() == word)
     }
 
-    /// Whether it is one of UDP; the others are of TCP.
+    /// Whether it is for UDP; the others are for TCP.
     pub fn is_udp(self) -> bool {
         matches!(self, Self::Udp | Self::Sudp | Self::Audp)
     }
 
-    /// How it watches ports.
+    /// The port mode that it stands for.
     pub fn port_mode(self) -> PortMode {
         match self {
             Self::Tcp | Self::Udp => PortMode::Connect,
@@ -54,7 +54,7 @@ impl ClassicMode {
         }
     }
 
-    /// The mode in which a configuration watches ports of UDP, or those of TCP; `None`: it does not.
+    /// The mode of a configuration for UDP or TCP; `None`: the protocol is not watched.
     pub fn of(config: &Config, udp: bool) -> Option<Self> {
         let protocol = if udp { &config.udp } else { &config.tcp };
         Self::ALL.into_iter().find(|mode| mode.is_udp() == udp && mode.port_mode() == protocol.mode)

@@ -1,7 +1,9 @@
-//! Lines of classic files into entries with their places. Total: any bytes give entries and findings.
+//! Parser of classic files: lines into entries with their places. Total: any bytes give entries and
+//! findings.
 //!
-//! The rules are those of 1.2 and 2.x: `KEY="value"`, blanks around `=`, a comment has its `#` in column 1, the first line of a key wins.
-//! Where both programs read a damaged line as something that nobody wrote, or not at all, the line is an error here.
+//! The rules are those of 1.2 and 2.x: `KEY="value"`, blanks around `=`, comments have `#` in
+//! column 1, the first line of a key wins. A damaged line that both programs misread or ignore is
+//! an error here.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +11,25 @@ use super::super::diagnostic::{Findings, Place, is_plain, shown};
 use super::super::nearest::nearest;
 use super::keys::{DEFAULTS, Form, KEYS, MACROS};
 
-/// Bytes of a line that the old programs read at once (their buffer of 1024 less its NUL); they took the rest for another line.
+/// Bytes of a line that the old programs read at once (their buffer of 1024 less its NUL); the rest
+/// became another line.
 const OLD_LINE_MAX: usize = 1023;
 
-/// One `KEY="value"`.
+/// A `KEY="value"` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Between the quotes; nothing if the line is damaged, which is told already.
+    /// The text between the quotes; `None` if the line is damaged, for which there is a finding.
     pub(super) value: Option<String>,
-    /// Where the key stands.
+    /// Place of the key.
     pub(super) place: Place,
-    /// The column of the first character of the value, from 1.
+    /// Column of the value's first character, from 1.
     pub(super) value_column: u32,
-    /// The line as it stands.
+    /// The whole line.
     pub(super) text: String,
 }
 
 impl Entry {
-    /// Where the character with this offset, in bytes, of the value stands.
+    /// The place of the character at this byte offset in the value.
     pub(super) fn at(&self, offset: usize) -> Place {
         let before = self.value.as_deref().and_then(|value| value.get(..offset)).map_or(0, |before| before.chars().count());
         Place { line: self.place.line, column: self.value_column.saturating_add(count(before)) }
@@ -36,27 +39,27 @@ impl Entry {
 /// The entries of a file by key.
 pub(super) type Entries = BTreeMap<&'static str, Entry>;
 
-/// A number of characters or lines as places count them.
+/// A character or line number as places have it.
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The text of a file whose encoding nobody promised; what is no UTF-8 becomes U+FFFD.
+/// The text of a file of unknown encoding; bytes that are not UTF-8 become U+FFFD.
 pub(super) fn text_of(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()
 }
 
-/// The lines of a text: ended by LF or CR LF, the last one by nothing.
+/// The lines of a text, which end with LF or CR LF, or at the end of the text.
 pub(super) fn lines_of(text: &str) -> Vec<&str> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect()
 }
 
-/// What is wrong with a line: column, message, remedy.
+/// The fault of a line: column, message, remedy.
 type Wrong = (usize, String, String);
 
-/// A line that has a key: the key, the byte where its value begins, the value.
+/// A line with a key: the key, the byte offset of the value, the value.
 struct Line<'l> {
     key: &'l str,
     start: usize,
@@ -163,7 +166,7 @@ fn add(
     entries.insert(key, entry);
 }
 
-/// Takes a line apart into key and value.
+/// Splits a line into key and value.
 fn split(line: &str) -> Result<Line<'_>, Wrong> {
     let column = |byte: usize| line.get(..byte).map_or(1, |before| before.chars().count() + 1);
     let wrong = |byte: usize, message: &str, remedy: &str| Err((column(byte), message.to_owned(), remedy.to_owned()));
@@ -205,7 +208,7 @@ fn split(line: &str) -> Result<Line<'_>, Wrong> {
     Ok(Line { key, start: start + 1, value: Ok(value) })
 }
 
-/// A macro that lost a character: offset in bytes, message, remedy.
+/// A macro that lost a character: byte offset, message, remedy.
 fn damaged_macro(value: &str) -> Option<Wrong> {
     let mut from = 0;
     while let Some(at) = value.get(from..)?.find('$').map(|at| at + from) {
@@ -232,7 +235,7 @@ fn damaged_macro(value: &str) -> Option<Wrong> {
     None
 }
 
-/// The variables of `/etc/default/portsentry`, as far as a shell is not needed to read them.
+/// The variables of `/etc/default/portsentry`, as far as they can be read without a shell.
 pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
     let mut entries = Entries::new();
     for (at, line) in lines.iter().enumerate() {
@@ -269,7 +272,7 @@ pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
     entries
 }
 
-/// Whether nothing but a comment follows a value.
+/// Whether at most a comment follows a value.
 fn is_end(rest: &str) -> bool {
     let rest = rest.trim();
     rest.is_empty() || rest.starts_with('#')
@@ -307,14 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_two_lines_counts_and_the_second_is_told() {
+    fn of_two_lines_the_first_counts_and_the_second_is_a_finding() {
         let (entries, told) = read("BLOCK_TCP=\"1\"\nBLOCK_TCP=\"0\"\n");
         assert_eq!(entries["BLOCK_TCP"].value.as_deref(), Some("1"));
         assert_eq!(told, ["2:1 warning BLOCK_TCP is there already"]);
     }
 
     #[test]
-    fn damaged_lines_are_each_told_at_their_place() {
+    fn each_damaged_line_is_a_finding_at_its_place() {
         let text = "TCP_PORTS=\"1,2\n3,4\"\nBLOCK_TCP=1\n BLOCK_UDP=\"1\"\nSCAN_TRIGGER=\"0\" 1\nKILL_ROUTE=\"route $ TARGET $\"\nKILL_RUN_CMD=\"/bin/x $target$ $PORT\"\nBLOCKED_FILE=\u{201c}/x\u{201d}\n";
         let (_, told) = read(text);
         let places: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_refused_in_a_value_and_welcome_in_a_comment() {
+    fn invalid_utf8_is_refused_in_values_and_accepted_in_comments() {
         let (_, told) = read(&text_of(b"# caf\xe9\nPORT_BANNER=\"caf\xe9\"\n"));
         assert_eq!(told.len(), 1);
         assert!(told[0].starts_with("2:17 error"), "{told:?}");

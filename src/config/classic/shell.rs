@@ -1,16 +1,17 @@
-//! A classic command into the words that a shell would have made of it, where no shell is needed to know them.
+//! Splits a classic command into words as a shell would, if that is possible without a shell.
 //!
-//! The old programs replaced the macros in the text and gave all of it to `/bin/sh -c`. Here the words are made first and the macros replaced in
-//! them afterwards, so that nothing that a packet or a name server says is ever read as a command. Follows POSIX.1-2017, Shell Command Language,
-//! 2.2 and 2.3, and refuses whatever goes beyond quoting.
+//! The old programs replaced macros in the text and passed it to `/bin/sh -c`. Here the command is
+//! split first and macros are replaced in the words afterwards, so that text from a packet or name
+//! server is never read as a command. Follows POSIX.1-2017, Shell Command Language, 2.2 and 2.3,
+//! and refuses everything beyond quoting.
 
 use super::keys::MACROS;
 
-/// The words of `command`, macros as they are called here.
+/// Splits `command` into words, with macros renamed.
 ///
 /// # Errors
-/// What in it takes a shell.
-pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
+/// The part that needs a shell.
+pub(super) fn split(command: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
@@ -64,18 +65,18 @@ mod tests {
 
     #[test]
     fn words_are_split_as_a_shell_splits_them() {
-        let split = |text: &str| words(text).unwrap();
-        assert_eq!(split("/some/script $TARGET$ $PORT$ $MODE$"), ["/some/script", "{target}", "{port}", "{mode}"]);
+        let parts = |text: &str| split(text).unwrap();
+        assert_eq!(parts("/some/script $TARGET$ $PORT$ $MODE$"), ["/some/script", "{target}", "{port}", "{mode}"]);
         assert_eq!(
-            split("  /bin/x  'two words' \"three $TARGET$ more\" a\\ b '' x=1 c#d"),
+            parts("  /bin/x  'two words' \"three $TARGET$ more\" a\\ b '' x=1 c#d"),
             ["/bin/x", "two words", "three {target} more", "a b", "", "x=1", "c#d"]
         );
-        assert_eq!(split("/bin/x --ip=$TARGET$:$PORT$"), ["/bin/x", "--ip={target}:{port}"]);
-        assert_eq!(split(""), [""; 0]);
+        assert_eq!(parts("/bin/x --ip=$TARGET$:$PORT$"), ["/bin/x", "--ip={target}:{port}"]);
+        assert_eq!(parts(""), [""; 0]);
     }
 
     #[test]
-    fn what_takes_a_shell_is_refused() {
+    fn commands_that_need_a_shell_are_refused() {
         for text in [
             "/bin/a && /bin/b",
             "/bin/a; b",
@@ -94,17 +95,17 @@ mod tests {
             "/bin/a {1,2}",
             "/bin/a \\",
         ] {
-            assert!(words(text).is_err(), "{text}");
+            assert!(split(text).is_err(), "{text}");
         }
     }
 
     proptest! {
-        /// Quoted as a shell would have it, every list of words comes back.
+        /// Words that are quoted for a shell come back unchanged.
         #[test]
-        fn what_is_quoted_comes_back(list in proptest::collection::vec("[ -~]{0,12}", 1..6)) {
+        fn quoted_words_come_back(list in proptest::collection::vec("[ -~]{0,12}", 1..6)) {
             let list: Vec<String> = list.into_iter().map(|word| word.replace('$', "S")).collect();
             let line = list.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect::<Vec<_>>().join(" ");
-            prop_assert_eq!(words(&line), Ok(list));
+            prop_assert_eq!(split(&line), Ok(list));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Classic keys into ours, each with its origin and, where the meaning is not the same, with the difference.
+//! Translates classic keys into ours, each with its origin and, where the meaning differs, with the
+//! difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,12 +8,12 @@ use ipnet::IpNet;
 
 use super::super::diagnostic::{Finding, Findings, shown};
 use super::super::written::{ports as port_list, quoted};
-use super::super::{Config, PortMode, PortSet, Words, values as new_values};
+use super::super::{Config, Keyword, PortMode, PortSet, values as new_values};
 use super::parse::{Entries, Entry};
 use super::write::{Document, Value};
 use super::{Modes, Request, Source, ignore, shell, values};
 
-/// What the head of every imported file says.
+/// Text at the head of every imported file.
 pub(super) const DIFFERENCES: &[&str] = &[
     "A block is an element in an nftables set, for IPv4 and IPv6, and ends; the old program never took one back. Who has completed handshakes with \
      decoys (connect mode) is blocked for an hour, and for longer each further time; `block: {timeout: 0}` keeps that until \"portsentryctl unblock\". \
@@ -24,22 +25,22 @@ pub(super) const DIFFERENCES: &[&str] = &[
     "Log lines keep the form of PortSentry 1.2 (`log: {format: classic}`).",
 ];
 
-/// Directories that everybody may write in (file-hierarchy(7)).
+/// Directories in which all users may write (file-hierarchy(7)).
 const PUBLIC: &[&str] = &["/tmp", "/var/tmp", "/dev/shm"];
 
-/// What came out.
+/// The result.
 pub(super) struct Translated {
     /// The new file.
     pub(super) document: Document,
-    /// About the configuration file.
+    /// Findings about the configuration file.
     pub(super) findings: Vec<Finding>,
-    /// About the ignore files.
+    /// Findings about the ignore files.
     pub(super) ignored: Vec<Finding>,
     /// The ignore files that were read.
     pub(super) sources: Vec<PathBuf>,
 }
 
-/// The keys of a protocol, classic and ours, and the mode it ran in.
+/// The classic keys and ours of a protocol, and its old mode.
 #[derive(Clone, Copy)]
 struct Side {
     mode: PortMode,
@@ -94,17 +95,17 @@ impl<'r, 't> Translator<'r, 't> {
         }
     }
 
-    /// What came out.
+    /// Returns the result.
     pub(super) fn finish(self) -> Translated {
         Translated { document: self.document, findings: self.findings.finish(), ignored: self.ignored, sources: self.sources }
     }
 
-    /// The line of a key, if it is there and has a value, or had one before it was damaged.
+    /// The line of a key, if it has a value, even a damaged one.
     fn entry(&self, key: &str) -> Option<&'r Entry> {
         self.entries.get(key)
     }
 
-    /// Whether a key has a value, damaged or not.
+    /// Whether a key has a value, even a damaged one.
     fn is_set(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
@@ -114,7 +115,8 @@ impl<'r, 't> Translator<'r, 't> {
         origin(&self.request.config.name, entry)
     }
 
-    /// 2.x has no `ADVANCED_*` keys and does not start with one; 1.2's file, as every edition has it, has them all.
+    /// 2.x has no `ADVANCED_*` keys and does not start with one; every edition of 1.2's file has
+    /// them all.
     fn is_1_2(&self) -> bool {
         self.entries.keys().any(|key| key.starts_with("ADVANCED_"))
     }
@@ -123,7 +125,7 @@ impl<'r, 't> Translator<'r, 't> {
         self.document.set(path, Value::Inline(value.into()), comments);
     }
 
-    /// Finds out which modes the old program ran in.
+    /// Finds out the modes of the old program.
     pub(super) fn modes(&mut self, defaults: &Entries, findings: &mut Findings<'_>) {
         let name = self.request.defaults.map_or(Path::new(""), |source| &source.name);
         let mut found = Modes::default();
@@ -195,7 +197,7 @@ impl<'r, 't> Translator<'r, 't> {
 
         let (key, path) = side.advanced;
         if let Some(entry) = self.entry(key) {
-            // 65536 is every port: 0 to 65535.
+            // 65536 means every port: 0 to 65535.
             if let Some(count) = values::number(key, entry, 65_536, &mut self.findings) {
                 let mut why = vec![self.origin(entry)];
                 let last = count.checked_sub(1).and_then(|last| u16::try_from(last).ok());
@@ -270,12 +272,12 @@ impl<'r, 't> Translator<'r, 't> {
         self.set(path, word, comments);
     }
 
-    /// Whether there is a command that can be run here.
+    /// Whether there is a usable command.
     fn has_command(&self) -> bool {
         self.valued("KILL_RUN_CMD").is_some_and(|(_, text)| argv(text).is_ok())
     }
 
-    /// What happens to a source beside the block.
+    /// The responses beside the block.
     pub(super) fn respond(&mut self) {
         self.route();
         self.hosts_deny();
@@ -399,7 +401,8 @@ impl<'r, 't> Translator<'r, 't> {
             self.findings.warning(Some(entry.at(0)), format!("the ignore file {} is not there", shown(&path)), remedy);
             return;
         }
-        // The file that the key names is read by the daemon, where it lies. Others are not, so what they name stands in the new file.
+        // The daemon reads the file that the key names at its place. Entries of other files are
+        // copied into the new file.
         let (in_place, others): (Vec<_>, Vec<_>) = sources.iter().partition(|source| source.name == Path::new(&path));
         let missing = in_place.is_empty();
         let mut known = BTreeSet::new();
@@ -412,7 +415,8 @@ impl<'r, 't> Translator<'r, 't> {
         self.copy_ignored(entry, &path, &others, known, missing);
     }
 
-    /// Copies what files name that are not read by the daemon into `allow`; `known` is named by the one that is, unless it is `missing`.
+    /// Copies entries of files that the daemon does not read into `allow`; those in `known` are in
+    /// the file that it reads, unless that is `missing`.
     fn copy_ignored(&mut self, entry: &Entry, path: &str, others: &[&Source], known: BTreeSet<IpNet>, missing: bool) {
         let defaults = Config::default().allow;
         let mut items: Vec<_> = defaults.iter().map(|network| ("built-in default".to_owned(), Some(new_values::display(network)))).collect();
@@ -449,7 +453,7 @@ impl<'r, 't> Translator<'r, 't> {
         }
     }
 
-    /// Everything else.
+    /// All other keys.
     pub(super) fn rest(&mut self) {
         self.trigger();
         let (history, blocked) = ("HISTORY_FILE", "BLOCKED_FILE");
@@ -473,7 +477,8 @@ impl<'r, 't> Translator<'r, 't> {
         }
     }
 
-    /// A file that the daemon writes. Not where everybody may have put another of its name before: 2.x wrote to such places as root.
+    /// A file that the daemon writes. Not in a directory where all users may create files first:
+    /// 2.x wrote to such as root.
     fn own_file(&mut self, entry: &Entry, (key, path): (&'static str, &'static str), max: usize, comments: Vec<String>) {
         let Some(file) = values::path(key, entry, max, &mut self.findings) else { return };
         let mut comments = [vec![self.origin(entry)], comments].concat();
@@ -490,7 +495,7 @@ impl<'r, 't> Translator<'r, 't> {
         self.set(path, quoted(&safe.display().to_string()), comments);
     }
 
-    /// Tells that a key is missing without which 1.2 did not start.
+    /// Notes that a key is missing without which 1.2 did not start.
     fn missing(&mut self, key: &str) {
         if self.is_1_2() {
             self.findings.warning(
@@ -523,17 +528,17 @@ fn origin(name: &Path, entry: &Entry) -> String {
     format!("{}:{} {}", name.display(), entry.place.line, entry.text)
 }
 
-/// The text with our macros.
+/// The text with renamed macros.
 fn macros(text: &str) -> String {
     super::keys::MACROS.iter().fold(text.to_owned(), |text, (old, new)| text.replace(old, new))
 }
 
-/// The command as our configuration takes it, or why it does not.
+/// The command as an argument list, or why it cannot be one.
 fn argv(text: &str) -> Result<Vec<String>, String> {
     if text.contains(['{', '}']) {
         return Err("it has braces, which mean macros here".to_owned());
     }
-    let words = shell::words(text)?;
+    let words = shell::split(text)?;
     let program = words.first().ok_or("it is empty")?;
     if program.contains('{') {
         return Err("what a packet says would choose the program".to_owned());
@@ -547,7 +552,7 @@ fn argv(text: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// How what a KILL_ROUTE did is seen.
+/// How to list the effects of a KILL_ROUTE command.
 fn undo(command: &str) -> &'static str {
     if command.contains("tables") {
         "\"iptables -S INPUT\" lists it"

@@ -1,10 +1,10 @@
-//! Values of classic keys, checked. What is wrong is noted at its place in the line, all of it.
+//! Parsers of classic values. Each fault is a finding at its place in the line.
 
 use super::super::diagnostic::{Findings, shown};
 use super::super::{PortSet, values};
 use super::parse::Entry;
 
-/// Entries of a port list that 1.2 read; the rest it cut without a word.
+/// Entries of a port list that 1.2 read; it ignored the rest silently.
 const OLD_PORTS_MAX: usize = 64;
 
 /// Longest path: PATH_MAX less its NUL (linux/limits.h).
@@ -14,7 +14,7 @@ pub(super) const PATH_MAX: usize = 4095;
 pub(super) fn ports(key: &str, entry: &Entry, findings: &mut Findings<'_>) -> Option<PortSet> {
     let text = entry.value.as_deref()?;
     let pieces: Vec<&str> = text.split(',').collect();
-    // A blank behind every comma is somebody's style; one behind some of them is where a character may have been lost.
+    // A blank after every comma is a style; after some of them a character may be missing.
     let blank = |piece: &&&str| piece.starts_with(' ');
     let style = pieces.len() > 2 && pieces.iter().skip(1).all(|piece| blank(&piece));
     if style {
@@ -74,7 +74,7 @@ pub(super) fn number(key: &str, entry: &Entry, max: u32, findings: &mut Findings
     number
 }
 
-/// An absolute path of at most `max` bytes. A blank in it is where the name was broken.
+/// An absolute path of at most `max` bytes. A blank in it means that the path was broken in two.
 pub(super) fn path(key: &str, entry: &Entry, max: usize, findings: &mut Findings<'_>) -> Option<String> {
     let text = entry.value.as_deref()?;
     if let Some(at) = text.find(char::is_whitespace) {

@@ -1,4 +1,4 @@
-//! A configuration file with a comment above each value that says where it comes from.
+//! Writes a configuration file with a comment above each value about its origin.
 
 use std::path::Path;
 
@@ -6,17 +6,17 @@ use super::super::diagnostic::{Finding, is_plain};
 use super::super::keys::KEYS;
 use super::super::written::{line, quoted};
 
-/// Longest line of running text in a comment.
+/// Longest line of a comment.
 const COMMENT_WIDTH: usize = 130;
 
-/// Finds the line that a finding is about.
+/// Gives the line of a finding.
 pub(super) type LineOf<'l> = &'l dyn Fn(&Finding) -> Option<&'l str>;
 
 /// The value of a key.
 pub(super) enum Value {
-    /// As it is written behind the colon.
+    /// Text after the colon.
     Inline(String),
-    /// A list with an item a line: its comment, and the text of the item unless the comment says why there is none.
+    /// A list, an item a line: its comment, and its text unless the comment says why there is none.
     Items(Vec<(String, Option<String>)>),
 }
 
@@ -27,21 +27,21 @@ pub(super) struct Item {
     comments: Vec<String>,
 }
 
-/// The new file, as it grows.
+/// The new file while it is built.
 #[derive(Default)]
 pub(super) struct Document {
     items: Vec<Item>,
 }
 
 impl Document {
-    /// Gives a key its value; each of `comments` becomes a line or more above it.
+    /// Sets a key; each of `comments` becomes one or more lines above it.
     pub(super) fn set(&mut self, path: &'static str, value: Value, comments: Vec<String>) {
         self.items.push(Item { path, value, comments });
     }
 
-    /// The text: what was read, what was found, what is different, the keys in the order of the table of keys.
+    /// The text: sources, findings, differences, then the keys in the order of the table of keys.
     ///
-    /// `line_of` gives the line that a finding is about, whole: a finding itself cuts it.
+    /// `line_of` gives the whole line of a finding: the finding itself has a shortened one.
     pub(super) fn text(mut self, sources: &[&Path], findings: &[Finding], line_of: LineOf<'_>, differences: &[&str]) -> String {
         let mut text = String::new();
         comment(&mut text, 0, "PortSentry: configuration, written by \"portsentryctl import\" from");
@@ -111,7 +111,7 @@ impl Document {
     }
 }
 
-/// Adds a comment whose line is broken at blanks where it would be too long.
+/// Adds a comment, with long lines broken at blanks.
 fn comment(text: &mut String, depth: usize, content: &str) {
     let indent = content.len() - content.trim_start_matches(' ').len();
     let mut line = String::new();
@@ -130,7 +130,8 @@ fn comment(text: &mut String, depth: usize, content: &str) {
     verbatim(text, depth, &line);
 }
 
-/// Adds a comment of one line. Nothing in it can end it: what YAML does not call printable (YAML 1.2.2, 5.1), or breaks lines, is escaped.
+/// Adds a comment of one line. Characters that YAML does not call printable (YAML 1.2.2, 5.1) or
+/// that break lines are escaped, so that the comment cannot end early.
 fn verbatim(text: &mut String, depth: usize, content: &str) {
     text.push_str(&format!("{:depth$}# ", "", depth = 2 * depth));
     text.extend(content.chars().flat_map(printable));

@@ -1,10 +1,11 @@
-//! How a message becomes a line: one JSON object with the protocol's version in front.
+//! Encoding of messages as lines: one JSON object with the protocol's version first.
 
 use serde::Serialize;
 
 use super::refusal::{Kind, Refusal};
 
-/// The version of this protocol. It changes when a program that speaks the old one would misunderstand the new one.
+/// The protocol's version. It is raised when programs that speak the old one would misunderstand
+/// the new one.
 pub const VERSION: u64 = 1;
 
 /// Longest line of a reply, in bytes, its line end included. Lists come in many lines of
@@ -12,14 +13,15 @@ pub const VERSION: u64 = 1;
 /// ruleset, which with every second port excluded has some 400 KiB.
 pub const REPLY_MAX: usize = 4 << 20;
 
-/// A line of the protocol: `message` with the version, and its line end.
+/// A message as a line, with the version and its line end.
 ///
 /// # Errors
-/// [`Kind::Failed`] when it is longer than [`REPLY_MAX`], which nothing should be.
+/// [`Kind::Failed`] if it is longer than [`REPLY_MAX`], which no message should be.
 pub fn line<T: Serialize>(message: &T) -> Result<String, Refusal> {
     let failed = |message: String| Refusal::new(Kind::Failed, message, "this is a defect; please report it");
     let object = serde_json::to_string(message).map_err(|error| failed(format!("the reply cannot be written: {error}")))?;
-    // Every message is an object with at least its name. The version is put in front here: serde's `flatten` makes long lists twice as slow.
+    // Every message is an object with at least its name. The version is added here, because serde's
+    // `flatten` makes long lists twice as slow.
     let Some(keys) = object.strip_prefix('{') else { return Err(failed("the reply is no object".to_owned())) };
     let mut line = format!("{{\"v\":{VERSION},{keys}");
     if line.len() >= REPLY_MAX {
@@ -29,7 +31,7 @@ pub fn line<T: Serialize>(message: &T) -> Result<String, Refusal> {
     Ok(line)
 }
 
-/// The line of an event that is JSON already.
+/// The line of an event that is already JSON.
 pub fn event_line(event: &str) -> String {
     format!("{{\"v\":{VERSION},\"reply\":\"event\",\"event\":{event}}}\n")
 }

@@ -1,6 +1,8 @@
-//! The protocol of the control socket: requests and replies, one JSON object on each line, with the protocol's version in `v`.
+//! The protocol of the control socket: requests and replies, each a JSON object on a line, with the
+//! protocol's version in `v`.
 //!
-//! Keys are stable: programs read what `portsentryctl --json` prints. Pure: no socket, and no knowledge of how a request is carried out.
+//! Keys are stable: programs read the output of `portsentryctl --json`. Pure: no sockets, no
+//! execution of requests.
 
 mod line;
 mod refusal;

@@ -1,39 +1,39 @@
-//! Why something was not done, and what `portsentryctl` makes of it (sysexits(3head)).
+//! Refused requests, with the exit status of `portsentryctl` (sysexits(3head)).
 
 use serde::{Deserialize, Serialize};
 
-/// Why something was not done.
+/// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// In which way.
+    /// Kind of refusal.
     pub kind: Kind,
-    /// What and why.
+    /// The reason.
     pub message: String,
-    /// What to do about it; may be empty.
+    /// What the user can do; may be empty.
     #[serde(default)]
     pub remedy: String,
 }
 
 impl Refusal {
-    /// A refusal.
+    /// A refusal with a remedy, which may be empty.
     pub fn new(kind: Kind, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { kind, message: message.into(), remedy: remedy.into() }
     }
 }
 
-/// The ways of refusing. A client may meet one that it does not know yet.
+/// Kinds of refusals. A client may get one of a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// No: it is not blocked, nothing is known, it must never be blocked. Exit status 1.
+    /// Not blocked, nothing known, or never to be blocked. Exit status 1.
     No,
     /// The request is malformed. Exit status 64.
     BadRequest,
-    /// Too many clients, or too slow a reader; later it may work. Exit status 69.
+    /// Too many clients, or too slow a reader; try again later. Exit status 69.
     Busy,
     /// The daemon, or the kernel, failed. Exit status 70.
     Failed,
-    /// The client may not ask this. Exit status 77.
+    /// The client's user may not do this. Exit status 77.
     NotPermitted,
     /// The configuration was refused. Exit status 78.
     Configuration,

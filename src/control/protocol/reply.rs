@@ -1,4 +1,4 @@
-//! What the daemon answers: a reply a line, and the rows of its lists.
+//! Replies of the daemon, each on a line, and the rows of its lists.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,51 +8,51 @@ use super::stamp::Stamp;
 use super::status::Status;
 use super::target::Target;
 
-/// Rows of a list that stand in one line: some ten kilobytes.
+/// Rows of a list in one line: some ten kilobytes.
 pub const ROWS_PER_LINE: usize = 64;
 
-/// What the daemon answers; in JSON the key `reply` has the name.
+/// A reply; its name is in the JSON key `reply`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
     /// The daemon's status.
     Status(Box<Status>),
-    /// A part of what is blocked, in the order of addresses.
+    /// A part of the list of blocks, in the order of addresses.
     Blocks {
-        /// The rows.
+        /// Rows of this part.
         rows: Vec<BlockRow>,
         /// Another part follows.
         more: bool,
     },
-    /// What is known of an address.
+    /// The state of an address.
     Shown(Box<Shown>),
-    /// It is done.
+    /// The change was made.
     Done {
-        /// What was done, for people.
+        /// A message for people.
         message: String,
     },
-    /// What is never blocked.
+    /// The addresses and networks that are never blocked.
     Allowed {
-        /// The entries, in the order of addresses.
+        /// In the order of addresses.
         rows: Vec<AllowRow>,
     },
     /// The ruleset.
     Rules {
-        /// As nft(8) reads it.
+        /// In nft(8)'s syntax.
         text: String,
     },
-    /// A part of the blocks of the past, oldest first.
+    /// A part of the history, oldest first.
     History {
-        /// The rows.
+        /// Rows of this part.
         rows: Vec<HistoryRow>,
         /// Another part follows.
         more: bool,
     },
     /// Events follow.
     Watching {},
-    /// Something happened: an object as `log.format: json` writes it.
+    /// An event, as `log.format: json` writes it.
     Event {
-        /// The object.
+        /// The JSON object.
         event: Value,
     },
     /// The request was refused, or there is nothing to show.
@@ -74,15 +74,16 @@ pub struct BlockRow {
     pub reason: String,
     /// The kind of scan; null for a manual block or a foreign element.
     pub scan: Option<String>,
-    /// The source has shown that it receives our packets.
+    /// Whether the source is verified: it has shown that it receives our packets.
     pub proven: bool,
-    /// When it began; null if unknown.
+    /// Its start; null if unknown.
     pub since: Option<Stamp>,
-    /// Seconds until it ends by itself; null: never.
+    /// Seconds until it ends; null: permanent.
     pub expires_in: Option<u64>,
-    /// Packets dropped since the block; null if the kernel was not asked, and of a network whose intervals it shares with others.
+    /// Packets dropped since the block; null if the kernel was not asked, or for a network that
+    /// shares intervals with others.
     pub packets: Option<u64>,
-    /// Networks within it that are not blocked.
+    /// Exempt networks within it.
     #[serde(default)]
     pub exempt: Vec<Target>,
 }
@@ -90,16 +91,17 @@ pub struct BlockRow {
 /// One address or network that is never blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowRow {
-    /// What.
+    /// Address or network.
     pub address: Target,
-    /// Why: `allow` (configuration), `ignore_file`, `portsentryctl`, `own_addresses`, `gateways`, `resolvers`, `ssh_peers`.
+    /// Its source: `allow` (configuration), `ignore_file`, `portsentryctl`, `own_addresses`,
+    /// `gateways`, `resolvers`, `ssh_peers`.
     pub origin: String,
 }
 
-/// One block of the past.
+/// A line of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRow {
-    /// When the kernel acknowledged it.
+    /// Time of the kernel's acknowledgement.
     pub at: Stamp,
     /// What was blocked.
     pub address: Target,
@@ -119,27 +121,27 @@ impl From<crate::journal::history::Entry> for HistoryRow {
     }
 }
 
-/// What is known of an address.
+/// The state of an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// What was asked for.
+    /// The requested address.
     pub address: Target,
     /// The block that covers it.
     pub block: Option<BlockRow>,
-    /// The entry because of which it is never blocked.
+    /// The entry by which it is never blocked.
     pub allowed: Option<AllowRow>,
-    /// Distinct ports that it touched within the window, `tcp/22`, at most as many as the ledger keeps.
+    /// Distinct ports touched within the window, `tcp/22`, at most as many as the ledger keeps.
     pub ports: Vec<String>,
-    /// How many distinct ports it touched within the window.
+    /// Number of distinct ports touched within the window.
     pub touched: u64,
     /// The kinds of scans seen.
     pub scans: Vec<String>,
-    /// Whether it is proven.
+    /// Whether it is verified.
     pub proven: bool,
-    /// When it was seen first within the window.
+    /// First seen within the window.
     pub first_seen: Option<Stamp>,
-    /// When it was seen last.
+    /// Last seen.
     pub last_seen: Option<Stamp>,
-    /// How often it was blocked within `block.escalate.memory`.
+    /// Number of blocks within `block.escalate.memory`.
     pub blocks_before: u64,
 }

@@ -1,4 +1,4 @@
-//! A client's request, read from its line. The server checks whether the client may ask it.
+//! Requests of clients. The server checks the client's permission.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,72 +11,78 @@ use super::target::Target;
 /// Longest request, in bytes, its line end included.
 pub const REQUEST_MAX: usize = 64 << 10;
 
-/// Longest reason of a manual block, in bytes: it goes into the element's comment behind a short prefix.
+/// Longest reason of a manual block, in bytes: it follows a short prefix in the element's comment.
 pub const REASON_MAX: usize = 100;
 
-/// What a client asks; in JSON the key `do` has the name.
+/// A request; its name is in the JSON key `do`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// The daemon's status. Answered by [`Reply::Status`](super::Reply::Status).
     Status {},
-    /// What is blocked. Answered by [`Reply::Blocks`](super::Reply::Blocks).
+    /// List the blocks. Answered by [`Reply::Blocks`](super::Reply::Blocks).
     List {},
-    /// What is known of an address. Answered by [`Reply::Shown`](super::Reply::Shown), or [`Kind::No`] when nothing is.
+    /// Show the state of an address. Answered by [`Reply::Shown`](super::Reply::Shown), or
+    /// [`Kind::No`] if nothing is known.
     Show {
-        /// The address.
+        /// Address or network.
         address: Target,
     },
     /// Block. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged it.
     Block {
-        /// What.
+        /// Address or network.
         address: Target,
-        /// For how many seconds; 0: until it is unblocked; absent: as long as the configuration says.
+        /// Seconds; 0: permanent; absent: the configured duration.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<u64>,
         /// The administrator's reason, or empty.
         #[serde(default)]
         reason: String,
     },
-    /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged it; [`Kind::No`] when it is not blocked.
+    /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged
+    /// it; [`Kind::No`] when it is not blocked.
     Unblock {
-        /// What.
+        /// Address or network.
         address: Target,
     },
-    /// Unblock everything. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] when nothing is blocked.
+    /// Unblock everything. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if nothing
+    /// is blocked.
     UnblockAll {},
-    /// What is never blocked. Answered by [`Reply::Allowed`](super::Reply::Allowed).
+    /// List what is never blocked. Answered by [`Reply::Allowed`](super::Reply::Allowed).
     AllowList {},
-    /// Never block this until it is removed; a block of it is lifted. Answered by [`Reply::Done`](super::Reply::Done).
+    /// Never block this until it is removed, and lift its block. Answered by
+    /// [`Reply::Done`](super::Reply::Done).
     AllowAdd {
-        /// What.
+        /// Address or network.
         address: Target,
     },
-    /// Undo [`Request::AllowAdd`]. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] when it was not added.
+    /// Undo [`Request::AllowAdd`]. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`]
+    /// when it was not added.
     AllowRemove {
-        /// What.
+        /// Address or network.
         address: Target,
     },
     /// The ruleset as nft text. Answered by [`Reply::Rules`](super::Reply::Rules).
     Rules {},
-    /// Read the configuration again. Answered by [`Reply::Done`](super::Reply::Done) when it is in force; [`Kind::Configuration`] when it was refused.
+    /// Reload the configuration. Answered by [`Reply::Done`](super::Reply::Done) when it is in
+    /// force; [`Kind::Configuration`] if it was refused.
     Reload {},
-    /// Blocks of the past. Answered by [`Reply::History`](super::Reply::History).
+    /// List past blocks. Answered by [`Reply::History`](super::Reply::History).
     History {
-        /// Not older than this.
+        /// Oldest time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Stamp>,
-        /// Of this address or network only.
+        /// Only for this address or network.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<Target>,
     },
-    /// Events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then [`Reply::Event`](super::Reply::Event)s without end. The
-    /// server does this itself.
+    /// Send events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then
+    /// endless [`Reply::Event`](super::Reply::Event)s, by the server itself.
     Watch {},
 }
 
 impl Request {
-    /// Whether it changes something: that is for root alone.
+    /// Whether it changes something, which only root may do.
     pub fn changes(&self) -> bool {
         match self {
             Self::Block { .. } | Self::Unblock { .. } | Self::UnblockAll {} | Self::AllowAdd { .. } | Self::AllowRemove { .. } | Self::Reload {} => {
@@ -88,10 +94,11 @@ impl Request {
         }
     }
 
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// A [`Refusal`] for the client: no JSON, another version, an unknown request, a key that is missing, unknown or of the wrong form.
+    /// A [`Refusal`] for the client: not JSON, another version, an unknown request, or a missing,
+    /// unknown or invalid key.
     pub fn parse(line: &[u8]) -> Result<Self, Refusal> {
         let bad = |message: String| Refusal::new(Kind::BadRequest, message, "use portsentryctl of the same version as the daemon");
         let mut value: Value = serde_json::from_slice(line).map_err(|error| bad(format!("the request is no JSON object: {error}")))?;

@@ -1,4 +1,4 @@
-//! The daemon's status as `portsentryctl status` shows it: plain figures.
+//! The daemon's status as `portsentryctl status` shows it.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,42 +11,43 @@ pub struct Status {
     pub capture: String,
     /// The group of the capture.
     pub group: u16,
-    /// What is watched.
+    /// The watched ports.
     pub watching: Vec<Watching>,
-    /// Sources with an account at the moment.
+    /// Sources with an account.
     pub sources: u64,
     /// Blocks in force.
     pub blocked: u64,
-    /// Entries that are never blocked.
+    /// Entries of the list of what is never blocked.
     pub allowed: u64,
     /// Probes seen since the start.
     pub probes: u64,
     /// Packets lost between the kernel and the daemon since the start.
     pub lost: u64,
-    /// Packets of unknown sources that were given up under load since the start, so that those of known ones could be judged.
+    /// Packets of unknown sources dropped under load since the start, to leave time for those of
+    /// known sources.
     #[serde(default)]
     pub shed: u64,
-    /// How packets come in, and what became of them.
+    /// Counts of incoming packets.
     #[serde(default)]
     pub intake: Intake,
-    /// The queues, where packets wait in the kernel; null with `nflog`.
+    /// The queues of packets in the kernel; null with `nflog`.
     #[serde(default)]
     pub queues: Option<Queues>,
     /// Log lines held back since the start.
     pub held_back: u64,
-    /// What became of the commands.
+    /// Counts of commands.
     #[serde(default)]
     pub responses: Responses,
-    /// What the decoys of connect mode did.
+    /// Counts of the decoys of connect mode.
     #[serde(default)]
     pub decoy: Decoys,
-    /// What the reflex did; null: it is off, or has nothing to count.
+    /// Counts of the reflex; null: it is off, or has no counters.
     #[serde(default)]
     pub reflex: Option<Reflex>,
     /// The state store's status.
     #[serde(default)]
     pub store: Store,
-    /// How often the table was put right after another program.
+    /// Counts of repairs of the table.
     #[serde(default)]
     pub repairs: Repairs,
     /// Seconds since the start.
@@ -57,124 +58,128 @@ pub struct Status {
     pub version: String,
     /// The daemon's process id.
     pub pid: u32,
-    /// What the administrator should see to.
+    /// Warnings to the administrator.
     pub warnings: Vec<String>,
 }
 
-/// How packets come in, and what became of them since the start: `logged` is `judged`, `passed_over`, and the status' `shed` and `lost` together.
+/// Counts of incoming packets since the start: `logged` is the sum of `judged`, `passed_over`, and
+/// the status' `shed` and `lost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Intake {
-    /// Packets that the kernel has logged, those that were lost included.
+    /// Packets that the kernel has logged, including lost ones.
     pub logged: u64,
-    /// Packets that were judged.
+    /// Packets that were evaluated.
     pub judged: u64,
-    /// Packets that are no probes (late answers and the like), and those that cannot be read.
+    /// Packets that are not probes (out-of-state answers and the like) or unreadable.
     pub passed_over: u64,
-    /// Datagrams that the kernel threw away because the receive buffer was full; each had one packet or many.
+    /// Datagrams that the kernel dropped because the receive buffer was full; each had one or more
+    /// packets.
     pub overruns: u64,
-    /// Messages of the kernel that were not understood.
+    /// Kernel messages that could not be parsed.
     pub malformed: u64,
-    /// Packets that the kernel collects before it wakes the daemon: 1 when it is quiet.
+    /// Packets that the kernel collects before it wakes the daemon: 1 without load.
     pub batch: u32,
-    /// The receive buffer in force, bytes; null if the kernel does not say.
+    /// The receive buffer in bytes; null if unknown.
     pub receive_buffer: Option<u64>,
 }
 
 /// The queues of `capture.method: nfqueue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Queues {
-    /// Probes that wait now.
+    /// Waiting probes.
     pub probes: u32,
-    /// Probes that may wait; more are dropped and counted in the status' `lost`, or go on where closed ports answer.
+    /// Capacity for probes; excess ones are dropped and counted in the status' `lost`, or accepted
+    /// where closed ports answer.
     pub probes_length: u32,
-    /// New connections of suspects that wait now.
+    /// Waiting new connections of suspects.
     pub connections: u32,
-    /// Those that may wait; more go on unjudged and are not counted.
+    /// Capacity for these; excess ones are accepted without evaluation and not counted.
     pub connections_length: u32,
-    /// New connections of suspects that were let pass after they were judged, since the start.
+    /// New connections of suspects that were accepted after evaluation, since the start.
     pub passed: u64,
     /// Those that were dropped.
     pub stopped: u64,
 }
 
-/// How often the table was put right after another program.
+/// Counts of repairs after another program changed the table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Repairs {
     /// Since the start.
     pub count: u64,
-    /// The program that made it necessary last; null: none, or unknown.
+    /// The last program that changed it; null: none, or unknown.
     pub program: Option<String>,
     /// Its process id.
     pub process: Option<u32>,
-    /// It is being changed again and again.
+    /// Whether it keeps being changed.
     pub fighting: bool,
 }
 
-/// What became of `respond.command` since the start.
+/// Counts of `respond.command` since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Responses {
     /// Commands that ended or could not be started.
     pub commands: u64,
-    /// Those of them that did not end with status 0.
+    /// Of these, commands that did not end with status 0.
     pub failed: u64,
-    /// Commands that were not run: too many were waiting.
+    /// Commands that were not run because too many were waiting.
     pub dropped: u64,
 }
 
 /// The state store's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Store {
-    /// `ok`, or `failing`: what is blocked now may be forgotten with a reboot.
+    /// `ok`, or `failing`: a reboot may lose the current blocks.
     pub state: String,
-    /// Blocks in it.
+    /// Stored blocks.
     pub blocks: u64,
-    /// Proven sources that were blocked, in it.
+    /// Stored verified sources that were blocked.
     pub offenders: u64,
-    /// Sources with evidence in it.
+    /// Stored sources with evidence.
     pub sources: u64,
-    /// Seconds since it was written; null: not since the start.
+    /// Seconds since the last write; null: none since the start.
     pub age: Option<u64>,
 }
 
-/// What the decoys of connect mode did since the start.
+/// Counts of the decoys of connect mode since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Decoys {
     /// Handshakes completed.
     pub connections: u64,
-    /// Connections closed at once: too many were there, or descriptors had run out.
+    /// Connections closed at once: too many open, or no descriptors left.
     pub refused: u64,
     /// Handshakes begun and not completed.
     pub half_open: u64,
     /// Banners sent.
     pub banners: u64,
-    /// Datagrams that got no banner because too many had got one within the second.
+    /// Datagrams without a banner because of the rate limit of a second.
     pub unanswered: u64,
-    /// Connections that are held now.
+    /// Connections held open now.
     pub held: u64,
-    /// Handshakes that are waited for now.
+    /// Handshakes in progress now.
     pub waiting: u64,
 }
 
-/// What the rules did by themselves since the start: they count a source's ports, and hold it when it passes the trigger.
+/// Counts of the reflex since the start: the rules count a source's ports, and hold it when it
+/// exceeds the trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reflex {
-    /// Holds that the daemon heard of.
+    /// Holds that were reported to the daemon.
     pub holds: u64,
-    /// Those of them that it ended, because no block came of them.
+    /// Of these, holds that the daemon lifted because no block followed.
     pub released: u64,
-    /// Holds that were not reported to it, because too many came at once; they timed out.
+    /// Holds that were not reported because of the rate limit; they timed out.
     pub untold_holds: u64,
-    /// Packets of sources that were held.
+    /// Packets of held sources.
     pub dropped: u64,
-    /// Probes that the rules knew or counted and did not tell the daemon of, because too many came at once.
+    /// Probes that the rules counted and did not report because of the rate limit.
     pub untold: u64,
     /// Probes that were neither counted nor reported.
     pub shed: u64,
-    /// Probes that found a set full, and went the daemon's own way.
+    /// Probes for which a set was full, and which the daemon counted itself.
     pub no_room: u64,
-    /// Elements of the fullest set; null: the kernel does not tell.
+    /// Elements in the fullest set; null: unknown.
     pub elements: Option<u32>,
-    /// How many it can have.
+    /// Its capacity.
     pub size: Option<u32>,
 }
 
@@ -185,8 +190,8 @@ pub struct Watching {
     pub transport: String,
     /// `advanced`, `stealth`, `connect`.
     pub mode: String,
-    /// How many ports.
+    /// Number of ports.
     pub ports: u32,
-    /// Which, as `1-112, 114`.
+    /// As ranges: `1-112, 114`.
     pub ranges: String,
 }

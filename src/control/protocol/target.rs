@@ -1,4 +1,4 @@
-//! What a request is about: an address or a network, as people write it, as the engine names it, and as JSON has it.
+//! The object of a request: an address or a network, as text, in JSON, and as the engine's source.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::engine::Source;
 
-/// What a request is about: an address, or a network in CIDR form (its host bits are cut off).
+/// An address, or a network in CIDR form (its host bits are cleared).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// One address; a block of an IPv6 address is a block of its prefix.
@@ -19,7 +19,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The network, a single address as `/32` or `/128`.
+    /// The network; a single address as `/32` or `/128`.
     pub fn network(self) -> IpNet {
         match self {
             Self::Address(address) => IpNet::from(address),
@@ -27,7 +27,7 @@ impl Target {
         }
     }
 
-    /// What a block of this target is laid on: of a single IPv6 address the account that it belongs to.
+    /// The source that a block of this target applies to: for a single IPv6 address its prefix.
     pub fn source(self, ipv6_prefix: u8) -> Source {
         match self {
             Self::Address(address) => Source::of(address, ipv6_prefix),
@@ -63,7 +63,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// A text that is neither an address nor a network.
+/// The text is neither an address nor a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoTarget;
 

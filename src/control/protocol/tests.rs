@@ -1,4 +1,4 @@
-//! Requests and replies survive being written and read.
+//! Tests that requests and replies survive encoding and parsing.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -31,13 +31,13 @@ fn every_request_survives_the_line() {
 }
 
 #[test]
-fn the_line_of_a_block_is_this_one() {
+fn a_block_request_has_this_line() {
     let request = Request::Block { address: "10.0.0.5/24".parse().unwrap(), seconds: Some(60), reason: "x".into() };
     assert_eq!(line(&request).unwrap(), "{\"v\":1,\"do\":\"block\",\"address\":\"10.0.0.0/24\",\"seconds\":60,\"reason\":\"x\"}\n");
 }
 
 #[test]
-fn what_is_not_understood_is_refused_and_said() {
+fn unknown_requests_are_refused_with_the_reason() {
     let refusal = |text: &str| Request::parse(text.as_bytes()).unwrap_err().message;
     assert!(refusal("hello").contains("no JSON"));
     assert!(refusal("[1]").contains("no JSON object"));

@@ -2,7 +2,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(2);
+const GATHERED_BY: Duration = Duration::from_secs(2);
 const MINUTE: Duration = Duration::from_secs(60);
 
 struct World {
@@ -30,7 +30,7 @@ impl World {
         std::fs::read_to_string(self.path(mode)).unwrap()
     }
 
-    fn later(&mut self, time: Duration) -> Vec<Word> {
+    fn later(&mut self, time: Duration) -> Vec<Message> {
         self.files.next_due(self.now);
         self.now += time;
         self.files.write(self.now)
@@ -47,10 +47,10 @@ fn entry(mode: ClassicMode, n: u32, subject: &str) -> Entry {
 }
 
 #[test]
-fn a_line_stands_in_the_file_of_its_mode_while_the_block_lasts() {
+fn a_block_has_a_line_in_its_modes_file() {
     let mut world = World::new();
     world.files.use_modes(&[ClassicMode::Atcp, ClassicMode::Sudp]);
-    assert_eq!(world.later(SOON), []);
+    assert_eq!(world.later(GATHERED_BY), []);
     assert_eq!((world.text(ClassicMode::Atcp), world.text(ClassicMode::Sudp)), (String::new(), String::new()), "the files of the modes in use exist");
     assert!(!world.path(ClassicMode::Tcp).exists());
     assert_eq!(std::fs::metadata(world.path(ClassicMode::Atcp)).unwrap().mode() & 0o7777, 0o640);
@@ -60,37 +60,37 @@ fn a_line_stands_in_the_file_of_its_mode_while_the_block_lasts() {
     world.files.add(entry(ClassicMode::Sudp, 5, "192.0.2.1"));
     assert_eq!(world.files.write(world.now), [], "changes are gathered");
     assert_eq!(world.text(ClassicMode::Atcp), "");
-    assert_eq!(world.later(SOON), []);
+    assert_eq!(world.later(GATHERED_BY), []);
     let expected = [line(0, "192.0.2.9", "192.0.2.9"), line(1, "2001:db8::/64", "2001:db8::"), line(2, "192.0.2.1", "192.0.2.1")];
     assert_eq!(world.text(ClassicMode::Atcp), format!("{}\n", expected.join("\n")), "in the order of blocking");
     world.files.remove("192.0.2.1");
     world.files.remove("192.0.2.9");
     world.files.remove("192.0.2.0/24");
-    world.later(SOON);
+    world.later(GATHERED_BY);
     assert_eq!((world.text(ClassicMode::Atcp), world.text(ClassicMode::Sudp)), (format!("{}\n", expected[1]), String::new()));
 }
 
 #[test]
-fn who_is_blocked_again_has_one_line_the_newest() {
+fn a_host_blocked_twice_has_only_the_newest_line() {
     let mut world = World::new();
     for (n, subject) in [(1, "192.0.2.1"), (2, "192.0.2.2"), (3, "192.0.2.1")] {
         world.files.add(entry(ClassicMode::Stcp, n, subject));
     }
-    world.later(SOON);
+    world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Stcp), format!("{}\n{}\n", line(2, "192.0.2.2", "192.0.2.2"), line(3, "192.0.2.1", "192.0.2.1")));
 }
 
 #[test]
-fn a_network_and_its_first_address_are_not_the_same() {
+fn a_network_and_its_first_address_are_distinct() {
     let mut world = World::new();
     world.files.add(entry(ClassicMode::Tcp, 1, "192.0.2.0"));
     world.files.remove("192.0.2.0/24");
-    world.later(SOON);
+    world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Tcp).lines().count(), 1);
 }
 
 #[test]
-fn lines_of_an_earlier_run_stay_until_it_is_known_what_is_blocked() {
+fn lines_of_an_earlier_run_stay_until_the_list_of_blocks() {
     let mut world = World::new();
     let lines = [
         line(1, "192.0.2.1", "192.0.2.1"),
@@ -105,64 +105,64 @@ fn lines_of_an_earlier_run_stay_until_it_is_known_what_is_blocked() {
     std::fs::set_permissions(world.path(ClassicMode::Atcp), std::fs::Permissions::from_mode(0o644)).unwrap();
     world.files.use_modes(&[ClassicMode::Atcp]);
     world.files.add(entry(ClassicMode::Atcp, 7, "192.0.2.7"));
-    let told = world.later(SOON);
-    assert!(matches!(&told[..], [Word::Warning(text)] if text.starts_with("2 lines of ")), "{told:?}");
+    let messages = world.later(GATHERED_BY);
+    assert!(matches!(&messages[..], [Message::Warning(text)] if text.starts_with("2 lines of ")), "{messages:?}");
     let left: Vec<String> = world.text(ClassicMode::Atcp).lines().map(str::to_owned).collect();
     assert_eq!(left.len(), 7, "{left:#?}");
     world.restart();
     let still = ["192.0.2.2", "2001:db8::/64", "2001:db8:1::/64", "192.0.2.7"].map(str::to_owned);
     world.files.retain(&HashSet::from(still));
-    assert_eq!(world.later(SOON), []);
+    assert_eq!(world.later(GATHERED_BY), []);
     let expected = [&lines[2], &lines[3], &lines[4], &line(7, "192.0.2.7", "192.0.2.7")].map(|line| format!("{line}\n")).concat();
     assert_eq!(world.text(ClassicMode::Atcp), expected);
     assert_eq!(std::fs::metadata(world.path(ClassicMode::Atcp)).unwrap().mode() & 0o7777, 0o644, "whoever was given the file keeps it");
     world.files.remove("2001:db8:1::/64");
-    world.later(SOON);
+    world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Atcp).lines().count(), 3);
 }
 
 #[test]
-fn a_mode_that_is_not_in_use_any_more_keeps_what_is_blocked_and_ends_empty() {
+fn the_file_of_an_unused_mode_keeps_its_blocks_and_ends_empty() {
     let mut world = World::new();
     world.files.use_modes(&[ClassicMode::Stcp]);
     world.files.add(entry(ClassicMode::Stcp, 1, "192.0.2.1"));
-    world.later(SOON);
+    world.later(GATHERED_BY);
     world.files.use_modes(&[ClassicMode::Atcp]);
-    world.later(SOON);
+    world.later(GATHERED_BY);
     assert_eq!((world.text(ClassicMode::Stcp).lines().count(), world.text(ClassicMode::Atcp).as_str()), (1, ""));
     world.files.remove("192.0.2.1");
-    world.later(SOON);
+    world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Stcp), "");
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
-    assert_eq!(world.files.take_out(world.now), []);
+    assert_eq!(world.files.remove_all(world.now), []);
     assert_eq!(world.text(ClassicMode::Atcp), "");
     assert!(world.files.is_idle());
 }
 
 #[test]
-fn the_newest_lines_are_kept_and_it_is_told_once() {
+fn only_the_newest_lines_are_kept_with_one_warning() {
     let mut world = World::new();
     for n in 0..LINES_MAX as u32 + 5 {
         world.files.add(entry(ClassicMode::Atcp, n, &std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string()));
     }
-    let told = world.later(SOON);
-    assert!(matches!(&told[..], [Word::Warning(text)] if text.contains("newest 10000")), "{told:?}");
+    let messages = world.later(GATHERED_BY);
+    assert!(matches!(&messages[..], [Message::Warning(text)] if text.contains("newest 10000")), "{messages:?}");
     let text = world.text(ClassicMode::Atcp);
     assert_eq!(text.lines().count(), LINES_MAX);
     assert!(text.contains(": 10.0.0.5/") && !text.contains(": 10.0.0.4/"));
     world.restart();
     world.files.use_modes(&[ClassicMode::Atcp]);
-    assert_eq!(world.later(SOON), []);
+    assert_eq!(world.later(GATHERED_BY), []);
     assert_eq!(world.text(ClassicMode::Atcp), text);
 }
 
 #[test]
-fn what_others_do_to_a_file_is_put_right() {
+fn foreign_changes_to_a_file_are_repaired() {
     let mut world = World::new();
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
-    world.later(SOON);
+    world.later(GATHERED_BY);
     std::fs::write(world.path(ClassicMode::Atcp), "").unwrap();
-    assert!(matches!(&world.later(MINUTE)[..], [Word::Warning(text)] if text.contains("changed by others")));
+    assert!(matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("changed by others")));
     assert_eq!(world.text(ClassicMode::Atcp).lines().count(), 1);
     std::fs::remove_file(world.path(ClassicMode::Atcp)).unwrap();
     assert_eq!(world.later(MINUTE).len(), 1);
@@ -170,7 +170,7 @@ fn what_others_do_to_a_file_is_put_right() {
 }
 
 #[test]
-fn a_file_of_somebody_else_is_never_overwritten_be_it_there_at_first_or_linked_to_later() {
+fn foreign_files_are_never_overwritten() {
     let users = "root:x:0:0:root:/root:/bin/bash\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\n";
     let mut world = World::new();
     let other = world.directory.path().join("passwd");
@@ -179,59 +179,62 @@ fn a_file_of_somebody_else_is_never_overwritten_be_it_there_at_first_or_linked_t
     world.files.use_modes(&[ClassicMode::Atcp, ClassicMode::Stcp]);
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
     world.files.add(entry(ClassicMode::Stcp, 1, "192.0.2.9"));
-    let told = world.later(SOON);
-    assert!(matches!(&told[..], [Word::Error(text)] if text.contains("not one line of a blocked host")), "{told:?}");
+    let messages = world.later(GATHERED_BY);
+    assert!(matches!(&messages[..], [Message::Error(text)] if text.contains("not one line of a blocked host")), "{messages:?}");
     std::fs::remove_file(world.path(ClassicMode::Atcp)).unwrap();
     std::os::unix::fs::symlink(&other, world.path(ClassicMode::Atcp)).unwrap();
     world.files.add(entry(ClassicMode::Atcp, 2, "192.0.2.2"));
-    let told = world.later(SOON);
-    assert!(told.iter().any(|told| matches!(told, Word::Error(text) if text.contains("not one line of a blocked host"))), "{told:?}");
+    let messages = world.later(GATHERED_BY);
+    assert!(
+        messages.iter().any(|message| matches!(message, Message::Error(text) if text.contains("not one line of a blocked host"))),
+        "{messages:?}"
+    );
     assert_eq!([std::fs::read_to_string(&other).unwrap(), world.text(ClassicMode::Stcp)], [users, users]);
-    // What was to be written there was kept.
+    // The lines that could not be written were kept.
     std::fs::remove_file(world.path(ClassicMode::Atcp)).unwrap();
     std::fs::remove_file(world.path(ClassicMode::Stcp)).unwrap();
     world.later(MINUTE);
     assert_eq!((world.text(ClassicMode::Atcp).lines().count(), world.text(ClassicMode::Stcp).lines().count()), (2, 1));
-    // Where nothing is to be written it is no matter.
+    // If there is nothing to write, another program's file does not matter.
     std::fs::write(world.path(ClassicMode::Stcp), users).unwrap();
-    assert_eq!(world.files.take_out(world.now), []);
+    assert_eq!(world.files.remove_all(world.now), []);
     assert_eq!((world.text(ClassicMode::Stcp).as_str(), world.files.is_idle()), (users, true));
 }
 
 #[test]
-fn a_directory_that_is_missing_is_told_once_and_nothing_is_lost() {
+fn a_missing_directory_is_reported_once_and_loses_nothing() {
     let mut world = World::new();
     let base = world.directory.path().join("later/portsentry.blocked");
     world.files = BlockedFiles::new(base.clone());
     world.files.use_modes(&[ClassicMode::Atcp]);
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
-    let told = world.later(SOON);
-    assert!(matches!(&told[..], [Word::Error(text)] if text.contains("directory must exist")), "{told:?}");
+    let messages = world.later(GATHERED_BY);
+    assert!(matches!(&messages[..], [Message::Error(text)] if text.contains("directory must exist")), "{messages:?}");
     assert_eq!((world.later(MINUTE), world.later(MINUTE)), (vec![], vec![]));
     std::fs::create_dir(base.parent().unwrap()).unwrap();
-    assert!(matches!(&world.later(MINUTE)[..], [Word::Warning(text)] if text.contains("as it should be again")));
+    assert!(matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("as it should be again")));
     let text = std::fs::read_to_string(world.directory.path().join("later/portsentry.blocked.atcp")).unwrap();
     assert_eq!(text, format!("{}\n", line(1, "192.0.2.1", "192.0.2.1")));
 }
 
 #[test]
-fn a_line_is_one_line_whatever_it_was_made_of() {
+fn line_ends_within_a_line_are_removed() {
     let mut world = World::new();
     let mut bad = entry(ClassicMode::Tcp, 1, "192.0.2.1");
     bad.line = bad.line.replace("Host: 192", "Host: a\nb\u{1b}[2J192");
     world.files.add(bad);
-    world.later(SOON);
+    world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Tcp).matches(|c: char| c.is_control()).count(), 1);
 }
 
 proptest::proptest! {
     #[test]
-    fn no_bytes_in_a_file_panic_and_ours_come_out(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+    fn no_bytes_in_a_file_panic_and_our_lines_survive(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
         let mut world = World::new();
         let bytes = [&bytes[..], b"\n", line(9, "192.0.2.9", "192.0.2.9").as_bytes()].concat();
         std::fs::write(world.path(ClassicMode::Audp), &bytes).unwrap();
         world.files.add(entry(ClassicMode::Audp, 1, "192.0.2.1"));
-        world.later(SOON);
+        world.later(GATHERED_BY);
         let text = world.text(ClassicMode::Audp);
         proptest::prop_assert_eq!(text.lines().last().unwrap(), line(1, "192.0.2.1", "192.0.2.1"));
     }

@@ -1,8 +1,9 @@
-//! The daemon's end of the helper process: the thread that owns it, and the way there for the other threads.
+//! The daemon's end of the helper process: its thread, and the handle for the other threads.
 //!
-//! The packet thread hands over what happened and never waits: the queue is bounded, and what does not fit is counted and told. When the helper
-//! dies it is started again, ever more slowly; blocks go on all the while. Text files heal: after an overflow, at start and after each new start of
-//! the helper it gets the list of all blocks.
+//! The packet thread queues events and never waits: the queue is bounded, and dropped events are
+//! counted and reported. If the helper dies, it is restarted with growing delays; blocking is not
+//! affected. Text files recover: after an overflow, at start and after each restart the helper gets
+//! the list of all blocks.
 
 mod orders;
 mod shared;
@@ -19,7 +20,7 @@ use jiff::Timestamp;
 
 use self::orders::has_files;
 pub use self::shared::{BlockInForce, BlockList, GRACE, OnName};
-use self::shared::{Item, LAST_ORDERS, Request, Shared};
+use self::shared::{Item, LAST_ORDERS_TIMEOUT, Request, Shared};
 use self::worker::{Ends, Worker};
 use super::process;
 use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
@@ -27,30 +28,30 @@ use crate::engine::{Action, NotBlocked, Reason, Report, Source};
 use crate::journal::JournalHandle;
 use crate::sys::mailbox::{self, Link};
 
-/// What happened that waits for the thread: a few hundred bytes each.
+/// Events that wait for the thread, a few hundred bytes each.
 pub const QUEUE: usize = 1024;
 
-/// A command is run when a source is blocked: at the decision.
+/// The command runs for a block, at the decision.
 const BEFORE: u8 = 1;
-/// A command is run when a source is blocked: after the kernel's word.
+/// The command runs for a block, after the kernel's acknowledgement.
 const AFTER: u8 = 2;
-/// A command is run for TCP scans (and those of SCTP and bare IP) instead of a block.
+/// The command runs instead of a block for TCP scans (including SCTP and bare IP).
 const ALONE: u8 = 4;
-/// Files show what is blocked.
+/// Text files list the blocks.
 const FILES: u8 = 8;
 
-/// What became of the commands.
+/// Counts of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Those that ended or could not be started.
+    /// Commands that ended or could not be started.
     pub commands: u64,
-    /// Those of them that did not end with status 0.
+    /// Of these, commands that did not end with status 0.
     pub failed: u64,
-    /// Those that were not run: too many were waiting.
+    /// Commands that were not run because too many were waiting.
     pub dropped: u64,
 }
 
-/// The way to the thread; clones lead to the same one.
+/// A handle to the thread; clones share it.
 #[derive(Clone)]
 pub struct HelperClient {
     shared: Arc<Shared>,
@@ -59,12 +60,13 @@ pub struct HelperClient {
 }
 
 impl HelperClient {
-    /// Starts the helper and the thread that owns it. A helper that cannot be started is told of and tried again.
+    /// Starts the helper and the thread that owns it. A helper that cannot be started is reported
+    /// and retried.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// The thread cannot be started.
     pub fn start(config: &Config, journal: JournalHandle, blocks: BlockList, on_name: OnName) -> io::Result<Self> {
-        process::take_charge()?;
+        process::become_subreaper()?;
         let shared = Arc::new(Shared::default());
         shared.wanted.store(wanted(config), Ordering::Relaxed);
         let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
@@ -76,13 +78,13 @@ impl HelperClient {
         Ok(Self { shared, items, requests })
     }
 
-    /// Orders of the engine that are about to be carried out. Never waits.
+    /// Queues actions of the engine before they are executed. Never waits.
     pub fn on_orders(&self, orders: &[Action]) {
         if !self.wants(BEFORE) {
             return;
         }
         for action in orders {
-            // A block that was there before is renewed: it had its command.
+            // For a source that is already blocked this is a renewal: the command has run.
             if let Action::Report(Report::Scan { source, probe, reason, not_blocked: None }) = action
                 && orders.iter().any(|order| is_new_block(order, *source))
             {
@@ -91,21 +93,23 @@ impl HelperClient {
         }
     }
 
-    /// The kernel refused the block of `source`, one of these orders. Never waits.
+    /// Notes that the kernel refused the block of `source`, which was one of these actions. Never
+    /// waits.
     pub fn on_refusal(&self, orders: &[Action], source: Source) {
         if self.wants(AFTER) && orders.iter().any(|order| is_new_block(order, source)) {
             self.push(Item::NotRun(source));
         }
     }
 
-    /// Something has happened. Never waits.
+    /// Queues an engine report. Never waits.
     pub fn on_report(&self, report: &Report) {
         match report {
             Report::Scan { source, probe, reason, not_blocked: Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand) } if self.wants(ALONE) => {
                 self.push(Item::Run { source: *source, port: probe.port, reason: reason.clone() });
             }
             Report::Blocked { source, port, reason, renewed: false, .. } => {
-                // Blocks by hand have no port, nor has a prefix of another length that takes the place of one that was blocked.
+                // Manual blocks have no port; neither has a block that replaces one of another
+                // prefix length.
                 if let (Some(port), Some(_), true) = (port, reason.scan(), self.wants(AFTER)) {
                     self.push(Item::Run { source: *source, port: *port, reason: reason.clone() });
                 }
@@ -113,18 +117,20 @@ impl HelperClient {
                     self.push(Item::Blocked { source: *source, port: *port, reason: reason.clone(), at: Timestamp::now() });
                 }
             }
-            // A file cannot say "all of this network but that host", so it must not name the network.
+            // A file cannot express "this network except that host", so the network's line is
+            // removed.
             Report::Unblocked { source, .. } | Report::Exempted { source, .. } if self.wants(FILES) => self.push(Item::Unblocked(*source)),
             _ => {}
         }
     }
 
-    /// Asks for the name of an address; the answer goes to [`OnName`]. Never waits; `false`: no answer will come.
+    /// Starts a name lookup; the answer goes to [`OnName`]. Never waits; `false`: there will be no
+    /// answer.
     pub fn resolve(&self, address: IpAddr) -> bool {
         self.shared.up.load(Ordering::Relaxed) && self.items.send(Item::Resolve(address)).is_ok()
     }
 
-    /// Puts a new configuration in force.
+    /// Applies a new configuration.
     pub fn reconfigure(&self, config: &Config) {
         self.shared.wanted.store(wanted(config), Ordering::Relaxed);
         let config = Box::new(config.clone());
@@ -133,15 +139,16 @@ impl HelperClient {
         }
     }
 
-    /// Lets running commands end, for [`GRACE`], and then ends them and the helper. `cleared`: nothing is blocked any more, and files shall say so.
+    /// Ends running commands after [`GRACE`], and then the helper. `cleared`: all blocks were
+    /// lifted, so the files are emptied.
     pub fn stop(&self, cleared: bool) {
         self.shared.wanted.store(0, Ordering::Relaxed);
-        if self.requests.ask_within(GRACE + LAST_ORDERS * 2, |answer| Request::Stop(cleared, answer)).is_err() {
+        if self.requests.ask_within(GRACE + LAST_ORDERS_TIMEOUT * 2, |answer| Request::Stop(cleared, answer)).is_err() {
             log::error!("the helper was not ended in order");
         }
     }
 
-    /// What became of the commands so far.
+    /// Counts of commands so far.
     pub fn counts(&self) -> Counts {
         Counts {
             commands: self.shared.commands.load(Ordering::Relaxed),
@@ -150,7 +157,7 @@ impl HelperClient {
         }
     }
 
-    /// Whether the helper is there.
+    /// Whether the helper runs.
     pub fn is_up(&self) -> bool {
         self.shared.up.load(Ordering::Relaxed)
     }
@@ -168,14 +175,14 @@ impl HelperClient {
     }
 }
 
-/// Whether an action orders a block of `source` for a scan where there is none.
+/// Whether an action blocks `source` for a scan and is not a renewal.
 fn is_new_block(action: &Action, source: Source) -> bool {
     matches!(action, Action::Block { source: of, reason: Reason::Scan { .. }, renew: false, .. } if *of == source)
 }
 
-/// What a configuration makes of reports.
+/// The reports that a configuration needs, as flags.
 fn wanted(config: &Config) -> u8 {
-    // Observing is reporting only.
+    // Observe mode only reports.
     if config.mode == Mode::Observe {
         return 0;
     }

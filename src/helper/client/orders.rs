@@ -1,6 +1,6 @@
-//! What happened, put into the helper's words: each function turns something of the daemon's into an order, or a part of one.
+//! Conversion of configuration and engine reports into orders for the helper.
 //!
-//! It keeps nothing and decides nothing: what is told at all, and when, is the matter of [`super::HelperClient`].
+//! Pure: [`super::HelperClient`] decides what is sent, and when.
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use super::shared::BlockInForce;
 use crate::config::{ClassicMode, Config};
 use crate::engine::{Reason, Report, Source};
 use crate::helper::process::Process;
-use crate::helper::protocol::{Blocked, HostsDeny, LIST_PIECE, List, Order, Run, Settings};
+use crate::helper::protocol::{Blocked, HostsDeny, LIST_CHUNK, List, Order, Run, Settings};
 use crate::journal::{Event, Notice, format};
 use crate::probe::{Port, Transport};
 
@@ -27,7 +27,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The classic word of the mode in which ports of this transport are watched; SCTP and bare IP go with TCP.
+/// The classic mode name for ports of this transport; SCTP and bare IP count as TCP.
 pub(super) fn mode_word(config: &Config, transport: Transport) -> Option<&'static str> {
     ClassicMode::of(config, transport == Transport::Udp).map(ClassicMode::word)
 }
@@ -43,7 +43,7 @@ pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) 
     Run {
         target: source.to_string(),
         port: port.number,
-        // Off only when a reload came between: then no word is true.
+        // Off only after a reload in between: then there is no right name.
         mode: mode_word(config, port.transport).unwrap_or_default().to_owned(),
         protocol: port.transport.name().to_owned(),
         scan: reason.scan().map(|scan| scan.name().to_owned()).unwrap_or_default(),
@@ -51,7 +51,8 @@ pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) 
     }
 }
 
-/// A block as files show it. One that was taken over from an earlier run has a line only if it is in the file already: nobody knows its port.
+/// A block as a line of text files. A block adopted from an earlier run keeps its line in the file,
+/// but gets no new one: its port is unknown.
 pub(super) fn blocked(config: &Config, source: Source, port: Option<Port>, reason: &Reason, at: Timestamp) -> Blocked {
     let event =
         Event { at, notice: Notice::Engine(Report::Blocked { source, port, timeout: None, reason: reason.clone(), renewed: false }), name: None };
@@ -63,16 +64,16 @@ pub(super) fn blocked(config: &Config, source: Source, port: Option<Port>, reaso
     }
 }
 
-/// Sends the list of all blocks, in pieces.
+/// Sends the list of all blocks, in chunks.
 pub(super) fn list(helper: &mut Process, config: &Config, blocks: &[BlockInForce], whole: bool) {
     let now = Timestamp::now();
     let row = |block: &BlockInForce| {
         let at = now.checked_sub(block.age).unwrap_or(now);
         blocked(config, block.source, block.port, &block.reason, at)
     };
-    let pieces = blocks.len().div_ceil(LIST_PIECE).max(1);
+    let pieces = blocks.len().div_ceil(LIST_CHUNK).max(1);
     for piece in 0..pieces {
-        let rows = blocks.iter().skip(piece * LIST_PIECE).take(LIST_PIECE).map(row).collect();
+        let rows = blocks.iter().skip(piece * LIST_CHUNK).take(LIST_CHUNK).map(row).collect();
         helper.send(&Order::List(List { first: piece == 0, last: piece + 1 == pieces, whole, blocks: rows }));
     }
 }

@@ -1,4 +1,4 @@
-//! What the helper's thread and its callers share: events, requests, counters.
+//! Events, requests and counters that the helper's thread shares with its callers.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -11,56 +11,57 @@ use crate::engine::{Reason, Source};
 use crate::probe::Port;
 use crate::sys::mailbox::Answer;
 
-/// What running commands get when the daemon ends.
+/// How long running commands may go on when the daemon ends.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// Beside that: commands are asked to end and then killed, and files are written for the last time.
-pub(super) const LAST_ORDERS: Duration = Duration::from_secs(4);
+/// Time after that to terminate and kill commands, and to write files for the last time.
+pub(super) const LAST_ORDERS_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What the thread is told of.
+/// What callers queue for the thread.
 pub(super) enum Item {
     /// Run the command.
     Run { source: Source, port: Port, reason: Reason },
-    /// The kernel refused the block, so the command that was to follow it does not run.
+    /// The kernel refused the block, so the command that should follow it is not run.
     NotRun(Source),
     /// A block is in force.
     Blocked { source: Source, port: Option<Port>, reason: Reason, at: Timestamp },
     /// A block is over.
     Unblocked(Source),
-    /// A name is wanted.
+    /// Look up a name.
     Resolve(IpAddr),
 }
 
-/// What the thread is asked for.
+/// What callers ask the thread to do.
 pub(super) enum Request {
-    /// This is in force from now on.
+    /// Apply a configuration.
     Configure(Box<Config>, Answer<()>),
-    /// End; `true`: and nothing is blocked any more.
+    /// End; `true`: all blocks were lifted.
     Stop(bool, Answer<()>),
 }
 
-/// A block that is in force, as files show it.
+/// A block in force, as text files list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockInForce {
-    /// What is blocked.
+    /// Blocked source.
     pub source: Source,
-    /// Why.
+    /// Evidence.
     pub reason: Reason,
-    /// The port that crossed the trigger, if that is known.
+    /// The port that exceeded the trigger, if known.
     pub port: Option<Port>,
-    /// Since how long.
+    /// Time since its start.
     pub age: Duration,
 }
 
-/// Asks the thread that owns the engine for so many of the blocks in force at most; `None`: no answer in time.
+/// Gets at most this many blocks in force from the thread that owns the engine; `None`: no answer
+/// in time.
 pub type BlockList = Box<dyn Fn(usize) -> Option<Vec<BlockInForce>> + Send>;
 
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) wanted: AtomicU8,
-    /// The helper is there.
+    /// Whether the helper runs.
     pub(super) up: AtomicBool,
-    /// Not told yet.
+    /// Dropped commands that are not reported yet.
     pub(super) dropped: AtomicU64,
     pub(super) list_wanted: AtomicBool,
     pub(super) commands: AtomicU64,
@@ -75,5 +76,5 @@ impl Shared {
     }
 }
 
-/// Takes the name of an address; `None`: it has none, or none could be had.
+/// Takes the answer to a name lookup; `None`: no name, or none could be found.
 pub type OnName = Box<dyn Fn(IpAddr, Option<String>) + Send>;

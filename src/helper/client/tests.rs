@@ -6,7 +6,7 @@ use crate::probe::Port;
 use crate::probe::{Probe, ScanKind, Transport};
 use crate::sys::mailbox::Inbox;
 
-/// The packet thread's end without the thread, and the items that come out.
+/// A handle without its thread, and the items that it queues.
 fn client(config: &Config) -> (HelperClient, Inbox<Item>) {
     let shared = Arc::new(Shared::default());
     shared.wanted.store(wanted(config), Ordering::Relaxed);
@@ -63,7 +63,7 @@ fn before_is_at_the_decision_and_only_for_a_new_block() {
 }
 
 #[test]
-fn after_is_at_the_kernels_word_and_neither_for_renewals_nor_by_hand() {
+fn after_is_at_the_acknowledgement_without_renewals_and_manual_blocks() {
     let (client, items) = client(&config(CommandWhen::After));
     client.on_orders(&[Action::Report(scan(None)), block(false)]);
     client.on_report(&scan(None));
@@ -77,7 +77,7 @@ fn after_is_at_the_kernels_word_and_neither_for_renewals_nor_by_hand() {
 }
 
 #[test]
-fn a_refused_block_runs_nothing_and_says_so_once_for_the_scan() {
+fn a_refused_block_cancels_its_command_once() {
     let (client, items) = client(&config(CommandWhen::After));
     client.on_refusal(&[block(false)], source());
     assert!(matches!(items.next(), Some(Item::NotRun(_))));
@@ -86,7 +86,7 @@ fn a_refused_block_runs_nothing_and_says_so_once_for_the_scan() {
 }
 
 #[test]
-fn the_command_alone_runs_where_the_action_is_command_and_for_nobody_who_is_never_blocked() {
+fn action_command_runs_it_except_for_exempt_hosts() {
     let mut config = config(CommandWhen::After);
     config.udp.action = ProtocolAction::Command;
     let (client, items) = client(&config);
@@ -109,7 +109,7 @@ fn observe_mode_runs_nothing() {
 }
 
 #[test]
-fn what_does_not_fit_is_counted_and_nobody_waits() {
+fn items_beyond_the_queue_are_counted_without_waiting() {
     let mut config = config(CommandWhen::After);
     config.respond.hosts_deny.enabled = true;
     let (client, _items) = client(&config);
@@ -121,7 +121,7 @@ fn what_does_not_fit_is_counted_and_nobody_waits() {
 }
 
 #[test]
-fn each_mode_has_its_classic_word() {
+fn each_mode_has_its_classic_name() {
     let mut config = Config::default();
     let mut word = |mode, transport| {
         (config.tcp.mode, config.udp.mode) = (mode, mode);

@@ -1,6 +1,8 @@
-//! The thread that owns the helper process: starts it, again and again if need be, feeds it and hears it.
+//! The thread that owns the helper process: starts and restarts it, sends orders, and takes its
+//! messages.
 //!
-//! It may wait for the helper and for the packet thread, each for a bounded time. The packet thread never waits for it.
+//! It may wait for the helper and for the packet thread, each for a bounded time. The packet thread
+//! never waits for it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -10,37 +12,37 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::orders::{blocked, has_files, list, run, settings};
-use super::shared::{BlockList, GRACE, Item, LAST_ORDERS, OnName, Request, Shared};
+use super::shared::{BlockList, GRACE, Item, LAST_ORDERS_TIMEOUT, OnName, Request, Shared};
 use crate::backoff::Backoff;
 use crate::config::{Config, Mode};
 use crate::helper::process::{self, Process};
-use crate::helper::protocol::{Order, Word};
+use crate::helper::protocol::{Message, Order};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
 use crate::sys::mailbox::Inbox;
 use crate::sys::poll;
 
-/// Blocks that the helper is told of when it gets the list of all: its files hold fewer.
+/// Blocks in the list for the helper: more than its files hold.
 const LIST_MAX: usize = 20_000;
 
-/// The list is made at most this often: it keeps the packet thread for some milliseconds.
+/// Least time between two lists: each takes the packet thread some milliseconds.
 const LIST_EVERY: Duration = Duration::from_secs(2);
 
-/// Bytes that wait for a helper that takes none, before the queue fills.
+/// Bytes that wait for a helper that reads nothing, before the queue fills.
 const UNSENT_MAX: usize = 256 << 10;
 
-/// That commands were dropped is told at most this often, with their number.
-const DROPPED_TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Least time between two reports of dropped commands.
+const DROPPED_REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// A helper that died is started again after this, twice as long each further time.
-const AGAIN_FIRST: Duration = Duration::from_millis(250);
-/// But not later than this.
-const AGAIN_LAST: Duration = Duration::from_secs(60);
+/// Delay before the first restart of a dead helper; doubles with each further one.
+const FIRST_RESTART_DELAY: Duration = Duration::from_millis(250);
+/// Longest delay between two restarts.
+const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(60);
 
-/// A helper that takes no order for so long hangs, was stopped, or its machine does nothing else any more: it is ended, and another one started.
-/// Taking an order needs neither a disk nor a name server nor a command.
-const DEAF_AFTER: Duration = Duration::from_secs(20);
+/// A helper that takes no order for this long hangs, was stopped, or its machine is overloaded: it
+/// is replaced. Taking an order needs no disk, name server or command.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(20);
 
-/// The thread's ends of what [`super::HelperClient`] holds the others of.
+/// The thread's ends of the channels whose other ends [`super::HelperClient`] holds.
 pub(super) struct Ends {
     pub(super) shared: Arc<Shared>,
     pub(super) items: Inbox<Item>,
@@ -56,17 +58,17 @@ pub(super) struct Worker {
     on_name: OnName,
     helper: Option<Process>,
     backoff: Backoff,
-    again_at: Instant,
+    restart_at: Instant,
     list_at: Instant,
-    dropped_told: Option<Instant>,
-    /// The helper was asked whether it is there, and has not answered.
+    dropped_reported_at: Option<Instant>,
+    /// The liveness check that is not answered yet.
     asked_at: Option<Instant>,
-    /// It got orders since it last answered.
+    /// Whether it got orders since its last answer.
     ordered: bool,
 }
 
 impl Worker {
-    /// A thread's state that has no helper yet.
+    /// A thread's state, without a helper yet.
     pub(super) fn new(config: Config, journal: JournalHandle, blocks: BlockList, on_name: OnName, ends: Ends) -> Self {
         let now = Instant::now();
         Self {
@@ -76,19 +78,19 @@ impl Worker {
             blocks,
             on_name,
             helper: None,
-            backoff: Backoff::new(AGAIN_FIRST, AGAIN_LAST),
-            again_at: now,
+            backoff: Backoff::new(FIRST_RESTART_DELAY, LONGEST_RESTART_DELAY),
+            restart_at: now,
             list_at: now,
-            dropped_told: None,
+            dropped_reported_at: None,
             asked_at: None,
             ordered: false,
         }
     }
 
-    /// Goes on until it is told to stop.
+    /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
         loop {
-            if self.helper.is_none() && Instant::now() >= self.again_at {
+            if self.helper.is_none() && Instant::now() >= self.restart_at {
                 self.start_helper();
             }
             self.ends.items.waker.clear();
@@ -108,9 +110,9 @@ impl Worker {
             }
             self.send_list();
             self.take_items();
-            self.exchange();
-            self.ask();
-            self.tell_dropped(false);
+            self.send_and_receive();
+            self.check_liveness();
+            self.report_dropped(false);
             self.wait();
         }
     }
@@ -119,15 +121,15 @@ impl Worker {
         let now = Instant::now();
         let mut wake_at = Vec::new();
         if self.helper.is_none() {
-            wake_at.push(self.again_at);
-        } else if self.has_room() && self.ends.shared.list_wanted.load(Ordering::Relaxed) {
+            wake_at.push(self.restart_at);
+        } else if self.takes_orders() && self.ends.shared.list_wanted.load(Ordering::Relaxed) {
             wake_at.push(self.list_at);
         }
-        wake_at.extend(self.asked_at.map(|asked| asked + DEAF_AFTER));
+        wake_at.extend(self.asked_at.map(|asked| asked + UNRESPONSIVE_AFTER));
         if self.ends.shared.dropped.load(Ordering::Relaxed) > 0
-            && let Some(told) = self.dropped_told
+            && let Some(at) = self.dropped_reported_at
         {
-            wake_at.push(told + DROPPED_TOLD_EVERY);
+            wake_at.push(at + DROPPED_REPORT_EVERY);
         }
         let timeout = wake_at.into_iter().min().map(|at| at.saturating_duration_since(now));
         let mut fds = vec![
@@ -138,16 +140,16 @@ impl Worker {
             let out = if helper.unsent() > 0 { PollFlags::OUT } else { PollFlags::empty() };
             fds.push(PollFd::from_borrowed_fd(helper.as_fd(), PollFlags::IN | out));
         }
-        // Whatever it says, the round that follows finds out by itself.
+        // Ignore the result: the next round finds out by itself.
         let _ = poll::wait(&mut fds, timeout);
     }
 
-    /// The helper is there and takes orders.
-    fn has_room(&self) -> bool {
+    /// Whether the helper runs and takes orders.
+    fn takes_orders(&self) -> bool {
         self.helper.as_ref().is_some_and(|helper| helper.unsent() < UNSENT_MAX)
     }
 
-    /// Gives the helper an order.
+    /// Sends an order.
     fn order(&mut self, order: &Order) {
         if let Some(helper) = &mut self.helper {
             helper.send(order);
@@ -155,8 +157,8 @@ impl Worker {
         }
     }
 
-    /// Asks a helper that has got orders whether it took them.
-    fn ask(&mut self) {
+    /// Starts a liveness check of a helper that got orders.
+    fn check_liveness(&mut self) {
         if self.helper.is_some() && self.ordered && self.asked_at.is_none() {
             self.order(&Order::Ping);
             self.ordered = false;
@@ -164,7 +166,7 @@ impl Worker {
         }
     }
 
-    /// A helper that cannot be started is told of, and tried again later.
+    /// Starts the helper; a failure is reported, and the start is retried later.
     pub(super) fn start_helper(&mut self) {
         match Process::start(process::own_program()) {
             Ok(helper) => {
@@ -176,29 +178,30 @@ impl Worker {
                 self.list_at = Instant::now();
             }
             Err(error) => {
-                self.put_off();
+                self.delay_restart();
                 self.journal
                     .notify(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
             }
         }
     }
 
-    fn put_off(&mut self) {
-        self.again_at = Instant::now() + self.backoff.fail();
+    fn delay_restart(&mut self) {
+        self.restart_at = Instant::now() + self.backoff.fail();
     }
 
-    /// The helper is gone, or makes no sense any more: `what` became of it, and how it ended is to be told in brackets.
+    /// Ends a helper that died or broke the protocol: `what` happened, and `why`, which is shown in
+    /// brackets.
     fn lose_helper(&mut self, what: &str, why: &str) {
         let Some(helper) = self.helper.take() else { return };
         (self.asked_at, self.ordered) = (None, false);
         self.ends.shared.up.store(false, Ordering::Relaxed);
-        // One that held out for so long is no sign of a fault that comes back at once.
-        if helper.age() >= AGAIN_LAST {
+        // After such a long run the fault is not one that recurs at once.
+        if helper.age() >= LONGEST_RESTART_DELAY {
             self.backoff.reset();
         }
         let ended = helper.end();
         let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
-        self.put_off();
+        self.delay_restart();
         self.journal.notify(Notice::Error(format!(
             "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
         )));
@@ -207,13 +210,13 @@ impl Worker {
     fn configure(&mut self, config: Config) {
         self.config = config;
         self.order(&Order::Configure(Box::new(settings(&self.config))));
-        // What is blocked may have other names in files now, or none.
+        // Blocks may now have other lines in files, or none.
         self.ends.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
     }
 
-    /// Hands over what happened, as long as the helper takes it.
+    /// Sends queued events, as long as the helper takes them.
     fn take_items(&mut self) {
-        while self.has_room()
+        while self.takes_orders()
             && let Some(item) = self.ends.items.next()
         {
             let config = &self.config;
@@ -229,9 +232,9 @@ impl Worker {
         }
     }
 
-    /// Gives the helper the list of all blocks, if it needs it and it is time.
+    /// Sends the list of all blocks, if it is needed and due.
     fn send_list(&mut self) {
-        if !self.has_room() || Instant::now() < self.list_at || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
+        if !self.takes_orders() || Instant::now() < self.list_at || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
             return;
         }
         self.list_at = Instant::now() + LIST_EVERY;
@@ -256,19 +259,19 @@ impl Worker {
         }
     }
 
-    /// Speaks with the helper, without waiting.
-    fn exchange(&mut self) {
+    /// Sends and receives without waiting.
+    fn send_and_receive(&mut self) {
         let Some(helper) = &mut self.helper else { return };
-        let mut words = Vec::new();
+        let mut messages = Vec::new();
         let flushed = helper.flush();
-        let heard = helper.receive(|word| words.push(word));
-        for word in words {
-            self.hear(word);
+        let received = helper.receive(|message| messages.push(message));
+        for message in messages {
+            self.on_message(message);
         }
-        match (flushed, heard) {
+        match (flushed, received) {
             (_, Ok(true)) => {
-                if self.asked_at.is_some_and(|asked| asked.elapsed() >= DEAF_AFTER) {
-                    self.lose_helper(&format!("took no order for {} s and is ended", DEAF_AFTER.as_secs()), "");
+                if self.asked_at.is_some_and(|asked| asked.elapsed() >= UNRESPONSIVE_AFTER) {
+                    self.lose_helper(&format!("took no order for {} s and is ended", UNRESPONSIVE_AFTER.as_secs()), "");
                 }
             }
             (_, Ok(false)) => self.lose_helper("ended unasked", ""),
@@ -276,37 +279,37 @@ impl Worker {
         }
     }
 
-    fn hear(&mut self, word: Word) {
-        match word {
-            Word::Ready => {}
-            Word::Pong => self.asked_at = None,
-            Word::Response(Response::Dropped { commands }) => self.ends.shared.drop_commands(commands),
-            Word::Response(response) => {
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Ready => {}
+            Message::Pong => self.asked_at = None,
+            Message::Response(Response::Dropped { commands }) => self.ends.shared.drop_commands(commands),
+            Message::Response(response) => {
                 if let Response::Command { ended, .. } = &response {
                     self.ends.shared.commands.fetch_add(1, Ordering::Relaxed);
                     self.ends.shared.failed.fetch_add(u64::from(*ended != Ended::Success), Ordering::Relaxed);
                 }
                 self.journal.notify(Notice::Response(response));
             }
-            Word::Name { address, name } => (self.on_name)(address, name),
-            Word::ListWanted => self.ends.shared.list_wanted.store(true, Ordering::Relaxed),
-            Word::Warning(text) => self.journal.notify(Notice::Warning(text)),
-            Word::Error(text) => self.journal.notify(Notice::Error(text)),
+            Message::Name { address, name } => (self.on_name)(address, name),
+            Message::ListWanted => self.ends.shared.list_wanted.store(true, Ordering::Relaxed),
+            Message::Warning(text) => self.journal.notify(Notice::Warning(text)),
+            Message::Error(text) => self.journal.notify(Notice::Error(text)),
         }
     }
 
-    fn tell_dropped(&mut self, at_once: bool) {
-        if !at_once && self.dropped_told.is_some_and(|told| told.elapsed() < DROPPED_TOLD_EVERY) {
+    fn report_dropped(&mut self, at_once: bool) {
+        if !at_once && self.dropped_reported_at.is_some_and(|at| at.elapsed() < DROPPED_REPORT_EVERY) {
             return;
         }
         let commands = self.ends.shared.dropped.swap(0, Ordering::Relaxed);
         if commands > 0 {
             self.journal.notify(Notice::Response(Response::Dropped { commands }));
-            self.dropped_told = Some(Instant::now());
+            self.dropped_reported_at = Some(Instant::now());
         }
     }
 
-    /// The last orders.
+    /// Sends the last orders and waits for the end.
     fn stop(&mut self, cleared: bool) {
         self.take_items();
         if let Some(helper) = &mut self.helper {
@@ -315,18 +318,18 @@ impl Worker {
             }
             helper.send(&Order::End(GRACE));
         }
-        let deadline = Instant::now() + GRACE + LAST_ORDERS;
+        let deadline = Instant::now() + GRACE + LAST_ORDERS_TIMEOUT;
         while let Some(helper) = &mut self.helper {
-            let mut words = Vec::new();
+            let mut messages = Vec::new();
             let flushed = helper.flush();
-            let heard = helper.receive(|word| words.push(word));
-            let is_over = !matches!(heard, Ok(true)) || Instant::now() >= deadline;
+            let received = helper.receive(|message| messages.push(message));
+            let is_over = !matches!(received, Ok(true)) || Instant::now() >= deadline;
             let pause = if flushed.is_ok() && helper.unsent() > 0 { Duration::from_millis(10) } else { Duration::from_millis(200) };
             if !is_over {
                 helper.wait(pause);
             }
-            for word in words {
-                self.hear(word);
+            for message in messages {
+                self.on_message(message);
             }
             if is_over {
                 break;
@@ -337,6 +340,6 @@ impl Worker {
             helper.end();
         }
         process::clear();
-        self.tell_dropped(true);
+        self.report_dropped(true);
     }
 }

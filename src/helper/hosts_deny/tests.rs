@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use super::*;
 
 const LINE: &str = "ALL: {target}";
-const SOON: Duration = Duration::from_secs(1);
+const GATHERED_BY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A file in a directory of its own, with invented time.
+/// A file in its own directory, and a simulated clock.
 struct World {
     directory: tempfile::TempDir,
     deny: HostsDeny,
@@ -25,7 +25,7 @@ impl World {
         }
         let mut world = Self { deny: HostsDeny::new(path, LINE.into()), directory, now: Instant::now() };
         world.deny.replace(std::iter::empty());
-        assert_eq!(world.later(SOON), []);
+        assert_eq!(world.later(GATHERED_BY), []);
         world
     }
 
@@ -33,7 +33,7 @@ impl World {
         self.directory.path().join("hosts.deny")
     }
 
-    fn later(&mut self, time: Duration) -> Vec<Word> {
+    fn later(&mut self, time: Duration) -> Vec<Message> {
         self.deny.next_due(self.now);
         self.now += time;
         self.deny.write(self.now)
@@ -50,13 +50,13 @@ impl World {
     }
 }
 
-fn denied(target: &str, line: &str) -> Word {
-    Word::Response(Response::Denied { target: target.into(), line: line.into() })
+fn denied(target: &str, line: &str) -> Message {
+    Message::Response(Response::Denied { target: target.into(), line: line.into() })
 }
 
-fn error_of(told: &[Word]) -> &str {
-    match told {
-        [Word::Error(text)] => text,
+fn error_of(messages: &[Message]) -> &str {
+    match messages {
+        [Message::Error(text)] => text,
         other => panic!("{other:?}"),
     }
 }
@@ -81,78 +81,78 @@ fn targets_are_written_as_hosts_access_takes_them() {
 }
 
 #[test]
-fn a_line_is_told_when_it_is_on_the_disk_and_goes_with_the_block() {
+fn a_line_is_reported_when_on_disk_and_goes_with_the_block() {
     let mut world = World::with(Some(b"sshd: 198.51.100.1\n"));
     world.deny.add("192.0.2.1");
     world.deny.add("2001:db8::/64");
-    assert!(world.deny.next_due(world.now).unwrap() <= GATHER);
+    assert!(world.deny.next_due(world.now).unwrap() <= GATHER_TIME);
     assert_eq!(world.deny.write(world.now), [], "changes are gathered");
     assert_eq!(world.text(), "sshd: 198.51.100.1\n");
-    let told = world.later(SOON);
-    assert_eq!(told, [denied("192.0.2.1", "ALL: 192.0.2.1"), denied("2001:db8::/64", "ALL: [2001:db8::]/64")]);
+    let messages = world.later(GATHERED_BY);
+    assert_eq!(messages, [denied("192.0.2.1", "ALL: 192.0.2.1"), denied("2001:db8::/64", "ALL: [2001:db8::]/64")]);
     assert_eq!(world.ours(), ["ALL: 192.0.2.1", "ALL: [2001:db8::]/64"]);
     assert!(world.deny.is_idle());
     world.deny.remove("192.0.2.1");
     world.deny.add("2001:db8::/64");
-    assert_eq!(world.later(SOON), [Word::Response(Response::NoLongerDenied { target: "192.0.2.1".into() })]);
+    assert_eq!(world.later(GATHERED_BY), [Message::Response(Response::NoLongerDenied { target: "192.0.2.1".into() })]);
     assert_eq!(world.ours(), ["ALL: [2001:db8::]/64"]);
-    assert_eq!(world.deny.take_out(world.now), [Word::Response(Response::NoLongerDenied { target: "2001:db8::/64".into() })]);
+    assert_eq!(world.deny.remove_all(world.now), [Message::Response(Response::NoLongerDenied { target: "2001:db8::/64".into() })]);
     assert!(world.deny.is_idle());
     assert_eq!(world.text(), "sshd: 198.51.100.1\n", "no part of ours is left");
 }
 
 #[test]
-fn a_missing_file_is_made_for_everybody_to_read() {
+fn a_missing_file_is_created_readable_by_all() {
     let mut world = World::with(None);
     assert!(!world.path().exists(), "nothing to write is no reason for a file");
     world.deny.add("192.0.2.1");
-    assert_eq!(world.later(SOON).len(), 1);
+    assert_eq!(world.later(GATHERED_BY).len(), 1);
     assert_eq!(std::fs::metadata(world.path()).unwrap().mode() & 0o7777, 0o644);
 }
 
 #[test]
-fn a_line_that_others_have_is_not_written_again_and_stays() {
+fn a_foreign_line_is_not_repeated_and_stays() {
     let mut world = World::with(Some(b"ALL:192.0.2.1\r\nALL : 192.0.2.2 # mine"));
     world.deny.add("192.0.2.1");
     world.deny.add("192.0.2.2");
-    assert_eq!(world.later(SOON).len(), 2, "both are denied");
+    assert_eq!(world.later(GATHERED_BY).len(), 2, "both are denied");
     assert_eq!(world.ours(), ["ALL: 192.0.2.2"], "what stands behind their address is part of their rule");
     world.deny.remove("192.0.2.1");
-    assert!(matches!(&world.later(SOON)[..], [Word::Warning(text)] if text.contains("192.0.2.1")), "it is denied still");
+    assert!(matches!(&world.later(GATHERED_BY)[..], [Message::Warning(text)] if text.contains("192.0.2.1")), "it is denied still");
     assert!(world.text().starts_with("ALL:192.0.2.1\r\nALL : 192.0.2.2 # mine\n# portsentry"));
 }
 
 #[test]
-fn lines_of_an_earlier_run_stay_until_it_is_known_what_is_blocked() {
+fn lines_of_an_earlier_run_stay_until_the_list_of_blocks() {
     let mut world = World::with(None);
     for target in ["192.0.2.1", "192.0.2.0/25", "2001:db8::/64", "2001:db8::1"] {
         world.deny.add(target);
     }
-    world.later(SOON);
+    world.later(GATHERED_BY);
     let before = world.text();
     world.deny = HostsDeny::new(world.path(), LINE.into());
     world.deny.add("192.0.2.1");
     assert_eq!(world.deny.next_due(world.now), None);
     assert_eq!((world.later(MINUTE), world.text()), (vec![], before));
     world.deny.replace(["192.0.2.1".to_owned(), "192.0.2.9".to_owned()].into_iter());
-    let mut told = world.later(SOON);
-    let gone = |target: &str| Word::Response(Response::NoLongerDenied { target: target.into() });
-    assert_eq!(told.pop(), Some(denied("192.0.2.9", "ALL: 192.0.2.9")), "the other one was denied before");
-    assert_eq!(told, [gone("192.0.2.0/25"), gone("2001:db8::/64"), gone("2001:db8::1")]);
+    let mut messages = world.later(GATHERED_BY);
+    let gone = |target: &str| Message::Response(Response::NoLongerDenied { target: target.into() });
+    assert_eq!(messages.pop(), Some(denied("192.0.2.9", "ALL: 192.0.2.9")), "the other one was denied before");
+    assert_eq!(messages, [gone("192.0.2.0/25"), gone("2001:db8::/64"), gone("2001:db8::1")]);
     assert_eq!(world.ours(), ["ALL: 192.0.2.1", "ALL: 192.0.2.9"]);
 }
 
 #[test]
-fn what_an_editor_undid_is_put_right_within_a_minute() {
+fn changes_by_an_editor_are_repaired_within_a_minute() {
     let mut world = World::with(Some(b"# mine\n"));
     world.deny.add("192.0.2.1");
-    world.later(SOON);
+    world.later(GATHERED_BY);
     std::fs::write(world.path(), "# mine, edited\n").unwrap();
-    assert_eq!(world.later(SOON), []);
+    assert_eq!(world.later(GATHERED_BY), []);
     assert!(world.deny.next_due(world.now).unwrap() <= MINUTE);
-    assert!(matches!(&world.later(MINUTE)[..], [Word::Warning(text)] if text.contains("changed by others")));
+    assert!(matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("changed by others")));
     assert!(world.text().starts_with("# mine, edited\n# portsentry: begin") && world.ours() == ["ALL: 192.0.2.1"]);
-    // An editor that adds what is its own changes nothing of ours, and nobody need hear of it.
+    // Adding other lines does not affect ours, and is not reported.
     std::fs::write(world.path(), format!("{}ALL: 198.51.100.1\n", world.text())).unwrap();
     assert_eq!(world.later(MINUTE), []);
     assert!(world.text().ends_with("ALL: 198.51.100.1\n"));
@@ -169,22 +169,25 @@ fn a_link_stays_and_its_file_is_rewritten() {
     std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600)).unwrap();
     symlink("real", world.path()).unwrap();
     world.deny.add("192.0.2.1");
-    let told = world.later(SOON);
-    assert!(matches!(&told[..], [Word::Warning(text), Word::Response(Response::Denied { .. })] if text.contains("is a link")), "{told:?}");
+    let messages = world.later(GATHERED_BY);
+    assert!(
+        matches!(&messages[..], [Message::Warning(text), Message::Response(Response::Denied { .. })] if text.contains("is a link")),
+        "{messages:?}"
+    );
     assert!(std::fs::symlink_metadata(world.path()).unwrap().is_symlink());
     assert!(std::fs::read_to_string(&real).unwrap().contains("ALL: 192.0.2.1"));
     assert_eq!(std::fs::metadata(&real).unwrap().mode() & 0o7777, 0o600);
     world.deny.add("192.0.2.2");
-    assert_eq!(world.later(SOON), [denied("192.0.2.2", "ALL: 192.0.2.2")], "told once");
+    assert_eq!(world.later(GATHERED_BY), [denied("192.0.2.2", "ALL: 192.0.2.2")], "reported once");
     std::fs::remove_file(&real).unwrap();
     world.deny.add("192.0.2.3");
-    assert!(error_of(&world.later(SOON)).contains("leads nowhere"));
+    assert!(error_of(&world.later(GATHERED_BY)).contains("leads nowhere"));
     assert!(!real.exists());
 }
 
 // P21
 #[test]
-fn a_link_that_others_can_bend_is_not_followed() {
+fn a_link_that_others_can_change_is_not_followed() {
     if !crate::sys::files::is_root() {
         return;
     }
@@ -195,14 +198,14 @@ fn a_link_that_others_can_bend_is_not_followed() {
     std::os::unix::fs::chown(&elsewhere, Some(65_534), None).unwrap();
     symlink("theirs/f", world.path()).unwrap();
     world.deny.add("192.0.2.1");
-    assert!(error_of(&world.later(SOON)).contains("is not followed"));
+    assert!(error_of(&world.later(GATHERED_BY)).contains("is not followed"));
     assert_eq!(std::fs::read_to_string(elsewhere.join("f")).unwrap(), "theirs\n");
 }
 
-/// Each way of failing: how it begins, what is told, how it ends.
+/// Each failure: how it begins, what is reported, how it ends.
 // P21
 #[test]
-fn every_failure_is_told_once_loses_nothing_and_is_told_when_it_ends() {
+fn every_failure_is_reported_once_and_loses_nothing() {
     type Step = fn(&Path);
     let cases: [(&str, Step, Step); 4] = [
         ("its directory must exist", |_| (), |path| std::fs::create_dir(path.parent().unwrap()).unwrap()),
@@ -220,20 +223,20 @@ fn every_failure_is_told_once_loses_nothing_and_is_told_when_it_ends() {
         world.deny = HostsDeny::new(path.clone(), LINE.into());
         begin(&path);
         world.deny.replace(std::iter::once("192.0.2.1".to_owned()));
-        let told = world.later(SOON);
-        assert!(error_of(&told).contains(words), "{told:?}");
+        let messages = world.later(GATHERED_BY);
+        assert!(error_of(&messages).contains(words), "{messages:?}");
         let mut waits = Vec::new();
         for _ in 0..12 {
             let wait = world.deny.next_due(world.now).unwrap();
             waits.push(wait);
-            assert_eq!(world.later(wait), [], "told once: {words}");
+            assert_eq!(world.later(wait), [], "reported once: {words}");
         }
-        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]) && waits[0] < SOON && waits[11] == MINUTE, "{waits:?}");
+        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]) && waits[0] < GATHERED_BY && waits[11] == MINUTE, "{waits:?}");
         world.deny.add("192.0.2.2");
         end(&path);
-        let told = world.later(MINUTE);
-        let told: Vec<_> = told.iter().map(|told| matches!(told, Word::Response(Response::Denied { .. }))).collect();
-        assert_eq!(told, [true, true, false], "both lines, and that it is well again: {words}");
+        let messages = world.later(MINUTE);
+        let messages: Vec<_> = messages.iter().map(|message| matches!(message, Message::Response(Response::Denied { .. }))).collect();
+        assert_eq!(messages, [true, true, false], "both lines, and that it is well again: {words}");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("ALL: 192.0.2.1\nALL: 192.0.2.2\n"), "{text}");
         let left = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
@@ -247,7 +250,7 @@ fn put(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn an_immutable_file_is_told_and_left_alone() {
+fn an_immutable_file_is_reported_and_left_alone() {
     use rustix::fs::IFlags;
     let mut world = World::with(Some(b"theirs\n"));
     let file = std::fs::File::open(world.path()).unwrap();
@@ -257,48 +260,48 @@ fn an_immutable_file_is_told_and_left_alone() {
         return;
     };
     world.deny.add("192.0.2.1");
-    let told = world.later(SOON);
+    let messages = world.later(GATHERED_BY);
     rustix::fs::ioctl_setflags(&file, flags).unwrap();
-    assert!(error_of(&told).contains("immutable"), "{told:?}");
+    assert!(error_of(&messages).contains("immutable"), "{messages:?}");
     assert_eq!(world.text(), "theirs\n");
-    assert_eq!(world.later(SOON).len(), 2);
+    assert_eq!(world.later(GATHERED_BY).len(), 2);
     assert_eq!(world.ours(), ["ALL: 192.0.2.1"]);
 }
 
 #[test]
-fn a_lock_that_another_holds_for_a_moment_is_not_told() {
+fn a_short_lock_is_not_reported() {
     let mut world = World::with(None);
     let lock = crate::sys::replace::Directory::lock(world.directory.path()).unwrap().unwrap();
     world.deny.add("192.0.2.1");
-    assert_eq!((world.later(SOON), world.later(SOON)), (vec![], vec![]));
+    assert_eq!((world.later(GATHERED_BY), world.later(GATHERED_BY)), (vec![], vec![]));
     drop(lock);
     assert_eq!(world.later(MINUTE), [denied("192.0.2.1", "ALL: 192.0.2.1")]);
     let lock = crate::sys::replace::Directory::lock(world.directory.path()).unwrap().unwrap();
     world.deny.add("192.0.2.2");
-    let told: Vec<_> = (0..10).flat_map(|_| world.later(MINUTE)).collect();
-    assert!(error_of(&told).contains("keeps the lock"), "{told:?}");
+    let messages: Vec<_> = (0..10).flat_map(|_| world.later(MINUTE)).collect();
+    assert!(error_of(&messages).contains("keeps the lock"), "{messages:?}");
     drop(lock);
     assert_eq!(world.later(MINUTE).len(), 2);
 }
 
 #[test]
-fn there_are_no_more_lines_than_the_bound_and_it_is_told_once() {
+fn lines_are_bounded_with_one_error() {
     let mut world = World::with(None);
     for n in 0..LINES_MAX as u32 + 7 {
         world.deny.add(&std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string());
     }
-    let mut told = world.later(SOON);
-    assert!(matches!(told.pop(), Some(Word::Error(text)) if text.contains("10000 lines")));
-    assert_eq!((told.len(), world.ours().len(), world.deny.left_out), (LINES_MAX, LINES_MAX, 7));
+    let mut messages = world.later(GATHERED_BY);
+    assert!(matches!(messages.pop(), Some(Message::Error(text)) if text.contains("10000 lines")));
+    assert_eq!((messages.len(), world.ours().len(), world.deny.left_out), (LINES_MAX, LINES_MAX, 7));
     world.deny.add("192.0.2.1");
-    assert_eq!(world.later(SOON), []);
+    assert_eq!(world.later(GATHERED_BY), []);
 }
 
 #[test]
-fn what_is_no_address_is_never_written() {
+fn only_addresses_are_written() {
     let mut world = World::with(None);
     world.deny.add("x : spawn /bin/rm");
-    assert!(error_of(&world.later(SOON)).contains("no line"));
+    assert!(error_of(&world.later(GATHERED_BY)).contains("no line"));
     assert!(!world.path().exists());
 }
 
@@ -325,10 +328,10 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever others write, before and meanwhile, stays; our part is what is wanted.
+    /// Lines of others stay, whatever they write and when; our section has the wanted lines.
     // P21
     #[test]
-    fn bytes_of_others_stay_and_the_section_is_what_is_wanted(first in proptest::collection::vec(any::<u8>(), 0..40), steps in proptest::collection::vec(step(), 1..12)) {
+    fn foreign_bytes_stay_and_the_section_has_the_wanted_lines(first in proptest::collection::vec(any::<u8>(), 0..40), steps in proptest::collection::vec(step(), 1..12)) {
         let mut world = World::with(Some(&first));
         let mut theirs = first;
         let mut wanted = BTreeSet::new();
@@ -348,13 +351,13 @@ proptest! {
                     world.deny.replace(wanted.clone().into_iter());
                 }
             }
-            let told = world.later(MINUTE);
-            prop_assert!(!told.iter().any(|told| matches!(told, Word::Error(_))), "{told:?}");
+            let messages = world.later(MINUTE);
+            prop_assert!(!messages.iter().any(|message| matches!(message, Message::Error(_))), "{messages:?}");
             let lines: Vec<_> = wanted.iter().map(|target| format!("ALL: {target}")).collect();
             prop_assert_eq!(world.ours(), lines);
             let bytes = std::fs::read(world.path()).unwrap();
             let parts = Parts::of(&bytes).unwrap();
-            // A line end of ours may hold two of theirs apart.
+            // A line end of ours may separate two parts of theirs.
             let left: Vec<u8> = [parts.before, parts.after].concat();
             let plain = |bytes: &[u8]| bytes.iter().copied().filter(|&byte| byte != b'\n').collect::<Vec<_>>();
             prop_assert_eq!(plain(&left), plain(&theirs));

@@ -1,16 +1,19 @@
-//! The events of the formats `text` and `json`, and of `portsentryctl watch`: every kind, every key, in the order in which they are shown.
+//! The events of the formats `text` and `json` and of `portsentryctl watch`: kinds, keys, and their
+//! order.
 //!
-//! The one place that says what programs may rely on; portsentry.yaml(5) cites it. Kinds and keys stay; more of either may come.
+//! The only definition of what programs may rely on; portsentry.yaml(5) cites it. Kinds and keys
+//! are never removed; new ones may be added.
 //!
-//! In JSON every object also begins with `time` (RFC 3339, UTC, milliseconds) and `level` (`error`, `warn`, `info`, `debug`), and a value that is not
-//! known is null. In text form such a key is left out; time and level are the log's own.
+//! A JSON object also begins with `time` (RFC 3339, UTC, milliseconds) and `level` (`error`,
+//! `warn`, `info`, `debug`), and an unknown value is null. In text form an unknown value has no
+//! key; time and level are the log's own.
 
 /// A kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventKind {
     /// The value of the key `event`.
     pub name: &'static str,
-    /// What happened.
+    /// Its meaning, for the manual.
     pub meaning: &'static str,
     /// The keys after `event`.
     pub keys: &'static [Key],
@@ -19,9 +22,9 @@ pub struct EventKind {
 /// A key of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// Its name.
+    /// The key.
     pub name: &'static str,
-    /// What its value is.
+    /// The meaning of its value, for the manual.
     pub meaning: &'static str,
 }
 
@@ -154,7 +157,7 @@ mod tests {
     use serde_json::Value;
     use std::collections::BTreeSet;
 
-    /// Keys of an object in their order; the objects are flat.
+    /// Keys of a flat object, in their order.
     fn keys_of_json(line: &str) -> Vec<String> {
         let value: Value = serde_json::from_str(line).unwrap();
         let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
@@ -214,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_kinds_of_events_are_these() {
-        // What programs rely on: a kind or a key may be added here, none may go.
+        // Programs rely on these: kinds and keys may be added, never removed.
         let golden = "\
 starting: version
 watching: transport mode ports ranges excluded services

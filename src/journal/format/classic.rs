@@ -1,13 +1,19 @@
-//! PortSentry 1.2's lines, word for word where it had a line for the thing: logcheck rules, grep recipes and fail2ban's jail match them.
+//! PortSentry 1.2's log lines, word for word: logcheck rules, grep recipes and fail2ban's jail
+//! match them.
 //!
 //! Differences, each with its reason:
-//! * a list of more than [`ONE_BY_ONE`] ports is one line with ranges: 1.2 had no longer lists, and a line a port for 5,000 ports helps nobody;
-//! * where a range is not "the first N ports", one line has its ranges;
-//! * `manually exclude port: N` has no blank after the number, which a pattern without `$` matches as well;
-//! * a block names nftables, its duration and its reason, and is said only after the kernel acknowledged it;
-//! * "is already blocked" comes at level debug, when a block is renewed: 1.2 flooded the log with it;
-//! * a command that failed is an error with its status and the start of what it wrote: 1.2 said that it had run;
-//! * a line about a packet has the scanner's address, a line about an IPv6 block the prefix that is blocked, and no name: a prefix has none.
+//! * more than [`ONE_BY_ONE`] ports are one line with ranges: 1.2 had no longer lists, and 5,000
+//!   lines are of no use;
+//! * ranges that are not "the first N ports" stand in one line;
+//! * `manually exclude port: N` has no blank after the number; a pattern without `$` still matches;
+//! * a block names nftables, its duration and its reason, and is logged after the kernel
+//!   acknowledged it;
+//! * "is already blocked" is logged at level debug, when a block is renewed: 1.2 flooded the log
+//!   with it;
+//! * a failed command is an error with its status and the start of its output: 1.2 logged that it
+//!   had run;
+//! * a line about a packet has the scanner's address; a line about an IPv6 block has the blocked
+//!   prefix and no name, since a prefix has none.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -15,17 +21,19 @@ use std::net::IpAddr;
 use log::Level;
 
 use super::facts::start;
-use super::words::{count, duration, scan_name, transport as transport_name};
+use super::phrases::{count, duration, scan_name, transport as transport_name};
 use super::{Line, level};
 use crate::config::PortSet;
 use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
 
-/// Ports that are named in a line each. PortSentry 1.2 took no more into a list (MAXSOCKS), so whoever moves over finds every line again.
+/// Longest list with a line for each port. PortSentry 1.2 took no longer lists (MAXSOCKS), so every
+/// line of a migrated configuration is still there.
 const ONE_BY_ONE: u32 = 64;
 
-/// Bytes of a command that are shown, and of what a command that failed wrote: a line stays readable, and short enough for any log.
+/// Bytes shown of a command, and of a failed command's output: the line stays short enough for any
+/// log.
 const COMMAND_MAX: usize = 1000;
 const OUTPUT_MAX: usize = 300;
 
@@ -90,10 +98,11 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
     vec![Line::classic(level, text)]
 }
 
-/// Lines of a refused configuration's findings that are logged: `portsentry --check` shows all of them.
+/// Findings of a refused configuration that are logged; `portsentry --check` shows all of them.
 const FINDINGS_MAX: usize = 60;
 
-/// What is watched. 1.2 said it so at its start, of one transport; `Ignored` ports are those that services take and the excluded ones, in order.
+/// The watched ports, as 1.2 logged them at its start, for one transport. `Ignored` ports are those
+/// of local services and the excluded ones, in order.
 fn watching(transport: Transport, mode: &str, ports: &PortSet, excluded: &PortSet, services: &PortSet) -> Vec<String> {
     let name = transport_name(transport);
     match mode {
@@ -117,12 +126,12 @@ fn watching(transport: Transport, mode: &str, ports: &PortSet, excluded: &PortSe
     }
 }
 
-/// A line for each port, or one for all of them if they are many.
-fn one_by_one(words: &str, ports: &PortSet) -> Vec<String> {
+/// A line for each port, or one line for many.
+fn one_by_one(text: &str, ports: &PortSet) -> Vec<String> {
     if ports.count() > ONE_BY_ONE {
-        return vec![format!("{words}s: {ports}")];
+        return vec![format!("{text}s: {ports}")];
     }
-    ports.ranges().iter().cloned().flatten().map(|port| format!("{words}: {port}")).collect()
+    ports.ranges().iter().cloned().flatten().map(|port| format!("{text}: {port}")).collect()
 }
 
 /// `NAME/ADDRESS`; the address twice where there is no name, as with `RESOLVE_HOST="0"`.
@@ -168,10 +177,10 @@ fn engine(report: &Report, event: &Event) -> Vec<String> {
     }
 }
 
-/// What the administrator chose: 1.2's sentence is kept for what it was said of.
+/// Decisions of the administrator, for which 1.2 has a sentence.
 const CHOSEN: [NotBlocked; 5] = [NotBlocked::Observe, NotBlocked::TcpLog, NotBlocked::UdpLog, NotBlocked::UnprovenReport, NotBlocked::UnprovenSlow];
 
-/// The command is run, which has its own line; 1.2 said no more either (`BLOCK_TCP="2"`).
+/// Only the command runs, which has its own line; 1.2 logged no more either (`BLOCK_TCP="2"`).
 const COMMAND_ONLY: [NotBlocked; 2] = [NotBlocked::TcpCommand, NotBlocked::UdpCommand];
 
 fn scan(probe: &Probe, not_blocked: Option<&'static str>, host: Option<&HostName>) -> Vec<String> {
@@ -199,7 +208,7 @@ fn place(port: Port) -> String {
     }
 }
 
-/// A message that is not of PortSentry 1.2's, with its tag.
+/// A message that PortSentry 1.2 did not have, with its tag.
 pub(super) fn message(level: Level, module: &str, text: &str) -> String {
     match level {
         Level::Error => format!("adminalert: ERROR: {text}"),
@@ -213,12 +222,14 @@ fn message_lines(level: Level, text: &str) -> Vec<String> {
     text.lines().filter(|line| !line.trim().is_empty()).take(FINDINGS_MAX).map(|line| message(level, "", line)).collect()
 }
 
-/// The line of the history file, without its end; `None` for all but new blocks.
+/// The line of the history file, without its line end; `None` for all events but new blocks.
 ///
-/// `1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked`: exactly 1.2's, since the jail that fail2ban ships reads it.
-/// An IPv6 block has its prefix where the name stands and the prefix's first address where the address stands, so that the line still parses.
-/// A host's reverse name stands before the slash where it is known, as in 1.2; it cannot hold a blank or a slash. A block by hand has no port: it
-/// stands as `Port: 0 MANUAL`, which fail2ban's pattern passes over.
+/// `1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked`: exactly 1.2's,
+/// since the jail that fail2ban ships reads it. An IPv6 block has its prefix in place of the name
+/// and the prefix's first address in place of the address, so that the line still parses. As in
+/// 1.2, a host's reverse name comes before the slash where it is known; it cannot contain a blank
+/// or a slash. A manual block has no port and is written as `Port: 0 MANUAL`, which fail2ban's
+/// pattern skips.
 pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
     let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else { return None };
     let address = source.network().addr();
@@ -299,7 +310,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     }
 
     #[test]
-    fn lists_that_the_old_program_could_have_have_a_line_for_each_port_and_longer_ones_a_line_with_ranges() {
+    fn short_port_lists_have_a_line_for_each_port_and_long_ones_ranges() {
         let lines = |mode, ports: PortSet, excluded: PortSet| {
             let notice = Notice::Watching { transport: Transport::Tcp, mode, ports, excluded, services: PortSet::range(1, 9) };
             lines(&event(notice)).into_iter().map(|line| line.text).collect::<Vec<_>>()
@@ -323,7 +334,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     }
 
     #[test]
-    fn tagged_lines_are_notices_as_they_were_and_only_errors_are_more() {
+    fn tagged_lines_are_notices_and_only_errors_are_more_severe() {
         for line in all().iter().flat_map(|event| lines(event)) {
             assert_eq!(line.priority, if line.text.contains(": ERROR: ") { Level::Error } else { Level::Info }, "{line:?}");
         }
@@ -331,7 +342,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     }
 
     #[test]
-    fn a_name_stands_before_the_address_where_the_old_program_had_it() {
+    fn a_name_precedes_the_address_as_in_the_old_program() {
         let line = |notice| lines(&named(notice)).remove(0).text;
         let syn = scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None);
         assert_eq!(line(syn), "attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1");
@@ -364,7 +375,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     }
 
     #[test]
-    fn what_is_not_blocked_says_why() {
+    fn a_scan_without_a_block_says_why() {
         let line = |why| texts(&event(scan("192.0.2.7", ScanKind::Udp, Transport::Udp, 9, Some(why)))).pop().unwrap();
         assert_eq!(line("observe mode"), "WARN attackalert: Ignoring UDP response per configuration file setting.");
         assert_eq!(line("tcp.action is command"), "WARN attackalert: UDP scan from host: 192.0.2.7/192.0.2.7 to UDP port: 9");
@@ -372,7 +383,7 @@ INFO adminalert: 2 blocks left in force in the kernel."
     }
 
     #[test]
-    fn ip_options_are_told() {
+    fn ip_options_are_logged() {
         let mut notice = scan("192.0.2.7", ScanKind::Syn, Transport::Tcp, 9, None);
         if let Notice::Engine(Report::Scan { probe, .. }) = &mut notice {
             probe.ip_options = true;

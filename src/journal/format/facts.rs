@@ -1,4 +1,5 @@
-//! An event as keys and values: what the text and JSON formats both render, so that they cannot differ.
+//! Events as keys and values, from which the text and JSON formats are both rendered, so that they
+//! agree.
 //!
 //! Keys are stable: programs read them.
 
@@ -7,14 +8,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::is_treacherous;
-use super::words::count;
+use super::phrases::count;
 use crate::engine::{Ending, Reason, Report, Source};
 use crate::journal::{Ended, Event, Notice, Response};
 
-/// A key and its value; the order is the order in which they are shown.
+/// A key and its value, in the order in which they are shown.
 pub(super) type Fact = (&'static str, Value);
 
-/// What is known of an event; the first fact is `event`, its kind.
+/// The keys and values of an event; the first is `event`, its kind.
 pub(super) fn facts(event: &Event) -> Vec<Fact> {
     match &event.notice {
         Notice::Engine(report) => engine(report, name(event)),
@@ -58,7 +59,7 @@ pub(super) fn facts(event: &Event) -> Vec<Fact> {
     }
 }
 
-/// The name of the host, if it is known.
+/// The host's name, or null.
 fn name(event: &Event) -> Fact {
     ("name", event.name.as_ref().map_or(Value::Null, |name| name.as_str().into()))
 }
@@ -67,12 +68,13 @@ fn kind(name: &str) -> Fact {
     ("event", name.into())
 }
 
-/// The start of a text that another module made, so short that an object is never cut in the middle however much of it is escaped.
+/// The start of a text from another module, short enough that an object is never cut, however much
+/// is escaped.
 fn short(text: &str) -> String {
     start(text, 3000)
 }
 
-/// As much of `text` as takes at most `budget` bytes once it is escaped.
+/// The longest start of `text` that takes at most `budget` bytes when escaped.
 pub(super) fn start(text: &str, budget: usize) -> String {
     let mut left = budget;
     text.chars()

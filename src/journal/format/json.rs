@@ -1,4 +1,5 @@
-//! One JSON object (RFC 8259) an event, on one line, with stable keys in a stable order; `time` is RFC 3339 in UTC.
+//! Events as JSON objects (RFC 8259), one on a line, with stable keys in a stable order and times
+//! in UTC.
 
 use jiff::Timestamp;
 use log::Level;
@@ -15,7 +16,7 @@ pub(super) fn line(event: &Event) -> String {
     object(&all)
 }
 
-/// The object of a record of another module.
+/// The object of a log record from another module.
 pub(super) fn message(at: Timestamp, level: Level, module: &str, text: &str) -> String {
     let object_of = |text: &str| {
         object(&[("time", time(at)), ("level", level_name(level)), ("event", "message".into()), ("module", module.into()), ("message", text.into())])
@@ -24,7 +25,8 @@ pub(super) fn message(at: Timestamp, level: Level, module: &str, text: &str) -> 
     if line.len() <= LINE_MAX {
         return line;
     }
-    // An object must not be cut, its text may: no escape is longer than twelve bytes (two \uXXXX), and there is room for the other keys.
+    // An object must not be cut, but its text may be: no escape is longer than twelve bytes (two
+    // \uXXXX), and the other keys need room.
     let mut end = (LINE_MAX / 12 - 40).min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -33,7 +35,7 @@ pub(super) fn message(at: Timestamp, level: Level, module: &str, text: &str) -> 
 }
 
 fn time(at: Timestamp) -> Value {
-    // Milliseconds: finer than that, a log line's time means nothing.
+    // Finer than milliseconds a log line's time is not exact anyway.
     at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string().into()
 }
 
@@ -56,12 +58,12 @@ fn object(facts: &[Fact]) -> String {
     line
 }
 
-/// `value` as JSON in which every character that a terminal could obey is a `\u` escape.
+/// `value` as JSON, with every character that a terminal interprets as a `\u` escape.
 pub(super) fn escaped(value: &Value) -> String {
     escape(value.to_string())
 }
 
-/// JSON text as it may be shown on a terminal: characters that a terminal could obey stand inside strings only, and become `\u` escapes there.
+/// Escapes the characters of JSON text that a terminal interprets. They occur only inside strings.
 /// Line ends between the values stay.
 pub(super) fn escape(plain: String) -> String {
     let obeyed = |character: char| character != '\n' && is_treacherous(character);

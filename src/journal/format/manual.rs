@@ -1,4 +1,4 @@
-//! The log's lines and events are in portsentry(8), and the page has no others.
+//! Tests that portsentry(8) documents every log line and event, and no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::journal::{Ended, Event, Notice, Response};
 use crate::mdoc::{self, Item, WILD, fits};
 use crate::probe::{ScanKind, Transport};
 
-/// Every notice, each in every way that a formatter tells apart.
+/// Every notice in every variant that a formatter distinguishes.
 fn events() -> Vec<Event> {
     let target = || "10.77.1.1".to_owned();
     let host = Source::of("10.77.1.1".parse().unwrap(), 64);
@@ -61,7 +61,7 @@ fn events() -> Vec<Event> {
     all().into_iter().chain(notices.into_iter().map(event)).collect()
 }
 
-/// Which notice this is. Whoever adds one adds a sample to `events`, and what the page says of it.
+/// The index of a notice's kind. A new kind needs a sample in `events` and an entry in the manual.
 fn place(notice: &Notice) -> usize {
     match notice {
         Notice::Engine(Report::Scan { .. }) => 0,
@@ -101,14 +101,14 @@ fn diagnostics() -> Vec<(Item, String)> {
     entries.map(|item| (item.clone(), mdoc::pattern(&item.head))).collect()
 }
 
-/// What a line of the log crate's records looks like: nothing is fixed but the tag.
+/// Whether the tag is the only fixed text of the pattern, as for records of the `log` crate.
 fn is_generic(pattern: &str) -> bool {
     ["adminalert: WARNING: ", "adminalert: ERROR: ", "adminalert: ", "debug: "]
         .iter()
         .any(|tag| pattern.trim_end_matches([WILD, ':', ' ']) == tag.trim_end_matches([':', ' ']))
 }
 
-/// The most exact pattern that a line fits.
+/// The most specific pattern that matches a line.
 fn best<'p>(patterns: &'p [(Item, String)], text: &str) -> Option<&'p (Item, String)> {
     let fitting = patterns.iter().filter(|(_, pattern)| fits(pattern, text));
     fitting.max_by_key(|(_, pattern)| pattern.chars().filter(|c| *c != WILD).count())
@@ -141,7 +141,7 @@ fn every_line_that_the_formatter_can_make_is_among_the_samples() {
                 }
                 pattern.push_str(piece);
             }
-            // A literal may be the start of a line only.
+            // A literal may be only the start of a line.
             pattern.push(WILD);
             assert!(texts.iter().any(|text| fits(&pattern, text)), "no sample for {literal}");
             count += 1;
@@ -158,7 +158,7 @@ fn every_classic_line_is_in_the_manual_and_the_manual_has_no_others() {
         let free = matches!(event.notice, Notice::Warning(_) | Notice::Error(_));
         for (at, line) in lines(&event, CLASSIC).iter().enumerate() {
             let Some((item, pattern)) = best(&patterns, &line.text) else { panic!("portsentry(8) has no {:?}", line.text) };
-            // The findings below "the new configuration was refused" are anything.
+            // The findings below "the new configuration was refused" have any text.
             let finding = matches!(event.notice, Notice::ReloadRefused { .. }) && at > 0;
             assert!(free || finding || !is_generic(pattern), "portsentry(8) has no {:?}", line.text);
             assert_eq!(item.body.join(" ").contains("(debug)"), line.level == Level::Debug, "the level of {:?}", line.text);
@@ -187,7 +187,7 @@ fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
     let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for item in mdoc::items(&section) {
         let mut keys = mdoc::arguments(&item.body, "Cm");
-        // Said once, ahead of the list.
+        // The manual documents it once, before the list.
         if keys.contains("address") {
             keys.insert("name".to_owned());
         }
@@ -196,9 +196,9 @@ fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
     assert_eq!(told, wanted);
 }
 
-/// The rules for logcheck(8): what they let pass in silence is what an administrator need not read.
+/// The logcheck(8) rules ignore only what an administrator need not read.
 #[test]
-fn the_rules_for_logcheck_pass_over_what_is_ordinary_and_over_no_alarm() {
+fn the_logcheck_rules_ignore_ordinary_lines_and_no_alarm() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/logcheck/portsentry");
     let rules = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<String> = events().iter().flat_map(|event| lines(event, CLASSIC)).map(|line| line.text).collect();
@@ -208,7 +208,7 @@ fn the_rules_for_logcheck_pass_over_what_is_ordinary_and_over_no_alarm() {
         let (rule, text) = (directory.path().join("rules"), directory.path().join("log"));
         std::fs::write(&rule, rules).unwrap();
         std::fs::write(&text, &log).unwrap();
-        // As logcheck itself does.
+        // The same command as logcheck's.
         let output = std::process::Command::new("grep").args(["-E", "-f"]).arg(&rule).arg(&text).output().unwrap();
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()

@@ -1,6 +1,6 @@
-//! Events as lines: pure functions, the same for every target.
+//! Log lines of events: pure functions, the same for every log target.
 //!
-//! Owns the rule that nothing a remote host, a client or another program said reaches a log unescaped, and that every line is short.
+//! Text from a remote host, a client or another program is always escaped, and every line is short.
 
 mod catalogue;
 mod classic;
@@ -8,8 +8,8 @@ mod facts;
 mod json;
 #[cfg(test)]
 mod manual;
+mod phrases;
 mod text;
-mod words;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -22,18 +22,20 @@ use crate::config::LogFormat;
 
 pub use catalogue::{EVENTS, EventKind, Key};
 pub use classic::history;
-pub use words::{duration, scan_name};
+pub use phrases::{duration, scan_name};
 
-/// Longest line, in bytes. Less than the 8 KiB that rsyslog(8) takes by default; a list of ports or a finding may want some room.
+/// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some
+/// room.
 pub const LINE_MAX: usize = 4096;
 
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// How important it is: what `log.level` lets through.
+    /// The level that `log.level` compares.
     pub level: Level,
-    /// What the log's target is told. In classic format a tagged line is a notice, as all of PortSentry 1.2's were (`Info` becomes syslog's "notice"),
-    /// unless it tells an error; the other formats have their level here.
+    /// The priority for the log's target. In classic format a tagged line is a notice, as all of
+    /// PortSentry 1.2's (`Info` becomes syslog's "notice"), unless it is an error; in the other
+    /// formats it equals `level`.
     pub priority: Level,
     /// The text: no control character, at most [`LINE_MAX`] bytes.
     pub text: String,
@@ -48,8 +50,9 @@ impl Line {
         Self { level, priority: level, text: cut(text) }
     }
 
-    /// A line in classic format. Errors keep their priority: whoever selects `daemon.notice` gets what is above it too (syslog.conf(5)), and
-    /// `journalctl -p err` is asked for nothing else. Lines of level debug without a tag are not 1.2's.
+    /// A line in classic format. Errors keep their priority: a selector `daemon.notice` includes
+    /// higher ones (syslog.conf(5)), and `journalctl -p err` shows nothing else. Debug lines
+    /// without a tag are not 1.2's.
     fn classic(level: Level, text: String) -> Self {
         let is_tagged = ["adminalert: ", "attackalert: ", "securityalert: "].iter().any(|tag| text.starts_with(tag));
         let priority = if is_tagged && level != Level::Error { Level::Info } else { level };
@@ -57,7 +60,7 @@ impl Line {
     }
 }
 
-/// The lines of an event, in this format. Classic format may need several lines, or none.
+/// The lines of an event; in classic format possibly several, or none.
 pub fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
     match format {
         LogFormat::Classic => classic::lines(event),
@@ -71,7 +74,7 @@ pub fn json(event: &Event) -> String {
     json::line(event)
 }
 
-/// The line of a record of the `log` crate's, from any module.
+/// The line of a `log` record from any module.
 pub fn message(at: Timestamp, level: Level, module: &str, message: &str, format: LogFormat) -> Line {
     match format {
         LogFormat::Classic => Line::classic(level, classic::message(level, module, message)),
@@ -80,7 +83,7 @@ pub fn message(at: Timestamp, level: Level, module: &str, message: &str, format:
     }
 }
 
-/// The one host that an event is about: an address, no network and no prefix.
+/// The event's host if it is a single address, no network or prefix.
 pub(super) fn host(event: &Event) -> Option<IpAddr> {
     use super::{Notice, Response};
     use crate::engine::{Report, Source};
@@ -100,11 +103,11 @@ pub(super) fn host(event: &Event) -> Option<IpAddr> {
     }
 }
 
-/// The host whose name is shown with an event; `watched`: also as JSON, whatever the format.
+/// The host whose name is shown with an event; `watched`: the event is also sent as JSON.
 pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> Option<IpAddr> {
     use super::Notice;
     use crate::engine::Report;
-    // PortSentry 1.2 had names in the lines of scans and blocks only.
+    // PortSentry 1.2 had names only in the lines of scans and blocks.
     let shown = watched || format != LogFormat::Classic || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
     if shown { host(event) } else { None }
 }
@@ -114,7 +117,7 @@ pub(crate) fn level(event: &Event) -> Level {
     use super::{Ended, Notice, Response};
     use crate::engine::Report;
     match &event.notice {
-        // A renewal says nothing new.
+        // A renewal is no news.
         Notice::Engine(Report::Blocked { renewed: true, .. }) => Level::Debug,
         Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }) => Level::Warn,
         Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Level::Info,
@@ -134,7 +137,8 @@ pub(crate) fn level(event: &Event) -> Level {
     }
 }
 
-/// `text` with every character escaped that could move a cursor, end a line, hide text or turn its direction.
+/// `text` with every character escaped that could move a cursor, end a line, hide text or change
+/// its direction.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_treacherous) {
         return Cow::Borrowed(text);
@@ -155,25 +159,26 @@ pub fn printable_lines(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for piece in text.split_inclusive(['\n', '\t']) {
         let end = piece.len() - usize::from(piece.ends_with(['\n', '\t']));
-        let (words, gap) = piece.split_at(end);
-        escaped.push_str(&printable(words));
+        let (line, gap) = piece.split_at(end);
+        escaped.push_str(&printable(line));
         escaped.push_str(gap);
     }
     escaped
 }
 
-/// JSON text, in several lines or one, that a terminal shows as it is.
+/// JSON text that a terminal shows literally; may have several lines.
 pub fn printable_json(text: String) -> String {
     json::escape(text)
 }
 
-/// Control characters, and the format characters of Unicode that terminals obey (UAX #9, zero width, line and paragraph separators).
+/// Control characters, and format characters of Unicode that terminals interpret (UAX #9, zero
+/// width, line and paragraph separators).
 fn is_treacherous(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{061C}' | '\u{FEFF}')
 }
 
-/// `text`, at most [`LINE_MAX`] bytes of it, and said so when it was more.
+/// `text` cut to [`LINE_MAX`] bytes, with a mark if it was longer.
 pub(crate) fn cut(mut text: String) -> String {
     const MARK: &str = " [cut]";
     if text.len() > LINE_MAX {
@@ -334,7 +339,7 @@ mod tests {
     proptest! {
         // P13
         #[test]
-        fn whatever_a_message_says_its_line_is_one_short_line(text in any::<String>(), repeat in 1usize..200) {
+        fn every_message_is_one_short_line(text in any::<String>(), repeat in 1usize..200) {
             let text = text.repeat(repeat);
             for format in [LogFormat::Classic, LogFormat::Text, LogFormat::Json] {
                 let line = message(samples::at(), Level::Warn, "portsentry::nft", &text, format);

@@ -1,4 +1,5 @@
-//! `key=value` pairs, one event a line; values with blanks, quotes or control characters stand in double quotes, escaped as in JSON.
+//! Events as `key=value` pairs; values with blanks, quotes or control characters are quoted and
+//! escaped as in JSON.
 
 use log::Level;
 use serde_json::Value;
@@ -12,7 +13,7 @@ pub(super) fn line(event: &Event) -> String {
     join(facts(event).iter().map(|(key, value)| (*key, value)))
 }
 
-/// The line of a record of another module.
+/// The line of a log record from another module.
 pub(super) fn message(level: Level, module: &str, text: &str) -> String {
     let level = level.as_str().to_ascii_lowercase();
     let values = [("event", Value::from("message")), ("level", level.into()), ("module", module.into()), ("message", text.into())];
@@ -21,7 +22,7 @@ pub(super) fn message(level: Level, module: &str, text: &str) -> String {
 
 fn join<'a>(facts: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
     let mut line = String::new();
-    // What is not known has no key.
+    // An unknown value has no key.
     for (key, value) in facts.filter(|(_, value)| !value.is_null()) {
         if !line.is_empty() {
             line.push(' ');

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
-use portsentry::helper::protocol::{LINE_MAX, Lines, Order, Word, encode};
+use portsentry::helper::protocol::{LINE_MAX, Lines, Order, Message, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -38,5 +38,5 @@ fn check<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8], piec
 fuzz_target!(|bytes: &[u8]| {
     let (piece, bytes) = bytes.split_first().map_or((1, bytes), |(first, rest)| (usize::from(*first) + 1, rest));
     check::<Order>(bytes, piece);
-    check::<Word>(bytes, piece);
+    check::<Message>(bytes, piece);
 });

@@ -1,5 +1,5 @@
-//! firewalld with its nftables backend, and iptables and ipset beside it as Debian recommends: its tables are its own, and ours is left alone. So it is
-//! with its older backend, which speaks through iptables.
+//! firewalld with its nftables backend, with iptables and ipset as Debian recommends: it has its
+//! own tables, and leaves ours alone. The same with its older backend, which uses iptables.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -9,7 +9,7 @@ use super::scene::{Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answ
 use crate::support::jail::Jail;
 use crate::support::{eventually, missing};
 
-/// What the packages' installation does, and a system bus that is nobody else's.
+/// The effects of the packages' installation, and a private system bus.
 const START: &str = "set -e
     cd /usr/sbin
     for program in iptables ip6tables ebtables; do
@@ -21,7 +21,7 @@ const START: &str = "set -e
     mkdir -p /run/dbus
     dbus-uuidgen --ensure=/etc/machine-id
     dbus-daemon --system --nopidfile --fork";
-/// How long it may take to start or end.
+/// Time limit for its start and end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn packages() -> Option<PathBuf> {
@@ -31,14 +31,14 @@ fn packages() -> Option<PathBuf> {
     unpacked("firewalld", &["firewalld", "iptables", "ipset"])
 }
 
-/// The machine that it is to run in, with one service let in.
+/// Its machine, with one service allowed.
 fn machine(scene: &Scene, packages: &Path) -> Jail {
     let machine = Jail::start(&scene.host, packages, &[], START).unwrap();
     orders(&machine, &format!("firewall-offline-cmd --add-port={OPEN}/tcp"));
     machine
 }
 
-/// Starts it as its unit does, and waits until it answers; what comes back ends with it.
+/// Starts it as its unit does, and waits until it answers; dropping the result ends it.
 fn start(machine: &Jail) -> Child {
     let firewalld = machine.also("exec firewalld --nofork");
     let answers = || machine.output(&["firewall-cmd", "--state"], ANSWER_TIMEOUT).status.success();
@@ -46,7 +46,7 @@ fn start(machine: &Jail) -> Child {
     firewalld
 }
 
-/// Ends it as its unit does: it then takes its own rules out.
+/// Ends it as its unit does: it then removes its rules.
 fn stop(machine: &Jail, mut firewalld: Child) {
     orders(machine, "kill $(cat /run/firewalld.pid)");
     assert!(eventually(ANSWER_TIMEOUT, || firewalld.try_wait().unwrap().is_some()), "firewalld does not end");
@@ -54,7 +54,7 @@ fn stop(machine: &Jail, mut firewalld: Child) {
 
 // P14
 #[test]
-fn whatever_firewalld_does_leaves_every_block() {
+fn no_action_of_firewalld_loses_a_block() {
     let Some(packages) = packages() else { return };
     let scene = Scene::new();
     let machine = machine(&scene, &packages);
@@ -68,7 +68,7 @@ fn whatever_firewalld_does_leaves_every_block() {
     assert!(scene.lets_in(SHUT));
     orders(&machine, &format!("firewall-cmd --remove-port={SHUT}/tcp"));
     beside.all_is_well("--remove-port");
-    // All watched ports let in: what no service has is ours to drop still.
+    // It allows all watched ports: ours still drops packets to ports no service listens on.
     orders(&machine, "firewall-cmd --permanent --add-port=1-1023/tcp");
     orders(&machine, "firewall-cmd --reload");
     beside.all_is_well("--reload");
@@ -79,16 +79,16 @@ fn whatever_firewalld_does_leaves_every_block() {
     let before = scene.handle_of("firewalld");
     orders(&machine, "kill -HUP $(cat /run/firewalld.pid)");
     assert!(eventually(ANSWER_TIMEOUT, || scene.handle_of("firewalld").is_some_and(|now| Some(now) != before)), "firewalld does not reload");
-    // It answers when it is done.
+    // It answers when it has finished.
     orders(&machine, "firewall-cmd --state");
     beside.all_is_well("SIGHUP");
-    // A rule that it hands to iptables.
+    // A rule that it passes to iptables.
     orders(&machine, "firewall-cmd --direct --add-rule ipv4 filter INPUT 0 -s 192.0.2.0/24 -j DROP");
     beside.all_is_well("a direct rule");
     stop(&machine, firewalld);
     assert_eq!(scene.handle_of("firewalld"), None);
     beside.all_is_well("its end");
-    // The client that asked in vain for a service is no scanner.
+    // The client that asked for a stopped service is not a scanner.
     assert_eq!(beside.left(CLIENT), None);
     assert_eq!(scene.handle(), handle, "the table was never another one");
     assert_eq!(answered(knocks), 0, "packets of a blocked source were answered");
@@ -96,7 +96,7 @@ fn whatever_firewalld_does_leaves_every_block() {
 
 // P14
 #[test]
-fn a_firewalld_that_speaks_through_iptables_leaves_every_block() {
+fn firewalld_over_iptables_loses_no_block() {
     let Some(packages) = packages() else { return };
     let scene = Scene::new();
     let machine = machine(&scene, &packages);

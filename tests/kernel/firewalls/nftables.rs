@@ -1,4 +1,5 @@
-//! nftables.service: its reload reads a file that begins with `flush ruleset`, and so takes our table away each time.
+//! nftables.service: its reload reads a file that begins with `flush ruleset`, which deletes our
+//! table each time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,10 +8,10 @@ use super::scene::{Beside, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answered};
 use crate::support::netns::Namespace;
 use crate::support::{gap, linux, missing, skip};
 
-/// Where the service keeps its file, and what is run when it starts or reloads.
+/// The service's file, and the commands of its start and reload.
 const FILE: &str = "/etc/nftables.conf";
 const UNIT: &str = "/usr/lib/systemd/system/nftables.service";
-/// From the end of the table to the next one, on a machine that others keep busy. Some milliseconds are usual.
+/// Time without the table, on a busy machine. Some milliseconds are usual.
 const BOUND: Duration = Duration::from_secs(2);
 
 /// An ordinary firewall of a host, as an administrator writes it into that file.
@@ -33,7 +34,7 @@ fn firewall(ports: &str) -> String {
     )
 }
 
-/// Whether the tests here cannot run, which is told.
+/// Whether the tests here cannot run; prints why.
 fn cannot_run() -> bool {
     if !Path::new(FILE).exists() {
         skip("there is no /etc/nftables.conf: nftables is not Debian's package");
@@ -42,32 +43,34 @@ fn cannot_run() -> bool {
     missing(TOOLS).is_some()
 }
 
-/// Runs the unit's command `key` on the host, where `text` stands in the place of its configuration for this one process; its process id.
+/// Runs the unit's command `key` on the host, with `text` in place of its configuration for this
+/// process; returns its process id.
 fn service(host: &Namespace, key: &str, text: &str) -> u32 {
     let unit = std::fs::read_to_string(UNIT).unwrap_or_default();
     let own = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
     let command = own.unwrap_or_else(|| if key == "ExecStop" { "nft flush ruleset".to_owned() } else { format!("nft -f {FILE}") });
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
-    // ip(8) gives each program a mount namespace of its own. The shell becomes nft, so that its process is the one that we know.
+    // ip(8) gives each program its own mount namespace. The shell becomes nft, so that its process
+    // id is known.
     let mut nft = host.spawn("sh", &["-c", &format!("mount --bind {} {FILE} && exec {command}", file.path().display())]);
     assert!(nft.0.wait().unwrap().success(), "{key}");
     nft.0.id()
 }
 
-/// What nft shows of the other firewall, but for counters.
+/// nft's listing of the other firewall, without counters.
 fn shown(host: &Namespace) -> String {
     host.run("nft", &["-s", "list", "table", "inet", "filter"])
 }
 
 // P14
 #[test]
-fn a_reload_of_nftables_service_is_told_and_every_block_is_back_with_its_time() {
+fn a_reload_of_nftables_service_is_logged_and_every_block_restored() {
     if cannot_run() {
         return;
     }
     let (file, other) = (firewall(&OPEN.to_string()), firewall(&format!("{OPEN}, {SHUT}")));
-    // What such a file comes to by itself.
+    // The result of the file alone.
     let expected = [&file, &other].map(|file| {
         let alone = Namespace::new();
         service(&alone, "ExecStart", file);
@@ -103,12 +106,12 @@ fn a_reload_of_nftables_service_is_told_and_every_block_is_back_with_its_time() 
         }
         assert_eq!(beside.left("fd72:77:0:1::/64"), Some(u64::MAX), "{after}");
         assert_eq!(scene.lets_in(SHUT), expected.contains(&SHUT.to_string()), "{after}");
-        // All that was blocked before, in one transaction with the rules.
+        // All earlier blocks, in one transaction with the rules.
         let blocks = format!("the rules and {} blocks were restored", beside.blocked.len());
         assert!(beside.daemon.log().contains(&blocks), "{after}: no {blocks:?} in {}", beside.daemon.log());
         beside.all_is_well(&after);
     }
-    // Its end flushes, and loads nothing.
+    // Its stop flushes, and loads nothing.
     let process = service(&scene.host, "ExecStop", &file);
     beside.repairs += 1;
     is_told(&beside, process);
@@ -122,7 +125,7 @@ fn a_reload_of_nftables_service_is_told_and_every_block_is_back_with_its_time() 
 
 // P14
 #[test]
-fn what_the_manual_recommends_keeps_the_table_through_a_reload_of_nftables_service() {
+fn the_recommended_setup_keeps_the_table_through_a_reload() {
     if cannot_run() {
         return;
     }
@@ -166,7 +169,7 @@ fn a_decoy_answers_where_the_file_of_nftables_service_lets_it_in() {
     beside.all_is_well("three reloads");
 }
 
-/// The log and `status` name nft, and the process that it was.
+/// The log and `status` name nft and its process.
 fn is_told(beside: &Beside<'_>, process: u32) {
     beside.daemon.wait_for_log(&format!("nft (process {process}) changed the table inet portsentry: "));
     let repairs = &beside.daemon.json(&["status"])["repairs"];

@@ -1,4 +1,5 @@
-//! The host with two services, a scanner that is blocked, and everybody else; what must hold beside any firewall.
+//! The host with two services, a blocked scanner, and all other hosts; what must hold beside any
+//! firewall.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,28 +14,28 @@ use crate::support::netns::{Namespace, Running};
 use crate::support::scene::nmap;
 use crate::support::{eventually, skip};
 
-/// The host as the scanner knows it.
+/// The host's address for the scanner.
 const HOST: &str = "10.72.1.1";
 const HOST6: &str = "fd72:1::1";
-/// Blocked from the beginning, by what it did; its IPv6 address with all of its prefix, which is none of the host's.
+/// Blocked from the beginning; its IPv6 address with its whole prefix, which is not the host's.
 const SCANNER: &str = "10.72.1.2";
 const PREFIX6: &str = "fd72:77::/64";
-/// The host as everybody else knows it.
+/// The host's address for all others.
 const HOST_FOR_OTHERS: &str = "10.72.2.1";
 /// A client of the services, who never scans.
 pub const CLIENT: &str = "10.72.2.2";
-/// A service that every firewall here lets in.
+/// A service that every firewall here allows.
 pub const OPEN: u16 = 80;
-/// A service that they let in now and then.
+/// A service that they allow at times.
 pub const SHUT: u16 = 443;
-/// What each test needs beside the program that it is about.
+/// Programs that each test needs beside the tested one.
 pub const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "unshare", "nsenter", "setpriv"];
-/// Blocks that last longer than a test, so that what is left of them can be told.
+/// Blocks that outlast a test, so that their remaining time is known.
 const YAML: &str = "block: { unproven: { timeout: 1h } }\n";
-/// A decoy's port, where `DECOYS` is the configuration.
+/// A decoy's port, if `DECOYS` is the configuration.
 pub const DECOY: u16 = 25;
 pub const DECOYS: &str = "tcp: { mode: connect, ports: [\"1-1023\"] }\n";
-/// How long the blocks of `YAML` are.
+/// Duration of the blocks of `YAML`.
 const BLOCK: u64 = 3600;
 
 /// Host, scanner, and the network of all others.
@@ -60,7 +61,7 @@ impl Scene {
         Self { host, scanner, others, open, _shut: shut, newcomers: AtomicU8::new(100) }
     }
 
-    /// A SYN scan of closed ports, with more `words` for nmap.
+    /// A SYN scan of closed ports, with further `words` for nmap.
     fn scan(from: &Namespace, words: &[&str]) {
         nmap(from, &[&["-sS", "-p1-40"], words].concat());
     }
@@ -70,14 +71,14 @@ impl Scene {
         Self::scan(&self.others, &["-S", source, "-e", "fw1", HOST_FOR_OTHERS]);
     }
 
-    /// Whether `others` are let in at `port`: the handshake is completed.
+    /// Whether `others` can connect to `port`: the handshake is completed.
     pub fn lets_in(&self, port: u16) -> bool {
         connect(&self.others, HOST_FOR_OTHERS, port, Duration::from_millis(1500)).is_some()
     }
 
-    /// A client of the service that is let in, and the service's end of their connection.
+    /// A client of the allowed service, and the service's end of their connection.
     pub fn session(&self) -> Session {
-        // Those who came before it and were not waited for.
+        // Earlier clients that were not waited for.
         while self.open.accept().is_ok() {}
         let client = connect(&self.others, HOST_FOR_OTHERS, OPEN, Duration::from_secs(5)).expect("the client gets through");
         let mut service = None;
@@ -106,7 +107,7 @@ impl Scene {
         ping(&self.others, &["-I", address, HOST_FOR_OTHERS])
     }
 
-    /// Packets of the scanner that its elements have counted, by IPv4 and by IPv6.
+    /// Packets of the scanner that its elements have counted, by IPv4 and IPv6.
     fn dropped(&self) -> [u64; 2] {
         [("blocked4", SCANNER), ("blocked6", "fd72:77::")].map(|(set, key)| {
             let listing = self.host.run("nft", &["get", "element", "inet", "portsentry", set, &format!("{{ {key} }}")]);
@@ -115,7 +116,7 @@ impl Scene {
         })
     }
 
-    /// The handle of a table, `None` where there is none: another one after each time that the table was taken away.
+    /// The handle of a table, `None` without it: it changes whenever the table was deleted.
     pub fn handle_of(&self, table: &str) -> Option<u64> {
         let listing = self.host.run("nft", &["-j", "list", "tables"]);
         let tables: serde_json::Value = serde_json::from_str(&listing).unwrap();
@@ -123,12 +124,12 @@ impl Scene {
         entry["table"]["handle"].as_u64()
     }
 
-    /// That of our table.
+    /// The handle of our table.
     pub fn handle(&self) -> u64 {
         self.handle_of("portsentry").expect("our table")
     }
 
-    /// Packets of the scanner all the time, fifty a second by IPv4 and by IPv6, from now on.
+    /// Sends packets of the scanner from now on, fifty a second by IPv4 and IPv6.
     pub fn knocks(&self) -> [Running; 2] {
         [HOST, HOST6].map(|host| self.scanner.spawn("ping", &["-n", "-q", "-i", "0.02", host]))
     }
@@ -165,7 +166,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A word there and back.
+    /// Sends and receives a message in both directions.
     pub fn continues(&mut self) -> bool {
         let mut word = [0; 4];
         let mut pass = |from: &TcpStream, to: &TcpStream| {
@@ -176,17 +177,17 @@ impl Session {
     }
 }
 
-/// The daemon beside another firewall: what it must have said and done until now.
+/// The daemon beside another firewall, with what it must have logged and done so far.
 pub struct Beside<'a> {
     pub scene: &'a Scene,
     pub daemon: Daemon<'a>,
-    /// A client that came before the other firewall.
+    /// A client from before the other firewall.
     session: Session,
     /// The scanner's two addresses were blocked between these.
     blocked_at: [Instant; 2],
-    /// Whom it has blocked so far.
+    /// Addresses blocked so far.
     pub blocked: Vec<String>,
-    /// How often the table had to be put back.
+    /// Number of repairs of the table so far.
     pub repairs: u64,
 }
 
@@ -206,7 +207,7 @@ impl<'a> Beside<'a> {
         Self { scene, daemon, session: scene.session(), blocked_at, blocked: [SCANNER, PREFIX6].map(str::to_owned).to_vec(), repairs: 0 }
     }
 
-    /// Everything that must be so, whatever the other firewall has just done (`after` what, in words).
+    /// Checks all invariants after the other firewall's action (`after`, a description).
     pub fn all_is_well(&mut self, after: &str) {
         self.the_block_stands(after);
         self.status_is_true(after);
@@ -214,7 +215,8 @@ impl<'a> Beside<'a> {
         self.a_new_scan_is_blocked(after);
     }
 
-    /// Nothing of the scanner passes, by our doing, and the block is listed with what is left of it.
+    /// No packet of the scanner passes, because of our rules, and the block is listed with its
+    /// remaining time.
     pub fn the_block_stands(&self, after: &str) {
         let scene = self.scene;
         let before = scene.dropped();
@@ -243,7 +245,8 @@ impl<'a> Beside<'a> {
         Some(row["expires_in"].as_u64().unwrap_or(u64::MAX))
     }
 
-    /// `status` counts the blocks and the repairs there were; without any, no line says that somebody changed the table.
+    /// `status` counts the blocks and the repairs; without any, no line reports a change of the
+    /// table.
     pub fn status_is_true(&self, after: &str) {
         let status = self.daemon.json(&["status"]);
         assert_eq!(status["blocked"], self.blocked.len() as u64, "after {after}: {status}");
@@ -254,13 +257,13 @@ impl<'a> Beside<'a> {
         assert_eq!(log.matches("changed the table").count() as u64, self.repairs, "after {after}: {log}");
     }
 
-    /// A new client gets through, and one that was there before it all goes on.
+    /// A new client gets through, and the one from the beginning still does.
     pub fn others_are_served(&mut self, after: &str) {
         assert!(self.scene.session().continues(), "after {after} no client gets through");
         assert!(self.session.continues(), "after {after} a client's connection is cut");
     }
 
-    /// Somebody who sent nothing so far scans, and is blocked.
+    /// A host that has sent nothing so far scans, and is blocked.
     pub fn a_new_scan_is_blocked(&mut self, after: &str) {
         let newcomer = self.scene.newcomer();
         assert!(eventually(Duration::from_secs(5), || self.scene.answers(&newcomer)), "after {after} a newcomer is not answered");
@@ -271,7 +274,8 @@ impl<'a> Beside<'a> {
     }
 }
 
-/// Debian's `packages`, unpacked below the build directory as `name`; the skip is told where they cannot be had.
+/// Debian's `packages`, unpacked below the build directory as `name`; without them the test is
+/// skipped.
 pub fn unpacked(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firewalls").join(name);
     match jail::fetch(&kept, packages) {
@@ -286,7 +290,7 @@ pub fn unpacked(name: &str, packages: &[&str]) -> Option<PathBuf> {
     }
 }
 
-/// Gives the other firewall an order, a line for the shell of its machine, which must succeed.
+/// Runs a command of the other firewall, a shell line of its machine, which must succeed.
 pub fn orders(machine: &Jail, line: &str) {
     let said = machine.output(&["sh", "-c", line], Duration::from_secs(60));
     let words = [said.stdout, said.stderr].concat();

@@ -1,4 +1,4 @@
-//! ufw, which is iptables' commands: it has its own tables, and leaves ours alone whatever it is told to do.
+//! ufw, which uses iptables: it has its own tables, and leaves ours alone whatever it does.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,8 @@ use super::scene::{Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answ
 use crate::support::jail::Jail;
 use crate::support::missing;
 
-/// What the packages' installation does: the iptables that Debian chooses, and files in /etc/ufw.
+/// The effects of the packages' installation: the iptables that Debian chooses, and files in
+/// /etc/ufw.
 const START: &str = "set -e
     cd /usr/sbin
     for program in iptables ip6tables; do
@@ -22,7 +23,7 @@ fn packages() -> Option<PathBuf> {
     unpacked("ufw", &["ufw"])
 }
 
-/// The machine that it is to run in, with one service let in.
+/// Its machine, with one service allowed.
 fn machine(scene: &Scene, packages: &Path) -> Jail {
     let machine = Jail::start(&scene.host, packages, &[], START).unwrap();
     orders(&machine, &format!("ufw allow {OPEN}/tcp"));
@@ -31,20 +32,20 @@ fn machine(scene: &Scene, packages: &Path) -> Jail {
 
 // P14
 #[test]
-fn whatever_ufw_does_leaves_every_block() {
+fn no_action_of_ufw_loses_a_block() {
     let Some(packages) = packages() else { return };
     let scene = Scene::new();
     let machine = machine(&scene, &packages);
     let mut beside = Beside::start(&scene, "");
     let (handle, knocks) = (scene.handle(), scene.knocks());
     assert!(scene.lets_in(SHUT));
-    // Its default: what is not let in is dropped. Our rules come first, and see what it drops.
+    // Its default is to drop. Our rules come first, and see the packets that it drops.
     orders(&machine, "ufw --force enable");
     beside.all_is_well("ufw enable");
     assert!(!scene.lets_in(SHUT), "ufw is not in force");
     orders(&machine, "ufw reload");
     beside.all_is_well("ufw reload");
-    // All watched ports let in: what no service has is ours to drop still.
+    // It allows all watched ports: ours still drops packets to ports no service listens on.
     orders(&machine, "ufw allow 1:1023/tcp");
     beside.all_is_well("ufw allow");
     assert!(scene.lets_in(SHUT));
@@ -56,7 +57,7 @@ fn whatever_ufw_does_leaves_every_block() {
     assert!(scene.lets_in(SHUT));
     orders(&machine, "ufw --force reset");
     beside.all_is_well("ufw reset");
-    // The client that asked in vain for a service is no scanner.
+    // The client that asked for a stopped service is not a scanner.
     assert_eq!(beside.left(CLIENT), None);
     assert_eq!(scene.handle(), handle, "the table was never another one");
     assert_eq!(answered(knocks), 0, "packets of a blocked source were answered");
@@ -64,17 +65,17 @@ fn whatever_ufw_does_leaves_every_block() {
 
 // P14
 #[test]
-fn flushing_all_that_is_iptables_leaves_every_block() {
+fn flushing_iptables_loses_no_block() {
     let Some(packages) = packages() else { return };
     let scene = Scene::new();
     let machine = machine(&scene, &packages);
     let mut beside = Beside::start(&scene, "");
     let (handle, knocks) = (scene.handle(), scene.knocks());
-    // ufw flushes the built-in chains then too, and deletes those of others.
+    // ufw then flushes the built-in chains too, and deletes those of others.
     orders(&machine, "sed -i s/^MANAGE_BUILTINS=.*/MANAGE_BUILTINS=yes/ /etc/default/ufw");
     orders(&machine, "ufw --force enable && ufw reload");
     beside.all_is_well("a reload of a ufw that manages the built-in chains");
-    // As ufw.service does, and ufw's administrators.
+    // As ufw.service and ufw's administrators do.
     for word in ["force-reload", "stop", "flush-all", "start"] {
         orders(&machine, &format!("/lib/ufw/ufw-init {word}"));
         beside.the_block_stands(word);

@@ -1,4 +1,5 @@
-//! The text of named configurations: those kept in rules/ are what the program renders, and all of them load and are in the kernel what was meant.
+//! The text of named configurations: those in rules/ equal the program's output, and all of them
+//! load and have the intended effect in the kernel.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +12,11 @@ use super::{EPHEMERAL, file};
 use crate::support::missing;
 use crate::support::netns::Namespace;
 
-/// Those that rules/ has: one for each thing that differs for a reader.
+/// The files of rules/: one for each thing that differs for a reader.
 const COMMITTED: [&str; 6] = ["answer", "connect", "default", "full-range", "nfqueue", "observe"];
 
-/// The configurations by name, with those whose text differs from another's in a few lines only.
+/// The configurations by name, including those whose text differs from another's in a few lines
+/// only.
 fn named() -> Vec<(&'static str, Config)> {
     let with = |change: fn(&mut Config)| {
         let mut config = Config::default();

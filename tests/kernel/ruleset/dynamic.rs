@@ -12,7 +12,8 @@ use super::{address, file, listing, path};
 use crate::support::missing;
 use crate::support::netns::Namespace;
 
-/// A window, and how many ports may be touched within it: of each unit that nft has a word for, and odd ones.
+/// A window, and how many ports may be touched within it: of each unit that nft has a word for, and
+/// odd ones.
 const RATES: [(u64, Unit, u32); 7] = [
     (12, Unit::Hour, 2),
     (1, Unit::Second, 1),
@@ -36,7 +37,8 @@ fn dynamic(id: SetId, size: u32) -> Set {
     }
 }
 
-/// Every form: with and without timeout, with and without limit, several in one rule, IPv6 by each kind of mask, within a concatenation too.
+/// Every form: with and without timeout, with and without limit, several in one rule, IPv6 with
+/// each kind of mask, and within a concatenation.
 fn ruleset(prefix: u8) -> Ruleset {
     let sets = [SetId::Seen4, SetId::Seen6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Held4, SetId::Held6];
     let mut rules = Vec::new();
@@ -49,7 +51,8 @@ fn ruleset(prefix: u8) -> Ruleset {
         let port = vec![source, Selector::L4Proto, Selector::ThDport];
         rules.push(rule(vec![Statement::Lookup { set: seen.spec(), key: port.clone() }, Statement::Verdict(Verdict::Goto("end"))]));
         for (packets, per, burst) in RATES {
-            // The kernel keeps it in ticks of its clock (jiffies): whole seconds are the same on each.
+            // The kernel keeps it in ticks of its clock (jiffies): whole seconds are the same on
+            // each.
             let timeout = Some(Duration::from_secs(90_061));
             rules.push(rule(vec![
                 Statement::Add { set: seen.spec(), key: port.clone(), timeout },
@@ -86,7 +89,7 @@ fn dynamic_sets_and_their_statements_are_the_same_in_every_form() {
             let mut connection = Connection::open(SCHEMA).unwrap();
             let _ = connection.remove_table();
             connection.install(&ruleset).unwrap_or_else(|error| panic!("/{prefix}: {error}"));
-            // What a rule has put in can be taken out one by one, and what is there is found.
+            // Elements added by a rule can be deleted one by one, and the others are found.
             for (set, key) in [
                 (SetId::Seen4, Key::Touch(address("192.0.2.1"), 6, 22)),
                 (SetId::Seen6, Key::Touch(address("2001:db8::"), 17, 65_535)),

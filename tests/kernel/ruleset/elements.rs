@@ -1,4 +1,4 @@
-//! Elements into the sets and out of them, over the kernel.
+//! Adding and deleting elements, over the kernel.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn elements_are_added_read_renewed_and_deleted() {
             let info = connection.get_element(set, element.key).unwrap().unwrap();
             assert_eq!((info.key, info.end, info.timeout, info.comment.as_deref()), (element.key, None, Some(Duration::from_secs(60)), Some("why")));
             assert!(info.expires.unwrap() > Duration::from_secs(55));
-            // Longer, shorter, without end: on each kernel.
+            // Longer, shorter, permanent: on each kernel.
             for timeout in [Some(Duration::from_secs(7200)), Some(Duration::from_millis(30_500)), None] {
                 assert!(connection.renew_element(set, &element.timeout(timeout).comment("again")).unwrap());
                 let info = connection.get_element(set, element.key).unwrap().unwrap();
@@ -65,7 +65,7 @@ fn networks_are_added_found_by_their_members_renewed_and_deleted() {
 }
 
 #[test]
-fn renewing_keeps_what_was_counted() {
+fn renewing_keeps_the_counters() {
     need!("ping");
     let (namespace, peer) = (Namespace::new(), Namespace::new());
     namespace.join(&peer, "veth0", &["192.0.2.1/24"], &["192.0.2.2/24"]);

@@ -1,4 +1,5 @@
-//! Maps, chains, stateful objects and flowtables that another program adds to our table, and installations that the kernel refuses in part.
+//! Maps, chains, stateful objects and flowtables that another program adds to our table, and partly
+//! refused installations.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use portsentry::ruleset::{self, SCHEMA, SetId};
 use super::support::netns::Namespace;
 use super::{EPHEMERAL, address, default_ruleset, file, installed, listing, path, sorted};
 
-/// What others add; each loads into a table that is there.
+/// Foreign objects; each loads into an existing table.
 const ADDITIONS: [(&str, &str); 9] = [
     (
         "a verdict map, used by a rule, that jumps to their chain",
@@ -50,7 +51,7 @@ fn load(namespace: &Namespace, additions: &str) {
     namespace.run("nft", &["-f", path(&file(&format!("table inet portsentry {{\n{additions}\n}}\n")))]);
 }
 
-/// After each addition the table is what it was, with its blocks, and no simpler transaction was needed.
+/// After each addition the table is restored, with its blocks, without a fallback transaction.
 fn is_undone(namespace: &Namespace, ruleset: &Ruleset, what: &str) {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
@@ -62,7 +63,7 @@ fn is_undone(namespace: &Namespace, ruleset: &Ruleset, what: &str) {
 }
 
 #[test]
-fn what_others_add_to_the_table_is_deleted_whatever_refers_to_it() {
+fn foreign_objects_are_deleted_whatever_refers_to_them() {
     need!("nft");
     let (namespace, ruleset) = installed();
     namespace.enter(|| Connection::open(SCHEMA).unwrap().add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap());
@@ -72,7 +73,7 @@ fn what_others_add_to_the_table_is_deleted_whatever_refers_to_it() {
         is_undone(&namespace, &ruleset, what);
         assert_eq!(sorted(&listing(&namespace)), sorted(&right), "{what}");
     }
-    // All at once, but for those that would name two things alike.
+    // All at once, except those that would use a name twice.
     for (_, additions) in [ADDITIONS[0], ADDITIONS[4], ADDITIONS[7], ADDITIONS[8]] {
         load(&namespace, additions);
     }
@@ -121,7 +122,8 @@ fn rules_are_in_force_even_if_the_elements_of_one_set_are_refused() {
             Namespace::new().enter(|| {
                 let elements = if how == "beside" { Elements::Beside(&beside) } else { Elements::Instead(&instead) };
                 let mut connection = Connection::open(SCHEMA).unwrap();
-                // Once without a table, and once over a right one, to which only the elements are missing.
+                // Once without a table, and once over a correct one, to which only the elements are
+                // missing.
                 for round in 0..2 {
                     let what = format!("{set:?} {how} {round}");
                     let installed = connection.install_with(&ruleset, Order { elements, ..Order::default() }).unwrap();
@@ -138,7 +140,7 @@ fn rules_are_in_force_even_if_the_elements_of_one_set_are_refused() {
                     assert!(installed.lacks(set) && !installed.lacks(SetId::Blocked6), "{what}");
                     assert_eq!((installed.created(set), installed.replaced_rules()), (round == 0, round == 0), "{what}");
                 }
-                // The caller adds what fits.
+                // The caller adds the ones that fit.
                 connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
             });
         }
@@ -157,7 +159,7 @@ fn a_set_that_cannot_take_over_its_elements_does_not_keep_the_rules_out() {
         for last in 1..=3u8 {
             connection.add_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, last]))).unwrap();
         }
-        // The set becomes smaller and takes three elements over; there is no room for a fourth.
+        // The set becomes smaller and keeps three elements; there is no room for a fourth.
         let beside = [(SetId::Blocked4.spec(), vec![host(9)])];
         let order = Order { elements: Elements::Beside(&beside), ..Order::default() };
         let installed = connection.install_with(&ruleset, order).unwrap();
@@ -175,7 +177,8 @@ fn a_table_that_cannot_be_changed_is_deleted_and_created_again() {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
         connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
-        // A chain that is wanted has the name of an implicit chain, which the kernel deletes with its rule: the rules that belong into it are refused.
+        // A wanted chain has the name of an implicit chain, which the kernel deletes with its rule:
+        // the chain's rules are refused.
         let found = connection.read(&ruleset).unwrap();
         let name: &'static str = found.chains.iter().find(|chain| chain.implicit).unwrap().name.clone().leak();
         let rule = Rule { why: "", statements: vec![Statement::Verdict(Verdict::Drop)] };

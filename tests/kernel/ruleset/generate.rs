@@ -1,4 +1,4 @@
-//! Configurations that are made up, the same ones each time.
+//! Generated configurations, the same ones each time.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use portsentry::ruleset;
 
 use super::default_ruleset;
 
-/// A small generator of numbers (Knuth, MMIX): the same configurations on every machine.
+/// A small random number generator (Knuth, MMIX): the same configurations on every machine.
 struct Numbers(u64);
 
 impl Numbers {
@@ -73,7 +73,8 @@ impl Numbers {
     }
 }
 
-/// The default and 80 generated ones, or as many as PORTSENTRY_RULESETS says: an emulated machine has no time for all.
+/// The default and 80 generated ones, or as many as PORTSENTRY_RULESETS says: an emulated machine
+/// is too slow for all.
 pub fn rulesets() -> Vec<Ruleset> {
     let mut numbers = Numbers(20_260_731);
     let count = std::env::var("PORTSENTRY_RULESETS").map_or(80, |count| count.parse().expect("PORTSENTRY_RULESETS is a number"));

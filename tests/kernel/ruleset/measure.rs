@@ -1,4 +1,4 @@
-//! What element operations cost.
+//! Costs of element operations.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What the rules do to packets, without a daemon: asked by the answers that a peer gets.
+//! Effects of the rules on packets, without a daemon, as a peer sees the answers.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -17,7 +17,8 @@ const HOST4: &str = "192.0.2.1";
 const HOST6: &str = "2001:db8::1";
 const PEER4: &str = "192.0.2.2";
 const PEER6: &str = "2001:db8::2";
-/// Long for a veth pair, short for a test. Silence is asked for twice: a busy machine may be late once.
+/// Long for a veth pair, short for a test. Silence is checked twice: a busy machine may be late
+/// once.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ struct Net {
 }
 
 impl Net {
-    /// A host under this configuration, and a peer.
+    /// A host with this configuration, and a peer.
     fn new(config: &Config) -> Self {
         let (host, peer) = (Namespace::new(), Namespace::new());
         host.join(&peer, "veth0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
@@ -148,13 +149,13 @@ fn a_listening_port_is_open_at_once_and_a_trap_only_when_it_never_was() {
         let listener = listen(&net, at);
         assert_eq!(net.tcp(host, port), Reply::Open);
         drop(listener);
-        // The service restarts: its clients are told that it is closed, as always.
+        // The service restarts: its clients get a reset, as usual.
         assert_eq!(net.tcp(host, port), Reply::Closed);
     }
     let dual = listen(&net, "[::]:82");
     assert_eq!((net.tcp(HOST4, 82), net.tcp(HOST6, 82)), (Reply::Open, Reply::Open));
     drop(dual);
-    // Bound where the peer cannot reach it, it is as closed as without.
+    // A service bound to an unreachable address leaves the port closed.
     let _inside = listen(&net, "127.0.0.1:83");
     assert_eq!(net.tcp(HOST4, 83), Reply::Silence);
     assert_eq!(net.services(), ["6 . 80", "6 . 81", "6 . 82"]);
@@ -232,7 +233,7 @@ fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
 }
 
 #[test]
-fn an_allowed_source_is_no_prober() {
+fn an_allowed_source_is_never_reported() {
     need!();
     let net = Net::new(&Config { allow: vec!["192.0.2.0/24".parse().unwrap()], ..Config::default() });
     assert_eq!((net.tcp(HOST4, 80), net.tcp(HOST6, 80)), (Reply::Closed, Reply::Silence));

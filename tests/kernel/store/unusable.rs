@@ -1,4 +1,5 @@
-//! A store that cannot be used, for whatever reason: blocks go on, it is told, and what can be mended is.
+//! A store that cannot be used, for whatever reason: blocking continues, it is reported, and it is
+//! repaired if possible.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::support::daemon::Daemon;
 use crate::support::scene::Scene;
 use crate::support::{eventually, missing, run};
 
-/// A small file system of its own in place of the state directory, for the daemon and whoever looks at it.
+/// A small file system in place of the state directory, for the daemon and its observers.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -39,11 +40,11 @@ impl Drop for Disk {
     }
 }
 
-/// A daemon whose state directory is a disk of its own.
+/// A daemon whose state directory is a separate file system.
 fn on_a_disk<'a>(scene: &'a Scene) -> (Daemon<'a>, Disk, String) {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::new(directory.keep());
-    // The last of two keys counts for nobody: the state directory is given by a file of the test's own.
+    // A duplicate key is refused, so the state directory is given by a file of the test's own.
     let daemon = Daemon::start_with(&scene.host, "", Some(&disk.0));
     let path = disk.path().to_owned();
     (daemon, disk, path)
@@ -55,7 +56,7 @@ fn store_state(daemon: &Daemon<'_>) -> String {
 
 // P25
 #[test]
-fn on_a_full_disk_blocks_go_on_it_is_told_once_and_all_is_written_when_there_is_room() {
+fn a_full_disk_is_reported_once_and_all_is_written_later() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -92,7 +93,7 @@ fn on_a_full_disk_blocks_go_on_it_is_told_once_and_all_is_written_when_there_is_
 
 // P25
 #[test]
-fn from_a_read_only_disk_blocks_come_back_and_new_ones_are_written_when_it_takes_them() {
+fn a_read_only_store_restores_blocks_and_writes_new_ones_later() {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -113,7 +114,7 @@ fn from_a_read_only_disk_blocks_come_back_and_new_ones_are_written_when_it_takes
         let said = done(&daemon.ctl(&["block", "192.0.2.2"]));
         assert!(said.contains("a reboot would forget that"), "{said}");
         disk.remount("rw");
-        // ip-netns(8) gives the daemon a copy of the mount, with a flag of its own.
+        // ip-netns(8) gives the daemon a copy of the mount, with its own flags.
         run("nsenter", &["-t", &daemon.child.id().to_string(), "-m", "mount", "-o", "remount,rw", disk.path()]);
         daemon.wait_within_for_log(Duration::from_secs(20), "is written again");
         let settled = || daemon.json(&["status"])["store"]["blocks"] == 2;
@@ -140,7 +141,7 @@ fn a_damaged_store_is_set_aside_and_the_daemon_starts() {
     for damage in [noise, whole[..whole.len() / 2].to_vec(), b"x".to_vec()] {
         std::fs::write(database(&daemon), &damage).unwrap();
         daemon.restart("");
-        // The kernel has it still.
+        // The kernel still has it.
         assert_eq!(daemon.blocked(), ["192.0.2.1"]);
         let settled = || daemon.json(&["status"])["store"]["blocks"] == 1;
         assert!(store_state(&daemon) == "ok" && eventually(Duration::from_secs(10), settled), "{}", daemon.log());

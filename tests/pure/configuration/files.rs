@@ -1,4 +1,5 @@
-//! Whose files are trusted, and what becomes of those that are not: the configuration and the ignore file beside it.
+//! Trust in files: the configuration and the ignore file beside it, and what happens to untrusted
+//! ones.
 
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ fn is_root(test: &str) -> bool {
     root
 }
 
-/// A directory of root's that nobody else can write, and a good configuration in it.
+/// A directory that only root can write, with a valid configuration.
 fn file() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("portsentry.yaml");
@@ -77,8 +78,8 @@ fn a_file_of_another_user_is_refused_by_root() {
 
 // P12
 #[test]
-fn a_link_is_judged_by_what_it_leads_to_and_by_where_that_lies() {
-    if !is_root("a_link_is_judged_by_what_it_leads_to_and_by_where_that_lies") {
+fn a_link_is_checked_by_its_target_and_directory() {
+    if !is_root("a_link_is_checked_by_its_target_and_directory") {
         return;
     }
     let (real_directory, real) = file();
@@ -103,7 +104,7 @@ fn a_link_is_judged_by_what_it_leads_to_and_by_where_that_lies() {
 
 // P12
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn special_files_are_refused_at_once() {
     let (directory, _) = file();
     let pipe = directory.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
@@ -140,7 +141,7 @@ fn the_ignore_file_is_read_with_the_configuration_and_need_not_exist() {
     let ignore = directory.path().join("portsentry.ignore");
     std::fs::write(&file, format!("resolve: false\nignore_file: {}\n", ignore.display())).unwrap();
     let loaded = config::load(&file).unwrap();
-    // Somebody chose that path, and may have mistyped it.
+    // A configured path may be mistyped.
     assert_eq!((loaded.ignored, loaded.warnings.len()), (vec![], 1));
     assert!(loaded.warnings[0].message.contains("exempts nobody"), "{}", loaded.warnings[0]);
     let networks = |bytes: &[u8]| {
@@ -149,7 +150,7 @@ fn the_ignore_file_is_read_with_the_configuration_and_need_not_exist() {
         let loaded = config::load(&file).unwrap_or_else(|refused| panic!("{refused}"));
         (loaded.ignored.iter().map(ToString::to_string).collect::<Vec<_>>(), loaded.warnings)
     };
-    // The form that 1.2 ships, the line ends of another system, and a last line without its end.
+    // The form that 1.2 ships, foreign line ends, and a last line without its line end.
     assert_eq!(networks(b"# mine\n127.0.0.1/32\n0.0.0.0\n"), (vec!["127.0.0.1/32".to_owned(), "0.0.0.0/32".to_owned()], vec![]));
     assert_eq!(networks(b"192.0.2.1 # office\r\n2001:db8::/32").0, ["192.0.2.1/32", "2001:db8::/32"]);
     let (masked, warnings) = networks(b"\n10.0.0.5/24\n");
@@ -159,7 +160,8 @@ fn the_ignore_file_is_read_with_the_configuration_and_need_not_exist() {
         let (_, warnings) = networks(everything.as_bytes());
         assert!(warnings[0].message.contains("every address: nothing can be blocked"), "{:?}", warnings);
     }
-    // The built-in defaults have no configuration to read, and no ignore file either where this runs.
+    // The built-in defaults have no configuration to read, and no ignore file either where this
+    // runs.
     assert_eq!(config::parse(&format!("ignore_file: {}", ignore.display()), "x").unwrap().ignored, []);
 }
 

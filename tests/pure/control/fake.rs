@@ -1,4 +1,4 @@
-//! A daemon without its threads: the real server over a real socket, with a request handler that answers what the test wants.
+//! The real server over a real socket, with a request handler that gives the test's answers.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
 use portsentry::journal::{Journal, JournalHandle, Settings};
 
-/// Longer than anything takes that does not hang.
+/// Longer than any step that does not hang.
 pub const LONG: Duration = Duration::from_secs(20);
 
 struct Nowhere;
@@ -50,16 +50,16 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
     }
 }
 
-/// A daemon that remembers what it was asked.
+/// A handler that records its requests.
 #[derive(Clone, Default)]
 pub struct FakeHandler {
     pub asked: Arc<Mutex<Vec<Request>>>,
-    /// Rows that `list` has beside the usual ones.
+    /// Additional rows of `list`.
     pub many: u32,
     pub empty: bool,
-    /// How long the history takes.
+    /// Duration of a history request.
     pub slow: Duration,
-    /// How many of its slow answers ended because the client was gone.
+    /// Slow answers that ended because the client was gone.
     pub cancelled: Arc<AtomicUsize>,
 }
 
@@ -77,7 +77,7 @@ impl FakeHandler {
 }
 
 impl FakeHandler {
-    /// Takes its time; `true` if it was cancelled.
+    /// Waits; `true` if it was cancelled.
     fn work(&self, cancelled: &Cancelled) -> bool {
         let end = Instant::now() + self.slow;
         while Instant::now() < end {
@@ -192,7 +192,7 @@ impl Handler for FakeHandler {
     }
 }
 
-/// A server over a socket in a directory of its own.
+/// A server over a socket in its own directory.
 pub struct Daemon {
     pub directory: tempfile::TempDir,
     pub server: Option<Server>,
@@ -203,7 +203,7 @@ pub struct Daemon {
 impl Daemon {
     pub fn start(handler: FakeHandler, group: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // Others must be able to reach the socket: whether they may use it is the socket's business.
+        // Other users must be able to reach the socket: access is decided by the socket.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let asked = Arc::clone(&handler.asked);
         let settings = Settings { history_file: None, ..Settings::from(&Config::default()) };
@@ -233,7 +233,7 @@ impl Daemon {
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
-    /// A good client is served at once.
+    /// A well-behaved client is served at once.
     pub fn assert_serves(&self) {
         let begun = Instant::now();
         let mut client = Client::connect(&self.socket()).unwrap();

@@ -1,10 +1,11 @@
-//! Words that several formats share.
+//! Durations, counts and names as several formats print them.
 
 use std::time::Duration;
 
 use crate::probe::{ScanKind, Transport};
 
-/// A duration as people say it, the two largest units: `58 s`, `1h 2m`, `6d 23h`. Fractions of a second are dropped.
+/// A duration in its two largest units: `58 s`, `1h 2m`, `6d 23h`. Fractions of a second are
+/// dropped.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -19,9 +20,10 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// The name of a scan in classic lines: PortSentry 1.2's own where it had one, its style where it saw nothing of the kind.
+/// A scan's name in classic lines: PortSentry 1.2's, or one in its style for scans that 1.2 did not
+/// detect.
 ///
-/// The blank before `TCP NULL scan` is 1.2's; patterns that people keep match it.
+/// The blank before `TCP NULL scan` is 1.2's; existing patterns match it.
 pub fn scan_name(kind: ScanKind) -> &'static str {
     match kind {
         ScanKind::Connect => "Connect",
@@ -49,7 +51,7 @@ pub(super) fn transport(transport: Transport) -> &'static str {
     }
 }
 
-/// `n` of a thing: `1 block`, `2 blocks`.
+/// A number with its noun: `1 block`, `2 blocks`.
 pub(super) fn count(n: u64, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_said_in_two_units() {
+    fn durations_have_two_units() {
         for (seconds, text) in
             [(0, "0 s"), (58, "58 s"), (60, "1m"), (61, "1m 1s"), (3600, "1h"), (3720, "1h 2m"), (3601, "1h"), (604_799, "6d 23h"), (86_400, "1d")]
         {

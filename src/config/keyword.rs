@@ -1,0 +1,93 @@
+//! Keywords: values of the file that are one of a few. One table for each type serves to read,
+//! print and list them.
+
+use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction};
+
+/// A type whose values are keywords.
+pub trait Keyword: Copy + PartialEq + 'static {
+    /// Every keyword with its value, one for each.
+    const KEYWORDS: &'static [(&'static str, Self)];
+
+    /// The keyword of this value.
+    fn word(self) -> &'static str {
+        Self::KEYWORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+
+    /// The value of a keyword; case-sensitive.
+    fn of_word(word: &str) -> Option<Self> {
+        Self::KEYWORDS.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
+    }
+}
+
+/// The keywords of a type, for the table of keys.
+pub(super) fn keywords<T: Keyword>() -> Vec<&'static str> {
+    T::KEYWORDS.iter().map(|(word, _)| *word).collect()
+}
+
+impl Keyword for Mode {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("observe", Self::Observe)];
+}
+
+impl Keyword for ClosedPorts {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("drop", Self::Drop), ("answer", Self::Answer)];
+}
+
+impl Keyword for Method {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("nflog", Self::Nflog), ("nfqueue", Self::Nfqueue)];
+}
+
+impl Keyword for PortMode {
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("connect", Self::Connect), ("stealth", Self::Stealth), ("advanced", Self::Advanced)];
+}
+
+impl Keyword for ProtocolAction {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("block", Self::Block), ("command", Self::Command), ("log", Self::Log)];
+}
+
+impl Keyword for UnprovenAction {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("block", Self::Block), ("slow", Self::Slow), ("report", Self::Report)];
+}
+
+impl Keyword for CommandWhen {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("before", Self::Before), ("after", Self::After)];
+}
+
+impl Keyword for LogTarget {
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("stderr", Self::Stderr), ("journal", Self::Journal), ("syslog", Self::Syslog)];
+}
+
+impl Keyword for LogFormat {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("classic", Self::Classic), ("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Keyword for log::LevelFilter {
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("error", Self::Error), ("warn", Self::Warn), ("info", Self::Info), ("debug", Self::Debug), ("trace", Self::Trace)];
+}
+
+impl Keyword for Facility {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        ("user", Self::User),
+        ("daemon", Self::Daemon),
+        ("auth", Self::Auth),
+        ("authpriv", Self::Authpriv),
+        ("local0", Self::Local0),
+        ("local1", Self::Local1),
+        ("local2", Self::Local2),
+        ("local3", Self::Local3),
+        ("local4", Self::Local4),
+        ("local5", Self::Local5),
+        ("local6", Self::Local6),
+        ("local7", Self::Local7),
+    ];
+}
+
+impl Keyword for OnExit {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("remove", Self::Remove)];
+}
+
+impl Keyword for OwnTable {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("true", Self::Yes), ("false", Self::No)];
+}
