@@ -51,7 +51,10 @@ mod tests {
     #[test]
     fn no_number_of_failures_overflows() {
         let (first, last) = (Duration::from_secs(1), Duration::from_secs(60));
-        assert_eq!([0, 1, 5, 6, u32::MAX].map(|failures| delay(first, last, failures).as_secs()), [1, 2, 32, 60, 60]);
+        assert_eq!(
+            [0, 1, 5, 6, u32::MAX].map(|failures| delay(first, last, failures).as_secs()),
+            [1, 2, 32, 60, 60]
+        );
         assert_eq!(delay(Duration::MAX, Duration::MAX, 7), Duration::MAX);
     }
 }

@@ -19,7 +19,13 @@ impl TokenBucket {
     /// `rate` tokens in `period` milliseconds, at most `burst` saved; full at the start.
     pub(crate) fn new(rate: u64, period: u64, burst: u64) -> Self {
         let period = period.max(1);
-        Self { level: burst.saturating_mul(period), burst, rate, period, filled: MonoTime::default() }
+        Self {
+            level: burst.saturating_mul(period),
+            burst,
+            rate,
+            period,
+            filled: MonoTime::default(),
+        }
     }
 
     /// `rate` tokens at once, and as many in each further minute.
@@ -30,7 +36,11 @@ impl TokenBucket {
     /// The rate and burst of `fresh`, with the tokens that this one has left.
     pub(crate) fn changed(&self, fresh: Self) -> Self {
         let tokens = self.level / self.period;
-        Self { level: fresh.level.min(tokens.saturating_mul(fresh.period)), filled: self.filled, ..fresh }
+        Self {
+            level: fresh.level.min(tokens.saturating_mul(fresh.period)),
+            filled: self.filled,
+            ..fresh
+        }
     }
 
     /// Takes a token if there is one.
@@ -56,7 +66,10 @@ impl TokenBucket {
     pub(crate) fn has(&mut self, now: MonoTime, count: u64) -> bool {
         let passed = now.millis().saturating_sub(self.filled.millis());
         if passed > 0 {
-            self.level = self.level.saturating_add(passed.saturating_mul(self.rate)).min(self.burst.saturating_mul(self.period));
+            self.level = self
+                .level
+                .saturating_add(passed.saturating_mul(self.rate))
+                .min(self.burst.saturating_mul(self.period));
             self.filled = now;
         }
         self.level >= count.saturating_mul(self.period)
@@ -70,7 +83,9 @@ mod tests {
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
         let mut bucket = TokenBucket::new(600, 60_000, 600);
-        let taken = |bucket: &mut TokenBucket, millis| (0..2000).filter(|_| bucket.take(MonoTime::from_millis(millis))).count();
+        let taken = |bucket: &mut TokenBucket, millis| {
+            (0..2000).filter(|_| bucket.take(MonoTime::from_millis(millis))).count()
+        };
         assert_eq!(taken(&mut bucket, 5), 600);
         assert_eq!(taken(&mut bucket, 99), 0);
         assert_eq!(taken(&mut bucket, 105), 1);

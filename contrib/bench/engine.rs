@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portsentry::config::Config;
-use portsentry::engine::{Action, CAPACITY, Engine, MonoTime, NEWCOMER_BYTES, Outcome, Policy, suspect_bytes};
+use portsentry::engine::{
+    Action, CAPACITY, Engine, MonoTime, NEWCOMER_BYTES, Outcome, Policy, suspect_bytes,
+};
 use portsentry::probe::{Port, Probe, ScanKind, Transport};
 use portsentry::wire;
 
@@ -28,7 +30,10 @@ struct Counting;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-#[expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait; this one counts and passes everything on")]
+#[expect(
+    unsafe_code,
+    reason = "GlobalAlloc is an unsafe trait; this one counts and passes everything on"
+)]
 // SAFETY: every call is handed to `System` as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -64,20 +69,45 @@ fn main() {
     // First: a heap that has seen use gives no new pages.
     memory();
     println!("\nengine, {PROBES} probes a run, best of 3 runs, one thread\n");
-    println!("{:<58} {:>12} {:>9} {:>9} {:>9} {:>8}", "load", "probes/s", "ns/probe", "sources", "blocked", "evicted");
+    println!(
+        "{:<58} {:>12} {:>9} {:>9} {:>9} {:>8}",
+        "load", "probes/s", "ns/probe", "sources", "blocked", "evicted"
+    );
     let high = |policy: &mut Policy| policy.scan_trigger = 100;
-    row("100,000 IPv4 sources, two ports each, trigger 2", |_| {}, |n| tcp(v4(mixed(n) % SOURCES), 1 + (mixed(n ^ 0x5555) % 2) as u16));
-    row("100,000 IPv4 sources, one port each, trigger 2", |_| {}, |n| tcp(v4(mixed(n) % SOURCES), 22));
-    row("100,000 IPv6 /64 sources, two ports each, trigger 2", |_| {}, |n| tcp(v6(mixed(n) % SOURCES), 1 + (mixed(n ^ 0x5555) % 2) as u16));
-    row("100,000 IPv4 sources, all scan 1,000 ports, 600 blocks/min", |_| {}, |n| tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 1000) as u16));
+    row(
+        "100,000 IPv4 sources, two ports each, trigger 2",
+        |_| {},
+        |n| tcp(v4(mixed(n) % SOURCES), 1 + (mixed(n ^ 0x5555) % 2) as u16),
+    );
+    row(
+        "100,000 IPv4 sources, one port each, trigger 2",
+        |_| {},
+        |n| tcp(v4(mixed(n) % SOURCES), 22),
+    );
+    row(
+        "100,000 IPv6 /64 sources, two ports each, trigger 2",
+        |_| {},
+        |n| tcp(v6(mixed(n) % SOURCES), 1 + (mixed(n ^ 0x5555) % 2) as u16),
+    );
+    row(
+        "100,000 IPv4 sources, all scan 1,000 ports, 600 blocks/min",
+        |_| {},
+        |n| tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 1000) as u16),
+    );
     row(
         "the same, all are blocked",
         |policy| policy.unproven.per_minute = u32::MAX,
         |n| tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 1000) as u16),
     );
-    row("100,000 IPv4 sources, 100 ports each, trigger 100", high, |n| tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 100) as u16));
+    row("100,000 IPv4 sources, 100 ports each, trigger 100", high, |n| {
+        tcp(v4(mixed(n) % SOURCES), (mixed(n ^ 0x5555) % 100) as u16)
+    });
     row("every probe from a new source (flood)", |_| {}, |n| tcp(v4(mixed(n)), 443));
-    row("two probes from each new source (flood)", |_| {}, |n| tcp(v4(mixed(n / 2)), 443 + (n % 2) as u16));
+    row(
+        "two probes from each new source (flood)",
+        |_| {},
+        |n| tcp(v4(mixed(n / 2)), 443 + (n % 2) as u16),
+    );
     parsing();
 }
 
@@ -100,7 +130,13 @@ fn row(name: &str, change: impl Fn(&mut Policy), make: impl Fn(u32) -> Probe) {
     }
     let status = status.unwrap();
     let rate = f64::from(PROBES) / best.as_secs_f64();
-    println!("{name:<58} {rate:>12.0} {:>9.0} {:>9} {:>9} {:>8}", 1e9 / rate, status.sources, status.blocked, status.evicted);
+    println!(
+        "{name:<58} {rate:>12.0} {:>9.0} {:>9} {:>9} {:>8}",
+        1e9 / rate,
+        status.sources,
+        status.blocked,
+        status.evicted
+    );
 }
 
 fn engine(change: impl Fn(&mut Policy)) -> Engine {
@@ -134,7 +170,10 @@ fn parsing() {
         }
         best = best.min(processor_time() - start);
     }
-    println!("\nfrom bytes to probe (IPv4 TCP SYN): {:.1} ns", best.as_secs_f64() * 1e9 / f64::from(PROBES));
+    println!(
+        "\nfrom bytes to probe (IPv4 TCP SYN): {:.1} ns",
+        best.as_secs_f64() * 1e9 / f64::from(PROBES)
+    );
 }
 
 /// What 100,000 suspects and a full ledger cost.
@@ -147,9 +186,14 @@ fn memory() {
         reserved >> 10,
         idle >> 10
     );
-    println!("stated: a source with one port {NEWCOMER_BYTES} bytes, a suspect {} bytes, index included", suspect_bytes(2));
+    println!(
+        "stated: a source with one port {NEWCOMER_BYTES} bytes, a suspect {} bytes, index included",
+        suspect_bytes(2)
+    );
     let mut known = 0;
-    for (name, count, ports) in [("100,000 sources with two ports", SOURCES, 2u16), ("and 262,144 with one", 262_144, 1)] {
+    for (name, count, ports) in
+        [("100,000 sources with two ports", SOURCES, 2u16), ("and 262,144 with one", 262_144, 1)]
+    {
         let calls = CALLS.load(Ordering::Relaxed);
         for n in 0..count {
             for port in 0..ports {
@@ -205,5 +249,12 @@ fn v6(n: u32) -> IpAddr {
 
 fn tcp(source: IpAddr, number: u16) -> Probe {
     let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Probe { source, destination, port: Port { transport: Transport::Tcp, number }, scan: ScanKind::Syn, ambiguous: false, ip_options: false }
+    Probe {
+        source,
+        destination,
+        port: Port { transport: Transport::Tcp, number },
+        scan: ScanKind::Syn,
+        ambiguous: false,
+        ip_options: false,
+    }
 }

@@ -43,7 +43,17 @@ fn main() {
     }
     println!(
         "{:<26} {:>8} {:>9} {:>9} {:>9} {:>8} {:>7} {:>5} {:>18} {:>19} {:>16}",
-        "load, packets/s", "reached", "sent", "logged", "judged", "shed", "lost", "batch", "resident MiB", "control ms", "scanner stopped"
+        "load, packets/s",
+        "reached",
+        "sent",
+        "logged",
+        "judged",
+        "shed",
+        "lost",
+        "batch",
+        "resident MiB",
+        "control ms",
+        "scanner stopped"
     );
     println!(
         "{:<26} {:>8} {:>9} {:>9} {:>9} {:>8} {:>7} {:>5} {:>18} {:>19} {:>16}",
@@ -74,7 +84,9 @@ fn row(name: &str, rate: u64, yaml: &str) -> bool {
     let (host, peer) = (Namespace::new(), Namespace::new());
     host.join(&peer, "v0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
     let to: IpAddr = HOST.parse().unwrap();
-    let _services: Vec<_> = host.enter(|| (302..=700).step_by(2).map(|port| TcpListener::bind((HOST, port)).unwrap()).collect());
+    let _services: Vec<_> = host.enter(|| {
+        (302..=700).step_by(2).map(|port| TcpListener::bind((HOST, port)).unwrap()).collect()
+    });
     let daemon = Daemon::start(&host, yaml);
     let wire = Wire::between(&peer, &host, "v0");
     std::thread::sleep(Duration::from_millis(500));
@@ -108,14 +120,18 @@ fn row(name: &str, rate: u64, yaml: &str) -> bool {
     let stopped = match last {
         _ if !blocked => "never".to_owned(),
         Some(last) => {
-            let took = scan.probes[last].sent.duration_since(scan.probes[0].sent).unwrap_or_default();
+            let took =
+                scan.probes[last].sent.duration_since(scan.probes[0].sent).unwrap_or_default();
             format!("{}, {:.1}", last + 1, took.as_secs_f64() * 1000.0)
         }
         None => "at once".to_owned(),
     };
     let number = |value: &Value| value.as_u64().unwrap();
     let intake = &status["intake"];
-    let parts = number(&intake["judged"]) + number(&intake["passed_over"]) + number(&status["shed"]) + number(&status["lost"]);
+    let parts = number(&intake["judged"])
+        + number(&intake["passed_over"])
+        + number(&status["shed"])
+        + number(&status["lost"]);
     assert_eq!(parts, number(&intake["logged"]), "{status}");
     assert!(is_calm, "the batch stays: {status}");
     let Sent { packets, .. } = sent;
@@ -126,7 +142,12 @@ fn row(name: &str, rate: u64, yaml: &str) -> bool {
         number(&intake["judged"]),
         number(&status["shed"]),
         number(&status["lost"]),
-        format!("{:.1}/{:.1}/{:.1}", idle as f64 / 1024.0, peak as f64 / 1024.0, after as f64 / 1024.0),
+        format!(
+            "{:.1}/{:.1}/{:.1}",
+            idle as f64 / 1024.0,
+            peak as f64 / 1024.0,
+            after as f64 / 1024.0
+        ),
         format!("{:.1}/{:.1}/{:.1}", millis(at(50)), millis(at(99)), millis(at(100))),
     );
     blocked && at(99) <= CONTROL_MAX && peak <= RESIDENT_MAX
@@ -145,7 +166,11 @@ fn flood(wire: &Wire<'_>, to: IpAddr, rate: u64) -> Sent {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let sum = |of: fn(&Sent) -> u64| all.iter().map(of).sum();
-    Sent { packets: sum(|sent| sent.packets), refused: sum(|sent| sent.refused), elapsed: all.iter().map(|sent| sent.elapsed).max().unwrap() }
+    Sent {
+        packets: sum(|sent| sent.packets),
+        refused: sum(|sent| sent.refused),
+        elapsed: all.iter().map(|sent| sent.elapsed).max().unwrap(),
+    }
 }
 
 fn millis(time: Duration) -> f64 {

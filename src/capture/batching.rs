@@ -78,7 +78,8 @@ impl Batching {
             self.calm = None;
         } else if now.since(*self.calm.get_or_insert(now)) >= STEP_DOWN_AFTER {
             // Directly to the step of the rate: each step in between would wait again.
-            self.step = STEPS.iter().rposition(|step| rate >= step.below).unwrap_or(0).min(self.step);
+            self.step =
+                STEPS.iter().rposition(|step| rate >= step.below).unwrap_or(0).min(self.step);
             self.calm = None;
         }
         self.packets()
@@ -125,7 +126,11 @@ mod tests {
         let (mut batching, mut clock) = (Batching::default(), (1000, 0));
         assert_eq!(feed(&mut batching, &mut clock, 100, 1000), 1);
         assert_eq!(feed(&mut batching, &mut clock, 300_000, 20), MOST);
-        assert_eq!(feed(&mut batching, &mut clock, 100_000, 10_000), MOST, "between the bounds it stays");
+        assert_eq!(
+            feed(&mut batching, &mut clock, 100_000, 10_000),
+            MOST,
+            "between the bounds it stays"
+        );
         assert_eq!(feed(&mut batching, &mut clock, 60_000, 490), MOST);
         assert_eq!(feed(&mut batching, &mut clock, 60_000, 20), 8);
         assert_eq!(feed(&mut batching, &mut clock, 20_000, 10_000), 8);
@@ -151,7 +156,8 @@ mod tests {
         let mut changes = 0;
         let mut last = 1;
         for wave in 0..100 {
-            let packets = feed(&mut batching, &mut clock, if wave % 2 == 0 { 300_000 } else { 0 }, 400);
+            let packets =
+                feed(&mut batching, &mut clock, if wave % 2 == 0 { 300_000 } else { 0 }, 400);
             changes += u32::from(packets != last);
             last = packets;
         }
@@ -176,7 +182,11 @@ mod tests {
     #[test]
     fn each_step_fills_its_batch_within_a_millisecond() {
         for pair in STEPS.windows(2) {
-            assert!(pair[1].packets > pair[0].packets && pair[1].from > pair[0].from && pair[1].below * 2 == pair[1].from);
+            assert!(
+                pair[1].packets > pair[0].packets
+                    && pair[1].from > pair[0].from
+                    && pair[1].below * 2 == pair[1].from
+            );
             assert!(u64::from(pair[1].packets) * 1000 <= pair[1].below);
         }
     }

@@ -46,12 +46,22 @@ impl Channel {
         let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(Error::Open)?;
         // Before the binding, because packets arrive from then on.
         socket.set_receive_buffer(receive_buffer).map_err(Error::Buffer)?;
-        Ok(Self { socket, buffer: vec![0; BUFFER_LEN].into_boxed_slice(), early: Vec::new(), sequence: 0 })
+        Ok(Self {
+            socket,
+            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+            early: Vec::new(),
+            sequence: 0,
+        })
     }
 
     /// Binds a group or queue with the message that `write` writes for the given sequence number. `none` is a message type that the
     /// subsystem does not have.
-    pub(super) fn bind(&mut self, none: u16, resource: u16, write: impl FnOnce(&mut Writer, u32)) -> Result<(), Refused> {
+    pub(super) fn bind(
+        &mut self,
+        none: u16,
+        resource: u16,
+        write: impl FnOnce(&mut Writer, u32),
+    ) -> Result<(), Refused> {
         let mut writer = Writer::with_capacity(128);
         let sequence = self.next_sequence();
         write(&mut writer, sequence);
@@ -60,7 +70,10 @@ impl Channel {
             0 => Ok(()),
             errno if errno == Errno::PERM.raw_os_error() => Err(self.refused(none, resource)),
             // nfnetlink's answer when the subsystem is missing and cannot be loaded.
-            errno if errno == Errno::INVAL.raw_os_error() || errno == Errno::OPNOTSUPP.raw_os_error() => {
+            errno
+                if errno == Errno::INVAL.raw_os_error()
+                    || errno == Errno::OPNOTSUPP.raw_os_error() =>
+            {
                 Err(Refused::Unsupported(io::Error::from_raw_os_error(errno)))
             }
             errno => Err(Refused::Other(io::Error::from_raw_os_error(errno))),
@@ -68,7 +81,12 @@ impl Channel {
     }
 
     /// Sends a configuration message for a group or queue, without an acknowledgement.
-    pub(super) fn send(&mut self, kind: u16, resource: u16, attributes: impl FnOnce(&mut Writer)) -> io::Result<()> {
+    pub(super) fn send(
+        &mut self,
+        kind: u16,
+        resource: u16,
+        attributes: impl FnOnce(&mut Writer),
+    ) -> io::Result<()> {
         let mut writer = Writer::with_capacity(64);
         let message = writer.begin_message(kind, NLM_F_REQUEST, self.next_sequence());
         writer.nfgenmsg(0, resource);
@@ -89,14 +107,23 @@ impl Channel {
             // The answer is queued when send(2) returns, behind earlier datagrams.
             let datagram = match self.socket.receive_part_within(&mut self.buffer, ANSWER_TIMEOUT) {
                 Ok(Some(datagram)) => datagram,
-                Ok(None) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel gave no answer")),
+                Ok(None) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the kernel gave no answer",
+                    ));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let answer = Messages(datagram).find(|message| message.header.kind == NLMSG_ERROR && message.header.sequence == sequence);
+            let answer = Messages(datagram).find(|message| {
+                message.header.kind == NLMSG_ERROR && message.header.sequence == sequence
+            });
             match answer {
                 Some(message) => {
-                    let answer = message.answer().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+                    let answer = message
+                        .answer()
+                        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
                     return Ok(answer.errno);
                 }
                 None if self.early.len() + datagram.len() <= MAX_EARLY_BYTES => {

@@ -42,7 +42,9 @@ pub(super) fn of_queue(queue: u16) -> Option<Holder> {
 
 fn holder(table: &str, number: u16) -> Option<Holder> {
     let portid = portid_of(&fs::read_to_string(table).ok()?, number)?;
-    let process = fs::read_to_string("/proc/thread-self/net/netlink").ok().and_then(|sockets| process_of(inode_of(&sockets, portid)?));
+    let process = fs::read_to_string("/proc/thread-self/net/netlink")
+        .ok()
+        .and_then(|sockets| process_of(inode_of(&sockets, portid)?));
     Some(Holder { portid, process })
 }
 
@@ -60,7 +62,9 @@ fn inode_of(sockets: &str, portid: u32) -> Option<u64> {
         let mut words = line.split_whitespace().skip(1);
         let protocol = words.next()?.parse::<u32>();
         let port = words.next()?.parse::<u32>();
-        (protocol == Ok(NETLINK_NETFILTER) && port == Ok(portid)).then(|| words.last()?.parse().ok()).flatten()
+        (protocol == Ok(NETLINK_NETFILTER) && port == Ok(portid))
+            .then(|| words.last()?.parse().ok())
+            .flatten()
     })
 }
 
@@ -70,10 +74,17 @@ fn process_of(inode: u64) -> Option<(u32, String)> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;
         let mut descriptors = fs::read_dir(entry.path().join("fd")).ok()?.flatten();
-        descriptors.find(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == target.as_str()))?;
+        descriptors.find(|descriptor| {
+            fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == target.as_str())
+        })?;
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         // The other program chooses its name: keep control characters out of our log.
-        let name: String = name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).take(COMM_MAX).collect();
+        let name: String = name
+            .trim_end()
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .take(COMM_MAX)
+            .collect();
         Some((pid, name))
     })
 }
@@ -82,7 +93,8 @@ fn process_of(inode: u64) -> Option<(u32, String)> {
 mod tests {
     use super::*;
 
-    const GROUPS: &str = "    7   4711     0 2 65531    100  1\n   77 3905422019     0 2   256      1  1\n";
+    const GROUPS: &str =
+        "    7   4711     0 2 65531    100  1\n   77 3905422019     0 2   256      1  1\n";
     const SOCKETS: &str = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
                            000000004e3c1f7e 0   3905422019 00000551 0        0        0     2        0        11017\n\
                            00000000b5e8a3b2 12  3905422019 00000000 0        0        0     2        0        21234\n\

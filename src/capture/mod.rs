@@ -96,7 +96,11 @@ pub trait PacketSource {
     ///
     /// # Errors
     /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.
-    fn receive(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Packet<'_>)) -> Result<Received, Error>;
+    fn receive(
+        &mut self,
+        bound: usize,
+        on_packet: &mut dyn FnMut(&Packet<'_>),
+    ) -> Result<Received, Error>;
 
     /// The counts so far.
     fn statistics(&self) -> Statistics;
@@ -149,7 +153,11 @@ pub trait WaitingSource: PacketSource {
     ///
     /// # Errors
     /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error: it is counted.
-    fn decide(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error>;
+    fn decide(
+        &mut self,
+        bound: usize,
+        on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict,
+    ) -> Result<Received, Error>;
 }
 
 /// Why packets cannot be received.
@@ -291,7 +299,10 @@ impl std::error::Error for Error {
             | Self::BindQueue { error, .. }
             | Self::UnbindQueue { error, .. }
             | Self::Verdict(error) => Some(error),
-            Self::GroupInUse { .. } | Self::NotPermitted { .. } | Self::QueueInUse { .. } | Self::QueueNotPermitted { .. } => None,
+            Self::GroupInUse { .. }
+            | Self::NotPermitted { .. }
+            | Self::QueueInUse { .. }
+            | Self::QueueNotPermitted { .. } => None,
         }
     }
 }

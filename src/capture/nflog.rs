@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::channel::{Channel, Refused};
 use super::{Error, Packet, PacketSource, Received, Statistics, holder};
-use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
+use crate::netlink::message::{
+    Message, Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer,
+};
 use crate::netlink::socket::{self, Socket, is_overrun};
 use crate::sys;
 
@@ -99,7 +101,9 @@ impl Listener {
             log::debug!("NFLOG group {}: {error}", settings.group);
         }
         let group = settings.group;
-        channel.bind(MSG_NONE, group, |writer, sequence| write_bind(writer, sequence, &settings)).map_err(|refused| match refused {
+        channel
+            .bind(MSG_NONE, group, |writer, sequence| write_bind(writer, sequence, &settings))
+            .map_err(|refused| match refused {
             Refused::NotPermitted => Error::NotPermitted { group },
             Refused::Taken => Error::GroupInUse { group, holder: holder::find(group) },
             Refused::Unsupported(error) => Error::Unsupported { error },
@@ -133,7 +137,9 @@ impl Listener {
             writer.attr_be32(NFULA_CFG_NLBUFSIZ, datagram_len(packets, copy_range));
             writer.attr_be32(NFULA_CFG_QTHRESH, packets);
         };
-        self.channel.send(MSG_CONFIG, group, attributes).map_err(|error| Error::Change { group, error })?;
+        self.channel
+            .send(MSG_CONFIG, group, attributes)
+            .map_err(|error| Error::Change { group, error })?;
         self.settings.queue_threshold = packets;
         Ok(())
     }
@@ -155,10 +161,16 @@ impl PacketSource for Listener {
         self.channel.socket.as_fd()
     }
 
-    fn receive(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Packet<'_>)) -> Result<Received, Error> {
+    fn receive(
+        &mut self,
+        bound: usize,
+        on_packet: &mut dyn FnMut(&Packet<'_>),
+    ) -> Result<Received, Error> {
         let Self { channel: Channel { socket, buffer, early, .. }, settings, counters } = self;
         let before = counters.statistics.packets;
-        let done = |counters: &Counters| usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX);
+        let done = |counters: &Counters| {
+            usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX)
+        };
         if !early.is_empty() {
             counters.on_datagram(&std::mem::take(early), settings.group, on_packet);
         }
@@ -192,7 +204,9 @@ impl PacketSource for Listener {
 
     fn backlog(&self) -> u8 {
         let sys::socket::SocketMemory { waiting, buffer, .. } = memory(&self.channel.socket);
-        u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1))).unwrap_or(u8::MAX).min(100)
+        u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1)))
+            .unwrap_or(u8::MAX)
+            .min(100)
     }
 
     fn batch(&self) -> u32 {
@@ -224,7 +238,11 @@ pub struct Counters {
 impl Counters {
     /// The counts so far.
     pub fn statistics(&self) -> Statistics {
-        Statistics { overruns: self.at_empty.into(), loss_uncounted: self.at_empty != self.accounted, ..self.statistics }
+        Statistics {
+            overruns: self.at_empty.into(),
+            loss_uncounted: self.at_empty != self.accounted,
+            ..self.statistics
+        }
     }
 
     /// The queue is empty, and the kernel has dropped `dropped` datagrams. Later packets were logged after those.
@@ -233,7 +251,12 @@ impl Counters {
     }
 
     /// Decodes a datagram of `group` and hands out its packets.
-    pub fn on_datagram(&mut self, datagram: &[u8], group: u16, on_packet: &mut dyn FnMut(&Packet<'_>)) {
+    pub fn on_datagram(
+        &mut self,
+        datagram: &[u8],
+        group: u16,
+        on_packet: &mut dyn FnMut(&Packet<'_>),
+    ) {
         for message in Messages(datagram) {
             match message.header.kind {
                 MSG_PACKET => match decode(&message, group) {
@@ -307,9 +330,13 @@ fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
     let [a, b, c, d] = u32::from(settings.copy_range).to_be_bytes();
     writer.attr(NFULA_CFG_MODE, &[a, b, c, d, NFULNL_COPY_PACKET, 0]);
     writer.attr_be16(NFULA_CFG_FLAGS, NFULNL_CFG_F_SEQ);
-    writer.attr_be32(NFULA_CFG_NLBUFSIZ, datagram_len(settings.queue_threshold.max(1), settings.copy_range));
+    writer.attr_be32(
+        NFULA_CFG_NLBUFSIZ,
+        datagram_len(settings.queue_threshold.max(1), settings.copy_range),
+    );
     writer.attr_be32(NFULA_CFG_QTHRESH, settings.queue_threshold.max(1));
-    let hundredths = u32::try_from(settings.flush_after.as_millis() / 10).unwrap_or(u32::MAX).max(1);
+    let hundredths =
+        u32::try_from(settings.flush_after.as_millis() / 10).unwrap_or(u32::MAX).max(1);
     writer.attr_be32(NFULA_CFG_TIMEOUT, hundredths);
     writer.end_message(message);
 }
@@ -320,7 +347,9 @@ fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
 /// 8 KiB without the 320 or more bytes at the end of a buffer), so at least that is requested; it fills the page exactly.
 fn datagram_len(packets: u32, copy_range: u16) -> u32 {
     let least = rustix::param::page_size().min(8192) - 320;
-    let wanted = usize::try_from(packets).unwrap_or(usize::MAX).saturating_mul(usize::from(copy_range) + MESSAGE_OVERHEAD);
+    let wanted = usize::try_from(packets)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(usize::from(copy_range) + MESSAGE_OVERHEAD);
     u32::try_from(wanted.clamp(least, NLBUFSIZ_MAX)).unwrap_or(u32::MAX)
 }
 
@@ -353,7 +382,17 @@ mod tests {
         packet(&mut writer, 77, 5, b"payload");
         let message = Messages(writer.bytes()).next().unwrap();
         let decoded = decode(&message, 77).unwrap();
-        assert_eq!(decoded, Packet { prefix: "syn", hook: 1, hw_protocol: 0x0800, payload: b"payload", indev: Some(3), sequence: Some(5) });
+        assert_eq!(
+            decoded,
+            Packet {
+                prefix: "syn",
+                hook: 1,
+                hw_protocol: 0x0800,
+                payload: b"payload",
+                indev: Some(3),
+                sequence: Some(5)
+            }
+        );
         assert!(writer.bytes().as_ptr_range().contains(&decoded.payload.as_ptr()));
         assert_eq!(decode(&message, 78), None);
     }
@@ -376,7 +415,9 @@ mod tests {
     fn sequence_gaps_are_losses_across_the_wrap() {
         let mut counters = Counters::default();
         // A number that goes back starts a new count: at u32::MAX - 1 after 10, and at 0 at the end.
-        for (sequence, lost) in [(2, 2), (3, 2), (10, 8), (u32::MAX - 1, 8), (1, 10), (2, 10), (0, 10)] {
+        for (sequence, lost) in
+            [(2, 2), (3, 2), (10, 8), (u32::MAX - 1, 8), (1, 10), (2, 10), (0, 10)]
+        {
             let mut writer = Writer::default();
             packet(&mut writer, 77, sequence, b"");
             count(&mut counters, writer.bytes());

@@ -64,7 +64,16 @@ mod tests {
     #[test]
     fn shedding_starts_at_half_and_stops_at_a_fifth() {
         let mut shedding = Shedding::default();
-        for (percent, on) in [(49, false), (50, true), (30, true), (21, true), (20, false), (49, false), (100, true), (0, false)] {
+        for (percent, on) in [
+            (49, false),
+            (50, true),
+            (30, true),
+            (21, true),
+            (20, false),
+            (49, false),
+            (100, true),
+            (0, false),
+        ] {
             shedding.on_backlog(percent);
             assert_eq!(shedding.is_on(), on, "at {percent}");
         }

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::diagnostic::Place;
 use super::pending::PENDING;
 use super::reader::Reader;
-use super::{Config, Escalate, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written};
+use super::{
+    Config, Escalate, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written,
+};
 
 /// Notes contradictions as findings.
 pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
@@ -25,21 +27,33 @@ pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>) {
     for pending in PENDING {
         if reader.is_given(pending.path) && (pending.needed)(config) {
             let place = reader.place(&[pending.path]);
-            reader.findings.warning(place, format!("`{}` is not in force yet", pending.path), format!("until then {}", pending.until_then));
+            reader.findings.warning(
+                place,
+                format!("`{}` is not in force yet", pending.path),
+                format!("until then {}", pending.until_then),
+            );
         }
     }
 }
 
 /// NFQUEUE needs two queues; the second has the next number.
 fn queues(config: &Config, reader: &mut Reader<'_>) {
-    if reader.is_sound(&["capture.method", "capture.group"]) && config.capture.method == Method::Nfqueue && config.capture.group == u16::MAX {
+    if reader.is_sound(&["capture.method", "capture.group"])
+        && config.capture.method == Method::Nfqueue
+        && config.capture.group == u16::MAX
+    {
         let place = reader.place(&["capture.group", "capture.method"]);
-        reader.findings.error(place, "`capture.group` is 65535, and nfqueue needs the next number too".to_owned(), "write 65534 or less");
+        reader.findings.error(
+            place,
+            "`capture.group` is 65535, and nfqueue needs the next number too".to_owned(),
+            "write 65534 or less",
+        );
     }
 }
 
 fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
-    let [mode, ports, advanced, exclude] = ["mode", "ports", "advanced_ports", "exclude"].map(|key| format!("{name}.{key}"));
+    let [mode, ports, advanced, exclude] =
+        ["mode", "ports", "advanced_ports", "exclude"].map(|key| format!("{name}.{key}"));
     if !reader.is_sound(&[&mode, &ports, &advanced, &exclude]) {
         return;
     }
@@ -67,7 +81,9 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
             let both = protocol.ports.without(&protocol.ports.without(&protocol.exclude));
             if reader.is_given(&exclude) && both != none {
                 let place = reader.place(&[&exclude]);
-                let message = format!("`{exclude}` is for mode advanced only: mode {word} watches {both} all the same");
+                let message = format!(
+                    "`{exclude}` is for mode advanced only: mode {word} watches {both} all the same"
+                );
                 reader.findings.warning(place, message, format!("remove {both} from `{ports}`"));
             }
         }
@@ -82,7 +98,11 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
             } else if protocol.watched() == none {
                 let place = reader.place(&[&exclude, &advanced, &mode]);
                 let message = format!("`{exclude}` leaves no port of `{advanced}` to be watched");
-                reader.findings.error(place, message, format!("exclude fewer ports, or write {mode}: off"));
+                reader.findings.error(
+                    place,
+                    message,
+                    format!("exclude fewer ports, or write {mode}: off"),
+                );
             }
         }
     }
@@ -90,13 +110,17 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
 
 /// Observe mode changes nothing, so decoys do not answer either.
 fn observed_decoys(config: &Config, reader: &mut Reader<'_>) {
-    let wanted = [("tcp.mode", &config.tcp), ("udp.mode", &config.udp)].into_iter().find(|(_, protocol)| protocol.mode == PortMode::Connect);
+    let wanted = [("tcp.mode", &config.tcp), ("udp.mode", &config.udp)]
+        .into_iter()
+        .find(|(_, protocol)| protocol.mode == PortMode::Connect);
     if let Some((path, _)) = wanted
         && config.mode == Mode::Observe
         && reader.is_sound(&["mode", "tcp.mode", "udp.mode"])
     {
         let place = reader.place(&[path, "mode"]);
-        let message = format!("`{path}` is connect, and mode observe answers nothing: the ports are watched as with stealth");
+        let message = format!(
+            "`{path}` is connect, and mode observe answers nothing: the ports are watched as with stealth"
+        );
         reader.findings.warning(place, message, "write mode: enforce for decoys that answer");
     }
 }
@@ -107,16 +131,36 @@ fn watched(config: &Config, reader: &mut Reader<'_>) {
     }
     if config.tcp.mode == PortMode::Off && config.udp.mode == PortMode::Off {
         let place = later(reader, "tcp.mode", "udp.mode");
-        reader.findings.warning(place, "neither TCP nor UDP is watched: nothing is noticed", "leave tcp.mode or udp.mode at advanced");
+        reader.findings.warning(
+            place,
+            "neither TCP nor UDP is watched: nothing is noticed",
+            "leave tcp.mode or udp.mode at advanced",
+        );
         return;
     }
-    let keys =
-        ["scan_trigger", "tcp.ports", "udp.ports", "tcp.advanced_ports", "udp.advanced_ports", "tcp.exclude", "udp.exclude", "tcp.mode", "udp.mode"];
+    let keys = [
+        "scan_trigger",
+        "tcp.ports",
+        "udp.ports",
+        "tcp.advanced_ports",
+        "udp.advanced_ports",
+        "tcp.exclude",
+        "udp.exclude",
+        "tcp.mode",
+        "udp.mode",
+    ];
     let ports = config.tcp.watched().count() + config.udp.watched().count();
     if reader.is_sound(&keys) && ports > 0 && u32::from(config.scan_trigger) >= ports {
         let place = reader.place(&keys);
-        let message = format!("`scan_trigger` is {}, but only {ports} ports are watched: a scan of all of them is not noticed", config.scan_trigger);
-        reader.findings.warning(place, message, format!("write at most {}, or watch more ports", ports - 1));
+        let message = format!(
+            "`scan_trigger` is {}, but only {ports} ports are watched: a scan of all of them is not noticed",
+            config.scan_trigger
+        );
+        reader.findings.warning(
+            place,
+            message,
+            format!("write at most {}, or watch more ports", ports - 1),
+        );
     }
 }
 
@@ -129,8 +173,16 @@ fn times(config: &Config, reader: &mut Reader<'_>) {
     }
     if max < timeout && reader.is_sound(&["block.escalate.max"]) {
         let place = reader.place(&["block.escalate.max", "block.timeout"]);
-        let message = format!("`block.escalate.max` ({}) is shorter than `block.timeout` ({}), the first block", text(max), text(timeout));
-        reader.findings.error(place, message, format!("write at least {}, or a shorter block.timeout", text(timeout)));
+        let message = format!(
+            "`block.escalate.max` ({}) is shorter than `block.timeout` ({}), the first block",
+            text(max),
+            text(timeout)
+        );
+        reader.findings.error(
+            place,
+            message,
+            format!("write at least {}, or a shorter block.timeout", text(timeout)),
+        );
     }
     if config.block.unproven.timeout > timeout && reader.is_sound(&["block.unproven.timeout"]) {
         let place = reader.place(&["block.unproven.timeout", "block.timeout"]);
@@ -139,11 +191,22 @@ fn times(config: &Config, reader: &mut Reader<'_>) {
             text(config.block.unproven.timeout),
             text(timeout)
         );
-        reader.findings.error(place, message, format!("write at most {}, or a longer block.timeout", text(timeout)));
+        reader.findings.error(
+            place,
+            message,
+            format!("write at most {}, or a longer block.timeout", text(timeout)),
+        );
     }
-    if memory < timeout && config.block.escalate.factor > 1 && reader.is_sound(&["block.escalate.memory", "block.escalate.factor"]) {
+    if memory < timeout
+        && config.block.escalate.factor > 1
+        && reader.is_sound(&["block.escalate.memory", "block.escalate.factor"])
+    {
         let place = reader.place(&["block.escalate.memory", "block.timeout"]);
-        let message = format!("`block.escalate.memory` ({}) is shorter than `block.timeout` ({}): no block escalates", text(memory), text(timeout));
+        let message = format!(
+            "`block.escalate.memory` ({}) is shorter than `block.timeout` ({}): no block escalates",
+            text(memory),
+            text(timeout)
+        );
         reader.findings.warning(place, message, format!("write more than {}", text(timeout)));
     }
 }
@@ -163,7 +226,10 @@ fn never_block(config: &Config, reader: &mut Reader<'_>) {
 fn respond(config: &Config, reader: &mut Reader<'_>) {
     let respond = &config.respond;
     for (path, action) in [("tcp.action", config.tcp.action), ("udp.action", config.udp.action)] {
-        if action == ProtocolAction::Command && respond.command.is_empty() && reader.is_sound(&["respond.command"]) {
+        if action == ProtocolAction::Command
+            && respond.command.is_empty()
+            && reader.is_sound(&["respond.command"])
+        {
             let place = reader.place(&[path]);
             reader.findings.error(
                 place,
@@ -172,14 +238,25 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
             );
         }
     }
-    let nobody_runs_it = [&config.tcp, &config.udp].iter().all(|protocol| protocol.mode == PortMode::Off || protocol.action == ProtocolAction::Log);
-    let sound = reader.is_sound(&["respond.command", "tcp.mode", "udp.mode", "tcp.action", "udp.action"]);
+    let nobody_runs_it = [&config.tcp, &config.udp]
+        .iter()
+        .all(|protocol| protocol.mode == PortMode::Off || protocol.action == ProtocolAction::Log);
+    let sound =
+        reader.is_sound(&["respond.command", "tcp.mode", "udp.mode", "tcp.action", "udp.action"]);
     if sound && !respond.command.is_empty() && nobody_runs_it {
         let place = reader.place(&["respond.command"]);
         let (why, remedy) = match [config.tcp.mode, config.udp.mode] {
-            [PortMode::Off, PortMode::Off] => ("tcp.mode and udp.mode are off", "write another mode for one of them"),
-            [PortMode::Off, _] => ("tcp.mode is off, and udp.action is log", "write udp.action: block or udp.action: command"),
-            [_, PortMode::Off] => ("tcp.action is log, and udp.mode is off", "write tcp.action: block or tcp.action: command"),
+            [PortMode::Off, PortMode::Off] => {
+                ("tcp.mode and udp.mode are off", "write another mode for one of them")
+            }
+            [PortMode::Off, _] => (
+                "tcp.mode is off, and udp.action is log",
+                "write udp.action: block or udp.action: command",
+            ),
+            [_, PortMode::Off] => (
+                "tcp.action is log, and udp.mode is off",
+                "write tcp.action: block or tcp.action: command",
+            ),
             _ => ("tcp.action and udp.action are log", "write action: block or action: command"),
         };
         reader.findings.warning(place, format!("`respond.command` is never run: {why}"), remedy);
@@ -187,17 +264,35 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
     let place = reader.place(&["respond.hosts_deny.line", "respond.hosts_deny.enabled"]);
     let line = &respond.hosts_deny.line;
     if line.contains(|c: char| c.is_control()) {
-        reader.findings.error(place, "`respond.hosts_deny.line` has a control character in it", "write one line of hosts.deny (hosts_access(5))");
+        reader.findings.error(
+            place,
+            "`respond.hosts_deny.line` has a control character in it",
+            "write one line of hosts.deny (hosts_access(5))",
+        );
     } else if let Err((message, remedy)) = values::macros(line) {
         reader.findings.error(place, format!("`respond.hosts_deny.line`: {message}"), remedy);
-    } else if let Some(other) = values::MACROS.iter().map(|name| format!("{{{name}}}")).find(|name| name != "{target}" && line.contains(name)) {
-        let message = format!("`respond.hosts_deny.line` has {other}, which is replaced in `respond.command` only");
-        reader.findings.error(place, message, "write {target} alone: the line must be the same when it is taken out again");
+    } else if let Some(other) = values::MACROS
+        .iter()
+        .map(|name| format!("{{{name}}}"))
+        .find(|name| name != "{target}" && line.contains(name))
+    {
+        let message = format!(
+            "`respond.hosts_deny.line` has {other}, which is replaced in `respond.command` only"
+        );
+        reader.findings.error(
+            place,
+            message,
+            "write {target} alone: the line must be the same when it is taken out again",
+        );
     } else if line.ends_with('\\') || line.trim_start().starts_with('#') {
         let message = "`respond.hosts_deny.line` would be a comment, or go on in the next line (hosts_access(5))";
         reader.findings.error(place, message, "write \"ALL: {target}\"");
     } else if !line.contains("{target}") {
-        reader.findings.error(place, "`respond.hosts_deny.line` has no {target}: it would deny the same to everybody", "write \"ALL: {target}\"");
+        reader.findings.error(
+            place,
+            "`respond.hosts_deny.line` has no {target}: it would deny the same to everybody",
+            "write \"ALL: {target}\"",
+        );
     }
 }
 
@@ -211,12 +306,18 @@ fn paths(config: &Config, reader: &mut Reader<'_>) {
         ("control.socket", Some(&config.control.socket)),
     ];
     for (at, (path, file)) in files.iter().enumerate() {
-        for (other, _) in files.iter().skip(at + 1).filter(|(_, same)| file.is_some() && same == file) {
+        for (other, _) in
+            files.iter().skip(at + 1).filter(|(_, same)| file.is_some() && same == file)
+        {
             if !reader.is_sound(&[path, other]) {
                 continue;
             }
             let place = later(reader, path, other);
-            reader.findings.error(place, format!("`{path}` and `{other}` are the same file"), "give each its own");
+            reader.findings.error(
+                place,
+                format!("`{path}` and `{other}` are the same file"),
+                "give each its own",
+            );
         }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Block, Capture, ClosedPorts, CommandWhen, Config, Control, Escalate, Facility, HostsDeny, Log, LogFormat, LogTarget, Method, Mode, NeverBlock,
-    OnExit, OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
+    Block, Capture, ClosedPorts, CommandWhen, Config, Control, Escalate, Facility, HostsDeny, Log,
+    LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit, OwnTable, PortMode, PortSet, Protocol,
+    ProtocolAction, Respond, Unproven, UnprovenAction,
 };
 
 impl Default for Config {
@@ -22,8 +23,8 @@ impl Default for Config {
                 mode: PortMode::Advanced,
                 // PortSentry 1.2's default list.
                 ports: PortSet::of(&[
-                    1, 11, 15, 79, 111, 119, 143, 540, 635, 1080, 1524, 2000, 5742, 6667, 12345, 12346, 20034, 27665, 31337, 32771, 32772, 32773,
-                    32774, 40421, 49724, 54320,
+                    1, 11, 15, 79, 111, 119, 143, 540, 635, 1080, 1524, 2000, 5742, 6667, 12345,
+                    12346, 20034, 27665, 31337, 32771, 32772, 32773, 32774, 40421, 49724, 54320,
                 ]),
                 advanced_ports: PortSet::range(1, 1023),
                 exclude: PortSet::of(&[113, 139]),
@@ -32,7 +33,8 @@ impl Default for Config {
             udp: Protocol {
                 mode: PortMode::Advanced,
                 ports: PortSet::of(&[
-                    1, 7, 9, 69, 161, 162, 513, 635, 640, 641, 700, 37444, 34555, 31335, 32770, 32771, 32772, 32773, 32774, 31337, 54321,
+                    1, 7, 9, 69, 161, 162, 513, 635, 640, 641, 700, 37444, 34555, 31335, 32770,
+                    32771, 32772, 32773, 32774, 31337, 54321,
                 ]),
                 advanced_ports: PortSet::range(1, 1023),
                 exclude: PortSet::of(&[67, 68, 137, 138, 520]),
@@ -42,12 +44,26 @@ impl Default for Config {
             scan_window: Duration::from_secs(600),
             block: Block {
                 timeout: Some(Duration::from_secs(3600)),
-                escalate: Escalate { factor: 4, max: Duration::from_secs(7 * 86_400), memory: Duration::from_secs(30 * 86_400) },
+                escalate: Escalate {
+                    factor: 4,
+                    max: Duration::from_secs(7 * 86_400),
+                    memory: Duration::from_secs(30 * 86_400),
+                },
                 ipv6_prefix: 64,
-                unproven: Unproven { action: UnprovenAction::Block, timeout: Duration::from_secs(60), per_minute: 600 },
+                unproven: Unproven {
+                    action: UnprovenAction::Block,
+                    timeout: Duration::from_secs(60),
+                    per_minute: 600,
+                },
                 total: 1_000_000,
             },
-            never_block: NeverBlock { own_addresses: true, gateways: true, resolvers: true, ssh_peers: true, admin_ports: PortSet::of(&[22]) },
+            never_block: NeverBlock {
+                own_addresses: true,
+                gateways: true,
+                resolvers: true,
+                ssh_peers: true,
+                admin_ports: PortSet::of(&[22]),
+            },
             allow: vec![
                 IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8)),
                 IpNet::from(std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)),
@@ -57,15 +73,27 @@ impl Default for Config {
                 command: Vec::new(),
                 command_when: CommandWhen::After,
                 command_timeout: Duration::from_secs(10),
-                hosts_deny: HostsDeny { enabled: false, path: PathBuf::from("/etc/hosts.deny"), line: "ALL: {target}".to_owned() },
+                hosts_deny: HostsDeny {
+                    enabled: false,
+                    path: PathBuf::from("/etc/hosts.deny"),
+                    line: "ALL: {target}".to_owned(),
+                },
                 banner: String::new(),
             },
             resolve: false,
-            log: Log { target: LogTarget::Auto, format: LogFormat::Classic, level: log::LevelFilter::Info, facility: Facility::Daemon },
+            log: Log {
+                target: LogTarget::Auto,
+                format: LogFormat::Classic,
+                level: log::LevelFilter::Info,
+                facility: Facility::Daemon,
+            },
             history_file: Some(PathBuf::from("/var/lib/portsentry/portsentry.history")),
             blocked_file: None,
             state_dir: PathBuf::from("/var/lib/portsentry"),
-            control: Control { socket: PathBuf::from("/run/portsentry/control.sock"), group: String::new() },
+            control: Control {
+                socket: PathBuf::from("/run/portsentry/control.sock"),
+                group: String::new(),
+            },
             on_exit: OnExit::Keep,
             own_table: OwnTable::Auto,
         }

@@ -69,14 +69,42 @@ pub struct Finding {
 
 impl Finding {
     /// A finding about the file as a whole.
-    pub(super) fn whole(severity: Severity, file: &Path, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { severity, file: file.to_owned(), line: 0, column: 0, message: message.into(), remedy: remedy.into(), cited: None }
+    pub(super) fn whole(
+        severity: Severity,
+        file: &Path,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity,
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            message: message.into(),
+            remedy: remedy.into(),
+            cited: None,
+        }
     }
 
     /// A finding at a place, with the text of its line.
-    pub(super) fn at(severity: Severity, file: &Path, place: Place, line: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn at(
+        severity: Severity,
+        file: &Path,
+        place: Place,
+        line: &str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         let cited = Some(cite(line, place.column));
-        Self { severity, file: file.to_owned(), line: place.line, column: place.column, message: message.into(), remedy: remedy.into(), cited }
+        Self {
+            severity,
+            file: file.to_owned(),
+            line: place.line,
+            column: place.column,
+            message: message.into(),
+            remedy: remedy.into(),
+            cited,
+        }
     }
 }
 
@@ -117,18 +145,32 @@ impl<'t> Findings<'t> {
     }
 
     /// Notes an error; without a place it is about the whole file.
-    pub(super) fn error(&mut self, place: Option<Place>, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn error(
+        &mut self,
+        place: Option<Place>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.add(Severity::Error, place, message.into(), remedy.into());
     }
 
     /// Notes a warning; without a place it is about the whole file.
-    pub(super) fn warning(&mut self, place: Option<Place>, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn warning(
+        &mut self,
+        place: Option<Place>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.add(Severity::Warning, place, message.into(), remedy.into());
     }
 
     /// The line with this number, from 1, without its end.
     pub(super) fn line(&self, number: u32) -> &'t str {
-        usize::try_from(number).ok().and_then(|number| self.lines.get(number.checked_sub(1)?)).copied().unwrap_or("")
+        usize::try_from(number)
+            .ok()
+            .and_then(|number| self.lines.get(number.checked_sub(1)?))
+            .copied()
+            .unwrap_or("")
     }
 
     /// Whether further findings are only counted.
@@ -140,7 +182,11 @@ impl<'t> Findings<'t> {
         if self.is_full() {
             // An error replaces a warning: the result must not depend on the number of findings
             // before it.
-            let warning = if severity == Severity::Error { self.list.iter().position(|kept| kept.severity == Severity::Warning) } else { None };
+            let warning = if severity == Severity::Error {
+                self.list.iter().position(|kept| kept.severity == Severity::Warning)
+            } else {
+                None
+            };
             self.unkept += 1;
             match warning {
                 Some(at) => drop(self.list.swap_remove(at)),
@@ -148,7 +194,9 @@ impl<'t> Findings<'t> {
             }
         }
         self.list.push(match place {
-            Some(place) => Finding::at(severity, self.file, place, self.line(place.line), message, remedy),
+            Some(place) => {
+                Finding::at(severity, self.file, place, self.line(place.line), message, remedy)
+            }
             None => Finding::whole(severity, self.file, message, remedy),
         });
     }
@@ -159,8 +207,14 @@ impl<'t> Findings<'t> {
         // Stable: findings at one place stay in their order.
         list.sort_by_key(|finding| (finding.line == 0, finding.line, finding.column));
         if self.unkept > 0 {
-            let severity = list.iter().map(|finding| finding.severity).min().unwrap_or(Severity::Warning);
-            list.push(Finding::whole(severity, self.file, format!("{} more findings are not shown", self.unkept), "repair these first"));
+            let severity =
+                list.iter().map(|finding| finding.severity).min().unwrap_or(Severity::Warning);
+            list.push(Finding::whole(
+                severity,
+                self.file,
+                format!("{} more findings are not shown", self.unkept),
+                "repair these first",
+            ));
         }
         list
     }
@@ -257,8 +311,18 @@ mod tests {
 
     #[test]
     fn a_finding_shows_place_line_caret_and_remedy() {
-        let finding = Finding::at(Severity::Error, Path::new("a.yaml"), Place { line: 3, column: 7 }, "mode: on", "wrong word", "write `enforce`");
-        assert_eq!(finding.to_string(), "a.yaml:3:7: error: wrong word\n    mode: on\n          ^\n    help: write `enforce`");
+        let finding = Finding::at(
+            Severity::Error,
+            Path::new("a.yaml"),
+            Place { line: 3, column: 7 },
+            "mode: on",
+            "wrong word",
+            "write `enforce`",
+        );
+        assert_eq!(
+            finding.to_string(),
+            "a.yaml:3:7: error: wrong word\n    mode: on\n          ^\n    help: write `enforce`"
+        );
     }
 
     #[test]
@@ -293,6 +357,10 @@ mod tests {
         let list = findings.finish();
         assert_eq!(list.len(), FINDINGS_MAX + 1);
         assert!(list.windows(2).all(|pair| pair[1].line == 0 || pair[0].line <= pair[1].line));
-        assert_eq!(list.iter().filter(|finding| finding.severity == Severity::Error).count(), 3, "two, and the line that counts the rest");
+        assert_eq!(
+            list.iter().filter(|finding| finding.severity == Severity::Error).count(),
+            3,
+            "two, and the line that counts the rest"
+        );
     }
 }

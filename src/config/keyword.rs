@@ -1,7 +1,10 @@
 //! Keywords: values of the file that are one of a few. One table for each type serves to read,
 //! print and list them.
 
-use super::{ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction};
+use super::{
+    ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable,
+    PortMode, ProtocolAction, UnprovenAction,
+};
 
 /// A type whose values are keywords.
 pub trait Keyword: Copy + PartialEq + 'static {
@@ -25,46 +28,67 @@ pub(super) fn keywords<T: Keyword>() -> Vec<&'static str> {
 }
 
 impl Keyword for Mode {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("observe", Self::Observe)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("enforce", Self::Enforce), ("observe", Self::Observe)];
 }
 
 impl Keyword for ClosedPorts {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("drop", Self::Drop), ("answer", Self::Answer)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("drop", Self::Drop), ("answer", Self::Answer)];
 }
 
 impl Keyword for Method {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("nflog", Self::Nflog), ("nfqueue", Self::Nfqueue)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("nflog", Self::Nflog), ("nfqueue", Self::Nfqueue)];
 }
 
 impl Keyword for PortMode {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("connect", Self::Connect), ("stealth", Self::Stealth), ("advanced", Self::Advanced)];
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        ("off", Self::Off),
+        ("connect", Self::Connect),
+        ("stealth", Self::Stealth),
+        ("advanced", Self::Advanced),
+    ];
 }
 
 impl Keyword for ProtocolAction {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("block", Self::Block), ("command", Self::Command), ("log", Self::Log)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("block", Self::Block), ("command", Self::Command), ("log", Self::Log)];
 }
 
 impl Keyword for UnprovenAction {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("block", Self::Block), ("slow", Self::Slow), ("report", Self::Report)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("block", Self::Block), ("slow", Self::Slow), ("report", Self::Report)];
 }
 
 impl Keyword for CommandWhen {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("before", Self::Before), ("after", Self::After)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("before", Self::Before), ("after", Self::After)];
 }
 
 impl Keyword for LogTarget {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("auto", Self::Auto), ("stderr", Self::Stderr), ("journal", Self::Journal), ("syslog", Self::Syslog)];
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("stderr", Self::Stderr),
+        ("journal", Self::Journal),
+        ("syslog", Self::Syslog),
+    ];
 }
 
 impl Keyword for LogFormat {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("classic", Self::Classic), ("text", Self::Text), ("json", Self::Json)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("classic", Self::Classic), ("text", Self::Text), ("json", Self::Json)];
 }
 
 impl Keyword for log::LevelFilter {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("error", Self::Error), ("warn", Self::Warn), ("info", Self::Info), ("debug", Self::Debug), ("trace", Self::Trace)];
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        ("off", Self::Off),
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
 }
 
 impl Keyword for Facility {
@@ -85,9 +109,11 @@ impl Keyword for Facility {
 }
 
 impl Keyword for OnExit {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("remove", Self::Remove)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("keep", Self::Keep), ("remove", Self::Remove)];
 }
 
 impl Keyword for OwnTable {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("true", Self::Yes), ("false", Self::No)];
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("true", Self::Yes), ("false", Self::No)];
 }

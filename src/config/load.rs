@@ -55,7 +55,9 @@ impl Loaded {
             return Err(Refused { findings });
         }
         // Warnings about the file were reported with their line.
-        let news = findings.into_iter().filter(|finding| self.warnings.iter().all(|told| told.message != finding.message));
+        let news = findings
+            .into_iter()
+            .filter(|finding| self.warnings.iter().all(|told| told.message != finding.message));
         self.warnings.extend(news.collect::<Vec<_>>());
         Ok(self)
     }
@@ -138,7 +140,11 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
         Ok(root) => root,
         Err(error) => {
             let line = error.place.map_or("", |place| findings.line(place.line));
-            findings.error(error.place, error.message, error.remedy.unwrap_or_else(|| syntax_remedy(line)));
+            findings.error(
+                error.place,
+                error.message,
+                error.remedy.unwrap_or_else(|| syntax_remedy(line)),
+            );
             return Err(Refused { findings: findings.finish() });
         }
     };
@@ -154,7 +160,11 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
         && Config::default().ignore_file.as_deref() != Some(path)
     {
         let message = format!("there is no file {}: `ignore_file` exempts nobody", path.display());
-        reader.findings.warning(Some(place), message, "write its right path, make the file, or take the line out");
+        reader.findings.warning(
+            Some(place),
+            message,
+            "write its right path, make the file, or take the line out",
+        );
     }
     let (ignored, odd) = found.map_or_else(Default::default, |(path, found)| ignored(path, found));
     let mut findings = reader.findings.finish();
@@ -180,7 +190,8 @@ fn syntax_remedy(line: &str) -> &'static str {
 /// The bytes as text.
 fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Refused> {
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SIZE_MAX {
-        let (message, remedy) = too_large("the configuration", bytes.len().try_into().unwrap_or(u64::MAX));
+        let (message, remedy) =
+            too_large("the configuration", bytes.len().try_into().unwrap_or(u64::MAX));
         return Err(Refused::whole(path, message, remedy));
     }
     let at = |valid: &[u8], what: &str, remedy: &str| {
@@ -188,7 +199,10 @@ fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Refused> {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.get(line_start..).unwrap_or("");
         let count = |number: usize| u32::try_from(number + 1).unwrap_or(u32::MAX);
-        let place = Place { line: count(before.matches('\n').count()), column: count(line.chars().count()) };
+        let place = Place {
+            line: count(before.matches('\n').count()),
+            column: count(line.chars().count()),
+        };
         Refused { findings: vec![Finding::at(Severity::Error, path, place, line, what, remedy)] }
     };
     let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -196,14 +210,21 @@ fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Refused> {
         at(valid, "the file is not UTF-8 from here on", "save it as UTF-8: iconv -t UTF-8")
     })?;
     if let Some((before, _)) = text.split_once('\0') {
-        return Err(at(before.as_bytes(), "the file has a NUL byte", "remove it: this is not a text file, or it was damaged"));
+        return Err(at(
+            before.as_bytes(),
+            "the file has a NUL byte",
+            "remove it: this is not a text file, or it was damaged",
+        ));
     }
     // A byte order mark has no meaning in UTF-8, and would shift the columns of the first line.
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 fn too_large(what: &str, size: u64) -> Fault {
-    (format!("the file has {size} bytes"), format!("{what} has at most {SIZE_MAX}: is this the right file?"))
+    (
+        format!("the file has {size} bytes"),
+        format!("{what} has at most {SIZE_MAX}: is this the right file?"),
+    )
 }
 
 /// The networks of the ignore file, and findings about it.
@@ -219,20 +240,32 @@ fn ignored(path: &Path, found: Result<Option<Vec<u8>>, Vec<Fault>>) -> (Vec<IpNe
 }
 
 fn of_whole(path: &Path, faults: Vec<Fault>) -> Vec<Finding> {
-    faults.into_iter().map(|(message, remedy)| Finding::whole(Severity::Error, path, message, remedy)).collect()
+    faults
+        .into_iter()
+        .map(|(message, remedy)| Finding::whole(Severity::Error, path, message, remedy))
+        .collect()
 }
 
 fn read_ignored(path: &Path) -> Result<Option<Vec<u8>>, Vec<Fault>> {
     // A dangling symbolic link counts as a file.
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        _ => read_trusted(path, "the ignore file", "take the line ignore_file out, or let it name a file that can be read").map(Some),
+        _ => read_trusted(
+            path,
+            "the ignore file",
+            "take the line ignore_file out, or let it name a file that can be read",
+        )
+        .map(Some),
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Refused> {
-    read_trusted(path, "the configuration", "name a file that exists; without --config the built-in defaults run")
-        .map_err(|faults| Refused { findings: of_whole(path, faults) })
+    read_trusted(
+        path,
+        "the configuration",
+        "name a file that exists; without --config the built-in defaults run",
+    )
+    .map_err(|faults| Refused { findings: of_whole(path, faults) })
 }
 
 /// Reads a file that only root can write.
@@ -248,7 +281,10 @@ fn read_trusted(path: &Path, what: &str, without: &str) -> Result<Vec<u8>, Vec<F
     let mut file = files::open(path).map_err(|error| cannot(&error))?;
     let facts = files::facts(&file).map_err(|error| cannot(&error))?;
     if !facts.regular {
-        return Err(vec![(format!("{what} is not a regular file"), "name a file, not a directory, pipe or device".to_owned())]);
+        return Err(vec![(
+            format!("{what} is not a regular file"),
+            "name a file, not a directory, pipe or device".to_owned(),
+        )]);
     }
     let faults = distrust(path, &facts);
     if !faults.is_empty() {

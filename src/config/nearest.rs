@@ -19,7 +19,11 @@ pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
 
 /// The word without letter case and kind of dash.
 pub(super) fn normal(word: &str) -> Option<String> {
-    (word.len() <= COMPARED_MAX).then(|| word.chars().map(|c| if c == '-' || c == ' ' { '_' } else { c.to_ascii_lowercase() }).collect())
+    (word.len() <= COMPARED_MAX).then(|| {
+        word.chars()
+            .map(|c| if c == '-' || c == ' ' { '_' } else { c.to_ascii_lowercase() })
+            .collect()
+    })
 }
 
 #[cfg(test)]
@@ -29,8 +33,13 @@ mod tests {
     #[test]
     fn typing_errors_are_recognised() {
         let known = ["scan_trigger", "scan_window", "mode", "allow"];
-        for (wrong, right) in [("scan_triger", "scan_trigger"), ("scan-window", "scan_window"), ("MODE", "mode"), ("mdoe", "mode"), ("alow", "allow")]
-        {
+        for (wrong, right) in [
+            ("scan_triger", "scan_trigger"),
+            ("scan-window", "scan_window"),
+            ("MODE", "mode"),
+            ("mdoe", "mode"),
+            ("alow", "allow"),
+        ] {
             assert_eq!(nearest(wrong, known), Some(right), "{wrong}");
         }
         assert_eq!(nearest("timeout", known), None);

@@ -29,7 +29,8 @@ mod tests {
     use crate::config::{KEYS, Loaded, parse};
 
     /// Texts that use each row.
-    const TEXTS: &[(&str, &str)] = &[("block.unproven.action", "block: {unproven: {action: slow}}")];
+    const TEXTS: &[(&str, &str)] =
+        &[("block.unproven.action", "block: {unproven: {action: slow}}")];
 
     fn warnings(loaded: &Loaded) -> Vec<String> {
         loaded.warnings.iter().map(|finding| finding.message.clone()).collect()
@@ -39,8 +40,15 @@ mod tests {
     fn each_key_without_effect_warns_at_its_place() {
         for (path, text) in TEXTS {
             let loaded = parse(text, "x").unwrap();
-            let finding = loaded.warnings.iter().find(|finding| finding.message.contains(&format!("`{path}` is not in force yet")));
-            assert!(finding.is_some_and(|finding| finding.line > 0), "{path}: {:?}", loaded.warnings);
+            let finding = loaded
+                .warnings
+                .iter()
+                .find(|finding| finding.message.contains(&format!("`{path}` is not in force yet")));
+            assert!(
+                finding.is_some_and(|finding| finding.line > 0),
+                "{path}: {:?}",
+                loaded.warnings
+            );
         }
     }
 

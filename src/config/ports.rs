@@ -36,7 +36,10 @@ impl PortSet {
     /// Whether `port` is in the set.
     pub fn contains(&self, port: u16) -> bool {
         let after = self.0.partition_point(|range| *range.start() <= port);
-        after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|range| range.contains(&port))
+        after
+            .checked_sub(1)
+            .and_then(|at| self.0.get(at))
+            .is_some_and(|range| range.contains(&port))
     }
 
     /// The ports of this set that are not in `other`.
@@ -64,7 +67,9 @@ impl PortSet {
                 left.push((start, end));
             }
         }
-        left.into_iter().filter_map(|(start, end)| Some(u16::try_from(start).ok()?..=u16::try_from(end).ok()?)).collect()
+        left.into_iter()
+            .filter_map(|(start, end)| Some(u16::try_from(start).ok()?..=u16::try_from(end).ok()?))
+            .collect()
     }
 }
 
@@ -111,7 +116,10 @@ mod tests {
 
     #[test]
     fn exclusion_works_at_both_ends() {
-        assert_eq!(PortSet::range(0, 65535).without(&PortSet::of(&[0, 9, 65535])).to_string(), "1-8, 10-65534");
+        assert_eq!(
+            PortSet::range(0, 65535).without(&PortSet::of(&[0, 9, 65535])).to_string(),
+            "1-8, 10-65534"
+        );
     }
 
     proptest! {

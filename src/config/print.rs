@@ -34,12 +34,15 @@ impl Config {
     /// Keys that differ from a newer configuration, a line each: `scan_trigger: 2 -> 5`. Long
     /// values are cut.
     pub fn changes(&self, newer: &Self) -> Vec<String> {
-        differences(self, newer).map(|(path, old, new)| format!("{path}: {} -> {}", shown(&old), shown(&new))).collect()
+        differences(self, newer)
+            .map(|(path, old, new)| format!("{path}: {} -> {}", shown(&old), shown(&new)))
+            .collect()
     }
 
     /// Keys that differ from a newer configuration and need a restart.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
-        let restart = |path: &str| KEYS.iter().any(|key| key.path == path && key.reload == Reload::Restart);
+        let restart =
+            |path: &str| KEYS.iter().any(|key| key.path == path && key.reload == Reload::Restart);
         differences(self, newer).map(|(path, _, _)| path).filter(|path| restart(path)).collect()
     }
 }
@@ -47,12 +50,20 @@ impl Config {
 impl Key {
     /// The default, in the file's notation.
     pub fn default_text(&self) -> String {
-        entries(&Config::default()).into_iter().find(|(path, _)| *path == self.path).map(|(_, text)| text).unwrap_or_default()
+        entries(&Config::default())
+            .into_iter()
+            .find(|(path, _)| *path == self.path)
+            .map(|(_, text)| text)
+            .unwrap_or_default()
     }
 }
 
 fn differences(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str, String, String)> {
-    entries(old).into_iter().zip(entries(new)).filter(|((_, old), (_, new))| old != new).map(|((path, old), (_, new))| (path, old, new))
+    entries(old)
+        .into_iter()
+        .zip(entries(new))
+        .filter(|((_, old), (_, new))| old != new)
+        .map(|((path, old), (_, new))| (path, old, new))
 }
 
 /// Every key and its value in the file's notation, in the order of the table of keys.
@@ -81,9 +92,19 @@ fn entries(config: &Config) -> Vec<(&'static str, String)> {
         on_exit,
         own_table,
     } = config;
-    let path_or_none = |path: &Option<std::path::PathBuf>| path.as_deref().map_or_else(|| "\"\"".to_owned(), file);
-    let mut values = vec![mode.word().to_owned(), list(interfaces.iter().map(|name| quoted(name))), closed_ports.word().to_owned()];
-    values.extend([capture.method.word().to_owned(), capture.reflex.to_string(), capture.group.to_string(), capture.decoy_port.to_string()]);
+    let path_or_none =
+        |path: &Option<std::path::PathBuf>| path.as_deref().map_or_else(|| "\"\"".to_owned(), file);
+    let mut values = vec![
+        mode.word().to_owned(),
+        list(interfaces.iter().map(|name| quoted(name))),
+        closed_ports.word().to_owned(),
+    ];
+    values.extend([
+        capture.method.word().to_owned(),
+        capture.reflex.to_string(),
+        capture.group.to_string(),
+        capture.decoy_port.to_string(),
+    ]);
     values.extend(protocol(tcp));
     values.extend(protocol(udp));
     values.extend([scan_trigger.to_string(), time(*scan_window)]);
@@ -105,7 +126,10 @@ fn entries(config: &Config) -> Vec<(&'static str, String)> {
         never_block.ssh_peers.to_string(),
         ports(&never_block.admin_ports),
     ]);
-    values.extend([list(allow.iter().map(|network| quoted(&values::display(network)))), path_or_none(ignore_file)]);
+    values.extend([
+        list(allow.iter().map(|network| quoted(&values::display(network)))),
+        path_or_none(ignore_file),
+    ]);
     values.extend([
         list(respond.command.iter().map(|word| quoted(word))),
         respond.command_when.word().to_owned(),
@@ -116,15 +140,31 @@ fn entries(config: &Config) -> Vec<(&'static str, String)> {
         quoted(&respond.banner),
     ]);
     values.push(resolve.to_string());
-    values.extend([log.target.word().to_owned(), log.format.word().to_owned(), log.level.word().to_owned(), log.facility.word().to_owned()]);
+    values.extend([
+        log.target.word().to_owned(),
+        log.format.word().to_owned(),
+        log.level.word().to_owned(),
+        log.facility.word().to_owned(),
+    ]);
     values.extend([path_or_none(history_file), path_or_none(blocked_file), file(state_dir)]);
-    values.extend([file(&control.socket), quoted(&control.group), on_exit.word().to_owned(), own_table.word().to_owned()]);
+    values.extend([
+        file(&control.socket),
+        quoted(&control.group),
+        on_exit.word().to_owned(),
+        own_table.word().to_owned(),
+    ]);
     KEYS.iter().map(|key| key.path).zip(values).collect()
 }
 
 fn protocol(protocol: &Protocol) -> [String; 5] {
     let Protocol { mode, ports: listed, advanced_ports, exclude, action } = protocol;
-    [mode.word().to_owned(), ports(listed), ports(advanced_ports), ports(exclude), action.word().to_owned()]
+    [
+        mode.word().to_owned(),
+        ports(listed),
+        ports(advanced_ports),
+        ports(exclude),
+        action.word().to_owned(),
+    ]
 }
 
 #[cfg(test)]
@@ -136,7 +176,10 @@ mod tests {
         // `zip` would cut the longer of the two.
         let entries = entries(&Config::default());
         assert_eq!(entries.len(), KEYS.len());
-        assert_eq!(entries.last().map(|(path, value)| (*path, value.as_str())), Some(("own_table", "auto")));
+        assert_eq!(
+            entries.last().map(|(path, value)| (*path, value.as_str())),
+            Some(("own_table", "auto"))
+        );
     }
 
     #[test]

@@ -44,10 +44,16 @@ impl<'t> Reader<'t> {
             Value::Null => &[],
             other => {
                 let remedy = match other {
-                    Value::Text(text) if text.contains('=') => "write YAML, `key: value`; this looks like a file of PortSentry 1.2 or 2.x",
+                    Value::Text(text) if text.contains('=') => {
+                        "write YAML, `key: value`; this looks like a file of PortSentry 1.2 or 2.x"
+                    }
                     _ => "write keys and values: `mode: enforce`",
                 };
-                self.findings.error(Some(root.place), format!("the file is {}, not keys and values", describe(other)), remedy);
+                self.findings.error(
+                    Some(root.place),
+                    format!("the file is {}, not keys and values", describe(other)),
+                    remedy,
+                );
                 &[]
             }
         };
@@ -78,7 +84,12 @@ impl<'t> Reader<'t> {
         &self.asked
     }
 
-    fn section(&mut self, path: String, entries: &[Entry], read: impl FnOnce(&mut Section<'_, '_, 't>)) {
+    fn section(
+        &mut self,
+        path: String,
+        entries: &[Entry],
+        read: impl FnOnce(&mut Section<'_, '_, 't>),
+    ) {
         let mut section = Section { reader: self, path, entries, names: Vec::new() };
         read(&mut section);
         section.finish();
@@ -137,7 +148,13 @@ impl<'n, 't> Section<'_, 'n, 't> {
             self.fail(
                 &path,
                 entry.place,
-                (format!("`{path}` has no value"), format!("write one ({}), or remove the line: the default is {default}", key.kind)),
+                (
+                    format!("`{path}` has no value"),
+                    format!(
+                        "write one ({}), or remove the line: the default is {default}",
+                        key.kind
+                    ),
+                ),
             );
             return None;
         }
@@ -146,7 +163,11 @@ impl<'n, 't> Section<'_, 'n, 't> {
     }
 
     /// Reads the section `name`.
-    pub(super) fn table(&mut self, name: &'static str, read: impl FnOnce(&mut Section<'_, '_, 't>)) {
+    pub(super) fn table(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Section<'_, '_, 't>),
+    ) {
         let path = self.path_of(name);
         let entries: &[Entry] = match self.entry(name) {
             None => &[],
@@ -181,14 +202,25 @@ impl<'n, 't> Section<'_, 'n, 't> {
             _ => "",
         };
         if T::of_word(text).is_none() && !matches!(node.value, Value::Text(_)) {
-            return self.mismatch(&path, node, &format!("one of {all}"), format!("write one of {all}"));
+            return self.mismatch(
+                &path,
+                node,
+                &format!("one of {all}"),
+                format!("write one of {all}"),
+            );
         }
         match T::of_word(text) {
             Some(value) => *to = value,
             None => {
-                let remedy =
-                    nearest(text, words()).map_or_else(|| format!("write one of {all}"), |near| format!("did you mean `{near}`? known are {all}"));
-                self.fail(&path, node.place, (format!("`{path}` cannot be `{}`", shown(text)), remedy));
+                let remedy = nearest(text, words()).map_or_else(
+                    || format!("write one of {all}"),
+                    |near| format!("did you mean `{near}`? known are {all}"),
+                );
+                self.fail(
+                    &path,
+                    node.place,
+                    (format!("`{path}` cannot be `{}`", shown(text)), remedy),
+                );
             }
         }
     }
@@ -200,8 +232,22 @@ impl<'n, 't> Section<'_, 'n, 't> {
             Value::Bool(value) => *to = *value,
             other => {
                 let remedy = match other {
-                    Value::Text(text) if matches!(text.to_ascii_lowercase().as_str(), "yes" | "on" | "y" | "true") => "write true, without quotes",
-                    Value::Text(text) if matches!(text.to_ascii_lowercase().as_str(), "no" | "off" | "n" | "false") => "write false, without quotes",
+                    Value::Text(text)
+                        if matches!(
+                            text.to_ascii_lowercase().as_str(),
+                            "yes" | "on" | "y" | "true"
+                        ) =>
+                    {
+                        "write true, without quotes"
+                    }
+                    Value::Text(text)
+                        if matches!(
+                            text.to_ascii_lowercase().as_str(),
+                            "no" | "off" | "n" | "false"
+                        ) =>
+                    {
+                        "write false, without quotes"
+                    }
                     Value::Whole(1) => "write true",
                     Value::Whole(0) => "write false",
                     _ => "write true or false",
@@ -216,14 +262,27 @@ impl<'n, 't> Section<'_, 'n, 't> {
         let Some((path, Kind::Number { min, max, why }, node)) = self.value(name) else { return };
         let Value::Whole(number) = &node.value else {
             let remedy = match &node.value {
-                Value::Text(text) if text.trim().parse::<u32>().is_ok() => format!("write it without quotes: {}", text.trim()),
+                Value::Text(text) if text.trim().parse::<u32>().is_ok() => {
+                    format!("write it without quotes: {}", text.trim())
+                }
                 _ => format!("write a whole number, {min} to {max}"),
             };
             return self.mismatch(&path, node, "a whole number", remedy);
         };
-        match u32::try_from(*number).ok().filter(|number| (min..=max).contains(number)).and_then(|number| T::try_from(number).ok()) {
+        match u32::try_from(*number)
+            .ok()
+            .filter(|number| (min..=max).contains(number))
+            .and_then(|number| T::try_from(number).ok())
+        {
             Some(value) => *to = value,
-            None => self.fail(&path, node.place, (format!("`{path}` is {number}, which is out of range"), format!("write {min} to {max}: {why}"))),
+            None => self.fail(
+                &path,
+                node.place,
+                (
+                    format!("`{path}` is {number}, which is out of range"),
+                    format!("write {min} to {max}: {why}"),
+                ),
+            ),
         }
     }
 
@@ -238,11 +297,20 @@ impl<'n, 't> Section<'_, 'n, 't> {
 
     /// A time within the table's bounds; `0` is `None`, if the table allows it.
     pub(super) fn time_or_zero(&mut self, name: &'static str, to: &mut Option<Duration>) {
-        let Some((path, Kind::Time { min, max, zero, why }, node)) = self.value(name) else { return };
+        let Some((path, Kind::Time { min, max, zero, why }, node)) = self.value(name) else {
+            return;
+        };
         let text = match &node.value {
             Value::Text(text) | Value::Fraction(text) => text.clone(),
             Value::Whole(number) => number.to_string(),
-            _ => return self.mismatch(&path, node, "a time", "write a number and its unit: 30s, 10m, 1h, 7d"),
+            _ => {
+                return self.mismatch(
+                    &path,
+                    node,
+                    "a time",
+                    "write a number and its unit: 30s, 10m, 1h, 7d",
+                );
+            }
         };
         match values::time(&text) {
             Err(wrong) => self.fail(&path, node.place, wrong),
@@ -250,8 +318,13 @@ impl<'n, 't> Section<'_, 'n, 't> {
             Ok(time) if (min..=max).contains(&time) => *to = Some(time),
             Ok(_) => {
                 let or = zero.map_or_else(String::new, |meaning| format!(", or 0 ({meaning})"));
-                let remedy = format!("write {} to {}{or}: {why}", written::time(min), written::time(max));
-                self.fail(&path, node.place, (format!("`{path}` is {}, which is out of range", shown(&text)), remedy));
+                let remedy =
+                    format!("write {} to {}{or}: {why}", written::time(min), written::time(max));
+                self.fail(
+                    &path,
+                    node.place,
+                    (format!("`{path}` is {}, which is out of range", shown(&text)), remedy),
+                );
             }
         }
     }
@@ -268,13 +341,19 @@ impl<'n, 't> Section<'_, 'n, 't> {
             let range = match &item.value {
                 Value::Whole(number) => values::port(*number, min),
                 Value::Text(text) | Value::Fraction(text) => values::ports(text, min),
-                other => Err((format!("`{path}` wants ports, this is {}", describe(other)), "write a number, 80, or a range, 6000-6063".to_owned())),
+                other => Err((
+                    format!("`{path}` wants ports, this is {}", describe(other)),
+                    "write a number, 80, or a range, 6000-6063".to_owned(),
+                )),
             };
             match range {
                 Ok(range) => {
                     if !seen.insert((*range.start(), *range.end())) {
                         let text = PortSet::range(*range.start(), *range.end());
-                        self.warning(item.place, (format!("`{path}` has {text} twice"), "remove one of them".to_owned()));
+                        self.warning(
+                            item.place,
+                            (format!("`{path}` has {text} twice"), "remove one of them".to_owned()),
+                        );
                     }
                     ranges.push(range);
                 }
@@ -314,10 +393,22 @@ impl<'n, 't> Section<'_, 'n, 't> {
             if let Err(wrong) = values::interface(text) {
                 self.fail(&path, place, wrong);
             } else if !seen.insert(text) {
-                self.warning(place, (format!("`{path}` has `{}` twice", shown(text)), "remove one of them".to_owned()));
+                self.warning(
+                    place,
+                    (
+                        format!("`{path}` has `{}` twice", shown(text)),
+                        "remove one of them".to_owned(),
+                    ),
+                );
             } else {
                 if text == "lo" {
-                    self.warning(place, ("the loopback interface is never watched".to_owned(), "remove `lo`".to_owned()));
+                    self.warning(
+                        place,
+                        (
+                            "the loopback interface is never watched".to_owned(),
+                            "remove `lo`".to_owned(),
+                        ),
+                    );
                 }
                 list.push(text.to_owned());
             }
@@ -342,7 +433,13 @@ impl<'n, 't> Section<'_, 'n, 't> {
                     if seen.insert(network) {
                         list.push(network);
                     } else {
-                        self.warning(place, (format!("`{path}` has {} twice", values::display(&network)), "remove one of them".to_owned()));
+                        self.warning(
+                            place,
+                            (
+                                format!("`{path}` has {} twice", values::display(&network)),
+                                "remove one of them".to_owned(),
+                            ),
+                        );
                     }
                 }
             }
@@ -399,7 +496,14 @@ impl<'n, 't> Section<'_, 'n, 't> {
         let Some((path, Kind::Text { max }, node)) = self.value(name) else { return };
         let Some(text) = self.text_of(&path, node) else { return };
         if text.len() > max {
-            self.fail(&path, node.place, (format!("`{path}` has {} bytes", text.len()), format!("write at most {max} bytes")));
+            self.fail(
+                &path,
+                node.place,
+                (
+                    format!("`{path}` has {} bytes", text.len()),
+                    format!("write at most {max} bytes"),
+                ),
+            );
         } else {
             text.clone_into(to);
         }
@@ -411,7 +515,14 @@ impl<'n, 't> Section<'_, 'n, 't> {
         let mut list = Vec::new();
         let words = self.texts(&path, node);
         if words.iter().map(|(word, _)| word.len() + 1).sum::<usize>() > max {
-            return self.fail(&path, node.place, (format!("`{path}` is longer than {max} bytes"), "put what it does into a script".to_owned()));
+            return self.fail(
+                &path,
+                node.place,
+                (
+                    format!("`{path}` is longer than {max} bytes"),
+                    "put what it does into a script".to_owned(),
+                ),
+            );
         }
         for (at, (word, place)) in words.into_iter().enumerate() {
             let program = if at == 0 { values::path(word, max) } else { Ok(()) };
@@ -434,7 +545,14 @@ impl<'n, 't> Section<'_, 'n, 't> {
                     ),
                 );
             } else if word.contains('\0') {
-                self.fail(&path, place, ("a word of the command has a NUL in it".to_owned(), "no argument can hold one (execve(2))".to_owned()));
+                self.fail(
+                    &path,
+                    place,
+                    (
+                        "a word of the command has a NUL in it".to_owned(),
+                        "no argument can hold one (execve(2))".to_owned(),
+                    ),
+                );
             } else if let Err(wrong) = values::macros(word) {
                 self.fail(&path, place, wrong);
             }
@@ -451,7 +569,10 @@ impl<'n, 't> Section<'_, 'n, 't> {
         for entry in self.entries {
             let path = self.path_of(&shown(&entry.key));
             if let Some(before) = first.get(entry.key.as_str()) {
-                let remedy = format!("it is there already in line {}, column {}: keep one of them", before.line, before.column);
+                let remedy = format!(
+                    "it is there already in line {}, column {}: keep one of them",
+                    before.line, before.column
+                );
                 self.error(entry.place, (format!("duplicate key `{path}`"), remedy));
                 continue;
             }
@@ -459,7 +580,11 @@ impl<'n, 't> Section<'_, 'n, 't> {
             if !self.names.contains(&entry.key.as_str()) {
                 // A suggestion costs more than the rest of the line: none for findings that will
                 // not be shown.
-                let remedy = if self.reader.findings.is_full() { String::new() } else { suggest::key(&entry.key, &self.path, &self.names) };
+                let remedy = if self.reader.findings.is_full() {
+                    String::new()
+                } else {
+                    suggest::key(&entry.key, &self.path, &self.names)
+                };
                 self.error(entry.place, (format!("unknown key `{path}`"), remedy));
             }
         }
@@ -476,7 +601,9 @@ fn quoting(value: &Value) -> String {
         Value::Map(entries) if entries.len() == 1 => {
             let key = entries.first().map(|entry| shown(&entry.key)).unwrap_or_default();
             let text = if key.contains(':') { format!("{key}:") } else { format!("{{{key}}}") };
-            format!("braces and colons mean something in YAML: put the text into quotes: \"{text}\"")
+            format!(
+                "braces and colons mean something in YAML: put the text into quotes: \"{text}\""
+            )
         }
         _ => "write a text in quotes: \"...\"".to_owned(),
     }

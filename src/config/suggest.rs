@@ -42,20 +42,28 @@ pub(super) fn key(key: &str, section: &str, known: &[&'static str]) -> String {
     }
     let elsewhere: Vec<_> = KEYS
         .iter()
-        .filter(|known| known.path.rsplit('.').next().is_some_and(|leaf| normal(leaf) == normal(key)))
+        .filter(|known| {
+            known.path.rsplit('.').next().is_some_and(|leaf| normal(leaf) == normal(key))
+        })
         .map(|known| format!("`{}`", known.path))
         .collect();
     if !elsewhere.is_empty() {
         return format!("it belongs elsewhere: {}", elsewhere.join(", "));
     }
-    let place = if section.is_empty() { "the keys at the top are".to_owned() } else { format!("the keys of `{section}` are") };
+    let place = if section.is_empty() {
+        "the keys at the top are".to_owned()
+    } else {
+        format!("the keys of `{section}` are")
+    };
     format!("{place}: {}", known.join(", "))
 }
 
 /// A dotted path in YAML notation.
 fn nesting(path: &str) -> String {
     match path.rsplit_once('.') {
-        Some((section, leaf)) => format!("; write `{leaf}:` indented below `{}:`", section.replace('.', ": ")),
+        Some((section, leaf)) => {
+            format!("; write `{leaf}:` indented below `{}:`", section.replace('.', ": "))
+        }
         None => String::new(),
     }
 }

@@ -8,7 +8,10 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::budget::BudgetBreach;
-use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, MessageFormatter as _, NonFiniteFloatPolicy, Spanned, UserMessageFormatter};
+use serde_saphyr::{
+    DuplicateKeyPolicy, MergeKeyPolicy, MessageFormatter as _, NonFiniteFloatPolicy, Spanned,
+    UserMessageFormatter,
+};
 
 use super::diagnostic::{Place, escaped};
 
@@ -100,7 +103,10 @@ pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
         Ok(root) => Ok(node(root, text)),
         // A file with comments only.
-        Err(error) if matches!(error.without_snippet(), serde_saphyr::Error::Eof { .. }) && is_blank(text) => {
+        Err(error)
+            if matches!(error.without_snippet(), serde_saphyr::Error::Eof { .. })
+                && is_blank(text) =>
+        {
             Ok(Node { place: Place { line: 1, column: 1 }, value: Value::Null })
         }
         Err(error) => Err(not_yaml(error.without_snippet())),
@@ -110,27 +116,47 @@ pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
 fn not_yaml(error: &serde_saphyr::Error) -> NotYaml {
     use serde_saphyr::Error;
     let (message, remedy) = match error {
-        Error::Budget { breach: BudgetBreach::Documents { .. }, .. } | Error::MultipleDocuments { .. } => {
+        Error::Budget { breach: BudgetBreach::Documents { .. }, .. }
+        | Error::MultipleDocuments { .. } => {
             ("a second document begins here".to_owned(), Some("keep one: remove the line `---`"))
         }
-        Error::Budget { breach: BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. }, .. }
+        Error::Budget {
+            breach: BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. },
+            ..
+        }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayCounterOverflow { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::RecursiveReferencesRequireWeakTypes { .. } => {
-            (format!("the aliases multiply beyond what a configuration needs ({ALIASES_MAX} in all)"), Some("write the values out"))
-        }
+        | Error::RecursiveReferencesRequireWeakTypes { .. } => (
+            format!(
+                "the aliases multiply beyond what a configuration needs ({ALIASES_MAX} in all)"
+            ),
+            Some("write the values out"),
+        ),
         Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => (
             format!("the nesting is deeper than {DEPTH_MAX} levels"),
             Some("look for brackets that are not closed: the configuration has four levels"),
         ),
-        Error::Budget { .. } => (format!("there are more than {NODES_MAX} values"), Some("write ports as ranges: is this the right file?")),
-        Error::UnknownAnchor { .. } => ("the alias has no anchor before it".to_owned(), Some("put a text that begins with `*` or `&` into quotes")),
-        Error::UnsupportedTag { .. } => {
-            (escaped(&UserMessageFormatter.format_message(error)), Some("remove the tag; put a text that begins with `!` into quotes"))
-        }
-        _ => (format!("this cannot be read as YAML: {}", escaped(&UserMessageFormatter.format_message(error))), None),
+        Error::Budget { .. } => (
+            format!("there are more than {NODES_MAX} values"),
+            Some("write ports as ranges: is this the right file?"),
+        ),
+        Error::UnknownAnchor { .. } => (
+            "the alias has no anchor before it".to_owned(),
+            Some("put a text that begins with `*` or `&` into quotes"),
+        ),
+        Error::UnsupportedTag { .. } => (
+            escaped(&UserMessageFormatter.format_message(error)),
+            Some("remove the tag; put a text that begins with `!` into quotes"),
+        ),
+        _ => (
+            format!(
+                "this cannot be read as YAML: {}",
+                escaped(&UserMessageFormatter.format_message(error))
+            ),
+            None,
+        ),
     };
     NotYaml { place: error.location().and_then(place), message, remedy }
 }
@@ -141,7 +167,8 @@ fn is_blank(text: &str) -> bool {
 }
 
 fn place(location: serde_saphyr::Location) -> Option<Place> {
-    let (line, column) = (u32::try_from(location.line()).ok()?, u32::try_from(location.column()).ok()?);
+    let (line, column) =
+        (u32::try_from(location.line()).ok()?, u32::try_from(location.column()).ok()?);
     (line > 0 && column > 0).then_some(Place { line, column })
 }
 
@@ -158,7 +185,9 @@ enum Raw {
 
 /// Recursion is as deep as the text, which is limited.
 fn node(raw: Spanned<Raw>, text: &str) -> Node {
-    let place = place(raw.referenced).or_else(|| place(raw.defined)).unwrap_or(Place { line: 1, column: 1 });
+    let place = place(raw.referenced)
+        .or_else(|| place(raw.defined))
+        .unwrap_or(Place { line: 1, column: 1 });
     let written = || {
         let (start, length) = (raw.defined.span().byte_offset()?, raw.defined.span().byte_len()?);
         let start = usize::try_from(start).ok()?;
@@ -171,7 +200,12 @@ fn node(raw: Spanned<Raw>, text: &str) -> Node {
         Raw::Fraction(value) => Value::Fraction(written().unwrap_or_else(|| value.to_string())),
         Raw::Text(value) => Value::Text(value),
         Raw::List(list) => Value::List(list.into_iter().map(|item| node(item, text)).collect()),
-        Raw::Map(pairs) => Value::Map(pairs.into_iter().map(|(key, value)| entry(node(key, text), node(value, text))).collect()),
+        Raw::Map(pairs) => Value::Map(
+            pairs
+                .into_iter()
+                .map(|(key, value)| entry(node(key, text), node(value, text)))
+                .collect(),
+        ),
     };
     Node { place, value }
 }
@@ -289,7 +323,10 @@ mod tests {
         let entries = map("# ä\r\ntcp:\r\n  mode: off\r\n  ports: [1, \"ä\", 7]\r\n");
         assert_eq!(entries[0].place, Place { line: 2, column: 1 });
         let Value::Map(tcp) = &entries[0].node.value else { panic!() };
-        assert_eq!((tcp[0].place, tcp[0].node.place), (Place { line: 3, column: 3 }, Place { line: 3, column: 9 }));
+        assert_eq!(
+            (tcp[0].place, tcp[0].node.place),
+            (Place { line: 3, column: 3 }, Place { line: 3, column: 9 })
+        );
         let Value::List(ports) = &tcp[1].node.value else { panic!() };
         assert_eq!(ports[2].place, Place { line: 4, column: 19 });
     }
@@ -297,7 +334,10 @@ mod tests {
     #[test]
     fn every_pair_of_a_duplicate_key_is_there() {
         let entries = map("a: 1\nb: {c: 1, c: 2, c: 3}\na: 2\n");
-        assert_eq!(entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a", "b", "a"]);
+        assert_eq!(
+            entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(),
+            ["a", "b", "a"]
+        );
         assert_eq!(entries[2].place, Place { line: 3, column: 1 });
         let Value::Map(inner) = &entries[1].node.value else { panic!() };
         assert_eq!(inner.len(), 3);
@@ -307,8 +347,14 @@ mod tests {
     fn an_alias_stands_where_it_is_used() {
         let entries = map("a: &p [1, 2]\nb: *p\n");
         assert_eq!(entries[1].node.place, Place { line: 2, column: 4 });
-        let (Value::List(a), Value::List(b)) = (&entries[0].node.value, &entries[1].node.value) else { panic!() };
-        assert_eq!(a.iter().map(|n| &n.value).collect::<Vec<_>>(), b.iter().map(|n| &n.value).collect::<Vec<_>>());
+        let (Value::List(a), Value::List(b)) = (&entries[0].node.value, &entries[1].node.value)
+        else {
+            panic!()
+        };
+        assert_eq!(
+            a.iter().map(|n| &n.value).collect::<Vec<_>>(),
+            b.iter().map(|n| &n.value).collect::<Vec<_>>()
+        );
     }
 
     #[test]

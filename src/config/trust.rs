@@ -22,13 +22,18 @@ pub fn distrust(path: &Path, facts: &Facts) -> Vec<Fault> {
     check(facts, "file", &name, &mut faults);
     // The owner of a link can change its target, even in a directory with the sticky bit.
     if let Some(uid) = files::link_owner(path).filter(|uid| *uid != 0) {
-        let message = format!("the link {name} belongs to user {uid}, who could change what root does");
+        let message =
+            format!("the link {name} belongs to user {uid}, who could change what root does");
         faults.push((message, format!("chown -h root: {}", quoted(&name))));
     }
     for directory in directories(path) {
         match files::facts_at(&directory) {
-            Ok(facts) => check(&facts, "directory", &escaped(&directory.to_string_lossy()), &mut faults),
-            Err(error) => faults.push((format!("cannot judge its directory: {error}"), String::new())),
+            Ok(facts) => {
+                check(&facts, "directory", &escaped(&directory.to_string_lossy()), &mut faults)
+            }
+            Err(error) => {
+                faults.push((format!("cannot judge its directory: {error}"), String::new()))
+            }
         }
     }
     faults
@@ -54,7 +59,13 @@ fn directories(path: &Path) -> Vec<PathBuf> {
 fn check(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
     let quoted = quoted(name);
     if facts.uid != 0 {
-        faults.push((format!("the {what} {name} belongs to user {}, who could change what root does", facts.uid), format!("chown root: {quoted}")));
+        faults.push((
+            format!(
+                "the {what} {name} belongs to user {}, who could change what root does",
+                facts.uid
+            ),
+            format!("chown root: {quoted}"),
+        ));
     }
     // In a directory with the sticky bit only root can replace root's files (unlink(2), rename(2)).
     if facts.mode & 0o022 != 0 && !(what == "directory" && facts.mode & 0o1000 != 0) {
@@ -63,7 +74,8 @@ fn check(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
             0o002 => "everybody",
             _ => "its group and everybody",
         };
-        let message = format!("the {what} {name} is writable by {who} (mode {:04o})", facts.mode & 0o7777);
+        let message =
+            format!("the {what} {name} is writable by {who} (mode {:04o})", facts.mode & 0o7777);
         faults.push((message, format!("chmod go-w {quoted}")));
     }
 }

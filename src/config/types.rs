@@ -61,7 +61,9 @@ impl Config {
     /// configuration. Never in observe mode, which changes nothing: the ports are then watched as
     /// in stealth mode.
     pub fn has_decoys(&self, protocol: &Protocol) -> bool {
-        self.mode == Mode::Enforce && protocol.mode == PortMode::Connect && !protocol.ports.is_empty()
+        self.mode == Mode::Enforce
+            && protocol.mode == PortMode::Connect
+            && !protocol.ports.is_empty()
     }
 
     /// Whether packets wait in the kernel for a decision.
@@ -72,8 +74,13 @@ impl Config {
 
     /// Whether new connections of suspects wait too: only if a suspect can be blocked.
     pub fn queues_connections(&self) -> bool {
-        let may_block = |protocol: &Protocol| protocol.action == ProtocolAction::Block && !protocol.watched().is_empty();
-        self.has_queue() && self.mode == Mode::Enforce && self.block.total > 0 && (may_block(&self.tcp) || may_block(&self.udp))
+        let may_block = |protocol: &Protocol| {
+            protocol.action == ProtocolAction::Block && !protocol.watched().is_empty()
+        };
+        self.has_queue()
+            && self.mode == Mode::Enforce
+            && self.block.total > 0
+            && (may_block(&self.tcp) || may_block(&self.udp))
     }
 
     /// Whether a probe without a decision is dropped.
@@ -85,7 +92,9 @@ impl Config {
     /// block an unverified source at once.
     pub fn has_reflex(&self, protocol: &Protocol) -> bool {
         let unproven = &self.block.unproven;
-        let may_block = self.mode == Mode::Enforce && protocol.action == ProtocolAction::Block && self.block.total > 0;
+        let may_block = self.mode == Mode::Enforce
+            && protocol.action == ProtocolAction::Block
+            && self.block.total > 0;
         let blocks_unproven = unproven.action == UnprovenAction::Block && unproven.per_minute > 0;
         self.capture.reflex && may_block && blocks_unproven && !protocol.watched().is_empty()
     }

@@ -34,13 +34,20 @@ pub(super) fn time(text: &str) -> Result<Duration, Wrong> {
         return Ok(Duration::ZERO);
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return wrong(format!("the time `{}` has no unit", shown(text)), format!("write {}s for seconds, {}m for minutes", shown(text), shown(text)));
+        return wrong(
+            format!("the time `{}` has no unit", shown(text)),
+            format!("write {}s for seconds, {}m for minutes", shown(text), shown(text)),
+        );
     }
     let Ok(time) = humantime::parse_duration(text) else {
         return wrong(format!("`{}` is not a time", shown(text)), REMEDY);
     };
     // The kernel's timeouts are in milliseconds.
-    if time.subsec_nanos() % 1_000_000 != 0 { wrong(format!("`{}` is finer than a millisecond", shown(text)), REMEDY) } else { Ok(time) }
+    if time.subsec_nanos() % 1_000_000 != 0 {
+        wrong(format!("`{}` is finer than a millisecond", shown(text)), REMEDY)
+    } else {
+        Ok(time)
+    }
 }
 
 /// A port number that was written as a number.
@@ -55,7 +62,10 @@ pub(super) fn port(number: i128, min: u16) -> Result<RangeInclusive<u16>, Wrong>
 pub(super) fn ports(text: &str, min: u16) -> Result<RangeInclusive<u16>, Wrong> {
     let text = text.trim();
     if text.contains(',') {
-        return wrong(format!("`{}` is one text, not a list of ports", shown(text)), format!("put the list into brackets: [{}]", shown(text)));
+        return wrong(
+            format!("`{}` is one text, not a list of ports", shown(text)),
+            format!("put the list into brackets: [{}]", shown(text)),
+        );
     }
     // A leading zero may mean octal, and a sign has no meaning here.
     let number = |part: &str| {
@@ -71,11 +81,17 @@ pub(super) fn ports(text: &str, min: u16) -> Result<RangeInclusive<u16>, Wrong> 
         );
     };
     if text.contains(':') {
-        return wrong(format!("`{}` is not a range of ports", shown(text)), format!("write {first}-{last}"));
+        return wrong(
+            format!("`{}` is not a range of ports", shown(text)),
+            format!("write {first}-{last}"),
+        );
     }
     let (low, high) = (port(first, min)?, port(last, min)?);
     if first > last {
-        return wrong(format!("the range {first}-{last} runs backwards"), format!("write {last}-{first}"));
+        return wrong(
+            format!("the range {first}-{last} runs backwards"),
+            format!("write {last}-{first}"),
+        );
     }
     Ok(*low.start()..=*high.end())
 }
@@ -96,11 +112,17 @@ pub(super) fn network(text: &str) -> Result<(IpNet, Option<Wrong>), Wrong> {
         return Ok((network.trunc(), Some(odd)));
     }
     if network.trunc() != network {
-        let odd = (format!("`{}` has bits below its prefix; it is taken as {plain}", shown(text)), format!("write {plain}, or the address alone"));
+        let odd = (
+            format!("`{}` has bits below its prefix; it is taken as {plain}", shown(text)),
+            format!("write {plain}, or the address alone"),
+        );
         return Ok((network.trunc(), Some(odd)));
     }
     if let Some(mapped) = unmapped(network) {
-        let odd = (format!("`{}` is an IPv4 address in IPv6 form, which no packet carries", shown(text)), format!("write {}", display(&mapped)));
+        let odd = (
+            format!("`{}` is an IPv4 address in IPv6 form, which no packet carries", shown(text)),
+            format!("write {}", display(&mapped)),
+        );
         return Ok((mapped, Some(odd)));
     }
     Ok((network, None))
@@ -108,7 +130,11 @@ pub(super) fn network(text: &str) -> Result<(IpNet, Option<Wrong>), Wrong> {
 
 /// A network as text; an address without its prefix length.
 pub(super) fn display(network: &IpNet) -> String {
-    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
 }
 
 /// The IPv4 network behind `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
@@ -121,7 +147,8 @@ fn unmapped(network: IpNet) -> Option<IpNet> {
 fn no_network(text: &str) -> Wrong {
     let message = format!("`{}` is neither an address nor a network", shown(text));
     if let Some((address, bits)) = text.split_once('/') {
-        if let (Ok(address), Ok(mask)) = (address.parse::<std::net::Ipv4Addr>(), bits.parse::<std::net::Ipv4Addr>())
+        if let (Ok(address), Ok(mask)) =
+            (address.parse::<std::net::Ipv4Addr>(), bits.parse::<std::net::Ipv4Addr>())
             && let Ok(network) = Ipv4Net::with_netmask(address, mask)
         {
             return (message, format!("write the mask as a number of bits: {}", network.trunc()));
@@ -129,7 +156,11 @@ fn no_network(text: &str) -> Wrong {
         if let Ok(address) = address.parse::<IpAddr>() {
             return (
                 message,
-                format!("the bits of {} go from 0 to {}", if address.is_ipv4() { "IPv4" } else { "IPv6" }, if address.is_ipv4() { 32 } else { 128 }),
+                format!(
+                    "the bits of {} go from 0 to {}",
+                    if address.is_ipv4() { "IPv4" } else { "IPv6" },
+                    if address.is_ipv4() { 32 } else { 128 }
+                ),
             );
         }
     }
@@ -150,12 +181,26 @@ pub(super) fn interface(name: &str) -> Result<(), Wrong> {
             format!("at most {INTERFACE_MAX} bytes; `ip link` lists the names"),
         );
     }
-    let bad = name.chars().find(|c| !is_plain(*c) || c.is_whitespace() || matches!(c, '/' | ':' | '*' | '"' | '\\' | '{' | '}' | ';'));
+    let bad = name.chars().find(|c| {
+        !is_plain(*c)
+            || c.is_whitespace()
+            || matches!(c, '/' | ':' | '*' | '"' | '\\' | '{' | '}' | ';')
+    });
     match (name, bad) {
-        ("" | "." | "..", _) => wrong(format!("`{name}` is not the name of an interface"), "`ip link` lists the names; [] is all of them"),
-        (_, Some('*')) => wrong(format!("`{}`: patterns of interfaces are not supported", shown(name)), "write each name; [] is all but loopback"),
+        ("" | "." | "..", _) => wrong(
+            format!("`{name}` is not the name of an interface"),
+            "`ip link` lists the names; [] is all of them",
+        ),
+        (_, Some('*')) => wrong(
+            format!("`{}`: patterns of interfaces are not supported", shown(name)),
+            "write each name; [] is all but loopback",
+        ),
         (_, Some(bad)) => wrong(
-            format!("`{}` cannot be the name of an interface: it has `{}` in it", shown(name), shown(&bad.to_string())),
+            format!(
+                "`{}` cannot be the name of an interface: it has `{}` in it",
+                shown(name),
+                shown(&bad.to_string())
+            ),
             "`ip link` lists the names",
         ),
         (_, None) => Ok(()),
@@ -168,10 +213,16 @@ pub(super) fn path(text: &str, max: usize) -> Result<(), Wrong> {
         return wrong("the path is empty", "write an absolute path");
     }
     if !text.starts_with('/') {
-        return wrong(format!("the path `{}` is relative", shown(text)), "write it from the root: the daemon has no directory of its own".to_owned());
+        return wrong(
+            format!("the path `{}` is relative", shown(text)),
+            "write it from the root: the daemon has no directory of its own".to_owned(),
+        );
     }
     if text.contains(|c: char| c.is_control()) {
-        return wrong(format!("the path `{}` has a control character in it", shown(text)), "leave it out");
+        return wrong(
+            format!("the path `{}` has a control character in it", shown(text)),
+            "leave it out",
+        );
     }
     if text.len() > max {
         return wrong(format!("the path has {} bytes", text.len()), format!("at most {max} bytes"));
@@ -181,13 +232,17 @@ pub(super) fn path(text: &str, max: usize) -> Result<(), Wrong> {
 
 /// The name of a group, or its number.
 pub(super) fn group(text: &str) -> Result<(), Wrong> {
-    let valid = |(at, c): (usize, char)| c.is_ascii_alphanumeric() || c == '_' || (at > 0 && matches!(c, '-' | '.' | '$'));
+    let valid = |(at, c): (usize, char)| {
+        c.is_ascii_alphanumeric() || c == '_' || (at > 0 && matches!(c, '-' | '.' | '$'))
+    };
     if text.len() <= GROUP_MAX && text.chars().enumerate().all(valid) {
         Ok(())
     } else {
         wrong(
             format!("`{}` is not the name of a group", shown(text)),
-            format!("letters, digits, `_`, `-` and `.`, at most {GROUP_MAX}; `getent group` lists them"),
+            format!(
+                "letters, digits, `_`, `-` and `.`, at most {GROUP_MAX}; `getent group` lists them"
+            ),
         )
     }
 }
@@ -203,11 +258,15 @@ pub(super) fn macros(text: &str) -> Result<(), Wrong> {
     while let Some((_, after)) = rest.split_once('{') {
         rest = after;
         let Some((name, _)) = after.split_once('}') else { break };
-        let is_word = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let is_word =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if is_word && !MACROS.contains(&name) {
-            let known = MACROS.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(" ");
-            let remedy = nearest(name, MACROS.iter().copied())
-                .map_or_else(|| format!("known are {known}"), |near| format!("did you mean {{{near}}}? known are {known}"));
+            let known =
+                MACROS.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(" ");
+            let remedy = nearest(name, MACROS.iter().copied()).map_or_else(
+                || format!("known are {known}"),
+                |near| format!("did you mean {{{near}}}? known are {known}"),
+            );
             return wrong(format!("unknown macro `{{{}}}`", shown(name)), remedy);
         }
     }
@@ -220,7 +279,9 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        for (text, seconds) in [("0", 0), ("10m", 600), ("1h", 3600), ("7d", 604_800), ("1h 30m", 5400), ("90s", 90)] {
+        for (text, seconds) in
+            [("0", 0), ("10m", 600), ("1h", 3600), ("7d", 604_800), ("1h 30m", 5400), ("90s", 90)]
+        {
             assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         for text in ["10", "", "-1s", "ten", "1us", "99999999999999999999d", "1.5"] {
@@ -236,7 +297,10 @@ mod tests {
         assert_eq!(ports(" 80 ", 0), Ok(80..=80));
         assert_eq!(ports("0-0", 0), Ok(0..=0));
         assert_eq!(ports("65535", 0), Ok(65535..=65535));
-        for text in ["", "-", "1-", "-5", "1-2-3", "http", "65536", "1-65536", "1,2", "9:11", "+1", "1 - +2", "022", "1-08", "9-3"] {
+        for text in [
+            "", "-", "1-", "-5", "1-2-3", "http", "65536", "1-65536", "1,2", "9:11", "+1",
+            "1 - +2", "022", "1-08", "9-3",
+        ] {
             assert!(ports(text, 0).is_err(), "{text}");
         }
         assert!(ports("0-5", 1).is_err());
@@ -246,7 +310,8 @@ mod tests {
 
     #[test]
     fn networks_are_masked_and_oddities_warned_about() {
-        let net = |text: &str| network(text).map(|(network, odd)| (network.to_string(), odd.is_some()));
+        let net =
+            |text: &str| network(text).map(|(network, odd)| (network.to_string(), odd.is_some()));
         assert_eq!(net("192.0.2.7"), Ok(("192.0.2.7/32".into(), false)));
         assert_eq!(net("192.0.2.7/24"), Ok(("192.0.2.0/24".into(), true)));
         assert_eq!(net("::/0"), Ok(("::/0".into(), true)));

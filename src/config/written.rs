@@ -49,7 +49,9 @@ pub(super) fn quoted(text: &str) -> String {
             '\t' => quoted.push_str("\\t"),
             ' '..='~' => quoted.push(character),
             // YAML's printable characters (5.1) that are visible; others by number.
-            _ if character.is_alphanumeric() && is_plain(character) && character < '\u{10000}' => quoted.push(character),
+            _ if character.is_alphanumeric() && is_plain(character) && character < '\u{10000}' => {
+                quoted.push(character)
+            }
             _ => quoted.push_str(&format!("\\U{:08x}", u32::from(character))),
         }
     }
@@ -87,7 +89,15 @@ mod tests {
 
     #[test]
     fn times_are_printed_in_the_largest_exact_units() {
-        for (seconds, text) in [(0, "0"), (60, "1m"), (3600, "1h"), (5400, "1h 30m"), (604_800, "7d"), (365 * 86_400, "365d"), (90, "1m 30s")] {
+        for (seconds, text) in [
+            (0, "0"),
+            (60, "1m"),
+            (3600, "1h"),
+            (5400, "1h 30m"),
+            (604_800, "7d"),
+            (365 * 86_400, "365d"),
+            (90, "1m 30s"),
+        ] {
             assert_eq!(time(Duration::from_secs(seconds)), text);
         }
         assert_eq!(time(Duration::from_millis(1500)), "1s 500ms");

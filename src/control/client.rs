@@ -61,9 +61,15 @@ impl ClientError {
     /// What the user can do; may be empty.
     pub fn remedy(&self) -> &str {
         match self {
-            Self::Unreachable { .. } => "is it running? See `systemctl status portsentry`; another socket is named with --socket",
-            Self::NotPermitted { .. } => "run portsentryctl as root, or become a member of the group that control.group names",
-            Self::Late | Self::Closed | Self::Lost(_) => "see `systemctl status portsentry` and try again",
+            Self::Unreachable { .. } => {
+                "is it running? See `systemctl status portsentry`; another socket is named with --socket"
+            }
+            Self::NotPermitted { .. } => {
+                "run portsentryctl as root, or become a member of the group that control.group names"
+            }
+            Self::Late | Self::Closed | Self::Lost(_) => {
+                "see `systemctl status portsentry` and try again"
+            }
             Self::Unintelligible(_) => "use portsentryctl of the same version as the daemon",
             Self::Refused(refusal) => &refusal.remedy,
         }
@@ -73,12 +79,20 @@ impl ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable { path, .. } => write!(f, "the daemon cannot be reached at {}", path.display()),
-            Self::NotPermitted { path } => write!(f, "you may not use the control socket {}", path.display()),
-            Self::Late => write!(f, "the daemon gave no answer within {} seconds", ANSWER_TIMEOUT.as_secs()),
+            Self::Unreachable { path, .. } => {
+                write!(f, "the daemon cannot be reached at {}", path.display())
+            }
+            Self::NotPermitted { path } => {
+                write!(f, "you may not use the control socket {}", path.display())
+            }
+            Self::Late => {
+                write!(f, "the daemon gave no answer within {} seconds", ANSWER_TIMEOUT.as_secs())
+            }
             Self::Closed => f.write_str("the daemon closed the connection"),
             Self::Lost(_) => f.write_str("the connection to the daemon is lost"),
-            Self::Unintelligible(what) => write!(f, "the daemon's answer is not understood: {what}"),
+            Self::Unintelligible(what) => {
+                write!(f, "the daemon's answer is not understood: {what}")
+            }
             Self::Refused(refusal) => f.write_str(&refusal.message),
         }
     }
@@ -112,9 +126,17 @@ impl Client {
         loop {
             match peer::connect_now(path) {
                 Ok(socket) => return Ok(Self { socket, buffer: Vec::new(), start: 0 }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => std::thread::sleep(CONNECT_RETRY),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(ClientError::NotPermitted { path: path.to_owned() }),
-                Err(error) => return Err(ClientError::Unreachable { path: path.to_owned(), error }),
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(CONNECT_RETRY)
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(ClientError::NotPermitted { path: path.to_owned() });
+                }
+                Err(error) => {
+                    return Err(ClientError::Unreachable { path: path.to_owned(), error });
+                }
             }
         }
     }
@@ -130,7 +152,9 @@ impl Client {
         while !rest.is_empty() {
             match self.socket.write(rest) {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT, Some(deadline))?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::OUT, Some(deadline))?
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The daemon may have refused and closed already; its answer has the reason.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
@@ -165,7 +189,13 @@ impl Client {
     fn next_line(&mut self, deadline: Option<Instant>) -> Result<Vec<u8>, ClientError> {
         let mut searched = self.start;
         loop {
-            if let Some(length) = self.buffer.get(searched..).unwrap_or_default().iter().position(|&byte| byte == b'\n') {
+            if let Some(length) = self
+                .buffer
+                .get(searched..)
+                .unwrap_or_default()
+                .iter()
+                .position(|&byte| byte == b'\n')
+            {
                 let end = searched + length;
                 let line = self.buffer.get(self.start..end).unwrap_or_default().to_vec();
                 self.start = end + 1;
@@ -181,9 +211,13 @@ impl Client {
             match self.socket.read(&mut chunk) {
                 Ok(0) => return Err(ClientError::Closed),
                 Ok(count) => self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::IN, deadline)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::IN, deadline)?
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(ClientError::Closed),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(ClientError::Closed);
+                }
                 Err(error) => return Err(ClientError::Lost(error)),
             }
         }
@@ -215,13 +249,20 @@ fn parse(line: &[u8]) -> Result<Reply, ClientError> {
     let unintelligible = |error: serde_json::Error| ClientError::Unintelligible(error.to_string());
     let head: Head<'_> = serde_json::from_slice(line).map_err(unintelligible)?;
     if head.v != VERSION {
-        return Err(ClientError::Unintelligible(format!("it is of protocol version {}; this program speaks version {VERSION}", head.v)));
+        return Err(ClientError::Unintelligible(format!(
+            "it is of protocol version {}; this program speaks version {VERSION}",
+            head.v
+        )));
     }
     // Parse long lists straight into their rows: serde keeps a tagged enum in an intermediate form
     // first.
     match &*head.reply {
-        "blocks" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::Blocks { rows, more }),
-        "history" => serde_json::from_slice(line).map(|Part { rows, more }| Reply::History { rows, more }),
+        "blocks" => {
+            serde_json::from_slice(line).map(|Part { rows, more }| Reply::Blocks { rows, more })
+        }
+        "history" => {
+            serde_json::from_slice(line).map(|Part { rows, more }| Reply::History { rows, more })
+        }
         _ => serde_json::from_slice(line),
     }
     .map_err(unintelligible)

@@ -109,7 +109,11 @@ impl Connection {
 
     /// Whether poll(2) should wait for writability. Not while a worker is making the output.
     pub(super) fn wants_output(&self) -> bool {
-        self.has_output() || matches!(self.state, State::Answering(Source::Rest(_) | Source::End) | State::Closing)
+        self.has_output()
+            || matches!(
+                self.state,
+                State::Answering(Source::Rest(_) | Source::End) | State::Closing
+            )
     }
 
     /// Whether it waits for a worker, without pending output.
@@ -136,7 +140,14 @@ impl Connection {
                 }
                 Ok(true)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(true)
+            }
             Err(error) => Err(error),
         }
     }
@@ -149,7 +160,13 @@ impl Connection {
         if !self.is_reading() {
             return Ok(None);
         }
-        let found = self.input.get(self.searched..).unwrap_or_default().iter().position(|&byte| byte == b'\n').map(|at| self.searched + at);
+        let found = self
+            .input
+            .get(self.searched..)
+            .unwrap_or_default()
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map(|at| self.searched + at);
         match found {
             Some(end) if end < REQUEST_MAX => {
                 let rest = self.input.split_off(end + 1);
@@ -162,7 +179,11 @@ impl Connection {
                 self.searched = self.input.len();
                 Ok(None)
             }
-            _ => Err(Refusal::new(Kind::BadRequest, format!("the request is longer than {REQUEST_MAX} bytes"), "")),
+            _ => Err(Refusal::new(
+                Kind::BadRequest,
+                format!("the request is longer than {REQUEST_MAX} bytes"),
+                "",
+            )),
         }
     }
 
@@ -228,7 +249,14 @@ impl Connection {
             self.progress = now;
         }
         if self.output.len() - self.written + line.len() > WATCH_MAX {
-            self.refuse(Refusal::new(Kind::Busy, "this client reads more slowly than things happen: it is cut off", "run watch again"), now);
+            self.refuse(
+                Refusal::new(
+                    Kind::Busy,
+                    "this client reads more slowly than things happen: it is cut off",
+                    "run watch again",
+                ),
+                now,
+            );
             return;
         }
         self.output.extend_from_slice(line.as_bytes());
@@ -242,7 +270,9 @@ impl Connection {
                 self.output.clear();
                 self.written = 0;
                 return Ok(match self.state {
-                    State::Reading | State::Watching | State::Answering(Source::Worker(_) | Source::Rest(_)) => true,
+                    State::Reading
+                    | State::Watching
+                    | State::Answering(Source::Worker(_) | Source::Rest(_)) => true,
                     State::Closing => false,
                     State::Answering(Source::End) => {
                         self.state = State::Reading;
@@ -274,7 +304,9 @@ impl Connection {
             State::Reading => Some(self.since + REQUEST_WITHIN),
             // The worker has its own time limits.
             State::Answering(Source::Worker(_)) if !self.has_output() => None,
-            State::Answering(_) | State::Closing => Some((self.progress + PROGRESS_WITHIN).min(self.since + ANSWER_WITHIN)),
+            State::Answering(_) | State::Closing => {
+                Some((self.progress + PROGRESS_WITHIN).min(self.since + ANSWER_WITHIN))
+            }
             State::Watching => self.has_output().then(|| self.progress + PROGRESS_WITHIN),
         }
     }

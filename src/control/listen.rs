@@ -46,11 +46,22 @@ pub enum ListenError {
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoGroup(name) => write!(f, "control.group: there is no group {name:?}: create it with groupadd(8), or set it to \"\""),
+            Self::NoGroup(name) => write!(
+                f,
+                "control.group: there is no group {name:?}: create it with groupadd(8), or set it to \"\""
+            ),
             Self::Running(path) => {
-                write!(f, "another portsentry is running: it answers at {}: stop it, or give this one another control.socket", path.display())
+                write!(
+                    f,
+                    "another portsentry is running: it answers at {}: stop it, or give this one another control.socket",
+                    path.display()
+                )
             }
-            Self::InTheWay(path) => write!(f, "{} is no socket: remove it, or give control.socket another path", path.display()),
+            Self::InTheWay(path) => write!(
+                f,
+                "{} is no socket: remove it, or give control.socket another path",
+                path.display()
+            ),
             Self::Failed { verb, path, .. } => write!(f, "cannot {verb} {}", path.display()),
         }
     }
@@ -78,10 +89,19 @@ pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
     };
     let group = match group {
         "" => None,
-        name => Some(peer::group_id(name).map_err(fail("look up the group of", path))?.ok_or_else(|| ListenError::NoGroup(name.to_owned()))?),
+        name => Some(
+            peer::group_id(name)
+                .map_err(fail("look up the group of", path))?
+                .ok_or_else(|| ListenError::NoGroup(name.to_owned()))?,
+        ),
     };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail("create the directory", directory))?;
+    let directory =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(fail("create the directory", directory))?;
     // Two daemons that start at once must not mistake each other's new socket for a stale one.
     let _lock = lock(directory).map_err(fail("lock the directory", directory))?;
     let socket = match UnixListener::bind(path) {
@@ -92,14 +112,21 @@ pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
         other => other,
     }
     .map_err(fail("bind the control socket", path))?;
-    let metadata = std::fs::symlink_metadata(path).map_err(fail("examine the control socket", path))?;
+    let metadata =
+        std::fs::symlink_metadata(path).map_err(fail("examine the control socket", path))?;
     // From here on, dropping `listener` removes the socket on an error.
-    let listener = Listener { socket, group, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+    let listener = Listener {
+        socket,
+        group,
+        path: path.to_owned(),
+        identity: (metadata.dev(), metadata.ino()),
+    };
     if group.is_some() {
         std::os::unix::fs::chown(path, None, group).map_err(fail("change the group of", path))?;
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
-    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail("change the mode of", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(fail("change the mode of", path))?;
     listener.socket.set_nonblocking(true).map_err(fail("set up the control socket", path))?;
     Ok(listener)
 }
@@ -110,7 +137,9 @@ fn lock(directory: &Path) -> io::Result<File> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10))
+            }
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -131,7 +160,9 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         // Connected, or the listener's queue is full.
         Ok(_) => return Err(ListenError::Running(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ListenError::Running(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(ListenError::Running(path.to_owned()));
+        }
         Err(error) => return Err(fail("find out who listens at")(error)),
     }
     std::fs::remove_file(path).map_err(fail("remove the old socket"))
@@ -146,7 +177,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let same = std::fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.identity);
+        let same = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == self.identity);
         if same {
             // If it stays, the next daemon finds that no process listens on it, and removes it.
             let _ = std::fs::remove_file(&self.path);

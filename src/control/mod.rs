@@ -23,7 +23,7 @@ pub mod workers;
 pub use handler::{Answer, Cancelled, Handler, Rows};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
-    AllowRow, BlockRow, Decoys, HistoryRow, Intake, Kind, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses, Shown, Stamp, Status, Store,
-    Target, Watching,
+    AllowRow, BlockRow, Decoys, HistoryRow, Intake, Kind, Queues, Reflex, Refusal, Repairs, Reply,
+    Request, Responses, Shown, Stamp, Status, Store, Target, Watching,
 };
 pub use server::{Feed, Server};

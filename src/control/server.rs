@@ -156,7 +156,8 @@ impl Service {
         }
         let deadline = Instant::now() + LAST_CHANGES_WITHIN;
         while self.workers.has_changes()
-            && let Ok(piece) = self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            && let Ok(piece) =
+                self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
             self.take_piece(piece);
         }
@@ -177,7 +178,10 @@ impl Service {
 
     fn take_piece(&mut self, piece: Piece) {
         let now = Instant::now();
-        let Some(position) = self.clients.iter().position(|client| client.id == piece.client) else { return };
+        let Some(position) = self.clients.iter().position(|client| client.id == piece.client)
+        else {
+            return;
+        };
         let Some(client) = self.clients.get_mut(position) else { return };
         client.add_piece(piece, now);
         if !client.send().unwrap_or(false) {
@@ -191,7 +195,8 @@ impl Service {
     fn wait(&self) -> io::Result<Ready> {
         let now = Instant::now();
         let accepts = self.paused_until.is_none_or(|until| until <= now)
-            && (self.clients.len() < CLIENTS_MAX || self.replaceable(ClientLimit::Root, now).is_some());
+            && (self.clients.len() < CLIENTS_MAX
+                || self.replaceable(ClientLimit::Root, now).is_some());
         let mut unread = false;
         let mut fds = Vec::with_capacity(self.clients.len() + 2);
         fds.push(PollFd::from_borrowed_fd(AsFd::as_fd(&*self.waker), PollFlags::IN));
@@ -205,8 +210,12 @@ impl Service {
         if accepts {
             fds.push(PollFd::from_borrowed_fd(self.listener.socket.as_fd(), PollFlags::IN));
         }
-        let mut due: Option<Instant> =
-            self.clients.iter().filter_map(Connection::deadline).chain(self.paused_until.filter(|until| *until > now)).min();
+        let mut due: Option<Instant> = self
+            .clients
+            .iter()
+            .filter_map(Connection::deadline)
+            .chain(self.paused_until.filter(|until| *until > now))
+            .min();
         if !accepts {
             // A client may become replaceable by time alone.
             due = Some(due.map_or(now + REPLACEABLE_AFTER, |due| due.min(now + REPLACEABLE_AFTER)));
@@ -263,7 +272,11 @@ impl Service {
     fn serve(&mut self, ready: &[PollFlags]) {
         let now = Instant::now();
         let mut clients = std::mem::take(&mut self.clients);
-        self.watchers = clients.iter().filter(|client| client.is_watching()).map(|client| client.peer.uid).collect();
+        self.watchers = clients
+            .iter()
+            .filter(|client| client.is_watching())
+            .map(|client| client.peer.uid)
+            .collect();
         let mut position = 0;
         clients.retain_mut(|client| {
             let flags = ready.get(position).copied().unwrap_or(PollFlags::empty());
@@ -275,7 +288,8 @@ impl Service {
 
     /// One step for a client; `false` when it is finished.
     fn step(&mut self, client: &mut Connection, flags: PollFlags, now: Instant) -> bool {
-        if client.wants_input() && flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        if client.wants_input() && flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+        {
             match client.receive() {
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
@@ -312,7 +326,11 @@ impl Service {
         match Request::parse(line) {
             Err(refusal) => client.answer(&refusal.into(), now),
             Ok(request) if request.changes() && uid != 0 => {
-                let refusal = Refusal::new(Kind::NotPermitted, "only root may change anything", "run portsentryctl as root, for example with sudo");
+                let refusal = Refusal::new(
+                    Kind::NotPermitted,
+                    "only root may change anything",
+                    "run portsentryctl as root, for example with sudo",
+                );
                 client.answer(&refusal.into(), now);
             }
             Ok(Request::Watch {}) => match self.refuse_watcher(uid) {
@@ -332,7 +350,15 @@ impl Service {
                 }
                 match self.workers.ask(client.id, uid, request) {
                     Some(handle) => client.wait_for(handle),
-                    None => client.answer(&Refusal::new(Kind::Busy, "too many requests wait already", "try again in some seconds").into(), now),
+                    None => client.answer(
+                        &Refusal::new(
+                            Kind::Busy,
+                            "too many requests wait already",
+                            "try again in some seconds",
+                        )
+                        .into(),
+                        now,
+                    ),
                 }
             }
         }
@@ -343,7 +369,11 @@ impl Service {
     fn refuse_watcher(&self, uid: u32) -> Option<Refusal> {
         let others = self.watchers.iter().filter(|watcher| **watcher != 0).count();
         let own = self.watchers.iter().filter(|watcher| **watcher == uid).count();
-        let bounds = [(WATCHERS_MAX, self.watchers.len()), (OTHER_WATCHERS_MAX, others), (WATCHERS_PER_USER, own)];
+        let bounds = [
+            (WATCHERS_MAX, self.watchers.len()),
+            (OTHER_WATCHERS_MAX, others),
+            (WATCHERS_PER_USER, own),
+        ];
         // Only the first bound applies to root.
         let bounds = bounds.get(..if uid == 0 { 1 } else { bounds.len() }).unwrap_or_default();
         let (bound, _) = bounds.iter().find(|(bound, watch)| watch >= bound)?;
@@ -355,7 +385,14 @@ impl Service {
         self.clients.retain_mut(|client| match client.deadline() {
             Some(deadline) if deadline <= now => {
                 if client.is_reading() && client.has_input() {
-                    client.refuse(Refusal::new(Kind::BadRequest, "no whole request came in time", "a request ends with a line end"), now);
+                    client.refuse(
+                        Refusal::new(
+                            Kind::BadRequest,
+                            "no whole request came in time",
+                            "a request ends with a line end",
+                        ),
+                        now,
+                    );
                     let _ = client.send();
                 }
                 false
@@ -369,7 +406,14 @@ impl Service {
             let now = Instant::now();
             let socket = match self.listener.socket.accept() {
                 Ok((socket, _)) => socket,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock
+                            | io::ErrorKind::Interrupted
+                            | io::ErrorKind::ConnectionAborted
+                    ) =>
+                {
                     return;
                 }
                 Err(_) => {
@@ -378,9 +422,13 @@ impl Service {
                 }
             };
             // A client whose user is unknown cannot be served.
-            let (Ok(()), Ok(peer)) = (socket.set_nonblocking(true), peer::peer(socket.as_fd())) else { continue };
+            let (Ok(()), Ok(peer)) = (socket.set_nonblocking(true), peer::peer(socket.as_fd()))
+            else {
+                continue;
+            };
             let limit = self.exceeded_limit(peer.uid);
-            let may_read = peer.uid == 0 || self.listener.group.is_some_and(|group| peer.is_member(group));
+            let may_read =
+                peer.uid == 0 || self.listener.group.is_some_and(|group| peer.is_member(group));
             self.last_id += 1;
             let mut client = Connection::new(self.last_id, socket, peer, now);
             let refusal = if !may_read {
@@ -409,7 +457,9 @@ impl Service {
                 continue;
             }
             self.clients.push(client);
-            if self.clients.len() >= CLIENTS_MAX && self.replaceable(ClientLimit::Root, now).is_none() {
+            if self.clients.len() >= CLIENTS_MAX
+                && self.replaceable(ClientLimit::Root, now).is_none()
+            {
                 return;
             }
         }
@@ -422,7 +472,8 @@ impl Service {
         match uid {
             0 => (self.clients.len() >= CLIENTS_MAX).then_some(ClientLimit::Root),
             _ if own >= CLIENTS_PER_USER => Some(ClientLimit::User(uid)),
-            _ => (others >= OTHERS_MAX || self.clients.len() >= CLIENTS_MAX).then_some(ClientLimit::Others),
+            _ => (others >= OTHERS_MAX || self.clients.len() >= CLIENTS_MAX)
+                .then_some(ClientLimit::Others),
         }
     }
 
@@ -430,7 +481,8 @@ impl Service {
     /// oldest of the user with the most connections. Root never makes room for others, and a user
     /// at its own limit makes room for itself.
     fn replaceable(&self, limit: ClientLimit, now: Instant) -> Option<usize> {
-        let connections = |uid: u32| self.clients.iter().filter(|client| client.peer.uid == uid).count();
+        let connections =
+            |uid: u32| self.clients.iter().filter(|client| client.peer.uid == uid).count();
         let may_go = |uid: u32| match limit {
             ClientLimit::Root => true,
             ClientLimit::Others => uid != 0,
@@ -439,8 +491,18 @@ impl Service {
         self.clients
             .iter()
             .enumerate()
-            .filter(|(_, client)| client.is_reading() && now.duration_since(client.since) >= REPLACEABLE_AFTER && may_go(client.peer.uid))
-            .max_by_key(|(_, client)| (client.peer.uid != 0, connections(client.peer.uid), std::cmp::Reverse(client.since)))
+            .filter(|(_, client)| {
+                client.is_reading()
+                    && now.duration_since(client.since) >= REPLACEABLE_AFTER
+                    && may_go(client.peer.uid)
+            })
+            .max_by_key(|(_, client)| {
+                (
+                    client.peer.uid != 0,
+                    connections(client.peer.uid),
+                    std::cmp::Reverse(client.since),
+                )
+            })
             .map(|(position, _)| position)
     }
 }
@@ -461,7 +523,9 @@ impl ClientLimit {
         let message = match self {
             Self::Root => format!("{CLIENTS_MAX} clients are connected already"),
             Self::Others => format!("{OTHERS_MAX} clients that are not root are connected already"),
-            Self::User(uid) => format!("{CLIENTS_PER_USER} clients of user {uid} are connected already"),
+            Self::User(uid) => {
+                format!("{CLIENTS_PER_USER} clients of user {uid} are connected already")
+            }
         };
         Refusal::new(Kind::Busy, message, "try again in some seconds")
     }

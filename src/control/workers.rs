@@ -125,8 +125,20 @@ impl Drop for Place {
 }
 
 impl Lane {
-    fn new(is_for_changes: bool, tasks_max: usize, answers_max: usize, answers_per_user: usize) -> Arc<Self> {
-        Arc::new(Self { is_for_changes, tasks_max, answers_max, answers_per_user, state: Mutex::default(), available: Condvar::new() })
+    fn new(
+        is_for_changes: bool,
+        tasks_max: usize,
+        answers_max: usize,
+        answers_per_user: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            is_for_changes,
+            tasks_max,
+            answers_max,
+            answers_per_user,
+            state: Mutex::default(),
+            available: Condvar::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -160,8 +172,9 @@ impl Lane {
         if let Some(position) = state.pieces.iter().position(|task| task.client == client) {
             return state.pieces.remove(position);
         }
-        let (user, position) =
-            state.users.iter().enumerate().find_map(|(user, (_, tasks))| Some((user, tasks.iter().position(|task| task.client == client)?)))?;
+        let (user, position) = state.users.iter().enumerate().find_map(|(user, (_, tasks))| {
+            Some((user, tasks.iter().position(|task| task.client == client)?))
+        })?;
         let (_, tasks) = state.users.get_mut(user)?;
         let task = tasks.remove(position);
         if tasks.is_empty() {
@@ -197,12 +210,20 @@ impl Lane {
     }
 
     /// Runs a thread.
-    fn work(self: &Arc<Self>, pieces_first: bool, handler: &mut dyn Handler, done: &Sender<Piece>, waker: &Waker) {
+    fn work(
+        self: &Arc<Self>,
+        pieces_first: bool,
+        handler: &mut dyn Handler,
+        done: &Sender<Piece>,
+        waker: &Waker,
+    ) {
         while let Some((task, place)) = self.next(pieces_first) {
             let Task { client, cancelled, work, .. } = task;
             let is_first = matches!(work, Work::Request(_));
             let (mut stream, place) = match (work, place) {
-                (Work::Request(request), Some(place)) => (Stream::of(handler.handle(request, &cancelled)), place),
+                (Work::Request(request), Some(place)) => {
+                    (Stream::of(handler.handle(request, &cancelled)), place)
+                }
                 (Work::Rest(Rest { stream, place }), _) => (stream, place),
                 (Work::Request(_), None) => continue,
             };
@@ -241,18 +262,26 @@ impl Workers {
     ///
     /// # Errors
     /// clone(2) failed.
-    pub(super) fn start(new_handler: NewHandler<'_>, clients_max: usize, done: &Sender<Piece>, waker: &Arc<Waker>) -> io::Result<Self> {
+    pub(super) fn start(
+        new_handler: NewHandler<'_>,
+        clients_max: usize,
+        done: &Sender<Piece>,
+        waker: &Arc<Waker>,
+    ) -> io::Result<Self> {
         let workers = Self {
             changes: Lane::new(true, CHANGES_MAX, usize::MAX, usize::MAX),
             root: Lane::new(false, clients_max, usize::MAX, usize::MAX),
             others: Lane::new(false, clients_max, LONG_ANSWERS_MAX, LONG_ANSWERS_PER_USER),
         };
         // One thread, so that changes are made in the order of their arrival.
-        for (name, lane, threads) in
-            [("control-change", &workers.changes, 1), ("control-root", &workers.root, READERS), ("control-read", &workers.others, READERS)]
-        {
+        for (name, lane, threads) in [
+            ("control-change", &workers.changes, 1),
+            ("control-root", &workers.root, READERS),
+            ("control-read", &workers.others, READERS),
+        ] {
             for number in 0..threads {
-                let (lane, mut handler, done, waker) = (Arc::clone(lane), new_handler(), done.clone(), Arc::clone(waker));
+                let (lane, mut handler, done, waker) =
+                    (Arc::clone(lane), new_handler(), done.clone(), Arc::clone(waker));
                 let thread = thread::Builder::new().name(name.to_owned());
                 thread.spawn(move || lane.work(number > 0, &mut *handler, &done, &waker))?;
             }

@@ -138,7 +138,9 @@ pub enum AllowCommand {
 }
 
 /// Reads the command line, its first word the program's name.
-pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+pub(super) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Arguments, clap::Error> {
     Arguments::try_parse_from(arguments)
 }
 
@@ -146,9 +148,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let time = humantime::parse_duration(text).map_err(|error| format!("{error}: write it as 30s, 2h or \"1day 12h\""))?;
+    let time = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}: write it as 30s, 2h or \"1day 12h\""))?;
     // Less than a second would become 0, which means permanent.
-    if time < Duration::from_secs(1) { Err("a block lasts a second or more; 0 is until it is unblocked".to_owned()) } else { Ok(time) }
+    if time < Duration::from_secs(1) {
+        Err("a block lasts a second or more; 0 is until it is unblocked".to_owned())
+    } else {
+        Ok(time)
+    }
 }
 
 fn parse_reason(text: &str) -> Result<String, String> {
@@ -162,14 +169,16 @@ fn parse_reason(text: &str) -> Result<String, String> {
 }
 
 fn parse_mode(text: &str) -> Result<Modes, String> {
-    Modes::of_word(text).ok_or_else(|| "write tcp, stcp, atcp, udp, sudp, audp, connect or stealth".to_owned())
+    Modes::of_word(text)
+        .ok_or_else(|| "write tcp, stcp, atcp, udp, sudp, audp, connect or stealth".to_owned())
 }
 
 fn parse_since(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
-    let age = humantime::parse_duration(text).map_err(|error| format!("{error}: write it as 1h, 7d or 2026-11-20T15:00:00Z"))?;
+    let age = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}: write it as 1h, 7d or 2026-11-20T15:00:00Z"))?;
     // A time before the earliest possible one selects everything.
     Ok(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
 }
@@ -190,10 +199,22 @@ mod tests {
 
     #[test]
     fn blocks_take_a_time_and_a_reason() {
-        let Command::Block { time, reason, .. } = read("portsentryctl block 192.0.2.0/24 --for 2h --reason abuse").unwrap() else { panic!() };
+        let Command::Block { time, reason, .. } =
+            read("portsentryctl block 192.0.2.0/24 --for 2h --reason abuse").unwrap()
+        else {
+            panic!()
+        };
         assert_eq!((time, reason.as_str()), (Some(Duration::from_secs(7200)), "abuse"));
-        assert!(matches!(read("portsentryctl block 192.0.2.1 --for 0"), Ok(Command::Block { time: Some(Duration::ZERO), .. })));
-        for wrong in ["--for 500ms", "--for soon", "--for -1h", &format!("--reason {}", "x".repeat(REASON_MAX + 1))] {
+        assert!(matches!(
+            read("portsentryctl block 192.0.2.1 --for 0"),
+            Ok(Command::Block { time: Some(Duration::ZERO), .. })
+        ));
+        for wrong in [
+            "--for 500ms",
+            "--for soon",
+            "--for -1h",
+            &format!("--reason {}", "x".repeat(REASON_MAX + 1)),
+        ] {
             assert!(read(&format!("portsentryctl block 192.0.2.1 {wrong}")).is_err(), "{wrong}");
         }
     }

@@ -31,13 +31,18 @@ pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Re
             }
             match from {
                 Some(_) => writeln!(out, "{} is good.", printable(&shown))?,
-                None => writeln!(out, "There is no {}: the daemon runs with its built-in defaults.", printable(&shown))?,
+                None => writeln!(
+                    out,
+                    "There is no {}: the daemon runs with its built-in defaults.",
+                    printable(&shown)
+                )?,
             }
             Ok(status::DONE)
         }
         Err(refused) => {
             if as_json {
-                let findings: Vec<String> = refused.findings.iter().map(ToString::to_string).collect();
+                let findings: Vec<String> =
+                    refused.findings.iter().map(ToString::to_string).collect();
                 let document = json!({"ok": false, "file": shown, "findings": findings});
                 writeln!(out, "{}", printable_json(format!("{document:#}")))?;
                 return Ok(status::CONFIGURATION);

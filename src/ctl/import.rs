@@ -37,7 +37,11 @@ pub(super) struct Order<'o> {
 }
 
 /// Runs the import.
-pub(super) fn run(order: &Order<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failure> {
+pub(super) fn run(
+    order: &Order<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
     if let Some(to) = order.to
         && fs::symlink_metadata(to).is_ok()
     {
@@ -51,7 +55,9 @@ pub(super) fn run(order: &Order<'_>, out: &mut dyn Write, err: &mut dyn Write) -
             writeln!(out, "{}", printable_json(format!("{document:#}")))?;
             return Ok(status::CONFIGURATION);
         }
-        Err(refused) => return Err(Failure::Configuration(format!("{refused}\nNothing was written."))),
+        Err(refused) => {
+            return Err(Failure::Configuration(format!("{refused}\nNothing was written.")));
+        }
     };
     let Import { yaml, findings } = translated;
     // Findings that the daemon will have about the new file, for example keys without effect yet.
@@ -78,7 +84,11 @@ pub(super) fn run(order: &Order<'_>, out: &mut dyn Write, err: &mut dyn Write) -
         None => out.write_all(yaml.as_bytes())?,
         Some(to) => {
             let to = to.display().to_string();
-            writeln!(out, "{0} is written. Read its head, then check it: portsentryctl check {0}", printable(&to))?;
+            writeln!(
+                out,
+                "{0} is written. Read its head, then check it: portsentryctl check {0}",
+                printable(&to)
+            )?;
         }
     }
     Ok(status::DONE)
@@ -89,7 +99,10 @@ fn texts(findings: &[Finding]) -> Vec<String> {
 }
 
 /// Reads all files and translates them.
-fn translate(order: &Order<'_>, untrusted: &mut Vec<String>) -> Result<Result<Import, Refused>, Failure> {
+fn translate(
+    order: &Order<'_>,
+    untrusted: &mut Vec<String>,
+) -> Result<Result<Import, Refused>, Failure> {
     let must = |path: &Path| read(path).map_err(|error| unreadable(path, &error));
     let (bytes, doubt) = must(order.file)?;
     untrusted.extend(doubt);
@@ -111,7 +124,12 @@ fn translate(order: &Order<'_>, untrusted: &mut Vec<String>) -> Result<Result<Im
     });
     let refused_later = RefCell::new(Vec::new());
     let ignore = |path: &Path| ignore_files(path, order.file, &refused_later);
-    let import = classic::import(&classic::Request { config: &config, defaults: defaults.as_ref(), modes: order.modes, ignore: &ignore });
+    let import = classic::import(&classic::Request {
+        config: &config,
+        defaults: defaults.as_ref(),
+        modes: order.modes,
+        ignore: &ignore,
+    });
     untrusted.extend(refused_later.into_inner());
     Ok(import)
 }
@@ -119,7 +137,11 @@ fn translate(order: &Order<'_>, untrusted: &mut Vec<String>) -> Result<Result<Im
 /// The ignore file that the configuration names, or one of that name beside the configuration, and
 /// the one that Debian's init script generates from it. `refused_later` gets the reasons why the
 /// daemon will refuse the first.
-fn ignore_files(named: &Path, config: &Path, refused_later: &RefCell<Vec<String>>) -> classic::Ignore {
+fn ignore_files(
+    named: &Path,
+    config: &Path,
+    refused_later: &RefCell<Vec<String>>,
+) -> classic::Ignore {
     let beside = named.file_name().map(|name| config.with_file_name(name));
     for path in [Some(named.to_owned()), beside].into_iter().flatten() {
         let mut fixed = path.clone().into_os_string();
@@ -146,9 +168,13 @@ fn ignore_files(named: &Path, config: &Path, refused_later: &RefCell<Vec<String>
 
 /// Reasons why the daemon will refuse to read this file.
 fn refusals(path: &Path) -> Vec<String> {
-    let faults = files::facts_at(path).map(|facts| config::distrust(path, &facts)).unwrap_or_default();
+    let faults =
+        files::facts_at(path).map(|facts| config::distrust(path, &facts)).unwrap_or_default();
     let words = |(fault, remedy): config::Fault| {
-        format!("{}: warning: {fault}: the daemon will not start with such an ignore file\n    help: {remedy}", path.display())
+        format!(
+            "{}: warning: {fault}: the daemon will not start with such an ignore file\n    help: {remedy}",
+            path.display()
+        )
     };
     faults.into_iter().map(words).collect()
 }
@@ -159,7 +185,10 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => "run as root, or give yourself the right to read it",
         _ => "name a file that can be read",
     };
-    Failure::Configuration(format!("{}: error: cannot read it: {error}\n    help: {remedy}", path.display()))
+    Failure::Configuration(format!(
+        "{}: error: cannot read it: {error}\n    help: {remedy}",
+        path.display()
+    ))
 }
 
 /// A file, and a warning if users other than root could have written commands for root into it.
@@ -172,7 +201,10 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<String>)> {
     // One byte more than allowed shows whether there is more.
     let bytes = files::read_up_to(&mut file, SIZE_MAX + 1)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SIZE_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it has more than {SIZE_MAX} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("it has more than {SIZE_MAX} bytes"),
+        ));
     }
     let doubtful = files::is_root() && (facts.uid != 0 || facts.mode & 0o022 != 0);
     let doubt = doubtful.then(|| {
@@ -201,17 +233,27 @@ fn write(to: &Path, text: &str) -> Result<(), Failure> {
         _ => Path::new("."),
     };
     let cannot = |error: &io::Error| {
-        let status = if error.kind() == io::ErrorKind::PermissionDenied { status::NOT_PERMITTED } else { status::SOFTWARE };
+        let status = if error.kind() == io::ErrorKind::PermissionDenied {
+            status::NOT_PERMITTED
+        } else {
+            status::SOFTWARE
+        };
         let remedy = match error.kind() {
-            io::ErrorKind::PermissionDenied => "run as root, or write it elsewhere with --output".to_owned(),
-            io::ErrorKind::NotFound => format!("make the directory: install -d -m 0755 {}", directory.display()),
+            io::ErrorKind::PermissionDenied => {
+                "run as root, or write it elsewhere with --output".to_owned()
+            }
+            io::ErrorKind::NotFound => {
+                format!("make the directory: install -d -m 0755 {}", directory.display())
+            }
             _ => "write it elsewhere with --output".to_owned(),
         };
         Failure::File(status, format!("cannot write {}: {error}", to.display()), remedy)
     };
     if to == Path::new(DEFAULT_PATH) {
         match DirBuilder::new().mode(0o755).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot(&error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(cannot(&error));
+            }
             _ => {}
         }
     }

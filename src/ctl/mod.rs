@@ -33,11 +33,21 @@ mod status {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    ExitCode::from(run(std::env::args_os(), &mut io::BufWriter::new(io::stdout().lock()), &mut io::stderr().lock(), &Zone::system()))
+    ExitCode::from(run(
+        std::env::args_os(),
+        &mut io::BufWriter::new(io::stdout().lock()),
+        &mut io::stderr().lock(),
+        &Zone::system(),
+    ))
 }
 
 /// Runs the program with the given outputs; returns the exit status.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &mut dyn Write, zone: &Zone) -> u8 {
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    zone: &Zone,
+) -> u8 {
     let arguments = match args::parse(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -53,7 +63,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write, e
     match run::run(&arguments, out, err, zone).and_then(|code| Ok(out.flush().map(|()| code)?)) {
         Ok(code) => code,
         // The reader of the output has enough: `portsentryctl list | head` is not a failure.
-        Err(failure::Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => status::DONE,
+        Err(failure::Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            status::DONE
+        }
         Err(failure) => {
             let _ = out.flush();
             // If standard error is closed, the exit status is all that is left.

@@ -17,27 +17,44 @@ use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
 
 /// Runs the subcommand; returns the exit status.
-pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
+pub(super) fn run(
+    arguments: &Arguments,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    zone: &Zone,
+) -> Result<u8, Failure> {
     let json = arguments.json;
     let request = match &arguments.command {
         Command::Check { file } => return check::run(file.as_deref(), json, out),
         Command::Import { file, output, print, defaults, mode } => {
             let modes = mode.iter().fold(Modes::default(), |modes, more| modes.or(*more));
             let to = if *print { None } else { Some(output.as_path()) };
-            return import::run(&import::Order { file, to, defaults: defaults.as_deref(), modes, json }, out, err);
+            return import::run(
+                &import::Order { file, to, defaults: defaults.as_deref(), modes, json },
+                out,
+                err,
+            );
         }
         Command::Status => Request::Status {},
         Command::List => Request::List {},
         Command::Show { address } => Request::Show { address: *address },
-        Command::Block { address, time, reason } => {
-            Request::Block { address: *address, seconds: time.as_ref().map(Duration::as_secs), reason: reason.clone() }
-        }
+        Command::Block { address, time, reason } => Request::Block {
+            address: *address,
+            seconds: time.as_ref().map(Duration::as_secs),
+            reason: reason.clone(),
+        },
         Command::Unblock { address: Some(address), .. } => Request::Unblock { address: *address },
         Command::Unblock { address: None, .. } => Request::UnblockAll {},
         Command::Allow { command: AllowCommand::List } => Request::AllowList {},
-        Command::Allow { command: AllowCommand::Add { address } } => Request::AllowAdd { address: *address },
-        Command::Allow { command: AllowCommand::Remove { address } } => Request::AllowRemove { address: *address },
-        Command::History { since, source } => Request::History { since: since.map(Stamp), source: *source },
+        Command::Allow { command: AllowCommand::Add { address } } => {
+            Request::AllowAdd { address: *address }
+        }
+        Command::Allow { command: AllowCommand::Remove { address } } => {
+            Request::AllowRemove { address: *address }
+        }
+        Command::History { since, source } => {
+            Request::History { since: since.map(Stamp), source: *source }
+        }
         Command::Rules => Request::Rules {},
         Command::Reload => Request::Reload {},
         Command::Watch => Request::Watch {},
@@ -53,12 +70,24 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Writ
             }
         }
         (Request::List {}, first @ Reply::Blocks { .. }) => {
-            let part = |reply| if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None };
-            if json { list(&mut client, first, part, out, Array::default())? } else { list(&mut client, first, part, out, show::Blocks::new(zone))? }
+            let part = |reply| {
+                if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None }
+            };
+            if json {
+                list(&mut client, first, part, out, Array::default())?
+            } else {
+                list(&mut client, first, part, out, show::Blocks::new(zone))?
+            }
         }
         (Request::History { .. }, first @ Reply::History { .. }) => {
-            let part = |reply| if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None };
-            if json { list(&mut client, first, part, out, Array::default())? } else { list(&mut client, first, part, out, show::Past::new(zone))? }
+            let part = |reply| {
+                if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None }
+            };
+            if json {
+                list(&mut client, first, part, out, Array::default())?
+            } else {
+                list(&mut client, first, part, out, show::Past::new(zone))?
+            }
         }
         (Request::Show { .. }, Reply::Shown(shown)) => {
             if json {

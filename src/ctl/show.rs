@@ -8,7 +8,9 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::table::{Align, Table};
-use crate::control::protocol::{AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, Status};
+use crate::control::protocol::{
+    AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, Status,
+};
 use crate::journal::format::{duration, printable};
 
 /// Time zone of the output.
@@ -65,11 +67,24 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         None => pair(out, "capture", &format!("{}, group {}", status.capture, status.group))?,
         Some(queues) => {
             let next = u32::from(status.group) + 1;
-            pair(out, "capture", &format!("{}, queues {} and {next}", status.capture, status.group))?;
+            pair(
+                out,
+                "capture",
+                &format!("{}, queues {} and {next}", status.capture, status.group),
+            )?;
             let waiting = |now, most, what| format!("{now} of {most} {what}");
-            let (probes, connections) =
-                (waiting(queues.probes, queues.probes_length, "probes"), waiting(queues.connections, queues.connections_length, "connections"));
-            pair(out, "waiting", &format!("{probes}, {connections}; of suspects {} let pass, {} dropped", queues.passed, queues.stopped))?;
+            let (probes, connections) = (
+                waiting(queues.probes, queues.probes_length, "probes"),
+                waiting(queues.connections, queues.connections_length, "connections"),
+            );
+            pair(
+                out,
+                "waiting",
+                &format!(
+                    "{probes}, {connections}; of suspects {} let pass, {} dropped",
+                    queues.passed, queues.stopped
+                ),
+            )?;
         }
     }
     if status.watching.is_empty() {
@@ -80,7 +95,13 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         pair(
             out,
             name,
-            &format!("{} {}, {}: {}", watching.transport, watching.mode, count(watching.ports.into(), "port"), shortened(&watching.ranges)),
+            &format!(
+                "{} {}, {}: {}",
+                watching.transport,
+                watching.mode,
+                count(watching.ports.into(), "port"),
+                shortened(&watching.ranges)
+            ),
         )?;
     }
     pair(out, "blocked", &status.blocked.to_string())?;
@@ -89,11 +110,20 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     pair(out, "probes", &status.probes.to_string())?;
     pair(out, "lost", &count(status.lost, "packet"))?;
     if status.shed > 0 {
-        pair(out, "shed", &format!("{} of unknown sources, in a flood", count(status.shed, "packet")))?;
+        pair(
+            out,
+            "shed",
+            &format!("{} of unknown sources, in a flood", count(status.shed, "packet")),
+        )?;
     }
     let responses = status.responses;
     if responses != Responses::default() {
-        let text = format!("{} run, {} of them failed, {} dropped", count(responses.commands, "command"), responses.failed, responses.dropped);
+        let text = format!(
+            "{} run, {} of them failed, {} dropped",
+            count(responses.commands, "command"),
+            responses.failed,
+            responses.dropped
+        );
         pair(out, "responses", &text)?;
     }
     pair(out, "held back", &count(status.held_back, "log line"))?;
@@ -101,19 +131,43 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if status.watching.iter().any(|watching| watching.mode == "connect") {
         let decoy = status.decoy;
         let connections = count(decoy.connections, "connection");
-        let text = format!("{connections}, {} refused, {} half-open, {}", decoy.refused, decoy.half_open, count(decoy.banners, "banner"));
+        let text = format!(
+            "{connections}, {} refused, {} half-open, {}",
+            decoy.refused,
+            decoy.half_open,
+            count(decoy.banners, "banner")
+        );
         pair(out, "decoys", &text)?;
     }
     let store = &status.store;
     if !store.state.is_empty() {
-        let age = store.age.map_or_else(String::new, |age| format!(", written {} ago", duration(Duration::from_secs(age))));
-        let rows = format!("{}, {}, {}", count(store.blocks, "block"), count(store.offenders, "offender"), count(store.sources, "source"));
+        let age = store.age.map_or_else(String::new, |age| {
+            format!(", written {} ago", duration(Duration::from_secs(age)))
+        });
+        let rows = format!(
+            "{}, {}, {}",
+            count(store.blocks, "block"),
+            count(store.offenders, "offender"),
+            count(store.sources, "source")
+        );
         pair(out, "stored", &format!("{}: {rows}{age}", store.state))?;
     }
     if status.repairs.count > 0 {
         let program = status.repairs.program.as_deref().unwrap_or("an unknown program");
-        let process = status.repairs.process.map(|process| format!(" (process {process})")).unwrap_or_default();
-        pair(out, "repairs", &format!("{}, the last one after {}{process}", status.repairs.count, printable(program)))?;
+        let process = status
+            .repairs
+            .process
+            .map(|process| format!(" (process {process})"))
+            .unwrap_or_default();
+        pair(
+            out,
+            "repairs",
+            &format!(
+                "{}, the last one after {}{process}",
+                status.repairs.count,
+                printable(program)
+            ),
+        )?;
     }
     for warning in &status.warnings {
         writeln!(out, "Warning: {}", printable(warning))?;
@@ -124,10 +178,17 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 /// The reflex's counts.
 fn reflex(reflex: Option<&Reflex>) -> String {
     let Some(reflex) = reflex else { return "off".to_owned() };
-    let mut text =
-        format!("{}, {} released, {} dropped", count(reflex.holds + reflex.untold_holds, "hold"), reflex.released, count(reflex.dropped, "packet"));
+    let mut text = format!(
+        "{}, {} released, {} dropped",
+        count(reflex.holds + reflex.untold_holds, "hold"),
+        reflex.released,
+        count(reflex.dropped, "packet")
+    );
     if reflex.untold_holds + reflex.untold > 0 {
-        text.push_str(&format!(", {} counted and not told", count(reflex.untold_holds + reflex.untold, "probe")));
+        text.push_str(&format!(
+            ", {} counted and not told",
+            count(reflex.untold_holds + reflex.untold, "probe")
+        ));
     }
     text
 }
@@ -204,7 +265,11 @@ fn ends_in(seconds: Option<u64>) -> String {
 /// The blocked address with its exemptions.
 fn address(row: &BlockRow) -> String {
     let exempt: Vec<String> = row.exempt.iter().map(ToString::to_string).collect();
-    if exempt.is_empty() { row.address.to_string() } else { format!("{} except {}", row.address, exempt.join(", ")) }
+    if exempt.is_empty() {
+        row.address.to_string()
+    } else {
+        format!("{} except {}", row.address, exempt.join(", "))
+    }
 }
 
 /// Prints the state of an address.
@@ -229,7 +294,11 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
     }
     if shown.touched > 0 || !shown.ports.is_empty() {
         let total = shown.touched.max(u64::try_from(shown.ports.len()).unwrap_or(u64::MAX));
-        pair(out, "touched", &format!("{}: {}", count(total, "port"), shortened(&shown.ports.join(", "))))?;
+        pair(
+            out,
+            "touched",
+            &format!("{}: {}", count(total, "port"), shortened(&shown.ports.join(", "))),
+        )?;
         pair(out, "scans", &shown.scans.join(", "))?;
         pair(out, "proven", if shown.proven { "yes" } else { "no, its address may be forged" })?;
         pair(out, "first seen", &zone.stamp(shown.first_seen))?;
@@ -262,7 +331,12 @@ pub(super) struct Past<'a> {
 
 impl<'a> Past<'a> {
     pub(super) fn new(zone: &'a Zone) -> Self {
-        let columns = [("WHEN", Align::Left), ("ADDRESS", Align::Left), ("PORT", Align::Left), ("NAME", Align::Left)];
+        let columns = [
+            ("WHEN", Align::Left),
+            ("ADDRESS", Align::Left),
+            ("PORT", Align::Left),
+            ("NAME", Align::Left),
+        ];
         Self { zone, table: Table::new(columns), any: false }
     }
 }
@@ -271,7 +345,11 @@ impl Listing<HistoryRow> for Past<'_> {
     fn row(&mut self, out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
         self.any = true;
         let address = row.address.to_string();
-        let port = if row.protocol == "MANUAL" { "by hand".to_owned() } else { format!("{}/{}", row.protocol.to_lowercase(), row.port) };
+        let port = if row.protocol == "MANUAL" {
+            "by hand".to_owned()
+        } else {
+            format!("{}/{}", row.protocol.to_lowercase(), row.port)
+        };
         let name = if row.host == address { "-".to_owned() } else { row.host };
         self.table.row(out, [self.zone.time(row.at.0), address, port, name])
     }
@@ -306,7 +384,11 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
                 Some(seconds) => format!("for {}", duration(Duration::from_secs(seconds))),
                 None => "until it is unblocked".to_owned(),
             };
-            let word = if event.get("renewed").and_then(Value::as_bool) == Some(true) { "renewed" } else { "blocked" };
+            let word = if event.get("renewed").and_then(Value::as_bool) == Some(true) {
+                "renewed"
+            } else {
+                "blocked"
+            };
             format!("{word:<10} {who} {time}: {}", text("reason"))
         }
         "unblocked" => format!("unblocked  {who} ({})", text("ending")),
@@ -315,7 +397,9 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
                 .as_object()
                 .into_iter()
                 .flatten()
-                .filter(|(key, value)| !matches!(key.as_str(), "time" | "level" | "event") && !value.is_null())
+                .filter(|(key, value)| {
+                    !matches!(key.as_str(), "time" | "level" | "event") && !value.is_null()
+                })
                 .map(|(key, value)| match value {
                     Value::String(text) => format!("{key}={text}"),
                     other => format!("{key}={other}"),
@@ -342,8 +426,14 @@ mod tests {
             "time": "2026-11-20T15:26:40.000Z", "level": "warn", "event": "blocked", "address": "10.77.1.1", "name": "scanner.example", "timeout": 60,
             "renewed": false, "reason": "syn scan: 3 ports in 0.2s"
         });
-        assert_eq!(shown(event.clone()), "2026-11-20 15:26:40  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n");
+        assert_eq!(
+            shown(event.clone()),
+            "2026-11-20 15:26:40  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n"
+        );
         event["name"] = Value::Null;
-        assert_eq!(shown(event), "2026-11-20 15:26:40  blocked    10.77.1.1 for 1m: syn scan: 3 ports in 0.2s\n");
+        assert_eq!(
+            shown(event),
+            "2026-11-20 15:26:40  blocked    10.77.1.1 for 1m: syn scan: 3 ports in 0.2s\n"
+        );
     }
 }

@@ -58,7 +58,12 @@ impl<const N: usize> Table<N> {
         waiting.iter().try_for_each(|cells| self.write(out, &widths, cells))
     }
 
-    fn write(&self, out: &mut dyn Write, widths: &[usize; N], cells: &[String; N]) -> io::Result<()> {
+    fn write(
+        &self,
+        out: &mut dyn Write,
+        widths: &[usize; N],
+        cells: &[String; N],
+    ) -> io::Result<()> {
         let mut line = String::new();
         for ((cell, width), (_, align)) in cells.iter().zip(widths).zip(&self.columns) {
             match align {

@@ -41,8 +41,17 @@ impl AllowFile {
             }
             match parse_network(line) {
                 Some(network) if self.networks.len() < ENTRIES_MAX => self.networks.push(network),
-                Some(_) => self.faults.push(format!("{}:{}: more than {ENTRIES_MAX} networks", self.path.display(), number + 1)),
-                None => self.faults.push(format!("{}:{}: no address or network: {:?}", self.path.display(), number + 1, line)),
+                Some(_) => self.faults.push(format!(
+                    "{}:{}: more than {ENTRIES_MAX} networks",
+                    self.path.display(),
+                    number + 1
+                )),
+                None => self.faults.push(format!(
+                    "{}:{}: no address or network: {:?}",
+                    self.path.display(),
+                    number + 1,
+                    line
+                )),
             }
         }
     }
@@ -67,7 +76,10 @@ impl AllowFile {
             return Ok(false);
         }
         if self.networks.len() >= ENTRIES_MAX {
-            return Err(format!("{} networks are allowed by hand already; put the rest into the configuration's allow list", ENTRIES_MAX));
+            return Err(format!(
+                "{} networks are allowed by hand already; put the rest into the configuration's allow list",
+                ENTRIES_MAX
+            ));
         }
         let mut networks = self.networks.clone();
         networks.push(network);
@@ -81,7 +93,8 @@ impl AllowFile {
     /// As [`AllowFile::add`].
     pub fn remove(&mut self, network: IpNet) -> Result<bool, String> {
         let network = network.trunc();
-        let networks: Vec<_> = self.networks.iter().copied().filter(|&other| other != network).collect();
+        let networks: Vec<_> =
+            self.networks.iter().copied().filter(|&other| other != network).collect();
         if networks.len() == self.networks.len() {
             return Ok(false);
         }
@@ -91,15 +104,19 @@ impl AllowFile {
 
     fn replace(&mut self, networks: Vec<IpNet>) -> Result<(), String> {
         if let Some(fault) = self.faults.first() {
-            return Err(format!("{fault}; mend or remove that file first, so that nothing in it is lost"));
+            return Err(format!(
+                "{fault}; mend or remove that file first, so that nothing in it is lost"
+            ));
         }
-        self.write(&networks).map_err(|error| format!("cannot write {}: {error}", self.path.display()))?;
+        self.write(&networks)
+            .map_err(|error| format!("cannot write {}: {error}", self.path.display()))?;
         self.networks = networks;
         Ok(())
     }
 
     fn write(&self, networks: &[IpNet]) -> io::Result<()> {
-        let mut text = String::from("# Networks that are never blocked, kept by \"portsentryctl allow\".\n");
+        let mut text =
+            String::from("# Networks that are never blocked, kept by \"portsentryctl allow\".\n");
         for network in networks {
             text.push_str(&network.to_string());
             text.push('\n');

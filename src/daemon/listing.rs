@@ -24,12 +24,21 @@ const PLACES_PER_PAGE: usize = 4096;
 const ELEMENTS_PER_PAGE: usize = 500;
 
 /// The rows of blocked networks: what the engine has and the kernel drops, and what others added just now.
-pub(super) fn network_rows(packets: &Link<Command>, connection: &mut Connection) -> Result<Vec<BlockRow>, Refusal> {
+pub(super) fn network_rows(
+    packets: &Link<Command>,
+    connection: &mut Connection,
+) -> Result<Vec<BlockRow>, Refusal> {
     let networks = packets.ask(Command::Networks).map_err(busy)?;
     let there = Intervals::read(connection).map_err(|error| kernel(&error))?;
     let is_dropped = |block: &&Block| there.drop_all_of(block.source, &block.exempt);
-    let mut rows: Vec<BlockRow> = networks.iter().filter(is_dropped).map(|block| network_row(block, there.packets(block.source))).collect();
-    rows.extend(there.unknown(&networks).iter().map(|(source, info)| row(*source, info, None, None)));
+    let mut rows: Vec<BlockRow> = networks
+        .iter()
+        .filter(is_dropped)
+        .map(|block| network_row(block, there.packets(block.source)))
+        .collect();
+    rows.extend(
+        there.unknown(&networks).iter().map(|(source, info)| row(*source, info, None, None)),
+    );
     Ok(rows)
 }
 
@@ -47,19 +56,31 @@ impl Listing {
     /// Asks the engine.
     pub(super) fn begin(packets: &Link<Command>, placement: Placement) -> Result<Self, Refusal> {
         let mut connection = Connection::open(SCHEMA).map_err(|error| kernel(&error))?;
-        let networks: HashMap<_, _> = network_rows(packets, &mut connection)?.into_iter().map(|row| (row.address, row)).collect();
+        let networks: HashMap<_, _> = network_rows(packets, &mut connection)?
+            .into_iter()
+            .map(|row| (row.address, row))
+            .collect();
         let (mut known, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {
-            let (page, next) = packets.ask(|answer| Command::Begun(at, PLACES_PER_PAGE, answer)).map_err(busy)?;
+            let (page, next) =
+                packets.ask(|answer| Command::Begun(at, PLACES_PER_PAGE, answer)).map_err(busy)?;
             let hosts = page.into_iter().filter(|(source, _)| !placement.is_network(*source));
-            known.extend(hosts.map(|(source, since)| (Target::from(source), Some((source, since)))));
+            known
+                .extend(hosts.map(|(source, since)| (Target::from(source), Some((source, since)))));
             from = next;
         }
         known.extend(networks.keys().map(|target| (*target, None)));
         // A block that moved between two pages is in both.
         known.sort_by_key(|(target, _)| *target);
         known.dedup_by_key(|(target, _)| *target);
-        Ok(Self { packets: packets.clone(), connection, placement, networks, left: known.into_iter(), ready: Vec::new().into_iter() })
+        Ok(Self {
+            packets: packets.clone(),
+            connection,
+            placement,
+            networks,
+            left: known.into_iter(),
+            ready: Vec::new().into_iter(),
+        })
     }
 
     fn ask(&mut self) -> bool {
@@ -79,7 +100,9 @@ impl Listing {
                 .collect();
             let keys: Vec<Key> = here.iter().map(|(_, key)| *key).collect();
             match self.connection.get_elements(set, &keys) {
-                Ok(infos) => found.extend(here.iter().zip(infos).filter_map(|((source, _), info)| Some((*source, info?)))),
+                Ok(infos) => found.extend(
+                    here.iter().zip(infos).filter_map(|((source, _), info)| Some((*source, info?))),
+                ),
                 // Nothing is blocked by a set that is gone.
                 Err(error) => log::warn!("the list has gaps: {}", error_chain(&error)),
             }
@@ -88,7 +111,9 @@ impl Listing {
         let reasons = reasons(&self.packets, &found).unwrap_or_default();
         let found: HashMap<Source, ElementInfo> = found.into_iter().collect();
         let rows = page.into_iter().filter_map(|(target, host)| match host {
-            Some((source, since)) => Some(row(source, found.get(&source)?, Some(since), reasons.get(&source))),
+            Some((source, since)) => {
+                Some(row(source, found.get(&source)?, Some(since), reasons.get(&source)))
+            }
             None => self.networks.get(&target).cloned(),
         });
         self.ready = rows.collect::<Vec<_>>().into_iter();

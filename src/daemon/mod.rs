@@ -115,7 +115,9 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
 }
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
-    let loaded = supervisor::load(&options).map_err(|findings| Failure::new(EX_CONFIG, format!("the configuration is refused\n{findings}")))?;
+    let loaded = supervisor::load(&options).map_err(|findings| {
+        Failure::new(EX_CONFIG, format!("the configuration is refused\n{findings}"))
+    })?;
     if options.check {
         for warning in &loaded.warnings {
             let _ = writeln!(std::io::stderr(), "{warning}");
@@ -126,30 +128,43 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         return print(&loaded.config.to_yaml());
     }
     if options.print_rules {
-        return print(&ruleset::for_config(&loaded.config, procfs::ephemeral_ports()).render(SCHEMA.table, Form::Replace));
+        return print(
+            &ruleset::for_config(&loaded.config, procfs::ephemeral_ports())
+                .render(SCHEMA.table, Form::Replace),
+        );
     }
     serve(options, loaded)
 }
 
 fn print(text: &str) -> Result<ExitCode, Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(EX_SOFTWARE, format!("cannot write: {error}"))),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(EX_SOFTWARE, format!("cannot write: {error}")))
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
 fn source_name(loaded: &Loaded) -> String {
-    loaded.from.as_ref().map_or_else(|| "the built-in defaults".to_owned(), |path| path.display().to_string())
+    loaded
+        .from
+        .as_ref()
+        .map_or_else(|| "the built-in defaults".to_owned(), |path| path.display().to_string())
 }
 
 fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     if !privilege::has_net_admin() {
-        return Err(Failure::new(EX_NOPERM, "CAP_NET_ADMIN is missing; start as root, or give the service that capability"));
+        return Err(Failure::new(
+            EX_NOPERM,
+            "CAP_NET_ADMIN is missing; start as root, or give the service that capability",
+        ));
     }
     let Loaded { config, ignored, warnings, from } = loaded;
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
-    supervisor::make_state_dir(&config.state_dir).map_err(|error| Failure::new(EX_CONFIG, error))?;
-    let journal = Journal::start(journal::Settings::from(&config)).map_err(|error| Failure::new(EX_CONFIG, error_chain(&error)))?;
+    supervisor::make_state_dir(&config.state_dir)
+        .map_err(|error| Failure::new(EX_CONFIG, error))?;
+    let journal = Journal::start(journal::Settings::from(&config))
+        .map_err(|error| Failure::new(EX_CONFIG, error_chain(&error)))?;
     journal.notify(Notice::Starting);
     for warning in &warnings {
         journal.notify(Notice::Warning(warning.to_string()));
@@ -192,20 +207,27 @@ impl Start {
         // The socket first: where another daemon answers, nothing may be touched.
         let listener = control::listen(&self.config.control.socket, &self.config.control.group)
             .map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
-        let routes = route::Monitor::open().map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
-        let mut guard = Guard::open(&self.config.state_dir).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
+        let routes = route::Monitor::open()
+            .map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
+        let mut guard = Guard::open(&self.config.state_dir)
+            .map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let mut complaints = guard.allowed().faults().to_vec();
         let protected = guard.gather(&self.config, &self.ignored, &mut complaints);
         for complaint in &complaints {
             self.journal.notify(Notice::Warning(complaint.clone()));
         }
-        let setup = supervisor::setup(&self.config, &mut guard, &protected).map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
+        let setup = supervisor::setup(&self.config, &mut guard, &protected)
+            .map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
         let view = self.view(&setup, protected);
         let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
         let services = setup.services.clone();
         let helper = start_helper(&self.config, &self.journal, &packets)?;
         let (store, stored) = start_store(&self.config, &self.journal, &packets)?;
-        let observers = Observers { journal: self.journal.clone(), helper: helper.clone(), store: store.clone() };
+        let observers = Observers {
+            journal: self.journal.clone(),
+            helper: helper.clone(),
+            store: store.clone(),
+        };
         let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
             helper.stop(false);
             store.stop();
@@ -217,12 +239,17 @@ impl Start {
             supervisor: orders,
             connection: None,
             view: view.clone(),
-            status: status::Sources { started: Instant::now(), journal: self.journal.clone(), helper: helper.clone(), store: store.clone() },
+            status: status::Sources {
+                started: Instant::now(),
+                journal: self.journal.clone(),
+                helper: helper.clone(),
+                store: store.clone(),
+            },
         };
         let journal = self.journal.clone();
         let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
-        let server =
-            control::Server::start(listener, &mut || Box::new(handler.another()), feed).map_err(failed("the control server cannot start"))?;
+        let server = control::Server::start(listener, &mut || Box::new(handler.another()), feed)
+            .map_err(failed("the control server cannot start"))?;
         let supervisor = Supervisor {
             options: self.options,
             view,
@@ -256,28 +283,45 @@ impl Start {
 type Thread = std::thread::JoinHandle<Result<(), capture::Error>>;
 
 /// Starts the helper and the thread that owns it.
-fn start_helper(config: &Config, journal: &JournalHandle, packets: &Link<Command>) -> Result<HelperClient, Failure> {
+fn start_helper(
+    config: &Config,
+    journal: &JournalHandle,
+    packets: &Link<Command>,
+) -> Result<HelperClient, Failure> {
     let back = journal.clone();
     let on_name = Box::new(move |address, name| back.name_found(address, name));
     let asked = packets.clone();
-    let blocks = Box::new(move |most| asked.ask_within(BLOCKS_TIMEOUT, |answer| Command::Blocks(most, answer)).ok());
-    let helper = HelperClient::start(config, journal.clone(), blocks, on_name).map_err(failed("the helper's thread cannot start"))?;
+    let blocks = Box::new(move |most| {
+        asked.ask_within(BLOCKS_TIMEOUT, |answer| Command::Blocks(most, answer)).ok()
+    });
+    let helper = HelperClient::start(config, journal.clone(), blocks, on_name)
+        .map_err(failed("the helper's thread cannot start"))?;
     let names = helper.clone();
     journal.resolve_through(Box::new(move |address| names.resolve(address)));
     Ok(helper)
 }
 
 /// Opens the state store and starts the thread that owns it. One that cannot be used is reported, and stops nothing.
-fn start_store(config: &Config, journal: &JournalHandle, packets: &Link<Command>) -> Result<(StoreHandle, Option<Stored>), Failure> {
+fn start_store(
+    config: &Config,
+    journal: &JournalHandle,
+    packets: &Link<Command>,
+) -> Result<(StoreHandle, Option<Stored>), Failure> {
     let opened = store::open(&config.state_dir, &clock::mark());
     for warning in &opened.warnings {
         journal.notify(Notice::Warning(warning.clone()));
     }
-    StoreHandle::start(config, opened, journal.clone(), Box::new(packets.clone())).map_err(failed("the store's thread cannot start"))
+    StoreHandle::start(config, opened, journal.clone(), Box::new(packets.clone()))
+        .map_err(failed("the store's thread cannot start"))
 }
 
 /// Starts the packet thread and waits until it guards the host, or says why it cannot.
-fn start_packets(setup: Setup, stored: Option<Stored>, inbox: Inbox<Command>, observers: Observers) -> Result<Thread, Failure> {
+fn start_packets(
+    setup: Setup,
+    stored: Option<Stored>,
+    inbox: Inbox<Command>,
+    observers: Observers,
+) -> Result<Thread, Failure> {
     let (started, start) = mpsc::sync_channel::<Result<(), StartError>>(1);
     let seed = [random(), random()];
     let thread = std::thread::Builder::new()
@@ -287,7 +331,9 @@ fn start_packets(setup: Setup, stored: Option<Stored>, inbox: Inbox<Command>, ob
                 let _ = started.send(Ok(()));
                 // A packet must not wait for the end of another thread's long turn. Without it things go on as they always did.
                 if let Err(error) = schedule::take_short_turns(PACKETS_TURN) {
-                    log::debug!("the packet thread keeps the usual turns on the processor: {error}");
+                    log::debug!(
+                        "the packet thread keeps the usual turns on the processor: {error}"
+                    );
                 }
                 thread.run(&inbox)
             }
@@ -308,7 +354,10 @@ fn status_of(error: &StartError) -> u8 {
     match error {
         StartError::Capture(capture::Error::NotPermitted { .. }) => EX_NOPERM,
         StartError::Nft(error) if error.is_permission() => EX_NOPERM,
-        StartError::Capture(_) | StartError::Nft(_) | StartError::Decoy(_) | StartError::TableInUse(_) => EX_UNAVAILABLE,
+        StartError::Capture(_)
+        | StartError::Nft(_)
+        | StartError::Decoy(_)
+        | StartError::TableInUse(_) => EX_UNAVAILABLE,
     }
 }
 

@@ -43,16 +43,25 @@ impl Options {
     ///
     /// # Errors
     /// What clap says of it; `--help` and `--version` are such "errors" too.
-    pub fn parse_words<I: IntoIterator<Item = std::ffi::OsString>>(words: I) -> Result<Self, clap::Error> {
+    pub fn parse_words<I: IntoIterator<Item = std::ffi::OsString>>(
+        words: I,
+    ) -> Result<Self, clap::Error> {
         let mut classic = Vec::new();
         let mut rest = Vec::new();
         for word in words {
-            match word.to_str().and_then(|word| word.strip_prefix('-')).and_then(ClassicMode::of_word) {
+            match word
+                .to_str()
+                .and_then(|word| word.strip_prefix('-'))
+                .and_then(ClassicMode::of_word)
+            {
                 Some(mode) => classic.push(mode),
                 None => rest.push(word),
             }
         }
-        if [false, true].iter().any(|udp| classic.iter().filter(|mode| mode.is_udp() == *udp).count() > 1) {
+        if [false, true]
+            .iter()
+            .any(|udp| classic.iter().filter(|mode| mode.is_udp() == *udp).count() > 1)
+        {
             return Err(<Self as clap::CommandFactory>::command().error(
                 clap::error::ErrorKind::ArgumentConflict,
                 "two classic modes for one protocol; give one of -tcp -stcp -atcp and one of -udp -sudp -audp",
@@ -80,7 +89,9 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Options, clap::Error> {
-        Options::parse_words(std::iter::once("portsentry").chain(words.iter().copied()).map(Into::into))
+        Options::parse_words(
+            std::iter::once("portsentry").chain(words.iter().copied()).map(Into::into),
+        )
     }
 
     #[test]

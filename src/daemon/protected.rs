@@ -108,33 +108,55 @@ impl Guard {
     }
 
     /// Gathers the list anew; `ignored` is what the ignore file names. What cannot be learned just now is told in `complaints`, and what was known of that kind holds on.
-    pub fn gather(&mut self, config: &Config, ignored: &[IpNet], complaints: &mut Vec<String>) -> Protected {
+    pub fn gather(
+        &mut self,
+        config: &Config,
+        ignored: &[IpNet],
+        complaints: &mut Vec<String>,
+    ) -> Protected {
         let mut list = Protected::new();
         let mut add = |network: IpNet, because| {
             list.entry(network.trunc()).or_insert(because);
         };
         config.allow.iter().for_each(|network| add(*network, ProtectionReason::AllowList));
         ignored.iter().for_each(|network| add(*network, ProtectionReason::IgnoreFile));
-        self.allowed.networks().iter().for_each(|network| add(*network, ProtectionReason::AllowedByHand));
+        self.allowed
+            .networks()
+            .iter()
+            .for_each(|network| add(*network, ProtectionReason::AllowedByHand));
         add(IpNet::V6(LINK_LOCAL), ProtectionReason::LinkLocal);
         let last = std::mem::take(&mut self.last);
         let mut learned = |because, found: Result<Vec<IpAddr>, String>| match found {
-            Ok(addresses) => addresses.into_iter().for_each(|address| add(IpNet::from(address), because)),
+            Ok(addresses) => {
+                addresses.into_iter().for_each(|address| add(IpNet::from(address), because))
+            }
             Err(complaint) => {
-                complaints.push(format!("cannot learn every {because}: {complaint}; those known so far stay exempt"));
-                last.iter().filter(|(_, known)| **known == because).for_each(|(network, _)| add(*network, because));
+                complaints.push(format!(
+                    "cannot learn every {because}: {complaint}; those known so far stay exempt"
+                ));
+                last.iter()
+                    .filter(|(_, known)| **known == because)
+                    .for_each(|(network, _)| add(*network, because));
             }
         };
-        let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } = config.never_block;
+        let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } =
+            config.never_block;
         let addresses = self.routes.addresses().map_err(|error| error_chain(&error));
         if own_addresses {
-            learned(ProtectionReason::OwnAddress, addresses.clone().map(|found| found.into_iter().map(|own| own.address).collect()));
+            learned(
+                ProtectionReason::OwnAddress,
+                addresses.clone().map(|found| found.into_iter().map(|own| own.address).collect()),
+            );
         }
         if gateways {
             let hops = self.routes.next_hops().map_err(|error| error_chain(&error));
             // The other end of a point-to-point link is a next hop that no route names.
-            let ends = addresses.map(|found| found.into_iter().filter_map(|own| own.peer).collect::<Vec<_>>());
-            learned(ProtectionReason::Gateway, hops.and_then(|hops| Ok(hops.into_iter().chain(ends?).collect())));
+            let ends = addresses
+                .map(|found| found.into_iter().filter_map(|own| own.peer).collect::<Vec<_>>());
+            learned(
+                ProtectionReason::Gateway,
+                hops.and_then(|hops| Ok(hops.into_iter().chain(ends?).collect())),
+            );
         }
         if resolvers {
             let (addresses, errors) = resolv_conf::read(resolv_conf::PATHS);

@@ -12,7 +12,10 @@ use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reload};
 use super::view::SharedView;
-use crate::control::{AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request, Shown, Stamp, Status, Target};
+use crate::control::{
+    AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request,
+    Shown, Stamp, Status, Target,
+};
 use crate::enforce::{BlockError, Place, Placement, view};
 use crate::engine::{Source, Unblocked};
 use crate::errors::error_chain;
@@ -55,7 +58,13 @@ impl RequestHandler {
     /// A handler that asks the same threads, with a connection of its own.
     pub fn another(&self) -> Self {
         let Self { packets, supervisor, connection: _, view, status } = self;
-        Self { packets: packets.clone(), supervisor: supervisor.clone(), connection: None, view: view.clone(), status: status.clone() }
+        Self {
+            packets: packets.clone(),
+            supervisor: supervisor.clone(),
+            connection: None,
+            view: view.clone(),
+            status: status.clone(),
+        }
     }
 
     fn try_handle(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
@@ -63,10 +72,15 @@ impl RequestHandler {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => self.list()?,
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
-            Request::Block { address, seconds, reason } => done(self.block(address, seconds, reason)?),
+            Request::Block { address, seconds, reason } => {
+                done(self.block(address, seconds, reason)?)
+            }
             Request::Unblock { address } => done(self.unblock(address)?),
             Request::UnblockAll {} => done(self.unblock_all()?),
-            Request::AllowList {} => Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }.into(),
+            Request::AllowList {} => {
+                Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }
+                    .into()
+            }
             Request::AllowAdd { address } => done(self.allow(address)?),
             Request::AllowRemove { address } => done(self.disallow(address)?),
             Request::Rules {} => {
@@ -75,7 +89,12 @@ impl RequestHandler {
             }
             Request::Reload {} => done(self.reload()?),
             Request::History { since, source } => self.history(since, source, cancelled)?,
-            Request::Watch {} => Refusal::new(Kind::Failed, "watching is the server's work", "this is a defect; please report it").into(),
+            Request::Watch {} => Refusal::new(
+                Kind::Failed,
+                "watching is the server's work",
+                "this is a defect; please report it",
+            )
+            .into(),
         })
     }
 
@@ -106,16 +125,23 @@ impl RequestHandler {
         match self.connection()?.verify(&ruleset) {
             Ok(None) => {}
             Ok(Some(difference)) => {
-                let what = format!("the rules in the kernel are not those in force: {difference}; \"portsentryctl reload\" puts them in place");
+                let what = format!(
+                    "the rules in the kernel are not those in force: {difference}; \"portsentryctl reload\" puts them in place"
+                );
                 status.warnings.push(what);
                 is_counted = true;
             }
-            Err(error) => status.warnings.push(format!("the rules in the kernel cannot be checked: {}", error_chain(&error))),
+            Err(error) => status.warnings.push(format!(
+                "the rules in the kernel cannot be checked: {}",
+                error_chain(&error)
+            )),
         }
         if is_counted && !observing {
             match self.count() {
                 Ok(blocked) => status.blocked = blocked,
-                Err(error) => status.warnings.push(format!("what is blocked cannot be counted: {}", error.message)),
+                Err(error) => status
+                    .warnings
+                    .push(format!("what is blocked cannot be counted: {}", error.message)),
             }
         }
         Ok(status)
@@ -147,16 +173,23 @@ impl RequestHandler {
         let since = self.packets.ask(Command::Since).map_err(busy)?;
         let blocked = view::hosts(self.connection()?, placement).map_err(|error| kernel(&error))?;
         let reasons = reasons(&self.packets, &blocked)?;
-        let shown = |(source, info): &(Source, ElementInfo)| row(*source, info, since.get(source).copied(), reasons.get(source));
+        let shown = |(source, info): &(Source, ElementInfo)| {
+            row(*source, info, since.get(source).copied(), reasons.get(source))
+        };
         rows.extend(blocked.iter().map(shown));
         Ok(Answer::blocks(rows))
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
         let Target::Address(address) = target else {
-            return Err(Refusal::new(Kind::BadRequest, "show takes one address", "\"portsentryctl list\" shows networks"));
+            return Err(Refusal::new(
+                Kind::BadRequest,
+                "show takes one address",
+                "\"portsentryctl list\" shows networks",
+            ));
         };
-        let (account, blocks_before) = self.packets.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
+        let (account, blocks_before) =
+            self.packets.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
         let allowed = {
             let view = self.view.lock();
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
@@ -174,7 +207,8 @@ impl RequestHandler {
             touched: ports.len() as u64,
             ports: ports.iter().map(|touch| touch.port.to_string()).collect(),
             scans: scans.iter().map(ToString::to_string).collect(),
-            proven: scans.contains(&ScanKind::Connect) || block.as_ref().is_some_and(|block| block.proven),
+            proven: scans.contains(&ScanKind::Connect)
+                || block.as_ref().is_some_and(|block| block.proven),
             first_seen: account.as_ref().map(|account| time_of_day(account.first)),
             last_seen: account.as_ref().map(|account| time_of_day(account.last)),
             blocks_before: u64::from(blocks_before),
@@ -187,37 +221,64 @@ impl RequestHandler {
         let prefix = self.ipv6_prefix();
         let source = target.source(prefix);
         if let Place::Host(set, key) = Placement::new(prefix).place(source)
-            && let Some(info) = self.connection()?.get_element(set, key).map_err(|error| kernel(&error))?
+            && let Some(info) =
+                self.connection()?.get_element(set, key).map_err(|error| kernel(&error))?
         {
             let block = [(source, info)];
             let reasons = reasons(&self.packets, &block)?;
-            return Ok(block.iter().map(|(source, info)| row(*source, info, None, reasons.get(source))).next());
+            return Ok(block
+                .iter()
+                .map(|(source, info)| row(*source, info, None, reasons.get(source)))
+                .next());
         }
         let covers = |row: &BlockRow| {
-            let is_exempt = row.exempt.iter().any(|exempt| exempt.network().contains(&target.network()));
+            let is_exempt =
+                row.exempt.iter().any(|exempt| exempt.network().contains(&target.network()));
             row.address.network().contains(&target.network()) && !is_exempt
         };
         Ok(self.network_rows()?.into_iter().find(covers))
     }
 
-    fn block(&mut self, target: Target, seconds: Option<u64>, text: String) -> Result<String, Refusal> {
+    fn block(
+        &mut self,
+        target: Target,
+        seconds: Option<u64>,
+        text: String,
+    ) -> Result<String, Refusal> {
         let (prefix, observing, default) = {
             let view = self.view.lock();
-            (view.config.block.ipv6_prefix, view.config.mode == crate::config::Mode::Observe, view.config.block.timeout)
+            (
+                view.config.block.ipv6_prefix,
+                view.config.mode == crate::config::Mode::Observe,
+                view.config.block.timeout,
+            )
         };
         if observing {
-            return Err(Refusal::new(Kind::No, "in observe mode nothing is blocked", "set mode: enforce and reload"));
+            return Err(Refusal::new(
+                Kind::No,
+                "in observe mode nothing is blocked",
+                "set mode: enforce and reload",
+            ));
         }
         let source = target.source(prefix);
         self.refuse_protected(source)?;
-        let timeout = seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
-        let answer = self.packets.ask(|answer| Command::Block { source, timeout, text, answer }).map_err(busy)?;
+        let timeout =
+            seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
+        let answer = self
+            .packets
+            .ask(|answer| Command::Block { source, timeout, text, answer })
+            .map_err(busy)?;
         answer.map_err(|error| match error {
             BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
-            BlockError::Kernel(why) => Refusal::new(Kind::Failed, format!("{source} is not blocked: {why}"), MEND),
+            BlockError::Kernel(why) => {
+                Refusal::new(Kind::Failed, format!("{source} is not blocked: {why}"), MEND)
+            }
         })?;
         let kept = self.kept();
-        let how_long = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
+        let how_long = timeout.map_or_else(
+            || "until it is unblocked".to_owned(),
+            |timeout| format!("for {}", duration(timeout)),
+        );
         Ok(format!("{source} is blocked {how_long}{kept}"))
     }
 
@@ -225,21 +286,31 @@ impl RequestHandler {
     fn refuse_protected(&self, source: Source) -> Result<(), Refusal> {
         let network = source.network();
         let view = self.view.lock();
-        let against = view.protected.iter().find(|(protected, _)| protected.contains(&network) || network.contains(*protected));
+        let against = view
+            .protected
+            .iter()
+            .find(|(protected, _)| protected.contains(&network) || network.contains(*protected));
         match against {
             None => Ok(()),
             Some((protected, because)) => Err(Refusal::new(
                 Kind::No,
                 if *protected == network {
-                    format!("{protected} is never blocked ({because})", protected = Source::from(*protected))
+                    format!(
+                        "{protected} is never blocked ({because})",
+                        protected = Source::from(*protected)
+                    )
                 } else {
                     let protected = Source::from(*protected);
                     format!("{source} is not blocked: {protected} is never blocked ({because})")
                 },
                 match because {
                     ProtectionReason::AllowedByHand => "portsentryctl allow remove it first",
-                    ProtectionReason::AllowList => "take it from the allow list of the configuration first, and reload",
-                    ProtectionReason::IgnoreFile => "take it from the ignore file first, and reload",
+                    ProtectionReason::AllowList => {
+                        "take it from the allow list of the configuration first, and reload"
+                    }
+                    ProtectionReason::IgnoreFile => {
+                        "take it from the ignore file first, and reload"
+                    }
                     _ => "name addresses that do not include it",
                 },
             )),
@@ -248,9 +319,13 @@ impl RequestHandler {
 
     fn unblock(&mut self, target: Target) -> Result<String, Refusal> {
         // Exactly what was named: of a single IPv6 address the engine knows the account.
-        let answer = self.packets.ask(|answer| Command::Unblock(target.network().into(), answer)).map_err(busy)?;
-        let Unblocked { lifted, exempted, target: exempt } =
-            answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), ""))?;
+        let answer = self
+            .packets
+            .ask(|answer| Command::Unblock(target.network().into(), answer))
+            .map_err(busy)?;
+        let Unblocked { lifted, exempted, target: exempt } = answer.map_err(|error| {
+            Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), "")
+        })?;
         let lifts = match lifted.as_slice() {
             [] => None,
             [source] => Some(format!("{source} is unblocked")),
@@ -258,8 +333,12 @@ impl RequestHandler {
         };
         let around: Vec<String> = exempted.iter().map(ToString::to_string).collect();
         let exempt = exempt.map_or_else(|| target.to_string(), |exempt| exempt.to_string());
-        let exempts =
-            (!around.is_empty()).then(|| format!("{exempt} is exempt from the block of {}, the rest of which stays blocked", around.join(" and ")));
+        let exempts = (!around.is_empty()).then(|| {
+            format!(
+                "{exempt} is exempt from the block of {}, the rest of which stays blocked",
+                around.join(" and ")
+            )
+        });
         let done: Vec<String> = lifts.into_iter().chain(exempts).collect();
         if done.is_empty() {
             return Err(Refusal::new(Kind::No, format!("{target} is not blocked"), ""));
@@ -269,7 +348,9 @@ impl RequestHandler {
 
     fn unblock_all(&mut self) -> Result<String, Refusal> {
         let answer = self.packets.ask(Command::UnblockAll).map_err(busy)?;
-        match answer.map_err(|error| Refusal::new(Kind::Failed, format!("not everything could be unblocked: {error}"), ""))? {
+        match answer.map_err(|error| {
+            Refusal::new(Kind::Failed, format!("not everything could be unblocked: {error}"), "")
+        })? {
             0 => Err(Refusal::new(Kind::No, "nothing is blocked", "")),
             1 => Ok(format!("1 block is lifted{}", self.kept())),
             count => Ok(format!("{count} blocks are lifted{}", self.kept())),
@@ -280,7 +361,9 @@ impl RequestHandler {
     fn kept(&self) -> String {
         match self.status.store.settle() {
             Ok(()) => String::new(),
-            Err(why) => format!("; a reboot would forget that, the state store cannot be written: {why}"),
+            Err(why) => {
+                format!("; a reboot would forget that, the state store cannot be written: {why}")
+            }
         }
     }
 
@@ -288,18 +371,32 @@ impl RequestHandler {
         let network = target.network();
         if network.prefix_len() == 0 {
             let remedy = "set mode: observe to block nothing";
-            return Err(Refusal::new(Kind::No, format!("{network} is everybody: nothing could be blocked any more"), remedy));
+            return Err(Refusal::new(
+                Kind::No,
+                format!("{network} is everybody: nothing could be blocked any more"),
+                remedy,
+            ));
         }
-        let answer = self.supervisor.ask(|answer| Order::AllowAdd(network, answer)).map_err(busy)?;
-        match answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} is not allowed: {error}"), ""))? {
-            true => Ok(format!("{target} is never blocked, until \"portsentryctl allow remove {target}\"")),
+        let answer =
+            self.supervisor.ask(|answer| Order::AllowAdd(network, answer)).map_err(busy)?;
+        match answer.map_err(|error| {
+            Refusal::new(Kind::Failed, format!("{target} is not allowed: {error}"), "")
+        })? {
+            true => Ok(format!(
+                "{target} is never blocked, until \"portsentryctl allow remove {target}\""
+            )),
             false => Ok(format!("{target} was allowed already")),
         }
     }
 
     fn disallow(&mut self, target: Target) -> Result<String, Refusal> {
-        let answer = self.supervisor.ask(|answer| Order::AllowRemove(target.network(), answer)).map_err(busy)?;
-        if answer.map_err(|error| Refusal::new(Kind::Failed, format!("{target} is still allowed: {error}"), ""))? {
+        let answer = self
+            .supervisor
+            .ask(|answer| Order::AllowRemove(target.network(), answer))
+            .map_err(busy)?;
+        if answer.map_err(|error| {
+            Refusal::new(Kind::Failed, format!("{target} is still allowed: {error}"), "")
+        })? {
             return Ok(format!("{target} may be blocked again"));
         }
         let because = self.view.lock().protected.get(&target.network()).copied();
@@ -317,26 +414,51 @@ impl RequestHandler {
         let answer = self.supervisor.ask(Order::Reload).map_err(busy)?;
         match answer {
             Reload::Applied { changes, warnings } => {
-                let mut lines =
-                    if changes.is_empty() { "reloaded; nothing has changed".to_owned() } else { format!("reloaded:\n  {}", changes.join("\n  ")) };
-                warnings.iter().for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
+                let mut lines = if changes.is_empty() {
+                    "reloaded; nothing has changed".to_owned()
+                } else {
+                    format!("reloaded:\n  {}", changes.join("\n  "))
+                };
+                warnings
+                    .iter()
+                    .for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
                 Ok(lines)
             }
-            Reload::Refused { findings } => {
-                Err(Refusal::new(Kind::Configuration, findings, "the configuration in force goes on; mend the file and reload again"))
-            }
+            Reload::Refused { findings } => Err(Refusal::new(
+                Kind::Configuration,
+                findings,
+                "the configuration in force goes on; mend the file and reload again",
+            )),
         }
     }
 
-    fn history(&self, since: Option<Stamp>, source: Option<Target>, cancelled: &Cancelled) -> Result<Answer, Refusal> {
+    fn history(
+        &self,
+        since: Option<Stamp>,
+        source: Option<Target>,
+        cancelled: &Cancelled,
+    ) -> Result<Answer, Refusal> {
         let path = self.view.lock().config.history_file.clone();
         let Some(path) = path else {
-            return Err(Refusal::new(Kind::No, "no history is kept", "set history_file and reload"));
+            return Err(Refusal::new(
+                Kind::No,
+                "no history is kept",
+                "set history_file and reload",
+            ));
         };
-        let query = history::Query { since: since.map(|stamp| stamp.0), source: source.map(Target::network), limit: HISTORY_MAX };
-        let (entries, _) = history::read(&path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
-            Refusal::new(Kind::Failed, format!("cannot read {}: {error}", path.display()), "see that the file can be read by root")
-        })?;
+        let query = history::Query {
+            since: since.map(|stamp| stamp.0),
+            source: source.map(Target::network),
+            limit: HISTORY_MAX,
+        };
+        let (entries, _) =
+            history::read(&path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
+                Refusal::new(
+                    Kind::Failed,
+                    format!("cannot read {}: {error}", path.display()),
+                    "see that the file can be read by root",
+                )
+            })?;
         Ok(Answer::History(Box::new(entries.into_iter().map(HistoryRow::from))))
     }
 }

@@ -23,12 +23,23 @@ pub(super) fn busy(error: Unresponsive) -> Refusal {
 
 /// The kernel gave no answer.
 pub(super) fn kernel(error: &crate::nft::Error) -> Refusal {
-    Refusal::new(Kind::Failed, format!("the kernel's sets cannot be read: {}", error_chain(error)), MEND)
+    Refusal::new(
+        Kind::Failed,
+        format!("the kernel's sets cannot be read: {}", error_chain(error)),
+        MEND,
+    )
 }
 
 /// What the books say of elements without a comment: after a repair or a start that follows the rest.
-pub(super) fn reasons(sentry: &Link<Command>, blocked: &[(Source, ElementInfo)]) -> Result<HashMap<Source, Reason>, Refusal> {
-    let bare: Vec<Source> = blocked.iter().filter(|(_, info)| info.comment.is_none()).map(|(source, _)| *source).collect();
+pub(super) fn reasons(
+    sentry: &Link<Command>,
+    blocked: &[(Source, ElementInfo)],
+) -> Result<HashMap<Source, Reason>, Refusal> {
+    let bare: Vec<Source> = blocked
+        .iter()
+        .filter(|(_, info)| info.comment.is_none())
+        .map(|(source, _)| *source)
+        .collect();
     if bare.is_empty() {
         return Ok(HashMap::new());
     }
@@ -37,7 +48,12 @@ pub(super) fn reasons(sentry: &Link<Command>, blocked: &[(Source, ElementInfo)])
 }
 
 /// One line of the list; `since`: when the block began, as far as the books know; `reason`: why, for an element without a comment.
-pub(super) fn row(source: Source, info: &ElementInfo, since: Option<MonoTime>, reason: Option<&Reason>) -> BlockRow {
+pub(super) fn row(
+    source: Source,
+    info: &ElementInfo,
+    since: Option<MonoTime>,
+    reason: Option<&Reason>,
+) -> BlockRow {
     let commented = info.comment.as_deref().and_then(|comment| comment.parse().ok());
     let reason = commented.or_else(|| reason.cloned()).unwrap_or(Reason::Foreign(String::new()));
     // The engine knows when a block began; the kernel only when its timeout was set last.

@@ -30,7 +30,11 @@ impl Sources {
     ///
     /// # Errors
     /// When the packet thread does not answer.
-    pub fn gather(&self, packets: &Link<Command>, view: &SharedView) -> Result<Status, Unresponsive> {
+    pub fn gather(
+        &self,
+        packets: &Link<Command>,
+        view: &SharedView,
+    ) -> Result<Status, Unresponsive> {
         let figures = packets.ask(Command::Status)?;
         let journal = self.journal.stats();
         let counts = self.helper.counts();
@@ -39,7 +43,10 @@ impl Sources {
         let config = &view.config;
         let mut warnings = view.warnings.clone();
         if figures.capture.lost > 0 {
-            warnings.push(format!("{} packets were lost between the kernel and the daemon", figures.capture.lost));
+            warnings.push(format!(
+                "{} packets were lost between the kernel and the daemon",
+                figures.capture.lost
+            ));
         }
         if figures.capture.loss_uncounted {
             warnings
@@ -51,13 +58,19 @@ impl Sources {
         let reflex = reflex(&figures);
         warnings.extend(reflex.as_ref().into_iter().flat_map(reflex_warnings));
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
-            warnings.push(format!("observe mode: {} blocks from before drop nothing until mode is enforce again", figures.engine.blocked));
+            warnings.push(format!(
+                "observe mode: {} blocks from before drop nothing until mode is enforce again",
+                figures.engine.blocked
+            ));
         }
         if let (true, Some(author)) = (figures.repairs.fighting, &figures.repairs.last) {
             warnings.push(format!("{author} changed the table inet portsentry again and again"));
         }
         if figures.refused > 0 {
-            warnings.push(format!("{} blocks are not in force: the kernel refused them, and it is tried again", figures.refused));
+            warnings.push(format!(
+                "{} blocks are not in force: the kernel refused them, and it is tried again",
+                figures.refused
+            ));
         }
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());
@@ -66,7 +79,9 @@ impl Sources {
             warnings.push(format!("{} log lines could not be written", journal.unwritten));
         }
         if !self.helper.is_up() {
-            warnings.push("the helper process is not running: no command is run and no name found".to_owned());
+            warnings.push(
+                "the helper process is not running: no command is run and no name found".to_owned(),
+            );
         }
         if let Some(why) = &store.failing {
             warnings.push(format!("the state store cannot be written, and a reboot would forget what is not in it: {why}"));
@@ -93,7 +108,11 @@ impl Sources {
             intake: intake(&figures),
             queues: figures.queues.map(queues),
             held_back: journal.held_back,
-            responses: Responses { commands: counts.commands, failed: counts.failed, dropped: counts.dropped },
+            responses: Responses {
+                commands: counts.commands,
+                failed: counts.failed,
+                dropped: counts.dropped,
+            },
             decoy: Decoys {
                 connections: figures.decoy.connections,
                 refused: figures.decoy.refused,
@@ -113,8 +132,17 @@ impl Sources {
             },
             repairs: Repairs {
                 count: figures.repairs.count,
-                process: figures.repairs.last.as_ref().map(|author| author.pid).filter(|pid| *pid > 0),
-                program: figures.repairs.last.map(|author| author.program).filter(|program| !program.is_empty()),
+                process: figures
+                    .repairs
+                    .last
+                    .as_ref()
+                    .map(|author| author.pid)
+                    .filter(|pid| *pid > 0),
+                program: figures
+                    .repairs
+                    .last
+                    .map(|author| author.program)
+                    .filter(|program| !program.is_empty()),
                 fighting: figures.repairs.fighting,
             },
             uptime: self.started.elapsed().as_secs(),
@@ -174,34 +202,54 @@ fn reflex_warnings(reflex: &Reflex) -> Vec<String> {
         warnings.push(format!("the reflex has no room for new sources now ({elements} of {size} elements): the daemon alone blocks those"));
     }
     if reflex.no_room > 0 {
-        warnings.push(format!("{} probes found no room in the reflex's sets and were left to the daemon", reflex.no_room));
+        warnings.push(format!(
+            "{} probes found no room in the reflex's sets and were left to the daemon",
+            reflex.no_room
+        ));
     }
     if reflex.shed > 0 {
-        warnings.push(format!("{} probes were more than the rules count: they were neither counted nor told", reflex.shed));
+        warnings.push(format!(
+            "{} probes were more than the rules count: they were neither counted nor told",
+            reflex.shed
+        ));
     }
     warnings
 }
 
 /// The status as one line, for the log.
 pub fn line(packets: &Link<Command>, view: &SharedView) -> String {
-    let Ok(figures) = packets.ask(Command::Status) else { return "the packet thread does not answer".to_owned() };
+    let Ok(figures) = packets.ask(Command::Status) else {
+        return "the packet thread does not answer".to_owned();
+    };
     let mode = match view.lock().config.mode {
         Mode::Enforce => "enforce",
         Mode::Observe => "observe",
     };
     format!(
         "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
-        figures.engine.probes, figures.engine.sources, figures.engine.blocked, figures.capture.lost, figures.taken.no_probe, figures.taken.unreadable
+        figures.engine.probes,
+        figures.engine.sources,
+        figures.engine.blocked,
+        figures.capture.lost,
+        figures.taken.no_probe,
+        figures.taken.unreadable
     )
 }
 
 /// What is watched, a row a transport.
 fn watching(config: &Config) -> impl Iterator<Item = Watching> {
-    [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)].into_iter().filter_map(|(transport, protocol)| {
-        let ports = protocol.watched();
-        let mode = mode_word(protocol.mode)?;
-        Some(Watching { transport: transport.to_string(), mode: mode.to_owned(), ports: ports.count(), ranges: ports.to_string() })
-    })
+    [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)].into_iter().filter_map(
+        |(transport, protocol)| {
+            let ports = protocol.watched();
+            let mode = mode_word(protocol.mode)?;
+            Some(Watching {
+                transport: transport.to_string(),
+                mode: mode.to_owned(),
+                ports: ports.count(),
+                ranges: ports.to_string(),
+            })
+        },
+    )
 }
 
 fn mode_word(mode: PortMode) -> Option<&'static str> {
@@ -221,7 +269,11 @@ pub fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]
             PortMode::Advanced => (protocol.advanced_ports.clone(), protocol.exclude.clone()),
             _ => (protocol.ports.clone(), PortSet::default()),
         };
-        let services = services.iter().filter(|port| port.transport == transport).map(|port| port.number..=port.number).collect();
+        let services = services
+            .iter()
+            .filter(|port| port.transport == transport)
+            .map(|port| port.number..=port.number)
+            .collect();
         journal.notify(Notice::Watching { transport, mode, ports, excluded, services });
     }
 }

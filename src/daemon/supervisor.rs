@@ -80,7 +80,9 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
         Some(path) => config::load(path),
         None => config::load_default(),
     };
-    loaded.and_then(|loaded| loaded.changed(|config| options.apply_classic(config))).map_err(|refused| refused.to_string())
+    loaded
+        .and_then(|loaded| loaded.changed(|config| options.apply_classic(config)))
+        .map_err(|refused| refused.to_string())
 }
 
 /// What the packet thread needs for a configuration.
@@ -89,13 +91,24 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
 /// In words, when the services of this host cannot be learned.
 pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
-    let listeners = guard.sockets().listeners().map_err(|error| format!("cannot learn which services listen: {}", error_chain(&error)))?;
+    let listeners = guard
+        .sockets()
+        .listeners()
+        .map_err(|error| format!("cannot learn which services listen: {}", error_chain(&error)))?;
     let mut ruleset = ruleset::for_config(config, ephemeral.clone());
     if ruleset.queues_by().is_some() {
-        let by = Connection::open(SCHEMA).and_then(|mut connection| connection.queue_by()).map_err(|error| error_chain(&error))?;
+        let by = Connection::open(SCHEMA)
+            .and_then(|mut connection| connection.queue_by())
+            .map_err(|error| error_chain(&error))?;
         ruleset = ruleset.queueing(by.ok_or_else(|| messages::NO_QUEUE.to_owned())?);
     }
-    Ok(Setup { ruleset, config: config.clone(), never_block: allow_list(protected), ephemeral, services: listeners.services().into_iter().collect() })
+    Ok(Setup {
+        ruleset,
+        config: config.clone(),
+        never_block: allow_list(protected),
+        ephemeral,
+        services: listeners.services().into_iter().collect(),
+    })
 }
 
 /// The engine's form of the list.
@@ -157,7 +170,8 @@ impl Supervisor {
                 gathered = Instant::now();
                 look_at = gathered + LOOK_EVERY;
             }
-            let mut wake_at = if changed { look_at.min(gathered + GATHER_AT_MOST_EVERY) } else { look_at };
+            let mut wake_at =
+                if changed { look_at.min(gathered + GATHER_AT_MOST_EVERY) } else { look_at };
             if watchdog.is_some() {
                 wake_at = wake_at.min(pat_at);
             }
@@ -169,7 +183,9 @@ impl Supervisor {
             for request in self.signals.take() {
                 match request {
                     SignalRequest::Reload => drop(self.reload()),
-                    SignalRequest::Status => self.journal.notify(Notice::Status(status::line(&self.packets, &self.view))),
+                    SignalRequest::Status => {
+                        self.journal.notify(Notice::Status(status::line(&self.packets, &self.view)))
+                    }
                     SignalRequest::Stop => return self.stop(),
                 }
             }
@@ -208,7 +224,11 @@ impl Supervisor {
                 let _ = answer.try_send(result);
             }
             Order::AllowRemove(network, answer) => {
-                let result = self.guard.allowed().remove(network).and_then(|removed| self.protect().map(|()| removed));
+                let result = self
+                    .guard
+                    .allowed()
+                    .remove(network)
+                    .and_then(|removed| self.protect().map(|()| removed));
                 let _ = answer.try_send(result);
             }
         }
@@ -244,16 +264,23 @@ impl Supervisor {
         };
         let bound = old.needs_restart(&config);
         if !bound.is_empty() {
-            return Err(format!("{} cannot change while the daemon runs; restart it for that", bound.join(", ")));
+            return Err(format!(
+                "{} cannot change while the daemon runs; restart it for that",
+                bound.join(", ")
+            ));
         }
         let protected = self.guard.gather(&config, &ignored, &mut complaints);
         let setup = setup(&config, &mut self.guard, &protected)?;
         let ruleset = Arc::new(setup.ruleset.clone());
         let services = setup.services.clone();
         let old_journal = journal::Settings::from(&*old);
-        self.journal.reconfigure(journal::Settings::from(&config)).map_err(|error| error_chain(&error))?;
+        self.journal
+            .reconfigure(journal::Settings::from(&config))
+            .map_err(|error| error_chain(&error))?;
         let answer = self.packets.ask(|answer| Command::Reconfigure(Box::new(setup), answer));
-        let applied = match answer.unwrap_or_else(|error| packet::Reload::Refused { findings: error.to_string() }) {
+        let applied = match answer
+            .unwrap_or_else(|error| packet::Reload::Refused { findings: error.to_string() })
+        {
             packet::Reload::Applied { warnings } => warnings,
             packet::Reload::Refused { findings } => {
                 // The packet thread goes on with the old configuration, so the journal does as well.
@@ -304,7 +331,9 @@ impl Supervisor {
         }
         let list = allow_list(&protected);
         self.stale = true;
-        self.packets.ask(|answer| Command::Protect(list, answer)).map_err(|error| error.to_string())??;
+        self.packets
+            .ask(|answer| Command::Protect(list, answer))
+            .map_err(|error| error.to_string())??;
         self.stale = false;
         self.journal.notify(Notice::NeverBlock { entries: protected.len() });
         self.view.lock().protected = Arc::new(protected);
@@ -313,7 +342,8 @@ impl Supervisor {
 
     /// Tells what is new among the complaints.
     fn complain(&mut self, complaints: Vec<String>) {
-        for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint)) {
+        for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint))
+        {
             self.journal.notify(Notice::Warning(complaint.clone()));
         }
         self.complaints = complaints;
@@ -351,7 +381,9 @@ impl Supervisor {
             Ok(Err(error)) => error_chain(&error),
             Err(_) => "it panicked".to_owned(),
         };
-        self.journal.notify(Notice::Error(format!("the packet thread ended: {why}; blocks stay in the kernel")));
+        self.journal.notify(Notice::Error(format!(
+            "the packet thread ended: {why}; blocks stay in the kernel"
+        )));
         self.store.stop();
         self.helper.stop(false);
         self.journal.stop(LAST_LINES);
@@ -382,5 +414,9 @@ pub fn notify(state: &[NotifyState<'_>]) {
 /// In words.
 pub fn make_state_dir(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(|error| format!("cannot make state_dir {}: {error}", path.display()))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(path)
+        .map_err(|error| format!("cannot make state_dir {}: {error}", path.display()))
 }

@@ -64,14 +64,19 @@ impl HalfOpen {
         }
         let early = if self.entries.len() >= self.limit { self.take_first() } else { None };
         self.index.insert(key, self.first + self.entries.len() as u64);
-        self.entries.push_back(Entry { key, due: now.after(HANDSHAKE_TIMEOUT), probe: Some(probe) });
+        self.entries.push_back(Entry {
+            key,
+            due: now.after(HANDSHAKE_TIMEOUT),
+            probe: Some(probe),
+        });
         early
     }
 
     /// Removes a completed handshake; returns whether it was waiting.
     pub fn complete(&mut self, key: &Key) -> bool {
         let Some(number) = self.index.remove(key) else { return false };
-        let entry = usize::try_from(number - self.first).ok().and_then(|at| self.entries.get_mut(at));
+        let entry =
+            usize::try_from(number - self.first).ok().and_then(|at| self.entries.get_mut(at));
         let was_there = entry.is_some_and(|entry| entry.probe.take().is_some());
         self.trim();
         was_there
@@ -149,7 +154,14 @@ mod tests {
     fn syn_without_a_handshake_is_due_after_its_timeout() {
         let mut half = HalfOpen::default();
         for port in [1, 2, 3] {
-            assert_eq!(half.wait_for_handshake(at(u64::from(port)), key(1000, port), probe(key(1000, port))), None);
+            assert_eq!(
+                half.wait_for_handshake(
+                    at(u64::from(port)),
+                    key(1000, port),
+                    probe(key(1000, port))
+                ),
+                None
+            );
         }
         assert!(half.complete(&key(1000, 2)) && !half.complete(&key(1000, 2)));
         assert!(!half.complete(&key(1001, 1)), "another connection's");
@@ -176,8 +188,16 @@ mod tests {
             assert_eq!(half.wait_for_handshake(at(0), key(1, port), probe(key(1, port))), None);
         }
         half.complete(&key(1, 1));
-        assert_eq!(half.wait_for_handshake(at(1), key(1, 4), probe(key(1, 4))), None, "a completed one gave its room");
-        assert_eq!(half.wait_for_handshake(at(1), key(1, 5), probe(key(1, 5))).map(|probe| probe.port.number), Some(2));
+        assert_eq!(
+            half.wait_for_handshake(at(1), key(1, 4), probe(key(1, 4))),
+            None,
+            "a completed one gave its room"
+        );
+        assert_eq!(
+            half.wait_for_handshake(at(1), key(1, 5), probe(key(1, 5)))
+                .map(|probe| probe.port.number),
+            Some(2)
+        );
     }
 
     // P22
@@ -188,7 +208,10 @@ mod tests {
         let index = (WAITING_MAX * 8 / 7).next_power_of_two() * (size_of::<(Key, u64)>() + 1);
         // A connection is in the epoll set (the kernel's memory), a table and the list of deadlines: less than 128 bytes.
         let guests = 2 * crate::decoy::tcp::CONNECTIONS_MAX * 128;
-        assert!(entries + index + guests < crate::decoy::MEMORY_MAX, "{entries} + {index} + {guests}");
+        assert!(
+            entries + index + guests < crate::decoy::MEMORY_MAX,
+            "{entries} + {index} + {guests}"
+        );
     }
 
     proptest! {

@@ -88,16 +88,26 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { transport, address, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "cannot listen for decoys at {transport} {address}: capture.decoy_port {} is in use; write a free port there, or end the program that has it (ss -lnp)",
-                address.port()
-            ),
-            Self::Listen { transport, address, source } if source.kind() == io::ErrorKind::PermissionDenied => write!(
-                f,
-                "cannot listen for decoys at {transport} {address} (capture.decoy_port): CAP_NET_ADMIN is needed, and CAP_NET_BIND_SERVICE for a port below 1024"
-            ),
-            Self::Listen { transport, address, .. } => write!(f, "cannot listen for decoys at {transport} {address} (capture.decoy_port)"),
+            Self::Listen { transport, address, source }
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                write!(
+                    f,
+                    "cannot listen for decoys at {transport} {address}: capture.decoy_port {} is in use; write a free port there, or end the program that has it (ss -lnp)",
+                    address.port()
+                )
+            }
+            Self::Listen { transport, address, source }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                write!(
+                    f,
+                    "cannot listen for decoys at {transport} {address} (capture.decoy_port): CAP_NET_ADMIN is needed, and CAP_NET_BIND_SERVICE for a port below 1024"
+                )
+            }
+            Self::Listen { transport, address, .. } => {
+                write!(f, "cannot listen for decoys at {transport} {address} (capture.decoy_port)")
+            }
             Self::Epoll(_) => f.write_str("cannot wait for the decoys' connections"),
         }
     }
@@ -184,13 +194,23 @@ impl Listener {
 fn pair(transport: Transport, port: u16) -> Result<Pair, Error> {
     let open = |ip: IpAddr| {
         let address = SocketAddr::new(ip, port);
-        let socket = if transport == Transport::Tcp { tcp::listen(address) } else { crate::sys::transparent::datagrams(address) };
+        let socket = if transport == Transport::Tcp {
+            tcp::listen(address)
+        } else {
+            crate::sys::transparent::datagrams(address)
+        };
         socket.map(Arc::new).map_err(|source| Error::Listen { transport, address, source })
     };
     let v4 = open(Ipv4Addr::LOCALHOST.into())?;
     let v6 = match open(Ipv6Addr::LOCALHOST.into()) {
         // ipv6.disable=1, or a kernel without it; net.ipv6.conf.lo.disable_ipv6 removes ::1.
-        Err(Error::Listen { source, .. }) if [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| is(&source, *errno)) => None,
+        Err(Error::Listen { source, .. })
+            if [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+                .iter()
+                .any(|errno| is(&source, *errno)) =>
+        {
+            None
+        }
         socket => Some(socket?),
     };
     Ok(Pair { v4, v6 })
@@ -221,7 +241,8 @@ impl Decoy {
     /// # Errors
     /// [`Error`].
     pub fn open(config: &Config) -> Result<Self, Error> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| Error::Epoll(errno.into()))?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|errno| Error::Epoll(errno.into()))?;
         let mut decoy = Self {
             epoll,
             listeners: Listeners::default(),
@@ -253,17 +274,24 @@ impl Decoy {
     /// [`Error::Epoll`]; the old sockets stay, and the new ones are closed.
     pub fn adopt(&mut self, listeners: Listeners, config: &Config) -> Result<(), Error> {
         let (old, new) = (marks(&self.listeners), marks(&listeners));
-        for (listener, socket) in listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener)) {
+        for (listener, socket) in
+            listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener))
+        {
             let data = epoll::EventData::new_u64(listener as u64);
-            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN).map_err(|errno| Error::Epoll(errno.into()))?;
+            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
+                .map_err(|errno| Error::Epoll(errno.into()))?;
         }
-        for (_, socket) in self.listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener)) {
+        for (_, socket) in
+            self.listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener))
+        {
             // It is closed with the old listeners in any case.
             let _ = epoll::delete(&self.epoll, socket);
         }
         self.listeners = listeners;
-        self.tcp_ports = if self.listeners.tcp.is_some() { config.tcp.watched() } else { PortSet::default() };
-        self.udp_ports = if self.listeners.udp.is_some() { config.udp.watched() } else { PortSet::default() };
+        self.tcp_ports =
+            if self.listeners.tcp.is_some() { config.tcp.watched() } else { PortSet::default() };
+        self.udp_ports =
+            if self.listeners.udp.is_some() { config.udp.watched() } else { PortSet::default() };
         self.banner = config.respond.banner.clone().into_bytes();
         Ok(())
     }
@@ -275,13 +303,20 @@ impl Decoy {
 
     /// When [`Decoy::serve`] must be called for a timer.
     pub fn next_timer(&self) -> Option<MonoTime> {
-        [self.half_open.next_due(), self.guests.next_deadline(), self.paused].into_iter().flatten().min()
+        [self.half_open.next_due(), self.guests.next_deadline(), self.paused]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Limitations of the decoys on this host, as messages for the administrator.
     pub fn lacks(&self) -> Vec<&'static str> {
-        let speaks_from_low_ports =
-            !self.banner.is_empty() && self.udp_ports.ranges().first().is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
+        let speaks_from_low_ports = !self.banner.is_empty()
+            && self
+                .udp_ports
+                .ranges()
+                .first()
+                .is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
         [
             (self.listeners.lack_ipv6(), "this host has no IPv6: decoys answer by IPv4 only"),
             (
@@ -301,12 +336,24 @@ impl Decoy {
 
     /// Passes a probe that the decoys' rules logged. The start of a handshake waits for its completion. Returns a probe to evaluate now, if
     /// any.
-    pub fn wait_for_handshake(&mut self, now: MonoTime, source_port: u16, probe: Probe) -> Option<Probe> {
-        let is_handshake = matches!(probe.scan, ScanKind::Syn | ScanKind::Ack) && probe.port.transport == Transport::Tcp;
-        if self.listeners.tcp.is_none() || !is_handshake || !self.tcp_ports.contains(probe.port.number) {
+    pub fn wait_for_handshake(
+        &mut self,
+        now: MonoTime,
+        source_port: u16,
+        probe: Probe,
+    ) -> Option<Probe> {
+        let is_handshake = matches!(probe.scan, ScanKind::Syn | ScanKind::Ack)
+            && probe.port.transport == Transport::Tcp;
+        if self.listeners.tcp.is_none()
+            || !is_handshake
+            || !self.tcp_ports.contains(probe.port.number)
+        {
             return Some(probe);
         }
-        let key = Key { peer: SocketAddr::new(probe.source, source_port), local: SocketAddr::new(probe.destination, probe.port.number) };
+        let key = Key {
+            peer: SocketAddr::new(probe.source, source_port),
+            local: SocketAddr::new(probe.destination, probe.port.number),
+        };
         let early = self.half_open.wait_for_handshake(now, key, probe);
         self.figures.half_open += u64::from(early.is_some());
         early
@@ -317,8 +364,12 @@ impl Decoy {
         self.unpause(now);
         for mark in self.ready() {
             match Listener::of_mark(mark) {
-                Some(listener @ (Listener::Tcp4 | Listener::Tcp6)) => self.take_connections(now, listener, engine),
-                Some(listener @ (Listener::Udp4 | Listener::Udp6)) => self.take_datagrams(now, listener, engine),
+                Some(listener @ (Listener::Tcp4 | Listener::Tcp6)) => {
+                    self.take_connections(now, listener, engine)
+                }
+                Some(listener @ (Listener::Udp4 | Listener::Udp6)) => {
+                    self.take_datagrams(now, listener, engine)
+                }
                 None => self.guests.on_readable(mark),
             }
         }
@@ -340,12 +391,19 @@ impl Decoy {
     fn ready(&self) -> Vec<u64> {
         let mut events = Vec::with_capacity(MAX_EVENTS_PER_WAKE);
         // At worst an interruption; the next call finds the same.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let _ = epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&Timespec { tv_sec: 0, tv_nsec: 0 }),
+        );
         events.iter().map(|event: &epoll::Event| event.data.u64()).collect()
     }
 
     fn socket(&self, wanted: Listener) -> Option<Arc<OwnedFd>> {
-        self.listeners.sockets().find(|(listener, _)| *listener == wanted).map(|(_, socket)| Arc::clone(socket))
+        self.listeners
+            .sockets()
+            .find(|(listener, _)| *listener == wanted)
+            .map(|(_, socket)| Arc::clone(socket))
     }
 
     fn take_connections(&mut self, now: MonoTime, listener: Listener, engine: &mut impl Evaluate) {
@@ -364,7 +422,12 @@ impl Decoy {
         }
     }
 
-    fn take_connection(&mut self, now: MonoTime, connection: tcp::Connection, engine: &mut impl Evaluate) {
+    fn take_connection(
+        &mut self,
+        now: MonoTime,
+        connection: tcp::Connection,
+        engine: &mut impl Evaluate,
+    ) {
         let tcp::Connection { socket, peer, local } = connection;
         // A local process connected to the listener itself, or the rules were different when the connection arrived.
         if local.ip().is_loopback() || !self.tcp_ports.contains(local.port()) {
@@ -374,7 +437,14 @@ impl Decoy {
         self.figures.connections += 1;
         self.half_open.complete(&Key { peer: plain(peer), local: plain(local) });
         let port = crate::probe::Port { transport: Transport::Tcp, number: local.port() };
-        let probe = Probe { source: peer.ip(), destination: local.ip(), port, scan: ScanKind::Connect, ambiguous: false, ip_options: false };
+        let probe = Probe {
+            source: peer.ip(),
+            destination: local.ip(),
+            port,
+            scan: ScanKind::Connect,
+            ambiguous: false,
+            ip_options: false,
+        };
         let has_passed = engine.handshake(&probe);
         if has_passed && !self.banner.is_empty() && tcp::send_banner(&socket, &self.banner) {
             self.figures.banners += 1;
@@ -393,7 +463,10 @@ impl Decoy {
                 // The error of an earlier answer, or a datagram without addresses: nothing to answer.
                 Err(_) => continue,
             };
-            if self.banner.is_empty() || !udp::may_be_answered(peer, local, &self.udp_ports) || !engine.has_passed(peer.ip()) {
+            if self.banner.is_empty()
+                || !udp::may_be_answered(peer, local, &self.udp_ports)
+                || !engine.has_passed(peer.ip())
+            {
                 continue;
             }
             if !self.answers.take(now) {
@@ -418,8 +491,17 @@ impl Decoy {
     }
 
     fn watch_listeners(&self, flags: epoll::EventFlags) {
-        for (listener, socket) in self.listeners.sockets().filter(|(listener, _)| matches!(listener, Listener::Tcp4 | Listener::Tcp6)) {
-            let _ = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(listener as u64), flags);
+        for (listener, socket) in self
+            .listeners
+            .sockets()
+            .filter(|(listener, _)| matches!(listener, Listener::Tcp4 | Listener::Tcp6))
+        {
+            let _ = epoll::modify(
+                &self.epoll,
+                socket,
+                epoll::EventData::new_u64(listener as u64),
+                flags,
+            );
         }
     }
 }
@@ -434,7 +516,13 @@ fn marks(listeners: &Listeners) -> Vec<(Listener, *const OwnedFd)> {
     listeners.sockets().map(|(listener, socket)| (listener, Arc::as_ptr(socket))).collect()
 }
 
-fn same(old: &[(Listener, *const OwnedFd)], new: &[(Listener, *const OwnedFd)], listener: Listener) -> bool {
-    let of = |marks: &[(Listener, *const OwnedFd)]| marks.iter().find(|(other, _)| *other == listener).map(|(_, socket)| *socket);
+fn same(
+    old: &[(Listener, *const OwnedFd)],
+    new: &[(Listener, *const OwnedFd)],
+    listener: Listener,
+) -> bool {
+    let of = |marks: &[(Listener, *const OwnedFd)]| {
+        marks.iter().find(|(other, _)| *other == listener).map(|(_, socket)| *socket)
+    };
     of(old) == of(new)
 }

@@ -48,7 +48,12 @@ const FIN_WAIT: Duration = Duration::from_secs(1);
 pub(super) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     transparent::listener(
         address,
-        transparent::ListenerOptions { backlog: BACKLOG, buffer: SOCKET_BUFFER, unacknowledged: UNACKED_TIMEOUT, fin_wait: FIN_WAIT },
+        transparent::ListenerOptions {
+            backlog: BACKLOG,
+            buffer: SOCKET_BUFFER,
+            unacknowledged: UNACKED_TIMEOUT,
+            fin_wait: FIN_WAIT,
+        },
     )
 }
 
@@ -70,10 +75,15 @@ pub(super) enum NotAccepted {
 
 /// Accepts the next connection, if any.
 pub(super) fn accept(listener: &OwnedFd) -> Result<Option<Connection>, NotAccepted> {
-    let (socket, peer) = match rustix::net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+    let (socket, peer) = match rustix::net::acceptfrom_with(
+        listener,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+    ) {
         Ok(accepted) => accepted,
         Err(Errno::AGAIN) => return Ok(None),
-        Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Err(NotAccepted::Exhausted),
+        Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            return Err(NotAccepted::Exhausted);
+        }
         // accept(2) also returns errors of the connection itself.
         Err(_) => return Err(NotAccepted::Gone),
     };
@@ -85,7 +95,8 @@ pub(super) fn accept(listener: &OwnedFd) -> Result<Option<Connection>, NotAccept
 
 /// Writes the banner, for which a new connection has room. Returns whether all of it was written.
 pub(super) fn send_banner(socket: &OwnedFd, banner: &[u8]) -> bool {
-    rustix::net::send(socket, banner, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok_and(|sent| sent == banner.len())
+    rustix::net::send(socket, banner, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+        .is_ok_and(|sent| sent == banner.len())
 }
 
 struct LingeringConnection {
@@ -126,7 +137,14 @@ impl LingeringConnections {
         }
         self.last_mark = self.last_mark.max(FIRST_MARK) + 1;
         let mark = self.last_mark;
-        if epoll::add(epoll, &socket, epoll::EventData::new_u64(mark), epoll::EventFlags::IN | epoll::EventFlags::RDHUP).is_err() {
+        if epoll::add(
+            epoll,
+            &socket,
+            epoll::EventData::new_u64(mark),
+            epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
+        )
+        .is_err()
+        {
             return false;
         }
         self.by_mark.insert(mark, LingeringConnection { socket, read: 0 });

@@ -41,7 +41,10 @@ impl Answers {
 /// Whether an answer cannot start a loop: a datagram from a service's port may be an answer itself, and one from a decoy's port may be
 /// spoofed with the address of another host with decoys.
 pub(super) fn may_be_answered(peer: SocketAddr, local: SocketAddr, decoys: &PortSet) -> bool {
-    !local.ip().is_loopback() && decoys.contains(local.port()) && peer.port() >= FIRST_UNPRIVILEGED && !decoys.contains(peer.port())
+    !local.ip().is_loopback()
+        && decoys.contains(local.port())
+        && peer.port() >= FIRST_UNPRIVILEGED
+        && !decoys.contains(peer.port())
 }
 
 /// Sends the banner from the datagram's destination. Returns whether it was sent.
@@ -60,8 +63,13 @@ mod tests {
     #[test]
     fn services_and_other_decoys_are_not_answered() {
         let decoys = PortSet::of(&[7, 31337]);
-        let may = |from: &str, to: &str| may_be_answered(from.parse().unwrap(), to.parse().unwrap(), &decoys);
-        assert!(may("203.0.113.9:40000", "192.0.2.1:7") && may("[2001:db8::9]:40000", "[2001:db8::1]:31337"));
+        let may = |from: &str, to: &str| {
+            may_be_answered(from.parse().unwrap(), to.parse().unwrap(), &decoys)
+        };
+        assert!(
+            may("203.0.113.9:40000", "192.0.2.1:7")
+                && may("[2001:db8::9]:40000", "[2001:db8::1]:31337")
+        );
         for (from, to) in [
             ("203.0.113.9:19", "192.0.2.1:7"),
             ("203.0.113.9:31337", "192.0.2.1:7"),

@@ -91,7 +91,8 @@ impl Backlog {
 
     /// When there is something to do.
     pub(super) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
-        let is_ready = !self.lost.is_empty() || !self.bare.is_empty() || self.is_network_due(now).is_some();
+        let is_ready =
+            !self.lost.is_empty() || !self.bare.is_empty() || self.is_network_due(now).is_some();
         let networks_at = self.networks_at.filter(|_| self.networks != [false; 2]);
         if is_ready { Some(now) } else { self.retry_at.into_iter().chain(networks_at).min() }
     }
@@ -111,7 +112,10 @@ impl Backlog {
     /// The family whose intervals to compare next.
     pub(super) fn is_network_due(&self, now: MonoTime) -> Option<Family> {
         let may = self.networks_at.is_none_or(|at| at <= now);
-        Family::ALL.into_iter().zip(self.networks).find_map(|(family, is_due)| (is_due && may).then_some(family))
+        Family::ALL
+            .into_iter()
+            .zip(self.networks)
+            .find_map(|(family, is_due)| (is_due && may).then_some(family))
     }
 
     /// The intervals of a family are what the blocks want.
@@ -161,14 +165,18 @@ impl Backlog {
 
     /// What the administrator has to know, once: that blocks are not in force, and that they are again.
     pub(super) fn report(&mut self) -> Option<Result<(), (usize, String)>> {
-        let is_well = self.refused.is_empty() && self.retry_at.is_none() && self.networks == [false; 2] && self.lost.is_empty();
+        let is_well = self.refused.is_empty()
+            && self.retry_at.is_none()
+            && self.networks == [false; 2]
+            && self.lost.is_empty();
         if self.reported && is_well {
             self.reported = false;
             self.backoff.reset();
             return Some(Ok(()));
         }
         // All that can be refused has been.
-        let is_known = self.lost.is_empty() && (self.retry_at.is_some() || self.networks_at.is_some());
+        let is_known =
+            self.lost.is_empty() && (self.retry_at.is_some() || self.networks_at.is_some());
         if !self.reported
             && is_known
             && let Some(why) = self.why.take()
@@ -206,11 +214,17 @@ mod tests {
         backlog.refused(at(0), piece, "set is full".to_owned());
         assert_eq!(backlog.is_network_due(at(0)), Some(Family::V4));
         backlog.refused_networks(at(0), "no memory".to_owned());
-        assert_eq!((backlog.is_network_due(at(0)), backlog.next_timer(at(0))), (None, Some(at(1000))));
+        assert_eq!(
+            (backlog.is_network_due(at(0)), backlog.next_timer(at(0))),
+            (None, Some(at(1000)))
+        );
         backlog.retry(at(1000));
         assert_eq!(backlog.take_lost(), [host(1)]);
         backlog.taken();
-        assert_eq!((backlog.is_network_due(at(1999)), backlog.next_timer(at(1999))), (None, Some(at(2000))));
+        assert_eq!(
+            (backlog.is_network_due(at(1999)), backlog.next_timer(at(1999))),
+            (None, Some(at(2000)))
+        );
         assert_eq!(backlog.is_network_due(at(2000)), Some(Family::V4));
         backlog.synced(Family::V4);
         assert_eq!(backlog.next_timer(at(2000)), None);

@@ -33,31 +33,65 @@ impl Change {
             Notification::TableDeleted => (self.structure, self.recreate) = (true, true),
             Notification::SetDeleted(name) => {
                 self.structure = true;
-                self.recreate |=
-                    matches!(SetId::from_name(&name), Some(SetId::Blocked4 | SetId::Blocked6 | SetId::BlockedNets4 | SetId::BlockedNets6));
+                self.recreate |= matches!(
+                    SetId::from_name(&name),
+                    Some(
+                        SetId::Blocked4
+                            | SetId::Blocked6
+                            | SetId::BlockedNets4
+                            | SetId::BlockedNets6
+                    )
+                );
             }
-            Notification::TableAdded | Notification::Added | Notification::ChainDeleted(_) | Notification::RuleDeleted { .. } => {
-                self.structure = true
+            Notification::TableAdded
+            | Notification::Added
+            | Notification::ChainDeleted(_)
+            | Notification::RuleDeleted { .. } => self.structure = true,
+            Notification::ElementsDeleted { set, keys } => {
+                self.elements(set, keys, |change| &mut change.removed)
             }
-            Notification::ElementsDeleted { set, keys } => self.elements(set, keys, |change| &mut change.removed),
-            Notification::ElementsAdded { set, keys } => self.elements(set, keys, |change| &mut change.added),
+            Notification::ElementsAdded { set, keys } => {
+                self.elements(set, keys, |change| &mut change.added)
+            }
             Notification::Generation(_) => {}
         }
     }
 
-    fn elements(&mut self, set: SetSpec, keys: Vec<Key>, list: impl Fn(&mut Self) -> &mut VecDeque<(SetId, Key)>) {
+    fn elements(
+        &mut self,
+        set: SetSpec,
+        keys: Vec<Key>,
+        list: impl Fn(&mut Self) -> &mut VecDeque<(SetId, Key)>,
+    ) {
         let Some(set) = SetId::of(set) else { return };
         match set {
-            SetId::Blocked4 | SetId::Blocked6 if self.removed.len() + self.added.len() + keys.len() > ELEMENTS_MAX => {
+            SetId::Blocked4 | SetId::Blocked6
+                if self.removed.len() + self.added.len() + keys.len() > ELEMENTS_MAX =>
+            {
                 (self.structure, self.recreate) = (true, true);
             }
-            SetId::Blocked4 | SetId::Blocked6 => list(self).extend(keys.into_iter().map(|key| (set, key))),
-            SetId::BlockedNets4 | SetId::BlockedNets6 => self.networks = self.networks.saturating_add(keys.len()),
-            SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => self.exemptions = true,
-            SetId::TcpPorts | SetId::UdpPorts | SetId::Protocols | SetId::Interfaces => self.structure = true,
+            SetId::Blocked4 | SetId::Blocked6 => {
+                list(self).extend(keys.into_iter().map(|key| (set, key)))
+            }
+            SetId::BlockedNets4 | SetId::BlockedNets6 => {
+                self.networks = self.networks.saturating_add(keys.len())
+            }
+            SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => {
+                self.exemptions = true
+            }
+            SetId::TcpPorts | SetId::UdpPorts | SetId::Protocols | SetId::Interfaces => {
+                self.structure = true
+            }
             // What the rules remember, which others may forget.
             SetId::Services => {}
-            SetId::Seen4 | SetId::Seen6 | SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6 | SetId::Held4 | SetId::Held6 => {}
+            SetId::Seen4
+            | SetId::Seen6
+            | SetId::Score4
+            | SetId::Score6
+            | SetId::Suspect4
+            | SetId::Suspect6
+            | SetId::Held4
+            | SetId::Held6 => {}
         }
     }
 
@@ -81,7 +115,9 @@ impl Change {
         self.recreate |= later.recreate;
         self.exemptions |= later.exemptions;
         self.networks = self.networks.saturating_add(later.networks);
-        if self.removed.len() + self.added.len() + later.removed.len() + later.added.len() > ELEMENTS_MAX {
+        if self.removed.len() + self.added.len() + later.removed.len() + later.added.len()
+            > ELEMENTS_MAX
+        {
             (self.structure, self.recreate) = (true, true);
             return;
         }
@@ -103,7 +139,10 @@ mod tests {
     #[test]
     fn elements_that_went_with_their_table_are_no_unblock() {
         let mut change = Change::default();
-        change.take(Notification::ElementsDeleted { set: SetId::Blocked4.spec(), keys: vec![key(1)] });
+        change.take(Notification::ElementsDeleted {
+            set: SetId::Blocked4.spec(),
+            keys: vec![key(1)],
+        });
         change.take(Notification::TableDeleted);
         let mut pending = Change::default();
         pending.join(change);
@@ -114,7 +153,10 @@ mod tests {
     fn what_waits_is_bounded_and_past_that_the_sets_are_recreated() {
         let mut change = Change::default();
         for _ in 0..=ELEMENTS_MAX / 1000 {
-            change.take(Notification::ElementsDeleted { set: SetId::Blocked4.spec(), keys: vec![key(1); 1000] });
+            change.take(Notification::ElementsDeleted {
+                set: SetId::Blocked4.spec(),
+                keys: vec![key(1); 1000],
+            });
         }
         assert!(change.recreate && change.removed.len() <= ELEMENTS_MAX);
     }
@@ -122,9 +164,15 @@ mod tests {
     #[test]
     fn what_the_rules_remember_may_be_forgotten() {
         let mut change = Change::default();
-        change.take(Notification::ElementsDeleted { set: SetId::Services.spec(), keys: vec![Key::Service(6, 22)] });
+        change.take(Notification::ElementsDeleted {
+            set: SetId::Services.spec(),
+            keys: vec![Key::Service(6, 22)],
+        });
         assert!(change.is_nothing());
-        change.take(Notification::ElementsDeleted { set: SetId::TcpPorts.spec(), keys: vec![Key::Port(22)] });
+        change.take(Notification::ElementsDeleted {
+            set: SetId::TcpPorts.spec(),
+            keys: vec![Key::Port(22)],
+        });
         assert!(change.structure);
     }
 }

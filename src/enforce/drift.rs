@@ -171,20 +171,37 @@ impl Drift {
     }
 
     pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
-        Repairs { count: self.count, last: self.last.clone(), fighting: self.fight.is_fighting(now) }
+        Repairs {
+            count: self.count,
+            last: self.last.clone(),
+            fighting: self.fight.is_fighting(now),
+        }
     }
 
     /// When there is something to do that no notification brings.
     pub(crate) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let waits = self.lost || self.pending.structure;
-        let soon = !self.pending.has_no_elements() || self.pending.networks > 0 || !self.keys.is_empty() || !self.intervals.is_empty();
-        let next = waits.then(|| self.fight.not_before(now).into_iter().chain(self.loss_not_before(now)).max().unwrap_or(now));
-        let poll = (!self.reading.is_nothing() || !self.read.is_nothing()).then(|| now.after(POLL_EVERY));
+        let soon = !self.pending.has_no_elements()
+            || self.pending.networks > 0
+            || !self.keys.is_empty()
+            || !self.intervals.is_empty();
+        let next = waits.then(|| {
+            self.fight
+                .not_before(now)
+                .into_iter()
+                .chain(self.loss_not_before(now))
+                .max()
+                .unwrap_or(now)
+        });
+        let poll =
+            (!self.reading.is_nothing() || !self.read.is_nothing()).then(|| now.after(POLL_EVERY));
         if soon { Some(now) } else { next.into_iter().chain(poll).min() }
     }
 
     fn loss_not_before(&self, now: MonoTime) -> Option<MonoTime> {
-        self.lost_at.map(|at| at.after(LOSS_EVERY)).filter(|at| self.lost && !self.pending.structure && now < *at)
+        self.lost_at
+            .map(|at| at.after(LOSS_EVERY))
+            .filter(|at| self.lost && !self.pending.structure && now < *at)
     }
 
     /// Whether one more line may be written.
@@ -209,7 +226,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             self.drift.read.join(Wanted { hosts: true, networks: true, exemptions: true });
             // What is there already stays as it is.
             let placement = self.executor.placement;
-            let hosts = self.engine.blocks().map(|block| block.source).filter(|source| !placement.is_network(*source));
+            let hosts = self
+                .engine
+                .blocks()
+                .map(|block| block.source)
+                .filter(|source| !placement.is_network(*source));
             self.backlog.restore(hosts);
         }
         if self.drift.pending.structure && self.drift.fight.not_before(now).is_none() {
@@ -234,7 +255,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// When there is something to do that no notification brings.
     pub fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
         let exemptions = (!self.exemptions.is_settled()).then_some(now);
-        [self.drift.next_timer(now), self.backlog.next_timer(now), exemptions].into_iter().flatten().min()
+        [self.drift.next_timer(now), self.backlog.next_timer(now), exemptions]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Deals with what others did so far, as much as there is, so that an administrator's command meets what is true.
@@ -259,10 +283,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Elements of hosts that others removed or added: the kernel is asked what is true now.
     fn look_at_elements(&mut self, now: MonoTime) {
         let pending = &mut self.drift.pending;
-        let (removed, list) = if pending.removed.is_empty() { (false, &mut pending.added) } else { (true, &mut pending.removed) };
+        let (removed, list) = if pending.removed.is_empty() {
+            (false, &mut pending.added)
+        } else {
+            (true, &mut pending.removed)
+        };
         let Some(set) = list.front().map(|(set, _)| *set) else { return };
         // Of one set, in the order in which they were named.
-        let many = list.iter().take(ELEMENTS_PER_WAKE).take_while(|(other, _)| *other == set).count();
+        let many =
+            list.iter().take(ELEMENTS_PER_WAKE).take_while(|(other, _)| *other == set).count();
         let keys: Vec<Key> = list.drain(..many).map(|(_, key)| key).collect();
         let there = match self.executor.kernel.get(set, &keys) {
             Ok(there) => there,
@@ -293,8 +322,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         let steps = {
             let engine = &self.engine;
-            let limits = Limits { total: usize::MAX, must_not: &|source, reason| engine.must_not_block(source, reason) };
-            reconcile_hosts(now, self.executor.placement, wanted, &present, &limits, |_| Origin::Drift { notified: true }.missing(true))
+            let limits = Limits {
+                total: usize::MAX,
+                must_not: &|source, reason| engine.must_not_block(source, reason),
+            };
+            reconcile_hosts(now, self.executor.placement, wanted, &present, &limits, |_| {
+                Origin::Drift { notified: true }.missing(true)
+            })
         };
         let summary = self.apply(now, steps, true);
         self.drift.findings.add(summary);
@@ -311,7 +345,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             return;
         }
         for family in Family::ALL {
-            match self.resync_networks(now, family, Origin::Drift { notified: true }.missing(true)) {
+            match self.resync_networks(now, family, Origin::Drift { notified: true }.missing(true))
+            {
                 Ok(summary) => self.drift.findings.add(summary),
                 // A set that is gone is another notification.
                 Err(error) if error.is_not_found() => {}
@@ -326,7 +361,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Makes the table what it should be.
     fn repair(&mut self, now: MonoTime) {
         let change = std::mem::take(&mut self.drift.pending);
-        (self.drift.pending.removed, self.drift.pending.added, self.drift.pending.networks) = (change.removed, change.added, change.networks);
+        (self.drift.pending.removed, self.drift.pending.added, self.drift.pending.networks) =
+            (change.removed, change.added, change.networks);
         self.drift.pending.exemptions = change.exemptions;
         let last_straw = self.drift.fight.is_last_straw(now);
         if last_straw && self.drift.own_table == OwnTable::Auto {
@@ -336,10 +372,18 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         match self.install(now, Write::All { recreate: change.recreate }) {
             Ok(installed) if installed.is_unchanged() => {}
             Ok(installed) => {
-                let has_blocks = super::element::BLOCKED.into_iter().any(|set| installed.created(set));
+                let has_blocks =
+                    super::element::BLOCKED.into_iter().any(|set| installed.created(set));
                 let blocks = self.engine.blocks().count();
-                let what = if has_blocks { format!("the rules and {blocks} blocks") } else { "the rules".to_owned() };
-                let remedy = format!("{what} were restored within {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+                let what = if has_blocks {
+                    format!("the rules and {blocks} blocks")
+                } else {
+                    "the rules".to_owned()
+                };
+                let remedy = format!(
+                    "{what} were restored within {:.1} ms",
+                    begun.elapsed().as_secs_f64() * 1000.0
+                );
                 let fighting = self.drift.fight.is_fighting(now);
                 self.note_repair(now, last_straw);
                 if !fighting && !last_straw {
@@ -348,10 +392,20 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             }
             Err(error) => {
                 self.drift.fight.note(now, false);
-                self.drift.pending.join(Change { structure: true, recreate: change.recreate, ..Change::default() });
+                self.drift.pending.join(Change {
+                    structure: true,
+                    recreate: change.recreate,
+                    ..Change::default()
+                });
                 if !std::mem::replace(&mut self.drift.failure_reported, true) {
-                    let text = format!("the table inet portsentry was changed by {} and cannot be repaired", self.drift.author);
-                    self.observer.notify(Notice::Error(format!("{text}: {}; it is tried again", error_chain(&error))));
+                    let text = format!(
+                        "the table inet portsentry was changed by {} and cannot be repaired",
+                        self.drift.author
+                    );
+                    self.observer.notify(Notice::Error(format!(
+                        "{text}: {}; it is tried again",
+                        error_chain(&error)
+                    )));
                 }
             }
         }
@@ -369,9 +423,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             } else {
                 "from now on it is repaired ever later, a minute at the most; find out what that program wants"
             };
-            let text = format!("{} changes the table inet portsentry again and again: {remedy}", drift.author);
+            let text = format!(
+                "{} changes the table inet portsentry again and again: {remedy}",
+                drift.author
+            );
             self.observer.notify(Notice::Error(text));
-            log::debug!("the next repair waits for {:?}", drift.fight.not_before(now).map(|next| next.since(now)));
+            log::debug!(
+                "the next repair waits for {:?}",
+                drift.fight.not_before(now).map(|next| next.since(now))
+            );
         }
     }
 
@@ -398,10 +458,18 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         match self.backlog.report() {
             Some(Err((hosts, why))) => {
-                let what = if hosts > 0 { format!("{hosts} blocks") } else { "blocked networks".to_owned() };
-                self.observer.notify(Notice::Error(format!("{what} could not be put into the kernel's sets: {why}; it is tried again")));
+                let what = if hosts > 0 {
+                    format!("{hosts} blocks")
+                } else {
+                    "blocked networks".to_owned()
+                };
+                self.observer.notify(Notice::Error(format!(
+                    "{what} could not be put into the kernel's sets: {why}; it is tried again"
+                )));
             }
-            Some(Ok(())) => self.observer.notify(Notice::Warning("all blocks are in the kernel's sets again".to_owned())),
+            Some(Ok(())) => self
+                .observer
+                .notify(Notice::Warning("all blocks are in the kernel's sets again".to_owned())),
             None => {}
         }
     }
@@ -409,8 +477,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn restore_hosts(&mut self, now: MonoTime, lost: Vec<Source>) {
         let placement = self.executor.placement;
         for set in super::element::HOSTS {
-            let here: Vec<Source> =
-                lost.iter().copied().filter(|source| matches!(placement.place(*source), Place::Host(of, _) if of == set)).collect();
+            let here: Vec<Source> = lost
+                .iter()
+                .copied()
+                .filter(
+                    |source| matches!(placement.place(*source), Place::Host(of, _) if of == set),
+                )
+                .collect();
             let elements = self.elements(now, &here, set);
             let Some(set) = self.ruleset.set(set) else { continue };
             if elements.is_empty() {
@@ -422,7 +495,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 Err(error) if error.is_not_found() => {
                     log::warn!("{}", error_chain(&error));
                     self.backlog.clear();
-                    self.drift.pending.join(Change { structure: true, recreate: true, ..Change::default() });
+                    self.drift.pending.join(Change {
+                        structure: true,
+                        recreate: true,
+                        ..Change::default()
+                    });
                     return;
                 }
                 Err(error) => self.backlog.refused(now, here, error_chain(&error)),
@@ -450,9 +527,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             self.drift.read.exemptions = true;
             self.drift.findings.exemptions = true;
         }
-        let is_quiet = !self.backlog.has_lost() && !self.drift.pending.structure && self.drift.pending.has_no_elements();
+        let is_quiet = !self.backlog.has_lost()
+            && !self.drift.pending.structure
+            && self.drift.pending.has_no_elements();
         let is_idle = self.drift.keys.is_empty() && self.drift.intervals.is_empty();
-        if !self.drift.read.is_nothing() && is_quiet && is_idle && !self.executor.kernel.is_dumping() {
+        if !self.drift.read.is_nothing()
+            && is_quiet
+            && is_idle
+            && !self.executor.kernel.is_dumping()
+        {
             let mut wanted = std::mem::take(&mut self.drift.read);
             // First comes back what the engine knows: then the kernel has as many elements or more.
             wanted.hosts = wanted.hosts && self.has_unknown_hosts();
@@ -468,7 +551,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 let wanted = std::mem::take(&mut self.drift.reading);
                 // A set that is gone is another notification, after which there is nothing to read.
                 if !error.is_not_found() {
-                    log::warn!("what others put into the sets cannot be read: {}", error_chain(&error));
+                    log::warn!(
+                        "what others put into the sets cannot be read: {}",
+                        error_chain(&error)
+                    );
                     self.drift.read.join(wanted);
                 }
             }
@@ -483,7 +569,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let placement = self.executor.placement;
         let Ok(counts) = self.executor.kernel.counts() else { return true };
         super::element::HOSTS.into_iter().any(|set| {
-            let known = self.engine.blocks().filter(|block| placement.place(block.source).set() == set).count();
+            let known = self
+                .engine
+                .blocks()
+                .filter(|block| placement.place(block.source).set() == set)
+                .count();
             let count = counts.iter().find(|(of, _)| *of == set).and_then(|(_, count)| *count);
             // Kernels before 6.16 do not count.
             count.is_none_or(|count| usize::try_from(count).is_ok_and(|count| count > known))
@@ -496,7 +586,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.drift.keys = hosts;
         if let Some(exemptions) = exemptions {
             for (set, elements) in exemptions {
-                self.exemptions.set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
+                self.exemptions
+                    .set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
             }
             self.exemptions.want(&self.ruleset, &self.never_block);
         }
@@ -508,7 +599,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 (self.drift.read.networks, self.drift.notified) = (true, notified);
             } else {
                 for (family, intervals) in Family::ALL.into_iter().zip(networks) {
-                    self.drift.intervals.push_back(Reading { family, intervals: intervals.into(), from: 0, missing });
+                    self.drift.intervals.push_back(Reading {
+                        family,
+                        intervals: intervals.into(),
+                        from: 0,
+                        missing,
+                    });
                 }
             }
         }
@@ -519,7 +615,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let Drift { keys, pending, author, .. } = &mut self.drift;
         let piece = keys.split_off(keys.len().saturating_sub(KEYS_PER_WAKE));
         let (engine, placement) = (&self.engine, self.executor.placement);
-        let is_unknown = |key: Key| placement.source(key).is_some_and(|source| engine.blocked(source).is_none());
+        let is_unknown =
+            |key: Key| placement.source(key).is_some_and(|source| engine.blocked(source).is_none());
         let before = pending.added.len();
         pending.added.extend(piece.into_iter().filter(|(_, key)| is_unknown(*key)));
         if pending.added.len() > before {
@@ -533,14 +630,34 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let many = reading.intervals.len().min(INTERVALS_PER_WAKE);
         let piece: Vec<ElementInfo> = reading.intervals.drain(..many).collect();
         let (family, missing) = (reading.family, reading.missing);
-        let next = reading.intervals.front().and_then(|info| Span::of_keys(&(info.key..=info.last()))).map(|span| span.first);
-        let within = Span { first: reading.from, last: next.map_or(family.all().last, |next| next.saturating_sub(1)) };
+        let next = reading
+            .intervals
+            .front()
+            .and_then(|info| Span::of_keys(&(info.key..=info.last())))
+            .map(|span| span.first);
+        let within = Span {
+            first: reading.from,
+            last: next.map_or(family.all().last, |next| next.saturating_sub(1)),
+        };
         match next {
             Some(next) => reading.from = next,
             None => drop(self.drift.intervals.pop_front()),
         }
-        let steps = reconcile_networks(now, missing, self.executor.placement, &self.executor.networks, family, within, &piece);
-        let spans = piece.iter().filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info.expires.map(|left| now.after(left)))));
+        let steps = reconcile_networks(
+            now,
+            missing,
+            self.executor.placement,
+            &self.executor.networks,
+            family,
+            within,
+            &piece,
+        );
+        let spans = piece.iter().filter_map(|info| {
+            Some((
+                Span::of_keys(&(info.key..=info.last()))?,
+                info.expires.map(|left| now.after(left)),
+            ))
+        });
         self.executor.networks.set_present_within(family, within, spans);
         let summary = self.apply(now, steps, true);
         self.drift.findings.add(summary);
@@ -549,10 +666,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// Reports what elements came to, when all of them were looked at.
     fn report_findings(&mut self, now: MonoTime) {
-        if !self.drift.pending.has_no_elements() || !self.drift.intervals.is_empty() || !self.drift.keys.is_empty() {
+        if !self.drift.pending.has_no_elements()
+            || !self.drift.intervals.is_empty()
+            || !self.drift.keys.is_empty()
+        {
             return;
         }
-        let Findings { lifted, adopted, retimed, normalised, exemptions } = std::mem::take(&mut self.drift.findings);
+        let Findings { lifted, adopted, retimed, normalised, exemptions } =
+            std::mem::take(&mut self.drift.findings);
         let mut remedies = Vec::new();
         let mut add = |count: u64, text: &str| {
             if count > 0 {
@@ -562,7 +683,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         add(lifted, "removed from the blocked sets, which counts as unblocked");
         add(adopted, "added to the blocked sets, adopted as blocked by hand");
         add(retimed, "given another timeout, which counts");
-        add(normalised, "with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix");
+        add(
+            normalised,
+            "with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix",
+        );
         if exemptions {
             remedies.push("the never-block addresses were restored".to_owned());
         }

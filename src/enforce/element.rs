@@ -12,7 +12,8 @@ use crate::ruleset::SetId;
 pub const HOSTS: [SetId; 2] = [SetId::Blocked4, SetId::Blocked6];
 
 /// All sets of blocks.
-pub(crate) const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+pub(crate) const BLOCKED: [SetId; 4] =
+    [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
 
 /// Where the elements of a block are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +48,12 @@ impl Placement {
     /// Where the block of a source is.
     pub fn place(self, source: Source) -> Place {
         match source.addr() {
-            address @ IpAddr::V4(_) if source.prefix_len() == 32 => Place::Host(SetId::Blocked4, Key::from(address)),
-            address @ IpAddr::V6(_) if source.prefix_len() == self.ipv6_prefix => Place::Host(SetId::Blocked6, Key::from(address)),
+            address @ IpAddr::V4(_) if source.prefix_len() == 32 => {
+                Place::Host(SetId::Blocked4, Key::from(address))
+            }
+            address @ IpAddr::V6(_) if source.prefix_len() == self.ipv6_prefix => {
+                Place::Host(SetId::Blocked6, Key::from(address))
+            }
             _ => Place::Network(Family::of(source).set()),
         }
     }
@@ -75,16 +80,32 @@ pub(crate) fn ordered<'a>(key: Key, timeout: Option<Duration>, comment: &'a str)
 }
 
 /// The element of a host's block as it goes back into its set, with its comment or without; `None` if it ends this very moment.
-pub(crate) fn of_host(now: MonoTime, key: Key, block: &BlockView<'_>, commented: bool) -> Option<ElementInfo> {
+pub(crate) fn of_host(
+    now: MonoTime,
+    key: Key,
+    block: &BlockView<'_>,
+    commented: bool,
+) -> Option<ElementInfo> {
     let left = block.expires.map(|end| end.since(now));
     let timeout = left.map(|left| block.timeout.unwrap_or(left).max(left));
     element(key, None, (timeout, left), block.packets, commented.then_some(block.reason))
 }
 
 /// The element of a piece of blocked networks; `reason` is its owner's. `None` if it ends this very moment.
-pub(crate) fn of_piece(now: MonoTime, family: Family, piece: &Piece, reason: Option<&Reason>) -> Option<ElementInfo> {
+pub(crate) fn of_piece(
+    now: MonoTime,
+    family: Family,
+    piece: &Piece,
+    reason: Option<&Reason>,
+) -> Option<ElementInfo> {
     let left = piece.expires.map(|end| end.since(now));
-    element(family.key(piece.span.first), Some(family.key(piece.span.last)), (left, left), 0, reason)
+    element(
+        family.key(piece.span.first),
+        Some(family.key(piece.span.last)),
+        (left, left),
+        0,
+        reason,
+    )
 }
 
 fn element(
@@ -107,7 +128,12 @@ pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
         timeout: info.timeout,
         remaining: info.expires,
         packets: info.packets,
-        reason: info.comment.as_deref().unwrap_or_default().parse().unwrap_or(Reason::Foreign(String::new())),
+        reason: info
+            .comment
+            .as_deref()
+            .unwrap_or_default()
+            .parse()
+            .unwrap_or(Reason::Foreign(String::new())),
         since: None,
         port: None,
         exempt: Vec::new(),
@@ -116,5 +142,9 @@ pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
 
 /// A reason as an element's comment can hold it (see [`Element`]), so that what comes back from the kernel can be compared.
 pub(crate) fn as_comment(reason: &Reason) -> String {
-    reason.comment().chars().map(|c| if c.is_control() || matches!(c, '"' | '\\') { '?' } else { c }).collect()
+    reason
+        .comment()
+        .chars()
+        .map(|c| if c.is_control() || matches!(c, '"' | '\\') { '?' } else { c })
+        .collect()
 }

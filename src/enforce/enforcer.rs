@@ -12,7 +12,10 @@ use super::exempt::Exemptions;
 use super::kernel::Kernel;
 use super::networks::{Family, Span};
 use super::reconcile::{Dropped, Missing, Origin, Step, reconcile_networks};
-use crate::engine::{Action, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report, Source, Trigger, Unblocked};
+use crate::engine::{
+    Action, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report, Source,
+    Trigger, Unblocked,
+};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{Element, Error, Ruleset};
@@ -79,7 +82,13 @@ pub struct Enforcer<K, O> {
 }
 
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
-    pub(super) fn new(kernel: K, observer: O, engine: Engine, ruleset: Ruleset, drift: Drift) -> Self {
+    pub(super) fn new(
+        kernel: K,
+        observer: O,
+        engine: Engine,
+        ruleset: Ruleset,
+        drift: Drift,
+    ) -> Self {
         let placement = Placement::new(engine.policy().ipv6_prefix);
         Self {
             engine,
@@ -183,7 +192,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, batch: &[Action]) {
         let outcome = match outcome {
             // No other program took out what was lost and is not restored yet.
-            Outcome::Counted { source, packets: None } if self.backlog.awaits(source) => Outcome::Counted { source, packets: Some(0) },
+            Outcome::Counted { source, packets: None } if self.backlog.awaits(source) => {
+                Outcome::Counted { source, packets: Some(0) }
+            }
             other => other,
         };
         if let Outcome::Blocked { source, result: Err(error) }
@@ -202,17 +213,36 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// The kernel's intervals are not those that were known: they are read, what others put there is adopted, and the action is carried out once more.
     fn resolve(&mut self, now: MonoTime, action: &Action) {
-        let (Action::Block { source, .. } | Action::Unblock { source } | Action::Exempt { source, .. }) = action else { return };
+        let (Action::Block { source, .. }
+        | Action::Unblock { source }
+        | Action::Exempt { source, .. }) = action
+        else {
+            return;
+        };
         let source = *source;
-        let read = self.resync_networks(now, Family::of(source), Origin::Drift { notified: false }.missing(true));
+        let read = self.resync_networks(
+            now,
+            Family::of(source),
+            Origin::Drift { notified: false }.missing(true),
+        );
         let Self { engine, executor, ruleset, outcomes, conflicts, .. } = self;
         if read.is_ok() {
-            executor.carry_out(now, engine, ruleset, std::slice::from_ref(action), outcomes, conflicts);
+            executor.carry_out(
+                now,
+                engine,
+                ruleset,
+                std::slice::from_ref(action),
+                outcomes,
+                conflicts,
+            );
             if conflicts.pop().is_none() {
                 return;
             }
         }
-        let error = read.err().map_or_else(|| "other programs change the set all the time".to_owned(), |error| error_chain(&error));
+        let error = read.err().map_or_else(
+            || "other programs change the set all the time".to_owned(),
+            |error| error_chain(&error),
+        );
         let result = Err(error);
         outcomes.push(match action {
             Action::Unblock { .. } => Outcome::Unblocked { source, result },
@@ -222,9 +252,22 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// Reads the intervals of a family, deals with what differs, and makes them what the blocks want.
-    pub(super) fn resync_networks(&mut self, now: MonoTime, family: Family, missing: Missing) -> Result<Summary, Error> {
+    pub(super) fn resync_networks(
+        &mut self,
+        now: MonoTime,
+        family: Family,
+        missing: Missing,
+    ) -> Result<Summary, Error> {
         let found = self.executor.kernel.dump(family.set())?;
-        let steps = reconcile_networks(now, missing, self.executor.placement, &self.executor.networks, family, family.all(), &found);
+        let steps = reconcile_networks(
+            now,
+            missing,
+            self.executor.placement,
+            &self.executor.networks,
+            family,
+            family.all(),
+            &found,
+        );
         self.executor.set_present(now, family, &found);
         let summary = self.apply(now, steps, true);
         self.sync(now, family, family.all());
@@ -234,7 +277,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Makes the kernel's intervals over these addresses what the blocks want; what fails is tried again later.
     pub(super) fn sync(&mut self, now: MonoTime, family: Family, within: Span) {
         let Self { engine, executor, ruleset, .. } = self;
-        match executor.sync(now, family, within, ruleset, |owner| engine.blocked(owner).map(|block| block.reason.clone())) {
+        match executor.sync(now, family, within, ruleset, |owner| {
+            engine.blocked(owner).map(|block| block.reason.clone())
+        }) {
             Ok(()) => {
                 if within == family.all() {
                     self.backlog.synced(family);
@@ -255,7 +300,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// The intervals follow what a report says of a network.
     fn follow(&mut self, now: MonoTime, report: &Report) {
-        let (Report::Unblocked { source, .. } | Report::Exempted { source, .. }) = report else { return };
+        let (Report::Unblocked { source, .. } | Report::Exempted { source, .. }) = report else {
+            return;
+        };
         self.mirror(now, *source);
     }
 
@@ -294,7 +341,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 other => later.push(other),
             }
         }
-        let news: Vec<Source> = adopt.iter().map(|block| block.source).filter(|source| self.engine.blocked(*source).is_none()).collect();
+        let news: Vec<Source> = adopt
+            .iter()
+            .map(|block| block.source)
+            .filter(|source| self.engine.blocked(*source).is_none())
+            .collect();
         self.engine.adopt(now, adopt, &mut self.actions);
         for source in &news {
             if self.executor.placement.is_network(*source)
@@ -312,8 +363,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     let source = block.source;
                     if self.engine.element_changed(now, block, &mut self.actions) {
                         summary.retimed += 1;
-                        if let Some((expires, exempt)) =
-                            executor::mirrored(&self.engine, source).filter(|_| self.executor.placement.is_network(source))
+                        if let Some((expires, exempt)) = executor::mirrored(&self.engine, source)
+                            .filter(|_| self.executor.placement.is_network(source))
                         {
                             self.executor.networks.set(source, expires, &exempt);
                         }
@@ -325,16 +376,21 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     self.engine.element_removed(now, source, &mut self.actions);
                     summary.unblocked += 1;
                 }
-                Step::Exempt(source, part) => summary.unblocked += u64::from(self.engine.removed_part(now, source, part, &mut self.actions)),
+                Step::Exempt(source, part) => {
+                    summary.unblocked +=
+                        u64::from(self.engine.removed_part(now, source, part, &mut self.actions))
+                }
                 Step::Drop(source, Dropped::Total) => {
                     summary.total += 1;
-                    self.actions.push(Action::Report(Report::Unblocked { source, ending: Ending::Total }));
+                    self.actions
+                        .push(Action::Report(Report::Unblocked { source, ending: Ending::Total }));
                 }
                 Step::Drop(_, Dropped::NeverBlock) => summary.never_block += 1,
                 Step::Drop(_, Dropped::Over) => {}
                 Step::Delete(set, key) => {
                     // Others are deleted because there are too many.
-                    summary.normalised += u64::from(self.executor.placement.exact_source(set, key).is_none());
+                    summary.normalised +=
+                        u64::from(self.executor.placement.exact_source(set, key).is_none());
                     if let Err(error) = self.executor.kernel.delete(set, &Element::new(key))
                         && !error.is_not_found()
                     {
@@ -352,10 +408,18 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ///
     /// # Errors
     /// Why it is refused, or what the kernel says.
-    pub fn block(&mut self, now: MonoTime, source: Source, timeout: Option<Duration>, text: &str) -> Result<(), BlockError> {
+    pub fn block(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        timeout: Option<Duration>,
+        text: &str,
+    ) -> Result<(), BlockError> {
         self.settle(now);
         self.refusal = None;
-        self.engine.block(now, source, timeout, text, &mut self.actions).map_err(BlockError::Refused)?;
+        self.engine
+            .block(now, source, timeout, text, &mut self.actions)
+            .map_err(BlockError::Refused)?;
         self.perform(now);
         match self.refusal.take() {
             Some((refused, error)) if refused == source => Err(BlockError::Kernel(error)),
@@ -372,7 +436,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.refusal = None;
         let done = self.engine.unblock_within(now, target, &mut self.actions);
         if done.lifted.is_empty()
-            && let Some(account) = done.target.filter(|account| self.engine.policy().is_account(*account))
+            && let Some(account) =
+                done.target.filter(|account| self.engine.policy().is_account(*account))
         {
             self.engine.forgive(now, account, &mut self.actions);
         }
@@ -409,7 +474,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         if others > 0 {
             self.executor.flush(&super::element::BLOCKED).map_err(|error| error_chain(&error))?;
-            Family::ALL.into_iter().for_each(|family| self.executor.networks.set_present(family, []));
+            Family::ALL
+                .into_iter()
+                .for_each(|family| self.executor.networks.set_present(family, []));
         }
         Ok(known.len() + others)
     }
@@ -443,7 +510,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// The elements of hosts that belong into a set, as they go into it; what was lifted meanwhile is left out.
-    pub(super) fn elements(&self, now: MonoTime, sources: &[Source], set: SetId) -> Vec<crate::nft::ElementInfo> {
+    pub(super) fn elements(
+        &self,
+        now: MonoTime,
+        sources: &[Source],
+        set: SetId,
+    ) -> Vec<crate::nft::ElementInfo> {
         let placement = self.executor.placement;
         let here = sources.iter().filter_map(|source| match placement.place(*source) {
             Place::Host(of, key) if of == set => Some((key, self.engine.blocked(*source)?)),

@@ -24,8 +24,16 @@ const FORGIVEN_SINGLY_MAX: usize = 100;
 const INTERVALS_PER_TRANSACTION: usize = 50;
 
 /// What the rules remember of sources: first who is held, then what was counted.
-const REMEMBERED: [SetId; 8] =
-    [SetId::Held4, SetId::Held6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Seen4, SetId::Seen6];
+const REMEMBERED: [SetId; 8] = [
+    SetId::Held4,
+    SetId::Held6,
+    SetId::Score4,
+    SetId::Score6,
+    SetId::Suspect4,
+    SetId::Suspect6,
+    SetId::Seen4,
+    SetId::Seen6,
+];
 
 /// Why a set of networks could not be brought to what is wanted.
 #[derive(Debug)]
@@ -79,7 +87,8 @@ impl<K: Kernel> Executor<K> {
             return after;
         }
         // Reports are no orders, and stand between releases where many blocks end at once.
-        let (releases, after) = run_of(actions, |action| matches!(action, Action::Release { .. } | Action::Report(_)));
+        let (releases, after) =
+            run_of(actions, |action| matches!(action, Action::Release { .. } | Action::Report(_)));
         if !releases.is_empty() {
             self.release(releases);
             return after;
@@ -94,7 +103,13 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// Does what `action` orders; `Ok(None)` for what is no order. `Err`: a conflict of networks.
-    fn carry_out_one(&mut self, now: MonoTime, engine: &Engine, ruleset: &Ruleset, action: &Action) -> Result<Option<Outcome>, ()> {
+    fn carry_out_one(
+        &mut self,
+        now: MonoTime,
+        engine: &Engine,
+        ruleset: &Ruleset,
+        action: &Action,
+    ) -> Result<Option<Outcome>, ()> {
         Ok(match action {
             Action::Block { source, timeout, reason, renew } => {
                 let source = *source;
@@ -103,25 +118,39 @@ impl<K: Kernel> Executor<K> {
                     Place::Network(_) => {
                         let before = self.networks.clone_block(source);
                         self.networks.set(source, timeout.map(|timeout| now.after(timeout)), &[]);
-                        let result = self
-                            .sync_over(now, source, ruleset, |owner| if owner == source { Some(reason.clone()) } else { reason_of(engine, owner) });
+                        let result = self.sync_over(now, source, ruleset, |owner| {
+                            if owner == source {
+                                Some(reason.clone())
+                            } else {
+                                reason_of(engine, owner)
+                            }
+                        });
                         self.kept_or_undone(source, before, result)?
                     }
                 };
-                Some(Outcome::Blocked { source, result: result.map_err(|error| error_chain(&error)) })
+                Some(Outcome::Blocked {
+                    source,
+                    result: result.map_err(|error| error_chain(&error)),
+                })
             }
             Action::Unblock { source } => {
                 let source = *source;
                 let result = match self.placement.place(source) {
-                    Place::Host(set, key) => absent_is_fine(self.kernel.delete(set, &Element::new(key))),
+                    Place::Host(set, key) => {
+                        absent_is_fine(self.kernel.delete(set, &Element::new(key)))
+                    }
                     Place::Network(_) => {
                         let before = self.networks.clone_block(source);
                         self.networks.remove(source);
-                        let result = self.sync_over(now, source, ruleset, |owner| reason_of(engine, owner));
+                        let result =
+                            self.sync_over(now, source, ruleset, |owner| reason_of(engine, owner));
                         self.kept_or_undone(source, before, result)?
                     }
                 };
-                Some(Outcome::Unblocked { source, result: result.map_err(|error| error_chain(&error)) })
+                Some(Outcome::Unblocked {
+                    source,
+                    result: result.map_err(|error| error_chain(&error)),
+                })
             }
             Action::Exempt { source, exempt } => {
                 let source = *source;
@@ -130,9 +159,14 @@ impl<K: Kernel> Executor<K> {
                 self.networks.set(source, expires, exempt);
                 let result = self.sync_over(now, source, ruleset, |owner| reason_of(engine, owner));
                 let result = self.kept_or_undone(source, before, result)?;
-                Some(Outcome::Exempted { source, result: result.map_err(|error| error_chain(&error)) })
+                Some(Outcome::Exempted {
+                    source,
+                    result: result.map_err(|error| error_chain(&error)),
+                })
             }
-            Action::Count { source } => Some(Outcome::Counted { source: *source, packets: self.count(*source) }),
+            Action::Count { source } => {
+                Some(Outcome::Counted { source: *source, packets: self.count(*source) })
+            }
             // Releases are carried out in runs.
             Action::Release { .. } | Action::Report(_) => None,
         })
@@ -152,7 +186,14 @@ impl<K: Kernel> Executor<K> {
         }
     }
 
-    fn block_host(&mut self, set: SetId, key: Key, timeout: Option<Duration>, reason: &Reason, renew: bool) -> Result<(), Error> {
+    fn block_host(
+        &mut self,
+        set: SetId,
+        key: Key,
+        timeout: Option<Duration>,
+        reason: &Reason,
+        renew: bool,
+    ) -> Result<(), Error> {
         let comment = reason.comment();
         let element = element::ordered(key, timeout, &comment);
         if !renew {
@@ -165,33 +206,58 @@ impl<K: Kernel> Executor<K> {
         self.kernel.renew(set, &element).map(drop)
     }
 
-    fn unblock_all(&mut self, now: MonoTime, engine: &Engine, ruleset: &Ruleset, unblocks: &[Action], outcomes: &mut Vec<Outcome>) {
-        let sources: Vec<Source> =
-            unblocks.iter().filter_map(|action| if let Action::Unblock { source } = action { Some(*source) } else { None }).collect();
+    fn unblock_all(
+        &mut self,
+        now: MonoTime,
+        engine: &Engine,
+        ruleset: &Ruleset,
+        unblocks: &[Action],
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        let sources: Vec<Source> = unblocks
+            .iter()
+            .filter_map(
+                |action| if let Action::Unblock { source } = action { Some(*source) } else { None },
+            )
+            .collect();
         for set in BLOCKED {
-            let here: Vec<(Source, Place)> =
-                sources.iter().map(|source| (*source, self.placement.place(*source))).filter(|(_, place)| place.set() == set).collect();
+            let here: Vec<(Source, Place)> = sources
+                .iter()
+                .map(|source| (*source, self.placement.place(*source)))
+                .filter(|(_, place)| place.set() == set)
+                .collect();
             if here.is_empty() {
                 continue;
             }
             let result = if set.is_interval() {
-                let before: Vec<_> = here.iter().map(|(source, _)| (*source, self.networks.clone_block(*source))).collect();
+                let before: Vec<_> = here
+                    .iter()
+                    .map(|(source, _)| (*source, self.networks.clone_block(*source)))
+                    .collect();
                 for (source, _) in &here {
                     self.networks.remove(*source);
                 }
                 let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
-                let result = self.sync_reading(now, family, ruleset, |owner| reason_of(engine, owner));
+                let result =
+                    self.sync_reading(now, family, ruleset, |owner| reason_of(engine, owner));
                 if result.is_err() {
-                    before.into_iter().for_each(|(source, block)| self.networks.put_block(source, block));
+                    before
+                        .into_iter()
+                        .for_each(|(source, block)| self.networks.put_block(source, block));
                 }
                 result
             } else {
-                let keys = here.iter().filter_map(|(_, place)| if let Place::Host(_, key) = place { Some(Element::new(*key)) } else { None });
+                let keys = here.iter().filter_map(|(_, place)| {
+                    if let Place::Host(_, key) = place { Some(Element::new(*key)) } else { None }
+                });
                 let elements: Vec<_> = keys.collect();
                 absent_is_fine(self.kernel.delete_many(set, &elements).map(drop))
             };
             let result = result.map_err(|error| error_chain(&error));
-            outcomes.extend(here.into_iter().map(|(source, _)| Outcome::Unblocked { source, result: result.clone() }));
+            outcomes.extend(
+                here.into_iter()
+                    .map(|(source, _)| Outcome::Unblocked { source, result: result.clone() }),
+            );
         }
     }
 
@@ -215,7 +281,13 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// Brings the kernel's intervals over the addresses of a network to what the blocks want.
-    fn sync_over(&mut self, now: MonoTime, source: Source, ruleset: &Ruleset, reason: impl Fn(Source) -> Option<Reason>) -> Result<(), SyncError> {
+    fn sync_over(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        ruleset: &Ruleset,
+        reason: impl Fn(Source) -> Option<Reason>,
+    ) -> Result<(), SyncError> {
         self.sync(now, Family::of(source), Span::of(&source.network()), ruleset, reason)
     }
 
@@ -237,11 +309,20 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// The same over all addresses of a family, after reading what the kernel has; foreign intervals are taken out.
-    fn sync_reading(&mut self, now: MonoTime, family: Family, ruleset: &Ruleset, reason: impl Fn(Source) -> Option<Reason>) -> Result<(), Error> {
+    fn sync_reading(
+        &mut self,
+        now: MonoTime,
+        family: Family,
+        ruleset: &Ruleset,
+        reason: impl Fn(Source) -> Option<Reason>,
+    ) -> Result<(), Error> {
         match self.sync(now, family, family.all(), ruleset, &reason) {
             Ok(()) => Ok(()),
             Err(SyncError::Refused(error)) => Err(error),
-            Err(SyncError::Conflict(error)) if error.is_not_found() && self.kernel.dump(family.set()).is_err_and(|error| error.is_not_found()) => {
+            Err(SyncError::Conflict(error))
+                if error.is_not_found()
+                    && self.kernel.dump(family.set()).is_err_and(|error| error.is_not_found()) =>
+            {
                 // Where there is no set, nothing is blocked.
                 self.networks.set_present(family, []);
                 Ok(())
@@ -256,11 +337,22 @@ impl<K: Kernel> Executor<K> {
 
     /// The kernel's set has these intervals and no others.
     pub(super) fn set_present(&mut self, now: MonoTime, family: Family, found: &[ElementInfo]) {
-        let spans = found.iter().filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info.expires.map(|left| now.after(left)))));
+        let spans = found.iter().filter_map(|info| {
+            Some((
+                Span::of_keys(&(info.key..=info.last()))?,
+                info.expires.map(|left| now.after(left)),
+            ))
+        });
         self.networks.set_present(family, spans);
     }
 
-    fn send(&mut self, now: MonoTime, part: &Difference, ruleset: &Ruleset, reason: &impl Fn(Source) -> Option<Reason>) -> Result<(), SyncError> {
+    fn send(
+        &mut self,
+        now: MonoTime,
+        part: &Difference,
+        ruleset: &Ruleset,
+        reason: &impl Fn(Source) -> Option<Reason>,
+    ) -> Result<(), SyncError> {
         let Some(set) = ruleset.set(part.family.set()) else { return Ok(()) };
         let key = |number| part.family.key(number);
         let gone = |span: &Span| ElementInfo {
@@ -273,21 +365,31 @@ impl<K: Kernel> Executor<K> {
             comment: None,
         };
         let delete: Vec<ElementInfo> = part.delete.iter().map(gone).collect();
-        let add: Vec<ElementInfo> =
-            part.add.iter().filter_map(|piece| element::of_piece(now, part.family, piece, reason(piece.owner).as_ref())).collect();
+        let add: Vec<ElementInfo> = part
+            .add
+            .iter()
+            .filter_map(|piece| {
+                element::of_piece(now, part.family, piece, reason(piece.owner).as_ref())
+            })
+            .collect();
         match self.kernel.replace_intervals(set, &delete, &add) {
             Ok(()) => {
                 self.networks.sent(part);
                 Ok(())
             }
-            Err(error) if error.is_not_found() || error.is_exists() => Err(SyncError::Conflict(error)),
+            Err(error) if error.is_not_found() || error.is_exists() => {
+                Err(SyncError::Conflict(error))
+            }
             Err(error) => Err(SyncError::Refused(error)),
         }
     }
 
     /// Ends holds, and has the rules forget what else they are to forget. What cannot be taken out runs out by itself.
     fn release(&mut self, releases: &[Action]) {
-        let forgiven = releases.iter().filter(|action| matches!(action, Action::Release { forget: Some(_), .. })).count();
+        let forgiven = releases
+            .iter()
+            .filter(|action| matches!(action, Action::Release { forget: Some(_), .. }))
+            .count();
         let result = if forgiven > FORGIVEN_SINGLY_MAX {
             self.forget_all()
         } else {
@@ -299,8 +401,13 @@ impl<K: Kernel> Executor<K> {
     }
 
     fn release_from(&mut self, set: SetId, releases: &[Action]) -> Result<(), Error> {
-        let of =
-            |action: &Action| if let Action::Release { source, forget } = action { remembered(set, *source, forget.as_deref()) } else { Vec::new() };
+        let of = |action: &Action| {
+            if let Action::Release { source, forget } = action {
+                remembered(set, *source, forget.as_deref())
+            } else {
+                Vec::new()
+            }
+        };
         let elements: Vec<_> = releases.iter().flat_map(of).map(Element::new).collect();
         // It ran out, was never there, or the rules have no reflex.
         absent_is_fine(match elements.as_slice() {
@@ -343,8 +450,16 @@ fn in_transactions(difference: Difference) -> Vec<Difference> {
         let whole = Difference { family, delete, add };
         return if whole.is_empty() { Vec::new() } else { vec![whole] };
     }
-    let deletes = delete.chunks(INTERVALS_PER_TRANSACTION).map(|chunk| Difference { family, delete: chunk.to_vec(), add: Vec::new() });
-    let adds = add.chunks(INTERVALS_PER_TRANSACTION).map(|chunk| Difference { family, delete: Vec::new(), add: chunk.to_vec() });
+    let deletes = delete.chunks(INTERVALS_PER_TRANSACTION).map(|chunk| Difference {
+        family,
+        delete: chunk.to_vec(),
+        add: Vec::new(),
+    });
+    let adds = add.chunks(INTERVALS_PER_TRANSACTION).map(|chunk| Difference {
+        family,
+        delete: Vec::new(),
+        add: chunk.to_vec(),
+    });
     deletes.chain(adds).collect()
 }
 
@@ -357,7 +472,10 @@ fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
     };
     match (set, forget) {
         _ if !is_here => Vec::new(),
-        (SetId::Held4 | SetId::Held6, _) | (SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6, Some(_)) => vec![Key::from(address)],
+        (SetId::Held4 | SetId::Held6, _)
+        | (SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6, Some(_)) => {
+            vec![Key::from(address)]
+        }
         (SetId::Seen4 | SetId::Seen6, Some(ports)) => {
             let mut keys: Vec<_> = ports.iter().filter_map(|port| touch(address, *port)).collect();
             keys.sort_unstable();

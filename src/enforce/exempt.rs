@@ -49,7 +49,12 @@ impl Exemptions {
         self.waiting.clear();
         for set in EXEMPTIONS {
             let Some(wanted) = exempt(ruleset, list, set) else { continue };
-            let present = self.present.iter().find(|(known, _)| *known == set).map(|(_, ranges)| ranges.as_slice()).unwrap_or_default();
+            let present = self
+                .present
+                .iter()
+                .find(|(known, _)| *known == set)
+                .map(|(_, ranges)| ranges.as_slice())
+                .unwrap_or_default();
             self.waiting.extend(parts(set, present, &wanted));
         }
     }
@@ -70,9 +75,13 @@ impl Exemptions {
         if !self.present.iter().any(|(known, _)| *known == part.set) {
             self.present.push((part.set, Vec::new()));
         }
-        let Some((_, present)) = self.present.iter_mut().find(|(known, _)| *known == part.set) else { return };
+        let Some((_, present)) = self.present.iter_mut().find(|(known, _)| *known == part.set)
+        else {
+            return;
+        };
         if !part.delete.is_empty() {
-            let gone: std::collections::HashSet<Key> = part.delete.iter().map(|info| info.key).collect();
+            let gone: std::collections::HashSet<Key> =
+                part.delete.iter().map(|info| info.key).collect();
             present.retain(|range| !gone.contains(range.start()));
         }
         present.extend(part.add.iter().map(|info| info.key..=info.last()));
@@ -94,7 +103,11 @@ pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<
     } else {
         let prefix = held_prefix(ruleset)?;
         let always = AllowList::always();
-        let networks = always.networks().iter().chain(list.networks()).map(|network| widened(*network, prefix));
+        let networks = always
+            .networks()
+            .iter()
+            .chain(list.networks())
+            .map(|network| widened(*network, prefix));
         networks.filter(|network| network.addr().is_ipv4() == is_v4).map(Key::network).collect()
     };
     // The kernel takes no intervals that overlap, and a network may hold an address that is listed as well.
@@ -103,7 +116,15 @@ pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<
 
 /// A range as an element.
 pub(super) fn element(range: &Range) -> ElementInfo {
-    ElementInfo { key: *range.start(), end: Some(*range.end()), timeout: None, expires: None, packets: 0, bytes: 0, comment: None }
+    ElementInfo {
+        key: *range.start(),
+        end: Some(*range.end()),
+        timeout: None,
+        expires: None,
+        packets: 0,
+        bytes: 0,
+        comment: None,
+    }
 }
 
 /// The way from one list of sorted, disjoint ranges to another, cut where no range of either is cut.
@@ -128,7 +149,10 @@ fn parts(set: SetId, present: &[Range], wanted: &[Range]) -> Vec<Part> {
         let Some(range) = range else { break };
         let is_apart = reach.is_none_or(|reach| *range.start() > reach);
         if is_apart && part.delete.len() + part.add.len() >= RANGES_PER_TRANSACTION {
-            parts.push(std::mem::replace(&mut part, Part { set, delete: Vec::new(), add: Vec::new() }));
+            parts.push(std::mem::replace(
+                &mut part,
+                Part { set, delete: Vec::new(), add: Vec::new() },
+            ));
         }
         reach = Some(reach.map_or(*range.end(), |reach| reach.max(*range.end())));
         (if is_old { &mut part.delete } else { &mut part.add }).push(element(range));
@@ -151,7 +175,16 @@ mod tests {
     use crate::engine::Source;
 
     fn ranges(networks: &[(u32, u8)]) -> Vec<Range> {
-        merge(networks.iter().map(|(address, bits)| Key::network(IpNet::new(Ipv4Addr::from(*address).into(), *bits).unwrap().trunc())).collect())
+        merge(
+            networks
+                .iter()
+                .map(|(address, bits)| {
+                    Key::network(
+                        IpNet::new(Ipv4Addr::from(*address).into(), *bits).unwrap().trunc(),
+                    )
+                })
+                .collect(),
+        )
     }
 
     proptest! {
@@ -204,12 +237,18 @@ mod tests {
     fn a_change_of_one_entry_among_many_is_one_short_transaction() {
         let ruleset = crate::ruleset::for_config(&Config::default(), 32768..=60999);
         let list = |own: &str| -> AllowList {
-            (0..50_000u32).map(|n| IpNet::from(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n * 2)))).chain([own.parse().unwrap()]).collect()
+            (0..50_000u32)
+                .map(|n| IpNet::from(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n * 2))))
+                .chain([own.parse().unwrap()])
+                .collect()
         };
         let mut exemptions = Exemptions::default();
         exemptions.want(&ruleset, &list("192.0.2.1/32"));
         let mut transactions = 0;
-        while exemptions.next().is_some_and(|part| part.add.len() + part.delete.len() <= RANGES_PER_TRANSACTION) {
+        while exemptions
+            .next()
+            .is_some_and(|part| part.add.len() + part.delete.len() <= RANGES_PER_TRANSACTION)
+        {
             exemptions.sent();
             transactions += 1;
         }

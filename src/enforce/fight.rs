@@ -31,7 +31,13 @@ pub(super) struct FightDetector {
 
 impl Default for FightDetector {
     fn default() -> Self {
-        Self { recent: VecDeque::new(), backoff: Backoff::new(FIRST, SLOWEST), next: None, last: None, fighting: false }
+        Self {
+            recent: VecDeque::new(),
+            backoff: Backoff::new(FIRST, SLOWEST),
+            next: None,
+            last: None,
+            fighting: false,
+        }
     }
 }
 
@@ -93,7 +99,10 @@ mod tests {
             fight.note(now, true);
             let next = fight.not_before(now).unwrap();
             waits.push(next.since(now).as_secs());
-            assert!(fight.is_fighting(next) && !fight.is_last_straw(next), "one alarm for one fight");
+            assert!(
+                fight.is_fighting(next) && !fight.is_last_straw(next),
+                "one alarm for one fight"
+            );
             now = next;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);

@@ -10,7 +10,10 @@ use super::element::HOSTS;
 use super::networks::Family;
 use crate::errors::error_chain;
 use crate::nft::plan::Found;
-use crate::nft::{Connection, Element, ElementInfo, Error, Installed, Key, Monitor, Notification, Order, Received, Ruleset, Set};
+use crate::nft::{
+    Connection, Element, ElementInfo, Error, Installed, Key, Monitor, Notification, Order,
+    Received, Ruleset, Set,
+};
 use crate::ruleset::{SCHEMA, SetId};
 
 /// Datagrams of notifications that are read before packets are looked at again. About eighteen elements are in one.
@@ -28,7 +31,11 @@ pub struct Author {
 impl std::fmt::Display for Author {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { pid, program } = self;
-        if program.is_empty() { f.write_str("an unknown program") } else { write!(f, "{program} (process {pid})") }
+        if program.is_empty() {
+            f.write_str("an unknown program")
+        } else {
+            write!(f, "{program} (process {pid})")
+        }
     }
 }
 
@@ -78,7 +85,8 @@ pub struct Dump {
 }
 
 /// The sets of exempt addresses.
-pub(crate) const EXEMPTIONS: [SetId; 4] = [SetId::Allowed4, SetId::Allowed6, SetId::Spared4, SetId::Spared6];
+pub(crate) const EXEMPTIONS: [SetId; 4] =
+    [SetId::Allowed4, SetId::Allowed6, SetId::Spared4, SetId::Spared6];
 
 /// The kernel's side of our table. Errors are those of [`Connection`].
 pub trait Kernel {
@@ -86,7 +94,12 @@ pub trait Kernel {
     fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error>;
     /// Makes the table what the ruleset says. `many`: so many elements go with it that no notifications of our own are wanted; whether others wrote
     /// meanwhile is told beside the result.
-    fn install(&mut self, ruleset: &Ruleset, order: Order<'_>, many: bool) -> (Result<Installed, Error>, bool);
+    fn install(
+        &mut self,
+        ruleset: &Ruleset,
+        order: Order<'_>,
+        many: bool,
+    ) -> (Result<Installed, Error>, bool);
     /// Deletes the table with all that is in it.
     fn remove_table(&mut self) -> Result<(), Error>;
     /// Adds an element that is not there.
@@ -104,7 +117,12 @@ pub trait Kernel {
     /// All elements of a set.
     fn dump(&mut self, set: SetId) -> Result<Vec<ElementInfo>, Error>;
     /// All of a host set of which these may be members, without a dump if it is large.
-    fn contents(&mut self, set: SetId, count: Option<u32>, known: &dyn Fn() -> Vec<Key>) -> Result<Vec<ElementInfo>, Error>;
+    fn contents(
+        &mut self,
+        set: SetId,
+        count: Option<u32>,
+        known: &dyn Fn() -> Vec<Key>,
+    ) -> Result<Vec<ElementInfo>, Error>;
     /// How many elements each of our sets has, where the kernel counts them (Linux 6.16).
     fn counts(&mut self) -> Result<Vec<(SetId, Option<u32>)>, Error>;
     /// Adds elements with what is left of their time; those that are there stay as they are.
@@ -112,7 +130,12 @@ pub trait Kernel {
     /// Gives elements that are there their comments and counters.
     fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error>;
     /// Deletes intervals and adds others in one transaction.
-    fn replace_intervals(&mut self, set: &Set, delete: &[ElementInfo], add: &[ElementInfo]) -> Result<(), Error>;
+    fn replace_intervals(
+        &mut self,
+        set: &Set,
+        delete: &[ElementInfo],
+        add: &[ElementInfo],
+    ) -> Result<(), Error>;
     /// Deletes all elements of a set.
     fn flush(&mut self, set: SetId) -> Result<(), Error>;
     /// What others did.
@@ -140,7 +163,12 @@ impl Nftables {
     /// # Errors
     /// When the kernel refuses a socket.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { connection: Connection::open(SCHEMA)?, monitor: Monitor::open(SCHEMA)?, current: Change::default(), reader: None })
+        Ok(Self {
+            connection: Connection::open(SCHEMA)?,
+            monitor: Monitor::open(SCHEMA)?,
+            current: Change::default(),
+            reader: None,
+        })
     }
 
     /// The connection, for what is read only.
@@ -161,7 +189,12 @@ impl Kernel for Nftables {
         self.connection.read(ruleset)
     }
 
-    fn install(&mut self, ruleset: &Ruleset, order: Order<'_>, many: bool) -> (Result<Installed, Error>, bool) {
+    fn install(
+        &mut self,
+        ruleset: &Ruleset,
+        order: Order<'_>,
+        many: bool,
+    ) -> (Result<Installed, Error>, bool) {
         let before = if many { self.connection.generation().ok() } else { None };
         let quiet = before.is_some() && self.monitor.listen(false).is_ok();
         let result = self.connection.install_with(ruleset, order);
@@ -173,7 +206,9 @@ impl Kernel for Nftables {
         }
         // A transaction of another program meanwhile sent no notification.
         let after = self.connection.generation().ok();
-        let is_only_ours = |installed: &Installed| (before, after) == (Some(installed.before), Some(installed.generation));
+        let is_only_ours = |installed: &Installed| {
+            (before, after) == (Some(installed.before), Some(installed.generation))
+        };
         let others = !result.as_ref().is_ok_and(is_only_ours);
         (result, others)
     }
@@ -213,13 +248,21 @@ impl Kernel for Nftables {
         self.connection.dump_set(set)
     }
 
-    fn contents(&mut self, set: SetId, count: Option<u32>, known: &dyn Fn() -> Vec<Key>) -> Result<Vec<ElementInfo>, Error> {
+    fn contents(
+        &mut self,
+        set: SetId,
+        count: Option<u32>,
+        known: &dyn Fn() -> Vec<Key>,
+    ) -> Result<Vec<ElementInfo>, Error> {
         self.connection.contents(set, count, known)
     }
 
     fn counts(&mut self) -> Result<Vec<(SetId, Option<u32>)>, Error> {
         let sets = self.connection.sets()?;
-        Ok(sets.into_iter().filter_map(|set| Some((SetId::from_name(&set.name)?, set.count))).collect())
+        Ok(sets
+            .into_iter()
+            .filter_map(|set| Some((SetId::from_name(&set.name)?, set.count)))
+            .collect())
     }
 
     fn restore(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
@@ -230,7 +273,12 @@ impl Kernel for Nftables {
         self.connection.complete(set, elements)
     }
 
-    fn replace_intervals(&mut self, set: &Set, delete: &[ElementInfo], add: &[ElementInfo]) -> Result<(), Error> {
+    fn replace_intervals(
+        &mut self,
+        set: &Set,
+        delete: &[ElementInfo],
+        add: &[ElementInfo],
+    ) -> Result<(), Error> {
         self.connection.replace_intervals(set, delete, add)
     }
 
@@ -247,7 +295,8 @@ impl Kernel for Nftables {
                 if let Notification::Generation(event) = notification {
                     let change = std::mem::take(current);
                     if !change.is_nothing() {
-                        news.changes.push((change, Author { pid: event.pid, program: event.program }));
+                        news.changes
+                            .push((change, Author { pid: event.pid, program: event.program }));
                     }
                 } else {
                     current.take(notification);

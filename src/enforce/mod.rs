@@ -35,5 +35,5 @@ pub use drift::{Drift, Repairs};
 pub use element::{HOSTS, Place, Placement};
 pub use enforcer::{BlockError, Enforcer, Hold, Observer};
 pub use kernel::{Author, Dump, Kernel, News, Nftables, Wanted};
-pub use start::InForce;
 pub(crate) use start::former_group;
+pub use start::{Earlier, InForce};

@@ -76,8 +76,12 @@ impl Family {
     /// The networks that make up a span.
     pub(crate) fn networks(self, span: Span) -> Vec<IpNet> {
         match (self.address(span.first), self.address(span.last)) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => ipnet::Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect(),
-            (IpAddr::V6(first), IpAddr::V6(last)) => ipnet::Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect(),
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                ipnet::Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect()
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                ipnet::Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -117,7 +121,8 @@ impl Span {
 
     /// What it has in common with `other`.
     fn clipped(self, other: Self) -> Option<Self> {
-        self.overlaps(other).then(|| Self { first: self.first.max(other.first), last: self.last.min(other.last) })
+        self.overlaps(other)
+            .then(|| Self { first: self.first.max(other.first), last: self.last.min(other.last) })
     }
 
     /// What is left of it without these, which are sorted and disjoint.
@@ -130,7 +135,9 @@ impl Span {
             }
             first = hole.last.checked_add(1).map(|next| next.max(from));
         }
-        left.extend(first.filter(|first| *first <= self.last).map(|first| Self { first, last: self.last }));
+        left.extend(
+            first.filter(|first| *first <= self.last).map(|first| Self { first, last: self.last }),
+        );
         left
     }
 }
@@ -141,7 +148,9 @@ pub(crate) fn merged(mut spans: Vec<Span>) -> Vec<Span> {
     let mut all: Vec<Span> = Vec::with_capacity(spans.len());
     for span in spans {
         match all.last_mut() {
-            Some(last) if last.last.checked_add(1).is_none_or(|next| span.first <= next) => last.last = last.last.max(span.last),
+            Some(last) if last.last.checked_add(1).is_none_or(|next| span.first <= next) => {
+                last.last = last.last.max(span.last)
+            }
             _ => all.push(span),
         }
     }
@@ -241,7 +250,8 @@ impl Networks {
 
     /// The same knowledge of the kernel, with these blocks and no others.
     pub(crate) fn with_blocks<'a>(&self, blocks: impl Iterator<Item = BlockView<'a>>) -> Self {
-        let mut networks = Self { blocks: BTreeMap::new(), present: self.present.clone(), is_changed: true };
+        let mut networks =
+            Self { blocks: BTreeMap::new(), present: self.present.clone(), is_changed: true };
         for block in blocks {
             networks.set(block.source, block.expires, block.exempt);
         }
@@ -249,30 +259,54 @@ impl Networks {
     }
 
     /// The intervals that the kernel is known to have, sorted.
-    pub(crate) fn intervals(&self, family: Family) -> impl Iterator<Item = (Span, Option<MonoTime>)> {
-        self.of(family).iter().map(|(first, one)| (Span { first: *first, last: one.last }, one.expires))
+    pub(crate) fn intervals(
+        &self,
+        family: Family,
+    ) -> impl Iterator<Item = (Span, Option<MonoTime>)> {
+        self.of(family)
+            .iter()
+            .map(|(first, one)| (Span { first: *first, last: one.last }, one.expires))
     }
 
     /// Within these addresses the kernel has these intervals and no others.
-    pub(crate) fn set_present_within(&mut self, family: Family, within: Span, intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>) {
+    pub(crate) fn set_present_within(
+        &mut self,
+        family: Family,
+        within: Span,
+        intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>,
+    ) {
         let present = self.of_mut(family);
-        let old: Vec<u128> = present.range(within.first..=within.last).map(|(first, _)| *first).collect();
+        let old: Vec<u128> =
+            present.range(within.first..=within.last).map(|(first, _)| *first).collect();
         for first in old {
             present.remove(&first);
         }
-        present.extend(intervals.into_iter().map(|(span, expires)| (span.first, Interval { last: span.last, expires })));
+        present.extend(
+            intervals
+                .into_iter()
+                .map(|(span, expires)| (span.first, Interval { last: span.last, expires })),
+        );
     }
 
     /// The kernel's set of a family has these intervals and no others.
-    pub(crate) fn set_present(&mut self, family: Family, intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>) {
-        *self.of_mut(family) = intervals.into_iter().map(|(span, expires)| (span.first, Interval { last: span.last, expires })).collect();
+    pub(crate) fn set_present(
+        &mut self,
+        family: Family,
+        intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>,
+    ) {
+        *self.of_mut(family) = intervals
+            .into_iter()
+            .map(|(span, expires)| (span.first, Interval { last: span.last, expires }))
+            .collect();
     }
 
     /// Forgets what the kernel has taken out by itself, because its time is over.
     pub(crate) fn prune(&mut self, now: MonoTime, family: Family, within: Span) {
         let within = self.widened(family, within);
         let present = self.of_mut(family);
-        let over = present.range(within.first..=within.last).filter(|(_, one)| one.expires.is_some_and(|end| end <= now));
+        let over = present
+            .range(within.first..=within.last)
+            .filter(|(_, one)| one.expires.is_some_and(|end| end <= now));
         let over: Vec<u128> = over.map(|(first, _)| *first).collect();
         for first in over {
             present.remove(&first);
@@ -286,16 +320,24 @@ impl Networks {
         for span in &difference.delete {
             present.remove(&span.first);
         }
-        present.extend(difference.add.iter().map(|piece| (piece.span.first, Interval { last: piece.span.last, expires: piece.expires })));
+        present.extend(difference.add.iter().map(|piece| {
+            (piece.span.first, Interval { last: piece.span.last, expires: piece.expires })
+        }));
     }
 
     /// What has to be sent so that these addresses are dropped as the blocks want it. Intervals that reach beyond them are looked at as a whole.
     pub(crate) fn difference(&self, now: MonoTime, family: Family, within: Span) -> Difference {
         let within = self.widened(family, within);
-        let mut delete: BTreeMap<u128, Interval> = self.of(family).range(within.first..=within.last).map(|(first, one)| (*first, *one)).collect();
+        let mut delete: BTreeMap<u128, Interval> = self
+            .of(family)
+            .range(within.first..=within.last)
+            .map(|(first, one)| (*first, *one))
+            .collect();
         let mut add = self.pieces(now, family, within);
         add.retain(|piece| match delete.get(&piece.span.first) {
-            Some(there) if there.last == piece.span.last && is_same_end(there.expires, piece.expires) => {
+            Some(there)
+                if there.last == piece.span.last && is_same_end(there.expires, piece.expires) =>
+            {
                 delete.remove(&piece.span.first);
                 false
             }
@@ -303,7 +345,11 @@ impl Networks {
         });
         // What has run out, the kernel has taken out by itself.
         let is_over = |interval: &Interval| interval.expires.is_some_and(|end| end <= now);
-        let delete = delete.into_iter().filter(|(_, one)| !is_over(one)).map(|(first, one)| Span { first, last: one.last }).collect();
+        let delete = delete
+            .into_iter()
+            .filter(|(_, one)| !is_over(one))
+            .map(|(first, one)| Span { first, last: one.last })
+            .collect();
         Difference { family, delete, add }
     }
 
@@ -316,7 +362,11 @@ impl Networks {
                 continue;
             }
             let order = Order { end: block.expires.map_or(u64::MAX, MonoTime::millis), source };
-            for span in Span::of(&source.network()).without(&block.exempt).into_iter().filter_map(|span| span.clipped(within)) {
+            for span in Span::of(&source.network())
+                .without(&block.exempt)
+                .into_iter()
+                .filter_map(|span| span.clipped(within))
+            {
                 edges.entry(span.first).or_default().0.push(order);
                 if let Some(after) = span.last.checked_add(1) {
                     edges.entry(after).or_default().1.push(order);
@@ -334,10 +384,20 @@ impl Networks {
             let Some(latest) = active.last() else { continue };
             let last = edges.peek().map_or(within.last, |(next, _)| next - 1);
             match pieces.last_mut() {
-                Some(piece) if piece.owner == latest.source && piece.span.last.checked_add(1) == Some(first) => piece.span.last = last,
+                Some(piece)
+                    if piece.owner == latest.source
+                        && piece.span.last.checked_add(1) == Some(first) =>
+                {
+                    piece.span.last = last
+                }
                 _ => {
-                    let expires = (latest.end != u64::MAX).then(|| MonoTime::from_millis(latest.end));
-                    pieces.push(Piece { span: Span { first, last }, owner: latest.source, expires });
+                    let expires =
+                        (latest.end != u64::MAX).then(|| MonoTime::from_millis(latest.end));
+                    pieces.push(Piece {
+                        span: Span { first, last },
+                        owner: latest.source,
+                        expires,
+                    });
                 }
             }
         }
@@ -347,7 +407,11 @@ impl Networks {
     /// The blocks that drop any of these addresses, each with the parts of them that it drops.
     pub(crate) fn dropping(&self, family: Family, span: Span) -> Vec<(Source, Vec<Span>)> {
         let parts = |(source, block): (Source, &NetworkBlock)| {
-            let parts: Vec<Span> = Span::of(&source.network()).without(&block.exempt).into_iter().filter_map(|part| part.clipped(span)).collect();
+            let parts: Vec<Span> = Span::of(&source.network())
+                .without(&block.exempt)
+                .into_iter()
+                .filter_map(|part| part.clipped(span))
+                .collect();
             (!parts.is_empty()).then_some((source, parts))
         };
         self.over(family, span).filter_map(parts).collect()
@@ -362,16 +426,25 @@ impl Networks {
             .filter(move |source| number(source.addr()) < span.first)
             .filter_map(|source| self.blocks.get_key_value(&source));
         let begin = Source::first_at(first);
-        let within = self.blocks.range(begin..).take_while(move |(source, _)| Family::of(**source) == family && number(source.addr()) <= span.last);
+        let within = self.blocks.range(begin..).take_while(move |(source, _)| {
+            Family::of(**source) == family && number(source.addr()) <= span.last
+        });
         around.chain(within).map(|(source, block)| (*source, block))
     }
 
     /// The span together with all intervals of the kernel that it cuts.
     fn widened(&self, family: Family, span: Span) -> Span {
         let present = self.of(family);
-        let before = present.range(..span.first).next_back().filter(|(_, one)| one.last >= span.first);
-        let last = present.range(span.first..=span.last).next_back().map_or(span.last, |(_, one)| one.last.max(span.last));
-        Span { first: before.map_or(span.first, |(first, _)| *first), last: before.map_or(last, |(_, one)| one.last.max(last)) }
+        let before =
+            present.range(..span.first).next_back().filter(|(_, one)| one.last >= span.first);
+        let last = present
+            .range(span.first..=span.last)
+            .next_back()
+            .map_or(span.last, |(_, one)| one.last.max(span.last));
+        Span {
+            first: before.map_or(span.first, |(first, _)| *first),
+            last: before.map_or(last, |(_, one)| one.last.max(last)),
+        }
     }
 
     fn of(&self, family: Family) -> &BTreeMap<u128, Interval> {
@@ -429,36 +502,69 @@ mod tests {
 
     fn shown(family: Family, pieces: &[Piece]) -> Vec<String> {
         let address = |number| family.address(number);
-        let end = |piece: &Piece| piece.expires.map_or("-".to_owned(), |end| end.since(at(0)).as_secs().to_string());
-        pieces.iter().map(|piece| format!("{}-{} {} {}", address(piece.span.first), address(piece.span.last), end(piece), piece.owner)).collect()
+        let end = |piece: &Piece| {
+            piece.expires.map_or("-".to_owned(), |end| end.since(at(0)).as_secs().to_string())
+        };
+        pieces
+            .iter()
+            .map(|piece| {
+                format!(
+                    "{}-{} {} {}",
+                    address(piece.span.first),
+                    address(piece.span.last),
+                    end(piece),
+                    piece.owner
+                )
+            })
+            .collect()
     }
 
     fn pieces(blocks: &[(&str, u64, &[&str])]) -> Vec<String> {
         let networks = networks(blocks);
-        Family::ALL.into_iter().flat_map(|family| shown(family, &networks.pieces(at(0), family, family.all()))).collect()
+        Family::ALL
+            .into_iter()
+            .flat_map(|family| shown(family, &networks.pieces(at(0), family, family.all())))
+            .collect()
     }
 
     #[test]
     fn overlapping_blocks_are_cut_where_the_inner_one_lasts_longer() {
-        assert_eq!(pieces(&[("20.0.0.0/8", 0, &[]), ("20.1.0.0/16", 60, &[])]), ["20.0.0.0-20.255.255.255 - 20.0.0.0/8"]);
+        assert_eq!(
+            pieces(&[("20.0.0.0/8", 0, &[]), ("20.1.0.0/16", 60, &[])]),
+            ["20.0.0.0-20.255.255.255 - 20.0.0.0/8"]
+        );
         assert_eq!(
             pieces(&[("20.0.0.0/8", 60, &[]), ("20.1.0.0/16", 0, &[])]),
-            ["20.0.0.0-20.0.255.255 60 20.0.0.0/8", "20.1.0.0-20.1.255.255 - 20.1.0.0/16", "20.2.0.0-20.255.255.255 60 20.0.0.0/8"]
+            [
+                "20.0.0.0-20.0.255.255 60 20.0.0.0/8",
+                "20.1.0.0-20.1.255.255 - 20.1.0.0/16",
+                "20.2.0.0-20.255.255.255 60 20.0.0.0/8"
+            ]
         );
         assert_eq!(
             pieces(&[("2001:db8::/48", 60, &[]), ("2001:db8:0:1::/64", 90, &[])])[1],
             "2001:db8:0:1::-2001:db8:0:1:ffff:ffff:ffff:ffff 90 2001:db8:0:1::/64"
         );
-        assert_eq!(pieces(&[("0.0.0.0/0", 0, &[]), ("255.255.255.255/32", 9, &[])]), ["0.0.0.0-255.255.255.255 - 0.0.0.0/0"]);
+        assert_eq!(
+            pieces(&[("0.0.0.0/0", 0, &[]), ("255.255.255.255/32", 9, &[])]),
+            ["0.0.0.0-255.255.255.255 - 0.0.0.0/0"]
+        );
         assert_eq!(pieces(&[("::/0", 0, &[])]).len(), 1);
     }
 
     #[test]
     fn what_a_block_leaves_out_is_dropped_only_if_another_block_wants_it() {
-        assert_eq!(pieces(&[("10.0.0.0/30", 0, &["10.0.0.1/32"])]), ["10.0.0.0-10.0.0.0 - 10.0.0.0/30", "10.0.0.2-10.0.0.3 - 10.0.0.0/30"]);
+        assert_eq!(
+            pieces(&[("10.0.0.0/30", 0, &["10.0.0.1/32"])]),
+            ["10.0.0.0-10.0.0.0 - 10.0.0.0/30", "10.0.0.2-10.0.0.3 - 10.0.0.0/30"]
+        );
         assert_eq!(
             pieces(&[("10.0.0.0/30", 0, &["10.0.0.1/32"]), ("10.0.0.0/31", 60, &[])]),
-            ["10.0.0.0-10.0.0.0 - 10.0.0.0/30", "10.0.0.1-10.0.0.1 60 10.0.0.0/31", "10.0.0.2-10.0.0.3 - 10.0.0.0/30"]
+            [
+                "10.0.0.0-10.0.0.0 - 10.0.0.0/30",
+                "10.0.0.1-10.0.0.1 60 10.0.0.0/31",
+                "10.0.0.2-10.0.0.3 - 10.0.0.0/30"
+            ]
         );
         assert_eq!(pieces(&[("10.0.0.0/30", 0, &["10.0.0.0/30"])]), [""; 0]);
     }
@@ -482,9 +588,14 @@ mod tests {
     }
 
     /// Until when an address is dropped, asked of every block; `None`: it is not.
-    fn naive(blocks: &BTreeMap<Source, (Option<MonoTime>, Vec<IpNet>)>, now: MonoTime, address: IpAddr) -> Option<Option<MonoTime>> {
+    fn naive(
+        blocks: &BTreeMap<Source, (Option<MonoTime>, Vec<IpNet>)>,
+        now: MonoTime,
+        address: IpAddr,
+    ) -> Option<Option<MonoTime>> {
         let covers = |(source, (end, exempt)): (&Source, &(Option<MonoTime>, Vec<IpNet>))| {
-            let drops = source.network().contains(&address) && exempt.iter().all(|part| !part.contains(&address));
+            let drops = source.network().contains(&address)
+                && exempt.iter().all(|part| !part.contains(&address));
             (drops && end.is_none_or(|end| end > now)).then_some(*end)
         };
         blocks.iter().filter_map(covers).max_by_key(|end| end.map_or(u64::MAX, MonoTime::millis))
@@ -500,7 +611,9 @@ mod tests {
     }
 
     fn network() -> impl Strategy<Value = IpNet> {
-        (0u32..64, 26u8..=32).prop_map(|(host, bits)| IpNet::new(Ipv4Addr::from_bits(0x0a00_0000 | host).into(), bits).unwrap().trunc())
+        (0u32..64, 26u8..=32).prop_map(|(host, bits)| {
+            IpNet::new(Ipv4Addr::from_bits(0x0a00_0000 | host).into(), bits).unwrap().trunc()
+        })
     }
 
     fn edit() -> impl Strategy<Value = Edit> {

@@ -84,7 +84,16 @@ pub(crate) struct Wanted {
 impl From<Block> for Wanted {
     fn from(block: Block) -> Self {
         let Block { source, exempt, since, expires, port, reason } = block;
-        Self { source, since, expires, timeout: expires.map(|end| end.since(since)), packets: 0, reason, port, exempt }
+        Self {
+            source,
+            since,
+            expires,
+            timeout: expires.map(|end| end.since(since)),
+            packets: 0,
+            reason,
+            port,
+            exempt,
+        }
     }
 }
 
@@ -207,9 +216,12 @@ pub(crate) fn reconcile(
     present: &Present,
     limits: &Limits<'_>,
 ) -> Vec<Step> {
-    let (networks, hosts): (Vec<Wanted>, Vec<Wanted>) = wanted.into_iter().partition(|block| placement.is_network(block.source));
+    let (networks, hosts): (Vec<Wanted>, Vec<Wanted>) =
+        wanted.into_iter().partition(|block| placement.is_network(block.source));
     let existed = |set: SetId| present.sets.contains(&set);
-    let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| origin.missing(existed(set)));
+    let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| {
+        origin.missing(existed(set))
+    });
     let mut map = Networks::default();
     for block in networks {
         if block.expires.is_some_and(|end| end.since(now) < WORTH_RESTORING) {
@@ -219,14 +231,23 @@ pub(crate) fn reconcile(
         } else {
             map.set(block.source, block.expires, &block.exempt);
             let family = Family::of(block.source);
-            let is_lost = origin.missing(existed(family.set())) == Missing::Lost && present.of(family).is_empty();
+            let is_lost = origin.missing(existed(family.set())) == Missing::Lost
+                && present.of(family).is_empty();
             let block = block.into_adopted(now);
             steps.push(if is_lost { Step::Restore(block) } else { Step::Keep(block) });
         }
     }
     for family in Family::ALL {
         let missing = origin.missing(existed(family.set()));
-        steps.extend(reconcile_networks(now, missing, placement, &map, family, family.all(), present.of(family)));
+        steps.extend(reconcile_networks(
+            now,
+            missing,
+            placement,
+            &map,
+            family,
+            family.all(),
+            present.of(family),
+        ));
     }
     fit(whole(steps), placement, limits.total)
 }
@@ -241,7 +262,8 @@ pub(crate) fn reconcile_hosts(
     missing: impl Fn(SetId) -> Missing,
 ) -> Vec<Step> {
     let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
-    let mut wanted: HashMap<Source, Wanted> = wanted.into_iter().map(|block| (block.source, block)).collect();
+    let mut wanted: HashMap<Source, Wanted> =
+        wanted.into_iter().map(|block| (block.source, block)).collect();
     // Sources of elements that no packet is ever looked up by.
     let mut strays: HashMap<Source, Adopted> = HashMap::new();
     for (set, info) in present {
@@ -263,7 +285,12 @@ pub(crate) fn reconcile_hosts(
         } else {
             let end = found.remaining.map(|left| now.after(left));
             let is_same = is_same_end(end, block.expires);
-            let merged = Adopted { remaining: found.remaining, timeout: found.timeout, packets: found.packets, ..block.into_adopted(now) };
+            let merged = Adopted {
+                remaining: found.remaining,
+                timeout: found.timeout,
+                packets: found.packets,
+                ..block.into_adopted(now)
+            };
             steps.push(if is_same { Step::Keep(merged) } else { Step::Retime(merged) });
             if is_bare {
                 steps.push(Step::Complete(source));
@@ -272,18 +299,27 @@ pub(crate) fn reconcile_hosts(
     }
     // What they were meant for gets an element that works, unless it has one.
     if !strays.is_empty() {
-        let working = present.iter().filter_map(|(set, info)| placement.exact_source(*set, info.key));
+        let working =
+            present.iter().filter_map(|(set, info)| placement.exact_source(*set, info.key));
         working.for_each(|source| drop(strays.remove(&source)));
-        steps.extend(strays.into_iter().map(|(source, found)| Step::Restore(wanted.remove(&source).map_or(found, |block| block.into_adopted(now)))));
+        steps.extend(strays.into_iter().map(|(source, found)| {
+            Step::Restore(wanted.remove(&source).map_or(found, |block| block.into_adopted(now)))
+        }));
     }
     for (source, block) in wanted {
         let remaining = block.remaining(now);
         let missing = missing(placement.place(source).set());
         steps.push(match missing {
-            Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => Step::Drop(source, Dropped::Over),
+            Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => {
+                Step::Drop(source, Dropped::Over)
+            }
             Missing::TakenOut => Step::Unblock(source),
-            Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => Step::Drop(source, Dropped::Over),
-            Missing::Lost if (limits.must_not)(source, &block.reason) => Step::Drop(source, Dropped::NeverBlock),
+            Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => {
+                Step::Drop(source, Dropped::Over)
+            }
+            Missing::Lost if (limits.must_not)(source, &block.reason) => {
+                Step::Drop(source, Dropped::NeverBlock)
+            }
             Missing::Lost => Step::Restore(block.into_adopted(now)),
         });
     }
@@ -313,7 +349,8 @@ pub(crate) fn reconcile_networks(
         while pieces.get(at).is_some_and(|piece| piece.span.last < span.first) {
             at += 1;
         }
-        let here: Vec<&Piece> = pieces.iter().skip(at).take_while(|piece| piece.span.first <= span.last).collect();
+        let here: Vec<&Piece> =
+            pieces.iter().skip(at).take_while(|piece| piece.span.first <= span.last).collect();
         let end = info.expires.map(|left| now.after(left));
         for piece in &here {
             if !is_same_end(piece.expires, end) && span.contains(piece.span) {
@@ -324,7 +361,11 @@ pub(crate) fn reconcile_networks(
         let foreign = span.without(&ours).into_iter().flat_map(|part| family.networks(part));
         steps.extend(foreign.map(|network| {
             let block = adopted(Source::from(network), info);
-            if placement.is_network(block.source) { Step::Adopt(block) } else { Step::Restore(block) }
+            if placement.is_network(block.source) {
+                Step::Adopt(block)
+            } else {
+                Step::Restore(block)
+            }
         }));
     }
     if missing == Missing::TakenOut {
@@ -336,7 +377,12 @@ pub(crate) fn reconcile_networks(
             for part in piece.span.without(&covered) {
                 // Whatever wanted these addresses dropped does not want it any more.
                 for (source, dropped) in networks.dropping(family, part) {
-                    steps.extend(dropped.into_iter().flat_map(|span| family.networks(span)).map(|network| Step::Exempt(source, network)));
+                    steps.extend(
+                        dropped
+                            .into_iter()
+                            .flat_map(|span| family.networks(span))
+                            .map(|network| Step::Exempt(source, network)),
+                    );
                 }
             }
         }
@@ -359,8 +405,13 @@ pub(super) fn in_parts(steps: Vec<Step>, placement: Placement) -> Vec<Step> {
         }
         let family = Family::of(block.source);
         let exempt = merged(block.exempt.iter().map(Span::of).collect());
-        let left = Span::of(&block.source.network()).without(&exempt).into_iter().flat_map(|span| family.networks(span));
-        all.extend(left.map(|part| Step::Keep(Adopted { source: Source::from(part), exempt: Vec::new(), ..block.clone() })));
+        let left = Span::of(&block.source.network())
+            .without(&exempt)
+            .into_iter()
+            .flat_map(|span| family.networks(span));
+        all.extend(left.map(|part| {
+            Step::Keep(Adopted { source: Source::from(part), exempt: Vec::new(), ..block.clone() })
+        }));
     }
     all
 }
@@ -371,16 +422,22 @@ fn whole(steps: Vec<Step>) -> Vec<Step> {
     for step in &steps {
         match step {
             Step::Exempt(source, part) => parts.entry(*source).or_default().push(*part),
-            Step::Keep(block) | Step::Restore(block) if !block.exempt.is_empty() => parts.entry(block.source).or_default().extend(&block.exempt),
+            Step::Keep(block) | Step::Restore(block) if !block.exempt.is_empty() => {
+                parts.entry(block.source).or_default().extend(&block.exempt)
+            }
             _ => {}
         }
     }
-    parts.retain(|source, parts| IpNet::aggregate(parts).iter().any(|whole| whole.contains(&source.network())));
+    parts.retain(|source, parts| {
+        IpNet::aggregate(parts).iter().any(|whole| whole.contains(&source.network()))
+    });
     if parts.is_empty() {
         return steps;
     }
     let is_over = |step: &Step| match step {
-        Step::Keep(block) | Step::Restore(block) | Step::Retime(block) => parts.contains_key(&block.source),
+        Step::Keep(block) | Step::Restore(block) | Step::Retime(block) => {
+            parts.contains_key(&block.source)
+        }
         Step::Exempt(source, _) => parts.contains_key(source),
         _ => false,
     };
@@ -392,7 +449,9 @@ fn whole(steps: Vec<Step>) -> Vec<Step> {
 /// Leaves as many blocks as `block.total` allows, those that last longest; what is in the kernel beyond that is taken out.
 fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
     let block = |step: &Step| match step {
-        Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) => Some((block.source, block.remaining)),
+        Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) => {
+            Some((block.source, block.remaining))
+        }
         _ => None,
     };
     let mut all: Vec<(Source, Option<Duration>)> = steps.iter().filter_map(block).collect();
@@ -402,11 +461,16 @@ fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
     if all.len() <= total {
         return steps;
     }
-    all.sort_by_key(|(source, remaining)| (remaining.is_some(), remaining.map(std::cmp::Reverse), *source));
-    let excess: std::collections::HashSet<Source> = all.split_off(total).into_iter().map(|(source, _)| source).collect();
+    all.sort_by_key(|(source, remaining)| {
+        (remaining.is_some(), remaining.map(std::cmp::Reverse), *source)
+    });
+    let excess: std::collections::HashSet<Source> =
+        all.split_off(total).into_iter().map(|(source, _)| source).collect();
     let mut deletes = Vec::new();
     for step in &mut steps {
-        let Some((source, _)) = block(step).filter(|(source, _)| excess.contains(source)) else { continue };
+        let Some((source, _)) = block(step).filter(|(source, _)| excess.contains(source)) else {
+            continue;
+        };
         if !matches!(step, Step::Restore(_))
             && let Place::Host(set, key) = placement.place(source)
         {

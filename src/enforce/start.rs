@@ -17,7 +17,10 @@ use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
 use crate::nft::plan::Found;
-use crate::nft::{Element, ElementInfo, Elements, Error, Installed, Key, LIGHT_DUMP, Order, Ruleset, SetSpec, TableOwner};
+use crate::nft::{
+    Element, ElementInfo, Elements, Error, Installed, Key, LIGHT_DUMP, Order, Ruleset, SetSpec,
+    TableOwner,
+};
 use crate::probe::Port;
 use crate::ruleset::SetId;
 use crate::store::{Content, Stored};
@@ -52,6 +55,14 @@ pub(super) enum Write<'a> {
     },
 }
 
+/// What an earlier run left.
+pub struct Earlier<'a> {
+    /// The table in the kernel.
+    pub table: &'a Found,
+    /// The store's content; `None` if it could not be read yet.
+    pub stored: Option<Stored>,
+}
+
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Puts the rules in force, together with the blocks that were stored and are gone from the kernel, and takes over those that are there.
     ///
@@ -63,39 +74,61 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         observer: O,
         engine: Engine,
         in_force: InForce,
-        found: &Found,
-        stored: Option<Stored>,
+        earlier: Earlier<'_>,
         drift: Drift,
     ) -> Result<Self, Error> {
+        let Earlier { table: found, stored } = earlier;
         let InForce { ruleset, policy, never_block, services } = in_force;
         let mut enforcer = Self::new(kernel, observer, engine, ruleset, drift);
         enforcer.services = services;
         enforcer.never_block = never_block.clone();
         enforcer.engine.set_never_block(now, never_block);
-        let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } = stored.unwrap_or_default();
+        let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } =
+            stored.unwrap_or_default();
         // The elements of `blocked6` are first addresses: only the rule that masks a source tells what they block.
         let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6_prefix));
-        let present = enforcer.read_present(found, former, &blocks.iter().map(|block| block.source).collect::<Vec<_>>())?;
+        let present = enforcer.read_present(
+            found,
+            former,
+            &blocks.iter().map(|block| block.source).collect::<Vec<_>>(),
+        )?;
         let wanted = blocks.into_iter().map(Wanted::from).collect();
         let steps = {
             let engine = &enforcer.engine;
-            let limits = Limits { total: policy.total as usize, must_not: &|source, reason| engine.must_not_block(source, reason) };
-            reconcile(now, Origin::Start { same_boot: is_same_boot }, former, wanted, &present, &limits)
+            let limits = Limits {
+                total: policy.total as usize,
+                must_not: &|source, reason| engine.must_not_block(source, reason),
+            };
+            reconcile(
+                now,
+                Origin::Start { same_boot: is_same_boot },
+                former,
+                wanted,
+                &present,
+                &limits,
+            )
         };
         for family in Family::ALL {
             enforcer.executor.set_present(now, family, present.of(family));
         }
-        for set in EXEMPTIONS.into_iter().filter(|set| found.sets.iter().any(|there| there.name == set.name())) {
+        for set in EXEMPTIONS
+            .into_iter()
+            .filter(|set| found.sets.iter().any(|there| there.name == set.name()))
+        {
             let elements = enforcer.executor.kernel.dump(set)?;
-            enforcer.exemptions.set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
+            enforcer
+                .exemptions
+                .set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
         }
         let is_replaced = enforcer.executor.placement != former;
         let steps = in_parts(steps, enforcer.executor.placement);
         let kept: HashSet<Source> = steps.iter().filter_map(Step::kept).collect();
         // Until the rules are there, nothing of this can go wrong that would not be seen when they come.
         let summary = enforcer.learn(now, steps);
-        enforcer.executor.networks = enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
-        let refill = if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
+        enforcer.executor.networks =
+            enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
+        let refill =
+            if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
         enforcer.install(now, Write::New(&present.sets, refill))?;
         enforcer.engine.recall(now, offenders, evidence);
         enforcer.perform(now);
@@ -109,7 +142,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Takes over what could not be read at the start. What the kernel's table did not have then was taken out of it.
     pub(crate) fn restore_late(&mut self, now: MonoTime, stored: Stored, had_table: bool) {
         let Stored { content, is_same_boot } = stored;
-        let unknown = content.blocks.into_iter().filter(|block| self.engine.blocked(block.source).is_none());
+        let unknown =
+            content.blocks.into_iter().filter(|block| self.engine.blocked(block.source).is_none());
         let wanted: Vec<Wanted> = unknown.map(Wanted::from).collect();
         let networks = Family::ALL.map(|family| {
             let intervals = self.executor.networks.intervals(family);
@@ -119,7 +153,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let steps = {
             let engine = &self.engine;
             let total = (engine.policy().total as usize).saturating_sub(engine.blocks().count());
-            let limits = Limits { total, must_not: &|source, reason| engine.must_not_block(source, reason) };
+            let limits =
+                Limits { total, must_not: &|source, reason| engine.must_not_block(source, reason) };
             let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
             let steps = reconcile(now, origin, self.executor.placement, wanted, &present, &limits);
             // What the engine knows by other names is not news.
@@ -137,7 +172,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// in force.
     pub fn would_lose_exemptions(&self, ipv6_prefix: u8) -> Option<Source> {
         let placement = Placement::new(ipv6_prefix);
-        self.engine.blocks().find(|block| !block.exempt.is_empty() && !placement.is_network(block.source)).map(|block| block.source)
+        self.engine
+            .blocks()
+            .find(|block| !block.exempt.is_empty() && !placement.is_network(block.source))
+            .map(|block| block.source)
     }
 
     /// Puts another configuration in force as a whole.
@@ -148,13 +186,18 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let InForce { ruleset, policy, never_block, services } = in_force;
         let placement = Placement::new(policy.ipv6_prefix);
         let is_replaced = placement != self.executor.placement;
-        let before = (std::mem::replace(&mut self.ruleset, ruleset), self.executor.placement, std::mem::replace(&mut self.never_block, never_block));
+        let before = (
+            std::mem::replace(&mut self.ruleset, ruleset),
+            self.executor.placement,
+            std::mem::replace(&mut self.never_block, never_block),
+        );
         let networks = self.executor.networks.clone();
         self.executor.placement = placement;
         if is_replaced {
             self.executor.networks = networks.with_blocks(self.blocked_networks());
         }
-        let refill = if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
+        let refill =
+            if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
         let installed = match self.install(now, Write::New(&BLOCKED, refill)) {
             Ok(installed) => installed,
             Err(error) => {
@@ -175,7 +218,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if self.engine.blocks().nth(LIGHT_DUMP).is_none()
             && let Err(error) = self.compare(now)
         {
-            log::warn!("what is blocked cannot be compared with the kernel: {}", error_chain(&error));
+            log::warn!(
+                "what is blocked cannot be compared with the kernel: {}",
+                error_chain(&error)
+            );
         }
         Ok(installed)
     }
@@ -184,7 +230,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn compare(&mut self, now: MonoTime) -> Result<(), Error> {
         let mut present = Present { sets: BLOCKED.to_vec(), ..Present::default() };
         for set in HOSTS {
-            present.hosts.extend(self.executor.kernel.dump(set)?.into_iter().map(|info| (set, info)));
+            present
+                .hosts
+                .extend(self.executor.kernel.dump(set)?.into_iter().map(|info| (set, info)));
         }
         for (family, networks) in Family::ALL.into_iter().zip(&mut present.networks) {
             *networks = self.executor.kernel.dump(family.set())?;
@@ -192,7 +240,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let wanted = self.engine.blocks().map(Wanted::from).collect();
         let steps = {
             let engine = &self.engine;
-            let limits = Limits { total: usize::MAX, must_not: &|source, reason| engine.must_not_block(source, reason) };
+            let limits = Limits {
+                total: usize::MAX,
+                must_not: &|source, reason| engine.must_not_block(source, reason),
+            };
             reconcile(now, Origin::Reload, self.executor.placement, wanted, &present, &limits)
         };
         for family in Family::ALL {
@@ -201,19 +252,30 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let summary = self.apply(now, steps, true);
         Family::ALL.into_iter().for_each(|family| self.sync(now, family, family.all()));
         if summary.restored > 0 {
-            let text = format!("{} blocks were missing in the kernel and have been restored", summary.restored);
+            let text = format!(
+                "{} blocks were missing in the kernel and have been restored",
+                summary.restored
+            );
             self.observer.notify(Notice::Warning(text));
         }
         Ok(())
     }
 
     /// What the kernel has of blocks.
-    fn read_present(&mut self, found: &Found, placement: Placement, stored: &[Source]) -> Result<Present, Error> {
+    fn read_present(
+        &mut self,
+        found: &Found,
+        placement: Placement,
+        stored: &[Source],
+    ) -> Result<Present, Error> {
         let mut present = Present::default();
-        let absent_is_empty =
-            |result: Result<Vec<ElementInfo>, Error>| result.or_else(|error| if error.is_not_found() { Ok(Vec::new()) } else { Err(error) });
+        let absent_is_empty = |result: Result<Vec<ElementInfo>, Error>| {
+            result.or_else(|error| if error.is_not_found() { Ok(Vec::new()) } else { Err(error) })
+        };
         for set in BLOCKED {
-            let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else { continue };
+            let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else {
+                continue;
+            };
             present.sets.push(set);
             let known = || {
                 let key = |source: &Source| match placement.place(*source) {
@@ -222,10 +284,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 };
                 stored.iter().filter_map(key).collect::<Vec<Key>>()
             };
-            match Family::ALL.into_iter().zip(&mut present.networks).find(|(family, _)| family.set() == set) {
+            match Family::ALL
+                .into_iter()
+                .zip(&mut present.networks)
+                .find(|(family, _)| family.set() == set)
+            {
                 Some((_, networks)) => *networks = absent_is_empty(self.executor.kernel.dump(set))?,
                 None => {
-                    let elements = absent_is_empty(self.executor.kernel.contents(set, there.count, &known))?;
+                    let elements =
+                        absent_is_empty(self.executor.kernel.contents(set, there.count, &known))?;
                     present.hosts.extend(elements.into_iter().map(|info| (set, info)));
                 }
             }
@@ -239,9 +306,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let given: RefCell<Vec<(SetId, Vec<ElementInfo>)>> = RefCell::default();
         let Self { engine, executor, ruleset, never_block, drift, .. } = self;
         let placement = executor.placement;
-        let lists: Vec<(SetId, Vec<std::ops::RangeInclusive<Key>>)> =
-            EXEMPTIONS.into_iter().filter_map(|set| Some((set, exempt(ruleset, never_block, set)?))).collect();
-        let are_few = lists.iter().map(|(_, ranges)| ranges.len()).sum::<usize>() <= EXEMPTIONS_WITH_RULES_MAX;
+        let lists: Vec<(SetId, Vec<std::ops::RangeInclusive<Key>>)> = EXEMPTIONS
+            .into_iter()
+            .filter_map(|set| Some((set, exempt(ruleset, never_block, set)?)))
+            .collect();
+        let are_few = lists.iter().map(|(_, ranges)| ranges.len()).sum::<usize>()
+            <= EXEMPTIONS_WITH_RULES_MAX;
         let networks = &executor.networks;
         // At the start no packet waits.
         let most = if matches!(write, Write::New(..)) { usize::MAX } else { WITH_RULES_MAX };
@@ -259,18 +329,30 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     {
                         return None;
                     }
-                    let first = engine.blocks().filter_map(|block| match placement.place(block.source) {
-                        Place::Host(of, key) if of == set => Some((key, block)),
-                        _ => None,
-                    });
+                    let first =
+                        engine.blocks().filter_map(|block| match placement.place(block.source) {
+                            Place::Host(of, key) if of == set => Some((key, block)),
+                            _ => None,
+                        });
                     // The kernel gives counters and takes comments in a second step: what is waited for is the drop.
-                    first.take(most).filter_map(|(key, block)| element::of_host(now, key, &block, !set.counts_each())).collect()
+                    first
+                        .take(most)
+                        .filter_map(|(key, block)| {
+                            element::of_host(now, key, &block, !set.counts_each())
+                        })
+                        .collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 if are_few => {
                     let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
                     let pieces = networks.pieces(now, family, family.all());
                     let reason = |owner| engine.blocked(owner).map(|block| block.reason.clone());
-                    pieces.iter().take(most).filter_map(|piece| element::of_piece(now, family, piece, reason(piece.owner).as_ref())).collect()
+                    pieces
+                        .iter()
+                        .take(most)
+                        .filter_map(|piece| {
+                            element::of_piece(now, family, piece, reason(piece.owner).as_ref())
+                        })
+                        .collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
                 _ => return None,
@@ -280,7 +362,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             given.push((set, elements.clone()));
             Some(elements)
         };
-        let refill: Vec<SetSpec> = if let Write::New(_, refill) = write { refill.iter().map(|set| set.spec()).collect() } else { Vec::new() };
+        let refill: Vec<SetSpec> = if let Write::New(_, refill) = write {
+            refill.iter().map(|set| set.spec()).collect()
+        } else {
+            Vec::new()
+        };
         let known = |spec: SetSpec| {
             let key = |source| match placement.place(source) {
                 Place::Host(of, key) if of.spec() == spec => Some(key),
@@ -310,8 +396,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// What the kernel has now, and what is still to follow.
-    fn installed(&mut self, now: MonoTime, write: Write<'_>, installed: &Installed, given: &[(SetId, Vec<ElementInfo>)]) {
-        let is_written = |set: SetId| installed.created(set) || matches!(write, Write::New(_, refill) if refill.contains(&set));
+    fn installed(
+        &mut self,
+        now: MonoTime,
+        write: Write<'_>,
+        installed: &Installed,
+        given: &[(SetId, Vec<ElementInfo>)],
+    ) {
+        let is_written = |set: SetId| {
+            installed.created(set)
+                || matches!(write, Write::New(_, refill) if refill.contains(&set))
+        };
         let written = |set: SetId| {
             let given = given.iter().find(|(of, _)| *of == set).filter(|_| !installed.lacks(set));
             given.map(|(_, elements)| elements.as_slice()).unwrap_or_default()
@@ -329,7 +424,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         let placement = self.executor.placement;
         for set in HOSTS.into_iter().filter(|set| is_written(*set)) {
-            let mut here = self.engine.blocks().map(|block| block.source).filter(|source| placement.place(*source).set() == set);
+            let mut here = self
+                .engine
+                .blocks()
+                .map(|block| block.source)
+                .filter(|source| placement.place(*source).set() == set);
             let is_carried = given.iter().all(|(of, _)| *of != set) && installed.carried > 0;
             if is_carried && !installed.lacks(set) {
                 continue;
@@ -343,7 +442,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         for set in EXEMPTIONS {
             if installed.created(set) {
-                self.exemptions.set_present(set, written(set).iter().map(|info| info.key..=info.last()).collect());
+                self.exemptions.set_present(
+                    set,
+                    written(set).iter().map(|info| info.key..=info.last()).collect(),
+                );
             }
         }
         if installed.fallback.is_some() {
@@ -360,7 +462,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// Tells the rules which ports are services now, so that a service which restarts is no trap for its clients.
     pub(super) fn seed_services(&mut self) {
-        let service = |port: &Port| Some(Element::new(Key::Service(super::executor::protocol_number(port.transport)?, port.number)));
+        let service = |port: &Port| {
+            Some(Element::new(Key::Service(
+                super::executor::protocol_number(port.transport)?,
+                port.number,
+            )))
+        };
         let elements: Vec<_> = self.services.iter().filter_map(service).collect();
         if let Err(error) = self.executor.kernel.add_many(SetId::Services, &elements) {
             log::warn!("the rules do not know which ports are services: {}", error_chain(&error));
@@ -374,17 +481,28 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     fn report_restored(&mut self, summary: Summary) {
         if summary.restored > 0 {
-            self.observer.notify(Notice::Restored { blocks: usize::try_from(summary.restored).unwrap_or(usize::MAX) });
+            self.observer.notify(Notice::Restored {
+                blocks: usize::try_from(summary.restored).unwrap_or(usize::MAX),
+            });
         }
         let mut warn = |count: u64, text: &str| {
             if count > 0 {
                 self.observer.notify(Notice::Warning(format!("{count} blocks {text}")));
             }
         };
-        warn(summary.unblocked, "were taken out of the kernel's sets while the daemon was down; they count as unblocked");
-        warn(summary.never_block, "that were stored are not restored: what they name is never blocked now");
+        warn(
+            summary.unblocked,
+            "were taken out of the kernel's sets while the daemon was down; they count as unblocked",
+        );
+        warn(
+            summary.never_block,
+            "that were stored are not restored: what they name is never blocked now",
+        );
         warn(summary.total, "that were in force or stored are lifted: block.total allows no more");
-        warn(summary.normalised, "had bits below block.ipv6_prefix, which no rule looks up: they are blocks of the whole prefix now");
+        warn(
+            summary.normalised,
+            "had bits below block.ipv6_prefix, which no rule looks up: they are blocks of the whole prefix now",
+        );
     }
 }
 
@@ -400,7 +518,9 @@ pub(crate) fn former_group(found: &Found) -> Option<u16> {
     expressions.into_iter().find_map(|expr| match expr {
         Expr::Log { group, .. } => Some(*group),
         Expr::Queue { number, .. } => Some(*number),
-        Expr::Target { name, info, .. } if name == "NFQUEUE" => info.first_chunk::<2>().map(|number| u16::from_ne_bytes(*number)),
+        Expr::Target { name, info, .. } if name == "NFQUEUE" => {
+            info.first_chunk::<2>().map(|number| u16::from_ne_bytes(*number))
+        }
         _ => None,
     })
 }
@@ -409,14 +529,31 @@ pub(crate) fn former_group(found: &Found) -> Option<u16> {
 fn prefix_of(expressions: &[Expr]) -> Option<u8> {
     let looks_up = |expr: &Expr| matches!(expr, Expr::Lookup { set, invert: false, .. } if set == SetId::Blocked6.name());
     let position = expressions.iter().position(looks_up)?;
-    let mask = expressions.iter().take(position).rev().find_map(|expr| if let Expr::Bitwise { mask, .. } = expr { Some(mask) } else { None });
+    let mask = expressions
+        .iter()
+        .take(position)
+        .rev()
+        .find_map(|expr| if let Expr::Bitwise { mask, .. } = expr { Some(mask) } else { None });
     let bits = mask.map_or(128, |mask| mask.iter().map(|byte| byte.count_ones()).sum());
     u8::try_from(bits).ok().filter(|bits| (1..=128).contains(bits))
 }
 
-fn known_interval(now: MonoTime, family: Family, span: Span, expires: Option<MonoTime>) -> ElementInfo {
+fn known_interval(
+    now: MonoTime,
+    family: Family,
+    span: Span,
+    expires: Option<MonoTime>,
+) -> ElementInfo {
     let left = expires.map(|end| end.since(now));
-    ElementInfo { key: family.key(span.first), end: Some(family.key(span.last)), timeout: left, expires: left, packets: 0, bytes: 0, comment: None }
+    ElementInfo {
+        key: family.key(span.first),
+        end: Some(family.key(span.last)),
+        timeout: left,
+        expires: left,
+        packets: 0,
+        bytes: 0,
+        comment: None,
+    }
 }
 
 #[cfg(test)]

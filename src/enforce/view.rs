@@ -12,11 +12,16 @@ use crate::store::Block;
 ///
 /// # Errors
 /// When a set cannot be read.
-pub fn hosts(connection: &mut Connection, placement: Placement) -> Result<Vec<(Source, ElementInfo)>, Error> {
+pub fn hosts(
+    connection: &mut Connection,
+    placement: Placement,
+) -> Result<Vec<(Source, ElementInfo)>, Error> {
     let mut all = Vec::new();
     for set in HOSTS {
         let elements = connection.dump_set(set)?.into_iter();
-        all.extend(elements.filter_map(|info| Some((placement.exact_source(set, info.key)?, info))));
+        all.extend(
+            elements.filter_map(|info| Some((placement.exact_source(set, info.key)?, info))),
+        );
     }
     Ok(all)
 }
@@ -48,7 +53,9 @@ impl Intervals {
     pub fn read(connection: &mut Connection) -> Result<Self, Error> {
         let [v4, v6] = Family::ALL.map(|family| {
             let elements = connection.dump_set(family.set())?.into_iter();
-            Ok(elements.filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info))).collect())
+            Ok(elements
+                .filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info)))
+                .collect())
         });
         Ok(Self([v4?, v6?]))
     }
@@ -57,24 +64,36 @@ impl Intervals {
     pub fn drop_all_of(&self, source: Source, exempt: &[IpNet]) -> bool {
         let there = merged(self.of(Family::of(source)).iter().map(|(span, _)| *span).collect());
         let exempt = merged(exempt.iter().map(Span::of).collect());
-        Span::of(&source.network()).without(&exempt).into_iter().all(|part| part.without(&there).is_empty())
+        Span::of(&source.network())
+            .without(&exempt)
+            .into_iter()
+            .all(|part| part.without(&there).is_empty())
     }
 
     /// Packets that were dropped because of a network; `None` if it shares its intervals with other blocks, or is cut into several.
     pub fn packets(&self, source: Source) -> Option<u64> {
         let span = Span::of(&source.network());
-        self.of(Family::of(source)).iter().find(|(there, _)| *there == span).map(|(_, info)| info.packets)
+        self.of(Family::of(source))
+            .iter()
+            .find(|(there, _)| *there == span)
+            .map(|(_, info)| info.packets)
     }
 
     /// What is there and belongs to none of these blocks: networks of other programs that the daemon has not adopted yet.
     pub fn unknown(&self, blocks: &[Block]) -> Vec<(Source, ElementInfo)> {
         let mut unknown = Vec::new();
         for family in Family::ALL {
-            let known = blocks.iter().filter(|block| Family::of(block.source) == family).map(|block| Span::of(&block.source.network()));
+            let known = blocks
+                .iter()
+                .filter(|block| Family::of(block.source) == family)
+                .map(|block| Span::of(&block.source.network()));
             let known = merged(known.collect());
             for (span, info) in self.of(family) {
-                let networks = span.without(&known).into_iter().flat_map(|part| family.networks(part));
-                unknown.extend(networks.map(|network| (adopted(network.into(), info).source, info.clone())));
+                let networks =
+                    span.without(&known).into_iter().flat_map(|part| family.networks(part));
+                unknown.extend(
+                    networks.map(|network| (adopted(network.into(), info).source, info.clone())),
+                );
             }
         }
         unknown

@@ -28,7 +28,13 @@ impl Touch {
         let transport = probe.port.transport as u64;
         let kind = probe.scan as u64 + 1;
         let ambiguous = if probe.ambiguous { AMBIGUOUS } else { 0 };
-        Self(u64::from(probe.port.number) | transport << 16 | kind << 18 | ambiguous | clock(now) << TIME_SHIFT)
+        Self(
+            u64::from(probe.port.number)
+                | transport << 16
+                | kind << 18
+                | ambiguous
+                | clock(now) << TIME_SHIFT,
+        )
     }
 
     pub(super) fn of_view(view: &TouchView) -> Self {
@@ -43,7 +49,12 @@ impl Touch {
     }
 
     pub(super) fn view(self) -> TouchView {
-        TouchView { port: self.port(), scan: self.scan(), ambiguous: self.ambiguous(), at: MonoTime::from_millis(self.time()) }
+        TouchView {
+            port: self.port(),
+            scan: self.scan(),
+            ambiguous: self.ambiguous(),
+            at: MonoTime::from_millis(self.time()),
+        }
     }
 
     /// The touch in a slot; `None` if the slot is empty or older than `horizon`.
@@ -85,7 +96,10 @@ impl Touch {
     }
 
     pub(super) fn scan(self) -> ScanKind {
-        ScanKind::ALL.get((self.0 >> 18 & 0xf).wrapping_sub(1) as usize).copied().unwrap_or(ScanKind::CustomFlags)
+        ScanKind::ALL
+            .get((self.0 >> 18 & 0xf).wrapping_sub(1) as usize)
+            .copied()
+            .unwrap_or(ScanKind::CustomFlags)
     }
 
     pub(super) fn ambiguous(self) -> bool {
@@ -124,7 +138,8 @@ impl Counted {
 /// Otherwise a scanner could push out its own evidence with datagrams that are only logged.
 pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
     // Rank and time in one number: the smallest is replaced.
-    let rank = |touch: Touch| (u64::from(counted.holds(touch.transport())) * (1 + touch.strength())) << 40;
+    let rank =
+        |touch: Touch| (u64::from(counted.holds(touch.transport())) * (1 + touch.strength())) << 40;
     let (mut free, mut least, mut least_at) = (None, u64::MAX, 0);
     for (at, slot) in slots.iter_mut().enumerate() {
         let Some(old) = Touch::live(*slot, horizon) else {
@@ -172,7 +187,11 @@ pub(super) const AMBIGUOUS_TRIGGER_MIN: u16 = 5;
 /// Beside one plain port, ambiguous ports count in full: closed connections send no SYNs to closed ports, so the source does scan, and a
 /// scanner that mixes its flags gains nothing.
 fn exceeds(plain: u16, ambiguous: u16, trigger: u16) -> bool {
-    if plain > 0 { plain.saturating_add(ambiguous) > trigger } else { ambiguous > trigger.max(AMBIGUOUS_TRIGGER_MIN) }
+    if plain > 0 {
+        plain.saturating_add(ambiguous) > trigger
+    } else {
+        ambiguous > trigger.max(AMBIGUOUS_TRIGGER_MIN)
+    }
 }
 
 impl Tally {
@@ -219,13 +238,17 @@ pub(super) fn detail(slots: &[u64], horizon: u64) -> String {
 
     /// The text of `Reason` before the detail takes at most 33 of the comment's 127 bytes.
     const LENGTH_MAX: usize = 90;
-    let mut touches: Vec<Touch> = slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).collect();
+    let mut touches: Vec<Touch> =
+        slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).collect();
     touches.sort_by_key(|touch| touch.time());
     let (Some(first), Some(last)) = (touches.first(), touches.last()) else { return String::new() };
     // All slots are taken: there may have been more.
     let more = if touches.len() > 1 && touches.len() == slots.len() { "+" } else { "" };
-    let mut text =
-        if touches.len() == 1 { "1 port:".to_owned() } else { format!("{}{more} ports in {}:", touches.len(), span(last.time() - first.time())) };
+    let mut text = if touches.len() == 1 {
+        "1 port:".to_owned()
+    } else {
+        format!("{}{more} ports in {}:", touches.len(), span(last.time() - first.time()))
+    };
     for touch in &touches {
         let before = text.len();
         // Writing into a String cannot fail.
@@ -257,7 +280,14 @@ mod tests {
 
     fn probe(transport: Transport, number: u16, scan: ScanKind, ambiguous: bool) -> Probe {
         let source = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
-        Probe { source, destination: source, port: Port { transport, number }, scan, ambiguous, ip_options: false }
+        Probe {
+            source,
+            destination: source,
+            port: Port { transport, number },
+            scan,
+            ambiguous,
+            ip_options: false,
+        }
     }
 
     fn syn(at: u64, port: u16) -> Touch {
@@ -284,9 +314,17 @@ mod tests {
     fn touch_returns_all_of_its_fields() {
         for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip] {
             for scan in ScanKind::ALL {
-                for (number, ambiguous, at) in [(0, false, 0), (65535, true, TIME_MAX), (1, false, u64::MAX)] {
-                    let touch = Touch::new(MonoTime::from_millis(at), &probe(transport, number, scan, ambiguous));
-                    assert_eq!((touch.port(), touch.scan(), touch.ambiguous()), (Port { transport, number }, scan, ambiguous));
+                for (number, ambiguous, at) in
+                    [(0, false, 0), (65535, true, TIME_MAX), (1, false, u64::MAX)]
+                {
+                    let touch = Touch::new(
+                        MonoTime::from_millis(at),
+                        &probe(transport, number, scan, ambiguous),
+                    );
+                    assert_eq!(
+                        (touch.port(), touch.scan(), touch.ambiguous()),
+                        (Port { transport, number }, scan, ambiguous)
+                    );
                     assert_eq!(touch.time(), at.min(TIME_MAX));
                 }
             }
@@ -331,18 +369,38 @@ mod tests {
     // P3, P23
     #[test]
     fn one_handshake_with_spoofed_syns_is_unproven() {
-        let handshake = |port| Touch::new(MonoTime::from_millis(0), &probe(Transport::Tcp, port, ScanKind::Connect, false));
+        let handshake = |port| {
+            Touch::new(
+                MonoTime::from_millis(0),
+                &probe(Transport::Tcp, port, ScanKind::Connect, false),
+            )
+        };
         let tally = Tally::of(&recorded(6, ALL, &[handshake(1), syn(0, 2), syn(0, 3)]), 0, ALL);
         assert!(tally.blocks(2) && !tally.proven(2));
-        assert!(Tally::of(&recorded(6, ALL, &[handshake(1), syn(1, 1), handshake(2), handshake(3)]), 0, ALL).proven(2));
+        assert!(
+            Tally::of(
+                &recorded(6, ALL, &[handshake(1), syn(1, 1), handshake(2), handshake(3)]),
+                0,
+                ALL
+            )
+            .proven(2)
+        );
     }
 
     #[test]
     fn detail_lists_ports_in_order_and_fits_the_comment() {
-        assert_eq!(detail(&recorded(6, ALL, &[syn(200, 2), syn(0, 1), udp(210, 53)]), 0), "3 ports in 0.2s: tcp/1 tcp/2 udp/53");
+        assert_eq!(
+            detail(&recorded(6, ALL, &[syn(200, 2), syn(0, 1), udp(210, 53)]), 0),
+            "3 ports in 0.2s: tcp/1 tcp/2 udp/53"
+        );
         assert_eq!(detail(&recorded(6, ALL, &[syn(0, 22)]), 0), "1 port: tcp/22");
         let many: Vec<Touch> = (0..40).map(|n| syn(n * 10_000_000, 60_000 + n as u16)).collect();
         let text = detail(&recorded(40, ALL, &many), 0);
-        assert!(text.starts_with("40+ ports in 108h: tcp/60000") && text.ends_with(" ...") && text.len() <= 94, "{text}");
+        assert!(
+            text.starts_with("40+ ports in 108h: tcp/60000")
+                && text.ends_with(" ...")
+                && text.len() <= 94,
+            "{text}"
+        );
     }
 }

@@ -31,8 +31,10 @@ impl AllowList {
             (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
             (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
         ];
-        let v4 = V4.into_iter().filter_map(|(address, bits)| IpNet::new(IpAddr::V4(address), bits).ok());
-        let v6 = V6.into_iter().filter_map(|(address, bits)| IpNet::new(IpAddr::V6(address), bits).ok());
+        let v4 =
+            V4.into_iter().filter_map(|(address, bits)| IpNet::new(IpAddr::V4(address), bits).ok());
+        let v6 =
+            V6.into_iter().filter_map(|(address, bits)| IpNet::new(IpAddr::V6(address), bits).ok());
         v4.chain(v6).collect()
     }
 
@@ -44,8 +46,12 @@ impl AllowList {
     /// Whether `network` shares an address with one of the networks.
     pub fn overlaps(&self, network: &IpNet) -> bool {
         match network {
-            IpNet::V4(net) => touches(&self.v4, u32::from(net.network()), u32::from(net.broadcast())),
-            IpNet::V6(net) => touches(&self.v6, u128::from(net.network()), u128::from(net.broadcast())),
+            IpNet::V4(net) => {
+                touches(&self.v4, u32::from(net.network()), u32::from(net.broadcast()))
+            }
+            IpNet::V6(net) => {
+                touches(&self.v6, u128::from(net.network()), u128::from(net.broadcast()))
+            }
         }
     }
 
@@ -53,7 +59,9 @@ impl AllowList {
     pub fn covers(&self, network: &IpNet) -> bool {
         match network {
             IpNet::V4(net) => holds(&self.v4, u32::from(net.network()), u32::from(net.broadcast())),
-            IpNet::V6(net) => holds(&self.v6, u128::from(net.network()), u128::from(net.broadcast())),
+            IpNet::V6(net) => {
+                holds(&self.v6, u128::from(net.network()), u128::from(net.broadcast()))
+            }
         }
     }
 
@@ -78,7 +86,8 @@ impl AllowList {
 
 impl FromIterator<IpNet> for AllowList {
     fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
-        let mut networks: Vec<IpNet> = networks.into_iter().map(|network| network.trunc()).collect();
+        let mut networks: Vec<IpNet> =
+            networks.into_iter().map(|network| network.trunc()).collect();
         networks.sort_unstable();
         networks.dedup();
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -88,7 +97,11 @@ impl FromIterator<IpNet> for AllowList {
                 IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
             }
         }
-        Self { v4: merged(v4, |last| last.saturating_add(1)), v6: merged(v6, |last| last.saturating_add(1)), networks }
+        Self {
+            v4: merged(v4, |last| last.saturating_add(1)),
+            v6: merged(v6, |last| last.saturating_add(1)),
+            networks,
+        }
     }
 }
 
@@ -123,7 +136,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn list(networks: &[&str]) -> AllowList {
-        networks.iter().map(|text| text.parse::<IpNet>().unwrap_or_else(|_| IpNet::from(text.parse::<IpAddr>().unwrap()))).collect()
+        networks
+            .iter()
+            .map(|text| {
+                text.parse::<IpNet>()
+                    .unwrap_or_else(|_| IpNet::from(text.parse::<IpAddr>().unwrap()))
+            })
+            .collect()
     }
 
     #[test]
@@ -131,7 +150,10 @@ mod tests {
         let list = list(&["2001:db8::53"]);
         assert!(list.overlaps(&"2001:db8::/64".parse().unwrap()));
         assert!(!list.overlaps(&"2001:db8:0:1::/64".parse().unwrap()));
-        assert_eq!(list.overlapping(&"2001:db8::/48".parse().unwrap()).unwrap().to_string(), "2001:db8::53/128");
+        assert_eq!(
+            list.overlapping(&"2001:db8::/48".parse().unwrap()).unwrap().to_string(),
+            "2001:db8::53/128"
+        );
     }
 
     #[test]
@@ -143,9 +165,18 @@ mod tests {
     #[test]
     fn link_local_and_loopback_are_always_on_the_list() {
         let always = AllowList::always();
-        for address in
-            ["127.0.0.1", "::1", "fe80::1", "169.254.169.254", "224.0.0.1", "255.255.255.255", "ff02::1", "::", "0.0.0.0", "::ffff:1.2.3.4"]
-        {
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "fe80::1",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "ff02::1",
+            "::",
+            "0.0.0.0",
+            "::ffff:1.2.3.4",
+        ] {
             assert!(always.contains(address.parse().unwrap()), "{address}");
         }
         for address in ["192.0.2.1", "2001:db8::1", "::2", "223.255.255.255"] {

@@ -19,7 +19,10 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
-use super::entry::{Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, RETRY_FIRST, RETRY_LAST, State, blocked, is_due, view};
+use super::entry::{
+    Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, RETRY_FIRST, RETRY_LAST, State,
+    blocked, is_due, view,
+};
 use super::{Action, Ending, MonoTime, Outcome, Reason, Report, Source};
 use crate::backoff;
 
@@ -111,15 +114,25 @@ impl Blocks {
     }
 
     /// The blocks in force among `places` entries from `at` on, and the position for the next call; `None` after the last page.
-    pub(super) fn page(&self, at: usize, places: usize) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
+    pub(super) fn page(
+        &self,
+        at: usize,
+        places: usize,
+    ) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
         let end = at.saturating_add(places).min(self.entries.len());
         let page = self.entries.get(at..end).unwrap_or_default();
-        (page.iter().flatten().filter(|entry| entry.is_in_force()).map(view), (end < self.entries.len()).then_some(end))
+        (
+            page.iter().flatten().filter(|entry| entry.is_in_force()).map(view),
+            (end < self.entries.len()).then_some(end),
+        )
     }
 
     /// The block of `source`, if it is in force.
     pub(super) fn view(&self, source: Source) -> Option<BlockView<'_>> {
-        self.find(source).and_then(|at| self.entry(at)).filter(|entry| entry.is_in_force()).map(view)
+        self.find(source)
+            .and_then(|at| self.entry(at))
+            .filter(|entry| entry.is_in_force())
+            .map(view)
     }
 
     /// Whether a scan may order a block of `source`.
@@ -143,21 +156,39 @@ impl Blocks {
 
     /// Whether the kernel refused to block `source` a short time ago.
     pub(super) fn was_refused(&self, source: Source) -> bool {
-        self.find(source).and_then(|at| self.entry(at)).is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
+        self.find(source)
+            .and_then(|at| self.entry(at))
+            .is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
     }
 
     /// Handles a probe of a blocked source: it was in flight when the block came, or another program deleted the element. Asks the kernel.
-    pub(super) fn check_element(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) {
+    pub(super) fn check_element(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(at) = self.find(source) else { return };
-        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce && now >= entry.check_from) else { return };
+        let Some(entry) = self
+            .entry_mut(at)
+            .filter(|entry| entry.state == State::InForce && now >= entry.check_from)
+        else {
+            return;
+        };
         entry.check_from = now.after(CHECK_EVERY);
         entry.state = State::Counting;
-        actions.push(Action::Count { source: source });
+        actions.push(Action::Count { source });
         self.rearm(at);
     }
 
     /// Orders a block, or a new timeout and reason for a present one. Waits while an order is in flight.
-    pub(super) fn order(&mut self, now: MonoTime, source: Source, order: Order, actions: &mut Vec<Action>) {
+    pub(super) fn order(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        order: Order,
+        actions: &mut Vec<Action>,
+    ) {
         let at = match self.find(source) {
             Some(at) => at,
             None => self.insert(Entry {
@@ -182,12 +213,26 @@ impl Blocks {
         let Some(entry) = self.entry_mut(at) else { return };
         match entry.state {
             State::Refused { .. } => {
-                actions.push(Action::Block { source, timeout: order.timeout, reason: order.reason.clone(), renew: false });
-                (entry.reason, entry.port, entry.timeout, entry.state) = (order.reason, order.port, order.timeout, State::Blocking);
+                actions.push(Action::Block {
+                    source,
+                    timeout: order.timeout,
+                    reason: order.reason.clone(),
+                    renew: false,
+                });
+                (entry.reason, entry.port, entry.timeout, entry.state) =
+                    (order.reason, order.port, order.timeout, State::Blocking);
             }
             State::InForce => {
-                actions.push(Action::Block { source, timeout: order.timeout, reason: order.reason.clone(), renew: true });
-                entry.state = State::Renewing { timeout: order.timeout, reason: Some(Box::new((order.reason, order.port))) };
+                actions.push(Action::Block {
+                    source,
+                    timeout: order.timeout,
+                    reason: order.reason.clone(),
+                    renew: true,
+                });
+                entry.state = State::Renewing {
+                    timeout: order.timeout,
+                    reason: Some(Box::new((order.reason, order.port))),
+                };
             }
             _ => entry.pending = Some(Box::new(Pending::Block(order))),
         }
@@ -195,7 +240,12 @@ impl Blocks {
     }
 
     /// Orders to lift a block. Returns whether there was one, in force or in flight.
-    pub(super) fn lift(&mut self, source: Source, ending: Ending, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn lift(
+        &mut self,
+        source: Source,
+        ending: Ending,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let Some(at) = self.find(source) else { return false };
         let Some(entry) = self.entry_mut(at) else { return false };
         let found = match &mut entry.state {
@@ -215,8 +265,10 @@ impl Blocks {
             }
             State::Blocking | State::Renewing { .. } | State::Counting | State::Exempting(_) => {
                 // As above; and only this ending is retried when the kernel refuses.
-                let must = matches!(entry.pending.as_deref(), Some(Pending::Lift(Ending::NeverBlock)));
-                entry.pending = Some(Box::new(Pending::Lift(if must { Ending::NeverBlock } else { ending })));
+                let must =
+                    matches!(entry.pending.as_deref(), Some(Pending::Lift(Ending::NeverBlock)));
+                entry.pending =
+                    Some(Box::new(Pending::Lift(if must { Ending::NeverBlock } else { ending })));
                 true
             }
         };
@@ -225,7 +277,12 @@ impl Blocks {
     }
 
     /// Orders to exempt a network from the block of `source`. Waits while an order is in flight. Returns whether there is such a block.
-    pub(super) fn exempt(&mut self, source: Source, network: IpNet, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn exempt(
+        &mut self,
+        source: Source,
+        network: IpNet,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let Some(at) = self.find(source) else { return false };
         let Some(entry) = self.entry_mut(at) else { return false };
         match entry.state {
@@ -253,7 +310,12 @@ impl Blocks {
     ) -> Option<usize> {
         let end = at.saturating_add(places).min(self.entries.len());
         let page = self.entries.get(at..end).unwrap_or_default();
-        let picked: Vec<Source> = page.iter().flatten().filter(|entry| must_lift(entry.source, &entry.reason)).map(|entry| entry.source).collect();
+        let picked: Vec<Source> = page
+            .iter()
+            .flatten()
+            .filter(|entry| must_lift(entry.source, &entry.reason))
+            .map(|entry| entry.source)
+            .collect();
         for source in picked {
             self.lift(source, Ending::NeverBlock, actions);
         }
@@ -268,16 +330,22 @@ impl Blocks {
             }
             self.remove(at);
         }
-        let elapsed = found.timeout.zip(found.remaining).map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
+        let elapsed = found
+            .timeout
+            .zip(found.remaining)
+            .map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
         let mut entry = Entry {
             source: found.source,
             state: State::InForce,
             pending: None,
             reason: found.reason.clone(),
             port: found.port,
-            since: found
-                .since
-                .unwrap_or_else(|| MonoTime::from_millis(now.millis().saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))),
+            since: found.since.unwrap_or_else(|| {
+                MonoTime::from_millis(
+                    now.millis()
+                        .saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+                )
+            }),
             timeout: None,
             expires: None,
             count_at: None,
@@ -306,9 +374,16 @@ impl Blocks {
     }
 
     /// Another program removed a part of a blocked network: exempts it. Returns whether this changed anything.
-    pub(super) fn removed_part(&mut self, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn removed_part(
+        &mut self,
+        source: Source,
+        part: IpNet,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let Some(at) = self.find(source) else { return false };
-        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else {
+            return false;
+        };
         let Some(all) = entry.exempt.with(part) else { return false };
         if IpNet::aggregate(&all).iter().any(|whole| whole.contains(&source.network())) {
             self.end(at, Ending::Removed, actions);
@@ -322,7 +397,9 @@ impl Blocks {
     /// Another program changed the element's timeout: takes over the kernel's values. Returns whether they differ from ours.
     pub(super) fn changed(&mut self, now: MonoTime, found: &Adopted) -> bool {
         let Some(at) = self.find(found.source) else { return false };
-        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else { return false };
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else {
+            return false;
+        };
         let known = entry.expires.map(|at| at.since(now));
         let is_same = match (known, found.remaining) {
             (Some(known), Some(remaining)) => known.abs_diff(remaining) <= TIMEOUT_TOLERANCE,
@@ -364,23 +441,36 @@ impl Blocks {
             Outcome::Blocked { result, .. } => self.on_blocked(now, at, result, actions),
             Outcome::Unblocked { result, .. } => self.on_unblocked(now, at, result, actions),
             Outcome::Exempted { result, .. } => self.on_exempted(at, result, actions),
-            Outcome::Counted { packets, .. } => self.on_counted(now, at, packets, renew(source), actions),
+            Outcome::Counted { packets, .. } => {
+                self.on_counted(now, at, packets, renew(source), actions)
+            }
         };
         self.settle(now, at, is_never_block(source), actions);
         followup
     }
 
     /// Handles due timers, at most `budget`: packets must not wait for a million expiries.
-    pub(super) fn on_timer(&mut self, now: MonoTime, budget: usize, renew: impl Fn(Source) -> Option<Duration>, actions: &mut Vec<Action>) {
+    pub(super) fn on_timer(
+        &mut self,
+        now: MonoTime,
+        budget: usize,
+        renew: impl Fn(Source) -> Option<Duration>,
+        actions: &mut Vec<Action>,
+    ) {
         for _ in 0..budget {
-            let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now) else { return };
+            let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now)
+            else {
+                return;
+            };
             self.timers.remove(&(due, at));
             let Some(entry) = self.entry_mut(at) else { continue };
             entry.timer = None;
             let source = entry.source;
             match entry.state {
                 State::Refused { .. } => self.remove(at),
-                State::InForce if is_due(entry.expires, now) => self.end(at, Ending::Expired, actions),
+                State::InForce if is_due(entry.expires, now) => {
+                    self.end(at, Ending::Expired, actions)
+                }
                 State::InForce if is_due(entry.lift_at, now) => {
                     entry.lift_at = None;
                     self.lift(source, Ending::NeverBlock, actions);
@@ -399,7 +489,13 @@ impl Blocks {
         }
     }
 
-    fn on_blocked(&mut self, now: MonoTime, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+    fn on_blocked(
+        &mut self,
+        now: MonoTime,
+        at: u32,
+        result: Result<(), String>,
+        actions: &mut Vec<Action>,
+    ) -> Followup {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
         let source = entry.source;
         match (std::mem::replace(&mut entry.state, State::InForce), result) {
@@ -449,7 +545,13 @@ impl Blocks {
         }
     }
 
-    fn on_unblocked(&mut self, now: MonoTime, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+    fn on_unblocked(
+        &mut self,
+        now: MonoTime,
+        at: u32,
+        result: Result<(), String>,
+        actions: &mut Vec<Action>,
+    ) -> Followup {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
         let source = entry.source;
         let State::Lifting { ending, in_force } = entry.state else { return Followup::Nothing };
@@ -460,7 +562,11 @@ impl Blocks {
                 } else if let Some(entry) = self.entry_mut(at) {
                     entry.state = State::Refused { until: now };
                 }
-                if ending == Ending::Manual { Followup::Forgiven(source) } else { Followup::Exempt(source) }
+                if ending == Ending::Manual {
+                    Followup::Forgiven(source)
+                } else {
+                    Followup::Exempt(source)
+                }
             }
             Err(error) => {
                 actions.push(Action::Report(Report::UnblockFailed { source, error }));
@@ -477,31 +583,59 @@ impl Blocks {
         }
     }
 
-    fn on_exempted(&mut self, at: u32, result: Result<(), String>, actions: &mut Vec<Action>) -> Followup {
+    fn on_exempted(
+        &mut self,
+        at: u32,
+        result: Result<(), String>,
+        actions: &mut Vec<Action>,
+    ) -> Followup {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
         let source = entry.source;
         match (std::mem::replace(&mut entry.state, State::InForce), result) {
             (State::Exempting(exempt), Ok(())) => {
-                let new = exempt.networks().iter().filter(|network| !entry.exempt.networks().contains(network));
-                actions.extend(new.map(|network| Action::Report(Report::Exempted { source, exempt: *network })));
+                let new = exempt
+                    .networks()
+                    .iter()
+                    .filter(|network| !entry.exempt.networks().contains(network));
+                actions.extend(
+                    new.map(|network| {
+                        Action::Report(Report::Exempted { source, exempt: *network })
+                    }),
+                );
                 entry.exempt = exempt;
             }
-            (State::Exempting(_), Err(error)) => actions.push(Action::Report(Report::UnblockFailed { source, error })),
+            (State::Exempting(_), Err(error)) => {
+                actions.push(Action::Report(Report::UnblockFailed { source, error }))
+            }
             (other, _) => entry.state = other,
         }
         Followup::Nothing
     }
 
-    fn on_counted(&mut self, now: MonoTime, at: u32, packets: Option<u64>, renew: Option<Duration>, actions: &mut Vec<Action>) -> Followup {
-        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else { return Followup::Nothing };
+    fn on_counted(
+        &mut self,
+        now: MonoTime,
+        at: u32,
+        packets: Option<u64>,
+        renew: Option<Duration>,
+        actions: &mut Vec<Action>,
+    ) -> Followup {
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else {
+            return Followup::Nothing;
+        };
         let source = entry.source;
         entry.state = State::InForce;
         match packets {
             // The kernel's timer may be slightly ahead of ours; otherwise another program deleted the element.
             None => {
-                let ending = if is_due(entry.expires, now) { Ending::Expired } else { Ending::Manual };
+                let ending =
+                    if is_due(entry.expires, now) { Ending::Expired } else { Ending::Manual };
                 self.end_keeping_pending(at, ending, actions);
-                if ending == Ending::Manual { Followup::Forgiven(source) } else { Followup::Nothing }
+                if ending == Ending::Manual {
+                    Followup::Forgiven(source)
+                } else {
+                    Followup::Nothing
+                }
             }
             Some(packets) => {
                 let continues = packets > entry.packets;
@@ -512,7 +646,12 @@ impl Blocks {
                     && entry.is_unproven_scan()
                     && let Some(timeout) = renew
                 {
-                    actions.push(Action::Block { source, timeout: Some(timeout), reason: entry.reason.clone(), renew: true });
+                    actions.push(Action::Block {
+                        source,
+                        timeout: Some(timeout),
+                        reason: entry.reason.clone(),
+                        renew: true,
+                    });
                     entry.state = State::Renewing { timeout: Some(timeout), reason: None };
                 }
                 Followup::Nothing
@@ -551,7 +690,9 @@ impl Blocks {
         }
         self.rearm(at);
         // The block has ended and no order is pending.
-        if self.entry(at).is_some_and(|entry| matches!(entry.state, State::Refused { .. }) && entry.refusals == 0) {
+        if self.entry(at).is_some_and(|entry| {
+            matches!(entry.state, State::Refused { .. }) && entry.refusals == 0
+        }) {
             self.remove(at);
         }
     }
@@ -574,7 +715,9 @@ impl Blocks {
 
     fn find(&self, source: Source) -> Option<u32> {
         let hash = self.hasher.hash_one(source);
-        self.index.find(hash, |at| self.entry(*at).is_some_and(|entry| entry.source == source)).copied()
+        self.index
+            .find(hash, |at| self.entry(*at).is_some_and(|entry| entry.source == source))
+            .copied()
     }
 
     fn entry(&self, at: u32) -> Option<&Entry> {
@@ -607,14 +750,18 @@ impl Blocks {
         if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, at));
         }
-        if let Ok(found) = self.index.find_entry(self.hasher.hash_one(entry.source), |other| *other == at) {
+        if let Ok(found) =
+            self.index.find_entry(self.hasher.hash_one(entry.source), |other| *other == at)
+        {
             found.remove();
         }
         self.free.push(at);
     }
 
     fn rearm(&mut self, at: u32) {
-        let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::as_mut) else {
+            return;
+        };
         let due = entry.due();
         if entry.timer != due {
             if let Some(old) = entry.timer {
@@ -629,5 +776,8 @@ impl Blocks {
 }
 
 fn hash_of(entries: &[Option<Entry>], hasher: &FixedState, at: u32) -> u64 {
-    entries.get(at as usize).and_then(Option::as_ref).map_or(0, |entry| hasher.hash_one(entry.source))
+    entries
+        .get(at as usize)
+        .and_then(Option::as_ref)
+        .map_or(0, |entry| hasher.hash_one(entry.source))
 }

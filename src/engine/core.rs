@@ -87,7 +87,8 @@ impl Engine {
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
         self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
-        self.unproven = self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
+        self.unproven =
+            self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
         if old.allow != self.policy.allow {
             self.lift_never_block();
         }
@@ -104,17 +105,24 @@ impl Engine {
     }
 
     /// Restores offenders and evidence of an earlier run. Skips sources that are known already, and evidence that has expired.
-    pub fn recall(&mut self, now: MonoTime, offenders: impl IntoIterator<Item = Offender>, evidence: impl IntoIterator<Item = Evidence>) {
+    pub fn recall(
+        &mut self,
+        now: MonoTime,
+        offenders: impl IntoIterator<Item = Offender>,
+        evidence: impl IntoIterator<Item = Evidence>,
+    ) {
         let now = self.tick(now);
         let Self { policy, .. } = self;
-        for offender in offenders.into_iter().filter(|offender| policy.is_account(offender.source)) {
+        for offender in offenders.into_iter().filter(|offender| policy.is_account(offender.source))
+        {
             let offender = Offender { last: offender.last.min(now), ..offender };
             if now.since(offender.last) <= policy.escalate.memory {
                 self.offenders.recall(offender);
             }
         }
         for evidence in evidence.into_iter().filter(|evidence| policy.is_account(evidence.source)) {
-            let slots: Vec<u64> = evidence.ports.iter().map(|touch| Touch::of_view(touch).slot()).collect();
+            let slots: Vec<u64> =
+                evidence.ports.iter().map(|touch| Touch::of_view(touch).slot()).collect();
             let known = Account {
                 slots: &slots,
                 first: clock(evidence.first),
@@ -136,7 +144,11 @@ impl Engine {
     }
 
     fn lists(&self) -> [(&AllowList, &'static str); 3] {
-        [(&self.always, "special address"), (&self.policy.allow, "allow list"), (&self.never_block, "never_block")]
+        [
+            (&self.always, "special address"),
+            (&self.policy.allow, "allow list"),
+            (&self.never_block, "never_block"),
+        ]
     }
 
     fn is_never_block(&self, source: Source) -> bool {
@@ -157,10 +169,18 @@ fn overlaps(policy: &Policy, always: &AllowList, never_block: &AllowList, source
 
 /// Whether a block must be lifted: it lies within a never-block list, or it is a scan's and overlaps one. In other blocked networks the rules
 /// exempt the listed addresses instead.
-fn must_lift(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source, reason: &Reason) -> bool {
+fn must_lift(
+    policy: &Policy,
+    always: &AllowList,
+    never_block: &AllowList,
+    source: Source,
+    reason: &Reason,
+) -> bool {
     let network = source.network();
     let is_scan = reason.scan().is_some();
-    [always, &policy.allow, never_block].into_iter().any(|list| if is_scan { list.overlaps(&network) } else { list.covers(&network) })
+    [always, &policy.allow, never_block]
+        .into_iter()
+        .any(|list| if is_scan { list.overlaps(&network) } else { list.covers(&network) })
 }
 
 #[cfg(test)]

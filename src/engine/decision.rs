@@ -103,15 +103,28 @@ pub(super) enum Decision {
 }
 
 /// Decides on a probe that `tally` includes already.
-pub(super) fn decide(policy: &Policy, tally: Tally, scan: ScanKind, transport: Transport) -> Decision {
+pub(super) fn decide(
+    policy: &Policy,
+    tally: Tally,
+    scan: ScanKind,
+    transport: Transport,
+) -> Decision {
     let trigger = policy.trigger();
     // A probe of a transport that is only logged must not trigger a block with older TCP evidence: those TCP probes had their decision.
     if policy.action(transport) != ProtocolAction::Block {
-        return if tally.reports_at(trigger) { Decision::Report(policy.report_only(transport)) } else { Decision::Wait };
+        return if tally.reports_at(trigger) {
+            Decision::Report(policy.report_only(transport))
+        } else {
+            Decision::Wait
+        };
     }
     if !tally.blocks(trigger) {
         // At trigger 0 a single FIN is reported, as by PortSentry 1.2; blocking for it would block clients of closed connections.
-        return if trigger == 0 && scan == ScanKind::Fin { Decision::Report(NotBlocked::Ambiguous) } else { Decision::Wait };
+        return if trigger == 0 && scan == ScanKind::Fin {
+            Decision::Report(NotBlocked::Ambiguous)
+        } else {
+            Decision::Wait
+        };
     }
     if policy.mode == Mode::Observe {
         return Decision::Report(NotBlocked::Observe);
@@ -136,19 +149,34 @@ mod tests {
         let policy = Policy::from_config(&Config::default());
         let syns = |plain| Tally { plain, ..Tally::default() };
         assert_eq!(decide(&policy, syns(2), ScanKind::Syn, Transport::Tcp), Decision::Wait);
-        assert_eq!(decide(&policy, syns(3), ScanKind::Syn, Transport::Tcp), Decision::Block { proven: false });
-        assert_eq!(decide(&policy, Tally { connect: 3, ..syns(3) }, ScanKind::Connect, Transport::Tcp), Decision::Block { proven: true });
+        assert_eq!(
+            decide(&policy, syns(3), ScanKind::Syn, Transport::Tcp),
+            Decision::Block { proven: false }
+        );
+        assert_eq!(
+            decide(&policy, Tally { connect: 3, ..syns(3) }, ScanKind::Connect, Transport::Tcp),
+            Decision::Block { proven: true }
+        );
         let zero = Policy { scan_trigger: 0, ..policy };
-        assert_eq!(decide(&zero, syns(1), ScanKind::Syn, Transport::Tcp), Decision::Block { proven: false });
+        assert_eq!(
+            decide(&zero, syns(1), ScanKind::Syn, Transport::Tcp),
+            Decision::Block { proven: false }
+        );
     }
 
     #[test]
     fn single_fin_at_trigger_0_is_reported_only() {
         let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
         let late = |ambiguous| Tally { ambiguous, ..Tally::default() };
-        assert_eq!(decide(&policy, late(1), ScanKind::Fin, Transport::Tcp), Decision::Report(NotBlocked::Ambiguous));
+        assert_eq!(
+            decide(&policy, late(1), ScanKind::Fin, Transport::Tcp),
+            Decision::Report(NotBlocked::Ambiguous)
+        );
         assert_eq!(decide(&policy, late(1), ScanKind::Ack, Transport::Tcp), Decision::Wait);
-        assert_eq!(decide(&policy, late(6), ScanKind::Fin, Transport::Tcp), Decision::Block { proven: false });
+        assert_eq!(
+            decide(&policy, late(6), ScanKind::Fin, Transport::Tcp),
+            Decision::Block { proven: false }
+        );
         let one = Policy { scan_trigger: 1, ..policy };
         assert_eq!(decide(&one, late(1), ScanKind::Fin, Transport::Tcp), Decision::Wait);
     }
@@ -157,10 +185,18 @@ mod tests {
     fn logged_datagrams_count_toward_a_report() {
         let policy = Policy::from_config(&Config::default());
         let mixed = Tally { plain: 2, logged: 1, ..Tally::default() };
-        assert_eq!(decide(&policy, mixed, ScanKind::Udp, Transport::Udp), Decision::Report(NotBlocked::UdpLog));
+        assert_eq!(
+            decide(&policy, mixed, ScanKind::Udp, Transport::Udp),
+            Decision::Report(NotBlocked::UdpLog)
+        );
         assert_eq!(decide(&policy, mixed, ScanKind::Syn, Transport::Tcp), Decision::Wait);
         assert_eq!(
-            decide(&policy, Tally { plain: 3, logged: 1, ..Tally::default() }, ScanKind::Udp, Transport::Udp),
+            decide(
+                &policy,
+                Tally { plain: 3, logged: 1, ..Tally::default() },
+                ScanKind::Udp,
+                Transport::Udp
+            ),
             Decision::Report(NotBlocked::UdpLog)
         );
     }

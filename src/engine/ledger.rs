@@ -88,7 +88,10 @@ impl From<Source> for Key {
 
 impl Key {
     fn source(self, ipv6_prefix: u8) -> Source {
-        Source::of(IpAddr::V6(Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1))), ipv6_prefix)
+        Source::of(
+            IpAddr::V6(Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1))),
+            ipv6_prefix,
+        )
     }
 }
 
@@ -234,15 +237,21 @@ impl Ledger {
         fresh.evicted = self.evicted;
         let horizon = fresh.horizon(now);
         // Evidence of one prefix length says nothing about another.
-        let is_kept = |key: Key| shape.ipv6_prefix == self.shape.ipv6_prefix || key.source(128).addr().is_ipv4();
+        let is_kept = |key: Key| {
+            shape.ipv6_prefix == self.shape.ipv6_prefix || key.source(128).addr().is_ipv4()
+        };
         for (list, patient) in [(self.patient, true), (self.hasty, false)] {
             for (_, newcomer) in self.newcomers.walk(list) {
-                if let Some(touch) = Touch::live(newcomer.touch, horizon).filter(|_| is_kept(newcomer.key)) {
+                if let Some(touch) =
+                    Touch::live(newcomer.touch, horizon).filter(|_| is_kept(newcomer.key))
+                {
                     fresh.add_newcomer(fresh.hash(newcomer.key), newcomer.key, touch, patient);
                 }
             }
         }
-        for (at, suspect) in self.suspects.walk(self.by_last_touch).filter(|(_, suspect)| is_kept(suspect.key)) {
+        for (at, suspect) in
+            self.suspects.walk(self.by_last_touch).filter(|(_, suspect)| is_kept(suspect.key))
+        {
             let hash = fresh.hash(suspect.key);
             let value = Suspect { ..*suspect };
             if let Some(new) = fresh.add_suspect(hash, value) {
@@ -280,7 +289,13 @@ impl Ledger {
     }
 
     /// Records a touch and returns the source's tally.
-    pub(super) fn touch(&mut self, now: MonoTime, source: Source, touch: Touch, counted: Counted) -> (Tally, Lookup) {
+    pub(super) fn touch(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        touch: Touch,
+        counted: Counted,
+    ) -> (Tally, Lookup) {
         let key = Key::from(source);
         let hash = self.hash(key);
         let horizon = self.horizon(now);
@@ -292,13 +307,16 @@ impl Ledger {
         if place.0 & SUSPECT != 0 {
             return (self.write(place.0 & INDEX, touch, horizon, counted), found);
         }
-        let Some(newcomer) = self.newcomers.get_mut(place.0 & INDEX) else { return (Tally::default(), found) };
+        let Some(newcomer) = self.newcomers.get_mut(place.0 & INDEX) else {
+            return (Tally::default(), found);
+        };
         let only = match Touch::live(newcomer.touch, horizon) {
             Some(old) if old.same_port(touch) => old.stronger(touch),
             Some(_) => {
                 let at = self.promote(hash, key, place);
                 found.place = at.map(|at| Place(at | SUSPECT));
-                let tally = at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted));
+                let tally =
+                    at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted));
                 // The second port made it a suspect; only a third earns a second chance. Otherwise every source of a flood would have one.
                 if let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) {
                     suspect.marked = false;
@@ -316,7 +334,11 @@ impl Ledger {
         let horizon = self.horizon(now);
         let Lookup { hash, key, place } = found;
         let Some(place) = place else { return true };
-        let at = if place.0 & SUSPECT != 0 { Some(place.0 & INDEX) } else { self.promote(hash, key, place) };
+        let at = if place.0 & SUSPECT != 0 {
+            Some(place.0 & INDEX)
+        } else {
+            self.promote(hash, key, place)
+        };
         let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) else { return true };
         let due = suspect.last_reported == 0 || suspect.last_reported < horizon;
         if due {
@@ -333,14 +355,24 @@ impl Ledger {
     }
 
     /// Calls `see` with a source's account.
-    pub(super) fn inspect<T>(&self, source: Source, see: impl FnOnce(Account<'_>) -> T) -> Option<T> {
+    pub(super) fn inspect<T>(
+        &self,
+        source: Source,
+        see: impl FnOnce(Account<'_>) -> T,
+    ) -> Option<T> {
         let key = Key::from(source);
         let place = self.find(self.hash(key), key)?;
         let at = place.0 & INDEX;
         if place.0 & SUSPECT != 0 {
             let suspect = self.suspects.get(at)?;
             let Suspect { first, last, last_reported, probes, .. } = *suspect;
-            return Some(see(Account { slots: self.slots(at), first, last, last_reported, probes }));
+            return Some(see(Account {
+                slots: self.slots(at),
+                first,
+                last,
+                last_reported,
+                probes,
+            }));
         }
         let slots = [self.newcomers.get(at)?.touch];
         let time = Touch::live(slots[0], 0)?.time();
@@ -358,7 +390,10 @@ impl Ledger {
             looked += 1;
             if suspect.last >= since || suspect.last_reported >= since {
                 let Suspect { key, first, last, last_reported, probes, .. } = *suspect;
-                see(key.source(self.shape.ipv6_prefix), Account { slots: self.slots(at), first, last, last_reported, probes });
+                see(
+                    key.source(self.shape.ipv6_prefix),
+                    Account { slots: self.slots(at), first, last, last_reported, probes },
+                );
                 shown += 1;
             }
         }
@@ -371,7 +406,13 @@ impl Ledger {
                 let time = touch.time();
                 see(
                     newcomer.key.source(self.shape.ipv6_prefix),
-                    Account { slots: &[newcomer.touch], first: time, last: time, last_reported: 0, probes: 1 },
+                    Account {
+                        slots: &[newcomer.touch],
+                        first: time,
+                        last: time,
+                        last_reported: 0,
+                        probes: 1,
+                    },
                 );
                 shown += 1;
             }
@@ -379,11 +420,22 @@ impl Ledger {
     }
 
     /// Restores the account of an earlier run, unless the source has one. Skips expired ports.
-    pub(super) fn recall(&mut self, now: MonoTime, source: Source, known: Account<'_>, counted: Counted) {
+    pub(super) fn recall(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        known: Account<'_>,
+        counted: Counted,
+    ) {
         let key = Key::from(source);
         let (hash, horizon, clock) = (self.hash(key), self.horizon(now), clock(now));
         // A touch in the future is an error of the store.
-        let mut touches = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).filter(|touch| touch.time() <= clock).peekable();
+        let mut touches = known
+            .slots
+            .iter()
+            .filter_map(|slot| Touch::live(*slot, horizon))
+            .filter(|touch| touch.time() <= clock)
+            .peekable();
         let Some(first) = touches.peek().copied() else { return };
         if self.find(hash, key).is_some() {
             return;
@@ -421,8 +473,16 @@ impl Ledger {
         let horizon = self.horizon(now);
         for _ in 0..budget {
             let over = |tier| self.front(tier).filter(|front| front.marked || front.last < horizon);
-            let Some(front) = over(Tier::Hasty).or_else(|| over(Tier::Patient)).or_else(|| over(Tier::Suspects)) else { return false };
-            if front.last < horizon { self.drop_place(front.key, front.place) } else { self.give_second_chance(front.place) }
+            let Some(front) =
+                over(Tier::Hasty).or_else(|| over(Tier::Patient)).or_else(|| over(Tier::Suspects))
+            else {
+                return false;
+            };
+            if front.last < horizon {
+                self.drop_place(front.key, front.place)
+            } else {
+                self.give_second_chance(front.place)
+            }
         }
         true
     }
@@ -432,13 +492,24 @@ impl Ledger {
         if tier == Tier::Suspects {
             let at = self.by_last_touch.first()?;
             let suspect = self.suspects.get(at)?;
-            return Some(Front { place: Place(at | SUSPECT), key: suspect.key, last: suspect.last, marked: suspect.marked });
+            return Some(Front {
+                place: Place(at | SUSPECT),
+                key: suspect.key,
+                last: suspect.last,
+                marked: suspect.marked,
+            });
         }
-        let (list, bit) = if tier == Tier::Patient { (self.patient, PATIENT) } else { (self.hasty, 0) };
+        let (list, bit) =
+            if tier == Tier::Patient { (self.patient, PATIENT) } else { (self.hasty, 0) };
         let at = list.first()?;
         let newcomer = self.newcomers.get(at)?;
         let touch = Touch::live(newcomer.touch, 0)?;
-        Some(Front { place: Place(at | bit), key: newcomer.key, last: touch.time(), marked: touch.is_marked() })
+        Some(Front {
+            place: Place(at | bit),
+            key: newcomer.key,
+            last: touch.time(),
+            marked: touch.is_marked(),
+        })
     }
 
     /// Moves the source at `place` to the back of its tier and clears its mark.
@@ -451,7 +522,8 @@ impl Ledger {
             self.suspects.renew(&mut self.by_last_touch, at);
         } else {
             if let Some(newcomer) = self.newcomers.get_mut(at) {
-                newcomer.touch = Touch::live(newcomer.touch, 0).map_or(0, |touch| touch.marked(false).slot());
+                newcomer.touch =
+                    Touch::live(newcomer.touch, 0).map_or(0, |touch| touch.marked(false).slot());
             }
             let list = if place.0 & PATIENT != 0 { &mut self.patient } else { &mut self.hasty };
             self.newcomers.renew(list, at);
@@ -481,7 +553,11 @@ impl Ledger {
 
     fn key(&self, place: Place) -> Option<Key> {
         let at = place.0 & INDEX;
-        if place.0 & SUSPECT != 0 { self.suspects.get(at).map(|suspect| suspect.key) } else { self.newcomers.get(at).map(|newcomer| newcomer.key) }
+        if place.0 & SUSPECT != 0 {
+            self.suspects.get(at).map(|suspect| suspect.key)
+        } else {
+            self.newcomers.get(at).map(|newcomer| newcomer.key)
+        }
     }
 
     fn slots(&self, at: u32) -> &[u64] {
@@ -519,7 +595,8 @@ impl Ledger {
             // Patient newcomers fill at most half of the places, so there is a hasty one.
             self.evict(Tier::Hasty);
         }
-        let (list, tier) = if patient { (&mut self.patient, PATIENT) } else { (&mut self.hasty, 0) };
+        let (list, tier) =
+            if patient { (&mut self.patient, PATIENT) } else { (&mut self.hasty, 0) };
         let place = Place(self.newcomers.push(list, Newcomer { key, touch: touch.slot() })? | tier);
         self.enter(hash, place);
         Some(place)
@@ -530,7 +607,10 @@ impl Ledger {
         let touch = Touch::live(self.newcomers.get(place.0 & INDEX)?.touch, 0)?.marked(false);
         let time = touch.time();
         self.drop_place(key, place);
-        let at = self.add_suspect(hash, Suspect { key, first: time, last_reported: 0, last: time, probes: 1, marked: false })?;
+        let at = self.add_suspect(
+            hash,
+            Suspect { key, first: time, last_reported: 0, last: time, probes: 1, marked: false },
+        )?;
         if let Some(slot) = self.slots_mut(at).first_mut() {
             *slot = touch.slot();
         }
@@ -551,8 +631,11 @@ impl Ledger {
         let Self { index, newcomers, suspects, hasher, .. } = self;
         index.insert_unique(hash, place, |place| {
             let at = place.0 & INDEX;
-            let key =
-                if place.0 & SUSPECT != 0 { suspects.get(at).map(|suspect| suspect.key) } else { newcomers.get(at).map(|newcomer| newcomer.key) };
+            let key = if place.0 & SUSPECT != 0 {
+                suspects.get(at).map(|suspect| suspect.key)
+            } else {
+                newcomers.get(at).map(|newcomer| newcomer.key)
+            };
             hasher.hash_one(key.unwrap_or_default())
         });
     }

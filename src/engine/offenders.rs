@@ -32,12 +32,19 @@ pub(super) struct Offenders {
 
 impl Offenders {
     pub(super) fn new(seed: u64) -> Self {
-        Self { known: HashMap::with_hasher(FixedState::with_seed(seed)), order: BTreeSet::new(), max: OFFENDERS_MAX }
+        Self {
+            known: HashMap::with_hasher(FixedState::with_seed(seed)),
+            order: BTreeSet::new(),
+            max: OFFENDERS_MAX,
+        }
     }
 
     /// How often the source was blocked; 0 if the last block is older than `memory`.
     pub(super) fn times(&self, now: MonoTime, source: Source, memory: Duration) -> u32 {
-        self.known.get(&source).filter(|(_, last)| now.since(*last) <= memory).map_or(0, |(times, _)| *times)
+        self.known
+            .get(&source)
+            .filter(|(_, last)| now.since(*last) <= memory)
+            .map_or(0, |(times, _)| *times)
     }
 
     /// Records a block.
@@ -85,7 +92,8 @@ mod tests {
     // P10
     #[test]
     fn offenders_expire_and_their_number_is_bounded() {
-        let (memory, host) = (Duration::from_secs(10), |n: u32| Source::of(Ipv4Addr::from(n).into(), 64));
+        let (memory, host) =
+            (Duration::from_secs(10), |n: u32| Source::of(Ipv4Addr::from(n).into(), 64));
         let mut offenders = Offenders { max: 3, ..Offenders::new(7) };
         for second in 0..4 {
             offenders.note(MonoTime::from_millis(second * 1000), host(0), memory);

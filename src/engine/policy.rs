@@ -78,7 +78,12 @@ impl Policy {
     pub(super) fn shape(&self) -> Shape {
         // A window of zero would forget every port at once.
         let window = u64::try_from(self.scan_window.as_millis()).unwrap_or(u64::MAX).max(1);
-        Shape { capacity: self.capacity, trigger: self.trigger(), window, ipv6_prefix: self.ipv6_prefix }
+        Shape {
+            capacity: self.capacity,
+            trigger: self.trigger(),
+            window,
+            ipv6_prefix: self.ipv6_prefix,
+        }
     }
 
     pub(super) fn action(&self, transport: Transport) -> ProtocolAction {
@@ -91,7 +96,11 @@ impl Policy {
     /// The transports whose ports count toward a block.
     pub(super) fn counted(&self) -> Counted {
         let all = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip];
-        Counted(all.into_iter().filter(|transport| self.action(*transport) == ProtocolAction::Block).fold(0, |bits, of| bits | 1 << of as u8))
+        Counted(
+            all.into_iter()
+                .filter(|transport| self.action(*transport) == ProtocolAction::Block)
+                .fold(0, |bits, of| bits | 1 << of as u8),
+        )
     }
 
     /// Why scans over this transport are only reported.
@@ -120,7 +129,8 @@ mod tests {
     #[test]
     fn further_blocks_are_longer_up_to_the_maximum() {
         let policy = Policy::from_config(&Config::default());
-        let hours: Vec<u64> = (0..6).map(|nth| policy.escalated(nth).unwrap().as_secs() / 3600).collect();
+        let hours: Vec<u64> =
+            (0..6).map(|nth| policy.escalated(nth).unwrap().as_secs() / 3600).collect();
         assert_eq!(hours, [1, 4, 16, 64, 168, 168]);
         assert_eq!(policy.escalated(u32::MAX).unwrap().as_secs() / 3600, 168);
         assert_eq!(Policy { timeout: None, ..policy }.escalated(3), None);
@@ -130,7 +140,11 @@ mod tests {
     #[test]
     fn udp_scans_are_only_reported_by_default() {
         let policy = Policy::from_config(&Config::default());
-        assert!(policy.counted().holds(Transport::Tcp) && policy.counted().holds(Transport::Sctp) && policy.counted().holds(Transport::Ip));
+        assert!(
+            policy.counted().holds(Transport::Tcp)
+                && policy.counted().holds(Transport::Sctp)
+                && policy.counted().holds(Transport::Ip)
+        );
         assert!(!policy.counted().holds(Transport::Udp));
         assert_eq!(policy.report_only(Transport::Udp).text(), "udp.action is log");
     }

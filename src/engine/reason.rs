@@ -106,8 +106,17 @@ mod tests {
 
     #[test]
     fn reason_is_parsed_back_from_its_comment() {
-        let scan = Reason::Scan { scan: ScanKind::Xmas, proven: true, detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/3".into() };
-        for reason in [scan, Reason::Manual(String::new()), Reason::Manual("abuse: ticket 7".into()), Reason::Foreign("mine".into())] {
+        let scan = Reason::Scan {
+            scan: ScanKind::Xmas,
+            proven: true,
+            detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/3".into(),
+        };
+        for reason in [
+            scan,
+            Reason::Manual(String::new()),
+            Reason::Manual("abuse: ticket 7".into()),
+            Reason::Foreign("mine".into()),
+        ] {
             assert_eq!(reason.comment().parse::<Reason>().unwrap(), reason);
         }
     }

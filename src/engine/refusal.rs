@@ -29,10 +29,17 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeverBlock { network, overlaps, list } if network == overlaps => write!(f, "block {network}: it is never blocked ({list})"),
-            Self::NeverBlock { network, overlaps, list } => write!(f, "block {network}: it overlaps {overlaps}, which is never blocked ({list})"),
+            Self::NeverBlock { network, overlaps, list } if network == overlaps => {
+                write!(f, "block {network}: it is never blocked ({list})")
+            }
+            Self::NeverBlock { network, overlaps, list } => write!(
+                f,
+                "block {network}: it overlaps {overlaps}, which is never blocked ({list})"
+            ),
             Self::Observe => f.write_str("block: mode is observe, nothing is blocked"),
-            Self::Total(total) => write!(f, "block: there are {total} blocks, and block.total allows no more"),
+            Self::Total(total) => {
+                write!(f, "block: there are {total} blocks, and block.total allows no more")
+            }
             Self::NoTime => f.write_str("block: the time is zero"),
             Self::NotBlocked(network) => write!(f, "unblock {network}: it is not blocked"),
         }

@@ -144,7 +144,11 @@ impl<T> Slab<T> {
     }
 
     fn unlink(&mut self, list: &mut List, at: u32) {
-        let Some((previous, next)) = self.nodes.get(at as usize).map(|node| (node.previous, node.next)) else { return };
+        let Some((previous, next)) =
+            self.nodes.get(at as usize).map(|node| (node.previous, node.next))
+        else {
+            return;
+        };
         match self.nodes.get_mut(previous as usize) {
             Some(node) => node.next = next,
             None => list.first = next,

@@ -21,7 +21,10 @@ impl Source {
             addr @ IpAddr::V4(_) => Self { addr, prefix_len: 32 },
             IpAddr::V6(address) => {
                 let prefix_len = ipv6_prefix.min(128);
-                Self { addr: IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask(prefix_len))), prefix_len }
+                Self {
+                    addr: IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask(prefix_len))),
+                    prefix_len,
+                }
             }
         }
     }
@@ -68,7 +71,11 @@ impl From<IpNet> for Source {
 /// CIDR form; a single address is written without its length.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_single() { self.addr.fmt(f) } else { write!(f, "{}/{}", self.addr, self.prefix_len) }
+        if self.is_single() {
+            self.addr.fmt(f)
+        } else {
+            write!(f, "{}/{}", self.addr, self.prefix_len)
+        }
     }
 }
 
@@ -85,7 +92,8 @@ pub fn mask(bits: u8) -> u128 {
 pub fn widened(network: IpNet, bits: u8) -> IpNet {
     match network {
         IpNet::V4(_) => network,
-        IpNet::V6(v6) => Ipv6Net::new(v6.addr(), v6.prefix_len().min(bits)).map_or(network, |wide| IpNet::V6(wide.trunc())),
+        IpNet::V6(v6) => Ipv6Net::new(v6.addr(), v6.prefix_len().min(bits))
+            .map_or(network, |wide| IpNet::V6(wide.trunc())),
     }
 }
 
@@ -105,6 +113,9 @@ mod tests {
 
     #[test]
     fn equal_networks_are_equal_sources() {
-        assert_eq!(Source::of("2001:db8::5".parse().unwrap(), 48), Source::from("2001:db8:0:7::/48".parse::<IpNet>().unwrap()));
+        assert_eq!(
+            Source::of("2001:db8::5".parse().unwrap(), 48),
+            Source::from("2001:db8:0:7::/48".parse::<IpNet>().unwrap())
+        );
     }
 }

@@ -57,7 +57,9 @@ impl BlockedFiles {
             path.push(mode.word());
             PathBuf::from(path)
         };
-        Self { files: ClassicMode::ALL.into_iter().map(|mode| One::new(mode, path(mode))).collect() }
+        Self {
+            files: ClassicMode::ALL.into_iter().map(|mode| One::new(mode, path(mode))).collect(),
+        }
     }
 
     /// Sets the modes in use: their files exist after the next [`BlockedFiles::write`], and keep
@@ -87,7 +89,8 @@ impl BlockedFiles {
 
     /// Removes the lines of all other subjects. Lines of earlier runs are compared by address.
     pub fn retain(&mut self, subjects: &HashSet<String>) {
-        let addresses: HashSet<IpAddr> = subjects.iter().filter_map(|subject| base(subject)).collect();
+        let addresses: HashSet<IpAddr> =
+            subjects.iter().filter_map(|subject| base(subject)).collect();
         self.files.iter_mut().for_each(|file| file.retain(subjects, &addresses));
     }
 
@@ -127,8 +130,13 @@ fn base(subject: &str) -> Option<IpAddr> {
 /// Whether no line of the content is a blocked host: then it is another program's file under our
 /// name.
 fn is_foreign(bytes: &[u8]) -> bool {
-    let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
-    lines.peek().is_some() && !lines.any(|line| std::str::from_utf8(line).is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some()))
+    let mut lines =
+        bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
+    lines.peek().is_some()
+        && !lines.any(|line| {
+            std::str::from_utf8(line)
+                .is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some())
+        })
 }
 
 #[derive(Debug)]
@@ -188,7 +196,9 @@ impl One {
             if !self.too_many_told {
                 self.too_many_told = true;
                 let path = self.mirror.path().display();
-                self.pending.push(Message::Warning(format!("{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all")));
+                self.pending.push(Message::Warning(format!(
+                    "{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all"
+                )));
             }
         }
     }
@@ -198,7 +208,11 @@ impl One {
         let Some(key) = base(subject) else { return };
         let Some(number) = self.numbers.get(&key) else { return };
         // A network and its first address have the same key but are different subjects.
-        if self.lines.get(number).is_some_and(|line| line.subject.as_deref().is_none_or(|known| known == subject)) {
+        if self
+            .lines
+            .get(number)
+            .is_some_and(|line| line.subject.as_deref().is_none_or(|known| known == subject))
+        {
             self.lines.remove(number);
             self.numbers.remove(&key);
             self.schedule.on_change();
@@ -210,7 +224,10 @@ impl One {
         let numbers = &mut self.numbers;
         let before = self.lines.len();
         self.lines.retain(|_, line| {
-            let stays = line.subject.as_ref().map_or_else(|| addresses.contains(&line.key), |subject| subjects.contains(subject));
+            let stays = line.subject.as_ref().map_or_else(
+                || addresses.contains(&line.key),
+                |subject| subjects.contains(subject),
+            );
             if !stays {
                 numbers.remove(&line.key);
             }
@@ -233,8 +250,13 @@ impl One {
             return Ok(());
         }
         let mut unreadable = 0u64;
-        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            match std::str::from_utf8(line).ok().map(str::trim_end).and_then(|line| Some((history::Entry::parse(line)?, line))) {
+        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
+        {
+            match std::str::from_utf8(line)
+                .ok()
+                .map(str::trim_end)
+                .and_then(|line| Some((history::Entry::parse(line)?, line)))
+            {
                 Some((entry, line)) => {
                     let subject = base(&entry.host).map(|_| entry.host.clone());
                     let key = subject.as_deref().and_then(base).unwrap_or(entry.address);
@@ -249,8 +271,11 @@ impl One {
         // Write the file again, if only to fix the order of its lines.
         self.schedule.on_change();
         if unreadable > 0 {
-            let (path, lines) = (self.mirror.path().display(), if unreadable == 1 { "line" } else { "lines" });
-            self.pending.push(Message::Warning(format!("{unreadable} {lines} of {path} cannot be read and are dropped")));
+            let (path, lines) =
+                (self.mirror.path().display(), if unreadable == 1 { "line" } else { "lines" });
+            self.pending.push(Message::Warning(format!(
+                "{unreadable} {lines} of {path} cannot be read and are dropped"
+            )));
         }
         Ok(())
     }
@@ -283,7 +308,11 @@ impl One {
         let path = self.mirror.path().to_owned();
         let ((), replaced) = self.mirror.update(messages, |bytes| {
             if bytes.is_some_and(is_foreign) {
-                return if needed { Err(Error::Foreign(path.clone())) } else { Ok(Wanted { bytes: None, result: () }) };
+                return if needed {
+                    Err(Error::Foreign(path.clone()))
+                } else {
+                    Ok(Wanted { bytes: None, result: () })
+                };
             }
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
             Ok(Wanted { bytes: (!right).then(|| text.clone().into_bytes()), result: () })

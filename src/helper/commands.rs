@@ -64,7 +64,12 @@ impl Commands {
     /// # Errors
     /// eventfd(2) failed.
     pub fn new(notify: Notify) -> std::io::Result<Self> {
-        Ok(Self(Arc::new(Shared { state: Mutex::default(), ended: Condvar::new(), ground: Ground::new()?, notify })))
+        Ok(Self(Arc::new(Shared {
+            state: Mutex::default(),
+            ended: Condvar::new(),
+            ground: Ground::new()?,
+            notify,
+        })))
     }
 
     /// Sets the command. Queued ones are not changed.
@@ -92,11 +97,18 @@ impl Commands {
     /// command is killed when the thread that started it ends.
     fn start_runner(&self, job: Job) {
         let (shared, first) = (Arc::clone(&self.0), job.clone());
-        let started = std::thread::Builder::new().name("command".to_owned()).spawn(move || shared.run_from(first));
+        let started = std::thread::Builder::new()
+            .name("command".to_owned())
+            .spawn(move || shared.run_from(first));
         if let Err(error) = started {
             // Nothing is queued behind it: commands are queued only when all runners exist.
             self.0.lock().running -= 1;
-            self.0.report(&job, Ended::NotStarted(format!("no thread: {error}")), Duration::ZERO, String::new());
+            self.0.report(
+                &job,
+                Ended::NotStarted(format!("no thread: {error}")),
+                Duration::ZERO,
+                String::new(),
+            );
         }
     }
 
@@ -122,7 +134,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_until_none_runs<'a>(&self, mut state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+    fn wait_until_none_runs<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        limit: Duration,
+    ) -> MutexGuard<'a, State> {
         let deadline = Instant::now() + limit;
         while state.running > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -154,7 +170,13 @@ impl Shared {
 
     fn report(&self, job: &Job, ended: Ended, took: Duration, output: String) {
         let command = job.argv.join(" ").chars().take(REPORTED_MAX).collect();
-        (self.notify)(Message::Response(Response::Command { target: job.target.clone(), command, ended, took, output }));
+        (self.notify)(Message::Response(Response::Command {
+            target: job.target.clone(),
+            command,
+            ended,
+            took,
+            output,
+        }));
     }
 }
 
@@ -174,7 +196,9 @@ fn values(run: &Run) -> [(&'static str, &'static str, String); 6] {
 fn job(settings: &Settings, run: &Run) -> Option<Job> {
     let values = values(run);
     let (program, arguments) = settings.command.split_first()?;
-    let argv = std::iter::once(program.clone()).chain(arguments.iter().map(|word| replaced(word, &values))).collect();
+    let argv = std::iter::once(program.clone())
+        .chain(arguments.iter().map(|word| replaced(word, &values)))
+        .collect();
     let variables = values.into_iter().map(|(_, variable, value)| (variable, value)).collect();
     Some(Job { argv, variables, target: run.target.clone(), timeout: settings.command_timeout })
 }
@@ -186,7 +210,9 @@ fn replaced(word: &str, values: &[(&'static str, &'static str, String)]) -> Stri
     let mut rest = word;
     while let Some((before, after)) = rest.split_once('{') {
         text.push_str(before);
-        let value = after.split_once('}').and_then(|(name, rest)| Some((values.iter().find(|value| value.0 == name)?, rest)));
+        let value = after
+            .split_once('}')
+            .and_then(|(name, rest)| Some((values.iter().find(|value| value.0 == name)?, rest)));
         match value {
             Some(((_, _, value), behind)) => {
                 text.push_str(value);
@@ -206,7 +232,12 @@ fn replaced(word: &str, values: &[(&'static str, &'static str, String)]) -> Stri
 fn command(job: &Job) -> Option<Command> {
     let (program, arguments) = job.argv.split_first()?;
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("PATH", PATH).env("LANG", "C").envs(job.variables.iter().map(|(name, value)| (name, value)));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C")
+        .envs(job.variables.iter().map(|(name, value)| (name, value)));
     command.current_dir("/").stdin(Stdio::null());
     process::isolate(&mut command);
     Some(command)
@@ -229,15 +260,24 @@ mod tests {
     }
 
     fn argv(command: &[&str]) -> Vec<String> {
-        let settings = Settings { command: command.iter().map(|word| (*word).to_owned()).collect(), ..Settings::default() };
+        let settings = Settings {
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            ..Settings::default()
+        };
         job(&settings, &scan()).unwrap().argv
     }
 
     // P18
     #[test]
     fn every_macro_is_replaced_within_its_word_and_once() {
-        assert_eq!(argv(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}"]), ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn"]);
-        assert_eq!(argv(&["/bin/x", "-r", "{reason}"]), ["/bin/x", "-r", "syn scan: {target} $(reboot) `x`"]);
+        assert_eq!(
+            argv(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}"]),
+            ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn"]
+        );
+        assert_eq!(
+            argv(&["/bin/x", "-r", "{reason}"]),
+            ["/bin/x", "-r", "syn scan: {target} $(reboot) `x`"]
+        );
         assert_eq!(
             argv(&["/bin/x", "{{port}}", "{", "}", "{}", "{a b}", "{port", "a{port}{port}b"]),
             ["/bin/x", "{22}", "{", "}", "{}", "{a b}", "{port", "a2222b"]

@@ -69,7 +69,15 @@ impl Files {
         let (end, ended) = sync_channel::<()>(1);
         let own = Arc::clone(&shared);
         let run = move || {
-            FileWorker { shared: own, notify, deny: None, blocked: None, retired: Vec::new(), list: Vec::new() }.run(&queue);
+            FileWorker {
+                shared: own,
+                notify,
+                deny: None,
+                blocked: None,
+                retired: Vec::new(),
+                list: Vec::new(),
+            }
+            .run(&queue);
             drop(end);
         };
         std::thread::Builder::new().name("files".to_owned()).spawn(run)?;
@@ -78,7 +86,8 @@ impl Files {
 
     /// Uses these files from now on.
     pub fn configure(&self, settings: &Settings) {
-        *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings.clone());
+        *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(settings.clone());
         self.change(Change::Settings);
     }
 
@@ -135,7 +144,8 @@ impl FileWorker {
     fn all(&mut self) -> impl Iterator<Item = &mut dyn MirrorFile> {
         let deny = self.deny.iter_mut().map(|(_, file)| file as &mut dyn MirrorFile);
         let blocked = self.blocked.iter_mut().map(|(_, files)| files as &mut dyn MirrorFile);
-        deny.chain(blocked).chain(self.retired.iter_mut().map(|file| &mut **file as &mut dyn MirrorFile))
+        deny.chain(blocked)
+            .chain(self.retired.iter_mut().map(|file| &mut **file as &mut dyn MirrorFile))
     }
 
     fn next_due(&mut self, now: Instant) -> Option<Duration> {
@@ -192,9 +202,11 @@ impl FileWorker {
         }
         if let Some((_, files)) = &mut self.blocked {
             if whole {
-                files.retain(&list.iter().map(|block| block.target.clone()).collect::<HashSet<_>>());
+                files
+                    .retain(&list.iter().map(|block| block.target.clone()).collect::<HashSet<_>>());
             }
-            let mut entries: Vec<_> = list.iter().filter_map(|block| Some((block.at, entry(block)?))).collect();
+            let mut entries: Vec<_> =
+                list.iter().filter_map(|block| Some((block.at, entry(block)?))).collect();
             entries.sort_by_key(|(at, _)| *at);
             for (_, entry) in entries {
                 files.add(entry);
@@ -214,17 +226,21 @@ impl FileWorker {
                 messages.extend(file.remove_all(now));
                 self.retire(file);
             }
-            self.deny = settings.hosts_deny.map(|wanted| (wanted.clone(), HostsDeny::new(wanted.path, wanted.line)));
+            self.deny = settings
+                .hosts_deny
+                .map(|wanted| (wanted.clone(), HostsDeny::new(wanted.path, wanted.line)));
         }
         if self.blocked.as_ref().map(|(base, _)| base) != settings.blocked_file.as_ref() {
             if let Some((_, mut files)) = self.blocked.take() {
                 messages.extend(files.remove_all(now));
                 self.retire(files);
             }
-            self.blocked = settings.blocked_file.map(|base| (base.clone(), BlockedFiles::new(base)));
+            self.blocked =
+                settings.blocked_file.map(|base| (base.clone(), BlockedFiles::new(base)));
         }
         if let Some((_, files)) = &mut self.blocked {
-            let modes: Vec<_> = settings.modes.iter().filter_map(|word| ClassicMode::of_word(word)).collect();
+            let modes: Vec<_> =
+                settings.modes.iter().filter_map(|word| ClassicMode::of_word(word)).collect();
             files.use_modes(&modes);
         }
         self.notify_all(messages);
@@ -239,7 +255,11 @@ impl FileWorker {
 
 /// A block as a line of its mode's file; `None` for a manual block, and if the port is unknown.
 fn entry(block: &Blocked) -> Option<Entry> {
-    Some(Entry { mode: ClassicMode::of_word(block.mode.as_deref()?)?, subject: block.target.clone(), line: block.line.clone()? })
+    Some(Entry {
+        mode: ClassicMode::of_word(block.mode.as_deref()?)?,
+        subject: block.target.clone(),
+        line: block.line.clone()?,
+    })
 }
 
 #[cfg(test)]
@@ -249,13 +269,23 @@ mod tests {
     use crate::helper::tests::eventually;
 
     fn block(target: &str, mode: Option<&str>) -> Blocked {
-        let line = mode.map(|_| format!("1795188400 - 11/20/2026 15:26:40 Host: {target}/{target} Port: 7 TCP Blocked"));
-        Blocked { target: target.to_owned(), mode: mode.map(str::to_owned), at: 1_795_188_400, line }
+        let line = mode.map(|_| {
+            format!("1795188400 - 11/20/2026 15:26:40 Host: {target}/{target} Port: 7 TCP Blocked")
+        });
+        Blocked {
+            target: target.to_owned(),
+            mode: mode.map(str::to_owned),
+            at: 1_795_188_400,
+            line,
+        }
     }
 
     fn settings(directory: &std::path::Path) -> Settings {
         Settings {
-            hosts_deny: Some(protocol::HostsDeny { path: directory.join("hosts.deny"), line: "ALL: {target}".to_owned() }),
+            hosts_deny: Some(protocol::HostsDeny {
+                path: directory.join("hosts.deny"),
+                line: "ALL: {target}".to_owned(),
+            }),
             blocked_file: Some(directory.join("blocked")),
             modes: vec!["atcp".to_owned()],
             ..Settings::default()
@@ -271,7 +301,8 @@ mod tests {
     #[test]
     fn files_follow_the_blocks_and_lose_our_lines_when_dropped() {
         let directory = tempfile::tempdir().unwrap();
-        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
+        let read =
+            |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
         std::fs::write(directory.path().join("hosts.deny"), "ALL: 203.0.113.9\n").unwrap();
         let (notify, messages) = messages();
         let files = Files::start(notify).unwrap();
@@ -280,12 +311,23 @@ mod tests {
         files.change(list(vec![block("192.0.2.1", Some("atcp")), block("192.0.2.0/28", None)]));
         files.change(Change::Blocked(block("192.0.2.2", Some("atcp"))));
         files.change(Change::Unblocked("192.0.2.1".to_owned()));
-        let seen = || read("hosts.deny").contains("192.0.2.2") && read("blocked.atcp").contains("192.0.2.2");
+        let seen = || {
+            read("hosts.deny").contains("192.0.2.2") && read("blocked.atcp").contains("192.0.2.2")
+        };
         assert!(eventually(seen), "{:?}", messages.lock().unwrap());
-        assert!(!read("hosts.deny").contains("192.0.2.1\n") && !read("blocked.atcp").contains("192.0.2.1/"));
+        assert!(
+            !read("hosts.deny").contains("192.0.2.1\n")
+                && !read("blocked.atcp").contains("192.0.2.1/")
+        );
         assert_eq!(read("blocked.atcp").lines().count(), 1, "a block by hand has no line there");
         files.configure(&Settings::default());
-        assert!(eventually(|| read("hosts.deny") == "ALL: 203.0.113.9\n" && read("blocked.atcp").is_empty()), "{}", read("hosts.deny"));
+        assert!(
+            eventually(
+                || read("hosts.deny") == "ALL: 203.0.113.9\n" && read("blocked.atcp").is_empty()
+            ),
+            "{}",
+            read("hosts.deny")
+        );
         files.end();
     }
 
@@ -299,7 +341,10 @@ mod tests {
         files.change(Change::List(List { first: true, last: true, whole: true, blocks }));
         files.end();
         for name in ["hosts.deny", "blocked.atcp"] {
-            assert!(std::fs::read_to_string(directory.path().join(name)).unwrap().contains("192.0.2.1"), "{name}");
+            assert!(
+                std::fs::read_to_string(directory.path().join(name)).unwrap().contains("192.0.2.1"),
+                "{name}"
+            );
         }
     }
 }

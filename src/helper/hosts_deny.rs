@@ -117,21 +117,30 @@ impl HostsDeny {
     }
 
     fn apply(&mut self, turn: Turn, messages: &mut Vec<Message>) -> Result<(), Error> {
-        let (template, wanted, path) = (&self.template, &self.wanted, self.mirror.path().to_owned());
-        let wanted_lines: Vec<(&String, String)> =
-            wanted.iter().filter_map(|target| Some((target, template.replace(TARGET, &pattern(target)?)))).collect();
+        let (template, wanted, path) =
+            (&self.template, &self.wanted, self.mirror.path().to_owned());
+        let wanted_lines: Vec<(&String, String)> = wanted
+            .iter()
+            .filter_map(|target| Some((target, template.replace(TARGET, &pattern(target)?))))
+            .collect();
         let ((others, own, stale), replaced) = self.mirror.update(messages, |bytes| {
             let bytes = bytes.unwrap_or_default();
-            let parts = Parts::of(bytes).map_err(|(what, line)| Error::Damaged(path.clone(), what, line))?;
+            let parts = Parts::of(bytes)
+                .map_err(|(what, line)| Error::Damaged(path.clone(), what, line))?;
             if parts.before.len() + parts.after.len() > OTHERS_MAX {
                 return Err(Error::TooLarge(path.clone(), OTHERS_MAX as u64));
             }
             let others: HashSet<Vec<u8>> = parts.others().map(plain).collect();
             let own: HashSet<Vec<u8>> = parts.own().map(plain).collect();
-            let lines: Vec<String> =
-                wanted_lines.iter().map(|(_, line)| line).filter(|line| !others.contains(&plain(line.as_bytes()))).cloned().collect();
+            let lines: Vec<String> = wanted_lines
+                .iter()
+                .map(|(_, line)| line)
+                .filter(|line| !others.contains(&plain(line.as_bytes())))
+                .cloned()
+                .collect();
             let new = parts.with(&lines);
-            let stale: Vec<String> = parts.own().filter_map(|line| target_of(template, line)).collect();
+            let stale: Vec<String> =
+                parts.own().filter_map(|line| target_of(template, line)).collect();
             Ok(Wanted { bytes: (new != bytes).then_some(new), result: (others, own, stale) })
         })?;
         if replaced && turn == Turn::Check {
@@ -143,7 +152,10 @@ impl HostsDeny {
             // no longer wanted are reported.
             self.denied = wanted_lines
                 .iter()
-                .filter(|(_, line)| own.contains(&plain(line.as_bytes())) || others.contains(&plain(line.as_bytes())))
+                .filter(|(_, line)| {
+                    own.contains(&plain(line.as_bytes()))
+                        || others.contains(&plain(line.as_bytes()))
+                })
                 .map(|(target, _)| (*target).clone())
                 .collect();
             self.denied.extend(stale);
@@ -152,15 +164,24 @@ impl HostsDeny {
         for target in std::mem::take(&mut self.denied) {
             if wanted.contains(&target) {
                 self.denied.insert(target);
-            } else if pattern(&target).is_some_and(|pattern| others.contains(&plain(template.replace(TARGET, &pattern).as_bytes()))) {
+            } else if pattern(&target).is_some_and(|pattern| {
+                others.contains(&plain(template.replace(TARGET, &pattern).as_bytes()))
+            }) {
                 theirs.push(target);
             } else {
                 messages.push(Message::Response(Response::NoLongerDenied { target }));
             }
         }
         if let Some(first) = theirs.first() {
-            let more = if theirs.len() > 1 { format!(" and {} more", theirs.len() - 1) } else { String::new() };
-            messages.push(Message::Warning(format!("{} has a line of others for {first}{more}, which stays", path.display())));
+            let more = if theirs.len() > 1 {
+                format!(" and {} more", theirs.len() - 1)
+            } else {
+                String::new()
+            };
+            messages.push(Message::Warning(format!(
+                "{} has a line of others for {first}{more}, which stays",
+                path.display()
+            )));
         }
         for (target, line) in wanted_lines {
             if !self.denied.contains(target) {
@@ -204,7 +225,9 @@ impl MirrorFile for HostsDeny {
                 path.display()
             )));
         }
-        messages.extend(self.unreadable.take().map(|target| Message::Error(format!("no line of hosts.deny can be made for {target:?}"))));
+        messages.extend(self.unreadable.take().map(|target| {
+            Message::Error(format!("no line of hosts.deny can be made for {target:?}"))
+        }));
         messages
     }
 }
@@ -214,7 +237,8 @@ fn plain(line: &[u8]) -> Vec<u8> {
     let mut plain: Vec<u8> = Vec::with_capacity(line.len());
     let is_mark = |byte: u8| byte == b':' || byte == b',';
     for word in line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
-        let joined = plain.last().is_none_or(|&last| is_mark(last)) || word.first().is_some_and(|&first| is_mark(first));
+        let joined = plain.last().is_none_or(|&last| is_mark(last))
+            || word.first().is_some_and(|&first| is_mark(first));
         if !joined {
             plain.push(b' ');
         }
@@ -226,14 +250,20 @@ fn plain(line: &[u8]) -> Vec<u8> {
 /// The target of one of our lines.
 fn target_of(template: &str, line: &[u8]) -> Option<String> {
     let (before, after) = template.split_once(TARGET)?;
-    let inner = std::str::from_utf8(line).ok()?.trim_end().strip_prefix(before)?.strip_suffix(after.trim_end())?;
+    let inner = std::str::from_utf8(line)
+        .ok()?
+        .trim_end()
+        .strip_prefix(before)?
+        .strip_suffix(after.trim_end())?;
     let network = match inner.strip_prefix('[') {
         Some(inner) => {
             let (address, rest) = inner.split_once(']')?;
             format!("{address}{rest}")
         }
         None => match inner.split_once('/') {
-            Some((address, mask)) => Ipv4Net::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()?.to_string(),
+            Some((address, mask)) => {
+                Ipv4Net::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()?.to_string()
+            }
             None => inner.to_owned(),
         },
     };

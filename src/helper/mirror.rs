@@ -75,18 +75,30 @@ impl fmt::Display for Error {
                 write!(f, "cannot {verb} {}", path.display())?;
                 match error.kind() {
                     // EPERM, not EACCES: root is refused too.
-                    _ if Errno::from_io_error(error) == Some(Errno::PERM) => f.write_str(" (chattr -i, if it is immutable)"),
-                    io::ErrorKind::ReadOnlyFilesystem => f.write_str(" (a service that is kept from its directory needs it in ReadWritePaths=)"),
+                    _ if Errno::from_io_error(error) == Some(Errno::PERM) => {
+                        f.write_str(" (chattr -i, if it is immutable)")
+                    }
+                    io::ErrorKind::ReadOnlyFilesystem => f.write_str(
+                        " (a service that is kept from its directory needs it in ReadWritePaths=)",
+                    ),
                     io::ErrorKind::NotFound => f.write_str(" (its directory must exist)"),
-                    io::ErrorKind::ResourceBusy => f.write_str(" (it is a mount of its own: mount its directory instead)"),
+                    io::ErrorKind::ResourceBusy => {
+                        f.write_str(" (it is a mount of its own: mount its directory instead)")
+                    }
                     _ => Ok(()),
                 }
             }
             Self::Locked(path) => write!(f, "another process keeps the lock of {}", path.display()),
-            Self::Changing(path) => write!(f, "{} is changed by others without a pause", path.display()),
+            Self::Changing(path) => {
+                write!(f, "{} is changed by others without a pause", path.display())
+            }
             Self::NotAFile(path) => write!(f, "{} is not a regular file", path.display()),
-            Self::LeadsNowhere(path) => write!(f, "{} is a link that leads nowhere", path.display()),
-            Self::Distrusted(path, why, remedy) => write!(f, "the link {} is not followed: {why} ({remedy})", path.display()),
+            Self::LeadsNowhere(path) => {
+                write!(f, "{} is a link that leads nowhere", path.display())
+            }
+            Self::Distrusted(path, why, remedy) => {
+                write!(f, "the link {} is not followed: {why} ({remedy})", path.display())
+            }
             Self::Foreign(path) => {
                 write!(
                     f,
@@ -94,9 +106,15 @@ impl fmt::Display for Error {
                     path.display()
                 )
             }
-            Self::TooLarge(path, limit) => write!(f, "{} has more than {limit} bytes of others", path.display()),
+            Self::TooLarge(path, limit) => {
+                write!(f, "{} has more than {limit} bytes of others", path.display())
+            }
             Self::Damaged(path, what, line) => {
-                write!(f, "{}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them", path.display())
+                write!(
+                    f,
+                    "{}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them",
+                    path.display()
+                )
             }
         }
     }
@@ -137,7 +155,14 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(gather: Duration) -> Self {
-        Self { gather, changed: false, due: None, check_at: None, backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), reported: None }
+        Self {
+            gather,
+            changed: false,
+            due: None,
+            check_at: None,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
+            reported: None,
+        }
     }
 
     /// The wanted content has changed.
@@ -181,7 +206,13 @@ impl Schedule {
     }
 
     /// Notes the result of a turn; `what` is the file's name.
-    pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>, what: &Path, messages: &mut Vec<Message>) {
+    pub(super) fn on_result(
+        &mut self,
+        now: Instant,
+        result: Result<(), Error>,
+        what: &Path,
+        messages: &mut Vec<Message>,
+    ) {
         self.check_at = Some(now + CHECK_EVERY);
         match result {
             Ok(()) => {
@@ -189,7 +220,10 @@ impl Schedule {
                 self.due = None;
                 self.backoff.reset();
                 if self.reported.take().is_some() {
-                    messages.push(Message::Warning(format!("{} is as it should be again", what.display())));
+                    messages.push(Message::Warning(format!(
+                        "{} is as it should be again",
+                        what.display()
+                    )));
                 }
             }
             Err(error) => {
@@ -200,7 +234,9 @@ impl Schedule {
                 // A passing failure is reported only when it lasts for some seconds.
                 let early = error.is_passing() && wait < RETRY_FIRST * 8;
                 if !early && self.reported.as_ref() != Some(&text) {
-                    messages.push(Message::Error(format!("{text}; what is to be written there is kept, and tried again")));
+                    messages.push(Message::Error(format!(
+                        "{text}; what is to be written there is kept, and tried again"
+                    )));
                     self.reported = Some(text);
                 }
             }
@@ -275,12 +311,16 @@ impl Mirror {
     ) -> Result<(R, bool), Error> {
         let real = self.real(messages)?;
         let failed = |verb, error| Error::Io { verb, path: real.clone(), error };
-        let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Err(Error::NotAFile(real)) };
-        let locked = Directory::lock(directory).map_err(|error| failed("lock the directory of", error))?;
+        let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else {
+            return Err(Error::NotAFile(real));
+        };
+        let locked =
+            Directory::lock(directory).map_err(|error| failed("lock the directory of", error))?;
         let locked = locked.ok_or_else(|| Error::Locked(directory.to_owned()))?;
         for _ in 0..ATTEMPTS {
             let found = self.found(&real)?;
-            let Wanted { bytes, result } = decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))?;
+            let Wanted { bytes, result } =
+                decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))?;
             let found = found.map(|(found, _)| found);
             let Some(bytes) = bytes else {
                 self.stamp = found.as_ref().map(OpenedFile::stamp);
@@ -290,7 +330,13 @@ impl Mirror {
                 Ok(replaced) => {
                     self.stamp = Some(replaced.stamp);
                     for name in replaced.lost {
-                        self.report_once(format!("{} has lost its attribute {name}: the system let nobody copy it", real.display()), messages);
+                        self.report_once(
+                            format!(
+                                "{} has lost its attribute {name}: the system let nobody copy it",
+                                real.display()
+                            ),
+                            messages,
+                        );
                     }
                     return Ok((result, true));
                 }
@@ -312,14 +358,23 @@ impl Mirror {
         }
         let real = match std::fs::canonicalize(&self.path) {
             Ok(real) => real,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::LeadsNowhere(self.path.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::LeadsNowhere(self.path.clone()));
+            }
             Err(error) => return Err(look(error)),
         };
         let facts = files::facts_at(&real).map_err(look)?;
         if let Some((why, remedy)) = distrust(&self.path, &facts).into_iter().next() {
             return Err(Error::Distrusted(self.path.clone(), why, remedy));
         }
-        self.report_once(format!("{} is a link: {} is rewritten, and the link stays", self.path.display(), real.display()), messages);
+        self.report_once(
+            format!(
+                "{} is a link: {} is rewritten, and the link stays",
+                self.path.display(),
+                real.display()
+            ),
+            messages,
+        );
         Ok(real)
     }
 
@@ -342,7 +397,10 @@ impl Mirror {
 
     /// Reports that a foreign change was undone.
     pub(super) fn report_restored(&self, messages: &mut Vec<Message>) {
-        messages.push(Message::Warning(format!("{} was changed by others and is as it should be again", self.path.display())));
+        messages.push(Message::Warning(format!(
+            "{} was changed by others and is as it should be again",
+            self.path.display()
+        )));
     }
 
     fn report_once(&mut self, text: String, messages: &mut Vec<Message>) {

@@ -87,7 +87,13 @@ fn serve(socket: UnixStream) -> io::Result<()> {
 }
 
 /// Takes orders until the end; returns how long running commands may go on.
-fn handle_orders(mut socket: UnixStream, notify: &Notify, commands: &Commands, names: &Names, files: &Files) -> io::Result<Duration> {
+fn handle_orders(
+    mut socket: UnixStream,
+    notify: &Notify,
+    commands: &Commands,
+    names: &Names,
+    files: &Files,
+) -> io::Result<Duration> {
     let mut lines = Lines::default();
     let mut buffer = [0; 16 << 10];
     loop {

@@ -95,11 +95,22 @@ impl Names {
     /// # Errors
     /// A thread cannot be started.
     pub fn new(answer: Answer) -> std::io::Result<Self> {
-        Self::with(Box::new(system), answer, Times { answer_within: ANSWER_WITHIN, stuck_after: STUCK_AFTER })
+        Self::with(
+            Box::new(system),
+            answer,
+            Times { answer_within: ANSWER_WITHIN, stuck_after: STUCK_AFTER },
+        )
     }
 
     fn with(lookup: Lookup, answer: Answer, times: Times) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), times_changed: Condvar::new(), times, lookup, answer });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            times_changed: Condvar::new(),
+            times,
+            lookup,
+            answer,
+        });
         let keeper = Arc::clone(&shared);
         std::thread::Builder::new().name("names".to_owned()).spawn(move || keeper.keep_times())?;
         Ok(Self(shared))
@@ -109,7 +120,12 @@ impl Names {
     pub fn ask(&self, address: IpAddr) {
         let now = Instant::now();
         let mut state = self.0.lock();
-        if let Some(name) = state.cache.get(&address).filter(|known| known.until > now).map(|known| known.name.clone()) {
+        if let Some(name) = state
+            .cache
+            .get(&address)
+            .filter(|known| known.until > now)
+            .map(|known| known.name.clone())
+        {
             drop(state);
             return (self.0.answer)(address, name);
         }
@@ -142,7 +158,8 @@ impl Shared {
         state.next_worker += 1;
         let own = Arc::clone(shared);
         // Without a thread the queries are answered without a name at their deadline.
-        if std::thread::Builder::new().name("lookup".to_owned()).spawn(move || own.work(id)).is_ok() {
+        if std::thread::Builder::new().name("lookup".to_owned()).spawn(move || own.work(id)).is_ok()
+        {
             state.workers += 1;
         }
     }
@@ -162,7 +179,9 @@ impl Shared {
             state.busy.insert(id, Instant::now());
             self.times_changed.notify_one();
             drop(state);
-            let name = (self.lookup)(address).and_then(|name| HostName::checked(&name)).map(|name| name.as_str().to_owned());
+            let name = (self.lookup)(address)
+                .and_then(|name| HostName::checked(&name))
+                .map(|name| name.as_str().to_owned());
             state = self.lock();
             state.remember(address, name.clone());
             let waited = state.asked.remove(&address).is_some();
@@ -184,7 +203,12 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            let overdue: Vec<IpAddr> = state.asked.iter().filter(|(_, until)| **until <= now).map(|(address, _)| *address).collect();
+            let overdue: Vec<IpAddr> = state
+                .asked
+                .iter()
+                .filter(|(_, until)| **until <= now)
+                .map(|(address, _)| *address)
+                .collect();
             if !overdue.is_empty() {
                 for address in &overdue {
                     state.asked.remove(address);
@@ -197,11 +221,20 @@ impl Shared {
                 continue;
             }
             self.replace_stuck(&mut state, now);
-            let next = state.asked.values().copied().chain(state.busy.values().map(|since| *since + self.times.stuck_after)).min();
+            let next = state
+                .asked
+                .values()
+                .copied()
+                .chain(state.busy.values().map(|since| *since + self.times.stuck_after))
+                .min();
             state = match next {
                 Some(at) => {
-                    let wait = at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-                    self.times_changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                    let wait =
+                        at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+                    self.times_changed
+                        .wait_timeout(state, wait)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
                 }
                 None => self.times_changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
@@ -209,7 +242,12 @@ impl Shared {
     }
 
     fn replace_stuck(self: &Arc<Self>, state: &mut State, now: Instant) {
-        let stuck: Vec<u64> = state.busy.iter().filter(|(_, since)| **since + self.times.stuck_after <= now).map(|(id, _)| *id).collect();
+        let stuck: Vec<u64> = state
+            .busy
+            .iter()
+            .filter(|(_, since)| **since + self.times.stuck_after <= now)
+            .map(|(id, _)| *id)
+            .collect();
         for id in stuck {
             state.busy.remove(&id);
             state.stuck.insert(id, now);
@@ -250,13 +288,17 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, channel};
 
-    const WITHIN: Times = Times { answer_within: Duration::from_millis(50), stuck_after: Duration::from_millis(100) };
+    const WITHIN: Times =
+        Times { answer_within: Duration::from_millis(50), stuck_after: Duration::from_millis(100) };
 
     fn address(n: u32) -> IpAddr {
         IpAddr::V4(n.into())
     }
 
-    fn names(lookup: impl Fn(IpAddr) -> Option<String> + Send + Sync + 'static, times: Times) -> (Names, Receiver<(IpAddr, Option<String>)>) {
+    fn names(
+        lookup: impl Fn(IpAddr) -> Option<String> + Send + Sync + 'static,
+        times: Times,
+    ) -> (Names, Receiver<(IpAddr, Option<String>)>) {
         let (sender, receiver) = channel();
         let answer = Box::new(move |address, name| drop(sender.send((address, name))));
         (Names::with(Box::new(lookup), answer, times).unwrap(), receiver)
@@ -273,7 +315,8 @@ mod tests {
             asked.send(address).unwrap();
             Some("host.example".to_owned())
         };
-        let (names, answers) = names(lookup, Times { answer_within: Duration::from_secs(20), ..WITHIN });
+        let (names, answers) =
+            names(lookup, Times { answer_within: Duration::from_secs(20), ..WITHIN });
         for _ in 0..3 {
             names.ask(address(7));
             assert_eq!(answer(&answers), (address(7), Some("host.example".to_owned())));
@@ -324,14 +367,21 @@ mod tests {
             let _ = gate.lock().unwrap().recv();
             None
         };
-        let (names, answers) = names(lookup, Times { answer_within: Duration::from_secs(20), stuck_after: Duration::from_secs(60) });
+        let (names, answers) = names(
+            lookup,
+            Times { answer_within: Duration::from_secs(20), stuck_after: Duration::from_secs(60) },
+        );
         for n in 0..2000 {
             names.ask(address(n));
         }
         let at_once = answers.try_iter().count();
         assert!((2000 - QUEUE_MAX - WORKERS..=2000 - QUEUE_MAX).contains(&at_once), "{at_once}");
         let state = names.0.lock();
-        assert!(state.queue.len() <= QUEUE_MAX && state.asked.len() <= QUEUE_MAX + WORKERS && state.workers <= WORKERS);
+        assert!(
+            state.queue.len() <= QUEUE_MAX
+                && state.asked.len() <= QUEUE_MAX + WORKERS
+                && state.workers <= WORKERS
+        );
         drop(state);
         drop(release);
     }

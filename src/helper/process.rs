@@ -17,7 +17,14 @@ use super::protocol::{self, Lines, Message, Order};
 use crate::sys::{poll, process};
 
 /// Variables that systemd sets for its service only (sd_notify(3), sd_listen_fds(3)).
-const NOT_HANDED_ON: [&str; 6] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+const NOT_HANDED_ON: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
 
 /// resolv.conf(5): one second for each name server, two attempts. Otherwise a lookup may hold its
 /// thread for half a minute.
@@ -62,7 +69,12 @@ impl Process {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program);
-        command.arg0("portsentry").arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).current_dir("/");
+        command
+            .arg0("portsentry")
+            .arg(ARGUMENT)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .current_dir("/");
         for name in NOT_HANDED_ON {
             command.env_remove(name);
         }
@@ -71,7 +83,13 @@ impl Process {
         }
         process::inherit_nothing(&mut command);
         let child = command.spawn()?;
-        Ok(Self { child, socket: ours, lines: Lines::default(), out: VecDeque::new(), started: Instant::now() })
+        Ok(Self {
+            child,
+            socket: ours,
+            lines: Lines::default(),
+            out: VecDeque::new(),
+            started: Instant::now(),
+        })
     }
 
     /// Process id.

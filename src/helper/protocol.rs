@@ -160,7 +160,12 @@ impl Lines {
     /// # Errors
     /// `InvalidData` for a line that is too long or unknown.
     pub fn next_line<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        let end = self.bytes.iter().skip(self.searched).position(|byte| *byte == b'\n').map(|at| at + self.searched);
+        let end = self
+            .bytes
+            .iter()
+            .skip(self.searched)
+            .position(|byte| *byte == b'\n')
+            .map(|at| at + self.searched);
         let Some(end) = end else {
             self.searched = self.bytes.len();
             if self.bytes.len() > LINE_MAX {
@@ -173,7 +178,9 @@ impl Lines {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
         }
         let line: Vec<u8> = self.bytes.drain(..=end).collect();
-        serde_json::from_slice(&line).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 

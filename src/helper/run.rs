@@ -173,7 +173,8 @@ fn wait(ground: &Ground, child: &Child, output: &mut Output, timeout: Duration) 
     let mut deadline = Instant::now() + timeout;
     loop {
         let now = Instant::now();
-        let hurried = phase == Phase::Running && poll::readable(ground.hurry.as_fd(), Duration::ZERO).unwrap_or(false);
+        let hurried = phase == Phase::Running
+            && poll::readable(ground.hurry.as_fd(), Duration::ZERO).unwrap_or(false);
         if now >= deadline || hurried {
             (phase, deadline) = match phase {
                 Phase::Running => {

@@ -7,7 +7,8 @@ const BEGIN: &[u8] = b"# portsentry: begin";
 const END: &[u8] = b"# portsentry: end";
 
 /// The whole first line.
-const BEGIN_LINE: &[u8] = b"# portsentry: begin (lines between these marks are kept by portsentry)\n";
+const BEGIN_LINE: &[u8] =
+    b"# portsentry: begin (lines between these marks are kept by portsentry)\n";
 
 /// The first line when the line end before it is ours as well: the file did not end with one, or
 /// its last line would have continued (a backslash at its end, hosts_access(5)) and swallowed the
@@ -52,13 +53,21 @@ impl<'b> Parts<'b> {
                 if begin.is_some() {
                     return Err(("the mark that begins our lines is there twice", number));
                 }
-                begin = Some((at, at + line.len(), line.windows(GLUE.len()).any(|part| part == GLUE), number));
+                begin = Some((
+                    at,
+                    at + line.len(),
+                    line.windows(GLUE.len()).any(|part| part == GLUE),
+                    number,
+                ));
             } else if line.starts_with(END) {
                 if line.trim_ascii_end() != END {
                     return Err(("something stands behind the mark that ends our lines", number));
                 }
                 if begin.is_none() {
-                    return Err(("the mark that ends our lines comes without the one that begins them", number));
+                    return Err((
+                        "the mark that ends our lines comes without the one that begins them",
+                        number,
+                    ));
                 }
                 if end.is_some() {
                     return Err(("the mark that ends our lines is there twice", number));
@@ -69,13 +78,23 @@ impl<'b> Parts<'b> {
         }
         let part = |from: usize, to: usize| bytes.get(from..to).unwrap_or_default();
         match (begin, end) {
-            (None, _) => Ok(Self { before: bytes, ours: b"", after: b"", glued: false, present: false }),
-            (Some((_, _, _, number)), None) => Err(("the mark that begins our lines comes without the one that ends them", number)),
+            (None, _) => {
+                Ok(Self { before: bytes, ours: b"", after: b"", glued: false, present: false })
+            }
+            (Some((_, _, _, number)), None) => {
+                Err(("the mark that begins our lines comes without the one that ends them", number))
+            }
             (Some((from, first, marked, _)), Some((last, to))) => {
                 // The mark may say so although the text before it was changed.
                 let glued = marked && part(0, from).ends_with(b"\n");
                 let before = part(0, if glued { from - 1 } else { from });
-                Ok(Self { before, ours: part(first, last), after: part(to, bytes.len()), glued, present: true })
+                Ok(Self {
+                    before,
+                    ours: part(first, last),
+                    after: part(to, bytes.len()),
+                    glued,
+                    present: true,
+                })
             }
         }
     }
@@ -103,9 +122,16 @@ impl<'b> Parts<'b> {
             return bytes;
         }
         let swallows = self.before.ends_with(b"\\\n");
-        let glued = swallows || if self.present { self.glued } else { !self.before.is_empty() && !self.before.ends_with(b"\n") };
+        let glued = swallows
+            || if self.present {
+                self.glued
+            } else {
+                !self.before.is_empty() && !self.before.ends_with(b"\n")
+            };
         let lines: usize = wanted.iter().map(|line| line.len() + 1).sum();
-        let mut bytes = Vec::with_capacity(self.before.len() + self.after.len() + lines + 2 * BEGIN_LINE_AFTER_GLUE.len());
+        let mut bytes = Vec::with_capacity(
+            self.before.len() + self.after.len() + lines + 2 * BEGIN_LINE_AFTER_GLUE.len(),
+        );
         bytes.extend_from_slice(self.before);
         if glued {
             bytes.push(b'\n');
@@ -142,7 +168,12 @@ mod tests {
     fn the_part_comes_at_the_end_and_goes_without_a_trace() {
         for others in [&b""[..], b"ALL: x\n", b"ALL: x", b"\xff\r\nALL: y\r\n", b"a \\\n", b"\n"] {
             let with = Parts::of(others).unwrap().with(&wanted(&["ALL: 192.0.2.1"]));
-            assert!(with.starts_with(others) && text(&with).ends_with("\nALL: 192.0.2.1\n# portsentry: end\n"), "{}", text(&with));
+            assert!(
+                with.starts_with(others)
+                    && text(&with).ends_with("\nALL: 192.0.2.1\n# portsentry: end\n"),
+                "{}",
+                text(&with)
+            );
             assert_eq!(Parts::of(&with).unwrap().with(&[]), others, "{}", text(&with));
             assert_eq!(Parts::of(&with).unwrap().with(&wanted(&["ALL: 192.0.2.1"])), with);
         }
@@ -167,7 +198,10 @@ mod tests {
     fn marks_with_foreign_line_ends_are_recognised() {
         let bytes = b"x\r\n# portsentry: begin (...)\r\nALL: 1\r\n# portsentry: end\r\ny";
         let parts = Parts::of(bytes).unwrap();
-        assert_eq!((parts.before, parts.ours, parts.after), (&b"x\r\n"[..], &b"ALL: 1\r\n"[..], &b"y"[..]));
+        assert_eq!(
+            (parts.before, parts.ours, parts.after),
+            (&b"x\r\n"[..], &b"ALL: 1\r\n"[..], &b"y"[..])
+        );
     }
 
     #[test]
@@ -178,7 +212,10 @@ mod tests {
             ("# portsentry: begin\n# portsentry: endALL: x\n", 2),
             ("# portsentry: begin\n# portsentry: begin\n# portsentry: end\n", 2),
             ("# portsentry: begin\n# portsentry: end\n# portsentry: end", 3),
-            ("# portsentry: begin\n# portsentry: end\n\n# portsentry: begin\n# portsentry: end\n", 4),
+            (
+                "# portsentry: begin\n# portsentry: end\n\n# portsentry: begin\n# portsentry: end\n",
+                4,
+            ),
         ] {
             assert_eq!(Parts::of(bytes.as_bytes()).unwrap_err().1, line, "{bytes}");
         }
@@ -187,8 +224,18 @@ mod tests {
     /// Foreign lines, with odd line ends and incomplete marks.
     fn others() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            proptest::sample::select(vec!["ALL: x", "\n", "\r\n", "\\\n", "\\", "# portsentry:", " # portsentry: end", "#", "\n\n"])
-                .prop_map(|text| text.as_bytes().to_vec()),
+            proptest::sample::select(vec![
+                "ALL: x",
+                "\n",
+                "\r\n",
+                "\\\n",
+                "\\",
+                "# portsentry:",
+                " # portsentry: end",
+                "#",
+                "\n\n"
+            ])
+            .prop_map(|text| text.as_bytes().to_vec()),
             proptest::collection::vec(any::<u8>(), 0..6),
         ];
         proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())

@@ -166,7 +166,9 @@ impl std::fmt::Display for Ended {
             Self::Success => f.write_str("done"),
             Self::Status(status) => write!(f, "exit status {status}"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
-            Self::TimedOut(after) => write!(f, "killed, it ran longer than {}", humantime::format_duration(*after)),
+            Self::TimedOut(after) => {
+                write!(f, "killed, it ran longer than {}", humantime::format_duration(*after))
+            }
             Self::NotStarted(why) => write!(f, "not started: {why}"),
         }
     }

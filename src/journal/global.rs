@@ -65,7 +65,11 @@ impl Log for Global {
             _ => {
                 let text = cut(printable(&record.args().to_string()).into_owned());
                 // If standard error is closed, there is no place left to report it.
-                let _ = writeln!(std::io::stderr(), "portsentry: {}: {text}", record.level().as_str().to_ascii_lowercase());
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "portsentry: {}: {text}",
+                    record.level().as_str().to_ascii_lowercase()
+                );
             }
         }
     }

@@ -42,9 +42,16 @@ impl std::fmt::Display for OpenError {
         let path = self.path.display();
         match (self.error.kind(), self.path.parent()) {
             (io::ErrorKind::NotFound, Some(directory)) => {
-                write!(f, "cannot open history file {path}: the directory {} does not exist: create it, or change history_file", directory.display())
+                write!(
+                    f,
+                    "cannot open history file {path}: the directory {} does not exist: create it, or change history_file",
+                    directory.display()
+                )
             }
-            _ => write!(f, "cannot open history file {path}: change history_file, or set it to \"\" to keep no history"),
+            _ => write!(
+                f,
+                "cannot open history file {path}: change history_file, or set it to \"\" to keep no history"
+            ),
         }
     }
 }
@@ -86,7 +93,15 @@ impl History {
     /// open(2) failed: the directory is missing or not writable, or the path is not a file.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let file = open(path).map_err(|error| OpenError { path: path.to_owned(), error })?;
-        Ok(Self { path: path.to_owned(), file: Some(file), queue: VecDeque::new(), written: 0, dropped: 0, retry_at: None, reported_at: None })
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+            queue: VecDeque::new(),
+            written: 0,
+            dropped: 0,
+            retry_at: None,
+            reported_at: None,
+        })
     }
 
     /// Path of the file.
@@ -130,8 +145,15 @@ impl History {
                 let reported_at = self.reported_at.take().is_some();
                 let dropped = std::mem::take(&mut self.dropped);
                 (failed && reported_at).then(|| {
-                    let lost = if dropped > 0 { format!("; {dropped} lines are lost") } else { String::new() };
-                    DiskState::Recovered(format!("history file {} is written again{lost}", self.path.display()))
+                    let lost = if dropped > 0 {
+                        format!("; {dropped} lines are lost")
+                    } else {
+                        String::new()
+                    };
+                    DiskState::Recovered(format!(
+                        "history file {} is written again{lost}",
+                        self.path.display()
+                    ))
                 })
             }
             Err(error) => {
@@ -187,7 +209,12 @@ impl History {
 
 fn open(path: &Path) -> io::Result<File> {
     // O_NONBLOCK: a FIFO at this path must not block the thread; for a file it has no effect.
-    OpenOptions::new().append(true).create(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(MODE)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
 }
 
 /// A parsed line of the history file.
@@ -218,7 +245,13 @@ impl Entry {
         if blocked != "Blocked" {
             return None;
         }
-        Some(Self { at, host: host.to_owned(), address: address.parse().ok()?, port: port.parse().ok()?, protocol: protocol.to_owned() })
+        Some(Self {
+            at,
+            host: host.to_owned(),
+            address: address.parse().ok()?,
+            port: port.parse().ok()?,
+            protocol: protocol.to_owned(),
+        })
     }
 
     /// The blocked network: the prefix if the line has one, else the address.
@@ -251,7 +284,11 @@ const LINE_MAX: usize = 4096;
 ///
 /// # Errors
 /// open(2) or read(2) failed.
-pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::Result<(Vec<Entry>, bool)> {
+pub fn read(
+    path: &Path,
+    query: &Query,
+    is_cancelled: &dyn Fn() -> bool,
+) -> io::Result<(Vec<Entry>, bool)> {
     const CHUNK: u64 = 64 << 10;
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -271,12 +308,20 @@ pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::
         (&mut file).take(size).read_to_end(&mut chunk)?;
         chunk.extend_from_slice(&tail);
         // Only the text after the first line end is whole, unless this is the start of the file.
-        let whole = if start == 0 { 0 } else { chunk.iter().position(|&byte| byte == b'\n').map_or(chunk.len(), |at| at + 1) };
+        let whole = if start == 0 {
+            0
+        } else {
+            chunk.iter().position(|&byte| byte == b'\n').map_or(chunk.len(), |at| at + 1)
+        };
         for line in chunk.get(whole..).unwrap_or_default().rsplit(|&byte| byte == b'\n') {
-            let Some(entry) = std::str::from_utf8(line).ok().and_then(Entry::parse) else { continue };
+            let Some(entry) = std::str::from_utf8(line).ok().and_then(Entry::parse) else {
+                continue;
+            };
             // A day of tolerance: after a clock was set back, lines are not in the order of their
             // times.
-            if query.since.is_some_and(|since| entry.at.as_second() < since.as_second().saturating_sub(86_400)) {
+            if query.since.is_some_and(|since| {
+                entry.at.as_second() < since.as_second().saturating_sub(86_400)
+            }) {
                 entries.reverse();
                 return Ok((entries, false));
             }
@@ -299,7 +344,10 @@ pub fn read(path: &Path, query: &Query, is_cancelled: &dyn Fn() -> bool) -> io::
 impl Query {
     fn wants(&self, entry: &Entry) -> bool {
         let network = entry.network();
-        self.since.is_none_or(|since| entry.at >= since) && self.source.is_none_or(|source| source.contains(&network) || network.contains(&source))
+        self.since.is_none_or(|since| entry.at >= since)
+            && self
+                .source
+                .is_none_or(|source| source.contains(&network) || network.contains(&source))
     }
 }
 
@@ -323,14 +371,24 @@ mod tests {
     fn lines_are_appended_to_what_is_there_and_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history");
-        std::fs::write(&path, "1 - 01/01/1970 00:00:01 Host: old.example/192.0.2.1 Port: 7 UDP Blocked\nnot a line\n").unwrap();
+        std::fs::write(
+            &path,
+            "1 - 01/01/1970 00:00:01 Host: old.example/192.0.2.1 Port: 7 UDP Blocked\nnot a line\n",
+        )
+        .unwrap();
         let mut history = History::open(&path).unwrap();
         assert_eq!(history.append(&line(2, "192.0.2.2"), NOW), None);
         let (entries, more) = read(&path, &everything(), &|| false).unwrap();
         assert!(!more);
-        assert_eq!(entries.iter().map(|entry| entry.host.as_str()).collect::<Vec<_>>(), ["old.example", "192.0.2.2"]);
+        assert_eq!(
+            entries.iter().map(|entry| entry.host.as_str()).collect::<Vec<_>>(),
+            ["old.example", "192.0.2.2"]
+        );
         assert_eq!((entries[0].port, entries[0].protocol.as_str()), (7, "UDP"));
-        assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, 72 + 11 + line(2, "192.0.2.2").len() + 1);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().len() as usize,
+            72 + 11 + line(2, "192.0.2.2").len() + 1
+        );
     }
 
     // D11
@@ -369,16 +427,22 @@ mod tests {
         let path = directory.path().join("history");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let mut history = History::open(&path).unwrap();
-        assert!(matches!(history.append("line 0", NOW), Some(DiskState::Failing(text)) if text.contains("No space left")));
+        assert!(
+            matches!(history.append("line 0", NOW), Some(DiskState::Failing(text)) if text.contains("No space left"))
+        );
         let mut told = 0;
         for n in 1..QUEUE_MAX as u64 + 50 {
-            told += usize::from(history.append(&format!("line {n}"), NOW.after(Duration::from_secs(n))).is_some());
+            told += usize::from(
+                history.append(&format!("line {n}"), NOW.after(Duration::from_secs(n))).is_some(),
+            );
         }
         assert_eq!(told, 0);
         assert!(history.is_failing());
         std::fs::remove_file(&path).unwrap();
         let well = NOW.after(Duration::from_secs(2000));
-        assert!(matches!(history.flush(well), Some(DiskState::Recovered(text)) if text.contains("50 lines are lost")));
+        assert!(
+            matches!(history.flush(well), Some(DiskState::Recovered(text)) if text.contains("50 lines are lost"))
+        );
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), QUEUE_MAX);
         assert!(text.starts_with("line 50\n") && text.ends_with("line 1049\n"));
@@ -391,8 +455,11 @@ mod tests {
         let path = directory.path().join("history");
         let mut text = String::new();
         for n in 0..20_000i64 {
-            text += &line(1_000_000_000 + n * 60, if n % 1000 == 0 { "2001:db8::/64" } else { "192.0.2.7" })
-                .replace("/64/2001:db8::/64", "/64/2001:db8::");
+            text += &line(
+                1_000_000_000 + n * 60,
+                if n % 1000 == 0 { "2001:db8::/64" } else { "192.0.2.7" },
+            )
+            .replace("/64/2001:db8::/64", "/64/2001:db8::");
             text.push('\n');
         }
         std::fs::write(&path, &text).unwrap();
@@ -409,7 +476,10 @@ mod tests {
 
     #[test]
     fn a_missing_file_has_no_lines() {
-        assert_eq!(read(Path::new("/no/such/place/history"), &everything(), &|| false).unwrap(), (Vec::new(), false));
+        assert_eq!(
+            read(Path::new("/no/such/place/history"), &everything(), &|| false).unwrap(),
+            (Vec::new(), false)
+        );
     }
 
     proptest! {

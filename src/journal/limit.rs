@@ -71,7 +71,9 @@ impl Class {
                 }
             }
             Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Self::Ended,
-            Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => Self::Failed,
+            Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => {
+                Self::Failed
+            }
             Notice::Lost { .. } | Notice::Shed { .. } => Self::Lost,
             // Reported every ten seconds at most, and stands for the lines that are held back.
             Notice::Response(Response::Dropped { .. }) => Self::Failed,
@@ -111,7 +113,12 @@ impl Class {
     const fn reserve(self) -> u32 {
         match self {
             Self::ScanProven | Self::BlockProven | Self::Failed | Self::History => 0,
-            Self::ScanUnproven | Self::BlockUnproven | Self::Ended | Self::Lost | Self::Response | Self::Message => TOTAL / 2,
+            Self::ScanUnproven
+            | Self::BlockUnproven
+            | Self::Ended
+            | Self::Lost
+            | Self::Response
+            | Self::Message => TOTAL / 2,
         }
     }
 }
@@ -131,7 +138,18 @@ impl Default for Limiter {
     /// Full buckets.
     fn default() -> Self {
         use Class::*;
-        let classes = [ScanProven, ScanUnproven, BlockProven, BlockUnproven, Ended, Failed, Lost, Response, Message, History];
+        let classes = [
+            ScanProven,
+            ScanUnproven,
+            BlockProven,
+            BlockUnproven,
+            Ended,
+            Failed,
+            Lost,
+            Response,
+            Message,
+            History,
+        ];
         Self {
             total: TokenBucket::per_minute(TOTAL),
             classes: classes.map(|class| TokenBucket::per_minute(class.lines())),
@@ -149,7 +167,9 @@ impl Limiter {
         let Some(bucket) = self.classes.get_mut(class as usize) else { return false };
         let count = u64::from(lines);
         let counts_for_total = class != Class::History;
-        if bucket.has(now, count) && (!counts_for_total || self.total.take_many(now, count, class.reserve().into())) {
+        if bucket.has(now, count)
+            && (!counts_for_total || self.total.take_many(now, count, class.reserve().into()))
+        {
             return bucket.take_many(now, count, 0);
         }
         self.held = self.held.saturating_add(count);
@@ -215,7 +235,8 @@ mod tests {
         let mut limiter = Limiter::default();
         for (position, class) in CLASSES.into_iter().enumerate() {
             assert_eq!(class as usize, position);
-            let taken = (0..2000).filter(|_| limiter.classes[position].take(MonoTime::default())).count();
+            let taken =
+                (0..2000).filter(|_| limiter.classes[position].take(MonoTime::default())).count();
             assert_eq!(taken, class.lines() as usize);
         }
     }
@@ -225,7 +246,13 @@ mod tests {
     fn a_flood_of_forged_sources_does_not_silence_a_proven_scanner() {
         let mut limiter = Limiter::default();
         for millis in 0..120_000 {
-            for class in [Class::ScanUnproven, Class::BlockUnproven, Class::Ended, Class::Lost, Class::Message] {
+            for class in [
+                Class::ScanUnproven,
+                Class::BlockUnproven,
+                Class::Ended,
+                Class::Lost,
+                Class::Message,
+            ] {
                 limiter.admit(class, 1, MonoTime::from_millis(millis));
             }
         }
@@ -265,7 +292,8 @@ mod tests {
     #[test]
     fn watchers_cause_few_lookups_and_hold_no_line_back() {
         let mut limiter = Limiter::default();
-        let asked = (0..60_000).filter(|millis| limiter.admit_name(MonoTime::from_millis(*millis))).count();
+        let asked =
+            (0..60_000).filter(|millis| limiter.admit_name(MonoTime::from_millis(*millis))).count();
         assert_eq!(asked, 2 * WATCHED_NAMES as usize - 1);
         assert_eq!(limiter.ever_held(), 0);
         assert!(limiter.admit(Class::ScanProven, 1, MonoTime::from_millis(60_000)));

@@ -59,7 +59,11 @@ pub struct Settings {
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        Self { log: config.log.clone(), history_file: config.history_file.clone(), resolve: config.resolve }
+        Self {
+            log: config.log.clone(),
+            history_file: config.history_file.clone(),
+            resolve: config.resolve,
+        }
     }
 }
 
@@ -177,7 +181,10 @@ impl Journal {
     ///
     /// # Errors
     /// The history file cannot be opened, or the thread cannot be started.
-    pub fn start_with(settings: Settings, sink: Box<dyn Sink>) -> Result<JournalHandle, JournalError> {
+    pub fn start_with(
+        settings: Settings,
+        sink: Box<dyn Sink>,
+    ) -> Result<JournalHandle, JournalError> {
         let history = open_history(settings.history_file.as_ref())?;
         let (sender, items) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
@@ -212,7 +219,10 @@ impl Journal {
             writer.run();
             drop(end);
         };
-        std::thread::Builder::new().name("journal".to_owned()).spawn(run).map_err(JournalError::Thread)?;
+        std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(run)
+            .map_err(JournalError::Thread)?;
         Ok(JournalHandle { shared, sender })
     }
 }
@@ -255,7 +265,8 @@ impl JournalHandle {
     pub fn name_found(&self, address: IpAddr, name: Option<String>) {
         // If the queue is full, the answer is dropped: events that wait for it are written after
         // their timeout.
-        let _ = self.sender.try_send(Item::Name(address, name.as_deref().and_then(HostName::checked)));
+        let _ =
+            self.sender.try_send(Item::Name(address, name.as_deref().and_then(HostName::checked)));
     }
 
     /// Queues a `log` record of another module. Never waits.
@@ -266,7 +277,12 @@ impl JournalHandle {
             end -= 1;
         }
         text.truncate(end);
-        self.push(Item::Message { at: Timestamp::now(), level, module: module.into(), text: text.into() });
+        self.push(Item::Message {
+            at: Timestamp::now(),
+            level,
+            module: module.into(),
+            text: text.into(),
+        });
     }
 
     fn push(&self, item: Item) {
@@ -287,8 +303,18 @@ impl JournalHandle {
             return Ok(());
         }
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
-        let history = if current.history_file == settings.history_file { None } else { Some(open_history(settings.history_file.as_ref())?) };
-        let change = Reconfiguration { sink, level: settings.log.level, format: settings.log.format, resolve: settings.resolve, history };
+        let history = if current.history_file == settings.history_file {
+            None
+        } else {
+            Some(open_history(settings.history_file.as_ref())?)
+        };
+        let change = Reconfiguration {
+            sink,
+            level: settings.log.level,
+            format: settings.log.format,
+            resolve: settings.resolve,
+            history,
+        };
         self.shared.reconfigurations.lock().map_err(|_| JournalError::Ended)?.push(change);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);
@@ -325,7 +351,9 @@ impl JournalHandle {
         global::disconnect(self);
         self.shared.stop.store(true, Ordering::Release);
         let _ = self.sender.try_send(Item::Wake);
-        let Some(ended) = self.shared.ended.lock().ok().and_then(|mut ended| ended.take()) else { return false };
+        let Some(ended) = self.shared.ended.lock().ok().and_then(|mut ended| ended.take()) else {
+            return false;
+        };
         // The thread drops its end of this channel when it ends.
         matches!(ended.recv_timeout(deadline), Err(std::sync::mpsc::RecvTimeoutError::Disconnected))
     }

@@ -49,12 +49,18 @@ impl HostName {
         let label = |label: &str| {
             (1..=LABEL_MAX).contains(&label.len())
                 && !label.starts_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         };
         let last = name.rsplit('.').next().unwrap_or_default();
         let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
-            || last.strip_prefix("0x").or_else(|| last.strip_prefix("0X")).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        (name.len() <= NAME_MAX && !is_number && name.split('.').all(label)).then(|| Self(name.into()))
+            || last
+                .strip_prefix("0x")
+                .or_else(|| last.strip_prefix("0X"))
+                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        (name.len() <= NAME_MAX && !is_number && name.split('.').all(label))
+            .then(|| Self(name.into()))
     }
 
     /// The name as text.
@@ -161,7 +167,9 @@ impl<T> NameQueue<T> {
 
     /// Time until the oldest item need not wait longer; `None` if the queue is empty.
     pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
-        self.waiting.front().map(|waiting| waiting.host.map_or(Duration::ZERO, |(_, until)| until.since(now)))
+        self.waiting
+            .front()
+            .map(|waiting| waiting.host.map_or(Duration::ZERO, |(_, until)| until.since(now)))
     }
 }
 
@@ -182,9 +190,16 @@ mod tests {
 
     #[test]
     fn host_names_lose_the_roots_dot() {
-        for name in
-            ["scanner.example.net", "a", "7.example", "x_1.example", "xn--bcher-kva.example", "1-2-3-4.dyn.example.", "0x.example", "4.in-addr.arpa"]
-        {
+        for name in [
+            "scanner.example.net",
+            "a",
+            "7.example",
+            "x_1.example",
+            "xn--bcher-kva.example",
+            "1-2-3-4.dyn.example.",
+            "0x.example",
+            "4.in-addr.arpa",
+        ] {
             assert_eq!(HostName::checked(name).unwrap().as_str(), name.trim_end_matches('.'));
         }
     }
@@ -300,7 +315,11 @@ mod tests {
         assert_eq!(waiting.next(at(1999)), Some((1, name.clone())));
         assert_eq!(waiting.next(at(1999)), Some((2, name)));
         assert_eq!(waiting.next(at(1999)), Some((3, None)));
-        assert_eq!(waiting.want(HOST, at(1999)), Want::Ask, "names change: the asker's cache knows for how long one is good");
+        assert_eq!(
+            waiting.want(HOST, at(1999)),
+            Want::Ask,
+            "names change: the asker's cache knows for how long one is good"
+        );
     }
 
     #[test]
@@ -324,7 +343,11 @@ mod tests {
         assert_eq!(waiting.asked.len(), ASKED_MAX);
         assert_eq!(waiting.want(address(1), at(0)), Want::Wait(at(2000)));
         assert_eq!(waiting.want(address(1999), at(0)), Want::Nothing);
-        assert_eq!(waiting.want(address(1999), at(30_000)), Want::Ask, "what was forgotten makes room");
+        assert_eq!(
+            waiting.want(address(1999), at(30_000)),
+            Want::Ask,
+            "what was forgotten makes room"
+        );
         for n in 0..=WAITING_MAX {
             waiting.push(n, Some((HOST, at(2000))));
         }

@@ -70,8 +70,10 @@ pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
             // syslog may start later, and the daemon does not wait for it. Until then only this
             // line says that there is no log.
             if let Err(error) = syslog.connect() {
-                let _ =
-                    writeln!(io::stderr(), "portsentry: {DEV_LOG} cannot be reached: {error}; lines are lost until a syslog daemon listens there");
+                let _ = writeln!(
+                    io::stderr(),
+                    "portsentry: {DEV_LOG} cannot be reached: {error}; lines are lost until a syslog daemon listens there"
+                );
             }
             Box::new(syslog)
         }
@@ -101,15 +103,17 @@ impl Stderr {
     /// `systemd`: standard error leads to the journal, which adds the time.
     pub fn new(format: LogFormat, systemd: bool) -> Self {
         let mut builder = env_logger::Builder::new();
-        builder.filter_level(log::LevelFilter::Trace).target(env_logger::Target::Stderr).format(move |out, record| {
-            if systemd {
-                write!(out, "<{}>", severity(record.level()))?;
-            } else if format != LogFormat::Json {
-                // A JSON object contains its time.
-                write!(out, "{} ", jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S"))?;
-            }
-            writeln!(out, "{}", record.args())
-        });
+        builder.filter_level(log::LevelFilter::Trace).target(env_logger::Target::Stderr).format(
+            move |out, record| {
+                if systemd {
+                    write!(out, "<{}>", severity(record.level()))?;
+                } else if format != LogFormat::Json {
+                    // A JSON object contains its time.
+                    write!(out, "{} ", jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S"))?;
+                }
+                writeln!(out, "{}", record.args())
+            },
+        );
         Self(builder.build())
     }
 }
@@ -127,7 +131,10 @@ struct Journald(systemd_journal_logger::JournalLog);
 
 impl Journald {
     fn new() -> io::Result<Self> {
-        Ok(Self(systemd_journal_logger::JournalLog::new()?.with_syslog_identifier(IDENTIFIER.to_owned())))
+        Ok(Self(
+            systemd_journal_logger::JournalLog::new()?
+                .with_syslog_identifier(IDENTIFIER.to_owned()),
+        ))
     }
 }
 
@@ -169,13 +176,16 @@ impl Syslog {
         let unresponsive = self.unresponsive;
         let socket = self.connect()?;
         let mut sent = socket.send(line);
-        if !unresponsive && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        if !unresponsive
+            && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        {
             let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
             // The second attempt shows the result.
             let _ = poll::wait(&mut fds, Some(SYSLOG_TIMEOUT));
             sent = socket.send(line);
         }
-        self.unresponsive = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.unresponsive =
+            sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         sent.map(drop)
     }
 }
@@ -220,7 +230,10 @@ mod tests {
         assert!(sink.write(Level::Info, "", "nobody listens").is_err());
         let first = receiver(&path);
         sink.write(Level::Info, "", "adminalert: one").unwrap();
-        assert_eq!(next(&first), format!("<29>portsentry[{}]: adminalert: one", std::process::id()));
+        assert_eq!(
+            next(&first),
+            format!("<29>portsentry[{}]: adminalert: one", std::process::id())
+        );
         drop(first);
         std::fs::remove_file(&path).unwrap();
         let second = receiver(&path);
@@ -247,7 +260,10 @@ mod tests {
             sink.write(Level::Info, "", &format!("line {line}.")).unwrap();
         }
         let read = reader.join().unwrap();
-        assert!(read.iter().enumerate().all(|(at, line)| line.ends_with(&format!(": line {at}."))), "{read:?}");
+        assert!(
+            read.iter().enumerate().all(|(at, line)| line.ends_with(&format!(": line {at}."))),
+            "{read:?}"
+        );
     }
 
     #[test]

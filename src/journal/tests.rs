@@ -57,7 +57,11 @@ fn queued_events_are_written_before_the_journal_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history");
     let lines = Lines::default();
-    let journal = Journal::start_with(Settings { history_file: Some(path.clone()), ..settings() }, Box::new(lines.clone())).unwrap();
+    let journal = Journal::start_with(
+        Settings { history_file: Some(path.clone()), ..settings() },
+        Box::new(lines.clone()),
+    )
+    .unwrap();
     journal.notify(Notice::Active);
     journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     journal.notify(blocked("10.77.1.1", 1, false));
@@ -86,14 +90,20 @@ fn a_flood_of_events_gives_few_lines_and_the_count_of_the_rest() {
     assert!(scans <= 32, "{scans} lines");
     let expected = flood - scans as u64 - journal.stats().lost;
     assert_eq!(journal.stats().held_back, expected);
-    assert!(written.iter().any(|line| line.contains(&format!("{expected} lines held back"))), "{:?}", written.last());
+    assert!(
+        written.iter().any(|line| line.contains(&format!("{expected} lines held back"))),
+        "{:?}",
+        written.last()
+    );
 }
 
 #[test]
 fn a_hanging_target_delays_no_caller_and_losses_are_reported() {
     let (hold, lines) = (Arc::new(Mutex::new(())), Lines::default());
     let held = hold.lock().unwrap();
-    let journal = Journal::start_with(settings(), Box::new(Hanging(Arc::clone(&hold), lines.clone()))).unwrap();
+    let journal =
+        Journal::start_with(settings(), Box::new(Hanging(Arc::clone(&hold), lines.clone())))
+            .unwrap();
     let begun = Instant::now();
     for _ in 0..QUEUE + 1000 {
         journal.notify(Notice::Active);
@@ -104,7 +114,11 @@ fn a_hanging_target_delays_no_caller_and_losses_are_reported() {
     assert!(!journal.stop(Duration::from_millis(50)), "it hangs");
     drop(held);
     let deadline = Instant::now() + LONG;
-    while !lines.all().iter().any(|line| line.contains(&format!("{lost} messages did not reach the log"))) {
+    while !lines
+        .all()
+        .iter()
+        .any(|line| line.contains(&format!("{lost} messages did not reach the log")))
+    {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -125,12 +139,19 @@ fn the_disk_of_the_history_may_be_full() {
     let path = directory.path().join("history");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let lines = Lines::default();
-    let journal = Journal::start_with(Settings { history_file: Some(path), ..settings() }, Box::new(lines.clone())).unwrap();
+    let journal = Journal::start_with(
+        Settings { history_file: Some(path), ..settings() },
+        Box::new(lines.clone()),
+    )
+    .unwrap();
     for _ in 0..20 {
         journal.notify(blocked("10.77.1.1", 1, false));
     }
     assert!(journal.stop(LONG));
-    assert_eq!(lines.all().iter().filter(|line| line.contains("cannot be written: No space left")).count(), 1);
+    assert_eq!(
+        lines.all().iter().filter(|line| line.contains("cannot be written: No space left")).count(),
+        1
+    );
     assert_eq!(lines.all().iter().filter(|line| line.contains("has been blocked")).count(), 20);
 }
 
@@ -140,7 +161,8 @@ fn subscribers_get_every_event_as_json_and_are_woken() {
     let waker = Arc::new(Waker::new().unwrap());
     let subscription = journal.subscribe(Some(Arc::clone(&waker)));
     journal.notify(blocked("10.77.1.1", 1, false));
-    let line: serde_json::Value = serde_json::from_str(&subscription.next_within(LONG).unwrap()).unwrap();
+    let line: serde_json::Value =
+        serde_json::from_str(&subscription.next_within(LONG).unwrap()).unwrap();
     assert_eq!(line["event"], "blocked");
     assert!(crate::sys::poll::readable(std::os::fd::AsFd::as_fd(&*waker), LONG).unwrap());
     for _ in 0..WATCH_QUEUE + 10 {
@@ -155,7 +177,10 @@ fn subscribers_get_every_event_as_json_and_are_woken() {
 #[test]
 fn a_missing_directory_of_the_history_stops_the_start() {
     let missing = Settings { history_file: Some("/no/such/place/history".into()), ..settings() };
-    assert!(matches!(Journal::start_with(missing.clone(), Box::new(Lines::default())), Err(JournalError::History(_))));
+    assert!(matches!(
+        Journal::start_with(missing.clone(), Box::new(Lines::default())),
+        Err(JournalError::History(_))
+    ));
     let journal = Journal::start_with(settings(), Box::new(Lines::default())).unwrap();
     assert!(matches!(journal.reconfigure(missing), Err(JournalError::History(_))));
     assert!(journal.stop(LONG));
@@ -166,7 +191,11 @@ fn new_settings_change_history_file() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (directory.path().join("one"), directory.path().join("two"));
     let lines = Lines::default();
-    let journal = Journal::start_with(Settings { history_file: Some(one.clone()), ..settings() }, Box::new(lines.clone())).unwrap();
+    let journal = Journal::start_with(
+        Settings { history_file: Some(one.clone()), ..settings() },
+        Box::new(lines.clone()),
+    )
+    .unwrap();
     let subscription = journal.subscribe(None);
     journal.notify(blocked("10.77.1.1", 1, false));
     subscription.next_within(LONG).unwrap();
@@ -177,7 +206,10 @@ fn new_settings_change_history_file() {
     assert!(journal.stop(LONG));
     assert!(std::fs::read_to_string(one).unwrap().contains("10.77.1.1"));
     assert!(std::fs::read_to_string(two).unwrap().contains("10.77.1.2"));
-    assert!(lines.all().iter().all(|line| !line.contains("10.77.1.2")), "the level is off and the target another");
+    assert!(
+        lines.all().iter().all(|line| !line.contains("10.77.1.2")),
+        "the level is off and the target another"
+    );
 }
 
 #[test]
@@ -192,7 +224,10 @@ fn log_records_go_to_the_journal_once() {
     assert!(journal.stop(LONG));
     log::warn!("after the end");
     let lines = lines.all();
-    assert!(lines.contains(&"INFO adminalert: WARNING: from a module\\nof ours".to_owned()), "{lines:?}");
+    assert!(
+        lines.contains(&"INFO adminalert: WARNING: from a module\\nof ours".to_owned()),
+        "{lines:?}"
+    );
     assert!(!lines.iter().any(|line| line.contains("not ") || line.contains("after")), "{lines:?}");
 }
 
@@ -227,7 +262,11 @@ fn a_name_is_looked_up_once_for_log_history_and_watchers() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history");
     let (lines, asked) = (Lines::default(), Asked::default());
-    let journal = Journal::start_with(Settings { history_file: Some(path.clone()), ..resolving() }, Box::new(lines.clone())).unwrap();
+    let journal = Journal::start_with(
+        Settings { history_file: Some(path.clone()), ..resolving() },
+        Box::new(lines.clone()),
+    )
+    .unwrap();
     let watch = journal.subscribe(None);
     asked.attach(&journal, None);
     journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
@@ -241,17 +280,31 @@ fn a_name_is_looked_up_once_for_log_history_and_watchers() {
     assert_eq!(lines.all(), Vec::<String>::new(), "all wait, in order");
     journal.name_found("10.77.1.1".parse().unwrap(), Some("scanner.example.".to_owned()));
     for event in ["scan", "blocked", "active"] {
-        let line: serde_json::Value = serde_json::from_str(&watch.next_within(LONG).unwrap()).unwrap();
+        let line: serde_json::Value =
+            serde_json::from_str(&watch.next_within(LONG).unwrap()).unwrap();
         assert_eq!(line["event"], event);
-        assert_eq!(line["name"].as_str(), (event != "active").then_some("scanner.example"), "{line}");
+        assert_eq!(
+            line["name"].as_str(),
+            (event != "active").then_some("scanner.example"),
+            "{line}"
+        );
     }
     assert!(journal.stop(LONG));
     let written = lines.all();
-    assert_eq!(written[0], "INFO attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1");
-    assert!(written[1].starts_with("INFO attackalert: Host 10.77.1.1 has been blocked via nftables"), "{written:?}");
+    assert_eq!(
+        written[0],
+        "INFO attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1"
+    );
+    assert!(
+        written[1].starts_with("INFO attackalert: Host 10.77.1.1 has been blocked via nftables"),
+        "{written:?}"
+    );
     assert_eq!(written[2], "INFO adminalert: PortSentry is now active and listening.");
     let history = std::fs::read_to_string(path).unwrap();
-    assert!(history.ends_with(" Host: scanner.example/10.77.1.1 Port: 1 TCP Blocked\n"), "{history}");
+    assert!(
+        history.ends_with(" Host: scanner.example/10.77.1.1 Port: 1 TCP Blocked\n"),
+        "{history}"
+    );
     assert_eq!(asked.all(), ["10.77.1.1"]);
 }
 
@@ -323,7 +376,10 @@ fn a_name_with_odd_bytes_is_never_written() {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(lines.all(), ["INFO attackalert: TCP SYN/Normal scan from host: 10.77.1.1/10.77.1.1 to TCP port: 1"]);
+    assert_eq!(
+        lines.all(),
+        ["INFO attackalert: TCP SYN/Normal scan from host: 10.77.1.1/10.77.1.1 to TCP port: 1"]
+    );
     assert!(journal.stop(LONG));
 }
 
@@ -336,7 +392,13 @@ fn a_flood_of_scans_causes_bounded_lookups_and_waiting_events() {
         asked.attach(&journal, None);
         let flood = WAITING_MAX as u32 + 500;
         for n in 0..flood {
-            journal.notify(scan(&std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string(), ScanKind::Syn, Transport::Tcp, 1, None));
+            journal.notify(scan(
+                &std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string(),
+                ScanKind::Syn,
+                Transport::Tcp,
+                1,
+                None,
+            ));
         }
         if let Some(watch) = &watch {
             // The oldest are released without a name long before their timeout.
@@ -368,7 +430,11 @@ fn a_name_that_was_found_before_the_end_is_written() {
     journal.name_found("10.77.1.1".parse().unwrap(), Some("scanner.example".to_owned()));
     journal.notify(Notice::Stopping { blocks_left: 0 });
     assert!(journal.stop(LONG));
-    assert!(lines.all()[0].contains("from host: scanner.example/10.77.1.1 to"), "{:?}", lines.all());
+    assert!(
+        lines.all()[0].contains("from host: scanner.example/10.77.1.1 to"),
+        "{:?}",
+        lines.all()
+    );
     assert!(lines.all()[1].contains("securityalert"), "{:?}", lines.all());
 }
 
@@ -378,10 +444,17 @@ fn classic_lines_reach_syslog_as_daemon_notice_and_the_other_formats_keep_their_
     let path = directory.path().join("log");
     let receiver = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     receiver.set_read_timeout(Some(LONG)).unwrap();
-    for (format, priorities) in [(LogFormat::Classic, ["<29>", "<29>", "<27>"]), (LogFormat::Text, ["<29>", "<28>", "<27>"])] {
+    for (format, priorities) in [
+        (LogFormat::Classic, ["<29>", "<29>", "<27>"]),
+        (LogFormat::Text, ["<29>", "<28>", "<27>"]),
+    ] {
         let mut settings = settings();
         settings.log.format = format;
-        let journal = Journal::start_with(settings, Box::new(sink::Syslog::new(path.clone(), config::Facility::Daemon))).unwrap();
+        let journal = Journal::start_with(
+            settings,
+            Box::new(sink::Syslog::new(path.clone(), config::Facility::Daemon)),
+        )
+        .unwrap();
         journal.notify(Notice::Active);
         journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
         journal.notify(Notice::Error("it broke".to_owned()));
@@ -390,7 +463,10 @@ fn classic_lines_reach_syslog_as_daemon_notice_and_the_other_formats_keep_their_
             let mut buffer = [0; 8192];
             let length = receiver.recv(&mut buffer).unwrap();
             let line = std::str::from_utf8(&buffer[..length]).unwrap();
-            assert!(line.starts_with(&format!("{priority}portsentry[{}]: ", std::process::id())), "{line}");
+            assert!(
+                line.starts_with(&format!("{priority}portsentry[{}]: ", std::process::id())),
+                "{line}"
+            );
         }
     }
 }

@@ -102,7 +102,12 @@ impl Writer {
 
     /// Applies new settings; returns whether to stop.
     fn apply_reconfigurations(&mut self) -> bool {
-        let changes = self.shared.reconfigurations.lock().map(|mut changes| std::mem::take(&mut *changes)).unwrap_or_default();
+        let changes = self
+            .shared
+            .reconfigurations
+            .lock()
+            .map(|mut changes| std::mem::take(&mut *changes))
+            .unwrap_or_default();
         for change in changes {
             let Reconfiguration { sink, level, format, resolve, history } = change;
             // Items that were admitted under the old settings are written with them.
@@ -114,7 +119,9 @@ impl Writer {
             if let Some(history) = history {
                 // Lines that wait for a failing disk go to the old file or are lost: they must not
                 // move to another file.
-                if let Some(DiskState::Failing(text)) = self.history.as_mut().and_then(|old| old.flush(now())) {
+                if let Some(DiskState::Failing(text)) =
+                    self.history.as_mut().and_then(|old| old.flush(now()))
+                {
                     self.write(Level::Error, &text);
                 }
                 self.history = history;
@@ -126,14 +133,22 @@ impl Writer {
     /// Time until something is due.
     fn next_due(&self) -> Option<Duration> {
         let now = now();
-        let complaint = (self.unwritten > 0 || self.shared.lost.load(Ordering::Relaxed) > 0)
-            .then(|| self.reported_at.map_or(Duration::ZERO, |at| REPORT_EVERY.saturating_sub(now.since(at))));
-        [self.limiter.next_due(now), self.waiting.next_due(now), self.history.as_ref().and_then(|history| history.next_due(now)), complaint]
-            .into_iter()
-            .flatten()
-            .min()
-            // With no wait at all the thread would spin while the due work cannot be done.
-            .map(|wait| wait.max(Duration::from_millis(50)))
+        let complaint =
+            (self.unwritten > 0 || self.shared.lost.load(Ordering::Relaxed) > 0).then(|| {
+                self.reported_at
+                    .map_or(Duration::ZERO, |at| REPORT_EVERY.saturating_sub(now.since(at)))
+            });
+        [
+            self.limiter.next_due(now),
+            self.waiting.next_due(now),
+            self.history.as_ref().and_then(|history| history.next_due(now)),
+            complaint,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        // With no wait at all the thread would spin while the due work cannot be done.
+        .map(|wait| wait.max(Duration::from_millis(50)))
     }
 
     fn on_item(&mut self, item: Item) {
@@ -154,12 +169,18 @@ impl Writer {
     /// lookups.
     fn on_event(&mut self, event: Box<Event>) {
         let now = now();
-        let to_history =
-            self.history.is_some() && format::history(&event, &TimeZone::system()).is_some() && self.limiter.admit(Class::History, 1, now);
-        let count = format::lines(&event, self.format).into_iter().filter(|line| line.level <= self.level).count();
+        let to_history = self.history.is_some()
+            && format::history(&event, &TimeZone::system()).is_some()
+            && self.limiter.admit(Class::History, 1, now);
+        let count = format::lines(&event, self.format)
+            .into_iter()
+            .filter(|line| line.level <= self.level)
+            .count();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let to_log = count > 0 && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));
-        let watched = self.shared.subscribers.lock().is_ok_and(|subscribers| !subscribers.is_empty());
+        let to_log = count > 0
+            && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));
+        let watched =
+            self.shared.subscribers.lock().is_ok_and(|subscribers| !subscribers.is_empty());
         if to_history || to_log || watched {
             let host = self.name_to_wait_for(&event, to_history || to_log, watched, now);
             self.enqueue(Pending::Event { event, to_history, to_log }, host);
@@ -168,7 +189,13 @@ impl Writer {
 
     /// The host whose name the event waits for, and until when; starts the lookup unless it is
     /// running already.
-    fn name_to_wait_for(&mut self, event: &Event, written: bool, watched: bool, now: MonoTime) -> Option<(IpAddr, MonoTime)> {
+    fn name_to_wait_for(
+        &mut self,
+        event: &Event,
+        written: bool,
+        watched: bool,
+        now: MonoTime,
+    ) -> Option<(IpAddr, MonoTime)> {
         if !self.resolve {
             return None;
         }
@@ -176,7 +203,11 @@ impl Writer {
         match self.waiting.want(host, now) {
             Want::Wait(until) => Some((host, until)),
             Want::Ask if written || self.limiter.admit_name(now) => {
-                let taken = self.shared.ask.lock().is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)));
+                let taken = self
+                    .shared
+                    .ask
+                    .lock()
+                    .is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)));
                 taken.then(|| (host, self.waiting.asked(host, now)))
             }
             Want::Ask | Want::Nothing => None,
@@ -207,7 +238,9 @@ impl Writer {
         }
         if to_log {
             let level = self.level;
-            for line in format::lines(&event, self.format).into_iter().filter(|line| line.level <= level) {
+            for line in
+                format::lines(&event, self.format).into_iter().filter(|line| line.level <= level)
+            {
                 self.put(line.priority, MODULE, &line.text);
             }
         }
@@ -233,7 +266,9 @@ impl Writer {
             let state = history.flush(now);
             self.report(state);
         }
-        self.shared.history_failing.store(self.history.as_ref().is_some_and(History::is_failing), Ordering::Relaxed);
+        self.shared
+            .history_failing
+            .store(self.history.as_ref().is_some_and(History::is_failing), Ordering::Relaxed);
         self.shared.held_back.store(self.limiter.ever_held(), Ordering::Relaxed);
         if self.reported_at.is_none_or(|at| now.since(at) >= REPORT_EVERY) {
             self.report_losses(now);
@@ -248,7 +283,13 @@ impl Writer {
             return;
         }
         self.reported_at = Some(now);
-        self.write(Level::Warn, &format!("{} messages did not reach the log: it could not keep up, or refused them", lost + unwritten));
+        self.write(
+            Level::Warn,
+            &format!(
+                "{} messages did not reach the log: it could not keep up, or refused them",
+                lost + unwritten
+            ),
+        );
         if self.unwritten > 0 {
             // This line failed as well: keep the count for the next attempt.
             self.unwritten = lost + unwritten;
@@ -256,7 +297,11 @@ impl Writer {
     }
 
     fn on_held_back(&mut self, lines: u64, within: Duration) {
-        self.on_event(Box::new(Event { at: Timestamp::now(), notice: Notice::HeldBack { lines, within }, name: None }));
+        self.on_event(Box::new(Event {
+            at: Timestamp::now(),
+            notice: Notice::HeldBack { lines, within },
+            name: None,
+        }));
     }
 
     fn report(&mut self, state: Option<DiskState>) {

@@ -39,7 +39,13 @@ impl Error {
     /// Whether the kernel lacks the requested protocol or message.
     pub fn is_unsupported(&self) -> bool {
         // ENOENT: no handler for the protocol (inet_diag); EINVAL, EOPNOTSUPP: no such message or family.
-        let none = [Errno::NOENT, Errno::INVAL, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT, Errno::AFNOSUPPORT];
+        let none = [
+            Errno::NOENT,
+            Errno::INVAL,
+            Errno::OPNOTSUPP,
+            Errno::PROTONOSUPPORT,
+            Errno::AFNOSUPPORT,
+        ];
         matches!(self, Self::Refused { error, .. } if none.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())))
     }
 }
@@ -49,8 +55,12 @@ impl fmt::Display for Error {
         match self {
             Self::Send(_) => f.write_str("cannot send a netlink question"),
             Self::Receive(_) => f.write_str("cannot receive a netlink answer"),
-            Self::Refused { message: Some(message), .. } => write!(f, "the kernel refused a netlink question: {message}"),
-            Self::Refused { message: None, .. } => f.write_str("the kernel refused a netlink question"),
+            Self::Refused { message: Some(message), .. } => {
+                write!(f, "the kernel refused a netlink question: {message}")
+            }
+            Self::Refused { message: None, .. } => {
+                f.write_str("the kernel refused a netlink question")
+            }
             Self::Torn => f.write_str("what was listed changed while it was listed"),
         }
     }
@@ -69,7 +79,13 @@ impl std::error::Error for Error {
 ///
 /// # Errors
 /// See [`Error`]. Messages of this dump may still arrive after an error, so the next dump needs another sequence number.
-pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on_message: &mut dyn FnMut(u16, &[u8])) -> Result<(), Error> {
+pub fn run(
+    socket: &Socket,
+    request: &[u8],
+    sequence: u32,
+    buffer: &mut [u8],
+    on_message: &mut dyn FnMut(u16, &[u8]),
+) -> Result<(), Error> {
     socket.send(request).map_err(Error::Send)?;
     let mut torn = false;
     loop {
@@ -89,10 +105,15 @@ pub fn run(socket: &Socket, request: &[u8], sequence: u32, buffer: &mut [u8], on
             match message.header.kind {
                 NLMSG_DONE | NLMSG_ERROR => match message.answer() {
                     // On older kernels NLMSG_DONE has no error code: that means success.
-                    None if message.header.kind == NLMSG_ERROR => return Err(Error::Receive(io::ErrorKind::InvalidData.into())),
+                    None if message.header.kind == NLMSG_ERROR => {
+                        return Err(Error::Receive(io::ErrorKind::InvalidData.into()));
+                    }
                     Some(answer) if answer.errno != 0 => {
                         let error = io::Error::from_raw_os_error(answer.errno);
-                        return Err(Error::Refused { error, message: answer.message.map(str::to_owned) });
+                        return Err(Error::Refused {
+                            error,
+                            message: answer.message.map(str::to_owned),
+                        });
                     }
                     _ if torn => return Err(Error::Torn),
                     _ => return Ok(()),

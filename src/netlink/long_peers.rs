@@ -79,7 +79,11 @@ impl LongPeers {
 
     /// The peers connected long enough at `now`; IPv4-mapped addresses as IPv4.
     pub fn peers(&self, now: Duration) -> BTreeSet<IpAddr> {
-        self.known.values().filter(|known| now.saturating_sub(known.since) >= self.stay).map(|known| known.peer).collect()
+        self.known
+            .values()
+            .filter(|known| now.saturating_sub(known.since) >= self.stay)
+            .map(|known| known.peer)
+            .collect()
     }
 
     /// Number of tracked connections.
@@ -100,7 +104,11 @@ mod tests {
     use std::net::{Ipv6Addr, SocketAddr};
 
     fn connection(cookie: u64, peer: &str) -> Connection {
-        Connection { local: "[::]:22".parse().unwrap(), peer: SocketAddr::new(peer.parse().unwrap(), 50_000), cookie }
+        Connection {
+            local: "[::]:22".parse().unwrap(),
+            peer: SocketAddr::new(peer.parse().unwrap(), 50_000),
+            cookie,
+        }
     }
 
     fn at(seconds: u64) -> Duration {
@@ -157,7 +165,9 @@ mod tests {
         // The administrator's cookie is the highest, so only our clock shows its age.
         let administrator = connection(u64::MAX, "192.0.2.1");
         long.observe(at(0), &[administrator]);
-        let mut snapshot: Vec<_> = (0..5000).map(|n| connection(n, &Ipv6Addr::from_bits(u128::from(n) << 64).to_string())).collect();
+        let mut snapshot: Vec<_> = (0..5000)
+            .map(|n| connection(n, &Ipv6Addr::from_bits(u128::from(n) << 64).to_string()))
+            .collect();
         snapshot.push(administrator);
         long.observe(at(180), &snapshot);
         assert_eq!((peers(&long, 180), long.len()), (vec!["192.0.2.1".to_owned()], 100));

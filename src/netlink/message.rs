@@ -228,10 +228,18 @@ impl<'a> Message<'a> {
             let (request, after) = rest.split_first_chunk::<HEADER_LEN>()?;
             let [a, b, c, d, ..] = *request;
             let length = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;
-            let echoed = if self.header.flags & NLM_F_CAPPED != 0 { 0 } else { aligned(length).saturating_sub(HEADER_LEN) };
+            let echoed = if self.header.flags & NLM_F_CAPPED != 0 {
+                0
+            } else {
+                aligned(length).saturating_sub(HEADER_LEN)
+            };
             rest = after.get(echoed..).unwrap_or_default();
         }
-        let mut answer = Answer { errno: i32::from_ne_bytes(*code).saturating_neg(), message: None, offset: None };
+        let mut answer = Answer {
+            errno: i32::from_ne_bytes(*code).saturating_neg(),
+            message: None,
+            offset: None,
+        };
         if self.header.flags & NLM_F_ACK_TLVS != 0 {
             for attribute in Attributes(rest) {
                 match attribute.kind {

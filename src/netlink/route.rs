@@ -158,11 +158,16 @@ impl Routes {
         }
         // With net.ipv4.nexthop_compat_mode=0 routes have only the numbers of their next hops, so list the next-hop objects too.
         let mut found = BTreeSet::new();
-        let listed = self.list("next hops", &|sequence| Ok(next_hop_request(sequence)), &mut found, &|found, kind, payload| {
-            if kind == RTM_NEWNEXTHOP {
-                found.extend(decode_next_hop(payload));
-            }
-        });
+        let listed = self.list(
+            "next hops",
+            &|sequence| Ok(next_hop_request(sequence)),
+            &mut found,
+            &|found, kind, payload| {
+                if kind == RTM_NEWNEXTHOP {
+                    found.extend(decode_next_hop(payload));
+                }
+            },
+        );
         match listed {
             Ok(()) => hops.append(&mut found),
             // Linux before 5.3 has none.
@@ -184,7 +189,13 @@ impl Routes {
         loop {
             self.sequence = self.sequence.wrapping_add(1);
             let request = question(self.sequence)?;
-            let result = dump::run(&self.socket, &request, self.sequence, &mut self.buffer, &mut |kind, payload| on_message(found, kind, payload));
+            let result = dump::run(
+                &self.socket,
+                &request,
+                self.sequence,
+                &mut self.buffer,
+                &mut |kind, payload| on_message(found, kind, payload),
+            );
             match result {
                 // Keep the result of an interrupted dump: it was true a moment ago, and the attempts are limited.
                 Err(dump::Error::Torn) if tries < MAX_ATTEMPTS => tries += 1,
@@ -215,7 +226,9 @@ impl Monitor {
         groups.push(GROUP_NEXTHOP);
         let socket = match Socket::open(NlFamily::Route, &groups) {
             // Kernels without next-hop objects have no group for them.
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Socket::open(NlFamily::Route, &GROUPS),
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                Socket::open(NlFamily::Route, &GROUPS)
+            }
             result => result,
         };
         // The contents are not used, so truncated messages are fine.
@@ -304,18 +317,30 @@ fn next_hop_request(sequence: u32) -> Vec<u8> {
 
 /// Decodes an address from the payload of an RTM_NEWADDR; `None` if it has none.
 pub fn decode_address(payload: &[u8]) -> Option<OwnAddress> {
-    let message = Ifaddrmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()).ok()?;
+    let message =
+        Ifaddrmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()).ok()?;
     let attributes = message.rtattrs().get_attr_handle();
-    let get = |kind| attributes.get_attribute(kind).and_then(|attribute| address(*message.ifa_family(), attribute.payload().as_ref()));
+    let get = |kind| {
+        attributes
+            .get_attribute(kind)
+            .and_then(|attribute| address(*message.ifa_family(), attribute.payload().as_ref()))
+    };
     let (local, far) = (get(Ifa::Local), get(Ifa::Address));
     // On a point-to-point link IFA_ADDRESS is the other end; IPv6 has IFA_LOCAL only there (linux/if_addr.h).
     let own = local.or(far)?;
-    Some(OwnAddress { address: own, prefix: *message.ifa_prefixlen(), interface: *message.ifa_index(), peer: far.filter(|far| *far != own) })
+    Some(OwnAddress {
+        address: own,
+        prefix: *message.ifa_prefixlen(),
+        interface: *message.ifa_index(),
+        peer: far.filter(|far| *far != own),
+    })
 }
 
 /// Decodes the next hops from the payload of an RTM_NEWROUTE.
 pub fn decode_route(payload: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
-    let Ok(message) = Rtmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()) else { return };
+    let Ok(message) = Rtmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()) else {
+        return;
+    };
     // RTM_F_CLONED marks cached entries of one destination, such as ICMP redirects, not routes; so does RTPROT_REDIRECT.
     if message.rtm_flags().contains(RtmF::CLONED) || *message.rtm_protocol() == Rtprot::Redirect {
         return;
@@ -406,42 +431,77 @@ mod tests {
     fn gateways_of_every_kind_are_found() {
         let gateway = [route(2, 3, 0), attribute(RTA_GATEWAY, &[192, 0, 2, 1])].concat();
         assert_eq!(hops(&gateway), ["192.0.2.1"]);
-        let linklocal = [route(10, 9, 0), attribute(4, &7u32.to_ne_bytes()), attribute(RTA_GATEWAY, &six("fe80::1"))].concat();
+        let linklocal = [
+            route(10, 9, 0),
+            attribute(4, &7u32.to_ne_bytes()),
+            attribute(RTA_GATEWAY, &six("fe80::1")),
+        ]
+        .concat();
         assert_eq!(hops(&linklocal), ["fe80::1"]);
-        let via = [route(2, 3, 0), attribute(RTA_VIA, &[&10u16.to_ne_bytes()[..], &six("fe80::2")].concat())].concat();
+        let via = [
+            route(2, 3, 0),
+            attribute(RTA_VIA, &[&10u16.to_ne_bytes()[..], &six("fe80::2")].concat()),
+        ]
+        .concat();
         assert_eq!(hops(&via), ["fe80::2"]);
     }
 
     #[test]
     fn every_member_of_a_multipath_route_is_found() {
-        let member = |attributes: &[u8]| [&u16::try_from(8 + attributes.len()).unwrap().to_ne_bytes()[..], &[0, 0, 7, 0, 0, 0], attributes].concat();
+        let member = |attributes: &[u8]| {
+            [
+                &u16::try_from(8 + attributes.len()).unwrap().to_ne_bytes()[..],
+                &[0, 0, 7, 0, 0, 0],
+                attributes,
+            ]
+            .concat()
+        };
         let members = [
             member(&attribute(RTA_GATEWAY, &[192, 0, 2, 1])),
             member(&[]),
             member(&attribute(RTA_VIA, &[&10u16.to_ne_bytes()[..], &six("fe80::2")].concat())),
         ];
-        assert_eq!(hops(&[route(2, 3, 0), attribute(9, &members.concat())].concat()), ["192.0.2.1", "fe80::2"]);
+        assert_eq!(
+            hops(&[route(2, 3, 0), attribute(9, &members.concat())].concat()),
+            ["192.0.2.1", "fe80::2"]
+        );
     }
 
     #[test]
     fn redirects_are_no_gateways() {
         for (protocol, flags) in [(1, 0), (3, 0x200)] {
-            assert!(hops(&[route(2, protocol, flags), attribute(RTA_GATEWAY, &[192, 0, 2, 1])].concat()).is_empty());
+            assert!(
+                hops(
+                    &[route(2, protocol, flags), attribute(RTA_GATEWAY, &[192, 0, 2, 1])].concat()
+                )
+                .is_empty()
+            );
         }
     }
 
     #[test]
     fn own_end_of_a_point_to_point_link_is_the_own_address() {
         let head = [vec![2, 32, 0, 0], 7u32.to_ne_bytes().to_vec()].concat();
-        let both = [head.clone(), attribute(1, &[192, 0, 2, 9]), attribute(2, &[192, 0, 2, 1])].concat();
-        let own = OwnAddress { address: "192.0.2.1".parse().unwrap(), prefix: 32, interface: 7, peer: Some("192.0.2.9".parse().unwrap()) };
+        let both =
+            [head.clone(), attribute(1, &[192, 0, 2, 9]), attribute(2, &[192, 0, 2, 1])].concat();
+        let own = OwnAddress {
+            address: "192.0.2.1".parse().unwrap(),
+            prefix: 32,
+            interface: 7,
+            peer: Some("192.0.2.9".parse().unwrap()),
+        };
         assert_eq!(decode_address(&both), Some(own));
         assert_eq!(decode_address(&head), None);
     }
 
     #[test]
     fn gateway_of_a_next_hop_object_is_found() {
-        let object = [vec![10, 0, 0, 0, 0, 0, 0, 0], attribute(1, &1u32.to_ne_bytes()), attribute(NHA_GATEWAY, &six("fe80::3"))].concat();
+        let object = [
+            vec![10, 0, 0, 0, 0, 0, 0, 0],
+            attribute(1, &1u32.to_ne_bytes()),
+            attribute(NHA_GATEWAY, &six("fe80::3")),
+        ]
+        .concat();
         assert_eq!(decode_next_hop(&object), Some("fe80::3".parse().unwrap()));
         assert_eq!(decode_next_hop(&object[..16]), None);
     }

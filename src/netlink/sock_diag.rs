@@ -142,13 +142,19 @@ impl SockDiag {
     /// [`Error::List`]. A transport that the kernel cannot list is no error; see [`Listeners::unseen`].
     pub fn listeners(&mut self) -> Result<Listeners, Error> {
         let mut listeners = Listeners::default();
-        for (transport, state) in [(Transport::Tcp, LISTEN), (Transport::Udp, CLOSE), (Transport::Sctp, LISTEN)] {
+        for (transport, state) in
+            [(Transport::Tcp, LISTEN), (Transport::Udp, CLOSE), (Transport::Sctp, LISTEN)]
+        {
             let mut found = Vec::new();
             let result = self.list(transport, state, &PortSet::default(), &mut |entry| {
                 // Port 0: an unbound UDP socket, or one that is being closed.
                 if entry.state == state && entry.local.port() != 0 {
                     let port = Port { transport, number: entry.local.port() };
-                    found.push(Listener { port, address: entry.local.ip(), interface: entry.interface });
+                    found.push(Listener {
+                        port,
+                        address: entry.local.ip(),
+                        interface: entry.interface,
+                    });
                 }
             });
             match result {
@@ -173,8 +179,13 @@ impl SockDiag {
         }
         self.list(Transport::Tcp, ESTABLISHED, ports, &mut |entry| {
             if entry.state == ESTABLISHED && ports.contains(entry.local.port()) {
-                let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
-                connections.push(Connection { local: canonical(entry.local), peer: canonical(entry.peer), cookie: entry.cookie });
+                let canonical =
+                    |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+                connections.push(Connection {
+                    local: canonical(entry.local),
+                    peer: canonical(entry.peer),
+                    cookie: entry.cookie,
+                });
             }
         })
         .map_err(|error| Error::List { transport: Transport::Tcp, error })?;
@@ -182,25 +193,44 @@ impl SockDiag {
     }
 
     /// Lists a transport's sockets in `state`, of both families; only those with local ports in `ports`, unless that is empty.
-    fn list(&mut self, transport: Transport, state: u8, ports: &PortSet, on_entry: &mut dyn FnMut(Entry)) -> Result<(), dump::Error> {
+    fn list(
+        &mut self,
+        transport: Transport,
+        state: u8,
+        ports: &PortSet,
+        on_entry: &mut dyn FnMut(Entry),
+    ) -> Result<(), dump::Error> {
         for family in FAMILIES {
             self.sequence = self.sequence.wrapping_add(1);
             let mut writer = Writer::with_capacity(256);
             write_request(&mut writer, self.sequence, family, transport, state, ports);
-            dump::run(&self.socket, writer.bytes(), self.sequence, &mut self.buffer, &mut |kind, payload| {
-                if kind == SOCK_DIAG_BY_FAMILY
-                    && let Some(entry) = decode(payload)
-                {
-                    on_entry(entry);
-                }
-            })?;
+            dump::run(
+                &self.socket,
+                writer.bytes(),
+                self.sequence,
+                &mut self.buffer,
+                &mut |kind, payload| {
+                    if kind == SOCK_DIAG_BY_FAMILY
+                        && let Some(entry) = decode(payload)
+                    {
+                        on_entry(entry);
+                    }
+                },
+            )?;
         }
         Ok(())
     }
 }
 
 /// Writes a request: `struct inet_diag_req_v2` and, for `ports`, a filter.
-fn write_request(writer: &mut Writer, sequence: u32, family: u8, transport: Transport, state: u8, ports: &PortSet) {
+fn write_request(
+    writer: &mut Writer,
+    sequence: u32,
+    family: u8,
+    transport: Transport,
+    state: u8,
+    ports: &PortSet,
+) {
     let protocol = match transport {
         Transport::Tcp => 6,
         Transport::Udp => 17,
@@ -322,7 +352,8 @@ mod tests {
                 INET_DIAG_BC_S_LE => port <= word(at + 4),
                 other => panic!("operation {other}"),
             };
-            left -= if holds { isize::from(code[at + 1]) } else { isize::try_from(word(at)).unwrap() };
+            left -=
+                if holds { isize::from(code[at + 1]) } else { isize::try_from(word(at)).unwrap() };
         }
         left == 0
     }
@@ -330,9 +361,15 @@ mod tests {
     #[test]
     fn both_families_are_decoded() {
         let entry = decode(&message(AF_INET, &[192, 0, 2, 1], 22)).unwrap();
-        assert_eq!((entry.local, entry.interface, entry.cookie), ("192.0.2.1:22".parse().unwrap(), 7, 2 << 32 | 1));
+        assert_eq!(
+            (entry.local, entry.interface, entry.cookie),
+            ("192.0.2.1:22".parse().unwrap(), 7, 2 << 32 | 1)
+        );
         let address: Ipv6Addr = "2001:db8::1".parse().unwrap();
-        assert_eq!(decode(&message(AF_INET6, &address.octets(), 22)).unwrap().local, "[2001:db8::1]:22".parse().unwrap());
+        assert_eq!(
+            decode(&message(AF_INET6, &address.octets(), 22)).unwrap().local,
+            "[2001:db8::1]:22".parse().unwrap()
+        );
         assert_eq!(decode(&message(1, &[], 22)), None);
         assert_eq!(decode(&message(AF_INET, &[192, 0, 2, 1], 22)[..71]), None);
     }
@@ -354,7 +391,10 @@ mod tests {
             listener("192.0.2.1", 0, 443),
         ];
         let services = Listeners { sockets, unseen: Vec::new() }.services();
-        assert_eq!(services.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tcp/80", "tcp/443"]);
+        assert_eq!(
+            services.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["tcp/80", "tcp/443"]
+        );
     }
 
     proptest! {

@@ -92,7 +92,11 @@ impl Socket {
     /// The error of sendto(2); EMSGSIZE for one that does not fit the send buffer.
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
         let sent = self.inner.send(datagram, Msg::empty())?;
-        if sent == datagram.len() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::WriteZero, "datagram was cut")) }
+        if sent == datagram.len() {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::WriteZero, "datagram was cut"))
+        }
     }
 
     /// Receives one datagram into `buffer`, without waiting. Counts and ignores one from another process.
@@ -101,7 +105,9 @@ impl Socket {
     /// ENOBUFS when the kernel had to drop messages ([`is_overrun`]).
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
         let (written, length) = match sys::socket::receive_netlink(self.as_fd(), buffer) {
-            Ok(sys::socket::NetlinkDatagram { written, length, sender: Some(KERNEL) }) => (written, length),
+            Ok(sys::socket::NetlinkDatagram { written, length, sender: Some(KERNEL) }) => {
+                (written, length)
+            }
             Ok(sys::socket::NetlinkDatagram { sender, .. }) => {
                 self.on_foreign(sender);
                 return Ok(Received::Foreign);
@@ -109,14 +115,21 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Empty),
             Err(error) => return Err(error),
         };
-        Ok(Received::Datagram { bytes: buffer.get(..written).unwrap_or_default(), cut: length > written })
+        Ok(Received::Datagram {
+            bytes: buffer.get(..written).unwrap_or_default(),
+            cut: length > written,
+        })
     }
 
     /// Receives one whole datagram from the kernel and waits up to `timeout` for it; `None` after that. A zero timeout does not wait.
     ///
     /// # Errors
     /// As [`Socket::receive`]; EMSGSIZE for a datagram larger than the buffer, which is then lost.
-    pub fn receive_within<'a>(&self, buffer: &'a mut [u8], timeout: Duration) -> io::Result<Option<&'a [u8]>> {
+    pub fn receive_within<'a>(
+        &self,
+        buffer: &'a mut [u8],
+        timeout: Duration,
+    ) -> io::Result<Option<&'a [u8]>> {
         match self.wait_for_datagram(buffer, timeout)? {
             None => Ok(None),
             Some((_, true)) => Err(io::Error::from_raw_os_error(Errno::MSGSIZE.raw_os_error())),
@@ -128,13 +141,21 @@ impl Socket {
     ///
     /// # Errors
     /// As [`Socket::receive`].
-    pub fn receive_part_within<'a>(&self, buffer: &'a mut [u8], timeout: Duration) -> io::Result<Option<&'a [u8]>> {
+    pub fn receive_part_within<'a>(
+        &self,
+        buffer: &'a mut [u8],
+        timeout: Duration,
+    ) -> io::Result<Option<&'a [u8]>> {
         let received = self.wait_for_datagram(buffer, timeout)?;
         Ok(received.map(|(written, _)| buffer.get(..written).unwrap_or_default()))
     }
 
     /// Returns how many bytes were written, and whether the datagram was longer.
-    fn wait_for_datagram(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<Option<(usize, bool)>> {
+    fn wait_for_datagram(
+        &self,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> io::Result<Option<(usize, bool)>> {
         let mut deadline = None;
         let mut foreign = 0;
         loop {
@@ -145,7 +166,10 @@ impl Socket {
                 Received::Empty => {
                     // Read the clock only if it must wait.
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + timeout);
-                    if !sys::poll::readable(self.as_fd(), deadline.saturating_duration_since(Instant::now()))? {
+                    if !sys::poll::readable(
+                        self.as_fd(),
+                        deadline.saturating_duration_since(Instant::now()),
+                    )? {
                         return Ok(None);
                     }
                 }
@@ -157,8 +181,12 @@ impl Socket {
         let count = self.foreign.fetch_add(1, Ordering::Relaxed) + 1;
         // Log the first, second, fourth and so on: a flood of them must not flood the log.
         if count.is_power_of_two() {
-            let sender = sender.map_or_else(|| "an unknown port".to_owned(), |sender| format!("port {sender}"));
-            log::debug!("netlink port {} ignored {count} datagrams that the kernel did not send, the last from {sender}", self.portid);
+            let sender = sender
+                .map_or_else(|| "an unknown port".to_owned(), |sender| format!("port {sender}"));
+            log::debug!(
+                "netlink port {} ignored {count} datagrams that the kernel did not send, the last from {sender}",
+                self.portid
+            );
         }
     }
 

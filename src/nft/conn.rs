@@ -20,7 +20,10 @@ use super::encode::{self, Elements, Past};
 use super::error::Error;
 use super::numbers::message;
 use super::schema::{Schema, SetSpec, Table};
-use crate::netlink::message::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR, Writer};
+use crate::netlink::message::{
+    Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE,
+    NLMSG_ERROR, Writer,
+};
 use crate::netlink::socket::Socket;
 
 pub use self::contents::LIGHT_DUMP;
@@ -62,10 +65,21 @@ impl Connection {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open(schema: Schema) -> Result<Self, Error> {
-        let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(|source| Error::Socket { verb: "open", source })?;
-        socket.set_send_buffer(SEND_BUFFER).map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
-        socket.set_receive_buffer(RECEIVE_BUFFER).map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
-        Ok(Self { socket, out: Writer::with_capacity(4096), inbox: vec![0; INBOX], sequence: 0, schema })
+        let socket = Socket::open(NlFamily::Netfilter, &[])
+            .map_err(|source| Error::Socket { verb: "open", source })?;
+        socket
+            .set_send_buffer(SEND_BUFFER)
+            .map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
+        socket
+            .set_receive_buffer(RECEIVE_BUFFER)
+            .map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
+        Ok(Self {
+            socket,
+            out: Writer::with_capacity(4096),
+            inbox: vec![0; INBOX],
+            sequence: 0,
+            schema,
+        })
     }
 
     /// The port id of the socket: transactions of this connection have the process id in [`super::GenerationEvent`].
@@ -90,11 +104,23 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no
     /// such set.
-    pub fn add_element(&mut self, set: impl Into<SetSpec>, element: &Element<'_>) -> Result<(), Error> {
+    pub fn add_element(
+        &mut self,
+        set: impl Into<SetSpec>,
+        element: &Element<'_>,
+    ) -> Result<(), Error> {
         let (set, table) = (set.into(), self.schema.table);
         let mut add = |past| {
             self.transaction(None, |out, sequence| {
-                one(out, table, *sequence, (message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK), set, element, past)
+                one(
+                    out,
+                    table,
+                    *sequence,
+                    (message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK),
+                    set,
+                    element,
+                    past,
+                )
             })
         };
         match add(Past::new(set)) {
@@ -108,10 +134,16 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::add_element`]; earlier transactions stay.
-    pub fn add_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<(), Error> {
+    pub fn add_elements(
+        &mut self,
+        set: impl Into<SetSpec>,
+        elements: &[Element<'_>],
+    ) -> Result<(), Error> {
         let (set, table) = (set.into(), self.schema.table);
         for chunk in elements.chunks(ELEMENTS_PER_TRANSACTION) {
-            self.transaction(None, |out, sequence| write_elements(out, table, sequence, set, chunk))?;
+            self.transaction(None, |out, sequence| {
+                write_elements(out, table, sequence, set, chunk)
+            })?;
         }
         self.shrink();
         Ok(())
@@ -121,16 +153,26 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if it is not there.
-    pub fn delete_element(&mut self, set: impl Into<SetSpec>, element: &Element<'_>) -> Result<(), Error> {
+    pub fn delete_element(
+        &mut self,
+        set: impl Into<SetSpec>,
+        element: &Element<'_>,
+    ) -> Result<(), Error> {
         let (set, table) = (set.into(), self.schema.table);
-        self.transaction(None, |out, sequence| delete(out, table, *sequence, NLM_F_ACK, set, element))
+        self.transaction(None, |out, sequence| {
+            delete(out, table, *sequence, NLM_F_ACK, set, element)
+        })
     }
 
     /// Deletes those of the elements that are in a set. Returns how many were.
     ///
     /// # Errors
     /// [`Error::Apply`] for any other reason; earlier transactions stay.
-    pub fn delete_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<usize, Error> {
+    pub fn delete_elements(
+        &mut self,
+        set: impl Into<SetSpec>,
+        elements: &[Element<'_>],
+    ) -> Result<usize, Error> {
         let (set, table) = (set.into(), self.schema.table);
         let (mut deleted, mut absent) = (0, 0);
         for chunk in elements.chunks(ELEMENTS_PER_TRANSACTION) {
@@ -152,13 +194,21 @@ impl Connection {
                     deleted += left.len();
                     break;
                 };
-                let is_missing = |failure: &Failure| failure.errno == rustix::io::Errno::NOENT.raw_os_error();
+                let is_missing =
+                    |failure: &Failure| failure.errno == rustix::io::Errno::NOENT.raw_os_error();
                 if !failures.iter().all(is_missing) {
                     let failure = failures.into_iter().find(|failure| !is_missing(failure));
-                    return Err(failure.map_or_else(|| no_answer("delete", "elements"), |failure| self.error(failure)));
+                    return Err(failure.map_or_else(
+                        || no_answer("delete", "elements"),
+                        |failure| self.error(failure),
+                    ));
                 }
-                let mut missing: Vec<usize> =
-                    failures.iter().filter_map(|failure| usize::try_from(failure.sequence.wrapping_sub(first)).ok()).collect();
+                let mut missing: Vec<usize> = failures
+                    .iter()
+                    .filter_map(|failure| {
+                        usize::try_from(failure.sequence.wrapping_sub(first)).ok()
+                    })
+                    .collect();
                 missing.sort_unstable();
                 let (before, mut position) = (left.len(), 0);
                 left.retain(|_| {
@@ -168,14 +218,22 @@ impl Connection {
                 absent += before - left.len();
                 if left.len() == before {
                     // Not about a message of ours.
-                    return Err(failures.into_iter().next().map_or_else(|| no_answer("delete", "elements"), |failure| self.error(failure)));
+                    return Err(failures.into_iter().next().map_or_else(
+                        || no_answer("delete", "elements"),
+                        |failure| self.error(failure),
+                    ));
                 }
             }
         }
         // The kernel reports a missing element, set and table alike.
         if deleted == 0 && absent > 0 && !self.has_set(set)? {
             let object = format!("elements of set {}", set.name);
-            return Err(Error::Apply { verb: "delete", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
+            return Err(Error::Apply {
+                verb: "delete",
+                object,
+                errno: rustix::io::Errno::NOENT.raw_os_error(),
+                message: None,
+            });
         }
         self.shrink();
         Ok(deleted)
@@ -187,7 +245,11 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::add_element`].
-    pub fn renew_element(&mut self, set: impl Into<SetSpec>, element: &Element<'_>) -> Result<bool, Error> {
+    pub fn renew_element(
+        &mut self,
+        set: impl Into<SetSpec>,
+        element: &Element<'_>,
+    ) -> Result<bool, Error> {
         let set = set.into();
         let Some(before) = self.get_element(set, element.key)? else {
             return self.add_element(set, element).map(|()| false);
@@ -197,7 +259,9 @@ impl Connection {
         let first = self.replace(set, &old, element, past);
         let result = match first {
             // A set that does not count, or a kernel that does not take a counter's value.
-            Err(error) if error.is_unsupported() => self.replace(set, &old, element, Past::default()),
+            Err(error) if error.is_unsupported() => {
+                self.replace(set, &old, element, Past::default())
+            }
             other => other,
         };
         match result {
@@ -208,12 +272,26 @@ impl Connection {
         }
     }
 
-    fn replace(&mut self, set: SetSpec, old: &Element<'_>, new: &Element<'_>, past: Past) -> Result<(), Error> {
+    fn replace(
+        &mut self,
+        set: SetSpec,
+        old: &Element<'_>,
+        new: &Element<'_>,
+        past: Past,
+    ) -> Result<(), Error> {
         let table = self.schema.table;
         self.transaction(None, |out, sequence| {
             delete(out, table, *sequence, 0, set, old);
             *sequence = sequence.wrapping_add(1);
-            one(out, table, *sequence, (message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK), set, new, past);
+            one(
+                out,
+                table,
+                *sequence,
+                (message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK),
+                set,
+                new,
+                past,
+            );
         })
     }
 
@@ -221,14 +299,24 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::add_element`]; the set is then as it was.
-    pub fn replace_elements(&mut self, set: impl Into<SetSpec>, elements: &[Element<'_>]) -> Result<(), Error> {
+    pub fn replace_elements(
+        &mut self,
+        set: impl Into<SetSpec>,
+        elements: &[Element<'_>],
+    ) -> Result<(), Error> {
         let (set, table) = (set.into(), self.schema.table);
         self.transaction(None, |out, sequence| {
             encode::flush_set(out, table, *sequence, set.name);
             *sequence = sequence.wrapping_add(1);
             write_elements(out, table, sequence, set, elements);
             if elements.is_empty() {
-                encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+                encode::of_table(
+                    out,
+                    table,
+                    message::NEWTABLE,
+                    NLM_F_CREATE | NLM_F_ACK,
+                    *sequence,
+                );
             }
         })?;
         self.shrink();
@@ -244,7 +332,11 @@ impl Connection {
 
     /// One transaction. `write` writes its messages, numbers them from the given sequence number on, and leaves there the number of the
     /// last, which must ask for an acknowledgement.
-    pub(super) fn transaction(&mut self, generation: Option<u32>, write: impl FnOnce(&mut Writer, &mut u32)) -> Result<(), Error> {
+    pub(super) fn transaction(
+        &mut self,
+        generation: Option<u32>,
+        write: impl FnOnce(&mut Writer, &mut u32),
+    ) -> Result<(), Error> {
         match self.try_transaction(generation, write)? {
             None => Ok(()),
             Some(failures) => Err(match failures.into_iter().next() {
@@ -272,12 +364,15 @@ impl Connection {
         let mut failures = Vec::new();
         loop {
             let patience = if failures.is_empty() { ANSWER_TIMEOUT } else { Duration::ZERO };
-            let datagram =
-                match self.socket.receive_within(&mut self.inbox, patience).map_err(|source| Error::Socket { verb: "receive from", source })? {
-                    Some(datagram) => datagram,
-                    None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
-                    None => return Ok(Some(failures)),
-                };
+            let datagram = match self
+                .socket
+                .receive_within(&mut self.inbox, patience)
+                .map_err(|source| Error::Socket { verb: "receive from", source })?
+            {
+                Some(datagram) => datagram,
+                None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
+                None => return Ok(Some(failures)),
+            };
             for message in Messages(datagram) {
                 let sequence = message.header.sequence;
                 let Some(answer) = message.answer() else { continue };
@@ -286,7 +381,11 @@ impl Connection {
                     continue;
                 }
                 if answer.errno != 0 {
-                    failures.push(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
+                    failures.push(Failure {
+                        sequence,
+                        errno: answer.errno,
+                        message: answer.message.map(str::to_owned),
+                    });
                 }
                 if sequence == last {
                     return Ok(if failures.is_empty() { None } else { Some(failures) });
@@ -297,14 +396,21 @@ impl Connection {
 
     fn transmit(&mut self) -> Result<(), Error> {
         if self.out.overflowed() {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "a message does not fit its length field");
+            let source = io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a message does not fit its length field",
+            );
             return Err(Error::Socket { verb: "write to", source });
         }
         let length = self.out.bytes().len();
         if length > SEND_BUFFER {
-            self.socket.set_send_buffer(length + 4096).map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
+            self.socket
+                .set_send_buffer(length + 4096)
+                .map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
         }
-        self.socket.send(self.out.bytes()).map_err(|source| Error::Socket { verb: "send to", source })
+        self.socket
+            .send(self.out.bytes())
+            .map_err(|source| Error::Socket { verb: "send to", source })
     }
 
     /// Sends one request; returns its sequence number.
@@ -318,29 +424,46 @@ impl Connection {
 
     /// Passes the answers to a request to `take` until the last: DONE, an error, or with `single` the first that `take` accepts. Returns whether
     /// the dump was not interrupted.
-    fn answers(&mut self, sequence: u32, single: bool, mut take: impl FnMut(&Message<'_>) -> bool) -> Result<bool, Error> {
+    fn answers(
+        &mut self,
+        sequence: u32,
+        single: bool,
+        mut take: impl FnMut(&Message<'_>) -> bool,
+    ) -> Result<bool, Error> {
         let mut whole = true;
         loop {
             // A dump is made piece by piece as it is read; the wait is for nothing but a kernel that differs.
-            let datagram =
-                match self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT).map_err(|source| Error::Socket { verb: "receive from", source })? {
-                    Some(datagram) => datagram,
-                    None => {
-                        let (verb, object) = self.described(sequence);
-                        return Err(no_answer(verb, &object));
-                    }
-                };
+            let datagram = match self
+                .socket
+                .receive_within(&mut self.inbox, ANSWER_TIMEOUT)
+                .map_err(|source| Error::Socket { verb: "receive from", source })?
+            {
+                Some(datagram) => datagram,
+                None => {
+                    let (verb, object) = self.described(sequence);
+                    return Err(no_answer(verb, &object));
+                }
+            };
             let mut failure = None;
             let mut is_done = false;
-            for message in Messages(datagram).filter(|message| message.header.sequence == sequence) {
+            for message in Messages(datagram).filter(|message| message.header.sequence == sequence)
+            {
                 whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
                 match message.answer() {
                     Some(answer) if answer.errno != 0 => {
-                        failure = Some(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
+                        failure = Some(Failure {
+                            sequence,
+                            errno: answer.errno,
+                            message: answer.message.map(str::to_owned),
+                        });
                     }
                     Some(_) => is_done = true,
                     // Malformed, but the last message.
-                    None if message.header.kind == NLMSG_DONE || message.header.kind == NLMSG_ERROR => is_done = true,
+                    None if message.header.kind == NLMSG_DONE
+                        || message.header.kind == NLMSG_ERROR =>
+                    {
+                        is_done = true
+                    }
                     None => is_done |= take(&message) && single,
                 }
             }
@@ -354,7 +477,11 @@ impl Connection {
     }
 
     /// A dump, each message read by `read`.
-    pub(super) fn dump<T>(&mut self, write: impl Fn(&mut Writer, u32), read: impl Fn(&Message<'_>) -> Option<T>) -> Result<Vec<T>, Error> {
+    pub(super) fn dump<T>(
+        &mut self,
+        write: impl Fn(&mut Writer, u32),
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let mut found = Vec::new();
         self.dump_into(write, &mut found, |found, message| found.extend(read(message)))?;
         Ok(found)
@@ -391,7 +518,11 @@ impl Connection {
     }
 
     /// The answer to a request that has one.
-    pub(super) fn get<T>(&mut self, write: impl FnOnce(&mut Writer, u32), read: impl Fn(&Message<'_>) -> Option<T>) -> Result<T, Error> {
+    pub(super) fn get<T>(
+        &mut self,
+        write: impl FnOnce(&mut Writer, u32),
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
         let sequence = self.request(write)?;
         let mut found = None;
         self.answers(sequence, true, |message| {
@@ -407,7 +538,10 @@ impl Connection {
     /// Verb and object of the message with this number, read from what was sent, so that success costs nothing.
     fn described(&self, sequence: u32) -> (&'static str, String) {
         let sent = Messages(self.out.bytes()).find(|message| message.header.sequence == sequence);
-        sent.map_or_else(|| ("commit", "transaction".to_owned()), |message| decode::describe(&message, self.schema))
+        sent.map_or_else(
+            || ("commit", "transaction".to_owned()),
+            |message| decode::describe(&message, self.schema),
+        )
     }
 
     fn error(&self, failure: Failure) -> Error {
@@ -420,22 +554,58 @@ fn no_answer(verb: &'static str, object: &str) -> Error {
     Error::NoAnswer { verb, object: object.to_owned() }
 }
 
-fn one(out: &mut Writer, table: Table, sequence: u32, (kind, flags): (u16, u16), set: SetSpec, element: &Element<'_>, past: Past) {
+fn one(
+    out: &mut Writer,
+    table: Table,
+    sequence: u32,
+    (kind, flags): (u16, u16),
+    set: SetSpec,
+    element: &Element<'_>,
+    past: Past,
+) {
     let list = Elements::begin(out, table, sequence, kind, flags, set);
     list.push(out, element, past);
     list.end(out);
 }
 
 /// For a deletion, only keys count.
-fn delete(out: &mut Writer, table: Table, sequence: u32, flags: u16, set: SetSpec, element: &Element<'_>) {
-    one(out, table, sequence, (message::DELSETELEM, flags), set, &Element { timeout: None, comment: None, ..*element }, Past::default());
+fn delete(
+    out: &mut Writer,
+    table: Table,
+    sequence: u32,
+    flags: u16,
+    set: SetSpec,
+    element: &Element<'_>,
+) {
+    one(
+        out,
+        table,
+        sequence,
+        (message::DELSETELEM, flags),
+        set,
+        &Element { timeout: None, comment: None, ..*element },
+        Past::default(),
+    );
 }
 
 /// Elements in as many messages as they need, each acknowledged: they are few.
-fn write_elements(out: &mut Writer, table: Table, sequence: &mut u32, set: SetSpec, elements: &[Element<'_>]) {
+fn write_elements(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    set: SetSpec,
+    elements: &[Element<'_>],
+) {
     let mut left = elements.iter().peekable();
     while left.peek().is_some() {
-        let list = Elements::begin(out, table, *sequence, message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set);
+        let list = Elements::begin(
+            out,
+            table,
+            *sequence,
+            message::NEWSETELEM,
+            NLM_F_CREATE | NLM_F_ACK,
+            set,
+        );
         for element in left.by_ref() {
             list.push(out, element, Past::new(set));
             if list.is_full(out) {

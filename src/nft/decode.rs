@@ -6,8 +6,9 @@ use super::element::{ElementInfo, Key, RawElement};
 use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
 use super::model::Unit;
 use super::numbers::{
-    CHAIN_BINDING, ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT,
-    SUBSYSTEM, VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr, message,
+    CHAIN_BINDING, ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR,
+    LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM, VERDICT_GOTO, VERDICT_JUMP,
+    VERDICT_RETURN, attr, message,
 };
 use super::schema::{Schema, SetSpec, Table};
 use crate::netlink::message::{Attribute, Attributes, Message};
@@ -128,7 +129,9 @@ pub fn kind(message: &Message<'_>) -> Option<u16> {
 /// The attributes of a message of this kind about this table. Attribute 1 is always the table's name.
 fn of_table<'a>(received: &Message<'a>, table: Table, wanted: u16) -> Option<Attributes<'a>> {
     let (family, _, attributes) = received.nfgen()?;
-    let is_same = kind(received)? == wanted && family == NFPROTO_INET && attributes.get(attr::TABLE_NAME)?.str()? == table.name;
+    let is_same = kind(received)? == wanted
+        && family == NFPROTO_INET
+        && attributes.get(attr::TABLE_NAME)?.str()? == table.name;
     is_same.then_some(attributes)
 }
 
@@ -136,7 +139,10 @@ fn of_table<'a>(received: &Message<'a>, table: Table, wanted: u16) -> Option<Att
 pub fn table(message: &Message<'_>, table: Table) -> Option<TableInfo> {
     let attributes = of_table(message, table, message::NEWTABLE)?;
     let number = |kind| attributes.get(kind).and_then(|value| value.be32());
-    Some(TableInfo { flags: number(attr::TABLE_FLAGS).unwrap_or(0), owner: number(attr::TABLE_OWNER) })
+    Some(TableInfo {
+        flags: number(attr::TABLE_FLAGS).unwrap_or(0),
+        owner: number(attr::TABLE_OWNER),
+    })
 }
 
 /// A `NEWCHAIN` of this table.
@@ -149,13 +155,20 @@ pub fn chain(message: &Message<'_>, table: Table) -> Option<ChainInfo> {
         Some((number, priority, policy, string(attributes, attr::CHAIN_TYPE)?))
     });
     let flags = attributes.get(attr::CHAIN_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
-    Some(ChainInfo { name: string(attributes, attr::CHAIN_NAME)?, base, implicit: flags & CHAIN_BINDING != 0 })
+    Some(ChainInfo {
+        name: string(attributes, attr::CHAIN_NAME)?,
+        base,
+        implicit: flags & CHAIN_BINDING != 0,
+    })
 }
 
 /// A `NEWOBJ` of this table.
 pub fn object(message: &Message<'_>, table: Table) -> Option<ObjectInfo> {
     let attributes = of_table(message, table, message::NEWOBJ)?;
-    Some(ObjectInfo { name: string(attributes, attr::OBJ_NAME)?, kind: attributes.get(attr::OBJ_TYPE)?.be32()? })
+    Some(ObjectInfo {
+        name: string(attributes, attr::OBJ_NAME)?,
+        kind: attributes.get(attr::OBJ_TYPE)?.be32()?,
+    })
 }
 
 /// The name of a `NEWFLOWTABLE` of this table.
@@ -167,7 +180,10 @@ pub fn flowtable(message: &Message<'_>, table: Table) -> Option<String> {
 pub fn set(message: &Message<'_>, table: Table) -> Option<SetInfo> {
     let attributes = of_table(message, table, message::NEWSET)?;
     let number = |kind| attributes.get(kind).and_then(|attribute| attribute.be32()).unwrap_or(0);
-    let size = attributes.get(attr::SET_DESC).and_then(|desc| desc.nested().get(attr::DESC_SIZE)?.be32()).filter(|size| *size > 0);
+    let size = attributes
+        .get(attr::SET_DESC)
+        .and_then(|desc| desc.nested().get(attr::DESC_SIZE)?.be32())
+        .filter(|size| *size > 0);
     let userdata = attributes.get(attr::SET_USERDATA).map(|data| data.value).unwrap_or_default();
     Some(SetInfo {
         name: string(attributes, attr::SET_NAME)?,
@@ -177,7 +193,11 @@ pub fn set(message: &Message<'_>, table: Table) -> Option<SetInfo> {
         size,
         count: attributes.get(attr::SET_COUNT).and_then(|count| count.be32()),
         timeout: milliseconds(attributes, attr::SET_TIMEOUT),
-        expressions: attributes.get(attr::SET_EXPR).and_then(|one| expression(one.nested())).into_iter().collect(),
+        expressions: attributes
+            .get(attr::SET_EXPR)
+            .and_then(|one| expression(one.nested()))
+            .into_iter()
+            .collect(),
         comment: user_string(userdata, SET_UDATA_COMMENT).map(str::to_owned),
     })
 }
@@ -185,17 +205,27 @@ pub fn set(message: &Message<'_>, table: Table) -> Option<SetInfo> {
 /// A `NEWRULE` of this table.
 pub fn rule(message: &Message<'_>, table: Table) -> Option<RuleInfo> {
     let attributes = of_table(message, table, message::NEWRULE)?;
-    let list = attributes.get(attr::RULE_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
-    Some(RuleInfo { chain: string(attributes, attr::RULE_CHAIN)?, expressions: list.flat_map(|item| expressions(item.nested())).flatten().collect() })
+    let list =
+        attributes.get(attr::RULE_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    Some(RuleInfo {
+        chain: string(attributes, attr::RULE_CHAIN)?,
+        expressions: list.flat_map(|item| expressions(item.nested())).flatten().collect(),
+    })
 }
 
 /// Passes each element of a `NEWSETELEM` about the set `id` to `take`.
-pub fn elements(message: &Message<'_>, table: Table, id: SetSpec, mut take: impl FnMut(RawElement)) {
+pub fn elements(
+    message: &Message<'_>,
+    table: Table,
+    id: SetSpec,
+    mut take: impl FnMut(RawElement),
+) {
     let Some(attributes) = of_table(message, table, message::NEWSETELEM) else { return };
     if attributes.get(attr::ELEMS_SET).and_then(|name| name.str()) != Some(id.name) {
         return;
     }
-    let list = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let list =
+        attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
     list.filter_map(|item| element(item.nested(), id)).for_each(&mut take);
 }
 
@@ -204,11 +234,15 @@ fn element(attributes: Attributes<'_>, id: SetSpec) -> Option<RawElement> {
     let key = Key::parse(id.key, bytes)?;
     let flags = attributes.get(attr::ELEM_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
     // One expression comes by itself, several in a list: only a counter is read.
-    let several = attributes.get(attr::ELEM_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
-    let counter = attributes.get(attr::ELEM_EXPR).into_iter().chain(several).find_map(|one| match expression(one.nested()) {
-        Some(Expr::Counter { packets, bytes }) => Some((packets, bytes)),
-        _ => None,
-    });
+    let several =
+        attributes.get(attr::ELEM_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let counter =
+        attributes.get(attr::ELEM_EXPR).into_iter().chain(several).find_map(
+            |one| match expression(one.nested()) {
+                Some(Expr::Counter { packets, bytes }) => Some((packets, bytes)),
+                _ => None,
+            },
+        );
     let (packets, bytes) = counter.unwrap_or((0, 0));
     let userdata = attributes.get(attr::ELEM_USERDATA).map(|data| data.value).unwrap_or_default();
     let timeout = milliseconds(attributes, attr::ELEM_TIMEOUT);
@@ -220,7 +254,8 @@ fn element(attributes: Attributes<'_>, id: SetSpec) -> Option<RawElement> {
             end: None,
             timeout,
             // The kernel reports 0, or nothing, when no time is left.
-            expires: timeout.map(|_| milliseconds(attributes, attr::ELEM_EXPIRATION).unwrap_or_default()),
+            expires: timeout
+                .map(|_| milliseconds(attributes, attr::ELEM_EXPIRATION).unwrap_or_default()),
             packets,
             bytes,
             comment: user_string(userdata, ELEM_UDATA_COMMENT).map(Box::from),
@@ -251,7 +286,9 @@ pub fn describe(message: &Message<'_>, schema: Schema) -> (&'static str, String)
         Some(message::GETOBJ) => ("list", "stateful objects".to_owned()),
         Some(message::DELOBJ) => ("delete", format!("stateful object {}", name(attr::OBJ_NAME))),
         Some(message::GETFLOWTABLE) => ("list", "flowtables".to_owned()),
-        Some(message::DELFLOWTABLE) => ("delete", format!("flowtable {}", name(attr::FLOWTABLE_NAME))),
+        Some(message::DELFLOWTABLE) => {
+            ("delete", format!("flowtable {}", name(attr::FLOWTABLE_NAME)))
+        }
         Some(message::GETGEN) => ("read", "generation".to_owned()),
         // BEGIN and END stand for the whole.
         _ => ("commit", "transaction".to_owned()),
@@ -261,7 +298,8 @@ pub fn describe(message: &Message<'_>, schema: Schema) -> (&'static str, String)
 fn describe_elements(attributes: Attributes<'_>, schema: Schema) -> String {
     let set = string(attributes, attr::ELEMS_SET).unwrap_or_default();
     let spec = schema.set(&set);
-    let mut keys = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let mut keys =
+        attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
     let first = keys.next().and_then(|item| {
         let bytes = item.nested().get(attr::ELEM_KEY)?.nested().get(attr::DATA_VALUE)?.value;
         Key::parse(spec?.key, bytes)
@@ -300,22 +338,36 @@ pub fn notification(message: &Message<'_>, schema: Schema) -> Option<Notificatio
         message::DELTABLE => Notification::TableDeleted,
         message::DELCHAIN => Notification::ChainDeleted(string(attributes, attr::CHAIN_NAME)?),
         message::DELSET => Notification::SetDeleted(string(attributes, attr::SET_NAME)?),
-        message::DELRULE => Notification::RuleDeleted { chain: string(attributes, attr::RULE_CHAIN)? },
-        message::DELSETELEM | message::NEWSETELEM => match schema.set(&string(attributes, attr::ELEMS_SET)?) {
-            Some(set) if kind == message::DELSETELEM => Notification::ElementsDeleted { set, keys: keys(attributes, set) },
-            Some(set) => Notification::ElementsAdded { set, keys: keys(attributes, set) },
-            None => Notification::Added,
-        },
+        message::DELRULE => {
+            Notification::RuleDeleted { chain: string(attributes, attr::RULE_CHAIN)? }
+        }
+        message::DELSETELEM | message::NEWSETELEM => {
+            match schema.set(&string(attributes, attr::ELEMS_SET)?) {
+                Some(set) if kind == message::DELSETELEM => {
+                    Notification::ElementsDeleted { set, keys: keys(attributes, set) }
+                }
+                Some(set) => Notification::ElementsAdded { set, keys: keys(attributes, set) },
+                None => Notification::Added,
+            }
+        }
         message::NEWTABLE => Notification::TableAdded,
-        message::NEWCHAIN | message::NEWSET | message::NEWRULE | message::NEWOBJ | message::NEWFLOWTABLE => Notification::Added,
+        message::NEWCHAIN
+        | message::NEWSET
+        | message::NEWRULE
+        | message::NEWOBJ
+        | message::NEWFLOWTABLE => Notification::Added,
         _ => return None,
     })
 }
 
 /// The keys of a list of elements of the set `id`; ends of intervals are left out.
 fn keys(attributes: Attributes<'_>, id: SetSpec) -> Vec<Key> {
-    let list = attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
-    list.filter_map(|item| element(item.nested(), id)).filter(|element| !element.interval_end).map(|element| element.key).collect()
+    let list =
+        attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    list.filter_map(|item| element(item.nested(), id))
+        .filter(|element| !element.interval_end)
+        .map(|element| element.key)
+        .collect()
 }
 
 /// One expression of a rule: nft 1.1 writes one `range eq` where older ones, and `lower`, write two comparisons.
@@ -334,14 +386,20 @@ fn range(attributes: Attributes<'_>) -> Option<[Expr; 2]> {
     }
     let sreg = data.get(1)?.be32()?;
     let value = |kind| Some(data.get(kind)?.nested().get(attr::DATA_VALUE)?.value.to_vec());
-    Some([Expr::Cmp { sreg, op: CmpOp::Gte, data: value(3)? }, Expr::Cmp { sreg, op: CmpOp::Lte, data: value(4)? }])
+    Some([
+        Expr::Cmp { sreg, op: CmpOp::Gte, data: value(3)? },
+        Expr::Cmp { sreg, op: CmpOp::Lte, data: value(4)? },
+    ])
 }
 
 /// An expression from its name and data. What is not known, or not in this form, is [`Expr::Foreign`].
 fn expression(attributes: Attributes<'_>) -> Option<Expr> {
     let name = attributes.get(attr::EXPR_NAME)?.str()?;
     let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested()).unwrap_or(Attributes(&[]));
-    Some(known(name, data).unwrap_or_else(|| Expr::Foreign { name: name.to_owned(), data: data.0.to_vec() }))
+    Some(
+        known(name, data)
+            .unwrap_or_else(|| Expr::Foreign { name: name.to_owned(), data: data.0.to_vec() }),
+    )
 }
 
 /// The numbers are those of the expression's own attributes, in nf_tables.h.
@@ -351,7 +409,10 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
     Some(match name {
         "meta" => {
             let key = number(2)?;
-            Expr::Meta { key: MetaKey::ALL.into_iter().find(|known| *known as u32 == key)?, dreg: number(1)? }
+            Expr::Meta {
+                key: MetaKey::ALL.into_iter().find(|known| *known as u32 == key)?,
+                dreg: number(1)?,
+            }
         }
         "payload" => Expr::Payload {
             base: match number(2)? {
@@ -374,13 +435,23 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
         },
         "socket" if number(1)? == 0 => Expr::SocketTransparent { dreg: number(2)? },
         // NFT_BITWISE_BOOL is 0; kernels before 5.6 know no other and do not say it.
-        "bitwise" if number(6).unwrap_or(0) == 0 => Expr::Bitwise { sreg: number(1)?, dreg: number(2)?, mask: value(4)?, xor: value(5)? },
+        "bitwise" if number(6).unwrap_or(0) == 0 => {
+            Expr::Bitwise { sreg: number(1)?, dreg: number(2)?, mask: value(4)?, xor: value(5)? }
+        }
         "cmp" => {
             let op = number(2)?;
-            Expr::Cmp { sreg: number(1)?, op: CmpOp::ALL.into_iter().find(|known| *known as u32 == op)?, data: value(3)? }
+            Expr::Cmp {
+                sreg: number(1)?,
+                op: CmpOp::ALL.into_iter().find(|known| *known as u32 == op)?,
+                data: value(3)?,
+            }
         }
         // With a destination register it is a map.
-        "lookup" if data.get(3).is_none() => Expr::Lookup { set: string(data, 1)?, sreg: number(2)?, invert: number(5).unwrap_or(0) & 1 != 0 },
+        "lookup" if data.get(3).is_none() => Expr::Lookup {
+            set: string(data, 1)?,
+            sreg: number(2)?,
+            invert: number(5).unwrap_or(0) & 1 != 0,
+        },
         // With data it is a map; several expressions are never written here.
         "dynset" if data.get(5).is_none() && data.get(10).is_none() => Expr::Dynset {
             update: match number(3)? {
@@ -406,14 +477,24 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             total: data.get(2).and_then(|total| total.be16()).unwrap_or(1),
             flags: data.get(3).and_then(|flags| flags.be16()).unwrap_or(0),
         },
-        "target" => Expr::Target { name: string(data, 1)?, revision: number(2)?, info: data.get(3)?.value.to_vec() },
+        "target" => Expr::Target {
+            name: string(data, 1)?,
+            revision: number(2)?,
+            info: data.get(3)?.value.to_vec(),
+        },
         "limit" => limit_over(data)?,
         "tproxy" => {
             let family = number(1)?;
-            Expr::Tproxy { family: Family::ALL.into_iter().find(|known| *known as u32 == family)?, address: number(2)?, port: number(3)? }
+            Expr::Tproxy {
+                family: Family::ALL.into_iter().find(|known| *known as u32 == family)?,
+                address: number(2)?,
+                port: number(3)?,
+            }
         }
         "immediate" if number(1)? != 0 => Expr::Immediate { dreg: number(1)?, data: value(2)? },
-        "immediate" if number(1)? == 0 => Expr::Verdict(verdict(data.get(2)?.nested().get(attr::DATA_VERDICT)?.nested())?),
+        "immediate" if number(1)? == 0 => {
+            Expr::Verdict(verdict(data.get(2)?.nested().get(attr::DATA_VERDICT)?.nested())?)
+        }
         _ => return None,
     })
 }
@@ -462,7 +543,8 @@ fn user_string(mut userdata: &[u8], wanted: u8) -> Option<&str> {
     while let [kind, length, rest @ ..] = userdata {
         let (value, rest) = rest.split_at_checked(usize::from(*length))?;
         if *kind == wanted {
-            return std::str::from_utf8(value.split(|byte| *byte == 0).next().unwrap_or_default()).ok();
+            return std::str::from_utf8(value.split(|byte| *byte == 0).next().unwrap_or_default())
+                .ok();
         }
         userdata = rest;
     }
@@ -490,7 +572,10 @@ mod tests {
                 let expressions = lower(wanted);
                 encode::new_rule(&mut out, TABLE, 1, chain.name, &expressions);
                 let message = Messages(out.bytes()).next().unwrap();
-                assert_eq!(rule(&message, TABLE), Some(RuleInfo { chain: chain.name.to_owned(), expressions }));
+                assert_eq!(
+                    rule(&message, TABLE),
+                    Some(RuleInfo { chain: chain.name.to_owned(), expressions })
+                );
             }
         }
     }
@@ -501,11 +586,19 @@ mod tests {
         let mut out = Writer::default();
         let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, HOSTS);
         let key = Key::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-        let element = Element::new(std::net::IpAddr::from([192, 0, 2, 1])).timeout(Some(Duration::from_secs(60))).comment("a \"scan\"\n");
-        list.push(&mut out, &element, Past { counter: Some((3, 180)), expires: Some(Duration::from_secs(5)) });
+        let element = Element::new(std::net::IpAddr::from([192, 0, 2, 1]))
+            .timeout(Some(Duration::from_secs(60)))
+            .comment("a \"scan\"\n");
+        list.push(
+            &mut out,
+            &element,
+            Past { counter: Some((3, 180)), expires: Some(Duration::from_secs(5)) },
+        );
         list.end(&mut out);
         let mut found = Vec::new();
-        elements(&Messages(out.bytes()).next().unwrap(), TABLE, HOSTS, |element| found.push(element.info));
+        elements(&Messages(out.bytes()).next().unwrap(), TABLE, HOSTS, |element| {
+            found.push(element.info)
+        });
         let wanted = ElementInfo {
             key,
             end: None,
@@ -523,15 +616,27 @@ mod tests {
         let mut out = Writer::default();
         let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, NETWORKS);
         let long = "ä".repeat(100);
-        list.push(&mut out, &Element::network("128.0.0.0/1".parse().unwrap()).comment(&long), Past::default());
+        list.push(
+            &mut out,
+            &Element::network("128.0.0.0/1".parse().unwrap()).comment(&long),
+            Past::default(),
+        );
         list.end(&mut out);
         let mut found = Vec::new();
-        elements(&Messages(out.bytes()).next().unwrap(), TABLE, NETWORKS, |element| found.push(element.info.comment));
+        elements(&Messages(out.bytes()).next().unwrap(), TABLE, NETWORKS, |element| {
+            found.push(element.info.comment)
+        });
         assert_eq!(found, [Some("ä".repeat(64).into())]);
     }
 
     fn read_all(message: &Message<'_>) {
-        let _ = (table(message, TABLE), chain(message, TABLE), set(message, TABLE), rule(message, TABLE), generation(message));
+        let _ = (
+            table(message, TABLE),
+            chain(message, TABLE),
+            set(message, TABLE),
+            rule(message, TABLE),
+            generation(message),
+        );
         let _ = (notification(message, SCHEMA), describe(message, SCHEMA));
         for id in SCHEMA.sets.iter().copied() {
             elements(message, TABLE, id, drop);

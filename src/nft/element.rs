@@ -108,8 +108,12 @@ impl Key {
     /// Reads a key of these types; `None` if the bytes are not such a key.
     pub fn parse(types: &[DataType], bytes: &[u8]) -> Option<Self> {
         match types {
-            [DataType::Ipv4Addr] => Some(Self::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))),
-            [DataType::Ipv6Addr] => Some(Self::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))),
+            [DataType::Ipv4Addr] => {
+                Some(Self::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)))
+            }
+            [DataType::Ipv6Addr] => {
+                Some(Self::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)))
+            }
             [DataType::InetService] => Some(Self::Port(u16::from_be_bytes(bytes.try_into().ok()?))),
             [DataType::InetProto] => match bytes {
                 [protocol] => Some(Self::Protocol(*protocol)),
@@ -117,15 +121,23 @@ impl Key {
             },
             [DataType::IfName] => Some(Self::Interface(bytes.try_into().ok()?)),
             [DataType::InetProto, DataType::InetService] => match bytes {
-                [protocol, _, _, _, high, low, _, _] => Some(Self::Service(*protocol, u16::from_be_bytes([*high, *low]))),
+                [protocol, _, _, _, high, low, _, _] => {
+                    Some(Self::Service(*protocol, u16::from_be_bytes([*high, *low])))
+                }
                 _ => None,
             },
-            [address @ (DataType::Ipv4Addr | DataType::Ipv6Addr), DataType::InetProto, DataType::InetService] => {
+            [
+                address @ (DataType::Ipv4Addr | DataType::Ipv6Addr),
+                DataType::InetProto,
+                DataType::InetService,
+            ] => {
                 let length = if *address == DataType::Ipv4Addr { 4 } else { 16 };
                 let (source, rest) = bytes.split_at_checked(length)?;
                 let source = Self::parse(&[*address], source)?.address()?;
                 match rest {
-                    [protocol, _, _, _, high, low, _, _] => Some(Self::Touch(source, *protocol, u16::from_be_bytes([*high, *low]))),
+                    [protocol, _, _, _, high, low, _, _] => {
+                        Some(Self::Touch(source, *protocol, u16::from_be_bytes([*high, *low])))
+                    }
                     _ => None,
                 }
             }
@@ -136,8 +148,12 @@ impl Key {
     /// The key after this one, where an interval that ends here has its end element; `None` after the last.
     pub fn successor(self) -> Option<Self> {
         match self {
-            Self::V4(address) => address.to_bits().checked_add(1).map(|bits| Self::V4(Ipv4Addr::from_bits(bits))),
-            Self::V6(address) => address.to_bits().checked_add(1).map(|bits| Self::V6(Ipv6Addr::from_bits(bits))),
+            Self::V4(address) => {
+                address.to_bits().checked_add(1).map(|bits| Self::V4(Ipv4Addr::from_bits(bits)))
+            }
+            Self::V6(address) => {
+                address.to_bits().checked_add(1).map(|bits| Self::V6(Ipv6Addr::from_bits(bits)))
+            }
             Self::Port(port) => port.checked_add(1).map(Self::Port),
             Self::Protocol(protocol) => protocol.checked_add(1).map(Self::Protocol),
             // Sets of these have no intervals.
@@ -148,8 +164,12 @@ impl Key {
     /// The key before this one; `None` before the first.
     pub fn predecessor(self) -> Option<Self> {
         match self {
-            Self::V4(address) => address.to_bits().checked_sub(1).map(|bits| Self::V4(Ipv4Addr::from_bits(bits))),
-            Self::V6(address) => address.to_bits().checked_sub(1).map(|bits| Self::V6(Ipv6Addr::from_bits(bits))),
+            Self::V4(address) => {
+                address.to_bits().checked_sub(1).map(|bits| Self::V4(Ipv4Addr::from_bits(bits)))
+            }
+            Self::V6(address) => {
+                address.to_bits().checked_sub(1).map(|bits| Self::V6(Ipv6Addr::from_bits(bits)))
+            }
             Self::Port(port) => port.checked_sub(1).map(Self::Port),
             Self::Protocol(protocol) => protocol.checked_sub(1).map(Self::Protocol),
             Self::Interface(_) | Self::Service(..) | Self::Touch(..) => None,
@@ -172,7 +192,11 @@ impl Key {
         match self {
             Self::V4(address) => Some(IpAddr::V4(address)),
             Self::V6(address) => Some(IpAddr::V6(address)),
-            Self::Port(_) | Self::Protocol(_) | Self::Interface(_) | Self::Service(..) | Self::Touch(..) => None,
+            Self::Port(_)
+            | Self::Protocol(_)
+            | Self::Interface(_)
+            | Self::Service(..)
+            | Self::Touch(..) => None,
         }
     }
 }
@@ -214,14 +238,17 @@ impl fmt::Display for DisplayRange {
 /// The prefix length of the network that is exactly `first..=last`; `None` if there is none.
 fn prefix_len(first: Key, last: Key) -> Option<u32> {
     let (first, last, width) = match (first, last) {
-        (Key::V4(first), Key::V4(last)) => (u128::from(first.to_bits()), u128::from(last.to_bits()), 32),
+        (Key::V4(first), Key::V4(last)) => {
+            (u128::from(first.to_bits()), u128::from(last.to_bits()), 32)
+        }
         (Key::V6(first), Key::V6(last)) => (first.to_bits(), last.to_bits(), 128),
         _ => return None,
     };
     let host = first ^ last;
     // The differing bits are the lowest ones, all zero in the first address and all one in the last.
     let contiguous = host & host.wrapping_add(1) == 0;
-    (contiguous && first & host == 0 && last & host == host).then(|| width - (128 - host.leading_zeros()))
+    (contiguous && first & host == 0 && last & host == host)
+        .then(|| width - (128 - host.leading_zeros()))
 }
 
 /// An element to add to a set.
@@ -328,14 +355,19 @@ pub fn join(id: SetSpec, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
         // While another process prepares a transaction, the kernel starts each piece of a dump a little further back, and repeats elements without
         // notice (nft_rhash_walk() counts elements that are not in force yet).
         let mut known = std::collections::HashSet::with_capacity(raw.len());
-        return raw.into_iter().map(|element| element.info).filter(|info| known.insert(info.key)).collect();
+        return raw
+            .into_iter()
+            .map(|element| element.info)
+            .filter(|info| known.insert(info.key))
+            .collect();
     }
     // Where one interval ends and the next begins, the end comes first.
     raw.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));
     let mut joined: Vec<ElementInfo> = Vec::with_capacity(raw.len() / 2 + 1);
     for element in raw {
         let open = joined.last_mut().filter(|last| last.end.is_none());
-        let begins_again = open.as_ref().is_some_and(|open| !element.interval_end && open.key == element.key);
+        let begins_again =
+            open.as_ref().is_some_and(|open| !element.interval_end && open.key == element.key);
         match open {
             // A dump of a set that changes meanwhile may contain one interval twice.
             Some(open) if begins_again => *open = element.info,
@@ -374,7 +406,9 @@ pub fn merge(mut ranges: Vec<RangeInclusive<Key>>) -> Vec<RangeInclusive<Key>> {
     let mut merged: Vec<RangeInclusive<Key>> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match merged.last_mut() {
-            Some(last) if last.end().successor().is_none_or(|next| *range.start() <= next) => *last = *last.start()..=*last.end().max(range.end()),
+            Some(last) if last.end().successor().is_none_or(|next| *range.start() <= next) => {
+                *last = *last.start()..=*last.end().max(range.end())
+            }
             _ => merged.push(range),
         }
     }
@@ -397,16 +431,29 @@ mod tests {
 
     #[test]
     fn networks_display_in_cidr_form_and_other_ranges_as_ranges() {
-        for network in ["10.0.0.0/8", "0.0.0.0/0", "255.255.255.254/31", "::/0", "2001:db8::/33", "fe80::/10"] {
+        for network in
+            ["10.0.0.0/8", "0.0.0.0/0", "255.255.255.254/31", "::/0", "2001:db8::/33", "fe80::/10"]
+        {
             assert_eq!(display(&range(network)), network);
         }
         assert_eq!(display(&range("10.0.0.1/32")), "10.0.0.1");
-        assert_eq!(display(&(Key::from(IpAddr::from([10, 0, 0, 1]))..=Key::from(IpAddr::from([10, 0, 0, 2])))), "10.0.0.1-10.0.0.2");
+        assert_eq!(
+            display(
+                &(Key::from(IpAddr::from([10, 0, 0, 1]))..=Key::from(IpAddr::from([10, 0, 0, 2])))
+            ),
+            "10.0.0.1-10.0.0.2"
+        );
     }
 
     #[test]
     fn ranges_that_overlap_or_touch_are_merged() {
-        let merged = merge(vec![range("10.0.1.0/24"), range("10.0.0.0/24"), range("10.0.0.7/32"), range("255.255.255.255/32"), range("255.0.0.0/8")]);
+        let merged = merge(vec![
+            range("10.0.1.0/24"),
+            range("10.0.0.0/24"),
+            range("10.0.0.7/32"),
+            range("255.255.255.255/32"),
+            range("255.0.0.0/8"),
+        ]);
         assert_eq!(merged.iter().map(display).collect::<Vec<_>>(), ["10.0.0.0/23", "255.0.0.0/8"]);
     }
 
@@ -414,7 +461,15 @@ mod tests {
     fn halves_of_intervals_find_each_other() {
         let half = |text: &str, interval_end| {
             let key = Key::from(text.parse::<IpAddr>().unwrap());
-            let info = ElementInfo { key, end: None, timeout: None, expires: None, packets: 0, bytes: 0, comment: None };
+            let info = ElementInfo {
+                key,
+                end: None,
+                timeout: None,
+                expires: None,
+                packets: 0,
+                bytes: 0,
+                comment: None,
+            };
             RawElement { key, interval_end, info }
         };
         let joined = join(
@@ -428,7 +483,8 @@ mod tests {
                 half("0.0.0.0", true),
             ],
         );
-        let shown: Vec<_> = joined.iter().map(|info| DisplayRange(info.key, info.last()).to_string()).collect();
+        let shown: Vec<_> =
+            joined.iter().map(|info| DisplayRange(info.key, info.last()).to_string()).collect();
         assert_eq!(shown, ["10.0.0.0/24", "10.0.1.0/24", "255.0.0.0/8"]);
     }
 
@@ -444,7 +500,10 @@ mod tests {
             (vec![DataType::IfName], Key::interface("eth0")),
             (pair.to_vec(), Key::Service(6, 22)),
             ([vec![ip4], pair.to_vec()].concat(), Key::Touch(IpAddr::from([192, 0, 2, 1]), 6, 22)),
-            ([vec![ip6], pair.to_vec()].concat(), Key::Touch(Ipv6Addr::LOCALHOST.into(), 17, 65_535)),
+            (
+                [vec![ip6], pair.to_vec()].concat(),
+                Key::Touch(Ipv6Addr::LOCALHOST.into(), 17, 65_535),
+            ),
         ] {
             let (bytes, length) = key.bytes();
             assert_eq!(Key::parse(&types, &bytes[..length]), Some(key));

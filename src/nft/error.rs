@@ -96,7 +96,9 @@ impl fmt::Display for Error {
                 }
                 Ok(())
             }
-            Self::NoAnswer { verb, object } => write!(f, "cannot {verb} {object}: the kernel gave no answer"),
+            Self::NoAnswer { verb, object } => {
+                write!(f, "cannot {verb} {object}: the kernel gave no answer")
+            }
             Self::Differs { object } => write!(f, "the ruleset reads back differently: {object}"),
         }
     }

@@ -189,7 +189,8 @@ pub enum MetaKey {
 
 impl MetaKey {
     /// All that are used.
-    pub const ALL: [Self; 5] = [Self::Iif, Self::IifName, Self::NfProto, Self::L4Proto, Self::PktType];
+    pub const ALL: [Self; 5] =
+        [Self::Iif, Self::IifName, Self::NfProto, Self::L4Proto, Self::PktType];
 
     fn name(self) -> &'static str {
         match self {
@@ -306,13 +307,30 @@ impl fmt::Display for Expr {
                 write!(f, "[ payload load {len}b @ {base} header + {offset} => reg {dreg} ]")
             }
             Self::CtState { dreg } => write!(f, "[ ct load state => reg {dreg} ]"),
-            Self::FibType { saddr, dreg } => write!(f, "[ fib {} type => reg {dreg} ]", if *saddr { "saddr" } else { "daddr" }),
-            Self::SocketTransparent { dreg } => write!(f, "[ socket load transparent => reg {dreg} ]"),
-            Self::Bitwise { sreg, dreg, mask, xor } => write!(f, "[ bitwise reg {dreg} = ( reg {sreg} & {} ) ^ {} ]", Words(mask), Words(xor)),
-            Self::Cmp { sreg, op, data } => write!(f, "[ cmp {} reg {sreg} {} ]", op.name(), Words(data)),
-            Self::Lookup { set, sreg, invert } => write!(f, "[ lookup reg {sreg} set {set}{} ]", if *invert { " 0x1" } else { "" }),
+            Self::FibType { saddr, dreg } => {
+                write!(f, "[ fib {} type => reg {dreg} ]", if *saddr { "saddr" } else { "daddr" })
+            }
+            Self::SocketTransparent { dreg } => {
+                write!(f, "[ socket load transparent => reg {dreg} ]")
+            }
+            Self::Bitwise { sreg, dreg, mask, xor } => write!(
+                f,
+                "[ bitwise reg {dreg} = ( reg {sreg} & {} ) ^ {} ]",
+                Words(mask),
+                Words(xor)
+            ),
+            Self::Cmp { sreg, op, data } => {
+                write!(f, "[ cmp {} reg {sreg} {} ]", op.name(), Words(data))
+            }
+            Self::Lookup { set, sreg, invert } => {
+                write!(f, "[ lookup reg {sreg} set {set}{} ]", if *invert { " 0x1" } else { "" })
+            }
             Self::Dynset { update, set, sreg_key, timeout, each } => {
-                write!(f, "[ dynset {} reg_key {sreg_key} set {set}", if *update { "update" } else { "add" })?;
+                write!(
+                    f,
+                    "[ dynset {} reg_key {sreg_key} set {set}",
+                    if *update { "update" } else { "add" }
+                )?;
                 if let Some(timeout) = timeout {
                     write!(f, " timeout {}ms", timeout.as_millis())?;
                 }
@@ -321,9 +339,14 @@ impl fmt::Display for Expr {
                 }
                 f.write_str(" ]")
             }
-            Self::Counter { packets, bytes } => write!(f, "[ counter pkts {packets} bytes {bytes} ]"),
+            Self::Counter { packets, bytes } => {
+                write!(f, "[ counter pkts {packets} bytes {bytes} ]")
+            }
             Self::Log { prefix, group, snaplen, qthreshold } => {
-                write!(f, "[ log prefix {prefix} group {group} snaplen {snaplen} qthreshold {qthreshold} ]")
+                write!(
+                    f,
+                    "[ log prefix {prefix} group {group} snaplen {snaplen} qthreshold {qthreshold} ]"
+                )
             }
             Self::Queue { number, total, flags } => {
                 write!(f, "[ queue num {number}")?;
@@ -335,10 +358,18 @@ impl fmt::Display for Expr {
                 }
                 f.write_str(" ]")
             }
-            Self::Target { name, revision, info: _ } => write!(f, "[ target name {name} rev {revision} ]"),
-            Self::LimitOver { rate, per, burst } => write!(f, "[ limit rate {rate}/{} burst {burst} type packets flags 0x1 ]", per.name()),
+            Self::Target { name, revision, info: _ } => {
+                write!(f, "[ target name {name} rev {revision} ]")
+            }
+            Self::LimitOver { rate, per, burst } => write!(
+                f,
+                "[ limit rate {rate}/{} burst {burst} type packets flags 0x1 ]",
+                per.name()
+            ),
             Self::Immediate { dreg, data } => write!(f, "[ immediate reg {dreg} {} ]", Words(data)),
-            Self::Tproxy { family, address, port } => write!(f, "[ tproxy {} addr reg {address} port reg {port} ]", family.name()),
+            Self::Tproxy { family, address, port } => {
+                write!(f, "[ tproxy {} addr reg {address} port reg {port} ]", family.name())
+            }
             Self::Verdict(code) => {
                 f.write_str("[ immediate reg 0 ")?;
                 match code {

@@ -136,7 +136,11 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::install`]; with [`TableOwner::Owned`], [`Error::is_unsupported`] where the kernel has no such tables.
-    pub fn install_with(&mut self, ruleset: &Ruleset, order: Order<'_>) -> Result<Installed, Error> {
+    pub fn install_with(
+        &mut self,
+        ruleset: &Ruleset,
+        order: Order<'_>,
+    ) -> Result<Installed, Error> {
         let error = match self.install_at(ruleset, order, None) {
             Err(error) if may_fall_back(&error, order.owner) => error,
             other => return other,
@@ -149,19 +153,35 @@ impl Connection {
         Err(error)
     }
 
-    fn install_at(&mut self, ruleset: &Ruleset, order: Order<'_>, fallback: Option<FallbackLevel>) -> Result<Installed, Error> {
+    fn install_at(
+        &mut self,
+        ruleset: &Ruleset,
+        order: Order<'_>,
+        fallback: Option<FallbackLevel>,
+    ) -> Result<Installed, Error> {
         let recreate = order.recreate || fallback == Some(FallbackLevel::Recreated);
         let mut attempts = 0;
         loop {
             attempts += 1;
             let read_at = self.generation()?;
             let found = self.read(ruleset)?;
-            let mut plan = if recreate { Plan::recreate(ruleset, &found, order.owner) } else { Plan::with_owner(ruleset, &found, order.owner) };
+            let mut plan = if recreate {
+                Plan::recreate(ruleset, &found, order.owner)
+            } else {
+                Plan::with_owner(ruleset, &found, order.owner)
+            };
             plan.refill(ruleset, order.refill);
-            let missing = if fallback.is_some() { skipped(order.elements, &plan) } else { Vec::new() };
-            let has_elements = fallback.is_none() && order.elements.beside().iter().any(|(_, elements)| !elements.is_empty());
+            let missing =
+                if fallback.is_some() { skipped(order.elements, &plan) } else { Vec::new() };
+            let has_elements = fallback.is_none()
+                && order.elements.beside().iter().any(|(_, elements)| !elements.is_empty());
             if plan.steps.is_empty() && !has_elements {
-                return Ok(Installed { before: read_at, generation: read_at, missing, ..Installed::default() });
+                return Ok(Installed {
+                    before: read_at,
+                    generation: read_at,
+                    missing,
+                    ..Installed::default()
+                });
             }
             // With processes that add elements every millisecond, here or in other tables, no reading would ever be current. Only the elements that the
             // transaction carries over must not be lost, and they are read from here on. Whatever changed before in chains, sets and rules is treated
@@ -170,7 +190,9 @@ impl Connection {
             let was_moved = guard != read_at;
             let result = match fallback {
                 None => self.carry_out(ruleset, order, &plan, guard),
-                Some(_) => self.commit(&plan, &[], None, |_, _| {}).map(|()| Installed::of(&plan, guard)),
+                Some(_) => {
+                    self.commit(&plan, &[], None, |_, _| {}).map(|()| Installed::of(&plan, guard))
+                }
             };
             let installed = match result {
                 Err(error) if attempts < MAX_ATTEMPTS && error.is_busy() => continue,
@@ -212,7 +234,12 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::add_element`]; [`Error::is_not_found`] if one of those to be taken out is not there. Nothing is changed then.
-    pub fn replace_intervals(&mut self, set: &Set, delete: &[ElementInfo], add: &[ElementInfo]) -> Result<(), Error> {
+    pub fn replace_intervals(
+        &mut self,
+        set: &Set,
+        delete: &[ElementInfo],
+        add: &[ElementInfo],
+    ) -> Result<(), Error> {
         let table = self.schema.table;
         self.transaction(None, |out, sequence| {
             encode::delete_all(out, table, sequence, set.id, delete);
@@ -238,7 +265,13 @@ impl Connection {
             let result = self.transaction(None, |out, sequence| {
                 encode::delete_all(out, table, sequence, set.id, &left);
                 encode::add_again(out, table, sequence, set, &left, Counters::Now);
-                encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
+                encode::of_table(
+                    out,
+                    table,
+                    message::NEWTABLE,
+                    NLM_F_CREATE | NLM_F_ACK,
+                    *sequence,
+                );
             });
             match result {
                 Ok(()) => break,
@@ -247,7 +280,8 @@ impl Connection {
             }
             // Some have expired, or were deleted.
             let keys: Vec<Key> = left.iter().map(|info| info.key).collect();
-            let mut there = self.get_elements(set.id, &keys)?.into_iter().map(|found| found.is_some());
+            let mut there =
+                self.get_elements(set.id, &keys)?.into_iter().map(|found| found.is_some());
             left.retain(|_| there.next().unwrap_or(false));
         }
         self.shrink();
@@ -268,7 +302,9 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`].
     pub fn generation(&mut self) -> Result<u32, Error> {
-        self.get(encode::get_generation, |message| decode::generation(message).map(|event| event.id))
+        self.get(encode::get_generation, |message| {
+            decode::generation(message).map(|event| event.id)
+        })
     }
 
     /// The rules of the table, with their counters.
@@ -277,7 +313,10 @@ impl Connection {
     /// [`Error::Apply`].
     pub fn rules(&mut self) -> Result<Vec<RuleInfo>, Error> {
         let table = self.schema.table;
-        self.dump(|out, sequence| encode::of_table(out, table, message::GETRULE, NLM_F_DUMP, sequence), |message| decode::rule(message, table))
+        self.dump(
+            |out, sequence| encode::of_table(out, table, message::GETRULE, NLM_F_DUMP, sequence),
+            |message| decode::rule(message, table),
+        )
     }
 
     /// The sets of the table, without their elements.
@@ -286,7 +325,10 @@ impl Connection {
     /// [`Error::Apply`].
     pub fn sets(&mut self) -> Result<Vec<SetInfo>, Error> {
         let table = self.schema.table;
-        self.dump(|out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence), |message| decode::set(message, table))
+        self.dump(
+            |out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence),
+            |message| decode::set(message, table),
+        )
     }
 
     /// Reads what the kernel has of the table.
@@ -307,45 +349,69 @@ impl Connection {
 
     fn read_once(&mut self, ruleset: &Ruleset) -> Result<Found, Error> {
         let table = self.schema.table;
-        let ask = |kind, flags| move |out: &mut Writer, sequence| encode::of_table(out, table, kind, flags, sequence);
-        let info = match self.get(ask(message::GETTABLE, 0), |message| decode::table(message, table)) {
-            Ok(info) => info,
-            Err(error) if error.is_not_found() => return Ok(Found::default()),
-            Err(error) => return Err(error),
+        let ask = |kind, flags| {
+            move |out: &mut Writer, sequence| encode::of_table(out, table, kind, flags, sequence)
         };
-        let chains = self.dump(ask(message::GETCHAIN, NLM_F_DUMP), |message| decode::chain(message, table))?;
-        let sets = self.dump(ask(message::GETSET, NLM_F_DUMP), |message| decode::set(message, table))?;
-        let rules = self.dump(ask(message::GETRULE, NLM_F_DUMP), |message| decode::rule(message, table))?;
+        let info =
+            match self.get(ask(message::GETTABLE, 0), |message| decode::table(message, table)) {
+                Ok(info) => info,
+                Err(error) if error.is_not_found() => return Ok(Found::default()),
+                Err(error) => return Err(error),
+            };
+        let chains =
+            self.dump(ask(message::GETCHAIN, NLM_F_DUMP), |message| decode::chain(message, table))?;
+        let sets =
+            self.dump(ask(message::GETSET, NLM_F_DUMP), |message| decode::set(message, table))?;
+        let rules =
+            self.dump(ask(message::GETRULE, NLM_F_DUMP), |message| decode::rule(message, table))?;
         let mut elements = Vec::new();
         for set in ruleset.sets.iter().filter(|set| set.owner == Owner::Config) {
             // Only a set of the right type can be read as such.
-            if sets.iter().any(|found| found.name == set.id.name && set_difference(set, found).is_none()) {
+            if sets
+                .iter()
+                .any(|found| found.name == set.id.name && set_difference(set, found).is_none())
+            {
                 let found = self.dump_set(set.id)?;
                 elements.push((set.id, found.iter().map(|info| info.key..=info.last()).collect()));
             }
         }
-        let objects = self.dump(ask(message::GETOBJ, NLM_F_DUMP), |message| decode::object(message, table))?;
-        let flowtables = self.dump(ask(message::GETFLOWTABLE, NLM_F_DUMP), |message| decode::flowtable(message, table))?;
+        let objects =
+            self.dump(ask(message::GETOBJ, NLM_F_DUMP), |message| decode::object(message, table))?;
+        let flowtables = self.dump(ask(message::GETFLOWTABLE, NLM_F_DUMP), |message| {
+            decode::flowtable(message, table)
+        })?;
         Ok(Found { table: Some(info), chains, sets, objects, flowtables, rules, elements })
     }
 
     /// Sends the plan with all elements in one transaction, over the ruleset of `generation`.
-    fn carry_out(&mut self, ruleset: &Ruleset, order: Order<'_>, plan: &Plan<'_>, generation: u32) -> Result<Installed, Error> {
+    fn carry_out(
+        &mut self,
+        ruleset: &Ruleset,
+        order: Order<'_>,
+        plan: &Plan<'_>,
+        generation: u32,
+    ) -> Result<Installed, Error> {
         let mut installed = Installed::of(plan, generation);
         let mut contents: Vec<Contents> = Vec::new();
         for step in &plan.steps {
-            let (Step::AddElements(Set { id, .. }), Elements::Instead(elements_of)) = (step, order.elements) else { continue };
+            let (Step::AddElements(Set { id, .. }), Elements::Instead(elements_of)) =
+                (step, order.elements)
+            else {
+                continue;
+            };
             if let Some(elements) = elements_of(*id) {
                 // Those that the caller passes get their counters later.
                 contents.push(Contents { set: *id, elements, counters: Counters::Later });
             }
         }
         let is_unknown = |id: &SetSpec| contents.iter().all(|known| known.set != *id);
-        let replaced: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().filter(is_unknown).collect();
+        let replaced: Vec<SetSpec> =
+            plan.steps.iter().flat_map(Step::carried).copied().filter(is_unknown).collect();
         let sets = if replaced.is_empty() { Vec::new() } else { self.sets()? };
         for id in replaced {
             let count = sets.iter().find(|set| set.name == id.name).and_then(|set| set.count);
-            let mut elements = self.contents(id, count, || order.known.map(|known| known(id)).unwrap_or_default())?;
+            let mut elements = self
+                .contents(id, count, || order.known.map(|known| known(id)).unwrap_or_default())?;
             installed.left_out += fit(&mut elements, ruleset.set(id).and_then(|set| set.size));
             installed.carried += elements.len();
             // Those that are carried over keep theirs.
@@ -395,7 +461,12 @@ impl Installed {
     fn of(plan: &Plan<'_>, generation: u32) -> Self {
         let steps = plan.steps.iter().map(Step::kind).collect();
         // nf_tables_commit() increments it, and skips 0.
-        Self { steps, before: generation, generation: generation.checked_add(1).unwrap_or(1), ..Self::default() }
+        Self {
+            steps,
+            before: generation,
+            generation: generation.checked_add(1).unwrap_or(1),
+            ..Self::default()
+        }
     }
 }
 
@@ -409,9 +480,14 @@ fn may_fall_back(error: &Error, owner: TableOwner) -> bool {
 /// The sets that get fewer elements than they would with the complete transaction.
 fn skipped(elements: Elements<'_>, plan: &Plan<'_>) -> Vec<SetSpec> {
     let mut sets: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().collect();
-    sets.extend(elements.beside().iter().filter(|(_, elements)| !elements.is_empty()).map(|(id, _)| *id));
+    sets.extend(
+        elements.beside().iter().filter(|(_, elements)| !elements.is_empty()).map(|(id, _)| *id),
+    );
     if let Elements::Instead(elements_of) = elements {
-        let created = plan.steps.iter().filter_map(|step| if let Step::AddElements(set) = step { Some(set.id) } else { None });
+        let created = plan
+            .steps
+            .iter()
+            .filter_map(|step| if let Step::AddElements(set) = step { Some(set.id) } else { None });
         sets.extend(created.filter(|id| elements_of(*id).is_some()));
     }
     sets.sort_unstable_by_key(|id| id.name);
@@ -421,7 +497,11 @@ fn skipped(elements: Elements<'_>, plan: &Plan<'_>) -> Vec<SetSpec> {
 
 /// Keeps the elements with the longest time left, as many as there is room for. Returns how many were dropped.
 fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
-    let Some(size) = size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size < elements.len()) else { return 0 };
+    let Some(size) =
+        size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size < elements.len())
+    else {
+        return 0;
+    };
     // No timeout is the longest of all.
     elements.sort_by_key(|info| (info.expires.is_some(), info.expires.map(std::cmp::Reverse)));
     let left_out = elements.len() - size;
@@ -429,7 +509,13 @@ fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
     left_out
 }
 
-fn write_step(out: &mut Writer, table: Table, sequence: &mut u32, (id, step): (u32, &Step<'_>), contents: &[Contents]) {
+fn write_step(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    (id, step): (u32, &Step<'_>),
+    contents: &[Contents],
+) {
     let mut next = || {
         let current = *sequence;
         *sequence = sequence.wrapping_add(1);
@@ -446,7 +532,9 @@ fn write_step(out: &mut Writer, table: Table, sequence: &mut u32, (id, step): (u
         Step::AddSet(set) => encode::new_set(out, table, next(), set, id),
         Step::FlushSet(name) => encode::flush_set(out, table, next(), name),
         Step::AddElements(set) => match contents.iter().find(|contents| contents.set == set.id) {
-            Some(Contents { elements, counters, .. }) => encode::add_again(out, table, sequence, set, elements, *counters),
+            Some(Contents { elements, counters, .. }) => {
+                encode::add_again(out, table, sequence, set, elements, *counters)
+            }
             None => encode::add_ranges(out, table, sequence, set.id, &set.elements),
         },
         Step::AddChain(chain) => encode::new_chain(out, table, next(), chain),
@@ -475,7 +563,10 @@ mod tests {
         };
         let mut elements = vec![info(1, Some(5)), info(2, None), info(3, Some(50))];
         assert_eq!(fit(&mut elements, Some(2)), 1);
-        assert_eq!(elements.iter().map(|info| info.key.to_string()).collect::<Vec<_>>(), ["10.0.0.2", "10.0.0.3"]);
+        assert_eq!(
+            elements.iter().map(|info| info.key.to_string()).collect::<Vec<_>>(),
+            ["10.0.0.2", "10.0.0.3"]
+        );
         assert_eq!(fit(&mut elements, None), 0);
     }
 }

@@ -5,8 +5,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register, VerdictCode};
-use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit, Verdict, prefix_mask, protocol};
+use super::expr::{
+    CmpOp, Expr, Family, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register,
+    VerdictCode,
+};
+use super::model::{
+    NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit,
+    Verdict, prefix_mask, protocol,
+};
 use super::schema::{DataType, SetSpec};
 
 /// The expressions of a rule.
@@ -51,19 +57,35 @@ impl Lowering {
             Statement::TcpFlags { mask, value } => {
                 self.depend(Selector::TcpDport);
                 // Flags are the 14th byte of the TCP header (RFC 9293, 3.1).
-                self.out.push(Expr::Payload { base: PayloadBase::Transport, offset: 13, len: 1, dreg: REG_1 });
+                self.out.push(Expr::Payload {
+                    base: PayloadBase::Transport,
+                    offset: 13,
+                    len: 1,
+                    dreg: REG_1,
+                });
                 self.mask(vec![*mask]);
                 self.cmp(CmpOp::Eq, vec![*value]);
             }
             Statement::Lookup { set, key } => {
                 self.concat(*set, key);
-                self.out.push(Expr::Lookup { set: set.name.to_owned(), sreg: REG_1, invert: false });
+                self.out.push(Expr::Lookup {
+                    set: set.name.to_owned(),
+                    sreg: REG_1,
+                    invert: false,
+                });
             }
             Statement::Counter => self.out.push(Expr::Counter { packets: 0, bytes: 0 }),
             Statement::Add { set, key, timeout } => self.dynset(false, *set, key, *timeout, None),
-            Statement::Update { set, key, timeout, over } => self.dynset(true, *set, key, *timeout, *over),
+            Statement::Update { set, key, timeout, over } => {
+                self.dynset(true, *set, key, *timeout, *over)
+            }
             Statement::Log { prefix, group, snaplen, queue_threshold } => {
-                self.out.push(Expr::Log { prefix: (*prefix).to_owned(), group: *group, snaplen: *snaplen, qthreshold: *queue_threshold });
+                self.out.push(Expr::Log {
+                    prefix: (*prefix).to_owned(),
+                    group: *group,
+                    snaplen: *snaplen,
+                    qthreshold: *queue_threshold,
+                });
             }
             Statement::Queue { number, bypass, by } => {
                 let flags = if *bypass { QUEUE_BYPASS } else { 0 };
@@ -72,14 +94,19 @@ impl Lowering {
                     QueueBy::Xt => xt_queue(*number, flags),
                 });
             }
-            Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver { rate: u64::from(*rate), per: Unit::Second, burst: *burst }),
+            Statement::LimitOver { rate, burst } => self.out.push(Expr::LimitOver {
+                rate: u64::from(*rate),
+                per: Unit::Second,
+                burst: *burst,
+            }),
             Statement::Tproxy(to) => {
                 let (family, address) = match to.ip() {
                     IpAddr::V4(address) => (Family::Ip4, address.octets().to_vec()),
                     IpAddr::V6(address) => (Family::Ip6, address.octets().to_vec()),
                 };
                 self.out.push(Expr::Immediate { dreg: REG_1, data: address });
-                self.out.push(Expr::Immediate { dreg: REG_2, data: to.port().to_be_bytes().to_vec() });
+                self.out
+                    .push(Expr::Immediate { dreg: REG_2, data: to.port().to_be_bytes().to_vec() });
                 self.out.push(Expr::Tproxy { family, address: REG_1, port: REG_2 });
             }
             Statement::Verdict(verdict) => self.out.push(Expr::Verdict(match verdict {
@@ -91,10 +118,25 @@ impl Lowering {
         }
     }
 
-    fn dynset(&mut self, update: bool, set: SetSpec, key: &[Selector], timeout: Option<Duration>, over: Option<Rate>) {
+    fn dynset(
+        &mut self,
+        update: bool,
+        set: SetSpec,
+        key: &[Selector],
+        timeout: Option<Duration>,
+        over: Option<Rate>,
+    ) {
         self.concat(set, key);
-        let each = over.map(|Rate { packets, per, burst }| Box::new(Expr::LimitOver { rate: packets, per, burst }));
-        self.out.push(Expr::Dynset { update, set: set.name.to_owned(), sreg_key: REG_1, timeout, each });
+        let each = over.map(|Rate { packets, per, burst }| {
+            Box::new(Expr::LimitOver { rate: packets, per, burst })
+        });
+        self.out.push(Expr::Dynset {
+            update,
+            set: set.name.to_owned(),
+            sreg_key: REG_1,
+            timeout,
+            each,
+        });
     }
 
     /// Makes sure that the selector has a meaning.
@@ -135,7 +177,8 @@ impl Lowering {
     }
 
     fn load(&mut self, selector: Selector, dreg: Register) {
-        let transport = |offset, len| Expr::Payload { base: PayloadBase::Transport, offset, len, dreg };
+        let transport =
+            |offset, len| Expr::Payload { base: PayloadBase::Transport, offset, len, dreg };
         let network = |offset, len| Expr::Payload { base: PayloadBase::Network, offset, len, dreg };
         self.out.push(match selector {
             Selector::Iif => Expr::Meta { key: MetaKey::Iif, dreg },
@@ -149,7 +192,9 @@ impl Lowering {
             Selector::Ip4Saddr => network(12, 4),
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),
             // TCP, UDP and SCTP alike have the destination port there.
-            Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => transport(2, 2),
+            Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => {
+                transport(2, 2)
+            }
             // UDP: the source port comes first (RFC 768).
             Selector::UdpSport => transport(0, 2),
             // The first chunk follows the common header of 12 bytes (RFC 9260, 3).
@@ -184,7 +229,11 @@ impl Lowering {
             Op::Le => CmpOp::Lte,
         };
         match operand {
-            Operand::Set(set) => self.out.push(Expr::Lookup { set: set.name.to_owned(), sreg: REG_1, invert: op == Op::Ne }),
+            Operand::Set(set) => self.out.push(Expr::Lookup {
+                set: set.name.to_owned(),
+                sreg: REG_1,
+                invert: op == Op::Ne,
+            }),
             Operand::Ports(first, last) => {
                 self.cmp(CmpOp::Gte, first.to_be_bytes().to_vec());
                 self.cmp(CmpOp::Lte, last.to_be_bytes().to_vec());
@@ -195,15 +244,28 @@ impl Lowering {
                 let [_, _, high, low] = number.to_be_bytes();
                 match selector {
                     // The kernel's own numbers, in its own order.
-                    Selector::Iif | Selector::FibSaddrType | Selector::FibDaddrType => self.cmp(cmp_op, number.to_ne_bytes().to_vec()),
-                    Selector::PktType | Selector::NfProto | Selector::L4Proto | Selector::SctpChunk | Selector::SocketTransparent => {
+                    Selector::Iif | Selector::FibSaddrType | Selector::FibDaddrType => {
+                        self.cmp(cmp_op, number.to_ne_bytes().to_vec())
+                    }
+                    Selector::PktType
+                    | Selector::NfProto
+                    | Selector::L4Proto
+                    | Selector::SctpChunk
+                    | Selector::SocketTransparent => {
                         self.cmp(cmp_op, vec![low]);
                     }
-                    Selector::TcpDport | Selector::UdpDport | Selector::UdpSport | Selector::SctpDport | Selector::ThDport => {
+                    Selector::TcpDport
+                    | Selector::UdpDport
+                    | Selector::UdpSport
+                    | Selector::SctpDport
+                    | Selector::ThDport => {
                         self.cmp(cmp_op, vec![high, low]);
                     }
                     // Not compared with numbers; as wide as they are, so that the kernel would refuse it loudly.
-                    Selector::IifName | Selector::Ip4Saddr | Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => {
+                    Selector::IifName
+                    | Selector::Ip4Saddr
+                    | Selector::Ip6Saddr
+                    | Selector::Ip6SaddrPrefix(_) => {
                         self.cmp(cmp_op, number.to_be_bytes().to_vec());
                     }
                 }

@@ -28,7 +28,12 @@ impl Ruleset {
     /// The same with every `queue` statement rendered this way.
     #[must_use]
     pub fn queueing(mut self, way: QueueBy) -> Self {
-        for statement in self.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.statements) {
+        for statement in self
+            .chains
+            .iter_mut()
+            .flat_map(|chain| &mut chain.rules)
+            .flat_map(|rule| &mut rule.statements)
+        {
             if let Statement::Queue { by, .. } = statement {
                 *by = way;
             }
@@ -38,8 +43,11 @@ impl Ruleset {
 
     /// How its rules queue packets; `None` if none does.
     pub fn queues_by(&self) -> Option<QueueBy> {
-        let mut statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
-        statements.find_map(|statement| if let Statement::Queue { by, .. } = statement { Some(*by) } else { None })
+        let mut statements =
+            self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+        statements.find_map(|statement| {
+            if let Statement::Queue { by, .. } = statement { Some(*by) } else { None }
+        })
     }
 }
 
@@ -78,7 +86,16 @@ pub struct Set {
 impl Set {
     /// An empty set without any option.
     pub fn plain(id: impl Into<SetSpec>, owner: Owner) -> Self {
-        Self { id: id.into(), owner, timeouts: false, timeout: None, size: None, counter: false, comment: None, elements: Vec::new() }
+        Self {
+            id: id.into(),
+            owner,
+            timeouts: false,
+            timeout: None,
+            size: None,
+            counter: false,
+            comment: None,
+            elements: Vec::new(),
+        }
     }
 }
 

@@ -43,8 +43,11 @@ impl Monitor {
     /// # Errors
     /// [`Error::Socket`]; needs CAP_NET_ADMIN.
     pub fn open(schema: Schema) -> Result<Self, Error> {
-        let socket = Socket::open(NlFamily::Netfilter, &[GROUP]).map_err(|source| Error::Socket { verb: "open", source })?;
-        socket.set_receive_buffer(RECEIVE_BUFFER).map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
+        let socket = Socket::open(NlFamily::Netfilter, &[GROUP])
+            .map_err(|source| Error::Socket { verb: "open", source })?;
+        socket
+            .set_receive_buffer(RECEIVE_BUFFER)
+            .map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
         Ok(Self { socket, inbox: vec![0; INBOX], schema })
     }
 
@@ -54,7 +57,9 @@ impl Monitor {
     /// # Errors
     /// [`Error::Socket`].
     pub fn listen(&self, wanted: bool) -> Result<(), Error> {
-        self.socket.set_group_membership(GROUP, wanted).map_err(|source| Error::Socket { verb: "change the group of", source })
+        self.socket
+            .set_group_membership(GROUP, wanted)
+            .map_err(|source| Error::Socket { verb: "change the group of", source })
     }
 
     /// Reads one datagram without waiting, and passes each notification about the schema's table, and each generation, to `take`. Changes made by
@@ -62,13 +67,20 @@ impl Monitor {
     ///
     /// # Errors
     /// [`Error::Socket`] for anything but a loss.
-    pub fn receive(&mut self, except: Option<u32>, mut take: impl FnMut(Notification)) -> Result<Received, Error> {
+    pub fn receive(
+        &mut self,
+        except: Option<u32>,
+        mut take: impl FnMut(Notification),
+    ) -> Result<Received, Error> {
         let schema = self.schema;
         match self.socket.receive(&mut self.inbox) {
             Ok(socket::Received::Datagram { cut: true, .. }) => Ok(Received::Lost),
             Ok(socket::Received::Datagram { bytes, cut: false }) => {
-                let messages = Messages(bytes).filter(|message| Some(message.header.portid) != except);
-                messages.filter_map(|message| decode::notification(&message, schema)).for_each(&mut take);
+                let messages =
+                    Messages(bytes).filter(|message| Some(message.header.portid) != except);
+                messages
+                    .filter_map(|message| decode::notification(&message, schema))
+                    .for_each(&mut take);
                 Ok(Received::Datagram)
             }
             Ok(socket::Received::Foreign) => Ok(Received::Datagram),

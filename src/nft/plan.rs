@@ -81,7 +81,9 @@ impl<'a> Plan<'a> {
         let mut plan = Self::default();
         match found.table {
             // The kernel changes these flags only when a process takes over a table that persists without an owner.
-            Some(TableInfo { flags, .. }) if owner.flags().is_some_and(|wanted| flags & OWNED != wanted) => {
+            Some(TableInfo { flags, .. })
+                if owner.flags().is_some_and(|wanted| flags & OWNED != wanted) =>
+            {
                 let orphan = owner == TableOwner::Owned && flags & OWNED == table_flag::PERSIST;
                 plan.differs(|| "the table has another owner".to_owned());
                 if orphan {
@@ -91,7 +93,14 @@ impl<'a> Plan<'a> {
                     plan.replace(wanted, found, owner.flags().unwrap_or(0));
                 }
             }
-            _ => plan.compare(wanted, found, owner.flags().or(found.table.as_ref().map(|table| table.flags & OWNED)).unwrap_or(0)),
+            _ => plan.compare(
+                wanted,
+                found,
+                owner
+                    .flags()
+                    .or(found.table.as_ref().map(|table| table.flags & OWNED))
+                    .unwrap_or(0),
+            ),
         }
         plan
     }
@@ -101,7 +110,9 @@ impl<'a> Plan<'a> {
         let mut plan = Self::default();
         match &found.table {
             None => plan.compare(wanted, found, owner.flags().unwrap_or(0)),
-            Some(table) => plan.replace(wanted, found, owner.flags().unwrap_or(table.flags & OWNED)),
+            Some(table) => {
+                plan.replace(wanted, found, owner.flags().unwrap_or(table.flags & OWNED))
+            }
         }
         plan
     }
@@ -109,14 +120,20 @@ impl<'a> Plan<'a> {
     /// Replaces the elements of these sets too, if nothing else in the plan does.
     pub(super) fn refill(&mut self, wanted: &'a Ruleset, sets: &[SetSpec]) {
         for set in sets.iter().filter_map(|id| wanted.set(*id)) {
-            if !self.steps.iter().any(|step| matches!(step, Step::AddElements(other) if other.id == set.id)) {
+            if !self
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::AddElements(other) if other.id == set.id))
+            {
                 self.steps.extend([Step::FlushSet(set.id.name.to_owned()), Step::AddElements(set)]);
             }
         }
     }
 
     fn replace(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
-        let carry = wanted.sets.iter().filter(|set| found.sets.iter().any(|old| old.name == set.id.name && is_carried(set, old)));
+        let carry = wanted.sets.iter().filter(|set| {
+            found.sets.iter().any(|old| old.name == set.id.name && is_carried(set, old))
+        });
         self.steps.push(Step::DeleteTable(carry.map(|set| set.id).collect()));
         self.compare(wanted, &Found::default(), flags);
     }
@@ -128,7 +145,9 @@ impl<'a> Plan<'a> {
     fn compare(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
         let fault = match found.table {
             None => Some("the table is missing"),
-            Some(TableInfo { flags, .. }) if flags & table_flag::DORMANT != 0 => Some("the table is dormant"),
+            Some(TableInfo { flags, .. }) if flags & table_flag::DORMANT != 0 => {
+                Some("the table is dormant")
+            }
             Some(_) => None,
         };
         if let Some(fault) = fault {
@@ -136,12 +155,17 @@ impl<'a> Plan<'a> {
             self.steps.push(Step::AddTable(flags));
         }
         let (delete_sets, add_sets, refill) = self.compare_sets(wanted, found);
-        let replaces_set = delete_sets.iter().any(|step| matches!(step, Step::DeleteSet { carry: Some(_), .. })) || {
-            // A set replaces one of the same name, which rules may use.
-            add_sets.iter().any(|set| found.sets.iter().any(|old| old.name == set.id.name))
-        };
+        let replaces_set =
+            delete_sets.iter().any(|step| matches!(step, Step::DeleteSet { carry: Some(_), .. }))
+                || {
+                    // A set replaces one of the same name, which rules may use.
+                    add_sets.iter().any(|set| found.sets.iter().any(|old| old.name == set.id.name))
+                };
         let (delete_chains, add_chains) = self.compare_chains(wanted, found);
-        let rules_differ = self.compare_rules(wanted, found) || replaces_set || !delete_chains.is_empty() || !add_chains.is_empty();
+        let rules_differ = self.compare_rules(wanted, found)
+            || replaces_set
+            || !delete_chains.is_empty()
+            || !add_chains.is_empty();
 
         // What refers to something is deleted before it: rules, then maps with chains or objects as values, then chains, objects and flowtables.
         if rules_differ && !found.rules.is_empty() {
@@ -165,7 +189,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Sets to delete, to add, and to refill.
-    fn compare_sets(&mut self, wanted: &'a Ruleset, found: &Found) -> (Vec<Step<'a>>, Vec<&'a Set>, Vec<&'a Set>) {
+    fn compare_sets(
+        &mut self,
+        wanted: &'a Ruleset,
+        found: &Found,
+    ) -> (Vec<Step<'a>>, Vec<&'a Set>, Vec<&'a Set>) {
         let (mut delete, mut add, mut refill) = (Vec::new(), Vec::new(), Vec::new());
         for set in &wanted.sets {
             let name = set.id.name;
@@ -202,7 +230,11 @@ impl<'a> Plan<'a> {
         (delete, add, refill)
     }
 
-    fn compare_chains(&mut self, wanted: &'a Ruleset, found: &Found) -> (Vec<Step<'a>>, Vec<&'a Chain>) {
+    fn compare_chains(
+        &mut self,
+        wanted: &'a Ruleset,
+        found: &Found,
+    ) -> (Vec<Step<'a>>, Vec<&'a Chain>) {
         let (mut delete, mut add) = (Vec::new(), Vec::new());
         for chain in &wanted.chains {
             match found.chains.iter().find(|old| old.name == chain.name) {
@@ -211,7 +243,9 @@ impl<'a> Plan<'a> {
                     add.push(chain);
                 }
                 Some(old) => {
-                    let base = chain.base.map(|base| (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned()));
+                    let base = chain.base.map(|base| {
+                        (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned())
+                    });
                     if old.base != base {
                         self.differs(|| format!("chain {} is hooked differently", chain.name));
                         delete.push(Step::DeleteChain(old.name.clone()));
@@ -245,7 +279,9 @@ impl<'a> Plan<'a> {
             let mut old = found.rules.iter().filter(|rule| rule.chain == chain.name);
             for (number, rule) in (1..).zip(&chain.rules) {
                 let wanted = lower(rule);
-                let same = old.next().is_some_and(|old| old.expressions.iter().cloned().map(Expr::at_rest).eq(wanted));
+                let same = old.next().is_some_and(|old| {
+                    old.expressions.iter().cloned().map(Expr::at_rest).eq(wanted)
+                });
                 if !same {
                     self.differs(|| format!("rule {number} of chain {} differs", chain.name));
                     return true;
@@ -263,7 +299,8 @@ impl<'a> Plan<'a> {
 /// Whether the elements of the old set go into the new one. A set of the configuration is filled from the configuration; elements of a transient set
 /// come back by themselves.
 fn is_carried(set: &Set, old: &SetInfo) -> bool {
-    let same_key = old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
+    let same_key =
+        old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
     let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.interval;
     let is_set = old.flags & set_flag::MAP == 0;
     is_set && set.owner != Owner::Config && same_key && same_shape && !set.id.transient
@@ -271,9 +308,18 @@ fn is_carried(set: &Set, old: &SetInfo) -> bool {
 
 /// How a set's definition differs.
 pub(super) fn set_difference(wanted: &Set, found: &SetInfo) -> Option<&'static str> {
-    let counts = found.expressions.iter().cloned().map(Expr::at_rest).eq(wanted.counter.then_some(Expr::Counter { packets: 0, bytes: 0 }));
+    let counts = found
+        .expressions
+        .iter()
+        .cloned()
+        .map(Expr::at_rest)
+        .eq(wanted.counter.then_some(Expr::Counter { packets: 0, bytes: 0 }));
     let checks = [
-        (found.key_type == encode::key_type(wanted.id) && found.key_len == encode::key_len(wanted.id), "the key is another"),
+        (
+            found.key_type == encode::key_type(wanted.id)
+                && found.key_len == encode::key_len(wanted.id),
+            "the key is another",
+        ),
         (found.flags == encode::set_flags(wanted), "the flags are others"),
         (found.size == wanted.size, "the size is another"),
         (found.timeout == wanted.timeout, "the timeout is another"),
@@ -305,7 +351,9 @@ mod tests {
                 .iter()
                 .map(|chain| ChainInfo {
                     name: chain.name.to_owned(),
-                    base: chain.base.map(|base| (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned())),
+                    base: chain.base.map(|base| {
+                        (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned())
+                    }),
                     implicit: false,
                 })
                 .collect(),
@@ -320,7 +368,11 @@ mod tests {
                     size: set.size,
                     count: None,
                     timeout: set.timeout,
-                    expressions: set.counter.then_some(Expr::Counter { packets: 7, bytes: 9 }).into_iter().collect(),
+                    expressions: set
+                        .counter
+                        .then_some(Expr::Counter { packets: 7, bytes: 9 })
+                        .into_iter()
+                        .collect(),
                     comment: set.comment.map(str::to_owned),
                 })
                 .collect(),
@@ -329,9 +381,19 @@ mod tests {
             rules: ruleset
                 .chains
                 .iter()
-                .flat_map(|chain| chain.rules.iter().map(|rule| RuleInfo { chain: chain.name.to_owned(), expressions: lower(rule) }))
+                .flat_map(|chain| {
+                    chain.rules.iter().map(|rule| RuleInfo {
+                        chain: chain.name.to_owned(),
+                        expressions: lower(rule),
+                    })
+                })
                 .collect(),
-            elements: ruleset.sets.iter().filter(|set| set.owner == Owner::Config).map(|set| (set.id, set.elements.clone())).collect(),
+            elements: ruleset
+                .sets
+                .iter()
+                .filter(|set| set.owner == Owner::Config)
+                .map(|set| (set.id, set.elements.clone()))
+                .collect(),
         }
     }
 
@@ -361,7 +423,10 @@ mod tests {
         let mut found = faithful(&ruleset);
         found.rules.remove(0);
         let plan = Plan::new(&ruleset, &found);
-        assert_eq!(plan.difference.as_deref(), Some(format!("rule 1 of chain {} differs", ruleset.chains[0].name).as_str()));
+        assert_eq!(
+            plan.difference.as_deref(),
+            Some(format!("rule 1 of chain {} differs", ruleset.chains[0].name).as_str())
+        );
         assert!(steps(&plan).iter().all(|step| step.contains("rules")), "{:?}", steps(&plan));
     }
 
@@ -371,7 +436,9 @@ mod tests {
         let mut found = faithful(&ruleset);
         found.sets[0].size = Some(5);
         let plan = Plan::new(&ruleset, &found);
-        assert!(plan.steps.contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: Some(HOSTS) }));
+        assert!(
+            plan.steps.contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: Some(HOSTS) })
+        );
         assert_eq!(plan.steps.first(), Some(&Step::FlushRules), "a set in use cannot be deleted");
         assert_eq!(steps(&plan).iter().filter(|step| step.contains("set ")).count(), 3);
     }
@@ -379,30 +446,48 @@ mod tests {
     #[test]
     fn table_is_recreated_for_an_owner_or_adopted_if_orphaned() {
         let ruleset = ruleset();
-        let found = |flags| Found { table: Some(TableInfo { flags, owner: None }), ..faithful(&ruleset) };
+        let found =
+            |flags| Found { table: Some(TableInfo { flags, owner: None }), ..faithful(&ruleset) };
         let planned = |flags, owner| steps(&Plan::with_owner(&ruleset, &found(flags), owner));
-        for (flags, owner) in
-            [(0, TableOwner::Unowned), (6, TableOwner::Owned), (0, TableOwner::AsFound), (6, TableOwner::AsFound), (4, TableOwner::AsFound)]
-        {
+        for (flags, owner) in [
+            (0, TableOwner::Unowned),
+            (6, TableOwner::Owned),
+            (0, TableOwner::AsFound),
+            (6, TableOwner::AsFound),
+            (4, TableOwner::AsFound),
+        ] {
             assert_eq!(planned(flags, owner), [""; 0], "{flags} {owner:?}");
         }
         assert_eq!(planned(4, TableOwner::Owned), ["add table with owner"]);
-        for (flags, owner, add) in
-            [(0, TableOwner::Owned, "add table with owner"), (6, TableOwner::Unowned, "add table"), (4, TableOwner::Unowned, "add table")]
-        {
-            assert_eq!(planned(flags, owner).get(..2).unwrap(), ["delete table", add], "{flags} {owner:?}");
+        for (flags, owner, add) in [
+            (0, TableOwner::Owned, "add table with owner"),
+            (6, TableOwner::Unowned, "add table"),
+            (4, TableOwner::Unowned, "add table"),
+        ] {
+            assert_eq!(
+                planned(flags, owner).get(..2).unwrap(),
+                ["delete table", add],
+                "{flags} {owner:?}"
+            );
         }
         let table = found(0);
         let plan = Plan::with_owner(&ruleset, &table, TableOwner::Owned);
         let carried: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().collect();
-        assert!(carried.contains(&HOSTS) && carried.contains(&PAIRS) && !carried.contains(&PORTS), "{carried:?}");
+        assert!(
+            carried.contains(&HOSTS) && carried.contains(&PAIRS) && !carried.contains(&PORTS),
+            "{carried:?}"
+        );
     }
 
     #[test]
     fn foreign_objects_are_deleted_after_their_references() {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
-        found.sets.push(SetInfo { name: "theirs_map".to_owned(), flags: set_flag::MAP, ..found.sets[0].clone() });
+        found.sets.push(SetInfo {
+            name: "theirs_map".to_owned(),
+            flags: set_flag::MAP,
+            ..found.sets[0].clone()
+        });
         found.chains.push(ChainInfo { name: "theirs".to_owned(), base: None, implicit: false });
         found.chains.push(ChainInfo { name: "__chain0".to_owned(), base: None, implicit: true });
         found.objects.push(ObjectInfo { name: "theirs_counter".to_owned(), kind: 1 });
@@ -426,6 +511,10 @@ mod tests {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
         found.sets[0].flags |= set_flag::MAP;
-        assert!(Plan::new(&ruleset, &found).steps.contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: None }));
+        assert!(
+            Plan::new(&ruleset, &found)
+                .steps
+                .contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: None })
+        );
     }
 }

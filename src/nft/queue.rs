@@ -22,7 +22,10 @@ impl Connection {
     /// [`Error::Apply`] when it refuses for another reason, CAP_NET_ADMIN for one.
     pub fn queue_by(&mut self) -> Result<Option<QueueBy>, Error> {
         for by in [QueueBy::Native, QueueBy::Xt] {
-            let rule = Rule { why: "", statements: vec![Statement::Queue { number: 0, bypass: true, by }] };
+            let rule = Rule {
+                why: "",
+                statements: vec![Statement::Queue { number: 0, bypass: true, by }],
+            };
             if self.accepts(&lower(&rule))? {
                 return Ok(Some(by));
             }
@@ -65,12 +68,20 @@ impl Connection {
             out.attr_str(attr::CHAIN_NAME, "none");
             out.end_message(nothing);
         })?;
-        let unknown = [Errno::NOENT, Errno::OPNOTSUPP, Errno::INVAL, Errno::PROTONOSUPPORT].map(Errno::raw_os_error);
+        let unknown = [Errno::NOENT, Errno::OPNOTSUPP, Errno::INVAL, Errno::PROTONOSUPPORT]
+            .map(Errno::raw_os_error);
         match failures.unwrap_or_default().iter().find(|failure| failure.sequence != last) {
             None => Ok(true),
-            Some(failure) if failure.sequence == asked && unknown.contains(&failure.errno) => Ok(false),
+            Some(failure) if failure.sequence == asked && unknown.contains(&failure.errno) => {
+                Ok(false)
+            }
             // Not about the rule: missing rights, for one.
-            Some(failure) => Err(Error::Apply { verb: "try", object: "a rule that queues".to_owned(), errno: failure.errno, message: None }),
+            Some(failure) => Err(Error::Apply {
+                verb: "try",
+                object: "a rule that queues".to_owned(),
+                errno: failure.errno,
+                message: None,
+            }),
         }
     }
 }

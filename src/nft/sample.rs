@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::element::Key;
-use super::model::{Base, Chain, Hook, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit, Verdict};
+use super::model::{
+    Base, Chain, Hook, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit,
+    Verdict,
+};
 use super::schema::{DataType, Schema, SetSpec, Table};
 
 /// Filled at run time, each element with its own counter.
@@ -17,31 +20,64 @@ pub(super) const PROTOCOLS: SetSpec = SetSpec::new("numbers", &[DataType::InetPr
 /// Filled from the configuration.
 pub(super) const INTERFACES: SetSpec = SetSpec::new("interfaces", &[DataType::IfName]);
 /// Filled by rules, and kept.
-pub(super) const PAIRS: SetSpec = SetSpec::new("pairs", &[DataType::InetProto, DataType::InetService]);
+pub(super) const PAIRS: SetSpec =
+    SetSpec::new("pairs", &[DataType::InetProto, DataType::InetService]);
 /// Filled by rules, and not kept.
-pub(super) const RECENT: SetSpec = SetSpec::new("recent", &[DataType::Ipv6Addr, DataType::InetProto, DataType::InetService]).transient();
+pub(super) const RECENT: SetSpec =
+    SetSpec::new("recent", &[DataType::Ipv6Addr, DataType::InetProto, DataType::InetService])
+        .transient();
 
 /// The table and its sets.
-pub(super) const SCHEMA: Schema = Schema { table: Table { name: "sample" }, sets: &[HOSTS, NETWORKS, PORTS, PROTOCOLS, INTERFACES, PAIRS, RECENT] };
+pub(super) const SCHEMA: Schema = Schema {
+    table: Table { name: "sample" },
+    sets: &[HOSTS, NETWORKS, PORTS, PROTOCOLS, INTERFACES, PAIRS, RECENT],
+};
 
 /// A ruleset with all of them.
 pub(super) fn ruleset() -> Ruleset {
     let rule = |statements: Vec<Statement>| Rule { why: "", statements };
-    let is_in = |selector, set| Statement::Match { selector, op: Op::Eq, operand: Operand::Set(set) };
-    let dynamic = |id| Set { timeouts: true, timeout: Some(Duration::from_secs(60)), size: Some(100), ..Set::plain(id, Owner::Rules) };
+    let is_in =
+        |selector, set| Statement::Match { selector, op: Op::Eq, operand: Operand::Set(set) };
+    let dynamic = |id| Set {
+        timeouts: true,
+        timeout: Some(Duration::from_secs(60)),
+        size: Some(100),
+        ..Set::plain(id, Owner::Rules)
+    };
     let prefix = Selector::Ip6SaddrPrefix(64);
     let end = vec![
-        rule(vec![Statement::Log { prefix: "sample: ", group: 7, snaplen: 64, queue_threshold: 8 }]),
-        rule(vec![Statement::LimitOver { rate: 10, burst: 20 }, Statement::Counter, Statement::Verdict(Verdict::Drop)]),
+        rule(vec![Statement::Log {
+            prefix: "sample: ",
+            group: 7,
+            snaplen: 64,
+            queue_threshold: 8,
+        }]),
+        rule(vec![
+            Statement::LimitOver { rate: 10, burst: 20 },
+            Statement::Counter,
+            Statement::Verdict(Verdict::Drop),
+        ]),
     ];
     let input = vec![
-        rule(vec![is_in(Selector::Ip4Saddr, HOSTS), Statement::Counter, Statement::Verdict(Verdict::Drop)]),
+        rule(vec![
+            is_in(Selector::Ip4Saddr, HOSTS),
+            Statement::Counter,
+            Statement::Verdict(Verdict::Drop),
+        ]),
         rule(vec![is_in(Selector::Ip4Saddr, NETWORKS), Statement::Verdict(Verdict::Return)]),
-        rule(vec![is_in(Selector::IifName, INTERFACES), is_in(Selector::L4Proto, PROTOCOLS), Statement::Verdict(Verdict::Accept)]),
+        rule(vec![
+            is_in(Selector::IifName, INTERFACES),
+            is_in(Selector::L4Proto, PROTOCOLS),
+            Statement::Verdict(Verdict::Accept),
+        ]),
         rule(vec![
             Statement::TcpFlags { mask: 0x12, value: 0x02 },
             is_in(Selector::TcpDport, PORTS),
-            Statement::Add { set: PAIRS, key: vec![Selector::L4Proto, Selector::ThDport], timeout: None },
+            Statement::Add {
+                set: PAIRS,
+                key: vec![Selector::L4Proto, Selector::ThDport],
+                timeout: None,
+            },
         ]),
         rule(vec![
             Statement::Update {
@@ -55,17 +91,35 @@ pub(super) fn ruleset() -> Ruleset {
     ];
     Ruleset {
         sets: vec![
-            Set { timeouts: true, size: Some(50), comment: Some("some hosts"), ..Set::plain(HOSTS, Owner::Daemon) },
+            Set {
+                timeouts: true,
+                size: Some(50),
+                comment: Some("some hosts"),
+                ..Set::plain(HOSTS, Owner::Daemon)
+            },
             Set { timeouts: true, counter: true, ..Set::plain(NETWORKS, Owner::Daemon) },
-            Set { elements: vec![Key::Port(22)..=Key::Port(22), Key::Port(80)..=Key::Port(90)], ..Set::plain(PORTS, Owner::Config) },
-            Set { elements: vec![Key::Protocol(1)..=Key::Protocol(1)], ..Set::plain(PROTOCOLS, Owner::Config) },
-            Set { elements: vec![Key::interface("eth0")..=Key::interface("eth0")], ..Set::plain(INTERFACES, Owner::Config) },
+            Set {
+                elements: vec![Key::Port(22)..=Key::Port(22), Key::Port(80)..=Key::Port(90)],
+                ..Set::plain(PORTS, Owner::Config)
+            },
+            Set {
+                elements: vec![Key::Protocol(1)..=Key::Protocol(1)],
+                ..Set::plain(PROTOCOLS, Owner::Config)
+            },
+            Set {
+                elements: vec![Key::interface("eth0")..=Key::interface("eth0")],
+                ..Set::plain(INTERFACES, Owner::Config)
+            },
             dynamic(PAIRS),
             dynamic(RECENT),
         ],
         chains: vec![
             Chain { name: "end", base: None, rules: end },
-            Chain { name: "input", base: Some(Base { hook: Hook::Input, priority: -10 }), rules: input },
+            Chain {
+                name: "input",
+                base: Some(Base { hook: Hook::Input, priority: -10 }),
+                rules: input,
+            },
         ],
     }
 }

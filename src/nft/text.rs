@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::element::DisplayRange;
 use super::model::{
-    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset,
-    Selector, Set, Statement, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST,
+    QueueBy, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset, Selector, Set, Statement, Verdict,
+    ct_state, prefix_mask, protocol, tcp_flag,
 };
 use super::schema::{DataType, Table};
 
@@ -62,10 +63,14 @@ fn write_set(out: &mut String, set: &Set) -> fmt::Result {
     writeln!(out, "\tset {} {{", set.id.name)?;
     let types: Vec<_> = set.id.key.iter().map(|kind| data_type(*kind)).collect();
     writeln!(out, "\t\ttype {}", types.join(" . "))?;
-    let flags: Vec<_> = [("interval", set.id.interval), ("dynamic", set.owner == Owner::Rules), ("timeout", set.timeouts)]
-        .into_iter()
-        .filter_map(|(flag, is_set)| is_set.then_some(flag))
-        .collect();
+    let flags: Vec<_> = [
+        ("interval", set.id.interval),
+        ("dynamic", set.owner == Owner::Rules),
+        ("timeout", set.timeouts),
+    ]
+    .into_iter()
+    .filter_map(|(flag, is_set)| is_set.then_some(flag))
+    .collect();
     if let Some(size) = set.size {
         writeln!(out, "\t\tsize {size}")?;
     }
@@ -83,7 +88,10 @@ fn write_set(out: &mut String, set: &Set) -> fmt::Result {
     }
     for (row, elements) in set.elements.chunks(ELEMENTS_PER_LINE).enumerate() {
         let start = if row == 0 { "\t\telements = { " } else { ",\n\t\t\t" };
-        let list: Vec<_> = elements.iter().map(|range| DisplayRange(*range.start(), *range.end()).to_string()).collect();
+        let list: Vec<_> = elements
+            .iter()
+            .map(|range| DisplayRange(*range.start(), *range.end()).to_string())
+            .collect();
         write!(out, "{start}{}", list.join(", "))?;
     }
     if !set.elements.is_empty() {
@@ -111,8 +119,15 @@ fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
     if !rule.why.is_empty() {
         writeln!(out, "\t\t# {}", rule.why)?;
     }
-    if rule.statements.iter().any(|statement| matches!(statement, Statement::Queue { by: QueueBy::Xt, .. })) {
-        writeln!(out, "\t\t# this kernel has no nft_queue: in force is the xt target NFQUEUE, which does the same and which nft cannot load")?;
+    if rule
+        .statements
+        .iter()
+        .any(|statement| matches!(statement, Statement::Queue { by: QueueBy::Xt, .. }))
+    {
+        writeln!(
+            out,
+            "\t\t# this kernel has no nft_queue: in force is the xt target NFQUEUE, which does the same and which nft cannot load"
+        )?;
     }
     out.push_str("\t\t");
     for (position, statement) in rule.statements.iter().enumerate() {
@@ -129,13 +144,20 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
     match statement {
         Statement::Match { selector, op, operand } => write_match(out, *selector, *op, *operand),
         Statement::CtState(states) => {
-            let names = names(*states, &[(ct_state::ESTABLISHED, "established"), (ct_state::RELATED, "related")]);
+            let names = names(
+                *states,
+                &[(ct_state::ESTABLISHED, "established"), (ct_state::RELATED, "related")],
+            );
             write!(out, "ct state {}", names.join(","))
         }
-        Statement::TcpFlags { mask, value } => write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value)),
+        Statement::TcpFlags { mask, value } => {
+            write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value))
+        }
         Statement::Lookup { set, key } => write!(out, "{} @{}", concat(key), set.name),
         Statement::Counter => out.write_str("counter"),
-        Statement::Add { set, key, timeout } => write!(out, "add @{} {{ {}{} }}", set.name, concat(key), Timeout(*timeout)),
+        Statement::Add { set, key, timeout } => {
+            write!(out, "add @{} {{ {}{} }}", set.name, concat(key), Timeout(*timeout))
+        }
         Statement::Update { set, key, timeout, over } => {
             write!(out, "update @{} {{ {}{}", set.name, concat(key), Timeout(*timeout))?;
             if let Some(Rate { packets, per, burst }) = over {
@@ -144,13 +166,20 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
             out.write_str(" }")
         }
         Statement::Log { prefix, group, snaplen, queue_threshold } => {
-            write!(out, "log prefix \"{prefix}\" group {group} snaplen {snaplen} queue-threshold {queue_threshold}")
+            write!(
+                out,
+                "log prefix \"{prefix}\" group {group} snaplen {snaplen} queue-threshold {queue_threshold}"
+            )
         }
         Statement::Queue { number, bypass, by: QueueBy::Native | QueueBy::Xt } => {
             write!(out, "queue {}to {number}", if *bypass { "flags bypass " } else { "" })
         }
-        Statement::LimitOver { rate, burst } => write!(out, "limit rate over {rate}/second burst {burst} packets"),
-        Statement::Tproxy(to) => write!(out, "tproxy {} to {to}", if to.is_ipv4() { "ip" } else { "ip6" }),
+        Statement::LimitOver { rate, burst } => {
+            write!(out, "limit rate over {rate}/second burst {burst} packets")
+        }
+        Statement::Tproxy(to) => {
+            write!(out, "tproxy {} to {to}", if to.is_ipv4() { "ip" } else { "ip6" })
+        }
         Statement::Verdict(Verdict::Drop) => out.write_str("drop"),
         Statement::Verdict(Verdict::Accept) => out.write_str("accept"),
         Statement::Verdict(Verdict::Return) => out.write_str("return"),
@@ -316,7 +345,10 @@ mod tests {
 
     #[test]
     fn flags_are_written_in_brackets_if_several() {
-        assert_eq!((in_brackets(0x12), in_brackets(0x04)), ("(syn|ack)".to_owned(), "rst".to_owned()));
+        assert_eq!(
+            (in_brackets(0x12), in_brackets(0x04)),
+            ("(syn|ack)".to_owned(), "rst".to_owned())
+        );
         assert_eq!((flags(0x12), flags(0)), ("syn|ack".to_owned(), "0x0".to_owned()));
     }
 }

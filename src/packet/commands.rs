@@ -21,16 +21,28 @@ impl PacketThread {
                 let engine = &self.enforcer.engine;
                 reply(&answer, (engine.account(address), engine.blocks_before(address)));
             }
-            Command::Block { source, timeout, text, answer } => reply(&answer, self.enforcer.block(now, source, timeout, &text)),
+            Command::Block { source, timeout, text, answer } => {
+                reply(&answer, self.enforcer.block(now, source, timeout, &text))
+            }
             Command::Unblock(target, answer) => reply(&answer, self.enforcer.unblock(now, target)),
             Command::UnblockAll(answer) => reply(&answer, self.enforcer.unblock_all(now)),
             Command::Protect(list, answer) => reply(&answer, self.enforcer.protect(now, list)),
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Since(answer) => {
-                reply(&answer, self.enforcer.engine.blocks().take(SINCE_MAX).map(|block| (block.source, block.since)).collect());
+                reply(
+                    &answer,
+                    self.enforcer
+                        .engine
+                        .blocks()
+                        .take(SINCE_MAX)
+                        .map(|block| (block.source, block.since))
+                        .collect(),
+                );
             }
             Command::Reasons(sources, answer) => {
-                let reason = |source: Source| self.enforcer.engine.blocked(source).map(|block| block.reason.clone());
+                let reason = |source: Source| {
+                    self.enforcer.engine.blocked(source).map(|block| block.reason.clone())
+                };
                 reply(&answer, sources.into_iter().map(reason).collect());
             }
             Command::Networks(answer) => {
@@ -43,8 +55,12 @@ impl PacketThread {
                 reply(&answer, (page.map(|block| (block.source, block.since)).collect(), next));
             }
             Command::Page(from, places, answer) => reply(&answer, self.page(from, places)),
-            Command::Offenders(answer) => reply(&answer, self.enforcer.engine.offenders().collect()),
-            Command::Evidence(since, most, answer) => reply(&answer, self.enforcer.engine.evidence(since, most)),
+            Command::Offenders(answer) => {
+                reply(&answer, self.enforcer.engine.offenders().collect())
+            }
+            Command::Evidence(since, most, answer) => {
+                reply(&answer, self.enforcer.engine.evidence(since, most))
+            }
             Command::Restore(stored, answer) => {
                 self.enforcer.restore_late(now, *stored, self.had_table);
                 reply(&answer, ());
@@ -78,7 +94,13 @@ impl PacketThread {
             port: block.port,
             age: now.since(block.since),
         };
-        self.enforcer.engine.blocks().filter(|block| block.exempt.is_empty()).take(most).map(shown).collect()
+        self.enforcer
+            .engine
+            .blocks()
+            .filter(|block| block.exempt.is_empty())
+            .take(most)
+            .map(shown)
+            .collect()
     }
 
     fn page(&self, from: usize, places: usize) -> (Vec<Block>, Option<usize>) {

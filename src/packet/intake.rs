@@ -76,7 +76,10 @@ impl PacketThread {
         let Intake { shedding, evaluated, no_probe, unreadable, .. } = intake;
         let began = clock::boottime();
         let (mut taken, mut more) = (0, true);
-        while more && taken < PACKETS_PER_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE) {
+        while more
+            && taken < PACKETS_PER_WAKE
+            && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE)
+        {
             let received = listener.receive(PACKETS_PER_READ, &mut |packet| {
                 let Ok(parsed) = wire::parse(packet.payload) else {
                     *unreadable += 1;
@@ -89,13 +92,16 @@ impl PacketThread {
                 // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs. Holds are few, by a rate of
                 // the rules, and each has to be confirmed or ended.
                 let hold = hold_of(packet.prefix);
-                if hold != Hold::New && shedding.should_shed(|| enforcer.engine.knows(probe.source)) {
+                if hold != Hold::New && shedding.should_shed(|| enforcer.engine.knows(probe.source))
+                {
                     return;
                 }
                 *evaluated += 1;
                 // What the decoys' rules log may be the beginning of a handshake. What is held is logged before it comes to them.
                 let probe = match parsed.transport {
-                    wire::Transport::Tcp(segment) if packet.hook == PREROUTING && hold != Hold::Repeat => {
+                    wire::Transport::Tcp(segment)
+                        if packet.hook == PREROUTING && hold != Hold::Repeat =>
+                    {
                         decoy.wait_for_handshake(now, segment.source_port, probe)
                     }
                     _ => Some(probe),
@@ -115,7 +121,8 @@ impl PacketThread {
     /// Fits batch and shedding to the load; `behind`: the round ended and there was more.
     fn weigh(&mut self, now: MonoTime, behind: bool) {
         // A round that took all leaves nothing behind, but for what came meanwhile.
-        let backlog = if behind || self.intake.shedding.is_on() { self.listener.backlog() } else { 0 };
+        let backlog =
+            if behind || self.intake.shedding.is_on() { self.listener.backlog() } else { 0 };
         self.intake.shedding.on_backlog(backlog);
         let statistics = self.listener.statistics();
         let logged = statistics.packets + statistics.lost;

@@ -28,7 +28,7 @@ use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PacketSource};
 use crate::config::{Config, OwnTable};
 use crate::decoy::{self, Decoy};
-use crate::enforce::{self, Drift, Enforcer, Hold, InForce, Kernel, Nftables, Observer};
+use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, InForce, Kernel, Nftables, Observer};
 use crate::engine::{Engine, MonoTime, Policy, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
@@ -71,7 +71,12 @@ impl PacketThread {
     ///
     /// # Errors
     /// When the group is taken, the kernel lacks something, or refuses.
-    pub fn start(setup: Setup, stored: Option<Stored>, observers: Observers, seed: [u64; 2]) -> Result<Self, StartError> {
+    pub fn start(
+        setup: Setup,
+        stored: Option<Stored>,
+        observers: Observers,
+        seed: [u64; 2],
+    ) -> Result<Self, StartError> {
         // The group first: a second daemon must find out before it touches the table of the first.
         let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
         let queues = PacketQueues::open(&setup.config, seed[0].rotate_left(16) ^ seed[1])?;
@@ -80,7 +85,8 @@ impl PacketThread {
         let found = kernel.read(&setup.ruleset)?;
         if let Some(group) = enforce::former_group(&found)
             && group != setup.config.capture.group
-            && let Err(error @ capture::Error::GroupInUse { .. }) = Listener::bind(Settings::of_group(group))
+            && let Err(error @ capture::Error::GroupInUse { .. }) =
+                Listener::bind(Settings::of_group(group))
         {
             return Err(StartError::TableInUse(error));
         }
@@ -91,7 +97,15 @@ impl PacketThread {
         let drift = Drift::new(setup.config.own_table);
         let Setup { config, ruleset, never_block, ephemeral, services } = setup;
         let in_force = InForce { ruleset, policy, never_block, services };
-        let mut enforcer = Enforcer::start(now(), kernel, observers, engine, in_force, &found, stored, drift)?;
+        let mut enforcer = Enforcer::start(
+            now(),
+            kernel,
+            observers,
+            engine,
+            in_force,
+            Earlier { table: &found, stored },
+            drift,
+        )?;
         if config.own_table == OwnTable::Yes && enforcer.table_owner() != TableOwner::Owned {
             let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
             enforcer.observer.notify(Notice::Warning(text.to_owned()));
@@ -134,7 +148,8 @@ impl PacketThread {
             for _ in 0..COMMANDS_PER_WAKE {
                 match inbox.next() {
                     Some(Command::Stop(remove, answer)) => {
-                        let evidence = self.enforcer.engine.evidence(MonoTime::default(), EVIDENCE_MAX);
+                        let evidence =
+                            self.enforcer.engine.evidence(MonoTime::default(), EVIDENCE_MAX);
                         self.enforcer.observer.store.last(evidence);
                         let _ = answer.send(self.stop(remove));
                         return Ok(());
@@ -147,7 +162,12 @@ impl PacketThread {
     }
 
     fn wait(&self, inbox: &Inbox<Command>, more: bool) {
-        let timers = [self.enforcer.engine.next_timer(), self.decoy.next_timer(), self.enforcer.next_timer(now()), self.next_look()];
+        let timers = [
+            self.enforcer.engine.next_timer(),
+            self.decoy.next_timer(),
+            self.enforcer.next_timer(now()),
+            self.next_look(),
+        ];
         let next = timers.into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
@@ -156,7 +176,10 @@ impl PacketThread {
             PollFd::from_borrowed_fd(self.enforcer.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
             // Where nothing waits, one of the others a second time.
-            PollFd::from_borrowed_fd(self.queues.as_fd().unwrap_or(self.listener.as_fd()), PollFlags::IN),
+            PollFd::from_borrowed_fd(
+                self.queues.as_fd().unwrap_or(self.listener.as_fd()),
+                PollFlags::IN,
+            ),
         ];
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.
         let _ = poll::wait(&mut fds, timeout);

@@ -12,7 +12,10 @@ use std::time::Duration;
 use super::command::Queues;
 use super::{Observers, PacketThread};
 use crate::capture::nfqueue::{Kind, Listener, Settings};
-use crate::capture::{self, PACKETS_PER_READ, PACKETS_PER_WAKE, PacketSource, TIME_PER_WAKE, Verdict, Waiting, WaitingSource, nfqueue};
+use crate::capture::{
+    self, PACKETS_PER_READ, PACKETS_PER_WAKE, PacketSource, TIME_PER_WAKE, Verdict, Waiting,
+    WaitingSource, nfqueue,
+};
 use crate::config::Config;
 use crate::enforce::{Enforcer, Hold, Nftables};
 use crate::engine::{ConnectionVerdict, MonoTime};
@@ -100,7 +103,9 @@ impl PacketQueues {
 
     /// Of all queues since the start.
     pub(super) fn statistics(&self) -> capture::Statistics {
-        self.left.0.plus(self.queue.as_ref().map(|queue| queue.listener.statistics()).unwrap_or_default())
+        self.left
+            .0
+            .plus(self.queue.as_ref().map(|queue| queue.listener.statistics()).unwrap_or_default())
     }
 
     /// Of all queues since the start.
@@ -155,9 +160,17 @@ impl Queue {
         if !config.has_queue() {
             return Ok(None);
         }
-        let listener = Listener::bind(Settings::of_queue(config.capture.group, !config.drops_probes()))?;
+        let listener =
+            Listener::bind(Settings::of_queue(config.capture.group, !config.drops_probes()))?;
         let overflow = Overflow { queue: config.capture.group, dropped: 0, at: None };
-        Ok(Some(Self { listener, again: Again::new(seed), probe: verdict_of_probes(config), looked: None, overflow, counts: Counts::default() }))
+        Ok(Some(Self {
+            listener,
+            again: Again::new(seed),
+            probe: verdict_of_probes(config),
+            looked: None,
+            overflow,
+            counts: Counts::default(),
+        }))
     }
 
     fn read_status(&mut self, now: MonoTime) {
@@ -179,12 +192,18 @@ impl PacketThread {
         let Some(queue) = &mut queues.queue else { return Ok(false) };
         let began = clock::boottime();
         let (mut taken, mut more) = (0, true);
-        while more && taken < PACKETS_PER_WAKE && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE) {
+        while more
+            && taken < PACKETS_PER_WAKE
+            && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE)
+        {
             let Queue { listener, again, probe, counts, overflow, .. } = queue;
-            let received = listener.decide(PACKETS_PER_READ, &mut |waiting| match waiting.kind {
-                Kind::Probe => on_probe(now, enforcer, counts, waiting, ephemeral, *probe),
-                Kind::Connection => on_connection(now, enforcer, counts, waiting, (&mut *again, &mut *overflow)),
-            })?;
+            let received =
+                listener.decide(PACKETS_PER_READ, &mut |waiting| match waiting.kind {
+                    Kind::Probe => on_probe(now, enforcer, counts, waiting, ephemeral, *probe),
+                    Kind::Connection => {
+                        on_connection(now, enforcer, counts, waiting, (&mut *again, &mut *overflow))
+                    }
+                })?;
             // Noise that is no packet counts as one: the round ends all the same.
             taken += received.packets.max(1);
             more = received.more;
@@ -195,7 +214,11 @@ impl PacketThread {
 
     /// The queues of another configuration, bound before the rules lead there. Those in force are kept until [`PacketThread::change_queue`], but for
     /// numbers that overlap: those must be left first.
-    pub(super) fn prepare_queue(&mut self, now: MonoTime, config: &Config) -> Result<Option<Queue>, capture::Error> {
+    pub(super) fn prepare_queue(
+        &mut self,
+        now: MonoTime,
+        config: &Config,
+    ) -> Result<Option<Queue>, capture::Error> {
         let (old, new) = (self.config.capture.group, config.capture.group);
         if !config.has_queue() || (self.queues.queue.is_some() && old == new) {
             return Ok(None);
@@ -237,7 +260,12 @@ impl PacketThread {
             match self.take_waiting(now) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => return log::warn!("the last packets of the old queue: {}", error_chain(&error)),
+                Err(error) => {
+                    return log::warn!(
+                        "the last packets of the old queue: {}",
+                        error_chain(&error)
+                    );
+                }
             }
         }
     }
@@ -274,7 +302,11 @@ fn on_probe(
     counts.evaluated += 1;
     enforcer.evaluate(now, &probe, Hold::None);
     match otherwise {
-        Verdict::Accept if enforcer.engine.connection_verdict(probe.source) == ConnectionVerdict::Blocked => Verdict::Drop,
+        Verdict::Accept
+            if enforcer.engine.connection_verdict(probe.source) == ConnectionVerdict::Blocked =>
+        {
+            Verdict::Drop
+        }
         other => other,
     }
 }
@@ -294,7 +326,11 @@ fn on_connection(
     counts.evaluated += 1;
     let passes = match enforcer.engine.connection_verdict(parsed.source) {
         // A suspect that nothing is known of, while probes are being lost: its own may be one of them.
-        ConnectionVerdict::Free if !enforcer.engine.knows(parsed.source) && overflow.is_recent(now) => again.has_come_again(now, &parsed),
+        ConnectionVerdict::Free
+            if !enforcer.engine.knows(parsed.source) && overflow.is_recent(now) =>
+        {
+            again.has_come_again(now, &parsed)
+        }
         ConnectionVerdict::Free => true,
         ConnectionVerdict::Blocked => false,
         ConnectionVerdict::Held => again.has_come_again(now, &parsed),
@@ -317,8 +353,20 @@ impl Again {
     /// Whether this SYN was here before, long enough ago; remembers it if not.
     fn has_come_again(&mut self, now: MonoTime, packet: &wire::Packet<'_>) -> bool {
         let wire::Transport::Tcp(segment) = packet.transport else { return true };
-        let key = (packet.source, packet.destination, segment.source_port, segment.destination_port, segment.sequence);
-        self.has_come(now, std::hash::BuildHasher::hash_one(&foldhash::fast::FixedState::with_seed(self.seed), key))
+        let key = (
+            packet.source,
+            packet.destination,
+            segment.source_port,
+            segment.destination_port,
+            segment.sequence,
+        );
+        self.has_come(
+            now,
+            std::hash::BuildHasher::hash_one(
+                &foldhash::fast::FixedState::with_seed(self.seed),
+                key,
+            ),
+        )
     }
 
     fn has_come(&mut self, now: MonoTime, hash: u64) -> bool {

@@ -27,7 +27,10 @@ pub enum Reload {
 impl PacketThread {
     /// Puts another configuration in force, or changes nothing and says why.
     pub(super) fn reconfigure(&mut self, now: MonoTime, setup: Setup) -> Reload {
-        self.try_reconfigure(now, setup).map_or_else(|findings| Reload::Refused { findings }, |warnings| Reload::Applied { warnings })
+        self.try_reconfigure(now, setup).map_or_else(
+            |findings| Reload::Refused { findings },
+            |warnings| Reload::Applied { warnings },
+        )
     }
 
     fn try_reconfigure(&mut self, now: MonoTime, setup: Setup) -> Result<Vec<String>, String> {
@@ -48,7 +51,10 @@ impl PacketThread {
         let listener = if setup.config.capture.group == self.config.capture.group {
             None
         } else {
-            Some(Listener::bind(Settings::of_group(setup.config.capture.group)).map_err(|error| error_chain(&error))?)
+            Some(
+                Listener::bind(Settings::of_group(setup.config.capture.group))
+                    .map_err(|error| error_chain(&error))?,
+            )
         };
         let queue = self.prepare_queue(now, &setup.config).map_err(|error| error_chain(&error))?;
         // Both configurations' sockets are there while the rules change.
@@ -56,7 +62,8 @@ impl PacketThread {
         let before = self.tally().unwrap_or_default();
         let queued = self.enforcer.ruleset().queues_by();
         let Setup { config, ruleset, never_block, ephemeral, services } = setup;
-        let in_force = InForce { ruleset, policy: Policy::from_config(&config), never_block, services };
+        let in_force =
+            InForce { ruleset, policy: Policy::from_config(&config), never_block, services };
         let installed = match self.enforcer.reconfigure(now, in_force) {
             Ok(installed) => installed,
             Err(error) => {
@@ -70,9 +77,13 @@ impl PacketThread {
         };
         let mut warnings = Vec::new();
         if let Some(fallback) = &installed.fallback {
-            warnings.push(format!("the blocks could not come together with the rules, so they follow: {}", error_chain(&fallback.error)));
+            warnings.push(format!(
+                "the blocks could not come together with the rules, so they follow: {}",
+                error_chain(&fallback.error)
+            ));
         }
-        let buckets = |config: &Config| (config.scan_trigger, config.scan_window, config.block.ipv6_prefix);
+        let buckets =
+            |config: &Config| (config.scan_trigger, config.scan_window, config.block.ipv6_prefix);
         self.reflex_changed(before, &installed, buckets(&config) != buckets(&self.config));
         self.change_queue(now, queue, &config);
         if let Some(listener) = listener {

@@ -109,7 +109,10 @@ impl Probe {
     /// # Errors
     ///
     /// Why it is no probe.
-    pub fn from_packet(packet: &wire::Packet<'_>, ephemeral: &RangeInclusive<u16>) -> Result<Self, NotProbe> {
+    pub fn from_packet(
+        packet: &wire::Packet<'_>,
+        ephemeral: &RangeInclusive<u16>,
+    ) -> Result<Self, NotProbe> {
         if !is_host(packet.source) || packet.source == packet.destination {
             return Err(NotProbe::Source);
         }
@@ -138,18 +141,33 @@ impl Probe {
             }
             wire::Transport::Icmp(_) | wire::Transport::Icmp6(_) => return Err(NotProbe::Icmp),
             wire::Transport::Fragment { .. } => return Err(NotProbe::Fragment),
-            wire::Transport::Other if is_infrastructure(packet.protocol) => return Err(NotProbe::Infrastructure),
-            wire::Transport::Other => (Transport::Ip, u16::from(packet.protocol), ScanKind::IpProtocol, false),
+            wire::Transport::Other if is_infrastructure(packet.protocol) => {
+                return Err(NotProbe::Infrastructure);
+            }
+            wire::Transport::Other => {
+                (Transport::Ip, u16::from(packet.protocol), ScanKind::IpProtocol, false)
+            }
         };
         let port = Port { transport, number };
-        Ok(Self { source: packet.source, destination: packet.destination, port, scan, ambiguous, ip_options: packet.ip_options })
+        Ok(Self {
+            source: packet.source,
+            destination: packet.destination,
+            port,
+            scan,
+            ambiguous,
+            ip_options: packet.ip_options,
+        })
     }
 }
 
 /// The scan that sends these flags, and whether closed connections send them too; `None` for answers.
 fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
     // ECN (RFC 3168) sets congestion flags on any segment, so they do not identify a kind; but no host sends a segment with only them.
-    let flags = if flags.without(Flags::ECE.with(Flags::CWR)).is_empty() { flags } else { flags.without(Flags::ECE.with(Flags::CWR)) };
+    let flags = if flags.without(Flags::ECE.with(Flags::CWR)).is_empty() {
+        flags
+    } else {
+        flags.without(Flags::ECE.with(Flags::CWR))
+    };
     const FIN: u8 = Flags::FIN.0;
     const SYN: u8 = Flags::SYN.0;
     const PUSH_URGENT: u8 = Flags::PSH.with(Flags::URG).0;
@@ -167,7 +185,9 @@ fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
         FIN => (ScanKind::Fin, true),
         bits if bits == xmas => (ScanKind::Xmas, false),
         // The last segment of a connection may have PSH; an ACK may have data, with PSH or URG.
-        _ if flags.contains(Flags::FIN.with(Flags::ACK)) && !flags.contains(Flags::SYN) => (ScanKind::Maimon, true),
+        _ if flags.contains(Flags::FIN.with(Flags::ACK)) && !flags.contains(Flags::SYN) => {
+            (ScanKind::Maimon, true)
+        }
         _ if flags.contains(Flags::ACK) && !flags.contains(Flags::SYN) => (ScanKind::Ack, true),
         _ => (ScanKind::CustomFlags, false),
     })
@@ -228,12 +248,28 @@ mod tests {
     const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     fn classify(protocol: u8, transport: wire::Transport<'_>) -> Result<Probe, NotProbe> {
-        Probe::from_packet(&wire::Packet { source: SCANNER, destination: HOST, protocol, transport, ip_options: false }, &EPHEMERAL)
+        Probe::from_packet(
+            &wire::Packet {
+                source: SCANNER,
+                destination: HOST,
+                protocol,
+                transport,
+                ip_options: false,
+            },
+            &EPHEMERAL,
+        )
     }
 
     fn segment(destination_port: u16, flags: u8) -> Result<Probe, NotProbe> {
-        let segment =
-            Segment { source_port: 40000, destination_port, sequence: 1, acknowledgement: 0, flags: Flags(flags), window: 1024, options: &[] };
+        let segment = Segment {
+            source_port: 40000,
+            destination_port,
+            sequence: 1,
+            acknowledgement: 0,
+            flags: Flags(flags),
+            window: 1024,
+            options: &[],
+        };
         classify(6, wire::Transport::Tcp(segment))
     }
 
@@ -242,10 +278,24 @@ mod tests {
     }
 
     fn from(source: &str, destination: &str) -> Result<Probe, NotProbe> {
-        let segment = Segment { source_port: 1, destination_port: 2, sequence: 3, acknowledgement: 0, flags: Flags::SYN, window: 1, options: &[] };
+        let segment = Segment {
+            source_port: 1,
+            destination_port: 2,
+            sequence: 3,
+            acknowledgement: 0,
+            flags: Flags::SYN,
+            window: 1,
+            options: &[],
+        };
         let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
         Probe::from_packet(
-            &wire::Packet { source, destination, protocol: 6, transport: wire::Transport::Tcp(segment), ip_options: false },
+            &wire::Packet {
+                source,
+                destination,
+                protocol: 6,
+                transport: wire::Transport::Tcp(segment),
+                ip_options: false,
+            },
             &EPHEMERAL,
         )
     }
@@ -305,7 +355,17 @@ mod tests {
 
     #[test]
     fn sctp_probes_are_init_and_cookie_echo_only() {
-        let chunk = |chunk| classify(132, wire::Transport::Sctp(sctp::Message { source_port: 1, destination_port: 36, verification_tag: 0, chunk }));
+        let chunk = |chunk| {
+            classify(
+                132,
+                wire::Transport::Sctp(sctp::Message {
+                    source_port: 1,
+                    destination_port: 36,
+                    verification_tag: 0,
+                    chunk,
+                }),
+            )
+        };
         assert_eq!(chunk(Some(1)).unwrap().scan, ScanKind::SctpInit);
         assert_eq!(chunk(Some(10)).unwrap().scan, ScanKind::SctpCookieEcho);
         for other in [None, Some(0), Some(2), Some(6)] {
@@ -321,18 +381,33 @@ mod tests {
             assert_eq!(classify(protocol, wire::Transport::Other), Err(NotProbe::Infrastructure));
         }
         assert_eq!(classify(6, wire::Transport::Fragment { offset: 8 }), Err(NotProbe::Fragment));
-        assert_eq!(classify(1, wire::Transport::Icmp(icmp::Message { kind: 3, code: 3, body: &[] })), Err(NotProbe::Icmp));
+        assert_eq!(
+            classify(1, wire::Transport::Icmp(icmp::Message { kind: 3, code: 3, body: &[] })),
+            Err(NotProbe::Icmp)
+        );
     }
 
     #[test]
     fn source_address_of_no_single_host_is_no_probe() {
-        for source in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1"] {
+        for source in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "192.0.2.1",
+        ] {
             assert_eq!(from(source, "192.0.2.1"), Err(NotProbe::Source), "{source}");
         }
         for source in ["::", "::1", "ff02::1", "::ffff:203.0.113.9", "2001:db8::1"] {
             assert_eq!(from(source, "2001:db8::1"), Err(NotProbe::Source), "{source}");
         }
-        for (source, destination) in [("203.0.113.9", "224.0.0.251"), ("203.0.113.9", "255.255.255.255"), ("2001:db8::9", "ff02::fb")] {
+        for (source, destination) in [
+            ("203.0.113.9", "224.0.0.251"),
+            ("203.0.113.9", "255.255.255.255"),
+            ("2001:db8::9", "ff02::fb"),
+        ] {
             assert_eq!(from(source, destination), Err(NotProbe::Destination), "{destination}");
         }
         assert!(from("203.0.113.9", "192.0.2.1").is_ok());

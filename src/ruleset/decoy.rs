@@ -7,11 +7,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Builder, service};
 use crate::nft::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Selector, Statement,
-    Verdict, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, PACKET_HOST,
+    RTN_LOCAL, RTN_UNICAST, Rule, Selector, Statement, Verdict, protocol, tcp_flag,
 };
 use crate::ruleset::SetId;
-use crate::ruleset::statements::{back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule};
+use crate::ruleset::statements::{
+    back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule,
+};
 
 /// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the service's. Every NAT chain of the hook runs at
 /// -100, whatever priority it names (net/netfilter/nf_nat_core.c).
@@ -46,7 +48,10 @@ impl Builder<'_> {
         if self.decoys.tcp {
             chains.extend([
                 self.decoy_new(DECOY_SYN, "logged first: the daemon waits for the handshake"),
-                self.decoy_new(DECOY_ACK, "logged first, with a rate of its own, because SYNs may use up theirs"),
+                self.decoy_new(
+                    DECOY_ACK,
+                    "logged first, with a rate of its own, because SYNs may use up theirs",
+                ),
                 decoy_tcp(),
             ]);
         }
@@ -56,23 +61,56 @@ impl Builder<'_> {
             chains.push(chain);
         }
         let mut known = vec![
-            rule("frames for all hosts or for others, with any address", [is_not(Selector::PktType, PACKET_HOST), back()]),
-            rule("broadcast, multicast, anycast, and forwarded packets", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
-            rule("the allow list sees closed ports", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
+            rule(
+                "frames for all hosts or for others, with any address",
+                [is_not(Selector::PktType, PACKET_HOST), back()],
+            ),
+            rule(
+                "broadcast, multicast, anycast, and forwarded packets",
+                [is_not(Selector::FibDaddrType, RTN_LOCAL), back()],
+            ),
+            rule(
+                "the allow list sees closed ports",
+                [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()],
+            ),
             rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
-            rule("a source address that is not unicast, which `watch` drops", [is_not(Selector::FibSaddrType, RTN_UNICAST), back()]),
-            rule("", [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), back()]),
+            rule(
+                "a source address that is not unicast, which `watch` drops",
+                [is_not(Selector::FibSaddrType, RTN_UNICAST), back()],
+            ),
+            rule(
+                "",
+                [
+                    matches(
+                        Selector::Ip6Saddr,
+                        Op::Eq,
+                        Operand::Address(Ipv6Addr::UNSPECIFIED.into()),
+                    ),
+                    back(),
+                ],
+            ),
         ];
         let of = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
-        known.extend(self.decoy_ports().map(|(number, ..)| rule("", [is(Selector::L4Proto, u32::from(number)), goto(of(number))])));
+        known.extend(self.decoy_ports().map(|(number, ..)| {
+            rule("", [is(Selector::L4Proto, u32::from(number)), goto(of(number))])
+        }));
         chains.push(chain(DECOY_HOST, known));
         let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
         if !self.config.interfaces.is_empty() {
-            rules.push(rule("only the watched interfaces", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
+            rules.push(rule(
+                "only the watched interfaces",
+                [is_not_in(Selector::IifName, SetId::Interfaces), back()],
+            ));
         }
         // The ports before any routing lookup: every packet to the host passes here.
-        rules.extend(self.decoy_ports().map(|(_, selector, ports)| rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])));
-        chains.push(Chain { name: DECOY, base: Some(Base { hook: Hook::Prerouting, priority: DECOY_PRIORITY }), rules });
+        rules.extend(self.decoy_ports().map(|(_, selector, ports)| {
+            rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])
+        }));
+        chains.push(Chain {
+            name: DECOY,
+            base: Some(Base { hook: Hook::Prerouting, priority: DECOY_PRIORITY }),
+            rules,
+        });
         chains
     }
 
@@ -90,13 +128,26 @@ impl Builder<'_> {
 
     fn decoy_answer(&self) -> Chain {
         let port = self.config.capture.decoy_port;
-        let listeners: [(u8, SocketAddr); 2] =
-            [(NFPROTO_IPV4, (Ipv4Addr::LOCALHOST, port).into()), (NFPROTO_IPV6, (Ipv6Addr::LOCALHOST, port).into())];
+        let listeners: [(u8, SocketAddr); 2] = [
+            (NFPROTO_IPV4, (Ipv4Addr::LOCALHOST, port).into()),
+            (NFPROTO_IPV6, (Ipv6Addr::LOCALHOST, port).into()),
+        ];
         let to = |number: u8, (family, listener): (u8, SocketAddr)| {
             let family = is(Selector::NfProto, u32::from(family));
-            rule("", [family, is(Selector::L4Proto, u32::from(number)), Statement::Tproxy(listener), Statement::Verdict(Verdict::Accept)])
+            rule(
+                "",
+                [
+                    family,
+                    is(Selector::L4Proto, u32::from(number)),
+                    Statement::Tproxy(listener),
+                    Statement::Verdict(Verdict::Accept),
+                ],
+            )
         };
-        let mut rules: Vec<_> = self.decoy_ports().flat_map(|(number, ..)| listeners.map(|listener| to(number, listener))).collect();
+        let mut rules: Vec<_> = self
+            .decoy_ports()
+            .flat_map(|(number, ..)| listeners.map(|listener| to(number, listener)))
+            .collect();
         if let Some(first) = rules.first_mut() {
             first.why = "to the daemon's listener, with its original address and port";
         }
@@ -107,7 +158,10 @@ impl Builder<'_> {
 /// Packets to a decoy's port that are not for the decoy.
 fn decoy_not_ours() -> [Rule; 2] {
     let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
-    [rule("a socket accepts it: of a service, or of a connection to the decoy", [live, back()]), service()]
+    [
+        rule("a socket accepts it: of a service, or of a connection to the decoy", [live, back()]),
+        service(),
+    ]
 }
 
 fn decoy_tcp() -> Chain {

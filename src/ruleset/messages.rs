@@ -17,7 +17,10 @@ const DECOY_RULES: &str = "rule of chain decoy";
 pub fn remedy(error: &Error) -> &'static str {
     match error {
         // The kernel reports an expression that it does not know, and no module provides, as not found.
-        Error::Apply { object, .. } if object.starts_with(DECOY_RULES) && (error.is_not_found() || error.is_not_supported()) => {
+        Error::Apply { object, .. }
+            if object.starts_with(DECOY_RULES)
+                && (error.is_not_found() || error.is_not_supported()) =>
+        {
             "; connect mode needs the kernel modules nft_tproxy, nft_socket and nft_limit: install the package that has all modules of \
              this kernel (linux-modules-extra on Ubuntu, kernel-modules on Fedora and RHEL), or choose mode stealth"
         }
@@ -32,7 +35,12 @@ mod tests {
     use super::*;
 
     fn remedy_for(object: &str, errno: Errno) -> &'static str {
-        remedy(&Error::Apply { verb: "add", object: object.to_owned(), errno: errno.raw_os_error(), message: None })
+        remedy(&Error::Apply {
+            verb: "add",
+            object: object.to_owned(),
+            errno: errno.raw_os_error(),
+            message: None,
+        })
     }
 
     #[test]

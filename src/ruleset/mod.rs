@@ -17,13 +17,16 @@ use std::time::Duration;
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
 use crate::nft::element;
 use crate::nft::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement,
-    ct_state, protocol, tcp_flag,
+    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL,
+    RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, ct_state, protocol, tcp_flag,
 };
 use crate::nft::{Key, SetSpec};
 
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
-use self::statements::{LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule, to_service};
+use self::statements::{
+    LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule,
+    to_service,
+};
 
 pub use self::reflex::held_prefix;
 pub use self::sets::{SCHEMA, SetId};
@@ -91,10 +94,18 @@ const SCTP_PROBE: &str = "sctp_probe";
 
 /// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
 pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
-    let decoys = Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
+    let decoys =
+        Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
     let end = if config.closed_ports == ClosedPorts::Drop { drop() } else { back() };
     let reflex = Reflex::of(config, end, log);
-    let builder = Builder { config, tcp: config.tcp.watched(), udp: config.udp.watched(), decoys, ephemeral, reflex };
+    let builder = Builder {
+        config,
+        tcp: config.tcp.watched(),
+        udp: config.udp.watched(),
+        decoys,
+        ephemeral,
+        reflex,
+    };
     Ruleset { sets: builder.sets(), chains: builder.chains() }
 }
 
@@ -120,16 +131,29 @@ impl Builder<'_> {
             // Networks are blocked by commands only, so only hosts need a bound. A size of 0 would be no bound.
             let size = (!id.is_interval()).then_some(self.config.block.total.max(1));
             let counter = !id.counts_each();
-            Set { size, timeouts: true, counter, comment: Some(comment), ..Set::plain(id, Owner::Daemon) }
+            Set {
+                size,
+                timeouts: true,
+                counter,
+                comment: Some(comment),
+                ..Set::plain(id, Owner::Daemon)
+            }
         };
-        let (allowed4, allowed6): (Vec<_>, Vec<_>) = self.config.allow.iter().partition(|network| network.addr().is_ipv4());
+        let (allowed4, allowed6): (Vec<_>, Vec<_>) =
+            self.config.allow.iter().partition(|network| network.addr().is_ipv4());
         let allowed = |id, networks: Vec<&ipnet::IpNet>| Set {
             comment: Some("never blocked"),
-            elements: element::merge(networks.into_iter().map(|network| Key::network(*network)).collect()),
+            elements: element::merge(
+                networks.into_iter().map(|network| Key::network(*network)).collect(),
+            ),
             ..Set::plain(id, Owner::Daemon)
         };
         let ports = |id, ports: &PortSet| Set {
-            elements: ports.ranges().iter().map(|range| Key::Port(*range.start())..=Key::Port(*range.end())).collect(),
+            elements: ports
+                .ranges()
+                .iter()
+                .map(|range| Key::Port(*range.start())..=Key::Port(*range.end()))
+                .collect(),
             ..Set::plain(id, Owner::Config)
         };
         let mut sets = vec![
@@ -141,10 +165,14 @@ impl Builder<'_> {
             allowed(SetId::Allowed6, allowed6),
         ];
         if !self.config.interfaces.is_empty() {
-            let mut names: Vec<_> = self.config.interfaces.iter().map(|name| Key::interface(name)).collect();
+            let mut names: Vec<_> =
+                self.config.interfaces.iter().map(|name| Key::interface(name)).collect();
             names.sort_unstable();
             names.dedup();
-            sets.push(Set { elements: names.into_iter().map(|name| name..=name).collect(), ..Set::plain(SetId::Interfaces, Owner::Config) });
+            sets.push(Set {
+                elements: names.into_iter().map(|name| name..=name).collect(),
+                ..Set::plain(SetId::Interfaces, Owner::Config)
+            });
         }
         if !self.tcp.is_empty() {
             sets.push(Set { comment: Some("watched"), ..ports(SetId::TcpPorts, &self.tcp) });
@@ -155,7 +183,10 @@ impl Builder<'_> {
         if self.watches() {
             sets.push(Set {
                 comment: Some("protocols in use besides TCP, UDP, SCTP"),
-                elements: SOCKETLESS_PROTOCOLS.iter().map(|number| Key::Protocol(*number)..=Key::Protocol(*number)).collect(),
+                elements: SOCKETLESS_PROTOCOLS
+                    .iter()
+                    .map(|number| Key::Protocol(*number)..=Key::Protocol(*number))
+                    .collect(),
                 ..Set::plain(SetId::Protocols, Owner::Config)
             });
             sets.push(Set {
@@ -181,7 +212,10 @@ impl Builder<'_> {
 
     /// The selector of a source, and its set of suspects, for IPv4 and IPv6.
     fn suspects(&self) -> [(Selector, SetId); 2] {
-        [(Selector::Ip4Saddr, SetId::Suspect4), (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6)]
+        [
+            (Selector::Ip4Saddr, SetId::Suspect4),
+            (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6),
+        ]
     }
 
     /// Whether any port is watched.
@@ -228,16 +262,30 @@ impl Builder<'_> {
         };
         if self.config.mode == Mode::Observe {
             // Existing blocks stay in the sets, for when the mode is `enforce` again; no rule looks them up.
-            return Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules: Vec::new() };
+            return Chain {
+                name: "gate",
+                base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }),
+                rules: Vec::new(),
+            };
         }
         let mut rules = vec![
-            gate("blocked sources are dropped, unless they are allowed", Selector::Ip4Saddr, SetId::Blocked4, Selector::Ip4Saddr, SetId::Allowed4),
+            gate(
+                "blocked sources are dropped, unless they are allowed",
+                Selector::Ip4Saddr,
+                SetId::Blocked4,
+                Selector::Ip4Saddr,
+                SetId::Allowed4,
+            ),
             gate("", prefix, SetId::Blocked6, Selector::Ip6Saddr, SetId::Allowed6),
             gate("", Selector::Ip4Saddr, SetId::BlockedNets4, Selector::Ip4Saddr, SetId::Allowed4),
             gate("", Selector::Ip6Saddr, SetId::BlockedNets6, Selector::Ip6Saddr, SetId::Allowed6),
         ];
         rules.extend(self.reflex.iter().flat_map(Reflex::gate));
-        Chain { name: "gate", base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }), rules }
+        Chain {
+            name: "gate",
+            base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }),
+            rules,
+        }
     }
 
     fn watch(&self) -> Chain {
@@ -251,13 +299,28 @@ impl Builder<'_> {
         };
         let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
         if !self.config.interfaces.is_empty() {
-            rules.push(rule("only the watched interfaces", [is_not_in(Selector::IifName, SetId::Interfaces), back()]));
+            rules.push(rule(
+                "only the watched interfaces",
+                [is_not_in(Selector::IifName, SetId::Interfaces), back()],
+            ));
         }
         rules.extend([
-            rule("live connections", [Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED), back()]),
-            rule("frames for all hosts or for others, with any address", [is_not(Selector::PktType, PACKET_HOST), back()]),
-            rule("broadcast, multicast, anycast", [is_not(Selector::FibDaddrType, RTN_LOCAL), back()]),
-            rule("protocols that are never a probe; ICMP is among them and never dropped", [is_in(Selector::L4Proto, SetId::Protocols), back()]),
+            rule(
+                "live connections",
+                [Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED), back()],
+            ),
+            rule(
+                "frames for all hosts or for others, with any address",
+                [is_not(Selector::PktType, PACKET_HOST), back()],
+            ),
+            rule(
+                "broadcast, multicast, anycast",
+                [is_not(Selector::FibDaddrType, RTN_LOCAL), back()],
+            ),
+            rule(
+                "protocols that are never a probe; ICMP is among them and never dropped",
+                [is_in(Selector::L4Proto, SetId::Protocols), back()],
+            ),
             rule("the allow list", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
             rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
         ]);
@@ -281,16 +344,34 @@ impl Builder<'_> {
             ),
             rule(
                 "the unspecified address, which the routing lookup does not reject",
-                [matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into())), forged],
+                [
+                    matches(
+                        Selector::Ip6Saddr,
+                        Op::Eq,
+                        Operand::Address(Ipv6Addr::UNSPECIFIED.into()),
+                    ),
+                    forged,
+                ],
             ),
         ]);
-        let (tcp_chain, sctp_chain) = if self.tcp.is_empty() { (back(), back()) } else { (goto(TCP_PROBE), goto(SCTP_PROBE)) };
+        let (tcp_chain, sctp_chain) = if self.tcp.is_empty() {
+            (back(), back())
+        } else {
+            (goto(TCP_PROBE), goto(SCTP_PROBE))
+        };
         let udp_chain = if self.udp.is_empty() { back() } else { goto(UDP_PROBE) };
         rules.push(rule("no socket accepts the remaining packets", tcp(tcp_chain)));
         rules.push(rule("", udp(udp_chain)));
         rules.push(rule("", sctp(sctp_chain)));
-        rules.push(rule("IP protocols that are not in use here", [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)]));
-        Chain { name: "watch", base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }), rules }
+        rules.push(rule(
+            "IP protocols that are not in use here",
+            [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)],
+        ));
+        Chain {
+            name: "watch",
+            base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }),
+            rules,
+        }
     }
 
     fn log(&self) -> Statement {
@@ -304,8 +385,12 @@ impl Builder<'_> {
             return chain(PROBE, rules);
         }
         let rule = match (self.config.mode, self.config.closed_ports) {
-            (Mode::Enforce, ClosedPorts::Drop) => rule("logged, and not answered", [self.log(), drop()]),
-            (Mode::Enforce, ClosedPorts::Answer) => rule("logged; the kernel answers as without these rules", [self.log(), back()]),
+            (Mode::Enforce, ClosedPorts::Drop) => {
+                rule("logged, and not answered", [self.log(), drop()])
+            }
+            (Mode::Enforce, ClosedPorts::Answer) => {
+                rule("logged; the kernel answers as without these rules", [self.log(), back()])
+            }
             (Mode::Observe, _) => rule("logged; mode observe drops nothing", [self.log(), back()]),
         };
         rules.push(rule);
@@ -318,11 +403,18 @@ impl Builder<'_> {
         if self.config.queues_connections() {
             let timeout = Some(SUSPECT_MEMORY);
             rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
-                let why = if number == 0 { "from this packet on, so that no later connection overtakes it" } else { "" };
+                let why = if number == 0 {
+                    "from this packet on, so that no later connection overtakes it"
+                } else {
+                    ""
+                };
                 let (set, key) = (SetSpec::from(set), vec![source]);
                 // A longer timeout that the reflex has set stays.
-                let put =
-                    if self.reflex.is_some() { Statement::Add { set, key, timeout } } else { Statement::Update { set, key, timeout, over: None } };
+                let put = if self.reflex.is_some() {
+                    Statement::Add { set, key, timeout }
+                } else {
+                    Statement::Update { set, key, timeout, over: None }
+                };
                 rule(why, [put])
             }));
         }
@@ -331,7 +423,14 @@ impl Builder<'_> {
         } else {
             "it waits for the daemon's verdict; without the daemon it continues"
         };
-        rules.push(rule(why, [Statement::Queue { number: self.config.capture.group, bypass: !self.config.drops_probes(), by: QueueBy::default() }]));
+        rules.push(rule(
+            why,
+            [Statement::Queue {
+                number: self.config.capture.group,
+                bypass: !self.config.drops_probes(),
+                by: QueueBy::default(),
+            }],
+        ));
         rules
     }
 
@@ -354,10 +453,19 @@ impl Builder<'_> {
 
     fn tcp_probe(&self) -> Chain {
         let flags = |mask, value| Statement::TcpFlags { mask, value };
-        let every = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::PSH | tcp_flag::ACK | tcp_flag::URG;
-        let (an_ack, a_fin) = (flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::ACK), flags(every, tcp_flag::FIN));
+        let every = tcp_flag::FIN
+            | tcp_flag::SYN
+            | tcp_flag::RST
+            | tcp_flag::PSH
+            | tcp_flag::ACK
+            | tcp_flag::URG;
+        let (an_ack, a_fin) =
+            (flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::ACK), flags(every, tcp_flag::FIN));
         let mut rules = vec![
-            rule("answers to packets that others sent with our address", [flags(tcp_flag::RST, tcp_flag::RST), back()]),
+            rule(
+                "answers to packets that others sent with our address",
+                [flags(tcp_flag::RST, tcp_flag::RST), back()],
+            ),
             rule("", [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::SYN | tcp_flag::ACK), back()]),
             rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
             service(),
@@ -366,14 +474,23 @@ impl Builder<'_> {
             // Only segments that a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas
             // and invalid flags never belong to a connection.
             let late = matches(Selector::TcpDport, Op::Eq, range);
-            rules.push(rule("out-of-state packets of our own closed connections", [an_ack.clone(), late.clone(), back()]));
+            rules.push(rule(
+                "out-of-state packets of our own closed connections",
+                [an_ack.clone(), late.clone(), back()],
+            ));
             rules.push(rule("", [a_fin.clone(), late, back()]));
         }
         if self.config.has_reflex(&self.config.tcp) {
-            rules.push(rule("other closed connections cause such packets too, so these alone never trigger", [an_ack, goto(PROBE)]));
+            rules.push(rule(
+                "other closed connections cause such packets too, so these alone never trigger",
+                [an_ack, goto(PROBE)],
+            ));
             rules.push(rule("", [a_fin, goto(PROBE)]));
             if self.decoys.tcp {
-                rules.push(rule("with a decoy, handshakes count, and the daemon knows them", [opens(), goto(PROBE)]));
+                rules.push(rule(
+                    "with a decoy, handshakes count, and the daemon knows them",
+                    [opens(), goto(PROBE)],
+                ));
             }
             rules.push(rule("", [goto(REFLEX)]));
         } else {
@@ -393,7 +510,10 @@ impl Builder<'_> {
     }
 
     fn udp_probe(&self) -> Chain {
-        let mut rules = vec![rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]), service()];
+        let mut rules = vec![
+            rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]),
+            service(),
+        ];
         // With decoys, packets come here only if the decoy's listener is gone; they are logged as without decoys.
         if self.config.has_reflex(&self.config.udp) && !self.decoys.udp {
             rules.extend(udp_not_counted(self.ephemeral()));
@@ -410,7 +530,12 @@ impl Builder<'_> {
 }
 
 fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
-    let remember = || Statement::Update { set: SetId::Services.spec(), key: vec![Selector::L4Proto, Selector::ThDport], timeout: None, over: None };
+    let remember = || Statement::Update {
+        set: SetId::Services.spec(),
+        key: vec![Selector::L4Proto, Selector::ThDport],
+        timeout: None,
+        over: None,
+    };
     let mut rules = vec![rule(
         "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
         [opens(), remember()],
@@ -433,7 +558,10 @@ fn sctp_probe() -> Chain {
     let rules = vec![
         rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
         service(),
-        rule("INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped", [is(Selector::SctpChunk, 1), goto(TELL)]),
+        rule(
+            "INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped",
+            [is(Selector::SctpChunk, 1), goto(TELL)],
+        ),
         rule("COOKIE ECHO", [is(Selector::SctpChunk, 10), goto(TELL)]),
     ];
     chain(SCTP_PROBE, rules)
@@ -461,7 +589,10 @@ mod tests {
                 let expressions = lower(wanted);
                 encode::new_rule(&mut out, table, 1, chain.name, &expressions);
                 let message = Messages(out.bytes()).next().unwrap();
-                assert_eq!(decode::rule(&message, table), Some(RuleInfo { chain: chain.name.to_owned(), expressions }));
+                assert_eq!(
+                    decode::rule(&message, table),
+                    Some(RuleInfo { chain: chain.name.to_owned(), expressions })
+                );
             }
         }
     }

@@ -23,11 +23,15 @@
 use std::time::Duration;
 
 use super::sets::SetId;
-use super::statements::{LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, opens, rule, to_service};
+use super::statements::{
+    LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, opens, rule, to_service,
+};
 use crate::config::Config;
 use crate::nft::decode::RuleInfo;
 use crate::nft::expr::{Expr, VerdictCode};
-use crate::nft::model::{Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit};
+use crate::nft::model::{
+    Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit,
+};
 
 /// The start of the prefix of every packet that made the rules hold its source.
 pub const HELD_PREFIX: &str = "portsentry: held ";
@@ -84,9 +88,14 @@ const TRACEPATH: (u16, u16) = (44_444, 44_507);
 
 /// How many bits of an IPv6 source the rules hold it by; `None` if they hold no source.
 pub fn held_prefix(ruleset: &Ruleset) -> Option<u8> {
-    let statements = ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+    let statements =
+        ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
     statements.into_iter().find_map(|statement| match statement {
-        Statement::Match { selector: Selector::Ip6SaddrPrefix(bits), operand: Operand::Set(set), .. } if *set == SetId::Held6 => Some(*bits),
+        Statement::Match {
+            selector: Selector::Ip6SaddrPrefix(bits),
+            operand: Operand::Set(set),
+            ..
+        } if *set == SetId::Held6 => Some(*bits),
         _ => None,
     })
 }
@@ -111,7 +120,9 @@ impl Tally {
     pub fn of(rules: &[RuleInfo]) -> Self {
         let mut tally = Self::default();
         for rule in rules {
-            let counted = rule.expressions.iter().find_map(|expr| if let Expr::Counter { packets, .. } = expr { Some(*packets) } else { None });
+            let counted = rule.expressions.iter().find_map(|expr| {
+                if let Expr::Counter { packets, .. } = expr { Some(*packets) } else { None }
+            });
             let (Some(packets), Some(place)) = (counted, tally.place(rule)) else { continue };
             *place = place.saturating_add(packets);
         }
@@ -124,11 +135,15 @@ impl Tally {
         match rule.chain.as_str() {
             STILL | STILL_SYN => Some(&mut self.dropped),
             REFLEX | HOLD | COUNT_SUSPECT | COUNT_FLOOD | HOLD_FLOOD
-                if has(|expr| matches!(expr, Expr::Verdict(VerdictCode::Goto(to)) if to == PROBE)) =>
+                if has(
+                    |expr| matches!(expr, Expr::Verdict(VerdictCode::Goto(to)) if to == PROBE),
+                ) =>
             {
                 Some(&mut self.no_room)
             }
-            HOLD_FLOOD if has(|expr| matches!(expr, Expr::Dynset { .. })) => Some(&mut self.unlogged_holds),
+            HOLD_FLOOD if has(|expr| matches!(expr, Expr::Dynset { .. })) => {
+                Some(&mut self.unlogged_holds)
+            }
             HOLD_FLOOD | COUNT_FLOOD => Some(&mut self.shed),
             PROBE | AGAIN | SUSPECT | SCORE_FLOOD => Some(&mut self.unlogged),
             _ => None,
@@ -180,14 +195,26 @@ struct Family {
 
 impl Reflex {
     /// The reflex of `config`; `None` if it is off, or has nothing to count.
-    pub(super) fn of(config: &Config, end: Statement, log: fn(&'static str, u16) -> Statement) -> Option<Self> {
+    pub(super) fn of(
+        config: &Config,
+        end: Statement,
+        log: fn(&'static str, u16) -> Statement,
+    ) -> Option<Self> {
         let wanted = config.has_reflex(&config.tcp) || config.has_reflex(&config.udp);
         wanted.then(|| Self {
             trigger: config.scan_trigger,
             tcp: config.has_reflex(&config.tcp),
-            window: config.scan_window.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1),
+            window: config
+                .scan_window
+                .as_millis()
+                .div_ceil(1000)
+                .try_into()
+                .unwrap_or(u64::MAX)
+                .max(1),
             prefix: config.block.ipv6_prefix,
-            hold: Duration::from_secs(config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs())),
+            hold: Duration::from_secs(
+                config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs()),
+            ),
             end,
             log,
             group: config.capture.group,
@@ -220,8 +247,14 @@ impl Reflex {
     }
 
     /// A rule for each version of IP; the first has the reason.
-    fn each(&self, why: &'static str, statements: impl Fn(Family) -> Vec<Statement>) -> impl Iterator<Item = Rule> {
-        self.families().into_iter().enumerate().map(move |(number, family)| rule(if number == 0 { why } else { "" }, statements(family)))
+    fn each(
+        &self,
+        why: &'static str,
+        statements: impl Fn(Family) -> Vec<Statement>,
+    ) -> impl Iterator<Item = Rule> {
+        self.families().into_iter().enumerate().map(move |(number, family)| {
+            rule(if number == 0 { why } else { "" }, statements(family))
+        })
     }
 
     /// At trigger 0 nothing is counted: the first port exceeds it.
@@ -230,7 +263,12 @@ impl Reflex {
     }
 
     pub(super) fn sets(&self) -> Vec<Set> {
-        let set = |id: SetId, comment| Set { timeouts: true, size: Some(SIZE), comment: Some(comment), ..Set::plain(id, Owner::Rules) };
+        let set = |id: SetId, comment| Set {
+            timeouts: true,
+            size: Some(SIZE),
+            comment: Some(comment),
+            ..Set::plain(id, Owner::Rules)
+        };
         let mut sets = Vec::new();
         for family in self.families() {
             if self.counts() {
@@ -239,7 +277,10 @@ impl Reflex {
             }
             sets.push(set(family.suspect, "sources that touched a closed port"));
             sets.push(set(family.held, "sources over the trigger, until the daemon decides"));
-            sets.push(Set { comment: Some("never held, because never blocked"), ..Set::plain(family.spared, Owner::Daemon) });
+            sets.push(Set {
+                comment: Some("never held, because never blocked"),
+                ..Set::plain(family.spared, Owner::Daemon)
+            });
         }
         sets
     }
@@ -247,7 +288,11 @@ impl Reflex {
     /// For `gate`: drops held sources, unless they are allowed.
     pub(super) fn gate(&self) -> Vec<Rule> {
         self.each("sources that just exceeded the trigger, until the daemon decides", |family| {
-            vec![is_in(family.source, family.held), matches(family.address, Op::Ne, Operand::Set(family.allowed.spec())), goto(STILL)]
+            vec![
+                is_in(family.source, family.held),
+                matches(family.address, Op::Ne, Operand::Set(family.allowed.spec())),
+                goto(STILL),
+            ]
         })
         .collect()
     }
@@ -262,9 +307,18 @@ impl Reflex {
         let syn = vec![
             rule("a service is no probe", [to_service(), Statement::Counter, drop()]),
             Self::past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
-            rule("logged: a source that continues is not a spoofed one of a flood", [(self.log)(STILL_PREFIX, self.group), drop()]),
+            rule(
+                "logged: a source that continues is not a spoofed one of a flood",
+                [(self.log)(STILL_PREFIX, self.group), drop()],
+            ),
         ];
-        let still = vec![rule("a scan that continues", [opens(), is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)]), dropped];
+        let still = vec![
+            rule(
+                "a scan that continues",
+                [opens(), is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)],
+            ),
+            dropped,
+        ];
         vec![chain(STILL_SYN, syn), chain(STILL, still)]
     }
 
@@ -275,18 +329,42 @@ impl Reflex {
 
     /// For `probe`: packets beyond the rate are counted, and not logged.
     pub(super) fn admission(&self) -> Rule {
-        Self::past_rate("a flood: packets that are not logged are counted", LOG_RATE, LOG_BURST, self.end.clone())
+        Self::past_rate(
+            "a flood: packets that are not logged are counted",
+            LOG_RATE,
+            LOG_BURST,
+            self.end.clone(),
+        )
     }
 
     /// The chains between those that classify and those that log, each before the chains that jump to it.
     pub(super) fn chains(&self) -> Vec<Chain> {
-        let mut chains =
-            vec![chain(HELD, vec![rule("logged, so that the daemon decides: a block, or a release", [(self.log)(HELD_PREFIX, self.group), drop()])])];
+        let mut chains = vec![chain(
+            HELD,
+            vec![rule(
+                "logged, so that the daemon decides: a block, or a release",
+                [(self.log)(HELD_PREFIX, self.group), drop()],
+            )],
+        )];
         chains.push(self.hold_flood());
-        let mut hold = vec![rule("not more than the daemon can read", [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)])];
-        hold.extend(self.each("held from this packet on: its bucket has no tokens left", |family| {
-            vec![Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(self.hold), over: None }, goto(HELD)]
-        }));
+        let mut hold = vec![rule(
+            "not more than the daemon can read",
+            [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)],
+        )];
+        hold.extend(self.each(
+            "held from this packet on: its bucket has no tokens left",
+            |family| {
+                vec![
+                    Statement::Update {
+                        set: family.held.spec(),
+                        key: vec![family.source],
+                        timeout: Some(self.hold),
+                        over: None,
+                    },
+                    goto(HELD),
+                ]
+            },
+        ));
         hold.push(no_room());
         if self.counts() {
             chains.push(chain(HOLD, hold));
@@ -296,7 +374,9 @@ impl Reflex {
         chains.push(chain(HOLD, hold.clone()));
         // A source that was held in a flood and sends again is not part of the flood: log it at a separate rate.
         let mut first = self.spared();
-        first.extend(self.each("a known source", |family| vec![is_in(family.source, family.suspect), goto(HOLD)]));
+        first.extend(self.each("a known source", |family| {
+            vec![is_in(family.source, family.suspect), goto(HOLD)]
+        }));
         first.append(&mut hold);
         chains.push(chain(REFLEX, first));
         chains
@@ -304,20 +384,38 @@ impl Reflex {
 
     /// The allow list was accepted before; but a prefix is more than the allowed address in it, and some networks are exempt without being listed.
     fn spared(&self) -> Vec<Rule> {
-        self.each("sources that are never blocked are never held", |family| vec![is_in(family.address, family.spared), goto(PROBE)]).collect()
+        self.each("sources that are never blocked are never held", |family| {
+            vec![is_in(family.address, family.spared), goto(PROBE)]
+        })
+        .collect()
     }
 
     fn hold_flood(&self) -> Chain {
         let short = SHORT.min(self.hold);
-        let mut rules = vec![Self::past_rate("a flood over all limits: counted and dropped", HOLD_FLOOD_RATE, HOLD_FLOOD_BURST, drop())];
+        let mut rules = vec![Self::past_rate(
+            "a flood over all limits: counted and dropped",
+            HOLD_FLOOD_RATE,
+            HOLD_FLOOD_BURST,
+            drop(),
+        )];
         if !self.counts() {
             rules.extend(self.each("a known source is not part of the flood", |family| {
-                vec![Statement::Update { set: family.suspect.spec(), key: vec![family.source], timeout: Some(SHORT + self.hold), over: None }]
+                vec![Statement::Update {
+                    set: family.suspect.spec(),
+                    key: vec![family.source],
+                    timeout: Some(SHORT + self.hold),
+                    over: None,
+                }]
             }));
         }
         rules.extend(self.each("held for a short time, and counted instead of logged", |family| {
             vec![
-                Statement::Update { set: family.held.spec(), key: vec![family.source], timeout: Some(short), over: None },
+                Statement::Update {
+                    set: family.held.spec(),
+                    key: vec![family.source],
+                    timeout: Some(short),
+                    over: None,
+                },
                 Statement::Counter,
                 drop(),
             ]
@@ -330,24 +428,43 @@ impl Reflex {
     fn counting(&self) -> Vec<Chain> {
         let window = Duration::from_secs(self.window);
         let port = |family: Family| vec![family.source, Selector::L4Proto, Selector::ThDport];
-        let again =
-            vec![Self::past_rate("a repeated port: logged at a rate of its own", REPEAT_RATE, REPEAT_BURST, self.end.clone()), self.log_only()];
+        let again = vec![
+            Self::past_rate(
+                "a repeated port: logged at a rate of its own",
+                REPEAT_RATE,
+                REPEAT_BURST,
+                self.end.clone(),
+            ),
+            self.log_only(),
+        ];
         let suspect = vec![
-            Self::past_rate("a rate of their own, which a flood of new sources cannot use up", LOG_RATE, LOG_BURST, self.end.clone()),
+            Self::past_rate(
+                "a rate of their own, which a flood of new sources cannot use up",
+                LOG_RATE,
+                LOG_BURST,
+                self.end.clone(),
+            ),
             self.log_only(),
         ];
         let mut reflex = self.spared();
-        reflex.extend(
-            self.each("a port counts once in a window", |family| vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]),
-        );
-        reflex.extend(self.each("a suspect is always counted", |family| vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]));
+        reflex.extend(self.each("a port counts once in a window", |family| {
+            vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]
+        }));
+        reflex.extend(self.each("a suspect is always counted", |family| {
+            vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]
+        }));
         let long = u32::try_from(LONG_MAX / self.window).unwrap_or(LOG_RATE).clamp(1, LOG_RATE);
         reflex.push(rule(
             "more new sources than can be remembered for the whole window",
             [Statement::LimitOver { rate: long, burst: LOG_BURST }, goto(COUNT_FLOOD)],
         ));
         reflex.extend(self.count(window, SCORE));
-        let mut flood = vec![Self::past_rate("a flood over all limits: only counted", FLOOD_RATE, FLOOD_BURST, self.end.clone())];
+        let mut flood = vec![Self::past_rate(
+            "a flood over all limits: only counted",
+            FLOOD_RATE,
+            FLOOD_BURST,
+            self.end.clone(),
+        )];
         flood.extend(self.count(SHORT, SCORE_FLOOD));
         vec![
             chain(AGAIN, again),
@@ -374,8 +491,17 @@ impl Reflex {
         let mut rules: Vec<_> = self
             .each("", |family| {
                 vec![
-                    Statement::Update { set: family.suspect.spec(), key: vec![family.source], timeout, over: None },
-                    Statement::Add { set: family.seen.spec(), key: vec![family.source, Selector::L4Proto, Selector::ThDport], timeout },
+                    Statement::Update {
+                        set: family.suspect.spec(),
+                        key: vec![family.source],
+                        timeout,
+                        over: None,
+                    },
+                    Statement::Add {
+                        set: family.seen.spec(),
+                        key: vec![family.source, Selector::L4Proto, Selector::ThDport],
+                        timeout,
+                    },
                     goto(score),
                 ]
             })
@@ -389,7 +515,15 @@ impl Reflex {
         let over = Some(refill(self.trigger, self.window));
         let mut rules: Vec<_> = self
             .each("one port more than the trigger allows", |family| {
-                vec![Statement::Update { set: family.score.spec(), key: vec![family.source], timeout: Some(memory), over }, goto(HOLD)]
+                vec![
+                    Statement::Update {
+                        set: family.score.spec(),
+                        key: vec![family.source],
+                        timeout: Some(memory),
+                        over,
+                    },
+                    goto(HOLD),
+                ]
             })
             .collect();
         rules.push(rule("not yet", [below]));
@@ -405,11 +539,16 @@ impl Reflex {
 pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
     let to = |(first, last)| matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last));
     let mut rules = vec![
-        rule("late answers look the same", [matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED)), goto(PROBE)]),
+        rule(
+            "late answers look the same",
+            [matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED)), goto(PROBE)],
+        ),
         rule("traceroute and tracepath look the same", [to(TRACEROUTE), goto(PROBE)]),
         rule("", [to(TRACEPATH), goto(PROBE)]),
     ];
-    rules.extend(ephemeral.map(|range| rule("", [matches(Selector::UdpDport, Op::Eq, range), goto(PROBE)])));
+    rules.extend(
+        ephemeral.map(|range| rule("", [matches(Selector::UdpDport, Op::Eq, range), goto(PROBE)])),
+    );
     rules
 }
 
@@ -425,7 +564,8 @@ fn refill(trigger: u16, window: u64) -> Rate {
         let packets = tokens * per.seconds();
         (packets >= window && packets.is_multiple_of(window)).then(|| (packets / window, per))
     });
-    let (packets, per) = exact.unwrap_or_else(|| ((tokens * Unit::Week.seconds()).div_ceil(window), Unit::Week));
+    let (packets, per) =
+        exact.unwrap_or_else(|| ((tokens * Unit::Week.seconds()).div_ceil(window), Unit::Week));
     Rate { packets: packets.max(1), per, burst: u32::from(trigger) }
 }
 

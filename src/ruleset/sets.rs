@@ -93,9 +93,19 @@ impl SetId {
             Self::UdpPorts => SetSpec::new("udp_ports", &[DataType::InetService]).interval(),
             Self::Protocols => SetSpec::new("protocols", &[DataType::InetProto]),
             Self::Interfaces => SetSpec::new("interfaces", &[DataType::IfName]),
-            Self::Services => SetSpec::new("services", &[DataType::InetProto, DataType::InetService]),
-            Self::Seen4 => SetSpec::new("seen4", &[DataType::Ipv4Addr, DataType::InetProto, DataType::InetService]).transient(),
-            Self::Seen6 => SetSpec::new("seen6", &[DataType::Ipv6Addr, DataType::InetProto, DataType::InetService]).transient(),
+            Self::Services => {
+                SetSpec::new("services", &[DataType::InetProto, DataType::InetService])
+            }
+            Self::Seen4 => SetSpec::new(
+                "seen4",
+                &[DataType::Ipv4Addr, DataType::InetProto, DataType::InetService],
+            )
+            .transient(),
+            Self::Seen6 => SetSpec::new(
+                "seen6",
+                &[DataType::Ipv6Addr, DataType::InetProto, DataType::InetService],
+            )
+            .transient(),
             Self::Score4 => SetSpec::new("score4", IP4).transient(),
             Self::Score6 => SetSpec::new("score6", IP6).transient(),
             Self::Suspect4 => SetSpec::new("suspect4", IP4).transient(),
@@ -170,7 +180,10 @@ mod tests {
     #[test]
     fn every_set_is_found_by_its_name() {
         for id in SetId::ALL {
-            assert_eq!((SetId::from_name(id.name()), SetId::of(id.spec()), SCHEMA.set(id.name())), (Some(id), Some(id), Some(id.spec())));
+            assert_eq!(
+                (SetId::from_name(id.name()), SetId::of(id.spec()), SCHEMA.set(id.name())),
+                (Some(id), Some(id), Some(id.spec()))
+            );
         }
     }
 }

@@ -40,7 +40,10 @@ pub(super) fn is_not_in(selector: Selector, set: impl Into<SetSpec>) -> Statemen
 
 /// Of SYN, ACK, RST and FIN, exactly these are set.
 pub(super) fn only_flags(value: u8) -> Statement {
-    Statement::TcpFlags { mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK, value }
+    Statement::TcpFlags {
+        mask: tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK,
+        value,
+    }
 }
 
 /// The packet opens a connection.
@@ -50,7 +53,10 @@ pub(super) fn opens() -> Statement {
 
 /// The packet is for a service that a local socket had lately. The selectors are those by which chain `open` adds elements.
 pub(super) fn to_service() -> Statement {
-    Statement::Lookup { set: SetId::Services.spec(), key: vec![Selector::L4Proto, Selector::ThDport] }
+    Statement::Lookup {
+        set: SetId::Services.spec(),
+        key: vec![Selector::L4Proto, Selector::ThDport],
+    }
 }
 
 /// Drops the packet.

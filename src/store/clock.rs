@@ -17,5 +17,9 @@ pub fn now() -> MonoTime {
 
 /// The current readings of all clocks.
 pub fn mark() -> Mark {
-    Mark { boot: procfs::boot_id().unwrap_or_default(), wall: u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX), clock: now() }
+    Mark {
+        boot: procfs::boot_id().unwrap_or_default(),
+        wall: u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX),
+        clock: now(),
+    }
 }

@@ -72,8 +72,14 @@ impl Error {
         match self {
             Self::Damaged { .. } => true,
             Self::Sqlite { source, .. } => {
-                matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SchemaChanged))
-                    || is_schema(source)
+                matches!(
+                    source.sqlite_error_code(),
+                    Some(
+                        ErrorCode::DatabaseCorrupt
+                            | ErrorCode::NotADatabase
+                            | ErrorCode::SchemaChanged
+                    )
+                ) || is_schema(source)
             }
             _ => false,
         }
@@ -90,17 +96,34 @@ impl Error {
 fn is_schema(error: &rusqlite::Error) -> bool {
     matches!(error, rusqlite::Error::SqlInputError { .. })
         || matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.extended_code == rusqlite::ffi::SQLITE_ERROR)
-        || matches!(error, rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::Utf8Error(..))
+        || matches!(
+            error,
+            rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::QueryReturnedNoRows
+                | rusqlite::Error::Utf8Error(..)
+        )
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sqlite { verb, path, .. } | Self::File { verb, path, .. } => write!(f, "cannot {verb} {}", path.display()),
-            Self::NotOurs { path, what } => write!(f, "cannot use {}: it is {what}", path.display()),
-            Self::InUse { path } => write!(f, "cannot use {}: another process has it open", path.display()),
-            Self::Newer { path, version } => write!(f, "cannot use {}: its version is {version}, a newer portsentry has written it", path.display()),
-            Self::Damaged { path } => write!(f, "cannot use {}: rows in it are damaged", path.display()),
+            Self::Sqlite { verb, path, .. } | Self::File { verb, path, .. } => {
+                write!(f, "cannot {verb} {}", path.display())
+            }
+            Self::NotOurs { path, what } => {
+                write!(f, "cannot use {}: it is {what}", path.display())
+            }
+            Self::InUse { path } => {
+                write!(f, "cannot use {}: another process has it open", path.display())
+            }
+            Self::Newer { path, version } => write!(
+                f,
+                "cannot use {}: its version is {version}, a newer portsentry has written it",
+                path.display()
+            ),
+            Self::Damaged { path } => {
+                write!(f, "cannot use {}: rows in it are damaged", path.display())
+            }
         }
     }
 }
@@ -110,7 +133,10 @@ impl std::error::Error for Error {
         match self {
             Self::Sqlite { source, .. } => Some(source),
             Self::File { source, .. } => Some(source),
-            Self::NotOurs { .. } | Self::InUse { .. } | Self::Newer { .. } | Self::Damaged { .. } => None,
+            Self::NotOurs { .. }
+            | Self::InUse { .. }
+            | Self::Newer { .. }
+            | Self::Damaged { .. } => None,
         }
     }
 }

@@ -30,7 +30,11 @@ impl Mark {
 
     /// The time from this mark to `later`.
     pub fn until(&self, later: &Self) -> Duration {
-        if self.is_same_boot(later) { later.clock.since(self.clock) } else { Duration::from_millis(later.wall.saturating_sub(self.wall)) }
+        if self.is_same_boot(later) {
+            later.clock.since(self.clock)
+        } else {
+            Duration::from_millis(later.wall.saturating_sub(self.wall))
+        }
     }
 
     /// Converts a time before this mark to the clock of `later`.
@@ -39,7 +43,9 @@ impl Mark {
             return moment;
         }
         let ago = self.clock.since(moment).saturating_add(self.until(later));
-        MonoTime::from_millis(later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+        MonoTime::from_millis(
+            later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// Converts the end of a block from `since` to `end` to the clock of `later`; `None` when it is
@@ -69,30 +75,51 @@ mod tests {
     fn within_one_boot_the_time_of_day_does_not_matter() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("a", HOUR, 11 * HOUR));
         assert_eq!(then.until(&now), Duration::from_secs(3600));
-        assert_eq!(then.carry_end(MonoTime::from_millis(0), MonoTime::from_millis(12 * HOUR), &now), Some(MonoTime::from_millis(12 * HOUR)));
-        assert_eq!(then.carry_end(MonoTime::from_millis(0), MonoTime::from_millis(11 * HOUR), &now), None);
+        assert_eq!(
+            then.carry_end(MonoTime::from_millis(0), MonoTime::from_millis(12 * HOUR), &now),
+            Some(MonoTime::from_millis(12 * HOUR))
+        );
+        assert_eq!(
+            then.carry_end(MonoTime::from_millis(0), MonoTime::from_millis(11 * HOUR), &now),
+            None
+        );
         assert_eq!(then.carry(MonoTime::from_millis(7), &now), MonoTime::from_millis(7));
     }
 
     #[test]
     fn after_a_reboot_the_unobserved_time_counts() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 502 * HOUR, 1000 * HOUR));
-        let end = |hours| then.carry_end(MonoTime::from_millis(9 * HOUR), MonoTime::from_millis(hours * HOUR), &now);
+        let end = |hours| {
+            then.carry_end(
+                MonoTime::from_millis(9 * HOUR),
+                MonoTime::from_millis(hours * HOUR),
+                &now,
+            )
+        };
         assert_eq!(end(15), Some(MonoTime::from_millis(1003 * HOUR)));
         assert_eq!((end(12), end(10), end(9)), (None, None, None));
-        assert_eq!(then.carry(MonoTime::from_millis(9 * HOUR), &now), MonoTime::from_millis(997 * HOUR));
+        assert_eq!(
+            then.carry(MonoTime::from_millis(9 * HOUR), &now),
+            MonoTime::from_millis(997 * HOUR)
+        );
     }
 
     #[test]
     fn a_clock_set_back_gives_no_block_more_time() {
         let (then, now) = (mark("a", 500 * HOUR, 10 * HOUR), mark("b", 3, 1000 * HOUR));
-        assert_eq!(then.carry_end(MonoTime::from_millis(9 * HOUR), MonoTime::from_millis(15 * HOUR), &now), Some(MonoTime::from_millis(1005 * HOUR)));
+        assert_eq!(
+            then.carry_end(MonoTime::from_millis(9 * HOUR), MonoTime::from_millis(15 * HOUR), &now),
+            Some(MonoTime::from_millis(1005 * HOUR))
+        );
     }
 
     #[test]
     fn without_a_boot_id_every_start_is_a_reboot() {
         assert!(!mark("", 1, 1).is_same_boot(&mark("", 2, 2)));
-        assert!(!mark("a", 1, 2).is_same_boot(&mark("a", 2, 1)), "a clock that went back is another one");
+        assert!(
+            !mark("a", 1, 2).is_same_boot(&mark("a", 2, 1)),
+            "a clock that went back is another one"
+        );
     }
 
     proptest! {

@@ -161,7 +161,8 @@ const PUT_BLOCK: &str = "INSERT OR REPLACE INTO blocks (subject, prefix, since, 
 const END_BLOCK: &str = "DELETE FROM blocks WHERE subject = ?";
 const PUT_EXEMPTION: &str = "INSERT INTO exemptions (subject, exempt, sum) VALUES (?, ?, ?)";
 const END_EXEMPTIONS: &str = "DELETE FROM exemptions WHERE subject = ?";
-const PUT_OFFENDER: &str = "INSERT OR REPLACE INTO offenders (source, prefix, times, last, sum) VALUES (?, ?, ?, ?, ?)";
+const PUT_OFFENDER: &str =
+    "INSERT OR REPLACE INTO offenders (source, prefix, times, last, sum) VALUES (?, ?, ?, ?, ?)";
 const PUT_EVIDENCE: &str = "INSERT OR REPLACE INTO evidence (source, prefix, first, last, told, probes, ports, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 const FORGIVE: &str = "DELETE FROM evidence WHERE source = ?";
 
@@ -200,15 +201,22 @@ impl Database {
     /// SQLite failed; nothing was changed.
     pub fn set_blocks(&mut self, mark: &Mark, blocks: Vec<Block>) -> Result<(), Error> {
         self.write(mark, |transaction| {
-            let mut wanted: HashMap<Source, Block> = blocks.into_iter().map(|block| (block.source, block)).collect();
+            let mut wanted: HashMap<Source, Block> =
+                blocks.into_iter().map(|block| (block.source, block)).collect();
             let mut gone: Vec<String> = Vec::new();
             {
                 let mut exemptions = rows::exemptions(transaction)?.0;
                 let mut all = transaction.prepare(rows::ALL_BLOCKS)?;
                 let mut found = all.query([])?;
                 while let Some(row) = found.next()? {
-                    match rows::block(row)?.map(|block| rows::with_exemptions(block, &mut exemptions)) {
-                        Some(block) if wanted.get(&block.source).is_some_and(|wanted| is_same(&block, wanted)) => {
+                    match rows::block(row)?
+                        .map(|block| rows::with_exemptions(block, &mut exemptions))
+                    {
+                        Some(block)
+                            if wanted
+                                .get(&block.source)
+                                .is_some_and(|wanted| is_same(&block, wanted)) =>
+                        {
                             wanted.remove(&block.source);
                         }
                         Some(block) if wanted.contains_key(&block.source) => {}
@@ -234,7 +242,8 @@ impl Database {
     /// address alone, in one transaction.
     fn upgrade(&mut self, content: &Content) -> Result<(), Error> {
         self.write(&content.mark, |transaction| {
-            transaction.execute_batch(&format!("{} PRAGMA user_version = {VERSION};", open::EXEMPTIONS))?;
+            transaction
+                .execute_batch(&format!("{} PRAGMA user_version = {VERSION};", open::EXEMPTIONS))?;
             write_all(transaction, content)
         })?;
         self.run("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -245,7 +254,12 @@ impl Database {
     ///
     /// # Errors
     /// SQLite failed.
-    pub fn prune(&mut self, mark: &Mark, evidence: MonoTime, offenders: MonoTime) -> Result<(), Error> {
+    pub fn prune(
+        &mut self,
+        mark: &Mark,
+        evidence: MonoTime,
+        offenders: MonoTime,
+    ) -> Result<(), Error> {
         self.write(mark, |transaction| {
             transaction.prepare("DELETE FROM evidence WHERE last < ?")?.execute([rows::millis(evidence)])?;
             transaction.prepare("DELETE FROM offenders WHERE last < ?")?.execute([rows::millis(offenders)])?;
@@ -272,22 +286,33 @@ impl Database {
     /// # Errors
     /// SQLite failed.
     pub fn rows(&self) -> Result<Rows, Error> {
-        let count = |table: &str| self.ask(&format!("SELECT count(*) FROM {table}")).map(|rows| u64::try_from(rows).unwrap_or(0));
-        Ok(Rows { blocks: count("blocks")?, offenders: count("offenders")?, evidence: count("evidence")? })
+        let count = |table: &str| {
+            self.ask(&format!("SELECT count(*) FROM {table}"))
+                .map(|rows| u64::try_from(rows).unwrap_or(0))
+        };
+        Ok(Rows {
+            blocks: count("blocks")?,
+            offenders: count("offenders")?,
+            evidence: count("evidence")?,
+        })
     }
 
     /// Runs one transaction, which also writes the mark.
-    fn write(&mut self, mark: &Mark, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), Error> {
+    fn write(
+        &mut self,
+        mark: &Mark,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
         let Self { connection, path } = self;
         let write = || {
             let transaction = connection.transaction()?;
             change(&transaction)?;
             let wall = i64::try_from(mark.wall).unwrap_or(i64::MAX);
-            transaction.prepare("INSERT OR REPLACE INTO mark (one, boot, wall, clock) VALUES (1, ?, ?, ?)")?.execute((
-                &mark.boot,
-                wall,
-                rows::millis(mark.clock),
-            ))?;
+            transaction
+                .prepare(
+                    "INSERT OR REPLACE INTO mark (one, boot, wall, clock) VALUES (1, ?, ?, ?)",
+                )?
+                .execute((&mark.boot, wall, rows::millis(mark.clock)))?;
             transaction.commit()
         };
         write().map_err(|source| Error::sqlite("write", path, source))
@@ -295,29 +320,39 @@ impl Database {
 
     /// Frees a page with each step.
     fn vacuum(&self) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({FREE_PAGES})"))?;
+        let mut statement =
+            self.connection.prepare(&format!("PRAGMA incremental_vacuum({FREE_PAGES})"))?;
         let mut steps = statement.query([])?;
         while steps.next()?.is_some() {}
         Ok(())
     }
 
     fn ask(&self, question: &str) -> Result<i64, Error> {
-        self.connection.query_row(question, [], |row| row.get(0)).map_err(|source| Error::sqlite("read", &self.path, source))
+        self.connection
+            .query_row(question, [], |row| row.get(0))
+            .map_err(|source| Error::sqlite("read", &self.path, source))
     }
 
     fn run(&self, statements: &str) -> Result<(), Error> {
         // Some pragmas return rows, which execute_batch ignores.
-        self.connection.execute_batch(statements).map_err(|source| Error::sqlite("change", &self.path, source))
+        self.connection
+            .execute_batch(statements)
+            .map_err(|source| Error::sqlite("change", &self.path, source))
     }
 }
 
 fn write_all(transaction: &Transaction<'_>, content: &Content) -> rusqlite::Result<()> {
-    transaction.execute_batch("DELETE FROM blocks; DELETE FROM exemptions; DELETE FROM offenders; DELETE FROM evidence")?;
+    transaction.execute_batch(
+        "DELETE FROM blocks; DELETE FROM exemptions; DELETE FROM offenders; DELETE FROM evidence",
+    )?;
     let mut blocks = rows::BlockWriter::new(transaction)?;
     let mut put_offender = transaction.prepare(PUT_OFFENDER)?;
     let mut put_evidence = transaction.prepare(PUT_EVIDENCE)?;
     content.blocks.iter().try_for_each(|block| blocks.put(block))?;
-    content.offenders.iter().try_for_each(|offender| rows::put_offender(&mut put_offender, offender))?;
+    content
+        .offenders
+        .iter()
+        .try_for_each(|offender| rows::put_offender(&mut put_offender, offender))?;
     content.evidence.iter().try_for_each(|evidence| rows::put_evidence(&mut put_evidence, evidence))
 }
 

@@ -42,8 +42,10 @@ CREATE TABLE evidence (source TEXT PRIMARY KEY, prefix INTEGER NOT NULL, first I
     probes INTEGER NOT NULL, ports BLOB NOT NULL, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-const ALL_OFFENDERS: &str = "SELECT source, prefix, times, last, sum FROM offenders ORDER BY last DESC";
-const ALL_EVIDENCE: &str = "SELECT source, prefix, first, last, told, probes, ports, sum FROM evidence ORDER BY last DESC";
+const ALL_OFFENDERS: &str =
+    "SELECT source, prefix, times, last, sum FROM offenders ORDER BY last DESC";
+const ALL_EVIDENCE: &str =
+    "SELECT source, prefix, first, last, told, probes, ports, sum FROM evidence ORDER BY last DESC";
 
 /// The result of opening the store.
 #[derive(Debug)]
@@ -67,26 +69,45 @@ pub fn open(directory: &Path, now: &Mark) -> Opened {
         // SQLite then follows no link at all; links on the way to the directory are the
         // administrator's.
         Ok(directory) => directory.join(FILE),
-        Err(source) => return Opened { database: Err(Error::file("open", directory, source)), content: None, warnings },
+        Err(source) => {
+            return Opened {
+                database: Err(Error::file("open", directory, source)),
+                content: None,
+                warnings,
+            };
+        }
     };
     // The second round opens a new database.
     for _ in 0..2 {
         match open_at(&path) {
-            Ok((database, content, whole)) if whole => return Opened { database: Ok(database), content: Some(content), warnings },
+            Ok((database, content, whole)) if whole => {
+                return Opened { database: Ok(database), content: Some(content), warnings };
+            }
             Ok((database, content, _)) => {
                 drop(database);
                 let rows = content.blocks.len();
                 match recreate(&path, now, &content) {
                     Ok((database, aside)) => {
-                        warnings.push(format!("{} is damaged; {rows} blocks in it were whole, the rest lies in {}", path.display(), aside.display()));
+                        warnings.push(format!(
+                            "{} is damaged; {rows} blocks in it were whole, the rest lies in {}",
+                            path.display(),
+                            aside.display()
+                        ));
                         return Opened { database: Ok(database), content: Some(content), warnings };
                     }
-                    Err(error) => return Opened { database: Err(error), content: Some(content), warnings },
+                    Err(error) => {
+                        return Opened { database: Err(error), content: Some(content), warnings };
+                    }
                 }
             }
             Err(error) if error.is_damage() => match set_aside(&path, now) {
                 Ok(aside) => {
-                    warnings.push(format!("{} cannot be read ({}); it lies in {} now", path.display(), cause_text(&error), aside.display()));
+                    warnings.push(format!(
+                        "{} cannot be read ({}); it lies in {} now",
+                        path.display(),
+                        cause_text(&error),
+                        aside.display()
+                    ));
                 }
                 Err(error) => return Opened { database: Err(error), content: None, warnings },
             },
@@ -155,14 +176,21 @@ fn check_file(path: &Path) -> Result<bool, Error> {
         return not_ours("a file with a second name");
     }
     if found.mode() & 0o777 & !MODE != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(|source| Error::file("change the mode of", path, source))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))
+            .map_err(|source| Error::file("change the mode of", path, source))?;
     }
     Ok(true)
 }
 
 fn create(path: &Path) -> Result<(), Error> {
     // O_EXCL follows no link (open(2)). SQLite gives its log the mode of the database.
-    OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map(drop).map_err(|source| Error::file("create", path, source))
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path)
+        .map(drop)
+        .map_err(|source| Error::file("create", path, source))
 }
 
 fn connect(path: &Path) -> Result<Connection, Error> {
@@ -196,13 +224,20 @@ impl Header {
 /// Reads the file header (sqlite.org/fileformat.html, 1.3) without SQLite.
 fn read_header(path: &Path) -> Result<Header, Error> {
     let mut file = files::open(path).map_err(|source| Error::file("open", path, source))?;
-    let head = files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
-    let number = |at: usize| head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
+    let head =
+        files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
+    let number = |at: usize| {
+        head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes)
+    };
     match (number(68), number(60)) {
         _ if head.is_empty() => Ok(Header::Empty),
-        _ if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 => Err(Error::Damaged { path: path.to_owned() }),
+        _ if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 => {
+            Err(Error::Damaged { path: path.to_owned() })
+        }
         (Some(APPLICATION), Some(version @ 1..=VERSION)) => Ok(Header::Ours { version }),
-        (Some(APPLICATION), Some(version)) if version > VERSION => Err(Error::Newer { path: path.to_owned(), version }),
+        (Some(APPLICATION), Some(version)) if version > VERSION => {
+            Err(Error::Newer { path: path.to_owned(), version })
+        }
         (Some(APPLICATION), _) => Err(Error::Damaged { path: path.to_owned() }),
         _ => Err(Error::NotOurs { path: path.to_owned(), what: "another program's database" }),
     }
@@ -219,8 +254,14 @@ fn empty() -> Content {
 pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Content, bool), Error> {
     let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
         let (wall, clock): (i64, i64) = (row.get(1)?, row.get(2)?);
-        let time = |millis: i64| u64::try_from(millis).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, millis));
-        Ok(Mark { boot: row.get(0)?, wall: time(wall)?, clock: MonoTime::from_millis(time(clock)?) })
+        let time = |millis: i64| {
+            u64::try_from(millis).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, millis))
+        };
+        Ok(Mark {
+            boot: row.get(0)?,
+            wall: time(wall)?,
+            clock: MonoTime::from_millis(time(clock)?),
+        })
     });
     let mark = match mark {
         Ok(mark) => mark,
@@ -234,7 +275,10 @@ pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Conte
         match rows::exemptions(connection).map_err(|source| damage(path, source)) {
             Ok((mut exemptions, is_whole)) => {
                 whole &= is_whole;
-                blocks = blocks.into_iter().map(|block| rows::with_exemptions(block, &mut exemptions)).collect();
+                blocks = blocks
+                    .into_iter()
+                    .map(|block| rows::with_exemptions(block, &mut exemptions))
+                    .collect();
             }
             Err(error) if error.is_damage() => whole = false,
             Err(error) => return Err(error),
@@ -248,7 +292,9 @@ pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Conte
 /// An error due to the content of the file, not to the disk.
 fn damage(path: &Path, source: rusqlite::Error) -> Error {
     match source {
-        rusqlite::Error::SqliteFailure(..) | rusqlite::Error::SqlInputError { .. } => Error::sqlite("read", path, source),
+        rusqlite::Error::SqliteFailure(..) | rusqlite::Error::SqlInputError { .. } => {
+            Error::sqlite("read", path, source)
+        }
         _ => Error::Damaged { path: path.to_owned() },
     }
 }
@@ -292,12 +338,17 @@ pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
     // The name must be unpredictable; mkdir(2) fails if it is taken anyway.
     let random = std::hash::RandomState::new().build_hasher().finish();
     let copy = std::env::temp_dir().join(format!("portsentry-{random:016x}"));
-    std::fs::DirBuilder::new().mode(0o700).create(&copy).map_err(|source| Error::file("create", &copy, source))?;
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&copy)
+        .map_err(|source| Error::file("create", &copy, source))?;
     let read = || {
         let there = copy.join(FILE);
         for suffix in ["", "-wal"] {
             match std::fs::copy(with_suffix(path, suffix), with_suffix(&there, suffix)) {
-                Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => return Err(Error::file("copy", path, error)),
+                Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::file("copy", path, error));
+                }
                 _ => {}
             }
         }
@@ -325,15 +376,21 @@ fn recreate(path: &Path, now: &Mark, content: &Content) -> Result<(Database, Pat
 /// It cannot be renamed, or there are so many already that the disk must be at fault.
 pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
     let seconds = now.wall / 1000;
-    let name = (0..ASIDE_MAX).map(|more| format!(".damaged-{}", seconds.saturating_add(more as u64)));
-    let Some(aside) = name.map(|suffix| with_suffix(path, &suffix)).find(|aside| aside.symlink_metadata().is_err()) else {
+    let name =
+        (0..ASIDE_MAX).map(|more| format!(".damaged-{}", seconds.saturating_add(more as u64)));
+    let Some(aside) = name
+        .map(|suffix| with_suffix(path, &suffix))
+        .find(|aside| aside.symlink_metadata().is_err())
+    else {
         return Err(Error::Damaged { path: path.to_owned() });
     };
     if count_aside(path) >= ASIDE_MAX {
         return Err(Error::Damaged { path: path.to_owned() });
     }
     let rename = |from: &Path, to: &Path| match std::fs::rename(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("set aside", from, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file("set aside", from, error))
+        }
         _ => Ok(()),
     };
     // The log first: without its database it is harmless, but beside a new database it would be
@@ -344,10 +401,17 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
 }
 
 fn count_aside(path: &Path) -> usize {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return 0 };
+    let (Some(directory), Some(name)) =
+        (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
+        return 0;
+    };
     let start = format!("{name}.damaged-");
-    let is_aside = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.starts_with(&start) && !name.ends_with("-wal"));
-    std::fs::read_dir(directory).map_or(0, |entries| entries.flatten().filter(|entry| is_aside(&entry.file_name())).count())
+    let is_aside = |name: &std::ffi::OsStr| {
+        name.to_str().is_some_and(|name| name.starts_with(&start) && !name.ends_with("-wal"))
+    };
+    std::fs::read_dir(directory)
+        .map_or(0, |entries| entries.flatten().filter(|entry| is_aside(&entry.file_name())).count())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

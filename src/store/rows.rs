@@ -14,7 +14,8 @@ use super::{Block, END_BLOCK, END_EXEMPTIONS, PUT_BLOCK, PUT_EXEMPTION};
 use crate::engine::{Evidence, MonoTime, Offender, Source, TouchView};
 use crate::probe::{Port, ScanKind, Transport};
 
-pub(super) const ALL_BLOCKS: &str = "SELECT subject, prefix, since, expires, port, reason, sum FROM blocks";
+pub(super) const ALL_BLOCKS: &str =
+    "SELECT subject, prefix, since, expires, port, reason, sum FROM blocks";
 
 /// Bytes of a stored touch.
 const TOUCH: usize = 12;
@@ -72,7 +73,9 @@ fn source(name: &str, prefix: i64) -> Option<Source> {
 
 fn port(text: &str) -> Option<Port> {
     let (transport, number) = text.split_once('/')?;
-    let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip].into_iter().find(|known| known.name() == transport)?;
+    let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip]
+        .into_iter()
+        .find(|known| known.name() == transport)?;
     Some(Port { transport, number: number.parse().ok()? })
 }
 
@@ -90,7 +93,14 @@ fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<i64>> {
     })
 }
 
-pub(super) fn block_sum(subject: &str, prefix: i64, since: i64, expires: Option<i64>, port: Option<&str>, reason: &str) -> i64 {
+pub(super) fn block_sum(
+    subject: &str,
+    prefix: i64,
+    since: i64,
+    expires: Option<i64>,
+    port: Option<&str>,
+    reason: &str,
+) -> i64 {
     Sum::new()
         .field(subject.as_bytes())
         .number(prefix)
@@ -120,8 +130,13 @@ impl<'a> BlockWriter<'a> {
     }
 
     pub(super) fn put(&mut self, block: &Block) -> rusqlite::Result<()> {
-        let (name, port, reason) = (block.source.to_string(), block.port.map(|port| port.to_string()), block.reason.to_string());
-        let (prefix, since, expires) = (i64::from(block.source.prefix_len()), millis(block.since), block.expires.map(millis));
+        let (name, port, reason) = (
+            block.source.to_string(),
+            block.port.map(|port| port.to_string()),
+            block.reason.to_string(),
+        );
+        let (prefix, since, expires) =
+            (i64::from(block.source.prefix_len()), millis(block.since), block.expires.map(millis));
         let sum = block_sum(&name, prefix, since, expires, port.as_deref(), &reason);
         self.put.execute((&name, prefix, since, expires, port, reason, sum))?;
         self.end_exemptions.execute([&name])?;
@@ -149,11 +164,16 @@ fn exemption_sum(name: &str, exempt: &str) -> i64 {
 /// Reads the exemptions; the flag says whether every row was valid.
 pub(super) fn exemptions(connection: &Connection) -> rusqlite::Result<(Exemptions, bool)> {
     let (mut all, mut whole) = (Exemptions::new(), true);
-    let mut statement = connection.prepare("SELECT subject, exempt, sum FROM exemptions ORDER BY exempt")?;
+    let mut statement =
+        connection.prepare("SELECT subject, exempt, sum FROM exemptions ORDER BY exempt")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         let read = || -> rusqlite::Result<Option<(String, IpNet)>> {
-            let (Some(name), Some(exempt), Some(sum)) = (text(row, 0)?, text(row, 1)?, number(row, 2)?) else { return Ok(None) };
+            let (Some(name), Some(exempt), Some(sum)) =
+                (text(row, 0)?, text(row, 1)?, number(row, 2)?)
+            else {
+                return Ok(None);
+            };
             let network = exempt.parse().ok().filter(|_| exemption_sum(name, exempt) == sum);
             Ok(network.map(|network| (name.to_owned(), network)))
         };
@@ -177,10 +197,15 @@ pub(super) fn with_exemptions(mut block: Block, exemptions: &mut Exemptions) -> 
 
 /// Reads a block; `None`: the row is invalid.
 pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Option<Block>> {
-    let (Some(name), Some(prefix), Some(since), expires) = (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?) else {
+    let (Some(name), Some(prefix), Some(since), expires) =
+        (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?)
+    else {
         return Ok(None);
     };
-    let (port_name, Some(reason), Some(sum)) = (text(row, 4)?, text(row, 5)?, number(row, 6)?) else { return Ok(None) };
+    let (port_name, Some(reason), Some(sum)) = (text(row, 4)?, text(row, 5)?, number(row, 6)?)
+    else {
+        return Ok(None);
+    };
     if block_sum(name, prefix, since, expires, port_name, reason) != sum {
         return Ok(None);
     }
@@ -209,9 +234,13 @@ fn offender_sum(name: &str, prefix: i64, times: i64, last: i64) -> i64 {
 }
 
 /// Writes an offender: source, prefix, times, last, sum.
-pub(super) fn put_offender(statement: &mut Statement<'_>, offender: &Offender) -> rusqlite::Result<()> {
+pub(super) fn put_offender(
+    statement: &mut Statement<'_>,
+    offender: &Offender,
+) -> rusqlite::Result<()> {
     let Offender { source, times, last } = *offender;
-    let (name, prefix, times, last) = (source.to_string(), i64::from(source.prefix_len()), i64::from(times), millis(last));
+    let (name, prefix, times, last) =
+        (source.to_string(), i64::from(source.prefix_len()), i64::from(times), millis(last));
     let sum = offender_sum(&name, prefix, times, last);
     statement.execute((name, prefix, times, last, sum)).map(drop)
 }
@@ -226,26 +255,63 @@ pub(super) fn offender(row: &Row<'_>) -> rusqlite::Result<Option<Offender>> {
     if offender_sum(name, prefix, times, last) != sum {
         return Ok(None);
     }
-    let read = || Some(Offender { source: source(name, prefix)?, times: u32::try_from(times).ok()?, last: moment(last)? });
+    let read = || {
+        Some(Offender {
+            source: source(name, prefix)?,
+            times: u32::try_from(times).ok()?,
+            last: moment(last)?,
+        })
+    };
     Ok(read())
 }
 
-fn evidence_sum(name: &str, prefix: i64, first: i64, last: i64, told: Option<i64>, probes: i64, ports: &[u8]) -> i64 {
-    Sum::new().field(name.as_bytes()).number(prefix).number(first).number(last).maybe(told).number(probes).field(ports).end()
+fn evidence_sum(
+    name: &str,
+    prefix: i64,
+    first: i64,
+    last: i64,
+    told: Option<i64>,
+    probes: i64,
+    ports: &[u8],
+) -> i64 {
+    Sum::new()
+        .field(name.as_bytes())
+        .number(prefix)
+        .number(first)
+        .number(last)
+        .maybe(told)
+        .number(probes)
+        .field(ports)
+        .end()
 }
 
 /// Transport, kind of scan, ambiguous, reserved, number (2 bytes), age in milliseconds before
 /// `last` (6 bytes), in network byte order.
 fn touch_bytes(touch: &TouchView, last: MonoTime) -> [u8; TOUCH] {
-    let [_, _, age @ ..] = u64::try_from(last.since(touch.at).as_millis()).unwrap_or(u64::MAX).to_be_bytes();
+    let [_, _, age @ ..] =
+        u64::try_from(last.since(touch.at).as_millis()).unwrap_or(u64::MAX).to_be_bytes();
     let [high, low] = touch.port.number.to_be_bytes();
     let [a, b, c, d, e, f] = age;
-    [touch.port.transport as u8, touch.scan as u8, u8::from(touch.ambiguous), 0, high, low, a, b, c, d, e, f]
+    [
+        touch.port.transport as u8,
+        touch.scan as u8,
+        u8::from(touch.ambiguous),
+        0,
+        high,
+        low,
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+    ]
 }
 
 fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
     let [transport, scan, ambiguous, _, high, low, a, b, c, d, e, f] = *bytes else { return None };
-    let transport = *[Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip].get(usize::from(transport))?;
+    let transport = *[Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip]
+        .get(usize::from(transport))?;
     let age = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     Some(TouchView {
         port: Port { transport, number: u16::from_be_bytes([high, low]) },
@@ -256,11 +322,15 @@ fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
 }
 
 /// Writes evidence: source, prefix, first, last, told, probes, ports, sum.
-pub(super) fn put_evidence(statement: &mut Statement<'_>, evidence: &Evidence) -> rusqlite::Result<()> {
+pub(super) fn put_evidence(
+    statement: &mut Statement<'_>,
+    evidence: &Evidence,
+) -> rusqlite::Result<()> {
     let Evidence { source, first, last, last_reported, probes, ports } = evidence;
     let latest = ports.iter().map(|touch| touch.at).max().unwrap_or(*last).max(*last);
     let ports: Vec<u8> = ports.iter().flat_map(|touch| touch_bytes(touch, latest)).collect();
-    let (name, prefix, first, last) = (source.to_string(), i64::from(source.prefix_len()), millis(*first), millis(latest));
+    let (name, prefix, first, last) =
+        (source.to_string(), i64::from(source.prefix_len()), millis(*first), millis(latest));
     let (told, probes) = (last_reported.map(millis), i64::from(*probes));
     let sum = evidence_sum(&name, prefix, first, last, told, probes, &ports);
     statement.execute((name, prefix, first, last, told, probes, ports, sum)).map(drop)
@@ -268,10 +338,14 @@ pub(super) fn put_evidence(statement: &mut Statement<'_>, evidence: &Evidence) -
 
 /// Reads evidence; `None`: the row is invalid.
 pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Option<Evidence>> {
-    let (Some(name), Some(prefix), Some(first), Some(last)) = (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?) else {
+    let (Some(name), Some(prefix), Some(first), Some(last)) =
+        (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?)
+    else {
         return Ok(None);
     };
-    let (told, Some(probes), ValueRef::Blob(ports), Some(sum)) = (number(row, 4)?, number(row, 5)?, row.get_ref(6)?, number(row, 7)?) else {
+    let (told, Some(probes), ValueRef::Blob(ports), Some(sum)) =
+        (number(row, 4)?, number(row, 5)?, row.get_ref(6)?, number(row, 7)?)
+    else {
         return Ok(None);
     };
     if evidence_sum(name, prefix, first, last, told, probes, ports) != sum {
@@ -285,7 +359,10 @@ pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Option<Evidence>> {
             last,
             last_reported: told.and_then(moment),
             probes: u32::try_from(probes).ok()?,
-            ports: ports.chunks_exact(TOUCH).map(|bytes| touch(bytes, last)).collect::<Option<_>>()?,
+            ports: ports
+                .chunks_exact(TOUCH)
+                .map(|bytes| touch(bytes, last))
+                .collect::<Option<_>>()?,
         })
     };
     Ok(read())
@@ -298,10 +375,19 @@ mod tests {
 
     #[test]
     fn kinds_of_scans_and_transports_have_the_numbers_that_are_in_databases() {
-        let names: Vec<_> = ScanKind::ALL.iter().map(|scan| format!("{} {}", *scan as u8, scan.name())).collect();
+        let names: Vec<_> =
+            ScanKind::ALL.iter().map(|scan| format!("{} {}", *scan as u8, scan.name())).collect();
         let golden = "0 connect,1 syn,2 fin,3 null,4 xmas,5 maimon,6 ack,7 custom-flags,8 udp,9 sctp-init,10 sctp-cookie-echo,11 ip-protocol";
         assert_eq!(names.join(","), golden);
-        assert_eq!([Transport::Tcp as u8, Transport::Udp as u8, Transport::Sctp as u8, Transport::Ip as u8], [0, 1, 2, 3]);
+        assert_eq!(
+            [
+                Transport::Tcp as u8,
+                Transport::Udp as u8,
+                Transport::Sctp as u8,
+                Transport::Ip as u8
+            ],
+            [0, 1, 2, 3]
+        );
     }
 
     #[test]

@@ -8,7 +8,11 @@ use crate::engine::TouchView;
 use crate::probe::{ScanKind, Transport};
 
 fn mark(boot: &str, seconds: u64) -> Mark {
-    Mark { boot: boot.to_owned(), wall: 1_700_000_000_000 + seconds * 1000, clock: MonoTime::from_millis(seconds * 1000) }
+    Mark {
+        boot: boot.to_owned(),
+        wall: 1_700_000_000_000 + seconds * 1000,
+        clock: MonoTime::from_millis(seconds * 1000),
+    }
 }
 
 fn at(seconds: u64) -> MonoTime {
@@ -21,7 +25,11 @@ fn host(last: u8) -> Source {
 
 fn block(source: Source, since: u64, expires: Option<u64>) -> Block {
     let port = Some(Port { transport: Transport::Tcp, number: 23 });
-    let reason = Reason::Scan { scan: ScanKind::Xmas, proven: true, detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/23".to_owned() };
+    let reason = Reason::Scan {
+        scan: ScanKind::Xmas,
+        proven: true,
+        detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/23".to_owned(),
+    };
     Block { source, exempt: Vec::new(), since: at(since), expires: expires.map(at), port, reason }
 }
 
@@ -33,16 +41,30 @@ fn content() -> Content {
         ambiguous: number.is_multiple_of(2),
         at: at(100 - age),
     };
-    let evidence = Evidence { source, first: at(5), last: at(100), last_reported: Some(at(9)), probes: 7, ports: vec![touch(53, 0), touch(4, 90)] };
+    let evidence = Evidence {
+        source,
+        first: at(5),
+        last: at(100),
+        last_reported: Some(at(9)),
+        probes: 7,
+        ports: vec![touch(53, 0), touch(4, 90)],
+    };
     Content {
         mark: mark("a", 100),
         blocks: vec![
             Block {
-                exempt: vec!["198.51.100.7/32".parse().unwrap(), "198.51.100.128/25".parse().unwrap()],
+                exempt: vec![
+                    "198.51.100.7/32".parse().unwrap(),
+                    "198.51.100.128/25".parse().unwrap(),
+                ],
                 ..block(Source::from("198.51.100.0/24".parse::<IpNet>().unwrap()), 50, None)
             },
             block(host(1), 60, Some(3660)),
-            Block { reason: Reason::Manual("because".to_owned()), port: None, ..block(source, 70, Some(170)) },
+            Block {
+                reason: Reason::Manual("because".to_owned()),
+                port: None,
+                ..block(source, 70, Some(170))
+            },
         ],
         offenders: vec![Offender { source, times: 3, last: at(70) }],
         evidence: vec![evidence],
@@ -61,7 +83,10 @@ fn opened(directory: &Path) -> (Database, Content) {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -86,8 +111,10 @@ fn written_content_is_read_after_reopening() {
     database.apply(&mark("a", 103), &changes).unwrap();
     drop(database);
     let (_, found) = opened(directory.path());
-    let wanted = [content().blocks[0].clone(), content().blocks[2].clone(), block(host(2), 102, Some(200))];
-    let wanted = Content { mark: mark("a", 103), blocks: wanted.into(), evidence: Vec::new(), ..content() };
+    let wanted =
+        [content().blocks[0].clone(), content().blocks[2].clone(), block(host(2), 102, Some(200))];
+    let wanted =
+        Content { mark: mark("a", 103), blocks: wanted.into(), evidence: Vec::new(), ..content() };
     assert_eq!(sorted(found), sorted(wanted));
 }
 
@@ -99,13 +126,20 @@ fn the_file_and_its_log_are_private() {
     database.replace(&content()).unwrap();
     assert_eq!(names(directory.path()), [FILE, &format!("{FILE}-wal")]);
     for name in names(directory.path()) {
-        assert_eq!(fs::metadata(directory.path().join(&name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        assert_eq!(
+            fs::metadata(directory.path().join(&name)).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{name}"
+        );
     }
     drop(database);
     // Wider permissions are taken away again.
     fs::set_permissions(directory.path().join(FILE), fs::Permissions::from_mode(0o664)).unwrap();
     let _ = opened(directory.path());
-    assert_eq!(fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 // P25
@@ -116,7 +150,10 @@ fn a_link_or_another_users_file_is_not_opened() {
     fs::write(&target, "").unwrap();
     std::os::unix::fs::symlink(&target, directory.path().join(FILE)).unwrap();
     let refused = open(directory.path(), &mark("z", 5));
-    assert!(matches!(refused.database, Err(Error::NotOurs { what: "a symbolic link", .. })), "{refused:?}");
+    assert!(
+        matches!(refused.database, Err(Error::NotOurs { what: "a symbolic link", .. })),
+        "{refused:?}"
+    );
     fs::remove_file(directory.path().join(FILE)).unwrap();
     fs::hard_link(&target, directory.path().join(FILE)).unwrap();
     assert!(matches!(open(directory.path(), &mark("z", 5)).database, Err(Error::NotOurs { .. })));
@@ -137,9 +174,15 @@ fn a_database_of_a_newer_version_is_left_alone_to_the_byte() {
     drop(database);
     let before = fs::read(directory.path().join(FILE)).unwrap();
     let refused = open(directory.path(), &mark("z", 5));
-    assert!(matches!(&refused.database, Err(error @ Error::Newer { version: 3, .. }) if error.is_others() && !error.is_damage()), "{refused:?}");
+    assert!(
+        matches!(&refused.database, Err(error @ Error::Newer { version: 3, .. }) if error.is_others() && !error.is_damage()),
+        "{refused:?}"
+    );
     assert!(refused.content.is_none());
-    assert_eq!((names(directory.path()), fs::read(directory.path().join(FILE)).unwrap()), (vec![FILE.to_owned()], before));
+    assert_eq!(
+        (names(directory.path()), fs::read(directory.path().join(FILE)).unwrap()),
+        (vec![FILE.to_owned()], before)
+    );
 }
 
 #[test]
@@ -164,13 +207,25 @@ fn a_database_of_version_1_is_upgraded_with_all_that_is_in_it() {
         .unwrap();
     for (name, prefix) in [("2001:db8:1:2::", 56), ("192.0.2.1", 64), ("198.51.100.0/24", 64)] {
         let sum = rows::block_sum(name, prefix, 50_000, None, None, "by hand");
-        version_1.execute("INSERT INTO blocks VALUES (?, ?, 50000, NULL, NULL, 'by hand', ?)", (name, prefix, sum)).unwrap();
+        version_1
+            .execute(
+                "INSERT INTO blocks VALUES (?, ?, 50000, NULL, NULL, 'by hand', ?)",
+                (name, prefix, sum),
+            )
+            .unwrap();
     }
     drop(version_1);
     let wanted = ["192.0.2.1", "198.51.100.0/24", "2001:db8:1::/56"];
     for _ in 0..2 {
         let (mut database, found) = opened(directory.path());
-        assert_eq!(sorted(found.clone()).blocks.iter().map(|block| block.source.to_string()).collect::<Vec<_>>(), wanted);
+        assert_eq!(
+            sorted(found.clone())
+                .blocks
+                .iter()
+                .map(|block| block.source.to_string())
+                .collect::<Vec<_>>(),
+            wanted
+        );
         // An equal list changes nothing and leaves no second row for a block.
         database.set_blocks(&found.mark, found.blocks.clone()).unwrap();
         assert_eq!(database.rows().unwrap().blocks, 3);
@@ -180,22 +235,32 @@ fn a_database_of_version_1_is_upgraded_with_all_that_is_in_it() {
 #[test]
 fn another_programs_database_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    Connection::open(directory.path().join(FILE)).unwrap().execute_batch("CREATE TABLE x (y); PRAGMA user_version = 1").unwrap();
+    Connection::open(directory.path().join(FILE))
+        .unwrap()
+        .execute_batch("CREATE TABLE x (y); PRAGMA user_version = 1")
+        .unwrap();
     let before = fs::read(directory.path().join(FILE)).unwrap();
-    assert!(matches!(open(directory.path(), &mark("z", 5)).database, Err(Error::NotOurs { what: "another program's database", .. })));
+    assert!(matches!(
+        open(directory.path(), &mark("z", 5)).database,
+        Err(Error::NotOurs { what: "another program's database", .. })
+    ));
     assert_eq!(fs::read(directory.path().join(FILE)).unwrap(), before);
 }
 
 #[test]
 fn an_invalid_file_is_set_aside_and_replaced() {
     let directory = tempfile::tempdir().unwrap();
-    let noise: Vec<u8> = (0..40_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> =
+        (0..40_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     fs::write(directory.path().join(FILE), &noise).unwrap();
     let now = open(directory.path(), &mark("z", 5));
     assert_eq!((now.warnings.len(), now.content.unwrap().blocks.len()), (1, 0));
     assert!(now.warnings[0].contains(".damaged-1700000005"), "{:?}", now.warnings);
     now.database.unwrap().replace(&content()).unwrap();
-    assert_eq!(fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap(), noise);
+    assert_eq!(
+        fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap(),
+        noise
+    );
     let _ = opened(directory.path());
 }
 
@@ -210,7 +275,10 @@ fn a_row_with_a_wrong_sum_is_ignored_and_the_others_stay() {
     let now = open(directory.path(), &mark("z", 5));
     assert_eq!(now.warnings.len(), 1, "{:?}", now.warnings);
     let found = sorted(now.content.unwrap());
-    assert_eq!(found.blocks.iter().map(|block| block.source).collect::<Vec<_>>(), [content().blocks[0].source, content().blocks[2].source]);
+    assert_eq!(
+        found.blocks.iter().map(|block| block.source).collect::<Vec<_>>(),
+        [content().blocks[0].source, content().blocks[2].source]
+    );
     drop(now.database);
     assert_eq!(sorted(opened(directory.path()).1), found, "the new one has what was whole");
 }
@@ -227,7 +295,10 @@ fn a_file_cut_short_anywhere_never_stops_the_start_and_is_kept() {
         fs::write(directory.path().join(FILE), &whole[..length]).unwrap();
         let now = open(directory.path(), &mark("z", 5));
         assert!(now.database.is_ok() && now.warnings.len() == 1, "{length}: {now:?}");
-        assert_eq!(fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap()[..], whole[..length]);
+        assert_eq!(
+            fs::read(directory.path().join(format!("{FILE}.damaged-1700000005"))).unwrap()[..],
+            whole[..length]
+        );
     }
 }
 
@@ -278,7 +349,14 @@ fn rows_are_bounded_and_expired_ones_deleted() {
     let (mut database, _) = opened(directory.path());
     let known = |n: u32| {
         let source = Source::of(std::net::Ipv4Addr::from(n).into(), 64);
-        let evidence = Evidence { source, first: at(1), last: at(u64::from(n)), last_reported: None, probes: 1, ports: Vec::new() };
+        let evidence = Evidence {
+            source,
+            first: at(1),
+            last: at(u64::from(n)),
+            last_reported: None,
+            probes: 1,
+            ports: Vec::new(),
+        };
         Change::Evidence(evidence)
     };
     let many: Vec<_> = (0..EVIDENCE_MAX as u32 + 500).map(known).collect();
@@ -292,13 +370,17 @@ fn rows_are_bounded_and_expired_ones_deleted() {
         database.prune(&mark("a", 3), at(0), at(0)).unwrap();
     }
     let now: i64 = database.ask("PRAGMA page_count").unwrap();
-    assert!(now < full && database.ask("PRAGMA freelist_count").unwrap() <= FREE_PAGES, "{full} pages, {now} afterwards");
+    assert!(
+        now < full && database.ask("PRAGMA freelist_count").unwrap() <= FREE_PAGES,
+        "{full} pages, {now} afterwards"
+    );
 }
 
 type Model = std::collections::BTreeMap<Source, Block>;
 
 fn are_same(found: &Model, model: &Model) -> bool {
-    found.len() == model.len() && found.values().zip(model.values()).all(|(found, wanted)| is_same(found, wanted))
+    found.len() == model.len()
+        && found.values().zip(model.values()).all(|(found, wanted)| is_same(found, wanted))
 }
 
 #[derive(Debug, Clone)]

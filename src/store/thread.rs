@@ -41,7 +41,12 @@ impl StoreHandle {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(config: &Config, opened: Opened, journal: JournalHandle, engine: Box<dyn EngineReader>) -> io::Result<(Self, Option<Stored>)> {
+    pub fn start(
+        config: &Config,
+        opened: Opened,
+        journal: JournalHandle,
+        engine: Box<dyn EngineReader>,
+    ) -> io::Result<(Self, Option<Stored>)> {
         let mark = clock::mark();
         let stored = opened.content.map(|content| {
             let is_same_boot = content.mark.is_same_boot(&mark);
@@ -51,8 +56,16 @@ impl StoreHandle {
         let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
         let (requests, request_inbox) = mailbox::link()?;
         let directory = config.state_dir.clone();
-        let mut worker =
-            Worker::new(directory, opened.database, Memory::from(config), journal, engine, item_inbox, request_inbox, Arc::clone(&shared));
+        let mut worker = Worker::new(
+            directory,
+            opened.database,
+            Memory::from(config),
+            journal,
+            engine,
+            item_inbox,
+            request_inbox,
+            Arc::clone(&shared),
+        );
         worker.adopt(stored.as_ref());
         std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
         Ok((Self { shared, items, requests }, stored))
@@ -112,7 +125,9 @@ impl StoreHandle {
     /// Writes pending changes, and ends the thread.
     pub fn stop(&self) {
         if self.requests.ask_within(STOP_TIMEOUT, Request::Stop).is_err() {
-            log::error!("the state store was not closed in order: the last changes may be missing in it");
+            log::error!(
+                "the state store was not closed in order: the last changes may be missing in it"
+            );
         }
     }
 
@@ -131,7 +146,8 @@ impl StoreHandle {
 /// The source whose block the kernel has changed.
 pub fn changed(outcome: &Outcome) -> Option<Source> {
     match outcome {
-        Outcome::Blocked { source, result: Ok(()) } | Outcome::Unblocked { source, result: Ok(()) } => Some(*source),
+        Outcome::Blocked { source, result: Ok(()) }
+        | Outcome::Unblocked { source, result: Ok(()) } => Some(*source),
         _ => None,
     }
 }

@@ -79,7 +79,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own, and there is one caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a thing of its own, and there is one caller"
+    )]
     pub(super) fn new(
         directory: PathBuf,
         database: Result<Database, Error>,
@@ -123,7 +126,9 @@ impl Worker {
     pub(super) fn adopt(&mut self, stored: Option<&Stored>) {
         self.is_restored = stored.is_some();
         self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
-        self.evidence_from = stored.filter(|_| !self.must_replace).map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
+        self.evidence_from = stored
+            .filter(|_| !self.must_replace)
+            .map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
         self.shared.list_wanted.store(true, Ordering::Relaxed);
         match self.database {
             Ok(_) => self.written(None),
@@ -171,8 +176,10 @@ impl Worker {
         for at in [self.write_at, self.retry_at, count_at].into_iter().flatten() {
             wake_at = wake_at.min(at);
         }
-        let mut fds =
-            [PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN)];
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN),
+        ];
         // Ignore the result: the next round finds out by itself.
         let _ = poll::wait(&mut fds, Some(wake_at.saturating_duration_since(Instant::now())));
     }
@@ -186,7 +193,9 @@ impl Worker {
         while let Some(item) = self.items.next() {
             match item {
                 Item::Change(change) => self.pending.push(change),
-                Item::Last(evidence) => self.pending.extend(evidence.into_iter().map(Change::Evidence)),
+                Item::Last(evidence) => {
+                    self.pending.extend(evidence.into_iter().map(Change::Evidence))
+                }
             }
             if self.pending.len() > PENDING_MAX + EVIDENCE_MAX {
                 self.forget_pending();
@@ -260,7 +269,11 @@ impl Worker {
             blocks.extend(piece);
             from = next;
         }
-        let offenders = if self.whole || self.must_replace { self.engine.offenders().unwrap_or_default() } else { Vec::new() };
+        let offenders = if self.whole || self.must_replace {
+            self.engine.offenders().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let mark = clock::mark();
         if self.must_replace {
             return self.replace(Content { mark, blocks, offenders, evidence: Vec::new() });
@@ -270,7 +283,9 @@ impl Worker {
             Ok(()) => self.written(Some(mark)),
             Err(error) => return self.fail(error),
         }
-        if offenders.is_empty() || self.apply(&offenders.into_iter().map(Change::Offender).collect::<Vec<_>>()) {
+        if offenders.is_empty()
+            || self.apply(&offenders.into_iter().map(Change::Offender).collect::<Vec<_>>())
+        {
             self.whole = false;
         }
     }
@@ -299,10 +314,13 @@ impl Worker {
             self.gather();
         }
         self.write();
-        let failing = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing.clone();
+        let failing =
+            self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing.clone();
         match failing {
             Some(why) => Err(why),
-            None if self.shared.list_wanted.load(Ordering::Acquire) => Err("too much changes at once".to_owned()),
+            None if self.shared.list_wanted.load(Ordering::Acquire) => {
+                Err("too much changes at once".to_owned())
+            }
             None => Ok(()),
         }
     }
@@ -333,8 +351,13 @@ impl Worker {
         }
         if self.is_dirty && now >= self.prune_at && self.can_write() {
             self.prune_at = now + PRUNE_EVERY;
-            let before = |ago: Duration| MonoTime::from_millis(at.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
-            let (evidence, offenders) = (before(self.memory.evidence), before(self.memory.offenders));
+            let before = |ago: Duration| {
+                MonoTime::from_millis(
+                    at.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+                )
+            };
+            let (evidence, offenders) =
+                (before(self.memory.evidence), before(self.memory.offenders));
             let Ok(database) = &mut self.database else { return };
             match database.prune(&mark, evidence, offenders) {
                 Ok(()) => {
@@ -418,7 +441,10 @@ impl Worker {
         self.retry_at = None;
         if has_failed {
             self.reported_at = None;
-            self.journal.notify(Notice::Warning(format!("the state store in {} is written again", self.directory.display())));
+            self.journal.notify(Notice::Warning(format!(
+                "the state store in {} is written again",
+                self.directory.display()
+            )));
         }
     }
 
@@ -443,12 +469,22 @@ impl Worker {
     /// Replaces a database that turned out to be damaged while in use, with the content from
     /// memory.
     fn set_aside(&mut self, error: &Error) {
-        let Ok(database) = std::mem::replace(&mut self.database, Err(Error::Damaged { path: self.directory.clone() })) else { return };
+        let Ok(database) = std::mem::replace(
+            &mut self.database,
+            Err(Error::Damaged { path: self.directory.clone() }),
+        ) else {
+            return;
+        };
         let path = database.path().to_owned();
         drop(database);
         match super::set_aside(&path, &clock::mark()) {
             Ok(aside) => {
-                let text = format!("{} is damaged ({}); it lies in {} now", path.display(), error_chain(error), aside.display());
+                let text = format!(
+                    "{} is damaged ({}); it lies in {} now",
+                    path.display(),
+                    error_chain(error),
+                    aside.display()
+                );
                 self.journal.notify(Notice::Warning(text));
             }
             Err(error) => log::error!("{}", error_chain(&error)),
@@ -460,7 +496,11 @@ impl Worker {
         self.retry_at = Some(now + RETRY_EVERY);
         if self.reported_at.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
             self.reported_at = Some(now);
-            let remedy = if for_good { "put it right and restart" } else { "it is tried again every few seconds" };
+            let remedy = if for_good {
+                "put it right and restart"
+            } else {
+                "it is tried again every few seconds"
+            };
             self.journal.notify(Notice::Error(format!(
                 "the state store cannot be used: {text}; blocks go on, but a reboot would forget what is not written: {remedy}"
             )));

@@ -20,7 +20,12 @@ pub struct Facts {
 
 impl Facts {
     fn of(metadata: &std::fs::Metadata) -> Self {
-        Self { regular: metadata.is_file(), uid: metadata.uid(), mode: metadata.mode() & 0o7777, size: metadata.len() }
+        Self {
+            regular: metadata.is_file(),
+            uid: metadata.uid(),
+            mode: metadata.mode() & 0o7777,
+            size: metadata.len(),
+        }
     }
 }
 
@@ -29,7 +34,10 @@ impl Facts {
 /// # Errors
 /// The error of open(2).
 pub fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path)
 }
 
 /// Facts about an open file.
@@ -50,7 +58,10 @@ pub fn facts_at(path: &Path) -> io::Result<Facts> {
 
 /// The owner of the symbolic link at `path`; `None` if it is no link (lstat(2)).
 pub fn link_owner(path: &Path) -> Option<u32> {
-    std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_symlink).map(|metadata| metadata.uid())
+    std::fs::symlink_metadata(path)
+        .ok()
+        .filter(std::fs::Metadata::is_symlink)
+        .map(|metadata| metadata.uid())
 }
 
 /// The first `limit` bytes of the content.

@@ -97,7 +97,11 @@ impl<C> Link<C> {
     ///
     /// # Errors
     /// As [`Link::ask`].
-    pub fn ask_within<T>(&self, patience: Duration, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
+    pub fn ask_within<T>(
+        &self,
+        patience: Duration,
+        make: impl FnOnce(Answer<T>) -> C,
+    ) -> Result<T, Unresponsive> {
         let (answer, result) = sync_channel(1);
         self.send(make(answer)).map_err(|_| Unresponsive)?;
         result.recv_timeout(patience).map_err(|_| Unresponsive)

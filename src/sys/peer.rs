@@ -47,7 +47,15 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut length = socklen(size_of::<libc::ucred>());
     // SAFETY: pointer and length describe `credentials`, which lives over the call; the descriptor is borrowed.
-    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut credentials).cast(), &raw mut length) };
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -61,15 +69,25 @@ fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
         let room = groups.len() * size_of::<u32>();
         let mut length = socklen(room);
         // SAFETY: pointer and length describe the vector's elements, which live over the call; the descriptor is borrowed.
-        let result =
-            unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut length) };
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
         let needed = usize::try_from(length).unwrap_or(0) / size_of::<u32>();
         if result == 0 {
             groups.truncate(needed);
             return Ok(groups);
         }
         let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::ERANGE) || needed <= groups.len() || needed > GROUPS_MAX {
+        if error.raw_os_error() != Some(libc::ERANGE)
+            || needed <= groups.len()
+            || needed > GROUPS_MAX
+        {
             return Err(error);
         }
         groups.resize(needed, 0);
@@ -88,7 +106,15 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
         let mut group: libc::group = unsafe { std::mem::zeroed() };
         let mut found: *mut libc::group = std::ptr::null_mut();
         // SAFETY: every pointer is to something that lives over the call, `buffer` with its length; `name` ends with NUL.
-        let result = unsafe { libc::getgrnam_r(name.as_ptr(), &raw mut group, buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found) };
+        let result = unsafe {
+            libc::getgrnam_r(
+                name.as_ptr(),
+                &raw mut group,
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
         match result {
             0 if found.is_null() => return Ok(None),
             0 => return Ok(Some(group.gr_gid)),
@@ -107,7 +133,12 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
 /// The error of socket(2) or connect(2).
 pub fn connect_now(path: &Path) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )?;
     rustix::net::connect(&socket, &address)?;
     Ok(UnixStream::from(socket))
 }

@@ -73,7 +73,8 @@ fn die_with_parent() -> io::Result<()> {
 /// Marks descriptors from 3 on close-on-exec (close_range(2), Linux 5.11). Older kernels keep those opened without O_CLOEXEC.
 fn keep_descriptors() {
     // SAFETY: no pointer is involved; nothing is closed before exec.
-    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let _ =
+        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 /// A descriptor that becomes readable when `child` has ended (pidfd_open(2)).
@@ -106,7 +107,10 @@ pub fn end_children(keep: impl Fn(u32) -> bool) -> bool {
         for stray in strays.iter().filter_map(|stray| pid(*stray).ok()) {
             // EPERM: it runs as a user that we may not signal; EINVAL, ESRCH: it is gone.
             let _ = rustix::process::kill_process(stray, Signal::KILL);
-            let _ = rustix::process::waitid(WaitId::Pid(stray), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            let _ = rustix::process::waitid(
+                WaitId::Pid(stray),
+                WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+            );
         }
         if Instant::now() > deadline {
             return false;
@@ -120,7 +124,11 @@ pub fn children() -> Vec<u32> {
     let own = std::process::id();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    numbers.filter(|number| parent(&std::fs::read(format!("/proc/{number}/stat")).unwrap_or_default()) == Some(own)).collect()
+    numbers
+        .filter(|number| {
+            parent(&std::fs::read(format!("/proc/{number}/stat")).unwrap_or_default()) == Some(own)
+        })
+        .collect()
 }
 
 /// The parent id in a line of /proc/PID/stat. The second field is the program's name in brackets and may contain any bytes.
@@ -155,7 +163,10 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
 }
 
 fn pid(number: u32) -> io::Result<Pid> {
-    i32::try_from(number).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    i32::try_from(number)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 #[cfg(test)]
@@ -166,7 +177,8 @@ mod tests {
     fn parent_is_found_for_any_program_name() {
         assert_eq!(parent(b"12 (sh) S 7 12 12 0 -1"), Some(7));
         assert_eq!(parent(b"12 (a) S 1 (\xff) b) Z 9 12 12"), Some(9));
-        for broken in [&b""[..], b"12", b"12 (sh)", b"12 (sh) S", b"12 (sh) S x", b"12 (sh) S \xff"] {
+        for broken in [&b""[..], b"12", b"12 (sh)", b"12 (sh) S", b"12 (sh) S x", b"12 (sh) S \xff"]
+        {
             assert_eq!(parent(broken), None);
         }
     }

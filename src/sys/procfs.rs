@@ -7,7 +7,8 @@ const DEFAULT_EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
 /// The port range for this host's own connections.
 pub fn ephemeral_ports() -> RangeInclusive<u16> {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let text =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     parse_range(&text).unwrap_or(DEFAULT_EPHEMERAL)
 }
 

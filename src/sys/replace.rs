@@ -24,7 +24,12 @@ pub struct Stamp {
 
 impl Stamp {
     fn new(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino(), size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
     }
 
     /// The stamp of the file at `path`, following symbolic links; `None` if there is no file.
@@ -133,10 +138,23 @@ impl Directory {
     ///
     /// # Errors
     /// [`Failed::Changed`] if the file is not `found` any more, or the system's error; nothing has changed then.
-    pub fn replace(&self, name: &OsStr, bytes: &[u8], found: Option<&OpenedFile>, mode: u32) -> Result<Replaced, Failed> {
+    pub fn replace(
+        &self,
+        name: &OsStr,
+        bytes: &[u8],
+        found: Option<&OpenedFile>,
+        mode: u32,
+    ) -> Result<Replaced, Failed> {
         // A fixed name: a crash leaves at most one file, which the next attempt finds. The lock ensures that no other process writes it.
         let beside = self.path.join(beside(name, ""));
-        put(&self.file, &self.path.join(name), &beside, bytes, found.map_or(Expected::Nothing, Expected::OpenedFile), mode)
+        put(
+            &self.file,
+            &self.path.join(name),
+            &beside,
+            bytes,
+            found.map_or(Expected::Nothing, Expected::OpenedFile),
+            mode,
+        )
     }
 }
 
@@ -157,9 +175,16 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, &format!(".{}", std::process::id()), bytes, Expected::Nothing, mode)
 }
 
-fn put_at(path: &Path, writer: &str, bytes: &[u8], expected: Expected<'_>, mode: u32) -> io::Result<()> {
+fn put_at(
+    path: &Path,
+    writer: &str,
+    bytes: &[u8],
+    expected: Expected<'_>,
+    mode: u32,
+) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let opened = open_directory(directory)?;
     match put(&opened, path, &directory.join(beside(name, writer)), bytes, expected, mode) {
         Ok(_) => Ok(()),
@@ -193,7 +218,14 @@ fn beside(name: &OsStr, writer: &str) -> OsString {
 }
 
 /// Writes `bytes` to `beside` and renames it to `path`: all replacements end here.
-fn put(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Expected<'_>, mode: u32) -> Result<Replaced, Failed> {
+fn put(
+    directory: &File,
+    path: &Path,
+    beside: &Path,
+    bytes: &[u8],
+    expected: Expected<'_>,
+    mode: u32,
+) -> Result<Replaced, Failed> {
     let result = write_and_rename(directory, path, beside, bytes, expected, mode);
     if result.is_err() {
         // It may not exist.
@@ -202,7 +234,14 @@ fn put(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Exp
     result
 }
 
-fn write_and_rename(directory: &File, path: &Path, beside: &Path, bytes: &[u8], expected: Expected<'_>, mode: u32) -> Result<Replaced, Failed> {
+fn write_and_rename(
+    directory: &File,
+    path: &Path,
+    beside: &Path,
+    bytes: &[u8],
+    expected: Expected<'_>,
+    mode: u32,
+) -> Result<Replaced, Failed> {
     let tried = |what| move |error: io::Error| Failed::Io(what, error);
     let found = match expected {
         Expected::OpenedFile(found) => Some(found),
@@ -211,11 +250,19 @@ fn write_and_rename(directory: &File, path: &Path, beside: &Path, bytes: &[u8], 
     // If this fails, the next call reports why.
     let _ = std::fs::remove_file(beside);
     // O_EXCL and a private mode: no other user can have prepared the file, or read it before it has its owner and mode.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(tried("write a file beside"))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(beside)
+        .map_err(tried("write a file beside"))?;
     let lost = found.map_or_else(Vec::new, |found| copy_attributes(&found.file, &file));
     // After the access control list, whose mask is the mode's group bits; before the owner, because only the owner may do this without CAP_FOWNER.
     let mode = found.map_or(mode, |found| found.metadata.mode() & 0o7777);
-    let keep_mode = || rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| Failed::Io("keep the mode of", error.into()));
+    let keep_mode = || {
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+            .map_err(|error| Failed::Io("keep the mode of", error.into()))
+    };
     keep_mode()?;
     if let Some(found) = found {
         let (uid, gid) = (found.metadata.uid(), found.metadata.gid());
@@ -234,14 +281,18 @@ fn write_and_rename(directory: &File, path: &Path, beside: &Path, bytes: &[u8], 
     let stamp = Stamp::new(&file.metadata().map_err(tried("look at the file beside"))?);
     let is_expected = match expected {
         Expected::Anything => true,
-        Expected::OpenedFile(found) => Stamp::at(path).map_err(tried("look at"))? == Some(found.stamp()),
+        Expected::OpenedFile(found) => {
+            Stamp::at(path).map_err(tried("look at"))? == Some(found.stamp())
+        }
         Expected::Nothing => Stamp::at(path).map_err(tried("look at"))?.is_none(),
     };
     if !is_expected {
         return Err(Failed::Changed);
     }
     match expected {
-        Expected::Anything | Expected::OpenedFile(_) => std::fs::rename(beside, path).map_err(tried("replace"))?,
+        Expected::Anything | Expected::OpenedFile(_) => {
+            std::fs::rename(beside, path).map_err(tried("replace"))?
+        }
         Expected::Nothing => rename_to_nothing(beside, path)?,
     }
     // The rename has succeeded even if the sync fails.
@@ -260,11 +311,25 @@ impl Drop for Directory {
 /// does not replace either.
 fn rename_to_nothing(from: &Path, to: &Path) -> Result<(), Failed> {
     use rustix::io::Errno;
-    let renamed = match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+    let renamed = match rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        from,
+        rustix::fs::CWD,
+        to,
+        RenameFlags::NOREPLACE,
+    ) {
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from))
+        }
         renamed => renamed.map_err(io::Error::from),
     };
-    renamed.map_err(|error| if error.kind() == io::ErrorKind::AlreadyExists { Failed::Changed } else { Failed::Io("replace", error) })
+    renamed.map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            Failed::Changed
+        } else {
+            Failed::Io("replace", error)
+        }
+    })
 }
 
 /// Extended attributes are small (xattr(7): 64 KiB for names, 64 KiB for a value).
@@ -276,12 +341,24 @@ fn copy_attributes(from: &File, to: &File) -> Vec<String> {
     // The file system has no extended attributes.
     let Ok(length) = rustix::fs::flistxattr(from, &mut *names) else { return Vec::new() };
     let mut value = vec![0; ATTRIBUTE_MAX];
-    let names = names.get(..length).unwrap_or_default().split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    let names = names
+        .get(..length)
+        .unwrap_or_default()
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty());
     let mut copy = |name: &[u8]| -> rustix::io::Result<()> {
         let length = rustix::fs::fgetxattr(from, name, &mut *value)?;
-        rustix::fs::fsetxattr(to, name, value.get(..length).unwrap_or_default(), XattrFlags::empty())
+        rustix::fs::fsetxattr(
+            to,
+            name,
+            value.get(..length).unwrap_or_default(),
+            XattrFlags::empty(),
+        )
     };
-    names.filter(|name| copy(name).is_err()).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    names
+        .filter(|name| copy(name).is_err())
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -304,13 +381,17 @@ mod tests {
             std::os::unix::fs::chown(&path, Some(12), Some(34)).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o4751)).unwrap();
         }
-        let labelled = rustix::fs::setxattr(&path, "user.portsentry", b"kept", XattrFlags::empty()).is_ok();
+        let labelled =
+            rustix::fs::setxattr(&path, "user.portsentry", b"kept", XattrFlags::empty()).is_ok();
         // The leftover of a crash.
         std::fs::write(directory.path().join(".f.portsentry"), "half").unwrap();
         let mut found = OpenedFile::open(&path).unwrap().unwrap();
         assert_eq!(found.read_up_to(9).unwrap(), b"old");
         let locked = Directory::lock(directory.path()).unwrap().unwrap();
-        assert!(Directory::lock(directory.path()).unwrap().is_none(), "a second one must see the lock");
+        assert!(
+            Directory::lock(directory.path()).unwrap().is_none(),
+            "a second one must see the lock"
+        );
         let replaced = locked.replace(OsStr::new("f"), b"new", Some(&found), 0o600).unwrap();
         let now = std::fs::metadata(&path).unwrap();
         assert_eq!((now.mode() & 0o7777, replaced.lost), (0o4751, vec![]));
@@ -320,7 +401,10 @@ mod tests {
             let mut value = [0; 16];
             assert_eq!(rustix::fs::getxattr(&path, "user.portsentry", &mut value), Ok(4));
         }
-        assert_eq!((std::fs::read(&path).unwrap(), left(directory.path())), (b"new".to_vec(), vec!["f".into()]));
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), left(directory.path())),
+            (b"new".to_vec(), vec!["f".into()])
+        );
     }
 
     #[test]
@@ -340,13 +424,25 @@ mod tests {
         let path = directory.path().join("f");
         let locked = Directory::lock(directory.path()).unwrap().unwrap();
         std::fs::write(&path, "theirs").unwrap();
-        assert!(matches!(locked.replace(OsStr::new("f"), b"ours", None, 0o600), Err(Failed::Changed)), "it was not there");
+        assert!(
+            matches!(locked.replace(OsStr::new("f"), b"ours", None, 0o600), Err(Failed::Changed)),
+            "it was not there"
+        );
         let found = OpenedFile::open(&path).unwrap().unwrap();
         std::fs::write(directory.path().join("g"), "editor").unwrap();
         std::fs::rename(directory.path().join("g"), &path).unwrap();
-        assert!(matches!(locked.replace(OsStr::new("f"), b"ours", Some(&found), 0o600), Err(Failed::Changed)));
+        assert!(matches!(
+            locked.replace(OsStr::new("f"), b"ours", Some(&found), 0o600),
+            Err(Failed::Changed)
+        ));
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(locked.replace(OsStr::new("f"), b"ours", Some(&found), 0o600), Err(Failed::Changed)), "it is gone");
+        assert!(
+            matches!(
+                locked.replace(OsStr::new("f"), b"ours", Some(&found), 0o600),
+                Err(Failed::Changed)
+            ),
+            "it is gone"
+        );
         assert!(left(directory.path()).is_empty());
         assert!(locked.replace(OsStr::new("f"), b"ours", None, 0o640).is_ok());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
@@ -360,7 +456,10 @@ mod tests {
             // The leftover of a crash.
             std::fs::write(directory.path().join(".f.portsentry"), "half").unwrap();
             write(&path, text.as_bytes(), 0o600).unwrap();
-            assert_eq!((std::fs::read_to_string(&path).unwrap(), left(directory.path())), (text.to_owned(), vec!["f".into()]));
+            assert_eq!(
+                (std::fs::read_to_string(&path).unwrap(), left(directory.path())),
+                (text.to_owned(), vec!["f".into()])
+            );
             assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         }
         let kind = |path: &Path| write(path, b"", 0o600).unwrap_err().kind();
@@ -369,7 +468,10 @@ mod tests {
         assert_eq!(kind(Path::new("/")), io::ErrorKind::InvalidFilename);
         std::fs::create_dir(directory.path().join("d")).unwrap();
         assert!(write(&directory.path().join("d"), b"", 0o600).is_err());
-        assert!(!left(directory.path()).contains(&".d.portsentry".into()), "nothing is left beside");
+        assert!(
+            !left(directory.path()).contains(&".d.portsentry".into()),
+            "nothing is left beside"
+        );
     }
 
     #[test]
@@ -378,10 +480,16 @@ mod tests {
         let path = directory.path().join("f");
         create(&path, b"first", 0o640).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
-        assert_eq!(create(&path, b"second", 0o640).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            create(&path, b"second", 0o640).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         let link = directory.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
-        assert_eq!(create(&link, b"third", 0o640).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            create(&link, b"third", 0o640).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
         let mut left = left(directory.path());
         left.sort();

@@ -121,7 +121,10 @@ mod tests {
 
     #[test]
     fn comment_directly_after_the_address_ends_it() {
-        assert_eq!(parse("nameserver 192.0.2.1#home\nnameserver 192.0.2.2;x"), addresses(&["192.0.2.1", "192.0.2.2"]));
+        assert_eq!(
+            parse("nameserver 192.0.2.1#home\nnameserver 192.0.2.2;x"),
+            addresses(&["192.0.2.1", "192.0.2.2"])
+        );
     }
 
     #[test]
@@ -145,10 +148,20 @@ mod tests {
     fn pipe_is_reported_and_does_not_block() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
         let (servers, errors) = read([directory.path(), &pipe]);
         assert!(servers.is_empty());
-        assert_eq!(errors.iter().map(|error| error.path.as_path()).collect::<Vec<_>>(), [directory.path(), &pipe]);
+        assert_eq!(
+            errors.iter().map(|error| error.path.as_path()).collect::<Vec<_>>(),
+            [directory.path(), &pipe]
+        );
     }
 
     #[test]
@@ -156,7 +169,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("huge");
         let filler = "#".repeat(usize::try_from(SIZE_MAX).unwrap());
-        std::fs::write(&path, format!("nameserver 192.0.2.1\n{filler}\nnameserver 192.0.2.2\n")).unwrap();
+        std::fs::write(&path, format!("nameserver 192.0.2.1\n{filler}\nnameserver 192.0.2.2\n"))
+            .unwrap();
         assert_eq!(read([&path]).0, addresses(&["192.0.2.1"]));
     }
 

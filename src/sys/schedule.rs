@@ -34,6 +34,8 @@ mod tests {
 
     #[test]
     fn short_time_slice_needs_no_privilege() {
-        std::thread::spawn(|| take_short_turns(Duration::from_micros(100)).unwrap()).join().unwrap();
+        std::thread::spawn(|| take_short_turns(Duration::from_micros(100)).unwrap())
+            .join()
+            .unwrap();
     }
 }

@@ -29,7 +29,12 @@ impl Signals {
     /// The error of sigaction(2) or socketpair(2).
     pub fn install() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, [SIGHUP, SIGINT, SIGTERM, SIGUSR1])?))
+        Ok(Self(SignalDelivery::with_pipe(
+            read,
+            write,
+            SignalOnly,
+            [SIGHUP, SIGINT, SIGTERM, SIGUSR1],
+        )?))
     }
 
     /// The signals since the last call, without waiting; repeats of a signal count once.

@@ -30,8 +30,11 @@ pub struct NetlinkDatagram {
 /// # Errors
 /// The error of recvfrom(2); `WouldBlock` if there is no datagram.
 pub fn receive_netlink(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<NetlinkDatagram> {
-    let (written, length, address) = rustix::net::recvfrom(fd, buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
-    let sender = address.and_then(|address| SocketAddrNetlink::try_from(address).ok()).map(|address| address.pid());
+    let (written, length, address) =
+        rustix::net::recvfrom(fd, buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
+    let sender = address
+        .and_then(|address| SocketAddrNetlink::try_from(address).ok())
+        .map(|address| address.pid());
     Ok(NetlinkDatagram { written, length, sender })
 }
 
@@ -40,7 +43,12 @@ pub fn receive_netlink(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Netl
 /// # Errors
 /// The error of setsockopt(2).
 pub fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX))
+    set_option(
+        fd,
+        libc::SOL_SOCKET,
+        libc::SO_SNDBUFFORCE,
+        libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX),
+    )
 }
 
 /// Memory use and drops of a socket (linux/sock_diag.h, `SK_MEMINFO_*`).
@@ -64,9 +72,21 @@ pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
     let mut values = [0u32; VARS];
     let mut length = libc::socklen_t::try_from(size_of_val(&values)).unwrap_or(0);
     // SAFETY: pointer and length describe `values`, which lives over the call; the descriptor is borrowed.
-    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &raw mut length) };
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
     let [waiting, buffer, .., dropped] = values;
-    if result == 0 { Ok(SocketMemory { waiting, buffer, dropped }) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(SocketMemory { waiting, buffer, dropped })
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// `NETLINK_NO_ENOBUFS` (netlink(7)): a full receive buffer is no error, and messages are queued again as soon as there is room. Without
@@ -79,9 +99,16 @@ pub fn no_overrun_errors(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// setsockopt(2) of an integer option.
-pub(super) fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
     // SAFETY: pointer and length describe `value`, which lives over the call; the descriptor is borrowed.
-    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+    let result = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length)
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -35,8 +35,12 @@ pub fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<Own
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_recv_buffer_size(&socket, options.buffer)?;
     sockopt::set_socket_send_buffer_size(&socket, options.buffer)?;
-    sockopt::set_tcp_user_timeout(&socket, u32::try_from(options.unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
-    let seconds = libc::c_int::try_from(options.fin_wait.as_secs().max(1)).unwrap_or(libc::c_int::MAX);
+    sockopt::set_tcp_user_timeout(
+        &socket,
+        u32::try_from(options.unacknowledged.as_millis()).unwrap_or(u32::MAX),
+    )?;
+    let seconds =
+        libc::c_int::try_from(options.fin_wait.as_secs().max(1)).unwrap_or(libc::c_int::MAX);
     set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, options.backlog)?;
@@ -51,7 +55,9 @@ pub fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::DGRAM)?;
     match address {
         SocketAddr::V4(_) => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
-        SocketAddr::V6(_) => set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR, 1)?,
+        SocketAddr::V6(_) => {
+            set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR, 1)?
+        }
     }
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
@@ -75,7 +81,8 @@ pub fn answering(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
 
 fn open(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     match address {
         SocketAddr::V4(_) => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_TRANSPARENT, 1)?,
         SocketAddr::V6(_) => {
@@ -98,17 +105,22 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, SocketA
     let mut byte = 0u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: both are plain data for which all zeroes is a value.
-    let (mut name, mut message) = unsafe { (std::mem::zeroed::<libc::sockaddr_storage>(), std::mem::zeroed::<libc::msghdr>()) };
+    let (mut name, mut message) = unsafe {
+        (std::mem::zeroed::<libc::sockaddr_storage>(), std::mem::zeroed::<libc::msghdr>())
+    };
     // cmsg(3) requires the alignment of a header.
-    let mut control = MaybeUninit::<[libc::cmsghdr; CONTROL / size_of::<libc::cmsghdr>()]>::zeroed();
+    let mut control =
+        MaybeUninit::<[libc::cmsghdr; CONTROL / size_of::<libc::cmsghdr>()]>::zeroed();
     message.msg_name = (&raw mut name).cast();
-    message.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).unwrap_or(0);
+    message.msg_namelen =
+        libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).unwrap_or(0);
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
     // SAFETY: every pointer in `message` is to something that lives over the call, with its length; the descriptor is borrowed.
-    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let received =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     if received < 0 {
         let error = io::Error::last_os_error();
         return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
@@ -129,7 +141,11 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, SocketA
                 && found.cmsg_len >= libc::CMSG_LEN(u32::try_from(room).unwrap_or(0)) as usize
             {
                 let mut storage: libc::sockaddr_storage = std::mem::zeroed();
-                std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header), (&raw mut storage).cast::<u8>(), room);
+                std::ptr::copy_nonoverlapping(
+                    libc::CMSG_DATA(header),
+                    (&raw mut storage).cast::<u8>(),
+                    room,
+                );
                 original = address(&raw const storage);
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);

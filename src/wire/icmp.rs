@@ -37,7 +37,9 @@ impl<'a> Message<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let cut = Error::Truncated(Layer::Icmp);
         match bytes {
-            [kind, code, _, _, _, _, _, _, body @ ..] => Ok(Self { kind: *kind, code: *code, body }),
+            [kind, code, _, _, _, _, _, _, body @ ..] => {
+                Ok(Self { kind: *kind, code: *code, body })
+            }
             _ => Err(cut),
         }
     }
@@ -58,7 +60,14 @@ impl<'a> Message<'a> {
 /// RFC 792 guarantees the header and eight bytes: enough for the ports, too few for a TCP header, so [`super::parse`] cannot be used.
 fn quoted(bytes: &[u8]) -> Option<Quoted> {
     let header = ip::Header::parse(bytes).ok()?;
-    let has_ports = matches!(header.protocol, ip::TCP | ip::UDP | ip::SCTP) && header.fragment_offset == 0;
-    let ports = has_ports.then(|| Some((be16(header.payload, 0)?, be16(header.payload, 2)?))).flatten();
-    Some(Quoted { source: header.source, destination: header.destination, protocol: header.protocol, ports })
+    let has_ports =
+        matches!(header.protocol, ip::TCP | ip::UDP | ip::SCTP) && header.fragment_offset == 0;
+    let ports =
+        has_ports.then(|| Some((be16(header.payload, 0)?, be16(header.payload, 2)?))).flatten();
+    Some(Quoted {
+        source: header.source,
+        destination: header.destination,
+        protocol: header.protocol,
+        ports,
+    })
 }

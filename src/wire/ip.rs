@@ -69,7 +69,28 @@ impl<'a> Header<'a> {
 
     fn parse_v4(bytes: &'a [u8]) -> Result<Self, Error> {
         let header: &[u8; 20] = bytes.first_chunk().ok_or(Error::Truncated(Layer::Ipv4))?;
-        let [first, _, length_high, length_low, _, _, fragment_high, fragment_low, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+        let [
+            first,
+            _,
+            length_high,
+            length_low,
+            _,
+            _,
+            fragment_high,
+            fragment_low,
+            _,
+            protocol,
+            _,
+            _,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
+        ] = *header;
         let header_length = usize::from(first & 0x0f) * 4;
         if header_length < header.len() {
             return Err(Error::Length(Layer::Ipv4));
@@ -83,7 +104,9 @@ impl<'a> Header<'a> {
             return Err(Error::Length(Layer::Ipv4));
         }
         // More bytes than the total length are link padding; fewer mean that the capture truncated the packet.
-        let payload = bytes.get(header_length..total.min(bytes.len())).ok_or(Error::Truncated(Layer::Ipv4))?;
+        let payload = bytes
+            .get(header_length..total.min(bytes.len()))
+            .ok_or(Error::Truncated(Layer::Ipv4))?;
         Ok(Self {
             source: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
             destination: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
@@ -97,7 +120,9 @@ impl<'a> Header<'a> {
 
     fn parse_v6(bytes: &'a [u8]) -> Result<Self, Error> {
         const FIXED: usize = 40;
-        let address = |at: usize| -> Option<IpAddr> { Some(IpAddr::V6(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?))) };
+        let address = |at: usize| -> Option<IpAddr> {
+            Some(IpAddr::V6(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?)))
+        };
         let cut = Error::Truncated(Layer::Ipv6);
         let source = address(8).ok_or(cut)?;
         let destination = address(24).ok_or(cut)?;
@@ -110,7 +135,9 @@ impl<'a> Header<'a> {
 
         for _ in 0..=EXTENSIONS_MAX {
             let header_length = match protocol {
-                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6 => extension_length(payload, 8)?,
+                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6 => {
+                    extension_length(payload, 8)?
+                }
                 // AH counts in units of 4 bytes (RFC 4302, 2.2).
                 AUTHENTICATION => extension_length(payload, 4)?,
                 FRAGMENT => {
@@ -119,14 +146,30 @@ impl<'a> Header<'a> {
                     fragment_offset = offset & 0xfff8;
                     8
                 }
-                _ => return Ok(Self { source, destination, protocol, fragment_offset, options: false, payload }),
+                _ => {
+                    return Ok(Self {
+                        source,
+                        destination,
+                        protocol,
+                        fragment_offset,
+                        options: false,
+                        payload,
+                    });
+                }
             };
             let next = *payload.first().ok_or(Error::Truncated(Layer::Extension))?;
             payload = payload.get(header_length..).ok_or(Error::Truncated(Layer::Extension))?;
             protocol = next;
             if fragment_offset != 0 {
                 // The rest is the middle of a datagram.
-                return Ok(Self { source, destination, protocol, fragment_offset, options: false, payload });
+                return Ok(Self {
+                    source,
+                    destination,
+                    protocol,
+                    fragment_offset,
+                    options: false,
+                    payload,
+                });
             }
         }
         Err(Error::ExtensionChain)

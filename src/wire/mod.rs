@@ -109,8 +109,12 @@ impl fmt::Display for Error {
             Self::Empty => f.write_str("parse packet: it is empty"),
             Self::NotIp { version } => write!(f, "parse packet: IP version is {version}"),
             Self::Truncated(layer) => write!(f, "parse {} header: it is cut off", layer.name()),
-            Self::Length(layer) => write!(f, "parse {} header: its length field is impossible", layer.name()),
-            Self::ExtensionChain => write!(f, "parse IPv6 header: more than {} extension headers", ip::EXTENSIONS_MAX),
+            Self::Length(layer) => {
+                write!(f, "parse {} header: its length field is impossible", layer.name())
+            }
+            Self::ExtensionChain => {
+                write!(f, "parse IPv6 header: more than {} extension headers", ip::EXTENSIONS_MAX)
+            }
         }
     }
 }
@@ -136,7 +140,13 @@ pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Error> {
             _ => Transport::Other,
         }
     };
-    Ok(Packet { source: header.source, destination: header.destination, protocol: header.protocol, transport, ip_options: header.options })
+    Ok(Packet {
+        source: header.source,
+        destination: header.destination,
+        protocol: header.protocol,
+        transport,
+        ip_options: header.options,
+    })
 }
 
 /// The big-endian 16-bit number at `at`.

@@ -56,7 +56,9 @@ impl fmt::Display for Flags {
             return f.write_str("none");
         }
         let mut first = true;
-        for (bit, name) in ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"].into_iter().enumerate() {
+        for (bit, name) in
+            ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"].into_iter().enumerate()
+        {
             if self.0 >> bit & 1 == 1 {
                 write!(f, "{}{name}", if first { "" } else { "|" })?;
                 first = false;

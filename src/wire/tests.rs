@@ -7,7 +7,14 @@ use proptest::prelude::*;
 use super::*;
 
 /// An IPv4 packet around `payload`, with `options` (a multiple of 4 bytes).
-fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> {
+fn ipv4(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    options: &[u8],
+    fragment: u16,
+    payload: &[u8],
+) -> Vec<u8> {
     let header = 20 + options.len();
     let mut bytes = vec![0x40 | (header / 4) as u8, 0];
     bytes.extend(((header + payload.len()) as u16).to_be_bytes());
@@ -22,7 +29,13 @@ fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, options: &[u8], f
 }
 
 /// An IPv6 packet; `extensions` are (protocol number, whole header with its next-header byte not set).
-fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, extensions: &[(u8, Vec<u8>)], payload: &[u8]) -> Vec<u8> {
+fn ipv6(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    protocol: u8,
+    extensions: &[(u8, Vec<u8>)],
+    payload: &[u8],
+) -> Vec<u8> {
     let mut body = Vec::new();
     for (at, (_, header)) in extensions.iter().enumerate() {
         let next = extensions.get(at + 1).map_or(protocol, |(number, _)| *number);
@@ -70,7 +83,8 @@ const B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 2);
 
 /// One extension header of each kind, with different lengths.
 fn all_extensions() -> Vec<(u8, Vec<u8>)> {
-    let sized = |units: u8| -> Vec<u8> { [&[0, units][..], &vec![0; 6 + usize::from(units) * 8]].concat() };
+    let sized =
+        |units: u8| -> Vec<u8> { [&[0, units][..], &vec![0; 6 + usize::from(units) * 8]].concat() };
     vec![
         (ip::HOP_BY_HOP, sized(0)),
         (ip::DESTINATION_OPTIONS, sized(1)),
@@ -89,9 +103,15 @@ fn all_extensions() -> Vec<(u8, Vec<u8>)> {
 fn tcp_in_ipv4_with_options_is_parsed() {
     let bytes = ipv4(A, B, 6, &[1, 1, 1, 0], 0x4000, &tcp(40000, 23, 77, 0x29, &[2, 4, 5, 180]));
     let packet = parse(&bytes).unwrap();
-    assert_eq!((packet.source, packet.destination, packet.protocol, packet.ip_options), (IpAddr::V4(A), IpAddr::V4(B), 6, true));
+    assert_eq!(
+        (packet.source, packet.destination, packet.protocol, packet.ip_options),
+        (IpAddr::V4(A), IpAddr::V4(B), 6, true)
+    );
     let Transport::Tcp(segment) = packet.transport else { panic!("{packet:?}") };
-    assert_eq!((segment.source_port, segment.destination_port, segment.sequence, segment.window), (40000, 23, 77, 1024));
+    assert_eq!(
+        (segment.source_port, segment.destination_port, segment.sequence, segment.window),
+        (40000, 23, 77, 1024)
+    );
     assert_eq!(segment.flags.to_string(), "fin|psh|urg");
     assert_eq!(segment.options, [2, 4, 5, 180]);
 }
@@ -110,7 +130,8 @@ fn link_padding_and_truncation_are_no_errors() {
 fn later_fragment_has_no_transport_header() {
     let bytes = ipv4(A, B, 6, &[], 0x2003, b"middle of something");
     assert_eq!(parse(&bytes).unwrap().transport, Transport::Fragment { offset: 24 });
-    let bytes = ipv6(A6, B6, 17, &[(ip::FRAGMENT, vec![0, 0, 0x05, 0xa9, 0, 0, 0, 1])], b"\x00\x00");
+    let bytes =
+        ipv6(A6, B6, 17, &[(ip::FRAGMENT, vec![0, 0, 0x05, 0xa9, 0, 0, 0, 1])], b"\x00\x00");
     let packet = parse(&bytes).unwrap();
     assert_eq!((packet.protocol, packet.transport), (17, Transport::Fragment { offset: 0x5a8 }));
 }
@@ -119,16 +140,25 @@ fn later_fragment_has_no_transport_header() {
 fn tcp_behind_every_ipv6_extension_header_is_found() {
     let bytes = ipv6(A6, B6, 6, &all_extensions(), &tcp(1, 2, 3, 2, &[]));
     let packet = parse(&bytes).unwrap();
-    assert_eq!((packet.source, packet.destination, packet.protocol), (IpAddr::V6(A6), IpAddr::V6(B6), 6));
+    assert_eq!(
+        (packet.source, packet.destination, packet.protocol),
+        (IpAddr::V6(A6), IpAddr::V6(B6), 6)
+    );
     let Transport::Tcp(segment) = packet.transport else { panic!("{packet:?}") };
-    assert_eq!((segment.source_port, segment.destination_port, segment.flags), (1, 2, tcp::Flags::SYN));
+    assert_eq!(
+        (segment.source_port, segment.destination_port, segment.flags),
+        (1, 2, tcp::Flags::SYN)
+    );
 }
 
 #[test]
 fn extension_headers_are_followed_up_to_the_limit() {
     let chain = |n: usize| vec![(ip::DESTINATION_OPTIONS, vec![0; 8]); n];
     assert!(parse(&ipv6(A6, B6, 6, &chain(ip::EXTENSIONS_MAX), &tcp(1, 2, 3, 2, &[]))).is_ok());
-    assert_eq!(parse(&ipv6(A6, B6, 6, &chain(ip::EXTENSIONS_MAX + 1), &tcp(1, 2, 3, 2, &[]))), Err(Error::ExtensionChain));
+    assert_eq!(
+        parse(&ipv6(A6, B6, 6, &chain(ip::EXTENSIONS_MAX + 1), &tcp(1, 2, 3, 2, &[]))),
+        Err(Error::ExtensionChain)
+    );
 }
 
 #[test]
@@ -166,10 +196,14 @@ fn grouped_packets_with_length_zero_are_parsed() {
 #[test]
 fn sctp_shows_its_first_chunk() {
     let mut message = vec![0x9c, 0x40, 0x00, 0x24, 0, 0, 0, 0, 1, 2, 3, 4];
-    let Transport::Sctp(bare) = parse(&ipv4(A, B, 132, &[], 0, &message)).unwrap().transport else { panic!() };
+    let Transport::Sctp(bare) = parse(&ipv4(A, B, 132, &[], 0, &message)).unwrap().transport else {
+        panic!()
+    };
     assert_eq!((bare.destination_port, bare.chunk), (36, None));
     message.push(sctp::INIT);
-    let Transport::Sctp(init) = parse(&ipv4(A, B, 132, &[], 0, &message)).unwrap().transport else { panic!() };
+    let Transport::Sctp(init) = parse(&ipv4(A, B, 132, &[], 0, &message)).unwrap().transport else {
+        panic!()
+    };
     assert_eq!((init.source_port, init.chunk), (40000, Some(sctp::INIT)));
 }
 
@@ -180,7 +214,12 @@ fn icmp_error_shows_the_quoted_packet() {
     let bytes = ipv4(A, B, 1, &[], 0, &error);
     let Transport::Icmp(message) = parse(&bytes).unwrap().transport else { panic!() };
     assert_eq!((message.kind, message.code), (3, 3));
-    let expected = icmp::Quoted { source: IpAddr::V4(B), destination: IpAddr::V4(A), protocol: 6, ports: Some((80, 40000)) };
+    let expected = icmp::Quoted {
+        source: IpAddr::V4(B),
+        destination: IpAddr::V4(A),
+        protocol: 6,
+        ports: Some((80, 40000)),
+    };
     assert_eq!(message.quoted_v4(), Some(expected));
     let echo = ipv4(A, B, 1, &[], 0, &[8, 0, 0, 0, 0, 1, 0, 1, 0x45]);
     let Transport::Icmp(message) = parse(&echo).unwrap().transport else { panic!() };

@@ -28,8 +28,14 @@ const SOURCES: usize = 40;
 impl Scene {
     fn new() -> Self {
         let (host, client) = (Namespace::new(), Namespace::new());
-        host.join(&client, "net0", &["10.68.0.1/16", "fd68:1::1/64"], &["10.68.0.2/16", "fd68:1::2/64"]);
-        let addresses: String = (1..=SOURCES).map(|load| format!("addr add {}/16 dev net0\n", source(load))).collect();
+        host.join(
+            &client,
+            "net0",
+            &["10.68.0.1/16", "fd68:1::1/64"],
+            &["10.68.0.2/16", "fd68:1::2/64"],
+        );
+        let addresses: String =
+            (1..=SOURCES).map(|load| format!("addr add {}/16 dev net0\n", source(load))).collect();
         client.ip_batch(&addresses);
         Self { host, client }
     }
@@ -109,10 +115,18 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
         let (blocked, log) = (daemon.blocked(), daemon.log());
         let alerts = log.matches("attackalert").count() - told;
         told += alerts;
-        let verdict = if blocked.is_empty() && alerts == 0 { "nothing told" } else { "TAKEN FOR A SCAN" };
-        println!("{name:22} {:4} probes seen  {verdict}  {:.1} s", probes(&daemon) - before, started.elapsed().as_secs_f64());
+        let verdict =
+            if blocked.is_empty() && alerts == 0 { "nothing told" } else { "TAKEN FOR A SCAN" };
+        println!(
+            "{name:22} {:4} probes seen  {verdict}  {:.1} s",
+            probes(&daemon) - before,
+            started.elapsed().as_secs_f64()
+        );
         if verdict != "nothing told" {
-            wrong.push(format!("{name} from {from}: {blocked:?} {:?}", log.lines().rfind(|line| line.contains("attackalert"))));
+            wrong.push(format!(
+                "{name} from {from}: {blocked:?} {:?}",
+                log.lines().rfind(|line| line.contains("attackalert"))
+            ));
             daemon.ctl(&["unblock", "--all"]);
         }
     };
@@ -154,8 +168,16 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
             namespace.run("ip", &["neigh", "flush", "dev", "net0"]);
         }
         scene.client.run("ping", &["-6", "-n", "-c", "1", "-W", "2", "fd68:1::1"]);
-        scene.client.output("ping", &["-6", "-n", "-c", "2", "-i", "0.2", "-W", "1", "ff02::1%net0"], Duration::from_secs(5));
-        scene.client.output("ping", &["-6", "-n", "-c", "1", "-W", "1", "ff02::2%net0"], Duration::from_secs(5));
+        scene.client.output(
+            "ping",
+            &["-6", "-n", "-c", "2", "-i", "0.2", "-W", "1", "ff02::1%net0"],
+            Duration::from_secs(5),
+        );
+        scene.client.output(
+            "ping",
+            &["-6", "-n", "-c", "1", "-W", "1", "ff02::2%net0"],
+            Duration::from_secs(5),
+        );
     }
     scene.client.output("nmap", &["-n", "-sn", "-PE", HOST], Duration::from_secs(10));
     scene.client.output("nmap", &["-6", "-n", "-sn", "fd68:1::1"], Duration::from_secs(10));
@@ -216,7 +238,12 @@ fn closing_sockets_and_full_listeners_are_not_closed_ports() {
     let _sink = start(&scene.client, &["sink", &client, HOST]);
     let _sockets = start(&scene.host, &["sockets", HOST, &client]);
     let states = || scene.host.run("ss", &["-Hant"]);
-    assert!(eventually(Duration::from_secs(5), || states().contains("TIME-WAIT") && states().contains("FIN-WAIT-2")), "{}", states());
+    assert!(
+        eventually(Duration::from_secs(5), || states().contains("TIME-WAIT")
+            && states().contains("FIN-WAIT-2")),
+        "{}",
+        states()
+    );
     // Some of the resets respond to answers to our segments.
     std::fs::write(file.path(), counters).unwrap();
     scene.host.run("nft", &["-f", file.path().to_str().unwrap()]);
@@ -227,7 +254,13 @@ fn closing_sockets_and_full_listeners_are_not_closed_ports() {
         eventually(Duration::from_millis(300), || probes(&daemon) > before)
     };
     for (port, state) in [("700", "TIME-WAIT"), ("701", "FIN-WAIT-2")] {
-        assert!(states().lines().any(|line| line.starts_with(state) && line.contains(&format!(":{port} "))), "{port}: {}", states());
+        assert!(
+            states()
+                .lines()
+                .any(|line| line.starts_with(state) && line.contains(&format!(":{port} "))),
+            "{port}: {}",
+            states()
+        );
         for flags in ["16", "17", "24"] {
             std::thread::sleep(Duration::from_millis(1500));
             assert!(!is_watched(port, flags, "9000"), "flags {flags} to port {port} in {state}");

@@ -53,7 +53,10 @@ fn drain(listener: &mut Listener) -> usize {
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 #[test]
@@ -62,23 +65,42 @@ fn packets_of_both_families_arrive_with_their_bytes() {
         return;
     }
     let (host, peer) = (logging(), Namespace::new());
-    host.join(&peer, "v0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
+    host.join(
+        &peer,
+        "v0",
+        &["192.0.2.1/24", "2001:db8::1/64"],
+        &["192.0.2.2/24", "2001:db8::2/64"],
+    );
     let index: u32 = host.run("cat", &["/sys/class/net/v0/ifindex"]).trim().parse().unwrap();
     host.enter(|| {
         let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
-        for (sequence, (from, to)) in [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")].into_iter().enumerate() {
+        for (sequence, (from, to)) in
+            [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")].into_iter().enumerate()
+        {
             let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
-            peer.enter(|| UdpSocket::bind(SocketAddr::new(from, 5555)).unwrap().send_to(b"are you there?", SocketAddr::new(to, 4321)).unwrap());
+            peer.enter(|| {
+                UdpSocket::bind(SocketAddr::new(from, 5555))
+                    .unwrap()
+                    .send_to(b"are you there?", SocketAddr::new(to, 4321))
+                    .unwrap()
+            });
             assert!(readable(listener.as_fd(), Duration::from_secs(5)).unwrap());
             let mut count = 0;
             let received = listener
                 .receive(PACKETS_PER_WAKE, &mut |packet| {
                     count += 1;
-                    assert_eq!((packet.prefix, packet.hook, packet.indev), ("udp-probe ", 1, Some(index)));
+                    assert_eq!(
+                        (packet.prefix, packet.hook, packet.indev),
+                        ("udp-probe ", 1, Some(index))
+                    );
                     assert_eq!(packet.sequence, Some(u32::try_from(sequence).unwrap()));
                     let (ethertype, source, destination, transport) = match (from, to) {
-                        (IpAddr::V4(from), IpAddr::V4(to)) => (0x0800, (12, from.octets().to_vec()), (16, to.octets().to_vec()), 20),
-                        (IpAddr::V6(from), IpAddr::V6(to)) => (0x86dd, (8, from.octets().to_vec()), (24, to.octets().to_vec()), 40),
+                        (IpAddr::V4(from), IpAddr::V4(to)) => {
+                            (0x0800, (12, from.octets().to_vec()), (16, to.octets().to_vec()), 20)
+                        }
+                        (IpAddr::V6(from), IpAddr::V6(to)) => {
+                            (0x86dd, (8, from.octets().to_vec()), (24, to.octets().to_vec()), 40)
+                        }
                         _ => unreachable!(),
                     };
                     assert_eq!(packet.hw_protocol, ethertype);
@@ -103,10 +125,16 @@ fn a_long_packet_is_cut_to_the_copy_range() {
     }
     logging().enter(|| {
         for copy_range in [60, 65_535] {
-            let mut listener = Listener::bind(Settings { copy_range, ..Settings::of_group(GROUP) }).unwrap();
-            UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[7; 60_000], ("127.0.0.1", 4000)).unwrap();
+            let mut listener =
+                Listener::bind(Settings { copy_range, ..Settings::of_group(GROUP) }).unwrap();
+            UdpSocket::bind("127.0.0.1:0")
+                .unwrap()
+                .send_to(&[7; 60_000], ("127.0.0.1", 4000))
+                .unwrap();
             let mut lengths = Vec::new();
-            listener.receive(PACKETS_PER_WAKE, &mut |packet| lengths.push(packet.payload.len())).unwrap();
+            listener
+                .receive(PACKETS_PER_WAKE, &mut |packet| lengths.push(packet.payload.len()))
+                .unwrap();
             assert_eq!(lengths, [usize::from(copy_range).min(60_028)]);
             assert_eq!(listener.statistics().malformed, 0);
         }
@@ -187,7 +215,9 @@ fn loss_is_counted_exactly_when_a_flood_meets_a_tiny_buffer() {
     }
     let namespace = logging();
     let (packets, statistics) = namespace.enter(|| {
-        let mut listener = Listener::bind(Settings { receive_buffer: 16_384, ..Settings::of_group(GROUP) }).unwrap();
+        let mut listener =
+            Listener::bind(Settings { receive_buffer: 16_384, ..Settings::of_group(GROUP) })
+                .unwrap();
         let mut packets = 0;
         // Several floods: loss at the start, in the middle, and again after the queue was read
         // empty.
@@ -204,7 +234,11 @@ fn loss_is_counted_exactly_when_a_flood_meets_a_tiny_buffer() {
     assert_eq!(logged(&namespace), 6001);
     assert_eq!(statistics.packets + statistics.lost, 6001);
     assert!(statistics.lost > 3000, "{statistics:?}");
-    assert_eq!((statistics.overruns, statistics.malformed), (statistics.lost, 0), "each datagram had one packet");
+    assert_eq!(
+        (statistics.overruns, statistics.malformed),
+        (statistics.lost, 0),
+        "each datagram had one packet"
+    );
     assert!(!statistics.loss_uncounted, "the last packet has shown it all");
 }
 
@@ -219,7 +253,11 @@ fn a_flood_is_received_completely_or_its_loss_counted() {
     for threshold in [1, 64] {
         let before = logged(&namespace);
         let (statistics, took) = namespace.enter(|| {
-            let mut listener = Listener::bind(Settings { queue_threshold: threshold, ..Settings::of_group(GROUP) }).unwrap();
+            let mut listener = Listener::bind(Settings {
+                queue_threshold: threshold,
+                ..Settings::of_group(GROUP)
+            })
+            .unwrap();
             let start = Instant::now();
             std::thread::scope(|scope| {
                 let sender = scope.spawn(|| send(FLOOD));
@@ -240,7 +278,9 @@ fn a_flood_is_received_completely_or_its_loss_counted() {
             drain(&mut listener);
             (listener.statistics(), took)
         });
-        eprintln!("threshold {threshold}: {FLOOD} packets sent and read in {took:?}: {statistics:?}");
+        eprintln!(
+            "threshold {threshold}: {FLOOD} packets sent and read in {took:?}: {statistics:?}"
+        );
         assert_eq!(statistics.packets + statistics.lost, logged(&namespace) - before);
         assert_eq!(statistics.malformed, 0);
         assert!(statistics.packets > 0);
@@ -268,9 +308,14 @@ fn the_threshold_of_a_bound_group_changes_at_once() {
         return;
     }
     logging().enter(|| {
-        let mut listener = Listener::bind(Settings { flush_after: Duration::from_secs(60), ..Settings::of_group(GROUP) }).unwrap();
+        let mut listener = Listener::bind(Settings {
+            flush_after: Duration::from_secs(60),
+            ..Settings::of_group(GROUP)
+        })
+        .unwrap();
         // With a bound of 1, a call reads one datagram.
-        for (threshold, sent, first) in [(1, 3, 1), (40, 40, 40), (7, 14, 7), (1, 2, 1), (0, 1, 1)] {
+        for (threshold, sent, first) in [(1, 3, 1), (40, 40, 40), (7, 14, 7), (1, 2, 1), (0, 1, 1)]
+        {
             listener.set_queue_threshold(threshold).unwrap();
             assert_eq!(listener.settings().queue_threshold, threshold.max(1));
             send(sent);
@@ -288,8 +333,12 @@ fn leaving_the_group_gives_every_last_packet_and_frees_it() {
         return;
     }
     logging().enter(|| {
-        let mut listener =
-            Listener::bind(Settings { queue_threshold: 50, flush_after: Duration::from_secs(60), ..Settings::of_group(GROUP) }).unwrap();
+        let mut listener = Listener::bind(Settings {
+            queue_threshold: 50,
+            flush_after: Duration::from_secs(60),
+            ..Settings::of_group(GROUP)
+        })
+        .unwrap();
         send(3);
         assert_eq!(drain(&mut listener), 0, "the kernel is still collecting");
         listener.unbind().unwrap();
@@ -317,7 +366,12 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
                 std::thread::sleep(Duration::from_millis(5));
                 let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
                 let mut numbers = Vec::new();
-                while !sender.is_finished() || listener.receive(PACKETS_PER_WAKE, &mut |packet| numbers.push(packet.sequence)).unwrap().more {}
+                while !sender.is_finished()
+                    || listener
+                        .receive(PACKETS_PER_WAKE, &mut |packet| numbers.push(packet.sequence))
+                        .unwrap()
+                        .more
+                {}
                 let statistics = listener.statistics();
                 // Closing is not enough: a program that another test is starting has the socket until it executes.
                 listener.unbind().unwrap();
@@ -327,7 +381,8 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
             assert_eq!(statistics.malformed, 0);
             // Packets from before the group numbers its packets have no number; later ones are all
             // counted.
-            let numbered: Vec<u32> = numbers.iter().copied().skip_while(Option::is_none).map(Option::unwrap).collect();
+            let numbered: Vec<u32> =
+                numbers.iter().copied().skip_while(Option::is_none).map(Option::unwrap).collect();
             assert!(numbered.is_sorted());
             let last = u64::from(*numbered.last().unwrap());
             assert_eq!(u64::try_from(numbered.len()).unwrap() + statistics.lost, last + 1);

@@ -18,7 +18,12 @@ fn the_printed_rules_load() {
         path.to_str().unwrap().to_owned()
     };
     let yaml = file("portsentry.yaml", b"tcp: { advanced_ports: 1-1000 }\n");
-    let rules = output(env!("CARGO_BIN_EXE_portsentry"), &["--config", &yaml, "--print-rules"], Duration::from_secs(10)).stdout;
+    let rules = output(
+        env!("CARGO_BIN_EXE_portsentry"),
+        &["--config", &yaml, "--print-rules"],
+        Duration::from_secs(10),
+    )
+    .stdout;
     let namespace = Namespace::new();
     namespace.run("nft", &["-f", &file("rules.nft", &rules)]);
     let listing = namespace.run("nft", &["list", "table", "inet", "portsentry"]);

@@ -31,7 +31,8 @@ impl Scene {
     fn new() -> Self {
         // The scanner also has an address in a prefix that is not the host's own.
         let scanner = ["10.66.1.2/24", "fd66:1::2/64", "fd66:77::2/64"];
-        let hosts = support::scene::Scene::new(&["10.66.1.1/24", "fd66:1::1/64"], &scanner).with_prefixes(&["fd66:77::/64"]);
+        let hosts = support::scene::Scene::new(&["10.66.1.1/24", "fd66:1::1/64"], &scanner)
+            .with_prefixes(&["fd66:77::/64"]);
         let friend = Namespace::new();
         hosts.host.join(&friend, "friend0", &["10.66.2.1/24"], &["10.66.2.2/24"]);
         Self { hosts, friend }
@@ -67,15 +68,28 @@ fn a_syn_scan_is_blocked_listed_and_unblocked_while_others_stay_served() {
     assert!(!scene.scanner.pings(&["10.66.1.1"]), "a blocked source gets no answer");
     assert!(scene.friend.pings(&["10.66.2.1"]), "others are served");
     let log = daemon.log();
-    assert!(log.contains("attackalert: TCP SYN/Normal scan from host: 10.66.1.2/10.66.1.2 to TCP port:"), "{log}");
+    assert!(
+        log.contains(
+            "attackalert: TCP SYN/Normal scan from host: 10.66.1.2/10.66.1.2 to TCP port:"
+        ),
+        "{log}"
+    );
     let history = std::fs::read_to_string(daemon.path("portsentry.history")).unwrap();
-    assert!(history.contains(" Host: 10.66.1.2/10.66.1.2 Port: ") && history.trim_end().ends_with(" TCP Blocked"), "{history}");
+    assert!(
+        history.contains(" Host: 10.66.1.2/10.66.1.2 Port: ")
+            && history.trim_end().ends_with(" TCP Blocked"),
+        "{history}"
+    );
 
     let unblock = daemon.ctl(&["unblock", SCANNER]);
     assert!(unblock.status.success(), "{unblock:?}");
     assert!(scene.scanner.pings(&["10.66.1.1"]), "unblock takes effect before it returns");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
-    assert_eq!(daemon.ctl(&["unblock", SCANNER]).status.code(), Some(1), "nothing to unblock is a no");
+    assert_eq!(
+        daemon.ctl(&["unblock", SCANNER]).status.code(),
+        Some(1),
+        "nothing to unblock is a no"
+    );
 }
 
 #[test]
@@ -187,7 +201,15 @@ fn observe_mode_reports_and_blocks_nothing() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "mode: observe");
     // Even on a busy machine each port is answered in time.
-    let text = scene.nmap(&["-sS", "-p1-50", "--max-rtt-timeout", "2s", "--initial-rtt-timeout", "2s", "10.66.1.1"]);
+    let text = scene.nmap(&[
+        "-sS",
+        "-p1-50",
+        "--max-rtt-timeout",
+        "2s",
+        "--initial-rtt-timeout",
+        "2s",
+        "10.66.1.1",
+    ]);
     daemon.wait_for_log("attackalert: TCP SYN/Normal scan from host: 10.66.1.2/10.66.1.2");
     assert!(text.contains("closed"), "closed ports answer as if nobody watched: {text}");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
@@ -205,7 +227,11 @@ fn protected_hosts_are_never_blocked() {
     scene.host.run("ip", &["route", "add", "default", "via", SCANNER]);
     let daemon = Daemon::start(&scene.host, &format!("allow: [{FRIEND}]"));
     scene.nmap(&["-sS", "-p1-100", "10.66.1.1"]);
-    scene.friend.output("nmap", &["-n", "-Pn", "--max-retries", "0", "-sS", "-p1-100", "10.66.2.1"], Duration::from_secs(40));
+    scene.friend.output(
+        "nmap",
+        &["-n", "-Pn", "--max-retries", "0", "-sS", "-p1-100", "10.66.2.1"],
+        Duration::from_secs(40),
+    );
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     let refused = daemon.ctl(&["block", SCANNER]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -222,7 +248,11 @@ fn protected_hosts_are_never_blocked() {
     // A blocked host that becomes the gateway is unblocked.
     scene.host.run("ip", &["route", "del", "default"]);
     scene.host.run("ip", &["route", "add", "default", "via", SCANNER]);
-    assert!(eventually(Duration::from_secs(10), || daemon.blocked().is_empty()), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(10), || daemon.blocked().is_empty()),
+        "{}",
+        daemon.log()
+    );
     assert!(scene.scanner.pings(&["10.66.1.1"]));
 }
 
@@ -234,15 +264,23 @@ fn a_manual_block_lasts_as_long_as_given_also_of_a_network() {
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
-    assert!(daemon.ctl(&["block", SCANNER, "--for", "3s", "--reason", "abuse report"]).status.success());
+    assert!(
+        daemon.ctl(&["block", SCANNER, "--for", "3s", "--reason", "abuse report"]).status.success()
+    );
     assert!(!scene.scanner.pings(&["10.66.1.1"]));
     let row = daemon.json(&["list"])[0].clone();
     assert_eq!(row["address"], SCANNER);
     assert!(row["reason"].as_str().unwrap().contains("abuse report"), "{row}");
-    assert!(eventually(Duration::from_secs(8), || scene.scanner.pings(&["10.66.1.1"])), "it expires");
+    assert!(
+        eventually(Duration::from_secs(8), || scene.scanner.pings(&["10.66.1.1"])),
+        "it expires"
+    );
     assert_eq!(daemon.blocked(), Vec::<String>::new());
 
-    assert!(daemon.ctl(&["block", "10.66.1.0/31"]).status.code() == Some(1), "a network with an own address in it is refused");
+    assert!(
+        daemon.ctl(&["block", "10.66.1.0/31"]).status.code() == Some(1),
+        "a network with an own address in it is refused"
+    );
     assert!(daemon.ctl(&["block", "10.66.1.2/31"]).status.success());
     assert_eq!(daemon.blocked(), ["10.66.1.2/31"]);
     assert!(!scene.scanner.pings(&["10.66.1.1"]));
@@ -279,7 +317,10 @@ fn a_reload_takes_effect_and_loses_no_block_and_a_broken_file_changes_nothing() 
     assert!(daemon.log().contains("portsentry.yaml:2:1"), "{}", daemon.log());
     let refused = daemon.ctl(&["reload"]);
     assert_eq!(refused.status.code(), Some(78), "{refused:?}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("scan_trigger"), "the remedy names the right key: {refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("scan_trigger"),
+        "the remedy names the right key: {refused:?}"
+    );
     scene.nmap(&["-sS", "-p200-260", "10.66.1.1"]);
     daemon.wait_for_block(SCANNER);
 }
@@ -328,7 +369,10 @@ fn a_short_block_is_renewed_while_the_scan_goes_on_and_ends_when_it_ends() {
         assert!(!scene.scanner.pings(&["10.66.1.1"]));
     }
     assert_eq!(daemon.blocked(), [SCANNER]);
-    assert!(eventually(Duration::from_secs(15), || daemon.blocked().is_empty()), "it ends when the scan has ended");
+    assert!(
+        eventually(Duration::from_secs(15), || daemon.blocked().is_empty()),
+        "it ends when the scan has ended"
+    );
 }
 
 #[test]
@@ -340,9 +384,19 @@ fn a_second_daemon_reports_the_owner_of_the_group() {
     let _daemon = Daemon::start(&scene.host, "");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("portsentry.yaml");
-    std::fs::write(&file, format!("state_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/control.sock }}\n", directory.path().display()))
-        .unwrap();
-    let second = scene.host.output(env!("CARGO_BIN_EXE_portsentry"), &["--config", file.to_str().unwrap()], Duration::from_secs(10));
+    std::fs::write(
+        &file,
+        format!(
+            "state_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/control.sock }}\n",
+            directory.path().display()
+        ),
+    )
+    .unwrap();
+    let second = scene.host.output(
+        env!("CARGO_BIN_EXE_portsentry"),
+        &["--config", file.to_str().unwrap()],
+        Duration::from_secs(10),
+    );
     let words = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(69), "{words}");
     assert!(words.contains("NFLOG group 77 is in use by another program"), "{words}");

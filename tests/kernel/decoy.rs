@@ -33,7 +33,12 @@ struct Net {
 impl Net {
     fn new() -> Self {
         let (host, world) = (Namespace::new(), Namespace::new());
-        host.join(&world, "net0", &["10.9.0.1/16", "fd09::1/64"], &["10.9.0.2/16", "10.9.1.2/16", "10.9.2.2/16", "fd09::2/64"]);
+        host.join(
+            &world,
+            "net0",
+            &["10.9.0.1/16", "fd09::1/64"],
+            &["10.9.0.2/16", "10.9.1.2/16", "10.9.2.2/16", "fd09::2/64"],
+        );
         Self { host, world }
     }
 
@@ -42,12 +47,20 @@ impl Net {
         self.connect_within(source, host, port, ANSWER_TIMEOUT)
     }
 
-    fn connect_within(&self, source: &str, host: &str, port: u16, limit: Duration) -> std::io::Result<TcpStream> {
-        let (source, to): (IpAddr, SocketAddr) = (source.parse().unwrap(), SocketAddr::new(host.parse().unwrap(), port));
+    fn connect_within(
+        &self,
+        source: &str,
+        host: &str,
+        port: u16,
+        limit: Duration,
+    ) -> std::io::Result<TcpStream> {
+        let (source, to): (IpAddr, SocketAddr) =
+            (source.parse().unwrap(), SocketAddr::new(host.parse().unwrap(), port));
         self.world.enter(|| {
             use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
             let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            let socket =
+                rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
             rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
             // connect(2) honours it (socket(7)).
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit))?;
@@ -61,13 +74,24 @@ impl Net {
     /// All text that a decoy sends until it closes.
     fn hear(&self, source: &str, host: &str, port: u16) -> String {
         let mut text = String::new();
-        self.connect(source, host, port).unwrap_or_else(|error| panic!("{host} {port}: {error}")).read_to_string(&mut text).unwrap();
+        self.connect(source, host, port)
+            .unwrap_or_else(|error| panic!("{host} {port}: {error}"))
+            .read_to_string(&mut text)
+            .unwrap();
         text
     }
 
     fn nmap(&self, arguments: &[&str]) -> String {
-        let output = self.world.output("nmap", &[&["-n", "-Pn"], arguments].concat(), Duration::from_secs(120));
-        assert!(output.status.success(), "nmap {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = self.world.output(
+            "nmap",
+            &[&["-n", "-Pn"], arguments].concat(),
+            Duration::from_secs(120),
+        );
+        assert!(
+            output.status.success(),
+            "nmap {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -88,11 +112,20 @@ fn greet(listener: &TcpListener) {
 
 fn row(daemon: &Daemon<'_>, address: &str) -> Value {
     daemon.wait_for_block(address);
-    daemon.json(&["list"]).as_array().unwrap().iter().find(|row| row["address"] == address).unwrap().clone()
+    daemon
+        .json(&["list"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["address"] == address)
+        .unwrap()
+        .clone()
 }
 
 fn decoy(daemon: &Daemon<'_>, figure: &str) -> u64 {
-    daemon.json(&["status"])["decoy"][figure].as_u64().unwrap_or_else(|| panic!("no figure {figure}"))
+    daemon.json(&["status"])["decoy"][figure]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no figure {figure}"))
 }
 
 /// Connect mode for these TCP ports; the same block with `ipv6_prefix: 128`, as host and scanner
@@ -123,9 +156,20 @@ fn a_connection_past_the_trigger_is_recorded_as_a_handshake_and_gets_the_banner(
         assert!(daemon.blocked().is_empty());
         assert_eq!(net.hear(source, host, 23), "caught by the decoy");
         let row = row(&daemon, source);
-        assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row}");
-        assert!(daemon.log().contains(&format!("Connect from host: {source}/{source} to TCP port: 23")), "{}", daemon.log());
-        assert_eq!((decoy(&daemon, "connections"), decoy(&daemon, "banners"), decoy(&daemon, "half_open")), (3, 1, 0));
+        assert_eq!(
+            (&row["proven"], &row["scan"]),
+            (&Value::Bool(true), &Value::from("connect")),
+            "{row}"
+        );
+        assert!(
+            daemon.log().contains(&format!("Connect from host: {source}/{source} to TCP port: 23")),
+            "{}",
+            daemon.log()
+        );
+        assert_eq!(
+            (decoy(&daemon, "connections"), decoy(&daemon, "banners"), decoy(&daemon, "half_open")),
+            (3, 1, 0)
+        );
         // A block of a verified source lasts its full time.
         assert!(row["expires_in"].as_u64().unwrap() > 3000, "{row}");
         assert!(net.connect_within(source, host, 8, Duration::from_secs(1)).is_err(), "blocked");
@@ -149,7 +193,10 @@ fn a_connect_scan_finds_five_thousand_decoys_open() {
     for (host, source, six) in [(HOST4, SCANNER4, false), (HOST6, SCANNER6, true)] {
         let net = Net::new();
         // Report only, so that the scan runs to its end.
-        let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 2).replace("mode: connect", "mode: connect, action: log"));
+        let daemon = Daemon::start(
+            &net.host,
+            &tcp("\"1-5000\"", 2).replace("mode: connect", "mode: connect, action: log"),
+        );
         let mut words = vec!["-sT", "-p", "1-5000", "-T4", "-oX", "-", host];
         if six {
             words.push("-6");
@@ -175,7 +222,8 @@ fn a_large_connect_scan_sees_decoys_up_to_the_trigger_and_is_blocked_before_its_
     need!("nmap");
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 1023));
-    let report = nmap(&net.world, &["-sT", "-p", "1-5000", "-T4", "--min-rate", "500", "-v", HOST4]);
+    let report =
+        nmap(&net.world, &["-sT", "-p", "1-5000", "-T4", "--min-rate", "500", "-v", HOST4]);
     // If the host falls silent, nmap may give up and print its result early.
     let open = report.matches("Discovered open port").count();
     eprintln!("{open} of 5,000 decoys found open before the block");
@@ -183,7 +231,11 @@ fn a_large_connect_scan_sees_decoys_up_to_the_trigger_and_is_blocked_before_its_
     // busy machine the block is that much later.
     assert!((1000..5000).contains(&open), "{open}\n{report}");
     let row = row(&daemon, SCANNER4);
-    assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row}");
+    assert_eq!(
+        (&row["proven"], &row["scan"]),
+        (&Value::Bool(true), &Value::from("connect")),
+        "{row}"
+    );
 }
 
 #[test]
@@ -192,9 +244,14 @@ fn a_connect_scan_is_blocked_with_proof() {
     for trigger in [0, 2] {
         let net = Net::new();
         let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", trigger));
-        let report = nmap(&net.world, &["-sT", "-p", "1-1000", "--min-rate", "200", "-oG", "-", HOST4]);
+        let report =
+            nmap(&net.world, &["-sT", "-p", "1-1000", "--min-rate", "200", "-oG", "-", HOST4]);
         let row = row(&daemon, SCANNER4);
-        assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(true), &Value::from("connect")), "{row} {report}");
+        assert_eq!(
+            (&row["proven"], &row["scan"]),
+            (&Value::Bool(true), &Value::from("connect")),
+            "{row} {report}"
+        );
     }
 }
 
@@ -212,9 +269,17 @@ fn a_half_open_scan_of_decoys_is_detected() {
         let report = net.nmap(&words);
         assert!(report.contains("state=\"open\""), "the decoys answer: {report}");
         // A half-open handshake counts when it can no longer be completed: after three seconds.
-        assert!(eventually(Duration::from_secs(10), || daemon.blocked() == [source]), "{}", daemon.log());
+        assert!(
+            eventually(Duration::from_secs(10), || daemon.blocked() == [source]),
+            "{}",
+            daemon.log()
+        );
         let row = row(&daemon, source);
-        assert_eq!((&row["proven"], &row["scan"]), (&Value::Bool(false), &Value::from("syn")), "{row}");
+        assert_eq!(
+            (&row["proven"], &row["scan"]),
+            (&Value::Bool(false), &Value::from("syn")),
+            "{row}"
+        );
         assert!(decoy(&daemon, "half_open") > 0 && decoy(&daemon, "connections") == 0);
     }
 }
@@ -222,11 +287,17 @@ fn a_half_open_scan_of_decoys_is_detected() {
 #[test]
 fn scans_that_open_nothing_are_detected_on_decoys_as_in_stealth_mode() {
     need!("nmap");
-    for (option, scan) in [("-sF", "fin"), ("-sN", "null"), ("-sX", "xmas"), ("-sM", "maimon"), ("-sA", "ack")] {
+    for (option, scan) in
+        [("-sF", "fin"), ("-sN", "null"), ("-sX", "xmas"), ("-sM", "maimon"), ("-sA", "ack")]
+    {
         let net = Net::new();
         let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 2));
         nmap(&net.world, &[option, "-p", "1-60", HOST4]);
-        assert!(eventually(Duration::from_secs(10), || daemon.blocked() == [SCANNER4]), "{option}: {}", daemon.log());
+        assert!(
+            eventually(Duration::from_secs(10), || daemon.blocked() == [SCANNER4]),
+            "{option}: {}",
+            daemon.log()
+        );
         assert_eq!(row(&daemon, SCANNER4)["scan"], scan);
     }
 }
@@ -246,18 +317,28 @@ fn a_datagram_past_the_trigger_is_answered_with_the_banner_from_where_it_was_sen
                 socket.connect(SocketAddr::new(host.parse().unwrap(), port)).unwrap();
                 socket.send(b"?").unwrap();
                 let mut answer = [0; 100];
-                socket.recv(&mut answer).map(|length| String::from_utf8_lossy(&answer[..length]).into_owned())
+                socket
+                    .recv(&mut answer)
+                    .map(|length| String::from_utf8_lossy(&answer[..length]).into_owned())
             })
         };
-        assert_eq!(ask(161).unwrap_err().kind(), ErrorKind::WouldBlock, "below the trigger: silence");
+        assert_eq!(
+            ask(161).unwrap_err().kind(),
+            ErrorKind::WouldBlock,
+            "below the trigger: silence"
+        );
         assert_eq!(ask(53).unwrap(), "caught by the decoy");
         assert_eq!(ask(4999).unwrap(), "caught by the decoy");
         assert_eq!(ask(5001).unwrap_err().kind(), ErrorKind::ConnectionRefused, "no decoy's port");
         assert_eq!(decoy(&daemon, "banners"), 2);
         let answered = (0..60).filter(|n| ask_quickly(&net, source, host, 100 + n)).count();
-        assert!(answered < 60 && decoy(&daemon, "unanswered") > 0, "{answered} of 60 datagrams were answered");
+        assert!(
+            answered < 60 && decoy(&daemon, "unanswered") > 0,
+            "{answered} of 60 datagrams were answered"
+        );
         // The decoy does not answer for a service on its port.
-        let service = net.host.enter(|| UdpSocket::bind(SocketAddr::new(host.parse().unwrap(), 69)).unwrap());
+        let service =
+            net.host.enter(|| UdpSocket::bind(SocketAddr::new(host.parse().unwrap(), 69)).unwrap());
         service.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         assert!(ask(69).is_err());
         assert_eq!(service.recv(&mut [0; 10]).unwrap(), 1);
@@ -278,7 +359,10 @@ fn ask_quickly(net: &Net, source: &str, host: &str, port: u16) -> bool {
 fn without_a_banner_no_datagram_is_answered() {
     need!();
     let net = Net::new();
-    let daemon = Daemon::start(&net.host, "tcp: { mode: off }\nudp: { mode: connect, ports: [\"1-500\"] }\nscan_trigger: 0\n");
+    let daemon = Daemon::start(
+        &net.host,
+        "tcp: { mode: off }\nudp: { mode: connect, ports: [\"1-500\"] }\nscan_trigger: 0\n",
+    );
     assert!(!ask_quickly(&net, SCANNER4, HOST4, 161) && !ask_quickly(&net, SCANNER4, HOST4, 162));
     daemon.wait_for_log("attackalert: UDP scan from host: 10.9.0.2");
 }
@@ -293,7 +377,9 @@ fn a_port_a_service_listens_on_is_never_a_decoy() {
     let daemon = Daemon::start(&net.host, &tcp("\"1-5000\"", 0));
     let hear = |port| {
         let mut text = String::new();
-        net.connect(CLIENT4, HOST4, port).and_then(|mut stream| stream.read_to_string(&mut text)).map(|_| text)
+        net.connect(CLIENT4, HOST4, port)
+            .and_then(|mut stream| stream.read_to_string(&mut text))
+            .map(|_| text)
     };
     assert_eq!(hear(80).unwrap(), "service");
     // A service that starts later, on a port where a decoy has just had a connection.
@@ -337,10 +423,16 @@ fn a_service_that_restarts_is_no_decoy_meanwhile() {
 fn allowed_hosts_see_closed_ports() {
     need!();
     let net = Net::new();
-    let daemon = Daemon::start(&net.host, &format!("{}allow: [{SCANNER4}, \"{SCANNER6}\"]\n", tcp("\"1-5000\"", 0)));
+    let daemon = Daemon::start(
+        &net.host,
+        &format!("{}allow: [{SCANNER4}, \"{SCANNER6}\"]\n", tcp("\"1-5000\"", 0)),
+    );
     for (host, source) in [(HOST4, SCANNER4), (HOST6, SCANNER6)] {
         for port in [21, 23, 4999] {
-            assert_eq!(net.connect(source, host, port).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            assert_eq!(
+                net.connect(source, host, port).unwrap_err().kind(),
+                ErrorKind::ConnectionRefused
+            );
         }
     }
     assert_eq!(net.hear(CLIENT4, HOST4, 21), "caught by the decoy");
@@ -354,15 +446,19 @@ fn observe_mode_has_no_decoys() {
     let daemon = Daemon::start(&net.host, &format!("mode: observe\n{}", tcp("\"1-5000\"", 0)));
     assert_eq!(net.connect(SCANNER4, HOST4, 23).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     daemon.wait_for_log("attackalert: TCP SYN/Normal scan from host: 10.9.0.2");
-    assert!(daemon.json(&["status"])["warnings"].to_string().contains("mode observe answers nothing"));
+    assert!(
+        daemon.json(&["status"])["warnings"].to_string().contains("mode observe answers nothing")
+    );
 }
 
 #[test]
 fn a_reload_goes_to_connect_mode_and_back_and_moves_the_listener() {
     need!();
     let net = Net::new();
-    let stealth = "tcp: { mode: stealth, ports: [\"1-5000\"] }\nudp: { mode: off }\nscan_trigger: 5\n";
-    let connect = "tcp: { mode: connect, ports: [\"1-5000\"] }\nudp: { mode: off }\nscan_trigger: 5\n";
+    let stealth =
+        "tcp: { mode: stealth, ports: [\"1-5000\"] }\nudp: { mode: off }\nscan_trigger: 5\n";
+    let connect =
+        "tcp: { mode: connect, ports: [\"1-5000\"] }\nudp: { mode: off }\nscan_trigger: 5\n";
     let daemon = Daemon::start(&net.host, stealth);
     let quick = Duration::from_millis(400);
     let reload = |yaml: &str| {
@@ -370,15 +466,28 @@ fn a_reload_goes_to_connect_mode_and_back_and_moves_the_listener() {
         let output = daemon.ctl(&["reload"]);
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let listeners = || net.host.run("ss", &["-Hltn"]).matches(":61000").count() + 10 * net.host.run("ss", &["-Hltn"]).matches(":61001").count();
+    let listeners = || {
+        net.host.run("ss", &["-Hltn"]).matches(":61000").count()
+            + 10 * net.host.run("ss", &["-Hltn"]).matches(":61001").count()
+    };
     assert!(is_silence(net.connect_within(SCANNER4, HOST4, 1, quick)));
     assert!(reload(connect).0);
     assert_eq!(net.hear(SCANNER4, HOST4, 1), "");
     assert_eq!(listeners(), 2);
     // Another port, and other ports.
-    assert!(reload(&format!("{}capture: {{ decoy_port: 61001 }}\n", connect.replace("1-5000", "2-5000"))).0);
+    assert!(
+        reload(&format!(
+            "{}capture: {{ decoy_port: 61001 }}\n",
+            connect.replace("1-5000", "2-5000")
+        ))
+        .0
+    );
     assert_eq!(net.hear(SCANNER4, HOST4, 2), "");
-    assert_eq!(net.connect_within(SCANNER4, HOST4, 1, quick).unwrap_err().kind(), ErrorKind::ConnectionRefused, "not watched any more");
+    assert_eq!(
+        net.connect_within(SCANNER4, HOST4, 1, quick).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused,
+        "not watched any more"
+    );
     assert_eq!(listeners(), 20);
     // An impossible configuration is refused as a whole, and the old one stays in force.
     let taken = net.listen("127.0.0.1:61002");
@@ -402,12 +511,22 @@ fn a_decoy_port_that_is_in_use_is_named_and_nothing_is_installed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("portsentry.yaml");
         let at_home = directory.path().display();
-        let yaml = format!("{}state_dir: {at_home}\nhistory_file: \"\"\ncontrol: {{ socket: {at_home}/control.sock, group: \"\" }}\n", tcp("7", 0));
+        let yaml = format!(
+            "{}state_dir: {at_home}\nhistory_file: \"\"\ncontrol: {{ socket: {at_home}/control.sock, group: \"\" }}\n",
+            tcp("7", 0)
+        );
         std::fs::write(&path, yaml).unwrap();
-        let output = net.host.output(env!("CARGO_BIN_EXE_portsentry"), &["--config", path.to_str().unwrap()], Duration::from_secs(10));
+        let output = net.host.output(
+            env!("CARGO_BIN_EXE_portsentry"),
+            &["--config", path.to_str().unwrap()],
+            Duration::from_secs(10),
+        );
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{text}");
-        assert!(text.contains("capture.decoy_port 61000 is in use; write a free port there"), "{text}");
+        assert!(
+            text.contains("capture.decoy_port 61000 is in use; write a free port there"),
+            "{text}"
+        );
         assert!(!net.host.run("nft", &["list", "tables"]).contains("portsentry"));
     }
 }
@@ -426,7 +545,8 @@ fn when_the_daemon_is_gone_the_ports_are_silent_again() {
 
 /// connect(2) with a time limit reports that it is still in progress.
 fn is_silence(result: std::io::Result<TcpStream>) -> bool {
-    result.is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EAGAIN)))
+    result
+        .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EAGAIN)))
 }
 
 /// Kilobytes of resident memory, and open descriptors.
@@ -447,25 +567,43 @@ fn half_open_and_idle_connections_are_bounded_and_others_served() {
     let service = net.listen("0.0.0.0:80");
     greet(&service);
     // Report only: a block would end it too early.
-    let daemon = Daemon::start(&net.host, &tcp("\"1-60000\"", 2).replace("mode: connect", "mode: connect, action: log"));
+    let daemon = Daemon::start(
+        &net.host,
+        &tcp("\"1-60000\"", 2).replace("mode: connect", "mode: connect, action: log"),
+    );
     let before = held(&daemon);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum })
-        .unwrap();
+    rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum },
+    )
+    .unwrap();
     let traffic = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
     let (most_memory, most_open) = std::thread::scope(|scope| {
         let idle: Vec<_> = (0..10u16)
             .map(|part| {
                 let net = &net;
-                let connect = move |n| net.connect_within(SCANNER4, HOST4, 1000 + part * (IDLE / 10) + n, Duration::from_secs(60));
+                let connect = move |n| {
+                    net.connect_within(
+                        SCANNER4,
+                        HOST4,
+                        1000 + part * (IDLE / 10) + n,
+                        Duration::from_secs(60),
+                    )
+                };
                 scope.spawn(move || (0..IDLE / 10).map(connect).collect::<Result<Vec<_>, _>>())
             })
             .collect();
-        let flood = scope.spawn(|| net.world.run("python3", &[traffic, "half_open", "10.77.0.0", HOST4]));
+        let flood =
+            scope.spawn(|| net.world.run("python3", &[traffic, "half_open", "10.77.0.0", HOST4]));
         let mut most = before;
         let mut served = 0;
         while !(flood.is_finished() && idle.iter().all(|part| part.is_finished())) {
-            assert_eq!(net.hear(CLIENT4, HOST4, 80), "service", "a client of a real service, while it goes on");
+            assert_eq!(
+                net.hear(CLIENT4, HOST4, 80),
+                "service",
+                "a client of a real service, while it goes on"
+            );
             served += 1;
             let now = held(&daemon);
             most = (most.0.max(now.0), most.1.max(now.1));
@@ -478,8 +616,19 @@ fn half_open_and_idle_connections_are_bounded_and_others_served() {
         most
     });
     // A client of a decoy, after the rate has recovered.
-    assert_eq!(net.connect_within(CLIENT4, HOST4, 7, Duration::from_secs(20)).unwrap().read(&mut [0; 10]).unwrap(), 0);
-    let entries: u64 = net.host.run("cat", &["/proc/sys/net/netfilter/nf_conntrack_count"]).trim().parse().unwrap();
+    assert_eq!(
+        net.connect_within(CLIENT4, HOST4, 7, Duration::from_secs(20))
+            .unwrap()
+            .read(&mut [0; 10])
+            .unwrap(),
+        0
+    );
+    let entries: u64 = net
+        .host
+        .run("cat", &["/proc/sys/net/netfilter/nf_conntrack_count"])
+        .trim()
+        .parse()
+        .unwrap();
     let (connections, half_open) = (decoy(&daemon, "connections"), decoy(&daemon, "half_open"));
     let grown = (most_memory - before.0) * 1024;
     eprintln!(
@@ -491,11 +640,19 @@ fn half_open_and_idle_connections_are_bounded_and_others_served() {
     // journal's queue.
     let accounts = HALF_OPEN * 127;
     assert!(grown < portsentry::decoy::MEMORY_MAX as u64 + accounts + (4 << 20), "{grown} bytes");
-    assert!(most_open - before.1 <= portsentry::decoy::tcp::CONNECTIONS_MAX + 8, "{most_open} descriptors");
+    assert!(
+        most_open - before.1 <= portsentry::decoy::tcp::CONNECTIONS_MAX + 8,
+        "{most_open} descriptors"
+    );
     assert!(entries < 28_000 + 1_000, "{entries} entries");
     assert!(connections > u64::from(IDLE));
-    assert!(eventually(Duration::from_secs(10), || decoy(&daemon, "held") == 0 && decoy(&daemon, "waiting") == 0));
-    assert!(decoy(&daemon, "half_open") >= HALF_OPEN / 2, "loss is possible, silence is not: {}", daemon.json(&["status"]));
+    assert!(eventually(Duration::from_secs(10), || decoy(&daemon, "held") == 0
+        && decoy(&daemon, "waiting") == 0));
+    assert!(
+        decoy(&daemon, "half_open") >= HALF_OPEN / 2,
+        "loss is possible, silence is not: {}",
+        daemon.json(&["status"])
+    );
     assert!(held(&daemon).1 <= before.1 + 8);
 }
 
@@ -506,10 +663,14 @@ fn the_classic_mode_names_select_connect_mode() {
         let path = directory.path().join("portsentry.yaml");
         std::fs::write(&path, "scan_trigger: 1\n").unwrap();
         let words = [&["--config", path.to_str().unwrap(), "--print-rules"], words].concat();
-        let output = support::output(env!("CARGO_BIN_EXE_portsentry"), &words, Duration::from_secs(10));
+        let output =
+            support::output(env!("CARGO_BIN_EXE_portsentry"), &words, Duration::from_secs(10));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        [text.contains("meta l4proto tcp tproxy ip to 127.0.0.1:61000"), text.contains("meta l4proto udp tproxy ip6 to [::1]:61000")]
+        [
+            text.contains("meta l4proto tcp tproxy ip to 127.0.0.1:61000"),
+            text.contains("meta l4proto udp tproxy ip6 to [::1]:61000"),
+        ]
     };
     assert_eq!(rules(&["-tcp"]), [true, false]);
     assert_eq!(rules(&["-udp"]), [false, true]);
@@ -523,7 +684,10 @@ fn connecting_to_the_listener_itself_is_not_a_scan() {
     let net = Net::new();
     let daemon = Daemon::start(&net.host, &tcp("\"1-65535\"", 0));
     let mut text = String::new();
-    net.host.enter(|| TcpStream::connect("127.0.0.1:61000").unwrap()).read_to_string(&mut text).unwrap();
+    net.host
+        .enter(|| TcpStream::connect("127.0.0.1:61000").unwrap())
+        .read_to_string(&mut text)
+        .unwrap();
     assert_eq!(text, "");
     assert!(eventually(ANSWER_TIMEOUT, || decoy(&daemon, "refused") == 1));
     // From outside its port is a decoy like any other.
@@ -541,9 +705,11 @@ fn missing_banners_of_low_ports_are_reported() {
         "tcp: {{ mode: \"off\" }}\nudp: {{ mode: connect, ports: [69] }}\nscan_trigger: 0\nrespond: {{ banner: hello }}\nstate_dir: {at_home}\nhistory_file: \"\"\ncontrol: {{ socket: {at_home}/control.sock, group: \"\" }}\n"
     );
     std::fs::write(&path, yaml).unwrap();
-    let words = ["2", "setpriv", "--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"];
+    let words =
+        ["2", "setpriv", "--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"];
     let program = [env!("CARGO_BIN_EXE_portsentry"), "--config", path.to_str().unwrap()];
-    let output = net.host.output("timeout", &[&words[..], &program].concat(), Duration::from_secs(10));
+    let output =
+        net.host.output("timeout", &[&words[..], &program].concat(), Duration::from_secs(10));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("CAP_NET_BIND_SERVICE is missing"), "{text}");
 }

@@ -20,7 +20,8 @@ const OTHER: &str = "10.70.0.3";
 
 fn scene() -> Scene {
     let host = ["10.70.0.1/16", "10.70.0.20/16", "fd70:1::1/64"];
-    Scene::new(&host, &["10.70.0.2/16", "10.70.0.3/16", "fd70:1::2/64", "fd70:2::2/128"]).with_prefixes(&["fd70:2::/64"])
+    Scene::new(&host, &["10.70.0.2/16", "10.70.0.3/16", "fd70:1::2/64", "fd70:2::2/128"])
+        .with_prefixes(&["fd70:2::/64"])
 }
 
 /// Ports that answered a sequence of SYNs: by a reset, and by a SYN-ACK.
@@ -31,7 +32,12 @@ fn sequence(scene: &Scene, from: &str, words: &[&str]) -> (u32, u32) {
 }
 
 /// Shows the old program's behaviour in its own scene; nothing without the package.
-fn beside<T>(mode: &str, configuration: &str, prepare: impl FnOnce(&Scene), look: impl FnOnce(&Scene, &Machine<'_>) -> T) -> Option<T> {
+fn beside<T>(
+    mode: &str,
+    configuration: &str,
+    prepare: impl FnOnce(&Scene),
+    look: impl FnOnce(&Scene, &Machine<'_>) -> T,
+) -> Option<T> {
     let package = Package::or_skip()?;
     let scene = scene();
     prepare(&scene);
@@ -42,7 +48,13 @@ fn beside<T>(mode: &str, configuration: &str, prepare: impl FnOnce(&Scene), look
 }
 
 /// Our daemon on its own host, with the imported file.
-fn taken_over(mode: &str, configuration: &str, more: &str, prepare: impl FnOnce(&Scene), look: impl FnOnce(&Scene, &Machine<'_>)) {
+fn taken_over(
+    mode: &str,
+    configuration: &str,
+    more: &str,
+    prepare: impl FnOnce(&Scene),
+    look: impl FnOnce(&Scene, &Machine<'_>),
+) {
     let scene = scene();
     prepare(&scene);
     let mut machine = Machine::new(&scene.host);
@@ -89,11 +101,15 @@ fn defect_04_one_spoofed_packet_from_the_gateway_does_not_block_the_gateway() {
         return;
     }
     let configuration = classic_configuration("1,11,15,79", "1");
-    let gateway = |scene: &Scene| drop(scene.host.run("ip", &["route", "add", "default", "via", OTHER]));
+    let gateway =
+        |scene: &Scene| drop(scene.host.run("ip", &["route", "add", "default", "via", OTHER]));
     let spoof = |scene: &Scene| sequence(scene, OTHER, &["79", "79", "100"]);
     beside("stcp", &configuration, gateway, |scene, machine| {
         spoof(scene);
-        assert!(soon(|| machine.blocked_by_old() == [OTHER]), "1.2 has not the defect that this test is about");
+        assert!(
+            soon(|| machine.blocked_by_old() == [OTHER]),
+            "1.2 has not the defect that this test is about"
+        );
     });
     taken_over("stcp", &configuration, "", gateway, |scene, machine| {
         spoof(scene);
@@ -135,7 +151,8 @@ fn defect_07_no_closed_port_answers_a_scan_of_600_ports_as_if_it_were_open() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let configuration = classic_configuration("1", "1").replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
+    let configuration =
+        classic_configuration("1", "1").replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
     // Six times each, so that a port is probed while the old program tests whether it can be bound.
     let scan = ["400", "999", "20000", "3600"];
     let theirs = beside("atcp", &configuration, |_| {}, |scene, _| sequence(scene, SCANNER, &scan));
@@ -148,7 +165,9 @@ fn defect_07_no_closed_port_answers_a_scan_of_600_ports_as_if_it_were_open() {
             |_| {},
             |scene, machine| {
                 let (resets, taken) = sequence(scene, SCANNER, &scan);
-                println!("600 closed ports, closed_ports: {answer}: {resets} resets, {taken} SYN-ACKs; 1.2: {theirs:?}");
+                println!(
+                    "600 closed ports, closed_ports: {answer}: {resets} resets, {taken} SYN-ACKs; 1.2: {theirs:?}"
+                );
                 assert_eq!(taken, 0);
                 assert_eq!(resets, if answer == "drop" { 0 } else { 600 });
                 assert!(soon(|| told(machine, SCANNER, 400)), "{:?}", machine.log());
@@ -172,7 +191,10 @@ fn defect_09_probes_that_the_hosts_firewall_drops_are_seen_and_blocked() {
     beside("atcp", &configuration, firewall, |scene, machine| {
         scene.scan_from(SCANNER, &["-sS", "-p1-60", HOST]);
         std::thread::sleep(Duration::from_millis(500));
-        assert!(machine.log().iter().all(|line| !line.contains(SCANNER)), "1.2 has not the defect that this test is about");
+        assert!(
+            machine.log().iter().all(|line| !line.contains(SCANNER)),
+            "1.2 has not the defect that this test is about"
+        );
     });
     taken_over("atcp", &configuration, "", firewall, |scene, machine| {
         scene.scan_from(SCANNER, &["-sS", "-p1-60", HOST]);
@@ -217,7 +239,9 @@ fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_lin
             let before = machine.log();
             sequence(scene, SCANNER, &flood);
             let dropped = machine.blocks()[0]["packets"].as_u64().unwrap();
-            println!("40,000 packets of a blocked host: 0 bytes of log, {dropped} counted as dropped; 1.2: {theirs:?} bytes");
+            println!(
+                "40,000 packets of a blocked host: 0 bytes of log, {dropped} counted as dropped; 1.2: {theirs:?} bytes"
+            );
             assert_eq!(machine.log(), before);
             assert!(dropped >= 39_000, "{dropped}");
         },
@@ -226,7 +250,8 @@ fn defect_10_a_flood_of_20000_packets_a_second_from_a_blocked_host_writes_no_lin
 
 // D11
 #[test]
-fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside_the_state_directory() {
+fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside_the_state_directory()
+ {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -241,11 +266,24 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
             sequence(scene, SCANNER, &["79", "79", "100"]);
             assert!(soon(|| machine.text(history).contains(SCANNER)));
             let open = format!("for fd in /proc/{0}/fd/*; do readlink $fd; done", machine.pid());
-            let files = run("nsenter", &["-m", "-t", &machine.pid().to_string(), "sh", "-c", &open]);
+            let files =
+                run("nsenter", &["-m", "-t", &machine.pid().to_string(), "sh", "-c", &open]);
             // Standard error is the test's own file, opened outside.
-            let files: Vec<_> = files.lines().filter(|path| path.starts_with('/') && !path.ends_with("/stderr")).collect();
-            let ours = ["/var/lib/portsentry/", "/run/portsentry/", "/dev/null", "/proc/", "/etc/portsentry/"];
-            assert!(files.iter().all(|path| ours.iter().any(|known| path.starts_with(known))), "{files:?}");
+            let files: Vec<_> = files
+                .lines()
+                .filter(|path| path.starts_with('/') && !path.ends_with("/stderr"))
+                .collect();
+            let ours = [
+                "/var/lib/portsentry/",
+                "/run/portsentry/",
+                "/dev/null",
+                "/proc/",
+                "/etc/portsentry/",
+            ];
+            assert!(
+                files.iter().all(|path| ours.iter().any(|known| path.starts_with(known))),
+                "{files:?}"
+            );
             assert!(files.contains(&history), "{files:?}");
             for others in ["/var/tmp", "/etc"] {
                 let strange = std::fs::read_dir(machine.file(others)).unwrap().any(|entry| {
@@ -260,9 +298,11 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
     machine.classic_files(&configuration, "127.0.0.1\n");
-    let earlier = "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n";
+    let earlier =
+        "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n";
     machine.write(history, earlier);
-    std::fs::set_permissions(machine.file(history), std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(machine.file(history), std::fs::Permissions::from_mode(0o640))
+        .unwrap();
     machine.import(&[]);
     let mut before = earlier.to_owned();
     for scanner in [SCANNER, OTHER] {
@@ -272,10 +312,16 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
         assert!(soon(|| machine.text(history).contains(scanner)));
         machine.stop_ours();
         let after = machine.text(history);
-        assert!(after.starts_with(&before) && after.lines().count() == before.lines().count() + 1, "{after}");
+        assert!(
+            after.starts_with(&before) && after.lines().count() == before.lines().count() + 1,
+            "{after}"
+        );
         before = after;
     }
-    assert_eq!(std::fs::metadata(machine.file(history)).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert_eq!(
+        std::fs::metadata(machine.file(history)).unwrap().permissions().mode() & 0o7777,
+        0o640
+    );
 }
 
 // D14
@@ -286,7 +332,9 @@ fn defect_14_the_hundredth_port_of_a_list_is_watched() {
     }
     let ports: Vec<String> = (0..100).map(|n| (2001 + 3 * n).to_string()).collect();
     let configuration = classic_configuration(&ports.join(","), "1");
-    let touch = |scene: &Scene, from: &str, port: u16| sequence(scene, from, &[&port.to_string(), &port.to_string(), "100"]);
+    let touch = |scene: &Scene, from: &str, port: u16| {
+        sequence(scene, from, &[&port.to_string(), &port.to_string(), "100"])
+    };
     beside(
         "stcp",
         &configuration,
@@ -295,7 +343,10 @@ fn defect_14_the_hundredth_port_of_a_list_is_watched() {
             touch(scene, SCANNER, 2298);
             touch(scene, OTHER, 2001);
             assert!(soon(|| told(machine, OTHER, 2001)), "1.2 watches the first");
-            assert!(!told(machine, SCANNER, 2298), "1.2 has not the defect that this test is about");
+            assert!(
+                !told(machine, SCANNER, 2298),
+                "1.2 has not the defect that this test is about"
+            );
         },
     );
     taken_over(
@@ -305,7 +356,11 @@ fn defect_14_the_hundredth_port_of_a_list_is_watched() {
         |_| {},
         |scene, machine| {
             touch(scene, SCANNER, 2298);
-            assert!(soon(|| told(machine, SCANNER, 2298) && machine.blocked_by_ours() == [SCANNER]), "{:?}", machine.log());
+            assert!(
+                soon(|| told(machine, SCANNER, 2298) && machine.blocked_by_ours() == [SCANNER]),
+                "{:?}",
+                machine.log()
+            );
             // And unlisted ports are not watched.
             touch(scene, OTHER, 2299);
             std::thread::sleep(Duration::from_millis(300));
@@ -320,7 +375,8 @@ fn defect_15_the_port_that_was_touched_is_told_though_a_service_has_another_of_t
     if missing(TOOLS).is_some() {
         return;
     }
-    let configuration = classic_configuration("1,11,15,79,111", "1").replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
+    let configuration =
+        classic_configuration("1,11,15,79,111", "1").replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
     let serve = |scene: &Scene| {
         let program = "import socket, time\ns = socket.socket()\ns.bind(('0.0.0.0', 11))\ns.listen(5)\ntime.sleep(60)";
         let service = scene.host.spawn("python3", &["-c", program]);
@@ -334,13 +390,20 @@ fn defect_15_the_port_that_was_touched_is_told_though_a_service_has_another_of_t
         |scene| service = Some(serve(scene)),
         |scene, machine| {
             scene.traffic("knock", SCANNER, HOST, &["79"]);
-            assert!(soon(|| machine.log().iter().any(|line| line.contains(SCANNER))), "1.2 says nothing: {:?}", machine.log());
+            assert!(
+                soon(|| machine.log().iter().any(|line| line.contains(SCANNER))),
+                "1.2 says nothing: {:?}",
+                machine.log()
+            );
             machine.log().into_iter().find(|line| line.contains(SCANNER))
         },
     );
     if let Some(wrong) = wrong.flatten() {
         println!("port 79 was touched, a service has port 11; 1.2 says: {wrong}");
-        assert!(!wrong.ends_with(" port: 79"), "1.2 has not the defect that this test is about: {wrong}");
+        assert!(
+            !wrong.ends_with(" port: 79"),
+            "1.2 has not the defect that this test is about: {wrong}"
+        );
     }
     taken_over(
         "tcp",
@@ -354,15 +417,20 @@ fn defect_15_the_port_that_was_touched_is_told_though_a_service_has_another_of_t
             assert!(soon(|| told(machine, SCANNER, 79)), "{:?}", machine.log());
             // Only touched ports are reported, and the service's is none of them.
             let known = [" port: 79", " port: 15"];
-            let lines: Vec<_> = machine.log().into_iter().filter(|line| line.contains(" from host: ")).collect();
-            assert!(lines.iter().all(|line| known.iter().any(|port| line.ends_with(port))), "{lines:?}");
+            let lines: Vec<_> =
+                machine.log().into_iter().filter(|line| line.contains(" from host: ")).collect();
+            assert!(
+                lines.iter().all(|line| known.iter().any(|port| line.ends_with(port))),
+                "{lines:?}"
+            );
         },
     );
 }
 
 // P28, D16
 #[test]
-fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_that_begins_with_it() {
+fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_that_begins_with_it()
+ {
     if missing(TOOLS).is_some() {
         return;
     }
@@ -390,7 +458,8 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let configuration = classic_configuration("1,11,15,79", "1").replace("RESOLVE_HOST=\"0\"", "RESOLVE_HOST=\"1\"");
+    let configuration = classic_configuration("1,11,15,79", "1")
+        .replace("RESOLVE_HOST=\"0\"", "RESOLVE_HOST=\"1\"");
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
     // A name server on the host itself that takes and counts every query, and answers none.
@@ -451,7 +520,8 @@ fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
     let file = "/var/lib/portsentry/portsentry.blocked.atcp";
     let line = old.text(file).lines().next().expect("a blocked host").to_owned();
     assert!(line.contains("10.70.1.10"), "{line}");
-    let known: String = (0..BLOCKS).map(|n| line.replace("10.70.1.10", &address(n).to_string()) + "\n").collect();
+    let known: String =
+        (0..BLOCKS).map(|n| line.replace("10.70.1.10", &address(n).to_string()) + "\n").collect();
     old.write(file, &(known + &old.text(file)));
     let after_old = scan(&scene, 20);
 
@@ -465,12 +535,17 @@ fn defect_13_a_probe_is_judged_as_fast_beside_100000_blocks_as_beside_none() {
     let before = scan(&scene, 10);
     ours.stop_ours();
     let elements: Vec<String> = (0..BLOCKS).map(|n| format!("{} timeout 1h", address(n))).collect();
-    ours.write("/var/tmp/blocks", &format!("add element inet portsentry blocked4 {{ {} }}\n", elements.join(", ")));
+    ours.write(
+        "/var/tmp/blocks",
+        &format!("add element inet portsentry blocked4 {{ {} }}\n", elements.join(", ")),
+    );
     scene.host.run("nft", &["-f", ours.file("/var/tmp/blocks").to_str().unwrap()]);
     ours.start_ours(&["-atcp"]);
     assert!(ours.blocks().len() >= BLOCKS as usize, "{}", ours.blocks().len());
     let after = scan(&scene, 20);
 
-    println!("answered of 300 at 3,000 a second, median of 3: 1.2 {before_old}, beside {BLOCKS} blocks {after_old}; ours {before}, {after}");
+    println!(
+        "answered of 300 at 3,000 a second, median of 3: 1.2 {before_old}, beside {BLOCKS} blocks {after_old}; ours {before}, {after}"
+    );
     assert!(after < after_old, "ours {after}, 1.2 {after_old}");
 }

@@ -89,7 +89,11 @@ const HOST6: &[&str] = &["fd66:1::1"];
 const ADDRESSES: usize = 160;
 
 fn address(index: usize, six: bool) -> String {
-    if six { format!("fd66:{:x}::2", 0x100 + index) } else { format!("10.66.{}.{}", 1 + index / 200, 10 + index % 200) }
+    if six {
+        format!("fd66:{:x}::2", 0x100 + index)
+    } else {
+        format!("10.66.{}.{}", 1 + index / 200, 10 + index % 200)
+    }
 }
 
 /// The source as `list` shows it.
@@ -100,7 +104,13 @@ fn listed(index: usize, six: bool) -> String {
 fn scene() -> Scene {
     let host = ["10.66.0.1/16", "10.66.0.2/16", "10.66.0.3/16", "fd66:1::1/64"];
     let scene = Scene::new(&host, &["10.66.0.9/16", "fd66:1::2/64"]).with_prefixes(&["fd66::/16"]);
-    let lines = |index| format!("addr add {}/16 dev {DEVICE}\naddr add {}/128 dev {DEVICE} nodad\n", address(index, false), address(index, true));
+    let lines = |index| {
+        format!(
+            "addr add {}/16 dev {DEVICE}\naddr add {}/128 dev {DEVICE} nodad\n",
+            address(index, false),
+            address(index, true)
+        )
+    };
     scene.scanner.ip_batch(&(0..ADDRESSES).map(lines).collect::<String>());
     scene
 }
@@ -118,7 +128,9 @@ fn scan(scene: &Scene, index: usize, case: &Case) {
         // The kernel sends these, and chooses their source by the route.
         for target in case.targets {
             let route = if case.six { "-6" } else { "-4" };
-            scene.scanner.run("ip", &[route, "route", "replace", target, "dev", DEVICE, "src", &source]);
+            scene
+                .scanner
+                .run("ip", &[route, "route", "replace", target, "dev", DEVICE, "src", &source]);
         }
         scene.nmap(&words);
     } else {
@@ -134,7 +146,12 @@ fn row(daemon: &Daemon<'_>, listed: &str) -> Option<Value> {
 fn counted(row: &Value) -> u64 {
     let reason = row["reason"].as_str().unwrap();
     let words = reason.split(": ").nth(1).unwrap_or_default();
-    words.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or_else(|_| panic!("no count in {reason:?}"))
+    words
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect::<String>()
+        .parse()
+        .unwrap_or_else(|_| panic!("no count in {reason:?}"))
 }
 
 /// The result of a case: a line of the table, and whether it is as expected.
@@ -147,21 +164,32 @@ fn judge(daemon: &Daemon<'_>, index: usize, case: &Case, seen: Option<u64>) -> (
         found.is_some()
     });
     let (verdict, right) = match (&found, case.expected) {
-        (None, Expected::Nothing) => ("not blocked".to_owned(), !daemon.log().contains(&format!("{}/", address(index, case.six)))),
+        (None, Expected::Nothing) => (
+            "not blocked".to_owned(),
+            !daemon.log().contains(&format!("{}/", address(index, case.six))),
+        ),
         (None, _) => ("NOT BLOCKED".to_owned(), false),
         (Some(row), expected) => {
             // The handshake of a connect scan is never answered: only a SYN is seen.
             let name = if case.kind.is("-sT") { "syn" } else { case.kind.scan };
-            let honest = row["proven"] == false && row["expires_in"].as_f64().is_some_and(|left| left <= 60.0);
-            let right = expected == Expected::Blocked(counted(row)) && row["scan"] == name && honest;
-            (format!("blocked as {} at port {}", row["scan"].as_str().unwrap(), counted(row)), right)
+            let honest = row["proven"] == false
+                && row["expires_in"].as_f64().is_some_and(|left| left <= 60.0);
+            let right =
+                expected == Expected::Blocked(counted(row)) && row["scan"] == name && honest;
+            (
+                format!("blocked as {} at port {}", row["scan"].as_str().unwrap(), counted(row)),
+                right,
+            )
         }
     };
     let right = right && seen.is_none_or(|seen| seen <= FAST_MAX);
     let seen = seen.map(|seen| format!("{seen} (max {FAST_MAX})")).unwrap_or_default();
     let family = if case.six { "IPv6" } else { "IPv4" };
     let mark = if right { "" } else { "  <- WRONG" };
-    (format!("{:24} {family} {:14} {verdict:44} {seen}{mark}", case.kind.name(), case.variant), right)
+    (
+        format!("{:24} {family} {:14} {verdict:44} {seen}{mark}", case.kind.name(), case.variant),
+        right,
+    )
 }
 
 fn base(kind: Kind, six: bool, variant: &'static str, arguments: &[&str]) -> Case {
@@ -182,7 +210,13 @@ fn families() -> impl Iterator<Item = (Kind, bool)> {
 }
 
 /// Runs the cases side by side and returns the table.
-fn run(scene: &Scene, daemon: &Daemon<'_>, first: usize, cases: &[Case], workers: usize) -> Vec<(String, bool)> {
+fn run(
+    scene: &Scene,
+    daemon: &Daemon<'_>,
+    first: usize,
+    cases: &[Case],
+    workers: usize,
+) -> Vec<(String, bool)> {
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(Vec::new());
     // One connect scan at a time: they share the route.
@@ -238,7 +272,8 @@ fn every_scan_is_blocked_at_its_port_however_fast_it_is() {
         }
         let before = probes();
         scan(&scene, index, &case);
-        let found = eventually(Duration::from_secs(5), || row(&daemon, &listed(index, six)).is_some());
+        let found =
+            eventually(Duration::from_secs(5), || row(&daemon, &listed(index, six)).is_some());
         let seen = probes() - before;
         lines.push(judge(&daemon, index, &case, found.then_some(seen)));
     }
@@ -265,7 +300,8 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
         if raw {
             cases.push(base(kind, six, "--data-length", &["-T4", "--data-length", "25"]));
             // A datagram from a service's port may be its late answer.
-            let expected = Expected::Blocked(if kind.ambiguous || kind.is("-sU") { AMBIGUOUS } else { PLAIN });
+            let expected =
+                Expected::Blocked(if kind.ambiguous || kind.is("-sU") { AMBIGUOUS } else { PLAIN });
             cases.push(Case { expected, ..base(kind, six, "-g 53", &["-T4", "-g", "53"]) });
         }
         // nmap fragments IPv4 only; a datagram without data fits into one fragment, so it gets
@@ -274,7 +310,10 @@ fn every_scan_is_blocked_at_its_port_however_it_hides() {
             cases.push(base(kind, six, "-f", &["-T4", "-f", "--data-length", "24"]));
         }
         if !six {
-            cases.push(Case { targets: HOSTS4, ..base(kind, six, "random hosts", &["-T4", "--randomize-hosts"]) });
+            cases.push(Case {
+                targets: HOSTS4,
+                ..base(kind, six, "random hosts", &["-T4", "--randomize-hosts"])
+            });
         }
     }
     for flags in ["SYNACK", "RST", "RSTACK"] {
@@ -303,7 +342,10 @@ fn a_scan_of_one_port_a_second_is_blocked_at_its_port() {
                 (false, true) => "200-202",
                 (false, false) => "41-43",
             };
-            Case { ports, ..base(kind, six, "1 s", &["--scan-delay", "1s", "--max-scan-delay", "1s"]) }
+            Case {
+                ports,
+                ..base(kind, six, "1 s", &["--scan-delay", "1s", "--max-scan-delay", "1s"])
+            }
         })
         .collect();
     let started = Instant::now();
@@ -330,7 +372,11 @@ fn high_ports_are_watched_when_they_are_asked_for() {
             kind if kind.is("-sU") => Expected::Blocked(AMBIGUOUS),
             _ => Expected::Blocked(PLAIN),
         };
-        cases.push(Case { ports: "40000-40060", expected, ..base(kind, six, "ephemeral", &["-T4"]) });
+        cases.push(Case {
+            ports: "40000-40060",
+            expected,
+            ..base(kind, six, "ephemeral", &["-T4"])
+        });
     }
     let started = Instant::now();
     show("high ports", started, &run(&scene, &daemon, 0, &cases, WORKERS));
@@ -347,11 +393,17 @@ fn nmap_decoys_are_blocked_like_the_scanner_and_reported_as_unverified() {
     let kinds = KINDS.into_iter().filter(|kind| !kind.is("-sT") && !kind.is("-sO"));
     for (index, kind) in kinds.enumerate() {
         let own = index * 4;
-        let decoys = format!("{},{},ME,{}", address(own + 1, false), address(own + 2, false), address(own + 3, false));
+        let decoys = format!(
+            "{},{},ME,{}",
+            address(own + 1, false),
+            address(own + 2, false),
+            address(own + 3, false)
+        );
         scan(&scene, own, &base(kind, false, "-D", &["-T4", "-D", &decoys]));
         let mut rows = Vec::new();
         let all = eventually(Duration::from_secs(5), || {
-            rows = (own..own + 4).filter_map(|source| row(&daemon, &address(source, false))).collect();
+            rows =
+                (own..own + 4).filter_map(|source| row(&daemon, &address(source, false))).collect();
             rows.len() == 4
         });
         assert!(all, "{}: {rows:?}\n{}", kind.name(), daemon.log());
@@ -363,7 +415,11 @@ fn nmap_decoys_are_blocked_like_the_scanner_and_reported_as_unverified() {
             assert!(!row["reason"].as_str().unwrap().contains("proven"), "{row}");
             assert_eq!(row["scan"], kind.scan, "{row}");
         }
-        println!("{:24} IPv4 -D             the scanner and its 3 decoys blocked at port {} unproven, for 60 s", kind.name(), counted(&rows[0]));
+        println!(
+            "{:24} IPv4 -D             the scanner and its 3 decoys blocked at port {} unproven, for 60 s",
+            kind.name(),
+            counted(&rows[0])
+        );
     }
 }
 

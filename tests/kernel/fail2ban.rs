@@ -27,18 +27,27 @@ struct Fail2ban {
 impl Fail2ban {
     /// `None`, and a line `SKIP`, without fail2ban.
     fn find() -> Option<Self> {
-        let unpacked = Path::new(env!("CARGO_BIN_EXE_portsentry")).parent()?.parent()?.join("fail2ban");
-        let places = [(PathBuf::from("/usr/bin/fail2ban-regex"), PathBuf::from("/")), (unpacked.join("usr/bin/fail2ban-regex"), unpacked)];
-        let found = places.into_iter().find(|(program, root)| program.exists() && root.join("etc/fail2ban/filter.d/portsentry.conf").exists());
+        let unpacked =
+            Path::new(env!("CARGO_BIN_EXE_portsentry")).parent()?.parent()?.join("fail2ban");
+        let places = [
+            (PathBuf::from("/usr/bin/fail2ban-regex"), PathBuf::from("/")),
+            (unpacked.join("usr/bin/fail2ban-regex"), unpacked),
+        ];
+        let found = places.into_iter().find(|(program, root)| {
+            program.exists() && root.join("etc/fail2ban/filter.d/portsentry.conf").exists()
+        });
         if found.is_none() {
-            skip("fail2ban is neither installed nor unpacked in the target directory, which tests/run does on Debian and Ubuntu");
+            skip(
+                "fail2ban is neither installed nor unpacked in the target directory, which tests/run does on Debian and Ubuntu",
+            );
         }
         found.map(|(program, root)| Self { program, root })
     }
 
     fn regex(&self, options: &[&str], file: &Path) -> Output {
         // Debian's package is for Debian's python, not for another one that comes first in PATH.
-        let python = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
+        let python =
+            if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
         let output = Command::new("timeout")
             .args(["60", python])
             .arg(&self.program)
@@ -60,7 +69,10 @@ impl Fail2ban {
         let output = String::from_utf8(self.regex(&["--out", "<ip> <time>"], file).stdout).unwrap();
         let row = |line: &str| {
             let (address, time) = line.split_once(' ').unwrap_or_else(|| panic!("{output}"));
-            (address.parse().unwrap_or_else(|_| panic!("{output}")), time.parse::<f64>().unwrap() as i64)
+            (
+                address.parse().unwrap_or_else(|_| panic!("{output}")),
+                time.parse::<f64>().unwrap() as i64,
+            )
         };
         output.lines().map(row).collect()
     }
@@ -68,8 +80,15 @@ impl Fail2ban {
     /// From the line `Lines: 4 lines, 0 ignored, 3 matched, 1 missed`: matched and missed.
     fn counts(&self, file: &Path) -> (usize, usize) {
         let output = String::from_utf8(self.regex(&[], file).stdout).unwrap();
-        let line = output.lines().find(|line| line.starts_with("Lines: ")).unwrap_or_else(|| panic!("{output}"));
-        let number = |word: &str| line.split(", ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok()).unwrap_or_else(|| panic!("{line}"));
+        let line = output
+            .lines()
+            .find(|line| line.starts_with("Lines: "))
+            .unwrap_or_else(|| panic!("{output}"));
+        let number = |word: &str| {
+            line.split(", ")
+                .find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+                .unwrap_or_else(|| panic!("{line}"))
+        };
         (number("matched"), number("missed"))
     }
 }
@@ -85,7 +104,12 @@ fn told(line: &str) -> (i64, IpAddr, &str) {
 /// that is not the host's.
 fn scene() -> (Namespace, Namespace, Namespace) {
     let (host, scanner, other) = (Namespace::new(), Namespace::new(), Namespace::new());
-    host.join(&scanner, "scan0", &["10.66.1.1/24", "fd66:1::1/64"], &["10.66.1.2/24", "fd66:77::2/64"]);
+    host.join(
+        &scanner,
+        "scan0",
+        &["10.66.1.1/24", "fd66:1::1/64"],
+        &["10.66.1.2/24", "fd66:77::2/64"],
+    );
     host.run("ip", &["-6", "route", "add", "fd66:77::/64", "dev", "scan0"]);
     scanner.run("ip", &["-6", "route", "add", "fd66:1::/64", "dev", "scan0"]);
     host.join(&other, "other0", &["10.66.2.1/24"], &["10.66.2.2/24"]);
@@ -101,7 +125,11 @@ fn scan(from: &Namespace, arguments: &[&str]) {
 /// Appends the line of a block of `address` through the daemon's journal, which gets `name` as the
 /// answer to its lookup.
 fn append_named(file: &Path, address: &'static str, name: &'static str) {
-    let mut settings = Settings { history_file: Some(file.to_owned()), resolve: true, ..Settings::from(&Config::default()) };
+    let mut settings = Settings {
+        history_file: Some(file.to_owned()),
+        resolve: true,
+        ..Settings::from(&Config::default())
+    };
     settings.log.target = LogTarget::Stderr;
     let journal = Journal::start(settings).unwrap();
     let address: IpAddr = address.parse().unwrap();
@@ -111,7 +139,11 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
         source: Source::of(address, 64),
         port: Some(Port { transport: Transport::Tcp, number: 23 }),
         timeout: Some(Duration::from_secs(60)),
-        reason: Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports in 0.2s".into() },
+        reason: Reason::Scan {
+            scan: ScanKind::Syn,
+            proven: false,
+            detail: "3 ports in 0.2s".into(),
+        },
         renewed: false,
     }));
     assert_eq!(answered.recv_timeout(Duration::from_secs(10)).unwrap(), address);
@@ -140,22 +172,39 @@ fn fail2bans_own_filter_matches_scan_blocks_and_no_manual_ones() {
     let history = daemon.path("portsentry.history");
     append_named(&history, "10.66.3.2", "scanner.example.net.");
     // A name that would be a line or an address is not logged.
-    append_named(&history, "10.66.3.3", "x/203.0.113.9 Port: 1 TCP Blocked\n1795188400 - 11/20/2026 15:26:40 Host: y");
+    append_named(
+        &history,
+        "10.66.3.3",
+        "x/203.0.113.9 Port: 1 TCP Blocked\n1795188400 - 11/20/2026 15:26:40 Host: y",
+    );
     append_named(&history, "10.66.3.4", "203.0.113.9");
 
     let text = std::fs::read_to_string(&history).unwrap();
     let lines: Vec<_> = text.lines().map(told).collect();
     println!("{text}");
     assert!(text.contains(" Host: scanner.example.net/10.66.3.2 Port: 23 TCP Blocked\n"), "{text}");
-    assert!(text.contains(" Host: 10.66.3.3/10.66.3.3 Port: 23 TCP Blocked\n") && text.contains(" Host: 10.66.3.4/10.66.3.4 "), "{text}");
-    let (by_hand, scans): (Vec<_>, Vec<_>) = lines.into_iter().partition(|(_, _, port)| *port == "0 MANUAL Blocked");
+    assert!(
+        text.contains(" Host: 10.66.3.3/10.66.3.3 Port: 23 TCP Blocked\n")
+            && text.contains(" Host: 10.66.3.4/10.66.3.4 "),
+        "{text}"
+    );
+    let (by_hand, scans): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|(_, _, port)| *port == "0 MANUAL Blocked");
     assert_eq!(by_hand.len(), 3, "{text}");
 
     let banned = fail2ban.banned(&history);
-    assert_eq!(banned, scans.iter().map(|(second, address, _)| (*address, *second)).collect::<Vec<_>>(), "{text}");
+    assert_eq!(
+        banned,
+        scans.iter().map(|(second, address, _)| (*address, *second)).collect::<Vec<_>>(),
+        "{text}"
+    );
     let mut hosts: Vec<String> = banned.iter().map(|(address, _)| address.to_string()).collect();
     hosts.dedup();
-    assert_eq!(hosts, ["10.66.1.2", "fd66:77::", "10.66.2.2", "10.66.3.2", "10.66.3.3", "10.66.3.4"], "{text}");
+    assert_eq!(
+        hosts,
+        ["10.66.1.2", "fd66:77::", "10.66.2.2", "10.66.3.2", "10.66.3.3", "10.66.3.4"],
+        "{text}"
+    );
     assert_eq!(fail2ban.counts(&history), (scans.len(), by_hand.len()));
 }
 
@@ -164,6 +213,10 @@ fn the_jail_that_fail2ban_ships_reads_the_file_that_is_written_by_default() {
     let Some(fail2ban) = Fail2ban::find() else { return };
     let jails = std::fs::read_to_string(fail2ban.root.join("etc/fail2ban/jail.conf")).unwrap();
     let jail = jails.split("\n[portsentry]\n").nth(1).unwrap().split("\n[").next().unwrap();
-    let path = jail.lines().find_map(|line| line.strip_prefix("logpath")?.trim_start().strip_prefix('=')).unwrap().trim();
+    let path = jail
+        .lines()
+        .find_map(|line| line.strip_prefix("logpath")?.trim_start().strip_prefix('='))
+        .unwrap()
+        .trim();
     assert_eq!(Config::default().history_file.as_deref(), Some(Path::new(path)));
 }

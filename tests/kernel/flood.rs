@@ -23,7 +23,12 @@ const PEER: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 fn pair() -> (Namespace, Namespace) {
     schedule::alone();
     let (host, peer) = (Namespace::new(), Namespace::new());
-    host.join(&peer, "v0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
+    host.join(
+        &peer,
+        "v0",
+        &["192.0.2.1/24", "2001:db8::1/64"],
+        &["192.0.2.2/24", "2001:db8::2/64"],
+    );
     (host, peer)
 }
 
@@ -42,11 +47,24 @@ fn the_generator_is_answered_as_a_scanner_is() {
         [listen("0.0.0.0", 110), listen("::", 120)]
     });
     for (to, from) in HOST.into_iter().zip(PEER) {
-        let answers = Wire::between(&peer, &host, "v0").scan(&Scan::new(address(from), address(to), 100..200, 1000));
+        let answers = Wire::between(&peer, &host, "v0").scan(&Scan::new(
+            address(from),
+            address(to),
+            100..200,
+            1000,
+        ));
         assert_eq!(answers.answered(), 100, "wrong checksums are not answered: {answers:?}");
-        let open: Vec<u16> = answers.probes.iter().filter(|p| matches!(p.answer, Some((Kind::Open, _)))).map(|p| p.port).collect();
+        let open: Vec<u16> = answers
+            .probes
+            .iter()
+            .filter(|p| matches!(p.answer, Some((Kind::Open, _))))
+            .map(|p| p.port)
+            .collect();
         assert_eq!(open, if to.contains(':') { vec![120] } else { vec![110, 120] });
-        assert_eq!(answers.after_closed(11, |port| !open.contains(&port)), 12 - usize::from(to.contains(':')));
+        assert_eq!(
+            answers.after_closed(11, |port| !open.contains(&port)),
+            12 - usize::from(to.contains(':'))
+        );
     }
 }
 
@@ -59,9 +77,19 @@ fn the_generator_sends_what_it_says() {
     let rules = "table inet t { counter seen { }; chain c { type filter hook prerouting priority -500; tcp flags syn counter name seen drop; }; }";
     host.run("nft", &[rules]);
     for to in HOST {
-        let sent = Wire::between(&peer, &host, "v0").flood(&Load::spoofed(address(to), [1, 2, 3], 300_000, Duration::from_secs(1)));
+        let sent = Wire::between(&peer, &host, "v0").flood(&Load::spoofed(
+            address(to),
+            [1, 2, 3],
+            300_000,
+            Duration::from_secs(1),
+        ));
         let listing = host.run("nft", &["reset", "counter", "inet", "t", "seen"]);
-        eprintln!("{to}: {} packets/s, {} refused, {}", sent.rate(), sent.refused, listing.split_whitespace().collect::<Vec<_>>().join(" "));
+        eprintln!(
+            "{to}: {} packets/s, {} refused, {}",
+            sent.rate(),
+            sent.refused,
+            listing.split_whitespace().collect::<Vec<_>>().join(" ")
+        );
         assert!(listing.contains(&format!("packets {} ", sent.packets)), "{sent:?} {listing}");
     }
 }
@@ -80,7 +108,13 @@ fn count_syns(host: &Namespace, ports: &str) {
 
 fn counted(host: &Namespace) -> u64 {
     let listing = host.run("nft", &["list", "counter", "inet", "t", "seen"]);
-    listing.split_whitespace().skip_while(|word| *word != "packets").nth(1).unwrap().parse().unwrap()
+    listing
+        .split_whitespace()
+        .skip_while(|word| *word != "packets")
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// Asks for the status as `portsentryctl` does; returns how long the answer took.
@@ -95,7 +129,11 @@ fn ask(daemon: &Daemon<'_>) -> Duration {
 fn adds_up(status: &Value) -> bool {
     let number = |value: &Value| value.as_u64().unwrap();
     let intake = &status["intake"];
-    number(&intake["logged"]) == number(&intake["judged"]) + number(&intake["passed_over"]) + number(&status["shed"]) + number(&status["lost"])
+    number(&intake["logged"])
+        == number(&intake["judged"])
+            + number(&intake["passed_over"])
+            + number(&status["shed"])
+            + number(&status["lost"])
 }
 
 // P6
@@ -117,7 +155,9 @@ fn in_a_flood_of_forged_sources_a_scanner_is_blocked_and_control_answers() {
     let mut asked = Vec::new();
     let mut batch = 1;
     let (sent, scan) = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| wire.flood(&Load::spoofed(address(HOST[0]), 200..300, 300_000, Duration::from_secs(5))));
+        let flood = scope.spawn(|| {
+            wire.flood(&Load::spoofed(address(HOST[0]), 200..300, 300_000, Duration::from_secs(5)))
+        });
         let scanner = scope.spawn(|| {
             std::thread::sleep(Duration::from_secs(2));
             wire.scan(&Scan::new(address(PEER[0]), address(HOST[0]), 200..300, 200))
@@ -168,7 +208,11 @@ fn in_a_flood_of_forged_sources_a_scanner_is_blocked_and_control_answers() {
     let probes = (scan.probes.len() + later.probes.len()) as u64;
     let logged = status["intake"]["logged"].as_u64().unwrap();
     assert_eq!(counted(&host), sent.packets + probes, "{sent:?}");
-    assert!((sent.packets + 6..=sent.packets + probes).contains(&logged), "{logged} of {}", counted(&host));
+    assert!(
+        (sent.packets + 6..=sent.packets + probes).contains(&logged),
+        "{logged} of {}",
+        counted(&host)
+    );
     let blocked = daemon.blocked();
     assert_eq!(blocked.len(), 2, "{blocked:?}");
     // Lines that a remote packet can cause are bounded.
@@ -191,7 +235,9 @@ fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
     let daemon = Daemon::start(&host, "capture: { reflex: false }");
     let wire = Wire::between(&peer, &host, "v0");
     let sent = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| wire.flood(&Load::spoofed(address(HOST[0]), 200..300, 200_000, Duration::from_secs(4))));
+        let flood = scope.spawn(|| {
+            wire.flood(&Load::spoofed(address(HOST[0]), 200..300, 200_000, Duration::from_secs(4)))
+        });
         std::thread::sleep(Duration::from_millis(500));
         daemon.signal("STOP");
         // One port that it learns of when it continues, or never, since the buffer is full: then
@@ -217,7 +263,11 @@ fn a_daemon_that_fell_behind_sheds_unknown_sources_and_blocks_the_scanner() {
     assert!(status["shed"].as_u64().unwrap() > 0 && adds_up(&status), "{status}");
     assert!(daemon.log().contains("of unknown sources shed in a flood"), "{}", daemon.log());
     let logged = status["intake"]["logged"].as_u64().unwrap();
-    assert!((sent.packets + 6..=counted(&host)).contains(&logged), "{logged} of {}", counted(&host));
+    assert!(
+        (sent.packets + 6..=counted(&host)).contains(&logged),
+        "{logged} of {}",
+        counted(&host)
+    );
 }
 
 #[test]
@@ -227,7 +277,12 @@ fn with_nflog_alone_a_scan_of_10000_a_second_is_answered_once_or_not_at_all_in_t
     }
     let (host, peer) = pair();
     // Every second port is open: the worst case, in which each probe before the block is answered.
-    let _services: Vec<_> = host.enter(|| (1..=900).step_by(2).map(|port| std::net::TcpListener::bind(("0.0.0.0", port + 1)).unwrap()).collect());
+    let _services: Vec<_> = host.enter(|| {
+        (1..=900)
+            .step_by(2)
+            .map(|port| std::net::TcpListener::bind(("0.0.0.0", port + 1)).unwrap())
+            .collect()
+    });
     let daemon = Daemon::start(&host, "scan_trigger: 0\ncapture: { reflex: false }");
     let wire = Wire::between(&peer, &host, "v0");
     let round = || {

@@ -11,7 +11,9 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{PACKETS_PER_WAKE, PacketSource, Statistics, Verdict, WaitingSource, nfqueue};
+use portsentry::capture::{
+    PACKETS_PER_WAKE, PacketSource, Statistics, Verdict, WaitingSource, nfqueue,
+};
 use portsentry::config::Config;
 use portsentry::netlink::message::{NLMSG_DONE, NLMSG_ERROR, Writer};
 use portsentry::netlink::route::{Monitor as RouteMonitor, Routes};
@@ -38,7 +40,10 @@ struct Forger {
 impl Forger {
     /// `None`: NETLINK_ROUTE, whose number is 0.
     fn new(family: Option<Protocol>) -> Self {
-        Self { socket: rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, family).unwrap(), family }
+        Self {
+            socket: rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, family).unwrap(),
+            family,
+        }
     }
 
     /// The port ids of all sockets of this family in this namespace; the forger has none before it
@@ -48,19 +53,31 @@ impl Forger {
         let family = self.family.map_or(0, |family| family.as_raw().get()).to_string();
         // sk Eth Pid Groups ...; port id 0 is the kernel's own socket.
         let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let ids = fields.filter(|fields| fields[1] == family).map(|fields| fields[2].parse().unwrap());
+        let ids =
+            fields.filter(|fields| fields[1] == family).map(|fields| fields[2].parse().unwrap());
         ids.filter(|id| *id != 0).collect()
     }
 
     fn send(&self, victim: u32, datagram: &[u8]) {
-        let sent = rustix::net::sendto(&self.socket, datagram, SendFlags::empty(), &SocketAddrNetlink::new(victim, 0)).unwrap();
+        let sent = rustix::net::sendto(
+            &self.socket,
+            datagram,
+            SendFlags::empty(),
+            &SocketAddrNetlink::new(victim, 0),
+        )
+        .unwrap();
         assert_eq!(sent, datagram.len());
     }
 
     /// Answers of success or failure to future requests, whatever their numbers.
     fn answer(&self, victim: u32, errno: i32) {
         for sequence in SEQUENCES {
-            self.send(victim, &message(NLMSG_ERROR, sequence, |writer| writer.raw(&[errno.to_ne_bytes().as_slice(), &[0; 16]].concat())));
+            self.send(
+                victim,
+                &message(NLMSG_ERROR, sequence, |writer| {
+                    writer.raw(&[errno.to_ne_bytes().as_slice(), &[0; 16]].concat())
+                }),
+            );
             self.send(victim, &message(NLMSG_DONE, sequence, |writer| writer.raw(&[0; 4])));
         }
     }
@@ -118,7 +135,14 @@ fn forged_log_messages_are_no_packets_and_no_loss() {
         let victim = forger.victims()[0];
         for n in 0..1000 {
             // The numbers jump: each would be a great loss.
-            forger.send(victim, &logged_syn(Ipv4Addr::new(198, 51, 100, 7), 1 + n, u32::from(n).wrapping_mul(99_999_999)));
+            forger.send(
+                victim,
+                &logged_syn(
+                    Ipv4Addr::new(198, 51, 100, 7),
+                    1 + n,
+                    u32::from(n).wrapping_mul(99_999_999),
+                ),
+            );
         }
         probe(4000);
         let (mut packets, mut calls) = (0, 0);
@@ -133,14 +157,20 @@ fn forged_log_messages_are_no_packets_and_no_loss() {
         assert_eq!(packets, 1, "the kernel's");
         assert!(calls > 1, "a wake reads a bounded number of messages, of others too");
         assert_eq!(listener.statistics(), Statistics { packets: 1, ..Statistics::default() });
-        assert!(!readable(listener.as_fd(), Duration::ZERO).unwrap(), "nothing is left that would wake the thread again");
+        assert!(
+            !readable(listener.as_fd(), Duration::ZERO).unwrap(),
+            "nothing is left that would wake the thread again"
+        );
         // Between packets of the kernel.
         for n in 0..3 {
             probe(4000);
             forger.send(victim, &logged_syn(Ipv4Addr::new(198, 51, 100, 7), 1, 1000 + n));
         }
         listener.receive(PACKETS_PER_WAKE, &mut |_| packets += 1).unwrap();
-        assert_eq!((packets, listener.statistics()), (4, Statistics { packets: 4, ..Statistics::default() }));
+        assert_eq!(
+            (packets, listener.statistics()),
+            (4, Statistics { packets: 4, ..Statistics::default() })
+        );
     });
 }
 
@@ -176,7 +206,10 @@ fn forged_queued_packets_get_no_verdict() {
             })
             .unwrap();
         let statistics = listener.statistics();
-        assert_eq!((packets, statistics.packets, statistics.lost, statistics.malformed), (0, 0, 0, 0));
+        assert_eq!(
+            (packets, statistics.packets, statistics.lost, statistics.malformed),
+            (0, 0, 0, 0)
+        );
         assert!(!readable(listener.as_fd(), Duration::ZERO).unwrap());
     });
 }
@@ -213,11 +246,15 @@ fn forged_changes_of_the_ruleset_are_ignored() {
             );
         }
         let mut heard = Vec::new();
-        while monitor.receive(None, |notification| heard.push(notification)).unwrap() != Received::Nothing {}
+        while monitor.receive(None, |notification| heard.push(notification)).unwrap()
+            != Received::Nothing
+        {}
         assert_eq!(heard, []);
         assert!(!readable(std::os::fd::AsFd::as_fd(&monitor), Duration::ZERO).unwrap());
         support::run("nft", &["add", "table", "inet", "portsentry"]);
-        while monitor.receive(None, |notification| heard.push(notification)).unwrap() != Received::Nothing {}
+        while monitor.receive(None, |notification| heard.push(notification)).unwrap()
+            != Received::Nothing
+        {}
         assert!(heard.contains(&Notification::TableAdded), "{heard:?}");
     });
 }
@@ -317,7 +354,8 @@ fn forged_addresses_routes_and_sockets_are_not_believed() {
                 );
             }
         }
-        let addresses: Vec<String> = routes.addresses().unwrap().iter().map(|own| own.address.to_string()).collect();
+        let addresses: Vec<String> =
+            routes.addresses().unwrap().iter().map(|own| own.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1", "::1"]);
         assert!(!monitor.changed().unwrap(), "nothing has changed");
         support::run("ip", &["addr", "add", "192.0.2.77/32", "dev", "lo"]);
@@ -328,7 +366,10 @@ fn forged_addresses_routes_and_sockets_are_not_believed() {
         let mut diag = SockDiag::open().unwrap();
         let forger = Forger::new(Some(netlink::SOCK_DIAG));
         forger.answer(forger.victims()[0], 0);
-        assert!(diag.listeners().unwrap().sockets.iter().any(|socket| socket.port.number == port), "the kernel's list is read to its end");
+        assert!(
+            diag.listeners().unwrap().sockets.iter().any(|socket| socket.port.number == port),
+            "the kernel's list is read to its end"
+        );
     });
 }
 
@@ -349,7 +390,10 @@ fn forged_messages_make_the_daemon_block_no_host_and_count_no_loss() {
         for victim in &victims {
             for n in 0..600u16 {
                 let innocent = Ipv4Addr::new(198, 51, 100, u8::try_from(1 + n % 200).unwrap());
-                forger.send(*victim, &logged_syn(innocent, 100 + n, u32::from(n).wrapping_mul(99_999_999)));
+                forger.send(
+                    *victim,
+                    &logged_syn(innocent, 100 + n, u32::from(n).wrapping_mul(99_999_999)),
+                );
             }
         }
         victims
@@ -364,6 +408,10 @@ fn forged_messages_make_the_daemon_block_no_host_and_count_no_loss() {
     daemon.wait_for_block("192.0.2.2");
     assert_eq!(daemon.blocked(), ["192.0.2.2"]);
     let status = daemon.json(&["status"]);
-    assert_eq!((&status["lost"], &status["blocked"], &status["sources"]), (&0.into(), &1.into(), &1.into()), "{status}");
+    assert_eq!(
+        (&status["lost"], &status["blocked"], &status["sources"]),
+        (&0.into(), &1.into(), &1.into()),
+        "{status}"
+    );
     assert_eq!(status["intake"]["malformed"], 0, "{status}");
 }

@@ -22,7 +22,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let hosts = support::scene::Scene::new(&["10.67.1.100/24"], &["10.67.1.2/24", "10.67.1.3/24"]);
+        let hosts =
+            support::scene::Scene::new(&["10.67.1.100/24"], &["10.67.1.2/24", "10.67.1.3/24"]);
         Self { hosts, directory: tempfile::tempdir().unwrap() }
     }
 
@@ -69,7 +70,10 @@ fn ignored_addresses_are_never_blocked_and_a_reload_applies_changes() {
     scene.scan("10.67.1.3", "-p1-100");
     let refused = daemon.ctl(&["block", SCANNER]);
     let words = text(&refused.stderr);
-    assert!(!refused.status.success() && words.contains("ignore file") && words.contains("reload"), "{words}");
+    assert!(
+        !refused.status.success() && words.contains("ignore file") && words.contains("reload"),
+        "{words}"
+    );
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     let sets = scene.hosts.host.run("nft", &["list", "set", "inet", "portsentry", "allowed4"]);
     assert!(sets.contains("10.67.1.2/31"), "the rules exempt it as well: {sets}");
@@ -77,7 +81,11 @@ fn ignored_addresses_are_never_blocked_and_a_reload_applies_changes() {
     // The other address is removed: it can be blocked again, the first one stays exempt.
     scene.write("10.67.1.3\n");
     let reload = daemon.ctl(&["reload"]);
-    assert!(reload.status.success() && text(&reload.stdout).contains("ignore_file: read again, 1 added, 2 removed"), "{reload:?}");
+    assert!(
+        reload.status.success()
+            && text(&reload.stdout).contains("ignore_file: read again, 1 added, 2 removed"),
+        "{reload:?}"
+    );
     scene.scan("10.67.1.3", "-p101-200");
     scene.scan(SCANNER, "-p101-200");
     daemon.wait_for_block(SCANNER);
@@ -87,7 +95,11 @@ fn ignored_addresses_are_never_blocked_and_a_reload_applies_changes() {
     scene.write("gateway.example\n10.67.1.2\n");
     let reload = daemon.ctl(&["reload"]);
     let words = text(&reload.stderr);
-    assert!(!reload.status.success() && words.contains(&format!("{}:1:1: error:", scene.ignore().display())), "{words}");
+    assert!(
+        !reload.status.success()
+            && words.contains(&format!("{}:1:1: error:", scene.ignore().display())),
+        "{words}"
+    );
     daemon.wait_for_log("ERROR: the new configuration was refused, the old one stays in force");
     assert_eq!(daemon.blocked(), [SCANNER], "nothing of a refused list is in force");
     assert_eq!(origin(&daemon, "10.67.1.3").as_deref(), Some("ignore_file"));
@@ -107,15 +119,21 @@ fn ignored_addresses_are_never_blocked_and_a_reload_applies_changes() {
 #[test]
 fn a_start_with_a_bad_ignore_file_is_refused_with_file_and_line() {
     let directory = tempfile::tempdir().unwrap();
-    let (yaml, ignore) = (directory.path().join("portsentry.yaml"), directory.path().join("portsentry.ignore"));
+    let (yaml, ignore) =
+        (directory.path().join("portsentry.yaml"), directory.path().join("portsentry.ignore"));
     let write = |path: &Path, text: &str| {
         fs::write(path, text).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     };
     write(&yaml, &format!("ignore_file: {}\n", ignore.display()));
     write(&ignore, "127.0.0.1\nlocalhost\n");
-    let run = |words: &[&str]| support::output(env!("CARGO_BIN_EXE_portsentry"), words, Duration::from_secs(20));
-    for words in [&["--config", yaml.to_str().unwrap(), "--check"][..], &["--config", yaml.to_str().unwrap()]] {
+    let run = |words: &[&str]| {
+        support::output(env!("CARGO_BIN_EXE_portsentry"), words, Duration::from_secs(20))
+    };
+    for words in [
+        &["--config", yaml.to_str().unwrap(), "--check"][..],
+        &["--config", yaml.to_str().unwrap()],
+    ] {
         let refused = run(words);
         let told = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(78), "{told}");

@@ -48,13 +48,18 @@ fn scene() -> Scene {
 fn knock(scene: &Scene, ports: impl IntoIterator<Item = u16> + Send) {
     scene.scanner.enter(|| {
         for port in ports {
-            let _ = TcpStream::connect_timeout(&SocketAddr::from((address(HOST), port)), Duration::from_millis(20));
+            let _ = TcpStream::connect_timeout(
+                &SocketAddr::from((address(HOST), port)),
+                Duration::from_millis(20),
+            );
         }
     });
 }
 
 fn wait_for_block(daemon: &Daemon<'_>, address: &str) {
-    let blocked = eventually(Duration::from_secs(20), || daemon.blocked().iter().any(|found| found == address));
+    let blocked = eventually(Duration::from_secs(20), || {
+        daemon.blocked().iter().any(|found| found == address)
+    });
     assert!(blocked, "{address} is not blocked: {:?}\n{}", daemon.blocked(), daemon.log());
 }
 
@@ -62,7 +67,9 @@ fn wait_for_block(daemon: &Daemon<'_>, address: &str) {
 fn an_existing_element_takes_a_new_timeout_by_renewal_on_every_kernel() {
     need!("ping");
     let scene = scene();
-    let read = |connection: &mut Connection| connection.get_element(SetId::Blocked4, Key::from(address(SCANNER))).unwrap().unwrap();
+    let read = |connection: &mut Connection| {
+        connection.get_element(SetId::Blocked4, Key::from(address(SCANNER))).unwrap().unwrap()
+    };
     let first = Element::new(address(SCANNER)).timeout(Some(HOUR));
     scene.host.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
@@ -79,13 +86,19 @@ fn an_existing_element_takes_a_new_timeout_by_renewal_on_every_kernel() {
         let left = read(&mut connection).expires.unwrap();
         assert_eq!(left > HOUR, linux() >= UPDATE, "{left:?} left on Linux {:?}", linux());
         // As the daemon does it.
-        assert!(connection.renew_element(SetId::Blocked4, &first.timeout(Some(3 * HOUR)).comment("again")).unwrap());
+        assert!(
+            connection
+                .renew_element(SetId::Blocked4, &first.timeout(Some(3 * HOUR)).comment("again"))
+                .unwrap()
+        );
         let renewed = read(&mut connection);
         assert!(renewed.expires.unwrap() > 2 * HOUR, "{renewed:?}");
         assert_eq!((renewed.timeout, renewed.comment.as_deref()), (Some(3 * HOUR), Some("again")));
         assert!(renewed.packets >= counted, "{renewed:?} forgot the {counted} packets from before");
         // And to a shorter one, which a kernel that only extends would get wrong.
-        connection.renew_element(SetId::Blocked4, &first.timeout(Some(Duration::from_secs(60)))).unwrap();
+        connection
+            .renew_element(SetId::Blocked4, &first.timeout(Some(Duration::from_secs(60))))
+            .unwrap();
         assert!(read(&mut connection).expires.unwrap() <= Duration::from_secs(60));
     });
     assert!(!scene.reaches());
@@ -100,7 +113,11 @@ fn the_table_is_owned_where_the_kernel_has_persistent_owners() {
         let mut connection = Connection::open(SCHEMA).unwrap();
         let installed = connection.install_with(&default_ruleset(), order());
         if installed.is_ok() {
-            let flush = namespace.output("nft", &["delete", "table", "inet", "portsentry"], Duration::from_secs(10));
+            let flush = namespace.output(
+                "nft",
+                &["delete", "table", "inet", "portsentry"],
+                Duration::from_secs(10),
+            );
             assert!(String::from_utf8_lossy(&flush.stderr).contains("not permitted"), "{flush:?}");
         }
         installed
@@ -108,7 +125,14 @@ fn the_table_is_owned_where_the_kernel_has_persistent_owners() {
     match installed {
         Ok(_) => {
             assert!(linux() >= PERSIST, "Linux {:?} has the flag persist", linux());
-            assert_eq!(namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(&default_ruleset()).unwrap()), None, "it outlives its owner");
+            assert_eq!(
+                namespace.enter(|| Connection::open(SCHEMA)
+                    .unwrap()
+                    .verify(&default_ruleset())
+                    .unwrap()),
+                None,
+                "it outlives its owner"
+            );
         }
         Err(error) => {
             assert!(linux() < PERSIST && error.is_unsupported(), "Linux {:?}: {error}", linux());
@@ -125,7 +149,12 @@ fn scans_and_flushes_are_handled_with_and_without_an_owned_table() {
     for yaml in ["", "own_table: true"] {
         let daemon = Daemon::start(&scene.host, &format!("{yaml}\non_exit: remove"));
         let (asked, has) = (!yaml.is_empty(), linux() >= PERSIST);
-        assert_eq!(daemon.log().contains("own_table: this kernel"), asked && !has, "{}", daemon.log());
+        assert_eq!(
+            daemon.log().contains("own_table: this kernel"),
+            asked && !has,
+            "{}",
+            daemon.log()
+        );
         knock(&scene, 1..=5);
         wait_for_block(&daemon, SCANNER);
         assert!(!scene.reaches());
@@ -161,16 +190,25 @@ fn traffic_to_listening_services_is_not_a_probe() {
     need!();
     let scene = scene();
     // The socket expression looks into the kernel's own table.
-    let (listener, socket) = scene.host.enter(|| (std::net::TcpListener::bind((HOST, 700)).unwrap(), UdpSocket::bind((HOST, 701)).unwrap()));
+    let (listener, socket) = scene.host.enter(|| {
+        (std::net::TcpListener::bind((HOST, 700)).unwrap(), UdpSocket::bind((HOST, 701)).unwrap())
+    });
     let daemon = Daemon::start(&scene.host, "scan_trigger: 0");
     scene.scanner.enter(|| {
-        TcpStream::connect_timeout(&SocketAddr::from((address(HOST), 700)), Duration::from_secs(10)).expect("served");
+        TcpStream::connect_timeout(
+            &SocketAddr::from((address(HOST), 700)),
+            Duration::from_secs(10),
+        )
+        .expect("served");
         UdpSocket::bind((SCANNER, 0)).unwrap().send_to(b"question", (HOST, 701)).unwrap();
     });
     let mut bytes = [0; 16];
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(socket.recv(&mut bytes).unwrap(), 8);
-    assert_eq!((daemon.blocked(), daemon.json(&["status"])["probes"].as_u64()), (Vec::new(), Some(0)));
+    assert_eq!(
+        (daemon.blocked(), daemon.json(&["status"])["probes"].as_u64()),
+        (Vec::new(), Some(0))
+    );
     drop((listener, socket));
     // A recently closed service does not report its clients; on another port the first connection
     // exceeds the trigger.
@@ -223,11 +261,22 @@ fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
     let rules = scene.host.run("nft", &["-s", "list", "table", "inet", "portsentry"]);
     let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
     if modules.lines().any(|line| line.starts_with("nft_queue ")) {
-        assert!(rules.contains("queue") && !rules.contains("NFQUEUE"), "the kernel's own statement, not the xt target: {rules}");
+        assert!(
+            rules.contains("queue") && !rules.contains("NFQUEUE"),
+            "the kernel's own statement, not the xt target: {rules}"
+        );
     } else {
         assert!(rules.to_lowercase().contains("queue"), "{rules}");
     }
-    let serves = || scene.scanner.enter(|| TcpStream::connect_timeout(&SocketAddr::from((address(HOST), 700)), Duration::from_secs(5)).is_ok());
+    let serves = || {
+        scene.scanner.enter(|| {
+            TcpStream::connect_timeout(
+                &SocketAddr::from((address(HOST), 700)),
+                Duration::from_secs(5),
+            )
+            .is_ok()
+        })
+    };
     assert!(serves());
     knock(&scene, 1..=5);
     wait_for_block(&daemon, SCANNER);

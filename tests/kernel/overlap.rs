@@ -65,13 +65,17 @@ impl Scene {
     /// Whether the kernel's sets have packets of this address dropped: it is in a blocked network or a blocked host, and not exempt.
     fn drops(&self, address: &str) -> bool {
         let version = if address.contains(':') { 6 } else { 4 };
-        let is_blocked = self.has(&format!("blocked_nets{version}"), address) || self.has(&format!("blocked{version}"), address);
+        let is_blocked = self.has(&format!("blocked_nets{version}"), address)
+            || self.has(&format!("blocked{version}"), address);
         is_blocked && !self.has(&format!("allowed{version}"), address)
     }
 
     fn has(&self, set: &str, address: &str) -> bool {
         let element = format!("get element inet portsentry {set} {{ {address} }}");
-        self.host.output("nft", &element.split(' ').collect::<Vec<_>>(), ANSWER_TIMEOUT).status.success()
+        self.host
+            .output("nft", &element.split(' ').collect::<Vec<_>>(), ANSWER_TIMEOUT)
+            .status
+            .success()
     }
 
     fn flush(&self, daemon: &Daemon<'_>) {
@@ -82,7 +86,12 @@ impl Scene {
     }
 
     /// Looks at blocks and packets now, after a flush, a reload and a restart.
-    fn through_everything(&self, daemon: &mut Daemon<'_>, yaml: &str, look: impl Fn(&Daemon<'_>, &str)) {
+    fn through_everything(
+        &self,
+        daemon: &mut Daemon<'_>,
+        yaml: &str,
+        look: impl Fn(&Daemon<'_>, &str),
+    ) {
         look(daemon, "at first");
         self.flush(daemon);
         look(daemon, "after a flush");
@@ -102,7 +111,11 @@ impl Scene {
 }
 
 fn words(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn done(output: &Output) -> String {
@@ -121,8 +134,14 @@ fn left(daemon: &Daemon<'_>, network: &str) -> Option<u64> {
 
 /// What a block leaves out.
 fn exempt(daemon: &Daemon<'_>, network: &str) -> Vec<String> {
-    let row = row(daemon, network).unwrap_or_else(|| panic!("{network} is not blocked\n{}", daemon.log()));
-    row["exempt"].as_array().into_iter().flatten().map(|address| address.as_str().unwrap().to_owned()).collect()
+    let row = row(daemon, network)
+        .unwrap_or_else(|| panic!("{network} is not blocked\n{}", daemon.log()));
+    row["exempt"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|address| address.as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn sorted(mut all: Vec<String>) -> Vec<String> {
@@ -151,14 +170,31 @@ fn overlapping_networks_stay_in_force_each_with_its_end() {
             done(&daemon.ctl(&["block", network, "--for", time]));
         }
         scene.through_everything(&mut daemon, "", |daemon, when| {
-            assert_eq!(sorted(daemon.blocked()), [outer, inner], "{when}: {order:?}\n{}", daemon.log());
+            assert_eq!(
+                sorted(daemon.blocked()),
+                [outer, inner],
+                "{when}: {order:?}\n{}",
+                daemon.log()
+            );
             let elapsed = begun.elapsed().as_secs();
             for (network, _, end) in [first, second] {
                 let left = left(daemon, network).unwrap();
-                let is_right = if end == PERMANENT { left == PERMANENT } else { left <= end && left + elapsed + 3 >= end };
-                assert!(is_right, "{when}: {network} has {left} s of {end} left after {elapsed} s\n{}", daemon.log());
+                let is_right = if end == PERMANENT {
+                    left == PERMANENT
+                } else {
+                    left <= end && left + elapsed + 3 >= end
+                };
+                assert!(
+                    is_right,
+                    "{when}: {network} has {left} s of {end} left after {elapsed} s\n{}",
+                    daemon.log()
+                );
             }
-            assert!(!scene.reaches_from(outside) && !scene.reaches_from(inside), "{when}: {order:?}\n{}", daemon.log());
+            assert!(
+                !scene.reaches_from(outside) && !scene.reaches_from(inside),
+                "{when}: {order:?}\n{}",
+                daemon.log()
+            );
             assert!(scene.reaches(), "{when}: only what is blocked is dropped");
         });
         done(&daemon.ctl(&["unblock", "--all"]));
@@ -180,9 +216,16 @@ fn overlapping_ipv6_networks_stay_in_force_each_with_its_end() {
         scene.through_everything(&mut daemon, "", |daemon, when| {
             assert_eq!(sorted(daemon.blocked()), [inner, outer], "{when}\n{}", daemon.log());
             assert_eq!(left(daemon, outer), Some(PERMANENT), "{when}");
-            assert!(left(daemon, inner).is_some_and(|left| (7000..=7200).contains(&left)), "{when}");
+            assert!(
+                left(daemon, inner).is_some_and(|left| (7000..=7200).contains(&left)),
+                "{when}"
+            );
             for address in ["fd20:1:1:1::5", "fd20:1:2:1::5"] {
-                assert!(!scene.scanner.pings(&["-I", address, "fd69::1"]), "{when}: {address}\n{}", daemon.log());
+                assert!(
+                    !scene.scanner.pings(&["-I", address, "fd69::1"]),
+                    "{when}: {address}\n{}",
+                    daemon.log()
+                );
             }
             assert!(scene.scanner.pings(&["fd69::1"]), "{when}: only what is blocked is dropped");
         });
@@ -216,10 +259,19 @@ fn the_end_of_one_of_two_overlapping_networks_leaves_the_other() {
             });
             assert!(ended, "{order:?}: {:?}\n{}", daemon.blocked(), daemon.log());
             assert!(!scene.reaches_from("20.1.0.1"), "{order:?}\n{}", daemon.log());
-            assert_eq!(scene.reaches_from("20.0.0.1"), stays == inner, "{order:?}\n{}", daemon.log());
+            assert_eq!(
+                scene.reaches_from("20.0.0.1"),
+                stays == inner,
+                "{order:?}\n{}",
+                daemon.log()
+            );
             scene.flush(&daemon);
             assert_eq!(daemon.blocked(), [stays]);
-            assert_eq!((scene.drops("20.1.0.1"), scene.drops("20.0.0.1")), (true, stays == outer), "{order:?}");
+            assert_eq!(
+                (scene.drops("20.1.0.1"), scene.drops("20.0.0.1")),
+                (true, stays == outer),
+                "{order:?}"
+            );
             done(&daemon.ctl(&["unblock", "--all"]));
         }
     }
@@ -241,8 +293,16 @@ fn a_shorter_prefix_keeps_a_host_within_a_blocked_network() {
             let blocked = sorted(daemon.blocked());
             assert_eq!(blocked.len(), 2, "{when}: {blocked:?}\n{}", daemon.log());
             assert!(blocked.iter().any(|of| of == network), "{when}: {blocked:?}");
-            assert!(!scene.scanner.pings(&["-I", "fd20:1:1:1::5", "fd69::1"]), "{when}\n{}", daemon.log());
-            assert!(scene.scanner.pings(&["-I", "fd20:1:2:1::5", "fd69::1"]), "{when}\n{}", daemon.log());
+            assert!(
+                !scene.scanner.pings(&["-I", "fd20:1:1:1::5", "fd69::1"]),
+                "{when}\n{}",
+                daemon.log()
+            );
+            assert!(
+                scene.scanner.pings(&["-I", "fd20:1:2:1::5", "fd69::1"]),
+                "{when}\n{}",
+                daemon.log()
+            );
         });
         // When the network goes, the host's own block stays.
         done(&daemon.ctl(&["unblock", "--all"]));
@@ -261,16 +321,32 @@ fn a_protected_address_in_a_blocked_network_is_exempt_alone() {
     // An allowed host, an own address, a gateway.
     done(&daemon.ctl(&["allow", "add", "172.17.0.9"]));
     scene.host.run("ip", &["addr", "add", "172.18.0.5/32", "dev", DEVICE]);
-    scene.host.run("ip", &["route", "add", "198.51.100.0/24", "via", "172.19.0.1", "dev", DEVICE, "onlink"]);
+    scene.host.run(
+        "ip",
+        &["route", "add", "198.51.100.0/24", "via", "172.19.0.1", "dev", DEVICE, "onlink"],
+    );
     let expected = ["172.17.0.9", "172.18.0.5", "172.19.0.1"];
-    assert!(eventually(ANSWER_TIMEOUT, || expected.iter().all(|address| !scene.drops(address))), "{}", daemon.log());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || expected.iter().all(|address| !scene.drops(address))),
+        "{}",
+        daemon.log()
+    );
     scene.through_everything(&mut daemon, "", |daemon, when| {
         assert_eq!(daemon.blocked(), [network], "{when}\n{}", daemon.log());
         assert_eq!(left(daemon, network), Some(PERMANENT), "{when}");
         for address in expected {
             assert!(!scene.drops(address), "{when}: {address}");
         }
-        for address in ["172.16.0.0", "172.17.0.8", "172.17.0.10", "172.18.0.4", "172.18.0.6", "172.19.0.0", "172.19.0.2", "172.31.255.255"] {
+        for address in [
+            "172.16.0.0",
+            "172.17.0.8",
+            "172.17.0.10",
+            "172.18.0.4",
+            "172.18.0.6",
+            "172.19.0.0",
+            "172.19.0.2",
+            "172.31.255.255",
+        ] {
             assert!(scene.drops(address), "{when}: {address}\n{}", daemon.log());
         }
         assert!(scene.reaches_from("172.17.0.9"), "{when}");
@@ -285,13 +361,22 @@ fn an_unblocked_host_in_a_blocked_network_is_exempt_and_the_rest_stays() {
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", network, "--for", "2h"]));
     let answer = done(&daemon.ctl(&["unblock", "20.1.0.1"]));
-    assert!(answer.contains("20.1.0.1 is exempt from the block of 20.0.0.0/8, the rest of which stays blocked"), "{answer}");
+    assert!(
+        answer.contains(
+            "20.1.0.1 is exempt from the block of 20.0.0.0/8, the rest of which stays blocked"
+        ),
+        "{answer}"
+    );
     scene.through_everything(&mut daemon, "", |daemon, when| {
         assert_eq!(daemon.blocked(), [network], "{when}\n{}", daemon.log());
         assert_eq!(exempt(daemon, network), ["20.1.0.1"], "{when}\n{}", daemon.log());
         assert!(left(daemon, network).is_some_and(|left| (7000..=7200).contains(&left)), "{when}");
         assert!(scene.reaches_from("20.1.0.1"), "{when}\n{}", daemon.log());
-        assert!(!scene.reaches_from("20.1.0.2") && !scene.reaches_from("20.0.0.1"), "{when}\n{}", daemon.log());
+        assert!(
+            !scene.reaches_from("20.1.0.2") && !scene.reaches_from("20.0.0.1"),
+            "{when}\n{}",
+            daemon.log()
+        );
     });
     // A second time it is as true as the first.
     let again = done(&daemon.ctl(&["unblock", "20.1.0.1"]));
@@ -302,7 +387,11 @@ fn an_unblocked_host_in_a_blocked_network_is_exempt_and_the_rest_stays() {
     done(&daemon.ctl(&["block", "20.1.0.2"]));
     assert!(!scene.reaches_from("20.1.0.2"));
     let answer = done(&daemon.ctl(&["unblock", "20.1.0.2"]));
-    assert!(answer.contains("20.1.0.2 is unblocked") && answer.contains("the rest of which stays blocked"), "{answer}");
+    assert!(
+        answer.contains("20.1.0.2 is unblocked")
+            && answer.contains("the rest of which stays blocked"),
+        "{answer}"
+    );
     assert!(scene.reaches_from("20.1.0.2"), "{answer}\n{}", daemon.log());
     assert!(!scene.reaches_from("20.0.0.1"));
     // Blocking it again ends the exemption.
@@ -315,15 +404,31 @@ fn a_range_of_another_program_can_be_unblocked() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");
     // What is left of a range may be hosts.
-    let listing = || ["blocked4", "blocked_nets4"].map(|set| scene.host.run("nft", &["list", "set", "inet", "portsentry", set])).concat();
+    let listing = || {
+        ["blocked4", "blocked_nets4"]
+            .map(|set| scene.host.run("nft", &["list", "set", "inet", "portsentry", set]))
+            .concat()
+    };
     for words in [["unblock", "203.0.113.0/24"], ["unblock", "--all"]] {
         for is_adopted in [true, false] {
             scene.nft("add element inet portsentry blocked_nets4 { 203.0.113.3-203.0.113.250 }");
-            assert!(scene.drops("203.0.113.3") && scene.drops("203.0.113.250"), "{}\n{}", listing(), daemon.log());
+            assert!(
+                scene.drops("203.0.113.3") && scene.drops("203.0.113.250"),
+                "{}\n{}",
+                listing(),
+                daemon.log()
+            );
             // At once, and when the daemon has learned of it.
             if is_adopted {
                 daemon.wait_for_log("added to the blocked sets");
-                assert!(eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"].as_u64().unwrap() > 0), "{}", daemon.log());
+                assert!(
+                    eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"]
+                        .as_u64()
+                        .unwrap()
+                        > 0),
+                    "{}",
+                    daemon.log()
+                );
             }
             done(&daemon.ctl(&words));
             assert!(!listing().contains("elements"), "{words:?}: {}\n{}", listing(), daemon.log());
@@ -344,20 +449,37 @@ fn a_foreign_element_with_bits_below_the_prefix_becomes_the_prefix() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "block: { ipv6_prefix: 64 }");
     scene.nft("add element inet portsentry blocked6 { fd20:1:1:1::5 timeout 1h }");
-    daemon.wait_for_log("1 with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix");
+    daemon.wait_for_log(
+        "1 with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix",
+    );
     let listing = || scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked6"]);
     let look = |when: &str| {
         assert_eq!(daemon.blocked(), ["fd20:1:1:1::/64"], "{when}\n{}", daemon.log());
-        assert!(left(&daemon, "fd20:1:1:1::/64").is_some_and(|left| (3500..=3600).contains(&left)), "{when}");
-        assert!(!scene.scanner.pings(&["-I", "fd20:1:1:1::5", "fd69::1"]), "{when}\n{}", daemon.log());
-        assert!(!listing().contains("::5") && listing().contains("fd20:1:1:1:: "), "{when}: {}", listing());
+        assert!(
+            left(&daemon, "fd20:1:1:1::/64").is_some_and(|left| (3500..=3600).contains(&left)),
+            "{when}"
+        );
+        assert!(
+            !scene.scanner.pings(&["-I", "fd20:1:1:1::5", "fd69::1"]),
+            "{when}\n{}",
+            daemon.log()
+        );
+        assert!(
+            !listing().contains("::5") && listing().contains("fd20:1:1:1:: "),
+            "{when}: {}",
+            listing()
+        );
     };
     look("at first");
     scene.flush(&daemon);
     look("after a flush");
     // Of two of one prefix one row comes.
     scene.nft("add element inet portsentry blocked6 { fd20:1:1:1::6, fd20:1:1:1::7 }");
-    assert!(eventually(ANSWER_TIMEOUT, || !listing().contains("::6") && !listing().contains("::7")), "{}", listing());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || !listing().contains("::6") && !listing().contains("::7")),
+        "{}",
+        listing()
+    );
     assert_eq!(daemon.blocked(), ["fd20:1:1:1::/64"]);
     done(&daemon.ctl(&["unblock", "fd20:1:1:1::5"]));
     assert!(!listing().contains("elements"), "{}", listing());

@@ -60,7 +60,10 @@ const TCP_ATTACKS: &[Attack] = &[
     nmap("one SYN", &["-sS", "-p", "79"]),
     nmap("one FIN", &["-sF", "-p", "79"]),
     Attack { name: "one real connection", by: By::Traffic("knock", &["143"]) },
-    Attack { name: "ACK and RST noise", by: By::Traffic("noise", &["1", "11", "15", "79", "111", "119", "143", "540", "635"]) },
+    Attack {
+        name: "ACK and RST noise",
+        by: By::Traffic("noise", &["1", "11", "15", "79", "111", "119", "143", "540", "635"]),
+    },
     nmap("nmap -sU", &["-sU", "-p", UDP_SCANNED]),
 ];
 
@@ -80,7 +83,11 @@ const MODES: [&str; 6] = ["tcp", "stcp", "atcp", "udp", "sudp", "audp"];
 
 /// Detections of ours only, by mode and attack, and why they are right. There must be no others.
 const ONLY_OURS: &[(&[&str], &[&str], &str)] = &[
-    (&["stcp", "atcp"], &["nmap -sM", "nmap -sA", "nmap -sW"], "packets with ACK are passed over by 1.2; here six ports of them are a scan"),
+    (
+        &["stcp", "atcp"],
+        &["nmap -sM", "nmap -sA", "nmap -sW"],
+        "packets with ACK are passed over by 1.2; here six ports of them are a scan",
+    ),
     (&["stcp", "atcp", "sudp", "audp"], &["nmap -6 -sS", "nmap -6 -sU"], "1.2 knows IPv4 only"),
     (
         &["tcp"],
@@ -110,8 +117,12 @@ const TOLD_ONLY: &[(&[&str], &str, &str)] = &[(
 )];
 
 /// Attacks with another name than in 1.2, by mode: its name, ours, and why.
-const OTHER_NAMES: &[(&str, &str, &str, &str)] =
-    &[("udp", "Connect", "UDP scan", "a datagram makes no connection; the line is that of the other UDP modes")];
+const OTHER_NAMES: &[(&str, &str, &str, &str)] = &[(
+    "udp",
+    "Connect",
+    "UDP scan",
+    "a datagram makes no connection; the line is that of the other UDP modes",
+)];
 
 /// A program's reaction to an attack.
 #[derive(Clone, PartialEq, Debug)]
@@ -124,8 +135,16 @@ struct Finding {
 type Cell = Option<Finding>;
 
 fn cell(cell: &Cell) -> String {
-    cell.as_ref()
-        .map_or_else(|| "-".to_owned(), |finding| format!("{}, {}", finding.kind.trim(), if finding.blocked { "blocked" } else { "NOT blocked" }))
+    cell.as_ref().map_or_else(
+        || "-".to_owned(),
+        |finding| {
+            format!(
+                "{}, {}",
+                finding.kind.trim(),
+                if finding.blocked { "blocked" } else { "NOT blocked" }
+            )
+        },
+    )
 }
 
 fn address(index: usize, six: bool) -> String {
@@ -133,8 +152,15 @@ fn address(index: usize, six: bool) -> String {
 }
 
 fn scene() -> Scene {
-    let scene = Scene::new(&["10.68.0.1/16", "fd68:1::1/64"], &["10.68.0.9/16", "fd68:1::2/64"]).with_prefixes(&["fd68::/16"]);
-    let lines = |index| format!("addr add {}/16 dev {DEVICE}\naddr add {}/128 dev {DEVICE} nodad\n", address(index, false), address(index, true));
+    let scene = Scene::new(&["10.68.0.1/16", "fd68:1::1/64"], &["10.68.0.9/16", "fd68:1::2/64"])
+        .with_prefixes(&["fd68::/16"]);
+    let lines = |index| {
+        format!(
+            "addr add {}/16 dev {DEVICE}\naddr add {}/128 dev {DEVICE} nodad\n",
+            address(index, false),
+            address(index, true)
+        )
+    };
     scene.scanner.ip_batch(&(0..TCP_ATTACKS.len()).map(lines).collect::<String>());
     scene
 }
@@ -148,7 +174,9 @@ fn make(scene: &Scene, index: usize, attack: &Attack, route: &Mutex<()>) {
                 // The kernel sends a connect scan, and chooses its source by the route; there is
                 // one route.
                 let _guard = route.lock().unwrap();
-                scene.scanner.run("ip", &["route", "replace", target, "dev", DEVICE, "src", &source]);
+                scene
+                    .scanner
+                    .run("ip", &["route", "replace", target, "dev", DEVICE, "src", &source]);
                 scene.nmap(&words);
             } else {
                 scene.scan_from(&source, &words);
@@ -171,7 +199,8 @@ fn reported(machine: &Machine<'_>, source: &str) -> Option<String> {
 
 /// Runs all attacks of a mode against a host that runs one of the programs.
 fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell> {
-    let (next, route, cells) = (AtomicUsize::new(0), Mutex::new(()), Mutex::new(vec![None; attacks(mode).len()]));
+    let (next, route, cells) =
+        (AtomicUsize::new(0), Mutex::new(()), Mutex::new(vec![None; attacks(mode).len()]));
     std::thread::scope(|scope| {
         for _ in 0..5 {
             scope.spawn(|| {
@@ -190,9 +219,11 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
                         kind.is_some()
                     });
                     let Some(kind) = kind else { continue };
-                    let listed = if six { format!("fd68:{:x}::/64", 0x100 + index) } else { source };
+                    let listed =
+                        if six { format!("fd68:{:x}::/64", 0x100 + index) } else { source };
                     let blocked = eventually(Duration::from_secs(2), || {
-                        let blocked = if ours { machine.blocked_by_ours() } else { machine.blocked_by_old() };
+                        let blocked =
+                            if ours { machine.blocked_by_ours() } else { machine.blocked_by_old() };
                         blocked.contains(&listed)
                     });
                     cells.lock().unwrap()[index] = Some(Finding { kind, blocked });
@@ -247,25 +278,46 @@ fn ours_detects_all_that_the_old_program_detects() {
         });
         for ((attack, old), ours) in attacks(mode).iter().zip(&old).zip(&ours) {
             let known = |modes: &[&str]| modes.contains(&mode);
-            let only_ours = ONLY_OURS.iter().any(|(modes, names, _)| known(modes) && names.contains(&attack.name));
+            let only_ours = ONLY_OURS
+                .iter()
+                .any(|(modes, names, _)| known(modes) && names.contains(&attack.name));
             let named = |old: &Finding, ours: &Finding| {
-                old.kind == ours.kind || OTHER_NAMES.iter().any(|(of, theirs, name, _)| *of == mode && *theirs == old.kind && *name == ours.kind)
+                old.kind == ours.kind
+                    || OTHER_NAMES.iter().any(|(of, theirs, name, _)| {
+                        *of == mode && *theirs == old.kind && *name == ours.kind
+                    })
             };
-            let told_only = TOLD_ONLY.iter().any(|(modes, name, _)| known(modes) && *name == attack.name);
+            let told_only =
+                TOLD_ONLY.iter().any(|(modes, name, _)| known(modes) && *name == attack.name);
             let fault = match (old, ours) {
                 (Some(_), None) => Some("ours does not detect it"),
-                (Some(_), Some(_)) if only_ours => Some("both detect it, and the list says otherwise"),
+                (Some(_), Some(_)) if only_ours => {
+                    Some("both detect it, and the list says otherwise")
+                }
                 (Some(old), Some(ours)) if !named(old, ours) => Some("ours gives it another name"),
-                (Some(old), Some(ours)) if old.blocked && ours.blocked == told_only => Some("ours blocks it or not, and the list says otherwise"),
-                (None, Some(_)) if !only_ours => Some("only ours detects it, and nobody expected that"),
-                (None, Some(ours)) if ours.blocked == told_only => Some("ours blocks it or not, and the list says otherwise"),
-                (None, None) if only_ours || told_only => Some("neither detects it, and the list says otherwise"),
+                (Some(old), Some(ours)) if old.blocked && ours.blocked == told_only => {
+                    Some("ours blocks it or not, and the list says otherwise")
+                }
+                (None, Some(_)) if !only_ours => {
+                    Some("only ours detects it, and nobody expected that")
+                }
+                (None, Some(ours)) if ours.blocked == told_only => {
+                    Some("ours blocks it or not, and the list says otherwise")
+                }
+                (None, None) if only_ours || told_only => {
+                    Some("neither detects it, and the list says otherwise")
+                }
                 _ => None,
             };
             let mark = fault.map(|fault| format!("  <- {fault}")).unwrap_or_default();
             println!("-{mode:5} {:26} {:36} {}{mark}", attack.name, cell(old), cell(ours));
             if !mark.is_empty() {
-                wrong.push(format!("-{mode} {}: 1.2 {}, ours {}{mark}", attack.name, cell(old), cell(ours)));
+                wrong.push(format!(
+                    "-{mode} {}: 1.2 {}, ours {}{mark}",
+                    attack.name,
+                    cell(old),
+                    cell(ours)
+                ));
             }
         }
     }
@@ -300,8 +352,13 @@ fn answered(mode: &str, more: Option<&str>, package: &Package) -> Vec<u32> {
     let mut answered: Vec<u32> = (0..5)
         .map(|index| {
             let source = address(index, false);
-            let printed = scene.scanner.run("python3", &[TRAFFIC, "sequence", &source, HOST, "0", "1023", "10000"]);
-            let is_blocked = || if more.is_some() { machine.blocked_by_ours() } else { machine.blocked_by_old() }.contains(&source);
+            let printed = scene
+                .scanner
+                .run("python3", &[TRAFFIC, "sequence", &source, HOST, "0", "1023", "10000"]);
+            let is_blocked = || {
+                if more.is_some() { machine.blocked_by_ours() } else { machine.blocked_by_old() }
+                    .contains(&source)
+            };
             assert!(eventually(Duration::from_secs(5), is_blocked), "-{mode} does not block");
             printed.split_whitespace().next().unwrap().parse::<u32>().unwrap()
         })
@@ -318,8 +375,12 @@ fn the_answers_that_a_fast_scanner_gets_before_the_block_are_counted_side_by_sid
     let Some(package) = Package::or_skip() else { return };
     // Counts of answers would show the load of other tests.
     schedule::alone();
-    println!("a SYN to each of the ports 0-1023 at 10,000 packets a second: replies before the block, five runs, sorted");
-    let show = |name: &str, counts: &[u32]| println!("{name:42} median {:4}, all {counts:?}", counts[counts.len() / 2]);
+    println!(
+        "a SYN to each of the ports 0-1023 at 10,000 packets a second: replies before the block, five runs, sorted"
+    );
+    let show = |name: &str, counts: &[u32]| {
+        println!("{name:42} median {:4}, all {counts:?}", counts[counts.len() / 2])
+    };
     for mode in ["stcp", "atcp"] {
         show(&format!("1.2 -{mode}"), &answered(mode, None, &package));
     }
@@ -329,7 +390,10 @@ fn the_answers_that_a_fast_scanner_gets_before_the_block_are_counted_side_by_sid
             show(&format!("ours -{mode}, closed_ports: {answer}"), &counts);
             // The two excluded ports may answer; in stealth mode all unlisted ports, until the
             // block holds.
-            assert!(answer == "answer" || mode == "stcp" || counts.iter().all(|&count| count <= 2), "a watched closed port answered: {counts:?}");
+            assert!(
+                answer == "answer" || mode == "stcp" || counts.iter().all(|&count| count <= 2),
+                "a watched closed port answered: {counts:?}"
+            );
         }
     }
 }

@@ -26,7 +26,11 @@ fn scene() -> Scene {
 }
 
 fn output_text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn done(output: &Output) {
@@ -68,8 +72,25 @@ fn a_manual_block_is_not_shortened_by_packets() {
     done(&daemon.ctl(&["block", SCANNER, "--for", "5h"]));
     std::thread::sleep(Duration::from_millis(1100));
     // The rules are repaired at once; packets from in between do not change the block's end.
-    scene.host.run("nft", &["add", "element", "inet", "portsentry", "allowed4", &format!("{{ {SCANNER} }}")]);
-    scene.host.run("nft", &["insert", "rule", "inet", "portsentry", "watch", "ip", "saddr", SCANNER, "goto", "tcp_probe"]);
+    scene.host.run(
+        "nft",
+        &["add", "element", "inet", "portsentry", "allowed4", &format!("{{ {SCANNER} }}")],
+    );
+    scene.host.run(
+        "nft",
+        &[
+            "insert",
+            "rule",
+            "inet",
+            "portsentry",
+            "watch",
+            "ip",
+            "saddr",
+            SCANNER,
+            "goto",
+            "tcp_probe",
+        ],
+    );
     scene.scan("-p1-50");
     let left = daemon.json(&["list"])[0]["expires_in"].as_u64().unwrap();
     assert!(left > 17_000, "{left} s");
@@ -89,16 +110,29 @@ fn a_deleted_table_is_recreated_and_reported() {
     scene.host.run("nft", &["flush", "ruleset"]);
     // Answers in the meantime are true.
     daemon.ctl(&["block", "198.51.100.9"]);
-    assert!(eventually(Duration::from_secs(5), || warnings(&daemon) == "[]" && daemon.blocked().len() >= 3), "{}", warnings(&daemon));
+    assert!(
+        eventually(Duration::from_secs(5), || warnings(&daemon) == "[]"
+            && daemon.blocked().len() >= 3),
+        "{}",
+        warnings(&daemon)
+    );
     assert_eq!(daemon.json(&["status"])["repairs"]["count"], 1);
     daemon.wait_for_log("blocks were restored");
     done(&daemon.ctl(&["allow", "add", "9.9.9.9"]));
     done(&daemon.ctl(&["unblock", "198.51.100.1"]));
     done(&daemon.ctl(&["unblock", "--all"]));
     scene.host.run("nft", &["flush", "ruleset"]);
-    assert!(eventually(Duration::from_secs(5), || daemon.json(&["status"])["repairs"]["count"] == 2));
+    assert!(
+        eventually(Duration::from_secs(5), || daemon.json(&["status"])["repairs"]["count"] == 2)
+    );
     assert_eq!(daemon.blocked(), Vec::<String>::new(), "what was lifted stays lifted");
-    assert!(scene.host.run("nft", &["list", "set", "inet", "portsentry", "allowed4"]).contains("9.9.9.9"), "what was allowed stays allowed");
+    assert!(
+        scene
+            .host
+            .run("nft", &["list", "set", "inet", "portsentry", "allowed4"])
+            .contains("9.9.9.9"),
+        "what was allowed stays allowed"
+    );
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
 }
@@ -115,24 +149,39 @@ fn a_table_owned_by_another_program_is_reported() {
     done(&daemon.ctl(&["block", "198.51.100.1"]));
     // It deletes our table and creates one of the same name as its owner, for as long as it runs.
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "delete table inet portsentry; add table inet portsentry { flags owner; }\n").unwrap();
+    std::fs::write(
+        file.path(),
+        "delete table inet portsentry; add table inet portsentry { flags owner; }\n",
+    )
+    .unwrap();
     let text = format!("(cat {}; sleep 600) | nft -i", file.path().display());
     let thief = scene.host.spawn("sh", &["-c", &text]);
     daemon.wait_for_log("cannot be repaired");
     assert!(warnings(&daemon).contains("portsentry"), "{}", warnings(&daemon));
-    for (arguments, code) in [(["list", "--json"], 70), (["block", "198.51.100.9"], 70), (["show", "198.51.100.1"], 70), (["allow", "list"], 0)] {
+    for (arguments, code) in [
+        (["list", "--json"], 70),
+        (["block", "198.51.100.9"], 70),
+        (["show", "198.51.100.1"], 70),
+        (["allow", "list"], 0),
+    ] {
         let output = daemon.ctl(&arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", output_text(&output));
     }
     assert_eq!(daemon.ctl(&["allow", "add", "9.9.9.9"]).status.code(), Some(70));
     for pid in scene.host.run("ip", &["netns", "pids", &scene.host.name]).split_whitespace() {
         if pid.parse::<u32>().unwrap() != daemon.child.id()
-            && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "nft")
+            && std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.trim() == "nft")
         {
             support::run("kill", &[pid]);
         }
     }
-    assert!(eventually(Duration::from_secs(70), || warnings(&daemon) == "[]" && daemon.blocked() == ["198.51.100.1"]), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(70), || warnings(&daemon) == "[]"
+            && daemon.blocked() == ["198.51.100.1"]),
+        "{}",
+        daemon.log()
+    );
     drop(thief);
 }
 
@@ -152,12 +201,21 @@ fn a_reload_restores_a_deleted_table_with_its_blocks() {
     done(&daemon.ctl(&["reload"]));
     assert!(!scene.reaches());
     let list = daemon.json(&["list"]);
-    let row = |address: &str| list.as_array().unwrap().iter().find(|row| row["address"] == address).unwrap_or_else(|| panic!("{address}: {list}"));
+    let row = |address: &str| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["address"] == address)
+            .unwrap_or_else(|| panic!("{address}: {list}"))
+    };
     assert_eq!(row(SCANNER)["scan"], "syn");
     assert!(row(SCANNER)["expires_in"].as_u64().unwrap() < 60, "{list}");
     assert!(row("fd67:77:0:1::/64")["expires_in"].is_null(), "{list}");
     assert!(row("203.0.113.0/24")["reason"].as_str().unwrap().contains("by order"), "{list}");
-    assert!((7000..7200).contains(&row("203.0.113.0/24")["expires_in"].as_u64().unwrap()), "{list}");
+    assert!(
+        (7000..7200).contains(&row("203.0.113.0/24")["expires_in"].as_u64().unwrap()),
+        "{list}"
+    );
     assert_eq!(list.as_array().unwrap().len(), 3, "{list}");
 }
 
@@ -180,11 +238,18 @@ fn an_unblock_within_a_blocked_network_exempts_the_address_and_says_so() {
     );
     let output = daemon.ctl(&["unblock", "203.0.113.6"]);
     done(&output);
-    assert!(output_text(&output).contains("203.0.113.6 is exempt from the block of 203.0.113.0/24"), "{}", output_text(&output));
+    assert!(
+        output_text(&output).contains("203.0.113.6 is exempt from the block of 203.0.113.0/24"),
+        "{}",
+        output_text(&output)
+    );
     let list = output_text(&daemon.ctl(&["list"]));
     assert!(list.contains("203.0.113.0/24 except 203.0.113.5, 203.0.113.6"), "{list}");
     done(&daemon.ctl(&["unblock", "203.0.113.0/24"]));
-    assert!(output_text(&daemon.ctl(&["unblock", "203.0.113.5"])).contains("203.0.113.5 is not blocked"));
+    assert!(
+        output_text(&daemon.ctl(&["unblock", "203.0.113.5"]))
+            .contains("203.0.113.5 is not blocked")
+    );
 }
 
 // P15
@@ -227,7 +292,11 @@ fn a_reload_to_a_group_that_another_program_has_changes_nothing() {
     daemon.write_configuration("capture: { group: 99 }\ntcp: { mode: stealth, ports: [100-150] }");
     let refused = daemon.ctl(&["reload"]);
     assert_eq!(refused.status.code(), Some(78));
-    assert!(output_text(&refused).contains("NFLOG group 99 is in use"), "{}", output_text(&refused));
+    assert!(
+        output_text(&refused).contains("NFLOG group 99 is in use"),
+        "{}",
+        output_text(&refused)
+    );
     assert_eq!(scene.host.run("nft", &["list", "chain", "inet", "portsentry", "probe"]), rules);
     assert_eq!(daemon.json(&["status"])["group"], 77);
     scene.scan("-p1-50");
@@ -249,7 +318,9 @@ fn a_flood_of_forged_sources_hides_no_scanner_and_fills_no_log() {
     }
     let scene = scene();
     let daemon = Daemon::start(&scene.host, "");
-    let flood = scene.scanner.spawn("timeout", &["4", "hping3", "--rand-source", "--flood", "-S", "-p", "79", HOST]);
+    let flood = scene
+        .scanner
+        .spawn("timeout", &["4", "hping3", "--rand-source", "--flood", "-S", "-p", "79", HOST]);
     std::thread::sleep(Duration::from_millis(500));
     let mut slowest = Duration::ZERO;
     for _ in 0..10 {
@@ -268,7 +339,10 @@ fn a_flood_of_forged_sources_hides_no_scanner_and_fills_no_log() {
         status["probes"], status["lost"], status["sources"]
     );
     // The rules count most of it themselves.
-    let reflex = ["untold", "shed", "untold_holds"].iter().map(|key| status["reflex"][key].as_u64().unwrap()).sum::<u64>();
+    let reflex = ["untold", "shed", "untold_holds"]
+        .iter()
+        .map(|key| status["reflex"][key].as_u64().unwrap())
+        .sum::<u64>();
     assert!(status["probes"].as_u64().unwrap() + reflex > 10_000, "that was no flood: {status}");
     assert!(daemon.log().lines().count() < 150, "{}", daemon.log().lines().count());
     let lost = status["lost"].as_u64().unwrap();
@@ -353,7 +427,11 @@ fn allow_add_unblocks_at_once_and_survives_a_restart() {
     daemon.restart("");
     scene.scan("-p1-50");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
-    assert_eq!(daemon.ctl(&["block", "10.67.1.2/31"]).status.code(), Some(1), "a network around it is not blocked either");
+    assert_eq!(
+        daemon.ctl(&["block", "10.67.1.2/31"]).status.code(),
+        Some(1),
+        "a network around it is not blocked either"
+    );
     done(&daemon.ctl(&["allow", "remove", SCANNER]));
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
@@ -374,10 +452,18 @@ fn a_full_disk_stops_no_block_and_is_reported() {
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
     daemon.wait_for_log("cannot be written");
-    assert!(eventually(Duration::from_secs(5), || warnings(&daemon).contains("history file cannot be written")), "{}", warnings(&daemon));
+    assert!(
+        eventually(Duration::from_secs(5), || warnings(&daemon)
+            .contains("history file cannot be written")),
+        "{}",
+        warnings(&daemon)
+    );
     // The disk is empty again: the waiting line is written.
     std::fs::remove_file(daemon.path("portsentry.history")).unwrap();
-    let written = || std::fs::read_to_string(daemon.path("portsentry.history")).is_ok_and(|text| text.contains(SCANNER));
+    let written = || {
+        std::fs::read_to_string(daemon.path("portsentry.history"))
+            .is_ok_and(|text| text.contains(SCANNER))
+    };
     assert!(eventually(Duration::from_secs(15), written), "{}", daemon.log());
     assert!(!warnings(&daemon).contains("history"), "{}", warnings(&daemon));
 }
@@ -397,16 +483,36 @@ fn systemd_is_notified_of_start_reload_watchdog_and_end() {
         let length = socket.recv(&mut buffer).expect("a notification");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
-    std::fs::write(path("c.yaml"), format!("state_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n", directory.path().display()))
-        .unwrap();
-    let environment = [format!("NOTIFY_SOCKET={}", path("notify")), "WATCHDOG_USEC=3000000".to_owned()];
-    let mut daemon = scene.host.spawn("env", &[&environment[0], &environment[1], env!("CARGO_BIN_EXE_portsentry"), "--config", &path("c.yaml")]);
+    std::fs::write(
+        path("c.yaml"),
+        format!(
+            "state_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n",
+            directory.path().display()
+        ),
+    )
+    .unwrap();
+    let environment =
+        [format!("NOTIFY_SOCKET={}", path("notify")), "WATCHDOG_USEC=3000000".to_owned()];
+    let mut daemon = scene.host.spawn(
+        "env",
+        &[
+            &environment[0],
+            &environment[1],
+            env!("CARGO_BIN_EXE_portsentry"),
+            "--config",
+            &path("c.yaml"),
+        ],
+    );
     assert!(told().contains("READY=1"));
     let begun = Instant::now();
     for _ in 0..3 {
         assert!(told().contains("WATCHDOG=1"));
     }
-    assert!((Duration::from_millis(1500)..Duration::from_secs(9)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(
+        (Duration::from_millis(1500)..Duration::from_secs(9)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
+    );
     let signal = |name: &str| support::run("kill", &[name, &daemon.0.id().to_string()]);
     let next = || loop {
         let text = told();
@@ -416,7 +522,10 @@ fn systemd_is_notified_of_start_reload_watchdog_and_end() {
     };
     signal("-HUP");
     let reloading = next();
-    assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert!(
+        reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="),
+        "{reloading}"
+    );
     assert!(next().contains("READY=1"));
     signal("-TERM");
     assert!(next().contains("STOPPING=1"));
@@ -433,12 +542,22 @@ fn a_second_daemon_with_another_group_does_not_take_the_table() {
     let daemon = Daemon::start(&scene.host, "");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("portsentry.yaml");
-    let text =
-        format!("capture: {{ group: 88 }}\nstate_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n", directory.path().display());
+    let text = format!(
+        "capture: {{ group: 88 }}\nstate_dir: {0}\nhistory_file: \"\"\ncontrol: {{ socket: {0}/c.sock }}\n",
+        directory.path().display()
+    );
     std::fs::write(&file, text).unwrap();
-    let second = scene.host.output(env!("CARGO_BIN_EXE_portsentry"), &["--config", file.to_str().unwrap()], Duration::from_secs(10));
+    let second = scene.host.output(
+        env!("CARGO_BIN_EXE_portsentry"),
+        &["--config", file.to_str().unwrap()],
+        Duration::from_secs(10),
+    );
     assert_eq!(second.status.code(), Some(69), "{}", output_text(&second));
-    assert!(output_text(&second).contains("another portsentry guards this host"), "{}", output_text(&second));
+    assert!(
+        output_text(&second).contains("another portsentry guards this host"),
+        "{}",
+        output_text(&second)
+    );
     assert_eq!(warnings(&daemon), "[]");
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);

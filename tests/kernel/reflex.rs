@@ -68,16 +68,23 @@ impl Deref for Scene {
 impl Scene {
     fn new() -> Self {
         let scanner = ["10.77.1.2/24", "fd77:1::2/64", "fd78:1::2/64"];
-        let hosts = support::scene::Scene::new(&["10.77.1.1/24", "fd77:1::1/64"], &scanner).with_prefixes(&["fd78:1::/64"]);
+        let hosts = support::scene::Scene::new(&["10.77.1.1/24", "fd77:1::1/64"], &scanner)
+            .with_prefixes(&["fd78:1::/64"]);
         let host = &hosts.host;
         // Answers to forged sources are dropped without resolving each.
         host.run("ip", &["route", "add", "blackhole", "default"]);
         host.run("ip", &["-6", "route", "add", "blackhole", "default"]);
         for namespace in [host, &hosts.scanner] {
-            namespace.run("sysctl", &["-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.scan0.rp_filter=0"]);
+            namespace.run(
+                "sysctl",
+                &["-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.scan0.rp_filter=0"],
+            );
         }
         let services = host.enter(|| {
-            (1..=1000).filter(|port| !is_closed(*port)).map(|port| TcpListener::bind(SocketAddr::new(address("::"), port)).unwrap()).collect()
+            (1..=1000)
+                .filter(|port| !is_closed(*port))
+                .map(|port| TcpListener::bind(SocketAddr::new(address("::"), port)).unwrap())
+                .collect()
         });
         Self { hosts, _services: services }
     }
@@ -127,7 +134,11 @@ fn reflex(daemon: &Daemon<'_>) -> serde_json::Value {
 fn assert_nothing_after(answers: &Answers, trigger: u16, what: &str) {
     let first = answers.after_closed(usize::from(trigger) + 1, is_closed);
     assert!(first < answers.probes.len() - 100, "{what}: the scan ended before it meant anything");
-    assert_eq!((answers.answered_from(first), answers.open_from(first)), (0, 0), "{what}: answered after the trigger (probe {first})");
+    assert_eq!(
+        (answers.answered_from(first), answers.open_from(first)),
+        (0, 0),
+        "{what}: answered after the trigger (probe {first})"
+    );
 }
 
 #[test]
@@ -139,11 +150,14 @@ fn a_scanner_is_stopped_by_the_kernel_alone_while_the_daemon_is_frozen() {
         let scene = Scene::new();
         let daemon = Daemon::start(&scene.host, &yaml(trigger, ""));
         daemon.signal("STOP");
-        for (source, set, key) in [(SCANNER, SetId::Held4, SCANNER), (SCANNER6, SetId::Held6, "fd78:1::")] {
+        for (source, set, key) in
+            [(SCANNER, SetId::Held4, SCANNER), (SCANNER6, SetId::Held6, "fd78:1::")]
+        {
             let answers = scene.scan(address(source), shuffled(7), 10_000);
             assert_nothing_after(&answers, trigger, source);
             let first = answers.after_closed(usize::from(trigger) + 1, is_closed);
-            let opens = answers.probes.iter().take(first).filter(|probe| !is_closed(probe.port)).count();
+            let opens =
+                answers.probes.iter().take(first).filter(|probe| !is_closed(probe.port)).count();
             assert_eq!(answers.open(), opens, "before the trigger, services are served");
             assert_eq!(scene.keys(set), [key], "the hold is the kernel's");
         }
@@ -164,7 +178,11 @@ fn protected_sources_are_never_held() {
     }
     let scene = Scene::new();
     let mut daemon = Daemon::start(&scene.host, &yaml(0, "allow: [10.77.1.2]"));
-    assert_eq!(scene.scan(address(SCANNER), shuffled(1), 10_000).open(), 500, "allowed by the configuration");
+    assert_eq!(
+        scene.scan(address(SCANNER), shuffled(1), 10_000).open(),
+        500,
+        "allowed by the configuration"
+    );
     // In the /64 of the host's own address: its block would cover the host's own network. And the
     // routers' addresses.
     for (last, source) in ["fd77:1::2", "fe80::2", "fe80::1:2"].into_iter().enumerate() {
@@ -172,7 +190,11 @@ fn protected_sources_are_never_held() {
     }
     assert_eq!((scene.keys(SetId::Held4), scene.keys(SetId::Held6)), (vec![], vec![]));
     let status = reflex(&daemon);
-    assert_eq!((&status["holds"], &status["untold_holds"], &status["dropped"]), (&0.into(), &0.into(), &0.into()), "{status}");
+    assert_eq!(
+        (&status["holds"], &status["untold_holds"], &status["dropped"]),
+        (&0.into(), &0.into(), &0.into()),
+        "{status}"
+    );
     daemon.stop();
 
     // Allowed while it is held: accepted at once, and released by the daemon when it evaluates it.
@@ -183,7 +205,14 @@ fn protected_sources_are_never_held() {
     // Slow enough for a busy machine: each closed port holds it until the daemon has released it.
     let answers = scene.scan(address(SCANNER), shuffled(6).into_iter().take(200).collect(), 50);
     assert!(answers.open() > 20, "the budget of one block a minute is spent: {}", answers.open());
-    assert!(eventually(ANSWER_TIMEOUT, || scene.keys(SetId::Held4).iter().all(|key| key == "10.77.1.9")), "{:?}", scene.keys(SetId::Held4));
+    assert!(
+        eventually(ANSWER_TIMEOUT, || scene
+            .keys(SetId::Held4)
+            .iter()
+            .all(|key| key == "10.77.1.9")),
+        "{:?}",
+        scene.keys(SetId::Held4)
+    );
     let status = reflex(&daemon);
     assert!(status["released"].as_u64() > Some(0), "{status}");
     assert!(scene.scanner.pings(&[HOST]), "what is not blocked is served");
@@ -241,7 +270,12 @@ fn an_unblocked_source_is_forgotten_by_the_rules_too() {
     let daemon = Daemon::start(&scene.host, &yaml(2, ""));
     for (source, shown, host, sets) in [
         (SCANNER, SCANNER, HOST, [SetId::Held4, SetId::Score4, SetId::Suspect4, SetId::Seen4]),
-        (SCANNER6, "fd78:1::/64", HOST6, [SetId::Held6, SetId::Score6, SetId::Suspect6, SetId::Seen6]),
+        (
+            SCANNER6,
+            "fd78:1::/64",
+            HOST6,
+            [SetId::Held6, SetId::Score6, SetId::Suspect6, SetId::Seen6],
+        ),
     ] {
         scene.scan(address(source), shuffled(3), 10_000);
         daemon.wait_for_block(shown);
@@ -269,7 +303,9 @@ fn a_source_that_is_held_and_not_blocked_can_be_unblocked() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(0, ""));
     let element = Element::new(address(SCANNER)).timeout(Some(Duration::from_secs(600)));
-    scene.host.enter(|| Connection::open(SCHEMA).unwrap().add_element(SetId::Held4, &element).unwrap());
+    scene
+        .host
+        .enter(|| Connection::open(SCHEMA).unwrap().add_element(SetId::Held4, &element).unwrap());
     assert!(!scene.scanner.pings(&[HOST]), "a hold drops");
     daemon.ctl(&["unblock", SCANNER]);
     assert!(scene.scanner.pings(&[HOST]));
@@ -306,11 +342,15 @@ fn nothing_is_held_where_nothing_would_be_blocked_unproven() {
     if missing(TOOLS).is_some() {
         return;
     }
-    for more in
-        ["mode: observe", "capture: { reflex: false }", "block: { unproven: { action: report } }", "udp: { mode: \"off\" }\ntcp: { action: log }"]
-    {
+    for more in [
+        "mode: observe",
+        "capture: { reflex: false }",
+        "block: { unproven: { action: report } }",
+        "udp: { mode: \"off\" }\ntcp: { action: log }",
+    ] {
         let scene = Scene::new();
-        let yaml = if more.contains("tcp:") { format!("scan_trigger: 0\n{more}") } else { yaml(0, more) };
+        let yaml =
+            if more.contains("tcp:") { format!("scan_trigger: 0\n{more}") } else { yaml(0, more) };
         let daemon = Daemon::start(&scene.host, &yaml);
         let rules = scene.host.run("nft", &["list", "table", "inet", "portsentry"]);
         assert!(!rules.contains("held") && !rules.contains("score"), "{more}");
@@ -333,7 +373,8 @@ fn connections_to_decoys_hold_no_source_before_a_handshake() {
         return;
     }
     let scene = Scene::new();
-    let daemon = Daemon::start(&scene.host, "scan_trigger: 0\ntcp: { mode: connect, ports: 1-1000 }");
+    let daemon =
+        Daemon::start(&scene.host, "scan_trigger: 0\ntcp: { mode: connect, ports: 1-1000 }");
     daemon.signal("STOP");
     scene.repeat(address(SCANNER), &[1, 3, 5], 3, 100);
     assert_eq!(scene.keys(SetId::Held4), [""; 0]);
@@ -365,20 +406,35 @@ fn when_the_sets_are_full_the_daemon_blocks_alone_and_says_so() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, &yaml(0, ""));
     scene.host.enter(|| {
-        let elements: Vec<_> =
-            (0..400_000u32).map(|n| Element::new(IpAddr::from((0x2000_0000 + n).to_be_bytes())).timeout(Some(Duration::from_secs(600)))).collect();
+        let elements: Vec<_> = (0..400_000u32)
+            .map(|n| {
+                Element::new(IpAddr::from((0x2000_0000 + n).to_be_bytes()))
+                    .timeout(Some(Duration::from_secs(600)))
+            })
+            .collect();
         let mut connection = Connection::open(SCHEMA).unwrap();
         connection.add_elements(SetId::Held4, &elements).unwrap();
-        assert!(connection.add_element(SetId::Held4, &Element::new(address("10.77.1.99"))).unwrap_err().is_full());
+        assert!(
+            connection
+                .add_element(SetId::Held4, &Element::new(address("10.77.1.99")))
+                .unwrap_err()
+                .is_full()
+        );
     });
     scene.scan(address(SCANNER), shuffled(9), 1_000);
     daemon.wait_for_block(SCANNER);
     let status = daemon.json(&["status"]);
     assert!(status["reflex"]["no_room"].as_u64() > Some(0), "{status}");
-    assert!(status["warnings"].to_string().contains("found no room in the reflex's sets"), "{status}");
+    assert!(
+        status["warnings"].to_string().contains("found no room in the reflex's sets"),
+        "{status}"
+    );
     if let Some(elements) = status["reflex"]["elements"].as_u64() {
         assert_eq!((elements, &status["reflex"]["size"]), (400_000, &400_000.into()), "{status}");
-        assert!(status["warnings"].to_string().contains("has no room for new sources now"), "{status}");
+        assert!(
+            status["warnings"].to_string().contains("has no room for new sources now"),
+            "{status}"
+        );
     }
 }
 
@@ -391,15 +447,27 @@ fn every_packet_of_a_flood_is_reported_or_counted() {
     for trigger in [0, 2] {
         let scene = Scene::new();
         let daemon = Daemon::start(&scene.host, &yaml(trigger, "udp: { mode: \"off\" }"));
-        let sent = scene.wire().flood(&Load::spoofed(address(HOST), [1, 3, 5], 0, Duration::from_millis(1500)));
+        let sent = scene.wire().flood(&Load::spoofed(
+            address(HOST),
+            [1, 3, 5],
+            0,
+            Duration::from_millis(1500),
+        ));
         let mut figures = String::new();
         let adds_up = eventually(ANSWER_TIMEOUT, || {
             let status = daemon.json(&["status"]);
             let count = |key: &str| status["reflex"][key].as_u64().unwrap();
             let told = status["probes"].as_u64().unwrap() + status["lost"].as_u64().unwrap();
-            let sum = told + count("untold") + count("untold_holds") + count("shed") + count("dropped");
+            let sum =
+                told + count("untold") + count("untold_holds") + count("shed") + count("dropped");
             // The elements count sources that the daemon really blocked in the flood.
-            let blocked: u64 = daemon.json(&["list"]).as_array().unwrap().iter().map(|row| row["packets"].as_u64().unwrap()).sum();
+            let blocked: u64 = daemon
+                .json(&["list"])
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| row["packets"].as_u64().unwrap())
+                .sum();
             figures = format!("{sent:?}: {sum} and {blocked} of {}", status["reflex"]);
             sum + blocked == sent.packets
         });
@@ -444,7 +512,11 @@ fn zero_leak(flood: u64) {
         }
     });
     assert!(leaks.iter().all(|leak| *leak == (0, 0)), "{flood} spoofed a second: {leaks:?}");
-    println!("{flood} spoofed a second: 0 answered after the trigger, 0 open ports, {} of {} runs", leaks.len(), runs());
+    println!(
+        "{flood} spoofed a second: 0 answered after the trigger, 0 open ports, {} of {} runs",
+        leaks.len(),
+        runs()
+    );
     drop(daemon);
 }
 
@@ -457,7 +529,8 @@ fn at_trigger_0_nothing_is_answered_after_the_trigger_at_10000_probes_a_second()
 }
 
 #[test]
-fn at_trigger_0_nothing_is_answered_after_the_trigger_while_50000_spoofed_packets_a_second_come_in() {
+fn at_trigger_0_nothing_is_answered_after_the_trigger_while_50000_spoofed_packets_a_second_come_in()
+{
     if missing(TOOLS).is_some() {
         return;
     }
@@ -474,15 +547,39 @@ fn nmap_finds_nothing(flood: u64) {
     in_a_flood(&scene, flood, || {
         for run in 0..runs() {
             let source = scene.scanner_at(10 + run).to_string();
-            let words = ["-n", "-Pn", "-sS", "-T5", "--min-rate", "5000", "-r", "-p1-1000", "-S", &source, "-e", "scan0", "-oG", "-", HOST];
+            let words = [
+                "-n",
+                "-Pn",
+                "-sS",
+                "-T5",
+                "--min-rate",
+                "5000",
+                "-r",
+                "-p1-1000",
+                "-S",
+                &source,
+                "-e",
+                "scan0",
+                "-oG",
+                "-",
+                HOST,
+            ];
             let output = scene.scanner.output("nmap", &words, Duration::from_secs(60));
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success() && text.contains("Nmap done"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success() && text.contains("Nmap done"),
+                "{text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             found.push(text.matches("/open/").count());
         }
     });
     assert!(found.iter().all(|open| *open == 0), "{flood} spoofed a second: {found:?}");
-    println!("nmap -T5 --min-rate 5000, {flood} spoofed a second: 0 open ports, {} of {} runs", found.len(), runs());
+    println!(
+        "nmap -T5 --min-rate 5000, {flood} spoofed a second: 0 open ports, {} of {} runs",
+        found.len(),
+        runs()
+    );
 }
 
 #[test]
@@ -527,7 +624,10 @@ fn connections_to_services_do_not_continue_a_scan() {
         return;
     }
     let scene = Scene::new();
-    let daemon = Daemon::start(&scene.host, &yaml(0, "udp: { mode: \"off\" }\nblock: { unproven: { per_minute: 1 } }"));
+    let daemon = Daemon::start(
+        &scene.host,
+        &yaml(0, "udp: { mode: \"off\" }\nblock: { unproven: { per_minute: 1 } }"),
+    );
     scene.scan(address(SCANNER6), vec![1], 100);
     daemon.wait_for_block(&format!("{}/64", SCANNER6.replace("2", "")));
     let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
@@ -550,7 +650,10 @@ fn a_scanner_that_starts_within_a_flood_is_held_and_blocked_at_the_default_trigg
     in_a_flood(&scene, 50_000, || {
         let answers = scene.scan(address(SCANNER), shuffled(11), 10_000);
         let first = answers.after_closed(3, is_closed);
-        println!("within a flood, trigger 2: {} answered after the trigger", answers.answered_from(first));
+        println!(
+            "within a flood, trigger 2: {} answered after the trigger",
+            answers.answered_from(first)
+        );
         assert!(answers.open_from(first) < 50, "{}", answers.open_from(first));
         daemon.wait_for_block(SCANNER);
     });

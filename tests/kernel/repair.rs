@@ -42,7 +42,10 @@ impl Deref for Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self(support::scene::Scene::new(&["10.68.1.1/24", "fd68:1::1/64"], &["10.68.1.2/24", "fd68:1::2/64"]))
+        Self(support::scene::Scene::new(
+            &["10.68.1.1/24", "fd68:1::1/64"],
+            &["10.68.1.2/24", "fd68:1::2/64"],
+        ))
     }
 
     /// Runs nft with these arguments as on a command line.
@@ -56,7 +59,11 @@ impl Scene {
 
     /// The table without counters, times and elements added by the rules.
     fn rules(&self) -> String {
-        let listing = self.host.output("nft", &["-s", "list", "table", "inet", "portsentry"], Duration::from_secs(10));
+        let listing = self.host.output(
+            "nft",
+            &["-s", "list", "table", "inet", "portsentry"],
+            Duration::from_secs(10),
+        );
         let text = String::from_utf8_lossy(&listing.stdout).into_owned();
         // Recreated sets and chains come last; their order has no meaning.
         let mut blocks: Vec<String> = text.split("\n\t}\n").map(without_blocks).collect();
@@ -66,7 +73,9 @@ impl Scene {
 
     /// Number of blocked hosts in the kernel; none without the table.
     fn in_kernel(&self) -> usize {
-        self.host.enter(|| Connection::open(SCHEMA).unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len()))
+        self.host.enter(|| {
+            Connection::open(SCHEMA).unwrap().dump_set(SetId::Blocked4).map_or(0, |all| all.len())
+        })
     }
 
     /// Loads many elements at once.
@@ -88,7 +97,11 @@ fn without_blocks(block: &str) -> String {
 }
 
 fn output_text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn done(output: &Output) {
@@ -100,12 +113,23 @@ fn repairs(daemon: &Daemon<'_>) -> u64 {
 }
 
 fn wait_for_repairs(daemon: &Daemon<'_>, count: u64) {
-    assert!(eventually(ANSWER_TIMEOUT, || repairs(daemon) >= count), "{} of {count} repairs\n{}", repairs(daemon), daemon.log());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || repairs(daemon) >= count),
+        "{} of {count} repairs\n{}",
+        repairs(daemon),
+        daemon.log()
+    );
 }
 
 /// `expires_in` of a block; `None`: not blocked.
 fn left(daemon: &Daemon<'_>, address: &str) -> Option<u64> {
-    daemon.json(&["list"]).as_array().unwrap().iter().find(|row| row["address"] == address).map(|row| row["expires_in"].as_u64().unwrap_or(u64::MAX))
+    daemon
+        .json(&["list"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["address"] == address)
+        .map(|row| row["expires_in"].as_u64().unwrap_or(u64::MAX))
 }
 
 // P14
@@ -119,22 +143,30 @@ fn a_flushed_ruleset_is_restored_with_every_block_and_its_time() {
     done(&daemon.ctl(&["block", "203.0.113.0/24", "--for", "2h"]));
     done(&daemon.ctl(&["block", "198.51.100.9", "--for", "30m"]));
     std::thread::sleep(Duration::from_millis(2500));
-    let before = ["10.68.1.2", "203.0.113.0/24", "198.51.100.9"].map(|address| left(&daemon, address).unwrap());
+    let before = ["10.68.1.2", "203.0.113.0/24", "198.51.100.9"]
+        .map(|address| left(&daemon, address).unwrap());
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
     assert!(!scene.reaches());
-    let after = ["10.68.1.2", "203.0.113.0/24", "198.51.100.9"].map(|address| left(&daemon, address).unwrap());
+    let after = ["10.68.1.2", "203.0.113.0/24", "198.51.100.9"]
+        .map(|address| left(&daemon, address).unwrap());
     for (before, after) in before.into_iter().zip(after) {
         assert!((before - 3..=before).contains(&after), "{before} s, then {after} s");
     }
     assert_eq!(left(&daemon, "fd68:77:0:1::/64"), Some(u64::MAX));
     assert_eq!(scene.rules(), rules);
     let listing = scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
-    assert!(listing.contains("timeout 1h expires 59m") && listing.contains("by order"), "{listing}");
+    assert!(
+        listing.contains("timeout 1h expires 59m") && listing.contains("by order"),
+        "{listing}"
+    );
     daemon.wait_for_log("nft (process ");
     assert!(daemon.log().contains("the rules and 4 blocks were restored"), "{}", daemon.log());
     let status = daemon.json(&["status"]);
-    assert_eq!((status["repairs"]["program"].as_str(), status["repairs"]["fighting"].as_bool()), (Some("nft"), Some(false)));
+    assert_eq!(
+        (status["repairs"]["program"].as_str(), status["repairs"]["fighting"].as_bool()),
+        (Some("nft"), Some(false))
+    );
     assert_eq!(status["warnings"].to_string(), "[]");
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 2);
@@ -152,7 +184,12 @@ fn every_foreign_change_is_repaired() {
     done(&daemon.ctl(&["block", "203.0.113.0/24"]));
     let handle = || {
         let chain = scene.host.run("nft", &["-a", "list", "chain", "inet", "portsentry", "watch"]);
-        chain.lines().find_map(|line| Some(line.rsplit_once("# handle ")?.1.to_owned()).filter(|_| line.contains("iif"))).unwrap()
+        chain
+            .lines()
+            .find_map(|line| {
+                Some(line.rsplit_once("# handle ")?.1.to_owned()).filter(|_| line.contains("iif"))
+            })
+            .unwrap()
     };
     let changes: &[&dyn Fn() -> String] = &[
         &|| "delete table inet portsentry".to_owned(),
@@ -168,8 +205,17 @@ fn every_foreign_change_is_repaired() {
         let before = repairs(&daemon);
         let change = change();
         scene.nft(&change);
-        assert!(eventually(Duration::from_secs(70), || repairs(&daemon) > before), "{change}\n{}", daemon.log());
-        assert!(eventually(ANSWER_TIMEOUT, || scene.rules() == rules), "{change}\n{}\n{rules}\n{}", scene.rules(), daemon.log());
+        assert!(
+            eventually(Duration::from_secs(70), || repairs(&daemon) > before),
+            "{change}\n{}",
+            daemon.log()
+        );
+        assert!(
+            eventually(ANSWER_TIMEOUT, || scene.rules() == rules),
+            "{change}\n{}\n{rules}\n{}",
+            scene.rules(),
+            daemon.log()
+        );
         assert_eq!(daemon.blocked().len(), 2, "{change}\n{}", daemon.log());
     }
 }
@@ -211,7 +257,11 @@ fn a_deleted_set_is_restored_with_its_blocks() {
     assert!(!scene.reaches());
     // And one that another program replaces.
     let listing = scene.host.run("nft", &["list", "ruleset"]);
-    let emptied: String = listing.lines().filter(|line| !line.contains(SCANNER)).map(|line| format!("{line}\n")).collect();
+    let emptied: String = listing
+        .lines()
+        .filter(|line| !line.contains(SCANNER))
+        .map(|line| format!("{line}\n"))
+        .collect();
     scene.load(&format!("flush ruleset\n{emptied}"));
     wait_for_repairs(&daemon, 2);
     assert_eq!(daemon.blocked(), [SCANNER]);
@@ -231,9 +281,16 @@ fn a_deleted_element_is_an_unblock_and_its_evidence_is_deleted() {
     daemon.wait_for_log("its element was taken out of the kernel's set");
     assert!(scene.reaches());
     assert_eq!(daemon.json(&["status"])["blocked"], 2);
-    assert!(output_text(&daemon.ctl(&["show", SCANNER])).contains("nothing is known"), "its evidence is forgiven");
+    assert!(
+        output_text(&daemon.ctl(&["show", SCANNER])).contains("nothing is known"),
+        "its evidence is forgiven"
+    );
     scene.nft("delete element inet portsentry blocked_nets4 { 203.0.113.0/24 }");
-    assert!(eventually(ANSWER_TIMEOUT, || daemon.blocked() == ["198.51.100.9"]), "{:?}", daemon.blocked());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || daemon.blocked() == ["198.51.100.9"]),
+        "{:?}",
+        daemon.blocked()
+    );
     // It is not restored with the next repair.
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
@@ -283,7 +340,11 @@ fn an_added_element_is_a_manual_block_unless_protected() {
     assert_eq!(left(&daemon, "198.51.100.9").map(|left| left > 3500), Some(true));
     scene.nft("add element inet portsentry blocked_nets4 { 203.0.113.0/24 }");
     scene.nft("add element inet portsentry blocked4 { 192.0.2.7 }");
-    assert!(eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"] == 2), "{:?}", daemon.blocked());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"] == 2),
+        "{:?}",
+        daemon.blocked()
+    );
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
     let mut blocked = daemon.blocked();
@@ -323,10 +384,15 @@ fn an_endless_fight_becomes_an_alarm_and_the_table_is_closed_to_others() {
     let scene = scene!();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER]));
-    let closed = || !scene.tries_nft("delete table inet portsentry").status.success() && scene.reaches_not();
+    let closed =
+        || !scene.tries_nft("delete table inet portsentry").status.success() && scene.reaches_not();
     assert!(eventually(Duration::from_secs(30), closed), "{}", daemon.log());
     let log = daemon.log();
-    assert_eq!(log.matches("changes the table inet portsentry again and again").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("changes the table inet portsentry again and again").count(),
+        1,
+        "{log}"
+    );
     assert!(log.contains("the table is closed to other programs"), "{log}");
     assert!(daemon.json(&["status"])["warnings"].to_string().contains("again and again"));
     // Operation continues as before, and others may still read.
@@ -365,7 +431,10 @@ fn a_fight_without_table_owners_backs_off_and_is_reported_once() {
     let log = daemon.log();
     assert_eq!(log.matches("again and again").count(), 1, "{log}");
     assert!(log.matches("changed the table").count() <= 5, "{log}");
-    assert!(eventually(Duration::from_secs(30), || !scene.reaches()), "it goes on once nobody fights");
+    assert!(
+        eventually(Duration::from_secs(30), || !scene.reaches()),
+        "it goes on once nobody fights"
+    );
     assert_eq!(daemon.blocked(), [SCANNER]);
 }
 
@@ -379,7 +448,11 @@ fn an_owned_table_is_skipped_by_a_foreign_flush_and_outlives_a_killed_daemon() {
     }
     done(&daemon.ctl(&["block", SCANNER]));
     scene.nft("flush ruleset");
-    for refused in ["delete table inet portsentry", "flush chain inet portsentry gate", "flush set inet portsentry blocked4"] {
+    for refused in [
+        "delete table inet portsentry",
+        "flush chain inet portsentry gate",
+        "flush set inet portsentry blocked4",
+    ] {
         assert!(output_text(&scene.tries_nft(refused)).contains("not permitted"), "{refused}");
     }
     assert!(!scene.reaches());
@@ -396,7 +469,11 @@ fn an_owned_table_is_skipped_by_a_foreign_flush_and_outlives_a_killed_daemon() {
         assert!(!scene.reaches());
         daemon.restart(yaml);
         assert_eq!(daemon.blocked(), [SCANNER], "{yaml}");
-        assert_eq!(scene.host.run("nft", &["list", "table", "inet", "portsentry"]).contains("flags owner"), owned, "{yaml}");
+        assert_eq!(
+            scene.host.run("nft", &["list", "table", "inet", "portsentry"]).contains("flags owner"),
+            owned,
+            "{yaml}"
+        );
         assert!(!scene.reaches());
     }
     daemon.stop();
@@ -413,13 +490,16 @@ fn changes_of_other_tables_are_ignored() {
     let rules = scene.rules();
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.child.id())).unwrap();
-        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').map(str::to_owned).collect();
+        let fields: Vec<_> =
+            stat.rsplit_once(") ").unwrap().1.split(' ').map(str::to_owned).collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
     let before = ticks();
     // Ten thousand chains and rules in a hundred transactions.
     for round in 0..100 {
-        let chains = (0..50).map(|number| format!("add chain inet other c{number}\nadd rule inet other c{number} counter\n"));
+        let chains = (0..50).map(|number| {
+            format!("add chain inet other c{number}\nadd rule inet other c{number} counter\n")
+        });
         scene.load(&format!("add table inet other\n{}", chains.collect::<String>()));
         if round % 10 == 9 {
             scene.nft("delete table inet other");
@@ -441,7 +521,9 @@ fn a_flush_within_a_flood_of_probes_lets_no_blocked_source_back_in() {
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", SCANNER, "--for", "1h"]));
-    let flood = scene.scanner.spawn("timeout", &["6", "hping3", "--rand-source", "--flood", "-S", "-p", "79", HOST]);
+    let flood = scene
+        .scanner
+        .spawn("timeout", &["6", "hping3", "--rand-source", "--flood", "-S", "-p", "79", HOST]);
     std::thread::sleep(Duration::from_millis(500));
     for round in 1..=3 {
         scene.nft("flush ruleset");
@@ -466,7 +548,9 @@ fn many(count: u32, timeout: &str) -> String {
 fn wait_until_taken_over(daemon: &Daemon<'_>, count: u32) {
     let taken = || {
         let log = daemon.log();
-        let told = log.lines().filter_map(|line| line.split_once(" added to the blocked sets")?.0.rsplit_once(' ')?.1.parse::<u32>().ok());
+        let told = log.lines().filter_map(|line| {
+            line.split_once(" added to the blocked sets")?.0.rsplit_once(' ')?.1.parse::<u32>().ok()
+        });
         told.sum::<u32>()
     };
     assert!(eventually(Duration::from_secs(120), || taken() == count), "{}", taken());
@@ -487,7 +571,8 @@ fn few_packets_of_a_blocked_source_pass_while_the_table_is_gone() {
     ping.0.wait().unwrap();
     let mut text = String::new();
     std::io::Read::read_to_string(ping.0.stdout.as_mut().unwrap(), &mut text).unwrap();
-    let passed: u32 = text.split(", ").find_map(|word| word.strip_suffix(" received")).unwrap().parse().unwrap();
+    let passed: u32 =
+        text.split(", ").find_map(|word| word.strip_suffix(" received")).unwrap().parse().unwrap();
     println!("{passed} packets of a blocked source passed in four flushes, at 500 a second");
     assert!(passed < 1000, "{text}");
 }
@@ -499,8 +584,16 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
     for (blocks, rounds) in [(10_000u32, 5u32), (100_000, 2)] {
         let daemon = Daemon::start(&scene.host, "own_table: false");
         for from in (0..blocks).step_by(10_000) {
-            let part = many(from + 10_000, "1d").split(',').skip(from as usize).collect::<Vec<_>>().join(",");
-            let part = if from == 0 { part } else { format!("add element inet portsentry blocked4 {{{part}") };
+            let part = many(from + 10_000, "1d")
+                .split(',')
+                .skip(from as usize)
+                .collect::<Vec<_>>()
+                .join(",");
+            let part = if from == 0 {
+                part
+            } else {
+                format!("add element inet portsentry blocked4 {{{part}")
+            };
             scene.load(&part);
         }
         wait_until_taken_over(&daemon, blocks);
@@ -508,14 +601,26 @@ fn ten_thousand_blocks_are_back_at_once_and_a_hundred_thousand_in_pieces() {
         for round in 1..=rounds {
             gaps.push(gap(&scene.host, || scene.nft("flush ruleset")).0.as_secs_f64() * 1000.0);
             wait_for_repairs(&daemon, u64::from(round));
-            assert!(eventually(Duration::from_secs(60), || scene.in_kernel() == blocks as usize), "{}", scene.in_kernel());
+            assert!(
+                eventually(Duration::from_secs(60), || scene.in_kernel() == blocks as usize),
+                "{}",
+                scene.in_kernel()
+            );
             let log = daemon.log();
-            let told = log.lines().filter_map(|line| line.rsplit_once("were restored within ")?.1.strip_suffix(" ms")?.parse::<f64>().ok());
+            let told = log.lines().filter_map(|line| {
+                line.rsplit_once("were restored within ")?
+                    .1
+                    .strip_suffix(" ms")?
+                    .parse::<f64>()
+                    .ok()
+            });
             times = told.collect();
         }
         times.sort_by(f64::total_cmp);
         gaps.sort_by(f64::total_cmp);
-        println!("{blocks} blocks: from event to restored table {gaps:.1?} ms, of these at work {times:?} ms");
+        println!(
+            "{blocks} blocks: from event to restored table {gaps:.1?} ms, of these at work {times:?} ms"
+        );
         assert!(times[times.len() / 2] < 5000.0, "{times:?} ms");
         assert_eq!(repairs(&daemon), u64::from(rounds));
         drop(daemon);
@@ -529,7 +634,9 @@ fn reasons_are_listed_right_after_a_repair_and_by_nft_soon_after() {
     let count = 3000;
     let daemon = Daemon::start(&scene.host, "own_table: false");
     let address = |n: u32| Ipv4Addr::from(0x0b00_0000 + n * 7);
-    let elements: Vec<_> = (0..count).map(|n| format!("{} timeout 1h comment \"by hand: told\"", address(n))).collect();
+    let elements: Vec<_> = (0..count)
+        .map(|n| format!("{} timeout 1h comment \"by hand: told\"", address(n)))
+        .collect();
     scene.load(&format!("add element inet portsentry blocked4 {{ {} }}", elements.join(", ")));
     wait_until_taken_over(&daemon, count);
     let before = repairs(&daemon);
@@ -538,9 +645,17 @@ fn reasons_are_listed_right_after_a_repair_and_by_nft_soon_after() {
     wait_for_repairs(&daemon, before + 1);
     let rows = daemon.json(&["list"]);
     assert_eq!(rows.as_array().unwrap().len(), count as usize);
-    assert!(rows.as_array().unwrap().iter().all(|row| row["reason"] == "by hand: told"), "{}", rows[0]);
+    assert!(
+        rows.as_array().unwrap().iter().all(|row| row["reason"] == "by hand: told"),
+        "{}",
+        rows[0]
+    );
     let listing = || scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
-    assert!(eventually(ANSWER_TIMEOUT, || listing().matches("by hand: told").count() == count as usize), "{}", daemon.log());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || listing().matches("by hand: told").count() == count as usize),
+        "{}",
+        daemon.log()
+    );
     let listing = listing();
     assert_eq!(listing.matches("counter packets").count(), count as usize);
 }
@@ -556,17 +671,37 @@ fn a_reload_with_new_sets_keeps_thousands_of_blocks_and_counters() {
     let hour = Some(Duration::from_secs(3600));
     let element = |n: u32| {
         let key = Key::V4(address(n));
-        ElementInfo { key, end: None, timeout: hour, expires: hour, packets: n.into(), bytes: 0, comment: None }
+        ElementInfo {
+            key,
+            end: None,
+            timeout: hour,
+            expires: hour,
+            packets: n.into(),
+            bytes: 0,
+            comment: None,
+        }
     };
     let ruleset = ruleset::for_config(&Config::default(), 32768..=60999);
     scene.host.enter(|| {
         let elements: Vec<_> = (1..count).map(element).collect();
-        Connection::open(SCHEMA).unwrap().restore(ruleset.set(SetId::Blocked4).unwrap(), &elements).unwrap();
+        Connection::open(SCHEMA)
+            .unwrap()
+            .restore(ruleset.set(SetId::Blocked4).unwrap(), &elements)
+            .unwrap();
     });
-    assert!(eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"] == count), "{}", daemon.log());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || daemon.json(&["status"])["blocked"] == count),
+        "{}",
+        daemon.log()
+    );
     daemon.write_configuration("block: { total: 123456 }");
     done(&daemon.ctl(&["reload"]));
-    assert!(scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]).contains("size 123456"));
+    assert!(
+        scene
+            .host
+            .run("nft", &["list", "set", "inet", "portsentry", "blocked4"])
+            .contains("size 123456")
+    );
     assert!(!scene.reaches());
     let rows = daemon.json(&["list"]);
     assert_eq!(rows.as_array().unwrap().len(), count as usize);
@@ -595,7 +730,10 @@ fn reloads_with_new_sets_lose_no_concurrent_additions() {
                     }
                     // The last one repeatedly: a change, and no new element.
                     let address = Ipv4Addr::from(0x0c00_0000 + number.min(added - 1));
-                    let element = Element { timeout: Some(Duration::from_secs(3600)), ..Element::new(IpAddr::from(address)) };
+                    let element = Element {
+                        timeout: Some(Duration::from_secs(3600)),
+                        ..Element::new(IpAddr::from(address))
+                    };
                     connection.add_elements(SetId::Blocked4, &[element]).unwrap();
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -604,7 +742,12 @@ fn reloads_with_new_sets_lose_no_concurrent_additions() {
         for total in 200_000..200_005 {
             daemon.write_configuration(&format!("own_table: false\nblock: {{ total: {total} }}"));
             done(&daemon.ctl(&["reload"]));
-            assert!(scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]).contains(&format!("size {total}")));
+            assert!(
+                scene
+                    .host
+                    .run("nft", &["list", "set", "inet", "portsentry", "blocked4"])
+                    .contains(&format!("size {total}"))
+            );
         }
         is_over.store(true, Ordering::Relaxed);
         other.join().unwrap();
@@ -618,5 +761,10 @@ fn reloads_with_new_sets_lose_no_concurrent_additions() {
     assert!(eventually(3 * ANSWER_TIMEOUT, in_the_books), "{}", daemon.log());
     // And from there they are restored.
     scene.nft("flush ruleset");
-    assert!(eventually(ANSWER_TIMEOUT, || scene.in_kernel() == count), "{} of {count}\n{}", scene.in_kernel(), daemon.log());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || scene.in_kernel() == count),
+        "{} of {count}\n{}",
+        scene.in_kernel(),
+        daemon.log()
+    );
 }

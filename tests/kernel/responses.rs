@@ -35,7 +35,10 @@ impl Deref for Scene {
 
 impl Scene {
     fn new() -> Self {
-        let hosts = support::scene::Scene::new(&["10.68.1.1/16", "fd68:1::1/64"], &["10.68.1.2/16", "fd68:77:0:1::2/64"]);
+        let hosts = support::scene::Scene::new(
+            &["10.68.1.1/16", "fd68:1::1/64"],
+            &["10.68.1.2/16", "fd68:77:0:1::2/64"],
+        );
         let hosts = hosts.with_prefixes(&["fd68:77::/32"]).with_route_to("fd68:1::/64");
         Self { hosts, directory: tempfile::tempdir().unwrap(), mark: unique("mark") }
     }
@@ -74,14 +77,24 @@ impl Scene {
     }
 
     fn nothing_is_left(&self) {
-        assert!(eventually(Duration::from_secs(10), || marked(&self.mark).is_empty()), "left: {:?}", marked(&self.mark));
+        assert!(
+            eventually(Duration::from_secs(10), || marked(&self.mark).is_empty()),
+            "left: {:?}",
+            marked(&self.mark)
+        );
     }
 }
 
 /// The helper of a daemon.
 fn helper(daemon: &Daemon<'_>) -> u32 {
     let pid = daemon.child.id();
-    let children = |of: u32| support::output("ps", &["-o", "pid=,args=", "--ppid", &of.to_string()], Duration::from_secs(5));
+    let children = |of: u32| {
+        support::output(
+            "ps",
+            &["-o", "pid=,args=", "--ppid", &of.to_string()],
+            Duration::from_secs(5),
+        )
+    };
     let mut found = None;
     let there = eventually(Duration::from_secs(10), || {
         let text = String::from_utf8_lossy(&children(pid).stdout).into_owned();
@@ -102,7 +115,8 @@ fn responses(daemon: &Daemon<'_>) -> [u64; 3] {
     ["commands", "failed", "dropped"].map(|key| status["responses"][key].as_u64().unwrap())
 }
 
-const NOTE: &str = "shift; echo \"$*|$PORTSENTRY_TARGET|$PORTSENTRY_REASON\" >> \"$PORTSENTRY_OUT\"";
+const NOTE: &str =
+    "shift; echo \"$*|$PORTSENTRY_TARGET|$PORTSENTRY_REASON\" >> \"$PORTSENTRY_OUT\"";
 
 /// [`NOTE`] with its output path: the daemon sets the environment, so the script has to know it.
 fn note(scene: &Scene) -> String {
@@ -124,11 +138,22 @@ fn the_command_runs_once_for_a_block_with_its_words_and_environment() {
     let lines = scene.lines("out");
     assert_eq!(lines.len(), 2, "{lines:?}");
     let (words, rest) = lines[0].split_once('|').unwrap();
-    assert!(words.starts_with(&format!("{SCANNER} ")) && words.contains(" atcp tcp syn syn scan: 3 ports"), "{lines:?}");
+    assert!(
+        words.starts_with(&format!("{SCANNER} "))
+            && words.contains(" atcp tcp syn syn scan: 3 ports"),
+        "{lines:?}"
+    );
     assert!(rest.starts_with(&format!("{SCANNER}|syn scan: 3 ports")), "{lines:?}");
-    assert!(lines[1].starts_with("fd68:77:0:1::/64 ") && lines[1].contains(" atcp tcp xmas xmas scan: "), "{lines:?}");
+    assert!(
+        lines[1].starts_with("fd68:77:0:1::/64 ")
+            && lines[1].contains(" atcp tcp xmas xmas scan: "),
+        "{lines:?}"
+    );
     // Neither a manual block nor its end is a scan.
-    assert!(daemon.ctl(&["block", "198.51.100.7"]).status.success() && daemon.ctl(&["unblock", "198.51.100.7"]).status.success());
+    assert!(
+        daemon.ctl(&["block", "198.51.100.7"]).status.success()
+            && daemon.ctl(&["unblock", "198.51.100.7"]).status.success()
+    );
     assert_eq!(responses(&daemon), [2, 0, 0]);
     assert_eq!(daemon.json(&["status"])["warnings"].to_string(), "[]");
 }
@@ -140,7 +165,10 @@ fn after_is_after_the_block() {
     }
     let scene = Scene::new();
     // The braces of nft stay: they are no macro.
-    let script = format!("nft get element inet portsentry blocked4 \"{{ $2 }}\" > {0} && echo there >> {0}", scene.file("out").display());
+    let script = format!(
+        "nft get element inet portsentry blocked4 \"{{ $2 }}\" > {0} && echo there >> {0}",
+        scene.file("out").display()
+    );
     let daemon = Daemon::start(&scene.host, &format!("respond: {{ {} }}", scene.command(&script)));
     scene.scan(&["-sS", HOST]);
     daemon.wait_for_log("External command run");
@@ -153,7 +181,10 @@ fn the_command_alone_blocks_nothing() {
         return;
     }
     let scene = Scene::new();
-    let daemon = Daemon::start(&scene.host, &format!("respond: {{ {} }}\ntcp: {{ action: command }}", note(&scene)));
+    let daemon = Daemon::start(
+        &scene.host,
+        &format!("respond: {{ {} }}\ntcp: {{ action: command }}", note(&scene)),
+    );
     scene.scan(&["-sS", HOST]);
     daemon.wait_for_log("External command run");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
@@ -168,12 +199,21 @@ fn observe_mode_and_protected_hosts_run_no_command() {
     }
     let scene = Scene::new();
     let command = note(&scene);
-    for extra in ["mode: observe\ntcp: { action: block }", "mode: observe\ntcp: { action: command }", &format!("allow: [{SCANNER}]")] {
+    for extra in [
+        "mode: observe\ntcp: { action: block }",
+        "mode: observe\ntcp: { action: command }",
+        &format!("allow: [{SCANNER}]"),
+    ] {
         for when in ["before", "after"] {
-            let mut daemon = Daemon::start(&scene.host, &format!("respond: {{ {command}, command_when: {when} }}\n{extra}"));
+            let mut daemon = Daemon::start(
+                &scene.host,
+                &format!("respond: {{ {command}, command_when: {when} }}\n{extra}"),
+            );
             scene.scan(&["-sS", HOST]);
-            let settled =
-                eventually(Duration::from_secs(5), || daemon.json(&["status"])["probes"].as_u64().unwrap() >= 3 || extra.starts_with("allow"));
+            let settled = eventually(Duration::from_secs(5), || {
+                daemon.json(&["status"])["probes"].as_u64().unwrap() >= 3
+                    || extra.starts_with("allow")
+            });
             assert!(settled, "{extra}");
             daemon.stop();
             assert_eq!(scene.lines("out"), [""; 0], "{extra} {when}");
@@ -188,12 +228,19 @@ fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
     }
     for when in ["before", "after"] {
         let scene = Scene::new();
-        let daemon = Daemon::start(&scene.host, &format!("own_table: false\nrespond: {{ {}, command_when: {when} }}", note(&scene)));
+        let daemon = Daemon::start(
+            &scene.host,
+            &format!("own_table: false\nrespond: {{ {}, command_when: {when} }}", note(&scene)),
+        );
         // Without the set the kernel takes no element. It is restored, but in a fight with growing
         // delays: finally after eight seconds.
         let lose = || {
             for words in [["flush", "chain", "gate"], ["delete", "set", "blocked4"]] {
-                scene.host.output("nft", &[words[0], words[1], "inet", "portsentry", words[2]], Duration::from_secs(5));
+                scene.host.output(
+                    "nft",
+                    &[words[0], words[1], "inet", "portsentry", words[2]],
+                    Duration::from_secs(5),
+                );
             }
         };
         let repairs = || daemon.json(&["status"])["repairs"]["count"].as_u64().unwrap();
@@ -214,7 +261,15 @@ fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
             daemon.wait_for_log("External command run");
             std::thread::sleep(Duration::from_millis(1100));
             scene.scan(&["-sS", HOST]);
-            assert!(eventually(Duration::from_secs(10), || daemon.log().matches("Could not block host").count() >= 2), "{}", daemon.log());
+            assert!(
+                eventually(Duration::from_secs(10), || daemon
+                    .log()
+                    .matches("Could not block host")
+                    .count()
+                    >= 2),
+                "{}",
+                daemon.log()
+            );
             assert_eq!(scene.lines("out").len(), 1);
         }
     }
@@ -233,14 +288,27 @@ fn a_misbehaving_command_prevents_no_block_and_is_reported() {
         (scene.command("echo wrong >&2; exit 7"), "failed (exit status 7)", "wrong"),
         (scene.command("kill -9 $$"), "failed (killed by signal 9)", ""),
         (scene.command("sleep 60; :"), "it ran longer than 1s", ""),
-        (scene.command("head -c 30000000 /dev/zero | tr \"\\\\0\" x; exit 1"), "failed (exit status 1)", "xxxxxxxx"),
-        (scene.command("setsid sh -c \"(trap : TERM; while :; do sleep 1; done) & exit 0\" \"$0\"; exit 3"), "failed (exit status 3)", ""),
+        (
+            scene.command("head -c 30000000 /dev/zero | tr \"\\\\0\" x; exit 1"),
+            "failed (exit status 1)",
+            "xxxxxxxx",
+        ),
+        (
+            scene.command(
+                "setsid sh -c \"(trap : TERM; while :; do sleep 1; done) & exit 0\" \"$0\"; exit 3",
+            ),
+            "failed (exit status 3)",
+            "",
+        ),
         ("command: [/nowhere/at/all]".to_owned(), "not started: No such file", ""),
         (format!("command: [{}]", plain.display()), "not started: Permission denied", ""),
     ];
     for when in ["before", "after"] {
         for (command, line, output) in &cases {
-            let mut daemon = Daemon::start(&scene.host, &format!("respond: {{ {command}, command_when: {when}, command_timeout: 1s }}"));
+            let mut daemon = Daemon::start(
+                &scene.host,
+                &format!("respond: {{ {command}, command_when: {when}, command_timeout: 1s }}"),
+            );
             scene.scan(&["-sS", HOST]);
             daemon.wait_for_block(SCANNER);
             daemon.wait_for_log(line);
@@ -262,18 +330,36 @@ fn a_hanging_command_delays_no_block_and_dropped_ones_are_reported() {
         return;
     }
     let scene = Scene::new();
-    let mut daemon = Daemon::start(&scene.host, &format!("respond: {{ {}, command_timeout: 1h }}", scene.command("sleep 1000; :")));
+    let mut daemon = Daemon::start(
+        &scene.host,
+        &format!("respond: {{ {}, command_timeout: 1h }}", scene.command("sleep 1000; :")),
+    );
     let sources: Vec<String> = (0..100).map(|n| format!("10.68.7.{n}")).collect();
     scene.sweep(&sources);
-    assert!(eventually(Duration::from_secs(20), || daemon.blocked().len() == sources.len()), "{}\n{}", daemon.blocked().len(), daemon.log());
+    assert!(
+        eventually(Duration::from_secs(20), || daemon.blocked().len() == sources.len()),
+        "{}\n{}",
+        daemon.blocked().len(),
+        daemon.log()
+    );
     daemon.wait_for_log("not run: too many were waiting");
-    assert!(eventually(Duration::from_secs(20), || responses(&daemon) == [0, 0, 100 - 4 - 64]), "{:?}", responses(&daemon));
+    assert!(
+        eventually(Duration::from_secs(20), || responses(&daemon) == [0, 0, 100 - 4 - 64]),
+        "{:?}",
+        responses(&daemon)
+    );
     let status = daemon.stop();
     assert!(status.success(), "{status}\n{}", daemon.log());
     scene.nothing_is_left();
     let log = daemon.log();
-    let number = |line: &str| line.split("ERROR: ").nth(1)?.split_once(" external command")?.0.parse::<u64>().ok();
-    let told: u64 = log.lines().filter(|line| line.contains("not run: too many were waiting")).filter_map(number).sum();
+    let number = |line: &str| {
+        line.split("ERROR: ").nth(1)?.split_once(" external command")?.0.parse::<u64>().ok()
+    };
+    let told: u64 = log
+        .lines()
+        .filter(|line| line.contains("not run: too many were waiting"))
+        .filter_map(number)
+        .sum();
     assert_eq!(told, 100 - 4, "those that waited are told of at the end: {log}");
 }
 
@@ -289,7 +375,10 @@ fn no_bytes_of_a_packet_reach_a_command() {
     daemon.wait_for_log("External command run");
     let text = fs::read_to_string(scene.file("out")).unwrap();
     assert!(text.starts_with("10.68.7.1 "), "{text:?}");
-    assert!(text.trim_end().chars().all(|c| c.is_ascii_alphanumeric() || " .:/|,-".contains(c)), "{text:?}");
+    assert!(
+        text.trim_end().chars().all(|c| c.is_ascii_alphanumeric() || " .:/|,-".contains(c)),
+        "{text:?}"
+    );
 }
 
 // P19
@@ -300,12 +389,23 @@ fn a_killed_helper_is_reported_and_restarted() {
     }
     let scene = Scene::new();
     let deny = scene.file("hosts.deny");
-    let script = format!("setsid sh -c \"(sleep 1000; :) & exit 0\" \"$0\"; echo run >> {}; sleep 1000; :", scene.file("out").display());
-    let yaml = format!("respond: {{ {}, command_timeout: 1h, hosts_deny: {{ enabled: true, path: {} }} }}", scene.command(&script), deny.display());
+    let script = format!(
+        "setsid sh -c \"(sleep 1000; :) & exit 0\" \"$0\"; echo run >> {}; sleep 1000; :",
+        scene.file("out").display()
+    );
+    let yaml = format!(
+        "respond: {{ {}, command_timeout: 1h, hosts_deny: {{ enabled: true, path: {} }} }}",
+        scene.command(&script),
+        deny.display()
+    );
     let mut daemon = Daemon::start(&scene.host, &yaml);
     let first = helper(&daemon);
     scene.scan(&["-sS", HOST]);
-    assert!(eventually(Duration::from_secs(10), || scene.lines("out").len() == 1), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(10), || scene.lines("out").len() == 1),
+        "{}",
+        daemon.log()
+    );
     kill(first);
     daemon.wait_for_log("the helper process ended unasked");
     // Its children end with it, whatever group they are in.
@@ -316,12 +416,22 @@ fn a_killed_helper_is_reported_and_restarted() {
     fs::write(&deny, "").unwrap();
     scene.sweep(&["10.68.7.1".to_owned()]);
     daemon.wait_for_block("10.68.7.1");
-    assert!(eventually(Duration::from_secs(10), || scene.lines("out").len() == 2), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(10), || scene.lines("out").len() == 2),
+        "{}",
+        daemon.log()
+    );
     let denied = || {
         let lines = scene.lines("hosts.deny");
-        lines.iter().any(|line| line.contains(SCANNER)) && lines.iter().any(|line| line.contains("10.68.7.1"))
+        lines.iter().any(|line| line.contains(SCANNER))
+            && lines.iter().any(|line| line.contains("10.68.7.1"))
     };
-    assert!(eventually(Duration::from_secs(20), denied), "{:?}\n{}", scene.lines("hosts.deny"), daemon.log());
+    assert!(
+        eventually(Duration::from_secs(20), denied),
+        "{:?}\n{}",
+        scene.lines("hosts.deny"),
+        daemon.log()
+    );
     assert!(daemon.stop().success());
     scene.nothing_is_left();
     assert!(!Path::new(&format!("/proc/{second}")).exists());
@@ -331,7 +441,14 @@ fn a_killed_helper_is_reported_and_restarted() {
 /// 15).
 fn processor_time(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+    stat.rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum()
 }
 
 #[test]
@@ -369,9 +486,22 @@ fn a_helper_that_takes_no_orders_costs_no_time_and_is_replaced() {
     assert!(eventually(Duration::from_secs(60), told), "{}", daemon.log());
     assert_ne!(helper(&daemon), first);
     // Files are correct again, and the next command is run.
-    assert!(eventually(Duration::from_secs(20), || scene.lines("hosts.deny").iter().any(|line| line.contains(SCANNER))), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(20), || scene
+            .lines("hosts.deny")
+            .iter()
+            .any(|line| line.contains(SCANNER))),
+        "{}",
+        daemon.log()
+    );
     scene.sweep(&["10.68.7.1".to_owned()]);
-    assert!(eventually(Duration::from_secs(20), || scene.lines("out").contains(&"10.68.7.1".to_owned())), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(20), || scene
+            .lines("out")
+            .contains(&"10.68.7.1".to_owned())),
+        "{}",
+        daemon.log()
+    );
 }
 
 // P19
@@ -385,10 +515,18 @@ fn when_the_daemon_is_killed_its_helper_and_commands_are_gone() {
         "setsid sh -c \"(trap : TERM; sleep 1000; :) & exit 0\" \"$0\"; echo run >> {}; trap : TERM; sleep 1000; :",
         scene.file("out").display()
     );
-    let mut daemon = Daemon::start(&scene.host, &format!("respond: {{ {}, command_timeout: 1h }}", scene.command(&script)));
+    let mut daemon = Daemon::start(
+        &scene.host,
+        &format!("respond: {{ {}, command_timeout: 1h }}", scene.command(&script)),
+    );
     let helper = helper(&daemon);
     scene.scan(&["-sS", HOST]);
-    assert!(eventually(Duration::from_secs(10), || scene.lines("out").len() == 1 && marked(&scene.mark).len() >= 2), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(10), || scene.lines("out").len() == 1
+            && marked(&scene.mark).len() >= 2),
+        "{}",
+        daemon.log()
+    );
     kill(daemon.child.id());
     daemon.child.wait().unwrap();
     scene.nothing_is_left();
@@ -425,7 +563,14 @@ fn names_are_reported_and_a_silent_name_server_delays_no_block() {
     let scene = Scene::new();
     let hosts = format!("{SCANNER} scanner.example\n10.68.7.1 10.0.0.99\n");
     // No host answers at that address, not even with an error.
-    let _etc = Etc::new(&scene.host, &[("hosts", &hosts), ("resolv.conf", "nameserver 10.68.200.200\n"), ("nsswitch.conf", "hosts: files dns\n")]);
+    let _etc = Etc::new(
+        &scene.host,
+        &[
+            ("hosts", &hosts),
+            ("resolv.conf", "nameserver 10.68.200.200\n"),
+            ("nsswitch.conf", "hosts: files dns\n"),
+        ],
+    );
     let daemon = Daemon::start(&scene.host, "resolve: true");
     scene.scan(&["-sS", HOST]);
     daemon.wait_for_log(&format!("from host: scanner.example/{SCANNER} to TCP port"));
@@ -469,11 +614,21 @@ fn hosts_deny_lists_exactly_the_blocked_hosts() {
     let deny = scene.file("hosts.deny");
     fs::write(&deny, "sshd: 203.0.113.9\n").unwrap();
     let base = scene.file("blocked");
-    let yaml = format!("respond: {{ hosts_deny: {{ enabled: true, path: {} }} }}\nblocked_file: {}", deny.display(), base.display());
+    let yaml = format!(
+        "respond: {{ hosts_deny: {{ enabled: true, path: {} }} }}\nblocked_file: {}",
+        deny.display(),
+        base.display()
+    );
     let mut daemon = Daemon::start(&scene.host, &yaml);
     let has = |text: &str| scene.lines("hosts.deny").iter().any(|line| line.contains(text));
-    let within =
-        |condition: &dyn Fn() -> bool| assert!(eventually(Duration::from_secs(20), condition), "{:?}\n{}", scene.lines("hosts.deny"), daemon.log());
+    let within = |condition: &dyn Fn() -> bool| {
+        assert!(
+            eventually(Duration::from_secs(20), condition),
+            "{:?}\n{}",
+            scene.lines("hosts.deny"),
+            daemon.log()
+        )
+    };
     scene.scan(&["-sS", HOST]);
     within(&|| has(SCANNER) && scene.lines("blocked.atcp").len() == 1);
     assert!(daemon.ctl(&["block", "198.51.100.0/24"]).status.success());
@@ -483,7 +638,11 @@ fn hosts_deny_lists_exactly_the_blocked_hosts() {
     daemon.stop();
     assert!(has("198.51.100."), "blocks stay when the daemon ends, and so do their lines");
     daemon.restart(&format!("mode: observe\n{yaml}"));
-    assert!(eventually(Duration::from_secs(20), || scene.lines("hosts.deny") == ["sshd: 203.0.113.9"]), "{:?}", scene.lines("hosts.deny"));
+    assert!(
+        eventually(Duration::from_secs(20), || scene.lines("hosts.deny") == ["sshd: 203.0.113.9"]),
+        "{:?}",
+        scene.lines("hosts.deny")
+    );
     daemon.stop();
     daemon.restart(&yaml);
     assert!(eventually(Duration::from_secs(20), || has("198.51.100.")), "{}", daemon.log());

@@ -17,7 +17,12 @@ use support::netns::Namespace;
 /// A namespace with a device that has addresses of both families; its other end is in the second.
 fn host() -> (Namespace, Namespace) {
     let (host, peer) = (Namespace::new(), Namespace::new());
-    host.join(&peer, "v0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
+    host.join(
+        &peer,
+        "v0",
+        &["192.0.2.1/24", "2001:db8::1/64"],
+        &["192.0.2.2/24", "2001:db8::2/64"],
+    );
     (host, peer)
 }
 
@@ -26,7 +31,11 @@ fn ip(namespace: &Namespace, words: &str) {
 }
 
 fn hops(namespace: &Namespace) -> Vec<String> {
-    namespace.enter(|| Routes::open().unwrap().next_hops().unwrap()).iter().map(ToString::to_string).collect()
+    namespace
+        .enter(|| Routes::open().unwrap().next_hops().unwrap())
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]
@@ -37,14 +46,28 @@ fn the_addresses_of_all_interfaces_are_listed() {
     let (host, _peer) = host();
     ip(&host, "addr add 198.51.100.1 peer 198.51.100.9/32 dev v0");
     let addresses = host.enter(|| Routes::open().unwrap().addresses().unwrap());
-    let text: Vec<_> = addresses.iter().map(|own| format!("{}/{} {:?}", own.address, own.prefix, own.peer)).collect();
-    for wanted in ["127.0.0.1/8 None", "::1/128 None", "192.0.2.1/24 None", "2001:db8::1/64 None", "198.51.100.1/32 Some(198.51.100.9)"] {
+    let text: Vec<_> = addresses
+        .iter()
+        .map(|own| format!("{}/{} {:?}", own.address, own.prefix, own.peer))
+        .collect();
+    for wanted in [
+        "127.0.0.1/8 None",
+        "::1/128 None",
+        "192.0.2.1/24 None",
+        "2001:db8::1/64 None",
+        "198.51.100.1/32 Some(198.51.100.9)",
+    ] {
         assert!(text.iter().any(|text| text == wanted), "{wanted} in {text:?}");
     }
     // The device's own link-local address.
     let is_linklocal = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     assert!(addresses.iter().any(|own| is_linklocal(&own.address) && own.prefix == 64), "{text:?}");
-    let index = |device: &str| host.run("cat", &[&format!("/sys/class/net/{device}/ifindex")]).trim().parse::<u32>().unwrap();
+    let index = |device: &str| {
+        host.run("cat", &[&format!("/sys/class/net/{device}/ifindex")])
+            .trim()
+            .parse::<u32>()
+            .unwrap()
+    };
     for own in addresses.iter().filter(|own| own.address.to_string().starts_with("192.0.2.")) {
         assert_eq!(own.interface, index("v0"));
     }
@@ -67,7 +90,10 @@ fn the_next_hops_of_every_kind_of_route_are_listed() {
     for (route, wanted) in [
         ("route add default via 192.0.2.10", vec!["192.0.2.10"]),
         ("-6 route add default via fe80::10 dev v0", vec!["192.0.2.10", "fe80::10"]),
-        ("route add 10.1.0.0/16 nexthop via 192.0.2.11 nexthop via 192.0.2.12", vec!["192.0.2.10", "192.0.2.11", "192.0.2.12", "fe80::10"]),
+        (
+            "route add 10.1.0.0/16 nexthop via 192.0.2.11 nexthop via 192.0.2.12",
+            vec!["192.0.2.10", "192.0.2.11", "192.0.2.12", "fe80::10"],
+        ),
     ] {
         ip(&host, route);
         assert_eq!(hops(&host), wanted, "after {route}");
@@ -82,7 +108,17 @@ fn the_next_hops_of_every_kind_of_route_are_listed() {
     ] {
         ip(&host, route);
     }
-    let wanted = ["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8::11", "2001:db8::13", "fe80::10", "fe80::12", "fe80::14"];
+    let wanted = [
+        "192.0.2.10",
+        "192.0.2.11",
+        "192.0.2.12",
+        "192.0.2.13",
+        "2001:db8::11",
+        "2001:db8::13",
+        "fe80::10",
+        "fe80::12",
+        "fe80::14",
+    ];
     assert_eq!(hops(&host), wanted);
 }
 
@@ -109,7 +145,9 @@ fn a_router_with_many_routes_has_its_few_next_hops_listed() {
         return;
     }
     let (host, _peer) = host();
-    let routes: String = (0..20_000).map(|n| format!("route add 10.{}.{}.0/24 via 192.0.2.{}\n", n >> 8, n & 255, 10 + n % 3)).collect();
+    let routes: String = (0..20_000)
+        .map(|n| format!("route add 10.{}.{}.0/24 via 192.0.2.{}\n", n >> 8, n & 255, 10 + n % 3))
+        .collect();
     host.ip_batch(&routes);
     let start = Instant::now();
     assert_eq!(hops(&host), ["192.0.2.10", "192.0.2.11", "192.0.2.12"]);
@@ -157,7 +195,8 @@ fn lost_notifications_count_as_a_change() {
     let (host, _peer) = host();
     let mut monitor = host.enter(|| Monitor::open().unwrap());
     // More than the default receive buffer of 208 KiB holds.
-    let addresses: String = (0..3000).map(|n| format!("addr add 10.0.{}.{}/32 dev v0\n", n >> 8, n & 255)).collect();
+    let addresses: String =
+        (0..3000).map(|n| format!("addr add 10.0.{}.{}/32 dev v0\n", n >> 8, n & 255)).collect();
     host.ip_batch(&addresses);
     assert!(monitor.changed().unwrap());
     while readable(monitor.as_fd(), Duration::from_millis(100)).unwrap() {
@@ -181,15 +220,25 @@ fn services_are_listed_as_long_as_they_listen() {
     host.enter(|| {
         let mut diag = SockDiag::open().unwrap();
         assert_eq!(diag.listeners().unwrap().sockets, []);
-        let tcp = [TcpListener::bind("192.0.2.1:22").unwrap(), TcpListener::bind("[2001:db8::1]:23").unwrap(), TcpListener::bind("[::]:80").unwrap()];
+        let tcp = [
+            TcpListener::bind("192.0.2.1:22").unwrap(),
+            TcpListener::bind("[2001:db8::1]:23").unwrap(),
+            TcpListener::bind("[::]:80").unwrap(),
+        ];
         let udp = [UdpSocket::bind("0.0.0.0:53").unwrap(), UdpSocket::bind("[::]:123").unwrap()];
-        let _local = (TcpListener::bind("127.0.0.1:5432").unwrap(), UdpSocket::bind("[::1]:5433").unwrap());
+        let _local =
+            (TcpListener::bind("127.0.0.1:5432").unwrap(), UdpSocket::bind("[::1]:5433").unwrap());
         let connected = UdpSocket::bind("192.0.2.1:999").unwrap();
         connected.connect("192.0.2.2:9").unwrap();
         let listeners = diag.listeners().unwrap();
         assert_eq!(services(&listeners), ["tcp/22", "tcp/23", "tcp/80", "udp/53", "udp/123"]);
-        let of =
-            |port: &str| listeners.sockets.iter().find(|socket| socket.port.to_string() == port).map(|socket| (socket.address, socket.is_local()));
+        let of = |port: &str| {
+            listeners
+                .sockets
+                .iter()
+                .find(|socket| socket.port.to_string() == port)
+                .map(|socket| (socket.address, socket.is_local()))
+        };
         assert_eq!(of("tcp/23"), Some(("2001:db8::1".parse().unwrap(), false)));
         assert_eq!(of("tcp/5432"), Some(("127.0.0.1".parse().unwrap(), true)));
         assert_eq!(of("udp/999"), None);
@@ -205,8 +254,15 @@ fn a_transport_that_the_kernel_does_not_list_is_an_error() {
     }
     Namespace::new().enter(|| {
         let listeners = SockDiag::open().unwrap().listeners().unwrap();
-        assert!(!listeners.unseen.contains(&Transport::Tcp) && !listeners.unseen.contains(&Transport::Udp));
-        let sctp = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, Some(rustix::net::ipproto::SCTP));
+        assert!(
+            !listeners.unseen.contains(&Transport::Tcp)
+                && !listeners.unseen.contains(&Transport::Udp)
+        );
+        let sctp = rustix::net::socket(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::STREAM,
+            Some(rustix::net::ipproto::SCTP),
+        );
         if sctp.is_err() {
             assert_eq!(listeners.unseen, [Transport::Sctp]);
         }
@@ -221,9 +277,11 @@ fn connections_to_the_admin_ports_are_listed_and_known_again() {
     }
     let (host, peer) = host();
     host.enter(|| {
-        let (ssh, web) = (TcpListener::bind("[::]:22").unwrap(), TcpListener::bind("[::]:80").unwrap());
+        let (ssh, web) =
+            (TcpListener::bind("[::]:22").unwrap(), TcpListener::bind("[::]:80").unwrap());
         let connect = |to: &str| peer.enter(|| TcpStream::connect(to).unwrap());
-        let streams = [connect("192.0.2.1:22"), connect("[2001:db8::1]:22"), connect("192.0.2.1:80")];
+        let streams =
+            [connect("192.0.2.1:22"), connect("[2001:db8::1]:22"), connect("192.0.2.1:80")];
         let accepted = [ssh.accept().unwrap().0, ssh.accept().unwrap().0, web.accept().unwrap().0];
         let mut diag = SockDiag::open().unwrap();
         let admin = PortSet::of(&[22, 2222]);
@@ -247,7 +305,11 @@ fn connections_to_the_admin_ports_are_listed_and_known_again() {
         // end.
         let [four, six, _web] = streams;
         drop(four);
-        assert!(support::eventually(Duration::from_secs(2), || diag.established(&admin).unwrap().len() == 1));
+        assert!(support::eventually(Duration::from_secs(2), || diag
+            .established(&admin)
+            .unwrap()
+            .len()
+            == 1));
         assert_eq!(diag.established(&admin).unwrap()[0].peer, six.local_addr().unwrap());
         assert_eq!(diag.established(&PortSet::default()).unwrap(), []);
         // More ranges than the kernel's filter takes are still filtered.

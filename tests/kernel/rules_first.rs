@@ -56,22 +56,32 @@ impl Scene {
 
     /// The chains of the table without counters; empty when it is gone.
     fn chains(&self) -> String {
-        let listing = self.host.output("nft", &["-s", "list", "table", "inet", "portsentry"], ANSWER_TIMEOUT);
+        let listing =
+            self.host.output("nft", &["-s", "list", "table", "inet", "portsentry"], ANSWER_TIMEOUT);
         let text = String::from_utf8_lossy(&listing.stdout).into_owned();
-        let mut chains: Vec<&str> = text.split("\n\t}\n").map(str::trim_start).filter(|block| block.contains("chain ")).collect();
+        let mut chains: Vec<&str> = text
+            .split("\n\t}\n")
+            .map(str::trim_start)
+            .filter(|block| block.contains("chain "))
+            .collect();
         chains.sort_unstable();
         chains.join("\n")
     }
 
     /// How many elements a set has.
     fn count(&self, set: SetId) -> usize {
-        self.host.enter(|| Connection::open(SCHEMA).unwrap().dump_set(set).map_or(0, |all| all.len()))
+        self.host
+            .enter(|| Connection::open(SCHEMA).unwrap().dump_set(set).map_or(0, |all| all.len()))
     }
 
     fn flush(&self, daemon: &Daemon<'_>) {
         let before = repairs(daemon);
         self.nft("flush ruleset");
-        assert!(eventually(ANSWER_TIMEOUT, || repairs(daemon) > before), "not repaired\n{}", daemon.log());
+        assert!(
+            eventually(ANSWER_TIMEOUT, || repairs(daemon) > before),
+            "not repaired\n{}",
+            daemon.log()
+        );
     }
 }
 
@@ -80,7 +90,11 @@ fn repairs(daemon: &Daemon<'_>) -> u64 {
 }
 
 fn words(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn done(output: &Output) -> String {
@@ -146,9 +160,19 @@ fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
     let look = |daemon: &Daemon<'_>, when: &str| {
         assert_eq!(scene.chains(), chains, "{when}\n{}", daemon.log());
         // In force is what the set has room for, and what is shown as blocked is in force. The network waits for no host that is tried again.
-        assert!(eventually(ANSWER_TIMEOUT, || scene.count(SetId::Blocked4) == 10), "{when}: {}\n{}", scene.count(SetId::Blocked4), daemon.log());
+        assert!(
+            eventually(ANSWER_TIMEOUT, || scene.count(SetId::Blocked4) == 10),
+            "{when}: {}\n{}",
+            scene.count(SetId::Blocked4),
+            daemon.log()
+        );
         let has_network = || daemon.blocked().iter().any(|row| row == "203.0.113.0/24");
-        assert!(eventually(Duration::from_secs(3), has_network), "{when}: {:?}\n{}", daemon.blocked(), daemon.log());
+        assert!(
+            eventually(Duration::from_secs(3), has_network),
+            "{when}: {:?}\n{}",
+            daemon.blocked(),
+            daemon.log()
+        );
         assert_eq!(daemon.blocked().len(), 11, "{when}: {:?}\n{}", daemon.blocked(), daemon.log());
     };
     look(&daemon, "at first");
@@ -156,17 +180,37 @@ fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
     assert_eq!(reported, 1, "reported once, not with each attempt");
     // After the attempts of 1, 3 and 7 seconds the next one is far.
     std::thread::sleep(Duration::from_secs(8));
-    assert_eq!(daemon.log().matches("could not be put into the kernel's sets").count(), 1, "{}", daemon.log());
+    assert_eq!(
+        daemon.log().matches("could not be put into the kernel's sets").count(),
+        1,
+        "{}",
+        daemon.log()
+    );
     // The table is lost: the rules are back although not all blocks fit.
     scene.flush(&daemon);
     look(&daemon, "after a flush");
-    assert!(eventually(ANSWER_TIMEOUT, || warnings(&daemon).contains("21 blocks are not in force")), "{}\n{}", warnings(&daemon), daemon.log());
+    assert!(
+        eventually(ANSWER_TIMEOUT, || warnings(&daemon).contains("21 blocks are not in force")),
+        "{}\n{}",
+        warnings(&daemon),
+        daemon.log()
+    );
     // Where there is room again the others follow.
     for host in &hosts[..25] {
         done(&daemon.ctl(&["unblock", host]));
     }
-    let is_complete = || daemon.blocked().len() == 7 && scene.count(SetId::Blocked4) == 6 && !warnings(&daemon).contains("not in force");
-    assert!(eventually(Duration::from_secs(70), is_complete), "{:?} {}\n{}", daemon.blocked(), warnings(&daemon), daemon.log());
+    let is_complete = || {
+        daemon.blocked().len() == 7
+            && scene.count(SetId::Blocked4) == 6
+            && !warnings(&daemon).contains("not in force")
+    };
+    assert!(
+        eventually(Duration::from_secs(70), is_complete),
+        "{:?} {}\n{}",
+        daemon.blocked(),
+        warnings(&daemon),
+        daemon.log()
+    );
     daemon.wait_for_log("all blocks are in the kernel's sets again");
     assert!(!scene.reaches(), "{}", daemon.log());
     daemon.stop();
@@ -188,7 +232,12 @@ fn a_foreign_verdict_map_keeps_neither_a_repair_nor_a_restart_back() {
         let before = repairs(&daemon);
         let begun = Instant::now();
         scene.load(foreign);
-        assert!(eventually(ANSWER_TIMEOUT, || repairs(&daemon) > before && scene.chains() == chains), "{yaml}\n{}\n{}", scene.chains(), daemon.log());
+        assert!(
+            eventually(ANSWER_TIMEOUT, || repairs(&daemon) > before && scene.chains() == chains),
+            "{yaml}\n{}\n{}",
+            scene.chains(),
+            daemon.log()
+        );
         println!("{yaml:?}: repaired after {:?}", begun.elapsed());
         assert_eq!(daemon.blocked().len(), 2, "{yaml}\n{}", daemon.log());
         assert!(!scene.reaches());
@@ -225,7 +274,10 @@ fn a_reload_with_a_bound_below_the_blocks_is_refused_and_changes_nothing() {
         assert_eq!(refused.status.code(), Some(78), "{}", words(&refused));
         let text = words(&refused);
         assert!(text.contains("block.total is 10, and 60 blocks are in force"), "{text}");
-        assert!(text.contains("set it to 60 or more") && text.contains("unblock"), "the remedy: {text}");
+        assert!(
+            text.contains("set it to 60 or more") && text.contains("unblock"),
+            "the remedy: {text}"
+        );
     }
     assert!(daemon.log()[before..].contains("block.total is 10"), "{}", daemon.log());
     let look = |when: &str| {
@@ -241,7 +293,14 @@ fn a_reload_with_a_bound_below_the_blocks_is_refused_and_changes_nothing() {
     // The old configuration is the one in force, for every thread.
     assert_eq!(done(&daemon.ctl(&["rules"])), rules);
     done(&daemon.ctl(&["block", "203.0.113.9"]));
-    let row = daemon.json(&["list"]).as_array().unwrap().iter().find(|row| row["address"] == "203.0.113.9").cloned().unwrap();
+    let row = daemon
+        .json(&["list"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["address"] == "203.0.113.9")
+        .cloned()
+        .unwrap();
     assert!(row["expires_in"].as_u64().is_some_and(|left| (7100..=7200).contains(&left)), "{row}");
     daemon.write_configuration(old);
     let again = done(&daemon.ctl(&["reload"]));
@@ -254,10 +313,24 @@ fn a_reload_with_a_bound_below_the_blocks_is_refused_and_changes_nothing() {
     assert_eq!((daemon.blocked().len(), scene.count(SetId::Blocked4)), (10, 10), "{log}");
     // The journal bounds the lines of a second; the sum says how many there were.
     assert!(log.matches("is no longer blocked: block.total allows no more").count() >= 20, "{log}");
-    assert!(log.contains("51 blocks that were in force or stored are lifted: block.total allows no more"), "{log}");
-    assert!(log.contains("10 blocks found in the kernel, kept in force") && !log.contains("ipv6_prefix"), "{log}");
+    assert!(
+        log.contains(
+            "51 blocks that were in force or stored are lifted: block.total allows no more"
+        ),
+        "{log}"
+    );
+    assert!(
+        log.contains("10 blocks found in the kernel, kept in force")
+            && !log.contains("ipv6_prefix"),
+        "{log}"
+    );
     scene.flush(&daemon);
-    assert_eq!((daemon.blocked().len(), scene.count(SetId::Blocked4)), (10, 10), "{}", daemon.log());
+    assert_eq!(
+        (daemon.blocked().len(), scene.count(SetId::Blocked4)),
+        (10, 10),
+        "{}",
+        daemon.log()
+    );
 }
 
 /// How long the kernel lets these hosts go on with a scan: from the first probe to the element, the median.
@@ -302,7 +375,8 @@ fn a_great_many_foreign_networks_delay_neither_a_block_nor_an_answer() {
     let daemon = Daemon::start(&scene.host, "block: { unproven: { action: block } }");
     let (quiet, _, before) = silence_during(&daemon, || time_to_block(&scene, &daemon, 10..15));
     // Every other /30 from 100.64.0.0 on: none touches another.
-    let networks: Vec<String> = (0..count).map(|n| format!("{}/30", Ipv4Addr::from(0x6440_0000 + n * 8))).collect();
+    let networks: Vec<String> =
+        (0..count).map(|n| format!("{}/30", Ipv4Addr::from(0x6440_0000 + n * 8))).collect();
     let text = format!("add element inet portsentry blocked_nets4 {{ {} }}\n", networks.join(", "));
     let begun = Instant::now();
     let adopted = format!("{count} added to the blocked sets, adopted as blocked by hand");
@@ -316,7 +390,12 @@ fn a_great_many_foreign_networks_delay_neither_a_block_nor_an_answer() {
             let mut times = Vec::new();
             let mut last = 100;
             while !(loads.is_finished() && is_adopted()) {
-                assert!(begun.elapsed() < Duration::from_secs(120), "not adopted: {}\n{}", daemon.json(&["status"])["blocked"], daemon.log());
+                assert!(
+                    begun.elapsed() < Duration::from_secs(120),
+                    "not adopted: {}\n{}",
+                    daemon.json(&["status"])["blocked"],
+                    daemon.log()
+                );
                 times.extend(time_to_block(&scene, &daemon, last..last + 1));
                 last = last.saturating_add(1).min(240);
             }
@@ -331,7 +410,10 @@ fn a_great_many_foreign_networks_delay_neither_a_block_nor_an_answer() {
         begun.elapsed()
     );
     assert!(silence < quiet * 3 + slack(), "{silence:?}, otherwise {quiet:?}");
-    assert!(times.last().unwrap() < &(*before.last().unwrap() * 3 + slack()), "{times:?}, otherwise {before:?}");
+    assert!(
+        times.last().unwrap() < &(*before.last().unwrap() * 3 + slack()),
+        "{times:?}, otherwise {before:?}"
+    );
     // The networks and the scanners that are blocked still.
     assert!(daemon.json(&["status"])["blocked"].as_u64().unwrap() >= u64::from(count));
     // One of them is lifted, the others stay.
@@ -345,13 +427,20 @@ fn a_great_many_foreign_networks_delay_neither_a_block_nor_an_answer() {
 fn an_address_change_beside_58000_allow_entries_delays_no_answer() {
     let scene = scene!();
     schedule::alone();
-    let entries: Vec<String> = (0..58_000u32).map(|n| Ipv4Addr::from(0x6440_0000 + n * 2).to_string()).collect();
+    let entries: Vec<String> =
+        (0..58_000u32).map(|n| Ipv4Addr::from(0x6440_0000 + n * 2).to_string()).collect();
     let daemon = Daemon::start(&scene.host, &format!("allow: [{}]", entries.join(", ")));
-    assert!(eventually(Duration::from_secs(60), || scene.count(SetId::Allowed4) >= 58_000), "{}\n", scene.count(SetId::Allowed4));
+    assert!(
+        eventually(Duration::from_secs(60), || scene.count(SetId::Allowed4) >= 58_000),
+        "{}\n",
+        scene.count(SetId::Allowed4)
+    );
     let (quiet, _, ()) = silence_during(&daemon, || std::thread::sleep(Duration::from_secs(3)));
     let is_exempt = |address: &str| {
         let key = Key::V4(address.parse().unwrap());
-        scene.host.enter(|| Connection::open(SCHEMA).unwrap().get_element(SetId::Allowed4, key).unwrap().is_some())
+        scene.host.enter(|| {
+            Connection::open(SCHEMA).unwrap().get_element(SetId::Allowed4, key).unwrap().is_some()
+        })
     };
     let (silence, answers, ()) = silence_during(&daemon, || {
         for last in 1..=3 {
@@ -362,6 +451,8 @@ fn an_address_change_beside_58000_allow_entries_delays_no_answer() {
         }
         std::thread::sleep(Duration::from_secs(1));
     });
-    println!("longest silence {silence:?} of {answers} answers with three changes of addresses, without {quiet:?}");
+    println!(
+        "longest silence {silence:?} of {answers} answers with three changes of addresses, without {quiet:?}"
+    );
     assert!(silence < quiet * 2 + slack(), "{silence:?}, otherwise {quiet:?}");
 }

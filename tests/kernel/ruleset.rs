@@ -29,7 +29,10 @@ use portsentry::config::{Config, PortMode, PortSet};
 use portsentry::nft::element::{Element, Key};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
-use portsentry::nft::{Chain, Connection, ElementInfo, Elements, Error, Monitor, Notification, Order, Received, Ruleset};
+use portsentry::nft::{
+    Chain, Connection, ElementInfo, Elements, Error, Monitor, Notification, Order, Received,
+    Ruleset,
+};
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::netns::Namespace;
 use support::{eventually, linux};
@@ -108,8 +111,12 @@ fn without_daemons_elements(listing: &str) -> String {
 
 /// The sets and chains of a listing by name: their order has no meaning.
 fn sorted(listing: &str) -> Vec<String> {
-    let mut blocks: Vec<_> =
-        listing.trim_start_matches("table inet portsentry {\n").trim_end_matches("}\n").split("\t}\n").map(|block| block.trim().to_owned()).collect();
+    let mut blocks: Vec<_> = listing
+        .trim_start_matches("table inet portsentry {\n")
+        .trim_end_matches("}\n")
+        .split("\t}\n")
+        .map(|block| block.trim().to_owned())
+        .collect();
     blocks.sort();
     blocks
 }
@@ -121,8 +128,17 @@ fn lowered_rules_are_what_nft_makes_of_the_text() {
     for (number, ruleset) in rulesets().iter().enumerate() {
         let text = file(&ruleset.render(SCHEMA.table, Form::Table));
         let debug = namespace.run("nft", &["-c", "--debug=netlink", "-f", path(&text)]);
-        let theirs: Vec<String> = debug.lines().filter(|line| line.starts_with("  [ ")).flat_map(|line| two_comparisons(line.trim())).collect();
-        let ours: Vec<String> = ruleset.chains.iter().flat_map(|chain| chain.rules.iter().flat_map(lower)).map(|expr| expr.to_string()).collect();
+        let theirs: Vec<String> = debug
+            .lines()
+            .filter(|line| line.starts_with("  [ "))
+            .flat_map(|line| two_comparisons(line.trim()))
+            .collect();
+        let ours: Vec<String> = ruleset
+            .chains
+            .iter()
+            .flat_map(|chain| chain.rules.iter().flat_map(lower))
+            .map(|expr| expr.to_string())
+            .collect();
         assert_eq!(ours, theirs, "ruleset {number}");
     }
 }
@@ -132,7 +148,10 @@ fn lowered_rules_are_what_nft_makes_of_the_text() {
 fn two_comparisons(line: &str) -> Vec<String> {
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["[", "range", "eq", "reg", register, first, last, "]"] => {
-            vec![format!("[ cmp gte reg {register} {first} ]"), format!("[ cmp lte reg {register} {last} ]")]
+            vec![
+                format!("[ cmp gte reg {register} {first} ]"),
+                format!("[ cmp lte reg {register} {last} ]"),
+            ]
         }
         _ => vec![line.to_owned()],
     }
@@ -161,7 +180,11 @@ fn a_ruleset_loaded_as_text_needs_no_netlink_change() {
     let namespace = Namespace::new();
     for (number, ruleset) in rulesets().iter().enumerate() {
         namespace.run("nft", &["-f", path(&file(&ruleset.render(SCHEMA.table, Form::Replace)))]);
-        assert_eq!(namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(ruleset).unwrap()), None, "ruleset {number}");
+        assert_eq!(
+            namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(ruleset).unwrap()),
+            None,
+            "ruleset {number}"
+        );
     }
 }
 
@@ -187,14 +210,26 @@ fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
         connection.install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
-        let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(3600))).comment("scan syn proven: 3 ports");
+        let element = Element::new(address("192.0.2.2"))
+            .timeout(Some(Duration::from_secs(3600)))
+            .comment("scan syn proven: 3 ports");
         connection.add_element(SetId::Blocked4, &element).unwrap();
-        let network = Element::network("198.51.100.0/24".parse().unwrap()).timeout(Some(Duration::from_secs(60)));
+        let network = Element::network("198.51.100.0/24".parse().unwrap())
+            .timeout(Some(Duration::from_secs(60)));
         connection.add_element(SetId::BlockedNets4, &network).unwrap();
-        connection.add_element(SetId::BlockedNets4, &Element::network("255.255.255.0/24".parse().unwrap())).unwrap();
+        connection
+            .add_element(
+                SetId::BlockedNets4,
+                &Element::network("255.255.255.0/24".parse().unwrap()),
+            )
+            .unwrap();
         connection.add_element(SetId::Blocked6, &Element::new(address("2001:db8::"))).unwrap();
     });
-    let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
+    let _ = peer.output(
+        "ping",
+        &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"],
+        Duration::from_secs(10),
+    );
     std::thread::sleep(Duration::from_millis(1100));
     // Another size: the sets have to be recreated. Then other ports and rules: the sets are left
     // alone.
@@ -204,19 +239,42 @@ fn a_changed_ruleset_keeps_blocks_with_their_time_and_count() {
         namespace.enter(|| {
             let mut connection = Connection::open(SCHEMA).unwrap();
             let installed = connection.install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
-            assert_eq!((installed.carried, installed.left_out), if round == 0 { (2, 0) } else { (0, 0) }, "{:?}", installed.steps);
-            let info = connection.get_element(SetId::Blocked4, Key::from(address("192.0.2.2"))).unwrap().unwrap();
+            assert_eq!(
+                (installed.carried, installed.left_out),
+                if round == 0 { (2, 0) } else { (0, 0) },
+                "{:?}",
+                installed.steps
+            );
+            let info = connection
+                .get_element(SetId::Blocked4, Key::from(address("192.0.2.2")))
+                .unwrap()
+                .unwrap();
             assert_eq!(info.timeout, Some(Duration::from_secs(3600)));
             let left = info.expires.unwrap();
-            assert!(left > Duration::from_secs(3570) && left < Duration::from_millis(3_598_950), "{left:?}");
+            assert!(
+                left > Duration::from_secs(3570) && left < Duration::from_millis(3_598_950),
+                "{left:?}"
+            );
             assert_eq!(info.comment.as_deref(), Some("scan syn proven: 3 ports"));
             assert!(info.packets >= 2 && info.bytes >= 2 * 84, "{info:?}");
             let networks = connection.dump_set(SetId::BlockedNets4).unwrap();
-            let shown: Vec<_> = networks.iter().map(|info| (info.key.to_string(), info.last().to_string())).collect();
-            assert_eq!(shown, [("198.51.100.0", "198.51.100.255"), ("255.255.255.0", "255.255.255.255")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+            let shown: Vec<_> = networks
+                .iter()
+                .map(|info| (info.key.to_string(), info.last().to_string()))
+                .collect();
+            assert_eq!(
+                shown,
+                [("198.51.100.0", "198.51.100.255"), ("255.255.255.0", "255.255.255.255")]
+                    .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            );
             assert!(networks[0].expires.unwrap() < Duration::from_secs(59));
             assert_eq!(networks[1].timeout, None);
-            assert!(connection.get_element(SetId::Blocked6, Key::from(address("2001:db8::"))).unwrap().is_some());
+            assert!(
+                connection
+                    .get_element(SetId::Blocked6, Key::from(address("2001:db8::")))
+                    .unwrap()
+                    .is_some()
+            );
         });
         config.udp.mode = PortMode::Off;
         config.tcp.advanced_ports = PortSet::range(1, 3000);
@@ -232,15 +290,23 @@ fn a_set_that_becomes_too_small_keeps_the_longest_blocks() {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
         for last in 1..=5u8 {
-            let element = Element::new(IpAddr::from([192, 0, 2, last])).timeout(Some(Duration::from_secs(100 * u64::from(last))));
+            let element = Element::new(IpAddr::from([192, 0, 2, last]))
+                .timeout(Some(Duration::from_secs(100 * u64::from(last))));
             connection.add_element(SetId::Blocked4, &element).unwrap();
         }
         let installed = connection.install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
         assert_eq!((installed.carried, installed.left_out), (3, 2));
-        let mut left: Vec<_> = connection.dump_set(SetId::Blocked4).unwrap().iter().map(|info| info.key.to_string()).collect();
+        let mut left: Vec<_> = connection
+            .dump_set(SetId::Blocked4)
+            .unwrap()
+            .iter()
+            .map(|info| info.key.to_string())
+            .collect();
         left.sort();
         assert_eq!(left, ["192.0.2.3", "192.0.2.4", "192.0.2.5"]);
-        let error = connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.9"))).unwrap_err();
+        let error = connection
+            .add_element(SetId::Blocked4, &Element::new(address("192.0.2.9")))
+            .unwrap_err();
         assert!(error.is_full(), "{error}");
     });
 }
@@ -253,8 +319,22 @@ fn every_foreign_change_of_the_table_is_repaired() {
         &["insert", "rule", "inet", "portsentry", "gate", "accept"],
         &["add", "rule", "inet", "portsentry", "watch", "counter", "drop"],
         &["add", "set", "inet", "portsentry", "foreign", "{ type ipv4_addr; flags interval; }"],
-        &["add", "chain", "inet", "portsentry", "foreign", "{ type filter hook input priority 0; policy accept; }"],
-        &["add", "rule", "inet", "portsentry", "probe", "ip saddr { 192.0.2.1, 192.0.2.2 } jump tell"],
+        &[
+            "add",
+            "chain",
+            "inet",
+            "portsentry",
+            "foreign",
+            "{ type filter hook input priority 0; policy accept; }",
+        ],
+        &[
+            "add",
+            "rule",
+            "inet",
+            "portsentry",
+            "probe",
+            "ip saddr { 192.0.2.1, 192.0.2.2 } jump tell",
+        ],
         &["delete", "element", "inet", "portsentry", "tcp_ports", "{ 1-112 }"],
         &["add", "element", "inet", "portsentry", "udp_ports", "{ 5000-6000 }"],
         &["flush", "set", "inet", "portsentry", "protocols"],
@@ -286,27 +366,55 @@ fn errors_name_the_object_and_carry_the_kernels_words() {
         let element = Element::new(address("192.0.2.1"));
         let error = connection.delete_element(SetId::Blocked4, &element).unwrap_err();
         assert!(error.is_not_found(), "{error}");
-        assert!(error.to_string().starts_with("cannot delete element 192.0.2.1 of set blocked4: No such file or directory"), "{error}");
+        assert!(
+            error.to_string().starts_with(
+                "cannot delete element 192.0.2.1 of set blocked4: No such file or directory"
+            ),
+            "{error}"
+        );
         // The set does not exist in a ruleset without watched interfaces.
-        let error =
-            connection.add_element(SetId::Interfaces, &Element { key: Key::interface("eth0"), end: None, timeout: None, comment: None }).unwrap_err();
-        assert!(error.is_not_found() && error.to_string().contains("element \"eth0\" of set interfaces"), "{error}");
-        assert!(connection.get_element(SetId::Interfaces, Key::interface("eth0")).unwrap_err().is_not_found());
+        let error = connection
+            .add_element(
+                SetId::Interfaces,
+                &Element { key: Key::interface("eth0"), end: None, timeout: None, comment: None },
+            )
+            .unwrap_err();
+        assert!(
+            error.is_not_found()
+                && error.to_string().contains("element \"eth0\" of set interfaces"),
+            "{error}"
+        );
+        assert!(
+            connection
+                .get_element(SetId::Interfaces, Key::interface("eth0"))
+                .unwrap_err()
+                .is_not_found()
+        );
         assert!(connection.dump_set(SetId::Interfaces).unwrap_err().is_not_found());
         connection.remove_table().unwrap();
         assert!(connection.remove_table().unwrap_err().is_not_found());
-        assert!(connection.delete_elements(SetId::Blocked4, &[element]).unwrap_err().is_not_found());
+        assert!(
+            connection.delete_elements(SetId::Blocked4, &[element]).unwrap_err().is_not_found()
+        );
         // A name longer than the kernel takes: it gives its own message, and nothing is left of the
         // transaction.
         let mut broken = ruleset.clone();
         broken.chains.push(Chain { name: "a".repeat(300).leak(), base: None, rules: Vec::new() });
         let error = connection.install(&broken).unwrap_err();
-        let Error::Apply { verb: "add", object, errno, message } = &error else { panic!("{error:?}") };
+        let Error::Apply { verb: "add", object, errno, message } = &error else {
+            panic!("{error:?}")
+        };
         assert!(object.starts_with("chain aaa"), "{error}");
         match message {
-            Some(words) => assert!(words.contains("policy validation") && error.to_string().ends_with(words), "{error}"),
+            Some(words) => assert!(
+                words.contains("policy validation") && error.to_string().ends_with(words),
+                "{error}"
+            ),
             // 6.1 and 6.12 have no message for this, 6.18 has.
-            None => assert!(linux() < (6, 18) && *errno == rustix::io::Errno::RANGE.raw_os_error(), "{error}"),
+            None => assert!(
+                linux() < (6, 18) && *errno == rustix::io::Errno::RANGE.raw_os_error(),
+                "{error}"
+            ),
         }
         assert!(connection.remove_table().unwrap_err().is_not_found(), "nothing of it is there");
         connection.install(&ruleset).unwrap();
@@ -334,7 +442,10 @@ fn other_tables_are_left_alone() {
     let namespace = Namespace::new();
     let foreign = "table inet other {\n\tset blocked4 {\n\t\ttype ipv4_addr\n\t\telements = { 192.0.2.7 }\n\t}\n\n\tchain gate {\n\t\ttype filter hook prerouting priority -450; policy accept;\n\t\tip saddr @blocked4 drop\n\t}\n}\ntable ip portsentry {\n\tchain foreign {\n\t}\n}\n";
     namespace.run("nft", &["-f", path(&file(foreign))]);
-    let list = || namespace.run("nft", &["list", "table", "inet", "other"]) + &namespace.run("nft", &["list", "table", "ip", "portsentry"]);
+    let list = || {
+        namespace.run("nft", &["list", "table", "inet", "other"])
+            + &namespace.run("nft", &["list", "table", "ip", "portsentry"])
+    };
     let before = list();
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
@@ -354,21 +465,47 @@ fn nft_shows_blocks_with_comment_timeout_and_counter() {
     let comment = "scan syn proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
-        let element = Element::new(address("192.0.2.1")).timeout(Some(Duration::from_secs(3600))).comment(comment);
+        let element = Element::new(address("192.0.2.1"))
+            .timeout(Some(Duration::from_secs(3600)))
+            .comment(comment);
         connection.add_element(SetId::Blocked4, &element).unwrap();
         let network = Element::network("255.255.255.0/24".parse().unwrap()).comment("by hand");
         connection.add_element(SetId::BlockedNets4, &network).unwrap();
     });
     let hosts = namespace.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
-    assert!(hosts.contains("192.0.2.1 counter packets 0 bytes 0 timeout 1h expires 59m"), "{hosts}");
+    assert!(
+        hosts.contains("192.0.2.1 counter packets 0 bytes 0 timeout 1h expires 59m"),
+        "{hosts}"
+    );
     assert!(hosts.contains(&format!("comment \"{comment}\"")), "{hosts}");
     let networks = namespace.run("nft", &["list", "set", "inet", "portsentry", "blocked_nets4"]);
-    assert!(networks.contains("255.255.255.0/24 counter packets 0 bytes 0 comment \"by hand\""), "{networks}");
+    assert!(
+        networks.contains("255.255.255.0/24 counter packets 0 bytes 0 comment \"by hand\""),
+        "{networks}"
+    );
     // And we read what nft adds.
-    namespace.run("nft", &["add", "element", "inet", "portsentry", "blocked_nets4", "{ 10.0.0.0/8 timeout 1h comment \"nft\" }"]);
-    let found =
-        namespace.enter(|| Connection::open(SCHEMA).unwrap().get_element(SetId::BlockedNets4, Key::from(address("10.1.2.3"))).unwrap().unwrap());
-    assert_eq!((found.last().to_string(), found.comment.as_deref()), ("10.255.255.255".to_owned(), Some("nft")));
+    namespace.run(
+        "nft",
+        &[
+            "add",
+            "element",
+            "inet",
+            "portsentry",
+            "blocked_nets4",
+            "{ 10.0.0.0/8 timeout 1h comment \"nft\" }",
+        ],
+    );
+    let found = namespace.enter(|| {
+        Connection::open(SCHEMA)
+            .unwrap()
+            .get_element(SetId::BlockedNets4, Key::from(address("10.1.2.3")))
+            .unwrap()
+            .unwrap()
+    });
+    assert_eq!(
+        (found.last().to_string(), found.comment.as_deref()),
+        ("10.255.255.255".to_owned(), Some("nft"))
+    );
 }
 
 #[test]
@@ -387,7 +524,9 @@ fn a_foreign_flush_is_reported_with_its_program() {
     namespace.run("nft", &["flush", "ruleset"]);
     let mut heard = Vec::new();
     let complete = eventually(Duration::from_secs(5), || {
-        while monitor.receive(None, |notification| heard.push(notification)).unwrap() == Received::Datagram {}
+        while monitor.receive(None, |notification| heard.push(notification)).unwrap()
+            == Received::Datagram
+        {}
         heard.iter().any(|one| matches!(one, Notification::Generation(_)))
     });
     assert!(complete && heard.contains(&Notification::TableDeleted), "{heard:?}");
@@ -428,17 +567,25 @@ fn late_counters_restore_no_deleted_element() {
                 comment: Some("by hand".into()),
             })
             .collect();
-        let order = Order { elements: Elements::Beside(&[(SetId::Blocked4.spec(), elements.clone())]), ..Order::default() };
+        let order = Order {
+            elements: Elements::Beside(&[(SetId::Blocked4.spec(), elements.clone())]),
+            ..Order::default()
+        };
         connection.install_with(&ruleset, order).unwrap();
         let packets = |connection: &mut Connection| -> Vec<Option<u64>> {
-            let found = connection.get_elements(SetId::Blocked4, &[key(1), key(2), key(3), key(9)]).unwrap();
+            let found = connection
+                .get_elements(SetId::Blocked4, &[key(1), key(2), key(3), key(9)])
+                .unwrap();
             found.into_iter().map(|found| found.map(|info| info.packets)).collect()
         };
         assert_eq!(packets(&mut connection), [Some(0), Some(0), Some(0), None]);
-        connection.delete_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, 2]))).unwrap();
+        connection
+            .delete_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, 2])))
+            .unwrap();
         assert_eq!(connection.complete(set, &elements).unwrap(), 2);
         assert_eq!(packets(&mut connection), [Some(1), None, Some(3), None]);
-        let left = connection.get_element(SetId::Blocked4, key(3)).unwrap().unwrap().expires.unwrap();
+        let left =
+            connection.get_element(SetId::Blocked4, key(3)).unwrap().unwrap().expires.unwrap();
         assert!((1700..=1800).contains(&left.as_secs()), "{left:?}");
         connection.remove_table().unwrap();
         assert!(connection.get_elements(SetId::Blocked4, &[key(1)]).unwrap_err().is_not_found());
@@ -462,7 +609,12 @@ fn concurrent_changes_do_not_disturb_an_installation() {
                 // changes; beyond, there are changes only.
                 while !done.load(Ordering::Relaxed) && changes < 20_000 {
                     let number = changes.min(400);
-                    connection.add_elements(SetId::Blocked4, &[Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))]).unwrap();
+                    connection
+                        .add_elements(
+                            SetId::Blocked4,
+                            &[Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))],
+                        )
+                        .unwrap();
                     changes += 1;
                     std::thread::sleep(Duration::from_millis(3));
                 }
@@ -473,7 +625,10 @@ fn concurrent_changes_do_not_disturb_an_installation() {
             for round in 0..20 {
                 let before = connection.dump_set(SetId::Blocked4).unwrap().len();
                 connection.install(if round % 2 == 0 { &other } else { &ruleset }).unwrap();
-                assert!(connection.dump_set(SetId::Blocked4).unwrap().len() >= before, "no block is lost between reading and writing");
+                assert!(
+                    connection.dump_set(SetId::Blocked4).unwrap().len() >= before,
+                    "no block is lost between reading and writing"
+                );
             }
             done.store(true, Ordering::Relaxed);
         });
@@ -505,7 +660,9 @@ fn a_table_deleted_right_after_installation_is_not_our_fault() {
             let mut connection = Connection::open(SCHEMA).unwrap();
             for _ in 0..20 {
                 let installed = connection.install(&ruleset).unwrap();
-                let is_over = eventually(Duration::from_secs(10), || connection.generation().unwrap() != installed.generation);
+                let is_over = eventually(Duration::from_secs(10), || {
+                    connection.generation().unwrap() != installed.generation
+                });
                 assert!(is_over || installed.is_unchanged(), "{installed:?}");
             }
             done.store(true, Ordering::Relaxed);

@@ -22,7 +22,12 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let (host, client, elsewhere) = (Namespace::new(), Namespace::new(), Namespace::new());
-        host.join(&client, "net0", &["10.67.1.1/24", "10.67.1.3/24", "fd67:1::1/64"], &["10.67.1.2/24", "fd67:1::2/64"]);
+        host.join(
+            &client,
+            "net0",
+            &["10.67.1.1/24", "10.67.1.3/24", "fd67:1::1/64"],
+            &["10.67.1.2/24", "fd67:1::2/64"],
+        );
         host.join(&elsewhere, "other0", &["10.67.2.1/24"], &["10.67.2.2/24"]);
         Self { host, client, _elsewhere: elsewhere }
     }
@@ -58,7 +63,9 @@ impl Scene {
         );
         let service = self.host.spawn("python3", &["-c", &program]);
         let listing = if udp { "-Hlnu" } else { "-Hlnt" };
-        let there = eventually(Duration::from_secs(10), || self.host.run("ss", &[listing]).contains(&format!(":{port} ")));
+        let there = eventually(Duration::from_secs(10), || {
+            self.host.run("ss", &[listing]).contains(&format!(":{port} "))
+        });
         assert!(there, "the service on {address} {port} does not start");
         service
     }
@@ -79,9 +86,30 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "ipv4 wildcard", family: "AF_INET", bind: "0.0.0.0", setup: "", open_at: &["10.67.1.1", "10.67.1.3"], closed_at: &["fd67:1::1"] },
-    Case { name: "one ipv4 address", family: "AF_INET", bind: "10.67.1.3", setup: "", open_at: &["10.67.1.3"], closed_at: &["10.67.1.1"] },
-    Case { name: "loopback only", family: "AF_INET", bind: "127.0.0.1", setup: "", open_at: &[], closed_at: &["10.67.1.1"] },
+    Case {
+        name: "ipv4 wildcard",
+        family: "AF_INET",
+        bind: "0.0.0.0",
+        setup: "",
+        open_at: &["10.67.1.1", "10.67.1.3"],
+        closed_at: &["fd67:1::1"],
+    },
+    Case {
+        name: "one ipv4 address",
+        family: "AF_INET",
+        bind: "10.67.1.3",
+        setup: "",
+        open_at: &["10.67.1.3"],
+        closed_at: &["10.67.1.1"],
+    },
+    Case {
+        name: "loopback only",
+        family: "AF_INET",
+        bind: "127.0.0.1",
+        setup: "",
+        open_at: &[],
+        closed_at: &["10.67.1.1"],
+    },
     Case {
         name: "dual stack",
         family: "AF_INET6",
@@ -124,21 +152,37 @@ fn a_port_is_watched_until_something_listens_on_it(udp: bool) {
     let daemon = Daemon::start(&scene.host, "scan_trigger: 1000");
     for (case, port) in CASES.iter().zip(600u16..) {
         for address in case.open_at.iter().chain(case.closed_at) {
-            assert!(scene.is_watched(&daemon, udp, address, port), "{}: {address} before the service starts", case.name);
+            assert!(
+                scene.is_watched(&daemon, udp, address, port),
+                "{}: {address} before the service starts",
+                case.name
+            );
         }
         let service = scene.serve(udp, case.family, case.bind, port, case.setup);
         // Closed places first: a packet that a service takes marks the port as a service's.
         for address in case.closed_at {
-            assert!(scene.is_watched(&daemon, udp, address, port), "{}: {address} is closed still", case.name);
+            assert!(
+                scene.is_watched(&daemon, udp, address, port),
+                "{}: {address} is closed still",
+                case.name
+            );
         }
         for address in case.open_at {
-            assert!(!scene.is_watched(&daemon, udp, address, port), "{}: {address} is a service now", case.name);
+            assert!(
+                !scene.is_watched(&daemon, udp, address, port),
+                "{}: {address} is a service now",
+                case.name
+            );
         }
         drop(service);
         // A restarting service must not be a trap for its clients: its port stays exempt for a
         // while.
         for address in case.open_at {
-            assert!(!scene.is_watched(&daemon, udp, address, port), "{}: {address} after the service ended", case.name);
+            assert!(
+                !scene.is_watched(&daemon, udp, address, port),
+                "{}: {address} after the service ended",
+                case.name
+            );
         }
     }
 }
@@ -165,6 +209,9 @@ fn a_service_that_was_there_before_the_daemon_may_restart() {
     let service = scene.serve(false, "AF_INET", "0.0.0.0", 650, "");
     let daemon = Daemon::start(&scene.host, "scan_trigger: 1000");
     drop(service);
-    assert!(!scene.is_watched(&daemon, false, "10.67.1.1", 650), "its clients' retries are no scan, though nobody connected since the daemon runs");
+    assert!(
+        !scene.is_watched(&daemon, false, "10.67.1.1", 650),
+        "its clients' retries are no scan, though nobody connected since the daemon runs"
+    );
     assert!(scene.is_watched(&daemon, false, "10.67.1.1", 651));
 }

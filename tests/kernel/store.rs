@@ -39,7 +39,11 @@ fn drop_table(scene: &Scene) {
 }
 
 fn done(output: &Output) -> String {
-    let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let words = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "{words}");
     words
 }
@@ -54,21 +58,45 @@ fn database(daemon: &Daemon<'_>) -> PathBuf {
 }
 
 fn left(daemon: &Daemon<'_>, address: &str) -> Option<u64> {
-    daemon.json(&["list"]).as_array().unwrap().iter().find(|row| row["address"] == address).and_then(|row| row["expires_in"].as_u64())
+    daemon
+        .json(&["list"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["address"] == address)
+        .and_then(|row| row["expires_in"].as_u64())
 }
 
 fn mark(boot: &str) -> Mark {
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    Mark { boot: boot.to_owned(), wall: wall.as_millis() as u64, clock: MonoTime::from_millis(clock.tv_sec as u64 * 1000 + BEFORE_BOOT) }
+    Mark {
+        boot: boot.to_owned(),
+        wall: wall.as_millis() as u64,
+        clock: MonoTime::from_millis(clock.tv_sec as u64 * 1000 + BEFORE_BOOT),
+    }
 }
 
 /// Writes a store as a daemon would have left it this many milliseconds before a reboot, with
 /// another clock.
-fn write_store(directory: &std::path::Path, ago: u64, blocks: impl Fn(MonoTime) -> Vec<Block>, offenders: impl Fn(MonoTime) -> Vec<Offender>) {
+fn write_store(
+    directory: &std::path::Path,
+    ago: u64,
+    blocks: impl Fn(MonoTime) -> Vec<Block>,
+    offenders: impl Fn(MonoTime) -> Vec<Offender>,
+) {
     let now = mark("");
-    let then = Mark { boot: "another-boot".to_owned(), wall: now.wall - ago, clock: MonoTime::from_millis(BEFORE_BOOT + 7_000_000) };
-    let content = Content { blocks: blocks(then.clock), offenders: offenders(then.clock), evidence: Vec::new(), mark: then };
+    let then = Mark {
+        boot: "another-boot".to_owned(),
+        wall: now.wall - ago,
+        clock: MonoTime::from_millis(BEFORE_BOOT + 7_000_000),
+    };
+    let content = Content {
+        blocks: blocks(then.clock),
+        offenders: offenders(then.clock),
+        evidence: Vec::new(),
+        mark: then,
+    };
     store::open(directory, &now).database.unwrap().replace(&content).unwrap();
 }
 
@@ -113,9 +141,12 @@ fn blocks_come_back_after_a_reboot_with_what_is_left_of_their_time() {
         for key in ["address", "reason", "scan", "proven"] {
             assert_eq!(row[key], old[key], "{key} of {row}");
         }
-        let (now, then) = (row["expires_in"].as_u64().unwrap(), old["expires_in"].as_u64().unwrap());
+        let (now, then) =
+            (row["expires_in"].as_u64().unwrap(), old["expires_in"].as_u64().unwrap());
         assert!(now <= then && now + 30 >= then, "{row} {old}");
-        let seconds = |row: &serde_json::Value| row["since"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+        let seconds = |row: &serde_json::Value| {
+            row["since"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second()
+        };
         assert!(seconds(row).abs_diff(seconds(old)) <= 2, "{row} {old}");
     }
     daemon.wait_for_log("3 blocks restored from the state store, in force again.");
@@ -150,17 +181,29 @@ fn after_a_reboot_expired_and_protected_blocks_stay_away() {
                 manual("10.71.0.0/16", now, 10, None),
                 manual("192.0.2.4", now, 10, None),
                 // Its end is later than its whole duration: a clock was wrong.
-                manual("192.0.2.5", MonoTime::from_millis(now.millis() - 5_000_000), 10, Some(1_000_000)),
+                manual(
+                    "192.0.2.5",
+                    MonoTime::from_millis(now.millis() - 5_000_000),
+                    10,
+                    Some(1_000_000),
+                ),
             ]
         },
-        |now| vec![Offender { source: Source::of(SCANNER.parse().unwrap(), 64), times: 3, last: now }],
+        |now| {
+            vec![Offender { source: Source::of(SCANNER.parse().unwrap(), 64), times: 3, last: now }]
+        },
     );
     daemon.restart("allow: [\"127.0.0.0/8\", \"192.0.2.4\"]");
     assert_eq!(daemon.blocked(), ["10.71.0.0/16", "192.0.2.2", "192.0.2.3", "192.0.2.5"]);
     let left = left(&daemon, "192.0.2.2").unwrap();
     assert!((850..=900).contains(&left), "{left}");
-    daemon.wait_for_log("2 blocks that were stored are not restored: what they name is never blocked now");
-    assert_eq!(daemon.json(&["show", SCANNER, "--json"]).get("blocks_before").cloned().unwrap_or_default(), 3);
+    daemon.wait_for_log(
+        "2 blocks that were stored are not restored: what they name is never blocked now",
+    );
+    assert_eq!(
+        daemon.json(&["show", SCANNER, "--json"]).get("blocks_before").cloned().unwrap_or_default(),
+        3
+    );
 }
 
 // P25
@@ -175,8 +218,14 @@ fn elements_deleted_while_the_daemon_was_down_are_unblocks() {
         done(&daemon.ctl(&["block", address]));
     }
     kill(&mut daemon);
-    scene.host.run("nft", &["delete", "element", "inet", "portsentry", "blocked4", "{ 192.0.2.2, 192.0.2.3 }"]);
-    scene.host.run("nft", &["add", "element", "inet", "portsentry", "blocked4", "{ 192.0.2.9 timeout 1h }"]);
+    scene.host.run(
+        "nft",
+        &["delete", "element", "inet", "portsentry", "blocked4", "{ 192.0.2.2, 192.0.2.3 }"],
+    );
+    scene.host.run(
+        "nft",
+        &["add", "element", "inet", "portsentry", "blocked4", "{ 192.0.2.9 timeout 1h }"],
+    );
     daemon.restart("");
     assert_eq!(daemon.blocked(), ["192.0.2.1", "192.0.2.9"]);
     daemon.wait_for_log("2 blocks were taken out of the kernel's sets while the daemon was down");
@@ -203,13 +252,22 @@ fn changes_through_nft_hold_after_a_reboot() {
     // One operation after the other, so that the count of stored rows shows which are stored.
     for (verb, elements, stored) in [
         ("delete", [("blocked4", "{ 192.0.2.2 }"), ("blocked_nets4", "{ 203.0.113.0/24 }")], 2),
-        ("add", [("blocked4", "{ 192.0.2.9 timeout 1h }"), ("blocked_nets4", "{ 198.18.0.0/15 }")], 4),
+        (
+            "add",
+            [("blocked4", "{ 192.0.2.9 timeout 1h }"), ("blocked_nets4", "{ 198.18.0.0/15 }")],
+            4,
+        ),
     ] {
         for (set, element) in elements {
             scene.host.run("nft", &[verb, "element", "inet", "portsentry", set, element]);
         }
         let is_stored = || daemon.json(&["status"])["store"]["blocks"] == stored;
-        assert!(eventually(Duration::from_secs(10), is_stored), "{:?} {}", listed(&daemon), daemon.json(&["status"]));
+        assert!(
+            eventually(Duration::from_secs(10), is_stored),
+            "{:?} {}",
+            listed(&daemon),
+            daemon.json(&["status"])
+        );
     }
     let expected = ["192.0.2.1", "192.0.2.9", "198.18.0.0/15", "198.51.100.0/24"];
     assert_eq!(listed(&daemon), expected.map(str::to_owned).into());
@@ -233,7 +291,11 @@ fn restored_blocks_survive_a_flush() {
     drop_table(&scene);
     daemon.restart("");
     scene.host.run("nft", &["flush", "ruleset"]);
-    assert!(eventually(Duration::from_secs(10), || daemon.json(&["status"])["repairs"]["count"] == 1), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(10), || daemon.json(&["status"])["repairs"]["count"] == 1),
+        "{}",
+        daemon.log()
+    );
     assert!(!scene.reaches());
     assert_eq!(daemon.blocked(), [SCANNER, "203.0.113.0/24"]);
     assert!(left(&daemon, SCANNER).is_some_and(|left| (3500..=3600).contains(&left)));
@@ -273,7 +335,11 @@ fn a_scan_that_a_reboot_interrupts_is_blocked_where_it_goes_on() {
     let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     scene.scan("-p1-2");
-    assert!(eventually(Duration::from_secs(5), || daemon.json(&["status"])["sources"] == 1), "{}", daemon.log());
+    assert!(
+        eventually(Duration::from_secs(5), || daemon.json(&["status"])["sources"] == 1),
+        "{}",
+        daemon.log()
+    );
     assert!(daemon.stop().success());
     drop_table(&scene);
     daemon.restart("");
@@ -311,11 +377,14 @@ fn as_many_as_block_total_come_back_and_those_with_the_longest_time() {
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
     drop_table(&scene);
-    let blocks = |now| (1..=9).map(|n| manual(&format!("192.0.2.{n}"), now, 10, Some(1000 * n))).collect();
+    let blocks =
+        |now| (1..=9).map(|n| manual(&format!("192.0.2.{n}"), now, 10, Some(1000 * n))).collect();
     write_store(daemon.directory.path(), 1000, blocks, |_| Vec::new());
     daemon.restart("block: { total: 3 }");
     assert_eq!(daemon.blocked(), ["192.0.2.7", "192.0.2.8", "192.0.2.9"]);
-    daemon.wait_for_log("6 blocks that were in force or stored are lifted: block.total allows no more");
+    daemon.wait_for_log(
+        "6 blocks that were in force or stored are lifted: block.total allows no more",
+    );
 }
 
 // P15
@@ -335,10 +404,18 @@ fn what_a_killed_daemon_left_without_comment_and_counter_gets_them_from_the_next
     ));
     daemon.restart("");
     let row = daemon.json(&["list"])[0].clone();
-    assert_eq!((&row["address"], &row["reason"]), (&SCANNER.into(), &"by hand: known".into()), "{row}");
+    assert_eq!(
+        (&row["address"], &row["reason"]),
+        (&SCANNER.into(), &"by hand: known".into()),
+        "{row}"
+    );
     assert!(row["expires_in"].as_u64().is_some_and(|left| (2900..=3000).contains(&left)), "{row}");
     let listing = || nft("list set inet portsentry blocked4");
-    assert!(eventually(Duration::from_secs(5), || listing().contains("by hand: known")), "{}", listing());
+    assert!(
+        eventually(Duration::from_secs(5), || listing().contains("by hand: known")),
+        "{}",
+        listing()
+    );
     assert!(!scene.reaches());
     assert!(daemon.json(&["list"])[0]["packets"].as_u64() >= Some(1), "{}", listing());
 }
@@ -357,7 +434,8 @@ fn acknowledged_changes_hold_after_a_kill_at_any_moment() {
     if missing(TOOLS).is_some() {
         return;
     }
-    let rounds: u32 = std::env::var("PORTSENTRY_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20);
+    let rounds: u32 =
+        std::env::var("PORTSENTRY_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20);
     let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     let books = Arc::new(Mutex::new(Books::default()));
@@ -388,7 +466,8 @@ fn acknowledged_changes_hold_after_a_kill_at_any_moment() {
                             let mut books = books.lock().unwrap();
                             books.unsure.insert(address.clone());
                         }
-                        let output = daemon.ctl(&[if block { "block" } else { "unblock" }, &address]);
+                        let output =
+                            daemon.ctl(&[if block { "block" } else { "unblock" }, &address]);
                         // 1: it was not blocked.
                         if matches!(output.status.code(), Some(0 | 1)) {
                             let mut books = books.lock().unwrap();
@@ -422,13 +501,28 @@ fn acknowledged_changes_hold_after_a_kill_at_any_moment() {
         daemon.restart("");
         let mut books = books.lock().unwrap();
         let found: BTreeSet<String> = daemon.blocked().into_iter().collect();
-        let kernel = scene.host.run("nft", &["-j", "list", "set", "inet", "portsentry", "blocked4"]);
+        let kernel =
+            scene.host.run("nft", &["-j", "list", "set", "inet", "portsentry", "blocked4"]);
         for address in &found {
-            assert!(kernel.contains(&format!("\"{address}\"")), "round {round}: {address} is listed and not in the kernel");
+            assert!(
+                kernel.contains(&format!("\"{address}\"")),
+                "round {round}: {address} is listed and not in the kernel"
+            );
         }
-        let lost: Vec<_> = books.blocked.iter().filter(|address| !found.contains(*address) && !books.unsure.contains(*address)).collect();
-        let back: Vec<_> = found.iter().filter(|address| !books.blocked.contains(*address) && !books.unsure.contains(*address)).collect();
-        assert!(lost.is_empty() && back.is_empty(), "round {round}, table {with_table}: lost {lost:?}, back {back:?}\n{}", daemon.log());
+        let lost: Vec<_> = books
+            .blocked
+            .iter()
+            .filter(|address| !found.contains(*address) && !books.unsure.contains(*address))
+            .collect();
+        let back: Vec<_> = found
+            .iter()
+            .filter(|address| !books.blocked.contains(*address) && !books.unsure.contains(*address))
+            .collect();
+        assert!(
+            lost.is_empty() && back.is_empty(),
+            "round {round}, table {with_table}: lost {lost:?}, back {back:?}\n{}",
+            daemon.log()
+        );
         *books = Books { blocked: found, unsure: BTreeSet::new() };
     }
     println!("{rounds} rounds");
@@ -446,15 +540,28 @@ fn a_long_list_matches_the_kernel_in_the_order_of_addresses() {
     daemon.stop();
     drop_table(&scene);
     let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n * 77).to_string();
-    let blocks = |now| (0..count).map(|n| manual(&address(n), now, 10, Some(100_000))).chain([manual("203.0.113.0/24", now, 10, None)]).collect();
+    let blocks = |now| {
+        (0..count)
+            .map(|n| manual(&address(n), now, 10, Some(100_000)))
+            .chain([manual("203.0.113.0/24", now, 10, None)])
+            .collect()
+    };
     write_store(daemon.directory.path(), 1000, blocks, |_| Vec::new());
     daemon.restart("");
-    scene.host.run("nft", &["delete", "element", "inet", "portsentry", "blocked4", &format!("{{ {} }}", address(7))]);
-    let expected: Vec<String> = (0..count).filter(|n| *n != 7).map(address).chain(["203.0.113.0/24".to_owned()]).collect();
+    scene.host.run(
+        "nft",
+        &["delete", "element", "inet", "portsentry", "blocked4", &format!("{{ {} }}", address(7))],
+    );
+    let expected: Vec<String> =
+        (0..count).filter(|n| *n != 7).map(address).chain(["203.0.113.0/24".to_owned()]).collect();
     assert!(daemon.blocked() == expected);
     let rows = daemon.json(&["list"]);
     assert_eq!((&rows[0]["reason"], &rows[0]["packets"]), (&"by hand: stored".into(), &0.into()));
-    assert!(rows[0]["expires_in"].as_u64().is_some_and(|left| (99_000..=100_000).contains(&left)), "{}", rows[0]);
+    assert!(
+        rows[0]["expires_in"].as_u64().is_some_and(|left| (99_000..=100_000).contains(&left)),
+        "{}",
+        rows[0]
+    );
 }
 
 #[test]
@@ -463,7 +570,10 @@ fn a_hundred_thousand_blocks_come_back_in_one_batch() {
         return;
     }
     schedule::alone();
-    let count: u32 = std::env::var("PORTSENTRY_BLOCKS").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
+    let count: u32 = std::env::var("PORTSENTRY_BLOCKS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(100_000);
     let scene = scene();
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
@@ -473,7 +583,8 @@ fn a_hundred_thousand_blocks_come_back_in_one_batch() {
         daemon.directory.path(),
         1000,
         |now| {
-            let mut blocks: Vec<_> = (0..count).map(|n| manual(&address(n), now, 10, Some(100_000))).collect();
+            let mut blocks: Vec<_> =
+                (0..count).map(|n| manual(&address(n), now, 10, Some(100_000))).collect();
             blocks.push(manual(SCANNER, now, 10, Some(100_000)));
             blocks
         },
@@ -487,7 +598,8 @@ fn a_hundred_thousand_blocks_come_back_in_one_batch() {
     daemon.wait_for_log(&format!("{} blocks restored from the state store", count + 1));
     // For comparison: nft, reading the same from a file.
     let saved = daemon.path("saved.nft");
-    let elements: Vec<_> = (0..count).map(|n| format!("{} timeout 100000s expires 99999s", address(n))).collect();
+    let elements: Vec<_> =
+        (0..count).map(|n| format!("{} timeout 100000s expires 99999s", address(n))).collect();
     std::fs::write(
         &saved,
         format!("table inet other {{ set s {{ type ipv4_addr; flags timeout; elements = {{ {} }}\n }}\n }}\n", elements.join(",\n")),

@@ -33,10 +33,24 @@ fn scene() -> Scene {
 /// replaced in portsentry.conf, `modes` are the content of /etc/default/portsentry, `ignored` is
 /// appended to the static ignore file, from which the package's own script generates the ignore
 /// file.
-fn set_up(machine: &Machine<'_>, package: Option<&Package>, edits: &[(&str, &str)], modes: [&str; 2], ignored: &str) {
-    let fixture = |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/classic").join(name)).unwrap();
+fn set_up(
+    machine: &Machine<'_>,
+    package: Option<&Package>,
+    edits: &[(&str, &str)],
+    modes: [&str; 2],
+    ignored: &str,
+) {
+    let fixture = |name: &str| {
+        std::fs::read_to_string(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/classic").join(name),
+        )
+        .unwrap()
+    };
     let (mut configuration, fixed) = match package {
-        Some(package) => (package.text("etc/portsentry/portsentry.conf"), package.text("etc/portsentry/portsentry.ignore.static")),
+        Some(package) => (
+            package.text("etc/portsentry/portsentry.conf"),
+            package.text("etc/portsentry/portsentry.ignore.static"),
+        ),
         None => (fixture("debian.conf"), fixture("debian.ignore")),
     };
     for (old, new) in edits {
@@ -50,14 +64,20 @@ fn set_up(machine: &Machine<'_>, package: Option<&Package>, edits: &[(&str, &str
     // Written by the package's postinst on a new host.
     if let Some(package) = package {
         let postinst = package.text("DEBIAN/postinst");
-        assert!(postinst.contains("TCP_MODE=tcp") && postinst.contains("UDP_MODE=udp"), "{postinst}");
+        assert!(
+            postinst.contains("TCP_MODE=tcp") && postinst.contains("UDP_MODE=udp"),
+            "{postinst}"
+        );
         // Done by its init script at every start.
         let script = package.path("usr/lib/portsentry/portsentry-build-ignore-file");
         let built = machine.output("perl", &[script.to_str().unwrap()]);
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         assert!(machine.text("/etc/portsentry/portsentry.ignore").contains("DO NOT EDIT"));
     }
-    machine.write("/etc/default/portsentry", &format!("# portsentry\nTCP_MODE=\"{}\"\nUDP_MODE=\"{}\"\n", modes[0], modes[1]));
+    machine.write(
+        "/etc/default/portsentry",
+        &format!("# portsentry\nTCP_MODE=\"{}\"\nUDP_MODE=\"{}\"\n", modes[0], modes[1]),
+    );
 }
 
 /// The old program with the package's files; it is ended by its process ids.
@@ -69,22 +89,32 @@ fn run_old(machine: &Machine<'_>, package: &Package, mode: &str, attack: impl Fn
     for pid in machine.pids() {
         run("kill", &["-TERM", &pid]);
     }
-    assert!(eventually(Duration::from_secs(5), || machine.pids().is_empty()), "the old program does not end");
+    assert!(
+        eventually(Duration::from_secs(5), || machine.pids().is_empty()),
+        "the old program does not end"
+    );
 }
 
 /// Without the package the migration is tried with the files of tests/classic, which is printed.
 fn package() -> Option<Package> {
-    Package::get().map_err(|reason| println!("{reason}: tried with the files of tests/classic")).ok()
+    Package::get()
+        .map_err(|reason| println!("{reason}: tried with the files of tests/classic"))
+        .ok()
 }
 
 fn is_history_line(line: &str, address: &str) -> bool {
-    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = |text: &str, count: usize| {
+        text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
     let Some((epoch, rest)) = line.split_once(" - ") else { return false };
     let Some((when, rest)) = rest.split_once(" Host: ") else { return false };
     let Some((day, time)) = when.split_once(' ') else { return false };
     let day: Vec<_> = day.split('/').collect();
     let time: Vec<_> = time.split(':').collect();
-    let Some(port) = rest.strip_prefix(&format!("{address}/{address} Port: ")).and_then(|rest| rest.strip_suffix(" TCP Blocked")) else {
+    let Some(port) = rest
+        .strip_prefix(&format!("{address}/{address} Port: "))
+        .and_then(|rest| rest.strip_suffix(" TCP Blocked"))
+    else {
         return false;
     };
     digits(epoch, 10)
@@ -100,8 +130,12 @@ fn is_history_line(line: &str, address: &str) -> bool {
 /// fail2ban's own filter matches these lines, if fail2ban is installed or `tests/run` has unpacked
 /// it in the target directory.
 fn fail2ban_finds(history: &Path, lines: usize) {
-    let unpacked = Path::new(env!("CARGO_BIN_EXE_portsentry")).ancestors().nth(2).unwrap().join("fail2ban");
-    let Some(root) = [Path::new("/"), &unpacked].into_iter().find(|root| root.join("usr/bin/fail2ban-regex").exists()) else {
+    let unpacked =
+        Path::new(env!("CARGO_BIN_EXE_portsentry")).ancestors().nth(2).unwrap().join("fail2ban");
+    let Some(root) = [Path::new("/"), &unpacked]
+        .into_iter()
+        .find(|root| root.join("usr/bin/fail2ban-regex").exists())
+    else {
         println!("fail2ban cannot be had: the lines were compared by their form only");
         return;
     };
@@ -116,7 +150,11 @@ fn fail2ban_finds(history: &Path, lines: usize) {
         .output()
         .unwrap();
     let words = String::from_utf8_lossy(&found.stdout).into_owned();
-    assert!(words.contains(&format!(" {lines} matched, 0 missed")), "{words}{}", String::from_utf8_lossy(&found.stderr));
+    assert!(
+        words.contains(&format!(" {lines} matched, 0 missed")),
+        "{words}{}",
+        String::from_utf8_lossy(&found.stderr)
+    );
 }
 
 #[test]
@@ -129,10 +167,14 @@ fn a_host_with_debians_default_files_reports_as_before() {
     let mut machine = Machine::new(&scene.host);
     set_up(&machine, package.as_ref(), &[], ["tcp", "udp"], "");
     if let Some(package) = &package {
-        run_old(&machine, package, "tcp", || drop(scene.traffic("knock", OLD_SCANNER, HOST, &["1", "11", "15"])));
+        run_old(&machine, package, "tcp", || {
+            drop(scene.traffic("knock", OLD_SCANNER, HOST, &["1", "11", "15"]))
+        });
         machine.wait_for_log("attackalert: Ignoring TCP response per configuration file setting.");
         // Its history says blocked for hosts that it did not block: fail2ban's jail would ban them.
-        assert!(machine.text(HISTORY).contains("TCP Blocked") && machine.blocked_by_old().is_empty());
+        assert!(
+            machine.text(HISTORY).contains("TCP Blocked") && machine.blocked_by_old().is_empty()
+        );
     }
     let history = machine.text(HISTORY);
     let said = machine.import(&[]);
@@ -144,7 +186,9 @@ fn a_host_with_debians_default_files_reports_as_before() {
     machine.wait_for_log(&format!(" from host: {SCANNER}/{SCANNER} to TCP port: "));
     let ignoring = "attackalert: Ignoring TCP response per configuration file setting.";
     assert!(
-        eventually(Duration::from_secs(10), || machine.log()[before..].iter().any(|line| line.contains(ignoring))),
+        eventually(Duration::from_secs(10), || machine.log()[before..]
+            .iter()
+            .any(|line| line.contains(ignoring))),
         "{}",
         machine.log().join("\n")
     );
@@ -166,14 +210,29 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
     // line end.
     let ip = run("sh", &["-c", "command -v ip"]);
     let route = format!("KILL_ROUTE=\"{} route add unreachable $TARGET$\"", ip.trim());
-    let edits = [("BLOCK_TCP=\"0\"", "BLOCK_TCP=\"1\""), ("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"", &route)];
-    set_up(&machine, package.as_ref(), &edits, ["atcp", "audp"], &format!("{FRIEND} # the backup host\n10.69.7.9/24"));
+    let edits = [
+        ("BLOCK_TCP=\"0\"", "BLOCK_TCP=\"1\""),
+        ("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"", &route),
+    ];
+    set_up(
+        &machine,
+        package.as_ref(),
+        &edits,
+        ["atcp", "audp"],
+        &format!("{FRIEND} # the backup host\n10.69.7.9/24"),
+    );
 
     let mut known = 0;
     if let Some(package) = &package {
-        run_old(&machine, package, "atcp", || scene.scan_from(OLD_SCANNER, &["-sS", "-p1-20", HOST]));
+        run_old(&machine, package, "atcp", || {
+            scene.scan_from(OLD_SCANNER, &["-sS", "-p1-20", HOST])
+        });
         assert_eq!(machine.blocked_by_old(), [OLD_SCANNER]);
-        assert!(is_history_line(machine.text(HISTORY).trim_end(), OLD_SCANNER), "{}", machine.text(HISTORY));
+        assert!(
+            is_history_line(machine.text(HISTORY).trim_end(), OLD_SCANNER),
+            "{}",
+            machine.text(HISTORY)
+        );
         known = 1;
     }
 
@@ -181,8 +240,14 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
     println!("{said}");
     // The old program's lines went to syslog; so do ours, so that the recipes find them.
     let yaml = machine.text("/etc/portsentry/portsentry.yaml");
-    assert!(yaml.contains("mode: advanced") && yaml.contains("TCP_MODE=\"atcp\"") && yaml.contains("UDP_MODE=\"audp\""), "{yaml}");
-    machine.write("/etc/portsentry/portsentry.yaml", &format!("{yaml}\nlog: {{ target: syslog }}\n"));
+    assert!(
+        yaml.contains("mode: advanced")
+            && yaml.contains("TCP_MODE=\"atcp\"")
+            && yaml.contains("UDP_MODE=\"audp\""),
+        "{yaml}"
+    );
+    machine
+        .write("/etc/portsentry/portsentry.yaml", &format!("{yaml}\nlog: {{ target: syslog }}\n"));
     machine.start_ours(&[]);
     assert_eq!(machine.text("/var/log/stderr"), "");
 
@@ -192,11 +257,23 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
         scene.scan_from(friend, &["-sU", "-p1-10", HOST]);
     }
     scene.scan_from(SCANNER, &["-sU", "-p1-20", HOST]);
-    machine.wait_for_log(&format!("attackalert: UDP scan from host: {SCANNER}/{SCANNER} to UDP port: "));
-    assert_eq!(machine.blocked_by_ours(), Vec::<String>::new(), "BLOCK_UDP is 0, and friends are ignored");
+    machine.wait_for_log(&format!(
+        "attackalert: UDP scan from host: {SCANNER}/{SCANNER} to UDP port: "
+    ));
+    assert_eq!(
+        machine.blocked_by_ours(),
+        Vec::<String>::new(),
+        "BLOCK_UDP is 0, and friends are ignored"
+    );
     scene.scan_from(SCANNER, &["-sS", "-p1-100", HOST]);
-    assert!(eventually(Duration::from_secs(5), || machine.blocked_by_ours() == [SCANNER]), "{:?}", machine.blocked_by_ours());
-    assert!(!scene.reaches_from(SCANNER) && scene.reaches_from(FRIEND) && scene.reaches_from(OFFICE));
+    assert!(
+        eventually(Duration::from_secs(5), || machine.blocked_by_ours() == [SCANNER]),
+        "{:?}",
+        machine.blocked_by_ours()
+    );
+    assert!(
+        !scene.reaches_from(SCANNER) && scene.reaches_from(FRIEND) && scene.reaches_from(OFFICE)
+    );
 
     // The history continues where the old program stopped.
     let written = || machine.text(HISTORY).lines().count() == known + 1;
@@ -215,13 +292,28 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
         format!("attackalert: Host {SCANNER} has been blocked via "),
     ] {
         // The old program's lines begin with the time: its syslog(3) writes it.
-        let told = || machine.log().iter().any(|line| line.contains(&text) && line.starts_with('<') && line.contains(">portsentry["));
-        assert!(eventually(Duration::from_secs(5), told), "no {text:?} of ours:\n{}", machine.log().join("\n"));
+        let told = || {
+            machine.log().iter().any(|line| {
+                line.contains(&text) && line.starts_with('<') && line.contains(">portsentry[")
+            })
+        };
+        assert!(
+            eventually(Duration::from_secs(5), told),
+            "no {text:?} of ours:\n{}",
+            machine.log().join("\n")
+        );
     }
-    let of_friends: Vec<_> = machine.log().into_iter().filter(|line| line.contains(FRIEND) || line.contains(OFFICE)).collect();
+    let of_friends: Vec<_> = machine
+        .log()
+        .into_iter()
+        .filter(|line| line.contains(FRIEND) || line.contains(OFFICE))
+        .collect();
     assert!(of_friends.iter().all(|line| !line.contains("attackalert")), "{of_friends:?}");
     let line = format!("ALL: {SCANNER} : DENY");
-    assert!(eventually(Duration::from_secs(5), || machine.text("/etc/hosts.deny").lines().any(|found| found == line)));
+    assert!(eventually(Duration::from_secs(5), || machine
+        .text("/etc/hosts.deny")
+        .lines()
+        .any(|found| found == line)));
     machine.stop_ours();
     machine.wait_for_log("securityalert: PortSentry is shutting down");
     assert!(machine.text(HISTORY).starts_with(&history), "nothing is taken back");

@@ -21,7 +21,10 @@ const HOST: &str = "10.68.0.1";
 const SCANNER: &str = "10.68.0.2";
 
 fn unit() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd/portsentry.service")).unwrap()
+    fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd/portsentry.service"),
+    )
+    .unwrap()
 }
 
 /// The value of a setting that occurs once.
@@ -44,12 +47,20 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let installed = unit()
         .replace("/usr/sbin/portsentryctl", env!("CARGO_BIN_EXE_portsentryctl"))
         .replace("=/usr/sbin/portsentry", &format!("={}", env!("CARGO_BIN_EXE_portsentry")));
-    assert!(!installed.lines().any(|line| !line.starts_with('#') && line.contains("/usr/sbin")), "{installed}");
+    assert!(
+        !installed.lines().any(|line| !line.starts_with('#') && line.contains("/usr/sbin")),
+        "{installed}"
+    );
     fs::write(&path, installed).unwrap();
-    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
+    let output =
+        Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     // Faults of other units of this machine do not matter.
-    let said = String::from_utf8_lossy(&said).lines().filter(|line| line.contains("portsentry")).collect::<Vec<_>>().join("\n");
+    let said = String::from_utf8_lossy(&said)
+        .lines()
+        .filter(|line| line.contains("portsentry"))
+        .collect::<Vec<_>>()
+        .join("\n");
     assert!(said.is_empty(), "{said}");
     assert!(output.status.success());
 }
@@ -57,7 +68,10 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
 // P24
 #[test]
 fn the_default_paths_lie_in_the_units_directories() {
-    let made = [Path::new("/var/lib").join(setting("StateDirectory")), Path::new("/run").join(setting("RuntimeDirectory"))];
+    let made = [
+        Path::new("/var/lib").join(setting("StateDirectory")),
+        Path::new("/run").join(setting("RuntimeDirectory")),
+    ];
     let config = portsentry::config::Config::default();
     assert!(!config.respond.hosts_deny.enabled && config.blocked_file.is_none());
     for file in [config.state_dir, config.control.socket, config.history_file.unwrap()] {
@@ -84,7 +98,10 @@ fn start_caged(machine: &mut Machine<'_>, writable: &str) {
     let capabilities = format!("CAPABILITIES=-all,{}", words.join(","));
     let umask = format!("UMASK={}", setting("UMask"));
     let writable = format!("WRITABLE={writable}");
-    assert_eq!((setting("NoNewPrivileges"), setting("ProtectSystem")), ("yes".to_owned(), "strict".to_owned()));
+    assert_eq!(
+        (setting("NoNewPrivileges"), setting("ProtectSystem")),
+        ("yes".to_owned(), "strict".to_owned())
+    );
     machine.start_ours_by(&["env", &capabilities, &umask, &writable, "sh", "-c", CAGE, "sh"], &[]);
 }
 
@@ -125,9 +142,15 @@ fn the_daemon_works_in_the_units_sandbox_and_names_missing_rights() {
     let effective = fs::read_to_string(format!("/proc/{}/status", machine.pid())).unwrap();
     let bits = effective.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
     let bits = u64::from_str_radix(bits, 16).unwrap();
-    assert_eq!(bits.count_ones() as usize, setting("CapabilityBoundingSet").split_whitespace().count(), "the test has not built the cage");
+    assert_eq!(
+        bits.count_ones() as usize,
+        setting("CapabilityBoundingSet").split_whitespace().count(),
+        "the test has not built the cage"
+    );
     knock(&scanner, &["1", "7", "9", "11"]);
-    machine.wait_for_log(&format!("attackalert: Host {SCANNER} has been blocked via nftables for 1h: connect scan, proven"));
+    machine.wait_for_log(&format!(
+        "attackalert: Host {SCANNER} has been blocked via nftables for 1h: connect scan, proven"
+    ));
     machine.wait_for_log("failed (exit status 3)");
     machine.wait_for_log(&format!("it wrote: ran for {SCANNER}"));
     machine.wait_for_log("ReadWritePaths=");
@@ -138,12 +161,18 @@ fn the_daemon_works_in_the_units_sandbox_and_names_missing_rights() {
     let history = fs::metadata(machine.file("/var/lib/portsentry/portsentry.history")).unwrap();
     assert_eq!(history.permissions().mode() & 0o777, 0o640);
     assert_eq!(fs::metadata(machine.file("/run/portsentry/control.sock")).unwrap().gid(), 4, "adm");
-    assert!(!machine.log().iter().any(|line| line.contains("CAP_")), "it lacks a capability:\n{}", machine.log().join("\n"));
+    assert!(
+        !machine.log().iter().any(|line| line.contains("CAP_")),
+        "it lacks a capability:\n{}",
+        machine.log().join("\n")
+    );
     machine.stop_ours();
 
     // Granted by responses.conf.
     start_caged(&mut machine, "/etc");
-    machine.wait_for_log(&format!("attackalert: Host {SCANNER} has been blocked via wrappers with string: \"ALL: {SCANNER}\""));
+    machine.wait_for_log(&format!(
+        "attackalert: Host {SCANNER} has been blocked via wrappers with string: \"ALL: {SCANNER}\""
+    ));
     assert_eq!(fs::metadata(machine.file("/etc/hosts.deny")).unwrap().gid(), 4);
     let unblocked = machine.ctl(&["unblock", "--all"]);
     assert!(unblocked.status.success(), "{}", String::from_utf8_lossy(&unblocked.stderr));

@@ -40,7 +40,9 @@ fn every_broken_configuration_ends_with_78_its_place_and_a_remedy() {
         let path = entry.unwrap().path();
         let text = fs::read(&path).unwrap();
         let first = String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned();
-        let Some(expected) = first.strip_prefix("# expect: ") else { panic!("{}: no \"# expect:\" line", path.display()) };
+        let Some(expected) = first.strip_prefix("# expect: ") else {
+            panic!("{}: no \"# expect:\" line", path.display())
+        };
         let (place, rest) = expected.split_once(' ').expect("place and words");
         let (words, remedy) = rest.split_once(" | ").expect("words | remedy");
         let (_directory, copy) = file("");
@@ -49,7 +51,11 @@ fn every_broken_configuration_ends_with_78_its_place_and_a_remedy() {
             let told = portsentry(&["--config", &copy, option]);
             let error = stderr(&told);
             assert_eq!(told.status.code(), Some(78), "{}: {error}", path.display());
-            assert!(error.contains(&format!("portsentry.yaml:{place}:")), "{}: {error}", path.display());
+            assert!(
+                error.contains(&format!("portsentry.yaml:{place}:")),
+                "{}: {error}",
+                path.display()
+            );
             assert!(error.contains(words) && error.contains(remedy), "{}: {error}", path.display());
         }
         count += 1;
@@ -109,7 +115,15 @@ fn without_privilege_it_says_so_and_ends_with_77() {
     // The binary may be in a directory closed to other users: copy it.
     let copy = directory.path().join("portsentry");
     copy_program(PORTSENTRY, &copy);
-    let words = ["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", copy.to_str().unwrap(), "--config", &path];
+    let words = [
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--bounding-set=-all",
+        copy.to_str().unwrap(),
+        "--config",
+        &path,
+    ];
     let told = output("setpriv", &words, Duration::from_secs(10));
     assert_eq!(told.status.code(), Some(77), "{}", stderr(&told));
     assert!(stderr(&told).contains("CAP_NET_ADMIN"), "{}", stderr(&told));
@@ -122,10 +136,18 @@ fn mode_words_that_do_not_fit_the_file_are_refused_as_the_file_itself_would_be()
     assert!(portsentry(&["--config", &path, "--check"]).status.success());
     let told = portsentry(&["--config", &path, "--check", "-tcp"]);
     assert_eq!(told.status.code(), Some(78), "{}", stdout(&told));
-    assert!(stderr(&told).contains("the command line: error: `tcp.ports` has port 0"), "{}", stderr(&told));
+    assert!(
+        stderr(&told).contains("the command line: error: `tcp.ports` has port 0"),
+        "{}",
+        stderr(&told)
+    );
     let (_directory, path) = file("udp: {ports: []}\nscan_trigger: 30\n");
     assert_eq!(portsentry(&["--config", &path, "--check", "-sudp"]).status.code(), Some(78));
     // A warning that only the command line causes.
     let told = portsentry(&["--config", &path, "--check", "-stcp"]);
-    assert!(told.status.success() && stderr(&told).contains("a scan of all of them is not noticed"), "{}", stderr(&told));
+    assert!(
+        told.status.success() && stderr(&told).contains("a scan of all of them is not noticed"),
+        "{}",
+        stderr(&told)
+    );
 }

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol,
-    ProtocolAction, Refused, Respond, Severity, Unproven,
+    self, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny, KEYS,
+    Keyword, Log, NeverBlock, PortMode, PortSet, Protocol, ProtocolAction, Refused, Respond,
+    Severity, Unproven,
 };
 use proptest::prelude::*;
 
@@ -34,7 +35,10 @@ fn fixtures(kind: &str) -> (tempfile::TempDir, Vec<PathBuf>) {
         mode(&to, 0o644);
         to
     };
-    let mut files: Vec<_> = std::fs::read_dir(repository().join("tests/configuration").join(kind)).unwrap().map(copy).collect();
+    let mut files: Vec<_> = std::fs::read_dir(repository().join("tests/configuration").join(kind))
+        .unwrap()
+        .map(copy)
+        .collect();
     files.sort();
     (directory, files)
 }
@@ -51,12 +55,21 @@ fn expected(file: &Path) -> Vec<Expected> {
     let bytes = std::fs::read(file).unwrap();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
-    assert!(!lines.is_empty() && text.starts_with("# expect: "), "{}: no expectation in the first line", file.display());
+    assert!(
+        !lines.is_empty() && text.starts_with("# expect: "),
+        "{}: no expectation in the first line",
+        file.display()
+    );
     let parse = |line: &str| {
         let (place, words) = line.split_once(' ').unwrap();
         let (line, column) = place.split_once(':').unwrap();
         let (message, remedy) = words.split_once(" | ").unwrap();
-        Expected { line: line.parse().unwrap(), column: column.parse().unwrap(), message: message.to_owned(), remedy: remedy.to_owned() }
+        Expected {
+            line: line.parse().unwrap(),
+            column: column.parse().unwrap(),
+            message: message.to_owned(),
+            remedy: remedy.to_owned(),
+        }
     };
     lines.into_iter().map(parse).collect()
 }
@@ -64,12 +77,20 @@ fn expected(file: &Path) -> Vec<Expected> {
 /// Each expectation is met by a finding of this severity, and there are no other findings of it.
 fn hold(file: &Path, findings: &[Finding], severity: Severity) {
     let all: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
-    let mut of_it: Vec<_> = findings.iter().filter(|finding| finding.severity == severity).collect();
+    let mut of_it: Vec<_> =
+        findings.iter().filter(|finding| finding.severity == severity).collect();
     for Expected { line, column, message, remedy } in expected(file) {
         let met = of_it.iter().position(|finding| {
-            (finding.line, finding.column) == (line, column) && finding.message.contains(&message) && finding.remedy.contains(&remedy)
+            (finding.line, finding.column) == (line, column)
+                && finding.message.contains(&message)
+                && finding.remedy.contains(&remedy)
         });
-        let met = met.unwrap_or_else(|| panic!("{}: no {severity} at {line}:{column} with `{message}` and `{remedy}` among\n{all}", file.display()));
+        let met = met.unwrap_or_else(|| {
+            panic!(
+                "{}: no {severity} at {line}:{column} with `{message}` and `{remedy}` among\n{all}",
+                file.display()
+            )
+        });
         let finding = of_it.remove(met);
         assert_eq!(finding.file, file);
     }
@@ -82,9 +103,12 @@ fn every_broken_file_is_refused_with_its_place_and_a_remedy() {
     let (_directory, files) = fixtures("broken");
     assert!(files.len() >= 24, "{} kinds", files.len());
     for file in files {
-        let Err(Refused { findings }) = config::load(&file) else { panic!("{} was taken", file.display()) };
+        let Err(Refused { findings }) = config::load(&file) else {
+            panic!("{} was taken", file.display())
+        };
         hold(&file, &findings, Severity::Error);
-        let places: Vec<_> = findings.iter().map(|finding| (finding.line, finding.column)).collect();
+        let places: Vec<_> =
+            findings.iter().map(|finding| (finding.line, finding.column)).collect();
         assert!(places.is_sorted(), "{}: {places:?}", file.display());
     }
 }
@@ -94,7 +118,10 @@ fn every_odd_file_is_taken_with_a_warning_at_its_place() {
     let (_directory, files) = fixtures("odd");
     for file in files {
         let loaded = config::load(&file).unwrap_or_else(|refused| panic!("{refused}"));
-        let (pending, told): (Vec<_>, Vec<_>) = loaded.warnings.into_iter().partition(|finding| finding.message.contains("not in force yet"));
+        let (pending, told): (Vec<_>, Vec<_>) = loaded
+            .warnings
+            .into_iter()
+            .partition(|finding| finding.message.contains("not in force yet"));
         let held = if told.is_empty() { pending } else { told };
         hold(&file, &held, Severity::Warning);
         assert_eq!(loaded.from.as_deref(), Some(file.as_path()));
@@ -104,7 +131,8 @@ fn every_odd_file_is_taken_with_a_warning_at_its_place() {
 // D12
 #[test]
 fn odd_networks_are_taken_masked() {
-    let loaded = config::parse("allow: [192.0.2.7/24, \"2001:db8::1/32\", 10.1.2.3]\n", "x").unwrap();
+    let loaded =
+        config::parse("allow: [192.0.2.7/24, \"2001:db8::1/32\", 10.1.2.3]\n", "x").unwrap();
     let allow: Vec<_> = loaded.config.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allow, ["192.0.2.0/24", "2001:db8::/32", "10.1.2.3/32"]);
     assert_eq!(loaded.warnings.len(), 2);
@@ -124,7 +152,11 @@ fn a_refusal_prints_all_findings_with_line_caret_and_help() {
 // P13
 #[test]
 fn no_text_of_a_file_reaches_a_terminal_unescaped() {
-    let refused = config::parse("mode: \"\\e[2J\u{202e}\"\n\"\u{85}\\u001b]0;x\": 1\n# \u{9b}31m\nnone: \u{9b}31m\n", "a\u{1b}[2J.yaml").unwrap_err();
+    let refused = config::parse(
+        "mode: \"\\e[2J\u{202e}\"\n\"\u{85}\\u001b]0;x\": 1\n# \u{9b}31m\nnone: \u{9b}31m\n",
+        "a\u{1b}[2J.yaml",
+    )
+    .unwrap_err();
     let text = refused.to_string();
     assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
     let long = format!("{}: 1\nmode: {}\n", "k".repeat(900), "v".repeat(100_000));
@@ -134,9 +166,18 @@ fn no_text_of_a_file_reaches_a_terminal_unescaped() {
 
 #[test]
 fn a_scalar_and_a_list_of_ports_and_port_zero_are_taken() {
-    let ports = |text: &str| config::parse(&format!("tcp: {{mode: stealth, ports: {text}}}\n"), "x").unwrap().config.tcp.ports;
+    let ports = |text: &str| {
+        config::parse(&format!("tcp: {{mode: stealth, ports: {text}}}\n"), "x")
+            .unwrap()
+            .config
+            .tcp
+            .ports
+    };
     assert_eq!(ports("0-1023"), PortSet::range(0, 1023));
-    assert_eq!(ports("[80, 20-25, \"443\", \"1 - 3\"]"), [20..=25, 80..=80, 443..=443, 1..=3].into_iter().collect());
+    assert_eq!(
+        ports("[80, 20-25, \"443\", \"1 - 3\"]"),
+        [20..=25, 80..=80, 443..=443, 1..=3].into_iter().collect()
+    );
     assert_eq!(ports("[0, 1, 2, 3, 4]"), PortSet::range(0, 4));
     assert_eq!(ports("1-65535"), PortSet::range(1, 65535));
     let none = config::parse("tcp: {mode: off, ports: []}\n", "x").unwrap().config;
@@ -145,7 +186,13 @@ fn a_scalar_and_a_list_of_ports_and_port_zero_are_taken() {
 
 #[test]
 fn an_empty_file_a_section_of_comments_and_a_file_with_a_byte_order_mark_are_fine() {
-    for text in ["", "# nothing\n", "tcp:\n  # mode: off\nudp:\n", "\u{feff}mode: enforce\n", "mode: enforce\r\nresolve: false\r\n"] {
+    for text in [
+        "",
+        "# nothing\n",
+        "tcp:\n  # mode: off\nudp:\n",
+        "\u{feff}mode: enforce\n",
+        "mode: enforce\r\nresolve: false\r\n",
+    ] {
         let loaded = config::parse(text, "x").unwrap_or_else(|refused| panic!("{refused}"));
         assert_eq!((loaded.config, loaded.warnings), (Config::default(), Vec::new()), "{text:?}");
     }
@@ -159,7 +206,8 @@ fn an_empty_path_switches_a_file_off() {
 
 #[test]
 fn a_port_list_can_be_used_twice() {
-    let config = config::parse("tcp:\n  ports: &p [1, 2, 79]\nudp:\n  ports: *p\n", "x").unwrap().config;
+    let config =
+        config::parse("tcp:\n  ports: &p [1, 2, 79]\nudp:\n  ports: *p\n", "x").unwrap().config;
     assert_eq!(config.tcp.ports, config.udp.ports);
     assert_eq!(config.udp.ports, PortSet::of(&[1, 2, 79]));
 }
@@ -167,26 +215,32 @@ fn a_port_list_can_be_used_twice() {
 #[test]
 fn the_commented_default_is_the_default_and_has_every_key() {
     let text = std::fs::read_to_string(repository().join("contrib/portsentry.yaml")).unwrap();
-    let loaded = config::parse(&text, "contrib/portsentry.yaml").unwrap_or_else(|refused| panic!("{refused}"));
+    let loaded = config::parse(&text, "contrib/portsentry.yaml")
+        .unwrap_or_else(|refused| panic!("{refused}"));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config, Config::default());
 
     // Keys with their values, including commented ones (`# reflex: true`), and nothing else that
     // looks like a key.
-    let (mut open, mut keys): (Vec<(usize, String)>, BTreeSet<String>) = (Vec::new(), BTreeSet::new());
+    let (mut open, mut keys): (Vec<(usize, String)>, BTreeSet<String>) =
+        (Vec::new(), BTreeSet::new());
     for line in text.lines() {
         let indent = line.len() - line.trim_start().len();
         let bare = line.trim_start().strip_prefix("# ").unwrap_or(line.trim_start());
         let Some((name, value)) = bare.split_once(':') else { continue };
         let commented = line.trim_start().starts_with('#');
-        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());
+        let is_name = !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());
         open.retain(|(depth, _)| *depth < indent);
-        let path: String = open.iter().map(|(_, name)| format!("{name}.")).chain([name.to_owned()]).collect();
+        let path: String =
+            open.iter().map(|(_, name)| format!("{name}.")).chain([name.to_owned()]).collect();
         let known = KEYS.iter().find(|key| key.path == path);
         match (is_name, commented, value.trim()) {
             (true, false, "") => open.push((indent, name.to_owned())),
             (true, false, _) => assert!(known.is_some() && keys.insert(path.clone()), "{path}"),
-            (true, true, value) if known.is_some_and(|key| key.default_text() == value) => assert!(keys.insert(path.clone()), "{path}"),
+            (true, true, value) if known.is_some_and(|key| key.default_text() == value) => {
+                assert!(keys.insert(path.clone()), "{path}")
+            }
             _ => {}
         }
     }
@@ -199,8 +253,11 @@ fn every_key_is_known_to_the_parser_and_no_other() {
         let mut parts: Vec<_> = key.path.split('.').collect();
         let name = parts.pop().unwrap();
         let head: String = parts.iter().map(|part| format!("{part}: {{")).collect();
-        let text = |name: &str| format!("{head}{name}: {}{}\n", key.default_text(), "}".repeat(parts.len()));
-        let loaded = config::parse(&text(name), "x").unwrap_or_else(|refused| panic!("{}: {refused}", key.path));
+        let text = |name: &str| {
+            format!("{head}{name}: {}{}\n", key.default_text(), "}".repeat(parts.len()))
+        };
+        let loaded = config::parse(&text(name), "x")
+            .unwrap_or_else(|refused| panic!("{}: {refused}", key.path));
         assert_eq!(loaded.config, Config::default(), "{}", key.path);
         let refused = config::parse(&text(&format!("{name}_x")), "x").unwrap_err();
         assert!(refused.findings[0].message.contains("unknown key"), "{refused}");
@@ -214,19 +271,41 @@ fn the_bounds_of_the_table_hold() {
             let mut parts: Vec<_> = key.path.split('.').collect();
             let name = parts.pop().unwrap();
             let head: String = parts.iter().map(|part| format!("{part}: {{")).collect();
-            match config::parse(&format!("{head}{name}: {value}{}\n", "}".repeat(parts.len())), "x") {
+            match config::parse(&format!("{head}{name}: {value}{}\n", "}".repeat(parts.len())), "x")
+            {
                 Ok(_) => false,
-                Err(refused) => refused.findings.iter().any(|finding| finding.message.contains("out of range")),
+                Err(refused) => {
+                    refused.findings.iter().any(|finding| finding.message.contains("out of range"))
+                }
             }
         };
         match key.kind {
             config::Kind::Number { min, max, .. } => {
-                assert!(!try_value(&min.to_string()) && !try_value(&max.to_string()), "{}", key.path);
-                assert!(try_value(&(i64::from(min) - 1).to_string()) && try_value(&(i64::from(max) + 1).to_string()), "{}", key.path);
+                assert!(
+                    !try_value(&min.to_string()) && !try_value(&max.to_string()),
+                    "{}",
+                    key.path
+                );
+                assert!(
+                    try_value(&(i64::from(min) - 1).to_string())
+                        && try_value(&(i64::from(max) + 1).to_string()),
+                    "{}",
+                    key.path
+                );
             }
             config::Kind::Time { min, max, zero, .. } => {
-                assert!(!try_value(&format!("{}ms", min.as_millis())) && !try_value(&format!("{}s", max.as_secs())), "{}", key.path);
-                assert!(try_value(&format!("{}ms", min.as_millis() - 1)) && try_value(&format!("{}s", max.as_secs() + 1)), "{}", key.path);
+                assert!(
+                    !try_value(&format!("{}ms", min.as_millis()))
+                        && !try_value(&format!("{}s", max.as_secs())),
+                    "{}",
+                    key.path
+                );
+                assert!(
+                    try_value(&format!("{}ms", min.as_millis() - 1))
+                        && try_value(&format!("{}s", max.as_secs() + 1)),
+                    "{}",
+                    key.path
+                );
                 assert_eq!(try_value("0"), zero.is_none(), "{}", key.path);
             }
             _ => {}
@@ -239,41 +318,77 @@ fn word_of<T: Keyword + std::fmt::Debug>() -> impl Strategy<Value = T> {
 }
 
 fn ports() -> impl Strategy<Value = PortSet> {
-    proptest::collection::vec((any::<u16>(), 0u16..200), 1..12)
-        .prop_map(|pairs| pairs.into_iter().map(|(first, length)| first..=first.saturating_add(length)).collect())
+    proptest::collection::vec((any::<u16>(), 0u16..200), 1..12).prop_map(|pairs| {
+        pairs.into_iter().map(|(first, length)| first..=first.saturating_add(length)).collect()
+    })
 }
 
 /// A stealth or advanced protocol that watches ports: contradictions have their own tests.
 fn protocol() -> impl Strategy<Value = Protocol> {
-    (word_of::<PortMode>(), ports(), ports(), ports(), word_of::<ProtocolAction>()).prop_map(|(mode, ports, advanced_ports, exclude, action)| {
-        let ports = if mode == PortMode::Connect { ports.without(&PortSet::of(&[0])) } else { ports };
-        let (ports, advanced_ports) = if ports.is_empty() { (PortSet::of(&[7]), advanced_ports) } else { (ports, advanced_ports) };
-        let exclude = if advanced_ports.without(&exclude).is_empty() { PortSet::default() } else { exclude };
-        Protocol { mode, ports, advanced_ports, exclude, action }
-    })
+    (word_of::<PortMode>(), ports(), ports(), ports(), word_of::<ProtocolAction>()).prop_map(
+        |(mode, ports, advanced_ports, exclude, action)| {
+            let ports =
+                if mode == PortMode::Connect { ports.without(&PortSet::of(&[0])) } else { ports };
+            let (ports, advanced_ports) = if ports.is_empty() {
+                (PortSet::of(&[7]), advanced_ports)
+            } else {
+                (ports, advanced_ports)
+            };
+            let exclude = if advanced_ports.without(&exclude).is_empty() {
+                PortSet::default()
+            } else {
+                exclude
+            };
+            Protocol { mode, ports, advanced_ports, exclude, action }
+        },
+    )
 }
 
 fn millis(from: u64, to: u64) -> impl Strategy<Value = Duration> {
-    prop_oneof![(from..=to).prop_map(Duration::from_secs), (from * 1000..=to * 1000).prop_map(Duration::from_millis)]
+    prop_oneof![
+        (from..=to).prop_map(Duration::from_secs),
+        (from * 1000..=to * 1000).prop_map(Duration::from_millis)
+    ]
 }
 
 fn block() -> impl Strategy<Value = Block> {
-    let times = (proptest::option::of(millis(1, 86_400)), millis(86_400, 365 * 86_400), millis(60, 365 * 86_400), millis(1, 3600));
+    let times = (
+        proptest::option::of(millis(1, 86_400)),
+        millis(86_400, 365 * 86_400),
+        millis(60, 365 * 86_400),
+        millis(1, 3600),
+    );
     (times, 1u32..=100, 48u8..=128, word_of(), 1u32..=100_000, 1u32..=10_000_000).prop_map(
-        |((timeout, max, memory, unproven), factor, ipv6_prefix, action, per_minute, total)| Block {
-            timeout,
-            escalate: Escalate { factor, max, memory },
-            ipv6_prefix,
-            unproven: Unproven { action, timeout: timeout.map_or(unproven, |timeout| unproven.min(timeout)), per_minute },
-            total,
+        |((timeout, max, memory, unproven), factor, ipv6_prefix, action, per_minute, total)| {
+            Block {
+                timeout,
+                escalate: Escalate { factor, max, memory },
+                ipv6_prefix,
+                unproven: Unproven {
+                    action,
+                    timeout: timeout.map_or(unproven, |timeout| unproven.min(timeout)),
+                    per_minute,
+                },
+                total,
+            }
         },
     )
 }
 
 fn networks() -> impl Strategy<Value = Vec<ipnet::IpNet>> {
     let network = prop_oneof![
-        (any::<std::net::Ipv4Addr>(), 0u8..=32).prop_map(|(address, bits)| ipnet::IpNet::new(address.into(), bits).unwrap().trunc()),
-        (any::<std::net::Ipv6Addr>(), 0u8..=128).prop_map(|(address, bits)| ipnet::IpNet::new(address.into(), bits).unwrap().trunc()),
+        (any::<std::net::Ipv4Addr>(), 0u8..=32).prop_map(|(address, bits)| ipnet::IpNet::new(
+            address.into(),
+            bits
+        )
+        .unwrap()
+        .trunc()),
+        (any::<std::net::Ipv6Addr>(), 0u8..=128).prop_map(|(address, bits)| ipnet::IpNet::new(
+            address.into(),
+            bits
+        )
+        .unwrap()
+        .trunc()),
     ];
     proptest::collection::vec(network, 0..6).prop_map(|mut list| {
         let mut seen = BTreeSet::new();
@@ -283,12 +398,19 @@ fn networks() -> impl Strategy<Value = Vec<ipnet::IpNet>> {
 }
 
 fn path(name: &'static str) -> impl Strategy<Value = PathBuf> {
-    "[^\u{0}-\u{1f}\u{7f}-\u{9f}]{0,20}".prop_map(move |text| PathBuf::from(format!("/{name}/{text}")))
+    "[^\u{0}-\u{1f}\u{7f}-\u{9f}]{0,20}"
+        .prop_map(move |text| PathBuf::from(format!("/{name}/{text}")))
 }
 
 /// Text with everything that YAML may misread; without macros, which have braces.
 fn text() -> impl Strategy<Value = String> {
-    prop_oneof!["[^{}$]{0,30}", "[ \\t\\n\\r\"'\\\\#:&*!|>%@`,\\[\\]~-]{0,12}", Just("true".to_owned()), Just("1e3".to_owned()), Just("~".to_owned())]
+    prop_oneof![
+        "[^{}$]{0,30}",
+        "[ \\t\\n\\r\"'\\\\#:&*!|>%@`,\\[\\]~-]{0,12}",
+        Just("true".to_owned()),
+        Just("1e3".to_owned()),
+        Just("~".to_owned())
+    ]
 }
 
 fn respond() -> impl Strategy<Value = Respond> {
@@ -296,17 +418,29 @@ fn respond() -> impl Strategy<Value = Respond> {
         path("bin").prop_filter("macro", |p| !p.to_string_lossy().contains('{')),
         proptest::collection::vec(text().prop_map(|t| t.replace('\0', "")), 0..4),
     ));
-    let command =
-        command.prop_map(|command| command.map_or_else(Vec::new, |(program, words)| [vec![program.to_str().unwrap().to_owned()], words].concat()));
-    (command, word_of::<CommandWhen>(), millis(1, 3600), any::<bool>(), path("etc"), "([^{}$\\p{C}\\s#][^{}$\\p{C}]{0,19})?", text()).prop_map(
-        |(command, command_when, command_timeout, enabled, path, line, banner)| Respond {
-            command,
-            command_when,
-            command_timeout,
-            hosts_deny: HostsDeny { enabled, path, line: format!("{line}{{target}} : \"x\"") },
-            banner,
-        },
+    let command = command.prop_map(|command| {
+        command.map_or_else(Vec::new, |(program, words)| {
+            [vec![program.to_str().unwrap().to_owned()], words].concat()
+        })
+    });
+    (
+        command,
+        word_of::<CommandWhen>(),
+        millis(1, 3600),
+        any::<bool>(),
+        path("etc"),
+        "([^{}$\\p{C}\\s#][^{}$\\p{C}]{0,19})?",
+        text(),
     )
+        .prop_map(|(command, command_when, command_timeout, enabled, path, line, banner)| {
+            Respond {
+                command,
+                command_when,
+                command_timeout,
+                hosts_deny: HostsDeny { enabled, path, line: format!("{line}{{target}} : \"x\"") },
+                banner,
+            }
+        })
 }
 
 fn configurations() -> impl Strategy<Value = Config> {
@@ -328,44 +462,77 @@ fn configurations() -> impl Strategy<Value = Config> {
         path("run"),
         "([a-z_][a-z0-9_-]{0,10})?",
     );
-    (head, detection, block(), never, networks(), respond(), log, files, any::<bool>(), (word_of(), word_of())).prop_map(
-        |(head, detection, block, never, allow, mut respond, log, files, resolve, (on_exit, own_table))| {
-            let (tcp, udp, scan_trigger, scan_window) = detection;
-            if respond.command.is_empty() && [tcp.action, udp.action].contains(&ProtocolAction::Command) {
-                respond.command = vec!["/bin/true".to_owned()];
-            }
-            Config {
-                mode: head.0,
-                interfaces: head.1.into_iter().collect(),
-                closed_ports: head.2,
-                capture: Capture { method: head.3, reflex: head.4, group: head.5.0, decoy_port: head.5.1 },
-                tcp,
-                udp,
-                scan_trigger,
-                scan_window,
-                block,
-                never_block: NeverBlock {
-                    own_addresses: never.0[0],
-                    gateways: never.0[1],
-                    resolvers: never.0[2],
-                    ssh_peers: never.0[3],
-                    admin_ports: never.1,
-                },
-                // Read as IPv4, with a warning: not the printed text.
-                allow: allow.into_iter().filter(|network| !network.to_string().starts_with("::ffff:")).collect(),
-                ignore_file: files.0,
-                respond,
-                resolve,
-                log: Log { target: log.0, format: log.1, level: log.2, facility: log.3 },
-                history_file: files.1.0,
-                blocked_file: files.1.1,
-                state_dir: files.2,
-                control: Control { socket: files.3, group: files.4 },
-                on_exit,
-                own_table,
-            }
-        },
+    (
+        head,
+        detection,
+        block(),
+        never,
+        networks(),
+        respond(),
+        log,
+        files,
+        any::<bool>(),
+        (word_of(), word_of()),
     )
+        .prop_map(
+            |(
+                head,
+                detection,
+                block,
+                never,
+                allow,
+                mut respond,
+                log,
+                files,
+                resolve,
+                (on_exit, own_table),
+            )| {
+                let (tcp, udp, scan_trigger, scan_window) = detection;
+                if respond.command.is_empty()
+                    && [tcp.action, udp.action].contains(&ProtocolAction::Command)
+                {
+                    respond.command = vec!["/bin/true".to_owned()];
+                }
+                Config {
+                    mode: head.0,
+                    interfaces: head.1.into_iter().collect(),
+                    closed_ports: head.2,
+                    capture: Capture {
+                        method: head.3,
+                        reflex: head.4,
+                        group: head.5.0,
+                        decoy_port: head.5.1,
+                    },
+                    tcp,
+                    udp,
+                    scan_trigger,
+                    scan_window,
+                    block,
+                    never_block: NeverBlock {
+                        own_addresses: never.0[0],
+                        gateways: never.0[1],
+                        resolvers: never.0[2],
+                        ssh_peers: never.0[3],
+                        admin_ports: never.1,
+                    },
+                    // Read as IPv4, with a warning: not the printed text.
+                    allow: allow
+                        .into_iter()
+                        .filter(|network| !network.to_string().starts_with("::ffff:"))
+                        .collect(),
+                    ignore_file: files.0,
+                    respond,
+                    resolve,
+                    log: Log { target: log.0, format: log.1, level: log.2, facility: log.3 },
+                    history_file: files.1.0,
+                    blocked_file: files.1.1,
+                    state_dir: files.2,
+                    control: Control { socket: files.3, group: files.4 },
+                    on_exit,
+                    own_table,
+                }
+            },
+        )
 }
 
 proptest! {
@@ -418,13 +585,19 @@ fn bounded(text: &str) {
             loaded.warnings
         }
         Err(refused) => {
-            assert!(refused.findings.iter().any(|finding| finding.severity == Severity::Error), "{refused}");
+            assert!(
+                refused.findings.iter().any(|finding| finding.severity == Severity::Error),
+                "{refused}"
+            );
             refused.findings
         }
     };
     for finding in findings {
         let shown = finding.to_string();
-        assert!(shown.len() < 4000 && !shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+        assert!(
+            shown.len() < 4000 && !shown.chars().any(|c| c.is_control() && c != '\n'),
+            "{shown:?}"
+        );
         assert!(!finding.message.is_empty() && !finding.remedy.is_empty(), "{shown}");
     }
 }

@@ -48,7 +48,9 @@ Warning: resolve: not in force yet
 "
     );
     let status = json(&daemon.ctl("--json status").1);
-    for key in ["mode", "capture", "watching", "sources", "blocked", "probes", "lost", "uptime", "config"] {
+    for key in
+        ["mode", "capture", "watching", "sources", "blocked", "probes", "lost", "uptime", "config"]
+    {
         assert!(status.get(key).is_some(), "{key}");
     }
 }
@@ -111,16 +113,39 @@ fn the_state_of_an_address_is_shown() {
 "
     );
     assert_eq!(json(&daemon.ctl("--json show 10.77.1.1").1)["block"]["address"], "10.77.1.1");
-    assert_eq!(daemon.ctl("show 198.51.100.1"), (1, String::new(), "portsentryctl: nothing is known of it\n".into()));
+    assert_eq!(
+        daemon.ctl("show 198.51.100.1"),
+        (1, String::new(), "portsentryctl: nothing is known of it\n".into())
+    );
 }
 
 #[test]
 fn every_request_reaches_the_daemon_as_it_was_meant() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     for (line, request, code) in [
-        ("block 192.0.2.9", Request::Block { address: target("192.0.2.9"), seconds: None, reason: String::new() }, 0),
-        ("block 192.0.2.9/24 --for 2h --reason x", Request::Block { address: target("192.0.2.0/24"), seconds: Some(7200), reason: "x".into() }, 0),
-        ("block 192.0.2.9 --for 0", Request::Block { address: target("192.0.2.9"), seconds: Some(0), reason: String::new() }, 0),
+        (
+            "block 192.0.2.9",
+            Request::Block { address: target("192.0.2.9"), seconds: None, reason: String::new() },
+            0,
+        ),
+        (
+            "block 192.0.2.9/24 --for 2h --reason x",
+            Request::Block {
+                address: target("192.0.2.0/24"),
+                seconds: Some(7200),
+                reason: "x".into(),
+            },
+            0,
+        ),
+        (
+            "block 192.0.2.9 --for 0",
+            Request::Block {
+                address: target("192.0.2.9"),
+                seconds: Some(0),
+                reason: String::new(),
+            },
+            0,
+        ),
         ("unblock 10.77.1.1", Request::Unblock { address: target("10.77.1.1") }, 0),
         ("unblock 10.77.1.2", Request::Unblock { address: target("10.77.1.2") }, 1),
         ("unblock --all", Request::UnblockAll {}, 0),
@@ -129,14 +154,24 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
         ("allow list", Request::AllowList {}, 0),
         ("rules", Request::Rules {}, 0),
         ("reload", Request::Reload {}, 78),
-        ("history --source 10.77.1.1", Request::History { since: None, source: Some(target("10.77.1.1")) }, 0),
+        (
+            "history --source 10.77.1.1",
+            Request::History { since: None, source: Some(target("10.77.1.1")) },
+            0,
+        ),
     ] {
         assert_eq!(daemon.ctl(line).0, code, "{line}");
         assert_eq!(daemon.asked.lock().unwrap().pop().unwrap(), request, "{line}");
     }
     assert_eq!(daemon.ctl("unblock 10.77.1.1").1, "10.77.1.1 is not blocked any more.\n");
-    assert_eq!(json(&daemon.ctl("unblock --all --json").1), serde_json::json!({"message": "3 blocks are lifted."}));
-    assert_eq!(daemon.ctl("allow list").1, "ADDRESS      BECAUSE OF\n127.0.0.0/8  allow\n192.0.2.1    gateways\n");
+    assert_eq!(
+        json(&daemon.ctl("unblock --all --json").1),
+        serde_json::json!({"message": "3 blocks are lifted."})
+    );
+    assert_eq!(
+        daemon.ctl("allow list").1,
+        "ADDRESS      BECAUSE OF\n127.0.0.0/8  allow\n192.0.2.1    gateways\n"
+    );
     assert_eq!(daemon.ctl("rules").1, "table inet portsentry {\n\tchain gate {\n\t}\n}\n");
     assert_eq!(
         daemon.ctl("reload").2,
@@ -168,7 +203,15 @@ fn the_command_line_has_its_exit_statuses() {
     assert_eq!(daemon.ctl("--help").0, 0);
     assert!(daemon.ctl("--help").1.contains("unblock"));
     assert_eq!(daemon.ctl("--version").0, 0);
-    for wrong in ["", "fly", "block", "block example.org", "unblock", "list --no-such-flag", "history --since soon"] {
+    for wrong in [
+        "",
+        "fly",
+        "block",
+        "block example.org",
+        "unblock",
+        "list --no-such-flag",
+        "history --since soon",
+    ] {
         let (code, out, err) = daemon.ctl(wrong);
         assert_eq!((code, out.as_str()), (64, ""), "{wrong:?}");
         assert!(!err.is_empty());
@@ -178,7 +221,10 @@ fn the_command_line_has_its_exit_statuses() {
     let words = ["portsentryctl", "status", "--socket", missing.to_str().unwrap()];
     assert_eq!(ctl::run(words.map(Into::into), &mut out, &mut err, &Zone::utc()), 69);
     let err = String::from_utf8(err).unwrap();
-    assert!(err.contains("cannot be reached") && err.contains("systemctl status portsentry"), "{err}");
+    assert!(
+        err.contains("cannot be reached") && err.contains("systemctl status portsentry"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -187,7 +233,8 @@ fn a_configuration_is_checked_without_the_daemon() {
     let check = |name: &str, text: &str, json: bool| {
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let mut words = vec!["portsentryctl".to_owned(), "check".into(), path.to_str().unwrap().to_owned()];
+        let mut words =
+            vec!["portsentryctl".to_owned(), "check".into(), path.to_str().unwrap().to_owned()];
         words.extend(json.then(|| "--json".to_owned()));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = ctl::run(words.into_iter().map(Into::into), &mut out, &mut err, &Zone::utc());
@@ -242,7 +289,9 @@ fn a_million_rows_are_listed_in_little_memory() {
     client.send(&Request::List {}).unwrap();
     let (mut rows, mut last) = (0usize, None);
     loop {
-        let Reply::Blocks { rows: part, more } = client.receive(Some(LONG)).unwrap() else { panic!() };
+        let Reply::Blocks { rows: part, more } = client.receive(Some(LONG)).unwrap() else {
+            panic!()
+        };
         rows += part.len();
         if rows % 50_000 < 64 {
             // A fast reader must not monopolise the daemon.
@@ -268,7 +317,15 @@ const LITTLE_KIB: u64 = 160 << 10;
 
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn read_line(stream: &mut UnixStream) -> serde_json::Value {
@@ -317,7 +374,11 @@ fn half_a_request_and_none_are_cut_off_in_time() {
     half.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("no whole request"), "{answer}");
     assert_eq!(silent.read(&mut [0; 10]).unwrap(), 0);
-    assert!((Duration::from_secs(4)..Duration::from_secs(10)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(
+        (Duration::from_secs(4)..Duration::from_secs(10)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
@@ -390,7 +451,9 @@ fn watch_shows_events_as_they_happen() {
     let out = child.stdout.take().unwrap();
     let (sender, lines) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
-        std::io::BufRead::lines(std::io::BufReader::new(out)).map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+        std::io::BufRead::lines(std::io::BufReader::new(out))
+            .map_while(Result::ok)
+            .for_each(|line| drop(sender.send(line)))
     });
     let deadline = Instant::now() + LONG;
     let line = loop {
@@ -426,26 +489,37 @@ fn a_slow_reader_of_watch_is_cut_off_with_a_note_and_others_go_on() {
     }
     let mut rest = String::new();
     let _ = slow.read_to_string(&mut rest);
-    assert!(rest.lines().last().unwrap().contains("more slowly than things happen"), "{}", rest.lines().last().unwrap());
+    assert!(
+        rest.lines().last().unwrap().contains("more slowly than things happen"),
+        "{}",
+        rest.lines().last().unwrap()
+    );
     daemon.assert_serves();
 }
 
 #[test]
 fn no_more_than_sixteen_watch() {
     let daemon = Daemon::start(FakeHandler::default(), "");
-    let mut watchers: Vec<Client> = (0..17).map(|_| Client::connect(&daemon.socket()).unwrap()).collect();
+    let mut watchers: Vec<Client> =
+        (0..17).map(|_| Client::connect(&daemon.socket()).unwrap()).collect();
     for watcher in watchers.iter_mut().take(16) {
         assert_eq!(watcher.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
     }
     let refused = watchers[16].ask(&Request::Watch {});
-    assert!(matches!(&refused, Err(ClientError::Refused(refusal)) if refusal.kind == Kind::Busy), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(ClientError::Refused(refusal)) if refusal.kind == Kind::Busy),
+        "{refused:?}"
+    );
     daemon.journal.notify(Notice::Active);
     for watcher in watchers.iter_mut().take(16) {
         assert!(matches!(watcher.receive(Some(LONG)), Ok(Reply::Event { .. })));
     }
     drop(watchers.remove(0));
     assert!(
-        support::eventually(LONG, || Client::connect(&daemon.socket()).unwrap().ask(&Request::Watch {}).is_ok()),
+        support::eventually(LONG, || Client::connect(&daemon.socket())
+            .unwrap()
+            .ask(&Request::Watch {})
+            .is_ok()),
         "a place that became free is given again"
     );
 }
@@ -456,7 +530,8 @@ const READERS: &str = "daemon";
 /// Connects as another user in group [`READERS`]. The kernel takes the credentials of the
 /// connecting thread.
 fn connect_as(uid: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
-    let gid: u32 = support::run("getent", &["group", READERS]).split(':').nth(2).unwrap().parse().unwrap();
+    let gid: u32 =
+        support::run("getent", &["group", READERS]).split(':').nth(2).unwrap().parse().unwrap();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             use rustix::process::{Gid, Uid};
@@ -477,7 +552,13 @@ fn connect_as(uid: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
 const HISTORY: &[u8] = b"{\"v\":1,\"do\":\"history\"}\n";
 
 fn histories(daemon: &Daemon) -> usize {
-    daemon.asked.lock().unwrap().iter().filter(|request| matches!(request, Request::History { .. })).count()
+    daemon
+        .asked
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|request| matches!(request, Request::History { .. }))
+        .count()
 }
 
 /// Sends a request on each. A refused one is closed already.
@@ -491,7 +572,11 @@ fn ask_all(clients: &mut [UnixStream], request: &[u8]) {
 fn answered(clients: &[UnixStream], word: &str) -> usize {
     let has = |client: &&UnixStream| {
         let mut buffer = [0u8; 512];
-        let peeked = rustix::net::recv(client, &mut buffer, rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT);
+        let peeked = rustix::net::recv(
+            client,
+            &mut buffer,
+            rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT,
+        );
         peeked.is_ok_and(|(length, _)| String::from_utf8_lossy(&buffer[..length]).contains(word))
     };
     clients.iter().filter(has).count()
@@ -508,16 +593,28 @@ fn slow_requests_and_watchers_of_members_do_not_delay_root() {
     ask_all(&mut hammering, HISTORY);
     let mut watching = connect_as(65532, &daemon.socket(), 16);
     ask_all(&mut watching, b"{\"v\":1,\"do\":\"watch\"}\n");
-    assert!(support::eventually(LONG, || histories(&daemon) == 2 && answered(&watching, "\"error\"") == 10));
+    assert!(support::eventually(LONG, || histories(&daemon) == 2
+        && answered(&watching, "\"error\"") == 10));
     let mut times = Vec::new();
-    for line in ["unblock 10.77.1.1", "block 192.0.2.9", "allow add 192.0.2.0/28", "unblock --all", "status", "list"] {
+    for line in [
+        "unblock 10.77.1.1",
+        "block 192.0.2.9",
+        "allow add 192.0.2.0/28",
+        "unblock --all",
+        "status",
+        "list",
+    ] {
         let begun = Instant::now();
         assert_eq!(daemon.ctl(line).0, 0, "{line}");
         times.push(begun.elapsed());
     }
     let mut watch = Client::connect(&daemon.socket()).unwrap();
     assert_eq!(watch.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
-    assert_eq!(answered(&hammering, "\"history\""), 0, "root's answers came before the first slow one: {times:?}");
+    assert_eq!(
+        answered(&hammering, "\"history\""),
+        0,
+        "root's answers came before the first slow one: {times:?}"
+    );
     println!("root's requests beside 24 slow ones: {times:?}");
     assert!(times.iter().all(|time| *time < slow / 3), "{times:?}");
     // Root's slow request does not wait for those of others either.
@@ -534,7 +631,10 @@ fn members_take_turns() {
     if support::missing(&["getent"]).is_some() {
         return;
     }
-    let daemon = Daemon::start(FakeHandler { slow: Duration::from_millis(500), ..FakeHandler::default() }, READERS);
+    let daemon = Daemon::start(
+        FakeHandler { slow: Duration::from_millis(500), ..FakeHandler::default() },
+        READERS,
+    );
     let mut hammering = connect_as(65533, &daemon.socket(), 24);
     ask_all(&mut hammering, HISTORY);
     assert!(support::eventually(LONG, || histories(&daemon) >= 2));
@@ -557,9 +657,17 @@ fn a_slow_request_of_a_client_that_is_gone_is_cancelled() {
     for round in 0..3 {
         let mut clients = connect_as(65533, &daemon.socket(), 20);
         ask_all(&mut clients, HISTORY);
-        assert!(support::eventually(LONG, || histories(&daemon) == cancelled() + 2), "round {round}: two of them are worked on");
+        assert!(
+            support::eventually(LONG, || histories(&daemon) == cancelled() + 2),
+            "round {round}: two of them are worked on"
+        );
         drop(clients);
-        assert!(support::eventually(LONG, || cancelled() == histories(&daemon)), "round {round}: {} of {}", cancelled(), histories(&daemon));
+        assert!(
+            support::eventually(LONG, || cancelled() == histories(&daemon)),
+            "round {round}: {} of {}",
+            cancelled(),
+            histories(&daemon)
+        );
     }
     // Most waiting requests were never started.
     assert!(histories(&daemon) < 30, "{}", histories(&daemon));
@@ -567,15 +675,29 @@ fn a_slow_request_of_a_client_that_is_gone_is_cancelled() {
 
 #[test]
 fn requests_of_one_client_are_answered_in_their_order() {
-    let daemon = Daemon::start(FakeHandler { slow: Duration::from_millis(300), ..FakeHandler::default() }, "");
+    let daemon = Daemon::start(
+        FakeHandler { slow: Duration::from_millis(300), ..FakeHandler::default() },
+        "",
+    );
     let mut stream = daemon.connect();
-    stream.write_all(&[HISTORY, b"{\"v\":1,\"do\":\"unblock-all\"}\n{\"v\":1,\"do\":\"rules\"}\n", HISTORY].concat()).unwrap();
+    stream
+        .write_all(
+            &[HISTORY, b"{\"v\":1,\"do\":\"unblock-all\"}\n{\"v\":1,\"do\":\"rules\"}\n", HISTORY]
+                .concat(),
+        )
+        .unwrap();
     let mut replies = Vec::new();
     while replies.len() < 10 && replies.iter().filter(|reply| *reply == "history").count() < 8 {
         replies.push(read_line(&mut stream)["reply"].as_str().unwrap().to_owned());
     }
     // 200 rows of history are four lines.
-    assert_eq!(replies, ["history", "history", "history", "history", "done", "rules", "history", "history", "history", "history"]);
+    assert_eq!(
+        replies,
+        [
+            "history", "history", "history", "history", "done", "rules", "history", "history",
+            "history", "history"
+        ]
+    );
 }
 
 /// `portsentryctl` as another user and group.
@@ -586,7 +708,14 @@ fn ctl_as(uid: u32, gid: u32, socket: &Path, words: &[&str]) -> Output {
         support::copy_program(env!("CARGO_BIN_EXE_portsentryctl"), &copy);
     }
     // `uid` of a root process drops its supplementary groups too.
-    Command::new(copy).args(words).args(["--socket", socket.to_str().unwrap()]).uid(uid).gid(gid).current_dir("/").output().unwrap()
+    Command::new(copy)
+        .args(words)
+        .args(["--socket", socket.to_str().unwrap()])
+        .uid(uid)
+        .gid(gid)
+        .current_dir("/")
+        .output()
+        .unwrap()
 }
 
 // P11
@@ -596,7 +725,8 @@ fn others_may_not_even_read_and_members_of_the_group_may_read_but_not_change() {
         return;
     }
     let group = "daemon";
-    let gid: u32 = support::run("getent", &["group", group]).split(':').nth(2).unwrap().parse().unwrap();
+    let gid: u32 =
+        support::run("getent", &["group", group]).split(':').nth(2).unwrap().parse().unwrap();
     let daemon = Daemon::start(FakeHandler::default(), group);
     let metadata = std::fs::metadata(daemon.socket()).unwrap();
     assert_eq!((metadata.permissions().mode() & 0o777, metadata.gid()), (0o660, gid));
@@ -623,7 +753,11 @@ fn others_may_not_even_read_and_members_of_the_group_may_read_but_not_change() {
             .args(["list", "--socket", daemon.socket().to_str().unwrap()])
             .output()
             .unwrap();
-        assert!(supplementary.status.success(), "{}", String::from_utf8_lossy(&supplementary.stderr));
+        assert!(
+            supplementary.status.success(),
+            "{}",
+            String::from_utf8_lossy(&supplementary.stderr)
+        );
     }
 }
 
@@ -682,7 +816,10 @@ fn only_a_socket_is_removed() {
     std::fs::write(&path, "precious").unwrap();
     assert!(matches!(listen(&path, ""), Err(ListenError::InTheWay(_))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-    assert!(matches!(listen(&directory.path().join("new"), "no-such-group-at-all"), Err(ListenError::NoGroup(_))));
+    assert!(matches!(
+        listen(&directory.path().join("new"), "no-such-group-at-all"),
+        Err(ListenError::NoGroup(_))
+    ));
     assert!(!directory.path().join("new").exists());
 }
 
@@ -698,7 +835,8 @@ fn root_is_answered_at_once_while_members_read_a_large_history() {
     let namespace = support::netns::Namespace::new();
     let daemon = support::daemon::Daemon::start_for(&namespace, "", None, READERS);
     let line = "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n";
-    std::fs::write(daemon.path("portsentry.history"), line.repeat(HISTORY_LEN / line.len())).unwrap();
+    std::fs::write(daemon.path("portsentry.history"), line.repeat(HISTORY_LEN / line.len()))
+        .unwrap();
     let unmatched = b"{\"v\":1,\"do\":\"history\",\"source\":\"203.0.113.99\"}\n";
     let socket = daemon.path("control.sock");
     let connect = |uid: u32, count: usize, request: &[u8]| {
@@ -713,10 +851,16 @@ fn root_is_answered_at_once_while_members_read_a_large_history() {
     let unblocked = daemon.ctl(&["unblock", "203.0.113.5"]);
     let took = begun.elapsed();
     assert!(unblocked.status.success(), "{}", String::from_utf8_lossy(&unblocked.stderr));
-    assert_eq!(answered(&hammering, "\"history\""), 0, "root's answer came before the first slow one, after {took:?}");
+    assert_eq!(
+        answered(&hammering, "\"history\""),
+        0,
+        "root's answer came before the first slow one, after {took:?}"
+    );
     let mut watch = Client::connect(&socket).unwrap();
     assert_eq!(watch.ask(&Request::Watch {}).unwrap(), Reply::Watching {});
-    let first = support::eventually(LONG * 3, || answered(&hammering, "\"history\"") > 0).then(|| begun.elapsed()).unwrap();
+    let first = support::eventually(LONG * 3, || answered(&hammering, "\"history\"") > 0)
+        .then(|| begun.elapsed())
+        .unwrap();
     println!("unblock took {took:?}; the first of the slow requests {first:?}");
     assert!(took * 2 < first, "{took:?} of {first:?}");
     drop((watching, hammering));

@@ -108,15 +108,21 @@ struct Node {
 impl Spec {
     fn matches(&self, package: &Package) -> bool {
         let major = |version: &str| version.split('.').next().map(str::to_owned);
-        let version = self.version.as_deref().map(|version| version.strip_prefix('^').expect("a version such as ^2"));
-        self.name == package.name && version.is_none_or(|version| major(&package.version).as_deref() == Some(version))
+        let version = self
+            .version
+            .as_deref()
+            .map(|version| version.strip_prefix('^').expect("a version such as ^2"));
+        self.name == package.name
+            && version.is_none_or(|version| major(&package.version).as_deref() == Some(version))
     }
 }
 
 /// All violations of the policy, a sentence each.
 fn findings(metadata: &Metadata, policy: &Policy) -> Vec<String> {
-    let resolved: BTreeSet<&str> = metadata.resolve.nodes.iter().map(|node| node.id.as_str()).collect();
-    let packages: Vec<&Package> = metadata.packages.iter().filter(|package| resolved.contains(package.id.as_str())).collect();
+    let resolved: BTreeSet<&str> =
+        metadata.resolve.nodes.iter().map(|node| node.id.as_str()).collect();
+    let packages: Vec<&Package> =
+        metadata.packages.iter().filter(|package| resolved.contains(package.id.as_str())).collect();
     let mut findings = Vec::new();
     for package in &packages {
         let Package { name, version, .. } = package;
@@ -124,16 +130,25 @@ fn findings(metadata: &Metadata, policy: &Policy) -> Vec<String> {
         if let Some(why) = license_fault(package.license.as_deref(), &policy.licenses.allow) {
             find(why);
         }
-        if package.id != metadata.resolve.root && !is_known(package.source.as_deref(), &policy.sources) {
+        if package.id != metadata.resolve.root
+            && !is_known(package.source.as_deref(), &policy.sources)
+        {
             find(format!("comes from {}", package.source.as_deref().unwrap_or("a directory")));
         }
         if let Some(spec) = policy.bans.deny.iter().find(|spec| spec.matches(package)) {
             find(format!("is banned: {}", spec.reason));
         }
     }
-    let root = packages.iter().find(|package| package.id == metadata.resolve.root).expect("the root package");
-    findings
-        .extend(root.dependencies.iter().filter(|dependency| dependency.req == "*").map(|dependency| format!("{}: any version", dependency.name)));
+    let root = packages
+        .iter()
+        .find(|package| package.id == metadata.resolve.root)
+        .expect("the root package");
+    findings.extend(
+        root.dependencies
+            .iter()
+            .filter(|dependency| dependency.req == "*")
+            .map(|dependency| format!("{}: any version", dependency.name)),
+    );
     findings.extend(duplicates(&packages, &policy.bans.skip));
     findings
 }
@@ -141,15 +156,24 @@ fn findings(metadata: &Metadata, policy: &Policy) -> Vec<String> {
 fn license_fault(license: Option<&str>, allowed: &[String]) -> Option<String> {
     let Some(license) = license else { return Some("names no licence".to_owned()) };
     match Expression::parse_mode(license, ParseMode::LAX) {
-        Ok(expression) if expression.evaluate(|required| allowed.contains(&required.to_string())) => None,
+        Ok(expression)
+            if expression.evaluate(|required| allowed.contains(&required.to_string())) =>
+        {
+            None
+        }
         Ok(_) => Some(format!("has the licence {license}")),
-        Err(error) => Some(format!("has the licence {license:?}, which is no SPDX expression: {error}")),
+        Err(error) => {
+            Some(format!("has the licence {license:?}, which is no SPDX expression: {error}"))
+        }
     }
 }
 
 fn is_known(source: Option<&str>, sources: &Sources) -> bool {
-    let among =
-        |list: &[String], kind: &str| source.and_then(|source| source.strip_prefix(kind)).is_some_and(|url| list.iter().any(|known| known == url));
+    let among = |list: &[String], kind: &str| {
+        source
+            .and_then(|source| source.strip_prefix(kind))
+            .is_some_and(|url| list.iter().any(|known| known == url))
+    };
     among(&sources.allow_registry, "registry+") || among(&sources.allow_git, "git+")
 }
 
@@ -160,17 +184,29 @@ fn duplicates(packages: &[&Package], skip: &[Spec]) -> Vec<String> {
     for package in packages {
         versions.entry(&package.name).or_default().push(package);
     }
-    let counted = |all: &Vec<&Package>| all.iter().filter(|package| !skip.iter().any(|spec| spec.matches(package))).count();
-    let several = versions.iter().filter(|(_, all)| counted(all) > 1).map(|(name, all)| format!("{name}: {} versions", all.len()));
+    let counted = |all: &Vec<&Package>| {
+        all.iter().filter(|package| !skip.iter().any(|spec| spec.matches(package))).count()
+    };
+    let several = versions
+        .iter()
+        .filter(|(_, all)| counted(all) > 1)
+        .map(|(name, all)| format!("{name}: {} versions", all.len()));
     let idle = |spec: &&Spec| {
         let all = versions.get(spec.name.as_str());
         !all.is_some_and(|all| all.len() > 1 && all.iter().any(|package| spec.matches(package)))
     };
-    several.chain(skip.iter().filter(idle).map(|spec| format!("deny.toml skips {}, which is no duplicate", spec.name))).collect()
+    several
+        .chain(
+            skip.iter()
+                .filter(idle)
+                .map(|spec| format!("deny.toml skips {}, which is no duplicate", spec.name)),
+        )
+        .collect()
 }
 
 fn read<T: DeserializeOwned>(path: &str) -> T {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
     toml::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -182,7 +218,12 @@ fn policy() -> Policy {
 fn metadata(policy: &Policy) -> Metadata {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["metadata", "--format-version", "1", "--locked"]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+    ]);
     command.args(policy.graph.all_features.then_some("--all-features"));
     for target in &policy.graph.targets {
         command.args(["--filter-platform", target]);
@@ -203,10 +244,17 @@ fn the_dependencies_keep_to_the_policy() {
 #[test]
 fn contributing_says_what_each_dependency_is_for() {
     let manifest: toml::Table = read("Cargo.toml");
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("CONTRIBUTING.md"))
+            .expect("CONTRIBUTING.md");
     let (_, section) = page.split_once("\n## Dependencies\n").expect("the section");
     let (section, _) = section.split_once("\n## ").expect("its end");
-    let named: BTreeSet<&str> = section.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next()).flat_map(|cell| cell.split(", ")).map(str::trim).collect();
+    let named: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split('|').next())
+        .flat_map(|cell| cell.split(", "))
+        .map(str::trim)
+        .collect();
     for name in manifest["dependencies"].as_table().expect("a table").keys() {
         assert!(named.contains(name.as_str()), "{name}");
     }
@@ -234,7 +282,8 @@ fn made_up() -> Metadata {
         dependencies: Vec::new(),
     };
     let registry = policy().sources.allow_registry[0].clone();
-    let packages = vec![package("root", None), package("crate", Some(&format!("registry+{registry}")))];
+    let packages =
+        vec![package("root", None), package("crate", Some(&format!("registry+{registry}")))];
     let nodes = packages.iter().map(|package| Node { id: package.id.clone() }).collect();
     Metadata { packages, resolve: Resolve { root: "root@1.2.3".to_owned(), nodes } }
 }
@@ -264,17 +313,35 @@ fn a_crate_under_the_gpl_is_refused() {
         Some(""),
         None,
     ] {
-        assert_eq!(findings_with(|package| package.license = refused.map(str::to_owned)).len(), 1, "{refused:?}");
+        assert_eq!(
+            findings_with(|package| package.license = refused.map(str::to_owned)).len(),
+            1,
+            "{refused:?}"
+        );
     }
-    for taken in ["MIT", "MIT OR GPL-3.0-or-later", "MIT/Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0"] {
-        assert_eq!(findings_with(|package| package.license = Some(taken.to_owned())), Vec::<String>::new(), "{taken}");
+    for taken in
+        ["MIT", "MIT OR GPL-3.0-or-later", "MIT/Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0"]
+    {
+        assert_eq!(
+            findings_with(|package| package.license = Some(taken.to_owned())),
+            Vec::<String>::new(),
+            "{taken}"
+        );
     }
 }
 
 #[test]
 fn a_crate_from_elsewhere_is_refused() {
-    for source in [Some("git+https://example.net/crate?rev=1#1"), Some("registry+https://example.net/index"), None] {
-        assert_eq!(findings_with(|package| package.source = source.map(str::to_owned)).len(), 1, "{source:?}");
+    for source in [
+        Some("git+https://example.net/crate?rev=1#1"),
+        Some("registry+https://example.net/index"),
+        None,
+    ] {
+        assert_eq!(
+            findings_with(|package| package.source = source.map(str::to_owned)).len(),
+            1,
+            "{source:?}"
+        );
     }
 }
 
@@ -286,24 +353,38 @@ fn a_banned_crate_is_refused() {
 #[test]
 fn a_dependency_of_any_version_is_refused() {
     let mut metadata = made_up();
-    metadata.packages[0].dependencies.push(Dependency { name: "crate".to_owned(), req: "*".to_owned() });
+    metadata.packages[0]
+        .dependencies
+        .push(Dependency { name: "crate".to_owned(), req: "*".to_owned() });
     assert_eq!(findings(&metadata, &strict()), ["crate: any version"]);
 }
 
 #[test]
 fn a_second_version_is_refused_unless_it_is_tolerated() {
     let mut metadata = made_up();
-    let older = Package { version: "0.9.0".to_owned(), id: "crate@0.9.0".to_owned(), ..metadata.packages[1].clone() };
+    let older = Package {
+        version: "0.9.0".to_owned(),
+        id: "crate@0.9.0".to_owned(),
+        ..metadata.packages[1].clone()
+    };
     metadata.resolve.nodes.push(Node { id: older.id.clone() });
     metadata.packages.push(older);
     assert_eq!(findings(&metadata, &strict()), ["crate: 2 versions"]);
     let tolerates = |name: &str, version: &str| {
         let mut policy = strict();
-        policy.bans.skip.push(Spec { name: name.to_owned(), version: Some(version.to_owned()), reason: String::new() });
+        policy.bans.skip.push(Spec {
+            name: name.to_owned(),
+            version: Some(version.to_owned()),
+            reason: String::new(),
+        });
         findings(&metadata, &policy)
     };
     assert_eq!(tolerates("crate", "^0"), Vec::<String>::new());
-    assert_eq!(tolerates("crate", "^2").len(), 2, "it is still there twice, and nothing is tolerated");
+    assert_eq!(
+        tolerates("crate", "^2").len(),
+        2,
+        "it is still there twice, and nothing is tolerated"
+    );
     assert_eq!(tolerates("root", "^1").len(), 2);
 }
 
@@ -338,15 +419,26 @@ fn compatible(version: &str) -> &str {
 fn the_packages_under_tests_lock_the_same_versions_from_the_same_sources() {
     let policy = policy();
     let own: Lock = read("Cargo.lock");
-    let versions: BTreeMap<(&str, &str), &str> =
-        own.package.iter().map(|locked| ((locked.name.as_str(), compatible(&locked.version)), locked.version.as_str())).collect();
+    let versions: BTreeMap<(&str, &str), &str> = own
+        .package
+        .iter()
+        .map(|locked| {
+            ((locked.name.as_str(), compatible(&locked.version)), locked.version.as_str())
+        })
+        .collect();
     for path in ["tests/peers/Cargo.lock", "tests/fuzz/Cargo.lock"] {
         let lock: Lock = read(path);
         for Locked { name, version, source } in &lock.package {
-            let expected = versions.get(&(name.as_str(), compatible(version))).unwrap_or(&version.as_str()).to_owned();
+            let expected = versions
+                .get(&(name.as_str(), compatible(version)))
+                .unwrap_or(&version.as_str())
+                .to_owned();
             assert_eq!(version, expected, "{path}: {name}");
             let is_ours = name.starts_with("portsentry");
-            assert!(is_ours || is_known(source.as_deref(), &policy.sources), "{path}: {name} comes from {source:?}");
+            assert!(
+                is_ours || is_known(source.as_deref(), &policy.sources),
+                "{path}: {name} comes from {source:?}"
+            );
         }
     }
 }
@@ -358,5 +450,7 @@ fn what_links_gpl_libraries_is_not_packaged() {
     assert!(excluded.iter().any(|path| path.as_str() == Some("tests/peers")), "{excluded:?}");
     let peers: toml::Table = read("tests/peers/Cargo.toml");
     assert_eq!(peers["package"]["publish"].as_bool(), Some(false));
-    assert!(peers["package"]["license"].as_str().is_some_and(|license| license.starts_with("GPL-3.0")));
+    assert!(
+        peers["package"]["license"].as_str().is_some_and(|license| license.starts_with("GPL-3.0"))
+    );
 }

@@ -53,27 +53,41 @@ fn run(steps: impl IntoIterator<Item = Step>) {
 #[test]
 fn what_another_program_blocks_is_adopted_though_its_block_was_refused_before() {
     let refused = [Step::Refuse { set: 0, writes: 2, how: 0 }, Step::Scan { from: 30 }];
-    run(refused.clone().into_iter().chain([Step::AddInterval { first: 26, more: 20, seconds: None }]));
+    run(refused.clone().into_iter().chain([Step::AddInterval {
+        first: 26,
+        more: 20,
+        seconds: None,
+    }]));
     run(refused.into_iter().chain([Step::AddHost { what: 30, seconds: None }]));
 }
 
 #[test]
 fn an_interval_of_another_program_blocks_the_hosts_in_it() {
-    run([Step::AddInterval { first: 3, more: 0, seconds: None }, Step::AddInterval { first: 5, more: 4, seconds: Some(600) }]);
+    run([
+        Step::AddInterval { first: 3, more: 0, seconds: None },
+        Step::AddInterval { first: 5, more: 4, seconds: Some(600) },
+    ]);
 }
 
 /// 2001:db8::/56 without 2001:db8::/63, while accounts are of another length, of the same, and of another again.
 #[test]
 fn what_a_network_leaves_out_stays_so_whatever_the_length_of_accounts_is() {
     let block = [Step::Block { what: 42, seconds: None }, Step::Unblock { what: 43 }];
-    run(block.clone().into_iter().chain([Step::Reconfigure { prefix: 1, total: 0 }, Step::Reconfigure { prefix: 2, total: 0 }]));
+    run(block.clone().into_iter().chain([
+        Step::Reconfigure { prefix: 1, total: 0 },
+        Step::Reconfigure { prefix: 2, total: 0 },
+    ]));
     run([Step::Reconfigure { prefix: 1, total: 0 }].into_iter().chain(block));
 }
 
 #[test]
 fn an_element_beside_a_blocked_prefix_ends_no_block() {
     // 2001:db8::1 within 2001:db8::/64.
-    run([Step::Block { what: 48, seconds: None }, Step::AddHost { what: 32, seconds: None }, Step::Delete { set: 1, which: 1 }]);
+    run([
+        Step::Block { what: 48, seconds: None },
+        Step::AddHost { what: 32, seconds: None },
+        Step::Delete { set: 1, which: 1 },
+    ]);
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::Config;
-use portsentry::engine::{Action, Adopted, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source};
+use portsentry::engine::{
+    Action, Adopted, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source,
+};
 use portsentry::probe::Probe;
 use proptest::prelude::*;
 
@@ -38,7 +40,12 @@ fn feed(engine: &mut Engine, now: MonoTime, probe: &Probe, reports: &mut Vec<Rep
     carry_out(engine, now, actions, reports);
 }
 
-fn carry_out(engine: &mut Engine, now: MonoTime, mut actions: Vec<Action>, reports: &mut Vec<Report>) {
+fn carry_out(
+    engine: &mut Engine,
+    now: MonoTime,
+    mut actions: Vec<Action>,
+    reports: &mut Vec<Report>,
+) {
     while !actions.is_empty() {
         for action in std::mem::take(&mut actions) {
             let outcome = match action {
@@ -106,7 +113,12 @@ fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
     feed(&mut engine, MonoTime::from_millis(0), &syn(scanner, 1), &mut reports);
     for n in 0..600_000u32 {
         let invented = Ipv4Addr::from(0x0b00_0000 + n.wrapping_mul(0x9e37_79b1) % 0x6000_0000);
-        feed(&mut engine, MonoTime::from_millis(10_000 + u64::from(n) / 300), &syn(invented.into(), 443), &mut reports);
+        feed(
+            &mut engine,
+            MonoTime::from_millis(10_000 + u64::from(n) / 300),
+            &syn(invented.into(), 443),
+            &mut reports,
+        );
     }
     feed(&mut engine, MonoTime::from_millis(250_000), &syn(scanner, 2), &mut reports);
     feed(&mut engine, MonoTime::from_millis(500_000), &syn(scanner, 3), &mut reports);

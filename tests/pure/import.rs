@@ -86,28 +86,48 @@ fn run(arguments: Vec<OsString>) -> Ran {
 /// A configuration without a host.
 fn translate(text: &str, modes: Modes) -> Result<classic::Import, Refused> {
     let config = Source { name: "portsentry.conf".into(), bytes: text.as_bytes().to_vec() };
-    classic::import(&classic::Request { config: &config, defaults: None, modes, ignore: &|_| Ok(Vec::new()) })
+    classic::import(&classic::Request {
+        config: &config,
+        defaults: None,
+        modes,
+        ignore: &|_| Ok(Vec::new()),
+    })
 }
 
 /// The imported configuration, and the findings as text.
 fn becomes(text: &str) -> (Config, String) {
     let import = translate(text, Modes::default()).unwrap_or_else(|refused| panic!("{refused}"));
     let told = import.findings.iter().map(|finding| format!("{finding}\n")).collect();
-    (config::parse(&import.yaml, "x").unwrap_or_else(|refused| panic!("{refused}\n{}", import.yaml)).config, told)
+    (
+        config::parse(&import.yaml, "x")
+            .unwrap_or_else(|refused| panic!("{refused}\n{}", import.yaml))
+            .config,
+        told,
+    )
 }
 
 /// Lines and columns of the faults for which a text is refused.
 fn faults(text: &str) -> Vec<(u32, u32)> {
     let refused = translate(text, Modes::default()).unwrap_err();
-    refused.findings.iter().filter(|finding| finding.severity == config::Severity::Error).map(|finding| (finding.line, finding.column)).collect()
+    refused
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == config::Severity::Error)
+        .map(|finding| (finding.line, finding.column))
+        .collect()
 }
 
 /// Each value line of the new file has a comment right above it, or in the line of its list.
 fn every_value_has_its_origin(yaml: &str) {
     let lines: Vec<_> = yaml.lines().collect();
     for (at, line) in lines.iter().enumerate() {
-        let is_value = !line.trim_start().starts_with('#') && (line.contains(": ") || line.trim_start().starts_with("- "));
-        assert!(!is_value || lines[at - 1].trim_start().starts_with('#'), "line {} has no origin: {line}\n{yaml}", at + 1);
+        let is_value = !line.trim_start().starts_with('#')
+            && (line.contains(": ") || line.trim_start().starts_with("- "));
+        assert!(
+            !is_value || lines[at - 1].trim_start().starts_with('#'),
+            "line {} has no origin: {line}\n{yaml}",
+            at + 1
+        );
     }
 }
 
@@ -118,11 +138,17 @@ fn the_upstream_file_of_1_2_is_taken_over() {
     let (config, yaml, err) = host.taken_over(&["--mode", "-atcp", "--mode", "sudp"]);
     every_value_has_its_origin(&yaml);
     assert_eq!((config.tcp.mode, config.udp.mode), (PortMode::Advanced, PortMode::Stealth));
-    assert_eq!((&config.tcp.ports, &config.udp.ports), (&Config::default().tcp.ports, &Config::default().udp.ports));
+    assert_eq!(
+        (&config.tcp.ports, &config.udp.ports),
+        (&Config::default().tcp.ports, &Config::default().udp.ports)
+    );
     assert_eq!(config.tcp.advanced_ports, PortSet::range(0, 1023));
     assert_eq!(config.tcp.exclude, PortSet::of(&[113, 139]));
     assert_eq!(config.udp.exclude, PortSet::of(&[67, 137, 138, 520]));
-    assert_eq!((config.tcp.action, config.udp.action), (ProtocolAction::Block, ProtocolAction::Block));
+    assert_eq!(
+        (config.tcp.action, config.udp.action),
+        (ProtocolAction::Block, ProtocolAction::Block)
+    );
     assert_eq!(config.scan_trigger, 0);
     assert!(config.resolve);
     assert!(config.respond.hosts_deny.enabled);
@@ -132,9 +158,15 @@ fn the_upstream_file_of_1_2_is_taken_over() {
     assert_eq!(config.blocked_file, Some(host.file("portsentry.blocked")));
     assert_eq!(config.allow, Config::default().allow, "the ignore file is read where it lies");
     let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
-    assert_eq!(ignored.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1/32", "10.0.0.0/24", "2001:db8::7/128"]);
+    assert_eq!(
+        ignored.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["127.0.0.1/32", "10.0.0.0/24", "2001:db8::7/128"]
+    );
     assert!(yaml.contains("portsentry.conf:5 TCP_PORTS=\"1,11,15,79,"), "{yaml}");
-    assert!(err.contains("portsentry.ignore:2:1: warning:") && err.contains("10.0.0.5/24"), "{err}");
+    assert!(
+        err.contains("portsentry.ignore:2:1: warning:") && err.contains("10.0.0.5/24"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -148,18 +180,39 @@ fn debians_files_are_taken_over_with_the_modes_of_the_init_script() {
     assert_eq!((config.tcp.mode, config.udp.mode), (PortMode::Connect, PortMode::Connect));
     assert_eq!((config.tcp.action, config.udp.action), (ProtocolAction::Log, ProtocolAction::Log));
     assert_eq!(config.respond.hosts_deny.line, "ALL: {target} : DENY");
-    assert_eq!(config.history_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.history")));
+    assert_eq!(
+        config.history_file.as_deref(),
+        Some(Path::new("/var/lib/portsentry/portsentry.history"))
+    );
     assert!(!config.resolve);
-    assert_eq!(config.blocked_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.blocked")));
+    assert_eq!(
+        config.blocked_file.as_deref(),
+        Some(Path::new("/var/lib/portsentry/portsentry.blocked"))
+    );
     // The static file is no longer merged into the ignore file, so its other entries are copied.
     let allow: Vec<_> = config.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allow, ["127.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
-    assert_eq!(ignored.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1/32", "0.0.0.0/32"]);
-    assert!(err.contains("portsentry.ignore.static, of which the old init script made") && err.contains("edit"), "{err}");
-    assert!(yaml.contains("default:2 TCP_MODE=\"tcp\"") && yaml.contains("portsentry.ignore.static:2 192.0.2.1"), "{yaml}");
+    assert_eq!(
+        ignored.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["127.0.0.1/32", "0.0.0.0/32"]
+    );
+    assert!(
+        err.contains("portsentry.ignore.static, of which the old init script made")
+            && err.contains("edit"),
+        "{err}"
+    );
+    assert!(
+        yaml.contains("default:2 TCP_MODE=\"tcp\"")
+            && yaml.contains("portsentry.ignore.static:2 192.0.2.1"),
+        "{yaml}"
+    );
     for place in [&err, &yaml] {
-        assert!(place.contains("KILL_ROUTE, a route for each source, is not taken over") && place.contains("ip route show"), "{place}");
+        assert!(
+            place.contains("KILL_ROUTE, a route for each source, is not taken over")
+                && place.contains("ip route show"),
+            "{place}"
+        );
         assert!(place.contains("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\""), "{place}");
     }
     // The same with a mode on the command line, which overrides the init script's.
@@ -175,14 +228,24 @@ fn the_file_of_2_x_is_taken_over() {
     let (config, yaml, err) = host.taken_over(&[]);
     every_value_has_its_origin(&yaml);
     assert_eq!((config.tcp.mode, config.udp.mode), (PortMode::Stealth, PortMode::Stealth));
-    assert!(config.tcp.ports.contains(513) && config.tcp.ports.contains(544) && !config.tcp.ports.contains(516));
+    assert!(
+        config.tcp.ports.contains(513)
+            && config.tcp.ports.contains(544)
+            && !config.tcp.ports.contains(516)
+    );
     assert_eq!(config.udp.ports.to_string(), "7, 9, 13, 19, 111, 389, 513, 517-518");
     assert_eq!((config.tcp.action, config.udp.action), (ProtocolAction::Log, ProtocolAction::Log));
     assert_eq!((config.scan_trigger, config.respond.hosts_deny.enabled), (0, false));
     assert_eq!(config.history_file.as_deref(), Some(Path::new("/var/log/portsentry.log")));
     assert!(err.contains("ignore file") && err.contains("is not there"), "{err}");
-    assert_eq!(config.blocked_file.as_deref(), Some(Path::new("/var/lib/portsentry/portsentry.blocked")));
-    assert!(err.contains("BLOCKED_FILE lies in /tmp") && yaml.contains("not in /tmp, where everybody"), "{err}");
+    assert_eq!(
+        config.blocked_file.as_deref(),
+        Some(Path::new("/var/lib/portsentry/portsentry.blocked"))
+    );
+    assert!(
+        err.contains("BLOCKED_FILE lies in /tmp") && yaml.contains("not in /tmp, where everybody"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -194,9 +257,20 @@ fn a_manuals_listing_is_imported_and_its_misspelt_key_reported() {
     assert_eq!(config.respond.command_when, CommandWhen::After);
     assert_eq!(config.history_file, Config::default().history_file);
     for place in [&err, &yaml] {
-        assert!(place.contains("unknown key `HISTROY_FILE`") && place.contains("did you mean HISTORY_FILE?"), "{place}");
-        assert!(place.contains("HISTROY_FILE=\"/usr/lcal/psionic/portsentry/portsentry.history\""), "{place}");
-        assert!(place.contains("HISTORY_FILE is missing") && place.contains("KILL_ROUTE, a firewall rule for each source"), "{place}");
+        assert!(
+            place.contains("unknown key `HISTROY_FILE`")
+                && place.contains("did you mean HISTORY_FILE?"),
+            "{place}"
+        );
+        assert!(
+            place.contains("HISTROY_FILE=\"/usr/lcal/psionic/portsentry/portsentry.history\""),
+            "{place}"
+        );
+        assert!(
+            place.contains("HISTORY_FILE is missing")
+                && place.contains("KILL_ROUTE, a firewall rule for each source"),
+            "{place}"
+        );
     }
 }
 
@@ -208,13 +282,21 @@ fn a_damaged_listing_is_refused_with_every_fault_and_its_line() {
     assert_eq!(ran.status, 78);
     assert!(!to.exists() && ran.out.is_empty(), "nothing is written");
     let conf = host.file("portsentry.conf");
-    let at =
-        |line: &str| ran.err.lines().filter(|told| told.starts_with(&format!("{}:{line}:", conf.display())) && told.contains(" error: ")).count();
+    let at = |line: &str| {
+        ran.err
+            .lines()
+            .filter(|told| {
+                told.starts_with(&format!("{}:{line}:", conf.display()))
+                    && told.contains(" error: ")
+            })
+            .count()
+    };
     for line in ["2:13", "3:1", "4:47", "9:40", "10:41", "11:41", "14:36", "15:25", "17:15"] {
         assert_eq!(at(line), 1, "{line}:\n{}", ran.err);
     }
     assert_eq!(ran.err.matches(" error: ").count(), 9, "{}", ran.err);
-    let left: Vec<_> = std::fs::read_dir(host.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(host.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     // Also as JSON.
     let json = host.import(&["--output", to.to_str().unwrap(), "--json"]);
@@ -258,19 +340,27 @@ fn print_writes_the_same_to_standard_output_and_no_file() {
     assert_eq!(printed.out, yaml);
     let json = host.import(&["--print", "--json"]);
     let document: serde_json::Value = serde_json::from_str(&json.out).unwrap();
-    assert_eq!((document["ok"].as_bool(), document["yaml"].as_str()), (Some(true), Some(yaml.as_str())));
+    assert_eq!(
+        (document["ok"].as_bool(), document["yaml"].as_str()),
+        (Some(true), Some(yaml.as_str()))
+    );
 }
 
 #[test]
 fn unreadable_and_unwritable_files_are_reported() {
     let host = Host::with("debian.conf");
     let run_with = |file: &str, options: &[&str]| {
-        let mut arguments: Vec<OsString> = vec!["portsentryctl".into(), "import".into(), host.file(file).into()];
+        let mut arguments: Vec<OsString> =
+            vec!["portsentryctl".into(), "import".into(), host.file(file).into()];
         arguments.extend(options.iter().map(OsString::from));
         run(arguments)
     };
     let ran = run_with("nothing.conf", &["--print"]);
-    assert!(ran.status == 78 && ran.err.contains("nothing.conf") && ran.err.contains("cannot read it"), "{}", ran.err);
+    assert!(
+        ran.status == 78 && ran.err.contains("nothing.conf") && ran.err.contains("cannot read it"),
+        "{}",
+        ran.err
+    );
     let ran = run_with("portsentry.conf", &["--print", "--default", "/nowhere/default"]);
     assert!(ran.status == 78 && ran.err.contains("/nowhere/default"), "{}", ran.err);
     let ran = run_with("", &["--print"]);
@@ -288,7 +378,11 @@ fn a_name_in_the_ignore_file_stops_the_import_with_its_line() {
     host.write("portsentry.ignore", "127.0.0.1\ngateway.example\n");
     let ran = host.import(&["--print"]);
     assert_eq!(ran.status, 78);
-    assert!(ran.err.contains("portsentry.ignore:2:1: error:") && ran.err.contains("not looked up"), "{}", ran.err);
+    assert!(
+        ran.err.contains("portsentry.ignore:2:1: error:") && ran.err.contains("not looked up"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
@@ -300,7 +394,11 @@ fn an_ignore_file_beside_the_configuration_is_found() {
     let (config, yaml, err) = host.taken_over(&[]);
     assert!(config.allow.contains(&"192.0.2.77/32".parse().unwrap()), "{:?}", config.allow);
     assert_eq!(config.ignore_file.as_deref(), Some(Path::new("/nowhere/at/all/hosts.ignore")));
-    assert!(yaml.contains("hosts.ignore:1 192.0.2.77") && err.contains("/nowhere/at/all/hosts.ignore is not there"), "{err}");
+    assert!(
+        yaml.contains("hosts.ignore:1 192.0.2.77")
+            && err.contains("/nowhere/at/all/hosts.ignore is not there"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -310,26 +408,46 @@ fn an_ignore_file_that_the_daemon_will_refuse_is_reported() {
     }
     let host = Host::with("debian.conf");
     host.write("portsentry.ignore", "192.0.2.1\n");
-    std::fs::set_permissions(host.file("portsentry.ignore"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(
+        host.file("portsentry.ignore"),
+        std::fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
     let ran = host.import(&["--print"]);
     assert_eq!(ran.status, 0, "{}", ran.err);
-    assert!(ran.err.contains("the daemon will not start with such an ignore file") && ran.err.contains("chmod go-w"), "{}", ran.err);
+    assert!(
+        ran.err.contains("the daemon will not start with such an ignore file")
+            && ran.err.contains("chmod go-w"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
 fn a_line_for_hosts_deny_that_could_not_be_taken_out_again_is_left_to_the_administrator() {
     for line in ["ALL: $TARGET$ # port $PORT$", "# $TARGET$", "ALL: $TARGET$ \\"] {
         let (config, told) = becomes(&format!("TCP_PORTS=\"1\"\nKILL_HOSTS_DENY=\"{line}\"\n"));
-        assert!(!config.respond.hosts_deny.enabled && told.contains("KILL_HOSTS_DENY is not taken over"), "{line}: {told}");
+        assert!(
+            !config.respond.hosts_deny.enabled
+                && told.contains("KILL_HOSTS_DENY is not taken over"),
+            "{line}: {told}"
+        );
     }
 }
 
 #[test]
 fn scan_trigger_n_reacted_to_packet_n() {
     for (old, new) in [(0, 0), (1, 0), (2, 1), (10, 9), (1024, 1023)] {
-        assert_eq!(becomes(&format!("TCP_PORTS=\"1\"\nSCAN_TRIGGER=\"{old}\"\n")).0.scan_trigger, new, "{old}");
+        assert_eq!(
+            becomes(&format!("TCP_PORTS=\"1\"\nSCAN_TRIGGER=\"{old}\"\n")).0.scan_trigger,
+            new,
+            "{old}"
+        );
     }
-    assert_eq!(faults("SCAN_TRIGGER=\"1025\"\nBLOCK_TCP=\"3\"\nBLOCK_UDP=\"yes\"\nRESOLVE_HOST=\"2\"\n"), [(1, 15), (2, 12), (3, 12), (4, 15)]);
+    assert_eq!(
+        faults("SCAN_TRIGGER=\"1025\"\nBLOCK_TCP=\"3\"\nBLOCK_UDP=\"yes\"\nRESOLVE_HOST=\"2\"\n"),
+        [(1, 15), (2, 12), (3, 12), (4, 15)]
+    );
 }
 
 #[test]
@@ -338,42 +456,68 @@ fn more_ports_than_the_old_program_held_are_all_taken_over() {
     let list = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (config, told) = becomes(&format!("TCP_PORTS=\"{list}\"\n"));
     assert_eq!(config.tcp.ports, PortSet::of(&ports));
-    assert!(told.contains("500 entries") && told.contains("first 64") && told.contains("1023"), "{told}");
+    assert!(
+        told.contains("500 entries") && told.contains("first 64") && told.contains("1023"),
+        "{told}"
+    );
 }
 
 #[test]
 fn odd_ports_are_reported_with_their_place() {
     assert_eq!(
-        faults("TCP_PORTS=\"1,,2\"\nUDP_PORTS=\"http,70000,9-3,1 2,-1\"\nADVANCED_PORTS_TCP=\"65537\"\n"),
+        faults(
+            "TCP_PORTS=\"1,,2\"\nUDP_PORTS=\"http,70000,9-3,1 2,-1\"\nADVANCED_PORTS_TCP=\"65537\"\n"
+        ),
         [(1, 14), (2, 12), (2, 17), (2, 23), (2, 27), (2, 31), (3, 21)]
     );
     let (config, told) = becomes("TCP_PORTS=\"1, 2, 2, 3\"\nADVANCED_PORTS_TCP=\"65536\"\n");
-    assert_eq!((config.tcp.ports, config.tcp.advanced_ports), (PortSet::range(1, 3), PortSet::range(0, 65535)));
+    assert_eq!(
+        (config.tcp.ports, config.tcp.advanced_ports),
+        (PortSet::range(1, 3), PortSet::range(0, 65535))
+    );
     assert!(told.contains("has blanks in it") && told.contains("twice"), "{told}");
 }
 
 #[test]
 fn a_command_that_takes_a_shell_is_left_to_the_administrator() {
     let line = "KILL_RUN_CMD=\"/bin/echo $TARGET$ | /usr/bin/mail root && /bin/true a-long-tail-that-must-not-be-cut-off-anywhere-in-the-new-file\"";
-    let import = translate(&format!("TCP_PORTS=\"1\"\nBLOCK_TCP=\"2\"\n{line}\n"), Modes::default()).unwrap();
+    let import =
+        translate(&format!("TCP_PORTS=\"1\"\nBLOCK_TCP=\"2\"\n{line}\n"), Modes::default())
+            .unwrap();
     let config = config::parse(&import.yaml, "x").unwrap().config;
     assert!(config.respond.command.is_empty());
-    assert_eq!(config.tcp.action, ProtocolAction::Log, "a command that is not there cannot be all that happens");
+    assert_eq!(
+        config.tcp.action,
+        ProtocolAction::Log,
+        "a command that is not there cannot be all that happens"
+    );
     assert!(import.yaml.contains(line), "{}", import.yaml);
     let told: String = import.findings.iter().map(ToString::to_string).collect();
-    assert!(told.contains("KILL_RUN_CMD is not taken over") && told.contains("into a script") && told.contains("BLOCK_TCP is 2"), "{told}");
+    assert!(
+        told.contains("KILL_RUN_CMD is not taken over")
+            && told.contains("into a script")
+            && told.contains("BLOCK_TCP is 2"),
+        "{told}"
+    );
     for not in ["mail root", "$TARGET$ x", "/bin/$MODE$", "/bin/x {target}", "/bin/x $HOME"] {
         let (config, told) = becomes(&format!("TCP_PORTS=\"1\"\nKILL_RUN_CMD=\"{not}\"\n"));
-        assert!(config.respond.command.is_empty() && told.contains("KILL_RUN_CMD is not taken over"), "{not}: {told}");
+        assert!(
+            config.respond.command.is_empty() && told.contains("KILL_RUN_CMD is not taken over"),
+            "{not}: {told}"
+        );
     }
 }
 
 #[test]
 fn a_command_without_a_shell_keeps_its_words_and_its_moment() {
-    let (config, _) =
-        becomes("TCP_PORTS=\"1\"\nBLOCK_TCP=\"2\"\nKILL_RUN_CMD_FIRST = \"1\"\nKILL_RUN_CMD=\"/bin/x 'two words' --port=$PORT$ $MODE$\"\n");
+    let (config, _) = becomes(
+        "TCP_PORTS=\"1\"\nBLOCK_TCP=\"2\"\nKILL_RUN_CMD_FIRST = \"1\"\nKILL_RUN_CMD=\"/bin/x 'two words' --port=$PORT$ $MODE$\"\n",
+    );
     assert_eq!(config.respond.command, ["/bin/x", "two words", "--port={port}", "{mode}"]);
-    assert_eq!((config.respond.command_when, config.tcp.action), (CommandWhen::Before, ProtocolAction::Command));
+    assert_eq!(
+        (config.respond.command_when, config.tcp.action),
+        (CommandWhen::Before, ProtocolAction::Command)
+    );
 }
 
 #[test]
@@ -389,13 +533,24 @@ fn a_mode_without_its_ports_watches_nothing_and_says_so() {
     let modes = Modes::of_word("atcp").unwrap();
     let import = translate("ADVANCED_PORTS_UDP=\"9\"\n", modes).unwrap();
     let config = config::parse(&import.yaml, "x").unwrap().config;
-    assert_eq!((config.tcp.mode, config.udp.mode), (PortMode::Advanced, PortMode::Off), "the other protocol ran only if it was given");
-    assert_eq!((config.tcp.advanced_ports, config.tcp.exclude), (PortSet::range(0, 1023), PortSet::default()));
+    assert_eq!(
+        (config.tcp.mode, config.udp.mode),
+        (PortMode::Advanced, PortMode::Off),
+        "the other protocol ran only if it was given"
+    );
+    assert_eq!(
+        (config.tcp.advanced_ports, config.tcp.exclude),
+        (PortSet::range(0, 1023), PortSet::default())
+    );
 }
 
 #[test]
 fn two_keys_for_one_file_are_refused() {
-    let refused = translate("TCP_PORTS=\"1\"\nIGNORE_FILE=\"/x/y\"\nHISTORY_FILE=\"/x/y\"\n", Modes::default()).unwrap_err();
+    let refused = translate(
+        "TCP_PORTS=\"1\"\nIGNORE_FILE=\"/x/y\"\nHISTORY_FILE=\"/x/y\"\n",
+        Modes::default(),
+    )
+    .unwrap_err();
     assert!(refused.to_string().contains("the same file"), "{refused}");
 }
 
@@ -466,18 +621,34 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 
 /// Files whose lines have the right form, so that most of them are translated.
 fn well_formed() -> impl Strategy<Value = Vec<u8>> {
-    let line = |keys: &'static [&'static str], values: &'static str| (proptest::sample::select(keys), values).boxed();
+    let line = |keys: &'static [&'static str], values: &'static str| {
+        (proptest::sample::select(keys), values).boxed()
+    };
     let lines = prop_oneof![
-        line(&["TCP_PORTS", "UDP_PORTS", "ADVANCED_EXCLUDE_TCP", "ADVANCED_EXCLUDE_UDP"], "[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}|,[1-9]-9[0-9]){0,9}"),
+        line(
+            &["TCP_PORTS", "UDP_PORTS", "ADVANCED_EXCLUDE_TCP", "ADVANCED_EXCLUDE_UDP"],
+            "[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}|,[1-9]-9[0-9]){0,9}"
+        ),
         line(&["ADVANCED_PORTS_TCP", "ADVANCED_PORTS_UDP", "SCAN_TRIGGER"], "[0-9]{1,3}"),
         line(&["BLOCK_TCP", "BLOCK_UDP"], "[0-2]"),
         line(&["RESOLVE_HOST", "KILL_RUN_CMD_FIRST"], "[01]"),
         line(&["IGNORE_FILE", "HISTORY_FILE", "BLOCKED_FILE"], "/[a-zä#:'{}]{1,9}"),
-        line(&["KILL_RUN_CMD"], "/bin/[a-z]{1,4}( |[!#-~äé]|.TARGET.|\\$TARGET\\$|\\$PORT\\$|\\$MODE\\$|'[a-z ]{0,4}'){0,9}"),
-        line(&["KILL_ROUTE", "KILL_HOSTS_DENY", "PORT_BANNER", "WHAT_IS_THIS"], "([ !#-~äé]|\\$TARGET\\$){0,20}"),
+        line(
+            &["KILL_RUN_CMD"],
+            "/bin/[a-z]{1,4}( |[!#-~äé]|.TARGET.|\\$TARGET\\$|\\$PORT\\$|\\$MODE\\$|'[a-z ]{0,4}'){0,9}"
+        ),
+        line(
+            &["KILL_ROUTE", "KILL_HOSTS_DENY", "PORT_BANNER", "WHAT_IS_THIS"],
+            "([ !#-~äé]|\\$TARGET\\$){0,20}"
+        ),
     ];
-    proptest::collection::vec(lines, 0..14)
-        .prop_map(|lines| lines.iter().map(|(key, value)| format!("{key}=\"{value}\"\n")).collect::<String>().into_bytes())
+    proptest::collection::vec(lines, 0..14).prop_map(|lines| {
+        lines
+            .iter()
+            .map(|(key, value)| format!("{key}=\"{value}\"\n"))
+            .collect::<String>()
+            .into_bytes()
+    })
 }
 
 #[test]

@@ -18,7 +18,9 @@ use clap::{Arg, CommandFactory, Parser};
 use jiff::Timestamp;
 use portsentry::config::{ClassicMode, ClosedPorts, Config, KEYS, Mode, PortMode, PortSet, Reload};
 use portsentry::control::protocol::line;
-use portsentry::control::{AllowRow, BlockRow, HistoryRow, Queues, Reflex, Reply, Shown, Stamp, Status, Target, Watching};
+use portsentry::control::{
+    AllowRow, BlockRow, HistoryRow, Queues, Reflex, Reply, Shown, Stamp, Status, Target, Watching,
+};
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
 use portsentry::nft::model::{Chain, Hook, Owner, Ruleset};
@@ -41,7 +43,10 @@ fn set<I: IntoIterator<Item = impl Into<String>>>(names: I) -> BTreeSet<String> 
 
 /// Whether `program` can be run; otherwise the test is skipped, which is a failure in CI.
 fn is_there(program: &str) -> bool {
-    let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().is_ok_and(|output| output.status.success());
+    let there = Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !there {
         assert!(std::env::var_os("CI").is_none(), "SKIP {program} is not installed: not in CI");
         // Past the test runner, which hides the output of passing tests.
@@ -53,7 +58,11 @@ fn is_there(program: &str) -> bool {
 fn complaints(output: &Output) -> String {
     // Missing pages of other programs are about this machine.
     let text = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&text).lines().filter(|line| !line.contains("mandoc.db")).collect::<Vec<_>>().join("\n")
+    String::from_utf8_lossy(&text)
+        .lines()
+        .filter(|line| !line.contains("mandoc.db"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
@@ -62,8 +71,16 @@ fn mandoc_finds_nothing_wrong_with_the_pages() {
         return;
     }
     for name in PAGES {
-        let output = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(path("man").join(name)).output().unwrap();
-        assert!(output.status.success() && complaints(&output).is_empty(), "{name}:\n{}", complaints(&output));
+        let output = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning"])
+            .arg(path("man").join(name))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && complaints(&output).is_empty(),
+            "{name}:\n{}",
+            complaints(&output)
+        );
     }
 }
 
@@ -73,14 +90,24 @@ fn groff_finds_nothing_wrong_with_the_pages() {
         return;
     }
     for name in PAGES {
-        let output = Command::new("groff").args(["-mandoc", "-ww", "-b", "-Tutf8", "-z"]).arg(path("man").join(name)).output().unwrap();
-        assert!(output.status.success() && complaints(&output).is_empty(), "{name}:\n{}", complaints(&output));
+        let output = Command::new("groff")
+            .args(["-mandoc", "-ww", "-b", "-Tutf8", "-z"])
+            .arg(path("man").join(name))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && complaints(&output).is_empty(),
+            "{name}:\n{}",
+            complaints(&output)
+        );
     }
 }
 
 #[test]
 fn every_page_has_its_name_its_section_the_date_and_the_version_of_the_program() {
-    let mut there = set(fs::read_dir(path("man")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()));
+    let mut there = set(fs::read_dir(path("man"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap()));
     for name in PAGES {
         assert!(there.remove(name));
         let (title, number) = name.rsplit_once('.').unwrap();
@@ -101,15 +128,29 @@ fn the_pages_lead_to_each_other_and_the_documents_to_them() {
         let own = name.rsplit_once('.').unwrap();
         let named = |lines: &[String]| -> BTreeSet<(String, String)> {
             let macros = lines.iter().filter_map(|line| line.strip_prefix(".Xr ")).map(split_words);
-            macros.map(|words| (words[0].clone(), words[1].clone())).filter(|(title, _)| title.starts_with("portsentry")).collect()
+            macros
+                .map(|words| (words[0].clone(), words[1].clone()))
+                .filter(|(title, _)| title.starts_with("portsentry"))
+                .collect()
         };
-        let others = PAGES.iter().filter(|other| **other != name).map(|other| other.rsplit_once('.').unwrap());
-        let others: BTreeSet<_> = others.map(|(title, number)| (title.to_owned(), number.to_owned())).collect();
+        let others = PAGES
+            .iter()
+            .filter(|other| **other != name)
+            .map(|other| other.rsplit_once('.').unwrap());
+        let others: BTreeSet<_> =
+            others.map(|(title, number)| (title.to_owned(), number.to_owned())).collect();
         assert_eq!(named(&section(&page, "SEE ALSO")), others, "{name}");
-        assert!(named(&page).is_subset(&others), "{name} refers to {:?}", named(&page).difference(&others));
+        assert!(
+            named(&page).is_subset(&others),
+            "{name} refers to {:?}",
+            named(&page).difference(&others)
+        );
         assert!(!own.0.is_empty());
         for document in ["README.md", "contrib/README.md"] {
-            assert!(fs::read_to_string(path(document)).unwrap().contains(&format!("man/{name}")), "{document} does not name man/{name}");
+            assert!(
+                fs::read_to_string(path(document)).unwrap().contains(&format!("man/{name}")),
+                "{document} does not name man/{name}"
+            );
         }
     }
 }
@@ -117,16 +158,22 @@ fn the_pages_lead_to_each_other_and_the_documents_to_them() {
 /// The text of a key's entry from `Type: ` or `Default: ` to the full stop before the next
 /// paragraph.
 fn stated(item: &Item, what: &str) -> String {
-    let head: Vec<&str> = item.body.iter().map(String::as_str).take_while(|line| *line != ".Pp").collect();
+    let head: Vec<&str> =
+        item.body.iter().map(String::as_str).take_while(|line| *line != ".Pp").collect();
     let paragraphs = head.split(|line| *line == ".br").map(|lines| lines.join(" "));
-    let found: Vec<String> = paragraphs.filter_map(|text| Some(text.strip_prefix(what)?.strip_suffix('.')?.to_owned())).collect();
+    let found: Vec<String> = paragraphs
+        .filter_map(|text| Some(text.strip_prefix(what)?.strip_suffix('.')?.to_owned()))
+        .collect();
     assert_eq!(found.len(), 1, "{}: {what}", item.head);
     found[0].clone()
 }
 
 /// The entries of KEYS, without the macros at the end.
 fn keys() -> Vec<Item> {
-    items(&section(&page("portsentry.yaml.5"), "KEYS")).into_iter().filter(|item| item.subsection != "Macros").collect()
+    items(&section(&page("portsentry.yaml.5"), "KEYS"))
+        .into_iter()
+        .filter(|item| item.subsection != "Macros")
+        .collect()
 }
 
 #[test]
@@ -140,7 +187,11 @@ fn every_key_has_its_entry_and_every_entry_is_a_key() {
         assert_eq!(stated(item, "Default: "), key.default_text(), "{}", key.path);
         let restart = item.body.iter().any(|line| line == "Needs a restart.");
         assert_eq!(restart, key.reload == Reload::Restart, "{}", key.path);
-        assert!(item.body.iter().skip_while(|line| *line != ".Pp").count() > 1, "{} says nothing", key.path);
+        assert!(
+            item.body.iter().skip_while(|line| *line != ".Pp").count() > 1,
+            "{} says nothing",
+            key.path
+        );
     }
 }
 
@@ -158,19 +209,33 @@ fn every_keyword_of_a_key_is_explained() {
             continue;
         }
         let explained = arguments(&item.body, "Ql");
-        assert!(words.iter().all(|word| *word == "off" || explained.contains(*word)), "{}: {words:?}, {explained:?}", key.path);
+        assert!(
+            words.iter().all(|word| *word == "off" || explained.contains(*word)),
+            "{}: {words:?}, {explained:?}",
+            key.path
+        );
     }
 }
 
 #[test]
 fn the_macros_are_those_that_are_replaced() {
     let entries = items(&section(&page("portsentry.yaml.5"), "KEYS"));
-    let told: Vec<String> = entries.iter().filter(|item| item.subsection == "Macros").map(|item| pattern(&item.head)).collect();
+    let told: Vec<String> = entries
+        .iter()
+        .filter(|item| item.subsection == "Macros")
+        .map(|item| pattern(&item.head))
+        .collect();
     let meaning = KEYS.iter().find(|key| key.path == "respond.command").unwrap().meaning;
-    let wanted: Vec<String> =
-        meaning.split_whitespace().filter(|word| word.starts_with('{')).map(|word| word.trim_end_matches(',').to_owned()).collect();
+    let wanted: Vec<String> = meaning
+        .split_whitespace()
+        .filter(|word| word.starts_with('{'))
+        .map(|word| word.trim_end_matches(',').to_owned())
+        .collect();
     assert_eq!(told, wanted);
-    let accepted = |word: &str| portsentry::config::parse(&format!("respond: {{command: [/bin/true, \"{word}\"]}}"), "x").is_ok();
+    let accepted = |word: &str| {
+        portsentry::config::parse(&format!("respond: {{command: [/bin/true, \"{word}\"]}}"), "x")
+            .is_ok()
+    };
     assert!(told.iter().all(|word| accepted(word)) && !accepted("{other}"));
 }
 
@@ -178,7 +243,9 @@ fn the_macros_are_those_that_are_replaced() {
 fn displays(lines: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for block in lines.split(|line| line.starts_with(".Bd")).skip(1) {
-        found.push(block.iter().take_while(|line| *line != ".Ed").cloned().collect::<Vec<_>>().join("\n"));
+        found.push(
+            block.iter().take_while(|line| *line != ".Ed").cloned().collect::<Vec<_>>().join("\n"),
+        );
     }
     found
 }
@@ -188,7 +255,8 @@ fn the_examples_of_the_configuration_are_good() {
     let examples = displays(&section(&page("portsentry.yaml.5"), "EXAMPLES"));
     assert!(examples.len() >= 3);
     for example in examples {
-        let loaded = portsentry::config::parse(&example, "example").unwrap_or_else(|refused| panic!("{refused}"));
+        let loaded = portsentry::config::parse(&example, "example")
+            .unwrap_or_else(|refused| panic!("{refused}"));
         assert_ne!(loaded.config, Config::default());
     }
     let ignored = displays(&section(&page("portsentry.yaml.5"), "THE IGNORE FILE")).concat();
@@ -202,8 +270,19 @@ fn long(arg: &Arg) -> Option<String> {
 
 /// The long options in the entries of a list, as `Fl` has them, and whether each takes a value.
 fn told_options<'i>(entries: impl Iterator<Item = &'i Item>) -> BTreeMap<String, bool> {
-    let flags = |head: &str| arguments(&[format!(".{head}")], "Fl").into_iter().filter(|name| name.starts_with('-')).collect::<Vec<_>>();
-    entries.flat_map(|item| flags(&item.head).into_iter().map(|name| (name, split_words(&item.head).contains(&"Ar".to_owned())))).collect()
+    let flags = |head: &str| {
+        arguments(&[format!(".{head}")], "Fl")
+            .into_iter()
+            .filter(|name| name.starts_with('-'))
+            .collect::<Vec<_>>()
+    };
+    entries
+        .flat_map(|item| {
+            flags(&item.head)
+                .into_iter()
+                .map(|name| (name, split_words(&item.head).contains(&"Ar".to_owned())))
+        })
+        .collect()
 }
 
 fn options<'a>(args: impl Iterator<Item = &'a Arg>) -> BTreeMap<String, bool> {
@@ -224,10 +303,14 @@ fn every_option_and_mode_word_of_the_daemon_is_in_its_page_and_no_others() {
     assert_eq!(command.get_subcommands().filter(|command| !command.is_hide_set()).count(), 0);
     let wanted = with_help(options(command.get_arguments()));
     assert_eq!(told_options(entries.iter().filter(|item| item.subsection == "Options")), wanted);
-    let modes = set(entries.iter().filter(|item| item.subsection == "Classic modes").map(|item| format!("-{}", pattern(&item.head))));
+    let modes = set(entries
+        .iter()
+        .filter(|item| item.subsection == "Classic modes")
+        .map(|item| format!("-{}", pattern(&item.head))));
     assert_eq!(modes, set(ClassicMode::ALL.map(|mode| format!("-{}", mode.word()))));
     let synopsis = arguments(&section(&page, "SYNOPSIS"), "Fl");
-    let all: BTreeSet<String> = wanted.into_keys().chain(modes.iter().map(|word| word[1..].to_owned())).collect();
+    let all: BTreeSet<String> =
+        wanted.into_keys().chain(modes.iter().map(|word| word[1..].to_owned())).collect();
     assert_eq!(synopsis, all);
 }
 
@@ -240,7 +323,10 @@ fn commands() -> BTreeMap<String, BTreeMap<String, bool>> {
             found.insert(command.get_name().to_owned(), options(command.get_arguments()));
         }
         for inner in below {
-            found.insert(format!("{} {}", command.get_name(), inner.get_name()), options(inner.get_arguments()));
+            found.insert(
+                format!("{} {}", command.get_name(), inner.get_name()),
+                options(inner.get_arguments()),
+            );
         }
     }
     found
@@ -249,7 +335,12 @@ fn commands() -> BTreeMap<String, BTreeMap<String, bool>> {
 /// `allow add` of `Cm allow add Ar address`.
 fn command_name(head: &str) -> String {
     let words = split_words(head);
-    words[1..].iter().take_while(|word| word.chars().all(|c| c.is_ascii_lowercase())).cloned().collect::<Vec<_>>().join(" ")
+    words[1..]
+        .iter()
+        .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()))
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[test]
@@ -270,63 +361,97 @@ fn every_command_and_option_of_portsentryctl_is_in_its_page_and_no_others() {
     assert!(told.remove("help").is_some());
     assert_eq!(told, commands());
     let synopsis = arguments(&section(&page, "SYNOPSIS"), "Fl");
-    assert_eq!(synopsis, commands().into_values().flatten().chain(all).map(|(name, _)| name).collect());
+    assert_eq!(
+        synopsis,
+        commands().into_values().flatten().chain(all).map(|(name, _)| name).collect()
+    );
 }
 
 /// The words of a shell line, as far as the examples need it.
 fn shell_words(line: &str) -> Vec<String> {
-    split_words(&line.replace("\\(dq", "\"").replace("\\(aq", "'")).into_iter().take_while(|word| word != "|").collect()
+    split_words(&line.replace("\\(dq", "\"").replace("\\(aq", "'"))
+        .into_iter()
+        .take_while(|word| word != "|")
+        .collect()
 }
 
 #[test]
 fn every_command_of_portsentryctl_has_an_example_and_every_example_is_understood() {
     let mut shown = BTreeSet::new();
     let lines: Vec<String> = PAGES.iter().flat_map(|name| page(name)).collect();
-    let examples = lines.iter().filter_map(|line| line.strip_prefix(".Dl # ").or_else(|| line.strip_prefix("# ")));
+    let examples = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix(".Dl # ").or_else(|| line.strip_prefix("# ")));
     for example in examples.filter(|line| line.starts_with("portsentryctl ")) {
         let words = shell_words(example);
         Arguments::try_parse_from(&words).unwrap_or_else(|error| panic!("{example}: {error}"));
-        let names: Vec<&str> = words[1..].iter().filter(|word| !word.starts_with('-')).map(String::as_str).collect();
+        let names: Vec<&str> =
+            words[1..].iter().filter(|word| !word.starts_with('-')).map(String::as_str).collect();
         shown.insert(if names[0] == "allow" { names[..2].join(" ") } else { names[0].to_owned() });
     }
     assert_eq!(shown, commands().into_keys().collect());
-    let daemon = lines.iter().filter_map(|line| line.strip_prefix(".Dl # portsentry ").or_else(|| line.strip_prefix("# portsentry ")));
+    let daemon = lines.iter().filter_map(|line| {
+        line.strip_prefix(".Dl # portsentry ").or_else(|| line.strip_prefix("# portsentry "))
+    });
     for example in daemon {
-        let words = std::iter::once("portsentry".to_owned()).chain(shell_words(example)).map(Into::into);
+        let words =
+            std::iter::once("portsentry".to_owned()).chain(shell_words(example)).map(Into::into);
         Options::parse_words(words).unwrap_or_else(|error| panic!("{example}: {error}"));
     }
 }
 
 #[test]
 fn exit_statuses_are_those_of_the_programs() {
-    let numbers = |text: &str| -> BTreeSet<u8> { text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect() };
+    let numbers = |text: &str| -> BTreeSet<u8> {
+        text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect()
+    };
     for (name, program) in [("portsentry.8", PORTSENTRY), ("portsentryctl.8", PORTSENTRYCTL)] {
-        let told: BTreeSet<u8> = items(&section(&page(name), "EXIT STATUS")).iter().map(|item| item.head.parse().unwrap()).collect();
+        let told: BTreeSet<u8> = items(&section(&page(name), "EXIT STATUS"))
+            .iter()
+            .map(|item| item.head.parse().unwrap())
+            .collect();
         let help = Command::new(program).arg("--help").output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         assert_eq!(told, numbers(help.split("Exit status:").nth(1).unwrap()), "{name}");
     }
     let source = fs::read_to_string(path("src/daemon/mod.rs")).unwrap();
-    let constants = source.lines().filter_map(|line| line.strip_prefix("const EX_")?.split_once(" = ")).map(|(_, value)| value);
+    let constants = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("const EX_")?.split_once(" = "))
+        .map(|(_, value)| value);
     let mut wanted: BTreeSet<u8> = constants.flat_map(numbers).collect();
     wanted.insert(0);
-    assert_eq!(items(&section(&page("portsentry.8"), "EXIT STATUS")).iter().map(|item| item.head.parse().unwrap()).collect::<BTreeSet<u8>>(), wanted);
+    assert_eq!(
+        items(&section(&page("portsentry.8"), "EXIT STATUS"))
+            .iter()
+            .map(|item| item.head.parse().unwrap())
+            .collect::<BTreeSet<u8>>(),
+        wanted
+    );
 }
 
 #[test]
 fn the_signals_are_those_that_the_daemon_hears() {
-    let told: BTreeSet<String> =
-        items(&section(&page("portsentry.8"), "SIGNALS")).iter().flat_map(|item| arguments(&[format!(".{}", item.head)], "Dv")).collect();
+    let told: BTreeSet<String> = items(&section(&page("portsentry.8"), "SIGNALS"))
+        .iter()
+        .flat_map(|item| arguments(&[format!(".{}", item.head)], "Dv"))
+        .collect();
     let source = fs::read_to_string(path("src/sys/signals.rs")).unwrap();
     let import = source.lines().find(|line| line.starts_with("use signal_hook::consts::")).unwrap();
-    assert_eq!(told, set(import.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| word.starts_with("SIG"))));
+    assert_eq!(
+        told,
+        set(import
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|word| word.starts_with("SIG")))
+    );
 }
 
 #[test]
 fn the_files_are_where_the_configuration_has_them() {
     let config = Config::default();
     let page = page("portsentry.8");
-    let told: BTreeSet<String> = items(&section(&page, "FILES")).iter().map(|item| pattern(&item.head)).collect();
+    let told: BTreeSet<String> =
+        items(&section(&page, "FILES")).iter().map(|item| pattern(&item.head)).collect();
     let wanted = [
         PathBuf::from(portsentry::config::DEFAULT_PATH),
         config.ignore_file.unwrap(),
@@ -343,13 +468,20 @@ fn the_errors_of_the_start_are_those_in_the_sources() {
     fn walk(directory: &Path, text: &mut String) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { walk(&path, text) } else { text.push_str(&fs::read_to_string(path).unwrap()) }
+            if path.is_dir() {
+                walk(&path, text)
+            } else {
+                text.push_str(&fs::read_to_string(path).unwrap())
+            }
         }
     }
     let mut sources = String::new();
     walk(&path("src"), &mut sources);
-    let start = items(&section(&page("portsentry.8"), "DIAGNOSTICS")).into_iter().filter(|item| item.subsection == "When it does not start");
-    let errors: Vec<Item> = start.chain(items(&section(&page("portsentryctl.8"), "DIAGNOSTICS"))).collect();
+    let start = items(&section(&page("portsentry.8"), "DIAGNOSTICS"))
+        .into_iter()
+        .filter(|item| item.subsection == "When it does not start");
+    let errors: Vec<Item> =
+        start.chain(items(&section(&page("portsentryctl.8"), "DIAGNOSTICS"))).collect();
     assert!(errors.len() >= 8);
     for item in errors {
         // The page has the value of a constant as a number.
@@ -375,7 +507,9 @@ fn rulesets() -> Vec<Ruleset> {
         with(&|config| config.closed_ports = ClosedPorts::Answer),
         with(&|config| config.interfaces = vec!["eth0".to_owned()]),
         with(&|config| config.udp.mode = PortMode::Off),
-        with(&|config| (config.tcp.mode, config.tcp.ports) = (PortMode::Connect, PortSet::range(1, 9))),
+        with(&|config| {
+            (config.tcp.mode, config.tcp.ports) = (PortMode::Connect, PortSet::range(1, 9))
+        }),
         with(&|config| (config.tcp.mode, config.udp.mode) = (PortMode::Connect, PortMode::Connect)),
     ]
 }
@@ -383,20 +517,31 @@ fn rulesets() -> Vec<Ruleset> {
 #[test]
 fn every_set_is_in_the_page_with_its_key_and_who_fills_it_and_no_others() {
     let entries = items(&section(&page("portsentry-rules.7"), "SETS"));
-    let told: BTreeMap<String, String> = entries.iter().map(|item| (pattern(&item.head), item.body.join(" "))).collect();
+    let told: BTreeMap<String, String> =
+        entries.iter().map(|item| (pattern(&item.head), item.body.join(" "))).collect();
     assert_eq!(told.keys().cloned().collect::<BTreeSet<_>>(), set(SetId::ALL.map(SetId::name)));
     let mut seen = BTreeSet::new();
     for ruleset in rulesets() {
         let text = ruleset.render(SCHEMA.table, Form::Table);
         for declared in &ruleset.sets {
             let name = declared.id.name;
-            let kind = text.split(&format!("\tset {name} {{\n\t\ttype ")).nth(1).unwrap().lines().next().unwrap();
+            let kind = text
+                .split(&format!("\tset {name} {{\n\t\ttype "))
+                .nth(1)
+                .unwrap()
+                .lines()
+                .next()
+                .unwrap();
             let filler = match declared.owner {
                 Owner::Config => "configuration",
                 Owner::Daemon => "daemon",
                 Owner::Rules => "rules",
             };
-            assert!(told[name].starts_with(&format!("Key: {kind}. Filled by the {filler}.")), "{name}: {kind}, {filler}: {}", told[name]);
+            assert!(
+                told[name].starts_with(&format!("Key: {kind}. Filled by the {filler}.")),
+                "{name}: {kind}, {filler}: {}",
+                told[name]
+            );
             seen.insert(name.to_owned());
         }
     }
@@ -408,11 +553,16 @@ fn every_chain_is_in_the_page_with_its_hook_and_no_others() {
     let entries = items(&section(&page("portsentry-rules.7"), "CHAINS"));
     let mut told: BTreeMap<String, String> = BTreeMap::new();
     for item in &entries {
-        told.extend(arguments(&[format!(".{}", item.head)], "Ic").into_iter().map(|name| (name, item.body.join(" "))));
+        told.extend(
+            arguments(&[format!(".{}", item.head)], "Ic")
+                .into_iter()
+                .map(|name| (name, item.body.join(" "))),
+        );
     }
     let mut seen = BTreeSet::new();
     for Chain { name, base, .. } in rulesets().iter().flat_map(|ruleset| &ruleset.chains) {
-        let body = told.get(*name).unwrap_or_else(|| panic!("portsentry-rules(7) has no chain {name}"));
+        let body =
+            told.get(*name).unwrap_or_else(|| panic!("portsentry-rules(7) has no chain {name}"));
         match base {
             None => assert!(!body.contains("Hook:"), "{name} has no hook"),
             Some(base) => {
@@ -420,10 +570,18 @@ fn every_chain_is_in_the_page_with_its_hook_and_no_others() {
                     Hook::Prerouting => "prerouting",
                     Hook::Input => "input",
                 };
-                assert!(body.starts_with(&format!("Hook: {hook}, priority {}.", base.priority)), "{name}: {body}");
+                assert!(
+                    body.starts_with(&format!("Hook: {hook}, priority {}.", base.priority)),
+                    "{name}: {body}"
+                );
                 // The picture of a packet's way has it too.
-                let row = |line: &String| line.split_whitespace().take(3).eq([*name, hook, &base.priority.to_string()]);
-                assert!(section(&page("portsentry-rules.7"), "DESCRIPTION").iter().any(row), "{name} is not in the picture");
+                let row = |line: &String| {
+                    line.split_whitespace().take(3).eq([*name, hook, &base.priority.to_string()])
+                };
+                assert!(
+                    section(&page("portsentry-rules.7"), "DESCRIPTION").iter().any(row),
+                    "{name} is not in the picture"
+                );
             }
         }
         seen.insert((*name).to_owned());
@@ -443,14 +601,20 @@ fn shown(reply: &Reply, arguments: &[&str]) -> Value {
         BufReader::new(client.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
         client.write_all(answer.as_bytes()).unwrap();
     });
-    let output = Command::new(PORTSENTRYCTL).args(["--json", "--socket"]).arg(&socket).args(arguments).output().unwrap();
+    let output = Command::new(PORTSENTRYCTL)
+        .args(["--json", "--socket"])
+        .arg(&socket)
+        .args(arguments)
+        .output()
+        .unwrap();
     daemon.join().unwrap();
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn import(arguments: &[&str]) -> Value {
-    let output = Command::new(PORTSENTRYCTL).args(["--json", "import"]).args(arguments).output().unwrap();
+    let output =
+        Command::new(PORTSENTRYCTL).args(["--json", "import"]).args(arguments).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -459,7 +623,10 @@ fn keys_of(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Array(rows) => keys_of(&rows[0]),
         Value::Object(object) => {
-            let inner = object.values().filter(|value| value.is_object() || value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object)));
+            let inner = object.values().filter(|value| {
+                value.is_object()
+                    || value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object))
+            });
             object.keys().cloned().chain(inner.flat_map(keys_of)).collect()
         }
         other => panic!("{other}"),
@@ -481,9 +648,16 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         exempt: Vec::new(),
     };
     let allowed = AllowRow { address, origin: "allow".into() };
-    let watching = Watching { transport: "tcp".into(), mode: "stealth".into(), ports: 1, ranges: "1".into() };
-    let status = Status { watching: vec![watching], reflex: Some(Reflex::default()), queues: Some(Queues::default()), ..Status::default() };
-    let history = HistoryRow { at: stamp, address, host: "a".into(), port: 1, protocol: "TCP".into() };
+    let watching =
+        Watching { transport: "tcp".into(), mode: "stealth".into(), ports: 1, ranges: "1".into() };
+    let status = Status {
+        watching: vec![watching],
+        reflex: Some(Reflex::default()),
+        queues: Some(Queues::default()),
+        ..Status::default()
+    };
+    let history =
+        HistoryRow { at: stamp, address, host: "a".into(), port: 1, protocol: "TCP".into() };
     let known = Shown {
         address,
         block: None,
@@ -513,7 +687,8 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         ("history", shown(&Reply::History { rows: vec![history], more: false }, &["history"])),
         ("rules", shown(&Reply::Rules { text: "table".into() }, &["rules"])),
         ("check", {
-            let output = Command::new(PORTSENTRYCTL).args(["--json", "check"]).arg(&new).output().unwrap();
+            let output =
+                Command::new(PORTSENTRYCTL).args(["--json", "check"]).arg(&new).output().unwrap();
             serde_json::from_slice(&output.stdout).unwrap()
         }),
         ("import", printed),
@@ -525,13 +700,17 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     ];
     let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     // The keys of an object may have their own list, within the entry of its command.
-    for item in items(&section(&page("portsentryctl.8"), "JSON OUTPUT")).into_iter().filter(|item| item.depth == 1) {
+    for item in items(&section(&page("portsentryctl.8"), "JSON OUTPUT"))
+        .into_iter()
+        .filter(|item| item.depth == 1)
+    {
         let names = item.head.strip_prefix("Ic ").unwrap();
         told.extend(names.split(" , ").map(|name| (name.to_owned(), arguments(&item.body, "Cm"))));
     }
     // Its objects are events: portsentry(8) has their keys.
     assert_eq!(told.remove("watch"), Some(BTreeSet::new()));
-    let wanted: BTreeMap<String, BTreeSet<String>> = documents.iter().map(|(name, document)| ((*name).to_owned(), keys_of(document))).collect();
+    let wanted: BTreeMap<String, BTreeSet<String>> =
+        documents.iter().map(|(name, document)| ((*name).to_owned(), keys_of(document))).collect();
     assert_eq!(told, wanted);
     assert_eq!(wanted.len() + 1, commands().len(), "a command whose output nobody looked at");
     assert_eq!(json!({"message": "done"}), documents[8].1);

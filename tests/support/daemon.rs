@@ -26,7 +26,8 @@ pub struct Daemon<'a> {
 /// The daemon under test: of this build, or the one in `PORTSENTRY_PROGRAM` (the release build,
 /// where speed counts).
 fn program() -> String {
-    std::env::var("PORTSENTRY_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_portsentry").to_owned())
+    std::env::var("PORTSENTRY_PROGRAM")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_portsentry").to_owned())
 }
 
 impl<'a> Daemon<'a> {
@@ -42,25 +43,48 @@ impl<'a> Daemon<'a> {
     }
 
     /// The same with a control socket that `group` may read.
-    pub fn start_for(namespace: &'a Namespace, yaml: &str, state: Option<&Path>, group: &'static str) -> Self {
+    pub fn start_for(
+        namespace: &'a Namespace,
+        yaml: &str,
+        state: Option<&Path>,
+        group: &'static str,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let state = state.map(Path::to_path_buf);
-        let mut daemon = Self { namespace, child: Self::launch(namespace, &directory, yaml, state.as_deref(), group), directory, state, group };
+        let mut daemon = Self {
+            namespace,
+            child: Self::launch(namespace, &directory, yaml, state.as_deref(), group),
+            directory,
+            state,
+            group,
+        };
         daemon.wait_until_it_answers();
         daemon
     }
 
     /// Starts it again in the same directory, after [`Daemon::stop`].
     pub fn restart(&mut self, yaml: &str) {
-        self.child = Self::launch(self.namespace, &self.directory, yaml, self.state.as_deref(), self.group);
+        self.child =
+            Self::launch(self.namespace, &self.directory, yaml, self.state.as_deref(), self.group);
         self.wait_until_it_answers();
     }
 
-    fn launch(namespace: &Namespace, directory: &tempfile::TempDir, yaml: &str, state: Option<&Path>, group: &str) -> Child {
+    fn launch(
+        namespace: &Namespace,
+        directory: &tempfile::TempDir,
+        yaml: &str,
+        state: Option<&Path>,
+        group: &str,
+    ) -> Child {
         let path = directory.path();
-        fs::write(path.join("portsentry.yaml"), configuration(path, yaml, state, group)).expect("configuration");
-        let log = fs::OpenOptions::new().create(true).append(true).open(path.join("log")).expect("log file");
+        fs::write(path.join("portsentry.yaml"), configuration(path, yaml, state, group))
+            .expect("configuration");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path.join("log"))
+            .expect("log file");
         Command::new("ip")
             .args(["netns", "exec", &namespace.name, &program(), "--config"])
             .arg(path.join("portsentry.yaml"))
@@ -83,13 +107,19 @@ impl<'a> Daemon<'a> {
 
     /// Writes a new configuration file, without a reload.
     pub fn write_configuration(&self, yaml: &str) {
-        fs::write(self.directory.path().join("portsentry.yaml"), configuration(self.directory.path(), yaml, self.state.as_deref(), self.group))
-            .expect("configuration");
+        fs::write(
+            self.directory.path().join("portsentry.yaml"),
+            configuration(self.directory.path(), yaml, self.state.as_deref(), self.group),
+        )
+        .expect("configuration");
     }
 
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill");
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status()
+            .expect("kill");
         assert!(status.success());
     }
 
@@ -120,26 +150,41 @@ impl<'a> Daemon<'a> {
         let mut words = vec!["--json"];
         words.extend_from_slice(arguments);
         let output = self.ctl(&words);
-        assert!(output.status.success(), "portsentryctl {arguments:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
+        assert!(
+            output.status.success(),
+            "portsentryctl {arguments:?}: {}\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
     }
 
     /// A memory value of its /proc/PID/status in kB (proc_pid_status(5)): `VmRSS` is resident
     /// memory, `VmHWM` its peak.
     pub fn memory(&self, line: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
-        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok());
+        let value = text.lines().find_map(|found| {
+            found.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()
+        });
         value.unwrap_or_else(|| panic!("no {line} in {text}"))
     }
 
     /// The addresses that `portsentryctl list` shows.
     pub fn blocked(&self) -> Vec<String> {
-        self.json(&["list"]).as_array().expect("array").iter().map(|row| row["address"].as_str().expect("address").to_owned()).collect()
+        self.json(&["list"])
+            .as_array()
+            .expect("array")
+            .iter()
+            .map(|row| row["address"].as_str().expect("address").to_owned())
+            .collect()
     }
 
     /// Waits until `address` is blocked.
     pub fn wait_for_block(&self, address: &str) {
-        let blocked = eventually(Duration::from_secs(5), || self.blocked().iter().any(|found| found == address));
+        let blocked = eventually(Duration::from_secs(5), || {
+            self.blocked().iter().any(|found| found == address)
+        });
         assert!(blocked, "{address} is not blocked: {:?}\n{}", self.blocked(), self.log());
     }
 
@@ -155,7 +200,11 @@ impl<'a> Daemon<'a> {
 
     /// The same with a longer limit.
     pub fn wait_within_for_log(&self, limit: Duration, text: &str) {
-        assert!(eventually(limit, || self.log().contains(text)), "no {text:?} in the log:\n{}", self.log());
+        assert!(
+            eventually(limit, || self.log().contains(text)),
+            "no {text:?} in the log:\n{}",
+            self.log()
+        );
     }
 
     /// A file in its directory.

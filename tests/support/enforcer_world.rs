@@ -1,6 +1,13 @@
 //! A model of the kernel's table, of other programs that change it, and of what must be dropped; any sequence of steps over the enforcer, and what must hold
 //! after each: shared by the property test and the fuzz target.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,7 +17,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::{Config, OwnTable};
-use portsentry::enforce::{Author, BlockError, Change, Drift, Dump, Enforcer, Hold, InForce, Kernel, News, Observer, Wanted};
+use portsentry::enforce::{
+    Author, BlockError, Change, Drift, Dump, Earlier, Enforcer, Hold, InForce, Kernel, News,
+    Observer, Wanted,
+};
 use portsentry::engine::{Action, AllowList, Engine, MonoTime, Policy, Refusal, Report, Source};
 use portsentry::journal::Notice;
 use portsentry::nft::decode::{RuleInfo, SetInfo, TableInfo};
@@ -18,7 +28,8 @@ use portsentry::nft::lower::lower;
 use portsentry::nft::model::Owner;
 use portsentry::nft::plan::Found;
 use portsentry::nft::{
-    Chain, Element, ElementInfo, Elements, Error, Fallback, FallbackLevel, Installed, Key, Notification, Order, Ruleset, Set, StepKind,
+    Chain, Element, ElementInfo, Elements, Error, Fallback, FallbackLevel, Installed, Key,
+    Notification, Order, Ruleset, Set, StepKind,
 };
 use portsentry::probe::{Port, Probe, ScanKind, Transport};
 use portsentry::ruleset::{SetId, for_config};
@@ -29,7 +40,8 @@ const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENFILE: i32 = 23;
 
-const BLOCKED: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+const BLOCKED: [SetId; 4] =
+    [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
 const ALLOWED: [SetId; 2] = [SetId::Allowed4, SetId::Allowed6];
 
 /// Clocks and the moments between an order and its answer: so near an end an address may be dropped or not.
@@ -81,7 +93,11 @@ fn error(verb: &'static str, set: SetId, errno: i32) -> Error {
 impl State {
     fn set(&mut self, id: SetId) -> Result<&mut KernelSet, Error> {
         let now = self.now;
-        let set = self.table.as_mut().and_then(|table| table.sets.get_mut(id.name())).ok_or_else(|| error("find", id, ENOENT))?;
+        let set = self
+            .table
+            .as_mut()
+            .and_then(|table| table.sets.get_mut(id.name()))
+            .ok_or_else(|| error("find", id, ENOENT))?;
         set.items.retain(|_, item| item.expires.is_none_or(|end| end > now));
         Ok(set)
     }
@@ -108,13 +124,29 @@ impl State {
 
     fn of_element(&self, element: &Element<'_>) -> (Key, Item) {
         let expires = element.timeout.map(|left| self.now + left.as_millis() as u64);
-        (element.key, Item { last: element.key, timeout: element.timeout, expires, comment: element.comment.map(Into::into) })
+        (
+            element.key,
+            Item {
+                last: element.key,
+                timeout: element.timeout,
+                expires,
+                comment: element.comment.map(Into::into),
+            },
+        )
     }
 
     fn info(&self, key: Key, item: &Item) -> ElementInfo {
         let expires = item.expires.map(|end| Duration::from_millis(end - self.now));
         let end = (item.last != key).then_some(item.last);
-        ElementInfo { key, end, timeout: item.timeout, expires, packets: 0, bytes: 0, comment: item.comment.clone() }
+        ElementInfo {
+            key,
+            end,
+            timeout: item.timeout,
+            expires,
+            packets: 0,
+            bytes: 0,
+            comment: item.comment.clone(),
+        }
     }
 
     fn dump(&mut self, id: SetId) -> Result<Vec<ElementInfo>, Error> {
@@ -134,7 +166,12 @@ impl State {
         self.news.push_back(change);
     }
 
-    fn installation(&mut self, ruleset: &Ruleset, order: Order<'_>, level: Option<FallbackLevel>) -> Result<Installed, Error> {
+    fn installation(
+        &mut self,
+        ruleset: &Ruleset,
+        order: Order<'_>,
+        level: Option<FallbackLevel>,
+    ) -> Result<Installed, Error> {
         let mut steps = Vec::new();
         let recreate = order.recreate || level == Some(FallbackLevel::Recreated);
         for id in SetId::ALL {
@@ -160,12 +197,18 @@ impl State {
                 steps.push(StepKind::DeleteSet(set.id.name.to_owned()));
             }
             steps.push(StepKind::AddSet(set.id));
-            table.sets.insert(set.id.name, KernelSet { size: set.size, interval: set.id.interval, items: BTreeMap::new() });
+            table.sets.insert(
+                set.id.name,
+                KernelSet { size: set.size, interval: set.id.interval, items: BTreeMap::new() },
+            );
             fill.push(set);
         }
         for set in order.refill.iter().filter_map(|id| ruleset.set(*id)) {
             if !fill.iter().any(|other| other.id == set.id) {
-                steps.extend([StepKind::FlushSet(set.id.name.to_owned()), StepKind::AddElements(set.id)]);
+                steps.extend([
+                    StepKind::FlushSet(set.id.name.to_owned()),
+                    StepKind::AddElements(set.id),
+                ]);
                 table.sets.get_mut(set.id.name).unwrap().items.clear();
                 fill.push(set);
             }
@@ -177,10 +220,18 @@ impl State {
         let mut installed = Installed { before: self.generation, ..Installed::default() };
         for set in fill {
             let id = SetId::of(set.id).unwrap();
-            let of_model =
-                set.elements.iter().map(|range| (*range.start(), Item { last: *range.end(), timeout: None, expires: None, comment: None }));
-            let instead = if let Elements::Instead(of) = order.elements { of(set.id) } else { None };
-            let before = old.as_ref().and_then(|old| old.sets.get(set.id.name)).filter(|_| set.owner != Owner::Config && !set.id.transient);
+            let of_model = set.elements.iter().map(|range| {
+                (
+                    *range.start(),
+                    Item { last: *range.end(), timeout: None, expires: None, comment: None },
+                )
+            });
+            let instead =
+                if let Elements::Instead(of) = order.elements { of(set.id) } else { None };
+            let before = old
+                .as_ref()
+                .and_then(|old| old.sets.get(set.id.name))
+                .filter(|_| set.owner != Owner::Config && !set.id.transient);
             let items: Vec<(Key, Item)> = match (level, instead, before) {
                 (Some(_), instead, before) => {
                     if instead.is_some() || before.is_some() {
@@ -188,7 +239,9 @@ impl State {
                     }
                     of_model.collect()
                 }
-                (None, Some(elements), _) => elements.iter().map(|info| (info.key, self.item(info))).collect(),
+                (None, Some(elements), _) => {
+                    elements.iter().map(|info| (info.key, self.item(info))).collect()
+                }
                 (None, None, Some(before)) => {
                     installed.carried += before.items.len();
                     before.items.clone().into_iter().collect()
@@ -235,7 +288,11 @@ pub struct FakeKernel(Rc<RefCell<State>>);
 
 impl FakeKernel {
     /// All of a transaction, or nothing of it.
-    fn transaction(&mut self, id: SetId, work: impl FnOnce(&mut State) -> Result<(), Error>) -> Result<(), Error> {
+    fn transaction(
+        &mut self,
+        id: SetId,
+        work: impl FnOnce(&mut State) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut state = self.0.borrow_mut();
         state.set(id)?;
         let before = state.table.clone();
@@ -268,7 +325,12 @@ impl Kernel for FakeKernel {
             comment: None,
         };
         let rules = table.chains.iter().flatten();
-        let rules = rules.flat_map(|chain| chain.rules.iter().map(|rule| RuleInfo { chain: chain.name.to_owned(), expressions: lower(rule) }));
+        let rules = rules.flat_map(|chain| {
+            chain
+                .rules
+                .iter()
+                .map(|rule| RuleInfo { chain: chain.name.to_owned(), expressions: lower(rule) })
+        });
         Ok(Found {
             table: Some(TableInfo { flags: 0, owner: None }),
             sets: table.sets.iter().map(set).collect(),
@@ -277,7 +339,12 @@ impl Kernel for FakeKernel {
         })
     }
 
-    fn install(&mut self, ruleset: &Ruleset, order: Order<'_>, _many: bool) -> (Result<Installed, Error>, bool) {
+    fn install(
+        &mut self,
+        ruleset: &Ruleset,
+        order: Order<'_>,
+        _many: bool,
+    ) -> (Result<Installed, Error>, bool) {
         let mut state = self.0.borrow_mut();
         let error = match state.installation(ruleset, order, None) {
             Ok(installed) => return (Ok(installed), false),
@@ -285,7 +352,10 @@ impl Kernel for FakeKernel {
         };
         for level in [FallbackLevel::RulesOnly, FallbackLevel::Recreated] {
             if let Ok(installed) = state.installation(ruleset, order, Some(level)) {
-                return (Ok(Installed { fallback: Some(Fallback { error, level }), ..installed }), false);
+                return (
+                    Ok(Installed { fallback: Some(Fallback { error, level }), ..installed }),
+                    false,
+                );
             }
         }
         (Err(error), false)
@@ -329,7 +399,12 @@ impl Kernel for FakeKernel {
     fn delete(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
         self.transaction(set, |state| {
             state.may_write(set)?;
-            state.set(set)?.items.remove(&element.key).map(drop).ok_or_else(|| error("delete", set, ENOENT))
+            state
+                .set(set)?
+                .items
+                .remove(&element.key)
+                .map(drop)
+                .ok_or_else(|| error("delete", set, ENOENT))
         })
     }
 
@@ -338,7 +413,10 @@ impl Kernel for FakeKernel {
         self.transaction(set, |state| {
             state.may_write(set)?;
             let there = state.set(set)?;
-            count = elements.iter().filter(|element| there.items.remove(&element.key).is_some()).count();
+            count = elements
+                .iter()
+                .filter(|element| there.items.remove(&element.key).is_some())
+                .count();
             Ok(())
         })?;
         Ok(count)
@@ -354,13 +432,21 @@ impl Kernel for FakeKernel {
         self.0.borrow_mut().dump(set)
     }
 
-    fn contents(&mut self, set: SetId, _count: Option<u32>, _known: &dyn Fn() -> Vec<Key>) -> Result<Vec<ElementInfo>, Error> {
+    fn contents(
+        &mut self,
+        set: SetId,
+        _count: Option<u32>,
+        _known: &dyn Fn() -> Vec<Key>,
+    ) -> Result<Vec<ElementInfo>, Error> {
         self.dump(set)
     }
 
     fn counts(&mut self) -> Result<Vec<(SetId, Option<u32>)>, Error> {
         let mut state = self.0.borrow_mut();
-        Ok(BLOCKED.into_iter().filter_map(|id| Some((id, Some(state.set(id).ok()?.items.len() as u32)))).collect())
+        Ok(BLOCKED
+            .into_iter()
+            .filter_map(|id| Some((id, Some(state.set(id).ok()?.items.len() as u32))))
+            .collect())
     }
 
     fn restore(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
@@ -392,7 +478,12 @@ impl Kernel for FakeKernel {
         Ok(count)
     }
 
-    fn replace_intervals(&mut self, set: &Set, delete: &[ElementInfo], add: &[ElementInfo]) -> Result<(), Error> {
+    fn replace_intervals(
+        &mut self,
+        set: &Set,
+        delete: &[ElementInfo],
+        add: &[ElementInfo],
+    ) -> Result<(), Error> {
         let id = SetId::of(set.id).unwrap();
         self.transaction(id, |state| {
             state.may_write(id)?;
@@ -420,7 +511,11 @@ impl Kernel for FakeKernel {
 
     fn news(&mut self) -> News {
         let mut state = self.0.borrow_mut();
-        let changes = state.news.drain(..).map(|change| (change, Author { pid: 7, program: "other".to_owned() })).collect();
+        let changes = state
+            .news
+            .drain(..)
+            .map(|change| (change, Author { pid: 7, program: "other".to_owned() }))
+            .collect();
         News { changes, lost: std::mem::take(&mut state.lost), more: false }
     }
 
@@ -443,11 +538,14 @@ impl Kernel for FakeKernel {
                 }
             }
             if wanted.networks {
-                dump.networks = Some([state.dump(SetId::BlockedNets4)?, state.dump(SetId::BlockedNets6)?]);
+                dump.networks =
+                    Some([state.dump(SetId::BlockedNets4)?, state.dump(SetId::BlockedNets6)?]);
             }
             if wanted.exemptions {
                 let sets = [SetId::Allowed4, SetId::Allowed6, SetId::Spared4, SetId::Spared6];
-                dump.exemptions = Some(sets.into_iter().filter_map(|set| Some((set, state.dump(set).ok()?))).collect());
+                dump.exemptions = Some(
+                    sets.into_iter().filter_map(|set| Some((set, state.dump(set).ok()?))).collect(),
+                );
             }
             Ok(dump)
         };
@@ -601,7 +699,12 @@ fn source(what: u8, prefix: u8) -> Source {
 /// Four small lists, any of them together.
 fn list(bits: u8) -> AllowList {
     let networks = ["20.0.0.5/32", "20.0.0.16/29", "2001:db8:0:1::2/128", "2001:db8:0:2::/64"];
-    networks.iter().enumerate().filter(|(n, _)| bits >> n & 1 == 1).map(|(_, text)| network(text)).collect()
+    networks
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| bits >> n & 1 == 1)
+        .map(|(_, text)| network(text))
+        .collect()
 }
 
 fn prefix(choice: u8) -> u8 {
@@ -642,7 +745,11 @@ impl Blocked {
     fn is_empty(&self, (_, first, last): (bool, u128, u128)) -> bool {
         let mut at = Some(first);
         while let Some(address) = at.filter(|address| *address <= last) {
-            let Some((_, end)) = self.exempt.iter().find(|(from, to)| (*from..=*to).contains(&address)) else { return false };
+            let Some((_, end)) =
+                self.exempt.iter().find(|(from, to)| (*from..=*to).contains(&address))
+            else {
+                return false;
+            };
             at = end.checked_add(1);
         }
         true
@@ -710,7 +817,15 @@ impl World {
         let found = kernel.read(&in_force.ruleset).unwrap();
         let engine = Engine::new(in_force.policy.clone(), [5, 6]);
         let drift = Drift::new(OwnTable::No);
-        let started = Enforcer::start(self.time(), kernel, Recorder::default(), engine, in_force, &found, stored, drift);
+        let started = Enforcer::start(
+            self.time(),
+            kernel,
+            Recorder::default(),
+            engine,
+            in_force,
+            Earlier { table: &found, stored },
+            drift,
+        );
         self.enforcer = Some(started.expect("the kernel takes the rules"));
     }
 
@@ -765,7 +880,14 @@ impl World {
         for number in 1..=4 {
             let port = Port { transport: Transport::Tcp, number };
             let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-            let probe = Probe { source: from, destination, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
+            let probe = Probe {
+                source: from,
+                destination,
+                port,
+                scan: ScanKind::Syn,
+                ambiguous: false,
+                ip_options: false,
+            };
             self.enforcer().evaluate(now, &probe, Hold::None);
         }
         self.follow_scans();
@@ -775,9 +897,15 @@ impl World {
     fn passes(&self, address: IpAddr) -> bool {
         let mut state = self.state.borrow_mut();
         let key = Key::from(address);
-        let (hosts, networks) = if address.is_ipv4() { (SetId::Blocked4, SetId::BlockedNets4) } else { (SetId::Blocked6, SetId::BlockedNets6) };
-        let is_host = state.items(hosts).contains_key(&Key::from(Source::of(address, self.prefix).addr()));
-        !is_host && !state.items(networks).iter().any(|(first, item)| *first <= key && key <= item.last)
+        let (hosts, networks) = if address.is_ipv4() {
+            (SetId::Blocked4, SetId::BlockedNets4)
+        } else {
+            (SetId::Blocked6, SetId::BlockedNets6)
+        };
+        let is_host =
+            state.items(hosts).contains_key(&Key::from(Source::of(address, self.prefix).addr()));
+        !is_host
+            && !state.items(networks).iter().any(|(first, item)| *first <= key && key <= item.last)
     }
 
     /// Lets the daemon do what there is to do, and what it waits for; it must come to an end.
@@ -795,7 +923,9 @@ impl World {
             let next = enforcer.next_timer(now);
             let is_void = |world: &Self| {
                 let blocks = world.enforcer.as_ref().unwrap().engine().blocks();
-                blocks.map(|block| (block.source, block.reason.scan().is_some())).any(|(source, is_scan)| world.is_void(source, is_scan))
+                blocks
+                    .map(|block| (block.source, block.reason.scan().is_some()))
+                    .any(|(source, is_scan)| world.is_void(source, is_scan))
             };
             match next {
                 Some(next) => self.go_to(next.millis()),
@@ -825,9 +955,17 @@ impl World {
         let engine = self.enforcer.as_ref().unwrap().engine();
         self.model.retain(|source, _| !of(*source));
         for block in engine.blocks().filter(|block| of(block.source)) {
-            let exempt = block.exempt.iter().map(|part| range(*part)).map(|(_, first, last)| (first, last)).collect();
+            let exempt = block
+                .exempt
+                .iter()
+                .map(|part| range(*part))
+                .map(|(_, first, last)| (first, last))
+                .collect();
             let end = block.expires.map(MonoTime::millis);
-            self.model.insert(block.source, Blocked { end, exempt, is_scan: block.reason.scan().is_some() });
+            self.model.insert(
+                block.source,
+                Blocked { end, exempt, is_scan: block.reason.scan().is_some() },
+            );
         }
     }
 
@@ -838,29 +976,41 @@ impl World {
         match step {
             Step::Block { what, seconds } => {
                 let source = source(what, prefix_len);
-                let timeout = end(self.now, seconds).map(|end| Duration::from_millis(end - self.now));
+                let timeout =
+                    end(self.now, seconds).map(|end| Duration::from_millis(end - self.now));
                 match self.enforcer().block(now, source, timeout, "because") {
                     Ok(()) => {
                         let end = end(self.now, seconds);
-                        self.model.insert(source, Blocked { end, exempt: Vec::new(), is_scan: false });
+                        self.model
+                            .insert(source, Blocked { end, exempt: Vec::new(), is_scan: false });
                     }
-                    Err(BlockError::Refused(Refusal::NeverBlock { .. })) => assert!(list(self.list).overlaps(&source.network())),
-                    Err(BlockError::Refused(Refusal::Total(_))) => assert!(self.enforcer().engine().status().ordered >= self.total as usize),
+                    Err(BlockError::Refused(Refusal::NeverBlock { .. })) => {
+                        assert!(list(self.list).overlaps(&source.network()))
+                    }
+                    Err(BlockError::Refused(Refusal::Total(_))) => {
+                        assert!(self.enforcer().engine().status().ordered >= self.total as usize)
+                    }
                     Err(BlockError::Refused(refusal)) => panic!("{refusal}"),
                     Err(BlockError::Kernel(_)) => assert!(self.state.borrow().refused > 0),
                 }
             }
             Step::Unblock { what } => {
                 let target = source(what, 128);
-                let account = if target.is_single() { Source::of(target.addr(), prefix_len) } else { target };
+                let account =
+                    if target.is_single() { Source::of(target.addr(), prefix_len) } else { target };
                 let result = self.enforcer().unblock(now, target);
                 if result.is_err() {
                     assert!(self.state.borrow().refused > 0);
-                    self.take_engines_word(|source| target.contains(source) || source == account || source.contains(account));
+                    self.take_engines_word(|source| {
+                        target.contains(source) || source == account || source.contains(account)
+                    });
                 } else {
                     // The block of an account can leave nothing out.
-                    let is_lifted = |source: Source| target.contains(source) || source.contains(account) && self.is_host(source);
-                    let lifted: Vec<Source> = self.model.keys().copied().filter(|source| is_lifted(*source)).collect();
+                    let is_lifted = |source: Source| {
+                        target.contains(source) || source.contains(account) && self.is_host(source)
+                    };
+                    let lifted: Vec<Source> =
+                        self.model.keys().copied().filter(|source| is_lifted(*source)).collect();
                     lifted.iter().for_each(|source| drop(self.model.remove(source)));
                     self.exempt(range(account.network()), |source| source.contains(account));
                 }
@@ -877,8 +1027,12 @@ impl World {
                 self.list = bits;
                 // A refusal of the kernel is tried again.
                 let _ = self.enforcer().protect(now, list(bits));
-                let gone: Vec<Source> =
-                    self.model.iter().filter(|(source, block)| self.is_void(**source, block.is_scan)).map(|(source, _)| *source).collect();
+                let gone: Vec<Source> = self
+                    .model
+                    .iter()
+                    .filter(|(source, block)| self.is_void(**source, block.is_scan))
+                    .map(|(source, _)| *source)
+                    .collect();
                 gone.iter().for_each(|source| drop(self.model.remove(source)));
             }
             Step::Scan { from } => {
@@ -892,12 +1046,16 @@ impl World {
                 let address = all[usize::from(what) % all.len()];
                 self.add_host(address, end(self.now, seconds));
             }
-            Step::AddInterval { first, more, seconds } => self.add_interval(first, more, end(self.now, seconds)),
+            Step::AddInterval { first, more, seconds } => {
+                self.add_interval(first, more, end(self.now, seconds))
+            }
             Step::Delete { set, which } => self.delete(BLOCKED[usize::from(set % 4)], Some(which)),
             Step::FlushSet { set } => self.delete(BLOCKED[usize::from(set % 4)], None),
-            Step::Retime { set, which, seconds } => {
-                self.retime([SetId::Blocked4, SetId::Blocked6][usize::from(set % 2)], which, end(self.now, seconds))
-            }
+            Step::Retime { set, which, seconds } => self.retime(
+                [SetId::Blocked4, SetId::Blocked6][usize::from(set % 2)],
+                which,
+                end(self.now, seconds),
+            ),
             Step::DeleteTable => {
                 let mut state = self.state.borrow_mut();
                 if state.table.take().is_some() {
@@ -921,7 +1079,8 @@ impl World {
             }
             Step::Reconfigure { prefix: choice, total } => {
                 let before = (self.prefix, self.total);
-                (self.prefix, self.total) = (prefix(choice), if total % 4 == 0 { 20 } else { 1000 });
+                (self.prefix, self.total) =
+                    (prefix(choice), if total % 4 == 0 { 20 } else { 1000 });
                 // As the packet thread does it.
                 if self.enforcer().engine().status().ordered > self.total as usize {
                     self.total = before.1;
@@ -954,7 +1113,9 @@ impl World {
                 match meanwhile {
                     _ if reboot => {}
                     Meanwhile::Nothing => {}
-                    Meanwhile::Delete { set, which } => self.delete(BLOCKED[usize::from(set % 4)], Some(which)),
+                    Meanwhile::Delete { set, which } => {
+                        self.delete(BLOCKED[usize::from(set % 4)], Some(which))
+                    }
                     Meanwhile::FlushSet { set } => self.delete(BLOCKED[usize::from(set % 4)], None),
                     Meanwhile::DeleteTable => self.state.borrow_mut().table = None,
                     Meanwhile::AddHost { what } => {
@@ -971,7 +1132,10 @@ impl World {
                         state.table = None;
                     }
                 }
-                self.start(Some(Stored { content: Content { blocks, ..Content::default() }, is_same_boot: !reboot }));
+                self.start(Some(Stored {
+                    content: Content { blocks, ..Content::default() },
+                    is_same_boot: !reboot,
+                }));
             }
         }
         self.settle();
@@ -987,7 +1151,9 @@ impl World {
         let now = state.now;
         let Ok(there) = state.set(set) else { return };
         let timeout = end.map(|end| Duration::from_millis(end - now));
-        if put(set, there, key, Item { last: key, timeout, expires: end, comment: None }, false).is_err() {
+        if put(set, there, key, Item { last: key, timeout, expires: end, comment: None }, false)
+            .is_err()
+        {
             return;
         }
         let lossy = std::mem::take(&mut self.lossy);
@@ -1002,10 +1168,16 @@ impl World {
     fn add_interval(&mut self, first: u8, more: u8, end: Option<u64>) {
         let (set, first, last) = if first < 64 {
             let (first, last) = (first % 32, (first % 32).saturating_add(more % 16).min(31));
-            (SetId::BlockedNets4, IpAddr::V4(Ipv4Addr::new(20, 0, 0, first)), IpAddr::V4(Ipv4Addr::new(20, 0, 0, last)))
+            (
+                SetId::BlockedNets4,
+                IpAddr::V4(Ipv4Addr::new(20, 0, 0, first)),
+                IpAddr::V4(Ipv4Addr::new(20, 0, 0, last)),
+            )
         } else {
             let first = u16::from(first % 4);
-            let last = Ipv6Addr::from_bits(number(v6(first + u16::from(more % 2), 0)).1 | u128::from(u64::MAX));
+            let last = Ipv6Addr::from_bits(
+                number(v6(first + u16::from(more % 2), 0)).1 | u128::from(u64::MAX),
+            );
             (SetId::BlockedNets6, v6(first, 0), IpAddr::V6(last))
         };
         let (key, last_key) = (Key::from(first), Key::from(last));
@@ -1013,15 +1185,27 @@ impl World {
         let now = state.now;
         let Ok(there) = state.set(set) else { return };
         let timeout = end.map(|end| Duration::from_millis(end - now));
-        if put(set, there, key, Item { last: last_key, timeout, expires: end, comment: None }, false).is_err() {
+        if put(
+            set,
+            there,
+            key,
+            Item { last: last_key, timeout, expires: end, comment: None },
+            false,
+        )
+        .is_err()
+        {
             return;
         }
         let lossy = std::mem::take(&mut self.lossy);
         state.tell(lossy, vec![Notification::ElementsAdded { set: set.spec(), keys: vec![key] }]);
         drop(state);
         let networks: Vec<IpNet> = match (first, last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => ipnet::Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect(),
-            (IpAddr::V6(first), IpAddr::V6(last)) => ipnet::Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect(),
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                ipnet::Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect()
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                ipnet::Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect()
+            }
             _ => unreachable!(),
         };
         for network in networks {
@@ -1039,18 +1223,27 @@ impl World {
         let mut state = self.state.borrow_mut();
         let items: Vec<(Key, Item)> = state.items(set).into_iter().collect();
         let picked: Vec<(Key, Item)> = match which {
-            Some(which) if !items.is_empty() => vec![items[usize::from(which) % items.len()].clone()],
+            Some(which) if !items.is_empty() => {
+                vec![items[usize::from(which) % items.len()].clone()]
+            }
             Some(_) => Vec::new(),
             None => items,
         };
-        let is_ending = |(_, item): &(Key, Item)| item.expires.is_some_and(|end| end <= now + EXPIRED_WITHIN);
+        let is_ending =
+            |(_, item): &(Key, Item)| item.expires.is_some_and(|end| end <= now + EXPIRED_WITHIN);
         if picked.is_empty() || picked.iter().any(is_ending) {
             return;
         }
         let there = state.set(set).unwrap();
         picked.iter().for_each(|(key, _)| drop(there.items.remove(key)));
         let lossy = std::mem::take(&mut self.lossy);
-        state.tell(lossy, vec![Notification::ElementsDeleted { set: set.spec(), keys: picked.iter().map(|(key, _)| *key).collect() }]);
+        state.tell(
+            lossy,
+            vec![Notification::ElementsDeleted {
+                set: set.spec(),
+                keys: picked.iter().map(|(key, _)| *key).collect(),
+            }],
+        );
         drop(state);
         // Blocks are rather restored than lost.
         if lossy {
@@ -1062,7 +1255,9 @@ impl World {
                 let (is_v6, first) = number(address);
                 let last = number(item.last.address().unwrap()).1;
                 let prefix = self.prefix;
-                let is_host = move |source: Source| source.prefix_len() == if source.addr().is_ipv4() { 32 } else { prefix };
+                let is_host = move |source: Source| {
+                    source.prefix_len() == if source.addr().is_ipv4() { 32 } else { prefix }
+                };
                 self.exempt((is_v6, first, last), |source| !is_host(source));
             } else {
                 let source = Source::of(address, self.prefix);
@@ -1082,15 +1277,21 @@ impl World {
         }
         let key = keys[usize::from(which) % keys.len()];
         let item = state.set(set).unwrap().items.get_mut(&key).unwrap();
-        let is_near = |one: Option<u64>, other: Option<u64>| one.zip(other).is_some_and(|(one, other)| one.abs_diff(other) <= 2 * NEAR_AN_END);
-        if is_near(item.expires, end) || is_near(item.expires, Some(now)) || is_near(end, Some(now)) {
+        let is_near = |one: Option<u64>, other: Option<u64>| {
+            one.zip(other).is_some_and(|(one, other)| one.abs_diff(other) <= 2 * NEAR_AN_END)
+        };
+        if is_near(item.expires, end) || is_near(item.expires, Some(now)) || is_near(end, Some(now))
+        {
             return;
         }
         (item.expires, item.timeout) = (end, end.map(|end| Duration::from_millis(end - now)));
         let spec = set.spec();
         state.tell(
             false,
-            vec![Notification::ElementsDeleted { set: spec, keys: vec![key] }, Notification::ElementsAdded { set: spec, keys: vec![key] }],
+            vec![
+                Notification::ElementsDeleted { set: spec, keys: vec![key] },
+                Notification::ElementsAdded { set: spec, keys: vec![key] },
+            ],
         );
         drop(state);
         let source = Source::of(key.address().unwrap(), self.prefix);
@@ -1111,9 +1312,15 @@ impl World {
         let table = state.table.clone().unwrap_or_else(|| panic!("no table: {:?}", self.steps));
         assert_eq!(table.chains.as_ref(), Some(&ruleset.chains), "other rules: {:?}", self.steps);
         for set in &ruleset.sets {
-            assert!(table.sets.contains_key(set.id.name), "no set {}: {:?}", set.id.name, self.steps);
+            assert!(
+                table.sets.contains_key(set.id.name),
+                "no set {}: {:?}",
+                set.id.name,
+                self.steps
+            );
         }
-        let sets: BTreeMap<SetId, BTreeMap<Key, Item>> = BLOCKED.into_iter().chain(ALLOWED).map(|id| (id, state.items(id))).collect();
+        let sets: BTreeMap<SetId, BTreeMap<Key, Item>> =
+            BLOCKED.into_iter().chain(ALLOWED).map(|id| (id, state.items(id))).collect();
         drop(state);
         let list = list(self.list);
         let engine = self.enforcer.as_ref().unwrap().engine();
@@ -1124,38 +1331,70 @@ impl World {
             if self.model.iter().any(|(source, block)| covers(source) && is_near(block.end)) {
                 continue;
             }
-            let is_wanted = self.model.iter().any(|(source, block)| covers(source) && !block.exempts(bits) && block.end.is_none_or(|end| end > now));
-            let by_range = |set: SetId| sets[&set].iter().any(|(key, item)| *key <= Key::from(address) && Key::from(address) <= item.last);
+            let is_wanted = self.model.iter().any(|(source, block)| {
+                covers(source) && !block.exempts(bits) && block.end.is_none_or(|end| end > now)
+            });
+            let by_range = |set: SetId| {
+                sets[&set].iter().any(|(key, item)| {
+                    *key <= Key::from(address) && Key::from(address) <= item.last
+                })
+            };
             let is_allowed = by_range(ALLOWED[usize::from(is_v6)]);
             assert_eq!(is_allowed, list.contains(address), "{address} is exempt: {:?}", self.steps);
             let hosts = if is_v6 { SetId::Blocked6 } else { SetId::Blocked4 };
-            let is_host = sets[&hosts].contains_key(&Key::from(Source::of(address, self.prefix).addr()));
+            let is_host =
+                sets[&hosts].contains_key(&Key::from(Source::of(address, self.prefix).addr()));
             let networks = if is_v6 { SetId::BlockedNets6 } else { SetId::BlockedNets4 };
             let is_there = is_host || by_range(networks);
-            assert_eq!(is_there, is_wanted, "{address} is dropped at {now}: {:?}\n{:?}\n{sets:?}", self.steps, self.model);
+            assert_eq!(
+                is_there, is_wanted,
+                "{address} is dropped at {now}: {:?}\n{:?}\n{sets:?}",
+                self.steps, self.model
+            );
             assert!(!(is_there && !is_allowed && list.contains(address)));
             let knows = |block: portsentry::engine::BlockView<'_>| {
                 covers(&block.source)
                     && block.exempt.iter().all(|part| !part.contains(&address))
                     && block.expires.is_none_or(|end| end.millis() > now)
             };
-            assert_eq!(engine.blocks().any(knows), is_wanted, "the engine knows of {address} at {now}: {:?}\n{:?}", self.steps, self.model);
+            assert_eq!(
+                engine.blocks().any(knows),
+                is_wanted,
+                "the engine knows of {address} at {now}: {:?}\n{:?}",
+                self.steps,
+                self.model
+            );
         }
         // What a list shows: every host of the engine has its element with its end, and every element that works is known.
         let mut listed = BTreeSet::new();
-        for block in engine.blocks().filter(|block| self.is_host(block.source) && !is_near(block.expires.map(MonoTime::millis))) {
+        for block in engine.blocks().filter(|block| {
+            self.is_host(block.source) && !is_near(block.expires.map(MonoTime::millis))
+        }) {
             let item = sets[&Self::host_set(block.source)].get(&Key::from(block.source.addr()));
-            let item = item.unwrap_or_else(|| panic!("{} has no element: {:?}", block.source, self.steps));
+            let item =
+                item.unwrap_or_else(|| panic!("{} has no element: {:?}", block.source, self.steps));
             let is_same = match (item.expires, block.expires) {
                 (Some(one), Some(other)) => one.abs_diff(other.millis()) <= NEAR_AN_END,
                 (one, other) => one.is_none() && other.is_none(),
             };
-            assert!(is_same, "{}: {:?} {:?}: {:?}", block.source, item.expires, block.expires, self.steps);
+            assert!(
+                is_same,
+                "{}: {:?} {:?}: {:?}",
+                block.source, item.expires, block.expires, self.steps
+            );
             listed.insert(block.source);
         }
-        for (key, item) in sets[&SetId::Blocked4].iter().chain(&sets[&SetId::Blocked6]).filter(|(_, item)| !is_near(item.expires)) {
+        for (key, item) in sets[&SetId::Blocked4]
+            .iter()
+            .chain(&sets[&SetId::Blocked6])
+            .filter(|(_, item)| !is_near(item.expires))
+        {
             let source = Source::of(key.address().unwrap(), self.prefix);
-            assert!(listed.contains(&source) || Key::from(source.addr()) != *key, "{source} {item:?} is not known: {:?}", self.steps);
+            assert!(
+                listed.contains(&source) || Key::from(source.addr()) != *key,
+                "{source} {item:?} is not known: {:?}",
+                self.steps
+            );
         }
     }
 }

@@ -5,7 +5,10 @@
 //! They are built in advance and only their differences (addresses, ports, sequence number,
 //! checksums) are written, so that a debug build reaches the rates. Every load is bounded in
 //! packets and time. Follows RFC 791, 8200, 9293, and RFC 1071 for the checksums.
-#![expect(unsafe_code, reason = "packet(7) sockets: bind(2), setsockopt(2) and sendmmsg(2) with what no safe wrapper has")]
+#![expect(
+    unsafe_code,
+    reason = "packet(7) sockets: bind(2), setsockopt(2) and sendmmsg(2) with what no safe wrapper has"
+)]
 
 use std::io;
 use std::mem::size_of;
@@ -55,7 +58,12 @@ pub struct Wire<'a> {
 impl<'a> Wire<'a> {
     /// The path from `from` to `to` over the veth pair made by [`Namespace::join`].
     pub fn between(from: &'a Namespace, to: &Namespace, device: &str) -> Self {
-        Self { from, device: device.to_owned(), own: hardware_address(from, device), other: hardware_address(to, device) }
+        Self {
+            from,
+            device: device.to_owned(),
+            own: hardware_address(from, device),
+            other: hardware_address(to, device),
+        }
     }
 
     /// Sends the load from a thread in the namespace, and returns when it has ended.
@@ -72,14 +80,24 @@ impl<'a> Wire<'a> {
             let mut frames = Frames::new(self, load.target);
             let ports = &load.ports;
             // A system call a millisecond at low rates: no bursts.
-            let batch = if load.rate == 0 { BATCH } else { usize::try_from(load.rate / 1000).unwrap_or(BATCH).clamp(1, BATCH) };
+            let batch = if load.rate == 0 {
+                BATCH
+            } else {
+                usize::try_from(load.rate / 1000).unwrap_or(BATCH).clamp(1, BATCH)
+            };
             let pace = Pace { rate: load.rate, packets: load.packets, time: load.time, batch };
             run(&socket, &mut frames, pace, stop, |frames, first, count| {
                 for n in 0..count {
                     let bits = random.next();
                     let port = ports[(first as usize + n) % ports.len()];
                     let source = turns.source(first + n as u64);
-                    frames.write(n, source, 1024 + (bits % 60_000) as u16, port, (bits >> 32) as u32);
+                    frames.write(
+                        n,
+                        source,
+                        1024 + (bits % 60_000) as u16,
+                        port,
+                        (bits >> 32) as u32,
+                    );
                 }
             })
         })
@@ -90,7 +108,8 @@ impl<'a> Wire<'a> {
         self.from.enter(|| {
             let kind = if scan.target.is_ipv4() { libc::ETH_P_IP } else { libc::ETH_P_IPV6 };
             let receiver = packet_socket(&self.device, kind).expect("packet socket");
-            option(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 32 << 20).expect("receive buffer");
+            option(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 32 << 20)
+                .expect("receive buffer");
             let sender = packet_socket(&self.device, 0).expect("packet socket");
             let over = AtomicBool::new(false);
             std::thread::scope(|scope| {
@@ -100,14 +119,35 @@ impl<'a> Wire<'a> {
                 // One by one up to 20,000 a second, so that the probes are evenly spaced.
                 let batch = usize::try_from(scan.rate / 20_000).unwrap_or(1).clamp(1, BATCH);
                 let batch = if scan.rate == 0 { BATCH } else { batch };
-                let pace = Pace { rate: scan.rate, packets: scan.ports.len() as u64, time: scan.time, batch };
-                let sent = run(&sender, &mut frames, pace, &AtomicBool::new(false), |frames, first, count| {
-                    for n in 0..count {
-                        let index = first as usize + n;
-                        frames.write(n, scan.source, scan.source_port, scan.ports[index], scan.sequence(index));
-                        probes.push(Probe { port: scan.ports[index], sent: SystemTime::now(), answer: None });
-                    }
-                });
+                let pace = Pace {
+                    rate: scan.rate,
+                    packets: scan.ports.len() as u64,
+                    time: scan.time,
+                    batch,
+                };
+                let sent = run(
+                    &sender,
+                    &mut frames,
+                    pace,
+                    &AtomicBool::new(false),
+                    |frames, first, count| {
+                        for n in 0..count {
+                            let index = first as usize + n;
+                            frames.write(
+                                n,
+                                scan.source,
+                                scan.source_port,
+                                scan.ports[index],
+                                scan.sequence(index),
+                            );
+                            probes.push(Probe {
+                                port: scan.ports[index],
+                                sent: SystemTime::now(),
+                                answer: None,
+                            });
+                        }
+                    },
+                );
                 std::thread::sleep(scan.listen);
                 over.store(true, Ordering::Relaxed);
                 let heard = listener.join().expect("listener");
@@ -147,10 +187,24 @@ pub struct Load {
 
 impl Load {
     /// Forged sources, `rate` packets a second for `time`, to these ports.
-    pub fn spoofed(target: IpAddr, ports: impl IntoIterator<Item = u16>, rate: u64, time: Duration) -> Self {
-        let packets = if rate == 0 { u64::MAX } else { rate.saturating_mul(time.as_millis() as u64) / 1000 };
+    pub fn spoofed(
+        target: IpAddr,
+        ports: impl IntoIterator<Item = u16>,
+        rate: u64,
+        time: Duration,
+    ) -> Self {
+        let packets =
+            if rate == 0 { u64::MAX } else { rate.saturating_mul(time.as_millis() as u64) / 1000 };
         let sources = if target.is_ipv4() { anywhere4() } else { anywhere6() };
-        Self { target, ports: ports.into_iter().collect(), sources, rate, packets, time: time * 2, series: 0 }
+        Self {
+            target,
+            ports: ports.into_iter().collect(),
+            sources,
+            rate,
+            packets,
+            time: time * 2,
+            series: 0,
+        }
     }
 }
 
@@ -194,9 +248,22 @@ pub struct Scan {
 
 impl Scan {
     /// `rate` probes a second, and half a second of listening after the last.
-    pub fn new(source: IpAddr, target: IpAddr, ports: impl IntoIterator<Item = u16>, rate: u64) -> Self {
+    pub fn new(
+        source: IpAddr,
+        target: IpAddr,
+        ports: impl IntoIterator<Item = u16>,
+        rate: u64,
+    ) -> Self {
         let (listen, time) = (Duration::from_millis(500), Duration::from_secs(60));
-        Self { source, source_port: 45_007, target, ports: ports.into_iter().collect(), rate, listen, time }
+        Self {
+            source,
+            source_port: 45_007,
+            target,
+            ports: ports.into_iter().collect(),
+            rate,
+            listen,
+            time,
+        }
     }
 
     /// The sequence number tells which probe an answer is for. The step is large, so that answers
@@ -252,7 +319,11 @@ impl Answers {
 
     /// Number of ports found open by the probes from the `first`-th on.
     pub fn open_from(&self, first: usize) -> usize {
-        self.probes.iter().skip(first).filter(|probe| matches!(probe.answer, Some((Kind::Open, _)))).count()
+        self.probes
+            .iter()
+            .skip(first)
+            .filter(|probe| matches!(probe.answer, Some((Kind::Open, _))))
+            .count()
     }
 
     /// The index after the `nth` probe (1 is the first) of a port for which `is_closed` holds:
@@ -277,7 +348,13 @@ struct Pace {
 }
 
 /// Sends frames that `fill` writes (index of the first, count), paced and bounded.
-fn run(socket: &OwnedFd, frames: &mut Frames, pace: Pace, stop: &AtomicBool, mut fill: impl FnMut(&mut Frames, u64, usize)) -> Sent {
+fn run(
+    socket: &OwnedFd,
+    frames: &mut Frames,
+    pace: Pace,
+    stop: &AtomicBool,
+    mut fill: impl FnMut(&mut Frames, u64, usize),
+) -> Sent {
     let start = Instant::now();
     let mut sent = Sent::default();
     // The pace counts from here; moved on when the machine was busy for too long.
@@ -286,7 +363,9 @@ fn run(socket: &OwnedFd, frames: &mut Frames, pace: Pace, stop: &AtomicBool, mut
     while done < pace.packets && start.elapsed() < pace.time && !stop.load(Ordering::Relaxed) {
         let count = pace.batch.min(usize::try_from(pace.packets - done).unwrap_or(pace.batch));
         if pace.rate > 0 {
-            let due = Duration::from_nanos((u128::from(done) * 1_000_000_000 / u128::from(pace.rate)) as u64);
+            let due = Duration::from_nanos(
+                (u128::from(done) * 1_000_000_000 / u128::from(pace.rate)) as u64,
+            );
             wait_until(origin + due);
             let late = origin.elapsed().saturating_sub(due);
             if late > CATCH_UP {
@@ -335,7 +414,18 @@ impl Frames {
             IpAddr::V4(target) => {
                 frame[12..14].copy_from_slice(&[0x08, 0x00]);
                 let total = (20 + TCP) as u16;
-                frame[14..24].copy_from_slice(&[0x45, 0, (total >> 8) as u8, total as u8, 0, 0, 0x40, 0, 64, 6]);
+                frame[14..24].copy_from_slice(&[
+                    0x45,
+                    0,
+                    (total >> 8) as u8,
+                    total as u8,
+                    0,
+                    0,
+                    0x40,
+                    0,
+                    64,
+                    6,
+                ]);
                 frame[30..34].copy_from_slice(&target.octets());
                 (20, sum(&target.octets()))
             }
@@ -355,8 +445,10 @@ impl Frames {
         let segment_sum = sum(&frame[segment..segment + TCP]) + pseudo + 6 + TCP as u32;
         let length = segment + TCP;
         let mut frames = vec![frame; BATCH].into_boxed_slice();
-        let mut vectors: Box<[libc::iovec]> =
-            frames.iter_mut().map(|frame| libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: length }).collect();
+        let mut vectors: Box<[libc::iovec]> = frames
+            .iter_mut()
+            .map(|frame| libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: length })
+            .collect();
         let messages = vectors
             .iter_mut()
             .map(|vector| {
@@ -373,7 +465,11 @@ impl Frames {
 
     fn write(&mut self, n: usize, source: IpAddr, source_port: u16, port: u16, sequence: u32) {
         let frame = &mut self.frames[n];
-        let mut segment_sum = self.segment_sum + u32::from(source_port) + u32::from(port) + (sequence >> 16) + (sequence & 0xffff);
+        let mut segment_sum = self.segment_sum
+            + u32::from(source_port)
+            + u32::from(port)
+            + (sequence >> 16)
+            + (sequence & 0xffff);
         let segment = self.length - TCP;
         match source {
             IpAddr::V4(source) => {
@@ -402,7 +498,14 @@ impl Frames {
             let messages = &mut self.messages[at..count];
             // SAFETY: every message points to an iovec, and that to a frame; both are owned by
             // `self` and are as long as they say.
-            let done = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as libc::c_uint, 0) };
+            let done = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    messages.as_mut_ptr(),
+                    messages.len() as libc::c_uint,
+                    0,
+                )
+            };
             match usize::try_from(done) {
                 Ok(done) => {
                     at += done;
@@ -463,11 +566,15 @@ impl Turns {
             place ^= place >> (bits / 2).max(1);
         }
         match self.network {
-            IpNet::V4(network) => IpAddr::V4(Ipv4Addr::from_bits(network.network().to_bits() | place as u32)),
+            IpNet::V4(network) => {
+                IpAddr::V4(Ipv4Addr::from_bits(network.network().to_bits() | place as u32))
+            }
             // Scattered over the first half of the address, which identifies the owner's network.
             IpNet::V6(network) => {
                 let free = 128 - u32::from(network.prefix_len());
-                IpAddr::V6(Ipv6Addr::from_bits(network.network().to_bits() | u128::from(place) << (free - bits)))
+                IpAddr::V6(Ipv6Addr::from_bits(
+                    network.network().to_bits() | u128::from(place) << (free - bits),
+                ))
             }
         }
     }
@@ -481,8 +588,13 @@ fn listen(socket: &OwnedFd, scan: &Scan, over: &AtomicBool) -> Vec<(usize, Kind,
         // Checked before the queue is read, so that answers from before the end are still read.
         let last = over.load(Ordering::Relaxed);
         let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
-        let _ = rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
-        while let Ok((_, length)) = rustix::net::recv(socket, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT) {
+        let _ = rustix::event::poll(
+            &mut fds,
+            Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 }),
+        );
+        while let Ok((_, length)) =
+            rustix::net::recv(socket, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT)
+        {
             if let Some((index, kind)) = answer(&buffer[..length.min(buffer.len())], scan) {
                 heard.push((index, kind, arrival(socket)));
             }
@@ -510,7 +622,9 @@ fn answer(frame: &[u8], scan: &Scan) -> Option<(usize, Kind)> {
         _ => return None,
     };
     let word = |at: usize| Some(u16::from_be_bytes(*segment.get(at..)?.first_chunk::<2>()?));
-    if (source, destination, protocol) != (scan.target, scan.source, 6) || word(2)? != scan.source_port {
+    if (source, destination, protocol) != (scan.target, scan.source, 6)
+        || word(2)? != scan.source_port
+    {
         return None;
     }
     let acknowledged = u32::from_be_bytes(*segment.get(8..)?.first_chunk::<4>()?);
@@ -533,7 +647,11 @@ fn arrival(socket: &OwnedFd) -> SystemTime {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the request writes one timespec.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSTAMPNS, &raw mut time) };
-    if done == 0 { SystemTime::UNIX_EPOCH + Duration::new(time.tv_sec as u64, time.tv_nsec as u32) } else { SystemTime::now() }
+    if done == 0 {
+        SystemTime::UNIX_EPOCH + Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    } else {
+        SystemTime::now()
+    }
 }
 
 /// A packet(7) socket of one device. Protocol 0 receives nothing.
@@ -553,7 +671,13 @@ fn packet_socket(device: &str, protocol: libc::c_int) -> io::Result<OwnedFd> {
     address.sll_protocol = protocol;
     address.sll_ifindex = index as libc::c_int;
     // SAFETY: the address is as long as is said.
-    let done = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t) };
+    let done = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
     if done != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -561,9 +685,22 @@ fn packet_socket(device: &str, protocol: libc::c_int) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn option(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the value is as long as is said.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t) };
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -571,6 +708,7 @@ fn hardware_address(namespace: &Namespace, device: &str) -> [u8; 6] {
     let text = namespace.run("ip", &["-j", "link", "show", "dev", device]);
     let links: serde_json::Value = serde_json::from_str(&text).expect("ip -j");
     let address = links[0]["address"].as_str().expect("address");
-    let bytes: Vec<u8> = address.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("byte")).collect();
+    let bytes: Vec<u8> =
+        address.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("byte")).collect();
     bytes.try_into().expect("six bytes")
 }

@@ -39,7 +39,11 @@ pub fn fetch(kept: &Path, packages: &[&str]) -> Result<String, String> {
     let words: Vec<&str> = [kept.to_str().unwrap()].iter().chain(packages).copied().collect();
     let fetched = output(script.to_str().unwrap(), &words, Duration::from_secs(900));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if fetched.status.success() { Ok(text(&fetched.stdout)) } else { Err(text(&fetched.stderr).lines().last().unwrap_or("cannot be had").to_owned()) }
+    if fetched.status.success() {
+        Ok(text(&fetched.stdout))
+    } else {
+        Err(text(&fetched.stderr).lines().last().unwrap_or("cannot be had").to_owned())
+    }
 }
 
 /// A program's machine while it runs.
@@ -64,34 +68,75 @@ impl Jail {
     ///
     /// # Errors
     /// The script's output.
-    pub fn start(host: &Namespace, packages: &Path, layers: &[PathBuf], start: &str) -> Result<Self, String> {
+    pub fn start(
+        host: &Namespace,
+        packages: &Path,
+        layers: &[PathBuf],
+        start: &str,
+    ) -> Result<Self, String> {
         let (shared, files, work) = (directory(), directory(), directory());
         for root in layers {
-            let copied = Command::new("cp").arg("-a").arg(root.join(".")).arg(files.path()).status();
+            let copied =
+                Command::new("cp").arg("-a").arg(root.join(".")).arg(files.path()).status();
             assert!(copied.is_ok_and(|status| status.success()), "cp {}", root.display());
         }
         for log in ["syslog", "firewall.log"] {
             fs::write(shared.path().join(log), "").unwrap();
         }
         let ended = Arc::new(AtomicBool::new(false));
-        let syslog = collect(&shared.path().join("socket"), &shared.path().join("syslog"), Arc::clone(&ended));
+        let syslog = collect(
+            &shared.path().join("socket"),
+            &shared.path().join("syslog"),
+            Arc::clone(&ended),
+        );
         // The first process of a process namespace has to wait for orphans; sh does that while it
         // waits for sleep.
-        let script = format!("{{\n{start}\n}} >/beside/start.out 2>&1\n: >/beside/ready\nwhile :; do sleep 3600; done");
+        let script = format!(
+            "{{\n{start}\n}} >/beside/start.out 2>&1\n: >/beside/ready\nwhile :; do sleep 3600; done"
+        );
         let first = Command::new("ip")
             // It ends with the test in any case, and loads no modules into the shared kernel.
-            .args(["netns", "exec", &host.name, "setpriv", "--pdeathsig", "KILL", "--bounding-set", "-sys_module"])
+            .args([
+                "netns",
+                "exec",
+                &host.name,
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "--bounding-set",
+                "-sys_module",
+            ])
             .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh"])
-            .args([Path::new(HERE).join("enter-jail").as_path(), work.path(), packages, files.path(), shared.path()])
+            .args([
+                Path::new(HERE).join("enter-jail").as_path(),
+                work.path(),
+                packages,
+                files.path(),
+                shared.path(),
+            ])
             .args(["env", PATH, "sh", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(OpenOptions::new().create(true).append(true).open(shared.path().join("enter.out")).unwrap())
+            .stderr(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(shared.path().join("enter.out"))
+                    .unwrap(),
+            )
             .spawn()
             .unwrap();
-        let mut jail = Self { first, shared, _files: files, _work: work, ended, syslog: Some(syslog) };
-        let ready = eventually(Duration::from_secs(60), || jail.path("ready").exists() || jail.first.try_wait().is_ok_and(|status| status.is_some()));
-        if ready && jail.path("ready").exists() { Ok(jail) } else { Err(format!("does not start: {}", jail.last_words())) }
+        let mut jail =
+            Self { first, shared, _files: files, _work: work, ended, syslog: Some(syslog) };
+        let ready = eventually(Duration::from_secs(60), || {
+            jail.path("ready").exists()
+                || jail.first.try_wait().is_ok_and(|status| status.is_some())
+        });
+        if ready && jail.path("ready").exists() {
+            Ok(jail)
+        } else {
+            Err(format!("does not start: {}", jail.last_words()))
+        }
     }
 
     /// A file of /beside.
@@ -103,21 +148,40 @@ impl Jail {
     pub fn command(&self, words: &[&str]) -> Command {
         let first = self.first_process();
         let mut command = Command::new("setpriv");
-        command.args(["--bounding-set", "-sys_module", "nsenter", "--target", &first, "--mount", "--pid", "--net", "--root", "--wd", "env", PATH]);
+        command.args([
+            "--bounding-set",
+            "-sys_module",
+            "nsenter",
+            "--target",
+            &first,
+            "--mount",
+            "--pid",
+            "--net",
+            "--root",
+            "--wd",
+            "env",
+            PATH,
+        ]);
         command.args(words).stdin(Stdio::null());
         command
     }
 
     /// Starts a further script in it; returns at once.
     pub fn also(&self, script: &str) -> Child {
-        let said = OpenOptions::new().create(true).append(true).open(self.path("start.out")).unwrap();
-        self.command(&["sh", "-c", script]).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap()
+        let said =
+            OpenOptions::new().create(true).append(true).open(self.path("start.out")).unwrap();
+        self.command(&["sh", "-c", script])
+            .stdout(said.try_clone().unwrap())
+            .stderr(said)
+            .spawn()
+            .unwrap()
     }
 
     /// Runs a further program in it and returns its output, whatever its exit status.
     pub fn output(&self, words: &[&str], limit: Duration) -> Output {
         let limit = limit.as_secs().max(1).to_string();
-        let words: Vec<&str> = ["timeout", "-k", "2", &limit].iter().chain(words).copied().collect();
+        let words: Vec<&str> =
+            ["timeout", "-k", "2", &limit].iter().chain(words).copied().collect();
         self.command(&words).output().unwrap()
     }
 
@@ -129,7 +193,10 @@ impl Jail {
 
     /// The last line of its scripts' output.
     pub fn last_words(&self) -> String {
-        let said: Vec<String> = ["enter.out", "start.out"].iter().filter_map(|name| fs::read_to_string(self.path(name)).ok()).collect();
+        let said: Vec<String> = ["enter.out", "start.out"]
+            .iter()
+            .filter_map(|name| fs::read_to_string(self.path(name)).ok())
+            .collect();
         said.concat().lines().last().unwrap_or("it said nothing").to_owned()
     }
 }
@@ -148,7 +215,10 @@ fn collect(socket: &Path, file: &Path, ended: Arc<AtomicBool>) -> JoinHandle<()>
         while !ended.load(Ordering::Relaxed) {
             let Ok(length) = socket.recv(&mut buffer) else { continue };
             let line = String::from_utf8_lossy(&buffer[..length]);
-            let line = line.split_once('>').map_or(&*line, |(_, rest)| rest).trim_end_matches(['\n', '\0']);
+            let line = line
+                .split_once('>')
+                .map_or(&*line, |(_, rest)| rest)
+                .trim_end_matches(['\n', '\0']);
             // RFC 3164's time stamp is 15 characters and a blank.
             let (time, rest) = line.split_at_checked(16).unwrap_or(("", line));
             let _ = writeln!(file, "{time}beside {rest}");

@@ -1,6 +1,12 @@
 //! Parser of the manual pages: the part of mdoc(7) that man/ uses.
 #![allow(dead_code, reason = "each test that includes this file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may stop where it fails"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,19 +15,24 @@ use std::path::Path;
 pub const WILD: char = '\u{1}';
 
 /// The pages.
-pub const PAGES: [&str; 4] = ["portsentry.8", "portsentryctl.8", "portsentry.yaml.5", "portsentry-rules.7"];
+pub const PAGES: [&str; 4] =
+    ["portsentry.8", "portsentryctl.8", "portsentry.yaml.5", "portsentry-rules.7"];
 
 /// The lines of a page without its comments.
 pub fn page(name: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().filter(|line| !line.starts_with(".\\\"")).map(str::to_owned).collect()
 }
 
 /// The lines of a section, its heading excluded.
 pub fn section(page: &[String], name: &str) -> Vec<String> {
     let heading = format!(".Sh {name}");
-    let start = page.iter().position(|line| *line == heading).unwrap_or_else(|| panic!("no section {name}"));
+    let start = page
+        .iter()
+        .position(|line| *line == heading)
+        .unwrap_or_else(|| panic!("no section {name}"));
     page[start + 1..].iter().take_while(|line| !line.starts_with(".Sh ")).cloned().collect()
 }
 
@@ -53,12 +64,22 @@ pub fn items(lines: &[String]) -> Vec<Item> {
         } else if let Some(head) = line.strip_prefix(".It ") {
             let depth = open.len();
             let outer: Vec<usize> = open[..depth - 1].iter().flatten().copied().collect();
-            found.push(Item { subsection: subsection.clone(), depth, head: head.to_owned(), body: Vec::new() });
+            found.push(Item {
+                subsection: subsection.clone(),
+                depth,
+                head: head.to_owned(),
+                body: Vec::new(),
+            });
             *open.last_mut().unwrap() = Some(found.len() - 1);
             outer.iter().for_each(|at| found[*at].body.push(line.clone()));
             continue;
         }
-        open.iter().flatten().copied().collect::<Vec<_>>().iter().for_each(|at| found[*at].body.push(line.clone()));
+        open.iter()
+            .flatten()
+            .copied()
+            .collect::<Vec<_>>()
+            .iter()
+            .for_each(|at| found[*at].body.push(line.clone()));
         if line.starts_with(".Bl") {
             open.push(None);
         }
@@ -76,14 +97,21 @@ pub fn split_words(line: &str) -> Vec<String> {
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
             None => rest.split_once(' ').unwrap_or((rest, "")),
         };
-        words.push(word.replace("\\(dq", "\"").replace("\\(aq", "'").replace("\\-", "-").replace("\\e", "\\"));
+        words.push(
+            word.replace("\\(dq", "\"")
+                .replace("\\(aq", "'")
+                .replace("\\-", "-")
+                .replace("\\e", "\\"),
+        );
         rest = after.trim_start();
     }
     words
 }
 
 /// Macros that change the font, or end that.
-const MACROS: [&str; 16] = ["Ar", "Cm", "Dv", "Em", "Ev", "Fl", "Ic", "Li", "No", "Op", "Oo", "Oc", "Pa", "Ql", "Sy", "Xr"];
+const MACROS: [&str; 16] = [
+    "Ar", "Cm", "Dv", "Em", "Ev", "Fl", "Ic", "Li", "No", "Op", "Oo", "Oc", "Pa", "Ql", "Sy", "Xr",
+];
 
 /// The arguments of every `name` macro in these lines, without punctuation. Other macros on the
 /// line end the arguments.
@@ -92,7 +120,9 @@ pub fn arguments(lines: &[String], name: &str) -> BTreeSet<String> {
     for line in lines.iter().filter_map(|line| line.strip_prefix('.')) {
         let mut current = String::new();
         for word in split_words(line) {
-            if MACROS.contains(&word.as_str()) || matches!(word.as_str(), "It" | "Pq" | "Po" | "Pc" | "Ns" | "Dl") {
+            if MACROS.contains(&word.as_str())
+                || matches!(word.as_str(), "It" | "Pq" | "Po" | "Pc" | "Ns" | "Dl")
+            {
                 current = word;
             } else if current == name && word.chars().any(char::is_alphanumeric) {
                 found.insert(word);

@@ -78,7 +78,12 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     } else {
         tools
             .iter()
-            .find(|tool| !Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().is_ok_and(|o| o.status.success()))
+            .find(|tool| {
+                !Command::new("sh")
+                    .args(["-c", &format!("command -v {tool}")])
+                    .output()
+                    .is_ok_and(|o| o.status.success())
+            })
             .map(|tool| format!("{tool} is not installed"))
     };
     match &reason {
@@ -123,16 +128,28 @@ pub fn gap<T: Send>(host: &Namespace, flush: impl FnOnce() -> T + Send) -> (Dura
 /// The kernel's release: 6.12.107-cloud is (6, 12).
 pub fn linux() -> (u32, u32) {
     let system = rustix::system::uname();
-    let mut numbers = system.release().to_str().expect("release").split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    let mut numbers = system
+        .release()
+        .to_str()
+        .expect("release")
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// The processes with `mark` in their arguments or environment. Zombies have neither.
 pub fn marked(mark: &str) -> Vec<u32> {
-    let holds = |path: String| std::fs::read(path).is_ok_and(|bytes| bytes.windows(mark.len()).any(|window| window == mark.as_bytes()));
+    let holds = |path: String| {
+        std::fs::read(path)
+            .is_ok_and(|bytes| bytes.windows(mark.len()).any(|window| window == mark.as_bytes()))
+    };
     let entries = std::fs::read_dir("/proc").expect("/proc");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != std::process::id() && (holds(format!("/proc/{pid}/cmdline")) || holds(format!("/proc/{pid}/environ")))).collect()
+    pids.filter(|pid| {
+        *pid != std::process::id()
+            && (holds(format!("/proc/{pid}/cmdline")) || holds(format!("/proc/{pid}/environ")))
+    })
+    .collect()
 }
 
 /// Checks `condition` every 20 ms until it holds; `false` after `limit`.

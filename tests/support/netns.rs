@@ -37,7 +37,13 @@ impl Namespace {
 
     /// Whether one ping(8) with these options and destination is answered.
     pub fn pings(&self, arguments: &[&str]) -> bool {
-        self.output("ping", &[&["-n", "-c", "1", "-W", "1"], arguments].concat(), Duration::from_secs(5)).status.success()
+        self.output(
+            "ping",
+            &[&["-n", "-c", "1", "-W", "1"], arguments].concat(),
+            Duration::from_secs(5),
+        )
+        .status
+        .success()
     }
 
     /// Runs many lines of ip(8) at once.
@@ -60,8 +66,13 @@ impl Namespace {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    let file = File::open(format!("/run/netns/{}", self.name)).expect("namespace file");
-                    rustix::thread::move_into_link_name_space(file.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network)).expect("setns");
+                    let file =
+                        File::open(format!("/run/netns/{}", self.name)).expect("namespace file");
+                    rustix::thread::move_into_link_name_space(
+                        file.as_fd(),
+                        Some(rustix::thread::LinkNameSpaceType::Network),
+                    )
+                    .expect("setns");
                     inside()
                 })
                 .join()
@@ -72,7 +83,23 @@ impl Namespace {
     /// Joins `self` and `other` by a veth pair with these addresses (CIDR form); the devices are
     /// named `device` on both sides.
     pub fn join(&self, other: &Namespace, device: &str, own: &[&str], others: &[&str]) {
-        run("ip", &["link", "add", device, "netns", &self.name, "type", "veth", "peer", "name", device, "netns", &other.name]);
+        run(
+            "ip",
+            &[
+                "link",
+                "add",
+                device,
+                "netns",
+                &self.name,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                device,
+                "netns",
+                &other.name,
+            ],
+        );
         for (namespace, addresses) in [(self, own), (other, others)] {
             for address in addresses {
                 let mut arguments = vec!["addr", "add", address, "dev", device];

@@ -36,10 +36,17 @@ impl Package {
         let guard = FETCHING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fetch-predecessor");
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("predecessor");
-        let fetched = output(script.to_str().expect("path"), &[kept.to_str().expect("path")], Duration::from_secs(300));
+        let fetched = output(
+            script.to_str().expect("path"),
+            &[kept.to_str().expect("path")],
+            Duration::from_secs(300),
+        );
         drop(guard);
         if !fetched.status.success() {
-            return Err(format!("PortSentry 1.2 cannot be had: {}", String::from_utf8_lossy(&fetched.stderr).trim()));
+            return Err(format!(
+                "PortSentry 1.2 cannot be had: {}",
+                String::from_utf8_lossy(&fetched.stderr).trim()
+            ));
         }
         let directory = tempfile::tempdir().expect("temporary directory");
         let file = String::from_utf8_lossy(&fetched.stdout).trim().to_owned();
@@ -71,7 +78,8 @@ impl Package {
 }
 
 /// Files of /etc that a program needs beside the test's own.
-const ETC: &[&str] = &["hosts", "nsswitch.conf", "passwd", "group", "host.conf", "ld.so.cache", "localtime"];
+const ETC: &[&str] =
+    &["hosts", "nsswitch.conf", "passwd", "group", "host.conf", "ld.so.cache", "localtime"];
 
 /// Makes the mount namespace; `$ROOT` is the test's directory, followed by the program and its
 /// arguments.
@@ -96,7 +104,9 @@ impl<'a> Machine<'a> {
     pub fn new(namespace: &'a Namespace) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let root = directory.path();
-        for name in ["etc/portsentry", "var/lib/portsentry", "var/log", "var/tmp", "run/portsentry", "dev"] {
+        for name in
+            ["etc/portsentry", "var/lib/portsentry", "var/log", "var/tmp", "run/portsentry", "dev"]
+        {
             fs::create_dir_all(root.join(name)).expect("directory");
         }
         for name in ETC {
@@ -131,8 +141,22 @@ impl<'a> Machine<'a> {
 
     fn in_namespace<'w>(&'w self, program: &'w str, arguments: &[&'w str]) -> Vec<String> {
         let root = format!("ROOT={}", self.directory.path().display());
-        let mut words: Vec<String> =
-            ["netns", "exec", &self.namespace.name, "env", &root, "unshare", "-m", "sh", "-c", ENTER, "sh", program].map(str::to_owned).to_vec();
+        let mut words: Vec<String> = [
+            "netns",
+            "exec",
+            &self.namespace.name,
+            "env",
+            &root,
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            ENTER,
+            "sh",
+            program,
+        ]
+        .map(str::to_owned)
+        .to_vec();
         words.extend(arguments.iter().map(|&word| word.to_owned()));
         words
     }
@@ -149,16 +173,30 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// Its output, if it does not.
     pub fn start_old(&self, package: &Package, mode: &str) -> Result<(), String> {
-        let started = self.output(package.path("usr/sbin/portsentry").to_str().expect("path"), &[&format!("-{mode}")]);
-        let listens = |log: &[String]| log.iter().any(|line| line.contains("PortSentry is now active and listening"));
-        let failed = |log: &[String]| log.iter().any(|line| line.contains("Shutting down") || line.contains("shutting down"));
+        let started = self.output(
+            package.path("usr/sbin/portsentry").to_str().expect("path"),
+            &[&format!("-{mode}")],
+        );
+        let listens = |log: &[String]| {
+            log.iter().any(|line| line.contains("PortSentry is now active and listening"))
+        };
+        let failed = |log: &[String]| {
+            log.iter().any(|line| line.contains("Shutting down") || line.contains("shutting down"))
+        };
         eventually(Duration::from_secs(10), || listens(&self.log()) || failed(&self.log()));
-        if listens(&self.log()) { Ok(()) } else { Err(format!("{}; {:?}", started.status, self.log())) }
+        if listens(&self.log()) {
+            Ok(())
+        } else {
+            Err(format!("{}; {:?}", started.status, self.log()))
+        }
     }
 
     /// The ids of the processes in the host's network namespace.
     pub fn pids(&self) -> Vec<String> {
-        run("ip", &["netns", "pids", &self.namespace.name]).split_whitespace().map(str::to_owned).collect()
+        run("ip", &["netns", "pids", &self.namespace.name])
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Starts our daemon as it is installed (its configuration at the default path) and waits until
@@ -171,14 +209,23 @@ impl<'a> Machine<'a> {
     /// daemon's.
     pub fn start_ours_by(&mut self, by: &[&str], arguments: &[&str]) {
         let path = self.file("/var/log/stderr");
-        let stderr = fs::OpenOptions::new().create(true).append(true).open(&path).expect("log file");
+        let stderr =
+            fs::OpenOptions::new().create(true).append(true).open(&path).expect("log file");
         let (program, before) = by.split_first().expect("a program");
         let words: Vec<&str> = [before, &[env!("CARGO_BIN_EXE_portsentry")], arguments].concat();
         let words = self.in_namespace(program, &words);
-        let child = Command::new("ip").args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().expect("portsentry starts");
+        let child = Command::new("ip")
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("portsentry starts");
         self.ours = Some(child);
         let answers = eventually(Duration::from_secs(20), || {
-            if let Some(status) = self.ours.as_mut().and_then(|child| child.try_wait().expect("wait")) {
+            if let Some(status) =
+                self.ours.as_mut().and_then(|child| child.try_wait().expect("wait"))
+            {
                 panic!("portsentry ended with {status}:\n{}", self.text("/var/log/stderr"));
             }
             self.ctl(&["status"]).status.success()
@@ -195,7 +242,8 @@ impl<'a> Machine<'a> {
     pub fn stop_ours(&mut self) {
         let mut child = self.ours.take().expect("our daemon runs");
         run("kill", &["-TERM", &child.id().to_string()]);
-        let ended = eventually(Duration::from_secs(10), || child.try_wait().expect("wait").is_some());
+        let ended =
+            eventually(Duration::from_secs(10), || child.try_wait().expect("wait").is_some());
         if !ended {
             let _ = child.kill();
         }
@@ -219,13 +267,20 @@ impl<'a> Machine<'a> {
 
     /// The addresses that our daemon blocks.
     pub fn blocked_by_ours(&self) -> Vec<String> {
-        self.blocks().iter().map(|row| row["address"].as_str().expect("address").to_owned()).collect()
+        self.blocks()
+            .iter()
+            .map(|row| row["address"].as_str().expect("address").to_owned())
+            .collect()
     }
 
     /// The addresses that the old program's routes make unreachable.
     pub fn blocked_by_old(&self) -> Vec<String> {
         let routes = self.namespace.run("ip", &["route", "show", "type", "unreachable"]);
-        routes.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
+        routes
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The lines so far: messages to /dev/log, without priority, time and name, and our daemon's
@@ -238,7 +293,9 @@ impl<'a> Machine<'a> {
 
     /// Waits until a line has `text`.
     pub fn wait_for_log(&self, text: &str) {
-        let there = eventually(Duration::from_secs(10), || self.log().iter().any(|line| line.contains(text)));
+        let there = eventually(Duration::from_secs(10), || {
+            self.log().iter().any(|line| line.contains(text))
+        });
         assert!(there, "no {text:?} in the log:\n{}", self.log().join("\n"));
     }
 }
@@ -252,8 +309,18 @@ fn read_log(path: &Path, log: Arc<Mutex<Vec<String>>>, ended: Arc<AtomicBool>) -
         let mut buffer = [0; 8192];
         while !ended.load(Ordering::Relaxed) {
             match socket.recv(&mut buffer) {
-                Ok(length) => log.lock().expect("log").push(String::from_utf8_lossy(&buffer[..length]).trim_end_matches(['\n', '\0']).to_owned()),
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {}
+                Ok(length) => log.lock().expect("log").push(
+                    String::from_utf8_lossy(&buffer[..length])
+                        .trim_end_matches(['\n', '\0'])
+                        .to_owned(),
+                ),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock
+                            | io::ErrorKind::TimedOut
+                            | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(_) => return,
             }
         }
@@ -268,7 +335,10 @@ impl Drop for Machine<'_> {
         }
         // The old program has left us as a daemon; all processes in the namespace belong to the
         // test.
-        for pid in String::from_utf8_lossy(&output("ip", &["netns", "pids", &self.namespace.name], Duration::from_secs(5)).stdout).split_whitespace()
+        for pid in String::from_utf8_lossy(
+            &output("ip", &["netns", "pids", &self.namespace.name], Duration::from_secs(5)).stdout,
+        )
+        .split_whitespace()
         {
             let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
         }
@@ -309,7 +379,11 @@ impl Machine<'_> {
         let mut words = vec!["import", "/etc/portsentry/portsentry.conf"];
         words.extend_from_slice(arguments);
         let imported = self.output(env!("CARGO_BIN_EXE_portsentryctl"), &words);
-        let said = format!("{}{}", String::from_utf8_lossy(&imported.stdout), String::from_utf8_lossy(&imported.stderr));
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&imported.stdout),
+            String::from_utf8_lossy(&imported.stderr)
+        );
         assert!(imported.status.success(), "{said}");
         said
     }

@@ -19,7 +19,11 @@ pub struct Scene {
 impl Scene {
     /// Makes both hosts with these addresses in CIDR form.
     pub fn new(host: &[&str], scanner: &[&str]) -> Self {
-        let scene = Self { host: Namespace::new(), scanner: Namespace::new(), target: host[0].split('/').next().unwrap_or_default().to_owned() };
+        let scene = Self {
+            host: Namespace::new(),
+            scanner: Namespace::new(),
+            target: host[0].split('/').next().unwrap_or_default().to_owned(),
+        };
         scene.host.join(&scene.scanner, DEVICE, host, scanner);
         scene
     }
@@ -73,7 +77,8 @@ impl Scene {
 /// output.
 pub fn nmap(from: &Namespace, words: &[&str]) -> String {
     // A veth pair answers within a millisecond: without an answer by then the probe was dropped.
-    let patience = ["--initial-rtt-timeout", "100ms", "--max-rtt-timeout", "100ms", "--host-timeout", "20s"];
+    let patience =
+        ["--initial-rtt-timeout", "100ms", "--max-rtt-timeout", "100ms", "--host-timeout", "20s"];
     let words = [&["-n", "-Pn", "--max-retries", "0"], &patience[..], words].concat();
     let output = from.output("nmap", &words, Duration::from_secs(60));
     assert!(output.status.success(), "nmap {words:?}: {}", String::from_utf8_lossy(&output.stderr));

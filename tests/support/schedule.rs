@@ -24,7 +24,8 @@ struct Running {
     draining: bool,
 }
 
-static RUNNING: Mutex<Running> = Mutex::new(Running { side_by_side: 0, alone: false, waiting_alone: 0, draining: false });
+static RUNNING: Mutex<Running> =
+    Mutex::new(Running { side_by_side: 0, alone: false, waiting_alone: 0, draining: false });
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
@@ -77,7 +78,8 @@ impl Drop for Place {
         CHANGED.notify_all();
         // With the lock held, so that lines do not mix. The test runner names a test's thread after
         // the test.
-        if let (Some(file), Some(name)) = (std::env::var_os("PORTSENTRY_TEST_TIMES"), std::thread::current().name())
+        if let (Some(file), Some(name)) =
+            (std::env::var_os("PORTSENTRY_TEST_TIMES"), std::thread::current().name())
             && let Ok(mut file) = OpenOptions::new().create(true).append(true).open(file)
         {
             let _ = writeln!(file, "{:.1} {name}", self.began.elapsed().as_secs_f64());
@@ -89,6 +91,9 @@ fn lock() -> MutexGuard<'static, Running> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wait_while(guard: MutexGuard<'static, Running>, condition: impl Fn(&Running) -> bool) -> MutexGuard<'static, Running> {
+fn wait_while(
+    guard: MutexGuard<'static, Running>,
+    condition: impl Fn(&Running) -> bool,
+) -> MutexGuard<'static, Running> {
     CHANGED.wait_while(guard, |running| condition(running)).unwrap_or_else(PoisonError::into_inner)
 }

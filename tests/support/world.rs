@@ -1,6 +1,13 @@
 //! A small model around the engine, random sequences of steps, and the invariants after each: for
 //! the property tests and the fuzz target.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may stop where it fails"
+)]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,13 +15,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::{Config, Mode, ProtocolAction};
-use portsentry::engine::{Action, AllowList, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source};
+use portsentry::engine::{
+    Action, AllowList, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source,
+};
 use portsentry::probe::{Port, Probe, ScanKind, Transport};
 
 /// A SYN to a port.
 pub fn syn(source: IpAddr, number: u16) -> Probe {
     let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Probe { source, destination, port: Port { transport: Transport::Tcp, number }, scan: ScanKind::Syn, ambiguous: false, ip_options: false }
+    Probe {
+        source,
+        destination,
+        port: Port { transport: Transport::Tcp, number },
+        scan: ScanKind::Syn,
+        ambiguous: false,
+        ip_options: false,
+    }
 }
 
 /// One step of a random history.
@@ -57,13 +73,23 @@ fn source(n: usize, ipv6_prefix: u8) -> Source {
 /// Any combination of four small lists.
 fn list(bits: u8) -> AllowList {
     let networks = ["203.0.113.2/32", "203.0.113.3/32", "2001:db8:0:4::9/128", "198.51.100.0/25"];
-    networks.iter().enumerate().filter(|(n, _)| bits >> n & 1 == 1).map(|(_, network)| network.parse::<IpNet>().unwrap()).collect()
+    networks
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| bits >> n & 1 == 1)
+        .map(|(_, network)| network.parse::<IpNet>().unwrap())
+        .collect()
 }
 
 fn policy(variant: u8) -> Policy {
     let mut policy = Policy::from_config(&Config::default());
     // This address is on the list in any case.
-    policy.allow = list(variant & 1).networks().iter().copied().chain(["203.0.113.4/32".parse().unwrap()]).collect();
+    policy.allow = list(variant & 1)
+        .networks()
+        .iter()
+        .copied()
+        .chain(["203.0.113.4/32".parse().unwrap()])
+        .collect();
     policy.capacity = 9;
     policy.total = 6;
     policy.scan_trigger = u16::from(variant >> 1 & 1) * 2;
@@ -114,7 +140,9 @@ impl World {
     /// manually blocked network the rules exempt the addresses.
     fn must_end(&self, source: Source, reason: &Reason) -> bool {
         let network = source.network();
-        self.lists().iter().any(|list| if reason.scan().is_some() { list.overlaps(&network) } else { list.covers(&network) })
+        self.lists().iter().any(|list| {
+            if reason.scan().is_some() { list.overlaps(&network) } else { list.covers(&network) }
+        })
     }
 
     fn lists(&self) -> [AllowList; 3] {
@@ -126,12 +154,20 @@ impl World {
     fn check_hold(&self, address: IpAddr, actions: &[Action]) {
         let source = Source::of(address, policy(self.variant).ipv6_prefix);
         let is_ours = |action: &Action| matches!(action, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
-        let is_released = actions.iter().any(|action| matches!(action, Action::Release { source: s, forget: None } if *s == source));
+        let is_released = actions.iter().any(
+            |action| matches!(action, Action::Release { source: s, forget: None } if *s == source),
+        );
         let under_way = self.pending.iter().chain(actions).any(is_ours);
         if !under_way {
             let is_blocked = self.told_blocked.contains(&source);
-            assert!(is_released || is_blocked || self.refused.contains(&source), "{source:?} stays held: {actions:?}");
-            assert!(!(is_released && is_blocked), "{source:?} is blocked and released: {actions:?}");
+            assert!(
+                is_released || is_blocked || self.refused.contains(&source),
+                "{source:?} stays held: {actions:?}"
+            );
+            assert!(
+                !(is_released && is_blocked),
+                "{source:?} is blocked and released: {actions:?}"
+            );
         }
     }
 
@@ -146,24 +182,36 @@ impl World {
                 }
                 Action::Release { .. } => {}
                 Action::Exempt { source, exempt } => {
-                    assert!(exempt.iter().all(|part| source.network().contains(part)), "{action:?}");
+                    assert!(
+                        exempt.iter().all(|part| source.network().contains(part)),
+                        "{action:?}"
+                    );
                     self.order(*source, action);
                 }
-                Action::Unblock { source } | Action::Count { source } => self.order(*source, action),
-                Action::Report(Report::Blocked { source, renewed, .. }) => assert_ne!(self.told_blocked.insert(*source), *renewed, "{action:?}"),
+                Action::Unblock { source } | Action::Count { source } => {
+                    self.order(*source, action)
+                }
+                Action::Report(Report::Blocked { source, renewed, .. }) => {
+                    assert_ne!(self.told_blocked.insert(*source), *renewed, "{action:?}")
+                }
                 Action::Report(Report::Unblocked { source, ending }) => {
                     assert!(self.told_blocked.remove(source), "{action:?}");
                     // The engine uses the latest time that it got, even if the clock went back.
                     assert!(*ending != Ending::Expired || self.latest > 0);
                 }
-                Action::Report(Report::Scan { reason, .. }) => assert!(reason.to_string().len() <= 127, "{reason}"),
+                Action::Report(Report::Scan { reason, .. }) => {
+                    assert!(reason.to_string().len() <= 127, "{reason}")
+                }
                 Action::Report(_) => {}
             }
         }
         self.log.extend(actions);
         let status = self.engine.status();
         assert_eq!(status.blocked, self.told_blocked.len());
-        assert_eq!(self.engine.blocks().map(|view| view.source).collect::<BTreeSet<_>>(), self.told_blocked);
+        assert_eq!(
+            self.engine.blocks().map(|view| view.source).collect::<BTreeSet<_>>(),
+            self.told_blocked
+        );
         assert!(status.sources <= status.capacity && status.capacity <= 9);
         assert!(status.ordered <= 6, "{status:?}");
     }
@@ -181,9 +229,11 @@ impl World {
         self.latest = self.latest.max(self.now);
         match step {
             Step::Probe { from, port, transport, scan, ambiguous, held } => {
-                let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip][usize::from(transport)];
+                let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip]
+                    [usize::from(transport)];
                 let port = Port { transport, number: u16::from(port) };
-                let probe = Probe { port, scan: ScanKind::ALL[scan], ambiguous, ..syn(address(from), 0) };
+                let probe =
+                    Probe { port, scan: ScanKind::ALL[scan], ambiguous, ..syn(address(from), 0) };
                 if held {
                     self.engine.on_held(now, &probe, &mut actions);
                     self.check_hold(address(from), &actions);
@@ -193,7 +243,13 @@ impl World {
             }
             Step::Block { whom, seconds } => {
                 let timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
-                if let Err(refusal) = self.engine.block(now, source(whom, policy(self.variant).ipv6_prefix), timeout, "because", &mut actions) {
+                if let Err(refusal) = self.engine.block(
+                    now,
+                    source(whom, policy(self.variant).ipv6_prefix),
+                    timeout,
+                    "because",
+                    &mut actions,
+                ) {
                     assert!(actions.is_empty() && !refusal.to_string().is_empty());
                 }
             }
@@ -201,14 +257,23 @@ impl World {
                 let target = source(whom, 128);
                 let done = self.engine.unblock_within(now, target, &mut actions);
                 assert!(
-                    done.exempted.iter().all(|around| around.contains(target)) && done.lifted.iter().all(|lifted| !done.exempted.contains(lifted))
+                    done.exempted.iter().all(|around| around.contains(target))
+                        && done.lifted.iter().all(|lifted| !done.exempted.contains(lifted))
                 );
             }
             Step::Unblock { whom } => {
-                let _ = self.engine.unblock(now, source(whom, policy(self.variant).ipv6_prefix), &mut actions);
+                let _ = self.engine.unblock(
+                    now,
+                    source(whom, policy(self.variant).ipv6_prefix),
+                    &mut actions,
+                );
             }
             Step::Removed { whom } => {
-                self.engine.element_removed(now, source(whom, policy(self.variant).ipv6_prefix), &mut actions);
+                self.engine.element_removed(
+                    now,
+                    source(whom, policy(self.variant).ipv6_prefix),
+                    &mut actions,
+                );
             }
             Step::Answer { which, ok, packets } => {
                 if !self.pending.is_empty() {
@@ -217,7 +282,9 @@ impl World {
                         Action::Block { source, .. } => Outcome::Blocked { source, result },
                         Action::Unblock { source } => Outcome::Unblocked { source, result },
                         Action::Exempt { source, .. } => Outcome::Exempted { source, result },
-                        Action::Count { source } => Outcome::Counted { source, packets: packets.map(u64::from) },
+                        Action::Count { source } => {
+                            Outcome::Counted { source, packets: packets.map(u64::from) }
+                        }
                         Action::Report(_) | Action::Release { .. } => unreachable!(),
                     };
                     if let Outcome::Blocked { source, result: Err(_) } = &outcome {

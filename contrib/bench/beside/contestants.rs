@@ -19,7 +19,8 @@ use super::support::jail::{self, Jail};
 use super::support::{output, run};
 
 /// As PortSentry 1.2 with `-atcp`, so that the figures can be compared: every closed port of 1-1023, the first probe, and the port answers until then.
-const AS_1_2: &str = "tcp: { mode: advanced, exclude: [] }\nscan_trigger: 0\nclosed_ports: answer\n";
+const AS_1_2: &str =
+    "tcp: { mode: advanced, exclude: [] }\nscan_trigger: 0\nclosed_ports: answer\n";
 
 /// Where all that is said of the others lies.
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/bench/beside/contestants");
@@ -51,16 +52,38 @@ pub fn all() -> Vec<Contestant> {
         for reflex in [false, true] {
             all.push(Contestant {
                 name: format!("ours-{method}{}", if reflex { "-reflex" } else { "" }),
-                about: format!("ours, capture {method}, reflex {}, trigger 0, closed ports answer", if reflex { "on" } else { "off" }),
-                kind: Kind::Ours { yaml: format!("{AS_1_2}capture: {{ method: {method}, reflex: {reflex} }}\n") },
+                about: format!(
+                    "ours, capture {method}, reflex {}, trigger 0, closed ports answer",
+                    if reflex { "on" } else { "off" }
+                ),
+                kind: Kind::Ours {
+                    yaml: format!("{AS_1_2}capture: {{ method: {method}, reflex: {reflex} }}\n"),
+                },
             });
         }
     }
     let about = "ours without a configuration: trigger 2, closed ports do not answer".to_owned();
-    all.push(Contestant { name: "ours-default".to_owned(), about, kind: Kind::Ours { yaml: String::new() } });
-    for name in ["nft-trap", "nft-distinct", "portsentry-1.2", "fail2ban", "scanlogd", "psad", "crowdsec", "nothing"] {
+    all.push(Contestant {
+        name: "ours-default".to_owned(),
+        about,
+        kind: Kind::Ours { yaml: String::new() },
+    });
+    for name in [
+        "nft-trap",
+        "nft-distinct",
+        "portsentry-1.2",
+        "fail2ban",
+        "scanlogd",
+        "psad",
+        "crowdsec",
+        "nothing",
+    ] {
         let about = fs::read_to_string(place(name).join("about")).unwrap();
-        all.push(Contestant { name: name.to_owned(), about: about.trim().to_owned(), kind: Kind::Other });
+        all.push(Contestant {
+            name: name.to_owned(),
+            about: about.trim().to_owned(),
+            kind: Kind::Other,
+        });
     }
     all
 }
@@ -85,7 +108,11 @@ impl Contestant {
                 let directory = tempfile::tempdir().unwrap();
                 let file = directory.path().join("portsentry.yaml");
                 fs::write(&file, yaml).unwrap();
-                let checked = output(env!("CARGO_BIN_EXE_portsentry"), &["--check", "--config", file.to_str().unwrap()], Duration::from_secs(20));
+                let checked = output(
+                    env!("CARGO_BIN_EXE_portsentry"),
+                    &["--check", "--config", file.to_str().unwrap()],
+                    Duration::from_secs(20),
+                );
                 let said = [checked.stdout, checked.stderr].concat();
                 if String::from_utf8_lossy(&said).contains("not in force yet") {
                     return Err("not built".to_owned());
@@ -93,15 +120,22 @@ impl Contestant {
                 Ok(run(env!("CARGO_BIN_EXE_portsentry"), &["--version"]).trim().to_owned())
             }
             Kind::Other => {
-                let Ok(packages) = fs::read_to_string(place(&self.name).join("packages")) else { return Ok(nft()) };
+                let Ok(packages) = fs::read_to_string(place(&self.name).join("packages")) else {
+                    return Ok(nft());
+                };
                 let kept = kept(&self.name);
                 let path = kept.to_str().unwrap();
                 let words: Vec<&str> = packages.split_whitespace().collect();
                 if words == ["predecessor"] {
-                    let fetch = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fetch-predecessor");
-                    let file = said(&output(fetch.to_str().unwrap(), &[path], Duration::from_secs(300)))?;
+                    let fetch = Path::new(env!("CARGO_MANIFEST_DIR"))
+                        .join("tests/support/fetch-predecessor");
+                    let file =
+                        said(&output(fetch.to_str().unwrap(), &[path], Duration::from_secs(300)))?;
                     run("dpkg-deb", &["-x", &file, kept.join("root").to_str().unwrap()]);
-                    return Ok(format!("portsentry {}", run("dpkg-deb", &["-f", &file, "Version"]).trim()));
+                    return Ok(format!(
+                        "portsentry {}",
+                        run("dpkg-deb", &["-f", &file, "Version"]).trim()
+                    ));
                 }
                 let versions = jail::fetch(&kept, &words)?;
                 Ok(versions.lines().collect::<Vec<_>>().join(", "))
@@ -120,8 +154,16 @@ impl Contestant {
             Kind::Ours { yaml } => running.ours = Some(Daemon::start(&scene.host, yaml)),
             Kind::Other => {
                 if let Ok(start) = fs::read_to_string(place(&self.name).join("start")) {
-                    let layers = ["common", &self.name].map(|layer| place(layer).join("root")).into_iter().filter(|root| root.exists());
-                    running.jail = Some(Jail::start(&scene.host, &kept(&self.name).join("root"), &layers.collect::<Vec<_>>(), &start)?);
+                    let layers = ["common", &self.name]
+                        .map(|layer| place(layer).join("root"))
+                        .into_iter()
+                        .filter(|root| root.exists());
+                    running.jail = Some(Jail::start(
+                        &scene.host,
+                        &kept(&self.name).join("root"),
+                        &layers.collect::<Vec<_>>(),
+                        &start,
+                    )?);
                 }
             }
         }
@@ -149,7 +191,11 @@ impl Contestant {
 
 fn said(output: &std::process::Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr).lines().last().unwrap_or("cannot be had").to_owned()) }
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr).lines().last().unwrap_or("cannot be had").to_owned())
+    }
 }
 
 /// Processor time and memory of a contestant's processes.
@@ -177,14 +223,22 @@ impl Running<'_> {
         let ticks = 100.0;
         let mut usage = Usage::default();
         for pid in pids.split_whitespace() {
-            let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let read =
+                |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
             // proc_pid_stat(5): utime, stime, cutime and cstime are the 12th to 15th after the name, which may hold blanks.
             let stat = read("stat");
-            let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(4);
+            let fields = stat
+                .rsplit_once(") ")
+                .map_or("", |(_, rest)| rest)
+                .split_whitespace()
+                .skip(11)
+                .take(4);
             usage.cpu += fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / ticks;
             // The shell that waits in front of it is the benchmark's.
             if !["sh\n", "sleep\n", "unshare\n"].contains(&read("comm").as_str()) {
-                let resident = read("status").lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+                let resident = read("status").lines().find_map(|line| {
+                    line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok()
+                });
                 usage.memory += resident.unwrap_or(0.0) / 1000.0;
             }
         }

@@ -114,26 +114,39 @@ fn main() -> ExitCode {
     if support::missing(&["ip", "nft", "nmap", "unshare", "nsenter", "setpriv"]).is_some() {
         return ExitCode::SUCCESS;
     }
-    let quick = |contestant: &Contestant| contestant.yaml().is_some() || contestant.name.starts_with("nft-");
+    let quick = |contestant: &Contestant| {
+        contestant.yaml().is_some() || contestant.name.starts_with("nft-")
+    };
     let wanted = |contestant: &&Contestant| match arguments.contestants.as_slice() {
         [] => !arguments.quick || quick(contestant),
         names => names.contains(&contestant.name),
     };
     let chosen: Vec<&Contestant> = all.iter().filter(wanted).collect();
-    if let Some(unknown) = arguments.contestants.iter().find(|name| !all.iter().any(|contestant| contestant.name == **name)) {
+    if let Some(unknown) = arguments
+        .contestants
+        .iter()
+        .find(|name| !all.iter().any(|contestant| contestant.name == **name))
+    {
         eprintln!("beside: no contestant is called {unknown:?}; --list names them");
         return ExitCode::from(64);
     }
-    let mut legs: Vec<Leg> =
-        if arguments.quick { vec![Leg::Thousand, Leg::TenThousand, Leg::Quiet, Leg::Flush] } else { Leg::value_variants().to_vec() };
+    let mut legs: Vec<Leg> = if arguments.quick {
+        vec![Leg::Thousand, Leg::TenThousand, Leg::Quiet, Leg::Flush]
+    } else {
+        Leg::value_variants().to_vec()
+    };
     if !arguments.legs.is_empty() {
         legs.clone_from(&arguments.legs);
         legs.sort_unstable();
         legs.dedup();
     }
     let begun = Instant::now();
-    let mut table =
-        Table { facts: facts(), columns: legs.iter().flat_map(|leg| leg.columns()).copied().collect(), rows: Vec::new(), notes: Vec::new() };
+    let mut table = Table {
+        facts: facts(),
+        columns: legs.iter().flat_map(|leg| leg.columns()).copied().collect(),
+        rows: Vec::new(),
+        notes: Vec::new(),
+    };
     let mut failed = false;
     for contestant in chosen {
         let since = Instant::now();
@@ -146,12 +159,16 @@ fn main() -> ExitCode {
                 })
             }
             Err(reason) => {
-                table.facts.push(format!("{}: {}; not measured: {reason}", contestant.name, contestant.about));
+                table.facts.push(format!(
+                    "{}: {}; not measured: {reason}",
+                    contestant.name, contestant.about
+                ));
                 vec![Cell::Without(reason); table.columns.len()]
             }
         };
         // A quick run checks that the benchmark and this program still work.
-        failed |= arguments.quick && contestant.yaml().is_some() && cells.iter().any(Cell::is_never);
+        failed |=
+            arguments.quick && contestant.yaml().is_some() && cells.iter().any(Cell::is_never);
         eprintln!("{}: {:.0} s", contestant.name, since.elapsed().as_secs_f64());
         table.rows.push((contestant.name.clone(), cells));
         // What there is so far outlives an interruption.
@@ -176,7 +193,8 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
     let running = contestant.start(&scene)?;
     // First, before it remembers anything.
     if legs.contains(&Leg::Quiet) {
-        let (memory, cpu) = measures::quiet(&running, Duration::from_secs(if quick { 1 } else { 10 }));
+        let (memory, cpu) =
+            measures::quiet(&running, Duration::from_secs(if quick { 1 } else { 10 }));
         cells.insert(Leg::Quiet, vec![memory, cpu]);
     }
     for (leg, rate, runs, ports) in [
@@ -187,7 +205,10 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
     ] {
         if legs.contains(&leg) {
             let (answered, block) = measures::at_rate(&running, rate, runs, ports);
-            cells.insert(leg, if leg == Leg::Thousand { vec![answered, block] } else { vec![answered] });
+            cells.insert(
+                leg,
+                if leg == Leg::Thousand { vec![answered, block] } else { vec![answered] },
+            );
         }
     }
     if legs.contains(&Leg::Nmap) {
@@ -202,7 +223,14 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
     }
     if legs.contains(&Leg::Flush) {
         let scene = Scene::new();
-        cells.insert(Leg::Flush, vec![measures::flush(&contestant.start(&scene)?, runs(5), Duration::from_secs(if quick { 2 } else { 15 }))]);
+        cells.insert(
+            Leg::Flush,
+            vec![measures::flush(
+                &contestant.start(&scene)?,
+                runs(5),
+                Duration::from_secs(if quick { 2 } else { 15 }),
+            )],
+        );
     }
     if legs.contains(&Leg::Start) {
         cells.insert(Leg::Start, vec![measures::start(contestant, Duration::from_secs(60))]);
@@ -215,16 +243,22 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
 fn facts() -> Vec<String> {
     let say = |program: &str, words: &[&str]| {
         let output = Command::new(program).args(words).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+        output
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            .unwrap_or_default()
     };
     let line = |file: &str, key: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
-        let found = text.lines().find(|line| line.starts_with(key)).and_then(|line| line.split_once([':', '=']));
+        let found = text
+            .lines()
+            .find(|line| line.starts_with(key))
+            .and_then(|line| line.split_once([':', '=']));
         found.map_or_else(|| "?".to_owned(), |(_, value)| value.trim().trim_matches('"').to_owned())
     };
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let build = if cfg!(debug_assertions) { "debug build" } else { "release build" };
-    let arguments = if words.is_empty() { String::new() } else { format!(" -- {}", words.join(" ")) };
+    let arguments =
+        if words.is_empty() { String::new() } else { format!(" -- {}", words.join(" ")) };
     vec![
         format!(
             "{} UTC, `cargo bench --bench beside{arguments}`, {build}, commit {}",
@@ -236,7 +270,11 @@ fn facts() -> Vec<String> {
             line("/proc/cpuinfo", "model name"),
             std::thread::available_parallelism().map_or(0, usize::from),
             line("/proc/meminfo", "MemTotal"),
-            fs::read_to_string("/proc/loadavg").unwrap_or_default().split_whitespace().next().unwrap_or("?"),
+            fs::read_to_string("/proc/loadavg")
+                .unwrap_or_default()
+                .split_whitespace()
+                .next()
+                .unwrap_or("?"),
             say("uname", &["-r"]),
             line("/etc/os-release", "PRETTY_NAME"),
             say("nft", &["--version"]),

@@ -43,7 +43,8 @@ fn scans(scans: &[Scan]) -> (Cell, Cell) {
     let runs = scans.len();
     let answered = median(&scans.iter().map(|scan| scan.answered).collect::<Vec<_>>()).unwrap_or(0);
     let open = median(&scans.iter().map(|scan| scan.open).collect::<Vec<_>>()).unwrap_or(0);
-    let cut: Vec<f64> = scans.iter().filter_map(|scan| Some(scan.cut_after?.as_secs_f64())).collect();
+    let cut: Vec<f64> =
+        scans.iter().filter_map(|scan| Some(scan.cut_after?.as_secs_f64())).collect();
     let block = match (median(&cut), runs - cut.len()) {
         (Some(middle), 0) => seconds(middle),
         (Some(middle), missed) => format!("{}, {missed} never", seconds(middle)),
@@ -63,8 +64,14 @@ pub fn at_rate(running: &Running<'_>, rate: u32, runs: usize, ports: usize) -> (
     let one = |run: usize| {
         let order = order(run as u32 + 1);
         let source = running.scene.source();
-        let plan =
-            Plan { source, ports: &order[..ports], rate: Some(rate), knock, patience: patience(running.contestant), stop_when_cut: rate < 1000 };
+        let plan = Plan {
+            source,
+            ports: &order[..ports],
+            rate: Some(rate),
+            knock,
+            patience: patience(running.contestant),
+            stop_when_cut: rate < 1000,
+        };
         running.scene.scan(|wire| wire.scan(&plan))
     };
     scans(&(0..runs).map(one).collect::<Vec<_>>())
@@ -77,17 +84,43 @@ pub fn nmap(running: &Running<'_>, runs: usize) -> Cell {
         let source = scene.source();
         let over = AtomicBool::new(false);
         let answers = std::thread::scope(|scope| {
-            let ear = scope.spawn(|| scene.scan(|wire| wire.overhear(source, || over.load(Ordering::Relaxed))));
-            let words = ["-n", "-Pn", "-sS", "-T5", "-p1-1000", "--host-timeout", "15s", "-e", "scan0", "-S", &source.to_string(), &HOST.to_string()];
+            let ear = scope.spawn(|| {
+                scene.scan(|wire| wire.overhear(source, || over.load(Ordering::Relaxed)))
+            });
+            let words = [
+                "-n",
+                "-Pn",
+                "-sS",
+                "-T5",
+                "-p1-1000",
+                "--host-timeout",
+                "15s",
+                "-e",
+                "scan0",
+                "-S",
+                &source.to_string(),
+                &HOST.to_string(),
+            ];
             let output = scene.scanner.output("nmap", &words, Duration::from_secs(90));
             assert!(output.status.success(), "nmap: {}", String::from_utf8_lossy(&output.stderr));
             over.store(true, Ordering::Relaxed);
             ear.join().unwrap()
         });
-        let plan = Plan { source, ports: &[], rate: None, knock: None, patience: patience(running.contestant), stop_when_cut: true };
+        let plan = Plan {
+            source,
+            ports: &[],
+            rate: None,
+            knock: None,
+            patience: patience(running.contestant),
+            stop_when_cut: true,
+        };
         let after = scene.scan(|wire| wire.scan(&plan));
         let scanned = answers.iter().filter(|(port, _)| **port <= 1000);
-        Scan { answered: scanned.clone().count(), open: scanned.filter(|(_, open)| **open).count(), ..after }
+        Scan {
+            answered: scanned.clone().count(),
+            open: scanned.filter(|(_, open)| **open).count(),
+            ..after
+        }
     };
     scans(&(0..runs).map(one).collect::<Vec<_>>()).0
 }
@@ -98,7 +131,10 @@ pub fn quiet(running: &Running<'_>, lasting: Duration) -> (Cell, Cell) {
     let before = running.usage();
     std::thread::sleep(lasting);
     let after = running.usage();
-    (Cell::Median(format!("{:.1} MB", after.memory), 1), Cell::Median(format!("{:.2} s", after.cpu - before.cpu), 1))
+    (
+        Cell::Median(format!("{:.1} MB", after.memory), 1),
+        Cell::Median(format!("{:.2} s", after.cpu - before.cpu), 1),
+    )
 }
 
 /// What the flood leg gives.
@@ -112,7 +148,8 @@ pub struct Flood {
 pub fn flood(running: &Running<'_>) -> Flood {
     let scene = running.scene;
     let source = scene.source();
-    let closed: Vec<u16> = order(7).into_iter().filter(|port| !SERVICES.contains(port)).take(60).collect();
+    let closed: Vec<u16> =
+        order(7).into_iter().filter(|port| !SERVICES.contains(port)).take(60).collect();
     let before = running.usage();
     let over = AtomicBool::new(false);
     let (peak, scan) = std::thread::scope(|scope| {
@@ -129,7 +166,14 @@ pub fn flood(running: &Running<'_>) -> Flood {
         });
         std::thread::sleep(Duration::from_secs(2));
         let knock = Some(Duration::from_millis(50));
-        let plan = Plan { source, ports: &closed, rate: Some(20), knock, patience: ANSWER_TIMEOUT, stop_when_cut: false };
+        let plan = Plan {
+            source,
+            ports: &closed,
+            rate: Some(20),
+            knock,
+            patience: ANSWER_TIMEOUT,
+            stop_when_cut: false,
+        };
         let scan = scene.scan(|wire| wire.scan(&plan));
         flood.join().unwrap();
         std::thread::sleep(Duration::from_secs(5));
@@ -138,7 +182,14 @@ pub fn flood(running: &Running<'_>) -> Flood {
     });
     let after: Usage = running.usage();
     // In a flood packets are lost, knocks too: now that it is over the block must still be there.
-    let plan = Plan { source, ports: &[], rate: None, knock: None, patience: Duration::from_secs(2), stop_when_cut: true };
+    let plan = Plan {
+        source,
+        ports: &[],
+        rate: None,
+        knock: None,
+        patience: Duration::from_secs(2),
+        stop_when_cut: true,
+    };
     let holds = scene.scan(|wire| wire.scan(&plan)).cut_after.is_some();
     let caught = match scan.cut_after {
         Some(after) if holds => format!("after {}", seconds(after.as_secs_f64())),
@@ -160,7 +211,14 @@ pub fn flush(running: &Running<'_>, runs: usize, limit: Duration) -> Cell {
         let (source, ports) = (scene.source(), order(run as u32 + 20));
         let scan = |ports: &[u16]| {
             let patience = patience(running.contestant);
-            let plan = Plan { source, ports, rate: Some(1000), knock: Some(Duration::from_millis(1)), patience, stop_when_cut: true };
+            let plan = Plan {
+                source,
+                ports,
+                rate: Some(1000),
+                knock: Some(Duration::from_millis(1)),
+                patience,
+                stop_when_cut: true,
+            };
             scene.scan(|wire| wire.scan(&plan)).cut_after.is_some()
         };
         if !scan(&ports) {
@@ -173,11 +231,22 @@ pub fn flush(running: &Running<'_>, runs: usize, limit: Duration) -> Cell {
                 scene.host.run("nft", &["flush", "ruleset"]);
                 running.load_static_rules();
             });
-            let plan = Plan { source, ports: &[], rate: None, knock: Some(Duration::from_millis(1)), patience: limit, stop_when_cut: true };
+            let plan = Plan {
+                source,
+                ports: &[],
+                rate: None,
+                knock: Some(Duration::from_millis(1)),
+                patience: limit,
+                stop_when_cut: true,
+            };
             scene.scan(|wire| wire.scan(&plan))
         });
         if knocks.cut_after.is_none() {
-            let again = if scan(&order(run as u32 + 40)) { "new scan: blocked" } else { "new scan: not blocked" };
+            let again = if scan(&order(run as u32 + 40)) {
+                "new scan: blocked"
+            } else {
+                "new scan: not blocked"
+            };
             return Cell::Median(format!("never, {again}"), run + 1);
         }
         open.push(knocks.opened.map_or(-1.0, |opened| opened.as_secs_f64()));
@@ -189,7 +258,10 @@ pub fn flush(running: &Running<'_>, runs: usize, limit: Duration) -> Cell {
 /// The addresses of the leg with many blocks, and those of them that are asked.
 fn many() -> (impl Iterator<Item = Ipv4Addr>, Vec<Ipv4Addr>) {
     let address = |n: u32| Ipv4Addr::from(u32::from_be_bytes([198, 18, 64, 0]) + n);
-    ((0..MANY).map(address), (0..SAMPLES).map(|n| address(n * (MANY - 1) / (SAMPLES - 1))).collect())
+    (
+        (0..MANY).map(address),
+        (0..SAMPLES).map(|n| address(n * (MANY - 1) / (SAMPLES - 1))).collect(),
+    )
 }
 
 /// Starts the contestant with 100,000 blocks after a reboot; seconds until the last of [`SAMPLES`] of them is in force.
@@ -197,7 +269,9 @@ pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
     let scene = Scene::new();
     let (addresses, samples) = many();
     let begin = |scene: &Scene| scene.scanner.enter(|| Watch::new(samples.clone(), limit));
-    let lines = |addresses: &mut dyn Iterator<Item = Ipv4Addr>, end: &str| addresses.map(|address| format!("{address}{end}")).collect::<String>();
+    let lines = |addresses: &mut dyn Iterator<Item = Ipv4Addr>, end: &str| {
+        addresses.map(|address| format!("{address}{end}")).collect::<String>()
+    };
     let (mut addresses, directory) = (addresses, tempfile::tempdir().unwrap());
     if let Some(yaml) = contestant.yaml() {
         let mut daemon = Daemon::start(&scene.host, yaml);
@@ -219,16 +293,23 @@ pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
         let Some(jail) = running.jail() else { return Cell::Without("no program".to_owned()) };
         std::fs::write(jail.path("addresses"), lines(&mut addresses, "\n")).unwrap();
         let mut child = jail.also(&std::fs::read_to_string(script).unwrap());
-        if !eventually(Duration::from_secs(300), || jail.path("go").exists() || child.try_wait().is_ok_and(|status| status.is_some())) {
+        if !eventually(Duration::from_secs(300), || {
+            jail.path("go").exists() || child.try_wait().is_ok_and(|status| status.is_some())
+        }) {
             return Cell::Without("cannot be filled".to_owned());
         }
         let cell = begin(&scene).run();
         let _ = child.kill();
         let _ = child.wait();
         cell
-    } else if let Some(rules) = contestant.file("rules.nft").filter(|_| !contestant.is_a_program()) {
+    } else if let Some(rules) = contestant.file("rules.nft").filter(|_| !contestant.is_a_program())
+    {
         let file = directory.path().join("saved.nft");
-        let saved = format!("{}add element inet beside blocked {{ {} }}\n", std::fs::read_to_string(rules).unwrap(), lines(&mut addresses, ","));
+        let saved = format!(
+            "{}add element inet beside blocked {{ {} }}\n",
+            std::fs::read_to_string(rules).unwrap(),
+            lines(&mut addresses, ",")
+        );
         std::fs::write(&file, saved).unwrap();
         let watch = begin(&scene);
         std::thread::scope(|scope| {
@@ -256,7 +337,12 @@ fn store_blocks(directory: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>)
         port: None,
         reason: Reason::Manual("stored".to_owned()),
     };
-    let content = Content { blocks: addresses.map(block).collect(), offenders: Vec::new(), evidence: Vec::new(), mark: mark.clone() };
+    let content = Content {
+        blocks: addresses.map(block).collect(),
+        offenders: Vec::new(),
+        evidence: Vec::new(),
+        mark: mark.clone(),
+    };
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }
 

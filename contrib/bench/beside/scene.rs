@@ -23,7 +23,13 @@ impl Scene {
         host.run("ip", &["route", "add", "default", "via", "192.0.2.2"]);
         // RFC 2544's addresses for benchmarks: all of them are the scanner's, so that its kernel resets half-open connections as a scanner's does.
         scanner.run("ip", &["route", "add", "local", "198.18.0.0/15", "dev", "lo"]);
-        let services = host.enter(|| SERVICES.iter().chain([&KNOCK]).map(|&port| TcpListener::bind(("0.0.0.0", port)).unwrap()).collect());
+        let services = host.enter(|| {
+            SERVICES
+                .iter()
+                .chain([&KNOCK])
+                .map(|&port| TcpListener::bind(("0.0.0.0", port)).unwrap())
+                .collect()
+        });
         Self { host, scanner, _services: services, sources: AtomicU32::new(0) }
     }
 

@@ -42,19 +42,33 @@ pub struct Table {
 
 impl Table {
     fn cells(&self) -> Vec<Vec<String>> {
-        let head = ["contestant"].into_iter().chain(self.columns.iter().copied()).map(str::to_owned).collect();
-        let rows = self.rows.iter().map(|(name, cells)| [name.clone()].into_iter().chain(cells.iter().map(Cell::text)).collect());
+        let head = ["contestant"]
+            .into_iter()
+            .chain(self.columns.iter().copied())
+            .map(str::to_owned)
+            .collect();
+        let rows = self.rows.iter().map(|(name, cells)| {
+            [name.clone()].into_iter().chain(cells.iter().map(Cell::text)).collect()
+        });
         [head].into_iter().chain(rows).collect()
     }
 
     /// For a terminal: columns in line.
     pub fn text(&self) -> String {
         let cells = self.cells();
-        let width = |column: usize| cells.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            cells
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|text| text.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..=self.columns.len()).map(width).collect();
         let mut text = self.facts.join("\n") + "\n\n";
         for row in &cells {
-            let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            let padded: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             let _ = writeln!(text, "{}", padded.join("  ").trim_end());
         }
         text + "\n" + &self.notes.join("\n") + "\n"
@@ -62,7 +76,8 @@ impl Table {
 
     /// For a page.
     pub fn markdown(&self) -> String {
-        let mut text = self.facts.iter().map(|fact| format!("- {fact}\n")).collect::<String>() + "\n";
+        let mut text =
+            self.facts.iter().map(|fact| format!("- {fact}\n")).collect::<String>() + "\n";
         for (index, row) in self.cells().iter().enumerate() {
             let _ = writeln!(text, "| {} |", row.join(" | "));
             if index == 0 {

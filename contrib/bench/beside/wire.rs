@@ -9,7 +9,10 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+    sockopt,
+};
 
 use super::target::{HOST, KNOCK};
 
@@ -23,7 +26,9 @@ const SILENT_KNOCKS: usize = 5;
 const SILENCE: Duration = Duration::from_millis(500);
 
 fn sum(data: &[u8]) -> u32 {
-    data.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u32::from(low))).sum()
+    data.chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u32::from(low)))
+        .sum()
 }
 
 fn syn(source: Ipv4Addr, from: u16, port: u16, sequence: u32) -> [u8; 40] {
@@ -61,7 +66,15 @@ struct Answer {
 impl Wire {
     /// Opens them.
     pub fn new() -> Self {
-        let raw = |protocol| socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(protocol)).unwrap();
+        let raw = |protocol| {
+            socket_with(
+                AddressFamily::INET,
+                SocketType::RAW,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                Some(protocol),
+            )
+            .unwrap()
+        };
         let (out, ear) = (raw(rustix::net::ipproto::RAW), raw(rustix::net::ipproto::TCP));
         sockopt::set_socket_recv_buffer_size_force(&ear, 16 << 20).unwrap();
         Self { out, ear }
@@ -99,7 +112,11 @@ impl Wire {
     }
 
     /// Listens for answers to `source`, from any sender of probes, until `ended` returns true. Maps each port to whether it is open.
-    pub fn overhear(&self, source: Ipv4Addr, mut ended: impl FnMut() -> bool) -> BTreeMap<u16, bool> {
+    pub fn overhear(
+        &self,
+        source: Ipv4Addr,
+        mut ended: impl FnMut() -> bool,
+    ) -> BTreeMap<u16, bool> {
         let mut answers = BTreeMap::new();
         loop {
             let last = ended();
@@ -123,7 +140,11 @@ impl Wire {
         let (until, mut answered) = (Instant::now() + Duration::from_millis(20), Vec::new());
         while Instant::now() < until {
             self.wait(until);
-            answered.extend(std::iter::from_fn(|| self.hear()).map(|answer| answer.to).filter(|to| sources.contains(to)));
+            answered.extend(
+                std::iter::from_fn(|| self.hear())
+                    .map(|answer| answer.to)
+                    .filter(|to| sources.contains(to)),
+            );
         }
         answered.sort_unstable();
         answered.dedup();
@@ -151,8 +172,15 @@ impl Wire {
                 }
             }
             // While a fast scan runs it is alone; the question whether it was cut off waits until its end.
-            let interval = if all_sent.is_some() { plan.knock.unwrap_or(Duration::from_millis(20)) } else { plan.knock.unwrap_or(Duration::MAX) };
-            if interval != Duration::MAX && knocks.last().is_none_or(|last| now >= last + interval) && knocks.0.len() < 60_000 {
+            let interval = if all_sent.is_some() {
+                plan.knock.unwrap_or(Duration::from_millis(20))
+            } else {
+                plan.knock.unwrap_or(Duration::MAX)
+            };
+            if interval != Duration::MAX
+                && knocks.last().is_none_or(|last| now >= last + interval)
+                && knocks.0.len() < 60_000
+            {
                 self.send(&syn(plan.source, FIRST_KNOCK + knocks.0.len() as u16, KNOCK, 7));
                 knocks.0.push((now, None));
             }
@@ -175,8 +203,15 @@ impl Wire {
                     opened: knocks.opened(),
                 };
             }
-            let next_knock = knocks.last().filter(|_| interval != Duration::MAX).map_or(now + Duration::from_millis(5), |last| last + interval);
-            self.wait(if all_sent.is_some() { next_knock } else { due.unwrap_or(now).min(next_knock) });
+            let next_knock = knocks
+                .last()
+                .filter(|_| interval != Duration::MAX)
+                .map_or(now + Duration::from_millis(5), |last| last + interval);
+            self.wait(if all_sent.is_some() {
+                next_knock
+            } else {
+                due.unwrap_or(now).min(next_knock)
+            });
         }
     }
 }
@@ -216,7 +251,9 @@ impl Knocks {
     }
 
     fn answered(&mut self, port: u16) {
-        if let Some((_, answered)) = port.checked_sub(FIRST_KNOCK).and_then(|index| self.0.get_mut(usize::from(index))) {
+        if let Some((_, answered)) =
+            port.checked_sub(FIRST_KNOCK).and_then(|index| self.0.get_mut(usize::from(index)))
+        {
             answered.get_or_insert_with(Instant::now);
         }
     }
@@ -229,7 +266,8 @@ impl Knocks {
     }
 
     fn opened(&self) -> Option<Duration> {
-        let mut answered = self.0.iter().filter(|(_, answered)| answered.is_some()).map(|(sent, _)| *sent);
+        let mut answered =
+            self.0.iter().filter(|(_, answered)| answered.is_some()).map(|(sent, _)| *sent);
         let first = answered.next()?;
         Some(answered.next_back().unwrap_or(first) - first)
     }

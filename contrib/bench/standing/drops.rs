@@ -41,7 +41,10 @@ impl Row {
             let mut connection = installed();
             let first = u32::from(std::net::Ipv4Addr::new(16, 0, 0, 1));
             let timeout = Some(Duration::from_secs(86_400));
-            let element = |number: u32| Element { timeout, ..Element::new(IpAddr::from(std::net::Ipv4Addr::from(first + number))) };
+            let element = |number: u32| Element {
+                timeout,
+                ..Element::new(IpAddr::from(std::net::Ipv4Addr::from(first + number)))
+            };
             // Addresses outside the members' network, which send nothing.
             let elements: Vec<_> = (0..blocks).map(element).collect();
             connection.add_elements(SetId::Blocked4, &elements).unwrap();
@@ -59,7 +62,12 @@ impl Row {
     fn run(&mut self, series: u64) {
         let target: IpAddr = HOST.parse().unwrap();
         let sources: IpNet = self.from.parse().unwrap();
-        let load = Load { sources, packets: PACKETS, series, ..Load::spoofed(target, [1], 0, Duration::from_secs(10)) };
+        let load = Load {
+            sources,
+            packets: PACKETS,
+            series,
+            ..Load::spoofed(target, [1], 0, Duration::from_secs(10))
+        };
         let sent = Wire::between(&self.peer, &self.host, "d0").flood(&load);
         self.times.push(sent.elapsed.as_nanos() as f64 / (sent.packets + sent.refused) as f64);
     }
@@ -79,7 +87,12 @@ pub fn drops() {
         Row::new("1 block, its source", 1, ONE, false),
         Row::new("100,000 blocks, one source of them", 100_000, ONE, false),
         Row::new("1,000,000 blocks, one source of them", 1_000_000, ONE, false),
-        Row::new("1,000,000 blocks, each packet from another of 524,288 sources", 1_000_000, MEMBERS, false),
+        Row::new(
+            "1,000,000 blocks, each packet from another of 524,288 sources",
+            1_000_000,
+            MEMBERS,
+            false,
+        ),
     ];
     for round in 0..ROUNDS {
         for row in &mut rows {
@@ -87,10 +100,17 @@ pub fn drops() {
         }
     }
     let (sending, empty) = (rows[0].median(), rows[1].median());
-    println!("\n{:<66} {:>10} {:>10} {:>14}", "a dropped packet, median of rounds", "in all, ns", "drop, ns", "to the empty set");
+    println!(
+        "\n{:<66} {:>10} {:>10} {:>14}",
+        "a dropped packet, median of rounds", "in all, ns", "drop, ns", "to the empty set"
+    );
     for row in &rows {
         let median = row.median();
-        let share = if row.is_down { "-".to_owned() } else { format!("{:.2}", (median - sending) / (empty - sending)) };
+        let share = if row.is_down {
+            "-".to_owned()
+        } else {
+            format!("{:.2}", (median - sending) / (empty - sending))
+        };
         println!("{:<66} {median:>10.0} {:>10.0} {share:>14}", row.what, median - sending);
     }
 }

@@ -49,7 +49,8 @@ fn main() {
     if support::missing(&["ip", "nft"]).is_some() {
         return;
     }
-    let legs: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let legs: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wants = |leg: &str| legs.is_empty() || legs.iter().any(|wanted| wanted == leg);
     if wants("flush") || wants("restore") {
         println!("{:<58} {:>10} {:>10} {:>10}", "", "fastest", "median", "slowest");
@@ -71,7 +72,12 @@ fn main() {
 fn row(what: &str, unit: &str, mut values: Vec<f64>) {
     values.sort_by(f64::total_cmp);
     let what = format!("{what}, {unit}");
-    println!("{what:<58} {:>10.1} {:>10.1} {:>10.1}", values[0], values[values.len() / 2], values[values.len() - 1]);
+    println!(
+        "{what:<58} {:>10.1} {:>10.1} {:>10.1}",
+        values[0],
+        values[values.len() / 2],
+        values[values.len() - 1]
+    );
 }
 
 fn address(number: u32) -> Ipv4Addr {
@@ -85,7 +91,9 @@ fn address(number: u32) -> Ipv4Addr {
 fn stored(count: u32) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let wall =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
+            as u64;
     let clock = MonoTime::from_millis(clock.tv_sec as u64 * 1000);
     let mark = Mark { boot: "another-boot".to_owned(), wall, clock };
     write(directory.path(), mark, count);
@@ -101,7 +109,12 @@ fn write(directory: &Path, mark: Mark, count: u32) {
         port: None,
         reason: REASON.parse().unwrap(),
     };
-    let content = Content { blocks: (0..count).map(block).collect(), offenders: Vec::new(), evidence: Vec::new(), mark: mark.clone() };
+    let content = Content {
+        blocks: (0..count).map(block).collect(),
+        offenders: Vec::new(),
+        evidence: Vec::new(),
+        mark: mark.clone(),
+    };
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }
 
@@ -121,7 +134,11 @@ fn repairs(daemon: &Daemon<'_>) -> u64 {
 }
 
 fn flush() {
-    let (by_program, by_nft, works) = (repaired(By::Program), repaired(By::Nft), (0..FLUSHES).map(|_| wait_after_a_flush()).collect());
+    let (by_program, by_nft, works) = (
+        repaired(By::Program),
+        repaired(By::Nft),
+        (0..FLUSHES).map(|_| wait_after_a_flush()).collect(),
+    );
     row(&format!("flush, {FLUSH_BLOCKS} blocks: from event to restored table"), "ms", by_program);
     row("    after nft flush ruleset", "ms", by_nft);
     row("    without a daemon: until the kernel takes the next transaction", "ms", works);
@@ -163,7 +180,8 @@ fn wait_after_a_flush() -> f64 {
         connection.add_elements(SetId::Blocked4, &elements).unwrap();
         std::thread::sleep(Duration::from_millis(500));
         let before = connection.generation().unwrap();
-        let mut flush = std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap();
+        let mut flush =
+            std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap();
         let (gone, _) = next_generation(&mut connection, before);
         // As long as it takes to write the transaction that puts everything back.
         std::thread::sleep(Duration::from_millis(1));
@@ -190,7 +208,9 @@ fn next_generation(connection: &mut Connection, from: u32) -> (Instant, u32) {
 fn gap(connection: &mut Connection, others: &mut Connection, by: By) -> Duration {
     let before = connection.generation().unwrap();
     let mut nft = match by {
-        By::Nft => Some(std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap()),
+        By::Nft => {
+            Some(std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap())
+        }
         By::Program => None,
     };
     if nft.is_none() {
@@ -205,7 +225,8 @@ fn gap(connection: &mut Connection, others: &mut Connection, by: By) -> Duration
 /// One transaction brings every block; comments and counters follow in pieces. More than that would be a second repair.
 fn gap_in_one_transaction(namespace: &Namespace, by: By) -> f64 {
     namespace.enter(|| {
-        let (mut connection, mut others) = (Connection::open(SCHEMA).unwrap(), Connection::open(SCHEMA).unwrap());
+        let (mut connection, mut others) =
+            (Connection::open(SCHEMA).unwrap(), Connection::open(SCHEMA).unwrap());
         let before = connection.generation().unwrap();
         let gap = gap(&mut connection, &mut others, by);
         std::thread::sleep(Duration::from_millis(1000));

@@ -27,7 +27,11 @@ fn milliseconds(time: Duration) -> String {
 /// Memory of the machine that is used up between two moments: of the kernel's set, since the process itself is small.
 fn available() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
-    text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok()).unwrap()
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok()
+        })
+        .unwrap()
 }
 
 fn megabytes(kilobytes: u64) -> String {
@@ -50,7 +54,11 @@ pub fn million() {
 /// One of them.
 pub fn element(number: u32) -> Element<'static> {
     let address = address(number);
-    Element { timeout: Some(Duration::from_secs(86_400)), comment: Some(REASON), ..Element::new(IpAddr::from(address)) }
+    Element {
+        timeout: Some(Duration::from_secs(86_400)),
+        comment: Some(REASON),
+        ..Element::new(IpAddr::from(address))
+    }
 }
 
 /// The set alone, by our own connection.
@@ -68,7 +76,10 @@ fn kernel() {
         for element in &elements[(BLOCKS - SINGLE) as usize..] {
             connection.add_element(SetId::Blocked4, element).unwrap();
         }
-        row("    one more, alone in its transaction", format!("{:.1} us", began.elapsed().as_secs_f64() * 1e6 / f64::from(SINGLE)));
+        row(
+            "    one more, alone in its transaction",
+            format!("{:.1} us", began.elapsed().as_secs_f64() * 1e6 / f64::from(SINGLE)),
+        );
         let keys: Vec<Key> = elements.iter().map(|element| element.key).collect();
         let began = Instant::now();
         let found = connection.get_elements(SetId::Blocked4, &keys).unwrap();
@@ -76,10 +87,16 @@ fn kernel() {
         row("    each asked for by its key", milliseconds(began.elapsed()));
         let began = Instant::now();
         let dumped = connection.dump_set(SetId::Blocked4).unwrap();
-        row("    dumped, which the kernel does in the square of their number", milliseconds(began.elapsed()));
+        row(
+            "    dumped, which the kernel does in the square of their number",
+            milliseconds(began.elapsed()),
+        );
         assert_eq!(dumped.len(), BLOCKS as usize);
         let began = Instant::now();
-        assert_eq!(connection.delete_elements(SetId::Blocked4, &elements).unwrap(), BLOCKS as usize);
+        assert_eq!(
+            connection.delete_elements(SetId::Blocked4, &elements).unwrap(),
+            BLOCKS as usize
+        );
         row("    taken out, 2,000 a transaction", milliseconds(began.elapsed()));
     });
 }
@@ -91,7 +108,10 @@ fn daemon() {
     let before = available();
     let began = Instant::now();
     let daemon = Daemon::start_with(&namespace, "own_table: false", Some(state.path()));
-    row("the daemon: restored, from exec to the first answer, all in force", milliseconds(began.elapsed()));
+    row(
+        "the daemon: restored, from exec to the first answer, all in force",
+        milliseconds(began.elapsed()),
+    );
     assert!(namespace.enter(|| is_full(&mut Connection::open(SCHEMA).unwrap())));
     // Comments and counters follow in pieces.
     let settled = eventually(ANSWER_TIMEOUT, || {
@@ -103,7 +123,10 @@ fn daemon() {
     row("    until each has its comment and counter", milliseconds(began.elapsed()));
     row("    resident memory", megabytes(daemon.memory("VmRSS")));
     row("    resident memory at the most", megabytes(daemon.memory("VmHWM")));
-    row("    memory of the machine, kernel and store included", megabytes(before.saturating_sub(available())));
+    row(
+        "    memory of the machine, kernel and store included",
+        megabytes(before.saturating_sub(available())),
+    );
 
     let socket = daemon.path("control.sock");
     let timed = |what: &str, words: &[&str]| {
@@ -122,12 +145,18 @@ fn daemon() {
     let rows: Vec<serde::de::IgnoredAny> = serde_json::from_slice(&listed).unwrap();
     assert_eq!(rows.len(), BLOCKS as usize);
     timed("portsentryctl status", &["status"]);
-    timed("portsentryctl unblock, on the disk when it returns", &["unblock", &address(7).to_string()]);
+    timed(
+        "portsentryctl unblock, on the disk when it returns",
+        &["unblock", &address(7).to_string()],
+    );
     timed("portsentryctl block, on the disk when it returns", &["block", &address(7).to_string()]);
     row("    resident memory of the daemon after that", megabytes(daemon.memory("VmRSS")));
 
     let (protected, all) = flush(&namespace);
-    row("nft flush ruleset: until the rules and the first blocks are back", milliseconds(protected));
+    row(
+        "nft flush ruleset: until the rules and the first blocks are back",
+        milliseconds(protected),
+    );
     row("    until all of them are back", milliseconds(all));
     let began = Instant::now();
     assert!(daemon.ctl(&["status"]).status.success());
@@ -139,7 +168,8 @@ fn daemon() {
 fn flush(namespace: &Namespace) -> (Duration, Duration) {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
-        let gap = super::gap(&mut connection, &mut Connection::open(SCHEMA).unwrap(), super::By::Nft);
+        let gap =
+            super::gap(&mut connection, &mut Connection::open(SCHEMA).unwrap(), super::By::Nft);
         let began = Instant::now();
         assert!(eventually(ANSWER_TIMEOUT, || is_full(&mut connection)));
         (gap, gap + began.elapsed())

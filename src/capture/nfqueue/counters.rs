@@ -39,11 +39,23 @@ pub struct Counters {
 impl Counters {
     /// Counters for `queue` and the next queue.
     pub fn new(queue: u16) -> Self {
-        Self { statistics: Statistics::default(), full: 0, gone: 0, queue, last: [0; 2], runs: [None; 2] }
+        Self {
+            statistics: Statistics::default(),
+            full: 0,
+            gone: 0,
+            queue,
+            last: [0; 2],
+            runs: [None; 2],
+        }
     }
 
     /// Decodes a datagram, asks `on_packet` about its packets, and writes the verdicts that are due.
-    pub fn on_datagram(&mut self, datagram: &[u8], verdicts: &mut Writer, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) {
+    pub fn on_datagram(
+        &mut self,
+        datagram: &[u8],
+        verdicts: &mut Writer,
+        on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict,
+    ) {
         for message in Messages(datagram) {
             match message.header.kind {
                 MSG_PACKET => match decode(&message, self.queue) {
@@ -60,7 +72,10 @@ impl Counters {
                     // A packet disappears with its device.
                     Some(answer) if answer.errno == Errno::NOENT.raw_os_error() => self.gone += 1,
                     Some(answer) if answer.errno != 0 => {
-                        log::warn!("NFQUEUE: the kernel refused a verdict: {}", io::Error::from_raw_os_error(answer.errno));
+                        log::warn!(
+                            "NFQUEUE: the kernel refused a verdict: {}",
+                            io::Error::from_raw_os_error(answer.errno)
+                        );
                     }
                     Some(_) => {}
                     None => self.statistics.malformed += 1,
@@ -103,7 +118,9 @@ impl Counters {
         let Some(slot) = self.runs.get_mut(kind as usize) else { return };
         // A batch verdict applies to all waiting packets up to its number, so a different verdict must be written first.
         match slot {
-            Some(run) if run.verdict == verdict && run.count < VERDICT_RUN => (run.last, run.count) = (id, run.count + 1),
+            Some(run) if run.verdict == verdict && run.count < VERDICT_RUN => {
+                (run.last, run.count) = (id, run.count + 1)
+            }
             other => {
                 if let Some(run) = other.replace(Run { last: id, count: 1, verdict }) {
                     write_verdict(verdicts, queue, (run.last, run.count), run.verdict);
@@ -119,7 +136,9 @@ mod tests {
 
     use super::*;
     use crate::capture::nfqueue::message::tests::packet;
-    use crate::capture::nfqueue::message::{MSG_VERDICT, MSG_VERDICT_BATCH, NF_ACCEPT, NF_DROP, NFQA_VERDICT_HDR};
+    use crate::capture::nfqueue::message::{
+        MSG_VERDICT, MSG_VERDICT_BATCH, NF_ACCEPT, NF_DROP, NFQA_VERDICT_HDR,
+    };
 
     /// Passes packets (queue, number, verdict) through and returns the verdicts written: message type, queue, verdict, number.
     fn written(packets: &[(u16, u32, Verdict)]) -> Vec<(u16, u16, u32, u32)> {
@@ -150,20 +169,39 @@ mod tests {
         let mixed = [(77, 1, Drop), (78, 1, Accept), (77, 2, Drop), (78, 2, Drop), (77, 3, Accept)];
         assert_eq!(
             written(&mixed),
-            [(MSG_VERDICT, 78, NF_ACCEPT, 1), (MSG_VERDICT_BATCH, 77, NF_DROP, 2), (MSG_VERDICT, 77, NF_ACCEPT, 3), (MSG_VERDICT, 78, NF_DROP, 2)]
+            [
+                (MSG_VERDICT, 78, NF_ACCEPT, 1),
+                (MSG_VERDICT_BATCH, 77, NF_DROP, 2),
+                (MSG_VERDICT, 77, NF_ACCEPT, 3),
+                (MSG_VERDICT, 78, NF_DROP, 2)
+            ]
         );
     }
 
     #[test]
     fn run_of_verdicts_is_bounded() {
         let many: Vec<_> = (1..=VERDICT_RUN + 1).map(|id| (77, id, Verdict::Drop)).collect();
-        assert_eq!(written(&many), [(MSG_VERDICT_BATCH, 77, NF_DROP, VERDICT_RUN), (MSG_VERDICT, 77, NF_DROP, VERDICT_RUN + 1)]);
+        assert_eq!(
+            written(&many),
+            [
+                (MSG_VERDICT_BATCH, 77, NF_DROP, VERDICT_RUN),
+                (MSG_VERDICT, 77, NF_DROP, VERDICT_RUN + 1)
+            ]
+        );
     }
 
     #[test]
     fn gaps_in_a_queues_numbers_are_losses() {
         let mut counters = Counters::new(77);
-        for (queue, id, lost) in [(77, 1, 0), (78, 3, 2), (77, 2, 2), (77, 5, 4), (78, 4, 4), (77, u32::MAX, 4), (77, 1, 5)] {
+        for (queue, id, lost) in [
+            (77, 1, 0),
+            (78, 3, 2),
+            (77, 2, 2),
+            (77, 5, 4),
+            (78, 4, 4),
+            (77, u32::MAX, 4),
+            (77, 1, 5),
+        ] {
             let mut writer = Writer::default();
             packet(&mut writer, queue, id, b"");
             counters.on_datagram(writer.bytes(), &mut Writer::default(), &mut |_| Verdict::Accept);

@@ -4,10 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::counters::Counters;
-use super::message::{MSG_CONFIG, MSG_NONE, NFQA_CFG_CMD, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_FLAGS, NFQA_CFG_MASK, NFQNL_CFG_CMD_UNBIND, write_bind};
+use super::message::{
+    MSG_CONFIG, MSG_NONE, NFQA_CFG_CMD, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_FLAGS, NFQA_CFG_MASK,
+    NFQNL_CFG_CMD_UNBIND, write_bind,
+};
 use super::queue_status::{QueueStatus, parse_status, read_table};
 use crate::capture::channel::{Channel, Refused};
-use crate::capture::{Error, Packet, PacketSource, Received, Statistics, Verdict, Waiting, WaitingSource, holder};
+use crate::capture::{
+    Error, Packet, PacketSource, Received, Statistics, Verdict, Waiting, WaitingSource, holder,
+};
 use crate::netlink::message::Writer;
 use crate::netlink::socket::{self, Socket, is_overrun};
 
@@ -60,12 +65,20 @@ impl Listener {
     /// See [`Error`]; it distinguishes another bound program from a missing capability.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
         let Some(second) = settings.queue.checked_add(1) else {
-            return Err(Error::BindQueue { queue: settings.queue, error: io::Error::from(io::ErrorKind::InvalidInput) });
+            return Err(Error::BindQueue {
+                queue: settings.queue,
+                error: io::Error::from(io::ErrorKind::InvalidInput),
+            });
         };
         let channel = Channel::open(settings.receive_buffer)?;
         let granted = channel.socket.receive_buffer().map_err(Error::Buffer)?;
-        let mut listener =
-            Self { channel, lengths: lengths(granted), counters: Counters::new(settings.queue), verdicts: Writer::with_capacity(64), settings };
+        let mut listener = Self {
+            channel,
+            lengths: lengths(granted),
+            counters: Counters::new(settings.queue),
+            verdicts: Writer::with_capacity(64),
+            settings,
+        };
         let [probes, connections] = listener.lengths;
         listener.bind_one(listener.settings.queue, probes, listener.settings.probes_pass)?;
         listener.bind_one(second, connections, true)?;
@@ -74,7 +87,9 @@ impl Listener {
 
     fn bind_one(&mut self, queue: u16, length: u32, fail_open: bool) -> Result<(), Error> {
         let copy_range = self.settings.copy_range;
-        let write = |writer: &mut Writer, sequence| write_bind(writer, sequence, (queue, length, fail_open), copy_range);
+        let write = |writer: &mut Writer, sequence| {
+            write_bind(writer, sequence, (queue, length, fail_open), copy_range)
+        };
         self.channel.bind(MSG_NONE, queue, write).map_err(|refused| match refused {
             Refused::NotPermitted => Error::QueueNotPermitted { queue },
             Refused::Taken => Error::QueueInUse { queue, holder: holder::of_queue(queue) },
@@ -98,7 +113,8 @@ impl Listener {
         let text = read_table();
         let of = |queue| parse_status(&text, queue).unwrap_or_default();
         let read_table = [of(self.settings.queue), of(self.settings.queue.wrapping_add(1))];
-        self.counters.full = read_table.iter().map(|queue_status| u64::from(queue_status.full)).sum();
+        self.counters.full =
+            read_table.iter().map(|queue_status| u64::from(queue_status.full)).sum();
         read_table
     }
 
@@ -112,7 +128,9 @@ impl Listener {
             writer.attr_be32(NFQA_CFG_FLAGS, if probes_pass { NFQA_CFG_F_FAIL_OPEN } else { 0 });
             writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN);
         };
-        self.channel.send(MSG_CONFIG, queue, attributes).map_err(|error| Error::BindQueue { queue, error })?;
+        self.channel
+            .send(MSG_CONFIG, queue, attributes)
+            .map_err(|error| Error::BindQueue { queue, error })?;
         self.settings.probes_pass = probes_pass;
         Ok(())
     }
@@ -123,8 +141,11 @@ impl Listener {
     /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener unbinds the queues in any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
         for queue in [self.settings.queue, self.settings.queue.wrapping_add(1)] {
-            let unbind = |writer: &mut Writer| writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
-            self.channel.send(MSG_CONFIG, queue, unbind).map_err(|error| Error::UnbindQueue { queue, error })?;
+            let unbind =
+                |writer: &mut Writer| writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
+            self.channel
+                .send(MSG_CONFIG, queue, unbind)
+                .map_err(|error| Error::UnbindQueue { queue, error })?;
         }
         Ok(())
     }
@@ -136,7 +157,11 @@ impl PacketSource for Listener {
     }
 
     /// Hands the packets out and accepts each.
-    fn receive(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Packet<'_>)) -> Result<Received, Error> {
+    fn receive(
+        &mut self,
+        bound: usize,
+        on_packet: &mut dyn FnMut(&Packet<'_>),
+    ) -> Result<Received, Error> {
         self.decide(bound, &mut |waiting| {
             on_packet(&waiting.packet);
             Verdict::Accept
@@ -150,10 +175,16 @@ impl PacketSource for Listener {
 }
 
 impl WaitingSource for Listener {
-    fn decide(&mut self, bound: usize, on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict) -> Result<Received, Error> {
+    fn decide(
+        &mut self,
+        bound: usize,
+        on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict,
+    ) -> Result<Received, Error> {
         let Self { channel: Channel { socket, buffer, early, .. }, counters, verdicts, .. } = self;
         let before = counters.statistics.packets;
-        let done = |counters: &Counters| usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX);
+        let done = |counters: &Counters| {
+            usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX)
+        };
         if !early.is_empty() {
             counters.on_datagram(&std::mem::take(early), verdicts, on_packet);
         }

@@ -84,7 +84,12 @@ pub fn decode<'a>(message: &Message<'a>, queue: u16) -> Option<Waiting<'a>> {
 }
 
 /// Writes the message that binds and configures a queue.
-pub(super) fn write_bind(writer: &mut Writer, sequence: u32, (queue, length, fail_open): (u16, u32, bool), copy_range: u16) {
+pub(super) fn write_bind(
+    writer: &mut Writer,
+    sequence: u32,
+    (queue, length, fail_open): (u16, u32, bool),
+    copy_range: u16,
+) {
     let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence);
     writer.nfgenmsg(0, queue);
     // struct nfqnl_msg_config_cmd: command, a byte of padding, a protocol family that the kernel ignores.
@@ -100,7 +105,12 @@ pub(super) fn write_bind(writer: &mut Writer, sequence: u32, (queue, length, fai
 }
 
 /// Writes the verdict on `count` packets of a queue, up to `last`.
-pub(super) fn write_verdict(writer: &mut Writer, queue: u16, (last, count): (u32, u32), verdict: Verdict) {
+pub(super) fn write_verdict(
+    writer: &mut Writer,
+    queue: u16,
+    (last, count): (u32, u32),
+    verdict: Verdict,
+) {
     let kind = if count == 1 { MSG_VERDICT } else { MSG_VERDICT_BATCH };
     let message = writer.begin_message(kind, NLM_F_REQUEST, 0);
     writer.nfgenmsg(0, queue);
@@ -121,7 +131,12 @@ pub(super) mod tests {
     use crate::netlink::message::Messages;
 
     /// A packet's message as the kernel writes it.
-    pub(in crate::capture::nfqueue) fn packet(writer: &mut Writer, queue: u16, id: u32, payload: &[u8]) {
+    pub(in crate::capture::nfqueue) fn packet(
+        writer: &mut Writer,
+        queue: u16,
+        id: u32,
+        payload: &[u8],
+    ) {
         let message = writer.begin_message(MSG_PACKET, 0, 0);
         writer.nfgenmsg(2, queue);
         let [a, b, c, d] = id.to_be_bytes();
@@ -138,7 +153,14 @@ pub(super) mod tests {
         packet(&mut writer, 78, 5, b"payload");
         let message = Messages(writer.bytes()).next().unwrap();
         let waiting = decode(&message, 77).unwrap();
-        let expected = Packet { prefix: "", hook: 1, hw_protocol: 0x0800, payload: b"payload", indev: Some(3), sequence: Some(5) };
+        let expected = Packet {
+            prefix: "",
+            hook: 1,
+            hw_protocol: 0x0800,
+            payload: b"payload",
+            indev: Some(3),
+            sequence: Some(5),
+        };
         assert_eq!(waiting, Waiting { packet: expected, id: 5, kind: Kind::Connection, mark: 9 });
         assert!(writer.bytes().as_ptr_range().contains(&waiting.packet.payload.as_ptr()));
         assert_eq!(decode(&message, 78).map(|waiting| waiting.kind), Some(Kind::Probe));

@@ -42,7 +42,10 @@ mod tests {
     #[test]
     fn queue_status_is_parsed_by_number() {
         let text = "    7   4711     9 2   256     5     6     7  1\n   77 3905422019     3 2   256     1     2     9  1\n";
-        assert_eq!(parse_status(text, 77), Some(QueueStatus { waiting: 3, full: 1, unreceived: 2 }));
+        assert_eq!(
+            parse_status(text, 77),
+            Some(QueueStatus { waiting: 3, full: 1, unreceived: 2 })
+        );
         for text in ["", "\n", "77", "77 1 2", "x 1 2 3 4 5 6 7"] {
             assert_eq!(parse_status(text, 77), None);
         }

@@ -50,15 +50,23 @@ pub fn parse(bytes: &[u8], name: &Path) -> List {
         let Some(word) = before_comment.split_whitespace().next() else { continue };
         let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
         let start = before_comment.len() - before_comment.trim_start().len();
-        let column = |byte: usize| line.get(..byte).map_or(1, |before| u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX));
+        let column = |byte: usize| {
+            line.get(..byte)
+                .map_or(1, |before| u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX))
+        };
         let place = |byte: usize| Some(Place { line: number, column: column(byte) });
         let behind = before_comment.get(start + word.len()..).unwrap_or_default();
         if let Some(other) = behind.split_whitespace().next() {
             let at = place(start + word.len() + (behind.len() - behind.trim_start().len()));
             if values::network(other).is_ok() {
-                findings.error(at, format!("a second address, `{}`, stands in this line", shown(other)), "write each in a line of its own");
+                findings.error(
+                    at,
+                    format!("a second address, `{}`, stands in this line", shown(other)),
+                    "write each in a line of its own",
+                );
             } else {
-                let message = format!("`{}` behind the address is taken as a comment", shown(behind.trim()));
+                let message =
+                    format!("`{}` behind the address is taken as a comment", shown(behind.trim()));
                 findings.warning(at, message, "begin a comment with #");
             }
         }
@@ -96,9 +104,15 @@ mod tests {
     #[test]
     fn host_bits_are_masked_with_a_warning() {
         let list = parse(b"10.0.0.5/24\n2001:db8::1/32\n", Path::new("i"));
-        assert_eq!(list.entries.iter().map(|entry| entry.network.to_string()).collect::<Vec<_>>(), ["10.0.0.0/24", "2001:db8::/32"]);
         assert_eq!(
-            list.findings.iter().map(|finding| (finding.line, finding.severity)).collect::<Vec<_>>(),
+            list.entries.iter().map(|entry| entry.network.to_string()).collect::<Vec<_>>(),
+            ["10.0.0.0/24", "2001:db8::/32"]
+        );
+        assert_eq!(
+            list.findings
+                .iter()
+                .map(|finding| (finding.line, finding.severity))
+                .collect::<Vec<_>>(),
             [(1, Severity::Warning), (2, Severity::Warning)]
         );
     }
@@ -114,11 +128,19 @@ mod tests {
     #[test]
     fn host_names_are_refused_with_their_line() {
         let list = parse(b"127.0.0.1\nlocalhost\n192.0.2.1 192.0.2.2\n10.0.0.0/255.0.0.0\n192.0.2.300\n192.0.2.9 gateway\n", Path::new("i"));
-        let places: Vec<_> = list.findings.iter().map(|finding| (finding.line, finding.column)).collect();
+        let places: Vec<_> =
+            list.findings.iter().map(|finding| (finding.line, finding.column)).collect();
         assert_eq!(places, [(2, 1), (3, 11), (4, 1), (5, 1), (6, 11)]);
         assert!(!list.is_sound());
-        assert!(list.findings[0].remedy.contains("not looked up") && list.findings[2].remedy.contains("10.0.0.0/8"));
-        assert_eq!(list.findings[4].severity, Severity::Warning, "a comment without its # was fine before");
+        assert!(
+            list.findings[0].remedy.contains("not looked up")
+                && list.findings[2].remedy.contains("10.0.0.0/8")
+        );
+        assert_eq!(
+            list.findings[4].severity,
+            Severity::Warning,
+            "a comment without its # was fine before"
+        );
         assert_eq!(list.entries.len(), 3, "what can be read is there");
     }
 

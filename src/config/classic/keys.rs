@@ -32,7 +32,9 @@ pub(super) const KEYS: &[(&str, Form)] = &[
 ];
 
 /// The variables of `/etc/default/portsentry`.
-pub(super) const DEFAULTS: &[(&str, Form)] = &[("TCP_MODE", Form::Plain), ("UDP_MODE", Form::Plain)];
+pub(super) const DEFAULTS: &[(&str, Form)] =
+    &[("TCP_MODE", Form::Plain), ("UDP_MODE", Form::Plain)];
 
 /// The macros of 1.2 and 2.x, with their names here.
-pub(super) const MACROS: &[(&str, &str)] = &[("$TARGET$", "{target}"), ("$PORT$", "{port}"), ("$MODE$", "{mode}")];
+pub(super) const MACROS: &[(&str, &str)] =
+    &[("$TARGET$", "{target}"), ("$PORT$", "{port}"), ("$MODE$", "{mode}")];

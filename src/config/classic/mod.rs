@@ -70,7 +70,11 @@ impl Modes {
 impl From<ClassicMode> for Modes {
     fn from(mode: ClassicMode) -> Self {
         let watched = Some(mode.port_mode());
-        if mode.is_udp() { Self { tcp: None, udp: watched } } else { Self { tcp: watched, udp: None } }
+        if mode.is_udp() {
+            Self { tcp: None, udp: watched }
+        } else {
+            Self { tcp: watched, udp: None }
+        }
     }
 }
 

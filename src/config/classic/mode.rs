@@ -21,7 +21,8 @@ pub enum ClassicMode {
 
 impl ClassicMode {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Tcp, Self::Stcp, Self::Atcp, Self::Udp, Self::Sudp, Self::Audp];
+    pub const ALL: [Self; 6] =
+        [Self::Tcp, Self::Stcp, Self::Atcp, Self::Udp, Self::Sudp, Self::Audp];
 
     /// Its name, without the dash of the command line.
     pub fn word(self) -> &'static str {

@@ -31,7 +31,11 @@ pub(super) struct Entry {
 impl Entry {
     /// The place of the character at this byte offset in the value.
     pub(super) fn at(&self, offset: usize) -> Place {
-        let before = self.value.as_deref().and_then(|value| value.get(..offset)).map_or(0, |before| before.chars().count());
+        let before = self
+            .value
+            .as_deref()
+            .and_then(|value| value.get(..offset))
+            .map_or(0, |before| before.chars().count());
         Place { line: self.place.line, column: self.value_column.saturating_add(count(before)) }
     }
 }
@@ -124,24 +128,43 @@ fn add(
             || "its value is not taken over".to_owned(),
             |near| format!("did you mean {near}? as it stands, its value is not taken over"),
         );
-        findings.warning(Some(place(1)), format!("unknown key `{}`, which the old programs do not read either", shown(found.key)), remedy);
+        findings.warning(
+            Some(place(1)),
+            format!(
+                "unknown key `{}`, which the old programs do not read either",
+                shown(found.key)
+            ),
+            remedy,
+        );
         if let Err((column, message, remedy)) = found.value {
             findings.error(Some(place(column)), message, remedy);
         }
         return;
     };
-    let mut entry = Entry { value: None, place: place(1), value_column: count(column_of(found.start)), text: line.trim_end().to_owned() };
+    let mut entry = Entry {
+        value: None,
+        place: place(1),
+        value_column: count(column_of(found.start)),
+        text: line.trim_end().to_owned(),
+    };
     match found.value {
         Err((column, message, remedy)) => findings.error(Some(place(column)), message, remedy),
         Ok(value) => {
-            if let Some((at, bad)) = value.char_indices().find(|(_, c)| !is_plain(*c) || *c == '\u{fffd}') {
-                let message = format!("the value of {key} has `{}` in it, a character that is no text, or no UTF-8", shown(&bad.to_string()));
+            if let Some((at, bad)) =
+                value.char_indices().find(|(_, c)| !is_plain(*c) || *c == '\u{fffd}')
+            {
+                let message = format!(
+                    "the value of {key} has `{}` in it, a character that is no text, or no UTF-8",
+                    shown(&bad.to_string())
+                );
                 findings.error(
                     Some(place(column_of(found.start + at))),
                     message,
                     "remove it; if it is text, convert the file: iconv -f LATIN1 -t UTF-8",
                 );
-            } else if let Some((at, message, remedy)) = damaged_macro(value).filter(|_| form == Form::Macros) {
+            } else if let Some((at, message, remedy)) =
+                damaged_macro(value).filter(|_| form == Form::Macros)
+            {
                 findings.error(Some(place(column_of(found.start + at))), message, remedy);
             } else {
                 entry.value = Some(value.to_owned());
@@ -152,7 +175,9 @@ fn add(
         let line = before.place.line;
         let which = match first {
             First::Wins => format!("the first one, in line {line}, counts; remove this line"),
-            First::IsReplaced => format!("this one counts, as a shell reads it; remove line {line}"),
+            First::IsReplaced => {
+                format!("this one counts, as a shell reads it; remove line {line}")
+            }
         };
         findings.warning(Some(place(1)), format!("{key} is there already"), which);
         if first == First::Wins {
@@ -160,7 +185,11 @@ fn add(
         }
     }
     if entry.value.as_deref().is_some_and(|value| value.trim().is_empty()) {
-        findings.warning(Some(place(1)), format!("{key} is empty"), "it is taken as if the line were not there");
+        findings.warning(
+            Some(place(1)),
+            format!("{key} is empty"),
+            "it is taken as if the line were not there",
+        );
         entry.value = None;
     }
     entries.insert(key, entry);
@@ -169,9 +198,15 @@ fn add(
 /// Splits a line into key and value.
 fn split(line: &str) -> Result<Line<'_>, Wrong> {
     let column = |byte: usize| line.get(..byte).map_or(1, |before| before.chars().count() + 1);
-    let wrong = |byte: usize, message: &str, remedy: &str| Err((column(byte), message.to_owned(), remedy.to_owned()));
+    let wrong = |byte: usize, message: &str, remedy: &str| {
+        Err((column(byte), message.to_owned(), remedy.to_owned()))
+    };
     if line.starts_with(char::is_whitespace) {
-        return wrong(0, "the line begins with a blank: the old programs do not read it", "remove the blank, or the line");
+        return wrong(
+            0,
+            "the line begins with a blank: the old programs do not read it",
+            "remove the blank, or the line",
+        );
     }
     let key_end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(line.len());
     let (key, rest) = line.split_at(key_end);
@@ -185,17 +220,32 @@ fn split(line: &str) -> Result<Line<'_>, Wrong> {
     };
     let quoted = behind.trim_start_matches([' ', '\t']);
     let start = line.len() - quoted.len();
-    let damaged =
-        |byte: usize, message: &str, remedy: &str| Ok(Line { key, start, value: Err((column(byte), message.to_owned(), remedy.to_owned())) });
+    let damaged = |byte: usize, message: &str, remedy: &str| {
+        Ok(Line { key, start, value: Err((column(byte), message.to_owned(), remedy.to_owned())) })
+    };
     let Some(inside) = quoted.strip_prefix('"') else {
-        return if quoted.starts_with(['\u{201c}', '\u{201d}', '\u{201e}', '\'', '\u{2018}', '\u{2019}']) {
-            damaged(start, "the value does not stand in straight double quotes", "write KEY=\"value\"")
+        return if quoted
+            .starts_with(['\u{201c}', '\u{201d}', '\u{201e}', '\'', '\u{2018}', '\u{2019}'])
+        {
+            damaged(
+                start,
+                "the value does not stand in straight double quotes",
+                "write KEY=\"value\"",
+            )
         } else {
-            damaged(start, "the value does not stand in quotes: the old programs do not read it", "write KEY=\"value\"")
+            damaged(
+                start,
+                "the value does not stand in quotes: the old programs do not read it",
+                "write KEY=\"value\"",
+            )
         };
     };
     let Some((value, rest)) = inside.split_once('"') else {
-        return damaged(start, "the quote is not closed in this line", "put the rest of the value and the closing quote into this line");
+        return damaged(
+            start,
+            "the quote is not closed in this line",
+            "put the rest of the value and the closing quote into this line",
+        );
     };
     let trailing = rest.trim_start();
     if !trailing.is_empty() && !trailing.starts_with('#') {
@@ -219,16 +269,25 @@ fn damaged_macro(value: &str) -> Option<Wrong> {
         }
         let inside = rest.get(1..)?;
         let word = inside.trim_start();
-        let name_end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
+        let name_end =
+            word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
         let name = word.get(..name_end)?;
-        let meant = MACROS.iter().find(|(known, _)| known.trim_matches('$').eq_ignore_ascii_case(name));
+        let meant =
+            MACROS.iter().find(|(known, _)| known.trim_matches('$').eq_ignore_ascii_case(name));
         if let Some((known, _)) = meant {
             let behind = word.get(name_end..)?;
             let closed = behind.trim_start().starts_with('$');
             let blanks = inside.len() - word.len();
-            let end = 1 + blanks + name_end + if closed { behind.len() - behind.trim_start().len() + 1 } else { 0 };
+            let end = 1
+                + blanks
+                + name_end
+                + if closed { behind.len() - behind.trim_start().len() + 1 } else { 0 };
             let text = rest.get(..end)?;
-            return Some((at, format!("`{}` is no macro: it is not replaced", shown(text)), format!("write {known}")));
+            return Some((
+                at,
+                format!("`{}` is no macro: it is not replaced", shown(text)),
+                format!("write {known}"),
+            ));
         }
         from = at + 1;
     }
@@ -246,28 +305,56 @@ pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
         }
         let place = Some(Place { line: number, column: 1 });
         let assignment = assignment.strip_prefix("export ").map_or(assignment, str::trim_start);
-        let Some((key, value)) = assignment.split_once('=').filter(|(key, _)| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) else {
-            findings.warning(place, "this is no assignment", "only TCP_MODE=\"...\" and UDP_MODE=\"...\" are read; the line is not taken over");
+        let Some((key, value)) = assignment
+            .split_once('=')
+            .filter(|(key, _)| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        else {
+            findings.warning(
+                place,
+                "this is no assignment",
+                "only TCP_MODE=\"...\" and UDP_MODE=\"...\" are read; the line is not taken over",
+            );
             continue;
         };
         let start = line.len() - line.trim_start().len() + (line.trim().len() - value.len());
         let value = match value.chars().next().filter(|c| matches!(c, '"' | '\'')) {
-            Some(quote) => value.get(1..).and_then(|inside| inside.split_once(quote)).filter(|(_, rest)| is_end(rest)).map(|(value, _)| value),
+            Some(quote) => value
+                .get(1..)
+                .and_then(|inside| inside.split_once(quote))
+                .filter(|(_, rest)| is_end(rest))
+                .map(|(value, _)| value),
             None => {
                 let end = value.find(char::is_whitespace).unwrap_or(value.len());
                 value.split_at_checked(end).filter(|(_, rest)| is_end(rest)).map(|(value, _)| value)
             }
         };
         let column = line.get(..start).map_or(1, |before| before.chars().count() + 1);
-        let needs_shell = |value: &&str| !value.contains(['$', '`', '\\', ';', '&', '|', '"', '\'']);
-        let value = value
-            .filter(needs_shell)
-            .ok_or_else(|| (column, "this value takes a shell to read".to_owned(), "write TCP_MODE=\"atcp\" or the like, or give --mode".to_owned()));
+        let needs_shell =
+            |value: &&str| !value.contains(['$', '`', '\\', ';', '&', '|', '"', '\'']);
+        let value = value.filter(needs_shell).ok_or_else(|| {
+            (
+                column,
+                "this value takes a shell to read".to_owned(),
+                "write TCP_MODE=\"atcp\" or the like, or give --mode".to_owned(),
+            )
+        });
         if !DEFAULTS.iter().any(|(known, _)| *known == key) {
-            findings.warning(place, format!("`{}` is not a variable of PortSentry's", shown(key)), "the line is not taken over");
+            findings.warning(
+                place,
+                format!("`{}` is not a variable of PortSentry's", shown(key)),
+                "the line is not taken over",
+            );
             continue;
         }
-        add(&mut entries, DEFAULTS, line, number, Line { key, start, value }, First::IsReplaced, findings);
+        add(
+            &mut entries,
+            DEFAULTS,
+            line,
+            number,
+            Line { key, start, value },
+            First::IsReplaced,
+            findings,
+        );
     }
     entries
 }
@@ -287,7 +374,11 @@ mod tests {
         let lines = lines_of(text);
         let mut findings = Findings::of_lines(Path::new("f"), lines.clone());
         let entries = config(&lines, &mut findings);
-        let told = findings.finish().iter().map(|f| format!("{}:{} {} {}", f.line, f.column, f.severity, f.message)).collect();
+        let told = findings
+            .finish()
+            .iter()
+            .map(|f| format!("{}:{} {} {}", f.line, f.column, f.severity, f.message))
+            .collect();
         (entries, told)
     }
 
@@ -305,7 +396,11 @@ mod tests {
             "TCP_PORTS=\"1,2\"\r\n",
             "\u{feff}TCP_PORTS=\"1,2\"",
         ] {
-            assert_eq!(value(&text_of(line.as_bytes()), "TCP_PORTS").as_deref(), Some("1,2"), "{line}");
+            assert_eq!(
+                value(&text_of(line.as_bytes()), "TCP_PORTS").as_deref(),
+                Some("1,2"),
+                "{line}"
+            );
         }
     }
 
@@ -321,7 +416,11 @@ mod tests {
         let text = "TCP_PORTS=\"1,2\n3,4\"\nBLOCK_TCP=1\n BLOCK_UDP=\"1\"\nSCAN_TRIGGER=\"0\" 1\nKILL_ROUTE=\"route $ TARGET $\"\nKILL_RUN_CMD=\"/bin/x $target$ $PORT\"\nBLOCKED_FILE=\u{201c}/x\u{201d}\n";
         let (_, told) = read(text);
         let places: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();
-        assert_eq!(places, ["1:11", "2:1", "3:11", "4:1", "5:18", "6:19", "7:22", "8:14"], "{told:?}");
+        assert_eq!(
+            places,
+            ["1:11", "2:1", "3:11", "4:1", "5:18", "6:19", "7:22", "8:14"],
+            "{told:?}"
+        );
         assert!(told.iter().all(|line| line.contains(" error ")), "{told:?}");
     }
 
@@ -340,7 +439,8 @@ mod tests {
         let entries = defaults(&lines, &mut findings);
         assert_eq!(entries["TCP_MODE"].value.as_deref(), Some("atcp"));
         assert_eq!(entries["UDP_MODE"].value.as_deref(), Some("sudp"));
-        let lines: Vec<_> = findings.finish().iter().map(|finding| (finding.line, finding.severity)).collect();
+        let lines: Vec<_> =
+            findings.finish().iter().map(|finding| (finding.line, finding.severity)).collect();
         use super::super::super::Severity::Warning;
         assert_eq!(lines, [(4, Warning), (5, Warning), (6, Warning)]);
     }

@@ -35,7 +35,9 @@ pub(super) fn split(command: &str) -> Result<Vec<String>, String> {
             (Some(_), '\\') => return Err("it has a backslash within double quotes".to_owned()),
             (Some(_), plain) => word.get_or_insert_default().push(plain),
             (None, '\\') => match rest.chars().next() {
-                Some('$') | None => return Err("it has a backslash before a macro, or at its end".to_owned()),
+                Some('$') | None => {
+                    return Err("it has a backslash before a macro, or at its end".to_owned());
+                }
                 Some(escaped) => {
                     word.get_or_insert_default().push(escaped);
                     rest = rest.get(escaped.len_utf8()..).unwrap_or_default();
@@ -43,10 +45,16 @@ pub(super) fn split(command: &str) -> Result<Vec<String>, String> {
             },
             (None, blank) if blank.is_ascii_whitespace() => words.extend(word.take()),
             (None, '|' | '&' | ';' | '<' | '>' | '(' | ')' | '{' | '}' | '!') => {
-                return Err(format!("it has `{next}` in it, which runs more than one command, or redirects"));
+                return Err(format!(
+                    "it has `{next}` in it, which runs more than one command, or redirects"
+                ));
             }
-            (None, '*' | '?' | '[' | ']') => return Err(format!("it has the pattern `{next}` in it")),
-            (None, '#' | '~') if word.is_none() => return Err(format!("it has a word that begins with `{next}`")),
+            (None, '*' | '?' | '[' | ']') => {
+                return Err(format!("it has the pattern `{next}` in it"));
+            }
+            (None, '#' | '~') if word.is_none() => {
+                return Err(format!("it has a word that begins with `{next}`"));
+            }
             (None, '=') if words.is_empty() => return Err("it sets a variable".to_owned()),
             (None, plain) => word.get_or_insert_default().push(plain),
         }
@@ -66,7 +74,10 @@ mod tests {
     #[test]
     fn words_are_split_as_a_shell_splits_them() {
         let parts = |text: &str| split(text).unwrap();
-        assert_eq!(parts("/some/script $TARGET$ $PORT$ $MODE$"), ["/some/script", "{target}", "{port}", "{mode}"]);
+        assert_eq!(
+            parts("/some/script $TARGET$ $PORT$ $MODE$"),
+            ["/some/script", "{target}", "{port}", "{mode}"]
+        );
         assert_eq!(
             parts("  /bin/x  'two words' \"three $TARGET$ more\" a\\ b '' x=1 c#d"),
             ["/bin/x", "two words", "three {target} more", "a b", "", "x=1", "c#d"]

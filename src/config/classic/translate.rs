@@ -65,8 +65,19 @@ pub(super) struct Translator<'r, 't> {
 
 impl<'r, 't> Translator<'r, 't> {
     /// A translator of these entries.
-    pub(super) fn new(request: &'r Request<'r>, entries: &'r Entries, findings: Findings<'t>) -> Self {
-        let side = |mode_key, ports, advanced, exclude, action| Side { mode: PortMode::Stealth, mode_key, ports, advanced, exclude, action };
+    pub(super) fn new(
+        request: &'r Request<'r>,
+        entries: &'r Entries,
+        findings: Findings<'t>,
+    ) -> Self {
+        let side = |mode_key, ports, advanced, exclude, action| Side {
+            mode: PortMode::Stealth,
+            mode_key,
+            ports,
+            advanced,
+            exclude,
+            action,
+        };
         let sides = [
             side(
                 "tcp.mode",
@@ -97,7 +108,12 @@ impl<'r, 't> Translator<'r, 't> {
 
     /// Returns the result.
     pub(super) fn finish(self) -> Translated {
-        Translated { document: self.document, findings: self.findings.finish(), ignored: self.ignored, sources: self.sources }
+        Translated {
+            document: self.document,
+            findings: self.findings.finish(),
+            ignored: self.ignored,
+            sources: self.sources,
+        }
     }
 
     /// The line of a key, if it has a value, even a damaged one.
@@ -131,11 +147,20 @@ impl<'r, 't> Translator<'r, 't> {
         let mut found = Modes::default();
         let mut origins: BTreeMap<&str, String> = BTreeMap::new();
         for (key, is_tcp) in [("TCP_MODE", true), ("UDP_MODE", false)] {
-            let Some((entry, word)) = defaults.get(key).and_then(|entry| Some((entry, entry.value.as_deref()?))) else { continue };
-            let mode = Modes::of_word(word).filter(|_| word.ends_with(if is_tcp { "tcp" } else { "udp" }));
+            let Some((entry, word)) =
+                defaults.get(key).and_then(|entry| Some((entry, entry.value.as_deref()?)))
+            else {
+                continue;
+            };
+            let mode =
+                Modes::of_word(word).filter(|_| word.ends_with(if is_tcp { "tcp" } else { "udp" }));
             let Some(mode) = mode else {
                 let words = if is_tcp { "tcp, stcp or atcp" } else { "udp, sudp or audp" };
-                findings.error(Some(entry.at(0)), format!("{key} cannot be `{}`", shown(word)), format!("write {words}"));
+                findings.error(
+                    Some(entry.at(0)),
+                    format!("{key} cannot be `{}`", shown(word)),
+                    format!("write {words}"),
+                );
                 continue;
             };
             found = found.or(mode);
@@ -143,7 +168,11 @@ impl<'r, 't> Translator<'r, 't> {
         }
         let modes = self.request.modes.or(found);
         let by_hand = self.request.modes;
-        for (at, (mode, given, key)) in [(modes.tcp, by_hand.tcp, "TCP_MODE"), (modes.udp, by_hand.udp, "UDP_MODE")].into_iter().enumerate() {
+        for (at, (mode, given, key)) in
+            [(modes.tcp, by_hand.tcp, "TCP_MODE"), (modes.udp, by_hand.udp, "UDP_MODE")]
+                .into_iter()
+                .enumerate()
+        {
             let other = if at == 0 { modes.udp } else { modes.tcp };
             let (mode, why) = match (mode, origins.remove(key)) {
                 (Some(mode), _) if given.is_some() => (mode, "the mode that was given with the import".to_owned()),
@@ -154,7 +183,9 @@ impl<'r, 't> Translator<'r, 't> {
                 }
                 (_, _) => (PortMode::Stealth, "the default of PortSentry 2.x; --connect on its command line is connect".to_owned()),
             };
-            if let (Some(side), Some(comments)) = (self.sides.get_mut(at), self.mode_comments.get_mut(at)) {
+            if let (Some(side), Some(comments)) =
+                (self.sides.get_mut(at), self.mode_comments.get_mut(at))
+            {
                 side.mode = mode;
                 comments.push(why);
             }
@@ -183,14 +214,20 @@ impl<'r, 't> Translator<'r, 't> {
             *mode = PortMode::Off;
         };
         let (key, path) = side.ports;
-        let ports = self.entry(key).and_then(|entry| Some((values::ports(key, entry, &mut self.findings)?, entry)));
+        let ports = self
+            .entry(key)
+            .and_then(|entry| Some((values::ports(key, entry, &mut self.findings)?, entry)));
         if matches!(mode, PortMode::Connect | PortMode::Stealth) && !self.is_set(key) {
             off(&mut mode, format!("{key} is not set"));
         }
         if let Some((set, entry)) = &ports {
             if mode == PortMode::Connect && set.contains(0) {
                 let remedy = "remove it: nothing can listen on port 0 (bind(2))";
-                self.findings.error(Some(entry.at(0)), format!("{key} has port 0, and the mode is connect"), remedy);
+                self.findings.error(
+                    Some(entry.at(0)),
+                    format!("{key} has port 0, and the mode is connect"),
+                    remedy,
+                );
             }
             self.set(path, port_list(set), vec![self.origin(entry)]);
         }
@@ -220,7 +257,11 @@ impl<'r, 't> Translator<'r, 't> {
                 }
             }
         } else if mode == PortMode::Advanced {
-            self.set(path, "0-1023", vec![format!("{key} is not set: the old program watches the first 1024 ports")]);
+            self.set(
+                path,
+                "0-1023",
+                vec![format!("{key} is not set: the old program watches the first 1024 ports")],
+            );
         }
 
         let (key, path) = side.exclude;
@@ -229,7 +270,11 @@ impl<'r, 't> Translator<'r, 't> {
                 self.set(path, port_list(&set), vec![self.origin(entry)]);
             }
         } else if mode == PortMode::Advanced {
-            self.set(path, "[]", vec![format!("{key} is not set: the old program excludes nothing")]);
+            self.set(
+                path,
+                "[]",
+                vec![format!("{key} is not set: the old program excludes nothing")],
+            );
         }
         self.set(side.mode_key, mode.word(), comments);
         self.action(side.action);
@@ -262,10 +307,20 @@ impl<'r, 't> Translator<'r, 't> {
                 "command"
             }
             _ => {
-                let why = if self.is_set("KILL_RUN_CMD") { "KILL_RUN_CMD cannot be taken over" } else { "there is no KILL_RUN_CMD" };
-                comments.push(format!("2: run the command only; but {why}, so scans are reported only"));
+                let why = if self.is_set("KILL_RUN_CMD") {
+                    "KILL_RUN_CMD cannot be taken over"
+                } else {
+                    "there is no KILL_RUN_CMD"
+                };
+                comments.push(format!(
+                    "2: run the command only; but {why}, so scans are reported only"
+                ));
                 let remedy = "scans are reported only; write `action: command` when there is a `respond: command`";
-                self.findings.warning(Some(entry.at(0)), format!("{key} is 2, run the command only, but {why}"), remedy);
+                self.findings.warning(
+                    Some(entry.at(0)),
+                    format!("{key} is 2, run the command only, but {why}"),
+                    remedy,
+                );
                 "log"
             }
         };
@@ -283,7 +338,11 @@ impl<'r, 't> Translator<'r, 't> {
         self.hosts_deny();
         self.run_command();
         if let Some((entry, text)) = self.valued("PORT_BANNER") {
-            self.set("respond.banner", quoted(text), vec![self.origin(entry), "sent in mode connect only, as before".to_owned()]);
+            self.set(
+                "respond.banner",
+                quoted(text),
+                vec![self.origin(entry), "sent in mode connect only, as before".to_owned()],
+            );
         }
     }
 
@@ -295,8 +354,22 @@ impl<'r, 't> Translator<'r, 't> {
 
     fn route(&mut self) {
         let Some((entry, command)) = self.valued("KILL_ROUTE") else { return };
-        let has = |names: &[&str]| command.split([' ', '/', ';', '&', '|']).any(|word| names.contains(&word));
-        let what = if has(&["iptables", "ip6tables", "nft", "nftables", "ipfwadm", "ipchains", "ipfw", "ipf", "pfctl", "ufw", "firewall-cmd"]) {
+        let has = |names: &[&str]| {
+            command.split([' ', '/', ';', '&', '|']).any(|word| names.contains(&word))
+        };
+        let what = if has(&[
+            "iptables",
+            "ip6tables",
+            "nft",
+            "nftables",
+            "ipfwadm",
+            "ipchains",
+            "ipfw",
+            "ipf",
+            "pfctl",
+            "ufw",
+            "firewall-cmd",
+        ]) {
             "a firewall rule for each source"
         } else if has(&["route", "ip"]) {
             "a route for each source"
@@ -310,13 +383,23 @@ impl<'r, 't> Translator<'r, 't> {
         if command.contains(['&', ';', '|']) {
             remedy.push_str("; what else it does (it has more than one command) belongs in a script that `respond: command` runs");
         }
-        let blocks = ["BLOCK_TCP", "BLOCK_UDP"].iter().any(|key| self.valued(key).is_some_and(|(_, value)| value == "1"));
+        let blocks = ["BLOCK_TCP", "BLOCK_UDP"]
+            .iter()
+            .any(|key| self.valued(key).is_some_and(|(_, value)| value == "1"));
         if !blocks {
             remedy.push_str("; it was never run: neither BLOCK_TCP nor BLOCK_UDP is 1");
         }
-        self.findings.warning(Some(entry.place), format!("KILL_ROUTE, {what}, is not taken over"), remedy);
+        self.findings.warning(
+            Some(entry.place),
+            format!("KILL_ROUTE, {what}, is not taken over"),
+            remedy,
+        );
         if !command.contains("$TARGET$") {
-            self.findings.warning(Some(entry.at(0)), "KILL_ROUTE has no $TARGET$: the old program never ran it", "nothing is lost");
+            self.findings.warning(
+                Some(entry.at(0)),
+                "KILL_ROUTE has no $TARGET$: the old program never ran it",
+                "nothing is lost",
+            );
         }
     }
 
@@ -327,8 +410,12 @@ impl<'r, 't> Translator<'r, 't> {
             Some("it has no $TARGET$, and the old program skipped it".to_owned())
         } else if text.contains(['{', '}']) {
             Some("it has braces, which mean macros here".to_owned())
-        } else if let Some(other) = ["$PORT$", "$MODE$"].into_iter().find(|other| text.contains(other)) {
-            Some(format!("it has {other}, and the line must be the same when it is taken out again"))
+        } else if let Some(other) =
+            ["$PORT$", "$MODE$"].into_iter().find(|other| text.contains(other))
+        {
+            Some(format!(
+                "it has {other}, and the line must be the same when it is taken out again"
+            ))
         } else if text.ends_with('\\') || text.trim_start().starts_with('#') {
             Some("it would be a comment, or go on in the next line".to_owned())
         } else if ours.len() > 1024 {
@@ -338,13 +425,16 @@ impl<'r, 't> Translator<'r, 't> {
         };
         if let Some(fault) = fault {
             let remedy = "write the line by hand: respond: {hosts_deny: {enabled: true, line: \"ALL: {target}\"}}";
-            self.findings.warning(Some(entry.at(0)), format!("KILL_HOSTS_DENY is not taken over: {fault}"), remedy);
+            self.findings.warning(
+                Some(entry.at(0)),
+                format!("KILL_HOSTS_DENY is not taken over: {fault}"),
+                remedy,
+            );
             return;
         }
         let origin = self.origin(entry);
         if text.contains('%') {
-            let remedy =
-                "it is written as it stands: see hosts_access(5) for what % means there, and take out backslashes that were for the old program only";
+            let remedy = "it is written as it stands: see hosts_access(5) for what % means there, and take out backslashes that were for the old program only";
             self.findings.warning(Some(entry.at(0)), "KILL_HOSTS_DENY has a `%` in it", remedy);
         }
         self.set(
@@ -366,13 +456,18 @@ impl<'r, 't> Translator<'r, 't> {
         match argv(text) {
             Ok(words) => {
                 let list = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
-                let comments = vec![self.origin(entry), "run without a shell: each word is an argument, whatever a packet says".to_owned()];
+                let comments = vec![
+                    self.origin(entry),
+                    "run without a shell: each word is an argument, whatever a packet says"
+                        .to_owned(),
+                ];
                 self.set("respond.command", format!("[{list}]"), comments);
             }
             Err(why) => {
                 let remedy = "do it by hand: put the command into a script, in which \"$1\", \"$2\" and \"$3\", always in double quotes, are the address, the port and the mode, make it \
                               executable, and write respond: {command: [/usr/local/sbin/portsentry-alert, \"{target}\", \"{port}\", \"{mode}\"]}";
-                let message = format!("KILL_RUN_CMD is not taken over: {why}, and no shell runs here");
+                let message =
+                    format!("KILL_RUN_CMD is not taken over: {why}, and no shell runs here");
                 self.findings.warning(Some(entry.at(0)), message, remedy);
             }
         }
@@ -386,24 +481,35 @@ impl<'r, 't> Translator<'r, 't> {
             self.set("ignore_file", "\"\"", vec![format!("{key} is not set")]);
             return;
         };
-        let Some(path) = values::path(key, entry, values::PATH_MAX, &mut self.findings) else { return };
+        let Some(path) = values::path(key, entry, values::PATH_MAX, &mut self.findings) else {
+            return;
+        };
         self.set("ignore_file", quoted(&path), vec![self.origin(entry)]);
         let sources = match (self.request.ignore)(Path::new(&path)) {
             Ok(sources) => sources,
             Err(message) => {
                 let remedy = "make it readable, or take the line out of the configuration: it may name somebody who must not be blocked";
-                self.findings.error(Some(entry.at(0)), format!("cannot read the ignore file: {message}"), remedy);
+                self.findings.error(
+                    Some(entry.at(0)),
+                    format!("cannot read the ignore file: {message}"),
+                    remedy,
+                );
                 return;
             }
         };
         if sources.is_empty() {
             let remedy = "copy it to where it is looked for, or write its addresses into `allow`";
-            self.findings.warning(Some(entry.at(0)), format!("the ignore file {} is not there", shown(&path)), remedy);
+            self.findings.warning(
+                Some(entry.at(0)),
+                format!("the ignore file {} is not there", shown(&path)),
+                remedy,
+            );
             return;
         }
         // The daemon reads the file that the key names at its place. Entries of other files are
         // copied into the new file.
-        let (in_place, others): (Vec<_>, Vec<_>) = sources.iter().partition(|source| source.name == Path::new(&path));
+        let (in_place, others): (Vec<_>, Vec<_>) =
+            sources.iter().partition(|source| source.name == Path::new(&path));
         let missing = in_place.is_empty();
         let mut known = BTreeSet::new();
         for source in in_place {
@@ -417,9 +523,19 @@ impl<'r, 't> Translator<'r, 't> {
 
     /// Copies entries of files that the daemon does not read into `allow`; those in `known` are in
     /// the file that it reads, unless that is `missing`.
-    fn copy_ignored(&mut self, entry: &Entry, path: &str, others: &[&Source], known: BTreeSet<IpNet>, missing: bool) {
+    fn copy_ignored(
+        &mut self,
+        entry: &Entry,
+        path: &str,
+        others: &[&Source],
+        known: BTreeSet<IpNet>,
+        missing: bool,
+    ) {
         let defaults = Config::default().allow;
-        let mut items: Vec<_> = defaults.iter().map(|network| ("built-in default".to_owned(), Some(new_values::display(network)))).collect();
+        let mut items: Vec<_> = defaults
+            .iter()
+            .map(|network| ("built-in default".to_owned(), Some(new_values::display(network))))
+            .collect();
         let mut listed: BTreeSet<_> = defaults.into_iter().collect();
         let mut copied = 0;
         for source in others {
@@ -440,15 +556,26 @@ impl<'r, 't> Translator<'r, 't> {
             let name = shown(&source.name.display().to_string());
             let path = shown(path);
             let (message, remedy) = if missing {
-                (format!("the ignore file {path} is not there; {name} was found"), "what it names was copied into `allow`".to_owned())
+                (
+                    format!("the ignore file {path} is not there; {name} was found"),
+                    "what it names was copied into `allow`".to_owned(),
+                )
             } else {
-                let remedy = format!("what it names was copied into `allow`, unless {path} has it; edit {path} from now on");
-                (format!("{name}, of which the old init script made {path}, is read no more"), remedy)
+                let remedy = format!(
+                    "what it names was copied into `allow`, unless {path} has it; edit {path} from now on"
+                );
+                (
+                    format!("{name}, of which the old init script made {path}, is read no more"),
+                    remedy,
+                )
             };
             self.findings.warning(Some(entry.at(0)), message, remedy);
         }
         if copied > 0 {
-            let comments = vec!["What stands in files that are not read any more, copied when this was imported.".to_owned()];
+            let comments = vec![
+                "What stands in files that are not read any more, copied when this was imported."
+                    .to_owned(),
+            ];
             self.document.set("allow", Value::Items(items), comments);
         }
     }
@@ -458,14 +585,27 @@ impl<'r, 't> Translator<'r, 't> {
         self.trigger();
         let (history, blocked) = ("HISTORY_FILE", "BLOCKED_FILE");
         match self.entry(history) {
-            Some(entry) => self.own_file(entry, (history, "history_file"), values::PATH_MAX, Vec::new()),
+            Some(entry) => {
+                self.own_file(entry, (history, "history_file"), values::PATH_MAX, Vec::new())
+            }
             None if self.is_1_2() => self.missing(history),
-            None => self.set("history_file", "\"\"", vec![format!("{history} is not set: the old program writes none")]),
+            None => self.set(
+                "history_file",
+                "\"\"",
+                vec![format!("{history} is not set: the old program writes none")],
+            ),
         }
         match self.entry(blocked) {
             Some(entry) => {
-                let comment = "a file for each mode, as before (.atcp); a line leaves it when its block ends".to_owned();
-                self.own_file(entry, (blocked, "blocked_file"), values::PATH_MAX - ".atcp".len(), vec![comment]);
+                let comment =
+                    "a file for each mode, as before (.atcp); a line leaves it when its block ends"
+                        .to_owned();
+                self.own_file(
+                    entry,
+                    (blocked, "blocked_file"),
+                    values::PATH_MAX - ".atcp".len(),
+                    vec![comment],
+                );
             }
             None if self.is_1_2() => self.missing(blocked),
             None => {}
@@ -479,18 +619,30 @@ impl<'r, 't> Translator<'r, 't> {
 
     /// A file that the daemon writes. Not in a directory where all users may create files first:
     /// 2.x wrote to such as root.
-    fn own_file(&mut self, entry: &Entry, (key, path): (&'static str, &'static str), max: usize, comments: Vec<String>) {
+    fn own_file(
+        &mut self,
+        entry: &Entry,
+        (key, path): (&'static str, &'static str),
+        max: usize,
+        comments: Vec<String>,
+    ) {
         let Some(file) = values::path(key, entry, max, &mut self.findings) else { return };
         let mut comments = [vec![self.origin(entry)], comments].concat();
-        let public = PUBLIC.iter().find(|directory| Path::new(&file).parent() == Some(Path::new(directory)));
+        let public =
+            PUBLIC.iter().find(|directory| Path::new(&file).parent() == Some(Path::new(directory)));
         let state = Config::default().state_dir;
-        let safe = public.and_then(|public| Some((public, state.join(Path::new(&file).file_name()?))));
+        let safe =
+            public.and_then(|public| Some((public, state.join(Path::new(&file).file_name()?))));
         let Some((public, safe)) = safe else {
             self.set(path, quoted(&file), comments);
             return;
         };
         let remedy = format!("{path} is {}: let whatever reads it look there", safe.display());
-        self.findings.warning(Some(entry.at(0)), format!("{key} lies in {public}, where everybody can put a file of its name"), remedy);
+        self.findings.warning(
+            Some(entry.at(0)),
+            format!("{key} lies in {public}, where everybody can put a file of its name"),
+            remedy,
+        );
         comments.push(format!("not in {public}, where everybody can put a file of its name"));
         self.set(path, quoted(&safe.display().to_string()), comments);
     }
@@ -509,14 +661,23 @@ impl<'r, 't> Translator<'r, 't> {
     fn trigger(&mut self) {
         let key = "SCAN_TRIGGER";
         let Some(entry) = self.entry(key) else {
-            self.set("scan_trigger", "0", vec![format!("{key} is not set: the old program reacts to the first packet")]);
+            self.set(
+                "scan_trigger",
+                "0",
+                vec![format!("{key} is not set: the old program reacts to the first packet")],
+            );
             return;
         };
         // scan_trigger goes to 1023.
         let Some(number) = values::number(key, entry, 1024, &mut self.findings) else { return };
         let meaning = match number {
-            0 | 1 => format!("{number}: the old program reacts to the first packet; 0 reacts to the first port"),
-            n => format!("{n}: the old program reacts to packet number {n}; {} ports pass without reaction, and the next one counts", n - 1),
+            0 | 1 => format!(
+                "{number}: the old program reacts to the first packet; 0 reacts to the first port"
+            ),
+            n => format!(
+                "{n}: the old program reacts to packet number {n}; {} ports pass without reaction, and the next one counts",
+                n - 1
+            ),
         };
         let comments = vec![self.origin(entry), meaning];
         self.set("scan_trigger", number.saturating_sub(1).to_string(), comments);

@@ -42,9 +42,19 @@ impl Document {
     /// The text: sources, findings, differences, then the keys in the order of the table of keys.
     ///
     /// `line_of` gives the whole line of a finding: the finding itself has a shortened one.
-    pub(super) fn text(mut self, sources: &[&Path], findings: &[Finding], line_of: LineOf<'_>, differences: &[&str]) -> String {
+    pub(super) fn text(
+        mut self,
+        sources: &[&Path],
+        findings: &[Finding],
+        line_of: LineOf<'_>,
+        differences: &[&str],
+    ) -> String {
         let mut text = String::new();
-        comment(&mut text, 0, "PortSentry: configuration, written by \"portsentryctl import\" from");
+        comment(
+            &mut text,
+            0,
+            "PortSentry: configuration, written by \"portsentryctl import\" from",
+        );
         for source in sources {
             comment(&mut text, 0, &format!("  {}", source.display()));
         }
@@ -61,8 +71,13 @@ impl Document {
         }
         for finding in findings {
             text.push_str("#\n");
-            let place = if finding.line == 0 { String::new() } else { format!("{}:", finding.line) };
-            comment(&mut text, 0, &format!("{}:{place} {}", finding.file.display(), finding.message));
+            let place =
+                if finding.line == 0 { String::new() } else { format!("{}:", finding.line) };
+            comment(
+                &mut text,
+                0,
+                &format!("{}:{place} {}", finding.file.display(), finding.message),
+            );
             if let Some(line) = line_of(finding) {
                 verbatim(&mut text, 0, &format!("    {line}"));
             }
@@ -100,7 +115,12 @@ impl Document {
                     for (origin, value) in items {
                         verbatim(&mut text, depth + 1, origin);
                         if let Some(value) = value {
-                            text.push_str(&format!("{:indent$}- {}\n", "", quoted(value), indent = 2 * (depth + 1)));
+                            text.push_str(&format!(
+                                "{:indent$}- {}\n",
+                                "",
+                                quoted(value),
+                                indent = 2 * (depth + 1)
+                            ));
                         }
                     }
                 }
@@ -139,6 +159,7 @@ fn verbatim(text: &mut String, depth: usize, content: &str) {
 }
 
 fn printable(character: char) -> Vec<char> {
-    let safe = matches!(character, ' '..='~') || (character.is_alphanumeric() && is_plain(character) && character < '\u{10000}');
+    let safe = matches!(character, ' '..='~')
+        || (character.is_alphanumeric() && is_plain(character) && character < '\u{10000}');
     if safe { vec![character] } else { character.escape_unicode().collect() }
 }

@@ -18,11 +18,15 @@ pub const REPLY_MAX: usize = 4 << 20;
 /// # Errors
 /// [`Kind::Failed`] if it is longer than [`REPLY_MAX`], which no message should be.
 pub fn line<T: Serialize>(message: &T) -> Result<String, Refusal> {
-    let failed = |message: String| Refusal::new(Kind::Failed, message, "this is a defect; please report it");
-    let object = serde_json::to_string(message).map_err(|error| failed(format!("the reply cannot be written: {error}")))?;
+    let failed =
+        |message: String| Refusal::new(Kind::Failed, message, "this is a defect; please report it");
+    let object = serde_json::to_string(message)
+        .map_err(|error| failed(format!("the reply cannot be written: {error}")))?;
     // Every message is an object with at least its name. The version is added here, because serde's
     // `flatten` makes long lists twice as slow.
-    let Some(keys) = object.strip_prefix('{') else { return Err(failed("the reply is no object".to_owned())) };
+    let Some(keys) = object.strip_prefix('{') else {
+        return Err(failed("the reply is no object".to_owned()));
+    };
     let mut line = format!("{{\"v\":{VERSION},{keys}");
     if line.len() >= REPLY_MAX {
         return Err(failed(format!("the reply of {} bytes is too long", line.len())));

@@ -116,8 +116,18 @@ pub struct HistoryRow {
 impl From<crate::journal::history::Entry> for HistoryRow {
     fn from(entry: crate::journal::history::Entry) -> Self {
         let network = entry.network();
-        let address = if network.prefix_len() == network.max_prefix_len() { Target::Address(network.addr()) } else { Target::Network(network) };
-        Self { at: Stamp(entry.at), address, host: entry.host, port: entry.port, protocol: entry.protocol }
+        let address = if network.prefix_len() == network.max_prefix_len() {
+            Target::Address(network.addr())
+        } else {
+            Target::Network(network)
+        };
+        Self {
+            at: Stamp(entry.at),
+            address,
+            host: entry.host,
+            port: entry.port,
+            protocol: entry.protocol,
+        }
     }
 }
 

@@ -85,12 +85,19 @@ impl Request {
     /// Whether it changes something, which only root may do.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Block { .. } | Self::Unblock { .. } | Self::UnblockAll {} | Self::AllowAdd { .. } | Self::AllowRemove { .. } | Self::Reload {} => {
-                true
-            }
-            Self::Status {} | Self::List {} | Self::Show { .. } | Self::AllowList {} | Self::Rules {} | Self::History { .. } | Self::Watch {} => {
-                false
-            }
+            Self::Block { .. }
+            | Self::Unblock { .. }
+            | Self::UnblockAll {}
+            | Self::AllowAdd { .. }
+            | Self::AllowRemove { .. }
+            | Self::Reload {} => true,
+            Self::Status {}
+            | Self::List {}
+            | Self::Show { .. }
+            | Self::AllowList {}
+            | Self::Rules {}
+            | Self::History { .. }
+            | Self::Watch {} => false,
         }
     }
 
@@ -100,21 +107,37 @@ impl Request {
     /// A [`Refusal`] for the client: not JSON, another version, an unknown request, or a missing,
     /// unknown or invalid key.
     pub fn parse(line: &[u8]) -> Result<Self, Refusal> {
-        let bad = |message: String| Refusal::new(Kind::BadRequest, message, "use portsentryctl of the same version as the daemon");
-        let mut value: Value = serde_json::from_slice(line).map_err(|error| bad(format!("the request is no JSON object: {error}")))?;
-        let Some(object) = value.as_object_mut() else { return Err(bad("the request is no JSON object".to_owned())) };
+        let bad = |message: String| {
+            Refusal::new(
+                Kind::BadRequest,
+                message,
+                "use portsentryctl of the same version as the daemon",
+            )
+        };
+        let mut value: Value = serde_json::from_slice(line)
+            .map_err(|error| bad(format!("the request is no JSON object: {error}")))?;
+        let Some(object) = value.as_object_mut() else {
+            return Err(bad("the request is no JSON object".to_owned()));
+        };
         match object.remove("v").as_ref().and_then(Value::as_u64) {
             Some(VERSION) => {}
-            Some(other) => return Err(bad(format!("the request is of protocol version {other}; this daemon speaks version {VERSION}"))),
+            Some(other) => {
+                return Err(bad(format!(
+                    "the request is of protocol version {other}; this daemon speaks version {VERSION}"
+                )));
+            }
             None => return Err(bad("the request has no version: \"v\" is missing".to_owned())),
         }
-        let request: Self = serde_json::from_value(value).map_err(|error| bad(format!("the request is not understood: {error}")))?;
+        let request: Self = serde_json::from_value(value)
+            .map_err(|error| bad(format!("the request is not understood: {error}")))?;
         if let Self::Block { reason, .. } = &request
             && (reason.len() > REASON_MAX || reason.chars().any(char::is_control))
         {
             return Err(Refusal::new(
                 Kind::BadRequest,
-                format!("the reason is longer than {REASON_MAX} bytes, or has control characters in it"),
+                format!(
+                    "the reason is longer than {REASON_MAX} bytes, or has control characters in it"
+                ),
                 "say it in one short line",
             ));
         }

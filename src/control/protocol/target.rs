@@ -38,7 +38,11 @@ impl Target {
 
 impl From<Source> for Target {
     fn from(source: Source) -> Self {
-        if source.is_single() { Self::Address(source.addr()) } else { Self::Network(source.network()) }
+        if source.is_single() {
+            Self::Address(source.addr())
+        } else {
+            Self::Network(source.network())
+        }
     }
 }
 

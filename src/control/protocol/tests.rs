@@ -12,7 +12,11 @@ fn every_request_survives_the_line() {
         Request::Status {},
         Request::List {},
         Request::Show { address },
-        Request::Block { address: "10.0.0.5/24".parse().unwrap(), seconds: Some(60), reason: "ä".into() },
+        Request::Block {
+            address: "10.0.0.5/24".parse().unwrap(),
+            seconds: Some(60),
+            reason: "ä".into(),
+        },
         Request::Block { address, seconds: None, reason: String::new() },
         Request::Unblock { address },
         Request::UnblockAll {},
@@ -21,7 +25,10 @@ fn every_request_survives_the_line() {
         Request::AllowRemove { address },
         Request::Rules {},
         Request::Reload {},
-        Request::History { since: Some(Stamp(Timestamp::from_second(5).unwrap())), source: Some(address) },
+        Request::History {
+            since: Some(Stamp(Timestamp::from_second(5).unwrap())),
+            source: Some(address),
+        },
         Request::History { since: None, source: None },
         Request::Watch {},
     ];
@@ -32,8 +39,15 @@ fn every_request_survives_the_line() {
 
 #[test]
 fn a_block_request_has_this_line() {
-    let request = Request::Block { address: "10.0.0.5/24".parse().unwrap(), seconds: Some(60), reason: "x".into() };
-    assert_eq!(line(&request).unwrap(), "{\"v\":1,\"do\":\"block\",\"address\":\"10.0.0.0/24\",\"seconds\":60,\"reason\":\"x\"}\n");
+    let request = Request::Block {
+        address: "10.0.0.5/24".parse().unwrap(),
+        seconds: Some(60),
+        reason: "x".into(),
+    };
+    assert_eq!(
+        line(&request).unwrap(),
+        "{\"v\":1,\"do\":\"block\",\"address\":\"10.0.0.0/24\",\"seconds\":60,\"reason\":\"x\"}\n"
+    );
 }
 
 #[test]
@@ -45,8 +59,13 @@ fn unknown_requests_are_refused_with_the_reason() {
     assert!(refusal(r#"{"v":2,"do":"status"}"#).contains("version 2"));
     assert!(refusal(r#"{"v":1,"do":"fly"}"#).contains("fly"));
     assert!(refusal(r#"{"v":1,"do":"status","x":1}"#).contains('x'));
-    assert!(refusal(r#"{"v":1,"do":"block","address":"example.org"}"#).contains("neither an address"));
-    assert!(refusal(r#"{"v":1,"do":"block","address":"192.0.2.1","reason":"a\nb"}"#).contains("control characters"));
+    assert!(
+        refusal(r#"{"v":1,"do":"block","address":"example.org"}"#).contains("neither an address")
+    );
+    assert!(
+        refusal(r#"{"v":1,"do":"block","address":"192.0.2.1","reason":"a\nb"}"#)
+            .contains("control characters")
+    );
     assert!(refusal(&"[".repeat(60_000)).contains("no JSON"));
 }
 

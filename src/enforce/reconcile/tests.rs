@@ -35,12 +35,22 @@ fn wanted(name: &str, left: Option<u64>) -> Wanted {
 
 fn info(key: Key, end: Option<Key>, left: Option<u64>, comment: Option<&str>) -> ElementInfo {
     let seconds = left.map(Duration::from_secs);
-    ElementInfo { key, end, timeout: seconds, expires: seconds, packets: 5, bytes: 9, comment: comment.map(Into::into) }
+    ElementInfo {
+        key,
+        end,
+        timeout: seconds,
+        expires: seconds,
+        packets: 5,
+        bytes: 9,
+        comment: comment.map(Into::into),
+    }
 }
 
 /// The element of a host.
 fn element(name: &str, left: Option<u64>, comment: Option<&str>) -> (SetId, ElementInfo) {
-    let Place::Host(set, key) = placement().place(source(name)) else { panic!("{name} is a network") };
+    let Place::Host(set, key) = placement().place(source(name)) else {
+        panic!("{name} is a network")
+    };
     (set, info(key, None, left, comment))
 }
 
@@ -50,13 +60,30 @@ fn interval(name: &str, left: Option<u64>, comment: Option<&str>) -> ElementInfo
     info(*range.start(), Some(*range.end()), left, comment)
 }
 
-fn present(hosts: Vec<(SetId, ElementInfo)>, networks: [Vec<ElementInfo>; 2], existed: bool) -> Present {
+fn present(
+    hosts: Vec<(SetId, ElementInfo)>,
+    networks: [Vec<ElementInfo>; 2],
+    existed: bool,
+) -> Present {
     let sets = if existed { super::super::element::BLOCKED.to_vec() } else { Vec::new() };
     Present { hosts, networks, sets }
 }
 
-fn steps(origin: Origin, wanted: Vec<Wanted>, present: &Present, must_not: &dyn Fn(Source) -> bool, total: usize) -> Vec<Step> {
-    reconcile(now(), origin, placement(), wanted, present, &Limits { total, must_not: &|source, _| must_not(source) })
+fn steps(
+    origin: Origin,
+    wanted: Vec<Wanted>,
+    present: &Present,
+    must_not: &dyn Fn(Source) -> bool,
+    total: usize,
+) -> Vec<Step> {
+    reconcile(
+        now(),
+        origin,
+        placement(),
+        wanted,
+        present,
+        &Limits { total, must_not: &|source, _| must_not(source) },
+    )
 }
 
 /// Of a reboot: nothing was taken out by another program.
@@ -88,7 +115,9 @@ fn all(steps: &[Step]) -> Vec<String> {
 fn blocked(steps: &[Step]) -> BTreeMap<String, Adopted> {
     let mut blocked = BTreeMap::new();
     for step in steps {
-        if let Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) = step {
+        if let Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) =
+            step
+        {
             let before = blocked.insert(block.source.to_string(), block.clone());
             assert!(before.is_none(), "{block:?} twice");
         }
@@ -121,7 +150,8 @@ enum There {
 }
 
 const WANTS: [Want; 5] = [Want::Nothing, Want::Block, Want::Over, Want::Ending, Want::MustNot];
-const THERE: [There; 6] = [There::Nothing, There::Same, There::OtherEnd, There::OtherComment, There::Bare, There::Stray];
+const THERE: [There; 6] =
+    [There::Nothing, There::Same, There::OtherEnd, There::OtherComment, There::Bare, There::Stray];
 
 /// Every reason to look, with whether the set existed, and what it means that an element is missing.
 const ORIGINS: [(Origin, bool, Missing); 13] = [
@@ -167,16 +197,25 @@ fn a_host_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
                     There::Nothing => Vec::new(),
                     There::Same => vec![element(name, there_left, OURS)],
                     There::OtherEnd => vec![element(name, Some(300), OURS)],
-                    There::OtherComment => vec![element(name, there_left, Some("of another program"))],
+                    There::OtherComment => {
+                        vec![element(name, there_left, Some("of another program"))]
+                    }
                     There::Bare => vec![element(name, there_left, None)],
-                    There::Stray => vec![(SetId::Blocked6, info(Key::V6("2001:db8:0:1::5".parse().unwrap()), None, there_left, OURS))],
+                    There::Stray => vec![(
+                        SetId::Blocked6,
+                        info(Key::V6("2001:db8:0:1::5".parse().unwrap()), None, there_left, OURS),
+                    )],
                 };
                 let expected: &[&str] = match (there, wants, missing) {
                     (There::Nothing, Want::Nothing, _) => &[],
-                    (There::Nothing, Want::Block, Missing::Lost) | (There::Nothing, Want::Ending, Missing::Lost) => &["restore"],
-                    (There::Nothing, Want::Block | Want::MustNot, Missing::TakenOut) => &["unblock"],
+                    (There::Nothing, Want::Block, Missing::Lost)
+                    | (There::Nothing, Want::Ending, Missing::Lost) => &["restore"],
+                    (There::Nothing, Want::Block | Want::MustNot, Missing::TakenOut) => {
+                        &["unblock"]
+                    }
                     (There::Nothing, Want::MustNot, Missing::Lost) => &["drop NeverBlock"],
-                    (There::Nothing, Want::Over, _) | (There::Nothing, Want::Ending, Missing::TakenOut) => &["drop Over"],
+                    (There::Nothing, Want::Over, _)
+                    | (There::Nothing, Want::Ending, Missing::TakenOut) => &["drop Over"],
                     // Whether another program's block must not be is for the engine, which lifts it.
                     (There::Stray, _, _) => &["delete", "restore"],
                     (_, Want::Nothing, _) => &["adopt"],
@@ -184,9 +223,19 @@ fn a_host_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
                     (There::OtherEnd | There::OtherComment, _, _) => &["retime"],
                     (There::Bare, _, _) => &["complete", "keep"],
                 };
-                let steps = steps(origin, want(name, wants), &present(elements, Default::default(), existed), &|_| wants == Want::MustNot, 100);
-                let kinds: Vec<String> =
-                    all(&steps).iter().map(|step| step.replace(" 2001:db8:0:1::/64", "").replace(" 2001:db8:0:1::5", "")).collect();
+                let steps = steps(
+                    origin,
+                    want(name, wants),
+                    &present(elements, Default::default(), existed),
+                    &|_| wants == Want::MustNot,
+                    100,
+                );
+                let kinds: Vec<String> = all(&steps)
+                    .iter()
+                    .map(|step| {
+                        step.replace(" 2001:db8:0:1::/64", "").replace(" 2001:db8:0:1::5", "")
+                    })
+                    .collect();
                 assert_eq!(kinds, expected, "{origin:?}, existed: {existed}, {wants:?}, {there:?}");
                 cases += 1;
             }
@@ -202,13 +251,17 @@ fn a_network_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
     for (origin, existed, missing) in ORIGINS {
         for wants in WANTS {
             // Intervals of several networks are cut and joined: comments say nothing, and no bits are left over.
-            for there in [There::Nothing, There::Same, There::OtherEnd, There::OtherComment, There::Bare] {
+            for there in
+                [There::Nothing, There::Same, There::OtherEnd, There::OtherComment, There::Bare]
+            {
                 let there_left = Some(left(wants));
                 let elements = match there {
                     There::Nothing | There::Stray => Vec::new(),
                     There::Same => vec![interval(name, there_left, OURS)],
                     There::OtherEnd => vec![interval(name, Some(300), OURS)],
-                    There::OtherComment => vec![interval(name, there_left, Some("of another program"))],
+                    There::OtherComment => {
+                        vec![interval(name, there_left, Some("of another program"))]
+                    }
                     There::Bare => vec![interval(name, there_left, None)],
                 };
                 let expected: &[&str] = match (there, wants, missing) {
@@ -225,8 +278,15 @@ fn a_network_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
                     _ => &["keep"],
                 };
                 let networks = [elements, Vec::new()];
-                let steps = steps(origin, want(name, wants), &present(Vec::new(), networks, existed), &|_| wants == Want::MustNot, 100);
-                let kinds: Vec<String> = all(&steps).iter().map(|step| step.replace(" 10.0.0.0/8", "")).collect();
+                let steps = steps(
+                    origin,
+                    want(name, wants),
+                    &present(Vec::new(), networks, existed),
+                    &|_| wants == Want::MustNot,
+                    100,
+                );
+                let kinds: Vec<String> =
+                    all(&steps).iter().map(|step| step.replace(" 10.0.0.0/8", "")).collect();
                 assert_eq!(kinds, expected, "{origin:?}, existed: {existed}, {wants:?}, {there:?}");
                 cases += 1;
             }
@@ -237,7 +297,10 @@ fn a_network_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
 
 #[test]
 fn what_both_have_has_the_kernels_time_and_the_stores_past() {
-    let hosts = vec![element("192.0.2.1", Some(50), OURS), element("192.0.2.2", Some(60), Some("syn scan: newer"))];
+    let hosts = vec![
+        element("192.0.2.1", Some(50), OURS),
+        element("192.0.2.2", Some(60), Some("syn scan: newer")),
+    ];
     let merged = blocked(&steps(
         RESTART,
         vec![wanted("192.0.2.1", Some(900)), wanted("192.0.2.2", Some(900))],
@@ -246,9 +309,15 @@ fn what_both_have_has_the_kernels_time_and_the_stores_past() {
         100,
     ));
     let (both, newer) = (&merged["192.0.2.1"], &merged["192.0.2.2"]);
-    assert_eq!((both.remaining, both.packets, both.since), (Some(Duration::from_secs(50)), 5, Some(MonoTime::from_millis(NOW - 100_000))));
+    assert_eq!(
+        (both.remaining, both.packets, both.since),
+        (Some(Duration::from_secs(50)), 5, Some(MonoTime::from_millis(NOW - 100_000)))
+    );
     assert_eq!(both.port.unwrap().number, 23);
-    assert_eq!((newer.since, newer.port, newer.reason.to_string().as_str()), (None, None, "syn scan: newer"));
+    assert_eq!(
+        (newer.since, newer.port, newer.reason.to_string().as_str()),
+        (None, None, "syn scan: newer")
+    );
     assert_eq!(newer.remaining, Some(Duration::from_secs(60)));
     assert_eq!(merged.len(), 2);
 }
@@ -257,7 +326,11 @@ fn what_both_have_has_the_kernels_time_and_the_stores_past() {
 fn a_reason_that_a_comment_cannot_hold_is_the_same_all_the_same() {
     let reason = Reason::Manual("say \"no\"".to_owned());
     let block = Wanted { reason: reason.clone(), ..wanted("192.0.2.1", None) };
-    let there = present(vec![element("192.0.2.1", None, Some("by hand: say ?no?"))], Default::default(), true);
+    let there = present(
+        vec![element("192.0.2.1", None, Some("by hand: say ?no?"))],
+        Default::default(),
+        true,
+    );
     let steps = steps(RESTART, vec![block], &there, &|_| false, 100);
     assert_eq!(all(&steps), ["keep 192.0.2.1"]);
     assert_eq!(blocked(&steps)["192.0.2.1"].reason, reason);
@@ -265,41 +338,92 @@ fn a_reason_that_a_comment_cannot_hold_is_the_same_all_the_same() {
 
 #[test]
 fn what_only_the_store_has_was_taken_out_or_comes_back() {
-    let stored = || vec![wanted("192.0.2.1", None), wanted("192.0.2.2", Some(900)), wanted("192.0.2.3", Some(3))];
-    let same_boot = steps(RESTART, stored(), &present(Vec::new(), Default::default(), true), &|_| false, 100);
+    let stored = || {
+        vec![
+            wanted("192.0.2.1", None),
+            wanted("192.0.2.2", Some(900)),
+            wanted("192.0.2.3", Some(3)),
+        ]
+    };
+    let same_boot =
+        steps(RESTART, stored(), &present(Vec::new(), Default::default(), true), &|_| false, 100);
     // What was to end within seconds was not taken out by another program.
     assert_eq!(all(&same_boot), ["drop 192.0.2.3 Over", "unblock 192.0.2.1", "unblock 192.0.2.2"]);
-    let reboot = steps(LOST, stored(), &present(Vec::new(), Default::default(), true), &|_| false, 100);
+    let reboot =
+        steps(LOST, stored(), &present(Vec::new(), Default::default(), true), &|_| false, 100);
     assert_eq!(all(&reboot), ["restore 192.0.2.1", "restore 192.0.2.2", "restore 192.0.2.3"]);
     let back = &blocked(&reboot)["192.0.2.2"];
-    assert_eq!((back.timeout, back.remaining), (Some(Duration::from_secs(1000)), Some(Duration::from_secs(900))));
+    assert_eq!(
+        (back.timeout, back.remaining),
+        (Some(Duration::from_secs(1000)), Some(Duration::from_secs(900)))
+    );
 }
 
 #[test]
 fn what_must_not_be_blocked_and_what_has_no_room_stays_out() {
-    let stored = vec![wanted("192.0.2.1", Some(10)), wanted("192.0.2.2", None), wanted("192.0.2.3", Some(20)), wanted("192.0.2.4", None)];
+    let stored = vec![
+        wanted("192.0.2.1", Some(10)),
+        wanted("192.0.2.2", None),
+        wanted("192.0.2.3", Some(20)),
+        wanted("192.0.2.4", None),
+    ];
     let there = present(vec![element("192.0.2.9", None, Some("x"))], Default::default(), false);
     let steps = steps(LOST, stored, &there, &|of| of == source("192.0.2.4"), 3);
-    assert_eq!(all(&steps), ["adopt 192.0.2.9", "drop 192.0.2.1 Total", "drop 192.0.2.4 NeverBlock", "restore 192.0.2.2", "restore 192.0.2.3"]);
+    assert_eq!(
+        all(&steps),
+        [
+            "adopt 192.0.2.9",
+            "drop 192.0.2.1 Total",
+            "drop 192.0.2.4 NeverBlock",
+            "restore 192.0.2.2",
+            "restore 192.0.2.3"
+        ]
+    );
 }
 
 #[test]
-fn with_less_room_than_there_are_blocks_those_that_last_longest_stay_and_the_others_leave_the_kernel() {
-    let hosts = vec![element("192.0.2.1", Some(50), OURS), element("192.0.2.2", Some(60), OURS), element("192.0.2.3", None, Some("x"))];
-    let networks = [vec![interval("10.0.0.0/8", Some(40), OURS), interval("11.0.0.0/8", None, OURS)], Vec::new()];
+fn with_less_room_than_there_are_blocks_those_that_last_longest_stay_and_the_others_leave_the_kernel()
+ {
+    let hosts = vec![
+        element("192.0.2.1", Some(50), OURS),
+        element("192.0.2.2", Some(60), OURS),
+        element("192.0.2.3", None, Some("x")),
+    ];
+    let networks = [
+        vec![interval("10.0.0.0/8", Some(40), OURS), interval("11.0.0.0/8", None, OURS)],
+        Vec::new(),
+    ];
     let stored = || {
-        [("192.0.2.1", Some(50)), ("192.0.2.2", Some(900)), ("10.0.0.0/8", Some(40)), ("11.0.0.0/8", None)]
-            .map(|(name, left)| wanted(name, left))
-            .into()
+        [
+            ("192.0.2.1", Some(50)),
+            ("192.0.2.2", Some(900)),
+            ("10.0.0.0/8", Some(40)),
+            ("11.0.0.0/8", None),
+        ]
+        .map(|(name, left)| wanted(name, left))
+        .into()
     };
     let there = present(hosts, networks, true);
     let with_room = |total| all(&steps(RESTART, stored(), &there, &|_| false, total));
-    let kept = ["adopt 192.0.2.3", "keep 10.0.0.0/8", "keep 11.0.0.0/8", "keep 192.0.2.1", "retime 192.0.2.2"];
+    let kept = [
+        "adopt 192.0.2.3",
+        "keep 10.0.0.0/8",
+        "keep 11.0.0.0/8",
+        "keep 192.0.2.1",
+        "retime 192.0.2.2",
+    ];
     assert_eq!(with_room(5), kept);
     // The kernel's end counts: the second has 60 s, whatever was stored. A network leaves with the difference of its set.
     assert_eq!(
         with_room(3),
-        ["adopt 192.0.2.3", "delete 192.0.2.1", "drop 10.0.0.0/8 Total", "drop 192.0.2.1 Total", "keep 11.0.0.0/8", "retime 192.0.2.2"]
+        [
+            "adopt 192.0.2.3",
+            "delete 192.0.2.1",
+            "drop 10.0.0.0/8 Total",
+            "drop 192.0.2.1 Total",
+            "keep 11.0.0.0/8",
+            "retime 192.0.2.2"
+        ]
     );
     assert_eq!(with_room(0).iter().filter(|step| step.starts_with("drop")).count(), 5);
     assert_eq!(with_room(0).iter().filter(|step| step.starts_with("delete")).count(), 3);
@@ -308,14 +432,23 @@ fn with_less_room_than_there_are_blocks_those_that_last_longest_stay_and_the_oth
 #[test]
 fn a_prefix_of_another_length_comes_back_as_the_network_that_was_blocked() {
     let there = present(Vec::new(), Default::default(), false);
-    assert_eq!(all(&steps(LOST, vec![wanted("2001:db8:0:100::/56", None)], &there, &|_| false, 100)), ["keep 2001:db8:0:100::/56"]);
+    assert_eq!(
+        all(&steps(LOST, vec![wanted("2001:db8:0:100::/56", None)], &there, &|_| false, 100)),
+        ["keep 2001:db8:0:100::/56"]
+    );
 }
 
 #[test]
 fn networks_that_overlap_are_all_kept() {
     let names = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "11.0.0.0/8", "172.16.0.0/12"];
     let networks = [vec![interval("172.16.7.0/24", None, Some("x"))], Vec::new()];
-    let steps = steps(LOST, names.map(|name| wanted(name, None)).into(), &present(Vec::new(), networks, false), &|_| false, 100);
+    let steps = steps(
+        LOST,
+        names.map(|name| wanted(name, None)).into(),
+        &present(Vec::new(), networks, false),
+        &|_| false,
+        100,
+    );
     // What another program blocked lies in what was stored: it is that.
     assert_eq!(all(&steps), names.map(|name| format!("keep {name}")));
     let mut map = Networks::default();
@@ -324,7 +457,13 @@ fn networks_that_overlap_are_all_kept() {
     }
     let pieces = map.pieces(now(), Family::V4, Family::V4.all());
     let spans = merged(pieces.iter().map(|piece| piece.span).collect());
-    assert_eq!(spans, [Span { first: 10 << 24, last: (12 << 24) - 1 }, Span { first: 0xac10_0000, last: 0xac1f_ffff }]);
+    assert_eq!(
+        spans,
+        [
+            Span { first: 10 << 24, last: (12 << 24) - 1 },
+            Span { first: 0xac10_0000, last: 0xac1f_ffff }
+        ]
+    );
     assert!(pieces.windows(2).all(|pair| pair[0].span.last < pair[1].span.first));
 }
 
@@ -332,13 +471,28 @@ fn networks_that_overlap_are_all_kept() {
 fn a_part_that_was_taken_out_is_exempt_from_every_network_around_it() {
     let taken = |stored: &[&str], there: &[(&str, Option<u64>)]| {
         let stored = stored.iter().map(|name| wanted(name, None)).collect();
-        let networks = [there.iter().map(|(name, left)| interval(name, *left, None)).collect(), Vec::new()];
-        all(&steps(Origin::Drift { notified: true }, stored, &present(Vec::new(), networks, true), &|_| false, 100))
+        let networks =
+            [there.iter().map(|(name, left)| interval(name, *left, None)).collect(), Vec::new()];
+        all(&steps(
+            Origin::Drift { notified: true },
+            stored,
+            &present(Vec::new(), networks, true),
+            &|_| false,
+            100,
+        ))
     };
-    assert_eq!(taken(&["10.0.0.0/30"], &[("10.0.0.0/31", None)]), ["exempt 10.0.0.2/31 of 10.0.0.0/30", "keep 10.0.0.0/30"]);
+    assert_eq!(
+        taken(&["10.0.0.0/30"], &[("10.0.0.0/31", None)]),
+        ["exempt 10.0.0.2/31 of 10.0.0.0/30", "keep 10.0.0.0/30"]
+    );
     assert_eq!(
         taken(&["10.0.0.0/29", "10.0.0.0/30"], &[("10.0.0.0/31", None), ("10.0.0.4/30", None)]),
-        ["exempt 10.0.0.2/31 of 10.0.0.0/29", "exempt 10.0.0.2/31 of 10.0.0.0/30", "keep 10.0.0.0/29", "keep 10.0.0.0/30"]
+        [
+            "exempt 10.0.0.2/31 of 10.0.0.0/29",
+            "exempt 10.0.0.2/31 of 10.0.0.0/30",
+            "keep 10.0.0.0/29",
+            "keep 10.0.0.0/30"
+        ]
     );
     // Of the inner one nothing is left.
     assert_eq!(
@@ -354,38 +508,95 @@ fn a_part_that_was_taken_out_is_exempt_from_every_network_around_it() {
 
 #[test]
 fn an_interval_that_is_no_network_is_adopted_as_the_networks_and_hosts_that_make_it_up() {
-    let range = |first: &str, last: &str| info(Key::V4(first.parse().unwrap()), Some(Key::V4(last.parse().unwrap())), None, None);
+    let range = |first: &str, last: &str| {
+        info(Key::V4(first.parse().unwrap()), Some(Key::V4(last.parse().unwrap())), None, None)
+    };
     let networks = [vec![range("203.0.113.3", "203.0.113.8")], Vec::new()];
-    let found = steps(Origin::Drift { notified: true }, vec![wanted("203.0.113.4/31", None)], &present(Vec::new(), networks, true), &|_| false, 100);
-    assert_eq!(all(&found), ["adopt 203.0.113.6/31", "keep 203.0.113.4/31", "restore 203.0.113.3", "restore 203.0.113.8"]);
+    let found = steps(
+        Origin::Drift { notified: true },
+        vec![wanted("203.0.113.4/31", None)],
+        &present(Vec::new(), networks, true),
+        &|_| false,
+        100,
+    );
+    assert_eq!(
+        all(&found),
+        [
+            "adopt 203.0.113.6/31",
+            "keep 203.0.113.4/31",
+            "restore 203.0.113.3",
+            "restore 203.0.113.8"
+        ]
+    );
 }
 
 /// A program adds an element with bits below the prefix beside the one that is there: the block goes on.
 #[test]
 fn an_element_that_no_rule_looks_up_ends_no_block() {
-    let stray = |last: u16| (SetId::Blocked6, info(Key::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last)), None, Some(900), None));
+    let stray = |last: u16| {
+        (
+            SetId::Blocked6,
+            info(
+                Key::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last)),
+                None,
+                Some(900),
+                None,
+            ),
+        )
+    };
     let name = "2001:db8:0:1::/64";
     let found = |stored: Vec<Wanted>, hosts| {
-        all(&steps(Origin::Drift { notified: true }, stored, &present(hosts, Default::default(), true), &|_| false, 100))
+        all(&steps(
+            Origin::Drift { notified: true },
+            stored,
+            &present(hosts, Default::default(), true),
+            &|_| false,
+            100,
+        ))
     };
     let real = || element(name, Some(900), OURS);
     let block = || vec![wanted(name, Some(900))];
     // The notification named only the stray one.
-    assert_eq!(found(block(), vec![stray(5)]), ["delete 2001:db8:0:1::5", "restore 2001:db8:0:1::/64"]);
+    assert_eq!(
+        found(block(), vec![stray(5)]),
+        ["delete 2001:db8:0:1::5", "restore 2001:db8:0:1::/64"]
+    );
     for hosts in [vec![stray(5), real()], vec![real(), stray(5)]] {
         assert_eq!(found(block(), hosts), ["delete 2001:db8:0:1::5", "keep 2001:db8:0:1::/64"]);
     }
-    assert_eq!(found(Vec::new(), vec![stray(5), real()]), ["adopt 2001:db8:0:1::/64", "delete 2001:db8:0:1::5"]);
+    assert_eq!(
+        found(Vec::new(), vec![stray(5), real()]),
+        ["adopt 2001:db8:0:1::/64", "delete 2001:db8:0:1::5"]
+    );
     // Two of them are one block.
-    assert_eq!(found(Vec::new(), vec![stray(5), stray(6)]), ["delete 2001:db8:0:1::5", "delete 2001:db8:0:1::6", "restore 2001:db8:0:1::/64"]);
+    assert_eq!(
+        found(Vec::new(), vec![stray(5), stray(6)]),
+        ["delete 2001:db8:0:1::5", "delete 2001:db8:0:1::6", "restore 2001:db8:0:1::/64"]
+    );
 }
 
 #[test]
 fn a_network_that_leaves_something_out_and_has_the_length_of_an_account_goes_on_as_its_parts() {
-    let block = || Wanted { exempt: vec!["2001:db8::/65".parse().unwrap()], ..wanted("2001:db8::/64", Some(900)) };
-    let found = in_parts(steps(LOST, vec![block()], &present(Vec::new(), Default::default(), false), &|_| false, 100), placement());
+    let block = || Wanted {
+        exempt: vec!["2001:db8::/65".parse().unwrap()],
+        ..wanted("2001:db8::/64", Some(900))
+    };
+    let found = in_parts(
+        steps(
+            LOST,
+            vec![block()],
+            &present(Vec::new(), Default::default(), false),
+            &|_| false,
+            100,
+        ),
+        placement(),
+    );
     assert_eq!(all(&found), ["keep 2001:db8:0:0:8000::/65"]);
-    assert!(blocked(&found).values().all(|part| part.exempt.is_empty() && part.remaining == Some(Duration::from_secs(900))));
+    assert!(
+        blocked(&found)
+            .values()
+            .all(|part| part.exempt.is_empty() && part.remaining == Some(Duration::from_secs(900)))
+    );
     // Where accounts have another length, it stays what it is.
     let kept = vec![Step::Keep(block().into_adopted(now()))];
     assert_eq!(in_parts(kept.clone(), Placement::new(56)), kept);

@@ -28,7 +28,14 @@ impl Engine {
     /// # Errors
     ///
     /// See [`Refusal`].
-    pub fn block(&mut self, now: MonoTime, source: Source, timeout: Option<Duration>, text: &str, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+    pub fn block(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        timeout: Option<Duration>,
+        text: &str,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
         let now = self.tick(now);
         let network = source.network();
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -45,7 +52,12 @@ impl Engine {
         if self.blocks.view(source).is_none() && self.blocks.count() >= self.policy.total as usize {
             return Err(Refusal::Total(self.policy.total));
         }
-        self.blocks.order(now, source, Order { timeout, reason: Reason::Manual(text.to_owned()), port: None }, actions);
+        self.blocks.order(
+            now,
+            source,
+            Order { timeout, reason: Reason::Manual(text.to_owned()), port: None },
+            actions,
+        );
         Ok(())
     }
 
@@ -55,14 +67,28 @@ impl Engine {
     /// # Errors
     ///
     /// [`Refusal::NotBlocked`].
-    pub fn unblock(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+    pub fn unblock(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
         self.tick(now);
-        if self.blocks.lift(source, Ending::Manual, actions) { Ok(()) } else { Err(Refusal::NotBlocked(source.network())) }
+        if self.blocks.lift(source, Ending::Manual, actions) {
+            Ok(())
+        } else {
+            Err(Refusal::NotBlocked(source.network()))
+        }
     }
 
     /// Unblocks every address of `target`: lifts blocks within it, and exempts it from blocks around it. A single IPv6 address stands for its
     /// whole account. The block of an account is one element, which can leave nothing out: it is lifted.
-    pub fn unblock_within(&mut self, now: MonoTime, target: Source, actions: &mut Vec<Action>) -> Unblocked {
+    pub fn unblock_within(
+        &mut self,
+        now: MonoTime,
+        target: Source,
+        actions: &mut Vec<Action>,
+    ) -> Unblocked {
         self.tick(now);
         let account = if target.is_single() { self.policy.account(target.addr()) } else { target };
         let mut done = Unblocked::default();
@@ -88,14 +114,26 @@ impl Engine {
     pub fn forgive(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) {
         self.tick(now);
         if self.policy.reflex {
-            let touched = self.ledger.inspect(source, |known| known.slots.iter().filter_map(|slot| Touch::live(*slot, 0)).map(Touch::port).collect());
+            let touched = self.ledger.inspect(source, |known| {
+                known
+                    .slots
+                    .iter()
+                    .filter_map(|slot| Touch::live(*slot, 0))
+                    .map(Touch::port)
+                    .collect()
+            });
             actions.push(Action::Release { source, forget: Some(touched.unwrap_or_default()) });
         }
     }
 
     /// Another program removed the element of a source: ends the block and forgets the evidence, as an unblock does. Returns whether
     /// the source was blocked.
-    pub fn element_removed(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) -> bool {
+    pub fn element_removed(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         self.tick(now);
         let was_blocked = self.blocks.removed(source, actions);
         if was_blocked && self.policy.is_account(source) {
@@ -106,14 +144,25 @@ impl Engine {
     }
 
     /// Another program removed a part of a blocked network: exempts that part. Returns whether this changed anything.
-    pub fn removed_part(&mut self, now: MonoTime, source: Source, part: IpNet, actions: &mut Vec<Action>) -> bool {
+    pub fn removed_part(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        part: IpNet,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         self.tick(now);
         self.blocks.removed_part(source, part, actions)
     }
 
     /// Another program added an element or changed its timeout: takes over the kernel's values, or lifts the block of a never-block address.
     /// Returns whether this changed anything.
-    pub fn element_changed(&mut self, now: MonoTime, found: Adopted, actions: &mut Vec<Action>) -> bool {
+    pub fn element_changed(
+        &mut self,
+        now: MonoTime,
+        found: Adopted,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let now = self.tick(now);
         if self.blocks.view(found.source).is_some() {
             return self.blocks.changed(now, &found);
@@ -123,13 +172,24 @@ impl Engine {
     }
 
     /// Adopts elements that are in the kernel's sets. Lifts those of never-block addresses.
-    pub fn adopt(&mut self, now: MonoTime, found: impl IntoIterator<Item = Adopted>, actions: &mut Vec<Action>) {
+    pub fn adopt(
+        &mut self,
+        now: MonoTime,
+        found: impl IntoIterator<Item = Adopted>,
+        actions: &mut Vec<Action>,
+    ) {
         let now = self.tick(now);
         let found = found.into_iter();
         self.blocks.reserve(found.size_hint().0);
         for element in found {
             self.blocks.adopt(now, &element);
-            if must_lift(&self.policy, &self.always, &self.never_block, element.source, &element.reason) {
+            if must_lift(
+                &self.policy,
+                &self.always,
+                &self.never_block,
+                element.source,
+                &element.reason,
+            ) {
                 self.blocks.lift(element.source, Ending::NeverBlock, actions);
             }
         }

@@ -30,7 +30,10 @@ impl Engine {
         match blocks.on_outcome(now, outcome, renew, is_never_block, actions) {
             Followup::Nothing => {}
             Followup::Blocked(source) => {
-                let is_proven_scan = self.blocks.view(source).is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
+                let is_proven_scan = self
+                    .blocks
+                    .view(source)
+                    .is_some_and(|view| matches!(view.reason, Reason::Scan { proven: true, .. }));
                 if is_proven_scan {
                     self.offenders.note(now, source, self.policy.escalate.memory);
                 }
@@ -54,10 +57,18 @@ impl Engine {
     pub fn on_timer(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let Self { blocks, policy, always, never_block, .. } = self;
-        blocks.on_timer(now, MAX_TIMERS_PER_CALL, |source| renewal(policy, always, never_block, source), actions);
+        blocks.on_timer(
+            now,
+            MAX_TIMERS_PER_CALL,
+            |source| renewal(policy, always, never_block, source),
+            actions,
+        );
         if let Some(from) = self.review_from {
-            let must_lift = |source: Source, reason: &Reason| must_lift(policy, always, never_block, source, reason);
-            self.review_from = blocks.lift_forbidden(from, MAX_REVIEWED_PER_CALL, must_lift, actions);
+            let must_lift = |source: Source, reason: &Reason| {
+                must_lift(policy, always, never_block, source, reason)
+            };
+            self.review_from =
+                blocks.lift_forbidden(from, MAX_REVIEWED_PER_CALL, must_lift, actions);
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
             let more = self.ledger.sweep(now, MAX_SWEPT_PER_CALL);
@@ -79,7 +90,12 @@ impl Engine {
 }
 
 /// The new timeout for the block of an unproven scan that continues; `None` if the policy does not block such scans (any more).
-fn renewal(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source) -> Option<Duration> {
+fn renewal(
+    policy: &Policy,
+    always: &AllowList,
+    never_block: &AllowList,
+    source: Source,
+) -> Option<Duration> {
     let wanted = policy.mode == Mode::Enforce && policy.unproven.action == UnprovenAction::Block;
     (wanted && !overlaps(policy, always, never_block, source)).then_some(policy.unproven.timeout)
 }

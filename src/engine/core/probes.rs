@@ -35,10 +35,22 @@ impl Engine {
         };
         if let Some(against) = against {
             // The report says "proven" even where the source is not blocked.
-            self.report_not_blocked(now, found, probe, (against, tally.is_handshake_proven(self.policy.trigger())), actions);
+            self.report_not_blocked(
+                now,
+                found,
+                probe,
+                (against, tally.is_handshake_proven(self.policy.trigger())),
+                actions,
+            );
             return Trigger::Passed;
         }
-        self.evaluate(now, (source, found), probe, matches!(decision, Decision::Block { proven: true }), actions);
+        self.evaluate(
+            now,
+            (source, found),
+            probe,
+            matches!(decision, Decision::Block { proven: true }),
+            actions,
+        );
         Trigger::Passed
     }
 
@@ -49,7 +61,10 @@ impl Engine {
     /// expire within seconds.
     pub fn on_held(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let budget = |status: &Status| -> u64 {
-            [NotBlocked::PerMinute, NotBlocked::Total].iter().filter_map(|why| status.not_blocked.get(*why as usize)).sum()
+            [NotBlocked::PerMinute, NotBlocked::Total]
+                .iter()
+                .filter_map(|why| status.not_blocked.get(*why as usize))
+                .sum()
         };
         let spent = budget(&self.status);
         let trigger = self.on_probe(now, probe, actions);
@@ -67,7 +82,12 @@ impl Engine {
 
     /// Handles a further probe of a source that the rules hold. It separates a scanner from a flood's spoofed sources when the blocks of the minute are
     /// used up. If the source is blocked already, the probe is only counted.
-    pub fn on_repeat(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
+    pub fn on_repeat(
+        &mut self,
+        now: MonoTime,
+        probe: &Probe,
+        actions: &mut Vec<Action>,
+    ) -> Trigger {
         let source = self.policy.account(probe.source);
         if !self.blocks.covers(source) {
             return self.on_probe(now, probe, actions);
@@ -79,7 +99,14 @@ impl Engine {
     }
 
     /// Orders a block, or reports why the source is not blocked.
-    fn evaluate(&mut self, now: MonoTime, (source, found): (Source, Lookup), probe: &Probe, proven: bool, actions: &mut Vec<Action>) {
+    fn evaluate(
+        &mut self,
+        now: MonoTime,
+        (source, found): (Source, Lookup),
+        probe: &Probe,
+        proven: bool,
+        actions: &mut Vec<Action>,
+    ) {
         match self.blocks.block_status(now, source) {
             BlockStatus::Free => {}
             BlockStatus::Unproven if proven => {}
@@ -91,10 +118,22 @@ impl Engine {
         }
         let is_new = self.blocks.view(source).is_none();
         if is_new && self.blocks.count() >= self.policy.total as usize {
-            return self.report_not_blocked(now, found, probe, (NotBlocked::Total, proven), actions);
+            return self.report_not_blocked(
+                now,
+                found,
+                probe,
+                (NotBlocked::Total, proven),
+                actions,
+            );
         }
         if !proven && !self.take_unproven(now, source) {
-            return self.report_not_blocked(now, found, probe, (NotBlocked::PerMinute, proven), actions);
+            return self.report_not_blocked(
+                now,
+                found,
+                probe,
+                (NotBlocked::PerMinute, proven),
+                actions,
+            );
         }
         let timeout = if proven {
             self.policy.escalated(self.offenders.times(now, source, self.policy.escalate.memory))
@@ -106,7 +145,12 @@ impl Engine {
         self.ledger.due_for_report(now, found);
         let reason = self.reason(now, source, probe.scan, proven);
         if is_new_scan {
-            actions.push(Action::Report(Report::Scan { source, probe: *probe, reason: reason.clone(), not_blocked: None }));
+            actions.push(Action::Report(Report::Scan {
+                source,
+                probe: *probe,
+                reason: reason.clone(),
+                not_blocked: None,
+            }));
         }
         self.blocks.order(now, source, Order { timeout, reason, port: Some(probe.port) }, actions);
     }
@@ -119,11 +163,19 @@ impl Engine {
         let reserve = u64::from(self.policy.unproven.per_minute) / 4;
         let probes = u32::from(self.policy.trigger()) + PERSISTENT_PROBES;
         self.unproven.take_above(now, reserve)
-            || (self.ledger.inspect(source, |known| known.probes >= probes) == Some(true) && self.unproven.take(now))
+            || (self.ledger.inspect(source, |known| known.probes >= probes) == Some(true)
+                && self.unproven.take(now))
     }
 
     /// Reports a scan that is not blocked: once per window and source, and at most [`super::REPORTS_PER_MINUTE`] in all.
-    fn report_not_blocked(&mut self, now: MonoTime, found: Lookup, probe: &Probe, (against, proven): (NotBlocked, bool), actions: &mut Vec<Action>) {
+    fn report_not_blocked(
+        &mut self,
+        now: MonoTime,
+        found: Lookup,
+        probe: &Probe,
+        (against, proven): (NotBlocked, bool),
+        actions: &mut Vec<Action>,
+    ) {
         if let Some(count) = self.status.not_blocked.get_mut(against as usize) {
             *count += 1;
         }
@@ -136,12 +188,18 @@ impl Engine {
         }
         let source = self.policy.account(probe.source);
         let reason = self.reason(now, source, probe.scan, proven);
-        actions.push(Action::Report(Report::Scan { source, probe: *probe, reason, not_blocked: Some(against) }));
+        actions.push(Action::Report(Report::Scan {
+            source,
+            probe: *probe,
+            reason,
+            not_blocked: Some(against),
+        }));
     }
 
     fn reason(&self, now: MonoTime, source: Source, scan: ScanKind, proven: bool) -> Reason {
         let horizon = self.ledger.horizon(now);
-        let detail = self.ledger.inspect(source, |known| detail(known.slots, horizon)).unwrap_or_default();
+        let detail =
+            self.ledger.inspect(source, |known| detail(known.slots, horizon)).unwrap_or_default();
         Reason::Scan { scan, proven, detail }
     }
 }

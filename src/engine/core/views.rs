@@ -29,18 +29,31 @@ impl Engine {
             return ConnectionVerdict::Blocked;
         }
         let horizon = self.ledger.horizon(self.now);
-        let Some(tally) = self.ledger.inspect(source, |known| Tally::of(known.slots, horizon, self.counted)) else { return ConnectionVerdict::Free };
-        let blocks = |transport| matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. });
+        let Some(tally) =
+            self.ledger.inspect(source, |known| Tally::of(known.slots, horizon, self.counted))
+        else {
+            return ConnectionVerdict::Free;
+        };
+        let blocks = |transport| {
+            matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. })
+        };
         let is_past = blocks(Transport::Tcp) || blocks(Transport::Udp);
-        if is_past && !self.is_never_block(source) { ConnectionVerdict::Held } else { ConnectionVerdict::Free }
+        if is_past && !self.is_never_block(source) {
+            ConnectionVerdict::Held
+        } else {
+            ConnectionVerdict::Free
+        }
     }
 
     /// Whether the account of a source is above the trigger for `transport` now.
     pub fn has_passed(&self, source: IpAddr, transport: Transport) -> bool {
         let source = self.policy.account(source);
         let horizon = self.ledger.horizon(self.now);
-        let tally = self.ledger.inspect(source, |known| Tally::of(known.slots, horizon, self.counted));
-        tally.is_some_and(|tally| decide(&self.policy, tally, ScanKind::Udp, transport) != Decision::Wait)
+        let tally =
+            self.ledger.inspect(source, |known| Tally::of(known.slots, horizon, self.counted));
+        tally.is_some_and(|tally| {
+            decide(&self.policy, tally, ScanKind::Udp, transport) != Decision::Wait
+        })
     }
 
     /// Counters and sizes.
@@ -67,9 +80,20 @@ impl Engine {
         let source = self.policy.account(address);
         let horizon = self.ledger.horizon(self.now);
         let view = self.ledger.inspect(source, |known| {
-            let mut ports: Vec<TouchView> = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).map(Touch::view).collect();
+            let mut ports: Vec<TouchView> = known
+                .slots
+                .iter()
+                .filter_map(|slot| Touch::live(*slot, horizon))
+                .map(Touch::view)
+                .collect();
             ports.sort_by_key(|touch| touch.at);
-            AccountView { source, first: MonoTime::from_millis(known.first), last: MonoTime::from_millis(known.last), probes: known.probes, ports }
+            AccountView {
+                source,
+                first: MonoTime::from_millis(known.first),
+                last: MonoTime::from_millis(known.last),
+                probes: known.probes,
+                ports,
+            }
         })?;
         (!view.ports.is_empty()).then_some(view)
     }
@@ -92,7 +116,11 @@ impl Engine {
 
     /// The blocks in force, in pages: `places` bounds the work of one call; `from` is 0, or the position that the previous call returned. `None`:
     /// this was the last page.
-    pub fn blocks_page(&self, from: usize, places: usize) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
+    pub fn blocks_page(
+        &self,
+        from: usize,
+        places: usize,
+    ) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
         self.blocks.page(from, places)
     }
 
@@ -116,13 +144,19 @@ impl Engine {
         let horizon = self.ledger.horizon(self.now);
         let mut all = Vec::new();
         self.ledger.recent(clock(since), most, |source, known| {
-            let ports: Vec<TouchView> = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).map(Touch::view).collect();
+            let ports: Vec<TouchView> = known
+                .slots
+                .iter()
+                .filter_map(|slot| Touch::live(*slot, horizon))
+                .map(Touch::view)
+                .collect();
             if !ports.is_empty() {
                 all.push(Evidence {
                     source,
                     first: MonoTime::from_millis(known.first),
                     last: MonoTime::from_millis(known.last),
-                    last_reported: (known.last_reported > 0).then(|| MonoTime::from_millis(known.last_reported)),
+                    last_reported: (known.last_reported > 0)
+                        .then(|| MonoTime::from_millis(known.last_reported)),
                     probes: known.probes,
                     ports,
                 });

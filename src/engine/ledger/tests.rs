@@ -16,7 +16,17 @@ fn host(n: u32) -> Source {
 fn syn(at: u64, port: u16) -> Touch {
     let source = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let port = Port { transport: Transport::Tcp, number: port };
-    Touch::new(MonoTime::from_millis(at), &Probe { source, destination: source, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false })
+    Touch::new(
+        MonoTime::from_millis(at),
+        &Probe {
+            source,
+            destination: source,
+            port,
+            scan: ScanKind::Syn,
+            ambiguous: false,
+            ip_options: false,
+        },
+    )
 }
 
 fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
@@ -42,7 +52,12 @@ fn distinct_ports_count_within_the_window() {
 // P10
 #[test]
 fn memory_per_source_stays_below_its_bound() {
-    assert!(suspect_bytes(2) <= 200 && NEWCOMER_BYTES <= 200, "{} {}", suspect_bytes(2), NEWCOMER_BYTES);
+    assert!(
+        suspect_bytes(2) <= 200 && NEWCOMER_BYTES <= 200,
+        "{} {}",
+        suspect_bytes(2),
+        NEWCOMER_BYTES
+    );
     assert_eq!((Slab::<Newcomer>::PLACE, Slab::<Suspect>::PLACE), (32, 56));
     for capacity in [3, 1000, 100_000, CAPACITY, 500_000] {
         let ledger = ledger(capacity, 2, 1000);
@@ -99,7 +114,10 @@ fn active_suspect_outlives_inactive_ones() {
         plain(&mut ledger, u64::from(n) / 100, 0x0a00_0000 + n, 2);
         // The tier turns over every thousand sources.
         if n % 800 == 0 {
-            assert_eq!(u32::from(plain(&mut ledger, u64::from(n) / 100, 1, (n / 800) as u16)), n / 800 + 1);
+            assert_eq!(
+                u32::from(plain(&mut ledger, u64::from(n) / 100, 1, (n / 800) as u16)),
+                n / 800 + 1
+            );
         }
     }
 }
@@ -152,7 +170,12 @@ fn reshape_keeps_the_accounts() {
     for (source, port) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
         plain(&mut ledger, 5, source, port);
     }
-    ledger.reshape(Shape { capacity: 600, trigger: 9, window: 300_000, ipv6_prefix: 64 }, 7, MonoTime::from_millis(6), TCP);
+    ledger.reshape(
+        Shape { capacity: 600, trigger: 9, window: 300_000, ipv6_prefix: 64 },
+        7,
+        MonoTime::from_millis(6),
+        TCP,
+    );
     assert_eq!((ledger.sources(), ledger.suspects(), ledger.capacity()), (2, 1, 600));
     assert_eq!(plain(&mut ledger, 7, 1, 4), 4);
     assert_eq!(plain(&mut ledger, 7, 2, 4), 2);

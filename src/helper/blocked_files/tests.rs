@@ -38,7 +38,10 @@ impl World {
 }
 
 fn line(n: u32, name: &str, address: &str) -> String {
-    format!("{} - 11/20/2026 15:26:40 Host: {name}/{address} Port: {n} TCP Blocked", 1_795_188_400 + n)
+    format!(
+        "{} - 11/20/2026 15:26:40 Host: {name}/{address} Port: {n} TCP Blocked",
+        1_795_188_400 + n
+    )
 }
 
 fn entry(mode: ClassicMode, n: u32, subject: &str) -> Entry {
@@ -51,7 +54,11 @@ fn a_block_has_a_line_in_its_modes_file() {
     let mut world = World::new();
     world.files.use_modes(&[ClassicMode::Atcp, ClassicMode::Sudp]);
     assert_eq!(world.later(GATHERED_BY), []);
-    assert_eq!((world.text(ClassicMode::Atcp), world.text(ClassicMode::Sudp)), (String::new(), String::new()), "the files of the modes in use exist");
+    assert_eq!(
+        (world.text(ClassicMode::Atcp), world.text(ClassicMode::Sudp)),
+        (String::new(), String::new()),
+        "the files of the modes in use exist"
+    );
     assert!(!world.path(ClassicMode::Tcp).exists());
     assert_eq!(std::fs::metadata(world.path(ClassicMode::Atcp)).unwrap().mode() & 0o7777, 0o640);
     for (n, subject) in ["192.0.2.9", "2001:db8::/64", "192.0.2.1"].into_iter().enumerate() {
@@ -61,13 +68,24 @@ fn a_block_has_a_line_in_its_modes_file() {
     assert_eq!(world.files.write(world.now), [], "changes are gathered");
     assert_eq!(world.text(ClassicMode::Atcp), "");
     assert_eq!(world.later(GATHERED_BY), []);
-    let expected = [line(0, "192.0.2.9", "192.0.2.9"), line(1, "2001:db8::/64", "2001:db8::"), line(2, "192.0.2.1", "192.0.2.1")];
-    assert_eq!(world.text(ClassicMode::Atcp), format!("{}\n", expected.join("\n")), "in the order of blocking");
+    let expected = [
+        line(0, "192.0.2.9", "192.0.2.9"),
+        line(1, "2001:db8::/64", "2001:db8::"),
+        line(2, "192.0.2.1", "192.0.2.1"),
+    ];
+    assert_eq!(
+        world.text(ClassicMode::Atcp),
+        format!("{}\n", expected.join("\n")),
+        "in the order of blocking"
+    );
     world.files.remove("192.0.2.1");
     world.files.remove("192.0.2.9");
     world.files.remove("192.0.2.0/24");
     world.later(GATHERED_BY);
-    assert_eq!((world.text(ClassicMode::Atcp), world.text(ClassicMode::Sudp)), (format!("{}\n", expected[1]), String::new()));
+    assert_eq!(
+        (world.text(ClassicMode::Atcp), world.text(ClassicMode::Sudp)),
+        (format!("{}\n", expected[1]), String::new())
+    );
 }
 
 #[test]
@@ -77,7 +95,10 @@ fn a_host_blocked_twice_has_only_the_newest_line() {
         world.files.add(entry(ClassicMode::Stcp, n, subject));
     }
     world.later(GATHERED_BY);
-    assert_eq!(world.text(ClassicMode::Stcp), format!("{}\n{}\n", line(2, "192.0.2.2", "192.0.2.2"), line(3, "192.0.2.1", "192.0.2.1")));
+    assert_eq!(
+        world.text(ClassicMode::Stcp),
+        format!("{}\n{}\n", line(2, "192.0.2.2", "192.0.2.2"), line(3, "192.0.2.1", "192.0.2.1"))
+    );
 }
 
 #[test]
@@ -101,21 +122,35 @@ fn lines_of_an_earlier_run_stay_until_the_list_of_blocks() {
         line(5, "gone.example", "192.0.2.5"),
         line(6, "192.0.2.6", "192.0.2.6"),
     ];
-    std::fs::write(world.path(ClassicMode::Atcp), format!("{}\n\u{7}half a li", lines.join("\r\n"))).unwrap();
-    std::fs::set_permissions(world.path(ClassicMode::Atcp), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(
+        world.path(ClassicMode::Atcp),
+        format!("{}\n\u{7}half a li", lines.join("\r\n")),
+    )
+    .unwrap();
+    std::fs::set_permissions(world.path(ClassicMode::Atcp), std::fs::Permissions::from_mode(0o644))
+        .unwrap();
     world.files.use_modes(&[ClassicMode::Atcp]);
     world.files.add(entry(ClassicMode::Atcp, 7, "192.0.2.7"));
     let messages = world.later(GATHERED_BY);
-    assert!(matches!(&messages[..], [Message::Warning(text)] if text.starts_with("2 lines of ")), "{messages:?}");
+    assert!(
+        matches!(&messages[..], [Message::Warning(text)] if text.starts_with("2 lines of ")),
+        "{messages:?}"
+    );
     let left: Vec<String> = world.text(ClassicMode::Atcp).lines().map(str::to_owned).collect();
     assert_eq!(left.len(), 7, "{left:#?}");
     world.restart();
     let still = ["192.0.2.2", "2001:db8::/64", "2001:db8:1::/64", "192.0.2.7"].map(str::to_owned);
     world.files.retain(&HashSet::from(still));
     assert_eq!(world.later(GATHERED_BY), []);
-    let expected = [&lines[2], &lines[3], &lines[4], &line(7, "192.0.2.7", "192.0.2.7")].map(|line| format!("{line}\n")).concat();
+    let expected = [&lines[2], &lines[3], &lines[4], &line(7, "192.0.2.7", "192.0.2.7")]
+        .map(|line| format!("{line}\n"))
+        .concat();
     assert_eq!(world.text(ClassicMode::Atcp), expected);
-    assert_eq!(std::fs::metadata(world.path(ClassicMode::Atcp)).unwrap().mode() & 0o7777, 0o644, "whoever was given the file keeps it");
+    assert_eq!(
+        std::fs::metadata(world.path(ClassicMode::Atcp)).unwrap().mode() & 0o7777,
+        0o644,
+        "whoever was given the file keeps it"
+    );
     world.files.remove("2001:db8:1::/64");
     world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Atcp).lines().count(), 3);
@@ -129,7 +164,10 @@ fn the_file_of_an_unused_mode_keeps_its_blocks_and_ends_empty() {
     world.later(GATHERED_BY);
     world.files.use_modes(&[ClassicMode::Atcp]);
     world.later(GATHERED_BY);
-    assert_eq!((world.text(ClassicMode::Stcp).lines().count(), world.text(ClassicMode::Atcp).as_str()), (1, ""));
+    assert_eq!(
+        (world.text(ClassicMode::Stcp).lines().count(), world.text(ClassicMode::Atcp).as_str()),
+        (1, "")
+    );
     world.files.remove("192.0.2.1");
     world.later(GATHERED_BY);
     assert_eq!(world.text(ClassicMode::Stcp), "");
@@ -143,10 +181,17 @@ fn the_file_of_an_unused_mode_keeps_its_blocks_and_ends_empty() {
 fn only_the_newest_lines_are_kept_with_one_warning() {
     let mut world = World::new();
     for n in 0..LINES_MAX as u32 + 5 {
-        world.files.add(entry(ClassicMode::Atcp, n, &std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string()));
+        world.files.add(entry(
+            ClassicMode::Atcp,
+            n,
+            &std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string(),
+        ));
     }
     let messages = world.later(GATHERED_BY);
-    assert!(matches!(&messages[..], [Message::Warning(text)] if text.contains("newest 10000")), "{messages:?}");
+    assert!(
+        matches!(&messages[..], [Message::Warning(text)] if text.contains("newest 10000")),
+        "{messages:?}"
+    );
     let text = world.text(ClassicMode::Atcp);
     assert_eq!(text.lines().count(), LINES_MAX);
     assert!(text.contains(": 10.0.0.5/") && !text.contains(": 10.0.0.4/"));
@@ -162,7 +207,9 @@ fn foreign_changes_to_a_file_are_repaired() {
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
     world.later(GATHERED_BY);
     std::fs::write(world.path(ClassicMode::Atcp), "").unwrap();
-    assert!(matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("changed by others")));
+    assert!(
+        matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("changed by others"))
+    );
     assert_eq!(world.text(ClassicMode::Atcp).lines().count(), 1);
     std::fs::remove_file(world.path(ClassicMode::Atcp)).unwrap();
     assert_eq!(world.later(MINUTE).len(), 1);
@@ -180,7 +227,10 @@ fn foreign_files_are_never_overwritten() {
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
     world.files.add(entry(ClassicMode::Stcp, 1, "192.0.2.9"));
     let messages = world.later(GATHERED_BY);
-    assert!(matches!(&messages[..], [Message::Error(text)] if text.contains("not one line of a blocked host")), "{messages:?}");
+    assert!(
+        matches!(&messages[..], [Message::Error(text)] if text.contains("not one line of a blocked host")),
+        "{messages:?}"
+    );
     std::fs::remove_file(world.path(ClassicMode::Atcp)).unwrap();
     std::os::unix::fs::symlink(&other, world.path(ClassicMode::Atcp)).unwrap();
     world.files.add(entry(ClassicMode::Atcp, 2, "192.0.2.2"));
@@ -189,12 +239,21 @@ fn foreign_files_are_never_overwritten() {
         messages.iter().any(|message| matches!(message, Message::Error(text) if text.contains("not one line of a blocked host"))),
         "{messages:?}"
     );
-    assert_eq!([std::fs::read_to_string(&other).unwrap(), world.text(ClassicMode::Stcp)], [users, users]);
+    assert_eq!(
+        [std::fs::read_to_string(&other).unwrap(), world.text(ClassicMode::Stcp)],
+        [users, users]
+    );
     // The lines that could not be written were kept.
     std::fs::remove_file(world.path(ClassicMode::Atcp)).unwrap();
     std::fs::remove_file(world.path(ClassicMode::Stcp)).unwrap();
     world.later(MINUTE);
-    assert_eq!((world.text(ClassicMode::Atcp).lines().count(), world.text(ClassicMode::Stcp).lines().count()), (2, 1));
+    assert_eq!(
+        (
+            world.text(ClassicMode::Atcp).lines().count(),
+            world.text(ClassicMode::Stcp).lines().count()
+        ),
+        (2, 1)
+    );
     // If there is nothing to write, another program's file does not matter.
     std::fs::write(world.path(ClassicMode::Stcp), users).unwrap();
     assert_eq!(world.files.remove_all(world.now), []);
@@ -209,11 +268,18 @@ fn a_missing_directory_is_reported_once_and_loses_nothing() {
     world.files.use_modes(&[ClassicMode::Atcp]);
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
     let messages = world.later(GATHERED_BY);
-    assert!(matches!(&messages[..], [Message::Error(text)] if text.contains("directory must exist")), "{messages:?}");
+    assert!(
+        matches!(&messages[..], [Message::Error(text)] if text.contains("directory must exist")),
+        "{messages:?}"
+    );
     assert_eq!((world.later(MINUTE), world.later(MINUTE)), (vec![], vec![]));
     std::fs::create_dir(base.parent().unwrap()).unwrap();
-    assert!(matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("as it should be again")));
-    let text = std::fs::read_to_string(world.directory.path().join("later/portsentry.blocked.atcp")).unwrap();
+    assert!(
+        matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("as it should be again"))
+    );
+    let text =
+        std::fs::read_to_string(world.directory.path().join("later/portsentry.blocked.atcp"))
+            .unwrap();
     assert_eq!(text, format!("{}\n", line(1, "192.0.2.1", "192.0.2.1")));
 }
 

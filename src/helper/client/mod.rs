@@ -65,7 +65,12 @@ impl HelperClient {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(config: &Config, journal: JournalHandle, blocks: BlockList, on_name: OnName) -> io::Result<Self> {
+    pub fn start(
+        config: &Config,
+        journal: JournalHandle,
+        blocks: BlockList,
+        on_name: OnName,
+    ) -> io::Result<Self> {
         process::become_subreaper()?;
         let shared = Arc::new(Shared::default());
         shared.wanted.store(wanted(config), Ordering::Relaxed);
@@ -85,7 +90,8 @@ impl HelperClient {
         }
         for action in orders {
             // For a source that is already blocked this is a renewal: the command has run.
-            if let Action::Report(Report::Scan { source, probe, reason, not_blocked: None }) = action
+            if let Action::Report(Report::Scan { source, probe, reason, not_blocked: None }) =
+                action
                 && orders.iter().any(|order| is_new_block(order, *source))
             {
                 self.push(Item::Run { source: *source, port: probe.port, reason: reason.clone() });
@@ -104,7 +110,12 @@ impl HelperClient {
     /// Queues an engine report. Never waits.
     pub fn on_report(&self, report: &Report) {
         match report {
-            Report::Scan { source, probe, reason, not_blocked: Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand) } if self.wants(ALONE) => {
+            Report::Scan {
+                source,
+                probe,
+                reason,
+                not_blocked: Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand),
+            } if self.wants(ALONE) => {
                 self.push(Item::Run { source: *source, port: probe.port, reason: reason.clone() });
             }
             Report::Blocked { source, port, reason, renewed: false, .. } => {
@@ -114,12 +125,21 @@ impl HelperClient {
                     self.push(Item::Run { source: *source, port: *port, reason: reason.clone() });
                 }
                 if self.wants(FILES) {
-                    self.push(Item::Blocked { source: *source, port: *port, reason: reason.clone(), at: Timestamp::now() });
+                    self.push(Item::Blocked {
+                        source: *source,
+                        port: *port,
+                        reason: reason.clone(),
+                        at: Timestamp::now(),
+                    });
                 }
             }
             // A file cannot express "this network except that host", so the network's line is
             // removed.
-            Report::Unblocked { source, .. } | Report::Exempted { source, .. } if self.wants(FILES) => self.push(Item::Unblocked(*source)),
+            Report::Unblocked { source, .. } | Report::Exempted { source, .. }
+                if self.wants(FILES) =>
+            {
+                self.push(Item::Unblocked(*source))
+            }
             _ => {}
         }
     }
@@ -143,7 +163,11 @@ impl HelperClient {
     /// lifted, so the files are emptied.
     pub fn stop(&self, cleared: bool) {
         self.shared.wanted.store(0, Ordering::Relaxed);
-        if self.requests.ask_within(GRACE + LAST_ORDERS_TIMEOUT * 2, |answer| Request::Stop(cleared, answer)).is_err() {
+        if self
+            .requests
+            .ask_within(GRACE + LAST_ORDERS_TIMEOUT * 2, |answer| Request::Stop(cleared, answer))
+            .is_err()
+        {
             log::error!("the helper was not ended in order");
         }
     }
@@ -169,7 +193,9 @@ impl HelperClient {
     fn push(&self, item: Item) {
         match self.items.send(item) {
             Err(Item::Run { .. }) => self.shared.drop_commands(1),
-            Err(Item::Blocked { .. } | Item::Unblocked(_)) => self.shared.list_wanted.store(true, Ordering::Relaxed),
+            Err(Item::Blocked { .. } | Item::Unblocked(_)) => {
+                self.shared.list_wanted.store(true, Ordering::Relaxed)
+            }
             Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_)) => {}
         }
     }
@@ -192,7 +218,10 @@ fn wanted(config: &Config) -> u8 {
             CommandWhen::Before => BEFORE,
             CommandWhen::After => AFTER,
         };
-        if [&config.tcp, &config.udp].iter().any(|protocol| protocol.action == ProtocolAction::Command) {
+        if [&config.tcp, &config.udp]
+            .iter()
+            .any(|protocol| protocol.action == ProtocolAction::Command)
+        {
             wanted |= ALONE;
         }
     }

@@ -21,9 +21,15 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         command: config.respond.command.clone(),
         command_timeout: config.respond.command_timeout,
-        hosts_deny: deny.enabled.then(|| HostsDeny { path: deny.path.clone(), line: deny.line.clone() }),
+        hosts_deny: deny
+            .enabled
+            .then(|| HostsDeny { path: deny.path.clone(), line: deny.line.clone() }),
         blocked_file: config.blocked_file.clone(),
-        modes: [Transport::Tcp, Transport::Udp].into_iter().filter_map(|of| mode_word(config, of)).map(str::to_owned).collect(),
+        modes: [Transport::Tcp, Transport::Udp]
+            .into_iter()
+            .filter_map(|of| mode_word(config, of))
+            .map(str::to_owned)
+            .collect(),
     }
 }
 
@@ -36,7 +42,9 @@ pub(super) fn mode_word(config: &Config, transport: Transport) -> Option<&'stati
 fn transport_of(port: Option<Port>, reason: &Reason) -> Option<Transport> {
     use crate::probe::ScanKind;
     let scan = reason.scan()?;
-    Some(port.map_or(if scan == ScanKind::Udp { Transport::Udp } else { Transport::Tcp }, |port| port.transport))
+    Some(port.map_or(if scan == ScanKind::Udp { Transport::Udp } else { Transport::Tcp }, |port| {
+        port.transport
+    }))
 }
 
 pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) -> Run {
@@ -53,12 +61,29 @@ pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) 
 
 /// A block as a line of text files. A block adopted from an earlier run keeps its line in the file,
 /// but gets no new one: its port is unknown.
-pub(super) fn blocked(config: &Config, source: Source, port: Option<Port>, reason: &Reason, at: Timestamp) -> Blocked {
-    let event =
-        Event { at, notice: Notice::Engine(Report::Blocked { source, port, timeout: None, reason: reason.clone(), renewed: false }), name: None };
+pub(super) fn blocked(
+    config: &Config,
+    source: Source,
+    port: Option<Port>,
+    reason: &Reason,
+    at: Timestamp,
+) -> Blocked {
+    let event = Event {
+        at,
+        notice: Notice::Engine(Report::Blocked {
+            source,
+            port,
+            timeout: None,
+            reason: reason.clone(),
+            renewed: false,
+        }),
+        name: None,
+    };
     Blocked {
         target: source.to_string(),
-        mode: transport_of(port, reason).and_then(|transport| mode_word(config, transport)).map(str::to_owned),
+        mode: transport_of(port, reason)
+            .and_then(|transport| mode_word(config, transport))
+            .map(str::to_owned),
         at: at.as_second(),
         line: port.and_then(|_| format::history(&event, &jiff::tz::TimeZone::system())),
     }
@@ -74,6 +99,11 @@ pub(super) fn list(helper: &mut Process, config: &Config, blocks: &[BlockInForce
     let pieces = blocks.len().div_ceil(LIST_CHUNK).max(1);
     for piece in 0..pieces {
         let rows = blocks.iter().skip(piece * LIST_CHUNK).take(LIST_CHUNK).map(row).collect();
-        helper.send(&Order::List(List { first: piece == 0, last: piece + 1 == pieces, whole, blocks: rows }));
+        helper.send(&Order::List(List {
+            first: piece == 0,
+            last: piece + 1 == pieces,
+            whole,
+            blocks: rows,
+        }));
     }
 }

@@ -34,7 +34,14 @@ fn reason() -> Reason {
 
 fn scan(not_blocked: Option<NotBlocked>) -> Report {
     let address = source().addr();
-    let probe = Probe { source: address, destination: address, port: PORT, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
+    let probe = Probe {
+        source: address,
+        destination: address,
+        port: PORT,
+        scan: ScanKind::Syn,
+        ambiguous: false,
+        ip_options: false,
+    };
     Report::Scan { source: source(), probe, reason: reason(), not_blocked }
 }
 
@@ -59,7 +66,11 @@ fn before_is_at_the_decision_and_only_for_a_new_block() {
     assert_eq!(runs(&items), 1);
     client.on_orders(&[Action::Report(scan(None)), block(true)]);
     client.on_orders(&[block(false)]);
-    assert_eq!(runs(&items), 0, "a proven scan of a source that is blocked as unproven, and a refused block that is tried again");
+    assert_eq!(
+        runs(&items),
+        0,
+        "a proven scan of a source that is blocked as unproven, and a refused block that is tried again"
+    );
 }
 
 #[test]
@@ -92,7 +103,10 @@ fn action_command_runs_it_except_for_exempt_hosts() {
     let (client, items) = client(&config);
     client.on_report(&scan(Some(NotBlocked::UdpCommand)));
     assert_eq!(runs(&items), 1);
-    for why in NotBlocked::ALL.into_iter().filter(|why| !matches!(why, NotBlocked::UdpCommand | NotBlocked::TcpCommand)) {
+    for why in NotBlocked::ALL
+        .into_iter()
+        .filter(|why| !matches!(why, NotBlocked::UdpCommand | NotBlocked::TcpCommand))
+    {
         client.on_report(&scan(Some(why)));
     }
     assert_eq!(runs(&items), 0);

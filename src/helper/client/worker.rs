@@ -69,7 +69,13 @@ pub(super) struct Worker {
 
 impl Worker {
     /// A thread's state, without a helper yet.
-    pub(super) fn new(config: Config, journal: JournalHandle, blocks: BlockList, on_name: OnName, ends: Ends) -> Self {
+    pub(super) fn new(
+        config: Config,
+        journal: JournalHandle,
+        blocks: BlockList,
+        on_name: OnName,
+        ends: Ends,
+    ) -> Self {
         let now = Instant::now();
         Self {
             ends,
@@ -200,7 +206,8 @@ impl Worker {
             self.backoff.reset();
         }
         let ended = helper.end();
-        let all = if process::clear() { "" } else { "; some of what it had started cannot be killed" };
+        let all =
+            if process::clear() { "" } else { "; some of what it had started cannot be killed" };
         self.delay_restart();
         self.journal.notify(Notice::Error(format!(
             "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
@@ -221,11 +228,17 @@ impl Worker {
         {
             let config = &self.config;
             match item {
-                Item::Run { source, port, reason } => self.order(&Order::Run(run(config, source, port, &reason))),
-                Item::NotRun(source) => {
-                    log::warn!("respond.command is not run for {source}: it follows a block, and the kernel refused that one");
+                Item::Run { source, port, reason } => {
+                    self.order(&Order::Run(run(config, source, port, &reason)))
                 }
-                Item::Blocked { source, port, reason, at } => self.order(&Order::Blocked(blocked(config, source, port, &reason, at))),
+                Item::NotRun(source) => {
+                    log::warn!(
+                        "respond.command is not run for {source}: it follows a block, and the kernel refused that one"
+                    );
+                }
+                Item::Blocked { source, port, reason, at } => {
+                    self.order(&Order::Blocked(blocked(config, source, port, &reason, at)))
+                }
                 Item::Unblocked(source) => self.order(&Order::Unblocked(source.to_string())),
                 Item::Resolve(address) => self.order(&Order::Resolve(address)),
             }
@@ -234,7 +247,10 @@ impl Worker {
 
     /// Sends the list of all blocks, if it is needed and due.
     fn send_list(&mut self) {
-        if !self.takes_orders() || Instant::now() < self.list_at || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed) {
+        if !self.takes_orders()
+            || Instant::now() < self.list_at
+            || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed)
+        {
             return;
         }
         self.list_at = Instant::now() + LIST_EVERY;
@@ -251,7 +267,9 @@ impl Worker {
         };
         let whole = blocks.len() <= LIST_MAX;
         if !whole {
-            log::warn!("more than {LIST_MAX} hosts and networks are blocked: files that show what is blocked do not show all");
+            log::warn!(
+                "more than {LIST_MAX} hosts and networks are blocked: files that show what is blocked do not show all"
+            );
         }
         if let Some(helper) = &mut self.helper {
             list(helper, &self.config, &blocks, whole);
@@ -271,7 +289,13 @@ impl Worker {
         match (flushed, received) {
             (_, Ok(true)) => {
                 if self.asked_at.is_some_and(|asked| asked.elapsed() >= UNRESPONSIVE_AFTER) {
-                    self.lose_helper(&format!("took no order for {} s and is ended", UNRESPONSIVE_AFTER.as_secs()), "");
+                    self.lose_helper(
+                        &format!(
+                            "took no order for {} s and is ended",
+                            UNRESPONSIVE_AFTER.as_secs()
+                        ),
+                        "",
+                    );
                 }
             }
             (_, Ok(false)) => self.lose_helper("ended unasked", ""),
@@ -283,11 +307,16 @@ impl Worker {
         match message {
             Message::Ready => {}
             Message::Pong => self.asked_at = None,
-            Message::Response(Response::Dropped { commands }) => self.ends.shared.drop_commands(commands),
+            Message::Response(Response::Dropped { commands }) => {
+                self.ends.shared.drop_commands(commands)
+            }
             Message::Response(response) => {
                 if let Response::Command { ended, .. } = &response {
                     self.ends.shared.commands.fetch_add(1, Ordering::Relaxed);
-                    self.ends.shared.failed.fetch_add(u64::from(*ended != Ended::Success), Ordering::Relaxed);
+                    self.ends
+                        .shared
+                        .failed
+                        .fetch_add(u64::from(*ended != Ended::Success), Ordering::Relaxed);
                 }
                 self.journal.notify(Notice::Response(response));
             }
@@ -299,7 +328,9 @@ impl Worker {
     }
 
     fn report_dropped(&mut self, at_once: bool) {
-        if !at_once && self.dropped_reported_at.is_some_and(|at| at.elapsed() < DROPPED_REPORT_EVERY) {
+        if !at_once
+            && self.dropped_reported_at.is_some_and(|at| at.elapsed() < DROPPED_REPORT_EVERY)
+        {
             return;
         }
         let commands = self.ends.shared.dropped.swap(0, Ordering::Relaxed);
@@ -324,7 +355,11 @@ impl Worker {
             let flushed = helper.flush();
             let received = helper.receive(|message| messages.push(message));
             let is_over = !matches!(received, Ok(true)) || Instant::now() >= deadline;
-            let pause = if flushed.is_ok() && helper.unsent() > 0 { Duration::from_millis(10) } else { Duration::from_millis(200) };
+            let pause = if flushed.is_ok() && helper.unsent() > 0 {
+                Duration::from_millis(10)
+            } else {
+                Duration::from_millis(200)
+            };
             if !is_over {
                 helper.wait(pause);
             }

@@ -23,7 +23,8 @@ impl World {
         if let Some(content) = content {
             std::fs::write(&path, content).unwrap();
         }
-        let mut world = Self { deny: HostsDeny::new(path, LINE.into()), directory, now: Instant::now() };
+        let mut world =
+            Self { deny: HostsDeny::new(path, LINE.into()), directory, now: Instant::now() };
         world.deny.replace(std::iter::empty());
         assert_eq!(world.later(GATHERED_BY), []);
         world
@@ -46,7 +47,12 @@ impl World {
     /// Lines between our marks.
     fn ours(&self) -> Vec<String> {
         let bytes = std::fs::read(self.path()).unwrap_or_default();
-        Parts::of(&bytes).unwrap().own().filter(|line| !line.is_empty()).map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+        Parts::of(&bytes)
+            .unwrap()
+            .own()
+            .filter(|line| !line.is_empty())
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect()
     }
 }
 
@@ -89,14 +95,23 @@ fn a_line_is_reported_when_on_disk_and_goes_with_the_block() {
     assert_eq!(world.deny.write(world.now), [], "changes are gathered");
     assert_eq!(world.text(), "sshd: 198.51.100.1\n");
     let messages = world.later(GATHERED_BY);
-    assert_eq!(messages, [denied("192.0.2.1", "ALL: 192.0.2.1"), denied("2001:db8::/64", "ALL: [2001:db8::]/64")]);
+    assert_eq!(
+        messages,
+        [denied("192.0.2.1", "ALL: 192.0.2.1"), denied("2001:db8::/64", "ALL: [2001:db8::]/64")]
+    );
     assert_eq!(world.ours(), ["ALL: 192.0.2.1", "ALL: [2001:db8::]/64"]);
     assert!(world.deny.is_idle());
     world.deny.remove("192.0.2.1");
     world.deny.add("2001:db8::/64");
-    assert_eq!(world.later(GATHERED_BY), [Message::Response(Response::NoLongerDenied { target: "192.0.2.1".into() })]);
+    assert_eq!(
+        world.later(GATHERED_BY),
+        [Message::Response(Response::NoLongerDenied { target: "192.0.2.1".into() })]
+    );
     assert_eq!(world.ours(), ["ALL: [2001:db8::]/64"]);
-    assert_eq!(world.deny.remove_all(world.now), [Message::Response(Response::NoLongerDenied { target: "2001:db8::/64".into() })]);
+    assert_eq!(
+        world.deny.remove_all(world.now),
+        [Message::Response(Response::NoLongerDenied { target: "2001:db8::/64".into() })]
+    );
     assert!(world.deny.is_idle());
     assert_eq!(world.text(), "sshd: 198.51.100.1\n", "no part of ours is left");
 }
@@ -116,9 +131,16 @@ fn a_foreign_line_is_not_repeated_and_stays() {
     world.deny.add("192.0.2.1");
     world.deny.add("192.0.2.2");
     assert_eq!(world.later(GATHERED_BY).len(), 2, "both are denied");
-    assert_eq!(world.ours(), ["ALL: 192.0.2.2"], "what stands behind their address is part of their rule");
+    assert_eq!(
+        world.ours(),
+        ["ALL: 192.0.2.2"],
+        "what stands behind their address is part of their rule"
+    );
     world.deny.remove("192.0.2.1");
-    assert!(matches!(&world.later(GATHERED_BY)[..], [Message::Warning(text)] if text.contains("192.0.2.1")), "it is denied still");
+    assert!(
+        matches!(&world.later(GATHERED_BY)[..], [Message::Warning(text)] if text.contains("192.0.2.1")),
+        "it is denied still"
+    );
     assert!(world.text().starts_with("ALL:192.0.2.1\r\nALL : 192.0.2.2 # mine\n# portsentry"));
 }
 
@@ -137,7 +159,11 @@ fn lines_of_an_earlier_run_stay_until_the_list_of_blocks() {
     world.deny.replace(["192.0.2.1".to_owned(), "192.0.2.9".to_owned()].into_iter());
     let mut messages = world.later(GATHERED_BY);
     let gone = |target: &str| Message::Response(Response::NoLongerDenied { target: target.into() });
-    assert_eq!(messages.pop(), Some(denied("192.0.2.9", "ALL: 192.0.2.9")), "the other one was denied before");
+    assert_eq!(
+        messages.pop(),
+        Some(denied("192.0.2.9", "ALL: 192.0.2.9")),
+        "the other one was denied before"
+    );
     assert_eq!(messages, [gone("192.0.2.0/25"), gone("2001:db8::/64"), gone("2001:db8::1")]);
     assert_eq!(world.ours(), ["ALL: 192.0.2.1", "ALL: 192.0.2.9"]);
 }
@@ -150,15 +176,24 @@ fn changes_by_an_editor_are_repaired_within_a_minute() {
     std::fs::write(world.path(), "# mine, edited\n").unwrap();
     assert_eq!(world.later(GATHERED_BY), []);
     assert!(world.deny.next_due(world.now).unwrap() <= MINUTE);
-    assert!(matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("changed by others")));
-    assert!(world.text().starts_with("# mine, edited\n# portsentry: begin") && world.ours() == ["ALL: 192.0.2.1"]);
+    assert!(
+        matches!(&world.later(MINUTE)[..], [Message::Warning(text)] if text.contains("changed by others"))
+    );
+    assert!(
+        world.text().starts_with("# mine, edited\n# portsentry: begin")
+            && world.ours() == ["ALL: 192.0.2.1"]
+    );
     // Adding other lines does not affect ours, and is not reported.
     std::fs::write(world.path(), format!("{}ALL: 198.51.100.1\n", world.text())).unwrap();
     assert_eq!(world.later(MINUTE), []);
     assert!(world.text().ends_with("ALL: 198.51.100.1\n"));
     let stamp = std::fs::metadata(world.path()).unwrap().ino();
     assert_eq!(world.later(MINUTE), []);
-    assert_eq!(std::fs::metadata(world.path()).unwrap().ino(), stamp, "nothing is written without need");
+    assert_eq!(
+        std::fs::metadata(world.path()).unwrap().ino(),
+        stamp,
+        "nothing is written without need"
+    );
 }
 
 #[test]
@@ -208,14 +243,26 @@ fn a_link_that_others_can_change_is_not_followed() {
 fn every_failure_is_reported_once_and_loses_nothing() {
     type Step = fn(&Path);
     let cases: [(&str, Step, Step); 4] = [
-        ("its directory must exist", |_| (), |path| std::fs::create_dir(path.parent().unwrap()).unwrap()),
-        ("is not a regular file", |path| std::fs::create_dir_all(path).unwrap(), |path| std::fs::remove_dir(path).unwrap()),
+        (
+            "its directory must exist",
+            |_| (),
+            |path| std::fs::create_dir(path.parent().unwrap()).unwrap(),
+        ),
+        (
+            "is not a regular file",
+            |path| std::fs::create_dir_all(path).unwrap(),
+            |path| std::fs::remove_dir(path).unwrap(),
+        ),
         (
             ":2: the mark that begins our lines comes without the one that ends them",
             |path| put(path, b"a\n# portsentry: begin\nALL: 192.0.2.9\n"),
             |path| put(path, b"a\n"),
         ),
-        ("more than 1048576 bytes of others", |path| put(path, &vec![b'#'; (1 << 20) + 1]), |path| put(path, b"a\n")),
+        (
+            "more than 1048576 bytes of others",
+            |path| put(path, &vec![b'#'; (1 << 20) + 1]),
+            |path| put(path, b"a\n"),
+        ),
     ];
     for (words, begin, end) in cases {
         let mut world = World::with(None);
@@ -231,11 +278,19 @@ fn every_failure_is_reported_once_and_loses_nothing() {
             waits.push(wait);
             assert_eq!(world.later(wait), [], "reported once: {words}");
         }
-        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]) && waits[0] < GATHERED_BY && waits[11] == MINUTE, "{waits:?}");
+        assert!(
+            waits.windows(2).all(|pair| pair[0] <= pair[1])
+                && waits[0] < GATHERED_BY
+                && waits[11] == MINUTE,
+            "{waits:?}"
+        );
         world.deny.add("192.0.2.2");
         end(&path);
         let messages = world.later(MINUTE);
-        let messages: Vec<_> = messages.iter().map(|message| matches!(message, Message::Response(Response::Denied { .. }))).collect();
+        let messages: Vec<_> = messages
+            .iter()
+            .map(|message| matches!(message, Message::Response(Response::Denied { .. })))
+            .collect();
         assert_eq!(messages, [true, true, false], "both lines, and that it is well again: {words}");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("ALL: 192.0.2.1\nALL: 192.0.2.2\n"), "{text}");
@@ -255,7 +310,9 @@ fn an_immutable_file_is_reported_and_left_alone() {
     let mut world = World::with(Some(b"theirs\n"));
     let file = std::fs::File::open(world.path()).unwrap();
     let flags = rustix::fs::ioctl_getflags(&file);
-    let Ok(flags) = flags.and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE).map(|()| flags)) else {
+    let Ok(flags) = flags.and_then(|flags| {
+        rustix::fs::ioctl_setflags(&file, flags | IFlags::IMMUTABLE).map(|()| flags)
+    }) else {
         // This file system has no immutable files, or this user may not make one.
         return;
     };
@@ -292,7 +349,10 @@ fn lines_are_bounded_with_one_error() {
     }
     let mut messages = world.later(GATHERED_BY);
     assert!(matches!(messages.pop(), Some(Message::Error(text)) if text.contains("10000 lines")));
-    assert_eq!((messages.len(), world.ours().len(), world.deny.left_out), (LINES_MAX, LINES_MAX, 7));
+    assert_eq!(
+        (messages.len(), world.ours().len(), world.deny.left_out),
+        (LINES_MAX, LINES_MAX, 7)
+    );
     world.deny.add("192.0.2.1");
     assert_eq!(world.later(GATHERED_BY), []);
 }
@@ -315,7 +375,10 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let others = proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'\\'), Just(b'#'), any::<u8>()], 1..20);
+    let others = proptest::collection::vec(
+        prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'\\'), Just(b'#'), any::<u8>()],
+        1..20,
+    );
     prop_oneof![
         4 => (0u8..6).prop_map(Step::Add),
         2 => (0u8..6).prop_map(Step::Remove),

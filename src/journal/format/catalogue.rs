@@ -37,9 +37,13 @@ const fn key(name: &'static str, meaning: &'static str) -> Key {
 }
 
 const ADDRESS: Key = key("address", "the host, or the IPv6 prefix or network in CIDR form");
-const NAME: Key = key("name", "the host's reverse name, where `resolve` is on and it was found in time");
+const NAME: Key =
+    key("name", "the host's reverse name, where `resolve` is on and it was found in time");
 const SCAN: Key = key("scan", "the kind of scan, by nmap's name; null for what is no scan");
-const PROVEN: Key = key("proven", "whether the source has shown that it receives our packets, so that its address is not forged");
+const PROVEN: Key = key(
+    "proven",
+    "whether the source has shown that it receives our packets, so that its address is not forged",
+);
 const REASON: Key = key("reason", "why, in words");
 const ERROR: Key = key("error", "the kernel's words");
 const MESSAGE: Key = key("message", "the words");
@@ -92,30 +96,60 @@ pub const EVENTS: &[EventKind] = &[
         ],
     ),
     event("block-failed", "the kernel refused a block", &[ADDRESS, NAME, ERROR]),
-    event("unblocked", "a block is over", &[ADDRESS, NAME, key("ending", "`expired`, `by-hand`, `removed`, `never-block` or `total`")]),
+    event(
+        "unblocked",
+        "a block is over",
+        &[
+            ADDRESS,
+            NAME,
+            key("ending", "`expired`, `by-hand`, `removed`, `never-block` or `total`"),
+        ],
+    ),
     event(
         "exempted",
         "a host or network is exempt from the block of a network around it",
-        &[key("address", "what is exempt"), NAME, key("network", "the blocked network, whose block goes on for the rest")],
+        &[
+            key("address", "what is exempt"),
+            NAME,
+            key("network", "the blocked network, whose block goes on for the rest"),
+        ],
     ),
     event("unblock-failed", "the kernel refused to lift a block", &[ADDRESS, NAME, ERROR]),
     event("reloaded", "a new configuration is in force", &[]),
-    event("reload-refused", "a new configuration was refused, the old one stays in force", &[key("findings", "the findings, a line each")]),
+    event(
+        "reload-refused",
+        "a new configuration was refused, the old one stays in force",
+        &[key("findings", "the findings, a line each")],
+    ),
     event(
         "lost",
         "packets were lost between the kernel and the daemon",
-        &[key("packets", "how many since this was told last"), key("total", "how many since the start")],
+        &[
+            key("packets", "how many since this was told last"),
+            key("total", "how many since the start"),
+        ],
     ),
     event(
         "shed",
         "packets of unknown sources were given up under load, so that those of known ones could be judged",
-        &[key("packets", "how many since this was told last"), key("total", "how many since the start")],
+        &[
+            key("packets", "how many since this was told last"),
+            key("total", "how many since the start"),
+        ],
     ),
-    event("never-block", "the list of what is never blocked has changed", &[key("entries", "how many addresses and networks")]),
+    event(
+        "never-block",
+        "the list of what is never blocked has changed",
+        &[key("entries", "how many addresses and networks")],
+    ),
     event(
         "foreign-change",
         "another program has changed the daemon's table",
-        &[key("pid", "its process"), key("program", "its name"), key("remedy", "what was done about it")],
+        &[
+            key("pid", "its process"),
+            key("program", "its name"),
+            key("remedy", "what was done about it"),
+        ],
     ),
     event(
         "command",
@@ -134,10 +168,22 @@ pub const EVENTS: &[EventKind] = &[
     ),
     event("denied", "a line stands in hosts.deny", &[ADDRESS, NAME, key("line", "the line")]),
     event("no-longer-denied", "a line was taken out of hosts.deny", &[ADDRESS, NAME]),
-    event("commands-dropped", "commands were not run, too many were waiting", &[key("commands", "how many since this was told last")]),
+    event(
+        "commands-dropped",
+        "commands were not run, too many were waiting",
+        &[key("commands", "how many since this was told last")],
+    ),
     event("status", "how things stand, asked for by SIGUSR1", &[MESSAGE]),
-    event("adopted", "blocks were found in the kernel at the start and are kept", &[key("blocks", "how many")]),
-    event("restored", "blocks that were stored and gone from the kernel are in force again", &[key("blocks", "how many")]),
+    event(
+        "adopted",
+        "blocks were found in the kernel at the start and are kept",
+        &[key("blocks", "how many")],
+    ),
+    event(
+        "restored",
+        "blocks that were stored and gone from the kernel are in force again",
+        &[key("blocks", "how many")],
+    ),
     event("warning", "something that the administrator should know", &[MESSAGE]),
     event("error", "something failed", &[MESSAGE]),
     event(
@@ -145,8 +191,16 @@ pub const EVENTS: &[EventKind] = &[
         "lines were held back, so that nobody can flood the log",
         &[key("lines", "how many"), key("within", "within how many seconds"), MESSAGE],
     ),
-    event("stopping", "the daemon ends", &[key("blocks_left", "blocks that stay in force in the kernel")]),
-    event("message", "anything else; in text form with its level", &[key("module", "the part of the daemon that says it"), MESSAGE]),
+    event(
+        "stopping",
+        "the daemon ends",
+        &[key("blocks_left", "blocks that stay in force in the kernel")],
+    ),
+    event(
+        "message",
+        "anything else; in text form with its level",
+        &[key("module", "the part of the daemon that says it"), MESSAGE],
+    ),
 ];
 
 #[cfg(test)]
@@ -182,7 +236,11 @@ mod tests {
     }
 
     fn every_line(format: LogFormat) -> Vec<String> {
-        let mut all: Vec<String> = samples::all().iter().flat_map(|event| lines(event, format)).map(|line| line.text).collect();
+        let mut all: Vec<String> = samples::all()
+            .iter()
+            .flat_map(|event| lines(event, format))
+            .map(|line| line.text)
+            .collect();
         all.push(message(samples::at(), Level::Warn, "portsentry::nft", "look", format).text);
         all
     }
@@ -193,8 +251,14 @@ mod tests {
         for line in every_line(LogFormat::Json) {
             let value: Value = serde_json::from_str(&line).unwrap();
             let name = value["event"].as_str().unwrap();
-            let kind = EVENTS.iter().find(|kind| kind.name == name).unwrap_or_else(|| panic!("{name} is not documented"));
-            let wanted: Vec<&str> = ["time", "level", "event"].into_iter().chain(kind.keys.iter().map(|key| key.name)).collect();
+            let kind = EVENTS
+                .iter()
+                .find(|kind| kind.name == name)
+                .unwrap_or_else(|| panic!("{name} is not documented"));
+            let wanted: Vec<&str> = ["time", "level", "event"]
+                .into_iter()
+                .chain(kind.keys.iter().map(|key| key.name))
+                .collect();
             assert_eq!(keys_of_json(&line), wanted, "{name}");
             seen.insert(kind.name);
         }
@@ -246,7 +310,11 @@ error: message
 held-back: lines within message
 stopping: blocks_left
 message: module message";
-        let row = |kind: &EventKind| kind.keys.iter().fold(format!("{}:", kind.name), |row, key| format!("{row} {}", key.name));
+        let row = |kind: &EventKind| {
+            kind.keys
+                .iter()
+                .fold(format!("{}:", kind.name), |row, key| format!("{row} {}", key.name))
+        };
         assert_eq!(EVENTS.iter().map(row).collect::<Vec<_>>().join("\n"), golden);
     }
 }

@@ -40,60 +40,114 @@ const OUTPUT_MAX: usize = 300;
 /// The lines of an event.
 pub(super) fn lines(event: &Event) -> Vec<Line> {
     let level = level(event);
-    let many = |texts: Vec<String>| texts.into_iter().map(|text| Line::classic(level, text)).collect();
+    let many =
+        |texts: Vec<String>| texts.into_iter().map(|text| Line::classic(level, text)).collect();
     let text = match &event.notice {
         Notice::Engine(report) => return many(engine(report, event)),
-        Notice::Starting => format!("adminalert: PortSentry {} is starting.", env!("CARGO_PKG_VERSION")),
-        Notice::Watching { transport, mode, ports, excluded, services } => return many(watching(*transport, mode, ports, excluded, services)),
+        Notice::Starting => {
+            format!("adminalert: PortSentry {} is starting.", env!("CARGO_PKG_VERSION"))
+        }
+        Notice::Watching { transport, mode, ports, excluded, services } => {
+            return many(watching(*transport, mode, ports, excluded, services));
+        }
         Notice::Active => "adminalert: PortSentry is now active and listening.".to_owned(),
         Notice::Stopping { blocks_left } => {
-            let mut texts = vec!["securityalert: PortSentry is shutting down".to_owned(), "adminalert: PortSentry is shutting down".to_owned()];
+            let mut texts = vec![
+                "securityalert: PortSentry is shutting down".to_owned(),
+                "adminalert: PortSentry is shutting down".to_owned(),
+            ];
             if *blocks_left > 0 {
-                texts.push(format!("adminalert: {} left in force in the kernel.", count(*blocks_left, "block")));
+                texts.push(format!(
+                    "adminalert: {} left in force in the kernel.",
+                    count(*blocks_left, "block")
+                ));
             }
             return many(texts);
         }
         Notice::Reloaded => "adminalert: PortSentry has reloaded its configuration.".to_owned(),
         Notice::ReloadRefused { findings } => {
-            let mut texts = vec!["adminalert: ERROR: the new configuration was refused, the old one stays in force:".to_owned()];
-            texts.extend(findings.lines().filter(|line| !line.trim().is_empty()).take(FINDINGS_MAX).map(|line| format!("adminalert: ERROR: {line}")));
+            let mut texts = vec![
+                "adminalert: ERROR: the new configuration was refused, the old one stays in force:"
+                    .to_owned(),
+            ];
+            texts.extend(
+                findings
+                    .lines()
+                    .filter(|line| !line.trim().is_empty())
+                    .take(FINDINGS_MAX)
+                    .map(|line| format!("adminalert: ERROR: {line}")),
+            );
             return many(texts);
         }
         Notice::Lost { packets, total } => {
-            format!("adminalert: WARNING: {} lost between the kernel and PortSentry, {total} since the start.", count(*packets, "packet"))
+            format!(
+                "adminalert: WARNING: {} lost between the kernel and PortSentry, {total} since the start.",
+                count(*packets, "packet")
+            )
         }
         Notice::Shed { packets, total } => {
-            format!("adminalert: WARNING: {} of unknown sources shed in a flood, {total} since the start.", count(*packets, "packet"))
+            format!(
+                "adminalert: WARNING: {} of unknown sources shed in a flood, {total} since the start.",
+                count(*packets, "packet")
+            )
         }
-        Notice::NeverBlock { entries } => format!("adminalert: {entries} addresses and networks are never blocked."),
+        Notice::NeverBlock { entries } => {
+            format!("adminalert: {entries} addresses and networks are never blocked.")
+        }
         Notice::Response(Response::Command { target, command, ended: Ended::Success, .. }) => {
-            format!("attackalert: External command run for host: {target} using command: \"{}\"", start(command, COMMAND_MAX))
+            format!(
+                "attackalert: External command run for host: {target} using command: \"{}\"",
+                start(command, COMMAND_MAX)
+            )
         }
         Notice::Response(Response::Command { target, command, ended, output, .. }) => {
             let output = start(output.trim(), OUTPUT_MAX);
-            let wrote = if output.is_empty() { String::new() } else { format!("; it wrote: {output}") };
-            format!("attackalert: ERROR: External command for host: {target} failed ({ended}): \"{}\"{wrote}", start(command, COMMAND_MAX))
+            let wrote =
+                if output.is_empty() { String::new() } else { format!("; it wrote: {output}") };
+            format!(
+                "attackalert: ERROR: External command for host: {target} failed ({ended}): \"{}\"{wrote}",
+                start(command, COMMAND_MAX)
+            )
         }
         Notice::Response(Response::Denied { target, line }) => {
-            format!("attackalert: Host {target} has been blocked via wrappers with string: \"{line}\"")
+            format!(
+                "attackalert: Host {target} has been blocked via wrappers with string: \"{line}\""
+            )
         }
-        Notice::Response(Response::NoLongerDenied { target }) => format!("adminalert: Host {target} is no longer denied via wrappers."),
+        Notice::Response(Response::NoLongerDenied { target }) => {
+            format!("adminalert: Host {target} is no longer denied via wrappers.")
+        }
         Notice::Response(Response::Dropped { commands }) => {
-            format!("adminalert: ERROR: {} not run: too many were waiting.", count(*commands, "external command"))
+            format!(
+                "adminalert: ERROR: {} not run: too many were waiting.",
+                count(*commands, "external command")
+            )
         }
         Notice::ForeignChange { pid, program, remedy } => {
-            format!("securityalert: WARNING: {program} (process {pid}) changed the table inet portsentry: {remedy}")
+            format!(
+                "securityalert: WARNING: {program} (process {pid}) changed the table inet portsentry: {remedy}"
+            )
         }
         Notice::Status(text) => format!("adminalert: Status: {text}"),
         Notice::Adopted { blocks } => {
-            format!("adminalert: {} found in the kernel, kept in force.", count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block"))
+            format!(
+                "adminalert: {} found in the kernel, kept in force.",
+                count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block")
+            )
         }
         Notice::Restored { blocks } => {
-            format!("adminalert: {} restored from the state store, in force again.", count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block"))
+            format!(
+                "adminalert: {} restored from the state store, in force again.",
+                count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block")
+            )
         }
         Notice::Warning(text) => return many(message_lines(Level::Warn, text)),
         Notice::Error(text) => return many(message_lines(Level::Error, text)),
-        Notice::HeldBack { lines, within } => format!("adminalert: WARNING: {} held back within {}.", count(*lines, "line"), duration(*within)),
+        Notice::HeldBack { lines, within } => format!(
+            "adminalert: WARNING: {} held back within {}.",
+            count(*lines, "line"),
+            duration(*within)
+        ),
     };
     vec![Line::classic(level, text)]
 }
@@ -103,26 +157,47 @@ const FINDINGS_MAX: usize = 60;
 
 /// The watched ports, as 1.2 logged them at its start, for one transport. `Ignored` ports are those
 /// of local services and the excluded ones, in order.
-fn watching(transport: Transport, mode: &str, ports: &PortSet, excluded: &PortSet, services: &PortSet) -> Vec<String> {
+fn watching(
+    transport: Transport,
+    mode: &str,
+    ports: &PortSet,
+    excluded: &PortSet,
+    services: &PortSet,
+) -> Vec<String> {
     let name = transport_name(transport);
     match mode {
-        "stealth" => one_by_one(&format!("adminalert: Going into stealth listen mode on {name} port"), ports),
-        "connect" => one_by_one(&format!("adminalert: Going into listen mode on {name} port"), ports),
+        "stealth" => {
+            one_by_one(&format!("adminalert: Going into stealth listen mode on {name} port"), ports)
+        }
+        "connect" => {
+            one_by_one(&format!("adminalert: Going into listen mode on {name} port"), ports)
+        }
         "advanced" => {
             let mut texts = vec![match ports.ranges() {
-                [range] if *range.start() <= 1 => format!("adminalert: Advanced mode will monitor first {} ports", ports.count()),
-                _ => format!("adminalert: Advanced mode will monitor {} {name} ports: {ports}", ports.count()),
+                [range] if *range.start() <= 1 => {
+                    format!("adminalert: Advanced mode will monitor first {} ports", ports.count())
+                }
+                _ => format!(
+                    "adminalert: Advanced mode will monitor {} {name} ports: {ports}",
+                    ports.count()
+                ),
             }];
             if excluded.is_empty() {
                 texts.push("adminalert: Advanced mode will manually exclude no ports".to_owned());
             }
-            texts.extend(one_by_one("adminalert: Advanced mode will manually exclude port", excluded));
+            texts.extend(one_by_one(
+                "adminalert: Advanced mode will manually exclude port",
+                excluded,
+            ));
             let taken = ports.without(&ports.without(services));
             let ignored = taken.ranges().iter().chain(excluded.ranges()).cloned().collect();
             texts.extend(one_by_one(&format!("adminalert: Advanced Stealth scan detection mode activated. Ignored {name} port"), &ignored));
             texts
         }
-        other => vec![format!("adminalert: {other} mode will monitor {} {name} ports: {ports}", ports.count())],
+        other => vec![format!(
+            "adminalert: {other} mode will monitor {} {name} ports: {ports}",
+            ports.count()
+        )],
     }
 }
 
@@ -142,11 +217,17 @@ fn both(name: Option<&HostName>, otherwise: impl Display, address: IpAddr) -> St
 fn engine(report: &Report, event: &Event) -> Vec<String> {
     let shown = Source::to_string;
     match report {
-        Report::Scan { probe, not_blocked, .. } => scan(probe, not_blocked.map(NotBlocked::text), event.name.as_ref()),
+        Report::Scan { probe, not_blocked, .. } => {
+            scan(probe, not_blocked.map(NotBlocked::text), event.name.as_ref())
+        }
         Report::Blocked { source, timeout, reason, renewed, .. } => {
             let host = shown(source);
-            let time = timeout.map_or_else(|| "until it is unblocked".to_owned(), |timeout| format!("for {}", duration(timeout)));
-            let tag = if matches!(reason, Reason::Manual(_)) { "adminalert" } else { "attackalert" };
+            let time = timeout.map_or_else(
+                || "until it is unblocked".to_owned(),
+                |timeout| format!("for {}", duration(timeout)),
+            );
+            let tag =
+                if matches!(reason, Reason::Manual(_)) { "adminalert" } else { "attackalert" };
             if *renewed {
                 let both = both(event.name.as_ref(), &host, source.network().addr());
                 vec![
@@ -158,7 +239,10 @@ fn engine(report: &Report, event: &Event) -> Vec<String> {
             }
         }
         Report::BlockFailed { source, error } => {
-            vec![format!("attackalert: ERROR: Could not block host {} via nftables: {error}", shown(source))]
+            vec![format!(
+                "attackalert: ERROR: Could not block host {} via nftables: {error}",
+                shown(source)
+            )]
         }
         Report::Unblocked { source, ending } => {
             let why = match ending {
@@ -171,14 +255,26 @@ fn engine(report: &Report, event: &Event) -> Vec<String> {
             vec![format!("adminalert: Host {} is no longer blocked: {why}.", shown(source))]
         }
         Report::Exempted { source, exempt } => {
-            vec![format!("adminalert: Host {} is exempt from the block of {}.", Source::from(*exempt), shown(source))]
+            vec![format!(
+                "adminalert: Host {} is exempt from the block of {}.",
+                Source::from(*exempt),
+                shown(source)
+            )]
         }
-        Report::UnblockFailed { source, error } => vec![format!("adminalert: ERROR: Could not unblock host {}: {error}", shown(source))],
+        Report::UnblockFailed { source, error } => {
+            vec![format!("adminalert: ERROR: Could not unblock host {}: {error}", shown(source))]
+        }
     }
 }
 
 /// Decisions of the administrator, for which 1.2 has a sentence.
-const CHOSEN: [NotBlocked; 5] = [NotBlocked::Observe, NotBlocked::TcpLog, NotBlocked::UdpLog, NotBlocked::UnprovenReport, NotBlocked::UnprovenSlow];
+const CHOSEN: [NotBlocked; 5] = [
+    NotBlocked::Observe,
+    NotBlocked::TcpLog,
+    NotBlocked::UdpLog,
+    NotBlocked::UnprovenReport,
+    NotBlocked::UnprovenSlow,
+];
 
 /// Only the command runs, which has its own line; 1.2 logged no more either (`BLOCK_TCP="2"`).
 const COMMAND_ONLY: [NotBlocked; 2] = [NotBlocked::TcpCommand, NotBlocked::UdpCommand];
@@ -193,7 +289,9 @@ fn scan(probe: &Probe, not_blocked: Option<&'static str>, host: Option<&HostName
     }
     if let Some(why) = not_blocked {
         if CHOSEN.iter().any(|reason| reason.text() == why) {
-            texts.push(format!("attackalert: Ignoring {name} response per configuration file setting."));
+            texts.push(format!(
+                "attackalert: Ignoring {name} response per configuration file setting."
+            ));
         } else if COMMAND_ONLY.iter().all(|reason| reason.text() != why) {
             texts.push(format!("attackalert: Host {source} was not blocked: {why}"));
         }
@@ -219,7 +317,11 @@ pub(super) fn message(level: Level, module: &str, text: &str) -> String {
 }
 
 fn message_lines(level: Level, text: &str) -> Vec<String> {
-    text.lines().filter(|line| !line.trim().is_empty()).take(FINDINGS_MAX).map(|line| message(level, "", line)).collect()
+    text.lines()
+        .filter(|line| !line.trim().is_empty())
+        .take(FINDINGS_MAX)
+        .map(|line| message(level, "", line))
+        .collect()
 }
 
 /// The line of the history file, without its line end; `None` for all events but new blocks.
@@ -231,9 +333,12 @@ fn message_lines(level: Level, text: &str) -> Vec<String> {
 /// or a slash. A manual block has no port and is written as `Port: 0 MANUAL`, which fail2ban's
 /// pattern skips.
 pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
-    let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else { return None };
+    let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else {
+        return None;
+    };
     let address = source.network().addr();
-    let (number, name) = port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
+    let (number, name) =
+        port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
     let local = event.at.to_zoned_datetime(zone.clone());
     Some(format!(
         "{} - {} Host: {} Port: {number} {name} Blocked",
@@ -312,17 +417,35 @@ INFO adminalert: 2 blocks left in force in the kernel."
     #[test]
     fn short_port_lists_have_a_line_for_each_port_and_long_ones_ranges() {
         let lines = |mode, ports: PortSet, excluded: PortSet| {
-            let notice = Notice::Watching { transport: Transport::Tcp, mode, ports, excluded, services: PortSet::range(1, 9) };
+            let notice = Notice::Watching {
+                transport: Transport::Tcp,
+                mode,
+                ports,
+                excluded,
+                services: PortSet::range(1, 9),
+            };
             lines(&event(notice)).into_iter().map(|line| line.text).collect::<Vec<_>>()
         };
         let none = PortSet::default;
         assert_eq!(lines("stealth", PortSet::range(1, 64), none()).len(), 64);
-        assert_eq!(lines("stealth", PortSet::range(1, 65), none()), ["adminalert: Going into stealth listen mode on TCP ports: 1-65"]);
-        assert_eq!(lines("connect", PortSet::range(2000, 6999), none()), ["adminalert: Going into listen mode on TCP ports: 2000-6999"]);
-        assert_eq!(lines("advanced", PortSet::range(1, 1023), none())[0], "adminalert: Advanced mode will monitor first 1023 ports");
+        assert_eq!(
+            lines("stealth", PortSet::range(1, 65), none()),
+            ["adminalert: Going into stealth listen mode on TCP ports: 1-65"]
+        );
+        assert_eq!(
+            lines("connect", PortSet::range(2000, 6999), none()),
+            ["adminalert: Going into listen mode on TCP ports: 2000-6999"]
+        );
+        assert_eq!(
+            lines("advanced", PortSet::range(1, 1023), none())[0],
+            "adminalert: Advanced mode will monitor first 1023 ports"
+        );
         assert_eq!(
             lines("advanced", PortSet::range(1000, 1099), none()),
-            ["adminalert: Advanced mode will monitor 100 TCP ports: 1000-1099", "adminalert: Advanced mode will manually exclude no ports"]
+            [
+                "adminalert: Advanced mode will monitor 100 TCP ports: 1000-1099",
+                "adminalert: Advanced mode will manually exclude no ports"
+            ]
         );
         assert_eq!(
             lines("advanced", PortSet::range(1, 1023), PortSet::range(100, 199))[1..],
@@ -335,20 +458,37 @@ INFO adminalert: 2 blocks left in force in the kernel."
 
     #[test]
     fn tagged_lines_are_notices_and_only_errors_are_more_severe() {
-        for line in all().iter().flat_map(|event| lines(event)) {
-            assert_eq!(line.priority, if line.text.contains(": ERROR: ") { Level::Error } else { Level::Info }, "{line:?}");
+        for line in all().iter().flat_map(lines) {
+            assert_eq!(
+                line.priority,
+                if line.text.contains(": ERROR: ") { Level::Error } else { Level::Info },
+                "{line:?}"
+            );
         }
-        assert_eq!(Line::classic(Level::Debug, message(Level::Debug, "portsentry::nft", "x")).priority, Level::Debug);
+        assert_eq!(
+            Line::classic(Level::Debug, message(Level::Debug, "portsentry::nft", "x")).priority,
+            Level::Debug
+        );
     }
 
     #[test]
     fn a_name_precedes_the_address_as_in_the_old_program() {
         let line = |notice| lines(&named(notice)).remove(0).text;
         let syn = scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None);
-        assert_eq!(line(syn), "attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1");
-        assert_eq!(line(blocked("10.77.1.1", 1, true)), "attackalert: Host: scanner.example/10.77.1.1 is already blocked Ignoring");
-        let told = history(&named(blocked("10.77.1.1", 1, false)), &jiff::tz::TimeZone::UTC).unwrap();
-        assert_eq!(told, "1795188400 - 11/20/2026 15:26:40 Host: scanner.example/10.77.1.1 Port: 1 TCP Blocked");
+        assert_eq!(
+            line(syn),
+            "attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1"
+        );
+        assert_eq!(
+            line(blocked("10.77.1.1", 1, true)),
+            "attackalert: Host: scanner.example/10.77.1.1 is already blocked Ignoring"
+        );
+        let told =
+            history(&named(blocked("10.77.1.1", 1, false)), &jiff::tz::TimeZone::UTC).unwrap();
+        assert_eq!(
+            told,
+            "1795188400 - 11/20/2026 15:26:40 Host: scanner.example/10.77.1.1 Port: 1 TCP Blocked"
+        );
     }
 
     #[test]
@@ -360,26 +500,56 @@ INFO adminalert: 2 blocks left in force in the kernel."
 
     #[test]
     fn scans_have_their_classic_names() {
-        let line = |kind, transport| texts(&event(scan("192.0.2.7", kind, transport, 9, None))).join("|");
-        assert_eq!(line(ScanKind::Connect, Transport::Tcp), "WARN attackalert: Connect from host: 192.0.2.7/192.0.2.7 to TCP port: 9");
-        assert_eq!(line(ScanKind::Null, Transport::Tcp), "WARN attackalert:  TCP NULL scan from host: 192.0.2.7/192.0.2.7 to TCP port: 9");
-        assert_eq!(line(ScanKind::Udp, Transport::Udp), "WARN attackalert: UDP scan from host: 192.0.2.7/192.0.2.7 to UDP port: 9");
-        assert_eq!(line(ScanKind::SctpInit, Transport::Sctp), "WARN attackalert: SCTP INIT scan from host: 192.0.2.7/192.0.2.7 to SCTP port: 9");
-        assert_eq!(line(ScanKind::IpProtocol, Transport::Ip), "WARN attackalert: IP PROTOCOL scan from host: 192.0.2.7/192.0.2.7 to IP protocol: 9");
+        let line =
+            |kind, transport| texts(&event(scan("192.0.2.7", kind, transport, 9, None))).join("|");
+        assert_eq!(
+            line(ScanKind::Connect, Transport::Tcp),
+            "WARN attackalert: Connect from host: 192.0.2.7/192.0.2.7 to TCP port: 9"
+        );
+        assert_eq!(
+            line(ScanKind::Null, Transport::Tcp),
+            "WARN attackalert:  TCP NULL scan from host: 192.0.2.7/192.0.2.7 to TCP port: 9"
+        );
+        assert_eq!(
+            line(ScanKind::Udp, Transport::Udp),
+            "WARN attackalert: UDP scan from host: 192.0.2.7/192.0.2.7 to UDP port: 9"
+        );
+        assert_eq!(
+            line(ScanKind::SctpInit, Transport::Sctp),
+            "WARN attackalert: SCTP INIT scan from host: 192.0.2.7/192.0.2.7 to SCTP port: 9"
+        );
+        assert_eq!(
+            line(ScanKind::IpProtocol, Transport::Ip),
+            "WARN attackalert: IP PROTOCOL scan from host: 192.0.2.7/192.0.2.7 to IP protocol: 9"
+        );
     }
 
     #[test]
     fn a_scan_names_the_scanner_and_not_its_prefix() {
-        let line = texts(&event(scan("2001:db8:1::7", ScanKind::Syn, Transport::Tcp, 1, None))).join("|");
+        let line =
+            texts(&event(scan("2001:db8:1::7", ScanKind::Syn, Transport::Tcp, 1, None))).join("|");
         assert!(line.contains("from host: 2001:db8:1::7/2001:db8:1::7 to"), "{line}");
     }
 
     #[test]
     fn a_scan_without_a_block_says_why() {
-        let line = |why| texts(&event(scan("192.0.2.7", ScanKind::Udp, Transport::Udp, 9, Some(why)))).pop().unwrap();
-        assert_eq!(line("observe mode"), "WARN attackalert: Ignoring UDP response per configuration file setting.");
-        assert_eq!(line("tcp.action is command"), "WARN attackalert: UDP scan from host: 192.0.2.7/192.0.2.7 to UDP port: 9");
-        assert_eq!(line("never-block address"), "WARN attackalert: Host 192.0.2.7 was not blocked: never-block address");
+        let line = |why| {
+            texts(&event(scan("192.0.2.7", ScanKind::Udp, Transport::Udp, 9, Some(why))))
+                .pop()
+                .unwrap()
+        };
+        assert_eq!(
+            line("observe mode"),
+            "WARN attackalert: Ignoring UDP response per configuration file setting."
+        );
+        assert_eq!(
+            line("tcp.action is command"),
+            "WARN attackalert: UDP scan from host: 192.0.2.7/192.0.2.7 to UDP port: 9"
+        );
+        assert_eq!(
+            line("never-block address"),
+            "WARN attackalert: Host 192.0.2.7 was not blocked: never-block address"
+        );
     }
 
     #[test]
@@ -398,14 +568,21 @@ INFO adminalert: 2 blocks left in force in the kernel."
     fn the_history_line_is_the_old_one() {
         let utc = jiff::tz::TimeZone::UTC;
         let line = |notice| history(&event(notice), &utc);
-        assert_eq!(line(blocked("10.77.1.1", 1, false)).unwrap(), "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked");
+        assert_eq!(
+            line(blocked("10.77.1.1", 1, false)).unwrap(),
+            "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked"
+        );
         assert_eq!(
             line(blocked("2001:db8:1::7", 22, false)).unwrap(),
             "1795188400 - 11/20/2026 15:26:40 Host: 2001:db8:1::/64/2001:db8:1:: Port: 22 TCP Blocked"
         );
         assert_eq!(line(blocked("10.77.1.1", 1, true)), None);
         let east = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
-        assert!(history(&event(blocked("10.77.1.1", 1, false)), &east).unwrap().starts_with("1795188400 - 11/20/2026 17:26:40 Host"));
+        assert!(
+            history(&event(blocked("10.77.1.1", 1, false)), &east)
+                .unwrap()
+                .starts_with("1795188400 - 11/20/2026 17:26:40 Host")
+        );
         assert_eq!(all().iter().filter_map(|event| history(event, &utc)).count(), 3);
     }
 }

@@ -33,15 +33,28 @@ pub(super) fn facts(event: &Event) -> Vec<Fact> {
             ]
         }
         Notice::Active => vec![kind("active")],
-        Notice::Stopping { blocks_left } => vec![kind("stopping"), ("blocks_left", (*blocks_left).into())],
+        Notice::Stopping { blocks_left } => {
+            vec![kind("stopping"), ("blocks_left", (*blocks_left).into())]
+        }
         Notice::Reloaded => vec![kind("reloaded")],
-        Notice::ReloadRefused { findings } => vec![kind("reload-refused"), ("findings", short(findings).into())],
-        Notice::Lost { packets, total } => vec![kind("lost"), ("packets", (*packets).into()), ("total", (*total).into())],
-        Notice::Shed { packets, total } => vec![kind("shed"), ("packets", (*packets).into()), ("total", (*total).into())],
+        Notice::ReloadRefused { findings } => {
+            vec![kind("reload-refused"), ("findings", short(findings).into())]
+        }
+        Notice::Lost { packets, total } => {
+            vec![kind("lost"), ("packets", (*packets).into()), ("total", (*total).into())]
+        }
+        Notice::Shed { packets, total } => {
+            vec![kind("shed"), ("packets", (*packets).into()), ("total", (*total).into())]
+        }
         Notice::NeverBlock { entries } => vec![kind("never-block"), ("entries", (*entries).into())],
         Notice::Response(response) => respond(response, name(event)),
         Notice::ForeignChange { pid, program, remedy } => {
-            vec![kind("foreign-change"), ("pid", (*pid).into()), ("program", start(program, 200).into()), ("remedy", short(remedy).into())]
+            vec![
+                kind("foreign-change"),
+                ("pid", (*pid).into()),
+                ("program", start(program, 200).into()),
+                ("remedy", short(remedy).into()),
+            ]
         }
         Notice::Status(text) => vec![kind("status"), ("message", short(text).into())],
         Notice::Adopted { blocks } => vec![kind("adopted"), ("blocks", (*blocks).into())],
@@ -116,13 +129,21 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
                 ("address", address(source)),
                 name,
                 ("port", port.map_or(Value::Null, |port| port.to_string().into())),
-                ("timeout", timeout.as_ref().map(Duration::as_secs).map_or(Value::Null, Value::from)),
+                (
+                    "timeout",
+                    timeout.as_ref().map(Duration::as_secs).map_or(Value::Null, Value::from),
+                ),
                 ("renewed", (*renewed).into()),
             ];
             facts.extend(why(reason));
             facts
         }
-        Report::BlockFailed { source, error } => vec![kind("block-failed"), ("address", address(source)), name, ("error", short(error).into())],
+        Report::BlockFailed { source, error } => vec![
+            kind("block-failed"),
+            ("address", address(source)),
+            name,
+            ("error", short(error).into()),
+        ],
         Report::Unblocked { source, ending } => vec![
             kind("unblocked"),
             ("address", address(source)),
@@ -140,9 +161,19 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             ),
         ],
         Report::Exempted { source, exempt } => {
-            vec![kind("exempted"), ("address", address(&Source::from(*exempt))), name, ("network", address(source))]
+            vec![
+                kind("exempted"),
+                ("address", address(&Source::from(*exempt))),
+                name,
+                ("network", address(source)),
+            ]
         }
-        Report::UnblockFailed { source, error } => vec![kind("unblock-failed"), ("address", address(source)), name, ("error", short(error).into())],
+        Report::UnblockFailed { source, error } => vec![
+            kind("unblock-failed"),
+            ("address", address(source)),
+            name,
+            ("error", short(error).into()),
+        ],
     }
 }
 
@@ -169,9 +200,15 @@ fn respond(response: &Response, name: Fact) -> Vec<Fact> {
                 ("output", start(output.trim_end(), 1000).into()),
             ]
         }
-        Response::Denied { target, line } => vec![kind("denied"), address(target), name, ("line", start(line, 2000).into())],
-        Response::NoLongerDenied { target } => vec![kind("no-longer-denied"), address(target), name],
-        Response::Dropped { commands } => vec![kind("commands-dropped"), ("commands", (*commands).into())],
+        Response::Denied { target, line } => {
+            vec![kind("denied"), address(target), name, ("line", start(line, 2000).into())]
+        }
+        Response::NoLongerDenied { target } => {
+            vec![kind("no-longer-denied"), address(target), name]
+        }
+        Response::Dropped { commands } => {
+            vec![kind("commands-dropped"), ("commands", (*commands).into())]
+        }
     }
 }
 

@@ -19,7 +19,13 @@ pub(super) fn line(event: &Event) -> String {
 /// The object of a log record from another module.
 pub(super) fn message(at: Timestamp, level: Level, module: &str, text: &str) -> String {
     let object_of = |text: &str| {
-        object(&[("time", time(at)), ("level", level_name(level)), ("event", "message".into()), ("module", module.into()), ("message", text.into())])
+        object(&[
+            ("time", time(at)),
+            ("level", level_name(level)),
+            ("event", "message".into()),
+            ("module", module.into()),
+            ("message", text.into()),
+        ])
     };
     let line = object_of(text);
     if line.len() <= LINE_MAX {
@@ -92,7 +98,13 @@ mod tests {
     #[test]
     fn a_scan_and_a_block_have_these_keys() {
         assert_eq!(
-            line(&event(scan("2001:db8::7", ScanKind::Syn, Transport::Tcp, 1, Some("never-block address")))),
+            line(&event(scan(
+                "2001:db8::7",
+                ScanKind::Syn,
+                Transport::Tcp,
+                1,
+                Some("never-block address")
+            ))),
             r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"scan","address":"2001:db8::7","name":null,"source":"2001:db8::/64","destination":"192.0.2.1","port":"tcp/1","ip_options":false,"blocking":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","not_blocked":"never-block address"}"#
         );
         assert_eq!(

@@ -23,7 +23,13 @@ fn events() -> Vec<Event> {
     for kind in [ScanKind::Connect, ScanKind::Syn, ScanKind::Null, ScanKind::Xmas] {
         notices.push(scan("10.77.1.1", kind, Transport::Tcp, 9, None));
     }
-    notices.push(scan("10.77.1.1", ScanKind::SctpInit, Transport::Sctp, 9, Some("never-block address")));
+    notices.push(scan(
+        "10.77.1.1",
+        ScanKind::SctpInit,
+        Transport::Sctp,
+        9,
+        Some("never-block address"),
+    ));
     notices.push(scan("10.77.1.1", ScanKind::IpProtocol, Transport::Ip, 9, None));
     notices.push(scan("10.77.1.1", ScanKind::Udp, Transport::Udp, 9, Some("udp.action is log")));
     let mut with_options = scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 9, None);
@@ -31,22 +37,46 @@ fn events() -> Vec<Event> {
         probe.ip_options = true;
     }
     notices.push(with_options);
-    for (reason, timeout) in
-        [(Reason::Manual(String::new()), None), (reason(ScanKind::Syn), None), (reason(ScanKind::Syn), Some(Duration::from_secs(9)))]
-    {
-        notices.push(Notice::Engine(Report::Blocked { source: host, port: None, timeout, reason, renewed: false }));
+    for (reason, timeout) in [
+        (Reason::Manual(String::new()), None),
+        (reason(ScanKind::Syn), None),
+        (reason(ScanKind::Syn), Some(Duration::from_secs(9))),
+    ] {
+        notices.push(Notice::Engine(Report::Blocked {
+            source: host,
+            port: None,
+            timeout,
+            reason,
+            renewed: false,
+        }));
     }
     notices.push(blocked("10.77.1.1", 1, true));
-    for ending in [Ending::Expired, Ending::Manual, Ending::Removed, Ending::NeverBlock, Ending::Total] {
+    for ending in
+        [Ending::Expired, Ending::Manual, Ending::Removed, Ending::NeverBlock, Ending::Total]
+    {
         notices.push(Notice::Engine(Report::Unblocked { source: host, ending }));
     }
-    let ends =
-        [Ended::Success, Ended::Status(3), Ended::Signal(9), Ended::TimedOut(Duration::from_secs(10)), Ended::NotStarted("no such file".into())];
+    let ends = [
+        Ended::Success,
+        Ended::Status(3),
+        Ended::Signal(9),
+        Ended::TimedOut(Duration::from_secs(10)),
+        Ended::NotStarted("no such file".into()),
+    ];
     for (ended, output) in ends.into_iter().zip(["", "oops", "", "", ""]) {
         let (took, output) = (Duration::from_millis(3), output.to_owned());
-        notices.push(Notice::Response(Response::Command { target: target(), command: "/bin/alert 10.77.1.1".into(), ended, took, output }));
+        notices.push(Notice::Response(Response::Command {
+            target: target(),
+            command: "/bin/alert 10.77.1.1".into(),
+            ended,
+            took,
+            output,
+        }));
     }
-    notices.push(Notice::Response(Response::Denied { target: target(), line: "ALL: 10.77.1.1".into() }));
+    notices.push(Notice::Response(Response::Denied {
+        target: target(),
+        line: "ALL: 10.77.1.1".into(),
+    }));
     notices.push(Notice::Response(Response::NoLongerDenied { target: target() }));
     notices.push(Notice::Response(Response::Dropped { commands: 3 }));
     for (mode, ports, excluded) in [
@@ -55,7 +85,13 @@ fn events() -> Vec<Event> {
         ("stealth", PortSet::range(1, 100), PortSet::default()),
         ("connect", PortSet::range(1, 100), PortSet::default()),
     ] {
-        notices.push(Notice::Watching { transport: Transport::Tcp, mode, ports, excluded, services: PortSet::range(7, 7) });
+        notices.push(Notice::Watching {
+            transport: Transport::Tcp,
+            mode,
+            ports,
+            excluded,
+            services: PortSet::range(7, 7),
+        });
     }
     notices.push(Notice::Stopping { blocks_left: 0 });
     all().into_iter().chain(notices.into_iter().map(event)).collect()
@@ -97,7 +133,9 @@ const PLACES: usize = 26;
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {
     let section = mdoc::section(&mdoc::page("portsentry.8"), "DIAGNOSTICS");
-    let entries = mdoc::items(&section).into_iter().filter(|item| item.subsection != "When it does not start");
+    let entries = mdoc::items(&section)
+        .into_iter()
+        .filter(|item| item.subsection != "When it does not start");
     entries.map(|item| (item.clone(), mdoc::pattern(&item.head))).collect()
 }
 
@@ -115,7 +153,9 @@ fn best<'p>(patterns: &'p [(Item, String)], text: &str) -> Option<&'p (Item, Str
 }
 
 fn records() -> Vec<Line> {
-    [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| message(at(), level, "portsentry::nft", "anything", CLASSIC)).into()
+    [Level::Error, Level::Warn, Level::Info, Level::Debug]
+        .map(|level| message(at(), level, "portsentry::nft", "anything", CLASSIC))
+        .into()
 }
 
 #[test]
@@ -127,11 +167,16 @@ fn every_notice_has_a_sample() {
 #[test]
 fn every_line_that_the_formatter_can_make_is_among_the_samples() {
     let source = include_str!("classic.rs").split("#[cfg(test)]").next().unwrap();
-    let texts: Vec<String> = events().iter().flat_map(|event| classic::lines(event)).chain(records()).map(|line| line.text).collect();
+    let texts: Vec<String> =
+        events().iter().flat_map(classic::lines).chain(records()).map(|line| line.text).collect();
     let mut count = 0;
     for tag in ["adminalert:", "attackalert:", "securityalert:", "debug:", "{tag}:"] {
         for literal in source.split(&format!("\"{tag}")).skip(1) {
-            let end = literal.match_indices('"').find(|(at, _)| !literal[..*at].ends_with('\\')).unwrap().0;
+            let end = literal
+                .match_indices('"')
+                .find(|(at, _)| !literal[..*at].ends_with('\\'))
+                .unwrap()
+                .0;
             let literal = format!("{tag}{}", literal[..end].replace("\\\"", "\""));
             let mut pattern = String::new();
             for (at, piece) in literal.split('{').enumerate() {
@@ -157,11 +202,22 @@ fn every_classic_line_is_in_the_manual_and_the_manual_has_no_others() {
     for event in events() {
         let free = matches!(event.notice, Notice::Warning(_) | Notice::Error(_));
         for (at, line) in lines(&event, CLASSIC).iter().enumerate() {
-            let Some((item, pattern)) = best(&patterns, &line.text) else { panic!("portsentry(8) has no {:?}", line.text) };
+            let Some((item, pattern)) = best(&patterns, &line.text) else {
+                panic!("portsentry(8) has no {:?}", line.text)
+            };
             // The findings below "the new configuration was refused" have any text.
             let finding = matches!(event.notice, Notice::ReloadRefused { .. }) && at > 0;
-            assert!(free || finding || !is_generic(pattern), "portsentry(8) has no {:?}", line.text);
-            assert_eq!(item.body.join(" ").contains("(debug)"), line.level == Level::Debug, "the level of {:?}", line.text);
+            assert!(
+                free || finding || !is_generic(pattern),
+                "portsentry(8) has no {:?}",
+                line.text
+            );
+            assert_eq!(
+                item.body.join(" ").contains("(debug)"),
+                line.level == Level::Debug,
+                "the level of {:?}",
+                line.text
+            );
             used.insert(pattern.clone());
         }
     }
@@ -169,18 +225,30 @@ fn every_classic_line_is_in_the_manual_and_the_manual_has_no_others() {
         used.extend(best(&patterns, &line.text).map(|(_, pattern)| pattern.clone()));
     }
     for (item, pattern) in &patterns {
-        assert!(used.contains(pattern), "portsentry(8) has a line that is never written: {}", item.head);
+        assert!(
+            used.contains(pattern),
+            "portsentry(8) has a line that is never written: {}",
+            item.head
+        );
     }
 }
 
 #[test]
 fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
     let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let texts = events().into_iter().map(|event| json::line(&event)).chain([json::message(Timestamp::UNIX_EPOCH, Level::Info, "m", "t")]);
+    let texts = events().into_iter().map(|event| json::line(&event)).chain([json::message(
+        Timestamp::UNIX_EPOCH,
+        Level::Info,
+        "m",
+        "t",
+    )]);
     for text in texts {
         let object: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
         let kind = object["event"].as_str().unwrap().to_owned();
-        let keys = object.keys().filter(|key| !matches!(key.as_str(), "time" | "level" | "event")).cloned();
+        let keys = object
+            .keys()
+            .filter(|key| !matches!(key.as_str(), "time" | "level" | "event"))
+            .cloned();
         wanted.entry(kind).or_default().extend(keys);
     }
     let section = mdoc::section(&mdoc::page("portsentry.8"), "EVENTS");
@@ -201,15 +269,24 @@ fn every_event_and_its_keys_are_in_the_manual_and_the_manual_has_no_others() {
 fn the_logcheck_rules_ignore_ordinary_lines_and_no_alarm() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/logcheck/portsentry");
     let rules = std::fs::read_to_string(&path).unwrap();
-    let lines: Vec<String> = events().iter().flat_map(|event| lines(event, CLASSIC)).map(|line| line.text).collect();
-    let log: String = lines.iter().map(|line| format!("Nov 21 15:26:40 host portsentry[4711]: {line}\n")).collect();
+    let lines: Vec<String> =
+        events().iter().flat_map(|event| lines(event, CLASSIC)).map(|line| line.text).collect();
+    let log: String = lines
+        .iter()
+        .map(|line| format!("Nov 21 15:26:40 host portsentry[4711]: {line}\n"))
+        .collect();
     let passed_by = |rules: &str| -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         let (rule, text) = (directory.path().join("rules"), directory.path().join("log"));
         std::fs::write(&rule, rules).unwrap();
         std::fs::write(&text, &log).unwrap();
         // The same command as logcheck's.
-        let output = std::process::Command::new("grep").args(["-E", "-f"]).arg(&rule).arg(&text).output().unwrap();
+        let output = std::process::Command::new("grep")
+            .args(["-E", "-f"])
+            .arg(&rule)
+            .arg(&text)
+            .output()
+            .unwrap();
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     };
@@ -219,7 +296,12 @@ fn the_logcheck_rules_ignore_ordinary_lines_and_no_alarm() {
     let passed = passed_by(&rules);
     for line in &passed {
         let text = line.split("]: ").nth(1).unwrap();
-        assert!(text.starts_with("adminalert: ") && !text.contains("ERROR") && !text.contains("WARNING"), "{line}");
+        assert!(
+            text.starts_with("adminalert: ")
+                && !text.contains("ERROR")
+                && !text.contains("WARNING"),
+            "{line}"
+        );
         assert!(!text.contains(" has been blocked") && !text.contains("by hand"), "{line}");
     }
     assert!(passed.len() < lines.len() / 2);

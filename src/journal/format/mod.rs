@@ -54,7 +54,9 @@ impl Line {
     /// higher ones (syslog.conf(5)), and `journalctl -p err` shows nothing else. Debug lines
     /// without a tag are not 1.2's.
     fn classic(level: Level, text: String) -> Self {
-        let is_tagged = ["adminalert: ", "attackalert: ", "securityalert: "].iter().any(|tag| text.starts_with(tag));
+        let is_tagged = ["adminalert: ", "attackalert: ", "securityalert: "]
+            .iter()
+            .any(|tag| text.starts_with(tag));
         let priority = if is_tagged && level != Level::Error { Level::Info } else { level };
         Self { priority, ..Self::new(level, text) }
     }
@@ -65,7 +67,9 @@ pub fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
     match format {
         LogFormat::Classic => classic::lines(event),
         LogFormat::Text => vec![Line::new(level(event), text::line(event))],
-        LogFormat::Json => vec![Line { level: level(event), priority: level(event), text: json::line(event) }],
+        LogFormat::Json => {
+            vec![Line { level: level(event), priority: level(event), text: json::line(event) }]
+        }
     }
 }
 
@@ -75,11 +79,19 @@ pub fn json(event: &Event) -> String {
 }
 
 /// The line of a `log` record from any module.
-pub fn message(at: Timestamp, level: Level, module: &str, message: &str, format: LogFormat) -> Line {
+pub fn message(
+    at: Timestamp,
+    level: Level,
+    module: &str,
+    message: &str,
+    format: LogFormat,
+) -> Line {
     match format {
         LogFormat::Classic => Line::classic(level, classic::message(level, module, message)),
         LogFormat::Text => Line::new(level, text::message(level, module, message)),
-        LogFormat::Json => Line { level, priority: level, text: json::message(at, level, module, message) },
+        LogFormat::Json => {
+            Line { level, priority: level, text: json::message(at, level, module, message) }
+        }
     }
 }
 
@@ -95,10 +107,14 @@ pub(super) fn host(event: &Event) -> Option<IpAddr> {
             | Report::Unblocked { source, .. }
             | Report::UnblockFailed { source, .. },
         ) => source.is_single().then(|| source.addr()),
-        Notice::Engine(Report::Exempted { exempt, .. }) => Some(Source::from(*exempt)).filter(|exempt| exempt.is_single()).map(Source::addr),
-        Notice::Response(Response::Command { target, .. } | Response::Denied { target, .. } | Response::NoLongerDenied { target }) => {
-            target.parse().ok()
+        Notice::Engine(Report::Exempted { exempt, .. }) => {
+            Some(Source::from(*exempt)).filter(|exempt| exempt.is_single()).map(Source::addr)
         }
+        Notice::Response(
+            Response::Command { target, .. }
+            | Response::Denied { target, .. }
+            | Response::NoLongerDenied { target },
+        ) => target.parse().ok(),
         _ => None,
     }
 }
@@ -108,7 +124,9 @@ pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> O
     use super::Notice;
     use crate::engine::Report;
     // PortSentry 1.2 had names only in the lines of scans and blocks.
-    let shown = watched || format != LogFormat::Classic || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
+    let shown = watched
+        || format != LogFormat::Classic
+        || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
     if shown { host(event) } else { None }
 }
 
@@ -121,10 +139,20 @@ pub(crate) fn level(event: &Event) -> Level {
         Notice::Engine(Report::Blocked { renewed: true, .. }) => Level::Debug,
         Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }) => Level::Warn,
         Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Level::Info,
-        Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) | Notice::ReloadRefused { .. } | Notice::Error(_) => Level::Error,
-        Notice::Lost { .. } | Notice::Shed { .. } | Notice::ForeignChange { .. } | Notice::Warning(_) | Notice::HeldBack { .. } => Level::Warn,
+        Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
+        | Notice::ReloadRefused { .. }
+        | Notice::Error(_) => Level::Error,
+        Notice::Lost { .. }
+        | Notice::Shed { .. }
+        | Notice::ForeignChange { .. }
+        | Notice::Warning(_)
+        | Notice::HeldBack { .. } => Level::Warn,
         Notice::NeverBlock { .. } => Level::Debug,
-        Notice::Response(Response::Command { ended: Ended::Success, .. } | Response::Denied { .. } | Response::NoLongerDenied { .. }) => Level::Info,
+        Notice::Response(
+            Response::Command { ended: Ended::Success, .. }
+            | Response::Denied { .. }
+            | Response::NoLongerDenied { .. },
+        ) => Level::Info,
         Notice::Response(Response::Command { .. } | Response::Dropped { .. }) => Level::Error,
         Notice::Starting
         | Notice::Watching { .. }
@@ -217,8 +245,20 @@ pub(crate) mod samples {
         Event { name: HostName::checked("scanner.example"), ..event(notice) }
     }
 
-    pub(crate) fn watching(transport: Transport, mode: &'static str, ports: PortSet, excluded: &[u16], services: &[u16]) -> Notice {
-        Notice::Watching { transport, mode, ports, excluded: PortSet::of(excluded), services: PortSet::of(services) }
+    pub(crate) fn watching(
+        transport: Transport,
+        mode: &'static str,
+        ports: PortSet,
+        excluded: &[u16],
+        services: &[u16],
+    ) -> Notice {
+        Notice::Watching {
+            transport,
+            mode,
+            ports,
+            excluded: PortSet::of(excluded),
+            services: PortSet::of(services),
+        }
     }
 
     pub(crate) fn command(ended: Ended, output: &str) -> Notice {
@@ -231,7 +271,13 @@ pub(crate) mod samples {
         })
     }
 
-    pub(crate) fn scan(source: &str, kind: ScanKind, transport: Transport, number: u16, not_blocked: Option<&'static str>) -> Notice {
+    pub(crate) fn scan(
+        source: &str,
+        kind: ScanKind,
+        transport: Transport,
+        number: u16,
+        not_blocked: Option<&'static str>,
+    ) -> Notice {
         let source: IpAddr = source.parse().unwrap();
         Notice::Engine(Report::Scan {
             source: Source::of(source, 64),
@@ -244,12 +290,17 @@ pub(crate) mod samples {
                 ip_options: false,
             },
             reason: reason(kind),
-            not_blocked: not_blocked.map(|text| NotBlocked::ALL.into_iter().find(|why| why.text() == text).unwrap()),
+            not_blocked: not_blocked
+                .map(|text| NotBlocked::ALL.into_iter().find(|why| why.text() == text).unwrap()),
         })
     }
 
     pub(crate) fn reason(kind: ScanKind) -> Reason {
-        Reason::Scan { scan: kind, proven: false, detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/3".into() }
+        Reason::Scan {
+            scan: kind,
+            proven: false,
+            detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/3".into(),
+        }
     }
 
     pub(crate) fn blocked(source: &str, number: u16, renewed: bool) -> Notice {
@@ -282,7 +333,10 @@ pub(crate) mod samples {
                 reason: Reason::Manual("abuse".into()),
                 renewed: false,
             }),
-            Notice::Engine(Report::BlockFailed { source: host, error: "no space in set\nof 10".into() }),
+            Notice::Engine(Report::BlockFailed {
+                source: host,
+                error: "no space in set\nof 10".into(),
+            }),
             Notice::Engine(Report::Unblocked { source: host, ending: Ending::Expired }),
             Notice::Engine(Report::Exempted {
                 source: Source::from("10.0.0.0/8".parse::<ipnet::IpNet>().unwrap()),
@@ -294,13 +348,20 @@ pub(crate) mod samples {
             Notice::Lost { packets: 3, total: 7 },
             Notice::Shed { packets: 5, total: 9 },
             Notice::NeverBlock { entries: 5 },
-            Notice::ForeignChange { pid: 12, program: "n\x1b[2Jft".into(), remedy: "the table was restored".into() },
+            Notice::ForeignChange {
+                pid: 12,
+                program: "n\x1b[2Jft".into(),
+                remedy: "the table was restored".into(),
+            },
             command(Ended::Success, "paged\n"),
             command(Ended::Status(3), "no\n\x1b[31mcarrier\n"),
             command(Ended::Signal(9), ""),
             command(Ended::TimedOut(Duration::from_secs(10)), ""),
             command(Ended::NotStarted("no such file or directory".into()), ""),
-            Notice::Response(Response::Denied { target: "10.77.1.1".into(), line: "ALL: 10.77.1.1 : DENY".into() }),
+            Notice::Response(Response::Denied {
+                target: "10.77.1.1".into(),
+                line: "ALL: 10.77.1.1 : DENY".into(),
+            }),
             Notice::Response(Response::NoLongerDenied { target: "10.77.1.1".into() }),
             Notice::Response(Response::Dropped { commands: 2 }),
             Notice::Status("blocked 3".into()),
@@ -330,7 +391,10 @@ mod tests {
                 let lines = lines(&event, format);
                 assert!(!lines.is_empty(), "{event:?}");
                 for line in lines {
-                    assert!(!line.text.chars().any(is_treacherous) && line.text.len() <= LINE_MAX, "{line:?}");
+                    assert!(
+                        !line.text.chars().any(is_treacherous) && line.text.len() <= LINE_MAX,
+                        "{line:?}"
+                    );
                 }
             }
         }

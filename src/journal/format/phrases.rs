@@ -8,9 +8,14 @@ use crate::probe::{ScanKind, Transport};
 /// dropped.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let (days, hours, minutes, rest) =
+        (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let pair = |large: u64, unit: &str, small: u64, small_unit: &str| {
-        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
+        if small == 0 {
+            format!("{large}{unit}")
+        } else {
+            format!("{large}{unit} {small}{small_unit}")
+        }
     };
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{rest} s"),
@@ -62,9 +67,17 @@ mod tests {
 
     #[test]
     fn durations_have_two_units() {
-        for (seconds, text) in
-            [(0, "0 s"), (58, "58 s"), (60, "1m"), (61, "1m 1s"), (3600, "1h"), (3720, "1h 2m"), (3601, "1h"), (604_799, "6d 23h"), (86_400, "1d")]
-        {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (58, "58 s"),
+            (60, "1m"),
+            (61, "1m 1s"),
+            (3600, "1h"),
+            (3720, "1h 2m"),
+            (3601, "1h"),
+            (604_799, "6d 23h"),
+            (86_400, "1d"),
+        ] {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
     }

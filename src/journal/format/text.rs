@@ -16,7 +16,12 @@ pub(super) fn line(event: &Event) -> String {
 /// The line of a log record from another module.
 pub(super) fn message(level: Level, module: &str, text: &str) -> String {
     let level = level.as_str().to_ascii_lowercase();
-    let values = [("event", Value::from("message")), ("level", level.into()), ("module", module.into()), ("message", text.into())];
+    let values = [
+        ("event", Value::from("message")),
+        ("level", level.into()),
+        ("module", module.into()),
+        ("message", text.into()),
+    ];
     join(values.iter().map(|(key, value)| (*key, value)))
 }
 
@@ -38,7 +43,8 @@ fn join<'a>(facts: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
 }
 
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\'))
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\'))
 }
 
 #[cfg(test)]
@@ -89,15 +95,24 @@ event=error message=\"it broke\"
 event=held-back lines=9 within=60 message=\"9 lines held back\"
 event=stopping blocks_left=2"
         );
-        assert_eq!(all().iter().map(|event| line(event)).collect::<Vec<_>>().join("\n"), expected);
+        assert_eq!(all().iter().map(line).collect::<Vec<_>>().join("\n"), expected);
     }
 
     #[test]
     fn a_name_has_its_key_behind_the_address() {
         for (notice, start) in [
-            (scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None), "event=scan address=10.77.1.1 name=scanner.example source="),
-            (blocked("10.77.1.1", 1, false), "event=blocked address=10.77.1.1 name=scanner.example port="),
-            (command(Ended::Success, ""), "event=command address=10.77.1.1 name=scanner.example command="),
+            (
+                scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None),
+                "event=scan address=10.77.1.1 name=scanner.example source=",
+            ),
+            (
+                blocked("10.77.1.1", 1, false),
+                "event=blocked address=10.77.1.1 name=scanner.example port=",
+            ),
+            (
+                command(Ended::Success, ""),
+                "event=command address=10.77.1.1 name=scanner.example command=",
+            ),
         ] {
             let line = line(&named(notice));
             assert!(line.starts_with(start), "{line}");

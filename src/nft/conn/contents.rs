@@ -23,14 +23,30 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
-    pub fn get_element(&mut self, set: impl Into<SetSpec>, key: Key) -> Result<Option<ElementInfo>, Error> {
+    pub fn get_element(
+        &mut self,
+        set: impl Into<SetSpec>,
+        key: Key,
+    ) -> Result<Option<ElementInfo>, Error> {
         let (set, table) = (set.into(), self.schema.table);
         if set.interval {
             // The kernel returns the start of an interval only; such sets are small.
-            return Ok(self.dump_set(set)?.into_iter().find(|info| (info.key..=info.last()).contains(&key)));
+            return Ok(self
+                .dump_set(set)?
+                .into_iter()
+                .find(|info| (info.key..=info.last()).contains(&key)));
         }
-        let sequence =
-            self.request(|out, sequence| one(out, table, sequence, (message::GETSETELEM, 0), set, &Element::key_only(key), Past::default()))?;
+        let sequence = self.request(|out, sequence| {
+            one(
+                out,
+                table,
+                sequence,
+                (message::GETSETELEM, 0),
+                set,
+                &Element::key_only(key),
+                Past::default(),
+            )
+        })?;
         let mut found = None;
         let answer = self.answers(sequence, true, |message| {
             let mut is_found = false;
@@ -43,7 +59,9 @@ impl Connection {
         match answer {
             Ok(_) => Ok(found),
             // The set or the element is missing: only then is the set asked for.
-            Err(error) if error.is_not_found() => self.has_set(set).and_then(|has| if has { Ok(None) } else { Err(error) }),
+            Err(error) if error.is_not_found() => {
+                self.has_set(set).and_then(|has| if has { Ok(None) } else { Err(error) })
+            }
             Err(error) => Err(error),
         }
     }
@@ -55,7 +73,11 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
-    pub fn get_elements(&mut self, set: impl Into<SetSpec>, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
+    pub fn get_elements(
+        &mut self,
+        set: impl Into<SetSpec>,
+        keys: &[Key],
+    ) -> Result<Vec<Option<ElementInfo>>, Error> {
         let set = set.into();
         let mut all = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(REQUESTS_PER_DATAGRAM) {
@@ -64,18 +86,36 @@ impl Connection {
         // The kernel reports a missing element, set and table alike.
         if !all.is_empty() && all.iter().all(Option::is_none) && !self.has_set(set)? {
             let object = format!("elements of set {}", set.name);
-            return Err(Error::Apply { verb: "get", object, errno: rustix::io::Errno::NOENT.raw_os_error(), message: None });
+            return Err(Error::Apply {
+                verb: "get",
+                object,
+                errno: rustix::io::Errno::NOENT.raw_os_error(),
+                message: None,
+            });
         }
         Ok(all)
     }
 
-    fn get_chunk(&mut self, set: SetSpec, keys: &[Key], all: &mut Vec<Option<ElementInfo>>) -> Result<(), Error> {
+    fn get_chunk(
+        &mut self,
+        set: SetSpec,
+        keys: &[Key],
+        all: &mut Vec<Option<ElementInfo>>,
+    ) -> Result<(), Error> {
         let table = self.schema.table;
         let (first, from) = (self.sequence.wrapping_add(1), all.len());
         self.out.clear();
         for key in keys {
             self.sequence = self.sequence.wrapping_add(1);
-            one(&mut self.out, table, self.sequence, (message::GETSETELEM, 0), set, &Element::key_only(*key), Past::default());
+            one(
+                &mut self.out,
+                table,
+                self.sequence,
+                (message::GETSETELEM, 0),
+                set,
+                &Element::key_only(*key),
+                Past::default(),
+            );
             all.push(None);
         }
         self.transmit()?;
@@ -83,20 +123,35 @@ impl Connection {
         let mut failure = None;
         while waiting > 0 {
             let received = self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT);
-            let Some(datagram) = received.map_err(|source| Error::Socket { verb: "receive from", source })? else {
+            let Some(datagram) =
+                received.map_err(|source| Error::Socket { verb: "receive from", source })?
+            else {
                 return Err(no_answer("get", &format!("elements of set {}", set.name)));
             };
             for message in Messages(datagram) {
-                let Ok(position) = usize::try_from(message.header.sequence.wrapping_sub(first)) else { continue };
-                let Some(place) = all.get_mut(from..).and_then(|all| all.get_mut(position)) else { continue };
+                let Ok(position) = usize::try_from(message.header.sequence.wrapping_sub(first))
+                else {
+                    continue;
+                };
+                let Some(place) = all.get_mut(from..).and_then(|all| all.get_mut(position)) else {
+                    continue;
+                };
                 waiting = waiting.saturating_sub(1);
                 match message.answer() {
-                    Some(answer) if answer.errno == rustix::io::Errno::NOENT.raw_os_error() || answer.errno == 0 => {}
+                    Some(answer)
+                        if answer.errno == rustix::io::Errno::NOENT.raw_os_error()
+                            || answer.errno == 0 => {}
                     Some(answer) => {
                         let sequence = message.header.sequence;
-                        failure = Some(Failure { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) });
+                        failure = Some(Failure {
+                            sequence,
+                            errno: answer.errno,
+                            message: answer.message.map(str::to_owned),
+                        });
                     }
-                    None => decode::elements(&message, table, set, |element| *place = Some(element.info)),
+                    None => decode::elements(&message, table, set, |element| {
+                        *place = Some(element.info)
+                    }),
                 }
             }
         }
@@ -106,7 +161,10 @@ impl Connection {
     pub(super) fn has_set(&mut self, set: SetSpec) -> Result<bool, Error> {
         let table = self.schema.table;
         Ok(self
-            .dump(|out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence), |message| decode::set(message, table))?
+            .dump(
+                |out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence),
+                |message| decode::set(message, table),
+            )?
             .iter()
             .any(|found| found.name == set.name))
     }
@@ -136,7 +194,11 @@ impl Connection {
                 // the next one, or to the end of all addresses: it is believed when a second dump says the same.
                 let is_whole = element::has_all_ends(&mut raw);
                 let found = element::join(set, raw);
-                let is_same = all.len() == found.len() && all.iter().zip(&found).all(|(a, b): (&ElementInfo, _)| (a.key, a.end) == (b.key, b.end));
+                let is_same = all.len() == found.len()
+                    && all
+                        .iter()
+                        .zip(&found)
+                        .all(|(a, b): (&ElementInfo, _)| (a.key, a.end) == (b.key, b.end));
                 if is_whole || is_same {
                     return Ok(found);
                 }
@@ -168,7 +230,9 @@ impl Connection {
             self.dump_into(
                 |out, sequence| encode::dump_set(out, table, sequence, set),
                 &mut received,
-                |received, message| decode::elements(message, table, set, |one| received.push(one.info.key)),
+                |received, message| {
+                    decode::elements(message, table, set, |one| received.push(one.info.key))
+                },
             )?;
             let (count, before) = (received.len(), known.len());
             known.extend(received);
@@ -184,10 +248,19 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::dump_set`].
-    pub fn contents(&mut self, set: impl Into<SetSpec>, count: Option<u32>, known: impl FnOnce() -> Vec<Key>) -> Result<Vec<ElementInfo>, Error> {
+    pub fn contents(
+        &mut self,
+        set: impl Into<SetSpec>,
+        count: Option<u32>,
+        known: impl FnOnce() -> Vec<Key>,
+    ) -> Result<Vec<ElementInfo>, Error> {
         let set = set.into();
-        if let Some(count) = count.and_then(|count| usize::try_from(count).ok()).filter(|count| *count > LIGHT_DUMP && !set.interval) {
-            let found: Vec<ElementInfo> = self.get_elements(set, &known())?.into_iter().flatten().collect();
+        if let Some(count) = count
+            .and_then(|count| usize::try_from(count).ok())
+            .filter(|count| *count > LIGHT_DUMP && !set.interval)
+        {
+            let found: Vec<ElementInfo> =
+                self.get_elements(set, &known())?.into_iter().flatten().collect();
             if found.len() >= count {
                 return Ok(found);
             }

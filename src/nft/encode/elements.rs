@@ -10,7 +10,9 @@ use crate::netlink::message::{NLM_F_CREATE, NLM_F_DUMP, Open, Writer};
 use crate::nft::element::{COMMENT_MAX, Element, ElementInfo, Key};
 use crate::nft::expr::Expr;
 use crate::nft::model::Set;
-use crate::nft::numbers::{ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, ELEM_UDATA_FLAGS, INTERVAL_OPEN, attr, message};
+use crate::nft::numbers::{
+    ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, ELEM_UDATA_FLAGS, INTERVAL_OPEN, attr, message,
+};
 use crate::nft::schema::{SetSpec, Table};
 
 /// Bytes of an element list in one message: well below the 65,535 that the attribute's length can say.
@@ -42,7 +44,14 @@ pub struct Elements {
 
 impl Elements {
     /// Starts a message: `kind` is NEWSETELEM, GETSETELEM or DELSETELEM.
-    pub fn begin(out: &mut Writer, table: Table, sequence: u32, kind: u16, flags: u16, id: SetSpec) -> Self {
+    pub fn begin(
+        out: &mut Writer,
+        table: Table,
+        sequence: u32,
+        kind: u16,
+        flags: u16,
+        id: SetSpec,
+    ) -> Self {
         let message = open(out, kind, flags, sequence);
         out.attr_str(attr::ELEMS_SET, id.name);
         out.attr_str(attr::ELEMS_TABLE, table.name);
@@ -130,8 +139,20 @@ pub fn dump_set(out: &mut Writer, table: Table, sequence: u32, id: SetSpec) {
 }
 
 /// The ranges as elements without timeout, in as many messages as they need.
-pub fn add_ranges(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, ranges: &[RangeInclusive<Key>]) {
-    add_all(out, table, sequence, id, ranges.iter().map(|range| (Element::range(range), Past::default())));
+pub fn add_ranges(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    id: SetSpec,
+    ranges: &[RangeInclusive<Key>],
+) {
+    add_all(
+        out,
+        table,
+        sequence,
+        id,
+        ranges.iter().map(|range| (Element::range(range), Past::default())),
+    );
 }
 
 /// Which counters restored elements are written with.
@@ -144,31 +165,59 @@ pub enum Counters {
 }
 
 /// Elements that were in the kernel before, with their remaining time, and their counters if the set still counts.
-pub fn add_again(out: &mut Writer, table: Table, sequence: &mut u32, set: &Set, elements: &[ElementInfo], counters: Counters) {
+pub fn add_again(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    set: &Set,
+    elements: &[ElementInfo],
+    counters: Counters,
+) {
     let again = elements.iter().map(|info| {
         let timeout = info.timeout.filter(|_| set.timeouts);
-        let element = Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
+        let element =
+            Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
         // A set with a counter creates one for each element; sending one with value zero costs the kernel a look-up by name each.
         let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
         let has_own = set.id.element_counters && counters == Counters::Now;
-        (element, Past { counter: (has_counted || has_own).then_some((info.packets, info.bytes)), expires: info.expires })
+        (
+            element,
+            Past {
+                counter: (has_counted || has_own).then_some((info.packets, info.bytes)),
+                expires: info.expires,
+            },
+        )
     });
     add_all(out, table, sequence, set.id, again);
 }
 
 /// Takes elements out, in as many messages as they need.
-pub fn delete_all(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, elements: &[ElementInfo]) {
+pub fn delete_all(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    id: SetSpec,
+    elements: &[ElementInfo],
+) {
     write_all(
         out,
         table,
         sequence,
         (message::DELSETELEM, 0),
         id,
-        elements.iter().map(|info| (Element { end: info.end, ..Element::key_only(info.key) }, Past::default())),
+        elements.iter().map(|info| {
+            (Element { end: info.end, ..Element::key_only(info.key) }, Past::default())
+        }),
     );
 }
 
-fn add_all<'a>(out: &mut Writer, table: Table, sequence: &mut u32, id: SetSpec, elements: impl Iterator<Item = (Element<'a>, Past)>) {
+fn add_all<'a>(
+    out: &mut Writer,
+    table: Table,
+    sequence: &mut u32,
+    id: SetSpec,
+    elements: impl Iterator<Item = (Element<'a>, Past)>,
+) {
     write_all(out, table, sequence, (message::NEWSETELEM, NLM_F_CREATE), id, elements);
 }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use crate::netlink::message::Writer;
 use crate::nft::expr::{Expr, VerdictCode};
-use crate::nft::numbers::{FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN, attr};
+use crate::nft::numbers::{
+    FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR, LIMIT_INVERT, VERDICT_GOTO, VERDICT_JUMP, VERDICT_RETURN,
+    attr,
+};
 
 /// Name and data of an expression.
 pub(in crate::nft) fn expression(out: &mut Writer, expr: &Expr) {

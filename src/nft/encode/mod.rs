@@ -11,10 +11,13 @@ mod expression;
 mod objects;
 
 pub use batch::{begin, end, get_generation, of_table};
-pub use elements::{Counters, Elements, Past, add_again, add_ranges, delete_all, dump_set, flush_set};
+pub use elements::{
+    Counters, Elements, Past, add_again, add_ranges, delete_all, dump_set, flush_set,
+};
 pub(super) use expression::expression;
 pub use objects::{
-    delete_chain, delete_flowtable, delete_object, delete_set, flush_rules, key_len, key_type, new_chain, new_rule, new_set, new_table, set_flags,
+    delete_chain, delete_flowtable, delete_object, delete_set, flush_rules, key_len, key_type,
+    new_chain, new_rule, new_set, new_table, set_flags,
 };
 
 pub use super::numbers::{NFPROTO_INET, SUBSYSTEM, message, set_flag, table_flag};

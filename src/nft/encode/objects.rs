@@ -6,7 +6,9 @@ use super::expression::{expression, milliseconds};
 use crate::netlink::message::{NLM_F_APPEND, NLM_F_CREATE, Writer};
 use crate::nft::expr::Expr;
 use crate::nft::model::{Chain, Owner, Set};
-use crate::nft::numbers::{NF_ACCEPT, SET_UDATA_BYTEORDER, SET_UDATA_COMMENT, attr, message, set_flag};
+use crate::nft::numbers::{
+    NF_ACCEPT, SET_UDATA_BYTEORDER, SET_UDATA_COMMENT, attr, message, set_flag,
+};
 use crate::nft::schema::{DataType, SetSpec, Table};
 
 /// Creates the table, wakes it if it is dormant, or takes one over that persists without an owner.
@@ -55,10 +57,14 @@ pub fn new_set(out: &mut Writer, table: Table, sequence: u32, set: &Set, id: u32
 
 /// The kernel's flags of a set.
 pub fn set_flags(set: &Set) -> u32 {
-    [(set_flag::INTERVAL, set.id.interval), (set_flag::TIMEOUT, set.timeouts), (set_flag::EVAL, set.owner == Owner::Rules)]
-        .into_iter()
-        .filter_map(|(flag, is_set)| is_set.then_some(flag))
-        .sum()
+    [
+        (set_flag::INTERVAL, set.id.interval),
+        (set_flag::TIMEOUT, set.timeouts),
+        (set_flag::EVAL, set.owner == Owner::Rules),
+    ]
+    .into_iter()
+    .filter_map(|(flag, is_set)| is_set.then_some(flag))
+    .sum()
 }
 
 /// nft's number for the key's type; the kernel only keeps it (nftables, datatype.h; `TYPE_BITS` is 6).

@@ -29,7 +29,10 @@ fn parts(bytes: &[u8]) -> [&[u8]; 3] {
 fn assert_shown(findings: &[Finding]) {
     for finding in findings {
         let shown = finding.to_string();
-        assert!(shown.len() < 8000 && !shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+        assert!(
+            shown.len() < 8000 && !shown.chars().any(|c| c.is_control() && c != '\n'),
+            "{shown:?}"
+        );
         assert!(!finding.message.is_empty() && !finding.remedy.is_empty(), "{shown}");
     }
 }
@@ -37,8 +40,13 @@ fn assert_shown(findings: &[Finding]) {
 fuzz_target!(|bytes: &[u8]| {
     let (modes, bytes) = bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest));
     let [config, defaults, ignored] = parts(bytes);
-    let source = |name: &str, bytes: &[u8]| Source { name: PathBuf::from(name), bytes: bytes.to_vec() };
-    let (config, defaults, ignored) = (source("portsentry.conf", config), source("default", defaults), source("portsentry.ignore", ignored));
+    let source =
+        |name: &str, bytes: &[u8]| Source { name: PathBuf::from(name), bytes: bytes.to_vec() };
+    let (config, defaults, ignored) = (
+        source("portsentry.conf", config),
+        source("default", defaults),
+        source("portsentry.ignore", ignored),
+    );
     let words = ["", "tcp", "stcp", "atcp", "udp", "sudp", "audp", "stealth"];
     let request = Request {
         config: &config,
@@ -52,9 +60,12 @@ fuzz_target!(|bytes: &[u8]| {
     };
     match import(&request) {
         Ok(translated) => {
-            assert!(translated.findings.iter().all(|finding| finding.severity == Severity::Warning));
+            assert!(
+                translated.findings.iter().all(|finding| finding.severity == Severity::Warning)
+            );
             assert_shown(&translated.findings);
-            let loaded = config::parse(&translated.yaml, "translated").unwrap_or_else(|refused| panic!("{refused}\n{}", translated.yaml));
+            let loaded = config::parse(&translated.yaml, "translated")
+                .unwrap_or_else(|refused| panic!("{refused}\n{}", translated.yaml));
             assert_shown(&loaded.warnings);
         }
         Err(refused) => {

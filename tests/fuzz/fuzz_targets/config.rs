@@ -24,7 +24,10 @@ fuzz_target!(|text: &str| {
     };
     for finding in findings {
         let shown = finding.to_string();
-        assert!(shown.len() < 4000 && !shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+        assert!(
+            shown.len() < 4000 && !shown.chars().any(|c| c.is_control() && c != '\n'),
+            "{shown:?}"
+        );
         assert!(!finding.message.is_empty() && !finding.remedy.is_empty(), "{shown}");
     }
 });

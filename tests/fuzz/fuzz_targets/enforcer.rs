@@ -38,7 +38,13 @@ fn step(bytes: &[u8; 4]) -> Step {
         16 | 17 => Step::Delete { set: a, which: b },
         18 => Step::Retime { set: a, which: a >> 1, seconds },
         19 => Step::FlushSet { set: a },
-        20 => if a & 1 == 0 { Step::DeleteTable } else { Step::DeleteRules },
+        20 => {
+            if a & 1 == 0 {
+                Step::DeleteTable
+            } else {
+                Step::DeleteRules
+            }
+        }
         21 => Step::Lose,
         22 => Step::Refuse { set: a, writes: b, how: c },
         _ if a & 1 == 0 => Step::Reconfigure { prefix: b, total: c },

@@ -15,12 +15,26 @@ fn step(bytes: &[u8; 5]) -> Step {
     let [what, a, b, c, d] = *bytes;
     let long = u32::from_le_bytes([a, b, c, d]);
     match what % 16 {
-        0..5 => Step::Probe { from: usize::from(a % 12), port: b % 8, transport: c % 4, scan: usize::from(d % 12), ambiguous: d & 0x80 != 0, held: d & 0x40 != 0 },
-        5 => Step::Block { whom: usize::from(a % 16), seconds: (b & 1 == 1).then(|| u16::from_le_bytes([c, d]) % 300) },
+        0..5 => Step::Probe {
+            from: usize::from(a % 12),
+            port: b % 8,
+            transport: c % 4,
+            scan: usize::from(d % 12),
+            ambiguous: d & 0x80 != 0,
+            held: d & 0x40 != 0,
+        },
+        5 => Step::Block {
+            whom: usize::from(a % 16),
+            seconds: (b & 1 == 1).then(|| u16::from_le_bytes([c, d]) % 300),
+        },
         6 if b & 3 == 3 => Step::Removed { whom: usize::from(a % 16) },
         6 if b & 3 == 2 => Step::UnblockWithin { whom: usize::from(a % 16) },
         6 => Step::Unblock { whom: usize::from(a % 16) },
-        7..11 => Step::Answer { which: usize::from(a), ok: b % 5 != 0, packets: (c % 5 != 0).then_some(d) },
+        7..11 => Step::Answer {
+            which: usize::from(a),
+            ok: b % 5 != 0,
+            packets: (c % 5 != 0).then_some(d),
+        },
         11 => Step::NeverBlock { lists: a % 16 },
         12 => Step::Reconfigure { variant: a % 64 },
         13 => Step::Timers,

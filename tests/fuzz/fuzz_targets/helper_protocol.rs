@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
-use portsentry::helper::protocol::{LINE_MAX, Lines, Order, Message, encode};
+use portsentry::helper::protocol::{LINE_MAX, Lines, Message, Order, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,7 +26,11 @@ fn read_all<T: DeserializeOwned>(bytes: &[u8], piece: usize) -> (Vec<T>, bool) {
 
 fn check<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8], piece: usize) {
     let (all, refused) = read_all::<T>(bytes, piece);
-    assert_eq!((&all, refused), (&read_all(bytes, bytes.len().max(1)).0, read_all::<T>(bytes, 1).1), "cut otherwise, it says something else");
+    assert_eq!(
+        (&all, refused),
+        (&read_all(bytes, bytes.len().max(1)).0, read_all::<T>(bytes, 1).1),
+        "cut otherwise, it says something else"
+    );
     for one in &all {
         // Escaping may make a line longer than it came.
         let Some(line) = encode(one) else { continue };
@@ -36,7 +40,8 @@ fn check<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8], piec
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let (piece, bytes) = bytes.split_first().map_or((1, bytes), |(first, rest)| (usize::from(*first) + 1, rest));
+    let (piece, bytes) =
+        bytes.split_first().map_or((1, bytes), |(first, rest)| (usize::from(*first) + 1, rest));
     check::<Order>(bytes, piece);
     check::<Message>(bytes, piece);
 });

@@ -10,10 +10,17 @@ fn lines<'b>(lines: impl Iterator<Item = &'b [u8]>) -> Vec<&'b [u8]> {
 
 fuzz_target!(|bytes: &[u8]| {
     // What the marks begin with is hard to guess: a NUL stands for it.
-    let file: Vec<u8> = bytes.iter().flat_map(|byte| if *byte == 0 { b"# portsentry: ".to_vec() } else { vec![*byte] }).collect();
+    let file: Vec<u8> = bytes
+        .iter()
+        .flat_map(|byte| if *byte == 0 { b"# portsentry: ".to_vec() } else { vec![*byte] })
+        .collect();
     let parts = match Parts::of(&file) {
         Ok(parts) => parts,
-        Err((what, line)) => return assert!(!what.is_empty() && (1..=file.split(|byte| *byte == b'\n').count()).contains(&line)),
+        Err((what, line)) => {
+            return assert!(
+                !what.is_empty() && (1..=file.split(|byte| *byte == b'\n').count()).contains(&line)
+            );
+        }
     };
     for count in [0, 1, 3] {
         let wanted: Vec<String> = (0..count).map(|n| format!("ALL: 192.0.2.{n}")).collect();

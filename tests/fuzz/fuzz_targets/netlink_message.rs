@@ -6,7 +6,14 @@ use portsentry::netlink::message::{Attributes, Messages};
 
 fn walk(attributes: Attributes<'_>, depth: usize) {
     for attribute in attributes {
-        let _ = (attribute.u8(), attribute.be16(), attribute.be32(), attribute.be64(), attribute.ne32(), attribute.str());
+        let _ = (
+            attribute.u8(),
+            attribute.be16(),
+            attribute.be32(),
+            attribute.be64(),
+            attribute.ne32(),
+            attribute.str(),
+        );
         if depth > 0 {
             walk(attribute.nested(), depth - 1);
         }

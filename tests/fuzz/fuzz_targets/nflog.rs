@@ -9,7 +9,9 @@ fuzz_target!(|bytes: &[u8]| {
     let mut packets = 0;
     counters.on_datagram(bytes, 77, &mut |packet| {
         packets += 1;
-        assert!(packet.payload.is_empty() || bytes.as_ptr_range().contains(&packet.payload.as_ptr()));
+        assert!(
+            packet.payload.is_empty() || bytes.as_ptr_range().contains(&packet.payload.as_ptr())
+        );
         assert!(packet.payload.len() + packet.prefix.len() <= 2 * bytes.len());
     });
     assert_eq!(counters.statistics().packets, packets);

@@ -12,7 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
     let mut ids = Vec::new();
     counters.on_datagram(bytes, &mut verdicts, &mut |waiting| {
         ids.push(waiting.id);
-        assert!(waiting.packet.payload.is_empty() || bytes.as_ptr_range().contains(&waiting.packet.payload.as_ptr()));
+        assert!(
+            waiting.packet.payload.is_empty()
+                || bytes.as_ptr_range().contains(&waiting.packet.payload.as_ptr())
+        );
         if waiting.id % 3 == 0 { Verdict::Drop } else { Verdict::Accept }
     });
     counters.settle(&mut verdicts);

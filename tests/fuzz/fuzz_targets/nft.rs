@@ -33,10 +33,21 @@ static REAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
             encode::new_rule(&mut out, SCHEMA.table, 0, chain.name, &lower(rule));
         }
     }
-    let list = Elements::begin(&mut out, SCHEMA.table, 1, message::NEWSETELEM, 0, SetId::BlockedNets4.spec());
+    let list = Elements::begin(
+        &mut out,
+        SCHEMA.table,
+        1,
+        message::NEWSETELEM,
+        0,
+        SetId::BlockedNets4.spec(),
+    );
     for network in ["10.0.0.0/8", "192.0.2.0/25", "192.0.2.128/25", "255.255.255.255/32"] {
         let past = Past { counter: Some((3, 180)), expires: None };
-        list.push(&mut out, &Element::network(network.parse().expect("a network")).comment("by hand: x"), past);
+        list.push(
+            &mut out,
+            &Element::network(network.parse().expect("a network")).comment("by hand: x"),
+            past,
+        );
     }
     list.end(&mut out);
     out.bytes().to_vec()
@@ -44,7 +55,12 @@ static REAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 fn read_all(message: &Message<'_>) {
     let table = SCHEMA.table;
-    let _ = (decode::table(message, table), decode::chain(message, table), decode::set(message, table), decode::rule(message, table));
+    let _ = (
+        decode::table(message, table),
+        decode::chain(message, table),
+        decode::set(message, table),
+        decode::rule(message, table),
+    );
     let _ = (decode::generation(message), decode::notification(message, SCHEMA));
     let (verb, object) = decode::describe(message, SCHEMA);
     assert!(!verb.is_empty() && !object.is_empty());
@@ -60,7 +76,9 @@ fn read_all(message: &Message<'_>) {
         if id.interval {
             assert!(joined.is_sorted_by(|a, b| a.last() < b.key), "{id:?} {joined:?}");
             let merged = merge(joined.iter().map(|element| element.key..=element.last()).collect());
-            assert!(merged.len() <= joined.len() && merged.is_sorted_by(|a, b| a.end() < b.start()));
+            assert!(
+                merged.len() <= joined.len() && merged.is_sorted_by(|a, b| a.end() < b.start())
+            );
         }
     }
 }
@@ -89,7 +107,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
         _ => {
             let messages: Vec<_> = Messages(&REAL).collect();
-            let Some(message) = messages.get((usize::from(*which) + usize::from(how / 3)) % messages.len()) else { return };
+            let Some(message) =
+                messages.get((usize::from(*which) + usize::from(how / 3)) % messages.len())
+            else {
+                return;
+            };
             let mut payload = message.payload.to_vec();
             for [low, high, byte] in rest.as_chunks::<3>().0 {
                 let at = usize::from(u16::from_le_bytes([*low, *high])) % payload.len();

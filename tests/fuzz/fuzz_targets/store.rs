@@ -100,7 +100,9 @@ fn checksum(values: &[Value]) -> i64 {
 fn new_database() -> Connection {
     let connection = Connection::open_in_memory().expect("a database");
     for (name, columns) in TABLES {
-        connection.execute_batch(&format!("CREATE TABLE {name} ({})", columns.join(", "))).expect("a table");
+        connection
+            .execute_batch(&format!("CREATE TABLE {name} ({})", columns.join(", ")))
+            .expect("a table");
     }
     connection
 }
@@ -131,7 +133,10 @@ fn fill(connection: &Connection, input: &mut Input<'_>) {
 
 fn assert_in_range(content: &Content) {
     for block in &content.blocks {
-        assert!(block.source.prefix_len() <= if block.source.addr().is_ipv4() { 32 } else { 128 }, "{block:?}");
+        assert!(
+            block.source.prefix_len() <= if block.source.addr().is_ipv4() { 32 } else { 128 },
+            "{block:?}"
+        );
         assert_eq!(block.source.network(), block.source.network().trunc(), "{block:?}");
         let comment = block.reason.comment();
         assert!(comment.len() < 128 && !comment.chars().any(char::is_control), "{comment:?}");
@@ -149,13 +154,21 @@ thread_local! {
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
     let version = 1 + i32::from(input.byte() & 1);
-    let now = Mark { boot: "now".to_owned(), wall: 1_700_000_500_000, clock: MonoTime::from_millis(u64::from(input.byte()) * 1000) };
+    let now = Mark {
+        boot: "now".to_owned(),
+        wall: 1_700_000_500_000,
+        clock: MonoTime::from_millis(u64::from(input.byte()) * 1000),
+    };
     DATABASE.with(|connection| {
         fill(connection, &mut input);
         match load(connection, Path::new("fuzzed"), version) {
             Ok((content, whole)) => {
                 let rows = |name: &str| {
-                    connection.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get::<_, i64>(0)).expect("a count") as usize
+                    connection
+                        .query_row(&format!("SELECT count(*) FROM {name}"), [], |row| {
+                            row.get::<_, i64>(0)
+                        })
+                        .expect("a count") as usize
                 };
                 let read = [content.blocks.len(), content.offenders.len(), content.evidence.len()];
                 let there = [rows("blocks"), rows("offenders"), rows("evidence")];

@@ -6,7 +6,9 @@ use portsentry::probe::Probe;
 use portsentry::wire::{self, Transport};
 
 fn inside(whole: &[u8], part: &[u8]) -> bool {
-    part.is_empty() || (whole.as_ptr_range().contains(&part.as_ptr()) && part.as_ptr_range().end <= whole.as_ptr_range().end)
+    part.is_empty()
+        || (whole.as_ptr_range().contains(&part.as_ptr())
+            && part.as_ptr_range().end <= whole.as_ptr_range().end)
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -26,7 +28,11 @@ fuzz_target!(|bytes: &[u8]| {
     match Probe::from_packet(&packet, &(32768..=60999)) {
         Ok(probe) => {
             assert_ne!(probe.source, probe.destination);
-            assert!(!probe.source.is_multicast() && !probe.source.is_loopback() && !probe.source.is_unspecified());
+            assert!(
+                !probe.source.is_multicast()
+                    && !probe.source.is_loopback()
+                    && !probe.source.is_unspecified()
+            );
             assert!(!probe.destination.is_multicast());
             assert_eq!(probe.scan.name().parse(), Ok(probe.scan));
         }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use super::scene::{Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answered, orders, unpacked};
+use super::scene::{
+    Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answered, orders, unpacked,
+};
 use crate::support::jail::Jail;
 use crate::support::{eventually, missing};
 
@@ -42,14 +44,21 @@ fn machine(scene: &Scene, packages: &Path) -> Jail {
 fn start(machine: &Jail) -> Child {
     let firewalld = machine.also("exec firewalld --nofork");
     let answers = || machine.output(&["firewall-cmd", "--state"], ANSWER_TIMEOUT).status.success();
-    assert!(eventually(ANSWER_TIMEOUT, answers), "firewalld does not answer: {}", machine.last_words());
+    assert!(
+        eventually(ANSWER_TIMEOUT, answers),
+        "firewalld does not answer: {}",
+        machine.last_words()
+    );
     firewalld
 }
 
 /// Ends it as its unit does: it then removes its rules.
 fn stop(machine: &Jail, mut firewalld: Child) {
     orders(machine, "kill $(cat /run/firewalld.pid)");
-    assert!(eventually(ANSWER_TIMEOUT, || firewalld.try_wait().unwrap().is_some()), "firewalld does not end");
+    assert!(
+        eventually(ANSWER_TIMEOUT, || firewalld.try_wait().unwrap().is_some()),
+        "firewalld does not end"
+    );
 }
 
 // P14
@@ -62,7 +71,10 @@ fn no_action_of_firewalld_loses_a_block() {
     let (handle, knocks) = (scene.handle(), scene.knocks());
     let firewalld = start(&machine);
     beside.all_is_well("the start of firewalld");
-    assert!(scene.handle_of("firewalld").is_some() && !scene.lets_in(SHUT), "firewalld is not in force");
+    assert!(
+        scene.handle_of("firewalld").is_some() && !scene.lets_in(SHUT),
+        "firewalld is not in force"
+    );
     orders(&machine, &format!("firewall-cmd --add-port={SHUT}/tcp"));
     beside.all_is_well("--add-port");
     assert!(scene.lets_in(SHUT));
@@ -78,12 +90,20 @@ fn no_action_of_firewalld_loses_a_block() {
     // As `systemctl reload firewalld` does.
     let before = scene.handle_of("firewalld");
     orders(&machine, "kill -HUP $(cat /run/firewalld.pid)");
-    assert!(eventually(ANSWER_TIMEOUT, || scene.handle_of("firewalld").is_some_and(|now| Some(now) != before)), "firewalld does not reload");
+    assert!(
+        eventually(ANSWER_TIMEOUT, || scene
+            .handle_of("firewalld")
+            .is_some_and(|now| Some(now) != before)),
+        "firewalld does not reload"
+    );
     // It answers when it has finished.
     orders(&machine, "firewall-cmd --state");
     beside.all_is_well("SIGHUP");
     // A rule that it passes to iptables.
-    orders(&machine, "firewall-cmd --direct --add-rule ipv4 filter INPUT 0 -s 192.0.2.0/24 -j DROP");
+    orders(
+        &machine,
+        "firewall-cmd --direct --add-rule ipv4 filter INPUT 0 -s 192.0.2.0/24 -j DROP",
+    );
     beside.all_is_well("a direct rule");
     stop(&machine, firewalld);
     assert_eq!(scene.handle_of("firewalld"), None);
@@ -100,11 +120,18 @@ fn firewalld_over_iptables_loses_no_block() {
     let Some(packages) = packages() else { return };
     let scene = Scene::new();
     let machine = machine(&scene, &packages);
-    orders(&machine, "sed -i s/^FirewallBackend=.*/FirewallBackend=iptables/ /etc/firewalld/firewalld.conf");
+    orders(
+        &machine,
+        "sed -i s/^FirewallBackend=.*/FirewallBackend=iptables/ /etc/firewalld/firewalld.conf",
+    );
     let mut beside = Beside::start(&scene, "");
     let (handle, knocks) = (scene.handle(), scene.knocks());
     let firewalld = start(&machine);
-    assert_eq!((scene.handle_of("firewalld"), scene.lets_in(SHUT)), (None, false), "firewalld is not in force");
+    assert_eq!(
+        (scene.handle_of("firewalld"), scene.lets_in(SHUT)),
+        (None, false),
+        "firewalld is not in force"
+    );
     for order in ["--reload", "--complete-reload"] {
         orders(&machine, &format!("firewall-cmd {order}"));
         beside.all_is_well(order);

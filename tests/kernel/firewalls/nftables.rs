@@ -47,13 +47,19 @@ fn cannot_run() -> bool {
 /// process; returns its process id.
 fn service(host: &Namespace, key: &str, text: &str) -> u32 {
     let unit = std::fs::read_to_string(UNIT).unwrap_or_default();
-    let own = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
-    let command = own.unwrap_or_else(|| if key == "ExecStop" { "nft flush ruleset".to_owned() } else { format!("nft -f {FILE}") });
+    let own =
+        unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
+    let command = own.unwrap_or_else(|| {
+        if key == "ExecStop" { "nft flush ruleset".to_owned() } else { format!("nft -f {FILE}") }
+    });
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     // ip(8) gives each program its own mount namespace. The shell becomes nft, so that its process
     // id is known.
-    let mut nft = host.spawn("sh", &["-c", &format!("mount --bind {} {FILE} && exec {command}", file.path().display())]);
+    let mut nft = host.spawn(
+        "sh",
+        &["-c", &format!("mount --bind {} {FILE} && exec {command}", file.path().display())],
+    );
     assert!(nft.0.wait().unwrap().success(), "{key}");
     nft.0.id()
 }
@@ -81,17 +87,28 @@ fn a_reload_of_nftables_service_is_logged_and_every_block_restored() {
     let scene = Scene::new();
     service(&scene.host, "ExecStart", &file);
     let mut beside = Beside::start(&scene, "");
-    for (address, words) in [("fd72:77:0:1::2", ["--for", "0"]), ("203.0.113.0/24", ["--for", "2h"]), ("198.51.100.9", ["--for", "30m"])] {
+    for (address, words) in [
+        ("fd72:77:0:1::2", ["--for", "0"]),
+        ("203.0.113.0/24", ["--for", "2h"]),
+        ("198.51.100.9", ["--for", "30m"]),
+    ] {
         assert!(beside.daemon.ctl(&[&["block", address], &words[..]].concat()).status.success());
         beside.blocked.push(address.to_owned());
     }
     beside.all_is_well("the start of nftables.service");
     let knocks = scene.knocks();
     let mut gaps = Vec::new();
-    for (round, (file, expected)) in
-        [(&file, &expected[0]), (&other, &expected[1]), (&other, &expected[1]), (&file, &expected[0])].into_iter().enumerate()
+    for (round, (file, expected)) in [
+        (&file, &expected[0]),
+        (&other, &expected[1]),
+        (&other, &expected[1]),
+        (&file, &expected[0]),
+    ]
+    .into_iter()
+    .enumerate()
     {
-        let listed = ["203.0.113.0/24", "198.51.100.9"].map(|address| beside.left(address).unwrap());
+        let listed =
+            ["203.0.113.0/24", "198.51.100.9"].map(|address| beside.left(address).unwrap());
         let handle = scene.handle();
         let (gap, process) = gap(&scene.host, || service(&scene.host, "ExecReload", file));
         gaps.push(gap);
@@ -102,13 +119,20 @@ fn a_reload_of_nftables_service_is_logged_and_every_block_restored() {
         assert_eq!(&shown(&scene.host), expected, "{after}");
         for (address, before) in ["203.0.113.0/24", "198.51.100.9"].into_iter().zip(listed) {
             let left = beside.left(address).unwrap();
-            assert!((before.saturating_sub(5)..=before).contains(&left), "{after}: {address} had {before} s left, and has {left}");
+            assert!(
+                (before.saturating_sub(5)..=before).contains(&left),
+                "{after}: {address} had {before} s left, and has {left}"
+            );
         }
         assert_eq!(beside.left("fd72:77:0:1::/64"), Some(u64::MAX), "{after}");
         assert_eq!(scene.lets_in(SHUT), expected.contains(&SHUT.to_string()), "{after}");
         // All earlier blocks, in one transaction with the rules.
         let blocks = format!("the rules and {} blocks were restored", beside.blocked.len());
-        assert!(beside.daemon.log().contains(&blocks), "{after}: no {blocks:?} in {}", beside.daemon.log());
+        assert!(
+            beside.daemon.log().contains(&blocks),
+            "{after}: no {blocks:?} in {}",
+            beside.daemon.log()
+        );
         beside.all_is_well(&after);
     }
     // Its stop flushes, and loads nothing.
@@ -118,7 +142,9 @@ fn a_reload_of_nftables_service_is_logged_and_every_block_restored() {
     beside.all_is_well("the end of nftables.service");
     assert_eq!(scene.host.run("nft", &["list", "tables"]), "table inet portsentry\n");
     let passed = answered(knocks);
-    println!("reloads: the table was away for {gaps:.1?}; {passed} packets of a blocked source were answered in five, at 50 a second");
+    println!(
+        "reloads: the table was away for {gaps:.1?}; {passed} packets of a blocked source were answered in five, at 50 a second"
+    );
     assert!(gaps.iter().all(|gap| *gap < BOUND), "{gaps:?}");
     assert!(passed < 50, "{passed}");
 }
@@ -130,7 +156,8 @@ fn the_recommended_setup_keeps_the_table_through_a_reload() {
         return;
     }
     let flushing = firewall(&OPEN.to_string());
-    let sparing = flushing.replace("flush ruleset", "table inet filter {}\ndelete table inet filter");
+    let sparing =
+        flushing.replace("flush ruleset", "table inet filter {}\ndelete table inet filter");
     for (yaml, file, since) in [("", sparing, (0, 0)), ("own_table: true\n", flushing, (6, 9))] {
         if linux() < since {
             println!("{yaml:?} is left out: this kernel is older than {since:?}");
@@ -171,7 +198,9 @@ fn a_decoy_answers_where_the_file_of_nftables_service_lets_it_in() {
 
 /// The log and `status` name nft and its process.
 fn is_told(beside: &Beside<'_>, process: u32) {
-    beside.daemon.wait_for_log(&format!("nft (process {process}) changed the table inet portsentry: "));
+    beside
+        .daemon
+        .wait_for_log(&format!("nft (process {process}) changed the table inet portsentry: "));
     let repairs = &beside.daemon.json(&["status"])["repairs"];
     assert_eq!(
         (repairs["program"].as_str(), repairs["process"].as_u64(), repairs["fighting"].as_bool()),

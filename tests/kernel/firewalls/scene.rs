@@ -51,7 +51,12 @@ pub struct Scene {
 impl Scene {
     pub fn new() -> Self {
         let (host, scanner, others) = (Namespace::new(), Namespace::new(), Namespace::new());
-        host.join(&scanner, "fw0", &["10.72.1.1/24", "fd72:1::1/64"], &["10.72.1.2/24", "fd72:77::2/64"]);
+        host.join(
+            &scanner,
+            "fw0",
+            &["10.72.1.1/24", "fd72:1::1/64"],
+            &["10.72.1.2/24", "fd72:77::2/64"],
+        );
         host.run("ip", &["-6", "route", "add", PREFIX6, "dev", "fw0"]);
         scanner.run("ip", &["-6", "route", "add", "fd72:1::/64", "dev", "fw0"]);
         host.join(&others, "fw1", &["10.72.2.1/24"], &["10.72.2.2/24"]);
@@ -80,10 +85,12 @@ impl Scene {
     pub fn session(&self) -> Session {
         // Earlier clients that were not waited for.
         while self.open.accept().is_ok() {}
-        let client = connect(&self.others, HOST_FOR_OTHERS, OPEN, Duration::from_secs(5)).expect("the client gets through");
+        let client = connect(&self.others, HOST_FOR_OTHERS, OPEN, Duration::from_secs(5))
+            .expect("the client gets through");
         let mut service = None;
         let is_there = || {
-            service = self.open.accept().ok().filter(|(_, peer)| *peer == client.local_addr().unwrap());
+            service =
+                self.open.accept().ok().filter(|(_, peer)| *peer == client.local_addr().unwrap());
             service.is_some()
         };
         assert!(eventually(Duration::from_secs(5), is_there), "the service has no connection");
@@ -97,7 +104,8 @@ impl Scene {
 
     /// An address of `others` that has sent nothing so far.
     fn newcomer(&self) -> String {
-        let address = Ipv4Addr::new(10, 72, 2, self.newcomers.fetch_add(1, Ordering::Relaxed)).to_string();
+        let address =
+            Ipv4Addr::new(10, 72, 2, self.newcomers.fetch_add(1, Ordering::Relaxed)).to_string();
         self.others.run("ip", &["addr", "add", &format!("{address}/24"), "dev", "fw1"]);
         address
     }
@@ -110,8 +118,12 @@ impl Scene {
     /// Packets of the scanner that its elements have counted, by IPv4 and IPv6.
     fn dropped(&self) -> [u64; 2] {
         [("blocked4", SCANNER), ("blocked6", "fd72:77::")].map(|(set, key)| {
-            let listing = self.host.run("nft", &["get", "element", "inet", "portsentry", set, &format!("{{ {key} }}")]);
-            let count = |text: &str| text.split_once("counter packets ")?.1.split(' ').next()?.parse().ok();
+            let listing = self.host.run(
+                "nft",
+                &["get", "element", "inet", "portsentry", set, &format!("{{ {key} }}")],
+            );
+            let count =
+                |text: &str| text.split_once("counter packets ")?.1.split(' ').next()?.parse().ok();
             count(&listing).unwrap_or_else(|| panic!("{listing}"))
         })
     }
@@ -120,7 +132,11 @@ impl Scene {
     pub fn handle_of(&self, table: &str) -> Option<u64> {
         let listing = self.host.run("nft", &["-j", "list", "tables"]);
         let tables: serde_json::Value = serde_json::from_str(&listing).unwrap();
-        let entry = tables["nftables"].as_array().unwrap().iter().find(|entry| entry["table"]["name"] == table)?;
+        let entry = tables["nftables"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|entry| entry["table"]["name"] == table)?;
         entry["table"]["handle"].as_u64()
     }
 
@@ -142,7 +158,10 @@ pub fn answered(knocks: [Running; 2]) -> u32 {
         knocks.0.wait().unwrap();
         let mut text = String::new();
         knocks.0.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
-        let counted = text.split(", ").find_map(|word| word.strip_suffix(" received")).and_then(|count| count.parse::<u32>().ok());
+        let counted = text
+            .split(", ")
+            .find_map(|word| word.strip_suffix(" received"))
+            .and_then(|count| count.parse::<u32>().ok());
         counted.unwrap_or_else(|| panic!("{text}"))
     });
     received.iter().sum()
@@ -196,7 +215,10 @@ impl<'a> Beside<'a> {
     pub fn start(scene: &'a Scene, yaml: &str) -> Self {
         let daemon = Daemon::start(&scene.host, &format!("{YAML}{yaml}"));
         for host in [HOST, HOST6] {
-            assert!(eventually(Duration::from_secs(5), || ping(&scene.scanner, &[host])), "the scanner is not answered before it scans");
+            assert!(
+                eventually(Duration::from_secs(5), || ping(&scene.scanner, &[host])),
+                "the scanner is not answered before it scans"
+            );
         }
         let before = Instant::now();
         Scene::scan(&scene.scanner, &[HOST]);
@@ -204,7 +226,14 @@ impl<'a> Beside<'a> {
         Scene::scan(&scene.scanner, &["-6", HOST6]);
         daemon.wait_for_block(PREFIX6);
         let blocked_at = [before, Instant::now()];
-        Self { scene, daemon, session: scene.session(), blocked_at, blocked: [SCANNER, PREFIX6].map(str::to_owned).to_vec(), repairs: 0 }
+        Self {
+            scene,
+            daemon,
+            session: scene.session(),
+            blocked_at,
+            blocked: [SCANNER, PREFIX6].map(str::to_owned).to_vec(),
+            repairs: 0,
+        }
     }
 
     /// Checks all invariants after the other firewall's action (`after`, a description).
@@ -221,20 +250,32 @@ impl<'a> Beside<'a> {
         let scene = self.scene;
         let before = scene.dropped();
         let is_answered = std::thread::scope(|scope| {
-            let pings = [HOST, HOST6].map(|host| scope.spawn(move || ping(&scene.scanner, &[host])));
+            let pings =
+                [HOST, HOST6].map(|host| scope.spawn(move || ping(&scene.scanner, &[host])));
             pings.map(|ping| ping.join().unwrap())
         });
         assert_eq!(is_answered, [false, false], "after {after} the scanner is answered");
-        assert!(connect(&scene.scanner, HOST, OPEN, Duration::from_millis(300)).is_none(), "after {after} the scanner reaches a service");
+        assert!(
+            connect(&scene.scanner, HOST, OPEN, Duration::from_millis(300)).is_none(),
+            "after {after} the scanner reaches a service"
+        );
         let now = scene.dropped();
-        assert!(now[0] >= before[0] + 2 && now[1] > before[1], "after {after} it is not our rule that drops the scanner: {before:?}, {now:?}");
+        assert!(
+            now[0] >= before[0] + 2 && now[1] > before[1],
+            "after {after} it is not our rule that drops the scanner: {before:?}, {now:?}"
+        );
         let [earliest, latest] = self.blocked_at;
         for address in [SCANNER, PREFIX6] {
             // The answer is of some moment between the two.
             let most = BLOCK - latest.elapsed().as_secs();
-            let left = self.left(address).unwrap_or_else(|| panic!("after {after} {address} is not listed"));
+            let left = self
+                .left(address)
+                .unwrap_or_else(|| panic!("after {after} {address} is not listed"));
             let least = BLOCK - earliest.elapsed().as_secs();
-            assert!((least - 1..=most).contains(&left), "after {after} {address} has {left} s left, and not {least} to {most}");
+            assert!(
+                (least - 1..=most).contains(&left),
+                "after {after} {address} has {left} s left, and not {least} to {most}"
+            );
         }
     }
 
@@ -250,11 +291,21 @@ impl<'a> Beside<'a> {
     pub fn status_is_true(&self, after: &str) {
         let status = self.daemon.json(&["status"]);
         assert_eq!(status["blocked"], self.blocked.len() as u64, "after {after}: {status}");
-        assert_eq!(status["repairs"]["count"], self.repairs, "after {after}: {status}\n{}", self.daemon.log());
+        assert_eq!(
+            status["repairs"]["count"],
+            self.repairs,
+            "after {after}: {status}\n{}",
+            self.daemon.log()
+        );
         assert_eq!(status["warnings"].to_string(), "[]", "after {after}");
-        let (text, log) = (String::from_utf8(self.daemon.ctl(&["status"]).stdout).unwrap(), self.daemon.log());
+        let (text, log) =
+            (String::from_utf8(self.daemon.ctl(&["status"]).stdout).unwrap(), self.daemon.log());
         assert_eq!(text.contains("repairs"), self.repairs > 0, "after {after}: {text}");
-        assert_eq!(log.matches("changed the table").count() as u64, self.repairs, "after {after}: {log}");
+        assert_eq!(
+            log.matches("changed the table").count() as u64,
+            self.repairs,
+            "after {after}: {log}"
+        );
     }
 
     /// A new client gets through, and the one from the beginning still does.
@@ -266,9 +317,15 @@ impl<'a> Beside<'a> {
     /// A host that has sent nothing so far scans, and is blocked.
     pub fn a_new_scan_is_blocked(&mut self, after: &str) {
         let newcomer = self.scene.newcomer();
-        assert!(eventually(Duration::from_secs(5), || self.scene.answers(&newcomer)), "after {after} a newcomer is not answered");
+        assert!(
+            eventually(Duration::from_secs(5), || self.scene.answers(&newcomer)),
+            "after {after} a newcomer is not answered"
+        );
         self.scene.is_scanned_by(&newcomer);
-        assert!(eventually(Duration::from_secs(5), || self.left(&newcomer).is_some()), "after {after} a scan of {newcomer} is not seen");
+        assert!(
+            eventually(Duration::from_secs(5), || self.left(&newcomer).is_some()),
+            "after {after} a scan of {newcomer} is not seen"
+        );
         assert!(!self.scene.answers(&newcomer), "after {after} {newcomer} is blocked and answered");
         self.blocked.push(newcomer);
     }

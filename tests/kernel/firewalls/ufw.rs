@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::scene::{Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answered, orders, unpacked};
+use super::scene::{
+    Beside, CLIENT, DECOY, DECOYS, OPEN, SHUT, Scene, TOOLS, answered, orders, unpacked,
+};
 use crate::support::jail::Jail;
 use crate::support::missing;
 
@@ -82,7 +84,10 @@ fn flushing_iptables_loses_no_block() {
         beside.status_is_true(word);
     }
     // As netfilter-persistent does.
-    orders(&machine, "iptables-save >/tmp/rules && iptables-restore </tmp/rules && iptables -F && iptables -X && iptables -P INPUT ACCEPT");
+    orders(
+        &machine,
+        "iptables-save >/tmp/rules && iptables-restore </tmp/rules && iptables -F && iptables -X && iptables -P INPUT ACCEPT",
+    );
     beside.all_is_well("iptables-restore");
     assert_eq!(scene.handle(), handle, "the table was never another one");
     assert_eq!(answered(knocks), 0, "packets of a blocked source were answered");

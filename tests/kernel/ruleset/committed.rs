@@ -35,15 +35,40 @@ fn named() -> Vec<(&'static str, Config)> {
                 config.capture.reflex = false;
             }),
         ),
-        ("nfqueue-reflex", with(|config| (config.capture.method, config.capture.reflex) = (Method::Nfqueue, true))),
+        (
+            "nfqueue-reflex",
+            with(|config| (config.capture.method, config.capture.reflex) = (Method::Nfqueue, true)),
+        ),
         ("observe", with(|config| config.mode = Mode::Observe)),
         ("answer", with(|config| config.closed_ports = ClosedPorts::Answer)),
         ("tcp-only", with(|config| config.udp.mode = PortMode::Off)),
-        ("classic", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Stealth, PortMode::Stealth))),
-        ("connect", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Connect, PortMode::Connect))),
-        ("full-range", with(|config| (config.tcp.advanced_ports, config.udp.advanced_ports) = (PortSet::range(0, 65535), PortSet::range(0, 65535)))),
-        ("interfaces", with(|config| config.interfaces = vec!["eth0".to_owned(), "wlan0".to_owned()])),
-        ("nothing-watched", with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Off, PortMode::Off))),
+        (
+            "classic",
+            with(|config| {
+                (config.tcp.mode, config.udp.mode) = (PortMode::Stealth, PortMode::Stealth)
+            }),
+        ),
+        (
+            "connect",
+            with(|config| {
+                (config.tcp.mode, config.udp.mode) = (PortMode::Connect, PortMode::Connect)
+            }),
+        ),
+        (
+            "full-range",
+            with(|config| {
+                (config.tcp.advanced_ports, config.udp.advanced_ports) =
+                    (PortSet::range(0, 65535), PortSet::range(0, 65535))
+            }),
+        ),
+        (
+            "interfaces",
+            with(|config| config.interfaces = vec!["eth0".to_owned(), "wlan0".to_owned()]),
+        ),
+        (
+            "nothing-watched",
+            with(|config| (config.tcp.mode, config.udp.mode) = (PortMode::Off, PortMode::Off)),
+        ),
     ]
 }
 
@@ -60,20 +85,32 @@ fn committed_rulesets_are_what_the_model_renders() {
         if std::env::var_os("PORTSENTRY_BLESS").is_some_and(|value| value == "1") {
             std::fs::write(committed(name), text).unwrap();
         } else {
-            let on_disk = std::fs::read_to_string(committed(name)).unwrap_or_else(|error| panic!("rules/{name}.nft: {error}"));
-            assert!(on_disk == text, "rules/{name}.nft is not what the model renders: run with PORTSENTRY_BLESS=1 and look at the difference");
+            let on_disk = std::fs::read_to_string(committed(name))
+                .unwrap_or_else(|error| panic!("rules/{name}.nft: {error}"));
+            assert!(
+                on_disk == text,
+                "rules/{name}.nft is not what the model renders: run with PORTSENTRY_BLESS=1 and look at the difference"
+            );
         }
         found.push(name);
     }
     found.sort_unstable();
     assert_eq!(found, COMMITTED, "each has a configuration");
     let rules = committed("default").parent().unwrap().to_owned();
-    let mut files: Vec<_> = std::fs::read_dir(&rules).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(&rules)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     files.retain(|file| file != "README.md");
     files.sort();
-    assert_eq!(files, COMMITTED.map(|name| format!("{name}.nft")), "a rendering that no test makes");
+    assert_eq!(
+        files,
+        COMMITTED.map(|name| format!("{name}.nft")),
+        "a rendering that no test makes"
+    );
     let readme = std::fs::read_to_string(rules.join("README.md")).unwrap();
-    let mut shown: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let mut shown: Vec<&str> =
+        readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     shown.sort_unstable();
     assert_eq!(shown, files, "rules/README.md says what each shows");
 }
@@ -87,7 +124,8 @@ fn committed_rulesets_load_and_load_again() {
     for (name, config) in named() {
         let ruleset = ruleset::for_config(&config, EPHEMERAL);
         let rendered = file(&ruleset.render(SCHEMA.table, Form::Replace));
-        let from = if COMMITTED.contains(&name) { committed(name) } else { rendered.path().to_owned() };
+        let from =
+            if COMMITTED.contains(&name) { committed(name) } else { rendered.path().to_owned() };
         let by = namespace.enter(|| Connection::open(SCHEMA).unwrap().queue_by().unwrap());
         if ruleset.queues_by().is_some() && by != Some(QueueBy::Native) {
             // nft cannot load this here; the daemon can.
@@ -98,6 +136,10 @@ fn committed_rulesets_load_and_load_again() {
         for _ in 0..2 {
             namespace.run("nft", &["-f", from.to_str().unwrap()]);
         }
-        assert_eq!(namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(&ruleset).unwrap()), None, "{name}");
+        assert_eq!(
+            namespace.enter(|| Connection::open(SCHEMA).unwrap().verify(&ruleset).unwrap()),
+            None,
+            "{name}"
+        );
     }
 }

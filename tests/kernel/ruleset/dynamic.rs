@@ -40,33 +40,78 @@ fn dynamic(id: SetId, size: u32) -> Set {
 /// Every form: with and without timeout, with and without limit, several in one rule, IPv6 with
 /// each kind of mask, and within a concatenation.
 fn ruleset(prefix: u8) -> Ruleset {
-    let sets = [SetId::Seen4, SetId::Seen6, SetId::Score4, SetId::Score6, SetId::Suspect4, SetId::Suspect6, SetId::Held4, SetId::Held6];
+    let sets = [
+        SetId::Seen4,
+        SetId::Seen6,
+        SetId::Score4,
+        SetId::Score6,
+        SetId::Suspect4,
+        SetId::Suspect6,
+        SetId::Held4,
+        SetId::Held6,
+    ];
     let mut rules = Vec::new();
     let families = [
         (Selector::Ip4Saddr, SetId::Seen4, SetId::Score4, SetId::Suspect4, SetId::Held4),
-        (Selector::Ip6SaddrPrefix(prefix), SetId::Seen6, SetId::Score6, SetId::Suspect6, SetId::Held6),
+        (
+            Selector::Ip6SaddrPrefix(prefix),
+            SetId::Seen6,
+            SetId::Score6,
+            SetId::Suspect6,
+            SetId::Held6,
+        ),
     ];
     let rule = |statements: Vec<Statement>| Rule { why: "", statements };
     for (source, seen, score, suspect, held) in families {
         let port = vec![source, Selector::L4Proto, Selector::ThDport];
-        rules.push(rule(vec![Statement::Lookup { set: seen.spec(), key: port.clone() }, Statement::Verdict(Verdict::Goto("end"))]));
+        rules.push(rule(vec![
+            Statement::Lookup { set: seen.spec(), key: port.clone() },
+            Statement::Verdict(Verdict::Goto("end")),
+        ]));
         for (packets, per, burst) in RATES {
             // The kernel keeps it in ticks of its clock (jiffies): whole seconds are the same on
             // each.
             let timeout = Some(Duration::from_secs(90_061));
             rules.push(rule(vec![
                 Statement::Add { set: seen.spec(), key: port.clone(), timeout },
-                Statement::Update { set: suspect.spec(), key: vec![source], timeout: None, over: None },
-                Statement::Update { set: score.spec(), key: vec![source], timeout, over: Some(Rate { packets, per, burst }) },
-                Statement::Update { set: score.spec(), key: vec![source], timeout: None, over: Some(Rate { packets, per, burst }) },
+                Statement::Update {
+                    set: suspect.spec(),
+                    key: vec![source],
+                    timeout: None,
+                    over: None,
+                },
+                Statement::Update {
+                    set: score.spec(),
+                    key: vec![source],
+                    timeout,
+                    over: Some(Rate { packets, per, burst }),
+                },
+                Statement::Update {
+                    set: score.spec(),
+                    key: vec![source],
+                    timeout: None,
+                    over: Some(Rate { packets, per, burst }),
+                },
                 Statement::Add { set: held.spec(), key: vec![source], timeout: None },
-                Statement::Update { set: held.spec(), key: vec![source], timeout: Some(Duration::from_secs(10)), over: None },
+                Statement::Update {
+                    set: held.spec(),
+                    key: vec![source],
+                    timeout: Some(Duration::from_secs(10)),
+                    over: None,
+                },
                 Statement::Verdict(Verdict::Goto("end")),
             ]));
         }
     }
-    let end = Chain { name: "end", base: None, rules: vec![rule(vec![Statement::Counter, Statement::Verdict(Verdict::Drop)])] };
-    Ruleset { sets: sets.map(|id| dynamic(id, 1000)).into(), chains: vec![end, Chain { name: "count", base: None, rules }] }
+    let end = Chain {
+        name: "end",
+        base: None,
+        rules: vec![rule(vec![Statement::Counter, Statement::Verdict(Verdict::Drop)])],
+    };
+    Ruleset {
+        sets: sets.map(|id| dynamic(id, 1000)).into(),
+        chains: vec![end, Chain { name: "count", base: None, rules }],
+    }
 }
 
 #[test]
@@ -78,13 +123,31 @@ fn dynamic_sets_and_their_statements_are_the_same_in_every_form() {
     for prefix in [48, 56, 64, 127, 128] {
         let ruleset = ruleset(prefix);
         let replace = file(&ruleset.render(SCHEMA.table, Form::Replace));
-        let debug = by_text.run("nft", &["-c", "--debug=netlink", "-f", path(&file(&ruleset.render(SCHEMA.table, Form::Table)))]);
-        let theirs: Vec<&str> = debug.lines().filter(|line| line.starts_with("  [ ")).map(str::trim).collect();
-        let ours: Vec<String> = ruleset.chains.iter().flat_map(|chain| chain.rules.iter().flat_map(lower)).map(|expr| expr.to_string()).collect();
+        let debug = by_text.run(
+            "nft",
+            &[
+                "-c",
+                "--debug=netlink",
+                "-f",
+                path(&file(&ruleset.render(SCHEMA.table, Form::Table))),
+            ],
+        );
+        let theirs: Vec<&str> =
+            debug.lines().filter(|line| line.starts_with("  [ ")).map(str::trim).collect();
+        let ours: Vec<String> = ruleset
+            .chains
+            .iter()
+            .flat_map(|chain| chain.rules.iter().flat_map(lower))
+            .map(|expr| expr.to_string())
+            .collect();
         assert_eq!(ours, theirs, "/{prefix}");
 
         by_text.run("nft", &["-f", path(&replace)]);
-        assert_eq!(by_text.enter(|| Connection::open(SCHEMA).unwrap().verify(&ruleset).unwrap()), None, "/{prefix}");
+        assert_eq!(
+            by_text.enter(|| Connection::open(SCHEMA).unwrap().verify(&ruleset).unwrap()),
+            None,
+            "/{prefix}"
+        );
         by_netlink.enter(|| {
             let mut connection = Connection::open(SCHEMA).unwrap();
             let _ = connection.remove_table();
@@ -97,8 +160,18 @@ fn dynamic_sets_and_their_statements_are_the_same_in_every_form() {
                 (SetId::Suspect6, Key::from(address("2001:db8::"))),
             ] {
                 let element = Element::new(key).timeout(Some(Duration::from_secs(60)));
-                connection.add_element(set, &element).unwrap_or_else(|error| panic!("{key}: {error}"));
-                assert_eq!(connection.dump_set(set).unwrap().iter().map(|info| info.key).collect::<Vec<_>>(), [key]);
+                connection
+                    .add_element(set, &element)
+                    .unwrap_or_else(|error| panic!("{key}: {error}"));
+                assert_eq!(
+                    connection
+                        .dump_set(set)
+                        .unwrap()
+                        .iter()
+                        .map(|info| info.key)
+                        .collect::<Vec<_>>(),
+                    [key]
+                );
                 connection.delete_element(set, &element).unwrap();
                 assert!(connection.delete_element(set, &element).unwrap_err().is_not_found());
             }

@@ -15,15 +15,29 @@ fn elements_are_added_read_renewed_and_deleted() {
     let (namespace, _) = installed();
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
-        for (set, host) in [(SetId::Blocked4, "192.0.2.1"), (SetId::Blocked4, "255.255.255.255"), (SetId::Blocked6, "2001:db8::")] {
-            let element = Element::new(address(host)).timeout(Some(Duration::from_secs(60))).comment("why");
+        for (set, host) in [
+            (SetId::Blocked4, "192.0.2.1"),
+            (SetId::Blocked4, "255.255.255.255"),
+            (SetId::Blocked6, "2001:db8::"),
+        ] {
+            let element =
+                Element::new(address(host)).timeout(Some(Duration::from_secs(60))).comment("why");
             connection.add_element(set, &element).unwrap();
             let info = connection.get_element(set, element.key).unwrap().unwrap();
-            assert_eq!((info.key, info.end, info.timeout, info.comment.as_deref()), (element.key, None, Some(Duration::from_secs(60)), Some("why")));
+            assert_eq!(
+                (info.key, info.end, info.timeout, info.comment.as_deref()),
+                (element.key, None, Some(Duration::from_secs(60)), Some("why"))
+            );
             assert!(info.expires.unwrap() > Duration::from_secs(55));
             // Longer, shorter, permanent: on each kernel.
-            for timeout in [Some(Duration::from_secs(7200)), Some(Duration::from_millis(30_500)), None] {
-                assert!(connection.renew_element(set, &element.timeout(timeout).comment("again")).unwrap());
+            for timeout in
+                [Some(Duration::from_secs(7200)), Some(Duration::from_millis(30_500)), None]
+            {
+                assert!(
+                    connection
+                        .renew_element(set, &element.timeout(timeout).comment("again"))
+                        .unwrap()
+                );
                 let info = connection.get_element(set, element.key).unwrap().unwrap();
                 assert_eq!((info.timeout, info.comment.as_deref()), (timeout, Some("again")));
             }
@@ -50,13 +64,31 @@ fn networks_are_added_found_by_their_members_renewed_and_deleted() {
             (SetId::BlockedNets6, "2001:db8::/32", "2001:db8::1", "2001:db9::"),
             (SetId::BlockedNets6, "ff00::/8", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe80::1"),
         ] {
-            let element = Element::network(network.parse().unwrap()).timeout(Some(Duration::from_secs(60))).comment("by hand");
-            connection.add_element(set, &element).unwrap_or_else(|error| panic!("{network}: {error}"));
-            let info = connection.get_element(set, Key::from(address(member))).unwrap().unwrap_or_else(|| panic!("{network}"));
-            assert_eq!((info.key, info.end, info.comment.as_deref()), (element.key, element.end, Some("by hand")), "{network}");
+            let element = Element::network(network.parse().unwrap())
+                .timeout(Some(Duration::from_secs(60)))
+                .comment("by hand");
+            connection
+                .add_element(set, &element)
+                .unwrap_or_else(|error| panic!("{network}: {error}"));
+            let info = connection
+                .get_element(set, Key::from(address(member)))
+                .unwrap()
+                .unwrap_or_else(|| panic!("{network}"));
+            assert_eq!(
+                (info.key, info.end, info.comment.as_deref()),
+                (element.key, element.end, Some("by hand")),
+                "{network}"
+            );
             assert_eq!(connection.get_element(set, Key::from(address(stranger))).unwrap(), None);
-            assert!(connection.renew_element(set, &element.timeout(Some(Duration::from_secs(600)))).unwrap());
-            assert_eq!(connection.get_element(set, element.key).unwrap().unwrap().timeout, Some(Duration::from_secs(600)));
+            assert!(
+                connection
+                    .renew_element(set, &element.timeout(Some(Duration::from_secs(600))))
+                    .unwrap()
+            );
+            assert_eq!(
+                connection.get_element(set, element.key).unwrap().unwrap().timeout,
+                Some(Duration::from_secs(600))
+            );
             connection.delete_element(set, &element).unwrap();
             assert_eq!(connection.dump_set(set).unwrap(), [], "{network}");
             assert!(connection.delete_element(set, &element).unwrap_err().is_not_found());
@@ -70,20 +102,33 @@ fn renewing_keeps_the_counters() {
     let (namespace, peer) = (Namespace::new(), Namespace::new());
     namespace.join(&peer, "veth0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
     let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(60)));
-    let packets = |connection: &mut Connection| connection.get_element(SetId::Blocked4, element.key).unwrap().unwrap().packets;
+    let packets = |connection: &mut Connection| {
+        connection.get_element(SetId::Blocked4, element.key).unwrap().unwrap().packets
+    };
     let before = namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
         connection.install(&default_ruleset()).unwrap();
         connection.add_element(SetId::Blocked4, &element).unwrap();
-        let _ = peer.output("ping", &["-c", "3", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
+        let _ = peer.output(
+            "ping",
+            &["-c", "3", "-i", "0.2", "-W", "1", "192.0.2.1"],
+            Duration::from_secs(10),
+        );
         let before = packets(&mut connection);
         assert!(before >= 3);
         assert!(connection.renew_element(SetId::Blocked4, &element).unwrap());
         assert!(packets(&mut connection) >= before);
         before
     });
-    let _ = peer.output("ping", &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"], Duration::from_secs(10));
-    assert!(namespace.enter(|| packets(&mut Connection::open(SCHEMA).unwrap())) >= before + 2, "it counts on");
+    let _ = peer.output(
+        "ping",
+        &["-c", "2", "-i", "0.2", "-W", "1", "192.0.2.1"],
+        Duration::from_secs(10),
+    );
+    assert!(
+        namespace.enter(|| packets(&mut Connection::open(SCHEMA).unwrap())) >= before + 2,
+        "it counts on"
+    );
 }
 
 // D13
@@ -93,7 +138,10 @@ fn ten_thousand_elements_go_in_and_out() {
     let (namespace, _) = installed();
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
-        let element = |number: u32| Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600)));
+        let element = |number: u32| {
+            Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))
+                .timeout(Some(Duration::from_secs(600)))
+        };
         let comment = "scan syn unproven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
         let elements: Vec<_> = (0..10_000).map(|number| element(number).comment(comment)).collect();
         let start = Instant::now();
@@ -102,7 +150,8 @@ fn ten_thousand_elements_go_in_and_out() {
         let dumped = connection.dump_set(SetId::Blocked4).unwrap();
         eprintln!("10,000 elements: added in {added:?}, dumped in {:?}", start.elapsed() - added);
         assert_eq!(dumped.len(), 10_000);
-        assert!(dumped.iter().all(|info| info.comment.as_deref() == Some(comment) && info.timeout == Some(Duration::from_secs(600))));
+        assert!(dumped.iter().all(|info| info.comment.as_deref() == Some(comment)
+            && info.timeout == Some(Duration::from_secs(600))));
         // Some are missing, in every chunk, the last among them.
         for number in (0..10_000).step_by(37).chain([9_999]) {
             connection.delete_element(SetId::Blocked4, &element(number)).unwrap();
@@ -121,13 +170,21 @@ fn replacing_elements_is_all_or_nothing() {
     let (namespace, _) = installed();
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
-        let networks = ["10.0.0.0/8", "192.0.2.0/24", "255.255.255.255/32"].map(|text| Element::network(text.parse().unwrap()));
+        let networks = ["10.0.0.0/8", "192.0.2.0/24", "255.255.255.255/32"]
+            .map(|text| Element::network(text.parse().unwrap()));
         connection.replace_elements(SetId::Allowed4, &networks).unwrap();
-        let listed =
-            |connection: &mut Connection| connection.dump_set(SetId::Allowed4).unwrap().iter().map(|info| (info.key, info.end)).collect::<Vec<_>>();
+        let listed = |connection: &mut Connection| {
+            connection
+                .dump_set(SetId::Allowed4)
+                .unwrap()
+                .iter()
+                .map(|info| (info.key, info.end))
+                .collect::<Vec<_>>()
+        };
         let wanted = networks.map(|element| (element.key, element.end));
         assert_eq!(listed(&mut connection), wanted);
-        let overlap = ["10.0.0.0/8", "10.1.0.0/16"].map(|text| Element::network(text.parse().unwrap()));
+        let overlap =
+            ["10.0.0.0/8", "10.1.0.0/16"].map(|text| Element::network(text.parse().unwrap()));
         assert!(connection.replace_elements(SetId::Allowed4, &overlap).is_err());
         assert_eq!(listed(&mut connection), wanted);
         connection.replace_elements(SetId::Allowed4, &[]).unwrap();

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portsentry::nft::model::{Statement, Verdict};
-use portsentry::nft::{Chain, Connection, Element, ElementInfo, Elements, FallbackLevel, Key, Order, Rule, Ruleset, SetSpec};
+use portsentry::nft::{
+    Chain, Connection, Element, ElementInfo, Elements, FallbackLevel, Key, Order, Rule, Ruleset,
+    SetSpec,
+};
 use portsentry::ruleset::{self, SCHEMA, SetId};
 
 use super::support::netns::Namespace;
@@ -48,7 +51,8 @@ const ADDITIONS: [(&str, &str); 9] = [
 ];
 
 fn load(namespace: &Namespace, additions: &str) {
-    namespace.run("nft", &["-f", path(&file(&format!("table inet portsentry {{\n{additions}\n}}\n")))]);
+    namespace
+        .run("nft", &["-f", path(&file(&format!("table inet portsentry {{\n{additions}\n}}\n")))]);
 }
 
 /// After each addition the table is restored, with its blocks, without a fallback transaction.
@@ -56,7 +60,8 @@ fn is_undone(namespace: &Namespace, ruleset: &Ruleset, what: &str) {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
         assert!(connection.verify(ruleset).unwrap().is_some(), "{what}: not noticed");
-        let installed = connection.install(ruleset).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let installed =
+            connection.install(ruleset).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(installed.fallback.is_none(), "{what}: {installed:?}");
         assert!(!installed.created(SetId::Blocked4), "{what}: {installed:?}");
     });
@@ -66,7 +71,12 @@ fn is_undone(namespace: &Namespace, ruleset: &Ruleset, what: &str) {
 fn foreign_objects_are_deleted_whatever_refers_to_them() {
     need!("nft");
     let (namespace, ruleset) = installed();
-    namespace.enter(|| Connection::open(SCHEMA).unwrap().add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap());
+    namespace.enter(|| {
+        Connection::open(SCHEMA)
+            .unwrap()
+            .add_element(SetId::Blocked4, &Element::new(address("192.0.2.1")))
+            .unwrap()
+    });
     let right = listing(&namespace);
     for (what, additions) in ADDITIONS {
         load(&namespace, additions);
@@ -86,12 +96,17 @@ fn a_flowtable_of_others_is_deleted() {
     need!("nft");
     let (namespace, ruleset) = installed();
     let right = listing(&namespace);
-    let flowtable = file("table inet portsentry { flowtable f { hook ingress priority 0; devices = { lo }; }; }\n");
+    let flowtable = file(
+        "table inet portsentry { flowtable f { hook ingress priority 0; devices = { lo }; }; }\n",
+    );
     let output = namespace.output("nft", &["-f", path(&flowtable)], Duration::from_secs(10));
     if !output.status.success() {
         let output = String::from_utf8_lossy(&output.stderr);
         // Not every kernel has the type of flowtables for family inet (module nf_flow_table_inet).
-        assert!(output.contains("No such file or directory") || output.contains("not supported"), "{output}");
+        assert!(
+            output.contains("No such file or directory") || output.contains("not supported"),
+            "{output}"
+        );
         return;
     }
     is_undone(&namespace, &ruleset, "a flowtable");
@@ -100,7 +115,15 @@ fn a_flowtable_of_others_is_deleted() {
 
 fn element(network: &str) -> ElementInfo {
     let (key, end) = Key::network(network.parse().unwrap()).into_inner();
-    ElementInfo { key, end: Some(end), timeout: None, expires: None, packets: 0, bytes: 0, comment: None }
+    ElementInfo {
+        key,
+        end: Some(end),
+        timeout: None,
+        expires: None,
+        packets: 0,
+        bytes: 0,
+        comment: None,
+    }
 }
 
 fn host(last: u8) -> ElementInfo {
@@ -120,28 +143,54 @@ fn rules_are_in_force_even_if_the_elements_of_one_set_are_refused() {
         let instead = |id: SetSpec| (id == set).then(|| elements.clone());
         for how in ["beside", "instead"] {
             Namespace::new().enter(|| {
-                let elements = if how == "beside" { Elements::Beside(&beside) } else { Elements::Instead(&instead) };
+                let elements = if how == "beside" {
+                    Elements::Beside(&beside)
+                } else {
+                    Elements::Instead(&instead)
+                };
                 let mut connection = Connection::open(SCHEMA).unwrap();
                 // Once without a table, and once over a correct one, to which only the elements are
                 // missing.
                 for round in 0..2 {
                     let what = format!("{set:?} {how} {round}");
-                    let installed = connection.install_with(&ruleset, Order { elements, ..Order::default() }).unwrap();
+                    let installed = connection
+                        .install_with(&ruleset, Order { elements, ..Order::default() })
+                        .unwrap();
                     assert_eq!(connection.verify(&ruleset).unwrap(), None, "{what}");
                     assert_eq!(connection.dump_set(set).unwrap(), [], "{what}");
                     if round == 1 && how == "instead" {
-                        assert!(installed.is_unchanged() && installed.fallback.is_none(), "{what}: no set is created");
+                        assert!(
+                            installed.is_unchanged() && installed.fallback.is_none(),
+                            "{what}: no set is created"
+                        );
                         continue;
                     }
-                    let fallback = installed.fallback.as_ref().unwrap_or_else(|| panic!("{what}: {installed:?}"));
+                    let fallback = installed
+                        .fallback
+                        .as_ref()
+                        .unwrap_or_else(|| panic!("{what}: {installed:?}"));
                     assert_eq!(fallback.level, FallbackLevel::RulesOnly, "{what}");
-                    assert!(if set == SetId::Blocked4 { fallback.error.is_full() } else { fallback.error.is_exists() }, "{what}: {}", fallback.error);
+                    assert!(
+                        if set == SetId::Blocked4 {
+                            fallback.error.is_full()
+                        } else {
+                            fallback.error.is_exists()
+                        },
+                        "{what}: {}",
+                        fallback.error
+                    );
                     assert_eq!(installed.missing, [set.spec()], "{what}");
                     assert!(installed.lacks(set) && !installed.lacks(SetId::Blocked6), "{what}");
-                    assert_eq!((installed.created(set), installed.replaced_rules()), (round == 0, round == 0), "{what}");
+                    assert_eq!(
+                        (installed.created(set), installed.replaced_rules()),
+                        (round == 0, round == 0),
+                        "{what}"
+                    );
                 }
                 // The caller adds the ones that fit.
-                connection.add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap();
+                connection
+                    .add_element(SetId::Blocked4, &Element::new(address("192.0.2.1")))
+                    .unwrap();
             });
         }
     }
@@ -157,14 +206,24 @@ fn a_set_that_cannot_take_over_its_elements_does_not_keep_the_rules_out() {
     namespace.enter(|| {
         let mut connection = Connection::open(SCHEMA).unwrap();
         for last in 1..=3u8 {
-            connection.add_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, last]))).unwrap();
+            connection
+                .add_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, last])))
+                .unwrap();
         }
         // The set becomes smaller and keeps three elements; there is no room for a fourth.
         let beside = [(SetId::Blocked4.spec(), vec![host(9)])];
         let order = Order { elements: Elements::Beside(&beside), ..Order::default() };
         let installed = connection.install_with(&ruleset, order).unwrap();
-        assert_eq!(installed.fallback.as_ref().map(|fallback| fallback.level), Some(FallbackLevel::RulesOnly));
-        assert!(installed.created(SetId::Blocked4) && installed.lacks(SetId::Blocked4) && installed.lacks(SetId::Blocked6), "{installed:?}");
+        assert_eq!(
+            installed.fallback.as_ref().map(|fallback| fallback.level),
+            Some(FallbackLevel::RulesOnly)
+        );
+        assert!(
+            installed.created(SetId::Blocked4)
+                && installed.lacks(SetId::Blocked4)
+                && installed.lacks(SetId::Blocked6),
+            "{installed:?}"
+        );
         assert_eq!((connection.verify(&ruleset).unwrap(), installed.carried), (None, 0));
     });
 }
@@ -180,14 +239,20 @@ fn a_table_that_cannot_be_changed_is_deleted_and_created_again() {
         // A wanted chain has the name of an implicit chain, which the kernel deletes with its rule:
         // the chain's rules are refused.
         let found = connection.read(&ruleset).unwrap();
-        let name: &'static str = found.chains.iter().find(|chain| chain.implicit).unwrap().name.clone().leak();
+        let name: &'static str =
+            found.chains.iter().find(|chain| chain.implicit).unwrap().name.clone().leak();
         let rule = Rule { why: "", statements: vec![Statement::Verdict(Verdict::Drop)] };
         ruleset.chains.insert(0, Chain { name, base: None, rules: vec![rule] });
         let installed = connection.install(&ruleset).unwrap();
         let fallback = installed.fallback.as_ref().unwrap();
         assert_eq!(fallback.level, FallbackLevel::Recreated, "{installed:?}");
         assert_eq!(connection.verify(&ruleset).unwrap(), None);
-        assert!(installed.created(SetId::Blocked4) && installed.lacks(SetId::Blocked4) && installed.replaced_rules(), "{installed:?}");
+        assert!(
+            installed.created(SetId::Blocked4)
+                && installed.lacks(SetId::Blocked4)
+                && installed.replaced_rules(),
+            "{installed:?}"
+        );
         assert_eq!(connection.dump_set(SetId::Blocked4).unwrap(), []);
         assert_eq!(connection.generation().unwrap(), installed.generation);
     });
@@ -197,7 +262,12 @@ fn a_table_that_cannot_be_changed_is_deleted_and_created_again() {
 fn an_installation_that_fails_altogether_changes_nothing() {
     need!("nft");
     let (namespace, ruleset) = installed();
-    namespace.enter(|| Connection::open(SCHEMA).unwrap().add_element(SetId::Blocked4, &Element::new(address("192.0.2.1"))).unwrap());
+    namespace.enter(|| {
+        Connection::open(SCHEMA)
+            .unwrap()
+            .add_element(SetId::Blocked4, &Element::new(address("192.0.2.1")))
+            .unwrap()
+    });
     let before = listing(&namespace);
     let mut broken = default_ruleset();
     broken.chains.push(Chain { name: "a".repeat(300).leak(), base: None, rules: Vec::new() });
@@ -205,7 +275,10 @@ fn an_installation_that_fails_altogether_changes_nothing() {
         let mut connection = Connection::open(SCHEMA).unwrap();
         let generation = connection.generation().unwrap();
         assert!(connection.install(&broken).is_err());
-        assert_eq!((connection.generation().unwrap(), connection.verify(&ruleset).unwrap()), (generation, None));
+        assert_eq!(
+            (connection.generation().unwrap(), connection.verify(&ruleset).unwrap()),
+            (generation, None)
+        );
     });
     assert_eq!(listing(&namespace), before);
 }

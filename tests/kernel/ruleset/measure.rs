@@ -18,8 +18,9 @@ fn one_element_takes_about_two_microseconds() {
         let mut connection = Connection::open(SCHEMA).unwrap();
         let mut times: Vec<Duration> = (0..20_000u32)
             .map(|number| {
-                let element =
-                    Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600))).comment("scan syn");
+                let element = Element::new(IpAddr::from((0x0a00_0000 + number).to_be_bytes()))
+                    .timeout(Some(Duration::from_secs(600)))
+                    .comment("scan syn");
                 let start = Instant::now();
                 connection.add_element(SetId::Blocked4, &element).unwrap();
                 start.elapsed()
@@ -28,7 +29,10 @@ fn one_element_takes_about_two_microseconds() {
         times.sort_unstable();
         eprintln!("add and acknowledgement: median {:?}, 99 % {:?}", times[10_000], times[19_800]);
         let elements: Vec<_> = (0..100_000u32)
-            .map(|number| Element::new(IpAddr::from((0x0b00_0000 + number).to_be_bytes())).timeout(Some(Duration::from_secs(600))))
+            .map(|number| {
+                Element::new(IpAddr::from((0x0b00_0000 + number).to_be_bytes()))
+                    .timeout(Some(Duration::from_secs(600)))
+            })
             .collect();
         let start = Instant::now();
         connection.add_elements(SetId::Blocked4, &elements).unwrap();

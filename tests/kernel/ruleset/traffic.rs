@@ -37,8 +37,18 @@ impl Net {
     /// A host with this configuration, and a peer.
     fn new(config: &Config) -> Self {
         let (host, peer) = (Namespace::new(), Namespace::new());
-        host.join(&peer, "veth0", &["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]);
-        host.enter(|| Connection::open(SCHEMA).unwrap().install(&ruleset::for_config(config, EPHEMERAL)).unwrap());
+        host.join(
+            &peer,
+            "veth0",
+            &["192.0.2.1/24", "2001:db8::1/64"],
+            &["192.0.2.2/24", "2001:db8::2/64"],
+        );
+        host.enter(|| {
+            Connection::open(SCHEMA)
+                .unwrap()
+                .install(&ruleset::for_config(config, EPHEMERAL))
+                .unwrap()
+        });
         Self { host, peer }
     }
 
@@ -64,7 +74,8 @@ impl Net {
     fn udp_once(&self, host: &str, port: u16) -> Reply {
         let address: SocketAddr = SocketAddr::new(address(host), port);
         self.peer.enter(|| {
-            let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
+            let socket =
+                UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
             socket.connect(address).unwrap();
             socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
             socket.send(b"?").unwrap();
@@ -77,11 +88,19 @@ impl Net {
     }
 
     fn ping(&self, host: &str) -> bool {
-        self.peer.output("ping", &["-c", "1", "-W", "1", host], Duration::from_secs(5)).status.success()
+        self.peer
+            .output("ping", &["-c", "1", "-W", "1", host], Duration::from_secs(5))
+            .status
+            .success()
     }
 
     fn block(&self, set: SetId, text: &str) {
-        self.host.enter(|| Connection::open(SCHEMA).unwrap().add_element(set, &Element::network(text.parse().unwrap())).unwrap());
+        self.host.enter(|| {
+            Connection::open(SCHEMA)
+                .unwrap()
+                .add_element(set, &Element::network(text.parse().unwrap()))
+                .unwrap()
+        });
     }
 
     fn services(&self) -> Vec<String> {
@@ -132,7 +151,10 @@ fn closed_watched_ports_are_silent_and_all_else_answers() {
 #[test]
 fn observing_and_answering_leave_the_kernels_answers() {
     need!();
-    for config in [Config { mode: Mode::Observe, ..Config::default() }, Config { closed_ports: ClosedPorts::Answer, ..Config::default() }] {
+    for config in [
+        Config { mode: Mode::Observe, ..Config::default() },
+        Config { closed_ports: ClosedPorts::Answer, ..Config::default() },
+    ] {
         let net = Net::new(&config);
         for host in [HOST4, HOST6] {
             assert_eq!((net.tcp(host, 80), net.udp(host, 53)), (Reply::Closed, Reply::Closed));
@@ -165,7 +187,9 @@ fn a_listening_port_is_open_at_once_and_a_trap_only_when_it_never_was() {
 fn a_udp_socket_takes_its_packets_and_is_remembered_below_the_ephemeral_range() {
     need!();
     let net = Net::new(&Config::default());
-    let sockets = net.host.enter(|| ["0.0.0.0:53", "[::]:54", "0.0.0.0:40000"].map(|at| UdpSocket::bind(at).unwrap()));
+    let sockets = net.host.enter(|| {
+        ["0.0.0.0:53", "[::]:54", "0.0.0.0:40000"].map(|at| UdpSocket::bind(at).unwrap())
+    });
     for (socket, (host, port)) in sockets.iter().zip([(HOST4, 53), (HOST6, 54), (HOST4, 40000)]) {
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         assert_eq!(net.udp(host, port), Reply::Silence, "the socket does not answer");
@@ -182,7 +206,13 @@ fn a_socket_that_is_transparent_takes_its_packets_too() {
     let net = Net::new(&Config::default());
     let _listener = net.host.enter(|| {
         use rustix::net::{AddressFamily, SocketFlags, SocketType};
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let socket = rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
         transparent(&socket);
         rustix::net::bind(&socket, &"0.0.0.0:90".parse::<SocketAddr>().unwrap()).unwrap();
         rustix::net::listen(&socket, 8).unwrap();
@@ -197,7 +227,15 @@ fn transparent(socket: &rustix::fd::OwnedFd) {
     use std::os::fd::AsRawFd;
     let one: libc::c_int = 1;
     // SAFETY: pointer and length describe `one`, which lives over the call.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, libc::IP_TRANSPARENT, (&raw const one).cast(), 4) };
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_TRANSPARENT,
+            (&raw const one).cast(),
+            4,
+        )
+    };
     assert_eq!(result, 0);
 }
 
@@ -221,7 +259,9 @@ fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
             let mut connection = Connection::open(SCHEMA).unwrap();
             let packets = connection.dump_set(set).unwrap()[0].packets;
             assert!(packets >= 1, "{blocked}: the element counts");
-            connection.replace_elements(allowed, &[Element::network(IpAddr::into(address(peer)))]).unwrap();
+            connection
+                .replace_elements(allowed, &[Element::network(IpAddr::into(address(peer)))])
+                .unwrap();
         });
         assert_eq!(net.tcp(host, 80), Reply::Open, "{blocked}");
         net.host.enter(|| {
@@ -235,7 +275,8 @@ fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
 #[test]
 fn an_allowed_source_is_never_reported() {
     need!();
-    let net = Net::new(&Config { allow: vec!["192.0.2.0/24".parse().unwrap()], ..Config::default() });
+    let net =
+        Net::new(&Config { allow: vec!["192.0.2.0/24".parse().unwrap()], ..Config::default() });
     assert_eq!((net.tcp(HOST4, 80), net.tcp(HOST6, 80)), (Reply::Closed, Reply::Silence));
 }
 
@@ -245,8 +286,12 @@ fn only_the_named_interfaces_are_watched() {
     let net = Net::new(&Config { interfaces: vec!["eth7".to_owned()], ..Config::default() });
     assert_eq!(net.tcp(HOST4, 80), Reply::Closed);
     net.host.enter(|| {
-        let config = Config { interfaces: vec!["eth7".to_owned(), "veth0".to_owned()], ..Config::default() };
-        Connection::open(SCHEMA).unwrap().install(&ruleset::for_config(&config, EPHEMERAL)).unwrap();
+        let config =
+            Config { interfaces: vec!["eth7".to_owned(), "veth0".to_owned()], ..Config::default() };
+        Connection::open(SCHEMA)
+            .unwrap()
+            .install(&ruleset::for_config(&config, EPHEMERAL))
+            .unwrap();
     });
     assert_eq!(net.tcp(HOST4, 80), Reply::Silence);
 }

@@ -30,7 +30,11 @@ impl Disk {
     }
 
     fn fill(&self) {
-        let _ = support::output("dd", &["if=/dev/zero", &format!("of={}/filler", self.path()), "bs=4096"], Duration::from_secs(20));
+        let _ = support::output(
+            "dd",
+            &["if=/dev/zero", &format!("of={}/filler", self.path()), "bs=4096"],
+            Duration::from_secs(20),
+        );
     }
 }
 
@@ -66,19 +70,36 @@ fn a_full_disk_is_reported_once_and_all_is_written_later() {
     disk.fill();
     let mut said = String::new();
     for n in 0..200 {
-        said = done(&daemon.ctl(&["block", &format!("198.51.100.{n}"), "--reason", &"a long reason ".repeat(7)]));
+        said = done(&daemon.ctl(&[
+            "block",
+            &format!("198.51.100.{n}"),
+            "--reason",
+            &"a long reason ".repeat(7),
+        ]));
         if said.contains("a reboot would forget that") {
             break;
         }
     }
-    assert!(said.contains("a reboot would forget that, the state store cannot be written"), "{said}");
+    assert!(
+        said.contains("a reboot would forget that, the state store cannot be written"),
+        "{said}"
+    );
     assert_eq!(store_state(&daemon), "failing");
-    assert!(daemon.json(&["status"])["warnings"].to_string().contains("state store"), "{}", daemon.json(&["status"]));
+    assert!(
+        daemon.json(&["status"])["warnings"].to_string().contains("state store"),
+        "{}",
+        daemon.json(&["status"])
+    );
     done(&daemon.ctl(&["block", "203.0.113.1"]));
     done(&daemon.ctl(&["unblock", "192.0.2.1"]));
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
-    assert_eq!(daemon.log().matches("the state store cannot be used").count(), 1, "{}", daemon.log());
+    assert_eq!(
+        daemon.log().matches("the state store cannot be used").count(),
+        1,
+        "{}",
+        daemon.log()
+    );
     let wanted = daemon.blocked();
     std::fs::remove_file(disk.0.join("filler")).unwrap();
     daemon.wait_within_for_log(Duration::from_secs(20), "is written again");
@@ -115,7 +136,10 @@ fn a_read_only_store_restores_blocks_and_writes_new_ones_later() {
         assert!(said.contains("a reboot would forget that"), "{said}");
         disk.remount("rw");
         // ip-netns(8) gives the daemon a copy of the mount, with its own flags.
-        run("nsenter", &["-t", &daemon.child.id().to_string(), "-m", "mount", "-o", "remount,rw", disk.path()]);
+        run(
+            "nsenter",
+            &["-t", &daemon.child.id().to_string(), "-m", "mount", "-o", "remount,rw", disk.path()],
+        );
         daemon.wait_within_for_log(Duration::from_secs(20), "is written again");
         let settled = || daemon.json(&["status"])["store"]["blocks"] == 2;
         assert!(eventually(Duration::from_secs(10), settled), "{}", daemon.json(&["status"]));
@@ -136,7 +160,8 @@ fn a_damaged_store_is_set_aside_and_the_daemon_starts() {
     let mut daemon = Daemon::start(&scene.host, "");
     done(&daemon.ctl(&["block", "192.0.2.1"]));
     daemon.stop();
-    let noise: Vec<u8> = (0..30_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let noise: Vec<u8> =
+        (0..30_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let whole = std::fs::read(database(&daemon)).unwrap();
     for damage in [noise, whole[..whole.len() / 2].to_vec(), b"x".to_vec()] {
         std::fs::write(database(&daemon), &damage).unwrap();
@@ -144,11 +169,15 @@ fn a_damaged_store_is_set_aside_and_the_daemon_starts() {
         // The kernel still has it.
         assert_eq!(daemon.blocked(), ["192.0.2.1"]);
         let settled = || daemon.json(&["status"])["store"]["blocks"] == 1;
-        assert!(store_state(&daemon) == "ok" && eventually(Duration::from_secs(10), settled), "{}", daemon.log());
-        let kept = std::fs::read_dir(daemon.directory.path())
-            .unwrap()
-            .flatten()
-            .any(|entry| entry.file_name().to_str().unwrap().contains(".damaged-") && std::fs::read(entry.path()).unwrap() == damage);
+        assert!(
+            store_state(&daemon) == "ok" && eventually(Duration::from_secs(10), settled),
+            "{}",
+            daemon.log()
+        );
+        let kept = std::fs::read_dir(daemon.directory.path()).unwrap().flatten().any(|entry| {
+            entry.file_name().to_str().unwrap().contains(".damaged-")
+                && std::fs::read(entry.path()).unwrap() == damage
+        });
         assert!(kept, "{}", daemon.log());
         daemon.stop();
     }
@@ -170,10 +199,16 @@ fn a_newer_store_is_left_alone_and_the_daemon_runs() {
     daemon.restart("");
     let said = done(&daemon.ctl(&["block", "192.0.2.1"]));
     assert!(said.contains("its version is 7, a newer portsentry has written it"), "{said}");
-    assert_eq!((store_state(&daemon).as_str(), daemon.blocked()), ("failing", vec!["192.0.2.1".to_owned()]));
+    assert_eq!(
+        (store_state(&daemon).as_str(), daemon.blocked()),
+        ("failing", vec!["192.0.2.1".to_owned()])
+    );
     daemon.stop();
     assert_eq!(std::fs::read(database(&daemon)).unwrap(), bytes);
-    let names: Vec<_> = std::fs::read_dir(daemon.directory.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<_> = std::fs::read_dir(daemon.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     assert_eq!(names.iter().filter(|name| name.starts_with(store::FILE)).count(), 1, "{names:?}");
 }
 
@@ -190,5 +225,8 @@ fn a_second_daemon_with_the_same_state_directory_blocks_and_leaves_the_store_alo
     let said = done(&other.ctl(&["block", "192.0.2.2"]));
     assert!(said.contains("another process has it open"), "{said}");
     assert_eq!((store_state(&one), store_state(&other)), ("ok".to_owned(), "failing".to_owned()));
-    assert_eq!((one.blocked(), other.blocked()), (vec!["192.0.2.1".to_owned()], vec!["192.0.2.2".to_owned()]));
+    assert_eq!(
+        (one.blocked(), other.blocked()),
+        (vec!["192.0.2.1".to_owned()], vec!["192.0.2.2".to_owned()])
+    );
 }

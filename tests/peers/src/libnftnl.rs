@@ -22,7 +22,9 @@ pub struct Libnftnl {
 
 impl Libnftnl {
     pub fn open() -> Result<Self, String> {
-        Ok(Self { socket: mnl::Socket::new(mnl::Bus::Netfilter).map_err(|error| error.to_string())? })
+        Ok(Self {
+            socket: mnl::Socket::new(mnl::Bus::Netfilter).map_err(|error| error.to_string())?,
+        })
     }
 
     fn send(&self, batch: Batch) -> Result<(), String> {
@@ -34,7 +36,8 @@ impl Libnftnl {
             for message in self.socket.recv(&mut buffer).map_err(|error| error.to_string())? {
                 let message = message.map_err(|error| error.to_string())?;
                 let sequence = expected.next().ok_or("one answer too many")?;
-                mnl::cb_run(message, sequence, self.socket.portid()).map_err(|error| error.to_string())?;
+                mnl::cb_run(message, sequence, self.socket.portid())
+                    .map_err(|error| error.to_string())?;
             }
         }
         Ok(())

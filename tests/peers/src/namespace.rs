@@ -23,9 +23,14 @@ impl Namespace {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    let file = std::fs::File::open(format!("/run/netns/{}", self.name)).expect("namespace");
+                    let file = std::fs::File::open(format!("/run/netns/{}", self.name))
+                        .expect("namespace");
                     let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-                    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind).expect("setns (needs root)");
+                    rustix::thread::move_into_link_name_space(
+                        std::os::fd::AsFd::as_fd(&file),
+                        kind,
+                    )
+                    .expect("setns (needs root)");
                     inside()
                 })
                 .join()

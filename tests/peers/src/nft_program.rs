@@ -10,7 +10,11 @@ pub struct NftProgram;
 
 fn nft(text: &str) -> Result<(), String> {
     let output = Command::new("nft").arg(text).output().map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
 }
 
 impl Road for NftProgram {

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use nlink::netlink::nftables::{BaseChain, Chain, Family, FilterHook, Policy, Priority, Set, SetElement, SetKeyType};
+use nlink::netlink::nftables::{
+    BaseChain, Chain, Family, FilterHook, Policy, Priority, Set, SetElement, SetKeyType,
+};
 use nlink::netlink::{Connection, Nftables};
 use tokio::runtime::{Builder, Runtime};
 
@@ -18,13 +20,20 @@ pub struct Nlink {
 
 impl Nlink {
     pub fn open() -> Result<Self, String> {
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build().map_err(|error| error.to_string())?;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|error| error.to_string())?;
         // The socket registers with the runtime that is entered when it is created.
         let connection = {
             let _entered = runtime.enter();
             Connection::<Nftables>::new().map_err(|error| error.to_string())?
         };
-        let set = Set::new(TABLE, SET).family(Family::Inet).key_type(SetKeyType::Ipv4Addr).timeout(Duration::from_millis(TIMEOUT_MS));
+        let set = Set::new(TABLE, SET)
+            .family(Family::Inet)
+            .key_type(SetKeyType::Ipv4Addr)
+            .timeout(Duration::from_millis(TIMEOUT_MS));
         Ok(Self { connection, set, runtime })
     }
 }
@@ -35,16 +44,26 @@ impl Road for Nlink {
     }
 
     fn build(&mut self) -> Result<(), String> {
-        let chain = Chain::new(TABLE, CHAIN)
-            .map_err(|error| error.to_string())?
-            .family(Family::Inet)
-            .base(BaseChain::filter(FilterHook::Prerouting, Priority::Custom(-450)).policy(Policy::Accept));
-        let transaction = self.connection.transaction().add_table(TABLE, Family::Inet).add_set(self.set.clone()).add_chain(chain);
-        self.runtime.block_on(transaction.commit(&self.connection)).map_err(|error| error.to_string())
+        let chain =
+            Chain::new(TABLE, CHAIN).map_err(|error| error.to_string())?.family(Family::Inet).base(
+                BaseChain::filter(FilterHook::Prerouting, Priority::Custom(-450))
+                    .policy(Policy::Accept),
+            );
+        let transaction = self
+            .connection
+            .transaction()
+            .add_table(TABLE, Family::Inet)
+            .add_set(self.set.clone())
+            .add_chain(chain);
+        self.runtime
+            .block_on(transaction.commit(&self.connection))
+            .map_err(|error| error.to_string())
     }
 
     fn add(&mut self, address: Ipv4Addr) -> Result<(), String> {
         let element = SetElement::ipv4(address).with_timeout(Duration::from_millis(TIMEOUT_MS));
-        self.runtime.block_on(self.connection.add_set_elements(&self.set, &[element])).map_err(|error| error.to_string())
+        self.runtime
+            .block_on(self.connection.add_set_elements(&self.set, &[element]))
+            .map_err(|error| error.to_string())
     }
 }

@@ -36,7 +36,10 @@ fn small() -> Ruleset {
 /// The daemon's whole table.
 pub fn install_rules(config: &Config) -> Result<(), String> {
     let mut connection = Connection::open(SCHEMA).map_err(|error| error.to_string())?;
-    connection.install(&ruleset::for_config(config, 32768..=60999)).map(|_| ()).map_err(|error| error.to_string())
+    connection
+        .install(&ruleset::for_config(config, 32768..=60999))
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 impl Road for Ours {
@@ -49,7 +52,8 @@ impl Road for Ours {
     }
 
     fn add(&mut self, address: Ipv4Addr) -> Result<(), String> {
-        let element = Element::new(IpAddr::V4(address)).timeout(Some(Duration::from_millis(TIMEOUT_MS)));
+        let element =
+            Element::new(IpAddr::V4(address)).timeout(Some(Duration::from_millis(TIMEOUT_MS)));
         self.0.add_element(SetId::Blocked4, &element).map_err(|error| error.to_string())
     }
 }

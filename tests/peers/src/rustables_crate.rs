@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use rustables::set::SetBuilder;
-use rustables::{Batch, Chain, ChainPolicy, ChainType, Hook, HookClass, MsgType, ProtocolFamily, Table};
+use rustables::{
+    Batch, Chain, ChainPolicy, ChainType, Hook, HookClass, MsgType, ProtocolFamily, Table,
+};
 
 use crate::{CHAIN, Road, SET, TABLE, TIMEOUT_MS};
 
@@ -23,7 +25,8 @@ impl Road for Rustables {
 
     fn build(&mut self) -> Result<(), String> {
         let table = table();
-        let (set, _) = SetBuilder::<Ipv4Addr>::new(SET, &table).map_err(|error| error.to_string())?.finish();
+        let (set, _) =
+            SetBuilder::<Ipv4Addr>::new(SET, &table).map_err(|error| error.to_string())?.finish();
         let mut set = set.with_flags(NFT_SET_TIMEOUT).with_timeout(TIMEOUT_MS).with_id(1u32);
         set.family = ProtocolFamily::Inet;
         let chain = Chain::new(&table)
@@ -39,7 +42,8 @@ impl Road for Rustables {
     }
 
     fn add(&mut self, address: Ipv4Addr) -> Result<(), String> {
-        let mut set = SetBuilder::<Ipv4Addr>::new(SET, &table()).map_err(|error| error.to_string())?;
+        let mut set =
+            SetBuilder::<Ipv4Addr>::new(SET, &table()).map_err(|error| error.to_string())?;
         set.add(&address);
         let (_, elements) = set.finish();
         let mut batch = Batch::new();

@@ -11,7 +11,9 @@ impl Sender {
     /// Opens it; needs CAP_NET_RAW.
     pub fn open() -> io::Result<Self> {
         // SAFETY: plain system call; the descriptor is owned at once.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+        let fd = unsafe {
+            libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW)
+        };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -44,7 +44,9 @@ fn a_file_that_others_can_write_is_refused_by_root() {
     }
     let (directory, file) = file();
     assert!(config::load(&file).is_ok());
-    for (bits, who) in [(0o664, "its group"), (0o646, "everybody"), (0o666, "its group and everybody")] {
+    for (bits, who) in
+        [(0o664, "its group"), (0o646, "everybody"), (0o666, "its group and everybody")]
+    {
         mode(&file, bits);
         let text = refusal(&file);
         assert!(text.contains(&format!("writable by {who} (mode 0{bits:o})")), "{text}");
@@ -54,10 +56,17 @@ fn a_file_that_others_can_write_is_refused_by_root() {
     for bits in [0o775, 0o757] {
         mode(directory.path(), bits);
         let text = refusal(&file);
-        assert!(text.contains("the directory") && text.contains(&format!("chmod go-w '{}'", directory.path().display())), "{text}");
+        assert!(
+            text.contains("the directory")
+                && text.contains(&format!("chmod go-w '{}'", directory.path().display())),
+            "{text}"
+        );
     }
     mode(directory.path(), 0o1777);
-    assert!(config::load(&file).is_ok(), "a file of root's in a sticky directory cannot be replaced");
+    assert!(
+        config::load(&file).is_ok(),
+        "a file of root's in a sticky directory cannot be replaced"
+    );
 }
 
 // P12
@@ -69,11 +78,19 @@ fn a_file_of_another_user_is_refused_by_root() {
     let (directory, file) = file();
     chown(&file, Some(65_534), None).unwrap();
     let text = refusal(&file);
-    assert!(text.contains("belongs to user 65534") && text.contains(&format!("chown root: '{}'", file.display())), "{text}");
+    assert!(
+        text.contains("belongs to user 65534")
+            && text.contains(&format!("chown root: '{}'", file.display())),
+        "{text}"
+    );
     chown(&file, Some(0), None).unwrap();
     chown(directory.path(), Some(65_534), None).unwrap();
     let text = refusal(&file);
-    assert!(text.contains("the directory") && text.contains(&format!("chown root: '{}'", directory.path().display())), "{text}");
+    assert!(
+        text.contains("the directory")
+            && text.contains(&format!("chown root: '{}'", directory.path().display())),
+        "{text}"
+    );
 }
 
 // P12
@@ -99,7 +116,10 @@ fn a_link_is_checked_by_its_target_and_directory() {
     assert!(config::load(&link).is_ok());
     std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
     let text = refusal(&link);
-    assert!(text.contains("the link") && text.contains(&format!("chown -h root: '{}'", link.display())), "{text}");
+    assert!(
+        text.contains("the link") && text.contains(&format!("chown -h root: '{}'", link.display())),
+        "{text}"
+    );
 }
 
 // P12
@@ -107,7 +127,14 @@ fn a_link_is_checked_by_its_target_and_directory() {
 fn special_files_are_refused_at_once() {
     let (directory, _) = file();
     let pipe = directory.path().join("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
     for path in [directory.path(), &pipe, Path::new("/dev/zero"), Path::new("/dev/null")] {
         assert!(refusal(path).contains("not a regular file"), "{}", path.display());
     }
@@ -131,7 +158,10 @@ fn a_missing_file_is_an_error_when_named_and_the_defaults_when_not() {
     let loaded = config::load_if_present(&missing).unwrap();
     assert_eq!((loaded.config, loaded.from), (Config::default(), None));
     symlink(directory.path().join("nowhere"), &missing).unwrap();
-    assert!(config::load_if_present(&missing).is_err(), "a link to nowhere was meant to lead somewhere");
+    assert!(
+        config::load_if_present(&missing).is_err(),
+        "a link to nowhere was meant to lead somewhere"
+    );
 }
 
 // D12
@@ -151,29 +181,47 @@ fn the_ignore_file_is_read_with_the_configuration_and_need_not_exist() {
         (loaded.ignored.iter().map(ToString::to_string).collect::<Vec<_>>(), loaded.warnings)
     };
     // The form that 1.2 ships, foreign line ends, and a last line without its line end.
-    assert_eq!(networks(b"# mine\n127.0.0.1/32\n0.0.0.0\n"), (vec!["127.0.0.1/32".to_owned(), "0.0.0.0/32".to_owned()], vec![]));
-    assert_eq!(networks(b"192.0.2.1 # office\r\n2001:db8::/32").0, ["192.0.2.1/32", "2001:db8::/32"]);
+    assert_eq!(
+        networks(b"# mine\n127.0.0.1/32\n0.0.0.0\n"),
+        (vec!["127.0.0.1/32".to_owned(), "0.0.0.0/32".to_owned()], vec![])
+    );
+    assert_eq!(
+        networks(b"192.0.2.1 # office\r\n2001:db8::/32").0,
+        ["192.0.2.1/32", "2001:db8::/32"]
+    );
     let (masked, warnings) = networks(b"\n10.0.0.5/24\n");
     assert_eq!((masked, warnings.len()), (vec!["10.0.0.0/24".to_owned()], 1));
     assert_eq!((&warnings[0].file, warnings[0].line, warnings[0].column), (&ignore, 2, 1));
     for everything in ["0.0.0.0/0", "::/0"] {
         let (_, warnings) = networks(everything.as_bytes());
-        assert!(warnings[0].message.contains("every address: nothing can be blocked"), "{:?}", warnings);
+        assert!(
+            warnings[0].message.contains("every address: nothing can be blocked"),
+            "{:?}",
+            warnings
+        );
     }
     // The built-in defaults have no configuration to read, and no ignore file either where this
     // runs.
-    assert_eq!(config::parse(&format!("ignore_file: {}", ignore.display()), "x").unwrap().ignored, []);
+    assert_eq!(
+        config::parse(&format!("ignore_file: {}", ignore.display()), "x").unwrap().ignored,
+        []
+    );
 }
 
 #[test]
 fn a_bad_ignore_file_is_refused_with_its_lines_beside_the_configurations_own() {
     let (directory, file) = file();
     let ignore = directory.path().join("portsentry.ignore");
-    std::fs::write(&file, format!("scan_trigger: many\nignore_file: {}\n", ignore.display())).unwrap();
+    std::fs::write(&file, format!("scan_trigger: many\nignore_file: {}\n", ignore.display()))
+        .unwrap();
     std::fs::write(&ignore, "127.0.0.1\nlocalhost\n192.0.2.0/33\n").unwrap();
     mode(&ignore, 0o644);
     let told = refusal(&file);
-    for place in ["portsentry.yaml:1:15: error:", "portsentry.ignore:2:1: error:", "portsentry.ignore:3:1: error:"] {
+    for place in [
+        "portsentry.yaml:1:15: error:",
+        "portsentry.ignore:2:1: error:",
+        "portsentry.ignore:3:1: error:",
+    ] {
         assert!(told.contains(place), "{place}: {told}");
     }
     assert!(told.contains("not looked up"), "{told}");
@@ -189,7 +237,10 @@ fn an_ignore_file_that_cannot_be_read_or_trusted_is_refused() {
     let ignore = directory.path().join("portsentry.ignore");
     std::fs::write(&file, format!("ignore_file: {}\n", ignore.display())).unwrap();
     symlink(directory.path().join("nowhere"), &ignore).unwrap();
-    assert!(refusal(&file).contains("cannot read the ignore file"), "a link to nowhere was meant to lead somewhere");
+    assert!(
+        refusal(&file).contains("cannot read the ignore file"),
+        "a link to nowhere was meant to lead somewhere"
+    );
     std::fs::remove_file(&ignore).unwrap();
     std::fs::create_dir(&ignore).unwrap();
     assert!(refusal(&file).contains("the ignore file is not a regular file"));
@@ -201,6 +252,11 @@ fn an_ignore_file_that_cannot_be_read_or_trusted_is_refused() {
         std::fs::write(&ignore, "192.0.2.1\n").unwrap();
         mode(&ignore, 0o664);
         let told = refusal(&file);
-        assert!(told.contains("portsentry.ignore: error:") && told.contains("is writable by its group") && told.contains("chmod go-w"), "{told}");
+        assert!(
+            told.contains("portsentry.ignore: error:")
+                && told.contains("is writable by its group")
+                && told.contains("chmod go-w"),
+            "{told}"
+        );
     }
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Cancelled, Decoys, Handler, HistoryRow, Intake, Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp,
-    Status, Store, Target, Watching, listen,
+    AllowRow, Answer, BlockRow, Cancelled, Decoys, Handler, HistoryRow, Intake, Kind, Refusal,
+    Reply, Request, Responses, Server, Shown, Stamp, Status, Store, Target, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
@@ -69,7 +69,12 @@ impl FakeHandler {
             return Vec::new();
         }
         vec![
-            row("2001:db8:1::/64", Some(3720), 7, "xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"),
+            row(
+                "2001:db8:1::/64",
+                Some(3720),
+                7,
+                "xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3",
+            ),
             row("192.0.2.0/24", None, 0, "by hand: abuse\u{1b}[2J"),
             row("10.77.1.1", Some(58), 1234, "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"),
         ]
@@ -102,8 +107,18 @@ impl Handler for FakeHandler {
                 capture: "nflog".into(),
                 group: 77,
                 watching: vec![
-                    Watching { transport: "tcp".into(), mode: "advanced".into(), ports: 1021, ranges: "1-112, 114-138, 140-1023".into() },
-                    Watching { transport: "udp".into(), mode: "stealth".into(), ports: 1, ranges: "7".into() },
+                    Watching {
+                        transport: "tcp".into(),
+                        mode: "advanced".into(),
+                        ports: 1021,
+                        ranges: "1-112, 114-138, 140-1023".into(),
+                    },
+                    Watching {
+                        transport: "udp".into(),
+                        mode: "stealth".into(),
+                        ports: 1,
+                        ranges: "7".into(),
+                    },
                 ],
                 sources: 12,
                 blocked: 3,
@@ -129,11 +144,20 @@ impl Handler for FakeHandler {
                 let many = self.many;
                 Answer::Blocks(Box::new((0..many).map(|n| BlockRow {
                     address: Target::Address(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()),
-                    ..row("10.0.0.1", Some(60), u64::from(n), "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3")
+                    ..row(
+                        "10.0.0.1",
+                        Some(60),
+                        u64::from(n),
+                        "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3",
+                    )
                 })))
             }
             Request::List {} => Answer::blocks(self.blocked()),
-            Request::Show { address } => match self.blocked().into_iter().find(|row| row.address.network().contains(&address.network())) {
+            Request::Show { address } => match self
+                .blocked()
+                .into_iter()
+                .find(|row| row.address.network().contains(&address.network()))
+            {
                 Some(block) => Reply::Shown(Box::new(Shown {
                     address,
                     block: Some(block),
@@ -149,8 +173,13 @@ impl Handler for FakeHandler {
                 .into(),
                 None => no("nothing is known of it").into(),
             },
-            Request::Block { address, seconds, reason } => Reply::Done { message: format!("{address} is blocked: {seconds:?} {reason}") }.into(),
-            Request::Unblock { address } if self.blocked().iter().any(|row| row.address == address) => {
+            Request::Block { address, seconds, reason } => {
+                Reply::Done { message: format!("{address} is blocked: {seconds:?} {reason}") }
+                    .into()
+            }
+            Request::Unblock { address }
+                if self.blocked().iter().any(|row| row.address == address) =>
+            {
                 Reply::Done { message: format!("{address} is not blocked any more.") }.into()
             }
             Request::Unblock { address } => no(&format!("{address} is not blocked")).into(),
@@ -162,13 +191,20 @@ impl Handler for FakeHandler {
                 ],
             }
             .into(),
-            Request::AllowAdd { address } => Reply::Done { message: format!("{address} is never blocked from now on.") }.into(),
+            Request::AllowAdd { address } => {
+                Reply::Done { message: format!("{address} is never blocked from now on.") }.into()
+            }
             Request::AllowRemove { address } => no(&format!("{address} was not added")).into(),
-            Request::Rules {} => Reply::Rules { text: "table inet portsentry {\n\tchain gate {\n\t}\n}\n".into() }.into(),
-            Request::Reload {} => {
-                Refusal::new(Kind::Configuration, "a.yaml:1:1: error: no such key\n  ports: 1\n  ^", "repair the file; the old one stays in force")
+            Request::Rules {} => {
+                Reply::Rules { text: "table inet portsentry {\n\tchain gate {\n\t}\n}\n".into() }
                     .into()
             }
+            Request::Reload {} => Refusal::new(
+                Kind::Configuration,
+                "a.yaml:1:1: error: no such key\n  ports: 1\n  ^",
+                "repair the file; the old one stays in force",
+            )
+            .into(),
             Request::History { .. } if self.work(cancelled) => no("cancelled").into(),
             Request::History { .. } if self.empty => Answer::History(Box::new(std::iter::empty())),
             Request::History { .. } => {
@@ -210,7 +246,12 @@ impl Daemon {
         let journal = Journal::start_with(settings, Box::new(Nowhere)).unwrap();
         let listener = listen(&directory.path().join("run/control.sock"), group).unwrap();
         let feed = journal.clone();
-        let server = Server::start(listener, &mut || Box::new(handler.clone()), Box::new(move |waker| feed.subscribe(Some(waker)))).unwrap();
+        let server = Server::start(
+            listener,
+            &mut || Box::new(handler.clone()),
+            Box::new(move |waker| feed.subscribe(Some(waker))),
+        )
+        .unwrap();
         Self { directory, server: Some(server), journal, asked }
     }
 
@@ -226,7 +267,11 @@ impl Daemon {
 
     /// Runs `portsentryctl` in this process: exit status, standard output, standard error.
     pub fn ctl(&self, line: &str) -> (u8, String, String) {
-        let mut words = vec!["portsentryctl".to_owned(), "--socket".into(), self.socket().to_str().unwrap().to_owned()];
+        let mut words = vec![
+            "portsentryctl".to_owned(),
+            "--socket".into(),
+            self.socket().to_str().unwrap().to_owned(),
+        ];
         words.extend(line.split_whitespace().map(str::to_owned));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = ctl::run(words.into_iter().map(Into::into), &mut out, &mut err, &Zone::utc());
@@ -237,7 +282,9 @@ impl Daemon {
     pub fn assert_serves(&self) {
         let begun = Instant::now();
         let mut client = Client::connect(&self.socket()).unwrap();
-        assert!(matches!(client.ask(&Request::Status {}), Ok(Reply::Status(status)) if status.probes == 4711));
+        assert!(
+            matches!(client.ask(&Request::Status {}), Ok(Reply::Status(status)) if status.probes == 4711)
+        );
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 }

@@ -44,7 +44,12 @@ fn never_block_address_ends_scan_blocks_but_not_networks() {
     });
     bench.syn("2001:db8::1", 1..=3);
     bench.report_lines();
-    bench.set_never_block(["172.16.1.1/32", "10.1.2.0/24", "2001:db8::53/128"].iter().map(|text| text.parse().unwrap()).collect());
+    bench.set_never_block(
+        ["172.16.1.1/32", "10.1.2.0/24", "2001:db8::53/128"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect(),
+    );
     let mut lines = bench.report_lines();
     lines.sort();
     assert_eq!(lines, ["unblocked 10.1.2.3 NeverBlock", "unblocked 2001:db8::/64 NeverBlock"]);

@@ -25,14 +25,19 @@ fn unblock_command_forgets_the_evidence() {
     assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Manual"]);
     bench.syn(SCANNER, [4, 5]);
     assert!(bench.blocked().is_empty());
-    bench.command(|engine, now, actions| engine.block(now, host(SCANNER), Some(SECOND * 5), "abuse", actions).unwrap());
+    bench.command(|engine, now, actions| {
+        engine.block(now, host(SCANNER), Some(SECOND * 5), "abuse", actions).unwrap()
+    });
     let network = Source::from("198.51.100.7/24".parse::<IpNet>().unwrap());
     bench.command(|engine, now, actions| engine.block(now, network, None, "", actions).unwrap());
     assert_eq!(bench.blocked(), ["198.51.100.0/24", SCANNER]);
     bench.wait(SECOND * 100);
     assert_eq!(bench.blocked(), ["198.51.100.0/24"]);
     bench.command(|engine, now, actions| {
-        assert_eq!(engine.unblock(now, host("192.0.2.50"), actions).unwrap_err().to_string(), "unblock 192.0.2.50/32: it is not blocked");
+        assert_eq!(
+            engine.unblock(now, host("192.0.2.50"), actions).unwrap_err().to_string(),
+            "unblock 192.0.2.50/32: it is not blocked"
+        );
         assert!(engine.block(now, host("192.0.2.50"), Some(Duration::ZERO), "", actions).is_err());
         engine.unblock(now, network, actions).unwrap();
     });
@@ -41,7 +46,9 @@ fn unblock_command_forgets_the_evidence() {
 
 #[test]
 fn elements_found_at_start_are_adopted() {
-    let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
+    let mut bench = Bench::new(|policy| {
+        policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect()
+    });
     bench.now = 7_200_000;
     let element = |address, remaining, reason| Adopted {
         source: host(address),
@@ -62,7 +69,10 @@ fn elements_found_at_start_are_adopted() {
     bench.command(|engine, now, actions| engine.adopt(now, found, actions));
     assert_eq!(bench.report_lines(), ["unblocked 198.51.100.1 NeverBlock"]);
     let view = bench.engine.blocked(host(SCANNER)).unwrap();
-    assert_eq!((view.since.millis(), view.expires.unwrap().millis(), view.packets), (7_200_000 - 3_540_000, 7_260_000, 7));
+    assert_eq!(
+        (view.since.millis(), view.expires.unwrap().millis(), view.packets),
+        (7_200_000 - 3_540_000, 7_260_000, 7)
+    );
     bench.syn(SCANNER, 1..9);
     assert_eq!(bench.engine.status().already_blocked, 6);
     // As many packets as at the start: the scan has ended.
@@ -78,7 +88,9 @@ fn unblock_makes_the_rules_forget_the_ports() {
     bench.syn("203.0.113.9", [1, 2, 3]);
     let source = Source::of("203.0.113.9".parse().unwrap(), 64);
     bench.command(|engine, now, actions| engine.unblock(now, source, actions).unwrap());
-    let [(released, Some(ports))] = bench.released.as_slice() else { panic!("{:?}", bench.released) };
+    let [(released, Some(ports))] = bench.released.as_slice() else {
+        panic!("{:?}", bench.released)
+    };
     assert_eq!(*released, source);
     let mut numbers: Vec<_> = ports.iter().map(|port| port.number).collect();
     numbers.sort_unstable();
@@ -101,22 +113,31 @@ fn removed_element_ends_block_and_evidence() {
     bench.report_lines();
     let mut was_blocked = Vec::new();
     for _ in 0..2 {
-        bench.command(|engine, now, actions| was_blocked.push(engine.element_removed(now, host(SCANNER), actions)));
+        bench.command(|engine, now, actions| {
+            was_blocked.push(engine.element_removed(now, host(SCANNER), actions))
+        });
     }
-    assert_eq!((was_blocked, bench.report_lines()), (vec![true, false], vec!["unblocked 203.0.113.9 Removed".to_owned()]));
+    assert_eq!(
+        (was_blocked, bench.report_lines()),
+        (vec![true, false], vec!["unblocked 203.0.113.9 Removed".to_owned()])
+    );
     bench.syn(SCANNER, [4, 5]);
     assert!(bench.blocked().is_empty());
     // While an order is in flight, the kernel's answer decides.
     bench.answers = false;
     bench.syn(SCANNER, [6]);
-    bench.command(|engine, now, actions| assert!(!engine.element_removed(now, host(SCANNER), actions)));
+    bench.command(|engine, now, actions| {
+        assert!(!engine.element_removed(now, host(SCANNER), actions))
+    });
     bench.answer(Outcome::Blocked { source: host(SCANNER), result: Ok(()) });
     assert_eq!(bench.blocked(), [SCANNER]);
 }
 
 #[test]
 fn changed_element_counts_with_the_kernels_values() {
-    let mut bench = Bench::new(|policy| policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect());
+    let mut bench = Bench::new(|policy| {
+        policy.allow = ["198.51.100.1/32".parse().unwrap()].into_iter().collect()
+    });
     let element = |address, seconds: Option<u32>| {
         let time = seconds.map(|seconds| SECOND * seconds);
         Adopted {
@@ -131,10 +152,17 @@ fn changed_element_counts_with_the_kernels_values() {
         }
     };
     let mut news = Vec::new();
-    for (address, seconds) in
-        [(SCANNER, Some(60)), (SCANNER, Some(61)), (SCANNER, Some(600)), (SCANNER, None), (SCANNER, None), ("198.51.100.1", None)]
-    {
-        bench.command(|engine, now, actions| news.push(engine.element_changed(now, element(address, seconds), actions)));
+    for (address, seconds) in [
+        (SCANNER, Some(60)),
+        (SCANNER, Some(61)),
+        (SCANNER, Some(600)),
+        (SCANNER, None),
+        (SCANNER, None),
+        ("198.51.100.1", None),
+    ] {
+        bench.command(|engine, now, actions| {
+            news.push(engine.element_changed(now, element(address, seconds), actions))
+        });
     }
     // A difference of a second is within the tolerance.
     assert_eq!(news, [true, false, true, true, false, true]);
@@ -148,28 +176,51 @@ fn unblock_within_a_network_exempts_that_part() {
     let mut bench = Bench::new(|_| {});
     let source = |text: &str| Source::from(text.parse::<IpNet>().unwrap());
     let order = |bench: &mut Bench, text: &str| {
-        bench.command(|engine, now, actions| engine.block(now, source(text), None, "", actions).unwrap());
+        bench.command(|engine, now, actions| {
+            engine.block(now, source(text), None, "", actions).unwrap()
+        });
         bench.report_lines();
     };
     for text in ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/48"] {
         order(&mut bench, text);
     }
     let mut done = Unblocked::default();
-    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.1.2.3/32"), actions));
+    bench.command(|engine, now, actions| {
+        done = engine.unblock_within(now, source("10.1.2.3/32"), actions)
+    });
     assert_eq!((done.lifted.len(), done.exempted.len()), (1, 2));
     let mut lines = bench.report_lines();
     lines.sort();
-    assert_eq!(lines, ["exempted 10.1.2.3/32 from 10.0.0.0/8", "exempted 10.1.2.3/32 from 10.1.0.0/16", "unblocked 10.1.2.3 Manual"]);
+    assert_eq!(
+        lines,
+        [
+            "exempted 10.1.2.3/32 from 10.0.0.0/8",
+            "exempted 10.1.2.3/32 from 10.1.0.0/16",
+            "unblocked 10.1.2.3 Manual"
+        ]
+    );
     // An IPv6 address stands for its account.
-    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("2001:db8:0:7::1/128"), actions));
-    assert_eq!(bench.engine.blocked(source("2001:db8::/48")).unwrap().exempt, ["2001:db8:0:7::/64".parse::<IpNet>().unwrap()]);
+    bench.command(|engine, now, actions| {
+        done = engine.unblock_within(now, source("2001:db8:0:7::1/128"), actions)
+    });
+    assert_eq!(
+        bench.engine.blocked(source("2001:db8::/48")).unwrap().exempt,
+        ["2001:db8:0:7::/64".parse::<IpNet>().unwrap()]
+    );
     // A wider exemption replaces those within it.
-    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.1.2.0/24"), actions));
-    assert_eq!(bench.engine.blocked(source("10.0.0.0/8")).unwrap().exempt, ["10.1.2.0/24".parse::<IpNet>().unwrap()]);
+    bench.command(|engine, now, actions| {
+        done = engine.unblock_within(now, source("10.1.2.0/24"), actions)
+    });
+    assert_eq!(
+        bench.engine.blocked(source("10.0.0.0/8")).unwrap().exempt,
+        ["10.1.2.0/24".parse::<IpNet>().unwrap()]
+    );
     order(&mut bench, "10.0.0.0/8");
     assert!(bench.engine.blocked(source("10.0.0.0/8")).unwrap().exempt.is_empty());
     // Blocks within the target are lifted.
-    bench.command(|engine, now, actions| done = engine.unblock_within(now, source("10.0.0.0/7"), actions));
+    bench.command(|engine, now, actions| {
+        done = engine.unblock_within(now, source("10.0.0.0/7"), actions)
+    });
     assert_eq!((done.lifted.len(), bench.blocked()), (2, vec!["2001:db8::/48".to_owned()]));
 }
 
@@ -183,14 +234,24 @@ fn exemption_waits_and_a_lift_precedes_it() {
     bench.answers = true;
     bench.answer(Outcome::Blocked { source: network, result: Ok(()) });
     bench.answers = false;
-    bench.command(|engine, now, actions| engine.block(now, network, Some(SECOND * 100), "", actions).unwrap());
-    bench.command(|engine, now, actions| drop(engine.unblock_within(now, Source::from(part), actions)));
+    bench.command(|engine, now, actions| {
+        engine.block(now, network, Some(SECOND * 100), "", actions).unwrap()
+    });
+    bench.command(|engine, now, actions| {
+        drop(engine.unblock_within(now, Source::from(part), actions))
+    });
     bench.answers = true;
     bench.answer(Outcome::Blocked { source: network, result: Ok(()) });
     assert_eq!(bench.engine.blocked(network).unwrap().exempt, [part]);
     // A refusal of the kernel leaves the block unchanged and is reported.
     bench.refuse = true;
-    bench.command(|engine, now, actions| drop(engine.unblock_within(now, Source::from("10.9.9.9/32".parse::<IpNet>().unwrap()), actions)));
+    bench.command(|engine, now, actions| {
+        drop(engine.unblock_within(
+            now,
+            Source::from("10.9.9.9/32".parse::<IpNet>().unwrap()),
+            actions,
+        ))
+    });
     assert_eq!(bench.engine.blocked(network).unwrap().exempt, [part]);
     assert_eq!(bench.report_lines().last().unwrap(), "unblock failed 10.0.0.0/8 set is full");
 }

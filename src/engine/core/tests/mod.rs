@@ -57,7 +57,9 @@ impl Bench {
                     Action::Block { source, .. } => Outcome::Blocked { source: *source, result },
                     Action::Unblock { source } => Outcome::Unblocked { source: *source, result },
                     Action::Exempt { source, .. } => Outcome::Exempted { source: *source, result },
-                    Action::Count { source } => Outcome::Counted { source: *source, packets: self.packets },
+                    Action::Count { source } => {
+                        Outcome::Counted { source: *source, packets: self.packets }
+                    }
                     Action::Release { source, forget } => {
                         self.released.push((*source, forget.clone()));
                         continue;
@@ -79,10 +81,20 @@ impl Bench {
 
     fn probe(&mut self, source: &str, port: &str, scan: ScanKind, ambiguous: bool) {
         let (transport, number) = port.split_once('/').unwrap();
-        let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip].into_iter().find(|known| known.name() == transport).unwrap();
+        let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip]
+            .into_iter()
+            .find(|known| known.name() == transport)
+            .unwrap();
         let port = Port { transport, number: number.parse().unwrap() };
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        let probe = Probe { source: source.parse().unwrap(), destination, port, scan, ambiguous, ip_options: false };
+        let probe = Probe {
+            source: source.parse().unwrap(),
+            destination,
+            port,
+            scan,
+            ambiguous,
+            ip_options: false,
+        };
         let mut actions = Vec::new();
         self.engine.on_probe(self.at(), &probe, &mut actions);
         self.carry_out(actions);
@@ -113,7 +125,14 @@ impl Bench {
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         for number in ports {
             let port = Port { transport: Transport::Tcp, number };
-            let probe = Probe { source: source.parse().unwrap(), destination, port, scan: ScanKind::Syn, ambiguous: false, ip_options: false };
+            let probe = Probe {
+                source: source.parse().unwrap(),
+                destination,
+                port,
+                scan: ScanKind::Syn,
+                ambiguous: false,
+                ip_options: false,
+            };
             self.command(|engine, now, actions| {
                 event(engine, now, &probe, actions);
             });
@@ -156,10 +175,18 @@ impl Bench {
     fn report_lines(&mut self) -> Vec<String> {
         let short = |report: Report| match report {
             Report::Scan { source, not_blocked, reason, .. } => {
-                format!("scan {} {reason} {}", source.addr(), not_blocked.map_or("-", NotBlocked::text))
+                format!(
+                    "scan {} {reason} {}",
+                    source.addr(),
+                    not_blocked.map_or("-", NotBlocked::text)
+                )
             }
             Report::Blocked { source, timeout, renewed, .. } => {
-                format!("blocked {source} {:?}{}", timeout.unwrap_or_default(), if renewed { " renewed" } else { "" })
+                format!(
+                    "blocked {source} {:?}{}",
+                    timeout.unwrap_or_default(),
+                    if renewed { " renewed" } else { "" }
+                )
             }
             Report::BlockFailed { source, error } => format!("failed {} {error}", source),
             Report::Unblocked { source, ending } => format!("unblocked {} {ending:?}", source),
@@ -170,7 +197,8 @@ impl Bench {
     }
 
     fn blocked(&self) -> Vec<String> {
-        let mut blocked: Vec<String> = self.engine.blocks().map(|view| view.source.to_string()).collect();
+        let mut blocked: Vec<String> =
+            self.engine.blocks().map(|view| view.source.to_string()).collect();
         blocked.sort();
         blocked
     }

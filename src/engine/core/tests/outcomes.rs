@@ -65,13 +65,18 @@ fn commands_wait_for_the_order_in_flight() {
     assert_eq!(bench.orders(), 1);
     bench.answer(Outcome::Blocked { source: host(SCANNER), result: Ok(()) });
     assert_eq!(bench.orders, [Action::Unblock { source: host(SCANNER) }]);
-    bench.command(|engine, now, actions| engine.block(now, host(SCANNER), None, "still", actions).unwrap());
+    bench.command(|engine, now, actions| {
+        engine.block(now, host(SCANNER), None, "still", actions).unwrap()
+    });
     assert_eq!(bench.orders(), 1);
     bench.answer(Outcome::Unblocked { source: host(SCANNER), result: Ok(()) });
     assert!(matches!(bench.orders.as_slice(), [Action::Block { renew: false, timeout: None, .. }]));
     bench.answer(Outcome::Blocked { source: host(SCANNER), result: Ok(()) });
     let lines = bench.report_lines();
-    assert_eq!(lines[1..], ["blocked 203.0.113.9 60s", "unblocked 203.0.113.9 Manual", "blocked 203.0.113.9 0ns"]);
+    assert_eq!(
+        lines[1..],
+        ["blocked 203.0.113.9 60s", "unblocked 203.0.113.9 Manual", "blocked 203.0.113.9 0ns"]
+    );
 }
 
 #[test]
@@ -108,7 +113,10 @@ fn refused_lift_of_a_never_block_address_is_retried() {
     bench.set_never_block(list);
     bench.orders();
     bench.wait(SECOND * 21);
-    assert_eq!(bench.orders, [Action::Unblock { source: host(SCANNER) }, Action::Unblock { source: host(SCANNER) }]);
+    assert_eq!(
+        bench.orders,
+        [Action::Unblock { source: host(SCANNER) }, Action::Unblock { source: host(SCANNER) }]
+    );
     bench.refuse = false;
     bench.wait(SECOND * 10);
     assert_eq!(bench.report_lines().last().unwrap(), "unblocked 203.0.113.9 NeverBlock");

@@ -15,7 +15,10 @@ fn block_is_reported_after_the_kernel_acknowledged_it() {
     assert!(bench.report_lines().is_empty());
     bench.now = 200;
     bench.syn(SCANNER, [3, 4, 5]);
-    assert_eq!(bench.report_lines(), ["scan 203.0.113.9 syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3 -"]);
+    assert_eq!(
+        bench.report_lines(),
+        ["scan 203.0.113.9 syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3 -"]
+    );
     assert_eq!(bench.orders(), 1);
     assert!(bench.blocked().is_empty());
     bench.answer(Outcome::Blocked { source: host(SCANNER), result: Ok(()) });
@@ -72,7 +75,10 @@ fn udp_is_reported_once_per_window_and_blocks_nothing() {
         bench.probe(SCANNER, &format!("udp/{port}"), ScanKind::Udp, false);
     }
     bench.syn(SCANNER, [1, 2]);
-    assert_eq!(bench.report_lines(), ["scan 203.0.113.9 udp scan: 3 ports in 0.0s: udp/1 udp/2 udp/3 udp.action is log"]);
+    assert_eq!(
+        bench.report_lines(),
+        ["scan 203.0.113.9 udp scan: 3 ports in 0.0s: udp/1 udp/2 udp/3 udp.action is log"]
+    );
     bench.syn(SCANNER, [3]);
     assert_eq!(bench.blocked(), [SCANNER]);
     let mut bench = Bench::new(|policy| policy.udp = ProtocolAction::Block);
@@ -86,24 +92,37 @@ fn udp_is_reported_once_per_window_and_blocks_nothing() {
 fn observe_mode_reports_and_orders_nothing() {
     let mut bench = Bench::new(|policy| policy.mode = Mode::Observe);
     bench.syn(SCANNER, 1..100);
-    assert_eq!(bench.report_lines(), ["scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 observe mode"]);
+    assert_eq!(
+        bench.report_lines(),
+        ["scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 observe mode"]
+    );
     assert_eq!(bench.orders(), 0);
-    bench.command(|engine, now, actions| assert_eq!(engine.block(now, host(SCANNER), None, "", actions), Err(Refusal::Observe)));
+    bench.command(|engine, now, actions| {
+        assert_eq!(engine.block(now, host(SCANNER), None, "", actions), Err(Refusal::Observe))
+    });
 }
 
 #[test]
 fn never_block_address_is_reported_and_not_blocked() {
-    let mut bench = Bench::new(|policy| policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect());
+    let mut bench = Bench::new(|policy| {
+        policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect()
+    });
     let own: AllowList = ["2001:db8::1/128".parse().unwrap()].into_iter().collect();
     bench.set_never_block(own);
     bench.syn(SCANNER, 1..100);
     bench.syn("2001:db8::bad", 1..100);
     bench.syn("fe80::1", 1..100);
-    assert_eq!(bench.report_lines().iter().filter(|line| line.ends_with("never-block address")).count(), 3);
+    assert_eq!(
+        bench.report_lines().iter().filter(|line| line.ends_with("never-block address")).count(),
+        3
+    );
     assert_eq!(bench.orders(), 0);
     bench.command(|engine, now, actions| {
         let refusal = engine.block(now, host("2001:db8::7"), None, "", actions).unwrap_err();
-        assert_eq!(refusal.to_string(), "block 2001:db8::/64: it overlaps 2001:db8::1/128, which is never blocked (never_block)");
+        assert_eq!(
+            refusal.to_string(),
+            "block 2001:db8::/64: it overlaps 2001:db8::1/128, which is never blocked (never_block)"
+        );
         let all = Source::from("0.0.0.0/0".parse::<IpNet>().unwrap());
         assert!(engine.block(now, all, None, "", actions).is_err());
     });
@@ -123,7 +142,9 @@ fn handshakes_are_reported_as_proof_without_a_block() {
             for port in 1..=3 {
                 bench.probe(SCANNER, &format!("tcp/{port}"), scan, false);
             }
-            let [Report::Scan { reason: Reason::Scan { proven, .. }, not_blocked: Some(_), .. }] = &bench.reports[..] else {
+            let [Report::Scan { reason: Reason::Scan { proven, .. }, not_blocked: Some(_), .. }] =
+                &bench.reports[..]
+            else {
                 panic!("{:?}", bench.reports);
             };
             assert_eq!(*proven, expected, "{:?}", bench.reports);
@@ -138,7 +159,10 @@ fn proven_sources_are_blocked_longer_each_time() {
         for port in 1..=3 {
             bench.probe(SCANNER, &format!("tcp/{port}"), ScanKind::Connect, false);
         }
-        assert_eq!(bench.report_lines().last().unwrap(), &format!("blocked 203.0.113.9 {}s", hours * 3600));
+        assert_eq!(
+            bench.report_lines().last().unwrap(),
+            &format!("blocked 203.0.113.9 {}s", hours * 3600)
+        );
         bench.wait(SECOND * 3600 * hours);
         assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Expired"]);
     }
@@ -170,7 +194,10 @@ fn unproven_blocks_are_limited_per_minute() {
     }
     assert_eq!(bench.blocked().len(), 8, "a quarter is reserved for persistent sources");
     let lines = bench.report_lines();
-    assert_eq!(lines.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(), 22);
+    assert_eq!(
+        lines.iter().filter(|line| line.ends_with("block.unproven.per_minute is used up")).count(),
+        22
+    );
     for n in 10..30 {
         bench.syn(&format!("203.0.113.{n}"), 5..=9);
     }
@@ -213,7 +240,9 @@ fn blocks_never_exceed_the_total() {
     }
     assert_eq!(bench.blocked().len(), 5);
     assert!(bench.report_lines().iter().any(|line| line.ends_with("block.total is reached")));
-    bench.command(|engine, now, actions| assert_eq!(engine.block(now, host("192.0.2.77"), None, "", actions), Err(Refusal::Total(5))));
+    bench.command(|engine, now, actions| {
+        assert_eq!(engine.block(now, host("192.0.2.77"), None, "", actions), Err(Refusal::Total(5)))
+    });
 }
 
 #[test]
@@ -222,7 +251,9 @@ fn unproven_actions_report_and_slow_order_nothing() {
         let mut bench = Bench::new(|policy| policy.unproven.action = action);
         bench.syn(SCANNER, 1..9);
         assert_eq!(bench.orders(), 0);
-        assert!(bench.report_lines().concat().ends_with(&format!("block.unproven.action is {words}")));
+        assert!(
+            bench.report_lines().concat().ends_with(&format!("block.unproven.action is {words}"))
+        );
     }
 }
 
@@ -268,13 +299,23 @@ fn hold_is_released_without_evidence_or_when_allowed() {
     // Allowed since the packet left the kernel.
     bench.held("203.0.113.7", [1, 2, 3, 4]);
     let released: Vec<_> = bench.released.iter().map(|(source, _)| *source).collect();
-    assert_eq!(released, [source("203.0.113.9"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7"), source("203.0.113.7")]);
+    assert_eq!(
+        released,
+        [
+            source("203.0.113.9"),
+            source("203.0.113.7"),
+            source("203.0.113.7"),
+            source("203.0.113.7"),
+            source("203.0.113.7")
+        ]
+    );
     assert_eq!((bench.engine.status().released, bench.engine.status().blocked), (5, 0));
 }
 
 #[test]
 fn holds_over_budget_are_released_except_in_a_flood() {
-    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
+    let mut bench =
+        Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
     let spoofed = |n: u32| Ipv4Addr::from(0x2000_0000 + n).to_string();
     for n in 0..60 {
         bench.held(&spoofed(n), [1]);
@@ -298,13 +339,18 @@ fn holds_over_budget_are_released_except_in_a_flood() {
 // P27
 #[test]
 fn persistent_held_source_is_blocked_over_budget() {
-    let mut bench = Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
+    let mut bench =
+        Bench::new(|policy| (policy.scan_trigger, policy.unproven.per_minute) = (0, 10));
     for n in 0..500 {
         bench.held(&Ipv4Addr::from(0x2000_0000 + n).to_string(), [1]);
     }
     let blocks = bench.engine.blocks().count();
     bench.held("203.0.113.9", [1]);
-    assert_eq!(bench.engine.blocks().count(), blocks, "one more of the flood, for all that is known");
+    assert_eq!(
+        bench.engine.blocks().count(),
+        blocks,
+        "one more of the flood, for all that is known"
+    );
     bench.still("203.0.113.9", 2..20);
     let source = Source::of("203.0.113.9".parse().unwrap(), 64);
     assert!(bench.engine.blocked(source).is_some());
