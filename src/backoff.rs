@@ -1,4 +1,5 @@
-//! How long to wait after a failure: twice as long after each further one, up to a limit. Reads no clock.
+//! How long to wait after a failure: twice as long after each further one, up to a limit. Reads no
+//! clock.
 
 use std::time::Duration;
 

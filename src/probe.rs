@@ -1,6 +1,7 @@
 //! A probe: one packet or handshake that touched a port of this host.
 //!
-//! A [`Probe`] is all that the engine learns of a packet. Scans have nmap's names (nmap(1), "Port Scanning Techniques").
+//! A [`Probe`] is all that the engine learns of a packet. Scans have nmap's names (nmap(1), "Port
+//! Scanning Techniques").
 
 mod classify;
 
@@ -59,7 +60,8 @@ impl fmt::Display for Port {
 
 /// The kind of scan that a probe belongs to, by nmap's names.
 ///
-/// An ACK and a Window scan send the same packet and differ in how the scanner reads the answer: both are [`ScanKind::Ack`] here.
+/// An ACK and a Window scan send the same packet and differ in how the scanner reads the answer:
+/// both are [`ScanKind::Ack`] here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ScanKind {
@@ -150,7 +152,8 @@ pub struct Probe {
     pub port: Port,
     /// The kind of scan.
     pub scan: ScanKind,
-    /// Closed connections and sockets cause such packets too, so this evidence alone never triggers at a low count.
+    /// Closed connections and sockets cause such packets too, so this evidence alone never triggers
+    /// at a low count.
     pub ambiguous: bool,
     /// The IPv4 header has options (shown in the classic log).
     pub ip_options: bool,

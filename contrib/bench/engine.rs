@@ -1,8 +1,9 @@
 //! How fast the engine is, and what it remembers costs: `cargo bench --bench engine`.
 //!
-//! Every run is made of probes that were built before the clock starts, and answers each order as the kernel would. Rates are the best of
-//! three runs, on one thread, by the processor time that the thread had (/proc/thread-self/schedstat), so that a busy machine does not count.
-//! Memory is what the allocator was asked for and, beside it, what the kernel holds resident.
+//! Every run is made of probes that were built before the clock starts, and answers each order as
+//! the kernel would. Rates are the best of three runs, on one thread, by the processor time that
+//! the thread had (/proc/thread-self/schedstat), so that a busy machine does not count. Memory is
+//! what the allocator was asked for and, beside it, what the kernel holds resident.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -117,7 +118,8 @@ fn row(name: &str, change: impl Fn(&mut Policy), make: impl Fn(u32) -> Probe) {
     let mut status = None;
     for _ in 0..3 {
         let mut engine = engine(&change);
-        // The first probe of each source is no different in kind, but reading its memory for the first time is the kernel's work.
+        // The first probe of each source is no different in kind, but reading its memory for the
+        // first time is the kernel's work.
         for (n, probe) in probes.iter().enumerate().take(SOURCES as usize * 4) {
             feed(&mut engine, n as u64 / PROBES_A_MILLISECOND, probe);
         }
@@ -231,7 +233,8 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// A permutation of numbers that looks random (a finalizer of MurmurHash3's kind: odd multipliers and shifts).
+/// A permutation of numbers that looks random (a finalizer of MurmurHash3's kind: odd multipliers
+/// and shifts).
 fn mixed(n: u32) -> u32 {
     let n = (n ^ n >> 16).wrapping_mul(0x85eb_ca6b);
     let n = (n ^ n >> 13).wrapping_mul(0xc2b2_ae35);

@@ -1,9 +1,11 @@
-//! The daemon in floods of invented sources: `cargo bench --bench flood`, as root. Some two minutes; namespaces of its own, nothing else is touched.
+//! The daemon in floods of invented sources: `cargo bench --bench flood`, as root. Some two
+//! minutes; namespaces of its own, nothing else is touched.
 //!
-//! Each row is a fresh daemon with the built-in defaults, without the reflex but where the row says so: the reflex spares the daemon most of a flood.
-//! For five seconds SYNs from random sources go to 100 closed ports; after two, a scanner with an address of its own probes 400 other ports, every
-//! second of which is open: the last answer it gets tells when it was blocked. All the time the control socket is asked for the status, every 20 ms,
-//! with a connection for each question.
+//! Each row is a fresh daemon with the built-in defaults, without the reflex but where the row says
+//! so: the reflex spares the daemon most of a flood. For five seconds SYNs from random sources go
+//! to 100 closed ports; after two, a scanner with an address of its own probes 400 other ports,
+//! every second of which is open: the last answer it gets tells when it was blocked. All the time
+//! the control socket is asked for the status, every 20 ms, with a connection for each question.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

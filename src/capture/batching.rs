@@ -1,8 +1,9 @@
 //! Chooses how many packets the kernel collects per message: one when it is quiet, more under load.
 //!
-//! Pure: count and time are arguments; [`super::PacketSource::set_batch`] applies the choice. A single packet reaches the daemon after
-//! 10 us and costs 0.9 us. In batches of 64 a packet costs a fifth of that, and waits until the batch is full or the kernel's flush
-//! timer (10 ms, nfnetlink_log.c) expires.
+//! Pure: count and time are arguments; [`super::PacketSource::set_batch`] applies the choice. A
+//! single packet reaches the daemon after 10 us and costs 0.9 us. In batches of 64 a packet costs a
+//! fifth of that, and waits until the batch is full or the kernel's flush timer (10 ms,
+//! nfnetlink_log.c) expires.
 //!
 //! | step | packets | from, a second | until below, a second | full after, at most |
 //! |---|---|---|---|---|
@@ -20,7 +21,8 @@ use crate::time::MonoTime;
 /// Shortest interval over which the rate is measured; a shorter burst is no load.
 const WINDOW: Duration = Duration::from_millis(10);
 
-/// The rate must stay below a step's lower bound for this time, so that a flood in waves does not make the step oscillate.
+/// The rate must stay below a step's lower bound for this time, so that a flood in waves does not
+/// make the step oscillate.
 const STEP_DOWN_AFTER: Duration = Duration::from_millis(500);
 
 /// Interval at which the rate is checked without packets, while more than one packet is collected.
@@ -33,7 +35,8 @@ struct Step {
     below: u64,
 }
 
-/// From quiet to flood. Each lower bound is half of the upper one, so that a constant rate keeps its step.
+/// From quiet to flood. Each lower bound is half of the upper one, so that a constant rate keeps
+/// its step.
 const STEPS: [Step; 3] = [
     Step { packets: 1, from: 0, below: 0 },
     Step { packets: 8, from: 30_000, below: 15_000 },
@@ -56,10 +59,11 @@ impl Batching {
         self.current().packets
     }
 
-    /// Updates the rate with the number of packets logged so far, lost ones included, and returns how many to collect.
+    /// Updates the rate with the number of packets logged so far, lost ones included, and returns
+    /// how many to collect.
     ///
-    /// `behind`: one round could not take all packets. This counts as a flood at any rate: a daemon that gets little CPU time measures a
-    /// low rate and needs large batches most.
+    /// `behind`: one round could not take all packets. This counts as a flood at any rate: a daemon
+    /// that gets little CPU time measures a low rate and needs large batches most.
     pub fn on_round(&mut self, now: MonoTime, logged: u64, behind: bool) -> u32 {
         let (since, before) = *self.since.get_or_insert((now, logged));
         let time = now.since(since);

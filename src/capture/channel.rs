@@ -1,6 +1,8 @@
-//! The netlink socket that NFLOG and NFQUEUE share: opening, binding with an acknowledgement, and later changes.
+//! The netlink socket that NFLOG and NFQUEUE share: opening, binding with an acknowledgement, and
+//! later changes.
 //!
-//! Follows linux/netfilter/nfnetlink.h and the kernel's nfnetlink.c. Packets that arrive before the acknowledgement are kept.
+//! Follows linux/netfilter/nfnetlink.h and the kernel's nfnetlink.c. Packets that arrive before the
+//! acknowledgement are kept.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +14,8 @@ use super::Error;
 use crate::netlink::message::{Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, Writer};
 use crate::netlink::socket::Socket;
 
-/// Fits the largest packet (an attribute is at most 64 KiB) with its other attributes; datagrams of many packets are smaller.
+/// Fits the largest packet (an attribute is at most 64 KiB) with its other attributes; datagrams of
+/// many packets are smaller.
 pub(super) const BUFFER_LEN: usize = 65_536 + 4096;
 /// Timeout for an acknowledgement, which the kernel queues before send(2) returns.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,7 +44,8 @@ pub(super) enum Refused {
 }
 
 impl Channel {
-    /// Opens a socket in this thread's network namespace, with a receive buffer of `receive_buffer` bytes.
+    /// Opens a socket in this thread's network namespace, with a receive buffer of `receive_buffer`
+    /// bytes.
     pub(super) fn open(receive_buffer: usize) -> Result<Self, Error> {
         let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(Error::Open)?;
         // Before the binding, because packets arrive from then on.
@@ -54,8 +58,8 @@ impl Channel {
         })
     }
 
-    /// Binds a group or queue with the message that `write` writes for the given sequence number. `none` is a message type that the
-    /// subsystem does not have.
+    /// Binds a group or queue with the message that `write` writes for the given sequence number.
+    /// `none` is a message type that the subsystem does not have.
     pub(super) fn bind(
         &mut self,
         none: u16,
@@ -100,7 +104,8 @@ impl Channel {
         self.sequence
     }
 
-    /// Sends a message and waits for its acknowledgement; returns the errno (0 for success). Keeps packets that arrive before it.
+    /// Sends a message and waits for its acknowledgement; returns the errno (0 for success). Keeps
+    /// packets that arrive before it.
     fn request(&mut self, message: &[u8], sequence: u32) -> io::Result<i32> {
         self.socket.send(message)?;
         loop {
@@ -135,8 +140,9 @@ impl Channel {
         }
     }
 
-    /// Finds the cause of EPERM: a missing capability, or another bound program. The kernel checks the capability before it looks a message
-    /// up, so a message type that does not exist shows which.
+    /// Finds the cause of EPERM: a missing capability, or another bound program. The kernel checks
+    /// the capability before it looks a message up, so a message type that does not exist shows
+    /// which.
     fn refused(&mut self, none: u16, resource: u16) -> Refused {
         let mut writer = Writer::with_capacity(32);
         let sequence = self.next_sequence();

@@ -1,7 +1,9 @@
-//! Finds the program that is bound to an NFLOG group or NFQUEUE queue, for the error message when binding is refused.
+//! Finds the program that is bound to an NFLOG group or NFQUEUE queue, for the error message when
+//! binding is refused.
 //!
-//! Reads /proc: `net/netfilter/nfnetlink_log` and `nfnetlink_queue` (`seq_show` in the kernel's nfnetlink_log.c and nfnetlink_queue.c) have
-//! the netlink port of a listener, `net/netlink` (proc(5)) the socket of a port, and the processes' descriptors the owner of the socket.
+//! Reads /proc: `net/netfilter/nfnetlink_log` and `nfnetlink_queue` (`seq_show` in the kernel's
+//! nfnetlink_log.c and nfnetlink_queue.c) have the netlink port of a listener, `net/netlink`
+//! (proc(5)) the socket of a port, and the processes' descriptors the owner of the socket.
 
 use std::fmt;
 use std::fs;
@@ -56,7 +58,8 @@ fn portid_of(groups: &str, group: u16) -> Option<u32> {
     })
 }
 
-/// The inode of the netfilter socket with this port: `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`.
+/// The inode of the netfilter socket with this port: `sk Eth Pid Groups Rmem Wmem Dump Locks Drops
+/// Inode`.
 fn inode_of(sockets: &str, portid: u32) -> Option<u64> {
     sockets.lines().find_map(|line| {
         let mut words = line.split_whitespace().skip(1);

@@ -1,7 +1,8 @@
 //! Receives the packets that the rules log or queue.
 //!
-//! It defines a received packet ([`Packet`]), what the packet thread polls ([`PacketSource`]), and the counts of received and lost packets
-//! ([`Statistics`]). It never parses a packet ([`crate::wire`] does) and never waits.
+//! It defines a received packet ([`Packet`]), what the packet thread polls ([`PacketSource`]), and
+//! the counts of received and lost packets ([`Statistics`]). It never parses a packet
+//! ([`crate::wire`] does) and never waits.
 
 pub mod batching;
 mod channel;
@@ -17,17 +18,20 @@ use std::time::Duration;
 
 pub use holder::Holder;
 
-/// Packets that one [`PacketSource::receive`] hands out before the packet thread serves its other descriptors.
+/// Packets that one [`PacketSource::receive`] hands out before the packet thread serves its other
+/// descriptors.
 ///
-/// At 0.07 us (64 packets per datagram) to 0.9 us (one) each this is at most half a millisecond: long enough that the poll(2) in between costs
-/// nothing, short enough that a reload, a signal or an `unblock` does not wait behind a flood.
+/// At 0.07 us (64 packets per datagram) to 0.9 us (one) each this is at most half a millisecond:
+/// long enough that the poll(2) in between costs nothing, short enough that a reload, a signal or
+/// an `unblock` does not wait behind a flood.
 pub const PACKETS_PER_WAKE: usize = 512;
 
-/// Packets between two readings of the clock: a reading costs 25 ns, a block ordered in between 50 us.
+/// Packets between two readings of the clock: a reading costs 25 ns, a block ordered in between 50
+/// us.
 pub const PACKETS_PER_READ: usize = 64;
 
-/// Time after which the packet thread serves its other descriptors, even after fewer packets: on a slow machine, or with many blocks,
-/// [`PACKETS_PER_WAKE`] take long.
+/// Time after which the packet thread serves its other descriptors, even after fewer packets: on a
+/// slow machine, or with many blocks, [`PACKETS_PER_WAKE`] take long.
 pub const TIME_PER_WAKE: Duration = Duration::from_millis(2);
 
 /// A logged packet, borrowed from the receive buffer.
@@ -43,7 +47,8 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
     /// The index of its input interface.
     pub indev: Option<u32>,
-    /// Its sequence number in the group, from 0; `None` if it was logged while the group was set up.
+    /// Its sequence number in the group, from 0; `None` if it was logged while the group was set
+    /// up.
     pub sequence: Option<u32>,
 }
 
@@ -52,12 +57,14 @@ pub struct Packet<'a> {
 pub struct Statistics {
     /// Packets handed out.
     pub packets: u64,
-    /// Packets that the kernel logged and that were lost: the exact gaps in the sequence numbers. Packets lost after the last received one are
-    /// counted with the next.
+    /// Packets that the kernel logged and that were lost: the exact gaps in the sequence numbers.
+    /// Packets lost after the last received one are counted with the next.
     pub lost: u64,
-    /// Datagrams, of one or more packets, dropped because the receive buffer was full. Their packets are counted in `lost`.
+    /// Datagrams, of one or more packets, dropped because the receive buffer was full. Their
+    /// packets are counted in `lost`.
     pub overruns: u64,
-    /// Datagrams were dropped after the last received packet; `lost` will include them with the next packet.
+    /// Datagrams were dropped after the last received packet; `lost` will include them with the
+    /// next packet.
     pub loss_uncounted: bool,
     /// Messages that could not be parsed, and truncated datagrams.
     pub malformed: u64,
@@ -91,8 +98,8 @@ pub trait PacketSource {
     /// The descriptor to poll for reading.
     fn as_fd(&self) -> BorrowedFd<'_>;
 
-    /// Hands the available packets to `on_packet`, without waiting. Ends when there are no more, or after the datagram that reaches
-    /// `bound` packets ([`PACKETS_PER_WAKE`]).
+    /// Hands the available packets to `on_packet`, without waiting. Ends when there are no more, or
+    /// after the datagram that reaches `bound` packets ([`PACKETS_PER_WAKE`]).
     ///
     /// # Errors
     /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.
@@ -148,11 +155,13 @@ pub struct Waiting<'a> {
 
 /// A source of packets that wait for verdicts.
 pub trait WaitingSource: PacketSource {
-    /// Hands the available packets to `on_packet`, without waiting, and sends the verdicts. What `on_packet` does is done before the packet
-    /// continues. Ends as [`PacketSource::receive`] does.
+    /// Hands the available packets to `on_packet`, without waiting, and sends the verdicts. What
+    /// `on_packet` does is done before the packet continues. Ends as [`PacketSource::receive`]
+    /// does.
     ///
     /// # Errors
-    /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error: it is counted.
+    /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error:
+    /// it is counted.
     fn decide(
         &mut self,
         bound: usize,

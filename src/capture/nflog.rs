@@ -1,7 +1,8 @@
 //! The listener of an NFLOG group: binds it, hands out its packets, counts losses.
 //!
-//! Follows linux/netfilter/nfnetlink_log.h and the kernel's nfnetlink_log.c. The decoder accepts any bytes: they give packets or are
-//! counted as malformed. Nothing here waits, and no packet causes an allocation.
+//! Follows linux/netfilter/nfnetlink_log.h and the kernel's nfnetlink_log.c. The decoder accepts
+//! any bytes: they give packets or are counted as malformed. Nothing here waits, and no packet
+//! causes an allocation.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -42,7 +43,8 @@ const NFULA_PAYLOAD: u16 = 9;
 const NFULA_PREFIX: u16 = 10;
 const NFULA_SEQ: u16 = 12;
 
-/// Upper bound of a message's bytes besides the payload: headers, prefix (at most 128), mark, addresses, times.
+/// Upper bound of a message's bytes besides the payload: headers, prefix (at most 128), mark,
+/// addresses, times.
 const MESSAGE_OVERHEAD: usize = 320;
 /// Largest datagram to ask the kernel for: larger allocations often fail in its packet path.
 const NLBUFSIZ_MAX: usize = 32 * 1024;
@@ -67,15 +69,16 @@ impl Settings {
     pub fn of_group(group: u16) -> Self {
         Self {
             group,
-            // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156 bytes still shows a whole TCP header.
+            // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156
+            // bytes still shows a whole TCP header.
             copy_range: 256,
-            // One packet reaches the daemon after 10 us. With 64 and a timer it takes 8 ms, in which a scan can finish. `super::batching` raises it
-            // under load.
+            // One packet reaches the daemon after 10 us. With 64 and a timer it takes 8 ms, in
+            // which a scan can finish. `super::batching` raises it under load.
             queue_threshold: 1,
             // The kernel's shortest timer; it matters only with a higher threshold.
             flush_after: Duration::from_millis(10),
-            // Holds 20,000 single packets, or 64,000 in datagrams of 64. At 550,000 packets a second the kernel's default of 208 KiB lost 1 %, this
-            // buffer none.
+            // Holds 20,000 single packets, or 64,000 in datagrams of 64. At 550,000 packets a
+            // second the kernel's default of 208 KiB lost 1 %, this buffer none.
             receive_buffer: 8 * 1024 * 1024,
         }
     }
@@ -95,8 +98,8 @@ impl Listener {
     /// See [`Error`]; it distinguishes another bound program from a missing capability.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
         let mut channel = Channel::open(settings.receive_buffer)?;
-        // The sequence numbers show losses. With ENOBUFS enabled the kernel would drop every packet from the first loss until the queue was
-        // read empty.
+        // The sequence numbers show losses. With ENOBUFS enabled the kernel would drop every packet
+        // from the first loss until the queue was read empty.
         if let Err(error) = sys::socket::no_overrun_errors(channel.socket.as_fd()) {
             log::debug!("NFLOG group {}: {error}", settings.group);
         }
@@ -117,16 +120,19 @@ impl Listener {
         &self.settings
     }
 
-    /// The receive buffer in force, bytes; smaller than requested without CAP_NET_ADMIN and with a low `net.core.rmem_max`. `None` if it is unknown.
+    /// The receive buffer in force, bytes; smaller than requested without CAP_NET_ADMIN and with a
+    /// low `net.core.rmem_max`. `None` if it is unknown.
     pub fn receive_buffer(&self) -> Option<usize> {
         // The kernel reports twice the requested size (socket(7)).
         self.channel.socket.receive_buffer().ok().map(|bytes| bytes / 2)
     }
 
-    /// Changes how many packets the kernel collects per datagram (at least 1), and the datagrams' size. Takes effect with the next packet.
+    /// Changes how many packets the kernel collects per datagram (at least 1), and the datagrams'
+    /// size. Takes effect with the next packet.
     ///
-    /// Requests no acknowledgement: under load it would be lost in the full queue or wait behind it. The kernel refuses only for a group
-    /// that is not ours; then the refusal is logged when it is read.
+    /// Requests no acknowledgement: under load it would be lost in the full queue or wait behind
+    /// it. The kernel refuses only for a group that is not ours; then the refusal is logged when it
+    /// is read.
     ///
     /// # Errors
     /// [`Error::Change`] if the message cannot be sent.
@@ -144,11 +150,12 @@ impl Listener {
         Ok(())
     }
 
-    /// Unbinds the group. The kernel first sends what it has collected, so that a last [`PacketSource::receive`] until it is empty gets every
-    /// packet.
+    /// Unbinds the group. The kernel first sends what it has collected, so that a last
+    /// [`PacketSource::receive`] until it is empty gets every packet.
     ///
     /// # Errors
-    /// [`Error::Unbind`] if the message cannot be sent; dropping the listener unbinds the group in any case.
+    /// [`Error::Unbind`] if the message cannot be sent; dropping the listener unbinds the group in
+    /// any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
         let group = self.settings.group;
         let unbind = |writer: &mut Writer| writer.attr(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_UNBIND]);
@@ -174,7 +181,8 @@ impl PacketSource for Listener {
         if !early.is_empty() {
             counters.on_datagram(&std::mem::take(early), settings.group, on_packet);
         }
-        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and foreign datagrams.
+        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and
+        // foreign datagrams.
         for _ in 0..bound {
             if done(counters) >= bound {
                 break;
@@ -189,7 +197,8 @@ impl PacketSource for Listener {
                     counters.on_empty(memory(socket).dropped);
                     return Ok(Received { packets: done(counters), more: false });
                 }
-                // Only where ENOBUFS could not be disabled: the kernel queues nothing until the queue has been read empty, so read on.
+                // Only where ENOBUFS could not be disabled: the kernel queues nothing until the
+                // queue has been read empty, so read on.
                 Err(error) if is_overrun(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Receive(error)),
@@ -245,7 +254,8 @@ impl Counters {
         }
     }
 
-    /// The queue is empty, and the kernel has dropped `dropped` datagrams. Later packets were logged after those.
+    /// The queue is empty, and the kernel has dropped `dropped` datagrams. Later packets were
+    /// logged after those.
     pub fn on_empty(&mut self, dropped: u32) {
         self.at_empty = dropped;
     }
@@ -343,8 +353,9 @@ fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
 
 /// The datagram size to request (`NFULA_CFG_NLBUFSIZ`), bytes, with room for `packets`.
 ///
-/// The kernel silently ignores sizes below its default (nfnetlink_log.c, NFULNL_NLBUFSIZ_DEFAULT, which is NLMSG_GOODSIZE: a page of at most
-/// 8 KiB without the 320 or more bytes at the end of a buffer), so at least that is requested; it fills the page exactly.
+/// The kernel silently ignores sizes below its default (nfnetlink_log.c, NFULNL_NLBUFSIZ_DEFAULT,
+/// which is NLMSG_GOODSIZE: a page of at most 8 KiB without the 320 or more bytes at the end of a
+/// buffer), so at least that is requested; it fills the page exactly.
 fn datagram_len(packets: u32, copy_range: u16) -> u32 {
     let least = rustix::param::page_size().min(8192) - 320;
     let wanted = usize::try_from(packets)
@@ -414,7 +425,8 @@ mod tests {
     #[test]
     fn sequence_gaps_are_losses_across_the_wrap() {
         let mut counters = Counters::default();
-        // A number that goes back starts a new count: at u32::MAX - 1 after 10, and at 0 at the end.
+        // A number that goes back starts a new count: at u32::MAX - 1 after 10, and at 0 at the
+        // end.
         for (sequence, lost) in
             [(2, 2), (3, 2), (10, 8), (u32::MAX - 1, 8), (1, 10), (2, 10), (0, 10)]
         {
@@ -439,7 +451,8 @@ mod tests {
         counters.on_empty(3);
         assert!(counters.statistics().loss_uncounted);
         assert_eq!(take(&mut counters, 7), (6, false, 3));
-        // All of it may have been counted before the queue was empty; the next packet shows that too.
+        // All of it may have been counted before the queue was empty; the next packet shows that
+        // too.
         assert_eq!(take(&mut counters, 9), (7, false, 3));
         counters.on_empty(4);
         assert!(counters.statistics().loss_uncounted);

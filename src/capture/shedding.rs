@@ -1,16 +1,20 @@
 //! Sheds packets of unknown sources when the receive buffer fills up.
 //!
-//! When the receive buffer is full, the kernel drops a scanner's packets as well as a flood's. So before that, packets of unknown
-//! sources are shed: a flood of spoofed sources consists of nothing else. One in [`SAMPLE_ONE_IN`] of them is evaluated. Its source is known from
-//! then on, so a scanner that first appears during the flood is noticed after [`SAMPLE_ONE_IN`] packets on average.
+//! When the receive buffer is full, the kernel drops a scanner's packets as well as a flood's. So
+//! before that, packets of unknown sources are shed: a flood of spoofed sources consists of nothing
+//! else. One in [`SAMPLE_ONE_IN`] of them is evaluated. Its source is known from then on, so a
+//! scanner that first appears during the flood is noticed after [`SAMPLE_ONE_IN`] packets on
+//! average.
 
-/// Shedding starts at this fill level of the receive buffer, percent: what arrives until the daemon notices must still fit.
+/// Shedding starts at this fill level of the receive buffer, percent: what arrives until the daemon
+/// notices must still fit.
 pub const START_PERCENT: u8 = 50;
 
 /// Shedding stops at this fill level, percent.
 pub const STOP_PERCENT: u8 = 20;
 
-/// One in this many packets from unknown sources is evaluated. With the lookups, the rest costs less than half of evaluating all.
+/// One in this many packets from unknown sources is evaluated. With the lookups, the rest costs
+/// less than half of evaluating all.
 pub const SAMPLE_ONE_IN: u64 = 16;
 
 /// Whether packets are shed, and how many were.
@@ -32,7 +36,8 @@ impl Shedding {
         self.on
     }
 
-    /// Whether to shed a packet; counts it if so. Calls `is_known` (whether its source has an account) only while shedding.
+    /// Whether to shed a packet; counts it if so. Calls `is_known` (whether its source has an
+    /// account) only while shedding.
     pub fn should_shed(&mut self, is_known: impl FnOnce() -> bool) -> bool {
         if !self.on || is_known() {
             return false;

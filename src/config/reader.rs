@@ -4,6 +4,8 @@
 //! A wrong value is replaced by the default, so that reading continues and all findings are
 //! reported together. A configuration with errors is never used.
 
+mod phrases;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use self::phrases::{describe, quoting};
 use super::diagnostic::{Findings, Place, shown};
 use super::keys::{self, Kind};
 use super::nearest::nearest;
@@ -588,36 +591,5 @@ impl<'n, 't> Section<'_, 'n, 't> {
                 self.error(entry.place, (format!("unknown key `{path}`"), remedy));
             }
         }
-    }
-}
-
-/// How to write a value as text.
-fn quoting(value: &Value) -> String {
-    match value {
-        Value::Whole(number) => format!("put it into quotes: \"{number}\""),
-        Value::Fraction(text) => format!("put it into quotes: \"{}\"", shown(text)),
-        Value::Bool(value) => format!("put it into quotes: \"{value}\""),
-        // YAML reads `{target}`, and `fe80::` at the end of a list, as a key without a value.
-        Value::Map(entries) if entries.len() == 1 => {
-            let key = entries.first().map(|entry| shown(&entry.key)).unwrap_or_default();
-            let text = if key.contains(':') { format!("{key}:") } else { format!("{{{key}}}") };
-            format!(
-                "braces and colons mean something in YAML: put the text into quotes: \"{text}\""
-            )
-        }
-        _ => "write a text in quotes: \"...\"".to_owned(),
-    }
-}
-
-/// A value for messages.
-fn describe(value: &Value) -> String {
-    match value {
-        Value::Null => "nothing".to_owned(),
-        Value::Bool(value) => format!("the switch {value}"),
-        Value::Whole(number) => format!("the number {number}"),
-        Value::Fraction(text) => format!("the number {}", shown(text)),
-        Value::Text(text) => format!("the text `{}`", shown(text)),
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a group of keys and values".to_owned(),
     }
 }

@@ -1,4 +1,5 @@
-//! The networks that `portsentryctl allow add` named: a text file in the state directory, one network a line, written as a whole.
+//! The networks that `portsentryctl allow add` named: a text file in the state directory, one
+//! network a line, written as a whole.
 
 use std::fs;
 use std::io;
@@ -16,7 +17,8 @@ const ENTRIES_MAX: usize = 10_000;
 pub struct AllowFile {
     path: PathBuf,
     networks: Vec<IpNet>,
-    /// Lines that could not be read, in words; the file is not overwritten while there are any, so that nothing is lost.
+    /// Lines that could not be read, in words; the file is not overwritten while there are any, so
+    /// that nothing is lost.
     faults: Vec<String>,
 }
 

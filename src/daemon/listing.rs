@@ -1,7 +1,9 @@
-//! The list of a great many blocks: which there are is asked of the engine, what is true of each of the kernel, while the client reads.
+//! The list of a great many blocks: which there are is asked of the engine, what is true of each of
+//! the kernel, while the client reads.
 //!
-//! To dump a set costs the kernel the square of its size, to ask for one element always the same. So a list of a million takes seconds, in the memory of
-//! the addresses alone; and what the kernel does not have is not listed, whatever the engine says.
+//! To dump a set costs the kernel the square of its size, to ask for one element always the same.
+//! So a list of a million takes seconds, in the memory of the addresses alone; and what the kernel
+//! does not have is not listed, whatever the engine says.
 
 use std::collections::HashMap;
 
@@ -23,7 +25,8 @@ const PLACES_PER_PAGE: usize = 4096;
 /// Elements that the kernel is asked for at a time: a millisecond.
 const ELEMENTS_PER_PAGE: usize = 500;
 
-/// The rows of blocked networks: what the engine has and the kernel drops, and what others added just now.
+/// The rows of blocked networks: what the engine has and the kernel drops, and what others added
+/// just now.
 pub(super) fn network_rows(
     packets: &Link<Command>,
     connection: &mut Connection,
@@ -107,7 +110,8 @@ impl Listing {
                 Err(error) => log::warn!("the list has gaps: {}", error_chain(&error)),
             }
         }
-        // Without the engine's answer they have no reason for once, and are in the list all the same.
+        // Without the engine's answer they have no reason for once, and are in the list all the
+        // same.
         let reasons = reasons(&self.packets, &found).unwrap_or_default();
         let found: HashMap<Source, ElementInfo> = found.into_iter().collect();
         let rows = page.into_iter().filter_map(|(target, host)| match host {

@@ -8,7 +8,8 @@
 //!                     ^ portsentryctl
 //! ```
 //!
-//! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for ever.
+//! The packet thread waits for nothing but netlink. Everybody else may wait for it, and not for
+//! ever.
 
 mod allow_file;
 mod listing;
@@ -64,13 +65,15 @@ const EX_NOPERM: u8 = 77;
 /// The configuration is wrong.
 const EX_CONFIG: u8 = 78;
 
-/// The packet thread is up within milliseconds; a large table from an earlier run takes a few seconds to read.
+/// The packet thread is up within milliseconds; a large table from an earlier run takes a few
+/// seconds to read.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The packet thread lists blocks at once, unless it takes over a large table.
 const BLOCKS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The packet thread's turns on the processor: the shortest that the kernel grants. A packet takes some 20 us.
+/// The packet thread's turns on the processor: the shortest that the kernel grants. A packet takes
+/// some 20 us.
 const PACKETS_TURN: Duration = Duration::from_micros(100);
 
 /// What the control server gets for its last answers.
@@ -301,7 +304,8 @@ fn start_helper(
     Ok(helper)
 }
 
-/// Opens the state store and starts the thread that owns it. One that cannot be used is reported, and stops nothing.
+/// Opens the state store and starts the thread that owns it. One that cannot be used is reported,
+/// and stops nothing.
 fn start_store(
     config: &Config,
     journal: &JournalHandle,
@@ -329,7 +333,8 @@ fn start_packets(
         .spawn(move || match PacketThread::start(setup, stored, observers, seed) {
             Ok(thread) => {
                 let _ = started.send(Ok(()));
-                // A packet must not wait for the end of another thread's long turn. Without it things go on as they always did.
+                // A packet must not wait for the end of another thread's long turn. Without it
+                // things go on as they always did.
                 if let Err(error) = schedule::take_short_turns(PACKETS_TURN) {
                     log::debug!(
                         "the packet thread keeps the usual turns on the processor: {error}"

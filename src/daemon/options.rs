@@ -1,7 +1,8 @@
 //! The daemon's command line.
 //!
-//! PortSentry 1.x took its mode as one word with a single dash (`-atcp`). Those words go on working: they are told apart before the
-//! parser, which knows only long options with two dashes, sees the rest.
+//! PortSentry 1.x took its mode as one word with a single dash (`-atcp`). Those words go on
+//! working: they are told apart before the parser, which knows only long options with two dashes,
+//! sees the rest.
 
 use std::path::PathBuf;
 
@@ -11,11 +12,13 @@ use crate::config::{ClassicMode, Config, PortMode};
 
 /// Notices port scans of this host and stops their sources by an nftables set.
 ///
-/// Runs in the foreground. SIGHUP reads the configuration again, SIGUSR1 logs the status, SIGTERM ends; blocks stay in the kernel.
+/// Runs in the foreground. SIGHUP reads the configuration again, SIGUSR1 logs the status, SIGTERM
+/// ends; blocks stay in the kernel.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "portsentry", version, after_help = CLASSIC_HELP)]
 pub struct Options {
-    /// The configuration file [default: /etc/portsentry/portsentry.yaml; built-in defaults if that is missing]
+    /// The configuration file [default: /etc/portsentry/portsentry.yaml; built-in defaults if that
+    /// is missing]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Check the configuration, show every finding, and end: 0 if it is good, 78 if not
@@ -70,7 +73,8 @@ impl Options {
         Ok(Self { classic, ..Self::try_parse_from(rest)? })
     }
 
-    /// Lays the classic mode words over a configuration: as the old program ran, a protocol without a word is off.
+    /// Lays the classic mode words over a configuration: as the old program ran, a protocol without
+    /// a word is off.
     pub fn apply_classic(&self, config: &mut Config) {
         if self.classic.is_empty() {
             return;

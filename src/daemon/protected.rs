@@ -1,6 +1,8 @@
-//! What must never be blocked, and why: gathered from the configuration, the administrator's orders and the live system.
+//! What must never be blocked, and why: gathered from the configuration, the administrator's orders
+//! and the live system.
 //!
-//! Owned by the supervisor, which may wait for files and dumps. The packet thread gets the finished list.
+//! Owned by the supervisor, which may wait for files and dumps. The packet thread gets the finished
+//! list.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -107,7 +109,8 @@ impl Guard {
         &mut self.sockets
     }
 
-    /// Gathers the list anew; `ignored` is what the ignore file names. What cannot be learned just now is told in `complaints`, and what was known of that kind holds on.
+    /// Gathers the list anew; `ignored` is what the ignore file names. What cannot be learned just
+    /// now is told in `complaints`, and what was known of that kind holds on.
     pub fn gather(
         &mut self,
         config: &Config,

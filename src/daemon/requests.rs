@@ -1,6 +1,7 @@
 //! Answers `portsentryctl`: asks the threads that know, and the kernel for what is in its sets.
 //!
-//! It runs on the control server's worker threads, one handler each. What it says is blocked was read from the kernel at that moment.
+//! It runs on the control server's worker threads, one handler each. What it says is blocked was
+//! read from the kernel at that moment.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use crate::probe::ScanKind;
 use crate::ruleset::SCHEMA;
 use crate::sys::mailbox::Link;
 
-/// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a bound.
+/// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a
+/// bound.
 const HISTORY_MAX: usize = 100_000;
 
 /// Answers requests from what the threads know and what the kernel's sets hold.
@@ -37,7 +39,8 @@ pub struct RequestHandler {
     pub packets: Link<Command>,
     /// The way to the main thread.
     pub supervisor: Link<Order>,
-    /// For reading only: all writes go through the packet thread's connection. Opened when it is needed first: most workers of a daemon are never asked.
+    /// For reading only: all writes go through the packet thread's connection. Opened when it is
+    /// needed first: most workers of a daemon are never asked.
     pub connection: Option<Connection>,
     /// What the main thread keeps true.
     pub view: SharedView,
@@ -113,7 +116,8 @@ impl RequestHandler {
         self.view.lock().config.block.ipv6_prefix
     }
 
-    /// The daemon's status; what is blocked and whether the rules are in place is asked of the kernel.
+    /// The daemon's status; what is blocked and whether the rules are in place is asked of the
+    /// kernel.
     fn status(&mut self) -> Result<Status, Refusal> {
         let mut status = self.status.gather(&self.packets, &self.view).map_err(busy)?;
         let (ruleset, observing) = {
@@ -357,7 +361,8 @@ impl RequestHandler {
         }
     }
 
-    /// Waits until what was done is on the disk, so that what is said holds after a power loss; what to add where it is not.
+    /// Waits until what was done is on the disk, so that what is said holds after a power loss;
+    /// what to add where it is not.
     fn kept(&self) -> String {
         match self.status.store.settle() {
             Ok(()) => String::new(),

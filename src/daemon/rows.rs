@@ -1,4 +1,5 @@
-//! Blocks as lists show them: what is true of each is the kernel's word; what the kernel does not keep, or has not got yet, is the engine's.
+//! Blocks as lists show them: what is true of each is the kernel's word; what the kernel does not
+//! keep, or has not got yet, is the engine's.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,7 +31,8 @@ pub(super) fn kernel(error: &crate::nft::Error) -> Refusal {
     )
 }
 
-/// What the books say of elements without a comment: after a repair or a start that follows the rest.
+/// What the books say of elements without a comment: after a repair or a start that follows the
+/// rest.
 pub(super) fn reasons(
     sentry: &Link<Command>,
     blocked: &[(Source, ElementInfo)],
@@ -47,7 +49,8 @@ pub(super) fn reasons(
     Ok(bare.into_iter().zip(known).filter_map(|(source, reason)| Some((source, reason?))).collect())
 }
 
-/// One line of the list; `since`: when the block began, as far as the books know; `reason`: why, for an element without a comment.
+/// One line of the list; `since`: when the block began, as far as the books know; `reason`: why,
+/// for an element without a comment.
 pub(super) fn row(
     source: Source,
     info: &ElementInfo,

@@ -1,4 +1,5 @@
-//! The main thread: signals, reload, the never-block list, systemd. It may wait for files; the packet thread never waits for it.
+//! The main thread: signals, reload, the never-block list, systemd. It may wait for files; the
+//! packet thread never waits for it.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -32,13 +33,16 @@ use crate::sys::mailbox::{Answer, Inbox, Link};
 use crate::sys::signals::{SignalRequest, Signals};
 use crate::sys::{poll, procfs};
 
-/// Name servers and administrators' connections are looked at this often: nothing tells when they change.
+/// Name servers and administrators' connections are looked at this often: nothing tells when they
+/// change.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// After a change of addresses or routes they are listed again at most this often: a router's routes change thousands of times a second.
+/// After a change of addresses or routes they are listed again at most this often: a router's
+/// routes change thousands of times a second.
 const GATHER_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 
-/// The packet thread answers within microseconds; one that does not within this is stuck, and systemd is not told that all is well.
+/// The packet thread answers within microseconds; one that does not within this is stuck, and
+/// systemd is not told that all is well.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the journal's thread gets for writing its last lines.
@@ -142,7 +146,8 @@ pub struct Supervisor {
     pub signals: Signals,
     /// The last complaints about what cannot be learned, so that each is told once.
     pub complaints: Vec<String>,
-    /// The packet thread may have another list than the one shown: it could not take the last one as a whole.
+    /// The packet thread may have another list than the one shown: it could not take the last one
+    /// as a whole.
     pub stale: bool,
 }
 
@@ -217,7 +222,8 @@ impl Supervisor {
                 if result == Ok(true)
                     && let Err(error) = self.protect()
                 {
-                    // What is refused shall not come into force by itself later. The list that is renewed next is without it again.
+                    // What is refused shall not come into force by itself later. The list that is
+                    // renewed next is without it again.
                     let _ = self.guard.allowed().remove(network);
                     result = Err(error);
                 }
@@ -234,9 +240,11 @@ impl Supervisor {
         }
     }
 
-    /// Reads the configuration again and puts it in force as a whole, or leaves everything as it is and says why.
+    /// Reads the configuration again and puts it in force as a whole, or leaves everything as it is
+    /// and says why.
     fn reload(&mut self) -> Reload {
-        // systemd.service(5), Type=notify-reload: the moment of the reload tells this one from earlier ones.
+        // systemd.service(5), Type=notify-reload: the moment of the reload tells this one from
+        // earlier ones.
         let mut reloading = vec![NotifyState::Reloading];
         reloading.extend(NotifyState::monotonic_usec_now());
         notify(&reloading);
@@ -283,7 +291,8 @@ impl Supervisor {
         {
             packet::Reload::Applied { warnings } => warnings,
             packet::Reload::Refused { findings } => {
-                // The packet thread goes on with the old configuration, so the journal does as well.
+                // The packet thread goes on with the old configuration, so the journal does as
+                // well.
                 if let Err(error) = self.journal.reconfigure(old_journal) {
                     log::error!("{}", error_chain(&error));
                 }

@@ -1,8 +1,9 @@
 //! Handshakes that may still complete: their SYNs wait here before they count as probes.
 //!
-//! The rules log a SYN before the decoy can answer it. Evaluated at once, it could block the source at a low trigger before the handshake
-//! completes, and a connect scan would look like a SYN scan. So each SYN waits for [`HANDSHAKE_TIMEOUT`]; a handshake removes it, and what
-//! remains was a half-open scan. Pure: time is an argument.
+//! The rules log a SYN before the decoy can answer it. Evaluated at once, it could block the source
+//! at a low trigger before the handshake completes, and a connect scan would look like a SYN scan.
+//! So each SYN waits for [`HANDSHAKE_TIMEOUT`]; a handshake removes it, and what remains was a
+//! half-open scan. Pure: time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use crate::probe::Probe;
 use crate::time::MonoTime;
 
-/// How long a handshake may take. A client retransmits a lost SYN after one second (RFC 6298, 2), and a round trip by satellite takes
-/// 0.6 s.
+/// How long a handshake may take. A client retransmits a lost SYN after one second (RFC 6298, 2),
+/// and a round trip by satellite takes 0.6 s.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Waiting handshakes at most; beyond it the oldest is evaluated early. At 270 bytes each, index included, they take 1.1 MB.
+/// Waiting handshakes at most; beyond it the oldest is evaluated early. At 270 bytes each, index
+/// included, they take 1.1 MB.
 pub const WAITING_MAX: usize = 4096;
 
 /// The two ends of a handshake.
@@ -57,7 +59,8 @@ impl HalfOpen {
         Self { entries: VecDeque::new(), first: 0, index: HashMap::new(), limit: limit.max(1) }
     }
 
-    /// Starts the wait for a handshake. Returns the oldest probe if there is no room for both. A repeated SYN keeps its first deadline.
+    /// Starts the wait for a handshake. Returns the oldest probe if there is no room for both. A
+    /// repeated SYN keeps its first deadline.
     pub fn wait_for_handshake(&mut self, now: MonoTime, key: Key, probe: Probe) -> Option<Probe> {
         if self.index.contains_key(&key) {
             return None;
@@ -203,10 +206,12 @@ mod tests {
     // P22
     #[test]
     fn waiting_handshakes_fit_the_memory_bound() {
-        // A deque's capacity is the next power of two, a hash table's eight sevenths of that, plus a control byte per place.
+        // A deque's capacity is the next power of two, a hash table's eight sevenths of that, plus
+        // a control byte per place.
         let entries = WAITING_MAX.next_power_of_two() * size_of::<Entry>();
         let index = (WAITING_MAX * 8 / 7).next_power_of_two() * (size_of::<(Key, u64)>() + 1);
-        // A connection is in the epoll set (the kernel's memory), a table and the list of deadlines: less than 128 bytes.
+        // A connection is in the epoll set (the kernel's memory), a table and the list of
+        // deadlines: less than 128 bytes.
         let guests = 2 * crate::decoy::tcp::CONNECTIONS_MAX * 128;
         assert!(
             entries + index + guests < crate::decoy::MEMORY_MAX,
@@ -215,7 +220,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain map: no probe is lost, returned twice, or returned early except when full.
+        /// Against a plain map: no probe is lost, returned twice, or returned early except when
+        /// full.
         // P22
         #[test]
         fn each_handshake_is_either_completed_or_returned(

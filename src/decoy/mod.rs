@@ -1,13 +1,16 @@
-//! Connect mode: decoys that accept connections and answer datagrams on every listed port, with one listening socket per transport and IP
-//! version.
+//! Connect mode: decoys that accept connections and answer datagrams on every listed port, with one
+//! listening socket per transport and IP version.
 //!
-//! The rules (`tproxy`) redirect packets to listeners on loopback, whose connections keep the original address and port, so that
-//! thousands of ports need one socket. This module owns those sockets, the connections being closed, and the handshakes that may still
-//! complete ([`half_open`]). The engine decides, through [`Evaluate`]: a block is in force before the banner is written.
+//! The rules (`tproxy`) redirect packets to listeners on loopback, whose connections keep the
+//! original address and port, so that thousands of ports need one socket. This module owns those
+//! sockets, the connections being closed, and the handshakes that may still complete
+//! ([`half_open`]). The engine decides, through [`Evaluate`]: a block is in force before the banner
+//! is written.
 //!
-//! All that remote hosts can cause is bounded and counted ([`Figures`]): [`tcp::CONNECTIONS_MAX`] connections of [`tcp::LINGER`] each,
-//! [`half_open::WAITING_MAX`] handshakes, [`udp::ANSWERS_PER_SECOND`] datagrams, [`tcp::MAX_ACCEPTS_PER_WAKE`] connections before the packet thread
-//! serves its other descriptors; together less than [`MEMORY_MAX`] bytes.
+//! All that remote hosts can cause is bounded and counted ([`Figures`]): [`tcp::CONNECTIONS_MAX`]
+//! connections of [`tcp::LINGER`] each, [`half_open::WAITING_MAX`] handshakes,
+//! [`udp::ANSWERS_PER_SECOND`] datagrams, [`tcp::MAX_ACCEPTS_PER_WAKE`] connections before the
+//! packet thread serves its other descriptors; together less than [`MEMORY_MAX`] bytes.
 //!
 //! Nothing here waits. Follows the kernel's Documentation/networking/tproxy.rst and ip(7).
 
@@ -31,22 +34,27 @@ use crate::sys::privilege;
 use crate::time::MonoTime;
 use half_open::{HalfOpen, Key};
 
-/// Maximum bytes of 4,096 handshakes and 512 connections, with their indices and descriptors; a test checks it.
+/// Maximum bytes of 4,096 handshakes and 512 connections, with their indices and descriptors; a
+/// test checks it.
 pub const MEMORY_MAX: usize = 2 << 20;
 
 /// Descriptors served before the packet thread serves its others.
 const MAX_EVENTS_PER_WAKE: usize = 64;
 
-/// Incomplete handshakes evaluated per wake-up, as many as the packet thread's packets ([`crate::capture::PACKETS_PER_WAKE`]).
+/// Incomplete handshakes evaluated per wake-up, as many as the packet thread's packets
+/// ([`crate::capture::PACKETS_PER_WAKE`]).
 const MAX_DUE_PER_WAKE: usize = 512;
 
-/// Evaluates what the decoys observed. When a call returns, its orders are executed and blocks committed.
+/// Evaluates what the decoys observed. When a call returns, its orders are executed and blocks
+/// committed.
 pub trait Evaluate {
-    /// A handshake was completed. Returns whether its source has passed the trigger, blocked or not.
+    /// A handshake was completed. Returns whether its source has passed the trigger, blocked or
+    /// not.
     fn handshake(&mut self, probe: &Probe) -> bool;
     /// A handshake was not completed.
     fn half_open(&mut self, probe: &Probe);
-    /// Whether the sender of a datagram has passed the trigger. The rules have logged the datagram itself.
+    /// Whether the sender of a datagram has passed the trigger. The rules have logged the datagram
+    /// itself.
     fn has_passed(&mut self, source: IpAddr) -> bool;
 }
 
@@ -130,8 +138,8 @@ struct Pair {
     v6: Option<Arc<OwnedFd>>,
 }
 
-/// The listening sockets of a configuration. They share sockets with the previous configuration, so that both can be open while the rules
-/// change from one to the other.
+/// The listening sockets of a configuration. They share sockets with the previous configuration, so
+/// that both can be open while the rules change from one to the other.
 #[derive(Debug, Default)]
 pub struct Listeners {
     port: u16,
@@ -260,7 +268,8 @@ impl Decoy {
         Ok(decoy)
     }
 
-    /// Opens the missing sockets of another configuration. The old ones stay in use until [`Decoy::adopt`], so rules may redirect to either.
+    /// Opens the missing sockets of another configuration. The old ones stay in use until
+    /// [`Decoy::adopt`], so rules may redirect to either.
     ///
     /// # Errors
     /// [`Error`]; the new sockets are closed.
@@ -268,7 +277,8 @@ impl Decoy {
         Listeners::open(config, &self.listeners)
     }
 
-    /// Switches to these sockets and closes those not needed any more. Call it when the rules redirect to the new ones.
+    /// Switches to these sockets and closes those not needed any more. Call it when the rules
+    /// redirect to the new ones.
     ///
     /// # Errors
     /// [`Error::Epoll`]; the old sockets stay, and the new ones are closed.
@@ -334,8 +344,8 @@ impl Decoy {
         Figures { held: self.guests.count(), waiting: self.half_open.waiting(), ..self.figures }
     }
 
-    /// Passes a probe that the decoys' rules logged. The start of a handshake waits for its completion. Returns a probe to evaluate now, if
-    /// any.
+    /// Passes a probe that the decoys' rules logged. The start of a handshake waits for its
+    /// completion. Returns a probe to evaluate now, if any.
     pub fn wait_for_handshake(
         &mut self,
         now: MonoTime,
@@ -359,7 +369,8 @@ impl Decoy {
         early
     }
 
-    /// Serves connections, datagrams and timers, within bounds and without waiting. [`Decoy::as_fd`] and [`Decoy::next_timer`] show what is left.
+    /// Serves connections, datagrams and timers, within bounds and without waiting.
+    /// [`Decoy::as_fd`] and [`Decoy::next_timer`] show what is left.
     pub fn serve(&mut self, now: MonoTime, engine: &mut impl Evaluate) {
         self.unpause(now);
         for mark in self.ready() {
@@ -429,7 +440,8 @@ impl Decoy {
         engine: &mut impl Evaluate,
     ) {
         let tcp::Connection { socket, peer, local } = connection;
-        // A local process connected to the listener itself, or the rules were different when the connection arrived.
+        // A local process connected to the listener itself, or the rules were different when the
+        // connection arrived.
         if local.ip().is_loopback() || !self.tcp_ports.contains(local.port()) {
             self.figures.refused += 1;
             return;
@@ -460,7 +472,8 @@ impl Decoy {
             let (peer, local) = match crate::sys::transparent::receive(socket.as_fd()) {
                 Ok(Some(addresses)) => addresses,
                 Ok(None) => return,
-                // The error of an earlier answer, or a datagram without addresses: nothing to answer.
+                // The error of an earlier answer, or a datagram without addresses: nothing to
+                // answer.
                 Err(_) => continue,
             };
             if self.banner.is_empty()
@@ -477,7 +490,8 @@ impl Decoy {
         }
     }
 
-    /// Stops polling the TCP listeners for [`tcp::ACCEPT_PAUSE`]: they would be readable all the time without a descriptor to accept with.
+    /// Stops polling the TCP listeners for [`tcp::ACCEPT_PAUSE`]: they would be readable all the
+    /// time without a descriptor to accept with.
     fn pause(&mut self, now: MonoTime) {
         self.paused = Some(now.after(tcp::ACCEPT_PAUSE));
         self.watch_listeners(epoll::EventFlags::empty());

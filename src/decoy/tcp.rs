@@ -1,7 +1,8 @@
 //! TCP connections to decoys: accept, send the banner, linger, close.
 //!
-//! A connection gets our FIN at once. Data from the peer is read and discarded for [`LINGER`], because otherwise the kernel would send
-//! a reset that could overtake the banner (RFC 1122, 4.2.2.13). Then the connection is closed in any case.
+//! A connection gets our FIN at once. Data from the peer is read and discarded for [`LINGER`],
+//! because otherwise the kernel would send a reset that could overtake the banner (RFC 1122,
+//! 4.2.2.13). Then the connection is closed in any case.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,11 +17,13 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 use crate::sys::transparent;
 use crate::time::MonoTime;
 
-/// Connections accepted before the packet thread serves its other descriptors. Each costs about 20 us: a millisecond in all.
+/// Connections accepted before the packet thread serves its other descriptors. Each costs about 20
+/// us: a millisecond in all.
 pub const MAX_ACCEPTS_PER_WAKE: usize = 64;
 
-/// Lingering connections at a time; further ones are closed at once. With the control socket's clients this stays below the default of
-/// 1,024 descriptors of a service (systemd.exec(5), `LimitNOFILE`).
+/// Lingering connections at a time; further ones are closed at once. With the control socket's
+/// clients this stays below the default of 1,024 descriptors of a service (systemd.exec(5),
+/// `LimitNOFILE`).
 pub const CONNECTIONS_MAX: usize = 512;
 
 /// How long a connection lingers: several round trips.
@@ -32,13 +35,16 @@ const READ_MAX: usize = 16 << 10;
 /// How long the listeners are not polled when descriptors or memory have run out.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted. The kernel limits it to `net.core.somaxconn`, 4,096 by default since Linux 5.4.
+/// Connections that may wait to be accepted. The kernel limits it to `net.core.somaxconn`, 4,096 by
+/// default since Linux 5.4.
 const BACKLOG: i32 = 4096;
 
-/// Buffers of a connection, bytes: the banner (at most 1,024) fits, and the kernel slows a peer that sends much.
+/// Buffers of a connection, bytes: the banner (at most 1,024) fits, and the kernel slows a peer
+/// that sends much.
 const SOCKET_BUFFER: usize = 4096;
 
-/// The kernel ends a connection whose peer does not acknowledge banner and FIN within this time; a blocked peer never does.
+/// The kernel ends a connection whose peer does not acknowledge banner and FIN within this time; a
+/// blocked peer never does.
 const UNACKED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a closed connection waits for its peer's FIN in the kernel.
@@ -108,8 +114,8 @@ struct LingeringConnection {
 #[derive(Default)]
 pub(super) struct LingeringConnections {
     by_mark: HashMap<u64, LingeringConnection>,
-    /// Deadlines in order, because all connections linger equally long. Includes those of connections that ended early; there are never more
-    /// than twice [`CONNECTIONS_MAX`].
+    /// Deadlines in order, because all connections linger equally long. Includes those of
+    /// connections that ended early; there are never more than twice [`CONNECTIONS_MAX`].
     deadlines: VecDeque<(MonoTime, u64)>,
     last_mark: u64,
 }
@@ -126,7 +132,8 @@ impl LingeringConnections {
         self.deadlines.front().map(|(at, _)| *at)
     }
 
-    /// Sends our FIN and lets the connection linger. `false`: there were too many, and it was closed.
+    /// Sends our FIN and lets the connection linger. `false`: there were too many, and it was
+    /// closed.
     pub(super) fn linger(&mut self, now: MonoTime, epoll: &OwnedFd, socket: OwnedFd) -> bool {
         // A connection that has ended cannot be shut down; reading detects that.
         let _ = rustix::net::shutdown(&socket, Shutdown::Write);

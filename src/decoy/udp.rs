@@ -1,4 +1,5 @@
-//! UDP decoys: a source that has passed the trigger gets the banner for each datagram, at a limited rate.
+//! UDP decoys: a source that has passed the trigger gets the banner for each datagram, at a limited
+//! rate.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use crate::time::MonoTime;
 /// Datagrams handled before the packet thread serves its other descriptors.
 pub const MAX_DATAGRAMS_PER_WAKE: usize = 64;
 
-/// UDP banners per second in all. The source of a datagram may be spoofed, and the banner then reaches a third host: ten of at most 1,024
-/// bytes are useless for a reflection attack, and enough for a scanner to see.
+/// UDP banners per second in all. The source of a datagram may be spoofed, and the banner then
+/// reaches a third host: ten of at most 1,024 bytes are useless for a reflection attack, and enough
+/// for a scanner to see.
 pub const ANSWERS_PER_SECOND: u32 = 10;
 
 /// Lower ports belong to services (ip(7), `ip_unprivileged_port_start`).
@@ -38,8 +40,8 @@ impl Answers {
     }
 }
 
-/// Whether an answer cannot start a loop: a datagram from a service's port may be an answer itself, and one from a decoy's port may be
-/// spoofed with the address of another host with decoys.
+/// Whether an answer cannot start a loop: a datagram from a service's port may be an answer itself,
+/// and one from a decoy's port may be spoofed with the address of another host with decoys.
 pub(super) fn may_be_answered(peer: SocketAddr, local: SocketAddr, decoys: &PortSet) -> bool {
     !local.ip().is_loopback()
         && decoys.contains(local.port())

@@ -24,7 +24,8 @@ pub(super) struct Backlog {
     bare: VecDeque<Source>,
     /// Families whose intervals are not what the blocks want.
     networks: [bool; 2],
-    /// How many are sent at once: fewer after a refusal, so that one element that the kernel does not take keeps no other out.
+    /// How many are sent at once: fewer after a refusal, so that one element that the kernel does
+    /// not take keeps no other out.
     piece: usize,
     /// What the kernel refused by itself.
     refused: Vec<Source>,
@@ -150,7 +151,8 @@ impl Backlog {
         self.networks_at = self.put_off(now, self.networks_at);
     }
 
-    /// The time of the next attempt: the one that is set, or, if that is over, a new one, later each time.
+    /// The time of the next attempt: the one that is set, or, if that is over, a new one, later
+    /// each time.
     fn put_off(&mut self, now: MonoTime, at: Option<MonoTime>) -> Option<MonoTime> {
         at.filter(|at| *at > now).or_else(|| Some(now.after(self.backoff.fail())))
     }
@@ -163,7 +165,8 @@ impl Backlog {
         }
     }
 
-    /// What the administrator has to know, once: that blocks are not in force, and that they are again.
+    /// What the administrator has to know, once: that blocks are not in force, and that they are
+    /// again.
     pub(super) fn report(&mut self) -> Option<Result<(), (usize, String)>> {
         let is_well = self.refused.is_empty()
             && self.retry_at.is_none()

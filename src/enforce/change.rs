@@ -1,6 +1,8 @@
-//! One transaction of another program, as the kernel's notifications describe it (`NFNLGRP_NFTABLES`), or the sum of several.
+//! One transaction of another program, as the kernel's notifications describe it
+//! (`NFNLGRP_NFTABLES`), or the sum of several.
 //!
-//! Pure: what each part of it means for our table, and how several add up, within a bound. What is done about it is decided in `drift`.
+//! Pure: what each part of it means for our table, and how several add up, within a bound. What is
+//! done about it is decided in `drift`.
 
 use std::collections::VecDeque;
 

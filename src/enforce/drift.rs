@@ -1,9 +1,13 @@
-//! What other programs did to our table: noticed at once, repaired where it must not be, respected where it is their right.
+//! What other programs did to our table: noticed at once, repaired where it must not be, respected
+//! where it is their right.
 //!
-//! Whoever deletes an element unblocks, whoever adds one blocks. Everything else about the table is put back. When two programs undo each other's work again
-//! and again, ours becomes slower and says so, or takes ownership of the table (`own_table`).
+//! Whoever deletes an element unblocks, whoever adds one blocks. Everything else about the table is
+//! put back. When two programs undo each other's work again and again, ours becomes slower and says
+//! so, or takes ownership of the table (`own_table`).
 //!
 //! Never here: another table, a wait, work without a bound.
+
+mod reading;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,9 +16,9 @@ use super::change::Change;
 use super::element::Place;
 use super::enforcer::{Enforcer, Observer, Summary};
 use super::fight::FightDetector;
-use super::kernel::{Author, Dump, Kernel, Wanted};
-use super::networks::{Family, Span};
-use super::reconcile::{Limits, Missing, Origin, reconcile_hosts, reconcile_networks};
+use super::kernel::{Author, Kernel, Wanted};
+use super::networks::Family;
+use super::reconcile::{Limits, Missing, Origin, reconcile_hosts};
 use super::start::Write;
 use crate::config::OwnTable;
 use crate::engine::{MonoTime, Source};
@@ -30,10 +34,12 @@ pub(super) const QUIET_FROM: usize = 500;
 /// Elements that others changed and that are looked at before packets are: two milliseconds.
 const ELEMENTS_PER_WAKE: usize = 500;
 
-/// Elements of a dump that are compared with the engine's blocks before packets are looked at: a millisecond.
+/// Elements of a dump that are compared with the engine's blocks before packets are looked at: a
+/// millisecond.
 const KEYS_PER_WAKE: usize = 10_000;
 
-/// Intervals of a dump that are dealt with before packets are looked at: two milliseconds if all are new.
+/// Intervals of a dump that are dealt with before packets are looked at: two milliseconds if all
+/// are new.
 const INTERVALS_PER_WAKE: usize = 250;
 
 /// Intervals that are read in between packets. More are read by a thread.
@@ -42,7 +48,8 @@ const INTERVALS_INLINE_MAX: usize = 1000;
 /// Nothing notifies us that the thread is done: it is looked at this often.
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// Lines a minute about what others did. A script that adds addresses one by one makes as many changes.
+/// Lines a minute about what others did. A script that adds addresses one by one makes as many
+/// changes.
 const LINES_PER_MINUTE: u32 = 20;
 
 /// After a loss of notifications everything is looked at, but not more often than this.
@@ -97,7 +104,8 @@ pub struct Drift {
     lost_at: Option<MonoTime>,
     /// What has to be read again.
     read: Wanted,
-    /// What is being read is this, and it was asked for because elements were named that were removed.
+    /// What is being read is this, and it was asked for because elements were named that were
+    /// removed.
     reading: Wanted,
     notified: bool,
     /// Of a dump.
@@ -220,7 +228,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.look_at_networks(now);
         if self.drift.lost && self.drift.loss_not_before(now).is_none() {
             (self.drift.lost, self.drift.lost_at) = (false, Some(now));
-            // Who it was is among what was lost. Elements may be too, and blocks are rather restored than lost.
+            // Who it was is among what was lost. Elements may be too, and blocks are rather
+            // restored than lost.
             self.drift.author = Author::default();
             self.drift.pending.structure = true;
             self.drift.read.join(Wanted { hosts: true, networks: true, exemptions: true });
@@ -261,7 +270,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             .min()
     }
 
-    /// Deals with what others did so far, as much as there is, so that an administrator's command meets what is true.
+    /// Deals with what others did so far, as much as there is, so that an administrator's command
+    /// meets what is true.
     pub(crate) fn settle(&mut self, now: MonoTime) {
         self.receive();
         while !self.drift.pending.has_no_elements() {
@@ -298,13 +308,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             // A set that is gone has nothing in it; that it is gone is another notification.
             Err(error) if error.is_not_found() => vec![None; keys.len()],
             Err(error) => {
-                // Not to know is not to unblock: what the engine has is restored where it is missing.
+                // Not to know is not to unblock: what the engine has is restored where it is
+                // missing.
                 log::warn!("what others changed cannot be read: {}", error_chain(&error));
                 self.drift.lost = true;
                 return;
             }
         };
-        // Of a removal only what is gone counts, of an addition only what is there: the other is told by a later notification.
+        // Of a removal only what is gone counts, of an addition only what is there: the other is
+        // told by a later notification.
         let (mut wanted, mut present) = (Vec::new(), Vec::new());
         for (key, there) in keys.into_iter().zip(there) {
             let Some(source) = self.executor.placement.source(key) else { continue };
@@ -519,192 +531,5 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 return;
             }
         }
-    }
-
-    /// Reads on a thread what may differ, and deals with what was read, some of it at a time.
-    fn read_aside(&mut self, now: MonoTime) {
-        if std::mem::take(&mut self.drift.pending.exemptions) {
-            self.drift.read.exemptions = true;
-            self.drift.findings.exemptions = true;
-        }
-        let is_quiet = !self.backlog.has_lost()
-            && !self.drift.pending.structure
-            && self.drift.pending.has_no_elements();
-        let is_idle = self.drift.keys.is_empty() && self.drift.intervals.is_empty();
-        if !self.drift.read.is_nothing()
-            && is_quiet
-            && is_idle
-            && !self.executor.kernel.is_dumping()
-        {
-            let mut wanted = std::mem::take(&mut self.drift.read);
-            // First comes back what the engine knows: then the kernel has as many elements or more.
-            wanted.hosts = wanted.hosts && self.has_unknown_hosts();
-            self.drift.reading = wanted;
-            if !wanted.is_nothing() {
-                self.executor.networks.mark();
-                self.executor.kernel.begin_dump(wanted);
-            }
-        }
-        match self.executor.kernel.take_dump() {
-            Some(Ok(dump)) => self.take_dump(dump),
-            Some(Err(error)) => {
-                let wanted = std::mem::take(&mut self.drift.reading);
-                // A set that is gone is another notification, after which there is nothing to read.
-                if !error.is_not_found() {
-                    log::warn!(
-                        "what others put into the sets cannot be read: {}",
-                        error_chain(&error)
-                    );
-                    self.drift.read.join(wanted);
-                }
-            }
-            None => {}
-        }
-        self.look_at_keys();
-        self.look_at_intervals(now);
-    }
-
-    /// Whether the host sets have more elements than the engine has blocks of hosts, or the kernel does not say.
-    fn has_unknown_hosts(&mut self) -> bool {
-        let placement = self.executor.placement;
-        let Ok(counts) = self.executor.kernel.counts() else { return true };
-        super::element::HOSTS.into_iter().any(|set| {
-            let known = self
-                .engine
-                .blocks()
-                .filter(|block| placement.place(block.source).set() == set)
-                .count();
-            let count = counts.iter().find(|(of, _)| *of == set).and_then(|(_, count)| *count);
-            // Kernels before 6.16 do not count.
-            count.is_none_or(|count| usize::try_from(count).is_ok_and(|count| count > known))
-        })
-    }
-
-    fn take_dump(&mut self, dump: Dump) {
-        let Dump { hosts, networks, exemptions } = dump;
-        self.drift.reading = Wanted::default();
-        self.drift.keys = hosts;
-        if let Some(exemptions) = exemptions {
-            for (set, elements) in exemptions {
-                self.exemptions
-                    .set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
-            }
-            self.exemptions.want(&self.ruleset, &self.never_block);
-        }
-        let notified = std::mem::take(&mut self.drift.notified);
-        let missing = Origin::Drift { notified }.missing(true);
-        if let Some(networks) = networks {
-            if self.executor.networks.has_changed() {
-                // What was read is older than what we wrote meanwhile.
-                (self.drift.read.networks, self.drift.notified) = (true, notified);
-            } else {
-                for (family, intervals) in Family::ALL.into_iter().zip(networks) {
-                    self.drift.intervals.push_back(Reading {
-                        family,
-                        intervals: intervals.into(),
-                        from: 0,
-                        missing,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Hosts that were read and that the engine does not know are dealt with as if the kernel had named them.
-    fn look_at_keys(&mut self) {
-        let Drift { keys, pending, author, .. } = &mut self.drift;
-        let piece = keys.split_off(keys.len().saturating_sub(KEYS_PER_WAKE));
-        let (engine, placement) = (&self.engine, self.executor.placement);
-        let is_unknown =
-            |key: Key| placement.source(key).is_some_and(|source| engine.blocked(source).is_none());
-        let before = pending.added.len();
-        pending.added.extend(piece.into_iter().filter(|(_, key)| is_unknown(*key)));
-        if pending.added.len() > before {
-            *author = Author::default();
-        }
-    }
-
-    /// Intervals that were read: those in one stretch of addresses are compared with what the blocks want there.
-    fn look_at_intervals(&mut self, now: MonoTime) {
-        let Some(reading) = self.drift.intervals.front_mut() else { return };
-        let many = reading.intervals.len().min(INTERVALS_PER_WAKE);
-        let piece: Vec<ElementInfo> = reading.intervals.drain(..many).collect();
-        let (family, missing) = (reading.family, reading.missing);
-        let next = reading
-            .intervals
-            .front()
-            .and_then(|info| Span::of_keys(&(info.key..=info.last())))
-            .map(|span| span.first);
-        let within = Span {
-            first: reading.from,
-            last: next.map_or(family.all().last, |next| next.saturating_sub(1)),
-        };
-        match next {
-            Some(next) => reading.from = next,
-            None => drop(self.drift.intervals.pop_front()),
-        }
-        let steps = reconcile_networks(
-            now,
-            missing,
-            self.executor.placement,
-            &self.executor.networks,
-            family,
-            within,
-            &piece,
-        );
-        let spans = piece.iter().filter_map(|info| {
-            Some((
-                Span::of_keys(&(info.key..=info.last()))?,
-                info.expires.map(|left| now.after(left)),
-            ))
-        });
-        self.executor.networks.set_present_within(family, within, spans);
-        let summary = self.apply(now, steps, true);
-        self.drift.findings.add(summary);
-        self.sync(now, family, within);
-    }
-
-    /// Reports what elements came to, when all of them were looked at.
-    fn report_findings(&mut self, now: MonoTime) {
-        if !self.drift.pending.has_no_elements()
-            || !self.drift.intervals.is_empty()
-            || !self.drift.keys.is_empty()
-        {
-            return;
-        }
-        let Findings { lifted, adopted, retimed, normalised, exemptions } =
-            std::mem::take(&mut self.drift.findings);
-        let mut remedies = Vec::new();
-        let mut add = |count: u64, text: &str| {
-            if count > 0 {
-                remedies.push(format!("{count} {text}"));
-            }
-        };
-        add(lifted, "removed from the blocked sets, which counts as unblocked");
-        add(adopted, "added to the blocked sets, adopted as blocked by hand");
-        add(retimed, "given another timeout, which counts");
-        add(
-            normalised,
-            "with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix",
-        );
-        if exemptions {
-            remedies.push("the never-block addresses were restored".to_owned());
-        }
-        if !remedies.is_empty() {
-            self.report_remedy(now, remedies.join("; "));
-        }
-    }
-
-    fn report_remedy(&mut self, now: MonoTime, mut remedy: String) {
-        if !self.drift.may_report(now) {
-            return;
-        }
-        let unreported = std::mem::take(&mut self.drift.unreported);
-        if unreported > 0 {
-            remedy.push_str(&format!("; {unreported} changes before this were not logged"));
-        }
-        let Author { pid, program } = self.drift.author.clone();
-        let program = if program.is_empty() { "an unknown program".to_owned() } else { program };
-        self.observer.notify(Notice::ForeignChange { pid, program, remedy });
     }
 }

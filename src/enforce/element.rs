@@ -1,4 +1,5 @@
-//! A block as an element of the blocked sets, and an element as a block: the one place where either becomes the other.
+//! A block as an element of the blocked sets, and an element as a block: the one place where either
+//! becomes the other.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,7 +34,8 @@ impl Place {
     }
 }
 
-/// Which blocks are hosts to the rules in force: `blocked6` is looked up by an IPv6 source's first so many bits.
+/// Which blocks are hosts to the rules in force: `blocked6` is looked up by an IPv6 source's first
+/// so many bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
     ipv6_prefix: u8,
@@ -68,7 +70,8 @@ impl Placement {
         self.source(key).filter(|source| self.place(*source) == Place::Host(set, key))
     }
 
-    /// The account that an element of a host set stands for; bits below the prefix, which no rule ever looks up, are cut off.
+    /// The account that an element of a host set stands for; bits below the prefix, which no rule
+    /// ever looks up, are cut off.
     pub fn source(self, key: Key) -> Option<Source> {
         key.address().map(|address| Source::of(address, self.ipv6_prefix))
     }
@@ -79,7 +82,8 @@ pub(crate) fn ordered<'a>(key: Key, timeout: Option<Duration>, comment: &'a str)
     Element::new(key).timeout(timeout).comment(comment)
 }
 
-/// The element of a host's block as it goes back into its set, with its comment or without; `None` if it ends this very moment.
+/// The element of a host's block as it goes back into its set, with its comment or without; `None`
+/// if it ends this very moment.
 pub(crate) fn of_host(
     now: MonoTime,
     key: Key,
@@ -91,7 +95,8 @@ pub(crate) fn of_host(
     element(key, None, (timeout, left), block.packets, commented.then_some(block.reason))
 }
 
-/// The element of a piece of blocked networks; `reason` is its owner's. `None` if it ends this very moment.
+/// The element of a piece of blocked networks; `reason` is its owner's. `None` if it ends this very
+/// moment.
 pub(crate) fn of_piece(
     now: MonoTime,
     family: Family,
@@ -140,7 +145,8 @@ pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
     }
 }
 
-/// A reason as an element's comment can hold it (see [`Element`]), so that what comes back from the kernel can be compared.
+/// A reason as an element's comment can hold it (see [`Element`]), so that what comes back from the
+/// kernel can be compared.
 pub(crate) fn as_comment(reason: &Reason) -> String {
     reason
         .comment()

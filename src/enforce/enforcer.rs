@@ -1,4 +1,5 @@
-//! The engine together with what carries its actions out: what is evaluated here is in force in the kernel before the call returns.
+//! The engine together with what carries its actions out: what is evaluated here is in force in the
+//! kernel before the call returns.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -211,7 +212,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    /// The kernel's intervals are not those that were known: they are read, what others put there is adopted, and the action is carried out once more.
+    /// The kernel's intervals are not those that were known: they are read, what others put there
+    /// is adopted, and the action is carried out once more.
     fn resolve(&mut self, now: MonoTime, action: &Action) {
         let (Action::Block { source, .. }
         | Action::Unblock { source }
@@ -251,7 +253,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         });
     }
 
-    /// Reads the intervals of a family, deals with what differs, and makes them what the blocks want.
+    /// Reads the intervals of a family, deals with what differs, and makes them what the blocks
+    /// want.
     pub(super) fn resync_networks(
         &mut self,
         now: MonoTime,
@@ -274,7 +277,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(summary)
     }
 
-    /// Makes the kernel's intervals over these addresses what the blocks want; what fails is tried again later.
+    /// Makes the kernel's intervals over these addresses what the blocks want; what fails is tried
+    /// again later.
     pub(super) fn sync(&mut self, now: MonoTime, family: Family, within: Span) {
         let Self { engine, executor, ruleset, .. } = self;
         match executor.sync(now, family, within, ruleset, |owner| {
@@ -318,8 +322,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.sync(now, Family::of(source), Span::of(&source.network()));
     }
 
-    /// Carries steps out: the engine learns what it has to, and what the kernel has to get is on its way. `stored`: what is news to the engine is news to
-    /// the state store.
+    /// Carries steps out: the engine learns what it has to, and what the kernel has to get is on
+    /// its way. `stored`: what is news to the engine is news to the state store.
     pub(super) fn apply(&mut self, now: MonoTime, steps: Vec<Step>, stored: bool) -> Summary {
         let mut summary = Summary::default();
         let mut adopt = Vec::with_capacity(steps.len());
@@ -509,7 +513,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(())
     }
 
-    /// The elements of hosts that belong into a set, as they go into it; what was lifted meanwhile is left out.
+    /// The elements of hosts that belong into a set, as they go into it; what was lifted meanwhile
+    /// is left out.
     pub(super) fn elements(
         &self,
         now: MonoTime,

@@ -1,6 +1,8 @@
-//! Carries the engine's actions out, one transaction each or one for a run of the same kind, and brings the kernel's answers back.
+//! Carries the engine's actions out, one transaction each or one for a run of the same kind, and
+//! brings the kernel's answers back.
 //!
-//! It decides nothing: what the engine orders is done or fails, and either is told to the engine as an [`Outcome`].
+//! It decides nothing: what the engine orders is done or fails, and either is told to the engine as
+//! an [`Outcome`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use crate::nft::{Element, ElementInfo, Error, Key, Ruleset};
 use crate::probe::{Port, Transport};
 use crate::ruleset::SetId;
 
-/// When more sources than this are forgiven at once, the rules forget all that they know: to look for each takes longer than to see them again.
+/// When more sources than this are forgiven at once, the rules forget all that they know: to look
+/// for each takes longer than to see them again.
 const FORGIVEN_SINGLY_MAX: usize = 100;
 
 /// Intervals a transaction: some five milliseconds of an interval set's time.
@@ -70,8 +73,9 @@ impl<K: Kernel> Executor<K> {
         Self { kernel, networks: Networks::default(), placement }
     }
 
-    /// Carries out the first of `actions` and those that go with it; gives what is left of them. A network whose set turns out to have other intervals
-    /// than was known goes to `conflicts` and has no outcome yet.
+    /// Carries out the first of `actions` and those that go with it; gives what is left of them. A
+    /// network whose set turns out to have other intervals than was known goes to `conflicts` and
+    /// has no outcome yet.
     pub(super) fn carry_out<'a>(
         &mut self,
         now: MonoTime,
@@ -261,7 +265,8 @@ impl<K: Kernel> Executor<K> {
         }
     }
 
-    /// The kernel's answer about a network; what was wanted before is wanted again if it refused. `Err`: a conflict.
+    /// The kernel's answer about a network; what was wanted before is wanted again if it refused.
+    /// `Err`: a conflict.
     fn kept_or_undone(
         &mut self,
         source: Source,
@@ -308,7 +313,8 @@ impl<K: Kernel> Executor<K> {
         Ok(())
     }
 
-    /// The same over all addresses of a family, after reading what the kernel has; foreign intervals are taken out.
+    /// The same over all addresses of a family, after reading what the kernel has; foreign
+    /// intervals are taken out.
     fn sync_reading(
         &mut self,
         now: MonoTime,
@@ -384,7 +390,8 @@ impl<K: Kernel> Executor<K> {
         }
     }
 
-    /// Ends holds, and has the rules forget what else they are to forget. What cannot be taken out runs out by itself.
+    /// Ends holds, and has the rules forget what else they are to forget. What cannot be taken out
+    /// runs out by itself.
     fn release(&mut self, releases: &[Action]) {
         let forgiven = releases
             .iter()
@@ -443,7 +450,8 @@ fn absent_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
 }
 
-/// A difference in transactions that are not too long. Intervals leave before others come in their place.
+/// A difference in transactions that are not too long. Intervals leave before others come in their
+/// place.
 fn in_transactions(difference: Difference) -> Vec<Difference> {
     let Difference { family, delete, add } = difference;
     if delete.len() + add.len() <= INTERVALS_PER_TRANSACTION {
@@ -463,7 +471,8 @@ fn in_transactions(difference: Difference) -> Vec<Difference> {
     deletes.chain(adds).collect()
 }
 
-/// The elements of `set` that stand for a source: its hold, and with `forget` what the rules remember of it and these ports.
+/// The elements of `set` that stand for a source: its hold, and with `forget` what the rules
+/// remember of it and these ports.
 fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
     let address = source.addr();
     let is_here = match set {

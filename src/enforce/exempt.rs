@@ -1,7 +1,8 @@
 //! The never-block list in the kernel's sets, changed where it changes.
 //!
-//! A list may have 100,000 entries, and an interval set takes some 30 us for each: so the difference between two lists is sent, in transactions that are not
-//! too long. Ranges that overlap go together: there is no moment in which an address that is on both lists is not exempt.
+//! A list may have 100,000 entries, and an interval set takes some 30 us for each: so the
+//! difference between two lists is sent, in transactions that are not too long. Ranges that overlap
+//! go together: there is no moment in which an address that is on both lists is not exempt.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -93,8 +94,8 @@ impl Exemptions {
 
 /// What of the list goes into a set; `None`: these rules have no such set.
 ///
-/// The rules must not hold what is never blocked, by the engine's measure: an IPv6 source is a prefix, and it is spared if it shares an address with anything
-/// on the list.
+/// The rules must not hold what is never blocked, by the engine's measure: an IPv6 source is a
+/// prefix, and it is spared if it shares an address with anything on the list.
 pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<Vec<Range>> {
     let is_v4 = matches!(set, SetId::Allowed4 | SetId::Spared4);
     let ranges = if matches!(set, SetId::Allowed4 | SetId::Allowed6) {
@@ -110,7 +111,8 @@ pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<
             .map(|network| widened(*network, prefix));
         networks.filter(|network| network.addr().is_ipv4() == is_v4).map(Key::network).collect()
     };
-    // The kernel takes no intervals that overlap, and a network may hold an address that is listed as well.
+    // The kernel takes no intervals that overlap, and a network may hold an address that is listed
+    // as well.
     Some(merge(ranges))
 }
 
@@ -127,7 +129,8 @@ pub(super) fn element(range: &Range) -> ElementInfo {
     }
 }
 
-/// The way from one list of sorted, disjoint ranges to another, cut where no range of either is cut.
+/// The way from one list of sorted, disjoint ranges to another, cut where no range of either is
+/// cut.
 fn parts(set: SetId, present: &[Range], wanted: &[Range]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     let mut part = Part { set, delete: Vec::new(), add: Vec::new() };
@@ -188,8 +191,8 @@ mod tests {
     }
 
     proptest! {
-        /// Part by part the old list becomes the new one, nothing is taken out that is not there, nothing overlaps, and an address that is on both lists is
-        /// exempt all the time.
+        /// Part by part the old list becomes the new one, nothing is taken out that is not there,
+        /// nothing overlaps, and an address that is on both lists is exempt all the time.
         #[test]
         fn a_list_becomes_another_without_a_gap(
             old in proptest::collection::vec((0u32..4096, 20u8..=32), 0..400),

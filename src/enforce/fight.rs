@@ -1,6 +1,7 @@
 //! How often the table is repaired: at once while that is rare, ever more slowly in a fight.
 //!
-//! Two programs that undo each other's work as fast as they can take the processor from everybody. The administrator has to know, whichever wins.
+//! Two programs that undo each other's work as fast as they can take the processor from everybody.
+//! The administrator has to know, whichever wins.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::time::MonoTime;
 
-/// Repairs within [`WITHIN`] that are no fight: a firewall that is set up anew step by step by its scripts needs some.
+/// Repairs within [`WITHIN`] that are no fight: a firewall that is set up anew step by step by its
+/// scripts needs some.
 const FREE: usize = 5;
 /// The time that these are counted in.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -16,7 +18,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 const FIRST: Duration = Duration::from_secs(1);
 /// But no longer than this: the host is without protection meanwhile.
 const SLOWEST: Duration = Duration::from_secs(60);
-/// Without a repair for so long the fight is over. Longer than [`SLOWEST`], or each repair of a fight would begin another.
+/// Without a repair for so long the fight is over. Longer than [`SLOWEST`], or each repair of a
+/// fight would begin another.
 const CALM: Duration = Duration::from_secs(180);
 
 /// When the last repairs were, and when the next may be.

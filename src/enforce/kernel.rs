@@ -1,6 +1,8 @@
-//! What the enforcer needs of the kernel: our table, read and written, and word of what others do to it.
+//! What the enforcer needs of the kernel: our table, read and written, and word of what others do
+//! to it.
 //!
-//! A trait, so that the enforcer runs over nf_tables, and in tests over a model of it that refuses, forgets and is written to by others.
+//! A trait, so that the enforcer runs over nf_tables, and in tests over a model of it that refuses,
+//! forgets and is written to by others.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::JoinHandle;
@@ -16,7 +18,8 @@ use crate::nft::{
 };
 use crate::ruleset::{SCHEMA, SetId};
 
-/// Datagrams of notifications that are read before packets are looked at again. About eighteen elements are in one.
+/// Datagrams of notifications that are read before packets are looked at again. About eighteen
+/// elements are in one.
 const DATAGRAMS_PER_WAKE: usize = 256;
 
 /// The process that changed the table, as the kernel names it.
@@ -92,8 +95,9 @@ pub(crate) const EXEMPTIONS: [SetId; 4] =
 pub trait Kernel {
     /// What the kernel has of our table.
     fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error>;
-    /// Makes the table what the ruleset says. `many`: so many elements go with it that no notifications of our own are wanted; whether others wrote
-    /// meanwhile is told beside the result.
+    /// Makes the table what the ruleset says. `many`: so many elements go with it that no
+    /// notifications of our own are wanted; whether others wrote meanwhile is told beside the
+    /// result.
     fn install(
         &mut self,
         ruleset: &Ruleset,
@@ -106,7 +110,8 @@ pub trait Kernel {
     fn add(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error>;
     /// Adds elements; those that are there stay as they are.
     fn add_many(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error>;
-    /// Gives an element another end and comment; adds it if it is not there, and says whether it was.
+    /// Gives an element another end and comment; adds it if it is not there, and says whether it
+    /// was.
     fn renew(&mut self, set: SetId, element: &Element<'_>) -> Result<bool, Error>;
     /// Deletes an element.
     fn delete(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error>;

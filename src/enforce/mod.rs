@@ -8,10 +8,14 @@
 //!                       drift <------- notifications, dumps -------+
 //! ```
 //!
-//! * [`element`](mod@element): a block as an element and back. `networks`: overlapping networks as disjoint intervals.
-//! * `reconcile`: wanted, present and origin give steps: pure. `enforcer`: carries steps and the engine's actions out, by the `executor`.
-//! * `start`: rules and blocks as a whole. `backlog`: what follows in pieces. `exempt`: the never-block list in the kernel.
-//! * `drift`: what other programs did, from notifications (`change`) and from reading; `fight` when they do it again and again.
+//! * [`element`](mod@element): a block as an element and back. `networks`: overlapping networks as
+//!   disjoint intervals.
+//! * `reconcile`: wanted, present and origin give steps: pure. `enforcer`: carries steps and the
+//!   engine's actions out, by the `executor`.
+//! * `start`: rules and blocks as a whole. `backlog`: what follows in pieces. `exempt`: the
+//!   never-block list in the kernel.
+//! * `drift`: what other programs did, from notifications (`change`) and from reading; `fight` when
+//!   they do it again and again.
 //! * `kernel`: what all this needs of nf_tables. [`view`]: the sets as lists show them.
 //!
 //! Never here: who scans (the engine's), a file, a name, a wait for anything but netlink.

@@ -1,7 +1,9 @@
 //! What is wanted, what is there, and why we look: together they say what to do.
 //!
-//! Pure. Every way by which blocks and kernel come to differ goes through here: a start, a state store that answers late, a reload, another program that
-//! changed the table or its elements. The steps say what the engine has to learn and what the kernel has to get; [`super::Enforcer`] carries them out.
+//! Pure. Every way by which blocks and kernel come to differ goes through here: a start, a state
+//! store that answers late, a reload, another program that changed the table or its elements. The
+//! steps say what the engine has to learn and what the kernel has to get; [`super::Enforcer`]
+//! carries them out.
 //!
 //! | wanted | in the kernel | what becomes of it |
 //! |---|---|---|
@@ -41,8 +43,9 @@ pub(crate) enum Origin {
     LateStore { same_boot: bool, had_table: bool },
     /// Another configuration has come into force.
     Reload,
-    /// Another program changed the table. `notified`: the kernel named the elements, so that what is missing was taken out; otherwise notifications were
-    /// lost, or a set was lost with its elements.
+    /// Another program changed the table. `notified`: the kernel named the elements, so that what
+    /// is missing was taken out; otherwise notifications were lost, or a set was lost with its
+    /// elements.
     Drift { notified: bool },
 }
 
@@ -252,7 +255,8 @@ pub(crate) fn reconcile(
     fit(whole(steps), placement, limits.total)
 }
 
-/// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long as both are the same part.
+/// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long
+/// as both are the same part.
 pub(crate) fn reconcile_hosts(
     now: MonoTime,
     placement: Placement,
@@ -326,10 +330,12 @@ pub(crate) fn reconcile_hosts(
     steps
 }
 
-/// Compares blocked networks with the intervals of their set, within some addresses: `present` are the intervals that lie there, sorted.
+/// Compares blocked networks with the intervals of their set, within some addresses: `present` are
+/// the intervals that lie there, sorted.
 ///
-/// What is lost needs no step: the set is made to have what the blocks want ([`Networks::difference`]). Of another program's interval the part that is one
-/// account goes over to the set of hosts.
+/// What is lost needs no step: the set is made to have what the blocks want
+/// ([`Networks::difference`]). Of another program's interval the part that is one account goes over
+/// to the set of hosts.
 pub(crate) fn reconcile_networks(
     now: MonoTime,
     missing: Missing,
@@ -390,8 +396,8 @@ pub(crate) fn reconcile_networks(
     steps
 }
 
-/// The block of an account is one element, which can leave nothing out: a network that does, and has the length of an account by now, goes on as the
-/// networks that are left of it.
+/// The block of an account is one element, which can leave nothing out: a network that does, and
+/// has the length of an account by now, goes on as the networks that are left of it.
 pub(super) fn in_parts(steps: Vec<Step>, placement: Placement) -> Vec<Step> {
     let mut all = Vec::with_capacity(steps.len());
     for step in steps {
@@ -446,7 +452,8 @@ fn whole(steps: Vec<Step>) -> Vec<Step> {
     left
 }
 
-/// Leaves as many blocks as `block.total` allows, those that last longest; what is in the kernel beyond that is taken out.
+/// Leaves as many blocks as `block.total` allows, those that last longest; what is in the kernel
+/// beyond that is taken out.
 fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
     let block = |step: &Step| match step {
         Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) => {

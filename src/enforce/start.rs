@@ -1,6 +1,8 @@
-//! Rules and blocks into the kernel as a whole: at the start, when the state store answers late, with another configuration, after a loss.
+//! Rules and blocks into the kernel as a whole: at the start, when the state store answers late,
+//! with another configuration, after a loss.
 //!
-//! The rules come first, in one transaction with as many blocks as hold nothing up; the others follow in pieces.
+//! The rules come first, in one transaction with as many blocks as hold nothing up; the others
+//! follow in pieces.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -28,7 +30,8 @@ use crate::store::{Content, Stored};
 /// Blocks that come in the same transaction as the rules: some 30 ms of the kernel's time.
 const WITH_RULES_MAX: usize = 20_000;
 
-/// Exempt ranges that come in the same transaction as the rules. More follow in pieces, and blocked networks, which may hold exempt addresses, after them.
+/// Exempt ranges that come in the same transaction as the rules. More follow in pieces, and blocked
+/// networks, which may hold exempt addresses, after them.
 const EXEMPTIONS_WITH_RULES_MAX: usize = 2000;
 
 /// All that is in force together.
@@ -46,7 +49,8 @@ pub struct InForce {
 /// Which elements an installation writes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {
-    /// Those of sets that did not exist before, however many; the others keep theirs. With them, of these sets all.
+    /// Those of sets that did not exist before, however many; the others keep theirs. With them, of
+    /// these sets all.
     New(&'a [SetId], &'a [SetId]),
     /// All, in place of whatever is there.
     All {
@@ -64,7 +68,8 @@ pub struct Earlier<'a> {
 }
 
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
-    /// Puts the rules in force, together with the blocks that were stored and are gone from the kernel, and takes over those that are there.
+    /// Puts the rules in force, together with the blocks that were stored and are gone from the
+    /// kernel, and takes over those that are there.
     ///
     /// # Errors
     /// When the kernel cannot be read, or refuses the rules.
@@ -85,7 +90,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         enforcer.engine.set_never_block(now, never_block);
         let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } =
             stored.unwrap_or_default();
-        // The elements of `blocked6` are first addresses: only the rule that masks a source tells what they block.
+        // The elements of `blocked6` are first addresses: only the rule that masks a source tells
+        // what they block.
         let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6_prefix));
         let present = enforcer.read_present(
             found,
@@ -123,7 +129,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let is_replaced = enforcer.executor.placement != former;
         let steps = in_parts(steps, enforcer.executor.placement);
         let kept: HashSet<Source> = steps.iter().filter_map(Step::kept).collect();
-        // Until the rules are there, nothing of this can go wrong that would not be seen when they come.
+        // Until the rules are there, nothing of this can go wrong that would not be seen when they
+        // come.
         let summary = enforcer.learn(now, steps);
         enforcer.executor.networks =
             enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
@@ -139,7 +146,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(enforcer)
     }
 
-    /// Takes over what could not be read at the start. What the kernel's table did not have then was taken out of it.
+    /// Takes over what could not be read at the start. What the kernel's table did not have then
+    /// was taken out of it.
     pub(crate) fn restore_late(&mut self, now: MonoTime, stored: Stored, had_table: bool) {
         let Stored { content, is_same_boot } = stored;
         let unknown =
@@ -168,8 +176,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.report_restored(summary);
     }
 
-    /// A block that leaves out parts of itself and would be one element, which cannot, if IPv6 accounts had this length: that configuration cannot be put
-    /// in force.
+    /// A block that leaves out parts of itself and would be one element, which cannot, if IPv6
+    /// accounts had this length: that configuration cannot be put in force.
     pub fn would_lose_exemptions(&self, ipv6_prefix: u8) -> Option<Source> {
         let placement = Placement::new(ipv6_prefix);
         self.engine
@@ -203,7 +211,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             Err(error) => {
                 (self.ruleset, self.executor.placement, self.never_block) = before;
                 self.executor.networks = networks;
-                // A transaction changes all or nothing; but if another program was at work at the same time, the drift will show it.
+                // A transaction changes all or nothing; but if another program was at work at the
+                // same time, the drift will show it.
                 self.drift.check();
                 return Err(error);
             }
@@ -226,7 +235,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(installed)
     }
 
-    /// Compares all blocks with the kernel, and deals with what differs: what is missing is restored, what others added is adopted.
+    /// Compares all blocks with the kernel, and deals with what differs: what is missing is
+    /// restored, what others added is adopted.
     fn compare(&mut self, now: MonoTime) -> Result<(), Error> {
         let mut present = Present { sets: BLOCKED.to_vec(), ..Present::default() };
         for set in HOSTS {
@@ -300,7 +310,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(present)
     }
 
-    /// Makes the table what it should be, in one transaction if the kernel lets it, rules alone if not; what did not come with it follows.
+    /// Makes the table what it should be, in one transaction if the kernel lets it, rules alone if
+    /// not; what did not come with it follows.
     pub(super) fn install(&mut self, now: MonoTime, write: Write<'_>) -> Result<Installed, Error> {
         let many = self.engine.blocks().nth(QUIET_FROM).is_some();
         let given: RefCell<Vec<(SetId, Vec<ElementInfo>)>> = RefCell::default();
@@ -334,7 +345,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                             Place::Host(of, key) if of == set => Some((key, block)),
                             _ => None,
                         });
-                    // The kernel gives counters and takes comments in a second step: what is waited for is the drop.
+                    // The kernel gives counters and takes comments in a second step: what is waited
+                    // for is the drop.
                     first
                         .take(most)
                         .filter_map(|(key, block)| {
@@ -460,7 +472,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    /// Tells the rules which ports are services now, so that a service which restarts is no trap for its clients.
+    /// Tells the rules which ports are services now, so that a service which restarts is no trap
+    /// for its clients.
     pub(super) fn seed_services(&mut self) {
         let service = |port: &Port| {
             Some(Element::new(Key::Service(
@@ -506,13 +519,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 }
 
-/// How long IPv6 prefixes were by the rules of an earlier run; `None` when there are none, or not ours.
+/// How long IPv6 prefixes were by the rules of an earlier run; `None` when there are none, or not
+/// ours.
 pub(crate) fn former_prefix(found: &Found) -> Option<u8> {
     found.rules.iter().find_map(|rule| prefix_of(&rule.expressions))
 }
 
-/// The group that the rules of an earlier run, or of another daemon, log to, or the queue that they fill; `None` when there are none. The owner of the
-/// queue has the group of the same number too.
+/// The group that the rules of an earlier run, or of another daemon, log to, or the queue that they
+/// fill; `None` when there are none. The owner of the queue has the group of the same number too.
 pub(crate) fn former_group(found: &Found) -> Option<u16> {
     let expressions = found.rules.iter().flat_map(|rule| &rule.expressions);
     expressions.into_iter().find_map(|expr| match expr {
@@ -525,7 +539,8 @@ pub(crate) fn former_group(found: &Found) -> Option<u16> {
     })
 }
 
-/// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all 128.
+/// The bits that a rule keeps of a source before it looks it up in `blocked6`; without a mask all
+/// 128.
 fn prefix_of(expressions: &[Expr]) -> Option<u8> {
     let looks_up = |expr: &Expr| matches!(expr, Expr::Lookup { set, invert: false, .. } if set == SetId::Blocked6.name());
     let position = expressions.iter().position(looks_up)?;

@@ -1,4 +1,5 @@
-//! The blocked sets as lists show them, read over a connection of the reader's: what it says was true in the kernel when it was read.
+//! The blocked sets as lists show them, read over a connection of the reader's: what it says was
+//! true in the kernel when it was read.
 
 use ipnet::IpNet;
 
@@ -70,7 +71,8 @@ impl Intervals {
             .all(|part| part.without(&there).is_empty())
     }
 
-    /// Packets that were dropped because of a network; `None` if it shares its intervals with other blocks, or is cut into several.
+    /// Packets that were dropped because of a network; `None` if it shares its intervals with other
+    /// blocks, or is cut into several.
     pub fn packets(&self, source: Source) -> Option<u64> {
         let span = Span::of(&source.network());
         self.of(Family::of(source))
@@ -79,7 +81,8 @@ impl Intervals {
             .map(|(_, info)| info.packets)
     }
 
-    /// What is there and belongs to none of these blocks: networks of other programs that the daemon has not adopted yet.
+    /// What is there and belongs to none of these blocks: networks of other programs that the
+    /// daemon has not adopted yet.
     pub fn unknown(&self, blocks: &[Block]) -> Vec<(Source, ElementInfo)> {
         let mut unknown = Vec::new();
         for family in Family::ALL {

@@ -5,8 +5,9 @@ use crate::probe::{Port, Probe, ScanKind, Transport};
 
 /// A touched port with time and kind, in eight bytes.
 ///
-/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that only an empty slot is zero), 22 ambiguous, 23 the ledger's
-/// mark, 24..64 milliseconds. The time saturates 34 years after the clock's zero.
+/// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that only an empty slot is
+/// zero), 22 ambiguous, 23 the ledger's mark, 24..64 milliseconds. The time saturates 34 years
+/// after the clock's zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Touch(u64);
 
@@ -115,8 +116,8 @@ impl Touch {
         if self.is_connect() { 2 } else { u64::from(!self.ambiguous()) }
     }
 
-    /// The stronger of two touches of one port, or the later of equal ones. So an out-of-state ACK does not extend the evidence of a SYN, nor a
-    /// spoofed SYN that of a handshake.
+    /// The stronger of two touches of one port, or the later of equal ones. So an out-of-state ACK
+    /// does not extend the evidence of a SYN, nor a spoofed SYN that of a handshake.
     pub(super) fn stronger(self, later: Self) -> Self {
         if later.strength() >= self.strength() { later } else { self }
     }
@@ -134,8 +135,9 @@ impl Counted {
 
 /// Records a touch in an account's slots.
 ///
-/// When other ports fill them, the weakest and then the oldest is replaced: first transports that are only logged, then ambiguous evidence.
-/// Otherwise a scanner could push out its own evidence with datagrams that are only logged.
+/// When other ports fill them, the weakest and then the oldest is replaced: first transports that
+/// are only logged, then ambiguous evidence. Otherwise a scanner could push out its own evidence
+/// with datagrams that are only logged.
 pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
     // Rank and time in one number: the smallest is replaced.
     let rank =
@@ -178,14 +180,15 @@ pub(super) struct Tally {
     pub(super) logged_connect: u16,
 }
 
-/// Lowest trigger for ambiguous evidence alone: a client whose address changed, or a server that restarted under load, sends out-of-state
-/// packets to a few ports. More than any benign load in the tests needs, and far less than any scan.
+/// Lowest trigger for ambiguous evidence alone: a client whose address changed, or a server that
+/// restarted under load, sends out-of-state packets to a few ports. More than any benign load in
+/// the tests needs, and far less than any scan.
 pub(super) const AMBIGUOUS_TRIGGER_MIN: u16 = 5;
 
 /// Whether this number of ports passes the trigger.
 ///
-/// Beside one plain port, ambiguous ports count in full: closed connections send no SYNs to closed ports, so the source does scan, and a
-/// scanner that mixes its flags gains nothing.
+/// Beside one plain port, ambiguous ports count in full: closed connections send no SYNs to closed
+/// ports, so the source does scan, and a scanner that mixes its flags gains nothing.
 fn exceeds(plain: u16, ambiguous: u16, trigger: u16) -> bool {
     if plain > 0 {
         plain.saturating_add(ambiguous) > trigger
@@ -221,7 +224,8 @@ impl Tally {
         exceeds(self.plain + self.logged, self.ambiguous + self.logged_ambiguous, trigger)
     }
 
-    /// Handshakes alone pass the trigger. One handshake and two spoofed SYNs prove nothing about the sender of the SYNs.
+    /// Handshakes alone pass the trigger. One handshake and two spoofed SYNs prove nothing about
+    /// the sender of the SYNs.
     pub(super) fn proven(self, trigger: u16) -> bool {
         self.connect > trigger
     }

@@ -10,7 +10,8 @@ use crate::probe::{Port, Probe};
 /// An order of the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Add an element to the kernel's set, or give the present one a new timeout. Answered by [`Outcome::Blocked`].
+    /// Add an element to the kernel's set, or give the present one a new timeout. Answered by
+    /// [`Outcome::Blocked`].
     Block {
         /// What to block.
         source: Source,
@@ -26,7 +27,8 @@ pub enum Action {
         /// What to unblock.
         source: Source,
     },
-    /// Exempt these networks from the block around them; they replace its earlier exemptions. Answered by [`Outcome::Exempted`].
+    /// Exempt these networks from the block around them; they replace its earlier exemptions.
+    /// Answered by [`Outcome::Exempted`].
     Exempt {
         /// The blocked network.
         source: Source,
@@ -38,7 +40,8 @@ pub enum Action {
         /// The blocked source.
         source: Source,
     },
-    /// Release a source that the rules hold and that is not blocked. Has no outcome: if the kernel refuses, the hold expires.
+    /// Release a source that the rules hold and that is not blocked. Has no outcome: if the kernel
+    /// refuses, the hold expires.
     Release {
         /// The source.
         source: Source,

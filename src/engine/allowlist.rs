@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// A set of networks with lookups by binary search: about twenty comparisons for a million entries, and no allocation.
+/// A set of networks with lookups by binary search: about twenty comparisons for a million entries,
+/// and no allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AllowList {
     /// The networks as given, sorted, for error messages.
@@ -15,8 +16,9 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// Special addresses that are never blocked: "this network", loopback, link-local, multicast and broadcast of both families
-    /// (RFC 6890). Hosts reach their IPv6 router at its link-local address, so blocking one could cut the connection.
+    /// Special addresses that are never blocked: "this network", loopback, link-local, multicast
+    /// and broadcast of both families (RFC 6890). Hosts reach their IPv6 router at its link-local
+    /// address, so blocking one could cut the connection.
     pub fn always() -> Self {
         const V4: [(Ipv4Addr, u8); 4] = [
             (Ipv4Addr::UNSPECIFIED, 8),
@@ -65,7 +67,8 @@ impl AllowList {
         }
     }
 
-    /// The first given network that shares an address with `network`, for error messages: a linear search.
+    /// The first given network that shares an address with `network`, for error messages: a linear
+    /// search.
     pub fn overlapping(&self, network: &IpNet) -> Option<IpNet> {
         if !self.overlaps(network) {
             return None;
@@ -124,7 +127,8 @@ fn touches<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= first)
 }
 
-/// Whether one range of `ranges` contains `first..=last`; adjacent ranges are merged, so one range must suffice.
+/// Whether one range of `ranges` contains `first..=last`; adjacent ranges are merged, so one range
+/// must suffice.
 fn holds<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
     let after = ranges.partition_point(|range| range.0 <= first);
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= last)

@@ -1,7 +1,8 @@
 //! The blocks: a state machine per source, with orders to the kernel and timers.
 //!
-//! A source has one entry and at most one order in flight; a further order waits as [`Pending`] until the kernel has answered. "Blocked" is
-//! reported when the kernel has acknowledged it, "unblocked" only for blocks that were reported or adopted.
+//! A source has one entry and at most one order in flight; a further order waits as [`Pending`]
+//! until the kernel has answered. "Blocked" is reported when the kernel has acknowledged it,
+//! "unblocked" only for blocks that were reported or adopted.
 //!
 //! ```text
 //!             order            Ok                 expired, lifted, removed
@@ -11,6 +12,8 @@
 //!      +------------ Refused         +--+----------+
 //! ```
 
+mod outcomes;
+
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -19,19 +22,17 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
-use super::entry::{
-    Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, RETRY_FIRST, RETRY_LAST, State,
-    blocked, is_due, view,
-};
-use super::{Action, Ending, MonoTime, Outcome, Reason, Report, Source};
-use crate::backoff;
+use super::entry::{Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, State, view};
+use super::{Action, Ending, MonoTime, Reason, Report, Source};
 
 /// Retry interval when the kernel refuses to lift the block of a never-block address.
 const LIFT_RETRY: Duration = Duration::from_secs(10);
-/// Timeouts that differ by less are equal: ours starts later by the time of the kernel's answer, and the kernel rounds to ticks.
+/// Timeouts that differ by less are equal: ours starts later by the time of the kernel's answer,
+/// and the kernel rounds to ticks.
 const TIMEOUT_TOLERANCE: Duration = Duration::from_secs(2);
-/// Initial capacity of the index, in blocks. Growing beyond it takes some milliseconds per doubling; at the default of 600 new blocks a
-/// minute a flood needs more than three hours to reach it.
+/// Initial capacity of the index, in blocks. Growing beyond it takes some milliseconds per
+/// doubling; at the default of 600 new blocks a minute a flood needs more than three hours to reach
+/// it.
 const INDEX_CAPACITY: usize = 131_072;
 
 /// What the engine must do after an outcome.
@@ -113,7 +114,8 @@ impl Blocks {
         self.entries.iter().flatten().filter(|entry| entry.is_in_force()).map(view)
     }
 
-    /// The blocks in force among `places` entries from `at` on, and the position for the next call; `None` after the last page.
+    /// The blocks in force among `places` entries from `at` on, and the position for the next call;
+    /// `None` after the last page.
     pub(super) fn page(
         &self,
         at: usize,
@@ -147,8 +149,8 @@ impl Blocks {
         }
     }
 
-    /// Whether `source` is blocked or about to be, so that its hold needs no release. A refused block counts: only the hold protects
-    /// then.
+    /// Whether `source` is blocked or about to be, so that its hold needs no release. A refused
+    /// block counts: only the hold protects then.
     pub(super) fn covers(&self, source: Source) -> bool {
         let state = self.find(source).and_then(|at| self.entry(at)).map(|entry| &entry.state);
         state.is_some_and(|state| !matches!(state, State::Lifting { .. }))
@@ -161,7 +163,8 @@ impl Blocks {
             .is_some_and(|entry| matches!(entry.state, State::Refused { .. }))
     }
 
-    /// Handles a probe of a blocked source: it was in flight when the block came, or another program deleted the element. Asks the kernel.
+    /// Handles a probe of a blocked source: it was in flight when the block came, or another
+    /// program deleted the element. Asks the kernel.
     pub(super) fn check_element(
         &mut self,
         now: MonoTime,
@@ -181,7 +184,8 @@ impl Blocks {
         self.rearm(at);
     }
 
-    /// Orders a block, or a new timeout and reason for a present one. Waits while an order is in flight.
+    /// Orders a block, or a new timeout and reason for a present one. Waits while an order is in
+    /// flight.
     pub(super) fn order(
         &mut self,
         now: MonoTime,
@@ -256,7 +260,8 @@ impl Blocks {
             }
             State::Refused { .. } => false,
             State::Lifting { ending: already, .. } => {
-                // A never-block address must stay unblocked: its ending takes precedence, and a pending block is dropped.
+                // A never-block address must stay unblocked: its ending takes precedence, and a
+                // pending block is dropped.
                 if ending == Ending::NeverBlock {
                     *already = ending;
                 }
@@ -276,7 +281,8 @@ impl Blocks {
         found
     }
 
-    /// Orders to exempt a network from the block of `source`. Waits while an order is in flight. Returns whether there is such a block.
+    /// Orders to exempt a network from the block of `source`. Waits while an order is in flight.
+    /// Returns whether there is such a block.
     pub(super) fn exempt(
         &mut self,
         source: Source,
@@ -300,7 +306,8 @@ impl Blocks {
         true
     }
 
-    /// Lifts the blocks that `must_lift` selects among `places` entries from `at` on. Returns the position for the next call, `None` at the end.
+    /// Lifts the blocks that `must_lift` selects among `places` entries from `at` on. Returns the
+    /// position for the next call, `None` at the end.
     pub(super) fn lift_forbidden(
         &mut self,
         at: usize,
@@ -322,7 +329,8 @@ impl Blocks {
         (end < self.entries.len()).then_some(end)
     }
 
-    /// Adopts an element of the kernel's set, unless its source has a block. An order that was refused before is forgotten.
+    /// Adopts an element of the kernel's set, unless its source has a block. An order that was
+    /// refused before is forgotten.
     pub(super) fn adopt(&mut self, now: MonoTime, found: &Adopted) {
         if let Some(at) = self.find(found.source) {
             if !self.entry(at).is_some_and(|entry| matches!(entry.state, State::Refused { .. })) {
@@ -363,7 +371,8 @@ impl Blocks {
         self.rearm(at);
     }
 
-    /// Another program removed the element. Returns whether a block ended; while an order is in flight, its answer decides instead.
+    /// Another program removed the element. Returns whether a block ended; while an order is in
+    /// flight, its answer decides instead.
     pub(super) fn removed(&mut self, source: Source, actions: &mut Vec<Action>) -> bool {
         let Some(at) = self.find(source) else { return false };
         if self.entry(at).is_none_or(|entry| entry.state != State::InForce) {
@@ -373,7 +382,8 @@ impl Blocks {
         true
     }
 
-    /// Another program removed a part of a blocked network: exempts it. Returns whether this changed anything.
+    /// Another program removed a part of a blocked network: exempts it. Returns whether this
+    /// changed anything.
     pub(super) fn removed_part(
         &mut self,
         source: Source,
@@ -394,7 +404,8 @@ impl Blocks {
         true
     }
 
-    /// Another program changed the element's timeout: takes over the kernel's values. Returns whether they differ from ours.
+    /// Another program changed the element's timeout: takes over the kernel's values. Returns
+    /// whether they differ from ours.
     pub(super) fn changed(&mut self, now: MonoTime, found: &Adopted) -> bool {
         let Some(at) = self.find(found.source) else { return false };
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else {
@@ -420,297 +431,6 @@ impl Blocks {
         let Self { index, entries, hasher, .. } = self;
         index.reserve(more, |at| hash_of(entries, hasher, *at));
         self.entries.reserve(more);
-    }
-
-    /// Handles the kernel's answer. `renew` gives the timeout for a block whose scan continues; `None`: no renewal. A pending block that
-    /// `is_never_block` refuses by now is dropped.
-    pub(super) fn on_outcome(
-        &mut self,
-        now: MonoTime,
-        outcome: Outcome,
-        renew: impl Fn(Source) -> Option<Duration>,
-        is_never_block: impl Fn(Source) -> bool,
-        actions: &mut Vec<Action>,
-    ) -> Followup {
-        let (Outcome::Blocked { source, .. }
-        | Outcome::Unblocked { source, .. }
-        | Outcome::Exempted { source, .. }
-        | Outcome::Counted { source, .. }) = outcome;
-        let Some(at) = self.find(source) else { return Followup::Nothing };
-        let followup = match outcome {
-            Outcome::Blocked { result, .. } => self.on_blocked(now, at, result, actions),
-            Outcome::Unblocked { result, .. } => self.on_unblocked(now, at, result, actions),
-            Outcome::Exempted { result, .. } => self.on_exempted(at, result, actions),
-            Outcome::Counted { packets, .. } => {
-                self.on_counted(now, at, packets, renew(source), actions)
-            }
-        };
-        self.settle(now, at, is_never_block(source), actions);
-        followup
-    }
-
-    /// Handles due timers, at most `budget`: packets must not wait for a million expiries.
-    pub(super) fn on_timer(
-        &mut self,
-        now: MonoTime,
-        budget: usize,
-        renew: impl Fn(Source) -> Option<Duration>,
-        actions: &mut Vec<Action>,
-    ) {
-        for _ in 0..budget {
-            let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now)
-            else {
-                return;
-            };
-            self.timers.remove(&(due, at));
-            let Some(entry) = self.entry_mut(at) else { continue };
-            entry.timer = None;
-            let source = entry.source;
-            match entry.state {
-                State::Refused { .. } => self.remove(at),
-                State::InForce if is_due(entry.expires, now) => {
-                    self.end(at, Ending::Expired, actions)
-                }
-                State::InForce if is_due(entry.lift_at, now) => {
-                    entry.lift_at = None;
-                    self.lift(source, Ending::NeverBlock, actions);
-                }
-                State::InForce if is_due(entry.count_at, now) => {
-                    entry.count_at = None;
-                    // Without a renewal there is nothing to count for.
-                    if renew(source).is_some() {
-                        actions.push(Action::Count { source });
-                        entry.state = State::Counting;
-                    }
-                    self.rearm(at);
-                }
-                _ => self.rearm(at),
-            }
-        }
-    }
-
-    fn on_blocked(
-        &mut self,
-        now: MonoTime,
-        at: u32,
-        result: Result<(), String>,
-        actions: &mut Vec<Action>,
-    ) -> Followup {
-        let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
-        let source = entry.source;
-        match (std::mem::replace(&mut entry.state, State::InForce), result) {
-            (State::Blocking, Ok(())) => {
-                entry.since = now;
-                (entry.packets, entry.renewals, entry.refusals) = (0, 0, 0);
-                entry.run(now, entry.timeout);
-                actions.push(Action::Report(blocked(entry, false)));
-                self.in_force += 1;
-                self.done.blocked += 1;
-                Followup::Blocked(source)
-            }
-            (State::Blocking, Err(error)) => {
-                let delay = backoff::delay(RETRY_FIRST, RETRY_LAST, entry.refusals.into());
-                entry.refusals = entry.refusals.saturating_add(1);
-                entry.state = State::Refused { until: now.after(delay) };
-                actions.push(Action::Report(Report::BlockFailed { source, error }));
-                self.done.refused += 1;
-                Followup::Nothing
-            }
-            (State::Renewing { timeout, reason }, Ok(())) => {
-                let changed = reason.is_some();
-                if let Some(reason) = reason {
-                    (entry.reason, entry.port) = *reason;
-                    // An order for the whole network ends its exemptions.
-                    entry.exempt = Exempt::default();
-                }
-                entry.run(now, timeout);
-                entry.renewals = entry.renewals.saturating_add(1);
-                // A scan that continues for a day renews its block two thousand times: report the first, second, fourth, eighth and so on.
-                if changed || entry.renewals.is_power_of_two() {
-                    actions.push(Action::Report(blocked(entry, true)));
-                }
-                self.done.renewed += 1;
-                if changed { Followup::Blocked(source) } else { Followup::Nothing }
-            }
-            (State::Renewing { .. }, Err(error)) => {
-                actions.push(Action::Report(Report::BlockFailed { source, error }));
-                self.done.refused += 1;
-                Followup::Nothing
-            }
-            // The answer does not match the order in flight: ignore it.
-            (other, _) => {
-                entry.state = other;
-                Followup::Nothing
-            }
-        }
-    }
-
-    fn on_unblocked(
-        &mut self,
-        now: MonoTime,
-        at: u32,
-        result: Result<(), String>,
-        actions: &mut Vec<Action>,
-    ) -> Followup {
-        let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
-        let source = entry.source;
-        let State::Lifting { ending, in_force } = entry.state else { return Followup::Nothing };
-        match result {
-            Ok(()) => {
-                if in_force {
-                    self.end_keeping_pending(at, ending, actions);
-                } else if let Some(entry) = self.entry_mut(at) {
-                    entry.state = State::Refused { until: now };
-                }
-                if ending == Ending::Manual {
-                    Followup::Forgiven(source)
-                } else {
-                    Followup::Exempt(source)
-                }
-            }
-            Err(error) => {
-                actions.push(Action::Report(Report::UnblockFailed { source, error }));
-                if in_force {
-                    entry.state = State::InForce;
-                    if ending == Ending::NeverBlock {
-                        entry.lift_at = Some(now.after(LIFT_RETRY));
-                    }
-                } else {
-                    entry.state = State::Refused { until: now };
-                }
-                Followup::Nothing
-            }
-        }
-    }
-
-    fn on_exempted(
-        &mut self,
-        at: u32,
-        result: Result<(), String>,
-        actions: &mut Vec<Action>,
-    ) -> Followup {
-        let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
-        let source = entry.source;
-        match (std::mem::replace(&mut entry.state, State::InForce), result) {
-            (State::Exempting(exempt), Ok(())) => {
-                let new = exempt
-                    .networks()
-                    .iter()
-                    .filter(|network| !entry.exempt.networks().contains(network));
-                actions.extend(
-                    new.map(|network| {
-                        Action::Report(Report::Exempted { source, exempt: *network })
-                    }),
-                );
-                entry.exempt = exempt;
-            }
-            (State::Exempting(_), Err(error)) => {
-                actions.push(Action::Report(Report::UnblockFailed { source, error }))
-            }
-            (other, _) => entry.state = other,
-        }
-        Followup::Nothing
-    }
-
-    fn on_counted(
-        &mut self,
-        now: MonoTime,
-        at: u32,
-        packets: Option<u64>,
-        renew: Option<Duration>,
-        actions: &mut Vec<Action>,
-    ) -> Followup {
-        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else {
-            return Followup::Nothing;
-        };
-        let source = entry.source;
-        entry.state = State::InForce;
-        match packets {
-            // The kernel's timer may be slightly ahead of ours; otherwise another program deleted the element.
-            None => {
-                let ending =
-                    if is_due(entry.expires, now) { Ending::Expired } else { Ending::Manual };
-                self.end_keeping_pending(at, ending, actions);
-                if ending == Ending::Manual {
-                    Followup::Forgiven(source)
-                } else {
-                    Followup::Nothing
-                }
-            }
-            Some(packets) => {
-                let continues = packets > entry.packets;
-                entry.packets = packets;
-                // A pending order takes precedence.
-                if continues
-                    && entry.pending.is_none()
-                    && entry.is_unproven_scan()
-                    && let Some(timeout) = renew
-                {
-                    actions.push(Action::Block {
-                        source,
-                        timeout: Some(timeout),
-                        reason: entry.reason.clone(),
-                        renew: true,
-                    });
-                    entry.state = State::Renewing { timeout: Some(timeout), reason: None };
-                }
-                Followup::Nothing
-            }
-        }
-    }
-
-    /// After an outcome: starts the pending order, and ends a block that expired meanwhile.
-    fn settle(&mut self, now: MonoTime, at: u32, is_never_block: bool, actions: &mut Vec<Action>) {
-        let Some(entry) = self.entry_mut(at) else { return };
-        let source = entry.source;
-        if entry.state == State::InForce && is_due(entry.expires, now) {
-            self.end_keeping_pending(at, Ending::Expired, actions);
-        }
-        let Some(entry) = self.entry_mut(at) else { return };
-        if matches!(entry.state, State::InForce | State::Refused { .. })
-            && let Some(pending) = entry.pending.take()
-        {
-            match (*pending, &entry.state) {
-                // The review of a new never-block list has not come to this entry yet.
-                (Pending::Block(_), _) if is_never_block => {}
-                (Pending::Block(order), _) => self.order(now, source, order, actions),
-                (Pending::Exempt(network), State::InForce) => {
-                    self.exempt(source, network, actions);
-                }
-                (Pending::Exempt(_), _) => {}
-                (Pending::Lift(ending), State::InForce) => {
-                    self.lift(source, ending, actions);
-                }
-                // The kernel refused the block, so there is probably nothing to delete; delete anyway to be sure.
-                (Pending::Lift(ending), _) => {
-                    actions.push(Action::Unblock { source });
-                    entry.state = State::Lifting { ending, in_force: false };
-                }
-            }
-        }
-        self.rearm(at);
-        // The block has ended and no order is pending.
-        if self.entry(at).is_some_and(|entry| {
-            matches!(entry.state, State::Refused { .. }) && entry.refusals == 0
-        }) {
-            self.remove(at);
-        }
-    }
-
-    /// Reports the end of a block in force and drops its entry.
-    fn end(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
-        self.end_keeping_pending(at, ending, actions);
-        self.remove(at);
-    }
-
-    /// Reports the end of a block in force and keeps its entry: [`Blocks::settle`] starts a pending order.
-    fn end_keeping_pending(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
-        let Some(entry) = self.entry_mut(at) else { return };
-        entry.state = State::Refused { until: entry.since };
-        (entry.refusals, entry.lift_at) = (0, None);
-        actions.push(Action::Report(Report::Unblocked { source: entry.source, ending }));
-        self.in_force = self.in_force.saturating_sub(1);
-        self.done.unblocked += 1;
     }
 
     fn find(&self, source: Source) -> Option<u32> {

@@ -1,6 +1,7 @@
 //! The engine's state, its creation, and its reconfiguration.
 //!
-//! Each kind of input has its own file: `probes`, `outcomes` (with timers), `manual` (commands and edits with nft). `views` has the queries.
+//! Each kind of input has its own file: `probes`, `outcomes` (with timers), `manual` (commands and
+//! edits with nft). `views` has the queries.
 
 pub(super) mod manual;
 mod outcomes;
@@ -19,17 +20,20 @@ use super::status::{Evidence, Status};
 use super::{AllowList, MonoTime, Reason, Source};
 use crate::rate::TokenBucket;
 
-/// Reports per minute about sources that are not blocked, as many as new blocks by default. In a flood of spoofed sources that pass the
-/// trigger, a line for each would fill the log; suppressed reports are counted.
+/// Reports per minute about sources that are not blocked, as many as new blocks by default. In a
+/// flood of spoofed sources that pass the trigger, a line for each would fill the log; suppressed
+/// reports are counted.
 const REPORTS_PER_MINUTE: u32 = 600;
 
-/// Interval of the sweep for expired accounts. Only the number of sources in the status depends on it.
+/// Interval of the sweep for expired accounts. Only the number of sources in the status depends on
+/// it.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// The detection engine. See the [module](super).
 ///
-/// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly one [`Outcome`](super::Outcome): until then
-/// nothing else is ordered for the same source. A time before the last one counts as the last one.
+/// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly
+/// one [`Outcome`](super::Outcome): until then nothing else is ordered for the same source. A time
+/// before the last one counts as the last one.
 #[derive(Debug)]
 pub struct Engine {
     policy: Policy,
@@ -56,8 +60,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An empty engine. `seed` keys the hash tables against chosen addresses that collide: it must be random in production, and fixed
-    /// where runs must be reproducible.
+    /// An empty engine. `seed` keys the hash tables against chosen addresses that collide: it must
+    /// be random in production, and fixed where runs must be reproducible.
     pub fn new(policy: Policy, seed: [u64; 2]) -> Self {
         let shape = policy.shape();
         Self {
@@ -79,9 +83,11 @@ impl Engine {
         }
     }
 
-    /// Puts another configuration in force. Accounts and blocks stay; blocks of addresses that are never-block now are lifted.
+    /// Puts another configuration in force. Accounts and blocks stay; blocks of addresses that are
+    /// never-block now are lifted.
     ///
-    /// When `block.ipv6_prefix` changes, each block keeps its network; accounts of the old length are forgotten.
+    /// When `block.ipv6_prefix` changes, each block keeps its network; accounts of the old length
+    /// are forgotten.
     pub fn reconfigure(&mut self, now: MonoTime, policy: Policy) {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
@@ -94,8 +100,9 @@ impl Engine {
         }
     }
 
-    /// Replaces the list of own addresses, gateways, resolvers and administrators' peers. The next calls of [`Engine::on_timer`] lift scans' blocks
-    /// that overlap them, and other blocks that lie within them.
+    /// Replaces the list of own addresses, gateways, resolvers and administrators' peers. The next
+    /// calls of [`Engine::on_timer`] lift scans' blocks that overlap them, and other blocks that
+    /// lie within them.
     pub fn set_never_block(&mut self, now: MonoTime, list: AllowList) {
         self.tick(now);
         if list != self.never_block {
@@ -104,7 +111,8 @@ impl Engine {
         }
     }
 
-    /// Restores offenders and evidence of an earlier run. Skips sources that are known already, and evidence that has expired.
+    /// Restores offenders and evidence of an earlier run. Skips sources that are known already, and
+    /// evidence that has expired.
     pub fn recall(
         &mut self,
         now: MonoTime,
@@ -155,8 +163,8 @@ impl Engine {
         overlaps(&self.policy, &self.always, &self.never_block, source)
     }
 
-    /// [`Engine::on_timer`] checks the blocks in pieces: there may be a million, and packets wait meanwhile. Until then the rules exempt
-    /// the addresses.
+    /// [`Engine::on_timer`] checks the blocks in pieces: there may be a million, and packets wait
+    /// meanwhile. Until then the rules exempt the addresses.
     fn lift_never_block(&mut self) {
         self.review_from = Some(0);
     }
@@ -167,8 +175,8 @@ fn overlaps(policy: &Policy, always: &AllowList, never_block: &AllowList, source
     [always, &policy.allow, never_block].into_iter().any(|list| list.overlaps(&network))
 }
 
-/// Whether a block must be lifted: it lies within a never-block list, or it is a scan's and overlaps one. In other blocked networks the rules
-/// exempt the listed addresses instead.
+/// Whether a block must be lifted: it lies within a never-block list, or it is a scan's and
+/// overlaps one. In other blocked networks the rules exempt the listed addresses instead.
 fn must_lift(
     policy: &Policy,
     always: &AllowList,

@@ -81,8 +81,8 @@ pub enum Trigger {
 pub enum ConnectionVerdict {
     /// The connection may proceed.
     Free,
-    /// The source has passed the trigger, but its block was prevented by `block.unproven.per_minute`, `block.total` or a refusal of
-    /// the kernel.
+    /// The source has passed the trigger, but its block was prevented by
+    /// `block.unproven.per_minute`, `block.total` or a refusal of the kernel.
     Held,
     /// The source is blocked.
     Blocked,
@@ -110,7 +110,8 @@ pub(super) fn decide(
     transport: Transport,
 ) -> Decision {
     let trigger = policy.trigger();
-    // A probe of a transport that is only logged must not trigger a block with older TCP evidence: those TCP probes had their decision.
+    // A probe of a transport that is only logged must not trigger a block with older TCP evidence:
+    // those TCP probes had their decision.
     if policy.action(transport) != ProtocolAction::Block {
         return if tally.reports_at(trigger) {
             Decision::Report(policy.report_only(transport))
@@ -119,7 +120,8 @@ pub(super) fn decide(
         };
     }
     if !tally.blocks(trigger) {
-        // At trigger 0 a single FIN is reported, as by PortSentry 1.2; blocking for it would block clients of closed connections.
+        // At trigger 0 a single FIN is reported, as by PortSentry 1.2; blocking for it would block
+        // clients of closed connections.
         return if trigger == 0 && scan == ScanKind::Fin {
             Decision::Report(NotBlocked::Ambiguous)
         } else {

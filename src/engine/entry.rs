@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::{Ending, MonoTime, Reason, Report, Source};
 use crate::probe::Port;
 
-/// First retry delay after the kernel refused a block; it doubles with each refusal. The kernel refuses when its set or memory is full,
-/// which rarely changes within a second.
+/// First retry delay after the kernel refused a block; it doubles with each refusal. The kernel
+/// refuses when its set or memory is full, which rarely changes within a second.
 pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest retry delay.
 pub(super) const RETRY_LAST: Duration = Duration::from_secs(60);
@@ -112,7 +112,8 @@ pub struct BlockView<'a> {
     pub expires: Option<MonoTime>,
     /// The timeout it was given last.
     pub timeout: Option<Duration>,
-    /// The port of the probe that passed the trigger; `None` for a manual block or if it is unknown.
+    /// The port of the probe that passed the trigger; `None` for a manual block or if it is
+    /// unknown.
     pub port: Option<Port>,
     /// Packets dropped, as of start or the last renewal. The kernel's own counter is newer.
     pub packets: u64,
@@ -138,7 +139,8 @@ impl Entry {
         self.timeout = timeout;
         self.expires = timeout.map(|timeout| now.after(timeout));
         self.check_from = now.after(CHECK_EVERY);
-        // After three quarters: late enough to see whether the scan continues, early enough to renew before the kernel's timer expires.
+        // After three quarters: late enough to see whether the scan continues, early enough to
+        // renew before the kernel's timer expires.
         self.count_at =
             timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
     }

@@ -1,7 +1,8 @@
-//! The ledger: the accounts of all recent sources, in bounded memory that a flood of spoofed sources cannot flush.
+//! The ledger: the accounts of all recent sources, in bounded memory that a flood of spoofed
+//! sources cannot flush.
 //!
-//! Most sources touch one port and are never seen again; a flood of spoofed addresses consists of nothing else. So the ledger has
-//! three tiers:
+//! Most sources touch one port and are never seen again; a flood of spoofed addresses consists of
+//! nothing else. So the ledger has three tiers:
 //!
 //! ```text
 //!                     a token?  yes -> patient   (one port; kept for the whole window)  --+
@@ -9,51 +10,62 @@
 //!                               no --> hasty     (one port; kept until evicted)         --+
 //! ```
 //!
-//! * *Patient* newcomers are admitted at the rate that their tier can keep for the whole window: capacity / 3 per `scan_window` (218 a second
-//!   by default). Ordinary traffic stays far below, so a scanner that waits minutes between two ports is remembered. A flood uses up the
-//!   tokens, but evicts no patient newcomer.
-//! * *Hasty* newcomers share the remaining places of newcomers; the oldest is evicted first. At 300,000 new sources a second one stays at
-//!   least 0.44 s: a source that touches two ports within that time is noticed.
-//! * *Suspects* have touched two or more ports, or have passed the trigger. Only another suspect can evict one, the longest inactive first.
-//!   To evict a real scanner, a flood needs more sources with two probes each than the tier holds, between two of its probes.
+//! * *Patient* newcomers are admitted at the rate that their tier can keep for the whole window:
+//!   capacity / 3 per `scan_window` (218 a second by default). Ordinary traffic stays far below, so
+//!   a scanner that waits minutes between two ports is remembered. A flood uses up the tokens, but
+//!   evicts no patient newcomer.
+//! * *Hasty* newcomers share the remaining places of newcomers; the oldest is evicted first. At
+//!   300,000 new sources a second one stays at least 0.44 s: a source that touches two ports within
+//!   that time is noticed.
+//! * *Suspects* have touched two or more ports, or have passed the trigger. Only another suspect
+//!   can evict one, the longest inactive first. To evict a real scanner, a flood needs more sources
+//!   with two probes each than the tier holds, between two of its probes.
 //!
-//! Eviction in a tier follows the second-chance (clock) algorithm: a touch only marks its source, and a marked source at the front
-//! moves to the back without its mark. That approximates least-recently-used and touches no neighbouring cache lines per packet.
+//! Eviction in a tier follows the second-chance (clock) algorithm: a touch only marks its source,
+//! and a marked source at the front moves to the back without its mark. That approximates
+//! least-recently-used and touches no neighbouring cache lines per packet.
 //!
-//! Every step is O(1): linked lists in slabs, and one index with a load below one half, so that it needs no rehash (only days of flood
-//! leave enough erased entries for a rehash in place, which takes some ten milliseconds).
+//! Every step is O(1): linked lists in slabs, and one index with a load below one half, so that it
+//! needs no rehash (only days of flood leave enough erased entries for a rehash in place, which
+//! takes some ten milliseconds).
 //!
-//! Memory: a newcomer costs [`NEWCOMER_BYTES`], a suspect [`suspect_bytes`], both with their share of the index: 55 and 127 bytes at most
-//! with the default trigger. A trigger of `n` needs `max(n, 5) + 1` ports of eight bytes for each suspect; where that would take more than [`PORT_BYTES_MAX`],
-//! there are fewer suspects.
+//! Memory: a newcomer costs [`NEWCOMER_BYTES`], a suspect [`suspect_bytes`], both with their share
+//! of the index: 55 and 127 bytes at most with the default trigger. A trigger of `n` needs `max(n,
+//! 5) + 1` ports of eight bytes for each suspect; where that would take more than
+//! [`PORT_BYTES_MAX`], there are fewer suspects.
+
+mod shape;
+mod stored;
 
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::account::{AMBIGUOUS_TRIGGER_MIN, Counted, Tally, Touch, clock, record};
+pub(super) use self::shape::Shape;
+use self::shape::{Key, slots};
+use super::account::{Counted, Tally, Touch, clock, record};
 use super::slab::{List, Slab};
 use super::{MonoTime, Source};
 use crate::rate::TokenBucket;
 
 /// Default number of accounts: a third each for suspects, patient and hasty newcomers.
 ///
-/// 131,072 suspects are orders of magnitude more than the hosts that were ever measured to scan one address within ten minutes. 131,072 hasty
-/// places last 0.44 s at 300,000 spoofed sources a second, a fifth of a gigabit link filled with SYNs. The whole takes 27 MB when full, a few
+/// 131,072 suspects are orders of magnitude more than the hosts that were ever measured to scan one
+/// address within ten minutes. 131,072 hasty places last 0.44 s at 300,000 spoofed sources a
+/// second, a fifth of a gigabit link filled with SYNs. The whole takes 27 MB when full, a few
 /// kilobytes when empty.
 pub const CAPACITY: u32 = 393_216;
 
-/// The highest effective trigger; higher ones count as this. A source that touches a thousand ports is scanning by any standard, and the
-/// bound keeps the search through an account's ports short.
+/// The highest effective trigger; higher ones count as this. A source that touches a thousand ports
+/// is scanning by any standard, and the bound keeps the search through an account's ports short.
 pub const TRIGGER_MAX: u16 = 1023;
 
 /// Maximum bytes for the suspects' ports; the default trigger needs 6 MB.
 pub const PORT_BYTES_MAX: usize = 64 << 20;
 
-/// Maximum bytes of an account in the index: 5 per bucket, with at least 0.22 accounts per bucket when the ledger is full.
-/// The default capacity has 0.375 accounts per bucket: 14 bytes.
+/// Maximum bytes of an account in the index: 5 per bucket, with at least 0.22 accounts per bucket
+/// when the ledger is full. The default capacity has 0.375 accounts per bucket: 14 bytes.
 const INDEX_BYTES: usize = 23;
 
 /// Bytes of a newcomer, index included.
@@ -62,37 +74,6 @@ pub const NEWCOMER_BYTES: usize = Slab::<Newcomer>::PLACE + INDEX_BYTES;
 /// Bytes of a suspect with this trigger, index included.
 pub const fn suspect_bytes(trigger: u16) -> usize {
     Slab::<Suspect>::PLACE + INDEX_BYTES + slots(trigger) * size_of::<u64>()
-}
-
-/// Ports in a suspect's account: one more than the trigger, for plain and for ambiguous evidence.
-const fn slots(trigger: u16) -> usize {
-    let trigger = if trigger > TRIGGER_MAX { TRIGGER_MAX } else { trigger };
-    (if trigger > AMBIGUOUS_TRIGGER_MIN { trigger } else { AMBIGUOUS_TRIGGER_MIN }) as usize + 1
-}
-
-/// A source as a number; IPv4 addresses in their mapped form (RFC 4291, 2.5.5.2), which no packet's source may have.
-///
-/// Two 64-bit words: the alignment of a `u128` would cost a newcomer sixteen bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-struct Key(u64, u64);
-
-impl From<Source> for Key {
-    fn from(source: Source) -> Self {
-        let bits = match source.addr() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(address) => address.to_bits(),
-        };
-        Self((bits >> 64) as u64, bits as u64)
-    }
-}
-
-impl Key {
-    fn source(self, ipv6_prefix: u8) -> Source {
-        Source::of(
-            IpAddr::V6(Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1))),
-            ipv6_prefix,
-        )
-    }
 }
 
 #[derive(Debug)]
@@ -139,35 +120,6 @@ struct Front {
     key: Key,
     last: u64,
     marked: bool,
-}
-
-/// The ledger's dimensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
-    pub(super) capacity: u32,
-    pub(super) trigger: u16,
-    /// Milliseconds.
-    pub(super) window: u64,
-    /// Leading bits of an IPv6 account.
-    pub(super) ipv6_prefix: u8,
-}
-
-impl Shape {
-    /// Places of one tier.
-    fn third(self) -> u32 {
-        (self.capacity / 3).clamp(1, INDEX / 2)
-    }
-
-    fn suspects(self) -> u32 {
-        let fit = PORT_BYTES_MAX / (slots(self.trigger) * size_of::<u64>());
-        self.third().min(u32::try_from(fit).unwrap_or(u32::MAX))
-    }
-
-    fn tokens(self) -> TokenBucket {
-        // An eighth saved up: the first minutes after a start see many sources at once.
-        let third = u64::from(self.third());
-        TokenBucket::new(third, self.window, (third / 8).max(1))
-    }
 }
 
 /// The ledger.
@@ -317,7 +269,8 @@ impl Ledger {
                 found.place = at.map(|at| Place(at | SUSPECT));
                 let tally =
                     at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted));
-                // The second port made it a suspect; only a third earns a second chance. Otherwise every source of a flood would have one.
+                // The second port made it a suspect; only a third earns a second chance. Otherwise
+                // every source of a flood would have one.
                 if let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) {
                     suspect.marked = false;
                 }
@@ -329,7 +282,8 @@ impl Ledger {
         (Tally::of(&[only.slot()], horizon, counted), found)
     }
 
-    /// Whether a report about this source is due: once per window. Makes the source a suspect, because only suspects store the time.
+    /// Whether a report about this source is due: once per window. Makes the source a suspect,
+    /// because only suspects store the time.
     pub(super) fn due_for_report(&mut self, now: MonoTime, found: Lookup) -> bool {
         let horizon = self.horizon(now);
         let Lookup { hash, key, place } = found;
@@ -377,87 +331,6 @@ impl Ledger {
         let slots = [self.newcomers.get(at)?.touch];
         let time = Touch::live(slots[0], 0)?.time();
         Some(see(Account { slots: &slots, first: time, last: time, last_reported: 0, probes: 1 }))
-    }
-
-    /// Calls `see` with the accounts that were touched at `since` or later: suspects before patient newcomers, the latest first. Shows at most
-    /// `most` and examines four times as many, because it runs between packets.
-    pub(super) fn recent(&self, since: u64, most: usize, mut see: impl FnMut(Source, Account<'_>)) {
-        let (mut shown, mut looked) = (0, 0);
-        for (at, suspect) in self.suspects.walk_back(self.by_last_touch) {
-            if shown >= most || looked >= most.saturating_mul(4) {
-                return;
-            }
-            looked += 1;
-            if suspect.last >= since || suspect.last_reported >= since {
-                let Suspect { key, first, last, last_reported, probes, .. } = *suspect;
-                see(
-                    key.source(self.shape.ipv6_prefix),
-                    Account { slots: self.slots(at), first, last, last_reported, probes },
-                );
-                shown += 1;
-            }
-        }
-        for (_, newcomer) in self.newcomers.walk_back(self.patient) {
-            if shown >= most || looked >= most.saturating_mul(4) {
-                return;
-            }
-            looked += 1;
-            if let Some(touch) = Touch::live(newcomer.touch, since.max(1)) {
-                let time = touch.time();
-                see(
-                    newcomer.key.source(self.shape.ipv6_prefix),
-                    Account {
-                        slots: &[newcomer.touch],
-                        first: time,
-                        last: time,
-                        last_reported: 0,
-                        probes: 1,
-                    },
-                );
-                shown += 1;
-            }
-        }
-    }
-
-    /// Restores the account of an earlier run, unless the source has one. Skips expired ports.
-    pub(super) fn recall(
-        &mut self,
-        now: MonoTime,
-        source: Source,
-        known: Account<'_>,
-        counted: Counted,
-    ) {
-        let key = Key::from(source);
-        let (hash, horizon, clock) = (self.hash(key), self.horizon(now), clock(now));
-        // A touch in the future is an error of the store.
-        let mut touches = known
-            .slots
-            .iter()
-            .filter_map(|slot| Touch::live(*slot, horizon))
-            .filter(|touch| touch.time() <= clock)
-            .peekable();
-        let Some(first) = touches.peek().copied() else { return };
-        if self.find(hash, key).is_some() {
-            return;
-        }
-        if known.slots.len() == 1 && known.last_reported == 0 {
-            self.add_newcomer(hash, key, first.marked(false), true);
-            return;
-        }
-        let suspect = Suspect {
-            key,
-            first: known.first.min(clock),
-            last_reported: known.last_reported.min(clock),
-            last: known.last.min(clock),
-            probes: known.probes,
-            marked: false,
-        };
-        if let Some(at) = self.add_suspect(hash, suspect) {
-            let touches: Vec<Touch> = touches.collect();
-            for touch in touches {
-                record(self.slots_mut(at), touch.marked(false), horizon, counted);
-            }
-        }
     }
 
     /// Forgets a source.

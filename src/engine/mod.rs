@@ -1,7 +1,9 @@
-//! The detection engine: counts the ports that each source touches, decides what to block, and keeps the list of blocks.
+//! The detection engine: counts the ports that each source touches, decides what to block, and
+//! keeps the list of blocks.
 //!
-//! Pure: no clock, socket, file, log call or lock. Time comes in as [`MonoTime`], the hash seed as an argument; [`Action`]s go out, and the
-//! kernel's answer comes back as [`Outcome`]. The daemon, the tests and the benchmarks run the same code.
+//! Pure: no clock, socket, file, log call or lock. Time comes in as [`MonoTime`], the hash seed as
+//! an argument; [`Action`]s go out, and the kernel's answer comes back as [`Outcome`]. The daemon,
+//! the tests and the benchmarks run the same code.
 //!
 //! ```text
 //!  Probe --> ledger (ports per source) --> decision --> blocks (orders, timers) --Action--> ...

@@ -18,8 +18,9 @@ pub struct Offender {
     pub last: MonoTime,
 }
 
-/// Remembered offenders, about 6 MB; beyond it the least recently blocked is forgotten. A proven source completed handshakes with several
-/// decoys, so an attacker cannot fill the table with spoofed addresses.
+/// Remembered offenders, about 6 MB; beyond it the least recently blocked is forgotten. A proven
+/// source completed handshakes with several decoys, so an attacker cannot fill the table with
+/// spoofed addresses.
 pub const OFFENDERS_MAX: usize = 65_536;
 
 /// The table of offenders.

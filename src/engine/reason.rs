@@ -7,8 +7,9 @@ use crate::probe::ScanKind;
 
 /// Why a source or network is blocked.
 ///
-/// `Display` gives the text of the element's comment, the log, the history and `portsentryctl list`; `FromStr` parses it, so that a
-/// restarted daemon knows the reasons of present elements. nft limits a comment to 128 bytes (nft(8)).
+/// `Display` gives the text of the element's comment, the log, the history and `portsentryctl
+/// list`; `FromStr` parses it, so that a restarted daemon knows the reasons of present elements.
+/// nft limits a comment to 128 bytes (nft(8)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// It scanned.

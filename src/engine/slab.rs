@@ -5,8 +5,9 @@ const NONE: u32 = u32::MAX;
 
 /// A slab of at most `limit` values, each on one of its [`List`]s or free.
 ///
-/// The memory is reserved at once and never moves: pages that were never written use none, and no insertion waits for a copy.
-/// Free places are reused last in, first out, so that few pages are touched.
+/// The memory is reserved at once and never moves: pages that were never written use none, and no
+/// insertion waits for a copy. Free places are reused last in, first out, so that few pages are
+/// touched.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     nodes: Vec<Node<T>>,

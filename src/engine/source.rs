@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
-/// An address with its prefix length; the host bits are zero. Ports are counted per IPv4 address or per IPv6 prefix of
-/// `block.ipv6_prefix` bits (an account); a block may cover any network.
+/// An address with its prefix length; the host bits are zero. Ports are counted per IPv4 address or
+/// per IPv6 prefix of `block.ipv6_prefix` bits (an account); a block may cover any network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
     addr: IpAddr,
@@ -14,8 +14,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// The account that `address` belongs to: the address for IPv4 and IPv4-mapped addresses, the prefix of `ipv6_prefix` bits
-    /// (at most 128) for IPv6.
+    /// The account that `address` belongs to: the address for IPv4 and IPv4-mapped addresses, the
+    /// prefix of `ipv6_prefix` bits (at most 128) for IPv6.
     pub fn of(address: IpAddr, ipv6_prefix: u8) -> Self {
         match address.to_canonical() {
             addr @ IpAddr::V4(_) => Self { addr, prefix_len: 32 },

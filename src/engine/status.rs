@@ -22,7 +22,8 @@ pub struct Status {
     pub probes: u64,
     /// Probes by scan kind, in the order of [`ScanKind::ALL`].
     pub by_scan: [u64; ScanKind::ALL.len()],
-    /// Probes that passed the trigger and caused no new block, by reason, in the order of [`NotBlocked::ALL`].
+    /// Probes that passed the trigger and caused no new block, by reason, in the order of
+    /// [`NotBlocked::ALL`].
     pub not_blocked: [u64; NotBlocked::ALL.len()],
     /// Probes of sources whose block was in force or in flight.
     pub already_blocked: u64,
@@ -53,7 +54,8 @@ pub struct AccountView {
     pub first: MonoTime,
     /// When it was last seen.
     pub last: MonoTime,
-    /// Probes since it was first seen. While a source has touched a single port, its repeats are not counted.
+    /// Probes since it was first seen. While a source has touched a single port, its repeats are
+    /// not counted.
     pub probes: u32,
     /// The ports within the window, the latest last, as far as the account has room.
     pub ports: Vec<TouchView>,

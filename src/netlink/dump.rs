@@ -1,4 +1,5 @@
-//! Netlink dumps: one request, answered by messages until NLMSG_DONE (netlink(7), "multipart messages").
+//! Netlink dumps: one request, answered by messages until NLMSG_DONE (netlink(7), "multipart
+//! messages").
 //!
 //! The caller's closure gets every message; it must discard them when [`run`] fails.
 
@@ -11,10 +12,12 @@ use rustix::io::Errno;
 use super::message::{Messages, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
 use super::socket::{Socket, is_overrun};
 
-/// A buffer for any datagram of a dump: twice the 32 KiB that the kernel fills at most (`netlink_dump`, `max_recvmsg_len`).
+/// A buffer for any datagram of a dump: twice the 32 KiB that the kernel fills at most
+/// (`netlink_dump`, `max_recvmsg_len`).
 pub const BUFFER_LEN: usize = 65_536;
 
-/// Timeout for the next part of a dump. The kernel writes it during the receive call, so it is never reached in practice.
+/// Timeout for the next part of a dump. The kernel writes it during the receive call, so it is
+/// never reached in practice.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a dump failed.
@@ -38,7 +41,8 @@ pub enum Error {
 impl Error {
     /// Whether the kernel lacks the requested protocol or message.
     pub fn is_unsupported(&self) -> bool {
-        // ENOENT: no handler for the protocol (inet_diag); EINVAL, EOPNOTSUPP: no such message or family.
+        // ENOENT: no handler for the protocol (inet_diag); EINVAL, EOPNOTSUPP: no such message or
+        // family.
         let none = [
             Errno::NOENT,
             Errno::INVAL,
@@ -75,10 +79,12 @@ impl std::error::Error for Error {
     }
 }
 
-/// Sends `request` with sequence number `sequence`, and passes type and payload of each message of the answer to `on_message`.
+/// Sends `request` with sequence number `sequence`, and passes type and payload of each message of
+/// the answer to `on_message`.
 ///
 /// # Errors
-/// See [`Error`]. Messages of this dump may still arrive after an error, so the next dump needs another sequence number.
+/// See [`Error`]. Messages of this dump may still arrive after an error, so the next dump needs
+/// another sequence number.
 pub fn run(
     socket: &Socket,
     request: &[u8],

@@ -1,9 +1,11 @@
-//! Finds peers with long-lived connections, so that no block cuts the administrator's own ssh connection.
+//! Finds peers with long-lived connections, so that no block cuts the administrator's own ssh
+//! connection.
 //!
-//! Pure: its input are snapshots of established connections and the time. The kernel does not report the age of a connection (`struct
-//! tcp_info` has no such field). But a socket's cookie is never reused, and TCP never returns to ESTABLISHED (RFC 9293, figure 5): a
-//! cookie seen in two snapshots is one connection that was established all the time between. So the age is a lower bound, which a
-//! peer cannot inflate.
+//! Pure: its input are snapshots of established connections and the time. The kernel does not
+//! report the age of a connection (`struct tcp_info` has no such field). But a socket's cookie is
+//! never reused, and TCP never returns to ESTABLISHED (RFC 9293, figure 5): a cookie seen in two
+//! snapshots is one connection that was established all the time between. So the age is a lower
+//! bound, which a peer cannot inflate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,15 +15,17 @@ use super::sock_diag::Connection;
 
 /// How long a connection must have stayed established before its peer counts.
 ///
-/// sshd closes a connection without a login after two minutes (sshd_config(5), LoginGraceTime 120), so a longer one has logged in. The third
-/// minute allows for slow closes and late snapshots. A server with a longer LoginGraceTime, or none, needs a longer time here.
+/// sshd closes a connection without a login after two minutes (sshd_config(5), LoginGraceTime 120),
+/// so a longer one has logged in. The third minute allows for slow closes and late snapshots. A
+/// server with a longer LoginGraceTime, or none, needs a longer time here.
 pub const LOGGED_IN_AFTER: Duration = Duration::from_secs(180);
 
-/// Connections tracked at most, about 64 bytes each: 256 KiB. Far more than real logins; sshd allows at most 100 connections that have
-/// not logged in (sshd_config(5), MaxStartups).
+/// Connections tracked at most, about 64 bytes each: 256 KiB. Far more than real logins; sshd
+/// allows at most 100 connections that have not logged in (sshd_config(5), MaxStartups).
 pub const CONNECTIONS_MAX: usize = 4096;
 
-/// Connections tracked per peer. One is enough, the others keep the peer when the oldest ends; few, so that one peer cannot fill the table.
+/// Connections tracked per peer. One is enough, the others keep the peer when the oldest ends; few,
+/// so that one peer cannot fill the table.
 const CONNECTIONS_PER_PEER: usize = 16;
 
 /// A tracked connection.
@@ -42,26 +46,31 @@ pub struct LongPeers {
 }
 
 impl LongPeers {
-    /// Selects peers connected for `stay` ([`LOGGED_IN_AFTER`]), and tracks at most `capacity` connections ([`CONNECTIONS_MAX`]).
+    /// Selects peers connected for `stay` ([`LOGGED_IN_AFTER`]), and tracks at most `capacity`
+    /// connections ([`CONNECTIONS_MAX`]).
     pub fn new(stay: Duration, capacity: usize) -> Self {
         Self { stay, capacity, known: BTreeMap::new() }
     }
 
-    /// Processes a snapshot of all established connections to the admin ports at `now` (time since boot).
+    /// Processes a snapshot of all established connections to the admin ports at `now` (time since
+    /// boot).
     ///
-    /// Connections that are not in it are forgotten. If there are too many, the oldest stay, so that new connections evict none.
+    /// Connections that are not in it are forgotten. If there are too many, the oldest stay, so
+    /// that new connections evict none.
     pub fn observe(&mut self, now: Duration, snapshot: &[Connection]) {
         let mut sorted: Vec<(u64, Tracked)> = snapshot
             .iter()
             .map(|connection| {
                 let peer = connection.peer.ip().to_canonical();
-                // A socket keeps its peer: another peer with the same cookie would be another connection.
+                // A socket keeps its peer: another peer with the same cookie would be another
+                // connection.
                 let before = self.known.get(&connection.cookie).filter(|known| known.peer == peer);
                 let since = before.map_or(now, |known| known.since.min(now));
                 (connection.cookie, Tracked { peer, since })
             })
             .collect();
-        // Cookies increase in the order in which they are first requested, which gives a stable order to connections first seen together.
+        // Cookies increase in the order in which they are first requested, which gives a stable
+        // order to connections first seen together.
         sorted.sort_unstable_by_key(|(cookie, known)| (known.since, *cookie));
         let mut of_peer: BTreeMap<IpAddr, usize> = BTreeMap::new();
         self.known.clear();

@@ -1,7 +1,8 @@
 //! Encodes and decodes netlink messages and attributes. The decoders accept any bytes.
 //!
-//! Layout: netlink(7), `struct nlmsghdr` and `struct nlattr` in linux/netlink.h, `struct nfgenmsg` in linux/netfilter/nfnetlink.h.
-//! Headers are in host byte order, netfilter's attributes are big-endian.
+//! Layout: netlink(7), `struct nlmsghdr` and `struct nlattr` in linux/netlink.h, `struct nfgenmsg`
+//! in linux/netfilter/nfnetlink.h. Headers are in host byte order, netfilter's attributes are
+//! big-endian.
 
 /// `NLMSG_ERROR`: an acknowledgement or an error.
 pub const NLMSG_ERROR: u16 = 2;
@@ -52,8 +53,9 @@ pub struct Header {
 
 /// A buffer for encoding messages one after the other.
 ///
-/// [`Writer::end_message`] and [`Writer::end_nest`] fill in the lengths. An attribute too long for its 16-bit length field is a defect of
-/// the caller: it is truncated, and [`Writer::overflowed`] reports it.
+/// [`Writer::end_message`] and [`Writer::end_nest`] fill in the lengths. An attribute too long for
+/// its 16-bit length field is a defect of the caller: it is truncated, and [`Writer::overflowed`]
+/// reports it.
 #[derive(Debug, Default, Clone)]
 pub struct Writer {
     bytes: Vec<u8>,
@@ -137,7 +139,8 @@ impl Writer {
         }
     }
 
-    /// Bytes in the nest so far, header included, for callers that must respect the 16-bit length field.
+    /// Bytes in the nest so far, header included, for callers that must respect the 16-bit length
+    /// field.
     pub fn nest_len(&self, open: Open) -> usize {
         self.bytes.len() - open.0
     }
@@ -210,7 +213,8 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Of an nfnetlink message: family, resource id, and the attributes after `struct nfgenmsg`. `None` if it is too short.
+    /// Of an nfnetlink message: family, resource id, and the attributes after `struct nfgenmsg`.
+    /// `None` if it is too short.
     pub fn nfgen(&self) -> Option<(u8, u16, Attributes<'a>)> {
         let (head, rest) = self.payload.split_first_chunk::<4>()?;
         let [family, _version, high, low] = *head;
@@ -224,7 +228,8 @@ impl<'a> Message<'a> {
         }
         let (code, mut rest) = self.payload.split_first_chunk::<4>()?;
         if self.header.kind == NLMSG_ERROR {
-            // The request's header is repeated, and the whole request unless it was capped (netlink(7), NETLINK_CAP_ACK).
+            // The request's header is repeated, and the whole request unless it was capped
+            // (netlink(7), NETLINK_CAP_ACK).
             let (request, after) = rest.split_first_chunk::<HEADER_LEN>()?;
             let [a, b, c, d, ..] = *request;
             let length = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;

@@ -1,8 +1,9 @@
 //! Own addresses, next hops, and notifications of their changes (rtnetlink(7)). Read-only.
 //!
-//! Requests and messages have neli's types (`neli::rtnl`) and use our own socket, because neli's has a fixed buffer and does not notice a
-//! truncated datagram. Our own codec reads what neli lacks: next hops inside RTA_MULTIPATH (`struct rtnexthop`, linux/rtnetlink.h), RTA_VIA
-//! (which neli has for glibc only), and next-hop objects (linux/nexthop.h).
+//! Requests and messages have neli's types (`neli::rtnl`) and use our own socket, because neli's
+//! has a fixed buffer and does not notice a truncated datagram. Our own codec reads what neli
+//! lacks: next hops inside RTA_MULTIPATH (`struct rtnexthop`, linux/rtnetlink.h), RTA_VIA (which
+//! neli has for glibc only), and next-hop objects (linux/nexthop.h).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,16 +34,18 @@ const RTM_GETNEXTHOP: u16 = 106;
 /// `NHA_GATEWAY` (linux/nexthop.h).
 const NHA_GATEWAY: u16 = 6;
 
-/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE` (linux/rtnetlink.h).
+/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`
+/// (linux/rtnetlink.h).
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 /// `RTNLGRP_NEXTHOP`: unknown to kernels before 5.3.
 const GROUP_NEXTHOP: u32 = 32;
 
-/// Attempts at a dump that changes meanwhile. A host whose routes change faster runs a routing daemon; its next hops are learned
-/// with the next change.
+/// Attempts at a dump that changes meanwhile. A host whose routes change faster runs a routing
+/// daemon; its next hops are learned with the next change.
 const MAX_ATTEMPTS: usize = 4;
 
-/// Datagrams that [`Monitor::changed`] reads at most, so that many changes do not delay the caller. The next call reads the rest.
+/// Datagrams that [`Monitor::changed`] reads at most, so that many changes do not delay the caller.
+/// The next call reads the rest.
 const MAX_DATAGRAMS_PER_CALL: usize = 4096;
 
 /// An address of this host.
@@ -131,9 +134,11 @@ impl Routes {
         Ok(addresses)
     }
 
-    /// The next hops of all routes in all tables, each once: gateways, the members of multipath routes, next-hop objects.
+    /// The next hops of all routes in all tables, each once: gateways, the members of multipath
+    /// routes, next-hop objects.
     ///
-    /// IPv6 gateways are mostly link-local addresses. Excludes routes learned from ICMP redirects, which any host on the link can forge.
+    /// IPv6 gateways are mostly link-local addresses. Excludes routes learned from ICMP redirects,
+    /// which any host on the link can forge.
     ///
     /// # Errors
     /// [`Error::List`].
@@ -156,7 +161,8 @@ impl Routes {
                 Err(error) => return Err(error),
             }
         }
-        // With net.ipv4.nexthop_compat_mode=0 routes have only the numbers of their next hops, so list the next-hop objects too.
+        // With net.ipv4.nexthop_compat_mode=0 routes have only the numbers of their next hops, so
+        // list the next-hop objects too.
         let mut found = BTreeSet::new();
         let listed = self.list(
             "next hops",
@@ -197,7 +203,8 @@ impl Routes {
                 &mut |kind, payload| on_message(found, kind, payload),
             );
             match result {
-                // Keep the result of an interrupted dump: it was true a moment ago, and the attempts are limited.
+                // Keep the result of an interrupted dump: it was true a moment ago, and the
+                // attempts are limited.
                 Err(dump::Error::Torn) if tries < MAX_ATTEMPTS => tries += 1,
                 Err(dump::Error::Torn) => {
                     log::debug!("{object} change faster than they can be listed");
@@ -210,7 +217,8 @@ impl Routes {
     }
 }
 
-/// Receives notifications about links, addresses, routes and next hops of the network namespace in which it was opened.
+/// Receives notifications about links, addresses, routes and next hops of the network namespace in
+/// which it was opened.
 pub struct Monitor {
     socket: Socket,
     buffer: Vec<u8>,
@@ -235,10 +243,11 @@ impl Monitor {
         Ok(Self { socket: socket.map_err(Error::Open)?, buffer: vec![0; 4096] })
     }
 
-    /// Reads the available notifications, without waiting, and returns whether there were any. Messages that the kernel had to drop
-    /// count too.
+    /// Reads the available notifications, without waiting, and returns whether there were any.
+    /// Messages that the kernel had to drop count too.
     ///
-    /// The caller must list again, at a bounded rate: a router's routes can change thousands of times a second.
+    /// The caller must list again, at a bounded rate: a router's routes can change thousands of
+    /// times a second.
     ///
     /// # Errors
     /// [`Error::Receive`].
@@ -326,7 +335,8 @@ pub fn decode_address(payload: &[u8]) -> Option<OwnAddress> {
             .and_then(|attribute| address(*message.ifa_family(), attribute.payload().as_ref()))
     };
     let (local, far) = (get(Ifa::Local), get(Ifa::Address));
-    // On a point-to-point link IFA_ADDRESS is the other end; IPv6 has IFA_LOCAL only there (linux/if_addr.h).
+    // On a point-to-point link IFA_ADDRESS is the other end; IPv6 has IFA_LOCAL only there
+    // (linux/if_addr.h).
     let own = local.or(far)?;
     Some(OwnAddress {
         address: own,
@@ -341,7 +351,8 @@ pub fn decode_route(payload: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
     let Ok(message) = Rtmsg::from_bytes_with_input(&mut Cursor::new(payload), payload.len()) else {
         return;
     };
-    // RTM_F_CLONED marks cached entries of one destination, such as ICMP redirects, not routes; so does RTPROT_REDIRECT.
+    // RTM_F_CLONED marks cached entries of one destination, such as ICMP redirects, not routes; so
+    // does RTPROT_REDIRECT.
     if message.rtm_flags().contains(RtmF::CLONED) || *message.rtm_protocol() == Rtprot::Redirect {
         return;
     }
@@ -357,14 +368,16 @@ pub fn decode_route(payload: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
     }
 }
 
-/// Decodes the gateway from the payload of an RTM_NEWNEXTHOP; `None` if it has none (a group, a device, a blackhole).
+/// Decodes the gateway from the payload of an RTM_NEWNEXTHOP; `None` if it has none (a group, a
+/// device, a blackhole).
 pub fn decode_next_hop(payload: &[u8]) -> Option<IpAddr> {
     let (head, attributes) = payload.split_first_chunk::<8>()?;
     let [family, ..] = *head;
     address(RtAddrFamily::from(family), Attributes(attributes).get(NHA_GATEWAY)?.value)
 }
 
-/// Decodes the members of a multipath route: each is a `struct rtnexthop` (length, flags, weight, interface) with attributes.
+/// Decodes the members of a multipath route: each is a `struct rtnexthop` (length, flags, weight,
+/// interface) with attributes.
 fn multipath(family: RtAddrFamily, mut bytes: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
     while let Some(head) = bytes.first_chunk::<8>() {
         let [low, high, ..] = *head;
@@ -388,7 +401,8 @@ fn via(value: &[u8]) -> Option<IpAddr> {
     address(RtAddrFamily::from(u8::try_from(u16::from_ne_bytes(*family)).ok()?), bytes)
 }
 
-/// Decodes an address of `family`; `None` for another family, a wrong length, or the unspecified address.
+/// Decodes an address of `family`; `None` for another family, a wrong length, or the unspecified
+/// address.
 fn address(family: RtAddrFamily, bytes: &[u8]) -> Option<IpAddr> {
     let address = match family {
         RtAddrFamily::Inet => IpAddr::V4(<[u8; 4]>::try_from(bytes).ok()?.into()),

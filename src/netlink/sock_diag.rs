@@ -1,6 +1,7 @@
 //! Lists listening sockets and established connections of this host. Read-only.
 //!
-//! Follows sock_diag(7), linux/sock_diag.h and linux/inet_diag.h: dumps of `SOCK_DIAG_BY_FAMILY`. The decoder accepts any bytes.
+//! Follows sock_diag(7), linux/sock_diag.h and linux/inet_diag.h: dumps of `SOCK_DIAG_BY_FAMILY`.
+//! The decoder accepts any bytes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,18 +30,21 @@ const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// `TCP_ESTABLISHED`, `TCP_CLOSE`, `TCP_LISTEN` (net/tcp_states.h), used for all protocols. An unconnected UDP socket is in `TCP_CLOSE`.
+/// `TCP_ESTABLISHED`, `TCP_CLOSE`, `TCP_LISTEN` (net/tcp_states.h), used for all protocols. An
+/// unconnected UDP socket is in `TCP_CLOSE`.
 const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
 
-/// The loopback device has this index in every network namespace (LOOPBACK_IFINDEX in the kernel's net/flow.h).
+/// The loopback device has this index in every network namespace (LOOPBACK_IFINDEX in the kernel's
+/// net/flow.h).
 const LOOPBACK: u32 = 1;
 
 /// Port ranges that the kernel filters; with more, only this module filters.
 const FILTER_RANGES_MAX: usize = 64;
 
-/// A socket that accepts packets from any host: a TCP or SCTP listener, or a bound and unconnected UDP socket.
+/// A socket that accepts packets from any host: a TCP or SCTP listener, or a bound and unconnected
+/// UDP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
     /// Transport and port.
@@ -63,14 +67,16 @@ impl Listener {
 pub struct Listeners {
     /// The sockets.
     pub sockets: Vec<Listener>,
-    /// Transports that this kernel cannot list (built without their `*_diag`, or without the transport).
+    /// Transports that this kernel cannot list (built without their `*_diag`, or without the
+    /// transport).
     pub unseen: Vec<Transport>,
 }
 
 impl Listeners {
     /// The ports of services that other hosts can reach, for the set `services`.
     ///
-    /// Excludes sockets that only this host can reach: their ports are closed to others, so touching them is a probe.
+    /// Excludes sockets that only this host can reach: their ports are closed to others, so
+    /// touching them is a probe.
     pub fn services(&self) -> BTreeSet<Port> {
         self.sockets.iter().filter(|socket| !socket.is_local()).map(|socket| socket.port).collect()
     }
@@ -139,7 +145,8 @@ impl SockDiag {
     /// All listening sockets: TCP, UDP and SCTP, over IPv4 and IPv6.
     ///
     /// # Errors
-    /// [`Error::List`]. A transport that the kernel cannot list is no error; see [`Listeners::unseen`].
+    /// [`Error::List`]. A transport that the kernel cannot list is no error; see
+    /// [`Listeners::unseen`].
     pub fn listeners(&mut self) -> Result<Listeners, Error> {
         let mut listeners = Listeners::default();
         for (transport, state) in
@@ -192,7 +199,8 @@ impl SockDiag {
         Ok(connections)
     }
 
-    /// Lists a transport's sockets in `state`, of both families; only those with local ports in `ports`, unless that is empty.
+    /// Lists a transport's sockets in `state`, of both families; only those with local ports in
+    /// `ports`, unless that is empty.
     fn list(
         &mut self,
         transport: Transport,
@@ -239,7 +247,8 @@ fn write_request(
         Transport::Ip => 255,
     };
     let message = writer.begin_message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence);
-    // Family, protocol, no extensions, padding; the states as bits; no particular socket (struct inet_diag_sockid, 48 bytes).
+    // Family, protocol, no extensions, padding; the states as bits; no particular socket (struct
+    // inet_diag_sockid, 48 bytes).
     writer.raw(&[family, protocol, 0, 0]);
     writer.raw(&(1u32 << state).to_ne_bytes());
     writer.raw(&[0; 48]);
@@ -249,10 +258,12 @@ fn write_request(
     writer.end_message(message);
 }
 
-/// The filter "the local port is in one of the ranges", in the kernel's byte code (`struct inet_diag_bc_op`).
+/// The filter "the local port is in one of the ranges", in the kernel's byte code (`struct
+/// inet_diag_bc_op`).
 ///
-/// An operation has 4 bytes: code, jump distance if true (u8), jump distance if false (u16); the operand of a comparison is the u16 of
-/// the next 4 bytes. A socket passes if the program ends exactly at its end, and fails 4 bytes beyond.
+/// An operation has 4 bytes: code, jump distance if true (u8), jump distance if false (u16); the
+/// operand of a comparison is the u16 of the next 4 bytes. A socket passes if the program ends
+/// exactly at its end, and fails 4 bytes beyond.
 fn port_filter(ports: &PortSet) -> Vec<u8> {
     /// Two comparisons of 8 bytes, and a jump.
     const RANGE_LEN: u16 = 20;
@@ -300,7 +311,8 @@ pub fn decode(payload: &[u8]) -> Option<Entry> {
     let (source, rest) = rest.split_first_chunk::<16>()?;
     let (destination, rest) = rest.split_first_chunk::<16>()?;
     let (interface, rest) = rest.split_first_chunk::<4>()?;
-    // Two u32 in host order, the lower half first for any byte order (sock_diag.c, sock_diag_save_cookie).
+    // Two u32 in host order, the lower half first for any byte order (sock_diag.c,
+    // sock_diag_save_cookie).
     let (low, rest) = rest.split_first_chunk::<4>()?;
     let (high, rest) = rest.split_first_chunk::<4>()?;
     // Expiry, queues, owner, inode: not used, but a message without them is malformed.

@@ -1,9 +1,11 @@
 //! A non-blocking netlink socket that accepts messages from the kernel only.
 //!
-//! Uses neli's raw `NlSocket`, because neli's typed sends carry one message and a batch of nf_tables has many (netlink(7)).
+//! Uses neli's raw `NlSocket`, because neli's typed sends carry one message and a batch of
+//! nf_tables has many (netlink(7)).
 //!
-//! A process with CAP_NET_ADMIN can send to any netlink socket of its network namespace, and a message header can claim any sender. The
-//! sender address of recvfrom(2) cannot be forged; every receive checks it.
+//! A process with CAP_NET_ADMIN can send to any netlink socket of its network namespace, and a
+//! message header can claim any sender. The sender address of recvfrom(2) cannot be forged; every
+//! receive checks it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,8 +22,9 @@ use crate::sys;
 /// The kernel's port id.
 const KERNEL: u32 = 0;
 
-/// Datagrams of other processes that one wait for an answer skips. The receive buffer of 8 MiB holds fewer (each takes at least 768 bytes of
-/// it), so a queued answer is always reached; without a bound, a flood could extend a wait for ever.
+/// Datagrams of other processes that one wait for an answer skips. The receive buffer of 8 MiB
+/// holds fewer (each takes at least 768 bytes of it), so a queued answer is always reached; without
+/// a bound, a flood could extend a wait for ever.
 const MAX_FOREIGN_PER_WAIT: u32 = 1 << 16;
 
 /// A netlink socket of one family, close-on-exec and non-blocking.
@@ -49,7 +52,8 @@ pub enum Received<'a> {
 }
 
 impl Socket {
-    /// Opens a socket that is a member of the multicast groups `groups` (numbers, not bits), with extended acknowledgements if available.
+    /// Opens a socket that is a member of the multicast groups `groups` (numbers, not bits), with
+    /// extended acknowledgements if available.
     ///
     /// # Errors
     /// The error of socket(2) or bind(2); joining a group needs CAP_NET_ADMIN for most families.
@@ -99,7 +103,8 @@ impl Socket {
         }
     }
 
-    /// Receives one datagram into `buffer`, without waiting. Counts and ignores one from another process.
+    /// Receives one datagram into `buffer`, without waiting. Counts and ignores one from another
+    /// process.
     ///
     /// # Errors
     /// ENOBUFS when the kernel had to drop messages ([`is_overrun`]).
@@ -121,7 +126,8 @@ impl Socket {
         })
     }
 
-    /// Receives one whole datagram from the kernel and waits up to `timeout` for it; `None` after that. A zero timeout does not wait.
+    /// Receives one whole datagram from the kernel and waits up to `timeout` for it; `None` after
+    /// that. A zero timeout does not wait.
     ///
     /// # Errors
     /// As [`Socket::receive`]; EMSGSIZE for a datagram larger than the buffer, which is then lost.
@@ -195,7 +201,8 @@ impl Socket {
         self.foreign.load(Ordering::Relaxed)
     }
 
-    /// Sets a receive buffer of `bytes`, above `net.core.rmem_max` where CAP_NET_ADMIN allows it (socket(7), SO_RCVBUFFORCE).
+    /// Sets a receive buffer of `bytes`, above `net.core.rmem_max` where CAP_NET_ADMIN allows it
+    /// (socket(7), SO_RCVBUFFORCE).
     ///
     /// # Errors
     /// The error of setsockopt(2) of the plain SO_RCVBUF.
@@ -206,7 +213,8 @@ impl Socket {
         Ok(())
     }
 
-    /// The size of the receive buffer, bytes: twice the requested size, because the kernel includes its overhead (socket(7)).
+    /// The size of the receive buffer, bytes: twice the requested size, because the kernel includes
+    /// its overhead (socket(7)).
     ///
     /// # Errors
     /// The error of getsockopt(2).
@@ -214,7 +222,8 @@ impl Socket {
         Ok(rustix::net::sockopt::socket_recv_buffer_size(self)?)
     }
 
-    /// Sets a send buffer of `bytes`, above `net.core.wmem_max` where CAP_NET_ADMIN allows it (SO_SNDBUFFORCE).
+    /// Sets a send buffer of `bytes`, above `net.core.wmem_max` where CAP_NET_ADMIN allows it
+    /// (SO_SNDBUFFORCE).
     ///
     /// # Errors
     /// The error of setsockopt(2) of the plain SO_SNDBUF.

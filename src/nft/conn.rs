@@ -1,13 +1,15 @@
 //! The connection to nf_tables: transactions, adding and deleting elements, reading answers.
 //!
-//! A transaction is one datagram, from BEGIN to END. The kernel carries it out within send(2) and has queued every answer when send
-//! returns, so answers are read without waiting (netlink(7), net/netfilter/nfnetlink.c). Only the last message asks for an
-//! acknowledgement; errors come without being asked for, and each names its message by the sequence number.
+//! A transaction is one datagram, from BEGIN to END. The kernel carries it out within send(2) and
+//! has queued every answer when send returns, so answers are read without waiting (netlink(7),
+//! net/netfilter/nfnetlink.c). Only the last message asks for an acknowledgement; errors come
+//! without being asked for, and each names its message by the sequence number.
 //!
-//! Never here: a decision about elements, a table that the schema does not name, a retry that the caller does not know of (except of dumps that a
-//! transaction interrupted).
+//! Never here: a decision about elements, a table that the schema does not name, a retry that the
+//! caller does not know of (except of dumps that a transaction interrupted).
 
 mod contents;
+mod requests;
 
 use std::io;
 use std::time::Duration;
@@ -16,10 +18,10 @@ use neli::consts::socket::NlFamily;
 
 use super::decode;
 use super::element::Element;
-use super::encode::{self, Elements, Past};
+use super::encode::{self, Past};
 use super::error::Error;
 use super::numbers::message;
-use super::schema::{Schema, SetSpec, Table};
+use super::schema::{Schema, SetSpec};
 use crate::netlink::message::{
     Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE,
     NLMSG_ERROR, Writer,
@@ -27,14 +29,19 @@ use crate::netlink::message::{
 use crate::netlink::socket::Socket;
 
 pub use self::contents::LIGHT_DUMP;
+use self::requests::{delete, one, write_elements};
 
-/// A transaction of 2,000 elements with comments has 300 kB; installations that carry elements over have more.
+/// A transaction of 2,000 elements with comments has 300 kB; installations that carry elements over
+/// have more.
 const SEND_BUFFER: usize = 8 << 20;
-/// Room for an error on each of [`ELEMENTS_PER_TRANSACTION`] messages: the kernel charges about 1.3 kB for one.
+/// Room for an error on each of [`ELEMENTS_PER_TRANSACTION`] messages: the kernel charges about 1.3
+/// kB for one.
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// Larger than any datagram that the kernel makes: dumps have 32 KiB at most, an error repeats one message of ours (below 64 KiB).
+/// Larger than any datagram that the kernel makes: dumps have 32 KiB at most, an error repeats one
+/// message of ours (below 64 KiB).
 const INBOX: usize = 128 << 10;
-/// Elements per transaction: the longest commit then takes about 10 ms, and the packet path of the kernel never waits longer.
+/// Elements per transaction: the longest commit then takes about 10 ms, and the packet path of the
+/// kernel never waits longer.
 const ELEMENTS_PER_TRANSACTION: usize = 2000;
 /// Bytes of the buffer for outgoing messages that are kept between transactions.
 const MAX_KEPT_BUFFER: usize = 1 << 20;
@@ -60,7 +67,8 @@ pub(super) struct Failure {
 }
 
 impl Connection {
-    /// Opens a connection in the calling thread's network namespace. Every operation is on the schema's table.
+    /// Opens a connection in the calling thread's network namespace. Every operation is on the
+    /// schema's table.
     ///
     /// # Errors
     /// [`Error::Socket`].
@@ -82,7 +90,8 @@ impl Connection {
         })
     }
 
-    /// The port id of the socket: transactions of this connection have the process id in [`super::GenerationEvent`].
+    /// The port id of the socket: transactions of this connection have the process id in
+    /// [`super::GenerationEvent`].
     pub fn portid(&self) -> u32 {
         self.socket.portid()
     }
@@ -98,12 +107,13 @@ impl Connection {
         })
     }
 
-    /// Adds an element that is not in the set. For one that is there, use [`Connection::renew_element`]: older kernels would report success and leave
-    /// timeout and comment as they were.
+    /// Adds an element that is not in the set. For one that is there, use
+    /// [`Connection::renew_element`]: older kernels would report success and leave timeout and
+    /// comment as they were.
     ///
     /// # Errors
-    /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no room, [`Error::is_not_found`] if there is no
-    /// such set.
+    /// [`Error::Apply`]; [`Error::is_exists`] if it is there, [`Error::is_full`] if the set has no
+    /// room, [`Error::is_not_found`] if there is no such set.
     pub fn add_element(
         &mut self,
         set: impl Into<SetSpec>,
@@ -124,7 +134,8 @@ impl Connection {
             })
         };
         match add(Past::new(set)) {
-            // The set defines a counter, because another program created it, or the kernel takes none with an element (before 5.7).
+            // The set defines a counter, because another program created it, or the kernel takes
+            // none with an element (before 5.7).
             Err(error) if set.element_counters && error.is_unsupported() => add(Past::default()),
             other => other,
         }
@@ -176,8 +187,9 @@ impl Connection {
         let (set, table) = (set.into(), self.schema.table);
         let (mut deleted, mut absent) = (0, 0);
         for chunk in elements.chunks(ELEMENTS_PER_TRANSACTION) {
-            // A missing element reverts the whole transaction, so missing ones are left out and it is sent again. Each element is a message of its own,
-            // so that the kernel names each. An element may expire between two attempts; then another follows.
+            // A missing element reverts the whole transaction, so missing ones are left out and it
+            // is sent again. Each element is a message of its own, so that the kernel names each.
+            // An element may expire between two attempts; then another follows.
             let mut left: Vec<&Element<'_>> = chunk.iter().collect();
             while !left.is_empty() {
                 let mut first = 0;
@@ -239,9 +251,11 @@ impl Connection {
         Ok(deleted)
     }
 
-    /// Gives an element a new timeout and comment; it keeps its counter. Adds it if it is not there. Returns whether it was.
+    /// Gives an element a new timeout and comment; it keeps its counter. Adds it if it is not
+    /// there. Returns whether it was.
     ///
-    /// Deletes and adds it in one transaction: kernels before about 6.12 ignore a new timeout of an existing element.
+    /// Deletes and adds it in one transaction: kernels before about 6.12 ignore a new timeout of an
+    /// existing element.
     ///
     /// # Errors
     /// As [`Connection::add_element`].
@@ -295,7 +309,8 @@ impl Connection {
         })
     }
 
-    /// Replaces all elements of a set by `elements`, in one transaction. Ranges must not overlap ([`merge`](super::element::merge)).
+    /// Replaces all elements of a set by `elements`, in one transaction. Ranges must not overlap
+    /// ([`merge`](super::element::merge)).
     ///
     /// # Errors
     /// As [`Connection::add_element`]; the set is then as it was.
@@ -330,8 +345,8 @@ impl Connection {
         }
     }
 
-    /// One transaction. `write` writes its messages, numbers them from the given sequence number on, and leaves there the number of the
-    /// last, which must ask for an acknowledgement.
+    /// One transaction. `write` writes its messages, numbers them from the given sequence number
+    /// on, and leaves there the number of the last, which must ask for an acknowledgement.
     pub(super) fn transaction(
         &mut self,
         generation: Option<u32>,
@@ -422,8 +437,8 @@ impl Connection {
         Ok(self.sequence)
     }
 
-    /// Passes the answers to a request to `take` until the last: DONE, an error, or with `single` the first that `take` accepts. Returns whether
-    /// the dump was not interrupted.
+    /// Passes the answers to a request to `take` until the last: DONE, an error, or with `single`
+    /// the first that `take` accepts. Returns whether the dump was not interrupted.
     fn answers(
         &mut self,
         sequence: u32,
@@ -432,7 +447,8 @@ impl Connection {
     ) -> Result<bool, Error> {
         let mut whole = true;
         loop {
-            // A dump is made piece by piece as it is read; the wait is for nothing but a kernel that differs.
+            // A dump is made piece by piece as it is read; the wait is for nothing but a kernel
+            // that differs.
             let datagram = match self
                 .socket
                 .receive_within(&mut self.inbox, ANSWER_TIMEOUT)
@@ -535,7 +551,8 @@ impl Connection {
         })
     }
 
-    /// Verb and object of the message with this number, read from what was sent, so that success costs nothing.
+    /// Verb and object of the message with this number, read from what was sent, so that success
+    /// costs nothing.
     fn described(&self, sequence: u32) -> (&'static str, String) {
         let sent = Messages(self.out.bytes()).find(|message| message.header.sequence == sequence);
         sent.map_or_else(
@@ -552,69 +569,4 @@ impl Connection {
 
 fn no_answer(verb: &'static str, object: &str) -> Error {
     Error::NoAnswer { verb, object: object.to_owned() }
-}
-
-fn one(
-    out: &mut Writer,
-    table: Table,
-    sequence: u32,
-    (kind, flags): (u16, u16),
-    set: SetSpec,
-    element: &Element<'_>,
-    past: Past,
-) {
-    let list = Elements::begin(out, table, sequence, kind, flags, set);
-    list.push(out, element, past);
-    list.end(out);
-}
-
-/// For a deletion, only keys count.
-fn delete(
-    out: &mut Writer,
-    table: Table,
-    sequence: u32,
-    flags: u16,
-    set: SetSpec,
-    element: &Element<'_>,
-) {
-    one(
-        out,
-        table,
-        sequence,
-        (message::DELSETELEM, flags),
-        set,
-        &Element { timeout: None, comment: None, ..*element },
-        Past::default(),
-    );
-}
-
-/// Elements in as many messages as they need, each acknowledged: they are few.
-fn write_elements(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    set: SetSpec,
-    elements: &[Element<'_>],
-) {
-    let mut left = elements.iter().peekable();
-    while left.peek().is_some() {
-        let list = Elements::begin(
-            out,
-            table,
-            *sequence,
-            message::NEWSETELEM,
-            NLM_F_CREATE | NLM_F_ACK,
-            set,
-        );
-        for element in left.by_ref() {
-            list.push(out, element, Past::new(set));
-            if list.is_full(out) {
-                break;
-            }
-        }
-        list.end(out);
-        if left.peek().is_some() {
-            *sequence = sequence.wrapping_add(1);
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! Netlink messages of nf_tables read back (linux/netfilter/nf_tables.h). Total: any bytes give a value or `None`, never a panic.
+//! Netlink messages of nf_tables read back (linux/netfilter/nf_tables.h). Total: any bytes give a
+//! value or `None`, never a panic.
 
 use std::time::Duration;
 
@@ -108,7 +109,8 @@ pub enum Notification {
         /// Their keys; of intervals the first ones.
         keys: Vec<Key>,
     },
-    /// Elements of a known set were added or changed by a transaction (what rules add sends no notification).
+    /// Elements of a known set were added or changed by a transaction (what rules add sends no
+    /// notification).
     ElementsAdded {
         /// The set.
         set: SetSpec,
@@ -117,7 +119,8 @@ pub enum Notification {
     },
     /// The table was created or changed.
     TableAdded,
-    /// A chain, set, rule, stateful object or flowtable was added to the table, or elements to an unknown set.
+    /// A chain, set, rule, stateful object or flowtable was added to the table, or elements to an
+    /// unknown set.
     Added,
 }
 
@@ -126,7 +129,8 @@ pub fn kind(message: &Message<'_>) -> Option<u16> {
     (message.header.kind >> 8 == SUBSYSTEM).then_some(message.header.kind & 0xff)
 }
 
-/// The attributes of a message of this kind about this table. Attribute 1 is always the table's name.
+/// The attributes of a message of this kind about this table. Attribute 1 is always the table's
+/// name.
 fn of_table<'a>(received: &Message<'a>, table: Table, wanted: u16) -> Option<Attributes<'a>> {
     let (family, _, attributes) = received.nfgen()?;
     let is_same = kind(received)? == wanted
@@ -370,7 +374,8 @@ fn keys(attributes: Attributes<'_>, id: SetSpec) -> Vec<Key> {
         .collect()
 }
 
-/// One expression of a rule: nft 1.1 writes one `range eq` where older ones, and `lower`, write two comparisons.
+/// One expression of a rule: nft 1.1 writes one `range eq` where older ones, and `lower`, write two
+/// comparisons.
 fn expressions(attributes: Attributes<'_>) -> [Option<Expr>; 2] {
     match range(attributes) {
         Some(both) => both.map(Some),
@@ -378,7 +383,8 @@ fn expressions(attributes: Attributes<'_>) -> [Option<Expr>; 2] {
     }
 }
 
-/// `enum nft_range_attributes`: 1 the register, 2 the operator (`NFT_RANGE_EQ` is 0), 3 and 4 the first and the last value.
+/// `enum nft_range_attributes`: 1 the register, 2 the operator (`NFT_RANGE_EQ` is 0), 3 and 4 the
+/// first and the last value.
 fn range(attributes: Attributes<'_>) -> Option<[Expr; 2]> {
     let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested())?;
     if attributes.get(attr::EXPR_NAME)?.str()? != "range" || data.get(2)?.be32()? != 0 {
@@ -392,7 +398,8 @@ fn range(attributes: Attributes<'_>) -> Option<[Expr; 2]> {
     ])
 }
 
-/// An expression from its name and data. What is not known, or not in this form, is [`Expr::Foreign`].
+/// An expression from its name and data. What is not known, or not in this form, is
+/// [`Expr::Foreign`].
 fn expression(attributes: Attributes<'_>) -> Option<Expr> {
     let name = attributes.get(attr::EXPR_NAME)?.str()?;
     let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested()).unwrap_or(Attributes(&[]));
@@ -508,8 +515,8 @@ fn limit_over(data: Attributes<'_>) -> Option<Expr> {
     is_known.then_some(Expr::LimitOver { rate: data.get(1)?.be64()?, per, burst: number(3) })
 }
 
-/// The limit that each element of a dynamic set gets: `Some(None)` if there is none, `None` if it is something else. No deeper than that:
-/// what others have nested here is not followed.
+/// The limit that each element of a dynamic set gets: `Some(None)` if there is none, `None` if it
+/// is something else. No deeper than that: what others have nested here is not followed.
 fn limit_of(each: Option<Attribute<'_>>) -> Option<Option<Box<Expr>>> {
     let Some(each) = each else { return Some(None) };
     let is_limit = each.nested().get(attr::EXPR_NAME)?.str()? == "limit";
@@ -552,130 +559,4 @@ fn user_string(mut userdata: &[u8], wanted: u8) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::netlink::message::{HEADER_LEN, Header, Messages, Writer};
-    use crate::nft::element::Element;
-    use crate::nft::encode::{self, Elements, Past};
-    use crate::nft::lower::lower;
-    use crate::nft::sample::{HOSTS, NETWORKS, SCHEMA, ruleset as sample_ruleset};
-    use proptest::prelude::*;
-
-    const TABLE: Table = SCHEMA.table;
-
-    #[test]
-    fn every_rule_decodes_as_it_was_encoded() {
-        let ruleset = sample_ruleset();
-        for chain in &ruleset.chains {
-            for wanted in &chain.rules {
-                let mut out = Writer::default();
-                let expressions = lower(wanted);
-                encode::new_rule(&mut out, TABLE, 1, chain.name, &expressions);
-                let message = Messages(out.bytes()).next().unwrap();
-                assert_eq!(
-                    rule(&message, TABLE),
-                    Some(RuleInfo { chain: chain.name.to_owned(), expressions })
-                );
-            }
-        }
-    }
-
-    // P13
-    #[test]
-    fn element_decodes_with_counter_and_time_left() {
-        let mut out = Writer::default();
-        let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, HOSTS);
-        let key = Key::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-        let element = Element::new(std::net::IpAddr::from([192, 0, 2, 1]))
-            .timeout(Some(Duration::from_secs(60)))
-            .comment("a \"scan\"\n");
-        list.push(
-            &mut out,
-            &element,
-            Past { counter: Some((3, 180)), expires: Some(Duration::from_secs(5)) },
-        );
-        list.end(&mut out);
-        let mut found = Vec::new();
-        elements(&Messages(out.bytes()).next().unwrap(), TABLE, HOSTS, |element| {
-            found.push(element.info)
-        });
-        let wanted = ElementInfo {
-            key,
-            end: None,
-            timeout: Some(Duration::from_secs(60)),
-            expires: Some(Duration::from_secs(5)),
-            packets: 3,
-            bytes: 180,
-            comment: Some("a ?scan??".into()),
-        };
-        assert_eq!(found, [wanted]);
-    }
-
-    #[test]
-    fn too_long_comment_is_cut_between_characters() {
-        let mut out = Writer::default();
-        let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, NETWORKS);
-        let long = "ä".repeat(100);
-        list.push(
-            &mut out,
-            &Element::network("128.0.0.0/1".parse().unwrap()).comment(&long),
-            Past::default(),
-        );
-        list.end(&mut out);
-        let mut found = Vec::new();
-        elements(&Messages(out.bytes()).next().unwrap(), TABLE, NETWORKS, |element| {
-            found.push(element.info.comment)
-        });
-        assert_eq!(found, [Some("ä".repeat(64).into())]);
-    }
-
-    fn read_all(message: &Message<'_>) {
-        let _ = (
-            table(message, TABLE),
-            chain(message, TABLE),
-            set(message, TABLE),
-            rule(message, TABLE),
-            generation(message),
-        );
-        let _ = (notification(message, SCHEMA), describe(message, SCHEMA));
-        for id in SCHEMA.sets.iter().copied() {
-            elements(message, TABLE, id, drop);
-        }
-    }
-
-    proptest! {
-        // P8
-        #[test]
-        fn no_bytes_make_the_decoders_panic(kind in 0u16..24, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let header = Header { kind: (SUBSYSTEM << 8) | kind, flags: 0, sequence: 0, portid: 0 };
-            read_all(&Message { header, payload: &bytes });
-        }
-
-        // P8
-        #[test]
-        fn no_damage_to_real_messages_makes_the_decoders_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(), which in any::<prop::sample::Index>()) {
-            let ruleset = sample_ruleset();
-            let mut out = Writer::default();
-            let mut sequence = 1;
-            encode::new_table(&mut out, TABLE, 0, 0);
-            for set in &ruleset.sets {
-                encode::new_set(&mut out, TABLE, 0, set, 1);
-                encode::add_ranges(&mut out, TABLE, &mut sequence, set.id, &set.elements);
-            }
-            for chain in &ruleset.chains {
-                encode::new_chain(&mut out, TABLE, 0, chain);
-                for rule in &chain.rules {
-                    encode::new_rule(&mut out, TABLE, 0, chain.name, &lower(rule));
-                }
-            }
-            let messages: Vec<_> = Messages(out.bytes()).collect();
-            let message = messages[which.index(messages.len())];
-            let mut payload = message.payload.to_vec();
-            let place = at.index(payload.len());
-            payload[place] = byte;
-            payload.truncate(cut.index(payload.len()) + 1);
-            read_all(&Message { header: message.header, payload: &payload });
-            prop_assert!(out.bytes().len() > HEADER_LEN);
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 
 use super::schema::{DataType, SetSpec};
 
-/// The longest key that is used: an IPv6 address, a protocol and a port, each in whole registers of 4 bytes.
+/// The longest key that is used: an IPv6 address, a protocol and a port, each in whole registers of
+/// 4 bytes.
 pub const KEY_MAX: usize = 24;
 
 /// The key of an element.
@@ -55,7 +56,8 @@ impl Key {
         Self::from(network.network())..=Self::from(network.broadcast())
     }
 
-    /// The key as the kernel has it: the bytes, and how many of them count. Fields of a concatenation fill whole registers of 4 bytes.
+    /// The key as the kernel has it: the bytes, and how many of them count. Fields of a
+    /// concatenation fill whole registers of 4 bytes.
     pub fn bytes(self) -> ([u8; KEY_MAX], usize) {
         let mut bytes = [0; KEY_MAX];
         let mut put = |at: usize, value: &[u8]| {
@@ -145,7 +147,8 @@ impl Key {
         }
     }
 
-    /// The key after this one, where an interval that ends here has its end element; `None` after the last.
+    /// The key after this one, where an interval that ends here has its end element; `None` after
+    /// the last.
     pub fn successor(self) -> Option<Self> {
         match self {
             Self::V4(address) => {
@@ -245,7 +248,8 @@ fn prefix_len(first: Key, last: Key) -> Option<u32> {
         _ => return None,
     };
     let host = first ^ last;
-    // The differing bits are the lowest ones, all zero in the first address and all one in the last.
+    // The differing bits are the lowest ones, all zero in the first address and all one in the
+    // last.
     let contiguous = host & host.wrapping_add(1) == 0;
     (contiguous && first & host == 0 && last & host == host)
         .then(|| width - (128 - host.leading_zeros()))
@@ -260,7 +264,8 @@ pub struct Element<'a> {
     pub end: Option<Key>,
     /// How long it stays; `None`: the set's own timeout, or for ever.
     pub timeout: Option<Duration>,
-    /// Shown by `nft list`; cut to [`COMMENT_MAX`] bytes. Control characters, quotes and backslashes become `?`: nft cannot read them back.
+    /// Shown by `nft list`; cut to [`COMMENT_MAX`] bytes. Control characters, quotes and
+    /// backslashes become `?`: nft cannot read them back.
     pub comment: Option<&'a str>,
 }
 
@@ -349,11 +354,13 @@ pub struct RawElement {
     pub info: ElementInfo,
 }
 
-/// Joins the halves of intervals: sorted, without ends that have no start (a start that expired leaves its end behind for a while).
+/// Joins the halves of intervals: sorted, without ends that have no start (a start that expired
+/// leaves its end behind for a while).
 pub fn join(id: SetSpec, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
     if !id.interval {
-        // While another process prepares a transaction, the kernel starts each piece of a dump a little further back, and repeats elements without
-        // notice (nft_rhash_walk() counts elements that are not in force yet).
+        // While another process prepares a transaction, the kernel starts each piece of a dump a
+        // little further back, and repeats elements without notice (nft_rhash_walk() counts
+        // elements that are not in force yet).
         let mut known = std::collections::HashSet::with_capacity(raw.len());
         return raw
             .into_iter()
@@ -387,7 +394,8 @@ pub fn join(id: SetSpec, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
     joined
 }
 
-/// Whether each interval of a dump has its end. One that reaches up to the last address of all has none.
+/// Whether each interval of a dump has its end. One that reaches up to the last address of all has
+/// none.
 pub fn has_all_ends(raw: &mut [RawElement]) -> bool {
     raw.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));
     let mut is_open = false;

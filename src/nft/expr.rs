@@ -1,4 +1,5 @@
-//! Kernel expressions: what a rule is made of once nft's conveniences are gone. Printed as `nft --debug=netlink` prints them (libnftnl).
+//! Kernel expressions: what a rule is made of once nft's conveniences are gone. Printed as `nft
+//! --debug=netlink` prints them (libnftnl).
 //!
 //! Names and numbers follow linux/netfilter/nf_tables.h.
 
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use super::model::Unit;
 
-/// A register of the rule's virtual machine: 0 is the verdict, 1..=4 have 16 bytes, 8..=23 have 4 (`enum nft_registers`).
+/// A register of the rule's virtual machine: 0 is the verdict, 1..=4 have 16 bytes, 8..=23 have 4
+/// (`enum nft_registers`).
 pub type Register = u32;
 /// `NFT_REG_1`.
 pub const REG_1: Register = 1;
@@ -135,7 +137,8 @@ pub enum Expr {
         /// Its own structure, as the target's header has it.
         info: Vec<u8>,
     },
-    /// Breaks the rule for packets within the rate: `limit rate over`, in packets (`NFT_LIMIT_F_INV`).
+    /// Breaks the rule for packets within the rate: `limit rate over`, in packets
+    /// (`NFT_LIMIT_F_INV`).
     LimitOver {
         /// Packets in a unit of time.
         rate: u64,
@@ -203,7 +206,8 @@ impl MetaKey {
     }
 }
 
-/// The version of IP that [`Expr::Tproxy`] is for, as the kernel's number (linux/netfilter.h, `NFPROTO_*`).
+/// The version of IP that [`Expr::Tproxy`] is for, as the kernel's number (linux/netfilter.h,
+/// `NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Family {

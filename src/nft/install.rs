@@ -1,11 +1,13 @@
 //! Installs a ruleset: reads the kernel's table, sends the differences, reads it back and compares.
 //!
-//! Other processes may change the ruleset between any two of these. The generation shows it: a transaction is refused if anything changed after the
-//! elements that it carries over were read, and then everything is read again. A difference in what is read back is an error only if no other process
-//! changed anything meanwhile.
+//! Other processes may change the ruleset between any two of these. The generation shows it: a
+//! transaction is refused if anything changed after the elements that it carries over were read,
+//! and then everything is read again. A difference in what is read back is an error only if no
+//! other process changed anything meanwhile.
 //!
-//! Rules come first. If the transaction with everything in it fails, the rules are installed without the elements that the caller passed or that would
-//! be carried over; if that fails too, the table is deleted and created again. [`Installed::fallback`] says so.
+//! Rules come first. If the transaction with everything in it fails, the rules are installed
+//! without the elements that the caller passed or that would be carried over; if that fails too,
+//! the table is deleted and created again. [`Installed::fallback`] says so.
 
 use super::conn::Connection;
 use super::decode::{self, RuleInfo, SetInfo};
@@ -20,8 +22,8 @@ use super::schema::{SetSpec, Table};
 use super::step::{Step, StepKind};
 use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};
 
-/// Attempts of one installation, because another process may change the ruleset between reading and writing. An attempt takes milliseconds, more with
-/// more rules, ten on a busy machine.
+/// Attempts of one installation, because another process may change the ruleset between reading and
+/// writing. An attempt takes milliseconds, more with more rules, ten on a busy machine.
 const MAX_ATTEMPTS: u32 = 100;
 
 /// Attempts after errors that a changed ruleset may explain, but that need not come from it.
@@ -36,15 +38,18 @@ pub struct Order<'a> {
     pub elements: Elements<'a>,
     /// The table is deleted and created again, even if it looks right.
     pub recreate: bool,
-    /// Sets whose elements are replaced by what [`Elements::Instead`] says, even if the set itself is as it should be.
+    /// Sets whose elements are replaced by what [`Elements::Instead`] says, even if the set itself
+    /// is as it should be.
     pub refill: &'a [SetSpec],
-    /// The keys that a set may hold, where they are known: a large set that is replaced is asked for these instead of dumped.
+    /// The keys that a set may hold, where they are known: a large set that is replaced is asked
+    /// for these instead of dumped.
     pub known: Option<&'a dyn Fn(SetSpec) -> Vec<Key>>,
 }
 
-/// Elements that are added in the transaction that installs the rules, each with its remaining time: at no moment are the rules in force and the
-/// elements are not. Where each element has its own counter ([`SetSpec::element_counters`]), [`Connection::complete`] adds it later, and may add the
-/// comment then.
+/// Elements that are added in the transaction that installs the rules, each with its remaining
+/// time: at no moment are the rules in force and the elements are not. Where each element has its
+/// own counter ([`SetSpec::element_counters`]), [`Connection::complete`] adds it later, and may add
+/// the comment then.
 #[derive(Clone, Copy, Default)]
 pub enum Elements<'a> {
     /// None but those that a set takes over from the one it replaces.
@@ -52,7 +57,8 @@ pub enum Elements<'a> {
     None,
     /// These too: none of them may be in its set already.
     Beside(&'a [(SetSpec, Vec<ElementInfo>)]),
-    /// The elements of a set that is created, instead of those of a set that it replaces; `None` for sets that the caller does not know.
+    /// The elements of a set that is created, instead of those of a set that it replaces; `None`
+    /// for sets that the caller does not know.
     Instead(&'a dyn Fn(SetSpec) -> Option<Vec<ElementInfo>>),
 }
 
@@ -77,7 +83,8 @@ pub struct Installed {
     pub generation: u32,
     /// The complete transaction failed, and this is what a simpler one installed.
     pub fallback: Option<Fallback>,
-    /// After a fallback: sets that lack elements which were passed, or which their predecessors had. The caller adds them.
+    /// After a fallback: sets that lack elements which were passed, or which their predecessors
+    /// had. The caller adds them.
     pub missing: Vec<SetSpec>,
 }
 
@@ -126,8 +133,9 @@ impl Connection {
     /// Makes the kernel's table equal to `ruleset`, in one transaction, and reads it back.
     ///
     /// # Errors
-    /// [`Error::Apply`] when the kernel refuses, simplified transactions too: everything is then as it was. [`Error::Differs`] when it reads back
-    /// differently, though no other process changed it. Changes of other processes are the business of [`Monitor`](super::Monitor).
+    /// [`Error::Apply`] when the kernel refuses, simplified transactions too: everything is then as
+    /// it was. [`Error::Differs`] when it reads back differently, though no other process changed
+    /// it. Changes of other processes are the business of [`Monitor`](super::Monitor).
     pub fn install(&mut self, ruleset: &Ruleset) -> Result<Installed, Error> {
         self.install_with(ruleset, Order::default())
     }
@@ -135,7 +143,8 @@ impl Connection {
     /// The same with options.
     ///
     /// # Errors
-    /// As [`Connection::install`]; with [`TableOwner::Owned`], [`Error::is_unsupported`] where the kernel has no such tables.
+    /// As [`Connection::install`]; with [`TableOwner::Owned`], [`Error::is_unsupported`] where the
+    /// kernel has no such tables.
     pub fn install_with(
         &mut self,
         ruleset: &Ruleset,
@@ -183,9 +192,10 @@ impl Connection {
                     ..Installed::default()
                 });
             }
-            // With processes that add elements every millisecond, here or in other tables, no reading would ever be current. Only the elements that the
-            // transaction carries over must not be lost, and they are read from here on. Whatever changed before in chains, sets and rules is treated
-            // as if it changed afterwards.
+            // With processes that add elements every millisecond, here or in other tables, no
+            // reading would ever be current. Only the elements that the transaction carries over
+            // must not be lost, and they are read from here on. Whatever changed before in chains,
+            // sets and rules is treated as if it changed afterwards.
             let guard = self.generation()?;
             let was_moved = guard != read_at;
             let result = match fallback {
@@ -201,7 +211,8 @@ impl Connection {
             };
             if !installed.is_unchanged() {
                 let found = self.read(ruleset)?;
-                // The generation is asked for after reading, so that a change before the reading is noticed.
+                // The generation is asked for after reading, so that a change before the reading is
+                // noticed.
                 if let Some(object) = Plan::with_owner(ruleset, &found, order.owner).difference
                     && !was_moved
                     && self.generation()? == installed.generation
@@ -213,7 +224,8 @@ impl Connection {
         }
     }
 
-    /// Restores elements of a set, in one transaction, with their remaining time. Those that are there stay.
+    /// Restores elements of a set, in one transaction, with their remaining time. Those that are
+    /// there stay.
     ///
     /// # Errors
     /// As [`Connection::add_element`].
@@ -233,7 +245,8 @@ impl Connection {
     /// Takes intervals out of a set and puts others in, in one transaction.
     ///
     /// # Errors
-    /// As [`Connection::add_element`]; [`Error::is_not_found`] if one of those to be taken out is not there. Nothing is changed then.
+    /// As [`Connection::add_element`]; [`Error::is_not_found`] if one of those to be taken out is
+    /// not there. Nothing is changed then.
     pub fn replace_intervals(
         &mut self,
         set: &Set,
@@ -250,8 +263,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Sets comment, counter and remaining time of elements of a set, in one transaction. Elements that are gone by now do not come back. Returns how
-    /// many were there.
+    /// Sets comment, counter and remaining time of elements of a set, in one transaction. Elements
+    /// that are gone by now do not come back. Returns how many were there.
     ///
     /// # Errors
     /// As [`Connection::add_element`].
@@ -428,7 +441,8 @@ impl Connection {
         Ok(installed)
     }
 
-    /// One transaction: the steps, and what `more` writes. Sets in `contents` get these elements instead of the model's.
+    /// One transaction: the steps, and what `more` writes. Sets in `contents` get these elements
+    /// instead of the model's.
     fn commit(
         &mut self,
         plan: &Plan<'_>,
@@ -495,7 +509,8 @@ fn skipped(elements: Elements<'_>, plan: &Plan<'_>) -> Vec<SetSpec> {
     sets
 }
 
-/// Keeps the elements with the longest time left, as many as there is room for. Returns how many were dropped.
+/// Keeps the elements with the longest time left, as many as there is room for. Returns how many
+/// were dropped.
 fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
     let Some(size) =
         size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size < elements.len())

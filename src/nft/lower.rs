@@ -1,6 +1,8 @@
-//! The model lowered to kernel expressions, as nft does it: the other rendering of the same model is [`super::text`].
+//! The model lowered to kernel expressions, as nft does it: the other rendering of the same model
+//! is [`super::text`].
 //!
-//! nft adds what a match depends on (which IP version, which transport) unless an earlier match of the same rule has made sure of it.
+//! nft adds what a match depends on (which IP version, which transport) unless an earlier match of
+//! the same rule has made sure of it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,8 +26,9 @@ pub fn lower(rule: &Rule) -> Vec<Expr> {
     lowering.out
 }
 
-/// The target NFQUEUE of revision 3: `struct xt_NFQ_info_v3` (linux/netfilter/xt_NFQUEUE.h) has the first queue, how many, and flags, in host
-/// order; netlink carries it padded to 8 bytes (`XT_ALIGN`).
+/// The target NFQUEUE of revision 3: `struct xt_NFQ_info_v3` (linux/netfilter/xt_NFQUEUE.h) has the
+/// first queue, how many, and flags, in host order; netlink carries it padded to 8 bytes
+/// (`XT_ALIGN`).
 fn xt_queue(number: u16, flags: u16) -> Expr {
     let mut info = Vec::with_capacity(8);
     for part in [number, 1, flags, 0] {
@@ -206,7 +209,8 @@ impl Lowering {
         }
     }
 
-    /// Loads a concatenation into the registers from the first on: each field fills whole registers of 4 bytes.
+    /// Loads a concatenation into the registers from the first on: each field fills whole registers
+    /// of 4 bytes.
     fn concat(&mut self, set: SetSpec, key: &[Selector]) {
         let mut word = 0;
         for (selector, kind) in key.iter().zip(set.key) {
@@ -261,7 +265,8 @@ impl Lowering {
                     | Selector::ThDport => {
                         self.cmp(cmp_op, vec![high, low]);
                     }
-                    // Not compared with numbers; as wide as they are, so that the kernel would refuse it loudly.
+                    // Not compared with numbers; as wide as they are, so that the kernel would
+                    // refuse it loudly.
                     Selector::IifName
                     | Selector::Ip4Saddr
                     | Selector::Ip6Saddr

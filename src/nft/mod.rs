@@ -1,4 +1,5 @@
-//! A codec and a connection for nf_tables that know no particular table: the ruleset as a typed model, its two renderings, and the way into the kernel.
+//! A codec and a connection for nf_tables that know no particular table: the ruleset as a typed
+//! model, its two renderings, and the way into the kernel.
 //!
 //! ```text
 //!   Ruleset --render--> text                                     (nft -f)
@@ -8,14 +9,18 @@
 //!                +--- plan <--- decode <-----------+             read back and compared
 //! ```
 //!
-//! * [`model`]: sets, chains, rules, statements. A [`Schema`] names a table and the keys of its sets.
-//! * [`text`]: the model as `nft -f` loads it. `lower` and `expr`: the model as kernel expressions. Two exhaustive matches over one model.
-//! * [`encode`] and [`decode`]: netlink attributes, written and read; `numbers` has the kernel's constants for both. Decoding is total: no input
-//!   makes it panic.
-//! * [`conn`]: transactions, elements, dumps. [`plan`]: the fewest steps from what the kernel has to what is wanted. [`install`] carries them out.
+//! * [`model`]: sets, chains, rules, statements. A [`Schema`] names a table and the keys of its
+//!   sets.
+//! * [`text`]: the model as `nft -f` loads it. `lower` and `expr`: the model as kernel expressions.
+//!   Two exhaustive matches over one model.
+//! * [`encode`] and [`decode`]: netlink attributes, written and read; `numbers` has the kernel's
+//!   constants for both. Decoding is total: no input makes it panic.
+//! * [`conn`]: transactions, elements, dumps. [`plan`]: the fewest steps from what the kernel has
+//!   to what is wanted. [`install`] carries them out.
 //! * [`monitor`]: notifications of changes that other processes make.
 //!
-//! Never here: what a ruleset is for, a table that the schema does not name, spawning `nft`. Follows linux/netfilter/nf_tables.h and nft(8).
+//! Never here: what a ruleset is for, a table that the schema does not name, spawning `nft`.
+//! Follows linux/netfilter/nf_tables.h and nft(8).
 
 pub mod conn;
 pub mod decode;

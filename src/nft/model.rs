@@ -56,7 +56,8 @@ impl Ruleset {
 pub enum Owner {
     /// The configuration: the elements are compared and corrected at each installation.
     Config,
-    /// The program at run time: the elements given here are added when the set is created, and are left alone after that.
+    /// The program at run time: the elements given here are added when the set is created, and are
+    /// left alone after that.
     Daemon,
     /// The rules (flag `dynamic`).
     Rules,
@@ -79,7 +80,8 @@ pub struct Set {
     pub counter: bool,
     /// Shown by `nft list`.
     pub comment: Option<&'static str>,
-    /// Its elements when it is created: sorted, without overlaps. In sets without `interval`, first and last are the same.
+    /// Its elements when it is created: sorted, without overlaps. In sets without `interval`, first
+    /// and last are the same.
     pub elements: Vec<RangeInclusive<Key>>,
 }
 
@@ -174,7 +176,8 @@ pub enum Statement {
         set: SetSpec,
         /// What the key is made of.
         key: Vec<Selector>,
-        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
+        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the
+        /// set's own timeout.
         timeout: Option<Duration>,
     },
     /// Puts the key into a set, or starts its timeout again. The rule ends if the set is full.
@@ -183,10 +186,12 @@ pub enum Statement {
         set: SetSpec,
         /// What the key is made of.
         key: Vec<Selector>,
-        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the set's own timeout.
+        /// How long it stays, in whole seconds: the kernel keeps ticks of its clock. `None`: the
+        /// set's own timeout.
         timeout: Option<Duration>,
-        /// Each element has its own token bucket, and the rule continues only with packets over its rate. An element keeps the rate it was
-        /// created with. Every lookup of such an element spends a token and may end the rule, so no rule tests membership in such a set.
+        /// Each element has its own token bucket, and the rule continues only with packets over its
+        /// rate. An element keeps the rate it was created with. Every lookup of such an element
+        /// spends a token and may end the rule, so no rule tests membership in such a set.
         over: Option<Rate>,
     },
     /// Sends a copy of the packet to an NFLOG group.
@@ -204,7 +209,8 @@ pub enum Statement {
     Queue {
         /// The queue.
         number: u16,
-        /// Without a listener, the packet continues to the next base chain; without this flag it is dropped.
+        /// Without a listener, the packet continues to the next base chain; without this flag it is
+        /// dropped.
         bypass: bool,
         /// By which expression: what the kernel has decides.
         by: QueueBy,
@@ -216,7 +222,8 @@ pub enum Statement {
         /// Packets at once.
         burst: u32,
     },
-    /// Redirects the packet to the transparent socket that listens on this local address. The rule ends if there is none.
+    /// Redirects the packet to the transparent socket that listens on this local address. The rule
+    /// ends if there is none.
     Tproxy(SocketAddr),
     /// Ends the rule.
     Verdict(Verdict),
@@ -228,8 +235,8 @@ pub enum QueueBy {
     /// nf_tables' own expression (module nft_queue).
     #[default]
     Native,
-    /// iptables' target NFQUEUE (module xt_NFQUEUE) by way of nft_compat. nft(8) cannot load it, and lists it as a remark or, built without
-    /// xtables, not at all.
+    /// iptables' target NFQUEUE (module xt_NFQUEUE) by way of nft_compat. nft(8) cannot load it,
+    /// and lists it as a remark or, built without xtables, not at all.
     Xt,
 }
 

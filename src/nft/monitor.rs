@@ -1,4 +1,5 @@
-//! Receives notifications of changes to nf_tables by any process (group NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h).
+//! Receives notifications of changes to nf_tables by any process (group NFNLGRP_NFTABLES,
+//! linux/netfilter/nfnetlink.h).
 //!
 //! The kernel sends none for elements that rules add and for elements that expire.
 
@@ -51,8 +52,9 @@ impl Monitor {
         Ok(Self { socket, inbox: vec![0; INBOX], schema })
     }
 
-    /// Ends or renews the subscription. A large transaction takes a third less time when the kernel sends no notifications of its elements; the
-    /// generation shows whether another process committed one meanwhile.
+    /// Ends or renews the subscription. A large transaction takes a third less time when the kernel
+    /// sends no notifications of its elements; the generation shows whether another process
+    /// committed one meanwhile.
     ///
     /// # Errors
     /// [`Error::Socket`].
@@ -62,8 +64,9 @@ impl Monitor {
             .map_err(|source| Error::Socket { verb: "change the group of", source })
     }
 
-    /// Reads one datagram without waiting, and passes each notification about the schema's table, and each generation, to `take`. Changes made by
-    /// the socket with port id `except` ([`super::Connection::portid`]) are skipped.
+    /// Reads one datagram without waiting, and passes each notification about the schema's table,
+    /// and each generation, to `take`. Changes made by the socket with port id `except`
+    /// ([`super::Connection::portid`]) are skipped.
     ///
     /// # Errors
     /// [`Error::Socket`] for anything but a loss.

@@ -1,4 +1,5 @@
-//! The kernel's constants, for reading and writing: linux/netfilter/nf_tables.h, and nfnetlink.h where noted.
+//! The kernel's constants, for reading and writing: linux/netfilter/nf_tables.h, and nfnetlink.h
+//! where noted.
 //!
 //! Constants only. `encode` builds messages, `decode` reads them.
 

@@ -1,7 +1,8 @@
 //! The smallest set of steps from the kernel's table to the wanted one.
 //!
-//! [`Found`] was read from the kernel; [`Plan`] is the difference between it and a [`Ruleset`]. Both are pure. What is right is left alone, so that
-//! elements survive a restart of the program that put them there. Rules are replaced together, because their order matters.
+//! [`Found`] was read from the kernel; [`Plan`] is the difference between it and a [`Ruleset`].
+//! Both are pure. What is right is left alone, so that elements survive a restart of the program
+//! that put them there. Rules are replaced together, because their order matters.
 //! [`install`](super::install) carries plans out.
 
 use std::ops::RangeInclusive;
@@ -45,8 +46,8 @@ pub enum TableOwner {
     AsFound,
     /// None: every process with CAP_NET_ADMIN may change it.
     Unowned,
-    /// This connection alone; the table stays when the connection ends. Flags `owner` and `persist`, which Linux 6.9 has, and older kernels of some
-    /// distributions.
+    /// This connection alone; the table stays when the connection ends. Flags `owner` and
+    /// `persist`, which Linux 6.9 has, and older kernels of some distributions.
     Owned,
 }
 
@@ -61,7 +62,8 @@ impl TableOwner {
     }
 }
 
-/// The steps from what was found to what is wanted, in the order in which the kernel accepts them; none if nothing differs.
+/// The steps from what was found to what is wanted, in the order in which the kernel accepts them;
+/// none if nothing differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
     /// The steps.
@@ -80,7 +82,8 @@ impl<'a> Plan<'a> {
     pub fn with_owner(wanted: &'a Ruleset, found: &Found, owner: TableOwner) -> Self {
         let mut plan = Self::default();
         match found.table {
-            // The kernel changes these flags only when a process takes over a table that persists without an owner.
+            // The kernel changes these flags only when a process takes over a table that persists
+            // without an owner.
             Some(TableInfo { flags, .. })
                 if owner.flags().is_some_and(|wanted| flags & OWNED != wanted) =>
             {
@@ -167,7 +170,8 @@ impl<'a> Plan<'a> {
             || !delete_chains.is_empty()
             || !add_chains.is_empty();
 
-        // What refers to something is deleted before it: rules, then maps with chains or objects as values, then chains, objects and flowtables.
+        // What refers to something is deleted before it: rules, then maps with chains or objects as
+        // values, then chains, objects and flowtables.
         if rules_differ && !found.rules.is_empty() {
             self.steps.push(Step::FlushRules);
         }
@@ -221,7 +225,8 @@ impl<'a> Plan<'a> {
             if !is_wanted && old.flags & set_flag::ANONYMOUS == 0 {
                 self.differs(|| format!("set {} is not part of the ruleset", old.name));
                 if old.flags & (set_flag::MAP | set_flag::CONSTANT) == set_flag::MAP {
-                    // Kernels before 6.5 release the chains and objects that elements refer to only when the elements are deleted.
+                    // Kernels before 6.5 release the chains and objects that elements refer to only
+                    // when the elements are deleted.
                     delete.push(Step::FlushSet(old.name.clone()));
                 }
                 delete.push(Step::DeleteSet { name: old.name.clone(), carry: None });
@@ -296,8 +301,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether the elements of the old set go into the new one. A set of the configuration is filled from the configuration; elements of a transient set
-/// come back by themselves.
+/// Whether the elements of the old set go into the new one. A set of the configuration is filled
+/// from the configuration; elements of a transient set come back by themselves.
 fn is_carried(set: &Set, old: &SetInfo) -> bool {
     let same_key =
         old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);

@@ -1,8 +1,9 @@
 //! How this kernel can queue packets: found by trying, never assumed from its version.
 //!
-//! A rule with each expression is added to a table of its own, in a transaction whose last message must fail: the kernel checks the rule, loads
-//! the modules it needs, and reverts everything (net/netfilter/nfnetlink.c, `nfnetlink_rcv_batch`). Nothing is ever committed, no notification is
-//! sent, and no other table is touched.
+//! A rule with each expression is added to a table of its own, in a transaction whose last message
+//! must fail: the kernel checks the rule, loads the modules it needs, and reverts everything
+//! (net/netfilter/nfnetlink.c, `nfnetlink_rcv_batch`). Nothing is ever committed, no notification
+//! is sent, and no other table is touched.
 
 use rustix::io::Errno;
 
@@ -16,7 +17,8 @@ use super::numbers::{NFPROTO_INET, SUBSYSTEM, attr, message};
 use crate::netlink::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Open, Writer};
 
 impl Connection {
-    /// The way in which this kernel queues packets, nf_tables' own expression preferred; `None` if it has neither.
+    /// The way in which this kernel queues packets, nf_tables' own expression preferred; `None` if
+    /// it has neither.
     ///
     /// # Errors
     /// [`Error::Apply`] when it refuses for another reason, CAP_NET_ADMIN for one.

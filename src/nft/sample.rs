@@ -1,4 +1,5 @@
-//! A small ruleset for the tests of this module: each kind of set, a base chain and one that it leads to, and statements that look into sets.
+//! A small ruleset for the tests of this module: each kind of set, a base chain and one that it
+//! leads to, and statements that look into sets.
 
 use std::time::Duration;
 

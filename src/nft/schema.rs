@@ -1,4 +1,5 @@
-//! What a connection knows beforehand of the table it works on: its name, and the name and key types of each set (nft(8), "SETS").
+//! What a connection knows beforehand of the table it works on: its name, and the name and key
+//! types of each set (nft(8), "SETS").
 
 /// A table of family `inet`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,7 +24,8 @@ impl Schema {
     }
 }
 
-/// What never changes about a set: its name, what its keys are made of, and how its elements are handled.
+/// What never changes about a set: its name, what its keys are made of, and how its elements are
+/// handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SetSpec {
     /// Its name in the kernel.
@@ -34,10 +36,12 @@ pub struct SetSpec {
     pub interval: bool,
     /// Elements are written with a counter each, and the set defines none.
     ///
-    /// A counter that the set defines costs the kernel two allocations per processor for each element, one of them for nothing
-    /// (nft_set_elem_expr_clone(), nft_set_elem_expr_setup()): 40 % of the time of a transaction with many elements.
+    /// A counter that the set defines costs the kernel two allocations per processor for each
+    /// element, one of them for nothing (nft_set_elem_expr_clone(), nft_set_elem_expr_setup()): 40
+    /// % of the time of a transaction with many elements.
     pub element_counters: bool,
-    /// Its elements are short-lived and cannot be written with all they carry: a set that replaces it starts empty.
+    /// Its elements are short-lived and cannot be written with all they carry: a set that replaces
+    /// it starts empty.
     pub transient: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The model as text that `nft -f` loads (nft(8)). Pure; the other rendering of the same model is [`super::lower`].
+//! The model as text that `nft -f` loads (nft(8)). Pure; the other rendering of the same model is
+//! [`super::lower`].
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;

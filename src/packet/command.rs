@@ -51,7 +51,8 @@ pub enum Command {
         /// Done in the kernel, or why not.
         answer: Answer<Result<(), BlockError>>,
     },
-    /// Lift what lies in a network, exempt it from blocks around it, and lift the account that an address belongs to.
+    /// Lift what lies in a network, exempt it from blocks around it, and lift the account that an
+    /// address belongs to.
     Unblock(Source, Answer<Result<Unblocked, String>>),
     /// Unblock everything.
     UnblockAll(Answer<Result<usize, String>>),

@@ -8,7 +8,8 @@ use crate::engine::{self, MonoTime, Source};
 use crate::helper::client::BlockInForce;
 use crate::store::{self, Block};
 
-/// Blocks whose beginning is listed: more would hold up packets for milliseconds. The kernel's own times serve for the rest.
+/// Blocks whose beginning is listed: more would hold up packets for milliseconds. The kernel's own
+/// times serve for the rest.
 const SINCE_MAX: usize = 20_000;
 
 impl PacketThread {
@@ -86,7 +87,8 @@ impl PacketThread {
         }
     }
 
-    /// What files show. A network that leaves something out is not among them: a file cannot say so.
+    /// What files show. A network that leaves something out is not among them: a file cannot say
+    /// so.
     fn blocks_in_force(&self, now: MonoTime, most: usize) -> Vec<BlockInForce> {
         let shown = |block: engine::BlockView<'_>| BlockInForce {
             source: block.source,

@@ -1,7 +1,9 @@
-//! How packets come in: in rounds that end in time, by batches that fit the load, and with what is given up counted.
+//! How packets come in: in rounds that end in time, by batches that fit the load, and with what is
+//! given up counted.
 //!
-//! What to do is decided in [`crate::capture::batching`] and [`crate::capture::shedding`]; here it is done. Every packet that the kernel has
-//! logged is in exactly one of these counts: evaluated, skipped (no probe, or unreadable), shed, lost.
+//! What to do is decided in [`crate::capture::batching`] and [`crate::capture::shedding`]; here it
+//! is done. Every packet that the kernel has logged is in exactly one of these counts: evaluated,
+//! skipped (no probe, or unreadable), shed, lost.
 
 use std::time::Duration;
 
@@ -19,13 +21,16 @@ use crate::ruleset::reflex::{HELD_PREFIX, STILL_PREFIX};
 use crate::sys::clock;
 use crate::wire;
 
-/// Loss is reported at most this often, and so is what was shed; the count of all of it is in the status.
+/// Loss is reported at most this often, and so is what was shed; the count of all of it is in the
+/// status.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// From so many percent of the receive buffer on, packets are collected by the largest batch, whatever the rate: a datagram of many takes less of it.
+/// From so many percent of the receive buffer on, packets are collected by the largest batch,
+/// whatever the rate: a datagram of many takes less of it.
 const BEHIND: u8 = 10;
 
-/// Rounds of [`PACKETS_PER_WAKE`] packets that a group is emptied in before it is left: more than its receive buffer holds.
+/// Rounds of [`PACKETS_PER_WAKE`] packets that a group is emptied in before it is left: more than
+/// its receive buffer holds.
 pub(super) const DRAINS_MAX: usize = 256;
 
 /// What has come in, and how it is being taken.
@@ -70,7 +75,8 @@ fn hold_of(prefix: &str) -> Hold {
 }
 
 impl PacketThread {
-    /// Packets, each evaluated, and what follows in force, before the next is looked at. Whether there are more.
+    /// Packets, each evaluated, and what follows in force, before the next is looked at. Whether
+    /// there are more.
     pub(super) fn take_packets(&mut self, now: MonoTime) -> Result<bool, capture::Error> {
         let Self { enforcer, listener, decoy, ephemeral, intake, .. } = self;
         let Intake { shedding, evaluated, no_probe, unreadable, .. } = intake;
@@ -89,15 +95,17 @@ impl PacketThread {
                     *no_probe += 1;
                     return;
                 };
-                // To read a packet costs 20 ns and allocates nothing; to take in a source that nobody knew is what costs. Holds are few, by a rate of
-                // the rules, and each has to be confirmed or ended.
+                // To read a packet costs 20 ns and allocates nothing; to take in a source that
+                // nobody knew is what costs. Holds are few, by a rate of the rules, and each has to
+                // be confirmed or ended.
                 let hold = hold_of(packet.prefix);
                 if hold != Hold::New && shedding.should_shed(|| enforcer.engine.knows(probe.source))
                 {
                     return;
                 }
                 *evaluated += 1;
-                // What the decoys' rules log may be the beginning of a handshake. What is held is logged before it comes to them.
+                // What the decoys' rules log may be the beginning of a handshake. What is held is
+                // logged before it comes to them.
                 let probe = match parsed.transport {
                     wire::Transport::Tcp(segment)
                         if packet.hook == PREROUTING && hold != Hold::Repeat =>
@@ -130,7 +138,8 @@ impl PacketThread {
         if packets != self.listener.batch()
             && let Err(error) = self.listener.set_batch(packets)
         {
-            // Tried again with the next round; what is collected is told a little earlier or later, no more.
+            // Tried again with the next round; what is collected is told a little earlier or later,
+            // no more.
             log::debug!("{}", error_chain(&error));
         }
     }

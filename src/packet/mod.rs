@@ -1,10 +1,13 @@
-//! The packet thread: takes packets, asks the engine, has its actions carried out, and handles commands in between.
+//! The packet thread: takes packets, asks the engine, has its actions carried out, and handles
+//! commands in between.
 //!
-//! It waits for nothing but netlink: no disk, no name, no lock that another thread holds while waiting. What people should know goes to the journal's
-//! queue, which never makes it wait.
+//! It waits for nothing but netlink: no disk, no name, no lock that another thread holds while
+//! waiting. What people should know goes to the journal's queue, which never makes it wait.
 //!
-//! * `intake`: packets that the rules logged. `queue`: packets that wait in the kernel for their verdict.
-//! * `commands`, [`command`]: what other threads ask. `reload`: another configuration. `observers`: where news goes. `reflex`: what the rules did.
+//! * `intake`: packets that the rules logged. `queue`: packets that wait in the kernel for their
+//!   verdict.
+//! * `commands`, [`command`]: what other threads ask. `reload`: another configuration. `observers`:
+//!   where news goes. `reflex`: what the rules did.
 
 pub mod command;
 mod commands;
@@ -67,7 +70,8 @@ pub struct PacketThread {
 }
 
 impl PacketThread {
-    /// Binds the log group, installs the rules together with the blocks that were stored, takes over the blocks that are in the kernel.
+    /// Binds the log group, installs the rules together with the blocks that were stored, takes
+    /// over the blocks that are in the kernel.
     ///
     /// # Errors
     /// When the group is taken, the kernel lacks something, or refuses.
@@ -138,7 +142,8 @@ impl PacketThread {
             let now = now();
             // What others did to the sets before anything is put into them.
             more = self.enforcer.watch(now);
-            // The packets before the decoys: a handshake ends after the SYN that the rules have logged.
+            // The packets before the decoys: a handshake ends after the SYN that the rules have
+            // logged.
             more |= self.take_packets(now)?;
             more |= self.take_waiting(now)?;
             self.serve_decoys(now);
@@ -181,7 +186,8 @@ impl PacketThread {
                 PollFlags::IN,
             ),
         ];
-        // A signal interrupts it at worst; whatever else poll says, the round that follows finds out by itself.
+        // A signal interrupts it at worst; whatever else poll says, the round that follows finds
+        // out by itself.
         let _ = poll::wait(&mut fds, timeout);
     }
 
@@ -189,7 +195,8 @@ impl PacketThread {
         self.decoy.serve(now, &mut Evaluation { enforcer: &mut self.enforcer, now });
     }
 
-    /// Reports if the rules queue packets by the second way that this kernel has, and did not before.
+    /// Reports if the rules queue packets by the second way that this kernel has, and did not
+    /// before.
     fn report_queue(&mut self, before: Option<QueueBy>) {
         if self.enforcer.ruleset().queues_by() == Some(QueueBy::Xt) && before != Some(QueueBy::Xt) {
             self.enforcer.observer.notify(Notice::Warning(messages::QUEUE_BY_XT.to_owned()));

@@ -1,4 +1,5 @@
-//! Where the packet thread's news goes: the journal, the helper, the state store. Each has a bounded queue, and none makes it wait.
+//! Where the packet thread's news goes: the journal, the helper, the state store. Each has a
+//! bounded queue, and none makes it wait.
 
 use crate::enforce::Observer;
 use crate::engine::{Action, Engine, Report, Source};

@@ -1,9 +1,12 @@
-//! Packets that wait in the kernel (`capture.method: nfqueue`): each is evaluated, and what follows is in force, before its verdict is given.
+//! Packets that wait in the kernel (`capture.method: nfqueue`): each is evaluated, and what follows
+//! is in force, before its verdict is given.
 //!
-//! A probe goes on only where closed ports answer, and never of a source that is blocked. A suspect's new connection to an open port goes on
-//! unless its source is blocked. One whose source has passed the trigger and cannot be blocked, because so many are new in this minute,
-//! goes on when the identical SYN comes again, as TCP sends it after a second: a scanner learns nothing meanwhile, and whoever's address was
-//! forged loses a second and no connection. The same holds for a suspect of whom nothing is known while the queue of probes overflows.
+//! A probe goes on only where closed ports answer, and never of a source that is blocked. A
+//! suspect's new connection to an open port goes on unless its source is blocked. One whose source
+//! has passed the trigger and cannot be blocked, because so many are new in this minute, goes on
+//! when the identical SYN comes again, as TCP sends it after a second: a scanner learns nothing
+//! meanwhile, and whoever's address was forged loses a second and no connection. The same holds for
+//! a suspect of whom nothing is known while the queue of probes overflows.
 
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
@@ -26,11 +29,14 @@ use crate::wire;
 
 /// A SYN that comes again sooner is a scanner's: RFC 6298 waits a second before it sends one again.
 const AGAIN_AFTER: Duration = Duration::from_millis(700);
-/// SYNs that are remembered at a time; 192 KiB. A newer one takes the place of an older one: that costs a client one more retransmission.
+/// SYNs that are remembered at a time; 192 KiB. A newer one takes the place of an older one: that
+/// costs a client one more retransmission.
 const AGAIN_PLACES: usize = 8192;
-/// A probe that was lost made its source a suspect for so long, or for longer with the reflex, which holds sources by itself.
+/// A probe that was lost made its source a suspect for so long, or for longer with the reflex,
+/// which holds sources by itself.
 const OVERFLOW_MEMORY: Duration = Duration::from_secs(6);
-/// The kernel is asked how many packets it dropped at most this often: the answer is a file of /proc, some 20 us.
+/// The kernel is asked how many packets it dropped at most this often: the answer is a file of
+/// /proc, some 20 us.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The queues, those before them included.
@@ -61,7 +67,8 @@ struct Overflow {
 }
 
 impl Overflow {
-    /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects of whom nothing is known.
+    /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects of
+    /// whom nothing is known.
     fn is_recent(&mut self, now: MonoTime) -> bool {
         if let Some(standing) = nfqueue::queue_status(self.queue)
             && standing.full != self.dropped
@@ -186,7 +193,8 @@ fn verdict_of_probes(config: &Config) -> Verdict {
 }
 
 impl PacketThread {
-    /// Packets that wait, each evaluated, and what follows committed, before its verdict. Whether there are more.
+    /// Packets that wait, each evaluated, and what follows committed, before its verdict. Whether
+    /// there are more.
     pub(super) fn take_waiting(&mut self, now: MonoTime) -> Result<bool, capture::Error> {
         let Self { enforcer, ephemeral, queues, .. } = self;
         let Some(queue) = &mut queues.queue else { return Ok(false) };
@@ -212,8 +220,9 @@ impl PacketThread {
         Ok(more)
     }
 
-    /// The queues of another configuration, bound before the rules lead there. Those in force are kept until [`PacketThread::change_queue`], but for
-    /// numbers that overlap: those must be left first.
+    /// The queues of another configuration, bound before the rules lead there. Those in force are
+    /// kept until [`PacketThread::change_queue`], but for numbers that overlap: those must be left
+    /// first.
     pub(super) fn prepare_queue(
         &mut self,
         now: MonoTime,
@@ -238,7 +247,8 @@ impl PacketThread {
         }
     }
 
-    /// Goes over to other queues, or to none; what waits in those in force is still evaluated. After the rules have changed.
+    /// Goes over to other queues, or to none; what waits in those in force is still evaluated.
+    /// After the rules have changed.
     pub(super) fn change_queue(&mut self, now: MonoTime, new: Option<Queue>, config: &Config) {
         if new.is_none() && config.has_queue() {
             if let Some(queue) = &mut self.queues.queue {
@@ -325,7 +335,8 @@ fn on_connection(
     };
     counts.evaluated += 1;
     let passes = match enforcer.engine.connection_verdict(parsed.source) {
-        // A suspect that nothing is known of, while probes are being lost: its own may be one of them.
+        // A suspect that nothing is known of, while probes are being lost: its own may be one of
+        // them.
         ConnectionVerdict::Free
             if !enforcer.engine.knows(parsed.source) && overflow.is_recent(now) =>
         {
@@ -339,7 +350,8 @@ fn on_connection(
     if passes { Verdict::Accept } else { Verdict::Drop }
 }
 
-/// SYNs that were dropped once, by a hash of all that makes them the same: addresses, ports, sequence number.
+/// SYNs that were dropped once, by a hash of all that makes them the same: addresses, ports,
+/// sequence number.
 struct Again {
     seed: u64,
     places: Box<[(u64, Option<MonoTime>)]>,

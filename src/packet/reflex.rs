@@ -37,8 +37,8 @@ impl PacketThread {
         counted.max_by_key(|(count, size)| u64::from(*count) * 1_000_000 / u64::from(*size))
     }
 
-    /// Other rules are in force: the counters of the old ones are kept, and buckets of another size are forgotten, for each keeps the one that it was
-    /// made with.
+    /// Other rules are in force: the counters of the old ones are kept, and buckets of another size
+    /// are forgotten, for each keeps the one that it was made with.
     pub(super) fn reflex_changed(
         &mut self,
         before: Tally,

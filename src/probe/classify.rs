@@ -1,7 +1,8 @@
 //! Classifies a packet: a probe of some kind, or the reason why it is none.
 //!
-//! The kernel's rules have filtered before. This module decides independently, because a capture file passes no rules, and because
-//! excluding benign packets must not depend on one line of a ruleset. Benign traffic that resembles a scan:
+//! The kernel's rules have filtered before. This module decides independently, because a capture
+//! file passes no rules, and because excluding benign packets must not depend on one line of a
+//! ruleset. Benign traffic that resembles a scan:
 //!
 //! | benign | rule |
 //! |---|---|
@@ -14,8 +15,9 @@
 //! | tunnels, routing protocols, IPsec | never a probe |
 //! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
 //!
-//! A client that retries one closed port sends probes of one port, and the engine counts distinct ports. A monitor that tries three closed
-//! ports exceeds the default trigger of two: it belongs on the allow list.
+//! A client that retries one closed port sends probes of one port, and the engine counts distinct
+//! ports. A monitor that tries three closed ports exceeds the default trigger of two: it belongs on
+//! the allow list.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,25 +26,28 @@ use std::ops::RangeInclusive;
 use super::{Port, Probe, ScanKind, Transport};
 use crate::wire::{self, sctp, tcp::Flags};
 
-/// Destination ports of UDP traceroute: the base port and one for each probe that traceroute(8) sends by default (30 hops of 3), rounded
-/// up.
+/// Destination ports of UDP traceroute: the base port and one for each probe that traceroute(8)
+/// sends by default (30 hops of 3), rounded up.
 const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
 
-/// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history (`HIS_ARRAY_SIZE` in tracepath.c). Without
-/// an answer it continues for 30 hops, and a dropped probe has no answer.
+/// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history
+/// (`HIS_ARRAY_SIZE` in tracepath.c). Without an answer it continues for 30 hops, and a dropped
+/// probe has no answer.
 const TRACEPATH: RangeInclusive<u16> = 44444..=44507;
 
 /// DNS (RFC 1035, 4.2.1).
 const DOMAIN: u16 = 53;
 
-/// First port that any user may bind. A datagram from a lower port comes from a service and is most likely an answer.
+/// First port that any user may bind. A datagram from a lower port comes from a service and is most
+/// likely an answer.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// Why a packet is no probe; the names are status counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum NotProbe {
-    /// The source address belongs to no single remote host: multicast, broadcast, unspecified, loopback, reserved, IPv4-mapped, or the destination's own.
+    /// The source address belongs to no single remote host: multicast, broadcast, unspecified,
+    /// loopback, reserved, IPv4-mapped, or the destination's own.
     Source,
     /// The destination is multicast or broadcast.
     Destination,
@@ -103,8 +108,8 @@ impl fmt::Display for NotProbe {
 }
 
 impl Probe {
-    /// Classifies `packet`. `ephemeral` is the range of ports that this host's own connections use (`net.ipv4.ip_local_port_range`, which
-    /// IPv6 shares).
+    /// Classifies `packet`. `ephemeral` is the range of ports that this host's own connections use
+    /// (`net.ipv4.ip_local_port_range`, which IPv6 shares).
     ///
     /// # Errors
     ///
@@ -160,9 +165,11 @@ impl Probe {
     }
 }
 
-/// The scan that sends these flags, and whether closed connections send them too; `None` for answers.
+/// The scan that sends these flags, and whether closed connections send them too; `None` for
+/// answers.
 fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
-    // ECN (RFC 3168) sets congestion flags on any segment, so they do not identify a kind; but no host sends a segment with only them.
+    // ECN (RFC 3168) sets congestion flags on any segment, so they do not identify a kind; but no
+    // host sends a segment with only them.
     let flags = if flags.without(Flags::ECE.with(Flags::CWR)).is_empty() {
         flags
     } else {
@@ -199,22 +206,24 @@ fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result
         return Err(NotProbe::Traceroute);
     }
     let from_service = source < FIRST_UNPRIVILEGED;
-    // A recursive resolver uses random unprivileged ports, not the ephemeral range (RFC 5452, 9.2), closes each socket after a timeout, and
-    // often runs without connection tracking: late answers of one slow server then arrive at any number of ports. A UDP scan of unprivileged
-    // ports from port 53 looks the same and is therefore not detected.
+    // A recursive resolver uses random unprivileged ports, not the ephemeral range (RFC 5452, 9.2),
+    // closes each socket after a timeout, and often runs without connection tracking: late answers
+    // of one slow server then arrive at any number of ports. A UDP scan of unprivileged ports from
+    // port 53 looks the same and is therefore not detected.
     if source == DOMAIN && destination >= FIRST_UNPRIVILEGED {
         return Err(NotProbe::LateAnswer);
     }
     match (from_service, ephemeral.contains(&destination)) {
         (true, true) => Err(NotProbe::LateAnswer),
-        // SunRPC and similar protocols use source ports below 1024; other clients may bind a fixed port.
+        // SunRPC and similar protocols use source ports below 1024; other clients may bind a fixed
+        // port.
         (true, false) => Ok(true),
         (false, ephemeral) => Ok(ephemeral),
     }
 }
 
-/// Protocols of present or former tunnels and routers, which are no evidence of a scan: IGMP, IPIP, 6in4, GRE, ESP, AH, IPv6's "no next
-/// header", OSPF, PIM, VRRP.
+/// Protocols of present or former tunnels and routers, which are no evidence of a scan: IGMP, IPIP,
+/// 6in4, GRE, ESP, AH, IPv6's "no next header", OSPF, PIM, VRRP.
 fn is_infrastructure(protocol: u8) -> bool {
     matches!(protocol, 2 | 4 | 41 | 47 | 50 | 51 | 59 | 89 | 103 | 112)
 }
@@ -222,7 +231,8 @@ fn is_infrastructure(protocol: u8) -> bool {
 /// Whether a single remote host can have this address.
 fn is_host(address: IpAddr) -> bool {
     match address {
-        // 0.0.0.0/8 is "this network" (RFC 791, 3.2); 240.0.0.0/4 is reserved (RFC 1112, 4), its last address broadcast.
+        // 0.0.0.0/8 is "this network" (RFC 791, 3.2); 240.0.0.0/4 is reserved (RFC 1112, 4), its
+        // last address broadcast.
         IpAddr::V4(v4) => is_unicast(address) && !v4.is_loopback() && v4.octets()[0] < 240,
         // IPv4-mapped addresses must not appear on the wire (RFC 4291, 2.5.5.2).
         IpAddr::V6(v6) => is_unicast(address) && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),

@@ -1,7 +1,8 @@
-//! The rules of connect mode: packets to a decoy's port that no other socket receives go to the daemon's listener (`tproxy` in nft(8), and
-//! Documentation/networking/tproxy.rst).
+//! The rules of connect mode: packets to a decoy's port that no other socket receives go to the
+//! daemon's listener (`tproxy` in nft(8), and Documentation/networking/tproxy.rst).
 //!
-//! They leave packets that another socket receives alone. If the daemon's listener is gone, the packet continues to `watch`.
+//! They leave packets that another socket receives alone. If the daemon's listener is gone, the
+//! packet continues to `watch`.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -15,11 +16,13 @@ use crate::ruleset::statements::{
     back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule,
 };
 
-/// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the service's. Every NAT chain of the hook runs at
-/// -100, whatever priority it names (net/netfilter/nf_nat_core.c).
+/// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the
+/// service's. Every NAT chain of the hook runs at -100, whatever priority it names
+/// (net/netfilter/nf_nat_core.c).
 const DECOY_PRIORITY: i32 = -95;
-/// New packets a second that decoys answer, of a transport. Each answer leaves an entry in conntrack's table for at most 120 s (FIN_WAIT and
-/// TIME_WAIT; a half-open connection for 60 s): 200 * 120 + 4,000 = 28,000 entries, less than half of the 65,536 that a host with 1 to 4 GB of
+/// New packets a second that decoys answer, of a transport. Each answer leaves an entry in
+/// conntrack's table for at most 120 s (FIN_WAIT and TIME_WAIT; a half-open connection for 60 s):
+/// 200 * 120 + 4,000 = 28,000 entries, less than half of the 65,536 that a host with 1 to 4 GB of
 /// memory has. Packets beyond it are logged all the same.
 const DECOY_RATE: u32 = 200;
 /// Decoys that answer at once, before [`DECOY_RATE`] holds: a scan of some thousand ports.
@@ -41,8 +44,9 @@ impl Builder<'_> {
         tcp.into_iter().chain(udp)
     }
 
-    /// Connect mode: packets to a decoy's port that no other socket receives are logged, and given to the daemon's listener. If that listener is gone,
-    /// `tproxy` ends its rule, and the packet continues to `watch` as in stealth mode.
+    /// Connect mode: packets to a decoy's port that no other socket receives are logged, and given
+    /// to the daemon's listener. If that listener is gone, `tproxy` ends its rule, and the packet
+    /// continues to `watch` as in stealth mode.
     pub(super) fn decoy(&self) -> Vec<Chain> {
         let mut chains = vec![self.decoy_answer()];
         if self.decoys.tcp {

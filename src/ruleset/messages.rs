@@ -16,7 +16,8 @@ const DECOY_RULES: &str = "rule of chain decoy";
 /// What to do about an error, to be appended to its text; empty if there is nothing to add.
 pub fn remedy(error: &Error) -> &'static str {
     match error {
-        // The kernel reports an expression that it does not know, and no module provides, as not found.
+        // The kernel reports an expression that it does not know, and no module provides, as not
+        // found.
         Error::Apply { object, .. }
             if object.starts_with(DECOY_RULES)
                 && (error.is_not_found() || error.is_not_supported()) =>

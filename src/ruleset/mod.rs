@@ -1,4 +1,5 @@
-//! Our table: the sets, chains and rules for a configuration. Every rule has a comment that says why it exists.
+//! Our table: the sets, chains and rules for a configuration. Every rule has a comment that says
+//! why it exists.
 //!
 //! * [`sets`]: the sets and their keys. [`statements`]: building blocks of rules.
 //! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
@@ -33,27 +34,33 @@ pub use self::sets::{SCHEMA, SetId};
 
 /// Before defragmentation (-400), raw (-300), conntrack (-200), and every chain of other tables.
 const GATE_PRIORITY: i32 = -450;
-/// `mangle - 5`: after destination NAT, before the filter chains of ufw, firewalld, iptables, so that their drops hide no probe.
+/// `mangle - 5`: after destination NAT, before the filter chains of ufw, firewalld, iptables, so
+/// that their drops hide no probe.
 const WATCH_PRIORITY: i32 = -155;
 /// IP and transport headers with all their options, and the first bytes of an SCTP chunk.
 const SNAPLEN: u32 = 256;
-/// Packets that the kernel may collect in one datagram. The lower of this and the group's own threshold applies (nfnetlink_log.c,
-/// nfulnl_log_packet), so the daemon can choose less: one at a time when it is quiet. 64 cost a fifth of single ones; more saves hardly
-/// anything and delays them.
+/// Packets that the kernel may collect in one datagram. The lower of this and the group's own
+/// threshold applies (nfnetlink_log.c, nfulnl_log_packet), so the daemon can choose less: one at a
+/// time when it is quiet. 64 cost a fifth of single ones; more saves hardly anything and delays
+/// them.
 pub const QUEUE_THRESHOLD: u16 = 64;
-/// How long a source counts as a suspect after a probe: its new connections wait for the daemon, so that none overtakes the probe. The daemon
-/// needs microseconds, on a loaded machine with full queues up to a second; a longer time only delays the owner of a spoofed address.
+/// How long a source counts as a suspect after a probe: its new connections wait for the daemon, so
+/// that none overtakes the probe. The daemon needs microseconds, on a loaded machine with full
+/// queues up to a second; a longer time only delays the owner of a spoofed address.
 const SUSPECT_MEMORY: Duration = Duration::from_secs(5);
-/// 50,000 spoofed sources a second for [`SUSPECT_MEMORY`], and expired ones that the kernel has not removed yet. 82 bytes each: 33 MB of the kernel's
-/// memory in such a flood. Beyond that, a probe still waits, but its source does not become a suspect.
+/// 50,000 spoofed sources a second for [`SUSPECT_MEMORY`], and expired ones that the kernel has not
+/// removed yet. 82 bytes each: 33 MB of the kernel's memory in such a flood. Beyond that, a probe
+/// still waits, but its source does not become a suspect.
 const SUSPECTS_MAX: u32 = 400_000;
 /// Packets to a service that restarts within this time are no probes.
 const SERVICE_MEMORY: Duration = Duration::from_secs(86_400);
-/// The kernel's default for sets that rules fill, made explicit. Beyond it, a service is not remembered.
+/// The kernel's default for sets that rules fill, made explicit. Beyond it, a service is not
+/// remembered.
 const SERVICES_MAX: u32 = 65_535;
 
-/// IP protocols that a host may use without a socket that the rules could see: tunnels, routing daemons, IPsec.
-/// TCP, UDP and SCTP have chains of their own. From IANA's assigned internet protocol numbers.
+/// IP protocols that a host may use without a socket that the rules could see: tunnels, routing
+/// daemons, IPsec. TCP, UDP and SCTP have chains of their own. From IANA's assigned internet
+/// protocol numbers.
 const SOCKETLESS_PROTOCOLS: [u8; 29] = [
     1,   // ICMP
     2,   // IGMP
@@ -92,7 +99,8 @@ const TCP_PROBE: &str = "tcp_probe";
 const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
 
-/// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this host's own connections start.
+/// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this
+/// host's own connections start.
 pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
     let decoys =
         Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
@@ -128,7 +136,8 @@ struct Decoys {
 impl Builder<'_> {
     fn sets(&self) -> Vec<Set> {
         let blocked = |id: SetId, comment| {
-            // Networks are blocked by commands only, so only hosts need a bound. A size of 0 would be no bound.
+            // Networks are blocked by commands only, so only hosts need a bound. A size of 0 would
+            // be no bound.
             let size = (!id.is_interval()).then_some(self.config.block.total.max(1));
             let counter = !id.counts_each();
             Set {
@@ -261,7 +270,8 @@ impl Builder<'_> {
             )
         };
         if self.config.mode == Mode::Observe {
-            // Existing blocks stay in the sets, for when the mode is `enforce` again; no rule looks them up.
+            // Existing blocks stay in the sets, for when the mode is `enforce` again; no rule looks
+            // them up.
             return Chain {
                 name: "gate",
                 base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }),
@@ -471,8 +481,9 @@ impl Builder<'_> {
             service(),
         ];
         if let Some(range) = self.ephemeral() {
-            // Only segments that a connection sends: every segment after the handshake has an ACK, and some stacks end with a FIN alone. NULL, Xmas
-            // and invalid flags never belong to a connection.
+            // Only segments that a connection sends: every segment after the handshake has an ACK,
+            // and some stacks end with a FIN alone. NULL, Xmas and invalid flags never belong to a
+            // connection.
             let late = matches(Selector::TcpDport, Op::Eq, range);
             rules.push(rule(
                 "out-of-state packets of our own closed connections",
@@ -514,7 +525,8 @@ impl Builder<'_> {
             rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]),
             service(),
         ];
-        // With decoys, packets come here only if the decoy's listener is gone; they are logged as without decoys.
+        // With decoys, packets come here only if the decoy's listener is gone; they are logged as
+        // without decoys.
         if self.config.has_reflex(&self.config.udp) && !self.decoys.udp {
             rules.extend(udp_not_counted(self.ephemeral()));
             rules.push(rule("", [goto(REFLEX)]));
@@ -573,27 +585,4 @@ fn log(prefix: &'static str, group: u16) -> Statement {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::netlink::message::{Messages, Writer};
-    use crate::nft::decode::{self, RuleInfo};
-    use crate::nft::encode;
-    use crate::nft::lower::lower;
-
-    #[test]
-    fn every_rule_reads_back_as_written() {
-        let table = SCHEMA.table;
-        for chain in for_config(&Config::default(), 32768..=60999).chains {
-            for wanted in &chain.rules {
-                let mut out = Writer::default();
-                let expressions = lower(wanted);
-                encode::new_rule(&mut out, table, 1, chain.name, &expressions);
-                let message = Messages(out.bytes()).next().unwrap();
-                assert_eq!(
-                    decode::rule(&message, table),
-                    Some(RuleInfo { chain: chain.name.to_owned(), expressions })
-                );
-            }
-        }
-    }
-}
+mod tests;

@@ -1,24 +1,31 @@
-//! The reflex: the rules count the distinct ports of a source themselves, and hold a source from the packet that exceeds the trigger.
+//! The reflex: the rules count the distinct ports of a source themselves, and hold a source from
+//! the packet that exceeds the trigger.
 //!
-//! A hold is a guess that lasts some seconds. The same packet is logged; the daemon then replaces the hold by a block or removes it.
+//! A hold is a guess that lasts some seconds. The same packet is logged; the daemon then replaces
+//! the hold by a block or removes it.
 //!
-//! What is counted. `seen` has the ports that a source probed within the window, so that each counts once; `score` has a token bucket for each
-//! source, from which every new port takes a token; `suspect` has the sources that were counted. No rule ever looks up `score`: a lookup
+//! What is counted. `seen` has the ports that a source probed within the window, so that each
+//! counts once; `score` has a token bucket for each source, from which every new port takes a
+//! token; `suspect` has the sources that were counted. No rule ever looks up `score`: a lookup
 //! evaluates the bucket and would spend a token. IPv6 sources are prefixes, as everywhere.
 //!
-//! What the bucket approximates. It has as many tokens as ports may be probed without reaction, and regains that many within a window. A
-//! source that probes one port more within much less than a window is held from exactly that port, as the engine would decide. One
-//! that takes nearly the whole window for it gains a token meanwhile and is left to the daemon. The bucket never holds a source that
-//! the engine would not block: over any time it allows at least as many ports as the sliding window does, since a port counts at most once in
-//! a window. Two exceptions, each ended by the daemon's release: a port that two processors see at the same moment counts twice, and so does one
-//! that is probed again after the short memory of a flood.
+//! What the bucket approximates. It has as many tokens as ports may be probed without reaction, and
+//! regains that many within a window. A source that probes one port more within much less than a
+//! window is held from exactly that port, as the engine would decide. One that takes nearly the
+//! whole window for it gains a token meanwhile and is left to the daemon. The bucket never holds a
+//! source that the engine would not block: over any time it allows at least as many ports as the
+//! sliding window does, since a port counts at most once in a window. Two exceptions, each ended by
+//! the daemon's release: a port that two processors see at the same moment counts twice, and so
+//! does one that is probed again after the short memory of a flood.
 //!
-//! What is not counted here, and left to the daemon: evidence that never triggers alone (out-of-state segments and datagrams), handshakes with
-//! decoys, bare IP protocols, and SCTP, since no rule can see whether an SCTP endpoint receives the packet.
+//! What is not counted here, and left to the daemon: evidence that never triggers alone
+//! (out-of-state segments and datagrams), handshakes with decoys, bare IP protocols, and SCTP,
+//! since no rule can see whether an SCTP endpoint receives the packet.
 //!
-//! In a flood from spoofed sources there are three tiers, so that the sets stay below their size and the daemon's socket does not overflow:
-//! known sources, and some new ones, are remembered for the window and logged; more are remembered for some seconds; packets beyond that are
-//! counted and dropped. If a set is full, its rule ends, and the packet is logged as without the reflex.
+//! In a flood from spoofed sources there are three tiers, so that the sets stay below their size
+//! and the daemon's socket does not overflow: known sources, and some new ones, are remembered for
+//! the window and logged; more are remembered for some seconds; packets beyond that are counted and
+//! dropped. If a set is full, its rule ends, and the packet is logged as without the reflex.
 
 use std::time::Duration;
 
@@ -36,7 +43,8 @@ use crate::nft::model::{
 /// The start of the prefix of every packet that made the rules hold its source.
 pub const HELD_PREFIX: &str = "portsentry: held ";
 
-/// The start of the prefix of a probe from a source that is held already: the daemon has to know which sources continue.
+/// The start of the prefix of a probe from a source that is held already: the daemon has to know
+/// which sources continue.
 pub const STILL_PREFIX: &str = "portsentry: still ";
 
 /// The entry: a probe that counts.
@@ -54,34 +62,42 @@ const SCORE_FLOOD: &str = "score_flood";
 const COUNT_SUSPECT: &str = "count_suspect";
 const COUNT_FLOOD: &str = "count_flood";
 
-/// Most elements of each set: more than the tiers admit, see below. A full set costs 23 to 71 MB of the kernel's memory (82 bytes
-/// an address, 115 a probed port, 178 a bucket; measured on Linux 6.18).
+/// Most elements of each set: more than the tiers admit, see below. A full set costs 23 to 71 MB of
+/// the kernel's memory (82 bytes an address, 115 a probed port, 178 a bucket; measured on Linux
+/// 6.18).
 const SIZE: u32 = 400_000;
-/// Log messages per second, for each kind: probes of new sources, of suspects, of sources that are held.
+/// Log messages per second, for each kind: probes of new sources, of suspects, of sources that are
+/// held.
 const LOG_RATE: u32 = 2000;
 /// Log messages at once: a scan of some thousand ports.
 const LOG_BURST: u32 = 4000;
-/// Log messages per second for repeated probes of the same port, which are worth little. A retransmission is one of some packets a second.
+/// Log messages per second for repeated probes of the same port, which are worth little. A
+/// retransmission is one of some packets a second.
 const REPEAT_RATE: u32 = 500;
 const REPEAT_BURST: u32 = 1000;
-/// Log messages per second for sources that are held already. A flood does not repeat a spoofed source; a scanner continues, and some of its probes are
-/// enough: they distinguish it when all blocks that unverified sources may have are in use.
+/// Log messages per second for sources that are held already. A flood does not repeat a spoofed
+/// source; a scanner continues, and some of its probes are enough: they distinguish it when all
+/// blocks that unverified sources may have are in use.
 const STILL_HELD_RATE: u32 = 500;
 const STILL_HELD_BURST: u32 = 500;
 /// Most new sources that are remembered for the whole window at a time.
 const LONG_MAX: u64 = 131_072;
-/// New sources a second that are remembered for [`SHORT`]: 50,000 * 4 and the burst are 250,000, with [`LONG_MAX`] below [`SIZE`].
+/// New sources a second that are remembered for [`SHORT`]: 50,000 * 4 and the burst are 250,000,
+/// with [`LONG_MAX`] below [`SIZE`].
 const FLOOD_RATE: u32 = 50_000;
 const FLOOD_BURST: u32 = 50_000;
-/// New holds a second that are not logged: 60,000 * 4 and the burst are 300,000. Logged ones, 2 * 2000 a second for [`HOLD_TIME`] and
-/// their bursts, are 48,000 more, which is below [`SIZE`] too.
+/// New holds a second that are not logged: 60,000 * 4 and the burst are 300,000. Logged ones, 2 *
+/// 2000 a second for [`HOLD_TIME`] and their bursts, are 48,000 more, which is below [`SIZE`] too.
 const HOLD_FLOOD_RATE: u32 = 60_000;
 const HOLD_FLOOD_BURST: u32 = 60_000;
-/// How long a flood's sources are remembered, and held. Longer than `nmap -T5` takes for a thousand ports; short, because a flood's sources are spoofed.
+/// How long a flood's sources are remembered, and held. Longer than `nmap -T5` takes for a thousand
+/// ports; short, because a flood's sources are spoofed.
 const SHORT: Duration = Duration::from_secs(4);
-/// How long a source is held whose hold was logged: the daemon answers within microseconds, after a stall of a loaded machine within a second.
+/// How long a source is held whose hold was logged: the daemon answers within microseconds, after a
+/// stall of a loaded machine within a second.
 const HOLD_TIME: Duration = Duration::from_secs(10);
-/// Ports that traceroute and tracepath send to, and those below which answers come from: see [`crate::probe`].
+/// Ports that traceroute and tracepath send to, and those below which answers come from: see
+/// [`crate::probe`].
 const FIRST_UNPRIVILEGED: u32 = 1024;
 const TRACEROUTE: (u16, u16) = (33_434, 33_534);
 const TRACEPATH: (u16, u16) = (44_444, 44_507);
@@ -171,7 +187,8 @@ pub(super) struct Reflex {
     /// In whole seconds, at least one.
     window: u64,
     prefix: u8,
-    /// How long a hold lasts if the daemon does not release it; never longer than the block would be.
+    /// How long a hold lasts if the daemon does not release it; never longer than the block would
+    /// be.
     hold: Duration,
     /// The verdict for a probe below the trigger.
     end: Statement,
@@ -297,8 +314,8 @@ impl Reflex {
         .collect()
     }
 
-    /// Where `gate` sends packets of held sources: all are dropped, and a scan that continues is logged. Packets to a service are not logged, because a
-    /// spoofed source may be a client of it.
+    /// Where `gate` sends packets of held sources: all are dropped, and a scan that continues is
+    /// logged. Packets to a service are not logged, because a spoofed source may be a client of it.
     pub(super) fn gate_chains(&self) -> Vec<Chain> {
         let dropped = rule("not logged", [Statement::Counter, drop()]);
         if !self.tcp {
@@ -337,7 +354,8 @@ impl Reflex {
         )
     }
 
-    /// The chains between those that classify and those that log, each before the chains that jump to it.
+    /// The chains between those that classify and those that log, each before the chains that jump
+    /// to it.
     pub(super) fn chains(&self) -> Vec<Chain> {
         let mut chains = vec![chain(
             HELD,
@@ -372,7 +390,8 @@ impl Reflex {
             return chains;
         }
         chains.push(chain(HOLD, hold.clone()));
-        // A source that was held in a flood and sends again is not part of the flood: log it at a separate rate.
+        // A source that was held in a flood and sends again is not part of the flood: log it at a
+        // separate rate.
         let mut first = self.spared();
         first.extend(self.each("a known source", |family| {
             vec![is_in(family.source, family.suspect), goto(HOLD)]
@@ -382,7 +401,8 @@ impl Reflex {
         chains
     }
 
-    /// The allow list was accepted before; but a prefix is more than the allowed address in it, and some networks are exempt without being listed.
+    /// The allow list was accepted before; but a prefix is more than the allowed address in it, and
+    /// some networks are exempt without being listed.
     fn spared(&self) -> Vec<Rule> {
         self.each("sources that are never blocked are never held", |family| {
             vec![is_in(family.address, family.spared), goto(PROBE)]
@@ -557,7 +577,8 @@ fn no_room() -> Rule {
     rule("the set is full: the daemon counts", [Statement::Counter, goto(PROBE)])
 }
 
-/// The bucket of a source: `trigger` tokens at once, and at least as many regained within the window. In the shortest unit that needs no rounding.
+/// The bucket of a source: `trigger` tokens at once, and at least as many regained within the
+/// window. In the shortest unit that needs no rounding.
 fn refill(trigger: u16, window: u64) -> Rate {
     let tokens = u64::from(trigger);
     let exact = Unit::ALL.into_iter().find_map(|per| {
@@ -570,68 +591,4 @@ fn refill(trigger: u16, window: u64) -> Rate {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn bucket_refills_within_the_window() {
-        let rate = |trigger, window| {
-            let Rate { packets, per, burst } = refill(trigger, window);
-            (packets, per.name(), burst)
-        };
-        assert_eq!(rate(2, 600), (12, "hour", 2));
-        assert_eq!(rate(1, 1), (1, "second", 1));
-        assert_eq!(rate(500, 60), (500, "minute", 500));
-        assert_eq!(rate(10, 600), (1, "minute", 10));
-        assert_eq!(rate(1, 2_592_000), (1, "week", 1));
-    }
-
-    proptest! {
-        /// Compares the bucket with the sliding window that it approximates: a held source has probed more ports than allowed within some window.
-        // P26
-        #[test]
-        fn bucket_holds_only_sources_that_exceed_the_window(
-            trigger in 1u16..6,
-            window in 1u64..2000,
-            steps in proptest::collection::vec((0u64..3000, 0u8..9), 1..80),
-        ) {
-            let rate = refill(trigger, window);
-            // As net/netfilter/nft_limit.c has it: tokens are nanoseconds.
-            let cost = rate.per.seconds() * 1_000_000_000 / rate.packets;
-            let most = cost * u64::from(rate.burst);
-            let (mut tokens, mut last, mut now) = (most, 0u64, 0u64);
-            let mut seen: Vec<(u8, u64)> = Vec::new();
-            let mut touched: Vec<(u8, u64)> = Vec::new();
-            let mut passed = false;
-            for (wait, port) in steps {
-                now += wait * 100_000_000;
-                touched.push((port, now));
-                let horizon = now.saturating_sub(window * 1_000_000_000);
-                let distinct: std::collections::BTreeSet<u8> = touched.iter().filter(|(_, at)| *at >= horizon).map(|(port, _)| *port).collect();
-                passed |= distinct.len() > usize::from(trigger);
-                seen.retain(|(_, at)| now < at + window * 1_000_000_000);
-                if seen.iter().any(|(known, _)| *known == port) {
-                    continue;
-                }
-                seen.push((port, now));
-                tokens = (tokens + (now - last)).min(most);
-                last = now;
-                if tokens >= cost {
-                    tokens -= cost;
-                } else {
-                    prop_assert!(passed, "held, and the window has never had more than {} ports", trigger);
-                }
-            }
-        }
-
-        /// A fast scan is held with the first port over the trigger.
-        #[test]
-        fn fast_scan_is_held_at_the_first_port_over_the_trigger(trigger in 1u16..3000, window in 1u64..1_000_000) {
-            let rate = refill(trigger, window);
-            let cost = rate.per.seconds() * 1_000_000_000 / rate.packets;
-            prop_assert!(cost > 0);
-            prop_assert_eq!(cost * u64::from(rate.burst) / cost, u64::from(trigger));
-        }
-    }
-}
+mod tests;

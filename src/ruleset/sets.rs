@@ -34,7 +34,8 @@ pub enum SetId {
     Seen4,
     /// The same for IPv6 prefixes, by their first address.
     Seen6,
-    /// How many distinct ports a source probed. Its elements carry a limit: a lookup would spend a token of it, so no rule looks here.
+    /// How many distinct ports a source probed. Its elements carry a limit: a lookup would spend a
+    /// token of it, so no rule looks here.
     Score4,
     /// The same for IPv6 prefixes.
     Score6,
@@ -46,9 +47,11 @@ pub enum SetId {
     Held4,
     /// The same for IPv6 prefixes.
     Held6,
-    /// IPv4 networks that are logged and never held: those exempt without being on the administrator's list.
+    /// IPv4 networks that are logged and never held: those exempt without being on the
+    /// administrator's list.
     Spared4,
-    /// IPv6 prefixes that are logged and never held: those that contain an address which is never blocked.
+    /// IPv6 prefixes that are logged and never held: those that contain an address which is never
+    /// blocked.
     Spared6,
 }
 
@@ -132,13 +135,14 @@ impl SetId {
         Self::from_name(spec.name)
     }
 
-    /// Whether each element is written with a counter of its own ([`SetSpec::element_counters`]): a repair can write the blocks first and their
-    /// counters later.
+    /// Whether each element is written with a counter of its own ([`SetSpec::element_counters`]): a
+    /// repair can write the blocks first and their counters later.
     pub const fn counts_each(self) -> bool {
         self.spec().element_counters
     }
 
-    /// Whether the reflex fills it: many short-lived elements, with limits that only rules can write.
+    /// Whether the reflex fills it: many short-lived elements, with limits that only rules can
+    /// write.
     pub const fn is_reflex(self) -> bool {
         self.spec().transient
     }

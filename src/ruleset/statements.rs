@@ -1,4 +1,5 @@
-//! The building blocks of rules, one function each, and the two names that every part of the ruleset uses.
+//! The building blocks of rules, one function each, and the two names that every part of the
+//! ruleset uses.
 //!
 //! Never here: anything that depends on the configuration.
 
@@ -12,7 +13,8 @@ pub const LOG_PREFIX: &str = "portsentry: probe ";
 /// The chain that probes end in: it logs them for the daemon.
 pub(super) const PROBE: &str = "probe";
 
-/// A rule and its reason. Of several rules with one reason, the first has it and the others have an empty one.
+/// A rule and its reason. Of several rules with one reason, the first has it and the others have an
+/// empty one.
 pub(super) fn rule(why: &'static str, statements: impl Into<Vec<Statement>>) -> Rule {
     Rule { why, statements: statements.into() }
 }
@@ -51,7 +53,8 @@ pub(super) fn opens() -> Statement {
     only_flags(tcp_flag::SYN)
 }
 
-/// The packet is for a service that a local socket had lately. The selectors are those by which chain `open` adds elements.
+/// The packet is for a service that a local socket had lately. The selectors are those by which
+/// chain `open` adds elements.
 pub(super) fn to_service() -> Statement {
     Statement::Lookup {
         set: SetId::Services.spec(),

@@ -1,4 +1,5 @@
-//! How one thread asks another that waits in poll(2): a bounded queue of commands, a waker, and an answer each.
+//! How one thread asks another that waits in poll(2): a bounded queue of commands, a waker, and an
+//! answer each.
 //!
 //! The asked thread never waits for the asker; who asks, waits, and not for ever.
 
@@ -12,7 +13,8 @@ use crate::sys::wake::Waker;
 /// Commands that may wait: each asker sends one at a time, so more is a sign that nobody listens.
 const QUEUE: usize = 64;
 
-/// How long an answer may take. Unblocking a million elements takes some seconds; nothing else comes near.
+/// How long an answer may take. Unblocking a million elements takes some seconds; nothing else
+/// comes near.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where an answer goes. It is dropped if the asker has given up.
@@ -68,7 +70,8 @@ impl<C> Clone for Link<C> {
 }
 
 impl<C> Link<C> {
-    /// Sends the command that `make` builds around the place for its answer, and waits for that answer.
+    /// Sends the command that `make` builds around the place for its answer, and waits for that
+    /// answer.
     ///
     /// # Errors
     /// [`Unresponsive`] when the queue is full, the thread is gone, or the answer does not come.

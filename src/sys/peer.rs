@@ -1,4 +1,5 @@
-//! Unix sockets: the peer's credentials (unix(7), SO_PEERCRED and SO_PEERGROUPS), group names (getgrnam(3)), and non-blocking connect.
+//! Unix sockets: the peer's credentials (unix(7), SO_PEERCRED and SO_PEERGROUPS), group names
+//! (getgrnam(3)), and non-blocking connect.
 #![expect(unsafe_code, reason = "system calls live here")]
 
 use std::ffi::CString;
@@ -43,10 +44,12 @@ impl Peer {
 /// # Errors
 /// The error of getsockopt(2).
 pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
-    // Not rustix's `socket_peercred`: its process id cannot be 0, and a peer of another pid namespace has 0.
+    // Not rustix's `socket_peercred`: its process id cannot be 0, and a peer of another pid
+    // namespace has 0.
     let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut length = socklen(size_of::<libc::ucred>());
-    // SAFETY: pointer and length describe `credentials`, which lives over the call; the descriptor is borrowed.
+    // SAFETY: pointer and length describe `credentials`, which lives over the call; the descriptor
+    // is borrowed.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -68,7 +71,8 @@ fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     loop {
         let room = groups.len() * size_of::<u32>();
         let mut length = socklen(room);
-        // SAFETY: pointer and length describe the vector's elements, which live over the call; the descriptor is borrowed.
+        // SAFETY: pointer and length describe the vector's elements, which live over the call; the
+        // descriptor is borrowed.
         let result = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),
@@ -102,10 +106,12 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     let name = CString::new(name).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut buffer = vec![0u8; 1024];
     loop {
-        // SAFETY: `group` is plain data for which all zeroes is a value (null pointers and a zero id).
+        // SAFETY: `group` is plain data for which all zeroes is a value (null pointers and a zero
+        // id).
         let mut group: libc::group = unsafe { std::mem::zeroed() };
         let mut found: *mut libc::group = std::ptr::null_mut();
-        // SAFETY: every pointer is to something that lives over the call, `buffer` with its length; `name` ends with NUL.
+        // SAFETY: every pointer is to something that lives over the call, `buffer` with its length;
+        // `name` ends with NUL.
         let result = unsafe {
             libc::getgrnam_r(
                 name.as_ptr(),
@@ -127,7 +133,8 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// Non-blocking connect(2) to a unix stream socket: `WouldBlock` if the listener's queue is full. The stream is non-blocking.
+/// Non-blocking connect(2) to a unix stream socket: `WouldBlock` if the listener's queue is full.
+/// The stream is non-blocking.
 ///
 /// # Errors
 /// The error of socket(2) or connect(2).

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// Waits until `fd` is readable or `timeout` has passed; returns whether it is readable. Signals do not shorten the wait.
+/// Waits until `fd` is readable or `timeout` has passed; returns whether it is readable. Signals do
+/// not shorten the wait.
 ///
 /// # Errors
 /// The error of poll(2).

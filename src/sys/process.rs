@@ -1,6 +1,8 @@
-//! Starts child processes and ends them with all their descendants (fork(2), prctl(2), pidfd_open(2), waitid(2), proc(5)).
+//! Starts child processes and ends them with all their descendants (fork(2), prctl(2),
+//! pidfd_open(2), waitid(2), proc(5)).
 //!
-//! A process that calls [`adopt_orphans`] becomes the parent of descendants whose own parent has ended, so that none can escape.
+//! A process that calls [`adopt_orphans`] becomes the parent of descendants whose own parent has
+//! ended, so that none can escape.
 #![expect(unsafe_code, reason = "system calls live here")]
 
 use std::io;
@@ -11,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-/// How long [`end_children`] tries. A killed process ends within microseconds, unless it waits for a disk or a dead file server.
+/// How long [`end_children`] tries. A killed process ends within microseconds, unless it waits for
+/// a disk or a dead file server.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The signal that ends a process group.
@@ -42,8 +45,9 @@ pub fn adopt_orphans() -> io::Result<()> {
 
 /// Prepares a command so that all processes it starts can be found and ended.
 ///
-/// It gets its own session and group without a terminal, adopts orphans among its descendants (we inherit them when it ends), is killed
-/// when the thread that started it ends, and inherits only descriptors 0, 1 and 2.
+/// It gets its own session and group without a terminal, adopts orphans among its descendants (we
+/// inherit them when it ends), is killed when the thread that started it ends, and inherits only
+/// descriptors 0, 1 and 2.
 pub fn isolate(command: &mut Command) {
     let prepare = || {
         rustix::process::setsid()?;
@@ -52,7 +56,8 @@ pub fn isolate(command: &mut Command) {
         keep_descriptors();
         Ok(())
     };
-    // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
+    // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is
+    // taken.
     unsafe { command.pre_exec(prepare) };
 }
 
@@ -70,7 +75,8 @@ fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Marks descriptors from 3 on close-on-exec (close_range(2), Linux 5.11). Older kernels keep those opened without O_CLOEXEC.
+/// Marks descriptors from 3 on close-on-exec (close_range(2), Linux 5.11). Older kernels keep those
+/// opened without O_CLOEXEC.
 fn keep_descriptors() {
     // SAFETY: no pointer is involved; nothing is closed before exec.
     let _ =
@@ -85,7 +91,8 @@ pub fn end_of(child: &Child) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid(child.id())?, PidfdFlags::empty())?)
 }
 
-/// Sends a signal to the group that `child` leads. The child must not be reaped yet: its id could be reused.
+/// Sends a signal to the group that `child` leads. The child must not be reaped yet: its id could
+/// be reused.
 pub fn signal_group(child: &Child, signal: GroupSignal) {
     if let Ok(pid) = pid(child.id()) {
         // ESRCH: all of them have ended.
@@ -93,8 +100,8 @@ pub fn signal_group(child: &Child, signal: GroupSignal) {
     }
 }
 
-/// Kills and reaps the children of this process except those that `keep` selects, and the orphans that it adopts by that. Returns `false`
-/// if some are left.
+/// Kills and reaps the children of this process except those that `keep` selects, and the orphans
+/// that it adopts by that. Returns `false` if some are left.
 ///
 /// No other thread may wait for these children at the same time.
 pub fn end_children(keep: impl Fn(u32) -> bool) -> bool {
@@ -131,7 +138,8 @@ pub fn children() -> Vec<u32> {
         .collect()
 }
 
-/// The parent id in a line of /proc/PID/stat. The second field is the program's name in brackets and may contain any bytes.
+/// The parent id in a line of /proc/PID/stat. The second field is the program's name in brackets
+/// and may contain any bytes.
 fn parent(stat: &[u8]) -> Option<u32> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;

@@ -1,7 +1,9 @@
-//! Replaces files atomically: a reader, also after a crash, finds the old file or the new one (rename(2)).
+//! Replaces files atomically: a reader, also after a crash, finds the old file or the new one
+//! (rename(2)).
 //!
-//! The directory is locked meanwhile (flock(2)): a lock on the file would not survive its replacement, and a lock file would remain among
-//! the administrator's files. The [`Stamp`] detects programs that ignore the lock.
+//! The directory is locked meanwhile (flock(2)): a lock on the file would not survive its
+//! replacement, and a lock file would remain among the administrator's files. The [`Stamp`] detects
+//! programs that ignore the lock.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -13,7 +15,8 @@ use rustix::fs::{FlockOperation, Gid, Mode, RenameFlags, Uid, XattrFlags};
 
 use super::files;
 
-/// Identifies a state of a file (stat(2)): a new file has another inode, a modified one another time or size.
+/// Identifies a state of a file (stat(2)): a new file has another inode, a modified one another
+/// time or size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -103,7 +106,8 @@ pub struct Directory {
 pub struct Replaced {
     /// The stamp of the new file.
     pub stamp: Stamp,
-    /// Extended attributes (an SELinux label, an access control list) that the system refused to copy.
+    /// Extended attributes (an SELinux label, an access control list) that the system refused to
+    /// copy.
     pub lost: Vec<String>,
 }
 
@@ -117,7 +121,8 @@ pub enum Failed {
 }
 
 impl Directory {
-    /// Locks the directory at `path` until the value is dropped, without waiting; `None` if another process has the lock.
+    /// Locks the directory at `path` until the value is dropped, without waiting; `None` if another
+    /// process has the lock.
     ///
     /// # Errors
     /// The error of open(2) or flock(2).
@@ -130,14 +135,17 @@ impl Directory {
         }
     }
 
-    /// Replaces the file `name` with `bytes`: writes a temporary file with owner, group, mode and attributes of `found`, syncs it, and renames
-    /// it. A new file gets `mode`. Removes the temporary file of an earlier crash first.
+    /// Replaces the file `name` with `bytes`: writes a temporary file with owner, group, mode and
+    /// attributes of `found`, syncs it, and renames it. A new file gets `mode`. Removes the
+    /// temporary file of an earlier crash first.
     ///
-    /// A change by another program in the microseconds between the last check and the renaming is lost: the kernel has no call for both. If there was no
-    /// file, one that appears meanwhile is never overwritten (renameat2(2), RENAME_NOREPLACE).
+    /// A change by another program in the microseconds between the last check and the renaming is
+    /// lost: the kernel has no call for both. If there was no file, one that appears meanwhile is
+    /// never overwritten (renameat2(2), RENAME_NOREPLACE).
     ///
     /// # Errors
-    /// [`Failed::Changed`] if the file is not `found` any more, or the system's error; nothing has changed then.
+    /// [`Failed::Changed`] if the file is not `found` any more, or the system's error; nothing has
+    /// changed then.
     pub fn replace(
         &self,
         name: &OsStr,
@@ -145,7 +153,8 @@ impl Directory {
         found: Option<&OpenedFile>,
         mode: u32,
     ) -> Result<Replaced, Failed> {
-        // A fixed name: a crash leaves at most one file, which the next attempt finds. The lock ensures that no other process writes it.
+        // A fixed name: a crash leaves at most one file, which the next attempt finds. The lock
+        // ensures that no other process writes it.
         let beside = self.path.join(beside(name, ""));
         put(
             &self.file,
@@ -158,8 +167,8 @@ impl Directory {
     }
 }
 
-/// Replaces any file at `path` with `bytes` and `mode`, as [`Directory::replace`] does but without the lock: for a file that only one
-/// process writes.
+/// Replaces any file at `path` with `bytes` and `mode`, as [`Directory::replace`] does but without
+/// the lock: for a file that only one process writes.
 ///
 /// # Errors
 /// The system's error; nothing has changed then.
@@ -167,10 +176,12 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, "", bytes, Expected::Anything, mode)
 }
 
-/// Creates the file at `path` as [`write`] does, unless it exists: if several processes try at once, one succeeds.
+/// Creates the file at `path` as [`write`] does, unless it exists: if several processes try at
+/// once, one succeeds.
 ///
 /// # Errors
-/// `AlreadyExists` (also for a dangling symbolic link), or the system's error; nothing has changed then.
+/// `AlreadyExists` (also for a dangling symbolic link), or the system's error; nothing has changed
+/// then.
 pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, &format!(".{}", std::process::id()), bytes, Expected::Nothing, mode)
 }
@@ -249,7 +260,8 @@ fn write_and_rename(
     };
     // If this fails, the next call reports why.
     let _ = std::fs::remove_file(beside);
-    // O_EXCL and a private mode: no other user can have prepared the file, or read it before it has its owner and mode.
+    // O_EXCL and a private mode: no other user can have prepared the file, or read it before it has
+    // its owner and mode.
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -257,7 +269,8 @@ fn write_and_rename(
         .open(beside)
         .map_err(tried("write a file beside"))?;
     let lost = found.map_or_else(Vec::new, |found| copy_attributes(&found.file, &file));
-    // After the access control list, whose mask is the mode's group bits; before the owner, because only the owner may do this without CAP_FOWNER.
+    // After the access control list, whose mask is the mode's group bits; before the owner, because
+    // only the owner may do this without CAP_FOWNER.
     let mode = found.map_or(mode, |found| found.metadata.mode() & 0o7777);
     let keep_mode = || {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
@@ -302,13 +315,14 @@ fn write_and_rename(
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Closing is not enough: a process that another thread is starting has a copy of the descriptor until exec.
+        // Closing is not enough: a process that another thread is starting has a copy of the
+        // descriptor until exec.
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 }
 
-/// Renames to a name that must be free. On file systems without RENAME_NOREPLACE (some network ones) it uses link(2) and unlink(2): link(2)
-/// does not replace either.
+/// Renames to a name that must be free. On file systems without RENAME_NOREPLACE (some network
+/// ones) it uses link(2) and unlink(2): link(2) does not replace either.
 fn rename_to_nothing(from: &Path, to: &Path) -> Result<(), Failed> {
     use rustix::io::Errno;
     let renamed = match rustix::fs::renameat_with(
@@ -335,7 +349,8 @@ fn rename_to_nothing(from: &Path, to: &Path) -> Result<(), Failed> {
 /// Extended attributes are small (xattr(7): 64 KiB for names, 64 KiB for a value).
 const ATTRIBUTE_MAX: usize = 64 << 10;
 
-/// Copies the extended attributes (SELinux label, access control lists and others); returns the names of those refused.
+/// Copies the extended attributes (SELinux label, access control lists and others); returns the
+/// names of those refused.
 fn copy_attributes(from: &File, to: &File) -> Vec<String> {
     let mut names = vec![0; ATTRIBUTE_MAX];
     // The file system has no extended attributes.

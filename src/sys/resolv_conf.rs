@@ -1,4 +1,5 @@
-//! The nameservers of this host (resolv.conf(5)). The parser accepts any text; a missing file has no nameservers.
+//! The nameservers of this host (resolv.conf(5)). The parser accepts any text; a missing file has
+//! no nameservers.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -6,7 +7,8 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The resolver's configuration, and the servers behind systemd-resolved's stub 127.0.0.53 (systemd-resolved.service(8)).
+/// The resolver's configuration, and the servers behind systemd-resolved's stub 127.0.0.53
+/// (systemd-resolved.service(8)).
 pub const PATHS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// Bytes read of a file. A real one has a few hundred.
@@ -36,10 +38,12 @@ impl std::error::Error for Error {
     }
 }
 
-/// The nameservers of a resolv.conf(5), each once, in order, without scopes (`fe80::1%eth0`). Skips invalid lines, as the resolver does.
+/// The nameservers of a resolv.conf(5), each once, in order, without scopes (`fe80::1%eth0`). Skips
+/// invalid lines, as the resolver does.
 pub fn parse(text: &str) -> Vec<IpAddr> {
     let mut servers = Vec::new();
-    // The keyword must start the line (resolv.conf(5)). As glibc does, ignore the rest after the address, and from `;` or `#` on.
+    // The keyword must start the line (resolv.conf(5)). As glibc does, ignore the rest after the
+    // address, and from `;` or `#` on.
     for line in text.lines() {
         let Some(rest) = line.strip_prefix("nameserver") else { continue };
         if !rest.starts_with([' ', '\t']) {

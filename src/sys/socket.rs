@@ -21,11 +21,13 @@ pub struct NetlinkDatagram {
     pub written: usize,
     /// Length of the datagram, bytes; more than `written` if it did not fit.
     pub length: usize,
-    /// The sender's port id; 0 is the kernel and cannot belong to a process (netlink(7)). `None` if there was no address.
+    /// The sender's port id; 0 is the kernel and cannot belong to a process (netlink(7)). `None` if
+    /// there was no address.
     pub sender: Option<u32>,
 }
 
-/// Receives a datagram from a netlink socket without waiting. The kernel sets the sender's port id; the one in a message's header can be forged.
+/// Receives a datagram from a netlink socket without waiting. The kernel sets the sender's port id;
+/// the one in a message's header can be forged.
 ///
 /// # Errors
 /// The error of recvfrom(2); `WouldBlock` if there is no datagram.
@@ -71,7 +73,8 @@ pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
     const VARS: usize = 9;
     let mut values = [0u32; VARS];
     let mut length = libc::socklen_t::try_from(size_of_val(&values)).unwrap_or(0);
-    // SAFETY: pointer and length describe `values`, which lives over the call; the descriptor is borrowed.
+    // SAFETY: pointer and length describe `values`, which lives over the call; the descriptor is
+    // borrowed.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
@@ -89,8 +92,9 @@ pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
     }
 }
 
-/// `NETLINK_NO_ENOBUFS` (netlink(7)): a full receive buffer is no error, and messages are queued again as soon as there is room. Without
-/// it the kernel drops every message from the first loss until the queue has been read empty.
+/// `NETLINK_NO_ENOBUFS` (netlink(7)): a full receive buffer is no error, and messages are queued
+/// again as soon as there is room. Without it the kernel drops every message from the first loss
+/// until the queue has been read empty.
 ///
 /// # Errors
 /// The error of setsockopt(2).
@@ -106,7 +110,8 @@ pub(super) fn set_option(
     value: libc::c_int,
 ) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
-    // SAFETY: pointer and length describe `value`, which lives over the call; the descriptor is borrowed.
+    // SAFETY: pointer and length describe `value`, which lives over the call; the descriptor is
+    // borrowed.
     let result = unsafe {
         libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length)
     };

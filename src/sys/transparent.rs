@@ -1,5 +1,6 @@
-//! Transparent sockets: they receive packets for other addresses and ports, and answer from there (ip(7), `IP_TRANSPARENT`; ipv6(7); the
-//! kernel's Documentation/networking/tproxy.rst). They need CAP_NET_ADMIN; answering from a port below 1024 needs CAP_NET_BIND_SERVICE too.
+//! Transparent sockets: they receive packets for other addresses and ports, and answer from there
+//! (ip(7), `IP_TRANSPARENT`; ipv6(7); the kernel's Documentation/networking/tproxy.rst). They need
+//! CAP_NET_ADMIN; answering from a port below 1024 needs CAP_NET_BIND_SERVICE too.
 #![expect(unsafe_code, reason = "system calls live here")]
 
 use std::io;
@@ -31,7 +32,8 @@ pub struct ListenerOptions {
 /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
 pub fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::STREAM)?;
-    // Connections occupy the port that they were sent to: without this option a service could not bind it meanwhile (bind(2)).
+    // Connections occupy the port that they were sent to: without this option a service could not
+    // bind it meanwhile (bind(2)).
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_recv_buffer_size(&socket, options.buffer)?;
     sockopt::set_socket_send_buffer_size(&socket, options.buffer)?;
@@ -47,7 +49,8 @@ pub fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<Own
     Ok(socket)
 }
 
-/// A non-blocking UDP socket that reports the destination of each datagram. An IPv6 one accepts no IPv4.
+/// A non-blocking UDP socket that reports the destination of each datagram. An IPv6 one accepts no
+/// IPv4.
 ///
 /// # Errors
 /// The error of socket(2), setsockopt(2) or bind(2).
@@ -66,7 +69,8 @@ pub fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
 /// A UDP socket that sends from `from` to `to` and receives only from `to`.
 ///
 /// # Errors
-/// The error of socket(2), setsockopt(2), bind(2) or connect(2); `AddrInUse` if a service is bound to the port.
+/// The error of socket(2), setsockopt(2), bind(2) or connect(2); `AddrInUse` if a service is bound
+/// to the port.
 pub fn answering(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(from, SocketType::DGRAM)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -96,8 +100,8 @@ fn open(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
 /// Room for one control message with an IPv6 socket address, and a spare one, bytes.
 const CONTROL: usize = 128;
 
-/// Receives a datagram from a socket of [`datagrams`] and returns its source and destination; its content is discarded. `None`: there is
-/// none.
+/// Receives a datagram from a socket of [`datagrams`] and returns its source and destination; its
+/// content is discarded. `None`: there is none.
 ///
 /// # Errors
 /// The error of recvmsg(2); `InvalidData` if the kernel did not report the addresses.
@@ -118,17 +122,20 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, SocketA
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: every pointer in `message` is to something that lives over the call, with its length; the descriptor is borrowed.
+    // SAFETY: every pointer in `message` is to something that lives over the call, with its length;
+    // the descriptor is borrowed.
     let received =
         unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     if received < 0 {
         let error = io::Error::last_os_error();
         return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
     }
-    // SAFETY: the kernel wrote a whole socket address of the family that it names, and storage has room for any.
+    // SAFETY: the kernel wrote a whole socket address of the family that it names, and storage has
+    // room for any.
     let peer = unsafe { address(&raw const name) };
     let mut original = None;
-    // SAFETY: `message` and its control buffer are as recvmsg(2) left them, which is what the macros of cmsg(3) walk over.
+    // SAFETY: `message` and its control buffer are as recvmsg(2) left them, which is what the
+    // macros of cmsg(3) walk over.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&raw const message);
         while let Some(found) = header.as_ref() {

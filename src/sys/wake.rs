@@ -20,7 +20,8 @@ impl Waker {
 
     /// Makes the descriptor readable; never waits.
     pub fn wake(&self) {
-        // The only possible error is EAGAIN for a full counter, and then the descriptor is readable already.
+        // The only possible error is EAGAIN for a full counter, and then the descriptor is readable
+        // already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 

@@ -24,7 +24,8 @@ pub struct Quoted {
     pub destination: IpAddr,
     /// Its protocol number.
     pub protocol: u8,
-    /// Its source and destination port for TCP, UDP and SCTP, if it is a first fragment and the quotation is long enough.
+    /// Its source and destination port for TCP, UDP and SCTP, if it is a first fragment and the
+    /// quotation is long enough.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -44,20 +45,22 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The packet that the message quotes, read as an ICMP error of IPv4: destination unreachable, source quench, redirect, time
-    /// exceeded, parameter problem. `None` for other types and for a quotation that is no packet.
+    /// The packet that the message quotes, read as an ICMP error of IPv4: destination unreachable,
+    /// source quench, redirect, time exceeded, parameter problem. `None` for other types and for a
+    /// quotation that is no packet.
     pub fn quoted_v4(&self) -> Option<Quoted> {
         matches!(self.kind, 3 | 4 | 5 | 11 | 12).then(|| quoted(self.body)).flatten()
     }
 
-    /// The packet that the message quotes, read as an ICMPv6 error: types 1 to 127 are errors (RFC 4443, 2.1). `None` for informational
-    /// messages and for a quotation that is no packet.
+    /// The packet that the message quotes, read as an ICMPv6 error: types 1 to 127 are errors (RFC
+    /// 4443, 2.1). `None` for informational messages and for a quotation that is no packet.
     pub fn quoted_v6(&self) -> Option<Quoted> {
         matches!(self.kind, 1..=127).then(|| quoted(self.body)).flatten()
     }
 }
 
-/// RFC 792 guarantees the header and eight bytes: enough for the ports, too few for a TCP header, so [`super::parse`] cannot be used.
+/// RFC 792 guarantees the header and eight bytes: enough for the ports, too few for a TCP header,
+/// so [`super::parse`] cannot be used.
 fn quoted(bytes: &[u8]) -> Option<Quoted> {
     let header = ip::Header::parse(bytes).ok()?;
     let has_ports =

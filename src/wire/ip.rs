@@ -1,4 +1,5 @@
-//! IPv4 (RFC 791) and IPv6 with its extension headers (RFC 8200; numbers: IANA "IPv6 Extension Header Types").
+//! IPv4 (RFC 791) and IPv6 with its extension headers (RFC 8200; numbers: IANA "IPv6 Extension
+//! Header Types").
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -31,8 +32,8 @@ pub const HIP: u8 = 139;
 /// Shim6 (RFC 5533).
 pub const SHIM6: u8 = 140;
 
-/// IPv6 extension headers followed in one packet. RFC 8200 has seven, most of them allowed once; the bound limits the work for a
-/// packet.
+/// IPv6 extension headers followed in one packet. RFC 8200 has seven, most of them allowed once;
+/// the bound limits the work for a packet.
 pub const EXTENSIONS_MAX: usize = 16;
 
 /// An IP header of either version, after skipping the extension headers.
@@ -44,7 +45,8 @@ pub struct Header<'a> {
     pub destination: IpAddr,
     /// Protocol number of the payload.
     pub protocol: u8,
-    /// Offset of the payload in its datagram, bytes; 0 for a first fragment and an unfragmented packet.
+    /// Offset of the payload in its datagram, bytes; 0 for a first fragment and an unfragmented
+    /// packet.
     pub fragment_offset: u16,
     /// IPv4 options are present.
     pub options: bool,
@@ -57,7 +59,8 @@ impl<'a> Header<'a> {
     ///
     /// # Errors
     ///
-    /// Empty or cut bytes, another version than 4 or 6, impossible lengths, too many extension headers.
+    /// Empty or cut bytes, another version than 4 or 6, impossible lengths, too many extension
+    /// headers.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         match bytes.first().map(|first| first >> 4) {
             None => Err(Error::Empty),
@@ -95,7 +98,8 @@ impl<'a> Header<'a> {
         if header_length < header.len() {
             return Err(Error::Length(Layer::Ipv4));
         }
-        // Linux sets the total length to 0 where it has grouped more than 65,535 bytes ("BIG TCP"): use the length of the bytes.
+        // Linux sets the total length to 0 where it has grouped more than 65,535 bytes ("BIG TCP"):
+        // use the length of the bytes.
         let total = match u16::from_be_bytes([length_high, length_low]) {
             0 => bytes.len(),
             total => usize::from(total),
@@ -103,7 +107,8 @@ impl<'a> Header<'a> {
         if total < header_length {
             return Err(Error::Length(Layer::Ipv4));
         }
-        // More bytes than the total length are link padding; fewer mean that the capture truncated the packet.
+        // More bytes than the total length are link padding; fewer mean that the capture truncated
+        // the packet.
         let payload = bytes
             .get(header_length..total.min(bytes.len()))
             .ok_or(Error::Truncated(Layer::Ipv4))?;
@@ -128,7 +133,8 @@ impl<'a> Header<'a> {
         let destination = address(24).ok_or(cut)?;
         let length = usize::from(be16(bytes, 4).ok_or(cut)?);
         let mut protocol = *bytes.get(6).ok_or(cut)?;
-        // A payload length of 0 means a jumbogram (RFC 2675) or a grouped packet: use the length of the bytes.
+        // A payload length of 0 means a jumbogram (RFC 2675) or a grouped packet: use the length of
+        // the bytes.
         let end = if length == 0 { bytes.len() } else { (FIXED + length).min(bytes.len()) };
         let mut payload = bytes.get(FIXED..end).ok_or(cut)?;
         let mut fragment_offset = 0;
@@ -142,7 +148,8 @@ impl<'a> Header<'a> {
                 AUTHENTICATION => extension_length(payload, 4)?,
                 FRAGMENT => {
                     let offset = be16(payload, 2).ok_or(Error::Truncated(Layer::Extension))?;
-                    // Thirteen bits of 8-byte units above three other bits: masking those leaves the offset in bytes.
+                    // Thirteen bits of 8-byte units above three other bits: masking those leaves
+                    // the offset in bytes.
                     fragment_offset = offset & 0xfff8;
                     8
                 }
@@ -176,8 +183,9 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Length in bytes of the extension header at the start of `payload`: its second byte counts units of `unit` bytes after the first
-/// 8 bytes (RFC 8200, 4.2; AH: RFC 4302, 2.2, "minus 2" of 4 bytes each).
+/// Length in bytes of the extension header at the start of `payload`: its second byte counts units
+/// of `unit` bytes after the first 8 bytes (RFC 8200, 4.2; AH: RFC 4302, 2.2, "minus 2" of 4 bytes
+/// each).
 fn extension_length(payload: &[u8], unit: usize) -> Result<usize, Error> {
     let count = payload.get(1).ok_or(Error::Truncated(Layer::Extension))?;
     Ok(8 + usize::from(*count) * unit)

@@ -1,7 +1,8 @@
 //! Parsers of IP packets and their transport headers.
 //!
-//! They accept any bytes without a panic or allocation, borrow from them, and return an [`Error`] if they are no packet. What a packet
-//! means is decided in [`crate::probe`]. The capture truncates packets, so a payload may be shorter than its length field says.
+//! They accept any bytes without a panic or allocation, borrow from them, and return an [`Error`]
+//! if they are no packet. What a packet means is decided in [`crate::probe`]. The capture truncates
+//! packets, so a payload may be shorter than its length field says.
 //!
 //! Follows RFC 791 and 8200 (IP), 9293 (TCP), 768 (UDP), 9260 (SCTP), 792 and 4443 (ICMP).
 
@@ -21,7 +22,8 @@ pub struct Packet<'a> {
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// Protocol number after the IP header and its extension headers (IANA, "Assigned Internet Protocol Numbers").
+    /// Protocol number after the IP header and its extension headers (IANA, "Assigned Internet
+    /// Protocol Numbers").
     pub protocol: u8,
     /// The transport part.
     pub transport: Transport<'a>,
@@ -42,8 +44,8 @@ pub enum Transport<'a> {
     Icmp(icmp::Message<'a>),
     /// ICMP for IPv6.
     Icmp6(icmp::Message<'a>),
-    /// A fragment other than the first, without a transport header. The kernel reassembles before the input hook, so such a packet
-    /// appears only in capture files and ICMP quotations.
+    /// A fragment other than the first, without a transport header. The kernel reassembles before
+    /// the input hook, so such a packet appears only in capture files and ICMP quotations.
     Fragment {
         /// Its offset in the datagram, bytes.
         offset: u16,
@@ -97,7 +99,8 @@ pub enum Error {
     },
     /// The bytes end inside a header.
     Truncated(Layer),
-    /// A length field contradicts its header. The kernel's own stack drops such a packet without an answer.
+    /// A length field contradicts its header. The kernel's own stack drops such a packet without an
+    /// answer.
     Length(Layer),
     /// More IPv6 extension headers than [`ip::EXTENSIONS_MAX`].
     ExtensionChain,

@@ -28,7 +28,8 @@ fn ipv4(
     bytes
 }
 
-/// An IPv6 packet; `extensions` are (protocol number, whole header with its next-header byte not set).
+/// An IPv6 packet; `extensions` are (protocol number, whole header with its next-header byte not
+/// set).
 fn ipv6(
     source: Ipv6Addr,
     destination: Ipv6Addr,

@@ -373,7 +373,8 @@ fn packets_that_come_while_the_group_is_being_bound_are_handed_out_or_counted() 
                         .more
                 {}
                 let statistics = listener.statistics();
-                // Closing is not enough: a program that another test is starting has the socket until it executes.
+                // Closing is not enough: a program that another test is starting has the socket
+                // until it executes.
                 listener.unbind().unwrap();
                 (statistics, numbers)
             });

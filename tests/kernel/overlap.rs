@@ -1,4 +1,5 @@
-//! Blocked networks that overlap, and addresses that are exempt from them: each block has its own end, before and after the sets are written again.
+//! Blocked networks that overlap, and addresses that are exempt from them: each block has its own
+//! end, before and after the sets are written again.
 
 use crate::support;
 
@@ -62,7 +63,8 @@ impl Scene {
         self.host.run("nft", &words.split(' ').collect::<Vec<_>>());
     }
 
-    /// Whether the kernel's sets have packets of this address dropped: it is in a blocked network or a blocked host, and not exempt.
+    /// Whether the kernel's sets have packets of this address dropped: it is in a blocked network
+    /// or a blocked host, and not exempt.
     fn drops(&self, address: &str) -> bool {
         let version = if address.contains(':') { 6 } else { 4 };
         let is_blocked = self.has(&format!("blocked_nets{version}"), address)
@@ -238,7 +240,8 @@ fn overlapping_ipv6_networks_stay_in_force_each_with_its_end() {
 fn the_end_of_one_of_two_overlapping_networks_leaves_the_other() {
     let scene = scene!();
     let (outer, inner) = ("20.0.0.0/8", "20.1.0.0/16");
-    // The outer one ends first, then the inner one; each case with both orders, and with a flush between.
+    // The outer one ends first, then the inner one; each case with both orders, and with a flush
+    // between.
     for (outer_time, inner_time) in [("3s", "0"), ("0", "3s"), ("3s", "1h"), ("1h", "3s")] {
         for is_outer_first in [true, false] {
             let daemon = Daemon::start(&scene.host, "");

@@ -1,4 +1,5 @@
-//! Rules first, always: a set that cannot be filled, a foreign map, a refused reload or a great many foreign networks keep neither rules nor blocks out.
+//! Rules first, always: a set that cannot be filled, a foreign map, a refused reload or a great
+//! many foreign networks keep neither rules nor blocks out.
 
 use crate::support;
 
@@ -107,12 +108,14 @@ fn warnings(daemon: &Daemon<'_>) -> String {
     daemon.json(&["status"])["warnings"].to_string()
 }
 
-/// The longest time in which the packet thread did not answer, asked again and again until `is_over`; how often it answered.
+/// The longest time in which the packet thread did not answer, asked again and again until
+/// `is_over`; how often it answered.
 fn longest_silence(daemon: &Daemon<'_>, is_over: &AtomicBool) -> (Duration, u32) {
     let (mut longest, mut answers) = (Duration::ZERO, 0);
     while !is_over.load(Ordering::Relaxed) || answers == 0 {
         let asked = Instant::now();
-        // The one question that the packet thread alone answers: others read the kernel's sets, on threads of their own.
+        // The one question that the packet thread alone answers: others read the kernel's sets, on
+        // threads of their own.
         let answer = daemon.ctl(&["unblock", "192.0.2.250"]);
         assert_eq!(answer.status.code(), Some(1), "{}", words(&answer));
         longest = longest.max(asked.elapsed());
@@ -121,8 +124,8 @@ fn longest_silence(daemon: &Daemon<'_>, is_over: &AtomicBool) -> (Duration, u32)
     (longest, answers)
 }
 
-/// What a busy machine may add to an answer. The defects that these tests are about took 2 and 17 seconds of a release build, ten times as much of a debug
-/// build.
+/// What a busy machine may add to an answer. The defects that these tests are about took 2 and 17
+/// seconds of a release build, ten times as much of a debug build.
 fn slack() -> Duration {
     if is_release() { Duration::from_millis(500) } else { Duration::from_secs(2) }
 }
@@ -152,14 +155,16 @@ fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
     let chains = scene.chains();
     done(&daemon.ctl(&["block", SCANNER, "--for", "0"]));
     done(&daemon.ctl(&["block", "203.0.113.0/24"]));
-    // 30 hosts as single addresses of the set of networks, which has no bound: they belong into the set of hosts, which has room for 10.
+    // 30 hosts as single addresses of the set of networks, which has no bound: they belong into the
+    // set of hosts, which has room for 10.
     let hosts: Vec<String> = (0..30).map(|n| format!("198.51.100.{}", n * 2)).collect();
     scene.nft(&format!("add element inet portsentry blocked_nets4 {{ {} }}", hosts.join(", ")));
     daemon.wait_for_log("21 blocks could not be put into the kernel's sets");
     assert!(warnings(&daemon).contains("21 blocks are not in force"), "{}", warnings(&daemon));
     let look = |daemon: &Daemon<'_>, when: &str| {
         assert_eq!(scene.chains(), chains, "{when}\n{}", daemon.log());
-        // In force is what the set has room for, and what is shown as blocked is in force. The network waits for no host that is tried again.
+        // In force is what the set has room for, and what is shown as blocked is in force. The
+        // network waits for no host that is tried again.
         assert!(
             eventually(ANSWER_TIMEOUT, || scene.count(SetId::Blocked4) == 10),
             "{when}: {}\n{}",
@@ -305,7 +310,8 @@ fn a_reload_with_a_bound_below_the_blocks_is_refused_and_changes_nothing() {
     daemon.write_configuration(old);
     let again = done(&daemon.ctl(&["reload"]));
     assert!(again.contains("nothing has changed"), "{again}");
-    // What can be refused at a reload cannot at a start: as many as fit stay, the others are lifted with a line each.
+    // What can be refused at a reload cannot at a start: as many as fit stay, the others are lifted
+    // with a line each.
     let before = daemon.log().len();
     daemon.stop();
     daemon.restart(small);
@@ -333,7 +339,8 @@ fn a_reload_with_a_bound_below_the_blocks_is_refused_and_changes_nothing() {
     );
 }
 
-/// How long the kernel lets these hosts go on with a scan: from the first probe to the element, the median.
+/// How long the kernel lets these hosts go on with a scan: from the first probe to the element, the
+/// median.
 fn time_to_block(scene: &Scene, daemon: &Daemon<'_>, last: std::ops::Range<u8>) -> Vec<Duration> {
     let mut times: Vec<Duration> = last
         .map(|last| {

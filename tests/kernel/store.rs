@@ -176,7 +176,8 @@ fn after_a_reboot_expired_and_protected_blocks_stay_away() {
                 manual("192.0.2.1", now, 10, Some(90)),
                 manual("192.0.2.2", now, 10, Some(1000)),
                 manual("192.0.2.3", now, 10, None),
-                // The host itself, a network around it, in which the host alone is exempt, and one of the allow list.
+                // The host itself, a network around it, in which the host alone is exempt, and one
+                // of the allow list.
                 manual(HOST, now, 10, None),
                 manual("10.71.0.0/16", now, 10, None),
                 manual("192.0.2.4", now, 10, None),

@@ -1,4 +1,5 @@
-//! The enforcer over a model of the kernel: whatever administrators, scanners, other programs and the kernel do, exactly what should be dropped is.
+//! The enforcer over a model of the kernel: whatever administrators, scanners, other programs and
+//! the kernel do, exactly what should be dropped is.
 
 use proptest::prelude::*;
 
@@ -69,7 +70,8 @@ fn an_interval_of_another_program_blocks_the_hosts_in_it() {
     ]);
 }
 
-/// 2001:db8::/56 without 2001:db8::/63, while accounts are of another length, of the same, and of another again.
+/// 2001:db8::/56 without 2001:db8::/63, while accounts are of another length, of the same, and of
+/// another again.
 #[test]
 fn what_a_network_leaves_out_stays_so_whatever_the_length_of_accounts_is() {
     let block = [Step::Block { what: 42, seconds: None }, Step::Unblock { what: 43 }];

@@ -1,5 +1,6 @@
-//! A model of the kernel's table, of other programs that change it, and of what must be dropped; any sequence of steps over the enforcer, and what must hold
-//! after each: shared by the property test and the fuzz target.
+//! A model of the kernel's table, of other programs that change it, and of what must be dropped;
+//! any sequence of steps over the enforcer, and what must hold after each: shared by the property
+//! test and the fuzz target.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -44,7 +45,8 @@ const BLOCKED: [SetId; 4] =
     [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
 const ALLOWED: [SetId; 2] = [SetId::Allowed4, SetId::Allowed6];
 
-/// Clocks and the moments between an order and its answer: so near an end an address may be dropped or not.
+/// Clocks and the moments between an order and its answer: so near an end an address may be dropped
+/// or not.
 const NEAR_AN_END: u64 = 3000;
 /// What another program takes out so near its end counts as expired.
 const EXPIRED_WITHIN: u64 = 6000;
@@ -1217,7 +1219,8 @@ impl World {
         }
     }
 
-    /// Another program deletes an element, or all of a set: what was not to end by itself at that moment is unblocked.
+    /// Another program deletes an element, or all of a set: what was not to end by itself at that
+    /// moment is unblocked.
     fn delete(&mut self, set: SetId, which: Option<u8>) {
         let now = self.now;
         let mut state = self.state.borrow_mut();
@@ -1365,7 +1368,8 @@ impl World {
                 self.model
             );
         }
-        // What a list shows: every host of the engine has its element with its end, and every element that works is known.
+        // What a list shows: every host of the engine has its element with its end, and every
+        // element that works is known.
         let mut listed = BTreeSet::new();
         for block in engine.blocks().filter(|block| {
             self.is_host(block.source) && !is_near(block.expires.map(MonoTime::millis))

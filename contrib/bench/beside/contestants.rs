@@ -1,4 +1,5 @@
-//! Who takes part: ours in its variants, and each directory of `contestants/`, which says all there is to say about one of the others.
+//! Who takes part: ours in its variants, and each directory of `contestants/`, which says all there
+//! is to say about one of the others.
 //!
 //! | file | is |
 //! |---|---|
@@ -18,7 +19,8 @@ use super::support::daemon::Daemon;
 use super::support::jail::{self, Jail};
 use super::support::{output, run};
 
-/// As PortSentry 1.2 with `-atcp`, so that the figures can be compared: every closed port of 1-1023, the first probe, and the port answers until then.
+/// As PortSentry 1.2 with `-atcp`, so that the figures can be compared: every closed port of
+/// 1-1023, the first probe, and the port answers until then.
 const AS_1_2: &str =
     "tcp: { mode: advanced, exclude: [] }\nscan_trigger: 0\nclosed_ports: answer\n";
 
@@ -216,7 +218,8 @@ impl Running<'_> {
         }
     }
 
-    /// What its processes have used so far. No process is charged for the rules' work in the kernel.
+    /// What its processes have used so far. No process is charged for the rules' work in the
+    /// kernel.
     pub fn usage(&self) -> Usage {
         let pids = run("ip", &["netns", "pids", &self.scene.host.name]);
         // USER_HZ, which is 100 on every machine that this runs on.
@@ -225,7 +228,8 @@ impl Running<'_> {
         for pid in pids.split_whitespace() {
             let read =
                 |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            // proc_pid_stat(5): utime, stime, cutime and cstime are the 12th to 15th after the name, which may hold blanks.
+            // proc_pid_stat(5): utime, stime, cutime and cstime are the 12th to 15th after the
+            // name, which may hold blanks.
             let stat = read("stat");
             let fields = stat
                 .rsplit_once(") ")

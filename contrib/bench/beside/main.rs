@@ -1,7 +1,8 @@
 //! Ours beside the others, one command and one table: `cargo bench --bench beside`, as root.
 //!
-//! Each contestant runs alone on a host in a network namespace with ten services among the ports 1-1000, and is scanned from another. The
-//! parts: `target` the scanned host, `scene` the two machines, `wire` the probes, `contestants` the programs, `tests/support/jail.rs` how other
+//! Each contestant runs alone on a host in a network namespace with ten services among the ports
+//! 1-1000, and is scanned from another. The parts: `target` the scanned host, `scene` the two
+//! machines, `wire` the probes, `contestants` the programs, `tests/support/jail.rs` how other
 //! programs are run, `measures` the measurements, `table` the output.
 #![allow(
     clippy::unwrap_used,
@@ -185,7 +186,8 @@ fn main() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// All cells of a row, in the order of the legs. The scans run against one instance; the flood and the flush have one of their own each.
+/// All cells of a row, in the order of the legs. The scans run against one instance; the flood and
+/// the flush have one of their own each.
 fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cell>, String> {
     let runs = |full: usize| if quick { 2 } else { full };
     let mut cells: BTreeMap<Leg, Vec<Cell>> = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! What is measured of a contestant while it runs: one function a leg, each with a fresh source for each run.
+//! What is measured of a contestant while it runs: one function a leg, each with a fresh source for
+//! each run.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -38,7 +39,8 @@ fn patience(contestant: &Contestant) -> Duration {
     if contestant.is_a_program() { ANSWER_TIMEOUT } else { Duration::from_secs(2) }
 }
 
-/// The middle of several scans: ports answered, services given away; and the seconds until the block.
+/// The middle of several scans: ports answered, services given away; and the seconds until the
+/// block.
 fn scans(scans: &[Scan]) -> (Cell, Cell) {
     let runs = scans.len();
     let answered = median(&scans.iter().map(|scan| scan.answered).collect::<Vec<_>>()).unwrap_or(0);
@@ -54,7 +56,8 @@ fn scans(scans: &[Scan]) -> (Cell, Cell) {
     (Cell::Median(format!("{answered} / {open}{never}"), runs), Cell::Median(block, runs))
 }
 
-/// SYN scans at a fixed rate. Answered / given away; seconds to the block, which are exact where the scan is accompanied by knocks.
+/// SYN scans at a fixed rate. Answered / given away; seconds to the block, which are exact where
+/// the scan is accompanied by knocks.
 pub fn at_rate(running: &Running<'_>, rate: u32, runs: usize, ports: usize) -> (Cell, Cell) {
     let knock = match rate {
         0..1000 => Some(Duration::from_millis(100)),
@@ -77,7 +80,8 @@ pub fn at_rate(running: &Running<'_>, rate: u32, runs: usize, ports: usize) -> (
     scans(&(0..runs).map(one).collect::<Vec<_>>())
 }
 
-/// The first 15 seconds of `nmap -T5`: the longest that one takes that is not blocked is 2, and one that is would go on for a minute.
+/// The first 15 seconds of `nmap -T5`: the longest that one takes that is not blocked is 2, and one
+/// that is would go on for a minute.
 pub fn nmap(running: &Running<'_>, runs: usize) -> Cell {
     let scene = running.scene;
     let one = |_| {
@@ -144,7 +148,8 @@ pub struct Flood {
     pub caught: Cell,
 }
 
-/// 12,000 forged SYNs a second for seven seconds to the ports 1-1000; two seconds later a real scanner asks 60 closed ports, 20 a second.
+/// 12,000 forged SYNs a second for seven seconds to the ports 1-1000; two seconds later a real
+/// scanner asks 60 closed ports, 20 a second.
 pub fn flood(running: &Running<'_>) -> Flood {
     let scene = running.scene;
     let source = scene.source();
@@ -203,7 +208,8 @@ pub fn flood(running: &Running<'_>) -> Flood {
     }
 }
 
-/// How long a source that was blocked gets answers after `nft flush ruleset`, at whose end the static rules are loaded again; `never` after `limit`.
+/// How long a source that was blocked gets answers after `nft flush ruleset`, at whose end the
+/// static rules are loaded again; `never` after `limit`.
 pub fn flush(running: &Running<'_>, runs: usize, limit: Duration) -> Cell {
     let scene = running.scene;
     let mut open = Vec::new();
@@ -264,7 +270,8 @@ fn many() -> (impl Iterator<Item = Ipv4Addr>, Vec<Ipv4Addr>) {
     )
 }
 
-/// Starts the contestant with 100,000 blocks after a reboot; seconds until the last of [`SAMPLES`] of them is in force.
+/// Starts the contestant with 100,000 blocks after a reboot; seconds until the last of [`SAMPLES`]
+/// of them is in force.
 pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
     let scene = Scene::new();
     let (addresses, samples) = many();
@@ -322,8 +329,8 @@ pub fn start(contestant: &Contestant, limit: Duration) -> Cell {
     }
 }
 
-/// Writes blocks of a day into the state store, as a daemon leaves them before a reboot. One by one through the control socket would take minutes: each
-/// is on the disk before it is answered.
+/// Writes blocks of a day into the state store, as a daemon leaves them before a reboot. One by one
+/// through the control socket would take minutes: each is on the disk before it is answered.
 fn store_blocks(directory: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>) {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     // Some moment of another boot's clock.

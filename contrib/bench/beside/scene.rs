@@ -1,4 +1,5 @@
-//! The two machines of a measurement: the host with ten services, and the scanner that has a whole network of addresses, a fresh one for each run.
+//! The two machines of a measurement: the host with ten services, and the scanner that has a whole
+//! network of addresses, a fresh one for each run.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +22,8 @@ impl Scene {
         let (host, scanner) = (Namespace::new(), Namespace::new());
         host.join(&scanner, "scan0", &["192.0.2.1/24"], &["192.0.2.2/24"]);
         host.run("ip", &["route", "add", "default", "via", "192.0.2.2"]);
-        // RFC 2544's addresses for benchmarks: all of them are the scanner's, so that its kernel resets half-open connections as a scanner's does.
+        // RFC 2544's addresses for benchmarks: all of them are the scanner's, so that its kernel
+        // resets half-open connections as a scanner's does.
         scanner.run("ip", &["route", "add", "local", "198.18.0.0/15", "dev", "lo"]);
         let services = host.enter(|| {
             SERVICES

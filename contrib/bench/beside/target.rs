@@ -1,4 +1,5 @@
-//! What is scanned: the host's address, its services, and the order in which a scanner asks for its ports.
+//! What is scanned: the host's address, its services, and the order in which a scanner asks for its
+//! ports.
 
 use std::net::Ipv4Addr;
 
@@ -8,11 +9,13 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const SERVICES: [u16; 10] = [21, 22, 25, 53, 80, 110, 143, 443, 587, 993];
 /// One more, outside of what is scanned and watched: answered as long as a source is not blocked.
 pub const KNOCK: u16 = 9000;
-/// The ports that nmap asks first, in random order, where it chooses the order (measured with 7.93); those up to 1000.
+/// The ports that nmap asks first, in random order, where it chooses the order (measured with
+/// 7.93); those up to 1000.
 const POPULAR: [u16; 20] =
     [22, 80, 443, 21, 23, 25, 53, 110, 111, 113, 135, 139, 143, 199, 256, 445, 554, 587, 993, 995];
 
-/// The ports 1-1000 in an order as nmap has it, the `seed`'s own; the first is closed, since time counts from there.
+/// The ports 1-1000 in an order as nmap has it, the `seed`'s own; the first is closed, since time
+/// counts from there.
 pub fn order(seed: u32) -> Vec<u16> {
     let mut state = u64::from(seed) << 1 | 1;
     let mut random = move |below: usize| {

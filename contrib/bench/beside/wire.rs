@@ -1,7 +1,9 @@
-//! Raw TCP on the scanner's side: a SYN scan at a fixed rate, and beside it knocks on a port that is open.
+//! Raw TCP on the scanner's side: a SYN scan at a fixed rate, and beside it knocks on a port that
+//! is open.
 //!
-//! The *knock* is a SYN from the scanning source to a service that no contestant watches. While it is answered the source is not blocked; the first of
-//! the unanswered ones is when the block began. Packets follow RFC 791 and RFC 9293, and are sent with raw(7).
+//! The *knock* is a SYN from the scanning source to a service that no contestant watches. While it
+//! is answered the source is not blocked; the first of the unanswered ones is when the block began.
+//! Packets follow RFC 791 and RFC 9293, and are sent with raw(7).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -21,7 +23,8 @@ const RST: u8 = 4;
 /// The source port of probes; knocks count up from [`FIRST_KNOCK`].
 const PROBES_FROM: u16 = 1000;
 const FIRST_KNOCK: u16 = 2000;
-/// Knocks without an answer, and the time they take, after which the source is cut off: fewer could be late or lost packets.
+/// Knocks without an answer, and the time they take, after which the source is cut off: fewer could
+/// be late or lost packets.
 const SILENT_KNOCKS: usize = 5;
 const SILENCE: Duration = Duration::from_millis(500);
 
@@ -111,7 +114,8 @@ impl Wire {
         }
     }
 
-    /// Listens for answers to `source`, from any sender of probes, until `ended` returns true. Maps each port to whether it is open.
+    /// Listens for answers to `source`, from any sender of probes, until `ended` returns true. Maps
+    /// each port to whether it is open.
     pub fn overhear(
         &self,
         source: Ipv4Addr,
@@ -171,7 +175,8 @@ impl Wire {
                     all_sent.get_or_insert(now);
                 }
             }
-            // While a fast scan runs it is alone; the question whether it was cut off waits until its end.
+            // While a fast scan runs it is alone; the question whether it was cut off waits until
+            // its end.
             let interval = if all_sent.is_some() {
                 plan.knock.unwrap_or(Duration::from_millis(20))
             } else {
@@ -236,9 +241,11 @@ pub struct Scan {
     pub answered: usize,
     /// Ports of them that said that they are open.
     pub open: usize,
-    /// From the first probe to the first knock of those that stayed without an answer; `None`: not cut off.
+    /// From the first probe to the first knock of those that stayed without an answer; `None`: not
+    /// cut off.
     pub cut_after: Option<Duration>,
-    /// From the first knock with an answer to the last, zero if that is the same; `None`: none had one.
+    /// From the first knock with an answer to the last, zero if that is the same; `None`: none had
+    /// one.
     pub opened: Option<Duration>,
 }
 

@@ -1,8 +1,10 @@
 //! What it costs the kernel to drop a packet, as the set of blocks grows.
 //!
-//! One thread sends SYNs into a veth pair as fast as it can, and the other end's rules drop them within the same system call (PACKET_QDISC_BYPASS, no
-//! other processor takes part): the time of a packet is that of making it, handing it over, and dropping it. What is not the drop is measured with a
-//! device that is down. Rounds go through all rows one after the other, so that what else the machine does hits all alike.
+//! One thread sends SYNs into a veth pair as fast as it can, and the other end's rules drop them
+//! within the same system call (PACKET_QDISC_BYPASS, no other processor takes part): the time of a
+//! packet is that of making it, handing it over, and dropping it. What is not the drop is measured
+//! with a device that is down. Rounds go through all rows one after the other, so that what else
+//! the machine does hits all alike.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use super::support::netns::Namespace;
 
 const PACKETS: u64 = 300_000;
 const ROUNDS: usize = 9;
-/// Half of a million blocks are all addresses of this network, so that a random source of it is blocked.
+/// Half of a million blocks are all addresses of this network, so that a random source of it is
+/// blocked.
 const MEMBERS: &str = "16.0.0.0/13";
 const ONE: &str = "16.0.0.1/32";
 const HOST: &str = "10.99.0.1";

@@ -1,11 +1,14 @@
-//! What it takes to keep blocks in force: `cargo bench --bench standing [-- flush|restore|drops|million]`, as root, some five minutes. Nothing of the
-//! machine's own firewall is touched, each daemon runs in a network namespace of its own.
+//! What it takes to keep blocks in force: `cargo bench --bench standing [--
+//! flush|restore|drops|million]`, as root, some five minutes. Nothing of the machine's own firewall
+//! is touched, each daemon runs in a network namespace of its own.
 //!
-//! - flush: 10,000 blocks, `nft flush ruleset`, until the table is back with all of them. Seen from outside, by the generation of the ruleset: a listener
-//!   to the kernel's notifications would slow down what it measures.
+//! - flush: 10,000 blocks, `nft flush ruleset`, until the table is back with all of them. Seen from
+//!   outside, by the generation of the ruleset: a listener to the kernel's notifications would slow
+//!   down what it measures.
 //! - restore: 100,000 stored blocks after a reboot, until they are in force.
 //! - drops: what a dropped packet costs, from no block to a million.
-//! - million: a million blocks added, listed, dumped, restored, restored again after a flush, lifted.
+//! - million: a million blocks added, listed, dumped, restored, restored again after a flush,
+//!   lifted.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -118,7 +121,8 @@ fn write(directory: &Path, mark: Mark, count: u32) {
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }
 
-/// A connection in the thread's namespace, where the rules of the built-in defaults are in place without a daemon.
+/// A connection in the thread's namespace, where the rules of the built-in defaults are in place
+/// without a daemon.
 fn installed() -> Connection {
     let mut connection = Connection::open(SCHEMA).unwrap();
     connection.install(&ruleset::for_config(&Config::default(), 32768..=60999)).unwrap();
@@ -170,8 +174,9 @@ fn repaired(by: By) -> Vec<f64> {
     gaps
 }
 
-/// How long the ruleset is locked after a flush. When nft exits and its socket is closed, the kernel holds the lock until all flushed objects
-/// are freed (nft_rcv_nl_event() in net/netfilter/nf_tables_api.c, Linux 6.10 and vendors' older ones).
+/// How long the ruleset is locked after a flush. When nft exits and its socket is closed, the
+/// kernel holds the lock until all flushed objects are freed (nft_rcv_nl_event() in
+/// net/netfilter/nf_tables_api.c, Linux 6.10 and vendors' older ones).
 fn wait_after_a_flush() -> f64 {
     let namespace = Namespace::new();
     namespace.enter(|| {
@@ -204,7 +209,8 @@ fn next_generation(connection: &mut Connection, from: u32) -> (Instant, u32) {
     }
 }
 
-/// Flushes, and measures by the generation how long the table is gone. `others`: the connection of a program that goes on.
+/// Flushes, and measures by the generation how long the table is gone. `others`: the connection of
+/// a program that goes on.
 fn gap(connection: &mut Connection, others: &mut Connection, by: By) -> Duration {
     let before = connection.generation().unwrap();
     let mut nft = match by {
@@ -222,7 +228,8 @@ fn gap(connection: &mut Connection, others: &mut Connection, by: By) -> Duration
     back - gone
 }
 
-/// One transaction brings every block; comments and counters follow in pieces. More than that would be a second repair.
+/// One transaction brings every block; comments and counters follow in pieces. More than that would
+/// be a second repair.
 fn gap_in_one_transaction(namespace: &Namespace, by: By) -> f64 {
     namespace.enter(|| {
         let (mut connection, mut others) =

@@ -1,4 +1,5 @@
-//! A million blocks: what it takes to put them in, to list them, to dump them, to bring them back, and what one more costs then.
+//! A million blocks: what it takes to put them in, to list them, to dump them, to bring them back,
+//! and what one more costs then.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +25,8 @@ fn milliseconds(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1000.0)
 }
 
-/// Memory of the machine that is used up between two moments: of the kernel's set, since the process itself is small.
+/// Memory of the machine that is used up between two moments: of the kernel's set, since the
+/// process itself is small.
 fn available() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
     text.lines()

@@ -10,7 +10,8 @@ use super::message::{Kind, MSG_PACKET, decode, write_verdict};
 use crate::capture::{Statistics, Verdict, Waiting};
 use crate::netlink::message::{Messages, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
 
-/// Packets in a batch verdict. The first waits for the last one's decision, so a batch must not be long; a verdict costs 1 us.
+/// Packets in a batch verdict. The first waits for the last one's decision, so a batch must not be
+/// long; a verdict costs 1 us.
 const VERDICT_RUN: u32 = 64;
 
 /// Equal verdicts on consecutive packets of one queue that are not written yet.
@@ -21,12 +22,14 @@ struct Run {
     verdict: Verdict,
 }
 
-/// The decoder with its counters and unwritten verdicts. Separate from the socket, so that tests can pass any bytes.
+/// The decoder with its counters and unwritten verdicts. Separate from the socket, so that tests
+/// can pass any bytes.
 #[derive(Debug, Clone)]
 pub struct Counters {
     /// The counts so far; `lost` includes only the gaps.
     pub statistics: Statistics,
-    /// Packets that the kernel dropped because a queue was full, as of the last [`super::Listener::read_status`].
+    /// Packets that the kernel dropped because a queue was full, as of the last
+    /// [`super::Listener::read_status`].
     pub(super) full: u64,
     /// Verdicts on packets that were gone, because their device was removed.
     pub gone: u64,
@@ -49,7 +52,8 @@ impl Counters {
         }
     }
 
-    /// Decodes a datagram, asks `on_packet` about its packets, and writes the verdicts that are due.
+    /// Decodes a datagram, asks `on_packet` about its packets, and writes the verdicts that are
+    /// due.
     pub fn on_datagram(
         &mut self,
         datagram: &[u8],
@@ -116,7 +120,8 @@ impl Counters {
     fn on_verdict(&mut self, kind: Kind, id: u32, verdict: Verdict, verdicts: &mut Writer) {
         let queue = self.queue.wrapping_add(kind as u16);
         let Some(slot) = self.runs.get_mut(kind as usize) else { return };
-        // A batch verdict applies to all waiting packets up to its number, so a different verdict must be written first.
+        // A batch verdict applies to all waiting packets up to its number, so a different verdict
+        // must be written first.
         match slot {
             Some(run) if run.verdict == verdict && run.count < VERDICT_RUN => {
                 (run.last, run.count) = (id, run.count + 1)
@@ -140,7 +145,8 @@ mod tests {
         MSG_VERDICT, MSG_VERDICT_BATCH, NF_ACCEPT, NF_DROP, NFQA_VERDICT_HDR,
     };
 
-    /// Passes packets (queue, number, verdict) through and returns the verdicts written: message type, queue, verdict, number.
+    /// Passes packets (queue, number, verdict) through and returns the verdicts written: message
+    /// type, queue, verdict, number.
     fn written(packets: &[(u16, u32, Verdict)]) -> Vec<(u16, u16, u32, u32)> {
         let (mut counters, mut verdicts) = (Counters::new(77), Writer::default());
         for (queue, id, verdict) in packets {
@@ -165,7 +171,8 @@ mod tests {
         let probes = [(77, 1, Drop), (77, 2, Drop), (77, 3, Drop)];
         assert_eq!(written(&probes), [(MSG_VERDICT_BATCH, 77, NF_DROP, 3)]);
         assert_eq!(written(&probes[..1]), [(MSG_VERDICT, 77, NF_DROP, 1)]);
-        // A connection between probes does not end their run, because its queue has its own numbers.
+        // A connection between probes does not end their run, because its queue has its own
+        // numbers.
         let mixed = [(77, 1, Drop), (78, 1, Accept), (77, 2, Drop), (78, 2, Drop), (77, 3, Accept)];
         assert_eq!(
             written(&mixed),

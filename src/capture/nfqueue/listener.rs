@@ -1,4 +1,5 @@
-//! The listener of the queues: binds and configures them, receives packets and sends verdicts. It never waits.
+//! The listener of the queues: binds and configures them, receives packets and sends verdicts. It
+//! never waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,15 +17,18 @@ use crate::capture::{
 use crate::netlink::message::Writer;
 use crate::netlink::socket::{self, Socket, is_overrun};
 
-/// Upper bound of what the kernel charges the receive buffer for a message: 1,280 with 256 bytes of a packet on Linux 6.18.
+/// Upper bound of what the kernel charges the receive buffer for a message: 1,280 with 256 bytes of
+/// a packet on Linux 6.18.
 const MESSAGE_COST_BYTES: usize = 2048;
-/// One part in this many of the receive buffer is for suspects' connections: retransmitted SYNs of a thousand suspects.
+/// One part in this many of the receive buffer is for suspects' connections: retransmitted SYNs of
+/// a thousand suspects.
 const CONNECTIONS_SHARE: usize = 8;
 
 /// Settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The number of the queue for probes (`capture.group`); the next number is the queue for suspects' connections. At most 65,534.
+    /// The number of the queue for probes (`capture.group`); the next number is the queue for
+    /// suspects' connections. At most 65,534.
     pub queue: u16,
     /// Let probes pass when their queue is full, for configurations that do not drop probes.
     pub probes_pass: bool,
@@ -40,9 +44,11 @@ impl Settings {
         Self {
             queue,
             probes_pass,
-            // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156 bytes still shows a whole TCP header.
+            // The longest IPv4 and TCP headers are 120 bytes; IPv6 with extension headers of 156
+            // bytes still shows a whole TCP header.
             copy_range: 256,
-            // 16 MiB in the kernel's accounting: 7,168 probes and 1,024 connections, a seventh of a second at 50,000 probes a second.
+            // 16 MiB in the kernel's accounting: 7,168 probes and 1,024 connections, a seventh of a
+            // second at 50,000 probes a second.
             receive_buffer: 8 * 1024 * 1024,
         }
     }
@@ -108,7 +114,8 @@ impl Listener {
         self.lengths
     }
 
-    /// Reads the kernel's status of both queues (zeroes if it is unknown) and updates the loss counts.
+    /// Reads the kernel's status of both queues (zeroes if it is unknown) and updates the loss
+    /// counts.
     pub fn read_status(&mut self) -> [QueueStatus; 2] {
         let text = read_table();
         let of = |queue| parse_status(&text, queue).unwrap_or_default();
@@ -135,10 +142,12 @@ impl Listener {
         Ok(())
     }
 
-    /// Unbinds the queues. The kernel drops the waiting packets: a client retransmits its SYN, which then passes.
+    /// Unbinds the queues. The kernel drops the waiting packets: a client retransmits its SYN,
+    /// which then passes.
     ///
     /// # Errors
-    /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener unbinds the queues in any case.
+    /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener unbinds the queues
+    /// in any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
         for queue in [self.settings.queue, self.settings.queue.wrapping_add(1)] {
             let unbind =
@@ -189,7 +198,8 @@ impl WaitingSource for Listener {
             counters.on_datagram(&std::mem::take(early), verdicts, on_packet);
         }
         let mut more = true;
-        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and foreign datagrams.
+        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and
+        // foreign datagrams.
         for _ in 0..bound {
             if done(counters) >= bound {
                 break;
@@ -205,7 +215,8 @@ impl WaitingSource for Listener {
                     more = false;
                     break;
                 }
-                // After an overrun the kernel queues nothing until the queue has been read empty, so read on.
+                // After an overrun the kernel queues nothing until the queue has been read empty,
+                // so read on.
                 Err(error) if is_overrun(&error) => counters.on_overrun(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Receive(error)),

@@ -39,7 +39,8 @@ const NFQA_PAYLOAD: u16 = 10;
 
 /// `NF_DROP` (linux/netfilter.h).
 pub(super) const NF_DROP: u32 = 0;
-/// `NF_ACCEPT`: continue with the next base chain. Never `NF_REPEAT`: the same rule would queue the packet again.
+/// `NF_ACCEPT`: continue with the next base chain. Never `NF_REPEAT`: the same rule would queue the
+/// packet again.
 pub(super) const NF_ACCEPT: u32 = 1;
 
 /// The queue of a packet.
@@ -51,7 +52,8 @@ pub enum Kind {
     Connection,
 }
 
-/// Decodes a packet of `queue` or the next queue; `None` for other messages and for packets without a packet header.
+/// Decodes a packet of `queue` or the next queue; `None` for other messages and for packets without
+/// a packet header.
 pub fn decode<'a>(message: &Message<'a>, queue: u16) -> Option<Waiting<'a>> {
     let (_family, resource, attributes) = message.nfgen()?;
     let kind = match resource.wrapping_sub(queue) {
@@ -92,7 +94,8 @@ pub(super) fn write_bind(
 ) {
     let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence);
     writer.nfgenmsg(0, queue);
-    // struct nfqnl_msg_config_cmd: command, a byte of padding, a protocol family that the kernel ignores.
+    // struct nfqnl_msg_config_cmd: command, a byte of padding, a protocol family that the kernel
+    // ignores.
     writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
     // struct nfqnl_msg_config_params is packed: copy range (big-endian), mode.
     let [a, b, c, d] = u32::from(copy_range).to_be_bytes();

@@ -1,4 +1,5 @@
-//! Reads the kernel's status of a queue from /proc/net/netfilter/nfnetlink_queue (nfnetlink_queue.c, `seq_show`).
+//! Reads the kernel's status of a queue from /proc/net/netfilter/nfnetlink_queue
+//! (nfnetlink_queue.c, `seq_show`).
 
 use std::fs;
 
@@ -22,7 +23,8 @@ pub(super) fn read_table() -> String {
     fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").unwrap_or_default()
 }
 
-/// Parses a queue's line: number, port, waiting, copy mode, copy range, dropped as full, dropped as not received, last number, 1.
+/// Parses a queue's line: number, port, waiting, copy mode, copy range, dropped as full, dropped as
+/// not received, last number, 1.
 pub(super) fn parse_status(text: &str, queue: u16) -> Option<QueueStatus> {
     text.lines().find_map(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u32>);

@@ -1,189 +1,14 @@
-//! Every combination of what is wanted, what is there and why we look, and the cases that need a story.
+//! Every combination of what is wanted, what is there and why we look, and the cases that need a
+//! story.
+
+mod fixtures;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use self::fixtures::*;
 use super::*;
-use crate::probe::Transport;
-
-const NOW: u64 = 10_000_000;
-
-fn now() -> MonoTime {
-    MonoTime::from_millis(NOW)
-}
-
-fn placement() -> Placement {
-    Placement::new(64)
-}
-
-fn source(name: &str) -> Source {
-    name.parse::<IpNet>().map_or_else(|_| Source::of(name.parse().unwrap(), 64), Source::from)
-}
-
-/// A block that began 100 s ago and ends in `left` seconds.
-fn wanted(name: &str, left: Option<u64>) -> Wanted {
-    Wanted::from(Block {
-        source: source(name),
-        exempt: Vec::new(),
-        since: MonoTime::from_millis(NOW - 100_000),
-        expires: left.map(|left| MonoTime::from_millis(NOW + left * 1000)),
-        port: Some(Port { transport: Transport::Tcp, number: 23 }),
-        reason: Reason::Manual("stored".to_owned()),
-    })
-}
-
-fn info(key: Key, end: Option<Key>, left: Option<u64>, comment: Option<&str>) -> ElementInfo {
-    let seconds = left.map(Duration::from_secs);
-    ElementInfo {
-        key,
-        end,
-        timeout: seconds,
-        expires: seconds,
-        packets: 5,
-        bytes: 9,
-        comment: comment.map(Into::into),
-    }
-}
-
-/// The element of a host.
-fn element(name: &str, left: Option<u64>, comment: Option<&str>) -> (SetId, ElementInfo) {
-    let Place::Host(set, key) = placement().place(source(name)) else {
-        panic!("{name} is a network")
-    };
-    (set, info(key, None, left, comment))
-}
-
-/// The interval of a network.
-fn interval(name: &str, left: Option<u64>, comment: Option<&str>) -> ElementInfo {
-    let range = Key::network(source(name).network());
-    info(*range.start(), Some(*range.end()), left, comment)
-}
-
-fn present(
-    hosts: Vec<(SetId, ElementInfo)>,
-    networks: [Vec<ElementInfo>; 2],
-    existed: bool,
-) -> Present {
-    let sets = if existed { super::super::element::BLOCKED.to_vec() } else { Vec::new() };
-    Present { hosts, networks, sets }
-}
-
-fn steps(
-    origin: Origin,
-    wanted: Vec<Wanted>,
-    present: &Present,
-    must_not: &dyn Fn(Source) -> bool,
-    total: usize,
-) -> Vec<Step> {
-    reconcile(
-        now(),
-        origin,
-        placement(),
-        wanted,
-        present,
-        &Limits { total, must_not: &|source, _| must_not(source) },
-    )
-}
-
-/// Of a reboot: nothing was taken out by another program.
-const LOST: Origin = Origin::Start { same_boot: false };
-/// A restart of the daemon alone.
-const RESTART: Origin = Origin::Start { same_boot: true };
-
-fn shown(step: &Step) -> String {
-    match step {
-        Step::Keep(block) => format!("keep {}", block.source),
-        Step::Adopt(block) => format!("adopt {}", block.source),
-        Step::Restore(block) => format!("restore {}", block.source),
-        Step::Complete(source) => format!("complete {source}"),
-        Step::Retime(block) => format!("retime {}", block.source),
-        Step::Unblock(source) => format!("unblock {source}"),
-        Step::Exempt(source, part) => format!("exempt {part} of {source}"),
-        Step::Drop(source, why) => format!("drop {source} {why:?}"),
-        Step::Delete(_, key) => format!("delete {key}"),
-    }
-}
-
-fn all(steps: &[Step]) -> Vec<String> {
-    let mut all: Vec<String> = steps.iter().map(shown).collect();
-    all.sort();
-    all
-}
-
-/// What is blocked when the steps are carried out.
-fn blocked(steps: &[Step]) -> BTreeMap<String, Adopted> {
-    let mut blocked = BTreeMap::new();
-    for step in steps {
-        if let Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) =
-            step
-        {
-            let before = blocked.insert(block.source.to_string(), block.clone());
-            assert!(before.is_none(), "{block:?} twice");
-        }
-    }
-    for step in steps {
-        if let Step::Unblock(source) = step {
-            blocked.remove(&source.to_string());
-        }
-    }
-    blocked
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Want {
-    Nothing,
-    Block,
-    Over,
-    Ending,
-    MustNot,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum There {
-    Nothing,
-    Same,
-    OtherEnd,
-    OtherComment,
-    Bare,
-    Stray,
-}
-
-const WANTS: [Want; 5] = [Want::Nothing, Want::Block, Want::Over, Want::Ending, Want::MustNot];
-const THERE: [There; 6] =
-    [There::Nothing, There::Same, There::OtherEnd, There::OtherComment, There::Bare, There::Stray];
-
-/// Every reason to look, with whether the set existed, and what it means that an element is missing.
-const ORIGINS: [(Origin, bool, Missing); 13] = [
-    (Origin::Start { same_boot: true }, true, Missing::TakenOut),
-    (Origin::Start { same_boot: true }, false, Missing::Lost),
-    (Origin::Start { same_boot: false }, true, Missing::Lost),
-    (Origin::Start { same_boot: false }, false, Missing::Lost),
-    (Origin::LateStore { same_boot: true, had_table: true }, true, Missing::TakenOut),
-    (Origin::LateStore { same_boot: true, had_table: true }, false, Missing::TakenOut),
-    (Origin::LateStore { same_boot: true, had_table: false }, true, Missing::Lost),
-    (Origin::LateStore { same_boot: false, had_table: true }, true, Missing::Lost),
-    (Origin::LateStore { same_boot: false, had_table: false }, false, Missing::Lost),
-    (Origin::Reload, true, Missing::Lost),
-    (Origin::Reload, false, Missing::Lost),
-    (Origin::Drift { notified: true }, true, Missing::TakenOut),
-    (Origin::Drift { notified: false }, true, Missing::Lost),
-];
-
-/// The seconds that a block has left.
-fn left(want: Want) -> u64 {
-    match want {
-        Want::Over => 0,
-        Want::Ending => 3,
-        _ => 900,
-    }
-}
-
-fn want(name: &str, want: Want) -> Vec<Wanted> {
-    if want == Want::Nothing { Vec::new() } else { vec![wanted(name, Some(left(want)))] }
-}
-
-const OURS: Option<&str> = Some("by hand: stored");
 
 #[test]
 fn a_host_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
@@ -216,7 +41,8 @@ fn a_host_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
                     (There::Nothing, Want::MustNot, Missing::Lost) => &["drop NeverBlock"],
                     (There::Nothing, Want::Over, _)
                     | (There::Nothing, Want::Ending, Missing::TakenOut) => &["drop Over"],
-                    // Whether another program's block must not be is for the engine, which lifts it.
+                    // Whether another program's block must not be is for the engine, which lifts
+                    // it.
                     (There::Stray, _, _) => &["delete", "restore"],
                     (_, Want::Nothing, _) => &["adopt"],
                     (There::Same, _, _) => &["keep"],
@@ -250,7 +76,8 @@ fn a_network_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
     let mut cases = 0;
     for (origin, existed, missing) in ORIGINS {
         for wants in WANTS {
-            // Intervals of several networks are cut and joined: comments say nothing, and no bits are left over.
+            // Intervals of several networks are cut and joined: comments say nothing, and no bits
+            // are left over.
             for there in
                 [There::Nothing, There::Same, There::OtherEnd, There::OtherComment, There::Bare]
             {
@@ -414,7 +241,8 @@ fn with_less_room_than_there_are_blocks_those_that_last_longest_stay_and_the_oth
         "retime 192.0.2.2",
     ];
     assert_eq!(with_room(5), kept);
-    // The kernel's end counts: the second has 60 s, whatever was stored. A network leaves with the difference of its set.
+    // The kernel's end counts: the second has 60 s, whatever was stored. A network leaves with the
+    // difference of its set.
     assert_eq!(
         with_room(3),
         [
@@ -531,7 +359,8 @@ fn an_interval_that_is_no_network_is_adopted_as_the_networks_and_hosts_that_make
     );
 }
 
-/// A program adds an element with bits below the prefix beside the one that is there: the block goes on.
+/// A program adds an element with bits below the prefix beside the one that is there: the block
+/// goes on.
 #[test]
 fn an_element_that_no_rule_looks_up_ends_no_block() {
     let stray = |last: u16| {
@@ -604,8 +433,9 @@ fn a_network_that_leaves_something_out_and_has_the_length_of_an_account_goes_on_
 }
 
 proptest! {
-    /// Store and kernel are what they were when the daemon was killed. Either may have had the last word on a source, but an acknowledged order is in both.
-    /// Then what was acknowledged as blocked is blocked, and what was acknowledged as unblocked is not.
+    /// Store and kernel are what they were when the daemon was killed. Either may have had the last
+    /// word on a source, but an acknowledged order is in both. Then what was acknowledged as
+    /// blocked is blocked, and what was acknowledged as unblocked is not.
     #[test]
     fn what_was_acknowledged_holds_after_the_merge(
         orders in proptest::collection::vec((0u8..12, any::<bool>(), any::<bool>()), 0..40),

@@ -81,8 +81,9 @@ impl Engine {
         }
     }
 
-    /// Unblocks every address of `target`: lifts blocks within it, and exempts it from blocks around it. A single IPv6 address stands for its
-    /// whole account. The block of an account is one element, which can leave nothing out: it is lifted.
+    /// Unblocks every address of `target`: lifts blocks within it, and exempts it from blocks
+    /// around it. A single IPv6 address stands for its whole account. The block of an account is
+    /// one element, which can leave nothing out: it is lifted.
     pub fn unblock_within(
         &mut self,
         now: MonoTime,
@@ -126,8 +127,8 @@ impl Engine {
         }
     }
 
-    /// Another program removed the element of a source: ends the block and forgets the evidence, as an unblock does. Returns whether
-    /// the source was blocked.
+    /// Another program removed the element of a source: ends the block and forgets the evidence, as
+    /// an unblock does. Returns whether the source was blocked.
     pub fn element_removed(
         &mut self,
         now: MonoTime,
@@ -143,7 +144,8 @@ impl Engine {
         was_blocked
     }
 
-    /// Another program removed a part of a blocked network: exempts that part. Returns whether this changed anything.
+    /// Another program removed a part of a blocked network: exempts that part. Returns whether this
+    /// changed anything.
     pub fn removed_part(
         &mut self,
         now: MonoTime,
@@ -155,8 +157,8 @@ impl Engine {
         self.blocks.removed_part(source, part, actions)
     }
 
-    /// Another program added an element or changed its timeout: takes over the kernel's values, or lifts the block of a never-block address.
-    /// Returns whether this changed anything.
+    /// Another program added an element or changed its timeout: takes over the kernel's values, or
+    /// lifts the block of a never-block address. Returns whether this changed anything.
     pub fn element_changed(
         &mut self,
         now: MonoTime,

@@ -1,4 +1,5 @@
-//! Handles the kernel's answers and timers: counts, renews and ends blocks, and sweeps out expired accounts.
+//! Handles the kernel's answers and timers: counts, renews and ends blocks, and sweeps out expired
+//! accounts.
 
 use std::time::Duration;
 
@@ -8,13 +9,15 @@ use crate::engine::blocks::Followup;
 use crate::engine::policy::Policy;
 use crate::engine::{Action, AllowList, MonoTime, Outcome, Reason, Source};
 
-/// Due blocks that one call of [`Engine::on_timer`] handles: a few milliseconds of work. [`Engine::next_timer`] asks for another call.
+/// Due blocks that one call of [`Engine::on_timer`] handles: a few milliseconds of work.
+/// [`Engine::next_timer`] asks for another call.
 const MAX_TIMERS_PER_CALL: usize = 4096;
 
 /// Accounts that one call of [`Engine::on_timer`] sweeps out at most.
 const MAX_SWEPT_PER_CALL: u32 = 4096;
 
-/// Blocks that one call of [`Engine::on_timer`] compares with the never-block lists: a millisecond with a long list.
+/// Blocks that one call of [`Engine::on_timer`] compares with the never-block lists: a millisecond
+/// with a long list.
 const MAX_REVIEWED_PER_CALL: usize = 4096;
 
 /// Delay before the next sweep when one call could not finish.
@@ -38,12 +41,14 @@ impl Engine {
                     self.offenders.note(now, source, self.policy.escalate.memory);
                 }
             }
-            // Otherwise the next probe would block the source again, a second after the administrator unblocked it.
+            // Otherwise the next probe would block the source again, a second after the
+            // administrator unblocked it.
             Followup::Forgiven(source) if self.policy.is_account(source) => {
                 self.forgive(now, source, actions);
                 self.ledger.forget(source);
             }
-            // If the address leaves the list before the hold expires, the hold would hide its probes until then.
+            // If the address leaves the list before the hold expires, the hold would hide its
+            // probes until then.
             Followup::Exempt(source) => {
                 if self.policy.reflex && self.policy.is_account(source) {
                     actions.push(Action::Release { source, forget: None });
@@ -89,7 +94,8 @@ impl Engine {
     }
 }
 
-/// The new timeout for the block of an unproven scan that continues; `None` if the policy does not block such scans (any more).
+/// The new timeout for the block of an unproven scan that continues; `None` if the policy does not
+/// block such scans (any more).
 fn renewal(
     policy: &Policy,
     always: &AllowList,

@@ -10,7 +10,8 @@ use crate::engine::status::Status;
 use crate::engine::{Action, MonoTime, Reason, Report, Source};
 use crate::probe::{Probe, ScanKind};
 
-/// Probes above the trigger that make a source persistent: a flood would have to send as many for each spoofed source.
+/// Probes above the trigger that make a source persistent: a flood would have to send as many for
+/// each spoofed source.
 const PERSISTENT_PROBES: u32 = 8;
 
 impl Engine {
@@ -54,11 +55,13 @@ impl Engine {
         Trigger::Passed
     }
 
-    /// Handles a probe for which the rules have held its source. The hold is released unless the source is blocked.
+    /// Handles a probe for which the rules have held its source. The hold is released unless the
+    /// source is blocked.
     ///
-    /// A block reaches the kernel before the hold expires, so that the hold needs no removal. When `block.unproven.per_minute` or `block.total`
-    /// prevents the block, the hold is released too, except in a flood of spoofed sources: a real scanner may be among them, and all holds
-    /// expire within seconds.
+    /// A block reaches the kernel before the hold expires, so that the hold needs no removal. When
+    /// `block.unproven.per_minute` or `block.total` prevents the block, the hold is released too,
+    /// except in a flood of spoofed sources: a real scanner may be among them, and all holds expire
+    /// within seconds.
     pub fn on_held(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
         let budget = |status: &Status| -> u64 {
             [NotBlocked::PerMinute, NotBlocked::Total]
@@ -80,8 +83,9 @@ impl Engine {
         trigger
     }
 
-    /// Handles a further probe of a source that the rules hold. It separates a scanner from a flood's spoofed sources when the blocks of the minute are
-    /// used up. If the source is blocked already, the probe is only counted.
+    /// Handles a further probe of a source that the rules hold. It separates a scanner from a
+    /// flood's spoofed sources when the blocks of the minute are used up. If the source is blocked
+    /// already, the probe is only counted.
     pub fn on_repeat(
         &mut self,
         now: MonoTime,
@@ -140,7 +144,8 @@ impl Engine {
         } else {
             Some(self.policy.unproven.timeout)
         };
-        // A scan whose block the kernel refused was reported before; each refusal has its own report.
+        // A scan whose block the kernel refused was reported before; each refusal has its own
+        // report.
         let is_new_scan = !self.blocks.was_refused(source);
         self.ledger.due_for_report(now, found);
         let reason = self.reason(now, source, probe.scan, proven);
@@ -157,8 +162,9 @@ impl Engine {
 
     /// Takes one of the blocks that unproven sources may get per minute.
     ///
-    /// A quarter is reserved for persistent sources: at a low trigger each spoofed source of a flood passes with its first packet and uses up the limit,
-    /// but is never seen again, while a real scanner sends more.
+    /// A quarter is reserved for persistent sources: at a low trigger each spoofed source of a
+    /// flood passes with its first packet and uses up the limit, but is never seen again, while a
+    /// real scanner sends more.
     fn take_unproven(&mut self, now: MonoTime, source: Source) -> bool {
         let reserve = u64::from(self.policy.unproven.per_minute) / 4;
         let probes = u32::from(self.policy.trigger()) + PERSISTENT_PROBES;
@@ -167,7 +173,8 @@ impl Engine {
                 && self.unproven.take(now))
     }
 
-    /// Reports a scan that is not blocked: once per window and source, and at most [`super::REPORTS_PER_MINUTE`] in all.
+    /// Reports a scan that is not blocked: once per window and source, and at most
+    /// [`super::REPORTS_PER_MINUTE`] in all.
     fn report_not_blocked(
         &mut self,
         now: MonoTime,

@@ -98,7 +98,8 @@ impl Engine {
         (!view.ports.is_empty()).then_some(view)
     }
 
-    /// How often the source that `address` belongs to was blocked as proven, within `block.escalate.memory`.
+    /// How often the source that `address` belongs to was blocked as proven, within
+    /// `block.escalate.memory`.
     pub fn blocks_before(&self, address: IpAddr) -> u32 {
         let source = self.policy.account(address);
         self.offenders.times(self.now, source, self.policy.escalate.memory)
@@ -114,8 +115,8 @@ impl Engine {
         self.blocks.view(source)
     }
 
-    /// The blocks in force, in pages: `places` bounds the work of one call; `from` is 0, or the position that the previous call returned. `None`:
-    /// this was the last page.
+    /// The blocks in force, in pages: `places` bounds the work of one call; `from` is 0, or the
+    /// position that the previous call returned. `None`: this was the last page.
     pub fn blocks_page(
         &self,
         from: usize,
@@ -124,7 +125,8 @@ impl Engine {
         self.blocks.page(from, places)
     }
 
-    /// Whether a block must not exist: it lies within a never-block list, or it is a scan's and overlaps one.
+    /// Whether a block must not exist: it lies within a never-block list, or it is a scan's and
+    /// overlaps one.
     pub fn must_not_block(&self, source: Source, reason: &Reason) -> bool {
         must_lift(&self.policy, &self.always, &self.never_block, source, reason)
     }

@@ -184,7 +184,8 @@ fn reshape_keeps_the_accounts() {
 }
 
 proptest! {
-    /// With any number of places, the ledger never counts more ports than were touched, and never exceeds its capacity.
+    /// With any number of places, the ledger never counts more ports than were touched, and never
+    /// exceeds its capacity.
     // P10, D13
     #[test]
     fn ledger_never_overcounts_or_exceeds_its_capacity(capacity in 0u32..30, trigger in 0u16..12, steps in proptest::collection::vec((0u32..20, 0u16..9, 0u64..400, 0u8..8), 1..300)) {

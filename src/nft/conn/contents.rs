@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{ANSWER_TIMEOUT, Connection, Failure, MAX_DUMP_ATTEMPTS, no_answer, one};
+use super::requests::one;
+use super::{ANSWER_TIMEOUT, Connection, Failure, MAX_DUMP_ATTEMPTS, no_answer};
 use crate::netlink::message::{Messages, NLM_F_DUMP};
 use crate::nft::decode;
 use crate::nft::element::{self, Element, ElementInfo, Key, RawElement};
@@ -11,11 +12,13 @@ use crate::nft::error::Error;
 use crate::nft::numbers::message;
 use crate::nft::schema::SetSpec;
 
-/// Elements that may be dumped without delaying other work. The kernel walks a set from its beginning for each 32 KiB of a dump, so that the time
-/// grows with the square: 10,000 elements take about 20 ms, 100,000 two seconds, a million minutes.
+/// Elements that may be dumped without delaying other work. The kernel walks a set from its
+/// beginning for each 32 KiB of a dump, so that the time grows with the square: 10,000 elements
+/// take about 20 ms, 100,000 two seconds, a million minutes.
 pub const LIGHT_DUMP: usize = 1000;
 
-/// Requests per datagram: their answers, for each of which the kernel charges about 1.3 kB, fit the receive buffer.
+/// Requests per datagram: their answers, for each of which the kernel charges about 1.3 kB, fit the
+/// receive buffer.
 const REQUESTS_PER_DATAGRAM: usize = 1000;
 
 impl Connection {
@@ -66,10 +69,12 @@ impl Connection {
         }
     }
 
-    /// The elements with these keys, in their order, as the kernel has them; `None` for what is not there. Of sets without intervals.
+    /// The elements with these keys, in their order, as the kernel has them; `None` for what is not
+    /// there. Of sets without intervals.
     ///
-    /// Many requests go in one datagram, and each costs the same however many elements the set has. The time of a dump grows with the square, because
-    /// the kernel walks from the beginning for each piece (nf_tables_dump_set() in net/netfilter/nf_tables_api.c).
+    /// Many requests go in one datagram, and each costs the same however many elements the set has.
+    /// The time of a dump grows with the square, because the kernel walks from the beginning for
+    /// each piece (nf_tables_dump_set() in net/netfilter/nf_tables_api.c).
     ///
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
@@ -171,13 +176,17 @@ impl Connection {
 
     /// Every element of a set; in sets of intervals, sorted.
     ///
-    /// A dump comes in pieces of 32 KiB. For each, the kernel walks the set from its beginning and skips as many elements as it has sent already. While it
-    /// resizes the hash table of a set, which takes milliseconds in the background after many elements were added or deleted, the order changes between
-    /// two pieces: some elements are sent twice, and as many not at all, without notice (nft_rhash_walk() in net/netfilter/nft_set_hash.c). So the dump is
-    /// repeated until each element is sent once; or, while other processes begin transactions all the time, until nothing new is sent.
+    /// A dump comes in pieces of 32 KiB. For each, the kernel walks the set from its beginning and
+    /// skips as many elements as it has sent already. While it resizes the hash table of a set,
+    /// which takes milliseconds in the background after many elements were added or deleted, the
+    /// order changes between two pieces: some elements are sent twice, and as many not at all,
+    /// without notice (nft_rhash_walk() in net/netfilter/nft_set_hash.c). So the dump is repeated
+    /// until each element is sent once; or, while other processes begin transactions all the time,
+    /// until nothing new is sent.
     ///
     /// # Errors
-    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if others change the ruleset all the time.
+    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if
+    /// others change the ruleset all the time.
     pub fn dump_set(&mut self, set: impl Into<SetSpec>) -> Result<Vec<ElementInfo>, Error> {
         let (set, table) = (set.into(), self.schema.table);
         let (mut all, mut known) = (Vec::new(), HashSet::new());
@@ -190,8 +199,9 @@ impl Connection {
             )?;
             let received = raw.len();
             if set.interval {
-                // A transaction comes into force element by element, and only a dump in several pieces notices. The half of an interval would reach up to
-                // the next one, or to the end of all addresses: it is believed when a second dump says the same.
+                // A transaction comes into force element by element, and only a dump in several
+                // pieces notices. The half of an interval would reach up to the next one, or to the
+                // end of all addresses: it is believed when a second dump says the same.
                 let is_whole = element::has_all_ends(&mut raw);
                 let found = element::join(set, raw);
                 let is_same = all.len() == found.len()
@@ -218,7 +228,8 @@ impl Connection {
         if set.interval { Err(self.changes_all_the_time()) } else { Ok(all) }
     }
 
-    /// The keys of a set without intervals, found as [`Connection::dump_set`] finds its elements, in less memory.
+    /// The keys of a set without intervals, found as [`Connection::dump_set`] finds its elements,
+    /// in less memory.
     ///
     /// # Errors
     /// As [`Connection::dump_set`].
@@ -243,8 +254,9 @@ impl Connection {
         Ok(known)
     }
 
-    /// Every element of a set, as by [`Connection::dump_set`]. A large set without intervals is not dumped if the keys `known` are all that it holds.
-    /// `count`: its number of elements, if the kernel reports it ([`SetInfo::count`](crate::nft::decode::SetInfo)).
+    /// Every element of a set, as by [`Connection::dump_set`]. A large set without intervals is not
+    /// dumped if the keys `known` are all that it holds. `count`: its number of elements, if the
+    /// kernel reports it ([`SetInfo::count`](crate::nft::decode::SetInfo)).
     ///
     /// # Errors
     /// As [`Connection::dump_set`].

@@ -1,4 +1,5 @@
-//! Comments of sets and elements, in the form of user data that nft(8) reads: libnftnl's udata.h. The kernel only keeps them.
+//! Comments of sets and elements, in the form of user data that nft(8) reads: libnftnl's udata.h.
+//! The kernel only keeps them.
 
 use crate::nft::element::COMMENT_MAX;
 
@@ -6,7 +7,8 @@ pub(super) fn put_comment(userdata: &mut Vec<u8>, kind: u8, comment: &str) {
     write_comment(kind, comment, &mut |byte| userdata.push(byte));
 }
 
-/// Type, length with NUL, text, NUL. What nft could not read back, or would show as control characters, becomes `?`.
+/// Type, length with NUL, text, NUL. What nft could not read back, or would show as control
+/// characters, becomes `?`.
 pub(super) fn write_comment(kind: u8, comment: &str, put: &mut impl FnMut(u8)) {
     let mut length = comment.len().min(COMMENT_MAX);
     while !comment.is_char_boundary(length) {

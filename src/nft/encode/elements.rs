@@ -15,7 +15,8 @@ use crate::nft::numbers::{
 };
 use crate::nft::schema::{SetSpec, Table};
 
-/// Bytes of an element list in one message: well below the 65,535 that the attribute's length can say.
+/// Bytes of an element list in one message: well below the 65,535 that the attribute's length can
+/// say.
 const LIST_MAX: usize = 60_000;
 
 /// Counter and remaining time of an element that is written.
@@ -34,7 +35,8 @@ impl Past {
     }
 }
 
-/// A list of elements being written: [`Elements::begin`], [`Elements::push`] each, [`Elements::end`].
+/// A list of elements being written: [`Elements::begin`], [`Elements::push`] each,
+/// [`Elements::end`].
 #[must_use = "the message has to be ended"]
 pub struct Elements {
     message: Open,
@@ -160,11 +162,13 @@ pub fn add_ranges(
 pub enum Counters {
     /// All, with their last values.
     Now,
-    /// Those that the set defines. Where each element has its own ([`SetSpec::element_counters`]), they follow in a later transaction.
+    /// Those that the set defines. Where each element has its own ([`SetSpec::element_counters`]),
+    /// they follow in a later transaction.
     Later,
 }
 
-/// Elements that were in the kernel before, with their remaining time, and their counters if the set still counts.
+/// Elements that were in the kernel before, with their remaining time, and their counters if the
+/// set still counts.
 pub fn add_again(
     out: &mut Writer,
     table: Table,
@@ -177,7 +181,8 @@ pub fn add_again(
         let timeout = info.timeout.filter(|_| set.timeouts);
         let element =
             Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
-        // A set with a counter creates one for each element; sending one with value zero costs the kernel a look-up by name each.
+        // A set with a counter creates one for each element; sending one with value zero costs the
+        // kernel a look-up by name each.
         let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
         let has_own = set.id.element_counters && counters == Counters::Now;
         (

@@ -1,8 +1,8 @@
-//! The model, expressions and elements written as netlink messages of nf_tables (linux/netfilter/nf_tables.h). Pure: bytes into a
-//! [`Writer`](crate::netlink::message::Writer).
+//! The model, expressions and elements written as netlink messages of nf_tables
+//! (linux/netfilter/nf_tables.h). Pure: bytes into a [`Writer`](crate::netlink::message::Writer).
 //!
-//! Each function writes one message, but for those that take any number of elements. Order within a transaction, and what is acknowledged, is
-//! the caller's to decide.
+//! Each function writes one message, but for those that take any number of elements. Order within a
+//! transaction, and what is acknowledged, is the caller's to decide.
 
 mod batch;
 mod comment;

@@ -1,4 +1,5 @@
-//! Messages that create and delete tables, sets, chains, rules, stateful objects and flowtables. Elements of sets have a file of their own.
+//! Messages that create and delete tables, sets, chains, rules, stateful objects and flowtables.
+//! Elements of sets have a file of their own.
 
 use super::batch::{of_table, open};
 use super::comment::put_comment;
@@ -67,7 +68,8 @@ pub fn set_flags(set: &Set) -> u32 {
     .sum()
 }
 
-/// nft's number for the key's type; the kernel only keeps it (nftables, datatype.h; `TYPE_BITS` is 6).
+/// nft's number for the key's type; the kernel only keeps it (nftables, datatype.h; `TYPE_BITS` is
+/// 6).
 pub fn key_type(id: SetSpec) -> u32 {
     id.key.iter().fold(0, |number, kind| {
         (number << 6)

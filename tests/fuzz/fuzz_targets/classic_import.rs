@@ -1,6 +1,8 @@
-//! Any configuration, init script's settings and ignore file of PortSentry 1.2 or 2.x: a file that parses and warnings, or findings that can be shown.
+//! Any configuration, init script's settings and ignore file of PortSentry 1.2 or 2.x: a file that
+//! parses and warnings, or findings that can be shown.
 //!
-//! Give the files of `tests/classic` as further corpus directories. A line of `%%` parts the three files.
+//! Give the files of `tests/classic` as further corpus directories. A line of `%%` parts the three
+//! files.
 #![no_main]
 
 use std::path::PathBuf;

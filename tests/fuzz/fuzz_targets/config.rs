@@ -1,6 +1,7 @@
 //! Any file: a configuration that prints as itself, or findings that can be shown.
 //!
-//! Give the files of `tests/configuration` and `contrib` as further corpus directories: the keys cannot be guessed.
+//! Give the files of `tests/configuration` and `contrib` as further corpus directories: the keys
+//! cannot be guessed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

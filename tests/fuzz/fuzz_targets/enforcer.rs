@@ -1,4 +1,5 @@
-//! Any history of orders, scans, edits of other programs, losses and refusals of the kernel: what `tests/pure/enforcer.rs` holds after each step.
+//! Any history of orders, scans, edits of other programs, losses and refusals of the kernel: what
+//! `tests/pure/enforcer.rs` holds after each step.
 #![no_main]
 
 #[path = "../../support/enforcer_world.rs"]

@@ -1,4 +1,5 @@
-//! Any history of probes, commands, answers, reloads and clocks: the invariants of `tests/pure/engine.rs` hold after each step and at the end.
+//! Any history of probes, commands, answers, reloads and clocks: the invariants of
+//! `tests/pure/engine.rs` hold after each step and at the end.
 #![no_main]
 
 #[path = "../../support/world.rs"]

@@ -1,4 +1,5 @@
-//! Any bytes on the socket between daemon and helper, in pieces of any size: lines that are read write as themselves, and memory stays bounded.
+//! Any bytes on the socket between daemon and helper, in pieces of any size: lines that are read
+//! write as themselves, and memory stays bounded.
 #![no_main]
 
 use std::fmt::Debug;

@@ -1,4 +1,5 @@
-//! Any hosts.deny: our section is found or its damage has a line, and writing it keeps the lines of others.
+//! Any hosts.deny: our section is found or its damage has a line, and writing it keeps the lines of
+//! others.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

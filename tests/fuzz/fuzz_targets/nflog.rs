@@ -1,4 +1,5 @@
-//! Any datagram on the NFLOG socket: what is handed out lies inside of it, and what is counted fits together.
+//! Any datagram on the NFLOG socket: what is handed out lies inside of it, and what is counted fits
+//! together.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Any datagram on the NFQUEUE socket: what is handed out lies inside of it, what is counted fits together, and no verdict names a packet that did not come.
+//! Any datagram on the NFQUEUE socket: what is handed out lies inside of it, what is counted fits
+//! together, and no verdict names a packet that did not come.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

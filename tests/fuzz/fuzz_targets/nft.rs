@@ -1,4 +1,5 @@
-//! Any message of nf_tables, from nowhere, about our table, or a real one that was damaged: each decoder, and the intervals put together.
+//! Any message of nf_tables, from nowhere, about our table, or a real one that was damaged: each
+//! decoder, and the intervals put together.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -12,7 +13,8 @@ use portsentry::nft::lower::lower;
 use portsentry::nft::{Element, decode};
 use portsentry::ruleset::{self, SCHEMA, SetId};
 
-/// Attribute 1 of every message but those of generations: `NFTA_TABLE_NAME`, `NFTA_SET_TABLE` and so on (linux/netfilter/nf_tables.h).
+/// Attribute 1 of every message but those of generations: `NFTA_TABLE_NAME`, `NFTA_SET_TABLE` and
+/// so on (linux/netfilter/nf_tables.h).
 const TABLE_NAME: u16 = 1;
 /// `NFTA_SET_ELEM_LIST_SET`.
 const ELEMS_SET: u16 = 2;

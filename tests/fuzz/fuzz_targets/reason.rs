@@ -1,5 +1,5 @@
-//! Any comment of an element that somebody put into our sets: the reason that is read from it fits into a comment, and
-//! what is read back from there settles.
+//! Any comment of an element that somebody put into our sets: the reason that is read from it fits
+//! into a comment, and what is read back from there settles.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Any payload of an address, route or next-hop message. neli's decoders are under test here as well.
+//! Any payload of an address, route or next-hop message. neli's decoders are under test here as
+//! well.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

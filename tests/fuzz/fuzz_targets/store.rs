@@ -1,4 +1,5 @@
-//! Any rows of the state database, of any types, some with the right checksum: what is read from them is in range, and is what is read again once it is written.
+//! Any rows of the state database, of any types, some with the right checksum: what is read from
+//! them is in range, and is what is read again once it is written.
 #![no_main]
 
 use std::path::Path;
@@ -15,7 +16,8 @@ const ROWS_MAX: usize = 32;
 /// Longest text or blob, bytes: a touch is 12 of them.
 const FIELD_MAX: usize = 64;
 
-/// Tables without types and constraints: a damaged file may hold anything anywhere. The last column but for `mark` is the checksum.
+/// Tables without types and constraints: a damaged file may hold anything anywhere. The last column
+/// but for `mark` is the checksum.
 const TABLES: [(&str, &[&str]); 5] = [
     ("mark", &["boot", "wall", "clock"]),
     ("blocks", &["subject", "prefix", "since", "expires", "port", "reason", "sum"]),
@@ -79,7 +81,8 @@ impl Input<'_> {
     }
 }
 
-/// The checksum as the store computes it: FNV-1a over each field with its length; NULL is an empty field.
+/// The checksum as the store computes it: FNV-1a over each field with its length; NULL is an empty
+/// field.
 fn checksum(values: &[Value]) -> i64 {
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
     for value in values {

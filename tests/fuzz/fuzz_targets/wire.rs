@@ -1,4 +1,5 @@
-//! Any packet: its views lie inside of it, and what is made a probe of comes from one host and went to this one.
+//! Any packet: its views lie inside of it, and what is made a probe of comes from one host and went
+//! to this one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,8 @@
-//! The same table, set, chain and element by five roads: this project's encoder, libnftnl (nftnl + mnl), rustables, nlink, and spawning nft(8).
+//! The same table, set, chain and element by five roads: this project's encoder, libnftnl (nftnl +
+//! mnl), rustables, nlink, and spawning nft(8).
 //!
-//! The tests hold what the kernel then lists against each other; the program times the roads side by side.
+//! The tests hold what the kernel then lists against each other; the program times the roads side
+//! by side.
 
 pub mod libnftnl;
 pub mod namespace;

@@ -1,4 +1,5 @@
-//! libnftnl and libmnl, through the crates nftnl and mnl; the element's timeout, which nftnl's safe half cannot say, through nftnl-sys.
+//! libnftnl and libmnl, through the crates nftnl and mnl; the element's timeout, which nftnl's safe
+//! half cannot say, through nftnl-sys.
 
 use std::ffi::CStr;
 use std::net::Ipv4Addr;
@@ -76,7 +77,8 @@ impl Road for Libnftnl {
         let table = Table::new(TABLE, ProtoFamily::Inet);
         let mut set = Set::new_named(SET, 1, &table, ProtoFamily::Inet);
         set.add(&address);
-        // SAFETY: the iterator is created from a live set, ended before it, and yields the one element just added.
+        // SAFETY: the iterator is created from a live set, ended before it, and yields the one
+        // element just added.
         unsafe {
             let elements = sys::nftnl_set_elems_iter_create(set.as_ptr().as_ptr());
             let element = sys::nftnl_set_elems_iter_cur(elements);

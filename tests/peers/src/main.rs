@@ -1,6 +1,8 @@
-//! Times the roads side by side, in one run, on one kernel: adding an element, and the whole way from a packet to the committed element.
+//! Times the roads side by side, in one run, on one kernel: adding an element, and the whole way
+//! from a packet to the committed element.
 //!
-//! Each round goes through all roads in turn, so that what disturbs the machine disturbs all of them. Figures are microseconds.
+//! Each round goes through all roads in turn, so that what disturbs the machine disturbs all of
+//! them. Figures are microseconds.
 
 use std::net::Ipv4Addr;
 use std::sync::mpsc;
@@ -103,7 +105,8 @@ fn time_adds(count: usize) -> Vec<Times> {
     })
 }
 
-/// Two namespaces on a veth pair; the scanner sends one SYN at a time from an address never seen before, the host logs, judges, and blocks it.
+/// Two namespaces on a veth pair; the scanner sends one SYN at a time from an address never seen
+/// before, the host logs, judges, and blocks it.
 fn time_packets(count: usize) -> Vec<Times> {
     let (host, scanner) = (Namespace::new(), Namespace::new());
     ip(&[

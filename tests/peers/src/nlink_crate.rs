@@ -1,4 +1,5 @@
-//! nlink: an asynchronous library, driven here by a tokio runtime on the calling thread, so that no hop to another thread is timed with it.
+//! nlink: an asynchronous library, driven here by a tokio runtime on the calling thread, so that no
+//! hop to another thread is timed with it.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

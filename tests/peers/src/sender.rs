@@ -1,4 +1,5 @@
-//! Single TCP SYN packets from any source address, through a raw socket (raw(7)). Only ever used inside a network namespace of this program.
+//! Single TCP SYN packets from any source address, through a raw socket (raw(7)). Only ever used
+//! inside a network namespace of this program.
 
 use std::io;
 use std::net::Ipv4Addr;

@@ -1,4 +1,5 @@
-//! The engine's tests, a file for each kind of input. Random sequences are in `tests/pure/engine.rs`.
+//! The engine's tests, a file for each kind of input. Random sequences are in
+//! `tests/pure/engine.rs`.
 
 mod configuration;
 mod manual;

@@ -294,7 +294,8 @@ fn hold_is_released_without_evidence_or_when_allowed() {
         policy.scan_trigger = 2;
         policy.allow = ["203.0.113.7/32".parse().unwrap()].into_iter().collect();
     });
-    // The ledger has seen one port: the buckets are from another configuration, or messages were lost.
+    // The ledger has seen one port: the buckets are from another configuration, or messages were
+    // lost.
     bench.held("203.0.113.9", [1]);
     // Allowed since the packet left the kernel.
     bench.held("203.0.113.7", [1, 2, 3, 4]);

@@ -1,0 +1,69 @@
+//! The size of the ledger, and the keys of its sources.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{INDEX, PORT_BYTES_MAX, TRIGGER_MAX};
+use crate::engine::Source;
+use crate::engine::account::AMBIGUOUS_TRIGGER_MIN;
+use crate::rate::TokenBucket;
+
+/// A source as a number; IPv4 addresses in their mapped form (RFC 4291, 2.5.5.2), which no packet's
+/// source may have.
+///
+/// Two 64-bit words: the alignment of a `u128` would cost a newcomer sixteen bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Key(pub(super) u64, pub(super) u64);
+
+impl From<Source> for Key {
+    fn from(source: Source) -> Self {
+        let bits = match source.addr() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        Self((bits >> 64) as u64, bits as u64)
+    }
+}
+
+impl Key {
+    pub(super) fn source(self, ipv6_prefix: u8) -> Source {
+        Source::of(
+            IpAddr::V6(Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1))),
+            ipv6_prefix,
+        )
+    }
+}
+
+/// The ledger's dimensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Shape {
+    pub(in crate::engine) capacity: u32,
+    pub(in crate::engine) trigger: u16,
+    /// Milliseconds.
+    pub(in crate::engine) window: u64,
+    /// Leading bits of an IPv6 account.
+    pub(in crate::engine) ipv6_prefix: u8,
+}
+
+impl Shape {
+    /// Places of one tier.
+    pub(super) fn third(self) -> u32 {
+        (self.capacity / 3).clamp(1, INDEX / 2)
+    }
+
+    pub(super) fn suspects(self) -> u32 {
+        let fit = PORT_BYTES_MAX / (slots(self.trigger) * size_of::<u64>());
+        self.third().min(u32::try_from(fit).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn tokens(self) -> TokenBucket {
+        // An eighth saved up: the first minutes after a start see many sources at once.
+        let third = u64::from(self.third());
+        TokenBucket::new(third, self.window, (third / 8).max(1))
+    }
+}
+
+/// Ports in a suspect's account: one more than the trigger, for plain and for ambiguous evidence.
+pub(super) const fn slots(trigger: u16) -> usize {
+    let trigger = if trigger > TRIGGER_MAX { TRIGGER_MAX } else { trigger };
+    (if trigger > AMBIGUOUS_TRIGGER_MIN { trigger } else { AMBIGUOUS_TRIGGER_MIN }) as usize + 1
+}

@@ -1,0 +1,22 @@
+use super::*;
+use crate::netlink::message::{Messages, Writer};
+use crate::nft::decode::{self, RuleInfo};
+use crate::nft::encode;
+use crate::nft::lower::lower;
+
+#[test]
+fn every_rule_reads_back_as_written() {
+    let table = SCHEMA.table;
+    for chain in for_config(&Config::default(), 32768..=60999).chains {
+        for wanted in &chain.rules {
+            let mut out = Writer::default();
+            let expressions = lower(wanted);
+            encode::new_rule(&mut out, table, 1, chain.name, &expressions);
+            let message = Messages(out.bytes()).next().unwrap();
+            assert_eq!(
+                decode::rule(&message, table),
+                Some(RuleInfo { chain: chain.name.to_owned(), expressions })
+            );
+        }
+    }
+}
