@@ -5,7 +5,7 @@
 //!                         ^                                        |
 //!   store, reload --> reconcile --Step--> engine, backlog          |
 //!                         ^                                        |
-//!                       drift <------- notifications, dumps -------+
+//!                       repair <------ notifications, dumps -------+
 //! ```
 //!
 //! * [`element`](mod@element): a block as an element and back. `networks`: overlapping networks as
@@ -14,8 +14,8 @@
 //!   engine's actions out, by the `executor`.
 //! * `start`: rules and blocks as a whole. `backlog`: what follows in pieces. `exempt`: the
 //!   never-block list in the kernel.
-//! * `drift`: what other programs did, from notifications (`change`) and from reading; `fight` when
-//!   they do it again and again.
+//! * `repair`: what other programs did, from notifications (`change`) and from reading; `drift` is
+//!   its state, `fight` tells when they do it again and again.
 //! * `kernel`: what all this needs of nf_tables. [`view`]: the sets as lists show them.
 //!
 //! Never here: who scans (the engine's), a file, a name, a wait for anything but netlink.
@@ -31,6 +31,7 @@ mod fight;
 mod kernel;
 mod networks;
 mod reconcile;
+mod repair;
 mod start;
 pub mod view;
 

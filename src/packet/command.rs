@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::reload::Reload;
 use crate::config::Config;
 use crate::enforce::{BlockError, Repairs};
 use crate::engine::{self, AllowList, MonoTime, Offender, Reason, Source, Unblocked};
@@ -16,6 +15,21 @@ use crate::ruleset::reflex::Tally;
 use crate::store::{Block, EngineReader, Stored};
 use crate::sys::mailbox::{Answer, Link};
 use crate::{capture, decoy};
+
+/// What came of a reload. There is nothing between the two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// Nothing has changed.
+    Refused {
+        /// Why, for the administrator.
+        findings: String,
+    },
+    /// The new configuration is in force.
+    Applied {
+        /// What the administrator has to know beside that.
+        warnings: Vec<String>,
+    },
+}
 
 /// All that the thread needs to start or to change its ways.
 pub struct Setup {

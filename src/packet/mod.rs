@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
+pub use self::command::Reload;
 use self::command::{Command, Setup};
 use self::intake::Intake;
 use self::queue::PacketQueues;
@@ -46,7 +47,6 @@ use crate::sys::poll;
 
 pub use self::error::StartError;
 pub use self::observers::Observers;
-pub use self::reload::Reload;
 
 /// Commands that are handled before packets are looked at again.
 const COMMANDS_PER_WAKE: usize = 16;

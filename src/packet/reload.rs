@@ -1,6 +1,6 @@
 //! Another configuration comes into force while packets go on.
 
-use super::command::Setup;
+use super::command::{Reload, Setup};
 use super::{PacketThread, intake};
 use crate::capture::nflog::{Listener, Settings};
 use crate::config::Config;
@@ -8,21 +8,6 @@ use crate::enforce::{InForce, Observer};
 use crate::engine::{MonoTime, Policy};
 use crate::errors::error_chain;
 use crate::journal::Notice;
-
-/// What came of a reload. There is nothing between the two.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reload {
-    /// Nothing has changed.
-    Refused {
-        /// Why, for the administrator.
-        findings: String,
-    },
-    /// The new configuration is in force.
-    Applied {
-        /// What the administrator has to know beside that.
-        warnings: Vec<String>,
-    },
-}
 
 impl PacketThread {
     /// Puts another configuration in force, or changes nothing and says why.

@@ -1,7 +1,8 @@
 //! Reading the sets again, in pieces, and reporting what other programs did to them.
 
-use super::{Drift, Findings, INTERVALS_PER_WAKE, KEYS_PER_WAKE, Reading};
-use crate::enforce::element::{self};
+use super::{INTERVALS_PER_WAKE, KEYS_PER_WAKE};
+use crate::enforce::drift::{Drift, Findings, Reading};
+use crate::enforce::element;
 use crate::enforce::enforcer::{Enforcer, Observer};
 use crate::enforce::kernel::{Author, Dump, Kernel, Wanted};
 use crate::enforce::networks::{Family, Span};
