@@ -7,7 +7,7 @@
 //!
 //! Bounds: a client has one task at most, which is cancelled when the client disconnects, so a lane
 //! has no more tasks than there are clients. A requested change is made even if its client is gone;
-//! [`CHANGES_MAX`] of them may wait.
+//! `CHANGES_MAX` of them may wait.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;

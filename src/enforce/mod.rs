@@ -8,7 +8,7 @@
 //!                       repair <------ notifications, dumps -------+
 //! ```
 //!
-//! * [`element`](mod@element): a block as an element and back. `networks`: overlapping networks as
+//! * `element`: a block as an element and back. `networks`: overlapping networks as
 //!   disjoint intervals.
 //! * `reconcile`: wanted, present and origin give steps: pure. `enforcer`: carries steps and the
 //!   engine's actions out, by the `executor`.

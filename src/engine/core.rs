@@ -31,9 +31,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// The detection engine. See the [module](super).
 ///
-/// Every [`Action::Block`], [`Action::Unblock`] and [`Action::Count`] must be answered by exactly
-/// one [`Outcome`](super::Outcome): until then nothing else is ordered for the same source. A time
-/// before the last one counts as the last one.
+/// Every [`Action`](super::Action) that asks for a change or a count must be answered by exactly one
+/// [`Outcome`](super::Outcome): until then nothing else is ordered for the same source. A time before
+/// the last one counts as the last one.
 #[derive(Debug)]
 pub struct Engine {
     policy: Policy,

@@ -1,7 +1,7 @@
 //! Our table: the sets, chains and rules for a configuration. Every rule has a comment that says
 //! why it exists.
 //!
-//! * [`sets`]: the sets and their keys. [`statements`]: building blocks of rules.
+//! * [`sets`]: the sets and their keys. `statements`: building blocks of rules.
 //! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 

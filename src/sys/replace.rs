@@ -176,7 +176,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, "", bytes, Expected::Anything, mode)
 }
 
-/// Creates the file at `path` as [`write`] does, unless it exists: if several processes try at
+/// Creates the file at `path` as [`write()`] does, unless it exists: if several processes try at
 /// once, one succeeds.
 ///
 /// # Errors

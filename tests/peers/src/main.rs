@@ -155,12 +155,11 @@ fn time_packets(count: usize) -> Vec<Times> {
                 }
             });
         });
-        let times = host.enter(move || judge_and_block(count, &send, &started));
-        times
+        host.enter(move || detect_and_block(count, &send, &started))
     })
 }
 
-fn judge_and_block(
+fn detect_and_block(
     count: usize,
     send: &mpsc::Sender<Ipv4Addr>,
     started: &mpsc::Receiver<Instant>,
@@ -198,7 +197,7 @@ fn judge_and_block(
                         engine.on_probe(now, &probe, &mut actions);
                         for action in actions.drain(..) {
                             if let Action::Block { source, .. } = action {
-                                let source = match source.addr {
+                                let source = match source.addr() {
                                     std::net::IpAddr::V4(source) => source,
                                     std::net::IpAddr::V6(_) => continue,
                                 };
