@@ -289,6 +289,9 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         }
         None => writeln!(out, "{} is not blocked.", shown.address)?,
     }
+    if let Some(network) = &shown.exempt_from {
+        pair(out, "exempt from", &format!("the block of {network}"))?;
+    }
     if let Some(allowed) = &shown.allowed {
         pair(out, "never block", &format!("{} ({})", allowed.address, allowed.origin))?;
     }

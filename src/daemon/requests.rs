@@ -199,14 +199,17 @@ impl RequestHandler {
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
         };
         // The rules accept a never-blocked address before they look for a block around it.
-        let block = if allowed.is_some() { None } else { self.block_over(target)? };
-        if account.is_none() && block.is_none() && allowed.is_none() && blocks_before == 0 {
+        let (block, exempt_from) =
+            if allowed.is_some() { (None, None) } else { self.block_over(target)? };
+        let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
+        if !is_known && block.is_none() && exempt_from.is_none() {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
         }
         let ports = account.as_ref().map(|account| account.ports.as_slice()).unwrap_or_default();
         let scans: BTreeSet<_> = ports.iter().map(|touch| touch.scan).collect();
         Ok(Shown {
             address: target,
+            exempt_from,
             allowed,
             touched: ports.len() as u64,
             ports: ports.iter().map(|touch| touch.port.to_string()).collect(),
@@ -220,8 +223,12 @@ impl RequestHandler {
         })
     }
 
-    /// The block that covers an address: of itself, its prefix, or a network around it.
-    fn block_over(&mut self, target: Target) -> Result<Option<BlockRow>, Refusal> {
+    /// The block that covers an address: of itself, its prefix, or a network around it. Without
+    /// one, the blocked network that it is exempt from.
+    fn block_over(
+        &mut self,
+        target: Target,
+    ) -> Result<(Option<BlockRow>, Option<Target>), Refusal> {
         let prefix = self.ipv6_prefix();
         let source = target.source(prefix);
         if let Place::Host(set, key) = Placement::new(prefix).place(source)
@@ -230,17 +237,18 @@ impl RequestHandler {
         {
             let block = [(source, info)];
             let reasons = reasons(&self.packets, &block)?;
-            return Ok(block
+            let block = block
                 .iter()
                 .map(|(source, info)| row(*source, info, None, reasons.get(source)))
-                .next());
+                .next();
+            return Ok((block, None));
         }
-        let covers = |row: &BlockRow| {
-            let is_exempt =
-                row.exempt.iter().any(|exempt| exempt.network().contains(&target.network()));
-            row.address.network().contains(&target.network()) && !is_exempt
-        };
-        Ok(self.network_rows()?.into_iter().find(covers))
+        let contains = |around: &Target| around.network().contains(&target.network());
+        let around = self.network_rows()?.into_iter().filter(|row| contains(&row.address));
+        let (exempt, covering): (Vec<_>, Vec<_>) =
+            around.partition(|row| row.exempt.iter().any(contains));
+        let exempt_from = exempt.first().filter(|_| covering.is_empty()).map(|row| row.address);
+        Ok((covering.into_iter().next(), exempt_from))
     }
 
     fn block(

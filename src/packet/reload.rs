@@ -20,8 +20,9 @@ impl PacketThread {
 
     fn try_reconfigure(&mut self, now: MonoTime, setup: Setup) -> Result<Vec<String>, String> {
         let blocks = self.enforcer.engine.status().ordered;
-        if blocks > setup.config.block.total as usize {
-            let total = setup.config.block.total;
+        let total = setup.config.block.total;
+        // More may be there already, by another program's doing: no reason to refuse other changes.
+        if total < self.config.block.total && blocks > total as usize {
             return Err(format!(
                 "block.total is {total}, and {blocks} blocks are in force; set it to {blocks} or more, or lift some first (portsentryctl unblock)"
             ));

@@ -245,6 +245,10 @@ fn an_unblock_within_a_blocked_network_exempts_the_address_and_says_so() {
     );
     let list = output_text(&daemon.ctl(&["list"]));
     assert!(list.contains("203.0.113.0/24 except 203.0.113.5, 203.0.113.6"), "{list}");
+    let show = output_text(&daemon.ctl(&["show", "203.0.113.6"]));
+    assert!(show.contains("203.0.113.6 is not blocked"), "{show}");
+    assert!(show.contains("the block of 203.0.113.0/24"), "{show}");
+    assert!(output_text(&daemon.ctl(&["show", "203.0.113.7"])).contains("is blocked"));
     done(&daemon.ctl(&["unblock", "203.0.113.0/24"]));
     assert!(
         output_text(&daemon.ctl(&["unblock", "203.0.113.5"]))

@@ -152,7 +152,7 @@ fn silence_during<T>(daemon: &Daemon<'_>, work: impl FnOnce() -> T) -> (Duration
 fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
     let scene = scene!();
     let mut daemon = Daemon::start(&scene.host, "block: { total: 10 }");
-    let chains = scene.chains();
+    let old_chains = scene.chains();
     done(&daemon.ctl(&["block", SCANNER, "--for", "0"]));
     done(&daemon.ctl(&["block", "203.0.113.0/24"]));
     // 30 hosts as single addresses of the set of networks, which has no bound: they belong into the
@@ -161,7 +161,7 @@ fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
     scene.nft(&format!("add element inet portsentry blocked_nets4 {{ {} }}", hosts.join(", ")));
     daemon.wait_for_log("21 blocks could not be put into the kernel's sets");
     assert!(warnings(&daemon).contains("21 blocks are not in force"), "{}", warnings(&daemon));
-    let look = |daemon: &Daemon<'_>, when: &str| {
+    let look = |daemon: &Daemon<'_>, when: &str, chains: &str| {
         assert_eq!(scene.chains(), chains, "{when}\n{}", daemon.log());
         // In force is what the set has room for, and what is shown as blocked is in force. The
         // network waits for no host that is tried again.
@@ -180,7 +180,7 @@ fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
         );
         assert_eq!(daemon.blocked().len(), 11, "{when}: {:?}\n{}", daemon.blocked(), daemon.log());
     };
-    look(&daemon, "at first");
+    look(&daemon, "at first", &old_chains);
     let reported = daemon.log().matches("could not be put into the kernel's sets").count();
     assert_eq!(reported, 1, "reported once, not with each attempt");
     // After the attempts of 1, 3 and 7 seconds the next one is far.
@@ -193,13 +193,21 @@ fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
     );
     // The table is lost: the rules are back although not all blocks fit.
     scene.flush(&daemon);
-    look(&daemon, "after a flush");
+    look(&daemon, "after a flush", &old_chains);
     assert!(
         eventually(ANSWER_TIMEOUT, || warnings(&daemon).contains("21 blocks are not in force")),
         "{}\n{}",
         warnings(&daemon),
         daemon.log()
     );
+    // A reload is in force as a whole, with new sets, though not all blocks fit.
+    daemon.write_configuration("block: { total: 10, timeout: 3h }\nclosed_ports: answer");
+    done(&daemon.ctl(&["reload"]));
+    let chains = scene.chains();
+    assert_ne!(chains, old_chains);
+    look(&daemon, "after a reload", &chains);
+    scene.flush(&daemon);
+    look(&daemon, "after a flush that follows a reload", &chains);
     // Where there is room again the others follow.
     for host in &hosts[..25] {
         done(&daemon.ctl(&["unblock", host]));

@@ -661,6 +661,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     let known = Shown {
         address,
         block: None,
+        exempt_from: None,
         allowed: None,
         ports: vec!["tcp/1".into()],
         touched: 1,

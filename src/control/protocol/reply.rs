@@ -138,6 +138,8 @@ pub struct Shown {
     pub address: Target,
     /// The block that covers it.
     pub block: Option<BlockRow>,
+    /// The blocked network that it is exempt from, if nothing else blocks it.
+    pub exempt_from: Option<Target>,
     /// The entry by which it is never blocked.
     pub allowed: Option<AllowRow>,
     /// Distinct ports touched within the window, `tcp/22`, at most as many as the ledger keeps.

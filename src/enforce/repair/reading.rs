@@ -1,5 +1,7 @@
 //! Reading the sets again, in pieces, and reporting what other programs did to them.
 
+use std::time::Duration;
+
 use super::{INTERVALS_PER_WAKE, KEYS_PER_WAKE};
 use crate::enforce::drift::{Drift, Findings, Reading};
 use crate::enforce::element;
@@ -11,6 +13,9 @@ use crate::engine::MonoTime;
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{ElementInfo, Key};
+
+/// How much earlier than the engine the kernel may end an element.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Reads on a thread what may differ, and deals with what was read, some of it at a time.
@@ -30,7 +35,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         {
             let mut wanted = std::mem::take(&mut self.drift.read);
             // First comes back what the engine knows: then the kernel has as many elements or more.
-            wanted.hosts = wanted.hosts && self.has_unknown_hosts();
+            wanted.hosts = wanted.hosts && self.has_unknown_hosts(now);
             self.drift.reading = wanted;
             if !wanted.is_nothing() {
                 self.executor.networks.mark();
@@ -58,7 +63,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// Whether the host sets have more elements than the engine has blocks of hosts, or the kernel
     /// does not say.
-    pub(super) fn has_unknown_hosts(&mut self) -> bool {
+    pub(super) fn has_unknown_hosts(&mut self, now: MonoTime) -> bool {
         let placement = self.executor.placement;
         let Ok(counts) = self.executor.kernel.counts() else { return true };
         element::HOSTS.into_iter().any(|set| {
@@ -66,6 +71,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 .engine
                 .blocks()
                 .filter(|block| placement.place(block.source).set() == set)
+                // The kernel may have ended this one already, and another element be in its place.
+                .filter(|block| block.expires.is_none_or(|end| end > now.after(CLOCK_TOLERANCE)))
                 .count();
             let count = counts.iter().find(|(of, _)| *of == set).and_then(|(_, count)| *count);
             // Kernels before 6.16 do not count.

@@ -161,6 +161,7 @@ impl Handler for FakeHandler {
                 Some(block) => Reply::Shown(Box::new(Shown {
                     address,
                     block: Some(block),
+                    exempt_from: None,
                     allowed: None,
                     ports: vec!["tcp/1".into(), "tcp/2".into()],
                     touched: 2,
