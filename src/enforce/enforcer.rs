@@ -399,6 +399,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                         && !error.is_not_found()
                     {
                         log::warn!("{}", error_chain(&error));
+                        // The set is read again after a while, and it is tried again.
+                        self.drift.lose();
                     }
                 }
                 Step::Keep(_) | Step::Adopt(_) | Step::Restore(_) => {}

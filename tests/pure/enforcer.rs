@@ -116,6 +116,17 @@ fn an_element_added_as_another_expires_is_adopted_though_its_notification_was_lo
     ]);
 }
 
+#[test]
+fn a_refused_deletion_of_an_element_is_tried_again() {
+    run([
+        Step::Protect { list: 8 },
+        Step::Refuse { set: 1, writes: 1, how: 0 },
+        Step::AddHost { what: 241, seconds: None },
+        Step::Protect { list: 0 },
+        Step::Reconfigure { prefix: 0, total: 0 },
+    ]);
+}
+
 /// The same histories in each run, so that a change is judged by what it changes. ENFORCER_CASES gives
 /// the number of random ones instead.
 fn config() -> ProptestConfig {
