@@ -17,7 +17,7 @@ const CITED_BEFORE: usize = 60;
 const SHOWN_MAX: usize = 60;
 
 /// Findings that are kept. A file with a hundred thousand faults must fill neither memory nor the
-/// log, and nobody repairs more than this at once.
+/// log, and more than this is never repaired at once.
 const FINDINGS_MAX: usize = 200;
 
 /// Severity of a finding.

@@ -109,8 +109,8 @@ impl Guard {
         &mut self.sockets
     }
 
-    /// Gathers the list anew; `ignored` is what the ignore file names. What cannot be learned just
-    /// now is told in `complaints`, and what was known of that kind holds on.
+    /// Gathers the list again; `ignored` is what the ignore file names. What cannot be learned just
+    /// now is reported in `complaints`, and what was known of that kind holds on.
     pub fn gather(
         &mut self,
         config: &Config,

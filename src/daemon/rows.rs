@@ -31,7 +31,7 @@ pub(super) fn kernel(error: &crate::nft::Error) -> Refusal {
     )
 }
 
-/// What the books say of elements without a comment: after a repair or a start that follows the
+/// What the engine knows of elements without a comment: after a repair or a start that follows the
 /// rest.
 pub(super) fn reasons(
     sentry: &Link<Command>,
@@ -49,7 +49,7 @@ pub(super) fn reasons(
     Ok(bare.into_iter().zip(known).filter_map(|(source, reason)| Some((source, reason?))).collect())
 }
 
-/// One line of the list; `since`: when the block began, as far as the books know; `reason`: why,
+/// One line of the list; `since`: when the block began, as far as the engine knows; `reason`: why,
 /// for an element without a comment.
 pub(super) fn row(
     source: Source,

@@ -1,8 +1,8 @@
 //! Carries the engine's actions out, one transaction each or one for a run of the same kind, and
 //! brings the kernel's answers back.
 //!
-//! It decides nothing: what the engine orders is done or fails, and either is told to the engine as
-//! an [`Outcome`].
+//! It decides nothing: it carries out the engine's actions and returns the result of each as an
+//! [`Outcome`].
 
 use std::net::IpAddr;
 use std::time::Duration;

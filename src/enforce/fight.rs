@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::time::MonoTime;
 
-/// Repairs within [`WITHIN`] that are no fight: a firewall that is set up anew step by step by its
+/// Repairs within [`WITHIN`] that are no fight: a firewall that is set up again step by step by its
 /// scripts needs some.
 const FREE: usize = 5;
 /// The time that these are counted in.
@@ -65,7 +65,7 @@ impl FightDetector {
     pub(super) fn note(&mut self, now: MonoTime, succeeded: bool) {
         if !self.is_fighting(now) {
             self.fighting = self.is_last_straw(now);
-            // What fails waits as in a fight, and begins anew with the first success.
+            // What fails waits as in a fight, and starts again after the first success.
             if succeeded && !self.fighting {
                 self.backoff.reset();
             }

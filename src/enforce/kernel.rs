@@ -96,7 +96,7 @@ pub trait Kernel {
     /// What the kernel has of our table.
     fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error>;
     /// Makes the table what the ruleset says. `many`: so many elements go with it that no
-    /// notifications of our own are wanted; whether others wrote meanwhile is told beside the
+    /// notifications of our own are wanted; whether others wrote meanwhile is returned beside the
     /// result.
     fn install(
         &mut self,

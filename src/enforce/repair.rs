@@ -1,8 +1,8 @@
 //! What other programs did to our table: noticed at once, repaired where it must not be, respected
 //! where it is their right.
 //!
-//! Whoever deletes an element unblocks, whoever adds one blocks. Everything else about the table is
-//! put back. When two programs undo each other's work again and again, ours becomes slower and says
+//! An element that another program deletes is an unblock, one that it adds a block. Everything else
+//! in the table is restored. When two programs undo each other's work again and again, ours becomes slower and says
 //! so, or takes ownership of the table (`own_table`).
 //!
 //! Never here: another table, a wait, work without a bound.

@@ -32,7 +32,7 @@ const GATHERED: Duration = Duration::from_secs(5);
 /// Time limit of the last writes.
 const LAST_WRITING: Duration = Duration::from_secs(2);
 
-/// What the thread is told.
+/// Messages to the thread.
 pub enum Change {
     /// A block is in force.
     Blocked(Blocked),

@@ -70,7 +70,7 @@ pub(super) fn now() -> MonoTime {
 }
 
 impl Writer {
-    /// Runs until it is told to stop and the queue is empty.
+    /// Runs until it is stopped and the queue is empty.
     pub(super) fn run(mut self) {
         loop {
             let stopping = self.apply_reconfigurations();

@@ -130,7 +130,7 @@ impl PacketThread {
         Ok(thread)
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is stopped.
     ///
     /// # Errors
     /// When the capture socket fails; the daemon then ends and is started again.

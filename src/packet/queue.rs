@@ -5,8 +5,8 @@
 //! suspect's new connection to an open port goes on unless its source is blocked. One whose source
 //! has passed the trigger and cannot be blocked, because so many are new in this minute, goes on
 //! when the identical SYN comes again, as TCP sends it after a second: a scanner learns nothing
-//! meanwhile, and whoever's address was forged loses a second and no connection. The same holds for
-//! a suspect of whom nothing is known while the queue of probes overflows.
+//! meanwhile, and a host whose address was forged loses a second and no connection. The same holds
+//! for a suspect without recorded evidence while the queue of probes overflows.
 
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
@@ -67,8 +67,8 @@ struct Overflow {
 }
 
 impl Overflow {
-    /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects of
-    /// whom nothing is known.
+    /// Whether a suspect's probe may have been among what was dropped. Asked only for suspects
+    /// without recorded evidence.
     fn is_recent(&mut self, now: MonoTime) -> bool {
         if let Some(standing) = nfqueue::queue_status(self.queue)
             && standing.full != self.dropped

@@ -555,7 +555,7 @@ impl Kernel for FakeKernel {
     }
 }
 
-// ---- what is told
+// ---- notifications
 
 /// Keeps the engine's reports.
 #[derive(Default)]

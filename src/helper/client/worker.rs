@@ -93,7 +93,7 @@ impl Worker {
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is stopped.
     pub(super) fn run(mut self) {
         loop {
             if self.helper.is_none() && Instant::now() >= self.restart_at {
