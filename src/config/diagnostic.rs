@@ -147,21 +147,21 @@ impl<'t> Findings<'t> {
     /// Notes an error; without a place it is about the whole file.
     pub(super) fn error(
         &mut self,
-        place: Option<Place>,
+        place: impl Into<Option<Place>>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.add(Severity::Error, place, message.into(), remedy.into());
+        self.add(Severity::Error, place.into(), message.into(), remedy.into());
     }
 
     /// Notes a warning; without a place it is about the whole file.
     pub(super) fn warning(
         &mut self,
-        place: Option<Place>,
+        place: impl Into<Option<Place>>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.add(Severity::Warning, place, message.into(), remedy.into());
+        self.add(Severity::Warning, place.into(), message.into(), remedy.into());
     }
 
     /// The line with this number, from 1, without its end.

@@ -1,14 +1,14 @@
-//! The table of all configuration keys, in the order of the file: type, bounds, meaning. The reader
-//! takes its bounds from it; tests compare the printed configuration, `contrib/portsentry.yaml` and
-//! the manual page with it.
+//! The table of all configuration keys, in the order of the file: field, type, bounds. The reader and
+//! the printer follow it; tests compare `contrib/portsentry.yaml` and the manual page with it.
 
 use std::fmt;
 use std::time::Duration;
 
+use super::field::Field;
 use super::keyword::keywords;
 use super::{
-    ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable,
-    PortMode, ProtocolAction, UnprovenAction, written,
+    ClosedPorts, CommandWhen, Config, Facility, LogFormat, LogTarget, Method, Mode, OnExit,
+    OwnTable, PortMode, ProtocolAction, UnprovenAction, written,
 };
 
 /// One key.
@@ -18,10 +18,12 @@ pub struct Key {
     pub path: &'static str,
     /// Type and bounds.
     pub kind: Kind,
-    /// Its effect, in one line.
-    pub meaning: &'static str,
     /// Whether a reload applies it.
     pub reload: Reload,
+    /// Its field.
+    pub(super) field: fn(&Config) -> &dyn Field,
+    /// Its field, to be set.
+    pub(super) field_mut: fn(&mut Config) -> &mut dyn Field,
 }
 
 /// When a changed value takes effect.
@@ -114,11 +116,6 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The key with this path.
-pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
-}
-
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -132,10 +129,6 @@ const SOCKET_PATH: usize = 107;
 
 /// A command and a line are logged and passed to other programs; neither needs more than a page.
 const TEXT: usize = 4096;
-
-const fn key(path: &'static str, kind: Kind, reload: Reload, meaning: &'static str) -> Key {
-    Key { path, kind, meaning, reload }
-}
 
 const fn number(min: u32, max: u32, why: &'static str) -> Kind {
     Kind::Number { min, max, why }
@@ -155,319 +148,192 @@ const WATCHED: Kind = Kind::Ports { min: 0 };
 
 use Reload::{Live, Restart};
 
+/// A row: the path of a key is that of its field.
+macro_rules! key {
+    ($section:ident $(. $name:ident)*, $kind:expr, $reload:expr) => {
+        Key {
+            path: concat!(stringify!($section) $(, ".", stringify!($name))*),
+            kind: $kind,
+            reload: $reload,
+            field: |config| &config.$section $(. $name)*,
+            field_mut: |config| &mut config.$section $(. $name)*,
+        }
+    };
+}
+
 /// All keys.
 pub const KEYS: &[Key] = &[
-    key(
-        "mode",
-        Kind::Word(keywords::<Mode>),
-        Live,
-        "enforce blocks; observe decides and reports everything and blocks nothing",
-    ),
-    key(
-        "interfaces",
-        Kind::Interfaces,
-        Live,
-        "watch only these interfaces; []: all except loopback",
-    ),
-    key(
-        "closed_ports",
-        Kind::Word(keywords::<ClosedPorts>),
-        Live,
-        "whether a closed port answers a probe: not at all, or with the kernel's reset",
-    ),
-    key(
-        "capture.method",
-        Kind::Word(keywords::<Method>),
-        Live,
-        "copies of probes (nflog), or probes that wait for the verdict (nfqueue)",
-    ),
-    key(
-        "capture.reflex",
-        Kind::Switch,
-        Live,
-        "the rules hold a source themselves when it exceeds the trigger",
-    ),
-    key(
-        "capture.group",
-        number(0, 65_535, "the kernel's group numbers have 16 bits"),
-        Live,
-        "NFLOG group or NFQUEUE number",
-    ),
-    key(
-        "capture.decoy_port",
+    key!(mode, Kind::Word(keywords::<Mode>), Live),
+    key!(interfaces, Kind::Interfaces, Live),
+    key!(closed_ports, Kind::Word(keywords::<ClosedPorts>), Live),
+    key!(capture.method, Kind::Word(keywords::<Method>), Live),
+    key!(capture.reflex, Kind::Switch, Live),
+    key!(capture.group, number(0, 65_535, "the kernel's group numbers have 16 bits"), Live),
+    key!(
+        capture.decoy_port,
         number(1, 65_535, "the kernel's ports have 16 bits, and nothing can listen on port 0"),
-        Live,
-        "loopback port on which the decoy of connect mode listens",
+        Live
     ),
-    key(
-        "tcp.mode",
-        Kind::Word(keywords::<PortMode>),
-        Live,
-        "which TCP ports are watched (classic -tcp -stcp -atcp)",
-    ),
-    key("tcp.ports", WATCHED, Live, "ports of connect and stealth mode"),
-    key("tcp.advanced_ports", WATCHED, Live, "advanced mode watches every closed port in here"),
-    key("tcp.exclude", WATCHED, Live, "never watched in advanced mode"),
-    key(
-        "tcp.action",
-        Kind::Word(keywords::<ProtocolAction>),
-        Live,
-        "what a scan triggers (classic BLOCK_TCP 1 2 0)",
-    ),
-    key(
-        "udp.mode",
-        Kind::Word(keywords::<PortMode>),
-        Live,
-        "which UDP ports are watched (classic -udp -sudp -audp)",
-    ),
-    key("udp.ports", WATCHED, Live, "ports of connect and stealth mode"),
-    key("udp.advanced_ports", WATCHED, Live, "advanced mode watches every closed port in here"),
-    key("udp.exclude", WATCHED, Live, "never watched in advanced mode"),
-    key(
-        "udp.action",
-        Kind::Word(keywords::<ProtocolAction>),
-        Live,
-        "what a scan triggers (classic BLOCK_UDP 1 2 0)",
-    ),
-    key(
-        "scan_trigger",
+    key!(tcp.mode, Kind::Word(keywords::<PortMode>), Live),
+    key!(tcp.ports, WATCHED, Live),
+    key!(tcp.advanced_ports, WATCHED, Live),
+    key!(tcp.exclude, WATCHED, Live),
+    key!(tcp.action, Kind::Word(keywords::<ProtocolAction>), Live),
+    key!(udp.mode, Kind::Word(keywords::<PortMode>), Live),
+    key!(udp.ports, WATCHED, Live),
+    key!(udp.advanced_ports, WATCHED, Live),
+    key!(udp.exclude, WATCHED, Live),
+    key!(udp.action, Kind::Word(keywords::<ProtocolAction>), Live),
+    key!(
+        scan_trigger,
         number(
             0,
             1023,
             "a thousand ports are a scan for everybody, and each port of each source costs memory",
         ),
-        Live,
-        "distinct ports a source may touch without consequences; 0 reacts to the first (classic SCAN_TRIGGER)",
+        Live
     ),
-    key(
-        "scan_window",
+    key!(
+        scan_window,
         time(
             SECOND,
             WEEK,
             "below a second no scan is seen, and after a week stray packets add up to one",
         ),
-        Live,
-        "the sliding window in which they count",
+        Live
     ),
-    key(
-        "block.timeout",
+    key!(
+        block.timeout,
         Kind::Time {
             min: SECOND,
             max: YEAR,
             zero: Some("until unblocked"),
             why: "a block shorter than a second stops nothing",
         },
-        Live,
-        "how long a source is blocked",
+        Live
     ),
-    key(
-        "block.escalate.factor",
+    key!(
+        block.escalate.factor,
         number(1, 100, "1 is no escalation, and 100 goes from a minute to a week in two steps"),
-        Live,
-        "each further block of the same source lasts this many times longer",
+        Live
     ),
-    key(
-        "block.escalate.max",
+    key!(
+        block.escalate.max,
         time(SECOND, YEAR, "it bounds block.timeout, which has the same bounds"),
-        Live,
-        "but never longer than this",
+        Live
     ),
-    key(
-        "block.escalate.memory",
+    key!(
+        block.escalate.memory,
         time(MINUTE, YEAR, "what is forgotten within a minute cannot escalate"),
-        Live,
-        "a source that was quiet for this long starts from the beginning",
+        Live
     ),
-    key(
-        "block.ipv6_prefix",
+    key!(
+        block.ipv6_prefix,
         number(
             48,
             128,
             "a site gets a /48 to /64, a machine a /64 or less; anything wider blocks strangers",
         ),
-        Live,
-        "IPv6 sources are counted and blocked by prefixes of this many bits",
+        Live
     ),
-    key(
-        "block.unproven.action",
-        Kind::Word(keywords::<UnprovenAction>),
-        Live,
-        "what a scan from an unverified source triggers, whose address may be forged",
-    ),
-    key(
-        "block.unproven.timeout",
+    key!(block.unproven.action, Kind::Word(keywords::<UnprovenAction>), Live),
+    key!(
+        block.unproven.timeout,
         time(
             SECOND,
             HOUR,
             "the address may be a victim's: it must come free soon after the forger stops",
         ),
-        Live,
-        "its block, renewed while the scan goes on",
+        Live
     ),
-    key(
-        "block.unproven.per_minute",
+    key!(
+        block.unproven.per_minute,
         number(
             1,
             100_000,
             "a forger chooses how many there are; 100000 fill the default block.total in ten minutes",
         ),
-        Live,
-        "no more new blocks of unproven sources than this within a minute",
+        Live
     ),
-    key(
-        "block.total",
+    key!(
+        block.total,
         number(
             1,
             10_000_000,
             "an element takes some 200 bytes of kernel memory: ten million take two gigabytes",
         ),
-        Live,
-        "never more elements than this; past it, report",
+        Live
     ),
-    key("never_block.own_addresses", Kind::Switch, Live, "this host's own addresses"),
-    key("never_block.gateways", Kind::Switch, Live, "the next hops of its routes"),
-    key("never_block.resolvers", Kind::Switch, Live, "its name servers"),
-    key(
-        "never_block.ssh_peers",
-        Kind::Switch,
-        Live,
-        "sources of connections to admin_ports that have stayed established for minutes",
-    ),
-    key(
-        "never_block.admin_ports",
-        Kind::Ports { min: 1 },
-        Live,
-        "TCP ports of administrators' logins",
-    ),
-    key("allow", Kind::Networks, Live, "addresses and networks that are never blocked"),
-    key(
-        "ignore_file",
-        Kind::Path { optional: true, max: PATH },
-        Live,
-        "more of them, in the classic format; the file need not exist",
-    ),
-    key(
-        "respond.command",
-        Kind::Texts { max: TEXT },
-        Live,
-        "program and arguments, run without a shell; {target} {port} {mode} {protocol} {scan} {reason} are replaced",
-    ),
-    key(
-        "respond.command_when",
-        Kind::Word(keywords::<CommandWhen>),
-        Live,
-        "before or after the block (classic KILL_RUN_CMD_FIRST)",
-    ),
-    key(
-        "respond.command_timeout",
+    key!(never_block.own_addresses, Kind::Switch, Live),
+    key!(never_block.gateways, Kind::Switch, Live),
+    key!(never_block.resolvers, Kind::Switch, Live),
+    key!(never_block.ssh_peers, Kind::Switch, Live),
+    key!(never_block.admin_ports, Kind::Ports { min: 1 }, Live),
+    key!(allow, Kind::Networks, Live),
+    key!(ignore_file, Kind::Path { optional: true, max: PATH }, Live),
+    key!(respond.command, Kind::Texts { max: TEXT }, Live),
+    key!(respond.command_when, Kind::Word(keywords::<CommandWhen>), Live),
+    key!(
+        respond.command_timeout,
         time(
             SECOND,
             HOUR,
             "commands run one after another; one that hangs must not hold the others up for ever",
         ),
-        Live,
-        "time after which the command is killed",
+        Live
     ),
-    key(
-        "respond.hosts_deny.enabled",
-        Kind::Switch,
-        Live,
-        "write a line for each blocked source, and remove it again",
-    ),
-    key("respond.hosts_deny.path", Kind::Path { optional: false, max: PATH }, Live, "the file"),
-    key(
-        "respond.hosts_deny.line",
-        Kind::Text { max: 1024 },
-        Live,
-        "the line; {target} is replaced",
-    ),
-    key(
-        "respond.banner",
-        Kind::Text { max: 1024 },
-        Live,
-        "connect mode: text sent to a client once the trigger is exceeded",
-    ),
-    key("resolve", Kind::Switch, Live, "reverse names in reports, never in the packet path"),
-    key(
-        "log.target",
-        Kind::Word(keywords::<LogTarget>),
-        Live,
-        "target of log lines; auto: the journal when stderr is the journal, else stderr",
-    ),
-    key("log.format", Kind::Word(keywords::<LogFormat>), Live, "format of log lines"),
-    key(
-        "log.level",
-        Kind::Word(keywords::<log::LevelFilter>),
-        Live,
-        "least severe level that is logged",
-    ),
-    key("log.facility", Kind::Word(keywords::<Facility>), Live, "syslog(3) facility"),
-    key(
-        "history_file",
-        Kind::Path { optional: true, max: PATH },
-        Live,
-        "a line for each block, in the classic format",
-    ),
-    key(
-        "blocked_file",
-        Kind::Path { optional: true, max: PATH - 5 },
-        Live,
-        "current blocks, a line each in the classic format; the mode is appended: .tcp .stcp .atcp .udp .sudp .audp",
-    ),
-    key(
-        "state_dir",
-        Kind::Path { optional: false, max: PATH },
-        Restart,
-        "directory of the daemon's state",
-    ),
-    key(
-        "control.socket",
-        Kind::Path { optional: false, max: SOCKET_PATH },
-        Restart,
-        "control socket for portsentryctl",
-    ),
-    key(
-        "control.group",
-        Kind::Group,
-        Restart,
-        "members of this group may read, but change nothing; \"\": root only",
-    ),
-    key(
-        "on_exit",
-        Kind::Word(keywords::<OnExit>),
-        Live,
-        "what happens to the blocks when the daemon ends",
-    ),
-    key(
-        "own_table",
-        Kind::Word(keywords::<OwnTable>),
-        Restart,
-        "whether other programs are kept from changing the table",
-    ),
+    key!(respond.hosts_deny.enabled, Kind::Switch, Live),
+    key!(respond.hosts_deny.path, Kind::Path { optional: false, max: PATH }, Live),
+    key!(respond.hosts_deny.line, Kind::Text { max: 1024 }, Live),
+    key!(respond.banner, Kind::Text { max: 1024 }, Live),
+    key!(resolve, Kind::Switch, Live),
+    key!(log.target, Kind::Word(keywords::<LogTarget>), Live),
+    key!(log.format, Kind::Word(keywords::<LogFormat>), Live),
+    key!(log.level, Kind::Word(keywords::<log::LevelFilter>), Live),
+    key!(log.facility, Kind::Word(keywords::<Facility>), Live),
+    key!(history_file, Kind::Path { optional: true, max: PATH }, Live),
+    key!(blocked_file, Kind::Path { optional: true, max: PATH - 5 }, Live),
+    key!(state_dir, Kind::Path { optional: false, max: PATH }, Restart),
+    key!(control.socket, Kind::Path { optional: false, max: SOCKET_PATH }, Restart),
+    key!(control.group, Kind::Group, Restart),
+    key!(on_exit, Kind::Word(keywords::<OnExit>), Live),
+    key!(own_table, Kind::Word(keywords::<OwnTable>), Restart),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_key_has_a_default_and_a_meaning_of_one_line() {
-        for key in KEYS {
-            assert!(!key.default_text().is_empty(), "{}", key.path);
-            assert!(
-                !key.meaning.is_empty() && !key.meaning.contains('\n') && key.meaning.len() < 130,
-                "{}",
-                key.path
-            );
-            assert!(!key.kind.to_string().is_empty());
+    /// Paths of the fields of a configuration, from its debug form, in which a field is a line
+    /// `name: value`, indented below the struct that has it.
+    fn fields() -> Vec<String> {
+        let (mut open, mut paths): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        for line in format!("{:#?}", Config::default()).lines().skip(1) {
+            let depth = (line.len() - line.trim_start().len()) / 4;
+            let Some((name, value)) = line.trim().split_once(": ") else { continue };
+            open.truncate(depth - 1);
+            // The fields of a value that is no struct are indented further than its name.
+            if open.len() == depth - 1 {
+                let path = [open.clone(), vec![name.to_owned()]].concat();
+                match value.strip_suffix(" {") {
+                    Some(_) => open.push(name.to_owned()),
+                    None => paths.push(path.join(".")),
+                }
+            }
         }
+        paths
     }
 
     #[test]
-    fn no_key_is_duplicated() {
-        let mut paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        assert_eq!(paths.len(), KEYS.len());
+    fn every_field_is_a_key_in_the_order_of_the_fields() {
+        assert_eq!(fields(), KEYS.iter().map(|key| key.path).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_key_has_a_default_and_a_kind() {
+        for key in KEYS {
+            assert!(!key.default_text().is_empty(), "{}", key.path);
+            assert!(!key.kind.to_string().is_empty());
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::classic::ignore;
 use super::diagnostic::{Finding, Findings, Place, Severity};
 use super::reader::Reader;
 use super::trust::{Fault, distrust};
-use super::{Config, DEFAULT_PATH, check, schema, tree};
+use super::{Config, DEFAULT_PATH, check, tree};
 use crate::sys::files;
 
 /// Bytes of either file that are read at most. Every port by number in two lists fits, or fifty
@@ -149,7 +149,7 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
         }
     };
     let mut reader = Reader::new(findings);
-    let config = schema::read(&root, &mut reader);
+    let config = reader.read(&root);
     check::check(&config, &mut reader);
     check::not_in_force(&config, &mut reader);
     // A damaged key has the default path as its value, which was not intended.

@@ -3,7 +3,7 @@
 //! A [`Config`] comes from [`load()`], which reads the YAML file, or from [`Config::default`].
 //!
 //! ```text
-//!  file --load--> text --tree--> nodes with places --schema--> Config --check--> Loaded
+//!  file --load--> text --tree--> nodes with places --reader--> Config --check--> Loaded
 //!                   |              |                  |           |
 //!                   +--------------+---- Finding -----+-----------+------------> Refused
 //! ```
@@ -16,6 +16,7 @@ mod check;
 pub mod classic;
 mod defaults;
 mod diagnostic;
+mod field;
 mod keys;
 mod keyword;
 mod load;
@@ -23,10 +24,10 @@ mod load;
 mod manual;
 mod nearest;
 mod pending;
+mod phrases;
 mod ports;
 mod print;
 mod reader;
-mod schema;
 mod suggest;
 mod tree;
 mod trust;

@@ -25,9 +25,15 @@ const CLASSIC: &[(&str, &str)] = &[
     ("PORT_BANNER", "respond.banner"),
 ];
 
-/// What to write instead of the unknown `key` in `section` ("" is the top level), which has the
-/// keys `known`.
-pub(super) fn key(key: &str, section: &str, known: &[&'static str]) -> String {
+/// What to write instead of the unknown `key` in `section`; "" is the top level.
+pub(super) fn key(key: &str, section: &str) -> String {
+    let in_section = KEYS.iter().filter_map(|known| match section {
+        "" => Some(known.path),
+        section => known.path.strip_prefix(section)?.strip_prefix('.'),
+    });
+    let mut known: Vec<&str> =
+        in_section.map(|path| path.split('.').next().unwrap_or_default()).collect();
+    known.dedup();
     if let Some(near) = nearest(key, known.iter().copied()) {
         return format!("did you mean `{near}`?");
     }
@@ -74,9 +80,9 @@ mod tests {
 
     #[test]
     fn classic_and_misplaced_keys_get_suggestions() {
-        assert!(key("TCP_PORTS", "", &["mode"]).contains("`tcp.ports`"));
-        assert!(key("timeout", "", &["mode"]).contains("`block.timeout`"));
-        assert!(key("tcp.mode", "", &["tcp"]).contains("`mode:` indented below `tcp:`"));
+        assert!(key("TCP_PORTS", "").contains("`tcp.ports`"));
+        assert!(key("timeout", "").contains("`block.timeout`"));
+        assert!(key("tcp.mode", "").contains("`mode:` indented below `tcp:`"));
     }
 
     #[test]

@@ -215,7 +215,7 @@ pub(super) fn path(text: &str, max: usize) -> Result<(), Wrong> {
     if !text.starts_with('/') {
         return wrong(
             format!("the path `{}` is relative", shown(text)),
-            "write it from the root: the daemon has no directory of its own".to_owned(),
+            "write it from the root: the daemon has no directory of its own",
         );
     }
     if text.contains(|c: char| c.is_control()) {
@@ -245,6 +245,34 @@ pub(super) fn group(text: &str) -> Result<(), Wrong> {
             ),
         )
     }
+}
+
+/// The program of a command: an absolute path of at most `max` bytes.
+pub(super) fn program(word: &str, max: usize) -> Result<(), Wrong> {
+    if let Err((message, _)) = path(word, max) {
+        return wrong(
+            format!("the program: {message}"),
+            "write its absolute path, then each argument as a text of its own; no shell reads it",
+        );
+    }
+    if word.contains('{') {
+        return wrong(
+            "the program has a macro in it",
+            "what a packet says must not choose the program: macros are for its arguments",
+        );
+    }
+    Ok(())
+}
+
+/// A word of a command.
+pub(super) fn argument(word: &str) -> Result<(), Wrong> {
+    if word.contains('\0') {
+        return wrong(
+            "a word of the command has a NUL in it",
+            "no argument can hold one (execve(2))",
+        );
+    }
+    macros(word)
 }
 
 /// Checks that all macros of a text are known.

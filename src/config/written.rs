@@ -1,23 +1,36 @@
 //! Writes single values in the file's notation, so that they read back equal.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::PortSet;
 use super::diagnostic::is_plain;
 
-/// A line of the file: a key, and its value if it is on the same line.
-pub(super) fn line(text: &mut String, depth: usize, name: &str, value: &str) {
-    for _ in 0..depth {
-        text.push_str("  ");
+/// A file that is written key by key, in the order of the table of keys.
+#[derive(Default)]
+pub(super) struct File {
+    pub(super) text: String,
+    /// The sections of the last key.
+    pub(super) open: Vec<&'static str>,
+}
+
+impl File {
+    /// Begins the sections of the key at `path` that are not open; returns its depth and name.
+    pub(super) fn begin(&mut self, path: &'static str) -> (usize, &'static str) {
+        let mut sections: Vec<&str> = path.split('.').collect();
+        let name = sections.pop().unwrap_or_default();
+        let common = sections.iter().zip(&self.open).take_while(|(a, b)| a == b).count();
+        for (depth, section) in sections.iter().enumerate().skip(common) {
+            self.line(depth, section, "");
+        }
+        self.open = sections;
+        (self.open.len(), name)
     }
-    text.push_str(name);
-    text.push(':');
-    if !value.is_empty() {
-        text.push(' ');
-        text.push_str(value);
+
+    /// Writes a line: a key, and its value if it is on the same line.
+    pub(super) fn line(&mut self, depth: usize, name: &str, value: &str) {
+        let blank = if value.is_empty() { "" } else { " " };
+        self.text.push_str(&format!("{:indent$}{name}:{blank}{value}\n", "", indent = 2 * depth));
     }
-    text.push('\n');
 }
 
 /// Ports: a single range as a scalar, otherwise a list.
@@ -28,12 +41,10 @@ pub(super) fn ports(ports: &PortSet) -> String {
     }
 }
 
-pub(super) fn list(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(", "))
-}
-
-pub(super) fn file(path: &Path) -> String {
-    quoted(&path.to_string_lossy())
+/// A list of texts.
+pub(super) fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| quoted(item.as_ref())).collect();
+    format!("[{}]", items.join(", "))
 }
 
 /// A double-quoted scalar (YAML 1.2.2, 7.3.1): its text cannot end it or be read as another type.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::diagnostic::{Finding, is_plain};
 use super::super::keys::KEYS;
-use super::super::written::{line, quoted};
+use super::super::written::{File, quoted};
 
 /// Longest line of a comment.
 const COMMENT_WIDTH: usize = 130;
@@ -49,95 +49,79 @@ impl Document {
         line_of: LineOf<'_>,
         differences: &[&str],
     ) -> String {
-        let mut text = String::new();
-        comment(
-            &mut text,
-            0,
-            "PortSentry: configuration, written by \"portsentryctl import\" from",
-        );
+        let mut file = File::default();
+        let text = &mut file.text;
+        comment(text, "PortSentry: configuration, written by \"portsentryctl import\" from");
         for source in sources {
-            comment(&mut text, 0, &format!("  {}", source.display()));
+            comment(text, &format!("  {}", source.display()));
         }
         comment(
-            &mut text,
-            0,
+            text,
             "Above each value stands what it comes from. A key that is not here has its default: \"portsentry --print-config\" shows all.",
         );
         text.push_str("#\n");
-        if findings.is_empty() {
-            comment(&mut text, 0, "Everything in these files was taken over as it stands.");
-        } else {
-            comment(&mut text, 0, "Not taken over, or not as it stands, and what to do about it:");
-        }
+        comment(
+            text,
+            if findings.is_empty() {
+                "Everything in these files was taken over as it stands."
+            } else {
+                "Not taken over, or not as it stands, and what to do about it:"
+            },
+        );
         for finding in findings {
             text.push_str("#\n");
             let place =
                 if finding.line == 0 { String::new() } else { format!("{}:", finding.line) };
-            comment(
-                &mut text,
-                0,
-                &format!("{}:{place} {}", finding.file.display(), finding.message),
-            );
+            comment(text, &format!("{}:{place} {}", finding.file.display(), finding.message));
             if let Some(line) = line_of(finding) {
-                verbatim(&mut text, 0, &format!("    {line}"));
+                verbatim(text, 0, &format!("    {line}"));
             }
             if !finding.remedy.is_empty() {
-                comment(&mut text, 0, &format!("  {}", finding.remedy));
+                comment(text, &format!("  {}", finding.remedy));
             }
         }
         text.push_str("#\n");
-        comment(&mut text, 0, "What is different from the old program:");
+        comment(text, "What is different from the old program:");
         for difference in differences {
-            comment(&mut text, 0, &format!("- {difference}"));
+            comment(text, &format!("- {difference}"));
         }
 
         let order = |item: &Item| KEYS.iter().position(|key| key.path == item.path);
         self.items.sort_by_key(order);
-        let mut open: Vec<&str> = Vec::new();
         for item in &self.items {
-            let mut sections: Vec<&str> = item.path.split('.').collect();
-            let name = sections.pop().unwrap_or_default();
-            let common = sections.iter().zip(&open).take_while(|(a, b)| a == b).count();
-            if sections.is_empty() || common == 0 {
-                text.push('\n');
+            if file.open.first().copied() != item.path.split('.').next() {
+                file.text.push('\n');
             }
-            for (depth, section) in sections.iter().enumerate().skip(common) {
-                line(&mut text, depth, section, "");
-            }
-            let depth = sections.len();
+            let (depth, name) = file.begin(item.path);
             for piece in &item.comments {
-                verbatim(&mut text, depth, piece);
+                verbatim(&mut file.text, depth, piece);
             }
             match &item.value {
-                Value::Inline(value) => line(&mut text, depth, name, value),
+                Value::Inline(value) => file.line(depth, name, value),
                 Value::Items(items) => {
-                    line(&mut text, depth, name, "");
+                    file.line(depth, name, "");
                     for (origin, value) in items {
-                        verbatim(&mut text, depth + 1, origin);
+                        verbatim(&mut file.text, depth + 1, origin);
                         if let Some(value) = value {
-                            text.push_str(&format!(
-                                "{:indent$}- {}\n",
-                                "",
-                                quoted(value),
-                                indent = 2 * (depth + 1)
-                            ));
+                            let indent = 2 * (depth + 1);
+                            let item = format!("{:indent$}- {}\n", "", quoted(value));
+                            file.text.push_str(&item);
                         }
                     }
                 }
             }
-            open = sections;
         }
-        text
+        file.text
     }
 }
 
 /// Adds a comment, with long lines broken at blanks.
-fn comment(text: &mut String, depth: usize, content: &str) {
+fn comment(text: &mut String, content: &str) {
     let indent = content.len() - content.trim_start_matches(' ').len();
     let mut line = String::new();
     for word in content.split_whitespace() {
         if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > COMMENT_WIDTH {
-            verbatim(text, depth, &line);
+            verbatim(text, 0, &line);
             line = " ".repeat(indent + 2);
         } else {
             line.push_str(if line.is_empty() { "" } else { " " });
@@ -147,7 +131,7 @@ fn comment(text: &mut String, depth: usize, content: &str) {
         }
         line.push_str(word);
     }
-    verbatim(text, depth, &line);
+    verbatim(text, 0, &line);
 }
 
 /// Adds a comment of one line. Characters that YAML does not call printable (YAML 1.2.2, 5.1) or

@@ -3,7 +3,7 @@
 use crate::config::classic::parse::Entry;
 use crate::config::classic::{keys, shell, values};
 use crate::config::diagnostic::shown;
-use crate::config::written::quoted;
+use crate::config::written::{list, quoted};
 
 use super::Translator;
 
@@ -136,13 +136,12 @@ impl<'r> Translator<'r, '_> {
         let Some((entry, text)) = self.valued("KILL_RUN_CMD") else { return };
         match argv(text) {
             Ok(words) => {
-                let list = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
                 let comments = vec![
                     self.origin(entry),
                     "run without a shell: each word is an argument, whatever a packet says"
                         .to_owned(),
                 ];
-                self.set("respond.command", format!("[{list}]"), comments);
+                self.set("respond.command", list(words), comments);
             }
             Err(why) => {
                 let remedy = "do it by hand: put the command into a script, in which \"$1\", \"$2\" and \"$3\", always in double quotes, are the address, the port and the mode, make it \

@@ -1,7 +1,7 @@
 //! Values as messages show them.
 
-use crate::config::diagnostic::shown;
-use crate::config::tree::Value;
+use super::diagnostic::shown;
+use super::tree::Value;
 
 /// How to write a value as text.
 pub(super) fn quoting(value: &Value) -> String {
