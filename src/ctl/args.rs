@@ -1,10 +1,9 @@
 //! The command line: a subcommand for each request.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::config::classic::Modes;
@@ -93,29 +92,33 @@ pub enum Command {
     /// Each value gets its origin as a comment. Settings that cannot be converted are reported, and
     /// listed at the head of the new file with their replacement. A damaged file is refused with
     /// all its faults, and nothing is written.
-    Import {
-        /// The classic configuration: /etc/portsentry/portsentry.conf.
-        #[arg(value_name = "CLASSIC.conf")]
-        file: PathBuf,
-        /// The file to write. An existing one is never overwritten.
-        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, conflicts_with = "print")]
-        output: PathBuf,
-        /// Write to standard output instead.
-        #[arg(long)]
-        print: bool,
-        /// The settings of the init script, with TCP_MODE and UDP_MODE; without it,
-        /// /etc/default/portsentry, if it exists.
-        #[arg(long = "default", value_name = "FILE")]
-        defaults: Option<PathBuf>,
-        /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp
-        /// (1.2), connect or stealth (2.x). May be given twice.
-        #[arg(long, value_name = "WORD", value_parser = parse_mode, allow_hyphen_values = true)]
-        mode: Vec<Modes>,
-    },
+    Import(Import),
     /// Reload the daemon's configuration.
     Reload,
     /// Show events as they happen.
     Watch,
+}
+
+/// The options of `import`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Import {
+    /// The classic configuration: /etc/portsentry/portsentry.conf.
+    #[arg(value_name = "CLASSIC.conf")]
+    pub file: PathBuf,
+    /// The file to write. An existing one is never overwritten.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, conflicts_with = "print")]
+    pub output: PathBuf,
+    /// Write to standard output instead.
+    #[arg(long)]
+    pub print: bool,
+    /// The settings of the init script, with TCP_MODE and UDP_MODE; without it,
+    /// /etc/default/portsentry, if it exists.
+    #[arg(long = "default", value_name = "FILE")]
+    pub defaults: Option<PathBuf>,
+    /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp
+    /// (1.2), connect or stealth (2.x). May be given twice.
+    #[arg(long, value_name = "WORD", value_parser = parse_mode, allow_hyphen_values = true)]
+    pub mode: Vec<Modes>,
 }
 
 /// The subcommands of `allow`.
@@ -135,13 +138,6 @@ pub enum AllowCommand {
         #[arg(value_name = "ADDR|NET")]
         address: Target,
     },
-}
-
-/// Reads the command line, its first word the program's name.
-pub(super) fn parse(
-    arguments: impl IntoIterator<Item = OsString>,
-) -> Result<Arguments, clap::Error> {
-    Arguments::try_parse_from(arguments)
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -188,7 +184,7 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Command, clap::Error> {
-        parse(line.split_whitespace().map(OsString::from)).map(|arguments| arguments.command)
+        Arguments::try_parse_from(line.split_whitespace()).map(|arguments| arguments.command)
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::path::Path;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::run::document;
 use super::status;
-use crate::config::{self, DEFAULT_PATH, Loaded};
-use crate::journal::format::{printable, printable_json, printable_lines};
+use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused};
+use crate::journal::format::{printable, printable_lines};
 
 /// Checks `file`, or the daemon's own, and prints the findings.
 pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -16,38 +17,33 @@ pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Re
         Some(file) => config::load(file),
         None => config::load_default(),
     };
-    let name = file.unwrap_or(Path::new(DEFAULT_PATH));
-    let shown = name.to_string_lossy();
+    let shown = file.unwrap_or(Path::new(DEFAULT_PATH)).to_string_lossy();
+    let texts = |findings: &[Finding]| -> Vec<String> {
+        findings.iter().map(ToString::to_string).collect()
+    };
     match result {
+        Ok(Loaded { warnings, from, .. }) if as_json => {
+            let from = from.map(|file| file.to_string_lossy().into_owned());
+            document(out, &json!({"ok": true, "file": from, "findings": texts(&warnings)}))?;
+        }
         Ok(Loaded { warnings, from, .. }) => {
-            let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-            if as_json {
-                let document = json!({"ok": true, "file": from.map(|file| file.to_string_lossy().into_owned()), "findings": warnings});
-                writeln!(out, "{}", printable_json(format!("{document:#}")))?;
-                return Ok(status::DONE);
+            for warning in texts(&warnings) {
+                writeln!(out, "{}", printable_lines(&warning))?;
             }
-            for warning in &warnings {
-                writeln!(out, "{}", printable_lines(warning))?;
-            }
+            let shown = printable(&shown);
             match from {
-                Some(_) => writeln!(out, "{} is good.", printable(&shown))?,
+                Some(_) => writeln!(out, "{shown} is good.")?,
                 None => writeln!(
                     out,
-                    "There is no {}: the daemon runs with its built-in defaults.",
-                    printable(&shown)
+                    "There is no {shown}: the daemon runs with its built-in defaults."
                 )?,
             }
-            Ok(status::DONE)
         }
-        Err(refused) => {
-            if as_json {
-                let findings: Vec<String> =
-                    refused.findings.iter().map(ToString::to_string).collect();
-                let document = json!({"ok": false, "file": shown, "findings": findings});
-                writeln!(out, "{}", printable_json(format!("{document:#}")))?;
-                return Ok(status::CONFIGURATION);
-            }
-            Err(Failure::Configuration(refused.to_string()))
+        Err(Refused { findings }) if as_json => {
+            document(out, &json!({"ok": false, "file": shown, "findings": texts(&findings)}))?;
+            return Ok(status::CONFIGURATION);
         }
+        Err(refused) => return Err(Failure::Configuration(refused.to_string())),
     }
+    Ok(status::DONE)
 }

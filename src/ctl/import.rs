@@ -6,73 +6,59 @@
 
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::args::Import;
 use super::failure::Failure;
+use super::run::document;
 use super::status;
-use crate::config::classic::{self, DEFAULT_MODES, Import, Modes, Source};
+use crate::config::classic::{self, DEFAULT_MODES, Modes, Source};
 use crate::config::{self, DEFAULT_PATH, Finding, Refused};
-use crate::journal::format::{printable, printable_json, printable_lines};
+use crate::journal::format::{printable, printable_lines};
 use crate::sys::{files, replace};
 
 /// Bytes of a file that are read at most, as for a configuration.
 const SIZE_MAX: u64 = 1 << 20;
 
-/// The options of an import.
-pub(super) struct Order<'o> {
-    /// The classic configuration.
-    pub(super) file: &'o Path,
-    /// The new file; `None`: standard output.
-    pub(super) to: Option<&'o Path>,
-    /// The init script's settings, if named.
-    pub(super) defaults: Option<&'o Path>,
-    /// Modes from the command line.
-    pub(super) modes: Modes,
-    /// Whether to print JSON.
-    pub(super) json: bool,
-}
-
 /// Runs the import.
 pub(super) fn run(
-    order: &Order<'_>,
+    options: &Import,
+    json: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, Failure> {
-    if let Some(to) = order.to
+    let to = if options.print { None } else { Some(options.output.as_path()) };
+    if let Some(to) = to
         && fs::symlink_metadata(to).is_ok()
     {
         return Err(is_there(to));
     }
     let mut untrusted = Vec::new();
-    let translated = match translate(order, &mut untrusted)? {
-        Ok(translated) => translated,
-        Err(Refused { findings }) if order.json => {
-            let document = json!({"ok": false, "file": null, "findings": texts(&findings)});
-            writeln!(out, "{}", printable_json(format!("{document:#}")))?;
+    let (yaml, findings) = match translate(options, &mut untrusted)? {
+        Ok(classic::Import { yaml, findings }) => (yaml, findings),
+        Err(Refused { findings }) if json => {
+            document(out, &json!({"ok": false, "file": null, "findings": texts(&findings)}))?;
             return Ok(status::CONFIGURATION);
         }
         Err(refused) => {
             return Err(Failure::Configuration(format!("{refused}\nNothing was written.")));
         }
     };
-    let Import { yaml, findings } = translated;
     // Findings that the daemon will have about the new file, for example keys without effect yet.
-    let name = order.to.unwrap_or(Path::new("the new file"));
+    let name = to.unwrap_or(Path::new("the new file"));
     let remarks = config::parse(&yaml, name).map(|loaded| loaded.warnings).unwrap_or_default();
-    if let Some(to) = order.to {
+    if let Some(to) = to {
         write(to, &yaml)?;
     }
-    let mut told = texts(&findings);
-    told.extend(untrusted);
-    told.extend(texts(&remarks));
-    if order.json {
-        let shown = if order.to.is_none() { Some(&yaml) } else { None };
-        let document = json!({"ok": true, "file": order.to.map(|to| to.to_string_lossy()), "yaml": shown, "findings": told});
-        writeln!(out, "{}", printable_json(format!("{document:#}")))?;
+    let told = [texts(&findings), untrusted, texts(&remarks)].concat();
+    if json {
+        let shown = if to.is_none() { Some(&yaml) } else { None };
+        let file = to.map(Path::to_string_lossy);
+        document(out, &json!({"ok": true, "file": file, "yaml": shown, "findings": told}))?;
         return Ok(status::DONE);
     }
     for line in &told {
@@ -80,16 +66,13 @@ pub(super) fn run(
         let _ = writeln!(err, "{}", printable_lines(line));
     }
     let _ = err.flush();
-    match order.to {
+    match to {
         None => out.write_all(yaml.as_bytes())?,
-        Some(to) => {
-            let to = to.display().to_string();
-            writeln!(
-                out,
-                "{0} is written. Read its head, then check it: portsentryctl check {0}",
-                printable(&to)
-            )?;
-        }
+        Some(to) => writeln!(
+            out,
+            "{0} is written. Read its head, then check it: portsentryctl check {0}",
+            printable(&to.to_string_lossy())
+        )?,
     }
     Ok(status::DONE)
 }
@@ -100,34 +83,27 @@ fn texts(findings: &[Finding]) -> Vec<String> {
 
 /// Reads all files and translates them.
 fn translate(
-    order: &Order<'_>,
+    options: &Import,
     untrusted: &mut Vec<String>,
-) -> Result<Result<Import, Refused>, Failure> {
-    let must = |path: &Path| read(path).map_err(|error| unreadable(path, &error));
-    let (bytes, doubt) = must(order.file)?;
-    untrusted.extend(doubt);
-    let config = Source { name: order.file.to_owned(), bytes };
-    let defaults = match order.defaults {
-        Some(path) => Some((path, must(path)?)),
-        None => {
-            let path = Path::new(DEFAULT_MODES);
-            match read(path) {
-                Ok(found) => Some((path, found)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(unreadable(path, &error)),
-            }
-        }
-    };
-    let defaults = defaults.map(|(path, (bytes, doubt))| {
+) -> Result<Result<classic::Import, Refused>, Failure> {
+    let mut source = |path: &Path| {
+        let (bytes, doubt) = read(path)?;
         untrusted.extend(doubt);
-        Source { name: path.to_owned(), bytes }
-    });
+        Ok(Source { name: path.to_owned(), bytes })
+    };
+    let config = source(&options.file).map_err(|error| unreadable(&options.file, &error))?;
+    let path = options.defaults.as_deref().unwrap_or(Path::new(DEFAULT_MODES));
+    let defaults = match source(path) {
+        Ok(source) => Some(source),
+        Err(error) if error.kind() == ErrorKind::NotFound && options.defaults.is_none() => None,
+        Err(error) => return Err(unreadable(path, &error)),
+    };
     let refused_later = RefCell::new(Vec::new());
-    let ignore = |path: &Path| ignore_files(path, order.file, &refused_later);
+    let ignore = |path: &Path| ignore_files(path, &options.file, &refused_later);
     let import = classic::import(&classic::Request {
         config: &config,
         defaults: defaults.as_ref(),
-        modes: order.modes,
+        modes: options.mode.iter().fold(Modes::default(), |modes, more| modes.or(*more)),
         ignore: &ignore,
     });
     untrusted.extend(refused_later.into_inner());
@@ -155,7 +131,7 @@ fn ignore_files(
                     }
                     found.push(Source { name: path, bytes });
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(format!("{}: {error}", path.display())),
             }
         }
@@ -181,8 +157,8 @@ fn refusals(path: &Path) -> Vec<String> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "name a file that exists",
-        io::ErrorKind::PermissionDenied => "run as root, or give yourself the right to read it",
+        ErrorKind::NotFound => "name a file that exists",
+        ErrorKind::PermissionDenied => "run as root, or give yourself the right to read it",
         _ => "name a file that can be read",
     };
     Failure::Configuration(format!(
@@ -196,13 +172,13 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<String>)> {
     let mut file = files::open(path)?;
     let facts = files::facts(&file)?;
     if !facts.regular {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
     // One byte more than allowed shows whether there is more.
     let bytes = files::read_up_to(&mut file, SIZE_MAX + 1)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SIZE_MAX {
         return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
+            ErrorKind::InvalidInput,
             format!("it has more than {SIZE_MAX} bytes"),
         ));
     }
@@ -233,16 +209,16 @@ fn write(to: &Path, text: &str) -> Result<(), Failure> {
         _ => Path::new("."),
     };
     let cannot = |error: &io::Error| {
-        let status = if error.kind() == io::ErrorKind::PermissionDenied {
+        let status = if error.kind() == ErrorKind::PermissionDenied {
             status::NOT_PERMITTED
         } else {
             status::SOFTWARE
         };
         let remedy = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
+            ErrorKind::PermissionDenied => {
                 "run as root, or write it elsewhere with --output".to_owned()
             }
-            io::ErrorKind::NotFound => {
+            ErrorKind::NotFound => {
                 format!("make the directory: install -d -m 0755 {}", directory.display())
             }
             _ => "write it elsewhere with --output".to_owned(),
@@ -251,14 +227,14 @@ fn write(to: &Path, text: &str) -> Result<(), Failure> {
     };
     if to == Path::new(DEFAULT_PATH) {
         match DirBuilder::new().mode(0o755).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(cannot(&error));
             }
             _ => {}
         }
     }
     replace::create(to, text.as_bytes(), 0o600).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => is_there(to),
+        ErrorKind::AlreadyExists => is_there(to),
         _ => cannot(&error),
     })
 }

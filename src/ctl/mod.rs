@@ -14,7 +14,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-pub use args::{AllowCommand, Arguments, Command};
+use clap::Parser as _;
+
+pub use args::{AllowCommand, Arguments, Command, Import};
 pub use show::Zone;
 
 /// Exit statuses in addition to those of [`crate::control::Kind`] (sysexits(3head)).
@@ -48,7 +50,7 @@ pub fn run(
     err: &mut dyn Write,
     zone: &Zone,
 ) -> u8 {
-    let arguments = match args::parse(arguments) {
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // clap reports --help and --version as errors that go to standard output.

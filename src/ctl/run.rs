@@ -8,9 +8,8 @@ use serde_json::json;
 
 use super::args::{AllowCommand, Arguments, Command};
 use super::failure::Failure;
-use super::show::Listing;
+use super::table::Table;
 use super::{check, import, show, status};
-use crate::config::classic::Modes;
 use crate::control::client::{ANSWER_TIMEOUT, Client};
 use crate::control::protocol::{Reply, Request, Stamp};
 use crate::ctl::Zone;
@@ -26,15 +25,7 @@ pub(super) fn run(
     let json = arguments.json;
     let request = match &arguments.command {
         Command::Check { file } => return check::run(file.as_deref(), json, out),
-        Command::Import { file, output, print, defaults, mode } => {
-            let modes = mode.iter().fold(Modes::default(), |modes, more| modes.or(*more));
-            let to = if *print { None } else { Some(output.as_path()) };
-            return import::run(
-                &import::Order { file, to, defaults: defaults.as_deref(), modes, json },
-                out,
-                err,
-            );
-        }
+        Command::Import(options) => return import::run(options, json, out, err),
         Command::Status => Request::Status {},
         Command::List => Request::List {},
         Command::Show { address } => Request::Show { address: *address },
@@ -63,82 +54,89 @@ pub(super) fn run(
     let first = client.ask(&request)?;
     match (request, first) {
         (Request::Status {}, Reply::Status(status)) => {
-            if json {
-                document(out, &status)?
-            } else {
-                show::status(out, &status)?
-            }
+            print(out, json, &status, |out| show::status(out, &status))?
         }
         (Request::List {}, first @ Reply::Blocks { .. }) => {
             let part = |reply| {
                 if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None }
             };
-            if json {
-                list(&mut client, first, part, out, Array::default())?
-            } else {
-                list(&mut client, first, part, out, show::Blocks::new(zone))?
-            }
+            list(&mut client, first, part, out, json, show::blocks(), |row| show::block(row, zone))?
         }
         (Request::History { .. }, first @ Reply::History { .. }) => {
             let part = |reply| {
                 if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None }
             };
-            if json {
-                list(&mut client, first, part, out, Array::default())?
-            } else {
-                list(&mut client, first, part, out, show::Past::new(zone))?
-            }
+            list(&mut client, first, part, out, json, show::history(), |row| show::past(row, zone))?
         }
         (Request::Show { .. }, Reply::Shown(shown)) => {
-            if json {
-                document(out, &shown)?
-            } else {
-                show::shown(out, &shown, zone)?
-            }
+            print(out, json, &shown, |out| show::shown(out, &shown, zone))?
         }
         (Request::AllowList {}, Reply::Allowed { mut rows }) => {
             rows.sort_by(|a, b| (a.address, &a.origin).cmp(&(b.address, &b.origin)));
-            if json { document(out, &rows)? } else { show::allowed(out, rows)? }
+            print(out, json, &rows, |out| show::allowed(out, &rows))?
         }
-        (Request::Rules {}, Reply::Rules { text }) => {
-            if json {
-                document(out, &json!({ "rules": text }))?
-            } else {
-                writeln!(out, "{}", printable_lines(text.trim_end()))?
-            }
-        }
+        (Request::Rules {}, Reply::Rules { text }) => lines(out, json, "rules", &text)?,
         (Request::Watch {}, Reply::Watching {}) => return watch(&mut client, json, out, zone),
         (request, Reply::Done { message }) if request.changes() => {
-            if json {
-                document(out, &json!({ "message": message }))?
-            } else {
-                writeln!(out, "{}", printable_lines(message.trim_end()))?
-            }
+            lines(out, json, "message", &message)?
         }
         _ => return Err(Failure::Answer),
     }
     Ok(status::DONE)
 }
 
-/// Prints a list that arrives in parts; `part` unpacks one.
-fn list<T>(
+/// Prints an answer: its JSON document, or what `show` makes of it.
+fn print(
+    out: &mut dyn Write,
+    json: bool,
+    answer: &impl Serialize,
+    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    if json { document(out, answer) } else { show(out) }
+}
+
+/// Prints a text, as the value of `key` in JSON.
+fn lines(out: &mut dyn Write, json: bool, key: &str, text: &str) -> io::Result<()> {
+    print(out, json, &json!({ key: text }), |out| {
+        writeln!(out, "{}", printable_lines(text.trim_end()))
+    })
+}
+
+/// Prints a list that arrives in parts, each of which `part` unpacks: a JSON array with a row on a
+/// line, or `table` with the cells of each row.
+fn list<T: Serialize, const N: usize>(
     client: &mut Client,
     first: Reply,
     part: impl Fn(Reply) -> Option<(Vec<T>, bool)>,
     out: &mut dyn Write,
-    mut listing: impl Listing<T>,
+    json: bool,
+    mut table: Table<N>,
+    cells: impl Fn(T) -> [String; N],
 ) -> Result<(), Failure> {
     let mut reply = first;
+    let mut before = "[\n  ";
     loop {
         let (rows, more) = part(reply).ok_or(Failure::Answer)?;
         for row in rows {
-            listing.row(out, row)?;
+            if json {
+                let text = serde_json::to_string(&row).map_err(io::Error::other)?;
+                write!(out, "{before}{}", printable_json(text))?;
+                before = ",\n  ";
+            } else {
+                table.row(out, cells(row))?;
+            }
         }
         if !more {
-            return Ok(listing.end(out)?);
+            break;
         }
         reply = client.receive(Some(ANSWER_TIMEOUT))?;
     }
+    if json {
+        writeln!(out, "{}", if before.starts_with(',') { "\n]" } else { "[]" })?
+    } else {
+        table.end(out)?
+    }
+    Ok(())
 }
 
 /// Prints events until the daemon ends or the output is closed.
@@ -154,26 +152,8 @@ fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> R
     }
 }
 
-fn document<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()> {
+/// Prints a JSON document.
+pub(super) fn document(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
     writeln!(out, "{}", printable_json(text))
-}
-
-/// A JSON array that is written row by row, one on a line.
-#[derive(Default)]
-struct Array {
-    any: bool,
-}
-
-impl<T: Serialize> Listing<T> for Array {
-    fn row(&mut self, out: &mut dyn Write, row: T) -> io::Result<()> {
-        let text = serde_json::to_string(&row).map_err(io::Error::other)?;
-        write!(out, "{}{}", if self.any { ",\n  " } else { "[\n  " }, printable_json(text))?;
-        self.any = true;
-        Ok(())
-    }
-
-    fn end(self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}", if self.any { "\n]" } else { "[]" })
-    }
 }

@@ -62,112 +62,71 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         duration(Duration::from_secs(status.uptime)),
         status.pid
     )?;
-    pair(out, "config", status.config.as_deref().unwrap_or("built-in defaults"))?;
+    let mut pair = |name: &str, value: String| pair(out, name, &value);
+    pair("config", status.config.clone().unwrap_or_else(|| "built-in defaults".to_owned()))?;
     match status.queues {
-        None => pair(out, "capture", &format!("{}, group {}", status.capture, status.group))?,
+        None => pair("capture", format!("{}, group {}", status.capture, status.group))?,
         Some(queues) => {
             let next = u32::from(status.group) + 1;
-            pair(
-                out,
-                "capture",
-                &format!("{}, queues {} and {next}", status.capture, status.group),
-            )?;
+            pair("capture", format!("{}, queues {} and {next}", status.capture, status.group))?;
             let waiting = |now, most, what| format!("{now} of {most} {what}");
-            let (probes, connections) = (
-                waiting(queues.probes, queues.probes_length, "probes"),
-                waiting(queues.connections, queues.connections_length, "connections"),
-            );
-            pair(
-                out,
-                "waiting",
-                &format!(
-                    "{probes}, {connections}; of suspects {} let pass, {} dropped",
-                    queues.passed, queues.stopped
-                ),
-            )?;
+            let probes = waiting(queues.probes, queues.probes_length, "probes");
+            let connections = waiting(queues.connections, queues.connections_length, "connections");
+            let suspects = format!("{} let pass, {} dropped", queues.passed, queues.stopped);
+            pair("waiting", format!("{probes}, {connections}; of suspects {suspects}"))?;
         }
     }
     if status.watching.is_empty() {
-        pair(out, "watching", "nothing")?;
+        pair("watching", "nothing".to_owned())?;
     }
     for (position, watching) in status.watching.iter().enumerate() {
         let name = if position == 0 { "watching" } else { "" };
-        pair(
-            out,
-            name,
-            &format!(
-                "{} {}, {}: {}",
-                watching.transport,
-                watching.mode,
-                count(watching.ports.into(), "port"),
-                shortened(&watching.ranges)
-            ),
-        )?;
+        let ports = count(watching.ports.into(), "port");
+        let ranges = shortened(&watching.ranges);
+        pair(name, format!("{} {}, {ports}: {ranges}", watching.transport, watching.mode))?;
     }
-    pair(out, "blocked", &status.blocked.to_string())?;
-    pair(out, "never block", &format!("{} addresses and networks", status.allowed))?;
-    pair(out, "sources", &status.sources.to_string())?;
-    pair(out, "probes", &status.probes.to_string())?;
-    pair(out, "lost", &count(status.lost, "packet"))?;
+    pair("blocked", status.blocked.to_string())?;
+    pair("never block", format!("{} addresses and networks", status.allowed))?;
+    pair("sources", status.sources.to_string())?;
+    pair("probes", status.probes.to_string())?;
+    pair("lost", count(status.lost, "packet"))?;
     if status.shed > 0 {
-        pair(
-            out,
-            "shed",
-            &format!("{} of unknown sources, in a flood", count(status.shed, "packet")),
-        )?;
+        pair("shed", format!("{} of unknown sources, in a flood", count(status.shed, "packet")))?;
     }
     let responses = status.responses;
     if responses != Responses::default() {
-        let text = format!(
-            "{} run, {} of them failed, {} dropped",
-            count(responses.commands, "command"),
-            responses.failed,
-            responses.dropped
-        );
-        pair(out, "responses", &text)?;
+        let Responses { failed, dropped, .. } = responses;
+        let commands = count(responses.commands, "command");
+        pair("responses", format!("{commands} run, {failed} of them failed, {dropped} dropped"))?;
     }
-    pair(out, "held back", &count(status.held_back, "log line"))?;
-    pair(out, "reflex", &reflex(status.reflex.as_ref()))?;
+    pair("held back", count(status.held_back, "log line"))?;
+    pair("reflex", reflex(status.reflex.as_ref()))?;
     if status.watching.iter().any(|watching| watching.mode == "connect") {
         let decoy = status.decoy;
-        let connections = count(decoy.connections, "connection");
-        let text = format!(
-            "{connections}, {} refused, {} half-open, {}",
-            decoy.refused,
-            decoy.half_open,
-            count(decoy.banners, "banner")
-        );
-        pair(out, "decoys", &text)?;
+        let (connections, banners) =
+            (count(decoy.connections, "connection"), count(decoy.banners, "banner"));
+        let (refused, half_open) = (decoy.refused, decoy.half_open);
+        pair(
+            "decoys",
+            format!("{connections}, {refused} refused, {half_open} half-open, {banners}"),
+        )?;
     }
     let store = &status.store;
     if !store.state.is_empty() {
         let age = store.age.map_or_else(String::new, |age| {
             format!(", written {} ago", duration(Duration::from_secs(age)))
         });
-        let rows = format!(
-            "{}, {}, {}",
-            count(store.blocks, "block"),
-            count(store.offenders, "offender"),
-            count(store.sources, "source")
-        );
-        pair(out, "stored", &format!("{}: {rows}{age}", store.state))?;
+        let blocks = count(store.blocks, "block");
+        let offenders = count(store.offenders, "offender");
+        let sources = count(store.sources, "source");
+        pair("stored", format!("{}: {blocks}, {offenders}, {sources}{age}", store.state))?;
     }
-    if status.repairs.count > 0 {
-        let program = status.repairs.program.as_deref().unwrap_or("an unknown program");
-        let process = status
-            .repairs
-            .process
-            .map(|process| format!(" (process {process})"))
-            .unwrap_or_default();
-        pair(
-            out,
-            "repairs",
-            &format!(
-                "{}, the last one after {}{process}",
-                status.repairs.count,
-                printable(program)
-            ),
-        )?;
+    let repairs = &status.repairs;
+    if repairs.count > 0 {
+        let program = printable(repairs.program.as_deref().unwrap_or("an unknown program"));
+        let process =
+            repairs.process.map_or_else(String::new, |process| format!(" (process {process})"));
+        pair("repairs", format!("{}, the last one after {program}{process}", repairs.count))?;
     }
     for warning in &status.warnings {
         writeln!(out, "Warning: {}", printable(warning))?;
@@ -205,57 +164,31 @@ fn shortened(ranges: &str) -> String {
     }
 }
 
-/// A list that is printed row by row.
-pub(super) trait Listing<T> {
-    /// Prints a row.
-    fn row(&mut self, out: &mut dyn Write, row: T) -> io::Result<()>;
-    /// Prints remaining rows.
-    fn end(self, out: &mut dyn Write) -> io::Result<()>;
-}
-
 /// The table of blocks.
-pub(super) struct Blocks<'a> {
-    zone: &'a Zone,
-    table: Table<7>,
-    any: bool,
+pub(super) fn blocks() -> Table<7> {
+    let columns = [
+        ("ADDRESS", Align::Left),
+        ("SCAN", Align::Left),
+        ("PROVEN", Align::Left),
+        ("ENDS IN", Align::Right),
+        ("DROPPED", Align::Right),
+        ("SINCE", Align::Left),
+        ("REASON", Align::Left),
+    ];
+    Table::new(columns, "Nothing is blocked.")
 }
 
-impl<'a> Blocks<'a> {
-    pub(super) fn new(zone: &'a Zone) -> Self {
-        let columns = [
-            ("ADDRESS", Align::Left),
-            ("SCAN", Align::Left),
-            ("PROVEN", Align::Left),
-            ("ENDS IN", Align::Right),
-            ("DROPPED", Align::Right),
-            ("SINCE", Align::Left),
-            ("REASON", Align::Left),
-        ];
-        Self { zone, table: Table::new(columns), any: false }
-    }
-}
-
-impl Listing<BlockRow> for Blocks<'_> {
-    fn row(&mut self, out: &mut dyn Write, row: BlockRow) -> io::Result<()> {
-        self.any = true;
-        let cells = [
-            address(&row),
-            row.scan.unwrap_or_else(|| "-".to_owned()),
-            if row.proven { "yes" } else { "no" }.to_owned(),
-            ends_in(row.expires_in),
-            row.packets.map_or_else(|| "-".to_owned(), |packets| packets.to_string()),
-            self.zone.stamp(row.since),
-            row.reason,
-        ];
-        self.table.row(out, cells)
-    }
-
-    fn end(self, out: &mut dyn Write) -> io::Result<()> {
-        if !self.any {
-            return writeln!(out, "Nothing is blocked.");
-        }
-        self.table.end(out)
-    }
+/// A row of the table of blocks.
+pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 7] {
+    [
+        address(&row),
+        row.scan.unwrap_or_else(|| "-".to_owned()),
+        if row.proven { "yes" } else { "no" }.to_owned(),
+        ends_in(row.expires_in),
+        row.packets.map_or_else(|| "-".to_owned(), |packets| packets.to_string()),
+        zone.stamp(row.since),
+        row.reason,
+    ]
 }
 
 fn ends_in(seconds: Option<u64>) -> String {
@@ -314,55 +247,31 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
 }
 
 /// Prints the table of what is never blocked.
-pub(super) fn allowed(out: &mut dyn Write, rows: Vec<AllowRow>) -> io::Result<()> {
-    if rows.is_empty() {
-        return writeln!(out, "Everything may be blocked.");
-    }
-    let mut table = Table::new([("ADDRESS", Align::Left), ("BECAUSE OF", Align::Left)]);
+pub(super) fn allowed(out: &mut dyn Write, rows: &[AllowRow]) -> io::Result<()> {
+    let columns = [("ADDRESS", Align::Left), ("BECAUSE OF", Align::Left)];
+    let mut table = Table::new(columns, "Everything may be blocked.");
     for row in rows {
-        table.row(out, [row.address.to_string(), row.origin])?;
+        table.row(out, [row.address.to_string(), row.origin.clone()])?;
     }
     table.end(out)
 }
 
 /// The history table.
-pub(super) struct Past<'a> {
-    zone: &'a Zone,
-    table: Table<4>,
-    any: bool,
+pub(super) fn history() -> Table<4> {
+    let columns = ["WHEN", "ADDRESS", "PORT", "NAME"].map(|name| (name, Align::Left));
+    Table::new(columns, "Nothing was blocked.")
 }
 
-impl<'a> Past<'a> {
-    pub(super) fn new(zone: &'a Zone) -> Self {
-        let columns = [
-            ("WHEN", Align::Left),
-            ("ADDRESS", Align::Left),
-            ("PORT", Align::Left),
-            ("NAME", Align::Left),
-        ];
-        Self { zone, table: Table::new(columns), any: false }
-    }
-}
-
-impl Listing<HistoryRow> for Past<'_> {
-    fn row(&mut self, out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
-        self.any = true;
-        let address = row.address.to_string();
-        let port = if row.protocol == "MANUAL" {
-            "by hand".to_owned()
-        } else {
-            format!("{}/{}", row.protocol.to_lowercase(), row.port)
-        };
-        let name = if row.host == address { "-".to_owned() } else { row.host };
-        self.table.row(out, [self.zone.time(row.at.0), address, port, name])
-    }
-
-    fn end(self, out: &mut dyn Write) -> io::Result<()> {
-        if !self.any {
-            return writeln!(out, "Nothing was blocked.");
-        }
-        self.table.end(out)
-    }
+/// A row of the history table.
+pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 4] {
+    let address = row.address.to_string();
+    let port = if row.protocol == "MANUAL" {
+        "by hand".to_owned()
+    } else {
+        format!("{}/{}", row.protocol.to_lowercase(), row.port)
+    };
+    let name = if row.host == address { "-".to_owned() } else { row.host };
+    [zone.time(row.at.0), address, port, name]
 }
 
 /// One event of `watch`, on one line.

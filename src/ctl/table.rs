@@ -18,13 +18,15 @@ pub(super) enum Align {
 /// A table that is written row by row.
 pub(super) struct Table<const N: usize> {
     columns: [(&'static str, Align); N],
+    /// The sentence that stands for a table without rows.
+    empty: &'static str,
     waiting: Vec<[String; N]>,
     widths: Option<[usize; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    pub(super) fn new(columns: [(&'static str, Align); N]) -> Self {
-        Self { columns, waiting: Vec::new(), widths: None }
+    pub(super) fn new(columns: [(&'static str, Align); N], empty: &'static str) -> Self {
+        Self { columns, empty, waiting: Vec::new(), widths: None }
     }
 
     /// Adds a row and escapes its cells.
@@ -39,9 +41,13 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Writes the pending rows. A table without rows has no header.
+    /// Writes the pending rows.
     pub(super) fn end(mut self, out: &mut dyn Write) -> io::Result<()> {
-        if self.widths.is_none() && !self.waiting.is_empty() { self.begin(out) } else { Ok(()) }
+        match self.widths {
+            Some(_) => Ok(()),
+            None if self.waiting.is_empty() => writeln!(out, "{}", self.empty),
+            None => self.begin(out),
+        }
     }
 
     fn begin(&mut self, out: &mut dyn Write) -> io::Result<()> {
