@@ -5,6 +5,7 @@ use std::path::Path;
 use super::diagnostic::Place;
 use super::pending::PENDING;
 use super::reader::Reader;
+use super::values::{Wrong, wrong};
 use super::{
     Config, Escalate, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written,
 };
@@ -26,9 +27,8 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
 pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>) {
     for pending in PENDING {
         if reader.is_given(pending.path) && (pending.needed)(config) {
-            let place = reader.place(&[pending.path]);
-            reader.findings.warning(
-                place,
+            reader.warning(
+                &[pending.path],
                 format!("`{}` is not in force yet", pending.path),
                 format!("until then {}", pending.until_then),
             );
@@ -42,10 +42,9 @@ fn queues(config: &Config, reader: &mut Reader<'_>) {
         && config.capture.method == Method::Nfqueue
         && config.capture.group == u16::MAX
     {
-        let place = reader.place(&["capture.group", "capture.method"]);
-        reader.findings.error(
-            place,
-            "`capture.group` is 65535, and nfqueue needs the next number too".to_owned(),
+        reader.error(
+            &["capture.group", "capture.method"],
+            "`capture.group` is 65535, and nfqueue needs the next number too",
             "write 65534 or less",
         );
     }
@@ -63,44 +62,38 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
         PortMode::Connect | PortMode::Stealth => {
             let word = super::Keyword::word(protocol.mode);
             if protocol.ports == none {
-                let place = reader.place(&[&ports, &mode]);
-                reader.findings.error(
-                    place,
+                reader.error(
+                    &[&ports, &mode],
                     format!("`{ports}` is empty, and mode {word} watches nothing else"),
                     format!("list ports, or write {mode}: off"),
                 );
             }
             if protocol.mode == PortMode::Connect && protocol.ports.contains(0) {
-                let place = reader.place(&[&ports, &mode]);
-                reader.findings.error(
-                    place,
+                reader.error(
+                    &[&ports, &mode],
                     format!("`{ports}` has port 0, which nothing can listen on (bind(2))"),
                     "remove it, or use mode stealth or advanced",
                 );
             }
             let both = protocol.ports.without(&protocol.ports.without(&protocol.exclude));
             if reader.is_given(&exclude) && both != none {
-                let place = reader.place(&[&exclude]);
                 let message = format!(
                     "`{exclude}` is for mode advanced only: mode {word} watches {both} all the same"
                 );
-                reader.findings.warning(place, message, format!("remove {both} from `{ports}`"));
+                reader.warning(&[&exclude], message, format!("remove {both} from `{ports}`"));
             }
         }
         PortMode::Advanced => {
             if protocol.advanced_ports == none {
-                let place = reader.place(&[&advanced, &mode]);
-                reader.findings.error(
-                    place,
+                reader.error(
+                    &[&advanced, &mode],
                     format!("`{advanced}` is empty, and mode advanced watches nothing else"),
                     format!("write a range, 1-1023, or {mode}: off"),
                 );
             } else if protocol.watched() == none {
-                let place = reader.place(&[&exclude, &advanced, &mode]);
-                let message = format!("`{exclude}` leaves no port of `{advanced}` to be watched");
-                reader.findings.error(
-                    place,
-                    message,
+                reader.error(
+                    &[&exclude, &advanced, &mode],
+                    format!("`{exclude}` leaves no port of `{advanced}` to be watched"),
                     format!("exclude fewer ports, or write {mode}: off"),
                 );
             }
@@ -117,11 +110,10 @@ fn observed_decoys(config: &Config, reader: &mut Reader<'_>) {
         && config.mode == Mode::Observe
         && reader.is_sound(&["mode", "tcp.mode", "udp.mode"])
     {
-        let place = reader.place(&[path, "mode"]);
         let message = format!(
             "`{path}` is connect, and mode observe answers nothing: the ports are watched as with stealth"
         );
-        reader.findings.warning(place, message, "write mode: enforce for decoys that answer");
+        reader.warning(&[path, "mode"], message, "write mode: enforce for decoys that answer");
     }
 }
 
@@ -151,72 +143,51 @@ fn watched(config: &Config, reader: &mut Reader<'_>) {
     ];
     let ports = config.tcp.watched().count() + config.udp.watched().count();
     if reader.is_sound(&keys) && ports > 0 && u32::from(config.scan_trigger) >= ports {
-        let place = reader.place(&keys);
+        let trigger = config.scan_trigger;
         let message = format!(
-            "`scan_trigger` is {}, but only {ports} ports are watched: a scan of all of them is not noticed",
-            config.scan_trigger
+            "`scan_trigger` is {trigger}, but only {ports} ports are watched: a scan of all of them is not noticed"
         );
-        reader.findings.warning(
-            place,
-            message,
-            format!("write at most {}, or watch more ports", ports - 1),
-        );
+        reader.warning(&keys, message, format!("write at most {}, or watch more ports", ports - 1));
     }
 }
 
 fn times(config: &Config, reader: &mut Reader<'_>) {
     let Some(timeout) = config.block.timeout else { return };
-    let Escalate { max, memory, .. } = config.block.escalate;
-    let text = written::time;
+    let Escalate { max, memory, factor } = config.block.escalate;
+    let short = config.block.unproven.timeout;
+    let [first, longest, forged, quiet] = [timeout, max, short, memory].map(written::time);
     if !reader.is_sound(&["block.timeout"]) {
         return;
     }
     if max < timeout && reader.is_sound(&["block.escalate.max"]) {
-        let place = reader.place(&["block.escalate.max", "block.timeout"]);
-        let message = format!(
-            "`block.escalate.max` ({}) is shorter than `block.timeout` ({}), the first block",
-            text(max),
-            text(timeout)
-        );
-        reader.findings.error(
-            place,
-            message,
-            format!("write at least {}, or a shorter block.timeout", text(timeout)),
+        reader.error(
+            &["block.escalate.max", "block.timeout"],
+            format!("`block.escalate.max` ({longest}) is shorter than `block.timeout` ({first}), the first block"),
+            format!("write at least {first}, or a shorter block.timeout"),
         );
     }
-    if config.block.unproven.timeout > timeout && reader.is_sound(&["block.unproven.timeout"]) {
-        let place = reader.place(&["block.unproven.timeout", "block.timeout"]);
-        let message = format!(
-            "`block.unproven.timeout` ({}) is longer than `block.timeout` ({}): a forged source would be blocked longer than a real one",
-            text(config.block.unproven.timeout),
-            text(timeout)
-        );
-        reader.findings.error(
-            place,
-            message,
-            format!("write at most {}, or a longer block.timeout", text(timeout)),
+    if short > timeout && reader.is_sound(&["block.unproven.timeout"]) {
+        reader.error(
+            &["block.unproven.timeout", "block.timeout"],
+            format!("`block.unproven.timeout` ({forged}) is longer than `block.timeout` ({first}): a forged source would be blocked longer than a real one"),
+            format!("write at most {first}, or a longer block.timeout"),
         );
     }
-    if memory < timeout
-        && config.block.escalate.factor > 1
-        && reader.is_sound(&["block.escalate.memory", "block.escalate.factor"])
-    {
-        let place = reader.place(&["block.escalate.memory", "block.timeout"]);
-        let message = format!(
-            "`block.escalate.memory` ({}) is shorter than `block.timeout` ({}): no block escalates",
-            text(memory),
-            text(timeout)
+    let sound = reader.is_sound(&["block.escalate.memory", "block.escalate.factor"]);
+    if memory < timeout && factor > 1 && sound {
+        reader.warning(
+            &["block.escalate.memory", "block.timeout"],
+            format!("`block.escalate.memory` ({quiet}) is shorter than `block.timeout` ({first}): no block escalates"),
+            format!("write more than {first}"),
         );
-        reader.findings.warning(place, message, format!("write more than {}", text(timeout)));
     }
 }
 
 fn never_block(config: &Config, reader: &mut Reader<'_>) {
     let sound = reader.is_sound(&["never_block.ssh_peers", "never_block.admin_ports"]);
     if sound && config.never_block.ssh_peers && config.never_block.admin_ports.is_empty() {
-        let place = reader.place(&["never_block.admin_ports", "never_block.ssh_peers"]);
-        reader.findings.warning(
-            place,
+        reader.warning(
+            &["never_block.admin_ports", "never_block.ssh_peers"],
             "`never_block.admin_ports` is empty: `never_block.ssh_peers` protects nobody",
             "list the ports that administrators come in through, [22]",
         );
@@ -230,9 +201,8 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
             && respond.command.is_empty()
             && reader.is_sound(&["respond.command"])
         {
-            let place = reader.place(&[path]);
-            reader.findings.error(
-                place,
+            reader.error(
+                &[path],
                 format!("`{path}` is command, but there is no `respond.command`"),
                 "write respond: command: [/path/to/program, \"{target}\"]",
             );
@@ -244,7 +214,6 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
     let sound =
         reader.is_sound(&["respond.command", "tcp.mode", "udp.mode", "tcp.action", "udp.action"]);
     if sound && !respond.command.is_empty() && nobody_runs_it {
-        let place = reader.place(&["respond.command"]);
         let (why, remedy) = match [config.tcp.mode, config.udp.mode] {
             [PortMode::Off, PortMode::Off] => {
                 ("tcp.mode and udp.mode are off", "write another mode for one of them")
@@ -259,41 +228,45 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
             ),
             _ => ("tcp.action and udp.action are log", "write action: block or action: command"),
         };
-        reader.findings.warning(place, format!("`respond.command` is never run: {why}"), remedy);
+        reader.warning(
+            &["respond.command"],
+            format!("`respond.command` is never run: {why}"),
+            remedy,
+        );
     }
-    let place = reader.place(&["respond.hosts_deny.line", "respond.hosts_deny.enabled"]);
-    let line = &respond.hosts_deny.line;
+    if let Err((message, remedy)) = hosts_deny_line(&respond.hosts_deny.line) {
+        reader.error(
+            &["respond.hosts_deny.line", "respond.hosts_deny.enabled"],
+            format!("`respond.hosts_deny.line`{message}"),
+            remedy,
+        );
+    }
+}
+
+/// Checks a line of hosts.deny (hosts_access(5)); the message of an error follows the key.
+fn hosts_deny_line(line: &str) -> Result<(), Wrong> {
+    const REMEDY: &str = "write \"ALL: {target}\"";
     if line.contains(|c: char| c.is_control()) {
-        reader.findings.error(
-            place,
-            "`respond.hosts_deny.line` has a control character in it",
+        return wrong(
+            " has a control character in it",
             "write one line of hosts.deny (hosts_access(5))",
         );
-    } else if let Err((message, remedy)) = values::macros(line) {
-        reader.findings.error(place, format!("`respond.hosts_deny.line`: {message}"), remedy);
-    } else if let Some(other) = values::MACROS
-        .iter()
-        .map(|name| format!("{{{name}}}"))
-        .find(|name| name != "{target}" && line.contains(name))
-    {
-        let message = format!(
-            "`respond.hosts_deny.line` has {other}, which is replaced in `respond.command` only"
-        );
-        reader.findings.error(
-            place,
-            message,
+    }
+    values::macros(line).map_err(|(message, remedy)| (format!(": {message}"), remedy))?;
+    let mut others = values::MACROS.iter().filter(|name| **name != "target");
+    if let Some(other) = others.find(|name| line.contains(&format!("{{{name}}}"))) {
+        return wrong(
+            format!(" has {{{other}}}, which is replaced in `respond.command` only"),
             "write {target} alone: the line must be the same when it is taken out again",
         );
-    } else if line.ends_with('\\') || line.trim_start().starts_with('#') {
-        let message = "`respond.hosts_deny.line` would be a comment, or go on in the next line (hosts_access(5))";
-        reader.findings.error(place, message, "write \"ALL: {target}\"");
-    } else if !line.contains("{target}") {
-        reader.findings.error(
-            place,
-            "`respond.hosts_deny.line` has no {target}: it would deny the same to everybody",
-            "write \"ALL: {target}\"",
-        );
     }
+    if line.ends_with('\\') || line.trim_start().starts_with('#') {
+        return wrong(" would be a comment, or go on in the next line (hosts_access(5))", REMEDY);
+    }
+    if !line.contains("{target}") {
+        return wrong(" has no {target}: it would deny the same to everybody", REMEDY);
+    }
+    Ok(())
 }
 
 fn paths(config: &Config, reader: &mut Reader<'_>) {
@@ -312,12 +285,8 @@ fn paths(config: &Config, reader: &mut Reader<'_>) {
             if !reader.is_sound(&[path, other]) {
                 continue;
             }
-            let place = later(reader, path, other);
-            reader.findings.error(
-                place,
-                format!("`{path}` and `{other}` are the same file"),
-                "give each its own",
-            );
+            let message = format!("`{path}` and `{other}` are the same file");
+            reader.findings.error(later(reader, path, other), message, "give each its own");
         }
     }
 }

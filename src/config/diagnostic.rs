@@ -45,6 +45,15 @@ pub(super) struct Place {
     pub(super) column: u32,
 }
 
+impl Place {
+    /// The place of the character at this byte of a line, whose number is counted from 1.
+    pub(super) fn in_line(number: usize, line: &str, byte: usize) -> Self {
+        let before = line.get(..byte).map_or(0, |before| before.chars().count());
+        let bounded = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        Self { line: bounded(number), column: bounded(before + 1) }
+    }
+}
+
 /// A fault or oddity of a configuration file.
 ///
 /// `Display` gives several lines: the place and message, the cited line, a caret below the column,
@@ -68,42 +77,22 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding about the file as a whole.
-    pub(super) fn whole(
+    /// A finding at a place, with the text of its line; without them it is about the whole file.
+    pub(super) fn new(
         severity: Severity,
         file: &Path,
+        at: Option<(Place, &str)>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
         Self {
             severity,
             file: file.to_owned(),
-            line: 0,
-            column: 0,
+            line: at.map_or(0, |(place, _)| place.line),
+            column: at.map_or(0, |(place, _)| place.column),
             message: message.into(),
             remedy: remedy.into(),
-            cited: None,
-        }
-    }
-
-    /// A finding at a place, with the text of its line.
-    pub(super) fn at(
-        severity: Severity,
-        file: &Path,
-        place: Place,
-        line: &str,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        let cited = Some(cite(line, place.column));
-        Self {
-            severity,
-            file: file.to_owned(),
-            line: place.line,
-            column: place.column,
-            message: message.into(),
-            remedy: remedy.into(),
-            cited,
+            cited: at.map(|(place, line)| cite(line, place.column)),
         }
     }
 }
@@ -193,12 +182,8 @@ impl<'t> Findings<'t> {
                 None => return,
             }
         }
-        self.list.push(match place {
-            Some(place) => {
-                Finding::at(severity, self.file, place, self.line(place.line), message, remedy)
-            }
-            None => Finding::whole(severity, self.file, message, remedy),
-        });
+        let at = place.map(|place| (place, self.line(place.line)));
+        self.list.push(Finding::new(severity, self.file, at, message, remedy));
     }
 
     /// All findings, by place; those about the whole file come last.
@@ -209,12 +194,8 @@ impl<'t> Findings<'t> {
         if self.unkept > 0 {
             let severity =
                 list.iter().map(|finding| finding.severity).min().unwrap_or(Severity::Warning);
-            list.push(Finding::whole(
-                severity,
-                self.file,
-                format!("{} more findings are not shown", self.unkept),
-                "repair these first",
-            ));
+            let message = format!("{} more findings are not shown", self.unkept);
+            list.push(Finding::new(severity, self.file, None, message, "repair these first"));
         }
         list
     }
@@ -261,15 +242,10 @@ fn cite(line: &str, column: u32) -> (String, usize) {
 
 /// A part of the file for a message: escaped and cut.
 pub(super) fn shown(text: &str) -> String {
-    let mut characters = text.chars();
-    let mut shown = String::new();
-    for character in characters.by_ref().take(SHOWN_MAX) {
-        push_escaped(&mut shown, character);
+    match text.char_indices().nth(SHOWN_MAX) {
+        None => escaped(text),
+        Some((end, _)) => format!("{}...", escaped(text.get(..end).unwrap_or_default())),
     }
-    if characters.next().is_some() {
-        shown.push_str("...");
-    }
-    shown
 }
 
 /// The whole text, escaped.
@@ -288,14 +264,8 @@ fn push_escaped(to: &mut String, character: char) -> usize {
         to.push(character);
         return 1;
     }
-    let before = to.len();
-    match character {
-        '\t' => to.push_str("\\t"),
-        '\n' => to.push_str("\\n"),
-        '\r' => to.push_str("\\r"),
-        _ => to.extend(character.escape_unicode()),
-    }
-    to.len() - before
+    to.extend(character.escape_default());
+    character.escape_default().len()
 }
 
 /// Not a control character, not without width, and without effect on the text direction (Unicode
@@ -311,11 +281,10 @@ mod tests {
 
     #[test]
     fn a_finding_shows_place_line_caret_and_remedy() {
-        let finding = Finding::at(
+        let finding = Finding::new(
             Severity::Error,
             Path::new("a.yaml"),
-            Place { line: 3, column: 7 },
-            "mode: on",
+            Some((Place { line: 3, column: 7 }, "mode: on")),
             "wrong word",
             "write `enforce`",
         );

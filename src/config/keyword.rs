@@ -6,10 +6,13 @@ use super::{
     PortMode, ProtocolAction, UnprovenAction,
 };
 
+/// Keywords with their values.
+type Keywords<T> = &'static [(&'static str, T)];
+
 /// A type whose values are keywords.
 pub trait Keyword: Copy + PartialEq + 'static {
     /// Every keyword with its value, one for each.
-    const KEYWORDS: &'static [(&'static str, Self)];
+    const KEYWORDS: Keywords<Self>;
 
     /// The keyword of this value.
     fn word(self) -> &'static str {
@@ -28,22 +31,19 @@ pub(super) fn keywords<T: Keyword>() -> Vec<&'static str> {
 }
 
 impl Keyword for Mode {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("enforce", Self::Enforce), ("observe", Self::Observe)];
+    const KEYWORDS: Keywords<Self> = &[("enforce", Self::Enforce), ("observe", Self::Observe)];
 }
 
 impl Keyword for ClosedPorts {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("drop", Self::Drop), ("answer", Self::Answer)];
+    const KEYWORDS: Keywords<Self> = &[("drop", Self::Drop), ("answer", Self::Answer)];
 }
 
 impl Keyword for Method {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("nflog", Self::Nflog), ("nfqueue", Self::Nfqueue)];
+    const KEYWORDS: Keywords<Self> = &[("nflog", Self::Nflog), ("nfqueue", Self::Nfqueue)];
 }
 
 impl Keyword for PortMode {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[
+    const KEYWORDS: Keywords<Self> = &[
         ("off", Self::Off),
         ("connect", Self::Connect),
         ("stealth", Self::Stealth),
@@ -52,22 +52,21 @@ impl Keyword for PortMode {
 }
 
 impl Keyword for ProtocolAction {
-    const KEYWORDS: &'static [(&'static str, Self)] =
+    const KEYWORDS: Keywords<Self> =
         &[("block", Self::Block), ("command", Self::Command), ("log", Self::Log)];
 }
 
 impl Keyword for UnprovenAction {
-    const KEYWORDS: &'static [(&'static str, Self)] =
+    const KEYWORDS: Keywords<Self> =
         &[("block", Self::Block), ("slow", Self::Slow), ("report", Self::Report)];
 }
 
 impl Keyword for CommandWhen {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("before", Self::Before), ("after", Self::After)];
+    const KEYWORDS: Keywords<Self> = &[("before", Self::Before), ("after", Self::After)];
 }
 
 impl Keyword for LogTarget {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[
+    const KEYWORDS: Keywords<Self> = &[
         ("auto", Self::Auto),
         ("stderr", Self::Stderr),
         ("journal", Self::Journal),
@@ -76,12 +75,12 @@ impl Keyword for LogTarget {
 }
 
 impl Keyword for LogFormat {
-    const KEYWORDS: &'static [(&'static str, Self)] =
+    const KEYWORDS: Keywords<Self> =
         &[("classic", Self::Classic), ("text", Self::Text), ("json", Self::Json)];
 }
 
 impl Keyword for log::LevelFilter {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[
+    const KEYWORDS: Keywords<Self> = &[
         ("off", Self::Off),
         ("error", Self::Error),
         ("warn", Self::Warn),
@@ -92,7 +91,7 @@ impl Keyword for log::LevelFilter {
 }
 
 impl Keyword for Facility {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[
+    const KEYWORDS: Keywords<Self> = &[
         ("user", Self::User),
         ("daemon", Self::Daemon),
         ("auth", Self::Auth),
@@ -109,11 +108,10 @@ impl Keyword for Facility {
 }
 
 impl Keyword for OnExit {
-    const KEYWORDS: &'static [(&'static str, Self)] =
-        &[("keep", Self::Keep), ("remove", Self::Remove)];
+    const KEYWORDS: Keywords<Self> = &[("keep", Self::Keep), ("remove", Self::Remove)];
 }
 
 impl Keyword for OwnTable {
-    const KEYWORDS: &'static [(&'static str, Self)] =
+    const KEYWORDS: Keywords<Self> =
         &[("auto", Self::Auto), ("true", Self::Yes), ("false", Self::No)];
 }

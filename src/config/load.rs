@@ -84,8 +84,9 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Refused {
-    fn whole(path: &Path, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { findings: vec![Finding::whole(Severity::Error, path, message, remedy)] }
+    fn of_faults(path: &Path, faults: Vec<Fault>) -> Self {
+        let error = |(message, remedy)| Finding::new(Severity::Error, path, None, message, remedy);
+        Self { findings: faults.into_iter().map(error).collect() }
     }
 }
 
@@ -159,10 +160,9 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
     if let (Some((path, Ok(None))), Some(place)) = (&found, reader.place(&["ignore_file"]))
         && Config::default().ignore_file.as_deref() != Some(path)
     {
-        let message = format!("there is no file {}: `ignore_file` exempts nobody", path.display());
         reader.findings.warning(
-            Some(place),
-            message,
+            place,
+            format!("there is no file {}: `ignore_file` exempts nobody", path.display()),
             "write its right path, make the file, or take the line out",
         );
     }
@@ -189,21 +189,16 @@ fn syntax_remedy(line: &str) -> &'static str {
 
 /// The bytes as text.
 fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Refused> {
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SIZE_MAX {
-        let (message, remedy) =
-            too_large("the configuration", bytes.len().try_into().unwrap_or(u64::MAX));
-        return Err(Refused::whole(path, message, remedy));
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if size > SIZE_MAX {
+        return Err(Refused::of_faults(path, vec![too_large("the configuration", size)]));
     }
     let at = |valid: &[u8], what: &str, remedy: &str| {
         let before = String::from_utf8_lossy(valid);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.get(line_start..).unwrap_or("");
-        let count = |number: usize| u32::try_from(number + 1).unwrap_or(u32::MAX);
-        let place = Place {
-            line: count(before.matches('\n').count()),
-            column: count(line.chars().count()),
-        };
-        Refused { findings: vec![Finding::at(Severity::Error, path, place, line, what, remedy)] }
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let place = Place::in_line(before.matches('\n').count() + 1, line, line.len());
+        let finding = Finding::new(Severity::Error, path, Some((place, line)), what, remedy);
+        Refused { findings: vec![finding] }
     };
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
@@ -235,15 +230,8 @@ fn ignored(path: &Path, found: Result<Option<Vec<u8>>, Vec<Fault>>) -> (Vec<IpNe
             let list = ignore::parse(&bytes, path);
             (list.entries.into_iter().map(|entry| entry.network).collect(), list.findings)
         }
-        Err(faults) => (Vec::new(), of_whole(path, faults)),
+        Err(faults) => (Vec::new(), Refused::of_faults(path, faults).findings),
     }
-}
-
-fn of_whole(path: &Path, faults: Vec<Fault>) -> Vec<Finding> {
-    faults
-        .into_iter()
-        .map(|(message, remedy)| Finding::whole(Severity::Error, path, message, remedy))
-        .collect()
 }
 
 fn read_ignored(path: &Path) -> Result<Option<Vec<u8>>, Vec<Fault>> {
@@ -265,7 +253,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Refused> {
         "the configuration",
         "name a file that exists; without --config the built-in defaults run",
     )
-    .map_err(|faults| Refused { findings: of_whole(path, faults) })
+    .map_err(|faults| Refused::of_faults(path, faults))
 }
 
 /// Reads a file that only root can write.

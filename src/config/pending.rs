@@ -18,11 +18,6 @@ pub(super) const PENDING: &[Pending] = &[Pending {
     until_then: "unproven sources are reported as with `report`",
 }];
 
-/// Whether the key is in the table.
-pub(super) fn is_pending(path: &str) -> bool {
-    PENDING.iter().any(|pending| pending.path == path && (pending.needed)(&Config::default()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,25 +1,18 @@
 //! Prints a configuration as YAML that reads back equal, and lists differences between two.
 
+use super::Config;
 use super::diagnostic::shown;
 use super::keys::{KEYS, Key, Reload};
 use super::written::File;
-use super::{Config, pending};
 
 impl Config {
     /// This configuration as a file (`--print-config`), with every key; it reads back as the same
     /// configuration.
-    ///
-    /// A key without effect yet is a comment as long as it has its default, so that the text reads
-    /// back without a warning.
     pub fn to_yaml(&self) -> String {
         let mut file = File::default();
         for key in KEYS {
-            let value = key.print(self);
             let (depth, name) = file.begin(key.path);
-            if pending::is_pending(key.path) && value == key.default_text() {
-                file.text.push_str("# ");
-            }
-            file.line(depth, name, &value);
+            file.line(depth, name, &key.print(self));
         }
         file.text
     }

@@ -68,6 +68,26 @@ impl<'t> Reader<'t> {
         self.given.contains_key(path)
     }
 
+    /// Notes an error at the first of `paths` that the file has.
+    pub(super) fn error(
+        &mut self,
+        paths: &[&str],
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings.error(self.place(paths), message, remedy);
+    }
+
+    /// Notes a warning at the first of `paths` that the file has.
+    pub(super) fn warning(
+        &mut self,
+        paths: &[&str],
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings.warning(self.place(paths), message, remedy);
+    }
+
     /// Notes that the value of a key or section is wrong.
     pub(super) fn fail(&mut self, path: &str, place: Place, (message, remedy): Wrong) {
         self.findings.error(place, message, remedy);

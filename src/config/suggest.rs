@@ -1,29 +1,8 @@
 //! Suggestions for unknown keys.
 
+use super::classic;
 use super::keys::KEYS;
 use super::nearest::{nearest, normal};
-
-/// Keys of PortSentry 1.2 and 2.x, with their equivalents.
-const CLASSIC: &[(&str, &str)] = &[
-    ("TCP_PORTS", "tcp.ports"),
-    ("UDP_PORTS", "udp.ports"),
-    ("ADVANCED_PORTS_TCP", "tcp.advanced_ports"),
-    ("ADVANCED_PORTS_UDP", "udp.advanced_ports"),
-    ("ADVANCED_EXCLUDE_TCP", "tcp.exclude"),
-    ("ADVANCED_EXCLUDE_UDP", "udp.exclude"),
-    ("IGNORE_FILE", "ignore_file"),
-    ("HISTORY_FILE", "history_file"),
-    ("BLOCKED_FILE", "blocked_file"),
-    ("RESOLVE_HOST", "resolve"),
-    ("BLOCK_TCP", "tcp.action"),
-    ("BLOCK_UDP", "udp.action"),
-    ("KILL_ROUTE", "mode"),
-    ("KILL_HOSTS_DENY", "respond.hosts_deny.line"),
-    ("KILL_RUN_CMD", "respond.command"),
-    ("KILL_RUN_CMD_FIRST", "respond.command_when"),
-    ("SCAN_TRIGGER", "scan_trigger"),
-    ("PORT_BANNER", "respond.banner"),
-];
 
 /// What to write instead of the unknown `key` in `section`; "" is the top level.
 pub(super) fn key(key: &str, section: &str) -> String {
@@ -40,7 +19,7 @@ pub(super) fn key(key: &str, section: &str) -> String {
     if key == "<<" {
         return "merge keys are not supported: write the keys out".to_owned();
     }
-    if let Some((_, path)) = CLASSIC.iter().find(|(classic, _)| *classic == key) {
+    if let Some((_, path)) = classic::KEYS.iter().find(|(classic, _)| *classic == key) {
         return format!("this key of PortSentry 1.2 and 2.x is `{path}` here{}", nesting(path));
     }
     if let Some(found) = KEYS.iter().find(|known| known.path == key) {
@@ -87,7 +66,7 @@ mod tests {
 
     #[test]
     fn every_classic_key_leads_to_a_key_that_exists() {
-        for (_, path) in CLASSIC {
+        for (_, path) in classic::KEYS {
             assert!(KEYS.iter().any(|key| key.path == *path), "{path}");
         }
     }

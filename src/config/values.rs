@@ -13,7 +13,8 @@ use super::nearest::nearest;
 /// Message and remedy of an error.
 pub(super) type Wrong = (String, String);
 
-fn wrong<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T, Wrong> {
+/// An error with this message and remedy.
+pub(super) fn wrong<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T, Wrong> {
     Err((message.into(), remedy.into()))
 }
 
@@ -103,29 +104,30 @@ pub(super) fn network(text: &str) -> Result<(IpNet, Option<Wrong>), Wrong> {
         Ok(network) => network,
         Err(_) => return Err(no_network(text)),
     };
-    let plain = display(&network.trunc());
-    if network.prefix_len() == 0 {
-        let odd = (
+    let masked = network.trunc();
+    let plain = display(&masked);
+    let (network, message, remedy) = if network.prefix_len() == 0 {
+        (
+            masked,
             format!("`{}` is every address: nothing can be blocked", shown(text)),
             "name the networks that you trust; to block nothing, write mode: observe".to_owned(),
-        );
-        return Ok((network.trunc(), Some(odd)));
-    }
-    if network.trunc() != network {
-        let odd = (
+        )
+    } else if masked != network {
+        (
+            masked,
             format!("`{}` has bits below its prefix; it is taken as {plain}", shown(text)),
             format!("write {plain}, or the address alone"),
-        );
-        return Ok((network.trunc(), Some(odd)));
-    }
-    if let Some(mapped) = unmapped(network) {
-        let odd = (
+        )
+    } else if let Some(mapped) = unmapped(network) {
+        (
+            mapped,
             format!("`{}` is an IPv4 address in IPv6 form, which no packet carries", shown(text)),
             format!("write {}", display(&mapped)),
-        );
-        return Ok((mapped, Some(odd)));
-    }
-    Ok((network, None))
+        )
+    } else {
+        return Ok((network, None));
+    };
+    Ok((network, Some((message, remedy))))
 }
 
 /// A network as text; an address without its prefix length.
@@ -154,14 +156,8 @@ fn no_network(text: &str) -> Wrong {
             return (message, format!("write the mask as a number of bits: {}", network.trunc()));
         }
         if let Ok(address) = address.parse::<IpAddr>() {
-            return (
-                message,
-                format!(
-                    "the bits of {} go from 0 to {}",
-                    if address.is_ipv4() { "IPv4" } else { "IPv6" },
-                    if address.is_ipv4() { 32 } else { 128 }
-                ),
-            );
+            let (family, most) = if address.is_ipv4() { ("IPv4", 32) } else { ("IPv6", 128) };
+            return (message, format!("the bits of {family} go from 0 to {most}"));
         }
     }
     if let Some((address, _)) = text.split_once('%')

@@ -53,21 +53,19 @@ pub(super) fn quoted(text: &str) -> String {
     quoted.push('"');
     for character in text.chars() {
         match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            ' '..='~' => quoted.push(character),
-            // YAML's printable characters (5.1) that are visible; others by number.
-            _ if character.is_alphanumeric() && is_plain(character) && character < '\u{10000}' => {
-                quoted.push(character)
-            }
+            '"' | '\\' | '\n' | '\r' | '\t' => quoted.extend(character.escape_default()),
+            _ if is_visible(character) => quoted.push(character),
             _ => quoted.push_str(&format!("\\U{:08x}", u32::from(character))),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// Whether a character can stand as it is: printable for YAML (YAML 1.2.2, 5.1), and visible.
+pub(super) fn is_visible(character: char) -> bool {
+    matches!(character, ' '..='~')
+        || (character.is_alphanumeric() && is_plain(character) && character < '\u{10000}')
 }
 
 /// A time in the largest units that are exact: `1h 30m`; `0` for none.

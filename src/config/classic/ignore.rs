@@ -48,13 +48,8 @@ pub fn parse(bytes: &[u8], name: &Path) -> List {
     for (at, line) in lines.into_iter().enumerate() {
         let before_comment = line.split('#').next().unwrap_or_default();
         let Some(word) = before_comment.split_whitespace().next() else { continue };
-        let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
         let start = before_comment.len() - before_comment.trim_start().len();
-        let column = |byte: usize| {
-            line.get(..byte)
-                .map_or(1, |before| u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX))
-        };
-        let place = |byte: usize| Some(Place { line: number, column: column(byte) });
+        let place = |byte| Place::in_line(at + 1, line, byte);
         let behind = before_comment.get(start + word.len()..).unwrap_or_default();
         if let Some(other) = behind.split_whitespace().next() {
             let at = place(start + word.len() + (behind.len() - behind.trim_start().len()));
@@ -76,7 +71,7 @@ pub fn parse(bytes: &[u8], name: &Path) -> List {
                 if let Some((message, remedy)) = odd {
                     findings.warning(place(start), message, remedy);
                 }
-                entries.push(Entry { network, line: number, text: word.to_owned() });
+                entries.push(Entry { network, line: place(0).line, text: word.to_owned() });
             }
         }
     }

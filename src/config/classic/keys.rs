@@ -1,39 +1,32 @@
 //! The keys of a classic configuration file.
 
-/// The form of a classic key's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A value without macros.
-    Plain,
-    /// A command or a line in which `$TARGET$`, `$PORT$` and `$MODE$` are replaced.
-    Macros,
-}
-
-/// Every key of 1.2 and 2.x: 2.x removed the `ADVANCED_*` keys and added none.
-pub(super) const KEYS: &[(&str, Form)] = &[
-    ("TCP_PORTS", Form::Plain),
-    ("UDP_PORTS", Form::Plain),
-    ("ADVANCED_PORTS_TCP", Form::Plain),
-    ("ADVANCED_PORTS_UDP", Form::Plain),
-    ("ADVANCED_EXCLUDE_TCP", Form::Plain),
-    ("ADVANCED_EXCLUDE_UDP", Form::Plain),
-    ("IGNORE_FILE", Form::Plain),
-    ("HISTORY_FILE", Form::Plain),
-    ("BLOCKED_FILE", Form::Plain),
-    ("RESOLVE_HOST", Form::Plain),
-    ("BLOCK_TCP", Form::Plain),
-    ("BLOCK_UDP", Form::Plain),
-    ("KILL_ROUTE", Form::Macros),
-    ("KILL_HOSTS_DENY", Form::Macros),
-    ("KILL_RUN_CMD", Form::Macros),
-    ("KILL_RUN_CMD_FIRST", Form::Plain),
-    ("SCAN_TRIGGER", Form::Plain),
-    ("PORT_BANNER", Form::Plain),
+/// Every key of 1.2 and 2.x with its equivalent: 2.x removed the `ADVANCED_*` keys and added none.
+pub(in crate::config) const KEYS: &[(&str, &str)] = &[
+    ("TCP_PORTS", "tcp.ports"),
+    ("UDP_PORTS", "udp.ports"),
+    ("ADVANCED_PORTS_TCP", "tcp.advanced_ports"),
+    ("ADVANCED_PORTS_UDP", "udp.advanced_ports"),
+    ("ADVANCED_EXCLUDE_TCP", "tcp.exclude"),
+    ("ADVANCED_EXCLUDE_UDP", "udp.exclude"),
+    ("IGNORE_FILE", "ignore_file"),
+    ("HISTORY_FILE", "history_file"),
+    ("BLOCKED_FILE", "blocked_file"),
+    ("RESOLVE_HOST", "resolve"),
+    ("BLOCK_TCP", "tcp.action"),
+    ("BLOCK_UDP", "udp.action"),
+    ("KILL_ROUTE", "mode"),
+    ("KILL_HOSTS_DENY", "respond.hosts_deny.line"),
+    ("KILL_RUN_CMD", "respond.command"),
+    ("KILL_RUN_CMD_FIRST", "respond.command_when"),
+    ("SCAN_TRIGGER", "scan_trigger"),
+    ("PORT_BANNER", "respond.banner"),
 ];
 
-/// The variables of `/etc/default/portsentry`.
-pub(super) const DEFAULTS: &[(&str, Form)] =
-    &[("TCP_MODE", Form::Plain), ("UDP_MODE", Form::Plain)];
+/// The keys with a command or a line in which `$TARGET$`, `$PORT$` and `$MODE$` are replaced.
+pub(super) const WITH_MACROS: &[&str] = &["KILL_ROUTE", "KILL_HOSTS_DENY", "KILL_RUN_CMD"];
+
+/// The variables of `/etc/default/portsentry` with their equivalents.
+pub(super) const DEFAULTS: &[(&str, &str)] = &[("TCP_MODE", "tcp.mode"), ("UDP_MODE", "udp.mode")];
 
 /// The macros of 1.2 and 2.x, with their names here.
 pub(super) const MACROS: &[(&str, &str)] =

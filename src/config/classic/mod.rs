@@ -24,7 +24,9 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Finding, Findings, Severity};
 use super::{PortMode, Refused};
 use parse::{config, defaults, lines_of, text_of};
+use translate::{DIFFERENCES, Translator};
 
+pub(super) use keys::KEYS;
 pub use mode::ClassicMode;
 
 /// Settings of Debian's init script.
@@ -51,12 +53,15 @@ pub struct Modes {
 impl Modes {
     /// The modes that a word of the old command lines selects; leading dashes are allowed.
     pub fn of_word(word: &str) -> Option<Self> {
-        // 2.x has two words that set both protocols.
-        let both = |mode| Self { tcp: Some(mode), udp: Some(mode) };
+        let modes = |tcp, udp| Some(Self { tcp, udp });
         match word.trim_start_matches('-') {
-            "connect" => Some(both(PortMode::Connect)),
-            "stealth" => Some(both(PortMode::Stealth)),
-            word => ClassicMode::of_word(word).map(Self::from),
+            // 2.x has two words that set both protocols.
+            "connect" => modes(Some(PortMode::Connect), Some(PortMode::Connect)),
+            "stealth" => modes(Some(PortMode::Stealth), Some(PortMode::Stealth)),
+            word => match ClassicMode::of_word(word)? {
+                mode if mode.is_udp() => modes(None, Some(mode.port_mode())),
+                mode => modes(Some(mode.port_mode()), None),
+            },
         }
     }
 
@@ -64,17 +69,6 @@ impl Modes {
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { tcp: self.tcp.or(other.tcp), udp: self.udp.or(other.udp) }
-    }
-}
-
-impl From<ClassicMode> for Modes {
-    fn from(mode: ClassicMode) -> Self {
-        let watched = Some(mode.port_mode());
-        if mode.is_udp() {
-            Self { tcp: None, udp: watched }
-        } else {
-            Self { tcp: watched, udp: None }
-        }
     }
 }
 
@@ -119,14 +113,9 @@ pub fn import(request: &Request<'_>) -> Result<Import, Refused> {
     let mut defaults_findings = Findings::of_lines(defaults_name, defaults_lines.clone());
     let default_entries = defaults(&defaults_lines, &mut defaults_findings);
 
-    let mut translator = translate::Translator::new(request, &entries, findings);
-    translator.modes(&default_entries, &mut defaults_findings);
-    translator.ports();
-    translator.ignore();
-    translator.respond();
-    translator.rest();
-    let translate::Translated { document, findings, ignored, sources } = translator.finish();
-    let mut all = findings;
+    let Translator { document, findings, ignored, sources, .. } =
+        Translator::run(request, &entries, findings, &default_entries, &mut defaults_findings);
+    let mut all = findings.finish();
     all.extend(defaults_findings.finish());
     all.extend(ignored);
     if all.iter().any(|finding| finding.severity == Severity::Error) {
@@ -141,7 +130,7 @@ pub fn import(request: &Request<'_>) -> Result<Import, Refused> {
         let at = usize::try_from(finding.line).ok()?.checked_sub(1)?;
         lines.get(at).copied().filter(|_| known)
     };
-    let yaml = document.text(&names, &all, &line_of, translate::DIFFERENCES);
+    let yaml = document.text(&names, &all, &line_of, DIFFERENCES);
     // Values that are each right can contradict each other: two keys may name the same file. Report
     // it before writing.
     if let Err(refused) = super::parse(&yaml, "the translation") {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::super::diagnostic::{Findings, Place, is_plain, shown};
 use super::super::nearest::nearest;
-use super::keys::{DEFAULTS, Form, KEYS, MACROS};
+use super::keys::{DEFAULTS, KEYS, MACROS, WITH_MACROS};
 
 /// Bytes of a line that the old programs read at once (their buffer of 1024 less its NUL); the rest
 /// became another line.
@@ -22,8 +22,8 @@ pub(super) struct Entry {
     pub(super) value: Option<String>,
     /// Place of the key.
     pub(super) place: Place,
-    /// Column of the value's first character, from 1.
-    pub(super) value_column: u32,
+    /// Byte offset of the value in the line.
+    start: usize,
     /// The whole line.
     pub(super) text: String,
 }
@@ -31,22 +31,12 @@ pub(super) struct Entry {
 impl Entry {
     /// The place of the character at this byte offset in the value.
     pub(super) fn at(&self, offset: usize) -> Place {
-        let before = self
-            .value
-            .as_deref()
-            .and_then(|value| value.get(..offset))
-            .map_or(0, |before| before.chars().count());
-        Place { line: self.place.line, column: self.value_column.saturating_add(count(before)) }
+        Place { line: self.place.line, ..Place::in_line(0, &self.text, self.start + offset) }
     }
 }
 
 /// The entries of a file by key.
 pub(super) type Entries = BTreeMap<&'static str, Entry>;
-
-/// A character or line number as places have it.
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
 
 /// The text of a file of unknown encoding; bytes that are not UTF-8 become U+FFFD.
 pub(super) fn text_of(bytes: &[u8]) -> String {
@@ -60,8 +50,12 @@ pub(super) fn lines_of(text: &str) -> Vec<&str> {
     text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect()
 }
 
-/// The fault of a line: column, message, remedy.
+/// The fault of a line: byte offset, message, remedy.
 type Wrong = (usize, String, String);
+
+fn wrong<T>(at: usize, message: impl Into<String>, remedy: &str) -> Result<T, Wrong> {
+    Err((at, message.into(), remedy.to_owned()))
+}
 
 /// A line with a key: the key, the byte offset of the value, the value.
 struct Line<'l> {
@@ -74,31 +68,30 @@ struct Line<'l> {
 pub(super) fn config(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
     let mut entries = Entries::new();
     for (at, line) in lines.iter().enumerate() {
-        let number = count(at + 1);
         if line.starts_with('#') || line.trim().is_empty() {
             continue;
         }
-        let place = |column| Place { line: number, column: count(column) };
-        if line.trim_start().starts_with('#') {
-            let column = line.chars().take_while(|c| c.is_whitespace()).count() + 1;
+        let place = |byte| Place::in_line(at + 1, line, byte);
+        let content = line.trim_start();
+        if content.starts_with('#') {
             findings.warning(
-                Some(place(column)),
+                place(line.len() - content.len()),
                 "a comment begins in column 1: PortSentry 2.x does not start with this line",
                 "it is taken as a comment; remove the blanks before it",
             );
             continue;
         }
         match split(line) {
-            Err((column, message, remedy)) => findings.error(Some(place(column)), message, remedy),
+            Err((at, message, remedy)) => findings.error(place(at), message, remedy),
             Ok(found) => {
                 if line.len() > OLD_LINE_MAX {
                     findings.warning(
-                        Some(place(1)),
+                        place(0),
                         format!("the line has {} bytes: the old programs read the first {OLD_LINE_MAX} of them", line.len()),
                         "all of it is taken over",
                     );
                 }
-                add(&mut entries, KEYS, line, number, found, First::Wins, findings);
+                add(&mut entries, KEYS, (at + 1, line), found, First::Wins, findings);
             }
         }
     }
@@ -114,62 +107,35 @@ enum First {
 
 fn add(
     entries: &mut Entries,
-    keys: &'static [(&'static str, Form)],
-    line: &str,
-    number: u32,
+    keys: &'static [(&'static str, &'static str)],
+    (number, line): (usize, &str),
     found: Line<'_>,
     first: First,
     findings: &mut Findings<'_>,
 ) {
-    let place = |column: usize| Place { line: number, column: count(column) };
-    let column_of = |byte: usize| line.get(..byte).map_or(1, |before| before.chars().count() + 1);
-    let Some(&(key, form)) = keys.iter().find(|(known, _)| *known == found.key) else {
-        let remedy = nearest(found.key, keys.iter().map(|(known, _)| *known)).map_or_else(
+    let place = |byte| Place::in_line(number, line, byte);
+    let known = keys.iter().map(|(known, _)| *known);
+    let Some(key) = known.clone().find(|known| *known == found.key) else {
+        let remedy = nearest(found.key, known).map_or_else(
             || "its value is not taken over".to_owned(),
             |near| format!("did you mean {near}? as it stands, its value is not taken over"),
         );
+        let key = shown(found.key);
         findings.warning(
-            Some(place(1)),
-            format!(
-                "unknown key `{}`, which the old programs do not read either",
-                shown(found.key)
-            ),
+            place(0),
+            format!("unknown key `{key}`, which the old programs do not read either"),
             remedy,
         );
-        if let Err((column, message, remedy)) = found.value {
-            findings.error(Some(place(column)), message, remedy);
+        if let Err((at, message, remedy)) = found.value {
+            findings.error(place(at), message, remedy);
         }
         return;
     };
-    let mut entry = Entry {
-        value: None,
-        place: place(1),
-        value_column: count(column_of(found.start)),
-        text: line.trim_end().to_owned(),
-    };
-    match found.value {
-        Err((column, message, remedy)) => findings.error(Some(place(column)), message, remedy),
-        Ok(value) => {
-            if let Some((at, bad)) =
-                value.char_indices().find(|(_, c)| !is_plain(*c) || *c == '\u{fffd}')
-            {
-                let message = format!(
-                    "the value of {key} has `{}` in it, a character that is no text, or no UTF-8",
-                    shown(&bad.to_string())
-                );
-                findings.error(
-                    Some(place(column_of(found.start + at))),
-                    message,
-                    "remove it; if it is text, convert the file: iconv -f LATIN1 -t UTF-8",
-                );
-            } else if let Some((at, message, remedy)) =
-                damaged_macro(value).filter(|_| form == Form::Macros)
-            {
-                findings.error(Some(place(column_of(found.start + at))), message, remedy);
-            } else {
-                entry.value = Some(value.to_owned());
-            }
-        }
+    let value = found.value.and_then(|value| {
+        undamaged(key, value).map_err(|(at, message, remedy)| (found.start + at, message, remedy))
+    });
+    if let Err((at, message, remedy)) = &value {
+        findings.error(place(*at), message, remedy);
     }
     if let Some(before) = entries.get(key) {
         let line = before.place.line;
@@ -179,28 +145,38 @@ fn add(
                 format!("this one counts, as a shell reads it; remove line {line}")
             }
         };
-        findings.warning(Some(place(1)), format!("{key} is there already"), which);
+        findings.warning(place(0), format!("{key} is there already"), which);
         if first == First::Wins {
             return;
         }
     }
-    if entry.value.as_deref().is_some_and(|value| value.trim().is_empty()) {
-        findings.warning(
-            Some(place(1)),
-            format!("{key} is empty"),
-            "it is taken as if the line were not there",
-        );
-        entry.value = None;
+    if value.as_ref().is_ok_and(|value| value.trim().is_empty()) {
+        let message = format!("{key} is empty");
+        findings.warning(place(0), message, "it is taken as if the line were not there");
     }
-    entries.insert(key, entry);
+    let value = value.ok().filter(|value| !value.trim().is_empty()).map(str::to_owned);
+    let text = line.trim_end().to_owned();
+    entries.insert(key, Entry { value, place: place(0), start: found.start, text });
+}
+
+/// The value of a key, if all of it is text and no macro in it is damaged.
+fn undamaged<'v>(key: &str, value: &'v str) -> Result<&'v str, Wrong> {
+    if let Some((at, bad)) = value.char_indices().find(|(_, c)| !is_plain(*c) || *c == '\u{fffd}') {
+        let bad = shown(&bad.to_string());
+        return wrong(
+            at,
+            format!(
+                "the value of {key} has `{bad}` in it, a character that is no text, or no UTF-8"
+            ),
+            "remove it; if it is text, convert the file: iconv -f LATIN1 -t UTF-8",
+        );
+    }
+    let damaged = damaged_macro(value).filter(|_| WITH_MACROS.contains(&key));
+    damaged.map_or(Ok(value), Err)
 }
 
 /// Splits a line into key and value.
 fn split(line: &str) -> Result<Line<'_>, Wrong> {
-    let column = |byte: usize| line.get(..byte).map_or(1, |before| before.chars().count() + 1);
-    let wrong = |byte: usize, message: &str, remedy: &str| {
-        Err((column(byte), message.to_owned(), remedy.to_owned()))
-    };
     if line.starts_with(char::is_whitespace) {
         return wrong(
             0,
@@ -220,28 +196,22 @@ fn split(line: &str) -> Result<Line<'_>, Wrong> {
     };
     let quoted = behind.trim_start_matches([' ', '\t']);
     let start = line.len() - quoted.len();
-    let damaged = |byte: usize, message: &str, remedy: &str| {
-        Ok(Line { key, start, value: Err((column(byte), message.to_owned(), remedy.to_owned())) })
-    };
+    Ok(Line { key, start: start + 1, value: unquoted(line, start, quoted) })
+}
+
+/// The text between the quotes; `quoted` begins at the byte `start` of `line`.
+fn unquoted<'l>(line: &str, start: usize, quoted: &'l str) -> Result<&'l str, Wrong> {
     let Some(inside) = quoted.strip_prefix('"') else {
-        return if quoted
-            .starts_with(['\u{201c}', '\u{201d}', '\u{201e}', '\'', '\u{2018}', '\u{2019}'])
-        {
-            damaged(
-                start,
-                "the value does not stand in straight double quotes",
-                "write KEY=\"value\"",
-            )
+        let other_quotes = ['\u{201c}', '\u{201d}', '\u{201e}', '\'', '\u{2018}', '\u{2019}'];
+        let message = if quoted.starts_with(other_quotes) {
+            "the value does not stand in straight double quotes"
         } else {
-            damaged(
-                start,
-                "the value does not stand in quotes: the old programs do not read it",
-                "write KEY=\"value\"",
-            )
+            "the value does not stand in quotes: the old programs do not read it"
         };
+        return wrong(start, message, "write KEY=\"value\"");
     };
     let Some((value, rest)) = inside.split_once('"') else {
-        return damaged(
+        return wrong(
             start,
             "the quote is not closed in this line",
             "put the rest of the value and the closing quote into this line",
@@ -249,13 +219,13 @@ fn split(line: &str) -> Result<Line<'_>, Wrong> {
     };
     let trailing = rest.trim_start();
     if !trailing.is_empty() && !trailing.starts_with('#') {
-        return damaged(
+        return wrong(
             line.len() - trailing.len(),
             "text stands behind the closing quote: the old programs do not read it",
             "remove it; a value cannot have a double quote in it",
         );
     }
-    Ok(Line { key, start: start + 1, value: Ok(value) })
+    Ok(value)
 }
 
 /// A macro that lost a character: byte offset, message, remedy.
@@ -298,12 +268,11 @@ fn damaged_macro(value: &str) -> Option<Wrong> {
 pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
     let mut entries = Entries::new();
     for (at, line) in lines.iter().enumerate() {
-        let number = count(at + 1);
         let assignment = line.trim();
         if assignment.is_empty() || assignment.starts_with('#') {
             continue;
         }
-        let place = Some(Place { line: number, column: 1 });
+        let place = Place::in_line(at + 1, line, 0);
         let assignment = assignment.strip_prefix("export ").map_or(assignment, str::trim_start);
         let Some((key, value)) = assignment
             .split_once('=')
@@ -316,28 +285,6 @@ pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
             );
             continue;
         };
-        let start = line.len() - line.trim_start().len() + (line.trim().len() - value.len());
-        let value = match value.chars().next().filter(|c| matches!(c, '"' | '\'')) {
-            Some(quote) => value
-                .get(1..)
-                .and_then(|inside| inside.split_once(quote))
-                .filter(|(_, rest)| is_end(rest))
-                .map(|(value, _)| value),
-            None => {
-                let end = value.find(char::is_whitespace).unwrap_or(value.len());
-                value.split_at_checked(end).filter(|(_, rest)| is_end(rest)).map(|(value, _)| value)
-            }
-        };
-        let column = line.get(..start).map_or(1, |before| before.chars().count() + 1);
-        let needs_shell =
-            |value: &&str| !value.contains(['$', '`', '\\', ';', '&', '|', '"', '\'']);
-        let value = value.filter(needs_shell).ok_or_else(|| {
-            (
-                column,
-                "this value takes a shell to read".to_owned(),
-                "write TCP_MODE=\"atcp\" or the like, or give --mode".to_owned(),
-            )
-        });
         if !DEFAULTS.iter().any(|(known, _)| *known == key) {
             findings.warning(
                 place,
@@ -346,15 +293,24 @@ pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
             );
             continue;
         }
-        add(
-            &mut entries,
-            DEFAULTS,
-            line,
-            number,
-            Line { key, start, value },
-            First::IsReplaced,
-            findings,
-        );
+        let start = line.trim_end().len() - value.len();
+        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
+        let parts = match quote {
+            Some(quote) => value.get(1..).and_then(|inside| inside.split_once(quote)),
+            None => value.split_at_checked(value.find(char::is_whitespace).unwrap_or(value.len())),
+        };
+        let value = parts.filter(|(_, rest)| is_end(rest)).map(|(value, _)| value);
+        let is_literal = |value: &&str| !value.contains(['$', '`', '\\', ';', '&', '|', '"', '\'']);
+        let value = match value.filter(is_literal) {
+            Some(value) => Ok(value),
+            None => wrong(
+                start,
+                "this value takes a shell to read",
+                "write TCP_MODE=\"atcp\" or the like, or give --mode",
+            ),
+        };
+        let found = Line { key, start, value };
+        add(&mut entries, DEFAULTS, (at + 1, line), found, First::IsReplaced, findings);
     }
     entries
 }

@@ -3,7 +3,7 @@
 
 mod respond;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use super::super::written::{ports as port_list, quoted};
 use super::super::{Config, Keyword, PortMode, PortSet, values as new_values};
 use super::parse::{Entries, Entry};
 use super::write::{Document, Value};
-use super::{Modes, Request, Source, ignore, values};
+use super::{Modes, Request, Source, ignore, keys, values};
 
 /// Text at the head of every imported file.
 pub(super) const DIFFERENCES: &[&str] = &[
@@ -30,92 +30,44 @@ pub(super) const DIFFERENCES: &[&str] = &[
 /// Directories in which all users may write (file-hierarchy(7)).
 const PUBLIC: &[&str] = &["/tmp", "/var/tmp", "/dev/shm"];
 
-/// The result.
-pub(super) struct Translated {
+/// Translates one file.
+pub(super) struct Translator<'r, 't> {
+    request: &'r Request<'r>,
+    entries: &'r Entries,
+    /// Findings about the configuration file.
+    pub(super) findings: Findings<'t>,
     /// The new file.
     pub(super) document: Document,
-    /// Findings about the configuration file.
-    pub(super) findings: Vec<Finding>,
     /// Findings about the ignore files.
     pub(super) ignored: Vec<Finding>,
     /// The ignore files that were read.
     pub(super) sources: Vec<PathBuf>,
 }
 
-/// The classic keys and ours of a protocol, and its old mode.
-#[derive(Clone, Copy)]
-struct Side {
-    mode: PortMode,
-    mode_key: &'static str,
-    ports: (&'static str, &'static str),
-    advanced: (&'static str, &'static str),
-    exclude: (&'static str, &'static str),
-    action: (&'static str, &'static str),
-}
-
-/// Translates one file.
-pub(super) struct Translator<'r, 't> {
-    request: &'r Request<'r>,
-    entries: &'r Entries,
-    findings: Findings<'t>,
-    document: Document,
-    ignored: Vec<Finding>,
-    sources: Vec<PathBuf>,
-    sides: [Side; 2],
-    mode_comments: [Vec<String>; 2],
-}
-
 impl<'r, 't> Translator<'r, 't> {
-    /// A translator of these entries.
-    pub(super) fn new(
+    /// Translates these entries, and those of the init script's settings.
+    pub(super) fn run(
         request: &'r Request<'r>,
         entries: &'r Entries,
         findings: Findings<'t>,
+        defaults: &Entries,
+        defaults_findings: &mut Findings<'_>,
     ) -> Self {
-        let side = |mode_key, ports, advanced, exclude, action| Side {
-            mode: PortMode::Stealth,
-            mode_key,
-            ports,
-            advanced,
-            exclude,
-            action,
-        };
-        let sides = [
-            side(
-                "tcp.mode",
-                ("TCP_PORTS", "tcp.ports"),
-                ("ADVANCED_PORTS_TCP", "tcp.advanced_ports"),
-                ("ADVANCED_EXCLUDE_TCP", "tcp.exclude"),
-                ("BLOCK_TCP", "tcp.action"),
-            ),
-            side(
-                "udp.mode",
-                ("UDP_PORTS", "udp.ports"),
-                ("ADVANCED_PORTS_UDP", "udp.advanced_ports"),
-                ("ADVANCED_EXCLUDE_UDP", "udp.exclude"),
-                ("BLOCK_UDP", "udp.action"),
-            ),
-        ];
-        Self {
+        let mut translator = Self {
             request,
             entries,
             findings,
             document: Document::default(),
             ignored: Vec::new(),
             sources: Vec::new(),
-            sides,
-            mode_comments: [Vec::new(), Vec::new()],
-        }
-    }
-
-    /// Returns the result.
-    pub(super) fn finish(self) -> Translated {
-        Translated {
-            document: self.document,
-            findings: self.findings.finish(),
-            ignored: self.ignored,
-            sources: self.sources,
-        }
+        };
+        let [tcp, udp] = translator.modes(defaults, defaults_findings);
+        translator.side("TCP", "tcp.mode", tcp);
+        translator.side("UDP", "udp.mode", udp);
+        translator.ignore();
+        translator.respond();
+        translator.rest();
+        translator
     }
 
     /// The line of a key, if it has a value, even a damaged one.
@@ -139,83 +91,72 @@ impl<'r, 't> Translator<'r, 't> {
         self.entries.keys().any(|key| key.starts_with("ADVANCED_"))
     }
 
+    /// Sets a key of ours.
     fn set(&mut self, path: &'static str, value: impl Into<String>, comments: Vec<String>) {
         self.document.set(path, Value::Inline(value.into()), comments);
     }
 
-    /// Finds out the modes of the old program.
-    pub(super) fn modes(&mut self, defaults: &Entries, findings: &mut Findings<'_>) {
+    /// Sets the equivalent of a classic key.
+    fn set_for(&mut self, key: &str, value: impl Into<String>, comments: Vec<String>) {
+        if let Some((_, path)) = keys::KEYS.iter().find(|(known, _)| *known == key) {
+            self.set(path, value, comments);
+        }
+    }
+
+    /// Finds out the modes of the old program for TCP and UDP, each with its origin.
+    fn modes(
+        &mut self,
+        defaults: &Entries,
+        findings: &mut Findings<'_>,
+    ) -> [(PortMode, String); 2] {
         let name = self.request.defaults.map_or(Path::new(""), |source| &source.name);
-        let mut found = Modes::default();
-        let mut origins: BTreeMap<&str, String> = BTreeMap::new();
-        for (key, is_tcp) in [("TCP_MODE", true), ("UDP_MODE", false)] {
-            let Some((entry, word)) =
-                defaults.get(key).and_then(|entry| Some((entry, entry.value.as_deref()?)))
-            else {
-                continue;
-            };
-            let mode =
-                Modes::of_word(word).filter(|_| word.ends_with(if is_tcp { "tcp" } else { "udp" }));
-            let Some(mode) = mode else {
-                let words = if is_tcp { "tcp, stcp or atcp" } else { "udp, sudp or audp" };
-                findings.error(
-                    Some(entry.at(0)),
-                    format!("{key} cannot be `{}`", shown(word)),
-                    format!("write {words}"),
-                );
-                continue;
-            };
-            found = found.or(mode);
-            origins.insert(key, origin(name, entry));
-        }
-        let modes = self.request.modes.or(found);
-        let by_hand = self.request.modes;
-        for (at, (mode, given, key)) in
-            [(modes.tcp, by_hand.tcp, "TCP_MODE"), (modes.udp, by_hand.udp, "UDP_MODE")]
-                .into_iter()
-                .enumerate()
-        {
-            let other = if at == 0 { modes.udp } else { modes.tcp };
-            let (mode, why) = match (mode, origins.remove(key)) {
-                (Some(mode), _) if given.is_some() => (mode, "the mode that was given with the import".to_owned()),
-                (Some(mode), Some(origin)) => (mode, origin),
-                (_, _) if other.is_some() => (PortMode::Off, "no mode was given for this protocol: the old program did not watch it".to_owned()),
-                (_, _) if self.is_1_2() => {
-                    (PortMode::Stealth, "the mode stood on the command line of the old program; this is what -stcp and -sudp are".to_owned())
+        let mut in_defaults = |key: &str, suffix, words| {
+            let entry = defaults.get(key)?;
+            let word = entry.value.as_deref()?;
+            match Modes::of_word(word).filter(|_| word.ends_with(suffix)) {
+                Some(modes) => Some((modes.tcp.or(modes.udp)?, origin(name, entry))),
+                None => {
+                    let message = format!("{key} cannot be `{}`", shown(word));
+                    findings.error(entry.at(0), message, format!("write {words}"));
+                    None
                 }
-                (_, _) => (PortMode::Stealth, "the default of PortSentry 2.x; --connect on its command line is connect".to_owned()),
-            };
-            if let (Some(side), Some(comments)) =
-                (self.sides.get_mut(at), self.mode_comments.get_mut(at))
-            {
-                side.mode = mode;
-                comments.push(why);
             }
-        }
-        if modes == Modes::default() && self.is_1_2() {
+        };
+        let given = |mode: Option<PortMode>| {
+            Some((mode?, "the mode that was given with the import".to_owned()))
+        };
+        let tcp = in_defaults("TCP_MODE", "tcp", "tcp, stcp or atcp");
+        let udp = in_defaults("UDP_MODE", "udp", "udp, sudp or audp");
+        let known = [given(self.request.modes.tcp).or(tcp), given(self.request.modes.udp).or(udp)];
+        let otherwise = if known.iter().any(Option::is_some) {
+            (PortMode::Off, "no mode was given for this protocol: the old program did not watch it")
+        } else if self.is_1_2() {
             self.findings.warning(
                 None,
                 "the modes stood on the command line of the old program, and no file says which",
                 "stealth is written; give the words of that command line to the import: --mode atcp --mode audp",
             );
-        }
+            (
+                PortMode::Stealth,
+                "the mode stood on the command line of the old program; this is what -stcp and -sudp are",
+            )
+        } else {
+            (
+                PortMode::Stealth,
+                "the default of PortSentry 2.x; --connect on its command line is connect",
+            )
+        };
+        known.map(|mode| mode.unwrap_or_else(|| (otherwise.0, otherwise.1.to_owned())))
     }
 
-    /// Modes, ports and actions of both protocols.
-    pub(super) fn ports(&mut self) {
-        let comments = std::mem::take(&mut self.mode_comments);
-        for (side, comments) in self.sides.into_iter().zip(comments) {
-            self.side(&side, comments);
-        }
-    }
-
-    fn side(&mut self, side: &Side, mut comments: Vec<String>) {
-        let mut mode = side.mode;
+    /// Mode, ports and action of a protocol, whose mode is that of the key `mode_path`.
+    fn side(&mut self, name: &str, mode_path: &'static str, (mode, origin): (PortMode, String)) {
+        let (mut mode, mut comments) = (mode, vec![origin]);
         let mut off = |mode: &mut PortMode, why: String| {
             comments.push(format!("{why}: nothing is watched"));
             *mode = PortMode::Off;
         };
-        let (key, path) = side.ports;
+        let key = &format!("{name}_PORTS");
         let ports = self
             .entry(key)
             .and_then(|entry| Some((values::ports(key, entry, &mut self.findings)?, entry)));
@@ -224,17 +165,16 @@ impl<'r, 't> Translator<'r, 't> {
         }
         if let Some((set, entry)) = &ports {
             if mode == PortMode::Connect && set.contains(0) {
-                let remedy = "remove it: nothing can listen on port 0 (bind(2))";
                 self.findings.error(
-                    Some(entry.at(0)),
+                    entry.at(0),
                     format!("{key} has port 0, and the mode is connect"),
-                    remedy,
+                    "remove it: nothing can listen on port 0 (bind(2))",
                 );
             }
-            self.set(path, port_list(set), vec![self.origin(entry)]);
+            self.set_for(key, port_list(set), vec![self.origin(entry)]);
         }
 
-        let (key, path) = side.advanced;
+        let key = &format!("ADVANCED_PORTS_{name}");
         if let Some(entry) = self.entry(key) {
             // 65536 means every port: 0 to 65535.
             if let Some(count) = values::number(key, entry, 65_536, &mut self.findings) {
@@ -243,69 +183,65 @@ impl<'r, 't> Translator<'r, 't> {
                 match last {
                     Some(last) => {
                         why.push(format!("the first {count} ports: 0 to {last}"));
-                        self.set(path, port_list(&PortSet::range(0, last)), why);
+                        self.set_for(key, port_list(&PortSet::range(0, last)), why);
                     }
                     None => {
                         self.findings.warning(
-                            Some(entry.at(0)),
+                            entry.at(0),
                             format!("{key} is 0: no port is watched in the advanced mode"),
                             "write 1024, or another mode",
                         );
                         if mode == PortMode::Advanced {
                             off(&mut mode, format!("{key} is 0"));
                         }
-                        self.set(path, "[]", why);
+                        self.set_for(key, "[]", why);
                     }
                 }
             }
         } else if mode == PortMode::Advanced {
-            self.set(
-                path,
-                "0-1023",
-                vec![format!("{key} is not set: the old program watches the first 1024 ports")],
-            );
+            let why = format!("{key} is not set: the old program watches the first 1024 ports");
+            self.set_for(key, "0-1023", vec![why]);
         }
 
-        let (key, path) = side.exclude;
+        let key = &format!("ADVANCED_EXCLUDE_{name}");
         if let Some(entry) = self.entry(key) {
             if let Some(set) = values::ports(key, entry, &mut self.findings) {
-                self.set(path, port_list(&set), vec![self.origin(entry)]);
+                self.set_for(key, port_list(&set), vec![self.origin(entry)]);
             }
         } else if mode == PortMode::Advanced {
-            self.set(
-                path,
-                "[]",
-                vec![format!("{key} is not set: the old program excludes nothing")],
-            );
+            let why = format!("{key} is not set: the old program excludes nothing");
+            self.set_for(key, "[]", vec![why]);
         }
-        self.set(side.mode_key, mode.word(), comments);
-        self.action(side.action);
+        self.set(mode_path, mode.word(), comments);
+        self.action(&format!("BLOCK_{name}"));
     }
 
-    fn action(&mut self, (key, path): (&'static str, &'static str)) {
+    fn action(&mut self, key: &str) {
         let Some(entry) = self.entry(key) else {
-            self.set(path, "log", vec![format!("{key} is not set: the old program reports only")]);
-            return;
+            let why = format!("{key} is not set: the old program reports only");
+            return self.set_for(key, "log", vec![why]);
         };
         let Some(number) = values::number(key, entry, 2, &mut self.findings) else { return };
         let mut comments = vec![self.origin(entry)];
+        let mut comment = |text: &str| comments.push(text.to_owned());
         let word = match number {
             0 => {
-                comments.push("0: report only".to_owned());
+                comment("0: report only");
                 "log"
             }
             1 => {
-                comments.push("1: block, whatever KILL_ROUTE said, by the nftables set; run the other responses too".to_owned());
+                comment(
+                    "1: block, whatever KILL_ROUTE said, by the nftables set; run the other responses too",
+                );
                 if key == "BLOCK_UDP" {
-                    comments.push(
-                        "The source address of a UDP packet is trivially forged: such a block is short and bounded (`block: {unproven: ...}`)"
-                            .to_owned(),
+                    comment(
+                        "The source address of a UDP packet is trivially forged: such a block is short and bounded (`block: {unproven: ...}`)",
                     );
                 }
                 "block"
             }
             _ if self.has_command() => {
-                comments.push("2: run the command only".to_owned());
+                comment("2: run the command only");
                 "command"
             }
             _ => {
@@ -314,23 +250,20 @@ impl<'r, 't> Translator<'r, 't> {
                 } else {
                     "there is no KILL_RUN_CMD"
                 };
-                comments.push(format!(
-                    "2: run the command only; but {why}, so scans are reported only"
-                ));
-                let remedy = "scans are reported only; write `action: command` when there is a `respond: command`";
+                comment(&format!("2: run the command only; but {why}, so scans are reported only"));
                 self.findings.warning(
-                    Some(entry.at(0)),
+                    entry.at(0),
                     format!("{key} is 2, run the command only, but {why}"),
-                    remedy,
+                    "scans are reported only; write `action: command` when there is a `respond: command`",
                 );
                 "log"
             }
         };
-        self.set(path, word, comments);
+        self.set_for(key, word, comments);
     }
 
     /// The ignore file and its addresses.
-    pub(super) fn ignore(&mut self) {
+    fn ignore(&mut self) {
         let key = "IGNORE_FILE";
         let Some(entry) = self.entry(key) else {
             self.missing(key);
@@ -344,23 +277,19 @@ impl<'r, 't> Translator<'r, 't> {
         let sources = match (self.request.ignore)(Path::new(&path)) {
             Ok(sources) => sources,
             Err(message) => {
-                let remedy = "make it readable, or take the line out of the configuration: it may name somebody who must not be blocked";
-                self.findings.error(
-                    Some(entry.at(0)),
+                return self.findings.error(
+                    entry.at(0),
                     format!("cannot read the ignore file: {message}"),
-                    remedy,
+                    "make it readable, or take the line out of the configuration: it may name somebody who must not be blocked",
                 );
-                return;
             }
         };
         if sources.is_empty() {
-            let remedy = "copy it to where it is looked for, or write its addresses into `allow`";
-            self.findings.warning(
-                Some(entry.at(0)),
+            return self.findings.warning(
+                entry.at(0),
                 format!("the ignore file {} is not there", shown(&path)),
-                remedy,
+                "copy it to where it is looked for, or write its addresses into `allow`",
             );
-            return;
         }
         // The daemon reads the file that the key names at its place. Entries of other files are
         // copied into the new file.
@@ -425,7 +354,7 @@ impl<'r, 't> Translator<'r, 't> {
                     remedy,
                 )
             };
-            self.findings.warning(Some(entry.at(0)), message, remedy);
+            self.findings.warning(entry.at(0), message, remedy);
         }
         if copied > 0 {
             let comments = vec![
@@ -437,70 +366,54 @@ impl<'r, 't> Translator<'r, 't> {
     }
 
     /// All other keys.
-    pub(super) fn rest(&mut self) {
+    fn rest(&mut self) {
         self.trigger();
         let (history, blocked) = ("HISTORY_FILE", "BLOCKED_FILE");
         match self.entry(history) {
-            Some(entry) => {
-                self.own_file(entry, (history, "history_file"), values::PATH_MAX, Vec::new())
-            }
+            Some(entry) => self.own_file(entry, history, values::PATH_MAX, None),
             None if self.is_1_2() => self.missing(history),
-            None => self.set(
-                "history_file",
-                "\"\"",
-                vec![format!("{history} is not set: the old program writes none")],
-            ),
+            None => {
+                let why = format!("{history} is not set: the old program writes none");
+                self.set_for(history, "\"\"", vec![why]);
+            }
         }
         match self.entry(blocked) {
             Some(entry) => {
                 let comment =
-                    "a file for each mode, as before (.atcp); a line leaves it when its block ends"
-                        .to_owned();
-                self.own_file(
-                    entry,
-                    (blocked, "blocked_file"),
-                    values::PATH_MAX - ".atcp".len(),
-                    vec![comment],
-                );
+                    "a file for each mode, as before (.atcp); a line leaves it when its block ends";
+                self.own_file(entry, blocked, values::PATH_MAX - ".atcp".len(), Some(comment));
             }
-            None if self.is_1_2() => self.missing(blocked),
-            None => {}
+            None => self.missing(blocked),
         }
         if let Some(entry) = self.entry("RESOLVE_HOST")
             && let Some(on) = values::number("RESOLVE_HOST", entry, 1, &mut self.findings)
         {
-            self.set("resolve", if on == 1 { "true" } else { "false" }, vec![self.origin(entry)]);
+            self.set("resolve", (on == 1).to_string(), vec![self.origin(entry)]);
         }
     }
 
     /// A file that the daemon writes. Not in a directory where all users may create files first:
     /// 2.x wrote to such as root.
-    fn own_file(
-        &mut self,
-        entry: &Entry,
-        (key, path): (&'static str, &'static str),
-        max: usize,
-        comments: Vec<String>,
-    ) {
+    fn own_file(&mut self, entry: &Entry, key: &str, max: usize, comment: Option<&str>) {
         let Some(file) = values::path(key, entry, max, &mut self.findings) else { return };
-        let mut comments = [vec![self.origin(entry)], comments].concat();
+        let mut comments = vec![self.origin(entry)];
+        comments.extend(comment.map(str::to_owned));
         let public =
             PUBLIC.iter().find(|directory| Path::new(&file).parent() == Some(Path::new(directory)));
         let state = Config::default().state_dir;
         let safe =
             public.and_then(|public| Some((public, state.join(Path::new(&file).file_name()?))));
         let Some((public, safe)) = safe else {
-            self.set(path, quoted(&file), comments);
-            return;
+            return self.set_for(key, quoted(&file), comments);
         };
-        let remedy = format!("{path} is {}: let whatever reads it look there", safe.display());
+        let (path, safe) = (key.to_lowercase(), safe.display());
         self.findings.warning(
-            Some(entry.at(0)),
+            entry.at(0),
             format!("{key} lies in {public}, where everybody can put a file of its name"),
-            remedy,
+            format!("{path} is {safe}: let whatever reads it look there"),
         );
         comments.push(format!("not in {public}, where everybody can put a file of its name"));
-        self.set(path, quoted(&safe.display().to_string()), comments);
+        self.set_for(key, quoted(&safe.to_string()), comments);
     }
 
     /// Notes that a key is missing without which 1.2 did not start.
@@ -517,12 +430,8 @@ impl<'r, 't> Translator<'r, 't> {
     fn trigger(&mut self) {
         let key = "SCAN_TRIGGER";
         let Some(entry) = self.entry(key) else {
-            self.set(
-                "scan_trigger",
-                "0",
-                vec![format!("{key} is not set: the old program reacts to the first packet")],
-            );
-            return;
+            let why = format!("{key} is not set: the old program reacts to the first packet");
+            return self.set("scan_trigger", "0", vec![why]);
         };
         // scan_trigger goes to 1023.
         let Some(number) = values::number(key, entry, 1024, &mut self.findings) else { return };

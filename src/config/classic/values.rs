@@ -19,7 +19,7 @@ pub(super) fn ports(key: &str, entry: &Entry, findings: &mut Findings<'_>) -> Op
     let style = pieces.len() > 2 && pieces.iter().skip(1).all(|piece| blank(&piece));
     if style {
         findings.warning(
-            Some(entry.at(0)),
+            entry.at(0),
             format!("the list of {key} has blanks in it, which the old programs do not allow"),
             "it is taken without them",
         );
@@ -27,7 +27,7 @@ pub(super) fn ports(key: &str, entry: &Entry, findings: &mut Findings<'_>) -> Op
     let (mut ranges, mut offset, mut sound) = (Vec::with_capacity(pieces.len()), 0, true);
     for piece in &pieces {
         let number = piece.trim();
-        let place = Some(entry.at(offset + (piece.len() - piece.trim_start().len())));
+        let place = entry.at(offset + (piece.len() - piece.trim_start().len()));
         let odd_blank =
             piece.len() != number.len() && !(style && piece.strip_prefix(' ') == Some(number));
         offset += piece.len() + 1;
@@ -64,7 +64,7 @@ pub(super) fn ports(key: &str, entry: &Entry, findings: &mut Findings<'_>) -> Op
     let listed: u32 = ranges.iter().map(|range| u32::from(range.end() - range.start()) + 1).sum();
     if listed > set.count() {
         findings.warning(
-            Some(entry.at(0)),
+            entry.at(0),
             format!("{key} has ports twice: {listed} are listed, {} are meant", set.count()),
             "each is taken once",
         );
@@ -74,7 +74,7 @@ pub(super) fn ports(key: &str, entry: &Entry, findings: &mut Findings<'_>) -> Op
             "{key} has {} entries, of which PortSentry 1.2 watched the first {OLD_PORTS_MAX}",
             pieces.len()
         );
-        findings.warning(Some(entry.at(0)), message, "all of them are taken over");
+        findings.warning(entry.at(0), message, "all of them are taken over");
     }
     Some(set)
 }
@@ -92,7 +92,7 @@ pub(super) fn number(
     if number.is_none() {
         let what = if digits { "out of range" } else { "not a whole number" };
         findings.error(
-            Some(entry.at(0)),
+            entry.at(0),
             format!("{key} is `{}`, which is {what}", shown(text)),
             format!("write 0 to {max}"),
         );
@@ -111,14 +111,14 @@ pub(super) fn path(
     if let Some(at) = text.find(char::is_whitespace) {
         let message = format!("the path of {key} has a blank in it: `{}`", shown(text));
         findings.error(
-            Some(entry.at(at)),
+            entry.at(at),
             message,
             "remove it; give the file a name without blanks if it really has one",
         );
         return None;
     }
     if let Err((message, _)) = values::path(text, max) {
-        findings.error(Some(entry.at(0)), format!("{key}: {message}"), "write an absolute path");
+        findings.error(entry.at(0), format!("{key}: {message}"), "write an absolute path");
         return None;
     }
     Some(text.to_owned())

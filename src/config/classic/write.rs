@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::super::diagnostic::{Finding, is_plain};
+use super::super::diagnostic::Finding;
 use super::super::keys::KEYS;
-use super::super::written::{File, quoted};
+use super::super::written::{File, is_visible, quoted};
 
 /// Longest line of a comment.
 const COMMENT_WIDTH: usize = 130;
@@ -134,16 +134,16 @@ fn comment(text: &mut String, content: &str) {
     verbatim(text, 0, &line);
 }
 
-/// Adds a comment of one line. Characters that YAML does not call printable (YAML 1.2.2, 5.1) or
-/// that break lines are escaped, so that the comment cannot end early.
+/// Adds a comment of one line. Characters that YAML does not call printable or that break lines are
+/// escaped, so that the comment cannot end early.
 fn verbatim(text: &mut String, depth: usize, content: &str) {
     text.push_str(&format!("{:depth$}# ", "", depth = 2 * depth));
-    text.extend(content.chars().flat_map(printable));
+    for character in content.chars() {
+        if is_visible(character) {
+            text.push(character);
+        } else {
+            text.extend(character.escape_unicode());
+        }
+    }
     text.push('\n');
-}
-
-fn printable(character: char) -> Vec<char> {
-    let safe = matches!(character, ' '..='~')
-        || (character.is_alphanumeric() && is_plain(character) && character < '\u{10000}');
-    if safe { vec![character] } else { character.escape_unicode().collect() }
 }

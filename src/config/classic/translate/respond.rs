@@ -1,7 +1,7 @@
 //! The responses: routes, hosts.deny and commands.
 
 use crate::config::classic::parse::Entry;
-use crate::config::classic::{keys, shell, values};
+use crate::config::classic::{shell, values};
 use crate::config::diagnostic::shown;
 use crate::config::written::{list, quoted};
 
@@ -14,7 +14,7 @@ impl<'r> Translator<'r, '_> {
     }
 
     /// The responses beside the block.
-    pub(in crate::config::classic) fn respond(&mut self) {
+    pub(super) fn respond(&mut self) {
         self.route();
         self.hosts_deny();
         self.run_command();
@@ -71,13 +71,13 @@ impl<'r> Translator<'r, '_> {
             remedy.push_str("; it was never run: neither BLOCK_TCP nor BLOCK_UDP is 1");
         }
         self.findings.warning(
-            Some(entry.place),
+            entry.place,
             format!("KILL_ROUTE, {what}, is not taken over"),
             remedy,
         );
         if !command.contains("$TARGET$") {
             self.findings.warning(
-                Some(entry.at(0)),
+                entry.at(0),
                 "KILL_ROUTE has no $TARGET$: the old program never ran it",
                 "nothing is lost",
             );
@@ -86,37 +86,20 @@ impl<'r> Translator<'r, '_> {
 
     fn hosts_deny(&mut self) {
         let Some((entry, text)) = self.valued("KILL_HOSTS_DENY") else { return };
-        let ours = macros(text);
-        let fault = if !text.contains("$TARGET$") {
-            Some("it has no $TARGET$, and the old program skipped it".to_owned())
-        } else if text.contains(['{', '}']) {
-            Some("it has braces, which mean macros here".to_owned())
-        } else if let Some(other) =
-            ["$PORT$", "$MODE$"].into_iter().find(|other| text.contains(other))
-        {
-            Some(format!(
-                "it has {other}, and the line must be the same when it is taken out again"
-            ))
-        } else if text.ends_with('\\') || text.trim_start().starts_with('#') {
-            Some("it would be a comment, or go on in the next line".to_owned())
-        } else if ours.len() > 1024 {
-            Some("it is longer than 1024 bytes".to_owned())
-        } else {
-            None
+        let ours = match hosts_deny_line(text) {
+            Ok(ours) => ours,
+            Err(fault) => {
+                return self.findings.warning(
+                    entry.at(0),
+                    format!("KILL_HOSTS_DENY is not taken over: {fault}"),
+                    "write the line by hand: respond: {hosts_deny: {enabled: true, line: \"ALL: {target}\"}}",
+                );
+            }
         };
-        if let Some(fault) = fault {
-            let remedy = "write the line by hand: respond: {hosts_deny: {enabled: true, line: \"ALL: {target}\"}}";
-            self.findings.warning(
-                Some(entry.at(0)),
-                format!("KILL_HOSTS_DENY is not taken over: {fault}"),
-                remedy,
-            );
-            return;
-        }
         let origin = self.origin(entry);
         if text.contains('%') {
             let remedy = "it is written as it stands: see hosts_access(5) for what % means there, and take out backslashes that were for the old program only";
-            self.findings.warning(Some(entry.at(0)), "KILL_HOSTS_DENY has a `%` in it", remedy);
+            self.findings.warning(entry.at(0), "KILL_HOSTS_DENY has a `%` in it", remedy);
         }
         self.set(
             "respond.hosts_deny.enabled",
@@ -148,15 +131,31 @@ impl<'r> Translator<'r, '_> {
                               executable, and write respond: {command: [/usr/local/sbin/portsentry-alert, \"{target}\", \"{port}\", \"{mode}\"]}";
                 let message =
                     format!("KILL_RUN_CMD is not taken over: {why}, and no shell runs here");
-                self.findings.warning(Some(entry.at(0)), message, remedy);
+                self.findings.warning(entry.at(0), message, remedy);
             }
         }
     }
 }
 
-/// The text with renamed macros.
-fn macros(text: &str) -> String {
-    keys::MACROS.iter().fold(text.to_owned(), |text, (old, new)| text.replace(old, new))
+/// The line of hosts.deny with renamed macros, or why it cannot be one.
+fn hosts_deny_line(text: &str) -> Result<String, String> {
+    if !text.contains("$TARGET$") {
+        return Err("it has no $TARGET$, and the old program skipped it".to_owned());
+    }
+    if text.contains(['{', '}']) {
+        return Err("it has braces, which mean macros here".to_owned());
+    }
+    if let Some(other) = ["$PORT$", "$MODE$"].into_iter().find(|other| text.contains(other)) {
+        return Err(format!(
+            "it has {other}, and the line must be the same when it is taken out again"
+        ));
+    }
+    if text.ends_with('\\') || text.trim_start().starts_with('#') {
+        return Err("it would be a comment, or go on in the next line".to_owned());
+    }
+    // No other macro is left.
+    let line = text.replace("$TARGET$", "{target}");
+    if line.len() > 1024 { Err("it is longer than 1024 bytes".to_owned()) } else { Ok(line) }
 }
 
 /// The command as an argument list, or why it cannot be one.
