@@ -265,10 +265,6 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(Raw::Text(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
-        Ok(Raw::Text(value))
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {

@@ -72,15 +72,17 @@ impl Config {
         self.capture.method == Method::Nfqueue && watches
     }
 
+    /// Whether a scan over this transport may lead to a block.
+    fn may_block(&self, protocol: &Protocol) -> bool {
+        self.mode == Mode::Enforce
+            && protocol.action == ProtocolAction::Block
+            && self.block.total > 0
+            && !protocol.watched().is_empty()
+    }
+
     /// Whether new connections of suspects wait too: only if a suspect can be blocked.
     pub fn queues_connections(&self) -> bool {
-        let may_block = |protocol: &Protocol| {
-            protocol.action == ProtocolAction::Block && !protocol.watched().is_empty()
-        };
-        self.has_queue()
-            && self.mode == Mode::Enforce
-            && self.block.total > 0
-            && (may_block(&self.tcp) || may_block(&self.udp))
+        self.has_queue() && (self.may_block(&self.tcp) || self.may_block(&self.udp))
     }
 
     /// Whether a probe without a decision is dropped.
@@ -92,11 +94,8 @@ impl Config {
     /// block an unverified source at once.
     pub fn has_reflex(&self, protocol: &Protocol) -> bool {
         let unproven = &self.block.unproven;
-        let may_block = self.mode == Mode::Enforce
-            && protocol.action == ProtocolAction::Block
-            && self.block.total > 0;
         let blocks_unproven = unproven.action == UnprovenAction::Block && unproven.per_minute > 0;
-        self.capture.reflex && may_block && blocks_unproven && !protocol.watched().is_empty()
+        self.capture.reflex && self.may_block(protocol) && blocks_unproven
     }
 }
 

@@ -91,26 +91,21 @@ pub(super) fn config(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
                         "all of it is taken over",
                     );
                 }
-                add(&mut entries, KEYS, (at + 1, line), found, First::Wins, findings);
+                add(&mut entries, KEYS, (at + 1, line), found, false, findings);
             }
         }
     }
     entries
 }
 
-/// Which of two lines with the same key counts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum First {
-    Wins,
-    IsReplaced,
-}
-
+/// Adds a line to the entries. Of two lines with the same key the first counts; `as_shell` the last,
+/// as a shell reads them.
 fn add(
     entries: &mut Entries,
     keys: &'static [(&'static str, &'static str)],
     (number, line): (usize, &str),
     found: Line<'_>,
-    first: First,
+    as_shell: bool,
     findings: &mut Findings<'_>,
 ) {
     let place = |byte| Place::in_line(number, line, byte);
@@ -139,14 +134,13 @@ fn add(
     }
     if let Some(before) = entries.get(key) {
         let line = before.place.line;
-        let which = match first {
-            First::Wins => format!("the first one, in line {line}, counts; remove this line"),
-            First::IsReplaced => {
-                format!("this one counts, as a shell reads it; remove line {line}")
-            }
+        let which = if as_shell {
+            format!("this one counts, as a shell reads it; remove line {line}")
+        } else {
+            format!("the first one, in line {line}, counts; remove this line")
         };
         findings.warning(place(0), format!("{key} is there already"), which);
-        if first == First::Wins {
+        if !as_shell {
             return;
         }
     }
@@ -310,7 +304,7 @@ pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
             ),
         };
         let found = Line { key, start, value };
-        add(&mut entries, DEFAULTS, (at + 1, line), found, First::IsReplaced, findings);
+        add(&mut entries, DEFAULTS, (at + 1, line), found, true, findings);
     }
     entries
 }
