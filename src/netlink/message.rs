@@ -348,6 +348,36 @@ impl<'a> Attributes<'a> {
     pub fn get(mut self, kind: u16) -> Option<Attribute<'a>> {
         self.find(|attribute| attribute.kind == kind)
     }
+
+    /// The value of the first attribute of this type; empty if there is none.
+    pub fn value(self, kind: u16) -> &'a [u8] {
+        self.get(kind).map(|attribute| attribute.value).unwrap_or_default()
+    }
+
+    /// The attributes in the first attribute of this type; none if there is none.
+    pub fn nested(self, kind: u16) -> Self {
+        Self(self.value(kind))
+    }
+
+    /// The first attribute of this type as [`Attribute::be16`].
+    pub fn be16(self, kind: u16) -> Option<u16> {
+        self.get(kind)?.be16()
+    }
+
+    /// The first attribute of this type as [`Attribute::be32`].
+    pub fn be32(self, kind: u16) -> Option<u32> {
+        self.get(kind)?.be32()
+    }
+
+    /// The first attribute of this type as [`Attribute::be64`].
+    pub fn be64(self, kind: u16) -> Option<u64> {
+        self.get(kind)?.be64()
+    }
+
+    /// The first attribute of this type as [`Attribute::str`].
+    pub fn str(self, kind: u16) -> Option<&'a str> {
+        self.get(kind)?.str()
+    }
 }
 
 impl<'a> Iterator for Attributes<'a> {

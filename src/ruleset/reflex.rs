@@ -104,9 +104,7 @@ const TRACEPATH: (u16, u16) = (44_444, 44_507);
 
 /// How many bits of an IPv6 source the rules hold it by; `None` if they hold no source.
 pub fn held_prefix(ruleset: &Ruleset) -> Option<u8> {
-    let statements =
-        ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
-    statements.into_iter().find_map(|statement| match statement {
+    ruleset.statements().find_map(|statement| match statement {
         Statement::Match {
             selector: Selector::Ip6SaddrPrefix(bits),
             operand: Operand::Set(set),

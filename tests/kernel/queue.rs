@@ -17,6 +17,7 @@ use portsentry::ruleset::{self, SCHEMA};
 use portsentry::sys::poll::readable;
 use support::daemon::Daemon;
 use support::eventually;
+use support::expressions;
 use support::flood::{Load, Scan, Wire};
 use support::netns::Namespace;
 use support::schedule;
@@ -724,7 +725,7 @@ fn lowered_rules_that_queue_are_what_nft_makes_of_the_text() {
             .chains
             .iter()
             .flat_map(|chain| chain.rules.iter().flat_map(lower))
-            .map(|expr| expr.to_string())
+            .map(|expr| expressions::print(&expr))
             .collect();
         assert_eq!(ours, theirs);
         assert!(ours.iter().any(|expr| expr == "[ queue num 78 bypass ]"));
