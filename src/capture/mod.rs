@@ -71,6 +71,11 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// Packets handed out since there were `before`.
+    fn since(&self, before: u64) -> usize {
+        usize::try_from(self.packets.wrapping_sub(before)).unwrap_or(usize::MAX)
+    }
+
     /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -169,6 +174,31 @@ pub trait WaitingSource: PacketSource {
     ) -> Result<Received, Error>;
 }
 
+/// Where the kernel sends packets to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// An NFLOG group.
+    Group(u16),
+    /// An NFQUEUE queue.
+    Queue(u16),
+}
+
+impl Target {
+    fn number(self) -> u16 {
+        let (Self::Group(number) | Self::Queue(number)) = self;
+        number
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(group) => write!(f, "NFLOG group {group}"),
+            Self::Queue(queue) => write!(f, "NFQUEUE {queue}"),
+        }
+    }
+}
+
 /// Why packets cannot be received.
 #[derive(Debug)]
 pub enum Error {
@@ -176,77 +206,25 @@ pub enum Error {
     Open(io::Error),
     /// The receive buffer could not be set.
     Buffer(io::Error),
-    /// Another program is bound to the group.
-    GroupInUse {
-        /// The group.
-        group: u16,
+    /// Another program is bound.
+    InUse {
+        /// To what.
+        target: Target,
         /// The program, if it is known.
         holder: Option<Holder>,
     },
     /// CAP_NET_ADMIN is missing.
-    NotPermitted {
-        /// The group.
-        group: u16,
-    },
-    /// The kernel has no NFLOG.
-    Unsupported {
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// The group could not be bound, for another reason.
-    Bind {
-        /// The group.
-        group: u16,
-        /// The kernel's answer.
-        error: io::Error,
-    },
+    NotPermitted(Target),
+    /// The kernel has no NFLOG or NFQUEUE; its answer.
+    Unsupported(Target, io::Error),
+    /// The group or queue could not be bound, for another reason: the kernel's answer.
+    Bind(Target, io::Error),
     /// The group's queue threshold could not be sent to the kernel.
-    Change {
-        /// The group.
-        group: u16,
-        /// The socket's error.
-        error: io::Error,
-    },
-    /// The group could not be unbound.
-    Unbind {
-        /// The group.
-        group: u16,
-        /// The socket's error.
-        error: io::Error,
-    },
+    Change(Target, io::Error),
+    /// The group or queue could not be unbound.
+    Unbind(Target, io::Error),
     /// The socket failed while receiving packets.
     Receive(io::Error),
-    /// Another program is bound to the queue.
-    QueueInUse {
-        /// The queue.
-        queue: u16,
-        /// The program, if it is known.
-        holder: Option<Holder>,
-    },
-    /// CAP_NET_ADMIN is missing.
-    QueueNotPermitted {
-        /// The queue.
-        queue: u16,
-    },
-    /// The kernel has no NFQUEUE.
-    NoQueues {
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// The queue could not be bound, for another reason.
-    BindQueue {
-        /// The queue.
-        queue: u16,
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// The queue could not be unbound.
-    UnbindQueue {
-        /// The queue.
-        queue: u16,
-        /// The socket's error.
-        error: io::Error,
-    },
     /// A verdict could not be sent.
     Verdict(io::Error),
 }
@@ -256,39 +234,31 @@ impl fmt::Display for Error {
         match self {
             Self::Open(_) => f.write_str("cannot open a netfilter netlink socket"),
             Self::Buffer(_) => f.write_str("cannot set the receive buffer of the netfilter netlink socket"),
-            Self::GroupInUse { group, holder } => {
-                write!(f, "NFLOG group {group} is in use by another program")?;
+            Self::InUse { target, holder } => {
+                write!(f, "{target} is in use by another program")?;
                 if let Some(holder) = holder {
                     write!(f, ": {holder}")?;
                 }
-                f.write_str("; stop that program, or set capture.group to another number")
+                f.write_str("; stop that program, or set capture.group to another number")?;
+                match target {
+                    Target::Group(_) => Ok(()),
+                    Target::Queue(_) => f.write_str(": that queue and the next are used"),
+                }
             }
-            Self::NotPermitted { group } => {
-                write!(f, "cannot listen to NFLOG group {group}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
+            Self::NotPermitted(target) => {
+                write!(f, "cannot listen to {target}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
             }
-            Self::Unsupported { .. } => {
+            Self::Unsupported(Target::Group(_), _) => {
                 f.write_str("the kernel has no NFLOG; load the module nfnetlink_log, or use a kernel with CONFIG_NETFILTER_NETLINK_LOG")
             }
-            Self::Bind { group, .. } => write!(f, "cannot listen to NFLOG group {group}"),
-            Self::Change { group, .. } => write!(f, "cannot change the queue threshold of NFLOG group {group}"),
-            Self::Unbind { group, .. } => write!(f, "cannot leave NFLOG group {group}"),
-            Self::Receive(_) => f.write_str("cannot receive logged packets"),
-            Self::QueueInUse { queue, holder } => {
-                write!(f, "NFQUEUE {queue} is in use by another program")?;
-                if let Some(holder) = holder {
-                    write!(f, ": {holder}")?;
-                }
-                f.write_str("; stop that program, or set capture.group to another number: that queue and the next are used")
-            }
-            Self::QueueNotPermitted { queue } => {
-                write!(f, "cannot listen to NFQUEUE {queue}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
-            }
-            Self::NoQueues { .. } => f.write_str(
+            Self::Unsupported(Target::Queue(_), _) => f.write_str(
                 "the kernel has no NFQUEUE; load the module nfnetlink_queue, use a kernel with CONFIG_NETFILTER_NETLINK_QUEUE, or set \
                  capture.method to nflog, which with capture.reflex stops a scan as well",
             ),
-            Self::BindQueue { queue, .. } => write!(f, "cannot listen to NFQUEUE {queue}"),
-            Self::UnbindQueue { queue, .. } => write!(f, "cannot leave NFQUEUE {queue}"),
+            Self::Bind(target, _) => write!(f, "cannot listen to {target}"),
+            Self::Change(target, _) => write!(f, "cannot change the queue threshold of {target}"),
+            Self::Unbind(target, _) => write!(f, "cannot leave {target}"),
+            Self::Receive(_) => f.write_str("cannot receive logged packets"),
             Self::Verdict(_) => f.write_str("cannot send a verdict on a packet to the kernel"),
         }
     }
@@ -299,19 +269,13 @@ impl std::error::Error for Error {
         match self {
             Self::Open(error)
             | Self::Buffer(error)
-            | Self::Unsupported { error }
-            | Self::Bind { error, .. }
-            | Self::Change { error, .. }
-            | Self::Unbind { error, .. }
+            | Self::Unsupported(_, error)
+            | Self::Bind(_, error)
+            | Self::Change(_, error)
+            | Self::Unbind(_, error)
             | Self::Receive(error)
-            | Self::NoQueues { error }
-            | Self::BindQueue { error, .. }
-            | Self::UnbindQueue { error, .. }
             | Self::Verdict(error) => Some(error),
-            Self::GroupInUse { .. }
-            | Self::NotPermitted { .. }
-            | Self::QueueInUse { .. }
-            | Self::QueueNotPermitted { .. } => None,
+            Self::InUse { .. } | Self::NotPermitted(_) => None,
         }
     }
 }

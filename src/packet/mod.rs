@@ -89,7 +89,7 @@ impl PacketThread {
         let found = kernel.read(&setup.ruleset)?;
         if let Some(group) = enforce::former_group(&found)
             && group != setup.config.capture.group
-            && let Err(error @ capture::Error::GroupInUse { .. }) =
+            && let Err(error @ capture::Error::InUse { .. }) =
                 Listener::bind(Settings::of_group(group))
         {
             return Err(StartError::TableInUse(error));
