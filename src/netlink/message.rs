@@ -147,32 +147,23 @@ impl Writer {
 
     /// Writes an attribute with these bytes.
     pub fn attr(&mut self, kind: u16, value: &[u8]) {
-        let Ok(length) = u16::try_from(value.len() + 4) else {
-            self.overflowed = true;
-            return;
-        };
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(value);
-        self.align();
+        self.attr_parts(kind, value, &[]);
     }
 
     /// Writes a string with its terminating NUL.
     pub fn attr_str(&mut self, kind: u16, value: &str) {
-        let Ok(length) = u16::try_from(value.len() + 5) else {
+        self.attr_parts(kind, value.as_bytes(), &[0]);
+    }
+
+    fn attr_parts(&mut self, kind: u16, value: &[u8], end: &[u8]) {
+        let Ok(length) = u16::try_from(4 + value.len() + end.len()) else {
             self.overflowed = true;
             return;
         };
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(value.as_bytes());
-        self.bytes.push(0);
+        for part in [&length.to_ne_bytes(), &kind.to_ne_bytes(), value, end] {
+            self.bytes.extend_from_slice(part);
+        }
         self.align();
-    }
-
-    /// Writes one byte.
-    pub fn attr_u8(&mut self, kind: u16, value: u8) {
-        self.attr(kind, &[value]);
     }
 
     /// Writes a big-endian u16.
@@ -410,7 +401,7 @@ mod tests {
             writer.nfgenmsg(1, 10);
             writer.attr_str(1, "portsentry");
             let nest = writer.begin_nest(2);
-            writer.attr_u8(3, 7);
+            writer.attr(3, &[7]);
             writer.attr_be64(4, 5000);
             writer.end_nest(nest);
             writer.end_message(message);
