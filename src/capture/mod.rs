@@ -1,7 +1,7 @@
 //! Receives the packets that the rules log or queue.
 //!
-//! It defines a received packet ([`Packet`]), what the packet thread polls ([`PacketSource`]), and
-//! the counts of received and lost packets ([`Statistics`]). It never parses a packet
+//! It defines a received packet ([`Packet`]), what the packet thread polls ([`nflog::Listener`] and
+//! [`nfqueue::Listener`]), and the counts of received and lost packets ([`Statistics`]). It never parses a packet
 //! ([`crate::wire`] does) and never waits.
 
 pub mod batching;
@@ -13,12 +13,11 @@ pub mod shedding;
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use holder::Holder;
 
-/// Packets that one [`PacketSource::receive`] hands out before the packet thread serves its other
+/// Packets that one call of a listener hands out before the packet thread serves its other
 /// descriptors.
 ///
 /// At 0.07 us (64 packets per datagram) to 0.9 us (one) each this is at most half a millisecond:
@@ -89,51 +88,13 @@ impl Statistics {
     }
 }
 
-/// What one call of [`PacketSource::receive`] did.
+/// What one call of a listener's `receive` or `decide` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Received {
     /// Packets handed out by this call.
     pub packets: usize,
     /// Whether the bound ended it: there may be more.
     pub more: bool,
-}
-
-/// A source of packets for the packet thread.
-pub trait PacketSource {
-    /// The descriptor to poll for reading.
-    fn as_fd(&self) -> BorrowedFd<'_>;
-
-    /// Hands the available packets to `on_packet`, without waiting. Ends when there are no more, or
-    /// after the datagram that reaches `bound` packets ([`PACKETS_PER_WAKE`]).
-    ///
-    /// # Errors
-    /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.
-    fn receive(
-        &mut self,
-        bound: usize,
-        on_packet: &mut dyn FnMut(&Packet<'_>),
-    ) -> Result<Received, Error>;
-
-    /// The counts so far.
-    fn statistics(&self) -> Statistics;
-
-    /// The fill level of the receive buffer, percent; 0 if it is unknown.
-    fn backlog(&self) -> u8 {
-        0
-    }
-
-    /// Packets that the kernel collects per message.
-    fn batch(&self) -> u32 {
-        1
-    }
-
-    /// Asks the kernel to collect this number per message; does nothing where it cannot.
-    ///
-    /// # Errors
-    /// [`Error::Change`] if the message could not be sent.
-    fn set_batch(&mut self, _packets: u32) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 /// The verdict on a queued packet.
@@ -156,22 +117,6 @@ pub struct Waiting<'a> {
     pub kind: nfqueue::Kind,
     /// Its mark; 0 if it has none.
     pub mark: u32,
-}
-
-/// A source of packets that wait for verdicts.
-pub trait WaitingSource: PacketSource {
-    /// Hands the available packets to `on_packet`, without waiting, and sends the verdicts. What
-    /// `on_packet` does is done before the packet continues. Ends as [`PacketSource::receive`]
-    /// does.
-    ///
-    /// # Errors
-    /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error:
-    /// it is counted.
-    fn decide(
-        &mut self,
-        bound: usize,
-        on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict,
-    ) -> Result<Received, Error>;
 }
 
 /// Where the kernel sends packets to.

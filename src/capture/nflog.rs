@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::channel::{Channel, Event};
-use super::{Error, Packet, PacketSource, Received, Statistics, Target};
+use super::{Error, Packet, Received, Statistics, Target};
 use crate::netlink::message::{Message, Messages, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
 use crate::netlink::socket::Socket;
 use crate::sys;
@@ -127,7 +127,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Change`] if the message cannot be sent.
-    pub fn set_queue_threshold(&mut self, packets: u32) -> Result<(), Error> {
+    pub fn set_batch(&mut self, packets: u32) -> Result<(), Error> {
         let packets = packets.max(1);
         let Settings { group, copy_range, .. } = self.settings;
         let attributes = |writer: &mut Writer| {
@@ -142,7 +142,7 @@ impl Listener {
     }
 
     /// Unbinds the group. The kernel first sends what it has collected, so that a last
-    /// [`PacketSource::receive`] until it is empty gets every packet.
+    /// [`Listener::receive`] until it is empty gets every packet.
     ///
     /// # Errors
     /// [`Error::Unbind`] if the message cannot be sent; dropping the listener unbinds the group in
@@ -154,14 +154,18 @@ impl Listener {
             .send(MSG_CONFIG, group, unbind)
             .map_err(|error| Error::Unbind(Target::Group(group), error))
     }
-}
 
-impl PacketSource for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    /// The descriptor to poll for reading.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.socket.as_fd()
     }
 
-    fn receive(
+    /// Hands the available packets to `on_packet`, without waiting. Ends when there are no more, or
+    /// after the datagram that reaches `bound` packets ([`super::PACKETS_PER_WAKE`]).
+    ///
+    /// # Errors
+    /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.
+    pub fn receive(
         &mut self,
         bound: usize,
         on_packet: &mut dyn FnMut(&Packet<'_>),
@@ -182,23 +186,22 @@ impl PacketSource for Listener {
         })
     }
 
-    fn statistics(&self) -> Statistics {
+    /// The counts so far.
+    pub fn statistics(&self) -> Statistics {
         self.counters.statistics()
     }
 
-    fn backlog(&self) -> u8 {
+    /// The fill level of the receive buffer, percent; 0 if it is unknown.
+    pub fn backlog(&self) -> u8 {
         let sys::socket::SocketMemory { waiting, buffer, .. } = memory(&self.channel.socket);
         u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1)))
             .unwrap_or(u8::MAX)
             .min(100)
     }
 
-    fn batch(&self) -> u32 {
+    /// Packets that the kernel collects per message.
+    pub fn batch(&self) -> u32 {
         self.settings.queue_threshold
-    }
-
-    fn set_batch(&mut self, packets: u32) -> Result<(), Error> {
-        self.set_queue_threshold(packets)
     }
 }
 

@@ -29,7 +29,7 @@ use self::command::{Command, Setup};
 use self::intake::Intake;
 use self::queue::PacketQueues;
 use crate::capture::nflog::{Listener, Settings};
-use crate::capture::{self, PacketSource};
+use crate::capture;
 use crate::config::{Config, OwnTable};
 use crate::decoy::{self, Decoy};
 use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, InForce, Kernel, Nftables, Observer};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{Error, PACKETS_PER_WAKE, PacketSource, Statistics, Target};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, Statistics, Target};
 use portsentry::sys::poll::readable;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::netns::Namespace;
@@ -319,7 +319,7 @@ fn the_threshold_of_a_bound_group_changes_at_once() {
         // With a bound of 1, a call reads one datagram.
         for (threshold, sent, first) in [(1, 3, 1), (40, 40, 40), (7, 14, 7), (1, 2, 1), (0, 1, 1)]
         {
-            listener.set_queue_threshold(threshold).unwrap();
+            listener.set_batch(threshold).unwrap();
             assert_eq!(listener.settings().queue_threshold, threshold.max(1));
             send(sent);
             let received = listener.receive(1, &mut |_| {}).unwrap();

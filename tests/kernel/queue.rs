@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nfqueue::{Kind, Listener, Settings};
-use portsentry::capture::{
-    Error, PACKETS_PER_WAKE, PacketSource, Target, Verdict, WaitingSource,
-};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, Target, Verdict};
 use portsentry::config::{ClosedPorts, Config, Method};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;

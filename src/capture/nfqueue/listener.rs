@@ -11,9 +11,7 @@ use super::message::{
 };
 use super::queue_status::{QueueStatus, parse_status, read_table};
 use crate::capture::channel::{Channel, Event};
-use crate::capture::{
-    Error, Packet, PacketSource, Received, Statistics, Target, Verdict, Waiting, WaitingSource,
-};
+use crate::capture::{Error, Received, Statistics, Target, Verdict, Waiting};
 use crate::netlink::message::Writer;
 use crate::netlink::socket::Socket;
 
@@ -149,33 +147,26 @@ impl Listener {
         }
         Ok(())
     }
-}
 
-impl PacketSource for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    /// The descriptor to poll for reading.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.socket.as_fd()
     }
 
-    /// Hands the packets out and accepts each.
-    fn receive(
-        &mut self,
-        bound: usize,
-        on_packet: &mut dyn FnMut(&Packet<'_>),
-    ) -> Result<Received, Error> {
-        self.decide(bound, &mut |waiting| {
-            on_packet(&waiting.packet);
-            Verdict::Accept
-        })
-    }
-
-    fn statistics(&self) -> Statistics {
+    /// The counts so far.
+    pub fn statistics(&self) -> Statistics {
         let Counters { statistics, full, .. } = &self.counters;
         Statistics { lost: statistics.lost + full, ..*statistics }
     }
-}
 
-impl WaitingSource for Listener {
-    fn decide(
+    /// Hands the available packets to `on_packet`, without waiting, and sends the verdicts. What
+    /// `on_packet` does is done before the packet continues. Ends when there are no more packets,
+    /// or after the datagram that reaches `bound` of them ([`crate::capture::PACKETS_PER_WAKE`]).
+    ///
+    /// # Errors
+    /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error:
+    /// it is counted.
+    pub fn decide(
         &mut self,
         bound: usize,
         on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict,
