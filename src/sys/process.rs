@@ -11,29 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 /// How long [`end_children`] tries. A killed process ends within microseconds, unless it waits for
 /// a disk or a dead file server.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// The signal that ends a process group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupSignal {
-    /// SIGTERM: it may clean up.
-    Ask,
-    /// SIGKILL.
-    Force,
-}
-
-impl GroupSignal {
-    fn signal(self) -> Signal {
-        match self {
-            Self::Ask => Signal::TERM,
-            Self::Force => Signal::KILL,
-        }
-    }
-}
 
 /// Makes this process the parent of all orphans among its descendants (PR_SET_CHILD_SUBREAPER).
 ///
@@ -93,10 +76,10 @@ pub fn end_of(child: &Child) -> io::Result<OwnedFd> {
 
 /// Sends a signal to the group that `child` leads. The child must not be reaped yet: its id could
 /// be reused.
-pub fn signal_group(child: &Child, signal: GroupSignal) {
+pub fn signal_group(child: &Child, signal: Signal) {
     if let Ok(pid) = pid(child.id()) {
         // ESRCH: all of them have ended.
-        let _ = rustix::process::kill_process_group(pid, signal.signal());
+        let _ = rustix::process::kill_process_group(pid, signal);
     }
 }
 
