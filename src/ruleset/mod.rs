@@ -11,22 +11,21 @@ pub mod reflex;
 pub mod sets;
 mod statements;
 
-use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
+use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL,
-    RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, ct_state, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST,
+    Rule, Ruleset, Selector, Set, Statement, ct_state, protocol, tcp_flag,
 };
-use crate::nft::{Key, SetSpec};
 
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::statements::{
-    LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule,
-    to_service,
+    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, has_socket, is, is_from_nowhere, is_in,
+    is_not, is_not_in, is_protocol, log, matches, opens, rule, to_service, update,
 };
 
 pub use self::reflex::held_prefix;
@@ -105,7 +104,7 @@ pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
     let decoys =
         Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
     let end = if config.closed_ports == ClosedPorts::Drop { drop() } else { back() };
-    let reflex = Reflex::of(config, end, log);
+    let reflex = Reflex::of(config, end);
     let builder = Builder {
         config,
         tcp: config.tcp.watched(),
@@ -256,57 +255,32 @@ impl Builder<'_> {
     }
 
     fn gate(&self) -> Chain {
-        let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix);
-        let gate = |why, selector, blocked, address, allowed| {
-            rule(
-                why,
-                [
-                    is_in(selector, blocked),
-                    // Looked up only after a hit, so that ordinary traffic costs nothing more.
-                    is_not_in(address, allowed),
-                    Statement::Counter,
-                    drop(),
-                ],
-            )
-        };
-        if self.config.mode == Mode::Observe {
-            // Existing blocks stay in the sets, for when the mode is `enforce` again; no rule looks
-            // them up.
-            return Chain {
-                name: "gate",
-                base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }),
-                rules: Vec::new(),
+        // In mode observe, existing blocks stay in the sets, for when the mode is `enforce` again; no
+        // rule looks them up.
+        let mut rules = Vec::new();
+        if self.config.mode == Mode::Enforce {
+            let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix);
+            let (ip4, ip6) = (Selector::Ip4Saddr, Selector::Ip6Saddr);
+            let gate = |why, selector, blocked, address, allowed| {
+                // Looked up only after a hit, so that ordinary traffic costs nothing more.
+                let is_not_allowed = is_not_in(address, allowed);
+                let is_blocked = is_in(selector, blocked);
+                rule(why, [is_blocked, is_not_allowed, Statement::Counter, drop()])
             };
+            let why = "blocked sources are dropped, unless they are allowed";
+            rules.extend([
+                gate(why, ip4, SetId::Blocked4, ip4, SetId::Allowed4),
+                gate("", prefix, SetId::Blocked6, ip6, SetId::Allowed6),
+                gate("", ip4, SetId::BlockedNets4, ip4, SetId::Allowed4),
+                gate("", ip6, SetId::BlockedNets6, ip6, SetId::Allowed6),
+            ]);
+            rules.extend(self.reflex.iter().flat_map(Reflex::gate));
         }
-        let mut rules = vec![
-            gate(
-                "blocked sources are dropped, unless they are allowed",
-                Selector::Ip4Saddr,
-                SetId::Blocked4,
-                Selector::Ip4Saddr,
-                SetId::Allowed4,
-            ),
-            gate("", prefix, SetId::Blocked6, Selector::Ip6Saddr, SetId::Allowed6),
-            gate("", Selector::Ip4Saddr, SetId::BlockedNets4, Selector::Ip4Saddr, SetId::Allowed4),
-            gate("", Selector::Ip6Saddr, SetId::BlockedNets6, Selector::Ip6Saddr, SetId::Allowed6),
-        ];
-        rules.extend(self.reflex.iter().flat_map(Reflex::gate));
-        Chain {
-            name: "gate",
-            base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }),
-            rules,
-        }
+        base_chain("gate", Hook::Prerouting, GATE_PRIORITY, rules)
     }
 
-    fn watch(&self) -> Chain {
-        let tcp = |verdict| [is(Selector::L4Proto, u32::from(protocol::TCP)), verdict];
-        let udp = |verdict| [is(Selector::L4Proto, u32::from(protocol::UDP)), verdict];
-        let sctp = |verdict| [is(Selector::L4Proto, u32::from(protocol::SCTP)), verdict];
-        let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
-        let forged = match self.config.mode {
-            Mode::Enforce => drop(),
-            Mode::Observe => back(),
-        };
+    /// What `watch` and connect mode do not look at.
+    fn not_watched(&self) -> Vec<Rule> {
         let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
         if !self.config.interfaces.is_empty() {
             rules.push(rule(
@@ -314,6 +288,15 @@ impl Builder<'_> {
                 [is_not_in(Selector::IifName, SetId::Interfaces), back()],
             ));
         }
+        rules
+    }
+
+    fn watch(&self) -> Chain {
+        let forged = match self.config.mode {
+            Mode::Enforce => drop(),
+            Mode::Observe => back(),
+        };
+        let mut rules = self.not_watched();
         rules.extend([
             rule(
                 "live connections",
@@ -340,13 +323,11 @@ impl Builder<'_> {
                 [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
             ));
         }
-        let [is_tcp, to_open] = tcp(goto(OPEN));
         rules.push(rule(
             "a socket accepts the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent has no value without a socket",
-            [is_tcp, live.clone(), to_open],
+            [is_protocol(protocol::TCP), has_socket(), goto(OPEN)],
         ));
-        let [is_udp, to_open] = udp(goto(OPEN));
-        rules.push(rule("", [is_udp, live, to_open]));
+        rules.push(rule("", [is_protocol(protocol::UDP), has_socket(), goto(OPEN)]));
         rules.extend([
             rule(
                 "spoofed: an own, broadcast or multicast source address from the wire",
@@ -354,34 +335,20 @@ impl Builder<'_> {
             ),
             rule(
                 "the unspecified address, which the routing lookup does not reject",
-                [
-                    matches(
-                        Selector::Ip6Saddr,
-                        Op::Eq,
-                        Operand::Address(Ipv6Addr::UNSPECIFIED.into()),
-                    ),
-                    forged,
-                ],
+                [is_from_nowhere(), forged],
             ),
         ]);
-        let (tcp_chain, sctp_chain) = if self.tcp.is_empty() {
-            (back(), back())
-        } else {
-            (goto(TCP_PROBE), goto(SCTP_PROBE))
-        };
-        let udp_chain = if self.udp.is_empty() { back() } else { goto(UDP_PROBE) };
-        rules.push(rule("no socket accepts the remaining packets", tcp(tcp_chain)));
-        rules.push(rule("", udp(udp_chain)));
-        rules.push(rule("", sctp(sctp_chain)));
+        let to = |ports: &PortSet, chain| if ports.is_empty() { back() } else { goto(chain) };
+        let (tcp, udp) = (to(&self.tcp, TCP_PROBE), to(&self.udp, UDP_PROBE));
+        let why = "no socket accepts the remaining packets";
+        rules.push(rule(why, [is_protocol(protocol::TCP), tcp]));
+        rules.push(rule("", [is_protocol(protocol::UDP), udp]));
+        rules.push(rule("", [is_protocol(protocol::SCTP), to(&self.tcp, SCTP_PROBE)]));
         rules.push(rule(
             "IP protocols that are not in use here",
             [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)],
         ));
-        Chain {
-            name: "watch",
-            base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }),
-            rules,
-        }
+        base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
     }
 
     fn log(&self) -> Statement {
@@ -411,19 +378,14 @@ impl Builder<'_> {
     fn queued_probe(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.config.queues_connections() {
-            let timeout = Some(SUSPECT_MEMORY);
-            rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
-                let why = if number == 0 {
-                    "from this packet on, so that no later connection overtakes it"
-                } else {
-                    ""
-                };
-                let (set, key) = (SetSpec::from(set), vec![source]);
+            let whys = ["from this packet on, so that no later connection overtakes it", ""];
+            rules.extend(self.suspects().into_iter().zip(whys).map(|((source, set), why)| {
                 // A longer timeout that the reflex has set stays.
                 let put = if self.reflex.is_some() {
-                    Statement::Add { set, key, timeout }
+                    let timeout = Some(SUSPECT_MEMORY);
+                    Statement::Add { set: set.spec(), key: vec![source], timeout }
                 } else {
-                    Statement::Update { set, key, timeout, over: None }
+                    update(set, source, SUSPECT_MEMORY)
                 };
                 rule(why, [put])
             }));
@@ -449,14 +411,14 @@ impl Builder<'_> {
         if self.config.queues_connections() {
             // There is no number after the largest; the configuration is refused then.
             let number = self.config.capture.group.saturating_add(1);
-            chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
-                let why = if position == 0 {
-                    "a suspect's new connection waits until its probes are evaluated; other sources never wait; without the daemon none waits"
-                } else {
-                    ""
-                };
-                rule(why, [opens(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
-            }));
+            let queue = Statement::Queue { number, bypass: true, by: QueueBy::default() };
+            let whys = [
+                "a suspect's new connection waits until its probes are evaluated; other sources never wait; without the daemon none waits",
+                "",
+            ];
+            chain.rules.extend(self.suspects().into_iter().zip(whys).map(
+                |((source, set), why)| rule(why, [opens(), is_in(source, set), queue.clone()]),
+            ));
         }
         chain
     }
@@ -577,11 +539,6 @@ fn sctp_probe() -> Chain {
         rule("COOKIE ECHO", [is(Selector::SctpChunk, 10), goto(TELL)]),
     ];
     chain(SCTP_PROBE, rules)
-}
-
-/// The statement that logs to the daemon.
-fn log(prefix: &'static str, group: u16) -> Statement {
-    Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
 }
 
 #[cfg(test)]

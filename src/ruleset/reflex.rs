@@ -31,7 +31,8 @@ use std::time::Duration;
 
 use super::sets::SetId;
 use super::statements::{
-    LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, opens, rule, to_service,
+    LOG_PREFIX, PROBE, chain, drop, goto, is_in, is_not_in, log, matches, opens, rule, to_service,
+    update,
 };
 use crate::config::Config;
 use crate::nft::decode::RuleInfo;
@@ -190,8 +191,6 @@ pub(super) struct Reflex {
     hold: Duration,
     /// The verdict for a probe below the trigger.
     end: Statement,
-    /// A log statement with this prefix.
-    log: fn(&'static str, u16) -> Statement,
     group: u16,
 }
 
@@ -208,22 +207,21 @@ struct Family {
     spared: SetId,
 }
 
+impl Family {
+    /// A port of a source, as the set of probed ports has it.
+    fn port(self) -> Vec<Selector> {
+        vec![self.source, Selector::L4Proto, Selector::ThDport]
+    }
+}
+
 impl Reflex {
     /// The reflex of `config`; `None` if it is off, or has nothing to count.
-    pub(super) fn of(
-        config: &Config,
-        end: Statement,
-        log: fn(&'static str, u16) -> Statement,
-    ) -> Option<Self> {
+    pub(super) fn of(config: &Config, end: Statement) -> Option<Self> {
         let wanted = config.has_reflex(&config.tcp) || config.has_reflex(&config.udp);
         wanted.then(|| Self {
             trigger: config.scan_trigger,
             tcp: config.has_reflex(&config.tcp),
-            window: config
-                .scan_window
-                .as_millis()
-                .div_ceil(1000)
-                .try_into()
+            window: u64::try_from(config.scan_window.as_millis().div_ceil(1000))
                 .unwrap_or(u64::MAX)
                 .max(1),
             prefix: config.block.ipv6_prefix,
@@ -231,7 +229,6 @@ impl Reflex {
                 config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs()),
             ),
             end,
-            log,
             group: config.capture.group,
         })
     }
@@ -305,7 +302,7 @@ impl Reflex {
         self.each("sources that just exceeded the trigger, until the daemon decides", |family| {
             vec![
                 is_in(family.source, family.held),
-                matches(family.address, Op::Ne, Operand::Set(family.allowed.spec())),
+                is_not_in(family.address, family.allowed),
                 goto(STILL),
             ]
         })
@@ -324,7 +321,7 @@ impl Reflex {
             Self::past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
             rule(
                 "logged: a source that continues is not a spoofed one of a flood",
-                [(self.log)(STILL_PREFIX, self.group), drop()],
+                [log(STILL_PREFIX, self.group), drop()],
             ),
         ];
         let still = vec![
@@ -359,7 +356,7 @@ impl Reflex {
             HELD,
             vec![rule(
                 "logged, so that the daemon decides: a block, or a release",
-                [(self.log)(HELD_PREFIX, self.group), drop()],
+                [log(HELD_PREFIX, self.group), drop()],
             )],
         )];
         chains.push(self.hold_flood());
@@ -367,20 +364,11 @@ impl Reflex {
             "not more than the daemon can read",
             [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)],
         )];
-        hold.extend(self.each(
-            "held from this packet on: its bucket has no tokens left",
-            |family| {
-                vec![
-                    Statement::Update {
-                        set: family.held.spec(),
-                        key: vec![family.source],
-                        timeout: Some(self.hold),
-                        over: None,
-                    },
-                    goto(HELD),
-                ]
-            },
-        ));
+        hold.extend(
+            self.each("held from this packet on: its bucket has no tokens left", |family| {
+                vec![update(family.held, family.source, self.hold), goto(HELD)]
+            }),
+        );
         hold.push(no_room());
         if self.counts() {
             chains.push(chain(HOLD, hold));
@@ -418,25 +406,11 @@ impl Reflex {
         )];
         if !self.counts() {
             rules.extend(self.each("a known source is not part of the flood", |family| {
-                vec![Statement::Update {
-                    set: family.suspect.spec(),
-                    key: vec![family.source],
-                    timeout: Some(SHORT + self.hold),
-                    over: None,
-                }]
+                vec![update(family.suspect, family.source, SHORT + self.hold)]
             }));
         }
         rules.extend(self.each("held for a short time, and counted instead of logged", |family| {
-            vec![
-                Statement::Update {
-                    set: family.held.spec(),
-                    key: vec![family.source],
-                    timeout: Some(short),
-                    over: None,
-                },
-                Statement::Counter,
-                drop(),
-            ]
+            vec![update(family.held, family.source, short), Statement::Counter, drop()]
         }));
         rules.push(no_room());
         chain(HOLD_FLOOD, rules)
@@ -445,7 +419,6 @@ impl Reflex {
     /// Trigger 1 and more.
     fn counting(&self) -> Vec<Chain> {
         let window = Duration::from_secs(self.window);
-        let port = |family: Family| vec![family.source, Selector::L4Proto, Selector::ThDport];
         let again = vec![
             Self::past_rate(
                 "a repeated port: logged at a rate of its own",
@@ -466,7 +439,7 @@ impl Reflex {
         ];
         let mut reflex = self.spared();
         reflex.extend(self.each("a port counts once in a window", |family| {
-            vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]
+            vec![Statement::Lookup { set: family.seen.spec(), key: family.port() }, goto(AGAIN)]
         }));
         reflex.extend(self.each("a suspect is always counted", |family| {
             vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]
@@ -505,20 +478,14 @@ impl Reflex {
 
     /// Remembers source and port for this time, and continues with the score.
     fn count(&self, memory: Duration, score: &'static str) -> Vec<Rule> {
-        let timeout = Some(memory);
         let mut rules: Vec<_> = self
             .each("", |family| {
                 vec![
-                    Statement::Update {
-                        set: family.suspect.spec(),
-                        key: vec![family.source],
-                        timeout,
-                        over: None,
-                    },
+                    update(family.suspect, family.source, memory),
                     Statement::Add {
                         set: family.seen.spec(),
-                        key: vec![family.source, Selector::L4Proto, Selector::ThDport],
-                        timeout,
+                        key: family.port(),
+                        timeout: Some(memory),
                     },
                     goto(score),
                 ]
@@ -549,7 +516,7 @@ impl Reflex {
     }
 
     fn log_only(&self) -> Rule {
-        rule("", [(self.log)(LOG_PREFIX, self.group), self.end.clone()])
+        rule("", [log(LOG_PREFIX, self.group), self.end.clone()])
     }
 }
 
