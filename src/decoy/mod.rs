@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::config::{Config, PortSet};
-use crate::probe::{Probe, ScanKind, Transport};
+use crate::probe::{FIRST_UNPRIVILEGED, Probe, ScanKind, Transport};
 use crate::sys::privilege;
 use crate::time::MonoTime;
 use half_open::{HalfOpen, Key};
@@ -96,25 +96,19 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { transport, address, source }
-                if source.kind() == io::ErrorKind::AddrInUse =>
-            {
-                write!(
-                    f,
-                    "cannot listen for decoys at {transport} {address}: capture.decoy_port {} is in use; write a free port there, or end the program that has it (ss -lnp)",
-                    address.port()
-                )
-            }
-            Self::Listen { transport, address, source }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                write!(
-                    f,
-                    "cannot listen for decoys at {transport} {address} (capture.decoy_port): CAP_NET_ADMIN is needed, and CAP_NET_BIND_SERVICE for a port below 1024"
-                )
-            }
-            Self::Listen { transport, address, .. } => {
-                write!(f, "cannot listen for decoys at {transport} {address} (capture.decoy_port)")
+            Self::Listen { transport, address, source } => {
+                write!(f, "cannot listen for decoys at {transport} {address}")?;
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => write!(
+                        f,
+                        ": capture.decoy_port {} is in use; write a free port there, or end the program that has it (ss -lnp)",
+                        address.port()
+                    ),
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        " (capture.decoy_port): CAP_NET_ADMIN is needed, and CAP_NET_BIND_SERVICE for a port below 1024",
+                    ),
+                    _ => f.write_str(" (capture.decoy_port)"),
+                }
             }
             Self::Epoll(_) => f.write_str("cannot wait for the decoys' connections"),
         }
@@ -299,7 +293,7 @@ impl Decoy {
                 .udp_ports
                 .ranges()
                 .first()
-                .is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
+                .is_some_and(|range| *range.start() < FIRST_UNPRIVILEGED);
         [
             (self.listeners.lack_ipv6(), "this host has no IPv6: decoys answer by IPv4 only"),
             (

@@ -76,7 +76,7 @@ impl Routes {
     /// [`Error::List`].
     pub fn addresses(&mut self) -> Result<BTreeSet<OwnAddress>, Error> {
         // struct ifaddrmsg: family, prefix length, flags, scope, interface.
-        self.list("addresses", Rtm::Getaddr.into(), &[0; 8], &|addresses, kind, payload| {
+        self.list("addresses", Rtm::Getaddr.into(), &[0; 8], |addresses, kind, payload| {
             if kind == u16::from(Rtm::Newaddr) {
                 addresses.extend(decode_address(payload));
             }
@@ -98,7 +98,7 @@ impl Routes {
             let mut header = [0; 12];
             header[0] = family.into();
             let routes =
-                self.list("routes", Rtm::Getroute.into(), &header, &|hops, kind, payload| {
+                self.list("routes", Rtm::Getroute.into(), &header, |hops, kind, payload| {
                     if kind == u16::from(Rtm::Newroute) {
                         decode_route(payload, &mut |hop| {
                             hops.insert(hop);
@@ -110,7 +110,7 @@ impl Routes {
         }
         // With net.ipv4.nexthop_compat_mode=0 routes have only the numbers of their next hops, so
         // list the next-hop objects too. struct nhmsg: family, scope, protocol, reserved, flags.
-        let objects = self.list("next hops", RTM_GETNEXTHOP, &[0; 8], &|hops, kind, payload| {
+        let objects = self.list("next hops", RTM_GETNEXTHOP, &[0; 8], |hops, kind, payload| {
             if kind == RTM_NEWNEXTHOP {
                 hops.extend(decode_next_hop(payload));
             }
@@ -126,7 +126,7 @@ impl Routes {
         object: &'static str,
         request: u16,
         header: &[u8],
-        on_message: &dyn Fn(&mut BTreeSet<T>, u16, &[u8]),
+        on_message: impl Fn(&mut BTreeSet<T>, u16, &[u8]),
     ) -> Result<BTreeSet<T>, Error> {
         let mut found = BTreeSet::new();
         for _ in 0..MAX_ATTEMPTS {

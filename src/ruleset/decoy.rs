@@ -40,8 +40,8 @@ const DECOY_ANSWER: &str = "decoy_answer";
 impl Builder<'_> {
     /// Protocol number, selector and set of the ports of each transport in connect mode.
     pub(super) fn decoy_ports(&self) -> impl Iterator<Item = (u8, Selector, SetId)> {
-        let tcp = self.decoys.tcp.then_some((protocol::TCP, Selector::TcpDport, SetId::TcpPorts));
-        let udp = self.decoys.udp.then_some((protocol::UDP, Selector::UdpDport, SetId::UdpPorts));
+        let tcp = self.tcp_decoys.then_some((protocol::TCP, Selector::TcpDport, SetId::TcpPorts));
+        let udp = self.udp_decoys.then_some((protocol::UDP, Selector::UdpDport, SetId::UdpPorts));
         tcp.into_iter().chain(udp)
     }
 
@@ -50,7 +50,7 @@ impl Builder<'_> {
     /// continues to `watch` as in stealth mode.
     pub(super) fn decoy(&self) -> Vec<Chain> {
         let mut chains = vec![self.decoy_answer()];
-        if self.decoys.tcp {
+        if self.tcp_decoys {
             chains.extend([
                 self.decoy_new(DECOY_SYN, "logged first: the daemon waits for the handshake"),
                 self.decoy_new(
@@ -60,7 +60,7 @@ impl Builder<'_> {
                 decoy_tcp(),
             ]);
         }
-        if self.decoys.udp {
+        if self.udp_decoys {
             let mut chain = self.decoy_new(DECOY_UDP, "logged first");
             chain.rules.splice(0..0, decoy_not_ours());
             chains.push(chain);

@@ -101,15 +101,14 @@ const SCTP_PROBE: &str = "sctp_probe";
 /// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this
 /// host's own connections start.
 pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
-    let decoys =
-        Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
     let end = if config.closed_ports == ClosedPorts::Drop { drop() } else { back() };
     let reflex = Reflex::of(config, end);
     let builder = Builder {
         config,
         tcp: config.tcp.watched(),
         udp: config.udp.watched(),
-        decoys,
+        tcp_decoys: config.has_decoys(&config.tcp),
+        udp_decoys: config.has_decoys(&config.udp),
         ephemeral,
         reflex,
     };
@@ -120,16 +119,11 @@ struct Builder<'a> {
     config: &'a Config,
     tcp: PortSet,
     udp: PortSet,
-    decoys: Decoys,
+    /// The transport is in connect mode.
+    tcp_decoys: bool,
+    udp_decoys: bool,
     ephemeral: RangeInclusive<u16>,
     reflex: Option<Reflex>,
-}
-
-/// The transports in connect mode.
-#[derive(Clone, Copy)]
-struct Decoys {
-    tcp: bool,
-    udp: bool,
 }
 
 impl Builder<'_> {
@@ -137,12 +131,10 @@ impl Builder<'_> {
         let blocked = |id: SetId, comment| {
             // Networks are blocked by commands only, so only hosts need a bound. A size of 0 would
             // be no bound.
-            let size = (!id.is_interval()).then_some(self.config.block.total.max(1));
-            let counter = !id.counts_each();
             Set {
-                size,
+                size: (!id.is_interval()).then_some(self.config.block.total.max(1)),
                 timeouts: true,
-                counter,
+                counter: !id.counts_each(),
                 comment: Some(comment),
                 ..Set::plain(id, Owner::Daemon)
             }
@@ -157,6 +149,7 @@ impl Builder<'_> {
             ..Set::plain(id, Owner::Daemon)
         };
         let ports = |id, ports: &PortSet| Set {
+            comment: Some("watched"),
             elements: ports
                 .ranges()
                 .iter()
@@ -183,10 +176,10 @@ impl Builder<'_> {
             });
         }
         if !self.tcp.is_empty() {
-            sets.push(Set { comment: Some("watched"), ..ports(SetId::TcpPorts, &self.tcp) });
+            sets.push(ports(SetId::TcpPorts, &self.tcp));
         }
         if !self.udp.is_empty() {
-            sets.push(Set { comment: Some("watched"), ..ports(SetId::UdpPorts, &self.udp) });
+            sets.push(ports(SetId::UdpPorts, &self.udp));
         }
         if self.watches() {
             sets.push(Set {
@@ -248,7 +241,7 @@ impl Builder<'_> {
             chains.push(self.udp_probe());
         }
         chains.push(self.watch());
-        if self.decoys.tcp || self.decoys.udp {
+        if self.tcp_decoys || self.udp_decoys {
             chains.extend(self.decoy());
         }
         chains
@@ -361,16 +354,14 @@ impl Builder<'_> {
             rules.extend(self.queued_probe());
             return chain(PROBE, rules);
         }
-        let rule = match (self.config.mode, self.config.closed_ports) {
-            (Mode::Enforce, ClosedPorts::Drop) => {
-                rule("logged, and not answered", [self.log(), drop()])
-            }
+        let (why, end) = match (self.config.mode, self.config.closed_ports) {
+            (Mode::Enforce, ClosedPorts::Drop) => ("logged, and not answered", drop()),
             (Mode::Enforce, ClosedPorts::Answer) => {
-                rule("logged; the kernel answers as without these rules", [self.log(), back()])
+                ("logged; the kernel answers as without these rules", back())
             }
-            (Mode::Observe, _) => rule("logged; mode observe drops nothing", [self.log(), back()]),
+            (Mode::Observe, _) => ("logged; mode observe drops nothing", back()),
         };
-        rules.push(rule);
+        rules.push(rule(why, [self.log(), end]));
         chain(PROBE, rules)
     }
 
@@ -407,7 +398,23 @@ impl Builder<'_> {
     }
 
     fn open(&self) -> Chain {
-        let mut chain = open(&self.ephemeral);
+        let remember = || Statement::Update {
+            set: SetId::Services.spec(),
+            key: vec![Selector::L4Proto, Selector::ThDport],
+            timeout: None,
+            over: None,
+        };
+        let mut rules = vec![rule(
+            "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
+            [opens(), remember()],
+        )];
+        // No port is below 1; the comparison would never match.
+        if *self.ephemeral.start() > 1 {
+            rules.push(rule(
+                "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of our own request",
+                [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*self.ephemeral.start()))), remember()],
+            ));
+        }
         if self.config.queues_connections() {
             // There is no number after the largest; the configuration is refused then.
             let number = self.config.capture.group.saturating_add(1);
@@ -416,11 +423,11 @@ impl Builder<'_> {
                 "a suspect's new connection waits until its probes are evaluated; other sources never wait; without the daemon none waits",
                 "",
             ];
-            chain.rules.extend(self.suspects().into_iter().zip(whys).map(
-                |((source, set), why)| rule(why, [opens(), is_in(source, set), queue.clone()]),
-            ));
+            rules.extend(self.suspects().into_iter().zip(whys).map(|((source, set), why)| {
+                rule(why, [opens(), is_in(source, set), queue.clone()])
+            }));
         }
-        chain
+        chain(OPEN, rules)
     }
 
     fn tcp_probe(&self) -> Chain {
@@ -459,7 +466,7 @@ impl Builder<'_> {
                 [an_ack, goto(PROBE)],
             ));
             rules.push(rule("", [a_fin, goto(PROBE)]));
-            if self.decoys.tcp {
+            if self.tcp_decoys {
                 rules.push(rule(
                     "with a decoy, handshakes count, and the daemon knows them",
                     [opens(), goto(PROBE)],
@@ -489,7 +496,7 @@ impl Builder<'_> {
         ];
         // With decoys, packets come here only if the decoy's listener is gone; they are logged as
         // without decoys.
-        if self.config.has_reflex(&self.config.udp) && !self.decoys.udp {
+        if self.config.has_reflex(&self.config.udp) && !self.udp_decoys {
             rules.extend(udp_not_counted(self.ephemeral()));
             rules.push(rule("", [goto(REFLEX)]));
         } else {
@@ -501,27 +508,6 @@ impl Builder<'_> {
     fn log_only(&self) -> Chain {
         chain(TELL, vec![rule("logged, and never dropped", [self.log(), back()])])
     }
-}
-
-fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
-    let remember = || Statement::Update {
-        set: SetId::Services.spec(),
-        key: vec![Selector::L4Proto, Selector::ThDport],
-        timeout: None,
-        over: None,
-    };
-    let mut rules = vec![rule(
-        "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
-        [opens(), remember()],
-    )];
-    // No port is below 1; the comparison would never match.
-    if *ephemeral.start() > 1 {
-        rules.push(rule(
-            "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of our own request",
-            [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*ephemeral.start()))), remember()],
-        ));
-    }
-    chain(OPEN, rules)
 }
 
 fn service() -> Rule {

@@ -27,6 +27,7 @@
 //! the window and logged; more are remembered for some seconds; packets beyond that are counted and
 //! dropped. If a set is full, its rule ends, and the packet is logged as without the reflex.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::sets::SetId;
@@ -40,6 +41,7 @@ use crate::nft::expr::{Expr, VerdictCode};
 use crate::nft::model::{
     Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit,
 };
+use crate::probe::{FIRST_UNPRIVILEGED, TRACEPATH, TRACEROUTE};
 
 /// The start of the prefix of every packet that made the rules hold its source.
 pub const HELD_PREFIX: &str = "portsentry: held ";
@@ -97,12 +99,6 @@ const SHORT: Duration = Duration::from_secs(4);
 /// How long a source is held whose hold was logged: the daemon answers within microseconds, after a
 /// stall of a loaded machine within a second.
 const HOLD_TIME: Duration = Duration::from_secs(10);
-/// Ports that traceroute and tracepath send to, and those below which answers come from: see
-/// [`crate::probe`].
-const FIRST_UNPRIVILEGED: u32 = 1024;
-const TRACEROUTE: (u16, u16) = (33_434, 33_534);
-const TRACEPATH: (u16, u16) = (44_444, 44_507);
-
 /// How many bits of an IPv6 source the rules hold it by; `None` if they hold no source.
 pub fn held_prefix(ruleset: &Ruleset) -> Option<u8> {
     ruleset.statements().find_map(|statement| match statement {
@@ -522,11 +518,17 @@ impl Reflex {
 
 /// Probes of `udp_probe` that do not count: they may be a late answer or a traceroute.
 pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
-    let to = |(first, last)| matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last));
+    let to = |ports: RangeInclusive<u16>| {
+        let (first, last) = ports.into_inner();
+        matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last))
+    };
     let mut rules = vec![
         rule(
             "late answers look the same",
-            [matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED)), goto(PROBE)],
+            [
+                matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED.into())),
+                goto(PROBE),
+            ],
         ),
         rule("traceroute and tracepath look the same", [to(TRACEROUTE), goto(PROBE)]),
         rule("", [to(TRACEPATH), goto(PROBE)]),

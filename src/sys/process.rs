@@ -35,7 +35,7 @@ pub fn isolate(command: &mut Command) {
     let prepare = || {
         rustix::process::setsid()?;
         adopt_orphans()?;
-        die_with_parent()?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         keep_descriptors();
         Ok(())
     };
@@ -52,10 +52,6 @@ pub fn inherit_nothing(command: &mut Command) {
     };
     // SAFETY: as above.
     unsafe { command.pre_exec(prepare) };
-}
-
-fn die_with_parent() -> io::Result<()> {
-    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// Marks descriptors from 3 on close-on-exec (close_range(2), Linux 5.11). Older kernels keep those

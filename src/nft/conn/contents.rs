@@ -173,11 +173,8 @@ impl Connection {
                 // end of all addresses: it is believed when a second dump says the same.
                 let is_whole = element::has_all_ends(&mut raw);
                 let found = element::join(set, raw);
-                let is_same = all.len() == found.len()
-                    && all
-                        .iter()
-                        .zip(&found)
-                        .all(|(a, b): (&ElementInfo, _)| (a.key, a.end) == (b.key, b.end));
+                let ends = |info: &ElementInfo| (info.key, info.end);
+                let is_same = all.iter().map(ends).eq(found.iter().map(ends));
                 if is_whole || is_same {
                     return Ok(found);
                 }
