@@ -10,7 +10,7 @@ use std::time::Duration;
 use neli::consts::socket::NlFamily;
 use rustix::io::Errno;
 
-use super::{Error, Received, Target, holder};
+use super::{Error, Received, Resource, holder};
 use crate::netlink::message::{Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, Writer};
 use crate::netlink::socket::{self, Socket, is_overrun};
 
@@ -63,28 +63,28 @@ impl Channel {
     /// See [`Error`]; it distinguishes another bound program from a missing capability.
     pub(super) fn bind(
         &mut self,
-        target: Target,
+        resource: Resource,
         (kind, none): (u16, u16),
         attributes: impl FnOnce(&mut Writer),
     ) -> Result<(), Error> {
-        let bind = |error| Error::Bind(target, error);
+        let bind = |error| Error::Bind(resource, error);
         let refusal = |errno: i32| io::Error::from_raw_os_error(errno);
         // Compared as numbers, because rustix's Errno cannot hold arbitrary ones.
         let [perm, inval, opnotsupp] =
             [Errno::PERM, Errno::INVAL, Errno::OPNOTSUPP].map(Errno::raw_os_error);
-        match self.request(kind, target.number(), attributes).map_err(bind)? {
+        match self.request(kind, resource.number(), attributes).map_err(bind)? {
             0 => Ok(()),
             // A missing capability, or another bound program. The kernel checks the capability
             // before it looks a message up, so a message type that does not exist shows which.
             errno if errno == perm => {
-                Err(match self.request(none, target.number(), |_| {}).map_err(bind)? {
-                    errno if errno == perm => Error::NotPermitted(target),
-                    _ => Error::InUse { target, holder: holder::find(target) },
+                Err(match self.request(none, resource.number(), |_| {}).map_err(bind)? {
+                    errno if errno == perm => Error::NotPermitted(resource),
+                    _ => Error::InUse { resource, holder: holder::find(resource) },
                 })
             }
             // nfnetlink's answer when the subsystem is missing and cannot be loaded.
             errno if [inval, opnotsupp].contains(&errno) => {
-                Err(Error::Unsupported(target, refusal(errno)))
+                Err(Error::Unsupported(resource, refusal(errno)))
             }
             errno => Err(bind(refusal(errno))),
         }

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs;
 
-use super::Target;
+use super::Resource;
 
 /// The protocol number of netfilter's netlink sockets (linux/netlink.h, NETLINK_NETFILTER).
 const NETLINK_NETFILTER: u32 = 12;
@@ -34,13 +34,13 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The program bound to `target` in this thread's network namespace.
-pub(super) fn find(target: Target) -> Option<Holder> {
-    let table = match target {
-        Target::Group(_) => "/proc/thread-self/net/netfilter/nfnetlink_log",
-        Target::Queue(_) => "/proc/thread-self/net/netfilter/nfnetlink_queue",
+/// The program bound to `resource` in this thread's network namespace.
+pub(super) fn find(resource: Resource) -> Option<Holder> {
+    let table = match resource {
+        Resource::Group(_) => "/proc/thread-self/net/netfilter/nfnetlink_log",
+        Resource::Queue(_) => "/proc/thread-self/net/netfilter/nfnetlink_queue",
     };
-    let portid = portid_of(&fs::read_to_string(table).ok()?, target.number())?;
+    let portid = portid_of(&fs::read_to_string(table).ok()?, resource.number())?;
     let process = fs::read_to_string("/proc/thread-self/net/netlink")
         .ok()
         .and_then(|sockets| process_of(inode_of(&sockets, portid)?));

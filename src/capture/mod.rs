@@ -119,23 +119,23 @@ pub struct Waiting<'a> {
     pub mark: u32,
 }
 
-/// Where the kernel sends packets to.
+/// What a listener is bound to: the kernel's `res_id` (linux/netfilter/nfnetlink.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub enum Resource {
     /// An NFLOG group.
     Group(u16),
     /// An NFQUEUE queue.
     Queue(u16),
 }
 
-impl Target {
+impl Resource {
     fn number(self) -> u16 {
         let (Self::Group(number) | Self::Queue(number)) = self;
         number
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Group(group) => write!(f, "NFLOG group {group}"),
@@ -154,20 +154,20 @@ pub enum Error {
     /// Another program is bound.
     InUse {
         /// To what.
-        target: Target,
+        resource: Resource,
         /// The program, if it is known.
         holder: Option<Holder>,
     },
     /// CAP_NET_ADMIN is missing.
-    NotPermitted(Target),
+    NotPermitted(Resource),
     /// The kernel has no NFLOG or NFQUEUE; its answer.
-    Unsupported(Target, io::Error),
+    Unsupported(Resource, io::Error),
     /// The group or queue could not be bound, for another reason: the kernel's answer.
-    Bind(Target, io::Error),
+    Bind(Resource, io::Error),
     /// The group's queue threshold could not be sent to the kernel.
-    Change(Target, io::Error),
+    Change(Resource, io::Error),
     /// The group or queue could not be unbound.
-    Unbind(Target, io::Error),
+    Unbind(Resource, io::Error),
     /// The socket failed while receiving packets.
     Receive(io::Error),
     /// A verdict could not be sent.
@@ -179,30 +179,30 @@ impl fmt::Display for Error {
         match self {
             Self::Open(_) => f.write_str("cannot open a netfilter netlink socket"),
             Self::Buffer(_) => f.write_str("cannot set the receive buffer of the netfilter netlink socket"),
-            Self::InUse { target, holder } => {
-                write!(f, "{target} is in use by another program")?;
+            Self::InUse { resource, holder } => {
+                write!(f, "{resource} is in use by another program")?;
                 if let Some(holder) = holder {
                     write!(f, ": {holder}")?;
                 }
                 f.write_str("; stop that program, or set capture.group to another number")?;
-                match target {
-                    Target::Group(_) => Ok(()),
-                    Target::Queue(_) => f.write_str(": that queue and the next are used"),
+                match resource {
+                    Resource::Group(_) => Ok(()),
+                    Resource::Queue(_) => f.write_str(": that queue and the next are used"),
                 }
             }
-            Self::NotPermitted(target) => {
-                write!(f, "cannot listen to {target}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
+            Self::NotPermitted(resource) => {
+                write!(f, "cannot listen to {resource}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
             }
-            Self::Unsupported(Target::Group(_), _) => {
+            Self::Unsupported(Resource::Group(_), _) => {
                 f.write_str("the kernel has no NFLOG; load the module nfnetlink_log, or use a kernel with CONFIG_NETFILTER_NETLINK_LOG")
             }
-            Self::Unsupported(Target::Queue(_), _) => f.write_str(
+            Self::Unsupported(Resource::Queue(_), _) => f.write_str(
                 "the kernel has no NFQUEUE; load the module nfnetlink_queue, use a kernel with CONFIG_NETFILTER_NETLINK_QUEUE, or set \
                  capture.method to nflog, which with capture.reflex stops a scan as well",
             ),
-            Self::Bind(target, _) => write!(f, "cannot listen to {target}"),
-            Self::Change(target, _) => write!(f, "cannot change the queue threshold of {target}"),
-            Self::Unbind(target, _) => write!(f, "cannot leave {target}"),
+            Self::Bind(resource, _) => write!(f, "cannot listen to {resource}"),
+            Self::Change(resource, _) => write!(f, "cannot change the queue threshold of {resource}"),
+            Self::Unbind(resource, _) => write!(f, "cannot leave {resource}"),
             Self::Receive(_) => f.write_str("cannot receive logged packets"),
             Self::Verdict(_) => f.write_str("cannot send a verdict on a packet to the kernel"),
         }

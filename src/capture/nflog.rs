@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::channel::{Channel, Event};
-use super::{Error, Packet, Received, Statistics, Target};
+use super::{Error, Packet, Received, Resource, Statistics};
 use crate::netlink::message::{Message, Messages, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
 use crate::netlink::socket::Socket;
 use crate::sys;
@@ -101,8 +101,8 @@ impl Listener {
         if let Err(error) = sys::socket::no_overrun_errors(channel.socket.as_fd()) {
             log::debug!("NFLOG group {}: {error}", settings.group);
         }
-        let target = Target::Group(settings.group);
-        channel.bind(target, (MSG_CONFIG, MSG_NONE), |writer| write_bind(writer, &settings))?;
+        let resource = Resource::Group(settings.group);
+        channel.bind(resource, (MSG_CONFIG, MSG_NONE), |writer| write_bind(writer, &settings))?;
         Ok(Self { channel, settings, counters: Counters::default() })
     }
 
@@ -136,7 +136,7 @@ impl Listener {
         };
         self.channel
             .send(MSG_CONFIG, group, attributes)
-            .map_err(|error| Error::Change(Target::Group(group), error))?;
+            .map_err(|error| Error::Change(Resource::Group(group), error))?;
         self.settings.queue_threshold = packets;
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Listener {
         let unbind = |writer: &mut Writer| writer.attr(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_UNBIND]);
         self.channel
             .send(MSG_CONFIG, group, unbind)
-            .map_err(|error| Error::Unbind(Target::Group(group), error))
+            .map_err(|error| Error::Unbind(Resource::Group(group), error))
     }
 
     /// The descriptor to poll for reading.

@@ -174,7 +174,7 @@ impl Listeners {
     }
 
     /// The key and socket of each that `other` does not share.
-    fn without(&self, other: &Self) -> impl Iterator<Item = (u64, &Arc<OwnedFd>)> {
+    fn not_shared_with(&self, other: &Self) -> impl Iterator<Item = (u64, &Arc<OwnedFd>)> {
         let shared = other.sockets.each_ref().map(|socket| socket.as_ref().map(Arc::as_ptr));
         (0..).zip(self.sockets.iter().zip(shared)).filter_map(|(key, (socket, shared))| {
             let socket = socket.as_ref()?;
@@ -254,12 +254,12 @@ impl Decoy {
     /// # Errors
     /// [`Error::Epoll`]; the old sockets stay, and the new ones are closed.
     pub fn adopt(&mut self, listeners: Listeners, config: &Config) -> Result<(), Error> {
-        for (key, socket) in listeners.without(&self.listeners) {
+        for (key, socket) in listeners.not_shared_with(&self.listeners) {
             let data = epoll::EventData::new_u64(key);
             epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
                 .map_err(|errno| Error::Epoll(errno.into()))?;
         }
-        for (_, socket) in self.listeners.without(&listeners) {
+        for (_, socket) in self.listeners.not_shared_with(&listeners) {
             // It is closed with the old listeners in any case.
             let _ = epoll::delete(&self.epoll, socket);
         }

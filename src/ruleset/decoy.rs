@@ -13,7 +13,7 @@ use crate::nft::model::{
 };
 use crate::ruleset::SetId;
 use crate::ruleset::statements::{
-    back, base_chain, chain, drop, goto, has_socket, is, is_from_nowhere, is_in, is_not,
+    back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified, is_in, is_not,
     is_protocol, only_flags, opens, rule,
 };
 
@@ -83,7 +83,7 @@ impl Builder<'_> {
                 "a source address that is not unicast, which `watch` drops",
                 [is_not(Selector::FibSaddrType, RTN_UNICAST), back()],
             ),
-            rule("", [is_from_nowhere(), back()]),
+            rule("", [is_from_unspecified(), back()]),
         ];
         let of = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
         known.extend(

@@ -24,8 +24,8 @@ use crate::nft::model::{
 
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::statements::{
-    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, has_socket, is, is_from_nowhere, is_in,
-    is_not, is_not_in, is_protocol, log, matches, opens, rule, to_service, update,
+    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified,
+    is_in, is_not, is_not_in, is_protocol, log, matches, opens, rule, to_service, update,
 };
 
 pub use self::reflex::held_prefix;
@@ -328,7 +328,7 @@ impl Builder<'_> {
             ),
             rule(
                 "the unspecified address, which the routing lookup does not reject",
-                [is_from_nowhere(), forged],
+                [is_from_unspecified(), forged],
             ),
         ]);
         let to = |ports: &PortSet, chain| if ports.is_empty() { back() } else { goto(chain) };

@@ -51,7 +51,7 @@ pub(super) fn is_protocol(number: u8) -> Statement {
 }
 
 /// The source is the unspecified address, which the routing lookup does not reject.
-pub(super) fn is_from_nowhere() -> Statement {
+pub(super) fn is_from_unspecified() -> Statement {
     matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into()))
 }
 

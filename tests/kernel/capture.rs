@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{Error, PACKETS_PER_WAKE, Statistics, Target};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, Resource, Statistics};
 use portsentry::sys::poll::readable;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::netns::Namespace;
@@ -157,7 +157,7 @@ fn a_second_listener_gets_an_error_with_the_owner_of_the_group() {
         let other = portsentry::netlink::route::Monitor::open().unwrap();
         let first = Listener::bind(Settings::of_group(GROUP)).unwrap();
         let error = Listener::bind(Settings::of_group(GROUP)).err().unwrap();
-        let Error::InUse { target: Target::Group(GROUP), holder: Some(holder) } = &error else { panic!("{error:?}") };
+        let Error::InUse { resource: Resource::Group(GROUP), holder: Some(holder) } = &error else { panic!("{error:?}") };
         let (pid, name) = holder.process.as_ref().unwrap();
         assert_eq!(*pid, std::process::id());
         let text = chain(&error);
@@ -187,7 +187,7 @@ fn a_missing_capability_is_told_apart_from_a_group_in_use() {
         set_capabilities(None, sets).unwrap();
         for group in [GROUP, GROUP + 1] {
             let error = Listener::bind(Settings::of_group(group)).err().unwrap();
-            assert!(matches!(error, Error::NotPermitted(Target::Group(_))), "{error:?}");
+            assert!(matches!(error, Error::NotPermitted(Resource::Group(_))), "{error:?}");
             assert!(chain(&error).contains("CAP_NET_ADMIN is missing"), "{error}");
         }
     });

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nfqueue::{Kind, Listener, Settings};
-use portsentry::capture::{Error, PACKETS_PER_WAKE, Target, Verdict};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, Resource, Verdict};
 use portsentry::config::{ClosedPorts, Config, Method};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
@@ -238,7 +238,7 @@ fn a_queue_in_use_is_an_error_with_its_owner() {
     host.enter(|| {
         for queue in [QUEUE, QUEUE - 1, QUEUE + 1] {
             let error = Listener::bind(Settings::of_queue(queue, false)).err().unwrap();
-            let Error::InUse { target: Target::Queue(_), holder: Some(holder) } = &error else {
+            let Error::InUse { resource: Resource::Queue(_), holder: Some(holder) } = &error else {
                 panic!("{error:?}")
             };
             assert_eq!(holder.process.as_ref().unwrap().0, std::process::id());

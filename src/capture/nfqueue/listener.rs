@@ -11,7 +11,7 @@ use super::message::{
 };
 use super::queue_status::{QueueStatus, parse_status, read_table};
 use crate::capture::channel::{Channel, Event};
-use crate::capture::{Error, Received, Statistics, Target, Verdict, Waiting};
+use crate::capture::{Error, Received, Resource, Statistics, Verdict, Waiting};
 use crate::netlink::message::Writer;
 use crate::netlink::socket::Socket;
 
@@ -70,7 +70,7 @@ impl Listener {
     pub fn bind(settings: Settings) -> Result<Self, Error> {
         let Some(second) = settings.queue.checked_add(1) else {
             let error = io::ErrorKind::InvalidInput.into();
-            return Err(Error::Bind(Target::Queue(settings.queue), error));
+            return Err(Error::Bind(Resource::Queue(settings.queue), error));
         };
         let channel = Channel::open(settings.receive_buffer)?;
         let granted = channel.socket.receive_buffer().map_err(Error::Buffer)?;
@@ -90,7 +90,7 @@ impl Listener {
     fn bind_one(&mut self, queue: u16, length: u32, fail_open: bool) -> Result<(), Error> {
         let copy_range = self.settings.copy_range;
         let write = |writer: &mut Writer| write_bind(writer, length, fail_open, copy_range);
-        self.channel.bind(Target::Queue(queue), (MSG_CONFIG, MSG_NONE), write)
+        self.channel.bind(Resource::Queue(queue), (MSG_CONFIG, MSG_NONE), write)
     }
 
     /// The settings in force.
@@ -126,7 +126,7 @@ impl Listener {
         };
         self.channel
             .send(MSG_CONFIG, queue, attributes)
-            .map_err(|error| Error::Bind(Target::Queue(queue), error))?;
+            .map_err(|error| Error::Bind(Resource::Queue(queue), error))?;
         self.settings.probes_pass = probes_pass;
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Listener {
                 |writer: &mut Writer| writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
             self.channel
                 .send(MSG_CONFIG, queue, unbind)
-                .map_err(|error| Error::Unbind(Target::Queue(queue), error))?;
+                .map_err(|error| Error::Unbind(Resource::Queue(queue), error))?;
         }
         Ok(())
     }
