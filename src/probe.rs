@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use classify::NotProbe;
+pub(crate) use classify::{FIRST_UNPRIVILEGED, TRACEPATH, TRACEROUTE};
 
 /// The protocol that a probe was sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

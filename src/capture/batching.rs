@@ -1,6 +1,6 @@
 //! Chooses how many packets the kernel collects per message: one when it is quiet, more under load.
 //!
-//! Pure: count and time are arguments; [`super::PacketSource::set_batch`] applies the choice. A
+//! Pure: count and time are arguments; [`super::nflog::Listener::set_batch`] applies the choice. A
 //! single packet reaches the daemon after 10 us and costs 0.9 us. In batches of 64 a packet costs a
 //! fifth of that, and waits until the batch is full or the kernel's flush timer (10 ms,
 //! nfnetlink_log.c) expires.

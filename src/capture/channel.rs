@@ -10,9 +10,9 @@ use std::time::Duration;
 use neli::consts::socket::NlFamily;
 use rustix::io::Errno;
 
-use super::Error;
+use super::{Error, Received, Resource, holder};
 use crate::netlink::message::{Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, Writer};
-use crate::netlink::socket::Socket;
+use crate::netlink::socket::{self, Socket, is_overrun};
 
 /// Fits the largest packet (an attribute is at most 64 KiB) with its other attributes; datagrams of
 /// many packets are smaller.
@@ -31,16 +31,14 @@ pub(super) struct Channel {
     sequence: u32,
 }
 
-/// Why the kernel refused to bind.
-pub(super) enum Refused {
-    /// CAP_NET_ADMIN is missing.
-    NotPermitted,
-    /// Another program is bound.
-    Taken,
-    /// The kernel lacks the subsystem.
-    Unsupported(io::Error),
-    /// Another reason.
-    Other(io::Error),
+/// What one read of the socket gives.
+pub(super) enum Event<'a> {
+    /// A datagram; `cut`: its rest is lost.
+    Datagram { bytes: &'a [u8], cut: bool },
+    /// The kernel had to drop messages.
+    Overrun,
+    /// There are no more datagrams.
+    Empty,
 }
 
 impl Channel {
@@ -58,29 +56,37 @@ impl Channel {
         })
     }
 
-    /// Binds a group or queue with the message that `write` writes for the given sequence number.
-    /// `none` is a message type that the subsystem does not have.
+    /// Binds a group or queue with a configuration message. `none` is a message type that the
+    /// subsystem does not have.
+    ///
+    /// # Errors
+    /// See [`Error`]; it distinguishes another bound program from a missing capability.
     pub(super) fn bind(
         &mut self,
-        none: u16,
-        resource: u16,
-        write: impl FnOnce(&mut Writer, u32),
-    ) -> Result<(), Refused> {
-        let mut writer = Writer::with_capacity(128);
-        let sequence = self.next_sequence();
-        write(&mut writer, sequence);
+        resource: Resource,
+        (kind, none): (u16, u16),
+        attributes: impl FnOnce(&mut Writer),
+    ) -> Result<(), Error> {
+        let bind = |error| Error::Bind(resource, error);
+        let refusal = |errno: i32| io::Error::from_raw_os_error(errno);
         // Compared as numbers, because rustix's Errno cannot hold arbitrary ones.
-        match self.request(writer.bytes(), sequence).map_err(Refused::Other)? {
+        let [perm, inval, opnotsupp] =
+            [Errno::PERM, Errno::INVAL, Errno::OPNOTSUPP].map(Errno::raw_os_error);
+        match self.request(kind, resource.number(), attributes).map_err(bind)? {
             0 => Ok(()),
-            errno if errno == Errno::PERM.raw_os_error() => Err(self.refused(none, resource)),
-            // nfnetlink's answer when the subsystem is missing and cannot be loaded.
-            errno
-                if errno == Errno::INVAL.raw_os_error()
-                    || errno == Errno::OPNOTSUPP.raw_os_error() =>
-            {
-                Err(Refused::Unsupported(io::Error::from_raw_os_error(errno)))
+            // A missing capability, or another bound program. The kernel checks the capability
+            // before it looks a message up, so a message type that does not exist shows which.
+            errno if errno == perm => {
+                Err(match self.request(none, resource.number(), |_| {}).map_err(bind)? {
+                    errno if errno == perm => Error::NotPermitted(resource),
+                    _ => Error::InUse { resource, holder: holder::find(resource) },
+                })
             }
-            errno => Err(Refused::Other(io::Error::from_raw_os_error(errno))),
+            // nfnetlink's answer when the subsystem is missing and cannot be loaded.
+            errno if [inval, opnotsupp].contains(&errno) => {
+                Err(Error::Unsupported(resource, refusal(errno)))
+            }
+            errno => Err(bind(refusal(errno))),
         }
     }
 
@@ -91,23 +97,35 @@ impl Channel {
         resource: u16,
         attributes: impl FnOnce(&mut Writer),
     ) -> io::Result<()> {
-        let mut writer = Writer::with_capacity(64);
-        let message = writer.begin_message(kind, NLM_F_REQUEST, self.next_sequence());
-        writer.nfgenmsg(0, resource);
-        attributes(&mut writer);
-        writer.end_message(message);
-        self.socket.send(writer.bytes())
+        let message = self.write(kind, NLM_F_REQUEST, resource, attributes);
+        self.socket.send(message.bytes())
     }
 
-    fn next_sequence(&mut self) -> u32 {
+    /// Writes a message with the next sequence number.
+    fn write(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        resource: u16,
+        attributes: impl FnOnce(&mut Writer),
+    ) -> Writer {
         self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
+        let mut writer = Writer::with_capacity(128);
+        write_message(&mut writer, (kind, flags), self.sequence, resource, attributes);
+        writer
     }
 
     /// Sends a message and waits for its acknowledgement; returns the errno (0 for success). Keeps
     /// packets that arrive before it.
-    fn request(&mut self, message: &[u8], sequence: u32) -> io::Result<i32> {
-        self.socket.send(message)?;
+    fn request(
+        &mut self,
+        kind: u16,
+        resource: u16,
+        attributes: impl FnOnce(&mut Writer),
+    ) -> io::Result<i32> {
+        let message = self.write(kind, NLM_F_REQUEST | NLM_F_ACK, resource, attributes);
+        self.socket.send(message.bytes())?;
+        let sequence = self.sequence;
         loop {
             // The answer is queued when send(2) returns, behind earlier datagrams.
             let datagram = match self.socket.receive_part_within(&mut self.buffer, ANSWER_TIMEOUT) {
@@ -140,19 +158,53 @@ impl Channel {
         }
     }
 
-    /// Finds the cause of EPERM: a missing capability, or another bound program. The kernel checks
-    /// the capability before it looks a message up, so a message type that does not exist shows
-    /// which.
-    fn refused(&mut self, none: u16, resource: u16) -> Refused {
-        let mut writer = Writer::with_capacity(32);
-        let sequence = self.next_sequence();
-        let message = writer.begin_message(none, NLM_F_REQUEST | NLM_F_ACK, sequence);
-        writer.nfgenmsg(0, resource);
-        writer.end_message(message);
-        match self.request(writer.bytes(), sequence) {
-            Ok(errno) if errno == Errno::PERM.raw_os_error() => Refused::NotPermitted,
-            Ok(_) => Refused::Taken,
-            Err(error) => Refused::Other(error),
+    /// Passes datagrams to `on`, without waiting, until no more come, or until `on` has handed out
+    /// `bound` packets; `on` returns how many it has by now.
+    pub(super) fn receive(
+        &mut self,
+        bound: usize,
+        mut on: impl FnMut(&Socket, Event<'_>) -> Result<usize, Error>,
+    ) -> Result<Received, Error> {
+        let Self { socket, buffer, early, .. } = self;
+        let mut packets = 0;
+        if !early.is_empty() {
+            let bytes = std::mem::take(early);
+            packets = on(socket, Event::Datagram { bytes: &bytes, cut: false })?;
         }
+        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and
+        // foreign datagrams.
+        for _ in 0..bound {
+            if packets >= bound {
+                break;
+            }
+            packets = match socket.receive(buffer) {
+                Ok(socket::Received::Datagram { bytes, cut }) => {
+                    on(socket, Event::Datagram { bytes, cut })?
+                }
+                Ok(socket::Received::Foreign) => continue,
+                Ok(socket::Received::Empty) => {
+                    return Ok(Received { packets: on(socket, Event::Empty)?, more: false });
+                }
+                // The kernel queues nothing until the queue has been read empty, so read on.
+                Err(error) if is_overrun(&error) => on(socket, Event::Overrun)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::Receive(error)),
+            };
+        }
+        Ok(Received { packets, more: true })
     }
+}
+
+/// Writes a message about a group or queue.
+pub(super) fn write_message(
+    writer: &mut Writer,
+    (kind, flags): (u16, u16),
+    sequence: u32,
+    resource: u16,
+    attributes: impl FnOnce(&mut Writer),
+) {
+    let message = writer.begin_message(kind, flags, sequence);
+    writer.nfgenmsg(0, resource);
+    attributes(writer);
+    writer.end_message(message);
 }

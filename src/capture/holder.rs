@@ -8,6 +8,8 @@
 use std::fmt;
 use std::fs;
 
+use super::Resource;
+
 /// The protocol number of netfilter's netlink sockets (linux/netlink.h, NETLINK_NETFILTER).
 const NETLINK_NETFILTER: u32 = 12;
 
@@ -32,18 +34,13 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The program bound to `group` in this thread's network namespace.
-pub(super) fn find(group: u16) -> Option<Holder> {
-    holder("/proc/thread-self/net/netfilter/nfnetlink_log", group)
-}
-
-/// The program bound to the NFQUEUE `queue` in this thread's network namespace.
-pub(super) fn of_queue(queue: u16) -> Option<Holder> {
-    holder("/proc/thread-self/net/netfilter/nfnetlink_queue", queue)
-}
-
-fn holder(table: &str, number: u16) -> Option<Holder> {
-    let portid = portid_of(&fs::read_to_string(table).ok()?, number)?;
+/// The program bound to `resource` in this thread's network namespace.
+pub(super) fn find(resource: Resource) -> Option<Holder> {
+    let table = match resource {
+        Resource::Group(_) => "/proc/thread-self/net/netfilter/nfnetlink_log",
+        Resource::Queue(_) => "/proc/thread-self/net/netfilter/nfnetlink_queue",
+    };
+    let portid = portid_of(&fs::read_to_string(table).ok()?, resource.number())?;
     let process = fs::read_to_string("/proc/thread-self/net/netlink")
         .ok()
         .and_then(|sockets| process_of(inode_of(&sockets, portid)?));

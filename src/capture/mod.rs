@@ -1,7 +1,7 @@
 //! Receives the packets that the rules log or queue.
 //!
-//! It defines a received packet ([`Packet`]), what the packet thread polls ([`PacketSource`]), and
-//! the counts of received and lost packets ([`Statistics`]). It never parses a packet
+//! It defines a received packet ([`Packet`]), what the packet thread polls ([`nflog::Listener`] and
+//! [`nfqueue::Listener`]), and the counts of received and lost packets ([`Statistics`]). It never parses a packet
 //! ([`crate::wire`] does) and never waits.
 
 pub mod batching;
@@ -13,12 +13,11 @@ pub mod shedding;
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use holder::Holder;
 
-/// Packets that one [`PacketSource::receive`] hands out before the packet thread serves its other
+/// Packets that one call of a listener hands out before the packet thread serves its other
 /// descriptors.
 ///
 /// At 0.07 us (64 packets per datagram) to 0.9 us (one) each this is at most half a millisecond:
@@ -71,6 +70,11 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// Packets handed out since there were `before`.
+    fn since(&self, before: u64) -> usize {
+        usize::try_from(self.packets.wrapping_sub(before)).unwrap_or(usize::MAX)
+    }
+
     /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -84,51 +88,13 @@ impl Statistics {
     }
 }
 
-/// What one call of [`PacketSource::receive`] did.
+/// What one call of a listener's `receive` or `decide` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Received {
     /// Packets handed out by this call.
     pub packets: usize,
     /// Whether the bound ended it: there may be more.
     pub more: bool,
-}
-
-/// A source of packets for the packet thread.
-pub trait PacketSource {
-    /// The descriptor to poll for reading.
-    fn as_fd(&self) -> BorrowedFd<'_>;
-
-    /// Hands the available packets to `on_packet`, without waiting. Ends when there are no more, or
-    /// after the datagram that reaches `bound` packets ([`PACKETS_PER_WAKE`]).
-    ///
-    /// # Errors
-    /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.
-    fn receive(
-        &mut self,
-        bound: usize,
-        on_packet: &mut dyn FnMut(&Packet<'_>),
-    ) -> Result<Received, Error>;
-
-    /// The counts so far.
-    fn statistics(&self) -> Statistics;
-
-    /// The fill level of the receive buffer, percent; 0 if it is unknown.
-    fn backlog(&self) -> u8 {
-        0
-    }
-
-    /// Packets that the kernel collects per message.
-    fn batch(&self) -> u32 {
-        1
-    }
-
-    /// Asks the kernel to collect this number per message; does nothing where it cannot.
-    ///
-    /// # Errors
-    /// [`Error::Change`] if the message could not be sent.
-    fn set_batch(&mut self, _packets: u32) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 /// The verdict on a queued packet.
@@ -153,20 +119,29 @@ pub struct Waiting<'a> {
     pub mark: u32,
 }
 
-/// A source of packets that wait for verdicts.
-pub trait WaitingSource: PacketSource {
-    /// Hands the available packets to `on_packet`, without waiting, and sends the verdicts. What
-    /// `on_packet` does is done before the packet continues. Ends as [`PacketSource::receive`]
-    /// does.
-    ///
-    /// # Errors
-    /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error:
-    /// it is counted.
-    fn decide(
-        &mut self,
-        bound: usize,
-        on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict,
-    ) -> Result<Received, Error>;
+/// What a listener is bound to: the kernel's `res_id` (linux/netfilter/nfnetlink.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// An NFLOG group.
+    Group(u16),
+    /// An NFQUEUE queue.
+    Queue(u16),
+}
+
+impl Resource {
+    fn number(self) -> u16 {
+        let (Self::Group(number) | Self::Queue(number)) = self;
+        number
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(group) => write!(f, "NFLOG group {group}"),
+            Self::Queue(queue) => write!(f, "NFQUEUE {queue}"),
+        }
+    }
 }
 
 /// Why packets cannot be received.
@@ -176,77 +151,25 @@ pub enum Error {
     Open(io::Error),
     /// The receive buffer could not be set.
     Buffer(io::Error),
-    /// Another program is bound to the group.
-    GroupInUse {
-        /// The group.
-        group: u16,
+    /// Another program is bound.
+    InUse {
+        /// To what.
+        resource: Resource,
         /// The program, if it is known.
         holder: Option<Holder>,
     },
     /// CAP_NET_ADMIN is missing.
-    NotPermitted {
-        /// The group.
-        group: u16,
-    },
-    /// The kernel has no NFLOG.
-    Unsupported {
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// The group could not be bound, for another reason.
-    Bind {
-        /// The group.
-        group: u16,
-        /// The kernel's answer.
-        error: io::Error,
-    },
+    NotPermitted(Resource),
+    /// The kernel has no NFLOG or NFQUEUE; its answer.
+    Unsupported(Resource, io::Error),
+    /// The group or queue could not be bound, for another reason: the kernel's answer.
+    Bind(Resource, io::Error),
     /// The group's queue threshold could not be sent to the kernel.
-    Change {
-        /// The group.
-        group: u16,
-        /// The socket's error.
-        error: io::Error,
-    },
-    /// The group could not be unbound.
-    Unbind {
-        /// The group.
-        group: u16,
-        /// The socket's error.
-        error: io::Error,
-    },
+    Change(Resource, io::Error),
+    /// The group or queue could not be unbound.
+    Unbind(Resource, io::Error),
     /// The socket failed while receiving packets.
     Receive(io::Error),
-    /// Another program is bound to the queue.
-    QueueInUse {
-        /// The queue.
-        queue: u16,
-        /// The program, if it is known.
-        holder: Option<Holder>,
-    },
-    /// CAP_NET_ADMIN is missing.
-    QueueNotPermitted {
-        /// The queue.
-        queue: u16,
-    },
-    /// The kernel has no NFQUEUE.
-    NoQueues {
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// The queue could not be bound, for another reason.
-    BindQueue {
-        /// The queue.
-        queue: u16,
-        /// The kernel's answer.
-        error: io::Error,
-    },
-    /// The queue could not be unbound.
-    UnbindQueue {
-        /// The queue.
-        queue: u16,
-        /// The socket's error.
-        error: io::Error,
-    },
     /// A verdict could not be sent.
     Verdict(io::Error),
 }
@@ -256,39 +179,31 @@ impl fmt::Display for Error {
         match self {
             Self::Open(_) => f.write_str("cannot open a netfilter netlink socket"),
             Self::Buffer(_) => f.write_str("cannot set the receive buffer of the netfilter netlink socket"),
-            Self::GroupInUse { group, holder } => {
-                write!(f, "NFLOG group {group} is in use by another program")?;
+            Self::InUse { resource, holder } => {
+                write!(f, "{resource} is in use by another program")?;
                 if let Some(holder) = holder {
                     write!(f, ": {holder}")?;
                 }
-                f.write_str("; stop that program, or set capture.group to another number")
+                f.write_str("; stop that program, or set capture.group to another number")?;
+                match resource {
+                    Resource::Group(_) => Ok(()),
+                    Resource::Queue(_) => f.write_str(": that queue and the next are used"),
+                }
             }
-            Self::NotPermitted { group } => {
-                write!(f, "cannot listen to NFLOG group {group}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
+            Self::NotPermitted(resource) => {
+                write!(f, "cannot listen to {resource}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
             }
-            Self::Unsupported { .. } => {
+            Self::Unsupported(Resource::Group(_), _) => {
                 f.write_str("the kernel has no NFLOG; load the module nfnetlink_log, or use a kernel with CONFIG_NETFILTER_NETLINK_LOG")
             }
-            Self::Bind { group, .. } => write!(f, "cannot listen to NFLOG group {group}"),
-            Self::Change { group, .. } => write!(f, "cannot change the queue threshold of NFLOG group {group}"),
-            Self::Unbind { group, .. } => write!(f, "cannot leave NFLOG group {group}"),
-            Self::Receive(_) => f.write_str("cannot receive logged packets"),
-            Self::QueueInUse { queue, holder } => {
-                write!(f, "NFQUEUE {queue} is in use by another program")?;
-                if let Some(holder) = holder {
-                    write!(f, ": {holder}")?;
-                }
-                f.write_str("; stop that program, or set capture.group to another number: that queue and the next are used")
-            }
-            Self::QueueNotPermitted { queue } => {
-                write!(f, "cannot listen to NFQUEUE {queue}: CAP_NET_ADMIN is missing; start as root, or give the service that capability")
-            }
-            Self::NoQueues { .. } => f.write_str(
+            Self::Unsupported(Resource::Queue(_), _) => f.write_str(
                 "the kernel has no NFQUEUE; load the module nfnetlink_queue, use a kernel with CONFIG_NETFILTER_NETLINK_QUEUE, or set \
                  capture.method to nflog, which with capture.reflex stops a scan as well",
             ),
-            Self::BindQueue { queue, .. } => write!(f, "cannot listen to NFQUEUE {queue}"),
-            Self::UnbindQueue { queue, .. } => write!(f, "cannot leave NFQUEUE {queue}"),
+            Self::Bind(resource, _) => write!(f, "cannot listen to {resource}"),
+            Self::Change(resource, _) => write!(f, "cannot change the queue threshold of {resource}"),
+            Self::Unbind(resource, _) => write!(f, "cannot leave {resource}"),
+            Self::Receive(_) => f.write_str("cannot receive logged packets"),
             Self::Verdict(_) => f.write_str("cannot send a verdict on a packet to the kernel"),
         }
     }
@@ -299,19 +214,13 @@ impl std::error::Error for Error {
         match self {
             Self::Open(error)
             | Self::Buffer(error)
-            | Self::Unsupported { error }
-            | Self::Bind { error, .. }
-            | Self::Change { error, .. }
-            | Self::Unbind { error, .. }
+            | Self::Unsupported(_, error)
+            | Self::Bind(_, error)
+            | Self::Change(_, error)
+            | Self::Unbind(_, error)
             | Self::Receive(error)
-            | Self::NoQueues { error }
-            | Self::BindQueue { error, .. }
-            | Self::UnbindQueue { error, .. }
             | Self::Verdict(error) => Some(error),
-            Self::GroupInUse { .. }
-            | Self::NotPermitted { .. }
-            | Self::QueueInUse { .. }
-            | Self::QueueNotPermitted { .. } => None,
+            Self::InUse { .. } | Self::NotPermitted(_) => None,
         }
     }
 }

@@ -8,12 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::channel::{Channel, Refused};
-use super::{Error, Packet, PacketSource, Received, Statistics, holder};
-use crate::netlink::message::{
-    Message, Messages, NLM_F_ACK, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer,
-};
-use crate::netlink::socket::{self, Socket, is_overrun};
+use super::channel::{Channel, Event};
+use super::{Error, Packet, Received, Resource, Statistics};
+use crate::netlink::message::{Message, Messages, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, Writer};
+use crate::netlink::socket::Socket;
 use crate::sys;
 
 /// `NFNL_SUBSYS_ULOG << 8` (linux/netfilter/nfnetlink.h), the base of the message types.
@@ -103,15 +101,8 @@ impl Listener {
         if let Err(error) = sys::socket::no_overrun_errors(channel.socket.as_fd()) {
             log::debug!("NFLOG group {}: {error}", settings.group);
         }
-        let group = settings.group;
-        channel
-            .bind(MSG_NONE, group, |writer, sequence| write_bind(writer, sequence, &settings))
-            .map_err(|refused| match refused {
-            Refused::NotPermitted => Error::NotPermitted { group },
-            Refused::Taken => Error::GroupInUse { group, holder: holder::find(group) },
-            Refused::Unsupported(error) => Error::Unsupported { error },
-            Refused::Other(error) => Error::Bind { group, error },
-        })?;
+        let resource = Resource::Group(settings.group);
+        channel.bind(resource, (MSG_CONFIG, MSG_NONE), |writer| write_bind(writer, &settings))?;
         Ok(Self { channel, settings, counters: Counters::default() })
     }
 
@@ -136,7 +127,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Change`] if the message cannot be sent.
-    pub fn set_queue_threshold(&mut self, packets: u32) -> Result<(), Error> {
+    pub fn set_batch(&mut self, packets: u32) -> Result<(), Error> {
         let packets = packets.max(1);
         let Settings { group, copy_range, .. } = self.settings;
         let attributes = |writer: &mut Writer| {
@@ -145,13 +136,13 @@ impl Listener {
         };
         self.channel
             .send(MSG_CONFIG, group, attributes)
-            .map_err(|error| Error::Change { group, error })?;
+            .map_err(|error| Error::Change(Resource::Group(group), error))?;
         self.settings.queue_threshold = packets;
         Ok(())
     }
 
     /// Unbinds the group. The kernel first sends what it has collected, so that a last
-    /// [`PacketSource::receive`] until it is empty gets every packet.
+    /// [`Listener::receive`] until it is empty gets every packet.
     ///
     /// # Errors
     /// [`Error::Unbind`] if the message cannot be sent; dropping the listener unbinds the group in
@@ -159,71 +150,58 @@ impl Listener {
     pub fn unbind(&mut self) -> Result<(), Error> {
         let group = self.settings.group;
         let unbind = |writer: &mut Writer| writer.attr(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_UNBIND]);
-        self.channel.send(MSG_CONFIG, group, unbind).map_err(|error| Error::Unbind { group, error })
+        self.channel
+            .send(MSG_CONFIG, group, unbind)
+            .map_err(|error| Error::Unbind(Resource::Group(group), error))
     }
-}
 
-impl PacketSource for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    /// The descriptor to poll for reading.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.socket.as_fd()
     }
 
-    fn receive(
+    /// Hands the available packets to `on_packet`, without waiting. Ends when there are no more, or
+    /// after the datagram that reaches `bound` packets ([`super::PACKETS_PER_WAKE`]).
+    ///
+    /// # Errors
+    /// [`Error::Receive`] when the socket itself failed. Loss is no error: it is counted.
+    pub fn receive(
         &mut self,
         bound: usize,
         on_packet: &mut dyn FnMut(&Packet<'_>),
     ) -> Result<Received, Error> {
-        let Self { channel: Channel { socket, buffer, early, .. }, settings, counters } = self;
+        let Self { channel, settings, counters } = self;
         let before = counters.statistics.packets;
-        let done = |counters: &Counters| {
-            usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX)
-        };
-        if !early.is_empty() {
-            counters.on_datagram(&std::mem::take(early), settings.group, on_packet);
-        }
-        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and
-        // foreign datagrams.
-        for _ in 0..bound {
-            if done(counters) >= bound {
-                break;
-            }
-            match socket.receive(buffer) {
-                Ok(socket::Received::Datagram { bytes, cut }) => {
+        channel.receive(bound, |socket, event| {
+            match event {
+                Event::Datagram { bytes, cut } => {
                     counters.statistics.malformed += u64::from(cut);
                     counters.on_datagram(bytes, settings.group, on_packet);
                 }
-                Ok(socket::Received::Foreign) => {}
-                Ok(socket::Received::Empty) => {
-                    counters.on_empty(memory(socket).dropped);
-                    return Ok(Received { packets: done(counters), more: false });
-                }
-                // Only where ENOBUFS could not be disabled: the kernel queues nothing until the
-                // queue has been read empty, so read on.
-                Err(error) if is_overrun(&error) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::Receive(error)),
+                // Only where ENOBUFS could not be disabled.
+                Event::Overrun => {}
+                Event::Empty => counters.on_empty(memory(socket).dropped),
             }
-        }
-        Ok(Received { packets: done(counters), more: true })
+            Ok(counters.statistics.since(before))
+        })
     }
 
-    fn statistics(&self) -> Statistics {
+    /// The counts so far.
+    pub fn statistics(&self) -> Statistics {
         self.counters.statistics()
     }
 
-    fn backlog(&self) -> u8 {
+    /// The fill level of the receive buffer, percent; 0 if it is unknown.
+    pub fn backlog(&self) -> u8 {
         let sys::socket::SocketMemory { waiting, buffer, .. } = memory(&self.channel.socket);
         u8::try_from(u64::from(waiting) * 100 / u64::from(buffer.max(1)))
             .unwrap_or(u8::MAX)
             .min(100)
     }
 
-    fn batch(&self) -> u32 {
+    /// Packets that the kernel collects per message.
+    pub fn batch(&self) -> u32 {
         self.settings.queue_threshold
-    }
-
-    fn set_batch(&mut self, packets: u32) -> Result<(), Error> {
-        self.set_queue_threshold(packets)
     }
 }
 
@@ -331,10 +309,8 @@ pub fn decode<'a>(message: &Message<'a>, group: u16) -> Option<Packet<'a>> {
     header.then_some(packet)
 }
 
-/// Writes the messages that bind and configure a group.
-fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
-    let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence);
-    writer.nfgenmsg(0, settings.group);
+/// Writes what binds and configures a group.
+fn write_bind(writer: &mut Writer, settings: &Settings) {
     writer.attr(NFULA_CFG_CMD, &[NFULNL_CFG_CMD_BIND]);
     // struct nfulnl_msg_config_mode is packed: copy range (big-endian), mode, a byte of padding.
     let [a, b, c, d] = u32::from(settings.copy_range).to_be_bytes();
@@ -348,7 +324,6 @@ fn write_bind(writer: &mut Writer, sequence: u32, settings: &Settings) {
     let hundredths =
         u32::try_from(settings.flush_after.as_millis() / 10).unwrap_or(u32::MAX).max(1);
     writer.attr_be32(NFULA_CFG_TIMEOUT, hundredths);
-    writer.end_message(message);
 }
 
 /// The datagram size to request (`NFULA_CFG_NLBUFSIZ`), bytes, with room for `packets`.
@@ -367,6 +342,7 @@ fn datagram_len(packets: u32, copy_range: u16) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::channel::write_message;
     use proptest::prelude::*;
 
     /// A packet's message as the kernel writes it.
@@ -498,7 +474,9 @@ mod tests {
     #[test]
     fn copy_mode_has_six_packed_bytes() {
         let mut writer = Writer::default();
-        write_bind(&mut writer, 1, &Settings::of_group(77));
+        write_message(&mut writer, (MSG_CONFIG, 0), 1, 77, |writer| {
+            write_bind(writer, &Settings::of_group(77));
+        });
         let (_, group, attributes) = Messages(writer.bytes()).next().unwrap().nfgen().unwrap();
         assert_eq!(group, 77);
         assert_eq!(attributes.get(NFULA_CFG_MODE).unwrap().value, [0, 0, 1, 0, 2, 0]);

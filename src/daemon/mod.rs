@@ -357,7 +357,7 @@ fn start_packets(
 
 fn status_of(error: &StartError) -> u8 {
     match error {
-        StartError::Capture(capture::Error::NotPermitted { .. }) => EX_NOPERM,
+        StartError::Capture(capture::Error::NotPermitted(_)) => EX_NOPERM,
         StartError::Nft(error) if error.is_permission() => EX_NOPERM,
         StartError::Capture(_)
         | StartError::Nft(_)

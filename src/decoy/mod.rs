@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::config::{Config, PortSet};
-use crate::probe::{Probe, ScanKind, Transport};
+use crate::probe::{FIRST_UNPRIVILEGED, Probe, ScanKind, Transport};
 use crate::sys::privilege;
 use crate::time::MonoTime;
 use half_open::{HalfOpen, Key};
@@ -96,25 +96,19 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { transport, address, source }
-                if source.kind() == io::ErrorKind::AddrInUse =>
-            {
-                write!(
-                    f,
-                    "cannot listen for decoys at {transport} {address}: capture.decoy_port {} is in use; write a free port there, or end the program that has it (ss -lnp)",
-                    address.port()
-                )
-            }
-            Self::Listen { transport, address, source }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                write!(
-                    f,
-                    "cannot listen for decoys at {transport} {address} (capture.decoy_port): CAP_NET_ADMIN is needed, and CAP_NET_BIND_SERVICE for a port below 1024"
-                )
-            }
-            Self::Listen { transport, address, .. } => {
-                write!(f, "cannot listen for decoys at {transport} {address} (capture.decoy_port)")
+            Self::Listen { transport, address, source } => {
+                write!(f, "cannot listen for decoys at {transport} {address}")?;
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => write!(
+                        f,
+                        ": capture.decoy_port {} is in use; write a free port there, or end the program that has it (ss -lnp)",
+                        address.port()
+                    ),
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        " (capture.decoy_port): CAP_NET_ADMIN is needed, and CAP_NET_BIND_SERVICE for a port below 1024",
+                    ),
+                    _ => f.write_str(" (capture.decoy_port)"),
+                }
             }
             Self::Epoll(_) => f.write_str("cannot wait for the decoys' connections"),
         }
@@ -130,102 +124,79 @@ impl std::error::Error for Error {
     }
 }
 
-/// Sockets of one transport.
-#[derive(Debug, Clone)]
-struct Pair {
-    v4: Arc<OwnedFd>,
-    /// `None`: this host has no IPv6.
-    v6: Option<Arc<OwnedFd>>,
-}
+/// Transport and address of each listening socket; the position is its key in the epoll set.
+/// Connections have larger ones.
+const LISTENERS: [(Transport, IpAddr); 4] = [
+    (Transport::Tcp, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    (Transport::Tcp, IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    (Transport::Udp, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    (Transport::Udp, IpAddr::V6(Ipv6Addr::LOCALHOST)),
+];
 
 /// The listening sockets of a configuration. They share sockets with the previous configuration, so
 /// that both can be open while the rules change from one to the other.
 #[derive(Debug, Default)]
 pub struct Listeners {
     port: u16,
-    tcp: Option<Pair>,
-    udp: Option<Pair>,
+    /// As in [`LISTENERS`]. `None`: the transport has no decoys, or this host no IPv6.
+    sockets: [Option<Arc<OwnedFd>>; LISTENERS.len()],
 }
 
 impl Listeners {
     fn open(config: &Config, old: &Self) -> Result<Self, Error> {
         let port = config.capture.decoy_port;
-        let reusable = old.port == port;
-        let pair = |wanted: bool, had: &Option<Pair>, transport| match had {
-            _ if !wanted => Ok(None),
-            Some(had) if reusable => Ok(Some(had.clone())),
-            _ => pair(transport, port).map(Some),
-        };
-        Ok(Self {
-            port,
-            tcp: pair(config.has_decoys(&config.tcp), &old.tcp, Transport::Tcp)?,
-            udp: pair(config.has_decoys(&config.udp), &old.udp, Transport::Udp)?,
-        })
+        let mut sockets = [const { None }; LISTENERS.len()];
+        for ((transport, ip), (socket, had)) in
+            LISTENERS.into_iter().zip(sockets.iter_mut().zip(&old.sockets))
+        {
+            let ports = if transport == Transport::Tcp { &config.tcp } else { &config.udp };
+            if config.has_decoys(ports) {
+                *socket = if old.port == port && old.has(transport) {
+                    had.clone()
+                } else {
+                    listen(transport, SocketAddr::new(ip, port))?
+                };
+            }
+        }
+        Ok(Self { port, sockets })
+    }
+
+    /// Whether this transport has decoys.
+    fn has(&self, transport: Transport) -> bool {
+        let mut sockets = LISTENERS.iter().zip(&self.sockets);
+        sockets.any(|((of, _), socket)| *of == transport && socket.is_some())
     }
 
     /// Whether decoys are configured and this host has no IPv6 for them.
     fn lack_ipv6(&self) -> bool {
-        [&self.tcp, &self.udp].into_iter().flatten().any(|pair| pair.v6.is_none())
+        let [tcp4, tcp6, udp4, udp6] = self.sockets.each_ref().map(Option::is_some);
+        (tcp4 && !tcp6) || (udp4 && !udp6)
     }
 
-    fn sockets(&self) -> impl Iterator<Item = (Listener, &Arc<OwnedFd>)> {
-        let (tcp, udp) = (self.tcp.as_ref(), self.udp.as_ref());
-        [
-            (Listener::Tcp4, tcp.map(|pair| &pair.v4)),
-            (Listener::Tcp6, tcp.and_then(|pair| pair.v6.as_ref())),
-            (Listener::Udp4, udp.map(|pair| &pair.v4)),
-            (Listener::Udp6, udp.and_then(|pair| pair.v6.as_ref())),
-        ]
-        .into_iter()
-        .filter_map(|(listener, socket)| Some((listener, socket?)))
+    /// The key and socket of each that `other` does not share.
+    fn not_shared_with(&self, other: &Self) -> impl Iterator<Item = (u64, &Arc<OwnedFd>)> {
+        let shared = other.sockets.each_ref().map(|socket| socket.as_ref().map(Arc::as_ptr));
+        (0..).zip(self.sockets.iter().zip(shared)).filter_map(|(key, (socket, shared))| {
+            let socket = socket.as_ref()?;
+            (shared != Some(Arc::as_ptr(socket))).then_some((key, socket))
+        })
     }
 }
 
-/// A listening socket; the number is its key in the epoll set. Connections have larger ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-enum Listener {
-    Tcp4 = 0,
-    Tcp6 = 1,
-    Udp4 = 2,
-    Udp6 = 3,
-}
-
-impl Listener {
-    const ALL: [Self; 4] = [Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6];
-
-    fn of_mark(mark: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|listener| *listener as u64 == mark)
-    }
-}
-
-fn pair(transport: Transport, port: u16) -> Result<Pair, Error> {
-    let open = |ip: IpAddr| {
-        let address = SocketAddr::new(ip, port);
-        let socket = if transport == Transport::Tcp {
-            tcp::listen(address)
-        } else {
-            crate::sys::transparent::datagrams(address)
-        };
-        socket.map(Arc::new).map_err(|source| Error::Listen { transport, address, source })
+/// Opens a socket; `None` if its address is of IPv6, which this host does not have.
+fn listen(transport: Transport, address: SocketAddr) -> Result<Option<Arc<OwnedFd>>, Error> {
+    let opened = if transport == Transport::Tcp {
+        tcp::listen(address)
+    } else {
+        crate::sys::transparent::datagrams(address)
     };
-    let v4 = open(Ipv4Addr::LOCALHOST.into())?;
-    let v6 = match open(Ipv6Addr::LOCALHOST.into()) {
-        // ipv6.disable=1, or a kernel without it; net.ipv6.conf.lo.disable_ipv6 removes ::1.
-        Err(Error::Listen { source, .. })
-            if [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
-                .iter()
-                .any(|errno| is(&source, *errno)) =>
-        {
-            None
-        }
-        socket => Some(socket?),
-    };
-    Ok(Pair { v4, v6 })
-}
-
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno.raw_os_error())
+    // ipv6.disable=1, or a kernel without it; net.ipv6.conf.lo.disable_ipv6 removes ::1.
+    let no_ipv6 = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(|errno| Some(errno.raw_os_error()));
+    match opened {
+        Ok(socket) => Ok(Some(Arc::new(socket))),
+        Err(error) if address.is_ipv6() && no_ipv6.contains(&error.raw_os_error()) => Ok(None),
+        Err(source) => Err(Error::Listen { transport, address, source }),
+    }
 }
 
 /// The decoys of this host; none if no transport is in connect mode.
@@ -283,25 +254,21 @@ impl Decoy {
     /// # Errors
     /// [`Error::Epoll`]; the old sockets stay, and the new ones are closed.
     pub fn adopt(&mut self, listeners: Listeners, config: &Config) -> Result<(), Error> {
-        let (old, new) = (marks(&self.listeners), marks(&listeners));
-        for (listener, socket) in
-            listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener))
-        {
-            let data = epoll::EventData::new_u64(listener as u64);
+        for (key, socket) in listeners.not_shared_with(&self.listeners) {
+            let data = epoll::EventData::new_u64(key);
             epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
                 .map_err(|errno| Error::Epoll(errno.into()))?;
         }
-        for (_, socket) in
-            self.listeners.sockets().filter(|(listener, _)| !same(&old, &new, *listener))
-        {
+        for (_, socket) in self.listeners.not_shared_with(&listeners) {
             // It is closed with the old listeners in any case.
             let _ = epoll::delete(&self.epoll, socket);
         }
         self.listeners = listeners;
-        self.tcp_ports =
-            if self.listeners.tcp.is_some() { config.tcp.watched() } else { PortSet::default() };
-        self.udp_ports =
-            if self.listeners.udp.is_some() { config.udp.watched() } else { PortSet::default() };
+        let watched = |transport, ports: PortSet| {
+            if self.listeners.has(transport) { ports } else { PortSet::default() }
+        };
+        self.tcp_ports = watched(Transport::Tcp, config.tcp.watched());
+        self.udp_ports = watched(Transport::Udp, config.udp.watched());
         self.banner = config.respond.banner.clone().into_bytes();
         Ok(())
     }
@@ -326,7 +293,7 @@ impl Decoy {
                 .udp_ports
                 .ranges()
                 .first()
-                .is_some_and(|range| *range.start() < udp::FIRST_UNPRIVILEGED);
+                .is_some_and(|range| *range.start() < FIRST_UNPRIVILEGED);
         [
             (self.listeners.lack_ipv6(), "this host has no IPv6: decoys answer by IPv4 only"),
             (
@@ -354,7 +321,7 @@ impl Decoy {
     ) -> Option<Probe> {
         let is_handshake = matches!(probe.scan, ScanKind::Syn | ScanKind::Ack)
             && probe.port.transport == Transport::Tcp;
-        if self.listeners.tcp.is_none()
+        if !self.listeners.has(Transport::Tcp)
             || !is_handshake
             || !self.tcp_ports.contains(probe.port.number)
         {
@@ -374,14 +341,14 @@ impl Decoy {
     pub fn serve(&mut self, now: MonoTime, engine: &mut impl Evaluate) {
         self.unpause(now);
         for mark in self.ready() {
-            match Listener::of_mark(mark) {
-                Some(listener @ (Listener::Tcp4 | Listener::Tcp6)) => {
-                    self.take_connections(now, listener, engine)
+            let at = usize::try_from(mark).unwrap_or(usize::MAX);
+            match (LISTENERS.get(at), self.listeners.sockets.get(at).cloned().flatten()) {
+                (Some((Transport::Tcp, _)), Some(socket)) => {
+                    self.take_connections(now, &socket, engine)
                 }
-                Some(listener @ (Listener::Udp4 | Listener::Udp6)) => {
-                    self.take_datagrams(now, listener, engine)
-                }
-                None => self.guests.on_readable(mark),
+                (Some(_), Some(socket)) => self.take_datagrams(now, &socket, engine),
+                (Some(_), None) => {}
+                (None, _) => self.guests.on_readable(mark),
             }
         }
         self.guests.close_expired(now);
@@ -390,7 +357,7 @@ impl Decoy {
             self.figures.half_open += 1;
             engine.half_open(&probe);
         }
-        if self.listeners.tcp.is_none() {
+        if !self.listeners.has(Transport::Tcp) {
             // No listener accepts handshakes any more.
             while let Some(probe) = self.half_open.take_first() {
                 self.figures.half_open += 1;
@@ -410,17 +377,9 @@ impl Decoy {
         events.iter().map(|event: &epoll::Event| event.data.u64()).collect()
     }
 
-    fn socket(&self, wanted: Listener) -> Option<Arc<OwnedFd>> {
-        self.listeners
-            .sockets()
-            .find(|(listener, _)| *listener == wanted)
-            .map(|(_, socket)| Arc::clone(socket))
-    }
-
-    fn take_connections(&mut self, now: MonoTime, listener: Listener, engine: &mut impl Evaluate) {
-        let Some(listener) = self.socket(listener) else { return };
+    fn take_connections(&mut self, now: MonoTime, listener: &OwnedFd, engine: &mut impl Evaluate) {
         for _ in 0..tcp::MAX_ACCEPTS_PER_WAKE {
-            match tcp::accept(&listener) {
+            match tcp::accept(listener) {
                 Ok(Some(connection)) => self.take_connection(now, connection, engine),
                 Ok(None) => return,
                 // The connection ended before accept(2): try the next one.
@@ -466,8 +425,7 @@ impl Decoy {
         }
     }
 
-    fn take_datagrams(&mut self, now: MonoTime, listener: Listener, engine: &mut impl Evaluate) {
-        let Some(socket) = self.socket(listener) else { return };
+    fn take_datagrams(&mut self, now: MonoTime, socket: &OwnedFd, engine: &mut impl Evaluate) {
         for _ in 0..udp::MAX_DATAGRAMS_PER_WAKE {
             let (peer, local) = match crate::sys::transparent::receive(socket.as_fd()) {
                 Ok(Some(addresses)) => addresses,
@@ -505,17 +463,13 @@ impl Decoy {
     }
 
     fn watch_listeners(&self, flags: epoll::EventFlags) {
-        for (listener, socket) in self
-            .listeners
-            .sockets()
-            .filter(|(listener, _)| matches!(listener, Listener::Tcp4 | Listener::Tcp6))
-        {
-            let _ = epoll::modify(
-                &self.epoll,
-                socket,
-                epoll::EventData::new_u64(listener as u64),
-                flags,
-            );
+        let listeners = LISTENERS.iter().zip(&self.listeners.sockets);
+        for (key, ((transport, _), socket)) in (0..).zip(listeners) {
+            if *transport == Transport::Tcp
+                && let Some(socket) = socket
+            {
+                let _ = epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(key), flags);
+            }
         }
     }
 }
@@ -523,20 +477,4 @@ impl Decoy {
 /// The address without scope and flow label, which packets do not show.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
-}
-
-/// The socket of each listener.
-fn marks(listeners: &Listeners) -> Vec<(Listener, *const OwnedFd)> {
-    listeners.sockets().map(|(listener, socket)| (listener, Arc::as_ptr(socket))).collect()
-}
-
-fn same(
-    old: &[(Listener, *const OwnedFd)],
-    new: &[(Listener, *const OwnedFd)],
-    listener: Listener,
-) -> bool {
-    let of = |marks: &[(Listener, *const OwnedFd)]| {
-        marks.iter().find(|(other, _)| *other == listener).map(|(_, socket)| *socket)
-    };
-    of(old) == of(new)
 }

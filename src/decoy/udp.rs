@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::net::SendFlags;
 
 use crate::config::PortSet;
+use crate::probe::FIRST_UNPRIVILEGED;
 use crate::sys::transparent;
 use crate::time::MonoTime;
 
@@ -17,9 +18,6 @@ pub const MAX_DATAGRAMS_PER_WAKE: usize = 64;
 /// reaches a third host: ten of at most 1,024 bytes are useless for a reflection attack, and enough
 /// for a scanner to see.
 pub const ANSWERS_PER_SECOND: u32 = 10;
-
-/// Lower ports belong to services (ip(7), `ip_unprivileged_port_start`).
-pub(super) const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// Counts the answers per second.
 #[derive(Debug, Default)]

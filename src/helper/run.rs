@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::journal::Ended;
 use crate::sys::poll;
-use crate::sys::process::{self, GroupSignal};
+use crate::sys::process::{self, Signal};
 use crate::sys::wake::Waker;
 
 /// Bytes of output that are kept for the report; the rest is read and discarded.
@@ -76,7 +76,7 @@ impl Ground {
     fn finish(&self, mut child: Child) -> io::Result<Option<ExitStatus>> {
         let mut commands = self.lock();
         // Until it is waited for, its process id cannot be reused.
-        process::signal_group(&child, GroupSignal::Force);
+        process::signal_group(&child, Signal::KILL);
         let status = child.try_wait();
         commands.remove(&child.id());
         process::end_children(|pid| commands.contains(&pid));
@@ -179,11 +179,11 @@ fn wait(ground: &Ground, child: &Child, output: &mut Output, timeout: Duration) 
             (phase, deadline) = match phase {
                 Phase::Running => {
                     overdue = !hurried;
-                    process::signal_group(child, GroupSignal::Ask);
+                    process::signal_group(child, Signal::TERM);
                     (Phase::Terminated, now + TERM_TIMEOUT)
                 }
                 Phase::Terminated => {
-                    process::signal_group(child, GroupSignal::Force);
+                    process::signal_group(child, Signal::KILL);
                     (Phase::Killed, now + KILL_TIMEOUT)
                 }
                 Phase::Killed => return overdue,

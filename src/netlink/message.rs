@@ -147,32 +147,23 @@ impl Writer {
 
     /// Writes an attribute with these bytes.
     pub fn attr(&mut self, kind: u16, value: &[u8]) {
-        let Ok(length) = u16::try_from(value.len() + 4) else {
-            self.overflowed = true;
-            return;
-        };
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(value);
-        self.align();
+        self.attr_parts(kind, value, &[]);
     }
 
     /// Writes a string with its terminating NUL.
     pub fn attr_str(&mut self, kind: u16, value: &str) {
-        let Ok(length) = u16::try_from(value.len() + 5) else {
+        self.attr_parts(kind, value.as_bytes(), &[0]);
+    }
+
+    fn attr_parts(&mut self, kind: u16, value: &[u8], end: &[u8]) {
+        let Ok(length) = u16::try_from(4 + value.len() + end.len()) else {
             self.overflowed = true;
             return;
         };
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(value.as_bytes());
-        self.bytes.push(0);
+        for part in [&length.to_ne_bytes(), &kind.to_ne_bytes(), value, end] {
+            self.bytes.extend_from_slice(part);
+        }
         self.align();
-    }
-
-    /// Writes one byte.
-    pub fn attr_u8(&mut self, kind: u16, value: u8) {
-        self.attr(kind, &[value]);
     }
 
     /// Writes a big-endian u16.
@@ -348,6 +339,36 @@ impl<'a> Attributes<'a> {
     pub fn get(mut self, kind: u16) -> Option<Attribute<'a>> {
         self.find(|attribute| attribute.kind == kind)
     }
+
+    /// The value of the first attribute of this type; empty if there is none.
+    pub fn value(self, kind: u16) -> &'a [u8] {
+        self.get(kind).map(|attribute| attribute.value).unwrap_or_default()
+    }
+
+    /// The attributes in the first attribute of this type; none if there is none.
+    pub fn nested(self, kind: u16) -> Self {
+        Self(self.value(kind))
+    }
+
+    /// The first attribute of this type as [`Attribute::be16`].
+    pub fn be16(self, kind: u16) -> Option<u16> {
+        self.get(kind)?.be16()
+    }
+
+    /// The first attribute of this type as [`Attribute::be32`].
+    pub fn be32(self, kind: u16) -> Option<u32> {
+        self.get(kind)?.be32()
+    }
+
+    /// The first attribute of this type as [`Attribute::be64`].
+    pub fn be64(self, kind: u16) -> Option<u64> {
+        self.get(kind)?.be64()
+    }
+
+    /// The first attribute of this type as [`Attribute::str`].
+    pub fn str(self, kind: u16) -> Option<&'a str> {
+        self.get(kind)?.str()
+    }
 }
 
 impl<'a> Iterator for Attributes<'a> {
@@ -380,7 +401,7 @@ mod tests {
             writer.nfgenmsg(1, 10);
             writer.attr_str(1, "portsentry");
             let nest = writer.begin_nest(2);
-            writer.attr_u8(3, 7);
+            writer.attr(3, &[7]);
             writer.attr_be64(4, 5000);
             writer.end_nest(nest);
             writer.end_message(message);

@@ -1,32 +1,29 @@
 //! Own addresses, next hops, and notifications of their changes (rtnetlink(7)). Read-only.
 //!
-//! Requests and messages have neli's types (`neli::rtnl`) and use our own socket, because neli's
-//! has a fixed buffer and does not notice a truncated datagram. Our own codec reads what neli
-//! lacks: next hops inside RTA_MULTIPATH (`struct rtnexthop`, linux/rtnetlink.h), RTA_VIA (which
+//! Messages are decoded to neli's types (`neli::rtnl`) and use our own socket, because neli's has a
+//! fixed buffer and does not notice a truncated datagram. Our own codec reads what neli lacks: next
+//! hops inside RTA_MULTIPATH (`struct rtnexthop`, linux/rtnetlink.h), RTA_VIA (which
 //! neli has for glibc only), and next-hop objects (linux/nexthop.h).
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io::{self, Cursor};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use neli::FromBytesWithInput;
 use neli::attr::Attribute as _;
-use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, RtAddrFamily, RtScope, RtTable, Rta, Rtm, RtmF, Rtn, Rtprot};
+use neli::consts::rtnl::{Ifa, RtAddrFamily, Rta, Rtm, RtmF, Rtprot};
 use neli::consts::socket::NlFamily;
-use neli::nl::{NlPayload, NlmsghdrBuilder};
-use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Rtmsg, RtmsgBuilder};
-use neli::{FromBytesWithInput, Size, ToBytes};
+use neli::rtnl::{Ifaddrmsg, Rtmsg};
 use rustix::io::Errno;
 
-use super::dump;
-use super::message::{Attributes, NLM_F_DUMP, NLM_F_REQUEST, Writer};
+use super::dump::{Dumper, Error, Failure};
+use super::message::Attributes;
 use super::socket::{Received, Socket, is_overrun};
 
 /// `RTA_VIA`: a next hop of another family than the route's (linux/rtnetlink.h).
 const RTA_VIA: u16 = 18;
-/// `RTA_GATEWAY`, for the attributes inside RTA_MULTIPATH.
+/// `RTA_GATEWAY`.
 const RTA_GATEWAY: u16 = 5;
 /// `RTM_NEWNEXTHOP` and `RTM_GETNEXTHOP` (Linux 5.3).
 const RTM_NEWNEXTHOP: u16 = 104;
@@ -61,53 +58,8 @@ pub struct OwnAddress {
     pub peer: Option<IpAddr>,
 }
 
-/// Why addresses or routes could not be listed.
-#[derive(Debug)]
-pub enum Error {
-    /// The netlink socket could not be opened.
-    Open(io::Error),
-    /// A dump failed.
-    List {
-        /// The objects to list.
-        object: &'static str,
-        /// The error.
-        error: dump::Error,
-    },
-    /// A request could not be encoded: a defect.
-    Encode(io::Error),
-    /// The monitor's socket failed.
-    Receive(io::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open(_) => f.write_str("cannot open a route netlink socket"),
-            Self::List { object, .. } => write!(f, "cannot list {object}"),
-            Self::Encode(_) => f.write_str("cannot write a route netlink request"),
-            Self::Receive(_) => f.write_str("cannot receive changes of addresses and routes"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Open(error) | Self::Encode(error) | Self::Receive(error) => Some(error),
-            Self::List { error, .. } => Some(error),
-        }
-    }
-}
-
-/// Adds the content of a message (type, payload) to the result.
-type OnMessage<'a, T> = &'a dyn Fn(&mut BTreeSet<T>, u16, &[u8]);
-
 /// A socket for listing addresses and routes of the network namespace in which it was opened.
-pub struct Routes {
-    socket: Socket,
-    buffer: Vec<u8>,
-    sequence: u32,
-}
+pub struct Routes(Dumper);
 
 impl Routes {
     /// Opens the socket. No privilege is needed.
@@ -115,8 +67,7 @@ impl Routes {
     /// # Errors
     /// [`Error::Open`].
     pub fn open() -> Result<Self, Error> {
-        let socket = Socket::open(NlFamily::Route, &[]).map_err(Error::Open)?;
-        Ok(Self { socket, buffer: vec![0; dump::BUFFER_LEN], sequence: 0 })
+        Dumper::open(NlFamily::Route, "route").map(Self)
     }
 
     /// The addresses of all interfaces, IPv4 and IPv6.
@@ -124,14 +75,12 @@ impl Routes {
     /// # Errors
     /// [`Error::List`].
     pub fn addresses(&mut self) -> Result<BTreeSet<OwnAddress>, Error> {
-        let mut addresses = BTreeSet::new();
-        let question = |sequence| address_request(sequence);
-        self.list("addresses", &question, &mut addresses, &|addresses, kind, payload| {
+        // struct ifaddrmsg: family, prefix length, flags, scope, interface.
+        self.list("addresses", Rtm::Getaddr.into(), &[0; 8], |addresses, kind, payload| {
             if kind == u16::from(Rtm::Newaddr) {
                 addresses.extend(decode_address(payload));
             }
-        })?;
-        Ok(addresses)
+        })
     }
 
     /// The next hops of all routes in all tables, each once: gateways, the members of multipath
@@ -145,75 +94,62 @@ impl Routes {
     pub fn next_hops(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
         let mut hops = BTreeSet::new();
         for family in [RtAddrFamily::Inet, RtAddrFamily::Inet6] {
-            let mut found = BTreeSet::new();
-            let question = |sequence| route_request(sequence, family);
-            let listed = self.list("routes", &question, &mut found, &|found, kind, payload| {
-                if kind == u16::from(Rtm::Newroute) {
-                    decode_route(payload, &mut |hop| {
-                        found.insert(hop);
-                    });
-                }
-            });
-            match listed {
-                Ok(()) => hops.append(&mut found),
-                // A kernel without this family has none of its routes.
-                Err(Error::List { error, .. }) if error.is_unsupported() => {}
-                Err(error) => return Err(error),
-            }
+            // struct rtmsg: family, and eleven bytes that select nothing.
+            let mut header = [0; 12];
+            header[0] = family.into();
+            let routes =
+                self.list("routes", Rtm::Getroute.into(), &header, |hops, kind, payload| {
+                    if kind == u16::from(Rtm::Newroute) {
+                        decode_route(payload, &mut |hop| {
+                            hops.insert(hop);
+                        });
+                    }
+                });
+            // A kernel without this family has none of its routes.
+            hops.append(&mut none_if_unsupported(routes)?);
         }
         // With net.ipv4.nexthop_compat_mode=0 routes have only the numbers of their next hops, so
-        // list the next-hop objects too.
-        let mut found = BTreeSet::new();
-        let listed = self.list(
-            "next hops",
-            &|sequence| Ok(next_hop_request(sequence)),
-            &mut found,
-            &|found, kind, payload| {
-                if kind == RTM_NEWNEXTHOP {
-                    found.extend(decode_next_hop(payload));
-                }
-            },
-        );
-        match listed {
-            Ok(()) => hops.append(&mut found),
-            // Linux before 5.3 has none.
-            Err(Error::List { error, .. }) if error.is_unsupported() => {}
-            Err(error) => return Err(error),
-        }
+        // list the next-hop objects too. struct nhmsg: family, scope, protocol, reserved, flags.
+        let objects = self.list("next hops", RTM_GETNEXTHOP, &[0; 8], |hops, kind, payload| {
+            if kind == RTM_NEWNEXTHOP {
+                hops.extend(decode_next_hop(payload));
+            }
+        });
+        // Linux before 5.3 has none.
+        hops.append(&mut none_if_unsupported(objects)?);
         Ok(hops)
     }
 
-    /// Dumps with `question` into `found`; repeats if the objects change meanwhile.
+    /// Dumps with a request of this type and fixed header; repeats if the objects change meanwhile.
     fn list<T>(
         &mut self,
         object: &'static str,
-        question: &dyn Fn(u32) -> Result<Vec<u8>, Error>,
-        found: &mut BTreeSet<T>,
-        on_message: OnMessage<'_, T>,
-    ) -> Result<(), Error> {
-        let mut tries = 1;
-        loop {
-            self.sequence = self.sequence.wrapping_add(1);
-            let request = question(self.sequence)?;
-            let result = dump::run(
-                &self.socket,
-                &request,
-                self.sequence,
-                &mut self.buffer,
-                &mut |kind, payload| on_message(found, kind, payload),
-            );
+        request: u16,
+        header: &[u8],
+        on_message: impl Fn(&mut BTreeSet<T>, u16, &[u8]),
+    ) -> Result<BTreeSet<T>, Error> {
+        let mut found = BTreeSet::new();
+        for _ in 0..MAX_ATTEMPTS {
+            let result = self.0.run(request, |writer| writer.raw(header), &mut |kind, payload| {
+                on_message(&mut found, kind, payload);
+            });
             match result {
-                // Keep the result of an interrupted dump: it was true a moment ago, and the
-                // attempts are limited.
-                Err(dump::Error::Torn) if tries < MAX_ATTEMPTS => tries += 1,
-                Err(dump::Error::Torn) => {
-                    log::debug!("{object} change faster than they can be listed");
-                    return Ok(());
-                }
-                Err(error) => return Err(Error::List { object, error }),
-                Ok(()) => return Ok(()),
+                Err(Failure::Torn) => {}
+                Err(failure) => return Err(Error::List(object.to_owned(), failure)),
+                Ok(()) => return Ok(found),
             }
         }
+        // Keep the result of an interrupted dump: it was true a moment ago, and the attempts are
+        // limited.
+        log::debug!("{object} change faster than they can be listed");
+        Ok(found)
+    }
+}
+
+fn none_if_unsupported<T: Default>(listed: Result<T, Error>) -> Result<T, Error> {
+    match listed {
+        Err(Error::List(_, failure)) if failure.is_unsupported() => Ok(T::default()),
+        other => other,
     }
 }
 
@@ -240,7 +176,8 @@ impl Monitor {
             result => result,
         };
         // The contents are not used, so truncated messages are fine.
-        Ok(Self { socket: socket.map_err(Error::Open)?, buffer: vec![0; 4096] })
+        let socket = socket.map_err(|error| Error::Open("route", error))?;
+        Ok(Self { socket, buffer: vec![0; 4096] })
     }
 
     /// Reads the available notifications, without waiting, and returns whether there were any.
@@ -250,7 +187,7 @@ impl Monitor {
     /// times a second.
     ///
     /// # Errors
-    /// [`Error::Receive`].
+    /// [`Error::Changes`].
     pub fn changed(&mut self) -> Result<bool, Error> {
         let mut changed = false;
         for _ in 0..MAX_DATAGRAMS_PER_CALL {
@@ -260,7 +197,7 @@ impl Monitor {
                 Ok(Received::Empty) => break,
                 Err(error) if is_overrun(&error) => changed = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::Receive(error)),
+                Err(error) => return Err(Error::Changes(error)),
             }
         }
         Ok(changed)
@@ -271,57 +208,6 @@ impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Encodes a dump request.
-fn request<P: Size + ToBytes>(kind: Rtm, sequence: u32, payload: P) -> Result<Vec<u8>, Error> {
-    let defect = |error: &dyn fmt::Display| Error::Encode(io::Error::other(error.to_string()));
-    let message = NlmsghdrBuilder::default()
-        .nl_type(kind)
-        .nl_flags(NlmF::REQUEST | NlmF::DUMP)
-        .nl_seq(sequence)
-        .nl_payload(NlPayload::Payload(payload))
-        .build()
-        .map_err(|error| defect(&error))?;
-    let mut bytes = Cursor::new(Vec::with_capacity(64));
-    message.to_bytes(&mut bytes).map_err(|error| defect(&error))?;
-    Ok(bytes.into_inner())
-}
-
-fn address_request(sequence: u32) -> Result<Vec<u8>, Error> {
-    let message = IfaddrmsgBuilder::default()
-        .ifa_family(RtAddrFamily::Unspecified)
-        .ifa_prefixlen(0)
-        .ifa_flags(IfaF::empty())
-        .ifa_scope(RtScope::Universe)
-        .ifa_index(0)
-        .build()
-        .map_err(|error| Error::Encode(io::Error::other(error.to_string())))?;
-    request(Rtm::Getaddr, sequence, message)
-}
-
-fn route_request(sequence: u32, family: RtAddrFamily) -> Result<Vec<u8>, Error> {
-    let message = RtmsgBuilder::default()
-        .rtm_family(family)
-        .rtm_dst_len(0)
-        .rtm_src_len(0)
-        .rtm_tos(0)
-        .rtm_table(RtTable::Unspec)
-        .rtm_protocol(Rtprot::Unspec)
-        .rtm_scope(RtScope::Universe)
-        .rtm_type(Rtn::Unspec)
-        .build()
-        .map_err(|error| Error::Encode(io::Error::other(error.to_string())))?;
-    request(Rtm::Getroute, sequence, message)
-}
-
-fn next_hop_request(sequence: u32) -> Vec<u8> {
-    let mut writer = Writer::with_capacity(32);
-    let message = writer.begin_message(RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP, sequence);
-    // struct nhmsg: family, scope, protocol, reserved, flags.
-    writer.raw(&[0; 8]);
-    writer.end_message(message);
-    writer.bytes().to_vec()
 }
 
 /// Decodes an address from the payload of an RTM_NEWADDR; `None` if it has none.
@@ -360,11 +246,18 @@ pub fn decode_route(payload: &[u8], on_hop: &mut dyn FnMut(IpAddr)) {
     for attribute in message.rtattrs().iter() {
         let value: &[u8] = attribute.payload().as_ref();
         match *attribute.rta_type() {
-            Rta::Gateway => address(family, value).into_iter().for_each(&mut *on_hop),
             Rta::Multipath => multipath(family, value, on_hop),
-            kind if u16::from(kind) == RTA_VIA => via(value).into_iter().for_each(&mut *on_hop),
-            _ => {}
+            kind => hop(family, kind.into(), value).into_iter().for_each(&mut *on_hop),
         }
+    }
+}
+
+/// The next hop in this attribute of a route, or of a member of a multipath route.
+fn hop(family: RtAddrFamily, kind: u16, value: &[u8]) -> Option<IpAddr> {
+    match kind {
+        RTA_GATEWAY => address(family, value),
+        RTA_VIA => via(value),
+        _ => None,
     }
 }
 
@@ -384,11 +277,7 @@ fn multipath(family: RtAddrFamily, mut bytes: &[u8], on_hop: &mut dyn FnMut(IpAd
         let length = usize::from(u16::from_ne_bytes([low, high]));
         let Some(attributes) = bytes.get(8..length) else { return };
         for attribute in Attributes(attributes) {
-            match attribute.kind {
-                RTA_GATEWAY => address(family, attribute.value).into_iter().for_each(&mut *on_hop),
-                RTA_VIA => via(attribute.value).into_iter().for_each(&mut *on_hop),
-                _ => {}
-            }
+            hop(family, attribute.kind, attribute.value).into_iter().for_each(&mut *on_hop);
         }
         // RTNH_ALIGN: to 4 bytes.
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -415,6 +304,7 @@ fn address(family: RtAddrFamily, bytes: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::message::Writer;
     use proptest::prelude::*;
     use std::net::Ipv6Addr;
 

@@ -4,15 +4,12 @@
 //! The decoder accepts any bytes.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use neli::consts::socket::NlFamily;
 
-use super::dump;
-use super::message::{NLM_F_DUMP, NLM_F_REQUEST, Writer};
-use super::socket::Socket;
+use super::dump::{Dumper, Error, Failure};
+use super::message::Writer;
 use crate::config::PortSet;
 use crate::probe::{Port, Transport};
 
@@ -93,44 +90,8 @@ pub struct Connection {
     pub cookie: u64,
 }
 
-/// Why sockets could not be listed.
-#[derive(Debug)]
-pub enum Error {
-    /// The netlink socket could not be opened.
-    Open(io::Error),
-    /// A dump failed.
-    List {
-        /// The sockets to list.
-        transport: Transport,
-        /// The error.
-        error: dump::Error,
-    },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open(_) => f.write_str("cannot open a sock_diag netlink socket"),
-            Self::List { transport, .. } => write!(f, "cannot list {transport} sockets"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Open(error) => Some(error),
-            Self::List { error, .. } => Some(error),
-        }
-    }
-}
-
 /// A socket for listing sockets of the network namespace in which it was opened.
-pub struct SockDiag {
-    socket: Socket,
-    buffer: Vec<u8>,
-    sequence: u32,
-}
+pub struct SockDiag(Dumper);
 
 impl SockDiag {
     /// Opens the socket. No privilege is needed.
@@ -138,8 +99,7 @@ impl SockDiag {
     /// # Errors
     /// [`Error::Open`].
     pub fn open() -> Result<Self, Error> {
-        let socket = Socket::open(NlFamily::SockOrInetDiag, &[]).map_err(Error::Open)?;
-        Ok(Self { socket, buffer: vec![0; dump::BUFFER_LEN], sequence: 0 })
+        Dumper::open(NlFamily::SockOrInetDiag, "sock_diag").map(Self)
     }
 
     /// All listening sockets: TCP, UDP and SCTP, over IPv4 and IPv6.
@@ -167,7 +127,7 @@ impl SockDiag {
             match result {
                 Ok(()) => listeners.sockets.append(&mut found),
                 Err(error) if error.is_unsupported() => listeners.unseen.push(transport),
-                Err(error) => return Err(Error::List { transport, error }),
+                Err(failure) => return Err(cannot_list(transport, failure)),
             }
         }
         listeners.sockets.sort_unstable();
@@ -195,7 +155,7 @@ impl SockDiag {
                 });
             }
         })
-        .map_err(|error| Error::List { transport: Transport::Tcp, error })?;
+        .map_err(|failure| cannot_list(Transport::Tcp, failure))?;
         Ok(connections)
     }
 
@@ -207,16 +167,11 @@ impl SockDiag {
         state: u8,
         ports: &PortSet,
         on_entry: &mut dyn FnMut(Entry),
-    ) -> Result<(), dump::Error> {
+    ) -> Result<(), Failure> {
         for family in FAMILIES {
-            self.sequence = self.sequence.wrapping_add(1);
-            let mut writer = Writer::with_capacity(256);
-            write_request(&mut writer, self.sequence, family, transport, state, ports);
-            dump::run(
-                &self.socket,
-                writer.bytes(),
-                self.sequence,
-                &mut self.buffer,
+            self.0.run(
+                SOCK_DIAG_BY_FAMILY,
+                |writer| write_request(writer, family, transport, state, ports),
                 &mut |kind, payload| {
                     if kind == SOCK_DIAG_BY_FAMILY
                         && let Some(entry) = decode(payload)
@@ -230,10 +185,13 @@ impl SockDiag {
     }
 }
 
-/// Writes a request: `struct inet_diag_req_v2` and, for `ports`, a filter.
+fn cannot_list(transport: Transport, failure: Failure) -> Error {
+    Error::List(format!("{transport} sockets"), failure)
+}
+
+/// Writes `struct inet_diag_req_v2` and, for `ports`, a filter.
 fn write_request(
     writer: &mut Writer,
-    sequence: u32,
     family: u8,
     transport: Transport,
     state: u8,
@@ -246,7 +204,6 @@ fn write_request(
         // IPPROTO_RAW: raw sockets.
         Transport::Ip => 255,
     };
-    let message = writer.begin_message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence);
     // Family, protocol, no extensions, padding; the states as bits; no particular socket (struct
     // inet_diag_sockid, 48 bytes).
     writer.raw(&[family, protocol, 0, 0]);
@@ -255,7 +212,6 @@ fn write_request(
     if !ports.is_empty() && ports.ranges().len() <= FILTER_RANGES_MAX {
         writer.attr(INET_DIAG_REQ_BYTECODE, &port_filter(ports));
     }
-    writer.end_message(message);
 }
 
 /// The filter "the local port is in one of the ranges", in the kernel's byte code (`struct

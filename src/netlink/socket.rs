@@ -109,20 +109,17 @@ impl Socket {
     /// # Errors
     /// ENOBUFS when the kernel had to drop messages ([`is_overrun`]).
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
-        let (written, length) = match sys::socket::receive_netlink(self.as_fd(), buffer) {
-            Ok(sys::socket::NetlinkDatagram { written, length, sender: Some(KERNEL) }) => {
-                (written, length)
-            }
-            Ok(sys::socket::NetlinkDatagram { sender, .. }) => {
-                self.on_foreign(sender);
-                return Ok(Received::Foreign);
-            }
+        let datagram = match sys::socket::receive_netlink(self.as_fd(), buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Empty),
-            Err(error) => return Err(error),
+            received => received?,
         };
+        if datagram.sender != Some(KERNEL) {
+            self.on_foreign(datagram.sender);
+            return Ok(Received::Foreign);
+        }
         Ok(Received::Datagram {
-            bytes: buffer.get(..written).unwrap_or_default(),
-            cut: length > written,
+            bytes: buffer.get(..datagram.written).unwrap_or_default(),
+            cut: datagram.length > datagram.written,
         })
     }
 

@@ -9,27 +9,27 @@
 //! caller does not know of (except of dumps that a transaction interrupted).
 
 mod contents;
-mod requests;
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
 use neli::consts::socket::NlFamily;
+use rustix::io::Errno;
 
 use super::decode;
 use super::element::Element;
-use super::encode::{self, Past};
+use super::encode::{Batch, Past};
 use super::error::Error;
-use super::numbers::message;
-use super::schema::{Schema, SetSpec};
+use super::numbers::{BATCH_BEGIN, BATCH_END, attr, message};
+use super::schema::{Schema, SetSpec, Table};
 use crate::netlink::message::{
-    Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE,
-    NLMSG_ERROR, Writer,
+    Answer, Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL,
+    NLMSG_DONE, NLMSG_ERROR, Writer,
 };
 use crate::netlink::socket::Socket;
 
 pub use self::contents::LIGHT_DUMP;
-use self::requests::{delete, one, write_elements};
 
 /// A transaction of 2,000 elements with comments has 300 kB; installations that carry elements over
 /// have more.
@@ -66,6 +66,16 @@ pub(super) struct Failure {
     message: Option<String>,
 }
 
+impl Failure {
+    fn new(sequence: u32, answer: Answer<'_>) -> Self {
+        Self { sequence, errno: answer.errno, message: answer.message.map(str::to_owned) }
+    }
+
+    fn is_missing(&self) -> bool {
+        self.errno == Errno::NOENT.raw_os_error()
+    }
+}
+
 impl Connection {
     /// Opens a connection in the calling thread's network namespace. Every operation is on the
     /// schema's table.
@@ -73,14 +83,11 @@ impl Connection {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open(schema: Schema) -> Result<Self, Error> {
-        let socket = Socket::open(NlFamily::Netfilter, &[])
-            .map_err(|source| Error::Socket { verb: "open", source })?;
-        socket
-            .set_send_buffer(SEND_BUFFER)
-            .map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
+        let socket = Socket::open(NlFamily::Netfilter, &[]).map_err(Error::socket("open"))?;
+        socket.set_send_buffer(SEND_BUFFER).map_err(Error::socket("set the send buffer of"))?;
         socket
             .set_receive_buffer(RECEIVE_BUFFER)
-            .map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
+            .map_err(Error::socket("set the receive buffer of"))?;
         Ok(Self {
             socket,
             out: Writer::with_capacity(4096),
@@ -101,10 +108,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is none.
     pub fn remove_table(&mut self) -> Result<(), Error> {
-        let table = self.schema.table;
-        self.transaction(None, |out, sequence| {
-            encode::of_table(out, table, message::DELTABLE, NLM_F_ACK, *sequence);
-        })
+        self.transaction(None, |batch| batch.of_table(message::DELTABLE, NLM_F_ACK))
     }
 
     /// Adds an element that is not in the set. For one that is there, use
@@ -119,20 +123,10 @@ impl Connection {
         set: impl Into<SetSpec>,
         element: &Element<'_>,
     ) -> Result<(), Error> {
-        let (set, table) = (set.into(), self.schema.table);
-        let mut add = |past| {
-            self.transaction(None, |out, sequence| {
-                one(
-                    out,
-                    table,
-                    *sequence,
-                    (message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK),
-                    set,
-                    element,
-                    past,
-                )
-            })
-        };
+        let set = set.into();
+        let kind = (message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK);
+        let mut add =
+            |past| self.transaction(None, |batch| batch.elements(kind, set, [(*element, past)]));
         match add(Past::new(set)) {
             // The set defines a counter, because another program created it, or the kernel takes
             // none with an element (before 5.7).
@@ -150,13 +144,10 @@ impl Connection {
         set: impl Into<SetSpec>,
         elements: &[Element<'_>],
     ) -> Result<(), Error> {
-        let (set, table) = (set.into(), self.schema.table);
+        let set = set.into();
         for chunk in elements.chunks(ELEMENTS_PER_TRANSACTION) {
-            self.transaction(None, |out, sequence| {
-                write_elements(out, table, sequence, set, chunk)
-            })?;
+            self.transaction(None, |batch| add_acknowledged(batch, set, chunk))?;
         }
-        self.shrink();
         Ok(())
     }
 
@@ -169,10 +160,8 @@ impl Connection {
         set: impl Into<SetSpec>,
         element: &Element<'_>,
     ) -> Result<(), Error> {
-        let (set, table) = (set.into(), self.schema.table);
-        self.transaction(None, |out, sequence| {
-            delete(out, table, *sequence, NLM_F_ACK, set, element)
-        })
+        let set = set.into();
+        self.transaction(None, |batch| batch.delete(NLM_F_ACK, set, [*element]))
     }
 
     /// Deletes those of the elements that are in a set. Returns how many were.
@@ -184,53 +173,39 @@ impl Connection {
         set: impl Into<SetSpec>,
         elements: &[Element<'_>],
     ) -> Result<usize, Error> {
-        let (set, table) = (set.into(), self.schema.table);
+        let (set, table) = (set.into(), self.schema.table.name);
         let (mut deleted, mut absent) = (0, 0);
         for chunk in elements.chunks(ELEMENTS_PER_TRANSACTION) {
             // A missing element reverts the whole transaction, so missing ones are left out and it
             // is sent again. Each element is a message of its own, so that the kernel names each.
             // An element may expire between two attempts; then another follows.
             let mut left: Vec<&Element<'_>> = chunk.iter().collect();
-            while !left.is_empty() {
+            while let Some((final_element, others)) = left.split_last() {
                 let mut first = 0;
-                let result = self.try_transaction(None, |out, sequence| {
-                    first = *sequence;
-                    for (position, element) in left.iter().enumerate() {
-                        let flags = if position + 1 == left.len() { NLM_F_ACK } else { 0 };
-                        delete(out, table, *sequence, flags, set, element);
-                        *sequence = sequence.wrapping_add(1);
+                let result = self.try_transaction(table, None, |batch| {
+                    first = batch.sequence();
+                    for element in others {
+                        batch.delete(0, set, [**element]);
                     }
-                    *sequence = sequence.wrapping_sub(1);
+                    batch.delete(NLM_F_ACK, set, [**final_element]);
                 })?;
                 let Some(failures) = result else {
                     deleted += left.len();
                     break;
                 };
-                let is_missing =
-                    |failure: &Failure| failure.errno == rustix::io::Errno::NOENT.raw_os_error();
-                if !failures.iter().all(is_missing) {
-                    let failure = failures.into_iter().find(|failure| !is_missing(failure));
-                    return Err(failure.map_or_else(
-                        || no_answer("delete", "elements"),
-                        |failure| self.error(failure),
-                    ));
+                let (missing, others): (Vec<_>, Vec<_>) =
+                    failures.into_iter().partition(Failure::is_missing);
+                if let Some(failure) = others.into_iter().next() {
+                    return Err(self.error(failure));
                 }
-                let mut missing: Vec<usize> = failures
-                    .iter()
-                    .filter_map(|failure| {
-                        usize::try_from(failure.sequence.wrapping_sub(first)).ok()
-                    })
-                    .collect();
-                missing.sort_unstable();
-                let (before, mut position) = (left.len(), 0);
-                left.retain(|_| {
-                    position += 1;
-                    missing.binary_search(&(position - 1)).is_err()
-                });
+                let numbers: HashSet<u32> =
+                    missing.iter().map(|failure| failure.sequence.wrapping_sub(first)).collect();
+                let (before, mut number) = (left.len(), 0..);
+                left.retain(|_| number.next().is_none_or(|number| !numbers.contains(&number)));
                 absent += before - left.len();
                 if left.len() == before {
                     // Not about a message of ours.
-                    return Err(failures.into_iter().next().map_or_else(
+                    return Err(missing.into_iter().next().map_or_else(
                         || no_answer("delete", "elements"),
                         |failure| self.error(failure),
                     ));
@@ -239,13 +214,7 @@ impl Connection {
         }
         // The kernel reports a missing element, set and table alike.
         if deleted == 0 && absent > 0 && !self.has_set(set)? {
-            let object = format!("elements of set {}", set.name);
-            return Err(Error::Apply {
-                verb: "delete",
-                object,
-                errno: rustix::io::Errno::NOENT.raw_os_error(),
-                message: None,
-            });
+            return Err(no_set("delete", set));
         }
         self.shrink();
         Ok(deleted)
@@ -268,14 +237,17 @@ impl Connection {
         let Some(before) = self.get_element(set, element.key)? else {
             return self.add_element(set, element).map(|()| false);
         };
-        let old = Element { key: before.key, end: before.end, timeout: None, comment: None };
+        let mut replace = |past| {
+            self.transaction(None, |batch| {
+                batch.delete(0, set, [before.element()]);
+                let kind = (message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK);
+                batch.elements(kind, set, [(*element, past)]);
+            })
+        };
         let past = Past { counter: Some((before.packets, before.bytes)), expires: None };
-        let first = self.replace(set, &old, element, past);
-        let result = match first {
+        let result = match replace(past) {
             // A set that does not count, or a kernel that does not take a counter's value.
-            Err(error) if error.is_unsupported() => {
-                self.replace(set, &old, element, Past::default())
-            }
+            Err(error) if error.is_unsupported() => replace(Past::default()),
             other => other,
         };
         match result {
@@ -284,29 +256,6 @@ impl Connection {
             Err(error) if error.is_not_found() => self.add_element(set, element).map(|()| false),
             Err(error) => Err(error),
         }
-    }
-
-    fn replace(
-        &mut self,
-        set: SetSpec,
-        old: &Element<'_>,
-        new: &Element<'_>,
-        past: Past,
-    ) -> Result<(), Error> {
-        let table = self.schema.table;
-        self.transaction(None, |out, sequence| {
-            delete(out, table, *sequence, 0, set, old);
-            *sequence = sequence.wrapping_add(1);
-            one(
-                out,
-                table,
-                *sequence,
-                (message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK),
-                set,
-                new,
-                past,
-            );
-        })
     }
 
     /// Replaces all elements of a set by `elements`, in one transaction. Ranges must not overlap
@@ -319,61 +268,53 @@ impl Connection {
         set: impl Into<SetSpec>,
         elements: &[Element<'_>],
     ) -> Result<(), Error> {
-        let (set, table) = (set.into(), self.schema.table);
-        self.transaction(None, |out, sequence| {
-            encode::flush_set(out, table, *sequence, set.name);
-            *sequence = sequence.wrapping_add(1);
-            write_elements(out, table, sequence, set, elements);
+        let set = set.into();
+        self.transaction(None, |batch| {
+            batch.of_object(message::DELSETELEM, 0, attr::ELEMS_SET, set.name);
             if elements.is_empty() {
-                encode::of_table(
-                    out,
-                    table,
-                    message::NEWTABLE,
-                    NLM_F_CREATE | NLM_F_ACK,
-                    *sequence,
-                );
+                batch.acknowledge();
             }
-        })?;
-        self.shrink();
-        Ok(())
+            add_acknowledged(batch, set, elements);
+        })
     }
 
     /// Frees the buffer of a large transaction.
-    pub(super) fn shrink(&mut self) {
+    fn shrink(&mut self) {
         if self.out.bytes().len() > MAX_KEPT_BUFFER {
             self.out = Writer::with_capacity(4096);
         }
     }
 
-    /// One transaction. `write` writes its messages, numbers them from the given sequence number
-    /// on, and leaves there the number of the last, which must ask for an acknowledgement.
+    /// One transaction. `write` writes its messages, of which the last must ask for an
+    /// acknowledgement.
     pub(super) fn transaction(
         &mut self,
         generation: Option<u32>,
-        write: impl FnOnce(&mut Writer, &mut u32),
+        write: impl FnOnce(&mut Batch<'_>),
     ) -> Result<(), Error> {
-        match self.try_transaction(generation, write)? {
-            None => Ok(()),
-            Some(failures) => Err(match failures.into_iter().next() {
-                Some(failure) => self.error(failure),
-                None => no_answer("commit", "transaction"),
-            }),
-        }
+        let failures = self.try_transaction(self.schema.table.name, generation, write)?;
+        let failure = failures.and_then(|failures| failures.into_iter().next());
+        let result = failure.map_or(Ok(()), |failure| Err(self.error(failure)));
+        self.shrink();
+        result
     }
 
-    /// The same; returns what the kernel refused, message by message.
+    /// The same with messages about `table`; returns what the kernel refused, message by message:
+    /// at least one.
     pub(super) fn try_transaction(
         &mut self,
+        table: &str,
         generation: Option<u32>,
-        write: impl FnOnce(&mut Writer, &mut u32),
+        write: impl FnOnce(&mut Batch<'_>),
     ) -> Result<Option<Vec<Failure>>, Error> {
         self.out.clear();
         let first = self.sequence.wrapping_add(1);
-        encode::begin(&mut self.out, first, generation);
-        let mut last = first.wrapping_add(1);
-        write(&mut self.out, &mut last);
-        let end = last.wrapping_add(1);
-        encode::end(&mut self.out, end);
+        let mut batch = Batch::new(&mut self.out, table, first);
+        batch.boundary(BATCH_BEGIN, generation);
+        write(&mut batch);
+        let end = batch.sequence();
+        let last = end.wrapping_sub(1);
+        batch.boundary(BATCH_END, None);
         self.sequence = end;
         self.transmit()?;
         let mut failures = Vec::new();
@@ -382,7 +323,7 @@ impl Connection {
             let datagram = match self
                 .socket
                 .receive_within(&mut self.inbox, patience)
-                .map_err(|source| Error::Socket { verb: "receive from", source })?
+                .map_err(Error::socket("receive from"))?
             {
                 Some(datagram) => datagram,
                 None if failures.is_empty() => return Err(no_answer("commit", "transaction")),
@@ -396,11 +337,7 @@ impl Connection {
                     continue;
                 }
                 if answer.errno != 0 {
-                    failures.push(Failure {
-                        sequence,
-                        errno: answer.errno,
-                        message: answer.message.map(str::to_owned),
-                    });
+                    failures.push(Failure::new(sequence, answer));
                 }
                 if sequence == last {
                     return Ok(if failures.is_empty() { None } else { Some(failures) });
@@ -421,18 +358,16 @@ impl Connection {
         if length > SEND_BUFFER {
             self.socket
                 .set_send_buffer(length + 4096)
-                .map_err(|source| Error::Socket { verb: "set the send buffer of", source })?;
+                .map_err(Error::socket("set the send buffer of"))?;
         }
-        self.socket
-            .send(self.out.bytes())
-            .map_err(|source| Error::Socket { verb: "send to", source })
+        self.socket.send(self.out.bytes()).map_err(Error::socket("send to"))
     }
 
     /// Sends one request; returns its sequence number.
-    fn request(&mut self, write: impl FnOnce(&mut Writer, u32)) -> Result<u32, Error> {
+    fn request(&mut self, write: impl FnOnce(&mut Batch<'_>)) -> Result<u32, Error> {
         self.out.clear();
         self.sequence = self.sequence.wrapping_add(1);
-        write(&mut self.out, self.sequence);
+        write(&mut Batch::new(&mut self.out, self.schema.table.name, self.sequence));
         self.transmit()?;
         Ok(self.sequence)
     }
@@ -449,16 +384,13 @@ impl Connection {
         loop {
             // A dump is made piece by piece as it is read; the wait is for nothing but a kernel
             // that differs.
-            let datagram = match self
+            let Some(datagram) = self
                 .socket
                 .receive_within(&mut self.inbox, ANSWER_TIMEOUT)
-                .map_err(|source| Error::Socket { verb: "receive from", source })?
-            {
-                Some(datagram) => datagram,
-                None => {
-                    let (verb, object) = self.described(sequence);
-                    return Err(no_answer(verb, &object));
-                }
+                .map_err(Error::socket("receive from"))?
+            else {
+                let (verb, object) = self.described(sequence);
+                return Err(Error::NoAnswer { verb, object });
             };
             let mut failure = None;
             let mut is_done = false;
@@ -467,11 +399,7 @@ impl Connection {
                 whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
                 match message.answer() {
                     Some(answer) if answer.errno != 0 => {
-                        failure = Some(Failure {
-                            sequence,
-                            errno: answer.errno,
-                            message: answer.message.map(str::to_owned),
-                        });
+                        failure = Some(Failure::new(sequence, answer));
                     }
                     Some(_) => is_done = true,
                     // Malformed, but the last message.
@@ -492,32 +420,34 @@ impl Connection {
         }
     }
 
-    /// A dump, each message read by `read`.
-    pub(super) fn dump<T>(
+    /// Every object of a kind in the table: `kind` is its message `GET...`.
+    pub(super) fn list<T>(
         &mut self,
-        write: impl Fn(&mut Writer, u32),
-        read: impl Fn(&Message<'_>) -> Option<T>,
+        kind: u16,
+        read: fn(&Message<'_>, Table) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
-        let mut found = Vec::new();
-        self.dump_into(write, &mut found, |found, message| found.extend(read(message)))?;
-        Ok(found)
+        let table = self.schema.table;
+        self.dump(
+            |batch| batch.of_table(kind, NLM_F_DUMP),
+            |found, message| found.extend(read(message, table)),
+        )
     }
 
-    fn dump_into<T>(
+    /// A dump, each message read by `read`.
+    fn dump<T>(
         &mut self,
-        write: impl Fn(&mut Writer, u32),
-        found: &mut Vec<T>,
-        mut read: impl FnMut(&mut Vec<T>, &Message<'_>),
-    ) -> Result<(), Error> {
+        write: impl Fn(&mut Batch<'_>),
+        read: impl Fn(&mut Vec<T>, &Message<'_>),
+    ) -> Result<Vec<T>, Error> {
         for _ in 0..MAX_DUMP_ATTEMPTS {
-            found.clear();
+            let mut found = Vec::new();
             let sequence = self.request(&write)?;
             let whole = self.answers(sequence, false, |message| {
-                read(found, message);
+                read(&mut found, message);
                 true
             });
             match whole {
-                Ok(true) => return Ok(()),
+                Ok(true) => return Ok(found),
                 Ok(false) => {}
                 Err(error) if error.is_busy() => {}
                 Err(error) => return Err(error),
@@ -527,16 +457,16 @@ impl Connection {
     }
 
     /// No dump was whole.
-    pub(super) fn changes_all_the_time(&self) -> Error {
+    fn changes_all_the_time(&self) -> Error {
         let (verb, object) = self.described(self.sequence);
         let message = Some("the ruleset changes all the time".to_owned());
-        Error::Apply { verb, object, errno: rustix::io::Errno::INTR.raw_os_error(), message }
+        Error::Apply { verb, object, errno: Errno::INTR.raw_os_error(), message }
     }
 
     /// The answer to a request that has one.
     pub(super) fn get<T>(
         &mut self,
-        write: impl FnOnce(&mut Writer, u32),
+        write: impl FnOnce(&mut Batch<'_>),
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<T, Error> {
         let sequence = self.request(write)?;
@@ -547,7 +477,7 @@ impl Connection {
         })?;
         found.ok_or_else(|| {
             let (verb, object) = self.described(sequence);
-            no_answer(verb, &object)
+            Error::NoAnswer { verb, object }
         })
     }
 
@@ -569,4 +499,15 @@ impl Connection {
 
 fn no_answer(verb: &'static str, object: &str) -> Error {
     Error::NoAnswer { verb, object: object.to_owned() }
+}
+
+fn no_set(verb: &'static str, set: SetSpec) -> Error {
+    let object = format!("elements of set {}", set.name);
+    Error::Apply { verb, object, errno: Errno::NOENT.raw_os_error(), message: None }
+}
+
+/// Adds elements in as many messages as they need, each acknowledged: they are few.
+fn add_acknowledged(batch: &mut Batch<'_>, set: SetSpec, elements: &[Element<'_>]) {
+    let new = elements.iter().map(|element| (*element, Past::new(set)));
+    batch.elements((message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK), set, new);
 }

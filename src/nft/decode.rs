@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::element::{ElementInfo, Key, RawElement};
-use super::expr::{CmpOp, Expr, Family, MetaKey, PayloadBase, VerdictCode};
-use super::model::Unit;
+use super::expr::{Expr, MetaKey, PayloadBase, VerdictCode};
+use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Unit};
 use super::numbers::{
     CHAIN_BINDING, ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR,
     LIMIT_INVERT, NFPROTO_INET, SET_UDATA_COMMENT, SUBSYSTEM, VERDICT_GOTO, VERDICT_JUMP,
@@ -135,30 +135,29 @@ fn of_table<'a>(received: &Message<'a>, table: Table, wanted: u16) -> Option<Att
     let (family, _, attributes) = received.nfgen()?;
     let is_same = kind(received)? == wanted
         && family == NFPROTO_INET
-        && attributes.get(attr::TABLE_NAME)?.str()? == table.name;
+        && attributes.str(attr::TABLE_NAME)? == table.name;
     is_same.then_some(attributes)
 }
 
 /// A `NEWTABLE` of this table.
 pub fn table(message: &Message<'_>, table: Table) -> Option<TableInfo> {
     let attributes = of_table(message, table, message::NEWTABLE)?;
-    let number = |kind| attributes.get(kind).and_then(|value| value.be32());
     Some(TableInfo {
-        flags: number(attr::TABLE_FLAGS).unwrap_or(0),
-        owner: number(attr::TABLE_OWNER),
+        flags: attributes.be32(attr::TABLE_FLAGS).unwrap_or(0),
+        owner: attributes.be32(attr::TABLE_OWNER),
     })
 }
 
 /// A `NEWCHAIN` of this table.
 pub fn chain(message: &Message<'_>, table: Table) -> Option<ChainInfo> {
     let attributes = of_table(message, table, message::NEWCHAIN)?;
-    let base = attributes.get(attr::CHAIN_HOOK).and_then(|hook| {
-        let number = hook.nested().get(attr::HOOK_NUM)?.be32()?;
-        let priority = hook.nested().get(attr::HOOK_PRIORITY)?.be32()?.cast_signed();
-        let policy = attributes.get(attr::CHAIN_POLICY)?.be32()?;
+    let hook = attributes.nested(attr::CHAIN_HOOK);
+    let base = hook.be32(attr::HOOK_NUM).and_then(|number| {
+        let priority = hook.be32(attr::HOOK_PRIORITY)?.cast_signed();
+        let policy = attributes.be32(attr::CHAIN_POLICY)?;
         Some((number, priority, policy, string(attributes, attr::CHAIN_TYPE)?))
     });
-    let flags = attributes.get(attr::CHAIN_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
+    let flags = attributes.be32(attr::CHAIN_FLAGS).unwrap_or(0);
     Some(ChainInfo {
         name: string(attributes, attr::CHAIN_NAME)?,
         base,
@@ -171,7 +170,7 @@ pub fn object(message: &Message<'_>, table: Table) -> Option<ObjectInfo> {
     let attributes = of_table(message, table, message::NEWOBJ)?;
     Some(ObjectInfo {
         name: string(attributes, attr::OBJ_NAME)?,
-        kind: attributes.get(attr::OBJ_TYPE)?.be32()?,
+        kind: attributes.be32(attr::OBJ_TYPE)?,
     })
 }
 
@@ -183,25 +182,18 @@ pub fn flowtable(message: &Message<'_>, table: Table) -> Option<String> {
 /// A `NEWSET` of this table.
 pub fn set(message: &Message<'_>, table: Table) -> Option<SetInfo> {
     let attributes = of_table(message, table, message::NEWSET)?;
-    let number = |kind| attributes.get(kind).and_then(|attribute| attribute.be32()).unwrap_or(0);
-    let size = attributes
-        .get(attr::SET_DESC)
-        .and_then(|desc| desc.nested().get(attr::DESC_SIZE)?.be32())
-        .filter(|size| *size > 0);
-    let userdata = attributes.get(attr::SET_USERDATA).map(|data| data.value).unwrap_or_default();
+    let number = |kind| attributes.be32(kind).unwrap_or(0);
+    let size = attributes.nested(attr::SET_DESC).be32(attr::DESC_SIZE);
+    let userdata = attributes.value(attr::SET_USERDATA);
     Some(SetInfo {
         name: string(attributes, attr::SET_NAME)?,
         flags: number(attr::SET_FLAGS),
         key_type: number(attr::SET_KEY_TYPE),
         key_len: number(attr::SET_KEY_LEN),
-        size,
-        count: attributes.get(attr::SET_COUNT).and_then(|count| count.be32()),
+        size: size.filter(|size| *size > 0),
+        count: attributes.be32(attr::SET_COUNT),
         timeout: milliseconds(attributes, attr::SET_TIMEOUT),
-        expressions: attributes
-            .get(attr::SET_EXPR)
-            .and_then(|one| expression(one.nested()))
-            .into_iter()
-            .collect(),
+        expressions: expression(attributes.nested(attr::SET_EXPR)).into_iter().collect(),
         comment: user_string(userdata, SET_UDATA_COMMENT).map(str::to_owned),
     })
 }
@@ -209,8 +201,7 @@ pub fn set(message: &Message<'_>, table: Table) -> Option<SetInfo> {
 /// A `NEWRULE` of this table.
 pub fn rule(message: &Message<'_>, table: Table) -> Option<RuleInfo> {
     let attributes = of_table(message, table, message::NEWRULE)?;
-    let list =
-        attributes.get(attr::RULE_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let list = attributes.nested(attr::RULE_EXPRESSIONS);
     Some(RuleInfo {
         chain: string(attributes, attr::RULE_CHAIN)?,
         expressions: list.flat_map(|item| expressions(item.nested())).flatten().collect(),
@@ -225,21 +216,17 @@ pub fn elements(
     mut take: impl FnMut(RawElement),
 ) {
     let Some(attributes) = of_table(message, table, message::NEWSETELEM) else { return };
-    if attributes.get(attr::ELEMS_SET).and_then(|name| name.str()) != Some(id.name) {
-        return;
+    if attributes.str(attr::ELEMS_SET) == Some(id.name) {
+        let list = attributes.nested(attr::ELEMS_ELEMENTS);
+        list.filter_map(|item| element(item.nested(), id)).for_each(&mut take);
     }
-    let list =
-        attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
-    list.filter_map(|item| element(item.nested(), id)).for_each(&mut take);
 }
 
 fn element(attributes: Attributes<'_>, id: SetSpec) -> Option<RawElement> {
-    let bytes = attributes.get(attr::ELEM_KEY)?.nested().get(attr::DATA_VALUE)?.value;
-    let key = Key::parse(id.key, bytes)?;
-    let flags = attributes.get(attr::ELEM_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
+    let key = Key::parse(id.key, attributes.nested(attr::ELEM_KEY).value(attr::DATA_VALUE))?;
+    let flags = attributes.be32(attr::ELEM_FLAGS).unwrap_or(0);
     // One expression comes by itself, several in a list: only a counter is read.
-    let several =
-        attributes.get(attr::ELEM_EXPRESSIONS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let several = attributes.nested(attr::ELEM_EXPRESSIONS);
     let counter =
         attributes.get(attr::ELEM_EXPR).into_iter().chain(several).find_map(
             |one| match expression(one.nested()) {
@@ -248,10 +235,9 @@ fn element(attributes: Attributes<'_>, id: SetSpec) -> Option<RawElement> {
             },
         );
     let (packets, bytes) = counter.unwrap_or((0, 0));
-    let userdata = attributes.get(attr::ELEM_USERDATA).map(|data| data.value).unwrap_or_default();
+    let userdata = attributes.value(attr::ELEM_USERDATA);
     let timeout = milliseconds(attributes, attr::ELEM_TIMEOUT);
     Some(RawElement {
-        key,
         interval_end: flags & ELEM_INTERVAL_END != 0,
         info: ElementInfo {
             key,
@@ -302,11 +288,9 @@ pub fn describe(message: &Message<'_>, schema: Schema) -> (&'static str, String)
 fn describe_elements(attributes: Attributes<'_>, schema: Schema) -> String {
     let set = string(attributes, attr::ELEMS_SET).unwrap_or_default();
     let spec = schema.set(&set);
-    let mut keys =
-        attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
+    let mut keys = attributes.nested(attr::ELEMS_ELEMENTS);
     let first = keys.next().and_then(|item| {
-        let bytes = item.nested().get(attr::ELEM_KEY)?.nested().get(attr::DATA_VALUE)?.value;
-        Key::parse(spec?.key, bytes)
+        Key::parse(spec?.key, item.nested().nested(attr::ELEM_KEY).value(attr::DATA_VALUE))
     });
     let is_interval = spec.is_some_and(|spec| spec.interval);
     let more = keys.count();
@@ -325,8 +309,8 @@ pub fn generation(message: &Message<'_>) -> Option<GenerationEvent> {
     }
     let (_, _, attributes) = message.nfgen()?;
     Some(GenerationEvent {
-        id: attributes.get(attr::GEN_ID)?.be32()?,
-        pid: attributes.get(attr::GEN_PROC_PID).and_then(|pid| pid.be32()).unwrap_or(0),
+        id: attributes.be32(attr::GEN_ID)?,
+        pid: attributes.be32(attr::GEN_PROC_PID).unwrap_or(0),
         program: string(attributes, attr::GEN_PROC_NAME).unwrap_or_default(),
     })
 }
@@ -366,11 +350,11 @@ pub fn notification(message: &Message<'_>, schema: Schema) -> Option<Notificatio
 
 /// The keys of a list of elements of the set `id`; ends of intervals are left out.
 fn keys(attributes: Attributes<'_>, id: SetSpec) -> Vec<Key> {
-    let list =
-        attributes.get(attr::ELEMS_ELEMENTS).map(|list| list.nested()).unwrap_or(Attributes(&[]));
-    list.filter_map(|item| element(item.nested(), id))
+    attributes
+        .nested(attr::ELEMS_ELEMENTS)
+        .filter_map(|item| element(item.nested(), id))
         .filter(|element| !element.interval_end)
-        .map(|element| element.key)
+        .map(|element| element.info.key)
         .collect()
 }
 
@@ -386,23 +370,23 @@ fn expressions(attributes: Attributes<'_>) -> [Option<Expr>; 2] {
 /// `enum nft_range_attributes`: 1 the register, 2 the operator (`NFT_RANGE_EQ` is 0), 3 and 4 the
 /// first and the last value.
 fn range(attributes: Attributes<'_>) -> Option<[Expr; 2]> {
-    let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested())?;
-    if attributes.get(attr::EXPR_NAME)?.str()? != "range" || data.get(2)?.be32()? != 0 {
+    let data = attributes.nested(attr::EXPR_DATA);
+    if attributes.str(attr::EXPR_NAME)? != "range" || data.be32(2)? != 0 {
         return None;
     }
-    let sreg = data.get(1)?.be32()?;
-    let value = |kind| Some(data.get(kind)?.nested().get(attr::DATA_VALUE)?.value.to_vec());
+    let sreg = data.be32(1)?;
+    let value = |kind| Some(data.nested(kind).get(attr::DATA_VALUE)?.value.to_vec());
     Some([
-        Expr::Cmp { sreg, op: CmpOp::Gte, data: value(3)? },
-        Expr::Cmp { sreg, op: CmpOp::Lte, data: value(4)? },
+        Expr::Cmp { sreg, op: Op::Ge, data: value(3)? },
+        Expr::Cmp { sreg, op: Op::Le, data: value(4)? },
     ])
 }
 
 /// An expression from its name and data. What is not known, or not in this form, is
 /// [`Expr::Foreign`].
 fn expression(attributes: Attributes<'_>) -> Option<Expr> {
-    let name = attributes.get(attr::EXPR_NAME)?.str()?;
-    let data = attributes.get(attr::EXPR_DATA).map(|data| data.nested()).unwrap_or(Attributes(&[]));
+    let name = attributes.str(attr::EXPR_NAME)?;
+    let data = attributes.nested(attr::EXPR_DATA);
     Some(
         known(name, data)
             .unwrap_or_else(|| Expr::Foreign { name: name.to_owned(), data: data.0.to_vec() }),
@@ -411,8 +395,8 @@ fn expression(attributes: Attributes<'_>) -> Option<Expr> {
 
 /// The numbers are those of the expression's own attributes, in nf_tables.h.
 fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
-    let number = |kind| data.get(kind)?.be32();
-    let value = |kind| Some(data.get(kind)?.nested().get(attr::DATA_VALUE)?.value.to_vec());
+    let number = |kind| data.be32(kind);
+    let value = |kind| Some(data.nested(kind).get(attr::DATA_VALUE)?.value.to_vec());
     Some(match name {
         "meta" => {
             let key = number(2)?;
@@ -449,7 +433,7 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             let op = number(2)?;
             Expr::Cmp {
                 sreg: number(1)?,
-                op: CmpOp::ALL.into_iter().find(|known| *known as u32 == op)?,
+                op: Op::ALL.into_iter().find(|known| *known as u32 == op)?,
                 data: value(3)?,
             }
         }
@@ -471,18 +455,18 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             timeout: milliseconds(data, 6),
             each: limit_of(data.get(7))?,
         },
-        "counter" => Expr::Counter { packets: data.get(2)?.be64()?, bytes: data.get(1)?.be64()? },
+        "counter" => Expr::Counter { packets: data.be64(2)?, bytes: data.be64(1)? },
         "log" => Expr::Log {
             prefix: string(data, 2).unwrap_or_default(),
-            group: data.get(1)?.be16()?,
+            group: data.be16(1)?,
             snaplen: number(3).unwrap_or(0),
-            qthreshold: data.get(4).and_then(|threshold| threshold.be16()).unwrap_or(0),
+            qthreshold: data.be16(4).unwrap_or(0),
         },
         // With a source register the packet says which queue.
         "queue" if data.get(4).is_none() => Expr::Queue {
-            number: data.get(1)?.be16()?,
-            total: data.get(2).and_then(|total| total.be16()).unwrap_or(1),
-            flags: data.get(3).and_then(|flags| flags.be16()).unwrap_or(0),
+            number: data.be16(1)?,
+            total: data.be16(2).unwrap_or(1),
+            flags: data.be16(3).unwrap_or(0),
         },
         "target" => Expr::Target {
             name: string(data, 1)?,
@@ -493,14 +477,16 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
         "tproxy" => {
             let family = number(1)?;
             Expr::Tproxy {
-                family: Family::ALL.into_iter().find(|known| *known as u32 == family)?,
+                family: [NFPROTO_IPV4, NFPROTO_IPV6]
+                    .into_iter()
+                    .find(|known| u32::from(*known) == family)?,
                 address: number(2)?,
                 port: number(3)?,
             }
         }
         "immediate" if number(1)? != 0 => Expr::Immediate { dreg: number(1)?, data: value(2)? },
         "immediate" if number(1)? == 0 => {
-            Expr::Verdict(verdict(data.get(2)?.nested().get(attr::DATA_VERDICT)?.nested())?)
+            Expr::Verdict(verdict(data.nested(2).nested(attr::DATA_VERDICT))?)
         }
         _ => return None,
     })
@@ -508,25 +494,25 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
 
 /// Only the form that is written here: packets, inverted.
 fn limit_over(data: Attributes<'_>) -> Option<Expr> {
-    let number = |kind| data.get(kind).and_then(|attribute| attribute.be32()).unwrap_or(0);
-    let seconds = data.get(2)?.be64()?;
+    let number = |kind| data.be32(kind).unwrap_or(0);
+    let seconds = data.be64(2)?;
     let per = Unit::ALL.into_iter().find(|unit| unit.seconds() == seconds)?;
     let is_known = number(4) == 0 && number(5) == LIMIT_INVERT;
-    is_known.then_some(Expr::LimitOver { rate: data.get(1)?.be64()?, per, burst: number(3) })
+    is_known.then_some(Expr::LimitOver { rate: data.be64(1)?, per, burst: number(3) })
 }
 
 /// The limit that each element of a dynamic set gets: `Some(None)` if there is none, `None` if it
 /// is something else. No deeper than that: what others have nested here is not followed.
 fn limit_of(each: Option<Attribute<'_>>) -> Option<Option<Box<Expr>>> {
     let Some(each) = each else { return Some(None) };
-    let is_limit = each.nested().get(attr::EXPR_NAME)?.str()? == "limit";
-    let data = each.nested().get(attr::EXPR_DATA)?.nested();
-    is_limit.then(|| limit_over(data)).flatten().map(|limit| Some(Box::new(limit)))
+    let is_limit = each.nested().str(attr::EXPR_NAME)? == "limit";
+    let limit = limit_over(each.nested().nested(attr::EXPR_DATA))?;
+    is_limit.then(|| Some(Box::new(limit)))
 }
 
 fn verdict(attributes: Attributes<'_>) -> Option<VerdictCode> {
     let chain = || string(attributes, attr::VERDICT_CHAIN);
-    Some(match attributes.get(attr::VERDICT_CODE)?.be32()? {
+    Some(match attributes.be32(attr::VERDICT_CODE)? {
         0 => VerdictCode::Drop,
         1 => VerdictCode::Accept,
         VERDICT_RETURN => VerdictCode::Return,
@@ -537,12 +523,12 @@ fn verdict(attributes: Attributes<'_>) -> Option<VerdictCode> {
 }
 
 fn string(attributes: Attributes<'_>, kind: u16) -> Option<String> {
-    attributes.get(kind)?.str().map(str::to_owned)
+    attributes.str(kind).map(str::to_owned)
 }
 
 /// A duration; 0 is none.
 fn milliseconds(attributes: Attributes<'_>, kind: u16) -> Option<Duration> {
-    attributes.get(kind)?.be64().filter(|time| *time > 0).map(Duration::from_millis)
+    attributes.be64(kind).filter(|time| *time > 0).map(Duration::from_millis)
 }
 
 /// The text of a type in userdata: type, length, value, one after the other (libnftnl/udata.h).

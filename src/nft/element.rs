@@ -59,89 +59,48 @@ impl Key {
     /// The key as the kernel has it: the bytes, and how many of them count. Fields of a
     /// concatenation fill whole registers of 4 bytes.
     pub fn bytes(self) -> ([u8; KEY_MAX], usize) {
-        let mut bytes = [0; KEY_MAX];
-        let mut put = |at: usize, value: &[u8]| {
-            for (place, byte) in bytes.iter_mut().skip(at).zip(value) {
+        let (mut bytes, mut length) = ([0; KEY_MAX], 0_usize);
+        let mut field = |value: &[u8]| {
+            let start = length.next_multiple_of(4);
+            for (place, byte) in bytes.iter_mut().skip(start).zip(value) {
                 *place = *byte;
             }
+            length = start + value.len();
         };
-        let length = match self {
-            Self::V4(address) => {
-                put(0, &address.octets());
-                4
-            }
-            Self::V6(address) => {
-                put(0, &address.octets());
-                16
-            }
-            Self::Port(port) => {
-                put(0, &port.to_be_bytes());
-                2
-            }
-            Self::Protocol(protocol) => {
-                put(0, &[protocol]);
-                1
-            }
-            Self::Interface(name) => {
-                put(0, &name);
-                16
-            }
-            Self::Service(protocol, port) => {
-                put(0, &[protocol]);
-                put(4, &port.to_be_bytes());
-                8
-            }
-            Self::Touch(IpAddr::V4(address), protocol, port) => {
-                put(0, &address.octets());
-                put(4, &[protocol]);
-                put(8, &port.to_be_bytes());
-                12
-            }
-            Self::Touch(IpAddr::V6(address), protocol, port) => {
-                put(0, &address.octets());
-                put(16, &[protocol]);
-                put(20, &port.to_be_bytes());
-                24
-            }
-        };
+        match self {
+            Self::V4(address) | Self::Touch(IpAddr::V4(address), ..) => field(&address.octets()),
+            Self::V6(address) | Self::Touch(IpAddr::V6(address), ..) => field(&address.octets()),
+            Self::Port(port) => field(&port.to_be_bytes()),
+            Self::Protocol(protocol) => field(&[protocol]),
+            Self::Interface(name) => field(&name),
+            Self::Service(..) => {}
+        }
+        if let Self::Service(protocol, port) | Self::Touch(_, protocol, port) = self {
+            field(&[protocol]);
+            field(&port.to_be_bytes());
+            length = length.next_multiple_of(4);
+        }
         (bytes, length)
     }
 
     /// Reads a key of these types; `None` if the bytes are not such a key.
     pub fn parse(types: &[DataType], bytes: &[u8]) -> Option<Self> {
         match types {
-            [DataType::Ipv4Addr] => {
-                Some(Self::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)))
-            }
-            [DataType::Ipv6Addr] => {
-                Some(Self::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)))
-            }
+            [DataType::Ipv4Addr] => Some(Self::V4(<[u8; 4]>::try_from(bytes).ok()?.into())),
+            [DataType::Ipv6Addr] => Some(Self::V6(<[u8; 16]>::try_from(bytes).ok()?.into())),
             [DataType::InetService] => Some(Self::Port(u16::from_be_bytes(bytes.try_into().ok()?))),
-            [DataType::InetProto] => match bytes {
-                [protocol] => Some(Self::Protocol(*protocol)),
-                _ => None,
-            },
+            [DataType::InetProto] => {
+                Some(Self::Protocol(u8::from_be_bytes(bytes.try_into().ok()?)))
+            }
             [DataType::IfName] => Some(Self::Interface(bytes.try_into().ok()?)),
-            [DataType::InetProto, DataType::InetService] => match bytes {
-                [protocol, _, _, _, high, low, _, _] => {
-                    Some(Self::Service(*protocol, u16::from_be_bytes([*high, *low])))
+            [source @ .., DataType::InetProto, DataType::InetService] => {
+                let (rest, service) = bytes.split_last_chunk::<8>()?;
+                let [protocol, _, _, _, high, low, _, _] = *service;
+                let port = u16::from_be_bytes([high, low]);
+                if source.is_empty() {
+                    return rest.is_empty().then_some(Self::Service(protocol, port));
                 }
-                _ => None,
-            },
-            [
-                address @ (DataType::Ipv4Addr | DataType::Ipv6Addr),
-                DataType::InetProto,
-                DataType::InetService,
-            ] => {
-                let length = if *address == DataType::Ipv4Addr { 4 } else { 16 };
-                let (source, rest) = bytes.split_at_checked(length)?;
-                let source = Self::parse(&[*address], source)?.address()?;
-                match rest {
-                    [protocol, _, _, _, high, low, _, _] => {
-                        Some(Self::Touch(source, *protocol, u16::from_be_bytes([*high, *low])))
-                    }
-                    _ => None,
-                }
+                Some(Self::Touch(Self::parse(source, rest)?.address()?, protocol, port))
             }
             _ => None,
         }
@@ -150,33 +109,26 @@ impl Key {
     /// The key after this one, where an interval that ends here has its end element; `None` after
     /// the last.
     pub fn successor(self) -> Option<Self> {
-        match self {
-            Self::V4(address) => {
-                address.to_bits().checked_add(1).map(|bits| Self::V4(Ipv4Addr::from_bits(bits)))
-            }
-            Self::V6(address) => {
-                address.to_bits().checked_add(1).map(|bits| Self::V6(Ipv6Addr::from_bits(bits)))
-            }
-            Self::Port(port) => port.checked_add(1).map(Self::Port),
-            Self::Protocol(protocol) => protocol.checked_add(1).map(Self::Protocol),
-            // Sets of these have no intervals.
-            Self::Interface(_) | Self::Service(..) | Self::Touch(..) => None,
-        }
+        self.neighbour(u128::checked_add)
     }
 
     /// The key before this one; `None` before the first.
     pub fn predecessor(self) -> Option<Self> {
-        match self {
+        self.neighbour(u128::checked_sub)
+    }
+
+    fn neighbour(self, step: fn(u128, u128) -> Option<u128>) -> Option<Self> {
+        let step = |number| step(number, 1);
+        Some(match self {
             Self::V4(address) => {
-                address.to_bits().checked_sub(1).map(|bits| Self::V4(Ipv4Addr::from_bits(bits)))
+                Self::V4(Ipv4Addr::from_bits(step(address.to_bits().into())?.try_into().ok()?))
             }
-            Self::V6(address) => {
-                address.to_bits().checked_sub(1).map(|bits| Self::V6(Ipv6Addr::from_bits(bits)))
-            }
-            Self::Port(port) => port.checked_sub(1).map(Self::Port),
-            Self::Protocol(protocol) => protocol.checked_sub(1).map(Self::Protocol),
-            Self::Interface(_) | Self::Service(..) | Self::Touch(..) => None,
-        }
+            Self::V6(address) => Self::V6(Ipv6Addr::from_bits(step(address.to_bits())?)),
+            Self::Port(port) => Self::Port(step(port.into())?.try_into().ok()?),
+            Self::Protocol(protocol) => Self::Protocol(step(protocol.into())?.try_into().ok()?),
+            // Sets of these have no intervals.
+            Self::Interface(_) | Self::Service(..) | Self::Touch(..) => return None,
+        })
     }
 
     /// The last key of the same type.
@@ -195,11 +147,7 @@ impl Key {
         match self {
             Self::V4(address) => Some(IpAddr::V4(address)),
             Self::V6(address) => Some(IpAddr::V6(address)),
-            Self::Port(_)
-            | Self::Protocol(_)
-            | Self::Interface(_)
-            | Self::Service(..)
-            | Self::Touch(..) => None,
+            _ => None,
         }
     }
 }
@@ -275,22 +223,17 @@ pub const COMMENT_MAX: usize = 128;
 impl<'a> Element<'a> {
     /// An element without timeout and comment.
     pub fn new(key: impl Into<Key>) -> Self {
-        Self::key_only(key.into())
-    }
-
-    pub(super) fn key_only(key: Key) -> Self {
-        Self { key, end: None, timeout: None, comment: None }
+        Self { key: key.into(), end: None, timeout: None, comment: None }
     }
 
     /// The element of a network, for sets of intervals.
     pub fn network(network: IpNet) -> Self {
-        let (key, end) = Key::network(network).into_inner();
-        Self { key, end: Some(end), timeout: None, comment: None }
+        Self::range(&Key::network(network))
     }
 
     /// The element of a range, for sets of intervals.
     pub fn range(range: &RangeInclusive<Key>) -> Self {
-        Self { key: *range.start(), end: Some(*range.end()), timeout: None, comment: None }
+        Self { end: Some(*range.end()), ..Self::new(*range.start()) }
     }
 
     /// The same with a timeout.
@@ -341,17 +284,30 @@ impl ElementInfo {
     pub fn last(&self) -> Key {
         self.end.unwrap_or(self.key)
     }
+
+    /// What would add it, with its whole timeout.
+    pub(super) fn element(&self) -> Element<'_> {
+        Element {
+            key: self.key,
+            end: self.end,
+            timeout: self.timeout,
+            comment: self.comment.as_deref(),
+        }
+    }
 }
 
 /// An element as one netlink attribute has it: intervals are two of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawElement {
-    /// The key.
-    pub key: Key,
     /// It is where an interval has ended.
     pub interval_end: bool,
     /// All but `end` of [`ElementInfo`].
     pub info: ElementInfo,
+}
+
+/// Where one interval ends and the next begins, the end comes first.
+fn sort_halves(raw: &mut [RawElement]) {
+    raw.sort_by_key(|element| (element.info.key, !element.interval_end));
 }
 
 /// Joins the halves of intervals: sorted, without ends that have no start (a start that expired
@@ -368,18 +324,17 @@ pub fn join(id: SetSpec, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
             .filter(|info| known.insert(info.key))
             .collect();
     }
-    // Where one interval ends and the next begins, the end comes first.
-    raw.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));
+    sort_halves(&mut raw);
     let mut joined: Vec<ElementInfo> = Vec::with_capacity(raw.len() / 2 + 1);
     for element in raw {
         let open = joined.last_mut().filter(|last| last.end.is_none());
         let begins_again =
-            open.as_ref().is_some_and(|open| !element.interval_end && open.key == element.key);
+            open.as_ref().is_some_and(|open| !element.interval_end && open.key == element.info.key);
         match open {
             // A dump of a set that changes meanwhile may contain one interval twice.
             Some(open) if begins_again => *open = element.info,
             Some(open) => {
-                open.end = element.key.predecessor();
+                open.end = element.info.key.predecessor();
                 if !element.interval_end {
                     joined.push(element.info);
                 }
@@ -397,7 +352,7 @@ pub fn join(id: SetSpec, mut raw: Vec<RawElement>) -> Vec<ElementInfo> {
 /// Whether each interval of a dump has its end. One that reaches up to the last address of all has
 /// none.
 pub fn has_all_ends(raw: &mut [RawElement]) -> bool {
-    raw.sort_by(|a, b| a.key.cmp(&b.key).then(b.interval_end.cmp(&a.interval_end)));
+    sort_halves(raw);
     let mut is_open = false;
     for element in raw {
         if is_open && !element.interval_end {
@@ -478,7 +433,7 @@ mod tests {
                 bytes: 0,
                 comment: None,
             };
-            RawElement { key, interval_end, info }
+            RawElement { interval_end, info }
         };
         let joined = join(
             NETWORKS,
@@ -526,7 +481,7 @@ mod tests {
             let raw = halves.iter().map(|(port, interval_end)| {
                 let key = Key::Port(*port);
                 let info = ElementInfo { key, end: None, timeout: None, expires: None, packets: 0, bytes: 0, comment: None };
-                RawElement { key, interval_end: *interval_end, info }
+                RawElement { interval_end: *interval_end, info }
             });
             let joined = join(PORTS, raw.collect());
             prop_assert!(joined.iter().all(|info| info.key <= info.last()), "{joined:?}");

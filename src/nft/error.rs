@@ -41,6 +41,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// [`Error::Socket`] of what was tried, for `map_err`.
+    pub(super) fn socket(verb: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Socket { verb, source }
+    }
+
     fn is(&self, wanted: Errno) -> bool {
         match self {
             Self::Apply { errno, .. } => *errno == wanted.raw_os_error(),

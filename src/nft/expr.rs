@@ -1,12 +1,10 @@
-//! Kernel expressions: what a rule is made of once nft's conveniences are gone. Printed as `nft
-//! --debug=netlink` prints them (libnftnl).
+//! Kernel expressions: what a rule is made of once nft's conveniences are gone.
 //!
 //! Names and numbers follow linux/netfilter/nf_tables.h.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::model::Unit;
+use super::model::{Op, Unit};
 
 /// A register of the rule's virtual machine: 0 is the verdict, 1..=4 have 16 bytes, 8..=23 have 4
 /// (`enum nft_registers`).
@@ -75,7 +73,7 @@ pub enum Expr {
         /// What is compared.
         sreg: Register,
         /// How.
-        op: CmpOp,
+        op: Op,
         /// With what.
         data: Vec<u8>,
     },
@@ -156,8 +154,8 @@ pub enum Expr {
     },
     /// Assigns the packet to a transparent listener; breaks the rule if there is none.
     Tproxy {
-        /// The version of IP.
-        family: Family,
+        /// The version of IP: `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+        family: u8,
         /// Has the listener's address.
         address: Register,
         /// Has its port.
@@ -194,39 +192,6 @@ impl MetaKey {
     /// All that are used.
     pub const ALL: [Self; 5] =
         [Self::Iif, Self::IifName, Self::NfProto, Self::L4Proto, Self::PktType];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Iif => "iif",
-            Self::IifName => "iifname",
-            Self::NfProto => "nfproto",
-            Self::L4Proto => "l4proto",
-            Self::PktType => "pkttype",
-        }
-    }
-}
-
-/// The version of IP that [`Expr::Tproxy`] is for, as the kernel's number (linux/netfilter.h,
-/// `NFPROTO_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Family {
-    /// IPv4.
-    Ip4 = 2,
-    /// IPv6.
-    Ip6 = 10,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Ip4, Self::Ip6];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ip4 => "ip",
-            Self::Ip6 => "ip6",
-        }
-    }
 }
 
 /// `enum nft_payload_bases`, as far as it is used.
@@ -237,40 +202,6 @@ pub enum PayloadBase {
     Network = 1,
     /// The transport header.
     Transport = 2,
-}
-
-/// `enum nft_cmp_ops`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum CmpOp {
-    /// Equal.
-    Eq = 0,
-    /// Unequal.
-    Neq = 1,
-    /// Less.
-    Lt = 2,
-    /// Less or equal.
-    Lte = 3,
-    /// Greater.
-    Gt = 4,
-    /// Greater or equal.
-    Gte = 5,
-}
-
-impl CmpOp {
-    /// All.
-    pub const ALL: [Self; 6] = [Self::Eq, Self::Neq, Self::Lt, Self::Lte, Self::Gt, Self::Gte];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Eq => "eq",
-            Self::Neq => "neq",
-            Self::Lt => "lt",
-            Self::Lte => "lte",
-            Self::Gt => "gt",
-            Self::Gte => "gte",
-        }
-    }
 }
 
 /// Verdicts (linux/netfilter.h, `enum nft_verdicts`).
@@ -296,113 +227,5 @@ impl Expr {
             Self::Counter { .. } => Self::Counter { packets: 0, bytes: 0 },
             other => other,
         }
-    }
-}
-
-impl fmt::Display for Expr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Meta { key, dreg } => write!(f, "[ meta load {} => reg {dreg} ]", key.name()),
-            Self::Payload { base, offset, len, dreg } => {
-                let base = match base {
-                    PayloadBase::Network => "network",
-                    PayloadBase::Transport => "transport",
-                };
-                write!(f, "[ payload load {len}b @ {base} header + {offset} => reg {dreg} ]")
-            }
-            Self::CtState { dreg } => write!(f, "[ ct load state => reg {dreg} ]"),
-            Self::FibType { saddr, dreg } => {
-                write!(f, "[ fib {} type => reg {dreg} ]", if *saddr { "saddr" } else { "daddr" })
-            }
-            Self::SocketTransparent { dreg } => {
-                write!(f, "[ socket load transparent => reg {dreg} ]")
-            }
-            Self::Bitwise { sreg, dreg, mask, xor } => write!(
-                f,
-                "[ bitwise reg {dreg} = ( reg {sreg} & {} ) ^ {} ]",
-                Words(mask),
-                Words(xor)
-            ),
-            Self::Cmp { sreg, op, data } => {
-                write!(f, "[ cmp {} reg {sreg} {} ]", op.name(), Words(data))
-            }
-            Self::Lookup { set, sreg, invert } => {
-                write!(f, "[ lookup reg {sreg} set {set}{} ]", if *invert { " 0x1" } else { "" })
-            }
-            Self::Dynset { update, set, sreg_key, timeout, each } => {
-                write!(
-                    f,
-                    "[ dynset {} reg_key {sreg_key} set {set}",
-                    if *update { "update" } else { "add" }
-                )?;
-                if let Some(timeout) = timeout {
-                    write!(f, " timeout {}ms", timeout.as_millis())?;
-                }
-                if let Some(each) = each {
-                    write!(f, " expr {each}")?;
-                }
-                f.write_str(" ]")
-            }
-            Self::Counter { packets, bytes } => {
-                write!(f, "[ counter pkts {packets} bytes {bytes} ]")
-            }
-            Self::Log { prefix, group, snaplen, qthreshold } => {
-                write!(
-                    f,
-                    "[ log prefix {prefix} group {group} snaplen {snaplen} qthreshold {qthreshold} ]"
-                )
-            }
-            Self::Queue { number, total, flags } => {
-                write!(f, "[ queue num {number}")?;
-                if *total > 1 {
-                    write!(f, "-{}", u32::from(*number) + u32::from(*total) - 1)?;
-                }
-                if flags & QUEUE_BYPASS != 0 {
-                    f.write_str(" bypass")?;
-                }
-                f.write_str(" ]")
-            }
-            Self::Target { name, revision, info: _ } => {
-                write!(f, "[ target name {name} rev {revision} ]")
-            }
-            Self::LimitOver { rate, per, burst } => write!(
-                f,
-                "[ limit rate {rate}/{} burst {burst} type packets flags 0x1 ]",
-                per.name()
-            ),
-            Self::Immediate { dreg, data } => write!(f, "[ immediate reg {dreg} {} ]", Words(data)),
-            Self::Tproxy { family, address, port } => {
-                write!(f, "[ tproxy {} addr reg {address} port reg {port} ]", family.name())
-            }
-            Self::Verdict(code) => {
-                f.write_str("[ immediate reg 0 ")?;
-                match code {
-                    VerdictCode::Drop => f.write_str("drop")?,
-                    VerdictCode::Accept => f.write_str("accept")?,
-                    VerdictCode::Return => f.write_str("return")?,
-                    VerdictCode::Jump(chain) => write!(f, "jump -> {chain}")?,
-                    VerdictCode::Goto(chain) => write!(f, "goto -> {chain}")?,
-                }
-                f.write_str(" ]")
-            }
-            Self::Foreign { name, data } => write!(f, "[ {name} {} ]", Words(data)),
-        }
-    }
-}
-
-/// Bytes as libnftnl shows a register: words of 4 bytes in host order.
-struct Words<'a>(&'a [u8]);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, chunk) in self.0.chunks(4).enumerate() {
-            let mut word = [0; 4];
-            for (place, byte) in word.iter_mut().zip(chunk) {
-                *place = *byte;
-            }
-            let space = if position == 0 { "" } else { " " };
-            write!(f, "{space}0x{:08x}", u32::from_ne_bytes(word))?;
-        }
-        Ok(())
     }
 }

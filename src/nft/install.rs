@@ -12,15 +12,14 @@
 use super::conn::Connection;
 use super::decode::{self, RuleInfo, SetInfo};
 use super::element::{ElementInfo, Key};
-use super::encode::{self, Counters};
+use super::encode::{Batch, Counters};
 use super::error::Error;
 use super::lower::lower;
 use super::model::{Owner, Ruleset, Set};
-use super::numbers::message;
+use super::numbers::{attr, message};
 use super::plan::{Found, Plan, TableOwner, set_difference};
-use super::schema::{SetSpec, Table};
-use super::step::{Step, StepKind};
-use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Writer};
+use super::schema::SetSpec;
+use super::step::Step;
 
 /// Attempts of one installation, because another process may change the ruleset between reading and
 /// writing. An attempt takes milliseconds, more with more rules, ten on a busy machine.
@@ -72,7 +71,7 @@ impl<'a> Elements<'a> {
 #[derive(Debug, Default)]
 pub struct Installed {
     /// The steps; empty: everything was right.
-    pub steps: Vec<StepKind>,
+    pub steps: Vec<Step>,
     /// Number of elements that were carried over from a set to its replacement.
     pub carried: usize,
     /// Number of elements for which a smaller set had no room: those with the least time left.
@@ -97,12 +96,12 @@ impl Installed {
     /// Whether this set was created.
     pub fn created(&self, set: impl Into<SetSpec>) -> bool {
         let set = set.into();
-        self.steps.contains(&StepKind::AddSet(set))
+        self.steps.contains(&Step::AddSet(set))
     }
 
     /// Whether the rules were replaced, so that their counters start at zero.
     pub fn replaced_rules(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, StepKind::AddRules(_)))
+        self.steps.iter().any(|step| matches!(step, Step::AddRules(_)))
     }
 
     /// Whether this set lacks elements that the caller has to add.
@@ -201,7 +200,8 @@ impl Connection {
             let result = match fallback {
                 None => self.carry_out(ruleset, order, &plan, guard),
                 Some(_) => {
-                    self.commit(&plan, &[], None, |_, _| {}).map(|()| Installed::of(&plan, guard))
+                    let installed = Installed::of(&plan, guard);
+                    self.commit(ruleset, &plan, &[], None, &[]).map(|()| installed)
                 }
             };
             let installed = match result {
@@ -230,16 +230,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::add_element`].
     pub fn restore(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
-        let table = self.schema.table;
-        if elements.is_empty() {
-            return Ok(());
-        }
-        self.transaction(None, |out, sequence| {
-            encode::add_again(out, table, sequence, set, elements, Counters::Now);
-            encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
-        })?;
-        self.shrink();
-        Ok(())
+        if elements.is_empty() { Ok(()) } else { self.replace_intervals(set, &[], elements) }
     }
 
     /// Takes intervals out of a set and puts others in, in one transaction.
@@ -253,14 +244,11 @@ impl Connection {
         delete: &[ElementInfo],
         add: &[ElementInfo],
     ) -> Result<(), Error> {
-        let table = self.schema.table;
-        self.transaction(None, |out, sequence| {
-            encode::delete_all(out, table, sequence, set.id, delete);
-            encode::add_again(out, table, sequence, set, add, Counters::Now);
-            encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
-        })?;
-        self.shrink();
-        Ok(())
+        self.transaction(None, |batch| {
+            batch.delete(0, set.id, delete.iter().map(ElementInfo::element));
+            batch.add_again(set, add, Counters::Now);
+            batch.acknowledge();
+        })
     }
 
     /// Sets comment, counter and remaining time of elements of a set, in one transaction. Elements
@@ -269,24 +257,12 @@ impl Connection {
     /// # Errors
     /// As [`Connection::add_element`].
     pub fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error> {
-        let table = self.schema.table;
         let mut left: Vec<ElementInfo> = elements.to_vec();
         for _ in 0..MAX_ATTEMPTS {
             if left.is_empty() {
                 break;
             }
-            let result = self.transaction(None, |out, sequence| {
-                encode::delete_all(out, table, sequence, set.id, &left);
-                encode::add_again(out, table, sequence, set, &left, Counters::Now);
-                encode::of_table(
-                    out,
-                    table,
-                    message::NEWTABLE,
-                    NLM_F_CREATE | NLM_F_ACK,
-                    *sequence,
-                );
-            });
-            match result {
+            match self.replace_intervals(set, &left, &left) {
                 Ok(()) => break,
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -297,7 +273,6 @@ impl Connection {
                 self.get_elements(set.id, &keys)?.into_iter().map(|found| found.is_some());
             left.retain(|_| there.next().unwrap_or(false));
         }
-        self.shrink();
         Ok(left.len())
     }
 
@@ -315,9 +290,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`].
     pub fn generation(&mut self) -> Result<u32, Error> {
-        self.get(encode::get_generation, |message| {
-            decode::generation(message).map(|event| event.id)
-        })
+        let event = self.get(|batch| batch.get_generation(), decode::generation)?;
+        Ok(event.id)
     }
 
     /// The rules of the table, with their counters.
@@ -325,11 +299,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`].
     pub fn rules(&mut self) -> Result<Vec<RuleInfo>, Error> {
-        let table = self.schema.table;
-        self.dump(
-            |out, sequence| encode::of_table(out, table, message::GETRULE, NLM_F_DUMP, sequence),
-            |message| decode::rule(message, table),
-        )
+        self.list(message::GETRULE, decode::rule)
     }
 
     /// The sets of the table, without their elements.
@@ -337,11 +307,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Apply`].
     pub fn sets(&mut self) -> Result<Vec<SetInfo>, Error> {
-        let table = self.schema.table;
-        self.dump(
-            |out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence),
-            |message| decode::set(message, table),
-        )
+        self.list(message::GETSET, decode::set)
     }
 
     /// Reads what the kernel has of the table.
@@ -362,21 +328,15 @@ impl Connection {
 
     fn read_once(&mut self, ruleset: &Ruleset) -> Result<Found, Error> {
         let table = self.schema.table;
-        let ask = |kind, flags| {
-            move |out: &mut Writer, sequence| encode::of_table(out, table, kind, flags, sequence)
+        let ask = |batch: &mut Batch<'_>| batch.of_table(message::GETTABLE, 0);
+        let info = match self.get(ask, |message| decode::table(message, table)) {
+            Ok(info) => info,
+            Err(error) if error.is_not_found() => return Ok(Found::default()),
+            Err(error) => return Err(error),
         };
-        let info =
-            match self.get(ask(message::GETTABLE, 0), |message| decode::table(message, table)) {
-                Ok(info) => info,
-                Err(error) if error.is_not_found() => return Ok(Found::default()),
-                Err(error) => return Err(error),
-            };
-        let chains =
-            self.dump(ask(message::GETCHAIN, NLM_F_DUMP), |message| decode::chain(message, table))?;
-        let sets =
-            self.dump(ask(message::GETSET, NLM_F_DUMP), |message| decode::set(message, table))?;
-        let rules =
-            self.dump(ask(message::GETRULE, NLM_F_DUMP), |message| decode::rule(message, table))?;
+        let chains = self.list(message::GETCHAIN, decode::chain)?;
+        let sets = self.sets()?;
+        let rules = self.rules()?;
         let mut elements = Vec::new();
         for set in ruleset.sets.iter().filter(|set| set.owner == Owner::Config) {
             // Only a set of the right type can be read as such.
@@ -388,11 +348,8 @@ impl Connection {
                 elements.push((set.id, found.iter().map(|info| info.key..=info.last()).collect()));
             }
         }
-        let objects =
-            self.dump(ask(message::GETOBJ, NLM_F_DUMP), |message| decode::object(message, table))?;
-        let flowtables = self.dump(ask(message::GETFLOWTABLE, NLM_F_DUMP), |message| {
-            decode::flowtable(message, table)
-        })?;
+        let objects = self.list(message::GETOBJ, decode::object)?;
+        let flowtables = self.list(message::GETFLOWTABLE, decode::flowtable)?;
         Ok(Found { table: Some(info), chains, sets, objects, flowtables, rules, elements })
     }
 
@@ -401,25 +358,21 @@ impl Connection {
         &mut self,
         ruleset: &Ruleset,
         order: Order<'_>,
-        plan: &Plan<'_>,
+        plan: &Plan,
         generation: u32,
     ) -> Result<Installed, Error> {
         let mut installed = Installed::of(plan, generation);
         let mut contents: Vec<Contents> = Vec::new();
-        for step in &plan.steps {
-            let (Step::AddElements(Set { id, .. }), Elements::Instead(elements_of)) =
-                (step, order.elements)
-            else {
-                continue;
-            };
-            if let Some(elements) = elements_of(*id) {
+        for id in plan.steps.iter().filter_map(filled) {
+            if let Elements::Instead(elements_of) = order.elements
+                && let Some(elements) = elements_of(id)
+            {
                 // Those that the caller passes get their counters later.
-                contents.push(Contents { set: *id, elements, counters: Counters::Later });
+                contents.push(Contents { set: id, elements, counters: Counters::Later });
             }
         }
         let is_unknown = |id: &SetSpec| contents.iter().all(|known| known.set != *id);
-        let replaced: Vec<SetSpec> =
-            plan.steps.iter().flat_map(Step::carried).copied().filter(is_unknown).collect();
+        let replaced: Vec<SetSpec> = plan.carried.iter().copied().filter(is_unknown).collect();
         let sets = if replaced.is_empty() { Vec::new() } else { self.sets()? };
         for id in replaced {
             let count = sets.iter().find(|set| set.name == id.name).and_then(|set| set.count);
@@ -430,37 +383,31 @@ impl Connection {
             // Those that are carried over keep theirs.
             contents.push(Contents { set: id, elements, counters: Counters::Now });
         }
-        let table = self.schema.table;
-        self.commit(plan, &contents, Some(generation), |out, sequence| {
-            for (id, elements) in order.elements.beside() {
-                if let Some(set) = ruleset.set(*id) {
-                    encode::add_again(out, table, sequence, set, elements, Counters::Later);
-                }
-            }
-        })?;
+        self.commit(ruleset, plan, &contents, Some(generation), order.elements.beside())?;
         Ok(installed)
     }
 
-    /// One transaction: the steps, and what `more` writes. Sets in `contents` get these elements
+    /// One transaction: the steps, and the elements `beside`. Sets in `contents` get these elements
     /// instead of the model's.
     fn commit(
         &mut self,
-        plan: &Plan<'_>,
+        ruleset: &Ruleset,
+        plan: &Plan,
         contents: &[Contents],
         generation: Option<u32>,
-        more: impl FnOnce(&mut Writer, &mut u32),
+        beside: &[(SetSpec, Vec<ElementInfo>)],
     ) -> Result<(), Error> {
-        let table = self.schema.table;
-        self.transaction(generation, |out, sequence| {
+        self.transaction(generation, |batch| {
             for step in (1..).zip(&plan.steps) {
-                write_step(out, table, sequence, step, contents);
+                write_step(batch, ruleset, step, contents);
             }
-            more(out, sequence);
-            // The last message asks for the acknowledgement; this one changes nothing.
-            encode::of_table(out, table, message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK, *sequence);
-        })?;
-        self.shrink();
-        Ok(())
+            for (id, elements) in beside {
+                if let Some(set) = ruleset.set(*id) {
+                    batch.add_again(set, elements, Counters::Later);
+                }
+            }
+            batch.acknowledge();
+        })
     }
 }
 
@@ -472,11 +419,10 @@ struct Contents {
 }
 
 impl Installed {
-    fn of(plan: &Plan<'_>, generation: u32) -> Self {
-        let steps = plan.steps.iter().map(Step::kind).collect();
+    fn of(plan: &Plan, generation: u32) -> Self {
         // nf_tables_commit() increments it, and skips 0.
         Self {
-            steps,
+            steps: plan.steps.clone(),
             before: generation,
             generation: generation.checked_add(1).unwrap_or(1),
             ..Self::default()
@@ -492,16 +438,13 @@ fn may_fall_back(error: &Error, owner: TableOwner) -> bool {
 }
 
 /// The sets that get fewer elements than they would with the complete transaction.
-fn skipped(elements: Elements<'_>, plan: &Plan<'_>) -> Vec<SetSpec> {
-    let mut sets: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().collect();
+fn skipped(elements: Elements<'_>, plan: &Plan) -> Vec<SetSpec> {
+    let mut sets = plan.carried.clone();
     sets.extend(
         elements.beside().iter().filter(|(_, elements)| !elements.is_empty()).map(|(id, _)| *id),
     );
     if let Elements::Instead(elements_of) = elements {
-        let created = plan
-            .steps
-            .iter()
-            .filter_map(|step| if let Step::AddElements(set) = step { Some(set.id) } else { None });
+        let created = plan.steps.iter().filter_map(filled);
         sets.extend(created.filter(|id| elements_of(*id).is_some()));
     }
     sets.sort_unstable_by_key(|id| id.name);
@@ -524,38 +467,42 @@ fn fit(elements: &mut Vec<ElementInfo>, size: Option<u32>) -> usize {
     left_out
 }
 
+/// The set that a step fills.
+fn filled(step: &Step) -> Option<SetSpec> {
+    if let Step::AddElements(id) = step { Some(*id) } else { None }
+}
+
 fn write_step(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    (id, step): (u32, &Step<'_>),
+    batch: &mut Batch<'_>,
+    ruleset: &Ruleset,
+    (number, step): (u32, &Step),
     contents: &[Contents],
 ) {
-    let mut next = || {
-        let current = *sequence;
-        *sequence = sequence.wrapping_add(1);
-        current
-    };
+    let chain = |name: &str| ruleset.chains.iter().find(|chain| chain.name == name);
+    let mut delete = |kind, attribute, name: &str| batch.of_object(kind, 0, attribute, name);
     match step {
-        Step::DeleteTable(_) => encode::of_table(out, table, message::DELTABLE, 0, next()),
-        Step::AddTable(flags) => encode::new_table(out, table, next(), *flags),
-        Step::FlushRules => encode::flush_rules(out, table, next()),
-        Step::DeleteChain(name) => encode::delete_chain(out, table, next(), name),
-        Step::DeleteObject { name, kind } => encode::delete_object(out, table, next(), name, *kind),
-        Step::DeleteFlowtable(name) => encode::delete_flowtable(out, table, next(), name),
-        Step::DeleteSet { name, .. } => encode::delete_set(out, table, next(), name),
-        Step::AddSet(set) => encode::new_set(out, table, next(), set, id),
-        Step::FlushSet(name) => encode::flush_set(out, table, next(), name),
-        Step::AddElements(set) => match contents.iter().find(|contents| contents.set == set.id) {
-            Some(Contents { elements, counters, .. }) => {
-                encode::add_again(out, table, sequence, set, elements, *counters)
+        Step::DeleteChain(name) => delete(message::DELCHAIN, attr::CHAIN_NAME, name),
+        Step::DeleteFlowtable(name) => delete(message::DELFLOWTABLE, attr::FLOWTABLE_NAME, name),
+        Step::DeleteSet(name) => delete(message::DELSET, attr::SET_NAME, name),
+        Step::FlushSet(name) => delete(message::DELSETELEM, attr::ELEMS_SET, name),
+        Step::DeleteObject { name, kind } => batch.delete_object(name, *kind),
+        Step::DeleteTable => batch.of_table(message::DELTABLE, 0),
+        Step::FlushRules => batch.of_table(message::DELRULE, 0),
+        Step::AddTable(flags) => batch.new_table(*flags),
+        Step::AddSet(id) => ruleset.set(*id).into_iter().for_each(|set| batch.new_set(set, number)),
+        Step::AddElements(id) => {
+            let Some(set) = ruleset.set(*id) else { return };
+            match contents.iter().find(|contents| contents.set == *id) {
+                Some(Contents { elements, counters, .. }) => {
+                    batch.add_again(set, elements, *counters)
+                }
+                None => batch.add_ranges(set),
             }
-            None => encode::add_ranges(out, table, sequence, set.id, &set.elements),
-        },
-        Step::AddChain(chain) => encode::new_chain(out, table, next(), chain),
-        Step::AddRules(chain) => {
-            for rule in &chain.rules {
-                encode::new_rule(out, table, next(), chain.name, &lower(rule));
+        }
+        Step::AddChain(name) => chain(name).into_iter().for_each(|chain| batch.new_chain(chain)),
+        Step::AddRules(name) => {
+            for rule in chain(name).into_iter().flat_map(|chain| &chain.rules) {
+                batch.new_rule(name, &lower(rule));
             }
         }
     }

@@ -8,14 +8,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::expr::{
-    CmpOp, Expr, Family, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register,
-    VerdictCode,
+    Expr, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register, VerdictCode,
 };
 use super::model::{
     NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit,
     Verdict, prefix_mask, protocol,
 };
-use super::schema::{DataType, SetSpec};
+use super::schema::SetSpec;
 
 /// The expressions of a rule.
 pub fn lower(rule: &Rule) -> Vec<Expr> {
@@ -55,7 +54,7 @@ impl Lowering {
             Statement::CtState(states) => {
                 self.out.push(Expr::CtState { dreg: REG_1 });
                 self.mask(states.to_ne_bytes().to_vec());
-                self.cmp(CmpOp::Neq, vec![0; 4]);
+                self.cmp(Op::Ne, vec![0; 4]);
             }
             Statement::TcpFlags { mask, value } => {
                 self.depend(Selector::TcpDport);
@@ -67,7 +66,7 @@ impl Lowering {
                     dreg: REG_1,
                 });
                 self.mask(vec![*mask]);
-                self.cmp(CmpOp::Eq, vec![*value]);
+                self.cmp(Op::Eq, vec![*value]);
             }
             Statement::Lookup { set, key } => {
                 self.concat(*set, key);
@@ -104,8 +103,8 @@ impl Lowering {
             }),
             Statement::Tproxy(to) => {
                 let (family, address) = match to.ip() {
-                    IpAddr::V4(address) => (Family::Ip4, address.octets().to_vec()),
-                    IpAddr::V6(address) => (Family::Ip6, address.octets().to_vec()),
+                    IpAddr::V4(address) => (NFPROTO_IPV4, address.octets().to_vec()),
+                    IpAddr::V6(address) => (NFPROTO_IPV6, address.octets().to_vec()),
                 };
                 self.out.push(Expr::Immediate { dreg: REG_1, data: address });
                 self.out
@@ -133,49 +132,27 @@ impl Lowering {
         let each = over.map(|Rate { packets, per, burst }| {
             Box::new(Expr::LimitOver { rate: packets, per, burst })
         });
-        self.out.push(Expr::Dynset {
-            update,
-            set: set.name.to_owned(),
-            sreg_key: REG_1,
-            timeout,
-            each,
-        });
+        let set = set.name.to_owned();
+        self.out.push(Expr::Dynset { update, set, sreg_key: REG_1, timeout, each });
     }
 
     /// Makes sure that the selector has a meaning.
     fn depend(&mut self, selector: Selector) {
-        match selector {
-            Selector::Ip4Saddr => self.need_nfproto(NFPROTO_IPV4),
-            Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => self.need_nfproto(NFPROTO_IPV6),
-            Selector::TcpDport => self.need_l4proto(protocol::TCP),
-            Selector::UdpDport | Selector::UdpSport => self.need_l4proto(protocol::UDP),
-            Selector::SctpDport => self.need_l4proto(protocol::SCTP),
-            Selector::Iif
-            | Selector::IifName
-            | Selector::PktType
-            | Selector::FibSaddrType
-            | Selector::FibDaddrType
-            | Selector::NfProto
-            | Selector::L4Proto
-            | Selector::ThDport
-            | Selector::SctpChunk
-            | Selector::SocketTransparent => {}
-        }
-    }
-
-    fn need_nfproto(&mut self, version: u8) {
-        if self.nfproto != Some(version) {
-            self.out.push(Expr::Meta { key: MetaKey::NfProto, dreg: REG_1 });
-            self.cmp(CmpOp::Eq, vec![version]);
-            self.nfproto = Some(version);
-        }
-    }
-
-    fn need_l4proto(&mut self, number: u8) {
-        if self.l4proto != Some(number) {
-            self.out.push(Expr::Meta { key: MetaKey::L4Proto, dreg: REG_1 });
-            self.cmp(CmpOp::Eq, vec![number]);
-            self.l4proto = Some(number);
+        let (key, known, value) = match selector {
+            Selector::Ip4Saddr => (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4),
+            Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => {
+                (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV6)
+            }
+            Selector::TcpDport => (MetaKey::L4Proto, &mut self.l4proto, protocol::TCP),
+            Selector::UdpDport | Selector::UdpSport => {
+                (MetaKey::L4Proto, &mut self.l4proto, protocol::UDP)
+            }
+            Selector::SctpDport => (MetaKey::L4Proto, &mut self.l4proto, protocol::SCTP),
+            _ => return,
+        };
+        if known.replace(value) != Some(value) {
+            self.out.push(Expr::Meta { key, dreg: REG_1 });
+            self.cmp(Op::Eq, vec![value]);
         }
     }
 
@@ -218,20 +195,12 @@ impl Lowering {
             // nft names a register that starts a block of 16 bytes by the block.
             let dreg = if word % 4 == 0 { REG_1 + word / 4 } else { REG32_00 + word };
             self.load(*selector, dreg);
-            word += match kind {
-                DataType::Ipv4Addr | DataType::InetProto | DataType::InetService => 1,
-                DataType::Ipv6Addr | DataType::IfName => 4,
-            };
+            word += kind.len().div_ceil(4);
         }
     }
 
+    /// Compares the selector, which was loaded last.
     fn compare(&mut self, selector: Selector, op: Op, operand: Operand) {
-        let cmp_op = match op {
-            Op::Eq => CmpOp::Eq,
-            Op::Ne => CmpOp::Neq,
-            Op::Lt => CmpOp::Lt,
-            Op::Le => CmpOp::Lte,
-        };
         match operand {
             Operand::Set(set) => self.out.push(Expr::Lookup {
                 set: set.name.to_owned(),
@@ -239,41 +208,29 @@ impl Lowering {
                 invert: op == Op::Ne,
             }),
             Operand::Ports(first, last) => {
-                self.cmp(CmpOp::Gte, first.to_be_bytes().to_vec());
-                self.cmp(CmpOp::Lte, last.to_be_bytes().to_vec());
+                self.cmp(Op::Ge, first.to_be_bytes().to_vec());
+                self.cmp(Op::Le, last.to_be_bytes().to_vec());
             }
-            Operand::Address(IpAddr::V4(address)) => self.cmp(cmp_op, address.octets().to_vec()),
-            Operand::Address(IpAddr::V6(address)) => self.cmp(cmp_op, address.octets().to_vec()),
+            Operand::Address(IpAddr::V4(address)) => self.cmp(op, address.octets().to_vec()),
+            Operand::Address(IpAddr::V6(address)) => self.cmp(op, address.octets().to_vec()),
             Operand::Number(number) => {
                 let [_, _, high, low] = number.to_be_bytes();
-                match selector {
+                let data = match self.out.last() {
                     // The kernel's own numbers, in its own order.
-                    Selector::Iif | Selector::FibSaddrType | Selector::FibDaddrType => {
-                        self.cmp(cmp_op, number.to_ne_bytes().to_vec())
+                    Some(Expr::Meta { key: MetaKey::Iif, .. } | Expr::FibType { .. }) => {
+                        number.to_ne_bytes().to_vec()
                     }
-                    Selector::PktType
-                    | Selector::NfProto
-                    | Selector::L4Proto
-                    | Selector::SctpChunk
-                    | Selector::SocketTransparent => {
-                        self.cmp(cmp_op, vec![low]);
-                    }
-                    Selector::TcpDport
-                    | Selector::UdpDport
-                    | Selector::UdpSport
-                    | Selector::SctpDport
-                    | Selector::ThDport => {
-                        self.cmp(cmp_op, vec![high, low]);
-                    }
+                    Some(Expr::Payload { len: 2, .. }) => vec![high, low],
                     // Not compared with numbers; as wide as they are, so that the kernel would
                     // refuse it loudly.
-                    Selector::IifName
-                    | Selector::Ip4Saddr
-                    | Selector::Ip6Saddr
-                    | Selector::Ip6SaddrPrefix(_) => {
-                        self.cmp(cmp_op, number.to_be_bytes().to_vec());
-                    }
-                }
+                    Some(
+                        Expr::Meta { key: MetaKey::IifName, .. }
+                        | Expr::Payload { base: PayloadBase::Network, .. }
+                        | Expr::Bitwise { .. },
+                    ) => number.to_be_bytes().to_vec(),
+                    _ => vec![low],
+                };
+                self.cmp(op, data);
                 match (selector, op) {
                     (Selector::NfProto, Op::Eq) => self.nfproto = Some(low),
                     (Selector::L4Proto, Op::Eq) => self.l4proto = Some(low),
@@ -288,7 +245,7 @@ impl Lowering {
         self.out.push(Expr::Bitwise { sreg: REG_1, dreg: REG_1, mask, xor });
     }
 
-    fn cmp(&mut self, op: CmpOp, data: Vec<u8>) {
+    fn cmp(&mut self, op: Op, data: Vec<u8>) {
         self.out.push(Expr::Cmp { sreg: REG_1, op, data });
     }
 }

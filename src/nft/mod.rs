@@ -51,4 +51,4 @@ pub use model::{Chain, QueueBy, Rule, Ruleset, Set, Statement};
 pub use monitor::{Monitor, Received};
 pub use plan::TableOwner;
 pub use schema::{DataType, Schema, SetSpec, Table};
-pub use step::StepKind;
+pub use step::Step;

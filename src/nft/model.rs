@@ -28,12 +28,8 @@ impl Ruleset {
     /// The same with every `queue` statement rendered this way.
     #[must_use]
     pub fn queueing(mut self, way: QueueBy) -> Self {
-        for statement in self
-            .chains
-            .iter_mut()
-            .flat_map(|chain| &mut chain.rules)
-            .flat_map(|rule| &mut rule.statements)
-        {
+        let rules = self.chains.iter_mut().flat_map(|chain| &mut chain.rules);
+        for statement in rules.flat_map(|rule| &mut rule.statements) {
             if let Statement::Queue { by, .. } = statement {
                 *by = way;
             }
@@ -43,11 +39,14 @@ impl Ruleset {
 
     /// How its rules queue packets; `None` if none does.
     pub fn queues_by(&self) -> Option<QueueBy> {
-        let mut statements =
-            self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
-        statements.find_map(|statement| {
+        self.statements().find_map(|statement| {
             if let Statement::Queue { by, .. } = statement { Some(*by) } else { None }
         })
+    }
+
+    /// The statements of all its rules.
+    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
+        self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements)
     }
 }
 
@@ -361,17 +360,27 @@ pub enum Selector {
     SocketTransparent,
 }
 
-/// Comparisons.
+/// Comparisons; the numbers are the kernel's (`enum nft_cmp_ops`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Op {
     /// Equal, or in the set or range.
-    Eq,
+    Eq = 0,
     /// Unequal, or not in the set. Not for ranges, which nft lowers in another way.
-    Ne,
+    Ne = 1,
     /// Less.
-    Lt,
+    Lt = 2,
     /// Less or equal.
-    Le,
+    Le = 3,
+    /// Greater.
+    Gt = 4,
+    /// Greater or equal.
+    Ge = 5,
+}
+
+impl Op {
+    /// All.
+    pub const ALL: [Self; 6] = [Self::Eq, Self::Ne, Self::Lt, Self::Le, Self::Gt, Self::Ge];
 }
 
 /// What a selector is compared with.

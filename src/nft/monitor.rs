@@ -44,11 +44,10 @@ impl Monitor {
     /// # Errors
     /// [`Error::Socket`]; needs CAP_NET_ADMIN.
     pub fn open(schema: Schema) -> Result<Self, Error> {
-        let socket = Socket::open(NlFamily::Netfilter, &[GROUP])
-            .map_err(|source| Error::Socket { verb: "open", source })?;
+        let socket = Socket::open(NlFamily::Netfilter, &[GROUP]).map_err(Error::socket("open"))?;
         socket
             .set_receive_buffer(RECEIVE_BUFFER)
-            .map_err(|source| Error::Socket { verb: "set the receive buffer of", source })?;
+            .map_err(Error::socket("set the receive buffer of"))?;
         Ok(Self { socket, inbox: vec![0; INBOX], schema })
     }
 
@@ -61,7 +60,7 @@ impl Monitor {
     pub fn listen(&self, wanted: bool) -> Result<(), Error> {
         self.socket
             .set_group_membership(GROUP, wanted)
-            .map_err(|source| Error::Socket { verb: "change the group of", source })
+            .map_err(Error::socket("change the group of"))
     }
 
     /// Reads one datagram without waiting, and passes each notification about the schema's table,

@@ -45,7 +45,6 @@ pub(super) mod attr {
     pub const TABLE_NAME: u16 = 1;
     pub const TABLE_FLAGS: u16 = 2;
     pub const TABLE_OWNER: u16 = 5;
-    pub const CHAIN_TABLE: u16 = 1;
     pub const CHAIN_NAME: u16 = 3;
     pub const CHAIN_HOOK: u16 = 4;
     pub const CHAIN_POLICY: u16 = 5;
@@ -53,10 +52,8 @@ pub(super) mod attr {
     pub const CHAIN_FLAGS: u16 = 10;
     pub const HOOK_NUM: u16 = 1;
     pub const HOOK_PRIORITY: u16 = 2;
-    pub const RULE_TABLE: u16 = 1;
     pub const RULE_CHAIN: u16 = 2;
     pub const RULE_EXPRESSIONS: u16 = 4;
-    pub const SET_TABLE: u16 = 1;
     pub const SET_NAME: u16 = 2;
     pub const SET_FLAGS: u16 = 3;
     pub const SET_KEY_TYPE: u16 = 4;
@@ -85,10 +82,8 @@ pub(super) mod attr {
     pub const VERDICT_CHAIN: u16 = 2;
     pub const EXPR_NAME: u16 = 1;
     pub const EXPR_DATA: u16 = 2;
-    pub const OBJ_TABLE: u16 = 1;
     pub const OBJ_NAME: u16 = 2;
     pub const OBJ_TYPE: u16 = 3;
-    pub const FLOWTABLE_TABLE: u16 = 1;
     pub const FLOWTABLE_NAME: u16 = 2;
     pub const GEN_ID: u16 = 1;
     pub const GEN_PROC_PID: u16 = 2;

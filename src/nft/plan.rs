@@ -12,10 +12,10 @@ use super::element::Key;
 use super::encode;
 use super::expr::Expr;
 use super::lower::lower;
-use super::model::{Chain, Owner, Ruleset, Set};
+use super::model::{Owner, Ruleset, Set};
 use super::numbers::{NF_ACCEPT, set_flag, table_flag};
 use super::schema::SetSpec;
-pub use super::step::{Step, StepKind};
+use super::step::Step;
 
 /// The flags that say which process owns the table.
 const OWNED: u32 = table_flag::OWNER | table_flag::PERSIST;
@@ -65,21 +65,23 @@ impl TableOwner {
 /// The steps from what was found to what is wanted, in the order in which the kernel accepts them;
 /// none if nothing differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan<'a> {
+pub struct Plan {
     /// The steps.
-    pub steps: Vec<Step<'a>>,
+    pub steps: Vec<Step>,
+    /// The sets whose elements are carried over to their replacement.
+    pub carried: Vec<SetSpec>,
     /// The first object that differs, and how.
     pub difference: Option<String>,
 }
 
-impl<'a> Plan<'a> {
+impl Plan {
     /// Compares.
-    pub fn new(wanted: &'a Ruleset, found: &Found) -> Self {
+    pub fn new(wanted: &Ruleset, found: &Found) -> Self {
         Self::with_owner(wanted, found, TableOwner::AsFound)
     }
 
     /// Compares, the owner of the table as well.
-    pub fn with_owner(wanted: &'a Ruleset, found: &Found, owner: TableOwner) -> Self {
+    pub fn with_owner(wanted: &Ruleset, found: &Found, owner: TableOwner) -> Self {
         let mut plan = Self::default();
         match found.table {
             // The kernel changes these flags only when a process takes over a table that persists
@@ -109,7 +111,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Deletes the table with all its content and creates it again.
-    pub fn recreate(wanted: &'a Ruleset, found: &Found, owner: TableOwner) -> Self {
+    pub fn recreate(wanted: &Ruleset, found: &Found, owner: TableOwner) -> Self {
         let mut plan = Self::default();
         match &found.table {
             None => plan.compare(wanted, found, owner.flags().unwrap_or(0)),
@@ -121,23 +123,20 @@ impl<'a> Plan<'a> {
     }
 
     /// Replaces the elements of these sets too, if nothing else in the plan does.
-    pub(super) fn refill(&mut self, wanted: &'a Ruleset, sets: &[SetSpec]) {
+    pub(super) fn refill(&mut self, wanted: &Ruleset, sets: &[SetSpec]) {
         for set in sets.iter().filter_map(|id| wanted.set(*id)) {
-            if !self
-                .steps
-                .iter()
-                .any(|step| matches!(step, Step::AddElements(other) if other.id == set.id))
-            {
-                self.steps.extend([Step::FlushSet(set.id.name.to_owned()), Step::AddElements(set)]);
+            if !self.steps.contains(&Step::AddElements(set.id)) {
+                self.steps.extend(refill(set));
             }
         }
     }
 
-    fn replace(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
+    fn replace(&mut self, wanted: &Ruleset, found: &Found, flags: u32) {
         let carry = wanted.sets.iter().filter(|set| {
             found.sets.iter().any(|old| old.name == set.id.name && is_carried(set, old))
         });
-        self.steps.push(Step::DeleteTable(carry.map(|set| set.id).collect()));
+        self.carried.extend(carry.map(|set| set.id));
+        self.steps.push(Step::DeleteTable);
         self.compare(wanted, &Found::default(), flags);
     }
 
@@ -145,7 +144,7 @@ impl<'a> Plan<'a> {
         self.difference.get_or_insert_with(what);
     }
 
-    fn compare(&mut self, wanted: &'a Ruleset, found: &Found, flags: u32) {
+    fn compare(&mut self, wanted: &Ruleset, found: &Found, flags: u32) {
         let fault = match found.table {
             None => Some("the table is missing"),
             Some(TableInfo { flags, .. }) if flags & table_flag::DORMANT != 0 => {
@@ -157,13 +156,11 @@ impl<'a> Plan<'a> {
             self.differs(|| fault.to_owned());
             self.steps.push(Step::AddTable(flags));
         }
-        let (delete_sets, add_sets, refill) = self.compare_sets(wanted, found);
-        let replaces_set =
-            delete_sets.iter().any(|step| matches!(step, Step::DeleteSet { carry: Some(_), .. }))
-                || {
-                    // A set replaces one of the same name, which rules may use.
-                    add_sets.iter().any(|set| found.sets.iter().any(|old| old.name == set.id.name))
-                };
+        let (delete_sets, add_sets) = self.compare_sets(wanted, found);
+        // A set that replaces one of the same name, which rules may use.
+        let replaces_set = add_sets.iter().any(|step| {
+            matches!(step, Step::AddSet(id) if found.sets.iter().any(|old| old.name == id.name))
+        });
         let (delete_chains, add_chains) = self.compare_chains(wanted, found);
         let rules_differ = self.compare_rules(wanted, found)
             || replaces_set
@@ -178,45 +175,33 @@ impl<'a> Plan<'a> {
         self.steps.extend(delete_sets);
         self.steps.extend(delete_chains);
         self.delete_objects(found);
-        for set in add_sets {
-            self.steps.push(Step::AddSet(set));
-            self.steps.push(Step::AddElements(set));
-        }
-        for set in refill {
-            self.steps.push(Step::FlushSet(set.id.name.to_owned()));
-            self.steps.push(Step::AddElements(set));
-        }
-        self.steps.extend(add_chains.into_iter().map(Step::AddChain));
+        self.steps.extend(add_sets);
+        self.steps.extend(add_chains);
         if rules_differ {
-            self.steps.extend(wanted.chains.iter().map(Step::AddRules));
+            self.steps.extend(wanted.chains.iter().map(|chain| Step::AddRules(chain.name)));
         }
     }
 
-    /// Sets to delete, to add, and to refill.
-    fn compare_sets(
-        &mut self,
-        wanted: &'a Ruleset,
-        found: &Found,
-    ) -> (Vec<Step<'a>>, Vec<&'a Set>, Vec<&'a Set>) {
-        let (mut delete, mut add, mut refill) = (Vec::new(), Vec::new(), Vec::new());
+    /// Deletes sets; creates and refills sets.
+    fn compare_sets(&mut self, wanted: &Ruleset, found: &Found) -> (Vec<Step>, Vec<Step>) {
+        let (mut delete, mut add, mut refilled) = (Vec::new(), Vec::new(), Vec::new());
         for set in &wanted.sets {
             let name = set.id.name;
-            match found.sets.iter().find(|old| old.name == name) {
-                None => {
-                    self.differs(|| format!("set {name} is missing"));
-                    add.push(set);
+            let old = found.sets.iter().find(|old| old.name == name);
+            let difference = match old {
+                None => Some(format!("set {name} is missing")),
+                Some(old) => set_difference(set, old).map(|how| format!("set {name}: {how}")),
+            };
+            if let Some(difference) = difference {
+                self.differs(|| difference);
+                if let Some(old) = old {
+                    self.carried.extend(is_carried(set, old).then_some(set.id));
+                    delete.push(Step::DeleteSet(name.to_owned()));
                 }
-                Some(old) => {
-                    if let Some(how) = set_difference(set, old) {
-                        self.differs(|| format!("set {name}: {how}"));
-                        let carry = is_carried(set, old).then_some(set.id);
-                        delete.push(Step::DeleteSet { name: name.to_owned(), carry });
-                        add.push(set);
-                    } else if set.owner == Owner::Config && !has_elements(set, found) {
-                        self.differs(|| format!("set {name} has other elements"));
-                        refill.push(set);
-                    }
-                }
+                add.extend([Step::AddSet(set.id), Step::AddElements(set.id)]);
+            } else if set.owner == Owner::Config && !has_elements(set, found) {
+                self.differs(|| format!("set {name} has other elements"));
+                refilled.extend(refill(set));
             }
         }
         for old in &found.sets {
@@ -229,35 +214,30 @@ impl<'a> Plan<'a> {
                     // when the elements are deleted.
                     delete.push(Step::FlushSet(old.name.clone()));
                 }
-                delete.push(Step::DeleteSet { name: old.name.clone(), carry: None });
+                delete.push(Step::DeleteSet(old.name.clone()));
             }
         }
-        (delete, add, refill)
+        add.append(&mut refilled);
+        (delete, add)
     }
 
-    fn compare_chains(
-        &mut self,
-        wanted: &'a Ruleset,
-        found: &Found,
-    ) -> (Vec<Step<'a>>, Vec<&'a Chain>) {
+    /// Deletes chains; creates chains.
+    fn compare_chains(&mut self, wanted: &Ruleset, found: &Found) -> (Vec<Step>, Vec<Step>) {
         let (mut delete, mut add) = (Vec::new(), Vec::new());
         for chain in &wanted.chains {
-            match found.chains.iter().find(|old| old.name == chain.name) {
-                None => {
-                    self.differs(|| format!("chain {} is missing", chain.name));
-                    add.push(chain);
+            let name = chain.name;
+            let base = chain
+                .base
+                .map(|base| (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned()));
+            match found.chains.iter().find(|old| old.name == name) {
+                Some(old) if old.base == base => continue,
+                Some(_) => {
+                    self.differs(|| format!("chain {name} is hooked differently"));
+                    delete.push(Step::DeleteChain(name.to_owned()));
                 }
-                Some(old) => {
-                    let base = chain.base.map(|base| {
-                        (base.hook as u32, base.priority, NF_ACCEPT, "filter".to_owned())
-                    });
-                    if old.base != base {
-                        self.differs(|| format!("chain {} is hooked differently", chain.name));
-                        delete.push(Step::DeleteChain(old.name.clone()));
-                        add.push(chain);
-                    }
-                }
+                None => self.differs(|| format!("chain {name} is missing")),
             }
+            add.push(Step::AddChain(name));
         }
         for old in found.chains.iter().filter(|old| !old.implicit) {
             if !wanted.chains.iter().any(|chain| chain.name == old.name) {
@@ -301,14 +281,21 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Replaces the elements of a set by those of the model.
+fn refill(set: &Set) -> [Step; 2] {
+    [Step::FlushSet(set.id.name.to_owned()), Step::AddElements(set.id)]
+}
+
 /// Whether the elements of the old set go into the new one. A set of the configuration is filled
 /// from the configuration; elements of a transient set come back by themselves.
 fn is_carried(set: &Set, old: &SetInfo) -> bool {
-    let same_key =
-        old.key_type == encode::key_type(set.id) && old.key_len == encode::key_len(set.id);
     let same_shape = (old.flags & set_flag::INTERVAL != 0) == set.id.interval;
     let is_set = old.flags & set_flag::MAP == 0;
-    is_set && set.owner != Owner::Config && same_key && same_shape && !set.id.transient
+    is_set && set.owner != Owner::Config && has_key(set, old) && same_shape && !set.id.transient
+}
+
+fn has_key(set: &Set, found: &SetInfo) -> bool {
+    found.key_type == encode::key_type(set.id) && found.key_len == encode::key_len(set.id)
 }
 
 /// How a set's definition differs.
@@ -320,11 +307,7 @@ pub(super) fn set_difference(wanted: &Set, found: &SetInfo) -> Option<&'static s
         .map(Expr::at_rest)
         .eq(wanted.counter.then_some(Expr::Counter { packets: 0, bytes: 0 }));
     let checks = [
-        (
-            found.key_type == encode::key_type(wanted.id)
-                && found.key_len == encode::key_len(wanted.id),
-            "the key is another",
-        ),
+        (has_key(wanted, found), "the key is another"),
         (found.flags == encode::set_flags(wanted), "the flags are others"),
         (found.size == wanted.size, "the size is another"),
         (found.timeout == wanted.timeout, "the timeout is another"),
@@ -402,8 +385,8 @@ mod tests {
         }
     }
 
-    fn steps(plan: &Plan<'_>) -> Vec<String> {
-        plan.steps.iter().map(|step| step.kind().to_string()).collect()
+    fn steps(plan: &Plan) -> Vec<String> {
+        plan.steps.iter().map(|step| step.to_string()).collect()
     }
 
     #[test]
@@ -441,9 +424,8 @@ mod tests {
         let mut found = faithful(&ruleset);
         found.sets[0].size = Some(5);
         let plan = Plan::new(&ruleset, &found);
-        assert!(
-            plan.steps.contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: Some(HOSTS) })
-        );
+        assert!(plan.steps.contains(&Step::DeleteSet("hosts".to_owned())));
+        assert_eq!(plan.carried, [HOSTS]);
         assert_eq!(plan.steps.first(), Some(&Step::FlushRules), "a set in use cannot be deleted");
         assert_eq!(steps(&plan).iter().filter(|step| step.contains("set ")).count(), 3);
     }
@@ -477,7 +459,7 @@ mod tests {
         }
         let table = found(0);
         let plan = Plan::with_owner(&ruleset, &table, TableOwner::Owned);
-        let carried: Vec<SetSpec> = plan.steps.iter().flat_map(Step::carried).copied().collect();
+        let carried = plan.carried;
         assert!(
             carried.contains(&HOSTS) && carried.contains(&PAIRS) && !carried.contains(&PORTS),
             "{carried:?}"
@@ -516,10 +498,8 @@ mod tests {
         let ruleset = ruleset();
         let mut found = faithful(&ruleset);
         found.sets[0].flags |= set_flag::MAP;
-        assert!(
-            Plan::new(&ruleset, &found)
-                .steps
-                .contains(&Step::DeleteSet { name: "hosts".to_owned(), carry: None })
-        );
+        let plan = Plan::new(&ruleset, &found);
+        assert!(plan.steps.contains(&Step::DeleteSet("hosts".to_owned())));
+        assert!(plan.carried.is_empty());
     }
 }

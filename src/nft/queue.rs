@@ -8,13 +8,12 @@
 use rustix::io::Errno;
 
 use super::conn::Connection;
-use super::encode;
 use super::error::Error;
 use super::expr::Expr;
 use super::lower::lower;
-use super::model::{QueueBy, Rule, Statement};
-use super::numbers::{NFPROTO_INET, SUBSYSTEM, attr, message};
-use crate::netlink::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Open, Writer};
+use super::model::{Chain, QueueBy, Rule, Statement};
+use super::numbers::{attr, message};
+use crate::netlink::message::NLM_F_ACK;
 
 impl Connection {
     /// The way in which this kernel queues packets, nf_tables' own expression preferred; `None` if
@@ -40,35 +39,14 @@ impl Connection {
         let (mut asked, mut last) = (0, 0);
         // Not the schema's own table: another connection may own that one.
         let scratch = format!("{}_try", self.schema.table.name);
-        let failures = self.try_transaction(None, |out, sequence| {
-            let mut next = || std::mem::replace(sequence, sequence.wrapping_add(1));
-            let open = |out: &mut Writer, kind, flags, sequence| {
-                let message = begin(out, kind, flags, sequence);
-                // For tables, chains and rules alike, the table's name is attribute 1.
-                out.attr_str(attr::TABLE_NAME, &scratch);
-                message
-            };
-            let table = open(out, message::NEWTABLE, NLM_F_CREATE, next());
-            out.end_message(table);
-            let chain = open(out, message::NEWCHAIN, NLM_F_CREATE, next());
-            out.attr_str(attr::CHAIN_NAME, "c");
-            out.end_message(chain);
-            asked = next();
-            let rule = open(out, message::NEWRULE, NLM_F_CREATE | NLM_F_APPEND, asked);
-            out.attr_str(attr::RULE_CHAIN, "c");
-            let list = out.begin_nest(attr::RULE_EXPRESSIONS);
-            for expr in expressions {
-                let nest = out.begin_nest(attr::LIST_ELEM);
-                encode::expression(out, expr);
-                out.end_nest(nest);
-            }
-            out.end_nest(list);
-            out.end_message(rule);
-            last = *sequence;
+        let failures = self.try_transaction(&scratch, None, |batch| {
+            batch.new_table(0);
+            batch.new_chain(&Chain { name: "c", base: None, rules: Vec::new() });
+            asked = batch.sequence();
+            batch.new_rule("c", expressions);
+            last = batch.sequence();
             // There is no such chain, so nothing is committed.
-            let nothing = open(out, message::DELCHAIN, NLM_F_ACK, *sequence);
-            out.attr_str(attr::CHAIN_NAME, "none");
-            out.end_message(nothing);
+            batch.of_object(message::DELCHAIN, NLM_F_ACK, attr::CHAIN_NAME, "none");
         })?;
         let unknown = [Errno::NOENT, Errno::OPNOTSUPP, Errno::INVAL, Errno::PROTONOSUPPORT]
             .map(Errno::raw_os_error);
@@ -86,10 +64,4 @@ impl Connection {
             }),
         }
     }
-}
-
-fn begin(out: &mut Writer, kind: u16, flags: u16, sequence: u32) -> Open {
-    let message = out.begin_message((SUBSYSTEM << 8) | kind, NLM_F_REQUEST | flags, sequence);
-    out.nfgenmsg(NFPROTO_INET, 0);
-    message
 }

@@ -84,3 +84,31 @@ pub enum DataType {
     /// `ifname`, 16 bytes (IFNAMSIZ).
     IfName,
 }
+
+impl DataType {
+    /// nft's word, nft's number (nftables, datatype.h), and bytes.
+    const fn facts(self) -> (&'static str, u32, u32) {
+        match self {
+            Self::Ipv4Addr => ("ipv4_addr", 7, 4),
+            Self::Ipv6Addr => ("ipv6_addr", 8, 16),
+            Self::InetProto => ("inet_proto", 12, 1),
+            Self::InetService => ("inet_service", 13, 2),
+            Self::IfName => ("ifname", 41, 16),
+        }
+    }
+
+    /// nft's word.
+    pub(super) const fn name(self) -> &'static str {
+        self.facts().0
+    }
+
+    /// nft's number.
+    pub(super) const fn number(self) -> u32 {
+        self.facts().1
+    }
+
+    /// Bytes of a value.
+    pub(super) const fn len(self) -> u32 {
+        self.facts().2
+    }
+}

@@ -10,7 +10,7 @@ use super::model::{
     QueueBy, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset, Selector, Set, Statement, Verdict,
     ct_state, prefix_mask, protocol, tcp_flag,
 };
-use super::schema::{DataType, Table};
+use super::schema::Table;
 
 /// How the text is meant to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ fn separate(out: &mut String, first: &mut bool) {
 
 fn write_set(out: &mut String, set: &Set) -> fmt::Result {
     writeln!(out, "\tset {} {{", set.id.name)?;
-    let types: Vec<_> = set.id.key.iter().map(|kind| data_type(*kind)).collect();
+    let types: Vec<_> = set.id.key.iter().map(|kind| kind.name()).collect();
     writeln!(out, "\t\ttype {}", types.join(" . "))?;
     let flags: Vec<_> = [
         ("interval", set.id.interval),
@@ -120,11 +120,8 @@ fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
     if !rule.why.is_empty() {
         writeln!(out, "\t\t# {}", rule.why)?;
     }
-    if rule
-        .statements
-        .iter()
-        .any(|statement| matches!(statement, Statement::Queue { by: QueueBy::Xt, .. }))
-    {
+    let is_xt = |statement: &_| matches!(statement, Statement::Queue { by: QueueBy::Xt, .. });
+    if rule.statements.iter().any(is_xt) {
         writeln!(
             out,
             "\t\t# this kernel has no nft_queue: in force is the xt target NFQUEUE, which does the same and which nft cannot load"
@@ -195,12 +192,17 @@ fn write_match(out: &mut String, selector: Selector, op: Op, operand: Operand) -
         Op::Ne => " != ",
         Op::Lt => " < ",
         Op::Le => " <= ",
+        Op::Gt => " > ",
+        Op::Ge => " >= ",
     });
     match operand {
-        Operand::Number(number) => match symbol(selector, number) {
-            Some(symbol) => out.write_str(symbol),
-            None => write!(out, "{number}"),
-        },
+        Operand::Number(number) => {
+            let is_this = |(of, value, _): &&(_, _, _)| (*of, *value) == (selector, number);
+            match SYMBOLS.iter().find(is_this) {
+                Some((.., symbol)) => out.write_str(symbol),
+                None => write!(out, "{number}"),
+            }
+        }
         Operand::Ports(first, last) => write!(out, "{first}-{last}"),
         Operand::Address(address) => write!(out, "{address}"),
         Operand::Set(set) => write!(out, "@{}", set.name),
@@ -230,42 +232,20 @@ fn name(selector: Selector) -> String {
     name.to_owned()
 }
 
-/// nft's word for a number, where it has one.
-fn symbol(selector: Selector, number: u32) -> Option<&'static str> {
-    match selector {
-        Selector::Iif if number == LOOPBACK_INDEX => Some("lo"),
-        Selector::PktType if number == PACKET_HOST => Some("host"),
-        Selector::FibSaddrType | Selector::FibDaddrType => match number {
-            RTN_UNICAST => Some("unicast"),
-            RTN_LOCAL => Some("local"),
-            _ => None,
-        },
-        Selector::NfProto => match u8::try_from(number) {
-            Ok(NFPROTO_IPV4) => Some("ipv4"),
-            Ok(NFPROTO_IPV6) => Some("ipv6"),
-            _ => None,
-        },
-        Selector::L4Proto => match u8::try_from(number) {
-            Ok(protocol::TCP) => Some("tcp"),
-            Ok(protocol::UDP) => Some("udp"),
-            Ok(protocol::SCTP) => Some("sctp"),
-            _ => None,
-        },
-        Selector::Iif
-        | Selector::IifName
-        | Selector::PktType
-        | Selector::Ip4Saddr
-        | Selector::Ip6Saddr
-        | Selector::Ip6SaddrPrefix(_)
-        | Selector::TcpDport
-        | Selector::UdpDport
-        | Selector::UdpSport
-        | Selector::SctpDport
-        | Selector::ThDport
-        | Selector::SctpChunk
-        | Selector::SocketTransparent => None,
-    }
-}
+/// nft's words for numbers.
+const SYMBOLS: [(Selector, u32, &str); 11] = [
+    (Selector::Iif, LOOPBACK_INDEX, "lo"),
+    (Selector::PktType, PACKET_HOST, "host"),
+    (Selector::FibSaddrType, RTN_UNICAST, "unicast"),
+    (Selector::FibSaddrType, RTN_LOCAL, "local"),
+    (Selector::FibDaddrType, RTN_UNICAST, "unicast"),
+    (Selector::FibDaddrType, RTN_LOCAL, "local"),
+    (Selector::NfProto, NFPROTO_IPV4 as u32, "ipv4"),
+    (Selector::NfProto, NFPROTO_IPV6 as u32, "ipv6"),
+    (Selector::L4Proto, protocol::TCP as u32, "tcp"),
+    (Selector::L4Proto, protocol::UDP as u32, "udp"),
+    (Selector::L4Proto, protocol::SCTP as u32, "sctp"),
+];
 
 fn concat(key: &[Selector]) -> String {
     key.iter().map(|selector| name(*selector)).collect::<Vec<_>>().join(" . ")
@@ -293,16 +273,6 @@ fn flags(bits: u8) -> String {
 /// `&` binds tighter than `|`.
 fn in_brackets(bits: u8) -> String {
     if bits.count_ones() > 1 { format!("({})", flags(bits)) } else { flags(bits) }
-}
-
-fn data_type(kind: DataType) -> &'static str {
-    match kind {
-        DataType::Ipv4Addr => "ipv4_addr",
-        DataType::Ipv6Addr => "ipv6_addr",
-        DataType::InetProto => "inet_proto",
-        DataType::InetService => "inet_service",
-        DataType::IfName => "ifname",
-    }
 }
 
 /// The timeout of an element that a rule adds, if it is not the set's own.

@@ -11,7 +11,7 @@ use super::command::Taken;
 use super::{PREROUTING, PacketThread};
 use crate::capture::batching::Batching;
 use crate::capture::shedding::Shedding;
-use crate::capture::{self, PACKETS_PER_READ, PACKETS_PER_WAKE, PacketSource, TIME_PER_WAKE};
+use crate::capture::{self, PACKETS_PER_READ, PACKETS_PER_WAKE, TIME_PER_WAKE};
 use crate::enforce::{Hold, Observer};
 use crate::engine::MonoTime;
 use crate::errors::error_chain;

@@ -28,8 +28,8 @@ pub use self::command::Reload;
 use self::command::{Command, Setup};
 use self::intake::Intake;
 use self::queue::PacketQueues;
+use crate::capture;
 use crate::capture::nflog::{Listener, Settings};
-use crate::capture::{self, PacketSource};
 use crate::config::{Config, OwnTable};
 use crate::decoy::{self, Decoy};
 use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, InForce, Kernel, Nftables, Observer};
@@ -89,7 +89,7 @@ impl PacketThread {
         let found = kernel.read(&setup.ruleset)?;
         if let Some(group) = enforce::former_group(&found)
             && group != setup.config.capture.group
-            && let Err(error @ capture::Error::GroupInUse { .. }) =
+            && let Err(error @ capture::Error::InUse { .. }) =
                 Listener::bind(Settings::of_group(group))
         {
             return Err(StartError::TableInUse(error));

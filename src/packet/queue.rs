@@ -16,8 +16,7 @@ use super::command::Queues;
 use super::{Observers, PacketThread};
 use crate::capture::nfqueue::{Kind, Listener, Settings};
 use crate::capture::{
-    self, PACKETS_PER_READ, PACKETS_PER_WAKE, PacketSource, TIME_PER_WAKE, Verdict, Waiting,
-    WaitingSource, nfqueue,
+    self, PACKETS_PER_READ, PACKETS_PER_WAKE, TIME_PER_WAKE, Verdict, Waiting, nfqueue,
 };
 use crate::config::Config;
 use crate::enforce::{Enforcer, Hold, Nftables};

@@ -28,19 +28,19 @@ use crate::wire::{self, sctp, tcp::Flags};
 
 /// Destination ports of UDP traceroute: the base port and one for each probe that traceroute(8)
 /// sends by default (30 hops of 3), rounded up.
-const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
+pub(crate) const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
 
 /// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history
 /// (`HIS_ARRAY_SIZE` in tracepath.c). Without an answer it continues for 30 hops, and a dropped
 /// probe has no answer.
-const TRACEPATH: RangeInclusive<u16> = 44444..=44507;
+pub(crate) const TRACEPATH: RangeInclusive<u16> = 44444..=44507;
 
 /// DNS (RFC 1035, 4.2.1).
 const DOMAIN: u16 = 53;
 
 /// First port that any user may bind. A datagram from a lower port comes from a service and is most
 /// likely an answer.
-const FIRST_UNPRIVILEGED: u16 = 1024;
+pub(crate) const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// Why a packet is no probe; the names are status counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

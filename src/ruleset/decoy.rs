@@ -8,12 +8,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Builder, service};
 use crate::nft::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, PACKET_HOST,
-    RTN_LOCAL, RTN_UNICAST, Rule, Selector, Statement, Verdict, protocol, tcp_flag,
+    Chain, Hook, NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, RTN_LOCAL, RTN_UNICAST, Rule, Selector,
+    Statement, Verdict, protocol, tcp_flag,
 };
 use crate::ruleset::SetId;
 use crate::ruleset::statements::{
-    back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, only_flags, opens, rule,
+    back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified, is_in, is_not,
+    is_protocol, only_flags, opens, rule,
 };
 
 /// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the
@@ -39,8 +40,8 @@ const DECOY_ANSWER: &str = "decoy_answer";
 impl Builder<'_> {
     /// Protocol number, selector and set of the ports of each transport in connect mode.
     pub(super) fn decoy_ports(&self) -> impl Iterator<Item = (u8, Selector, SetId)> {
-        let tcp = self.decoys.tcp.then_some((protocol::TCP, Selector::TcpDport, SetId::TcpPorts));
-        let udp = self.decoys.udp.then_some((protocol::UDP, Selector::UdpDport, SetId::UdpPorts));
+        let tcp = self.tcp_decoys.then_some((protocol::TCP, Selector::TcpDport, SetId::TcpPorts));
+        let udp = self.udp_decoys.then_some((protocol::UDP, Selector::UdpDport, SetId::UdpPorts));
         tcp.into_iter().chain(udp)
     }
 
@@ -49,7 +50,7 @@ impl Builder<'_> {
     /// continues to `watch` as in stealth mode.
     pub(super) fn decoy(&self) -> Vec<Chain> {
         let mut chains = vec![self.decoy_answer()];
-        if self.decoys.tcp {
+        if self.tcp_decoys {
             chains.extend([
                 self.decoy_new(DECOY_SYN, "logged first: the daemon waits for the handshake"),
                 self.decoy_new(
@@ -59,7 +60,7 @@ impl Builder<'_> {
                 decoy_tcp(),
             ]);
         }
-        if self.decoys.udp {
+        if self.udp_decoys {
             let mut chain = self.decoy_new(DECOY_UDP, "logged first");
             chain.rules.splice(0..0, decoy_not_ours());
             chains.push(chain);
@@ -82,39 +83,20 @@ impl Builder<'_> {
                 "a source address that is not unicast, which `watch` drops",
                 [is_not(Selector::FibSaddrType, RTN_UNICAST), back()],
             ),
-            rule(
-                "",
-                [
-                    matches(
-                        Selector::Ip6Saddr,
-                        Op::Eq,
-                        Operand::Address(Ipv6Addr::UNSPECIFIED.into()),
-                    ),
-                    back(),
-                ],
-            ),
+            rule("", [is_from_unspecified(), back()]),
         ];
         let of = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
-        known.extend(self.decoy_ports().map(|(number, ..)| {
-            rule("", [is(Selector::L4Proto, u32::from(number)), goto(of(number))])
-        }));
+        known.extend(
+            self.decoy_ports()
+                .map(|(number, ..)| rule("", [is_protocol(number), goto(of(number))])),
+        );
         chains.push(chain(DECOY_HOST, known));
-        let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
-        if !self.config.interfaces.is_empty() {
-            rules.push(rule(
-                "only the watched interfaces",
-                [is_not_in(Selector::IifName, SetId::Interfaces), back()],
-            ));
-        }
+        let mut rules = self.not_watched();
         // The ports before any routing lookup: every packet to the host passes here.
         rules.extend(self.decoy_ports().map(|(_, selector, ports)| {
             rule("ports with a decoy", [is_in(selector, ports), goto(DECOY_HOST)])
         }));
-        chains.push(Chain {
-            name: DECOY,
-            base: Some(Base { hook: Hook::Prerouting, priority: DECOY_PRIORITY }),
-            rules,
-        });
+        chains.push(base_chain(DECOY, Hook::Prerouting, DECOY_PRIORITY, rules));
         chains
     }
 
@@ -138,15 +120,8 @@ impl Builder<'_> {
         ];
         let to = |number: u8, (family, listener): (u8, SocketAddr)| {
             let family = is(Selector::NfProto, u32::from(family));
-            rule(
-                "",
-                [
-                    family,
-                    is(Selector::L4Proto, u32::from(number)),
-                    Statement::Tproxy(listener),
-                    Statement::Verdict(Verdict::Accept),
-                ],
-            )
+            let accept = Statement::Verdict(Verdict::Accept);
+            rule("", [family, is_protocol(number), Statement::Tproxy(listener), accept])
         };
         let mut rules: Vec<_> = self
             .decoy_ports()
@@ -161,9 +136,11 @@ impl Builder<'_> {
 
 /// Packets to a decoy's port that are not for the decoy.
 fn decoy_not_ours() -> [Rule; 2] {
-    let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
     [
-        rule("a socket accepts it: of a service, or of a connection to the decoy", [live, back()]),
+        rule(
+            "a socket accepts it: of a service, or of a connection to the decoy",
+            [has_socket(), back()],
+        ),
         service(),
     ]
 }

@@ -11,22 +11,21 @@ pub mod reflex;
 pub mod sets;
 mod statements;
 
-use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::{ClosedPorts, Config, Mode, PortSet};
+use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
-    Base, Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL,
-    RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement, ct_state, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST,
+    Rule, Ruleset, Selector, Set, Statement, ct_state, protocol, tcp_flag,
 };
-use crate::nft::{Key, SetSpec};
 
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::statements::{
-    LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_not, is_not_in, matches, opens, rule,
-    to_service,
+    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified,
+    is_in, is_not, is_not_in, is_protocol, log, matches, opens, rule, to_service, update,
 };
 
 pub use self::reflex::held_prefix;
@@ -102,15 +101,14 @@ const SCTP_PROBE: &str = "sctp_probe";
 /// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this
 /// host's own connections start.
 pub fn for_config(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
-    let decoys =
-        Decoys { tcp: config.has_decoys(&config.tcp), udp: config.has_decoys(&config.udp) };
     let end = if config.closed_ports == ClosedPorts::Drop { drop() } else { back() };
-    let reflex = Reflex::of(config, end, log);
+    let reflex = Reflex::of(config, end);
     let builder = Builder {
         config,
         tcp: config.tcp.watched(),
         udp: config.udp.watched(),
-        decoys,
+        tcp_decoys: config.has_decoys(&config.tcp),
+        udp_decoys: config.has_decoys(&config.udp),
         ephemeral,
         reflex,
     };
@@ -121,16 +119,11 @@ struct Builder<'a> {
     config: &'a Config,
     tcp: PortSet,
     udp: PortSet,
-    decoys: Decoys,
+    /// The transport is in connect mode.
+    tcp_decoys: bool,
+    udp_decoys: bool,
     ephemeral: RangeInclusive<u16>,
     reflex: Option<Reflex>,
-}
-
-/// The transports in connect mode.
-#[derive(Clone, Copy)]
-struct Decoys {
-    tcp: bool,
-    udp: bool,
 }
 
 impl Builder<'_> {
@@ -138,12 +131,10 @@ impl Builder<'_> {
         let blocked = |id: SetId, comment| {
             // Networks are blocked by commands only, so only hosts need a bound. A size of 0 would
             // be no bound.
-            let size = (!id.is_interval()).then_some(self.config.block.total.max(1));
-            let counter = !id.counts_each();
             Set {
-                size,
+                size: (!id.is_interval()).then_some(self.config.block.total.max(1)),
                 timeouts: true,
-                counter,
+                counter: !id.counts_each(),
                 comment: Some(comment),
                 ..Set::plain(id, Owner::Daemon)
             }
@@ -158,6 +149,7 @@ impl Builder<'_> {
             ..Set::plain(id, Owner::Daemon)
         };
         let ports = |id, ports: &PortSet| Set {
+            comment: Some("watched"),
             elements: ports
                 .ranges()
                 .iter()
@@ -184,10 +176,10 @@ impl Builder<'_> {
             });
         }
         if !self.tcp.is_empty() {
-            sets.push(Set { comment: Some("watched"), ..ports(SetId::TcpPorts, &self.tcp) });
+            sets.push(ports(SetId::TcpPorts, &self.tcp));
         }
         if !self.udp.is_empty() {
-            sets.push(Set { comment: Some("watched"), ..ports(SetId::UdpPorts, &self.udp) });
+            sets.push(ports(SetId::UdpPorts, &self.udp));
         }
         if self.watches() {
             sets.push(Set {
@@ -249,64 +241,39 @@ impl Builder<'_> {
             chains.push(self.udp_probe());
         }
         chains.push(self.watch());
-        if self.decoys.tcp || self.decoys.udp {
+        if self.tcp_decoys || self.udp_decoys {
             chains.extend(self.decoy());
         }
         chains
     }
 
     fn gate(&self) -> Chain {
-        let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix);
-        let gate = |why, selector, blocked, address, allowed| {
-            rule(
-                why,
-                [
-                    is_in(selector, blocked),
-                    // Looked up only after a hit, so that ordinary traffic costs nothing more.
-                    is_not_in(address, allowed),
-                    Statement::Counter,
-                    drop(),
-                ],
-            )
-        };
-        if self.config.mode == Mode::Observe {
-            // Existing blocks stay in the sets, for when the mode is `enforce` again; no rule looks
-            // them up.
-            return Chain {
-                name: "gate",
-                base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }),
-                rules: Vec::new(),
+        // In mode observe, existing blocks stay in the sets, for when the mode is `enforce` again; no
+        // rule looks them up.
+        let mut rules = Vec::new();
+        if self.config.mode == Mode::Enforce {
+            let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix);
+            let (ip4, ip6) = (Selector::Ip4Saddr, Selector::Ip6Saddr);
+            let gate = |why, selector, blocked, address, allowed| {
+                // Looked up only after a hit, so that ordinary traffic costs nothing more.
+                let is_not_allowed = is_not_in(address, allowed);
+                let is_blocked = is_in(selector, blocked);
+                rule(why, [is_blocked, is_not_allowed, Statement::Counter, drop()])
             };
+            let why = "blocked sources are dropped, unless they are allowed";
+            rules.extend([
+                gate(why, ip4, SetId::Blocked4, ip4, SetId::Allowed4),
+                gate("", prefix, SetId::Blocked6, ip6, SetId::Allowed6),
+                gate("", ip4, SetId::BlockedNets4, ip4, SetId::Allowed4),
+                gate("", ip6, SetId::BlockedNets6, ip6, SetId::Allowed6),
+            ]);
+            rules.extend(self.reflex.iter().flat_map(Reflex::gate));
         }
-        let mut rules = vec![
-            gate(
-                "blocked sources are dropped, unless they are allowed",
-                Selector::Ip4Saddr,
-                SetId::Blocked4,
-                Selector::Ip4Saddr,
-                SetId::Allowed4,
-            ),
-            gate("", prefix, SetId::Blocked6, Selector::Ip6Saddr, SetId::Allowed6),
-            gate("", Selector::Ip4Saddr, SetId::BlockedNets4, Selector::Ip4Saddr, SetId::Allowed4),
-            gate("", Selector::Ip6Saddr, SetId::BlockedNets6, Selector::Ip6Saddr, SetId::Allowed6),
-        ];
-        rules.extend(self.reflex.iter().flat_map(Reflex::gate));
-        Chain {
-            name: "gate",
-            base: Some(Base { hook: Hook::Prerouting, priority: GATE_PRIORITY }),
-            rules,
-        }
+        base_chain("gate", Hook::Prerouting, GATE_PRIORITY, rules)
     }
 
-    fn watch(&self) -> Chain {
-        let tcp = |verdict| [is(Selector::L4Proto, u32::from(protocol::TCP)), verdict];
-        let udp = |verdict| [is(Selector::L4Proto, u32::from(protocol::UDP)), verdict];
-        let sctp = |verdict| [is(Selector::L4Proto, u32::from(protocol::SCTP)), verdict];
-        let live = matches(Selector::SocketTransparent, Op::Le, Operand::Number(1));
-        let forged = match self.config.mode {
-            Mode::Enforce => drop(),
-            Mode::Observe => back(),
-        };
+    /// What `watch` and connect mode do not look at.
+    fn not_watched(&self) -> Vec<Rule> {
         let mut rules = vec![rule("own traffic", [is(Selector::Iif, LOOPBACK_INDEX), back()])];
         if !self.config.interfaces.is_empty() {
             rules.push(rule(
@@ -314,6 +281,15 @@ impl Builder<'_> {
                 [is_not_in(Selector::IifName, SetId::Interfaces), back()],
             ));
         }
+        rules
+    }
+
+    fn watch(&self) -> Chain {
+        let forged = match self.config.mode {
+            Mode::Enforce => drop(),
+            Mode::Observe => back(),
+        };
+        let mut rules = self.not_watched();
         rules.extend([
             rule(
                 "live connections",
@@ -340,13 +316,11 @@ impl Builder<'_> {
                 [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
             ));
         }
-        let [is_tcp, to_open] = tcp(goto(OPEN));
         rules.push(rule(
             "a socket accepts the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent has no value without a socket",
-            [is_tcp, live.clone(), to_open],
+            [is_protocol(protocol::TCP), has_socket(), goto(OPEN)],
         ));
-        let [is_udp, to_open] = udp(goto(OPEN));
-        rules.push(rule("", [is_udp, live, to_open]));
+        rules.push(rule("", [is_protocol(protocol::UDP), has_socket(), goto(OPEN)]));
         rules.extend([
             rule(
                 "spoofed: an own, broadcast or multicast source address from the wire",
@@ -354,34 +328,20 @@ impl Builder<'_> {
             ),
             rule(
                 "the unspecified address, which the routing lookup does not reject",
-                [
-                    matches(
-                        Selector::Ip6Saddr,
-                        Op::Eq,
-                        Operand::Address(Ipv6Addr::UNSPECIFIED.into()),
-                    ),
-                    forged,
-                ],
+                [is_from_unspecified(), forged],
             ),
         ]);
-        let (tcp_chain, sctp_chain) = if self.tcp.is_empty() {
-            (back(), back())
-        } else {
-            (goto(TCP_PROBE), goto(SCTP_PROBE))
-        };
-        let udp_chain = if self.udp.is_empty() { back() } else { goto(UDP_PROBE) };
-        rules.push(rule("no socket accepts the remaining packets", tcp(tcp_chain)));
-        rules.push(rule("", udp(udp_chain)));
-        rules.push(rule("", sctp(sctp_chain)));
+        let to = |ports: &PortSet, chain| if ports.is_empty() { back() } else { goto(chain) };
+        let (tcp, udp) = (to(&self.tcp, TCP_PROBE), to(&self.udp, UDP_PROBE));
+        let why = "no socket accepts the remaining packets";
+        rules.push(rule(why, [is_protocol(protocol::TCP), tcp]));
+        rules.push(rule("", [is_protocol(protocol::UDP), udp]));
+        rules.push(rule("", [is_protocol(protocol::SCTP), to(&self.tcp, SCTP_PROBE)]));
         rules.push(rule(
             "IP protocols that are not in use here",
             [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)],
         ));
-        Chain {
-            name: "watch",
-            base: Some(Base { hook: Hook::Input, priority: WATCH_PRIORITY }),
-            rules,
-        }
+        base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
     }
 
     fn log(&self) -> Statement {
@@ -394,16 +354,14 @@ impl Builder<'_> {
             rules.extend(self.queued_probe());
             return chain(PROBE, rules);
         }
-        let rule = match (self.config.mode, self.config.closed_ports) {
-            (Mode::Enforce, ClosedPorts::Drop) => {
-                rule("logged, and not answered", [self.log(), drop()])
-            }
+        let (why, end) = match (self.config.mode, self.config.closed_ports) {
+            (Mode::Enforce, ClosedPorts::Drop) => ("logged, and not answered", drop()),
             (Mode::Enforce, ClosedPorts::Answer) => {
-                rule("logged; the kernel answers as without these rules", [self.log(), back()])
+                ("logged; the kernel answers as without these rules", back())
             }
-            (Mode::Observe, _) => rule("logged; mode observe drops nothing", [self.log(), back()]),
+            (Mode::Observe, _) => ("logged; mode observe drops nothing", back()),
         };
-        rules.push(rule);
+        rules.push(rule(why, [self.log(), end]));
         chain(PROBE, rules)
     }
 
@@ -411,19 +369,14 @@ impl Builder<'_> {
     fn queued_probe(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.config.queues_connections() {
-            let timeout = Some(SUSPECT_MEMORY);
-            rules.extend(self.suspects().into_iter().enumerate().map(|(number, (source, set))| {
-                let why = if number == 0 {
-                    "from this packet on, so that no later connection overtakes it"
-                } else {
-                    ""
-                };
-                let (set, key) = (SetSpec::from(set), vec![source]);
+            let whys = ["from this packet on, so that no later connection overtakes it", ""];
+            rules.extend(self.suspects().into_iter().zip(whys).map(|((source, set), why)| {
                 // A longer timeout that the reflex has set stays.
                 let put = if self.reflex.is_some() {
-                    Statement::Add { set, key, timeout }
+                    let timeout = Some(SUSPECT_MEMORY);
+                    Statement::Add { set: set.spec(), key: vec![source], timeout }
                 } else {
-                    Statement::Update { set, key, timeout, over: None }
+                    update(set, source, SUSPECT_MEMORY)
                 };
                 rule(why, [put])
             }));
@@ -445,20 +398,36 @@ impl Builder<'_> {
     }
 
     fn open(&self) -> Chain {
-        let mut chain = open(&self.ephemeral);
+        let remember = || Statement::Update {
+            set: SetId::Services.spec(),
+            key: vec![Selector::L4Proto, Selector::ThDport],
+            timeout: None,
+            over: None,
+        };
+        let mut rules = vec![rule(
+            "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
+            [opens(), remember()],
+        )];
+        // No port is below 1; the comparison would never match.
+        if *self.ephemeral.start() > 1 {
+            rules.push(rule(
+                "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of our own request",
+                [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*self.ephemeral.start()))), remember()],
+            ));
+        }
         if self.config.queues_connections() {
             // There is no number after the largest; the configuration is refused then.
             let number = self.config.capture.group.saturating_add(1);
-            chain.rules.extend(self.suspects().into_iter().enumerate().map(|(position, (source, set))| {
-                let why = if position == 0 {
-                    "a suspect's new connection waits until its probes are evaluated; other sources never wait; without the daemon none waits"
-                } else {
-                    ""
-                };
-                rule(why, [opens(), is_in(source, set), Statement::Queue { number, bypass: true, by: QueueBy::default() }])
+            let queue = Statement::Queue { number, bypass: true, by: QueueBy::default() };
+            let whys = [
+                "a suspect's new connection waits until its probes are evaluated; other sources never wait; without the daemon none waits",
+                "",
+            ];
+            rules.extend(self.suspects().into_iter().zip(whys).map(|((source, set), why)| {
+                rule(why, [opens(), is_in(source, set), queue.clone()])
             }));
         }
-        chain
+        chain(OPEN, rules)
     }
 
     fn tcp_probe(&self) -> Chain {
@@ -497,7 +466,7 @@ impl Builder<'_> {
                 [an_ack, goto(PROBE)],
             ));
             rules.push(rule("", [a_fin, goto(PROBE)]));
-            if self.decoys.tcp {
+            if self.tcp_decoys {
                 rules.push(rule(
                     "with a decoy, handshakes count, and the daemon knows them",
                     [opens(), goto(PROBE)],
@@ -527,7 +496,7 @@ impl Builder<'_> {
         ];
         // With decoys, packets come here only if the decoy's listener is gone; they are logged as
         // without decoys.
-        if self.config.has_reflex(&self.config.udp) && !self.decoys.udp {
+        if self.config.has_reflex(&self.config.udp) && !self.udp_decoys {
             rules.extend(udp_not_counted(self.ephemeral()));
             rules.push(rule("", [goto(REFLEX)]));
         } else {
@@ -539,27 +508,6 @@ impl Builder<'_> {
     fn log_only(&self) -> Chain {
         chain(TELL, vec![rule("logged, and never dropped", [self.log(), back()])])
     }
-}
-
-fn open(ephemeral: &RangeInclusive<u16>) -> Chain {
-    let remember = || Statement::Update {
-        set: SetId::Services.spec(),
-        key: vec![Selector::L4Proto, Selector::ThDport],
-        timeout: None,
-        over: None,
-    };
-    let mut rules = vec![rule(
-        "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
-        [opens(), remember()],
-    )];
-    // No port is below 1; the comparison would never match.
-    if *ephemeral.start() > 1 {
-        rules.push(rule(
-            "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of our own request",
-            [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*ephemeral.start()))), remember()],
-        ));
-    }
-    chain(OPEN, rules)
 }
 
 fn service() -> Rule {
@@ -577,11 +525,6 @@ fn sctp_probe() -> Chain {
         rule("COOKIE ECHO", [is(Selector::SctpChunk, 10), goto(TELL)]),
     ];
     chain(SCTP_PROBE, rules)
-}
-
-/// The statement that logs to the daemon.
-fn log(prefix: &'static str, group: u16) -> Statement {
-    Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
 }
 
 #[cfg(test)]

@@ -27,11 +27,13 @@
 //! the window and logged; more are remembered for some seconds; packets beyond that are counted and
 //! dropped. If a set is full, its rule ends, and the packet is logged as without the reflex.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::sets::SetId;
 use super::statements::{
-    LOG_PREFIX, PROBE, chain, drop, goto, is_in, matches, opens, rule, to_service,
+    LOG_PREFIX, PROBE, chain, drop, goto, is_in, is_not_in, log, matches, opens, rule, to_service,
+    update,
 };
 use crate::config::Config;
 use crate::nft::decode::RuleInfo;
@@ -39,6 +41,7 @@ use crate::nft::expr::{Expr, VerdictCode};
 use crate::nft::model::{
     Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit,
 };
+use crate::probe::{FIRST_UNPRIVILEGED, TRACEPATH, TRACEROUTE};
 
 /// The start of the prefix of every packet that made the rules hold its source.
 pub const HELD_PREFIX: &str = "portsentry: held ";
@@ -96,17 +99,9 @@ const SHORT: Duration = Duration::from_secs(4);
 /// How long a source is held whose hold was logged: the daemon answers within microseconds, after a
 /// stall of a loaded machine within a second.
 const HOLD_TIME: Duration = Duration::from_secs(10);
-/// Ports that traceroute and tracepath send to, and those below which answers come from: see
-/// [`crate::probe`].
-const FIRST_UNPRIVILEGED: u32 = 1024;
-const TRACEROUTE: (u16, u16) = (33_434, 33_534);
-const TRACEPATH: (u16, u16) = (44_444, 44_507);
-
 /// How many bits of an IPv6 source the rules hold it by; `None` if they hold no source.
 pub fn held_prefix(ruleset: &Ruleset) -> Option<u8> {
-    let statements =
-        ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
-    statements.into_iter().find_map(|statement| match statement {
+    ruleset.statements().find_map(|statement| match statement {
         Statement::Match {
             selector: Selector::Ip6SaddrPrefix(bits),
             operand: Operand::Set(set),
@@ -192,8 +187,6 @@ pub(super) struct Reflex {
     hold: Duration,
     /// The verdict for a probe below the trigger.
     end: Statement,
-    /// A log statement with this prefix.
-    log: fn(&'static str, u16) -> Statement,
     group: u16,
 }
 
@@ -210,22 +203,21 @@ struct Family {
     spared: SetId,
 }
 
+impl Family {
+    /// A port of a source, as the set of probed ports has it.
+    fn port(self) -> Vec<Selector> {
+        vec![self.source, Selector::L4Proto, Selector::ThDport]
+    }
+}
+
 impl Reflex {
     /// The reflex of `config`; `None` if it is off, or has nothing to count.
-    pub(super) fn of(
-        config: &Config,
-        end: Statement,
-        log: fn(&'static str, u16) -> Statement,
-    ) -> Option<Self> {
+    pub(super) fn of(config: &Config, end: Statement) -> Option<Self> {
         let wanted = config.has_reflex(&config.tcp) || config.has_reflex(&config.udp);
         wanted.then(|| Self {
             trigger: config.scan_trigger,
             tcp: config.has_reflex(&config.tcp),
-            window: config
-                .scan_window
-                .as_millis()
-                .div_ceil(1000)
-                .try_into()
+            window: u64::try_from(config.scan_window.as_millis().div_ceil(1000))
                 .unwrap_or(u64::MAX)
                 .max(1),
             prefix: config.block.ipv6_prefix,
@@ -233,7 +225,6 @@ impl Reflex {
                 config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs()),
             ),
             end,
-            log,
             group: config.capture.group,
         })
     }
@@ -307,7 +298,7 @@ impl Reflex {
         self.each("sources that just exceeded the trigger, until the daemon decides", |family| {
             vec![
                 is_in(family.source, family.held),
-                matches(family.address, Op::Ne, Operand::Set(family.allowed.spec())),
+                is_not_in(family.address, family.allowed),
                 goto(STILL),
             ]
         })
@@ -326,7 +317,7 @@ impl Reflex {
             Self::past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
             rule(
                 "logged: a source that continues is not a spoofed one of a flood",
-                [(self.log)(STILL_PREFIX, self.group), drop()],
+                [log(STILL_PREFIX, self.group), drop()],
             ),
         ];
         let still = vec![
@@ -361,7 +352,7 @@ impl Reflex {
             HELD,
             vec![rule(
                 "logged, so that the daemon decides: a block, or a release",
-                [(self.log)(HELD_PREFIX, self.group), drop()],
+                [log(HELD_PREFIX, self.group), drop()],
             )],
         )];
         chains.push(self.hold_flood());
@@ -369,20 +360,11 @@ impl Reflex {
             "not more than the daemon can read",
             [Statement::LimitOver { rate: LOG_RATE, burst: LOG_BURST }, goto(HOLD_FLOOD)],
         )];
-        hold.extend(self.each(
-            "held from this packet on: its bucket has no tokens left",
-            |family| {
-                vec![
-                    Statement::Update {
-                        set: family.held.spec(),
-                        key: vec![family.source],
-                        timeout: Some(self.hold),
-                        over: None,
-                    },
-                    goto(HELD),
-                ]
-            },
-        ));
+        hold.extend(
+            self.each("held from this packet on: its bucket has no tokens left", |family| {
+                vec![update(family.held, family.source, self.hold), goto(HELD)]
+            }),
+        );
         hold.push(no_room());
         if self.counts() {
             chains.push(chain(HOLD, hold));
@@ -420,25 +402,11 @@ impl Reflex {
         )];
         if !self.counts() {
             rules.extend(self.each("a known source is not part of the flood", |family| {
-                vec![Statement::Update {
-                    set: family.suspect.spec(),
-                    key: vec![family.source],
-                    timeout: Some(SHORT + self.hold),
-                    over: None,
-                }]
+                vec![update(family.suspect, family.source, SHORT + self.hold)]
             }));
         }
         rules.extend(self.each("held for a short time, and counted instead of logged", |family| {
-            vec![
-                Statement::Update {
-                    set: family.held.spec(),
-                    key: vec![family.source],
-                    timeout: Some(short),
-                    over: None,
-                },
-                Statement::Counter,
-                drop(),
-            ]
+            vec![update(family.held, family.source, short), Statement::Counter, drop()]
         }));
         rules.push(no_room());
         chain(HOLD_FLOOD, rules)
@@ -447,7 +415,6 @@ impl Reflex {
     /// Trigger 1 and more.
     fn counting(&self) -> Vec<Chain> {
         let window = Duration::from_secs(self.window);
-        let port = |family: Family| vec![family.source, Selector::L4Proto, Selector::ThDport];
         let again = vec![
             Self::past_rate(
                 "a repeated port: logged at a rate of its own",
@@ -468,7 +435,7 @@ impl Reflex {
         ];
         let mut reflex = self.spared();
         reflex.extend(self.each("a port counts once in a window", |family| {
-            vec![Statement::Lookup { set: family.seen.spec(), key: port(family) }, goto(AGAIN)]
+            vec![Statement::Lookup { set: family.seen.spec(), key: family.port() }, goto(AGAIN)]
         }));
         reflex.extend(self.each("a suspect is always counted", |family| {
             vec![is_in(family.source, family.suspect), goto(COUNT_SUSPECT)]
@@ -507,20 +474,14 @@ impl Reflex {
 
     /// Remembers source and port for this time, and continues with the score.
     fn count(&self, memory: Duration, score: &'static str) -> Vec<Rule> {
-        let timeout = Some(memory);
         let mut rules: Vec<_> = self
             .each("", |family| {
                 vec![
-                    Statement::Update {
-                        set: family.suspect.spec(),
-                        key: vec![family.source],
-                        timeout,
-                        over: None,
-                    },
+                    update(family.suspect, family.source, memory),
                     Statement::Add {
                         set: family.seen.spec(),
-                        key: vec![family.source, Selector::L4Proto, Selector::ThDport],
-                        timeout,
+                        key: family.port(),
+                        timeout: Some(memory),
                     },
                     goto(score),
                 ]
@@ -551,17 +512,23 @@ impl Reflex {
     }
 
     fn log_only(&self) -> Rule {
-        rule("", [(self.log)(LOG_PREFIX, self.group), self.end.clone()])
+        rule("", [log(LOG_PREFIX, self.group), self.end.clone()])
     }
 }
 
 /// Probes of `udp_probe` that do not count: they may be a late answer or a traceroute.
 pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
-    let to = |(first, last)| matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last));
+    let to = |ports: RangeInclusive<u16>| {
+        let (first, last) = ports.into_inner();
+        matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last))
+    };
     let mut rules = vec![
         rule(
             "late answers look the same",
-            [matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED)), goto(PROBE)],
+            [
+                matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED.into())),
+                goto(PROBE),
+            ],
         ),
         rule("traceroute and tracepath look the same", [to(TRACEROUTE), goto(PROBE)]),
         rule("", [to(TRACEPATH), goto(PROBE)]),

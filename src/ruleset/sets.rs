@@ -83,8 +83,9 @@ impl SetId {
 
     /// Its name, its key and how its elements are handled.
     pub const fn spec(self) -> SetSpec {
-        const IP4: &[DataType] = &[DataType::Ipv4Addr];
-        const IP6: &[DataType] = &[DataType::Ipv6Addr];
+        use DataType::{IfName, InetProto, InetService, Ipv4Addr, Ipv6Addr};
+        const IP4: &[DataType] = &[Ipv4Addr];
+        const IP6: &[DataType] = &[Ipv6Addr];
         match self {
             Self::Blocked4 => SetSpec::new("blocked4", IP4).element_counters(),
             Self::Blocked6 => SetSpec::new("blocked6", IP6).element_counters(),
@@ -92,23 +93,13 @@ impl SetId {
             Self::BlockedNets6 => SetSpec::new("blocked_nets6", IP6).interval(),
             Self::Allowed4 => SetSpec::new("allowed4", IP4).interval(),
             Self::Allowed6 => SetSpec::new("allowed6", IP6).interval(),
-            Self::TcpPorts => SetSpec::new("tcp_ports", &[DataType::InetService]).interval(),
-            Self::UdpPorts => SetSpec::new("udp_ports", &[DataType::InetService]).interval(),
-            Self::Protocols => SetSpec::new("protocols", &[DataType::InetProto]),
-            Self::Interfaces => SetSpec::new("interfaces", &[DataType::IfName]),
-            Self::Services => {
-                SetSpec::new("services", &[DataType::InetProto, DataType::InetService])
-            }
-            Self::Seen4 => SetSpec::new(
-                "seen4",
-                &[DataType::Ipv4Addr, DataType::InetProto, DataType::InetService],
-            )
-            .transient(),
-            Self::Seen6 => SetSpec::new(
-                "seen6",
-                &[DataType::Ipv6Addr, DataType::InetProto, DataType::InetService],
-            )
-            .transient(),
+            Self::TcpPorts => SetSpec::new("tcp_ports", &[InetService]).interval(),
+            Self::UdpPorts => SetSpec::new("udp_ports", &[InetService]).interval(),
+            Self::Protocols => SetSpec::new("protocols", &[InetProto]),
+            Self::Interfaces => SetSpec::new("interfaces", &[IfName]),
+            Self::Services => SetSpec::new("services", &[InetProto, InetService]),
+            Self::Seen4 => SetSpec::new("seen4", &[Ipv4Addr, InetProto, InetService]).transient(),
+            Self::Seen6 => SetSpec::new("seen6", &[Ipv6Addr, InetProto, InetService]).transient(),
             Self::Score4 => SetSpec::new("score4", IP4).transient(),
             Self::Score6 => SetSpec::new("score6", IP6).transient(),
             Self::Suspect4 => SetSpec::new("suspect4", IP4).transient(),

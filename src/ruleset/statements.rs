@@ -3,9 +3,15 @@
 //!
 //! Never here: anything that depends on the configuration.
 
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
 use super::sets::SetId;
+use super::{QUEUE_THRESHOLD, SNAPLEN};
 use crate::nft::SetSpec;
-use crate::nft::model::{Chain, Op, Operand, Rule, Selector, Statement, Verdict, tcp_flag};
+use crate::nft::model::{
+    Base, Chain, Hook, Op, Operand, Rule, Selector, Statement, Verdict, tcp_flag,
+};
 
 /// The start of the prefix of every packet that is logged.
 pub const LOG_PREFIX: &str = "portsentry: probe ";
@@ -40,6 +46,25 @@ pub(super) fn is_not_in(selector: Selector, set: impl Into<SetSpec>) -> Statemen
     matches(selector, Op::Ne, Operand::Set(set.into()))
 }
 
+pub(super) fn is_protocol(number: u8) -> Statement {
+    is(Selector::L4Proto, number.into())
+}
+
+/// The source is the unspecified address, which the routing lookup does not reject.
+pub(super) fn is_from_unspecified() -> Statement {
+    matches(Selector::Ip6Saddr, Op::Eq, Operand::Address(Ipv6Addr::UNSPECIFIED.into()))
+}
+
+/// A socket accepts the packet: transparent has no value without one.
+pub(super) fn has_socket() -> Statement {
+    matches(Selector::SocketTransparent, Op::Le, Operand::Number(1))
+}
+
+/// Puts the source into a set, or starts its timeout again.
+pub(super) fn update(set: SetId, source: Selector, timeout: Duration) -> Statement {
+    Statement::Update { set: set.spec(), key: vec![source], timeout: Some(timeout), over: None }
+}
+
 /// Of SYN, ACK, RST and FIN, exactly these are set.
 pub(super) fn only_flags(value: u8) -> Statement {
     Statement::TcpFlags {
@@ -62,6 +87,11 @@ pub(super) fn to_service() -> Statement {
     }
 }
 
+/// Logs to the daemon.
+pub(super) fn log(prefix: &'static str, group: u16) -> Statement {
+    Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
+}
+
 /// Drops the packet.
 pub(super) fn drop() -> Statement {
     Statement::Verdict(Verdict::Drop)
@@ -80,4 +110,9 @@ pub(super) fn goto(chain: &'static str) -> Statement {
 /// A chain that other chains jump to.
 pub(super) fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
     Chain { name, base: None, rules }
+}
+
+/// A chain that the kernel calls.
+pub(super) fn base_chain(name: &'static str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+    Chain { name, base: Some(Base { hook, priority }), rules }
 }

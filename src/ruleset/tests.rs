@@ -1,7 +1,7 @@
 use super::*;
 use crate::netlink::message::{Messages, Writer};
 use crate::nft::decode::{self, RuleInfo};
-use crate::nft::encode;
+use crate::nft::encode::Batch;
 use crate::nft::lower::lower;
 
 #[test]
@@ -11,7 +11,7 @@ fn every_rule_reads_back_as_written() {
         for wanted in &chain.rules {
             let mut out = Writer::default();
             let expressions = lower(wanted);
-            encode::new_rule(&mut out, table, 1, chain.name, &expressions);
+            Batch::new(&mut out, table.name, 1).new_rule(chain.name, &expressions);
             let message = Messages(out.bytes()).next().unwrap();
             assert_eq!(
                 decode::rule(&message, table),

@@ -4,11 +4,13 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::socket::get_option;
 
 /// Initial buffer for a process's groups; the kernel returns the number if there are more.
 const GROUPS: usize = 64;
@@ -46,55 +48,31 @@ impl Peer {
 pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     // Not rustix's `socket_peercred`: its process id cannot be 0, and a peer of another pid
     // namespace has 0.
-    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    let mut length = socklen(size_of::<libc::ucred>());
-    // SAFETY: pointer and length describe `credentials`, which lives over the call; the descriptor
-    // is borrowed.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut credentials).cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Peer { uid: credentials.uid, gid: credentials.gid, groups: groups(socket)? })
+    // struct ucred: process id, user id, group id.
+    let mut credentials = [0, u32::MAX, u32::MAX];
+    get_option(socket, libc::SO_PEERCRED, &mut credentials).0?;
+    let [_pid, uid, gid] = credentials;
+    Ok(Peer { uid, gid, groups: groups(socket)? })
 }
 
 /// SO_PEERGROUPS (Linux 4.13): the supplementary groups of the peer.
 fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0u32; GROUPS];
     loop {
-        let room = groups.len() * size_of::<u32>();
-        let mut length = socklen(room);
-        // SAFETY: pointer and length describe the vector's elements, which live over the call; the
-        // descriptor is borrowed.
-        let result = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERGROUPS,
-                groups.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        let needed = usize::try_from(length).unwrap_or(0) / size_of::<u32>();
-        if result == 0 {
-            groups.truncate(needed);
-            return Ok(groups);
+        match get_option(socket, libc::SO_PEERGROUPS, &mut groups) {
+            (Ok(()), count) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            (Err(error), needed)
+                if error.raw_os_error() == Some(libc::ERANGE)
+                    && needed > groups.len()
+                    && needed <= GROUPS_MAX =>
+            {
+                groups.resize(needed, 0);
+            }
+            (Err(error), _) => return Err(error),
         }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::ERANGE)
-            || needed <= groups.len()
-            || needed > GROUPS_MAX
-        {
-            return Err(error);
-        }
-        groups.resize(needed, 0);
     }
 }
 
@@ -148,10 +126,6 @@ pub fn connect_now(path: &Path) -> io::Result<UnixStream> {
     )?;
     rustix::net::connect(&socket, &address)?;
     Ok(UnixStream::from(socket))
-}
-
-fn socklen(bytes: usize) -> libc::socklen_t {
-    libc::socklen_t::try_from(bytes).unwrap_or(libc::socklen_t::MAX)
 }
 
 #[cfg(test)]

@@ -11,29 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 /// How long [`end_children`] tries. A killed process ends within microseconds, unless it waits for
 /// a disk or a dead file server.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// The signal that ends a process group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupSignal {
-    /// SIGTERM: it may clean up.
-    Ask,
-    /// SIGKILL.
-    Force,
-}
-
-impl GroupSignal {
-    fn signal(self) -> Signal {
-        match self {
-            Self::Ask => Signal::TERM,
-            Self::Force => Signal::KILL,
-        }
-    }
-}
 
 /// Makes this process the parent of all orphans among its descendants (PR_SET_CHILD_SUBREAPER).
 ///
@@ -52,7 +35,7 @@ pub fn isolate(command: &mut Command) {
     let prepare = || {
         rustix::process::setsid()?;
         adopt_orphans()?;
-        die_with_parent()?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         keep_descriptors();
         Ok(())
     };
@@ -69,10 +52,6 @@ pub fn inherit_nothing(command: &mut Command) {
     };
     // SAFETY: as above.
     unsafe { command.pre_exec(prepare) };
-}
-
-fn die_with_parent() -> io::Result<()> {
-    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// Marks descriptors from 3 on close-on-exec (close_range(2), Linux 5.11). Older kernels keep those
@@ -93,10 +72,10 @@ pub fn end_of(child: &Child) -> io::Result<OwnedFd> {
 
 /// Sends a signal to the group that `child` leads. The child must not be reaped yet: its id could
 /// be reused.
-pub fn signal_group(child: &Child, signal: GroupSignal) {
+pub fn signal_group(child: &Child, signal: Signal) {
     if let Ok(pid) = pid(child.id()) {
         // ESRCH: all of them have ended.
-        let _ = rustix::process::kill_process_group(pid, signal.signal());
+        let _ = rustix::process::kill_process_group(pid, signal);
     }
 }
 

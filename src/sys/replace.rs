@@ -155,15 +155,8 @@ impl Directory {
     ) -> Result<Replaced, Failed> {
         // A fixed name: a crash leaves at most one file, which the next attempt finds. The lock
         // ensures that no other process writes it.
-        let beside = self.path.join(beside(name, ""));
-        put(
-            &self.file,
-            &self.path.join(name),
-            &beside,
-            bytes,
-            found.map_or(Expected::Nothing, Expected::OpenedFile),
-            mode,
-        )
+        let expected = found.map_or(Expected::Nothing, Expected::OpenedFile);
+        put(&self.file, &self.path.join(name), "", bytes, expected, mode)
     }
 }
 
@@ -193,11 +186,13 @@ fn put_at(
     expected: Expected<'_>,
     mode: u32,
 ) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    if path.file_name().is_none() {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
     let directory =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let opened = open_directory(directory)?;
-    match put(&opened, path, &directory.join(beside(name, writer)), bytes, expected, mode) {
+    match put(&opened, path, writer, bytes, expected, mode) {
         Ok(_) => Ok(()),
         Err(Failed::Changed) => Err(io::ErrorKind::AlreadyExists.into()),
         Err(Failed::Io(_, error)) => Err(error),
@@ -219,24 +214,20 @@ fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(path)
 }
 
-/// The name of the temporary file.
-fn beside(name: &OsStr, writer: &str) -> OsString {
-    let mut beside = OsString::from(".");
-    beside.push(name);
-    beside.push(writer);
-    beside.push(".portsentry");
-    beside
-}
-
-/// Writes `bytes` to `beside` and renames it to `path`: all replacements end here.
+/// Writes `bytes` beside `path` and renames the file to it: all replacements end here.
 fn put(
     directory: &File,
     path: &Path,
-    beside: &Path,
+    writer: &str,
     bytes: &[u8],
     expected: Expected<'_>,
     mode: u32,
 ) -> Result<Replaced, Failed> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(writer);
+    name.push(".portsentry");
+    let beside = &path.with_file_name(name);
     let result = write_and_rename(directory, path, beside, bytes, expected, mode);
     if result.is_err() {
         // It may not exist.

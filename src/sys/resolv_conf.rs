@@ -2,10 +2,11 @@
 //! no nameservers.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use super::files;
 
 /// The resolver's configuration, and the servers behind systemd-resolved's stub 127.0.0.53
 /// (systemd-resolved.service(8)).
@@ -86,13 +87,11 @@ pub fn read<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> (Vec<IpAddr>,
 /// The first [`SIZE_MAX`] bytes of a regular file; invalid UTF-8 is replaced.
 fn read_text(path: &Path) -> io::Result<String> {
     // A named pipe at this path must not block the daemon: open without waiting and check the type.
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut file = files::open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let mut bytes = Vec::new();
-    file.take(SIZE_MAX).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(&files::read_up_to(&mut file, SIZE_MAX)?).into_owned())
 }
 
 #[cfg(test)]

@@ -71,25 +71,10 @@ pub struct SocketMemory {
 pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
     /// `SK_MEMINFO_VARS`.
     const VARS: usize = 9;
-    let mut values = [0u32; VARS];
-    let mut length = libc::socklen_t::try_from(size_of_val(&values)).unwrap_or(0);
-    // SAFETY: pointer and length describe `values`, which lives over the call; the descriptor is
-    // borrowed.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            values.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
+    let mut values = [0; VARS];
+    get_option(fd, libc::SO_MEMINFO, &mut values).0?;
     let [waiting, buffer, .., dropped] = values;
-    if result == 0 {
-        Ok(SocketMemory { waiting, buffer, dropped })
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    Ok(SocketMemory { waiting, buffer, dropped })
 }
 
 /// `NETLINK_NO_ENOBUFS` (netlink(7)): a full receive buffer is no error, and messages are queued
@@ -100,6 +85,29 @@ pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
 /// The error of setsockopt(2).
 pub fn no_overrun_errors(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd, libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1)
+}
+
+/// getsockopt(2) of an option of SOL_SOCKET that consists of 32-bit numbers. Returns how many
+/// numbers it has, also if they do not fit.
+pub(super) fn get_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    values: &mut [u32],
+) -> (io::Result<()>, usize) {
+    let mut length = libc::socklen_t::try_from(size_of_val(values)).unwrap_or(libc::socklen_t::MAX);
+    // SAFETY: pointer and length describe `values`, which lives over the call; the descriptor is
+    // borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let result = if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    (result, usize::try_from(length).unwrap_or(0) / size_of::<u32>())
 }
 
 /// setsockopt(2) of an integer option.

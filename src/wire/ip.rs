@@ -71,55 +71,32 @@ impl<'a> Header<'a> {
     }
 
     fn parse_v4(bytes: &'a [u8]) -> Result<Self, Error> {
-        let header: &[u8; 20] = bytes.first_chunk().ok_or(Error::Truncated(Layer::Ipv4))?;
-        let [
-            first,
-            _,
-            length_high,
-            length_low,
-            _,
-            _,
-            fragment_high,
-            fragment_low,
-            _,
-            protocol,
-            _,
-            _,
-            s0,
-            s1,
-            s2,
-            s3,
-            d0,
-            d1,
-            d2,
-            d3,
-        ] = *header;
-        let header_length = usize::from(first & 0x0f) * 4;
-        if header_length < header.len() {
-            return Err(Error::Length(Layer::Ipv4));
-        }
+        const FIXED: usize = 20;
+        let cut = Error::Truncated(Layer::Ipv4);
+        let address = |at: usize| -> Option<IpAddr> {
+            Some(Ipv4Addr::from(*bytes.get(at..)?.first_chunk::<4>()?).into())
+        };
+        let (source, destination) = (address(12).ok_or(cut)?, address(16).ok_or(cut)?);
+        let header_length = usize::from(bytes.first().ok_or(cut)? & 0x0f) * 4;
         // Linux sets the total length to 0 where it has grouped more than 65,535 bytes ("BIG TCP"):
         // use the length of the bytes.
-        let total = match u16::from_be_bytes([length_high, length_low]) {
+        let total = match be16(bytes, 2).ok_or(cut)? {
             0 => bytes.len(),
             total => usize::from(total),
         };
-        if total < header_length {
+        if header_length < FIXED || total < header_length {
             return Err(Error::Length(Layer::Ipv4));
         }
-        // More bytes than the total length are link padding; fewer mean that the capture truncated
-        // the packet.
-        let payload = bytes
-            .get(header_length..total.min(bytes.len()))
-            .ok_or(Error::Truncated(Layer::Ipv4))?;
         Ok(Self {
-            source: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
-            destination: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
-            protocol,
+            source,
+            destination,
+            protocol: *bytes.get(9).ok_or(cut)?,
             // Units of 8 bytes (RFC 791, 3.1).
-            fragment_offset: (u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff) << 3,
-            options: header_length > header.len(),
-            payload,
+            fragment_offset: (be16(bytes, 6).ok_or(cut)? & 0x1fff) << 3,
+            options: header_length > FIXED,
+            // More bytes than the total length are link padding; fewer mean that the capture
+            // truncated the packet.
+            payload: bytes.get(header_length..total.min(bytes.len())).ok_or(cut)?,
         })
     }
 
@@ -129,14 +106,17 @@ impl<'a> Header<'a> {
             Some(IpAddr::V6(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?)))
         };
         let cut = Error::Truncated(Layer::Ipv6);
-        let source = address(8).ok_or(cut)?;
-        let destination = address(24).ok_or(cut)?;
+        let (source, destination) = (address(8).ok_or(cut)?, address(24).ok_or(cut)?);
         let length = usize::from(be16(bytes, 4).ok_or(cut)?);
         let mut protocol = *bytes.get(6).ok_or(cut)?;
         // A payload length of 0 means a jumbogram (RFC 2675) or a grouped packet: use the length of
         // the bytes.
         let end = if length == 0 { bytes.len() } else { (FIXED + length).min(bytes.len()) };
         let mut payload = bytes.get(FIXED..end).ok_or(cut)?;
+        let header = |protocol, fragment_offset, payload| {
+            let options = false;
+            Self { source, destination, protocol, fragment_offset, options, payload }
+        };
         let mut fragment_offset = 0;
 
         for _ in 0..=EXTENSIONS_MAX {
@@ -153,30 +133,13 @@ impl<'a> Header<'a> {
                     fragment_offset = offset & 0xfff8;
                     8
                 }
-                _ => {
-                    return Ok(Self {
-                        source,
-                        destination,
-                        protocol,
-                        fragment_offset,
-                        options: false,
-                        payload,
-                    });
-                }
+                _ => return Ok(header(protocol, fragment_offset, payload)),
             };
-            let next = *payload.first().ok_or(Error::Truncated(Layer::Extension))?;
+            protocol = *payload.first().ok_or(Error::Truncated(Layer::Extension))?;
             payload = payload.get(header_length..).ok_or(Error::Truncated(Layer::Extension))?;
-            protocol = next;
             if fragment_offset != 0 {
                 // The rest is the middle of a datagram.
-                return Ok(Self {
-                    source,
-                    destination,
-                    protocol,
-                    fragment_offset,
-                    options: false,
-                    payload,
-                });
+                return Ok(header(protocol, fragment_offset, payload));
             }
         }
         Err(Error::ExtensionChain)

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{Error, PACKETS_PER_WAKE, PacketSource, Statistics};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, Resource, Statistics};
 use portsentry::sys::poll::readable;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::netns::Namespace;
@@ -157,7 +157,7 @@ fn a_second_listener_gets_an_error_with_the_owner_of_the_group() {
         let other = portsentry::netlink::route::Monitor::open().unwrap();
         let first = Listener::bind(Settings::of_group(GROUP)).unwrap();
         let error = Listener::bind(Settings::of_group(GROUP)).err().unwrap();
-        let Error::GroupInUse { group: GROUP, holder: Some(holder) } = &error else { panic!("{error:?}") };
+        let Error::InUse { resource: Resource::Group(GROUP), holder: Some(holder) } = &error else { panic!("{error:?}") };
         let (pid, name) = holder.process.as_ref().unwrap();
         assert_eq!(*pid, std::process::id());
         let text = chain(&error);
@@ -187,7 +187,7 @@ fn a_missing_capability_is_told_apart_from_a_group_in_use() {
         set_capabilities(None, sets).unwrap();
         for group in [GROUP, GROUP + 1] {
             let error = Listener::bind(Settings::of_group(group)).err().unwrap();
-            assert!(matches!(error, Error::NotPermitted { .. }), "{error:?}");
+            assert!(matches!(error, Error::NotPermitted(Resource::Group(_))), "{error:?}");
             assert!(chain(&error).contains("CAP_NET_ADMIN is missing"), "{error}");
         }
     });
@@ -319,7 +319,7 @@ fn the_threshold_of_a_bound_group_changes_at_once() {
         // With a bound of 1, a call reads one datagram.
         for (threshold, sent, first) in [(1, 3, 1), (40, 40, 40), (7, 14, 7), (1, 2, 1), (0, 1, 1)]
         {
-            listener.set_queue_threshold(threshold).unwrap();
+            listener.set_batch(threshold).unwrap();
             assert_eq!(listener.settings().queue_threshold, threshold.max(1));
             send(sent);
             let received = listener.receive(1, &mut |_| {}).unwrap();

@@ -11,9 +11,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{
-    PACKETS_PER_WAKE, PacketSource, Statistics, Verdict, WaitingSource, nfqueue,
-};
+use portsentry::capture::{PACKETS_PER_WAKE, Statistics, Verdict, nfqueue};
 use portsentry::config::Config;
 use portsentry::netlink::message::{NLMSG_DONE, NLMSG_ERROR, Writer};
 use portsentry::netlink::route::{Monitor as RouteMonitor, Routes};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nfqueue::{Kind, Listener, Settings};
-use portsentry::capture::{Error, PACKETS_PER_WAKE, PacketSource, Verdict, WaitingSource};
+use portsentry::capture::{Error, PACKETS_PER_WAKE, Resource, Verdict};
 use portsentry::config::{ClosedPorts, Config, Method};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
@@ -17,6 +17,7 @@ use portsentry::ruleset::{self, SCHEMA};
 use portsentry::sys::poll::readable;
 use support::daemon::Daemon;
 use support::eventually;
+use support::expressions;
 use support::flood::{Load, Scan, Wire};
 use support::netns::Namespace;
 use support::schedule;
@@ -237,7 +238,7 @@ fn a_queue_in_use_is_an_error_with_its_owner() {
     host.enter(|| {
         for queue in [QUEUE, QUEUE - 1, QUEUE + 1] {
             let error = Listener::bind(Settings::of_queue(queue, false)).err().unwrap();
-            let Error::QueueInUse { holder: Some(holder), .. } = &error else {
+            let Error::InUse { resource: Resource::Queue(_), holder: Some(holder) } = &error else {
                 panic!("{error:?}")
             };
             assert_eq!(holder.process.as_ref().unwrap().0, std::process::id());
@@ -724,7 +725,7 @@ fn lowered_rules_that_queue_are_what_nft_makes_of_the_text() {
             .chains
             .iter()
             .flat_map(|chain| chain.rules.iter().flat_map(lower))
-            .map(|expr| expr.to_string())
+            .map(|expr| expressions::print(&expr))
             .collect();
         assert_eq!(ours, theirs);
         assert!(ours.iter().any(|expr| expr == "[ queue num 78 bypass ]"));

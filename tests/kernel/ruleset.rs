@@ -35,7 +35,7 @@ use portsentry::nft::{
 };
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::netns::Namespace;
-use support::{eventually, linux};
+use support::{eventually, expressions, linux};
 
 /// The kernel's default of `net.ipv4.ip_local_port_range`.
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
@@ -137,7 +137,7 @@ fn lowered_rules_are_what_nft_makes_of_the_text() {
             .chains
             .iter()
             .flat_map(|chain| chain.rules.iter().flat_map(lower))
-            .map(|expr| expr.to_string())
+            .map(|expr| expressions::print(&expr))
             .collect();
         assert_eq!(ours, theirs, "ruleset {number}");
     }

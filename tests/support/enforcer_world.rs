@@ -29,8 +29,8 @@ use portsentry::nft::lower::lower;
 use portsentry::nft::model::Owner;
 use portsentry::nft::plan::Found;
 use portsentry::nft::{
-    Chain, Element, ElementInfo, Elements, Error, Fallback, FallbackLevel, Installed, Key,
-    Notification, Order, Ruleset, Set, StepKind,
+    self, Chain, Element, ElementInfo, Elements, Error, Fallback, FallbackLevel, Installed, Key,
+    Notification, Order, Ruleset, Set,
 };
 use portsentry::probe::{Port, Probe, ScanKind, Transport};
 use portsentry::ruleset::{SetId, for_config};
@@ -183,11 +183,11 @@ impl State {
         let old = self.table.clone();
         let mut table = old.clone().unwrap_or_default();
         if recreate && old.is_some() {
-            steps.push(StepKind::DeleteTable);
+            steps.push(nft::Step::DeleteTable);
             table = Table::default();
         }
         if recreate || old.is_none() {
-            steps.push(StepKind::AddTable { owned: false });
+            steps.push(nft::Step::AddTable(0));
         }
         let mut fill: Vec<&Set> = Vec::new();
         for set in &ruleset.sets {
@@ -196,9 +196,9 @@ impl State {
                 continue;
             }
             if there.is_some() {
-                steps.push(StepKind::DeleteSet(set.id.name.to_owned()));
+                steps.push(nft::Step::DeleteSet(set.id.name.to_owned()));
             }
-            steps.push(StepKind::AddSet(set.id));
+            steps.push(nft::Step::AddSet(set.id));
             table.sets.insert(
                 set.id.name,
                 KernelSet { size: set.size, interval: set.id.interval, items: BTreeMap::new() },
@@ -208,15 +208,15 @@ impl State {
         for set in order.refill.iter().filter_map(|id| ruleset.set(*id)) {
             if !fill.iter().any(|other| other.id == set.id) {
                 steps.extend([
-                    StepKind::FlushSet(set.id.name.to_owned()),
-                    StepKind::AddElements(set.id),
+                    nft::Step::FlushSet(set.id.name.to_owned()),
+                    nft::Step::AddElements(set.id),
                 ]);
                 table.sets.get_mut(set.id.name).unwrap().items.clear();
                 fill.push(set);
             }
         }
         if table.chains.as_ref() != Some(&ruleset.chains) {
-            steps.extend(ruleset.chains.iter().map(|chain| StepKind::AddRules(chain.name)));
+            steps.extend(ruleset.chains.iter().map(|chain| nft::Step::AddRules(chain.name)));
             table.chains = Some(ruleset.chains.clone());
         }
         let mut installed = Installed { before: self.generation, ..Installed::default() };

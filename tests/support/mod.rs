@@ -13,6 +13,7 @@
 )]
 
 pub mod daemon;
+pub mod expressions;
 pub mod flood;
 pub mod jail;
 pub mod netns;

@@ -10,12 +10,10 @@ use super::message::{
     NFQNL_CFG_CMD_UNBIND, write_bind,
 };
 use super::queue_status::{QueueStatus, parse_status, read_table};
-use crate::capture::channel::{Channel, Refused};
-use crate::capture::{
-    Error, Packet, PacketSource, Received, Statistics, Verdict, Waiting, WaitingSource, holder,
-};
+use crate::capture::channel::{Channel, Event};
+use crate::capture::{Error, Received, Resource, Statistics, Verdict, Waiting};
 use crate::netlink::message::Writer;
-use crate::netlink::socket::{self, Socket, is_overrun};
+use crate::netlink::socket::Socket;
 
 /// Upper bound of what the kernel charges the receive buffer for a message: 1,280 with 256 bytes of
 /// a packet on Linux 6.18.
@@ -71,10 +69,8 @@ impl Listener {
     /// See [`Error`]; it distinguishes another bound program from a missing capability.
     pub fn bind(settings: Settings) -> Result<Self, Error> {
         let Some(second) = settings.queue.checked_add(1) else {
-            return Err(Error::BindQueue {
-                queue: settings.queue,
-                error: io::Error::from(io::ErrorKind::InvalidInput),
-            });
+            let error = io::ErrorKind::InvalidInput.into();
+            return Err(Error::Bind(Resource::Queue(settings.queue), error));
         };
         let channel = Channel::open(settings.receive_buffer)?;
         let granted = channel.socket.receive_buffer().map_err(Error::Buffer)?;
@@ -93,15 +89,8 @@ impl Listener {
 
     fn bind_one(&mut self, queue: u16, length: u32, fail_open: bool) -> Result<(), Error> {
         let copy_range = self.settings.copy_range;
-        let write = |writer: &mut Writer, sequence| {
-            write_bind(writer, sequence, (queue, length, fail_open), copy_range)
-        };
-        self.channel.bind(MSG_NONE, queue, write).map_err(|refused| match refused {
-            Refused::NotPermitted => Error::QueueNotPermitted { queue },
-            Refused::Taken => Error::QueueInUse { queue, holder: holder::of_queue(queue) },
-            Refused::Unsupported(error) => Error::NoQueues { error },
-            Refused::Other(error) => Error::BindQueue { queue, error },
-        })
+        let write = |writer: &mut Writer| write_bind(writer, length, fail_open, copy_range);
+        self.channel.bind(Resource::Queue(queue), (MSG_CONFIG, MSG_NONE), write)
     }
 
     /// The settings in force.
@@ -128,7 +117,7 @@ impl Listener {
     /// Sets whether probes pass when their queue is full. Takes effect with the next packet.
     ///
     /// # Errors
-    /// [`Error::BindQueue`] if the message cannot be sent.
+    /// [`Error::Bind`] if the message cannot be sent.
     pub fn set_probes_pass(&mut self, probes_pass: bool) -> Result<(), Error> {
         let queue = self.settings.queue;
         let attributes = |writer: &mut Writer| {
@@ -137,7 +126,7 @@ impl Listener {
         };
         self.channel
             .send(MSG_CONFIG, queue, attributes)
-            .map_err(|error| Error::BindQueue { queue, error })?;
+            .map_err(|error| Error::Bind(Resource::Queue(queue), error))?;
         self.settings.probes_pass = probes_pass;
         Ok(())
     }
@@ -146,7 +135,7 @@ impl Listener {
     /// which then passes.
     ///
     /// # Errors
-    /// [`Error::UnbindQueue`] if a message cannot be sent; dropping the listener unbinds the queues
+    /// [`Error::Unbind`] if a message cannot be sent; dropping the listener unbinds the queues
     /// in any case.
     pub fn unbind(&mut self) -> Result<(), Error> {
         for queue in [self.settings.queue, self.settings.queue.wrapping_add(1)] {
@@ -154,77 +143,51 @@ impl Listener {
                 |writer: &mut Writer| writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_UNBIND, 0, 0, 0]);
             self.channel
                 .send(MSG_CONFIG, queue, unbind)
-                .map_err(|error| Error::UnbindQueue { queue, error })?;
+                .map_err(|error| Error::Unbind(Resource::Queue(queue), error))?;
         }
         Ok(())
     }
-}
 
-impl PacketSource for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    /// The descriptor to poll for reading.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.socket.as_fd()
     }
 
-    /// Hands the packets out and accepts each.
-    fn receive(
-        &mut self,
-        bound: usize,
-        on_packet: &mut dyn FnMut(&Packet<'_>),
-    ) -> Result<Received, Error> {
-        self.decide(bound, &mut |waiting| {
-            on_packet(&waiting.packet);
-            Verdict::Accept
-        })
-    }
-
-    fn statistics(&self) -> Statistics {
+    /// The counts so far.
+    pub fn statistics(&self) -> Statistics {
         let Counters { statistics, full, .. } = &self.counters;
         Statistics { lost: statistics.lost + full, ..*statistics }
     }
-}
 
-impl WaitingSource for Listener {
-    fn decide(
+    /// Hands the available packets to `on_packet`, without waiting, and sends the verdicts. What
+    /// `on_packet` does is done before the packet continues. Ends when there are no more packets,
+    /// or after the datagram that reaches `bound` of them ([`crate::capture::PACKETS_PER_WAKE`]).
+    ///
+    /// # Errors
+    /// [`Error::Receive`] and [`Error::Verdict`] when the socket itself failed. Loss is no error:
+    /// it is counted.
+    pub fn decide(
         &mut self,
         bound: usize,
         on_packet: &mut dyn FnMut(&Waiting<'_>) -> Verdict,
     ) -> Result<Received, Error> {
-        let Self { channel: Channel { socket, buffer, early, .. }, counters, verdicts, .. } = self;
+        let Self { channel, counters, verdicts, .. } = self;
         let before = counters.statistics.packets;
-        let done = |counters: &Counters| {
-            usize::try_from(counters.statistics.packets.wrapping_sub(before)).unwrap_or(usize::MAX)
-        };
-        if !early.is_empty() {
-            counters.on_datagram(&std::mem::take(early), verdicts, on_packet);
-        }
-        let mut more = true;
-        // Each iteration takes a datagram or an overrun, so the bound also holds for malformed and
-        // foreign datagrams.
-        for _ in 0..bound {
-            if done(counters) >= bound {
-                break;
-            }
-            match socket.receive(buffer) {
-                Ok(socket::Received::Datagram { bytes, cut }) => {
+        let received = channel.receive(bound, |socket, event| {
+            match event {
+                Event::Datagram { bytes, cut } => {
                     counters.statistics.malformed += u64::from(cut);
                     counters.on_datagram(bytes, verdicts, on_packet);
                     send(socket, verdicts)?;
                 }
-                Ok(socket::Received::Foreign) => {}
-                Ok(socket::Received::Empty) => {
-                    more = false;
-                    break;
-                }
-                // After an overrun the kernel queues nothing until the queue has been read empty,
-                // so read on.
-                Err(error) if is_overrun(&error) => counters.on_overrun(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::Receive(error)),
+                Event::Overrun => counters.on_overrun(),
+                Event::Empty => {}
             }
-        }
+            Ok(counters.statistics.since(before))
+        })?;
         counters.settle(verdicts);
-        send(socket, verdicts)?;
-        Ok(Received { packets: done(counters), more })
+        send(&channel.socket, verdicts)?;
+        Ok(received)
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Follows linux/netfilter/nfnetlink_queue.h. Pure; the decoder accepts any bytes.
 
+use crate::capture::channel::write_message;
 use crate::capture::{Packet, Verdict, Waiting};
-use crate::netlink::message::{Message, NLM_F_ACK, NLM_F_REQUEST, Writer};
+use crate::netlink::message::{Message, NLM_F_REQUEST, Writer};
 
 /// `NFNL_SUBSYS_QUEUE << 8` (linux/netfilter/nfnetlink.h), the base of the message types.
 const SUBSYSTEM: u16 = 3 << 8;
@@ -85,15 +86,8 @@ pub fn decode<'a>(message: &Message<'a>, queue: u16) -> Option<Waiting<'a>> {
     Some(Waiting { packet, id, kind, mark })
 }
 
-/// Writes the message that binds and configures a queue.
-pub(super) fn write_bind(
-    writer: &mut Writer,
-    sequence: u32,
-    (queue, length, fail_open): (u16, u32, bool),
-    copy_range: u16,
-) {
-    let message = writer.begin_message(MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence);
-    writer.nfgenmsg(0, queue);
+/// Writes what binds and configures a queue.
+pub(super) fn write_bind(writer: &mut Writer, length: u32, fail_open: bool, copy_range: u16) {
     // struct nfqnl_msg_config_cmd: command, a byte of padding, a protocol family that the kernel
     // ignores.
     writer.attr(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
@@ -104,7 +98,6 @@ pub(super) fn write_bind(
     let flags = NFQA_CFG_F_GSO | if fail_open { NFQA_CFG_F_FAIL_OPEN } else { 0 };
     writer.attr_be32(NFQA_CFG_FLAGS, flags);
     writer.attr_be32(NFQA_CFG_MASK, NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN);
-    writer.end_message(message);
 }
 
 /// Writes the verdict on `count` packets of a queue, up to `last`.
@@ -115,8 +108,6 @@ pub(super) fn write_verdict(
     verdict: Verdict,
 ) {
     let kind = if count == 1 { MSG_VERDICT } else { MSG_VERDICT_BATCH };
-    let message = writer.begin_message(kind, NLM_F_REQUEST, 0);
-    writer.nfgenmsg(0, queue);
     // struct nfqnl_msg_verdict_hdr: verdict, number (big-endian).
     let verdict = match verdict {
         Verdict::Accept => NF_ACCEPT,
@@ -124,8 +115,9 @@ pub(super) fn write_verdict(
     };
     let [a, b, c, d] = verdict.to_be_bytes();
     let [e, f, g, h] = last.to_be_bytes();
-    writer.attr(NFQA_VERDICT_HDR, &[a, b, c, d, e, f, g, h]);
-    writer.end_message(message);
+    write_message(writer, (kind, NLM_F_REQUEST), 0, queue, |writer| {
+        writer.attr(NFQA_VERDICT_HDR, &[a, b, c, d, e, f, g, h]);
+    });
 }
 
 #[cfg(test)]
@@ -174,7 +166,9 @@ pub(super) mod tests {
     fn bind_message_has_length_copy_range_and_flags() {
         for (fail_open, flags) in [(false, 4), (true, 5)] {
             let mut writer = Writer::default();
-            write_bind(&mut writer, 1, (77, 1000, fail_open), 256);
+            write_message(&mut writer, (MSG_CONFIG, 0), 1, 77, |writer| {
+                write_bind(writer, 1000, fail_open, 256);
+            });
             let (_, queue, attributes) = Messages(writer.bytes()).next().unwrap().nfgen().unwrap();
             assert_eq!(queue, 77);
             assert_eq!(attributes.get(NFQA_CFG_PARAMS).unwrap().value, [0, 0, 1, 0, 2]);

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::requests::one;
-use super::{ANSWER_TIMEOUT, Connection, Failure, MAX_DUMP_ATTEMPTS, no_answer};
+use super::{ANSWER_TIMEOUT, Connection, Failure, MAX_DUMP_ATTEMPTS, no_answer, no_set};
 use crate::netlink::message::{Messages, NLM_F_DUMP};
 use crate::nft::decode;
 use crate::nft::element::{self, Element, ElementInfo, Key, RawElement};
-use crate::nft::encode::{self, Past};
+use crate::nft::encode::{Batch, Past};
 use crate::nft::error::Error;
-use crate::nft::numbers::message;
+use crate::nft::numbers::{attr, message};
 use crate::nft::schema::SetSpec;
 
 /// Elements that may be dumped without delaying other work. The kernel walks a set from its
@@ -39,17 +38,7 @@ impl Connection {
                 .into_iter()
                 .find(|info| (info.key..=info.last()).contains(&key)));
         }
-        let sequence = self.request(|out, sequence| {
-            one(
-                out,
-                table,
-                sequence,
-                (message::GETSETELEM, 0),
-                set,
-                &Element::key_only(key),
-                Past::default(),
-            )
-        })?;
+        let sequence = self.request(|batch| get(batch, set, key))?;
         let mut found = None;
         let answer = self.answers(sequence, true, |message| {
             let mut is_found = false;
@@ -90,13 +79,7 @@ impl Connection {
         }
         // The kernel reports a missing element, set and table alike.
         if !all.is_empty() && all.iter().all(Option::is_none) && !self.has_set(set)? {
-            let object = format!("elements of set {}", set.name);
-            return Err(Error::Apply {
-                verb: "get",
-                object,
-                errno: rustix::io::Errno::NOENT.raw_os_error(),
-                message: None,
-            });
+            return Err(no_set("get", set));
         }
         Ok(all)
     }
@@ -110,50 +93,30 @@ impl Connection {
         let table = self.schema.table;
         let (first, from) = (self.sequence.wrapping_add(1), all.len());
         self.out.clear();
+        let mut batch = Batch::new(&mut self.out, table.name, first);
         for key in keys {
-            self.sequence = self.sequence.wrapping_add(1);
-            one(
-                &mut self.out,
-                table,
-                self.sequence,
-                (message::GETSETELEM, 0),
-                set,
-                &Element::key_only(*key),
-                Past::default(),
-            );
+            get(&mut batch, set, *key);
             all.push(None);
         }
+        self.sequence = batch.sequence().wrapping_sub(1);
         self.transmit()?;
         let mut waiting = keys.len();
         let mut failure = None;
         while waiting > 0 {
             let received = self.socket.receive_within(&mut self.inbox, ANSWER_TIMEOUT);
-            let Some(datagram) =
-                received.map_err(|source| Error::Socket { verb: "receive from", source })?
-            else {
+            let Some(datagram) = received.map_err(Error::socket("receive from"))? else {
                 return Err(no_answer("get", &format!("elements of set {}", set.name)));
             };
             for message in Messages(datagram) {
-                let Ok(position) = usize::try_from(message.header.sequence.wrapping_sub(first))
-                else {
-                    continue;
-                };
-                let Some(place) = all.get_mut(from..).and_then(|all| all.get_mut(position)) else {
-                    continue;
-                };
+                let sequence = message.header.sequence;
+                let place = usize::try_from(sequence.wrapping_sub(first))
+                    .ok()
+                    .and_then(|position| all.get_mut(from..)?.get_mut(position));
+                let Some(place) = place else { continue };
                 waiting = waiting.saturating_sub(1);
-                match message.answer() {
-                    Some(answer)
-                        if answer.errno == rustix::io::Errno::NOENT.raw_os_error()
-                            || answer.errno == 0 => {}
-                    Some(answer) => {
-                        let sequence = message.header.sequence;
-                        failure = Some(Failure {
-                            sequence,
-                            errno: answer.errno,
-                            message: answer.message.map(str::to_owned),
-                        });
-                    }
+                match message.answer().map(|answer| Failure::new(sequence, answer)) {
+                    Some(refused) if refused.errno == 0 || refused.is_missing() => {}
+                    Some(refused) => failure = Some(refused),
                     None => decode::elements(&message, table, set, |element| {
                         *place = Some(element.info)
                     }),
@@ -164,14 +127,25 @@ impl Connection {
     }
 
     pub(super) fn has_set(&mut self, set: SetSpec) -> Result<bool, Error> {
+        let sets = self.list(message::GETSET, decode::set)?;
+        Ok(sets.iter().any(|found| found.name == set.name))
+    }
+
+    /// Asks for every element of a set.
+    fn dump_elements<T>(
+        &mut self,
+        set: SetSpec,
+        take: impl Fn(RawElement) -> T,
+    ) -> Result<Vec<T>, Error> {
         let table = self.schema.table;
-        Ok(self
-            .dump(
-                |out, sequence| encode::of_table(out, table, message::GETSET, NLM_F_DUMP, sequence),
-                |message| decode::set(message, table),
-            )?
-            .iter()
-            .any(|found| found.name == set.name))
+        self.dump(
+            |batch| {
+                batch.of_object(message::GETSETELEM, NLM_F_DUMP, attr::ELEMS_SET, set.name);
+            },
+            |found, message| {
+                decode::elements(message, table, set, |element| found.push(take(element)))
+            },
+        )
     }
 
     /// Every element of a set; in sets of intervals, sorted.
@@ -188,15 +162,10 @@ impl Connection {
     /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set, [`Error::is_busy`] if
     /// others change the ruleset all the time.
     pub fn dump_set(&mut self, set: impl Into<SetSpec>) -> Result<Vec<ElementInfo>, Error> {
-        let (set, table) = (set.into(), self.schema.table);
+        let set = set.into();
         let (mut all, mut known) = (Vec::new(), HashSet::new());
         for _ in 0..MAX_DUMP_ATTEMPTS {
-            let mut raw: Vec<RawElement> = Vec::new();
-            self.dump_into(
-                |out, sequence| encode::dump_set(out, table, sequence, set),
-                &mut raw,
-                |raw, message| decode::elements(message, table, set, |one| raw.push(one)),
-            )?;
+            let mut raw = self.dump_elements(set, |element| element)?;
             let received = raw.len();
             if set.interval {
                 // A transaction comes into force element by element, and only a dump in several
@@ -204,11 +173,8 @@ impl Connection {
                 // end of all addresses: it is believed when a second dump says the same.
                 let is_whole = element::has_all_ends(&mut raw);
                 let found = element::join(set, raw);
-                let is_same = all.len() == found.len()
-                    && all
-                        .iter()
-                        .zip(&found)
-                        .all(|(a, b): (&ElementInfo, _)| (a.key, a.end) == (b.key, b.end));
+                let ends = |info: &ElementInfo| (info.key, info.end);
+                let is_same = all.iter().map(ends).eq(found.iter().map(ends));
                 if is_whole || is_same {
                     return Ok(found);
                 }
@@ -234,17 +200,10 @@ impl Connection {
     /// # Errors
     /// As [`Connection::dump_set`].
     pub fn dump_keys(&mut self, set: impl Into<SetSpec>) -> Result<HashSet<Key>, Error> {
-        let (set, table) = (set.into(), self.schema.table);
+        let set = set.into();
         let mut known = HashSet::new();
         for _ in 0..MAX_DUMP_ATTEMPTS {
-            let mut received: Vec<Key> = Vec::new();
-            self.dump_into(
-                |out, sequence| encode::dump_set(out, table, sequence, set),
-                &mut received,
-                |received, message| {
-                    decode::elements(message, table, set, |one| received.push(one.info.key))
-                },
-            )?;
+            let received = self.dump_elements(set, |element| element.info.key)?;
             let (count, before) = (received.len(), known.len());
             known.extend(received);
             if [count, before].contains(&known.len()) {
@@ -279,4 +238,8 @@ impl Connection {
         }
         self.dump_set(set)
     }
+}
+
+fn get(batch: &mut Batch<'_>, set: SetSpec, key: Key) {
+    batch.elements((message::GETSETELEM, 0), set, [(Element::new(key), Past::default())]);
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::netlink::message::{HEADER_LEN, Header, Messages, Writer};
 use crate::nft::element::Element;
-use crate::nft::encode::{self, Elements, Past};
+use crate::nft::encode::{Batch, Past};
 use crate::nft::lower::lower;
 use crate::nft::sample::{HOSTS, NETWORKS, SCHEMA, ruleset as sample_ruleset};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn every_rule_decodes_as_it_was_encoded() {
         for wanted in &chain.rules {
             let mut out = Writer::default();
             let expressions = lower(wanted);
-            encode::new_rule(&mut out, TABLE, 1, chain.name, &expressions);
+            Batch::new(&mut out, TABLE.name, 1).new_rule(chain.name, &expressions);
             let message = Messages(out.bytes()).next().unwrap();
             assert_eq!(
                 rule(&message, TABLE),
@@ -29,17 +29,13 @@ fn every_rule_decodes_as_it_was_encoded() {
 #[test]
 fn element_decodes_with_counter_and_time_left() {
     let mut out = Writer::default();
-    let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, HOSTS);
     let key = Key::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     let element = Element::new(std::net::IpAddr::from([192, 0, 2, 1]))
         .timeout(Some(Duration::from_secs(60)))
         .comment("a \"scan\"\n");
-    list.push(
-        &mut out,
-        &element,
-        Past { counter: Some((3, 180)), expires: Some(Duration::from_secs(5)) },
-    );
-    list.end(&mut out);
+    let past = Past { counter: Some((3, 180)), expires: Some(Duration::from_secs(5)) };
+    let mut batch = Batch::new(&mut out, TABLE.name, 1);
+    batch.elements((message::NEWSETELEM, 0), HOSTS, [(element, past)]);
     let mut found = Vec::new();
     elements(&Messages(out.bytes()).next().unwrap(), TABLE, HOSTS, |element| {
         found.push(element.info)
@@ -59,14 +55,10 @@ fn element_decodes_with_counter_and_time_left() {
 #[test]
 fn too_long_comment_is_cut_between_characters() {
     let mut out = Writer::default();
-    let list = Elements::begin(&mut out, TABLE, 1, message::NEWSETELEM, 0, NETWORKS);
     let long = "ä".repeat(100);
-    list.push(
-        &mut out,
-        &Element::network("128.0.0.0/1".parse().unwrap()).comment(&long),
-        Past::default(),
-    );
-    list.end(&mut out);
+    let element = Element::network("128.0.0.0/1".parse().unwrap()).comment(&long);
+    let mut batch = Batch::new(&mut out, TABLE.name, 1);
+    batch.elements((message::NEWSETELEM, 0), NETWORKS, [(element, Past::default())]);
     let mut found = Vec::new();
     elements(&Messages(out.bytes()).next().unwrap(), TABLE, NETWORKS, |element| {
         found.push(element.info.comment)
@@ -101,16 +93,16 @@ proptest! {
     fn no_damage_to_real_messages_makes_the_decoders_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(), which in any::<prop::sample::Index>()) {
         let ruleset = sample_ruleset();
         let mut out = Writer::default();
-        let mut sequence = 1;
-        encode::new_table(&mut out, TABLE, 0, 0);
+        let mut batch = Batch::new(&mut out, TABLE.name, 1);
+        batch.new_table(0);
         for set in &ruleset.sets {
-            encode::new_set(&mut out, TABLE, 0, set, 1);
-            encode::add_ranges(&mut out, TABLE, &mut sequence, set.id, &set.elements);
+            batch.new_set(set, 1);
+            batch.add_ranges(set);
         }
         for chain in &ruleset.chains {
-            encode::new_chain(&mut out, TABLE, 0, chain);
+            batch.new_chain(chain);
             for rule in &chain.rules {
-                encode::new_rule(&mut out, TABLE, 0, chain.name, &lower(rule));
+                batch.new_rule(chain.name, &lower(rule));
             }
         }
         let messages: Vec<_> = Messages(out.bytes()).collect();

@@ -1,44 +1,82 @@
 //! How messages begin, and those that are about a whole: a transaction, the table, the ruleset's
 //! generation.
 
-use crate::netlink::message::{NLM_F_REQUEST, Open, Writer};
-use crate::nft::numbers::{BATCH_BEGIN, BATCH_END, NFPROTO_INET, SUBSYSTEM, attr, message};
-use crate::nft::schema::Table;
+use crate::netlink::message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, Open, Writer};
+use crate::nft::numbers::{NFPROTO_INET, SUBSYSTEM, attr, message};
 
-/// `BATCH_BEGIN`; with `generation`, the transaction fails with ERESTART if the ruleset has changed
-/// since that generation.
-pub fn begin(out: &mut Writer, sequence: u32, generation: Option<u32>) {
-    let open = out.begin_message(BATCH_BEGIN, NLM_F_REQUEST, sequence);
-    out.nfgenmsg(0, SUBSYSTEM);
-    if let Some(generation) = generation {
-        out.attr_be32(attr::GEN_ID, generation); // NFNL_BATCH_GENID has the same number
+/// Messages about one table, numbered one after the other.
+pub struct Batch<'a> {
+    pub(super) out: &'a mut Writer,
+    pub(super) table: &'a str,
+    sequence: u32,
+}
+
+impl<'a> Batch<'a> {
+    /// Appends to `out`; the first message has this number.
+    pub fn new(out: &'a mut Writer, table: &'a str, sequence: u32) -> Self {
+        Self { out, table, sequence }
     }
-    out.end_message(open);
-}
 
-/// `BATCH_END`.
-pub fn end(out: &mut Writer, sequence: u32) {
-    let open = out.begin_message(BATCH_END, NLM_F_REQUEST, sequence);
-    out.nfgenmsg(0, SUBSYSTEM);
-    out.end_message(open);
-}
+    /// The number of the next message.
+    pub fn sequence(&self) -> u32 {
+        self.sequence
+    }
 
-pub(super) fn open(out: &mut Writer, kind: u16, flags: u16, sequence: u32) -> Open {
-    let open = out.begin_message((SUBSYSTEM << 8) | kind, NLM_F_REQUEST | flags, sequence);
-    out.nfgenmsg(NFPROTO_INET, 0);
-    open
-}
+    fn number(&mut self) -> u32 {
+        let number = self.sequence;
+        self.sequence = number.wrapping_add(1);
+        number
+    }
 
-/// A message whose only attribute is the table's name, which is attribute 1 of every request about
-/// a whole table.
-pub fn of_table(out: &mut Writer, table: Table, kind: u16, flags: u16, sequence: u32) {
-    let message = open(out, kind, flags, sequence);
-    out.attr_str(attr::TABLE_NAME, table.name);
-    out.end_message(message);
-}
+    /// `BATCH_BEGIN` or `BATCH_END`; with `generation`, the transaction fails with ERESTART if the
+    /// ruleset has changed since that generation.
+    pub(in crate::nft) fn boundary(&mut self, kind: u16, generation: Option<u32>) {
+        let number = self.number();
+        let message = self.out.begin_message(kind, NLM_F_REQUEST, number);
+        self.out.nfgenmsg(0, SUBSYSTEM);
+        if let Some(generation) = generation {
+            self.out.attr_be32(attr::GEN_ID, generation); // NFNL_BATCH_GENID has the same number
+        }
+        self.out.end_message(message);
+    }
 
-/// Asks for the generation of the ruleset.
-pub fn get_generation(out: &mut Writer, sequence: u32) {
-    let message = open(out, message::GETGEN, 0, sequence);
-    out.end_message(message);
+    pub(super) fn open(&mut self, kind: u16, flags: u16) -> Open {
+        let number = self.number();
+        let kind = (SUBSYSTEM << 8) | kind;
+        let message = self.out.begin_message(kind, NLM_F_REQUEST | flags, number);
+        self.out.nfgenmsg(NFPROTO_INET, 0);
+        message
+    }
+
+    /// Begins a message with the table's name, which is attribute 1 of every request but those of
+    /// generations.
+    pub(super) fn open_of_table(&mut self, kind: u16, flags: u16) -> Open {
+        let message = self.open(kind, flags);
+        self.out.attr_str(attr::TABLE_NAME, self.table);
+        message
+    }
+
+    /// A message whose only attribute is the table's name.
+    pub fn of_table(&mut self, kind: u16, flags: u16) {
+        let message = self.open_of_table(kind, flags);
+        self.out.end_message(message);
+    }
+
+    /// A message about the object with this name, which is attribute `attribute`.
+    pub fn of_object(&mut self, kind: u16, flags: u16, attribute: u16, name: &str) {
+        let message = self.open_of_table(kind, flags);
+        self.out.attr_str(attribute, name);
+        self.out.end_message(message);
+    }
+
+    /// Asks for the acknowledgement of a transaction; changes nothing.
+    pub fn acknowledge(&mut self) {
+        self.of_table(message::NEWTABLE, NLM_F_CREATE | NLM_F_ACK);
+    }
+
+    /// Asks for the generation of the ruleset.
+    pub fn get_generation(&mut self) {
+        let message = self.open(message::GETGEN, 0);
+        self.out.end_message(message);
+    }
 }

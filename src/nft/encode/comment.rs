@@ -3,10 +3,6 @@
 
 use crate::nft::element::COMMENT_MAX;
 
-pub(super) fn put_comment(userdata: &mut Vec<u8>, kind: u8, comment: &str) {
-    write_comment(kind, comment, &mut |byte| userdata.push(byte));
-}
-
 /// Type, length with NUL, text, NUL. What nft could not read back, or would show as control
 /// characters, becomes `?`.
 pub(super) fn write_comment(kind: u8, comment: &str, put: &mut impl FnMut(u8)) {

@@ -1,19 +1,18 @@
 //! Elements into sets and out of them, in as many messages as they need.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::batch::open;
+use super::batch::Batch;
 use super::comment::write_comment;
 use super::expression::{data, expression, milliseconds};
-use crate::netlink::message::{NLM_F_CREATE, NLM_F_DUMP, Open, Writer};
+use crate::netlink::message::{NLM_F_CREATE, Open};
 use crate::nft::element::{COMMENT_MAX, Element, ElementInfo, Key};
 use crate::nft::expr::Expr;
 use crate::nft::model::Set;
 use crate::nft::numbers::{
     ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, ELEM_UDATA_FLAGS, INTERVAL_OPEN, attr, message,
 };
-use crate::nft::schema::{SetSpec, Table};
+use crate::nft::schema::SetSpec;
 
 /// Bytes of an element list in one message: well below the 65,535 that the attribute's length can
 /// say.
@@ -35,37 +34,45 @@ impl Past {
     }
 }
 
-/// A list of elements being written: [`Elements::begin`], [`Elements::push`] each,
-/// [`Elements::end`].
-#[must_use = "the message has to be ended"]
-pub struct Elements {
-    message: Open,
-    list: Open,
-    id: SetSpec,
+/// Which counters restored elements are written with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counters {
+    /// All, with their last values.
+    Now,
+    /// Those that the set defines. Where each element has its own ([`SetSpec::element_counters`]),
+    /// they follow in a later transaction.
+    Later,
 }
 
-impl Elements {
-    /// Starts a message: `kind` is NEWSETELEM, GETSETELEM or DELSETELEM.
-    pub fn begin(
-        out: &mut Writer,
-        table: Table,
-        sequence: u32,
-        kind: u16,
-        flags: u16,
-        id: SetSpec,
-    ) -> Self {
-        let message = open(out, kind, flags, sequence);
-        out.attr_str(attr::ELEMS_SET, id.name);
-        out.attr_str(attr::ELEMS_TABLE, table.name);
-        let list = out.begin_nest(attr::ELEMS_ELEMENTS);
-        Self { message, list, id }
+impl Batch<'_> {
+    /// Adds, reads or deletes elements: `kind` is NEWSETELEM, GETSETELEM or DELSETELEM.
+    pub fn elements<'e>(
+        &mut self,
+        (kind, flags): (u16, u16),
+        set: SetSpec,
+        elements: impl IntoIterator<Item = (Element<'e>, Past)>,
+    ) {
+        let mut elements = elements.into_iter().peekable();
+        while elements.peek().is_some() {
+            let message = self.open(kind, flags);
+            self.out.attr_str(attr::ELEMS_SET, set.name);
+            self.out.attr_str(attr::ELEMS_TABLE, self.table);
+            let list = self.out.begin_nest(attr::ELEMS_ELEMENTS);
+            while self.out.nest_len(list) <= LIST_MAX
+                && let Some((element, past)) = elements.next()
+            {
+                self.element(set, &element, past);
+            }
+            self.out.end_nest(list);
+            self.out.end_message(message);
+        }
     }
 
     /// Writes an element; in sets of intervals, its start and its end.
-    pub fn push(&self, out: &mut Writer, element: &Element<'_>, past: Past) {
-        let is_interval = self.id.interval;
-        let after = if is_interval { element.last().successor() } else { None };
-        let nest = self.key(out, element.key);
+    fn element(&mut self, set: SetSpec, element: &Element<'_>, past: Past) {
+        let after = if set.interval { element.last().successor() } else { None };
+        let nest = self.key(element.key);
+        let out = &mut *self.out;
         if let Some(timeout) = element.timeout {
             out.attr_be64(attr::ELEM_TIMEOUT, milliseconds(timeout));
             if let Some(expires) = past.expires {
@@ -84,7 +91,7 @@ impl Elements {
         if let Some(comment) = element.comment.filter(|comment| !comment.is_empty()) {
             write_comment(ELEM_UDATA_COMMENT, comment, &mut put);
         }
-        if is_interval && after.is_none() {
+        if set.interval && after.is_none() {
             put(ELEM_UDATA_FLAGS);
             put(4);
             INTERVAL_OPEN.to_ne_bytes().into_iter().for_each(&mut put);
@@ -99,156 +106,50 @@ impl Elements {
         }
         out.end_nest(nest);
         if let Some(after) = after {
-            let nest = self.key(out, after);
-            out.attr_be32(attr::ELEM_FLAGS, ELEM_INTERVAL_END);
-            out.end_nest(nest);
+            let nest = self.key(after);
+            self.out.attr_be32(attr::ELEM_FLAGS, ELEM_INTERVAL_END);
+            self.out.end_nest(nest);
         }
     }
 
-    fn key(&self, out: &mut Writer, key: Key) -> Open {
-        let nest = out.begin_nest(attr::LIST_ELEM);
+    fn key(&mut self, key: Key) -> Open {
+        let nest = self.out.begin_nest(attr::LIST_ELEM);
         let (bytes, length) = key.bytes();
-        data(out, attr::ELEM_KEY, bytes.get(..length).unwrap_or_default());
+        data(self.out, attr::ELEM_KEY, bytes.get(..length).unwrap_or_default());
         nest
     }
 
-    /// Whether another element may not fit.
-    pub fn is_full(&self, out: &Writer) -> bool {
-        out.nest_len(self.list) > LIST_MAX
+    /// Deletes elements, of which only the keys count.
+    pub fn delete<'e>(
+        &mut self,
+        flags: u16,
+        set: SetSpec,
+        elements: impl IntoIterator<Item = Element<'e>>,
+    ) {
+        let keys = elements
+            .into_iter()
+            .map(|element| (Element { timeout: None, comment: None, ..element }, Past::default()));
+        self.elements((message::DELSETELEM, flags), set, keys);
     }
 
-    /// Ends the message.
-    pub fn end(self, out: &mut Writer) {
-        out.end_nest(self.list);
-        out.end_message(self.message);
+    /// Adds the elements of the model, without timeout.
+    pub fn add_ranges(&mut self, set: &Set) {
+        let ranges = set.elements.iter().map(|range| (Element::range(range), Past::default()));
+        self.elements((message::NEWSETELEM, NLM_F_CREATE), set.id, ranges);
     }
-}
 
-/// Removes every element of a set.
-pub fn flush_set(out: &mut Writer, table: Table, sequence: u32, name: &str) {
-    let message = open(out, message::DELSETELEM, 0, sequence);
-    out.attr_str(attr::ELEMS_TABLE, table.name);
-    out.attr_str(attr::ELEMS_SET, name);
-    out.end_message(message);
-}
-
-/// Asks for every element of a set.
-pub fn dump_set(out: &mut Writer, table: Table, sequence: u32, id: SetSpec) {
-    let message = open(out, message::GETSETELEM, NLM_F_DUMP, sequence);
-    out.attr_str(attr::ELEMS_TABLE, table.name);
-    out.attr_str(attr::ELEMS_SET, id.name);
-    out.end_message(message);
-}
-
-/// The ranges as elements without timeout, in as many messages as they need.
-pub fn add_ranges(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    id: SetSpec,
-    ranges: &[RangeInclusive<Key>],
-) {
-    add_all(
-        out,
-        table,
-        sequence,
-        id,
-        ranges.iter().map(|range| (Element::range(range), Past::default())),
-    );
-}
-
-/// Which counters restored elements are written with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counters {
-    /// All, with their last values.
-    Now,
-    /// Those that the set defines. Where each element has its own ([`SetSpec::element_counters`]),
-    /// they follow in a later transaction.
-    Later,
-}
-
-/// Elements that were in the kernel before, with their remaining time, and their counters if the
-/// set still counts.
-pub fn add_again(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    set: &Set,
-    elements: &[ElementInfo],
-    counters: Counters,
-) {
-    let again = elements.iter().map(|info| {
-        let timeout = info.timeout.filter(|_| set.timeouts);
-        let element =
-            Element { key: info.key, end: info.end, timeout, comment: info.comment.as_deref() };
-        // A set with a counter creates one for each element; sending one with value zero costs the
-        // kernel a look-up by name each.
-        let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
-        let has_own = set.id.element_counters && counters == Counters::Now;
-        (
-            element,
-            Past {
-                counter: (has_counted || has_own).then_some((info.packets, info.bytes)),
-                expires: info.expires,
-            },
-        )
-    });
-    add_all(out, table, sequence, set.id, again);
-}
-
-/// Takes elements out, in as many messages as they need.
-pub fn delete_all(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    id: SetSpec,
-    elements: &[ElementInfo],
-) {
-    write_all(
-        out,
-        table,
-        sequence,
-        (message::DELSETELEM, 0),
-        id,
-        elements.iter().map(|info| {
-            (Element { end: info.end, ..Element::key_only(info.key) }, Past::default())
-        }),
-    );
-}
-
-fn add_all<'a>(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    id: SetSpec,
-    elements: impl Iterator<Item = (Element<'a>, Past)>,
-) {
-    write_all(out, table, sequence, (message::NEWSETELEM, NLM_F_CREATE), id, elements);
-}
-
-fn write_all<'a>(
-    out: &mut Writer,
-    table: Table,
-    sequence: &mut u32,
-    (kind, flags): (u16, u16),
-    id: SetSpec,
-    elements: impl Iterator<Item = (Element<'a>, Past)>,
-) {
-    let mut list: Option<Elements> = None;
-    for (element, past) in elements {
-        let current = list.take().unwrap_or_else(|| {
-            let list = Elements::begin(out, table, *sequence, kind, flags, id);
-            *sequence = sequence.wrapping_add(1);
-            list
+    /// Adds elements that were in the kernel before, with their remaining time, and their counters
+    /// if the set still counts.
+    pub fn add_again(&mut self, set: &Set, elements: &[ElementInfo], counters: Counters) {
+        let again = elements.iter().map(|info| {
+            let timeout = info.timeout.filter(|_| set.timeouts);
+            // A set with a counter creates one for each element; sending one with value zero costs
+            // the kernel a look-up by name each.
+            let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
+            let has_own = set.id.element_counters && counters == Counters::Now;
+            let counter = (has_counted || has_own).then_some((info.packets, info.bytes));
+            (info.element().timeout(timeout), Past { counter, expires: info.expires })
         });
-        current.push(out, &element, past);
-        if current.is_full(out) {
-            current.end(out);
-        } else {
-            list = Some(current);
-        }
-    }
-    if let Some(list) = list {
-        list.end(out);
+        self.elements((message::NEWSETELEM, NLM_F_CREATE), set.id, again);
     }
 }

@@ -10,7 +10,7 @@ use crate::nft::numbers::{
 };
 
 /// Name and data of an expression.
-pub(in crate::nft) fn expression(out: &mut Writer, expr: &Expr) {
+pub(super) fn expression(out: &mut Writer, expr: &Expr) {
     let name = match expr {
         Expr::Meta { .. } => "meta",
         Expr::Payload { .. } => "payload",
@@ -120,7 +120,7 @@ pub(in crate::nft) fn expression(out: &mut Writer, expr: &Expr) {
             data(out, 2, value);
         }
         Expr::Tproxy { family, address, port } => {
-            out.attr_be32(1, *family as u32);
+            out.attr_be32(1, u32::from(*family));
             out.attr_be32(2, *address);
             out.attr_be32(3, *port);
         }

@@ -1,59 +1,95 @@
-//! Messages that create and delete tables, sets, chains, rules, stateful objects and flowtables.
+//! Messages that create tables, sets, chains and rules, and what their definitions are in numbers.
 //! Elements of sets have a file of their own.
 
-use super::batch::{of_table, open};
-use super::comment::put_comment;
+use super::batch::Batch;
+use super::comment::write_comment;
 use super::expression::{expression, milliseconds};
-use crate::netlink::message::{NLM_F_APPEND, NLM_F_CREATE, Writer};
+use crate::netlink::message::{NLM_F_APPEND, NLM_F_CREATE};
 use crate::nft::expr::Expr;
 use crate::nft::model::{Chain, Owner, Set};
 use crate::nft::numbers::{
     NF_ACCEPT, SET_UDATA_BYTEORDER, SET_UDATA_COMMENT, attr, message, set_flag,
 };
-use crate::nft::schema::{DataType, SetSpec, Table};
+use crate::nft::schema::{DataType, SetSpec};
 
-/// Creates the table, wakes it if it is dormant, or takes one over that persists without an owner.
-pub fn new_table(out: &mut Writer, table: Table, sequence: u32, flags: u32) {
-    let message = open(out, message::NEWTABLE, NLM_F_CREATE, sequence);
-    out.attr_str(attr::TABLE_NAME, table.name);
-    out.attr_be32(attr::TABLE_FLAGS, flags);
-    out.end_message(message);
-}
+impl Batch<'_> {
+    /// Creates the table, wakes it if it is dormant, or takes one over that persists without an
+    /// owner.
+    pub fn new_table(&mut self, flags: u32) {
+        let message = self.open_of_table(message::NEWTABLE, NLM_F_CREATE);
+        self.out.attr_be32(attr::TABLE_FLAGS, flags);
+        self.out.end_message(message);
+    }
 
-/// Removes every rule of the table.
-pub fn flush_rules(out: &mut Writer, table: Table, sequence: u32) {
-    of_table(out, table, message::DELRULE, 0, sequence);
-}
+    /// Creates a set, without its elements. `id` identifies it within the transaction.
+    pub fn new_set(&mut self, set: &Set, id: u32) {
+        let message = self.open_of_table(message::NEWSET, NLM_F_CREATE);
+        let out = &mut *self.out;
+        out.attr_str(attr::SET_NAME, set.id.name);
+        out.attr_be32(attr::SET_FLAGS, set_flags(set));
+        out.attr_be32(attr::SET_KEY_TYPE, key_type(set.id));
+        out.attr_be32(attr::SET_KEY_LEN, key_len(set.id));
+        out.attr_be32(attr::SET_ID, id);
+        if let Some(size) = set.size {
+            let desc = out.begin_nest(attr::SET_DESC);
+            out.attr_be32(attr::DESC_SIZE, size);
+            out.end_nest(desc);
+        }
+        if let Some(timeout) = set.timeout {
+            out.attr_be64(attr::SET_TIMEOUT, milliseconds(timeout));
+        }
+        let mut userdata = vec![SET_UDATA_BYTEORDER, 4];
+        userdata.extend_from_slice(&byteorder(set.id).to_ne_bytes());
+        if let Some(comment) = set.comment {
+            write_comment(SET_UDATA_COMMENT, comment, &mut |byte| userdata.push(byte));
+        }
+        out.attr(attr::SET_USERDATA, &userdata);
+        if set.counter {
+            let counter = out.begin_nest(attr::SET_EXPR);
+            expression(out, &Expr::Counter { packets: 0, bytes: 0 });
+            out.end_nest(counter);
+        }
+        out.end_message(message);
+    }
 
-/// Creates a set, without its elements. `id` identifies it within the transaction.
-pub fn new_set(out: &mut Writer, table: Table, sequence: u32, set: &Set, id: u32) {
-    let message = open(out, message::NEWSET, NLM_F_CREATE, sequence);
-    out.attr_str(attr::SET_TABLE, table.name);
-    out.attr_str(attr::SET_NAME, set.id.name);
-    out.attr_be32(attr::SET_FLAGS, set_flags(set));
-    out.attr_be32(attr::SET_KEY_TYPE, key_type(set.id));
-    out.attr_be32(attr::SET_KEY_LEN, key_len(set.id));
-    out.attr_be32(attr::SET_ID, id);
-    if let Some(size) = set.size {
-        let desc = out.begin_nest(attr::SET_DESC);
-        out.attr_be32(attr::DESC_SIZE, size);
-        out.end_nest(desc);
+    /// Creates a chain, without its rules.
+    pub fn new_chain(&mut self, chain: &Chain) {
+        let message = self.open_of_table(message::NEWCHAIN, NLM_F_CREATE);
+        let out = &mut *self.out;
+        out.attr_str(attr::CHAIN_NAME, chain.name);
+        if let Some(base) = chain.base {
+            let hook = out.begin_nest(attr::CHAIN_HOOK);
+            out.attr_be32(attr::HOOK_NUM, base.hook as u32);
+            out.attr_be32(attr::HOOK_PRIORITY, base.priority.cast_unsigned());
+            out.end_nest(hook);
+            out.attr_be32(attr::CHAIN_POLICY, NF_ACCEPT);
+            out.attr_str(attr::CHAIN_TYPE, "filter");
+        }
+        out.end_message(message);
     }
-    if let Some(timeout) = set.timeout {
-        out.attr_be64(attr::SET_TIMEOUT, milliseconds(timeout));
+
+    /// Appends a rule.
+    pub fn new_rule(&mut self, chain: &str, expressions: &[Expr]) {
+        let message = self.open_of_table(message::NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+        let out = &mut *self.out;
+        out.attr_str(attr::RULE_CHAIN, chain);
+        let list = out.begin_nest(attr::RULE_EXPRESSIONS);
+        for expr in expressions {
+            let nest = out.begin_nest(attr::LIST_ELEM);
+            expression(out, expr);
+            out.end_nest(nest);
+        }
+        out.end_nest(list);
+        out.end_message(message);
     }
-    let mut userdata = vec![SET_UDATA_BYTEORDER, 4];
-    userdata.extend_from_slice(&byteorder(set.id).to_ne_bytes());
-    if let Some(comment) = set.comment {
-        put_comment(&mut userdata, SET_UDATA_COMMENT, comment);
+
+    /// Deletes a stateful object of this type (`NFT_OBJECT_*`).
+    pub fn delete_object(&mut self, name: &str, kind: u32) {
+        let message = self.open_of_table(message::DELOBJ, 0);
+        self.out.attr_str(attr::OBJ_NAME, name);
+        self.out.attr_be32(attr::OBJ_TYPE, kind);
+        self.out.end_message(message);
     }
-    out.attr(attr::SET_USERDATA, &userdata);
-    if set.counter {
-        let counter = out.begin_nest(attr::SET_EXPR);
-        expression(out, &Expr::Counter { packets: 0, bytes: 0 });
-        out.end_nest(counter);
-    }
-    out.end_message(message);
 }
 
 /// The kernel's flags of a set.
@@ -71,29 +107,14 @@ pub fn set_flags(set: &Set) -> u32 {
 /// nft's number for the key's type; the kernel only keeps it (nftables, datatype.h; `TYPE_BITS` is
 /// 6).
 pub fn key_type(id: SetSpec) -> u32 {
-    id.key.iter().fold(0, |number, kind| {
-        (number << 6)
-            | match kind {
-                DataType::Ipv4Addr => 7,
-                DataType::Ipv6Addr => 8,
-                DataType::InetProto => 12,
-                DataType::InetService => 13,
-                DataType::IfName => 41,
-            }
-    })
+    id.key.iter().fold(0, |number, kind| (number << 6) | kind.number())
 }
 
 /// Bytes of a key; fields of a concatenation fill whole registers.
 pub fn key_len(id: SetSpec) -> u32 {
-    let len = |kind: &DataType| match kind {
-        DataType::InetProto => 1,
-        DataType::InetService => 2,
-        DataType::Ipv4Addr => 4,
-        DataType::Ipv6Addr | DataType::IfName => 16,
-    };
     match id.key {
-        [kind] => len(kind),
-        kinds => kinds.iter().map(|kind| len(kind).next_multiple_of(4)).sum(),
+        [kind] => kind.len(),
+        kinds => kinds.iter().map(|kind| kind.len().next_multiple_of(4)).sum(),
     }
 }
 
@@ -104,68 +125,4 @@ fn byteorder(id: SetSpec) -> u32 {
         [DataType::IfName] => 1,
         _ => 0,
     }
-}
-
-/// Removes a set.
-pub fn delete_set(out: &mut Writer, table: Table, sequence: u32, name: &str) {
-    let message = open(out, message::DELSET, 0, sequence);
-    out.attr_str(attr::SET_TABLE, table.name);
-    out.attr_str(attr::SET_NAME, name);
-    out.end_message(message);
-}
-
-/// Creates a chain, without its rules.
-pub fn new_chain(out: &mut Writer, table: Table, sequence: u32, chain: &Chain) {
-    let message = open(out, message::NEWCHAIN, NLM_F_CREATE, sequence);
-    out.attr_str(attr::CHAIN_TABLE, table.name);
-    out.attr_str(attr::CHAIN_NAME, chain.name);
-    if let Some(base) = chain.base {
-        let hook = out.begin_nest(attr::CHAIN_HOOK);
-        out.attr_be32(attr::HOOK_NUM, base.hook as u32);
-        out.attr_be32(attr::HOOK_PRIORITY, base.priority.cast_unsigned());
-        out.end_nest(hook);
-        out.attr_be32(attr::CHAIN_POLICY, NF_ACCEPT);
-        out.attr_str(attr::CHAIN_TYPE, "filter");
-    }
-    out.end_message(message);
-}
-
-/// Removes a chain with its rules.
-pub fn delete_chain(out: &mut Writer, table: Table, sequence: u32, name: &str) {
-    let message = open(out, message::DELCHAIN, 0, sequence);
-    out.attr_str(attr::CHAIN_TABLE, table.name);
-    out.attr_str(attr::CHAIN_NAME, name);
-    out.end_message(message);
-}
-
-/// Appends a rule.
-pub fn new_rule(out: &mut Writer, table: Table, sequence: u32, chain: &str, expressions: &[Expr]) {
-    let message = open(out, message::NEWRULE, NLM_F_CREATE | NLM_F_APPEND, sequence);
-    out.attr_str(attr::RULE_TABLE, table.name);
-    out.attr_str(attr::RULE_CHAIN, chain);
-    let list = out.begin_nest(attr::RULE_EXPRESSIONS);
-    for expr in expressions {
-        let nest = out.begin_nest(attr::LIST_ELEM);
-        expression(out, expr);
-        out.end_nest(nest);
-    }
-    out.end_nest(list);
-    out.end_message(message);
-}
-
-/// Deletes a stateful object of this type (`NFT_OBJECT_*`).
-pub fn delete_object(out: &mut Writer, table: Table, sequence: u32, name: &str, kind: u32) {
-    let message = open(out, message::DELOBJ, 0, sequence);
-    out.attr_str(attr::OBJ_TABLE, table.name);
-    out.attr_str(attr::OBJ_NAME, name);
-    out.attr_be32(attr::OBJ_TYPE, kind);
-    out.end_message(message);
-}
-
-/// Deletes a flowtable.
-pub fn delete_flowtable(out: &mut Writer, table: Table, sequence: u32, name: &str) {
-    let message = open(out, message::DELFLOWTABLE, 0, sequence);
-    out.attr_str(attr::FLOWTABLE_TABLE, table.name);
-    out.attr_str(attr::FLOWTABLE_NAME, name);
-    out.end_message(message);
 }

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use portsentry::config::Config;
 use portsentry::netlink::message::{Header, Message, Messages, Writer};
 use portsentry::nft::element::{join, merge};
-use portsentry::nft::encode::{self, Elements, NFPROTO_INET, Past, SUBSYSTEM, message};
+use portsentry::nft::encode::{Batch, NFPROTO_INET, Past, SUBSYSTEM, message};
 use portsentry::nft::lower::lower;
 use portsentry::nft::{Element, decode};
 use portsentry::ruleset::{self, SCHEMA, SetId};
@@ -23,35 +23,24 @@ const ELEMS_SET: u16 = 2;
 static REAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let ruleset = ruleset::for_config(&Config::default(), 32768..=60999);
     let mut out = Writer::default();
-    let mut sequence = 1;
-    encode::new_table(&mut out, SCHEMA.table, 0, 0);
+    let mut batch = Batch::new(&mut out, SCHEMA.table.name, 1);
+    batch.new_table(0);
     for set in &ruleset.sets {
-        encode::new_set(&mut out, SCHEMA.table, 0, set, 1);
-        encode::add_ranges(&mut out, SCHEMA.table, &mut sequence, set.id, &set.elements);
+        batch.new_set(set, 1);
+        batch.add_ranges(set);
     }
     for chain in &ruleset.chains {
-        encode::new_chain(&mut out, SCHEMA.table, 0, chain);
+        batch.new_chain(chain);
         for rule in &chain.rules {
-            encode::new_rule(&mut out, SCHEMA.table, 0, chain.name, &lower(rule));
+            batch.new_rule(chain.name, &lower(rule));
         }
     }
-    let list = Elements::begin(
-        &mut out,
-        SCHEMA.table,
-        1,
-        message::NEWSETELEM,
-        0,
-        SetId::BlockedNets4.spec(),
-    );
-    for network in ["10.0.0.0/8", "192.0.2.0/25", "192.0.2.128/25", "255.255.255.255/32"] {
-        let past = Past { counter: Some((3, 180)), expires: None };
-        list.push(
-            &mut out,
-            &Element::network(network.parse().expect("a network")).comment("by hand: x"),
-            past,
-        );
-    }
-    list.end(&mut out);
+    let networks = ["10.0.0.0/8", "192.0.2.0/25", "192.0.2.128/25", "255.255.255.255/32"];
+    let elements = networks.map(|network| {
+        let element = Element::network(network.parse().expect("a network")).comment("by hand: x");
+        (element, Past { counter: Some((3, 180)), expires: None })
+    });
+    batch.elements((message::NEWSETELEM, 0), SetId::BlockedNets4.spec(), elements);
     out.bytes().to_vec()
 });
 

@@ -9,6 +9,7 @@ use portsentry::nft::{Chain, Connection, Element, Key, Rule, Ruleset, Set, State
 use portsentry::ruleset::{SCHEMA, SetId};
 
 use super::{address, file, listing, path};
+use crate::support::expressions;
 use crate::support::missing;
 use crate::support::netns::Namespace;
 
@@ -138,7 +139,7 @@ fn dynamic_sets_and_their_statements_are_the_same_in_every_form() {
             .chains
             .iter()
             .flat_map(|chain| chain.rules.iter().flat_map(lower))
-            .map(|expr| expr.to_string())
+            .map(|expr| expressions::print(&expr))
             .collect();
         assert_eq!(ours, theirs, "/{prefix}");
 

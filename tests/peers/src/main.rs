@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
-use portsentry::capture::{PACKETS_PER_WAKE, PacketSource};
+use portsentry::capture::PACKETS_PER_WAKE;
 use portsentry::config::Config;
 use portsentry::engine::{Action, Engine, MonoTime, Policy};
 use portsentry::probe::Probe;
