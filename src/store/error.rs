@@ -35,10 +35,7 @@ pub enum Error {
         what: &'static str,
     },
     /// Another process has the database open.
-    InUse {
-        /// The database.
-        path: PathBuf,
-    },
+    InUse(PathBuf),
     /// A newer daemon has written the database.
     Newer {
         /// The database.
@@ -47,17 +44,14 @@ pub enum Error {
         version: i32,
     },
     /// The content of the database is invalid.
-    Damaged {
-        /// The database.
-        path: PathBuf,
-    },
+    Damaged(PathBuf),
 }
 
 impl Error {
     pub(super) fn sqlite(verb: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse(path),
             _ => Self::Sqlite { verb, path, source },
         }
     }
@@ -70,38 +64,36 @@ impl Error {
     /// will.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } => true,
-            Self::Sqlite { source, .. } => {
-                matches!(
-                    source.sqlite_error_code(),
-                    Some(
-                        ErrorCode::DatabaseCorrupt
-                            | ErrorCode::NotADatabase
-                            | ErrorCode::SchemaChanged
-                    )
-                ) || is_schema(source)
-            }
+            Self::Damaged(_) => true,
+            Self::Sqlite { source, .. } => is_damage(source),
             _ => false,
         }
     }
 
-    /// The file belongs to another program or a newer version and must never be written.
+    /// The file belongs to another process, another program or a newer version: it must not be
+    /// written, and a retry will not help.
     pub fn is_others(&self) -> bool {
-        matches!(self, Self::Newer { .. } | Self::NotOurs { .. })
+        matches!(self, Self::InUse(_) | Self::Newer { .. } | Self::NotOurs { .. })
     }
 }
 
-/// A table or column is missing (SQLITE_ERROR on preparing a statement): the tables do not match
-/// their version.
-fn is_schema(error: &rusqlite::Error) -> bool {
-    matches!(error, rusqlite::Error::SqlInputError { .. })
-        || matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.extended_code == rusqlite::ffi::SQLITE_ERROR)
-        || matches!(
-            error,
-            rusqlite::Error::InvalidColumnType(..)
-                | rusqlite::Error::QueryReturnedNoRows
-                | rusqlite::Error::Utf8Error(..)
-        )
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        InvalidColumnType, QueryReturnedNoRows, SqlInputError, SqliteFailure, Utf8Error,
+    };
+    match error {
+        // A table or column is missing (SQLITE_ERROR on preparing a statement): the tables do not
+        // match their version.
+        SqlInputError { .. } | InvalidColumnType(..) | QueryReturnedNoRows | Utf8Error(..) => true,
+        SqliteFailure(failure, _) => {
+            failure.extended_code == rusqlite::ffi::SQLITE_ERROR
+                || matches!(
+                    failure.code,
+                    ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SchemaChanged
+                )
+        }
+        _ => false,
+    }
 }
 
 impl fmt::Display for Error {
@@ -113,7 +105,7 @@ impl fmt::Display for Error {
             Self::NotOurs { path, what } => {
                 write!(f, "cannot use {}: it is {what}", path.display())
             }
-            Self::InUse { path } => {
+            Self::InUse(path) => {
                 write!(f, "cannot use {}: another process has it open", path.display())
             }
             Self::Newer { path, version } => write!(
@@ -121,7 +113,7 @@ impl fmt::Display for Error {
                 "cannot use {}: its version is {version}, a newer portsentry has written it",
                 path.display()
             ),
-            Self::Damaged { path } => {
+            Self::Damaged(path) => {
                 write!(f, "cannot use {}: rows in it are damaged", path.display())
             }
         }
@@ -133,10 +125,7 @@ impl std::error::Error for Error {
         match self {
             Self::Sqlite { source, .. } => Some(source),
             Self::File { source, .. } => Some(source),
-            Self::NotOurs { .. }
-            | Self::InUse { .. }
-            | Self::Newer { .. }
-            | Self::Damaged { .. } => None,
+            _ => None,
         }
     }
 }

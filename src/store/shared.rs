@@ -1,7 +1,7 @@
 //! Items, requests and counters that the store's thread shares with its callers.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Block, Change, Content, Rows};
@@ -81,5 +81,11 @@ pub(super) struct Shared {
     /// The queue was full: the list of all blocks is needed.
     pub(super) list_wanted: AtomicBool,
     /// Not for the packet thread, which must not lock it.
-    pub(super) figures: Mutex<Figures>,
+    figures: Mutex<Figures>,
+}
+
+impl Shared {
+    pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

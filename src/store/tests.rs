@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
+use rusqlite::types::{Value, ValueRef};
 
 use super::*;
 use crate::engine::TouchView;
@@ -206,7 +207,15 @@ fn a_database_of_version_1_is_upgraded_with_all_that_is_in_it() {
         )
         .unwrap();
     for (name, prefix) in [("2001:db8:1:2::", 56), ("192.0.2.1", 64), ("198.51.100.0/24", 64)] {
-        let sum = rows::block_sum(name, prefix, 50_000, None, None, "by hand");
+        let values = [
+            Value::from(name.to_owned()),
+            prefix.into(),
+            50_000.into(),
+            Value::Null,
+            Value::Null,
+            "by hand".to_owned().into(),
+        ];
+        let sum = rows::sum(values.iter().map(ValueRef::from));
         version_1
             .execute(
                 "INSERT INTO blocks VALUES (?, ?, 50000, NULL, NULL, 'by hand', ?)",

@@ -4,19 +4,22 @@
 //! failure, and at the start, the thread asks the packet thread for all blocks in chunks and writes
 //! the differences. Changes that arrive meanwhile are newer, and are written afterwards.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::shared::{EngineReader, Item, Memory, Request, Shared, Stored};
+use super::thread::{QUEUE, StoreHandle};
 use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Opened, clock};
+use crate::config::Config;
 use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
-use crate::sys::mailbox::Inbox;
+use crate::sys::mailbox::{self, Inbox};
 use crate::sys::poll;
 use crate::time::MonoTime;
 
@@ -45,7 +48,7 @@ const LIST_CHUNK: usize = 4096;
 /// A time of day that differs from the last mark's by more milliseconds was set: write a new mark.
 const CLOCK_STEP_MS: u64 = 1000;
 
-pub(super) struct Worker {
+struct Worker {
     directory: PathBuf,
     database: Result<Database, Error>,
     memory: Memory,
@@ -78,31 +81,35 @@ pub(super) struct Worker {
     mark: Option<Mark>,
 }
 
-impl Worker {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a thing of its own, and there is one caller"
-    )]
-    pub(super) fn new(
-        directory: PathBuf,
-        database: Result<Database, Error>,
-        memory: Memory,
+impl StoreHandle {
+    /// Starts the thread with an opened store. The packet thread restores its content ([`Stored`]).
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        config: &Config,
+        opened: Opened,
         journal: JournalHandle,
         engine: Box<dyn EngineReader>,
-        items: Inbox<Item>,
-        requests: Inbox<Request>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    ) -> io::Result<(Self, Option<Stored>)> {
+        let mark = clock::mark();
+        let stored = opened.content.map(|content| {
+            let is_same_boot = content.mark.is_same_boot(&mark);
+            Stored { content: content.carried(&mark), is_same_boot }
+        });
+        let shared = Arc::new(Shared::default());
+        let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
+        let (requests, request_inbox) = mailbox::link()?;
         let now = Instant::now();
-        Self {
-            directory,
-            database,
-            memory,
+        let mut worker = Worker {
+            directory: config.state_dir.clone(),
+            database: opened.database,
+            memory: Memory::from(config),
             journal,
             engine,
-            items,
-            requests,
-            shared,
+            items: item_inbox,
+            requests: request_inbox,
+            shared: Arc::clone(&shared),
             pending: Vec::new(),
             write_at: None,
             evidence_from: MonoTime::default(),
@@ -117,13 +124,18 @@ impl Worker {
             retry_at: None,
             reported_at: None,
             mark: None,
-        }
+        };
+        worker.adopt(stored.as_ref());
+        std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
+        Ok((Self { shared, items, requests }, stored))
     }
+}
 
+impl Worker {
     /// Takes the restored content, before the thread runs. Rows from before the last boot are
     /// rewritten by this boot's clock before any other write, since there is one mark for all. That
     /// happens when the host is protected; until then a kill leaves the old rows.
-    pub(super) fn adopt(&mut self, stored: Option<&Stored>) {
+    fn adopt(&mut self, stored: Option<&Stored>) {
         self.is_restored = stored.is_some();
         self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
         self.evidence_from = stored
@@ -136,7 +148,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn run(mut self) {
+    fn run(mut self) {
         loop {
             self.items.waker.clear();
             self.requests.waker.clear();
@@ -158,7 +170,7 @@ impl Worker {
                         self.gather();
                         self.write();
                         // Closing merges the log into the database.
-                        self.database = Err(Error::InUse { path: self.directory.clone() });
+                        self.database = Err(Error::InUse(self.directory.clone()));
                         let _ = answer.try_send(());
                         return;
                     }
@@ -314,9 +326,7 @@ impl Worker {
             self.gather();
         }
         self.write();
-        let failing =
-            self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing.clone();
-        match failing {
+        match self.shared.figures().failing.clone() {
             Some(why) => Err(why),
             None if self.shared.list_wanted.load(Ordering::Acquire) => {
                 Err("too much changes at once".to_owned())
@@ -378,7 +388,7 @@ impl Worker {
         match &self.database {
             // Writing the next list is the test.
             Ok(_) => self.shared.list_wanted.store(true, Ordering::Release),
-            Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => {}
+            Err(error) if error.is_others() => {}
             Err(_) => self.open_again(),
         }
     }
@@ -401,7 +411,7 @@ impl Worker {
             // It could not be read at the start.
             if self.engine.restore(Stored { content, is_same_boot }).is_none() {
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
-                self.database = Err(Error::InUse { path: self.directory.clone() });
+                self.database = Err(Error::InUse(self.directory.clone()));
                 return;
             }
             self.is_restored = true;
@@ -420,7 +430,7 @@ impl Worker {
         if let Ok(database) = &self.database
             && let Ok(rows) = database.rows()
         {
-            self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).rows = rows;
+            self.shared.figures().rows = rows;
         }
         self.is_uncounted = false;
         // SQLite counts by scanning: spend at most a fiftieth of the time on it.
@@ -431,7 +441,7 @@ impl Worker {
     fn written(&mut self, mark: Option<Mark>) {
         self.is_uncounted = true;
         self.count();
-        let mut figures = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.shared.figures();
         let has_failed = figures.failing.take().is_some();
         if let Some(mark) = mark {
             figures.written = Some(mark.clock);
@@ -451,8 +461,7 @@ impl Worker {
     /// Notes that the store cannot be opened.
     fn fail_to_open(&mut self) {
         let Err(error) = &self.database else { return };
-        let text = error_chain(error);
-        let for_good = error.is_others() || matches!(error, Error::InUse { .. });
+        let (text, for_good) = (error_chain(error), error.is_others());
         self.report_failure(text, for_good);
     }
 
@@ -469,12 +478,8 @@ impl Worker {
     /// Replaces a database that turned out to be damaged while in use, with the content from
     /// memory.
     fn set_aside(&mut self, error: &Error) {
-        let Ok(database) = std::mem::replace(
-            &mut self.database,
-            Err(Error::Damaged { path: self.directory.clone() }),
-        ) else {
-            return;
-        };
+        let closed = Err(Error::Damaged(self.directory.clone()));
+        let Ok(database) = std::mem::replace(&mut self.database, closed) else { return };
         let path = database.path().to_owned();
         drop(database);
         match super::set_aside(&path, &clock::mark()) {
@@ -505,7 +510,7 @@ impl Worker {
                 "the state store cannot be used: {text}; blocks go on, but a reboot would forget what is not written: {remedy}"
             )));
         }
-        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing = Some(text);
+        self.shared.figures().failing = Some(text);
     }
 }
 
