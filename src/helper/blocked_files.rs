@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::mirror::{Error, Mirror, MirrorFile, Schedule, Turn, Wanted};
+use super::mirror::{Error, Mirror, MirrorFile};
 use super::protocol::Message;
 use crate::config::ClassicMode;
 use crate::journal::history;
@@ -67,7 +67,7 @@ impl BlockedFiles {
     pub fn use_modes(&mut self, modes: &[ClassicMode]) {
         for file in &mut self.files {
             file.used = modes.contains(&file.mode);
-            file.schedule.on_change();
+            file.mirror.on_change();
         }
     }
 
@@ -78,7 +78,7 @@ impl BlockedFiles {
             // On an error it is read again before the next write.
             let _ = file.read_first();
             file.insert(key, Some(entry.subject), entry.line);
-            file.schedule.on_change();
+            file.mirror.on_change();
         }
     }
 
@@ -93,32 +93,28 @@ impl BlockedFiles {
             subjects.iter().filter_map(|subject| base(subject)).collect();
         self.files.iter_mut().for_each(|file| file.retain(subjects, &addresses));
     }
-
-    /// Empties all files at once, when the feature was switched off. [`BlockedFiles::write`]
-    /// retries failures, until [`BlockedFiles::is_idle`].
-    pub fn remove_all(&mut self, now: Instant) -> Vec<Message> {
-        self.retain(&HashSet::new());
-        for file in &mut self.files {
-            file.used = false;
-            file.schedule.on_last_change(now);
-        }
-        self.write(now)
-    }
 }
 
 impl MirrorFile for BlockedFiles {
     fn is_idle(&self) -> bool {
-        self.files.iter().all(|file| file.schedule.is_idle())
+        self.files.iter().all(|file| file.mirror.is_idle())
     }
 
     fn next_due(&mut self, now: Instant) -> Option<Duration> {
-        self.files.iter_mut().map(|file| file.schedule.next_due(now)).min()
+        self.files.iter_mut().map(|file| file.mirror.next_due(now)).min()
     }
 
     fn write(&mut self, now: Instant) -> Vec<Message> {
-        let mut messages = Vec::new();
-        self.files.iter_mut().for_each(|file| file.write(now, &mut messages));
-        messages
+        self.files.iter_mut().flat_map(|file| file.write(now)).collect()
+    }
+
+    fn remove_all(&mut self, now: Instant) -> Vec<Message> {
+        self.retain(&HashSet::new());
+        for file in &mut self.files {
+            file.used = false;
+            file.mirror.on_last_change(now);
+        }
+        self.write(now)
     }
 }
 
@@ -152,7 +148,6 @@ struct Line {
 struct One {
     mode: ClassicMode,
     mirror: Mirror,
-    schedule: Schedule,
     used: bool,
     /// By sequence number, in the order of blocking.
     lines: BTreeMap<u64, Line>,
@@ -160,8 +155,6 @@ struct One {
     next: u64,
     /// The content at the start was read, or there was none.
     read: bool,
-    /// Messages to return from the next write.
-    pending: Vec<Message>,
     too_many_told: bool,
 }
 
@@ -169,14 +162,12 @@ impl One {
     fn new(mode: ClassicMode, path: PathBuf) -> Self {
         Self {
             mode,
-            mirror: Mirror::new(path, MODE, SIZE_MAX),
-            schedule: Schedule::new(GATHER_TIME),
+            mirror: Mirror::new(path, MODE, SIZE_MAX, GATHER_TIME),
             used: false,
             lines: BTreeMap::new(),
             numbers: HashMap::new(),
             next: 0,
             read: false,
-            pending: Vec::new(),
             too_many_told: false,
         }
     }
@@ -195,10 +186,10 @@ impl One {
             }
             if !self.too_many_told {
                 self.too_many_told = true;
-                let path = self.mirror.path().display();
-                self.pending.push(Message::Warning(format!(
-                    "{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all"
-                )));
+                self.mirror.warn(format!(
+                    "{} has the newest {LINES_MAX} blocks only; portsentryctl list has all",
+                    self.mirror.path().display()
+                ));
             }
         }
     }
@@ -215,7 +206,7 @@ impl One {
         {
             self.lines.remove(number);
             self.numbers.remove(&key);
-            self.schedule.on_change();
+            self.mirror.on_change();
         }
     }
 
@@ -234,7 +225,7 @@ impl One {
             stays
         });
         if self.lines.len() != before {
-            self.schedule.on_change();
+            self.mirror.on_change();
         }
     }
 
@@ -243,7 +234,7 @@ impl One {
         if self.read {
             return Ok(());
         }
-        let found = self.mirror.read(&mut self.pending)?;
+        let found = self.mirror.read()?;
         self.read = true;
         let Some(bytes) = found else { return Ok(()) };
         if is_foreign(&bytes) {
@@ -269,33 +260,27 @@ impl One {
             }
         }
         // Write the file again, if only to fix the order of its lines.
-        self.schedule.on_change();
+        self.mirror.on_change();
         if unreadable > 0 {
-            let (path, lines) =
-                (self.mirror.path().display(), if unreadable == 1 { "line" } else { "lines" });
-            self.pending.push(Message::Warning(format!(
-                "{unreadable} {lines} of {path} cannot be read and are dropped"
-            )));
+            self.mirror.warn(format!(
+                "{unreadable} {} of {} cannot be read and are dropped",
+                if unreadable == 1 { "line" } else { "lines" },
+                self.mirror.path().display()
+            ));
         }
         Ok(())
     }
 
-    fn write(&mut self, now: Instant, messages: &mut Vec<Message>) {
-        let turn = self.schedule.turn(now);
-        if turn == Turn::Nothing {
-            return;
+    fn write(&mut self, now: Instant) -> Vec<Message> {
+        if !self.mirror.must_write(now) {
+            return Vec::new();
         }
-        let path = self.mirror.path().to_owned();
-        if turn == Turn::Check && !self.mirror.is_changed() {
-            self.schedule.on_result(now, Ok(()), &path, messages);
-            return;
-        }
-        let result = self.read_first().and_then(|()| self.apply(turn, messages));
-        self.schedule.on_result(now, result, &path, messages);
-        messages.append(&mut self.pending);
+        let result = self.read_first().and_then(|()| self.apply());
+        self.mirror.on_result(now, result);
+        std::mem::take(&mut self.mirror.messages)
     }
 
-    fn apply(&mut self, turn: Turn, messages: &mut Vec<Message>) -> Result<(), Error> {
+    fn apply(&mut self) -> Result<(), Error> {
         if !self.used && self.lines.is_empty() && !self.mirror.exists() {
             return Ok(());
         }
@@ -306,21 +291,13 @@ impl One {
         }
         let needed = self.used || !text.is_empty();
         let path = self.mirror.path().to_owned();
-        let ((), replaced) = self.mirror.update(messages, |bytes| {
+        self.mirror.update(|bytes| {
             if bytes.is_some_and(is_foreign) {
-                return if needed {
-                    Err(Error::Foreign(path.clone()))
-                } else {
-                    Ok(Wanted { bytes: None, result: () })
-                };
+                return if needed { Err(Error::Foreign(path.clone())) } else { Ok((None, ())) };
             }
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
-            Ok(Wanted { bytes: (!right).then(|| text.clone().into_bytes()), result: () })
-        })?;
-        if replaced && turn == Turn::Check {
-            self.mirror.report_restored(messages);
-        }
-        Ok(())
+            Ok(((!right).then(|| text.clone().into_bytes()), ()))
+        })
     }
 }
 

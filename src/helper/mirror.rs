@@ -138,31 +138,61 @@ pub(super) trait MirrorFile: Send {
     /// Writes what is due, checks for foreign changes, and returns messages to report. Cheap when
     /// nothing is due.
     fn write(&mut self, now: Instant) -> Vec<Message>;
+    /// Removes all our lines at once, when the file is no longer used. [`MirrorFile::write`]
+    /// retries failures, until [`MirrorFile::is_idle`].
+    fn remove_all(&mut self, now: Instant) -> Vec<Message>;
 }
 
-/// When to write, and which failure was reported.
+/// One file that is replaced as a whole: when it is written, and how.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct Mirror {
+    path: PathBuf,
+    /// The mode of a new file.
+    mode: u32,
+    /// Bytes that are read at most.
+    limit: u64,
     /// How long changes are gathered.
     gather: Duration,
+    /// The wanted content is not written yet.
     changed: bool,
     due: Option<Instant>,
     check_at: Option<Instant>,
     backoff: Backoff,
+    /// The state of the file when it was last written or checked.
+    stamp: Option<Stamp>,
     /// The failure that was reported.
-    reported: Option<String>,
+    failure: Option<String>,
+    /// Messages about links and lost attributes, each of which is reported once.
+    reported: Vec<String>,
+    /// What is to be reported.
+    pub(super) messages: Vec<Message>,
 }
 
-impl Schedule {
-    pub(super) fn new(gather: Duration) -> Self {
+impl Mirror {
+    pub(super) fn new(path: PathBuf, mode: u32, limit: u64, gather: Duration) -> Self {
         Self {
+            path,
+            mode,
+            limit,
             gather,
             changed: false,
             due: None,
             check_at: None,
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
-            reported: None,
+            stamp: None,
+            failure: None,
+            reported: Vec::new(),
+            messages: Vec::new(),
         }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path exists, as a file or otherwise.
+    pub(super) fn exists(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok()
     }
 
     /// The wanted content has changed.
@@ -190,40 +220,35 @@ impl Schedule {
         self.due.map_or(check_at, |due| due.min(check_at)).saturating_duration_since(now)
     }
 
-    /// What to do now.
-    pub(super) fn turn(&mut self, now: Instant) -> Turn {
+    /// Whether to write now: the content has changed, or a check shows that the file is not the one
+    /// that was written.
+    pub(super) fn must_write(&mut self, now: Instant) -> bool {
         if !self.next_due(now).is_zero() {
-            Turn::Nothing
-        } else if self.changed && self.due.is_some_and(|due| due <= now) {
-            Turn::Write
-        } else if self.changed {
-            // A failure is retried at its own time, not with every check.
-            self.check_at = Some(now + CHECK_EVERY);
-            Turn::Nothing
-        } else {
-            Turn::Check
+            return false;
         }
+        let must = if self.changed {
+            // A failure is retried at its own time, not with every check.
+            self.due.is_some_and(|due| due <= now)
+        } else {
+            // If it cannot be checked: the attempt to write it reports the reason.
+            Stamp::at(&self.path).map_or(true, |stamp| stamp != self.stamp)
+        };
+        if !must {
+            self.check_at = Some(now + CHECK_EVERY);
+        }
+        must
     }
 
-    /// Notes the result of a turn; `what` is the file's name.
-    pub(super) fn on_result(
-        &mut self,
-        now: Instant,
-        result: Result<(), Error>,
-        what: &Path,
-        messages: &mut Vec<Message>,
-    ) {
+    /// Notes the result of writing.
+    pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>) {
         self.check_at = Some(now + CHECK_EVERY);
         match result {
             Ok(()) => {
                 self.changed = false;
                 self.due = None;
                 self.backoff.reset();
-                if self.reported.take().is_some() {
-                    messages.push(Message::Warning(format!(
-                        "{} is as it should be again",
-                        what.display()
-                    )));
+                if self.failure.take().is_some() {
+                    self.warn(format!("{} is as it should be again", self.path.display()));
                 }
             }
             Err(error) => {
@@ -233,83 +258,33 @@ impl Schedule {
                 let text = error_chain(&error);
                 // A passing failure is reported only when it lasts for some seconds.
                 let early = error.is_passing() && wait < RETRY_FIRST * 8;
-                if !early && self.reported.as_ref() != Some(&text) {
-                    messages.push(Message::Error(format!(
+                if !early && self.failure.as_ref() != Some(&text) {
+                    self.messages.push(Message::Error(format!(
                         "{text}; what is to be written there is kept, and tried again"
                     )));
-                    self.reported = Some(text);
+                    self.failure = Some(text);
                 }
             }
         }
     }
-}
 
-/// What a schedule asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    Nothing,
-    /// Check whether another process has changed the file.
-    Check,
-    /// Write the wanted content.
-    Write,
-}
-
-/// One file that is replaced as a whole.
-#[derive(Debug)]
-pub(super) struct Mirror {
-    path: PathBuf,
-    /// The mode of a new file.
-    mode: u32,
-    /// Bytes that are read at most.
-    limit: u64,
-    /// The state of the file when it was last written or checked.
-    stamp: Option<Stamp>,
-    /// Messages about links and lost attributes, each of which is reported once.
-    reported: Vec<String>,
-}
-
-/// The decision about a file.
-pub(super) struct Wanted<R> {
-    /// The new content; `None`: leave the file alone.
-    pub(super) bytes: Option<Vec<u8>>,
-    /// Returned to the caller on success.
-    pub(super) result: R,
-}
-
-impl Mirror {
-    pub(super) fn new(path: PathBuf, mode: u32, limit: u64) -> Self {
-        Self { path, mode, limit, stamp: None, reported: Vec::new() }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether the path exists, as a file or otherwise.
-    pub(super) fn exists(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok()
-    }
-
-    /// Whether the file is not the one that was written. If it cannot be checked, it counts as
-    /// changed: the attempt to write it reports the reason.
-    pub(super) fn is_changed(&self) -> bool {
-        Stamp::at(&self.path).map_or(true, |stamp| stamp != self.stamp)
+    pub(super) fn warn(&mut self, text: String) {
+        self.messages.push(Message::Warning(text));
     }
 
     /// Reads the file without changing it; `None` if it does not exist.
-    pub(super) fn read(&mut self, messages: &mut Vec<Message>) -> Result<Option<Vec<u8>>, Error> {
-        let real = self.real(messages)?;
+    pub(super) fn read(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let real = self.real()?;
         Ok(self.found(&real)?.map(|(_, bytes)| bytes))
     }
 
-    /// Reads the file, asks for the new content, and replaces the file; starts over if it was
-    /// changed meanwhile. Returns the result of the decision, and whether the file was replaced.
+    /// Reads the file, asks for the new content (`None`: leave the file alone), and replaces the
+    /// file; starts over if it was changed meanwhile. Returns what came with the new content.
     pub(super) fn update<R>(
         &mut self,
-        messages: &mut Vec<Message>,
-        mut decide: impl FnMut(Option<&[u8]>) -> Result<Wanted<R>, Error>,
-    ) -> Result<(R, bool), Error> {
-        let real = self.real(messages)?;
+        mut decide: impl FnMut(Option<&[u8]>) -> Result<(Option<Vec<u8>>, R), Error>,
+    ) -> Result<R, Error> {
+        let real = self.real()?;
         let failed = |verb, error| Error::Io { verb, path: real.clone(), error };
         let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else {
             return Err(Error::NotAFile(real));
@@ -319,26 +294,28 @@ impl Mirror {
         let locked = locked.ok_or_else(|| Error::Locked(directory.to_owned()))?;
         for _ in 0..ATTEMPTS {
             let found = self.found(&real)?;
-            let Wanted { bytes, result } =
-                decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))?;
+            let (bytes, result) = decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))?;
             let found = found.map(|(found, _)| found);
             let Some(bytes) = bytes else {
                 self.stamp = found.as_ref().map(OpenedFile::stamp);
-                return Ok((result, false));
+                return Ok(result);
             };
             match locked.replace(name, &bytes, found.as_ref(), self.mode) {
                 Ok(replaced) => {
                     self.stamp = Some(replaced.stamp);
                     for name in replaced.lost {
-                        self.report_once(
-                            format!(
-                                "{} has lost its attribute {name}: the system let nobody copy it",
-                                real.display()
-                            ),
-                            messages,
-                        );
+                        self.warn_once(format!(
+                            "{} has lost its attribute {name}: the system let nobody copy it",
+                            real.display()
+                        ));
                     }
-                    return Ok((result, true));
+                    if !self.changed {
+                        self.warn(format!(
+                            "{} was changed by others and is as it should be again",
+                            self.path.display()
+                        ));
+                    }
+                    return Ok(result);
                 }
                 Err(Failed::Changed) => {}
                 Err(Failed::Io(verb, error)) => return Err(failed(verb, error)),
@@ -348,7 +325,7 @@ impl Mirror {
     }
 
     /// The file, or the target of a link that only root can change.
-    fn real(&mut self, messages: &mut Vec<Message>) -> Result<PathBuf, Error> {
+    fn real(&mut self) -> Result<PathBuf, Error> {
         let look = |error| Error::Io { verb: "look at", path: self.path.clone(), error };
         match std::fs::symlink_metadata(&self.path) {
             Ok(metadata) if metadata.is_symlink() => {}
@@ -367,14 +344,11 @@ impl Mirror {
         if let Some((why, remedy)) = distrust(&self.path, &facts).into_iter().next() {
             return Err(Error::Distrusted(self.path.clone(), why, remedy));
         }
-        self.report_once(
-            format!(
-                "{} is a link: {} is rewritten, and the link stays",
-                self.path.display(),
-                real.display()
-            ),
-            messages,
-        );
+        self.warn_once(format!(
+            "{} is a link: {} is rewritten, and the link stays",
+            self.path.display(),
+            real.display()
+        ));
         Ok(real)
     }
 
@@ -384,10 +358,7 @@ impl Mirror {
         if !found.is_regular() {
             return Err(Error::NotAFile(real.to_owned()));
         }
-        if found.size() > self.limit {
-            return Err(Error::TooLarge(real.to_owned(), self.limit));
-        }
-        // One byte more than allowed: the file may have grown since.
+        // One byte more than allowed shows that it is too large.
         let bytes = found.read_up_to(self.limit + 1).map_err(failed)?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > self.limit {
             return Err(Error::TooLarge(real.to_owned(), self.limit));
@@ -395,20 +366,12 @@ impl Mirror {
         Ok(Some((found, bytes)))
     }
 
-    /// Reports that a foreign change was undone.
-    pub(super) fn report_restored(&self, messages: &mut Vec<Message>) {
-        messages.push(Message::Warning(format!(
-            "{} was changed by others and is as it should be again",
-            self.path.display()
-        )));
-    }
-
-    fn report_once(&mut self, text: String, messages: &mut Vec<Message>) {
+    fn warn_once(&mut self, text: String) {
         // The link's target and a few attributes. More messages mean that the link keeps changing.
         const REPORTED_ONCE_MAX: usize = 16;
         if self.reported.len() < REPORTED_ONCE_MAX && !self.reported.contains(&text) {
-            messages.push(Message::Warning(text.clone()));
-            self.reported.push(text);
+            self.reported.push(text.clone());
+            self.warn(text);
         }
     }
 }
