@@ -5,6 +5,7 @@
 //! ignored.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
@@ -285,24 +286,11 @@ pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Evidence> {
 /// Transport, kind of scan, ambiguous, reserved, number (2 bytes), age in milliseconds before
 /// `last` (6 bytes), in network byte order.
 fn touch_bytes(touch: &TouchView, last: MonoTime) -> [u8; TOUCH] {
-    let [_, _, age @ ..] =
-        u64::try_from(last.since(touch.at).as_millis()).unwrap_or(u64::MAX).to_be_bytes();
-    let [high, low] = touch.port.number.to_be_bytes();
-    let [a, b, c, d, e, f] = age;
-    [
-        touch.port.transport as u8,
-        touch.scan as u8,
-        u8::from(touch.ambiguous),
-        0,
-        high,
-        low,
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-    ]
+    let Port { transport, number } = touch.port;
+    let [high, low] = number.to_be_bytes();
+    let [_, _, a, b, c, d, e, f] = last.millis().saturating_sub(touch.at.millis()).to_be_bytes();
+    let (transport, scan) = (transport as u8, touch.scan as u8);
+    [transport, scan, u8::from(touch.ambiguous), 0, high, low, a, b, c, d, e, f]
 }
 
 fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
@@ -313,7 +301,7 @@ fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
         port: Port { transport, number: u16::from_be_bytes([high, low]) },
         scan: *ScanKind::ALL.get(usize::from(scan))?,
         ambiguous: ambiguous != 0,
-        at: MonoTime::from_millis(last.millis().saturating_sub(age)),
+        at: last.before(Duration::from_millis(age)),
     })
 }
 

@@ -241,19 +241,25 @@ impl Worker {
     }
 
     fn apply(&mut self, changes: &[Change]) -> bool {
+        let is_written = self.write_with(|database, mark| database.apply(mark, changes));
+        self.is_dirty |= is_written;
+        is_written
+    }
+
+    /// Writes to the database, and notes how it went.
+    fn write_with(
+        &mut self,
+        write: impl FnOnce(&mut Database, &Mark) -> Result<(), Error>,
+    ) -> bool {
         let mark = clock::mark();
         let Ok(database) = &mut self.database else { return false };
-        match database.apply(&mark, changes) {
-            Ok(()) => {
-                self.is_dirty = true;
-                self.written(Some(mark));
-                true
-            }
-            Err(error) => {
-                self.fail(error);
-                false
-            }
+        let result = write(database, &mark);
+        let is_written = result.is_ok();
+        match result {
+            Ok(()) => self.written(Some(mark)),
+            Err(error) => self.fail(error),
         }
+        is_written
     }
 
     /// Asks for all blocks and writes the differences.
@@ -286,35 +292,24 @@ impl Worker {
         } else {
             Vec::new()
         };
-        let mark = clock::mark();
         if self.must_replace {
-            return self.replace(Content { mark, blocks, offenders, evidence: Vec::new() });
+            let evidence_from = clock::now();
+            let evidence =
+                self.engine.evidence(MonoTime::default(), EVIDENCE_MAX).unwrap_or_default();
+            let is_written = self.write_with(|database, mark| {
+                let mark = mark.clone();
+                database.replace(&Content { mark, blocks, offenders, evidence })
+            });
+            if is_written {
+                (self.must_replace, self.whole, self.evidence_from) = (false, false, evidence_from);
+            }
+            return;
         }
-        let Ok(database) = &mut self.database else { return };
-        match database.set_blocks(&mark, blocks) {
-            Ok(()) => self.written(Some(mark)),
-            Err(error) => return self.fail(error),
-        }
-        if offenders.is_empty()
-            || self.apply(&offenders.into_iter().map(Change::Offender).collect::<Vec<_>>())
+        let offenders: Vec<_> = offenders.into_iter().map(Change::Offender).collect();
+        if self.write_with(|database, mark| database.set_blocks(mark, blocks))
+            && (offenders.is_empty() || self.apply(&offenders))
         {
             self.whole = false;
-        }
-    }
-
-    /// Rewrites the whole content.
-    fn replace(&mut self, mut content: Content) {
-        let at = content.mark.clock;
-        if let Some(evidence) = self.engine.evidence(MonoTime::default(), EVIDENCE_MAX) {
-            content.evidence = evidence;
-        }
-        let Ok(database) = &mut self.database else { return };
-        match database.replace(&content) {
-            Ok(()) => {
-                (self.must_replace, self.whole, self.evidence_from) = (false, false, at);
-                self.written(Some(content.mark));
-            }
-            Err(error) => self.fail(error),
         }
     }
 
@@ -355,27 +350,16 @@ impl Worker {
                 self.evidence_from = at;
             }
         }
-        let mark = clock::mark();
-        if self.mark.as_ref().is_some_and(|last| was_clock_set(last, &mark)) {
+        if self.mark.as_ref().is_some_and(|last| was_clock_set(last, &clock::mark())) {
             self.apply(&[]);
         }
         if self.is_dirty && now >= self.prune_at && self.can_write() {
             self.prune_at = now + PRUNE_EVERY;
-            let before = |ago: Duration| {
-                MonoTime::from_millis(
-                    at.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
-                )
-            };
             let (evidence, offenders) =
-                (before(self.memory.evidence), before(self.memory.offenders));
-            let Ok(database) = &mut self.database else { return };
-            match database.prune(&mark, evidence, offenders) {
-                Ok(()) => {
-                    self.is_dirty = false;
-                    self.written(Some(mark));
-                }
-                Err(error) => self.fail(error),
-            }
+                (at.before(self.memory.evidence), at.before(self.memory.offenders));
+            let is_pruned =
+                self.write_with(|database, mark| database.prune(mark, evidence, offenders));
+            self.is_dirty &= !is_pruned;
         }
     }
 
