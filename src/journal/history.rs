@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use log::Level;
 
 use crate::time::MonoTime;
 
@@ -40,18 +41,14 @@ pub struct OpenError {
 impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = self.path.display();
+        write!(f, "cannot open history file {path}: ")?;
         match (self.error.kind(), self.path.parent()) {
-            (io::ErrorKind::NotFound, Some(directory)) => {
-                write!(
-                    f,
-                    "cannot open history file {path}: the directory {} does not exist: create it, or change history_file",
-                    directory.display()
-                )
-            }
-            _ => write!(
+            (io::ErrorKind::NotFound, Some(directory)) => write!(
                 f,
-                "cannot open history file {path}: change history_file, or set it to \"\" to keep no history"
+                "the directory {} does not exist: create it, or change history_file",
+                directory.display()
             ),
+            _ => f.write_str("change history_file, or set it to \"\" to keep no history"),
         }
     }
 }
@@ -77,14 +74,9 @@ pub struct History {
     reported_at: Option<MonoTime>,
 }
 
-/// A change of the file's health, for the administrator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DiskState {
-    /// It cannot be written; the message.
-    Failing(String),
-    /// It can be written again; the message.
-    Recovered(String),
-}
+/// A message about the file's health: an error when it cannot be written, a warning when it can be
+/// written again.
+pub type DiskState = (Level, String);
 
 impl History {
     /// Opens the file, or creates it.
@@ -121,11 +113,11 @@ impl History {
 
     /// Appends a line, given without its line end.
     pub fn append(&mut self, line: &str, now: MonoTime) -> Option<DiskState> {
-        if self.queue.len() >= QUEUE_MAX {
-            // The oldest line is dropped, unless part of it is in the file.
-            if self.queue.remove(usize::from(self.written > 0)).is_some() {
-                self.dropped += 1;
-            }
+        // The oldest line is dropped, unless part of it is in the file.
+        if self.queue.len() >= QUEUE_MAX
+            && self.queue.remove(usize::from(self.written > 0)).is_some()
+        {
+            self.dropped += 1;
         }
         self.queue.push_back(format!("{line}\n"));
         if self.retry_at.is_some_and(|at| now < at) {
@@ -150,10 +142,8 @@ impl History {
                     } else {
                         String::new()
                     };
-                    DiskState::Recovered(format!(
-                        "history file {} is written again{lost}",
-                        self.path.display()
-                    ))
+                    let path = self.path.display();
+                    (Level::Warn, format!("history file {path} is written again{lost}"))
                 })
             }
             Err(error) => {
@@ -162,10 +152,13 @@ impl History {
                     return None;
                 }
                 self.reported_at = Some(now);
-                Some(DiskState::Failing(format!(
-                    "history file {} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can",
-                    self.path.display()
-                )))
+                let path = self.path.display();
+                Some((
+                    Level::Error,
+                    format!(
+                        "history file {path} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can"
+                    ),
+                ))
             }
         }
     }
@@ -297,10 +290,10 @@ pub fn read(
     };
     let mut start = file.metadata()?.len();
     let floor = start.saturating_sub(READ_MAX);
-    let mut entries = Vec::new();
+    let (mut entries, mut is_limited) = (Vec::new(), false);
     // The start of the chunk read before: the end of a line that begins further ahead in the file.
     let mut tail: Vec<u8> = Vec::new();
-    while start > floor && !is_cancelled() {
+    'file: while start > floor && !is_cancelled() {
         let size = CHUNK.min(start - floor);
         start -= size;
         file.seek(SeekFrom::Start(start))?;
@@ -322,15 +315,15 @@ pub fn read(
             if query.since.is_some_and(|since| {
                 entry.at.as_second() < since.as_second().saturating_sub(86_400)
             }) {
-                entries.reverse();
-                return Ok((entries, false));
+                start = 0;
+                break 'file;
             }
             if !query.wants(&entry) {
                 continue;
             }
             if entries.len() >= query.limit {
-                entries.reverse();
-                return Ok((entries, true));
+                is_limited = true;
+                break 'file;
             }
             entries.push(entry);
         }
@@ -338,7 +331,7 @@ pub fn read(
         tail = chunk;
     }
     entries.reverse();
-    Ok((entries, start > 0))
+    Ok((entries, is_limited || start > 0))
 }
 
 impl Query {
@@ -428,7 +421,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let mut history = History::open(&path).unwrap();
         assert!(
-            matches!(history.append("line 0", NOW), Some(DiskState::Failing(text)) if text.contains("No space left"))
+            matches!(history.append("line 0", NOW), Some((Level::Error, text)) if text.contains("No space left"))
         );
         let mut told = 0;
         for n in 1..QUEUE_MAX as u64 + 50 {
@@ -441,7 +434,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let well = NOW.after(Duration::from_secs(2000));
         assert!(
-            matches!(history.flush(well), Some(DiskState::Recovered(text)) if text.contains("50 lines are lost"))
+            matches!(history.flush(well), Some((Level::Warn, text)) if text.contains("50 lines are lost"))
         );
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), QUEUE_MAX);

@@ -187,12 +187,7 @@ impl Limiter {
     /// Lines held back and the time span, once [`INTERVAL`] has passed since the first; resets the
     /// count.
     pub fn next_held_back(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
-        let within = now.since(self.held_since?);
-        if within < INTERVAL {
-            return None;
-        }
-        self.held_since = None;
-        Some((std::mem::take(&mut self.held), within))
+        if self.next_due(now)?.is_zero() { self.rest(now) } else { None }
     }
 
     /// Lines held back and not yet reported, at the end.

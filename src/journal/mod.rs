@@ -18,13 +18,15 @@ mod writer;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::{self, Config, LogFormat};
+use crate::config::{self, Config};
 use crate::sys::wake::Waker;
 use history::History;
 use limit::Limiter;
@@ -71,7 +73,7 @@ impl From<&Config> for Settings {
 #[derive(Debug)]
 pub enum JournalError {
     /// The log's target cannot be reached.
-    Target(sink::SinkError),
+    Target(std::io::Error),
     /// The history file cannot be opened.
     History(history::OpenError),
     /// The thread cannot be started.
@@ -83,7 +85,7 @@ pub enum JournalError {
 impl std::fmt::Display for JournalError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Target(error) => error.fmt(f),
+            Self::Target(_) => f.write_str("cannot reach systemd's journal at /run/systemd/journal/socket: set log.target to auto, stderr or syslog"),
             Self::History(error) => error.fmt(f),
             Self::Thread(_) => f.write_str("cannot start the journal's thread"),
             Self::Ended => f.write_str("cannot change the journal: it has ended"),
@@ -94,9 +96,8 @@ impl std::fmt::Display for JournalError {
 impl std::error::Error for JournalError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Target(error) => error.source(),
+            Self::Target(error) | Self::Thread(error) => Some(error),
             Self::History(error) => error.source(),
-            Self::Thread(error) => Some(error),
             Self::Ended => None,
         }
     }
@@ -118,10 +119,8 @@ enum Item {
 
 /// New settings, with their files opened, so that the caller gets the errors.
 struct Reconfiguration {
+    settings: Settings,
     sink: Box<dyn Sink>,
-    level: log::LevelFilter,
-    format: LogFormat,
-    resolve: bool,
     /// `None`: unchanged.
     history: Option<Option<History>>,
 }
@@ -157,78 +156,9 @@ pub struct Stats {
     pub history_failing: bool,
 }
 
-/// Namespace of the functions that start the journal.
-#[derive(Debug, Clone, Copy)]
-pub struct Journal;
-
-impl Journal {
-    /// Opens the log's target and the history file, starts the thread, and connects the `log`
-    /// crate's macros to it.
-    ///
-    /// # Errors
-    /// One of these cannot be opened, or the thread cannot be started.
-    pub fn start(settings: Settings) -> Result<JournalHandle, JournalError> {
-        let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
-        let level = settings.log.level;
-        let journal = Self::start_with(settings, sink)?;
-        install();
-        log::set_max_level(level);
-        global::connect(journal.clone());
-        Ok(journal)
-    }
-
-    /// Like [`Journal::start`], but writes to `sink` and leaves the `log` crate's macros alone.
-    ///
-    /// # Errors
-    /// The history file cannot be opened, or the thread cannot be started.
-    pub fn start_with(
-        settings: Settings,
-        sink: Box<dyn Sink>,
-    ) -> Result<JournalHandle, JournalError> {
-        let history = open_history(settings.history_file.as_ref())?;
-        let (sender, items) = sync_channel(QUEUE);
-        let (end, ended) = sync_channel::<()>(1);
-        let (level, format, resolve) = (settings.log.level, settings.log.format, settings.resolve);
-        let shared = Arc::new(Shared {
-            reconfigurations: Mutex::default(),
-            settings: Mutex::new(settings),
-            stop: AtomicBool::new(false),
-            ended: Mutex::new(Some(ended)),
-            lost: AtomicU64::new(0),
-            ever_lost: AtomicU64::new(0),
-            unwritten: AtomicU64::new(0),
-            held_back: AtomicU64::new(0),
-            history_failing: AtomicBool::new(false),
-            subscribers: Mutex::default(),
-            ask: Mutex::default(),
-        });
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            items,
-            sink,
-            level,
-            format,
-            resolve,
-            waiting: NameQueue::default(),
-            history,
-            limiter: Limiter::default(),
-            unwritten: 0,
-            reported_at: None,
-        };
-        let run = move || {
-            writer.run();
-            drop(end);
-        };
-        std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(run)
-            .map_err(JournalError::Thread)?;
-        Ok(JournalHandle { shared, sender })
-    }
-}
-
-fn open_history(path: Option<&PathBuf>) -> Result<Option<History>, JournalError> {
-    path.map(|path| History::open(path)).transpose().map_err(JournalError::History)
+fn open_history(settings: &Settings) -> Result<Option<History>, JournalError> {
+    let path = settings.history_file.as_deref();
+    path.map(History::open).transpose().map_err(JournalError::History)
 }
 
 /// A handle to the journal; clones share it.
@@ -245,6 +175,65 @@ impl std::fmt::Debug for JournalHandle {
 }
 
 impl JournalHandle {
+    /// Opens the log's target and the history file, starts the thread, and connects the `log`
+    /// crate's macros to it.
+    ///
+    /// # Errors
+    /// One of these cannot be opened, or the thread cannot be started.
+    pub fn start(settings: Settings) -> Result<Self, JournalError> {
+        let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
+        let level = settings.log.level;
+        let journal = Self::start_with(settings, sink)?;
+        install();
+        log::set_max_level(level);
+        global::connect(journal.clone());
+        Ok(journal)
+    }
+
+    /// Like [`JournalHandle::start`], but writes to `sink` and leaves the `log` crate's macros
+    /// alone.
+    ///
+    /// # Errors
+    /// The history file cannot be opened, or the thread cannot be started.
+    pub fn start_with(settings: Settings, sink: Box<dyn Sink>) -> Result<Self, JournalError> {
+        let history = open_history(&settings)?;
+        let (sender, items) = sync_channel(QUEUE);
+        let (end, ended) = sync_channel::<()>(1);
+        let shared = Arc::new(Shared {
+            reconfigurations: Mutex::default(),
+            settings: Mutex::new(settings.clone()),
+            stop: AtomicBool::new(false),
+            ended: Mutex::new(Some(ended)),
+            lost: AtomicU64::new(0),
+            ever_lost: AtomicU64::new(0),
+            unwritten: AtomicU64::new(0),
+            held_back: AtomicU64::new(0),
+            history_failing: AtomicBool::new(false),
+            subscribers: Mutex::default(),
+            ask: Mutex::default(),
+        });
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            items,
+            settings,
+            sink,
+            waiting: NameQueue::default(),
+            history,
+            limiter: Limiter::default(),
+            unwritten: 0,
+            reported_at: None,
+        };
+        let run = move || {
+            writer.run();
+            drop(end);
+        };
+        std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(run)
+            .map_err(JournalError::Thread)?;
+        Ok(Self { shared, sender })
+    }
+
     /// Sends an event to the journal, with the current time. Never waits: if the queue is full, the
     /// event is dropped and counted.
     pub fn notify(&self, notice: Notice) {
@@ -271,17 +260,12 @@ impl JournalHandle {
 
     /// Queues a `log` record of another module. Never waits.
     fn notify_message(&self, level: log::Level, module: &str, arguments: &std::fmt::Arguments<'_>) {
-        let mut text = arguments.to_string();
-        let mut end = MESSAGE_MAX.min(text.len());
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
+        let text = arguments.to_string();
         self.push(Item::Message {
             at: Timestamp::now(),
             level,
             module: module.into(),
-            text: text.into(),
+            text: format::first_bytes(&text, MESSAGE_MAX).into(),
         });
     }
 
@@ -303,18 +287,9 @@ impl JournalHandle {
             return Ok(());
         }
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
-        let history = if current.history_file == settings.history_file {
-            None
-        } else {
-            Some(open_history(settings.history_file.as_ref())?)
-        };
-        let change = Reconfiguration {
-            sink,
-            level: settings.log.level,
-            format: settings.log.format,
-            resolve: settings.resolve,
-            history,
-        };
+        let is_same_file = current.history_file == settings.history_file;
+        let history = if is_same_file { None } else { Some(open_history(&settings)?) };
+        let change = Reconfiguration { settings: settings.clone(), sink, history };
         self.shared.reconfigurations.lock().map_err(|_| JournalError::Ended)?.push(change);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);
@@ -355,7 +330,7 @@ impl JournalHandle {
             return false;
         };
         // The thread drops its end of this channel when it ends.
-        matches!(ended.recv_timeout(deadline), Err(std::sync::mpsc::RecvTimeoutError::Disconnected))
+        ended.recv_timeout(deadline) == Err(RecvTimeoutError::Disconnected)
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -374,10 +349,8 @@ impl Subscriber {
     fn offer(&self, line: &Arc<str>) -> bool {
         match self.sender.try_send(Arc::clone(line)) {
             Ok(()) => {}
-            Err(std::sync::mpsc::TrySendError::Full(_)) => {
-                self.missed.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => return false,
+            Err(TrySendError::Full(_)) => drop(self.missed.fetch_add(1, Ordering::Relaxed)),
+            Err(TrySendError::Disconnected(_)) => return false,
         }
         if let Some(waker) = &self.waker {
             waker.wake();
@@ -400,9 +373,8 @@ impl Subscription {
     /// The journal has ended.
     pub fn try_next(&self) -> Result<Option<Arc<str>>, JournalError> {
         match self.receiver.try_recv() {
-            Ok(line) => Ok(Some(line)),
-            Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(JournalError::Ended),
+            line => Ok(line.ok()),
         }
     }
 

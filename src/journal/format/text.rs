@@ -26,20 +26,12 @@ pub(super) fn message(level: Level, module: &str, text: &str) -> String {
 }
 
 fn join<'a>(facts: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
-    let mut line = String::new();
     // An unknown value has no key.
-    for (key, value) in facts.filter(|(_, value)| !value.is_null()) {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(key);
-        line.push('=');
-        match value {
-            Value::String(text) if is_plain(text) => line.push_str(text),
-            other => line.push_str(&escaped(other)),
-        }
-    }
-    line
+    let pairs = facts.filter(|(_, value)| !value.is_null()).map(|(key, value)| match value {
+        Value::String(text) if is_plain(text) => format!("{key}={text}"),
+        other => format!("{key}={}", escaped(other)),
+    });
+    pairs.collect::<Vec<_>>().join(" ")
 }
 
 fn is_plain(text: &str) -> bool {
