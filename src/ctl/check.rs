@@ -23,7 +23,7 @@ pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Re
             let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             if as_json {
                 let document = json!({"ok": true, "file": from.map(|file| file.to_string_lossy().into_owned()), "findings": warnings});
-                writeln!(out, "{}", printable_json(format!("{document:#}")))?;
+                writeln!(out, "{}", printable_json(&format!("{document:#}")))?;
                 return Ok(status::DONE);
             }
             for warning in &warnings {
@@ -44,7 +44,7 @@ pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Re
                 let findings: Vec<String> =
                     refused.findings.iter().map(ToString::to_string).collect();
                 let document = json!({"ok": false, "file": shown, "findings": findings});
-                writeln!(out, "{}", printable_json(format!("{document:#}")))?;
+                writeln!(out, "{}", printable_json(&format!("{document:#}")))?;
                 return Ok(status::CONFIGURATION);
             }
             Err(Failure::Configuration(refused.to_string()))

@@ -52,7 +52,7 @@ pub(super) fn run(
         Ok(translated) => translated,
         Err(Refused { findings }) if order.json => {
             let document = json!({"ok": false, "file": null, "findings": texts(&findings)});
-            writeln!(out, "{}", printable_json(format!("{document:#}")))?;
+            writeln!(out, "{}", printable_json(&format!("{document:#}")))?;
             return Ok(status::CONFIGURATION);
         }
         Err(refused) => {
@@ -72,7 +72,7 @@ pub(super) fn run(
     if order.json {
         let shown = if order.to.is_none() { Some(&yaml) } else { None };
         let document = json!({"ok": true, "file": order.to.map(|to| to.to_string_lossy()), "yaml": shown, "findings": told});
-        writeln!(out, "{}", printable_json(format!("{document:#}")))?;
+        writeln!(out, "{}", printable_json(&format!("{document:#}")))?;
         return Ok(status::DONE);
     }
     for line in &told {

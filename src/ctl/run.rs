@@ -146,7 +146,7 @@ fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> R
     loop {
         let Reply::Event { event } = client.receive(None)? else { return Err(Failure::Answer) };
         if json {
-            writeln!(out, "{}", printable_json(event.to_string()))?
+            writeln!(out, "{}", printable_json(&event.to_string()))?
         } else {
             show::event(out, &event, zone)?
         }
@@ -156,7 +156,7 @@ fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> R
 
 fn document<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
-    writeln!(out, "{}", printable_json(text))
+    writeln!(out, "{}", printable_json(&text))
 }
 
 /// A JSON array that is written row by row, one on a line.
@@ -168,7 +168,7 @@ struct Array {
 impl<T: Serialize> Listing<T> for Array {
     fn row(&mut self, out: &mut dyn Write, row: T) -> io::Result<()> {
         let text = serde_json::to_string(&row).map_err(io::Error::other)?;
-        write!(out, "{}{}", if self.any { ",\n  " } else { "[\n  " }, printable_json(text))?;
+        write!(out, "{}{}", if self.any { ",\n  " } else { "[\n  " }, printable_json(&text))?;
         self.any = true;
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::mirror::{Error, Mirror, MirrorFile};
+use super::mirror::{Error, Fault, Mirror, MirrorFile};
 use super::protocol::Message;
 use crate::config::ClassicMode;
 use crate::journal::history;
@@ -290,10 +290,9 @@ impl One {
             text.push('\n');
         }
         let needed = self.used || !text.is_empty();
-        let path = self.mirror.path().to_owned();
         self.mirror.update(|bytes| {
             if bytes.is_some_and(is_foreign) {
-                return if needed { Err(Error::Foreign(path.clone())) } else { Ok((None, ())) };
+                return if needed { Err(Fault::Foreign) } else { Ok((None, ())) };
             }
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
             Ok(((!right).then(|| text.clone().into_bytes()), ()))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::mirror::{Error, Mirror, MirrorFile};
+use super::mirror::{Error, Fault, Mirror, MirrorFile};
 use super::protocol::Message;
 use super::section::Parts;
 use crate::journal::Response;
@@ -107,18 +107,15 @@ impl HostsDeny {
     }
 
     fn apply(&mut self) -> Result<(), Error> {
-        let (template, wanted, path) =
-            (&self.template, &self.wanted, self.mirror.path().to_owned());
-        let wanted_lines: Vec<(&String, String)> = wanted
-            .iter()
-            .filter_map(|target| Some((target, template.replace(TARGET, &pattern(target)?))))
-            .collect();
+        let (template, wanted) = (&self.template, &self.wanted);
+        let line_of = |target: &str| Some(template.replace(TARGET, &pattern(target)?));
+        let wanted_lines: Vec<(&String, String)> =
+            wanted.iter().filter_map(|target| Some((target, line_of(target)?))).collect();
         let (others, own, stale) = self.mirror.update(|bytes| {
             let bytes = bytes.unwrap_or_default();
-            let parts = Parts::of(bytes)
-                .map_err(|(what, line)| Error::Damaged(path.clone(), what, line))?;
+            let parts = Parts::of(bytes).map_err(|(what, line)| Fault::Damaged(what, line))?;
             if parts.before.len() + parts.after.len() > OTHERS_MAX {
-                return Err(Error::TooLarge(path.clone(), OTHERS_MAX as u64));
+                return Err(Fault::TooLarge(OTHERS_MAX as u64));
             }
             let others: HashSet<Vec<u8>> = parts.others().map(plain).collect();
             let own: HashSet<Vec<u8>> = parts.own().map(plain).collect();
@@ -133,16 +130,14 @@ impl HostsDeny {
                 parts.own().filter_map(|line| target_of(template, line)).collect();
             Ok(((new != bytes).then_some(new), (others, own, stale)))
         })?;
+        let is_others = |line: &String| others.contains(&plain(line.as_bytes()));
         if !self.compared {
             self.compared = true;
             // Targets that an earlier run or 1.2 denied are not reported as new. Targets that are
             // no longer wanted are reported.
             self.denied = wanted_lines
                 .iter()
-                .filter(|(_, line)| {
-                    own.contains(&plain(line.as_bytes()))
-                        || others.contains(&plain(line.as_bytes()))
-                })
+                .filter(|(_, line)| own.contains(&plain(line.as_bytes())) || is_others(line))
                 .map(|(target, _)| (*target).clone())
                 .collect();
             self.denied.extend(stale);
@@ -151,9 +146,7 @@ impl HostsDeny {
         for target in std::mem::take(&mut self.denied) {
             if wanted.contains(&target) {
                 self.denied.insert(target);
-            } else if pattern(&target).is_some_and(|pattern| {
-                others.contains(&plain(template.replace(TARGET, &pattern).as_bytes()))
-            }) {
+            } else if line_of(&target).as_ref().is_some_and(is_others) {
                 theirs.push(target);
             } else {
                 self.mirror.messages.push(Message::Response(Response::NoLongerDenied { target }));
@@ -165,17 +158,13 @@ impl HostsDeny {
             } else {
                 String::new()
             };
-            self.mirror.warn(format!(
-                "{} has a line of others for {first}{more}, which stays",
-                path.display()
-            ));
+            let path = self.mirror.path().display();
+            self.mirror.warn(format!("{path} has a line of others for {first}{more}, which stays"));
         }
         for (target, line) in wanted_lines {
-            if !self.denied.contains(target) {
-                self.denied.insert(target.clone());
-                self.mirror
-                    .messages
-                    .push(Message::Response(Response::Denied { target: target.clone(), line }));
+            if self.denied.insert(target.clone()) {
+                let target = target.clone();
+                self.mirror.messages.push(Message::Response(Response::Denied { target, line }));
             }
         }
         Ok(())

@@ -33,97 +33,90 @@ const ATTEMPTS: usize = 5;
 
 /// Why a file could not be updated.
 #[derive(Debug)]
-pub enum Error {
-    /// The system refused an operation.
-    Io {
-        /// The operation.
-        verb: &'static str,
-        /// Its file.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
+pub struct Error {
+    path: PathBuf,
+    fault: Fault,
+}
+
+/// What is wrong with a file.
+#[derive(Debug)]
+pub enum Fault {
+    /// The system refused an operation, with its error.
+    Io(&'static str, io::Error),
     /// Another process holds the directory's lock.
-    Locked(PathBuf),
+    Locked,
     /// It keeps changing while it is being replaced.
-    Changing(PathBuf),
+    Changing,
     /// It is not a regular file.
-    NotAFile(PathBuf),
+    NotAFile,
     /// It is a symbolic link without a target.
-    LeadsNowhere(PathBuf),
+    LeadsNowhere,
     /// It is a symbolic link that others than root can change: why, and the remedy.
-    Distrusted(PathBuf, String, String),
+    Distrusted(String, String),
     /// It has content, none of which is ours.
-    Foreign(PathBuf),
+    Foreign,
     /// It has more foreign bytes than this.
-    TooLarge(PathBuf, u64),
+    TooLarge(u64),
     /// Our marks in it are damaged: the fault, and its line, from 1.
-    Damaged(PathBuf, &'static str, usize),
+    Damaged(&'static str, usize),
+}
+
+impl Fault {
+    fn of(self, path: &Path) -> Error {
+        Error { path: path.to_owned(), fault: self }
+    }
 }
 
 impl Error {
     /// Whether the next attempt will probably succeed, so that this failure need not be reported.
     fn is_passing(&self) -> bool {
-        matches!(self, Self::Locked(_) | Self::Changing(_))
+        matches!(self.fault, Fault::Locked | Fault::Changing)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { verb, path, error } => {
-                write!(f, "cannot {verb} {}", path.display())?;
-                match error.kind() {
-                    // EPERM, not EACCES: root is refused too.
-                    _ if Errno::from_io_error(error) == Some(Errno::PERM) => {
-                        f.write_str(" (chattr -i, if it is immutable)")
-                    }
-                    io::ErrorKind::ReadOnlyFilesystem => f.write_str(
-                        " (a service that is kept from its directory needs it in ReadWritePaths=)",
-                    ),
-                    io::ErrorKind::NotFound => f.write_str(" (its directory must exist)"),
-                    io::ErrorKind::ResourceBusy => {
-                        f.write_str(" (it is a mount of its own: mount its directory instead)")
-                    }
-                    _ => Ok(()),
-                }
+        let path = self.path.display();
+        match &self.fault {
+            Fault::Io(verb, error) => write!(f, "cannot {verb} {path}{}", hint(error)),
+            Fault::Locked => write!(f, "another process keeps the lock of {path}"),
+            Fault::Changing => write!(f, "{path} is changed by others without a pause"),
+            Fault::NotAFile => write!(f, "{path} is not a regular file"),
+            Fault::LeadsNowhere => write!(f, "{path} is a link that leads nowhere"),
+            Fault::Distrusted(why, remedy) => {
+                write!(f, "the link {path} is not followed: {why} ({remedy})")
             }
-            Self::Locked(path) => write!(f, "another process keeps the lock of {}", path.display()),
-            Self::Changing(path) => {
-                write!(f, "{} is changed by others without a pause", path.display())
-            }
-            Self::NotAFile(path) => write!(f, "{} is not a regular file", path.display()),
-            Self::LeadsNowhere(path) => {
-                write!(f, "{} is a link that leads nowhere", path.display())
-            }
-            Self::Distrusted(path, why, remedy) => {
-                write!(f, "the link {} is not followed: {why} ({remedy})", path.display())
-            }
-            Self::Foreign(path) => {
-                write!(
-                    f,
-                    "{} has content and not one line of a blocked host: it is left to whom it belongs; move it away, or change blocked_file",
-                    path.display()
-                )
-            }
-            Self::TooLarge(path, limit) => {
-                write!(f, "{} has more than {limit} bytes of others", path.display())
-            }
-            Self::Damaged(path, what, line) => {
-                write!(
-                    f,
-                    "{}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them",
-                    path.display()
-                )
-            }
+            Fault::Foreign => write!(
+                f,
+                "{path} has content and not one line of a blocked host: it is left to whom it belongs; move it away, or change blocked_file"
+            ),
+            Fault::TooLarge(limit) => write!(f, "{path} has more than {limit} bytes of others"),
+            Fault::Damaged(what, line) => write!(
+                f,
+                "{path}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them"
+            ),
         }
+    }
+}
+
+/// What an administrator may do about an error of the system.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        // EPERM, not EACCES: root is refused too.
+        _ if Errno::from_io_error(error) == Some(Errno::PERM) => " (chattr -i, if it is immutable)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (a service that is kept from its directory needs it in ReadWritePaths=)"
+        }
+        io::ErrorKind::NotFound => " (its directory must exist)",
+        io::ErrorKind::ResourceBusy => " (it is a mount of its own: mount its directory instead)",
+        _ => "",
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { error, .. } => Some(error),
+        match &self.fault {
+            Fault::Io(_, error) => Some(error),
             _ => None,
         }
     }
@@ -282,19 +275,20 @@ impl Mirror {
     /// file; starts over if it was changed meanwhile. Returns what came with the new content.
     pub(super) fn update<R>(
         &mut self,
-        mut decide: impl FnMut(Option<&[u8]>) -> Result<(Option<Vec<u8>>, R), Error>,
+        mut decide: impl FnMut(Option<&[u8]>) -> Result<(Option<Vec<u8>>, R), Fault>,
     ) -> Result<R, Error> {
         let real = self.real()?;
-        let failed = |verb, error| Error::Io { verb, path: real.clone(), error };
+        let failed = |verb, error| Fault::Io(verb, error).of(&real);
         let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else {
-            return Err(Error::NotAFile(real));
+            return Err(Fault::NotAFile.of(&real));
         };
         let locked =
             Directory::lock(directory).map_err(|error| failed("lock the directory of", error))?;
-        let locked = locked.ok_or_else(|| Error::Locked(directory.to_owned()))?;
+        let locked = locked.ok_or_else(|| Fault::Locked.of(directory))?;
         for _ in 0..ATTEMPTS {
             let found = self.found(&real)?;
-            let (bytes, result) = decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))?;
+            let (bytes, result) = decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))
+                .map_err(|fault| fault.of(&self.path))?;
             let found = found.map(|(found, _)| found);
             let Some(bytes) = bytes else {
                 self.stamp = found.as_ref().map(OpenedFile::stamp);
@@ -321,12 +315,12 @@ impl Mirror {
                 Err(Failed::Io(verb, error)) => return Err(failed(verb, error)),
             }
         }
-        Err(Error::Changing(real))
+        Err(Fault::Changing.of(&real))
     }
 
     /// The file, or the target of a link that only root can change.
     fn real(&mut self) -> Result<PathBuf, Error> {
-        let look = |error| Error::Io { verb: "look at", path: self.path.clone(), error };
+        let look = |error| Fault::Io("look at", error).of(&self.path);
         match std::fs::symlink_metadata(&self.path) {
             Ok(metadata) if metadata.is_symlink() => {}
             Ok(_) => return Ok(self.path.clone()),
@@ -336,13 +330,13 @@ impl Mirror {
         let real = match std::fs::canonicalize(&self.path) {
             Ok(real) => real,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::LeadsNowhere(self.path.clone()));
+                return Err(Fault::LeadsNowhere.of(&self.path));
             }
             Err(error) => return Err(look(error)),
         };
         let facts = files::facts_at(&real).map_err(look)?;
         if let Some((why, remedy)) = distrust(&self.path, &facts).into_iter().next() {
-            return Err(Error::Distrusted(self.path.clone(), why, remedy));
+            return Err(Fault::Distrusted(why, remedy).of(&self.path));
         }
         self.warn_once(format!(
             "{} is a link: {} is rewritten, and the link stays",
@@ -353,15 +347,15 @@ impl Mirror {
     }
 
     fn found(&self, real: &Path) -> Result<Option<(OpenedFile, Vec<u8>)>, Error> {
-        let failed = |error| Error::Io { verb: "read", path: real.to_owned(), error };
+        let failed = |error| Fault::Io("read", error).of(real);
         let Some(mut found) = OpenedFile::open(real).map_err(failed)? else { return Ok(None) };
         if !found.is_regular() {
-            return Err(Error::NotAFile(real.to_owned()));
+            return Err(Fault::NotAFile.of(real));
         }
         // One byte more than allowed shows that it is too large.
         let bytes = found.read_up_to(self.limit + 1).map_err(failed)?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > self.limit {
-            return Err(Error::TooLarge(real.to_owned(), self.limit));
+            return Err(Fault::TooLarge(self.limit).of(real));
         }
         Ok(Some((found, bytes)))
     }

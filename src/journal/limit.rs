@@ -56,27 +56,16 @@ impl Class {
     /// The class of a notice; `None` if no remote packet can cause it.
     pub fn of(notice: &Notice) -> Option<Self> {
         Some(match notice {
-            Notice::Engine(Report::Scan { reason, .. }) => {
-                if reason.proven() {
-                    Self::ScanProven
-                } else {
-                    Self::ScanUnproven
-                }
-            }
-            Notice::Engine(Report::Blocked { reason, .. }) => {
-                if reason.proven() {
-                    Self::BlockProven
-                } else {
-                    Self::BlockUnproven
-                }
-            }
+            Notice::Engine(Report::Scan { reason, .. }) if reason.proven() => Self::ScanProven,
+            Notice::Engine(Report::Scan { .. }) => Self::ScanUnproven,
+            Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
+            Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
             Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Self::Ended,
-            Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => {
-                Self::Failed
-            }
+            // Dropped commands are reported every ten seconds at most, and stand for the lines that
+            // are held back.
+            Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
+            | Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Lost { .. } | Notice::Shed { .. } => Self::Lost,
-            // Reported every ten seconds at most, and stands for the lines that are held back.
-            Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Response(_) => Self::Response,
             Notice::Starting
             | Notice::Watching { .. }

@@ -132,7 +132,7 @@ struct Shared {
     reconfigurations: Mutex<Vec<Reconfiguration>>,
     settings: Mutex<Settings>,
     stop: AtomicBool,
-    ended: Mutex<Option<Receiver<()>>>,
+    ended: Mutex<Receiver<()>>,
     /// Items that found the queue full and are not reported yet.
     lost: AtomicU64,
     ever_lost: AtomicU64,
@@ -203,7 +203,7 @@ impl JournalHandle {
             reconfigurations: Mutex::default(),
             settings: Mutex::new(settings.clone()),
             stop: AtomicBool::new(false),
-            ended: Mutex::new(Some(ended)),
+            ended: Mutex::new(ended),
             lost: AtomicU64::new(0),
             ever_lost: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
@@ -321,16 +321,16 @@ impl JournalHandle {
     }
 
     /// Ends the thread after it has written all queued items; `false` if it took longer than
-    /// `deadline` (its target hangs) or was stopped before.
+    /// `deadline` (its target hangs).
     pub fn stop(&self, deadline: Duration) -> bool {
         global::disconnect(self);
         self.shared.stop.store(true, Ordering::Release);
         let _ = self.sender.try_send(Item::Wake);
-        let Some(ended) = self.shared.ended.lock().ok().and_then(|mut ended| ended.take()) else {
-            return false;
-        };
         // The thread drops its end of this channel when it ends.
-        ended.recv_timeout(deadline) == Err(RecvTimeoutError::Disconnected)
+        self.shared
+            .ended
+            .lock()
+            .is_ok_and(|ended| ended.recv_timeout(deadline) == Err(RecvTimeoutError::Disconnected))
     }
 
     fn is_same(&self, other: &Self) -> bool {

@@ -14,7 +14,7 @@ use log::Level;
 use super::format::{self, Line};
 use super::history::{DiskState, History};
 use super::limit::{Class, Limiter};
-use super::names::{HostName, NameQueue, Want};
+use super::names::{HostName, NameQueue};
 use super::sink::Sink;
 use super::{Event, Item, Notice, Reconfiguration, Settings, Shared};
 use crate::sys::clock;
@@ -183,18 +183,12 @@ impl Writer {
             return None;
         }
         let host = format::host_to_name(event, self.settings.log.format, watched)?;
-        match self.waiting.want(host, now) {
-            Want::Wait(until) => Some((host, until)),
-            Want::Ask if written || self.limiter.admit_name(now) => {
-                let taken = self
-                    .shared
-                    .ask
-                    .lock()
-                    .is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)));
-                taken.then(|| (host, self.waiting.asked(host, now)))
-            }
-            Want::Ask | Want::Nothing => None,
-        }
+        let (limiter, shared) = (&mut self.limiter, &self.shared);
+        let ask = || {
+            (written || limiter.admit_name(now))
+                && shared.ask.lock().is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)))
+        };
+        Some((host, self.waiting.wait_for(host, now, ask)?))
     }
 
     /// Writes an item after all items that came before it.

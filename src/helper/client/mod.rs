@@ -99,12 +99,13 @@ impl HelperClient {
                     self.run(*source, *port, reason);
                 }
                 if self.wants(FILES) {
-                    self.push(Item::Blocked {
+                    let (reason, at) = (reason.clone(), Timestamp::now());
+                    self.push(Item::Blocked(BlockInForce {
                         source: *source,
                         port: *port,
-                        reason: reason.clone(),
-                        at: Timestamp::now(),
-                    });
+                        reason,
+                        at,
+                    }));
                 }
             }
             // A file cannot express "this network except that host", so the network's line is
@@ -168,7 +169,7 @@ impl HelperClient {
     fn push(&self, item: Item) {
         match self.items.send(item) {
             Err(Item::Run { .. }) => self.shared.drop_commands(1),
-            Err(Item::Blocked { .. } | Item::Unblocked(_)) => {
+            Err(Item::Blocked(_) | Item::Unblocked(_)) => {
                 self.shared.list_wanted.store(true, Ordering::Relaxed)
             }
             Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_)) => {}

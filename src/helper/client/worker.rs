@@ -139,20 +139,19 @@ impl Worker {
     }
 
     fn wait(&self) {
-        let now = Instant::now();
-        let mut wake_at = Vec::new();
-        if self.helper.is_none() {
-            wake_at.push(self.restart_at);
-        } else if self.takes_orders() && self.shared.list_wanted.load(Ordering::Relaxed) {
-            wake_at.push(self.list_at);
-        }
-        wake_at.extend(self.asked_at.map(|asked| asked + UNRESPONSIVE_AFTER));
-        if self.shared.dropped.load(Ordering::Relaxed) > 0
-            && let Some(at) = self.dropped_reported_at
-        {
-            wake_at.push(at + DROPPED_REPORT_EVERY);
-        }
-        let timeout = wake_at.into_iter().min().map(|at| at.saturating_duration_since(now));
+        let is_list_due = self.takes_orders() && self.shared.list_wanted.load(Ordering::Relaxed);
+        let has_dropped = self.shared.dropped.load(Ordering::Relaxed) > 0;
+        let wake_at = [
+            self.helper.is_none().then_some(self.restart_at),
+            is_list_due.then_some(self.list_at),
+            self.asked_at.map(|asked| asked + UNRESPONSIVE_AFTER),
+            self.dropped_reported_at.filter(|_| has_dropped).map(|at| at + DROPPED_REPORT_EVERY),
+        ];
+        let timeout = wake_at
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()));
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN),
@@ -252,9 +251,7 @@ impl Worker {
                         "respond.command is not run for {source}: it follows a block, and the kernel refused that one"
                     );
                 }
-                Item::Blocked { source, port, reason, at } => {
-                    self.order(&Order::Blocked(blocked(config, source, port, &reason, at)))
-                }
+                Item::Blocked(block) => self.order(&Order::Blocked(blocked(config, &block))),
                 Item::Unblocked(source) => self.order(&Order::Unblocked(source.to_string())),
                 Item::Resolve(address) => self.order(&Order::Resolve(address)),
             }

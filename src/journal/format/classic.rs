@@ -146,11 +146,9 @@ fn watching(
 ) -> Vec<String> {
     let name = transport_name(transport);
     match mode {
-        "stealth" => {
-            one_by_one(&format!("adminalert: Going into stealth listen mode on {name} port"), ports)
-        }
-        "connect" => {
-            one_by_one(&format!("adminalert: Going into listen mode on {name} port"), ports)
+        "stealth" | "connect" => {
+            let how = if mode == "stealth" { "stealth listen" } else { "listen" };
+            one_by_one(&format!("adminalert: Going into {how} mode on {name} port"), ports)
         }
         _ => {
             let mut texts = vec![match ports.ranges() {

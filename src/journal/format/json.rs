@@ -53,13 +53,13 @@ fn object(facts: &[Fact]) -> String {
 
 /// `value` as JSON, with every character that a terminal interprets as a `\u` escape.
 pub(super) fn escaped(value: &Value) -> String {
-    escape(&value.to_string())
+    printable_json(&value.to_string())
 }
 
-/// Escapes the characters of JSON text that a terminal interprets. They occur only inside strings.
-/// Line ends between the values stay.
-pub(super) fn escape(plain: &str) -> String {
-    replaced(plain, &['\n'], |character, escaped| {
+/// JSON text that a terminal shows literally; may have several lines. The characters that are
+/// escaped occur only inside strings.
+pub fn printable_json(text: &str) -> String {
+    replaced(text, &['\n'], |character, escaped| {
         for unit in character.encode_utf16(&mut [0; 2]) {
             escaped.push_str(&format!("\\u{unit:04x}"));
         }

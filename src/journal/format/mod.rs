@@ -21,6 +21,7 @@ use crate::config::LogFormat;
 use crate::engine::{Report, Source};
 
 pub use classic::history;
+pub use json::printable_json;
 pub use phrases::{duration, scan_name};
 
 /// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some
@@ -88,6 +89,7 @@ pub fn message(
 
 /// The event's host if it is a single address, no network or prefix.
 pub(super) fn host(event: &Event) -> Option<IpAddr> {
+    let single = |source: Source| source.is_single().then(|| source.addr());
     match &event.notice {
         Notice::Engine(Report::Scan { probe, .. }) => Some(probe.source),
         Notice::Engine(
@@ -95,10 +97,8 @@ pub(super) fn host(event: &Event) -> Option<IpAddr> {
             | Report::BlockFailed { source, .. }
             | Report::Unblocked { source, .. }
             | Report::UnblockFailed { source, .. },
-        ) => source.is_single().then(|| source.addr()),
-        Notice::Engine(Report::Exempted { exempt, .. }) => {
-            Some(Source::from(*exempt)).filter(|exempt| exempt.is_single()).map(Source::addr)
-        }
+        ) => single(*source),
+        Notice::Engine(Report::Exempted { exempt, .. }) => single(Source::from(*exempt)),
         Notice::Response(
             Response::Command { target, .. }
             | Response::Denied { target, .. }
@@ -121,25 +121,22 @@ pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> O
 pub(crate) fn level(event: &Event) -> Level {
     match &event.notice {
         // A renewal is no news.
-        Notice::Engine(Report::Blocked { renewed: true, .. }) => Level::Debug,
-        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }) => Level::Warn,
-        Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Level::Info,
-        Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
-        | Notice::ReloadRefused { .. }
-        | Notice::Error(_) => Level::Error,
-        Notice::Lost { .. }
+        Notice::Engine(Report::Blocked { renewed: true, .. }) | Notice::NeverBlock { .. } => {
+            Level::Debug
+        }
+        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. })
+        | Notice::Lost { .. }
         | Notice::Shed { .. }
         | Notice::ForeignChange { .. }
         | Notice::Warning(_)
         | Notice::HeldBack { .. } => Level::Warn,
-        Notice::NeverBlock { .. } => Level::Debug,
-        Notice::Response(
+        Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. })
+        | Notice::Response(
             Response::Command { ended: Ended::Success, .. }
             | Response::Denied { .. }
             | Response::NoLongerDenied { .. },
-        ) => Level::Info,
-        Notice::Response(Response::Command { .. } | Response::Dropped { .. }) => Level::Error,
-        Notice::Starting
+        )
+        | Notice::Starting
         | Notice::Watching { .. }
         | Notice::Active
         | Notice::Stopping { .. }
@@ -147,6 +144,10 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Status(_)
         | Notice::Adopted { .. }
         | Notice::Restored { .. } => Level::Info,
+        Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
+        | Notice::Response(Response::Command { .. } | Response::Dropped { .. })
+        | Notice::ReloadRefused { .. }
+        | Notice::Error(_) => Level::Error,
     }
 }
 
@@ -177,11 +178,6 @@ fn replaced<'t>(text: &'t str, kept: &[char], write: impl Fn(char, &mut String))
         }
     }
     Cow::Owned(written)
-}
-
-/// JSON text that a terminal shows literally; may have several lines.
-pub fn printable_json(text: String) -> String {
-    json::escape(&text)
 }
 
 /// Control characters, and format characters of Unicode that terminals interpret (UAX #9, zero
