@@ -29,7 +29,7 @@ use crate::engine::{Evidence, MonoTime, OFFENDERS_MAX, Offender, Reason, Source}
 use crate::probe::Port;
 use rows::RowWriter;
 
-pub use self::error::Error;
+pub use self::error::{Error, Fault};
 pub use self::mark::Mark;
 #[doc(hidden)]
 pub use self::open::load;

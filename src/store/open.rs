@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::error::Fault;
 use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, rows};
 use crate::sys::files;
 use crate::time::MonoTime;
@@ -105,7 +106,7 @@ fn open_or_recreate(
             }
         }
     }
-    (Err(Error::Damaged(path.to_owned())), None)
+    (Err(Fault::Damaged.of(path)), None)
 }
 
 fn cause_text(error: &Error) -> String {
@@ -114,14 +115,9 @@ fn cause_text(error: &Error) -> String {
 
 /// Opens or creates the database; the flag says whether every row was valid.
 fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
-    // The version is read before SQLite can write to the file: it does so even when it closes a
-    // file that was only read.
-    let version = if check_file(path)? {
-        read_version(path)?
-    } else {
-        create(path)?;
-        None
-    };
+    check_or_create(path)?;
+    // Before SQLite can write to the file: it does so even when it closes a file that was only read.
+    let version = read_version(path)?;
     let mut database = Database { connection: connect(path)?, path: path.to_owned() };
     if version.is_none() {
         // Before there is a log, so that the file header has our id and version from the first byte
@@ -142,14 +138,18 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
     Ok((database, content, whole))
 }
 
-/// Whether the file exists; an error if it cannot be ours.
-fn check_file(path: &Path) -> Result<bool, Error> {
+/// Creates the file if there is none; an error if it cannot be ours.
+fn check_or_create(path: &Path) -> Result<(), Error> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // O_EXCL follows no link (open(2)). SQLite gives its log the mode of the database.
+            let created = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
+            return created.map(drop).map_err(|source| Error::file("create", path, source));
+        }
         Err(source) => return Err(Error::file("open", path, source)),
     };
-    let not_ours = |what| Err(Error::NotOurs { path: path.to_owned(), what });
+    let not_ours = |what| Err(Fault::NotOurs(what).of(path));
     if !found.is_file() {
         return not_ours(if found.is_symlink() { "a symbolic link" } else { "no file" });
     }
@@ -163,18 +163,7 @@ fn check_file(path: &Path) -> Result<bool, Error> {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))
             .map_err(|source| Error::file("change the mode of", path, source))?;
     }
-    Ok(true)
-}
-
-fn create(path: &Path) -> Result<(), Error> {
-    // O_EXCL follows no link (open(2)). SQLite gives its log the mode of the database.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(MODE)
-        .open(path)
-        .map(drop)
-        .map_err(|source| Error::file("create", path, source))
+    Ok(())
 }
 
 fn connect(path: &Path) -> Result<Connection, Error> {
@@ -201,14 +190,14 @@ fn read_version(path: &Path) -> Result<Option<i32>, Error> {
     match (number(68), number(60)) {
         _ if head.is_empty() => Ok(None),
         _ if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 => {
-            Err(Error::Damaged(path.to_owned()))
+            Err(Fault::Damaged.of(path))
         }
         (Some(APPLICATION), Some(version @ 1..=VERSION)) => Ok(Some(version)),
         (Some(APPLICATION), Some(version)) if version > VERSION => {
-            Err(Error::Newer { path: path.to_owned(), version })
+            Err(Fault::Newer(version).of(path))
         }
-        (Some(APPLICATION), _) => Err(Error::Damaged(path.to_owned())),
-        _ => Err(Error::NotOurs { path: path.to_owned(), what: "another program's database" }),
+        (Some(APPLICATION), _) => Err(Fault::Damaged.of(path)),
+        _ => Err(Fault::NotOurs("another program's database").of(path)),
     }
 }
 
@@ -250,7 +239,7 @@ fn damage(path: &Path, source: rusqlite::Error) -> Error {
         rusqlite::Error::SqliteFailure(..) | rusqlite::Error::SqlInputError { .. } => {
             Error::sqlite("read", path, source)
         }
-        _ => Error::Damaged(path.to_owned()),
+        _ => Fault::Damaged.of(path),
     }
 }
 
@@ -321,7 +310,7 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
         .map(|more| with_suffix(path, &format!(".damaged-{}", seconds.saturating_add(more))))
         .find(|aside| aside.symlink_metadata().is_err())
         .filter(|_| count_aside(path) < ASIDE_MAX)
-        .ok_or_else(|| Error::Damaged(path.to_owned()))?;
+        .ok_or_else(|| Fault::Damaged.of(path))?;
     let rename = |from: &Path, to: &Path| match std::fs::rename(from, to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::file("set aside", from, error))

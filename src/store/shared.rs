@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::{Block, Change, Content, Rows};
 use crate::config::Config;
@@ -46,23 +45,10 @@ pub(super) enum Item {
 pub(super) enum Request {
     /// Write everything queued so far; `Err`: the message why not.
     Settle(mailbox::Answer<Result<(), String>>),
-    /// Use these lifetimes from now on.
-    Configure(Memory),
+    /// Keep evidence and offenders for as long as this says from now on.
+    Configure(Box<Config>),
     /// Write what is pending, and end.
     Stop(mailbox::Answer<()>),
-}
-
-/// How long evidence and offenders are kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Memory {
-    pub(super) evidence: Duration,
-    pub(super) offenders: Duration,
-}
-
-impl From<&Config> for Memory {
-    fn from(config: &Config) -> Self {
-        Self { evidence: config.scan_window, offenders: config.block.escalate.memory }
-    }
 }
 
 /// State of the store, for the status.

@@ -152,12 +152,15 @@ fn a_link_or_another_users_file_is_not_opened() {
     std::os::unix::fs::symlink(&target, directory.path().join(FILE)).unwrap();
     let refused = open(directory.path(), &mark("z", 5));
     assert!(
-        matches!(refused.database, Err(Error::NotOurs { what: "a symbolic link", .. })),
+        matches!(refused.database, Err(Error { fault: Fault::NotOurs("a symbolic link"), .. })),
         "{refused:?}"
     );
     fs::remove_file(directory.path().join(FILE)).unwrap();
     fs::hard_link(&target, directory.path().join(FILE)).unwrap();
-    assert!(matches!(open(directory.path(), &mark("z", 5)).database, Err(Error::NotOurs { .. })));
+    assert!(matches!(
+        open(directory.path(), &mark("z", 5)).database,
+        Err(Error { fault: Fault::NotOurs(_), .. })
+    ));
     assert_eq!(fs::read(&target).unwrap(), b"");
     // A link to the directory itself is allowed: systemd creates such (DynamicUser).
     let (real, link) = (tempfile::tempdir().unwrap(), elsewhere.path().join("state"));
@@ -176,7 +179,7 @@ fn a_database_of_a_newer_version_is_left_alone_to_the_byte() {
     let before = fs::read(directory.path().join(FILE)).unwrap();
     let refused = open(directory.path(), &mark("z", 5));
     assert!(
-        matches!(&refused.database, Err(error @ Error::Newer { version: 3, .. }) if error.is_others() && !error.is_damage()),
+        matches!(&refused.database, Err(error @ Error { fault: Fault::Newer(3), .. }) if error.is_others() && !error.is_damage()),
         "{refused:?}"
     );
     assert!(refused.content.is_none());
@@ -251,7 +254,7 @@ fn another_programs_database_is_left_alone() {
     let before = fs::read(directory.path().join(FILE)).unwrap();
     assert!(matches!(
         open(directory.path(), &mark("z", 5)).database,
-        Err(Error::NotOurs { what: "another program's database", .. })
+        Err(Error { fault: Fault::NotOurs("another program's database"), .. })
     ));
     assert_eq!(fs::read(directory.path().join(FILE)).unwrap(), before);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::shared::{Figures, Item, Memory, Request, Shared};
+use super::shared::{Figures, Item, Request, Shared};
 use super::{Block, Change};
 use crate::config::Config;
 use crate::engine::{Ending, Engine, Evidence, Outcome, Reason, Report, Source};
@@ -80,7 +80,7 @@ impl StoreHandle {
 
     /// Applies a new configuration.
     pub fn reconfigure(&self, config: &Config) {
-        self.requests.tell(Request::Configure(Memory::from(config)));
+        self.requests.tell(Request::Configure(Box::new(config.clone())));
     }
 
     /// Writes pending changes, and ends the thread.

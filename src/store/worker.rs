@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::shared::{EngineReader, Item, Memory, Request, Shared, Stored};
+use super::error::Fault;
+use super::shared::{EngineReader, Item, Request, Shared, Stored};
 use super::thread::{QUEUE, StoreHandle};
 use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Opened, clock};
 use crate::config::Config;
@@ -49,9 +50,10 @@ const LIST_CHUNK: usize = 4096;
 const CLOCK_STEP_MS: u64 = 1000;
 
 struct Worker {
+    /// Of the first configuration: a reload does not change it.
     directory: PathBuf,
     database: Result<Database, Error>,
-    memory: Memory,
+    config: Config,
     journal: JournalHandle,
     engine: Box<dyn EngineReader>,
     items: Inbox<Item>,
@@ -100,11 +102,20 @@ impl StoreHandle {
         let shared = Arc::new(Shared::default());
         let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
         let (requests, request_inbox) = mailbox::link()?;
+        // Rows from before the last boot are rewritten by this boot's clock before any other write,
+        // since there is one mark for all. That happens when the host is protected; until then a
+        // kill leaves the old rows.
+        let must_replace = stored.as_ref().is_some_and(|stored| !stored.is_same_boot);
+        let evidence_from = stored
+            .as_ref()
+            .filter(|_| !must_replace)
+            .map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
+        shared.list_wanted.store(true, Ordering::Relaxed);
         let now = Instant::now();
         let mut worker = Worker {
             directory: config.state_dir.clone(),
             database: opened.database,
-            memory: Memory::from(config),
+            config: config.clone(),
             journal,
             engine,
             items: item_inbox,
@@ -112,42 +123,29 @@ impl StoreHandle {
             shared: Arc::clone(&shared),
             pending: Vec::new(),
             write_at: None,
-            evidence_from: MonoTime::default(),
+            evidence_from,
             evidence_at: now + EVIDENCE_EVERY,
             prune_at: now + PRUNE_EVERY,
             count_at: now,
             is_uncounted: false,
             is_dirty: true,
-            is_restored: false,
-            must_replace: false,
+            is_restored: stored.is_some(),
+            must_replace,
             whole: false,
             retry_at: None,
             reported_at: None,
             mark: None,
         };
-        worker.adopt(stored.as_ref());
+        match worker.database {
+            Ok(_) => worker.written(None),
+            Err(_) => worker.fail_to_open(),
+        }
         std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
         Ok((Self { shared, items, requests }, stored))
     }
 }
 
 impl Worker {
-    /// Takes the restored content, before the thread runs. Rows from before the last boot are
-    /// rewritten by this boot's clock before any other write, since there is one mark for all. That
-    /// happens when the host is protected; until then a kill leaves the old rows.
-    fn adopt(&mut self, stored: Option<&Stored>) {
-        self.is_restored = stored.is_some();
-        self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
-        self.evidence_from = stored
-            .filter(|_| !self.must_replace)
-            .map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
-        self.shared.list_wanted.store(true, Ordering::Relaxed);
-        match self.database {
-            Ok(_) => self.written(None),
-            Err(_) => self.fail_to_open(),
-        }
-    }
-
     fn run(mut self) {
         loop {
             self.items.waker.clear();
@@ -165,12 +163,12 @@ impl Worker {
                     Request::Settle(answer) => {
                         let _ = answer.try_send(self.settle());
                     }
-                    Request::Configure(memory) => self.memory = memory,
+                    Request::Configure(config) => self.config = *config,
                     Request::Stop(answer) => {
                         self.gather();
                         self.write();
                         // Closing merges the log into the database.
-                        self.database = Err(Error::InUse(self.directory.clone()));
+                        self.database = Err(Fault::InUse.of(&self.directory));
                         let _ = answer.try_send(());
                         return;
                     }
@@ -355,8 +353,8 @@ impl Worker {
         }
         if self.is_dirty && now >= self.prune_at && self.can_write() {
             self.prune_at = now + PRUNE_EVERY;
-            let (evidence, offenders) =
-                (at.before(self.memory.evidence), at.before(self.memory.offenders));
+            let evidence = at.before(self.config.scan_window);
+            let offenders = at.before(self.config.block.escalate.memory);
             let is_pruned =
                 self.write_with(|database, mark| database.prune(mark, evidence, offenders));
             self.is_dirty &= !is_pruned;
@@ -395,7 +393,7 @@ impl Worker {
             // It could not be read at the start.
             if self.engine.restore(Stored { content, is_same_boot }).is_none() {
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
-                self.database = Err(Error::InUse(self.directory.clone()));
+                self.database = Err(Fault::InUse.of(&self.directory));
                 return;
             }
             self.is_restored = true;
@@ -462,7 +460,7 @@ impl Worker {
     /// Replaces a database that turned out to be damaged while in use, with the content from
     /// memory.
     fn set_aside(&mut self, error: &Error) {
-        let closed = Err(Error::Damaged(self.directory.clone()));
+        let closed = Err(Fault::Damaged.of(&self.directory));
         let Ok(database) = std::mem::replace(&mut self.database, closed) else { return };
         let path = database.path().to_owned();
         drop(database);
