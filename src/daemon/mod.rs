@@ -291,13 +291,11 @@ fn start_helper(
     journal: &JournalHandle,
     packets: &Link<Command>,
 ) -> Result<HelperClient, Failure> {
-    let back = journal.clone();
-    let on_name = Box::new(move |address, name| back.name_found(address, name));
     let asked = packets.clone();
     let blocks = Box::new(move |most| {
         asked.ask_within(BLOCKS_TIMEOUT, |answer| Command::Blocks(most, answer)).ok()
     });
-    let helper = HelperClient::start(config, journal.clone(), blocks, on_name)
+    let helper = HelperClient::start(config, journal.clone(), blocks)
         .map_err(failed("the helper's thread cannot start"))?;
     let names = helper.clone();
     journal.resolve_through(Box::new(move |address| names.resolve(address)));

@@ -6,7 +6,7 @@
 //! exist, even if empty. The file of a mode no longer in use keeps its entries until their blocks
 //! end; it is not created.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -123,21 +123,27 @@ fn base(subject: &str) -> Option<IpAddr> {
     subject.parse().ok().or_else(|| Some(subject.parse::<IpNet>().ok()?.network()))
 }
 
+/// The lines of a file that are not blank.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
+}
+
+/// A line as text, and what it says.
+fn parsed(line: &[u8]) -> Option<(&str, history::Entry)> {
+    let line = std::str::from_utf8(line).ok()?.trim_end();
+    Some((line, history::Entry::parse(line)?))
+}
+
 /// Whether no line of the content is a blocked host: then it is another program's file under our
 /// name.
 fn is_foreign(bytes: &[u8]) -> bool {
-    let mut lines =
-        bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
-    lines.peek().is_some()
-        && !lines.any(|line| {
-            std::str::from_utf8(line)
-                .is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some())
-        })
+    lines(bytes).next().is_some() && lines(bytes).all(|line| parsed(line).is_none())
 }
 
 #[derive(Debug)]
 struct Line {
-    key: IpAddr,
+    /// Its place in the order of blocking.
+    number: u64,
     /// `None`: read from a file that had a reverse name instead.
     subject: Option<String>,
     text: String,
@@ -149,9 +155,8 @@ struct One {
     mode: ClassicMode,
     mirror: Mirror,
     used: bool,
-    /// By sequence number, in the order of blocking.
-    lines: BTreeMap<u64, Line>,
-    numbers: HashMap<IpAddr, u64>,
+    /// By the first address of their subjects.
+    lines: HashMap<IpAddr, Line>,
     next: u64,
     /// The content at the start was read, or there was none.
     read: bool,
@@ -164,8 +169,7 @@ impl One {
             mode,
             mirror: Mirror::new(path, MODE, SIZE_MAX, GATHER_TIME),
             used: false,
-            lines: BTreeMap::new(),
-            numbers: HashMap::new(),
+            lines: HashMap::new(),
             next: 0,
             read: false,
             too_many_told: false,
@@ -175,14 +179,12 @@ impl One {
     fn insert(&mut self, key: IpAddr, subject: Option<String>, text: String) {
         // Remove control characters, so that it stays one line.
         let text: String = text.chars().filter(|c| !c.is_control()).collect();
-        if let Some(old) = self.numbers.insert(key, self.next) {
-            self.lines.remove(&old);
-        }
-        self.lines.insert(self.next, Line { key, subject, text });
+        self.lines.insert(key, Line { number: self.next, subject, text });
         self.next += 1;
         if self.lines.len() > LINES_MAX {
-            if let Some((_, oldest)) = self.lines.pop_first() {
-                self.numbers.remove(&oldest.key);
+            let oldest = self.lines.iter().min_by_key(|(_, line)| line.number);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.lines.remove(&oldest);
             }
             if !self.too_many_told {
                 self.too_many_told = true;
@@ -197,32 +199,20 @@ impl One {
     fn remove(&mut self, subject: &str) {
         let _ = self.read_first();
         let Some(key) = base(subject) else { return };
-        let Some(number) = self.numbers.get(&key) else { return };
         // A network and its first address have the same key but are different subjects.
-        if self
-            .lines
-            .get(number)
-            .is_some_and(|line| line.subject.as_deref().is_none_or(|known| known == subject))
-        {
-            self.lines.remove(number);
-            self.numbers.remove(&key);
+        let is_same = |line: &Line| line.subject.as_deref().is_none_or(|known| known == subject);
+        if self.lines.get(&key).is_some_and(is_same) {
+            self.lines.remove(&key);
             self.mirror.on_change();
         }
     }
 
     fn retain(&mut self, subjects: &HashSet<String>, addresses: &HashSet<IpAddr>) {
         let _ = self.read_first();
-        let numbers = &mut self.numbers;
         let before = self.lines.len();
-        self.lines.retain(|_, line| {
-            let stays = line.subject.as_ref().map_or_else(
-                || addresses.contains(&line.key),
-                |subject| subjects.contains(subject),
-            );
-            if !stays {
-                numbers.remove(&line.key);
-            }
-            stays
+        self.lines.retain(|key, line| match &line.subject {
+            Some(subject) => subjects.contains(subject),
+            None => addresses.contains(key),
         });
         if self.lines.len() != before {
             self.mirror.on_change();
@@ -241,18 +231,13 @@ impl One {
             return Ok(());
         }
         let mut unreadable = 0u64;
-        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
-        {
-            match std::str::from_utf8(line)
-                .ok()
-                .map(str::trim_end)
-                .and_then(|line| Some((history::Entry::parse(line)?, line)))
-            {
-                Some((entry, line)) => {
+        for line in lines(&bytes) {
+            match parsed(line) {
+                Some((line, entry)) => {
                     let subject = base(&entry.host).map(|_| entry.host.clone());
                     let key = subject.as_deref().and_then(base).unwrap_or(entry.address);
                     // Lines that were added since are newer.
-                    if !self.numbers.contains_key(&key) {
+                    if !self.lines.contains_key(&key) {
                         self.insert(key, subject, line.to_owned());
                     }
                 }
@@ -284,11 +269,9 @@ impl One {
         if !self.used && self.lines.is_empty() && !self.mirror.exists() {
             return Ok(());
         }
-        let mut text = String::new();
-        for line in self.lines.values() {
-            text.push_str(&line.text);
-            text.push('\n');
-        }
+        let mut lines: Vec<_> = self.lines.values().collect();
+        lines.sort_unstable_by_key(|line| line.number);
+        let text: String = lines.iter().flat_map(|line| [line.text.as_str(), "\n"]).collect();
         let needed = self.used || !text.is_empty();
         self.mirror.update(|bytes| {
             if bytes.is_some_and(is_foreign) {

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use self::orders::has_files;
-pub use self::shared::{BlockInForce, BlockList, GRACE, OnName};
+pub use self::shared::{BlockInForce, BlockList, GRACE};
 use self::shared::{Item, LAST_ORDERS_TIMEOUT, Request, Shared};
 use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Source};
@@ -119,7 +119,7 @@ impl HelperClient {
         }
     }
 
-    /// Starts a name lookup; the answer goes to [`OnName`]. Never waits; `false`: there will be no
+    /// Starts a name lookup; the answer goes to the journal. Never waits; `false`: there will be no
     /// answer.
     pub fn resolve(&self, address: IpAddr) -> bool {
         self.shared.up.load(Ordering::Relaxed) && self.items.send(Item::Resolve(address)).is_ok()

@@ -36,15 +36,6 @@ pub(super) fn mode_word(config: &Config, transport: Transport) -> Option<&'stati
     ClassicMode::of(config, transport == Transport::Udp).map(ClassicMode::word)
 }
 
-/// The transport of the ports that a scan touched.
-fn transport_of(port: Option<Port>, reason: &Reason) -> Option<Transport> {
-    use crate::probe::ScanKind;
-    let scan = reason.scan()?;
-    Some(port.map_or(if scan == ScanKind::Udp { Transport::Udp } else { Transport::Tcp }, |port| {
-        port.transport
-    }))
-}
-
 pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) -> Run {
     Run {
         target: source.to_string(),
@@ -66,8 +57,9 @@ pub(super) fn blocked(config: &Config, block: &BlockInForce) -> Blocked {
     let event = Event { at, notice: Notice::Engine(report), name: None };
     Blocked {
         target: source.to_string(),
-        mode: transport_of(port, reason)
-            .and_then(|transport| mode_word(config, transport))
+        mode: port
+            .filter(|_| reason.scan().is_some())
+            .and_then(|port| mode_word(config, port.transport))
             .map(str::to_owned),
         at: at.as_second(),
         line: port.and_then(|_| format::history(&event, &jiff::tz::TimeZone::system())),

@@ -75,6 +75,3 @@ impl Shared {
         self.ever_dropped.fetch_add(commands, Ordering::Relaxed);
     }
 }
-
-/// Takes the answer to a name lookup; `None`: no name, or none could be found.
-pub type OnName = Box<dyn Fn(IpAddr, Option<String>) + Send>;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::orders::{blocked, has_files, list, run, settings};
-use super::shared::{BlockList, GRACE, Item, LAST_ORDERS_TIMEOUT, OnName, Request, Shared};
+use super::shared::{BlockList, GRACE, Item, LAST_ORDERS_TIMEOUT, Request, Shared};
 use super::{HelperClient, QUEUE, wanted};
 use crate::backoff::Backoff;
 use crate::config::{Config, Mode};
@@ -53,7 +53,6 @@ struct Worker {
     config: Config,
     journal: JournalHandle,
     blocks: BlockList,
-    on_name: OnName,
     helper: Option<Process>,
     backoff: Backoff,
     restart_at: Instant,
@@ -71,12 +70,7 @@ impl HelperClient {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(
-        config: &Config,
-        journal: JournalHandle,
-        blocks: BlockList,
-        on_name: OnName,
-    ) -> io::Result<Self> {
+    pub fn start(config: &Config, journal: JournalHandle, blocks: BlockList) -> io::Result<Self> {
         // A killed helper's orphans become this process's children.
         sys::process::adopt_orphans()?;
         let shared = Arc::new(Shared::default());
@@ -91,7 +85,6 @@ impl HelperClient {
             config: config.clone(),
             journal,
             blocks,
-            on_name,
             helper: None,
             backoff: Backoff::new(FIRST_RESTART_DELAY, LONGEST_RESTART_DELAY),
             restart_at: now,
@@ -191,7 +184,6 @@ impl Worker {
         match Process::start(Path::new(OWN_PROGRAM)) {
             Ok(helper) => {
                 self.helper = Some(helper);
-                self.asked_at = None;
                 self.send_configuration();
                 self.shared.up.store(true, Ordering::Relaxed);
                 self.list_at = Instant::now();
@@ -332,7 +324,7 @@ impl Worker {
                 }
                 self.journal.notify(Notice::Response(response));
             }
-            Message::Name { address, name } => (self.on_name)(address, name),
+            Message::Name { address, name } => self.journal.name_found(address, name),
             Message::ListWanted => self.shared.list_wanted.store(true, Ordering::Relaxed),
             Message::Warning(text) => self.journal.notify(Notice::Warning(text)),
             Message::Error(text) => self.journal.notify(Notice::Error(text)),
