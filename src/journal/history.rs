@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use log::Level;
 
+use super::JournalError;
 use crate::time::MonoTime;
 
 /// Lines that wait for a failing disk: 100 KB, ten minutes at the default rate of
@@ -30,34 +31,6 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// The group may read it (adm, with a setgid directory or chgrp(1)), others may not: it holds
 /// personal addresses.
 const MODE: u32 = 0o640;
-
-/// Why the history file could not be opened at start.
-#[derive(Debug)]
-pub struct OpenError {
-    path: PathBuf,
-    error: io::Error,
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = self.path.display();
-        write!(f, "cannot open history file {path}: ")?;
-        match (self.error.kind(), self.path.parent()) {
-            (io::ErrorKind::NotFound, Some(directory)) => write!(
-                f,
-                "the directory {} does not exist: create it, or change history_file",
-                directory.display()
-            ),
-            _ => f.write_str("change history_file, or set it to \"\" to keep no history"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
 
 /// The open file and the lines that wait for it.
 #[derive(Debug)]
@@ -83,11 +56,15 @@ impl History {
     ///
     /// # Errors
     /// open(2) failed: the directory is missing or not writable, or the path is not a file.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let file = open(path).map_err(|error| OpenError { path: path.to_owned(), error })?;
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let path = path.to_owned();
+        let file = match open(&path) {
+            Ok(file) => Some(file),
+            Err(error) => return Err(JournalError::History(path, error)),
+        };
         Ok(Self {
-            path: path.to_owned(),
-            file: Some(file),
+            path,
+            file,
             queue: VecDeque::new(),
             written: 0,
             dropped: 0,

@@ -84,30 +84,18 @@ impl Class {
         })
     }
 
-    /// Lines at once, and in each further [`INTERVAL`].
-    pub const fn lines(self) -> u32 {
+    /// Lines at once, and in each further [`INTERVAL`]; and lines that this class leaves in the
+    /// common bucket.
+    const fn limits(self) -> (u32, u32) {
         match self {
-            Self::ScanProven | Self::BlockProven => 60,
-            Self::ScanUnproven | Self::BlockUnproven => 30,
-            Self::Ended => 30,
-            Self::Failed | Self::Response | Self::Message => 20,
-            Self::Lost => 6,
+            Self::ScanProven | Self::BlockProven => (60, 0),
+            Self::ScanUnproven | Self::BlockUnproven | Self::Ended => (30, TOTAL / 2),
+            Self::Failed => (20, 0),
+            Self::Response | Self::Message => (20, TOTAL / 2),
+            Self::Lost => (6, TOTAL / 2),
             // Twice the default of `block.unproven.per_minute`; at 80 bytes a line at most 138 MB a
             // day.
-            Self::History => 1200,
-        }
-    }
-
-    /// Lines that this class leaves in the common bucket.
-    const fn reserve(self) -> u32 {
-        match self {
-            Self::ScanProven | Self::BlockProven | Self::Failed | Self::History => 0,
-            Self::ScanUnproven
-            | Self::BlockUnproven
-            | Self::Ended
-            | Self::Lost
-            | Self::Response
-            | Self::Message => TOTAL / 2,
+            Self::History => (1200, 0),
         }
     }
 }
@@ -141,7 +129,7 @@ impl Default for Limiter {
         ];
         Self {
             total: TokenBucket::per_minute(TOTAL),
-            classes: classes.map(|class| TokenBucket::per_minute(class.lines())),
+            classes: classes.map(|class| TokenBucket::per_minute(class.limits().0)),
             names: TokenBucket::per_minute(WATCHED_NAMES),
             held: 0,
             held_since: None,
@@ -157,7 +145,7 @@ impl Limiter {
         let count = u64::from(lines);
         let counts_for_total = class != Class::History;
         if bucket.has(now, count)
-            && (!counts_for_total || self.total.take_many(now, count, class.reserve().into()))
+            && (!counts_for_total || self.total.take_many(now, count, class.limits().1.into()))
         {
             return bucket.take_many(now, count, 0);
         }
@@ -221,7 +209,7 @@ mod tests {
             assert_eq!(class as usize, position);
             let taken =
                 (0..2000).filter(|_| limiter.classes[position].take(MonoTime::default())).count();
-            assert_eq!(taken, class.lines() as usize);
+            assert_eq!(taken, class.limits().0 as usize);
         }
     }
 
@@ -303,7 +291,7 @@ mod tests {
                 let within: Vec<_> = written[position..].iter().take_while(|(at, _, _)| at - start < interval).collect();
                 for class in CLASSES {
                     let lines: u32 = within.iter().filter(|(_, of, _)| *of == class).map(|(_, _, lines)| lines).sum();
-                    prop_assert!(lines <= 2 * class.lines());
+                    prop_assert!(lines <= 2 * class.limits().0);
                 }
                 let lines: u32 = within.iter().filter(|(_, of, _)| *of != Class::History).map(|(_, _, lines)| lines).sum();
                 prop_assert!(lines <= 2 * TOTAL);

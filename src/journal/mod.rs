@@ -75,7 +75,7 @@ pub enum JournalError {
     /// The log's target cannot be reached.
     Target(std::io::Error),
     /// The history file cannot be opened.
-    History(history::OpenError),
+    History(PathBuf, std::io::Error),
     /// The thread cannot be started.
     Thread(std::io::Error),
     /// The journal has ended.
@@ -86,7 +86,17 @@ impl std::fmt::Display for JournalError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Target(_) => f.write_str("cannot reach systemd's journal at /run/systemd/journal/socket: set log.target to auto, stderr or syslog"),
-            Self::History(error) => error.fmt(f),
+            Self::History(path, error) => {
+                write!(f, "cannot open history file {}: ", path.display())?;
+                match (error.kind(), path.parent()) {
+                    (std::io::ErrorKind::NotFound, Some(directory)) => write!(
+                        f,
+                        "the directory {} does not exist: create it, or change history_file",
+                        directory.display()
+                    ),
+                    _ => f.write_str("change history_file, or set it to \"\" to keep no history"),
+                }
+            }
             Self::Thread(_) => f.write_str("cannot start the journal's thread"),
             Self::Ended => f.write_str("cannot change the journal: it has ended"),
         }
@@ -96,8 +106,7 @@ impl std::fmt::Display for JournalError {
 impl std::error::Error for JournalError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Target(error) | Self::Thread(error) => Some(error),
-            Self::History(error) => error.source(),
+            Self::Target(error) | Self::History(_, error) | Self::Thread(error) => Some(error),
             Self::Ended => None,
         }
     }
@@ -157,8 +166,7 @@ pub struct Stats {
 }
 
 fn open_history(settings: &Settings) -> Result<Option<History>, JournalError> {
-    let path = settings.history_file.as_deref();
-    path.map(History::open).transpose().map_err(JournalError::History)
+    settings.history_file.as_deref().map(History::open).transpose()
 }
 
 /// A handle to the journal; clones share it.
@@ -166,12 +174,6 @@ fn open_history(settings: &Settings) -> Result<Option<History>, JournalError> {
 pub struct JournalHandle {
     shared: Arc<Shared>,
     sender: SyncSender<Item>,
-}
-
-impl std::fmt::Debug for JournalHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JournalHandle").field("stats", &self.stats()).finish_non_exhaustive()
-    }
 }
 
 impl JournalHandle {

@@ -180,10 +180,10 @@ fn a_missing_directory_of_the_history_stops_the_start() {
     let missing = Settings { history_file: Some("/no/such/place/history".into()), ..settings() };
     assert!(matches!(
         JournalHandle::start_with(missing.clone(), Box::new(Lines::default())),
-        Err(JournalError::History(_))
+        Err(JournalError::History(..))
     ));
     let journal = JournalHandle::start_with(settings(), Box::new(Lines::default())).unwrap();
-    assert!(matches!(journal.reconfigure(missing), Err(JournalError::History(_))));
+    assert!(matches!(journal.reconfigure(missing), Err(JournalError::History(..))));
     assert!(journal.stop(LONG));
 }
 

@@ -53,15 +53,6 @@ pub(super) enum Pending {
     },
 }
 
-impl Pending {
-    fn named(mut self, name: Option<HostName>) -> Self {
-        if let Self::Event { event, .. } = &mut self {
-            event.name = name;
-        }
-        self
-    }
-}
-
 pub(super) fn now() -> MonoTime {
     MonoTime::at(clock::boottime())
 }
@@ -194,17 +185,18 @@ impl Writer {
     /// Writes an item after all items that came before it.
     fn enqueue(&mut self, item: Pending, host: Option<(IpAddr, MonoTime)>) {
         if host.is_none() && self.waiting.is_empty() {
-            self.write_item(item);
+            self.write_item(item, None);
         } else {
             self.waiting.push(item, host);
         }
     }
 
-    fn write_item(&mut self, item: Pending) {
-        let (event, to_history, to_log) = match item {
+    fn write_item(&mut self, item: Pending, name: Option<HostName>) {
+        let (mut event, to_history, to_log) = match item {
             Pending::Event { event, to_history, to_log } => (event, to_history, to_log),
             Pending::Line { line, module } => return self.put(line.priority, &module, &line.text),
         };
+        event.name = name;
         self.publish(&event);
         if to_history
             && let Some(history) = &mut self.history
@@ -230,17 +222,16 @@ impl Writer {
     /// Writes all waiting items, with the names found so far.
     fn write_waiting(&mut self) {
         while let Some((item, name)) = self.waiting.take() {
-            self.write_item(item.named(name));
+            self.write_item(item, name);
         }
     }
 
     fn on_time(&mut self, now: MonoTime) {
         while let Some((item, name)) = self.waiting.next(now) {
-            self.write_item(item.named(name));
+            self.write_item(item, name);
         }
-        if let Some((lines, within)) = self.limiter.next_held_back(now) {
-            self.on_held_back(lines, within);
-        }
+        let held = self.limiter.next_held_back(now);
+        self.on_held_back(held);
         if let Some(history) = &mut self.history
             && history.next_due(now) == Some(Duration::ZERO)
         {
@@ -275,12 +266,10 @@ impl Writer {
         }
     }
 
-    fn on_held_back(&mut self, lines: u64, within: Duration) {
-        self.on_event(Box::new(Event {
-            at: Timestamp::now(),
-            notice: Notice::HeldBack { lines, within },
-            name: None,
-        }));
+    fn on_held_back(&mut self, held: Option<(u64, Duration)>) {
+        let Some((lines, within)) = held else { return };
+        let notice = Notice::HeldBack { lines, within };
+        self.on_event(Box::new(Event { at: Timestamp::now(), notice, name: None }));
     }
 
     fn report(&mut self, state: Option<DiskState>) {
@@ -316,13 +305,10 @@ impl Writer {
         let now = now();
         self.settings.resolve = false;
         self.write_waiting();
-        if let Some((lines, within)) = self.limiter.rest(now) {
-            self.on_held_back(lines, within);
-        }
-        if let Some(history) = &mut self.history {
-            let state = history.flush(now);
-            self.report(state);
-        }
+        let held = self.limiter.rest(now);
+        self.on_held_back(held);
+        let state = self.history.as_mut().and_then(|history| history.flush(now));
+        self.report(state);
         self.report_losses(now);
         if let Ok(mut subscribers) = self.shared.subscribers.lock() {
             subscribers.clear();

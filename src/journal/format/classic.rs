@@ -296,7 +296,7 @@ pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
     };
     let address = source.network().addr();
     let (number, name) =
-        port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
+        port.map_or((0, "MANUAL".to_owned()), |port| (port.number, transport_name(port.transport)));
     let local = event.at.to_zoned_datetime(zone.clone());
     Some(format!(
         "{} - {} Host: {} Port: {number} {name} Blocked",
