@@ -53,8 +53,7 @@ impl BlockedFiles {
     pub fn new(base: PathBuf) -> Self {
         let path = |mode: ClassicMode| {
             let mut path = base.clone().into_os_string();
-            path.push(".");
-            path.push(mode.word());
+            path.push(format!(".{}", mode.word()));
             PathBuf::from(path)
         };
         Self {

@@ -122,10 +122,8 @@ struct FileWorker {
 impl FileWorker {
     fn run(mut self, queue: &Receiver<Change>) {
         loop {
-            let change = match self.next_due(Instant::now()) {
-                Some(due) => queue.recv_timeout(due),
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
+            let due = self.next_due(Instant::now()).unwrap_or(Duration::MAX);
+            let change = queue.recv_timeout(due);
             self.apply_settings();
             match change {
                 Ok(change) => self.take(change),
@@ -166,7 +164,14 @@ impl FileWorker {
 
     fn take(&mut self, change: Change) {
         match change {
-            Change::Blocked(block) => self.add(&block),
+            Change::Blocked(block) => {
+                if let Some(file) = &mut self.deny {
+                    file.add(&block.target);
+                }
+                if let (Some(files), Some(entry)) = (&mut self.blocked, entry(&block)) {
+                    files.add(entry);
+                }
+            }
             Change::Unblocked(target) => {
                 if let Some(file) = &mut self.deny {
                     file.remove(&target);
@@ -182,23 +187,14 @@ impl FileWorker {
                 self.list.extend(blocks);
                 if last {
                     let list = std::mem::take(&mut self.list);
-                    self.replace(&list, whole);
+                    self.replace(list, whole);
                 }
             }
             Change::Settings => {}
         }
     }
 
-    fn add(&mut self, block: &Blocked) {
-        if let Some(file) = &mut self.deny {
-            file.add(&block.target);
-        }
-        if let (Some(files), Some(entry)) = (&mut self.blocked, entry(block)) {
-            files.add(entry);
-        }
-    }
-
-    fn replace(&mut self, list: &[Blocked], whole: bool) {
+    fn replace(&mut self, mut list: Vec<Blocked>, whole: bool) {
         if let Some(file) = &mut self.deny {
             file.replace(list.iter().map(|block| block.target.clone()));
         }
@@ -207,12 +203,8 @@ impl FileWorker {
                 files
                     .retain(&list.iter().map(|block| block.target.clone()).collect::<HashSet<_>>());
             }
-            let mut entries: Vec<_> =
-                list.iter().filter_map(|block| Some((block.at, entry(block)?))).collect();
-            entries.sort_by_key(|(at, _)| *at);
-            for (_, entry) in entries {
-                files.add(entry);
-            }
+            list.sort_by_key(|block| block.at);
+            list.iter().filter_map(entry).for_each(|entry| files.add(entry));
         }
     }
 

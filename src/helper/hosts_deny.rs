@@ -252,10 +252,8 @@ fn target_of(template: &str, line: &[u8]) -> Option<String> {
 /// 255.255.255.255 is not a valid mask there, so a network of one address is written as that
 /// address. Not every libwrap knows prefix lengths for IPv4; all know the mask.
 pub fn pattern(target: &str) -> Option<String> {
-    let network = match target.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => target.parse::<IpNet>().ok()?.trunc(),
-    };
+    let network = target.parse().map(|address: IpAddr| IpNet::from(address));
+    let network = network.or_else(|_| target.parse::<IpNet>()).ok()?.trunc();
     let whole = network.prefix_len() == network.max_prefix_len();
     Some(match network {
         IpNet::V4(network) if whole => network.addr().to_string(),

@@ -141,12 +141,15 @@ impl Shared {
 
     /// Starts as many workers as there are addresses for, and room.
     fn start_workers(self: &Arc<Self>, state: &mut State) {
-        while let Some(address) = state.next(self.times) {
+        while state.load(Instant::now(), self.times).1 < STUCK_MAX
+            && let Some(address) = state.next(self.times)
+        {
             let own = Arc::clone(self);
             let worker = std::thread::Builder::new().name("lookup".to_owned());
             if worker.spawn(move || own.work(address)).is_err() {
-                // The query is answered without a name at its deadline.
+                // Another worker may take it; else it is answered without a name at its deadline.
                 state.running.remove(&address);
+                return state.queue.push_front(address);
             }
         }
     }
@@ -188,17 +191,14 @@ impl Shared {
             self.start_workers(&mut state);
             let stuck_at = state.running.values().map(|since| *since + self.times.stuck_after);
             let next = stuck_at.filter(|at| *at > now).chain(state.asked.values().copied()).min();
-            state = match next {
-                Some(at) => {
-                    let wait =
-                        at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-                    self.times_changed
-                        .wait_timeout(state, wait)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                None => self.times_changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            let wait = next.map_or(Duration::MAX, |at| {
+                at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+            });
+            state = self
+                .times_changed
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
@@ -214,8 +214,7 @@ impl State {
     /// Takes a queued address whose lookup may begin now.
     fn next(&mut self, times: Times) -> Option<IpAddr> {
         let now = Instant::now();
-        let (working, stuck) = self.load(now, times);
-        if working >= WORKERS || stuck >= STUCK_MAX {
+        if self.load(now, times).0 >= WORKERS {
             return None;
         }
         while let Some(address) = self.queue.pop_front() {

@@ -4,7 +4,7 @@
 //! reopened.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -36,7 +36,7 @@ const MODE: u32 = 0o640;
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    file: Option<File>,
+    file: File,
     /// Lines with their line ends.
     queue: VecDeque<String>,
     /// Bytes of the first queued line that are in the file already: a disk may fill in the middle
@@ -59,7 +59,7 @@ impl History {
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let path = path.to_owned();
         let file = match open(&path) {
-            Ok(file) => Some(file),
+            Ok(file) => file,
             Err(error) => return Err(JournalError::History(path, error)),
         };
         Ok(Self {
@@ -142,10 +142,9 @@ impl History {
 
     fn write(&mut self) -> io::Result<()> {
         self.reopen_if_moved()?;
-        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         while let Some(line) = self.queue.front() {
             let rest = line.as_bytes().get(self.written..).unwrap_or_default();
-            match file.write(rest) {
+            match self.file.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) if count < rest.len() => self.written += count,
                 Ok(_) => {
@@ -161,15 +160,10 @@ impl History {
 
     /// Reopens the file if the path leads to another inode or none: logrotate(8) renames it.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
-        let same = match (&self.file, std::fs::metadata(&self.path)) {
-            (Some(file), Ok(there)) => {
-                let ours = file.metadata()?;
-                (ours.dev(), ours.ino()) == (there.dev(), there.ino())
-            }
-            _ => false,
-        };
-        if !same {
-            self.file = Some(open(&self.path)?);
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let ours = identity(self.file.metadata()?);
+        if std::fs::metadata(&self.path).ok().map(identity) != Some(ours) {
+            self.file = open(&self.path)?;
             // The rest of a line begun in the old file would not be a line in the new one.
             self.written = 0;
         }

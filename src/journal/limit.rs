@@ -5,6 +5,7 @@
 //! Lines about unverified sources, of which a forger can cause any number, leave half of the common
 //! bucket to the others: a flood of forged sources does not silence a real scanner.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::engine::Report;
@@ -24,7 +25,7 @@ pub const TOTAL: u32 = 100;
 pub const WATCHED_NAMES: u32 = 60;
 
 /// Lines that are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Scans of verified sources.
     ScanProven,
@@ -50,9 +51,6 @@ pub enum Class {
 }
 
 impl Class {
-    /// Number of classes.
-    const COUNT: usize = 10;
-
     /// The class of a notice; `None` if no remote packet can cause it.
     pub fn of(notice: &Notice) -> Option<Self> {
         Some(match notice {
@@ -104,7 +102,8 @@ impl Class {
 #[derive(Debug)]
 pub struct Limiter {
     total: TokenBucket,
-    classes: [TokenBucket; Class::COUNT],
+    /// One for each class that was needed.
+    classes: HashMap<Class, TokenBucket>,
     names: TokenBucket,
     held: u64,
     held_since: Option<MonoTime>,
@@ -114,22 +113,9 @@ pub struct Limiter {
 impl Default for Limiter {
     /// Full buckets.
     fn default() -> Self {
-        use Class::*;
-        let classes = [
-            ScanProven,
-            ScanUnproven,
-            BlockProven,
-            BlockUnproven,
-            Ended,
-            Failed,
-            Lost,
-            Response,
-            Message,
-            History,
-        ];
         Self {
             total: TokenBucket::per_minute(TOTAL),
-            classes: classes.map(|class| TokenBucket::per_minute(class.limits().0)),
+            classes: HashMap::new(),
             names: TokenBucket::per_minute(WATCHED_NAMES),
             held: 0,
             held_since: None,
@@ -141,11 +127,13 @@ impl Default for Limiter {
 impl Limiter {
     /// Whether `lines` lines of `class` may be written now: all or none. Refused lines are counted.
     pub fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
-        let Some(bucket) = self.classes.get_mut(class as usize) else { return false };
+        let (at_once, reserve) = class.limits();
+        let full = || TokenBucket::per_minute(at_once);
+        let bucket = self.classes.entry(class).or_insert_with(full);
         let count = u64::from(lines);
         let counts_for_total = class != Class::History;
         if bucket.has(now, count)
-            && (!counts_for_total || self.total.take_many(now, count, class.limits().1.into()))
+            && (!counts_for_total || self.total.take_many(now, count, reserve.into()))
         {
             return bucket.take_many(now, count, 0);
         }
@@ -189,7 +177,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CLASSES: [Class; Class::COUNT] = [
+    const CLASSES: [Class; 10] = [
         Class::ScanProven,
         Class::ScanUnproven,
         Class::BlockProven,
@@ -205,10 +193,10 @@ mod tests {
     #[test]
     fn each_class_has_its_own_bucket() {
         let mut limiter = Limiter::default();
-        for (position, class) in CLASSES.into_iter().enumerate() {
-            assert_eq!(class as usize, position);
-            let taken =
-                (0..2000).filter(|_| limiter.classes[position].take(MonoTime::default())).count();
+        for class in CLASSES {
+            assert!(limiter.admit(class, 0, MonoTime::default()));
+            let bucket = limiter.classes.get_mut(&class).unwrap();
+            let taken = (0..2000).filter(|_| bucket.take(MonoTime::default())).count();
             assert_eq!(taken, class.limits().0 as usize);
         }
     }
@@ -275,7 +263,7 @@ mod tests {
         // P9, D10
         #[test]
         fn no_stream_of_events_yields_more_lines_than_the_limit(
-            events in proptest::collection::vec((0usize..Class::COUNT, 1u32..4, 0u64..400), 1..2000),
+            events in proptest::collection::vec((0usize..CLASSES.len(), 1u32..4, 0u64..400), 1..2000),
         ) {
             let mut limiter = Limiter::default();
             let mut now = 5_000;

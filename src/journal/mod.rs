@@ -380,11 +380,6 @@ impl Subscription {
         }
     }
 
-    /// Waits for the next line; `None` after `timeout` or when the journal has ended.
-    pub fn next_within(&self, timeout: Duration) -> Option<Arc<str>> {
-        self.receiver.recv_timeout(timeout).ok()
-    }
-
     /// Lines that did not fit since the last call.
     pub fn take_missed(&self) -> u64 {
         self.missed.swap(0, Ordering::Relaxed)

@@ -51,6 +51,13 @@ fn settings() -> Settings {
     Settings { history_file: None, ..Settings::from(&Config::default()) }
 }
 
+impl Subscription {
+    /// Waits for the next line; `None` after `timeout` or when the journal has ended.
+    fn next_within(&self, timeout: Duration) -> Option<Arc<str>> {
+        self.receiver.recv_timeout(timeout).ok()
+    }
+}
+
 const LONG: Duration = Duration::from_secs(10);
 
 #[test]

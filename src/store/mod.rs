@@ -114,15 +114,10 @@ impl Content {
     pub fn carried(mut self, now: &Mark) -> Self {
         let mark = self.mark.clone();
         self.blocks.retain_mut(|block| {
-            let left = block.expires.map(|end| mark.carry_end(block.since, end, now));
+            let end = block.expires.map(|end| mark.carry_end(block.since, end, now));
             block.since = mark.carry(block.since, now);
-            match left {
-                None => true,
-                Some(end) => {
-                    block.expires = end;
-                    end.is_some()
-                }
-            }
+            block.expires = end.flatten();
+            end != Some(None)
         });
         for offender in &mut self.offenders {
             offender.last = mark.carry(offender.last, now);

@@ -181,11 +181,9 @@ impl Worker {
     }
 
     fn wait(&self) {
-        let mut wake_at = self.evidence_at;
         let count_at = self.is_uncounted.then_some(self.count_at);
-        for at in [self.write_at, self.retry_at, count_at].into_iter().flatten() {
-            wake_at = wake_at.min(at);
-        }
+        let others = [self.write_at, self.retry_at, count_at];
+        let wake_at = others.into_iter().flatten().fold(self.evidence_at, Instant::min);
         let mut fds = [
             PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN),

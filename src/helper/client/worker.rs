@@ -189,15 +189,11 @@ impl Worker {
                 self.list_at = Instant::now();
             }
             Err(error) => {
-                self.delay_restart();
+                self.restart_at = Instant::now() + self.backoff.fail();
                 self.journal
                     .notify(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
             }
         }
-    }
-
-    fn delay_restart(&mut self) {
-        self.restart_at = Instant::now() + self.backoff.fail();
     }
 
     /// Ends a helper that died or broke the protocol: `what` happened, and `why`, which is shown in
@@ -211,14 +207,11 @@ impl Worker {
             self.backoff.reset();
         }
         let ended = helper.end();
-        let all = if sys::process::end_children(|_| false) {
-            ""
-        } else {
-            "; some of what it had started cannot be killed"
-        };
-        self.delay_restart();
+        let is_clear = sys::process::end_children(|_| false);
+        let rest = if is_clear { "" } else { "; some of what it had started cannot be killed" };
+        self.restart_at = Instant::now() + self.backoff.fail();
         self.journal.notify(Notice::Error(format!(
-            "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
+            "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{rest}. Blocks go on, it is started again"
         )));
     }
 
@@ -259,16 +252,10 @@ impl Worker {
             return;
         }
         self.list_at = Instant::now() + LIST_EVERY;
-        let blocks = if self.config.mode == Mode::Observe {
-            Vec::new()
-        } else {
-            match (self.blocks)(LIST_MAX + 1) {
-                Some(blocks) => blocks,
-                None => {
-                    self.shared.list_wanted.store(true, Ordering::Relaxed);
-                    return;
-                }
-            }
+        let is_observing = self.config.mode == Mode::Observe;
+        let listed = if is_observing { Some(Vec::new()) } else { (self.blocks)(LIST_MAX + 1) };
+        let Some(blocks) = listed else {
+            return self.shared.list_wanted.store(true, Ordering::Relaxed);
         };
         let whole = blocks.len() <= LIST_MAX;
         if !whole {

@@ -185,7 +185,10 @@ fn one_by_one(text: &str, ports: &PortSet) -> Vec<String> {
 
 /// `NAME/ADDRESS`; the address twice where there is no name, as with `RESOLVE_HOST="0"`.
 fn both(name: Option<&HostName>, otherwise: impl Display, address: IpAddr) -> String {
-    name.map_or_else(|| format!("{otherwise}/{address}"), |name| format!("{name}/{address}"))
+    match name {
+        Some(name) => format!("{}/{address}", name.as_str()),
+        None => format!("{otherwise}/{address}"),
+    }
 }
 
 fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {

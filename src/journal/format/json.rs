@@ -9,8 +9,8 @@ use super::facts::{Fact, facts};
 use super::{LINE_MAX, first_bytes, level, replaced};
 use crate::journal::Event;
 
-/// The object of an event.
-pub(super) fn line(event: &Event) -> String {
+/// The event as one object.
+pub fn line(event: &Event) -> String {
     let mut all: Vec<Fact> = vec![("time", time(event.at)), ("level", level_name(level(event)))];
     all.extend(facts(event));
     object(&all)

@@ -21,7 +21,7 @@ use crate::config::LogFormat;
 use crate::engine::{Report, Source};
 
 pub use classic::history;
-pub use json::printable_json;
+pub use json::{line as json, printable_json};
 pub use phrases::{duration, scan_name};
 
 /// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some
@@ -67,11 +67,6 @@ pub fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
     }
 }
 
-/// The event as one JSON object.
-pub fn json(event: &Event) -> String {
-    json::line(event)
-}
-
 /// The line of a `log` record from any module.
 pub fn message(
     at: Timestamp,
@@ -87,8 +82,15 @@ pub fn message(
     }
 }
 
-/// The event's host if it is a single address, no network or prefix.
-pub(super) fn host(event: &Event) -> Option<IpAddr> {
+/// The host whose name is shown with an event: a single address, no network or prefix. `watched`:
+/// the event is also sent as JSON.
+pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> Option<IpAddr> {
+    // PortSentry 1.2 had names only in the lines of scans and blocks.
+    let is_named =
+        matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
+    if !is_named && !watched && format == LogFormat::Classic {
+        return None;
+    }
     let single = |source: Source| source.is_single().then(|| source.addr());
     match &event.notice {
         Notice::Engine(Report::Scan { probe, .. }) => Some(probe.source),
@@ -106,15 +108,6 @@ pub(super) fn host(event: &Event) -> Option<IpAddr> {
         ) => target.parse().ok(),
         _ => None,
     }
-}
-
-/// The host whose name is shown with an event; `watched`: the event is also sent as JSON.
-pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> Option<IpAddr> {
-    // PortSentry 1.2 had names only in the lines of scans and blocks.
-    let shown = watched
-        || format != LogFormat::Classic
-        || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
-    if shown { host(event) } else { None }
 }
 
 /// How important an event is, in every format.
