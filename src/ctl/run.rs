@@ -120,7 +120,7 @@ fn list<T: Serialize, const N: usize>(
         for row in rows {
             if json {
                 let text = serde_json::to_string(&row).map_err(io::Error::other)?;
-                write!(out, "{before}{}", printable_json(text))?;
+                write!(out, "{before}{}", printable_json(&text))?;
                 before = ",\n  ";
             } else {
                 table.row(out, cells(row))?;
@@ -144,7 +144,7 @@ fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> R
     loop {
         let Reply::Event { event } = client.receive(None)? else { return Err(Failure::Answer) };
         if json {
-            writeln!(out, "{}", printable_json(event.to_string()))?
+            writeln!(out, "{}", printable_json(&event.to_string()))?
         } else {
             show::event(out, &event, zone)?
         }
@@ -155,5 +155,5 @@ fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> R
 /// Prints a JSON document.
 pub(super) fn document(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
-    writeln!(out, "{}", printable_json(text))
+    writeln!(out, "{}", printable_json(&text))
 }

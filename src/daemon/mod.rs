@@ -36,7 +36,7 @@ use crate::config::{Config, Loaded};
 use crate::control;
 use crate::errors::error_chain;
 use crate::helper::{self, client::HelperClient};
-use crate::journal::{self, Journal, JournalHandle, Notice};
+use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::text::Form;
 use crate::packet::command::{Command, Setup};
@@ -166,7 +166,7 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
     supervisor::make_state_dir(&config.state_dir)
         .map_err(|error| Failure::new(EX_CONFIG, error))?;
-    let journal = Journal::start(journal::Settings::from(&config))
+    let journal = JournalHandle::start(journal::Settings::from(&config))
         .map_err(|error| Failure::new(EX_CONFIG, error_chain(&error)))?;
     journal.notify(Notice::Starting);
     for warning in &warnings {
@@ -291,13 +291,11 @@ fn start_helper(
     journal: &JournalHandle,
     packets: &Link<Command>,
 ) -> Result<HelperClient, Failure> {
-    let back = journal.clone();
-    let on_name = Box::new(move |address, name| back.name_found(address, name));
     let asked = packets.clone();
     let blocks = Box::new(move |most| {
         asked.ask_within(BLOCKS_TIMEOUT, |answer| Command::Blocks(most, answer)).ok()
     });
-    let helper = HelperClient::start(config, journal.clone(), blocks, on_name)
+    let helper = HelperClient::start(config, journal.clone(), blocks)
         .map_err(failed("the helper's thread cannot start"))?;
     let names = helper.clone();
     journal.resolve_through(Box::new(move |address| names.resolve(address)));

@@ -6,14 +6,14 @@
 //! exist, even if empty. The file of a mode no longer in use keeps its entries until their blocks
 //! end; it is not created.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::mirror::{Error, Mirror, MirrorFile, Schedule, Turn, Wanted};
+use super::mirror::{Error, Fault, Mirror, MirrorFile};
 use super::protocol::Message;
 use crate::config::ClassicMode;
 use crate::journal::history;
@@ -53,8 +53,7 @@ impl BlockedFiles {
     pub fn new(base: PathBuf) -> Self {
         let path = |mode: ClassicMode| {
             let mut path = base.clone().into_os_string();
-            path.push(".");
-            path.push(mode.word());
+            path.push(format!(".{}", mode.word()));
             PathBuf::from(path)
         };
         Self {
@@ -67,7 +66,7 @@ impl BlockedFiles {
     pub fn use_modes(&mut self, modes: &[ClassicMode]) {
         for file in &mut self.files {
             file.used = modes.contains(&file.mode);
-            file.schedule.on_change();
+            file.mirror.on_change();
         }
     }
 
@@ -78,7 +77,7 @@ impl BlockedFiles {
             // On an error it is read again before the next write.
             let _ = file.read_first();
             file.insert(key, Some(entry.subject), entry.line);
-            file.schedule.on_change();
+            file.mirror.on_change();
         }
     }
 
@@ -93,32 +92,28 @@ impl BlockedFiles {
             subjects.iter().filter_map(|subject| base(subject)).collect();
         self.files.iter_mut().for_each(|file| file.retain(subjects, &addresses));
     }
-
-    /// Empties all files at once, when the feature was switched off. [`BlockedFiles::write`]
-    /// retries failures, until [`BlockedFiles::is_idle`].
-    pub fn remove_all(&mut self, now: Instant) -> Vec<Message> {
-        self.retain(&HashSet::new());
-        for file in &mut self.files {
-            file.used = false;
-            file.schedule.on_last_change(now);
-        }
-        self.write(now)
-    }
 }
 
 impl MirrorFile for BlockedFiles {
     fn is_idle(&self) -> bool {
-        self.files.iter().all(|file| file.schedule.is_idle())
+        self.files.iter().all(|file| file.mirror.is_idle())
     }
 
     fn next_due(&mut self, now: Instant) -> Option<Duration> {
-        self.files.iter_mut().map(|file| file.schedule.next_due(now)).min()
+        self.files.iter_mut().map(|file| file.mirror.next_due(now)).min()
     }
 
     fn write(&mut self, now: Instant) -> Vec<Message> {
-        let mut messages = Vec::new();
-        self.files.iter_mut().for_each(|file| file.write(now, &mut messages));
-        messages
+        self.files.iter_mut().flat_map(|file| file.write(now)).collect()
+    }
+
+    fn remove_all(&mut self, now: Instant) -> Vec<Message> {
+        self.retain(&HashSet::new());
+        for file in &mut self.files {
+            file.used = false;
+            file.mirror.on_last_change(now);
+        }
+        self.write(now)
     }
 }
 
@@ -127,21 +122,27 @@ fn base(subject: &str) -> Option<IpAddr> {
     subject.parse().ok().or_else(|| Some(subject.parse::<IpNet>().ok()?.network()))
 }
 
+/// The lines of a file that are not blank.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
+}
+
+/// A line as text, and what it says.
+fn parsed(line: &[u8]) -> Option<(&str, history::Entry)> {
+    let line = std::str::from_utf8(line).ok()?.trim_end();
+    Some((line, history::Entry::parse(line)?))
+}
+
 /// Whether no line of the content is a blocked host: then it is another program's file under our
 /// name.
 fn is_foreign(bytes: &[u8]) -> bool {
-    let mut lines =
-        bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
-    lines.peek().is_some()
-        && !lines.any(|line| {
-            std::str::from_utf8(line)
-                .is_ok_and(|line| history::Entry::parse(line.trim_end()).is_some())
-        })
+    lines(bytes).next().is_some() && lines(bytes).all(|line| parsed(line).is_none())
 }
 
 #[derive(Debug)]
 struct Line {
-    key: IpAddr,
+    /// Its place in the order of blocking.
+    number: u64,
     /// `None`: read from a file that had a reverse name instead.
     subject: Option<String>,
     text: String,
@@ -152,16 +153,12 @@ struct Line {
 struct One {
     mode: ClassicMode,
     mirror: Mirror,
-    schedule: Schedule,
     used: bool,
-    /// By sequence number, in the order of blocking.
-    lines: BTreeMap<u64, Line>,
-    numbers: HashMap<IpAddr, u64>,
+    /// By the first address of their subjects.
+    lines: HashMap<IpAddr, Line>,
     next: u64,
     /// The content at the start was read, or there was none.
     read: bool,
-    /// Messages to return from the next write.
-    pending: Vec<Message>,
     too_many_told: bool,
 }
 
@@ -169,14 +166,11 @@ impl One {
     fn new(mode: ClassicMode, path: PathBuf) -> Self {
         Self {
             mode,
-            mirror: Mirror::new(path, MODE, SIZE_MAX),
-            schedule: Schedule::new(GATHER_TIME),
+            mirror: Mirror::new(path, MODE, SIZE_MAX, GATHER_TIME),
             used: false,
-            lines: BTreeMap::new(),
-            numbers: HashMap::new(),
+            lines: HashMap::new(),
             next: 0,
             read: false,
-            pending: Vec::new(),
             too_many_told: false,
         }
     }
@@ -184,21 +178,19 @@ impl One {
     fn insert(&mut self, key: IpAddr, subject: Option<String>, text: String) {
         // Remove control characters, so that it stays one line.
         let text: String = text.chars().filter(|c| !c.is_control()).collect();
-        if let Some(old) = self.numbers.insert(key, self.next) {
-            self.lines.remove(&old);
-        }
-        self.lines.insert(self.next, Line { key, subject, text });
+        self.lines.insert(key, Line { number: self.next, subject, text });
         self.next += 1;
         if self.lines.len() > LINES_MAX {
-            if let Some((_, oldest)) = self.lines.pop_first() {
-                self.numbers.remove(&oldest.key);
+            let oldest = self.lines.iter().min_by_key(|(_, line)| line.number);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.lines.remove(&oldest);
             }
             if !self.too_many_told {
                 self.too_many_told = true;
-                let path = self.mirror.path().display();
-                self.pending.push(Message::Warning(format!(
-                    "{path} has the newest {LINES_MAX} blocks only; portsentryctl list has all"
-                )));
+                self.mirror.warn(format!(
+                    "{} has the newest {LINES_MAX} blocks only; portsentryctl list has all",
+                    self.mirror.path().display()
+                ));
             }
         }
     }
@@ -206,35 +198,23 @@ impl One {
     fn remove(&mut self, subject: &str) {
         let _ = self.read_first();
         let Some(key) = base(subject) else { return };
-        let Some(number) = self.numbers.get(&key) else { return };
         // A network and its first address have the same key but are different subjects.
-        if self
-            .lines
-            .get(number)
-            .is_some_and(|line| line.subject.as_deref().is_none_or(|known| known == subject))
-        {
-            self.lines.remove(number);
-            self.numbers.remove(&key);
-            self.schedule.on_change();
+        let is_same = |line: &Line| line.subject.as_deref().is_none_or(|known| known == subject);
+        if self.lines.get(&key).is_some_and(is_same) {
+            self.lines.remove(&key);
+            self.mirror.on_change();
         }
     }
 
     fn retain(&mut self, subjects: &HashSet<String>, addresses: &HashSet<IpAddr>) {
         let _ = self.read_first();
-        let numbers = &mut self.numbers;
         let before = self.lines.len();
-        self.lines.retain(|_, line| {
-            let stays = line.subject.as_ref().map_or_else(
-                || addresses.contains(&line.key),
-                |subject| subjects.contains(subject),
-            );
-            if !stays {
-                numbers.remove(&line.key);
-            }
-            stays
+        self.lines.retain(|key, line| match &line.subject {
+            Some(subject) => subjects.contains(subject),
+            None => addresses.contains(key),
         });
         if self.lines.len() != before {
-            self.schedule.on_change();
+            self.mirror.on_change();
         }
     }
 
@@ -243,25 +223,20 @@ impl One {
         if self.read {
             return Ok(());
         }
-        let found = self.mirror.read(&mut self.pending)?;
+        let found = self.mirror.read()?;
         self.read = true;
         let Some(bytes) = found else { return Ok(()) };
         if is_foreign(&bytes) {
             return Ok(());
         }
         let mut unreadable = 0u64;
-        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
-        {
-            match std::str::from_utf8(line)
-                .ok()
-                .map(str::trim_end)
-                .and_then(|line| Some((history::Entry::parse(line)?, line)))
-            {
-                Some((entry, line)) => {
+        for line in lines(&bytes) {
+            match parsed(line) {
+                Some((line, entry)) => {
                     let subject = base(&entry.host).map(|_| entry.host.clone());
                     let key = subject.as_deref().and_then(base).unwrap_or(entry.address);
                     // Lines that were added since are newer.
-                    if !self.numbers.contains_key(&key) {
+                    if !self.lines.contains_key(&key) {
                         self.insert(key, subject, line.to_owned());
                     }
                 }
@@ -269,58 +244,41 @@ impl One {
             }
         }
         // Write the file again, if only to fix the order of its lines.
-        self.schedule.on_change();
+        self.mirror.on_change();
         if unreadable > 0 {
-            let (path, lines) =
-                (self.mirror.path().display(), if unreadable == 1 { "line" } else { "lines" });
-            self.pending.push(Message::Warning(format!(
-                "{unreadable} {lines} of {path} cannot be read and are dropped"
-            )));
+            self.mirror.warn(format!(
+                "{unreadable} {} of {} cannot be read and are dropped",
+                if unreadable == 1 { "line" } else { "lines" },
+                self.mirror.path().display()
+            ));
         }
         Ok(())
     }
 
-    fn write(&mut self, now: Instant, messages: &mut Vec<Message>) {
-        let turn = self.schedule.turn(now);
-        if turn == Turn::Nothing {
-            return;
+    fn write(&mut self, now: Instant) -> Vec<Message> {
+        if !self.mirror.must_write(now) {
+            return Vec::new();
         }
-        let path = self.mirror.path().to_owned();
-        if turn == Turn::Check && !self.mirror.is_changed() {
-            self.schedule.on_result(now, Ok(()), &path, messages);
-            return;
-        }
-        let result = self.read_first().and_then(|()| self.apply(turn, messages));
-        self.schedule.on_result(now, result, &path, messages);
-        messages.append(&mut self.pending);
+        let result = self.read_first().and_then(|()| self.apply());
+        self.mirror.on_result(now, result);
+        std::mem::take(&mut self.mirror.messages)
     }
 
-    fn apply(&mut self, turn: Turn, messages: &mut Vec<Message>) -> Result<(), Error> {
+    fn apply(&mut self) -> Result<(), Error> {
         if !self.used && self.lines.is_empty() && !self.mirror.exists() {
             return Ok(());
         }
-        let mut text = String::new();
-        for line in self.lines.values() {
-            text.push_str(&line.text);
-            text.push('\n');
-        }
+        let mut lines: Vec<_> = self.lines.values().collect();
+        lines.sort_unstable_by_key(|line| line.number);
+        let text: String = lines.iter().flat_map(|line| [line.text.as_str(), "\n"]).collect();
         let needed = self.used || !text.is_empty();
-        let path = self.mirror.path().to_owned();
-        let ((), replaced) = self.mirror.update(messages, |bytes| {
+        self.mirror.update(|bytes| {
             if bytes.is_some_and(is_foreign) {
-                return if needed {
-                    Err(Error::Foreign(path.clone()))
-                } else {
-                    Ok(Wanted { bytes: None, result: () })
-                };
+                return if needed { Err(Fault::Foreign) } else { Ok((None, ())) };
             }
             let right = bytes.map_or(!needed, |bytes| bytes == text.as_bytes());
-            Ok(Wanted { bytes: (!right).then(|| text.clone().into_bytes()), result: () })
-        })?;
-        if replaced && turn == Turn::Check {
-            self.mirror.report_restored(messages);
-        }
-        Ok(())
+            Ok(((!right).then(|| text.clone().into_bytes()), ()))
+        })
     }
 }
 

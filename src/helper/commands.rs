@@ -32,7 +32,8 @@ const REPORTED_MAX: usize = 2000;
 /// A command that is ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Job {
-    argv: Vec<String>,
+    program: String,
+    arguments: Vec<String>,
     variables: Vec<(&'static str, String)>,
     target: String,
     timeout: Duration,
@@ -121,10 +122,10 @@ impl Commands {
         if dropped > 0 {
             (self.0.notify)(Message::Response(Response::Dropped { commands: dropped }));
         }
-        let state = self.0.wait_until_none_runs(state, grace);
-        self.0.ground.hurry();
-        let state = self.0.wait_until_none_runs(state, run::TERM_TIMEOUT * 4);
         drop(state);
+        self.0.wait_until_none_runs(grace);
+        self.0.ground.hurry();
+        self.0.wait_until_none_runs(run::TERM_TIMEOUT * 4);
         self.0.ground.clear();
     }
 }
@@ -134,30 +135,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_until_none_runs<'a>(
-        &self,
-        mut state: MutexGuard<'a, State>,
-        limit: Duration,
-    ) -> MutexGuard<'a, State> {
-        let deadline = Instant::now() + limit;
-        while state.running > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state
+    fn wait_until_none_runs(&self, limit: Duration) {
+        let _ = self.ended.wait_timeout_while(self.lock(), limit, |state| state.running > 0);
     }
 
     fn run_from(&self, first: Job) {
         let mut next = Some(first);
         while let Some(job) = next.take() {
             let begun = Instant::now();
-            let (ended, output) = match command(&job) {
-                Some(command) => run::run(&self.ground, command, job.timeout),
-                None => (Ended::NotStarted("there is no program".to_owned()), String::new()),
-            };
+            let (ended, output) = run::run(&self.ground, command(&job), job.timeout);
             self.report(&job, ended, begun.elapsed(), output);
             let mut state = self.lock();
             next = state.waiting.pop_front();
@@ -169,10 +155,11 @@ impl Shared {
     }
 
     fn report(&self, job: &Job, ended: Ended, took: Duration, output: String) {
-        let command = job.argv.join(" ").chars().take(REPORTED_MAX).collect();
+        let words = std::iter::once(&job.program).chain(&job.arguments);
+        let command = words.map(String::as_str).collect::<Vec<_>>().join(" ");
         (self.notify)(Message::Response(Response::Command {
             target: job.target.clone(),
-            command,
+            command: command.chars().take(REPORTED_MAX).collect(),
             ended,
             took,
             output,
@@ -196,11 +183,13 @@ fn values(run: &Run) -> [(&'static str, &'static str, String); 6] {
 fn job(settings: &Settings, run: &Run) -> Option<Job> {
     let values = values(run);
     let (program, arguments) = settings.command.split_first()?;
-    let argv = std::iter::once(program.clone())
-        .chain(arguments.iter().map(|word| replaced(word, &values)))
-        .collect();
-    let variables = values.into_iter().map(|(_, variable, value)| (variable, value)).collect();
-    Some(Job { argv, variables, target: run.target.clone(), timeout: settings.command_timeout })
+    Some(Job {
+        program: program.clone(),
+        arguments: arguments.iter().map(|word| replaced(word, &values)).collect(),
+        variables: values.into_iter().map(|(_, variable, value)| (variable, value)).collect(),
+        target: run.target.clone(),
+        timeout: settings.command_timeout,
+    })
 }
 
 /// Replaces macros from left to right and once: values are not searched for macros. Other braces
@@ -229,18 +218,18 @@ fn replaced(word: &str, values: &[(&'static str, &'static str, String)]) -> Stri
 }
 
 /// The process: it inherits only what is set here.
-fn command(job: &Job) -> Option<Command> {
-    let (program, arguments) = job.argv.split_first()?;
-    let mut command = Command::new(program);
+fn command(job: &Job) -> Command {
+    let mut command = Command::new(&job.program);
     command
-        .args(arguments)
+        .args(&job.arguments)
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C")
-        .envs(job.variables.iter().map(|(name, value)| (name, value)));
-    command.current_dir("/").stdin(Stdio::null());
+        .envs(job.variables.iter().cloned())
+        .current_dir("/")
+        .stdin(Stdio::null());
     process::isolate(&mut command);
-    Some(command)
+    command
 }
 
 #[cfg(test)]
@@ -264,7 +253,8 @@ mod tests {
             command: command.iter().map(|word| (*word).to_owned()).collect(),
             ..Settings::default()
         };
-        job(&settings, &scan()).unwrap().argv
+        let job = job(&settings, &scan()).unwrap();
+        [vec![job.program], job.arguments].concat()
     }
 
     // P18
@@ -309,8 +299,8 @@ mod tests {
         ) {
             let settings = Settings { command: command.clone(), ..Settings::default() };
             let job = job(&settings, &Run { reason, target, ..scan() }).unwrap();
-            prop_assert_eq!(job.argv.len(), command.len());
-            prop_assert_eq!(&job.argv[0], &command[0]);
+            prop_assert_eq!(1 + job.arguments.len(), command.len());
+            prop_assert_eq!(&job.program, &command[0]);
         }
     }
 }

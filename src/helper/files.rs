@@ -6,7 +6,6 @@
 //! thread asks for the list of all blocks.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,6 +71,7 @@ impl Files {
             FileWorker {
                 shared: own,
                 notify,
+                settings: Settings::default(),
                 deny: None,
                 blocked: None,
                 retired: Vec::new(),
@@ -109,8 +109,10 @@ impl Files {
 struct FileWorker {
     shared: Arc<Shared>,
     notify: Notify,
-    deny: Option<(super::protocol::HostsDeny, HostsDeny)>,
-    blocked: Option<(PathBuf, BlockedFiles)>,
+    /// The settings that `deny` and `blocked` follow.
+    settings: Settings,
+    deny: Option<HostsDeny>,
+    blocked: Option<BlockedFiles>,
     /// Files that are no longer used and from which our lines must be removed.
     retired: Vec<Box<dyn MirrorFile>>,
     /// Chunks of an incomplete list.
@@ -120,10 +122,8 @@ struct FileWorker {
 impl FileWorker {
     fn run(mut self, queue: &Receiver<Change>) {
         loop {
-            let change = match self.next_due(Instant::now()) {
-                Some(due) => queue.recv_timeout(due),
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
+            let due = self.next_due(Instant::now()).unwrap_or(Duration::MAX);
+            let change = queue.recv_timeout(due);
             self.apply_settings();
             match change {
                 Ok(change) => self.take(change),
@@ -142,8 +142,8 @@ impl FileWorker {
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut dyn MirrorFile> {
-        let deny = self.deny.iter_mut().map(|(_, file)| file as &mut dyn MirrorFile);
-        let blocked = self.blocked.iter_mut().map(|(_, files)| files as &mut dyn MirrorFile);
+        let deny = self.deny.iter_mut().map(|file| file as &mut dyn MirrorFile);
+        let blocked = self.blocked.iter_mut().map(|files| files as &mut dyn MirrorFile);
         deny.chain(blocked)
             .chain(self.retired.iter_mut().map(|file| &mut **file as &mut dyn MirrorFile))
     }
@@ -164,12 +164,19 @@ impl FileWorker {
 
     fn take(&mut self, change: Change) {
         match change {
-            Change::Blocked(block) => self.add(&block),
+            Change::Blocked(block) => {
+                if let Some(file) = &mut self.deny {
+                    file.add(&block.target);
+                }
+                if let (Some(files), Some(entry)) = (&mut self.blocked, entry(&block)) {
+                    files.add(entry);
+                }
+            }
             Change::Unblocked(target) => {
-                if let Some((_, file)) = &mut self.deny {
+                if let Some(file) = &mut self.deny {
                     file.remove(&target);
                 }
-                if let Some((_, files)) = &mut self.blocked {
+                if let Some(files) = &mut self.blocked {
                     files.remove(&target);
                 }
             }
@@ -180,37 +187,24 @@ impl FileWorker {
                 self.list.extend(blocks);
                 if last {
                     let list = std::mem::take(&mut self.list);
-                    self.replace(&list, whole);
+                    self.replace(list, whole);
                 }
             }
             Change::Settings => {}
         }
     }
 
-    fn add(&mut self, block: &Blocked) {
-        if let Some((_, file)) = &mut self.deny {
-            file.add(&block.target);
-        }
-        if let (Some((_, files)), Some(entry)) = (&mut self.blocked, entry(block)) {
-            files.add(entry);
-        }
-    }
-
-    fn replace(&mut self, list: &[Blocked], whole: bool) {
-        if let Some((_, file)) = &mut self.deny {
+    fn replace(&mut self, mut list: Vec<Blocked>, whole: bool) {
+        if let Some(file) = &mut self.deny {
             file.replace(list.iter().map(|block| block.target.clone()));
         }
-        if let Some((_, files)) = &mut self.blocked {
+        if let Some(files) = &mut self.blocked {
             if whole {
                 files
                     .retain(&list.iter().map(|block| block.target.clone()).collect::<HashSet<_>>());
             }
-            let mut entries: Vec<_> =
-                list.iter().filter_map(|block| Some((block.at, entry(block)?))).collect();
-            entries.sort_by_key(|(at, _)| *at);
-            for (_, entry) in entries {
-                files.add(entry);
-            }
+            list.sort_by_key(|block| block.at);
+            list.iter().filter_map(entry).for_each(|entry| files.add(entry));
         }
     }
 
@@ -219,36 +213,30 @@ impl FileWorker {
     fn apply_settings(&mut self) {
         let settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(settings) = settings else { return };
-        let now = Instant::now();
-        let mut messages = Vec::new();
-        if self.deny.as_ref().map(|(wanted, _)| wanted) != settings.hosts_deny.as_ref() {
-            if let Some((_, mut file)) = self.deny.take() {
-                messages.extend(file.remove_all(now));
-                self.retire(file);
-            }
-            self.deny = settings
-                .hosts_deny
-                .map(|wanted| (wanted.clone(), HostsDeny::new(wanted.path, wanted.line)));
+        if self.settings.hosts_deny != settings.hosts_deny {
+            let wanted = settings.hosts_deny.clone();
+            let new = wanted.map(|wanted| HostsDeny::new(wanted.path, wanted.line));
+            let old = std::mem::replace(&mut self.deny, new);
+            self.retire(old);
         }
-        if self.blocked.as_ref().map(|(base, _)| base) != settings.blocked_file.as_ref() {
-            if let Some((_, mut files)) = self.blocked.take() {
-                messages.extend(files.remove_all(now));
-                self.retire(files);
-            }
-            self.blocked =
-                settings.blocked_file.map(|base| (base.clone(), BlockedFiles::new(base)));
+        if self.settings.blocked_file != settings.blocked_file {
+            let new = settings.blocked_file.clone().map(BlockedFiles::new);
+            let old = std::mem::replace(&mut self.blocked, new);
+            self.retire(old);
         }
-        if let Some((_, files)) = &mut self.blocked {
+        if let Some(files) = &mut self.blocked {
             let modes: Vec<_> =
                 settings.modes.iter().filter_map(|word| ClassicMode::of_word(word)).collect();
             files.use_modes(&modes);
         }
-        self.notify_all(messages);
+        self.settings = settings;
     }
 
-    fn retire(&mut self, kept: impl MirrorFile + 'static) {
-        if !kept.is_idle() && self.retired.len() < RETIRED_MAX {
-            self.retired.push(Box::new(kept));
+    fn retire(&mut self, file: Option<impl MirrorFile + 'static>) {
+        let Some(mut file) = file else { return };
+        self.notify_all(file.remove_all(Instant::now()));
+        if !file.is_idle() && self.retired.len() < RETIRED_MAX {
+            self.retired.push(Box::new(file));
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::mirror::{Error, Mirror, MirrorFile, Schedule, Turn, Wanted};
+use super::mirror::{Error, Fault, Mirror, MirrorFile};
 use super::protocol::Message;
 use super::section::Parts;
 use crate::journal::Response;
@@ -41,7 +41,6 @@ const TARGET: &str = "{target}";
 #[derive(Debug)]
 pub struct HostsDeny {
     mirror: Mirror,
-    schedule: Schedule,
     template: String,
     /// Hosts and networks that our lines should deny.
     wanted: BTreeSet<String>,
@@ -64,8 +63,7 @@ impl HostsDeny {
     /// read or written yet.
     pub fn new(path: PathBuf, line_template: String) -> Self {
         Self {
-            mirror: Mirror::new(path, MODE, SIZE_MAX),
-            schedule: Schedule::new(GATHER_TIME),
+            mirror: Mirror::new(path, MODE, SIZE_MAX, GATHER_TIME),
             template: line_template,
             wanted: BTreeSet::new(),
             denied: BTreeSet::new(),
@@ -89,13 +87,13 @@ impl HostsDeny {
         } else if !self.wanted.contains(target) {
             self.left_out += 1;
         }
-        self.schedule.on_change();
+        self.mirror.on_change();
     }
 
     /// Removes the line.
     pub fn remove(&mut self, target: &str) {
         if self.wanted.remove(target) {
-            self.schedule.on_change();
+            self.mirror.on_change();
         }
     }
 
@@ -104,31 +102,20 @@ impl HostsDeny {
     pub fn replace(&mut self, targets: impl Iterator<Item = String>) {
         self.wanted.clear();
         self.complete = true;
-        self.schedule.on_change();
+        self.mirror.on_change();
         targets.for_each(|target| self.add(&target));
     }
 
-    /// Removes all our lines at once. [`HostsDeny::write`] retries failures, until
-    /// [`HostsDeny::is_idle`].
-    pub fn remove_all(&mut self, now: Instant) -> Vec<Message> {
-        self.replace(std::iter::empty());
-        self.schedule.on_last_change(now);
-        self.write(now)
-    }
-
-    fn apply(&mut self, turn: Turn, messages: &mut Vec<Message>) -> Result<(), Error> {
-        let (template, wanted, path) =
-            (&self.template, &self.wanted, self.mirror.path().to_owned());
-        let wanted_lines: Vec<(&String, String)> = wanted
-            .iter()
-            .filter_map(|target| Some((target, template.replace(TARGET, &pattern(target)?))))
-            .collect();
-        let ((others, own, stale), replaced) = self.mirror.update(messages, |bytes| {
+    fn apply(&mut self) -> Result<(), Error> {
+        let (template, wanted) = (&self.template, &self.wanted);
+        let line_of = |target: &str| Some(template.replace(TARGET, &pattern(target)?));
+        let wanted_lines: Vec<(&String, String)> =
+            wanted.iter().filter_map(|target| Some((target, line_of(target)?))).collect();
+        let (others, own, stale) = self.mirror.update(|bytes| {
             let bytes = bytes.unwrap_or_default();
-            let parts = Parts::of(bytes)
-                .map_err(|(what, line)| Error::Damaged(path.clone(), what, line))?;
+            let parts = Parts::of(bytes).map_err(|(what, line)| Fault::Damaged(what, line))?;
             if parts.before.len() + parts.after.len() > OTHERS_MAX {
-                return Err(Error::TooLarge(path.clone(), OTHERS_MAX as u64));
+                return Err(Fault::TooLarge(OTHERS_MAX as u64));
             }
             let others: HashSet<Vec<u8>> = parts.others().map(plain).collect();
             let own: HashSet<Vec<u8>> = parts.own().map(plain).collect();
@@ -141,21 +128,16 @@ impl HostsDeny {
             let new = parts.with(&lines);
             let stale: Vec<String> =
                 parts.own().filter_map(|line| target_of(template, line)).collect();
-            Ok(Wanted { bytes: (new != bytes).then_some(new), result: (others, own, stale) })
+            Ok(((new != bytes).then_some(new), (others, own, stale)))
         })?;
-        if replaced && turn == Turn::Check {
-            self.mirror.report_restored(messages);
-        }
+        let is_others = |line: &String| others.contains(&plain(line.as_bytes()));
         if !self.compared {
             self.compared = true;
             // Targets that an earlier run or 1.2 denied are not reported as new. Targets that are
             // no longer wanted are reported.
             self.denied = wanted_lines
                 .iter()
-                .filter(|(_, line)| {
-                    own.contains(&plain(line.as_bytes()))
-                        || others.contains(&plain(line.as_bytes()))
-                })
+                .filter(|(_, line)| own.contains(&plain(line.as_bytes())) || is_others(line))
                 .map(|(target, _)| (*target).clone())
                 .collect();
             self.denied.extend(stale);
@@ -164,12 +146,10 @@ impl HostsDeny {
         for target in std::mem::take(&mut self.denied) {
             if wanted.contains(&target) {
                 self.denied.insert(target);
-            } else if pattern(&target).is_some_and(|pattern| {
-                others.contains(&plain(template.replace(TARGET, &pattern).as_bytes()))
-            }) {
+            } else if line_of(&target).as_ref().is_some_and(is_others) {
                 theirs.push(target);
             } else {
-                messages.push(Message::Response(Response::NoLongerDenied { target }));
+                self.mirror.messages.push(Message::Response(Response::NoLongerDenied { target }));
             }
         }
         if let Some(first) = theirs.first() {
@@ -178,15 +158,13 @@ impl HostsDeny {
             } else {
                 String::new()
             };
-            messages.push(Message::Warning(format!(
-                "{} has a line of others for {first}{more}, which stays",
-                path.display()
-            )));
+            let path = self.mirror.path().display();
+            self.mirror.warn(format!("{path} has a line of others for {first}{more}, which stays"));
         }
         for (target, line) in wanted_lines {
-            if !self.denied.contains(target) {
-                self.denied.insert(target.clone());
-                messages.push(Message::Response(Response::Denied { target: target.clone(), line }));
+            if self.denied.insert(target.clone()) {
+                let target = target.clone();
+                self.mirror.messages.push(Message::Response(Response::Denied { target, line }));
             }
         }
         Ok(())
@@ -195,40 +173,37 @@ impl HostsDeny {
 
 impl MirrorFile for HostsDeny {
     fn is_idle(&self) -> bool {
-        self.schedule.is_idle()
+        self.mirror.is_idle()
     }
 
     fn next_due(&mut self, now: Instant) -> Option<Duration> {
-        self.complete.then(|| self.schedule.next_due(now))
+        self.complete.then(|| self.mirror.next_due(now))
     }
 
     fn write(&mut self, now: Instant) -> Vec<Message> {
-        let mut messages = Vec::new();
-        if !self.complete {
-            return messages;
+        if !self.complete || !self.mirror.must_write(now) {
+            return Vec::new();
         }
-        let turn = self.schedule.turn(now);
-        if turn == Turn::Nothing || turn == Turn::Check && !self.mirror.is_changed() {
-            if turn == Turn::Check {
-                let path = self.mirror.path().to_owned();
-                self.schedule.on_result(now, Ok(()), &path, &mut messages);
-            }
-            return messages;
-        }
-        let result = self.apply(turn, &mut messages);
-        let path = self.mirror.path().to_owned();
-        self.schedule.on_result(now, result, &path, &mut messages);
+        let result = self.apply();
+        self.mirror.on_result(now, result);
+        let mut messages = std::mem::take(&mut self.mirror.messages);
         if self.left_out > 0 && !self.left_out_told {
             self.left_out_told = true;
             messages.push(Message::Error(format!(
                 "{} gets no more than {LINES_MAX} lines; whoever is blocked beyond that is blocked by nftables alone",
-                path.display()
+                self.mirror.path().display()
             )));
         }
         messages.extend(self.unreadable.take().map(|target| {
             Message::Error(format!("no line of hosts.deny can be made for {target:?}"))
         }));
         messages
+    }
+
+    fn remove_all(&mut self, now: Instant) -> Vec<Message> {
+        self.replace(std::iter::empty());
+        self.mirror.on_last_change(now);
+        self.write(now)
     }
 }
 
@@ -277,10 +252,8 @@ fn target_of(template: &str, line: &[u8]) -> Option<String> {
 /// 255.255.255.255 is not a valid mask there, so a network of one address is written as that
 /// address. Not every libwrap knows prefix lengths for IPv4; all know the mask.
 pub fn pattern(target: &str) -> Option<String> {
-    let network = match target.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => target.parse::<IpNet>().ok()?.trunc(),
-    };
+    let network = target.parse().map(|address: IpAddr| IpNet::from(address));
+    let network = network.or_else(|_| target.parse::<IpNet>()).ok()?.trunc();
     let whole = network.prefix_len() == network.max_prefix_len();
     Some(match network {
         IpNet::V4(network) if whole => network.addr().to_string(),

@@ -33,97 +33,90 @@ const ATTEMPTS: usize = 5;
 
 /// Why a file could not be updated.
 #[derive(Debug)]
-pub enum Error {
-    /// The system refused an operation.
-    Io {
-        /// The operation.
-        verb: &'static str,
-        /// Its file.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
+pub struct Error {
+    path: PathBuf,
+    fault: Fault,
+}
+
+/// What is wrong with a file.
+#[derive(Debug)]
+pub enum Fault {
+    /// The system refused an operation, with its error.
+    Io(&'static str, io::Error),
     /// Another process holds the directory's lock.
-    Locked(PathBuf),
+    Locked,
     /// It keeps changing while it is being replaced.
-    Changing(PathBuf),
+    Changing,
     /// It is not a regular file.
-    NotAFile(PathBuf),
+    NotAFile,
     /// It is a symbolic link without a target.
-    LeadsNowhere(PathBuf),
+    LeadsNowhere,
     /// It is a symbolic link that others than root can change: why, and the remedy.
-    Distrusted(PathBuf, String, String),
+    Distrusted(String, String),
     /// It has content, none of which is ours.
-    Foreign(PathBuf),
+    Foreign,
     /// It has more foreign bytes than this.
-    TooLarge(PathBuf, u64),
+    TooLarge(u64),
     /// Our marks in it are damaged: the fault, and its line, from 1.
-    Damaged(PathBuf, &'static str, usize),
+    Damaged(&'static str, usize),
+}
+
+impl Fault {
+    fn of(self, path: &Path) -> Error {
+        Error { path: path.to_owned(), fault: self }
+    }
 }
 
 impl Error {
     /// Whether the next attempt will probably succeed, so that this failure need not be reported.
     fn is_passing(&self) -> bool {
-        matches!(self, Self::Locked(_) | Self::Changing(_))
+        matches!(self.fault, Fault::Locked | Fault::Changing)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { verb, path, error } => {
-                write!(f, "cannot {verb} {}", path.display())?;
-                match error.kind() {
-                    // EPERM, not EACCES: root is refused too.
-                    _ if Errno::from_io_error(error) == Some(Errno::PERM) => {
-                        f.write_str(" (chattr -i, if it is immutable)")
-                    }
-                    io::ErrorKind::ReadOnlyFilesystem => f.write_str(
-                        " (a service that is kept from its directory needs it in ReadWritePaths=)",
-                    ),
-                    io::ErrorKind::NotFound => f.write_str(" (its directory must exist)"),
-                    io::ErrorKind::ResourceBusy => {
-                        f.write_str(" (it is a mount of its own: mount its directory instead)")
-                    }
-                    _ => Ok(()),
-                }
+        let path = self.path.display();
+        match &self.fault {
+            Fault::Io(verb, error) => write!(f, "cannot {verb} {path}{}", hint(error)),
+            Fault::Locked => write!(f, "another process keeps the lock of {path}"),
+            Fault::Changing => write!(f, "{path} is changed by others without a pause"),
+            Fault::NotAFile => write!(f, "{path} is not a regular file"),
+            Fault::LeadsNowhere => write!(f, "{path} is a link that leads nowhere"),
+            Fault::Distrusted(why, remedy) => {
+                write!(f, "the link {path} is not followed: {why} ({remedy})")
             }
-            Self::Locked(path) => write!(f, "another process keeps the lock of {}", path.display()),
-            Self::Changing(path) => {
-                write!(f, "{} is changed by others without a pause", path.display())
-            }
-            Self::NotAFile(path) => write!(f, "{} is not a regular file", path.display()),
-            Self::LeadsNowhere(path) => {
-                write!(f, "{} is a link that leads nowhere", path.display())
-            }
-            Self::Distrusted(path, why, remedy) => {
-                write!(f, "the link {} is not followed: {why} ({remedy})", path.display())
-            }
-            Self::Foreign(path) => {
-                write!(
-                    f,
-                    "{} has content and not one line of a blocked host: it is left to whom it belongs; move it away, or change blocked_file",
-                    path.display()
-                )
-            }
-            Self::TooLarge(path, limit) => {
-                write!(f, "{} has more than {limit} bytes of others", path.display())
-            }
-            Self::Damaged(path, what, line) => {
-                write!(
-                    f,
-                    "{}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them",
-                    path.display()
-                )
-            }
+            Fault::Foreign => write!(
+                f,
+                "{path} has content and not one line of a blocked host: it is left to whom it belongs; move it away, or change blocked_file"
+            ),
+            Fault::TooLarge(limit) => write!(f, "{path} has more than {limit} bytes of others"),
+            Fault::Damaged(what, line) => write!(
+                f,
+                "{path}:{line}: {what}; mend the marks of portsentry, or remove all lines from the first to the last of them"
+            ),
         }
+    }
+}
+
+/// What an administrator may do about an error of the system.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        // EPERM, not EACCES: root is refused too.
+        _ if Errno::from_io_error(error) == Some(Errno::PERM) => " (chattr -i, if it is immutable)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (a service that is kept from its directory needs it in ReadWritePaths=)"
+        }
+        io::ErrorKind::NotFound => " (its directory must exist)",
+        io::ErrorKind::ResourceBusy => " (it is a mount of its own: mount its directory instead)",
+        _ => "",
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { error, .. } => Some(error),
+        match &self.fault {
+            Fault::Io(_, error) => Some(error),
             _ => None,
         }
     }
@@ -138,31 +131,61 @@ pub(super) trait MirrorFile: Send {
     /// Writes what is due, checks for foreign changes, and returns messages to report. Cheap when
     /// nothing is due.
     fn write(&mut self, now: Instant) -> Vec<Message>;
+    /// Removes all our lines at once, when the file is no longer used. [`MirrorFile::write`]
+    /// retries failures, until [`MirrorFile::is_idle`].
+    fn remove_all(&mut self, now: Instant) -> Vec<Message>;
 }
 
-/// When to write, and which failure was reported.
+/// One file that is replaced as a whole: when it is written, and how.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct Mirror {
+    path: PathBuf,
+    /// The mode of a new file.
+    mode: u32,
+    /// Bytes that are read at most.
+    limit: u64,
     /// How long changes are gathered.
     gather: Duration,
+    /// The wanted content is not written yet.
     changed: bool,
     due: Option<Instant>,
     check_at: Option<Instant>,
     backoff: Backoff,
+    /// The state of the file when it was last written or checked.
+    stamp: Option<Stamp>,
     /// The failure that was reported.
-    reported: Option<String>,
+    failure: Option<String>,
+    /// Messages about links and lost attributes, each of which is reported once.
+    reported: Vec<String>,
+    /// What is to be reported.
+    pub(super) messages: Vec<Message>,
 }
 
-impl Schedule {
-    pub(super) fn new(gather: Duration) -> Self {
+impl Mirror {
+    pub(super) fn new(path: PathBuf, mode: u32, limit: u64, gather: Duration) -> Self {
         Self {
+            path,
+            mode,
+            limit,
             gather,
             changed: false,
             due: None,
             check_at: None,
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
-            reported: None,
+            stamp: None,
+            failure: None,
+            reported: Vec::new(),
+            messages: Vec::new(),
         }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path exists, as a file or otherwise.
+    pub(super) fn exists(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok()
     }
 
     /// The wanted content has changed.
@@ -190,40 +213,35 @@ impl Schedule {
         self.due.map_or(check_at, |due| due.min(check_at)).saturating_duration_since(now)
     }
 
-    /// What to do now.
-    pub(super) fn turn(&mut self, now: Instant) -> Turn {
+    /// Whether to write now: the content has changed, or a check shows that the file is not the one
+    /// that was written.
+    pub(super) fn must_write(&mut self, now: Instant) -> bool {
         if !self.next_due(now).is_zero() {
-            Turn::Nothing
-        } else if self.changed && self.due.is_some_and(|due| due <= now) {
-            Turn::Write
-        } else if self.changed {
-            // A failure is retried at its own time, not with every check.
-            self.check_at = Some(now + CHECK_EVERY);
-            Turn::Nothing
-        } else {
-            Turn::Check
+            return false;
         }
+        let must = if self.changed {
+            // A failure is retried at its own time, not with every check.
+            self.due.is_some_and(|due| due <= now)
+        } else {
+            // If it cannot be checked: the attempt to write it reports the reason.
+            Stamp::at(&self.path).map_or(true, |stamp| stamp != self.stamp)
+        };
+        if !must {
+            self.check_at = Some(now + CHECK_EVERY);
+        }
+        must
     }
 
-    /// Notes the result of a turn; `what` is the file's name.
-    pub(super) fn on_result(
-        &mut self,
-        now: Instant,
-        result: Result<(), Error>,
-        what: &Path,
-        messages: &mut Vec<Message>,
-    ) {
+    /// Notes the result of writing.
+    pub(super) fn on_result(&mut self, now: Instant, result: Result<(), Error>) {
         self.check_at = Some(now + CHECK_EVERY);
         match result {
             Ok(()) => {
                 self.changed = false;
                 self.due = None;
                 self.backoff.reset();
-                if self.reported.take().is_some() {
-                    messages.push(Message::Warning(format!(
-                        "{} is as it should be again",
-                        what.display()
-                    )));
+                if self.failure.take().is_some() {
+                    self.warn(format!("{} is as it should be again", self.path.display()));
                 }
             }
             Err(error) => {
@@ -233,123 +251,76 @@ impl Schedule {
                 let text = error_chain(&error);
                 // A passing failure is reported only when it lasts for some seconds.
                 let early = error.is_passing() && wait < RETRY_FIRST * 8;
-                if !early && self.reported.as_ref() != Some(&text) {
-                    messages.push(Message::Error(format!(
+                if !early && self.failure.as_ref() != Some(&text) {
+                    self.messages.push(Message::Error(format!(
                         "{text}; what is to be written there is kept, and tried again"
                     )));
-                    self.reported = Some(text);
+                    self.failure = Some(text);
                 }
             }
         }
     }
-}
 
-/// What a schedule asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    Nothing,
-    /// Check whether another process has changed the file.
-    Check,
-    /// Write the wanted content.
-    Write,
-}
-
-/// One file that is replaced as a whole.
-#[derive(Debug)]
-pub(super) struct Mirror {
-    path: PathBuf,
-    /// The mode of a new file.
-    mode: u32,
-    /// Bytes that are read at most.
-    limit: u64,
-    /// The state of the file when it was last written or checked.
-    stamp: Option<Stamp>,
-    /// Messages about links and lost attributes, each of which is reported once.
-    reported: Vec<String>,
-}
-
-/// The decision about a file.
-pub(super) struct Wanted<R> {
-    /// The new content; `None`: leave the file alone.
-    pub(super) bytes: Option<Vec<u8>>,
-    /// Returned to the caller on success.
-    pub(super) result: R,
-}
-
-impl Mirror {
-    pub(super) fn new(path: PathBuf, mode: u32, limit: u64) -> Self {
-        Self { path, mode, limit, stamp: None, reported: Vec::new() }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether the path exists, as a file or otherwise.
-    pub(super) fn exists(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok()
-    }
-
-    /// Whether the file is not the one that was written. If it cannot be checked, it counts as
-    /// changed: the attempt to write it reports the reason.
-    pub(super) fn is_changed(&self) -> bool {
-        Stamp::at(&self.path).map_or(true, |stamp| stamp != self.stamp)
+    pub(super) fn warn(&mut self, text: String) {
+        self.messages.push(Message::Warning(text));
     }
 
     /// Reads the file without changing it; `None` if it does not exist.
-    pub(super) fn read(&mut self, messages: &mut Vec<Message>) -> Result<Option<Vec<u8>>, Error> {
-        let real = self.real(messages)?;
+    pub(super) fn read(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let real = self.real()?;
         Ok(self.found(&real)?.map(|(_, bytes)| bytes))
     }
 
-    /// Reads the file, asks for the new content, and replaces the file; starts over if it was
-    /// changed meanwhile. Returns the result of the decision, and whether the file was replaced.
+    /// Reads the file, asks for the new content (`None`: leave the file alone), and replaces the
+    /// file; starts over if it was changed meanwhile. Returns what came with the new content.
     pub(super) fn update<R>(
         &mut self,
-        messages: &mut Vec<Message>,
-        mut decide: impl FnMut(Option<&[u8]>) -> Result<Wanted<R>, Error>,
-    ) -> Result<(R, bool), Error> {
-        let real = self.real(messages)?;
-        let failed = |verb, error| Error::Io { verb, path: real.clone(), error };
+        mut decide: impl FnMut(Option<&[u8]>) -> Result<(Option<Vec<u8>>, R), Fault>,
+    ) -> Result<R, Error> {
+        let real = self.real()?;
+        let failed = |verb, error| Fault::Io(verb, error).of(&real);
         let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else {
-            return Err(Error::NotAFile(real));
+            return Err(Fault::NotAFile.of(&real));
         };
         let locked =
             Directory::lock(directory).map_err(|error| failed("lock the directory of", error))?;
-        let locked = locked.ok_or_else(|| Error::Locked(directory.to_owned()))?;
+        let locked = locked.ok_or_else(|| Fault::Locked.of(directory))?;
         for _ in 0..ATTEMPTS {
             let found = self.found(&real)?;
-            let Wanted { bytes, result } =
-                decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))?;
+            let (bytes, result) = decide(found.as_ref().map(|(_, bytes)| bytes.as_slice()))
+                .map_err(|fault| fault.of(&self.path))?;
             let found = found.map(|(found, _)| found);
             let Some(bytes) = bytes else {
                 self.stamp = found.as_ref().map(OpenedFile::stamp);
-                return Ok((result, false));
+                return Ok(result);
             };
             match locked.replace(name, &bytes, found.as_ref(), self.mode) {
                 Ok(replaced) => {
                     self.stamp = Some(replaced.stamp);
                     for name in replaced.lost {
-                        self.report_once(
-                            format!(
-                                "{} has lost its attribute {name}: the system let nobody copy it",
-                                real.display()
-                            ),
-                            messages,
-                        );
+                        self.warn_once(format!(
+                            "{} has lost its attribute {name}: the system let nobody copy it",
+                            real.display()
+                        ));
                     }
-                    return Ok((result, true));
+                    if !self.changed {
+                        self.warn(format!(
+                            "{} was changed by others and is as it should be again",
+                            self.path.display()
+                        ));
+                    }
+                    return Ok(result);
                 }
                 Err(Failed::Changed) => {}
                 Err(Failed::Io(verb, error)) => return Err(failed(verb, error)),
             }
         }
-        Err(Error::Changing(real))
+        Err(Fault::Changing.of(&real))
     }
 
     /// The file, or the target of a link that only root can change.
-    fn real(&mut self, messages: &mut Vec<Message>) -> Result<PathBuf, Error> {
-        let look = |error| Error::Io { verb: "look at", path: self.path.clone(), error };
+    fn real(&mut self) -> Result<PathBuf, Error> {
+        let look = |error| Fault::Io("look at", error).of(&self.path);
         match std::fs::symlink_metadata(&self.path) {
             Ok(metadata) if metadata.is_symlink() => {}
             Ok(_) => return Ok(self.path.clone()),
@@ -359,56 +330,42 @@ impl Mirror {
         let real = match std::fs::canonicalize(&self.path) {
             Ok(real) => real,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::LeadsNowhere(self.path.clone()));
+                return Err(Fault::LeadsNowhere.of(&self.path));
             }
             Err(error) => return Err(look(error)),
         };
         let facts = files::facts_at(&real).map_err(look)?;
         if let Some((why, remedy)) = distrust(&self.path, &facts).into_iter().next() {
-            return Err(Error::Distrusted(self.path.clone(), why, remedy));
+            return Err(Fault::Distrusted(why, remedy).of(&self.path));
         }
-        self.report_once(
-            format!(
-                "{} is a link: {} is rewritten, and the link stays",
-                self.path.display(),
-                real.display()
-            ),
-            messages,
-        );
+        self.warn_once(format!(
+            "{} is a link: {} is rewritten, and the link stays",
+            self.path.display(),
+            real.display()
+        ));
         Ok(real)
     }
 
     fn found(&self, real: &Path) -> Result<Option<(OpenedFile, Vec<u8>)>, Error> {
-        let failed = |error| Error::Io { verb: "read", path: real.to_owned(), error };
+        let failed = |error| Fault::Io("read", error).of(real);
         let Some(mut found) = OpenedFile::open(real).map_err(failed)? else { return Ok(None) };
         if !found.is_regular() {
-            return Err(Error::NotAFile(real.to_owned()));
+            return Err(Fault::NotAFile.of(real));
         }
-        if found.size() > self.limit {
-            return Err(Error::TooLarge(real.to_owned(), self.limit));
-        }
-        // One byte more than allowed: the file may have grown since.
+        // One byte more than allowed shows that it is too large.
         let bytes = found.read_up_to(self.limit + 1).map_err(failed)?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > self.limit {
-            return Err(Error::TooLarge(real.to_owned(), self.limit));
+            return Err(Fault::TooLarge(self.limit).of(real));
         }
         Ok(Some((found, bytes)))
     }
 
-    /// Reports that a foreign change was undone.
-    pub(super) fn report_restored(&self, messages: &mut Vec<Message>) {
-        messages.push(Message::Warning(format!(
-            "{} was changed by others and is as it should be again",
-            self.path.display()
-        )));
-    }
-
-    fn report_once(&mut self, text: String, messages: &mut Vec<Message>) {
+    fn warn_once(&mut self, text: String) {
         // The link's target and a few attributes. More messages mean that the link keeps changing.
         const REPORTED_ONCE_MAX: usize = 16;
         if self.reported.len() < REPORTED_ONCE_MAX && !self.reported.contains(&text) {
-            messages.push(Message::Warning(text.clone()));
-            self.reported.push(text);
+            self.reported.push(text.clone());
+            self.warn(text);
         }
     }
 }

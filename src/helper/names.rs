@@ -1,7 +1,7 @@
 //! Reverse lookups: every query is answered within [`ANSWER_WITHIN`], whatever the name servers do.
 //!
-//! Owns a few threads that wait for the system's resolver (getnameinfo(3)), a bounded queue and a
-//! bounded cache. The owner of an address controls its name: anything that is not a [`HostName`]
+//! Owns a few threads that wait for the system's resolver (getnameinfo(3)) and end when no address
+//! is queued, a bounded queue and a bounded cache. The owner of an address controls its name: anything that is not a [`HostName`]
 //! counts as no name.
 
 use std::collections::{HashMap, VecDeque};
@@ -15,10 +15,10 @@ use crate::journal::HostName;
 /// name server.
 const WORKERS: usize = 4;
 
-/// A worker that is busy for this long counts as stuck and is replaced.
+/// A lookup that runs for this long counts as stuck: another may run in its place.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Stuck workers at a time. The C library's resolver gives up after some seconds for each name
+/// Stuck lookups at a time. The C library's resolver gives up after some seconds for each name
 /// server; only a broken nsswitch.conf(5) module holds a thread for ever. When this many are stuck,
 /// lookups are answered without a name until one returns.
 const STUCK_MAX: usize = 12;
@@ -66,18 +66,12 @@ struct State {
     queue: VecDeque<IpAddr>,
     /// Queries without an answer, and their deadlines.
     asked: HashMap<IpAddr, Instant>,
-    /// Running lookups by worker, and their start.
-    busy: HashMap<u64, Instant>,
-    /// Stuck workers; each ends when its lookup does.
-    stuck: HashMap<u64, Instant>,
-    workers: usize,
-    next_worker: u64,
+    /// Running lookups, and their start.
+    running: HashMap<IpAddr, Instant>,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// Signalled when there is something to look up.
-    work: Condvar,
     /// Signalled when a deadline has changed.
     times_changed: Condvar,
     times: Times,
@@ -105,7 +99,6 @@ impl Names {
     fn with(lookup: Lookup, answer: Answer, times: Times) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
-            work: Condvar::new(),
             times_changed: Condvar::new(),
             times,
             lookup,
@@ -120,30 +113,23 @@ impl Names {
     pub fn ask(&self, address: IpAddr) {
         let now = Instant::now();
         let mut state = self.0.lock();
-        if let Some(name) = state
-            .cache
-            .get(&address)
-            .filter(|known| known.until > now)
-            .map(|known| known.name.clone())
-        {
+        if let Some(known) = state.cache.get(&address).filter(|known| known.until > now) {
+            let name = known.name.clone();
             drop(state);
             return (self.0.answer)(address, name);
         }
         if state.asked.contains_key(&address) {
             return;
         }
-        let is_hopeless = state.workers == 0 && state.stuck.len() >= STUCK_MAX;
+        let (working, stuck) = state.load(now, self.0.times);
+        let is_hopeless = working == 0 && stuck >= STUCK_MAX;
         if is_hopeless || state.queue.len() >= QUEUE_MAX {
             drop(state);
             return (self.0.answer)(address, None);
         }
         state.queue.push_back(address);
         state.asked.insert(address, now + self.0.times.answer_within);
-        let idle = state.workers.saturating_sub(state.busy.len());
-        if state.workers < WORKERS && state.queue.len() > idle {
-            Shared::start_worker(&self.0, &mut state);
-        }
-        self.0.work.notify_one();
+        self.0.start_workers(&mut state);
         self.0.times_changed.notify_one();
     }
 }
@@ -153,117 +139,94 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start_worker(shared: &Arc<Self>, state: &mut State) {
-        let id = state.next_worker;
-        state.next_worker += 1;
-        let own = Arc::clone(shared);
-        // Without a thread the queries are answered without a name at their deadline.
-        if std::thread::Builder::new().name("lookup".to_owned()).spawn(move || own.work(id)).is_ok()
+    /// Starts as many workers as there are addresses for, and room.
+    fn start_workers(self: &Arc<Self>, state: &mut State) {
+        while state.load(Instant::now(), self.times).1 < STUCK_MAX
+            && let Some(address) = state.next(self.times)
         {
-            state.workers += 1;
+            let own = Arc::clone(self);
+            let worker = std::thread::Builder::new().name("lookup".to_owned());
+            if worker.spawn(move || own.work(address)).is_err() {
+                // Another worker may take it; else it is answered without a name at its deadline.
+                state.running.remove(&address);
+                return state.queue.push_front(address);
+            }
         }
     }
 
-    /// A worker: looks up queued addresses until it is replaced.
-    fn work(&self, id: u64) {
-        let mut state = self.lock();
-        loop {
-            let Some(address) = state.queue.pop_front() else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            // The query has been answered meanwhile.
-            if !state.asked.contains_key(&address) {
-                continue;
-            }
-            state.busy.insert(id, Instant::now());
-            self.times_changed.notify_one();
-            drop(state);
+    /// A worker: looks up this address and then queued ones.
+    fn work(self: &Arc<Self>, first: IpAddr) {
+        let mut next = Some(first);
+        while let Some(address) = next {
             let name = (self.lookup)(address)
                 .and_then(|name| HostName::checked(&name))
                 .map(|name| name.as_str().to_owned());
-            state = self.lock();
+            let mut state = self.lock();
+            state.running.remove(&address);
             state.remember(address, name.clone());
-            let waited = state.asked.remove(&address).is_some();
-            let is_given_up = state.stuck.remove(&id).is_some();
-            state.busy.remove(&id);
-            if waited {
-                drop(state);
+            let is_awaited = state.asked.remove(&address).is_some();
+            next = state.next(self.times);
+            drop(state);
+            self.times_changed.notify_one();
+            if is_awaited {
                 (self.answer)(address, name);
-                state = self.lock();
-            }
-            if is_given_up {
-                return;
             }
         }
     }
 
-    /// The thread that answers at deadlines and replaces stuck workers.
+    /// The thread that answers at deadlines and starts workers in place of stuck ones.
     fn keep_times(self: &Arc<Self>) {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            let overdue: Vec<IpAddr> = state
-                .asked
-                .iter()
-                .filter(|(_, until)| **until <= now)
-                .map(|(address, _)| *address)
-                .collect();
+            let overdue: Vec<_> = state.asked.extract_if(|_, until| *until <= now).collect();
             if !overdue.is_empty() {
-                for address in &overdue {
-                    state.asked.remove(address);
-                }
                 drop(state);
-                for address in overdue {
+                for (address, _) in overdue {
                     (self.answer)(address, None);
                 }
                 state = self.lock();
                 continue;
             }
-            self.replace_stuck(&mut state, now);
-            let next = state
-                .asked
-                .values()
-                .copied()
-                .chain(state.busy.values().map(|since| *since + self.times.stuck_after))
-                .min();
-            state = match next {
-                Some(at) => {
-                    let wait =
-                        at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-                    self.times_changed
-                        .wait_timeout(state, wait)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                None => self.times_changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-    }
-
-    fn replace_stuck(self: &Arc<Self>, state: &mut State, now: Instant) {
-        let stuck: Vec<u64> = state
-            .busy
-            .iter()
-            .filter(|(_, since)| **since + self.times.stuck_after <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in stuck {
-            state.busy.remove(&id);
-            state.stuck.insert(id, now);
-            state.workers = state.workers.saturating_sub(1);
-            if state.stuck.len() < STUCK_MAX {
-                Self::start_worker(self, state);
-            }
-        }
-        // Enough workers have returned.
-        if state.workers == 0 && state.stuck.len() < STUCK_MAX && !state.queue.is_empty() {
-            Self::start_worker(self, state);
+            self.start_workers(&mut state);
+            let stuck_at = state.running.values().map(|since| *since + self.times.stuck_after);
+            let next = stuck_at.filter(|at| *at > now).chain(state.asked.values().copied()).min();
+            let wait = next.map_or(Duration::MAX, |at| {
+                at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+            });
+            state = self
+                .times_changed
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
 
 impl State {
+    /// Lookups that are expected to end, and stuck ones.
+    fn load(&self, now: Instant, times: Times) -> (usize, usize) {
+        let is_stuck = |since: &&Instant| **since + times.stuck_after <= now;
+        let stuck = self.running.values().filter(is_stuck).count();
+        (self.running.len() - stuck, stuck)
+    }
+
+    /// Takes a queued address whose lookup may begin now.
+    fn next(&mut self, times: Times) -> Option<IpAddr> {
+        let now = Instant::now();
+        if self.load(now, times).0 >= WORKERS {
+            return None;
+        }
+        while let Some(address) = self.queue.pop_front() {
+            // Else the query was answered meanwhile, or an earlier lookup will answer it.
+            if self.asked.contains_key(&address) && !self.running.contains_key(&address) {
+                self.running.insert(address, now);
+                return Some(address);
+            }
+        }
+        None
+    }
+
     fn remember(&mut self, address: IpAddr, name: Option<String>) {
         let until = Instant::now() + if name.is_some() { KEEP_NAME } else { KEEP_NONE };
         if self.cache.insert(address, Known { name, until }).is_none() {
@@ -380,7 +343,7 @@ mod tests {
         assert!(
             state.queue.len() <= QUEUE_MAX
                 && state.asked.len() <= QUEUE_MAX + WORKERS
-                && state.workers <= WORKERS
+                && state.running.len() <= WORKERS
         );
         drop(state);
         drop(release);

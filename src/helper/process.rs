@@ -47,18 +47,7 @@ pub struct Process {
 }
 
 /// This program's file, even if another version is at its path by now.
-pub fn own_program() -> &'static Path {
-    Path::new("/proc/self/exe")
-}
-
-/// Makes this process the parent of a killed helper's orphans. Nothing else may wait for this
-/// process's children.
-///
-/// # Errors
-/// prctl(2) failed.
-pub fn become_subreaper() -> io::Result<()> {
-    process::adopt_orphans()
-}
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
 impl Process {
     /// Starts `program` as the helper.
@@ -188,11 +177,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.reap();
     }
-}
-
-/// Ends every child of this process, after [`become_subreaper`]. `false`: some could not be killed.
-pub fn clear() -> bool {
-    process::end_children(|_| false)
 }
 
 impl AsFd for Process {

@@ -160,23 +160,16 @@ impl Lines {
     /// # Errors
     /// `InvalidData` for a line that is too long or unknown.
     pub fn next_line<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        let end = self
-            .bytes
-            .iter()
-            .skip(self.searched)
-            .position(|byte| *byte == b'\n')
-            .map(|at| at + self.searched);
+        let mut unsearched = self.bytes.iter().skip(self.searched);
+        let end = unsearched.position(|byte| *byte == b'\n').map(|at| at + self.searched);
+        if end.unwrap_or(self.bytes.len()) >= LINE_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+        }
         let Some(end) = end else {
             self.searched = self.bytes.len();
-            if self.bytes.len() > LINE_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
-            }
             return Ok(None);
         };
         self.searched = 0;
-        if end >= LINE_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
-        }
         let line: Vec<u8> = self.bytes.drain(..=end).collect();
         serde_json::from_slice(&line)
             .map(Some)

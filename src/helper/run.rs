@@ -121,10 +121,6 @@ impl Output {
             }
         }
     }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.kept).trim_end().to_owned()
-    }
 }
 
 /// How far a command has been ended.
@@ -138,10 +134,10 @@ enum Phase {
 /// Runs a command prepared by [`process::isolate`], and waits until it and everything that it
 /// started have ended. Returns how it ended, and the start of its output.
 pub fn run(ground: &Ground, mut command: Command, timeout: Duration) -> (Ended, String) {
-    let not_started = |error: io::Error| (Ended::NotStarted(system_message(&error)), String::new());
+    let not_started = |error: io::Error| Ended::NotStarted(system_message(&error));
     let (reader, child) = match start(ground, &mut command) {
         Ok(started) => started,
-        Err(error) => return not_started(error),
+        Err(error) => return (not_started(error), String::new()),
     };
     // It holds the writing end of the pipe.
     drop(command);
@@ -153,9 +149,9 @@ pub fn run(ground: &Ground, mut command: Command, timeout: Duration) -> (Ended, 
         _ if overdue => Ended::TimedOut(timeout),
         Ok(Some(status)) => ended(status),
         Ok(None) => Ended::Signal(libc::SIGKILL),
-        Err(error) => Ended::NotStarted(system_message(&error)),
+        Err(error) => not_started(error),
     };
-    (ended, output.text())
+    (ended, String::from_utf8_lossy(&output.kept).trim_end().to_owned())
 }
 
 fn start(ground: &Ground, command: &mut Command) -> io::Result<(PipeReader, Child)> {

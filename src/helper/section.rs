@@ -47,18 +47,14 @@ impl<'b> Parts<'b> {
     pub fn of(bytes: &'b [u8]) -> Result<Self, Damage> {
         let (mut begin, mut end) = (None, None);
         let mut at = 0;
-        for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
-            let number = number + 1;
+        for (number, line) in (1..).zip(bytes.split_inclusive(|&byte| byte == b'\n')) {
+            let place = (at, at + line.len());
+            at += line.len();
             if line.starts_with(BEGIN) {
-                if begin.is_some() {
+                let glued = line.windows(GLUE.len()).any(|part| part == GLUE);
+                if begin.replace((place.0, place.1, glued, number)).is_some() {
                     return Err(("the mark that begins our lines is there twice", number));
                 }
-                begin = Some((
-                    at,
-                    at + line.len(),
-                    line.windows(GLUE.len()).any(|part| part == GLUE),
-                    number,
-                ));
             } else if line.starts_with(END) {
                 if line.trim_ascii_end() != END {
                     return Err(("something stands behind the mark that ends our lines", number));
@@ -69,12 +65,10 @@ impl<'b> Parts<'b> {
                         number,
                     ));
                 }
-                if end.is_some() {
+                if end.replace(place).is_some() {
                     return Err(("the mark that ends our lines is there twice", number));
                 }
-                end = Some((at, at + line.len()));
             }
-            at += line.len();
         }
         let part = |from: usize, to: usize| bytes.get(from..to).unwrap_or_default();
         match (begin, end) {
@@ -113,37 +107,17 @@ impl<'b> Parts<'b> {
     /// appended.
     pub fn with(&self, wanted: &[String]) -> Vec<u8> {
         if wanted.is_empty() {
-            let mut bytes = self.before.to_vec();
-            // There are lines after our section, so this line end now separates foreign text.
-            if self.glued && !self.after.is_empty() {
-                bytes.push(b'\n');
-            }
-            bytes.extend_from_slice(self.after);
-            return bytes;
+            // Lines after our section are foreign text, which this line end now separates.
+            let glue: &[u8] = if self.glued && !self.after.is_empty() { b"\n" } else { b"" };
+            return [self.before, glue, self.after].concat();
         }
         let swallows = self.before.ends_with(b"\\\n");
-        let glued = swallows
-            || if self.present {
-                self.glued
-            } else {
-                !self.before.is_empty() && !self.before.ends_with(b"\n")
-            };
-        let lines: usize = wanted.iter().map(|line| line.len() + 1).sum();
-        let mut bytes = Vec::with_capacity(
-            self.before.len() + self.after.len() + lines + 2 * BEGIN_LINE_AFTER_GLUE.len(),
-        );
-        bytes.extend_from_slice(self.before);
-        if glued {
-            bytes.push(b'\n');
-        }
-        bytes.extend_from_slice(if glued { BEGIN_LINE_AFTER_GLUE } else { BEGIN_LINE });
-        for line in wanted {
-            bytes.extend_from_slice(line.as_bytes());
-            bytes.push(b'\n');
-        }
-        bytes.extend_from_slice(END_LINE);
-        bytes.extend_from_slice(self.after);
-        bytes
+        let is_open = !self.before.is_empty() && !self.before.ends_with(b"\n");
+        let glued = swallows || if self.present { self.glued } else { is_open };
+        let (glue, begin): (&[u8], _) =
+            if glued { (b"\n", BEGIN_LINE_AFTER_GLUE) } else { (b"", BEGIN_LINE) };
+        let lines: String = wanted.iter().flat_map(|line| [line, "\n"]).collect();
+        [self.before, glue, begin, lines.as_bytes(), END_LINE, self.after].concat()
     }
 }
 

@@ -56,22 +56,18 @@ impl Log for Global {
         }
         // The writer holds the lock for one assignment; a line of that moment goes to standard
         // error.
-        match JOURNAL.try_read() {
-            Ok(place) if place.is_some() => {
-                if let Some(journal) = place.as_ref() {
-                    journal.notify_message(record.level(), record.target(), record.args());
-                }
-            }
-            _ => {
-                let text = cut(printable(&record.args().to_string()).into_owned());
-                // If standard error is closed, there is no place left to report it.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "portsentry: {}: {text}",
-                    record.level().as_str().to_ascii_lowercase()
-                );
-            }
+        if let Ok(place) = JOURNAL.try_read()
+            && let Some(journal) = &*place
+        {
+            return journal.notify_message(record.level(), record.target(), record.args());
         }
+        let text = cut(printable(&record.args().to_string()).into_owned());
+        // If standard error is closed, there is no place left to report it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "portsentry: {}: {text}",
+            record.level().as_str().to_ascii_lowercase()
+        );
     }
 
     fn flush(&self) {}

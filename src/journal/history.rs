@@ -4,7 +4,7 @@
 //! reopened.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use log::Level;
 
+use super::JournalError;
 use crate::time::MonoTime;
 
 /// Lines that wait for a failing disk: 100 KB, ten minutes at the default rate of
@@ -30,43 +32,11 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// personal addresses.
 const MODE: u32 = 0o640;
 
-/// Why the history file could not be opened at start.
-#[derive(Debug)]
-pub struct OpenError {
-    path: PathBuf,
-    error: io::Error,
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = self.path.display();
-        match (self.error.kind(), self.path.parent()) {
-            (io::ErrorKind::NotFound, Some(directory)) => {
-                write!(
-                    f,
-                    "cannot open history file {path}: the directory {} does not exist: create it, or change history_file",
-                    directory.display()
-                )
-            }
-            _ => write!(
-                f,
-                "cannot open history file {path}: change history_file, or set it to \"\" to keep no history"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
 /// The open file and the lines that wait for it.
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    file: Option<File>,
+    file: File,
     /// Lines with their line ends.
     queue: VecDeque<String>,
     /// Bytes of the first queued line that are in the file already: a disk may fill in the middle
@@ -77,25 +47,24 @@ pub struct History {
     reported_at: Option<MonoTime>,
 }
 
-/// A change of the file's health, for the administrator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DiskState {
-    /// It cannot be written; the message.
-    Failing(String),
-    /// It can be written again; the message.
-    Recovered(String),
-}
+/// A message about the file's health: an error when it cannot be written, a warning when it can be
+/// written again.
+pub type DiskState = (Level, String);
 
 impl History {
     /// Opens the file, or creates it.
     ///
     /// # Errors
     /// open(2) failed: the directory is missing or not writable, or the path is not a file.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let file = open(path).map_err(|error| OpenError { path: path.to_owned(), error })?;
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let path = path.to_owned();
+        let file = match open(&path) {
+            Ok(file) => file,
+            Err(error) => return Err(JournalError::History(path, error)),
+        };
         Ok(Self {
-            path: path.to_owned(),
-            file: Some(file),
+            path,
+            file,
             queue: VecDeque::new(),
             written: 0,
             dropped: 0,
@@ -121,11 +90,11 @@ impl History {
 
     /// Appends a line, given without its line end.
     pub fn append(&mut self, line: &str, now: MonoTime) -> Option<DiskState> {
-        if self.queue.len() >= QUEUE_MAX {
-            // The oldest line is dropped, unless part of it is in the file.
-            if self.queue.remove(usize::from(self.written > 0)).is_some() {
-                self.dropped += 1;
-            }
+        // The oldest line is dropped, unless part of it is in the file.
+        if self.queue.len() >= QUEUE_MAX
+            && self.queue.remove(usize::from(self.written > 0)).is_some()
+        {
+            self.dropped += 1;
         }
         self.queue.push_back(format!("{line}\n"));
         if self.retry_at.is_some_and(|at| now < at) {
@@ -150,10 +119,8 @@ impl History {
                     } else {
                         String::new()
                     };
-                    DiskState::Recovered(format!(
-                        "history file {} is written again{lost}",
-                        self.path.display()
-                    ))
+                    let path = self.path.display();
+                    (Level::Warn, format!("history file {path} is written again{lost}"))
                 })
             }
             Err(error) => {
@@ -162,20 +129,22 @@ impl History {
                     return None;
                 }
                 self.reported_at = Some(now);
-                Some(DiskState::Failing(format!(
-                    "history file {} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can",
-                    self.path.display()
-                )))
+                let path = self.path.display();
+                Some((
+                    Level::Error,
+                    format!(
+                        "history file {path} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can"
+                    ),
+                ))
             }
         }
     }
 
     fn write(&mut self) -> io::Result<()> {
         self.reopen_if_moved()?;
-        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         while let Some(line) = self.queue.front() {
             let rest = line.as_bytes().get(self.written..).unwrap_or_default();
-            match file.write(rest) {
+            match self.file.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) if count < rest.len() => self.written += count,
                 Ok(_) => {
@@ -191,15 +160,10 @@ impl History {
 
     /// Reopens the file if the path leads to another inode or none: logrotate(8) renames it.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
-        let same = match (&self.file, std::fs::metadata(&self.path)) {
-            (Some(file), Ok(there)) => {
-                let ours = file.metadata()?;
-                (ours.dev(), ours.ino()) == (there.dev(), there.ino())
-            }
-            _ => false,
-        };
-        if !same {
-            self.file = Some(open(&self.path)?);
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let ours = identity(self.file.metadata()?);
+        if std::fs::metadata(&self.path).ok().map(identity) != Some(ours) {
+            self.file = open(&self.path)?;
             // The rest of a line begun in the old file would not be a line in the new one.
             self.written = 0;
         }
@@ -297,10 +261,10 @@ pub fn read(
     };
     let mut start = file.metadata()?.len();
     let floor = start.saturating_sub(READ_MAX);
-    let mut entries = Vec::new();
+    let (mut entries, mut is_limited) = (Vec::new(), false);
     // The start of the chunk read before: the end of a line that begins further ahead in the file.
     let mut tail: Vec<u8> = Vec::new();
-    while start > floor && !is_cancelled() {
+    'file: while start > floor && !is_cancelled() {
         let size = CHUNK.min(start - floor);
         start -= size;
         file.seek(SeekFrom::Start(start))?;
@@ -322,15 +286,15 @@ pub fn read(
             if query.since.is_some_and(|since| {
                 entry.at.as_second() < since.as_second().saturating_sub(86_400)
             }) {
-                entries.reverse();
-                return Ok((entries, false));
+                start = 0;
+                break 'file;
             }
             if !query.wants(&entry) {
                 continue;
             }
             if entries.len() >= query.limit {
-                entries.reverse();
-                return Ok((entries, true));
+                is_limited = true;
+                break 'file;
             }
             entries.push(entry);
         }
@@ -338,7 +302,7 @@ pub fn read(
         tail = chunk;
     }
     entries.reverse();
-    Ok((entries, start > 0))
+    Ok((entries, is_limited || start > 0))
 }
 
 impl Query {
@@ -428,7 +392,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let mut history = History::open(&path).unwrap();
         assert!(
-            matches!(history.append("line 0", NOW), Some(DiskState::Failing(text)) if text.contains("No space left"))
+            matches!(history.append("line 0", NOW), Some((Level::Error, text)) if text.contains("No space left"))
         );
         let mut told = 0;
         for n in 1..QUEUE_MAX as u64 + 50 {
@@ -441,7 +405,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let well = NOW.after(Duration::from_secs(2000));
         assert!(
-            matches!(history.flush(well), Some(DiskState::Recovered(text)) if text.contains("50 lines are lost"))
+            matches!(history.flush(well), Some((Level::Warn, text)) if text.contains("50 lines are lost"))
         );
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), QUEUE_MAX);

@@ -5,6 +5,7 @@
 //! Lines about unverified sources, of which a forger can cause any number, leave half of the common
 //! bucket to the others: a flood of forged sources does not silence a real scanner.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::engine::Report;
@@ -24,7 +25,7 @@ pub const TOTAL: u32 = 100;
 pub const WATCHED_NAMES: u32 = 60;
 
 /// Lines that are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Scans of verified sources.
     ScanProven,
@@ -50,33 +51,19 @@ pub enum Class {
 }
 
 impl Class {
-    /// Number of classes.
-    const COUNT: usize = 10;
-
     /// The class of a notice; `None` if no remote packet can cause it.
     pub fn of(notice: &Notice) -> Option<Self> {
         Some(match notice {
-            Notice::Engine(Report::Scan { reason, .. }) => {
-                if reason.proven() {
-                    Self::ScanProven
-                } else {
-                    Self::ScanUnproven
-                }
-            }
-            Notice::Engine(Report::Blocked { reason, .. }) => {
-                if reason.proven() {
-                    Self::BlockProven
-                } else {
-                    Self::BlockUnproven
-                }
-            }
+            Notice::Engine(Report::Scan { reason, .. }) if reason.proven() => Self::ScanProven,
+            Notice::Engine(Report::Scan { .. }) => Self::ScanUnproven,
+            Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
+            Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
             Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Self::Ended,
-            Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. }) => {
-                Self::Failed
-            }
+            // Dropped commands are reported every ten seconds at most, and stand for the lines that
+            // are held back.
+            Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
+            | Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Lost { .. } | Notice::Shed { .. } => Self::Lost,
-            // Reported every ten seconds at most, and stands for the lines that are held back.
-            Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Response(_) => Self::Response,
             Notice::Starting
             | Notice::Watching { .. }
@@ -95,30 +82,18 @@ impl Class {
         })
     }
 
-    /// Lines at once, and in each further [`INTERVAL`].
-    pub const fn lines(self) -> u32 {
+    /// Lines at once, and in each further [`INTERVAL`]; and lines that this class leaves in the
+    /// common bucket.
+    const fn limits(self) -> (u32, u32) {
         match self {
-            Self::ScanProven | Self::BlockProven => 60,
-            Self::ScanUnproven | Self::BlockUnproven => 30,
-            Self::Ended => 30,
-            Self::Failed | Self::Response | Self::Message => 20,
-            Self::Lost => 6,
+            Self::ScanProven | Self::BlockProven => (60, 0),
+            Self::ScanUnproven | Self::BlockUnproven | Self::Ended => (30, TOTAL / 2),
+            Self::Failed => (20, 0),
+            Self::Response | Self::Message => (20, TOTAL / 2),
+            Self::Lost => (6, TOTAL / 2),
             // Twice the default of `block.unproven.per_minute`; at 80 bytes a line at most 138 MB a
             // day.
-            Self::History => 1200,
-        }
-    }
-
-    /// Lines that this class leaves in the common bucket.
-    const fn reserve(self) -> u32 {
-        match self {
-            Self::ScanProven | Self::BlockProven | Self::Failed | Self::History => 0,
-            Self::ScanUnproven
-            | Self::BlockUnproven
-            | Self::Ended
-            | Self::Lost
-            | Self::Response
-            | Self::Message => TOTAL / 2,
+            Self::History => (1200, 0),
         }
     }
 }
@@ -127,7 +102,8 @@ impl Class {
 #[derive(Debug)]
 pub struct Limiter {
     total: TokenBucket,
-    classes: [TokenBucket; Class::COUNT],
+    /// One for each class that was needed.
+    classes: HashMap<Class, TokenBucket>,
     names: TokenBucket,
     held: u64,
     held_since: Option<MonoTime>,
@@ -137,22 +113,9 @@ pub struct Limiter {
 impl Default for Limiter {
     /// Full buckets.
     fn default() -> Self {
-        use Class::*;
-        let classes = [
-            ScanProven,
-            ScanUnproven,
-            BlockProven,
-            BlockUnproven,
-            Ended,
-            Failed,
-            Lost,
-            Response,
-            Message,
-            History,
-        ];
         Self {
             total: TokenBucket::per_minute(TOTAL),
-            classes: classes.map(|class| TokenBucket::per_minute(class.lines())),
+            classes: HashMap::new(),
             names: TokenBucket::per_minute(WATCHED_NAMES),
             held: 0,
             held_since: None,
@@ -164,11 +127,13 @@ impl Default for Limiter {
 impl Limiter {
     /// Whether `lines` lines of `class` may be written now: all or none. Refused lines are counted.
     pub fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
-        let Some(bucket) = self.classes.get_mut(class as usize) else { return false };
+        let (at_once, reserve) = class.limits();
+        let full = || TokenBucket::per_minute(at_once);
+        let bucket = self.classes.entry(class).or_insert_with(full);
         let count = u64::from(lines);
         let counts_for_total = class != Class::History;
         if bucket.has(now, count)
-            && (!counts_for_total || self.total.take_many(now, count, class.reserve().into()))
+            && (!counts_for_total || self.total.take_many(now, count, reserve.into()))
         {
             return bucket.take_many(now, count, 0);
         }
@@ -187,12 +152,7 @@ impl Limiter {
     /// Lines held back and the time span, once [`INTERVAL`] has passed since the first; resets the
     /// count.
     pub fn next_held_back(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
-        let within = now.since(self.held_since?);
-        if within < INTERVAL {
-            return None;
-        }
-        self.held_since = None;
-        Some((std::mem::take(&mut self.held), within))
+        if self.next_due(now)?.is_zero() { self.rest(now) } else { None }
     }
 
     /// Lines held back and not yet reported, at the end.
@@ -217,7 +177,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CLASSES: [Class; Class::COUNT] = [
+    const CLASSES: [Class; 10] = [
         Class::ScanProven,
         Class::ScanUnproven,
         Class::BlockProven,
@@ -233,11 +193,11 @@ mod tests {
     #[test]
     fn each_class_has_its_own_bucket() {
         let mut limiter = Limiter::default();
-        for (position, class) in CLASSES.into_iter().enumerate() {
-            assert_eq!(class as usize, position);
-            let taken =
-                (0..2000).filter(|_| limiter.classes[position].take(MonoTime::default())).count();
-            assert_eq!(taken, class.lines() as usize);
+        for class in CLASSES {
+            assert!(limiter.admit(class, 0, MonoTime::default()));
+            let bucket = limiter.classes.get_mut(&class).unwrap();
+            let taken = (0..2000).filter(|_| bucket.take(MonoTime::default())).count();
+            assert_eq!(taken, class.limits().0 as usize);
         }
     }
 
@@ -303,7 +263,7 @@ mod tests {
         // P9, D10
         #[test]
         fn no_stream_of_events_yields_more_lines_than_the_limit(
-            events in proptest::collection::vec((0usize..Class::COUNT, 1u32..4, 0u64..400), 1..2000),
+            events in proptest::collection::vec((0usize..CLASSES.len(), 1u32..4, 0u64..400), 1..2000),
         ) {
             let mut limiter = Limiter::default();
             let mut now = 5_000;
@@ -319,7 +279,7 @@ mod tests {
                 let within: Vec<_> = written[position..].iter().take_while(|(at, _, _)| at - start < interval).collect();
                 for class in CLASSES {
                     let lines: u32 = within.iter().filter(|(_, of, _)| *of == class).map(|(_, _, lines)| lines).sum();
-                    prop_assert!(lines <= 2 * class.lines());
+                    prop_assert!(lines <= 2 * class.limits().0);
                 }
                 let lines: u32 = within.iter().filter(|(_, of, _)| *of != Class::History).map(|(_, _, lines)| lines).sum();
                 prop_assert!(lines <= 2 * TOTAL);

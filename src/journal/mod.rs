@@ -18,13 +18,15 @@ mod writer;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::{self, Config, LogFormat};
+use crate::config::{self, Config};
 use crate::sys::wake::Waker;
 use history::History;
 use limit::Limiter;
@@ -71,9 +73,9 @@ impl From<&Config> for Settings {
 #[derive(Debug)]
 pub enum JournalError {
     /// The log's target cannot be reached.
-    Target(sink::SinkError),
+    Target(std::io::Error),
     /// The history file cannot be opened.
-    History(history::OpenError),
+    History(PathBuf, std::io::Error),
     /// The thread cannot be started.
     Thread(std::io::Error),
     /// The journal has ended.
@@ -83,8 +85,18 @@ pub enum JournalError {
 impl std::fmt::Display for JournalError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Target(error) => error.fmt(f),
-            Self::History(error) => error.fmt(f),
+            Self::Target(_) => f.write_str("cannot reach systemd's journal at /run/systemd/journal/socket: set log.target to auto, stderr or syslog"),
+            Self::History(path, error) => {
+                write!(f, "cannot open history file {}: ", path.display())?;
+                match (error.kind(), path.parent()) {
+                    (std::io::ErrorKind::NotFound, Some(directory)) => write!(
+                        f,
+                        "the directory {} does not exist: create it, or change history_file",
+                        directory.display()
+                    ),
+                    _ => f.write_str("change history_file, or set it to \"\" to keep no history"),
+                }
+            }
             Self::Thread(_) => f.write_str("cannot start the journal's thread"),
             Self::Ended => f.write_str("cannot change the journal: it has ended"),
         }
@@ -94,9 +106,7 @@ impl std::fmt::Display for JournalError {
 impl std::error::Error for JournalError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Target(error) => error.source(),
-            Self::History(error) => error.source(),
-            Self::Thread(error) => Some(error),
+            Self::Target(error) | Self::History(_, error) | Self::Thread(error) => Some(error),
             Self::Ended => None,
         }
     }
@@ -118,10 +128,8 @@ enum Item {
 
 /// New settings, with their files opened, so that the caller gets the errors.
 struct Reconfiguration {
+    settings: Settings,
     sink: Box<dyn Sink>,
-    level: log::LevelFilter,
-    format: LogFormat,
-    resolve: bool,
     /// `None`: unchanged.
     history: Option<Option<History>>,
 }
@@ -133,7 +141,7 @@ struct Shared {
     reconfigurations: Mutex<Vec<Reconfiguration>>,
     settings: Mutex<Settings>,
     stop: AtomicBool,
-    ended: Mutex<Option<Receiver<()>>>,
+    ended: Mutex<Receiver<()>>,
     /// Items that found the queue full and are not reported yet.
     lost: AtomicU64,
     ever_lost: AtomicU64,
@@ -157,17 +165,24 @@ pub struct Stats {
     pub history_failing: bool,
 }
 
-/// Namespace of the functions that start the journal.
-#[derive(Debug, Clone, Copy)]
-pub struct Journal;
+fn open_history(settings: &Settings) -> Result<Option<History>, JournalError> {
+    settings.history_file.as_deref().map(History::open).transpose()
+}
 
-impl Journal {
+/// A handle to the journal; clones share it.
+#[derive(Clone)]
+pub struct JournalHandle {
+    shared: Arc<Shared>,
+    sender: SyncSender<Item>,
+}
+
+impl JournalHandle {
     /// Opens the log's target and the history file, starts the thread, and connects the `log`
     /// crate's macros to it.
     ///
     /// # Errors
     /// One of these cannot be opened, or the thread cannot be started.
-    pub fn start(settings: Settings) -> Result<JournalHandle, JournalError> {
+    pub fn start(settings: Settings) -> Result<Self, JournalError> {
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
         let level = settings.log.level;
         let journal = Self::start_with(settings, sink)?;
@@ -177,23 +192,20 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Like [`Journal::start`], but writes to `sink` and leaves the `log` crate's macros alone.
+    /// Like [`JournalHandle::start`], but writes to `sink` and leaves the `log` crate's macros
+    /// alone.
     ///
     /// # Errors
     /// The history file cannot be opened, or the thread cannot be started.
-    pub fn start_with(
-        settings: Settings,
-        sink: Box<dyn Sink>,
-    ) -> Result<JournalHandle, JournalError> {
-        let history = open_history(settings.history_file.as_ref())?;
+    pub fn start_with(settings: Settings, sink: Box<dyn Sink>) -> Result<Self, JournalError> {
+        let history = open_history(&settings)?;
         let (sender, items) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
-        let (level, format, resolve) = (settings.log.level, settings.log.format, settings.resolve);
         let shared = Arc::new(Shared {
             reconfigurations: Mutex::default(),
-            settings: Mutex::new(settings),
+            settings: Mutex::new(settings.clone()),
             stop: AtomicBool::new(false),
-            ended: Mutex::new(Some(ended)),
+            ended: Mutex::new(ended),
             lost: AtomicU64::new(0),
             ever_lost: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
@@ -205,10 +217,8 @@ impl Journal {
         let writer = Writer {
             shared: Arc::clone(&shared),
             items,
+            settings,
             sink,
-            level,
-            format,
-            resolve,
             waiting: NameQueue::default(),
             history,
             limiter: Limiter::default(),
@@ -223,28 +233,9 @@ impl Journal {
             .name("journal".to_owned())
             .spawn(run)
             .map_err(JournalError::Thread)?;
-        Ok(JournalHandle { shared, sender })
+        Ok(Self { shared, sender })
     }
-}
 
-fn open_history(path: Option<&PathBuf>) -> Result<Option<History>, JournalError> {
-    path.map(|path| History::open(path)).transpose().map_err(JournalError::History)
-}
-
-/// A handle to the journal; clones share it.
-#[derive(Clone)]
-pub struct JournalHandle {
-    shared: Arc<Shared>,
-    sender: SyncSender<Item>,
-}
-
-impl std::fmt::Debug for JournalHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JournalHandle").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-impl JournalHandle {
     /// Sends an event to the journal, with the current time. Never waits: if the queue is full, the
     /// event is dropped and counted.
     pub fn notify(&self, notice: Notice) {
@@ -271,17 +262,12 @@ impl JournalHandle {
 
     /// Queues a `log` record of another module. Never waits.
     fn notify_message(&self, level: log::Level, module: &str, arguments: &std::fmt::Arguments<'_>) {
-        let mut text = arguments.to_string();
-        let mut end = MESSAGE_MAX.min(text.len());
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
+        let text = arguments.to_string();
         self.push(Item::Message {
             at: Timestamp::now(),
             level,
             module: module.into(),
-            text: text.into(),
+            text: format::first_bytes(&text, MESSAGE_MAX).into(),
         });
     }
 
@@ -303,18 +289,9 @@ impl JournalHandle {
             return Ok(());
         }
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
-        let history = if current.history_file == settings.history_file {
-            None
-        } else {
-            Some(open_history(settings.history_file.as_ref())?)
-        };
-        let change = Reconfiguration {
-            sink,
-            level: settings.log.level,
-            format: settings.log.format,
-            resolve: settings.resolve,
-            history,
-        };
+        let is_same_file = current.history_file == settings.history_file;
+        let history = if is_same_file { None } else { Some(open_history(&settings)?) };
+        let change = Reconfiguration { settings: settings.clone(), sink, history };
         self.shared.reconfigurations.lock().map_err(|_| JournalError::Ended)?.push(change);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);
@@ -346,16 +323,16 @@ impl JournalHandle {
     }
 
     /// Ends the thread after it has written all queued items; `false` if it took longer than
-    /// `deadline` (its target hangs) or was stopped before.
+    /// `deadline` (its target hangs).
     pub fn stop(&self, deadline: Duration) -> bool {
         global::disconnect(self);
         self.shared.stop.store(true, Ordering::Release);
         let _ = self.sender.try_send(Item::Wake);
-        let Some(ended) = self.shared.ended.lock().ok().and_then(|mut ended| ended.take()) else {
-            return false;
-        };
         // The thread drops its end of this channel when it ends.
-        matches!(ended.recv_timeout(deadline), Err(std::sync::mpsc::RecvTimeoutError::Disconnected))
+        self.shared
+            .ended
+            .lock()
+            .is_ok_and(|ended| ended.recv_timeout(deadline) == Err(RecvTimeoutError::Disconnected))
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -374,10 +351,8 @@ impl Subscriber {
     fn offer(&self, line: &Arc<str>) -> bool {
         match self.sender.try_send(Arc::clone(line)) {
             Ok(()) => {}
-            Err(std::sync::mpsc::TrySendError::Full(_)) => {
-                self.missed.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => return false,
+            Err(TrySendError::Full(_)) => drop(self.missed.fetch_add(1, Ordering::Relaxed)),
+            Err(TrySendError::Disconnected(_)) => return false,
         }
         if let Some(waker) = &self.waker {
             waker.wake();
@@ -400,15 +375,9 @@ impl Subscription {
     /// The journal has ended.
     pub fn try_next(&self) -> Result<Option<Arc<str>>, JournalError> {
         match self.receiver.try_recv() {
-            Ok(line) => Ok(Some(line)),
-            Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(JournalError::Ended),
+            line => Ok(line.ok()),
         }
-    }
-
-    /// Waits for the next line; `None` after `timeout` or when the journal has ended.
-    pub fn next_within(&self, timeout: Duration) -> Option<Arc<str>> {
-        self.receiver.recv_timeout(timeout).ok()
     }
 
     /// Lines that did not fit since the last call.

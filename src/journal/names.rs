@@ -5,7 +5,6 @@
 //! RFC 1123 2.1).
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -69,23 +68,6 @@ impl HostName {
     }
 }
 
-impl fmt::Display for HostName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What to do about the name of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    /// Start a lookup.
-    Ask,
-    /// A lookup is running: wait for it until then.
-    Wait(MonoTime),
-    /// Do not wait: a lookup has timed out, or too many are running.
-    Nothing,
-}
-
 /// Items in the order of their arrival, some of which wait for a name.
 #[derive(Debug)]
 pub struct NameQueue<T> {
@@ -114,28 +96,30 @@ impl<T> NameQueue<T> {
         self.waiting.is_empty()
     }
 
-    /// Decides about the name of `host`.
-    pub fn want(&mut self, host: IpAddr, now: MonoTime) -> Want {
+    /// Until when an item waits for the name of `host`; `None`: it does not wait, because a lookup
+    /// has timed out, too many are running, or none could be started. `ask` starts a lookup; it
+    /// returns whether there will be an answer.
+    pub fn wait_for(
+        &mut self,
+        host: IpAddr,
+        now: MonoTime,
+        ask: impl FnOnce() -> bool,
+    ) -> Option<MonoTime> {
         if let Some(asked) = self.asked.get(&host) {
             let waited = now.since(*asked);
-            if waited < ANSWER_TIMEOUT {
-                return Want::Wait(asked.after(ANSWER_TIMEOUT));
-            }
             if waited < LOOKUP_TIMEOUT {
-                return Want::Nothing;
+                return (waited < ANSWER_TIMEOUT).then(|| asked.after(ANSWER_TIMEOUT));
             }
             self.asked.remove(&host);
         }
         if self.asked.len() >= ASKED_MAX {
             self.asked.retain(|_, asked| now.since(*asked) < LOOKUP_TIMEOUT);
         }
-        if self.asked.len() < ASKED_MAX { Want::Ask } else { Want::Nothing }
-    }
-
-    /// Notes that a lookup was started; returns until when its answer is waited for.
-    pub fn asked(&mut self, host: IpAddr, now: MonoTime) -> MonoTime {
+        if self.asked.len() >= ASKED_MAX || !ask() {
+            return None;
+        }
         self.asked.insert(host, now);
-        now.after(ANSWER_TIMEOUT)
+        Some(now.after(ANSWER_TIMEOUT))
     }
 
     /// Appends an item, which waits for `host`'s name until then, or only for its turn.
@@ -186,6 +170,21 @@ mod tests {
 
     fn address(n: u32) -> IpAddr {
         IpAddr::V4(std::net::Ipv4Addr::from(n))
+    }
+
+    fn asked_again() -> bool {
+        panic!("a lookup is running or too many are")
+    }
+
+    /// Whether a lookup would be started.
+    fn asks(waiting: &mut NameQueue<usize>, host: IpAddr, millis: u64) -> bool {
+        let mut asked = false;
+        let ask = || {
+            asked = true;
+            false
+        };
+        assert_eq!(waiting.wait_for(host, at(millis), ask), None);
+        asked
     }
 
     #[test]
@@ -268,15 +267,13 @@ mod tests {
                 let host = address(host);
                 match what {
                     0 | 1 => {
-                        let wait = match waiting.want(host, at(now)) {
-                            Want::Ask => {
-                                prop_assert!(open.insert(host) || now > 30_000, "asked twice");
-                                Some((host, waiting.asked(host, at(now))))
-                            }
-                            Want::Wait(until) => Some((host, until)),
-                            Want::Nothing => None,
-                        };
-                        waiting.push((told.len(), now), wait);
+                        let mut once = true;
+                        let until = waiting.wait_for(host, at(now), || {
+                            once = open.insert(host) || now > 30_000;
+                            true
+                        });
+                        prop_assert!(once, "asked twice");
+                        waiting.push((told.len(), now), until.map(|until| (host, until)));
                         told.push(now);
                     }
                     2 => {
@@ -302,10 +299,9 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_once_for_all_that_wait() {
         let mut waiting = NameQueue::default();
-        assert_eq!(waiting.want(HOST, at(0)), Want::Ask);
-        let until = waiting.asked(HOST, at(0));
+        let until = waiting.wait_for(HOST, at(0), || true).unwrap();
         waiting.push(1, Some((HOST, until)));
-        assert_eq!(waiting.want(HOST, at(500)), Want::Wait(until));
+        assert_eq!(waiting.wait_for(HOST, at(500), asked_again), Some(until));
         waiting.push(2, Some((HOST, until)));
         waiting.push(3, None);
         assert_eq!(waiting.next(at(1999)), None);
@@ -315,9 +311,8 @@ mod tests {
         assert_eq!(waiting.next(at(1999)), Some((1, name.clone())));
         assert_eq!(waiting.next(at(1999)), Some((2, name)));
         assert_eq!(waiting.next(at(1999)), Some((3, None)));
-        assert_eq!(
-            waiting.want(HOST, at(1999)),
-            Want::Ask,
+        assert!(
+            asks(&mut waiting, HOST, 1999),
             "names change: the asker's cache knows for how long one is good"
         );
     }
@@ -325,29 +320,23 @@ mod tests {
     #[test]
     fn a_missing_answer_delays_no_further_items() {
         let mut waiting = NameQueue::default();
-        let until = waiting.asked(HOST, at(0));
+        let until = waiting.wait_for(HOST, at(0), || true).unwrap();
         waiting.push(1, Some((HOST, until)));
         assert_eq!(waiting.next(at(2000)), Some((1, None)));
-        assert_eq!(waiting.want(HOST, at(2000)), Want::Nothing);
-        assert_eq!(waiting.want(HOST, at(30_000)), Want::Ask);
+        assert_eq!(waiting.wait_for(HOST, at(2000), asked_again), None);
+        assert!(asks(&mut waiting, HOST, 30_000));
     }
 
     #[test]
     fn queue_and_lookups_are_bounded_and_the_oldest_goes_first() {
         let mut waiting = NameQueue::default();
         for n in 0..2000 {
-            if waiting.want(address(n), at(0)) == Want::Ask {
-                waiting.asked(address(n), at(0));
-            }
+            waiting.wait_for(address(n), at(0), || true);
         }
         assert_eq!(waiting.asked.len(), ASKED_MAX);
-        assert_eq!(waiting.want(address(1), at(0)), Want::Wait(at(2000)));
-        assert_eq!(waiting.want(address(1999), at(0)), Want::Nothing);
-        assert_eq!(
-            waiting.want(address(1999), at(30_000)),
-            Want::Ask,
-            "what was forgotten makes room"
-        );
+        assert_eq!(waiting.wait_for(address(1), at(0), asked_again), Some(at(2000)));
+        assert_eq!(waiting.wait_for(address(1999), at(0), asked_again), None);
+        assert!(asks(&mut waiting, address(1999), 30_000), "what was forgotten makes room");
         for n in 0..=WAITING_MAX {
             waiting.push(n, Some((HOST, at(2000))));
         }

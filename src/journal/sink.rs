@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use log::{Level, Log, Record};
 use rustix::event::{PollFd, PollFlags};
+use systemd_journal_logger::JournalLog;
 
 use crate::config::{self, Facility, LogFormat, LogTarget};
 use crate::sys::poll;
@@ -35,36 +36,20 @@ pub trait Sink: Send {
     fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()>;
 }
 
-/// Why a target cannot be opened.
-#[derive(Debug)]
-pub struct SinkError(io::Error);
-
-impl std::fmt::Display for SinkError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cannot reach systemd's journal at /run/systemd/journal/socket: set log.target to auto, stderr or syslog")
-    }
-}
-
-impl std::error::Error for SinkError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
-    }
-}
-
 /// Opens the configured target. `auto` is the journal when standard error leads there
 /// (JOURNAL_STREAM, systemd.exec(5)), else standard error.
 ///
 /// # Errors
 /// `journal` is configured by name and cannot be reached.
-pub fn open(log: &config::Log) -> Result<Box<dyn Sink>, SinkError> {
+pub fn open(log: &config::Log) -> io::Result<Box<dyn Sink>> {
     let connected = systemd_journal_logger::connected_to_journal();
     Ok(match log.target {
-        LogTarget::Auto if connected => match Journald::new() {
+        LogTarget::Auto if connected => match journald() {
             Ok(journal) => Box::new(journal),
-            Err(_) => Box::new(Stderr::new(log.format, connected)),
+            Err(_) => Box::new(stderr(log.format, connected)),
         },
-        LogTarget::Auto | LogTarget::Stderr => Box::new(Stderr::new(log.format, connected)),
-        LogTarget::Journal => Box::new(Journald::new().map_err(SinkError)?),
+        LogTarget::Auto | LogTarget::Stderr => Box::new(stderr(log.format, connected)),
+        LogTarget::Journal => Box::new(journald()?),
         LogTarget::Syslog => {
             let mut syslog = Syslog::new(PathBuf::from(DEV_LOG), log.facility);
             // syslog may start later, and the daemon does not wait for it. Until then only this
@@ -96,51 +81,39 @@ fn record<T>(level: Level, module: &str, text: &str, with: impl FnOnce(&Record<'
 }
 
 /// Standard error: with local time on a terminal or in a file, with sd-daemon(3)'s level prefix
-/// under systemd.
-pub struct Stderr(env_logger::Logger);
-
-impl Stderr {
-    /// `systemd`: standard error leads to the journal, which adds the time.
-    pub fn new(format: LogFormat, systemd: bool) -> Self {
-        let mut builder = env_logger::Builder::new();
-        builder.filter_level(log::LevelFilter::Trace).target(env_logger::Target::Stderr).format(
-            move |out, record| {
-                if systemd {
-                    write!(out, "<{}>", severity(record.level()))?;
-                } else if format != LogFormat::Json {
-                    // A JSON object contains its time.
-                    write!(out, "{} ", jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S"))?;
-                }
-                writeln!(out, "{}", record.args())
-            },
-        );
-        Self(builder.build())
-    }
+/// under systemd. `systemd`: it leads to the journal, which adds the time.
+fn stderr(format: LogFormat, systemd: bool) -> env_logger::Logger {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(log::LevelFilter::Trace).target(env_logger::Target::Stderr).format(
+        move |out, record| {
+            if systemd {
+                write!(out, "<{}>", severity(record.level()))?;
+            } else if format != LogFormat::Json {
+                // A JSON object contains its time.
+                write!(out, "{} ", jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S"))?;
+            }
+            writeln!(out, "{}", record.args())
+        },
+    );
+    builder.build()
 }
 
-impl Sink for Stderr {
+impl Sink for env_logger::Logger {
     fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
         // The logger ignores errors: if standard error is closed, there is no place to report them.
-        record(level, module, text, |record| self.0.log(record));
+        record(level, module, text, |record| self.log(record));
         Ok(())
     }
 }
 
 /// systemd's journal, by its own protocol.
-struct Journald(systemd_journal_logger::JournalLog);
-
-impl Journald {
-    fn new() -> io::Result<Self> {
-        Ok(Self(
-            systemd_journal_logger::JournalLog::new()?
-                .with_syslog_identifier(IDENTIFIER.to_owned()),
-        ))
-    }
+fn journald() -> io::Result<JournalLog> {
+    Ok(JournalLog::new()?.with_syslog_identifier(IDENTIFIER.to_owned()))
 }
 
-impl Sink for Journald {
+impl Sink for JournalLog {
     fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
-        record(level, module, text, |record| self.0.journal_send(record))
+        record(level, module, text, |record| self.journal_send(record))
     }
 }
 
@@ -173,19 +146,19 @@ impl Syslog {
     }
 
     fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        let is_full = |sent: &io::Result<usize>| {
+            sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
         let unresponsive = self.unresponsive;
         let socket = self.connect()?;
         let mut sent = socket.send(line);
-        if !unresponsive
-            && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        {
+        if !unresponsive && is_full(&sent) {
             let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
             // The second attempt shows the result.
             let _ = poll::wait(&mut fds, Some(SYSLOG_TIMEOUT));
             sent = socket.send(line);
         }
-        self.unresponsive =
-            sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.unresponsive = is_full(&sent);
         sent.map(drop)
     }
 }

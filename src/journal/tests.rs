@@ -10,6 +10,7 @@ use super::format::samples::{blocked, scan};
 use super::names::WAITING_MAX;
 use super::sink::Sink;
 use super::*;
+use crate::config::LogFormat;
 use crate::probe::{ScanKind, Transport};
 
 #[derive(Clone, Default)]
@@ -50,6 +51,13 @@ fn settings() -> Settings {
     Settings { history_file: None, ..Settings::from(&Config::default()) }
 }
 
+impl Subscription {
+    /// Waits for the next line; `None` after `timeout` or when the journal has ended.
+    fn next_within(&self, timeout: Duration) -> Option<Arc<str>> {
+        self.receiver.recv_timeout(timeout).ok()
+    }
+}
+
 const LONG: Duration = Duration::from_secs(10);
 
 #[test]
@@ -57,7 +65,7 @@ fn queued_events_are_written_before_the_journal_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history");
     let lines = Lines::default();
-    let journal = Journal::start_with(
+    let journal = JournalHandle::start_with(
         Settings { history_file: Some(path.clone()), ..settings() },
         Box::new(lines.clone()),
     )
@@ -79,7 +87,7 @@ fn queued_events_are_written_before_the_journal_ends() {
 #[test]
 fn a_flood_of_events_gives_few_lines_and_the_count_of_the_rest() {
     let lines = Lines::default();
-    let journal = Journal::start_with(settings(), Box::new(lines.clone())).unwrap();
+    let journal = JournalHandle::start_with(settings(), Box::new(lines.clone())).unwrap();
     let flood = QUEUE as u64;
     for _ in 0..flood {
         journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
@@ -102,7 +110,7 @@ fn a_hanging_target_delays_no_caller_and_losses_are_reported() {
     let (hold, lines) = (Arc::new(Mutex::new(())), Lines::default());
     let held = hold.lock().unwrap();
     let journal =
-        Journal::start_with(settings(), Box::new(Hanging(Arc::clone(&hold), lines.clone())))
+        JournalHandle::start_with(settings(), Box::new(Hanging(Arc::clone(&hold), lines.clone())))
             .unwrap();
     let begun = Instant::now();
     for _ in 0..QUEUE + 1000 {
@@ -126,7 +134,7 @@ fn a_hanging_target_delays_no_caller_and_losses_are_reported() {
 
 #[test]
 fn a_target_that_refuses_is_counted() {
-    let journal = Journal::start_with(settings(), Box::new(Refusing)).unwrap();
+    let journal = JournalHandle::start_with(settings(), Box::new(Refusing)).unwrap();
     journal.notify(Notice::Active);
     journal.notify(Notice::Active);
     assert!(journal.stop(LONG));
@@ -139,7 +147,7 @@ fn the_disk_of_the_history_may_be_full() {
     let path = directory.path().join("history");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let lines = Lines::default();
-    let journal = Journal::start_with(
+    let journal = JournalHandle::start_with(
         Settings { history_file: Some(path), ..settings() },
         Box::new(lines.clone()),
     )
@@ -157,7 +165,7 @@ fn the_disk_of_the_history_may_be_full() {
 
 #[test]
 fn subscribers_get_every_event_as_json_and_are_woken() {
-    let journal = Journal::start_with(settings(), Box::new(Lines::default())).unwrap();
+    let journal = JournalHandle::start_with(settings(), Box::new(Lines::default())).unwrap();
     let waker = Arc::new(Waker::new().unwrap());
     let subscription = journal.subscribe(Some(Arc::clone(&waker)));
     journal.notify(blocked("10.77.1.1", 1, false));
@@ -178,11 +186,11 @@ fn subscribers_get_every_event_as_json_and_are_woken() {
 fn a_missing_directory_of_the_history_stops_the_start() {
     let missing = Settings { history_file: Some("/no/such/place/history".into()), ..settings() };
     assert!(matches!(
-        Journal::start_with(missing.clone(), Box::new(Lines::default())),
-        Err(JournalError::History(_))
+        JournalHandle::start_with(missing.clone(), Box::new(Lines::default())),
+        Err(JournalError::History(..))
     ));
-    let journal = Journal::start_with(settings(), Box::new(Lines::default())).unwrap();
-    assert!(matches!(journal.reconfigure(missing), Err(JournalError::History(_))));
+    let journal = JournalHandle::start_with(settings(), Box::new(Lines::default())).unwrap();
+    assert!(matches!(journal.reconfigure(missing), Err(JournalError::History(..))));
     assert!(journal.stop(LONG));
 }
 
@@ -191,7 +199,7 @@ fn new_settings_change_history_file() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (directory.path().join("one"), directory.path().join("two"));
     let lines = Lines::default();
-    let journal = Journal::start_with(
+    let journal = JournalHandle::start_with(
         Settings { history_file: Some(one.clone()), ..settings() },
         Box::new(lines.clone()),
     )
@@ -215,7 +223,7 @@ fn new_settings_change_history_file() {
 #[test]
 fn log_records_go_to_the_journal_once() {
     let lines = Lines::default();
-    let journal = Journal::start_with(settings(), Box::new(lines.clone())).unwrap();
+    let journal = JournalHandle::start_with(settings(), Box::new(lines.clone())).unwrap();
     install();
     global::connect(journal.clone());
     log::warn!("from a module\nof ours");
@@ -262,7 +270,7 @@ fn a_name_is_looked_up_once_for_log_history_and_watchers() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history");
     let (lines, asked) = (Lines::default(), Asked::default());
-    let journal = Journal::start_with(
+    let journal = JournalHandle::start_with(
         Settings { history_file: Some(path.clone()), ..resolving() },
         Box::new(lines.clone()),
     )
@@ -311,7 +319,7 @@ fn a_name_is_looked_up_once_for_log_history_and_watchers() {
 #[test]
 fn events_wait_for_a_name_until_the_timeout() {
     let (lines, asked) = (Lines::default(), Asked::default());
-    let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
+    let journal = JournalHandle::start_with(resolving(), Box::new(lines.clone())).unwrap();
     asked.attach(&journal, None);
     journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     let deadline = Instant::now() + LONG;
@@ -327,7 +335,7 @@ fn events_wait_for_a_name_until_the_timeout() {
 fn waiting_events_are_written_at_the_end_and_before_new_settings() {
     for change in [false, true] {
         let (lines, asked) = (Lines::default(), Asked::default());
-        let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
+        let journal = JournalHandle::start_with(resolving(), Box::new(lines.clone())).unwrap();
         let watch = journal.subscribe(None);
         asked.attach(&journal, None);
         journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
@@ -349,7 +357,7 @@ fn waiting_events_are_written_at_the_end_and_before_new_settings() {
 fn no_event_waits_without_resolve_or_resolver() {
     for (settings, taken) in [(settings(), true), (resolving(), false)] {
         let (lines, asked) = (Lines::default(), Asked::default());
-        let journal = Journal::start_with(settings, Box::new(lines.clone())).unwrap();
+        let journal = JournalHandle::start_with(settings, Box::new(lines.clone())).unwrap();
         let watch = journal.subscribe(None);
         let count = asked.clone();
         journal.resolve_through(Box::new(move |address| {
@@ -368,7 +376,7 @@ fn no_event_waits_without_resolve_or_resolver() {
 #[test]
 fn a_name_with_odd_bytes_is_never_written() {
     let (lines, asked) = (Lines::default(), Asked::default());
-    let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
+    let journal = JournalHandle::start_with(resolving(), Box::new(lines.clone())).unwrap();
     asked.attach(&journal, Some("evil\x1b[2J/10.0.0.1 Port: 1 TCP Blocked\n"));
     journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     let deadline = Instant::now() + LONG;
@@ -387,7 +395,7 @@ fn a_name_with_odd_bytes_is_never_written() {
 fn a_flood_of_scans_causes_bounded_lookups_and_waiting_events() {
     for watched in [false, true] {
         let (lines, asked) = (Lines::default(), Asked::default());
-        let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
+        let journal = JournalHandle::start_with(resolving(), Box::new(lines.clone())).unwrap();
         let watch = watched.then(|| journal.subscribe(None));
         asked.attach(&journal, None);
         let flood = WAITING_MAX as u32 + 500;
@@ -421,7 +429,7 @@ fn a_flood_of_scans_causes_bounded_lookups_and_waiting_events() {
 #[test]
 fn a_name_that_was_found_before_the_end_is_written() {
     let (lines, asked) = (Lines::default(), Asked::default());
-    let journal = Journal::start_with(resolving(), Box::new(lines.clone())).unwrap();
+    let journal = JournalHandle::start_with(resolving(), Box::new(lines.clone())).unwrap();
     asked.attach(&journal, None);
     journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
     while asked.all().is_empty() {
@@ -450,7 +458,7 @@ fn classic_lines_reach_syslog_as_daemon_notice_and_the_other_formats_keep_their_
     ] {
         let mut settings = settings();
         settings.log.format = format;
-        let journal = Journal::start_with(
+        let journal = JournalHandle::start_with(
             settings,
             Box::new(sink::Syslog::new(path.clone(), config::Facility::Daemon)),
         )

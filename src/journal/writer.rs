@@ -14,10 +14,9 @@ use log::Level;
 use super::format::{self, Line};
 use super::history::{DiskState, History};
 use super::limit::{Class, Limiter};
-use super::names::{HostName, NameQueue, Want};
+use super::names::{HostName, NameQueue};
 use super::sink::Sink;
-use super::{Event, Item, Notice, Reconfiguration, Shared};
-use crate::config::LogFormat;
+use super::{Event, Item, Notice, Reconfiguration, Settings, Shared};
 use crate::sys::clock;
 use crate::time::MonoTime;
 
@@ -27,10 +26,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) items: Receiver<Item>,
+    pub(super) settings: Settings,
     pub(super) sink: Box<dyn Sink>,
-    pub(super) level: log::LevelFilter,
-    pub(super) format: LogFormat,
-    pub(super) resolve: bool,
     /// Admitted items that wait for a name or for their turn.
     pub(super) waiting: NameQueue<Pending>,
     pub(super) history: Option<History>,
@@ -56,15 +53,6 @@ pub(super) enum Pending {
     },
 }
 
-impl Pending {
-    fn named(mut self, name: Option<HostName>) -> Self {
-        if let Self::Event { event, .. } = &mut self {
-            event.name = name;
-        }
-        self
-    }
-}
-
 pub(super) fn now() -> MonoTime {
     MonoTime::at(clock::boottime())
 }
@@ -77,22 +65,13 @@ impl Writer {
             if stopping {
                 // The caller of `stop` does not wait for names; answers that are queued already are
                 // used.
-                self.resolve = false;
+                self.settings.resolve = false;
             }
-            let item = match self.next_due() {
-                _ if stopping => match self.items.try_recv() {
-                    Ok(item) => item,
-                    Err(_) => break,
-                },
-                Some(wait) => match self.items.recv_timeout(wait) {
-                    Ok(item) => item,
-                    Err(RecvTimeoutError::Timeout) => Item::Wake,
-                    Err(RecvTimeoutError::Disconnected) => break,
-                },
-                None => match self.items.recv() {
-                    Ok(item) => item,
-                    Err(_) => break,
-                },
+            let wait = if stopping { Some(Duration::ZERO) } else { self.next_due() };
+            let item = match self.items.recv_timeout(wait.unwrap_or(Duration::MAX)) {
+                Ok(item) => item,
+                Err(RecvTimeoutError::Timeout) if !stopping => Item::Wake,
+                Err(_) => break,
             };
             self.on_item(item);
             self.on_time(now());
@@ -109,17 +88,15 @@ impl Writer {
             .map(|mut changes| std::mem::take(&mut *changes))
             .unwrap_or_default();
         for change in changes {
-            let Reconfiguration { sink, level, format, resolve, history } = change;
+            let Reconfiguration { settings, sink, history } = change;
             // Items that were admitted under the old settings are written with them.
             self.write_waiting();
-            self.resolve = resolve;
+            self.settings = settings;
             self.sink = sink;
-            self.level = level;
-            self.format = format;
             if let Some(history) = history {
                 // Lines that wait for a failing disk go to the old file or are lost: they must not
                 // move to another file.
-                if let Some(DiskState::Failing(text)) =
+                if let Some((Level::Error, text)) =
                     self.history.as_mut().and_then(|old| old.flush(now()))
                 {
                     self.write(Level::Error, &text);
@@ -155,8 +132,9 @@ impl Writer {
         match item {
             Item::Event(event) => self.on_event(event),
             Item::Message { at, level, module, text } => {
-                if level <= self.level && self.limiter.admit(Class::Message, 1, now()) {
-                    let line = format::message(at, level, &module, &text, self.format);
+                if level <= self.settings.log.level && self.limiter.admit(Class::Message, 1, now())
+                {
+                    let line = format::message(at, level, &module, &text, self.settings.log.format);
                     self.enqueue(Pending::Line { line, module }, None);
                 }
             }
@@ -172,11 +150,7 @@ impl Writer {
         let to_history = self.history.is_some()
             && format::history(&event, &TimeZone::system()).is_some()
             && self.limiter.admit(Class::History, 1, now);
-        let count = format::lines(&event, self.format)
-            .into_iter()
-            .filter(|line| line.level <= self.level)
-            .count();
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.lines(&event).count()).unwrap_or(u32::MAX);
         let to_log = count > 0
             && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));
         let watched =
@@ -196,38 +170,33 @@ impl Writer {
         watched: bool,
         now: MonoTime,
     ) -> Option<(IpAddr, MonoTime)> {
-        if !self.resolve {
+        if !self.settings.resolve {
             return None;
         }
-        let host = format::host_to_name(event, self.format, watched)?;
-        match self.waiting.want(host, now) {
-            Want::Wait(until) => Some((host, until)),
-            Want::Ask if written || self.limiter.admit_name(now) => {
-                let taken = self
-                    .shared
-                    .ask
-                    .lock()
-                    .is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)));
-                taken.then(|| (host, self.waiting.asked(host, now)))
-            }
-            Want::Ask | Want::Nothing => None,
-        }
+        let host = format::host_to_name(event, self.settings.log.format, watched)?;
+        let (limiter, shared) = (&mut self.limiter, &self.shared);
+        let ask = || {
+            (written || limiter.admit_name(now))
+                && shared.ask.lock().is_ok_and(|ask| ask.as_ref().is_some_and(|ask| ask(host)))
+        };
+        Some((host, self.waiting.wait_for(host, now, ask)?))
     }
 
     /// Writes an item after all items that came before it.
     fn enqueue(&mut self, item: Pending, host: Option<(IpAddr, MonoTime)>) {
         if host.is_none() && self.waiting.is_empty() {
-            self.write_item(item);
+            self.write_item(item, None);
         } else {
             self.waiting.push(item, host);
         }
     }
 
-    fn write_item(&mut self, item: Pending) {
-        let (event, to_history, to_log) = match item {
+    fn write_item(&mut self, item: Pending, name: Option<HostName>) {
+        let (mut event, to_history, to_log) = match item {
             Pending::Event { event, to_history, to_log } => (event, to_history, to_log),
             Pending::Line { line, module } => return self.put(line.priority, &module, &line.text),
         };
+        event.name = name;
         self.publish(&event);
         if to_history
             && let Some(history) = &mut self.history
@@ -237,29 +206,32 @@ impl Writer {
             self.report(state);
         }
         if to_log {
-            let level = self.level;
-            for line in
-                format::lines(&event, self.format).into_iter().filter(|line| line.level <= level)
-            {
+            for line in self.lines(&event) {
                 self.put(line.priority, MODULE, &line.text);
             }
         }
     }
 
+    /// The lines of an event that the settings want in the log.
+    fn lines(&self, event: &Event) -> impl Iterator<Item = Line> + use<> {
+        let level = self.settings.log.level;
+        let lines = format::lines(event, self.settings.log.format);
+        lines.into_iter().filter(move |line| line.level <= level)
+    }
+
     /// Writes all waiting items, with the names found so far.
     fn write_waiting(&mut self) {
         while let Some((item, name)) = self.waiting.take() {
-            self.write_item(item.named(name));
+            self.write_item(item, name);
         }
     }
 
     fn on_time(&mut self, now: MonoTime) {
         while let Some((item, name)) = self.waiting.next(now) {
-            self.write_item(item.named(name));
+            self.write_item(item, name);
         }
-        if let Some((lines, within)) = self.limiter.next_held_back(now) {
-            self.on_held_back(lines, within);
-        }
+        let held = self.limiter.next_held_back(now);
+        self.on_held_back(held);
         if let Some(history) = &mut self.history
             && history.next_due(now) == Some(Duration::ZERO)
         {
@@ -283,38 +255,32 @@ impl Writer {
             return;
         }
         self.reported_at = Some(now);
-        self.write(
-            Level::Warn,
-            &format!(
-                "{} messages did not reach the log: it could not keep up, or refused them",
-                lost + unwritten
-            ),
+        let count = lost + unwritten;
+        let text = format!(
+            "{count} messages did not reach the log: it could not keep up, or refused them"
         );
+        self.write(Level::Warn, &text);
         if self.unwritten > 0 {
             // This line failed as well: keep the count for the next attempt.
-            self.unwritten = lost + unwritten;
+            self.unwritten = count;
         }
     }
 
-    fn on_held_back(&mut self, lines: u64, within: Duration) {
-        self.on_event(Box::new(Event {
-            at: Timestamp::now(),
-            notice: Notice::HeldBack { lines, within },
-            name: None,
-        }));
+    fn on_held_back(&mut self, held: Option<(u64, Duration)>) {
+        let Some((lines, within)) = held else { return };
+        let notice = Notice::HeldBack { lines, within };
+        self.on_event(Box::new(Event { at: Timestamp::now(), notice, name: None }));
     }
 
     fn report(&mut self, state: Option<DiskState>) {
-        match state {
-            Some(DiskState::Failing(text)) => self.write(Level::Error, &text),
-            Some(DiskState::Recovered(text)) => self.write(Level::Warn, &text),
-            None => {}
+        if let Some((level, text)) = state {
+            self.write(level, &text);
         }
     }
 
     /// Logs a message of the journal itself.
     fn write(&mut self, level: Level, text: &str) {
-        let line = format::message(Timestamp::now(), level, MODULE, text, self.format);
+        let line = format::message(Timestamp::now(), level, MODULE, text, self.settings.log.format);
         self.put(line.priority, MODULE, &line.text);
     }
 
@@ -337,15 +303,12 @@ impl Writer {
 
     fn end(&mut self) {
         let now = now();
-        self.resolve = false;
+        self.settings.resolve = false;
         self.write_waiting();
-        if let Some((lines, within)) = self.limiter.rest(now) {
-            self.on_held_back(lines, within);
-        }
-        if let Some(history) = &mut self.history {
-            let state = history.flush(now);
-            self.report(state);
-        }
+        let held = self.limiter.rest(now);
+        self.on_held_back(held);
+        let state = self.history.as_mut().and_then(|history| history.flush(now));
+        self.report(state);
         self.report_losses(now);
         if let Ok(mut subscribers) = self.shared.subscribers.lock() {
             subscribers.clear();

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::SyncSender;
 
+use jiff::Timestamp;
+
 use super::PacketThread;
 use super::command::{Command, Figures};
 use crate::engine::{self, MonoTime, Source};
@@ -90,11 +92,12 @@ impl PacketThread {
     /// What files show. A network that leaves something out is not among them: a file cannot say
     /// so.
     fn blocks_in_force(&self, now: MonoTime, most: usize) -> Vec<BlockInForce> {
+        let today = Timestamp::now();
         let shown = |block: engine::BlockView<'_>| BlockInForce {
             source: block.source,
             reason: block.reason.clone(),
             port: block.port,
-            age: now.since(block.since),
+            at: today.checked_sub(now.since(block.since)).unwrap_or(today),
         };
         self.enforcer
             .engine

@@ -8,135 +8,107 @@ use rusqlite::ErrorCode;
 
 /// Why the store cannot be opened or written.
 #[derive(Debug)]
-pub enum Error {
-    /// SQLite failed.
-    Sqlite {
-        /// The operation.
-        verb: &'static str,
-        /// The database.
-        path: PathBuf,
-        /// SQLite's error.
-        source: rusqlite::Error,
-    },
-    /// A file operation failed.
-    File {
-        /// The operation.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The file is not ours: a link, a directory, or a file of another user.
-    NotOurs {
-        /// The file.
-        path: PathBuf,
-        /// Its kind.
-        what: &'static str,
-    },
+pub struct Error {
+    /// The database, or another file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What is wrong with a file of the store.
+#[derive(Debug)]
+pub enum Fault {
+    /// SQLite failed in an operation, with its error.
+    Sqlite(&'static str, rusqlite::Error),
+    /// The system failed in an operation, with its error.
+    File(&'static str, io::Error),
+    /// The file is not ours, but of this kind: a link, a directory, or a file of another user.
+    NotOurs(&'static str),
     /// Another process has the database open.
-    InUse {
-        /// The database.
-        path: PathBuf,
-    },
-    /// A newer daemon has written the database.
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Its version.
-        version: i32,
-    },
+    InUse,
+    /// A newer daemon has written the database, in this version.
+    Newer(i32),
     /// The content of the database is invalid.
-    Damaged {
-        /// The database.
-        path: PathBuf,
-    },
+    Damaged,
+}
+
+impl Fault {
+    pub(super) fn of(self, path: &Path) -> Error {
+        Error { path: path.to_owned(), fault: self }
+    }
 }
 
 impl Error {
     pub(super) fn sqlite(verb: &'static str, path: &Path, source: rusqlite::Error) -> Self {
-        let path = path.to_owned();
-        match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
-            _ => Self::Sqlite { verb, path, source },
-        }
+        let fault = match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Fault::InUse,
+            _ => Fault::Sqlite(verb, source),
+        };
+        fault.of(path)
     }
 
     pub(super) fn file(verb: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::File { verb, path: path.to_owned(), source }
+        Fault::File(verb, source).of(path)
     }
 
     /// The content is damaged, not the disk or the system: a retry will not help, another file
     /// will.
     pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Damaged { .. } => true,
-            Self::Sqlite { source, .. } => {
-                matches!(
-                    source.sqlite_error_code(),
-                    Some(
-                        ErrorCode::DatabaseCorrupt
-                            | ErrorCode::NotADatabase
-                            | ErrorCode::SchemaChanged
-                    )
-                ) || is_schema(source)
-            }
+        match &self.fault {
+            Fault::Damaged => true,
+            Fault::Sqlite(_, source) => is_damage(source),
             _ => false,
         }
     }
 
-    /// The file belongs to another program or a newer version and must never be written.
+    /// The file belongs to another process, another program or a newer version: it must not be
+    /// written, and a retry will not help.
     pub fn is_others(&self) -> bool {
-        matches!(self, Self::Newer { .. } | Self::NotOurs { .. })
+        matches!(self.fault, Fault::InUse | Fault::Newer(_) | Fault::NotOurs(_))
     }
 }
 
-/// A table or column is missing (SQLITE_ERROR on preparing a statement): the tables do not match
-/// their version.
-fn is_schema(error: &rusqlite::Error) -> bool {
-    matches!(error, rusqlite::Error::SqlInputError { .. })
-        || matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.extended_code == rusqlite::ffi::SQLITE_ERROR)
-        || matches!(
-            error,
-            rusqlite::Error::InvalidColumnType(..)
-                | rusqlite::Error::QueryReturnedNoRows
-                | rusqlite::Error::Utf8Error(..)
-        )
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        InvalidColumnType, QueryReturnedNoRows, SqlInputError, SqliteFailure, Utf8Error,
+    };
+    match error {
+        // A table or column is missing (SQLITE_ERROR on preparing a statement): the tables do not
+        // match their version.
+        SqlInputError { .. } | InvalidColumnType(..) | QueryReturnedNoRows | Utf8Error(..) => true,
+        SqliteFailure(failure, _) => {
+            failure.extended_code == rusqlite::ffi::SQLITE_ERROR
+                || matches!(
+                    failure.code,
+                    ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SchemaChanged
+                )
+        }
+        _ => false,
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite { verb, path, .. } | Self::File { verb, path, .. } => {
-                write!(f, "cannot {verb} {}", path.display())
-            }
-            Self::NotOurs { path, what } => {
-                write!(f, "cannot use {}: it is {what}", path.display())
-            }
-            Self::InUse { path } => {
-                write!(f, "cannot use {}: another process has it open", path.display())
-            }
-            Self::Newer { path, version } => write!(
+        let path = self.path.display();
+        match &self.fault {
+            Fault::Sqlite(verb, _) | Fault::File(verb, _) => write!(f, "cannot {verb} {path}"),
+            Fault::NotOurs(what) => write!(f, "cannot use {path}: it is {what}"),
+            Fault::InUse => write!(f, "cannot use {path}: another process has it open"),
+            Fault::Newer(version) => write!(
                 f,
-                "cannot use {}: its version is {version}, a newer portsentry has written it",
-                path.display()
+                "cannot use {path}: its version is {version}, a newer portsentry has written it"
             ),
-            Self::Damaged { path } => {
-                write!(f, "cannot use {}: rows in it are damaged", path.display())
-            }
+            Fault::Damaged => write!(f, "cannot use {path}: rows in it are damaged"),
         }
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Sqlite { source, .. } => Some(source),
-            Self::File { source, .. } => Some(source),
-            Self::NotOurs { .. }
-            | Self::InUse { .. }
-            | Self::Newer { .. }
-            | Self::Damaged { .. } => None,
+        match &self.fault {
+            Fault::Sqlite(_, source) => Some(source),
+            Fault::File(_, source) => Some(source),
+            _ => None,
         }
     }
 }

@@ -42,10 +42,7 @@ impl Mark {
         if self.is_same_boot(later) {
             return moment;
         }
-        let ago = self.clock.since(moment).saturating_add(self.until(later));
-        MonoTime::from_millis(
-            later.clock.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
-        )
+        later.clock.before(self.clock.since(moment).saturating_add(self.until(later)))
     }
 
     /// Converts the end of a block from `since` to `end` to the clock of `later`; `None` when it is

@@ -27,8 +27,9 @@ use rusqlite::{Connection, Transaction};
 
 use crate::engine::{Evidence, MonoTime, OFFENDERS_MAX, Offender, Reason, Source};
 use crate::probe::Port;
+use rows::RowWriter;
 
-pub use self::error::Error;
+pub use self::error::{Error, Fault};
 pub use self::mark::Mark;
 #[doc(hidden)]
 pub use self::open::load;
@@ -113,15 +114,10 @@ impl Content {
     pub fn carried(mut self, now: &Mark) -> Self {
         let mark = self.mark.clone();
         self.blocks.retain_mut(|block| {
-            let left = block.expires.map(|end| mark.carry_end(block.since, end, now));
+            let end = block.expires.map(|end| mark.carry_end(block.since, end, now));
             block.since = mark.carry(block.since, now);
-            match left {
-                None => true,
-                Some(end) => {
-                    block.expires = end;
-                    end.is_some()
-                }
-            }
+            block.expires = end.flatten();
+            end != Some(None)
         });
         for offender in &mut self.offenders {
             offender.last = mark.carry(offender.last, now);
@@ -157,15 +153,6 @@ pub struct Database {
     path: PathBuf,
 }
 
-const PUT_BLOCK: &str = "INSERT OR REPLACE INTO blocks (subject, prefix, since, expires, port, reason, sum) VALUES (?, ?, ?, ?, ?, ?, ?)";
-const END_BLOCK: &str = "DELETE FROM blocks WHERE subject = ?";
-const PUT_EXEMPTION: &str = "INSERT INTO exemptions (subject, exempt, sum) VALUES (?, ?, ?)";
-const END_EXEMPTIONS: &str = "DELETE FROM exemptions WHERE subject = ?";
-const PUT_OFFENDER: &str =
-    "INSERT OR REPLACE INTO offenders (source, prefix, times, last, sum) VALUES (?, ?, ?, ?, ?)";
-const PUT_EVIDENCE: &str = "INSERT OR REPLACE INTO evidence (source, prefix, first, last, told, probes, ports, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-const FORGIVE: &str = "DELETE FROM evidence WHERE source = ?";
-
 impl Database {
     /// Path of the database.
     pub fn path(&self) -> &Path {
@@ -178,20 +165,8 @@ impl Database {
     /// SQLite failed; nothing was written.
     pub fn apply(&mut self, mark: &Mark, changes: &[Change]) -> Result<(), Error> {
         self.write(mark, |transaction| {
-            let mut blocks = rows::BlockWriter::new(transaction)?;
-            let mut put_offender = transaction.prepare(PUT_OFFENDER)?;
-            let mut put_evidence = transaction.prepare(PUT_EVIDENCE)?;
-            let mut forgive = transaction.prepare(FORGIVE)?;
-            for change in changes {
-                match change {
-                    Change::Block(block) => blocks.put(block)?,
-                    Change::Ended(source) => blocks.end(&source.to_string())?,
-                    Change::Offender(offender) => rows::put_offender(&mut put_offender, offender)?,
-                    Change::Evidence(evidence) => rows::put_evidence(&mut put_evidence, evidence)?,
-                    Change::Forgiven(source) => drop(forgive.execute([source.to_string()])?),
-                }
-            }
-            Ok(())
+            let mut writer = RowWriter::new(transaction)?;
+            changes.iter().try_for_each(|change| writer.write(change))
         })
     }
 
@@ -205,28 +180,34 @@ impl Database {
                 blocks.into_iter().map(|block| (block.source, block)).collect();
             let mut gone: Vec<String> = Vec::new();
             {
-                let mut exemptions = rows::exemptions(transaction)?.0;
+                let mut exemptions = Vec::new();
+                rows::read_into(
+                    &mut exemptions,
+                    transaction,
+                    rows::ALL_EXEMPTIONS,
+                    rows::exemption,
+                )?;
+                let mut exemptions = rows::by_block(exemptions);
                 let mut all = transaction.prepare(rows::ALL_BLOCKS)?;
                 let mut found = all.query([])?;
                 while let Some(row) = found.next()? {
-                    match rows::block(row)?
-                        .map(|block| rows::with_exemptions(block, &mut exemptions))
+                    let stored = rows::valid(row, rows::block)?
+                        .map(|block| rows::with_exemptions(block, &mut exemptions));
+                    match stored
+                        .as_ref()
+                        .and_then(|stored| Some((stored, wanted.get(&stored.source)?)))
                     {
-                        Some(block)
-                            if wanted
-                                .get(&block.source)
-                                .is_some_and(|wanted| is_same(&block, wanted)) =>
-                        {
-                            wanted.remove(&block.source);
+                        Some((stored, block)) if is_same(stored, block) => {
+                            wanted.remove(&stored.source);
                         }
-                        Some(block) if wanted.contains_key(&block.source) => {}
-                        _ => gone.extend(row.get::<_, Option<String>>(0).unwrap_or_default()),
+                        Some(_) => {}
+                        None => gone.extend(row.get::<_, Option<String>>(0).unwrap_or_default()),
                     }
                 }
             }
-            let mut blocks = rows::BlockWriter::new(transaction)?;
-            gone.iter().try_for_each(|name| blocks.end(name))?;
-            wanted.values().try_for_each(|block| blocks.put(block))
+            let mut writer = RowWriter::new(transaction)?;
+            gone.iter().try_for_each(|name| writer.end_block(name))?;
+            wanted.values().try_for_each(|block| writer.put_block(block))
         })
     }
 
@@ -261,13 +242,12 @@ impl Database {
         offenders: MonoTime,
     ) -> Result<(), Error> {
         self.write(mark, |transaction| {
-            transaction.prepare("DELETE FROM evidence WHERE last < ?")?.execute([rows::millis(evidence)])?;
-            transaction.prepare("DELETE FROM offenders WHERE last < ?")?.execute([rows::millis(offenders)])?;
-            for (table, key, most) in [("evidence", "source", EVIDENCE_MAX), ("offenders", "source", OFFENDERS_MAX)] {
+            for (table, from, most) in [("evidence", evidence, EVIDENCE_MAX), ("offenders", offenders, OFFENDERS_MAX)] {
+                transaction.execute(&format!("DELETE FROM {table} WHERE last < ?"), [rows::millis(from)])?;
                 let count: i64 = transaction.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
                 let excess = count.saturating_sub(i64::try_from(most).unwrap_or(i64::MAX));
                 if excess > 0 {
-                    let oldest = format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} ORDER BY last LIMIT ?)");
+                    let oldest = format!("DELETE FROM {table} WHERE source IN (SELECT source FROM {table} ORDER BY last LIMIT ?)");
                     transaction.execute(&oldest, [excess])?;
                 }
             }
@@ -345,15 +325,10 @@ fn write_all(transaction: &Transaction<'_>, content: &Content) -> rusqlite::Resu
     transaction.execute_batch(
         "DELETE FROM blocks; DELETE FROM exemptions; DELETE FROM offenders; DELETE FROM evidence",
     )?;
-    let mut blocks = rows::BlockWriter::new(transaction)?;
-    let mut put_offender = transaction.prepare(PUT_OFFENDER)?;
-    let mut put_evidence = transaction.prepare(PUT_EVIDENCE)?;
-    content.blocks.iter().try_for_each(|block| blocks.put(block))?;
-    content
-        .offenders
-        .iter()
-        .try_for_each(|offender| rows::put_offender(&mut put_offender, offender))?;
-    content.evidence.iter().try_for_each(|evidence| rows::put_evidence(&mut put_evidence, evidence))
+    let mut writer = RowWriter::new(transaction)?;
+    content.blocks.iter().try_for_each(|block| writer.put_block(block))?;
+    content.offenders.iter().try_for_each(|offender| writer.put_offender(offender))?;
+    content.evidence.iter().try_for_each(|evidence| writer.put_evidence(evidence))
 }
 
 /// Whether the stored row need not be rewritten.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::error::Fault;
 use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, rows};
 use crate::sys::files;
 use crate::time::MonoTime;
@@ -42,11 +43,6 @@ CREATE TABLE evidence (source TEXT PRIMARY KEY, prefix INTEGER NOT NULL, first I
     probes INTEGER NOT NULL, ports BLOB NOT NULL, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-const ALL_OFFENDERS: &str =
-    "SELECT source, prefix, times, last, sum FROM offenders ORDER BY last DESC";
-const ALL_EVIDENCE: &str =
-    "SELECT source, prefix, first, last, told, probes, ports, sum FROM evidence ORDER BY last DESC";
-
 /// The result of opening the store.
 #[derive(Debug)]
 pub struct Opened {
@@ -65,62 +61,52 @@ pub struct Opened {
 /// A store that cannot be written is still read, if that is possible without writing.
 pub fn open(directory: &Path, now: &Mark) -> Opened {
     let mut warnings = Vec::new();
-    let path = match std::fs::canonicalize(directory) {
-        // SQLite then follows no link at all; links on the way to the directory are the
-        // administrator's.
-        Ok(directory) => directory.join(FILE),
-        Err(source) => {
-            return Opened {
-                database: Err(Error::file("open", directory, source)),
-                content: None,
-                warnings,
-            };
-        }
+    // SQLite then follows no link at all; links on the way to the directory are the administrator's.
+    let (database, content) = match std::fs::canonicalize(directory) {
+        Ok(directory) => open_or_recreate(&directory.join(FILE), now, &mut warnings),
+        Err(source) => (Err(Error::file("open", directory, source)), None),
     };
+    Opened { database, content, warnings }
+}
+
+fn open_or_recreate(
+    path: &Path,
+    now: &Mark,
+    warnings: &mut Vec<String>,
+) -> (Result<Database, Error>, Option<Content>) {
     // The second round opens a new database.
     for _ in 0..2 {
-        match open_at(&path) {
-            Ok((database, content, whole)) if whole => {
-                return Opened { database: Ok(database), content: Some(content), warnings };
-            }
-            Ok((database, content, _)) => {
+        match open_at(path) {
+            Ok((database, content, true)) => return (Ok(database), Some(content)),
+            Ok((database, content, false)) => {
                 drop(database);
-                let rows = content.blocks.len();
-                match recreate(&path, now, &content) {
-                    Ok((database, aside)) => {
-                        warnings.push(format!(
-                            "{} is damaged; {rows} blocks in it were whole, the rest lies in {}",
-                            path.display(),
-                            aside.display()
-                        ));
-                        return Opened { database: Ok(database), content: Some(content), warnings };
-                    }
-                    Err(error) => {
-                        return Opened { database: Err(error), content: Some(content), warnings };
-                    }
-                }
-            }
-            Err(error) if error.is_damage() => match set_aside(&path, now) {
-                Ok(aside) => {
+                let database = recreate(path, now, &content).map(|(database, aside)| {
                     warnings.push(format!(
-                        "{} cannot be read ({}); it lies in {} now",
+                        "{} is damaged; {} blocks in it were whole, the rest lies in {}",
                         path.display(),
-                        cause_text(&error),
+                        content.blocks.len(),
                         aside.display()
                     ));
-                }
-                Err(error) => return Opened { database: Err(error), content: None, warnings },
-            },
-            Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => {
-                return Opened { database: Err(error), content: None, warnings };
+                    database
+                });
+                return (database, Some(content));
             }
+            Err(error) if error.is_damage() => match set_aside(path, now) {
+                Ok(aside) => warnings.push(format!(
+                    "{} cannot be read ({}); it lies in {} now",
+                    path.display(),
+                    cause_text(&error),
+                    aside.display()
+                )),
+                Err(error) => return (Err(error), None),
+            },
             Err(error) => {
-                let content = read_only(&path).ok();
-                return Opened { database: Err(error), content, warnings };
+                let content = if error.is_others() { None } else { read_only(path).ok() };
+                return (Err(error), content);
             }
         }
     }
-    Opened { database: Err(Error::Damaged { path }), content: None, warnings }
+    (Err(Fault::Damaged.of(path)), None)
 }
 
 fn cause_text(error: &Error) -> String {
@@ -129,17 +115,11 @@ fn cause_text(error: &Error) -> String {
 
 /// Opens or creates the database; the flag says whether every row was valid.
 fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
-    let header = match check_file(path)? {
-        // Before SQLite can write to the file: it does so even when it closes a file that was only
-        // read.
-        true => read_header(path)?,
-        false => {
-            create(path)?;
-            Header::Empty
-        }
-    };
+    check_or_create(path)?;
+    // Before SQLite can write to the file: it does so even when it closes a file that was only read.
+    let version = read_version(path)?;
     let mut database = Database { connection: connect(path)?, path: path.to_owned() };
-    if header == Header::Empty {
+    if version.is_none() {
         // Before there is a log, so that the file header has our id and version from the first byte
         // on.
         database.run("PRAGMA auto_vacuum = INCREMENTAL;")?;
@@ -151,21 +131,25 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
         make(&mut database.connection).map_err(|source| Error::sqlite("write", path, source))?;
     }
     database.run(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {LOG_KEPT};"))?;
-    let (content, whole) = load(&database.connection, path, header.version())?;
-    if header == (Header::Ours { version: 1 }) {
+    let (content, whole) = load(&database.connection, path, version.unwrap_or(VERSION))?;
+    if version == Some(1) {
         database.upgrade(&content)?;
     }
     Ok((database, content, whole))
 }
 
-/// Whether the file exists; an error if it cannot be ours.
-fn check_file(path: &Path) -> Result<bool, Error> {
+/// Creates the file if there is none; an error if it cannot be ours.
+fn check_or_create(path: &Path) -> Result<(), Error> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // O_EXCL follows no link (open(2)). SQLite gives its log the mode of the database.
+            let created = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
+            return created.map(drop).map_err(|source| Error::file("create", path, source));
+        }
         Err(source) => return Err(Error::file("open", path, source)),
     };
-    let not_ours = |what| Err(Error::NotOurs { path: path.to_owned(), what });
+    let not_ours = |what| Err(Fault::NotOurs(what).of(path));
     if !found.is_file() {
         return not_ours(if found.is_symlink() { "a symbolic link" } else { "no file" });
     }
@@ -179,18 +163,7 @@ fn check_file(path: &Path) -> Result<bool, Error> {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))
             .map_err(|source| Error::file("change the mode of", path, source))?;
     }
-    Ok(true)
-}
-
-fn create(path: &Path) -> Result<(), Error> {
-    // O_EXCL follows no link (open(2)). SQLite gives its log the mode of the database.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(MODE)
-        .open(path)
-        .map(drop)
-        .map_err(|source| Error::file("create", path, source))
+    Ok(())
 }
 
 fn connect(path: &Path) -> Result<Connection, Error> {
@@ -205,24 +178,9 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     open().map_err(|source| Error::sqlite("open", path, source))
 }
 
-/// What the file header says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Header {
-    /// The file is empty.
-    Empty,
-    /// Our database, of a known version.
-    Ours { version: i32 },
-}
-
-impl Header {
-    /// The version of the tables; a new file gets the current one.
-    fn version(self) -> i32 {
-        if let Self::Ours { version } = self { version } else { VERSION }
-    }
-}
-
-/// Reads the file header (sqlite.org/fileformat.html, 1.3) without SQLite.
-fn read_header(path: &Path) -> Result<Header, Error> {
+/// Reads the version of the tables from the file header (sqlite.org/fileformat.html, 1.3), without
+/// SQLite; `None`: the file is empty.
+fn read_version(path: &Path) -> Result<Option<i32>, Error> {
     let mut file = files::open(path).map_err(|source| Error::file("open", path, source))?;
     let head =
         files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
@@ -230,22 +188,17 @@ fn read_header(path: &Path) -> Result<Header, Error> {
         head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes)
     };
     match (number(68), number(60)) {
-        _ if head.is_empty() => Ok(Header::Empty),
+        _ if head.is_empty() => Ok(None),
         _ if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 => {
-            Err(Error::Damaged { path: path.to_owned() })
+            Err(Fault::Damaged.of(path))
         }
-        (Some(APPLICATION), Some(version @ 1..=VERSION)) => Ok(Header::Ours { version }),
+        (Some(APPLICATION), Some(version @ 1..=VERSION)) => Ok(Some(version)),
         (Some(APPLICATION), Some(version)) if version > VERSION => {
-            Err(Error::Newer { path: path.to_owned(), version })
+            Err(Fault::Newer(version).of(path))
         }
-        (Some(APPLICATION), _) => Err(Error::Damaged { path: path.to_owned() }),
-        _ => Err(Error::NotOurs { path: path.to_owned(), what: "another program's database" }),
+        (Some(APPLICATION), _) => Err(Fault::Damaged.of(path)),
+        _ => Err(Fault::NotOurs("another program's database").of(path)),
     }
-}
-
-fn empty() -> Content {
-    let mark = Mark { boot: String::new(), wall: 0, clock: MonoTime::default() };
-    Content { mark, blocks: Vec::new(), offenders: Vec::new(), evidence: Vec::new() }
 }
 
 /// Reads all valid rows; the flag says whether every row was valid. An unreadable page ends its
@@ -253,39 +206,30 @@ fn empty() -> Content {
 #[doc(hidden)]
 pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Content, bool), Error> {
     let mark = connection.query_row("SELECT boot, wall, clock FROM mark", [], |row| {
-        let (wall, clock): (i64, i64) = (row.get(1)?, row.get(2)?);
-        let time = |millis: i64| {
-            u64::try_from(millis).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, millis))
-        };
+        // Both times are milliseconds, never negative.
         Ok(Mark {
             boot: row.get(0)?,
-            wall: time(wall)?,
-            clock: MonoTime::from_millis(time(clock)?),
+            wall: row.get::<_, MonoTime>(1)?.millis(),
+            clock: row.get(2)?,
         })
     });
     let mark = match mark {
         Ok(mark) => mark,
         // The database was created and never written.
-        Err(rusqlite::Error::QueryReturnedNoRows) => return Ok((empty(), true)),
+        Err(rusqlite::Error::QueryReturnedNoRows) => return Ok((Content::default(), true)),
         Err(source) => return Err(damage(path, source)),
     };
     let mut whole = true;
     let mut blocks = table(connection, path, rows::ALL_BLOCKS, &mut whole, rows::block)?;
     if version > 1 {
-        match rows::exemptions(connection).map_err(|source| damage(path, source)) {
-            Ok((mut exemptions, is_whole)) => {
-                whole &= is_whole;
-                blocks = blocks
-                    .into_iter()
-                    .map(|block| rows::with_exemptions(block, &mut exemptions))
-                    .collect();
-            }
-            Err(error) if error.is_damage() => whole = false,
-            Err(error) => return Err(error),
-        }
+        let exemptions =
+            table(connection, path, rows::ALL_EXEMPTIONS, &mut whole, rows::exemption)?;
+        let mut exemptions = rows::by_block(exemptions);
+        blocks =
+            blocks.into_iter().map(|block| rows::with_exemptions(block, &mut exemptions)).collect();
     }
-    let offenders = table(connection, path, ALL_OFFENDERS, &mut whole, rows::offender)?;
-    let evidence = table(connection, path, ALL_EVIDENCE, &mut whole, rows::evidence)?;
+    let offenders = table(connection, path, rows::ALL_OFFENDERS, &mut whole, rows::offender)?;
+    let evidence = table(connection, path, rows::ALL_EVIDENCE, &mut whole, rows::evidence)?;
     Ok((Content { mark, blocks, offenders, evidence }, whole))
 }
 
@@ -295,7 +239,7 @@ fn damage(path: &Path, source: rusqlite::Error) -> Error {
         rusqlite::Error::SqliteFailure(..) | rusqlite::Error::SqlInputError { .. } => {
             Error::sqlite("read", path, source)
         }
-        _ => Error::Damaged { path: path.to_owned() },
+        _ => Fault::Damaged.of(path),
     }
 }
 
@@ -304,37 +248,23 @@ fn table<T>(
     path: &Path,
     question: &str,
     whole: &mut bool,
-    read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>,
+    read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
-    let mut fill = || {
-        let mut statement = connection.prepare(question)?;
-        let mut found = statement.query([])?;
-        while let Some(row) = found.next()? {
-            match read(row)? {
-                Some(one) => all.push(one),
-                None => *whole = false,
-            }
-        }
-        Ok(())
-    };
-    match fill().map_err(|source| damage(path, source)) {
-        Ok(()) => Ok(all),
-        Err(error) if error.is_damage() => {
-            *whole = false;
-            Ok(all)
-        }
-        Err(error) => Err(error),
+    match rows::read_into(&mut all, connection, question, read) {
+        Ok(is_whole) => *whole &= is_whole,
+        Err(source) => match damage(path, source) {
+            error if error.is_damage() => *whole = false,
+            error => return Err(error),
+        },
     }
+    Ok(all)
 }
 
 /// Reads the store when the disk cannot be written. SQLite needs to write beside the file to read
 /// its log, so it reads a copy in a private directory.
 pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
-    let header = read_header(path)?;
-    if header == Header::Empty {
-        return Ok(empty());
-    }
+    let Some(version) = read_version(path)? else { return Ok(Content::default()) };
     // The name must be unpredictable; mkdir(2) fails if it is taken anyway.
     let random = std::hash::RandomState::new().build_hasher().finish();
     let copy = std::env::temp_dir().join(format!("portsentry-{random:016x}"));
@@ -353,7 +283,7 @@ pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
             }
         }
         let connection = connect(&there)?;
-        load(&connection, path, header.version()).map(|(content, _)| content)
+        load(&connection, path, version).map(|(content, _)| content)
     };
     let content = read();
     if let Err(error) = std::fs::remove_dir_all(&copy) {
@@ -376,17 +306,11 @@ fn recreate(path: &Path, now: &Mark, content: &Content) -> Result<(Database, Pat
 /// It cannot be renamed, or there are so many already that the disk must be at fault.
 pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
     let seconds = now.wall / 1000;
-    let name =
-        (0..ASIDE_MAX).map(|more| format!(".damaged-{}", seconds.saturating_add(more as u64)));
-    let Some(aside) = name
-        .map(|suffix| with_suffix(path, &suffix))
+    let aside = (0..ASIDE_MAX as u64)
+        .map(|more| with_suffix(path, &format!(".damaged-{}", seconds.saturating_add(more))))
         .find(|aside| aside.symlink_metadata().is_err())
-    else {
-        return Err(Error::Damaged { path: path.to_owned() });
-    };
-    if count_aside(path) >= ASIDE_MAX {
-        return Err(Error::Damaged { path: path.to_owned() });
-    }
+        .filter(|_| count_aside(path) < ASIDE_MAX)
+        .ok_or_else(|| Fault::Damaged.of(path))?;
     let rename = |from: &Path, to: &Path| match std::fs::rename(from, to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::file("set aside", from, error))
@@ -401,16 +325,12 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
 }
 
 fn count_aside(path: &Path) -> usize {
-    let (Some(directory), Some(name)) =
-        (path.parent(), path.file_name().and_then(|name| name.to_str()))
-    else {
-        return 0;
-    };
-    let start = format!("{name}.damaged-");
+    let start = format!("{FILE}.damaged-");
     let is_aside = |name: &std::ffi::OsStr| {
         name.to_str().is_some_and(|name| name.starts_with(&start) && !name.ends_with("-wal"))
     };
-    std::fs::read_dir(directory)
+    path.parent()
+        .and_then(|directory| std::fs::read_dir(directory).ok())
         .map_or(0, |entries| entries.flatten().filter(|entry| is_aside(&entry.file_name())).count())
 }
 

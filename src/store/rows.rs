@@ -5,51 +5,85 @@
 //! ignored.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, Statement, Transaction};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
+use rusqlite::{Connection, Row, Statement, Transaction, params_from_iter};
 
-use super::{Block, END_BLOCK, END_EXEMPTIONS, PUT_BLOCK, PUT_EXEMPTION};
+use super::{Block, Change};
 use crate::engine::{Evidence, MonoTime, Offender, Source, TouchView};
 use crate::probe::{Port, ScanKind, Transport};
 
+// The columns in the order in which they are written and read; the last one is the sum.
 pub(super) const ALL_BLOCKS: &str =
     "SELECT subject, prefix, since, expires, port, reason, sum FROM blocks";
+pub(super) const ALL_EXEMPTIONS: &str = "SELECT subject, exempt, sum FROM exemptions";
+pub(super) const ALL_OFFENDERS: &str =
+    "SELECT source, prefix, times, last, sum FROM offenders ORDER BY last DESC";
+pub(super) const ALL_EVIDENCE: &str =
+    "SELECT source, prefix, first, last, told, probes, ports, sum FROM evidence ORDER BY last DESC";
 
 /// Bytes of a stored touch.
 const TOUCH: usize = 12;
 
-/// Fowler/Noll/Vo, FNV-1a of 64 bits: detects flipped bits and swapped fields. Not a defence
-/// against deliberate changes.
-struct Sum(u64);
-
-impl Sum {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Adds a field with its length, so that adjacent fields cannot be confused.
-    fn field(mut self, bytes: &[u8]) -> Self {
+/// The sum of a row: Fowler/Noll/Vo, FNV-1a of 64 bits, over each value with its length, so that
+/// adjacent values cannot be confused; NULL is an empty value. Detects flipped bits and swapped
+/// values. Not a defence against deliberate changes.
+pub(super) fn sum<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
+    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+    for value in values {
+        let number;
+        let bytes = match value {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+            ValueRef::Integer(value) => {
+                number = value.to_le_bytes();
+                &number
+            }
+            // No column holds a real number.
+            ValueRef::Null | ValueRef::Real(_) => [].as_slice(),
+        };
         for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        self
-    }
-
-    fn number(self, number: i64) -> Self {
-        self.field(&number.to_le_bytes())
-    }
-
-    fn maybe(self, number: Option<i64>) -> Self {
-        match number {
-            Some(number) => self.number(number),
-            None => self.field(&[]),
+            sum = (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
+    sum.cast_signed()
+}
 
-    fn end(self) -> i64 {
-        self.0.cast_signed()
+/// Reads a row whose sum is right; `None`: the row is invalid.
+pub(super) fn valid<T>(
+    row: &Row<'_>,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    let last = row.as_ref().column_count().saturating_sub(1);
+    let values = (0..last).map(|at| row.get_ref(at)).collect::<rusqlite::Result<Vec<_>>>()?;
+    let is_whole = row.get_ref(last)? == ValueRef::Integer(sum(values.into_iter()));
+    Ok(if is_whole { read(row).ok() } else { None })
+}
+
+/// Reads the valid rows of a table into `all`; whether every row was valid.
+pub(super) fn read_into<T>(
+    all: &mut Vec<T>,
+    connection: &Connection,
+    question: &str,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<bool> {
+    let mut whole = true;
+    let mut statement = connection.prepare(question)?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        match valid(row, &read)? {
+            Some(one) => all.push(one),
+            None => whole = false,
+        }
+    }
+    Ok(whole)
+}
+
+impl FromSql for MonoTime {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let millis = value.as_i64()?;
+        u64::try_from(millis).map(Self::from_millis).map_err(|_| FromSqlError::OutOfRange(millis))
     }
 }
 
@@ -58,9 +92,20 @@ pub(super) fn millis(moment: MonoTime) -> i64 {
     i64::try_from(moment.millis()).unwrap_or(i64::MAX)
 }
 
-fn moment(millis: i64) -> Option<MonoTime> {
-    u64::try_from(millis).ok().map(MonoTime::from_millis)
+impl FromSql for Port {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        port(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
 }
+
+fn port(text: &str) -> Option<Port> {
+    let (transport, number) = text.split_once('/')?;
+    let transport = TRANSPORTS.into_iter().find(|known| known.name() == transport)?;
+    Some(Port { transport, number: number.parse().ok()? })
+}
+
+/// The transports by the numbers that stored touches have.
+const TRANSPORTS: [Transport; 4] = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip];
 
 /// A source from its name and prefix length. Version 1 wrote an IPv6 source as its address alone.
 fn source(name: &str, prefix: i64) -> Option<Source> {
@@ -71,120 +116,128 @@ fn source(name: &str, prefix: i64) -> Option<Source> {
     Some(Source::of(name.parse().ok()?, u8::try_from(prefix).ok().filter(|bits| *bits <= 128)?))
 }
 
-fn port(text: &str) -> Option<Port> {
-    let (transport, number) = text.split_once('/')?;
-    let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip]
-        .into_iter()
-        .find(|known| known.name() == transport)?;
-    Some(Port { transport, number: number.parse().ok()? })
+/// The source in the first two columns of a row.
+fn source_of(row: &Row<'_>) -> rusqlite::Result<Source> {
+    let source = source(row.get_ref(0)?.as_str()?, row.get(1)?);
+    source.ok_or_else(|| FromSqlError::InvalidType.into())
 }
 
-fn text<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<Option<&'a str>> {
-    Ok(match row.get_ref(at)? {
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    })
-}
-
-fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<i64>> {
-    Ok(match row.get_ref(at)? {
-        ValueRef::Integer(number) => Some(number),
-        _ => None,
-    })
-}
-
-pub(super) fn block_sum(
-    subject: &str,
-    prefix: i64,
-    since: i64,
-    expires: Option<i64>,
-    port: Option<&str>,
-    reason: &str,
-) -> i64 {
-    Sum::new()
-        .field(subject.as_bytes())
-        .number(prefix)
-        .number(since)
-        .maybe(expires)
-        .field(port.unwrap_or_default().as_bytes())
-        .field(reason.as_bytes())
-        .end()
-}
-
-/// Writes blocks with their exemptions.
-pub(super) struct BlockWriter<'a> {
-    put: Statement<'a>,
-    end: Statement<'a>,
+/// Writes rows of all tables.
+pub(super) struct RowWriter<'a> {
+    put_block: Statement<'a>,
+    end_block: Statement<'a>,
     put_exemption: Statement<'a>,
     end_exemptions: Statement<'a>,
+    put_offender: Statement<'a>,
+    put_evidence: Statement<'a>,
+    forgive: Statement<'a>,
 }
 
-impl<'a> BlockWriter<'a> {
+impl<'a> RowWriter<'a> {
     pub(super) fn new(transaction: &'a Transaction<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            put: transaction.prepare(PUT_BLOCK)?,
-            end: transaction.prepare(END_BLOCK)?,
-            put_exemption: transaction.prepare(PUT_EXEMPTION)?,
-            end_exemptions: transaction.prepare(END_EXEMPTIONS)?,
+            put_block: transaction.prepare(
+                "INSERT OR REPLACE INTO blocks (subject, prefix, since, expires, port, reason, sum) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            )?,
+            end_block: transaction.prepare("DELETE FROM blocks WHERE subject = ?")?,
+            put_exemption: transaction
+                .prepare("INSERT INTO exemptions (subject, exempt, sum) VALUES (?, ?, ?)")?,
+            end_exemptions: transaction.prepare("DELETE FROM exemptions WHERE subject = ?")?,
+            put_offender: transaction.prepare(
+                "INSERT OR REPLACE INTO offenders (source, prefix, times, last, sum) VALUES (?, ?, ?, ?, ?)",
+            )?,
+            put_evidence: transaction.prepare(
+                "INSERT OR REPLACE INTO evidence (source, prefix, first, last, told, probes, ports, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )?,
+            forgive: transaction.prepare("DELETE FROM evidence WHERE source = ?")?,
         })
     }
 
-    pub(super) fn put(&mut self, block: &Block) -> rusqlite::Result<()> {
-        let (name, port, reason) = (
-            block.source.to_string(),
-            block.port.map(|port| port.to_string()),
-            block.reason.to_string(),
-        );
-        let (prefix, since, expires) =
-            (i64::from(block.source.prefix_len()), millis(block.since), block.expires.map(millis));
-        let sum = block_sum(&name, prefix, since, expires, port.as_deref(), &reason);
-        self.put.execute((&name, prefix, since, expires, port, reason, sum))?;
+    pub(super) fn write(&mut self, change: &Change) -> rusqlite::Result<()> {
+        match change {
+            Change::Block(block) => self.put_block(block),
+            Change::Ended(source) => self.end_block(&source.to_string()),
+            Change::Offender(offender) => self.put_offender(offender),
+            Change::Evidence(evidence) => self.put_evidence(evidence),
+            Change::Forgiven(source) => self.forgive.execute([source.to_string()]).map(drop),
+        }
+    }
+
+    /// Writes a block with its exemptions.
+    pub(super) fn put_block(&mut self, block: &Block) -> rusqlite::Result<()> {
+        let name = block.source.to_string();
+        let values = [
+            name.clone().into(),
+            block.source.prefix_len().into(),
+            millis(block.since).into(),
+            block.expires.map(millis).into(),
+            block.port.map(|port| port.to_string()).into(),
+            block.reason.to_string().into(),
+        ];
+        put(&mut self.put_block, values)?;
         self.end_exemptions.execute([&name])?;
         for exempt in &block.exempt {
-            let exempt = exempt.to_string();
-            let sum = exemption_sum(&name, &exempt);
-            self.put_exemption.execute((&name, exempt, sum))?;
+            put(&mut self.put_exemption, [name.clone().into(), exempt.to_string().into()])?;
         }
         Ok(())
     }
 
-    pub(super) fn end(&mut self, name: &str) -> rusqlite::Result<()> {
-        self.end.execute([name])?;
+    pub(super) fn end_block(&mut self, name: &str) -> rusqlite::Result<()> {
+        self.end_block.execute([name])?;
         self.end_exemptions.execute([name]).map(drop)
     }
+
+    pub(super) fn put_offender(&mut self, offender: &Offender) -> rusqlite::Result<()> {
+        let Offender { source, times, last } = *offender;
+        let values = [
+            source.to_string().into(),
+            source.prefix_len().into(),
+            times.into(),
+            millis(last).into(),
+        ];
+        put(&mut self.put_offender, values)
+    }
+
+    pub(super) fn put_evidence(&mut self, evidence: &Evidence) -> rusqlite::Result<()> {
+        let Evidence { source, first, last, last_reported, probes, ports } = evidence;
+        let latest = ports.iter().map(|touch| touch.at).max().unwrap_or(*last).max(*last);
+        let ports: Vec<u8> = ports.iter().flat_map(|touch| touch_bytes(touch, latest)).collect();
+        let values = [
+            source.to_string().into(),
+            source.prefix_len().into(),
+            millis(*first).into(),
+            millis(latest).into(),
+            last_reported.map(millis).into(),
+            (*probes).into(),
+            ports.into(),
+        ];
+        put(&mut self.put_evidence, values)
+    }
+}
+
+/// Executes a statement with these values and their sum.
+fn put<const N: usize>(statement: &mut Statement<'_>, values: [Value; N]) -> rusqlite::Result<()> {
+    let sum = sum(values.iter().map(ValueRef::from));
+    statement.execute(params_from_iter(values.into_iter().chain([sum.into()]))).map(drop)
 }
 
 /// Exemptions by the name of their block.
 pub(super) type Exemptions = HashMap<String, Vec<IpNet>>;
 
-fn exemption_sum(name: &str, exempt: &str) -> i64 {
-    Sum::new().field(name.as_bytes()).field(exempt.as_bytes()).end()
+/// Reads an exemption: the name of its block, and the exempt network.
+pub(super) fn exemption(row: &Row<'_>) -> rusqlite::Result<(String, IpNet)> {
+    let exempt = row.get_ref(1)?.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)?;
+    Ok((row.get(0)?, exempt))
 }
 
-/// Reads the exemptions; the flag says whether every row was valid.
-pub(super) fn exemptions(connection: &Connection) -> rusqlite::Result<(Exemptions, bool)> {
-    let (mut all, mut whole) = (Exemptions::new(), true);
-    let mut statement =
-        connection.prepare("SELECT subject, exempt, sum FROM exemptions ORDER BY exempt")?;
-    let mut found = statement.query([])?;
-    while let Some(row) = found.next()? {
-        let read = || -> rusqlite::Result<Option<(String, IpNet)>> {
-            let (Some(name), Some(exempt), Some(sum)) =
-                (text(row, 0)?, text(row, 1)?, number(row, 2)?)
-            else {
-                return Ok(None);
-            };
-            let network = exempt.parse().ok().filter(|_| exemption_sum(name, exempt) == sum);
-            Ok(network.map(|network| (name.to_owned(), network)))
-        };
-        match read()? {
-            Some((name, network)) => all.entry(name).or_default().push(network),
-            None => whole = false,
-        }
+pub(super) fn by_block(exemptions: Vec<(String, IpNet)>) -> Exemptions {
+    let mut all = Exemptions::new();
+    for (name, exempt) in exemptions {
+        all.entry(name).or_default().push(exempt);
     }
     // In the engine's order.
     all.values_mut().for_each(|networks| networks.sort_unstable());
-    Ok((all, whole))
+    all
 }
 
 /// Moves a block's exemptions into it.
@@ -195,177 +248,61 @@ pub(super) fn with_exemptions(mut block: Block, exemptions: &mut Exemptions) -> 
     block
 }
 
-/// Reads a block; `None`: the row is invalid.
-pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Option<Block>> {
-    let (Some(name), Some(prefix), Some(since), expires) =
-        (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?)
-    else {
-        return Ok(None);
-    };
-    let (port_name, Some(reason), Some(sum)) = (text(row, 4)?, text(row, 5)?, number(row, 6)?)
-    else {
-        return Ok(None);
-    };
-    if block_sum(name, prefix, since, expires, port_name, reason) != sum {
-        return Ok(None);
-    }
-    let read = || {
-        Some(Block {
-            source: source(name, prefix)?,
-            exempt: Vec::new(),
-            since: moment(since)?,
-            expires: match expires {
-                Some(expires) => Some(moment(expires)?),
-                None => None,
-            },
-            port: match port_name {
-                Some(name) => Some(port(name)?),
-                None => None,
-            },
-            // Parsing a reason cannot fail.
-            reason: reason.parse().ok()?,
-        })
-    };
-    Ok(read())
+/// Reads a block, without its exemptions.
+pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Block> {
+    Ok(Block {
+        source: source_of(row)?,
+        exempt: Vec::new(),
+        since: row.get(2)?,
+        expires: row.get(3)?,
+        port: row.get(4)?,
+        // Parsing a reason cannot fail.
+        reason: row.get_ref(5)?.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)?,
+    })
 }
 
-fn offender_sum(name: &str, prefix: i64, times: i64, last: i64) -> i64 {
-    Sum::new().field(name.as_bytes()).number(prefix).number(times).number(last).end()
+/// Reads an offender.
+pub(super) fn offender(row: &Row<'_>) -> rusqlite::Result<Offender> {
+    Ok(Offender { source: source_of(row)?, times: row.get(2)?, last: row.get(3)? })
 }
 
-/// Writes an offender: source, prefix, times, last, sum.
-pub(super) fn put_offender(
-    statement: &mut Statement<'_>,
-    offender: &Offender,
-) -> rusqlite::Result<()> {
-    let Offender { source, times, last } = *offender;
-    let (name, prefix, times, last) =
-        (source.to_string(), i64::from(source.prefix_len()), i64::from(times), millis(last));
-    let sum = offender_sum(&name, prefix, times, last);
-    statement.execute((name, prefix, times, last, sum)).map(drop)
-}
-
-/// Reads an offender; `None`: the row is invalid.
-pub(super) fn offender(row: &Row<'_>) -> rusqlite::Result<Option<Offender>> {
-    let (Some(name), Some(prefix), Some(times), Some(last), Some(sum)) =
-        (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?, number(row, 4)?)
-    else {
-        return Ok(None);
-    };
-    if offender_sum(name, prefix, times, last) != sum {
-        return Ok(None);
-    }
-    let read = || {
-        Some(Offender {
-            source: source(name, prefix)?,
-            times: u32::try_from(times).ok()?,
-            last: moment(last)?,
-        })
-    };
-    Ok(read())
-}
-
-fn evidence_sum(
-    name: &str,
-    prefix: i64,
-    first: i64,
-    last: i64,
-    told: Option<i64>,
-    probes: i64,
-    ports: &[u8],
-) -> i64 {
-    Sum::new()
-        .field(name.as_bytes())
-        .number(prefix)
-        .number(first)
-        .number(last)
-        .maybe(told)
-        .number(probes)
-        .field(ports)
-        .end()
+/// Reads evidence.
+pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Evidence> {
+    let last = row.get(3)?;
+    let ports = row.get_ref(6)?.as_blob()?.chunks_exact(TOUCH);
+    Ok(Evidence {
+        source: source_of(row)?,
+        first: row.get(2)?,
+        last,
+        last_reported: row.get(4)?,
+        probes: row.get(5)?,
+        ports: ports
+            .map(|bytes| touch(bytes, last))
+            .collect::<Option<_>>()
+            .ok_or(FromSqlError::InvalidType)?,
+    })
 }
 
 /// Transport, kind of scan, ambiguous, reserved, number (2 bytes), age in milliseconds before
 /// `last` (6 bytes), in network byte order.
 fn touch_bytes(touch: &TouchView, last: MonoTime) -> [u8; TOUCH] {
-    let [_, _, age @ ..] =
-        u64::try_from(last.since(touch.at).as_millis()).unwrap_or(u64::MAX).to_be_bytes();
-    let [high, low] = touch.port.number.to_be_bytes();
-    let [a, b, c, d, e, f] = age;
-    [
-        touch.port.transport as u8,
-        touch.scan as u8,
-        u8::from(touch.ambiguous),
-        0,
-        high,
-        low,
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-    ]
+    let Port { transport, number } = touch.port;
+    let [high, low] = number.to_be_bytes();
+    let [_, _, a, b, c, d, e, f] = last.millis().saturating_sub(touch.at.millis()).to_be_bytes();
+    let (transport, scan) = (transport as u8, touch.scan as u8);
+    [transport, scan, u8::from(touch.ambiguous), 0, high, low, a, b, c, d, e, f]
 }
 
 fn touch(bytes: &[u8], last: MonoTime) -> Option<TouchView> {
     let [transport, scan, ambiguous, _, high, low, a, b, c, d, e, f] = *bytes else { return None };
-    let transport = *[Transport::Tcp, Transport::Udp, Transport::Sctp, Transport::Ip]
-        .get(usize::from(transport))?;
+    let transport = *TRANSPORTS.get(usize::from(transport))?;
     let age = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     Some(TouchView {
         port: Port { transport, number: u16::from_be_bytes([high, low]) },
         scan: *ScanKind::ALL.get(usize::from(scan))?,
         ambiguous: ambiguous != 0,
-        at: MonoTime::from_millis(last.millis().saturating_sub(age)),
+        at: last.before(Duration::from_millis(age)),
     })
-}
-
-/// Writes evidence: source, prefix, first, last, told, probes, ports, sum.
-pub(super) fn put_evidence(
-    statement: &mut Statement<'_>,
-    evidence: &Evidence,
-) -> rusqlite::Result<()> {
-    let Evidence { source, first, last, last_reported, probes, ports } = evidence;
-    let latest = ports.iter().map(|touch| touch.at).max().unwrap_or(*last).max(*last);
-    let ports: Vec<u8> = ports.iter().flat_map(|touch| touch_bytes(touch, latest)).collect();
-    let (name, prefix, first, last) =
-        (source.to_string(), i64::from(source.prefix_len()), millis(*first), millis(latest));
-    let (told, probes) = (last_reported.map(millis), i64::from(*probes));
-    let sum = evidence_sum(&name, prefix, first, last, told, probes, &ports);
-    statement.execute((name, prefix, first, last, told, probes, ports, sum)).map(drop)
-}
-
-/// Reads evidence; `None`: the row is invalid.
-pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Option<Evidence>> {
-    let (Some(name), Some(prefix), Some(first), Some(last)) =
-        (text(row, 0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?)
-    else {
-        return Ok(None);
-    };
-    let (told, Some(probes), ValueRef::Blob(ports), Some(sum)) =
-        (number(row, 4)?, number(row, 5)?, row.get_ref(6)?, number(row, 7)?)
-    else {
-        return Ok(None);
-    };
-    if evidence_sum(name, prefix, first, last, told, probes, ports) != sum {
-        return Ok(None);
-    }
-    let read = || {
-        let last = moment(last)?;
-        Some(Evidence {
-            source: source(name, prefix)?,
-            first: moment(first)?,
-            last,
-            last_reported: told.and_then(moment),
-            probes: u32::try_from(probes).ok()?,
-            ports: ports
-                .chunks_exact(TOUCH)
-                .map(|bytes| touch(bytes, last))
-                .collect::<Option<_>>()?,
-        })
-    };
-    Ok(read())
 }
 
 #[cfg(test)]

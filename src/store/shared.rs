@@ -1,8 +1,7 @@
 //! Items, requests and counters that the store's thread shares with its callers.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Block, Change, Content, Rows};
 use crate::config::Config;
@@ -46,23 +45,10 @@ pub(super) enum Item {
 pub(super) enum Request {
     /// Write everything queued so far; `Err`: the message why not.
     Settle(mailbox::Answer<Result<(), String>>),
-    /// Use these lifetimes from now on.
-    Configure(Memory),
+    /// Keep evidence and offenders for as long as this says from now on.
+    Configure(Box<Config>),
     /// Write what is pending, and end.
     Stop(mailbox::Answer<()>),
-}
-
-/// How long evidence and offenders are kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Memory {
-    pub(super) evidence: Duration,
-    pub(super) offenders: Duration,
-}
-
-impl From<&Config> for Memory {
-    fn from(config: &Config) -> Self {
-        Self { evidence: config.scan_window, offenders: config.block.escalate.memory }
-    }
 }
 
 /// State of the store, for the status.
@@ -81,5 +67,11 @@ pub(super) struct Shared {
     /// The queue was full: the list of all blocks is needed.
     pub(super) list_wanted: AtomicBool,
     /// Not for the packet thread, which must not lock it.
-    pub(super) figures: Mutex<Figures>,
+    figures: Mutex<Figures>,
+}
+
+impl Shared {
+    pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
+use rusqlite::types::{Value, ValueRef};
 
 use super::*;
 use crate::engine::TouchView;
@@ -151,12 +152,15 @@ fn a_link_or_another_users_file_is_not_opened() {
     std::os::unix::fs::symlink(&target, directory.path().join(FILE)).unwrap();
     let refused = open(directory.path(), &mark("z", 5));
     assert!(
-        matches!(refused.database, Err(Error::NotOurs { what: "a symbolic link", .. })),
+        matches!(refused.database, Err(Error { fault: Fault::NotOurs("a symbolic link"), .. })),
         "{refused:?}"
     );
     fs::remove_file(directory.path().join(FILE)).unwrap();
     fs::hard_link(&target, directory.path().join(FILE)).unwrap();
-    assert!(matches!(open(directory.path(), &mark("z", 5)).database, Err(Error::NotOurs { .. })));
+    assert!(matches!(
+        open(directory.path(), &mark("z", 5)).database,
+        Err(Error { fault: Fault::NotOurs(_), .. })
+    ));
     assert_eq!(fs::read(&target).unwrap(), b"");
     // A link to the directory itself is allowed: systemd creates such (DynamicUser).
     let (real, link) = (tempfile::tempdir().unwrap(), elsewhere.path().join("state"));
@@ -175,7 +179,7 @@ fn a_database_of_a_newer_version_is_left_alone_to_the_byte() {
     let before = fs::read(directory.path().join(FILE)).unwrap();
     let refused = open(directory.path(), &mark("z", 5));
     assert!(
-        matches!(&refused.database, Err(error @ Error::Newer { version: 3, .. }) if error.is_others() && !error.is_damage()),
+        matches!(&refused.database, Err(error @ Error { fault: Fault::Newer(3), .. }) if error.is_others() && !error.is_damage()),
         "{refused:?}"
     );
     assert!(refused.content.is_none());
@@ -206,7 +210,15 @@ fn a_database_of_version_1_is_upgraded_with_all_that_is_in_it() {
         )
         .unwrap();
     for (name, prefix) in [("2001:db8:1:2::", 56), ("192.0.2.1", 64), ("198.51.100.0/24", 64)] {
-        let sum = rows::block_sum(name, prefix, 50_000, None, None, "by hand");
+        let values = [
+            Value::from(name.to_owned()),
+            prefix.into(),
+            50_000.into(),
+            Value::Null,
+            Value::Null,
+            "by hand".to_owned().into(),
+        ];
+        let sum = rows::sum(values.iter().map(ValueRef::from));
         version_1
             .execute(
                 "INSERT INTO blocks VALUES (?, ?, 50000, NULL, NULL, 'by hand', ?)",
@@ -242,7 +254,7 @@ fn another_programs_database_is_left_alone() {
     let before = fs::read(directory.path().join(FILE)).unwrap();
     assert!(matches!(
         open(directory.path(), &mark("z", 5)).database,
-        Err(Error::NotOurs { what: "another program's database", .. })
+        Err(Error { fault: Fault::NotOurs("another program's database"), .. })
     ));
     assert_eq!(fs::read(directory.path().join(FILE)).unwrap(), before);
 }

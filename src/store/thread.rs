@@ -5,18 +5,15 @@
 //! on the disk waits with [`StoreHandle::settle`], as the control server does. While the disk
 //! fails, blocking goes on; pending changes are written when the disk works again.
 
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::shared::{EngineReader, Figures, Item, Memory, Request, Shared, Stored};
-use super::worker::Worker;
-use super::{Block, Change, Opened, clock};
+use super::shared::{Figures, Item, Request, Shared};
+use super::{Block, Change};
 use crate::config::Config;
 use crate::engine::{Ending, Engine, Evidence, Outcome, Reason, Report, Source};
-use crate::journal::JournalHandle;
-use crate::sys::mailbox::{self, Link};
+use crate::sys::mailbox::Link;
 
 /// Changes that wait for the thread, about 200 bytes each.
 pub const QUEUE: usize = 8192;
@@ -28,49 +25,15 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last changes may take when the daemon ends.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A handle to the thread; clones share it.
+/// A handle to the thread, which [`StoreHandle::start`] starts; clones share it.
 #[derive(Clone)]
 pub struct StoreHandle {
-    shared: Arc<Shared>,
-    items: Link<Item>,
-    requests: Link<Request>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) items: Link<Item>,
+    pub(super) requests: Link<Request>,
 }
 
 impl StoreHandle {
-    /// Starts the thread with an opened store. The packet thread restores its content ([`Stored`]).
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn start(
-        config: &Config,
-        opened: Opened,
-        journal: JournalHandle,
-        engine: Box<dyn EngineReader>,
-    ) -> io::Result<(Self, Option<Stored>)> {
-        let mark = clock::mark();
-        let stored = opened.content.map(|content| {
-            let is_same_boot = content.mark.is_same_boot(&mark);
-            Stored { content: content.carried(&mark), is_same_boot }
-        });
-        let shared = Arc::new(Shared::default());
-        let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
-        let (requests, request_inbox) = mailbox::link()?;
-        let directory = config.state_dir.clone();
-        let mut worker = Worker::new(
-            directory,
-            opened.database,
-            Memory::from(config),
-            journal,
-            engine,
-            item_inbox,
-            request_inbox,
-            Arc::clone(&shared),
-        );
-        worker.adopt(stored.as_ref());
-        std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
-        Ok((Self { shared, items, requests }, stored))
-    }
-
     /// Queues the current state of `source` after the kernel has changed its block. Never waits.
     ///
     /// The current state is written, so the order of several changes does not matter.
@@ -111,15 +74,13 @@ impl StoreHandle {
     /// # Errors
     /// The message why they are not.
     pub fn settle(&self) -> Result<(), String> {
-        match self.requests.ask_within(SETTLE_TIMEOUT, Request::Settle) {
-            Ok(result) => result,
-            Err(_) => Err("the disk is slow".to_owned()),
-        }
+        let result = self.requests.ask_within(SETTLE_TIMEOUT, Request::Settle);
+        result.unwrap_or_else(|_| Err("the disk is slow".to_owned()))
     }
 
     /// Applies a new configuration.
     pub fn reconfigure(&self, config: &Config) {
-        self.requests.tell(Request::Configure(Memory::from(config)));
+        self.requests.tell(Request::Configure(Box::new(config.clone())));
     }
 
     /// Writes pending changes, and ends the thread.
@@ -133,7 +94,7 @@ impl StoreHandle {
 
     /// The state of the store.
     pub fn figures(&self) -> Figures {
-        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.figures().clone()
     }
 
     fn push(&self, change: Change) {

@@ -4,19 +4,23 @@
 //! failure, and at the start, the thread asks the packet thread for all blocks in chunks and writes
 //! the differences. Changes that arrive meanwhile are newer, and are written afterwards.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::shared::{EngineReader, Item, Memory, Request, Shared, Stored};
+use super::error::Fault;
+use super::shared::{EngineReader, Item, Request, Shared, Stored};
+use super::thread::{QUEUE, StoreHandle};
 use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Opened, clock};
+use crate::config::Config;
 use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
-use crate::sys::mailbox::Inbox;
+use crate::sys::mailbox::{self, Inbox};
 use crate::sys::poll;
 use crate::time::MonoTime;
 
@@ -45,10 +49,11 @@ const LIST_CHUNK: usize = 4096;
 /// A time of day that differs from the last mark's by more milliseconds was set: write a new mark.
 const CLOCK_STEP_MS: u64 = 1000;
 
-pub(super) struct Worker {
+struct Worker {
+    /// Of the first configuration: a reload does not change it.
     directory: PathBuf,
     database: Result<Database, Error>,
-    memory: Memory,
+    config: Config,
     journal: JournalHandle,
     engine: Box<dyn EngineReader>,
     items: Inbox<Item>,
@@ -78,65 +83,70 @@ pub(super) struct Worker {
     mark: Option<Mark>,
 }
 
-impl Worker {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a thing of its own, and there is one caller"
-    )]
-    pub(super) fn new(
-        directory: PathBuf,
-        database: Result<Database, Error>,
-        memory: Memory,
+impl StoreHandle {
+    /// Starts the thread with an opened store. The packet thread restores its content ([`Stored`]).
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        config: &Config,
+        opened: Opened,
         journal: JournalHandle,
         engine: Box<dyn EngineReader>,
-        items: Inbox<Item>,
-        requests: Inbox<Request>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    ) -> io::Result<(Self, Option<Stored>)> {
+        let mark = clock::mark();
+        let stored = opened.content.map(|content| {
+            let is_same_boot = content.mark.is_same_boot(&mark);
+            Stored { content: content.carried(&mark), is_same_boot }
+        });
+        let shared = Arc::new(Shared::default());
+        let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
+        let (requests, request_inbox) = mailbox::link()?;
+        // Rows from before the last boot are rewritten by this boot's clock before any other write,
+        // since there is one mark for all. That happens when the host is protected; until then a
+        // kill leaves the old rows.
+        let must_replace = stored.as_ref().is_some_and(|stored| !stored.is_same_boot);
+        let evidence_from = stored
+            .as_ref()
+            .filter(|_| !must_replace)
+            .map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
+        shared.list_wanted.store(true, Ordering::Relaxed);
         let now = Instant::now();
-        Self {
-            directory,
-            database,
-            memory,
+        let mut worker = Worker {
+            directory: config.state_dir.clone(),
+            database: opened.database,
+            config: config.clone(),
             journal,
             engine,
-            items,
-            requests,
-            shared,
+            items: item_inbox,
+            requests: request_inbox,
+            shared: Arc::clone(&shared),
             pending: Vec::new(),
             write_at: None,
-            evidence_from: MonoTime::default(),
+            evidence_from,
             evidence_at: now + EVIDENCE_EVERY,
             prune_at: now + PRUNE_EVERY,
             count_at: now,
             is_uncounted: false,
             is_dirty: true,
-            is_restored: false,
-            must_replace: false,
+            is_restored: stored.is_some(),
+            must_replace,
             whole: false,
             retry_at: None,
             reported_at: None,
             mark: None,
+        };
+        match worker.database {
+            Ok(_) => worker.written(None),
+            Err(_) => worker.fail_to_open(),
         }
+        std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
+        Ok((Self { shared, items, requests }, stored))
     }
+}
 
-    /// Takes the restored content, before the thread runs. Rows from before the last boot are
-    /// rewritten by this boot's clock before any other write, since there is one mark for all. That
-    /// happens when the host is protected; until then a kill leaves the old rows.
-    pub(super) fn adopt(&mut self, stored: Option<&Stored>) {
-        self.is_restored = stored.is_some();
-        self.must_replace = stored.is_some_and(|stored| !stored.is_same_boot);
-        self.evidence_from = stored
-            .filter(|_| !self.must_replace)
-            .map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
-        self.shared.list_wanted.store(true, Ordering::Relaxed);
-        match self.database {
-            Ok(_) => self.written(None),
-            Err(_) => self.fail_to_open(),
-        }
-    }
-
-    pub(super) fn run(mut self) {
+impl Worker {
+    fn run(mut self) {
         loop {
             self.items.waker.clear();
             self.requests.waker.clear();
@@ -153,12 +163,12 @@ impl Worker {
                     Request::Settle(answer) => {
                         let _ = answer.try_send(self.settle());
                     }
-                    Request::Configure(memory) => self.memory = memory,
+                    Request::Configure(config) => self.config = *config,
                     Request::Stop(answer) => {
                         self.gather();
                         self.write();
                         // Closing merges the log into the database.
-                        self.database = Err(Error::InUse { path: self.directory.clone() });
+                        self.database = Err(Fault::InUse.of(&self.directory));
                         let _ = answer.try_send(());
                         return;
                     }
@@ -171,11 +181,9 @@ impl Worker {
     }
 
     fn wait(&self) {
-        let mut wake_at = self.evidence_at;
         let count_at = self.is_uncounted.then_some(self.count_at);
-        for at in [self.write_at, self.retry_at, count_at].into_iter().flatten() {
-            wake_at = wake_at.min(at);
-        }
+        let others = [self.write_at, self.retry_at, count_at];
+        let wake_at = others.into_iter().flatten().fold(self.evidence_at, Instant::min);
         let mut fds = [
             PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN),
@@ -229,19 +237,25 @@ impl Worker {
     }
 
     fn apply(&mut self, changes: &[Change]) -> bool {
+        let is_written = self.write_with(|database, mark| database.apply(mark, changes));
+        self.is_dirty |= is_written;
+        is_written
+    }
+
+    /// Writes to the database, and notes how it went.
+    fn write_with(
+        &mut self,
+        write: impl FnOnce(&mut Database, &Mark) -> Result<(), Error>,
+    ) -> bool {
         let mark = clock::mark();
         let Ok(database) = &mut self.database else { return false };
-        match database.apply(&mark, changes) {
-            Ok(()) => {
-                self.is_dirty = true;
-                self.written(Some(mark));
-                true
-            }
-            Err(error) => {
-                self.fail(error);
-                false
-            }
+        let result = write(database, &mark);
+        let is_written = result.is_ok();
+        match result {
+            Ok(()) => self.written(Some(mark)),
+            Err(error) => self.fail(error),
         }
+        is_written
     }
 
     /// Asks for all blocks and writes the differences.
@@ -274,35 +288,24 @@ impl Worker {
         } else {
             Vec::new()
         };
-        let mark = clock::mark();
         if self.must_replace {
-            return self.replace(Content { mark, blocks, offenders, evidence: Vec::new() });
+            let evidence_from = clock::now();
+            let evidence =
+                self.engine.evidence(MonoTime::default(), EVIDENCE_MAX).unwrap_or_default();
+            let is_written = self.write_with(|database, mark| {
+                let mark = mark.clone();
+                database.replace(&Content { mark, blocks, offenders, evidence })
+            });
+            if is_written {
+                (self.must_replace, self.whole, self.evidence_from) = (false, false, evidence_from);
+            }
+            return;
         }
-        let Ok(database) = &mut self.database else { return };
-        match database.set_blocks(&mark, blocks) {
-            Ok(()) => self.written(Some(mark)),
-            Err(error) => return self.fail(error),
-        }
-        if offenders.is_empty()
-            || self.apply(&offenders.into_iter().map(Change::Offender).collect::<Vec<_>>())
+        let offenders: Vec<_> = offenders.into_iter().map(Change::Offender).collect();
+        if self.write_with(|database, mark| database.set_blocks(mark, blocks))
+            && (offenders.is_empty() || self.apply(&offenders))
         {
             self.whole = false;
-        }
-    }
-
-    /// Rewrites the whole content.
-    fn replace(&mut self, mut content: Content) {
-        let at = content.mark.clock;
-        if let Some(evidence) = self.engine.evidence(MonoTime::default(), EVIDENCE_MAX) {
-            content.evidence = evidence;
-        }
-        let Ok(database) = &mut self.database else { return };
-        match database.replace(&content) {
-            Ok(()) => {
-                (self.must_replace, self.whole, self.evidence_from) = (false, false, at);
-                self.written(Some(content.mark));
-            }
-            Err(error) => self.fail(error),
         }
     }
 
@@ -314,9 +317,7 @@ impl Worker {
             self.gather();
         }
         self.write();
-        let failing =
-            self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing.clone();
-        match failing {
+        match self.shared.figures().failing.clone() {
             Some(why) => Err(why),
             None if self.shared.list_wanted.load(Ordering::Acquire) => {
                 Err("too much changes at once".to_owned())
@@ -345,27 +346,16 @@ impl Worker {
                 self.evidence_from = at;
             }
         }
-        let mark = clock::mark();
-        if self.mark.as_ref().is_some_and(|last| was_clock_set(last, &mark)) {
+        if self.mark.as_ref().is_some_and(|last| was_clock_set(last, &clock::mark())) {
             self.apply(&[]);
         }
         if self.is_dirty && now >= self.prune_at && self.can_write() {
             self.prune_at = now + PRUNE_EVERY;
-            let before = |ago: Duration| {
-                MonoTime::from_millis(
-                    at.millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
-                )
-            };
-            let (evidence, offenders) =
-                (before(self.memory.evidence), before(self.memory.offenders));
-            let Ok(database) = &mut self.database else { return };
-            match database.prune(&mark, evidence, offenders) {
-                Ok(()) => {
-                    self.is_dirty = false;
-                    self.written(Some(mark));
-                }
-                Err(error) => self.fail(error),
-            }
+            let evidence = at.before(self.config.scan_window);
+            let offenders = at.before(self.config.block.escalate.memory);
+            let is_pruned =
+                self.write_with(|database, mark| database.prune(mark, evidence, offenders));
+            self.is_dirty &= !is_pruned;
         }
     }
 
@@ -378,7 +368,7 @@ impl Worker {
         match &self.database {
             // Writing the next list is the test.
             Ok(_) => self.shared.list_wanted.store(true, Ordering::Release),
-            Err(error) if error.is_others() || matches!(error, Error::InUse { .. }) => {}
+            Err(error) if error.is_others() => {}
             Err(_) => self.open_again(),
         }
     }
@@ -401,7 +391,7 @@ impl Worker {
             // It could not be read at the start.
             if self.engine.restore(Stored { content, is_same_boot }).is_none() {
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
-                self.database = Err(Error::InUse { path: self.directory.clone() });
+                self.database = Err(Fault::InUse.of(&self.directory));
                 return;
             }
             self.is_restored = true;
@@ -420,7 +410,7 @@ impl Worker {
         if let Ok(database) = &self.database
             && let Ok(rows) = database.rows()
         {
-            self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).rows = rows;
+            self.shared.figures().rows = rows;
         }
         self.is_uncounted = false;
         // SQLite counts by scanning: spend at most a fiftieth of the time on it.
@@ -431,7 +421,7 @@ impl Worker {
     fn written(&mut self, mark: Option<Mark>) {
         self.is_uncounted = true;
         self.count();
-        let mut figures = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.shared.figures();
         let has_failed = figures.failing.take().is_some();
         if let Some(mark) = mark {
             figures.written = Some(mark.clock);
@@ -451,8 +441,7 @@ impl Worker {
     /// Notes that the store cannot be opened.
     fn fail_to_open(&mut self) {
         let Err(error) = &self.database else { return };
-        let text = error_chain(error);
-        let for_good = error.is_others() || matches!(error, Error::InUse { .. });
+        let (text, for_good) = (error_chain(error), error.is_others());
         self.report_failure(text, for_good);
     }
 
@@ -469,12 +458,8 @@ impl Worker {
     /// Replaces a database that turned out to be damaged while in use, with the content from
     /// memory.
     fn set_aside(&mut self, error: &Error) {
-        let Ok(database) = std::mem::replace(
-            &mut self.database,
-            Err(Error::Damaged { path: self.directory.clone() }),
-        ) else {
-            return;
-        };
+        let closed = Err(Fault::Damaged.of(&self.directory));
+        let Ok(database) = std::mem::replace(&mut self.database, closed) else { return };
         let path = database.path().to_owned();
         drop(database);
         match super::set_aside(&path, &clock::mark()) {
@@ -505,7 +490,7 @@ impl Worker {
                 "the state store cannot be used: {text}; blocks go on, but a reboot would forget what is not written: {remedy}"
             )));
         }
-        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).failing = Some(text);
+        self.shared.figures().failing = Some(text);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use portsentry::config::{Config, LogTarget};
 use portsentry::engine::{Reason, Report, Source};
-use portsentry::journal::{Journal, Notice, Settings};
+use portsentry::journal::{JournalHandle, Notice, Settings};
 use portsentry::probe::{Port, ScanKind, Transport};
 
 use support::daemon::Daemon;
@@ -131,7 +131,7 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
         ..Settings::from(&Config::default())
     };
     settings.log.target = LogTarget::Stderr;
-    let journal = Journal::start(settings).unwrap();
+    let journal = JournalHandle::start(settings).unwrap();
     let address: IpAddr = address.parse().unwrap();
     let (answer, answered) = std::sync::mpsc::channel();
     journal.resolve_through(Box::new(move |asked| answer.send(asked).is_ok()));

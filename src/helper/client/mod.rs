@@ -11,7 +11,6 @@ mod shared;
 mod tests;
 mod worker;
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,14 +18,12 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use self::orders::has_files;
-pub use self::shared::{BlockInForce, BlockList, GRACE, OnName};
+pub use self::shared::{BlockInForce, BlockList, GRACE};
 use self::shared::{Item, LAST_ORDERS_TIMEOUT, Request, Shared};
-use self::worker::{Ends, Worker};
-use super::process;
 use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Source};
-use crate::journal::JournalHandle;
-use crate::sys::mailbox::{self, Link};
+use crate::probe::Port;
+use crate::sys::mailbox::Link;
 
 /// Events that wait for the thread, a few hundred bytes each.
 pub const QUEUE: usize = 1024;
@@ -51,7 +48,7 @@ pub struct Counts {
     pub dropped: u64,
 }
 
-/// A handle to the thread; clones share it.
+/// A handle to the thread, which [`HelperClient::start`] starts; clones share it.
 #[derive(Clone)]
 pub struct HelperClient {
     shared: Arc<Shared>,
@@ -60,29 +57,6 @@ pub struct HelperClient {
 }
 
 impl HelperClient {
-    /// Starts the helper and the thread that owns it. A helper that cannot be started is reported
-    /// and retried.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn start(
-        config: &Config,
-        journal: JournalHandle,
-        blocks: BlockList,
-        on_name: OnName,
-    ) -> io::Result<Self> {
-        process::become_subreaper()?;
-        let shared = Arc::new(Shared::default());
-        shared.wanted.store(wanted(config), Ordering::Relaxed);
-        let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
-        let (requests, request_inbox) = mailbox::link()?;
-        let ends = Ends { shared: Arc::clone(&shared), items: item_inbox, requests: request_inbox };
-        let mut worker = Worker::new(config.clone(), journal, blocks, on_name, ends);
-        worker.start_helper();
-        std::thread::Builder::new().name("helper".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { shared, items, requests })
-    }
-
     /// Queues actions of the engine before they are executed. Never waits.
     pub fn on_orders(&self, orders: &[Action]) {
         if !self.wants(BEFORE) {
@@ -94,7 +68,7 @@ impl HelperClient {
                 action
                 && orders.iter().any(|order| is_new_block(order, *source))
             {
-                self.push(Item::Run { source: *source, port: probe.port, reason: reason.clone() });
+                self.run(*source, probe.port, reason);
             }
         }
     }
@@ -116,21 +90,22 @@ impl HelperClient {
                 reason,
                 not_blocked: Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand),
             } if self.wants(ALONE) => {
-                self.push(Item::Run { source: *source, port: probe.port, reason: reason.clone() });
+                self.run(*source, probe.port, reason);
             }
             Report::Blocked { source, port, reason, renewed: false, .. } => {
                 // Manual blocks have no port; neither has a block that replaces one of another
                 // prefix length.
                 if let (Some(port), Some(_), true) = (port, reason.scan(), self.wants(AFTER)) {
-                    self.push(Item::Run { source: *source, port: *port, reason: reason.clone() });
+                    self.run(*source, *port, reason);
                 }
                 if self.wants(FILES) {
-                    self.push(Item::Blocked {
+                    let (reason, at) = (reason.clone(), Timestamp::now());
+                    self.push(Item::Blocked(BlockInForce {
                         source: *source,
                         port: *port,
-                        reason: reason.clone(),
-                        at: Timestamp::now(),
-                    });
+                        reason,
+                        at,
+                    }));
                 }
             }
             // A file cannot express "this network except that host", so the network's line is
@@ -144,7 +119,7 @@ impl HelperClient {
         }
     }
 
-    /// Starts a name lookup; the answer goes to [`OnName`]. Never waits; `false`: there will be no
+    /// Starts a name lookup; the answer goes to the journal. Never waits; `false`: there will be no
     /// answer.
     pub fn resolve(&self, address: IpAddr) -> bool {
         self.shared.up.load(Ordering::Relaxed) && self.items.send(Item::Resolve(address)).is_ok()
@@ -163,11 +138,8 @@ impl HelperClient {
     /// lifted, so the files are emptied.
     pub fn stop(&self, cleared: bool) {
         self.shared.wanted.store(0, Ordering::Relaxed);
-        if self
-            .requests
-            .ask_within(GRACE + LAST_ORDERS_TIMEOUT * 2, |answer| Request::Stop(cleared, answer))
-            .is_err()
-        {
+        let timeout = GRACE + LAST_ORDERS_TIMEOUT * 2;
+        if self.requests.ask_within(timeout, |answer| Request::Stop(cleared, answer)).is_err() {
             log::error!("the helper was not ended in order");
         }
     }
@@ -190,10 +162,14 @@ impl HelperClient {
         self.shared.wanted.load(Ordering::Relaxed) & what != 0
     }
 
+    fn run(&self, source: Source, port: Port, reason: &Reason) {
+        self.push(Item::Run { source, port, reason: reason.clone() });
+    }
+
     fn push(&self, item: Item) {
         match self.items.send(item) {
             Err(Item::Run { .. }) => self.shared.drop_commands(1),
-            Err(Item::Blocked { .. } | Item::Unblocked(_)) => {
+            Err(Item::Blocked(_) | Item::Unblocked(_)) => {
                 self.shared.list_wanted.store(true, Ordering::Relaxed)
             }
             Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_)) => {}
@@ -218,10 +194,7 @@ fn wanted(config: &Config) -> u8 {
             CommandWhen::Before => BEFORE,
             CommandWhen::After => AFTER,
         };
-        if [&config.tcp, &config.udp]
-            .iter()
-            .any(|protocol| protocol.action == ProtocolAction::Command)
-        {
+        if [config.tcp.action, config.udp.action].contains(&ProtocolAction::Command) {
             wanted |= ALONE;
         }
     }

@@ -2,8 +2,6 @@
 //!
 //! Pure: [`super::HelperClient`] decides what is sent, and when.
 
-use jiff::Timestamp;
-
 use super::shared::BlockInForce;
 use crate::config::{ClassicMode, Config};
 use crate::engine::{Reason, Report, Source};
@@ -38,15 +36,6 @@ pub(super) fn mode_word(config: &Config, transport: Transport) -> Option<&'stati
     ClassicMode::of(config, transport == Transport::Udp).map(ClassicMode::word)
 }
 
-/// The transport of the ports that a scan touched.
-fn transport_of(port: Option<Port>, reason: &Reason) -> Option<Transport> {
-    use crate::probe::ScanKind;
-    let scan = reason.scan()?;
-    Some(port.map_or(if scan == ScanKind::Udp { Transport::Udp } else { Transport::Tcp }, |port| {
-        port.transport
-    }))
-}
-
 pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) -> Run {
     Run {
         target: source.to_string(),
@@ -61,28 +50,16 @@ pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) 
 
 /// A block as a line of text files. A block adopted from an earlier run keeps its line in the file,
 /// but gets no new one: its port is unknown.
-pub(super) fn blocked(
-    config: &Config,
-    source: Source,
-    port: Option<Port>,
-    reason: &Reason,
-    at: Timestamp,
-) -> Blocked {
-    let event = Event {
-        at,
-        notice: Notice::Engine(Report::Blocked {
-            source,
-            port,
-            timeout: None,
-            reason: reason.clone(),
-            renewed: false,
-        }),
-        name: None,
-    };
+pub(super) fn blocked(config: &Config, block: &BlockInForce) -> Blocked {
+    let BlockInForce { source, ref reason, port, at } = *block;
+    let report =
+        Report::Blocked { source, port, timeout: None, reason: reason.clone(), renewed: false };
+    let event = Event { at, notice: Notice::Engine(report), name: None };
     Blocked {
         target: source.to_string(),
-        mode: transport_of(port, reason)
-            .and_then(|transport| mode_word(config, transport))
+        mode: port
+            .filter(|_| reason.scan().is_some())
+            .and_then(|port| mode_word(config, port.transport))
             .map(str::to_owned),
         at: at.as_second(),
         line: port.and_then(|_| format::history(&event, &jiff::tz::TimeZone::system())),
@@ -91,19 +68,14 @@ pub(super) fn blocked(
 
 /// Sends the list of all blocks, in chunks.
 pub(super) fn list(helper: &mut Process, config: &Config, blocks: &[BlockInForce], whole: bool) {
-    let now = Timestamp::now();
-    let row = |block: &BlockInForce| {
-        let at = now.checked_sub(block.age).unwrap_or(now);
-        blocked(config, block.source, block.port, &block.reason, at)
-    };
     let pieces = blocks.len().div_ceil(LIST_CHUNK).max(1);
     for piece in 0..pieces {
-        let rows = blocks.iter().skip(piece * LIST_CHUNK).take(LIST_CHUNK).map(row).collect();
+        let rows = blocks.iter().skip(piece * LIST_CHUNK).take(LIST_CHUNK);
         helper.send(&Order::List(List {
             first: piece == 0,
             last: piece + 1 == pieces,
             whole,
-            blocks: rows,
+            blocks: rows.map(|block| blocked(config, block)).collect(),
         }));
     }
 }

@@ -24,7 +24,7 @@ pub(super) enum Item {
     /// The kernel refused the block, so the command that should follow it is not run.
     NotRun(Source),
     /// A block is in force.
-    Blocked { source: Source, port: Option<Port>, reason: Reason, at: Timestamp },
+    Blocked(BlockInForce),
     /// A block is over.
     Unblocked(Source),
     /// Look up a name.
@@ -48,8 +48,8 @@ pub struct BlockInForce {
     pub reason: Reason,
     /// The port that exceeded the trigger, if known.
     pub port: Option<Port>,
-    /// Time since its start.
-    pub age: Duration,
+    /// Its start.
+    pub at: Timestamp,
 }
 
 /// Gets at most this many blocks in force from the thread that owns the engine; `None`: no answer
@@ -75,6 +75,3 @@ impl Shared {
         self.ever_dropped.fetch_add(commands, Ordering::Relaxed);
     }
 }
-
-/// Takes the answer to a name lookup; `None`: no name, or none could be found.
-pub type OnName = Box<dyn Fn(IpAddr, Option<String>) + Send>;

@@ -4,7 +4,7 @@ use crate::config::PortMode;
 use crate::engine::Source;
 use crate::probe::Port;
 use crate::probe::{Probe, ScanKind, Transport};
-use crate::sys::mailbox::Inbox;
+use crate::sys::mailbox::{self, Inbox};
 
 /// A handle without its thread, and the items that it queues.
 fn client(config: &Config) -> (HelperClient, Inbox<Item>) {

@@ -4,7 +4,9 @@
 //! It may wait for the helper and for the packet thread, each for a bounded time. The packet thread
 //! never waits for it.
 
+use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,14 +14,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::orders::{blocked, has_files, list, run, settings};
-use super::shared::{BlockList, GRACE, Item, LAST_ORDERS_TIMEOUT, OnName, Request, Shared};
+use super::shared::{BlockList, GRACE, Item, LAST_ORDERS_TIMEOUT, Request, Shared};
+use super::{HelperClient, QUEUE, wanted};
 use crate::backoff::Backoff;
 use crate::config::{Config, Mode};
-use crate::helper::process::{self, Process};
+use crate::helper::process::{OWN_PROGRAM, Process};
 use crate::helper::protocol::{Message, Order};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
-use crate::sys::mailbox::Inbox;
-use crate::sys::poll;
+use crate::sys::mailbox::{self, Inbox};
+use crate::sys::{self, poll};
 
 /// Blocks in the list for the helper: more than its files hold.
 const LIST_MAX: usize = 20_000;
@@ -42,20 +45,14 @@ const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(60);
 /// is replaced. Taking an order needs no disk, name server or command.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(20);
 
-/// The thread's ends of the channels whose other ends [`super::HelperClient`] holds.
-pub(super) struct Ends {
-    pub(super) shared: Arc<Shared>,
-    pub(super) items: Inbox<Item>,
-    pub(super) requests: Inbox<Request>,
-}
-
 /// The thread's state.
-pub(super) struct Worker {
-    ends: Ends,
+struct Worker {
+    shared: Arc<Shared>,
+    items: Inbox<Item>,
+    requests: Inbox<Request>,
     config: Config,
     journal: JournalHandle,
     blocks: BlockList,
-    on_name: OnName,
     helper: Option<Process>,
     backoff: Backoff,
     restart_at: Instant,
@@ -67,22 +64,27 @@ pub(super) struct Worker {
     ordered: bool,
 }
 
-impl Worker {
-    /// A thread's state, without a helper yet.
-    pub(super) fn new(
-        config: Config,
-        journal: JournalHandle,
-        blocks: BlockList,
-        on_name: OnName,
-        ends: Ends,
-    ) -> Self {
+impl HelperClient {
+    /// Starts the helper and the thread that owns it. A helper that cannot be started is reported
+    /// and retried.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(config: &Config, journal: JournalHandle, blocks: BlockList) -> io::Result<Self> {
+        // A killed helper's orphans become this process's children.
+        sys::process::adopt_orphans()?;
+        let shared = Arc::new(Shared::default());
+        shared.wanted.store(wanted(config), Ordering::Relaxed);
+        let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
+        let (requests, request_inbox) = mailbox::link()?;
         let now = Instant::now();
-        Self {
-            ends,
-            config,
+        let mut worker = Worker {
+            shared: Arc::clone(&shared),
+            items: item_inbox,
+            requests: request_inbox,
+            config: config.clone(),
             journal,
             blocks,
-            on_name,
             helper: None,
             backoff: Backoff::new(FIRST_RESTART_DELAY, LONGEST_RESTART_DELAY),
             restart_at: now,
@@ -90,21 +92,27 @@ impl Worker {
             dropped_reported_at: None,
             asked_at: None,
             ordered: false,
-        }
+        };
+        worker.start_helper();
+        std::thread::Builder::new().name("helper".to_owned()).spawn(move || worker.run())?;
+        Ok(Self { shared, items, requests })
     }
+}
 
+impl Worker {
     /// Runs until it is stopped.
-    pub(super) fn run(mut self) {
+    fn run(mut self) {
         loop {
             if self.helper.is_none() && Instant::now() >= self.restart_at {
                 self.start_helper();
             }
-            self.ends.items.waker.clear();
-            self.ends.requests.waker.clear();
-            while let Some(request) = self.ends.requests.next() {
+            self.items.waker.clear();
+            self.requests.waker.clear();
+            while let Some(request) = self.requests.next() {
                 match request {
                     Request::Configure(config, answer) => {
-                        self.configure(*config);
+                        self.config = *config;
+                        self.send_configuration();
                         let _ = answer.try_send(());
                     }
                     Request::Stop(cleared, answer) => {
@@ -124,23 +132,22 @@ impl Worker {
     }
 
     fn wait(&self) {
-        let now = Instant::now();
-        let mut wake_at = Vec::new();
-        if self.helper.is_none() {
-            wake_at.push(self.restart_at);
-        } else if self.takes_orders() && self.ends.shared.list_wanted.load(Ordering::Relaxed) {
-            wake_at.push(self.list_at);
-        }
-        wake_at.extend(self.asked_at.map(|asked| asked + UNRESPONSIVE_AFTER));
-        if self.ends.shared.dropped.load(Ordering::Relaxed) > 0
-            && let Some(at) = self.dropped_reported_at
-        {
-            wake_at.push(at + DROPPED_REPORT_EVERY);
-        }
-        let timeout = wake_at.into_iter().min().map(|at| at.saturating_duration_since(now));
+        let is_list_due = self.takes_orders() && self.shared.list_wanted.load(Ordering::Relaxed);
+        let has_dropped = self.shared.dropped.load(Ordering::Relaxed) > 0;
+        let wake_at = [
+            self.helper.is_none().then_some(self.restart_at),
+            is_list_due.then_some(self.list_at),
+            self.asked_at.map(|asked| asked + UNRESPONSIVE_AFTER),
+            self.dropped_reported_at.filter(|_| has_dropped).map(|at| at + DROPPED_REPORT_EVERY),
+        ];
+        let timeout = wake_at
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()));
         let mut fds = vec![
-            PollFd::from_borrowed_fd(self.ends.items.waker.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.ends.requests.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.items.waker.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.requests.waker.as_fd(), PollFlags::IN),
         ];
         if let Some(helper) = &self.helper {
             let out = if helper.unsent() > 0 { PollFlags::OUT } else { PollFlags::empty() };
@@ -173,26 +180,20 @@ impl Worker {
     }
 
     /// Starts the helper; a failure is reported, and the start is retried later.
-    pub(super) fn start_helper(&mut self) {
-        match Process::start(process::own_program()) {
+    fn start_helper(&mut self) {
+        match Process::start(Path::new(OWN_PROGRAM)) {
             Ok(helper) => {
                 self.helper = Some(helper);
-                self.asked_at = None;
-                self.order(&Order::Configure(Box::new(settings(&self.config))));
-                self.ends.shared.up.store(true, Ordering::Relaxed);
-                self.ends.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
+                self.send_configuration();
+                self.shared.up.store(true, Ordering::Relaxed);
                 self.list_at = Instant::now();
             }
             Err(error) => {
-                self.delay_restart();
+                self.restart_at = Instant::now() + self.backoff.fail();
                 self.journal
                     .notify(Notice::Error(format!("the helper process cannot be started: {error}; no command is run and no name found until it is")));
             }
         }
-    }
-
-    fn delay_restart(&mut self) {
-        self.restart_at = Instant::now() + self.backoff.fail();
     }
 
     /// Ends a helper that died or broke the protocol: `what` happened, and `why`, which is shown in
@@ -200,31 +201,30 @@ impl Worker {
     fn lose_helper(&mut self, what: &str, why: &str) {
         let Some(helper) = self.helper.take() else { return };
         (self.asked_at, self.ordered) = (None, false);
-        self.ends.shared.up.store(false, Ordering::Relaxed);
+        self.shared.up.store(false, Ordering::Relaxed);
         // After such a long run the fault is not one that recurs at once.
         if helper.age() >= LONGEST_RESTART_DELAY {
             self.backoff.reset();
         }
         let ended = helper.end();
-        let all =
-            if process::clear() { "" } else { "; some of what it had started cannot be killed" };
-        self.delay_restart();
+        let is_clear = sys::process::end_children(|_| false);
+        let rest = if is_clear { "" } else { "; some of what it had started cannot be killed" };
+        self.restart_at = Instant::now() + self.backoff.fail();
         self.journal.notify(Notice::Error(format!(
-            "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{all}. Blocks go on, it is started again"
+            "the helper process {what} ({why}{ended}); commands that it ran or was to run are lost{rest}. Blocks go on, it is started again"
         )));
     }
 
-    fn configure(&mut self, config: Config) {
-        self.config = config;
+    fn send_configuration(&mut self) {
         self.order(&Order::Configure(Box::new(settings(&self.config))));
         // Blocks may now have other lines in files, or none.
-        self.ends.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
+        self.shared.list_wanted.store(has_files(&self.config), Ordering::Relaxed);
     }
 
     /// Sends queued events, as long as the helper takes them.
     fn take_items(&mut self) {
         while self.takes_orders()
-            && let Some(item) = self.ends.items.next()
+            && let Some(item) = self.items.next()
         {
             let config = &self.config;
             match item {
@@ -236,9 +236,7 @@ impl Worker {
                         "respond.command is not run for {source}: it follows a block, and the kernel refused that one"
                     );
                 }
-                Item::Blocked { source, port, reason, at } => {
-                    self.order(&Order::Blocked(blocked(config, source, port, &reason, at)))
-                }
+                Item::Blocked(block) => self.order(&Order::Blocked(blocked(config, &block))),
                 Item::Unblocked(source) => self.order(&Order::Unblocked(source.to_string())),
                 Item::Resolve(address) => self.order(&Order::Resolve(address)),
             }
@@ -249,21 +247,15 @@ impl Worker {
     fn send_list(&mut self) {
         if !self.takes_orders()
             || Instant::now() < self.list_at
-            || !self.ends.shared.list_wanted.swap(false, Ordering::Relaxed)
+            || !self.shared.list_wanted.swap(false, Ordering::Relaxed)
         {
             return;
         }
         self.list_at = Instant::now() + LIST_EVERY;
-        let blocks = if self.config.mode == Mode::Observe {
-            Vec::new()
-        } else {
-            match (self.blocks)(LIST_MAX + 1) {
-                Some(blocks) => blocks,
-                None => {
-                    self.ends.shared.list_wanted.store(true, Ordering::Relaxed);
-                    return;
-                }
-            }
+        let is_observing = self.config.mode == Mode::Observe;
+        let listed = if is_observing { Some(Vec::new()) } else { (self.blocks)(LIST_MAX + 1) };
+        let Some(blocks) = listed else {
+            return self.shared.list_wanted.store(true, Ordering::Relaxed);
         };
         let whole = blocks.len() <= LIST_MAX;
         if !whole {
@@ -277,29 +269,29 @@ impl Worker {
         }
     }
 
-    /// Sends and receives without waiting.
-    fn send_and_receive(&mut self) {
-        let Some(helper) = &mut self.helper else { return };
+    /// Sends and receives without waiting; `Ok(false)`: the helper has ended. `Err` likewise.
+    fn exchange(&mut self) -> io::Result<bool> {
+        let Some(helper) = &mut self.helper else { return Ok(true) };
         let mut messages = Vec::new();
-        let flushed = helper.flush();
+        // If the helper has ended, receiving shows it, after its last messages.
+        let _ = helper.flush();
         let received = helper.receive(|message| messages.push(message));
         for message in messages {
             self.on_message(message);
         }
-        match (flushed, received) {
-            (_, Ok(true)) => {
+        received
+    }
+
+    fn send_and_receive(&mut self) {
+        match self.exchange() {
+            Ok(true) => {
                 if self.asked_at.is_some_and(|asked| asked.elapsed() >= UNRESPONSIVE_AFTER) {
-                    self.lose_helper(
-                        &format!(
-                            "took no order for {} s and is ended",
-                            UNRESPONSIVE_AFTER.as_secs()
-                        ),
-                        "",
-                    );
+                    let seconds = UNRESPONSIVE_AFTER.as_secs();
+                    self.lose_helper(&format!("took no order for {seconds} s and is ended"), "");
                 }
             }
-            (_, Ok(false)) => self.lose_helper("ended unasked", ""),
-            (_, Err(error)) => self.lose_helper("ended unasked", &format!("{error}, ")),
+            Ok(false) => self.lose_helper("ended unasked", ""),
+            Err(error) => self.lose_helper("ended unasked", &format!("{error}, ")),
         }
     }
 
@@ -308,20 +300,19 @@ impl Worker {
             Message::Ready => {}
             Message::Pong => self.asked_at = None,
             Message::Response(Response::Dropped { commands }) => {
-                self.ends.shared.drop_commands(commands)
+                self.shared.drop_commands(commands)
             }
             Message::Response(response) => {
                 if let Response::Command { ended, .. } = &response {
-                    self.ends.shared.commands.fetch_add(1, Ordering::Relaxed);
-                    self.ends
-                        .shared
+                    self.shared.commands.fetch_add(1, Ordering::Relaxed);
+                    self.shared
                         .failed
                         .fetch_add(u64::from(*ended != Ended::Success), Ordering::Relaxed);
                 }
                 self.journal.notify(Notice::Response(response));
             }
-            Message::Name { address, name } => (self.on_name)(address, name),
-            Message::ListWanted => self.ends.shared.list_wanted.store(true, Ordering::Relaxed),
+            Message::Name { address, name } => self.journal.name_found(address, name),
+            Message::ListWanted => self.shared.list_wanted.store(true, Ordering::Relaxed),
             Message::Warning(text) => self.journal.notify(Notice::Warning(text)),
             Message::Error(text) => self.journal.notify(Notice::Error(text)),
         }
@@ -333,7 +324,7 @@ impl Worker {
         {
             return;
         }
-        let commands = self.ends.shared.dropped.swap(0, Ordering::Relaxed);
+        let commands = self.shared.dropped.swap(0, Ordering::Relaxed);
         if commands > 0 {
             self.journal.notify(Notice::Response(Response::Dropped { commands }));
             self.dropped_reported_at = Some(Instant::now());
@@ -350,31 +341,17 @@ impl Worker {
             helper.send(&Order::End(GRACE));
         }
         let deadline = Instant::now() + GRACE + LAST_ORDERS_TIMEOUT;
-        while let Some(helper) = &mut self.helper {
-            let mut messages = Vec::new();
-            let flushed = helper.flush();
-            let received = helper.receive(|message| messages.push(message));
-            let is_over = !matches!(received, Ok(true)) || Instant::now() >= deadline;
-            let pause = if flushed.is_ok() && helper.unsent() > 0 {
-                Duration::from_millis(10)
-            } else {
-                Duration::from_millis(200)
-            };
-            if !is_over {
-                helper.wait(pause);
-            }
-            for message in messages {
-                self.on_message(message);
-            }
-            if is_over {
-                break;
-            }
+        while matches!(self.exchange(), Ok(true))
+            && let Some(helper) = &self.helper
+            && Instant::now() < deadline
+        {
+            helper.wait(Duration::from_millis(if helper.unsent() > 0 { 10 } else { 200 }));
         }
-        self.ends.shared.up.store(false, Ordering::Relaxed);
+        self.shared.up.store(false, Ordering::Relaxed);
         if let Some(helper) = self.helper.take() {
             helper.end();
         }
-        process::clear();
+        sys::process::end_children(|_| false);
         self.report_dropped(true);
     }
 }

@@ -40,17 +40,15 @@ const OUTPUT_MAX: usize = 300;
 /// The lines of an event.
 pub(super) fn lines(event: &Event) -> Vec<Line> {
     let level = level(event);
-    let many =
-        |texts: Vec<String>| texts.into_iter().map(|text| Line::classic(level, text)).collect();
-    let text = match &event.notice {
-        Notice::Engine(report) => return many(engine(report, event)),
+    let texts = match &event.notice {
+        Notice::Engine(report) => engine(report, event.name.as_ref()),
         Notice::Starting => {
-            format!("adminalert: PortSentry {} is starting.", env!("CARGO_PKG_VERSION"))
+            vec![format!("adminalert: PortSentry {} is starting.", env!("CARGO_PKG_VERSION"))]
         }
         Notice::Watching { transport, mode, ports, excluded, services } => {
-            return many(watching(*transport, mode, ports, excluded, services));
+            watching(*transport, mode, ports, excluded, services)
         }
-        Notice::Active => "adminalert: PortSentry is now active and listening.".to_owned(),
+        Notice::Active => vec!["adminalert: PortSentry is now active and listening.".to_owned()],
         Notice::Stopping { blocks_left } => {
             let mut texts = vec![
                 "securityalert: PortSentry is shutting down".to_owned(),
@@ -62,45 +60,57 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
                     count(*blocks_left, "block")
                 ));
             }
-            return many(texts);
+            texts
         }
-        Notice::Reloaded => "adminalert: PortSentry has reloaded its configuration.".to_owned(),
+        Notice::Reloaded => {
+            vec!["adminalert: PortSentry has reloaded its configuration.".to_owned()]
+        }
         Notice::ReloadRefused { findings } => {
-            let mut texts = vec![
-                "adminalert: ERROR: the new configuration was refused, the old one stays in force:"
-                    .to_owned(),
-            ];
-            texts.extend(
-                findings
-                    .lines()
-                    .filter(|line| !line.trim().is_empty())
-                    .take(FINDINGS_MAX)
-                    .map(|line| format!("adminalert: ERROR: {line}")),
-            );
-            return many(texts);
+            let first =
+                "adminalert: ERROR: the new configuration was refused, the old one stays in force:";
+            std::iter::once(first.to_owned()).chain(message_lines(level, findings)).collect()
         }
-        Notice::Lost { packets, total } => {
-            format!(
-                "adminalert: WARNING: {} lost between the kernel and PortSentry, {total} since the start.",
-                count(*packets, "packet")
-            )
-        }
-        Notice::Shed { packets, total } => {
-            format!(
-                "adminalert: WARNING: {} of unknown sources shed in a flood, {total} since the start.",
-                count(*packets, "packet")
-            )
-        }
+        Notice::Lost { packets, total } => vec![format!(
+            "adminalert: WARNING: {} lost between the kernel and PortSentry, {total} since the start.",
+            count(*packets, "packet")
+        )],
+        Notice::Shed { packets, total } => vec![format!(
+            "adminalert: WARNING: {} of unknown sources shed in a flood, {total} since the start.",
+            count(*packets, "packet")
+        )],
         Notice::NeverBlock { entries } => {
-            format!("adminalert: {entries} addresses and networks are never blocked.")
+            vec![format!("adminalert: {entries} addresses and networks are never blocked.")]
         }
-        Notice::Response(Response::Command { target, command, ended: Ended::Success, .. }) => {
-            format!(
-                "attackalert: External command run for host: {target} using command: \"{}\"",
-                start(command, COMMAND_MAX)
-            )
-        }
-        Notice::Response(Response::Command { target, command, ended, output, .. }) => {
+        Notice::Response(response) => vec![respond(response)],
+        Notice::ForeignChange { pid, program, remedy } => vec![format!(
+            "securityalert: WARNING: {program} (process {pid}) changed the table inet portsentry: {remedy}"
+        )],
+        Notice::Status(text) => vec![format!("adminalert: Status: {text}")],
+        Notice::Adopted { blocks } => vec![format!(
+            "adminalert: {} found in the kernel, kept in force.",
+            count(*blocks as u64, "block")
+        )],
+        Notice::Restored { blocks } => vec![format!(
+            "adminalert: {} restored from the state store, in force again.",
+            count(*blocks as u64, "block")
+        )],
+        Notice::Warning(text) | Notice::Error(text) => message_lines(level, text).collect(),
+        Notice::HeldBack { lines, within } => vec![format!(
+            "adminalert: WARNING: {} held back within {}.",
+            count(*lines, "line"),
+            duration(*within)
+        )],
+    };
+    texts.into_iter().map(|text| Line::classic(level, text)).collect()
+}
+
+fn respond(response: &Response) -> String {
+    match response {
+        Response::Command { target, command, ended: Ended::Success, .. } => format!(
+            "attackalert: External command run for host: {target} using command: \"{}\"",
+            start(command, COMMAND_MAX)
+        ),
+        Response::Command { target, command, ended, output, .. } => {
             let output = start(output.trim(), OUTPUT_MAX);
             let wrote =
                 if output.is_empty() { String::new() } else { format!("; it wrote: {output}") };
@@ -109,47 +119,17 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
                 start(command, COMMAND_MAX)
             )
         }
-        Notice::Response(Response::Denied { target, line }) => {
-            format!(
-                "attackalert: Host {target} has been blocked via wrappers with string: \"{line}\""
-            )
-        }
-        Notice::Response(Response::NoLongerDenied { target }) => {
+        Response::Denied { target, line } => format!(
+            "attackalert: Host {target} has been blocked via wrappers with string: \"{line}\""
+        ),
+        Response::NoLongerDenied { target } => {
             format!("adminalert: Host {target} is no longer denied via wrappers.")
         }
-        Notice::Response(Response::Dropped { commands }) => {
-            format!(
-                "adminalert: ERROR: {} not run: too many were waiting.",
-                count(*commands, "external command")
-            )
-        }
-        Notice::ForeignChange { pid, program, remedy } => {
-            format!(
-                "securityalert: WARNING: {program} (process {pid}) changed the table inet portsentry: {remedy}"
-            )
-        }
-        Notice::Status(text) => format!("adminalert: Status: {text}"),
-        Notice::Adopted { blocks } => {
-            format!(
-                "adminalert: {} found in the kernel, kept in force.",
-                count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block")
-            )
-        }
-        Notice::Restored { blocks } => {
-            format!(
-                "adminalert: {} restored from the state store, in force again.",
-                count(u64::try_from(*blocks).unwrap_or(u64::MAX), "block")
-            )
-        }
-        Notice::Warning(text) => return many(message_lines(Level::Warn, text)),
-        Notice::Error(text) => return many(message_lines(Level::Error, text)),
-        Notice::HeldBack { lines, within } => format!(
-            "adminalert: WARNING: {} held back within {}.",
-            count(*lines, "line"),
-            duration(*within)
+        Response::Dropped { commands } => format!(
+            "adminalert: ERROR: {} not run: too many were waiting.",
+            count(*commands, "external command")
         ),
-    };
-    vec![Line::classic(level, text)]
+    }
 }
 
 /// Findings of a refused configuration that are logged; `portsentry --check` shows all of them.
@@ -166,13 +146,11 @@ fn watching(
 ) -> Vec<String> {
     let name = transport_name(transport);
     match mode {
-        "stealth" => {
-            one_by_one(&format!("adminalert: Going into stealth listen mode on {name} port"), ports)
+        "stealth" | "connect" => {
+            let how = if mode == "stealth" { "stealth listen" } else { "listen" };
+            one_by_one(&format!("adminalert: Going into {how} mode on {name} port"), ports)
         }
-        "connect" => {
-            one_by_one(&format!("adminalert: Going into listen mode on {name} port"), ports)
-        }
-        "advanced" => {
+        _ => {
             let mut texts = vec![match ports.ranges() {
                 [range] if *range.start() <= 1 => {
                     format!("adminalert: Advanced mode will monitor first {} ports", ports.count())
@@ -194,10 +172,6 @@ fn watching(
             texts.extend(one_by_one(&format!("adminalert: Advanced Stealth scan detection mode activated. Ignored {name} port"), &ignored));
             texts
         }
-        other => vec![format!(
-            "adminalert: {other} mode will monitor {} {name} ports: {ports}",
-            ports.count()
-        )],
     }
 }
 
@@ -211,17 +185,16 @@ fn one_by_one(text: &str, ports: &PortSet) -> Vec<String> {
 
 /// `NAME/ADDRESS`; the address twice where there is no name, as with `RESOLVE_HOST="0"`.
 fn both(name: Option<&HostName>, otherwise: impl Display, address: IpAddr) -> String {
-    name.map_or_else(|| format!("{otherwise}/{address}"), |name| format!("{name}/{address}"))
+    match name {
+        Some(name) => format!("{}/{address}", name.as_str()),
+        None => format!("{otherwise}/{address}"),
+    }
 }
 
-fn engine(report: &Report, event: &Event) -> Vec<String> {
-    let shown = Source::to_string;
+fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
     match report {
-        Report::Scan { probe, not_blocked, .. } => {
-            scan(probe, not_blocked.map(NotBlocked::text), event.name.as_ref())
-        }
+        Report::Scan { probe, not_blocked, .. } => scan(probe, *not_blocked, name),
         Report::Blocked { source, timeout, reason, renewed, .. } => {
-            let host = shown(source);
             let time = timeout.map_or_else(
                 || "until it is unblocked".to_owned(),
                 |timeout| format!("for {}", duration(timeout)),
@@ -229,20 +202,17 @@ fn engine(report: &Report, event: &Event) -> Vec<String> {
             let tag =
                 if matches!(reason, Reason::Manual(_)) { "adminalert" } else { "attackalert" };
             if *renewed {
-                let both = both(event.name.as_ref(), &host, source.network().addr());
+                let both = both(name, source, source.network().addr());
                 vec![
                     format!("{tag}: Host: {both} is already blocked Ignoring"),
-                    format!("{tag}: Host {host} stays blocked via nftables {time}: {reason}"),
+                    format!("{tag}: Host {source} stays blocked via nftables {time}: {reason}"),
                 ]
             } else {
-                vec![format!("{tag}: Host {host} has been blocked via nftables {time}: {reason}")]
+                vec![format!("{tag}: Host {source} has been blocked via nftables {time}: {reason}")]
             }
         }
         Report::BlockFailed { source, error } => {
-            vec![format!(
-                "attackalert: ERROR: Could not block host {} via nftables: {error}",
-                shown(source)
-            )]
+            vec![format!("attackalert: ERROR: Could not block host {source} via nftables: {error}")]
         }
         Report::Unblocked { source, ending } => {
             let why = match ending {
@@ -252,34 +222,19 @@ fn engine(report: &Report, event: &Event) -> Vec<String> {
                 Ending::NeverBlock => "it must never be blocked",
                 Ending::Total => "block.total allows no more",
             };
-            vec![format!("adminalert: Host {} is no longer blocked: {why}.", shown(source))]
+            vec![format!("adminalert: Host {source} is no longer blocked: {why}.")]
         }
         Report::Exempted { source, exempt } => {
-            vec![format!(
-                "adminalert: Host {} is exempt from the block of {}.",
-                Source::from(*exempt),
-                shown(source)
-            )]
+            let exempt = Source::from(*exempt);
+            vec![format!("adminalert: Host {exempt} is exempt from the block of {source}.")]
         }
         Report::UnblockFailed { source, error } => {
-            vec![format!("adminalert: ERROR: Could not unblock host {}: {error}", shown(source))]
+            vec![format!("adminalert: ERROR: Could not unblock host {source}: {error}")]
         }
     }
 }
 
-/// Decisions of the administrator, for which 1.2 has a sentence.
-const CHOSEN: [NotBlocked; 5] = [
-    NotBlocked::Observe,
-    NotBlocked::TcpLog,
-    NotBlocked::UdpLog,
-    NotBlocked::UnprovenReport,
-    NotBlocked::UnprovenSlow,
-];
-
-/// Only the command runs, which has its own line; 1.2 logged no more either (`BLOCK_TCP="2"`).
-const COMMAND_ONLY: [NotBlocked; 2] = [NotBlocked::TcpCommand, NotBlocked::UdpCommand];
-
-fn scan(probe: &Probe, not_blocked: Option<&'static str>, host: Option<&HostName>) -> Vec<String> {
+fn scan(probe: &Probe, not_blocked: Option<NotBlocked>, host: Option<&HostName>) -> Vec<String> {
     let Probe { source, port, scan, ip_options, .. } = probe;
     let (name, place) = (transport_name(port.transport), place(*port));
     let both = both(host, source, *source);
@@ -287,13 +242,20 @@ fn scan(probe: &Probe, not_blocked: Option<&'static str>, host: Option<&HostName
     if *ip_options {
         texts.push(format!("attackalert: Packet from host: {both} to {place} has IP options set (detection avoidance technique)."));
     }
-    if let Some(why) = not_blocked {
-        if CHOSEN.iter().any(|reason| reason.text() == why) {
-            texts.push(format!(
-                "attackalert: Ignoring {name} response per configuration file setting."
-            ));
-        } else if COMMAND_ONLY.iter().all(|reason| reason.text() != why) {
-            texts.push(format!("attackalert: Host {source} was not blocked: {why}"));
+    match not_blocked {
+        // For a decision of the administrator 1.2 has a sentence.
+        Some(
+            NotBlocked::Observe
+            | NotBlocked::TcpLog
+            | NotBlocked::UdpLog
+            | NotBlocked::UnprovenReport
+            | NotBlocked::UnprovenSlow,
+        ) => texts
+            .push(format!("attackalert: Ignoring {name} response per configuration file setting.")),
+        // The command has its own line; 1.2 logged no more either (`BLOCK_TCP="2"`).
+        None | Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand) => {}
+        Some(why) => {
+            texts.push(format!("attackalert: Host {source} was not blocked: {}", why.text()));
         }
     }
     texts
@@ -316,12 +278,11 @@ pub(super) fn message(level: Level, module: &str, text: &str) -> String {
     }
 }
 
-fn message_lines(level: Level, text: &str) -> Vec<String> {
+fn message_lines(level: Level, text: &str) -> impl Iterator<Item = String> {
     text.lines()
         .filter(|line| !line.trim().is_empty())
         .take(FINDINGS_MAX)
-        .map(|line| message(level, "", line))
-        .collect()
+        .map(move |line| message(level, "", line))
 }
 
 /// The line of the history file, without its line end; `None` for all events but new blocks.
@@ -338,7 +299,7 @@ pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
     };
     let address = source.network().addr();
     let (number, name) =
-        port.map_or((0, "MANUAL"), |port| (port.number, transport_name(port.transport)));
+        port.map_or((0, "MANUAL".to_owned()), |port| (port.number, transport_name(port.transport)));
     let local = event.at.to_zoned_datetime(zone.clone());
     Some(format!(
         "{} - {} Host: {} Port: {number} {name} Blocked",

@@ -1,16 +1,22 @@
-//! Events as keys and values, from which the text and JSON formats are both rendered, so that they
-//! agree.
+//! Events as keys and values, from which the text and JSON formats and `portsentryctl watch` are
+//! rendered, so that they agree.
 //!
-//! Keys are stable: programs read them.
+//! Programs rely on kinds and keys, which portsentry(8) lists under EVENTS: new ones may be added,
+//! none is ever removed.
+//!
+//! A JSON object also begins with `time` (RFC 3339, UTC, milliseconds) and `level` (`error`,
+//! `warn`, `info`, `debug`), and an unknown value is null. In text form an unknown value has no
+//! key; time and level are the log's own.
 
-use std::time::Duration;
+use std::fmt::Display;
 
 use serde_json::Value;
 
 use super::is_treacherous;
 use super::phrases::count;
-use crate::engine::{Ending, Reason, Report, Source};
-use crate::journal::{Ended, Event, Notice, Response};
+use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
+use crate::journal::{Ended, Event, HostName, Notice, Response};
+use crate::probe::ScanKind;
 
 /// A key and its value, in the order in which they are shown.
 pub(super) type Fact = (&'static str, Value);
@@ -74,7 +80,7 @@ pub(super) fn facts(event: &Event) -> Vec<Fact> {
 
 /// The host's name, or null.
 fn name(event: &Event) -> Fact {
-    ("name", event.name.as_ref().map_or(Value::Null, |name| name.as_str().into()))
+    ("name", event.name.as_ref().map(HostName::as_str).into())
 }
 
 fn kind(name: &str) -> Fact {
@@ -106,79 +112,68 @@ pub(super) fn start(text: &str, budget: usize) -> String {
 }
 
 fn engine(report: &Report, name: Fact) -> Vec<Fact> {
-    let address = |source: &Source| Value::from(source.to_string());
     match report {
         Report::Scan { source, probe, reason, not_blocked } => {
             let mut facts = vec![
                 kind("scan"),
-                ("address", probe.source.to_string().into()),
+                address(probe.source),
                 name,
-                ("source", address(source)),
+                ("source", source.to_string().into()),
                 ("destination", probe.destination.to_string().into()),
                 ("port", probe.port.to_string().into()),
                 ("ip_options", probe.ip_options.into()),
                 ("blocking", not_blocked.is_none().into()),
             ];
             facts.extend(why(reason));
-            facts.push(("not_blocked", not_blocked.map_or(Value::Null, |why| why.text().into())));
+            facts.push(("not_blocked", not_blocked.map(NotBlocked::text).into()));
             facts
         }
         Report::Blocked { source, port, timeout, reason, renewed } => {
             let mut facts = vec![
                 kind("blocked"),
-                ("address", address(source)),
+                address(source),
                 name,
-                ("port", port.map_or(Value::Null, |port| port.to_string().into())),
-                (
-                    "timeout",
-                    timeout.as_ref().map(Duration::as_secs).map_or(Value::Null, Value::from),
-                ),
+                ("port", port.map(|port| port.to_string()).into()),
+                ("timeout", timeout.map(|timeout| timeout.as_secs()).into()),
                 ("renewed", (*renewed).into()),
             ];
             facts.extend(why(reason));
             facts
         }
-        Report::BlockFailed { source, error } => vec![
-            kind("block-failed"),
-            ("address", address(source)),
-            name,
-            ("error", short(error).into()),
-        ],
-        Report::Unblocked { source, ending } => vec![
-            kind("unblocked"),
-            ("address", address(source)),
-            name,
-            (
-                "ending",
-                match ending {
-                    Ending::Expired => "expired",
-                    Ending::Manual => "by-hand",
-                    Ending::Removed => "removed",
-                    Ending::NeverBlock => "never-block",
-                    Ending::Total => "total",
-                }
-                .into(),
-            ),
-        ],
+        Report::BlockFailed { source, error } => {
+            vec![kind("block-failed"), address(source), name, ("error", short(error).into())]
+        }
+        Report::Unblocked { source, ending } => {
+            let ending = match ending {
+                Ending::Expired => "expired",
+                Ending::Manual => "by-hand",
+                Ending::Removed => "removed",
+                Ending::NeverBlock => "never-block",
+                Ending::Total => "total",
+            };
+            vec![kind("unblocked"), address(source), name, ("ending", ending.into())]
+        }
         Report::Exempted { source, exempt } => {
+            let network = source.to_string();
             vec![
                 kind("exempted"),
-                ("address", address(&Source::from(*exempt))),
+                address(Source::from(*exempt)),
                 name,
-                ("network", address(source)),
+                ("network", network.into()),
             ]
         }
-        Report::UnblockFailed { source, error } => vec![
-            kind("unblock-failed"),
-            ("address", address(source)),
-            name,
-            ("error", short(error).into()),
-        ],
+        Report::UnblockFailed { source, error } => {
+            vec![kind("unblock-failed"), address(source), name, ("error", short(error).into())]
+        }
     }
 }
 
+fn address(host: impl Display) -> Fact {
+    ("address", host.to_string().into())
+}
+
 fn respond(response: &Response, name: Fact) -> Vec<Fact> {
-    let address = |target: &str| ("address", start(target, 200).into());
+    let address = |target| address(start(target, 200));
     match response {
         Response::Command { target, command, ended, took, output } => {
             let (status, signal) = match ended {
@@ -193,8 +188,8 @@ fn respond(response: &Response, name: Fact) -> Vec<Fact> {
                 name,
                 ("command", start(command, 1000).into()),
                 ("done", (*ended == Ended::Success).into()),
-                ("status", status.map_or(Value::Null, Value::from)),
-                ("signal", signal.map_or(Value::Null, Value::from)),
+                ("status", status.into()),
+                ("signal", signal.into()),
                 ("ended", start(&ended.to_string(), 500).into()),
                 ("took", (took.as_millis().min(u128::from(u32::MAX)) as f64 / 1000.0).into()),
                 ("output", start(output.trim_end(), 1000).into()),
@@ -214,7 +209,7 @@ fn respond(response: &Response, name: Fact) -> Vec<Fact> {
 
 fn why(reason: &Reason) -> [Fact; 3] {
     [
-        ("scan", reason.scan().map_or(Value::Null, |scan| scan.name().into())),
+        ("scan", reason.scan().map(ScanKind::name).into()),
         ("proven", reason.proven().into()),
         ("reason", short(&reason.to_string()).into()),
     ]
@@ -222,9 +217,111 @@ fn why(reason: &Reason) -> [Fact; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LINE_MAX, json, samples};
+    use super::super::{LINE_MAX, json, lines, message, samples};
     use super::*;
+    use crate::config::LogFormat;
     use crate::probe::Transport;
+    use log::Level;
+    use std::collections::BTreeSet;
+
+    /// Programs rely on these: kinds and keys may be added, never removed.
+    const EVENTS: &str = "\
+starting: version
+watching: transport mode ports ranges excluded services
+active:
+scan: address name source destination port ip_options blocking scan proven reason not_blocked
+blocked: address name port timeout renewed scan proven reason
+block-failed: address name error
+unblocked: address name ending
+exempted: address name network
+unblock-failed: address name error
+reloaded:
+reload-refused: findings
+lost: packets total
+shed: packets total
+never-block: entries
+foreign-change: pid program remedy
+command: address name command done status signal ended took output
+denied: address name line
+no-longer-denied: address name
+commands-dropped: commands
+status: message
+adopted: blocks
+restored: blocks
+warning: message
+error: message
+held-back: lines within message
+stopping: blocks_left
+message: module message";
+
+    /// The keys of a kind of event, after `event`.
+    fn keys_of(kind: &str) -> impl Iterator<Item = &'static str> {
+        let rows = EVENTS.lines().filter_map(|row| row.split_once(':'));
+        let mut keys = rows.filter(|(name, _)| *name == kind).map(|(_, keys)| keys);
+        keys.next().unwrap_or_else(|| panic!("{kind} is not documented")).split_whitespace()
+    }
+
+    /// Keys of a flat object, in their order.
+    fn keys_of_json(line: &str) -> Vec<String> {
+        let value: Value = serde_json::from_str(line).unwrap();
+        let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort_by_key(|key| line.find(&format!("\"{key}\":")).unwrap());
+        keys
+    }
+
+    fn keys_of_text(line: &str) -> Vec<String> {
+        let (mut keys, mut rest) = (Vec::new(), line);
+        while let Some((key, value)) = rest.split_once('=') {
+            keys.push(key.to_owned());
+            let length = if value.starts_with('"') {
+                let mut texts = serde_json::Deserializer::from_str(value).into_iter::<String>();
+                texts.next().unwrap().unwrap();
+                texts.byte_offset()
+            } else {
+                value.find(' ').unwrap_or(value.len())
+            };
+            rest = value[length..].trim_start();
+        }
+        keys
+    }
+
+    fn every_line(format: LogFormat) -> Vec<String> {
+        let mut all: Vec<String> = samples::all()
+            .iter()
+            .flat_map(|event| lines(event, format))
+            .map(|line| line.text)
+            .collect();
+        all.push(message(samples::at(), Level::Warn, "portsentry::nft", "look", format).text);
+        all
+    }
+
+    #[test]
+    fn every_object_has_exactly_the_keys_that_are_documented_in_their_order() {
+        let mut seen = BTreeSet::new();
+        for line in every_line(LogFormat::Json) {
+            let value: Value = serde_json::from_str(&line).unwrap();
+            let name = value["event"].as_str().unwrap();
+            let wanted: Vec<&str> =
+                ["time", "level", "event"].into_iter().chain(keys_of(name)).collect();
+            assert_eq!(keys_of_json(&line), wanted, "{name}");
+            seen.insert(name.to_owned());
+        }
+        let all = EVENTS.lines().map(|row| row.split(':').next().unwrap().to_owned()).collect();
+        assert_eq!(seen, all, "every kind has a sample");
+    }
+
+    #[test]
+    fn every_line_of_pairs_has_no_other_keys() {
+        for line in every_line(LogFormat::Text) {
+            let keys = keys_of_text(&line);
+            assert_eq!(keys[0], "event", "{line}");
+            let name = line.strip_prefix("event=").unwrap().split(' ').next().unwrap();
+            let mut documented = keys_of(name);
+            for key in keys.iter().skip(1).filter(|key| name != "message" || *key != "level") {
+                assert!(documented.any(|known| known == key), "{key} of {line}");
+            }
+        }
+    }
 
     #[test]
     fn an_object_is_never_longer_than_a_line() {

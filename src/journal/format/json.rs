@@ -6,11 +6,11 @@ use log::Level;
 use serde_json::Value;
 
 use super::facts::{Fact, facts};
-use super::{LINE_MAX, is_treacherous, level};
+use super::{LINE_MAX, first_bytes, level, replaced};
 use crate::journal::Event;
 
-/// The object of an event.
-pub(super) fn line(event: &Event) -> String {
+/// The event as one object.
+pub fn line(event: &Event) -> String {
     let mut all: Vec<Fact> = vec![("time", time(event.at)), ("level", level_name(level(event)))];
     all.extend(facts(event));
     object(&all)
@@ -33,11 +33,7 @@ pub(super) fn message(at: Timestamp, level: Level, module: &str, text: &str) -> 
     }
     // An object must not be cut, but its text may be: no escape is longer than twelve bytes (two
     // \uXXXX), and the other keys need room.
-    let mut end = (LINE_MAX / 12 - 40).min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    object_of(text.get(..end).unwrap_or_default())
+    object_of(first_bytes(text, LINE_MAX / 12 - 40))
 }
 
 fn time(at: Timestamp) -> Value {
@@ -50,43 +46,25 @@ fn level_name(level: Level) -> Value {
 }
 
 fn object(facts: &[Fact]) -> String {
-    let mut line = String::from("{");
-    for (position, (key, value)) in facts.iter().enumerate() {
-        if position > 0 {
-            line.push(',');
-        }
-        line.push('"');
-        line.push_str(key);
-        line.push_str("\":");
-        line.push_str(&escaped(value));
-    }
-    line.push('}');
-    line
+    let pairs: Vec<_> =
+        facts.iter().map(|(key, value)| format!("\"{key}\":{}", escaped(value))).collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 /// `value` as JSON, with every character that a terminal interprets as a `\u` escape.
 pub(super) fn escaped(value: &Value) -> String {
-    escape(value.to_string())
+    printable_json(&value.to_string())
 }
 
-/// Escapes the characters of JSON text that a terminal interprets. They occur only inside strings.
-/// Line ends between the values stay.
-pub(super) fn escape(plain: String) -> String {
-    let obeyed = |character: char| character != '\n' && is_treacherous(character);
-    if !plain.chars().any(obeyed) {
-        return plain;
-    }
-    let mut escaped = String::with_capacity(plain.len() + 16);
-    for character in plain.chars() {
-        if obeyed(character) {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            escaped.push(character);
+/// JSON text that a terminal shows literally; may have several lines. The characters that are
+/// escaped occur only inside strings.
+pub fn printable_json(text: &str) -> String {
+    replaced(text, &['\n'], |character, escaped| {
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            escaped.push_str(&format!("\\u{unit:04x}"));
         }
-    }
-    escaped
+    })
+    .into_owned()
 }
 
 #[cfg(test)]

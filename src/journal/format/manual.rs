@@ -7,17 +7,16 @@ use jiff::Timestamp;
 use log::Level;
 use serde_json::Value;
 
-use super::samples::{CLASSIC, all, at, blocked, event, reason, scan};
+use super::samples::{CLASSIC, all, at, event, reason, scan};
 use super::{Line, classic, json, lines, message};
 use crate::config::PortSet;
 use crate::engine::{Ending, Reason, Report, Source};
-use crate::journal::{Ended, Event, Notice, Response};
+use crate::journal::{Event, Notice, Response};
 use crate::mdoc::{self, Item, WILD, fits};
 use crate::probe::{ScanKind, Transport};
 
 /// Every notice in every variant that a formatter distinguishes.
 fn events() -> Vec<Event> {
-    let target = || "10.77.1.1".to_owned();
     let host = Source::of("10.77.1.1".parse().unwrap(), 64);
     let mut notices = Vec::new();
     for kind in [ScanKind::Connect, ScanKind::Syn, ScanKind::Null, ScanKind::Xmas] {
@@ -50,35 +49,11 @@ fn events() -> Vec<Event> {
             renewed: false,
         }));
     }
-    notices.push(blocked("10.77.1.1", 1, true));
     for ending in
         [Ending::Expired, Ending::Manual, Ending::Removed, Ending::NeverBlock, Ending::Total]
     {
         notices.push(Notice::Engine(Report::Unblocked { source: host, ending }));
     }
-    let ends = [
-        Ended::Success,
-        Ended::Status(3),
-        Ended::Signal(9),
-        Ended::TimedOut(Duration::from_secs(10)),
-        Ended::NotStarted("no such file".into()),
-    ];
-    for (ended, output) in ends.into_iter().zip(["", "oops", "", "", ""]) {
-        let (took, output) = (Duration::from_millis(3), output.to_owned());
-        notices.push(Notice::Response(Response::Command {
-            target: target(),
-            command: "/bin/alert 10.77.1.1".into(),
-            ended,
-            took,
-            output,
-        }));
-    }
-    notices.push(Notice::Response(Response::Denied {
-        target: target(),
-        line: "ALL: 10.77.1.1".into(),
-    }));
-    notices.push(Notice::Response(Response::NoLongerDenied { target: target() }));
-    notices.push(Notice::Response(Response::Dropped { commands: 3 }));
     for (mode, ports, excluded) in [
         ("advanced", PortSet::range(1, 9), PortSet::default()),
         ("advanced", PortSet::range(5, 900), PortSet::range(100, 300)),

@@ -2,7 +2,6 @@
 //!
 //! Text from a remote host, a client or another program is always escaped, and every line is short.
 
-mod catalogue;
 mod classic;
 mod facts;
 mod json;
@@ -17,11 +16,12 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use log::Level;
 
-use super::Event;
+use super::{Ended, Event, Notice, Response};
 use crate::config::LogFormat;
+use crate::engine::{Report, Source};
 
-pub use catalogue::{EVENTS, EventKind, Key};
 pub use classic::history;
+pub use json::{line as json, printable_json};
 pub use phrases::{duration, scan_name};
 
 /// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some
@@ -43,11 +43,7 @@ pub struct Line {
 
 impl Line {
     fn new(level: Level, text: String) -> Self {
-        let text = match printable(&text) {
-            Cow::Borrowed(_) => text,
-            Cow::Owned(escaped) => escaped,
-        };
-        Self { level, priority: level, text: cut(text) }
+        Self { level, priority: level, text: cut(printable(&text).into_owned()) }
     }
 
     /// A line in classic format. Errors keep their priority: a selector `daemon.notice` includes
@@ -67,15 +63,8 @@ pub fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
     match format {
         LogFormat::Classic => classic::lines(event),
         LogFormat::Text => vec![Line::new(level(event), text::line(event))],
-        LogFormat::Json => {
-            vec![Line { level: level(event), priority: level(event), text: json::line(event) }]
-        }
+        LogFormat::Json => vec![Line::new(level(event), json::line(event))],
     }
-}
-
-/// The event as one JSON object.
-pub fn json(event: &Event) -> String {
-    json::line(event)
 }
 
 /// The line of a `log` record from any module.
@@ -89,16 +78,20 @@ pub fn message(
     match format {
         LogFormat::Classic => Line::classic(level, classic::message(level, module, message)),
         LogFormat::Text => Line::new(level, text::message(level, module, message)),
-        LogFormat::Json => {
-            Line { level, priority: level, text: json::message(at, level, module, message) }
-        }
+        LogFormat::Json => Line::new(level, json::message(at, level, module, message)),
     }
 }
 
-/// The event's host if it is a single address, no network or prefix.
-pub(super) fn host(event: &Event) -> Option<IpAddr> {
-    use super::{Notice, Response};
-    use crate::engine::{Report, Source};
+/// The host whose name is shown with an event: a single address, no network or prefix. `watched`:
+/// the event is also sent as JSON.
+pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> Option<IpAddr> {
+    // PortSentry 1.2 had names only in the lines of scans and blocks.
+    let is_named =
+        matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
+    if !is_named && !watched && format == LogFormat::Classic {
+        return None;
+    }
+    let single = |source: Source| source.is_single().then(|| source.addr());
     match &event.notice {
         Notice::Engine(Report::Scan { probe, .. }) => Some(probe.source),
         Notice::Engine(
@@ -106,10 +99,8 @@ pub(super) fn host(event: &Event) -> Option<IpAddr> {
             | Report::BlockFailed { source, .. }
             | Report::Unblocked { source, .. }
             | Report::UnblockFailed { source, .. },
-        ) => source.is_single().then(|| source.addr()),
-        Notice::Engine(Report::Exempted { exempt, .. }) => {
-            Some(Source::from(*exempt)).filter(|exempt| exempt.is_single()).map(Source::addr)
-        }
+        ) => single(*source),
+        Notice::Engine(Report::Exempted { exempt, .. }) => single(Source::from(*exempt)),
         Notice::Response(
             Response::Command { target, .. }
             | Response::Denied { target, .. }
@@ -119,42 +110,26 @@ pub(super) fn host(event: &Event) -> Option<IpAddr> {
     }
 }
 
-/// The host whose name is shown with an event; `watched`: the event is also sent as JSON.
-pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> Option<IpAddr> {
-    use super::Notice;
-    use crate::engine::Report;
-    // PortSentry 1.2 had names only in the lines of scans and blocks.
-    let shown = watched
-        || format != LogFormat::Classic
-        || matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
-    if shown { host(event) } else { None }
-}
-
 /// How important an event is, in every format.
 pub(crate) fn level(event: &Event) -> Level {
-    use super::{Ended, Notice, Response};
-    use crate::engine::Report;
     match &event.notice {
         // A renewal is no news.
-        Notice::Engine(Report::Blocked { renewed: true, .. }) => Level::Debug,
-        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }) => Level::Warn,
-        Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Level::Info,
-        Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
-        | Notice::ReloadRefused { .. }
-        | Notice::Error(_) => Level::Error,
-        Notice::Lost { .. }
+        Notice::Engine(Report::Blocked { renewed: true, .. }) | Notice::NeverBlock { .. } => {
+            Level::Debug
+        }
+        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. })
+        | Notice::Lost { .. }
         | Notice::Shed { .. }
         | Notice::ForeignChange { .. }
         | Notice::Warning(_)
         | Notice::HeldBack { .. } => Level::Warn,
-        Notice::NeverBlock { .. } => Level::Debug,
-        Notice::Response(
+        Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. })
+        | Notice::Response(
             Response::Command { ended: Ended::Success, .. }
             | Response::Denied { .. }
             | Response::NoLongerDenied { .. },
-        ) => Level::Info,
-        Notice::Response(Response::Command { .. } | Response::Dropped { .. }) => Level::Error,
-        Notice::Starting
+        )
+        | Notice::Starting
         | Notice::Watching { .. }
         | Notice::Active
         | Notice::Stopping { .. }
@@ -162,41 +137,40 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Status(_)
         | Notice::Adopted { .. }
         | Notice::Restored { .. } => Level::Info,
+        Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
+        | Notice::Response(Response::Command { .. } | Response::Dropped { .. })
+        | Notice::ReloadRefused { .. }
+        | Notice::Error(_) => Level::Error,
     }
 }
 
 /// `text` with every character escaped that could move a cursor, end a line, hide text or change
 /// its direction.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_treacherous) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        if is_treacherous(character) {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    Cow::Owned(escaped)
+    replaced(text, &[], |character, escaped| escaped.extend(character.escape_default()))
 }
 
 /// Several lines of text, each [`printable`]; line ends and tabs stay.
 pub fn printable_lines(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for piece in text.split_inclusive(['\n', '\t']) {
-        let end = piece.len() - usize::from(piece.ends_with(['\n', '\t']));
-        let (line, gap) = piece.split_at(end);
-        escaped.push_str(&printable(line));
-        escaped.push_str(gap);
-    }
-    escaped
+    let escape = |character: char, escaped: &mut String| escaped.extend(character.escape_default());
+    replaced(text, &['\n', '\t'], escape).into_owned()
 }
 
-/// JSON text that a terminal shows literally; may have several lines.
-pub fn printable_json(text: String) -> String {
-    json::escape(text)
+/// `text` with every treacherous character written by `write`, except those in `kept`.
+fn replaced<'t>(text: &'t str, kept: &[char], write: impl Fn(char, &mut String)) -> Cow<'t, str> {
+    let is_replaced = |character| is_treacherous(character) && !kept.contains(&character);
+    if !text.chars().any(is_replaced) {
+        return Cow::Borrowed(text);
+    }
+    let mut written = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_replaced(character) {
+            write(character, &mut written);
+        } else {
+            written.push(character);
+        }
+    }
+    Cow::Owned(written)
 }
 
 /// Control characters, and format characters of Unicode that terminals interpret (UAX #9, zero
@@ -207,17 +181,21 @@ fn is_treacherous(character: char) -> bool {
 }
 
 /// `text` cut to [`LINE_MAX`] bytes, with a mark if it was longer.
-pub(crate) fn cut(mut text: String) -> String {
+pub(crate) fn cut(text: String) -> String {
     const MARK: &str = " [cut]";
-    if text.len() > LINE_MAX {
-        let mut end = LINE_MAX - MARK.len();
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push_str(MARK);
+    if text.len() <= LINE_MAX {
+        return text;
     }
-    text
+    format!("{}{MARK}", first_bytes(&text, LINE_MAX - MARK.len()))
+}
+
+/// At most the first `most` bytes of `text`, in whole characters.
+pub(super) fn first_bytes(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -225,8 +203,8 @@ pub(crate) mod samples {
     //! One event of each kind, for the golden tests of all formats.
     use super::*;
     use crate::config::PortSet;
-    use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
-    use crate::journal::{Ended, HostName, Notice, Response};
+    use crate::engine::{Ending, NotBlocked, Reason};
+    use crate::journal::HostName;
     use crate::probe::{Port, Probe, ScanKind, Transport};
     use std::net::IpAddr;
     use std::time::Duration;

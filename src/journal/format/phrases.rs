@@ -8,20 +8,17 @@ use crate::probe::{ScanKind, Transport};
 /// dropped.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let (days, hours, minutes, rest) =
-        (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let pair = |large: u64, unit: &str, small: u64, small_unit: &str| {
-        if small == 0 {
-            format!("{large}{unit}")
-        } else {
-            format!("{large}{unit} {small}{small_unit}")
-        }
-    };
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{rest} s"),
-        (0, 0, _) => pair(minutes, "m", rest, "s"),
-        (0, _, _) => pair(hours, "h", minutes, "m"),
-        _ => pair(days, "d", hours, "h"),
+    let units = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let largest = units.windows(2).find(|pair| pair.first().is_some_and(|(large, _)| *large > 0));
+    match largest {
+        Some([(large, unit), (0, _)]) => format!("{large}{unit}"),
+        Some([(large, unit), (small, smaller)]) => format!("{large}{unit} {small}{smaller}"),
+        _ => format!("{seconds} s"),
     }
 }
 
@@ -47,13 +44,8 @@ pub fn scan_name(kind: ScanKind) -> &'static str {
 }
 
 /// The transport in classic lines.
-pub(super) fn transport(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "TCP",
-        Transport::Udp => "UDP",
-        Transport::Sctp => "SCTP",
-        Transport::Ip => "IP",
-    }
+pub(super) fn transport(transport: Transport) -> String {
+    transport.name().to_ascii_uppercase()
 }
 
 /// A number with its noun: `1 block`, `2 blocks`.

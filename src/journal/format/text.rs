@@ -4,42 +4,34 @@
 use log::Level;
 use serde_json::Value;
 
-use super::facts::facts;
+use super::facts::{Fact, facts};
 use super::json::escaped;
 use crate::journal::Event;
 
 /// The line of an event.
 pub(super) fn line(event: &Event) -> String {
-    join(facts(event).iter().map(|(key, value)| (*key, value)))
+    join(&facts(event))
 }
 
 /// The line of a log record from another module.
 pub(super) fn message(level: Level, module: &str, text: &str) -> String {
     let level = level.as_str().to_ascii_lowercase();
-    let values = [
-        ("event", Value::from("message")),
+    join(&[
+        ("event", "message".into()),
         ("level", level.into()),
         ("module", module.into()),
         ("message", text.into()),
-    ];
-    join(values.iter().map(|(key, value)| (*key, value)))
+    ])
 }
 
-fn join<'a>(facts: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
-    let mut line = String::new();
+fn join(facts: &[Fact]) -> String {
     // An unknown value has no key.
-    for (key, value) in facts.filter(|(_, value)| !value.is_null()) {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(key);
-        line.push('=');
-        match value {
-            Value::String(text) if is_plain(text) => line.push_str(text),
-            other => line.push_str(&escaped(other)),
-        }
-    }
-    line
+    let known = facts.iter().filter(|(_, value)| !value.is_null());
+    let pairs = known.map(|(key, value)| match value {
+        Value::String(text) if is_plain(text) => format!("{key}={text}"),
+        other => format!("{key}={}", escaped(other)),
+    });
+    pairs.collect::<Vec<_>>().join(" ")
 }
 
 fn is_plain(text: &str) -> bool {

@@ -15,7 +15,7 @@ use portsentry::control::{
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
-use portsentry::journal::{Journal, JournalHandle, Settings};
+use portsentry::journal::{JournalHandle, Settings};
 
 /// Longer than any step that does not hang.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -244,7 +244,7 @@ impl Daemon {
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let asked = Arc::clone(&handler.asked);
         let settings = Settings { history_file: None, ..Settings::from(&Config::default()) };
-        let journal = Journal::start_with(settings, Box::new(Nowhere)).unwrap();
+        let journal = JournalHandle::start_with(settings, Box::new(Nowhere)).unwrap();
         let listener = listen(&directory.path().join("run/control.sock"), group).unwrap();
         let feed = journal.clone();
         let server = Server::start(
