@@ -63,6 +63,7 @@ pub(super) struct Reading {
 pub struct Drift {
     /// What is to be dealt with.
     pub(super) pending: Change,
+    /// Notifications were lost.
     pub(super) lost: bool,
     pub(super) lost_at: Option<MonoTime>,
     /// What has to be read again.
@@ -79,6 +80,7 @@ pub struct Drift {
     pub(super) fight: FightDetector,
     pub(super) failure_reported: bool,
     pub(super) own_table: OwnTable,
+    /// Whose the table is to be.
     pub(super) owner: TableOwner,
     pub(super) count: u64,
     pub(super) last: Option<Author>,
@@ -111,36 +113,6 @@ impl Drift {
         }
     }
 
-    /// Whose the table is to be.
-    pub(crate) fn owner(&self) -> TableOwner {
-        self.owner
-    }
-
-    /// This kernel has no tables that stay when their owner ends.
-    pub(super) fn give_up_ownership(&mut self) {
-        (self.own_table, self.owner) = (OwnTable::No, TableOwner::Unowned);
-    }
-
-    /// Notifications were lost.
-    pub(super) fn lose(&mut self) {
-        self.lost = true;
-    }
-
-    /// The table may not be what it should be.
-    pub(super) fn check(&mut self) {
-        self.pending.structure = true;
-    }
-
-    /// The intervals may be others than those that are known.
-    pub(super) fn read_networks(&mut self) {
-        self.read.networks = true;
-    }
-
-    /// The exempt ranges may be others than those that are known.
-    pub(super) fn read_exemptions(&mut self) {
-        self.read.exemptions = true;
-    }
-
     pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
         Repairs {
             count: self.count,
@@ -156,14 +128,8 @@ impl Drift {
             || self.pending.networks > 0
             || !self.keys.is_empty()
             || !self.intervals.is_empty();
-        let next = waits.then(|| {
-            self.fight
-                .not_before(now)
-                .into_iter()
-                .chain(self.loss_not_before(now))
-                .max()
-                .unwrap_or(now)
-        });
+        let not_before = self.fight.not_before(now).max(self.loss_not_before(now));
+        let next = waits.then_some(not_before.unwrap_or(now));
         let poll =
             (!self.reading.is_nothing() || !self.read.is_nothing()).then(|| now.after(POLL_EVERY));
         if soon { Some(now) } else { next.into_iter().chain(poll).min() }

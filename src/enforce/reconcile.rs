@@ -200,8 +200,7 @@ pub(crate) struct Present {
 impl Present {
     /// The elements of a family's network set.
     pub(crate) fn of(&self, family: Family) -> &[ElementInfo] {
-        let [v4, v6] = &self.networks;
-        if family == Family::V4 { v4 } else { v6 }
+        family.of_pair::<Vec<_>>(&self.networks)
     }
 
     /// Elements in all sets.
@@ -350,7 +349,7 @@ pub(crate) fn reconcile_networks(
     let mut covered: Vec<Span> = Vec::with_capacity(present.len());
     let mut at = 0;
     for info in present {
-        let Some(span) = Span::of_keys(&(info.key..=info.last())) else { continue };
+        let Some(span) = Span::of_element(info) else { continue };
         covered.push(span);
         while pieces.get(at).is_some_and(|piece| piece.span.last < span.first) {
             at += 1;

@@ -8,13 +8,14 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use super::drift::{Drift, QUIET_FROM};
-use super::element::{self, BLOCKED, HOSTS, Place, Placement};
+use super::element::{self, BLOCKED, HOSTS, Placement};
 use super::enforcer::{Enforcer, Observer, Summary};
 use super::exempt::{self, exempt};
-use super::kernel::{EXEMPTIONS, Kernel};
-use super::networks::{Family, Span};
+use super::kernel::{EXEMPTIONS, Kernel, absent_is_fine};
+use super::networks::Family;
 use super::reconcile::{Limits, Origin, Present, Step, Wanted, in_parts, reconcile};
-use crate::engine::{AllowList, Engine, MonoTime, Policy, Source};
+use crate::config::OwnTable;
+use crate::engine::{AllowList, BlockView, Engine, MonoTime, Policy, Reason, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
@@ -99,21 +100,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             &blocks.iter().map(|block| block.source).collect::<Vec<_>>(),
         )?;
         let wanted = blocks.into_iter().map(Wanted::from).collect();
-        let steps = {
-            let engine = &enforcer.engine;
-            let limits = Limits {
-                total: policy.total as usize,
-                must_not: &|source, reason| engine.must_not_block(source, reason),
-            };
-            reconcile(
-                now,
-                Origin::Start { same_boot: is_same_boot },
-                former,
-                wanted,
-                &present,
-                &limits,
-            )
-        };
+        let origin = Origin::Start { same_boot: is_same_boot };
+        let total = policy.total as usize;
+        let steps = enforcer.steps(now, origin, former, wanted, &present, total);
         for family in Family::ALL {
             enforcer.executor.set_present(now, family, present.of(family));
         }
@@ -122,20 +111,16 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             .filter(|set| found.sets.iter().any(|there| there.name == set.name()))
         {
             let elements = enforcer.executor.kernel.dump(set)?;
-            enforcer
-                .exemptions
-                .set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
+            enforcer.exemptions.set_present(set, &elements);
         }
-        let is_replaced = enforcer.executor.placement != former;
+        let refill = refill(former, enforcer.executor.placement);
         let steps = in_parts(steps, enforcer.executor.placement);
         let kept: HashSet<Source> = steps.iter().filter_map(Step::kept).collect();
-        // Until the rules are there, nothing of this can go wrong that would not be seen when they
-        // come.
-        let summary = enforcer.learn(now, steps);
+        // The engine learns what the steps say. Until the rules are there, nothing of this can go
+        // wrong that would not be seen when they come.
+        let summary = enforcer.apply(now, steps, false);
         enforcer.executor.networks =
             enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
-        let refill =
-            if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
         enforcer.install(now, Write::New(&present.sets, refill))?;
         enforcer.engine.recall(now, offenders, evidence);
         enforcer.perform(now);
@@ -155,21 +140,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let wanted: Vec<Wanted> = unknown.map(Wanted::from).collect();
         let networks = Family::ALL.map(|family| {
             let intervals = self.executor.networks.intervals(family);
-            intervals.map(|(span, end)| known_interval(now, family, span, end)).collect()
+            intervals.map(|(span, end)| element::of_interval(now, family, span, end)).collect()
         });
         let present = Present { networks, ..Present::default() };
-        let steps = {
-            let engine = &self.engine;
-            let total = (engine.policy().total as usize).saturating_sub(engine.blocks().count());
-            let limits =
-                Limits { total, must_not: &|source, reason| engine.must_not_block(source, reason) };
-            let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
-            let steps = reconcile(now, origin, self.executor.placement, wanted, &present, &limits);
-            // What the engine knows by other names is not news.
-            let steps = steps.into_iter().filter(|step| !matches!(step, Step::Adopt(_))).collect();
-            in_parts(steps, self.executor.placement)
-        };
-        let summary = self.apply(now, steps, true);
+        let placement = self.executor.placement;
+        let blocks = self.engine.blocks().count();
+        let total = (self.engine.policy().total as usize).saturating_sub(blocks);
+        let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
+        let mut steps = self.steps(now, origin, placement, wanted, &present, total);
+        // What the engine knows by other names is not news.
+        steps.retain(|step| !matches!(step, Step::Adopt(_)));
+        let summary = self.apply(now, in_parts(steps, placement), true);
         Family::ALL.into_iter().for_each(|family| self.backlog.sync(family));
         self.engine.recall(now, content.offenders, content.evidence);
         self.perform(now);
@@ -193,7 +174,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     pub fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
         let InForce { ruleset, policy, never_block, services } = in_force;
         let placement = Placement::new(policy.ipv6_prefix);
-        let is_replaced = placement != self.executor.placement;
+        let refill = refill(self.executor.placement, placement);
         let before = (
             std::mem::replace(&mut self.ruleset, ruleset),
             self.executor.placement,
@@ -201,11 +182,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         );
         let networks = self.executor.networks.clone();
         self.executor.placement = placement;
-        if is_replaced {
+        if !refill.is_empty() {
             self.executor.networks = networks.with_blocks(self.blocked_networks());
         }
-        let refill =
-            if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
         let installed = match self.install(now, Write::New(&BLOCKED, refill)) {
             Ok(installed) => installed,
             Err(error) => {
@@ -213,7 +192,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 self.executor.networks = networks;
                 // A transaction changes all or nothing; but if another program was at work at the
                 // same time, the drift will show it.
-                self.drift.check();
+                self.drift.pending.structure = true;
                 return Err(error);
             }
         };
@@ -248,14 +227,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             *networks = self.executor.kernel.dump(family.set())?;
         }
         let wanted = self.engine.blocks().map(Wanted::from).collect();
-        let steps = {
-            let engine = &self.engine;
-            let limits = Limits {
-                total: usize::MAX,
-                must_not: &|source, reason| engine.must_not_block(source, reason),
-            };
-            reconcile(now, Origin::Reload, self.executor.placement, wanted, &present, &limits)
-        };
+        let placement = self.executor.placement;
+        let steps = self.steps(now, Origin::Reload, placement, wanted, &present, usize::MAX);
         for family in Family::ALL {
             self.executor.set_present(now, family, present.of(family));
         }
@@ -271,6 +244,20 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(())
     }
 
+    /// The steps from what is in the kernel to what is wanted, with `total` blocks at most.
+    fn steps(
+        &self,
+        now: MonoTime,
+        origin: Origin,
+        placement: Placement,
+        wanted: Vec<Wanted>,
+        present: &Present,
+        total: usize,
+    ) -> Vec<Step> {
+        let must_not = |source, reason: &Reason| self.engine.must_not_block(source, reason);
+        reconcile(now, origin, placement, wanted, present, &Limits { total, must_not: &must_not })
+    }
+
     /// What the kernel has of blocks.
     fn read_present(
         &mut self,
@@ -279,32 +266,19 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         stored: &[Source],
     ) -> Result<Present, Error> {
         let mut present = Present::default();
-        let absent_is_empty = |result: Result<Vec<ElementInfo>, Error>| {
-            result.or_else(|error| if error.is_not_found() { Ok(Vec::new()) } else { Err(error) })
-        };
         for set in BLOCKED {
             let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else {
                 continue;
             };
             present.sets.push(set);
-            let known = || {
-                let key = |source: &Source| match placement.place(*source) {
-                    Place::Host(of, key) if of == set => Some(key),
-                    _ => None,
-                };
-                stored.iter().filter_map(key).collect::<Vec<Key>>()
-            };
-            match Family::ALL
-                .into_iter()
-                .zip(&mut present.networks)
-                .find(|(family, _)| family.set() == set)
-            {
-                Some((_, networks)) => *networks = absent_is_empty(self.executor.kernel.dump(set))?,
-                None => {
-                    let elements =
-                        absent_is_empty(self.executor.kernel.contents(set, there.count, &known))?;
-                    present.hosts.extend(elements.into_iter().map(|info| (set, info)));
-                }
+            let kernel = &mut self.executor.kernel;
+            if let Some(family) = Family::of_set(set) {
+                *family.of_pair_mut(&mut present.networks) = absent_is_fine(kernel.dump(set))?;
+            } else {
+                let known =
+                    || stored.iter().filter_map(|source| placement.key_in(set, *source)).collect();
+                let elements = absent_is_fine(kernel.contents(set, there.count, &known))?;
+                present.hosts.extend(elements.into_iter().map(|info| (set, info)));
             }
         }
         Ok(present)
@@ -340,11 +314,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     {
                         return None;
                     }
-                    let first =
-                        engine.blocks().filter_map(|block| match placement.place(block.source) {
-                            Place::Host(of, key) if of == set => Some((key, block)),
-                            _ => None,
-                        });
+                    let first = engine
+                        .blocks()
+                        .filter_map(|block| Some((placement.key_in(set, block.source)?, block)));
                     // The kernel gives counters and takes comments in a second step: what is waited
                     // for is the drop.
                     first
@@ -355,14 +327,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                         .collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 if are_few => {
-                    let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
+                    let family = Family::of_set(set)?;
                     let pieces = networks.pieces(now, family, family.all());
-                    let reason = |owner| engine.blocked(owner).map(|block| block.reason.clone());
+                    let reason = |owner| engine.blocked(owner).map(|block| block.reason);
                     pieces
                         .iter()
                         .take(most)
                         .filter_map(|piece| {
-                            element::of_piece(now, family, piece, reason(piece.owner).as_ref())
+                            element::of_piece(now, family, piece, reason(piece.owner))
                         })
                         .collect()
                 }
@@ -380,11 +352,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             Vec::new()
         };
         let known = |spec: SetSpec| {
-            let key = |source| match placement.place(source) {
-                Place::Host(of, key) if of.spec() == spec => Some(key),
-                _ => None,
-            };
-            engine.blocks().filter_map(|block| key(block.source)).collect()
+            let key = |block: BlockView<'_>| placement.key_in(SetId::of(spec)?, block.source);
+            engine.blocks().filter_map(key).collect()
         };
         let order = |owner: TableOwner| Order {
             owner,
@@ -393,14 +362,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             refill: &refill,
             known: Some(&known),
         };
-        let (mut result, mut others) = executor.kernel.install(ruleset, order(drift.owner()), many);
-        if drift.owner() == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
-            drift.give_up_ownership();
-            (result, others) = executor.kernel.install(ruleset, order(drift.owner()), many);
+        let (mut result, mut others) = executor.kernel.install(ruleset, order(drift.owner), many);
+        if drift.owner == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
+            // This kernel has no tables that stay when their owner ends.
+            (drift.own_table, drift.owner) = (OwnTable::No, TableOwner::Unowned);
+            (result, others) = executor.kernel.install(ruleset, order(drift.owner), many);
         }
-        if others {
-            drift.lose();
-        }
+        drift.lost |= others;
         let installed = result?;
         let given = given.into_inner();
         self.installed(now, write, &installed, &given);
@@ -454,16 +422,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         for set in EXEMPTIONS {
             if installed.created(set) {
-                self.exemptions.set_present(
-                    set,
-                    written(set).iter().map(|info| info.key..=info.last()).collect(),
-                );
+                self.exemptions.set_present(set, written(set));
             }
         }
         if installed.fallback.is_some() {
             // The sets have what the model says, which is less than the list.
             self.exemptions.wait();
-            self.drift.read_exemptions();
+            self.drift.read.exemptions = true;
         } else {
             self.exemptions.want(&self.ruleset, &self.never_block);
         }
@@ -485,11 +450,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if let Err(error) = self.executor.kernel.add_many(SetId::Services, &elements) {
             log::warn!("the rules do not know which ports are services: {}", error_chain(&error));
         }
-    }
-
-    /// The engine learns what steps say before there are rules: nothing is carried out yet.
-    fn learn(&mut self, now: MonoTime, steps: Vec<Step>) -> Summary {
-        self.apply(now, steps, false)
     }
 
     fn report_restored(&mut self, summary: Summary) {
@@ -553,22 +513,9 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
     u8::try_from(bits).ok().filter(|bits| (1..=128).contains(bits))
 }
 
-fn known_interval(
-    now: MonoTime,
-    family: Family,
-    span: Span,
-    expires: Option<MonoTime>,
-) -> ElementInfo {
-    let left = expires.map(|end| end.since(now));
-    ElementInfo {
-        key: family.key(span.first),
-        end: Some(family.key(span.last)),
-        timeout: left,
-        expires: left,
-        packets: 0,
-        bytes: 0,
-        comment: None,
-    }
+/// The sets whose elements mean something else by another placement, and are written again.
+fn refill(before: Placement, after: Placement) -> &'static [SetId] {
+    if before == after { &[] } else { &[SetId::Blocked6, SetId::BlockedNets6] }
 }
 
 #[cfg(test)]

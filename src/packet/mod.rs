@@ -32,7 +32,7 @@ use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PacketSource};
 use crate::config::{Config, OwnTable};
 use crate::decoy::{self, Decoy};
-use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, InForce, Kernel, Nftables, Observer};
+use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, InForce, Nftables, Observer};
 use crate::engine::{Engine, MonoTime, Policy, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
@@ -82,11 +82,13 @@ impl PacketThread {
         seed: [u64; 2],
     ) -> Result<Self, StartError> {
         // The group first: a second daemon must find out before it touches the table of the first.
-        let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
-        let queues = PacketQueues::open(&setup.config, seed[0].rotate_left(16) ^ seed[1])?;
+        let listener = Listener::bind(Settings::of_group(setup.config.capture.group))
+            .map_err(StartError::Capture)?;
+        let queues = PacketQueues::open(&setup.config, seed[0].rotate_left(16) ^ seed[1])
+            .map_err(StartError::Capture)?;
         // Before the first of our own changes, so that no change of others is missed.
-        let mut kernel = Nftables::open()?;
-        let found = kernel.read(&setup.ruleset)?;
+        let mut kernel = Nftables::open().map_err(StartError::Nft)?;
+        let found = kernel.connection().read(&setup.ruleset).map_err(StartError::Nft)?;
         if let Some(group) = enforce::former_group(&found)
             && group != setup.config.capture.group
             && let Err(error @ capture::Error::GroupInUse { .. }) =
@@ -95,7 +97,7 @@ impl PacketThread {
             return Err(StartError::TableInUse(error));
         }
         // Before the rules that lead there.
-        let decoy = Decoy::open(&setup.config)?;
+        let decoy = Decoy::open(&setup.config).map_err(StartError::Decoy)?;
         let policy = Policy::from_config(&setup.config);
         let engine = Engine::new(policy.clone(), seed);
         let drift = Drift::new(setup.config.own_table);
@@ -109,7 +111,8 @@ impl PacketThread {
             in_force,
             Earlier { table: &found, stored },
             drift,
-        )?;
+        )
+        .map_err(StartError::Nft)?;
         if config.own_table == OwnTable::Yes && enforcer.table_owner() != TableOwner::Owned {
             let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
             enforcer.observer.notify(Notice::Warning(text.to_owned()));
@@ -219,7 +222,7 @@ impl PacketThread {
         if !remove {
             return blocks;
         }
-        match self.enforcer.kernel().remove_table() {
+        match self.enforcer.kernel().connection().remove_table() {
             Ok(()) => 0,
             Err(error) => {
                 log::error!("{}", error_chain(&error));
