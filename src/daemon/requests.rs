@@ -3,15 +3,15 @@
 //! It runs on the control server's worker threads, one handler each. What it says is blocked was
 //! read from the kernel at that moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listing::{Listing, network_rows};
+use super::listing::{Listing, each_block, network_rows};
 use super::protected::ProtectionReason;
-use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
+use super::rows::{MEND, kernel, reasons, row, time_of_day};
 use super::status;
-use super::supervisor::{Order, Reload};
+use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
 use crate::control::{
     AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request,
@@ -50,10 +50,7 @@ pub struct RequestHandler {
 
 impl Handler for RequestHandler {
     fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer {
-        match self.try_handle(request, cancelled) {
-            Ok(answer) => answer,
-            Err(refusal) => refusal.into(),
-        }
+        self.try_handle(request, cancelled).unwrap_or_else(Answer::from)
     }
 }
 
@@ -105,10 +102,7 @@ impl RequestHandler {
     fn connection(&mut self) -> Result<&mut Connection, Refusal> {
         match &mut self.connection {
             Some(connection) => Ok(connection),
-            none => {
-                let connection = Connection::open(SCHEMA).map_err(|error| kernel(&error))?;
-                Ok(none.insert(connection))
-            }
+            none => Ok(none.insert(Connection::open(SCHEMA).map_err(kernel)?)),
         }
     }
 
@@ -119,7 +113,7 @@ impl RequestHandler {
     /// The daemon's status; what is blocked and whether the rules are in place is asked of the
     /// kernel.
     fn status(&mut self) -> Result<Status, Refusal> {
-        let mut status = self.status.gather(&self.packets, &self.view).map_err(busy)?;
+        let mut status = self.status.gather(&self.packets, &self.view)?;
         let (ruleset, observing) = {
             let view = self.view.lock();
             (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
@@ -154,7 +148,7 @@ impl RequestHandler {
     /// Blocks that the kernel drops now.
     fn count(&mut self) -> Result<u64, Refusal> {
         let placement = Placement::new(self.ipv6_prefix());
-        let hosts = view::hosts(self.connection()?, placement).map_err(|error| kernel(&error))?;
+        let hosts = view::hosts(self.connection()?, placement).map_err(kernel)?;
         let networks = self.network_rows()?;
         Ok((hosts.len() + networks.len()) as u64)
     }
@@ -168,20 +162,23 @@ impl RequestHandler {
         let placement = Placement::new(self.ipv6_prefix());
         if self.view.lock().config.mode == crate::config::Mode::Observe {
             // Elements of earlier blocks stay in the sets, and drop nothing.
-            return Ok(Answer::blocks(Vec::new()));
+            return Ok(Answer::sorted(Vec::new()));
         }
-        if self.packets.ask(Command::Status).map_err(busy)?.engine.blocked > LIGHT_DUMP {
-            return Ok(Answer::Blocks(Box::new(Listing::begin(&self.packets, placement)?)));
+        if self.packets.ask(Command::Status)?.engine.blocked > LIGHT_DUMP {
+            return Ok(Answer::blocks(Listing::begin(&self.packets, placement)?));
         }
         let mut rows = self.network_rows()?;
-        let since = self.packets.ask(Command::Since).map_err(busy)?;
-        let blocked = view::hosts(self.connection()?, placement).map_err(|error| kernel(&error))?;
+        let mut since = HashMap::new();
+        each_block(&self.packets, |block| {
+            since.insert(block.source, block.since);
+        })?;
+        let blocked = view::hosts(self.connection()?, placement).map_err(kernel)?;
         let reasons = reasons(&self.packets, &blocked)?;
         let shown = |(source, info): &(Source, ElementInfo)| {
             row(*source, info, since.get(source).copied(), reasons.get(source))
         };
         rows.extend(blocked.iter().map(shown));
-        Ok(Answer::blocks(rows))
+        Ok(Answer::sorted(rows))
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
@@ -193,7 +190,7 @@ impl RequestHandler {
             ));
         };
         let (account, blocks_before) =
-            self.packets.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
+            self.packets.ask(|answer| Command::Account(address, answer))?;
         let allowed = {
             let view = self.view.lock();
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
@@ -232,16 +229,11 @@ impl RequestHandler {
         let prefix = self.ipv6_prefix();
         let source = target.source(prefix);
         if let Place::Host(set, key) = Placement::new(prefix).place(source)
-            && let Some(info) =
-                self.connection()?.get_element(set, key).map_err(|error| kernel(&error))?
+            && let Some(info) = self.connection()?.get_element(set, key).map_err(kernel)?
         {
-            let block = [(source, info)];
-            let reasons = reasons(&self.packets, &block)?;
-            let block = block
-                .iter()
-                .map(|(source, info)| row(*source, info, None, reasons.get(source)))
-                .next();
-            return Ok((block, None));
+            let block @ [(_, info)] = &[(source, info)];
+            let reasons = reasons(&self.packets, block)?;
+            return Ok((Some(row(source, info, None, reasons.get(&source))), None));
         }
         let contains = |around: &Target| around.network().contains(&target.network());
         let around = self.network_rows()?.into_iter().filter(|row| contains(&row.address));
@@ -276,10 +268,7 @@ impl RequestHandler {
         self.refuse_protected(source)?;
         let timeout =
             seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
-        let answer = self
-            .packets
-            .ask(|answer| Command::Block { source, timeout, text, answer })
-            .map_err(busy)?;
+        let answer = self.packets.ask(|answer| Command::Block { source, timeout, text, answer })?;
         answer.map_err(|error| match error {
             BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
             BlockError::Kernel(why) => {
@@ -331,13 +320,10 @@ impl RequestHandler {
 
     fn unblock(&mut self, target: Target) -> Result<String, Refusal> {
         // Exactly what was named: of a single IPv6 address the engine knows the account.
-        let answer = self
-            .packets
-            .ask(|answer| Command::Unblock(target.network().into(), answer))
-            .map_err(busy)?;
-        let Unblocked { lifted, exempted, target: exempt } = answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), "")
-        })?;
+        let answer =
+            self.packets.ask(|answer| Command::Unblock(target.network().into(), answer))?;
+        let Unblocked { lifted, exempted, target: exempt } =
+            answer.map_err(|error| failed(format!("{target} could not be unblocked: {error}")))?;
         let lifts = match lifted.as_slice() {
             [] => None,
             [source] => Some(format!("{source} is unblocked")),
@@ -359,10 +345,10 @@ impl RequestHandler {
     }
 
     fn unblock_all(&mut self) -> Result<String, Refusal> {
-        let answer = self.packets.ask(Command::UnblockAll).map_err(busy)?;
-        match answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("not everything could be unblocked: {error}"), "")
-        })? {
+        let answer = self.packets.ask(Command::UnblockAll)?;
+        match answer
+            .map_err(|error| failed(format!("not everything could be unblocked: {error}")))?
+        {
             0 => Err(Refusal::new(Kind::No, "nothing is blocked", "")),
             1 => Ok(format!("1 block is lifted{}", self.kept())),
             count => Ok(format!("{count} blocks are lifted{}", self.kept())),
@@ -390,26 +376,18 @@ impl RequestHandler {
                 remedy,
             ));
         }
-        let answer =
-            self.supervisor.ask(|answer| Order::AllowAdd(network, answer)).map_err(busy)?;
-        match answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("{target} is not allowed: {error}"), "")
-        })? {
-            true => Ok(format!(
-                "{target} is never blocked, until \"portsentryctl allow remove {target}\""
-            )),
-            false => Ok(format!("{target} was allowed already")),
-        }
+        let answer = self.supervisor.ask(|answer| Order::AllowAdd(network, answer))?;
+        let is_new = answer.map_err(|error| failed(format!("{target} is not allowed: {error}")))?;
+        Ok(if is_new {
+            format!("{target} is never blocked, until \"portsentryctl allow remove {target}\"")
+        } else {
+            format!("{target} was allowed already")
+        })
     }
 
     fn disallow(&mut self, target: Target) -> Result<String, Refusal> {
-        let answer = self
-            .supervisor
-            .ask(|answer| Order::AllowRemove(target.network(), answer))
-            .map_err(busy)?;
-        if answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("{target} is still allowed: {error}"), "")
-        })? {
+        let answer = self.supervisor.ask(|answer| Order::AllowRemove(target.network(), answer))?;
+        if answer.map_err(|error| failed(format!("{target} is still allowed: {error}")))? {
             return Ok(format!("{target} may be blocked again"));
         }
         let because = self.view.lock().protected.get(&target.network()).copied();
@@ -424,25 +402,18 @@ impl RequestHandler {
     }
 
     fn reload(&mut self) -> Result<String, Refusal> {
-        let answer = self.supervisor.ask(Order::Reload).map_err(busy)?;
-        match answer {
-            Reload::Applied { changes, warnings } => {
-                let mut lines = if changes.is_empty() {
-                    "reloaded; nothing has changed".to_owned()
-                } else {
-                    format!("reloaded:\n  {}", changes.join("\n  "))
-                };
-                warnings
-                    .iter()
-                    .for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
-                Ok(lines)
-            }
-            Reload::Refused { findings } => Err(Refusal::new(
-                Kind::Configuration,
-                findings,
-                "the configuration in force goes on; mend the file and reload again",
-            )),
-        }
+        let remedy = "the configuration in force goes on; mend the file and reload again";
+        let Reloaded { changes, warnings } = self
+            .supervisor
+            .ask(Order::Reload)?
+            .map_err(|findings| Refusal::new(Kind::Configuration, findings, remedy))?;
+        let mut lines = if changes.is_empty() {
+            "reloaded; nothing has changed".to_owned()
+        } else {
+            format!("reloaded:\n  {}", changes.join("\n  "))
+        };
+        warnings.iter().for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
+        Ok(lines)
     }
 
     fn history(
@@ -472,8 +443,12 @@ impl RequestHandler {
                     "see that the file can be read by root",
                 )
             })?;
-        Ok(Answer::History(Box::new(entries.into_iter().map(HistoryRow::from))))
+        Ok(Answer::history(entries.into_iter().map(HistoryRow::from)))
     }
+}
+
+fn failed(message: String) -> Refusal {
+    Refusal::new(Kind::Failed, message, "")
 }
 
 fn done(message: String) -> Answer {

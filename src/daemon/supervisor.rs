@@ -25,7 +25,6 @@ use crate::helper::client::HelperClient;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::Connection;
-use crate::packet;
 use crate::packet::command::{Command, Setup};
 use crate::ruleset::{self, SCHEMA, messages};
 use crate::store::StoreHandle;
@@ -50,29 +49,21 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What the control server asks the supervisor for.
 pub enum Order {
-    /// Read the configuration again: what changed, or the findings.
-    Reload(Answer<Reload>),
+    /// Read the configuration again: what changed, or why nothing did.
+    Reload(Answer<Result<Reloaded, String>>),
     /// Never block this; `false`: it is so already.
     AllowAdd(IpNet, Answer<Result<bool, String>>),
     /// Undo that; `false`: it was not added.
     AllowRemove(IpNet, Answer<Result<bool, String>>),
 }
 
-/// What came of a reload. There is nothing between the two.
+/// A new configuration is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reload {
-    /// Nothing has changed.
-    Refused {
-        /// Why.
-        findings: String,
-    },
-    /// The new configuration is in force.
-    Applied {
-        /// What is another than before.
-        changes: Vec<String>,
-        /// What the administrator has to know beside that.
-        warnings: Vec<String>,
-    },
+pub struct Reloaded {
+    /// What is another than before.
+    pub changes: Vec<String>,
+    /// What the administrator has to know beside that.
+    pub warnings: Vec<String>,
 }
 
 /// The configuration that the command line asks for.
@@ -242,7 +233,7 @@ impl Supervisor {
 
     /// Reads the configuration again and puts it in force as a whole, or leaves everything as it is
     /// and says why.
-    fn reload(&mut self) -> Reload {
+    fn reload(&mut self) -> Result<Reloaded, String> {
         // systemd.service(5), Type=notify-reload: the moment of the reload tells this one from
         // earlier ones.
         let mut reloading = vec![NotifyState::Reloading];
@@ -250,20 +241,15 @@ impl Supervisor {
         notify(&reloading);
         let result = load(&self.options).and_then(|loaded| self.put_in_force(loaded));
         notify(&[NotifyState::Ready]);
-        match result {
-            Ok((changes, warnings)) => {
-                self.journal.notify(Notice::Reloaded);
-                Reload::Applied { changes, warnings }
-            }
-            Err(findings) => {
-                self.journal.notify(Notice::ReloadRefused { findings: findings.clone() });
-                Reload::Refused { findings }
-            }
-        }
+        self.journal.notify(match &result {
+            Ok(_) => Notice::Reloaded,
+            Err(findings) => Notice::ReloadRefused { findings: findings.clone() },
+        });
+        result
     }
 
-    /// Gives what has changed, and warnings. `Err`: nothing has changed.
-    fn put_in_force(&mut self, loaded: Loaded) -> Result<(Vec<String>, Vec<String>), String> {
+    /// `Err`: nothing has changed.
+    fn put_in_force(&mut self, loaded: Loaded) -> Result<Reloaded, String> {
         let Loaded { config, ignored, warnings, from } = loaded;
         let mut complaints = Vec::new();
         let (old, old_ignored) = {
@@ -286,19 +272,12 @@ impl Supervisor {
             .reconfigure(journal::Settings::from(&config))
             .map_err(|error| error_chain(&error))?;
         let answer = self.packets.ask(|answer| Command::Reconfigure(Box::new(setup), answer));
-        let applied = match answer
-            .unwrap_or_else(|error| packet::Reload::Refused { findings: error.to_string() })
-        {
-            packet::Reload::Applied { warnings } => warnings,
-            packet::Reload::Refused { findings } => {
-                // The packet thread goes on with the old configuration, so the journal does as
-                // well.
-                if let Err(error) = self.journal.reconfigure(old_journal) {
-                    log::error!("{}", error_chain(&error));
-                }
-                return Err(findings);
+        let applied = answer.unwrap_or_else(|error| Err(error.to_string())).inspect_err(|_| {
+            // The packet thread goes on with the old configuration, so the journal does as well.
+            if let Err(error) = self.journal.reconfigure(old_journal) {
+                log::error!("{}", error_chain(&error));
             }
-        };
+        })?;
         self.helper.reconfigure(&config);
         self.store.reconfigure(&config);
         let mut changes = old.changes(&config);
@@ -317,7 +296,7 @@ impl Supervisor {
         drop(view);
         self.stale = false;
         self.complain(complaints);
-        Ok((changes, applied))
+        Ok(Reloaded { changes, warnings: applied })
     }
 
     fn refresh_protection(&mut self) {

@@ -11,13 +11,7 @@ impl PacketThread {
     /// What the reflex did since the start, and how full its sets are.
     pub(super) fn reflex_figures(&mut self) -> Option<command::Reflex> {
         self.enforcer.ruleset().set(SetId::Held4)?;
-        let tally = match self.tally() {
-            Ok(tally) => tally,
-            Err(error) => {
-                log::debug!("{}", error_chain(&error));
-                return None;
-            }
-        };
+        let tally = self.tally().inspect_err(|error| log::debug!("{}", error_chain(error))).ok()?;
         Some(command::Reflex { tally: self.reflex_before.plus(tally), fullest: self.fullest() })
     }
 
