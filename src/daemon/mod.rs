@@ -196,15 +196,15 @@ fn start(
         .map_err(|error| unavailable(error_chain(&error)))?;
     let routes = route::Monitor::open().map_err(|error| unavailable(error_chain(&error)))?;
     let mut guard = Guard::open(&config.state_dir).map_err(unavailable)?;
-    let mut complaints = guard.allowed().faults().to_vec();
+    let mut complaints = guard.allowed.faults().to_vec();
     let protected = guard.gather(&config, &ignored, &mut complaints);
     for complaint in &complaints {
         journal.notify(Notice::Warning(complaint.clone()));
     }
     let setup = supervisor::setup(&config, &mut guard, &protected).map_err(unavailable)?;
     let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
-    let services = setup.services.clone();
-    let ruleset = Arc::new(setup.ruleset.clone());
+    let services = setup.in_force.services.clone();
+    let ruleset = Arc::new(setup.in_force.ruleset.clone());
     let helper = start_helper(&config, &journal, &packets)?;
     let (store, stored) = start_store(&config, &journal, &packets)?;
     let observers =
@@ -223,21 +223,24 @@ fn start(
         warnings: warnings.iter().map(ToString::to_string).collect(),
     });
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
-    let handler = RequestHandler {
-        packets: packets.clone(),
-        supervisor: orders,
-        connection: None,
-        view: view.clone(),
-        status: status::Sources {
-            started: Instant::now(),
-            journal: journal.clone(),
-            helper: helper.clone(),
-            store: store.clone(),
-        },
+    let sources = status::Sources {
+        started: Instant::now(),
+        journal: journal.clone(),
+        helper: helper.clone(),
+        store: store.clone(),
+    };
+    let mut handler = || -> Box<dyn control::Handler> {
+        Box::new(RequestHandler {
+            packets: packets.clone(),
+            supervisor: orders.clone(),
+            connection: None,
+            view: view.clone(),
+            status: sources.clone(),
+        })
     };
     let watched = journal.clone();
     let feed: control::Feed = Box::new(move |waker| watched.subscribe(Some(waker)));
-    let server = control::Server::start(listener, &mut || Box::new(handler.another()), feed)
+    let server = control::Server::start(listener, &mut handler, feed)
         .map_err(failed("the control server cannot start"))?;
     let supervisor = Supervisor {
         options,

@@ -73,9 +73,11 @@ pub type Protected = BTreeMap<IpNet, ProtectionReason>;
 /// Watches over the list.
 pub struct Guard {
     routes: Routes,
-    sockets: SockDiag,
+    /// The sockets of this host.
+    pub sockets: SockDiag,
     peers: LongPeers,
-    allowed: AllowFile,
+    /// The networks allowed by hand.
+    pub allowed: AllowFile,
     /// The last list: what it has of a kind holds on while that kind cannot be learned anew.
     last: Protected,
 }
@@ -93,16 +95,6 @@ impl Guard {
             allowed: AllowFile::read(state_dir),
             last: Protected::new(),
         })
-    }
-
-    /// The networks allowed by hand.
-    pub fn allowed(&mut self) -> &mut AllowFile {
-        &mut self.allowed
-    }
-
-    /// The sockets of this host.
-    pub fn sockets(&mut self) -> &mut SockDiag {
-        &mut self.sockets
     }
 
     /// Gathers the list again; `ignored` is what the ignore file names. What cannot be learned just

@@ -13,6 +13,7 @@ use super::rows::{MEND, kernel, reasons, row, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
+use crate::config::{Config, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request,
     Shown, Stamp, Status, Target,
@@ -55,18 +56,6 @@ impl Handler for RequestHandler {
 }
 
 impl RequestHandler {
-    /// A handler that asks the same threads, with a connection of its own.
-    pub fn another(&self) -> Self {
-        let Self { packets, supervisor, connection: _, view, status } = self;
-        Self {
-            packets: packets.clone(),
-            supervisor: supervisor.clone(),
-            connection: None,
-            view: view.clone(),
-            status: status.clone(),
-        }
-    }
-
     fn try_handle(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
@@ -106,8 +95,12 @@ impl RequestHandler {
         }
     }
 
-    fn ipv6_prefix(&self) -> u8 {
-        self.view.lock().config.block.ipv6_prefix
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.view.lock().config)
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::new(self.config().block.ipv6_prefix)
     }
 
     /// The daemon's status; what is blocked and whether the rules are in place is asked of the
@@ -116,7 +109,7 @@ impl RequestHandler {
         let mut status = self.status.gather(&self.packets, &self.view)?;
         let (ruleset, observing) = {
             let view = self.view.lock();
-            (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
+            (Arc::clone(&view.ruleset), view.config.mode == Mode::Observe)
         };
         // For large sets that are in place the engine's count has to do: a dump takes seconds.
         let mut is_counted = status.blocked <= LIGHT_DUMP as u64;
@@ -147,7 +140,7 @@ impl RequestHandler {
 
     /// Blocks that the kernel drops now.
     fn count(&mut self) -> Result<u64, Refusal> {
-        let placement = Placement::new(self.ipv6_prefix());
+        let placement = self.placement();
         let hosts = view::hosts(self.connection()?, placement).map_err(kernel)?;
         let networks = self.network_rows()?;
         Ok((hosts.len() + networks.len()) as u64)
@@ -159,8 +152,8 @@ impl RequestHandler {
     }
 
     fn list(&mut self) -> Result<Answer, Refusal> {
-        let placement = Placement::new(self.ipv6_prefix());
-        if self.view.lock().config.mode == crate::config::Mode::Observe {
+        let placement = self.placement();
+        if self.config().mode == Mode::Observe {
             // Elements of earlier blocks stay in the sets, and drop nothing.
             return Ok(Answer::sorted(Vec::new()));
         }
@@ -183,11 +176,8 @@ impl RequestHandler {
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
         let Target::Address(address) = target else {
-            return Err(Refusal::new(
-                Kind::BadRequest,
-                "show takes one address",
-                "\"portsentryctl list\" shows networks",
-            ));
+            let remedy = "\"portsentryctl list\" shows networks";
+            return Err(Refusal::new(Kind::BadRequest, "show takes one address", remedy));
         };
         let (account, blocks_before) =
             self.packets.ask(|answer| Command::Account(address, answer))?;
@@ -226,7 +216,7 @@ impl RequestHandler {
         &mut self,
         target: Target,
     ) -> Result<(Option<BlockRow>, Option<Target>), Refusal> {
-        let prefix = self.ipv6_prefix();
+        let prefix = self.config().block.ipv6_prefix;
         let source = target.source(prefix);
         if let Place::Host(set, key) = Placement::new(prefix).place(source)
             && let Some(info) = self.connection()?.get_element(set, key).map_err(kernel)?
@@ -249,25 +239,19 @@ impl RequestHandler {
         seconds: Option<u64>,
         text: String,
     ) -> Result<String, Refusal> {
-        let (prefix, observing, default) = {
-            let view = self.view.lock();
-            (
-                view.config.block.ipv6_prefix,
-                view.config.mode == crate::config::Mode::Observe,
-                view.config.block.timeout,
-            )
-        };
-        if observing {
+        let config = self.config();
+        if config.mode == Mode::Observe {
             return Err(Refusal::new(
                 Kind::No,
                 "in observe mode nothing is blocked",
                 "set mode: enforce and reload",
             ));
         }
-        let source = target.source(prefix);
+        let source = target.source(config.block.ipv6_prefix);
         self.refuse_protected(source)?;
-        let timeout =
-            seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
+        let timeout = seconds.map_or(config.block.timeout, |seconds| {
+            (seconds > 0).then(|| Duration::from_secs(seconds))
+        });
         let answer = self.packets.ask(|answer| Command::Block { source, timeout, text, answer })?;
         answer.map_err(|error| match error {
             BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
@@ -287,35 +271,26 @@ impl RequestHandler {
     fn refuse_protected(&self, source: Source) -> Result<(), Refusal> {
         let network = source.network();
         let view = self.view.lock();
-        let against = view
+        let Some((protected, because)) = view
             .protected
             .iter()
-            .find(|(protected, _)| protected.contains(&network) || network.contains(*protected));
-        match against {
-            None => Ok(()),
-            Some((protected, because)) => Err(Refusal::new(
-                Kind::No,
-                if *protected == network {
-                    format!(
-                        "{protected} is never blocked ({because})",
-                        protected = Source::from(*protected)
-                    )
-                } else {
-                    let protected = Source::from(*protected);
-                    format!("{source} is not blocked: {protected} is never blocked ({because})")
-                },
-                match because {
-                    ProtectionReason::AllowedByHand => "portsentryctl allow remove it first",
-                    ProtectionReason::AllowList => {
-                        "take it from the allow list of the configuration first, and reload"
-                    }
-                    ProtectionReason::IgnoreFile => {
-                        "take it from the ignore file first, and reload"
-                    }
-                    _ => "name addresses that do not include it",
-                },
-            )),
+            .find(|(protected, _)| protected.contains(&network) || network.contains(*protected))
+        else {
+            return Ok(());
+        };
+        let mut message = format!("{} is never blocked ({because})", Source::from(*protected));
+        if *protected != network {
+            message.insert_str(0, &format!("{source} is not blocked: "));
         }
+        let remedy = match because {
+            ProtectionReason::AllowedByHand => "portsentryctl allow remove it first",
+            ProtectionReason::AllowList => {
+                "take it from the allow list of the configuration first, and reload"
+            }
+            ProtectionReason::IgnoreFile => "take it from the ignore file first, and reload",
+            _ => "name addresses that do not include it",
+        };
+        Err(Refusal::new(Kind::No, message, remedy))
     }
 
     fn unblock(&mut self, target: Target) -> Result<String, Refusal> {
@@ -369,12 +344,8 @@ impl RequestHandler {
     fn allow(&mut self, target: Target) -> Result<String, Refusal> {
         let network = target.network();
         if network.prefix_len() == 0 {
-            let remedy = "set mode: observe to block nothing";
-            return Err(Refusal::new(
-                Kind::No,
-                format!("{network} is everybody: nothing could be blocked any more"),
-                remedy,
-            ));
+            let message = format!("{network} is everybody: nothing could be blocked any more");
+            return Err(Refusal::new(Kind::No, message, "set mode: observe to block nothing"));
         }
         let answer = self.supervisor.ask(|answer| Order::AllowAdd(network, answer))?;
         let is_new = answer.map_err(|error| failed(format!("{target} is not allowed: {error}")))?;
@@ -422,13 +393,10 @@ impl RequestHandler {
         source: Option<Target>,
         cancelled: &Cancelled,
     ) -> Result<Answer, Refusal> {
-        let path = self.view.lock().config.history_file.clone();
-        let Some(path) = path else {
-            return Err(Refusal::new(
-                Kind::No,
-                "no history is kept",
-                "set history_file and reload",
-            ));
+        let config = self.config();
+        let Some(path) = &config.history_file else {
+            let remedy = "set history_file and reload";
+            return Err(Refusal::new(Kind::No, "no history is kept", remedy));
         };
         let query = history::Query {
             since: since.map(|stamp| stamp.0),
@@ -436,7 +404,7 @@ impl RequestHandler {
             limit: HISTORY_MAX,
         };
         let (entries, _) =
-            history::read(&path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
+            history::read(path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
                 Refusal::new(
                     Kind::Failed,
                     format!("cannot read {}: {error}", path.display()),

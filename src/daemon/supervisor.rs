@@ -19,7 +19,8 @@ use super::status;
 use super::view::SharedView;
 use crate::capture;
 use crate::config::{self, Config, Loaded};
-use crate::engine::AllowList;
+use crate::enforce::InForce;
+use crate::engine::{AllowList, Policy};
 use crate::errors::error_chain;
 use crate::helper::client::HelperClient;
 use crate::journal::{self, JournalHandle, Notice};
@@ -87,7 +88,7 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
 pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
     let listeners = guard
-        .sockets()
+        .sockets
         .listeners()
         .map_err(|error| format!("cannot learn which services listen: {}", error_chain(&error)))?;
     let mut ruleset = ruleset::for_config(config, ephemeral.clone());
@@ -97,13 +98,13 @@ pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Resul
             .map_err(|error| error_chain(&error))?;
         ruleset = ruleset.queueing(by.ok_or_else(|| messages::NO_QUEUE.to_owned())?);
     }
-    Ok(Setup {
+    let in_force = InForce {
         ruleset,
-        config: config.clone(),
+        policy: Policy::from_config(config),
         never_block: allow_list(protected),
-        ephemeral,
         services: listeners.services().into_iter().collect(),
-    })
+    };
+    Ok(Setup { config: config.clone(), in_force, ephemeral })
 }
 
 /// The engine's form of the list.
@@ -193,11 +194,8 @@ impl Supervisor {
     }
 
     fn wait(&self, timeout: Duration) {
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.inbox.waker.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.routes.as_fd(), PollFlags::IN),
-        ];
+        let mut fds = [self.signals.as_fd(), self.inbox.waker.as_fd(), self.routes.as_fd()]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // An interruption is a signal, which the round that follows takes.
         let _ = poll::wait(&mut fds, Some(timeout));
     }
@@ -209,13 +207,13 @@ impl Supervisor {
                 let _ = answer.try_send(result);
             }
             Order::AllowAdd(network, answer) => {
-                let mut result = self.guard.allowed().add(network);
+                let mut result = self.guard.allowed.add(network);
                 if result == Ok(true)
                     && let Err(error) = self.protect()
                 {
                     // What is refused shall not come into force by itself later. The list that is
                     // renewed next is without it again.
-                    let _ = self.guard.allowed().remove(network);
+                    let _ = self.guard.allowed.remove(network);
                     result = Err(error);
                 }
                 let _ = answer.try_send(result);
@@ -223,7 +221,7 @@ impl Supervisor {
             Order::AllowRemove(network, answer) => {
                 let result = self
                     .guard
-                    .allowed()
+                    .allowed
                     .remove(network)
                     .and_then(|removed| self.protect().map(|()| removed));
                 let _ = answer.try_send(result);
@@ -265,8 +263,8 @@ impl Supervisor {
         }
         let protected = self.guard.gather(&config, &ignored, &mut complaints);
         let setup = setup(&config, &mut self.guard, &protected)?;
-        let ruleset = Arc::new(setup.ruleset.clone());
-        let services = setup.services.clone();
+        let ruleset = Arc::new(setup.in_force.ruleset.clone());
+        let services = setup.in_force.services.clone();
         let old_journal = journal::Settings::from(&*old);
         self.journal
             .reconfigure(journal::Settings::from(&config))

@@ -82,8 +82,8 @@ pub struct Drift {
     pub(super) own_table: OwnTable,
     /// Whose the table is to be.
     pub(super) owner: TableOwner,
-    pub(super) count: u64,
-    pub(super) last: Option<Author>,
+    /// But for `fighting`, which is up to the time.
+    pub(super) repairs: Repairs,
     pub(super) lines: TokenBucket,
     pub(super) unreported: u64,
 }
@@ -106,19 +106,14 @@ impl Drift {
             failure_reported: false,
             own_table,
             owner: if own_table == OwnTable::Yes { TableOwner::Owned } else { TableOwner::Unowned },
-            count: 0,
-            last: None,
+            repairs: Repairs::default(),
             lines: TokenBucket::per_minute(LINES_PER_MINUTE),
             unreported: 0,
         }
     }
 
     pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
-        Repairs {
-            count: self.count,
-            last: self.last.clone(),
-            fighting: self.fight.is_fighting(now),
-        }
+        Repairs { fighting: self.fight.is_fighting(now), ..self.repairs.clone() }
     }
 
     /// When there is something to do that no notification brings.
@@ -139,12 +134,5 @@ impl Drift {
         self.lost_at
             .map(|at| at.after(LOSS_EVERY))
             .filter(|at| self.lost && !self.pending.structure && now < *at)
-    }
-
-    /// Whether one more line may be written.
-    pub(super) fn may_report(&mut self, now: MonoTime) -> bool {
-        let may = self.lines.take(now);
-        self.unreported += u64::from(!may);
-        may
     }
 }

@@ -2,11 +2,10 @@
 //! becomes the other.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::networks::{Family, Piece, Span};
 use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
-use crate::nft::{Element, ElementInfo, Key};
+use crate::nft::{ElementInfo, Key};
 use crate::ruleset::SetId;
 
 /// The sets of blocked hosts, in which an element is one account.
@@ -85,11 +84,6 @@ impl Placement {
     }
 }
 
-/// The element of a host that is ordered now.
-pub(crate) fn ordered<'a>(key: Key, timeout: Option<Duration>, comment: &'a str) -> Element<'a> {
-    Element::new(key).timeout(timeout).comment(comment)
-}
-
 /// The element of a host's block as it goes back into its set, with its comment or without; `None`
 /// if it ends this very moment.
 pub(crate) fn of_host(
@@ -164,7 +158,7 @@ pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
     }
 }
 
-/// A reason as an element's comment can hold it (see [`Element`]), so that what comes back from the
+/// A reason as an element's comment can hold it (see [`crate::nft::Element`]), so that what comes back from the
 /// kernel can be compared.
 pub(crate) fn as_comment(reason: &Reason) -> String {
     reason

@@ -485,17 +485,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         result.map_err(|error| error_chain(&error))
     }
 
-    /// Sends a few of the ranges that wait.
+    /// Sends a few of the ranges that wait: one transaction between two looks at packets.
     pub(super) fn send_exemptions(&mut self) -> Result<(), Error> {
-        for _ in 0..EXEMPTIONS_PER_WAKE {
-            let Some(part) = self.exemptions.next() else { return Ok(()) };
-            let Some(set) = self.ruleset.set(part.set) else {
-                self.exemptions.sent();
-                continue;
-            };
+        let Some(part) = self.exemptions.next() else { return Ok(()) };
+        if let Some(set) = self.ruleset.set(part.set) {
             self.executor.kernel.replace_intervals(set, &part.delete, &part.add)?;
-            self.exemptions.sent();
         }
+        self.exemptions.sent();
         Ok(())
     }
 
@@ -527,9 +523,6 @@ impl<K: AsFd, O> AsFd for Enforcer<K, O> {
         self.executor.kernel.as_fd()
     }
 }
-
-/// Transactions of exempt ranges between two looks at packets.
-const EXEMPTIONS_PER_WAKE: usize = 1;
 
 /// Why a block that was ordered is not in force.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -184,7 +184,7 @@ impl<K: Kernel> Executor<K> {
         renew: bool,
     ) -> Result<(), Error> {
         let comment = reason.comment();
-        let element = element::ordered(key, timeout, &comment);
+        let element = Element::new(key).timeout(timeout).comment(&comment);
         if !renew {
             match self.kernel.add(set, &element) {
                 // Another program added it: our timeout and reason count from now on.

@@ -24,7 +24,6 @@ use super::element::{Place, Placement, adopted, as_comment};
 use super::networks::{Family, Networks, Piece, Span, is_same_end, merged};
 use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
 use crate::nft::{ElementInfo, Key};
-use crate::probe::Port;
 use crate::ruleset::SetId;
 use crate::store::Block;
 
@@ -71,66 +70,32 @@ impl Origin {
     }
 }
 
-/// A block that should be in force.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Wanted {
-    pub(crate) source: Source,
-    pub(crate) since: MonoTime,
-    pub(crate) expires: Option<MonoTime>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) packets: u64,
-    pub(crate) reason: Reason,
-    pub(crate) port: Option<Port>,
-    pub(crate) exempt: Vec<IpNet>,
-}
-
-impl From<Block> for Wanted {
-    fn from(block: Block) -> Self {
-        let Block { source, exempt, since, expires, port, reason } = block;
-        Self {
-            source,
-            since,
-            expires,
-            timeout: expires.map(|end| end.since(since)),
-            packets: 0,
-            reason,
-            port,
-            exempt,
-        }
+/// A stored block as one that should be in force.
+pub(crate) fn of_stored(block: &Block) -> BlockView<'_> {
+    let Block { source, exempt, since, expires, port, reason } = block;
+    BlockView {
+        source: *source,
+        reason,
+        since: *since,
+        expires: *expires,
+        timeout: expires.map(|end| end.since(*since)),
+        port: *port,
+        packets: 0,
+        exempt,
     }
 }
 
-impl From<BlockView<'_>> for Wanted {
-    fn from(view: BlockView<'_>) -> Self {
-        Self {
-            source: view.source,
-            since: view.since,
-            expires: view.expires,
-            timeout: view.timeout,
-            packets: view.packets,
-            reason: view.reason.clone(),
-            port: view.port,
-            exempt: view.exempt.to_vec(),
-        }
-    }
-}
-
-impl Wanted {
-    fn remaining(&self, now: MonoTime) -> Option<Duration> {
-        self.expires.map(|end| end.since(now))
-    }
-
-    fn into_adopted(self, now: MonoTime) -> Adopted {
-        Adopted {
-            source: self.source,
-            timeout: self.timeout,
-            remaining: self.remaining(now),
-            packets: self.packets,
-            since: Some(self.since),
-            port: self.port,
-            exempt: self.exempt,
-            reason: self.reason,
-        }
+/// A wanted block as the engine learns of it.
+fn learned(now: MonoTime, block: &BlockView<'_>) -> Adopted {
+    Adopted {
+        source: block.source,
+        timeout: block.timeout,
+        remaining: block.expires.map(|end| end.since(now)),
+        packets: block.packets,
+        reason: block.reason.clone(),
+        since: Some(block.since),
+        port: block.port,
+        exempt: block.exempt.to_vec(),
     }
 }
 
@@ -214,11 +179,11 @@ pub(crate) fn reconcile(
     now: MonoTime,
     origin: Origin,
     placement: Placement,
-    wanted: Vec<Wanted>,
+    wanted: Vec<BlockView<'_>>,
     present: &Present,
     limits: &Limits<'_>,
 ) -> Vec<Step> {
-    let (networks, hosts): (Vec<Wanted>, Vec<Wanted>) =
+    let (networks, hosts): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|block| placement.is_network(block.source));
     let existed = |set: SetId| present.sets.contains(&set);
     let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| {
@@ -228,14 +193,14 @@ pub(crate) fn reconcile(
     for block in networks {
         if block.expires.is_some_and(|end| end.since(now) < WORTH_RESTORING) {
             steps.push(Step::Drop(block.source, Dropped::Over));
-        } else if (limits.must_not)(block.source, &block.reason) {
+        } else if (limits.must_not)(block.source, block.reason) {
             steps.push(Step::Drop(block.source, Dropped::NeverBlock));
         } else {
-            map.set(block.source, block.expires, &block.exempt);
+            map.set(block.source, block.expires, block.exempt);
             let family = Family::of(block.source);
             let is_lost = origin.missing(existed(family.set())) == Missing::Lost
                 && present.of(family).is_empty();
-            let block = block.into_adopted(now);
+            let block = learned(now, &block);
             steps.push(if is_lost { Step::Restore(block) } else { Step::Keep(block) });
         }
     }
@@ -259,13 +224,13 @@ pub(crate) fn reconcile(
 pub(crate) fn reconcile_hosts(
     now: MonoTime,
     placement: Placement,
-    wanted: Vec<Wanted>,
+    wanted: Vec<BlockView<'_>>,
     present: &[(SetId, ElementInfo)],
     limits: &Limits<'_>,
     missing: impl Fn(SetId) -> Missing,
 ) -> Vec<Step> {
     let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
-    let mut wanted: HashMap<Source, Wanted> =
+    let mut wanted: HashMap<Source, BlockView<'_>> =
         wanted.into_iter().map(|block| (block.source, block)).collect();
     // Sources of elements that no packet is ever looked up by.
     let mut strays: HashMap<Source, Adopted> = HashMap::new();
@@ -282,7 +247,7 @@ pub(crate) fn reconcile_hosts(
             continue;
         };
         let is_bare = info.comment.is_none();
-        if !is_bare && as_comment(&block.reason) != as_comment(&found.reason) {
+        if !is_bare && as_comment(block.reason) != as_comment(&found.reason) {
             // Another comment is newer than what was wanted.
             steps.push(Step::Retime(found));
         } else {
@@ -292,7 +257,7 @@ pub(crate) fn reconcile_hosts(
                 remaining: found.remaining,
                 timeout: found.timeout,
                 packets: found.packets,
-                ..block.into_adopted(now)
+                ..learned(now, &block)
             };
             steps.push(if is_same { Step::Keep(merged) } else { Step::Retime(merged) });
             if is_bare {
@@ -306,11 +271,11 @@ pub(crate) fn reconcile_hosts(
             present.iter().filter_map(|(set, info)| placement.exact_source(*set, info.key));
         working.for_each(|source| drop(strays.remove(&source)));
         steps.extend(strays.into_iter().map(|(source, found)| {
-            Step::Restore(wanted.remove(&source).map_or(found, |block| block.into_adopted(now)))
+            Step::Restore(wanted.remove(&source).map_or(found, |block| learned(now, &block)))
         }));
     }
     for (source, block) in wanted {
-        let remaining = block.remaining(now);
+        let remaining = block.expires.map(|end| end.since(now));
         let missing = missing(placement.place(source).set());
         steps.push(match missing {
             Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => {
@@ -320,10 +285,10 @@ pub(crate) fn reconcile_hosts(
             Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => {
                 Step::Drop(source, Dropped::Over)
             }
-            Missing::Lost if (limits.must_not)(source, &block.reason) => {
+            Missing::Lost if (limits.must_not)(source, block.reason) => {
                 Step::Drop(source, Dropped::NeverBlock)
             }
-            Missing::Lost => Step::Restore(block.into_adopted(now)),
+            Missing::Lost => Step::Restore(learned(now, &block)),
         });
     }
     steps

@@ -146,12 +146,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let Some(source) = self.executor.placement.source(key) else { continue };
             match there {
                 Some(info) if !removed => {
-                    wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from));
+                    wanted.extend(self.engine.blocked(source));
                     present.push((set, info));
                 }
                 // That an element which no rule looks up is gone ends no block.
                 None if removed && self.executor.placement.exact_source(set, key).is_some() => {
-                    wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from));
+                    wanted.extend(self.engine.blocked(source));
                 }
                 _ => {}
             }
@@ -242,8 +242,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let drift = &mut self.drift;
         drift.fight.note(now, true);
         drift.failure_reported = false;
-        drift.count += 1;
-        drift.last = Some(drift.author.clone());
+        drift.repairs.count += 1;
+        drift.repairs.last = Some(drift.author.clone());
         if last_straw {
             let remedy = if drift.owner == TableOwner::Owned {
                 "the table is closed to other programs from now on"

@@ -5,7 +5,8 @@
 //! follow in pieces.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
 
 use super::drift::{Drift, QUIET_FROM};
 use super::element::{self, BLOCKED, HOSTS, Placement};
@@ -13,7 +14,7 @@ use super::enforcer::{Enforcer, Observer, Summary};
 use super::exempt::{self, exempt};
 use super::kernel::{EXEMPTIONS, Kernel, absent_is_fine};
 use super::networks::Family;
-use super::reconcile::{Limits, Origin, Present, Step, Wanted, in_parts, reconcile};
+use super::reconcile::{Limits, Origin, Present, Step, in_parts, of_stored, reconcile};
 use crate::config::OwnTable;
 use crate::engine::{AllowList, BlockView, Engine, MonoTime, Policy, Reason, Source};
 use crate::errors::error_chain;
@@ -46,6 +47,9 @@ pub struct InForce {
     /// Ports that local services listen on.
     pub services: Vec<Port>,
 }
+
+/// The elements that an installation was given for each set.
+type Given = BTreeMap<SetId, Vec<ElementInfo>>;
 
 /// Which elements an installation writes.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +103,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             former,
             &blocks.iter().map(|block| block.source).collect::<Vec<_>>(),
         )?;
-        let wanted = blocks.into_iter().map(Wanted::from).collect();
+        let wanted = blocks.iter().map(of_stored).collect();
         let origin = Origin::Start { same_boot: is_same_boot };
         let total = policy.total as usize;
         let steps = enforcer.steps(now, origin, former, wanted, &present, total);
@@ -136,8 +140,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     pub(crate) fn restore_late(&mut self, now: MonoTime, stored: Stored, had_table: bool) {
         let Stored { content, is_same_boot } = stored;
         let unknown =
-            content.blocks.into_iter().filter(|block| self.engine.blocked(block.source).is_none());
-        let wanted: Vec<Wanted> = unknown.map(Wanted::from).collect();
+            content.blocks.iter().filter(|block| self.engine.blocked(block.source).is_none());
+        let wanted = unknown.map(of_stored).collect();
         let networks = Family::ALL.map(|family| {
             let intervals = self.executor.networks.intervals(family);
             intervals.map(|(span, end)| element::of_interval(now, family, span, end)).collect()
@@ -226,7 +230,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         for (family, networks) in Family::ALL.into_iter().zip(&mut present.networks) {
             *networks = self.executor.kernel.dump(family.set())?;
         }
-        let wanted = self.engine.blocks().map(Wanted::from).collect();
+        let wanted = self.engine.blocks().collect();
         let placement = self.executor.placement;
         let steps = self.steps(now, Origin::Reload, placement, wanted, &present, usize::MAX);
         for family in Family::ALL {
@@ -250,7 +254,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         now: MonoTime,
         origin: Origin,
         placement: Placement,
-        wanted: Vec<Wanted>,
+        wanted: Vec<BlockView<'_>>,
         present: &Present,
         total: usize,
     ) -> Vec<Step> {
@@ -288,15 +292,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// not; what did not come with it follows.
     pub(super) fn install(&mut self, now: MonoTime, write: Write<'_>) -> Result<Installed, Error> {
         let many = self.engine.blocks().nth(QUIET_FROM).is_some();
-        let given: RefCell<Vec<(SetId, Vec<ElementInfo>)>> = RefCell::default();
+        let given: RefCell<Given> = RefCell::default();
         let Self { engine, executor, ruleset, never_block, drift, .. } = self;
         let placement = executor.placement;
-        let lists: Vec<(SetId, Vec<std::ops::RangeInclusive<Key>>)> = EXEMPTIONS
+        let lists: BTreeMap<SetId, Vec<RangeInclusive<Key>>> = EXEMPTIONS
             .into_iter()
             .filter_map(|set| Some((set, exempt(ruleset, never_block, set)?)))
             .collect();
-        let are_few = lists.iter().map(|(_, ranges)| ranges.len()).sum::<usize>()
-            <= EXEMPTIONS_WITH_RULES_MAX;
+        let are_few = lists.values().map(Vec::len).sum::<usize>() <= EXEMPTIONS_WITH_RULES_MAX;
         let networks = &executor.networks;
         // At the start no packet waits.
         let most = if matches!(write, Write::New(..)) { usize::MAX } else { WITH_RULES_MAX };
@@ -304,7 +307,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let set = SetId::of(spec)?;
             let elements: Vec<ElementInfo> = match set {
                 SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => {
-                    let (_, ranges) = lists.iter().find(|(of, _)| *of == set)?;
+                    let ranges = lists.get(&set)?;
                     if are_few { ranges.iter().map(exempt::element).collect() } else { Vec::new() }
                 }
                 SetId::Blocked4 | SetId::Blocked6 => {
@@ -341,9 +344,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
                 _ => return None,
             };
-            let mut given = given.borrow_mut();
-            given.retain(|(of, _)| *of != set);
-            given.push((set, elements.clone()));
+            given.borrow_mut().insert(set, elements.clone());
             Some(elements)
         };
         let refill: Vec<SetSpec> = if let Write::New(_, refill) = write {
@@ -370,26 +371,19 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         drift.lost |= others;
         let installed = result?;
-        let given = given.into_inner();
-        self.installed(now, write, &installed, &given);
+        self.installed(now, write, &installed, &given.into_inner());
         Ok(installed)
     }
 
     /// What the kernel has now, and what is still to follow.
-    fn installed(
-        &mut self,
-        now: MonoTime,
-        write: Write<'_>,
-        installed: &Installed,
-        given: &[(SetId, Vec<ElementInfo>)],
-    ) {
+    fn installed(&mut self, now: MonoTime, write: Write<'_>, installed: &Installed, given: &Given) {
         let is_written = |set: SetId| {
             installed.created(set)
                 || matches!(write, Write::New(_, refill) if refill.contains(&set))
         };
         let written = |set: SetId| {
-            let given = given.iter().find(|(of, _)| *of == set).filter(|_| !installed.lacks(set));
-            given.map(|(_, elements)| elements.as_slice()).unwrap_or_default()
+            let given = given.get(&set).filter(|_| !installed.lacks(set));
+            given.map(Vec::as_slice).unwrap_or_default()
         };
         if BLOCKED.into_iter().all(is_written) {
             self.backlog.clear();
@@ -409,7 +403,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 .blocks()
                 .map(|block| block.source)
                 .filter(|source| placement.place(*source).set() == set);
-            let is_carried = given.iter().all(|(of, _)| *of != set) && installed.carried > 0;
+            let is_carried = !given.contains_key(&set) && installed.carried > 0;
             if is_carried && !installed.lacks(set) {
                 continue;
             }

@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::control::Queues;
-use crate::enforce::{BlockError, Repairs};
+use crate::enforce::{BlockError, InForce, Repairs};
 use crate::engine::{self, AllowList, MonoTime, Offender, Reason, Source, Unblocked};
 use crate::helper::client::BlockInForce;
-use crate::nft::Ruleset;
-use crate::probe::Port;
 use crate::ruleset::reflex::Tally;
 use crate::store::{Block, EngineReader, Stored};
 use crate::sys::mailbox::{Answer, Link};
@@ -24,14 +22,10 @@ pub type Reload = Result<Vec<String>, String>;
 pub struct Setup {
     /// The configuration.
     pub config: Config,
-    /// Its rules.
-    pub ruleset: Ruleset,
-    /// What is never blocked.
-    pub never_block: AllowList,
+    /// What it puts in force.
+    pub in_force: InForce,
     /// Where this host's own connections start: `net.ipv4.ip_local_port_range`.
     pub ephemeral: RangeInclusive<u16>,
-    /// What local services listen on now.
-    pub services: Vec<Port>,
 }
 
 /// What other threads ask for.

@@ -32,8 +32,8 @@ use crate::capture::nflog::{Listener, Settings};
 use crate::capture::{self, PacketSource};
 use crate::config::{Config, OwnTable};
 use crate::decoy::{self, Decoy};
-use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, InForce, Nftables, Observer};
-use crate::engine::{Engine, MonoTime, Policy, Trigger};
+use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, Nftables, Observer};
+use crate::engine::{Engine, MonoTime, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{QueueBy, TableOwner};
@@ -88,7 +88,7 @@ impl PacketThread {
             .map_err(StartError::Capture)?;
         // Before the first of our own changes, so that no change of others is missed.
         let mut kernel = Nftables::open().map_err(StartError::Nft)?;
-        let found = kernel.connection().read(&setup.ruleset).map_err(StartError::Nft)?;
+        let found = kernel.connection().read(&setup.in_force.ruleset).map_err(StartError::Nft)?;
         if let Some(group) = enforce::former_group(&found)
             && group != setup.config.capture.group
             && let Err(error @ capture::Error::GroupInUse { .. }) =
@@ -98,11 +98,9 @@ impl PacketThread {
         }
         // Before the rules that lead there.
         let decoy = Decoy::open(&setup.config).map_err(StartError::Decoy)?;
-        let policy = Policy::from_config(&setup.config);
-        let engine = Engine::new(policy.clone(), seed);
-        let drift = Drift::new(setup.config.own_table);
-        let Setup { config, ruleset, never_block, ephemeral, services } = setup;
-        let in_force = InForce { ruleset, policy, never_block, services };
+        let Setup { config, in_force, ephemeral } = setup;
+        let engine = Engine::new(in_force.policy.clone(), seed);
+        let drift = Drift::new(config.own_table);
         let mut enforcer = Enforcer::start(
             now(),
             kernel,
@@ -179,16 +177,14 @@ impl PacketThread {
         let next = timers.into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
-            PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.enforcer.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
+            self.listener.as_fd(),
+            self.decoy.as_fd(),
+            self.enforcer.as_fd(),
+            inbox.waker.as_fd(),
             // Where nothing waits, one of the others a second time.
-            PollFd::from_borrowed_fd(
-                self.queues.as_fd().unwrap_or(self.listener.as_fd()),
-                PollFlags::IN,
-            ),
-        ];
+            self.queues.as_fd().unwrap_or(self.listener.as_fd()),
+        ]
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds
         // out by itself.
         let _ = poll::wait(&mut fds, timeout);

@@ -4,8 +4,8 @@ use super::PacketThread;
 use super::command::{Reload, Setup};
 use crate::capture::nflog::{Listener, Settings};
 use crate::config::Config;
-use crate::enforce::{InForce, Observer};
-use crate::engine::{MonoTime, Policy};
+use crate::enforce::Observer;
+use crate::engine::MonoTime;
 use crate::errors::error_chain;
 use crate::journal::Notice;
 
@@ -37,9 +37,7 @@ impl PacketThread {
         let listeners = self.decoy.prepare(&setup.config).map_err(|error| error_chain(&error))?;
         let before = self.tally().unwrap_or_default();
         let queued = self.enforcer.ruleset().queues_by();
-        let Setup { config, ruleset, never_block, ephemeral, services } = setup;
-        let in_force =
-            InForce { ruleset, policy: Policy::from_config(&config), never_block, services };
+        let Setup { config, in_force, ephemeral } = setup;
         let installed = match self.enforcer.reconfigure(now, in_force) {
             Ok(installed) => installed,
             Err(error) => {

@@ -175,7 +175,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     pub(super) fn report_remedy(&mut self, now: MonoTime, mut remedy: String) {
-        if !self.drift.may_report(now) {
+        if !self.drift.lines.take(now) {
+            self.drift.unreported += 1;
             return;
         }
         let unreported = std::mem::take(&mut self.drift.unreported);
