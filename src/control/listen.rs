@@ -164,13 +164,6 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     std::fs::remove_file(path).map_err(fail("remove the old socket", path))
 }
 
-impl Listener {
-    /// Path of the socket.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 impl Drop for Listener {
     fn drop(&mut self) {
         let same = std::fs::symlink_metadata(&self.path)

@@ -26,7 +26,7 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::capture;
@@ -189,7 +189,7 @@ fn start(
     journal: JournalHandle,
     signals: Signals,
 ) -> Result<(Supervisor, control::Server), Failure> {
-    let Loaded { config, ignored, warnings, from } = loaded;
+    let config = &loaded.config;
     let unavailable = |error: String| Failure::new(EX_UNAVAILABLE, error);
     // The socket first: where another daemon answers, nothing may be touched.
     let listener = control::listen(&config.control.socket, &config.control.group)
@@ -197,31 +197,24 @@ fn start(
     let routes = route::Monitor::open().map_err(|error| unavailable(error_chain(&error)))?;
     let mut guard = Guard::open(&config.state_dir).map_err(unavailable)?;
     let mut complaints = guard.allowed.faults().to_vec();
-    let protected = guard.gather(&config, &ignored, &mut complaints);
+    let protected = guard.gather(config, &loaded.ignored, &mut complaints);
     for complaint in &complaints {
         journal.notify(Notice::Warning(complaint.clone()));
     }
-    let setup = supervisor::setup(&config, &mut guard, &protected).map_err(unavailable)?;
+    let setup = supervisor::setup(config, &mut guard, &protected).map_err(unavailable)?;
     let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let services = setup.in_force.services.clone();
-    let ruleset = Arc::new(setup.in_force.ruleset.clone());
-    let helper = start_helper(&config, &journal, &packets)?;
-    let (store, stored) = start_store(&config, &journal, &packets)?;
+    let ruleset = setup.in_force.ruleset.clone();
+    let helper = start_helper(config, &journal, &packets)?;
+    let (store, stored) = start_store(config, &journal, &packets)?;
     let observers =
         Observers { journal: journal.clone(), helper: helper.clone(), store: store.clone() };
     let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
         helper.stop(false);
         store.stop();
     })?;
-    status::tell_watching(&journal, &config, &services);
-    let view = SharedView::new(View {
-        config: Arc::new(config),
-        ignored: ignored.into(),
-        from,
-        ruleset,
-        protected: Arc::new(protected),
-        warnings: warnings.iter().map(ToString::to_string).collect(),
-    });
+    status::tell_watching(&journal, config, &services);
+    let view = SharedView::new(View::new(loaded, ruleset, protected));
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let sources = status::Sources {
         started: Instant::now(),
@@ -336,10 +329,7 @@ fn status_of(error: &StartError) -> u8 {
     match error {
         StartError::Capture(capture::Error::NotPermitted { .. }) => EX_NOPERM,
         StartError::Nft(error) if error.is_permission() => EX_NOPERM,
-        StartError::Capture(_)
-        | StartError::Nft(_)
-        | StartError::Decoy(_)
-        | StartError::TableInUse(_) => EX_UNAVAILABLE,
+        _ => EX_UNAVAILABLE,
     }
 }
 

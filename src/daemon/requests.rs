@@ -107,13 +107,10 @@ impl RequestHandler {
     /// kernel.
     fn status(&mut self) -> Result<Status, Refusal> {
         let mut status = self.status.gather(&self.packets, &self.view)?;
-        let (ruleset, observing) = {
-            let view = self.view.lock();
-            (Arc::clone(&view.ruleset), view.config.mode == Mode::Observe)
-        };
+        let view = self.view.lock().clone();
         // For large sets that are in place the engine's count has to do: a dump takes seconds.
         let mut is_counted = status.blocked <= LIGHT_DUMP as u64;
-        match self.connection()?.verify(&ruleset) {
+        match self.connection()?.verify(&view.ruleset) {
             Ok(None) => {}
             Ok(Some(difference)) => {
                 let what = format!(
@@ -127,7 +124,7 @@ impl RequestHandler {
                 error_chain(&error)
             )),
         }
-        if is_counted && !observing {
+        if is_counted && view.config.mode != Mode::Observe {
             match self.count() {
                 Ok(blocked) => status.blocked = blocked,
                 Err(error) => status

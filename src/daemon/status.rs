@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::view::SharedView;
-use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet};
+use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
 use crate::control::{Decoys, Intake, Reflex, Repairs, Responses, Status, Store, Watching};
 use crate::helper::client::HelperClient;
 use crate::journal::{JournalHandle, Notice};
@@ -93,7 +93,7 @@ impl Sources {
                 .word()
                 .to_owned(),
             group: config.capture.group,
-            watching: watching(config).collect(),
+            watching: watched(config).map(watching).collect(),
             sources: u64::from(figures.engine.sources),
             blocked: if config.mode == Mode::Observe { 0 } else { figures.engine.blocked as u64 },
             allowed: view.protected.len() as u64,
@@ -210,30 +210,27 @@ pub fn line(packets: &Link<Command>, view: &SharedView) -> String {
     )
 }
 
-/// What is watched, a row a transport.
-fn watching(config: &Config) -> impl Iterator<Item = Watching> {
-    [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)].into_iter().filter_map(
-        |(transport, protocol)| {
-            let ports = protocol.watched();
-            let mode = mode_word(protocol.mode)?;
-            Some(Watching {
-                transport: transport.to_string(),
-                mode: mode.to_owned(),
-                ports: ports.count(),
-                ranges: ports.to_string(),
-            })
-        },
-    )
+/// The transports that are watched, each with its settings.
+fn watched(config: &Config) -> impl Iterator<Item = (Transport, &Protocol)> {
+    let all = [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)];
+    all.into_iter().filter(|(_, protocol)| protocol.mode != PortMode::Off)
 }
 
-fn mode_word(mode: PortMode) -> Option<&'static str> {
-    (mode != PortMode::Off).then(|| mode.word())
+/// What is watched, a row a transport.
+fn watching((transport, protocol): (Transport, &Protocol)) -> Watching {
+    let ports = protocol.watched();
+    Watching {
+        transport: transport.to_string(),
+        mode: protocol.mode.word().to_owned(),
+        ports: ports.count(),
+        ranges: ports.to_string(),
+    }
 }
 
 /// Tells the journal what is watched from now on; `services`: what local services listen on.
 pub fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]) {
-    for (transport, protocol) in [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)] {
-        let Some(mode) = mode_word(protocol.mode) else { continue };
+    for (transport, protocol) in watched(config) {
+        let mode = protocol.mode.word();
         let (ports, excluded) = match protocol.mode {
             PortMode::Advanced => (protocol.advanced_ports.clone(), protocol.exclude.clone()),
             _ => (protocol.ports.clone(), PortSet::default()),

@@ -16,7 +16,7 @@ use sd_notify::NotifyState;
 use super::options::Options;
 use super::protected::{Guard, Protected};
 use super::status;
-use super::view::SharedView;
+use super::view::{SharedView, View};
 use crate::capture;
 use crate::config::{self, Config, Loaded};
 use crate::enforce::InForce;
@@ -162,7 +162,9 @@ impl Supervisor {
                 pat_at = Instant::now() + every;
             }
             if changed && gathered.elapsed() >= GATHER_AT_MOST_EVERY || Instant::now() >= look_at {
-                self.refresh_protection();
+                if let Err(error) = self.protect() {
+                    log::error!("the never-block list could not be renewed: {error}");
+                }
                 changed = false;
                 gathered = Instant::now();
                 look_at = gathered + LOOK_EVERY;
@@ -248,71 +250,51 @@ impl Supervisor {
 
     /// `Err`: nothing has changed.
     fn put_in_force(&mut self, loaded: Loaded) -> Result<Reloaded, String> {
-        let Loaded { config, ignored, warnings, from } = loaded;
+        let Loaded { config, ignored, warnings, .. } = &loaded;
         let mut complaints = Vec::new();
-        let (old, old_ignored) = {
-            let view = self.view.lock();
-            (Arc::clone(&view.config), Arc::clone(&view.ignored))
-        };
-        let bound = old.needs_restart(&config);
+        let old = self.view.lock().clone();
+        let bound = old.config.needs_restart(config);
         if !bound.is_empty() {
             return Err(format!(
                 "{} cannot change while the daemon runs; restart it for that",
                 bound.join(", ")
             ));
         }
-        let protected = self.guard.gather(&config, &ignored, &mut complaints);
-        let setup = setup(&config, &mut self.guard, &protected)?;
-        let ruleset = Arc::new(setup.in_force.ruleset.clone());
+        let protected = self.guard.gather(config, ignored, &mut complaints);
+        let setup = setup(config, &mut self.guard, &protected)?;
+        let ruleset = setup.in_force.ruleset.clone();
         let services = setup.in_force.services.clone();
-        let old_journal = journal::Settings::from(&*old);
         self.journal
-            .reconfigure(journal::Settings::from(&config))
+            .reconfigure(journal::Settings::from(config))
             .map_err(|error| error_chain(&error))?;
         let answer = self.packets.ask(|answer| Command::Reconfigure(Box::new(setup), answer));
         let applied = answer.unwrap_or_else(|error| Err(error.to_string())).inspect_err(|_| {
             // The packet thread goes on with the old configuration, so the journal does as well.
-            if let Err(error) = self.journal.reconfigure(old_journal) {
+            if let Err(error) = self.journal.reconfigure(journal::Settings::from(&*old.config)) {
                 log::error!("{}", error_chain(&error));
             }
         })?;
-        self.helper.reconfigure(&config);
-        self.store.reconfigure(&config);
-        let mut changes = old.changes(&config);
-        changes.extend(ignore_changes(&old_ignored, &ignored));
-        for warning in &warnings {
+        self.helper.reconfigure(config);
+        self.store.reconfigure(config);
+        let mut changes = old.config.changes(config);
+        changes.extend(ignore_changes(&old.ignored, ignored));
+        for warning in warnings {
             self.journal.notify(Notice::Warning(warning.to_string()));
         }
-        status::tell_watching(&self.journal, &config, &services);
-        let mut view = self.view.lock();
-        view.warnings = warnings.iter().map(ToString::to_string).collect();
-        view.config = Arc::new(config);
-        view.ignored = ignored.into();
-        view.from = from;
-        view.ruleset = ruleset;
-        view.protected = Arc::new(protected);
-        drop(view);
+        status::tell_watching(&self.journal, config, &services);
+        *self.view.lock() = View::new(loaded, ruleset, protected);
         self.stale = false;
         self.complain(complaints);
         Ok(Reloaded { changes, warnings: applied })
     }
 
-    fn refresh_protection(&mut self) {
-        if let Err(error) = self.protect() {
-            log::error!("the never-block list could not be renewed: {error}");
-        }
-    }
-
     /// Gathers what must never be blocked, and hands it to the packet thread if it changed.
     fn protect(&mut self) -> Result<(), String> {
-        let (config, ignored, current) = {
-            let view = self.view.lock();
-            (Arc::clone(&view.config), Arc::clone(&view.ignored), Arc::clone(&view.protected))
-        };
+        let view = self.view.lock().clone();
         let mut complaints = Vec::new();
-        let protected = self.guard.gather(&config, &ignored, &mut complaints);
+        let protected = self.guard.gather(&view.config, &view.ignored, &mut complaints);
         self.complain(complaints);
-        if protected == *current && !self.stale {
+        if protected == *view.protected && !self.stale {
             return Ok(());
         }
         let list = allow_list(&protected);

@@ -81,7 +81,7 @@ pub struct Drift {
     pub(super) failure_reported: bool,
     pub(super) own_table: OwnTable,
     /// Whose the table is to be.
-    pub(super) owner: TableOwner,
+    pub(crate) owner: TableOwner,
     /// But for `fighting`, which is up to the time.
     pub(super) repairs: Repairs,
     pub(super) lines: TokenBucket,

@@ -1,13 +1,12 @@
 //! The engine together with what carries its actions out: what is evaluated here is in force in the
 //! kernel before the call returns.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::backlog::Backlog;
 use super::drift::Drift;
-use super::element::{self, BLOCKED, Placement};
+use super::element::{self, BLOCKED};
 use super::executor::{Context, Executor, SyncError, outcome};
 use super::exempt::Exemptions;
 use super::kernel::{Kernel, absent_is_fine};
@@ -20,7 +19,7 @@ use crate::engine::{
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{Element, ElementInfo, Error, Ruleset};
-use crate::probe::{Port, Probe, Transport};
+use crate::probe::{Port, Probe};
 use crate::ruleset::SetId;
 use crate::store::changed;
 
@@ -66,48 +65,24 @@ pub struct Enforcer<K, O> {
     pub(crate) engine: Engine,
     /// Who has to know.
     pub observer: O,
-    pub(super) executor: Executor<K>,
-    pub(super) ruleset: Ruleset,
+    pub(crate) executor: Executor<K>,
+    /// The rules in force.
+    pub(crate) ruleset: Ruleset,
     pub(super) never_block: AllowList,
     pub(super) exemptions: Exemptions,
     pub(super) backlog: Backlog,
-    pub(super) drift: Drift,
+    pub(crate) drift: Drift,
     /// Ports that local services listened on when that was asked last.
     pub(super) services: Vec<Port>,
     /// Actions to be carried out; kept, so that a packet allocates nothing.
     pub(super) actions: Vec<Action>,
-    outcomes: Vec<Outcome>,
-    conflicts: Vec<Action>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) conflicts: Vec<Action>,
     /// The kernel's last refusal, for the administrator whose command met it.
-    refusal: Option<(Source, String)>,
+    pub(super) refusal: Option<(Source, String)>,
 }
 
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
-    pub(super) fn new(
-        kernel: K,
-        observer: O,
-        engine: Engine,
-        ruleset: Ruleset,
-        drift: Drift,
-    ) -> Self {
-        let placement = Placement::new(engine.policy().ipv6_prefix);
-        Self {
-            engine,
-            observer,
-            executor: Executor::new(kernel, placement),
-            ruleset,
-            never_block: AllowList::default(),
-            exemptions: Exemptions::default(),
-            backlog: Backlog::default(),
-            drift,
-            services: Vec::new(),
-            actions: Vec::new(),
-            outcomes: Vec::new(),
-            conflicts: Vec::new(),
-            refusal: None,
-        }
-    }
-
     /// The engine, for what is only read.
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -118,22 +93,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         &mut self.executor.kernel
     }
 
-    /// The rules in force.
-    pub(crate) fn ruleset(&self) -> &Ruleset {
-        &self.ruleset
-    }
-
     /// Blocks that are wanted and not in force because the kernel refused them.
     pub fn refusals(&self) -> usize {
         self.backlog.refusals()
-    }
-
-    /// The rules forget what they counted; who is held stays so until the daemon has decided.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
-        self.executor.forget_counts()
     }
 
     /// Evaluates a probe; what follows from it is in force when this returns.
@@ -145,11 +107,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         };
         self.perform(now);
         trigger
-    }
-
-    /// Whether the account of an address has passed the trigger by datagrams.
-    pub(crate) fn has_passed(&self, source: IpAddr) -> bool {
-        self.engine.has_passed(source, Transport::Udp)
     }
 
     /// Time goes by.

@@ -92,10 +92,6 @@ fn run_of(actions: &[Action], is_same: impl Fn(&Action) -> bool) -> Run<'_> {
 }
 
 impl<K: Kernel> Executor<K> {
-    pub(super) fn new(kernel: K, placement: Placement) -> Self {
-        Self { kernel, networks: Networks::default(), placement }
-    }
-
     /// Carries out the first of `actions` and those that go with it; gives what is left of them. A
     /// network whose set turns out to have other intervals than was known goes to `conflicts` and
     /// has no outcome yet.
@@ -351,7 +347,7 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// The rules forget what they counted; who is held stays so until the daemon has decided.
-    pub(super) fn forget_counts(&mut self) -> Result<(), Error> {
+    pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
         let [_, _, counts @ ..] = &REMEMBERED;
         self.flush(counts)
     }

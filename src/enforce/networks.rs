@@ -61,21 +61,8 @@ impl Family {
 
     /// All addresses.
     pub(crate) fn all(self) -> Span {
-        Span { first: 0, last: self.max() }
-    }
-
-    fn max(self) -> u128 {
-        match self {
-            Self::V4 => u128::from(u32::MAX),
-            Self::V6 => u128::MAX,
-        }
-    }
-
-    fn bits(self) -> u8 {
-        match self {
-            Self::V4 => 32,
-            Self::V6 => 128,
-        }
+        let last = if self == Self::V4 { u128::from(u32::MAX) } else { u128::MAX };
+        Span { first: 0, last }
     }
 
     fn address(self, number: u128) -> IpAddr {
@@ -412,7 +399,7 @@ impl Networks {
     /// first address.
     fn over(&self, family: Family, span: Span) -> impl Iterator<Item = (Source, &NetworkBlock)> {
         let first = family.address(span.first);
-        let around = (0..=family.bits())
+        let around = (0..=IpNet::from(first).max_prefix_len())
             .filter_map(move |bits| IpNet::new(first, bits).ok())
             .map(|network| Source::from(network.trunc()))
             .filter(move |source| number(source.addr()) < span.first)

@@ -143,13 +143,8 @@ impl Step {
     }
 }
 
-/// What bounds the blocks.
-pub(crate) struct Limits<'a> {
-    /// `block.total`.
-    pub(crate) total: usize,
-    /// Whether a block of this source and reason must not be.
-    pub(crate) must_not: &'a dyn Fn(Source, &Reason) -> bool,
-}
+/// Whether a block of this source and reason must not be.
+pub(crate) type MustNot<'a> = &'a dyn Fn(Source, &Reason) -> bool;
 
 /// What the kernel has.
 #[derive(Debug, Clone, Default)]
@@ -168,32 +163,42 @@ impl Present {
         family.of_pair::<Vec<_>>(&self.networks)
     }
 
+    /// Adds a set that was there before, with its elements.
+    pub(crate) fn add(&mut self, set: SetId, elements: Vec<ElementInfo>) {
+        self.sets.push(set);
+        match Family::of_set(set) {
+            Some(family) => *family.of_pair_mut(&mut self.networks) = elements,
+            None => self.hosts.extend(elements.into_iter().map(|info| (set, info))),
+        }
+    }
+
     /// Elements in all sets.
     pub(crate) fn count(&self) -> usize {
         self.hosts.len() + self.networks.iter().map(Vec::len).sum::<usize>()
     }
 }
 
-/// Compares all blocks with all elements.
+/// Compares all blocks with all elements; `total`: how many blocks there may be.
 pub(crate) fn reconcile(
     now: MonoTime,
     origin: Origin,
     placement: Placement,
     wanted: Vec<BlockView<'_>>,
     present: &Present,
-    limits: &Limits<'_>,
+    total: usize,
+    must_not: MustNot<'_>,
 ) -> Vec<Step> {
     let (networks, hosts): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|block| placement.is_network(block.source));
     let existed = |set: SetId| present.sets.contains(&set);
-    let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| {
+    let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, must_not, |set| {
         origin.missing(existed(set))
     });
     let mut map = Networks::default();
     for block in networks {
         if block.expires.is_some_and(|end| end.since(now) < WORTH_RESTORING) {
             steps.push(Step::Drop(block.source, Dropped::Over));
-        } else if (limits.must_not)(block.source, block.reason) {
+        } else if must_not(block.source, block.reason) {
             steps.push(Step::Drop(block.source, Dropped::NeverBlock));
         } else {
             map.set(block.source, block.expires, block.exempt);
@@ -216,7 +221,7 @@ pub(crate) fn reconcile(
             present.of(family),
         ));
     }
-    fit(whole(steps), placement, limits.total)
+    fit(whole(steps), placement, total)
 }
 
 /// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long
@@ -226,7 +231,7 @@ pub(crate) fn reconcile_hosts(
     placement: Placement,
     wanted: Vec<BlockView<'_>>,
     present: &[(SetId, ElementInfo)],
-    limits: &Limits<'_>,
+    must_not: MustNot<'_>,
     missing: impl Fn(SetId) -> Missing,
 ) -> Vec<Step> {
     let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
@@ -285,7 +290,7 @@ pub(crate) fn reconcile_hosts(
             Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => {
                 Step::Drop(source, Dropped::Over)
             }
-            Missing::Lost if (limits.must_not)(source, block.reason) => {
+            Missing::Lost if must_not(source, block.reason) => {
                 Step::Drop(source, Dropped::NeverBlock)
             }
             Missing::Lost => Step::Restore(learned(now, &block)),

@@ -11,15 +11,15 @@ mod reading;
 
 use std::time::Instant;
 
-use super::drift::{Findings, Repairs};
+use super::drift::Findings;
 use super::element::{BLOCKED, HOSTS};
 use super::enforcer::{Enforcer, Observer, Summary};
 use super::kernel::{Author, Kernel, Wanted};
 use super::networks::Family;
-use super::reconcile::{Limits, Origin, reconcile_hosts};
+use super::reconcile::{Origin, reconcile_hosts};
 use super::start::Write;
 use crate::config::OwnTable;
-use crate::engine::{MonoTime, Source};
+use crate::engine::{MonoTime, Reason, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{Key, TableOwner};
@@ -73,16 +73,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.read_aside(now);
         self.report_findings(now);
         more
-    }
-
-    /// What was done about other programs.
-    pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
-        self.drift.repairs(now)
-    }
-
-    /// Whose the table is.
-    pub(crate) fn table_owner(&self) -> TableOwner {
-        self.drift.owner
     }
 
     /// When there is something to do that no notification brings.
@@ -156,16 +146,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 _ => {}
             }
         }
-        let steps = {
-            let engine = &self.engine;
-            let limits = Limits {
-                total: usize::MAX,
-                must_not: &|source, reason| engine.must_not_block(source, reason),
-            };
-            reconcile_hosts(now, self.executor.placement, wanted, &present, &limits, |_| {
-                Origin::Drift { notified: true }.missing(true)
-            })
-        };
+        let must_not = |source, reason: &Reason| self.engine.must_not_block(source, reason);
+        let missing = |_| Origin::Drift { notified: true }.missing(true);
+        let steps =
+            reconcile_hosts(now, self.executor.placement, wanted, &present, &must_not, missing);
         let summary = self.apply(now, steps, true);
         self.drift.findings.add(summary);
     }

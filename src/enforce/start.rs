@@ -8,13 +8,15 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
+use super::backlog::Backlog;
 use super::drift::{Drift, QUIET_FROM};
 use super::element::{self, BLOCKED, HOSTS, Placement};
 use super::enforcer::{Enforcer, Observer, Summary};
-use super::exempt::{self, exempt};
+use super::executor::Executor;
+use super::exempt::{self, Exemptions, exempt};
 use super::kernel::{EXEMPTIONS, Kernel, absent_is_fine};
-use super::networks::Family;
-use super::reconcile::{Limits, Origin, Present, Step, in_parts, of_stored, reconcile};
+use super::networks::{Family, Networks};
+use super::reconcile::{Origin, Present, Step, in_parts, of_stored, reconcile};
 use crate::config::OwnTable;
 use crate::engine::{AllowList, BlockView, Engine, MonoTime, Policy, Reason, Source};
 use crate::errors::error_chain;
@@ -89,9 +91,22 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ) -> Result<Self, Error> {
         let Earlier { table: found, stored } = earlier;
         let InForce { ruleset, policy, never_block, services } = in_force;
-        let mut enforcer = Self::new(kernel, observer, engine, ruleset, drift);
-        enforcer.services = services;
-        enforcer.never_block = never_block.clone();
+        let placement = Placement::new(policy.ipv6_prefix);
+        let mut enforcer = Self {
+            engine,
+            observer,
+            executor: Executor { kernel, networks: Networks::default(), placement },
+            ruleset,
+            never_block: never_block.clone(),
+            exemptions: Exemptions::default(),
+            backlog: Backlog::default(),
+            drift,
+            services,
+            actions: Vec::new(),
+            outcomes: Vec::new(),
+            conflicts: Vec::new(),
+            refusal: None,
+        };
         enforcer.engine.set_never_block(now, never_block);
         let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } =
             stored.unwrap_or_default();
@@ -117,8 +132,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let elements = enforcer.executor.kernel.dump(set)?;
             enforcer.exemptions.set_present(set, &elements);
         }
-        let refill = refill(former, enforcer.executor.placement);
-        let steps = in_parts(steps, enforcer.executor.placement);
+        let refill = refill(former, placement);
+        let steps = in_parts(steps, placement);
         let kept: HashSet<Source> = steps.iter().filter_map(Step::kept).collect();
         // The engine learns what the steps say. Until the rules are there, nothing of this can go
         // wrong that would not be seen when they come.
@@ -221,14 +236,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Compares all blocks with the kernel, and deals with what differs: what is missing is
     /// restored, what others added is adopted.
     fn compare(&mut self, now: MonoTime) -> Result<(), Error> {
-        let mut present = Present { sets: BLOCKED.to_vec(), ..Present::default() };
-        for set in HOSTS {
-            present
-                .hosts
-                .extend(self.executor.kernel.dump(set)?.into_iter().map(|info| (set, info)));
-        }
-        for (family, networks) in Family::ALL.into_iter().zip(&mut present.networks) {
-            *networks = self.executor.kernel.dump(family.set())?;
+        let mut present = Present::default();
+        for set in BLOCKED {
+            present.add(set, self.executor.kernel.dump(set)?);
         }
         let wanted = self.engine.blocks().collect();
         let placement = self.executor.placement;
@@ -259,7 +269,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         total: usize,
     ) -> Vec<Step> {
         let must_not = |source, reason: &Reason| self.engine.must_not_block(source, reason);
-        reconcile(now, origin, placement, wanted, present, &Limits { total, must_not: &must_not })
+        reconcile(now, origin, placement, wanted, present, total, &must_not)
     }
 
     /// What the kernel has of blocks.
@@ -274,16 +284,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else {
                 continue;
             };
-            present.sets.push(set);
-            let kernel = &mut self.executor.kernel;
-            if let Some(family) = Family::of_set(set) {
-                *family.of_pair_mut(&mut present.networks) = absent_is_fine(kernel.dump(set))?;
-            } else {
-                let known =
-                    || stored.iter().filter_map(|source| placement.key_in(set, *source)).collect();
-                let elements = absent_is_fine(kernel.contents(set, there.count, &known))?;
-                present.hosts.extend(elements.into_iter().map(|info| (set, info)));
-            }
+            let known =
+                || stored.iter().filter_map(|source| placement.key_in(set, *source)).collect();
+            let elements = self.executor.kernel.contents(set, there.count, &known);
+            present.add(set, absent_is_fine(elements)?);
         }
         Ok(present)
     }

@@ -65,7 +65,7 @@ impl PacketThread {
             capture: self.statistics(),
             taken: self.taken(),
             decoy: self.decoy.figures(),
-            repairs: self.enforcer.repairs(now),
+            repairs: self.enforcer.drift.repairs(now),
             refused: self.enforcer.refusals(),
             queues,
         }

@@ -37,7 +37,7 @@ use crate::engine::{Engine, MonoTime, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{QueueBy, TableOwner};
-use crate::probe::Probe;
+use crate::probe::{Probe, Transport};
 use crate::ruleset::messages;
 use crate::ruleset::reflex::Tally;
 use crate::store::clock::now;
@@ -111,7 +111,7 @@ impl PacketThread {
             drift,
         )
         .map_err(StartError::Nft)?;
-        if config.own_table == OwnTable::Yes && enforcer.table_owner() != TableOwner::Owned {
+        if config.own_table == OwnTable::Yes && enforcer.drift.owner != TableOwner::Owned {
             let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
             enforcer.observer.notify(Notice::Warning(text.to_owned()));
         }
@@ -197,7 +197,7 @@ impl PacketThread {
     /// Reports if the rules queue packets by the second way that this kernel has, and did not
     /// before.
     fn report_queue(&mut self, before: Option<QueueBy>) {
-        if self.enforcer.ruleset().queues_by() == Some(QueueBy::Xt) && before != Some(QueueBy::Xt) {
+        if self.enforcer.ruleset.queues_by() == Some(QueueBy::Xt) && before != Some(QueueBy::Xt) {
             self.enforcer.observer.notify(Notice::Warning(messages::QUEUE_BY_XT.to_owned()));
         }
     }
@@ -244,6 +244,6 @@ impl decoy::Evaluate for Evaluation<'_> {
     }
 
     fn has_passed(&mut self, source: std::net::IpAddr) -> bool {
-        self.enforcer.has_passed(source)
+        self.enforcer.engine.has_passed(source, Transport::Udp)
     }
 }

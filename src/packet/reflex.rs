@@ -10,7 +10,7 @@ use crate::ruleset::reflex::Tally;
 impl PacketThread {
     /// What the reflex did since the start, and how full its sets are.
     pub(super) fn reflex_figures(&mut self) -> Option<command::Reflex> {
-        self.enforcer.ruleset().set(SetId::Held4)?;
+        self.enforcer.ruleset.set(SetId::Held4)?;
         let tally = self.tally().inspect_err(|error| log::debug!("{}", error_chain(error))).ok()?;
         Some(command::Reflex { tally: self.reflex_before.plus(tally), fullest: self.fullest() })
     }
@@ -42,7 +42,7 @@ impl PacketThread {
         if installed.replaced_rules() {
             self.reflex_before = self.reflex_before.plus(before);
         }
-        if buckets_differ && let Err(error) = self.enforcer.forget_counts() {
+        if buckets_differ && let Err(error) = self.enforcer.executor.forget_counts() {
             log::warn!(
                 "cannot forget what was counted by the old configuration: {}",
                 error_chain(&error)

@@ -36,7 +36,7 @@ impl PacketThread {
         // Both configurations' sockets are there while the rules change.
         let listeners = self.decoy.prepare(&setup.config).map_err(|error| error_chain(&error))?;
         let before = self.tally().unwrap_or_default();
-        let queued = self.enforcer.ruleset().queues_by();
+        let queued = self.enforcer.ruleset.queues_by();
         let Setup { config, in_force, ephemeral } = setup;
         let installed = match self.enforcer.reconfigure(now, in_force) {
             Ok(installed) => installed,

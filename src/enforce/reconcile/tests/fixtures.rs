@@ -90,14 +90,7 @@ pub(super) fn steps(
     must_not: &dyn Fn(Source) -> bool,
     total: usize,
 ) -> Vec<Step> {
-    reconcile(
-        now(),
-        origin,
-        placement(),
-        wanted,
-        present,
-        &Limits { total, must_not: &|source, _| must_not(source) },
-    )
+    reconcile(now(), origin, placement(), wanted, present, total, &|source, _| must_not(source))
 }
 
 /// Of a reboot: nothing was taken out by another program.
