@@ -399,19 +399,13 @@ impl Service {
             let now = Instant::now();
             let socket = match self.listener.socket.accept() {
                 Ok((socket, _)) => socket,
-                Err(error)
-                    if matches!(
-                        error.kind(),
+                Err(error) => {
+                    return match error.kind() {
                         io::ErrorKind::WouldBlock
-                            | io::ErrorKind::Interrupted
-                            | io::ErrorKind::ConnectionAborted
-                    ) =>
-                {
-                    return;
-                }
-                Err(_) => {
-                    self.paused_until = Some(now + ACCEPT_PAUSE);
-                    return;
+                        | io::ErrorKind::Interrupted
+                        | io::ErrorKind::ConnectionAborted => {}
+                        _ => self.paused_until = Some(now + ACCEPT_PAUSE),
+                    };
                 }
             };
             // A client whose user is unknown cannot be served.

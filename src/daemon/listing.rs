@@ -19,7 +19,7 @@ use crate::ruleset::SCHEMA;
 use crate::store::Block;
 use crate::sys::mailbox::{Link, Unresponsive};
 
-/// Places of blocks that the packet thread looks through at a time: some microseconds of it.
+/// Places of blocks that the packet thread looks through at a time: a millisecond of it.
 const PLACES_PER_PAGE: usize = 4096;
 
 /// Elements that the kernel is asked for at a time: a millisecond.

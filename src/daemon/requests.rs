@@ -402,11 +402,8 @@ impl RequestHandler {
         };
         let (entries, _) =
             history::read(path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
-                Refusal::new(
-                    Kind::Failed,
-                    format!("cannot read {}: {error}", path.display()),
-                    "see that the file can be read by root",
-                )
+                let message = format!("cannot read {}: {error}", path.display());
+                Refusal::new(Kind::Failed, message, "see that the file can be read by root")
             })?;
         Ok(Answer::history(entries.into_iter().map(HistoryRow::from)))
     }

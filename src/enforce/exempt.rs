@@ -87,22 +87,16 @@ impl Exemptions {
 /// prefix, and it is spared if it shares an address with anything on the list.
 pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<Vec<Range>> {
     let is_v4 = matches!(set, SetId::Allowed4 | SetId::Spared4);
-    let ranges = if matches!(set, SetId::Allowed4 | SetId::Allowed6) {
-        let networks = list.networks().iter().filter(|network| network.addr().is_ipv4() == is_v4);
-        networks.map(|network| Key::network(*network)).collect()
-    } else {
+    let mut networks = list.networks().to_vec();
+    if matches!(set, SetId::Spared4 | SetId::Spared6) {
         let prefix = held_prefix(ruleset)?;
-        let always = AllowList::always();
-        let networks = always
-            .networks()
-            .iter()
-            .chain(list.networks())
-            .map(|network| widened(*network, prefix));
-        networks.filter(|network| network.addr().is_ipv4() == is_v4).map(Key::network).collect()
-    };
+        networks.extend(AllowList::always().networks());
+        networks.iter_mut().for_each(|network| *network = widened(*network, prefix));
+    }
+    networks.retain(|network| network.addr().is_ipv4() == is_v4);
     // The kernel takes no intervals that overlap, and a network may hold an address that is listed
     // as well.
-    Some(merge(ranges))
+    Some(merge(networks.into_iter().map(Key::network).collect()))
 }
 
 /// A range as an element.

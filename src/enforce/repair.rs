@@ -187,7 +187,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             self.drift.owner = TableOwner::Owned;
         }
         let begun = Instant::now();
-        match self.install(now, Write::All { recreate }) {
+        match self.install(now, Write::all(recreate)) {
             Ok(installed) if installed.is_unchanged() => {}
             Ok(installed) => {
                 let has_blocks = BLOCKED.into_iter().any(|set| installed.created(set));

@@ -53,17 +53,29 @@ pub struct InForce {
 /// The elements that an installation was given for each set.
 type Given = BTreeMap<SetId, Vec<ElementInfo>>;
 
-/// Which elements an installation writes.
+/// What an installation writes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Write<'a> {
-    /// Those of sets that did not exist before, however many; the others keep theirs. With them, of
-    /// these sets all.
-    New(&'a [SetId], &'a [SetId]),
-    /// All, in place of whatever is there.
-    All {
-        /// The table is deleted first, even if it looks right.
-        recreate: bool,
-    },
+pub(super) struct Write<'a> {
+    /// Sets that existed before keep their elements.
+    pub(super) existing: &'a [SetId],
+    /// But for these, which are written again as a whole.
+    pub(super) refill: &'a [SetId],
+    /// The table is deleted first, even if it looks right.
+    pub(super) recreate: bool,
+    /// Blocks of a set that come with the rules.
+    pub(super) most: usize,
+}
+
+impl<'a> Write<'a> {
+    /// All blocks of sets that did not exist before: at the start no packet waits.
+    fn new_sets(existing: &'a [SetId], refill: &'a [SetId]) -> Self {
+        Self { existing, refill, recreate: false, most: usize::MAX }
+    }
+
+    /// All sets, in place of whatever is there.
+    pub(super) fn all(recreate: bool) -> Self {
+        Self { existing: &[], refill: &[], recreate, most: WITH_RULES_MAX }
+    }
 }
 
 /// What an earlier run left.
@@ -140,7 +152,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let summary = enforcer.apply(now, steps, false);
         enforcer.executor.networks =
             enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
-        enforcer.install(now, Write::New(&present.sets, refill))?;
+        enforcer.install(now, Write::new_sets(&present.sets, refill))?;
         enforcer.engine.recall(now, offenders, evidence);
         enforcer.perform(now);
         if !kept.is_empty() && present.count() > 0 {
@@ -204,7 +216,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if !refill.is_empty() {
             self.executor.networks = networks.with_blocks(self.blocked_networks());
         }
-        let installed = match self.install(now, Write::New(&BLOCKED, refill)) {
+        let installed = match self.install(now, Write::new_sets(&BLOCKED, refill)) {
             Ok(installed) => installed,
             Err(error) => {
                 (self.ruleset, self.executor.placement, self.never_block) = before;
@@ -305,8 +317,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             .collect();
         let are_few = lists.values().map(Vec::len).sum::<usize>() <= EXEMPTIONS_WITH_RULES_MAX;
         let networks = &executor.networks;
-        // At the start no packet waits.
-        let most = if matches!(write, Write::New(..)) { usize::MAX } else { WITH_RULES_MAX };
         let contents = |spec: SetSpec| {
             let set = SetId::of(spec)?;
             let elements: Vec<ElementInfo> = match set {
@@ -315,10 +325,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     if are_few { ranges.iter().map(exempt::element).collect() } else { Vec::new() }
                 }
                 SetId::Blocked4 | SetId::Blocked6 => {
-                    if let Write::New(existing, refill) = write
-                        && existing.contains(&set)
-                        && !refill.contains(&set)
-                    {
+                    if write.existing.contains(&set) && !write.refill.contains(&set) {
                         return None;
                     }
                     let first = engine
@@ -327,7 +334,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     // The kernel gives counters and takes comments in a second step: what is waited
                     // for is the drop.
                     first
-                        .take(most)
+                        .take(write.most)
                         .filter_map(|(key, block)| {
                             element::of_host(now, key, &block, !set.counts_each())
                         })
@@ -339,7 +346,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     let reason = |owner| engine.blocked(owner).map(|block| block.reason);
                     pieces
                         .iter()
-                        .take(most)
+                        .take(write.most)
                         .filter_map(|piece| {
                             element::of_piece(now, family, piece, reason(piece.owner))
                         })
@@ -351,11 +358,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             given.borrow_mut().insert(set, elements.clone());
             Some(elements)
         };
-        let refill: Vec<SetSpec> = if let Write::New(_, refill) = write {
-            refill.iter().map(|set| set.spec()).collect()
-        } else {
-            Vec::new()
-        };
+        let refill: Vec<SetSpec> = write.refill.iter().map(|set| set.spec()).collect();
         let known = |spec: SetSpec| {
             let key = |block: BlockView<'_>| placement.key_in(SetId::of(spec)?, block.source);
             engine.blocks().filter_map(key).collect()
@@ -363,7 +366,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let order = |owner: TableOwner| Order {
             owner,
             elements: Elements::Instead(&contents),
-            recreate: matches!(write, Write::All { recreate: true }),
+            recreate: write.recreate,
             refill: &refill,
             known: Some(&known),
         };
@@ -381,10 +384,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// What the kernel has now, and what is still to follow.
     fn installed(&mut self, now: MonoTime, write: Write<'_>, installed: &Installed, given: &Given) {
-        let is_written = |set: SetId| {
-            installed.created(set)
-                || matches!(write, Write::New(_, refill) if refill.contains(&set))
-        };
+        let is_written = |set: SetId| installed.created(set) || write.refill.contains(&set);
         let written = |set: SetId| {
             let given = given.get(&set).filter(|_| !installed.lacks(set));
             given.map(Vec::as_slice).unwrap_or_default()
