@@ -20,7 +20,7 @@ use super::view::{SharedView, View};
 use crate::capture;
 use crate::config::{self, Config, Loaded};
 use crate::enforce::InForce;
-use crate::engine::{AllowList, Policy};
+use crate::engine::Policy;
 use crate::errors::error_chain;
 use crate::helper::client::HelperClient;
 use crate::journal::{self, JournalHandle, Notice};
@@ -101,15 +101,10 @@ pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Resul
     let in_force = InForce {
         ruleset,
         policy: Policy::from_config(config),
-        never_block: allow_list(protected),
+        never_block: protected.keys().copied().collect(),
         services: listeners.services().into_iter().collect(),
     };
     Ok(Setup { config: config.clone(), in_force, ephemeral })
-}
-
-/// The engine's form of the list.
-fn allow_list(protected: &Protected) -> AllowList {
-    protected.keys().copied().collect()
 }
 
 /// The main thread's state.
@@ -297,7 +292,7 @@ impl Supervisor {
         if protected == *view.protected && !self.stale {
             return Ok(());
         }
-        let list = allow_list(&protected);
+        let list = protected.keys().copied().collect();
         self.stale = true;
         self.packets
             .ask(|answer| Command::Protect(list, answer))

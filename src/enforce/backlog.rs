@@ -17,7 +17,7 @@ const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// What is still to be done.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     /// Hosts whose elements are lost.
     lost: VecDeque<Source>,
     /// Hosts whose elements have neither comment nor counter yet.
@@ -189,7 +189,7 @@ impl Backlog {
     }
 
     /// Blocks that are wanted and not in force because the kernel refused them.
-    pub(super) fn refusals(&self) -> usize {
+    pub(crate) fn refusals(&self) -> usize {
         self.refused.len()
     }
 }

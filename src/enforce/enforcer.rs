@@ -70,7 +70,7 @@ pub struct Enforcer<K, O> {
     pub(crate) ruleset: Ruleset,
     pub(super) never_block: AllowList,
     pub(super) exemptions: Exemptions,
-    pub(super) backlog: Backlog,
+    pub(crate) backlog: Backlog,
     pub(crate) drift: Drift,
     /// Ports that local services listened on when that was asked last.
     pub(super) services: Vec<Port>,
@@ -86,16 +86,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// The engine, for what is only read.
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// The kernel's side, for what is only read.
-    pub(crate) fn kernel(&mut self) -> &mut K {
-        &mut self.executor.kernel
-    }
-
-    /// Blocks that are wanted and not in force because the kernel refused them.
-    pub fn refusals(&self) -> usize {
-        self.backlog.refusals()
     }
 
     /// Evaluates a probe; what follows from it is in force when this returns.

@@ -79,7 +79,7 @@ impl<'a> Context<'a> {
 
 /// The kernel with what it is known to have.
 pub(crate) struct Executor<K> {
-    pub(super) kernel: K,
+    pub(crate) kernel: K,
     pub(super) networks: Networks,
     pub(super) placement: Placement,
 }

@@ -66,7 +66,7 @@ impl PacketThread {
             taken: self.taken(),
             decoy: self.decoy.figures(),
             repairs: self.enforcer.drift.repairs(now),
-            refused: self.enforcer.refusals(),
+            refused: self.enforcer.backlog.refusals(),
             queues,
         }
     }

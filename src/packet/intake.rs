@@ -38,7 +38,7 @@ const DRAINS_MAX: usize = 256;
 /// What has come in, and how it is being taken.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    batching: Batching,
+    pub(super) batching: Batching,
     shedding: Shedding,
     /// What came and was lost by way of groups that were left.
     before: capture::Statistics,
@@ -187,11 +187,6 @@ impl PacketThread {
         if let Some(packets) = self.intake.shed.news(now, total) {
             self.enforcer.observer.notify(Notice::Shed { packets, total });
         }
-    }
-
-    /// When the load is to be looked at again, even if no packet comes.
-    pub(super) fn next_look(&self) -> Option<MonoTime> {
-        self.intake.batching.next_timer()
     }
 
     /// Of all that was listened to.

@@ -172,7 +172,8 @@ impl PacketThread {
             self.enforcer.engine.next_timer(),
             self.decoy.next_timer(),
             self.enforcer.next_timer(now()),
-            self.next_look(),
+            // The load is looked at again even if no packet comes.
+            self.intake.batching.next_timer(),
         ];
         let next = timers.into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
@@ -218,7 +219,7 @@ impl PacketThread {
         if !remove {
             return blocks;
         }
-        match self.enforcer.kernel().connection().remove_table() {
+        match self.enforcer.executor.kernel.connection().remove_table() {
             Ok(()) => 0,
             Err(error) => {
                 log::error!("{}", error_chain(&error));

@@ -17,12 +17,12 @@ impl PacketThread {
 
     /// The counters of the rules that are there now.
     pub(super) fn tally(&mut self) -> Result<Tally, Error> {
-        self.enforcer.kernel().connection().rules().map(|rules| Tally::of(&rules))
+        self.enforcer.executor.kernel.connection().rules().map(|rules| Tally::of(&rules))
     }
 
     /// Elements and size of the fullest set, in parts of its size.
     fn fullest(&mut self) -> Option<(u32, u32)> {
-        let sets = self.enforcer.kernel().connection().sets().ok()?;
+        let sets = self.enforcer.executor.kernel.connection().sets().ok()?;
         let filled = sets
             .into_iter()
             .filter(|set| SetId::from_name(&set.name).is_some_and(SetId::is_reflex));
