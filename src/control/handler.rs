@@ -4,32 +4,47 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::protocol::{BlockRow, HistoryRow, Reply, Request};
+use super::protocol::{BlockRow, HistoryRow, ROWS_PER_LINE, Reply, Request};
 
-/// Rows that are made while the client reads.
-pub type Rows<T> = Box<dyn Iterator<Item = T> + Send>;
+/// An answer of a [`Handler`]: replies that are made while the client reads. The first that no
+/// other follows is the last.
+pub struct Answer(pub(super) Replies);
 
-/// An answer of a [`Handler`].
-pub enum Answer {
-    /// One line.
-    Reply(Reply),
-    /// A list of any length, **in the order of addresses** ([`super::Target`]'s order).
-    Blocks(Rows<BlockRow>),
-    /// The history, oldest first.
-    History(Rows<HistoryRow>),
-}
+/// Replies of one answer.
+pub(super) type Replies = Box<dyn Iterator<Item = Reply> + Send>;
 
 impl Answer {
+    /// A list of any length, **in the order of addresses** ([`super::Target`]'s order).
+    pub fn blocks(rows: impl Iterator<Item = BlockRow> + Send + 'static) -> Self {
+        Self::in_parts(rows, |rows, more| Reply::Blocks { rows, more })
+    }
+
     /// A list, which this function sorts by address.
-    pub fn blocks(mut rows: Vec<BlockRow>) -> Self {
+    pub fn sorted(mut rows: Vec<BlockRow>) -> Self {
         rows.sort_by_key(|row| row.address);
-        Self::Blocks(Box::new(rows.into_iter()))
+        Self::blocks(rows.into_iter())
+    }
+
+    /// The history, oldest first.
+    pub fn history(rows: impl Iterator<Item = HistoryRow> + Send + 'static) -> Self {
+        Self::in_parts(rows, |rows, more| Reply::History { rows, more })
+    }
+
+    fn in_parts<T: Send + 'static>(
+        rows: impl Iterator<Item = T> + Send + 'static,
+        reply: fn(Vec<T>, bool) -> Reply,
+    ) -> Self {
+        let mut rows = rows.peekable();
+        Self(Box::new(std::iter::repeat_with(move || {
+            let part = rows.by_ref().take(ROWS_PER_LINE).collect();
+            reply(part, rows.peek().is_some())
+        })))
     }
 }
 
 impl<T: Into<Reply>> From<T> for Answer {
     fn from(reply: T) -> Self {
-        Self::Reply(reply.into())
+        Self(Box::new(std::iter::once(reply.into())))
     }
 }
 

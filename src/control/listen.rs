@@ -83,10 +83,6 @@ impl std::error::Error for ListenError {
 /// # Errors
 /// No such group, another daemon, something else at that path, or a system error.
 pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
-    let fail = |verb: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |error| ListenError::Failed { verb, path, error }
-    };
     let group = match group {
         "" => None,
         name => Some(
@@ -131,6 +127,11 @@ pub fn listen(path: &Path, group: &str) -> Result<Listener, ListenError> {
     Ok(listener)
 }
 
+fn fail(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ListenError {
+    let path = path.to_owned();
+    move |error| ListenError::Failed { verb, path, error }
+}
+
 fn lock(directory: &Path) -> io::Result<File> {
     let file = File::open(directory)?;
     let deadline = Instant::now() + LOCK_WAIT;
@@ -147,32 +148,20 @@ fn lock(directory: &Path) -> io::Result<File> {
 }
 
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let fail = |verb: &'static str| {
-        let path = path.to_owned();
-        move |error| ListenError::Failed { verb, path, error }
-    };
-    let there = std::fs::symlink_metadata(path).map_err(fail("examine"))?;
+    let there = std::fs::symlink_metadata(path).map_err(fail("examine", path))?;
     if !there.file_type().is_socket() {
         return Err(ListenError::InTheWay(path.to_owned()));
     }
     match peer::connect_now(path) {
         // No process listens on it: ECONNREFUSED, unix(7).
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        // Connected, or the listener's queue is full.
-        Ok(_) => return Err(ListenError::Running(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return Err(ListenError::Running(path.to_owned()));
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            return Err(fail("find out who listens at", path)(error));
         }
-        Err(error) => return Err(fail("find out who listens at")(error)),
+        // Connected, or the listener's queue is full.
+        _ => return Err(ListenError::Running(path.to_owned())),
     }
-    std::fs::remove_file(path).map_err(fail("remove the old socket"))
-}
-
-impl Listener {
-    /// Path of the socket.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
+    std::fs::remove_file(path).map_err(fail("remove the old socket", path))
 }
 
 impl Drop for Listener {

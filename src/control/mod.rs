@@ -20,7 +20,7 @@ pub mod server;
 mod stream;
 pub mod workers;
 
-pub use handler::{Answer, Cancelled, Handler, Rows};
+pub use handler::{Answer, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
     AllowRow, BlockRow, Decoys, HistoryRow, Intake, Kind, Queues, Reflex, Refusal, Repairs, Reply,

@@ -17,8 +17,9 @@ use super::listen::Listener;
 use super::protocol::{Kind, Refusal, Reply, Request, event_line};
 use super::workers::{NewHandler, Piece, Workers};
 use crate::journal::Subscription;
+use crate::sys::peer::{self, Peer};
+use crate::sys::poll;
 use crate::sys::wake::Waker;
-use crate::sys::{peer, poll};
 
 /// Clients at once. An administrator needs one; a monitoring program or two some more.
 pub const CLIENTS_MAX: usize = 64;
@@ -178,17 +179,14 @@ impl Service {
 
     fn take_piece(&mut self, piece: Piece) {
         let now = Instant::now();
-        let Some(position) = self.clients.iter().position(|client| client.id == piece.client)
-        else {
-            return;
-        };
-        let Some(client) = self.clients.get_mut(position) else { return };
+        let id = piece.client;
+        let Some(client) = self.clients.iter_mut().find(|client| client.id == id) else { return };
         client.add_piece(piece, now);
-        if !client.send().unwrap_or(false) {
-            self.clients.swap_remove(position);
-            return;
+        if client.send().unwrap_or(false) {
+            continue_answer(&self.workers, client, now);
+        } else {
+            self.clients.retain(|client| client.id != id);
         }
-        continue_answer(&self.workers, client, now);
     }
 
     /// Waits for work.
@@ -290,15 +288,9 @@ impl Service {
     fn step(&mut self, client: &mut Connection, flags: PollFlags, now: Instant) -> bool {
         if client.wants_input() && flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
         {
-            match client.receive() {
-                Ok(true) => {}
-                Ok(false) | Err(_) => {
-                    // A part of a request of a disconnected client is ignored.
-                    if !client.is_reading() {
-                        return false;
-                    }
-                    return matches!(client.next_request(), Ok(Some(line)) if self.on_request(client, &line, now));
-                }
+            if !client.receive().unwrap_or(false) {
+                // A part of a request of a disconnected client is ignored.
+                return matches!(client.next_request(), Ok(Some(line)) if self.on_request(client, &line, now));
             }
         } else if client.waits_for_worker() && flags.intersects(PollFlags::HUP | PollFlags::ERR) {
             // The client is gone (closing only its writing side gives no HUP): its answer is
@@ -322,47 +314,48 @@ impl Service {
     }
 
     fn on_request(&mut self, client: &mut Connection, line: &[u8], now: Instant) -> bool {
+        if let Err(refusal) = self.take_request(client, line, now) {
+            client.answer(&refusal.into(), now);
+        }
+        client.send().unwrap_or(false)
+    }
+
+    /// `Err`: the request is refused, and the client may send another.
+    fn take_request(
+        &mut self,
+        client: &mut Connection,
+        line: &[u8],
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let uid = client.peer.uid;
-        match Request::parse(line) {
-            Err(refusal) => client.answer(&refusal.into(), now),
-            Ok(request) if request.changes() && uid != 0 => {
-                let refusal = Refusal::new(
+        let request = Request::parse(line)?;
+        if request.changes() {
+            if uid != 0 {
+                return Err(Refusal::new(
                     Kind::NotPermitted,
                     "only root may change anything",
                     "run portsentryctl as root, for example with sudo",
-                );
-                client.answer(&refusal.into(), now);
+                ));
             }
-            Ok(Request::Watch {}) => match self.refuse_watcher(uid) {
-                Some(refusal) => client.refuse(refusal, now),
-                None => {
-                    if self.subscription.is_none() {
-                        self.subscription = Some((self.feed)(Arc::clone(&self.waker)));
-                    }
-                    client.answer(&Reply::Watching {}, now);
-                    client.state = State::Watching;
-                    self.watchers.push(uid);
-                }
-            },
-            Ok(request) => {
-                if request.changes() {
-                    log::info!("control: user {uid} asks: {}", String::from_utf8_lossy(line));
-                }
-                match self.workers.ask(client.id, uid, request) {
-                    Some(handle) => client.wait_for(handle),
-                    None => client.answer(
-                        &Refusal::new(
-                            Kind::Busy,
-                            "too many requests wait already",
-                            "try again in some seconds",
-                        )
-                        .into(),
-                        now,
-                    ),
-                }
-            }
+            log::info!("control: user {uid} asks: {}", String::from_utf8_lossy(line));
         }
-        client.send().unwrap_or(false)
+        if request != (Request::Watch {}) {
+            let handle = self.workers.ask(client.id, uid, request);
+            let full = "too many requests wait already";
+            client.wait_for(
+                handle
+                    .ok_or_else(|| Refusal::new(Kind::Busy, full, "try again in some seconds"))?,
+            );
+        } else if let Some(refusal) = self.refuse_watcher(uid) {
+            client.refuse(refusal, now);
+        } else {
+            let feed = || (self.feed)(Arc::clone(&self.waker));
+            self.subscription.get_or_insert_with(feed);
+            client.answer(&Reply::Watching {}, now);
+            client.state = State::Watching;
+            self.watchers.push(uid);
+        }
+        Ok(())
     }
 
     /// Why this user may not watch, if so.
@@ -406,19 +399,13 @@ impl Service {
             let now = Instant::now();
             let socket = match self.listener.socket.accept() {
                 Ok((socket, _)) => socket,
-                Err(error)
-                    if matches!(
-                        error.kind(),
+                Err(error) => {
+                    return match error.kind() {
                         io::ErrorKind::WouldBlock
-                            | io::ErrorKind::Interrupted
-                            | io::ErrorKind::ConnectionAborted
-                    ) =>
-                {
-                    return;
-                }
-                Err(_) => {
-                    self.paused_until = Some(now + ACCEPT_PAUSE);
-                    return;
+                        | io::ErrorKind::Interrupted
+                        | io::ErrorKind::ConnectionAborted => {}
+                        _ => self.paused_until = Some(now + ACCEPT_PAUSE),
+                    };
                 }
             };
             // A client whose user is unknown cannot be served.
@@ -426,43 +413,38 @@ impl Service {
             else {
                 continue;
             };
-            let limit = self.exceeded_limit(peer.uid);
-            let may_read =
-                peer.uid == 0 || self.listener.group.is_some_and(|group| peer.is_member(group));
             self.last_id += 1;
-            let mut client = Connection::new(self.last_id, socket, peer, now);
-            let refusal = if !may_read {
-                Some(Refusal::new(
-                    Kind::NotPermitted,
-                    "you may not use the control socket",
-                    "run portsentryctl as root, or become a member of the group that control.group names",
-                ))
-            } else if let Some(limit) = limit {
-                match self.replaceable(limit, now) {
-                    Some(replaceable) => {
-                        let mut replaceable = self.clients.swap_remove(replaceable);
-                        replaceable.refuse(limit.busy(), now);
-                        let _ = replaceable.send();
-                        None
-                    }
-                    None => Some(limit.busy()),
+            let admitted = self.admit(&peer, now);
+            let client = Connection::new(self.last_id, socket, peer, now);
+            match admitted {
+                Ok(()) => self.clients.push(client),
+                Err(refusal) => {
+                    turn_away(client, refusal, now);
+                    continue;
                 }
-            } else {
-                None
-            };
-            if let Some(refusal) = refusal {
-                // One attempt, then close: a new socket's buffer has room for a line.
-                client.refuse(refusal, now);
-                let _ = client.send();
-                continue;
             }
-            self.clients.push(client);
             if self.clients.len() >= CLIENTS_MAX
                 && self.replaceable(ClientLimit::Root, now).is_none()
             {
                 return;
             }
         }
+    }
+
+    /// Whether a new client may come. Where a bound is exhausted, another one makes room for it.
+    fn admit(&mut self, peer: &Peer, now: Instant) -> Result<(), Refusal> {
+        if peer.uid != 0 && !self.listener.group.is_some_and(|group| peer.is_member(group)) {
+            return Err(Refusal::new(
+                Kind::NotPermitted,
+                "you may not use the control socket",
+                "run portsentryctl as root, or become a member of the group that control.group names",
+            ));
+        }
+        if let Some(limit) = self.exceeded_limit(peer.uid) {
+            let replaceable = self.replaceable(limit, now).ok_or_else(|| limit.busy())?;
+            turn_away(self.clients.swap_remove(replaceable), limit.busy(), now);
+        }
+        Ok(())
     }
 
     /// The bound that a new client of this user would exceed, if any.
@@ -529,6 +511,13 @@ impl ClientLimit {
         };
         Refusal::new(Kind::Busy, message, "try again in some seconds")
     }
+}
+
+/// Refuses a client and closes its connection. One attempt: the socket's buffer has room for a
+/// line.
+fn turn_away(mut client: Connection, refusal: Refusal, now: Instant) {
+    client.refuse(refusal, now);
+    let _ = client.send();
 }
 
 /// Starts the next piece of an answer, if it is due.

@@ -14,9 +14,9 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
-use super::handler::{Cancelled, Handler};
+use super::handler::{Cancelled, Handler, Replies};
 use super::protocol::Request;
-use super::stream::Stream;
+use super::stream::next_piece;
 use crate::sys::wake::Waker;
 
 /// Changes that wait. Root sends them one by one; more is a defect of the client.
@@ -50,7 +50,7 @@ enum Work {
 
 /// The rest of a long answer, with its place in the lane.
 pub(super) struct Rest {
-    stream: Stream,
+    replies: Replies,
     place: Place,
 }
 
@@ -220,18 +220,18 @@ impl Lane {
         while let Some((task, place)) = self.next(pieces_first) {
             let Task { client, cancelled, work, .. } = task;
             let is_first = matches!(work, Work::Request(_));
-            let (mut stream, place) = match (work, place) {
+            let (mut replies, place) = match (work, place) {
                 (Work::Request(request), Some(place)) => {
-                    (Stream::of(handler.handle(request, &cancelled)), place)
+                    (handler.handle(request, &cancelled).0, place)
                 }
-                (Work::Rest(Rest { stream, place }), _) => (stream, place),
+                (Work::Rest(Rest { replies, place }), _) => (replies, place),
                 (Work::Request(_), None) => continue,
             };
             if cancelled.is_cancelled() {
                 continue;
             }
-            let (lines, is_more) = stream.next_piece();
-            let rest = is_more.then_some(Rest { stream, place });
+            let (lines, is_more) = next_piece(&mut replies);
+            let rest = is_more.then_some(Rest { replies, place });
             if done.send(Piece { client, lines, rest, is_first }).is_err() {
                 return;
             }

@@ -41,20 +41,15 @@ impl AllowFile {
             if line.is_empty() {
                 continue;
             }
-            match parse_network(line) {
-                Some(network) if self.networks.len() < ENTRIES_MAX => self.networks.push(network),
-                Some(_) => self.faults.push(format!(
-                    "{}:{}: more than {ENTRIES_MAX} networks",
-                    self.path.display(),
-                    number + 1
-                )),
-                None => self.faults.push(format!(
-                    "{}:{}: no address or network: {:?}",
-                    self.path.display(),
-                    number + 1,
-                    line
-                )),
-            }
+            let fault = match parse_network(line) {
+                Some(network) if self.networks.len() < ENTRIES_MAX => {
+                    self.networks.push(network);
+                    continue;
+                }
+                Some(_) => format!("more than {ENTRIES_MAX} networks"),
+                None => format!("no address or network: {line:?}"),
+            };
+            self.faults.push(format!("{}:{}: {fault}", self.path.display(), number + 1));
         }
     }
 

@@ -7,19 +7,19 @@
 
 use std::collections::HashMap;
 
-use super::rows::{busy, kernel, network_row, reasons, row};
+use super::rows::{kernel, network_row, reasons, row};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::enforce::view::Intervals;
-use crate::enforce::{HOSTS, Place, Placement};
+use crate::enforce::{HOSTS, Placement};
 use crate::engine::{MonoTime, Source};
 use crate::errors::error_chain;
 use crate::nft::{Connection, ElementInfo, Key};
 use crate::packet::command::Command;
 use crate::ruleset::SCHEMA;
 use crate::store::Block;
-use crate::sys::mailbox::Link;
+use crate::sys::mailbox::{Link, Unresponsive};
 
-/// Places of blocks that the packet thread looks through at a time: some microseconds of it.
+/// Places of blocks that the packet thread looks through at a time: a millisecond of it.
 const PLACES_PER_PAGE: usize = 4096;
 
 /// Elements that the kernel is asked for at a time: a millisecond.
@@ -31,8 +31,8 @@ pub(super) fn network_rows(
     packets: &Link<Command>,
     connection: &mut Connection,
 ) -> Result<Vec<BlockRow>, Refusal> {
-    let networks = packets.ask(Command::Networks).map_err(busy)?;
-    let there = Intervals::read(connection).map_err(|error| kernel(&error))?;
+    let networks = packets.ask(Command::Networks)?;
+    let there = Intervals::read(connection).map_err(kernel)?;
     let is_dropped = |block: &&Block| there.drop_all_of(block.source, &block.exempt);
     let mut rows: Vec<BlockRow> = networks
         .iter()
@@ -45,6 +45,20 @@ pub(super) fn network_rows(
     Ok(rows)
 }
 
+/// Looks through all blocks that the engine has.
+pub(super) fn each_block(
+    packets: &Link<Command>,
+    mut take: impl FnMut(Block),
+) -> Result<(), Unresponsive> {
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let (page, next) = packets.ask(|answer| Command::Page(at, PLACES_PER_PAGE, answer))?;
+        page.into_iter().for_each(&mut take);
+        from = next;
+    }
+    Ok(())
+}
+
 /// A list as it is made.
 pub(super) struct Listing {
     packets: Link<Command>,
@@ -52,59 +66,49 @@ pub(super) struct Listing {
     placement: Placement,
     networks: HashMap<Target, BlockRow>,
     left: std::vec::IntoIter<(Target, Option<(Source, MonoTime)>)>,
-    ready: std::vec::IntoIter<BlockRow>,
 }
 
 impl Listing {
     /// Asks the engine.
-    pub(super) fn begin(packets: &Link<Command>, placement: Placement) -> Result<Self, Refusal> {
-        let mut connection = Connection::open(SCHEMA).map_err(|error| kernel(&error))?;
+    pub(super) fn begin(
+        packets: &Link<Command>,
+        placement: Placement,
+    ) -> Result<impl Iterator<Item = BlockRow> + Send + use<>, Refusal> {
+        let mut connection = Connection::open(SCHEMA).map_err(kernel)?;
         let networks: HashMap<_, _> = network_rows(packets, &mut connection)?
             .into_iter()
             .map(|row| (row.address, row))
             .collect();
-        let (mut known, mut from) = (Vec::new(), Some(0));
-        while let Some(at) = from {
-            let (page, next) =
-                packets.ask(|answer| Command::Begun(at, PLACES_PER_PAGE, answer)).map_err(busy)?;
-            let hosts = page.into_iter().filter(|(source, _)| !placement.is_network(*source));
-            known
-                .extend(hosts.map(|(source, since)| (Target::from(source), Some((source, since)))));
-            from = next;
-        }
+        let mut known = Vec::new();
+        each_block(packets, |Block { source, since, .. }| {
+            if !placement.is_network(source) {
+                known.push((Target::from(source), Some((source, since))));
+            }
+        })?;
         known.extend(networks.keys().map(|target| (*target, None)));
         // A block that moved between two pages is in both.
         known.sort_by_key(|(target, _)| *target);
         known.dedup_by_key(|(target, _)| *target);
-        Ok(Self {
-            packets: packets.clone(),
-            connection,
-            placement,
-            networks,
-            left: known.into_iter(),
-            ready: Vec::new().into_iter(),
-        })
+        let packets = packets.clone();
+        let mut listing =
+            Self { packets, connection, placement, networks, left: known.into_iter() };
+        Ok(std::iter::from_fn(move || listing.next_page()).flatten())
     }
 
-    fn ask(&mut self) -> bool {
+    fn next_page(&mut self) -> Option<Vec<BlockRow>> {
         let page: Vec<_> = self.left.by_ref().take(ELEMENTS_PER_PAGE).collect();
         if page.is_empty() {
-            return false;
+            return None;
         }
         let mut found: Vec<(Source, ElementInfo)> = Vec::with_capacity(page.len());
         for set in HOSTS {
-            let here: Vec<(Source, Key)> = page
-                .iter()
-                .filter_map(|(_, host)| *host)
-                .filter_map(|(source, _)| match self.placement.place(source) {
-                    Place::Host(of, key) if of == set => Some((source, key)),
-                    _ => None,
-                })
-                .collect();
-            let keys: Vec<Key> = here.iter().map(|(_, key)| *key).collect();
+            let hosts = page.iter().filter_map(|(_, host)| *host);
+            let (here, keys): (Vec<Source>, Vec<Key>) = hosts
+                .filter_map(|(source, _)| Some((source, self.placement.key_in(set, source)?)))
+                .unzip();
             match self.connection.get_elements(set, &keys) {
                 Ok(infos) => found.extend(
-                    here.iter().zip(infos).filter_map(|((source, _), info)| Some((*source, info?))),
+                    here.into_iter().zip(infos).filter_map(|(source, info)| Some((source, info?))),
                 ),
                 // Nothing is blocked by a set that is gone.
                 Err(error) => log::warn!("the list has gaps: {}", error_chain(&error)),
@@ -120,22 +124,6 @@ impl Listing {
             }
             None => self.networks.get(&target).cloned(),
         });
-        self.ready = rows.collect::<Vec<_>>().into_iter();
-        true
-    }
-}
-
-impl Iterator for Listing {
-    type Item = BlockRow;
-
-    fn next(&mut self) -> Option<BlockRow> {
-        loop {
-            if let Some(row) = self.ready.next() {
-                return Some(row);
-            }
-            if !self.ask() {
-                return None;
-            }
-        }
+        Some(rows.collect())
     }
 }

@@ -26,10 +26,8 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
-
-use ipnet::IpNet;
 
 use crate::capture;
 use crate::config::{Config, Loaded};
@@ -49,7 +47,7 @@ use crate::sys::procfs;
 use crate::sys::schedule;
 use crate::sys::signals::Signals;
 use options::Options;
-use protected::{Guard, Protected};
+use protected::Guard;
 use requests::RequestHandler;
 use supervisor::Supervisor;
 use view::{SharedView, View};
@@ -162,26 +160,16 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
             "CAP_NET_ADMIN is missing; start as root, or give the service that capability",
         ));
     }
-    let Loaded { config, ignored, warnings, from } = loaded;
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
-    supervisor::make_state_dir(&config.state_dir)
+    supervisor::make_state_dir(&loaded.config.state_dir)
         .map_err(|error| Failure::new(EX_CONFIG, error))?;
-    let journal = JournalHandle::start(journal::Settings::from(&config))
+    let journal = JournalHandle::start(journal::Settings::from(&loaded.config))
         .map_err(|error| Failure::new(EX_CONFIG, error_chain(&error)))?;
     journal.notify(Notice::Starting);
-    for warning in &warnings {
+    for warning in &loaded.warnings {
         journal.notify(Notice::Warning(warning.to_string()));
     }
-    let shared = Start {
-        options,
-        config,
-        ignored: ignored.into(),
-        from,
-        warnings: warnings.iter().map(ToString::to_string).collect(),
-        journal: journal.clone(),
-        signals,
-    };
-    let result = shared.start().map(|(supervisor, server)| {
+    let result = start(options, loaded, journal.clone(), signals).map(|(supervisor, server)| {
         supervisor::notify(&[sd_notify::NotifyState::Ready]);
         journal.notify(Notice::Active);
         let code = supervisor.run();
@@ -194,93 +182,75 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     result
 }
 
-/// What the start has gathered before the threads are there.
-struct Start {
+/// Starts the threads that need the journal.
+fn start(
     options: Options,
-    config: Config,
-    ignored: Arc<[IpNet]>,
-    from: Option<std::path::PathBuf>,
-    warnings: Vec<String>,
+    loaded: Loaded,
     journal: JournalHandle,
     signals: Signals,
-}
-
-impl Start {
-    fn start(self) -> Result<(Supervisor, control::Server), Failure> {
-        // The socket first: where another daemon answers, nothing may be touched.
-        let listener = control::listen(&self.config.control.socket, &self.config.control.group)
-            .map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
-        let routes = route::Monitor::open()
-            .map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
-        let mut guard = Guard::open(&self.config.state_dir)
-            .map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
-        let mut complaints = guard.allowed().faults().to_vec();
-        let protected = guard.gather(&self.config, &self.ignored, &mut complaints);
-        for complaint in &complaints {
-            self.journal.notify(Notice::Warning(complaint.clone()));
-        }
-        let setup = supervisor::setup(&self.config, &mut guard, &protected)
-            .map_err(|error| Failure::new(EX_UNAVAILABLE, error))?;
-        let view = self.view(&setup, protected);
-        let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
-        let services = setup.services.clone();
-        let helper = start_helper(&self.config, &self.journal, &packets)?;
-        let (store, stored) = start_store(&self.config, &self.journal, &packets)?;
-        let observers = Observers {
-            journal: self.journal.clone(),
-            helper: helper.clone(),
-            store: store.clone(),
-        };
-        let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
-            helper.stop(false);
-            store.stop();
-        })?;
-        status::tell_watching(&self.journal, &self.config, &services);
-        let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
-        let handler = RequestHandler {
+) -> Result<(Supervisor, control::Server), Failure> {
+    let config = &loaded.config;
+    let unavailable = |error: String| Failure::new(EX_UNAVAILABLE, error);
+    // The socket first: where another daemon answers, nothing may be touched.
+    let listener = control::listen(&config.control.socket, &config.control.group)
+        .map_err(|error| unavailable(error_chain(&error)))?;
+    let routes = route::Monitor::open().map_err(|error| unavailable(error_chain(&error)))?;
+    let mut guard = Guard::open(&config.state_dir).map_err(unavailable)?;
+    let mut complaints = guard.allowed.faults().to_vec();
+    let protected = guard.gather(config, &loaded.ignored, &mut complaints);
+    for complaint in &complaints {
+        journal.notify(Notice::Warning(complaint.clone()));
+    }
+    let setup = supervisor::setup(config, &mut guard, &protected).map_err(unavailable)?;
+    let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
+    let services = setup.in_force.services.clone();
+    let ruleset = setup.in_force.ruleset.clone();
+    let helper = start_helper(config, &journal, &packets)?;
+    let (store, stored) = start_store(config, &journal, &packets)?;
+    let observers =
+        Observers { journal: journal.clone(), helper: helper.clone(), store: store.clone() };
+    let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
+        helper.stop(false);
+        store.stop();
+    })?;
+    status::tell_watching(&journal, config, &services);
+    let view = SharedView::new(View::new(loaded, ruleset, protected));
+    let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
+    let sources = status::Sources {
+        started: Instant::now(),
+        journal: journal.clone(),
+        helper: helper.clone(),
+        store: store.clone(),
+    };
+    let mut handler = || -> Box<dyn control::Handler> {
+        Box::new(RequestHandler {
             packets: packets.clone(),
-            supervisor: orders,
+            supervisor: orders.clone(),
             connection: None,
             view: view.clone(),
-            status: status::Sources {
-                started: Instant::now(),
-                journal: self.journal.clone(),
-                helper: helper.clone(),
-                store: store.clone(),
-            },
-        };
-        let journal = self.journal.clone();
-        let feed: control::Feed = Box::new(move |waker| journal.subscribe(Some(waker)));
-        let server = control::Server::start(listener, &mut || Box::new(handler.another()), feed)
-            .map_err(failed("the control server cannot start"))?;
-        let supervisor = Supervisor {
-            options: self.options,
-            view,
-            guard,
-            packets,
-            thread,
-            helper,
-            store,
-            journal: self.journal,
-            inbox: order_inbox,
-            routes,
-            signals: self.signals,
-            complaints,
-            stale: false,
-        };
-        Ok((supervisor, server))
-    }
-
-    fn view(&self, setup: &Setup, protected: Protected) -> SharedView {
-        SharedView::new(View {
-            config: Arc::new(self.config.clone()),
-            ignored: Arc::clone(&self.ignored),
-            from: self.from.clone(),
-            ruleset: Arc::new(setup.ruleset.clone()),
-            protected: Arc::new(protected),
-            warnings: self.warnings.clone(),
+            status: sources.clone(),
         })
-    }
+    };
+    let watched = journal.clone();
+    let feed: control::Feed = Box::new(move |waker| watched.subscribe(Some(waker)));
+    let server = control::Server::start(listener, &mut handler, feed)
+        .map_err(failed("the control server cannot start"))?;
+    let supervisor = Supervisor {
+        options,
+        view,
+        guard,
+        packets,
+        thread,
+        helper,
+        store,
+        journal,
+        inbox: order_inbox,
+        routes,
+        signals,
+        complaints,
+        stale: false,
+    };
+    Ok((supervisor, server))
 }
 
 type Thread = std::thread::JoinHandle<Result<(), capture::Error>>;
@@ -357,10 +327,7 @@ fn status_of(error: &StartError) -> u8 {
     match error {
         StartError::Capture(capture::Error::NotPermitted(_)) => EX_NOPERM,
         StartError::Nft(error) if error.is_permission() => EX_NOPERM,
-        StartError::Capture(_)
-        | StartError::Nft(_)
-        | StartError::Decoy(_)
-        | StartError::TableInUse(_) => EX_UNAVAILABLE,
+        _ => EX_UNAVAILABLE,
     }
 }
 

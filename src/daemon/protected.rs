@@ -43,31 +43,27 @@ pub enum ProtectionReason {
 impl ProtectionReason {
     /// The key of the configuration, or the command, that it comes from.
     pub fn origin(self) -> &'static str {
+        self.words().0
+    }
+
+    /// Its origin, and what messages say.
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::AllowList => "allow",
-            Self::IgnoreFile => "ignore_file",
-            Self::AllowedByHand => "portsentryctl",
-            Self::OwnAddress => "own_addresses",
-            Self::Gateway => "gateways",
-            Self::Resolver => "resolvers",
-            Self::AdminPeer => "ssh_peers",
-            Self::LinkLocal => "link_local",
+            Self::AllowList => ("allow", "allow list"),
+            Self::IgnoreFile => ("ignore_file", "ignore file"),
+            Self::AllowedByHand => ("portsentryctl", "allowed by hand"),
+            Self::OwnAddress => ("own_addresses", "own address"),
+            Self::Gateway => ("gateways", "gateway"),
+            Self::Resolver => ("resolvers", "name server"),
+            Self::AdminPeer => ("ssh_peers", "administrator's connection"),
+            Self::LinkLocal => ("link_local", "link-local"),
         }
     }
 }
 
 impl fmt::Display for ProtectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AllowList => "allow list",
-            Self::IgnoreFile => "ignore file",
-            Self::AllowedByHand => "allowed by hand",
-            Self::OwnAddress => "own address",
-            Self::Gateway => "gateway",
-            Self::Resolver => "name server",
-            Self::AdminPeer => "administrator's connection",
-            Self::LinkLocal => "link-local",
-        })
+        f.write_str(self.words().1)
     }
 }
 
@@ -77,9 +73,11 @@ pub type Protected = BTreeMap<IpNet, ProtectionReason>;
 /// Watches over the list.
 pub struct Guard {
     routes: Routes,
-    sockets: SockDiag,
+    /// The sockets of this host.
+    pub sockets: SockDiag,
     peers: LongPeers,
-    allowed: AllowFile,
+    /// The networks allowed by hand.
+    pub allowed: AllowFile,
     /// The last list: what it has of a kind holds on while that kind cannot be learned anew.
     last: Protected,
 }
@@ -97,16 +95,6 @@ impl Guard {
             allowed: AllowFile::read(state_dir),
             last: Protected::new(),
         })
-    }
-
-    /// The networks allowed by hand.
-    pub fn allowed(&mut self) -> &mut AllowFile {
-        &mut self.allowed
-    }
-
-    /// The sockets of this host.
-    pub fn sockets(&mut self) -> &mut SockDiag {
-        &mut self.sockets
     }
 
     /// Gathers the list again; `ignored` is what the ignore file names. What cannot be learned just

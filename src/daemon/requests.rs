@@ -3,16 +3,17 @@
 //! It runs on the control server's worker threads, one handler each. What it says is blocked was
 //! read from the kernel at that moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listing::{Listing, network_rows};
+use super::listing::{Listing, each_block, network_rows};
 use super::protected::ProtectionReason;
-use super::rows::{MEND, busy, kernel, reasons, row, time_of_day};
+use super::rows::{MEND, kernel, reasons, row, time_of_day};
 use super::status;
-use super::supervisor::{Order, Reload};
+use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
+use crate::config::{Config, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request,
     Shown, Stamp, Status, Target,
@@ -50,26 +51,11 @@ pub struct RequestHandler {
 
 impl Handler for RequestHandler {
     fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer {
-        match self.try_handle(request, cancelled) {
-            Ok(answer) => answer,
-            Err(refusal) => refusal.into(),
-        }
+        self.try_handle(request, cancelled).unwrap_or_else(Answer::from)
     }
 }
 
 impl RequestHandler {
-    /// A handler that asks the same threads, with a connection of its own.
-    pub fn another(&self) -> Self {
-        let Self { packets, supervisor, connection: _, view, status } = self;
-        Self {
-            packets: packets.clone(),
-            supervisor: supervisor.clone(),
-            connection: None,
-            view: view.clone(),
-            status: status.clone(),
-        }
-    }
-
     fn try_handle(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
@@ -105,28 +91,26 @@ impl RequestHandler {
     fn connection(&mut self) -> Result<&mut Connection, Refusal> {
         match &mut self.connection {
             Some(connection) => Ok(connection),
-            none => {
-                let connection = Connection::open(SCHEMA).map_err(|error| kernel(&error))?;
-                Ok(none.insert(connection))
-            }
+            none => Ok(none.insert(Connection::open(SCHEMA).map_err(kernel)?)),
         }
     }
 
-    fn ipv6_prefix(&self) -> u8 {
-        self.view.lock().config.block.ipv6_prefix
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.view.lock().config)
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::new(self.config().block.ipv6_prefix)
     }
 
     /// The daemon's status; what is blocked and whether the rules are in place is asked of the
     /// kernel.
     fn status(&mut self) -> Result<Status, Refusal> {
-        let mut status = self.status.gather(&self.packets, &self.view).map_err(busy)?;
-        let (ruleset, observing) = {
-            let view = self.view.lock();
-            (Arc::clone(&view.ruleset), view.config.mode == crate::config::Mode::Observe)
-        };
+        let mut status = self.status.gather(&self.packets, &self.view)?;
+        let view = self.view.lock().clone();
         // For large sets that are in place the engine's count has to do: a dump takes seconds.
         let mut is_counted = status.blocked <= LIGHT_DUMP as u64;
-        match self.connection()?.verify(&ruleset) {
+        match self.connection()?.verify(&view.ruleset) {
             Ok(None) => {}
             Ok(Some(difference)) => {
                 let what = format!(
@@ -140,7 +124,7 @@ impl RequestHandler {
                 error_chain(&error)
             )),
         }
-        if is_counted && !observing {
+        if is_counted && view.config.mode != Mode::Observe {
             match self.count() {
                 Ok(blocked) => status.blocked = blocked,
                 Err(error) => status
@@ -153,8 +137,8 @@ impl RequestHandler {
 
     /// Blocks that the kernel drops now.
     fn count(&mut self) -> Result<u64, Refusal> {
-        let placement = Placement::new(self.ipv6_prefix());
-        let hosts = view::hosts(self.connection()?, placement).map_err(|error| kernel(&error))?;
+        let placement = self.placement();
+        let hosts = view::hosts(self.connection()?, placement).map_err(kernel)?;
         let networks = self.network_rows()?;
         Ok((hosts.len() + networks.len()) as u64)
     }
@@ -165,35 +149,35 @@ impl RequestHandler {
     }
 
     fn list(&mut self) -> Result<Answer, Refusal> {
-        let placement = Placement::new(self.ipv6_prefix());
-        if self.view.lock().config.mode == crate::config::Mode::Observe {
+        let placement = self.placement();
+        if self.config().mode == Mode::Observe {
             // Elements of earlier blocks stay in the sets, and drop nothing.
-            return Ok(Answer::blocks(Vec::new()));
+            return Ok(Answer::sorted(Vec::new()));
         }
-        if self.packets.ask(Command::Status).map_err(busy)?.engine.blocked > LIGHT_DUMP {
-            return Ok(Answer::Blocks(Box::new(Listing::begin(&self.packets, placement)?)));
+        if self.packets.ask(Command::Status)?.engine.blocked > LIGHT_DUMP {
+            return Ok(Answer::blocks(Listing::begin(&self.packets, placement)?));
         }
         let mut rows = self.network_rows()?;
-        let since = self.packets.ask(Command::Since).map_err(busy)?;
-        let blocked = view::hosts(self.connection()?, placement).map_err(|error| kernel(&error))?;
+        let mut since = HashMap::new();
+        each_block(&self.packets, |block| {
+            since.insert(block.source, block.since);
+        })?;
+        let blocked = view::hosts(self.connection()?, placement).map_err(kernel)?;
         let reasons = reasons(&self.packets, &blocked)?;
         let shown = |(source, info): &(Source, ElementInfo)| {
             row(*source, info, since.get(source).copied(), reasons.get(source))
         };
         rows.extend(blocked.iter().map(shown));
-        Ok(Answer::blocks(rows))
+        Ok(Answer::sorted(rows))
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
         let Target::Address(address) = target else {
-            return Err(Refusal::new(
-                Kind::BadRequest,
-                "show takes one address",
-                "\"portsentryctl list\" shows networks",
-            ));
+            let remedy = "\"portsentryctl list\" shows networks";
+            return Err(Refusal::new(Kind::BadRequest, "show takes one address", remedy));
         };
         let (account, blocks_before) =
-            self.packets.ask(|answer| Command::Account(address, answer)).map_err(busy)?;
+            self.packets.ask(|answer| Command::Account(address, answer))?;
         let allowed = {
             let view = self.view.lock();
             view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
@@ -229,19 +213,14 @@ impl RequestHandler {
         &mut self,
         target: Target,
     ) -> Result<(Option<BlockRow>, Option<Target>), Refusal> {
-        let prefix = self.ipv6_prefix();
+        let prefix = self.config().block.ipv6_prefix;
         let source = target.source(prefix);
         if let Place::Host(set, key) = Placement::new(prefix).place(source)
-            && let Some(info) =
-                self.connection()?.get_element(set, key).map_err(|error| kernel(&error))?
+            && let Some(info) = self.connection()?.get_element(set, key).map_err(kernel)?
         {
-            let block = [(source, info)];
-            let reasons = reasons(&self.packets, &block)?;
-            let block = block
-                .iter()
-                .map(|(source, info)| row(*source, info, None, reasons.get(source)))
-                .next();
-            return Ok((block, None));
+            let block @ [(_, info)] = &[(source, info)];
+            let reasons = reasons(&self.packets, block)?;
+            return Ok((Some(row(source, info, None, reasons.get(&source))), None));
         }
         let contains = |around: &Target| around.network().contains(&target.network());
         let around = self.network_rows()?.into_iter().filter(|row| contains(&row.address));
@@ -257,29 +236,20 @@ impl RequestHandler {
         seconds: Option<u64>,
         text: String,
     ) -> Result<String, Refusal> {
-        let (prefix, observing, default) = {
-            let view = self.view.lock();
-            (
-                view.config.block.ipv6_prefix,
-                view.config.mode == crate::config::Mode::Observe,
-                view.config.block.timeout,
-            )
-        };
-        if observing {
+        let config = self.config();
+        if config.mode == Mode::Observe {
             return Err(Refusal::new(
                 Kind::No,
                 "in observe mode nothing is blocked",
                 "set mode: enforce and reload",
             ));
         }
-        let source = target.source(prefix);
+        let source = target.source(config.block.ipv6_prefix);
         self.refuse_protected(source)?;
-        let timeout =
-            seconds.map_or(default, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
-        let answer = self
-            .packets
-            .ask(|answer| Command::Block { source, timeout, text, answer })
-            .map_err(busy)?;
+        let timeout = seconds.map_or(config.block.timeout, |seconds| {
+            (seconds > 0).then(|| Duration::from_secs(seconds))
+        });
+        let answer = self.packets.ask(|answer| Command::Block { source, timeout, text, answer })?;
         answer.map_err(|error| match error {
             BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
             BlockError::Kernel(why) => {
@@ -298,46 +268,34 @@ impl RequestHandler {
     fn refuse_protected(&self, source: Source) -> Result<(), Refusal> {
         let network = source.network();
         let view = self.view.lock();
-        let against = view
+        let Some((protected, because)) = view
             .protected
             .iter()
-            .find(|(protected, _)| protected.contains(&network) || network.contains(*protected));
-        match against {
-            None => Ok(()),
-            Some((protected, because)) => Err(Refusal::new(
-                Kind::No,
-                if *protected == network {
-                    format!(
-                        "{protected} is never blocked ({because})",
-                        protected = Source::from(*protected)
-                    )
-                } else {
-                    let protected = Source::from(*protected);
-                    format!("{source} is not blocked: {protected} is never blocked ({because})")
-                },
-                match because {
-                    ProtectionReason::AllowedByHand => "portsentryctl allow remove it first",
-                    ProtectionReason::AllowList => {
-                        "take it from the allow list of the configuration first, and reload"
-                    }
-                    ProtectionReason::IgnoreFile => {
-                        "take it from the ignore file first, and reload"
-                    }
-                    _ => "name addresses that do not include it",
-                },
-            )),
+            .find(|(protected, _)| protected.contains(&network) || network.contains(*protected))
+        else {
+            return Ok(());
+        };
+        let mut message = format!("{} is never blocked ({because})", Source::from(*protected));
+        if *protected != network {
+            message.insert_str(0, &format!("{source} is not blocked: "));
         }
+        let remedy = match because {
+            ProtectionReason::AllowedByHand => "portsentryctl allow remove it first",
+            ProtectionReason::AllowList => {
+                "take it from the allow list of the configuration first, and reload"
+            }
+            ProtectionReason::IgnoreFile => "take it from the ignore file first, and reload",
+            _ => "name addresses that do not include it",
+        };
+        Err(Refusal::new(Kind::No, message, remedy))
     }
 
     fn unblock(&mut self, target: Target) -> Result<String, Refusal> {
         // Exactly what was named: of a single IPv6 address the engine knows the account.
-        let answer = self
-            .packets
-            .ask(|answer| Command::Unblock(target.network().into(), answer))
-            .map_err(busy)?;
-        let Unblocked { lifted, exempted, target: exempt } = answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("{target} could not be unblocked: {error}"), "")
-        })?;
+        let answer =
+            self.packets.ask(|answer| Command::Unblock(target.network().into(), answer))?;
+        let Unblocked { lifted, exempted, target: exempt } =
+            answer.map_err(|error| failed(format!("{target} could not be unblocked: {error}")))?;
         let lifts = match lifted.as_slice() {
             [] => None,
             [source] => Some(format!("{source} is unblocked")),
@@ -359,10 +317,10 @@ impl RequestHandler {
     }
 
     fn unblock_all(&mut self) -> Result<String, Refusal> {
-        let answer = self.packets.ask(Command::UnblockAll).map_err(busy)?;
-        match answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("not everything could be unblocked: {error}"), "")
-        })? {
+        let answer = self.packets.ask(Command::UnblockAll)?;
+        match answer
+            .map_err(|error| failed(format!("not everything could be unblocked: {error}")))?
+        {
             0 => Err(Refusal::new(Kind::No, "nothing is blocked", "")),
             1 => Ok(format!("1 block is lifted{}", self.kept())),
             count => Ok(format!("{count} blocks are lifted{}", self.kept())),
@@ -383,33 +341,21 @@ impl RequestHandler {
     fn allow(&mut self, target: Target) -> Result<String, Refusal> {
         let network = target.network();
         if network.prefix_len() == 0 {
-            let remedy = "set mode: observe to block nothing";
-            return Err(Refusal::new(
-                Kind::No,
-                format!("{network} is everybody: nothing could be blocked any more"),
-                remedy,
-            ));
+            let message = format!("{network} is everybody: nothing could be blocked any more");
+            return Err(Refusal::new(Kind::No, message, "set mode: observe to block nothing"));
         }
-        let answer =
-            self.supervisor.ask(|answer| Order::AllowAdd(network, answer)).map_err(busy)?;
-        match answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("{target} is not allowed: {error}"), "")
-        })? {
-            true => Ok(format!(
-                "{target} is never blocked, until \"portsentryctl allow remove {target}\""
-            )),
-            false => Ok(format!("{target} was allowed already")),
-        }
+        let answer = self.supervisor.ask(|answer| Order::AllowAdd(network, answer))?;
+        let is_new = answer.map_err(|error| failed(format!("{target} is not allowed: {error}")))?;
+        Ok(if is_new {
+            format!("{target} is never blocked, until \"portsentryctl allow remove {target}\"")
+        } else {
+            format!("{target} was allowed already")
+        })
     }
 
     fn disallow(&mut self, target: Target) -> Result<String, Refusal> {
-        let answer = self
-            .supervisor
-            .ask(|answer| Order::AllowRemove(target.network(), answer))
-            .map_err(busy)?;
-        if answer.map_err(|error| {
-            Refusal::new(Kind::Failed, format!("{target} is still allowed: {error}"), "")
-        })? {
+        let answer = self.supervisor.ask(|answer| Order::AllowRemove(target.network(), answer))?;
+        if answer.map_err(|error| failed(format!("{target} is still allowed: {error}")))? {
             return Ok(format!("{target} may be blocked again"));
         }
         let because = self.view.lock().protected.get(&target.network()).copied();
@@ -424,25 +370,18 @@ impl RequestHandler {
     }
 
     fn reload(&mut self) -> Result<String, Refusal> {
-        let answer = self.supervisor.ask(Order::Reload).map_err(busy)?;
-        match answer {
-            Reload::Applied { changes, warnings } => {
-                let mut lines = if changes.is_empty() {
-                    "reloaded; nothing has changed".to_owned()
-                } else {
-                    format!("reloaded:\n  {}", changes.join("\n  "))
-                };
-                warnings
-                    .iter()
-                    .for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
-                Ok(lines)
-            }
-            Reload::Refused { findings } => Err(Refusal::new(
-                Kind::Configuration,
-                findings,
-                "the configuration in force goes on; mend the file and reload again",
-            )),
-        }
+        let remedy = "the configuration in force goes on; mend the file and reload again";
+        let Reloaded { changes, warnings } = self
+            .supervisor
+            .ask(Order::Reload)?
+            .map_err(|findings| Refusal::new(Kind::Configuration, findings, remedy))?;
+        let mut lines = if changes.is_empty() {
+            "reloaded; nothing has changed".to_owned()
+        } else {
+            format!("reloaded:\n  {}", changes.join("\n  "))
+        };
+        warnings.iter().for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
+        Ok(lines)
     }
 
     fn history(
@@ -451,13 +390,10 @@ impl RequestHandler {
         source: Option<Target>,
         cancelled: &Cancelled,
     ) -> Result<Answer, Refusal> {
-        let path = self.view.lock().config.history_file.clone();
-        let Some(path) = path else {
-            return Err(Refusal::new(
-                Kind::No,
-                "no history is kept",
-                "set history_file and reload",
-            ));
+        let config = self.config();
+        let Some(path) = &config.history_file else {
+            let remedy = "set history_file and reload";
+            return Err(Refusal::new(Kind::No, "no history is kept", remedy));
         };
         let query = history::Query {
             since: since.map(|stamp| stamp.0),
@@ -465,15 +401,16 @@ impl RequestHandler {
             limit: HISTORY_MAX,
         };
         let (entries, _) =
-            history::read(&path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
-                Refusal::new(
-                    Kind::Failed,
-                    format!("cannot read {}: {error}", path.display()),
-                    "see that the file can be read by root",
-                )
+            history::read(path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
+                let message = format!("cannot read {}: {error}", path.display());
+                Refusal::new(Kind::Failed, message, "see that the file can be read by root")
             })?;
-        Ok(Answer::History(Box::new(entries.into_iter().map(HistoryRow::from))))
+        Ok(Answer::history(entries.into_iter().map(HistoryRow::from)))
     }
+}
+
+fn failed(message: String) -> Refusal {
+    Refusal::new(Kind::Failed, message, "")
 }
 
 fn done(message: String) -> Answer {

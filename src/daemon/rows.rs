@@ -18,17 +18,16 @@ use crate::sys::mailbox::{Link, Unresponsive};
 pub(super) const MEND: &str = "\"portsentryctl reload\" builds the table again";
 
 /// The packet thread gave no answer.
-pub(super) fn busy(error: Unresponsive) -> Refusal {
-    Refusal::new(Kind::Busy, error.to_string(), "try again; if it stays so, see the log")
+impl From<Unresponsive> for Refusal {
+    fn from(error: Unresponsive) -> Self {
+        Self::new(Kind::Busy, error.to_string(), "try again; if it stays so, see the log")
+    }
 }
 
 /// The kernel gave no answer.
-pub(super) fn kernel(error: &crate::nft::Error) -> Refusal {
-    Refusal::new(
-        Kind::Failed,
-        format!("the kernel's sets cannot be read: {}", error_chain(error)),
-        MEND,
-    )
+pub(super) fn kernel(error: crate::nft::Error) -> Refusal {
+    let message = format!("the kernel's sets cannot be read: {}", error_chain(&error));
+    Refusal::new(Kind::Failed, message, MEND)
 }
 
 /// What the engine knows of elements without a comment: after a repair or a start that follows the
@@ -45,7 +44,7 @@ pub(super) fn reasons(
     if bare.is_empty() {
         return Ok(HashMap::new());
     }
-    let known = sentry.ask(|answer| Command::Reasons(bare.clone(), answer)).map_err(busy)?;
+    let known = sentry.ask(|answer| Command::Reasons(bare.clone(), answer))?;
     Ok(bare.into_iter().zip(known).filter_map(|(source, reason)| Some((source, reason?))).collect())
 }
 

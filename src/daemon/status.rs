@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::view::SharedView;
-use crate::config::{Config, Method, Mode, PortMode, PortSet};
-use crate::control::{Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching};
+use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
+use crate::control::{Decoys, Intake, Reflex, Repairs, Responses, Status, Store, Watching};
 use crate::helper::client::HelperClient;
 use crate::journal::{JournalHandle, Notice};
-use crate::packet::command::{self, Command, Figures};
+use crate::packet::command::{Command, Figures};
 use crate::probe::{Port, Transport};
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
@@ -86,19 +86,14 @@ impl Sources {
         if let Some(why) = &store.failing {
             warnings.push(format!("the state store cannot be written, and a reboot would forget what is not in it: {why}"));
         }
+        let author = figures.repairs.last.as_ref();
         Ok(Status {
-            mode: match config.mode {
-                Mode::Enforce => "enforce",
-                Mode::Observe => "observe",
-            }
-            .to_owned(),
-            capture: match config.capture.method {
-                Method::Nfqueue if config.has_queue() => "nfqueue",
-                Method::Nflog | Method::Nfqueue => "nflog",
-            }
-            .to_owned(),
+            mode: config.mode.word().to_owned(),
+            capture: if config.has_queue() { Method::Nfqueue } else { Method::Nflog }
+                .word()
+                .to_owned(),
             group: config.capture.group,
-            watching: watching(config).collect(),
+            watching: watched(config).map(watching).collect(),
             sources: u64::from(figures.engine.sources),
             blocked: if config.mode == Mode::Observe { 0 } else { figures.engine.blocked as u64 },
             allowed: view.protected.len() as u64,
@@ -106,7 +101,7 @@ impl Sources {
             lost: figures.capture.lost,
             shed: figures.taken.shed,
             intake: intake(&figures),
-            queues: figures.queues.map(queues),
+            queues: figures.queues,
             held_back: journal.held_back,
             responses: Responses {
                 commands: counts.commands,
@@ -132,16 +127,9 @@ impl Sources {
             },
             repairs: Repairs {
                 count: figures.repairs.count,
-                process: figures
-                    .repairs
-                    .last
-                    .as_ref()
-                    .map(|author| author.pid)
-                    .filter(|pid| *pid > 0),
-                program: figures
-                    .repairs
-                    .last
-                    .map(|author| author.program)
+                process: author.map(|author| author.pid).filter(|pid| *pid > 0),
+                program: author
+                    .map(|author| author.program.clone())
                     .filter(|program| !program.is_empty()),
                 fighting: figures.repairs.fighting,
             },
@@ -151,17 +139,6 @@ impl Sources {
             pid: std::process::id(),
             warnings,
         })
-    }
-}
-
-fn queues(queues: command::Queues) -> Queues {
-    Queues {
-        probes: queues.probes,
-        probes_length: queues.probes_length,
-        connections: queues.connections,
-        connections_length: queues.connections_length,
-        passed: queues.passed,
-        stopped: queues.stopped,
     }
 }
 
@@ -221,10 +198,7 @@ pub fn line(packets: &Link<Command>, view: &SharedView) -> String {
     let Ok(figures) = packets.ask(Command::Status) else {
         return "the packet thread does not answer".to_owned();
     };
-    let mode = match view.lock().config.mode {
-        Mode::Enforce => "enforce",
-        Mode::Observe => "observe",
-    };
+    let mode = view.lock().config.mode.word();
     format!(
         "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
         figures.engine.probes,
@@ -236,35 +210,27 @@ pub fn line(packets: &Link<Command>, view: &SharedView) -> String {
     )
 }
 
-/// What is watched, a row a transport.
-fn watching(config: &Config) -> impl Iterator<Item = Watching> {
-    [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)].into_iter().filter_map(
-        |(transport, protocol)| {
-            let ports = protocol.watched();
-            let mode = mode_word(protocol.mode)?;
-            Some(Watching {
-                transport: transport.to_string(),
-                mode: mode.to_owned(),
-                ports: ports.count(),
-                ranges: ports.to_string(),
-            })
-        },
-    )
+/// The transports that are watched, each with its settings.
+fn watched(config: &Config) -> impl Iterator<Item = (Transport, &Protocol)> {
+    let all = [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)];
+    all.into_iter().filter(|(_, protocol)| protocol.mode != PortMode::Off)
 }
 
-fn mode_word(mode: PortMode) -> Option<&'static str> {
-    match mode {
-        PortMode::Off => None,
-        PortMode::Connect => Some("connect"),
-        PortMode::Stealth => Some("stealth"),
-        PortMode::Advanced => Some("advanced"),
+/// What is watched, a row a transport.
+fn watching((transport, protocol): (Transport, &Protocol)) -> Watching {
+    let ports = protocol.watched();
+    Watching {
+        transport: transport.to_string(),
+        mode: protocol.mode.word().to_owned(),
+        ports: ports.count(),
+        ranges: ports.to_string(),
     }
 }
 
 /// Tells the journal what is watched from now on; `services`: what local services listen on.
 pub fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]) {
-    for (transport, protocol) in [(Transport::Tcp, &config.tcp), (Transport::Udp, &config.udp)] {
-        let Some(mode) = mode_word(protocol.mode) else { continue };
+    for (transport, protocol) in watched(config) {
+        let mode = protocol.mode.word();
         let (ports, excluded) = match protocol.mode {
             PortMode::Advanced => (protocol.advanced_ports.clone(), protocol.exclude.clone()),
             _ => (protocol.ports.clone(), PortSet::default()),

@@ -16,16 +16,16 @@ use sd_notify::NotifyState;
 use super::options::Options;
 use super::protected::{Guard, Protected};
 use super::status;
-use super::view::SharedView;
+use super::view::{SharedView, View};
 use crate::capture;
 use crate::config::{self, Config, Loaded};
-use crate::engine::AllowList;
+use crate::enforce::InForce;
+use crate::engine::Policy;
 use crate::errors::error_chain;
 use crate::helper::client::HelperClient;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::Connection;
-use crate::packet;
 use crate::packet::command::{Command, Setup};
 use crate::ruleset::{self, SCHEMA, messages};
 use crate::store::StoreHandle;
@@ -50,29 +50,21 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What the control server asks the supervisor for.
 pub enum Order {
-    /// Read the configuration again: what changed, or the findings.
-    Reload(Answer<Reload>),
+    /// Read the configuration again: what changed, or why nothing did.
+    Reload(Answer<Result<Reloaded, String>>),
     /// Never block this; `false`: it is so already.
     AllowAdd(IpNet, Answer<Result<bool, String>>),
     /// Undo that; `false`: it was not added.
     AllowRemove(IpNet, Answer<Result<bool, String>>),
 }
 
-/// What came of a reload. There is nothing between the two.
+/// A new configuration is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reload {
-    /// Nothing has changed.
-    Refused {
-        /// Why.
-        findings: String,
-    },
-    /// The new configuration is in force.
-    Applied {
-        /// What is another than before.
-        changes: Vec<String>,
-        /// What the administrator has to know beside that.
-        warnings: Vec<String>,
-    },
+pub struct Reloaded {
+    /// What is another than before.
+    pub changes: Vec<String>,
+    /// What the administrator has to know beside that.
+    pub warnings: Vec<String>,
 }
 
 /// The configuration that the command line asks for.
@@ -96,7 +88,7 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
 pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
     let listeners = guard
-        .sockets()
+        .sockets
         .listeners()
         .map_err(|error| format!("cannot learn which services listen: {}", error_chain(&error)))?;
     let mut ruleset = ruleset::for_config(config, ephemeral.clone());
@@ -106,18 +98,13 @@ pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Resul
             .map_err(|error| error_chain(&error))?;
         ruleset = ruleset.queueing(by.ok_or_else(|| messages::NO_QUEUE.to_owned())?);
     }
-    Ok(Setup {
+    let in_force = InForce {
         ruleset,
-        config: config.clone(),
-        never_block: allow_list(protected),
-        ephemeral,
+        policy: Policy::from_config(config),
+        never_block: protected.keys().copied().collect(),
         services: listeners.services().into_iter().collect(),
-    })
-}
-
-/// The engine's form of the list.
-fn allow_list(protected: &Protected) -> AllowList {
-    protected.keys().copied().collect()
+    };
+    Ok(Setup { config: config.clone(), in_force, ephemeral })
 }
 
 /// The main thread's state.
@@ -170,7 +157,9 @@ impl Supervisor {
                 pat_at = Instant::now() + every;
             }
             if changed && gathered.elapsed() >= GATHER_AT_MOST_EVERY || Instant::now() >= look_at {
-                self.refresh_protection();
+                if let Err(error) = self.protect() {
+                    log::error!("the never-block list could not be renewed: {error}");
+                }
                 changed = false;
                 gathered = Instant::now();
                 look_at = gathered + LOOK_EVERY;
@@ -202,11 +191,8 @@ impl Supervisor {
     }
 
     fn wait(&self, timeout: Duration) {
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.inbox.waker.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.routes.as_fd(), PollFlags::IN),
-        ];
+        let mut fds = [self.signals.as_fd(), self.inbox.waker.as_fd(), self.routes.as_fd()]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // An interruption is a signal, which the round that follows takes.
         let _ = poll::wait(&mut fds, Some(timeout));
     }
@@ -218,13 +204,13 @@ impl Supervisor {
                 let _ = answer.try_send(result);
             }
             Order::AllowAdd(network, answer) => {
-                let mut result = self.guard.allowed().add(network);
+                let mut result = self.guard.allowed.add(network);
                 if result == Ok(true)
                     && let Err(error) = self.protect()
                 {
                     // What is refused shall not come into force by itself later. The list that is
                     // renewed next is without it again.
-                    let _ = self.guard.allowed().remove(network);
+                    let _ = self.guard.allowed.remove(network);
                     result = Err(error);
                 }
                 let _ = answer.try_send(result);
@@ -232,7 +218,7 @@ impl Supervisor {
             Order::AllowRemove(network, answer) => {
                 let result = self
                     .guard
-                    .allowed()
+                    .allowed
                     .remove(network)
                     .and_then(|removed| self.protect().map(|()| removed));
                 let _ = answer.try_send(result);
@@ -242,7 +228,7 @@ impl Supervisor {
 
     /// Reads the configuration again and puts it in force as a whole, or leaves everything as it is
     /// and says why.
-    fn reload(&mut self) -> Reload {
+    fn reload(&mut self) -> Result<Reloaded, String> {
         // systemd.service(5), Type=notify-reload: the moment of the reload tells this one from
         // earlier ones.
         let mut reloading = vec![NotifyState::Reloading];
@@ -250,95 +236,63 @@ impl Supervisor {
         notify(&reloading);
         let result = load(&self.options).and_then(|loaded| self.put_in_force(loaded));
         notify(&[NotifyState::Ready]);
-        match result {
-            Ok((changes, warnings)) => {
-                self.journal.notify(Notice::Reloaded);
-                Reload::Applied { changes, warnings }
-            }
-            Err(findings) => {
-                self.journal.notify(Notice::ReloadRefused { findings: findings.clone() });
-                Reload::Refused { findings }
-            }
-        }
+        self.journal.notify(match &result {
+            Ok(_) => Notice::Reloaded,
+            Err(findings) => Notice::ReloadRefused { findings: findings.clone() },
+        });
+        result
     }
 
-    /// Gives what has changed, and warnings. `Err`: nothing has changed.
-    fn put_in_force(&mut self, loaded: Loaded) -> Result<(Vec<String>, Vec<String>), String> {
-        let Loaded { config, ignored, warnings, from } = loaded;
+    /// `Err`: nothing has changed.
+    fn put_in_force(&mut self, loaded: Loaded) -> Result<Reloaded, String> {
+        let Loaded { config, ignored, warnings, .. } = &loaded;
         let mut complaints = Vec::new();
-        let (old, old_ignored) = {
-            let view = self.view.lock();
-            (Arc::clone(&view.config), Arc::clone(&view.ignored))
-        };
-        let bound = old.needs_restart(&config);
+        let old = self.view.lock().clone();
+        let bound = old.config.needs_restart(config);
         if !bound.is_empty() {
             return Err(format!(
                 "{} cannot change while the daemon runs; restart it for that",
                 bound.join(", ")
             ));
         }
-        let protected = self.guard.gather(&config, &ignored, &mut complaints);
-        let setup = setup(&config, &mut self.guard, &protected)?;
-        let ruleset = Arc::new(setup.ruleset.clone());
-        let services = setup.services.clone();
-        let old_journal = journal::Settings::from(&*old);
+        let protected = self.guard.gather(config, ignored, &mut complaints);
+        let setup = setup(config, &mut self.guard, &protected)?;
+        let ruleset = setup.in_force.ruleset.clone();
+        let services = setup.in_force.services.clone();
         self.journal
-            .reconfigure(journal::Settings::from(&config))
+            .reconfigure(journal::Settings::from(config))
             .map_err(|error| error_chain(&error))?;
         let answer = self.packets.ask(|answer| Command::Reconfigure(Box::new(setup), answer));
-        let applied = match answer
-            .unwrap_or_else(|error| packet::Reload::Refused { findings: error.to_string() })
-        {
-            packet::Reload::Applied { warnings } => warnings,
-            packet::Reload::Refused { findings } => {
-                // The packet thread goes on with the old configuration, so the journal does as
-                // well.
-                if let Err(error) = self.journal.reconfigure(old_journal) {
-                    log::error!("{}", error_chain(&error));
-                }
-                return Err(findings);
+        let applied = answer.unwrap_or_else(|error| Err(error.to_string())).inspect_err(|_| {
+            // The packet thread goes on with the old configuration, so the journal does as well.
+            if let Err(error) = self.journal.reconfigure(journal::Settings::from(&*old.config)) {
+                log::error!("{}", error_chain(&error));
             }
-        };
-        self.helper.reconfigure(&config);
-        self.store.reconfigure(&config);
-        let mut changes = old.changes(&config);
-        changes.extend(ignore_changes(&old_ignored, &ignored));
-        for warning in &warnings {
+        })?;
+        self.helper.reconfigure(config);
+        self.store.reconfigure(config);
+        let mut changes = old.config.changes(config);
+        changes.extend(ignore_changes(&old.ignored, ignored));
+        for warning in warnings {
             self.journal.notify(Notice::Warning(warning.to_string()));
         }
-        status::tell_watching(&self.journal, &config, &services);
-        let mut view = self.view.lock();
-        view.warnings = warnings.iter().map(ToString::to_string).collect();
-        view.config = Arc::new(config);
-        view.ignored = ignored.into();
-        view.from = from;
-        view.ruleset = ruleset;
-        view.protected = Arc::new(protected);
-        drop(view);
+        status::tell_watching(&self.journal, config, &services);
+        *self.view.lock() = View::new(loaded, ruleset, protected);
         self.stale = false;
         self.complain(complaints);
-        Ok((changes, applied))
-    }
-
-    fn refresh_protection(&mut self) {
-        if let Err(error) = self.protect() {
-            log::error!("the never-block list could not be renewed: {error}");
-        }
+        Ok(Reloaded { changes, warnings: applied })
     }
 
     /// Gathers what must never be blocked, and hands it to the packet thread if it changed.
     fn protect(&mut self) -> Result<(), String> {
-        let (config, ignored, current) = {
-            let view = self.view.lock();
-            (Arc::clone(&view.config), Arc::clone(&view.ignored), Arc::clone(&view.protected))
-        };
+        let view = self.view.lock().clone();
         let mut complaints = Vec::new();
-        let protected = self.guard.gather(&config, &ignored, &mut complaints);
+        let protected = self.guard.gather(&view.config, &view.ignored, &mut complaints);
         self.complain(complaints);
-        if protected == *current && !self.stale {
+        if protected == *view.protected && !self.stale {
             return Ok(());
         }
-        let list = allow_list(&protected);
+        let list = protected.keys().copied().collect();
         self.stale = true;
         self.packets
             .ask(|answer| Command::Protect(list, answer))

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use super::protected::Protected;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::nft::Ruleset;
 
 /// What the control server shows and the supervisor keeps true.
@@ -26,6 +26,21 @@ pub struct View {
     pub protected: Arc<Protected>,
     /// What the administrator should see to.
     pub warnings: Vec<String>,
+}
+
+impl View {
+    /// Of a configuration that is in force with these rules and this never-block list.
+    pub fn new(loaded: Loaded, ruleset: Ruleset, protected: Protected) -> Self {
+        let Loaded { config, ignored, warnings, from } = loaded;
+        Self {
+            config: Arc::new(config),
+            ignored: ignored.into(),
+            from,
+            ruleset: Arc::new(ruleset),
+            protected: Arc::new(protected),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// A view that two threads share. The packet thread is none of them.

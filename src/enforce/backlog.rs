@@ -17,7 +17,7 @@ const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// What is still to be done.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     /// Hosts whose elements are lost.
     lost: VecDeque<Source>,
     /// Hosts whose elements have neither comment nor counter yet.
@@ -67,8 +67,7 @@ impl Backlog {
 
     /// The intervals of a family have to be compared with what is wanted.
     pub(super) fn sync(&mut self, family: Family) {
-        let [v4, v6] = &mut self.networks;
-        *(if family == Family::V4 { v4 } else { v6 }) = true;
+        *family.of_pair_mut(&mut self.networks) = true;
     }
 
     /// Everything that waited is void: the sets are made again as a whole.
@@ -121,8 +120,7 @@ impl Backlog {
 
     /// The intervals of a family are what the blocks want.
     pub(super) fn synced(&mut self, family: Family) {
-        let [v4, v6] = &mut self.networks;
-        *(if family == Family::V4 { v4 } else { v6 }) = false;
+        *family.of_pair_mut(&mut self.networks) = false;
         if self.networks == [false; 2] {
             self.networks_at = None;
         }
@@ -191,7 +189,7 @@ impl Backlog {
     }
 
     /// Blocks that are wanted and not in force because the kernel refused them.
-    pub(super) fn refusals(&self) -> usize {
+    pub(crate) fn refusals(&self) -> usize {
         self.refused.len()
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::element::BLOCKED;
 use crate::nft::{Key, Notification, SetSpec};
 use crate::ruleset::SetId;
 
@@ -35,15 +36,7 @@ impl Change {
             Notification::TableDeleted => (self.structure, self.recreate) = (true, true),
             Notification::SetDeleted(name) => {
                 self.structure = true;
-                self.recreate |= matches!(
-                    SetId::from_name(&name),
-                    Some(
-                        SetId::Blocked4
-                            | SetId::Blocked6
-                            | SetId::BlockedNets4
-                            | SetId::BlockedNets6
-                    )
-                );
+                self.recreate |= SetId::from_name(&name).is_some_and(|set| BLOCKED.contains(&set));
             }
             Notification::TableAdded
             | Notification::Added

@@ -63,6 +63,7 @@ pub(super) struct Reading {
 pub struct Drift {
     /// What is to be dealt with.
     pub(super) pending: Change,
+    /// Notifications were lost.
     pub(super) lost: bool,
     pub(super) lost_at: Option<MonoTime>,
     /// What has to be read again.
@@ -79,9 +80,10 @@ pub struct Drift {
     pub(super) fight: FightDetector,
     pub(super) failure_reported: bool,
     pub(super) own_table: OwnTable,
-    pub(super) owner: TableOwner,
-    pub(super) count: u64,
-    pub(super) last: Option<Author>,
+    /// Whose the table is to be.
+    pub(crate) owner: TableOwner,
+    /// But for `fighting`, which is up to the time.
+    pub(super) repairs: Repairs,
     pub(super) lines: TokenBucket,
     pub(super) unreported: u64,
 }
@@ -104,49 +106,14 @@ impl Drift {
             failure_reported: false,
             own_table,
             owner: if own_table == OwnTable::Yes { TableOwner::Owned } else { TableOwner::Unowned },
-            count: 0,
-            last: None,
+            repairs: Repairs::default(),
             lines: TokenBucket::per_minute(LINES_PER_MINUTE),
             unreported: 0,
         }
     }
 
-    /// Whose the table is to be.
-    pub(crate) fn owner(&self) -> TableOwner {
-        self.owner
-    }
-
-    /// This kernel has no tables that stay when their owner ends.
-    pub(super) fn give_up_ownership(&mut self) {
-        (self.own_table, self.owner) = (OwnTable::No, TableOwner::Unowned);
-    }
-
-    /// Notifications were lost.
-    pub(super) fn lose(&mut self) {
-        self.lost = true;
-    }
-
-    /// The table may not be what it should be.
-    pub(super) fn check(&mut self) {
-        self.pending.structure = true;
-    }
-
-    /// The intervals may be others than those that are known.
-    pub(super) fn read_networks(&mut self) {
-        self.read.networks = true;
-    }
-
-    /// The exempt ranges may be others than those that are known.
-    pub(super) fn read_exemptions(&mut self) {
-        self.read.exemptions = true;
-    }
-
     pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
-        Repairs {
-            count: self.count,
-            last: self.last.clone(),
-            fighting: self.fight.is_fighting(now),
-        }
+        Repairs { fighting: self.fight.is_fighting(now), ..self.repairs.clone() }
     }
 
     /// When there is something to do that no notification brings.
@@ -156,14 +123,8 @@ impl Drift {
             || self.pending.networks > 0
             || !self.keys.is_empty()
             || !self.intervals.is_empty();
-        let next = waits.then(|| {
-            self.fight
-                .not_before(now)
-                .into_iter()
-                .chain(self.loss_not_before(now))
-                .max()
-                .unwrap_or(now)
-        });
+        let not_before = self.fight.not_before(now).max(self.loss_not_before(now));
+        let next = waits.then_some(not_before.unwrap_or(now));
         let poll =
             (!self.reading.is_nothing() || !self.read.is_nothing()).then(|| now.after(POLL_EVERY));
         if soon { Some(now) } else { next.into_iter().chain(poll).min() }
@@ -173,12 +134,5 @@ impl Drift {
         self.lost_at
             .map(|at| at.after(LOSS_EVERY))
             .filter(|at| self.lost && !self.pending.structure && now < *at)
-    }
-
-    /// Whether one more line may be written.
-    pub(super) fn may_report(&mut self, now: MonoTime) -> bool {
-        let may = self.lines.take(now);
-        self.unreported += u64::from(!may);
-        may
     }
 }

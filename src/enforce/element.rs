@@ -2,11 +2,10 @@
 //! becomes the other.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use super::networks::{Family, Piece};
+use super::networks::{Family, Piece, Span};
 use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
-use crate::nft::{Element, ElementInfo, Key};
+use crate::nft::{ElementInfo, Key};
 use crate::ruleset::SetId;
 
 /// The sets of blocked hosts, in which an element is one account.
@@ -60,6 +59,14 @@ impl Placement {
         }
     }
 
+    /// The key of a source's element in a host set; `None` if its block is elsewhere.
+    pub(crate) fn key_in(self, set: SetId, source: Source) -> Option<Key> {
+        match self.place(source) {
+            Place::Host(of, key) if of == set => Some(key),
+            _ => None,
+        }
+    }
+
     /// Whether the block of a source lies in an interval set.
     pub fn is_network(self, source: Source) -> bool {
         matches!(self.place(source), Place::Network(_))
@@ -77,11 +84,6 @@ impl Placement {
     }
 }
 
-/// The element of a host that is ordered now.
-pub(crate) fn ordered<'a>(key: Key, timeout: Option<Duration>, comment: &'a str) -> Element<'a> {
-    Element::new(key).timeout(timeout).comment(comment)
-}
-
 /// The element of a host's block as it goes back into its set, with its comment or without; `None`
 /// if it ends this very moment.
 pub(crate) fn of_host(
@@ -90,9 +92,16 @@ pub(crate) fn of_host(
     block: &BlockView<'_>,
     commented: bool,
 ) -> Option<ElementInfo> {
-    let left = block.expires.map(|end| end.since(now));
-    let timeout = left.map(|left| block.timeout.unwrap_or(left).max(left));
-    element(key, None, (timeout, left), block.packets, commented.then_some(block.reason))
+    let expires = block.expires.map(|end| end.since(now));
+    let timeout = expires.map(|left| block.timeout.unwrap_or(left).max(left));
+    let comment = commented.then(|| block.reason.comment().into());
+    unless_over(ElementInfo {
+        timeout,
+        expires,
+        packets: block.packets,
+        comment,
+        ..bare(key, None)
+    })
 }
 
 /// The element of a piece of blocked networks; `reason` is its owner's. `None` if it ends this very
@@ -103,27 +112,31 @@ pub(crate) fn of_piece(
     piece: &Piece,
     reason: Option<&Reason>,
 ) -> Option<ElementInfo> {
-    let left = piece.expires.map(|end| end.since(now));
-    element(
-        family.key(piece.span.first),
-        Some(family.key(piece.span.last)),
-        (left, left),
-        0,
-        reason,
-    )
+    let comment = reason.map(|reason| reason.comment().into());
+    unless_over(ElementInfo { comment, ..of_interval(now, family, piece.span, piece.expires) })
 }
 
-fn element(
-    key: Key,
-    end: Option<Key>,
-    (timeout, expires): (Option<Duration>, Option<Duration>),
-    packets: u64,
-    reason: Option<&Reason>,
-) -> Option<ElementInfo> {
-    // To the kernel a time of nothing is no end at all.
-    let is_over = expires.is_some_and(|left| left.as_millis() == 0);
-    let comment = reason.map(|reason| reason.comment().into());
-    (!is_over).then_some(ElementInfo { key, end, timeout, expires, packets, bytes: 0, comment })
+/// The element of an interval that ends then.
+pub(crate) fn of_interval(
+    now: MonoTime,
+    family: Family,
+    span: Span,
+    expires: Option<MonoTime>,
+) -> ElementInfo {
+    let left = expires.map(|end| end.since(now));
+    let range = bare(family.key(span.first), Some(family.key(span.last)));
+    ElementInfo { timeout: left, expires: left, ..range }
+}
+
+/// An element that has a key, or is a range up to `end`, and nothing else.
+pub(crate) fn bare(key: Key, end: Option<Key>) -> ElementInfo {
+    ElementInfo { key, end, timeout: None, expires: None, packets: 0, bytes: 0, comment: None }
+}
+
+/// To the kernel a time of nothing is no end at all.
+fn unless_over(info: ElementInfo) -> Option<ElementInfo> {
+    let is_over = info.expires.is_some_and(|left| left.as_millis() == 0);
+    (!is_over).then_some(info)
 }
 
 /// The block that an element of a blocked set is, as the engine takes it over.
@@ -145,7 +158,7 @@ pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
     }
 }
 
-/// A reason as an element's comment can hold it (see [`Element`]), so that what comes back from the
+/// A reason as an element's comment can hold it (see [`crate::nft::Element`]), so that what comes back from the
 /// kernel can be compared.
 pub(crate) fn as_comment(reason: &Reason) -> String {
     reason

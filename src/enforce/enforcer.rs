@@ -1,17 +1,16 @@
 //! The engine together with what carries its actions out: what is evaluated here is in force in the
 //! kernel before the call returns.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::backlog::Backlog;
 use super::drift::Drift;
-use super::element::{Place, Placement};
-use super::executor::{self, Executor, SyncError};
+use super::element::{self, BLOCKED};
+use super::executor::{Context, Executor, SyncError, outcome};
 use super::exempt::Exemptions;
-use super::kernel::Kernel;
-use super::networks::{Family, Span};
+use super::kernel::{Kernel, absent_is_fine};
+use super::networks::{Family, Span, intervals};
 use super::reconcile::{Dropped, Missing, Origin, Step, reconcile_networks};
 use crate::engine::{
     Action, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report, Source,
@@ -19,8 +18,8 @@ use crate::engine::{
 };
 use crate::errors::error_chain;
 use crate::journal::Notice;
-use crate::nft::{Element, Error, Ruleset};
-use crate::probe::{Port, Probe, Transport};
+use crate::nft::{Element, ElementInfo, Error, Ruleset};
+use crate::probe::{Port, Probe};
 use crate::ruleset::SetId;
 use crate::store::changed;
 
@@ -66,74 +65,27 @@ pub struct Enforcer<K, O> {
     pub(crate) engine: Engine,
     /// Who has to know.
     pub observer: O,
-    pub(super) executor: Executor<K>,
-    pub(super) ruleset: Ruleset,
+    pub(crate) executor: Executor<K>,
+    /// The rules in force.
+    pub(crate) ruleset: Ruleset,
     pub(super) never_block: AllowList,
     pub(super) exemptions: Exemptions,
-    pub(super) backlog: Backlog,
-    pub(super) drift: Drift,
+    pub(crate) backlog: Backlog,
+    pub(crate) drift: Drift,
     /// Ports that local services listened on when that was asked last.
     pub(super) services: Vec<Port>,
     /// Actions to be carried out; kept, so that a packet allocates nothing.
     pub(super) actions: Vec<Action>,
-    outcomes: Vec<Outcome>,
-    conflicts: Vec<Action>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) conflicts: Vec<Action>,
     /// The kernel's last refusal, for the administrator whose command met it.
-    refusal: Option<(Source, String)>,
+    pub(super) refusal: Option<(Source, String)>,
 }
 
 impl<K: Kernel, O: Observer> Enforcer<K, O> {
-    pub(super) fn new(
-        kernel: K,
-        observer: O,
-        engine: Engine,
-        ruleset: Ruleset,
-        drift: Drift,
-    ) -> Self {
-        let placement = Placement::new(engine.policy().ipv6_prefix);
-        Self {
-            engine,
-            observer,
-            executor: Executor::new(kernel, placement),
-            ruleset,
-            never_block: AllowList::default(),
-            exemptions: Exemptions::default(),
-            backlog: Backlog::default(),
-            drift,
-            services: Vec::new(),
-            actions: Vec::new(),
-            outcomes: Vec::new(),
-            conflicts: Vec::new(),
-            refusal: None,
-        }
-    }
-
     /// The engine, for what is only read.
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// The kernel's side, for what is only read.
-    pub(crate) fn kernel(&mut self) -> &mut K {
-        &mut self.executor.kernel
-    }
-
-    /// The rules in force.
-    pub(crate) fn ruleset(&self) -> &Ruleset {
-        &self.ruleset
-    }
-
-    /// Blocks that are wanted and not in force because the kernel refused them.
-    pub fn refusals(&self) -> usize {
-        self.backlog.refusals()
-    }
-
-    /// The rules forget what they counted; who is held stays so until the daemon has decided.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
-        self.executor.forget_counts()
     }
 
     /// Evaluates a probe; what follows from it is in force when this returns.
@@ -145,11 +97,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         };
         self.perform(now);
         trigger
-    }
-
-    /// Whether the account of an address has passed the trigger by datagrams.
-    pub(crate) fn has_passed(&self, source: IpAddr) -> bool {
-        self.engine.has_passed(source, Transport::Udp)
     }
 
     /// Time goes by.
@@ -168,8 +115,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             self.observer.on_actions(&batch);
             let mut rest = batch.as_slice();
             while !rest.is_empty() {
-                let Self { engine, executor, ruleset, outcomes, conflicts, .. } = self;
-                rest = executor.carry_out(now, engine, ruleset, rest, outcomes, conflicts);
+                rest = self.carry_out(now, rest);
                 while let Some(action) = self.conflicts.pop() {
                     self.resolve(now, &action);
                 }
@@ -188,6 +134,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             std::mem::swap(&mut batch, &mut self.actions);
         }
         self.actions = batch;
+    }
+
+    fn carry_out<'a>(&mut self, now: MonoTime, actions: &'a [Action]) -> &'a [Action] {
+        let Self { engine, executor, ruleset, outcomes, conflicts, .. } = self;
+        let context = Context { now, engine, ruleset, ordered: None };
+        executor.carry_out(context, actions, outcomes, conflicts)
     }
 
     fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, batch: &[Action]) {
@@ -227,17 +179,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             Family::of(source),
             Origin::Drift { notified: false }.missing(true),
         );
-        let Self { engine, executor, ruleset, outcomes, conflicts, .. } = self;
         if read.is_ok() {
-            executor.carry_out(
-                now,
-                engine,
-                ruleset,
-                std::slice::from_ref(action),
-                outcomes,
-                conflicts,
-            );
-            if conflicts.pop().is_none() {
+            self.carry_out(now, std::slice::from_ref(action));
+            if self.conflicts.pop().is_none() {
                 return;
             }
         }
@@ -245,12 +189,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             || "other programs change the set all the time".to_owned(),
             |error| error_chain(&error),
         );
-        let result = Err(error);
-        outcomes.push(match action {
-            Action::Unblock { .. } => Outcome::Unblocked { source, result },
-            Action::Exempt { .. } => Outcome::Exempted { source, result },
-            _ => Outcome::Blocked { source, result },
-        });
+        self.outcomes.extend(outcome(action, Err(error)));
     }
 
     /// Reads the intervals of a family, deals with what differs, and makes them what the blocks
@@ -262,28 +201,33 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         missing: Missing,
     ) -> Result<Summary, Error> {
         let found = self.executor.kernel.dump(family.set())?;
-        let steps = reconcile_networks(
-            now,
-            missing,
-            self.executor.placement,
-            &self.executor.networks,
-            family,
-            family.all(),
-            &found,
-        );
-        self.executor.set_present(now, family, &found);
+        Ok(self.take_intervals(now, family, family.all(), missing, &found))
+    }
+
+    /// Deals with what differs between these intervals, which the kernel has within some addresses,
+    /// and the blocks, and makes them what the blocks want.
+    pub(super) fn take_intervals(
+        &mut self,
+        now: MonoTime,
+        family: Family,
+        within: Span,
+        missing: Missing,
+        found: &[ElementInfo],
+    ) -> Summary {
+        let Executor { placement, networks, .. } = &mut self.executor;
+        let steps = reconcile_networks(now, missing, *placement, networks, family, within, found);
+        networks.set_present_within(family, within, intervals(now, found));
         let summary = self.apply(now, steps, true);
-        self.sync(now, family, family.all());
-        Ok(summary)
+        self.sync(now, family, within);
+        summary
     }
 
     /// Makes the kernel's intervals over these addresses what the blocks want; what fails is tried
     /// again later.
     pub(super) fn sync(&mut self, now: MonoTime, family: Family, within: Span) {
         let Self { engine, executor, ruleset, .. } = self;
-        match executor.sync(now, family, within, ruleset, |owner| {
-            engine.blocked(owner).map(|block| block.reason.clone())
-        }) {
+        let context = Context { now, engine, ruleset, ordered: None };
+        match executor.sync(context, family, within) {
             Ok(()) => {
                 if within == family.all() {
                     self.backlog.synced(family);
@@ -292,7 +236,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             // The set has other intervals than was known: the next look reads it.
             Err(SyncError::Conflict(error)) => {
                 log::debug!("{}", error_chain(&error));
-                self.drift.read_networks();
+                self.drift.read.networks = true;
                 self.backlog.sync(family);
             }
             Err(SyncError::Refused(error)) => {
@@ -304,22 +248,22 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// The intervals follow what a report says of a network.
     fn follow(&mut self, now: MonoTime, report: &Report) {
-        let (Report::Unblocked { source, .. } | Report::Exempted { source, .. }) = report else {
+        let (Report::Unblocked { source, .. } | Report::Exempted { source, .. }) = *report else {
             return;
         };
-        self.mirror(now, *source);
+        if self.executor.placement.is_network(source) {
+            if !self.mirror(source) {
+                self.executor.networks.remove(source);
+            }
+            self.sync(now, Family::of(source), Span::of(&source.network()));
+        }
     }
 
-    /// What is wanted of a network is what the engine has.
-    pub(super) fn mirror(&mut self, now: MonoTime, source: Source) {
-        if !self.executor.placement.is_network(source) {
-            return;
-        }
-        match executor::mirrored(&self.engine, source) {
-            Some((expires, exempt)) => self.executor.networks.set(source, expires, &exempt),
-            None => drop(self.executor.networks.remove(source)),
-        }
-        self.sync(now, Family::of(source), Span::of(&source.network()));
+    /// What is wanted of a network is what the engine has; `false`: it has no block of a network.
+    fn mirror(&mut self, source: Source) -> bool {
+        let Executor { placement, networks, .. } = &mut self.executor;
+        let block = self.engine.blocked(source).filter(|_| placement.is_network(source));
+        block.map(|block| networks.set(source, block.expires, block.exempt)).is_some()
     }
 
     /// Carries steps out: the engine learns what it has to, and what the kernel has to get is on
@@ -352,11 +296,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             .collect();
         self.engine.adopt(now, adopt, &mut self.actions);
         for source in &news {
-            if self.executor.placement.is_network(*source)
-                && let Some((expires, exempt)) = executor::mirrored(&self.engine, *source)
-            {
-                self.executor.networks.set(*source, expires, &exempt);
-            }
+            self.mirror(*source);
             if stored {
                 self.observer.on_change(&self.engine, *source);
             }
@@ -367,11 +307,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     let source = block.source;
                     if self.engine.element_changed(now, block, &mut self.actions) {
                         summary.retimed += 1;
-                        if let Some((expires, exempt)) = executor::mirrored(&self.engine, source)
-                            .filter(|_| self.executor.placement.is_network(source))
-                        {
-                            self.executor.networks.set(source, expires, &exempt);
-                        }
+                        self.mirror(source);
                         self.observer.on_change(&self.engine, source);
                     }
                 }
@@ -395,12 +331,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     // Others are deleted because there are too many.
                     summary.normalised +=
                         u64::from(self.executor.placement.exact_source(set, key).is_none());
-                    if let Err(error) = self.executor.kernel.delete(set, &Element::new(key))
-                        && !error.is_not_found()
-                    {
+                    if let Err(error) = self.executor.kernel.delete(set, &[Element::new(key)]) {
                         log::warn!("{}", error_chain(&error));
                         // The set is read again after a while, and it is tried again.
-                        self.drift.lose();
+                        self.drift.lost = true;
                     }
                 }
                 Step::Keep(_) | Step::Adopt(_) | Step::Restore(_) => {}
@@ -470,16 +404,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.executor.forget_all().map_err(|error| error_chain(&error))?;
         // What others added and no notification has told of yet.
         let mut others = 0;
-        for set in super::element::BLOCKED {
-            match self.executor.kernel.dump(set) {
-                Ok(found) => others += found.len(),
-                // Where there is no set, nothing is blocked.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error_chain(&error)),
-            }
+        for set in BLOCKED {
+            // Where there is no set, nothing is blocked.
+            let found = absent_is_fine(self.executor.kernel.dump(set));
+            others += found.map_err(|error| error_chain(&error))?.len();
         }
         if others > 0 {
-            self.executor.flush(&super::element::BLOCKED).map_err(|error| error_chain(&error))?;
+            self.executor.flush(&BLOCKED).map_err(|error| error_chain(&error))?;
             Family::ALL
                 .into_iter()
                 .for_each(|family| self.executor.networks.set_present(family, []));
@@ -501,17 +432,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         result.map_err(|error| error_chain(&error))
     }
 
-    /// Sends a few of the ranges that wait.
+    /// Sends a few of the ranges that wait: one transaction between two looks at packets.
     pub(super) fn send_exemptions(&mut self) -> Result<(), Error> {
-        for _ in 0..EXEMPTIONS_PER_WAKE {
-            let Some(part) = self.exemptions.next() else { return Ok(()) };
-            let Some(set) = self.ruleset.set(part.set) else {
-                self.exemptions.sent();
-                continue;
-            };
+        let Some(part) = self.exemptions.next() else { return Ok(()) };
+        if let Some(set) = self.ruleset.set(part.set) {
             self.executor.kernel.replace_intervals(set, &part.delete, &part.add)?;
-            self.exemptions.sent();
         }
+        self.exemptions.sent();
         Ok(())
     }
 
@@ -522,13 +449,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         now: MonoTime,
         sources: &[Source],
         set: SetId,
-    ) -> Vec<crate::nft::ElementInfo> {
-        let placement = self.executor.placement;
-        let here = sources.iter().filter_map(|source| match placement.place(*source) {
-            Place::Host(of, key) if of == set => Some((key, self.engine.blocked(*source)?)),
-            _ => None,
-        });
-        here.filter_map(|(key, block)| super::element::of_host(now, key, &block, true)).collect()
+    ) -> Vec<ElementInfo> {
+        let element = |source: &Source| {
+            let key = self.executor.placement.key_in(set, *source)?;
+            element::of_host(now, key, &self.engine.blocked(*source)?, true)
+        };
+        sources.iter().filter_map(element).collect()
     }
 
     /// The blocked networks in force.
@@ -544,9 +470,6 @@ impl<K: AsFd, O> AsFd for Enforcer<K, O> {
         self.executor.kernel.as_fd()
     }
 }
-
-/// Transactions of exempt ranges between two looks at packets.
-const EXEMPTIONS_PER_WAKE: usize = 1;
 
 /// Why a block that was ordered is not in force.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,11 +7,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::element::{self, BLOCKED, Place, Placement};
-use super::kernel::Kernel;
-use super::networks::{Difference, Family, Networks, Span};
+use super::kernel::{Kernel, absent_is_fine};
+use super::networks::{Difference, Family, Networks, Piece, Span, intervals};
 use crate::engine::{Action, Engine, MonoTime, Outcome, Reason, Source};
 use crate::errors::error_chain;
 use crate::nft::model::protocol;
@@ -54,9 +52,34 @@ impl SyncError {
     }
 }
 
+impl From<Error> for SyncError {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// What orders are carried out by.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) now: MonoTime,
+    pub(super) engine: &'a Engine,
+    pub(super) ruleset: &'a Ruleset,
+    /// The block that is being ordered, which the engine does not have yet, with its reason.
+    pub(super) ordered: Option<(Source, &'a Reason)>,
+}
+
+impl<'a> Context<'a> {
+    fn reason(&self, owner: Source) -> Option<&'a Reason> {
+        match self.ordered {
+            Some((source, reason)) if source == owner => Some(reason),
+            _ => self.engine.blocked(owner).map(|block| block.reason),
+        }
+    }
+}
+
 /// The kernel with what it is known to have.
 pub(crate) struct Executor<K> {
-    pub(super) kernel: K,
+    pub(crate) kernel: K,
     pub(super) networks: Networks,
     pub(super) placement: Placement,
 }
@@ -69,25 +92,19 @@ fn run_of(actions: &[Action], is_same: impl Fn(&Action) -> bool) -> Run<'_> {
 }
 
 impl<K: Kernel> Executor<K> {
-    pub(super) fn new(kernel: K, placement: Placement) -> Self {
-        Self { kernel, networks: Networks::default(), placement }
-    }
-
     /// Carries out the first of `actions` and those that go with it; gives what is left of them. A
     /// network whose set turns out to have other intervals than was known goes to `conflicts` and
     /// has no outcome yet.
     pub(super) fn carry_out<'a>(
         &mut self,
-        now: MonoTime,
-        engine: &Engine,
-        ruleset: &Ruleset,
+        context: Context<'_>,
         actions: &'a [Action],
         outcomes: &mut Vec<Outcome>,
         conflicts: &mut Vec<Action>,
     ) -> &'a [Action] {
         let (unblocks, after) = run_of(actions, |action| matches!(action, Action::Unblock { .. }));
         if unblocks.len() > 1 {
-            self.unblock_all(now, engine, ruleset, unblocks, outcomes);
+            self.unblock_all(context, unblocks, outcomes);
             return after;
         }
         // Reports are no orders, and stand between releases where many blocks end at once.
@@ -98,82 +115,46 @@ impl<K: Kernel> Executor<K> {
             return after;
         }
         let Some((action, after)) = actions.split_first() else { return actions };
-        match self.carry_out_one(now, engine, ruleset, action) {
-            Ok(Some(outcome)) => outcomes.push(outcome),
-            Ok(None) => {}
-            Err(()) => conflicts.push(action.clone()),
+        if let Action::Count { source } = action {
+            outcomes.push(Outcome::Counted { source: *source, packets: self.count(*source) });
+            return after;
+        }
+        match self.carry_out_one(context, action) {
+            Err(SyncError::Conflict(_)) => conflicts.push(action.clone()),
+            Err(SyncError::Refused(error)) => {
+                outcomes.extend(outcome(action, Err(error_chain(&error))))
+            }
+            Ok(()) => outcomes.extend(outcome(action, Ok(()))),
         }
         after
     }
 
-    /// Does what `action` orders; `Ok(None)` for what is no order. `Err`: a conflict of networks.
-    fn carry_out_one(
-        &mut self,
-        now: MonoTime,
-        engine: &Engine,
-        ruleset: &Ruleset,
-        action: &Action,
-    ) -> Result<Option<Outcome>, ()> {
-        Ok(match action {
-            Action::Block { source, timeout, reason, renew } => {
-                let source = *source;
-                let result = match self.placement.place(source) {
-                    Place::Host(set, key) => self.block_host(set, key, *timeout, reason, *renew),
-                    Place::Network(_) => {
-                        let before = self.networks.clone_block(source);
-                        self.networks.set(source, timeout.map(|timeout| now.after(timeout)), &[]);
-                        let result = self.sync_over(now, source, ruleset, |owner| {
-                            if owner == source {
-                                Some(reason.clone())
-                            } else {
-                                reason_of(engine, owner)
-                            }
-                        });
-                        self.kept_or_undone(source, before, result)?
-                    }
-                };
-                Some(Outcome::Blocked {
-                    source,
-                    result: result.map_err(|error| error_chain(&error)),
-                })
-            }
-            Action::Unblock { source } => {
-                let source = *source;
-                let result = match self.placement.place(source) {
-                    Place::Host(set, key) => {
-                        absent_is_fine(self.kernel.delete(set, &Element::new(key)))
-                    }
-                    Place::Network(_) => {
-                        let before = self.networks.clone_block(source);
-                        self.networks.remove(source);
-                        let result =
-                            self.sync_over(now, source, ruleset, |owner| reason_of(engine, owner));
-                        self.kept_or_undone(source, before, result)?
-                    }
-                };
-                Some(Outcome::Unblocked {
-                    source,
-                    result: result.map_err(|error| error_chain(&error)),
-                })
-            }
+    /// Does what `action` orders of a block.
+    fn carry_out_one(&mut self, context: Context<'_>, action: &Action) -> Result<(), SyncError> {
+        match action {
+            Action::Block { source, timeout, reason, renew } => match self.placement.place(*source)
+            {
+                Place::Host(set, key) => self.block_host(set, key, *timeout, reason, *renew)?,
+                Place::Network(_) => {
+                    let context = Context { ordered: Some((*source, reason)), ..context };
+                    let expires = timeout.map(|timeout| context.now.after(timeout));
+                    self.change(context, *source, |networks| networks.set(*source, expires, &[]))?;
+                }
+            },
+            Action::Unblock { source } => match self.placement.place(*source) {
+                Place::Host(set, key) => self.kernel.delete(set, &[Element::new(key)])?,
+                Place::Network(_) => self.change(context, *source, |networks| {
+                    networks.remove(*source);
+                })?,
+            },
             Action::Exempt { source, exempt } => {
-                let source = *source;
-                let before = self.networks.clone_block(source);
-                let expires = engine.blocked(source).and_then(|block| block.expires);
-                self.networks.set(source, expires, exempt);
-                let result = self.sync_over(now, source, ruleset, |owner| reason_of(engine, owner));
-                let result = self.kept_or_undone(source, before, result)?;
-                Some(Outcome::Exempted {
-                    source,
-                    result: result.map_err(|error| error_chain(&error)),
-                })
+                let expires = context.engine.blocked(*source).and_then(|block| block.expires);
+                self.change(context, *source, |networks| networks.set(*source, expires, exempt))?;
             }
-            Action::Count { source } => {
-                Some(Outcome::Counted { source: *source, packets: self.count(*source) })
-            }
-            // Releases are carried out in runs.
-            Action::Release { .. } | Action::Report(_) => None,
-        })
+            // Not of a block, or carried out in runs.
+            Action::Count { .. } | Action::Release { .. } | Action::Report(_) => {}
+        }
+        Ok(())
     }
 
     /// The packets that a host's element has dropped; `None` if there is no element.
@@ -199,7 +180,7 @@ impl<K: Kernel> Executor<K> {
         renew: bool,
     ) -> Result<(), Error> {
         let comment = reason.comment();
-        let element = element::ordered(key, timeout, &comment);
+        let element = Element::new(key).timeout(timeout).comment(&comment);
         if !renew {
             match self.kernel.add(set, &element) {
                 // Another program added it: our timeout and reason count from now on.
@@ -212,28 +193,22 @@ impl<K: Kernel> Executor<K> {
 
     fn unblock_all(
         &mut self,
-        now: MonoTime,
-        engine: &Engine,
-        ruleset: &Ruleset,
+        context: Context<'_>,
         unblocks: &[Action],
         outcomes: &mut Vec<Outcome>,
     ) {
-        let sources: Vec<Source> = unblocks
-            .iter()
-            .filter_map(
-                |action| if let Action::Unblock { source } = action { Some(*source) } else { None },
-            )
-            .collect();
+        let placed = |action: &Action| {
+            let Action::Unblock { source } = action else { return None };
+            Some((*source, self.placement.place(*source)))
+        };
+        let placed: Vec<(Source, Place)> = unblocks.iter().filter_map(placed).collect();
         for set in BLOCKED {
-            let here: Vec<(Source, Place)> = sources
-                .iter()
-                .map(|source| (*source, self.placement.place(*source)))
-                .filter(|(_, place)| place.set() == set)
-                .collect();
+            let here = placed.iter().filter(|(_, place)| place.set() == set);
+            let here: Vec<(Source, Place)> = here.copied().collect();
             if here.is_empty() {
                 continue;
             }
-            let result = if set.is_interval() {
+            let result = if let Some(family) = Family::of_set(set) {
                 let before: Vec<_> = here
                     .iter()
                     .map(|(source, _)| (*source, self.networks.clone_block(*source)))
@@ -241,9 +216,7 @@ impl<K: Kernel> Executor<K> {
                 for (source, _) in &here {
                     self.networks.remove(*source);
                 }
-                let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
-                let result =
-                    self.sync_reading(now, family, ruleset, |owner| reason_of(engine, owner));
+                let result = self.sync_reading(context, family);
                 if result.is_err() {
                     before
                         .into_iter()
@@ -255,7 +228,7 @@ impl<K: Kernel> Executor<K> {
                     if let Place::Host(_, key) = place { Some(Element::new(*key)) } else { None }
                 });
                 let elements: Vec<_> = keys.collect();
-                absent_is_fine(self.kernel.delete_many(set, &elements).map(drop))
+                self.kernel.delete(set, &elements)
             };
             let result = result.map_err(|error| error_chain(&error));
             outcomes.extend(
@@ -265,119 +238,67 @@ impl<K: Kernel> Executor<K> {
         }
     }
 
-    /// The kernel's answer about a network; what was wanted before is wanted again if it refused.
-    /// `Err`: a conflict.
-    fn kept_or_undone(
+    /// Changes what is wanted of a network, and the kernel's intervals over its addresses with it.
+    /// What was wanted before is wanted again if that fails.
+    fn change(
         &mut self,
+        context: Context<'_>,
         source: Source,
-        before: Option<super::networks::NetworkBlock>,
-        result: Result<(), SyncError>,
-    ) -> Result<Result<(), Error>, ()> {
-        match result {
-            Ok(()) => Ok(Ok(())),
-            Err(error) => {
-                self.networks.put_block(source, before);
-                match error {
-                    SyncError::Conflict(_) => Err(()),
-                    SyncError::Refused(error) => Ok(Err(error)),
-                }
-            }
-        }
-    }
-
-    /// Brings the kernel's intervals over the addresses of a network to what the blocks want.
-    fn sync_over(
-        &mut self,
-        now: MonoTime,
-        source: Source,
-        ruleset: &Ruleset,
-        reason: impl Fn(Source) -> Option<Reason>,
+        change: impl FnOnce(&mut Networks),
     ) -> Result<(), SyncError> {
-        self.sync(now, Family::of(source), Span::of(&source.network()), ruleset, reason)
+        let before = self.networks.clone_block(source);
+        change(&mut self.networks);
+        let result = self.sync(context, Family::of(source), Span::of(&source.network()));
+        if result.is_err() {
+            self.networks.put_block(source, before);
+        }
+        result
     }
 
     /// Brings the kernel's intervals over these addresses to what the blocks want.
     pub(super) fn sync(
         &mut self,
-        now: MonoTime,
+        context: Context<'_>,
         family: Family,
         within: Span,
-        ruleset: &Ruleset,
-        reason: impl Fn(Source) -> Option<Reason>,
     ) -> Result<(), SyncError> {
-        self.networks.prune(now, family, within);
-        let difference = self.networks.difference(now, family, within);
-        for part in in_transactions(difference) {
-            self.send(now, &part, ruleset, &reason)?;
-        }
-        Ok(())
+        self.networks.prune(context.now, family, within);
+        let difference = self.networks.difference(context.now, family, within);
+        in_transactions(difference).iter().try_for_each(|part| self.send(context, part))
     }
 
     /// The same over all addresses of a family, after reading what the kernel has; foreign
     /// intervals are taken out.
-    fn sync_reading(
-        &mut self,
-        now: MonoTime,
-        family: Family,
-        ruleset: &Ruleset,
-        reason: impl Fn(Source) -> Option<Reason>,
-    ) -> Result<(), Error> {
-        match self.sync(now, family, family.all(), ruleset, &reason) {
-            Ok(()) => Ok(()),
-            Err(SyncError::Refused(error)) => Err(error),
-            Err(SyncError::Conflict(error))
-                if error.is_not_found()
-                    && self.kernel.dump(family.set()).is_err_and(|error| error.is_not_found()) =>
-            {
-                // Where there is no set, nothing is blocked.
+    fn sync_reading(&mut self, context: Context<'_>, family: Family) -> Result<(), Error> {
+        let Err(error) = self.sync(context, family, family.all()) else { return Ok(()) };
+        let SyncError::Conflict(error) = error else { return Err(error.into_error()) };
+        match self.kernel.dump(family.set()) {
+            Ok(found) => {
+                self.set_present(context.now, family, &found);
+                self.sync(context, family, family.all()).map_err(SyncError::into_error)
+            }
+            // Where there is no set, nothing is blocked.
+            Err(absent) if absent.is_not_found() && error.is_not_found() => {
                 self.networks.set_present(family, []);
                 Ok(())
             }
-            Err(SyncError::Conflict(_)) => {
-                let found = self.kernel.dump(family.set())?;
-                self.set_present(now, family, &found);
-                self.sync(now, family, family.all(), ruleset, reason).map_err(SyncError::into_error)
-            }
+            Err(error) => Err(error),
         }
     }
 
     /// The kernel's set has these intervals and no others.
     pub(super) fn set_present(&mut self, now: MonoTime, family: Family, found: &[ElementInfo]) {
-        let spans = found.iter().filter_map(|info| {
-            Some((
-                Span::of_keys(&(info.key..=info.last()))?,
-                info.expires.map(|left| now.after(left)),
-            ))
-        });
-        self.networks.set_present(family, spans);
+        self.networks.set_present(family, intervals(now, found));
     }
 
-    fn send(
-        &mut self,
-        now: MonoTime,
-        part: &Difference,
-        ruleset: &Ruleset,
-        reason: &impl Fn(Source) -> Option<Reason>,
-    ) -> Result<(), SyncError> {
+    fn send(&mut self, context: Context<'_>, part: &Difference) -> Result<(), SyncError> {
+        let Context { now, ruleset, .. } = context;
         let Some(set) = ruleset.set(part.family.set()) else { return Ok(()) };
-        let key = |number| part.family.key(number);
-        let gone = |span: &Span| ElementInfo {
-            key: key(span.first),
-            end: Some(key(span.last)),
-            timeout: None,
-            expires: None,
-            packets: 0,
-            bytes: 0,
-            comment: None,
-        };
+        let gone = |span: &Span| element::of_interval(now, part.family, *span, None);
         let delete: Vec<ElementInfo> = part.delete.iter().map(gone).collect();
-        let add: Vec<ElementInfo> = part
-            .add
-            .iter()
-            .filter_map(|piece| {
-                element::of_piece(now, part.family, piece, reason(piece.owner).as_ref())
-            })
-            .collect();
+        let new =
+            |piece: &Piece| element::of_piece(now, part.family, piece, context.reason(piece.owner));
+        let add: Vec<ElementInfo> = part.add.iter().filter_map(new).collect();
         match self.kernel.replace_intervals(set, &delete, &add) {
             Ok(()) => {
                 self.networks.sent(part);
@@ -417,11 +338,7 @@ impl<K: Kernel> Executor<K> {
         };
         let elements: Vec<_> = releases.iter().flat_map(of).map(Element::new).collect();
         // It ran out, was never there, or the rules have no reflex.
-        absent_is_fine(match elements.as_slice() {
-            [] => Ok(()),
-            [one] => self.kernel.delete(set, one),
-            many => self.kernel.delete_many(set, many).map(drop),
-        })
+        self.kernel.delete(set, &elements)
     }
 
     /// The rules forget all that they remember of sources, and hold none.
@@ -430,7 +347,7 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// The rules forget what they counted; who is held stays so until the daemon has decided.
-    pub(super) fn forget_counts(&mut self) -> Result<(), Error> {
+    pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
         let [_, _, counts @ ..] = &REMEMBERED;
         self.flush(counts)
     }
@@ -441,23 +358,23 @@ impl<K: Kernel> Executor<K> {
     }
 }
 
-fn reason_of(engine: &Engine, source: Source) -> Option<Reason> {
-    engine.blocked(source).map(|block| block.reason.clone())
-}
-
-/// What is not there need not be taken out.
-fn absent_is_fine(result: Result<(), Error>) -> Result<(), Error> {
-    result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+/// What came of an order about a block; `None`: the action is none.
+pub(super) fn outcome(action: &Action, result: Result<(), String>) -> Option<Outcome> {
+    match *action {
+        Action::Block { source, .. } => Some(Outcome::Blocked { source, result }),
+        Action::Unblock { source } => Some(Outcome::Unblocked { source, result }),
+        Action::Exempt { source, .. } => Some(Outcome::Exempted { source, result }),
+        Action::Count { .. } | Action::Release { .. } | Action::Report(_) => None,
+    }
 }
 
 /// A difference in transactions that are not too long. Intervals leave before others come in their
 /// place.
 fn in_transactions(difference: Difference) -> Vec<Difference> {
-    let Difference { family, delete, add } = difference;
-    if delete.len() + add.len() <= INTERVALS_PER_TRANSACTION {
-        let whole = Difference { family, delete, add };
-        return if whole.is_empty() { Vec::new() } else { vec![whole] };
+    if difference.delete.len() + difference.add.len() <= INTERVALS_PER_TRANSACTION {
+        return if difference.is_empty() { Vec::new() } else { vec![difference] };
     }
+    let Difference { family, delete, add } = difference;
     let deletes = delete.chunks(INTERVALS_PER_TRANSACTION).map(|chunk| Difference {
         family,
         delete: chunk.to_vec(),
@@ -507,9 +424,4 @@ pub(super) fn protocol_number(transport: Transport) -> Option<u8> {
         Transport::Sctp => Some(protocol::SCTP),
         Transport::Ip => None,
     }
-}
-
-/// The exemptions of a block as the engine has them.
-pub(super) fn mirrored(engine: &Engine, source: Source) -> Option<(Option<MonoTime>, Vec<IpNet>)> {
-    engine.blocked(source).map(|block| (block.expires, block.exempt.to_vec()))
 }

@@ -4,9 +4,10 @@
 //! difference between two lists is sent, in transactions that are not too long. Ranges that overlap
 //! go together: there is no moment in which an address that is on both lists is not exempt.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 
+use super::element::bare;
 use super::kernel::EXEMPTIONS;
 use crate::engine::{AllowList, widened};
 use crate::nft::element::merge;
@@ -29,7 +30,7 @@ pub(super) struct Part {
 /// The ranges that the kernel has, and what waits to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Exemptions {
-    present: Vec<(SetId, Vec<Range>)>,
+    present: BTreeMap<SetId, Vec<Range>>,
     waiting: VecDeque<Part>,
 }
 
@@ -39,10 +40,10 @@ impl Exemptions {
         self.waiting.is_empty()
     }
 
-    /// The kernel's set has these elements; `None`: the set does not exist or is empty.
-    pub(super) fn set_present(&mut self, set: SetId, elements: Vec<Range>) {
-        self.present.retain(|(known, _)| *known != set);
-        self.present.push((set, elements));
+    /// The kernel's set has these elements.
+    pub(super) fn set_present(&mut self, set: SetId, elements: &[ElementInfo]) {
+        let ranges = elements.iter().map(|info| info.key..=info.last()).collect();
+        self.present.insert(set, ranges);
     }
 
     /// This is what should be in the sets: what differs waits to be sent.
@@ -50,12 +51,7 @@ impl Exemptions {
         self.waiting.clear();
         for set in EXEMPTIONS {
             let Some(wanted) = exempt(ruleset, list, set) else { continue };
-            let present = self
-                .present
-                .iter()
-                .find(|(known, _)| *known == set)
-                .map(|(_, ranges)| ranges.as_slice())
-                .unwrap_or_default();
+            let present = self.present.entry(set).or_default();
             self.waiting.extend(parts(set, present, &wanted));
         }
     }
@@ -73,16 +69,9 @@ impl Exemptions {
     /// The kernel has taken what was next.
     pub(super) fn sent(&mut self) {
         let Some(part) = self.waiting.pop_front() else { return };
-        if !self.present.iter().any(|(known, _)| *known == part.set) {
-            self.present.push((part.set, Vec::new()));
-        }
-        let Some((_, present)) = self.present.iter_mut().find(|(known, _)| *known == part.set)
-        else {
-            return;
-        };
+        let present = self.present.entry(part.set).or_default();
         if !part.delete.is_empty() {
-            let gone: std::collections::HashSet<Key> =
-                part.delete.iter().map(|info| info.key).collect();
+            let gone: HashSet<Key> = part.delete.iter().map(|info| info.key).collect();
             present.retain(|range| !gone.contains(range.start()));
         }
         present.extend(part.add.iter().map(|info| info.key..=info.last()));
@@ -98,42 +87,29 @@ impl Exemptions {
 /// prefix, and it is spared if it shares an address with anything on the list.
 pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<Vec<Range>> {
     let is_v4 = matches!(set, SetId::Allowed4 | SetId::Spared4);
-    let ranges = if matches!(set, SetId::Allowed4 | SetId::Allowed6) {
-        let networks = list.networks().iter().filter(|network| network.addr().is_ipv4() == is_v4);
-        networks.map(|network| Key::network(*network)).collect()
-    } else {
+    let mut networks = list.networks().to_vec();
+    if matches!(set, SetId::Spared4 | SetId::Spared6) {
         let prefix = held_prefix(ruleset)?;
-        let always = AllowList::always();
-        let networks = always
-            .networks()
-            .iter()
-            .chain(list.networks())
-            .map(|network| widened(*network, prefix));
-        networks.filter(|network| network.addr().is_ipv4() == is_v4).map(Key::network).collect()
-    };
+        networks.extend(AllowList::always().networks());
+        networks.iter_mut().for_each(|network| *network = widened(*network, prefix));
+    }
+    networks.retain(|network| network.addr().is_ipv4() == is_v4);
     // The kernel takes no intervals that overlap, and a network may hold an address that is listed
     // as well.
-    Some(merge(ranges))
+    Some(merge(networks.into_iter().map(Key::network).collect()))
 }
 
 /// A range as an element.
 pub(super) fn element(range: &Range) -> ElementInfo {
-    ElementInfo {
-        key: *range.start(),
-        end: Some(*range.end()),
-        timeout: None,
-        expires: None,
-        packets: 0,
-        bytes: 0,
-        comment: None,
-    }
+    bare(*range.start(), Some(*range.end()))
 }
 
 /// The way from one list of sorted, disjoint ranges to another, cut where no range of either is
 /// cut.
 fn parts(set: SetId, present: &[Range], wanted: &[Range]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    let mut part = Part { set, delete: Vec::new(), add: Vec::new() };
+    let nothing = || Part { set, delete: Vec::new(), add: Vec::new() };
+    let mut part = nothing();
     let (mut old, mut new) = (present.iter().peekable(), wanted.iter().peekable());
     // The last key of what the current part touches.
     let mut reach: Option<Key> = None;
@@ -152,10 +128,7 @@ fn parts(set: SetId, present: &[Range], wanted: &[Range]) -> Vec<Part> {
         let Some(range) = range else { break };
         let is_apart = reach.is_none_or(|reach| *range.start() > reach);
         if is_apart && part.delete.len() + part.add.len() >= RANGES_PER_TRANSACTION {
-            parts.push(std::mem::replace(
-                &mut part,
-                Part { set, delete: Vec::new(), add: Vec::new() },
-            ));
+            parts.push(std::mem::replace(&mut part, nothing()));
         }
         reach = Some(reach.map_or(*range.end(), |reach| reach.max(*range.end())));
         (if is_old { &mut part.delete } else { &mut part.add }).push(element(range));

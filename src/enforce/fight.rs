@@ -28,7 +28,6 @@ pub(super) struct FightDetector {
     recent: VecDeque<MonoTime>,
     backoff: Backoff,
     next: Option<MonoTime>,
-    last: Option<MonoTime>,
     fighting: bool,
 }
 
@@ -38,7 +37,6 @@ impl Default for FightDetector {
             recent: VecDeque::new(),
             backoff: Backoff::new(FIRST, SLOWEST),
             next: None,
-            last: None,
             fighting: false,
         }
     }
@@ -58,7 +56,7 @@ impl FightDetector {
 
     /// The alarm was given, and there was no calm since.
     pub(super) fn is_fighting(&self, now: MonoTime) -> bool {
-        self.fighting && self.last.is_some_and(|last| now.since(last) < CALM)
+        self.fighting && self.recent.back().is_some_and(|last| now.since(*last) < CALM)
     }
 
     /// The table was repaired, or could not be.
@@ -74,7 +72,6 @@ impl FightDetector {
             self.recent.pop_front();
         }
         self.recent.push_back(now);
-        self.last = Some(now);
         self.next = (self.fighting || !succeeded).then(|| now.after(self.backoff.fail()));
     }
 }

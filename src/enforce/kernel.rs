@@ -11,7 +11,6 @@ use super::change::Change;
 use super::element::HOSTS;
 use super::networks::Family;
 use crate::errors::error_chain;
-use crate::nft::plan::Found;
 use crate::nft::{
     Connection, Element, ElementInfo, Error, Installed, Key, Monitor, Notification, Order,
     Received, Ruleset, Set,
@@ -93,8 +92,6 @@ pub(crate) const EXEMPTIONS: [SetId; 4] =
 
 /// The kernel's side of our table. Errors are those of [`Connection`].
 pub trait Kernel {
-    /// What the kernel has of our table.
-    fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error>;
     /// Makes the table what the ruleset says. `many`: so many elements go with it that no
     /// notifications of our own are wanted; whether others wrote meanwhile is returned beside the
     /// result.
@@ -104,8 +101,6 @@ pub trait Kernel {
         order: Order<'_>,
         many: bool,
     ) -> (Result<Installed, Error>, bool);
-    /// Deletes the table with all that is in it.
-    fn remove_table(&mut self) -> Result<(), Error>;
     /// Adds an element that is not there.
     fn add(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error>;
     /// Adds elements; those that are there stay as they are.
@@ -113,10 +108,8 @@ pub trait Kernel {
     /// Gives an element another end and comment; adds it if it is not there, and says whether it
     /// was.
     fn renew(&mut self, set: SetId, element: &Element<'_>) -> Result<bool, Error>;
-    /// Deletes an element.
-    fn delete(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error>;
-    /// Deletes those that are there, and says how many were.
-    fn delete_many(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<usize, Error>;
+    /// Deletes those that are there.
+    fn delete(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error>;
     /// The elements with these keys.
     fn get(&mut self, set: SetId, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error>;
     /// All elements of a set.
@@ -176,7 +169,7 @@ impl Nftables {
         })
     }
 
-    /// The connection, for what is read only.
+    /// The connection, for what the enforcer has no part in.
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
@@ -190,10 +183,6 @@ impl AsFd for Nftables {
 }
 
 impl Kernel for Nftables {
-    fn read(&mut self, ruleset: &Ruleset) -> Result<Found, Error> {
-        self.connection.read(ruleset)
-    }
-
     fn install(
         &mut self,
         ruleset: &Ruleset,
@@ -218,10 +207,6 @@ impl Kernel for Nftables {
         (result, others)
     }
 
-    fn remove_table(&mut self) -> Result<(), Error> {
-        self.connection.remove_table()
-    }
-
     fn add(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
         self.connection.add_element(set, element)
     }
@@ -234,12 +219,13 @@ impl Kernel for Nftables {
         self.connection.renew_element(set, element)
     }
 
-    fn delete(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
-        self.connection.delete_element(set, element)
-    }
-
-    fn delete_many(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<usize, Error> {
-        self.connection.delete_elements(set, elements)
+    fn delete(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error> {
+        absent_is_fine(match elements {
+            [] => Ok(()),
+            // Without a look at the set if it is not there.
+            [one] => self.connection.delete_element(set, one),
+            many => self.connection.delete_elements(set, many).map(drop),
+        })
     }
 
     fn get(&mut self, set: SetId, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
@@ -342,6 +328,11 @@ impl Kernel for Nftables {
         // A thread that panicked has nothing to tell, and its panic is in the log.
         self.reader.take_if(|reader| reader.is_finished())?.join().ok()
     }
+}
+
+/// What is not there is empty, and need not be taken out.
+pub(super) fn absent_is_fine<T: Default>(result: Result<T, Error>) -> Result<T, Error> {
+    result.or_else(|error| if error.is_not_found() { Ok(T::default()) } else { Err(error) })
 }
 
 fn dump(wanted: Wanted) -> Result<Dump, Error> {

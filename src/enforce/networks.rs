@@ -11,13 +11,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::engine::{BlockView, MonoTime, Source};
-use crate::nft::Key;
+use crate::nft::{ElementInfo, Key};
 use crate::ruleset::SetId;
 
 /// The kernel's timer and ours differ by moments: ends this close are one.
@@ -45,23 +44,25 @@ impl Family {
         }
     }
 
+    /// The family that a set of blocked networks is of; `None`: it is another set.
+    pub(crate) fn of_set(set: SetId) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.set() == set)
+    }
+
+    /// What a pair has for the family.
+    pub(crate) fn of_pair<T>(self, [v4, v6]: &[T; 2]) -> &T {
+        if self == Self::V4 { v4 } else { v6 }
+    }
+
+    /// What a pair has for the family, to be changed.
+    pub(crate) fn of_pair_mut<T>(self, [v4, v6]: &mut [T; 2]) -> &mut T {
+        if self == Self::V4 { v4 } else { v6 }
+    }
+
     /// All addresses.
     pub(crate) fn all(self) -> Span {
-        Span { first: 0, last: self.max() }
-    }
-
-    fn max(self) -> u128 {
-        match self {
-            Self::V4 => u128::from(u32::MAX),
-            Self::V6 => u128::MAX,
-        }
-    }
-
-    fn bits(self) -> u8 {
-        match self {
-            Self::V4 => 32,
-            Self::V6 => 128,
-        }
+        let last = if self == Self::V4 { u128::from(u32::MAX) } else { u128::MAX };
+        Span { first: 0, last }
     }
 
     fn address(self, number: u128) -> IpAddr {
@@ -109,9 +110,9 @@ impl Span {
         Self { first: number(network.network()), last: number(network.broadcast()) }
     }
 
-    /// The span of an interval's keys; `None` if they are no addresses.
-    pub(crate) fn of_keys(range: &RangeInclusive<Key>) -> Option<Self> {
-        Some(Self { first: number(range.start().address()?), last: number(range.end().address()?) })
+    /// The span of an element; `None` if its keys are no addresses.
+    pub(crate) fn of_element(info: &ElementInfo) -> Option<Self> {
+        Some(Self { first: number(info.key.address()?), last: number(info.last().address()?) })
     }
 
     pub(crate) fn contains(self, other: Self) -> bool {
@@ -168,6 +169,14 @@ pub(super) struct NetworkBlock {
     exempt: Vec<Span>,
 }
 
+impl NetworkBlock {
+    /// What the block of this network drops of some addresses.
+    fn dropped(&self, source: Source, within: Span) -> impl Iterator<Item = Span> {
+        let parts = Span::of(&source.network()).without(&self.exempt);
+        parts.into_iter().filter_map(move |part| part.clipped(within))
+    }
+}
+
 /// One interval that is wanted in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -177,11 +186,18 @@ pub(crate) struct Piece {
     pub(crate) expires: Option<MonoTime>,
 }
 
-/// One interval that the kernel has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interval {
-    pub(crate) last: u128,
-    pub(crate) expires: Option<MonoTime>,
+/// One interval that the kernel has, and its end.
+pub(crate) type Interval = (Span, Option<MonoTime>);
+
+/// Elements of a network set as intervals.
+pub(crate) fn intervals(
+    now: MonoTime,
+    elements: &[ElementInfo],
+) -> impl Iterator<Item = Interval> + '_ {
+    let interval = move |info: &ElementInfo| {
+        Some((Span::of_element(info)?, info.expires.map(|left| now.after(left))))
+    };
+    elements.iter().filter_map(interval)
 }
 
 /// What has to be sent for one family.
@@ -263,13 +279,8 @@ impl Networks {
     }
 
     /// The intervals that the kernel is known to have, sorted.
-    pub(crate) fn intervals(
-        &self,
-        family: Family,
-    ) -> impl Iterator<Item = (Span, Option<MonoTime>)> {
-        self.of(family)
-            .iter()
-            .map(|(first, one)| (Span { first: *first, last: one.last }, one.expires))
+    pub(crate) fn intervals(&self, family: Family) -> impl Iterator<Item = Interval> {
+        family.of_pair(&self.present).values().copied()
     }
 
     /// Within these addresses the kernel has these intervals and no others.
@@ -277,85 +288,56 @@ impl Networks {
         &mut self,
         family: Family,
         within: Span,
-        intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>,
+        intervals: impl IntoIterator<Item = Interval>,
     ) {
-        let present = self.of_mut(family);
-        let old: Vec<u128> =
-            present.range(within.first..=within.last).map(|(first, _)| *first).collect();
-        for first in old {
-            present.remove(&first);
-        }
-        present.extend(
-            intervals
-                .into_iter()
-                .map(|(span, expires)| (span.first, Interval { last: span.last, expires })),
-        );
+        let present = family.of_pair_mut(&mut self.present);
+        take_out(present, within, |_| true);
+        present.extend(intervals.into_iter().map(by_first));
     }
 
     /// The kernel's set of a family has these intervals and no others.
     pub(crate) fn set_present(
         &mut self,
         family: Family,
-        intervals: impl IntoIterator<Item = (Span, Option<MonoTime>)>,
+        intervals: impl IntoIterator<Item = Interval>,
     ) {
-        *self.of_mut(family) = intervals
-            .into_iter()
-            .map(|(span, expires)| (span.first, Interval { last: span.last, expires }))
-            .collect();
+        *family.of_pair_mut(&mut self.present) = intervals.into_iter().map(by_first).collect();
     }
 
     /// Forgets what the kernel has taken out by itself, because its time is over.
     pub(crate) fn prune(&mut self, now: MonoTime, family: Family, within: Span) {
         let within = self.widened(family, within);
-        let present = self.of_mut(family);
-        let over = present
-            .range(within.first..=within.last)
-            .filter(|(_, one)| one.expires.is_some_and(|end| end <= now));
-        let over: Vec<u128> = over.map(|(first, _)| *first).collect();
-        for first in over {
-            present.remove(&first);
-        }
+        take_out(family.of_pair_mut(&mut self.present), within, |end| is_over(end, now));
     }
 
     /// The kernel has taken a difference.
     pub(crate) fn sent(&mut self, difference: &Difference) {
         self.is_changed = true;
-        let present = self.of_mut(difference.family);
+        let present = difference.family.of_pair_mut(&mut self.present);
         for span in &difference.delete {
             present.remove(&span.first);
         }
-        present.extend(difference.add.iter().map(|piece| {
-            (piece.span.first, Interval { last: piece.span.last, expires: piece.expires })
-        }));
+        present.extend(difference.add.iter().map(|piece| by_first((piece.span, piece.expires))));
     }
 
     /// What has to be sent so that these addresses are dropped as the blocks want it. Intervals
     /// that reach beyond them are looked at as a whole.
     pub(crate) fn difference(&self, now: MonoTime, family: Family, within: Span) -> Difference {
         let within = self.widened(family, within);
-        let mut delete: BTreeMap<u128, Interval> = self
-            .of(family)
-            .range(within.first..=within.last)
-            .map(|(first, one)| (*first, *one))
-            .collect();
+        let present = family.of_pair(&self.present).range(within.first..=within.last);
+        let mut delete: BTreeMap<Span, Option<MonoTime>> = present.map(|(_, one)| *one).collect();
         let mut add = self.pieces(now, family, within);
-        add.retain(|piece| match delete.get(&piece.span.first) {
-            Some(there)
-                if there.last == piece.span.last && is_same_end(there.expires, piece.expires) =>
-            {
-                delete.remove(&piece.span.first);
-                false
+        add.retain(|piece| {
+            let end = delete.get(&piece.span).copied();
+            let is_there = end.is_some_and(|end| is_same_end(end, piece.expires));
+            if is_there {
+                delete.remove(&piece.span);
             }
-            _ => true,
+            !is_there
         });
         // What has run out, the kernel has taken out by itself.
-        let is_over = |interval: &Interval| interval.expires.is_some_and(|end| end <= now);
-        let delete = delete
-            .into_iter()
-            .filter(|(_, one)| !is_over(one))
-            .map(|(first, one)| Span { first, last: one.last })
-            .collect();
-        Difference { family, delete, add }
+        delete.retain(|_, end| !is_over(*end, now));
+        Difference { family, delete: delete.into_keys().collect(), add }
     }
 
     /// The intervals that the blocks want within these addresses, sorted and disjoint.
@@ -363,15 +345,11 @@ impl Networks {
         // Where a block begins to drop and where it ends, in the order of addresses.
         let mut edges: BTreeMap<u128, (Vec<Order>, Vec<Order>)> = BTreeMap::new();
         for (source, block) in self.over(family, within) {
-            if block.expires.is_some_and(|end| end <= now) {
+            if is_over(block.expires, now) {
                 continue;
             }
             let order = Order { end: block.expires.map_or(u64::MAX, MonoTime::millis), source };
-            for span in Span::of(&source.network())
-                .without(&block.exempt)
-                .into_iter()
-                .filter_map(|span| span.clipped(within))
-            {
+            for span in block.dropped(source, within) {
                 edges.entry(span.first).or_default().0.push(order);
                 if let Some(after) = span.last.checked_add(1) {
                     edges.entry(after).or_default().1.push(order);
@@ -411,22 +389,17 @@ impl Networks {
 
     /// The blocks that drop any of these addresses, each with the parts of them that it drops.
     pub(crate) fn dropping(&self, family: Family, span: Span) -> Vec<(Source, Vec<Span>)> {
-        let parts = |(source, block): (Source, &NetworkBlock)| {
-            let parts: Vec<Span> = Span::of(&source.network())
-                .without(&block.exempt)
-                .into_iter()
-                .filter_map(|part| part.clipped(span))
-                .collect();
-            (!parts.is_empty()).then_some((source, parts))
-        };
-        self.over(family, span).filter_map(parts).collect()
+        self.over(family, span)
+            .map(|(source, block)| (source, block.dropped(source, span).collect()))
+            .filter(|(_, parts): &(_, Vec<Span>)| !parts.is_empty())
+            .collect()
     }
 
     /// The blocks that share an address with a span: those that begin in it, and those around its
     /// first address.
     fn over(&self, family: Family, span: Span) -> impl Iterator<Item = (Source, &NetworkBlock)> {
         let first = family.address(span.first);
-        let around = (0..=family.bits())
+        let around = (0..=IpNet::from(first).max_prefix_len())
             .filter_map(move |bits| IpNet::new(first, bits).ok())
             .map(|network| Source::from(network.trunc()))
             .filter(move |source| number(source.addr()) < span.first)
@@ -440,28 +413,37 @@ impl Networks {
 
     /// The span together with all intervals of the kernel that it cuts.
     fn widened(&self, family: Family, span: Span) -> Span {
-        let present = self.of(family);
-        let before =
-            present.range(..span.first).next_back().filter(|(_, one)| one.last >= span.first);
-        let last = present
-            .range(span.first..=span.last)
-            .next_back()
-            .map_or(span.last, |(_, one)| one.last.max(span.last));
-        Span {
-            first: before.map_or(span.first, |(first, _)| *first),
-            last: before.map_or(last, |(_, one)| one.last.max(last)),
-        }
+        let present = family.of_pair(&self.present);
+        let before = present.range(..span.first).next_back();
+        let within = present.range(span.first..=span.last).next_back();
+        [before, within].into_iter().flatten().fold(span, |span, (_, (there, _))| {
+            if !there.overlaps(span) {
+                return span;
+            }
+            Span { first: there.first.min(span.first), last: there.last.max(span.last) }
+        })
     }
+}
 
-    fn of(&self, family: Family) -> &BTreeMap<u128, Interval> {
-        let [v4, v6] = &self.present;
-        if family == Family::V4 { v4 } else { v6 }
-    }
+fn by_first(interval: Interval) -> (u128, Interval) {
+    (interval.0.first, interval)
+}
 
-    fn of_mut(&mut self, family: Family) -> &mut BTreeMap<u128, Interval> {
-        let [v4, v6] = &mut self.present;
-        if family == Family::V4 { v4 } else { v6 }
+/// Takes out the intervals that begin within these addresses and whose end fits.
+fn take_out(
+    present: &mut BTreeMap<u128, Interval>,
+    within: Span,
+    is_meant: impl Fn(Option<MonoTime>) -> bool,
+) {
+    let here = present.range(within.first..=within.last).filter(|(_, (_, end))| is_meant(*end));
+    let firsts: Vec<u128> = here.map(|(first, _)| *first).collect();
+    for first in firsts {
+        present.remove(&first);
     }
+}
+
+fn is_over(end: Option<MonoTime>, now: MonoTime) -> bool {
+    end.is_some_and(|end| end <= now)
 }
 
 /// Blocks by their ends: the latest is the last.

@@ -24,7 +24,6 @@ use super::element::{Place, Placement, adopted, as_comment};
 use super::networks::{Family, Networks, Piece, Span, is_same_end, merged};
 use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
 use crate::nft::{ElementInfo, Key};
-use crate::probe::Port;
 use crate::ruleset::SetId;
 use crate::store::Block;
 
@@ -71,66 +70,32 @@ impl Origin {
     }
 }
 
-/// A block that should be in force.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Wanted {
-    pub(crate) source: Source,
-    pub(crate) since: MonoTime,
-    pub(crate) expires: Option<MonoTime>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) packets: u64,
-    pub(crate) reason: Reason,
-    pub(crate) port: Option<Port>,
-    pub(crate) exempt: Vec<IpNet>,
-}
-
-impl From<Block> for Wanted {
-    fn from(block: Block) -> Self {
-        let Block { source, exempt, since, expires, port, reason } = block;
-        Self {
-            source,
-            since,
-            expires,
-            timeout: expires.map(|end| end.since(since)),
-            packets: 0,
-            reason,
-            port,
-            exempt,
-        }
+/// A stored block as one that should be in force.
+pub(crate) fn of_stored(block: &Block) -> BlockView<'_> {
+    let Block { source, exempt, since, expires, port, reason } = block;
+    BlockView {
+        source: *source,
+        reason,
+        since: *since,
+        expires: *expires,
+        timeout: expires.map(|end| end.since(*since)),
+        port: *port,
+        packets: 0,
+        exempt,
     }
 }
 
-impl From<BlockView<'_>> for Wanted {
-    fn from(view: BlockView<'_>) -> Self {
-        Self {
-            source: view.source,
-            since: view.since,
-            expires: view.expires,
-            timeout: view.timeout,
-            packets: view.packets,
-            reason: view.reason.clone(),
-            port: view.port,
-            exempt: view.exempt.to_vec(),
-        }
-    }
-}
-
-impl Wanted {
-    fn remaining(&self, now: MonoTime) -> Option<Duration> {
-        self.expires.map(|end| end.since(now))
-    }
-
-    fn into_adopted(self, now: MonoTime) -> Adopted {
-        Adopted {
-            source: self.source,
-            timeout: self.timeout,
-            remaining: self.remaining(now),
-            packets: self.packets,
-            since: Some(self.since),
-            port: self.port,
-            exempt: self.exempt,
-            reason: self.reason,
-        }
+/// A wanted block as the engine learns of it.
+fn learned(now: MonoTime, block: &BlockView<'_>) -> Adopted {
+    Adopted {
+        source: block.source,
+        timeout: block.timeout,
+        remaining: block.expires.map(|end| end.since(now)),
+        packets: block.packets,
+        reason: block.reason.clone(),
+        since: Some(block.since),
+        port: block.port,
+        exempt: block.exempt.to_vec(),
     }
 }
 
@@ -178,13 +143,8 @@ impl Step {
     }
 }
 
-/// What bounds the blocks.
-pub(crate) struct Limits<'a> {
-    /// `block.total`.
-    pub(crate) total: usize,
-    /// Whether a block of this source and reason must not be.
-    pub(crate) must_not: &'a dyn Fn(Source, &Reason) -> bool,
-}
+/// Whether a block of this source and reason must not be.
+pub(crate) type MustNot<'a> = &'a dyn Fn(Source, &Reason) -> bool;
 
 /// What the kernel has.
 #[derive(Debug, Clone, Default)]
@@ -200,8 +160,16 @@ pub(crate) struct Present {
 impl Present {
     /// The elements of a family's network set.
     pub(crate) fn of(&self, family: Family) -> &[ElementInfo] {
-        let [v4, v6] = &self.networks;
-        if family == Family::V4 { v4 } else { v6 }
+        family.of_pair::<Vec<_>>(&self.networks)
+    }
+
+    /// Adds a set that was there before, with its elements.
+    pub(crate) fn add(&mut self, set: SetId, elements: Vec<ElementInfo>) {
+        self.sets.push(set);
+        match Family::of_set(set) {
+            Some(family) => *family.of_pair_mut(&mut self.networks) = elements,
+            None => self.hosts.extend(elements.into_iter().map(|info| (set, info))),
+        }
     }
 
     /// Elements in all sets.
@@ -210,33 +178,34 @@ impl Present {
     }
 }
 
-/// Compares all blocks with all elements.
+/// Compares all blocks with all elements; `total`: how many blocks there may be.
 pub(crate) fn reconcile(
     now: MonoTime,
     origin: Origin,
     placement: Placement,
-    wanted: Vec<Wanted>,
+    wanted: Vec<BlockView<'_>>,
     present: &Present,
-    limits: &Limits<'_>,
+    total: usize,
+    must_not: MustNot<'_>,
 ) -> Vec<Step> {
-    let (networks, hosts): (Vec<Wanted>, Vec<Wanted>) =
+    let (networks, hosts): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|block| placement.is_network(block.source));
     let existed = |set: SetId| present.sets.contains(&set);
-    let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, limits, |set| {
+    let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, must_not, |set| {
         origin.missing(existed(set))
     });
     let mut map = Networks::default();
     for block in networks {
         if block.expires.is_some_and(|end| end.since(now) < WORTH_RESTORING) {
             steps.push(Step::Drop(block.source, Dropped::Over));
-        } else if (limits.must_not)(block.source, &block.reason) {
+        } else if must_not(block.source, block.reason) {
             steps.push(Step::Drop(block.source, Dropped::NeverBlock));
         } else {
-            map.set(block.source, block.expires, &block.exempt);
+            map.set(block.source, block.expires, block.exempt);
             let family = Family::of(block.source);
             let is_lost = origin.missing(existed(family.set())) == Missing::Lost
                 && present.of(family).is_empty();
-            let block = block.into_adopted(now);
+            let block = learned(now, &block);
             steps.push(if is_lost { Step::Restore(block) } else { Step::Keep(block) });
         }
     }
@@ -252,7 +221,7 @@ pub(crate) fn reconcile(
             present.of(family),
         ));
     }
-    fit(whole(steps), placement, limits.total)
+    fit(whole(steps), placement, total)
 }
 
 /// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long
@@ -260,13 +229,13 @@ pub(crate) fn reconcile(
 pub(crate) fn reconcile_hosts(
     now: MonoTime,
     placement: Placement,
-    wanted: Vec<Wanted>,
+    wanted: Vec<BlockView<'_>>,
     present: &[(SetId, ElementInfo)],
-    limits: &Limits<'_>,
+    must_not: MustNot<'_>,
     missing: impl Fn(SetId) -> Missing,
 ) -> Vec<Step> {
     let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
-    let mut wanted: HashMap<Source, Wanted> =
+    let mut wanted: HashMap<Source, BlockView<'_>> =
         wanted.into_iter().map(|block| (block.source, block)).collect();
     // Sources of elements that no packet is ever looked up by.
     let mut strays: HashMap<Source, Adopted> = HashMap::new();
@@ -283,7 +252,7 @@ pub(crate) fn reconcile_hosts(
             continue;
         };
         let is_bare = info.comment.is_none();
-        if !is_bare && as_comment(&block.reason) != as_comment(&found.reason) {
+        if !is_bare && as_comment(block.reason) != as_comment(&found.reason) {
             // Another comment is newer than what was wanted.
             steps.push(Step::Retime(found));
         } else {
@@ -293,7 +262,7 @@ pub(crate) fn reconcile_hosts(
                 remaining: found.remaining,
                 timeout: found.timeout,
                 packets: found.packets,
-                ..block.into_adopted(now)
+                ..learned(now, &block)
             };
             steps.push(if is_same { Step::Keep(merged) } else { Step::Retime(merged) });
             if is_bare {
@@ -307,11 +276,11 @@ pub(crate) fn reconcile_hosts(
             present.iter().filter_map(|(set, info)| placement.exact_source(*set, info.key));
         working.for_each(|source| drop(strays.remove(&source)));
         steps.extend(strays.into_iter().map(|(source, found)| {
-            Step::Restore(wanted.remove(&source).map_or(found, |block| block.into_adopted(now)))
+            Step::Restore(wanted.remove(&source).map_or(found, |block| learned(now, &block)))
         }));
     }
     for (source, block) in wanted {
-        let remaining = block.remaining(now);
+        let remaining = block.expires.map(|end| end.since(now));
         let missing = missing(placement.place(source).set());
         steps.push(match missing {
             Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => {
@@ -321,10 +290,10 @@ pub(crate) fn reconcile_hosts(
             Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => {
                 Step::Drop(source, Dropped::Over)
             }
-            Missing::Lost if (limits.must_not)(source, &block.reason) => {
+            Missing::Lost if must_not(source, block.reason) => {
                 Step::Drop(source, Dropped::NeverBlock)
             }
-            Missing::Lost => Step::Restore(block.into_adopted(now)),
+            Missing::Lost => Step::Restore(learned(now, &block)),
         });
     }
     steps
@@ -350,7 +319,7 @@ pub(crate) fn reconcile_networks(
     let mut covered: Vec<Span> = Vec::with_capacity(present.len());
     let mut at = 0;
     for info in present {
-        let Some(span) = Span::of_keys(&(info.key..=info.last())) else { continue };
+        let Some(span) = Span::of_element(info) else { continue };
         covered.push(span);
         while pieces.get(at).is_some_and(|piece| piece.span.last < span.first) {
             at += 1;

@@ -11,16 +11,15 @@ mod reading;
 
 use std::time::Instant;
 
-use super::change::Change;
-use super::drift::{Findings, Repairs};
-use super::element::Place;
+use super::drift::Findings;
+use super::element::{BLOCKED, HOSTS};
 use super::enforcer::{Enforcer, Observer, Summary};
 use super::kernel::{Author, Kernel, Wanted};
 use super::networks::Family;
-use super::reconcile::{Limits, Origin, reconcile_hosts};
+use super::reconcile::{Origin, reconcile_hosts};
 use super::start::Write;
 use crate::config::OwnTable;
-use crate::engine::{MonoTime, Source};
+use crate::engine::{MonoTime, Reason, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{Key, TableOwner};
@@ -63,11 +62,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             self.drift.read.join(Wanted { hosts: true, networks: true, exemptions: true });
             // What is there already stays as it is.
             let placement = self.executor.placement;
-            let hosts = self
-                .engine
-                .blocks()
-                .map(|block| block.source)
-                .filter(|source| !placement.is_network(*source));
+            let sources = self.engine.blocks().map(|block| block.source);
+            let hosts = sources.filter(|source| !placement.is_network(*source));
             self.backlog.restore(hosts);
         }
         if self.drift.pending.structure && self.drift.fight.not_before(now).is_none() {
@@ -77,16 +73,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.read_aside(now);
         self.report_findings(now);
         more
-    }
-
-    /// What was done about other programs.
-    pub(crate) fn repairs(&self, now: MonoTime) -> Repairs {
-        self.drift.repairs(now)
-    }
-
-    /// Whose the table is.
-    pub(crate) fn table_owner(&self) -> TableOwner {
-        self.drift.owner()
     }
 
     /// When there is something to do that no notification brings.
@@ -150,26 +136,20 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let Some(source) = self.executor.placement.source(key) else { continue };
             match there {
                 Some(info) if !removed => {
-                    wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from));
+                    wanted.extend(self.engine.blocked(source));
                     present.push((set, info));
                 }
                 // That an element which no rule looks up is gone ends no block.
                 None if removed && self.executor.placement.exact_source(set, key).is_some() => {
-                    wanted.extend(self.engine.blocked(source).map(super::reconcile::Wanted::from));
+                    wanted.extend(self.engine.blocked(source));
                 }
                 _ => {}
             }
         }
-        let steps = {
-            let engine = &self.engine;
-            let limits = Limits {
-                total: usize::MAX,
-                must_not: &|source, reason| engine.must_not_block(source, reason),
-            };
-            reconcile_hosts(now, self.executor.placement, wanted, &present, &limits, |_| {
-                Origin::Drift { notified: true }.missing(true)
-            })
-        };
+        let must_not = |source, reason: &Reason| self.engine.must_not_block(source, reason);
+        let missing = |_| Origin::Drift { notified: true }.missing(true);
+        let steps =
+            reconcile_hosts(now, self.executor.placement, wanted, &present, &must_not, missing);
         let summary = self.apply(now, steps, true);
         self.drift.findings.add(summary);
     }
@@ -200,20 +180,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// Makes the table what it should be.
     fn repair(&mut self, now: MonoTime) {
-        let change = std::mem::take(&mut self.drift.pending);
-        (self.drift.pending.removed, self.drift.pending.added, self.drift.pending.networks) =
-            (change.removed, change.added, change.networks);
-        self.drift.pending.exemptions = change.exemptions;
+        let recreate = std::mem::take(&mut self.drift.pending.recreate);
+        self.drift.pending.structure = false;
         let last_straw = self.drift.fight.is_last_straw(now);
         if last_straw && self.drift.own_table == OwnTable::Auto {
             self.drift.owner = TableOwner::Owned;
         }
         let begun = Instant::now();
-        match self.install(now, Write::All { recreate: change.recreate }) {
+        match self.install(now, Write::all(recreate)) {
             Ok(installed) if installed.is_unchanged() => {}
             Ok(installed) => {
-                let has_blocks =
-                    super::element::BLOCKED.into_iter().any(|set| installed.created(set));
+                let has_blocks = BLOCKED.into_iter().any(|set| installed.created(set));
                 let blocks = self.engine.blocks().count();
                 let what = if has_blocks {
                     format!("the rules and {blocks} blocks")
@@ -232,18 +209,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             }
             Err(error) => {
                 self.drift.fight.note(now, false);
-                self.drift.pending.join(Change {
-                    structure: true,
-                    recreate: change.recreate,
-                    ..Change::default()
-                });
+                self.drift.pending.structure = true;
+                self.drift.pending.recreate |= recreate;
                 if !std::mem::replace(&mut self.drift.failure_reported, true) {
-                    let text = format!(
-                        "the table inet portsentry was changed by {} and cannot be repaired",
-                        self.drift.author
-                    );
                     self.observer.notify(Notice::Error(format!(
-                        "{text}: {}; it is tried again",
+                        "the table inet portsentry was changed by {} and cannot be repaired: {}; it is tried again",
+                        self.drift.author,
                         error_chain(&error)
                     )));
                 }
@@ -255,8 +226,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let drift = &mut self.drift;
         drift.fight.note(now, true);
         drift.failure_reported = false;
-        drift.count += 1;
-        drift.last = Some(drift.author.clone());
+        drift.repairs.count += 1;
+        drift.repairs.last = Some(drift.author.clone());
         if last_straw {
             let remedy = if drift.owner == TableOwner::Owned {
                 "the table is closed to other programs from now on"
@@ -316,14 +287,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     fn restore_hosts(&mut self, now: MonoTime, lost: Vec<Source>) {
         let placement = self.executor.placement;
-        for set in super::element::HOSTS {
-            let here: Vec<Source> = lost
-                .iter()
-                .copied()
-                .filter(
-                    |source| matches!(placement.place(*source), Place::Host(of, _) if of == set),
-                )
-                .collect();
+        for set in HOSTS {
+            let is_here = |source: &Source| placement.key_in(set, *source).is_some();
+            let here: Vec<Source> = lost.iter().copied().filter(is_here).collect();
             let elements = self.elements(now, &here, set);
             let Some(set) = self.ruleset.set(set) else { continue };
             if elements.is_empty() {
@@ -335,11 +301,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 Err(error) if error.is_not_found() => {
                     log::warn!("{}", error_chain(&error));
                     self.backlog.clear();
-                    self.drift.pending.join(Change {
-                        structure: true,
-                        recreate: true,
-                        ..Change::default()
-                    });
+                    (self.drift.pending.structure, self.drift.pending.recreate) = (true, true);
                     return;
                 }
                 Err(error) => self.backlog.refused(now, here, error_chain(&error)),
@@ -348,7 +310,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     fn complete_hosts(&mut self, now: MonoTime, bare: &[Source]) {
-        for set in super::element::HOSTS.into_iter().filter(|set| set.counts_each()) {
+        for set in HOSTS.into_iter().filter(|set| set.counts_each()) {
             let elements = self.elements(now, bare, set);
             let Some(set) = self.ruleset.set(set) else { continue };
             if !elements.is_empty()

@@ -5,16 +5,20 @@
 //! follow in pieces.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
 
+use super::backlog::Backlog;
 use super::drift::{Drift, QUIET_FROM};
-use super::element::{self, BLOCKED, HOSTS, Place, Placement};
+use super::element::{self, BLOCKED, HOSTS, Placement};
 use super::enforcer::{Enforcer, Observer, Summary};
-use super::exempt::{self, exempt};
-use super::kernel::{EXEMPTIONS, Kernel};
-use super::networks::{Family, Span};
-use super::reconcile::{Limits, Origin, Present, Step, Wanted, in_parts, reconcile};
-use crate::engine::{AllowList, Engine, MonoTime, Policy, Source};
+use super::executor::Executor;
+use super::exempt::{self, Exemptions, exempt};
+use super::kernel::{EXEMPTIONS, Kernel, absent_is_fine};
+use super::networks::{Family, Networks};
+use super::reconcile::{Origin, Present, Step, in_parts, of_stored, reconcile};
+use crate::config::OwnTable;
+use crate::engine::{AllowList, BlockView, Engine, MonoTime, Policy, Reason, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::expr::Expr;
@@ -46,17 +50,32 @@ pub struct InForce {
     pub services: Vec<Port>,
 }
 
-/// Which elements an installation writes.
+/// The elements that an installation was given for each set.
+type Given = BTreeMap<SetId, Vec<ElementInfo>>;
+
+/// What an installation writes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Write<'a> {
-    /// Those of sets that did not exist before, however many; the others keep theirs. With them, of
-    /// these sets all.
-    New(&'a [SetId], &'a [SetId]),
-    /// All, in place of whatever is there.
-    All {
-        /// The table is deleted first, even if it looks right.
-        recreate: bool,
-    },
+pub(super) struct Write<'a> {
+    /// Sets that existed before keep their elements.
+    pub(super) existing: &'a [SetId],
+    /// But for these, which are written again as a whole.
+    pub(super) refill: &'a [SetId],
+    /// The table is deleted first, even if it looks right.
+    pub(super) recreate: bool,
+    /// Blocks of a set that come with the rules.
+    pub(super) most: usize,
+}
+
+impl<'a> Write<'a> {
+    /// All blocks of sets that did not exist before: at the start no packet waits.
+    fn new_sets(existing: &'a [SetId], refill: &'a [SetId]) -> Self {
+        Self { existing, refill, recreate: false, most: usize::MAX }
+    }
+
+    /// All sets, in place of whatever is there.
+    pub(super) fn all(recreate: bool) -> Self {
+        Self { existing: &[], refill: &[], recreate, most: WITH_RULES_MAX }
+    }
 }
 
 /// What an earlier run left.
@@ -84,9 +103,22 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ) -> Result<Self, Error> {
         let Earlier { table: found, stored } = earlier;
         let InForce { ruleset, policy, never_block, services } = in_force;
-        let mut enforcer = Self::new(kernel, observer, engine, ruleset, drift);
-        enforcer.services = services;
-        enforcer.never_block = never_block.clone();
+        let placement = Placement::new(policy.ipv6_prefix);
+        let mut enforcer = Self {
+            engine,
+            observer,
+            executor: Executor { kernel, networks: Networks::default(), placement },
+            ruleset,
+            never_block: never_block.clone(),
+            exemptions: Exemptions::default(),
+            backlog: Backlog::default(),
+            drift,
+            services,
+            actions: Vec::new(),
+            outcomes: Vec::new(),
+            conflicts: Vec::new(),
+            refusal: None,
+        };
         enforcer.engine.set_never_block(now, never_block);
         let Stored { content: Content { blocks, offenders, evidence, .. }, is_same_boot } =
             stored.unwrap_or_default();
@@ -98,22 +130,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             former,
             &blocks.iter().map(|block| block.source).collect::<Vec<_>>(),
         )?;
-        let wanted = blocks.into_iter().map(Wanted::from).collect();
-        let steps = {
-            let engine = &enforcer.engine;
-            let limits = Limits {
-                total: policy.total as usize,
-                must_not: &|source, reason| engine.must_not_block(source, reason),
-            };
-            reconcile(
-                now,
-                Origin::Start { same_boot: is_same_boot },
-                former,
-                wanted,
-                &present,
-                &limits,
-            )
-        };
+        let wanted = blocks.iter().map(of_stored).collect();
+        let origin = Origin::Start { same_boot: is_same_boot };
+        let total = policy.total as usize;
+        let steps = enforcer.steps(now, origin, former, wanted, &present, total);
         for family in Family::ALL {
             enforcer.executor.set_present(now, family, present.of(family));
         }
@@ -122,21 +142,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             .filter(|set| found.sets.iter().any(|there| there.name == set.name()))
         {
             let elements = enforcer.executor.kernel.dump(set)?;
-            enforcer
-                .exemptions
-                .set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
+            enforcer.exemptions.set_present(set, &elements);
         }
-        let is_replaced = enforcer.executor.placement != former;
-        let steps = in_parts(steps, enforcer.executor.placement);
+        let refill = refill(former, placement);
+        let steps = in_parts(steps, placement);
         let kept: HashSet<Source> = steps.iter().filter_map(Step::kept).collect();
-        // Until the rules are there, nothing of this can go wrong that would not be seen when they
-        // come.
-        let summary = enforcer.learn(now, steps);
+        // The engine learns what the steps say. Until the rules are there, nothing of this can go
+        // wrong that would not be seen when they come.
+        let summary = enforcer.apply(now, steps, false);
         enforcer.executor.networks =
             enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
-        let refill =
-            if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
-        enforcer.install(now, Write::New(&present.sets, refill))?;
+        enforcer.install(now, Write::new_sets(&present.sets, refill))?;
         enforcer.engine.recall(now, offenders, evidence);
         enforcer.perform(now);
         if !kept.is_empty() && present.count() > 0 {
@@ -151,25 +167,21 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     pub(crate) fn restore_late(&mut self, now: MonoTime, stored: Stored, had_table: bool) {
         let Stored { content, is_same_boot } = stored;
         let unknown =
-            content.blocks.into_iter().filter(|block| self.engine.blocked(block.source).is_none());
-        let wanted: Vec<Wanted> = unknown.map(Wanted::from).collect();
+            content.blocks.iter().filter(|block| self.engine.blocked(block.source).is_none());
+        let wanted = unknown.map(of_stored).collect();
         let networks = Family::ALL.map(|family| {
             let intervals = self.executor.networks.intervals(family);
-            intervals.map(|(span, end)| known_interval(now, family, span, end)).collect()
+            intervals.map(|(span, end)| element::of_interval(now, family, span, end)).collect()
         });
         let present = Present { networks, ..Present::default() };
-        let steps = {
-            let engine = &self.engine;
-            let total = (engine.policy().total as usize).saturating_sub(engine.blocks().count());
-            let limits =
-                Limits { total, must_not: &|source, reason| engine.must_not_block(source, reason) };
-            let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
-            let steps = reconcile(now, origin, self.executor.placement, wanted, &present, &limits);
-            // What the engine knows by other names is not news.
-            let steps = steps.into_iter().filter(|step| !matches!(step, Step::Adopt(_))).collect();
-            in_parts(steps, self.executor.placement)
-        };
-        let summary = self.apply(now, steps, true);
+        let placement = self.executor.placement;
+        let blocks = self.engine.blocks().count();
+        let total = (self.engine.policy().total as usize).saturating_sub(blocks);
+        let origin = Origin::LateStore { same_boot: is_same_boot, had_table };
+        let mut steps = self.steps(now, origin, placement, wanted, &present, total);
+        // What the engine knows by other names is not news.
+        steps.retain(|step| !matches!(step, Step::Adopt(_)));
+        let summary = self.apply(now, in_parts(steps, placement), true);
         Family::ALL.into_iter().for_each(|family| self.backlog.sync(family));
         self.engine.recall(now, content.offenders, content.evidence);
         self.perform(now);
@@ -193,7 +205,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     pub fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
         let InForce { ruleset, policy, never_block, services } = in_force;
         let placement = Placement::new(policy.ipv6_prefix);
-        let is_replaced = placement != self.executor.placement;
+        let refill = refill(self.executor.placement, placement);
         let before = (
             std::mem::replace(&mut self.ruleset, ruleset),
             self.executor.placement,
@@ -201,19 +213,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         );
         let networks = self.executor.networks.clone();
         self.executor.placement = placement;
-        if is_replaced {
+        if !refill.is_empty() {
             self.executor.networks = networks.with_blocks(self.blocked_networks());
         }
-        let refill =
-            if is_replaced { [SetId::Blocked6, SetId::BlockedNets6].as_slice() } else { &[] };
-        let installed = match self.install(now, Write::New(&BLOCKED, refill)) {
+        let installed = match self.install(now, Write::new_sets(&BLOCKED, refill)) {
             Ok(installed) => installed,
             Err(error) => {
                 (self.ruleset, self.executor.placement, self.never_block) = before;
                 self.executor.networks = networks;
                 // A transaction changes all or nothing; but if another program was at work at the
                 // same time, the drift will show it.
-                self.drift.check();
+                self.drift.pending.structure = true;
                 return Err(error);
             }
         };
@@ -238,24 +248,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Compares all blocks with the kernel, and deals with what differs: what is missing is
     /// restored, what others added is adopted.
     fn compare(&mut self, now: MonoTime) -> Result<(), Error> {
-        let mut present = Present { sets: BLOCKED.to_vec(), ..Present::default() };
-        for set in HOSTS {
-            present
-                .hosts
-                .extend(self.executor.kernel.dump(set)?.into_iter().map(|info| (set, info)));
+        let mut present = Present::default();
+        for set in BLOCKED {
+            present.add(set, self.executor.kernel.dump(set)?);
         }
-        for (family, networks) in Family::ALL.into_iter().zip(&mut present.networks) {
-            *networks = self.executor.kernel.dump(family.set())?;
-        }
-        let wanted = self.engine.blocks().map(Wanted::from).collect();
-        let steps = {
-            let engine = &self.engine;
-            let limits = Limits {
-                total: usize::MAX,
-                must_not: &|source, reason| engine.must_not_block(source, reason),
-            };
-            reconcile(now, Origin::Reload, self.executor.placement, wanted, &present, &limits)
-        };
+        let wanted = self.engine.blocks().collect();
+        let placement = self.executor.placement;
+        let steps = self.steps(now, Origin::Reload, placement, wanted, &present, usize::MAX);
         for family in Family::ALL {
             self.executor.set_present(now, family, present.of(family));
         }
@@ -271,6 +270,20 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(())
     }
 
+    /// The steps from what is in the kernel to what is wanted, with `total` blocks at most.
+    fn steps(
+        &self,
+        now: MonoTime,
+        origin: Origin,
+        placement: Placement,
+        wanted: Vec<BlockView<'_>>,
+        present: &Present,
+        total: usize,
+    ) -> Vec<Step> {
+        let must_not = |source, reason: &Reason| self.engine.must_not_block(source, reason);
+        reconcile(now, origin, placement, wanted, present, total, &must_not)
+    }
+
     /// What the kernel has of blocks.
     fn read_present(
         &mut self,
@@ -279,33 +292,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         stored: &[Source],
     ) -> Result<Present, Error> {
         let mut present = Present::default();
-        let absent_is_empty = |result: Result<Vec<ElementInfo>, Error>| {
-            result.or_else(|error| if error.is_not_found() { Ok(Vec::new()) } else { Err(error) })
-        };
         for set in BLOCKED {
             let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else {
                 continue;
             };
-            present.sets.push(set);
-            let known = || {
-                let key = |source: &Source| match placement.place(*source) {
-                    Place::Host(of, key) if of == set => Some(key),
-                    _ => None,
-                };
-                stored.iter().filter_map(key).collect::<Vec<Key>>()
-            };
-            match Family::ALL
-                .into_iter()
-                .zip(&mut present.networks)
-                .find(|(family, _)| family.set() == set)
-            {
-                Some((_, networks)) => *networks = absent_is_empty(self.executor.kernel.dump(set))?,
-                None => {
-                    let elements =
-                        absent_is_empty(self.executor.kernel.contents(set, there.count, &known))?;
-                    present.hosts.extend(elements.into_iter().map(|info| (set, info)));
-                }
-            }
+            let known =
+                || stored.iter().filter_map(|source| placement.key_in(set, *source)).collect();
+            let elements = self.executor.kernel.contents(set, there.count, &known);
+            present.add(set, absent_is_fine(elements)?);
         }
         Ok(present)
     }
@@ -314,114 +308,86 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// not; what did not come with it follows.
     pub(super) fn install(&mut self, now: MonoTime, write: Write<'_>) -> Result<Installed, Error> {
         let many = self.engine.blocks().nth(QUIET_FROM).is_some();
-        let given: RefCell<Vec<(SetId, Vec<ElementInfo>)>> = RefCell::default();
+        let given: RefCell<Given> = RefCell::default();
         let Self { engine, executor, ruleset, never_block, drift, .. } = self;
         let placement = executor.placement;
-        let lists: Vec<(SetId, Vec<std::ops::RangeInclusive<Key>>)> = EXEMPTIONS
+        let lists: BTreeMap<SetId, Vec<RangeInclusive<Key>>> = EXEMPTIONS
             .into_iter()
             .filter_map(|set| Some((set, exempt(ruleset, never_block, set)?)))
             .collect();
-        let are_few = lists.iter().map(|(_, ranges)| ranges.len()).sum::<usize>()
-            <= EXEMPTIONS_WITH_RULES_MAX;
+        let are_few = lists.values().map(Vec::len).sum::<usize>() <= EXEMPTIONS_WITH_RULES_MAX;
         let networks = &executor.networks;
-        // At the start no packet waits.
-        let most = if matches!(write, Write::New(..)) { usize::MAX } else { WITH_RULES_MAX };
         let contents = |spec: SetSpec| {
             let set = SetId::of(spec)?;
             let elements: Vec<ElementInfo> = match set {
                 SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => {
-                    let (_, ranges) = lists.iter().find(|(of, _)| *of == set)?;
+                    let ranges = lists.get(&set)?;
                     if are_few { ranges.iter().map(exempt::element).collect() } else { Vec::new() }
                 }
                 SetId::Blocked4 | SetId::Blocked6 => {
-                    if let Write::New(existing, refill) = write
-                        && existing.contains(&set)
-                        && !refill.contains(&set)
-                    {
+                    if write.existing.contains(&set) && !write.refill.contains(&set) {
                         return None;
                     }
-                    let first =
-                        engine.blocks().filter_map(|block| match placement.place(block.source) {
-                            Place::Host(of, key) if of == set => Some((key, block)),
-                            _ => None,
-                        });
+                    let first = engine
+                        .blocks()
+                        .filter_map(|block| Some((placement.key_in(set, block.source)?, block)));
                     // The kernel gives counters and takes comments in a second step: what is waited
                     // for is the drop.
                     first
-                        .take(most)
+                        .take(write.most)
                         .filter_map(|(key, block)| {
                             element::of_host(now, key, &block, !set.counts_each())
                         })
                         .collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 if are_few => {
-                    let family = if set == SetId::BlockedNets4 { Family::V4 } else { Family::V6 };
+                    let family = Family::of_set(set)?;
                     let pieces = networks.pieces(now, family, family.all());
-                    let reason = |owner| engine.blocked(owner).map(|block| block.reason.clone());
+                    let reason = |owner| engine.blocked(owner).map(|block| block.reason);
                     pieces
                         .iter()
-                        .take(most)
+                        .take(write.most)
                         .filter_map(|piece| {
-                            element::of_piece(now, family, piece, reason(piece.owner).as_ref())
+                            element::of_piece(now, family, piece, reason(piece.owner))
                         })
                         .collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
                 _ => return None,
             };
-            let mut given = given.borrow_mut();
-            given.retain(|(of, _)| *of != set);
-            given.push((set, elements.clone()));
+            given.borrow_mut().insert(set, elements.clone());
             Some(elements)
         };
-        let refill: Vec<SetSpec> = if let Write::New(_, refill) = write {
-            refill.iter().map(|set| set.spec()).collect()
-        } else {
-            Vec::new()
-        };
+        let refill: Vec<SetSpec> = write.refill.iter().map(|set| set.spec()).collect();
         let known = |spec: SetSpec| {
-            let key = |source| match placement.place(source) {
-                Place::Host(of, key) if of.spec() == spec => Some(key),
-                _ => None,
-            };
-            engine.blocks().filter_map(|block| key(block.source)).collect()
+            let key = |block: BlockView<'_>| placement.key_in(SetId::of(spec)?, block.source);
+            engine.blocks().filter_map(key).collect()
         };
         let order = |owner: TableOwner| Order {
             owner,
             elements: Elements::Instead(&contents),
-            recreate: matches!(write, Write::All { recreate: true }),
+            recreate: write.recreate,
             refill: &refill,
             known: Some(&known),
         };
-        let (mut result, mut others) = executor.kernel.install(ruleset, order(drift.owner()), many);
-        if drift.owner() == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
-            drift.give_up_ownership();
-            (result, others) = executor.kernel.install(ruleset, order(drift.owner()), many);
+        let (mut result, mut others) = executor.kernel.install(ruleset, order(drift.owner), many);
+        if drift.owner == TableOwner::Owned && result.as_ref().is_err_and(Error::is_unsupported) {
+            // This kernel has no tables that stay when their owner ends.
+            (drift.own_table, drift.owner) = (OwnTable::No, TableOwner::Unowned);
+            (result, others) = executor.kernel.install(ruleset, order(drift.owner), many);
         }
-        if others {
-            drift.lose();
-        }
+        drift.lost |= others;
         let installed = result?;
-        let given = given.into_inner();
-        self.installed(now, write, &installed, &given);
+        self.installed(now, write, &installed, &given.into_inner());
         Ok(installed)
     }
 
     /// What the kernel has now, and what is still to follow.
-    fn installed(
-        &mut self,
-        now: MonoTime,
-        write: Write<'_>,
-        installed: &Installed,
-        given: &[(SetId, Vec<ElementInfo>)],
-    ) {
-        let is_written = |set: SetId| {
-            installed.created(set)
-                || matches!(write, Write::New(_, refill) if refill.contains(&set))
-        };
+    fn installed(&mut self, now: MonoTime, write: Write<'_>, installed: &Installed, given: &Given) {
+        let is_written = |set: SetId| installed.created(set) || write.refill.contains(&set);
         let written = |set: SetId| {
-            let given = given.iter().find(|(of, _)| *of == set).filter(|_| !installed.lacks(set));
-            given.map(|(_, elements)| elements.as_slice()).unwrap_or_default()
+            let given = given.get(&set).filter(|_| !installed.lacks(set));
+            given.map(Vec::as_slice).unwrap_or_default()
         };
         if BLOCKED.into_iter().all(is_written) {
             self.backlog.clear();
@@ -441,7 +407,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 .blocks()
                 .map(|block| block.source)
                 .filter(|source| placement.place(*source).set() == set);
-            let is_carried = given.iter().all(|(of, _)| *of != set) && installed.carried > 0;
+            let is_carried = !given.contains_key(&set) && installed.carried > 0;
             if is_carried && !installed.lacks(set) {
                 continue;
             }
@@ -454,16 +420,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         for set in EXEMPTIONS {
             if installed.created(set) {
-                self.exemptions.set_present(
-                    set,
-                    written(set).iter().map(|info| info.key..=info.last()).collect(),
-                );
+                self.exemptions.set_present(set, written(set));
             }
         }
         if installed.fallback.is_some() {
             // The sets have what the model says, which is less than the list.
             self.exemptions.wait();
-            self.drift.read_exemptions();
+            self.drift.read.exemptions = true;
         } else {
             self.exemptions.want(&self.ruleset, &self.never_block);
         }
@@ -485,11 +448,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if let Err(error) = self.executor.kernel.add_many(SetId::Services, &elements) {
             log::warn!("the rules do not know which ports are services: {}", error_chain(&error));
         }
-    }
-
-    /// The engine learns what steps say before there are rules: nothing is carried out yet.
-    fn learn(&mut self, now: MonoTime, steps: Vec<Step>) -> Summary {
-        self.apply(now, steps, false)
     }
 
     fn report_restored(&mut self, summary: Summary) {
@@ -553,22 +511,9 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
     u8::try_from(bits).ok().filter(|bits| (1..=128).contains(bits))
 }
 
-fn known_interval(
-    now: MonoTime,
-    family: Family,
-    span: Span,
-    expires: Option<MonoTime>,
-) -> ElementInfo {
-    let left = expires.map(|end| end.since(now));
-    ElementInfo {
-        key: family.key(span.first),
-        end: Some(family.key(span.last)),
-        timeout: left,
-        expires: left,
-        packets: 0,
-        bytes: 0,
-        comment: None,
-    }
+/// The sets whose elements mean something else by another placement, and are written again.
+fn refill(before: Placement, after: Placement) -> &'static [SetId] {
+    if before == after { &[] } else { &[SetId::Blocked6, SetId::BlockedNets6] }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 
 use super::element::{BLOCKED, HOSTS, Placement, adopted};
+use super::kernel::absent_is_fine;
 use super::networks::{Family, Span, merged};
 use crate::engine::Source;
 use crate::nft::{Connection, ElementInfo, Error};
@@ -34,11 +35,7 @@ pub fn hosts(
 pub fn count_elements(connection: &mut Connection) -> Result<u64, Error> {
     let mut count = 0;
     for set in BLOCKED {
-        match connection.dump_set(set) {
-            Ok(elements) => count += u64::try_from(elements.len()).unwrap_or(u64::MAX),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
+        count += absent_is_fine(connection.dump_set(set))?.len() as u64;
     }
     Ok(count)
 }
@@ -54,16 +51,15 @@ impl Intervals {
     pub fn read(connection: &mut Connection) -> Result<Self, Error> {
         let [v4, v6] = Family::ALL.map(|family| {
             let elements = connection.dump_set(family.set())?.into_iter();
-            Ok(elements
-                .filter_map(|info| Some((Span::of_keys(&(info.key..=info.last()))?, info)))
-                .collect())
+            Ok(elements.filter_map(|info| Some((Span::of_element(&info)?, info))).collect())
         });
         Ok(Self([v4?, v6?]))
     }
 
     /// Whether the kernel drops every address of a network but for those that its block leaves out.
     pub fn drop_all_of(&self, source: Source, exempt: &[IpNet]) -> bool {
-        let there = merged(self.of(Family::of(source)).iter().map(|(span, _)| *span).collect());
+        let there = Family::of(source).of_pair(&self.0);
+        let there = merged(there.iter().map(|(span, _)| *span).collect());
         let exempt = merged(exempt.iter().map(Span::of).collect());
         Span::of(&source.network())
             .without(&exempt)
@@ -75,7 +71,8 @@ impl Intervals {
     /// blocks, or is cut into several.
     pub fn packets(&self, source: Source) -> Option<u64> {
         let span = Span::of(&source.network());
-        self.of(Family::of(source))
+        Family::of(source)
+            .of_pair(&self.0)
             .iter()
             .find(|(there, _)| *there == span)
             .map(|(_, info)| info.packets)
@@ -91,7 +88,7 @@ impl Intervals {
                 .filter(|block| Family::of(block.source) == family)
                 .map(|block| Span::of(&block.source.network()));
             let known = merged(known.collect());
-            for (span, info) in self.of(family) {
+            for (span, info) in family.of_pair(&self.0) {
                 let networks =
                     span.without(&known).into_iter().flat_map(|part| family.networks(part));
                 unknown.extend(
@@ -100,10 +97,5 @@ impl Intervals {
             }
         }
         unknown
-    }
-
-    fn of(&self, family: Family) -> &[(Span, ElementInfo)] {
-        let Self([v4, v6]) = self;
-        if family == Family::V4 { v4 } else { v6 }
     }
 }

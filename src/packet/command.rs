@@ -1,52 +1,32 @@
 //! What other threads ask of the packet thread, and what they are answered.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::enforce::{BlockError, Repairs};
+use crate::control::Queues;
+use crate::enforce::{BlockError, InForce, Repairs};
 use crate::engine::{self, AllowList, MonoTime, Offender, Reason, Source, Unblocked};
 use crate::helper::client::BlockInForce;
-use crate::nft::Ruleset;
-use crate::probe::Port;
 use crate::ruleset::reflex::Tally;
 use crate::store::{Block, EngineReader, Stored};
 use crate::sys::mailbox::{Answer, Link};
 use crate::{capture, decoy};
 
-/// What came of a reload. There is nothing between the two.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reload {
-    /// Nothing has changed.
-    Refused {
-        /// Why, for the administrator.
-        findings: String,
-    },
-    /// The new configuration is in force.
-    Applied {
-        /// What the administrator has to know beside that.
-        warnings: Vec<String>,
-    },
-}
+/// What came of a reload: what the administrator has to know beside that the new configuration is
+/// in force, or why nothing has changed.
+pub type Reload = Result<Vec<String>, String>;
 
 /// All that the thread needs to start or to change its ways.
 pub struct Setup {
     /// The configuration.
     pub config: Config,
-    /// Its rules.
-    pub ruleset: Ruleset,
-    /// What is never blocked.
-    pub never_block: AllowList,
+    /// What it puts in force.
+    pub in_force: InForce,
     /// Where this host's own connections start: `net.ipv4.ip_local_port_range`.
     pub ephemeral: RangeInclusive<u16>,
-    /// What local services listen on now.
-    pub services: Vec<Port>,
 }
-
-/// Blocks with their beginnings, and where to go on; `None`: these were the last.
-pub type Begun = (Vec<(Source, MonoTime)>, Option<usize>);
 
 /// What other threads ask for.
 pub enum Command {
@@ -72,19 +52,16 @@ pub enum Command {
     UnblockAll(Answer<Result<usize, String>>),
     /// A new list of what is never blocked.
     Protect(AllowList, Answer<Result<(), String>>),
-    /// A new configuration: in force, or refused with nothing changed.
+    /// A new configuration.
     Reconfigure(Box<Setup>, Answer<Reload>),
-    /// When each block began, as far as that is known.
-    Since(Answer<HashMap<Source, MonoTime>>),
-    /// When each of the blocks in so many places from one on began, and where to go on.
-    Begun(usize, usize, Answer<Begun>),
     /// Why these are blocked, by the books; `None` for what they do not know.
     Reasons(Vec<Source>, Answer<Vec<Option<Reason>>>),
     /// So many of the blocks in force, the first that come.
     Blocks(usize, Answer<Vec<BlockInForce>>),
     /// The networks that are blocked.
     Networks(Answer<Vec<Block>>),
-    /// The blocks in force in so many places from one on, and where to go on.
+    /// The blocks in force in so many places from one on, and where to go on; `None`: these were
+    /// the last.
     Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
     /// All proven sources that were blocked.
     Offenders(Answer<Vec<Offender>>),
@@ -126,23 +103,6 @@ pub struct Figures {
     pub refused: usize,
     /// The queues', where packets wait.
     pub queues: Option<Queues>,
-}
-
-/// How the queues stand, where packets wait in the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queues {
-    /// Probes that wait now.
-    pub probes: u32,
-    /// Probes that may wait.
-    pub probes_length: u32,
-    /// New connections of suspects that wait now.
-    pub connections: u32,
-    /// Those that may wait.
-    pub connections_length: u32,
-    /// New connections of suspects that were let pass after they were judged.
-    pub passed: u64,
-    /// Those that were dropped.
-    pub stopped: u64,
 }
 
 /// What became of the packets that came in, and how they are taken now.

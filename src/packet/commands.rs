@@ -8,11 +8,7 @@ use super::PacketThread;
 use super::command::{Command, Figures};
 use crate::engine::{self, MonoTime, Source};
 use crate::helper::client::BlockInForce;
-use crate::store::{self, Block};
-
-/// Blocks whose beginning is listed: more would hold up packets for milliseconds. The kernel's own
-/// times serve for the rest.
-const SINCE_MAX: usize = 20_000;
+use crate::store;
 
 impl PacketThread {
     /// Does what another thread asks for, and answers.
@@ -31,17 +27,6 @@ impl PacketThread {
             Command::UnblockAll(answer) => reply(&answer, self.enforcer.unblock_all(now)),
             Command::Protect(list, answer) => reply(&answer, self.enforcer.protect(now, list)),
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
-            Command::Since(answer) => {
-                reply(
-                    &answer,
-                    self.enforcer
-                        .engine
-                        .blocks()
-                        .take(SINCE_MAX)
-                        .map(|block| (block.source, block.since))
-                        .collect(),
-                );
-            }
             Command::Reasons(sources, answer) => {
                 let reason = |source: Source| {
                     self.enforcer.engine.blocked(source).map(|block| block.reason.clone())
@@ -53,11 +38,10 @@ impl PacketThread {
                 reply(&answer, self.enforcer.blocked_networks().map(store::stored).collect());
             }
             Command::Blocks(most, answer) => reply(&answer, self.blocks_in_force(now, most)),
-            Command::Begun(from, places, answer) => {
+            Command::Page(from, places, answer) => {
                 let (page, next) = self.enforcer.engine.blocks_page(from, places);
-                reply(&answer, (page.map(|block| (block.source, block.since)).collect(), next));
+                reply(&answer, (page.map(store::stored).collect(), next));
             }
-            Command::Page(from, places, answer) => reply(&answer, self.page(from, places)),
             Command::Offenders(answer) => {
                 reply(&answer, self.enforcer.engine.offenders().collect())
             }
@@ -83,8 +67,8 @@ impl PacketThread {
             capture: self.statistics(),
             taken: self.taken(),
             decoy: self.decoy.figures(),
-            repairs: self.enforcer.repairs(now),
-            refused: self.enforcer.refusals(),
+            repairs: self.enforcer.drift.repairs(now),
+            refused: self.enforcer.backlog.refusals(),
             queues,
         }
     }
@@ -106,11 +90,6 @@ impl PacketThread {
             .take(most)
             .map(shown)
             .collect()
-    }
-
-    fn page(&self, from: usize, places: usize) -> (Vec<Block>, Option<usize>) {
-        let (page, next) = self.enforcer.engine.blocks_page(from, places);
-        (page.map(store::stored).collect(), next)
     }
 }
 

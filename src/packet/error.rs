@@ -37,21 +37,3 @@ impl std::error::Error for StartError {
         }
     }
 }
-
-impl From<capture::Error> for StartError {
-    fn from(error: capture::Error) -> Self {
-        Self::Capture(error)
-    }
-}
-
-impl From<nft::Error> for StartError {
-    fn from(error: nft::Error) -> Self {
-        Self::Nft(error)
-    }
-}
-
-impl From<decoy::Error> for StartError {
-    fn from(error: decoy::Error) -> Self {
-        Self::Decoy(error)
-    }
-}

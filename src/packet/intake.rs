@@ -11,7 +11,7 @@ use super::command::Taken;
 use super::{PREROUTING, PacketThread};
 use crate::capture::batching::Batching;
 use crate::capture::shedding::Shedding;
-use crate::capture::{self, PACKETS_PER_READ, PACKETS_PER_WAKE, TIME_PER_WAKE};
+use crate::capture::{self, PACKETS_PER_READ, PACKETS_PER_WAKE, Received, TIME_PER_WAKE};
 use crate::enforce::{Hold, Observer};
 use crate::engine::MonoTime;
 use crate::errors::error_chain;
@@ -29,14 +29,14 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// whatever the rate: a datagram of many takes less of it.
 const BEHIND: u8 = 10;
 
-/// Rounds of [`PACKETS_PER_WAKE`] packets that a group is emptied in before it is left: more than
-/// its receive buffer holds.
-pub(super) const DRAINS_MAX: usize = 256;
+/// Rounds of [`PACKETS_PER_WAKE`] packets that a group or queue is emptied in before it is left:
+/// more than its receive buffer holds.
+const DRAINS_MAX: usize = 256;
 
 /// What has come in, and how it is being taken.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    batching: Batching,
+    pub(super) batching: Batching,
     shedding: Shedding,
     /// What came and was lost by way of groups that were left.
     before: capture::Statistics,
@@ -74,19 +74,53 @@ fn hold_of(prefix: &str) -> Hold {
     }
 }
 
+/// Reads packets again and again until one wake has brought enough. Whether there are more.
+pub(super) fn one_wake(
+    mut read: impl FnMut() -> Result<Received, capture::Error>,
+) -> Result<bool, capture::Error> {
+    let began = clock::boottime();
+    let (mut taken, mut more) = (0, true);
+    while more
+        && taken < PACKETS_PER_WAKE
+        && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE)
+    {
+        let received = read()?;
+        // Noise that is no packet counts as one: the round ends all the same.
+        taken += received.packets.max(1);
+        more = received.more;
+    }
+    Ok(more)
+}
+
 impl PacketThread {
+    /// Takes the last packets of a group or queue that is about to be left.
+    pub(super) fn drain(
+        &mut self,
+        now: MonoTime,
+        what: &str,
+        take: impl Fn(&mut Self, MonoTime) -> Result<bool, capture::Error>,
+    ) {
+        for _ in 0..DRAINS_MAX {
+            match take(self, now) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    return log::warn!(
+                        "the last packets of the old {what}: {}",
+                        error_chain(&error)
+                    );
+                }
+            }
+        }
+    }
+
     /// Packets, each evaluated, and what follows in force, before the next is looked at. Whether
     /// there are more.
     pub(super) fn take_packets(&mut self, now: MonoTime) -> Result<bool, capture::Error> {
         let Self { enforcer, listener, decoy, ephemeral, intake, .. } = self;
         let Intake { shedding, evaluated, no_probe, unreadable, .. } = intake;
-        let began = clock::boottime();
-        let (mut taken, mut more) = (0, true);
-        while more
-            && taken < PACKETS_PER_WAKE
-            && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE)
-        {
-            let received = listener.receive(PACKETS_PER_READ, &mut |packet| {
+        let more = one_wake(|| {
+            listener.receive(PACKETS_PER_READ, &mut |packet| {
                 let Ok(parsed) = wire::parse(packet.payload) else {
                     *unreadable += 1;
                     return;
@@ -117,11 +151,8 @@ impl PacketThread {
                 if let Some(probe) = probe {
                     enforcer.evaluate(now, &probe, hold);
                 }
-            })?;
-            // Noise that is no packet counts as one: the round ends all the same.
-            taken += received.packets.max(1);
-            more = received.more;
-        }
+            })
+        })?;
         self.weigh(now, more);
         Ok(more)
     }
@@ -154,11 +185,6 @@ impl PacketThread {
         if let Some(packets) = self.intake.shed.news(now, total) {
             self.enforcer.observer.notify(Notice::Shed { packets, total });
         }
-    }
-
-    /// When the load is to be looked at again, even if no packet comes.
-    pub(super) fn next_look(&self) -> Option<MonoTime> {
-        self.intake.batching.next_timer()
     }
 
     /// Of all that was listened to.

@@ -32,12 +32,12 @@ use crate::capture;
 use crate::capture::nflog::{Listener, Settings};
 use crate::config::{Config, OwnTable};
 use crate::decoy::{self, Decoy};
-use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, InForce, Kernel, Nftables, Observer};
-use crate::engine::{Engine, MonoTime, Policy, Trigger};
+use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, Nftables, Observer};
+use crate::engine::{Engine, MonoTime, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{QueueBy, TableOwner};
-use crate::probe::Probe;
+use crate::probe::{Probe, Transport};
 use crate::ruleset::messages;
 use crate::ruleset::reflex::Tally;
 use crate::store::clock::now;
@@ -82,11 +82,13 @@ impl PacketThread {
         seed: [u64; 2],
     ) -> Result<Self, StartError> {
         // The group first: a second daemon must find out before it touches the table of the first.
-        let listener = Listener::bind(Settings::of_group(setup.config.capture.group))?;
-        let queues = PacketQueues::open(&setup.config, seed[0].rotate_left(16) ^ seed[1])?;
+        let listener = Listener::bind(Settings::of_group(setup.config.capture.group))
+            .map_err(StartError::Capture)?;
+        let queues = PacketQueues::open(&setup.config, seed[0].rotate_left(16) ^ seed[1])
+            .map_err(StartError::Capture)?;
         // Before the first of our own changes, so that no change of others is missed.
-        let mut kernel = Nftables::open()?;
-        let found = kernel.read(&setup.ruleset)?;
+        let mut kernel = Nftables::open().map_err(StartError::Nft)?;
+        let found = kernel.connection().read(&setup.in_force.ruleset).map_err(StartError::Nft)?;
         if let Some(group) = enforce::former_group(&found)
             && group != setup.config.capture.group
             && let Err(error @ capture::Error::InUse { .. }) =
@@ -95,12 +97,10 @@ impl PacketThread {
             return Err(StartError::TableInUse(error));
         }
         // Before the rules that lead there.
-        let decoy = Decoy::open(&setup.config)?;
-        let policy = Policy::from_config(&setup.config);
-        let engine = Engine::new(policy.clone(), seed);
-        let drift = Drift::new(setup.config.own_table);
-        let Setup { config, ruleset, never_block, ephemeral, services } = setup;
-        let in_force = InForce { ruleset, policy, never_block, services };
+        let decoy = Decoy::open(&setup.config).map_err(StartError::Decoy)?;
+        let Setup { config, in_force, ephemeral } = setup;
+        let engine = Engine::new(in_force.policy.clone(), seed);
+        let drift = Drift::new(config.own_table);
         let mut enforcer = Enforcer::start(
             now(),
             kernel,
@@ -109,8 +109,9 @@ impl PacketThread {
             in_force,
             Earlier { table: &found, stored },
             drift,
-        )?;
-        if config.own_table == OwnTable::Yes && enforcer.table_owner() != TableOwner::Owned {
+        )
+        .map_err(StartError::Nft)?;
+        if config.own_table == OwnTable::Yes && enforcer.drift.owner != TableOwner::Owned {
             let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
             enforcer.observer.notify(Notice::Warning(text.to_owned()));
         }
@@ -171,21 +172,20 @@ impl PacketThread {
             self.enforcer.engine.next_timer(),
             self.decoy.next_timer(),
             self.enforcer.next_timer(now()),
-            self.next_look(),
+            // The load is looked at again even if no packet comes.
+            self.intake.batching.next_timer(),
         ];
         let next = timers.into_iter().flatten().min();
         let timeout = if more { Some(Duration::ZERO) } else { next.map(|at| at.since(now())) };
         let mut fds = [
-            PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.decoy.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.enforcer.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(inbox.waker.as_fd(), PollFlags::IN),
+            self.listener.as_fd(),
+            self.decoy.as_fd(),
+            self.enforcer.as_fd(),
+            inbox.waker.as_fd(),
             // Where nothing waits, one of the others a second time.
-            PollFd::from_borrowed_fd(
-                self.queues.as_fd().unwrap_or(self.listener.as_fd()),
-                PollFlags::IN,
-            ),
-        ];
+            self.queues.as_fd().unwrap_or(self.listener.as_fd()),
+        ]
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // A signal interrupts it at worst; whatever else poll says, the round that follows finds
         // out by itself.
         let _ = poll::wait(&mut fds, timeout);
@@ -198,7 +198,7 @@ impl PacketThread {
     /// Reports if the rules queue packets by the second way that this kernel has, and did not
     /// before.
     fn report_queue(&mut self, before: Option<QueueBy>) {
-        if self.enforcer.ruleset().queues_by() == Some(QueueBy::Xt) && before != Some(QueueBy::Xt) {
+        if self.enforcer.ruleset.queues_by() == Some(QueueBy::Xt) && before != Some(QueueBy::Xt) {
             self.enforcer.observer.notify(Notice::Warning(messages::QUEUE_BY_XT.to_owned()));
         }
     }
@@ -219,7 +219,7 @@ impl PacketThread {
         if !remove {
             return blocks;
         }
-        match self.enforcer.kernel().remove_table() {
+        match self.enforcer.executor.kernel.connection().remove_table() {
             Ok(()) => 0,
             Err(error) => {
                 log::error!("{}", error_chain(&error));
@@ -245,6 +245,6 @@ impl decoy::Evaluate for Evaluation<'_> {
     }
 
     fn has_passed(&mut self, source: std::net::IpAddr) -> bool {
-        self.enforcer.has_passed(source)
+        self.enforcer.engine.has_passed(source, Transport::Udp)
     }
 }

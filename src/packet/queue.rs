@@ -12,18 +12,16 @@ use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::command::Queues;
+use super::intake::one_wake;
 use super::{Observers, PacketThread};
 use crate::capture::nfqueue::{Kind, Listener, Settings};
-use crate::capture::{
-    self, PACKETS_PER_READ, PACKETS_PER_WAKE, TIME_PER_WAKE, Verdict, Waiting, nfqueue,
-};
+use crate::capture::{self, PACKETS_PER_READ, Verdict, Waiting, nfqueue};
 use crate::config::Config;
+use crate::control::Queues;
 use crate::enforce::{Enforcer, Hold, Nftables};
 use crate::engine::{ConnectionVerdict, MonoTime};
 use crate::errors::error_chain;
 use crate::probe::Probe;
-use crate::sys::clock;
 use crate::wire;
 
 /// A SYN that comes again sooner is a scanner's: RFC 6298 waits a second before it sends one again.
@@ -197,24 +195,15 @@ impl PacketThread {
     pub(super) fn take_waiting(&mut self, now: MonoTime) -> Result<bool, capture::Error> {
         let Self { enforcer, ephemeral, queues, .. } = self;
         let Some(queue) = &mut queues.queue else { return Ok(false) };
-        let began = clock::boottime();
-        let (mut taken, mut more) = (0, true);
-        while more
-            && taken < PACKETS_PER_WAKE
-            && (taken == 0 || clock::boottime().saturating_sub(began) < TIME_PER_WAKE)
-        {
-            let Queue { listener, again, probe, counts, overflow, .. } = queue;
-            let received =
-                listener.decide(PACKETS_PER_READ, &mut |waiting| match waiting.kind {
-                    Kind::Probe => on_probe(now, enforcer, counts, waiting, ephemeral, *probe),
-                    Kind::Connection => {
-                        on_connection(now, enforcer, counts, waiting, (&mut *again, &mut *overflow))
-                    }
-                })?;
-            // Noise that is no packet counts as one: the round ends all the same.
-            taken += received.packets.max(1);
-            more = received.more;
-        }
+        let Queue { listener, again, probe, counts, overflow, .. } = queue;
+        let more = one_wake(|| {
+            listener.decide(PACKETS_PER_READ, &mut |waiting| match waiting.kind {
+                Kind::Probe => on_probe(now, enforcer, counts, waiting, ephemeral, *probe),
+                Kind::Connection => {
+                    on_connection(now, enforcer, counts, waiting, (&mut *again, &mut *overflow))
+                }
+            })
+        })?;
         queue.read_status(now);
         Ok(more)
     }
@@ -235,7 +224,7 @@ impl PacketThread {
         if self.queues.queue.is_none() || old.abs_diff(new) > 1 {
             return Queue::open(config, seed);
         }
-        self.drain_queue(now);
+        self.drain(now, "queue", Self::take_waiting);
         self.queues.leave();
         match Queue::open(config, seed) {
             Ok(queue) => Ok(queue),
@@ -258,25 +247,9 @@ impl PacketThread {
             }
             return;
         }
-        self.drain_queue(now);
+        self.drain(now, "queue", Self::take_waiting);
         self.queues.leave();
         self.queues.queue = new;
-    }
-
-    fn drain_queue(&mut self, now: MonoTime) {
-        // More rounds than the queues have packets.
-        for _ in 0..super::intake::DRAINS_MAX {
-            match self.take_waiting(now) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    return log::warn!(
-                        "the last packets of the old queue: {}",
-                        error_chain(&error)
-                    );
-                }
-            }
-        }
     }
 }
 

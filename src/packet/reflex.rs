@@ -10,25 +10,19 @@ use crate::ruleset::reflex::Tally;
 impl PacketThread {
     /// What the reflex did since the start, and how full its sets are.
     pub(super) fn reflex_figures(&mut self) -> Option<command::Reflex> {
-        self.enforcer.ruleset().set(SetId::Held4)?;
-        let tally = match self.tally() {
-            Ok(tally) => tally,
-            Err(error) => {
-                log::debug!("{}", error_chain(&error));
-                return None;
-            }
-        };
+        self.enforcer.ruleset.set(SetId::Held4)?;
+        let tally = self.tally().inspect_err(|error| log::debug!("{}", error_chain(error))).ok()?;
         Some(command::Reflex { tally: self.reflex_before.plus(tally), fullest: self.fullest() })
     }
 
     /// The counters of the rules that are there now.
     pub(super) fn tally(&mut self) -> Result<Tally, Error> {
-        self.enforcer.kernel().connection().rules().map(|rules| Tally::of(&rules))
+        self.enforcer.executor.kernel.connection().rules().map(|rules| Tally::of(&rules))
     }
 
     /// Elements and size of the fullest set, in parts of its size.
     fn fullest(&mut self) -> Option<(u32, u32)> {
-        let sets = self.enforcer.kernel().connection().sets().ok()?;
+        let sets = self.enforcer.executor.kernel.connection().sets().ok()?;
         let filled = sets
             .into_iter()
             .filter(|set| SetId::from_name(&set.name).is_some_and(SetId::is_reflex));
@@ -48,7 +42,7 @@ impl PacketThread {
         if installed.replaced_rules() {
             self.reflex_before = self.reflex_before.plus(before);
         }
-        if buckets_differ && let Err(error) = self.enforcer.forget_counts() {
+        if buckets_differ && let Err(error) = self.enforcer.executor.forget_counts() {
             log::warn!(
                 "cannot forget what was counted by the old configuration: {}",
                 error_chain(&error)

@@ -1,24 +1,17 @@
 //! Another configuration comes into force while packets go on.
 
+use super::PacketThread;
 use super::command::{Reload, Setup};
-use super::{PacketThread, intake};
 use crate::capture::nflog::{Listener, Settings};
 use crate::config::Config;
-use crate::enforce::{InForce, Observer};
-use crate::engine::{MonoTime, Policy};
+use crate::enforce::Observer;
+use crate::engine::MonoTime;
 use crate::errors::error_chain;
 use crate::journal::Notice;
 
 impl PacketThread {
     /// Puts another configuration in force, or changes nothing and says why.
     pub(super) fn reconfigure(&mut self, now: MonoTime, setup: Setup) -> Reload {
-        self.try_reconfigure(now, setup).map_or_else(
-            |findings| Reload::Refused { findings },
-            |warnings| Reload::Applied { warnings },
-        )
-    }
-
-    fn try_reconfigure(&mut self, now: MonoTime, setup: Setup) -> Result<Vec<String>, String> {
         let blocks = self.enforcer.engine.status().ordered;
         let total = setup.config.block.total;
         // More may be there already, by another program's doing: no reason to refuse other changes.
@@ -34,22 +27,17 @@ impl PacketThread {
                  (portsentryctl unblock {source})"
             ));
         }
-        let listener = if setup.config.capture.group == self.config.capture.group {
-            None
-        } else {
-            Some(
-                Listener::bind(Settings::of_group(setup.config.capture.group))
-                    .map_err(|error| error_chain(&error))?,
-            )
-        };
+        let group = setup.config.capture.group;
+        let listener = (group != self.config.capture.group)
+            .then(|| Listener::bind(Settings::of_group(group)))
+            .transpose()
+            .map_err(|error| error_chain(&error))?;
         let queue = self.prepare_queue(now, &setup.config).map_err(|error| error_chain(&error))?;
         // Both configurations' sockets are there while the rules change.
         let listeners = self.decoy.prepare(&setup.config).map_err(|error| error_chain(&error))?;
         let before = self.tally().unwrap_or_default();
-        let queued = self.enforcer.ruleset().queues_by();
-        let Setup { config, ruleset, never_block, ephemeral, services } = setup;
-        let in_force =
-            InForce { ruleset, policy: Policy::from_config(&config), never_block, services };
+        let queued = self.enforcer.ruleset.queues_by();
+        let Setup { config, in_force, ephemeral } = setup;
         let installed = match self.enforcer.reconfigure(now, in_force) {
             Ok(installed) => installed,
             Err(error) => {
@@ -73,7 +61,9 @@ impl PacketThread {
         self.reflex_changed(before, &installed, buckets(&config) != buckets(&self.config));
         self.change_queue(now, queue, &config);
         if let Some(listener) = listener {
-            self.change_group(now, listener);
+            self.drain(now, "group", Self::take_packets);
+            self.keep_statistics();
+            self.listener = listener;
         }
         // What waits at the old sockets is taken before they go.
         self.serve_decoys(now);
@@ -89,21 +79,5 @@ impl PacketThread {
             self.enforcer.observer.notify(Notice::Warning(warning.clone()));
         }
         Ok(warnings)
-    }
-
-    /// Goes over to another group; what was logged to the old one is still evaluated.
-    fn change_group(&mut self, now: MonoTime, listener: Listener) {
-        for _ in 0..intake::DRAINS_MAX {
-            match self.take_packets(now) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    log::warn!("the last packets of the old group: {}", error_chain(&error));
-                    break;
-                }
-            }
-        }
-        self.keep_statistics();
-        self.listener = listener;
     }
 }

@@ -306,10 +306,9 @@ impl FakeKernel {
         }
         result
     }
-}
 
-impl Kernel for FakeKernel {
-    fn read(&mut self, _ruleset: &Ruleset) -> Result<Found, Error> {
+    /// What an earlier run left.
+    fn read(&self) -> Result<Found, Error> {
         let mut state = self.0.borrow_mut();
         for id in SetId::ALL {
             let _ = state.set(id);
@@ -340,7 +339,9 @@ impl Kernel for FakeKernel {
             ..Found::default()
         })
     }
+}
 
+impl Kernel for FakeKernel {
     fn install(
         &mut self,
         ruleset: &Ruleset,
@@ -361,11 +362,6 @@ impl Kernel for FakeKernel {
             }
         }
         (Err(error), false)
-    }
-
-    fn remove_table(&mut self) -> Result<(), Error> {
-        self.0.borrow_mut().table = None;
-        Ok(())
     }
 
     fn add(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
@@ -398,30 +394,16 @@ impl Kernel for FakeKernel {
         Ok(was_there)
     }
 
-    fn delete(&mut self, set: SetId, element: &Element<'_>) -> Result<(), Error> {
-        self.transaction(set, |state| {
-            state.may_write(set)?;
-            state
-                .set(set)?
-                .items
-                .remove(&element.key)
-                .map(drop)
-                .ok_or_else(|| error("delete", set, ENOENT))
-        })
-    }
-
-    fn delete_many(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<usize, Error> {
-        let mut count = 0;
-        self.transaction(set, |state| {
+    fn delete(&mut self, set: SetId, elements: &[Element<'_>]) -> Result<(), Error> {
+        let result = self.transaction(set, |state| {
             state.may_write(set)?;
             let there = state.set(set)?;
-            count = elements
-                .iter()
-                .filter(|element| there.items.remove(&element.key).is_some())
-                .count();
+            for element in elements {
+                there.items.remove(&element.key);
+            }
             Ok(())
-        })?;
-        Ok(count)
+        });
+        result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
     }
 
     fn get(&mut self, set: SetId, keys: &[Key]) -> Result<Vec<Option<ElementInfo>>, Error> {
@@ -815,8 +797,8 @@ impl World {
 
     fn start(&mut self, stored: Option<Stored>) {
         let in_force = self.in_force();
-        let mut kernel = FakeKernel(Rc::clone(&self.state));
-        let found = kernel.read(&in_force.ruleset).unwrap();
+        let kernel = FakeKernel(Rc::clone(&self.state));
+        let found = kernel.read().unwrap();
         let engine = Engine::new(in_force.policy.clone(), [5, 6]);
         let drift = Drift::new(OwnTable::No);
         let started = Enforcer::start(

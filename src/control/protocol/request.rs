@@ -82,23 +82,18 @@ pub enum Request {
 }
 
 impl Request {
-    /// Whether it changes something, which only root may do.
+    /// Whether it changes something, which only root may do. All do that are not listed here.
     pub fn changes(&self) -> bool {
-        match self {
-            Self::Block { .. }
-            | Self::Unblock { .. }
-            | Self::UnblockAll {}
-            | Self::AllowAdd { .. }
-            | Self::AllowRemove { .. }
-            | Self::Reload {} => true,
+        !matches!(
+            self,
             Self::Status {}
-            | Self::List {}
-            | Self::Show { .. }
-            | Self::AllowList {}
-            | Self::Rules {}
-            | Self::History { .. }
-            | Self::Watch {} => false,
-        }
+                | Self::List {}
+                | Self::Show { .. }
+                | Self::AllowList {}
+                | Self::Rules {}
+                | Self::History { .. }
+                | Self::Watch {}
+        )
     }
 
     /// Parses a line.

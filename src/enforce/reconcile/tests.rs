@@ -153,7 +153,7 @@ fn what_both_have_has_the_kernels_time_and_the_stores_past() {
 #[test]
 fn a_reason_that_a_comment_cannot_hold_is_the_same_all_the_same() {
     let reason = Reason::Manual("say \"no\"".to_owned());
-    let block = Wanted { reason: reason.clone(), ..wanted("192.0.2.1", None) };
+    let block = Wanted { reason: leaked(reason.clone()), ..wanted("192.0.2.1", None) };
     let there = present(
         vec![element("192.0.2.1", None, Some("by hand: say ?no?"))],
         Default::default(),
@@ -408,7 +408,7 @@ fn an_element_that_no_rule_looks_up_ends_no_block() {
 #[test]
 fn a_network_that_leaves_something_out_and_has_the_length_of_an_account_goes_on_as_its_parts() {
     let block = || Wanted {
-        exempt: vec!["2001:db8::/65".parse().unwrap()],
+        exempt: leaked(["2001:db8::/65".parse().unwrap()]),
         ..wanted("2001:db8::/64", Some(900))
     };
     let found = in_parts(
@@ -428,7 +428,7 @@ fn a_network_that_leaves_something_out_and_has_the_length_of_an_account_goes_on_
             .all(|part| part.exempt.is_empty() && part.remaining == Some(Duration::from_secs(900)))
     );
     // Where accounts have another length, it stays what it is.
-    let kept = vec![Step::Keep(block().into_adopted(now()))];
+    let kept = vec![Step::Keep(learned(now(), &block()))];
     assert_eq!(in_parts(kept.clone(), Placement::new(56)), kept);
 }
 

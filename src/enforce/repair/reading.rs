@@ -6,9 +6,9 @@ use super::{INTERVALS_PER_WAKE, KEYS_PER_WAKE};
 use crate::enforce::drift::{Drift, Findings, Reading};
 use crate::enforce::element;
 use crate::enforce::enforcer::{Enforcer, Observer};
-use crate::enforce::kernel::{Author, Dump, Kernel, Wanted};
+use crate::enforce::kernel::{Author, Dump, Kernel};
 use crate::enforce::networks::{Family, Span};
-use crate::enforce::reconcile::{Origin, reconcile_networks};
+use crate::enforce::reconcile::Origin;
 use crate::engine::MonoTime;
 use crate::errors::error_chain;
 use crate::journal::Notice;
@@ -42,12 +42,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 self.executor.kernel.begin_dump(wanted);
             }
         }
-        match self.executor.kernel.take_dump() {
-            Some(Ok(dump)) => self.take_dump(dump),
-            Some(Err(error)) => {
-                let wanted = std::mem::take(&mut self.drift.reading);
+        if let Some(dump) = self.executor.kernel.take_dump() {
+            let wanted = std::mem::take(&mut self.drift.reading);
+            match dump {
+                Ok(dump) => self.take_dump(dump),
                 // A set that is gone is another notification, after which there is nothing to read.
-                if !error.is_not_found() {
+                Err(error) if error.is_not_found() => {}
+                Err(error) => {
                     log::warn!(
                         "what others put into the sets cannot be read: {}",
                         error_chain(&error)
@@ -55,7 +56,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     self.drift.read.join(wanted);
                 }
             }
-            None => {}
         }
         self.look_at_keys();
         self.look_at_intervals(now);
@@ -82,12 +82,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     pub(super) fn take_dump(&mut self, dump: Dump) {
         let Dump { hosts, networks, exemptions } = dump;
-        self.drift.reading = Wanted::default();
         self.drift.keys = hosts;
         if let Some(exemptions) = exemptions {
             for (set, elements) in exemptions {
-                self.exemptions
-                    .set_present(set, elements.iter().map(|info| info.key..=info.last()).collect());
+                self.exemptions.set_present(set, &elements);
             }
             self.exemptions.want(&self.ruleset, &self.never_block);
         }
@@ -132,11 +130,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let many = reading.intervals.len().min(INTERVALS_PER_WAKE);
         let piece: Vec<ElementInfo> = reading.intervals.drain(..many).collect();
         let (family, missing) = (reading.family, reading.missing);
-        let next = reading
-            .intervals
-            .front()
-            .and_then(|info| Span::of_keys(&(info.key..=info.last())))
-            .map(|span| span.first);
+        let next = reading.intervals.front().and_then(Span::of_element).map(|span| span.first);
         let within = Span {
             first: reading.from,
             last: next.map_or(family.all().last, |next| next.saturating_sub(1)),
@@ -145,25 +139,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             Some(next) => reading.from = next,
             None => drop(self.drift.intervals.pop_front()),
         }
-        let steps = reconcile_networks(
-            now,
-            missing,
-            self.executor.placement,
-            &self.executor.networks,
-            family,
-            within,
-            &piece,
-        );
-        let spans = piece.iter().filter_map(|info| {
-            Some((
-                Span::of_keys(&(info.key..=info.last()))?,
-                info.expires.map(|left| now.after(left)),
-            ))
-        });
-        self.executor.networks.set_present_within(family, within, spans);
-        let summary = self.apply(now, steps, true);
+        let summary = self.take_intervals(now, family, within, missing, &piece);
         self.drift.findings.add(summary);
-        self.sync(now, family, within);
     }
 
     /// Reports what elements came to, when all of them were looked at.
@@ -198,7 +175,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     pub(super) fn report_remedy(&mut self, now: MonoTime, mut remedy: String) {
-        if !self.drift.may_report(now) {
+        if !self.drift.lines.take(now) {
+            self.drift.unreported += 1;
             return;
         }
         let unreported = std::mem::take(&mut self.drift.unreported);

@@ -142,7 +142,7 @@ impl Handler for FakeHandler {
             .into(),
             Request::List {} if self.many > 0 => {
                 let many = self.many;
-                Answer::Blocks(Box::new((0..many).map(|n| BlockRow {
+                Answer::blocks((0..many).map(move |n| BlockRow {
                     address: Target::Address(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()),
                     ..row(
                         "10.0.0.1",
@@ -150,9 +150,9 @@ impl Handler for FakeHandler {
                         u64::from(n),
                         "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3",
                     )
-                })))
+                }))
             }
-            Request::List {} => Answer::blocks(self.blocked()),
+            Request::List {} => Answer::sorted(self.blocked()),
             Request::Show { address } => match self
                 .blocked()
                 .into_iter()
@@ -207,7 +207,7 @@ impl Handler for FakeHandler {
             )
             .into(),
             Request::History { .. } if self.work(cancelled) => no("cancelled").into(),
-            Request::History { .. } if self.empty => Answer::History(Box::new(std::iter::empty())),
+            Request::History { .. } if self.empty => Answer::history(std::iter::empty()),
             Request::History { .. } => {
                 let rows = (0..200).map(|n| HistoryRow {
                     at: stamp(1_795_188_400 + n),
@@ -222,7 +222,7 @@ impl Handler for FakeHandler {
                     port: u16::try_from(n).unwrap(),
                     protocol: if n == 2 { "MANUAL".into() } else { "TCP".into() },
                 });
-                Answer::History(Box::new(rows))
+                Answer::history(rows)
             }
             Request::Watch {} => panic!("the server does this itself"),
         }

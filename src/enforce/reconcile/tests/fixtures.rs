@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
-use crate::probe::Transport;
+use crate::probe::{Port, Transport};
+
+pub(super) type Wanted = BlockView<'static>;
 
 pub(super) const NOW: u64 = 10_000_000;
 
@@ -21,14 +23,19 @@ pub(super) fn source(name: &str) -> Source {
 
 /// A block that began 100 s ago and ends in `left` seconds.
 pub(super) fn wanted(name: &str, left: Option<u64>) -> Wanted {
-    Wanted::from(Block {
+    of_stored(leaked(Block {
         source: source(name),
         exempt: Vec::new(),
         since: MonoTime::from_millis(NOW - 100_000),
         expires: left.map(|left| MonoTime::from_millis(NOW + left * 1000)),
         port: Some(Port { transport: Transport::Tcp, number: 23 }),
         reason: Reason::Manual("stored".to_owned()),
-    })
+    }))
+}
+
+/// A value for the whole test.
+pub(super) fn leaked<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
 }
 
 pub(super) fn info(
@@ -83,14 +90,7 @@ pub(super) fn steps(
     must_not: &dyn Fn(Source) -> bool,
     total: usize,
 ) -> Vec<Step> {
-    reconcile(
-        now(),
-        origin,
-        placement(),
-        wanted,
-        present,
-        &Limits { total, must_not: &|source, _| must_not(source) },
-    )
+    reconcile(now(), origin, placement(), wanted, present, total, &|source, _| must_not(source))
 }
 
 /// Of a reboot: nothing was taken out by another program.
