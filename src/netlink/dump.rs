@@ -1,7 +1,7 @@
 //! Netlink dumps: one request, answered by messages until NLMSG_DONE (netlink(7), "multipart
 //! messages").
 //!
-//! The caller's closure gets every message; it must discard them when [`Dumper::run`] fails.
+//! The caller's closure gets every message; it must discard them when `run` fails.
 
 use std::fmt;
 use std::io;
