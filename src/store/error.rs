@@ -26,6 +26,8 @@ pub enum Fault {
     NotOurs(&'static str),
     /// Another process has the database open.
     InUse,
+    /// This daemon has closed it, and will open it again if it goes on.
+    Closed,
     /// A newer daemon has written the database, in this version.
     Newer(i32),
     /// The content of the database is invalid.
@@ -94,6 +96,7 @@ impl fmt::Display for Error {
             Fault::Sqlite(verb, _) | Fault::File(verb, _) => write!(f, "cannot {verb} {path}"),
             Fault::NotOurs(what) => write!(f, "cannot use {path}: it is {what}"),
             Fault::InUse => write!(f, "cannot use {path}: another process has it open"),
+            Fault::Closed => write!(f, "{path} is closed"),
             Fault::Newer(version) => write!(
                 f,
                 "cannot use {path}: its version is {version}, a newer portsentry has written it"

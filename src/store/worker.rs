@@ -168,7 +168,7 @@ impl Worker {
                         self.gather();
                         self.write();
                         // Closing merges the log into the database.
-                        self.database = Err(Fault::InUse.of(&self.directory));
+                        self.database = Err(Fault::Closed.of(&self.directory));
                         let _ = answer.try_send(());
                         return;
                     }
@@ -391,7 +391,7 @@ impl Worker {
             // It could not be read at the start.
             if self.engine.restore(Stored { content, is_same_boot }).is_none() {
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
-                self.database = Err(Fault::InUse.of(&self.directory));
+                self.database = Err(Fault::Closed.of(&self.directory));
                 return;
             }
             self.is_restored = true;
