@@ -425,6 +425,10 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             dreg: number(1)?,
         },
         "socket" if number(1)? == 0 => Expr::SocketTransparent { dreg: number(2)? },
+        "numgen" if number(3)? == 1 && number(4).unwrap_or(0) == 0 => {
+            Expr::Random { modulus: number(2)?, dreg: number(1)? }
+        }
+        "reject" if number(1)? == 1 => Expr::RejectTcp,
         // NFT_BITWISE_BOOL is 0; kernels before 5.6 know no other and do not say it.
         "bitwise" if number(6).unwrap_or(0) == 0 => {
             Expr::Bitwise { sreg: number(1)?, dreg: number(2)?, mask: value(4)?, xor: value(5)? }

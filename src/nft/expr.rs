@@ -57,6 +57,15 @@ pub enum Expr {
         /// Where to.
         dreg: Register,
     },
+    /// A random number (`NFT_NG_RANDOM`).
+    Random {
+        /// It is below this number.
+        modulus: u32,
+        /// Where to.
+        dreg: Register,
+    },
+    /// Answers with a TCP reset and drops the packet (`NFT_REJECT_TCP_RST`).
+    RejectTcp,
     /// `dreg = (sreg & mask) ^ xor`.
     Bitwise {
         /// From.

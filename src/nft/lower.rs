@@ -111,6 +111,10 @@ impl Lowering {
                     .push(Expr::Immediate { dreg: REG_2, data: to.port().to_be_bytes().to_vec() });
                 self.out.push(Expr::Tproxy { family, address: REG_1, port: REG_2 });
             }
+            Statement::RejectTcp => {
+                self.depend(Selector::TcpDport);
+                self.out.push(Expr::RejectTcp);
+            }
             Statement::Verdict(verdict) => self.out.push(Expr::Verdict(match verdict {
                 Verdict::Drop => VerdictCode::Drop,
                 Verdict::Accept => VerdictCode::Accept,
@@ -139,11 +143,15 @@ impl Lowering {
     /// Makes sure that the selector has a meaning.
     fn depend(&mut self, selector: Selector) {
         let (key, known, value) = match selector {
-            Selector::Ip4Saddr => (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4),
-            Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => {
+            Selector::Ip4Saddr | Selector::Ip4Daddr => {
+                (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4)
+            }
+            Selector::Ip6Saddr | Selector::Ip6Daddr | Selector::Ip6SaddrPrefix(_) => {
                 (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV6)
             }
-            Selector::TcpDport => (MetaKey::L4Proto, &mut self.l4proto, protocol::TCP),
+            Selector::TcpSport | Selector::TcpDport => {
+                (MetaKey::L4Proto, &mut self.l4proto, protocol::TCP)
+            }
             Selector::UdpDport | Selector::UdpSport => {
                 (MetaKey::L4Proto, &mut self.l4proto, protocol::UDP)
             }
@@ -170,13 +178,18 @@ impl Lowering {
             Selector::FibDaddrType => Expr::FibType { saddr: false, dreg },
             // RFC 791, 3.1 and RFC 8200, 3.
             Selector::Ip4Saddr => network(12, 4),
+            Selector::Ip4Daddr => network(16, 4),
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),
+            Selector::Ip6Daddr => network(24, 16),
             // TCP, UDP and SCTP alike have the destination port there.
             Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => {
                 transport(2, 2)
             }
-            // UDP: the source port comes first (RFC 768).
-            Selector::UdpSport => transport(0, 2),
+            // The source port comes first.
+            Selector::TcpSport | Selector::UdpSport => transport(0, 2),
+            // RFC 792; RFC 4443, 2.1.
+            Selector::IcmpType => transport(0, 1),
+            Selector::Random(modulus) => Expr::Random { modulus, dreg },
             // The first chunk follows the common header of 12 bytes (RFC 9260, 3).
             Selector::SctpChunk => transport(12, 1),
             Selector::SocketTransparent => Expr::SocketTransparent { dreg },
@@ -190,8 +203,9 @@ impl Lowering {
     /// of 4 bytes.
     fn concat(&mut self, set: SetSpec, key: &[Selector]) {
         let mut word = 0;
+        // Before the first field is loaded: a dependency is compared in the first register.
+        key.iter().for_each(|selector| self.depend(*selector));
         for (selector, kind) in key.iter().zip(set.key) {
-            self.depend(*selector);
             // nft names a register that starts a block of 16 bytes by the block.
             let dreg = if word % 4 == 0 { REG_1 + word / 4 } else { REG32_00 + word };
             self.load(*selector, dreg);
@@ -217,9 +231,11 @@ impl Lowering {
                 let [_, _, high, low] = number.to_be_bytes();
                 let data = match self.out.last() {
                     // The kernel's own numbers, in its own order.
-                    Some(Expr::Meta { key: MetaKey::Iif, .. } | Expr::FibType { .. }) => {
-                        number.to_ne_bytes().to_vec()
-                    }
+                    Some(
+                        Expr::Meta { key: MetaKey::Iif, .. }
+                        | Expr::FibType { .. }
+                        | Expr::Random { .. },
+                    ) => number.to_ne_bytes().to_vec(),
                     Some(Expr::Payload { len: 2, .. }) => vec![high, low],
                     // Not compared with numbers; as wide as they are, so that the kernel would
                     // refuse it loudly.

@@ -128,6 +128,8 @@ pub enum Hook {
     Prerouting = 0,
     /// `NF_INET_LOCAL_IN`.
     Input = 1,
+    /// `NF_INET_FORWARD`.
+    Forward = 2,
 }
 
 /// A rule.
@@ -224,6 +226,8 @@ pub enum Statement {
     /// Redirects the packet to the transparent socket that listens on this local address. The rule
     /// ends if there is none.
     Tproxy(SocketAddr),
+    /// Answers a TCP segment with a reset, as a closed port does, and drops it.
+    RejectTcp,
     /// Ends the rule.
     Verdict(Verdict),
 }
@@ -336,14 +340,20 @@ pub enum Selector {
     FibDaddrType,
     /// `ip saddr`.
     Ip4Saddr,
+    /// `ip daddr`.
+    Ip4Daddr,
     /// `ip6 saddr`.
     Ip6Saddr,
+    /// `ip6 daddr`.
+    Ip6Daddr,
     /// `ip6 saddr & MASK`: the number of leading bits; 128 is all.
     Ip6SaddrPrefix(u8),
     /// `meta nfproto`: IPv4 or IPv6.
     NfProto,
     /// `meta l4proto`.
     L4Proto,
+    /// `tcp sport`.
+    TcpSport,
     /// `tcp dport`.
     TcpDport,
     /// `udp dport`.
@@ -356,6 +366,10 @@ pub enum Selector {
     ThDport,
     /// `@th,96,8`: the type of the first SCTP chunk. nft's own `sctp chunk` needs Linux 5.14.
     SctpChunk,
+    /// `@th,0,8`: the type of an ICMP or ICMPv6 message. nft's own words need a rule for each.
+    IcmpType,
+    /// `numgen random mod N`: a random number below this one.
+    Random(u32),
     /// `socket transparent`: has a value, 0 or 1, only if a local socket takes the packet.
     SocketTransparent,
 }

@@ -107,6 +107,7 @@ fn write_chain(out: &mut String, chain: &Chain) -> fmt::Result {
         let hook = match base.hook {
             Hook::Prerouting => "prerouting",
             Hook::Input => "input",
+            Hook::Forward => "forward",
         };
         writeln!(out, "\t\ttype filter hook {hook} priority {}; policy accept;", base.priority)?;
     }
@@ -178,6 +179,7 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
         Statement::Tproxy(to) => {
             write!(out, "tproxy {} to {to}", if to.is_ipv4() { "ip" } else { "ip6" })
         }
+        Statement::RejectTcp => out.write_str("reject with tcp reset"),
         Statement::Verdict(Verdict::Drop) => out.write_str("drop"),
         Statement::Verdict(Verdict::Accept) => out.write_str("accept"),
         Statement::Verdict(Verdict::Return) => out.write_str("return"),
@@ -217,16 +219,21 @@ fn name(selector: Selector) -> String {
         Selector::FibSaddrType => "fib saddr type",
         Selector::FibDaddrType => "fib daddr type",
         Selector::Ip4Saddr => "ip saddr",
+        Selector::Ip4Daddr => "ip daddr",
+        Selector::Ip6Daddr => "ip6 daddr",
         Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(128..) => "ip6 saddr",
         Selector::Ip6SaddrPrefix(bits) => return format!("ip6 saddr & {}", prefix_mask(bits)),
         Selector::NfProto => "meta nfproto",
         Selector::L4Proto => "meta l4proto",
+        Selector::TcpSport => "tcp sport",
         Selector::TcpDport => "tcp dport",
         Selector::UdpDport => "udp dport",
         Selector::UdpSport => "udp sport",
         Selector::SctpDport => "sctp dport",
         Selector::ThDport => "th dport",
         Selector::SctpChunk => "@th,96,8",
+        Selector::IcmpType => "@th,0,8",
+        Selector::Random(modulus) => return format!("numgen random mod {modulus}"),
         Selector::SocketTransparent => "socket transparent",
     };
     name.to_owned()

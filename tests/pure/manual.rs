@@ -565,6 +565,7 @@ fn every_chain_is_in_the_page_with_its_hook_and_no_others() {
                 let hook = match base.hook {
                     Hook::Prerouting => "prerouting",
                     Hook::Input => "input",
+                    Hook::Forward => "forward",
                 };
                 assert!(
                     body.starts_with(&format!("Hook: {hook}, priority {}.", base.priority)),

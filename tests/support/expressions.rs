@@ -35,6 +35,8 @@ fn content(expr: &Expr) -> String {
         Expr::FibType { saddr, dreg } => {
             format!("fib {} type => reg {dreg}", if *saddr { "saddr" } else { "daddr" })
         }
+        Expr::Random { modulus, dreg } => format!("numgen reg {dreg} = random mod {modulus}"),
+        Expr::RejectTcp => "reject type 1 code 0".to_owned(),
         Expr::SocketTransparent { dreg } => format!("socket load transparent => reg {dreg}"),
         Expr::Bitwise { sreg, dreg, mask, xor } => {
             format!("bitwise reg {dreg} = ( reg {sreg} & {} ) ^ {}", words(mask), words(xor))

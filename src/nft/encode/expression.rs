@@ -17,6 +17,8 @@ pub(super) fn expression(out: &mut Writer, expr: &Expr) {
         Expr::CtState { .. } => "ct",
         Expr::FibType { .. } => "fib",
         Expr::SocketTransparent { .. } => "socket",
+        Expr::Random { .. } => "numgen",
+        Expr::RejectTcp => "reject",
         Expr::Bitwise { .. } => "bitwise",
         Expr::Cmp { .. } => "cmp",
         Expr::Lookup { .. } => "lookup",
@@ -57,6 +59,13 @@ pub(super) fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_be32(1, 0); // NFT_SOCKET_TRANSPARENT
             out.attr_be32(2, *dreg);
         }
+        Expr::Random { modulus, dreg } => {
+            out.attr_be32(1, *dreg);
+            out.attr_be32(2, *modulus);
+            out.attr_be32(3, 1); // NFT_NG_RANDOM
+            out.attr_be32(4, 0);
+        }
+        Expr::RejectTcp => out.attr_be32(1, 1), // NFT_REJECT_TCP_RST
         Expr::Bitwise { sreg, dreg, mask, xor } => {
             out.attr_be32(1, *sreg);
             out.attr_be32(2, *dreg);
