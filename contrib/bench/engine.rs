@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use portsentry::config::Config;
+use portsentry::config::{Config, UnprovenAction};
 use portsentry::engine::{
     Action, CAPACITY, Engine, MonoTime, NEWCOMER_BYTES, Outcome, Policy, suspect_bytes,
 };
@@ -143,6 +143,7 @@ fn row(name: &str, change: impl Fn(&mut Policy), make: impl Fn(u32) -> Probe) {
 
 fn engine(change: impl Fn(&mut Policy)) -> Engine {
     let mut policy = Policy::from_config(&Config::default());
+    policy.unproven.action = UnprovenAction::Block;
     change(&mut policy);
     Engine::new(policy, [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210])
 }

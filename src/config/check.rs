@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::diagnostic::Place;
-use super::pending::PENDING;
 use super::reader::Reader;
 use super::values::{Wrong, wrong};
 use super::{
@@ -21,19 +20,6 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     never_block(config, reader);
     respond(config, reader);
     paths(config, reader);
-}
-
-/// Warns of keys in the file that have no effect yet. Defaults are silent.
-pub(super) fn not_in_force(config: &Config, reader: &mut Reader<'_>) {
-    for pending in PENDING {
-        if reader.is_given(pending.path) && (pending.needed)(config) {
-            reader.warning(
-                &[pending.path],
-                format!("`{}` is not in force yet", pending.path),
-                format!("until then {}", pending.until_then),
-            );
-        }
-    }
 }
 
 /// NFQUEUE needs two queues; the second has the next number.

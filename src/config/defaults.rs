@@ -51,7 +51,7 @@ impl Default for Config {
                 },
                 ipv6_prefix: 64,
                 unproven: Unproven {
-                    action: UnprovenAction::Block,
+                    action: UnprovenAction::Slow,
                     timeout: Duration::from_secs(60),
                     per_minute: 600,
                 },

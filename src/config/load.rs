@@ -152,7 +152,6 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
     let mut reader = Reader::new(findings);
     let config = reader.read(&root);
     check::check(&config, &mut reader);
-    check::not_in_force(&config, &mut reader);
     // A damaged key has the default path as its value, which was not intended.
     let ignore_file = config.ignore_file.as_deref().filter(|_| reader.is_sound(&["ignore_file"]));
     let found = ignore_file.map(|path| (path, read_ignored(path)));

@@ -20,10 +20,7 @@ mod field;
 mod keys;
 mod keyword;
 mod load;
-#[cfg(test)]
-mod manual;
 mod nearest;
-mod pending;
 mod phrases;
 mod ports;
 mod print;

@@ -90,12 +90,21 @@ impl Config {
         self.mode == Mode::Enforce && self.closed_ports == ClosedPorts::Drop
     }
 
-    /// Whether the rules count probes of this transport and hold sources: only if the daemon would
-    /// block an unverified source at once.
+    /// Whether unproven sources that pass the trigger are slowed.
+    pub fn slows(&self) -> bool {
+        self.block.unproven.action == UnprovenAction::Slow
+            && (self.may_block(&self.tcp) || self.may_block(&self.udp))
+    }
+
+    /// Whether the rules count probes of this transport and slow or hold sources: only if the daemon
+    /// would slow or block an unproven source at once.
     pub fn has_reflex(&self, protocol: &Protocol) -> bool {
-        let unproven = &self.block.unproven;
-        let blocks_unproven = unproven.action == UnprovenAction::Block && unproven.per_minute > 0;
-        self.capture.reflex && self.may_block(protocol) && blocks_unproven
+        let acts = match self.block.unproven.action {
+            UnprovenAction::Block => self.block.unproven.per_minute > 0,
+            UnprovenAction::Slow => true,
+            UnprovenAction::Report => false,
+        };
+        self.capture.reflex && self.may_block(protocol) && acts
     }
 }
 

@@ -24,6 +24,6 @@ pub use handler::{Answer, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
     AllowRow, BlockRow, Decoys, HistoryRow, Intake, Kind, Queues, Reflex, Refusal, Repairs, Reply,
-    Request, Responses, Shown, Stamp, Status, Store, Target, Watching,
+    Request, Responses, Shown, Stamp, State, Status, Store, Target, Watching,
 };
 pub use server::{Feed, Server};

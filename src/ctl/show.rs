@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::table::{Align, Table};
 use crate::control::protocol::{
-    AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, Status,
+    AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, State, Status,
 };
 use crate::journal::format::{duration, printable};
 
@@ -86,6 +86,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         pair(name, format!("{} {}, {ports}: {ranges}", watching.transport, watching.mode))?;
     }
     pair("blocked", status.blocked.to_string())?;
+    pair("slowed", status.slowed.to_string())?;
     pair("never block", format!("{} addresses and networks", status.allowed))?;
     pair("sources", status.sources.to_string())?;
     pair("probes", status.probes.to_string())?;
@@ -165,9 +166,10 @@ fn shortened(ranges: &str) -> String {
 }
 
 /// The table of blocks.
-pub(super) fn blocks() -> Table<7> {
+pub(super) fn blocks() -> Table<8> {
     let columns = [
         ("ADDRESS", Align::Left),
+        ("STATE", Align::Left),
         ("SCAN", Align::Left),
         ("PROVEN", Align::Left),
         ("ENDS IN", Align::Right),
@@ -175,13 +177,14 @@ pub(super) fn blocks() -> Table<7> {
         ("SINCE", Align::Left),
         ("REASON", Align::Left),
     ];
-    Table::new(columns, "Nothing is blocked.")
+    Table::new(columns, "Nothing is blocked or slowed.")
 }
 
 /// A row of the table of blocks.
-pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 7] {
+pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 8] {
     [
         address(&row),
+        state(row.state).to_owned(),
         row.scan.unwrap_or_else(|| "-".to_owned()),
         if row.proven { "yes" } else { "no" }.to_owned(),
         ends_in(row.expires_in),
@@ -189,6 +192,13 @@ pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 7] {
         zone.stamp(row.since),
         row.reason,
     ]
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Blocked => "blocked",
+        State::Slowed => "slowed",
+    }
 }
 
 fn ends_in(seconds: Option<u64>) -> String {
@@ -209,9 +219,9 @@ fn address(row: &BlockRow) -> String {
 pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Result<()> {
     match &shown.block {
         Some(block) => {
-            writeln!(out, "{} is blocked.", shown.address)?;
+            writeln!(out, "{} is {}.", shown.address, state(block.state))?;
             if block.address != shown.address {
-                pair(out, "blocked as", &address(block))?;
+                pair(out, &format!("{} as", state(block.state)), &address(block))?;
             }
             pair(out, "reason", &block.reason)?;
             pair(out, "since", &zone.stamp(block.since))?;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::rows::{kernel, network_row, reasons, row};
+use super::rows::{kernel, network_row, reasons, row, slowed_rows};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::enforce::view::Intervals;
 use crate::enforce::{HOSTS, Placement};
@@ -92,7 +92,8 @@ impl Listing {
         let packets = packets.clone();
         let mut listing =
             Self { packets, connection, placement, networks, left: known.into_iter() };
-        Ok(std::iter::from_fn(move || listing.next_page()).flatten())
+        let slowed = slowed_rows(&listing.packets)?;
+        Ok(std::iter::from_fn(move || listing.next_page()).flatten().chain(slowed))
     }
 
     fn next_page(&mut self) -> Option<Vec<BlockRow>> {

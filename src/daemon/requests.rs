@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::listing::{Listing, each_block, network_rows};
 use super::protected::ProtectionReason;
-use super::rows::{MEND, kernel, reasons, row, time_of_day};
+use super::rows::{MEND, kernel, reasons, row, slowed_row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
@@ -18,14 +18,14 @@ use crate::control::{
     AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request,
     Shown, Stamp, Status, Target,
 };
-use crate::enforce::{BlockError, Place, Placement, view};
+use crate::enforce::{BlockError, Place, Placement, UnblockedAll, view};
 use crate::engine::{Source, Unblocked};
 use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::text::Form;
 use crate::nft::{Connection, ElementInfo, LIGHT_DUMP};
-use crate::packet::command::Command;
+use crate::packet::command::{Command, Known};
 use crate::probe::ScanKind;
 use crate::ruleset::SCHEMA;
 use crate::sys::mailbox::Link;
@@ -168,6 +168,7 @@ impl RequestHandler {
             row(*source, info, since.get(source).copied(), reasons.get(source))
         };
         rows.extend(blocked.iter().map(shown));
+        rows.extend(slowed_rows(&self.packets)?);
         Ok(Answer::sorted(rows))
     }
 
@@ -176,7 +177,7 @@ impl RequestHandler {
             let remedy = "\"portsentryctl list\" shows networks";
             return Err(Refusal::new(Kind::BadRequest, "show takes one address", remedy));
         };
-        let (account, blocks_before) =
+        let Known { account, blocks_before, slowed } =
             self.packets.ask(|answer| Command::Account(address, answer))?;
         let allowed = {
             let view = self.view.lock();
@@ -185,6 +186,8 @@ impl RequestHandler {
         // The rules accept a never-blocked address before they look for a block around it.
         let (block, exempt_from) =
             if allowed.is_some() { (None, None) } else { self.block_over(target)? };
+        let slowed = slowed.filter(|_| allowed.is_none());
+        let block = block.or_else(|| slowed.as_ref().map(slowed_row));
         let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
         if !is_known && block.is_none() && exempt_from.is_none() {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
@@ -294,12 +297,19 @@ impl RequestHandler {
         // Exactly what was named: of a single IPv6 address the engine knows the account.
         let answer =
             self.packets.ask(|answer| Command::Unblock(target.network().into(), answer))?;
-        let Unblocked { lifted, exempted, target: exempt } =
+        let Unblocked { lifted, released, exempted, target: exempt } =
             answer.map_err(|error| failed(format!("{target} could not be unblocked: {error}")))?;
         let lifts = match lifted.as_slice() {
             [] => None,
             [source] => Some(format!("{source} is unblocked")),
             several => Some(format!("{} blocks in {target} are lifted", several.len())),
+        };
+        let releases = match released.as_slice() {
+            [] => None,
+            [source] => Some(format!("{source} is not slowed any more")),
+            several => {
+                Some(format!("{} sources in {target} are not slowed any more", several.len()))
+            }
         };
         let around: Vec<String> = exempted.iter().map(ToString::to_string).collect();
         let exempt = exempt.map_or_else(|| target.to_string(), |exempt| exempt.to_string());
@@ -309,7 +319,7 @@ impl RequestHandler {
                 around.join(" and ")
             )
         });
-        let done: Vec<String> = lifts.into_iter().chain(exempts).collect();
+        let done: Vec<String> = lifts.into_iter().chain(releases).chain(exempts).collect();
         if done.is_empty() {
             return Err(Refusal::new(Kind::No, format!("{target} is not blocked"), ""));
         }
@@ -318,13 +328,23 @@ impl RequestHandler {
 
     fn unblock_all(&mut self) -> Result<String, Refusal> {
         let answer = self.packets.ask(Command::UnblockAll)?;
-        match answer
-            .map_err(|error| failed(format!("not everything could be unblocked: {error}")))?
-        {
-            0 => Err(Refusal::new(Kind::No, "nothing is blocked", "")),
-            1 => Ok(format!("1 block is lifted{}", self.kept())),
-            count => Ok(format!("{count} blocks are lifted{}", self.kept())),
+        let UnblockedAll { lifted, released } = answer
+            .map_err(|error| failed(format!("not everything could be unblocked: {error}")))?;
+        let lifts = match lifted {
+            0 => None,
+            1 => Some("1 block is lifted".to_owned()),
+            count => Some(format!("{count} blocks are lifted")),
+        };
+        let releases = match released {
+            0 => None,
+            1 => Some("1 source is not slowed any more".to_owned()),
+            count => Some(format!("{count} sources are not slowed any more")),
+        };
+        let done: Vec<String> = lifts.into_iter().chain(releases).collect();
+        if done.is_empty() {
+            return Err(Refusal::new(Kind::No, "nothing is blocked", ""));
         }
+        Ok(format!("{}{}", done.join("; "), self.kept()))
     }
 
     /// Waits until what was done is on the disk, so that what is said holds after a power loss;

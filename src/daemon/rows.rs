@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::control::{BlockRow, Kind, Refusal, Stamp};
-use crate::engine::{MonoTime, Reason, Source};
+use crate::control::{BlockRow, Kind, Refusal, Stamp, State};
+use crate::engine::{MonoTime, Reason, SlowedView, Source};
 use crate::errors::error_chain;
 use crate::nft::ElementInfo;
 use crate::packet::command::Command;
@@ -65,6 +65,7 @@ pub(super) fn row(
     });
     BlockRow {
         address: source.into(),
+        state: State::Blocked,
         scan: reason.scan().map(|scan| scan.to_string()),
         proven: reason.proven(),
         reason: reason.to_string(),
@@ -75,10 +76,37 @@ pub(super) fn row(
     }
 }
 
+/// The line of a slowed source. Its packets are not counted for it alone.
+pub(super) fn slowed_row((view, reason): &(SlowedView, Reason)) -> BlockRow {
+    BlockRow {
+        address: view.source.into(),
+        state: State::Slowed,
+        scan: reason.scan().map(|scan| scan.to_string()),
+        proven: false,
+        reason: reason.to_string(),
+        since: Some(time_of_day(view.since)),
+        expires_in: Some(view.until.since(clock::now()).as_secs()),
+        packets: None,
+        exempt: Vec::new(),
+    }
+}
+
+/// The slowed sources.
+pub(super) fn slowed_rows(packets: &Link<Command>) -> Result<Vec<BlockRow>, Refusal> {
+    let (mut rows, mut after) = (Vec::new(), None);
+    loop {
+        let page = packets.ask(|answer| Command::Slowed(after, answer))?;
+        rows.extend(page.iter().map(slowed_row));
+        let Some((last, _)) = page.last() else { return Ok(rows) };
+        after = Some(last.source);
+    }
+}
+
 /// The line of a blocked network; `packets`: what the kernel counted for it alone.
 pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
     BlockRow {
         address: block.source.into(),
+        state: State::Blocked,
         scan: block.reason.scan().map(|scan| scan.to_string()),
         proven: block.reason.proven(),
         reason: block.reason.to_string(),

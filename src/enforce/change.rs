@@ -78,15 +78,7 @@ impl Change {
                 self.structure = true
             }
             // What the rules remember, which others may forget.
-            SetId::Services => {}
-            SetId::Seen4
-            | SetId::Seen6
-            | SetId::Score4
-            | SetId::Score6
-            | SetId::Suspect4
-            | SetId::Suspect6
-            | SetId::Held4
-            | SetId::Held6 => {}
+            _ => {}
         }
     }
 

@@ -37,6 +37,15 @@ pub trait Observer {
     fn notify(&mut self, notice: Notice);
 }
 
+/// What [`Enforcer::unblock_all`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnblockedAll {
+    /// Blocks that were lifted.
+    pub lifted: usize,
+    /// Sources that are not slowed any more.
+    pub released: usize,
+}
+
 /// What the rules have done with the source of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
@@ -46,6 +55,11 @@ pub enum Hold {
     New,
     /// They held it before.
     Repeat,
+    /// They slow it, and it probed this port before.
+    Retransmission {
+        /// They answer the port as a closed one.
+        answered: bool,
+    },
 }
 
 /// What a run of steps came to.
@@ -94,6 +108,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             Hold::None => self.engine.on_probe(now, probe, &mut self.actions),
             Hold::New => self.engine.on_held(now, probe, &mut self.actions),
             Hold::Repeat => self.engine.on_repeat(now, probe, &mut self.actions),
+            Hold::Retransmission { answered } => {
+                self.engine.on_retransmission(now, probe, answered, &mut self.actions)
+            }
         };
         self.perform(now);
         trigger
@@ -385,11 +402,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.refusal.take().map_or(Ok(done), |(_, error)| Err(error))
     }
 
-    /// Lifts every block, and empties the sets of what else is in them. How many there were.
+    /// Lifts every block, releases every slowed source, and empties the sets of what else is in them.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn unblock_all(&mut self, now: MonoTime) -> Result<usize, String> {
+    pub fn unblock_all(&mut self, now: MonoTime) -> Result<UnblockedAll, String> {
         self.settle(now);
         self.refusal = None;
         let known: Vec<Source> = self.engine.blocks().map(|block| block.source).collect();
@@ -401,6 +418,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if let Some((_, error)) = self.refusal.take() {
             return Err(error);
         }
+        let released = self.engine.release_all(now);
         self.executor.forget_all().map_err(|error| error_chain(&error))?;
         // What others added and no notification has told of yet.
         let mut others = 0;
@@ -415,7 +433,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 .into_iter()
                 .for_each(|family| self.executor.networks.set_present(family, []));
         }
-        Ok(known.len() + others)
+        Ok(UnblockedAll { lifted: known.len() + others, released })
     }
 
     /// Another never-block list: the engine's at once, the kernel's in pieces.

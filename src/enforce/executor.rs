@@ -152,9 +152,22 @@ impl<K: Kernel> Executor<K> {
                 self.change(context, *source, |networks| networks.set(*source, expires, exempt))?;
             }
             // Not of a block, or carried out in runs.
+            Action::Slow { source, timeout } => self.slow(*source, *timeout),
             Action::Count { .. } | Action::Release { .. } | Action::Report(_) => {}
         }
         Ok(())
+    }
+
+    /// Slows a source that the rules do not slow by themselves.
+    fn slow(&mut self, source: Source, timeout: Duration) {
+        let Place::Host(set, key) = self.placement.place(source) else { return };
+        let set = if set == SetId::Blocked4 { SetId::Held4 } else { SetId::Held6 };
+        match self.kernel.add(set, &Element::new(key).timeout(Some(timeout))) {
+            Err(error) if !error.is_exists() => {
+                log::warn!("cannot slow {source}: {}", error_chain(&error));
+            }
+            _ => {}
+        }
     }
 
     /// The packets that a host's element has dropped; `None` if there is no element.
@@ -364,7 +377,9 @@ pub(super) fn outcome(action: &Action, result: Result<(), String>) -> Option<Out
         Action::Block { source, .. } => Some(Outcome::Blocked { source, result }),
         Action::Unblock { source } => Some(Outcome::Unblocked { source, result }),
         Action::Exempt { source, .. } => Some(Outcome::Exempted { source, result }),
-        Action::Count { .. } | Action::Release { .. } | Action::Report(_) => None,
+        Action::Count { .. } | Action::Slow { .. } | Action::Release { .. } | Action::Report(_) => {
+            None
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::element::bare;
 use super::kernel::EXEMPTIONS;
-use crate::engine::{AllowList, widened};
+use crate::engine::{AllowList, nat64, widened};
 use crate::nft::element::merge;
 use crate::nft::{ElementInfo, Key, Ruleset};
 use crate::ruleset::{SetId, held_prefix};
@@ -91,6 +91,8 @@ pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<
     if matches!(set, SetId::Spared4 | SetId::Spared6) {
         let prefix = held_prefix(ruleset)?;
         networks.extend(AllowList::always().networks());
+        // Rules that hold by a prefix would hold all of IPv4.
+        networks.extend(nat64());
         networks.iter_mut().for_each(|network| *network = widened(*network, prefix));
     }
     networks.retain(|network| network.addr().is_ipv4() == is_v4);

@@ -38,7 +38,7 @@ pub mod view;
 pub use change::Change;
 pub use drift::{Drift, Repairs};
 pub use element::{HOSTS, Place, Placement};
-pub use enforcer::{BlockError, Enforcer, Hold, Observer};
+pub use enforcer::{BlockError, Enforcer, Hold, Observer, UnblockedAll};
 pub use kernel::{Author, Dump, Kernel, News, Nftables, Wanted};
 pub(crate) use start::former_group;
 pub use start::{Earlier, InForce};

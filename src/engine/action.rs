@@ -40,6 +40,14 @@ pub enum Action {
         /// The blocked source.
         source: Source,
     },
+    /// Slow a source that the rules did not slow by themselves. Has no outcome: if the kernel
+    /// refuses, the source's next probe orders it again.
+    Slow {
+        /// The source.
+        source: Source,
+        /// For how long after its last probe.
+        timeout: Duration,
+    },
     /// Release a source that the rules hold and that is not blocked. Has no outcome: if the kernel
     /// refuses, the hold expires.
     Release {

@@ -16,6 +16,7 @@ use super::flood::FloodDetector;
 use super::ledger::{Account, Ledger};
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
+use super::slowed::Slowed;
 use super::status::{Evidence, Status};
 use super::{AllowList, MonoTime, Reason, Source};
 use crate::rate::TokenBucket;
@@ -45,6 +46,7 @@ pub struct Engine {
     ledger: Ledger,
     blocks: Blocks,
     offenders: Offenders,
+    slowed: Slowed,
     /// Limits new blocks of unproven sources.
     unproven: TokenBucket,
     report_tokens: TokenBucket,
@@ -68,6 +70,7 @@ impl Engine {
             ledger: Ledger::new(shape, seed[0]),
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
+            slowed: Slowed::default(),
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
             report_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
             over_budget: FloodDetector::default(),
@@ -95,6 +98,9 @@ impl Engine {
         self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
         self.unproven =
             self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
+        if !self.policy.slows() {
+            self.slowed = Slowed::default();
+        }
         if old.allow != self.policy.allow {
             self.lift_never_block();
         }

@@ -23,8 +23,10 @@ pub enum NotBlocked {
     UdpCommand,
     /// `block.unproven.action: report`.
     UnprovenReport,
-    /// `block.unproven.action: slow`.
-    UnprovenSlow,
+    /// `block.unproven.action: slow`: the source is slowed.
+    Slowed,
+    /// `block.unproven.action: slow`, but the rules cannot slow one host behind a NAT64 translator.
+    Nat64,
     /// `block.unproven.per_minute` is used up.
     PerMinute,
     /// `block.total` is reached.
@@ -35,7 +37,7 @@ pub enum NotBlocked {
 
 impl NotBlocked {
     /// All reasons, in the order of the enum.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NeverBlock,
         Self::Observe,
         Self::TcpLog,
@@ -43,7 +45,8 @@ impl NotBlocked {
         Self::UdpLog,
         Self::UdpCommand,
         Self::UnprovenReport,
-        Self::UnprovenSlow,
+        Self::Slowed,
+        Self::Nat64,
         Self::PerMinute,
         Self::Total,
         Self::Ambiguous,
@@ -59,7 +62,8 @@ impl NotBlocked {
             Self::UdpLog => "udp.action is log",
             Self::UdpCommand => "udp.action is command",
             Self::UnprovenReport => "block.unproven.action is report",
-            Self::UnprovenSlow => "block.unproven.action is slow",
+            Self::Slowed => "slowed until its address is proven",
+            Self::Nat64 => "behind NAT64, and not proven",
             Self::PerMinute => "block.unproven.per_minute is used up",
             Self::Total => "block.total is reached",
             Self::Ambiguous => "closed connections cause such packets too",
@@ -95,6 +99,8 @@ pub(super) enum Decision {
     Wait,
     /// Report the scan; do not block.
     Report(NotBlocked),
+    /// Slow the source until its address is proven.
+    Slow,
     /// Block, unless a limit prevents it.
     Block {
         /// The source has shown that it receives our packets.
@@ -136,7 +142,7 @@ pub(super) fn decide(
     }
     match policy.unproven.action {
         UnprovenAction::Block => Decision::Block { proven: false },
-        UnprovenAction::Slow => Decision::Report(NotBlocked::UnprovenSlow),
+        UnprovenAction::Slow => Decision::Slow,
         UnprovenAction::Report => Decision::Report(NotBlocked::UnprovenReport),
     }
 }
@@ -146,9 +152,26 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
+    fn blocking() -> Policy {
+        let mut policy = Policy::from_config(&Config::default());
+        policy.unproven.action = UnprovenAction::Block;
+        policy
+    }
+
+    #[test]
+    fn unproven_source_is_slowed_by_default_and_a_proven_one_blocked() {
+        let policy = Policy::from_config(&Config::default());
+        let tally = Tally { plain: 3, ..Tally::default() };
+        assert_eq!(decide(&policy, tally, ScanKind::Syn, Transport::Tcp), Decision::Slow);
+        assert_eq!(
+            decide(&policy, Tally { connect: 3, ..tally }, ScanKind::Connect, Transport::Tcp),
+            Decision::Block { proven: true }
+        );
+    }
+
     #[test]
     fn the_first_port_beyond_the_trigger_decides() {
-        let policy = Policy::from_config(&Config::default());
+        let policy = blocking();
         let syns = |plain| Tally { plain, ..Tally::default() };
         assert_eq!(decide(&policy, syns(2), ScanKind::Syn, Transport::Tcp), Decision::Wait);
         assert_eq!(
@@ -168,7 +191,7 @@ mod tests {
 
     #[test]
     fn single_fin_at_trigger_0_is_reported_only() {
-        let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
+        let policy = Policy { scan_trigger: 0, ..blocking() };
         let late = |ambiguous| Tally { ambiguous, ..Tally::default() };
         assert_eq!(
             decide(&policy, late(1), ScanKind::Fin, Transport::Tcp),
@@ -185,7 +208,7 @@ mod tests {
 
     #[test]
     fn logged_datagrams_count_toward_a_report() {
-        let policy = Policy::from_config(&Config::default());
+        let policy = blocking();
         let mixed = Tally { plain: 2, logged: 1, ..Tally::default() };
         assert_eq!(
             decide(&policy, mixed, ScanKind::Udp, Transport::Udp),

@@ -24,6 +24,7 @@ mod policy;
 mod reason;
 mod refusal;
 mod slab;
+mod slowed;
 mod source;
 mod status;
 
@@ -40,5 +41,6 @@ pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
 pub use reason::Reason;
 pub use refusal::Refusal;
-pub use source::{Source, widened};
+pub use slowed::{SLOWED_BYTES, SLOWED_MAX, SlowedView};
+pub use source::{Source, nat64, widened};
 pub use status::{AccountView, Evidence, Status, TouchView};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::account::Counted;
 use super::ledger::{CAPACITY, Shape, TRIGGER_MAX};
 use super::{AllowList, NotBlocked, Source};
-use crate::config::{Config, Escalate, Mode, ProtocolAction, Unproven};
+use crate::config::{Config, Escalate, Mode, ProtocolAction, Unproven, UnprovenAction};
 use crate::probe::Transport;
 
 /// The engine's part of the configuration. Fields are named like the keys.
@@ -65,9 +65,15 @@ impl Policy {
         Source::of(address, self.ipv6_prefix)
     }
 
-    /// Whether a source is an account: an IPv4 address, or an IPv6 prefix of the configured length.
+    /// Whether a source is an account: an IPv4 or NAT64 address, or an IPv6 prefix of the configured
+    /// length.
     pub fn is_account(&self, source: Source) -> bool {
-        source.prefix_len() == if source.addr().is_ipv4() { 32 } else { self.ipv6_prefix.min(128) }
+        self.account(source.addr()) == source
+    }
+
+    /// Whether unproven sources are slowed.
+    pub(super) fn slows(&self) -> bool {
+        self.mode == Mode::Enforce && self.unproven.action == UnprovenAction::Slow
     }
 
     /// The effective trigger.

@@ -13,14 +13,27 @@ pub struct Source {
     prefix_len: u8,
 }
 
+/// The prefixes of NAT64 translators (RFC 6052, 2.1 and RFC 8215): an address in them stands for an
+/// IPv4 host, and a /64 of them for all of IPv4.
+pub fn nat64() -> [IpNet; 2] {
+    [
+        Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96).into(),
+        Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48).into(),
+    ]
+}
+
+fn is_nat64(address: IpAddr) -> bool {
+    nat64().iter().any(|prefix| prefix.contains(&address))
+}
+
 impl Source {
-    /// The account that `address` belongs to: the address for IPv4 and IPv4-mapped addresses, the
-    /// prefix of `ipv6_prefix` bits (at most 128) for IPv6.
+    /// The account that `address` belongs to: the address for IPv4, IPv4-mapped and NAT64 addresses,
+    /// the prefix of `ipv6_prefix` bits (at most 128) for other IPv6 addresses.
     pub fn of(address: IpAddr, ipv6_prefix: u8) -> Self {
         match address.to_canonical() {
             addr @ IpAddr::V4(_) => Self { addr, prefix_len: 32 },
             IpAddr::V6(address) => {
-                let prefix_len = ipv6_prefix.min(128);
+                let prefix_len = if is_nat64(address.into()) { 128 } else { ipv6_prefix.min(128) };
                 Self {
                     addr: IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask(prefix_len))),
                     prefix_len,
@@ -48,6 +61,11 @@ impl Source {
     pub fn network(self) -> IpNet {
         // The constructors allow no prefix longer than the family's.
         IpNet::new(self.addr, self.prefix_len).unwrap_or_else(|_| IpNet::from(self.addr))
+    }
+
+    /// Whether it is a host behind a NAT64 translator.
+    pub fn is_nat64(self) -> bool {
+        self.is_single() && is_nat64(self.addr)
     }
 
     /// Whether it is a single address (`/32` or `/128`).
@@ -88,10 +106,12 @@ pub fn mask(bits: u8) -> u128 {
     }
 }
 
-/// The IPv6 prefix of `bits` bits around `network`; IPv4 and wider networks are returned unchanged.
+/// The IPv6 prefix of `bits` bits around `network`; IPv4, NAT64 and wider networks are returned
+/// unchanged.
 pub fn widened(network: IpNet, bits: u8) -> IpNet {
     match network {
         IpNet::V4(_) => network,
+        IpNet::V6(v6) if is_nat64(v6.addr().into()) => network,
         IpNet::V6(v6) => Ipv6Net::new(v6.addr(), v6.prefix_len().min(bits))
             .map_or(network, |wide| IpNet::V6(wide.trunc())),
     }
@@ -109,6 +129,20 @@ mod tests {
         assert_eq!(shown("2001:db8::1", 64), "2001:db8::/64");
         assert_eq!(shown("2001:db8::1", 128), "2001:db8::1");
         assert_eq!(Source::from("10.1.2.3/8".parse::<IpNet>().unwrap()).to_string(), "10.0.0.0/8");
+    }
+
+    #[test]
+    fn a_host_behind_nat64_is_a_source_of_its_own() {
+        for (address, prefix_len) in [
+            ("64:ff9b::203.0.113.9", 128),
+            ("64:ff9b:1:fffe::203.0.113.9", 128),
+            ("64:ff9b:0:0:1::", 64),
+            ("64:ff9b:2::1", 64),
+        ] {
+            let source = Source::of(address.parse().unwrap(), 64);
+            assert_eq!(source.prefix_len(), prefix_len, "{address}");
+            assert_eq!(source.is_nat64(), prefix_len == 128, "{address}");
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Status {
     pub unblocked: u64,
     /// Accounts that were evicted before their window ended.
     pub evicted: u64,
+    /// Sources that are slowed now.
+    pub slowed: usize,
     /// Probes for which the rules held their source.
     pub held: u64,
     /// Holds that were released because the source was not blocked.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::control::Queues;
-use crate::enforce::{BlockError, InForce, Repairs};
-use crate::engine::{self, AllowList, MonoTime, Offender, Reason, Source, Unblocked};
+use crate::enforce::{BlockError, InForce, Repairs, UnblockedAll};
+use crate::engine::{self, AllowList, MonoTime, Offender, Reason, SlowedView, Source, Unblocked};
 use crate::helper::client::BlockInForce;
 use crate::ruleset::reflex::Tally;
 use crate::store::{Block, EngineReader, Stored};
@@ -33,7 +33,7 @@ pub enum Command {
     /// Current figures.
     Status(Answer<Figures>),
     /// What is known of an address.
-    Account(IpAddr, Answer<(Option<engine::AccountView>, u32)>),
+    Account(IpAddr, Answer<Known>),
     /// Block by order of the administrator.
     Block {
         /// What.
@@ -49,7 +49,7 @@ pub enum Command {
     /// address belongs to.
     Unblock(Source, Answer<Result<Unblocked, String>>),
     /// Unblock everything.
-    UnblockAll(Answer<Result<usize, String>>),
+    UnblockAll(Answer<Result<UnblockedAll, String>>),
     /// A new list of what is never blocked.
     Protect(AllowList, Answer<Result<(), String>>),
     /// A new configuration.
@@ -63,6 +63,8 @@ pub enum Command {
     /// The blocks in force in so many places from one on, and where to go on; `None`: these were
     /// the last.
     Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
+    /// The slowed sources after this one, and why they are slowed; a page of them.
+    Slowed(Option<Source>, Answer<Vec<(SlowedView, Reason)>>),
     /// All proven sources that were blocked.
     Offenders(Answer<Vec<Offender>>),
     /// What is known of sources that were touched since then, of so many at most.
@@ -73,6 +75,17 @@ pub enum Command {
     Ping(Answer<()>),
     /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
     Stop(bool, Answer<u64>),
+}
+
+/// What is known of an address.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The account that it belongs to.
+    pub account: Option<engine::AccountView>,
+    /// How often it was blocked as proven.
+    pub blocks_before: u32,
+    /// It is slowed, and why.
+    pub slowed: Option<(SlowedView, Reason)>,
 }
 
 /// What the reflex did, and how full its sets are.

@@ -5,10 +5,13 @@ use std::sync::mpsc::SyncSender;
 use jiff::Timestamp;
 
 use super::PacketThread;
-use super::command::{Command, Figures};
+use super::command::{Command, Figures, Known};
 use crate::engine::{self, MonoTime, Source};
 use crate::helper::client::BlockInForce;
 use crate::store;
+
+/// Slowed sources that are listed at a time: some hundred microseconds.
+const SLOWED_PER_PAGE: usize = 500;
 
 impl PacketThread {
     /// Does what another thread asks for, and answers.
@@ -18,7 +21,12 @@ impl PacketThread {
             Command::Status(answer) => reply(&answer, self.figures(now)),
             Command::Account(address, answer) => {
                 let engine = &self.enforcer.engine;
-                reply(&answer, (engine.account(address), engine.blocks_before(address)));
+                let known = Known {
+                    account: engine.account(address),
+                    blocks_before: engine.blocks_before(address),
+                    slowed: engine.slowed_source(address),
+                };
+                reply(&answer, known);
             }
             Command::Block { source, timeout, text, answer } => {
                 reply(&answer, self.enforcer.block(now, source, timeout, &text))
@@ -41,6 +49,10 @@ impl PacketThread {
             Command::Page(from, places, answer) => {
                 let (page, next) = self.enforcer.engine.blocks_page(from, places);
                 reply(&answer, (page.map(store::stored).collect(), next));
+            }
+            Command::Slowed(after, answer) => {
+                let page = self.enforcer.engine.slowed(after).take(SLOWED_PER_PAGE);
+                reply(&answer, page.collect());
             }
             Command::Offenders(answer) => {
                 reply(&answer, self.enforcer.engine.offenders().collect())

@@ -18,6 +18,7 @@ use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::probe::Probe;
 use crate::ruleset::reflex::{HELD_PREFIX, STILL_PREFIX};
+use crate::ruleset::slow::{ANSWERED_PREFIX, SILENT_PREFIX};
 use crate::sys::clock;
 use crate::wire;
 
@@ -70,6 +71,8 @@ fn hold_of(prefix: &str) -> Hold {
     match prefix {
         HELD_PREFIX => Hold::New,
         STILL_PREFIX => Hold::Repeat,
+        SILENT_PREFIX => Hold::Retransmission { answered: false },
+        ANSWERED_PREFIX => Hold::Retransmission { answered: true },
         _ => Hold::None,
     }
 }
@@ -142,7 +145,7 @@ impl PacketThread {
                 // logged before it comes to them.
                 let probe = match parsed.transport {
                     wire::Transport::Tcp(segment)
-                        if packet.hook == PREROUTING && hold != Hold::Repeat =>
+                        if packet.hook == PREROUTING && matches!(hold, Hold::None | Hold::New) =>
                     {
                         decoy.wait_for_handshake(now, segment.source_port, probe)
                     }

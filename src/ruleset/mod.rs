@@ -3,29 +3,34 @@
 //!
 //! * [`sets`]: the sets and their keys. `statements`: building blocks of rules.
 //! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
+//! * [`slow`]: rules for slowed sources.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
 mod decoy;
+mod family;
 pub mod messages;
 pub mod reflex;
 pub mod sets;
+pub mod slow;
 mod statements;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{ClosedPorts, Config, Mode, PortSet};
+use crate::config::{ClosedPorts, Config, Mode, PortSet, ProtocolAction};
 use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
     Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST,
-    Rule, Ruleset, Selector, Set, Statement, ct_state, protocol, tcp_flag,
+    Rule, Ruleset, Selector, Set, Statement, protocol, tcp_flag,
 };
 
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
+use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
 use self::statements::{
     LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified,
-    is_in, is_not, is_not_in, is_protocol, log, matches, opens, rule, to_service, update,
+    is_in, is_not, is_not_in, is_protocol, live_connections, log, matches, opens, rule, to_service,
+    update,
 };
 
 pub use self::reflex::held_prefix;
@@ -199,6 +204,12 @@ impl Builder<'_> {
             });
         }
         sets.extend(self.reflex.iter().flat_map(Reflex::sets));
+        if self.slows() || self.reflex.is_some() {
+            sets.extend(reflex::held_sets());
+        }
+        if self.slows() {
+            sets.extend(self.slow_sets());
+        }
         if self.config.queues_connections() && self.reflex.is_none() {
             let set = |id| Set {
                 timeouts: true,
@@ -224,6 +235,11 @@ impl Builder<'_> {
         !self.tcp.is_empty() || !self.udp.is_empty()
     }
 
+    /// Whether sources are slowed.
+    fn slows(&self) -> bool {
+        self.config.slows()
+    }
+
     fn chains(&self) -> Vec<Chain> {
         let mut chains: Vec<_> = self.reflex.iter().flat_map(Reflex::gate_chains).collect();
         chains.push(self.gate());
@@ -231,6 +247,9 @@ impl Builder<'_> {
             return chains;
         }
         // Each chain before those that jump to it, so that the text loads from top to bottom too.
+        if self.slows() {
+            chains.extend(self.slow_chains());
+        }
         chains.push(self.probe());
         chains.push(self.open());
         chains.extend(self.reflex.iter().flat_map(Reflex::chains));
@@ -241,6 +260,9 @@ impl Builder<'_> {
             chains.push(self.udp_probe());
         }
         chains.push(self.watch());
+        if self.slows() {
+            chains.push(self.forwarded());
+        }
         if self.tcp_decoys || self.udp_decoys {
             chains.extend(self.decoy());
         }
@@ -291,10 +313,7 @@ impl Builder<'_> {
         };
         let mut rules = self.not_watched();
         rules.extend([
-            rule(
-                "live connections",
-                [Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED), back()],
-            ),
+            live_connections(),
             rule(
                 "frames for all hosts or for others, with any address",
                 [is_not(Selector::PktType, PACKET_HOST), back()],
@@ -303,6 +322,11 @@ impl Builder<'_> {
                 "broadcast, multicast, anycast",
                 [is_not(Selector::FibDaddrType, RTN_LOCAL), back()],
             ),
+        ]);
+        if self.slows() {
+            rules.extend(self.slow_echo());
+        }
+        rules.extend([
             rule(
                 "protocols that are never a probe; ICMP is among them and never dropped",
                 [is_in(Selector::L4Proto, SetId::Protocols), back()],
@@ -404,10 +428,11 @@ impl Builder<'_> {
             timeout: None,
             over: None,
         };
-        let mut rules = vec![rule(
+        let mut rules = if self.slows() { self.slow_services() } else { Vec::new() };
+        rules.push(rule(
             "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
             [opens(), remember()],
-        )];
+        ));
         // No port is below 1; the comparison would never match.
         if *self.ephemeral.start() > 1 {
             rules.push(rule(
@@ -460,6 +485,9 @@ impl Builder<'_> {
             ));
             rules.push(rule("", [a_fin.clone(), late, back()]));
         }
+        if self.slows() {
+            rules.extend(self.slow_probes(SLOW_PROBE));
+        }
         if self.config.has_reflex(&self.config.tcp) {
             rules.push(rule(
                 "other closed connections cause such packets too, so these alone never trigger",
@@ -494,6 +522,10 @@ impl Builder<'_> {
             rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]),
             service(),
         ];
+        if self.slows() {
+            let counts = self.config.udp.action == ProtocolAction::Block;
+            rules.extend(self.slow_probes(if counts { SLOW_DATAGRAM } else { SLOW_SILENT }));
+        }
         // With decoys, packets come here only if the decoy's listener is gone; they are logged as
         // without decoys.
         if self.config.has_reflex(&self.config.udp) && !self.udp_decoys {

@@ -30,6 +30,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::family::{Family, each};
 use super::sets::SetId;
 use super::statements::{
     LOG_PREFIX, PROBE, chain, drop, goto, is_in, is_not_in, log, matches, opens, rule, to_service,
@@ -187,27 +188,9 @@ pub(super) struct Reflex {
     hold: Duration,
     /// The verdict for a probe below the trigger.
     end: Statement,
+    /// Sources past the trigger are slowed, not held.
+    slows: bool,
     group: u16,
-}
-
-/// The selectors and sets of one IP version.
-#[derive(Clone, Copy)]
-struct Family {
-    source: Selector,
-    address: Selector,
-    allowed: SetId,
-    seen: SetId,
-    score: SetId,
-    suspect: SetId,
-    held: SetId,
-    spared: SetId,
-}
-
-impl Family {
-    /// A port of a source, as the set of probed ports has it.
-    fn port(self) -> Vec<Selector> {
-        vec![self.source, Selector::L4Proto, Selector::ThDport]
-    }
 }
 
 impl Reflex {
@@ -221,48 +204,21 @@ impl Reflex {
                 .unwrap_or(u64::MAX)
                 .max(1),
             prefix: config.block.ipv6_prefix,
-            hold: Duration::from_secs(
-                config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs()),
-            ),
+            hold: if config.slows() {
+                config.block.unproven.timeout
+            } else {
+                Duration::from_secs(
+                    config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs()),
+                )
+            },
+            slows: config.slows(),
             end,
             group: config.capture.group,
         })
     }
 
-    fn families(&self) -> [Family; 2] {
-        [
-            Family {
-                source: Selector::Ip4Saddr,
-                address: Selector::Ip4Saddr,
-                allowed: SetId::Allowed4,
-                seen: SetId::Seen4,
-                score: SetId::Score4,
-                suspect: SetId::Suspect4,
-                held: SetId::Held4,
-                spared: SetId::Spared4,
-            },
-            Family {
-                source: Selector::Ip6SaddrPrefix(self.prefix),
-                address: Selector::Ip6Saddr,
-                allowed: SetId::Allowed6,
-                seen: SetId::Seen6,
-                score: SetId::Score6,
-                suspect: SetId::Suspect6,
-                held: SetId::Held6,
-                spared: SetId::Spared6,
-            },
-        ]
-    }
-
-    /// A rule for each version of IP; the first has the reason.
-    fn each(
-        &self,
-        why: &'static str,
-        statements: impl Fn(Family) -> Vec<Statement>,
-    ) -> impl Iterator<Item = Rule> {
-        self.families().into_iter().enumerate().map(move |(number, family)| {
-            rule(if number == 0 { why } else { "" }, statements(family))
-        })
+    fn each(&self, why: &'static str, statements: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
+        each(self.prefix, why, statements)
     }
 
     /// At trigger 0 nothing is counted: the first port exceeds it.
@@ -278,23 +234,21 @@ impl Reflex {
             ..Set::plain(id, Owner::Rules)
         };
         let mut sets = Vec::new();
-        for family in self.families() {
+        for family in Family::both(self.prefix) {
             if self.counts() {
                 sets.push(set(family.seen, "ports that a source touched"));
                 sets.push(set(family.score, "distinct ports of a source; never looked up"));
             }
             sets.push(set(family.suspect, "sources that touched a closed port"));
-            sets.push(set(family.held, "sources over the trigger, until the daemon decides"));
-            sets.push(Set {
-                comment: Some("never held, because never blocked"),
-                ..Set::plain(family.spared, Owner::Daemon)
-            });
         }
         sets
     }
 
     /// For `gate`: drops held sources, unless they are allowed.
     pub(super) fn gate(&self) -> Vec<Rule> {
+        if self.slows {
+            return Vec::new();
+        }
         self.each("sources that just exceeded the trigger, until the daemon decides", |family| {
             vec![
                 is_in(family.source, family.held),
@@ -302,19 +256,21 @@ impl Reflex {
                 goto(STILL),
             ]
         })
-        .collect()
     }
 
     /// Where `gate` sends packets of held sources: all are dropped, and a scan that continues is
     /// logged. Packets to a service are not logged, because a spoofed source may be a client of it.
     pub(super) fn gate_chains(&self) -> Vec<Chain> {
+        if self.slows {
+            return Vec::new();
+        }
         let dropped = rule("not logged", [Statement::Counter, drop()]);
         if !self.tcp {
             return vec![chain(STILL, vec![dropped])];
         }
         let syn = vec![
             rule("a service is no probe", [to_service(), Statement::Counter, drop()]),
-            Self::past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
+            past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
             rule(
                 "logged: a source that continues is not a spoofed one of a flood",
                 [log(STILL_PREFIX, self.group), drop()],
@@ -330,14 +286,9 @@ impl Reflex {
         vec![chain(STILL_SYN, syn), chain(STILL, still)]
     }
 
-    /// A rule that counts packets beyond a rate and ends with `end`.
-    pub(super) fn past_rate(why: &'static str, rate: u32, burst: u32, end: Statement) -> Rule {
-        rule(why, [Statement::LimitOver { rate, burst }, Statement::Counter, end])
-    }
-
     /// For `probe`: packets beyond the rate are counted, and not logged.
     pub(super) fn admission(&self) -> Rule {
-        Self::past_rate(
+        past_rate(
             "a flood: packets that are not logged are counted",
             LOG_RATE,
             LOG_BURST,
@@ -389,12 +340,11 @@ impl Reflex {
         self.each("sources that are never blocked are never held", |family| {
             vec![is_in(family.address, family.spared), goto(PROBE)]
         })
-        .collect()
     }
 
     fn hold_flood(&self) -> Chain {
         let short = SHORT.min(self.hold);
-        let mut rules = vec![Self::past_rate(
+        let mut rules = vec![past_rate(
             "a flood over all limits: counted and dropped",
             HOLD_FLOOD_RATE,
             HOLD_FLOOD_BURST,
@@ -416,7 +366,7 @@ impl Reflex {
     fn counting(&self) -> Vec<Chain> {
         let window = Duration::from_secs(self.window);
         let again = vec![
-            Self::past_rate(
+            past_rate(
                 "a repeated port: logged at a rate of its own",
                 REPEAT_RATE,
                 REPEAT_BURST,
@@ -425,7 +375,7 @@ impl Reflex {
             self.log_only(),
         ];
         let suspect = vec![
-            Self::past_rate(
+            past_rate(
                 "a rate of their own, which a flood of new sources cannot use up",
                 LOG_RATE,
                 LOG_BURST,
@@ -446,7 +396,7 @@ impl Reflex {
             [Statement::LimitOver { rate: long, burst: LOG_BURST }, goto(COUNT_FLOOD)],
         ));
         reflex.extend(self.count(window, SCORE));
-        let mut flood = vec![Self::past_rate(
+        let mut flood = vec![past_rate(
             "a flood over all limits: only counted",
             FLOOD_RATE,
             FLOOD_BURST,
@@ -474,19 +424,17 @@ impl Reflex {
 
     /// Remembers source and port for this time, and continues with the score.
     fn count(&self, memory: Duration, score: &'static str) -> Vec<Rule> {
-        let mut rules: Vec<_> = self
-            .each("", |family| {
-                vec![
-                    update(family.suspect, family.source, memory),
-                    Statement::Add {
-                        set: family.seen.spec(),
-                        key: family.port(),
-                        timeout: Some(memory),
-                    },
-                    goto(score),
-                ]
-            })
-            .collect();
+        let mut rules: Vec<_> = self.each("", |family| {
+            vec![
+                update(family.suspect, family.source, memory),
+                Statement::Add {
+                    set: family.seen.spec(),
+                    key: family.port(),
+                    timeout: Some(memory),
+                },
+                goto(score),
+            ]
+        });
         rules.push(no_room());
         rules
     }
@@ -494,19 +442,17 @@ impl Reflex {
     /// Takes a token; a source that has none left is held. `below` is the statement for the others.
     fn score(&self, memory: Duration, below: Statement) -> Vec<Rule> {
         let over = Some(refill(self.trigger, self.window));
-        let mut rules: Vec<_> = self
-            .each("one port more than the trigger allows", |family| {
-                vec![
-                    Statement::Update {
-                        set: family.score.spec(),
-                        key: vec![family.source],
-                        timeout: Some(memory),
-                        over,
-                    },
-                    goto(HOLD),
-                ]
-            })
-            .collect();
+        let mut rules: Vec<_> = self.each("one port more than the trigger allows", |family| {
+            vec![
+                Statement::Update {
+                    set: family.score.spec(),
+                    key: vec![family.source],
+                    timeout: Some(memory),
+                    over,
+                },
+                goto(HOLD),
+            ]
+        });
         rules.push(rule("not yet", [below]));
         rules
     }
@@ -514,6 +460,31 @@ impl Reflex {
     fn log_only(&self) -> Rule {
         rule("", [log(LOG_PREFIX, self.group), self.end.clone()])
     }
+}
+
+/// The sets of held or slowed sources, and of those that never are.
+pub(super) fn held_sets() -> Vec<Set> {
+    // The prefix is of no account to the sets.
+    let of = |family: Family| {
+        [
+            Set {
+                timeouts: true,
+                size: Some(SIZE),
+                comment: Some("sources over the trigger, until the daemon decides"),
+                ..Set::plain(family.held, Owner::Rules)
+            },
+            Set {
+                comment: Some("never held, because never blocked"),
+                ..Set::plain(family.spared, Owner::Daemon)
+            },
+        ]
+    };
+    Family::both(128).into_iter().flat_map(of).collect()
+}
+
+/// A rule that counts packets beyond a rate and ends with `end`.
+pub(super) fn past_rate(why: &'static str, rate: u32, burst: u32, end: Statement) -> Rule {
+    rule(why, [Statement::LimitOver { rate, burst }, Statement::Counter, end])
 }
 
 /// Probes of `udp_probe` that do not count: they may be a late answer or a traceroute.

@@ -53,11 +53,31 @@ pub enum SetId {
     /// IPv6 prefixes that are logged and never held: those that contain an address which is never
     /// blocked.
     Spared6,
+    /// A slowed IPv4 source's connection (source, destination, ports) whose SYN came a moment ago.
+    Young4,
+    /// The same for IPv6.
+    Young6,
+    /// The same, whose SYN came before.
+    Asked4,
+    /// The same for IPv6.
+    Asked6,
+    /// (slowed IPv4 source, protocol, port): probes of it are answered, as a closed port would.
+    Answered4,
+    /// The same for IPv6.
+    Answered6,
+    /// The same: probes of it are not answered.
+    Silent4,
+    /// The same for IPv6.
+    Silent6,
+    /// Slowed IPv4 sources with a limit; never looked up.
+    Paced4,
+    /// The same for IPv6.
+    Paced6,
 }
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 31] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::BlockedNets4,
@@ -79,6 +99,16 @@ impl SetId {
         Self::Held6,
         Self::Spared4,
         Self::Spared6,
+        Self::Young4,
+        Self::Young6,
+        Self::Asked4,
+        Self::Asked6,
+        Self::Answered4,
+        Self::Answered6,
+        Self::Silent4,
+        Self::Silent6,
+        Self::Paced4,
+        Self::Paced6,
     ];
 
     /// Its name, its key and how its elements are handled.
@@ -86,6 +116,10 @@ impl SetId {
         use DataType::{IfName, InetProto, InetService, Ipv4Addr, Ipv6Addr};
         const IP4: &[DataType] = &[Ipv4Addr];
         const IP6: &[DataType] = &[Ipv6Addr];
+        const PORT4: &[DataType] = &[Ipv4Addr, InetProto, InetService];
+        const PORT6: &[DataType] = &[Ipv6Addr, InetProto, InetService];
+        const CONNECTION4: &[DataType] = &[Ipv4Addr, Ipv4Addr, InetService, InetService];
+        const CONNECTION6: &[DataType] = &[Ipv6Addr, Ipv6Addr, InetService, InetService];
         match self {
             Self::Blocked4 => SetSpec::new("blocked4", IP4).element_counters(),
             Self::Blocked6 => SetSpec::new("blocked6", IP6).element_counters(),
@@ -98,8 +132,8 @@ impl SetId {
             Self::Protocols => SetSpec::new("protocols", &[InetProto]),
             Self::Interfaces => SetSpec::new("interfaces", &[IfName]),
             Self::Services => SetSpec::new("services", &[InetProto, InetService]),
-            Self::Seen4 => SetSpec::new("seen4", &[Ipv4Addr, InetProto, InetService]).transient(),
-            Self::Seen6 => SetSpec::new("seen6", &[Ipv6Addr, InetProto, InetService]).transient(),
+            Self::Seen4 => SetSpec::new("seen4", PORT4).transient(),
+            Self::Seen6 => SetSpec::new("seen6", PORT6).transient(),
             Self::Score4 => SetSpec::new("score4", IP4).transient(),
             Self::Score6 => SetSpec::new("score6", IP6).transient(),
             Self::Suspect4 => SetSpec::new("suspect4", IP4).transient(),
@@ -108,6 +142,16 @@ impl SetId {
             Self::Held6 => SetSpec::new("held6", IP6).transient(),
             Self::Spared4 => SetSpec::new("spared4", IP4).interval(),
             Self::Spared6 => SetSpec::new("spared6", IP6).interval(),
+            Self::Young4 => SetSpec::new("young4", CONNECTION4).transient(),
+            Self::Young6 => SetSpec::new("young6", CONNECTION6).transient(),
+            Self::Asked4 => SetSpec::new("asked4", CONNECTION4).transient(),
+            Self::Asked6 => SetSpec::new("asked6", CONNECTION6).transient(),
+            Self::Answered4 => SetSpec::new("answered4", PORT4).transient(),
+            Self::Answered6 => SetSpec::new("answered6", PORT6).transient(),
+            Self::Silent4 => SetSpec::new("silent4", PORT4).transient(),
+            Self::Silent6 => SetSpec::new("silent6", PORT6).transient(),
+            Self::Paced4 => SetSpec::new("paced4", IP4).transient(),
+            Self::Paced6 => SetSpec::new("paced6", IP6).transient(),
         }
     }
 

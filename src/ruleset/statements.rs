@@ -10,7 +10,7 @@ use super::sets::SetId;
 use super::{QUEUE_THRESHOLD, SNAPLEN};
 use crate::nft::SetSpec;
 use crate::nft::model::{
-    Base, Chain, Hook, Op, Operand, Rule, Selector, Statement, Verdict, tcp_flag,
+    Base, Chain, Hook, Op, Operand, Rule, Selector, Statement, Verdict, ct_state, tcp_flag,
 };
 
 /// The start of the prefix of every packet that is logged.
@@ -58,6 +58,12 @@ pub(super) fn is_from_unspecified() -> Statement {
 /// A socket accepts the packet: transparent has no value without one.
 pub(super) fn has_socket() -> Statement {
     matches(Selector::SocketTransparent, Op::Le, Operand::Number(1))
+}
+
+/// Packets of established connections, and ICMP errors about them, go on.
+pub(super) fn live_connections() -> Rule {
+    let live = Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED);
+    rule("live connections", [live, back()])
 }
 
 /// Puts the source into a set, or starts its timeout again.

@@ -59,7 +59,7 @@ fn taken_over(
     prepare(&scene);
     let mut machine = Machine::new(&scene.host);
     machine.classic_files(configuration, "127.0.0.1\n");
-    machine.import(&[]);
+    machine.import_blocking();
     let yaml = machine.text("/etc/portsentry/portsentry.yaml");
     machine.write("/etc/portsentry/portsentry.yaml", &format!("{yaml}\n{more}\n"));
     machine.start_ours(&[&format!("-{mode}")]);
@@ -303,7 +303,7 @@ fn defect_11_the_history_is_only_ever_appended_to_and_nothing_is_written_outside
     machine.write(history, earlier);
     std::fs::set_permissions(machine.file(history), std::fs::Permissions::from_mode(0o640))
         .unwrap();
-    machine.import(&[]);
+    machine.import_blocking();
     let mut before = earlier.to_owned();
     for scanner in [SCANNER, OTHER] {
         machine.start_ours(&["-stcp"]);
@@ -473,7 +473,7 @@ fn defect_17_a_resolver_that_never_answers_delays_no_block() {
     assert!(soon(|| scene.host.run("ss", &["-Hlnu"]).contains(":53 ")));
     machine.write("/etc/resolv.conf", "nameserver 127.0.0.1\n");
     machine.classic_files(&configuration, "127.0.0.1\n");
-    machine.import(&[]);
+    machine.import_blocking();
     machine.start_ours(&["-stcp"]);
     let (resets, taken) = sequence(&scene, SCANNER, &["1", "1000", "1000"]);
     // At a thousand packets a second the block came while the scan went on, not when a resolver

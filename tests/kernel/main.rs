@@ -41,6 +41,7 @@ mod route;
 mod rules_first;
 mod ruleset;
 mod services;
+mod slow;
 mod store;
 mod takeover;
 mod unit;

@@ -248,7 +248,7 @@ fn ours(mode: &str) -> Vec<Cell> {
     let scene = scene();
     let mut machine = Machine::new(&scene.host);
     machine.classic_files(&classic_configuration(TCP_PORTS, UDP_PORTS), "127.0.0.1/32\n");
-    machine.import(&[]);
+    machine.import_blocking();
     machine.start_ours(&[&format!("-{mode}")]);
     run(&scene, &machine, mode, true)
 }
@@ -343,7 +343,7 @@ fn answered(mode: &str, more: Option<&str>, package: &Package) -> Vec<u32> {
     match more {
         None => machine.start_old(package, mode).unwrap(),
         Some(more) => {
-            machine.import(&[]);
+            machine.import_blocking();
             let yaml = machine.text("/etc/portsentry/portsentry.yaml");
             machine.write("/etc/portsentry/portsentry.yaml", &format!("{yaml}\n{more}\n"));
             machine.start_ours(&[&format!("-{mode}")]);

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use support::predecessor::{Machine, Package};
-use support::scene::Scene;
+use support::scene::{DEVICE, Scene};
 use support::{eventually, missing, run};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
@@ -265,11 +265,13 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
         Vec::<String>::new(),
         "BLOCK_UDP is 0, and friends are ignored"
     );
-    scene.scan_from(SCANNER, &["-sS", "-p1-100", HOST]);
+    // With nmap's own retransmissions, which prove the scanner's address.
+    let scan = ["-n", "-Pn", "-sS", "-e", DEVICE, "-S", SCANNER, "-p1-1000", HOST];
+    scene.scanner.output("nmap", &scan, Duration::from_secs(60));
     assert!(
-        eventually(Duration::from_secs(5), || machine.blocked_by_ours() == [SCANNER]),
+        eventually(Duration::from_secs(10), || machine.blocked_by_ours() == [SCANNER]),
         "{:?}",
-        machine.blocked_by_ours()
+        machine.log()
     );
     assert!(
         !scene.reaches_from(SCANNER) && scene.reaches_from(FRIEND) && scene.reaches_from(OFFICE)

@@ -37,6 +37,7 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   watching     tcp advanced, 1021 ports: 1-112, 114-138, 140-1023
                udp stealth, 1 port: 7
   blocked      3
+  slowed       2
   never block  5 addresses and networks
   sources      12
   probes       4711
@@ -64,10 +65,10 @@ fn the_list_is_sorted_aligned_and_escaped() {
     assert_eq!(
         out,
         "\
-ADDRESS          SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
-10.77.1.1        syn   no         58 s     1234  2026-11-20 15:26:40  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
-192.0.2.0/24     -     no        never        0  2026-11-20 15:26:40  by hand: abuse\\u{1b}[2J
-2001:db8:1::/64  xmas  yes       1h 2m        7  2026-11-20 15:26:40  xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+ADDRESS          STATE    SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
+10.77.1.1        blocked  syn   no         58 s     1234  2026-11-20 15:26:40  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+192.0.2.0/24     blocked  -     no        never        0  2026-11-20 15:26:40  by hand: abuse\\u{1b}[2J
+2001:db8:1::/64  blocked  xmas  yes       1h 2m        7  2026-11-20 15:26:40  xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
 "
     );
     let (code, out, _) = daemon.ctl("list --json");
@@ -77,7 +78,7 @@ ADDRESS          SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
     assert_eq!(list.as_array().unwrap().len(), 3);
     assert_eq!(
         list[0],
-        serde_json::json!({"address": "10.77.1.1", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
+        serde_json::json!({"address": "10.77.1.1", "state": "blocked", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
             "since": "2026-11-20T15:26:40Z", "expires_in": 58, "packets": 1234, "exempt": []})
     );
     assert_eq!(list[1]["expires_in"], serde_json::Value::Null);
@@ -86,7 +87,7 @@ ADDRESS          SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
 #[test]
 fn an_empty_list_is_a_sentence_or_an_empty_array() {
     let daemon = Daemon::start(FakeHandler { empty: true, ..FakeHandler::default() }, "");
-    assert_eq!(daemon.ctl("list"), (0, "Nothing is blocked.\n".into(), String::new()));
+    assert_eq!(daemon.ctl("list"), (0, "Nothing is blocked or slowed.\n".into(), String::new()));
     assert_eq!(daemon.ctl("list --json"), (0, "[]\n".into(), String::new()));
     assert_eq!(daemon.ctl("history"), (0, "Nothing was blocked.\n".into(), String::new()));
     assert_eq!(daemon.ctl("history --json"), (0, "[]\n".into(), String::new()));

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::config::Config;
+use portsentry::config::{Config, UnprovenAction};
 use portsentry::engine::{
     Action, Adopted, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source,
 };
@@ -31,6 +31,13 @@ impl Dice {
     fn below(&mut self, bound: u64) -> u64 {
         (self.roll() >> 11) % bound
     }
+}
+
+/// The default policy, but unproven sources are blocked at once.
+fn blocking() -> Policy {
+    let mut policy = Policy::from_config(&Config::default());
+    policy.unproven.action = UnprovenAction::Block;
+    policy
 }
 
 /// Runs an engine with a kernel that accepts everything; returns the reports.
@@ -57,7 +64,7 @@ fn carry_out(
                 Action::Exempt { source, .. } => Outcome::Exempted { source, result: Ok(()) },
                 Action::Unblock { source } => Outcome::Unblocked { source, result: Ok(()) },
                 Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
-                Action::Release { .. } => continue,
+                Action::Release { .. } | Action::Slow { .. } => continue,
             };
             engine.on_outcome(now, outcome, &mut actions);
         }
@@ -68,7 +75,7 @@ fn carry_out(
 /// scanner sends ten probes a second. Returns the number of the probe that got it blocked.
 fn flood(probes_each: u32) -> Option<u32> {
     const SCANNER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
-    let mut engine = Engine::new(Policy::from_config(&Config::default()), [11, 12]);
+    let mut engine = Engine::new(blocking(), [11, 12]);
     let mut dice = Dice(4711);
     let mut reports = Vec::new();
     let mut sent = 0;
@@ -108,7 +115,7 @@ fn a_scanner_is_blocked_even_if_every_forged_source_probes_twice() {
 #[test]
 fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
     let scanner = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
-    let mut engine = Engine::new(Policy::from_config(&Config::default()), [11, 12]);
+    let mut engine = Engine::new(blocking(), [11, 12]);
     let mut reports = Vec::new();
     feed(&mut engine, MonoTime::from_millis(0), &syn(scanner, 1), &mut reports);
     for n in 0..600_000u32 {
@@ -130,7 +137,7 @@ fn a_slow_scanner_that_began_before_the_flood_is_blocked_within_it() {
 #[test]
 fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behind() {
     const DAY: u64 = 86_400_000;
-    let mut engine = Engine::new(Policy::from_config(&Config::default()), [21, 22]);
+    let mut engine = Engine::new(blocking(), [21, 22]);
     let mut dice = Dice(815);
     let mut reports = Vec::new();
     let mut now = 0;
@@ -175,7 +182,7 @@ fn thirty_days_of_background_noise_give_a_bounded_journal_and_leave_nothing_behi
 // P9
 #[test]
 fn a_flood_that_exceeds_the_trigger_is_not_logged_line_by_line() {
-    let policy = Policy { scan_trigger: 0, ..Policy::from_config(&Config::default()) };
+    let policy = Policy { scan_trigger: 0, ..blocking() };
     let mut engine = Engine::new(policy, [1, 2]);
     let mut reports = Vec::new();
     for n in 0..200_000u32 {
@@ -239,7 +246,7 @@ proptest! {
     #[test]
     fn an_allowed_source_is_never_blocked(allowed: u32, bits in 0u8..=32, steps in proptest::collection::vec((any::<u32>(), 0u16..6, 0u64..5000), 1..200)) {
         let network = IpNet::new(Ipv4Addr::from(allowed).into(), bits).unwrap();
-        let policy = Policy { allow: [network].into_iter().collect(), scan_trigger: 1, ..Policy::from_config(&Config::default()) };
+        let policy = Policy { allow: [network].into_iter().collect(), scan_trigger: 1, ..blocking() };
         let mut engine = Engine::new(Policy { capacity: 300, ..policy }, [3, 4]);
         let mut reports = Vec::new();
         let mut now = 0;
@@ -257,7 +264,7 @@ proptest! {
     /// An adopted block is listed, and ends when the kernel's timer does.
     #[test]
     fn adopted_blocks_end_in_time(elements in proptest::collection::hash_map(0u8..=255, prop::option::of(1u64..10_000), 0..40)) {
-        let mut engine = Engine::new(Policy::from_config(&Config::default()), [3, 4]);
+        let mut engine = Engine::new(blocking(), [3, 4]);
         let host = |n: u8| Source::of(Ipv4Addr::new(203, 0, 113, n).into(), 64);
         let found: Vec<Adopted> = elements.iter().map(|(n, seconds)| {
             let remaining = seconds.map(Duration::from_secs);

@@ -16,7 +16,9 @@ use std::process::{Command, Output};
 
 use clap::{Arg, CommandFactory, Parser};
 use jiff::Timestamp;
-use portsentry::config::{ClassicMode, ClosedPorts, Config, KEYS, Mode, PortMode, PortSet, Reload};
+use portsentry::config::{
+    ClassicMode, ClosedPorts, Config, KEYS, Mode, PortMode, PortSet, Reload, UnprovenAction,
+};
 use portsentry::control::protocol::line;
 use portsentry::control::{
     AllowRow, BlockRow, HistoryRow, Queues, Reflex, Reply, Shown, Stamp, Status, Target, Watching,
@@ -499,6 +501,7 @@ fn rulesets() -> Vec<Ruleset> {
         with(&|_| ()),
         with(&|config| config.mode = Mode::Observe),
         with(&|config| config.scan_trigger = 0),
+        with(&|config| config.block.unproven.action = UnprovenAction::Block),
         with(&|config| config.capture.reflex = false),
         with(&|config| config.closed_ports = ClosedPorts::Answer),
         with(&|config| config.interfaces = vec!["eth0".to_owned()]),
@@ -636,6 +639,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     let address = Target::Address(IpAddr::from([192, 0, 2, 7]));
     let block = BlockRow {
         address,
+        state: portsentry::control::State::Blocked,
         reason: "by hand".into(),
         scan: None,
         proven: true,

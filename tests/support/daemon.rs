@@ -213,10 +213,31 @@ impl<'a> Daemon<'a> {
     }
 }
 
+/// A remark in a configuration: unproven sources are treated as by default.
+pub const AT_DEFAULTS: &str = "# at the defaults";
+
+/// The configuration of a test of blocks: unproven sources are blocked at once, unless it says
+/// something else, or [`AT_DEFAULTS`].
+fn blocking(yaml: &str) -> String {
+    let is_told = ["action: slow", "action: report", "unproven: { action:", AT_DEFAULTS];
+    if is_told.iter().any(|told| yaml.contains(told)) {
+        return yaml.to_owned();
+    }
+    for (group, first) in
+        [("unproven: {", "action: block,"), ("block: {", "unproven: { action: block },")]
+    {
+        if yaml.contains(group) {
+            return yaml.replacen(group, &format!("{group} {first}"), 1);
+        }
+    }
+    format!("{yaml}\nblock: {{ unproven: {{ action: block }} }}")
+}
+
 /// The test's configuration plus paths in the test's directory.
 fn configuration(directory: &Path, yaml: &str, state: Option<&Path>, group: &str) -> String {
     let state = state.unwrap_or(directory).display();
     let directory = directory.display();
+    let yaml = blocking(yaml);
     format!(
         "{yaml}\nstate_dir: {state}\nhistory_file: {directory}/portsentry.history\ncontrol: {{ socket: {directory}/control.sock, group: \"{group}\" }}\n"
     )

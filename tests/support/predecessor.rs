@@ -199,6 +199,14 @@ impl<'a> Machine<'a> {
             .collect()
     }
 
+    /// Imports the classic files, and has unproven sources blocked at once, as the old program does.
+    pub fn import_blocking(&self) {
+        self.import(&[]);
+        let file = "/etc/portsentry/portsentry.yaml";
+        let yaml = self.text(file);
+        self.write(file, &format!("{yaml}\nblock: {{ unproven: {{ action: block }} }}\n"));
+    }
+
     /// Starts our daemon as it is installed (its configuration at the default path) and waits until
     /// it answers.
     pub fn start_ours(&mut self, arguments: &[&str]) {
@@ -269,6 +277,7 @@ impl<'a> Machine<'a> {
     pub fn blocked_by_ours(&self) -> Vec<String> {
         self.blocks()
             .iter()
+            .filter(|row| row["state"] == "blocked")
             .map(|row| row["address"].as_str().expect("address").to_owned())
             .collect()
     }

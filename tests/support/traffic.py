@@ -472,6 +472,65 @@ def sequence(source, destination):
     print(len(resets - taken), len(taken))
 
 
+def blind(source, destination):
+    """SYNs to the ports argv[4] to argv[5] in the names of argv[6] hosts from SOURCE on, each argv[7] times; nobody looks at the answers."""
+    first, last, hosts, times = map(int, sys.argv[4:8])
+    base = struct.unpack("!I", socket.inet_aton(source))[0]
+    raw = Raw(destination)
+    for _ in range(times):
+        for host in range(hosts):
+            name = socket.inet_ntoa(struct.pack("!I", base + host))
+            for port in range(first, last + 1):
+                raw.send(tcp(name, 40000 + host % 20000, destination, port, SYN, seq=port))
+
+
+def clients(source, destination):
+    """An honest host: an established connection to port argv[4] on which a byte goes there and back every 0.1 s, and a new one every
+    argv[5] s, for argv[6] s; prints how many failed, and the longest a connection and a byte took."""
+    port, every, last = int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])
+    begun = time.monotonic()
+    old = socket.create_connection((destination, port), 5, source_address=(source, 0))
+    old.settimeout(10)
+    failed, slowest, stalled, due = 0, 0.0, 0.0, begun
+    while time.monotonic() < begun + last:
+        at = time.monotonic()
+        old.sendall(b"x")
+        if old.recv(1) != b"x":
+            failed += 1
+        stalled = max(stalled, time.monotonic() - at)
+        if time.monotonic() >= due:
+            due = time.monotonic() + every
+            at = time.monotonic()
+            try:
+                with socket.create_connection((destination, port), 5, source_address=(source, 0)) as new:
+                    new.settimeout(5)
+                    new.sendall(b"y")
+                    failed += new.recv(1) != b"y"
+            except OSError:
+                failed += 1
+            slowest = max(slowest, time.monotonic() - at)
+        time.sleep(0.1)
+    print(failed, round(slowest, 3), round(stalled, 3))
+
+
+def echo(source, _destination):
+    """A service on the ports that argv names: what it gets, it gives back, until it is killed."""
+    import threading
+
+    def talk(peer):
+        while data := peer.recv(100):
+            peer.sendall(data)
+
+    listeners = []
+    for port in sys.argv[4:]:
+        family = socket.AF_INET6 if ":" in source else socket.AF_INET
+        listeners.append(socket.create_server((source, int(port)), family=family, backlog=100))
+    print("ready", flush=True)
+    while True:
+        for ready in select.select(listeners, [], [])[0]:
+            threading.Thread(target=talk, args=(ready.accept()[0],), daemon=True).start()
+
+
 if __name__ == "__main__":
     random.seed(1)
     globals()[sys.argv[1]](sys.argv[2], sys.argv[3])

@@ -96,6 +96,7 @@ fn policy(variant: u8) -> Policy {
     policy.udp = if variant >> 2 & 1 == 1 { ProtocolAction::Block } else { ProtocolAction::Log };
     policy.mode = if variant >> 3 & 7 == 7 { Mode::Observe } else { Mode::Enforce };
     policy.ipv6_prefix = if variant >> 3 & 7 == 6 { 128 } else { 64 };
+    policy.unproven.action = portsentry::config::UnprovenAction::Block;
     policy.unproven.per_minute = 20;
     policy
 }
@@ -180,7 +181,7 @@ impl World {
                     self.refused.remove(source);
                     self.order(*source, action);
                 }
-                Action::Release { .. } => {}
+                Action::Release { .. } | Action::Slow { .. } => {}
                 Action::Exempt { source, exempt } => {
                     assert!(
                         exempt.iter().all(|part| source.network().contains(part)),
@@ -285,7 +286,9 @@ impl World {
                         Action::Count { source } => {
                             Outcome::Counted { source, packets: packets.map(u64::from) }
                         }
-                        Action::Report(_) | Action::Release { .. } => unreachable!(),
+                        Action::Report(_) | Action::Release { .. } | Action::Slow { .. } => {
+                            unreachable!()
+                        }
                     };
                     if let Outcome::Blocked { source, result: Err(_) } = &outcome {
                         self.refused.insert(*source);

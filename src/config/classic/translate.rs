@@ -19,7 +19,8 @@ use super::{Modes, Request, Source, ignore, keys, values};
 pub(super) const DIFFERENCES: &[&str] = &[
     "A block is an element in an nftables set, for IPv4 and IPv6, and ends; the old program never took one back. Who has completed handshakes with \
      decoys (connect mode) is blocked for an hour, and for longer each further time; `block: {timeout: 0}` keeps that until \"portsentryctl unblock\". \
-     Everybody else, whose address may be forged, is blocked until a minute after his last probe (`block: {unproven: {timeout: 1m}}`, at most 1h).",
+     Everybody else, whose address may be forged, is slowed until a minute after the last probe, and blocked when what it retransmits proves its \
+     address; `block: {unproven: {action: block}}` blocks at once, as the old program did.",
     "Blocks that the old program made (routes, rules, lines of hosts.deny) are still there. Nobody takes them out but you.",
     "This host's own addresses, its gateways and name servers, and whoever is logged in on port 22 for minutes are never blocked.",
     "What a service listens on is never watched; no list has to say so.",

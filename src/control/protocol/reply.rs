@@ -65,11 +65,25 @@ impl From<Refusal> for Reply {
     }
 }
 
-/// One block.
+/// What happens to a source's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// All are dropped.
+    #[default]
+    Blocked,
+    /// Its probes are dropped, its new connections wait for a second, everything else passes.
+    Slowed,
+}
+
+/// One block, or one slowed source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockRow {
-    /// The blocked host, IPv6 prefix or network.
+    /// The blocked or slowed host, IPv6 prefix or network.
     pub address: Target,
+    /// What happens to its packets.
+    #[serde(default)]
+    pub state: State,
     /// The reason as text.
     pub reason: String,
     /// The kind of scan; null for a manual block or a foreign element.
@@ -136,7 +150,7 @@ impl From<crate::journal::history::Entry> for HistoryRow {
 pub struct Shown {
     /// The requested address.
     pub address: Target,
-    /// The block that covers it.
+    /// The block that covers it, or how it is slowed.
     pub block: Option<BlockRow>,
     /// The blocked network that it is exempt from, if nothing else blocks it.
     pub exempt_from: Option<Target>,

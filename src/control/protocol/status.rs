@@ -17,6 +17,9 @@ pub struct Status {
     pub sources: u64,
     /// Blocks in force.
     pub blocked: u64,
+    /// Slowed sources.
+    #[serde(default)]
+    pub slowed: u64,
     /// Entries of the list of what is never blocked.
     pub allowed: u64,
     /// Probes seen since the start.

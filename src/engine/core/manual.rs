@@ -15,6 +15,8 @@ use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, Source};
 pub struct Unblocked {
     /// Blocks that are being lifted.
     pub lifted: Vec<Source>,
+    /// Sources that are not slowed any more.
+    pub released: Vec<Source>,
     /// Blocked networks in which [`Unblocked::target`] is exempt from now on.
     pub exempted: Vec<Source>,
     /// The address or network that is exempt.
@@ -90,7 +92,7 @@ impl Engine {
         target: Source,
         actions: &mut Vec<Action>,
     ) -> Unblocked {
-        self.tick(now);
+        let now = self.tick(now);
         let account = if target.is_single() { self.policy.account(target.addr()) } else { target };
         let mut done = Unblocked::default();
         for view in self.blocks.views() {
@@ -107,8 +109,32 @@ impl Engine {
         for source in &done.exempted {
             self.blocks.exempt(*source, account.network(), actions);
         }
+        done.released = self.slowed_within(target, account);
+        for source in &done.released {
+            self.slowed.remove(now, *source);
+            self.forgive(now, *source, actions);
+            self.ledger.forget(*source);
+        }
         done.target = Some(account);
         done
+    }
+
+    /// The slowed sources within a network, or around an account of it.
+    fn slowed_within(&self, target: Source, account: Source) -> Vec<Source> {
+        let views = self.slowed.views(self.now, None).map(|view| view.source);
+        views.filter(|source| target.contains(*source) || source.contains(account)).collect()
+    }
+
+    /// Forgets all slowed sources; the rules must be made to forget theirs. Returns how many there
+    /// were.
+    pub fn release_all(&mut self, now: MonoTime) -> usize {
+        let now = self.tick(now);
+        let all: Vec<Source> = self.slowed.views(now, None).map(|view| view.source).collect();
+        for source in &all {
+            self.slowed.remove(now, *source);
+            self.ledger.forget(*source);
+        }
+        all.len()
     }
 
     /// Makes the rules forget a source and its ports, whether it is blocked or not.

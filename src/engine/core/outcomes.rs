@@ -68,6 +68,11 @@ impl Engine {
             |source| renewal(policy, always, never_block, source),
             actions,
         );
+        self.slowed.on_timer(now, MAX_TIMERS_PER_CALL);
+        if self.review_from == Some(0) {
+            self.release_never_block(now, actions);
+        }
+        let Self { blocks, policy, always, never_block, .. } = self;
         if let Some(from) = self.review_from {
             let must_lift = |source: Source, reason: &Reason| {
                 must_lift(policy, always, never_block, source, reason)
@@ -87,10 +92,23 @@ impl Engine {
         }
     }
 
+    /// Releases slowed sources that are never-block now.
+    fn release_never_block(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
+        let views = self.slowed.views(now, None).map(|view| view.source);
+        let freed: Vec<Source> = views.filter(|source| self.is_never_block(*source)).collect();
+        for source in freed {
+            self.slowed.remove(now, source);
+            actions.push(Action::Release { source, forget: None });
+        }
+    }
+
     /// When to call [`Engine::on_timer`] next; a time in the past means at once.
     pub fn next_timer(&self) -> Option<MonoTime> {
         let review = self.review_from.map(|_| self.now);
-        [self.blocks.next_timer(), self.sweep_at, review].into_iter().flatten().min()
+        [self.blocks.next_timer(), self.slowed.next_timer(), self.sweep_at, review]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

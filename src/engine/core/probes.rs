@@ -1,11 +1,13 @@
 //! Handles probes: adds them to the account of their source, and orders blocks and reports.
 
 use super::{Engine, SWEEP_EVERY};
+use crate::config::ProtocolAction;
 use crate::engine::account::{Touch, detail};
 use crate::engine::blocks::BlockStatus;
 use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
 use crate::engine::entry::Order;
 use crate::engine::ledger::Lookup;
+use crate::engine::slowed::Slowing;
 use crate::engine::status::Status;
 use crate::engine::{Action, MonoTime, Reason, Report, Source};
 use crate::probe::{Probe, ScanKind};
@@ -17,6 +19,17 @@ const PERSISTENT_PROBES: u32 = 8;
 impl Engine {
     /// Handles a probe. Returns whether its source has passed the trigger.
     pub fn on_probe(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) -> Trigger {
+        self.handle(now, probe, false, actions)
+    }
+
+    /// As [`Engine::on_probe`]; `by_rules`: the rules treat its source as held or slowed.
+    fn handle(
+        &mut self,
+        now: MonoTime,
+        probe: &Probe,
+        by_rules: bool,
+        actions: &mut Vec<Action>,
+    ) -> Trigger {
         let now = self.tick(now);
         let source = self.policy.account(probe.source);
         self.status.probes += 1;
@@ -27,11 +40,26 @@ impl Engine {
             self.sweep_at = Some(now.after(SWEEP_EVERY));
         }
         let (tally, found) = self.ledger.touch(now, source, Touch::new(now, probe), self.counted);
-        let decision = decide(&self.policy, tally, probe.scan, probe.port.transport);
+        let decision = match decide(&self.policy, tally, probe.scan, probe.port.transport) {
+            // The rules have seen more ports of it than were logged.
+            Decision::Wait
+                if by_rules
+                    && self.policy.slows()
+                    && self.policy.action(probe.port.transport) == ProtocolAction::Block =>
+            {
+                Decision::Slow
+            }
+            decision => decision,
+        };
         let against = match decision {
             Decision::Wait => return Trigger::Below,
             _ if self.is_never_block(source) => Some(NotBlocked::NeverBlock),
             Decision::Report(against) => Some(against),
+            Decision::Slow if source.is_nat64() => Some(NotBlocked::Nat64),
+            Decision::Slow => {
+                self.slow(now, (source, found), probe, by_rules, actions);
+                return Trigger::Passed;
+            }
             Decision::Block { .. } => None,
         };
         if let Some(against) = against {
@@ -70,10 +98,10 @@ impl Engine {
                 .sum()
         };
         let spent = budget(&self.status);
-        let trigger = self.on_probe(now, probe, actions);
+        let trigger = self.handle(now, probe, true, actions);
         self.status.held += 1;
         let source = self.policy.account(probe.source);
-        if self.blocks.covers(source) {
+        if self.blocks.covers(source) || self.slowed.view(self.now, source).is_some() {
             return trigger;
         }
         if budget(&self.status) == spent || !self.over_budget.is_flood(self.now) {
@@ -94,12 +122,58 @@ impl Engine {
     ) -> Trigger {
         let source = self.policy.account(probe.source);
         if !self.blocks.covers(source) {
-            return self.on_probe(now, probe, actions);
+            return self.handle(now, probe, true, actions);
         }
         self.tick(now);
         self.status.probes += 1;
         self.status.already_blocked += 1;
         Trigger::Passed
+    }
+
+    /// Handles a slowed source's probe of a port that it probed before. `answered`: the rules
+    /// answer probes of this port by this source, as a closed port would. The source is blocked as
+    /// soon as its retransmissions prove that it sees these answers.
+    pub fn on_retransmission(
+        &mut self,
+        now: MonoTime,
+        probe: &Probe,
+        answered: bool,
+        actions: &mut Vec<Action>,
+    ) -> Trigger {
+        let trigger = self.on_repeat(now, probe, actions);
+        let source = self.policy.account(probe.source);
+        let is_slowed = self.slowed.view(self.now, source).is_some();
+        if is_slowed && self.slowed.retransmission(source, probe.port.number, answered) {
+            let touch = Touch::new(self.now, probe);
+            let (_, found) = self.ledger.touch(self.now, source, touch, self.counted);
+            self.evaluate(self.now, (source, found), probe, true, actions);
+            if self.blocks.covers(source) {
+                self.slowed.remove(self.now, source);
+            }
+        }
+        trigger
+    }
+
+    /// Slows a source whose address is not proven, and reports it once.
+    fn slow(
+        &mut self,
+        now: MonoTime,
+        (source, found): (Source, Lookup),
+        probe: &Probe,
+        by_rules: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.blocks.covers(source) {
+            self.status.already_blocked += 1;
+            self.blocks.check_element(now, source, actions);
+            return;
+        }
+        let timeout = self.policy.unproven.timeout;
+        let slowing = self.slowed.slow(now, source, now.after(timeout), probe, by_rules);
+        if !by_rules && slowing != Slowing::Renewed {
+            actions.push(Action::Slow { source, timeout });
+        }
+        self.report_not_blocked(now, found, probe, (NotBlocked::Slowed, false), actions);
     }
 
     /// Orders a block, or reports why the source is not blocked.
@@ -203,7 +277,13 @@ impl Engine {
         }));
     }
 
-    fn reason(&self, now: MonoTime, source: Source, scan: ScanKind, proven: bool) -> Reason {
+    pub(super) fn reason(
+        &self,
+        now: MonoTime,
+        source: Source,
+        scan: ScanKind,
+        proven: bool,
+    ) -> Reason {
         let horizon = self.ledger.horizon(now);
         let detail =
             self.ledger.inspect(source, |known| detail(known.slots, horizon)).unwrap_or_default();

@@ -9,6 +9,7 @@ use crate::engine::decision::{ConnectionVerdict, Decision, decide};
 use crate::engine::entry::BlockView;
 use crate::engine::offenders::Offender;
 use crate::engine::policy::Policy;
+use crate::engine::slowed::SlowedView;
 use crate::engine::status::{AccountView, Evidence, Status, TouchView};
 use crate::engine::{MonoTime, Reason, Source};
 use crate::probe::{ScanKind, Transport};
@@ -66,6 +67,7 @@ impl Engine {
             blocked: self.blocks.in_force(),
             ordered: self.blocks.count(),
             offenders: self.offenders.count(),
+            slowed: self.slowed.views(self.now, None).count(),
             blocks: done.blocked,
             renewals: done.renewed,
             refused: done.refused,
@@ -103,6 +105,19 @@ impl Engine {
     pub fn blocks_before(&self, address: IpAddr) -> u32 {
         let source = self.policy.account(address);
         self.offenders.times(self.now, source, self.policy.escalate.memory)
+    }
+
+    /// The slowed sources after this one, in order, each with its evidence.
+    pub fn slowed(&self, after: Option<Source>) -> impl Iterator<Item = (SlowedView, Reason)> {
+        self.slowed
+            .views(self.now, after)
+            .map(|view| (view, self.reason(self.now, view.source, view.scan, false)))
+    }
+
+    /// The source of an address, if it is slowed.
+    pub fn slowed_source(&self, address: IpAddr) -> Option<(SlowedView, Reason)> {
+        let view = self.slowed.view(self.now, self.policy.account(address))?;
+        Some((view, self.reason(self.now, view.source, view.scan, false)))
     }
 
     /// The blocks that are in force, in no order.

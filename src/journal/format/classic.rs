@@ -248,8 +248,7 @@ fn scan(probe: &Probe, not_blocked: Option<NotBlocked>, host: Option<&HostName>)
             NotBlocked::Observe
             | NotBlocked::TcpLog
             | NotBlocked::UdpLog
-            | NotBlocked::UnprovenReport
-            | NotBlocked::UnprovenSlow,
+            | NotBlocked::UnprovenReport,
         ) => texts
             .push(format!("attackalert: Ignoring {name} response per configuration file setting.")),
         // The command has its own line; 1.2 logged no more either (`BLOCK_TCP="2"`).

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use portsentry::config::{ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction};
+use portsentry::config::{
+    ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction, UnprovenAction,
+};
 use portsentry::nft::text::Form;
 use portsentry::nft::{Connection, QueueBy};
 use portsentry::ruleset::{self, SCHEMA};
@@ -13,7 +15,8 @@ use crate::support::missing;
 use crate::support::netns::Namespace;
 
 /// The files of rules/: one for each thing that differs for a reader.
-const COMMITTED: [&str; 6] = ["answer", "connect", "default", "full-range", "nfqueue", "observe"];
+const COMMITTED: [&str; 7] =
+    ["answer", "block", "connect", "default", "full-range", "nfqueue", "observe"];
 
 /// The configurations by name, including those whose text differs from another's in a few lines
 /// only.
@@ -25,6 +28,7 @@ fn named() -> Vec<(&'static str, Config)> {
     };
     vec![
         ("default", Config::default()),
+        ("block", with(|config| config.block.unproven.action = UnprovenAction::Block)),
         ("no-reflex", with(|config| config.capture.reflex = false)),
         ("trigger-0", with(|config| config.scan_trigger = 0)),
         ("udp-blocks", with(|config| config.udp.action = ProtocolAction::Block)),

@@ -40,6 +40,7 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
     let scan = reason.split_once(" scan").map(|(kind, _)| kind.to_owned());
     BlockRow {
         address: target(address),
+        state: portsentry::control::State::Blocked,
         proven: reason.contains("proven"),
         reason: reason.to_owned(),
         scan,
@@ -105,6 +106,7 @@ impl Handler for FakeHandler {
                 responses: Responses { commands: 3, failed: 1, dropped: 2 },
                 mode: "enforce".into(),
                 capture: "nflog".into(),
+                slowed: 2,
                 group: 77,
                 watching: vec![
                     Watching {

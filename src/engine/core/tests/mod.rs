@@ -9,7 +9,7 @@ mod probes;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, UnprovenAction};
 use crate::engine::{Action, NotBlocked, Outcome, Report, Trigger};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
@@ -28,6 +28,8 @@ struct Bench {
 impl Bench {
     fn new(change: impl FnOnce(&mut Policy)) -> Self {
         let mut policy = Policy::from_config(&Config::default());
+        // These tests are about blocks; `slow` has its own.
+        policy.unproven.action = UnprovenAction::Block;
         policy.capacity = 3000;
         change(&mut policy);
         Self {
@@ -60,6 +62,10 @@ impl Bench {
                     Action::Exempt { source, .. } => Outcome::Exempted { source: *source, result },
                     Action::Count { source } => {
                         Outcome::Counted { source: *source, packets: self.packets }
+                    }
+                    Action::Slow { .. } => {
+                        self.orders.push(action);
+                        continue;
                     }
                     Action::Release { source, forget } => {
                         self.released.push((*source, forget.clone()));

@@ -246,15 +246,31 @@ fn blocks_never_exceed_the_total() {
 }
 
 #[test]
-fn unproven_actions_report_and_slow_order_nothing() {
-    for (action, words) in [(UnprovenAction::Report, "report"), (UnprovenAction::Slow, "slow")] {
-        let mut bench = Bench::new(|policy| policy.unproven.action = action);
-        bench.syn(SCANNER, 1..9);
-        assert_eq!(bench.orders(), 0);
-        assert!(
-            bench.report_lines().concat().ends_with(&format!("block.unproven.action is {words}"))
-        );
-    }
+fn unproven_action_report_orders_nothing() {
+    let mut bench = Bench::new(|policy| policy.unproven.action = UnprovenAction::Report);
+    bench.syn(SCANNER, 1..9);
+    assert_eq!(bench.orders(), 0);
+    assert!(bench.report_lines().concat().ends_with("block.unproven.action is report"));
+}
+
+// P3
+#[test]
+fn unproven_action_slow_slows_once_and_blocks_with_the_proof() {
+    let mut bench = Bench::new(|policy| policy.unproven.action = UnprovenAction::Slow);
+    bench.syn(SCANNER, 1..9);
+    let source = bench.engine.policy().account(SCANNER.parse().unwrap());
+    let timeout = Duration::from_secs(60);
+    assert_eq!(bench.orders, [Action::Slow { source, timeout }]);
+    assert!(bench.report_lines().concat().ends_with("slowed until its address is proven"));
+    assert_eq!(
+        bench.engine.slowed(None).map(|(view, _)| view.source).collect::<Vec<_>>(),
+        [source]
+    );
+    bench.rule_event(SCANNER, 100..120, |engine, now, probe, actions| {
+        engine.on_retransmission(now, probe, false, actions)
+    });
+    assert!(bench.engine.blocked(source).is_some_and(|view| view.reason.proven()));
+    assert_eq!(bench.engine.slowed(None).count(), 0);
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! The selectors and sets of each IP version, so that a rule for both is written once.
+
+use super::sets::SetId;
+use super::statements::rule;
+use crate::nft::model::{Rule, Selector, Statement};
+
+/// The selectors and sets of one IP version.
+#[derive(Clone, Copy)]
+pub(super) struct Family {
+    /// An account: the address, or the IPv6 prefix.
+    pub(super) source: Selector,
+    pub(super) address: Selector,
+    pub(super) destination: Selector,
+    pub(super) allowed: SetId,
+    pub(super) seen: SetId,
+    pub(super) score: SetId,
+    pub(super) suspect: SetId,
+    pub(super) held: SetId,
+    pub(super) spared: SetId,
+    pub(super) young: SetId,
+    pub(super) asked: SetId,
+    pub(super) answered: SetId,
+    pub(super) silent: SetId,
+    pub(super) paced: SetId,
+}
+
+impl Family {
+    /// Both; `prefix`: the bits of an IPv6 account.
+    pub(super) fn both(prefix: u8) -> [Self; 2] {
+        [
+            Self {
+                source: Selector::Ip4Saddr,
+                address: Selector::Ip4Saddr,
+                destination: Selector::Ip4Daddr,
+                allowed: SetId::Allowed4,
+                seen: SetId::Seen4,
+                score: SetId::Score4,
+                suspect: SetId::Suspect4,
+                held: SetId::Held4,
+                spared: SetId::Spared4,
+                young: SetId::Young4,
+                asked: SetId::Asked4,
+                answered: SetId::Answered4,
+                silent: SetId::Silent4,
+                paced: SetId::Paced4,
+            },
+            Self {
+                source: Selector::Ip6SaddrPrefix(prefix),
+                address: Selector::Ip6Saddr,
+                destination: Selector::Ip6Daddr,
+                allowed: SetId::Allowed6,
+                seen: SetId::Seen6,
+                score: SetId::Score6,
+                suspect: SetId::Suspect6,
+                held: SetId::Held6,
+                spared: SetId::Spared6,
+                young: SetId::Young6,
+                asked: SetId::Asked6,
+                answered: SetId::Answered6,
+                silent: SetId::Silent6,
+                paced: SetId::Paced6,
+            },
+        ]
+    }
+
+    /// A port of a source.
+    pub(super) fn port(self) -> Vec<Selector> {
+        vec![self.source, Selector::L4Proto, Selector::ThDport]
+    }
+
+    /// Addresses and ports of a TCP connection.
+    pub(super) fn connection(self) -> Vec<Selector> {
+        vec![self.address, self.destination, Selector::TcpSport, Selector::TcpDport]
+    }
+}
+
+/// A rule for each version of IP; the first has the reason.
+pub(super) fn each(
+    prefix: u8,
+    why: &'static str,
+    statements: impl Fn(Family) -> Vec<Statement>,
+) -> Vec<Rule> {
+    let whys = [why, ""].into_iter();
+    whys.zip(Family::both(prefix)).map(|(why, family)| rule(why, statements(family))).collect()
+}

@@ -1,0 +1,275 @@
+//! Slowed sources: past the trigger, with an address that is not proven.
+//!
+//! Whoever the packets come from, nothing that is in use suffers: packets of established connections
+//! and answers to our own never come here. A new connection of a slowed source to a service, local
+//! or forwarded, passes when its SYN comes again, which every TCP stack does after a second (RFC
+//! 6298, 2) and a scanner does not. Probes of closed ports are dropped, except that the rules toss a
+//! coin for each port and answer on heads as the kernel would: only a sender that sees the answers
+//! retransmits to the silent ports alone. The daemon evaluates the retransmissions
+//! (`engine/slowed.rs`).
+//!
+//! The sequence number of the SYN is not compared: nft has no set type for it, and a scanner that
+//! repeats the ports of a SYN repeats its number too.
+
+use std::time::Duration;
+
+use super::Builder;
+use super::family::{Family, each};
+use super::reflex::{STILL_PREFIX, past_rate};
+use super::sets::SetId;
+use super::statements::{
+    back, base_chain, chain, drop, goto, is, is_in, is_not_in, is_protocol, live_connections, log,
+    opens, rule, update,
+};
+use crate::nft::model::{Chain, Hook, Owner, Rate, Rule, Selector, Set, Statement, Unit, protocol};
+
+/// The start of the prefix of a slowed source's probe of a port that it probed before, and whose
+/// probes are not answered.
+pub const SILENT_PREFIX: &str = "portsentry: silent ";
+
+/// The same for a port whose probes are answered.
+pub const ANSWERED_PREFIX: &str = "portsentry: answered ";
+
+/// The entry for a new connection to a service.
+pub(super) const SLOW: &str = "slow";
+/// The entry for a TCP probe.
+pub(super) const SLOW_PROBE: &str = "slow_probe";
+/// The entry for a datagram that counts toward a block.
+pub(super) const SLOW_DATAGRAM: &str = "slow_datagram";
+/// The entry for another datagram: logged, and not answered.
+pub(super) const SLOW_SILENT: &str = "slow_silent";
+const SLOW_HEADS: &str = "slow_heads";
+const SLOW_TAILS: &str = "slow_tails";
+const SLOW_ANSWER: &str = "slow_answer";
+const SLOW_ANSWERED: &str = "slow_answered";
+const SLOW_AGAIN: &str = "slow_again";
+const SLOW_AGAIN_UNLOGGED: &str = "slow_again_unlogged";
+
+/// Maximum elements of each set. Beyond it, new connections pass at once, and probes are dropped.
+const SIZE: u32 = 400_000;
+/// A SYN that comes again sooner is not a retransmission: the first one follows after a second, of
+/// some stacks after 0.9.
+const YOUNG: Duration = Duration::from_millis(700);
+/// How long a SYN is remembered: the second retransmission follows after three seconds.
+const ASKED: Duration = Duration::from_secs(8);
+/// Packets that a slowed source may send to UDP services, and echo requests, per second.
+const PACE: Rate = Rate { packets: 5, per: Unit::Second, burst: 10 };
+/// Log messages per second for further ports, and for retransmissions. These have one limit for
+/// both kinds: a source must not be able to use up the messages of one kind for another source,
+/// whose retransmissions would look one-sided.
+const STILL_RATE: u32 = 500;
+const AGAIN_RATE: u32 = 2000;
+const AGAIN_BURST: u32 = 4000;
+/// `type` of an echo request (RFC 792; RFC 4443, 4.1).
+const ECHO_REQUEST: [(u8, u32); 2] = [(1, 8), (58, 128)];
+
+impl Builder<'_> {
+    fn each(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
+        each(self.config.block.ipv6_prefix, why, of)
+    }
+
+    pub(super) fn slow_sets(&self) -> Vec<Set> {
+        let set = |id: SetId, comment| Set {
+            timeouts: true,
+            size: Some(SIZE),
+            comment: Some(comment),
+            ..Set::plain(id, Owner::Rules)
+        };
+        Family::both(128)
+            .into_iter()
+            .flat_map(|family| {
+                [
+                    set(family.young, "connections whose SYN came a moment ago"),
+                    set(family.asked, "connections whose SYN came before"),
+                    set(family.answered, "ports that a slowed source sees as closed"),
+                    set(family.silent, "ports that a slowed source sees no answer from"),
+                    set(family.paced, "packets of slowed sources; never looked up"),
+                ]
+            })
+            .collect()
+    }
+
+    /// For `open`: what a slowed source sends to a service.
+    pub(super) fn slow_services(&self) -> Vec<Rule> {
+        let mut rules = self.slow_connections("a slowed source's new connection");
+        rules.extend(self.each("datagrams of a slowed source, at a low rate", |family| {
+            let mut statements =
+                vec![is_protocol(protocol::UDP), is_in(family.source, family.held)];
+            statements.extend(paced(family));
+            statements
+        }));
+        rules
+    }
+
+    fn slow_connections(&self, why: &'static str) -> Vec<Rule> {
+        self.each(why, |family| {
+            vec![
+                opens(),
+                is_in(family.source, family.held),
+                is_not_in(family.address, family.spared),
+                goto(SLOW),
+            ]
+        })
+    }
+
+    /// For `watch`: echo requests of a slowed source.
+    pub(super) fn slow_echo(&self) -> Vec<Rule> {
+        let mut kinds = ECHO_REQUEST.into_iter();
+        let mut rules = self.each("echo requests of a slowed source, at a low rate", |family| {
+            vec![is_in(family.source, family.held), is_not_in(family.address, family.allowed)]
+        });
+        for (rule, family) in rules.iter_mut().zip(Family::both(128)) {
+            let Some((number, kind)) = kinds.next() else { continue };
+            rule.statements.splice(0..0, [is_protocol(number), is(Selector::IcmpType, kind)]);
+            rule.statements.extend(paced(family));
+        }
+        rules
+    }
+
+    /// For the chains that classify probes: where those of slowed sources go.
+    pub(super) fn slow_probes(&self, to: &'static str) -> Vec<Rule> {
+        self.each("a slowed source", |family| {
+            vec![
+                is_in(family.source, family.held),
+                is_not_in(family.address, family.spared),
+                goto(to),
+            ]
+        })
+    }
+
+    /// The chains for slowed sources, each before those that jump to it.
+    pub(super) fn slow_chains(&self) -> Vec<Chain> {
+        let memory = self.config.block.unproven.timeout;
+        let group = self.config.capture.group;
+        let known = |set: fn(Family) -> SetId, to: &'static str| {
+            move |family: Family| {
+                vec![Statement::Lookup { set: set(family).spec(), key: family.port() }, goto(to)]
+            }
+        };
+        let answered: fn(Family) -> SetId = |family| family.answered;
+        let silent: fn(Family) -> SetId = |family| family.silent;
+
+        let mut slow = self.each("too soon for a retransmission", |family| {
+            vec![
+                Statement::Lookup { set: family.young.spec(), key: family.connection() },
+                Statement::Counter,
+                drop(),
+            ]
+        });
+        slow.extend(self.each("the SYN came again: no scanner does that", |family| {
+            vec![
+                Statement::Lookup { set: family.asked.spec(), key: family.connection() },
+                Statement::Counter,
+                back(),
+            ]
+        }));
+        slow.extend(self.each("the first SYN of a connection", |family| {
+            vec![
+                add(family.young, family.connection(), YOUNG),
+                add(family.asked, family.connection(), ASKED),
+                Statement::Counter,
+                drop(),
+            ]
+        }));
+        slow.push(rule("the sets are full: nobody is kept out", [Statement::Counter, back()]));
+
+        let answer = vec![rule(
+            "as a closed port answers",
+            [is_protocol(protocol::TCP), Statement::Counter, Statement::RejectTcp],
+        )];
+        let mut again_unlogged = self.each("", known(answered, SLOW_ANSWER));
+        again_unlogged.push(rule("", [Statement::Counter, drop()]));
+        let mut again = vec![past_rate(
+            "more than the daemon can read",
+            AGAIN_RATE,
+            AGAIN_BURST,
+            goto(SLOW_AGAIN_UNLOGGED),
+        )];
+        again.extend(self.each("logged: the daemon evaluates retransmissions", |family| {
+            vec![
+                Statement::Lookup { set: family.answered.spec(), key: family.port() },
+                log(ANSWERED_PREFIX, group),
+                goto(SLOW_ANSWER),
+            ]
+        }));
+        again.push(rule("", [log(SILENT_PREFIX, group), drop()]));
+
+        let mut heads = self.each("", |family| {
+            vec![add(family.answered, family.port(), memory), goto(SLOW_ANSWERED)]
+        });
+        heads.push(rule("the set is full", [Statement::Counter, drop()]));
+        let mut tails = self
+            .each("", |family| vec![add(family.silent, family.port(), memory), goto(SLOW_SILENT)]);
+        tails.push(rule("the set is full", [Statement::Counter, drop()]));
+
+        let renewed = self.each("slowed for as long as it continues", |family| {
+            vec![update(family.held, family.source, memory)]
+        });
+        let mut datagram = renewed.clone();
+        datagram.push(rule("", [goto(SLOW_SILENT)]));
+        let mut probe = renewed;
+        probe.extend(self.each("a port that it probed before", known(answered, SLOW_AGAIN)));
+        probe.extend(self.each("", known(silent, SLOW_AGAIN)));
+        probe.push(rule(
+            "a coin for each port, whose fall nobody can know beforehand",
+            [is(Selector::Random(2), 0), goto(SLOW_HEADS)],
+        ));
+        probe.push(rule("", [goto(SLOW_TAILS)]));
+
+        vec![
+            chain(SLOW, slow),
+            chain(SLOW_ANSWER, answer),
+            chain(
+                SLOW_ANSWERED,
+                vec![
+                    past_rate("some are enough", STILL_RATE, STILL_RATE, goto(SLOW_ANSWER)),
+                    rule("", [log(STILL_PREFIX, group), goto(SLOW_ANSWER)]),
+                ],
+            ),
+            chain(
+                SLOW_SILENT,
+                vec![
+                    past_rate("some are enough", STILL_RATE, STILL_RATE, drop()),
+                    rule("", [log(STILL_PREFIX, group), drop()]),
+                ],
+            ),
+            chain(SLOW_AGAIN_UNLOGGED, again_unlogged),
+            chain(SLOW_AGAIN, again),
+            chain(SLOW_HEADS, heads),
+            chain(SLOW_TAILS, tails),
+            chain(SLOW_DATAGRAM, datagram),
+            chain(SLOW_PROBE, probe),
+        ]
+    }
+
+    /// New connections that are forwarded: to published ports of containers and virtual machines.
+    pub(super) fn forwarded(&self) -> Chain {
+        let mut rules = self.not_watched();
+        rules.push(live_connections());
+        rules.extend(
+            self.each("the allow list", |family| {
+                vec![is_in(family.address, family.allowed), back()]
+            }),
+        );
+        rules.extend(self.slow_connections("a slowed source's new connection"));
+        base_chain("forwarded", Hook::Forward, super::WATCH_PRIORITY, rules)
+    }
+}
+
+fn add(set: SetId, key: Vec<Selector>, timeout: Duration) -> Statement {
+    Statement::Add { set: set.spec(), key, timeout: Some(timeout) }
+}
+
+/// Counts and drops a source's packets over the pace.
+fn paced(family: Family) -> [Statement; 3] {
+    [
+        Statement::Update {
+            set: family.paced.spec(),
+            key: vec![family.source],
+            timeout: Some(ASKED),
+            over: Some(PACE),
+        },
+        Statement::Counter,
+        drop(),
+    ]
+}

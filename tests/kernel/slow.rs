@@ -1,0 +1,319 @@
+//! At the defaults: whose address is forged loses a second, who scans is proven and blocked.
+
+use crate::support;
+
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
+
+use support::TRAFFIC;
+use support::daemon::{AT_DEFAULTS, Daemon};
+use support::netns::{Namespace, Running};
+use support::scene::{DEVICE, Scene};
+use support::{eventually, missing};
+
+const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
+const HOST: &str = "10.69.1.1";
+const HONEST: &str = "10.69.1.3";
+/// A second for the retransmission of a SYN (RFC 6298), and what a loaded machine adds.
+const SLOWED: f64 = 1.9;
+/// What a byte on an established connection may take on a loaded machine.
+const STALLED: f64 = 0.5;
+
+/// The protected host, and in another namespace the scanner (.2), honest hosts (.3 to .9) in whose
+/// names it sends.
+fn scene() -> Scene {
+    let others: Vec<String> = (2..10).map(|n| format!("10.69.1.{n}/24")).collect();
+    let mut others: Vec<&str> = others.iter().map(String::as_str).collect();
+    others.push("fd69:77::2/64");
+    Scene::new(&["10.69.1.1/24", "fd69:1::1/64"], &others)
+        .with_prefixes(&["fd69:77::/64"])
+        .with_route_to("fd69:1::/64")
+}
+
+/// Starts a service that gives back what it gets.
+fn serve(host: &Namespace, address: &str, ports: &[&str]) -> Running {
+    let words = [&["-u", TRAFFIC, "echo", address, address], ports].concat();
+    let mut running = host.spawn("python3", &words);
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    running
+}
+
+/// What an honest host experiences: failed exchanges, the longest new connection and the longest
+/// round trip on an established one, seconds.
+struct Experience {
+    failed: u32,
+    slowest: f64,
+    stalled: f64,
+}
+
+/// An honest host uses a service for some seconds, while `meanwhile` goes on.
+fn honest(
+    from: &Namespace,
+    address: &str,
+    (to, port): (&str, &str),
+    seconds: u32,
+    meanwhile: impl FnOnce(),
+) -> Experience {
+    let output = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let seconds = seconds.to_string();
+            from.run("python3", &[TRAFFIC, "clients", address, to, port, "1", &seconds])
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        meanwhile();
+        client.join().unwrap()
+    });
+    let words: Vec<&str> = output.split_whitespace().collect();
+    let experience = Experience {
+        failed: words[0].parse().unwrap(),
+        slowest: words[1].parse().unwrap(),
+        stalled: words[2].parse().unwrap(),
+    };
+    println!(
+        "{address} to {to}:{port}: {} failed, the slowest connection {} s, the longest stall {} s",
+        experience.failed, experience.slowest, experience.stalled
+    );
+    experience
+}
+
+fn unharmed(experience: &Experience) {
+    assert_eq!(experience.failed, 0);
+    assert!(experience.slowest < SLOWED, "{}", experience.slowest);
+    assert!(experience.stalled < STALLED, "{}", experience.stalled);
+}
+
+/// SYNs in the name of hosts, without a look at the answers.
+fn forge(scene: &Scene, from: &str, ports: [&str; 2], hosts: &str, times: &str) {
+    scene.traffic("blind", from, HOST, &[ports[0], ports[1], hosts, times]);
+}
+
+fn state_of(daemon: &Daemon<'_>, address: &str) -> Option<(String, bool)> {
+    let list = daemon.json(&["list"]);
+    let row = list.as_array()?.iter().find(|row| row["address"] == address)?.clone();
+    Some((row["state"].as_str()?.to_owned(), row["proven"].as_bool()?))
+}
+
+fn wait_for_state(daemon: &Daemon<'_>, address: &str, state: &str, proven: bool) {
+    let is_there = || state_of(daemon, address) == Some((state.to_owned(), proven));
+    assert!(
+        eventually(Duration::from_secs(20), is_there),
+        "{address}: {:?}\n{}",
+        state_of(daemon, address),
+        daemon.log()
+    );
+}
+
+// P3
+#[test]
+fn four_forged_syns_cost_an_honest_host_a_second_a_connection() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, HOST, &["8000"]);
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 12, || {
+        forge(&scene, HONEST, ["110", "113"], "1", "1");
+        wait_for_state(&daemon, HONEST, "slowed", false);
+    });
+    unharmed(&experience);
+    // It was slowed all the time.
+    assert!(experience.slowest > 0.7, "{}", experience.slowest);
+    wait_for_state(&daemon, HONEST, "slowed", false);
+}
+
+// P3
+#[test]
+fn a_forged_server_is_reached_by_the_host_as_ever() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _server = serve(&scene.scanner, HONEST, &["5432"]);
+    let experience = honest(&scene.host, HOST, (HONEST, "5432"), 8, || {
+        forge(&scene, HONEST, ["110", "113"], "1", "1");
+        wait_for_state(&daemon, HONEST, "slowed", false);
+    });
+    unharmed(&experience);
+    assert!(experience.slowest < STALLED, "{}", experience.slowest);
+}
+
+// P3
+#[test]
+fn a_decoy_of_nmap_loses_no_connection_and_the_scanner_is_blocked() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, HOST, &["8000"]);
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 14, || {
+        let decoys = format!("{HONEST},10.69.1.4,ME,10.69.1.5");
+        // As an administrator would start it, with nmap's own retries.
+        let words = ["-n", "-Pn", "-sS", "-e", DEVICE, "-S", "10.69.1.2", "-D", &decoys, HOST];
+        scene.scanner.output("nmap", &words, Duration::from_secs(60));
+        wait_for_state(&daemon, "10.69.1.2", "blocked", true);
+    });
+    unharmed(&experience);
+    for decoy in [HONEST, "10.69.1.4", "10.69.1.5"] {
+        assert_ne!(state_of(&daemon, decoy).map(|(state, _)| state).as_deref(), Some("blocked"));
+    }
+}
+
+// P2, P28
+#[test]
+fn every_scan_is_proven_within_seconds() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    println!("{:8}{:6}{:>10}{:>14}", "scan", "IP", "proven s", "services seen");
+    for kind in ["-sS", "-sT", "-sF", "-sN", "-sX", "-sM", "-sA"] {
+        for six in [false, true] {
+            let scene = scene();
+            let (target, source) =
+                if six { ("fd69:1::1", "fd69:77::/64") } else { (HOST, "10.69.1.2") };
+            let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+            let _service = serve(&scene.host, target, &["80", "443", "8080"]);
+            let mut words = vec!["-n", "-Pn", kind, "-p1-1023,8080", "--open", target];
+            if six {
+                words.insert(0, "-6");
+            } else if kind != "-sT" {
+                words.splice(0..0, ["-e", DEVICE, "-S", "10.69.1.2"]);
+            }
+            let begun = Instant::now();
+            let mut nmap = scene.scanner.spawn("nmap", &words);
+            let is_blocked = || state_of(&daemon, source) == Some(("blocked".to_owned(), true));
+            assert!(eventually(Duration::from_secs(20), is_blocked), "{kind} {}", daemon.log());
+            let proven = begun.elapsed();
+            let _ = nmap.0.kill();
+            let mut seen = String::new();
+            std::io::Read::read_to_string(nmap.0.stdout.as_mut().unwrap(), &mut seen).unwrap();
+            let services = seen.lines().filter(|line| line.contains("/tcp open ")).count();
+            let version = if six { 6 } else { 4 };
+            println!("{kind:8}IPv{version:<3}{:>10.1}{services:>14}", proven.as_secs_f64());
+        }
+    }
+}
+
+// P3
+#[test]
+fn blind_retries_prove_nobody() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    // 100 ports each, three times: enough for a proof, if retransmissions alone were one.
+    forge(&scene, "10.69.1.20", ["20", "119"], "100", "3");
+    assert!(eventually(Duration::from_secs(5), || daemon.json(&["status"])["slowed"] == 100));
+    let list = daemon.json(&["list"]);
+    let rows = list.as_array().unwrap();
+    assert_eq!(rows.len(), 100);
+    assert!(rows.iter().all(|row| row["state"] == "slowed" && row["proven"] == false), "{list}");
+}
+
+// P3
+#[test]
+fn a_flood_of_forged_sources_harms_no_honest_host_and_hides_no_scanner() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    scene.host.run("ip", &["route", "add", "10.70.0.0/16", "via", "10.69.1.9"]);
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, HOST, &["8000"]);
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 20, || {
+        forge(&scene, HONEST, ["110", "113"], "1", "1");
+        std::thread::scope(|scope| {
+            scope.spawn(|| forge(&scene, "10.70.0.0", ["110", "112"], "10000", "1"));
+            scene.scanner.output(
+                "nmap",
+                &["-n", "-Pn", "-sS", "-e", DEVICE, "-S", "10.69.1.2", HOST],
+                Duration::from_secs(60),
+            );
+        });
+        wait_for_state(&daemon, "10.69.1.2", "blocked", true);
+    });
+    unharmed(&experience);
+    daemon.wait_for_log("Host 10.69.1.2 has been blocked");
+}
+
+#[test]
+fn a_slowed_source_is_shown_and_released() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, HOST, &["8000"]);
+    forge(&scene, HONEST, ["110", "113"], "1", "1");
+    wait_for_state(&daemon, HONEST, "slowed", false);
+    daemon.wait_for_log(&format!(
+        "Host {HONEST} was not blocked: slowed until its address is proven"
+    ));
+    let show = String::from_utf8(daemon.ctl(&["show", HONEST]).stdout).unwrap();
+    assert!(show.starts_with(&format!("{HONEST} is slowed.")), "{show}");
+    assert_eq!(daemon.json(&["show", HONEST])["block"]["state"], "slowed");
+    let unblocked = daemon.ctl(&["unblock", HONEST]);
+    assert!(unblocked.status.success());
+    let said = String::from_utf8(unblocked.stdout).unwrap();
+    assert!(said.contains(&format!("{HONEST} is not slowed any more")), "{said}");
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 3, || {});
+    unharmed(&experience);
+    assert!(experience.slowest < STALLED);
+    assert_eq!(state_of(&daemon, HONEST), None);
+}
+
+// P3
+#[test]
+fn a_published_port_is_slowed_as_a_local_one() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let container = Namespace::new();
+    scene.host.join(&container, "inner0", &["10.71.1.1/24"], &["10.71.1.2/24"]);
+    container.run("ip", &["route", "add", "default", "via", "10.71.1.1"]);
+    scene.host.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
+    scene.host.run("nft", &["table ip publish { chain c { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 10.71.1.2:80; }; }"]);
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&container, "10.71.1.2", &["80"]);
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8080"), 6, || {
+        forge(&scene, HONEST, ["110", "113"], "1", "1");
+        wait_for_state(&daemon, HONEST, "slowed", false);
+    });
+    unharmed(&experience);
+    assert!(experience.slowest > 0.7, "{}", experience.slowest);
+}
+
+// P26
+#[test]
+fn after_a_flush_a_slowed_source_is_slowed_again_with_its_next_probe() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, HOST, &["8000"]);
+    forge(&scene, HONEST, ["110", "113"], "1", "1");
+    wait_for_state(&daemon, HONEST, "slowed", false);
+    scene.host.run("nft", &["flush", "ruleset"]);
+    let is_back = || {
+        scene
+            .host
+            .output("nft", &["list", "set", "inet", "portsentry", "held4"], Duration::from_secs(5))
+            .status
+            .success()
+    };
+    assert!(eventually(Duration::from_secs(10), is_back), "{}", daemon.log());
+    std::thread::sleep(Duration::from_millis(1100));
+    forge(&scene, HONEST, ["114", "114"], "1", "1");
+    let is_held = || {
+        let set = scene.host.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
+        set.contains(HONEST)
+    };
+    assert!(eventually(Duration::from_secs(5), is_held), "{}", daemon.log());
+}
