@@ -41,6 +41,11 @@
 //!   reads a clock.
 //! * [`netlink`], [`sys`] and [`errors`]: netlink messages and sockets, system calls, error texts.
 #![doc(html_no_source)]
+#![warn(unreachable_pub)]
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the documentation is for those who work on it: it is built with all private items"
+)]
 #![cfg_attr(
     test,
     allow(
@@ -78,4 +83,5 @@ pub mod wire;
 /// Parser of manual pages, for tests.
 #[cfg(test)]
 #[path = "../tests/support/mdoc.rs"]
+#[allow(unreachable_pub, reason = "the tests in tests/ include it too")]
 mod mdoc;

@@ -45,7 +45,7 @@ const STEPS: [Step; 3] = [
 
 /// The current step and the measured rate.
 #[derive(Debug, Clone, Default)]
-pub struct Batching {
+pub(crate) struct Batching {
     step: usize,
     /// When the window began, and the packet count then.
     since: Option<(MonoTime, u64)>,
@@ -55,7 +55,7 @@ pub struct Batching {
 
 impl Batching {
     /// Packets to collect now.
-    pub fn packets(&self) -> u32 {
+    pub(crate) fn packets(&self) -> u32 {
         self.current().packets
     }
 
@@ -64,7 +64,7 @@ impl Batching {
     ///
     /// `behind`: one round could not take all packets. This counts as a flood at any rate: a daemon
     /// that gets little CPU time measures a low rate and needs large batches most.
-    pub fn on_round(&mut self, now: MonoTime, logged: u64, behind: bool) -> u32 {
+    pub(crate) fn on_round(&mut self, now: MonoTime, logged: u64, behind: bool) -> u32 {
         let (since, before) = *self.since.get_or_insert((now, logged));
         let time = now.since(since);
         if time < WINDOW {
@@ -90,7 +90,7 @@ impl Batching {
     }
 
     /// When to call [`Batching::on_round`] even if no packet comes; `None` when it is quiet.
-    pub fn next_timer(&self) -> Option<MonoTime> {
+    pub(crate) fn next_timer(&self) -> Option<MonoTime> {
         self.since.filter(|_| self.step > 0).map(|(since, _)| since.after(CHECK_EVERY))
     }
 

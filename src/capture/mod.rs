@@ -4,12 +4,12 @@
 //! [`nfqueue::Listener`]), and the counts of received and lost packets ([`Statistics`]). It never parses a packet
 //! ([`crate::wire`] does) and never waits.
 
-pub mod batching;
+pub(crate) mod batching;
 mod channel;
 mod holder;
 pub mod nflog;
 pub mod nfqueue;
-pub mod shedding;
+pub(crate) mod shedding;
 
 use std::fmt;
 use std::io;

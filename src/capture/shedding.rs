@@ -8,18 +8,18 @@
 
 /// Shedding starts at this fill level of the receive buffer, percent: what arrives until the daemon
 /// notices must still fit.
-pub const START_PERCENT: u8 = 50;
+pub(crate) const START_PERCENT: u8 = 50;
 
 /// Shedding stops at this fill level, percent.
-pub const STOP_PERCENT: u8 = 20;
+pub(crate) const STOP_PERCENT: u8 = 20;
 
 /// One in this many packets from unknown sources is evaluated. With the lookups, the rest costs
 /// less than half of evaluating all.
-pub const SAMPLE_ONE_IN: u64 = 16;
+pub(crate) const SAMPLE_ONE_IN: u64 = 16;
 
 /// Whether packets are shed, and how many were.
 #[derive(Debug, Clone, Default)]
-pub struct Shedding {
+pub(crate) struct Shedding {
     on: bool,
     unknown: u64,
     shed: u64,
@@ -27,18 +27,18 @@ pub struct Shedding {
 
 impl Shedding {
     /// Updates the state with the fill level of the receive buffer, percent.
-    pub fn on_backlog(&mut self, percent: u8) {
+    pub(crate) fn on_backlog(&mut self, percent: u8) {
         self.on = percent >= if self.on { STOP_PERCENT.saturating_add(1) } else { START_PERCENT };
     }
 
     /// Whether packets are being shed.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.on
     }
 
     /// Whether to shed a packet; counts it if so. Calls `is_known` (whether its source has an
     /// account) only while shedding.
-    pub fn should_shed(&mut self, is_known: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn should_shed(&mut self, is_known: impl FnOnce() -> bool) -> bool {
         if !self.on || is_known() {
             return false;
         }
@@ -49,7 +49,7 @@ impl Shedding {
     }
 
     /// Packets shed so far.
-    pub fn shed(&self) -> u64 {
+    pub(crate) fn shed(&self) -> u64 {
         self.shed
     }
 }

@@ -13,12 +13,12 @@
 
 pub mod client;
 mod connection;
-pub mod handler;
-pub mod listen;
+pub(crate) mod handler;
+pub(crate) mod listen;
 pub mod protocol;
-pub mod server;
+pub(crate) mod server;
 mod stream;
-pub mod workers;
+pub(crate) mod workers;
 
 pub use handler::{Answer, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};

@@ -22,22 +22,22 @@ use crate::sys::poll;
 use crate::sys::wake::Waker;
 
 /// Clients at once. An administrator needs one; a monitoring program or two some more.
-pub const CLIENTS_MAX: usize = 64;
+pub(crate) const CLIENTS_MAX: usize = 64;
 
 /// Of these, clients other than root: the rest is reserved for root.
-pub const OTHERS_MAX: usize = 48;
+pub(crate) const OTHERS_MAX: usize = 48;
 
 /// Of these, clients of one user.
-pub const CLIENTS_PER_USER: usize = 24;
+pub(crate) const CLIENTS_PER_USER: usize = 24;
 
 /// Of the clients, watchers.
-pub const WATCHERS_MAX: usize = 16;
+pub(crate) const WATCHERS_MAX: usize = 16;
 
 /// Of these, watchers other than root: the rest is reserved for root.
-pub const OTHER_WATCHERS_MAX: usize = 12;
+pub(crate) const OTHER_WATCHERS_MAX: usize = 12;
 
 /// Of these, watchers of one user.
-pub const WATCHERS_PER_USER: usize = 6;
+pub(crate) const WATCHERS_PER_USER: usize = 6;
 
 /// Clients accepted in one wake, before connected ones are served.
 const ACCEPTS_PER_WAKE: usize = 16;

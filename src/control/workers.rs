@@ -27,13 +27,13 @@ const READERS: usize = 2;
 
 /// Unfinished answers to users other than root: a list of a million blocks takes some 80 MB until
 /// it is read.
-pub const LONG_ANSWERS_MAX: usize = 8;
+pub(crate) const LONG_ANSWERS_MAX: usize = 8;
 
 /// Of these, answers to one user.
-pub const LONG_ANSWERS_PER_USER: usize = 2;
+pub(crate) const LONG_ANSWERS_PER_USER: usize = 2;
 
 /// Makes the handler of a thread.
-pub type NewHandler<'a> = &'a mut dyn FnMut() -> Box<dyn Handler>;
+pub(crate) type NewHandler<'a> = &'a mut dyn FnMut() -> Box<dyn Handler>;
 
 /// A unit of work for a client.
 struct Task {

@@ -14,7 +14,7 @@ const ENTRIES_MAX: usize = 10_000;
 
 /// The file and what is in it.
 #[derive(Debug)]
-pub struct AllowFile {
+pub(super) struct AllowFile {
     path: PathBuf,
     networks: Vec<IpNet>,
     /// Lines that could not be read, in words; the file is not overwritten while there are any, so
@@ -24,7 +24,7 @@ pub struct AllowFile {
 
 impl AllowFile {
     /// Reads the file `allowed` in `state_dir`; a missing one is empty.
-    pub fn read(state_dir: &Path) -> Self {
+    pub(super) fn read(state_dir: &Path) -> Self {
         let path = state_dir.join("allowed");
         let mut file = Self { path, networks: Vec::new(), faults: Vec::new() };
         match fs::read_to_string(&file.path) {
@@ -54,12 +54,12 @@ impl AllowFile {
     }
 
     /// What is allowed by hand.
-    pub fn networks(&self) -> &[IpNet] {
+    pub(super) fn networks(&self) -> &[IpNet] {
         &self.networks
     }
 
     /// What could not be read, a line each.
-    pub fn faults(&self) -> &[String] {
+    pub(super) fn faults(&self) -> &[String] {
         &self.faults
     }
 
@@ -67,7 +67,7 @@ impl AllowFile {
     ///
     /// # Errors
     /// In words, when the file cannot be written; then nothing has changed.
-    pub fn add(&mut self, network: IpNet) -> Result<bool, String> {
+    pub(super) fn add(&mut self, network: IpNet) -> Result<bool, String> {
         let network = network.trunc();
         if self.networks.contains(&network) {
             return Ok(false);
@@ -88,7 +88,7 @@ impl AllowFile {
     ///
     /// # Errors
     /// As [`AllowFile::add`].
-    pub fn remove(&mut self, network: IpNet) -> Result<bool, String> {
+    pub(super) fn remove(&mut self, network: IpNet) -> Result<bool, String> {
         let network = network.trunc();
         let networks: Vec<_> =
             self.networks.iter().copied().filter(|&other| other != network).collect();
@@ -124,7 +124,7 @@ impl AllowFile {
 }
 
 /// An address or a network in CIDR form; host bits are cut off.
-pub fn parse_network(text: &str) -> Option<IpNet> {
+pub(super) fn parse_network(text: &str) -> Option<IpNet> {
     if let Ok(address) = text.parse::<std::net::IpAddr>() {
         return Some(IpNet::from(address));
     }

@@ -21,7 +21,7 @@ use crate::sys::{clock, resolv_conf};
 
 /// Why something is never blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProtectionReason {
+pub(super) enum ProtectionReason {
     /// `allow` in the configuration.
     AllowList,
     /// The ignore file.
@@ -42,7 +42,7 @@ pub enum ProtectionReason {
 
 impl ProtectionReason {
     /// The key of the configuration, or the command, that it comes from.
-    pub fn origin(self) -> &'static str {
+    pub(super) fn origin(self) -> &'static str {
         self.words().0
     }
 
@@ -68,10 +68,10 @@ impl fmt::Display for ProtectionReason {
 }
 
 /// Networks that are never blocked, each with its first reason.
-pub type Protected = BTreeMap<IpNet, ProtectionReason>;
+pub(super) type Protected = BTreeMap<IpNet, ProtectionReason>;
 
 /// Watches over the list.
-pub struct Guard {
+pub(super) struct Guard {
     routes: Routes,
     /// The sockets of this host.
     pub sockets: SockDiag,
@@ -87,7 +87,7 @@ impl Guard {
     ///
     /// # Errors
     /// In words, when the kernel refuses a socket.
-    pub fn open(state_dir: &Path) -> Result<Self, String> {
+    pub(super) fn open(state_dir: &Path) -> Result<Self, String> {
         Ok(Self {
             routes: Routes::open().map_err(|error| format!("addresses and routes: {error}"))?,
             sockets: SockDiag::open().map_err(|error| format!("sockets: {error}"))?,
@@ -99,7 +99,7 @@ impl Guard {
 
     /// Gathers the list again; `ignored` is what the ignore file names. What cannot be learned just
     /// now is reported in `complaints`, and what was known of that kind holds on.
-    pub fn gather(
+    pub(super) fn gather(
         &mut self,
         config: &Config,
         ignored: &[IpNet],

@@ -35,7 +35,7 @@ use crate::sys::mailbox::Link;
 const HISTORY_MAX: usize = 100_000;
 
 /// Answers requests from what the threads know and what the kernel's sets hold.
-pub struct RequestHandler {
+pub(super) struct RequestHandler {
     /// The way to the packet thread.
     pub packets: Link<Command>,
     /// The way to the main thread.

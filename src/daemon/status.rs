@@ -14,7 +14,7 @@ use crate::sys::mailbox::{Link, Unresponsive};
 
 /// What the figures need besides the threads.
 #[derive(Clone)]
-pub struct Sources {
+pub(super) struct Sources {
     /// When the daemon started.
     pub started: Instant,
     /// The journal, which counts too.
@@ -30,7 +30,7 @@ impl Sources {
     ///
     /// # Errors
     /// When the packet thread does not answer.
-    pub fn gather(
+    pub(super) fn gather(
         &self,
         packets: &Link<Command>,
         view: &SharedView,
@@ -195,7 +195,7 @@ fn reflex_warnings(reflex: &Reflex) -> Vec<String> {
 }
 
 /// The status as one line, for the log.
-pub fn line(packets: &Link<Command>, view: &SharedView) -> String {
+pub(super) fn line(packets: &Link<Command>, view: &SharedView) -> String {
     let Ok(figures) = packets.ask(Command::Status) else {
         return "the packet thread does not answer".to_owned();
     };
@@ -229,7 +229,7 @@ fn watching((transport, protocol): (Transport, &Protocol)) -> Watching {
 }
 
 /// Tells the journal what is watched from now on; `services`: what local services listen on.
-pub fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]) {
+pub(super) fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]) {
     for (transport, protocol) in watched(config) {
         let mode = protocol.mode.word();
         let (ports, excluded) = match protocol.mode {

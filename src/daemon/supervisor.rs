@@ -49,7 +49,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What the control server asks the supervisor for.
-pub enum Order {
+pub(super) enum Order {
     /// Read the configuration again: what changed, or why nothing did.
     Reload(Answer<Result<Reloaded, String>>),
     /// Never block this; `false`: it is so already.
@@ -60,7 +60,7 @@ pub enum Order {
 
 /// A new configuration is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
+pub(super) struct Reloaded {
     /// What is another than before.
     pub changes: Vec<String>,
     /// What the administrator has to know beside that.
@@ -71,7 +71,7 @@ pub struct Reloaded {
 ///
 /// # Errors
 /// Every finding, in words.
-pub fn load(options: &Options) -> Result<Loaded, String> {
+pub(super) fn load(options: &Options) -> Result<Loaded, String> {
     let loaded = match &options.config {
         Some(path) => config::load(path),
         None => config::load_default(),
@@ -85,7 +85,11 @@ pub fn load(options: &Options) -> Result<Loaded, String> {
 ///
 /// # Errors
 /// In words, when the services of this host cannot be learned.
-pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Result<Setup, String> {
+pub(super) fn setup(
+    config: &Config,
+    guard: &mut Guard,
+    protected: &Protected,
+) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
     let listeners = guard
         .sockets
@@ -108,7 +112,7 @@ pub fn setup(config: &Config, guard: &mut Guard, protected: &Protected) -> Resul
 }
 
 /// The main thread's state.
-pub struct Supervisor {
+pub(super) struct Supervisor {
     /// The command line, for reading the configuration again.
     pub options: Options,
     /// What the control server shows.
@@ -140,7 +144,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Runs until the end, and says how it was.
-    pub fn run(mut self) -> ExitCode {
+    pub(super) fn run(mut self) -> ExitCode {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut gathered = Instant::now();
@@ -365,7 +369,7 @@ fn ignore_changes(old: &[IpNet], new: &[IpNet]) -> Option<String> {
 }
 
 /// Tells systemd, where there is one.
-pub fn notify(state: &[NotifyState<'_>]) {
+pub(super) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         log::debug!("systemd was not told: {error}");
     }
@@ -375,7 +379,7 @@ pub fn notify(state: &[NotifyState<'_>]) {
 ///
 /// # Errors
 /// In words.
-pub fn make_state_dir(path: &Path) -> Result<(), String> {
+pub(super) fn make_state_dir(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)

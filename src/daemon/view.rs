@@ -13,7 +13,7 @@ use crate::nft::Ruleset;
 
 /// What the control server shows and the supervisor keeps true.
 #[derive(Debug, Clone)]
-pub struct View {
+pub(super) struct View {
     /// The configuration in force.
     pub config: Arc<Config>,
     /// What its ignore file named when it was read.
@@ -30,7 +30,7 @@ pub struct View {
 
 impl View {
     /// Of a configuration that is in force with these rules and this never-block list.
-    pub fn new(loaded: Loaded, ruleset: Ruleset, protected: Protected) -> Self {
+    pub(super) fn new(loaded: Loaded, ruleset: Ruleset, protected: Protected) -> Self {
         let Loaded { config, ignored, warnings, from } = loaded;
         Self {
             config: Arc::new(config),
@@ -45,16 +45,16 @@ impl View {
 
 /// A view that two threads share. The packet thread is none of them.
 #[derive(Clone)]
-pub struct SharedView(Arc<Mutex<View>>);
+pub(super) struct SharedView(Arc<Mutex<View>>);
 
 impl SharedView {
     /// Shares `view`.
-    pub fn new(view: View) -> Self {
+    pub(super) fn new(view: View) -> Self {
         Self(Arc::new(Mutex::new(view)))
     }
 
     /// The view, for a moment.
-    pub fn lock(&self) -> MutexGuard<'_, View> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, View> {
         // A thread that panics ends the process; what it left is still a view.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

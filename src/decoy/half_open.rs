@@ -14,15 +14,15 @@ use crate::time::MonoTime;
 
 /// How long a handshake may take. A client retransmits a lost SYN after one second (RFC 6298, 2),
 /// and a round trip by satellite takes 0.6 s.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Waiting handshakes at most; beyond it the oldest is evaluated early. At 270 bytes each, index
 /// included, they take 1.1 MB.
-pub const WAITING_MAX: usize = 4096;
+pub(crate) const WAITING_MAX: usize = 4096;
 
 /// The two ends of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct Key {
     /// Remote address and port.
     pub peer: SocketAddr,
     /// Local address and port.
@@ -39,7 +39,7 @@ struct Entry {
 
 /// The waiting handshakes, oldest first.
 #[derive(Debug)]
-pub struct HalfOpen {
+pub(crate) struct HalfOpen {
     entries: VecDeque<Entry>,
     /// Number of the first entry; entries are numbered consecutively.
     first: u64,
@@ -61,7 +61,12 @@ impl HalfOpen {
 
     /// Starts the wait for a handshake. Returns the oldest probe if there is no room for both. A
     /// repeated SYN keeps its first deadline.
-    pub fn wait_for_handshake(&mut self, now: MonoTime, key: Key, probe: Probe) -> Option<Probe> {
+    pub(crate) fn wait_for_handshake(
+        &mut self,
+        now: MonoTime,
+        key: Key,
+        probe: Probe,
+    ) -> Option<Probe> {
         if self.index.contains_key(&key) {
             return None;
         }
@@ -76,7 +81,7 @@ impl HalfOpen {
     }
 
     /// Removes a completed handshake; returns whether it was waiting.
-    pub fn complete(&mut self, key: &Key) -> bool {
+    pub(crate) fn complete(&mut self, key: &Key) -> bool {
         let Some(number) = self.index.remove(key) else { return false };
         let entry =
             usize::try_from(number - self.first).ok().and_then(|at| self.entries.get_mut(at));
@@ -86,12 +91,12 @@ impl HalfOpen {
     }
 
     /// Removes and returns a probe whose wait has ended.
-    pub fn take_due(&mut self, now: MonoTime) -> Option<Probe> {
+    pub(crate) fn take_due(&mut self, now: MonoTime) -> Option<Probe> {
         if self.next_due()? <= now { self.take_first() } else { None }
     }
 
     /// Removes and returns the oldest probe.
-    pub fn take_first(&mut self) -> Option<Probe> {
+    pub(crate) fn take_first(&mut self) -> Option<Probe> {
         let entry = self.entries.pop_front()?;
         self.first += 1;
         self.index.remove(&entry.key);
@@ -100,12 +105,12 @@ impl HalfOpen {
     }
 
     /// When the oldest wait ends.
-    pub fn next_due(&self) -> Option<MonoTime> {
+    pub(crate) fn next_due(&self) -> Option<MonoTime> {
         self.entries.front().map(|entry| entry.due)
     }
 
     /// Number of waiting handshakes.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.index.len()
     }
 

@@ -14,9 +14,9 @@
 //!
 //! Nothing here waits. Follows the kernel's Documentation/networking/tproxy.rst and ip(7).
 
-pub mod half_open;
+pub(crate) mod half_open;
 pub mod tcp;
-pub mod udp;
+pub(crate) mod udp;
 
 use std::fmt;
 use std::io;

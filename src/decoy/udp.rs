@@ -12,12 +12,12 @@ use crate::sys::transparent;
 use crate::time::MonoTime;
 
 /// Datagrams handled before the packet thread serves its other descriptors.
-pub const MAX_DATAGRAMS_PER_WAKE: usize = 64;
+pub(crate) const MAX_DATAGRAMS_PER_WAKE: usize = 64;
 
 /// UDP banners per second in all. The source of a datagram may be spoofed, and the banner then
 /// reaches a third host: ten of at most 1,024 bytes are useless for a reflection attack, and enough
 /// for a scanner to see.
-pub const ANSWERS_PER_SECOND: u32 = 10;
+pub(crate) const ANSWERS_PER_SECOND: u32 = 10;
 
 /// Counts the answers per second.
 #[derive(Debug, Default)]

@@ -33,7 +33,7 @@ mod networks;
 mod reconcile;
 mod repair;
 mod start;
-pub mod view;
+pub(crate) mod view;
 
 pub use change::Change;
 pub use drift::{Drift, Repairs};

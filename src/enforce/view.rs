@@ -3,8 +3,7 @@
 
 use ipnet::IpNet;
 
-use super::element::{BLOCKED, HOSTS, Placement, adopted};
-use super::kernel::absent_is_fine;
+use super::element::{HOSTS, Placement, adopted};
 use super::networks::{Family, Span, merged};
 use crate::engine::Source;
 use crate::nft::{Connection, ElementInfo, Error};
@@ -14,7 +13,7 @@ use crate::store::Block;
 ///
 /// # Errors
 /// When a set cannot be read.
-pub fn hosts(
+pub(crate) fn hosts(
     connection: &mut Connection,
     placement: Placement,
 ) -> Result<Vec<(Source, ElementInfo)>, Error> {
@@ -28,27 +27,15 @@ pub fn hosts(
     Ok(all)
 }
 
-/// How many elements the sets of blocks have; of missing sets none.
-///
-/// # Errors
-/// When a set cannot be read.
-pub fn count_elements(connection: &mut Connection) -> Result<u64, Error> {
-    let mut count = 0;
-    for set in BLOCKED {
-        count += absent_is_fine(connection.dump_set(set))?.len() as u64;
-    }
-    Ok(count)
-}
-
 /// The intervals of the sets of blocked networks.
-pub struct Intervals([Vec<(Span, ElementInfo)>; 2]);
+pub(crate) struct Intervals([Vec<(Span, ElementInfo)>; 2]);
 
 impl Intervals {
     /// Reads them.
     ///
     /// # Errors
     /// When a set cannot be read.
-    pub fn read(connection: &mut Connection) -> Result<Self, Error> {
+    pub(crate) fn read(connection: &mut Connection) -> Result<Self, Error> {
         let [v4, v6] = Family::ALL.map(|family| {
             let elements = connection.dump_set(family.set())?.into_iter();
             Ok(elements.filter_map(|info| Some((Span::of_element(&info)?, info))).collect())
@@ -57,7 +44,7 @@ impl Intervals {
     }
 
     /// Whether the kernel drops every address of a network but for those that its block leaves out.
-    pub fn drop_all_of(&self, source: Source, exempt: &[IpNet]) -> bool {
+    pub(crate) fn drop_all_of(&self, source: Source, exempt: &[IpNet]) -> bool {
         let there = Family::of(source).of_pair(&self.0);
         let there = merged(there.iter().map(|(span, _)| *span).collect());
         let exempt = merged(exempt.iter().map(Span::of).collect());
@@ -69,7 +56,7 @@ impl Intervals {
 
     /// Packets that were dropped because of a network; `None` if it shares its intervals with other
     /// blocks, or is cut into several.
-    pub fn packets(&self, source: Source) -> Option<u64> {
+    pub(crate) fn packets(&self, source: Source) -> Option<u64> {
         let span = Span::of(&source.network());
         Family::of(source)
             .of_pair(&self.0)
@@ -80,7 +67,7 @@ impl Intervals {
 
     /// What is there and belongs to none of these blocks: networks of other programs that the
     /// daemon has not adopted yet.
-    pub fn unknown(&self, blocks: &[Block]) -> Vec<(Source, ElementInfo)> {
+    pub(crate) fn unknown(&self, blocks: &[Block]) -> Vec<(Source, ElementInfo)> {
         let mut unknown = Vec::new();
         for family in Family::ALL {
             let known = blocks

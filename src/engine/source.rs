@@ -98,7 +98,7 @@ impl fmt::Display for Source {
 }
 
 /// The mask of an IPv6 prefix of `bits` bits.
-pub fn mask(bits: u8) -> u128 {
+pub(super) fn mask(bits: u8) -> u128 {
     match bits {
         0 => 0,
         1..=128 => u128::MAX << (128 - u32::from(bits)),

@@ -20,7 +20,7 @@ use crate::journal::history;
 
 /// Lines of one file; the newest are kept. A megabyte, which monitoring recipes read without
 /// trouble.
-pub const LINES_MAX: usize = 10_000;
+pub(super) const LINES_MAX: usize = 10_000;
 
 /// How long changes are gathered: monitoring reads these files every few seconds at most.
 const GATHER_TIME: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const MODE: u32 = 0o640;
 
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The mode whose file has the line.
     pub mode: ClassicMode,
     /// The blocked address, or the network in CIDR form; always formatted the same way.
@@ -44,13 +44,13 @@ pub struct Entry {
 
 /// The six files.
 #[derive(Debug)]
-pub struct BlockedFiles {
+pub(super) struct BlockedFiles {
     files: Vec<One>,
 }
 
 impl BlockedFiles {
     /// The files `<base>.tcp` and so on. Nothing is read or written yet.
-    pub fn new(base: PathBuf) -> Self {
+    pub(super) fn new(base: PathBuf) -> Self {
         let path = |mode: ClassicMode| {
             let mut path = base.clone().into_os_string();
             path.push(format!(".{}", mode.word()));
@@ -63,7 +63,7 @@ impl BlockedFiles {
 
     /// Sets the modes in use: their files exist after the next [`BlockedFiles::write`], and keep
     /// lines of earlier runs until [`BlockedFiles::retain`].
-    pub fn use_modes(&mut self, modes: &[ClassicMode]) {
+    pub(super) fn use_modes(&mut self, modes: &[ClassicMode]) {
         for file in &mut self.files {
             file.used = modes.contains(&file.mode);
             file.mirror.on_change();
@@ -71,7 +71,7 @@ impl BlockedFiles {
     }
 
     /// Adds the line of a new block, which replaces an earlier line of the same subject.
-    pub fn add(&mut self, entry: Entry) {
+    pub(super) fn add(&mut self, entry: Entry) {
         let Some(file) = self.files.iter_mut().find(|file| file.mode == entry.mode) else { return };
         if let Some(key) = base(&entry.subject) {
             // On an error it is read again before the next write.
@@ -82,12 +82,12 @@ impl BlockedFiles {
     }
 
     /// Removes the line of a block that ended.
-    pub fn remove(&mut self, subject: &str) {
+    pub(super) fn remove(&mut self, subject: &str) {
         self.files.iter_mut().for_each(|file| file.remove(subject));
     }
 
     /// Removes the lines of all other subjects. Lines of earlier runs are compared by address.
-    pub fn retain(&mut self, subjects: &HashSet<String>) {
+    pub(super) fn retain(&mut self, subjects: &HashSet<String>) {
         let addresses: HashSet<IpAddr> =
             subjects.iter().filter_map(|subject| base(subject)).collect();
         self.files.iter_mut().for_each(|file| file.retain(subjects, &addresses));

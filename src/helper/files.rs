@@ -32,7 +32,7 @@ const GATHERED: Duration = Duration::from_secs(5);
 const LAST_WRITING: Duration = Duration::from_secs(2);
 
 /// Messages to the thread.
-pub enum Change {
+pub(super) enum Change {
     /// A block is in force.
     Blocked(Blocked),
     /// A block is over.
@@ -51,7 +51,7 @@ struct Shared {
 }
 
 /// A handle to the thread.
-pub struct Files {
+pub(super) struct Files {
     shared: Arc<Shared>,
     changes: SyncSender<Change>,
     ended: Receiver<()>,
@@ -62,7 +62,7 @@ impl Files {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(notify: Notify) -> std::io::Result<Self> {
+    pub(super) fn start(notify: Notify) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (changes, queue) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
@@ -85,21 +85,21 @@ impl Files {
     }
 
     /// Uses these files from now on.
-    pub fn configure(&self, settings: &Settings) {
+    pub(super) fn configure(&self, settings: &Settings) {
         *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(settings.clone());
         self.change(Change::Settings);
     }
 
     /// Queues a change. Never waits.
-    pub fn change(&self, change: Change) {
+    pub(super) fn change(&self, change: Change) {
         if self.changes.try_send(change).is_err() {
             self.shared.lost.store(true, Ordering::Relaxed);
         }
     }
 
     /// Writes the last changes, within a time limit.
-    pub fn end(self) {
+    pub(super) fn end(self) {
         let Self { changes, ended, .. } = self;
         drop(changes);
         let _ = ended.recv_timeout(LAST_WRITING);

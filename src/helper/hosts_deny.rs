@@ -18,7 +18,7 @@ use crate::journal::Response;
 
 /// Lines that are written at most: libwrap reads the whole file for each connection, which takes
 /// some milliseconds.
-pub const LINES_MAX: usize = 10_000;
+pub(super) const LINES_MAX: usize = 10_000;
 
 /// How long changes are gathered: a scan of a network blocks many at once, and the file is written
 /// as a whole. The block in the kernel, which is what counts, is there already.
@@ -39,7 +39,7 @@ const TARGET: &str = "{target}";
 
 /// The file and its wanted content.
 #[derive(Debug)]
-pub struct HostsDeny {
+pub(super) struct HostsDeny {
     mirror: Mirror,
     template: String,
     /// Hosts and networks that our lines should deny.
@@ -61,7 +61,7 @@ pub struct HostsDeny {
 impl HostsDeny {
     /// Lines of the form `line_template` in the file at `path`; `{target}` is replaced. Nothing is
     /// read or written yet.
-    pub fn new(path: PathBuf, line_template: String) -> Self {
+    pub(super) fn new(path: PathBuf, line_template: String) -> Self {
         Self {
             mirror: Mirror::new(path, MODE, SIZE_MAX, GATHER_TIME),
             template: line_template,
@@ -76,7 +76,7 @@ impl HostsDeny {
     }
 
     /// Adds the line of an address or network.
-    pub fn add(&mut self, target: &str) {
+    pub(super) fn add(&mut self, target: &str) {
         if pattern(target).is_none() {
             // One is enough to report a fault that only a defect can cause.
             self.unreadable = Some(target.to_owned());
@@ -91,7 +91,7 @@ impl HostsDeny {
     }
 
     /// Removes the line.
-    pub fn remove(&mut self, target: &str) {
+    pub(super) fn remove(&mut self, target: &str) {
         if self.wanted.remove(target) {
             self.mirror.on_change();
         }
@@ -99,7 +99,7 @@ impl HostsDeny {
 
     /// Sets the whole list. Must come once before anything is written: lines of an earlier run stay
     /// until then.
-    pub fn replace(&mut self, targets: impl Iterator<Item = String>) {
+    pub(super) fn replace(&mut self, targets: impl Iterator<Item = String>) {
         self.wanted.clear();
         self.complete = true;
         self.mirror.on_change();
@@ -251,7 +251,7 @@ fn target_of(template: &str, line: &[u8]) -> Option<String> {
 ///
 /// 255.255.255.255 is not a valid mask there, so a network of one address is written as that
 /// address. Not every libwrap knows prefix lengths for IPv4; all know the mask.
-pub fn pattern(target: &str) -> Option<String> {
+pub(super) fn pattern(target: &str) -> Option<String> {
     let network = target.parse().map(|address: IpAddr| IpNet::from(address));
     let network = network.or_else(|_| target.parse::<IpNet>()).ok()?.trunc();
     let whole = network.prefix_len() == network.max_prefix_len();

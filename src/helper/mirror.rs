@@ -33,14 +33,14 @@ const ATTEMPTS: usize = 5;
 
 /// Why a file could not be updated.
 #[derive(Debug)]
-pub struct Error {
+pub(super) struct Error {
     path: PathBuf,
     fault: Fault,
 }
 
 /// What is wrong with a file.
 #[derive(Debug)]
-pub enum Fault {
+pub(super) enum Fault {
     /// The system refused an operation, with its error.
     Io(&'static str, io::Error),
     /// Another process holds the directory's lock.

@@ -28,7 +28,7 @@ const STUCK_MAX: usize = 12;
 const QUEUE_MAX: usize = 256;
 
 /// Cached answers, including "no name": some 100 bytes each.
-pub const CACHE_MAX: usize = 4096;
+pub(super) const CACHE_MAX: usize = 4096;
 
 /// Lifetime of a cached name. Names in reports may be old; getnameinfo(3) does not return the name
 /// server's own limit.
@@ -38,13 +38,13 @@ const KEEP_NAME: Duration = Duration::from_secs(3600);
 const KEEP_NONE: Duration = Duration::from_secs(300);
 
 /// Time limit of an answer: a log line waits for it.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Looks up the name of an address.
-pub type Lookup = Box<dyn Fn(IpAddr) -> Option<String> + Send + Sync>;
+pub(super) type Lookup = Box<dyn Fn(IpAddr) -> Option<String> + Send + Sync>;
 
 /// Takes an answer.
-pub type Answer = Box<dyn Fn(IpAddr, Option<String>) + Send + Sync>;
+pub(super) type Answer = Box<dyn Fn(IpAddr, Option<String>) + Send + Sync>;
 
 /// Time limits; tests use shorter ones.
 #[derive(Debug, Clone, Copy)]
@@ -81,14 +81,14 @@ struct Shared {
 
 /// The resolver; clones share it.
 #[derive(Clone)]
-pub struct Names(Arc<Shared>);
+pub(super) struct Names(Arc<Shared>);
 
 impl Names {
     /// A resolver that uses the system's.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn new(answer: Answer) -> std::io::Result<Self> {
+    pub(super) fn new(answer: Answer) -> std::io::Result<Self> {
         Self::with(
             Box::new(system),
             answer,
@@ -110,7 +110,7 @@ impl Names {
     }
 
     /// Queries a name; one answer follows for all queries of the same address meanwhile.
-    pub fn ask(&self, address: IpAddr) {
+    pub(super) fn ask(&self, address: IpAddr) {
         let now = Instant::now();
         let mut state = self.0.lock();
         if let Some(known) = state.cache.get(&address).filter(|known| known.until > now) {

@@ -20,10 +20,10 @@ use crate::sys::process::{self, Signal};
 use crate::sys::wake::Waker;
 
 /// Bytes of output that are kept for the report; the rest is read and discarded.
-pub const OUTPUT_MAX: usize = 1024;
+pub(super) const OUTPUT_MAX: usize = 1024;
 
 /// Time between SIGTERM and SIGKILL: a script may remove its lock file.
-pub const TERM_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const TERM_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Time after SIGKILL. A killed process that does not end waits for a disk or a file server and is
 /// abandoned, so that queued commands can run.
@@ -34,7 +34,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The child processes of this process.
-pub struct Ground {
+pub(super) struct Ground {
     commands: Mutex<HashSet<u32>>,
     /// Becomes readable when running commands must end.
     hurry: Waker,
@@ -45,17 +45,17 @@ impl Ground {
     ///
     /// # Errors
     /// eventfd(2) failed.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self { commands: Mutex::default(), hurry: Waker::new()? })
     }
 
     /// Terminates running commands, and kills them soon after; later ones too.
-    pub fn hurry(&self) {
+    pub(super) fn hurry(&self) {
         self.hurry.wake();
     }
 
     /// Kills all children.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         let _commands = self.lock();
         process::end_children(|_| false);
     }
@@ -133,7 +133,7 @@ enum Phase {
 
 /// Runs a command prepared by [`process::isolate`], and waits until it and everything that it
 /// started have ended. Returns how it ended, and the start of its output.
-pub fn run(ground: &Ground, mut command: Command, timeout: Duration) -> (Ended, String) {
+pub(super) fn run(ground: &Ground, mut command: Command, timeout: Duration) -> (Ended, String) {
     let not_started = |error: io::Error| Ended::NotStarted(system_message(&error));
     let (reader, child) = match start(ground, &mut command) {
         Ok(started) => started,

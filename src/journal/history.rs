@@ -73,11 +73,6 @@ impl History {
         })
     }
 
-    /// Path of the file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether lines wait for the disk.
     pub fn is_failing(&self) -> bool {
         self.retry_at.is_some()

@@ -14,19 +14,19 @@ use crate::rate::TokenBucket;
 use crate::time::MonoTime;
 
 /// The period of all rates, and the least time between two [`Notice::HeldBack`].
-pub const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lines of all classes at once, and in each further [`INTERVAL`]. 200 lines of 200 bytes a minute
 /// are at most 58 MB a day, which log rotation copes with.
-pub const TOTAL: u32 = 100;
+pub(crate) const TOTAL: u32 = 100;
 
 /// Names looked up only for `watch`, of events whose lines are not written; at once, and in each
 /// further [`INTERVAL`].
-pub const WATCHED_NAMES: u32 = 60;
+pub(crate) const WATCHED_NAMES: u32 = 60;
 
 /// Lines that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
+pub(crate) enum Class {
     /// Scans of verified sources.
     ScanProven,
     /// Scans of unverified sources.
@@ -52,7 +52,7 @@ pub enum Class {
 
 impl Class {
     /// The class of a notice; `None` if no remote packet can cause it.
-    pub fn of(notice: &Notice) -> Option<Self> {
+    pub(crate) fn of(notice: &Notice) -> Option<Self> {
         Some(match notice {
             Notice::Engine(Report::Scan { reason, .. }) if reason.proven() => Self::ScanProven,
             Notice::Engine(Report::Scan { .. }) => Self::ScanUnproven,
@@ -100,7 +100,7 @@ impl Class {
 
 /// The buckets and the counts of held-back lines.
 #[derive(Debug)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     total: TokenBucket,
     /// One for each class that was needed.
     classes: HashMap<Class, TokenBucket>,
@@ -126,7 +126,7 @@ impl Default for Limiter {
 
 impl Limiter {
     /// Whether `lines` lines of `class` may be written now: all or none. Refused lines are counted.
-    pub fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
+    pub(crate) fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
         let (at_once, reserve) = class.limits();
         let full = || TokenBucket::per_minute(at_once);
         let bucket = self.classes.entry(class).or_insert_with(full);
@@ -145,29 +145,29 @@ impl Limiter {
 
     /// Whether a name may be looked up only for `watch`. Names for written lines need no
     /// permission.
-    pub fn admit_name(&mut self, now: MonoTime) -> bool {
+    pub(crate) fn admit_name(&mut self, now: MonoTime) -> bool {
         self.names.take(now)
     }
 
     /// Lines held back and the time span, once [`INTERVAL`] has passed since the first; resets the
     /// count.
-    pub fn next_held_back(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
+    pub(crate) fn next_held_back(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
         if self.next_due(now)?.is_zero() { self.rest(now) } else { None }
     }
 
     /// Lines held back and not yet reported, at the end.
-    pub fn rest(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
+    pub(crate) fn rest(&mut self, now: MonoTime) -> Option<(u64, Duration)> {
         let within = now.since(self.held_since.take()?);
         Some((std::mem::take(&mut self.held), within))
     }
 
     /// Time until [`Limiter::next_held_back`] returns something; `None` if no line was held back.
-    pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
+    pub(crate) fn next_due(&self, now: MonoTime) -> Option<Duration> {
         Some(INTERVAL.saturating_sub(now.since(self.held_since?)))
     }
 
     /// Lines held back since the start.
-    pub fn ever_held(&self) -> u64 {
+    pub(crate) fn ever_held(&self) -> u64 {
         self.ever_held
     }
 }

@@ -6,11 +6,11 @@
 //! lines that packets cause.
 
 mod event;
-pub mod format;
+pub(crate) mod format;
 mod global;
 pub mod history;
-pub mod limit;
-pub mod names;
+pub(crate) mod limit;
+pub(crate) mod names;
 pub mod sink;
 
 mod writer;

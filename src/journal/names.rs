@@ -13,7 +13,7 @@ use crate::time::MonoTime;
 /// How long events wait for a name after the lookup began; then they are logged without it, since a
 /// late log is worth less than one without names. resolv.conf(5) waits 5 s for one server by
 /// default; most answers come within a tenth of a second.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an unanswered lookup counts as running. Longer than a resolver works on it
 /// (resolv.conf(5): 2 attempts of 5 s, 2 servers).
@@ -22,10 +22,10 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Events that wait at most; one more releases the oldest without its name. A few hundred bytes
 /// each, and no more than the lines that [`super::limit`] admits within [`ANSWER_TIMEOUT`], unless
 /// there are watchers.
-pub const WAITING_MAX: usize = 1024;
+pub(crate) const WAITING_MAX: usize = 1024;
 
 /// Lookups at the same time at most.
-pub const ASKED_MAX: usize = 1024;
+pub(crate) const ASKED_MAX: usize = 1024;
 
 /// Longest name, in bytes (RFC 1035, 2.3.4, without the root's dot).
 const NAME_MAX: usize = 253;
@@ -70,7 +70,7 @@ impl HostName {
 
 /// Items in the order of their arrival, some of which wait for a name.
 #[derive(Debug)]
-pub struct NameQueue<T> {
+pub(crate) struct NameQueue<T> {
     waiting: VecDeque<Waiting<T>>,
     /// Running lookups, with their start.
     asked: HashMap<IpAddr, MonoTime>,
@@ -92,14 +92,14 @@ impl<T> Default for NameQueue<T> {
 
 impl<T> NameQueue<T> {
     /// Whether the queue is empty.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Until when an item waits for the name of `host`; `None`: it does not wait, because a lookup
     /// has timed out, too many are running, or none could be started. `ask` starts a lookup; it
     /// returns whether there will be an answer.
-    pub fn wait_for(
+    pub(crate) fn wait_for(
         &mut self,
         host: IpAddr,
         now: MonoTime,
@@ -123,12 +123,12 @@ impl<T> NameQueue<T> {
     }
 
     /// Appends an item, which waits for `host`'s name until then, or only for its turn.
-    pub fn push(&mut self, thing: T, host: Option<(IpAddr, MonoTime)>) {
+    pub(crate) fn push(&mut self, thing: T, host: Option<(IpAddr, MonoTime)>) {
         self.waiting.push_back(Waiting { thing, host, name: None });
     }
 
     /// Gives an answer to the items that wait for this name.
-    pub fn answer(&mut self, host: IpAddr, name: Option<&HostName>) {
+    pub(crate) fn answer(&mut self, host: IpAddr, name: Option<&HostName>) {
         self.asked.remove(&host);
         for waiting in &mut self.waiting {
             if waiting.host.is_some_and(|(whose, _)| whose == host) {
@@ -139,18 +139,18 @@ impl<T> NameQueue<T> {
     }
 
     /// Takes the oldest item if it need not wait longer, with the name if it was found.
-    pub fn next(&mut self, now: MonoTime) -> Option<(T, Option<HostName>)> {
+    pub(crate) fn next(&mut self, now: MonoTime) -> Option<(T, Option<HostName>)> {
         let ready = self.waiting.front()?.host.is_none_or(|(_, until)| until <= now);
         (ready || self.waiting.len() > WAITING_MAX).then(|| self.take())?
     }
 
     /// Takes the oldest item, even if it should wait longer.
-    pub fn take(&mut self) -> Option<(T, Option<HostName>)> {
+    pub(crate) fn take(&mut self) -> Option<(T, Option<HostName>)> {
         self.waiting.pop_front().map(|waiting| (waiting.thing, waiting.name))
     }
 
     /// Time until the oldest item need not wait longer; `None` if the queue is empty.
-    pub fn next_due(&self, now: MonoTime) -> Option<Duration> {
+    pub(crate) fn next_due(&self, now: MonoTime) -> Option<Duration> {
         self.waiting
             .front()
             .map(|waiting| waiting.host.map_or(Duration::ZERO, |(_, until)| until.since(now)))

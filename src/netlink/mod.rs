@@ -7,9 +7,9 @@
 //! * [`sock_diag`]: listening sockets and established connections (sock_diag(7)).
 //! * [`long_peers`]: peers with long-lived connections.
 
-pub mod dump;
+pub(crate) mod dump;
 pub mod long_peers;
 pub mod message;
 pub mod route;
 pub mod sock_diag;
-pub mod socket;
+pub(crate) mod socket;

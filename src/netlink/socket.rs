@@ -28,7 +28,7 @@ const KERNEL: u32 = 0;
 const MAX_FOREIGN_PER_WAIT: u32 = 1 << 16;
 
 /// A netlink socket of one family, close-on-exec and non-blocking.
-pub struct Socket {
+pub(crate) struct Socket {
     inner: NlSocket,
     portid: u32,
     /// Ignored datagrams of other processes.
@@ -37,7 +37,7 @@ pub struct Socket {
 
 /// The result of one receive call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received<'a> {
+pub(crate) enum Received<'a> {
     /// A datagram from the kernel.
     Datagram {
         /// Its bytes, as far as the buffer has room.
@@ -57,7 +57,7 @@ impl Socket {
     ///
     /// # Errors
     /// The error of socket(2) or bind(2); joining a group needs CAP_NET_ADMIN for most families.
-    pub fn open(family: NlFamily, groups: &[u32]) -> io::Result<Self> {
+    pub(crate) fn open(family: NlFamily, groups: &[u32]) -> io::Result<Self> {
         let inner = NlSocket::connect(family, None, Groups::empty())?;
         if !groups.is_empty() {
             inner.add_mcast_membership(Groups::new_groups(groups))?;
@@ -75,7 +75,7 @@ impl Socket {
     ///
     /// # Errors
     /// The error of setsockopt(2).
-    pub fn set_group_membership(&self, group: u32, wanted: bool) -> io::Result<()> {
+    pub(crate) fn set_group_membership(&self, group: u32, wanted: bool) -> io::Result<()> {
         let groups = Groups::new_groups(&[group]);
         if wanted {
             self.inner.add_mcast_membership(groups)?
@@ -86,7 +86,7 @@ impl Socket {
     }
 
     /// The port id that the kernel gave this socket.
-    pub fn portid(&self) -> u32 {
+    pub(crate) fn portid(&self) -> u32 {
         self.portid
     }
 
@@ -94,7 +94,7 @@ impl Socket {
     ///
     /// # Errors
     /// The error of sendto(2); EMSGSIZE for one that does not fit the send buffer.
-    pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<()> {
         let sent = self.inner.send(datagram, Msg::empty())?;
         if sent == datagram.len() {
             Ok(())
@@ -108,7 +108,7 @@ impl Socket {
     ///
     /// # Errors
     /// ENOBUFS when the kernel had to drop messages ([`is_overrun`]).
-    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
+    pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
         let datagram = match sys::socket::receive_netlink(self.as_fd(), buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Empty),
             received => received?,
@@ -128,7 +128,7 @@ impl Socket {
     ///
     /// # Errors
     /// As [`Socket::receive`]; EMSGSIZE for a datagram larger than the buffer, which is then lost.
-    pub fn receive_within<'a>(
+    pub(crate) fn receive_within<'a>(
         &self,
         buffer: &'a mut [u8],
         timeout: Duration,
@@ -144,7 +144,7 @@ impl Socket {
     ///
     /// # Errors
     /// As [`Socket::receive`].
-    pub fn receive_part_within<'a>(
+    pub(crate) fn receive_part_within<'a>(
         &self,
         buffer: &'a mut [u8],
         timeout: Duration,
@@ -193,17 +193,12 @@ impl Socket {
         }
     }
 
-    /// Number of ignored datagrams of other processes.
-    pub fn foreign(&self) -> u64 {
-        self.foreign.load(Ordering::Relaxed)
-    }
-
     /// Sets a receive buffer of `bytes`, above `net.core.rmem_max` where CAP_NET_ADMIN allows it
     /// (socket(7), SO_RCVBUFFORCE).
     ///
     /// # Errors
     /// The error of setsockopt(2) of the plain SO_RCVBUF.
-    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+    pub(crate) fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(self, bytes).is_err() {
             rustix::net::sockopt::set_socket_recv_buffer_size(self, bytes)?;
         }
@@ -215,7 +210,7 @@ impl Socket {
     ///
     /// # Errors
     /// The error of getsockopt(2).
-    pub fn receive_buffer(&self) -> io::Result<usize> {
+    pub(crate) fn receive_buffer(&self) -> io::Result<usize> {
         Ok(rustix::net::sockopt::socket_recv_buffer_size(self)?)
     }
 
@@ -224,7 +219,7 @@ impl Socket {
     ///
     /// # Errors
     /// The error of setsockopt(2) of the plain SO_SNDBUF.
-    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
+    pub(crate) fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
         if sys::socket::force_send_buffer(self.as_fd(), bytes).is_err() {
             rustix::net::sockopt::set_socket_send_buffer_size(self, bytes)?;
         }
@@ -239,6 +234,6 @@ impl AsFd for Socket {
 }
 
 /// Whether the kernel dropped messages because the receive buffer was full (ENOBUFS).
-pub fn is_overrun(error: &io::Error) -> bool {
+pub(crate) fn is_overrun(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
 }

@@ -22,19 +22,19 @@
 //! Never here: what a ruleset is for, a table that the schema does not name, spawning `nft`.
 //! Follows linux/netfilter/nf_tables.h and nft(8).
 
-pub mod conn;
+pub(crate) mod conn;
 pub mod decode;
 pub mod element;
 pub mod encode;
 mod error;
 pub mod expr;
-pub mod install;
+pub(crate) mod install;
 pub mod lower;
 pub mod model;
-pub mod monitor;
+pub(crate) mod monitor;
 mod numbers;
 pub mod plan;
-pub mod queue;
+pub(crate) mod queue;
 #[cfg(test)]
 mod sample;
 mod schema;

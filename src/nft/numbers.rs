@@ -42,52 +42,52 @@ pub mod message {
 
 /// `enum nft_*_attributes`, as far as they are used.
 pub(super) mod attr {
-    pub const TABLE_NAME: u16 = 1;
-    pub const TABLE_FLAGS: u16 = 2;
-    pub const TABLE_OWNER: u16 = 5;
-    pub const CHAIN_NAME: u16 = 3;
-    pub const CHAIN_HOOK: u16 = 4;
-    pub const CHAIN_POLICY: u16 = 5;
-    pub const CHAIN_TYPE: u16 = 7;
-    pub const CHAIN_FLAGS: u16 = 10;
-    pub const HOOK_NUM: u16 = 1;
-    pub const HOOK_PRIORITY: u16 = 2;
-    pub const RULE_CHAIN: u16 = 2;
-    pub const RULE_EXPRESSIONS: u16 = 4;
-    pub const SET_NAME: u16 = 2;
-    pub const SET_FLAGS: u16 = 3;
-    pub const SET_KEY_TYPE: u16 = 4;
-    pub const SET_KEY_LEN: u16 = 5;
-    pub const SET_DESC: u16 = 9;
-    pub const SET_ID: u16 = 10;
-    pub const SET_TIMEOUT: u16 = 11;
-    pub const SET_USERDATA: u16 = 13;
-    pub const SET_EXPR: u16 = 17;
-    pub const SET_COUNT: u16 = 20;
-    pub const DESC_SIZE: u16 = 1;
-    pub const ELEMS_TABLE: u16 = 1;
-    pub const ELEMS_SET: u16 = 2;
-    pub const ELEMS_ELEMENTS: u16 = 3;
-    pub const LIST_ELEM: u16 = 1;
-    pub const ELEM_KEY: u16 = 1;
-    pub const ELEM_FLAGS: u16 = 3;
-    pub const ELEM_TIMEOUT: u16 = 4;
-    pub const ELEM_EXPIRATION: u16 = 5;
-    pub const ELEM_USERDATA: u16 = 6;
-    pub const ELEM_EXPR: u16 = 7;
-    pub const ELEM_EXPRESSIONS: u16 = 11;
-    pub const DATA_VALUE: u16 = 1;
-    pub const DATA_VERDICT: u16 = 2;
-    pub const VERDICT_CODE: u16 = 1;
-    pub const VERDICT_CHAIN: u16 = 2;
-    pub const EXPR_NAME: u16 = 1;
-    pub const EXPR_DATA: u16 = 2;
-    pub const OBJ_NAME: u16 = 2;
-    pub const OBJ_TYPE: u16 = 3;
-    pub const FLOWTABLE_NAME: u16 = 2;
-    pub const GEN_ID: u16 = 1;
-    pub const GEN_PROC_PID: u16 = 2;
-    pub const GEN_PROC_NAME: u16 = 3;
+    pub(crate) const TABLE_NAME: u16 = 1;
+    pub(crate) const TABLE_FLAGS: u16 = 2;
+    pub(crate) const TABLE_OWNER: u16 = 5;
+    pub(crate) const CHAIN_NAME: u16 = 3;
+    pub(crate) const CHAIN_HOOK: u16 = 4;
+    pub(crate) const CHAIN_POLICY: u16 = 5;
+    pub(crate) const CHAIN_TYPE: u16 = 7;
+    pub(crate) const CHAIN_FLAGS: u16 = 10;
+    pub(crate) const HOOK_NUM: u16 = 1;
+    pub(crate) const HOOK_PRIORITY: u16 = 2;
+    pub(crate) const RULE_CHAIN: u16 = 2;
+    pub(crate) const RULE_EXPRESSIONS: u16 = 4;
+    pub(crate) const SET_NAME: u16 = 2;
+    pub(crate) const SET_FLAGS: u16 = 3;
+    pub(crate) const SET_KEY_TYPE: u16 = 4;
+    pub(crate) const SET_KEY_LEN: u16 = 5;
+    pub(crate) const SET_DESC: u16 = 9;
+    pub(crate) const SET_ID: u16 = 10;
+    pub(crate) const SET_TIMEOUT: u16 = 11;
+    pub(crate) const SET_USERDATA: u16 = 13;
+    pub(crate) const SET_EXPR: u16 = 17;
+    pub(crate) const SET_COUNT: u16 = 20;
+    pub(crate) const DESC_SIZE: u16 = 1;
+    pub(crate) const ELEMS_TABLE: u16 = 1;
+    pub(crate) const ELEMS_SET: u16 = 2;
+    pub(crate) const ELEMS_ELEMENTS: u16 = 3;
+    pub(crate) const LIST_ELEM: u16 = 1;
+    pub(crate) const ELEM_KEY: u16 = 1;
+    pub(crate) const ELEM_FLAGS: u16 = 3;
+    pub(crate) const ELEM_TIMEOUT: u16 = 4;
+    pub(crate) const ELEM_EXPIRATION: u16 = 5;
+    pub(crate) const ELEM_USERDATA: u16 = 6;
+    pub(crate) const ELEM_EXPR: u16 = 7;
+    pub(crate) const ELEM_EXPRESSIONS: u16 = 11;
+    pub(crate) const DATA_VALUE: u16 = 1;
+    pub(crate) const DATA_VERDICT: u16 = 2;
+    pub(crate) const VERDICT_CODE: u16 = 1;
+    pub(crate) const VERDICT_CHAIN: u16 = 2;
+    pub(crate) const EXPR_NAME: u16 = 1;
+    pub(crate) const EXPR_DATA: u16 = 2;
+    pub(crate) const OBJ_NAME: u16 = 2;
+    pub(crate) const OBJ_TYPE: u16 = 3;
+    pub(crate) const FLOWTABLE_NAME: u16 = 2;
+    pub(crate) const GEN_ID: u16 = 1;
+    pub(crate) const GEN_PROC_PID: u16 = 2;
+    pub(crate) const GEN_PROC_NAME: u16 = 3;
 }
 
 /// `enum nft_table_flags`.
@@ -114,8 +114,6 @@ pub mod set_flag {
     pub const TIMEOUT: u32 = 0x10;
     /// Rules add elements.
     pub const EVAL: u32 = 0x20;
-    /// A map whose values are stateful objects.
-    pub const OBJECT: u32 = 0x40;
 }
 
 /// `NFT_CHAIN_BINDING`: an implicit chain (`jump { ... }`) that belongs to one rule.

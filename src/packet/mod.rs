@@ -9,7 +9,7 @@
 //! * `commands`, [`command`]: what other threads ask. `reload`: another configuration. `observers`:
 //!   where news goes. `reflex`: what the rules did.
 
-pub mod command;
+pub(crate) mod command;
 mod commands;
 mod error;
 mod intake;

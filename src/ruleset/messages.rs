@@ -3,18 +3,18 @@
 use crate::nft::Error;
 
 /// The kernel cannot queue packets.
-pub const NO_QUEUE: &str = "this kernel cannot let packets wait: it has neither nft_queue nor the xt target NFQUEUE; load the module nft_queue (in \
+pub(crate) const NO_QUEUE: &str = "this kernel cannot let packets wait: it has neither nft_queue nor the xt target NFQUEUE; load the module nft_queue (in \
                             the package kernel-modules-extra on Fedora and RHEL, linux-modules-extra on Ubuntu), or set capture.method to nflog, \
                             which with capture.reflex stops a scan as well";
 
 /// The kernel queues packets only by the xt target.
-pub const QUEUE_BY_XT: &str = "this kernel has no nft_queue: packets are queued by the xt target NFQUEUE, which does the same; nft cannot load it, and may list it as a remark or not at all";
+pub(crate) const QUEUE_BY_XT: &str = "this kernel has no nft_queue: packets are queued by the xt target NFQUEUE, which does the same; nft cannot load it, and may list it as a remark or not at all";
 
 /// How errors name the rules of connect mode.
 const DECOY_RULES: &str = "rule of chain decoy";
 
 /// What to do about an error, to be appended to its text; empty if there is nothing to add.
-pub fn remedy(error: &Error) -> &'static str {
+pub(crate) fn remedy(error: &Error) -> &'static str {
     match error {
         // The kernel reports an expression that it does not know, and no module provides, as not
         // found.

@@ -8,10 +8,10 @@
 
 mod decoy;
 mod family;
-pub mod messages;
-pub mod reflex;
-pub mod sets;
-pub mod slow;
+pub(crate) mod messages;
+pub(crate) mod reflex;
+pub(crate) mod sets;
+pub(crate) mod slow;
 mod statements;
 
 use std::ops::RangeInclusive;

@@ -45,11 +45,11 @@ use crate::nft::model::{
 use crate::probe::{FIRST_UNPRIVILEGED, TRACEPATH, TRACEROUTE};
 
 /// The start of the prefix of every packet that made the rules hold its source.
-pub const HELD_PREFIX: &str = "portsentry: held ";
+pub(crate) const HELD_PREFIX: &str = "portsentry: held ";
 
 /// The start of the prefix of a probe from a source that is held already: the daemon has to know
 /// which sources continue.
-pub const STILL_PREFIX: &str = "portsentry: still ";
+pub(crate) const STILL_PREFIX: &str = "portsentry: still ";
 
 /// The entry: a probe that counts.
 pub(super) const REFLEX: &str = "reflex";

@@ -25,10 +25,10 @@ use crate::nft::model::{Chain, Hook, Owner, Rate, Rule, Selector, Set, Statement
 
 /// The start of the prefix of a slowed source's probe of a port that it probed before, and whose
 /// probes are not answered.
-pub const SILENT_PREFIX: &str = "portsentry: silent ";
+pub(crate) const SILENT_PREFIX: &str = "portsentry: silent ";
 
 /// The same for a port whose probes are answered.
-pub const ANSWERED_PREFIX: &str = "portsentry: answered ";
+pub(crate) const ANSWERED_PREFIX: &str = "portsentry: answered ";
 
 /// The entry for a new connection to a service.
 pub(super) const SLOW: &str = "slow";

@@ -14,7 +14,7 @@ use crate::nft::model::{
 };
 
 /// The start of the prefix of every packet that is logged.
-pub const LOG_PREFIX: &str = "portsentry: probe ";
+pub(super) const LOG_PREFIX: &str = "portsentry: probe ";
 
 /// The chain that probes end in: it logs them for the daemon.
 pub(super) const PROBE: &str = "probe";

@@ -11,12 +11,12 @@ use crate::time::MonoTime;
 const BEFORE_BOOT: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// The engine's clock.
-pub fn now() -> MonoTime {
+pub(crate) fn now() -> MonoTime {
     MonoTime::at(clock::boottime().saturating_add(BEFORE_BOOT))
 }
 
 /// The current readings of all clocks.
-pub fn mark() -> Mark {
+pub(crate) fn mark() -> Mark {
     Mark {
         boot: procfs::boot_id().unwrap_or_default(),
         wall: u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX),

@@ -9,7 +9,7 @@
 //! The engine decides what is blocked; this module only stores it. A damaged database is renamed,
 //! never deleted; one of a newer version or of another program is not changed at all.
 
-pub mod clock;
+pub(crate) mod clock;
 mod error;
 mod mark;
 mod open;

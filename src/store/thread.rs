@@ -16,7 +16,7 @@ use crate::engine::{Ending, Engine, Evidence, Outcome, Reason, Report, Source};
 use crate::sys::mailbox::Link;
 
 /// Changes that wait for the thread, about 200 bytes each.
-pub const QUEUE: usize = 8192;
+pub(super) const QUEUE: usize = 8192;
 
 /// How long an administrator's command waits for the disk before it reports that the change is not
 /// stored yet.

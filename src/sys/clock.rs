@@ -11,6 +11,6 @@ pub fn boottime() -> Duration {
 }
 
 /// Time since 1970 (CLOCK_REALTIME); may be set forward and back.
-pub fn wall() -> Duration {
+pub(crate) fn wall() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }

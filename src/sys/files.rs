@@ -33,7 +33,7 @@ impl Facts {
 ///
 /// # Errors
 /// The error of open(2).
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
@@ -44,7 +44,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// The error of fstat(2).
-pub fn facts(file: &File) -> io::Result<Facts> {
+pub(crate) fn facts(file: &File) -> io::Result<Facts> {
     Ok(Facts::of(&file.metadata()?))
 }
 
@@ -52,12 +52,12 @@ pub fn facts(file: &File) -> io::Result<Facts> {
 ///
 /// # Errors
 /// The error of stat(2).
-pub fn facts_at(path: &Path) -> io::Result<Facts> {
+pub(crate) fn facts_at(path: &Path) -> io::Result<Facts> {
     Ok(Facts::of(&std::fs::metadata(path)?))
 }
 
 /// The owner of the symbolic link at `path`; `None` if it is no link (lstat(2)).
-pub fn link_owner(path: &Path) -> Option<u32> {
+pub(crate) fn link_owner(path: &Path) -> Option<u32> {
     std::fs::symlink_metadata(path)
         .ok()
         .filter(std::fs::Metadata::is_symlink)
@@ -68,13 +68,13 @@ pub fn link_owner(path: &Path) -> Option<u32> {
 ///
 /// # Errors
 /// The error of read(2).
-pub fn read_up_to(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_up_to(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Whether the effective user is root (geteuid(2)).
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -18,10 +18,10 @@ const QUEUE: usize = 64;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where an answer goes. It is dropped if the asker has given up.
-pub type Answer<T> = SyncSender<T>;
+pub(crate) type Answer<T> = SyncSender<T>;
 
 /// The asking end; clones ask the same thread.
-pub struct Link<C> {
+pub(crate) struct Link<C> {
     commands: SyncSender<C>,
     waker: Arc<Waker>,
 }
@@ -49,7 +49,7 @@ impl std::error::Error for Unresponsive {}
 ///
 /// # Errors
 /// The error of eventfd(2).
-pub fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
+pub(crate) fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
     with_capacity(QUEUE)
 }
 
@@ -57,7 +57,7 @@ pub fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
 ///
 /// # Errors
 /// The error of eventfd(2).
-pub fn with_capacity<C>(capacity: usize) -> std::io::Result<(Link<C>, Inbox<C>)> {
+pub(crate) fn with_capacity<C>(capacity: usize) -> std::io::Result<(Link<C>, Inbox<C>)> {
     let (sender, receiver) = sync_channel(capacity);
     let waker = Arc::new(Waker::new()?);
     Ok((Link { commands: sender, waker: Arc::clone(&waker) }, Inbox { commands: receiver, waker }))
@@ -75,12 +75,12 @@ impl<C> Link<C> {
     ///
     /// # Errors
     /// [`Unresponsive`] when the queue is full, the thread is gone, or the answer does not come.
-    pub fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
+    pub(crate) fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> C) -> Result<T, Unresponsive> {
         self.ask_within(ANSWER_TIMEOUT, make)
     }
 
     /// Sends a command that has no answer. It is lost when the queue is full or the thread gone.
-    pub fn tell(&self, command: C) {
+    pub(crate) fn tell(&self, command: C) {
         let _ = self.send(command);
     }
 
@@ -88,7 +88,7 @@ impl<C> Link<C> {
     ///
     /// # Errors
     /// The command comes back when the queue is full or the thread gone.
-    pub fn send(&self, command: C) -> Result<(), C> {
+    pub(crate) fn send(&self, command: C) -> Result<(), C> {
         let sent = self.commands.try_send(command);
         self.waker.wake();
         sent.map_err(|error| match error {
@@ -100,7 +100,7 @@ impl<C> Link<C> {
     ///
     /// # Errors
     /// As [`Link::ask`].
-    pub fn ask_within<T>(
+    pub(crate) fn ask_within<T>(
         &self,
         patience: Duration,
         make: impl FnOnce(Answer<T>) -> C,

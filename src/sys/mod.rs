@@ -1,17 +1,17 @@
 //! Every direct system call, and every `unsafe`.
 
 pub mod clock;
-pub mod files;
-pub mod mailbox;
+pub(crate) mod files;
+pub(crate) mod mailbox;
 pub mod peer;
 pub mod poll;
-pub mod privilege;
+pub(crate) mod privilege;
 pub mod process;
-pub mod procfs;
-pub mod replace;
+pub(crate) mod procfs;
+pub(crate) mod replace;
 pub mod resolv_conf;
-pub mod schedule;
-pub mod signals;
-pub mod socket;
-pub mod transparent;
-pub mod wake;
+pub(crate) mod schedule;
+pub(crate) mod signals;
+pub(crate) mod socket;
+pub(crate) mod transparent;
+pub(crate) mod wake;

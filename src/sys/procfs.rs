@@ -6,14 +6,14 @@ use std::ops::RangeInclusive;
 const DEFAULT_EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
 /// The port range for this host's own connections.
-pub fn ephemeral_ports() -> RangeInclusive<u16> {
+pub(crate) fn ephemeral_ports() -> RangeInclusive<u16> {
     let text =
         std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     parse_range(&text).unwrap_or(DEFAULT_EPHEMERAL)
 }
 
 /// The id of this boot (random(4), boot_id); `None` if it cannot be read.
-pub fn boot_id() -> Option<String> {
+pub(crate) fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())

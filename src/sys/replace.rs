@@ -18,7 +18,7 @@ use super::files;
 /// Identifies a state of a file (stat(2)): a new file has another inode, a modified one another
 /// time or size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -39,7 +39,7 @@ impl Stamp {
     ///
     /// # Errors
     /// The error of stat(2).
-    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn at(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::metadata(path) {
             Ok(metadata) => Ok(Some(Self::new(&metadata))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -50,7 +50,7 @@ impl Stamp {
 
 /// An open file and its stamp when it was opened.
 #[derive(Debug)]
-pub struct OpenedFile {
+pub(crate) struct OpenedFile {
     file: File,
     metadata: Metadata,
 }
@@ -60,7 +60,7 @@ impl OpenedFile {
     ///
     /// # Errors
     /// The error of open(2) or fstat(2).
-    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = match files::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -71,17 +71,12 @@ impl OpenedFile {
     }
 
     /// Whether it is a regular file.
-    pub fn is_regular(&self) -> bool {
+    pub(crate) fn is_regular(&self) -> bool {
         self.metadata.is_file()
     }
 
-    /// Its size when it was opened, bytes.
-    pub fn size(&self) -> u64 {
-        self.metadata.len()
-    }
-
     /// Its stamp when it was opened, before it was read.
-    pub fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         Stamp::new(&self.metadata)
     }
 
@@ -89,21 +84,21 @@ impl OpenedFile {
     ///
     /// # Errors
     /// The error of read(2).
-    pub fn read_up_to(&mut self, limit: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_up_to(&mut self, limit: u64) -> io::Result<Vec<u8>> {
         files::read_up_to(&mut self.file, limit)
     }
 }
 
 /// A locked directory: no other process of this program replaces files in it.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     file: File,
     path: PathBuf,
 }
 
 /// The result of a replacement.
 #[derive(Debug)]
-pub struct Replaced {
+pub(crate) struct Replaced {
     /// The stamp of the new file.
     pub stamp: Stamp,
     /// Extended attributes (an SELinux label, an access control list) that the system refused to
@@ -113,7 +108,7 @@ pub struct Replaced {
 
 /// Why a replacement failed.
 #[derive(Debug)]
-pub enum Failed {
+pub(crate) enum Failed {
     /// The file changed since it was read.
     Changed,
     /// A system call failed.
@@ -126,7 +121,7 @@ impl Directory {
     ///
     /// # Errors
     /// The error of open(2) or flock(2).
-    pub fn lock(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn lock(path: &Path) -> io::Result<Option<Self>> {
         let file = open_directory(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
@@ -146,7 +141,7 @@ impl Directory {
     /// # Errors
     /// [`Failed::Changed`] if the file is not `found` any more, or the system's error; nothing has
     /// changed then.
-    pub fn replace(
+    pub(crate) fn replace(
         &self,
         name: &OsStr,
         bytes: &[u8],
@@ -165,7 +160,7 @@ impl Directory {
 ///
 /// # Errors
 /// The system's error; nothing has changed then.
-pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, "", bytes, Expected::Anything, mode)
 }
 
@@ -175,7 +170,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// `AlreadyExists` (also for a dangling symbolic link), or the system's error; nothing has changed
 /// then.
-pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put_at(path, &format!(".{}", std::process::id()), bytes, Expected::Nothing, mode)
 }
 

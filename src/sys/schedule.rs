@@ -12,7 +12,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// The error of sched_getattr(2) or sched_setattr(2).
-pub fn take_short_turns(turn: Duration) -> io::Result<()> {
+pub(crate) fn take_short_turns(turn: Duration) -> io::Result<()> {
     // SAFETY: zero is a value of each field.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
     let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0);

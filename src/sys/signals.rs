@@ -10,7 +10,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 /// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignalRequest {
+pub(crate) enum SignalRequest {
     /// SIGHUP: reload the configuration.
     Reload,
     /// SIGTERM, SIGINT: shut down.
@@ -20,14 +20,14 @@ pub enum SignalRequest {
 }
 
 /// The signals that the daemon handles.
-pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+pub(crate) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
 impl Signals {
     /// Installs the handlers.
     ///
     /// # Errors
     /// The error of sigaction(2) or socketpair(2).
-    pub fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         Ok(Self(SignalDelivery::with_pipe(
             read,
@@ -38,7 +38,7 @@ impl Signals {
     }
 
     /// The signals since the last call, without waiting; repeats of a signal count once.
-    pub fn take(&mut self) -> Vec<SignalRequest> {
+    pub(crate) fn take(&mut self) -> Vec<SignalRequest> {
         self.0
             .pending()
             .filter_map(|signal| match signal {

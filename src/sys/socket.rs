@@ -9,14 +9,14 @@ use rustix::net::RecvFlags;
 use rustix::net::netlink::SocketAddrNetlink;
 
 /// Borrows the descriptor of a neli socket, which offers only its number.
-pub fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {
+pub(crate) fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as `socket` lives, and the borrow cannot outlive it.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
 
 /// The result of one recvfrom(2) on a netlink socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NetlinkDatagram {
+pub(crate) struct NetlinkDatagram {
     /// Bytes written to the buffer.
     pub written: usize,
     /// Length of the datagram, bytes; more than `written` if it did not fit.
@@ -31,7 +31,10 @@ pub struct NetlinkDatagram {
 ///
 /// # Errors
 /// The error of recvfrom(2); `WouldBlock` if there is no datagram.
-pub fn receive_netlink(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<NetlinkDatagram> {
+pub(crate) fn receive_netlink(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<NetlinkDatagram> {
     let (written, length, address) =
         rustix::net::recvfrom(fd, buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
     let sender = address
@@ -44,7 +47,7 @@ pub fn receive_netlink(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Netl
 ///
 /// # Errors
 /// The error of setsockopt(2).
-pub fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+pub(crate) fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_option(
         fd,
         libc::SOL_SOCKET,
@@ -55,7 +58,7 @@ pub fn force_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
 
 /// Memory use and drops of a socket (linux/sock_diag.h, `SK_MEMINFO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SocketMemory {
+pub(crate) struct SocketMemory {
     /// Bytes waiting to be received, with the kernel's overhead.
     pub waiting: u32,
     /// The receive buffer, bytes: twice the requested size (socket(7)).
@@ -68,7 +71,7 @@ pub struct SocketMemory {
 ///
 /// # Errors
 /// The error of getsockopt(2).
-pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
+pub(crate) fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
     /// `SK_MEMINFO_VARS`.
     const VARS: usize = 9;
     let mut values = [0; VARS];
@@ -83,7 +86,7 @@ pub fn memory(fd: BorrowedFd<'_>) -> io::Result<SocketMemory> {
 ///
 /// # Errors
 /// The error of setsockopt(2).
-pub fn no_overrun_errors(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn no_overrun_errors(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd, libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1)
 }
 

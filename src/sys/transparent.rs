@@ -15,7 +15,7 @@ use super::socket::set_option;
 
 /// Options of a listener; accepted connections inherit them.
 #[derive(Debug, Clone, Copy)]
-pub struct ListenerOptions {
+pub(crate) struct ListenerOptions {
     /// Connections that may wait to be accepted; the kernel limits it to `net.core.somaxconn`.
     pub backlog: i32,
     /// Receive and send buffer of each, bytes.
@@ -30,7 +30,7 @@ pub struct ListenerOptions {
 ///
 /// # Errors
 /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
-pub fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<OwnedFd> {
+pub(crate) fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::STREAM)?;
     // Connections occupy the port that they were sent to: without this option a service could not
     // bind it meanwhile (bind(2)).
@@ -54,7 +54,7 @@ pub fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<Own
 ///
 /// # Errors
 /// The error of socket(2), setsockopt(2) or bind(2).
-pub fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(crate) fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::DGRAM)?;
     match address {
         SocketAddr::V4(_) => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
@@ -71,7 +71,7 @@ pub fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
 /// # Errors
 /// The error of socket(2), setsockopt(2), bind(2) or connect(2); `AddrInUse` if a service is bound
 /// to the port.
-pub fn answering(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
+pub(crate) fn answering(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(from, SocketType::DGRAM)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     match from {
@@ -105,7 +105,7 @@ const CONTROL: usize = 128;
 ///
 /// # Errors
 /// The error of recvmsg(2); `InvalidData` if the kernel did not report the addresses.
-pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
     let mut byte = 0u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: both are plain data for which all zeroes is a value.

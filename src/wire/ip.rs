@@ -6,39 +6,39 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Error, Layer, be16};
 
 /// Hop-by-hop options.
-pub const HOP_BY_HOP: u8 = 0;
+pub(crate) const HOP_BY_HOP: u8 = 0;
 /// ICMP for IPv4.
-pub const ICMP: u8 = 1;
+pub(crate) const ICMP: u8 = 1;
 /// TCP.
-pub const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
 /// UDP.
-pub const UDP: u8 = 17;
+pub(crate) const UDP: u8 = 17;
 /// Routing header.
-pub const ROUTING: u8 = 43;
+pub(crate) const ROUTING: u8 = 43;
 /// Fragment header.
-pub const FRAGMENT: u8 = 44;
+pub(crate) const FRAGMENT: u8 = 44;
 /// Authentication header (RFC 4302).
-pub const AUTHENTICATION: u8 = 51;
+pub(crate) const AUTHENTICATION: u8 = 51;
 /// ICMP for IPv6.
-pub const ICMPV6: u8 = 58;
+pub(crate) const ICMPV6: u8 = 58;
 /// Destination options.
-pub const DESTINATION_OPTIONS: u8 = 60;
+pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 /// SCTP.
-pub const SCTP: u8 = 132;
+pub(crate) const SCTP: u8 = 132;
 /// Mobility header (RFC 6275).
-pub const MOBILITY: u8 = 135;
+pub(crate) const MOBILITY: u8 = 135;
 /// Host Identity Protocol (RFC 7401).
-pub const HIP: u8 = 139;
+pub(crate) const HIP: u8 = 139;
 /// Shim6 (RFC 5533).
-pub const SHIM6: u8 = 140;
+pub(crate) const SHIM6: u8 = 140;
 
 /// IPv6 extension headers followed in one packet. RFC 8200 has seven, most of them allowed once;
 /// the bound limits the work for a packet.
-pub const EXTENSIONS_MAX: usize = 16;
+pub(crate) const EXTENSIONS_MAX: usize = 16;
 
 /// An IP header of either version, after skipping the extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header<'a> {
+pub(crate) struct Header<'a> {
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
@@ -61,7 +61,7 @@ impl<'a> Header<'a> {
     ///
     /// Empty or cut bytes, another version than 4 or 6, impossible lengths, too many extension
     /// headers.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         match bytes.first().map(|first| first >> 4) {
             None => Err(Error::Empty),
             Some(4) => Self::parse_v4(bytes),

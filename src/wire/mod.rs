@@ -6,11 +6,11 @@
 //!
 //! Follows RFC 791 and 8200 (IP), 9293 (TCP), 768 (UDP), 9260 (SCTP), 792 and 4443 (ICMP).
 
-pub mod icmp;
-pub mod ip;
-pub mod sctp;
+pub(crate) mod icmp;
+pub(crate) mod ip;
+pub(crate) mod sctp;
 pub mod tcp;
-pub mod udp;
+pub(crate) mod udp;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -3,9 +3,9 @@
 use super::{Error, Layer, be16, be32};
 
 /// Chunk type of INIT.
-pub const INIT: u8 = 1;
+pub(crate) const INIT: u8 = 1;
 /// Chunk type of COOKIE ECHO.
-pub const COOKIE_ECHO: u8 = 10;
+pub(crate) const COOKIE_ECHO: u8 = 10;
 
 /// An SCTP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -292,7 +292,7 @@ fn message_lines(level: Level, text: &str) -> impl Iterator<Item = String> {
 /// 1.2, a host's reverse name comes before the slash where it is known; it cannot contain a blank
 /// or a slash. A manual block has no port and is written as `Port: 0 MANUAL`, which fail2ban's
 /// pattern skips.
-pub fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
+pub(crate) fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
     let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else {
         return None;
     };

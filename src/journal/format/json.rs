@@ -10,7 +10,7 @@ use super::{LINE_MAX, first_bytes, level, replaced};
 use crate::journal::Event;
 
 /// The event as one object.
-pub fn line(event: &Event) -> String {
+pub(crate) fn line(event: &Event) -> String {
     let mut all: Vec<Fact> = vec![("time", time(event.at)), ("level", level_name(level(event)))];
     all.extend(facts(event));
     object(&all)
@@ -58,7 +58,7 @@ pub(super) fn escaped(value: &Value) -> String {
 
 /// JSON text that a terminal shows literally; may have several lines. The characters that are
 /// escaped occur only inside strings.
-pub fn printable_json(text: &str) -> String {
+pub(crate) fn printable_json(text: &str) -> String {
     replaced(text, &['\n'], |character, escaped| {
         for unit in character.encode_utf16(&mut [0; 2]) {
             escaped.push_str(&format!("\\u{unit:04x}"));

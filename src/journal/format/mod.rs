@@ -20,17 +20,17 @@ use super::{Ended, Event, Notice, Response};
 use crate::config::LogFormat;
 use crate::engine::{Report, Source};
 
-pub use classic::history;
-pub use json::{line as json, printable_json};
-pub use phrases::{duration, scan_name};
+pub(crate) use classic::history;
+pub(crate) use json::{line as json, printable_json};
+pub(crate) use phrases::duration;
 
 /// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some
 /// room.
-pub const LINE_MAX: usize = 4096;
+pub(crate) const LINE_MAX: usize = 4096;
 
 /// One line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// The level that `log.level` compares.
     pub level: Level,
     /// The priority for the log's target. In classic format a tagged line is a notice, as all of
@@ -59,7 +59,7 @@ impl Line {
 }
 
 /// The lines of an event; in classic format possibly several, or none.
-pub fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
+pub(crate) fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
     match format {
         LogFormat::Classic => classic::lines(event),
         LogFormat::Text => vec![Line::new(level(event), text::line(event))],
@@ -68,7 +68,7 @@ pub fn lines(event: &Event, format: LogFormat) -> Vec<Line> {
 }
 
 /// The line of a `log` record from any module.
-pub fn message(
+pub(crate) fn message(
     at: Timestamp,
     level: Level,
     module: &str,
@@ -146,12 +146,12 @@ pub(crate) fn level(event: &Event) -> Level {
 
 /// `text` with every character escaped that could move a cursor, end a line, hide text or change
 /// its direction.
-pub fn printable(text: &str) -> Cow<'_, str> {
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     replaced(text, &[], |character, escaped| escaped.extend(character.escape_default()))
 }
 
 /// Several lines of text, each [`printable`]; line ends and tabs stay.
-pub fn printable_lines(text: &str) -> String {
+pub(crate) fn printable_lines(text: &str) -> String {
     let escape = |character: char, escaped: &mut String| escaped.extend(character.escape_default());
     replaced(text, &['\n', '\t'], escape).into_owned()
 }

@@ -6,7 +6,7 @@ use crate::probe::{ScanKind, Transport};
 
 /// A duration in its two largest units: `58 s`, `1h 2m`, `6d 23h`. Fractions of a second are
 /// dropped.
-pub fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [
         (seconds / 86_400, "d"),
@@ -26,7 +26,7 @@ pub fn duration(duration: Duration) -> String {
 /// detect.
 ///
 /// The blank before `TCP NULL scan` is 1.2's; existing patterns match it.
-pub fn scan_name(kind: ScanKind) -> &'static str {
+pub(crate) fn scan_name(kind: ScanKind) -> &'static str {
     match kind {
         ScanKind::Connect => "Connect",
         ScanKind::Syn => "TCP SYN/Normal scan",
