@@ -229,16 +229,43 @@ fn a_flood_of_forged_sources_harms_no_honest_host_and_hides_no_scanner() {
         forge(&scene, HONEST, ["110", "113"], "1", "1");
         std::thread::scope(|scope| {
             scope.spawn(|| forge(&scene, "10.70.0.0", ["110", "112"], "10000", "1"));
-            scene.scanner.output(
-                "nmap",
-                &["-n", "-Pn", "-sS", "-e", DEVICE, "-S", "10.69.1.2", HOST],
-                Duration::from_secs(60),
-            );
+            let words = ["-n", "-Pn", "-sS", "-e", DEVICE, "-S", "10.69.1.2", "-p1-1023,8000"];
+            let words = [&words[..], &["--open", HOST]].concat();
+            let output = scene.scanner.output("nmap", &words, Duration::from_secs(60));
+            let seen = String::from_utf8_lossy(&output.stdout);
+            assert!(!seen.contains("8000/tcp open"), "{seen}");
         });
         wait_for_state(&daemon, "10.69.1.2", "blocked", true);
     });
     unharmed(&experience);
     daemon.wait_for_log("Host 10.69.1.2 has been blocked");
+}
+
+// P27
+#[test]
+fn at_trigger_0_no_service_answers_after_the_first_closed_port() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, &format!("scan_trigger: 0 {AT_DEFAULTS}"));
+    let ports: Vec<String> = (1..=100).map(|n| (2 * n).to_string()).collect();
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let _services = serve(&scene.host, HOST, &ports);
+    let answers = scene.traffic("sequence", "10.69.1.2", HOST, &["1", "200", "10000"]);
+    println!(
+        "200 ports at 10,000/s, every second one open: resets and answers of services {answers}"
+    );
+    let services: u32 = answers.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert_eq!(services, 0);
+    // In order, so that the first port is a closed one.
+    let words =
+        ["-n", "-Pn", "-sS", "-T5", "-r", "-e", DEVICE, "-S", "10.69.1.4", "--open", "-p1-200"];
+    let output =
+        scene.scanner.output("nmap", &[&words[..], &[HOST]].concat(), Duration::from_secs(60));
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert!(!seen.contains("/tcp open "), "{seen}");
+    drop(daemon);
 }
 
 #[test]
